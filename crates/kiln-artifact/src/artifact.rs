@@ -1,0 +1,521 @@
+//! The artifact: one byte string with a directory of sections.
+//!
+//! Layout, all numbers little-endian: magic (8 bytes), format version (`u32`), number of sections (`u32`), total
+//! length (`u64`), then per section its length (`u64`), then the sections in that order without gaps.
+//!
+//! Invariant: [`Artifact::from_bytes`] has checked every range and index, so every accessor returns what it finds.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use zerocopy::little_endian::{U32, U64};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+
+use crate::record::{
+    CallSite, Function, Handler, HandlerKind, Linkage, PatchableCall, Place, Reloc, SourceRange, StackMap,
+    StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
+};
+use crate::{FORMAT_VERSION, Malformed, RelocKind};
+
+const MAGIC: [u8; 8] = *b"KilnArt\0";
+/// Number of sections of an artifact.
+pub(crate) const SECTIONS: usize = Section::ALL.len();
+/// Bytes before the first section.
+pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 8 + 8 * SECTIONS;
+
+macro_rules! sections {
+    ($($name:ident, $text:literal;)*) => {
+        /// A part of an artifact, in order of its place in the bytes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each is documented at its accessor in `Artifact`")]
+        pub enum Section { $($name),* }
+
+        impl Section {
+            /// Every section in order.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// The section's name, for messages and tools.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+        }
+    };
+}
+
+sections! {
+    Summary, "summary";
+    Strings, "strings";
+    Features, "features";
+    Signatures, "signatures";
+    Symbols, "symbols";
+    Functions, "functions";
+    Text, "text";
+    ReadOnly, "read-only data";
+    Writable, "writable data";
+    TextRelocs, "text relocations";
+    ReadOnlyRelocs, "read-only relocations";
+    WritableRelocs, "writable relocations";
+    Cie, "common unwind information";
+    Unwind, "unwind rows";
+    Traps, "traps";
+    SourceRanges, "source locations";
+    CallSites, "call sites";
+    Handlers, "exception handlers";
+    StackMaps, "stack maps";
+    StackMapEntries, "stack map entries";
+    PatchableCalls, "patchable calls";
+    Nops, "no-ops";
+}
+
+/// The compiled form of one module. Cheap to clone.
+#[derive(Clone)]
+pub struct Artifact {
+    bytes: Arc<[u8]>,
+    sections: [(usize, usize); SECTIONS],
+}
+
+impl std::fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Artifact")
+            .field("bytes", &self.bytes.len())
+            .field("functions", &self.functions().len())
+            .field("symbols", &self.symbols().len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for Artifact {
+    fn eq(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+}
+
+impl Eq for Artifact {}
+
+/// Writes everything that stands before the sections.
+pub(crate) fn write_header(out: &mut Vec<u8>, sections: &[(Section, usize); SECTIONS]) {
+    let total = HEADER_LEN + sections.iter().map(|(_, len)| len).sum::<usize>();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out.extend_from_slice(&(SECTIONS as u32).to_le_bytes());
+    out.extend_from_slice(&(total as u64).to_le_bytes());
+    for (expected, (section, len)) in Section::ALL.iter().zip(sections) {
+        assert_eq!(expected, section, "sections are written in order");
+        out.extend_from_slice(&(*len as u64).to_le_bytes());
+    }
+}
+
+impl Artifact {
+    /// Takes bytes that may come from anywhere, and checks them.
+    ///
+    /// # Errors
+    ///
+    /// [`Malformed`] if the bytes are not an artifact of this format version: wrong magic or version, truncated,
+    /// longer than they say, or with a record that points outside its target. Time is linear in the length.
+    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, Malformed> {
+        let bytes = bytes.into();
+        let sections = read_header(&bytes)?;
+        let artifact = Self { bytes, sections };
+        artifact.check()?;
+        Ok(artifact)
+    }
+
+    /// The bytes, as [`Artifact::from_bytes`] takes them.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The raw bytes of one section.
+    pub fn section(&self, section: Section) -> &[u8] {
+        let (start, end) = self.sections[section as usize];
+        &self.bytes[start..end]
+    }
+
+    /// Facts about the module as a whole.
+    pub fn summary(&self) -> &Summary {
+        &self.table::<Summary>(Section::Summary)[0]
+    }
+
+    /// Target triple, as target-lexicon prints it.
+    pub fn triple(&self) -> &str {
+        self.str(self.summary().triple)
+    }
+
+    /// Who compiled the module, with version.
+    pub fn producer(&self) -> &str {
+        self.str(self.summary().producer)
+    }
+
+    /// CPU features that the code may use, by Cranelift's setting names (`has_avx2`), sorted.
+    pub fn features(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.table::<Str>(Section::Features).iter().map(|&text| self.str(text))
+    }
+
+    /// Signatures of the module's functions and imports, as [`Signature`](crate::Signature) prints them.
+    pub fn signatures(&self) -> impl ExactSizeIterator<Item = &str> {
+        self.table::<Str>(Section::Signatures).iter().map(|&text| self.str(text))
+    }
+
+    /// The signature with this index, or `None` if there is none.
+    pub fn signature(&self, index: usize) -> Option<&str> {
+        self.table::<Str>(Section::Signatures).get(index).map(|&text| self.str(text))
+    }
+
+    /// Symbols that the module defines or uses. Globals stand in order of first use.
+    pub fn symbols(&self) -> &[Symbol] {
+        self.table(Section::Symbols)
+    }
+
+    /// A symbol's name, or a global's key; empty for an anonymous local.
+    pub fn name(&self, symbol: &Symbol) -> &str {
+        self.str(symbol.name)
+    }
+
+    /// Keys of the globals that the module uses, in order of first use.
+    pub fn globals(&self) -> impl Iterator<Item = &str> {
+        self.symbols().iter().filter(|symbol| symbol.kind() == SymbolKind::Global).map(|symbol| self.name(symbol))
+    }
+
+    /// Functions in order of their place in the code.
+    pub fn functions(&self) -> &[Function] {
+        self.table(Section::Functions)
+    }
+
+    /// Code, position independent, with calls inside the module resolved.
+    pub fn text(&self) -> &[u8] {
+        self.section(Section::Text)
+    }
+
+    /// Data that is never written once it is relocated.
+    pub fn read_only(&self) -> &[u8] {
+        self.section(Section::ReadOnly)
+    }
+
+    /// Initial content of writable data.
+    pub fn writable(&self) -> &[u8] {
+        self.section(Section::Writable)
+    }
+
+    /// Places to patch in the code.
+    pub fn text_relocs(&self) -> &[Reloc] {
+        self.table(Section::TextRelocs)
+    }
+
+    /// Places to patch in read-only data; all are [`RelocKind::Abs64`].
+    pub fn read_only_relocs(&self) -> &[Reloc] {
+        self.table(Section::ReadOnlyRelocs)
+    }
+
+    /// Places to patch in writable data; all are [`RelocKind::Abs64`].
+    pub fn writable_relocs(&self) -> &[Reloc] {
+        self.table(Section::WritableRelocs)
+    }
+
+    /// The common information entry of `.eh_frame` that all unwind rows refer to, with its length field; empty if
+    /// there is none. Its augmentation is `zR`, with 4-byte pc-relative pointers.
+    pub fn cie(&self) -> &[u8] {
+        self.section(Section::Cie)
+    }
+
+    /// Call frame instructions of all functions; [`Function`] says which are whose.
+    pub fn unwind(&self) -> &[u8] {
+        self.section(Section::Unwind)
+    }
+
+    /// Traps, by ascending offset.
+    pub fn traps(&self) -> &[Trap] {
+        self.table(Section::Traps)
+    }
+
+    /// Source locations, by ascending offset.
+    pub fn source_ranges(&self) -> &[SourceRange] {
+        self.table(Section::SourceRanges)
+    }
+
+    /// Calls, by ascending return address.
+    pub fn call_sites(&self) -> &[CallSite] {
+        self.table(Section::CallSites)
+    }
+
+    /// Entries of the exception tables; [`CallSite`] says which are whose.
+    pub fn handlers(&self) -> &[Handler] {
+        self.table(Section::Handlers)
+    }
+
+    /// Stack maps, by ascending return address.
+    pub fn stack_maps(&self) -> &[StackMap] {
+        self.table(Section::StackMaps)
+    }
+
+    /// Entries of the stack maps; [`StackMap`] says which are whose.
+    pub fn stack_map_entries(&self) -> &[StackMapEntry] {
+        self.table(Section::StackMapEntries)
+    }
+
+    /// Calls that can be switched off.
+    pub fn patchable_calls(&self) -> &[PatchableCall] {
+        self.table(Section::PatchableCalls)
+    }
+
+    /// The shortest no-op of the target: repeat it over a patchable call to switch the call off.
+    pub fn nops(&self) -> &[u8] {
+        self.section(Section::Nops)
+    }
+
+    fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, section: Section) -> &[T] {
+        <[T]>::ref_from_bytes(self.section(section)).expect("lengths were checked")
+    }
+
+    fn str(&self, text: Str) -> &str {
+        let strings = self.section(Section::Strings);
+        let start = text.start.get() as usize;
+        std::str::from_utf8(&strings[start..start + text.len.get() as usize]).expect("strings were checked")
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        self.check_table_lengths()?;
+        self.check_strings()?;
+        self.check_symbols()?;
+        self.check_functions()?;
+        self.check_relocs(Section::TextRelocs, self.text().len(), false)?;
+        self.check_relocs(Section::ReadOnlyRelocs, self.read_only().len(), true)?;
+        self.check_relocs(Section::WritableRelocs, self.writable().len(), true)?;
+        self.check_tables()
+    }
+
+    fn check_table_lengths(&self) -> Result<(), Malformed> {
+        fn whole<T>(artifact: &Artifact, section: Section) -> Result<usize, Malformed> {
+            let len = artifact.section(section).len();
+            if len % size_of::<T>() != 0 {
+                return Err(Malformed::new(section.name(), len / size_of::<T>(), "truncated record"));
+            }
+            Ok(len / size_of::<T>())
+        }
+        if whole::<Summary>(self, Section::Summary)? != 1 {
+            return Err(Malformed::new(Section::Summary.name(), 0, "not exactly one record"));
+        }
+        whole::<Str>(self, Section::Features)?;
+        whole::<Str>(self, Section::Signatures)?;
+        whole::<Symbol>(self, Section::Symbols)?;
+        whole::<Function>(self, Section::Functions)?;
+        whole::<Reloc>(self, Section::TextRelocs)?;
+        whole::<Reloc>(self, Section::ReadOnlyRelocs)?;
+        whole::<Reloc>(self, Section::WritableRelocs)?;
+        whole::<Trap>(self, Section::Traps)?;
+        whole::<SourceRange>(self, Section::SourceRanges)?;
+        whole::<CallSite>(self, Section::CallSites)?;
+        whole::<Handler>(self, Section::Handlers)?;
+        whole::<StackMap>(self, Section::StackMaps)?;
+        whole::<StackMapEntry>(self, Section::StackMapEntries)?;
+        whole::<PatchableCall>(self, Section::PatchableCalls)?;
+        Ok(())
+    }
+
+    fn check_strings(&self) -> Result<(), Malformed> {
+        let strings = self.section(Section::Strings);
+        let check = |section: Section, record: usize, text: Str| {
+            let start = text.start.get() as usize;
+            let bytes = start.checked_add(text.len.get() as usize).and_then(|end| strings.get(start..end));
+            match bytes.map(std::str::from_utf8) {
+                None => Err(Malformed::new(section.name(), record, "string outside the string section")),
+                Some(Err(_)) => Err(Malformed::new(section.name(), record, "string that is not UTF-8")),
+                Some(Ok(_)) => Ok(()),
+            }
+        };
+        let summary = self.summary();
+        check(Section::Summary, 0, summary.triple)?;
+        check(Section::Summary, 0, summary.producer)?;
+        for section in [Section::Features, Section::Signatures] {
+            for (index, &text) in self.table::<Str>(section).iter().enumerate() {
+                check(section, index, text)?;
+            }
+        }
+        for (index, symbol) in self.symbols().iter().enumerate() {
+            check(Section::Symbols, index, symbol.name)?;
+        }
+        let summary = self.summary();
+        for align in [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align] {
+            if !align.get().is_power_of_two() {
+                return Err(Malformed::new(Section::Summary.name(), 0, "alignment that is not a power of two"));
+            }
+        }
+        Ok(())
+    }
+
+    fn place_size(&self, place: Place) -> u64 {
+        match place {
+            Place::Undefined => 0,
+            Place::Text => self.text().len() as u64,
+            Place::ReadOnly => self.read_only().len() as u64,
+            Place::Writable => self.writable().len() as u64,
+            Place::Zeroed => self.summary().zeroed_size.get(),
+        }
+    }
+
+    fn check_symbols(&self) -> Result<(), Malformed> {
+        let signatures = self.signatures().len();
+        for (index, symbol) in self.symbols().iter().enumerate() {
+            let fail = |what| Err(Malformed::new(Section::Symbols.name(), index, what));
+            let (Some(kind), Some(linkage), Some(place)) = (
+                SymbolKind::from_code(symbol.kind),
+                Linkage::from_code(symbol.linkage),
+                Place::from_code(symbol.place),
+            ) else {
+                return fail("unknown kind, linkage or place");
+            };
+            if (linkage == Linkage::Import) != (place == Place::Undefined) {
+                return fail("an import that is defined, or a definition that has no place");
+            }
+            if kind == SymbolKind::Global && linkage != Linkage::Import {
+                return fail("a global that is defined");
+            }
+            if linkage != Linkage::Local && symbol.name.len.get() == 0 {
+                return fail("a visible symbol without a name");
+            }
+            let end = symbol.offset.get().checked_add(symbol.size.get());
+            if end.is_none_or(|end| end > self.place_size(place)) {
+                return fail("extent outside its place");
+            }
+            if symbol.signature().is_some_and(|signature| signature >= signatures) {
+                return fail("unknown signature");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_functions(&self) -> Result<(), Malformed> {
+        let mut end = 0;
+        for (index, function) in self.functions().iter().enumerate() {
+            let fail = |what| Err(Malformed::new(Section::Functions.name(), index, what));
+            if function.symbol.get() as usize >= self.symbols().len() {
+                return fail("unknown symbol");
+            }
+            let Some(extent) = range(function.start, function.len, self.text().len()) else {
+                return fail("extent outside the code");
+            };
+            if extent.start < end {
+                return fail("overlaps the function before it");
+            }
+            end = extent.end;
+            if range(function.unwind_start, function.unwind_len, self.unwind().len()).is_none() {
+                return fail("unwind rows outside their section");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_relocs(&self, section: Section, len: usize, data: bool) -> Result<(), Malformed> {
+        for (index, reloc) in self.table::<Reloc>(section).iter().enumerate() {
+            let fail = |what| Err(Malformed::new(section.name(), index, what));
+            let Some(kind) = RelocKind::from_code(reloc.kind) else {
+                return fail("unknown kind");
+            };
+            if data && kind != RelocKind::Abs64 {
+                return fail("a kind that data cannot have");
+            }
+            let end = reloc.offset.get().checked_add(kind.width() as u64);
+            if end.is_none_or(|end| end > len as u64) {
+                return fail("place outside its section");
+            }
+            if reloc.symbol.get() as usize >= self.symbols().len() {
+                return fail("unknown symbol");
+            }
+        }
+        Ok(())
+    }
+
+    fn check_tables(&self) -> Result<(), Malformed> {
+        let text = self.text().len();
+        // A return address or the end of a range may be one past the last byte.
+        let inside = |section: Section, record: usize, offset: U32| {
+            if offset.get() as usize <= text {
+                Ok(())
+            } else {
+                Err(Malformed::new(section.name(), record, "offset outside the code"))
+            }
+        };
+        for (index, trap) in self.traps().iter().enumerate() {
+            inside(Section::Traps, index, trap.offset)?;
+        }
+        for (index, source) in self.source_ranges().iter().enumerate() {
+            inside(Section::SourceRanges, index, source.end)?;
+            if source.start > source.end {
+                return Err(Malformed::new(Section::SourceRanges.name(), index, "ends before it starts"));
+            }
+        }
+        for (index, site) in self.call_sites().iter().enumerate() {
+            inside(Section::CallSites, index, site.return_offset)?;
+            if range(site.handlers_start, site.handlers_len, self.handlers().len()).is_none() {
+                return Err(Malformed::new(Section::CallSites.name(), index, "handlers outside their section"));
+            }
+        }
+        for (index, handler) in self.handlers().iter().enumerate() {
+            inside(Section::Handlers, index, handler.target)?;
+            if HandlerKind::from_code(handler.kind).is_none() {
+                return Err(Malformed::new(Section::Handlers.name(), index, "unknown kind"));
+            }
+        }
+        for (index, map) in self.stack_maps().iter().enumerate() {
+            inside(Section::StackMaps, index, map.return_offset)?;
+            if range(map.entries_start, map.entries_len, self.stack_map_entries().len()).is_none() {
+                return Err(Malformed::new(Section::StackMaps.name(), index, "entries outside their section"));
+            }
+        }
+        for (index, call) in self.patchable_calls().iter().enumerate() {
+            inside(Section::PatchableCalls, index, call.end)?;
+            if call.len > call.end {
+                return Err(Malformed::new(Section::PatchableCalls.name(), index, "starts before the code"));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn range(start: U32, len: U32, limit: usize) -> Option<Range<usize>> {
+    let start = start.get() as usize;
+    let end = start.checked_add(len.get() as usize)?;
+    (end <= limit).then_some(start..end)
+}
+
+fn read_header(bytes: &[u8]) -> Result<[(usize, usize); SECTIONS], Malformed> {
+    let fail = |what| Err(Malformed::new("header", 0, what));
+    if bytes.len() < 8 || bytes[..8] != MAGIC {
+        return fail("not a Kiln artifact");
+    }
+    let Ok((version, rest)) = U32::read_from_prefix(&bytes[8..]) else {
+        return fail("truncated");
+    };
+    if version.get() != FORMAT_VERSION {
+        return fail("another format version");
+    }
+    let Ok((count, rest)) = U32::read_from_prefix(rest) else {
+        return fail("truncated");
+    };
+    if count.get() as usize != SECTIONS {
+        return fail("wrong number of sections");
+    }
+    let Ok((total, rest)) = U64::read_from_prefix(rest) else {
+        return fail("truncated");
+    };
+    if total.get() != bytes.len() as u64 {
+        return fail("length differs from the header");
+    }
+    let Ok((lens, _)) = <[U64; SECTIONS]>::read_from_prefix(rest) else {
+        return fail("truncated");
+    };
+    let mut sections = [(0, 0); SECTIONS];
+    let mut start = HEADER_LEN;
+    for (section, len) in sections.iter_mut().zip(lens) {
+        let end = usize::try_from(len.get()).ok().and_then(|len| start.checked_add(len));
+        let Some(end) = end.filter(|&end| end <= bytes.len()) else {
+            return fail("section outside the artifact");
+        };
+        *section = (start, end);
+        start = end;
+    }
+    if start != bytes.len() {
+        return fail("bytes after the last section");
+    }
+    Ok(sections)
+}
+

@@ -1,0 +1,122 @@
+//! The editable form of an artifact: plain vectors, turned into bytes in one go.
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
+use crate::artifact::{Artifact, HEADER_LEN, SECTIONS, Section, write_header};
+use crate::record::{
+    CallSite, Function, Handler, PatchableCall, Reloc, SourceRange, StackMap, StackMapEntry, Str, Summary, Symbol,
+    Trap,
+};
+
+/// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].
+///
+/// Fill the vectors, intern strings with [`Contents::string`], then call [`Contents::finish`].
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "each field is documented at the accessor of the same name in `Artifact`")]
+pub struct Contents {
+    pub summary: Summary,
+    pub features: Vec<Str>,
+    pub signatures: Vec<Str>,
+    pub symbols: Vec<Symbol>,
+    pub functions: Vec<Function>,
+    pub text: Vec<u8>,
+    pub read_only: Vec<u8>,
+    pub writable: Vec<u8>,
+    pub text_relocs: Vec<Reloc>,
+    pub read_only_relocs: Vec<Reloc>,
+    pub writable_relocs: Vec<Reloc>,
+    pub cie: Vec<u8>,
+    pub unwind: Vec<u8>,
+    pub traps: Vec<Trap>,
+    pub source_ranges: Vec<SourceRange>,
+    pub call_sites: Vec<CallSite>,
+    pub handlers: Vec<Handler>,
+    pub stack_maps: Vec<StackMap>,
+    pub stack_map_entries: Vec<StackMapEntry>,
+    pub patchable_calls: Vec<PatchableCall>,
+    pub nops: Vec<u8>,
+    strings: Vec<u8>,
+}
+
+impl Contents {
+    /// Appends `text` to the string section. Equal strings are not shared: callers keep indices, not strings.
+    ///
+    /// # Panics
+    ///
+    /// When the strings of one module exceed 4 GiB.
+    pub fn string(&mut self, text: &str) -> Str {
+        let start = u32::try_from(self.strings.len()).expect("strings of one module below 4 GiB");
+        self.strings.extend_from_slice(text.as_bytes());
+        let len = u32::try_from(text.len()).expect("strings of one module below 4 GiB");
+        Str { start: U32::new(start), len: U32::new(len) }
+    }
+
+    /// The artifact. Two equal contents give the same bytes.
+    ///
+    /// # Panics
+    ///
+    /// When the contents break a rule that [`Artifact::from_bytes`] checks: that is a mistake of the compiler that
+    /// made them, not of its input.
+    pub fn finish(self) -> Artifact {
+        // Exhaustive, so that a new field cannot be forgotten.
+        let Self {
+            summary,
+            features,
+            signatures,
+            symbols,
+            functions,
+            text,
+            read_only,
+            writable,
+            text_relocs,
+            read_only_relocs,
+            writable_relocs,
+            cie,
+            unwind,
+            traps,
+            source_ranges,
+            call_sites,
+            handlers,
+            stack_maps,
+            stack_map_entries,
+            patchable_calls,
+            nops,
+            strings,
+        } = &self;
+        let sections: [(Section, &[u8]); SECTIONS] = [
+            (Section::Summary, summary.as_bytes()),
+            (Section::Strings, strings),
+            (Section::Features, features.as_bytes()),
+            (Section::Signatures, signatures.as_bytes()),
+            (Section::Symbols, symbols.as_bytes()),
+            (Section::Functions, functions.as_bytes()),
+            (Section::Text, text),
+            (Section::ReadOnly, read_only),
+            (Section::Writable, writable),
+            (Section::TextRelocs, text_relocs.as_bytes()),
+            (Section::ReadOnlyRelocs, read_only_relocs.as_bytes()),
+            (Section::WritableRelocs, writable_relocs.as_bytes()),
+            (Section::Cie, cie),
+            (Section::Unwind, unwind),
+            (Section::Traps, traps.as_bytes()),
+            (Section::SourceRanges, source_ranges.as_bytes()),
+            (Section::CallSites, call_sites.as_bytes()),
+            (Section::Handlers, handlers.as_bytes()),
+            (Section::StackMaps, stack_maps.as_bytes()),
+            (Section::StackMapEntries, stack_map_entries.as_bytes()),
+            (Section::PatchableCalls, patchable_calls.as_bytes()),
+            (Section::Nops, nops),
+        ];
+        let total = HEADER_LEN + sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let mut bytes = Vec::with_capacity(total);
+        write_header(&mut bytes, &sections.map(|(section, bytes)| (section, bytes.len())));
+        for (_, section) in sections {
+            bytes.extend_from_slice(section);
+        }
+        match Artifact::from_bytes(bytes) {
+            Ok(artifact) => artifact,
+            Err(error) => panic!("the compiler made contents that are not an artifact: {error}"),
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! stub
+use crate::Module;
+pub(crate) fn split(_module: &Module) -> Option<Vec<Module>> { None }
