@@ -270,7 +270,7 @@ pub struct PatchableCall {
 }
 
 /// Facts about the module as a whole; an artifact has exactly one.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Summary {
     /// Target triple.
@@ -287,4 +287,19 @@ pub struct Summary {
     pub writable_align: U32,
     /// Alignment of the zeroed data.
     pub zeroed_align: U32,
+}
+
+impl Default for Summary {
+    /// No strings, no zeroed data, every alignment 1.
+    fn default() -> Self {
+        Self {
+            triple: Str::default(),
+            producer: Str::default(),
+            zeroed_size: U64::ZERO,
+            text_align: U32::new(1),
+            read_only_align: U32::new(1),
+            writable_align: U32::new(1),
+            zeroed_align: U32::new(1),
+        }
+    }
 }

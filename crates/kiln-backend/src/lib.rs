@@ -1,1 +1,54 @@
-//! stub
+//! From IR to artifact.
+//!
+//! [`compile`] is one pure function: the artifact's bytes depend on the module and on the code generator's settings, and
+//! on nothing else. [`compile_all`] is the work queue: it runs the *functions* of all modules in parallel on rayon's
+//! current pool, so that one large module does not become the tail that everybody waits for, and then assembles every
+//! module, in parallel again. Both give the same bytes, whatever the number of threads.
+//!
+//! A worker *pre-links* its module: functions are laid out one after the other, and calls between them are resolved
+//! on the spot (veneers included), so linking many modules later is copying blobs and a few relocations.
+//!
+//! # Should I use this crate?
+//!
+//! If you have `kiln_ir::Module`s and want artifacts; `kiln::Session` and `kiln::Build` put a cache and a linker around it.
+//!
+//! ```
+//! use kiln_backend::{Job, compile};
+//! use kiln_ir::{Source, Target, parse};
+//!
+//! let target = Target::host();
+//! let text = "function %three() -> i32 { block0: v0 = iconst.i32 3 return v0 }";
+//! let module = parse(Source::new("three.clif", text).into(), &target).unwrap();
+//! let isa = target.isa(&module.settings)?;
+//! let artifact = compile(&Job { module: &module, isa: &*isa }).unwrap();
+//! assert_eq!(artifact.functions().len(), 1);
+//! # Ok::<(), kiln_ir::TargetError>(())
+//! ```
+//!
+//! # Architecture invariants
+//!
+//! No files, no clocks, no process-wide counters, no hash map is iterated. The verifier does not run here: modules are
+//! verified by the front end, once.
+
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod error;
+mod function;
+mod queue;
+mod reloc;
+mod unwind;
+
+pub use error::{CompileError, CompileErrorKind};
+pub use queue::{Job, compile, compile_all};
+
+/// What artifacts name as their producer, and what cache keys must contain: the code generator and its version.
+pub const PRODUCER: &str = concat!("cranelift ", "0.135.8");
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_producer_names_the_linked_version() {
+        assert_eq!(super::PRODUCER, format!("cranelift {}", cranelift_codegen::VERSION));
+    }
+}

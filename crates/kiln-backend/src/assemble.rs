@@ -1,0 +1,316 @@
+//! One module: compiled functions and data in, artifact out.
+//!
+//! Functions are laid out in order of definition by Cranelift's text section builder, which resolves calls between them
+//! and places veneers where a call does not reach. What it cannot resolve becomes a relocation against the module's
+//! symbol table, whose numbers are those of the IR module; routines of the C library are appended.
+
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{LibCall, Signature};
+use cranelift_codegen::isa::TargetIsa;
+use indexmap::IndexMap;
+use kiln_artifact::record::{self, NONE, Place, Str};
+use kiln_artifact::{Artifact, Contents};
+use kiln_ir::{Data, Init, Linkage, Module, SymbolKind};
+
+use crate::error::CompileErrorKind;
+use crate::function::{Compiled, Target};
+use crate::{PRODUCER, reloc};
+
+/// The artifact of `module`, whose functions were compiled to `functions`.
+///
+/// # Errors
+///
+/// The number of the function at fault, and what is wrong with it.
+pub(crate) fn assemble(
+    module: &Module,
+    isa: &dyn TargetIsa,
+    functions: &[Compiled],
+) -> Result<Artifact, (usize, CompileErrorKind)> {
+    let mut assembly = Assembly {
+        module,
+        contents: Contents::default(),
+        signatures: IndexMap::new(),
+        libcalls: IndexMap::new(),
+        extents: vec![Extent::default(); module.symbols.len()],
+    };
+    assembly.text(isa, functions)?;
+    assembly.data().map_err(|kind| (0, kind))?;
+    assembly.symbols();
+    assembly.summary(isa);
+    Ok(assembly.contents.finish())
+}
+
+/// Where a defined symbol lies.
+#[derive(Clone, Copy, Default)]
+struct Extent {
+    place: u8,
+    offset: u64,
+    size: u64,
+}
+
+struct Assembly<'a> {
+    module: &'a Module,
+    contents: Contents,
+    signatures: IndexMap<&'a Signature, Str>,
+    libcalls: IndexMap<LibCall, ()>,
+    extents: Vec<Extent>,
+}
+
+impl Assembly<'_> {
+    fn text(&mut self, isa: &dyn TargetIsa, functions: &[Compiled]) -> Result<(), (usize, CompileErrorKind)> {
+        // Which label of the text section builder a symbol has, if calls to it may be resolved here.
+        let mut labels = vec![None; self.module.symbols.len()];
+        for (label, function) in self.module.functions.iter().enumerate() {
+            if self.module.symbol(function.symbol).linkage != Linkage::Preemptible {
+                labels[function.symbol.index()] = Some(label);
+            }
+        }
+        let mut builder = isa.text_section_builder(functions.len());
+        let control = &mut ControlPlane::default();
+        let text_align = isa.function_alignment().minimum.max(isa.symbol_alignment() as u32).max(16);
+        let mut align = text_align;
+        for (index, (definition, compiled)) in self.module.functions.iter().zip(functions).enumerate() {
+            let fail = |kind| (index, kind);
+            align = align.max(compiled.align);
+            let start = builder.append(true, &compiled.code, compiled.align, control);
+            let start = u32::try_from(start).ok().filter(|start| start.checked_add(compiled.code.len() as u32).is_some());
+            let start = start.ok_or(fail(CompileErrorKind::TooLarge("code")))?;
+            for reloc in &compiled.relocs {
+                let offset = u64::from(start) + u64::from(reloc.offset);
+                let (symbol, addend) = match reloc.target {
+                    Target::Symbol(symbol) => {
+                        if let Some(label) = labels[symbol as usize]
+                            && builder.resolve_reloc(offset, reloc.kind, reloc.addend, label)
+                        {
+                            continue;
+                        }
+                        (symbol, reloc.addend)
+                    }
+                    Target::LibCall(call) => (self.libcall(call), reloc.addend),
+                    Target::Here(here) => (definition.symbol.as_u32(), i64::from(here) + reloc.addend),
+                };
+                let kind = reloc::kind(reloc.kind).ok_or_else(|| {
+                    fail(CompileErrorKind::Relocation(format!("relocation {:?}", reloc.kind).into()))
+                })?;
+                self.contents.text_relocs.push(record::Reloc {
+                    offset: offset.into(),
+                    addend: addend.into(),
+                    symbol: symbol.into(),
+                    kind: kind as u8,
+                    reserved: [0; 3],
+                });
+            }
+            self.tables(definition.symbol.as_u32(), start, compiled);
+            self.extents[definition.symbol.index()] =
+                Extent { place: Place::Text as u8, offset: start.into(), size: compiled.code.len() as u64 };
+        }
+        self.contents.text = builder.finish(control);
+        self.contents.summary.text_align = align.into();
+        Ok(())
+    }
+
+    fn libcall(&mut self, call: LibCall) -> u32 {
+        let index = self.libcalls.insert_full(call, ()).0;
+        (self.module.symbols.len() + index) as u32
+    }
+
+    fn tables(&mut self, symbol: u32, start: u32, compiled: &Compiled) {
+        let contents = &mut self.contents;
+        if contents.cie.is_empty() {
+            contents.cie.clone_from(&compiled.unwind.cie);
+        }
+        contents.functions.push(record::Function {
+            symbol: symbol.into(),
+            start: start.into(),
+            len: (compiled.code.len() as u32).into(),
+            unwind_start: (contents.unwind.len() as u32).into(),
+            unwind_len: (compiled.unwind.rows.len() as u32).into(),
+        });
+        contents.unwind.extend_from_slice(&compiled.unwind.rows);
+        contents.traps.extend(compiled.traps.iter().map(|&(offset, code)| record::Trap {
+            offset: (start + offset).into(),
+            code,
+            reserved: [0; 3],
+        }));
+        contents.source_ranges.extend(compiled.source_ranges.iter().map(|&(from, to, location)| {
+            record::SourceRange { start: (start + from).into(), end: (start + to).into(), location: location.into() }
+        }));
+        let mut handlers_start = contents.handlers.len() as u32;
+        contents.call_sites.extend(compiled.call_sites.iter().map(|site| {
+            let record = record::CallSite {
+                return_offset: (start + site.return_offset).into(),
+                frame_offset: site.frame_offset.unwrap_or(NONE).into(),
+                handlers_start: handlers_start.into(),
+                handlers_len: site.handlers.into(),
+            };
+            handlers_start += site.handlers;
+            record
+        }));
+        contents.handlers.extend(compiled.handlers.iter().map(|handler| record::Handler {
+            value: handler.value.into(),
+            target: handler.target.map_or(0, |target| start + target).into(),
+            kind: handler.kind as u8,
+            reserved: [0; 3],
+        }));
+        let mut entries_start = contents.stack_map_entries.len() as u32;
+        contents.stack_maps.extend(compiled.stack_maps.iter().map(|map| {
+            let record = record::StackMap {
+                return_offset: (start + map.return_offset).into(),
+                span: map.span.into(),
+                entries_start: entries_start.into(),
+                entries_len: map.entries.into(),
+            };
+            entries_start += map.entries;
+            record
+        }));
+        contents.stack_map_entries.extend(
+            compiled
+                .stack_map_entries
+                .iter()
+                .map(|&(offset, size)| record::StackMapEntry { offset: offset.into(), size: size.into() }),
+        );
+        contents.patchable_calls.extend(
+            compiled
+                .patchable_calls
+                .iter()
+                .map(|&(end, len)| record::PatchableCall { end: (start + end).into(), len: len.into() }),
+        );
+        if contents.nops.is_empty() {
+            contents.nops.clone_from(&compiled.nop);
+        }
+    }
+
+    fn data(&mut self) -> Result<(), CompileErrorKind> {
+        let mut zeroed_size = 0u64;
+        let [mut read_only_align, mut writable_align, mut zeroed_align] = [1u32; 3];
+        for data in &self.module.data {
+            let contents = &mut self.contents;
+            let (place, offset) = match (data.writable, &data.init) {
+                (true, Init::Zeros(len)) if data.addresses.is_empty() => {
+                    zeroed_align = zeroed_align.max(data.align);
+                    let offset = zeroed_size.next_multiple_of(u64::from(data.align));
+                    zeroed_size = offset.checked_add(*len).ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
+                    (Place::Zeroed, offset)
+                }
+                (true, _) => {
+                    writable_align = writable_align.max(data.align);
+                    let offset = append(&mut contents.writable, data)?;
+                    contents.writable_relocs.extend(addresses(data, offset));
+                    (Place::Writable, offset)
+                }
+                (false, _) => {
+                    read_only_align = read_only_align.max(data.align);
+                    let offset = append(&mut contents.read_only, data)?;
+                    contents.read_only_relocs.extend(addresses(data, offset));
+                    (Place::ReadOnly, offset)
+                }
+            };
+            self.extents[data.symbol.index()] = Extent { place: place as u8, offset, size: data.init.len() };
+        }
+        let summary = &mut self.contents.summary;
+        summary.zeroed_size = zeroed_size.into();
+        summary.read_only_align = read_only_align.into();
+        summary.writable_align = writable_align.into();
+        summary.zeroed_align = zeroed_align.into();
+        Ok(())
+    }
+
+    fn symbols(&mut self) {
+        let module = self.module;
+        for (symbol, extent) in module.symbols.iter().zip(std::mem::take(&mut self.extents)) {
+            let signature = symbol.signature.as_ref().map_or(NONE, |signature| self.signature(signature));
+            let kind = match symbol.kind {
+                SymbolKind::Function => record::SymbolKind::Function,
+                SymbolKind::Data => record::SymbolKind::Data,
+                SymbolKind::Global => record::SymbolKind::Global,
+            };
+            let linkage = match symbol.linkage {
+                Linkage::Import => record::Linkage::Import,
+                Linkage::Local => record::Linkage::Local,
+                Linkage::Hidden => record::Linkage::Hidden,
+                Linkage::Export => record::Linkage::Export,
+                Linkage::Preemptible => record::Linkage::Preemptible,
+            };
+            let name = self.contents.string(&symbol.name);
+            self.contents.symbols.push(record::Symbol {
+                name,
+                offset: extent.offset.into(),
+                size: extent.size.into(),
+                signature: signature.into(),
+                kind: kind as u8,
+                linkage: linkage as u8,
+                place: extent.place,
+                libcall: 0,
+            });
+        }
+        for call in std::mem::take(&mut self.libcalls).into_keys() {
+            let name = self.contents.string(reloc::libcall_name(call));
+            self.contents.symbols.push(record::Symbol {
+                name,
+                offset: 0.into(),
+                size: 0.into(),
+                signature: NONE.into(),
+                kind: record::SymbolKind::Function as u8,
+                linkage: record::Linkage::Import as u8,
+                place: Place::Undefined as u8,
+                libcall: 1,
+            });
+        }
+        self.contents.signatures = self.signatures.values().copied().collect();
+    }
+
+    fn summary(&mut self, isa: &dyn TargetIsa) {
+        let triple = self.contents.string(&isa.triple().to_string());
+        let producer = self.contents.string(PRODUCER);
+        self.contents.summary.triple = triple;
+        self.contents.summary.producer = producer;
+        let mut features: Vec<_> = isa
+            .isa_flags()
+            .into_iter()
+            .filter(|flag| flag.name.starts_with("has_") && flag.as_bool() == Some(true))
+            .map(|flag| flag.name)
+            .collect();
+        features.sort_unstable();
+        self.contents.features = features.into_iter().map(|name| self.contents.string(name)).collect();
+    }
+}
+
+impl<'a> Assembly<'a> {
+    fn signature(&mut self, signature: &'a Signature) -> u32 {
+        let next = self.signatures.len();
+        let index = match self.signatures.get_index_of(signature) {
+            Some(index) => index,
+            None => {
+                let text = self.contents.string(&signature.to_string());
+                self.signatures.insert(signature, text);
+                next
+            }
+        };
+        index as u32
+    }
+}
+
+/// Appends the content of `data` at its alignment and returns its offset.
+fn append(section: &mut Vec<u8>, data: &Data) -> Result<u64, CompileErrorKind> {
+    let offset = section.len().next_multiple_of(data.align as usize);
+    section.resize(offset, 0);
+    match &data.init {
+        Init::Zeros(len) => {
+            let len = usize::try_from(*len).ok().and_then(|len| offset.checked_add(len));
+            let len = len.filter(|&len| u32::try_from(len).is_ok()).ok_or(CompileErrorKind::TooLarge("data"))?;
+            section.resize(len, 0);
+        }
+        Init::Bytes(bytes) => section.extend_from_slice(bytes),
+    }
+    Ok(offset as u64)
+}
+
+fn addresses(data: &Data, start: u64) -> impl Iterator<Item = record::Reloc> + '_ {
+    data.addresses.iter().map(move |address| record::Reloc {
+        offset: (start + address.offset).into(),
+        addend: address.addend.into(),
+        symbol: address.symbol.as_u32().into(),
+        kind: kiln_artifact::RelocKind::Abs64 as u8,
+        reserved: [0; 3],
+    })
+}

@@ -1,0 +1,214 @@
+//! One function: IR in, compact machine code and tables out.
+//!
+//! Offsets are relative to the function's first byte. Nothing here refers to Cranelift's large `CompiledCode`, so that a
+//! work queue can hold thousands of results.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::control::ControlPlane;
+use cranelift_codegen::ir::{self, ExternalName, LibCall};
+use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{CompiledCode, Context, FinalizedMachExceptionHandler, FinalizedRelocTarget};
+use cranelift_codegen::{ExceptionContextLoc, MachTrap};
+use kiln_artifact::record::HandlerKind;
+use kiln_ir::{Function, Linkage, Module};
+
+use crate::error::CompileErrorKind;
+use crate::unwind::{self, Rows};
+
+/// Per-thread working memory: reused from function to function.
+pub(crate) struct Scratch {
+    context: Context,
+    control: ControlPlane,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Self { context: Context::new(), control: ControlPlane::default() }
+    }
+}
+
+/// What a relocation refers to.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// A symbol of the module, by number.
+    Symbol(u32),
+    /// A routine of the C library.
+    LibCall(LibCall),
+    /// A place in the same function.
+    Here(u32),
+}
+
+pub(crate) struct FunctionReloc {
+    pub(crate) offset: u32,
+    pub(crate) kind: Reloc,
+    pub(crate) target: Target,
+    pub(crate) addend: i64,
+}
+
+pub(crate) struct FunctionHandler {
+    pub(crate) kind: HandlerKind,
+    pub(crate) value: u32,
+    /// Offset in the function; `None` for context entries.
+    pub(crate) target: Option<u32>,
+}
+
+pub(crate) struct FunctionCallSite {
+    pub(crate) return_offset: u32,
+    pub(crate) frame_offset: Option<u32>,
+    pub(crate) handlers: u32,
+}
+
+pub(crate) struct FunctionStackMap {
+    pub(crate) return_offset: u32,
+    pub(crate) span: u32,
+    pub(crate) entries: u32,
+}
+
+/// A compiled function.
+pub(crate) struct Compiled {
+    pub(crate) code: Box<[u8]>,
+    pub(crate) align: u32,
+    pub(crate) relocs: Vec<FunctionReloc>,
+    pub(crate) traps: Vec<(u32, u8)>,
+    pub(crate) source_ranges: Vec<(u32, u32, u32)>,
+    pub(crate) call_sites: Vec<FunctionCallSite>,
+    pub(crate) handlers: Vec<FunctionHandler>,
+    pub(crate) stack_maps: Vec<FunctionStackMap>,
+    pub(crate) stack_map_entries: Vec<(u32, u32)>,
+    pub(crate) patchable_calls: Vec<(u32, u32)>,
+    pub(crate) nop: Vec<u8>,
+    pub(crate) unwind: Rows,
+}
+
+/// Compiles one function of `module`.
+pub(crate) fn compile(
+    module: &Module,
+    function: &Function,
+    isa: &dyn TargetIsa,
+    scratch: &mut Scratch,
+) -> Result<Compiled, CompileErrorKind> {
+    scratch.context.clear();
+    scratch.context.func = function.ir.clone();
+    colocate(module, &mut scratch.context.func);
+    // Cranelift panics on an instruction that a target has no lowering for. The context is of no further use then.
+    let Scratch { context, control } = scratch;
+    match catch_unwind(AssertUnwindSafe(|| compile_context(context, isa, control))) {
+        Ok(result) => result,
+        Err(payload) => {
+            *scratch = Scratch::new();
+            let text = payload.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+            Err(CompileErrorKind::Panicked(text.unwrap_or("internal error").into()))
+        }
+    }
+}
+
+/// References to what the module itself defines are direct, whether or not the client marked them so.
+fn colocate(module: &Module, function: &mut ir::Function) {
+    let ir::Function { stencil, params, .. } = function;
+    let names = params.user_named_funcs();
+    for (_, callee) in stencil.dfg.ext_funcs.iter_mut() {
+        if let ExternalName::User(name) = callee.name {
+            // A callee that no instruction uses may have no symbol.
+            let symbol = names.get(name).and_then(|name| module.symbols.get(name.index as usize));
+            if symbol.is_some_and(|symbol| !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)) {
+                callee.colocated = true;
+            }
+        }
+    }
+}
+
+fn compile_context(
+    context: &mut Context,
+    isa: &dyn TargetIsa,
+    control: &mut ControlPlane,
+) -> Result<Compiled, CompileErrorKind> {
+    context.compile(isa, control).map_err(|error| CompileErrorKind::Codegen(error.inner))?;
+    let code = context.compiled_code().expect("the function was just compiled");
+    let names = context.func.params.user_named_funcs();
+    let relocs = code
+        .buffer
+        .relocs()
+        .iter()
+        .map(|reloc| {
+            let target = match &reloc.target {
+                FinalizedRelocTarget::ExternalName(ExternalName::User(name)) => Target::Symbol(names[*name].index),
+                FinalizedRelocTarget::ExternalName(ExternalName::LibCall(call)) => Target::LibCall(*call),
+                FinalizedRelocTarget::Func(offset) => Target::Here(*offset),
+                FinalizedRelocTarget::ExternalName(name) => {
+                    return Err(CompileErrorKind::Relocation(format!("a reference to {name:?}").into()));
+                }
+            };
+            Ok(FunctionReloc { offset: reloc.offset, kind: reloc.kind, target, addend: reloc.addend })
+        })
+        .collect::<Result<_, _>>()?;
+    let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
+    Ok(extract(code, relocs, unwind))
+}
+
+fn extract(code: &CompiledCode, relocs: Vec<FunctionReloc>, unwind: Rows) -> Compiled {
+    let buffer = &code.buffer;
+    let mut handlers = Vec::new();
+    let call_sites = buffer
+        .call_sites()
+        .map(|site| {
+            handlers.extend(site.exception_handlers.iter().map(handler));
+            FunctionCallSite {
+                return_offset: site.ret_addr,
+                frame_offset: site.frame_offset,
+                handlers: site.exception_handlers.len() as u32,
+            }
+        })
+        .collect();
+    let mut stack_map_entries = Vec::new();
+    let stack_maps = buffer
+        .user_stack_maps()
+        .iter()
+        .map(|(offset, span, map)| {
+            let before = stack_map_entries.len();
+            stack_map_entries.extend(map.entries().map(|(ty, offset)| (offset, ty.bytes())));
+            let entries = (stack_map_entries.len() - before) as u32;
+            FunctionStackMap { return_offset: *offset, span: *span, entries }
+        })
+        .collect();
+    let patchable_calls: Vec<_> = buffer.patchable_call_sites().map(|site| (site.ret_addr, site.len)).collect();
+    let nop = match patchable_calls.is_empty() {
+        true => Vec::new(),
+        false => buffer.nop_units.first().cloned().unwrap_or_default(),
+    };
+    Compiled {
+        code: buffer.data().into(),
+        align: buffer.alignment,
+        relocs,
+        traps: buffer.traps().iter().map(|MachTrap { offset, code }| (*offset, code.as_raw().get())).collect(),
+        source_ranges: buffer
+            .get_srclocs_sorted()
+            .iter()
+            .filter(|range| !range.loc.is_default())
+            .map(|range| (range.start, range.end, range.loc.bits()))
+            .collect(),
+        call_sites,
+        handlers,
+        stack_maps,
+        stack_map_entries,
+        patchable_calls,
+        nop,
+        unwind,
+    }
+}
+
+fn handler(handler: &FinalizedMachExceptionHandler) -> FunctionHandler {
+    let (kind, value, target) = match *handler {
+        FinalizedMachExceptionHandler::Tag(tag, target) => (HandlerKind::Tag, tag.as_u32(), Some(target)),
+        FinalizedMachExceptionHandler::Default(target) => (HandlerKind::Default, 0, Some(target)),
+        FinalizedMachExceptionHandler::Context(ExceptionContextLoc::SPOffset(offset)) => {
+            (HandlerKind::ContextStack, offset, None)
+        }
+        FinalizedMachExceptionHandler::Context(ExceptionContextLoc::GPR(register)) => {
+            (HandlerKind::ContextRegister, u32::from(register), None)
+        }
+    };
+    FunctionHandler { kind, value, target }
+}

@@ -1,0 +1,108 @@
+//! The work queue: modules, and the functions inside them, in parallel.
+//!
+//! Results are collected by (module, function) in order before anything looks at them, so neither the artifacts nor the
+//! errors depend on which thread was faster.
+
+use cranelift_codegen::isa::TargetIsa;
+use kiln_artifact::Artifact;
+use kiln_ir::{Function, Module};
+use rayon::prelude::*;
+
+use crate::assemble::assemble;
+use crate::error::{CompileError, CompileErrorKind};
+use crate::function::{self, Compiled, Scratch};
+
+/// A module to compile, and the code generator to compile it with.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    /// What to compile; verified by the front end.
+    pub module: &'a Module,
+    /// The code generator, from `Target::isa` with the module's settings.
+    pub isa: &'a dyn TargetIsa,
+}
+
+/// Compiles one module on the calling thread.
+///
+/// # Errors
+///
+/// One error for every function that cannot be compiled, in order.
+pub fn compile(job: &Job<'_>) -> Result<Artifact, Vec<CompileError>> {
+    let mut scratch = Scratch::new();
+    let functions = job.module.functions.iter();
+    let compiled = functions.map(|function| function::compile(job.module, function, job.isa, &mut scratch)).collect();
+    finish(0, job, compiled)
+}
+
+/// Compiles many modules on rayon's current pool: call it inside `ThreadPool::install` to choose another pool.
+///
+/// `progress` is called from worker threads after every function.
+///
+/// # Errors
+///
+/// One error for every function that cannot be compiled, in order of modules and functions.
+pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Artifact>, Vec<CompileError>> {
+    let queue: Vec<(&Job<'_>, &Function)> =
+        jobs.iter().flat_map(|job| job.module.functions.iter().map(move |function| (job, function))).collect();
+    let mut results: Vec<Result<Compiled, CompileErrorKind>> = queue
+        .into_par_iter()
+        .map_init(Scratch::new, |scratch, (job, function)| {
+            let result = function::compile(job.module, function, job.isa, scratch);
+            progress();
+            result
+        })
+        .collect();
+
+    // Hand every module its own functions, then assemble the modules in parallel.
+    let mut modules = Vec::with_capacity(jobs.len());
+    for job in jobs.iter().rev() {
+        modules.push(results.split_off(results.len() - job.module.functions.len()));
+    }
+    modules.reverse();
+    let artifacts: Vec<_> = jobs
+        .par_iter()
+        .zip(modules)
+        .enumerate()
+        .map(|(index, (job, compiled))| finish(index, job, compiled))
+        .collect();
+
+    let mut done = Vec::with_capacity(artifacts.len());
+    let mut errors = Vec::new();
+    for artifact in artifacts {
+        match artifact {
+            Ok(artifact) => done.push(artifact),
+            Err(found) => errors.extend(found),
+        }
+    }
+    if errors.is_empty() { Ok(done) } else { Err(errors) }
+}
+
+fn finish(
+    module: usize,
+    job: &Job<'_>,
+    results: Vec<Result<Compiled, CompileErrorKind>>,
+) -> Result<Artifact, Vec<CompileError>> {
+    let error = |function_index: usize, kind| {
+        let function = job.module.functions.get(function_index);
+        let name = function.map_or("", |function| &*job.module.symbol(function.symbol).name);
+        CompileError {
+            module,
+            module_name: job.module.name.clone(),
+            function_index,
+            function: name.into(),
+            line: function.map_or(0, |function| function.line),
+            kind,
+        }
+    };
+    let mut compiled = Vec::with_capacity(results.len());
+    let mut errors = Vec::new();
+    for (index, result) in results.into_iter().enumerate() {
+        match result {
+            Ok(function) => compiled.push(function),
+            Err(kind) => errors.push(error(index, kind)),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    assemble(job.module, job.isa, &compiled).map_err(|(index, kind)| vec![error(index, kind)])
+}

@@ -1,0 +1,51 @@
+//! Cranelift's relocations in the artifact's terms.
+
+use cranelift_codegen::binemit::Reloc;
+use cranelift_codegen::ir::LibCall;
+use kiln_artifact::RelocKind;
+
+/// The artifact's kind for a relocation, or `None` if Kiln does not link it.
+pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
+    Some(match reloc {
+        Reloc::Abs4 => RelocKind::Abs32,
+        Reloc::Abs8 => RelocKind::Abs64,
+        Reloc::X86PCRel4 | Reloc::X86CallPCRel4 | Reloc::X86CallPLTRel4 => RelocKind::X86Pc32,
+        Reloc::X86GOTPCRel4 => RelocKind::X86GotPc32,
+        Reloc::Arm64Call => RelocKind::A64Call26,
+        Reloc::Aarch64AdrGotPage21 => RelocKind::A64AdrGotPage21,
+        Reloc::Aarch64Ld64GotLo12Nc => RelocKind::A64Ld64GotLo12,
+        Reloc::Aarch64AdrPrelPgHi21 => RelocKind::A64AdrPrelPg21,
+        Reloc::Aarch64AddAbsLo12Nc => RelocKind::A64AddLo12,
+        Reloc::RiscvCallPlt => RelocKind::RvCallPlt,
+        Reloc::RiscvGotHi20 => RelocKind::RvGotHi20,
+        Reloc::RiscvPCRelHi20 => RelocKind::RvPcrelHi20,
+        Reloc::RiscvPCRelLo12I => RelocKind::RvPcrelLo12I,
+        Reloc::S390xPCRel32Dbl => RelocKind::S390xPc32Dbl,
+        Reloc::S390xPLTRel32Dbl => RelocKind::S390xPlt32Dbl,
+        _ => return None,
+    })
+}
+
+/// The C library's name of a routine that Cranelift asks for.
+pub(crate) fn libcall_name(call: LibCall) -> &'static str {
+    match call {
+        LibCall::Probestack => "__cranelift_probestack",
+        LibCall::CeilF32 => "ceilf",
+        LibCall::CeilF64 => "ceil",
+        LibCall::FloorF32 => "floorf",
+        LibCall::FloorF64 => "floor",
+        LibCall::TruncF32 => "truncf",
+        LibCall::TruncF64 => "trunc",
+        LibCall::NearestF32 => "nearbyintf",
+        LibCall::NearestF64 => "nearbyint",
+        LibCall::FmaF32 => "fmaf",
+        LibCall::FmaF64 => "fma",
+        LibCall::Memcpy => "memcpy",
+        LibCall::Memset => "memset",
+        LibCall::Memmove => "memmove",
+        LibCall::Memcmp => "memcmp",
+        LibCall::ElfTlsGetAddr => "__tls_get_addr",
+        LibCall::ElfTlsGetOffset => "__tls_get_offset",
+        LibCall::X86Pshufb => "__cranelift_x86_pshufb",
+    }
+}
