@@ -1,1 +1,66 @@
-//! facade
+//! Parallel, pure code generation for Cranelift IR: one compiled artifact, run in the process, saved as an image, kept in a cache.
+//!
+//! Kiln compiles many modules of IR at once, without merging them, against a globals module that is laid out first. The
+//! machine code that results depends on the IR and the target only, so the very same bytes serve three uses.
+//!
+//! | you want to | use |
+//! |---|---|
+//! | compile modules and call them, then save everything without compiling again | [`Session`] |
+//! | compile modules into artifacts, with a cache or without | [`Compiler`] |
+//! | read `.clif` text or build IR through `cranelift_module::Module` | [`ir`] |
+//! | write an image from artifacts, or load one in a program without Cranelift | [`image`] |
+//! | call a function whose signature is known only at run time | [`Thunk`] |
+//!
+//! # Example
+//!
+//! ```
+//! use kiln::ir::{Source, Target, parse};
+//! use kiln::Session;
+//!
+//! let mut session = Session::new(Target::host())?;
+//! session.bind_global("answer", &raw const ANSWER as usize);
+//! let text = r#"
+//!     global %answer = "answer"
+//!     function %get() -> i64 system_v {
+//!         gv0 = symbol %answer
+//!     block0:
+//!         v0 = symbol_value.i64 gv0
+//!         v1 = load.i64 v0
+//!         return v1
+//!     }
+//! "#;
+//! static ANSWER: i64 = 42;
+//! let module = parse(Source::new("get.clif", text).into(), session.target()).unwrap();
+//! session.add(&[module])?;
+//!
+//! let get = session.function("get").unwrap();
+//! // SAFETY: the signature is checked by `typed`, and the IR above reads only the bound global.
+//! let get = unsafe { get.typed::<extern "C" fn() -> i64>()? };
+//! assert_eq!(get(), 42);
+//!
+//! let image: Vec<u8> = session.image()?; // no compilation: the same machine code, linked as a shared object
+//! assert!(image.starts_with(b"\x7fELF"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Architecture invariants
+//!
+//! The facade composes and holds no algorithm: removing it, every step can be written by hand from public parts.
+
+#![forbid(unsafe_code)]
+
+mod compiler;
+mod session;
+mod thunk;
+
+pub use compiler::{CompileFailure, Compiled, Compiler, Stats};
+pub use session::{Session, SessionError};
+pub use thunk::Thunk;
+
+pub use kiln_artifact as artifact;
+pub use kiln_backend as backend;
+pub use kiln_cache as cache;
+pub use kiln_globals as globals;
+pub use kiln_image as image;
+pub use kiln_ir as ir;
+pub use kiln_jit as jit;

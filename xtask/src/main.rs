@@ -1,1 +1,63 @@
-fn main(){}
+//! Every developer and user command of Kiln: `cargo xtask --help`.
+//!
+//! One table of commands; what CI runs is one of them. Exit code 0 is success, 1 is failure of what was asked (errors in the
+//! input, failed tests), 2 is a command line that cannot be understood.
+
+mod bench;
+mod build;
+mod call;
+mod develop;
+mod input;
+mod inspect;
+mod interpreter;
+mod lint;
+mod output;
+mod run;
+
+use clap::{Parser, Subcommand};
+
+use crate::output::Failure;
+
+/// Compile Cranelift IR in parallel, run it, and save it as images.
+#[derive(Parser)]
+#[command(name = "cargo xtask", version, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Build(build::Args),
+    Run(run::Args),
+    Call(call::Args),
+    Inspect(inspect::Args),
+    Bench(bench::Args),
+    Test(develop::TestArgs),
+    Lint(lint::Args),
+    Ci(develop::CiArgs),
+    #[command(hide = true)]
+    RunImage(run::image::Args),
+}
+
+fn main() -> std::process::ExitCode {
+    let result = match Cli::parse().command {
+        Command::Build(args) => build::main(&args),
+        Command::Run(args) => run::main(&args),
+        Command::Call(args) => call::main(&args),
+        Command::Inspect(args) => inspect::main(&args),
+        Command::Bench(args) => bench::main(&args),
+        Command::Test(args) => develop::test(&args),
+        Command::Lint(args) => lint::main(&args),
+        Command::Ci(args) => develop::ci(&args),
+        Command::RunImage(args) => run::image::main(&args),
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(Failure::Reported) => std::process::ExitCode::FAILURE,
+        Err(Failure::Message(text)) => {
+            eprintln!("{text}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}

@@ -38,7 +38,7 @@ impl std::fmt::Display for Setting {
 }
 
 /// A `target` line of a module: an architecture or triple, with settings of that architecture.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TargetLine {
     /// Architecture or triple as written: `x86_64`, `aarch64-linux-gnu`.
     pub triple: Box<str>,
@@ -49,7 +49,7 @@ pub struct TargetLine {
 }
 
 /// Header lines of a module.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ModuleSettings {
     /// `set` lines in order.
     pub shared: Vec<Setting>,
@@ -232,6 +232,9 @@ impl Target {
             });
         }
         let mut flags = settings::builder();
+        for (name, value) in DEFAULTS {
+            flags.set(name, value).expect("a setting of this Cranelift version");
+        }
         for setting in &self.isa_settings {
             apply(&mut builder, setting)?;
         }
@@ -245,7 +248,7 @@ impl Target {
         for setting in module.target_for(&self.triple).into_iter().flat_map(|line| &line.settings) {
             apply(&mut builder, setting)?;
         }
-        for (name, value) in [("is_pic", "true"), ("enable_verifier", "false")] {
+        for (name, value) in FORCED {
             flags.set(name, value).expect("a setting of this Cranelift version");
         }
         builder.finish(settings::Flags::new(flags)).map_err(|error| TargetError::Unsupported {
@@ -254,6 +257,13 @@ impl Target {
         })
     }
 }
+
+/// Where Kiln's defaults differ from Cranelift's. Frame pointers let profilers and run-times walk the stack, and IR that asks for
+/// its frame pointer is valid only with them.
+const DEFAULTS: [(&str, &str); 1] = [("preserve_frame_pointers", "true")];
+
+/// Settings that cannot be chosen: one artifact serves every address, and the front end has verified the IR.
+const FORCED: [(&str, &str); 2] = [("is_pic", "true"), ("enable_verifier", "false")];
 
 fn apply(target: &mut dyn Configurable, setting: &Setting) -> Result<(), TargetError> {
     let done = match &setting.value {

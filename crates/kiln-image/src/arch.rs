@@ -1,0 +1,156 @@
+//! The processors whose images we link, and what differs between them in ELF.
+//!
+//! Everything here is a table; the instruction encodings are in `link::relocate`.
+
+use object::{Endianness, elf};
+
+/// A processor architecture, as named by the first part of a target triple.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Arch {
+    /// x86-64.
+    X86_64,
+    /// 64-bit Arm, little-endian.
+    Aarch64,
+    /// 64-bit RISC-V.
+    Riscv64,
+    /// z/Architecture, big-endian.
+    S390x,
+}
+
+impl Arch {
+    /// The architecture of this process, or `None` if it is not one of ours.
+    pub fn host() -> Option<Self> {
+        Self::from_triple(std::env::consts::ARCH)
+    }
+
+    /// The architecture that a target triple names, or `None` if it is not one of ours.
+    pub fn from_triple(triple: &str) -> Option<Self> {
+        match triple.split('-').next()? {
+            "x86_64" => Some(Self::X86_64),
+            "aarch64" => Some(Self::Aarch64),
+            "s390x" => Some(Self::S390x),
+            name if name.starts_with("riscv64") => Some(Self::Riscv64),
+            _ => None,
+        }
+    }
+
+    /// The name that a triple begins with.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::X86_64 => "x86_64",
+            Self::Aarch64 => "aarch64",
+            Self::Riscv64 => "riscv64",
+            Self::S390x => "s390x",
+        }
+    }
+
+    /// Alignment of segments: the largest page size that the architecture's Linux may use, in bytes.
+    pub fn page_size(self) -> u64 {
+        match self {
+            Self::X86_64 | Self::Riscv64 | Self::S390x => 4096,
+            Self::Aarch64 => 65536,
+        }
+    }
+
+    /// The ELF machine number.
+    pub fn elf_machine(self) -> u16 {
+        match self {
+            Self::X86_64 => elf::EM_X86_64,
+            Self::Aarch64 => elf::EM_AARCH64,
+            Self::Riscv64 => elf::EM_RISCV,
+            Self::S390x => elf::EM_S390,
+        }
+    }
+
+    /// The architecture with this ELF machine number.
+    pub fn from_elf_machine(machine: u16) -> Option<Self> {
+        [Self::X86_64, Self::Aarch64, Self::Riscv64, Self::S390x]
+            .into_iter()
+            .find(|arch| arch.elf_machine() == machine)
+    }
+
+    pub(crate) fn endian(self) -> Endianness {
+        match self {
+            Self::S390x => Endianness::Big,
+            _ => Endianness::Little,
+        }
+    }
+
+    pub(crate) fn u32_bytes(self, value: u32) -> [u8; 4] {
+        match self {
+            Self::S390x => value.to_be_bytes(),
+            _ => value.to_le_bytes(),
+        }
+    }
+
+    /// What fills the gaps between pieces of code: an instruction that traps.
+    pub(crate) fn trap_byte(self) -> u8 {
+        match self {
+            Self::X86_64 => 0xcc,
+            _ => 0, // `udf`, the all-zero illegal instruction, an invalid operation code
+        }
+    }
+
+    /// How far a pc-relative reference to code or data reaches both ways, in bytes.
+    pub(crate) fn data_reach(self) -> u64 {
+        match self {
+            Self::X86_64 | Self::Riscv64 => 1 << 31,
+            Self::Aarch64 | Self::S390x => 1 << 32,
+        }
+    }
+
+    /// How far a direct call reaches both ways, in bytes.
+    pub(crate) fn call_reach(self) -> u64 {
+        match self {
+            Self::Aarch64 => 1 << 27,
+            _ => self.data_reach(),
+        }
+    }
+
+    /// The dynamic relocation "base plus addend".
+    #[cfg_attr(not(any(feature = "write", feature = "load")), expect(dead_code, reason = "for images only"))]
+    pub(crate) fn relative_reloc(self) -> u32 {
+        match self {
+            Self::X86_64 => elf::R_X86_64_RELATIVE,
+            Self::Aarch64 => elf::R_AARCH64_RELATIVE,
+            Self::Riscv64 => elf::R_RISCV_RELATIVE,
+            Self::S390x => elf::R_390_RELATIVE,
+        }
+    }
+}
+
+#[cfg(feature = "write")]
+impl Arch {
+    /// The dynamic relocation "address of a symbol" for a slot.
+    pub(crate) fn glob_dat_reloc(self) -> u32 {
+        match self {
+            Self::X86_64 => elf::R_X86_64_GLOB_DAT,
+            Self::Aarch64 => elf::R_AARCH64_GLOB_DAT,
+            Self::Riscv64 => elf::R_RISCV_64, // RISC-V has no other
+            Self::S390x => elf::R_390_GLOB_DAT,
+        }
+    }
+
+    /// The dynamic relocation "address of a symbol plus addend".
+    pub(crate) fn abs64_reloc(self) -> u32 {
+        match self {
+            Self::X86_64 => elf::R_X86_64_64,
+            Self::Aarch64 => elf::R_AARCH64_ABS64,
+            Self::Riscv64 => elf::R_RISCV_64,
+            Self::S390x => elf::R_390_64,
+        }
+    }
+
+    /// `e_flags` of the ELF header, for code that uses `features`.
+    pub(crate) fn elf_flags<'f>(self, mut features: impl Iterator<Item = &'f str>) -> u32 {
+        match self {
+            // Cranelift passes floats in registers. Compressed instructions oblige the whole process.
+            Self::Riscv64 => {
+                let compressed = features.any(|feature| feature == "has_zca" || feature == "has_c");
+                elf::EF_RISCV_FLOAT_ABI_DOUBLE | if compressed { elf::EF_RISCV_RVC } else { 0 }
+            }
+            _ => 0,
+        }
+    }
+}

@@ -1,0 +1,60 @@
+//! Whether this CPU has a feature, by Cranelift's setting names.
+
+/// Whether the CPU of this process has the feature that Cranelift calls `name` (`has_avx2`); `None` if the name is not
+/// known here. Settings that do not name a CPU feature are not known.
+pub fn host_has_feature(name: &str) -> Option<bool> {
+    host(name)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn host(name: &str) -> Option<bool> {
+    use std::arch::is_x86_feature_detected as has;
+    Some(match name {
+        "has_sse3" => has!("sse3"),
+        "has_ssse3" => has!("ssse3"),
+        "has_cmpxchg16b" => has!("cmpxchg16b"),
+        "has_sse41" => has!("sse4.1"),
+        "has_sse42" => has!("sse4.2"),
+        "has_avx" => has!("avx"),
+        "has_avx2" => has!("avx2"),
+        "has_fma" => has!("fma"),
+        "has_bmi1" => has!("bmi1"),
+        "has_bmi2" => has!("bmi2"),
+        "has_avx512bitalg" => has!("avx512bitalg"),
+        "has_avx512dq" => has!("avx512dq"),
+        "has_avx512f" => has!("avx512f"),
+        "has_avx512vl" => has!("avx512vl"),
+        "has_avx512vbmi" => has!("avx512vbmi"),
+        "has_popcnt" => has!("popcnt"),
+        "has_lzcnt" => has!("lzcnt"),
+        _ => return None,
+    })
+}
+
+#[cfg(target_arch = "aarch64")]
+fn host(name: &str) -> Option<bool> {
+    use std::arch::is_aarch64_feature_detected as has;
+    Some(match name {
+        "has_lse" => has!("lse"),
+        "has_pauth" => has!("paca") && has!("pacg"),
+        "has_fp16" => has!("fp16"),
+        _ => return None,
+    })
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+fn host(_name: &str) -> Option<bool> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_name_is_not_an_absent_feature() {
+        assert_eq!(host_has_feature("has_telepathy"), None);
+        #[cfg(target_arch = "x86_64")]
+        assert!(host_has_feature("has_sse3").is_some());
+    }
+}

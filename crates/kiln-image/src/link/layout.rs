@@ -1,0 +1,136 @@
+//! Areas: the parts of a linked program that differ in permissions, their sizes and their addresses.
+//!
+//! The layout is fixed before a byte is copied; whoever owns the memory or the file then says where each area lies.
+
+use std::ops::{Index, IndexMut};
+
+/// A part of a linked program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Area {
+    /// Code and stubs. Executable.
+    Text,
+    /// Unwind rows, `.eh_frame`.
+    EhFrame,
+    /// Index of the unwind rows, `.eh_frame_hdr`.
+    EhFrameHdr,
+    /// Data that is never written, not even by the loader.
+    Rodata,
+    /// Data that is written by the loader only, `.data.rel.ro`.
+    Relro,
+    /// Data that the program writes.
+    Data,
+    /// The same, all zeros at first.
+    Bss,
+    /// The slot array: external slots, then internal ones, 8 bytes each.
+    Slots,
+}
+
+impl Area {
+    /// Every area, in order of its number.
+    pub const ALL: [Self; 8] = [
+        Self::Text,
+        Self::EhFrame,
+        Self::EhFrameHdr,
+        Self::Rodata,
+        Self::Relro,
+        Self::Data,
+        Self::Bss,
+        Self::Slots,
+    ];
+
+    /// Its section name in an image.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => ".text",
+            Self::EhFrame => ".eh_frame",
+            Self::EhFrameHdr => ".eh_frame_hdr",
+            Self::Rodata => ".rodata",
+            Self::Relro => ".data.rel.ro",
+            Self::Data => ".data",
+            Self::Bss => ".bss",
+            Self::Slots => ".kiln.slots",
+        }
+    }
+}
+
+/// How much room an area takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Size in bytes.
+    pub size: u64,
+    /// Alignment in bytes, a power of two.
+    pub align: u64,
+}
+
+impl Default for Extent {
+    fn default() -> Self {
+        Self { size: 0, align: 1 }
+    }
+}
+
+impl Extent {
+    /// Appends a piece and returns its offset.
+    pub(crate) fn push(&mut self, size: u64, align: u64) -> u64 {
+        let offset = self.size.next_multiple_of(align);
+        self.align = self.align.max(align);
+        self.size = offset + size;
+        offset
+    }
+}
+
+/// Sizes and alignments of all areas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout([Extent; 8]);
+
+impl Index<Area> for Layout {
+    type Output = Extent;
+
+    fn index(&self, area: Area) -> &Extent {
+        &self.0[area as usize]
+    }
+}
+
+impl IndexMut<Area> for Layout {
+    fn index_mut(&mut self, area: Area) -> &mut Extent {
+        &mut self.0[area as usize]
+    }
+}
+
+impl Layout {
+    /// The sum of all sizes, each rounded up to its alignment.
+    pub fn total(&self) -> u64 {
+        self.0.iter().fold(0, |sum: u64, extent| sum.next_multiple_of(extent.align).saturating_add(extent.size))
+    }
+}
+
+/// The virtual address of each area: where it will be when the program runs, or for an image its distance from the
+/// load address. An area of size 0 may have any.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses([u64; 8]);
+
+impl Index<Area> for Addresses {
+    type Output = u64;
+
+    fn index(&self, area: Area) -> &u64 {
+        &self.0[area as usize]
+    }
+}
+
+impl IndexMut<Area> for Addresses {
+    fn index_mut(&mut self, area: Area) -> &mut u64 {
+        &mut self.0[area as usize]
+    }
+}
+
+/// The memory to link into, exactly as large as the layout says. Zeroed data and slots are not written by
+/// [`Plan::emit`](crate::link::Plan::emit): [`Fixups`](crate::link::Fixups) describe what the slots hold.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "each is the area of its name")]
+pub struct Output<'o> {
+    pub text: &'o mut [u8],
+    pub eh_frame: &'o mut [u8],
+    pub eh_frame_hdr: &'o mut [u8],
+    pub rodata: &'o mut [u8],
+    pub relro: &'o mut [u8],
+    pub data: &'o mut [u8],
+}

@@ -1,0 +1,199 @@
+//! Symbol resolution: from names to entities.
+//!
+//! An *entity* is what a symbol means after resolution: one per local symbol, per visible name, and per key. Names are
+//! hashed here and nowhere else; afterwards everything is an index. Invariant: entities are numbered in order of module
+//! and symbol, so nothing depends on the order of a hash map, which is only ever asked for one key.
+
+use std::collections::{HashMap, HashSet};
+
+use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
+use kiln_artifact::{Artifact, Signature};
+use kiln_globals::{GlobalTable, SlotKey};
+
+use super::{Known, LinkError};
+
+/// "None" for an index.
+pub(crate) const NONE: u32 = u32::MAX;
+
+/// Where an entity's address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Home {
+    /// Defined by symbol `symbol` of module `module`.
+    Defined { module: u32, symbol: u32 },
+    /// Known before linking.
+    Address(u64),
+    /// Only its slot is known, and that exists before linking, at this address.
+    KnownSlot(u64),
+    /// Only its slot is known, and that is ours.
+    Outside,
+}
+
+/// What a symbol means, after resolution.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Entity {
+    pub(crate) home: Home,
+    /// A symbol that stands for it, to find its name: that of its definition or first use.
+    pub(crate) module: u32,
+    pub(crate) symbol: u32,
+    /// Its slot's number in the slot array.
+    pub(crate) slot: u32,
+    /// Its stub's number.
+    pub(crate) stub: u32,
+}
+
+/// The result: entities, and the entity of every symbol of every module.
+pub(crate) struct Resolved {
+    pub(crate) entities: Vec<Entity>,
+    pub(crate) entity_of: Vec<Vec<u32>>,
+    /// Entities of the keys that need a slot, in slot order; [`NONE`] where no module uses a key of the table.
+    pub(crate) keys: Vec<(SlotKey, u32)>,
+}
+
+pub(crate) fn resolve(
+    artifacts: &[Artifact],
+    table: &GlobalTable,
+    known: &dyn Fn(&SlotKey) -> Option<Known>,
+    errors: &mut Vec<LinkError>,
+) -> Resolved {
+    let mut entities: Vec<Entity> = Vec::new();
+    let mut entity_of = Vec::with_capacity(artifacts.len());
+    let mut names: HashMap<&str, u32> = HashMap::new();
+    let mut keys: Vec<(SlotKey, u32)> =
+        table.keys().map(|key| (SlotKey::Global(key.into()), NONE)).collect();
+    let mut globals: HashMap<&str, u32> = HashMap::new();
+
+    for (module, artifact) in artifacts.iter().enumerate() {
+        let mut map = Vec::with_capacity(artifact.symbols().len());
+        for (number, symbol) in artifact.symbols().iter().enumerate() {
+            let next = entities.len() as u32;
+            let (module, number) = (module as u32, number as u32);
+            let defined = Home::Defined { module, symbol: number };
+            let fresh = |home| Entity { home, module, symbol: number, slot: NONE, stub: NONE };
+            if symbol.linkage() == Linkage::Local {
+                entities.push(fresh(defined));
+                map.push(next);
+                continue;
+            }
+            let name = artifact.name(symbol);
+            if symbol.kind() == SymbolKind::Global {
+                let entity = *globals.entry(name).or_insert(next);
+                if entity == next {
+                    let key = SlotKey::Global(name.into());
+                    let home = known(&key).map_or(Home::Outside, Home::from);
+                    entities.push(fresh(home));
+                    match table.get(name) {
+                        Some(id) => keys[id.index()].1 = entity,
+                        None if home == Home::Outside => keys.push((key, entity)),
+                        None => {}
+                    }
+                }
+                map.push(entity);
+                continue;
+            }
+            if name.contains('\0') {
+                errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
+            }
+            let entity = *names.entry(name).or_insert(next);
+            map.push(entity);
+            if entity == next {
+                entities.push(fresh(if symbol.is_defined() { defined } else { Home::Outside }));
+                continue;
+            }
+            if !symbol.is_defined() {
+                continue;
+            }
+            let old = &mut entities[entity as usize];
+            if let Home::Defined { module: first, symbol: at } = old.home {
+                let weak = |linkage| linkage == Linkage::Preemptible;
+                let old_symbol: &Symbol = &artifacts[first as usize].symbols()[at as usize];
+                match (weak(old_symbol.linkage()), weak(symbol.linkage())) {
+                    (_, true) => continue,
+                    (true, false) => {}
+                    (false, false) => {
+                        errors.push(LinkError::DuplicateDefinition {
+                            name: name.into(),
+                            first: first as usize,
+                            second: module as usize,
+                        });
+                        continue;
+                    }
+                }
+            }
+            *old = fresh(defined);
+        }
+        entity_of.push(map);
+    }
+    for entity in &mut entities {
+        let symbol = &artifacts[entity.module as usize].symbols()[entity.symbol as usize];
+        if entity.home == Home::Outside && symbol.kind() != SymbolKind::Global {
+            let name = artifacts[entity.module as usize].name(symbol);
+            entity.home = known(&SlotKey::Symbol(name.into())).map_or(Home::Outside, Home::from);
+        }
+    }
+    check_types(artifacts, &entities, &entity_of, errors);
+    Resolved { entities, entity_of, keys }
+}
+
+impl From<Known> for Home {
+    fn from(known: Known) -> Self {
+        match known {
+            Known::Address(address) => Self::Address(address),
+            Known::Slot(address) => Self::KnownSlot(address),
+        }
+    }
+}
+
+/// Every use of a defined name agrees with its definition.
+fn check_types(
+    artifacts: &[Artifact],
+    entities: &[Entity],
+    entity_of: &[Vec<u32>],
+    errors: &mut Vec<LinkError>,
+) {
+    let mut compatible: HashSet<(&str, &str)> = HashSet::new();
+    for (importer, (artifact, map)) in artifacts.iter().zip(entity_of).enumerate() {
+        for (symbol, &entity) in artifact.symbols().iter().zip(map) {
+            if matches!(symbol.linkage(), Linkage::Local) || symbol.kind() != SymbolKind::Function {
+                continue;
+            }
+            let Home::Defined { module: definer, symbol: at } = entities[entity as usize].home else {
+                continue;
+            };
+            let definition = &artifacts[definer as usize].symbols()[at as usize];
+            if definition.place() != Place::Text {
+                errors.push(LinkError::KindConflict {
+                    name: artifact.name(symbol).into(),
+                    importer,
+                    definer: definer as usize,
+                });
+                continue;
+            }
+            let import = symbol.signature().and_then(|index| artifact.signature(index));
+            let defined =
+                definition.signature().and_then(|index| artifacts[definer as usize].signature(index));
+            let (Some(import), Some(defined)) = (import, defined) else { continue };
+            if import == defined || compatible.contains(&(import, defined)) {
+                continue;
+            }
+            if signatures_agree(import, defined) {
+                compatible.insert((import, defined));
+            } else {
+                errors.push(LinkError::SignatureConflict {
+                    name: artifact.name(symbol).into(),
+                    importer,
+                    import_signature: import.into(),
+                    definer: definer as usize,
+                    definition_signature: defined.into(),
+                });
+            }
+        }
+    }
+}
+
+/// Whether a caller that believes in `import` can call a function of type `definition`.
+pub(crate) fn signatures_agree(import: &str, definition: &str) -> bool {
+    match (import.parse::<Signature>(), definition.parse::<Signature>()) {
+        (Ok(import), Ok(definition)) => import.is_compatible(&definition),
+        _ => import == definition,
+    }
+}

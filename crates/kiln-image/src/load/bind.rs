@@ -1,0 +1,190 @@
+//! Binding: permissions, relocations, slots; and the bound image.
+
+use std::ops::Range;
+
+use kiln_artifact::Signature;
+use kiln_globals::SlotKey;
+
+use super::function::Function;
+use super::image::Mapped;
+use super::map::Access;
+use crate::error::LoadError;
+use crate::read::{RELA, Segment};
+
+/// An image that is ready to be called.
+///
+/// Functions and addresses taken from it are valid as long as it lives: dropping it unmaps everything. Keep it where it
+/// outlives all callers, in a static if need be.
+#[derive(Debug)]
+pub struct Loaded {
+    mapped: Mapped,
+}
+
+impl Loaded {
+    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize]) -> Result<Self, LoadError> {
+        let page = mapped.arch.page_size();
+        let segments = mapped.segments.clone();
+        let pages = |segment: &Segment, len: u64| {
+            segment.start as usize..(segment.start + len).next_multiple_of(page) as usize
+        };
+        for segment in &segments {
+            let memory = &mut mapped.memory;
+            let result = if segment.is_executable() {
+                memory.protect(pages(segment, segment.mem_len), Access::ReadExecute)
+            } else if segment.is_writable() {
+                prepare_writable(memory, segment, pages(segment, segment.file_len), pages(segment, segment.mem_len))
+            } else {
+                Ok(())
+            };
+            result.map_err(LoadError::io("set the permissions of"))?;
+        }
+        let mut loaded = Self { mapped };
+        loaded.relocate()?;
+        loaded.fill(addresses)?;
+        for segment in segments.iter().filter(|segment| segment.relro) {
+            let pages = pages(segment, segment.mem_len);
+            loaded.mapped.memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
+        }
+        Ok(loaded)
+    }
+
+    /// Applies the pointers that are the load address plus a constant.
+    fn relocate(&mut self) -> Result<(), LoadError> {
+        let base = self.mapped.memory.base() as u64;
+        let tables = self.mapped.tables();
+        let (at, count) =
+            (tables.note.head.rela.start.get() as usize, tables.note.head.relative_count.get() as usize);
+        let kind = u64::from(self.mapped.arch.relative_reloc());
+        for index in 0..count {
+            let at = at + index * RELA;
+            let bad = || LoadError::malformed("bad relative relocation", at as u64);
+            let tables = self.mapped.tables();
+            let (place, info) = (tables.u64(at).ok_or_else(bad)?, tables.u64(at + 8).ok_or_else(bad)?);
+            let addend = tables.u64(at + 16).ok_or_else(bad)?;
+            let place = self.writable(place, 8).filter(|_| info == kind).ok_or_else(bad)?;
+            // SAFETY: `writable` found the place in a segment that was made writable.
+            unsafe { self.mapped.memory.write(place, &base.wrapping_add(addend).to_ne_bytes()) };
+        }
+        Ok(())
+    }
+
+    /// Fills the slot array, and the pointers in data that are the value of a slot.
+    fn fill(&mut self, addresses: &[usize]) -> Result<(), LoadError> {
+        let head = self.mapped.tables().note.head;
+        let slots_at = head.slot_array.start.get();
+        let len = size_of_val(addresses) as u64;
+        if len > 0 {
+            let bad = || LoadError::malformed("a misplaced slot array", slots_at);
+            let place = self.writable(slots_at, len).ok_or_else(bad)?;
+            let bytes = zerocopy::IntoBytes::as_bytes(addresses);
+            // SAFETY: `writable` found the place in a segment that was made writable.
+            unsafe { self.mapped.memory.write(place, bytes) };
+        }
+        for index in 0..self.mapped.tables().note.symbolic().len() {
+            let Some(&record) = self.mapped.tables().note.symbolic().get(index) else { break };
+            let bad = || LoadError::malformed("bad symbolic pointer to", record.place.get());
+            let slot = *addresses.get(record.slot.get() as usize).ok_or_else(bad)?;
+            let word = (slot as u64).wrapping_add_signed(record.addend.get());
+            let place = self.writable(record.place.get(), 8).ok_or_else(bad)?;
+            // SAFETY: `writable` found the place in a segment that was made writable.
+            unsafe { self.mapped.memory.write(place, &word.to_ne_bytes()) };
+        }
+        Ok(())
+    }
+
+    /// `place`, if `len` bytes from there lie in one writable segment.
+    fn writable(&self, place: u64, len: u64) -> Option<usize> {
+        let end = place.checked_add(len)?;
+        let fits = |s: &&Segment| s.is_writable() && place >= s.start && end <= s.start + s.mem_len;
+        self.mapped.segments.iter().find(fits).map(|_| place as usize)
+    }
+
+    /// The exported function `name`.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::NoSuchSymbol`]; [`LoadError::NotAFunction`] if it is data or of unknown type;
+    /// [`LoadError::Signature`] if its type is not that of `F`.
+    ///
+    /// # Safety
+    ///
+    /// The function may be called only while `self` lives; its code must be trusted, and its slots must have been filled
+    /// with what it expects.
+    pub unsafe fn function<F: Function>(&self, name: &str) -> Result<F, LoadError> {
+        let tables = self.mapped.tables();
+        let symbol = tables.lookup(name).ok_or_else(|| LoadError::NoSuchSymbol { name: name.into() })?;
+        let not_a_function = || LoadError::NotAFunction { name: name.into() };
+        let code = self.executable(symbol.value).filter(|_| symbol.is_function()).ok_or_else(not_a_function)?;
+        let found = tables.note.export_signature(symbol.index).ok_or_else(not_a_function)?;
+        let parsed: Signature = found.parse().map_err(|_| not_a_function())?;
+        let expected = F::signature();
+        if !expected.is_compatible(&parsed) {
+            let expected = expected.to_string().into();
+            return Err(LoadError::Signature { name: name.into(), found: found.into(), expected });
+        }
+        // SAFETY: the address lies in executable memory and is that of a function of this type; the caller keeps `self`.
+        Ok(unsafe { F::from_address(code) })
+    }
+
+    fn executable(&self, value: u64) -> Option<*const u8> {
+        let fits = |s: &&Segment| s.is_executable() && value >= s.start && value < s.start + s.mem_len;
+        self.mapped.segments.iter().find(fits)?;
+        Some(self.mapped.memory.base().wrapping_add(value as usize))
+    }
+
+    /// Address of the exported function or datum `name`, for callers that learn its type at run time.
+    pub fn address(&self, name: &str) -> Option<*const u8> {
+        let symbol = self.mapped.tables().lookup(name)?;
+        let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
+        (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
+    }
+
+    /// Type of the exported function `name`, as `kiln_artifact::Signature` prints it.
+    pub fn signature(&self, name: &str) -> Option<&str> {
+        let tables = self.mapped.tables();
+        tables.note.export_signature(tables.lookup(name)?.index)
+    }
+
+    /// Keys of the external slots, in order of the slot array.
+    pub fn slots(&self) -> &[SlotKey] {
+        self.mapped.slots()
+    }
+
+    /// The load address.
+    pub fn base(&self) -> *const u8 {
+        self.mapped.memory.base()
+    }
+
+    /// The code; empty if there is none.
+    pub fn text(&self) -> Range<*const u8> {
+        self.range(self.mapped.tables().note.head.text)
+    }
+
+    /// The unwind rows, ended by four zero bytes as `__register_frame` wants them; `None` if there are none.
+    /// Nothing is registered by loading.
+    pub fn eh_frame(&self) -> Option<Range<*const u8>> {
+        let span = self.mapped.tables().note.head.eh_frame;
+        (span.len.get() > 0).then(|| self.range(span))
+    }
+
+    fn range(&self, span: crate::note::Span) -> Range<*const u8> {
+        let start = self.mapped.memory.base().wrapping_add(span.start.get() as usize);
+        start..start.wrapping_add(span.len.get() as usize)
+    }
+}
+
+fn prepare_writable(
+    memory: &mut super::map::Reservation,
+    segment: &Segment,
+    from_file: Range<usize>,
+    all: Range<usize>,
+) -> std::io::Result<()> {
+    if !from_file.is_empty() {
+        memory.protect(from_file.clone(), Access::ReadWrite)?;
+        if segment.mem_len > segment.file_len {
+            // SAFETY: these pages were made writable in the line above.
+            unsafe { memory.clear((segment.start + segment.file_len) as usize..from_file.end) };
+        }
+    }
+    if all.end > from_file.end { memory.map_zeroed(from_file.end..all.end) } else { Ok(()) }
+}

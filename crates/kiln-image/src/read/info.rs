@@ -1,0 +1,174 @@
+//! What an image contains, as plain data for tools. Works for images of every architecture.
+
+use kiln_globals::SlotKey;
+use object::elf::{self, FileHeader64};
+use object::read::elf::{FileHeader, SectionHeader};
+use object::{Endianness, SectionIndex};
+
+use super::View;
+use crate::arch::Arch;
+use crate::error::LoadError;
+
+/// Everything that can be said about an image without running it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ImageInfo {
+    /// The architecture.
+    pub arch: Arch,
+    /// Target triple.
+    pub triple: Box<str>,
+    /// Version of the image format.
+    pub format_version: u32,
+    /// Version of Kiln that linked the image.
+    pub kiln_version: Box<str>,
+    /// Compilers of the modules, with versions, each once.
+    pub producers: Vec<Box<str>>,
+    /// CPU features that the code may use, by Cranelift's setting names, sorted.
+    pub features: Vec<Box<str>>,
+    /// Length of the file in bytes.
+    pub file_len: u64,
+    /// Sections in order of the file.
+    pub sections: Vec<SectionInfo>,
+    /// Exported functions and data, in order of the dynamic symbol table.
+    pub exports: Vec<ExportInfo>,
+    /// External slots, in order of the slot array.
+    pub slots: Vec<SlotInfo>,
+    /// Number of internal slots, which follow the external ones.
+    pub internal_slots: u64,
+    /// Number of pointers that are the load address plus a constant: data and internal slots.
+    pub relative_pointers: u64,
+    /// Number of pointers in data that are the value of a slot plus a constant.
+    pub symbolic_pointers: u64,
+}
+
+/// A section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SectionInfo {
+    /// Its name.
+    pub name: Box<str>,
+    /// Distance from the load address, in bytes; 0 if it is not loaded.
+    pub address: u64,
+    /// Offset in the file, in bytes.
+    pub offset: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// Whether it is in memory when the image is loaded.
+    pub loaded: bool,
+    /// Whether the program or the loader writes it.
+    pub writable: bool,
+    /// Whether it is code.
+    pub executable: bool,
+}
+
+/// What an export is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SymbolType {
+    /// Code.
+    Function,
+    /// Data.
+    Data,
+}
+
+/// An exported symbol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExportInfo {
+    /// Its name.
+    pub name: Box<str>,
+    /// Function or data.
+    pub kind: SymbolType,
+    /// A function's type, as `kiln_artifact::Signature` prints it.
+    pub signature: Option<Box<str>>,
+    /// Distance from the load address, in bytes.
+    pub address: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// An external slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SlotInfo {
+    /// What it must hold the address of.
+    pub key: SlotKey,
+    /// The type of the function, if it is one and all modules agreed.
+    pub signature: Option<Box<str>>,
+}
+
+impl ImageInfo {
+    /// Reads the whole file of an image. Contents are not compared with their checksums;
+    /// [`verify_bytes`](crate::verify_bytes) does that.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError`] if the bytes are not an image of this format version, or not a whole one.
+    pub fn parse(bytes: &[u8]) -> Result<Self, LoadError> {
+        let view = View::parse(bytes, bytes.len() as u64)?;
+        let (note, head, tables) = (view.note, view.note.head, view.tables());
+        let at = view.note_range.start as u64;
+        let text = |text| note.text(text).map(Box::<str>::from).ok_or(LoadError::malformed("bad text in the note", at));
+        let texts = |list: &[crate::note::Text]| list.iter().map(|&item| text(item)).collect::<Result<Vec<_>, _>>();
+        let slots = note.slots().iter().map(|slot| {
+            let key = tables.slot_key(slot).ok_or(LoadError::malformed("bad slot in the note", at))?;
+            Ok(SlotInfo { key, signature: note.signature(slot.signature.get()).map(Into::into) })
+        });
+        let mut exports = Vec::new();
+        for index in 1..tables.symbol_count() {
+            let bad = || LoadError::malformed("bad dynamic symbol", head.dynsym.start.get());
+            let symbol = tables.symbol(index).ok_or_else(bad)?;
+            if symbol.section == elf::SHN_UNDEF {
+                continue;
+            }
+            let name = tables.name(symbol.name).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(bad)?;
+            exports.push(ExportInfo {
+                name: name.into(),
+                kind: if symbol.is_function() { SymbolType::Function } else { SymbolType::Data },
+                signature: note.export_signature(index).map(Into::into),
+                address: symbol.value,
+                size: symbol.size,
+            });
+        }
+        Ok(Self {
+            arch: view.arch,
+            triple: text(head.triple)?,
+            format_version: head.version.get(),
+            kiln_version: text(head.kiln_version)?,
+            producers: texts(note.producers())?,
+            features: texts(note.features())?,
+            file_len: head.file_len.get(),
+            sections: sections(bytes)?,
+            exports,
+            slots: slots.collect::<Result<_, LoadError>>()?,
+            internal_slots: head.internal_slots.get(),
+            relative_pointers: head.relative_count.get(),
+            symbolic_pointers: note.symbolic().len() as u64,
+        })
+    }
+}
+
+fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
+    let bad = |_| LoadError::malformed("bad section headers", 40);
+    let header = FileHeader64::<Endianness>::parse(bytes).map_err(bad)?;
+    let endian = header.endian().map_err(bad)?;
+    let table = header.sections(endian, bytes).map_err(bad)?;
+    let mut sections = Vec::with_capacity(table.len());
+    for (index, section) in table.enumerate() {
+        if index == SectionIndex(0) {
+            continue;
+        }
+        let name = table.section_name(endian, section).map_err(bad)?;
+        let flags = section.sh_flags(endian);
+        let has = |flag: u32| flags & u64::from(flag) != 0;
+        sections.push(SectionInfo {
+            name: String::from_utf8_lossy(name).into(),
+            address: section.sh_addr(endian),
+            offset: section.sh_offset(endian),
+            size: section.sh_size(endian),
+            loaded: has(elf::SHF_ALLOC),
+            writable: has(elf::SHF_WRITE),
+            executable: has(elf::SHF_EXECINSTR),
+        });
+    }
+    Ok(sections)
+}

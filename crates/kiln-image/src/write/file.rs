@@ -1,0 +1,510 @@
+//! The ELF file around code and data: headers, dynamic tables, symbol tables, section headers.
+
+use std::ops::Range;
+
+use kiln_artifact::record::{Linkage, SymbolKind};
+use object::elf;
+use object::write::StringId;
+use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, SectionIndex, Sym, Writer};
+
+use super::dynamic::{BLOOM_SHIFT, DynamicSymbols};
+use super::image::ImageOptions;
+use crate::link::{Addresses, Area, Fixups, LinkError, Plan, PointerSource};
+use crate::note::{Builder, Span, SumRecord};
+
+const RELA: usize = 24;
+
+/// How many dynamic relocations and symbolic pointers there will be.
+pub(crate) struct RelaCounts {
+    pub(crate) rela: usize,
+    pub(crate) relative: usize,
+    pub(crate) symbolic: usize,
+}
+
+impl RelaCounts {
+    pub(crate) fn of(plan: &Plan<'_>) -> Self {
+        let counts = plan.pointer_counts();
+        let relative = counts.relative + plan.internal_slot_count();
+        let slots = plan.symbol_slot_count();
+        Self { rela: relative + slots + counts.symbols, relative, symbolic: counts.symbolic }
+    }
+}
+
+/// A file whose frame is written, and where everything in it lies.
+pub(crate) struct File {
+    pub(crate) addresses: Addresses,
+    pub(crate) note: Range<usize>,
+    pub(crate) gnu_hash: Span,
+    pub(crate) dynsym: Span,
+    pub(crate) dynstr: Span,
+    pub(crate) rela: Span,
+    /// Everything after the note, cut at sections, without gaps.
+    pub(crate) parts: Vec<Range<usize>>,
+}
+
+/// A section that is loaded, as its header will describe it.
+struct Loaded {
+    area: Area,
+    name: StringId,
+    index: SectionIndex,
+    sh_type: u32,
+    flags: u32,
+}
+
+/// A local or global symbol of the full symbol table.
+struct FullSymbol<'a> {
+    name: &'a [u8],
+    info: u8,
+    other: u8,
+    area: Area,
+    offset: u64,
+    size: u64,
+}
+
+fn section_type(area: Area) -> (u32, u32) {
+    match area {
+        Area::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
+        Area::EhFrame | Area::EhFrameHdr | Area::Rodata => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
+        Area::Relro | Area::Data | Area::Slots => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+        Area::Bss => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+    }
+}
+
+/// Areas in order of the file; `.dynamic` stands after `.data.rel.ro`.
+const ORDER: [Area; 8] = [
+    Area::Rodata,
+    Area::EhFrameHdr,
+    Area::EhFrame,
+    Area::Text,
+    Area::Relro,
+    Area::Slots,
+    Area::Data,
+    Area::Bss,
+];
+
+/// Local symbols first, as ELF wants it; returns how many.
+fn full_symbols<'a>(plan: &Plan<'a>) -> (Vec<FullSymbol<'a>>, usize) {
+    let (mut locals, mut globals) = (Vec::new(), Vec::new());
+    for (number, artifact) in plan.artifacts().iter().enumerate() {
+        for (index, symbol) in artifact.symbols().iter().enumerate() {
+            let name = artifact.name(symbol);
+            let place = plan.locate(number, symbol.place(), symbol.offset.get());
+            let Some((area, offset)) = place.filter(|_| !name.is_empty() && !name.contains('\0')) else {
+                continue;
+            };
+            let global = plan.is_definition(number, index)
+                && matches!(symbol.linkage(), Linkage::Export | Linkage::Preemptible);
+            let kind = if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
+            let bind = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };
+            let list = if global { &mut globals } else { &mut locals };
+            let info = bind << 4 | kind;
+            let other = elf::STV_DEFAULT;
+            list.push(FullSymbol { name: name.as_bytes(), info, other, area, offset, size: symbol.size.get() });
+        }
+    }
+    let count = locals.len();
+    locals.append(&mut globals);
+    (locals, count)
+}
+
+impl File {
+    /// Lays out and writes everything but areas, relocations and the note, for which room is left.
+    #[expect(clippy::too_many_lines, reason = "one straight line: reserve everything in order, then write it in order")]
+    pub(crate) fn write<'w>(
+        plan: &'w Plan<'_>,
+        symbols: &'w DynamicSymbols<'w, '_>,
+        counts: &RelaCounts,
+        note: &mut Builder,
+        options: &'w ImageOptions,
+        needs_libc: bool,
+        buffer: &'w mut Vec<u8>,
+    ) -> Result<Self, LinkError> {
+        let arch = plan.arch();
+        let page = arch.page_size() as usize;
+        let layout = plan.layout();
+        let size = |area: Area| layout[area].size as usize;
+        let mut w = Writer::new(arch.endian(), true, buffer);
+
+        // Section indices and names.
+        let note_name = w.add_section_name(b".note.kiln");
+        let note_index = w.reserve_section_index();
+        w.reserve_gnu_hash_section_index();
+        w.reserve_dynsym_section_index();
+        w.reserve_dynstr_section_index();
+        let has_rela = counts.rela > 0;
+        let rela_name = has_rela.then(|| {
+            w.reserve_section_index();
+            w.add_section_name(b".rela.dyn")
+        });
+        let mut loaded: Vec<Loaded> = Vec::new();
+        for area in ORDER {
+            if size(area) > 0 {
+                let (sh_type, flags) = section_type(area);
+                let name = w.add_section_name(area.name().as_bytes());
+                loaded.push(Loaded { area, name, index: w.reserve_section_index(), sh_type, flags });
+            }
+            if area == Area::Relro {
+                w.reserve_dynamic_section_index();
+            }
+        }
+        w.reserve_symtab_section_index();
+        w.reserve_strtab_section_index();
+        w.reserve_shstrtab_section_index();
+        let index_of = |area: Area| loaded.iter().find(|section| section.area == area).map(|section| section.index);
+
+        // Strings.
+        let undefined: Vec<StringId> =
+            symbols.undefined.iter().map(|(name, _)| w.add_dynamic_string(name.as_bytes())).collect();
+        let exports: Vec<StringId> =
+            symbols.exports.iter().map(|export| w.add_dynamic_string(export.name.as_bytes())).collect();
+        let mut dynamics: Vec<(u32, u64)> = Vec::new();
+        let mut dynamic_strings: Vec<(u32, StringId)> = Vec::new();
+        if needs_libc {
+            for library in [&b"libm.so.6"[..], b"libc.so.6"] {
+                dynamic_strings.push((elf::DT_NEEDED, w.add_dynamic_string(library)));
+            }
+        }
+        if let Some(soname) = &options.soname {
+            dynamic_strings.push((elf::DT_SONAME, w.add_dynamic_string(soname.as_bytes())));
+        }
+        w.require_dynstr();
+        let (full, local_count) = full_symbols(plan);
+        let full_names: Vec<StringId> = full.iter().map(|symbol| w.add_string(symbol.name)).collect();
+
+        // Reserve, in order of the file. A section's address is its offset.
+        let has_text = size(Area::Text) > 0;
+        let has_data = size(Area::Slots) + size(Area::Data) + size(Area::Bss) > 0;
+        let has_unwind = size(Area::EhFrame) > 0;
+        let segments = 6 + u32::from(has_text) + u32::from(has_data) + u32::from(has_unwind);
+        let mut parts: Vec<(&str, usize)> = Vec::new();
+        w.reserve_file_header();
+        w.reserve_program_headers(segments);
+        let names = part_names(has_rela, &loaded);
+        for name in &names {
+            let name = note.text(name);
+            note.sums.push(SumRecord { name, ..SumRecord::default() });
+        }
+        let too_long = || LinkError::TooLarge { what: "the note", size: u64::MAX, limit: u64::from(u32::MAX) };
+        let note_len = note.len().ok_or_else(too_long)?;
+        let note_at = w.reserve(note_len, 4);
+
+        let export_count = symbols.exports.len() as u32;
+        let gnu_hash_at = w.reserve_gnu_hash(symbols.bloom, symbols.buckets, export_count);
+        let gnu_hash_len = w.reserved_len() - gnu_hash_at;
+        parts.push((".gnu.hash", gnu_hash_at));
+        w.reserve_null_dynamic_symbol_index();
+        for _ in 0..undefined.len() + exports.len() {
+            w.reserve_dynamic_symbol_index();
+        }
+        let dynsym_at = w.reserve_dynsym();
+        let dynsym_len = w.reserved_len() - dynsym_at;
+        parts.push((".dynsym", dynsym_at));
+        let dynstr_at = w.reserve_dynstr();
+        let dynstr_len = w.reserved_len() - dynstr_at;
+        parts.push((".dynstr", dynstr_at));
+        let rela_at = w.reserve(counts.rela * RELA, 8);
+        if has_rela {
+            parts.push((".rela.dyn", rela_at));
+        }
+        let mut addresses = Addresses::default();
+        let mut dynamic_at = 0;
+        let (mut text_at, mut relro_at, mut data_at) = (0, 0, 0);
+        let mut read_only_end = 0;
+        let mut data_file_end = 0;
+        let mut bss_end = 0;
+        let relocations = usize::from(has_rela) * 4;
+        let dynamic_count = dynamic_strings.len() + 5 + relocations + 2 + 1;
+        for area in ORDER {
+            match area {
+                Area::Text => {
+                    read_only_end = w.reserved_len();
+                    if has_text {
+                        text_at = w.reserve(0, page);
+                    }
+                }
+                Area::Relro => relro_at = w.reserve(0, page),
+                Area::Slots => data_at = w.reserve(0, page),
+                _ => {}
+            }
+            if area == Area::Bss {
+                data_file_end = w.reserved_len();
+                let start = data_file_end.next_multiple_of(layout[area].align as usize);
+                addresses[area] = start as u64;
+                bss_end = if size(area) > 0 { start + size(area) } else { data_file_end };
+            } else {
+                addresses[area] = w.reserve(size(area), layout[area].align as usize) as u64;
+                if size(area) > 0 {
+                    parts.push((area.name(), addresses[area] as usize));
+                }
+            }
+            if area == Area::Relro {
+                dynamic_at = w.reserve_dynamic(dynamic_count);
+                parts.push((".dynamic", dynamic_at));
+            }
+        }
+        w.reserve_null_symbol_index();
+        for symbol in &full {
+            w.reserve_symbol_index(index_of(symbol.area));
+        }
+        w.reserve_symtab();
+        parts.push((".symtab", data_file_end));
+        let strtab_at = w.reserved_len();
+        w.require_strtab();
+        w.reserve_strtab();
+        parts.push((".strtab", strtab_at));
+        parts.push((".shstrtab", w.reserved_len()));
+        w.reserve_shstrtab();
+        parts.push(("section headers", w.reserved_len()));
+        w.reserve_section_headers();
+        let file_len = w.reserved_len();
+        debug_assert!(parts.iter().map(|part| part.0).eq(names), "parts are as announced");
+
+        // Write, in the same order.
+        let features = plan.artifacts().iter().flat_map(|artifact| artifact.features());
+        let written = w.write_file_header(&FileHeader {
+            os_abi: elf::ELFOSABI_NONE,
+            abi_version: 0,
+            e_type: elf::ET_DYN,
+            e_machine: arch.elf_machine(),
+            e_entry: 0,
+            e_flags: arch.elf_flags(features),
+        });
+        written.map_err(|_| LinkError::TooLarge { what: "the file", size: file_len as u64, limit: 1 << 32 })?;
+        w.write_align_program_headers();
+        let mut segment = |p_type, p_flags, start: usize, file: usize, mem: usize, align: usize| {
+            w.write_program_header(&ProgramHeader {
+                p_type,
+                p_flags,
+                p_offset: start as u64,
+                p_vaddr: start as u64,
+                p_paddr: start as u64,
+                p_filesz: file as u64,
+                p_memsz: mem as u64,
+                p_align: align as u64,
+            });
+        };
+        let (r, rw, rx) = (elf::PF_R, elf::PF_R | elf::PF_W, elf::PF_R | elf::PF_X);
+        segment(elf::PT_LOAD, r, 0, read_only_end, read_only_end, page);
+        if has_text {
+            segment(elf::PT_LOAD, rx, text_at, size(Area::Text), size(Area::Text), page);
+        }
+        let relro_len = data_at - relro_at;
+        segment(elf::PT_LOAD, rw, relro_at, relro_len, relro_len, page);
+        if has_data {
+            segment(elf::PT_LOAD, rw, data_at, data_file_end - data_at, bss_end - data_at, page);
+        }
+        let dynamic_len = dynamic_count * 16;
+        segment(elf::PT_DYNAMIC, rw, dynamic_at, dynamic_len, dynamic_len, 8);
+        segment(elf::PT_NOTE, r, note_at, note_len, note_len, 4);
+        if has_unwind {
+            let (at, len) = (addresses[Area::EhFrameHdr] as usize, size(Area::EhFrameHdr));
+            segment(elf::PT_GNU_EH_FRAME, r, at, len, len, 4);
+        }
+        segment(elf::PT_GNU_STACK, rw, 0, 0, 0, 16);
+        segment(elf::PT_GNU_RELRO, r, relro_at, relro_len, relro_len, 1);
+
+        w.pad_until(note_at + note_len);
+        let hashes: Vec<u32> = symbols.exports.iter().map(|export| export.hash).collect();
+        w.write_gnu_hash(
+            symbols.first_export(),
+            BLOOM_SHIFT,
+            symbols.bloom,
+            symbols.buckets,
+            export_count,
+            |index| hashes[index as usize],
+        );
+        w.write_null_dynamic_symbol();
+        for name in undefined {
+            w.write_dynamic_symbol(&Sym {
+                name: Some(name),
+                section: None,
+                st_info: elf::STB_GLOBAL << 4 | elf::STT_NOTYPE,
+                st_other: 0,
+                st_shndx: elf::SHN_UNDEF,
+                st_value: 0,
+                st_size: 0,
+            });
+        }
+        for (name, export) in exports.into_iter().zip(&symbols.exports) {
+            let kind = if export.function { elf::STT_FUNC } else { elf::STT_OBJECT };
+            w.write_dynamic_symbol(&Sym {
+                name: Some(name),
+                section: index_of(export.area),
+                st_info: elf::STB_GLOBAL << 4 | kind,
+                st_other: elf::STV_DEFAULT,
+                st_shndx: elf::SHN_ABS, // an empty datum in an area without a section
+                st_value: addresses[export.area] + export.offset,
+                st_size: export.size,
+            });
+        }
+        w.write_dynstr();
+        w.pad_until(dynamic_at);
+        dynamics.push((elf::DT_GNU_HASH, gnu_hash_at as u64));
+        dynamics.push((elf::DT_STRTAB, dynstr_at as u64));
+        dynamics.push((elf::DT_SYMTAB, dynsym_at as u64));
+        dynamics.push((elf::DT_STRSZ, dynstr_len as u64));
+        dynamics.push((elf::DT_SYMENT, 24));
+        if has_rela {
+            dynamics.push((elf::DT_RELA, rela_at as u64));
+            dynamics.push((elf::DT_RELASZ, (counts.rela * RELA) as u64));
+            dynamics.push((elf::DT_RELAENT, RELA as u64));
+            dynamics.push((elf::DT_RELACOUNT, counts.relative as u64));
+        }
+        dynamics.push((elf::DT_FLAGS, elf::DF_BIND_NOW.into()));
+        dynamics.push((elf::DT_FLAGS_1, elf::DF_1_NOW.into()));
+        dynamics.push((elf::DT_NULL, 0));
+        for (tag, string) in dynamic_strings {
+            w.write_dynamic_string(tag, string);
+        }
+        for (tag, value) in dynamics {
+            w.write_dynamic(tag, value);
+        }
+        w.pad_until(data_file_end);
+        w.write_null_symbol();
+        for (name, symbol) in full_names.into_iter().zip(&full) {
+            w.write_symbol(&Sym {
+                name: Some(name),
+                section: index_of(symbol.area),
+                st_info: symbol.info,
+                st_other: symbol.other,
+                st_shndx: elf::SHN_ABS,
+                st_value: addresses[symbol.area] + symbol.offset,
+                st_size: symbol.size,
+            });
+        }
+        w.write_strtab();
+        w.write_shstrtab();
+
+        w.write_null_section_header();
+        w.write_section_header(&SectionHeader {
+            name: Some(note_name),
+            sh_type: elf::SHT_NOTE,
+            sh_flags: elf::SHF_ALLOC.into(),
+            sh_addr: note_at as u64,
+            sh_offset: note_at as u64,
+            sh_size: note_len as u64,
+            sh_link: 0,
+            sh_info: 0,
+            sh_addralign: 4,
+            sh_entsize: 0,
+        });
+        let _ = note_index;
+        w.write_gnu_hash_section_header(gnu_hash_at as u64);
+        w.write_dynsym_section_header(dynsym_at as u64, 1);
+        w.write_dynstr_section_header(dynstr_at as u64);
+        if let Some(name) = rela_name {
+            let dynsym = w.dynsym_index().0;
+            w.write_section_header(&SectionHeader {
+                name: Some(name),
+                sh_type: elf::SHT_RELA,
+                sh_flags: elf::SHF_ALLOC.into(),
+                sh_addr: rela_at as u64,
+                sh_offset: rela_at as u64,
+                sh_size: (counts.rela * RELA) as u64,
+                sh_link: dynsym,
+                sh_info: 0,
+                sh_addralign: 8,
+                sh_entsize: RELA as u64,
+            });
+        }
+        let mut sections = loaded.iter().peekable();
+        for area in ORDER {
+            if let Some(section) = sections.next_if(|section| section.area == area) {
+                w.write_section_header(&SectionHeader {
+                    name: Some(section.name),
+                    sh_type: section.sh_type,
+                    sh_flags: section.flags.into(),
+                    sh_addr: addresses[area],
+                    sh_offset: if area == Area::Bss { data_file_end as u64 } else { addresses[area] },
+                    sh_size: layout[area].size,
+                    sh_link: 0,
+                    sh_info: 0,
+                    sh_addralign: layout[area].align,
+                    sh_entsize: 0,
+                });
+            }
+            if area == Area::Relro {
+                w.write_dynamic_section_header(dynamic_at as u64);
+            }
+        }
+        w.write_symtab_section_header(1 + local_count as u32);
+        w.write_strtab_section_header();
+        w.write_shstrtab_section_header();
+        assert_eq!(w.len(), file_len, "written as much as was reserved");
+
+        let ends = parts.iter().skip(1).map(|&(_, start)| start).chain([file_len]);
+        let starts = [note_at + note_len].into_iter().chain(parts.iter().skip(1).map(|&(_, start)| start));
+        Ok(Self {
+            addresses,
+            note: note_at..note_at + note_len,
+            gnu_hash: Span::new(gnu_hash_at as u64, gnu_hash_len as u64),
+            dynsym: Span::new(dynsym_at as u64, dynsym_len as u64),
+            dynstr: Span::new(dynstr_at as u64, dynstr_len as u64),
+            rela: Span::new(rela_at as u64, (counts.rela * RELA) as u64),
+            parts: starts.zip(ends).map(|(start, end)| start..end).collect(),
+        })
+    }
+
+    /// Writes the dynamic relocations: relative ones first, by place; then those against symbols.
+    pub(crate) fn write_relocations(
+        &self,
+        plan: &Plan<'_>,
+        symbols: &DynamicSymbols<'_, '_>,
+        fixups: &Fixups,
+        buffer: &mut [u8],
+    ) {
+        let arch = plan.arch();
+        let place = |area: Area, offset: u64| self.addresses[area] + offset;
+        let pointers = fixups.pointers.iter().chain(&fixups.internal_slots);
+        let mut relative: Vec<(u64, u64)> =
+            pointers.map(|pointer| (place(pointer.area, pointer.offset), pointer.target)).collect();
+        relative.sort_unstable();
+        // Dynamic symbol of each slot of a symbol.
+        let mut symbol_of = vec![0u32; plan.slots().len()];
+        for (index, &(_, slot)) in symbols.undefined.iter().enumerate() {
+            symbol_of[slot as usize] = 1 + index as u32;
+        }
+        let mut records: Vec<(u64, u64, u64)> = Vec::with_capacity(relative.len());
+        records.extend(relative.into_iter().map(|(at, to)| (at, u64::from(arch.relative_reloc()), to)));
+        let info = |symbol: u32, kind: u32| u64::from(symbol) << 32 | u64::from(kind);
+        for &(_, slot) in &symbols.undefined {
+            let at = place(Area::Slots, 8 * u64::from(slot));
+            records.push((at, info(symbol_of[slot as usize], arch.glob_dat_reloc()), 0));
+        }
+        for pointer in &fixups.symbolic {
+            let PointerSource::Slot(slot) = pointer.source else { continue };
+            let symbol = symbol_of[slot as usize];
+            if symbol != 0 {
+                let at = place(pointer.area, pointer.offset);
+                records.push((at, info(symbol, arch.abs64_reloc()), pointer.addend as u64));
+            }
+        }
+        let big = arch.endian() == object::Endianness::Big;
+        let range = self.rela.within(buffer.len()).unwrap_or(0..0);
+        let table = &mut buffer[range];
+        assert_eq!(table.len(), records.len() * RELA, "as many relocations as were reserved");
+        for (entry, (at, info, addend)) in table.chunks_exact_mut(RELA).zip(records) {
+            for (field, value) in entry.chunks_exact_mut(8).zip([at, info, addend]) {
+                field.copy_from_slice(&if big { value.to_be_bytes() } else { value.to_le_bytes() });
+            }
+        }
+    }
+}
+
+/// Names of the parts that have checksums, in order of the file.
+fn part_names(has_rela: bool, loaded: &[Loaded]) -> Vec<&'static str> {
+    let mut names = vec![".gnu.hash", ".dynsym", ".dynstr"];
+    if has_rela {
+        names.push(".rela.dyn");
+    }
+    for area in ORDER {
+        if area != Area::Bss && loaded.iter().any(|section| section.area == area) {
+            names.push(area.name());
+        }
+        if area == Area::Relro {
+            names.push(".dynamic");
+        }
+    }
+    names.extend([".symtab", ".strtab", ".shstrtab", "section headers"]);
+    names
+}

@@ -1,0 +1,122 @@
+//! Checks over all modules of a build, before any code is generated: what a linker would find last, or not at all.
+//!
+//! Only symbols that other modules can see take part; globals are named by key and need no definition. The result does
+//! not depend on the order of a hash map: maps are only asked, and symbols are visited module by module.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use cranelift_codegen::ir::{AbiParam, Signature};
+
+use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
+use crate::module::{Linkage, Module, Symbol, SymbolKind};
+use crate::source::Source;
+use crate::text::symbols::{duplicate, written};
+
+/// A symbol and its module.
+#[derive(Clone, Copy)]
+struct Site<'m> {
+    module: &'m Module,
+    symbol: &'m Symbol,
+}
+
+impl Site<'_> {
+    fn place(&self) -> Place {
+        let source = match &self.module.source {
+            Some(source) => source.clone(),
+            None => Arc::new(Source::new(self.module.name.clone(), "")),
+        };
+        match (self.module.source.is_some(), self.symbol.line) {
+            (true, line) if line != 0 => Place::word(&source, line, &written(&self.symbol.name)),
+            _ => Place::whole(source),
+        }
+    }
+}
+
+/// Symbols that other modules can see, in order of module and number.
+fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = Site<'m>> {
+    modules.iter().flat_map(|&module| {
+        let symbols = module.symbols.iter().filter(|s| s.linkage != Linkage::Local && s.kind != SymbolKind::Global);
+        symbols.map(move |symbol| Site { module, symbol })
+    })
+}
+
+/// The definition that each name stands for, and what is wrong with the others. A definition takes the place of one that
+/// is preemptible; of several preemptible ones the first counts.
+fn definitions<'m>(modules: &[&'m Module], faults: &mut Vec<Diagnostic>) -> HashMap<&'m str, Site<'m>> {
+    let mut chosen: HashMap<&str, Site<'_>> = HashMap::new();
+    for site in visible(modules).filter(|site| site.symbol.linkage != Linkage::Import) {
+        match chosen.get(&*site.symbol.name) {
+            None => {
+                chosen.insert(&site.symbol.name, site);
+            }
+            Some(_) if site.symbol.linkage == Linkage::Preemptible => {}
+            Some(first) if first.symbol.linkage == Linkage::Preemptible => {
+                chosen.insert(&site.symbol.name, site);
+            }
+            Some(first) => faults.push(duplicate(&site.symbol.name, site.place(), first.place())),
+        }
+    }
+    chosen
+}
+
+/// What is wrong with modules that are each correct, when they are to be linked together:
+///
+/// - a name that two of them define, unless all but one are [`Linkage::Preemptible`];
+/// - a function that is imported with another type than it is defined with, or with two types (parameter and return
+///   types and the calling convention count; extension and purpose of parameters do not);
+/// - data imported as a function.
+///
+/// Ordered by place. Each diagnostic names the other place too.
+pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
+    let mut faults = Vec::new();
+    let chosen = definitions(modules, &mut faults);
+    let mut imported: HashMap<&str, Site<'_>> = HashMap::new();
+    for site in visible(modules) {
+        let Symbol { name, signature: Some(signature), .. } = site.symbol else { continue };
+        let shown = written(name);
+        let (other, whose) = match (chosen.get(&**name), site.symbol.linkage) {
+            (Some(definition), _) => (*definition, "defined"),
+            (None, _) => (*imported.entry(name).or_insert(site), "first declared"),
+        };
+        let fault = match &other.symbol.signature {
+            Some(own) if same_type(own, signature) => continue,
+            Some(own) => {
+                let message = format!("`{shown}` is declared as {signature}, but {whose} as {own}");
+                Diagnostic::new(DiagnosticKind::Signature, message, site.place())
+            }
+            // A preemptible function may give way to data; an import of a function may not mean data.
+            None => {
+                let message = format!("`{shown}` is declared as a function, but defined as data");
+                Diagnostic::new(DiagnosticKind::Kind, message, site.place())
+            }
+        };
+        faults.push(fault.related(other.place(), format!("{whose} here")));
+    }
+    diagnostic::sort(&mut faults);
+    faults
+}
+
+/// Imports that no module defines and the host does not provide, one diagnostic a name, at its first use.
+pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
+    let chosen = definitions(modules, &mut Vec::new());
+    let mut seen = HashSet::new();
+    let mut faults = Vec::new();
+    for site in visible(modules).filter(|site| site.symbol.linkage == Linkage::Import) {
+        let name = &*site.symbol.name;
+        if !chosen.contains_key(name) && seen.insert(name) && !provided(name) {
+            let message = format!("`{}` is not defined", written(name));
+            faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, site.place()));
+        }
+    }
+    faults
+}
+
+/// Whether a call of type `a` fits a function of type `b`: the same values in the same convention. Extension and purpose
+/// of a parameter are left out, for callers and callees are known to differ there.
+pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
+    let same = |a: &[AbiParam], b: &[AbiParam]| {
+        a.iter().map(|p| p.value_type).eq(b.iter().map(|p| p.value_type))
+    };
+    a.call_conv == b.call_conv && same(&a.params, &b.params) && same(&a.returns, &b.returns)
+}

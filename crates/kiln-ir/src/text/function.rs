@@ -1,0 +1,220 @@
+//! Reads and verifies one function.
+//!
+//! Cranelift's reader is made for trusted test files: some wrong texts make it panic, and an entity number is taken as a
+//! table size, so that `block4000000000:` asks for all memory. Numbers are therefore bounded before the reader sees them
+//! ([`check_numbers`]), references that the verifier takes for granted are checked between the two
+//! ([`names::check`]), and what is left is caught as a last resort: a panic of the reader or of the verifier
+//! becomes a diagnostic of that function. (The process's panic hook still prints; with `panic = "abort"` nothing can be
+//! caught.)
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
+use cranelift_codegen::{ir, verify_function};
+use cranelift_reader::{Comment, Details, ParseError, ParseOptions, SourceMap, parse_test};
+
+use super::locate::Locator;
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
+use crate::module::RunLine;
+use crate::names::{self, Unusable, Used};
+
+/// Largest entity number in a function, unless its text is so long that it may define more.
+const MAX_NUMBER: usize = 1_000_000;
+
+/// What stands before the numbers that are table indices.
+const ENTITIES: [&str; 13] = [
+    "v", "block", "ss", "dss", "dt", "gv", "mt", "const", "fn", "sig", "userextname", "region", "ex",
+];
+
+/// A function, read and verified; names still as written.
+pub(super) struct Read {
+    pub(super) ir: ir::Function,
+    pub(super) run_lines: Vec<RunLine>,
+    pub(super) used: Used,
+    /// Positions in `used` in the order in which the text declares them.
+    pub(super) order: Vec<Use>,
+}
+
+/// A position in [`Used`].
+#[derive(Clone, Copy)]
+pub(super) enum Use {
+    Function(usize),
+    Global(usize),
+}
+
+/// Reads a function, and verifies it if `isa` is given. `None` if anything was wrong, which is then in `faults`.
+pub(super) fn read(
+    locator: Locator<'_>,
+    call_conv: CallConv,
+    isa: Option<&dyn TargetIsa>,
+    faults: &mut Vec<Diagnostic>,
+) -> Option<Read> {
+    if let Some((at, length)) = check_numbers(locator.item.text) {
+        let place = Place::at(locator.source, locator.item.at + at, length);
+        let message = format!("entity numbers go up to {MAX_NUMBER} in a function of this size");
+        faults.push(Diagnostic::new(DiagnosticKind::Unsupported, message, place));
+        return None;
+    }
+    let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
+    let read = match guard(|| parse_test(locator.item.text, options)) {
+        Ok(Ok(file)) => file.functions.into_iter().next(),
+        Ok(Err(ParseError { location, message, .. })) => {
+            let (place, better) = locator.syntax(location.line_number, &message);
+            let message = better.unwrap_or_else(|| one_line(&message));
+            faults.push(Diagnostic::new(DiagnosticKind::Syntax, message, place));
+            return None;
+        }
+        Err(panic) => {
+            let message = format!("Cranelift's reader fails on this function: {panic}");
+            faults.push(Diagnostic::new(DiagnosticKind::Syntax, message, locator.function()));
+            return None;
+        }
+    };
+    // The item starts with `function`, so that the reader has read one or failed.
+    let (ir, Details { comments, map, .. }) = read?;
+    let before = faults.len();
+    faults.extend(names::check(&ir).iter().map(|fault| {
+        let kind = match fault {
+            Unusable::NoGlobal(..) | Unusable::NoName(_) => DiagnosticKind::Verifier,
+            Unusable::KnownSymbol(_) | Unusable::ThreadLocal(_) => DiagnosticKind::Unsupported,
+        };
+        Diagnostic::new(kind, fault.to_string(), locator.entity(fault.entity(), &map))
+    }));
+    if let (Some(isa), true) = (isa, faults.len() == before) {
+        verify(&ir, isa, &map, locator, faults);
+    }
+    if faults.len() != before {
+        return None;
+    }
+    let used = names::used(&ir);
+    let order = order(&used, &map);
+    Some(Read { run_lines: run_lines(locator, &comments), used, order, ir })
+}
+
+fn verify(
+    ir: &ir::Function,
+    isa: &dyn TargetIsa,
+    map: &SourceMap,
+    locator: Locator<'_>,
+    faults: &mut Vec<Diagnostic>,
+) {
+    match guard(|| verify_function(ir, isa)) {
+        Ok(Ok(())) => {}
+        Ok(Err(errors)) => faults.extend(errors.0.into_iter().map(|error| {
+            let place = match error.location {
+                AnyEntity::Inst(inst) if map.location(error.location).is_none() => {
+                    locator.entity(ir.layout.inst_block(inst).map_or(AnyEntity::Function, Into::into), map)
+                }
+                location => locator.entity(location, map),
+            };
+            Diagnostic::new(DiagnosticKind::Verifier, one_line(&error.message), place)
+        })),
+        Err(panic) => {
+            let message = format!("Cranelift's verifier fails on this function: {panic}");
+            faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
+        }
+    }
+}
+
+/// Turns a panic into its message.
+fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    // Whatever the work has half done is dropped with it.
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        one_line(text.unwrap_or("panic"))
+    })
+}
+
+/// A foreign message in our form: one line, lower case unless it starts with a name, no full stop.
+fn one_line(message: &str) -> String {
+    let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut chars = text.chars();
+    if let (Some(first), Some(second)) = (chars.next(), chars.next())
+        && first.is_ascii_uppercase()
+        && second.is_ascii_lowercase()
+    {
+        text.replace_range(..1, &first.to_ascii_lowercase().to_string());
+    }
+    text.truncate(text.trim_end_matches('.').len());
+    text
+}
+
+/// The order in which the text declares what is used. The reader's map gives the line of the token behind a declaration,
+/// which orders declarations as well as their own lines would.
+fn order(used: &Used, map: &SourceMap) -> Vec<Use> {
+    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
+    let globals = used.globals.iter().enumerate().map(|(at, gv)| (line((*gv).into()), Use::Global(at)));
+    let functions = used.functions.iter().enumerate().map(|(at, f)| (line((*f).into()), Use::Function(at)));
+    let mut order: Vec<_> = globals.chain(functions).collect();
+    order.sort_by_key(|(line, _)| *line);
+    order.into_iter().map(|(_, what)| what).collect()
+}
+
+/// The comments that ask for a call.
+fn run_lines(locator: Locator<'_>, comments: &[Comment<'_>]) -> Vec<RunLine> {
+    let text = locator.item.text;
+    let wanted = comments.iter().filter_map(|comment| {
+        let command = comment.text.trim_start_matches([' ', ';']);
+        let tail = command.strip_prefix("run").or_else(|| command.strip_prefix("print"))?;
+        (tail.trim_end().is_empty() || tail.starts_with(':')).then_some((comment, command.trim_end()))
+    });
+    wanted
+        .map(|(comment, command)| {
+            // Comments are slices of the item's text.
+            let at = comment.text.as_ptr().addr().saturating_sub(text.as_ptr().addr()).min(text.len());
+            let line = memchr::memchr_iter(b'\n', &text.as_bytes()[..at]).count() + 1;
+            RunLine { line: locator.line(line), text: command.into() }
+        })
+        .collect()
+}
+
+/// Position and length of the first entity number that is too large.
+fn check_numbers(text: &str) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    // A number above the limit has at least seven digits, and so four of them in one aligned group of four bytes.
+    let long = |at: usize| {
+        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
+        let behind = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let word = bytes[..at - before].iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
+        before + behind >= 7 && ENTITIES.contains(&&text[at - before - word..at - before])
+    };
+    let digits = |group: &[u8; 4]| {
+        // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
+        let value = u32::from_ne_bytes(*group) ^ 0x3030_3030;
+        (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
+    };
+    let suspicious = bytes.as_chunks::<4>().0.iter().enumerate().any(|(n, group)| digits(group) && long(n * 4));
+    if !suspicious {
+        return None;
+    }
+    // Now exactly: words outside comments and strings.
+    let limit = MAX_NUMBER.max(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let rest = &bytes[at..];
+        let length = match byte {
+            b';' => memchr::memchr(b'\n', rest).unwrap_or(rest.len()),
+            b'"' => memchr::memchr(b'"', &rest[1..]).map_or(rest.len(), |end| end + 2),
+            b'%' | b'@' | b'#' => 1 + word_length(&rest[1..]),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => {
+                let length = word_length(rest);
+                let word = &text[at..at + length];
+                let number = word.trim_start_matches(|c: char| !c.is_ascii_digit());
+                let entity = &word[..length - number.len()];
+                if ENTITIES.contains(&entity) && number.parse::<u64>().is_ok_and(|n| n > limit as u64) {
+                    return Some((at, length));
+                }
+                length
+            }
+            _ => 1,
+        };
+        at += length;
+    }
+    None
+}
+
+fn word_length(bytes: &[u8]) -> usize {
+    bytes.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count()
+}

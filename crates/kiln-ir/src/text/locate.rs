@@ -1,0 +1,152 @@
+//! Finds the column of what Cranelift reports by line or by entity.
+//!
+//! The reader knows the line of an error, the verifier an entity, and the reader's map from entity to line is that of the
+//! *next* token for some kinds of declaration. Here the text itself is asked: the entity or the word that a message names
+//! is looked for where it must stand. Where nothing is found, the place is the whole line, never a guess.
+
+use std::sync::Arc;
+
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_reader::SourceMap;
+
+use super::scan::FunctionItem;
+use crate::diagnostic::{Place, find_word};
+use crate::source::Source;
+
+/// Finds places in one function.
+#[derive(Clone, Copy)]
+pub(super) struct Locator<'t> {
+    pub(super) source: &'t Arc<Source>,
+    pub(super) item: &'t FunctionItem<'t>,
+}
+
+impl<'t> Locator<'t> {
+    /// Position and length of `function` and the name behind it.
+    pub(super) fn header(&self) -> (usize, usize) {
+        let line = self.item.text.lines().next().unwrap_or("");
+        let end = line.find(['(', '{', ';']).unwrap_or(line.len());
+        (self.item.at, line[..end].trim_end().len())
+    }
+
+    /// The place of `function` and the name behind it.
+    pub(super) fn function(&self) -> Place {
+        let (at, length) = self.header();
+        Place::at(self.source, at, length)
+    }
+
+    /// Line of the file for line `number` of the function's text.
+    pub(super) fn line(&self, number: usize) -> u32 {
+        let number = u32::try_from(number).unwrap_or(u32::MAX).max(1);
+        self.item.line.saturating_add(number - 1)
+    }
+
+    /// Where `entity` is defined, or what comes nearest to it.
+    pub(super) fn entity(&self, entity: AnyEntity, map: &SourceMap) -> Place {
+        let word = entity.to_string();
+        match entity {
+            AnyEntity::Function | AnyEntity::JumpTable(_) | AnyEntity::ExceptionTable(_) => self.function(),
+            AnyEntity::GlobalValue(_)
+            | AnyEntity::SigRef(_)
+            | AnyEntity::FuncRef(_)
+            | AnyEntity::Constant(_)
+            | AnyEntity::AliasRegion(_)
+            | AnyEntity::StackLimit => match self.declaration(&word, 0) {
+                Some((at, _)) => Place::at(self.source, at, word.len()),
+                None => self.function(),
+            },
+            AnyEntity::Inst(_) => match map.location(entity) {
+                Some(location) => self.instruction(self.line(location.line_number)),
+                None => self.function(),
+            },
+            AnyEntity::Block(_)
+            | AnyEntity::Value(_)
+            | AnyEntity::StackSlot(_)
+            | AnyEntity::DynamicStackSlot(_)
+            | AnyEntity::DynamicType(_) => match map.location(entity) {
+                Some(location) => Place::word(self.source, self.line(location.line_number), &word),
+                None => self.function(),
+            },
+        }
+    }
+
+    /// Position in the file and line of the declaration `word = ..`, looked for from position `from` of the function on.
+    pub(super) fn declaration(&self, word: &str, from: usize) -> Option<(usize, u32)> {
+        let text = self.item.text;
+        memchr::memmem::find_iter(&text.as_bytes()[from..], word).map(|at| from + at).find_map(|at| {
+            let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
+            let code = &text[start..end];
+            let code = &code[..code.find(';').unwrap_or(code.len())];
+            let behind = code.get(at - start + word.len()..)?;
+            let alone = !code[..at - start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            (alone && behind.trim_start().starts_with('=')).then(|| {
+                let lines = memchr::memchr_iter(b'\n', text[..at].as_bytes()).count();
+                (self.item.at + at, self.line(lines + 1))
+            })
+        })
+    }
+
+    /// The instruction on line `number`: without debug tags, source location and comment.
+    fn instruction(&self, number: u32) -> Place {
+        let line = self.source.line(number);
+        let code = &line[..line.find(';').unwrap_or(line.len())];
+        let mut rest = code.trim_start();
+        if rest.starts_with('<') {
+            rest = rest.split_once('>').map_or(rest, |(_, rest)| rest.trim_start());
+        }
+        if let Some(tail) = rest.strip_prefix('@') {
+            rest = tail.trim_start_matches(|c: char| c.is_ascii_hexdigit()).trim_start();
+        }
+        if rest.is_empty() {
+            return Place::line(self.source, number);
+        }
+        let before = code[..code.len() - rest.len()].chars().count();
+        let clip = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Place {
+            source: self.source.clone(),
+            line: number,
+            column: clip(before).saturating_add(1),
+            length: clip(rest.trim_end().chars().count()),
+        }
+    }
+
+    /// The place of a reader's error, and a better message if the reader's hides the cause.
+    pub(super) fn syntax(&self, line: usize, message: &str) -> (Place, Option<String>) {
+        let number = self.line(line);
+        let line = self.source.line(number);
+        if let Some((at, c)) = invalid_character(line) {
+            let column = u32::try_from(line[..at].chars().count()).unwrap_or(u32::MAX).saturating_add(1);
+            let place = Place { source: self.source.clone(), line: number, column, length: 1 };
+            return (place, Some(format!("invalid character `{}`", c.escape_debug())));
+        }
+        let code = &line[..line.find(';').unwrap_or(line.len())];
+        // A message that says what was expected does not name what was found.
+        let named = if message.to_ascii_lowercase().starts_with("expected") {
+            None
+        } else {
+            message
+                .rsplit(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '%')))
+                .find(|word| word.len() > 1 && find_word(code, word).is_some())
+        };
+        match named {
+            Some(word) => (Place::word(self.source, number, word), None),
+            None => (Place::line(self.source, number), None),
+        }
+    }
+}
+
+/// The first character outside comments and strings that no token of CLIF has.
+fn invalid_character(line: &str) -> Option<(usize, char)> {
+    let mut quoted = false;
+    for (at, c) in line.char_indices() {
+        match c {
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            ';' => return None,
+            'a'..='z' | 'A'..='Z' | '0'..='9' | ' ' | '\x09'..='\x0d' => {}
+            _ if "()[]{}<>,.:=!+*-%#@_".contains(c) => {}
+            _ => return Some((at, c)),
+        }
+    }
+    None
+}

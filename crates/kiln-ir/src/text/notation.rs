@@ -1,0 +1,217 @@
+//! Data and globals: the items of the notation that are not plain CLIF.
+//!
+//! Each function here reads one item, the cursor standing behind its keyword, and gives it by value; names are resolved
+//! later, when all definitions of the file are known.
+
+use std::borrow::Cow;
+
+use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
+
+use super::cursor::{Cursor, Token};
+use crate::module::{Init, Linkage};
+
+/// Largest content that is held as bytes rather than as a number of zeros.
+const MAX_BYTES: u64 = 1 << 30;
+
+/// `global %name = "key"`.
+pub(super) struct Global<'t> {
+    pub(super) name: Cow<'t, str>,
+    pub(super) at: usize,
+    pub(super) line: u32,
+    pub(super) key: Box<str>,
+}
+
+/// `data %name { .. }`, addresses still by name.
+pub(super) struct Datum<'t> {
+    pub(super) linkage: Linkage,
+    pub(super) name: Cow<'t, str>,
+    pub(super) at: usize,
+    pub(super) line: u32,
+    pub(super) writable: bool,
+    pub(super) align: u32,
+    pub(super) init: Init,
+    pub(super) addresses: Vec<Address<'t>>,
+}
+
+/// `addr %name + 8`.
+pub(super) struct Address<'t> {
+    pub(super) offset: u64,
+    pub(super) name: Cow<'t, str>,
+    pub(super) at: usize,
+    pub(super) addend: i64,
+}
+
+/// Reads a global.
+pub(super) fn global<'t>(cursor: &mut Cursor<'t>) -> Token<Global<'t>> {
+    let (at, name) = cursor.name()?;
+    let line = cursor.line_of(at);
+    cursor.expect(b'=', "`=` and the global's key")?;
+    let (key_at, key) = cursor.string()?;
+    let key = String::from_utf8(key).map_err(|_| {
+        cursor.fault_at(key_at, cursor.at - key_at, "a global's key must be UTF-8".to_owned())
+    })?;
+    if key.is_empty() {
+        return Err(cursor.fault_at(key_at, 2, "a global's key must not be empty".to_owned()));
+    }
+    Ok(Global { name, at, line, key: key.into() })
+}
+
+/// Reads a datum.
+pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: bool) -> Token<Datum<'t>> {
+    let (at, name) = cursor.name()?;
+    let line = cursor.line_of(at);
+    let mut writable = false;
+    let mut align = 8;
+    loop {
+        if cursor.word("writable") {
+            writable = true;
+        } else if cursor.word("align") {
+            cursor.expect(b'=', "`=`")?;
+            let (number_at, number) = cursor.integer()?;
+            align = u32::try_from(number).ok().filter(|n| n.is_power_of_two() && *n <= 1 << 16).ok_or_else(|| {
+                let message = format!("{number} is not an alignment: a power of two up to 65536");
+                cursor.fault_at(number_at, cursor.at - number_at, message)
+            })?;
+        } else {
+            break;
+        }
+    }
+    cursor.expect(b'{', "`writable`, `align` or `{`")?;
+    let mut content = Content { big_endian, bytes: Vec::new(), len: 0, addresses: Vec::new() };
+    if !cursor.eat(b'}') {
+        loop {
+            content.init(cursor)?;
+            if cursor.eat(b'}') {
+                break;
+            }
+            cursor.expect(b',', "`,` or `}`")?;
+        }
+    }
+    let Content { bytes, len, addresses, .. } = content;
+    let init = if addresses.is_empty() && bytes.iter().all(|byte| *byte == 0) {
+        Init::Zeros(len)
+    } else {
+        let mut bytes = bytes;
+        // In range: `Content::grow` bounds the size as soon as there is content.
+        bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+        Init::Bytes(bytes)
+    };
+    Ok(Datum { linkage, name, at, line, writable, align, init, addresses })
+}
+
+/// What a datum holds so far: `bytes`, then zeros up to `len`.
+struct Content<'t> {
+    big_endian: bool,
+    bytes: Vec<u8>,
+    len: u64,
+    addresses: Vec<Address<'t>>,
+}
+
+impl<'t> Content<'t> {
+    fn init(&mut self, cursor: &mut Cursor<'t>) -> Token<()> {
+        cursor.trivia();
+        let at = cursor.at;
+        let word = cursor.peek_word();
+        match word {
+            "bytes" => {
+                cursor.at += word.len();
+                let bytes = if cursor.eat(b'#') { hex(cursor)? } else { cursor.string()?.1 };
+                self.push(cursor, at, &bytes)
+            }
+            "zeros" => {
+                cursor.at += word.len();
+                let count = cursor.integer_in(0, i128::from(u32::MAX) << 8, "zeros takes 0 to 2^40")?;
+                self.grow(cursor, at, u64::try_from(count).unwrap_or(0))
+            }
+            "i8" | "i16" | "i32" | "i64" => {
+                cursor.at += word.len();
+                let bits: u32 = word[1..].parse().unwrap_or(64);
+                let high = (1_i128 << bits) - 1;
+                let range = format!("an {word} takes -2^{} to 2^{bits}-1", bits - 1);
+                let value = cursor.integer_in(-(1_i128 << (bits - 1)), high, &range)?;
+                self.scalar(cursor, at, &value.to_le_bytes()[..usize::try_from(bits / 8).unwrap_or(8)])
+            }
+            "f32" | "f64" => {
+                cursor.at += word.len();
+                let (number_at, text) = cursor.float()?;
+                let special = text.trim_start_matches(['+', '-']).starts_with(['I', 'N', 's'])
+                    || text.contains("0x");
+                let wide = word == "f64";
+                let bits = match (special, wide) {
+                    (false, false) => text.parse::<f32>().ok().map(|n| u64::from(n.to_bits())),
+                    (false, true) => text.parse::<f64>().ok().map(f64::to_bits),
+                    (true, false) => text.parse::<Ieee32>().ok().map(|n| u64::from(n.bits())),
+                    (true, true) => text.parse::<Ieee64>().ok().map(Ieee64::bits),
+                };
+                let bits = bits.ok_or_else(|| {
+                    cursor.fault_at(number_at, text.len(), format!("`{text}` is not a number that {word} can hold"))
+                })?;
+                self.scalar(cursor, at, &bits.to_le_bytes()[..if wide { 8 } else { 4 }])
+            }
+            "addr" => {
+                cursor.at += word.len();
+                let (name_at, name) = cursor.name()?;
+                cursor.trivia();
+                let addend = match cursor.rest().bytes().next() {
+                    Some(sign @ (b'+' | b'-')) => {
+                        cursor.at += 1;
+                        let value = cursor.integer_in(0, i128::from(i64::MAX), "an addend has 63 bits")?;
+                        let value = i64::try_from(value).unwrap_or(0);
+                        if sign == b'-' { -value } else { value }
+                    }
+                    _ => 0,
+                };
+                let offset = self.len;
+                self.push(cursor, at, &[0; 8])?;
+                self.addresses.push(Address { offset, name, at: name_at, addend });
+                Ok(())
+            }
+            _ => Err(cursor.unexpected("`bytes`, `zeros`, `addr` or a type from i8 to f64")),
+        }
+    }
+
+    /// A number, given little endian.
+    fn scalar(&mut self, cursor: &Cursor<'t>, at: usize, bytes: &[u8]) -> Token<()> {
+        let mut bytes = bytes.to_vec();
+        if self.big_endian {
+            bytes.reverse();
+        }
+        self.push(cursor, at, &bytes)
+    }
+
+    fn push(&mut self, cursor: &Cursor<'t>, at: usize, bytes: &[u8]) -> Token<()> {
+        let start = self.len;
+        self.grow(cursor, at, bytes.len() as u64)?;
+        if self.len > MAX_BYTES {
+            let message = "a datum that is not all zeros has at most 2^30 bytes".to_owned();
+            return Err(cursor.fault_at(at, cursor.at - at, message));
+        }
+        self.bytes.resize(usize::try_from(start).unwrap_or(usize::MAX), 0);
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn grow(&mut self, cursor: &Cursor<'t>, at: usize, by: u64) -> Token<()> {
+        let limit = if self.bytes.is_empty() { 1 << 40 } else { MAX_BYTES };
+        self.len = self.len.saturating_add(by);
+        if self.len > limit {
+            let message = format!("this datum has more than {limit} bytes");
+            return Err(cursor.fault_at(at, cursor.at - at, message));
+        }
+        Ok(())
+    }
+}
+
+/// Pairs of hexadecimal digits, `_` allowed.
+fn hex(cursor: &mut Cursor<'_>) -> Token<Vec<u8>> {
+    let (at, word) = (cursor.at, cursor.peek_word());
+    cursor.at += word.len();
+    let digits: Option<Vec<u32>> = word.chars().filter(|c| *c != '_').map(|c| c.to_digit(16)).collect();
+    match digits {
+        Some(digits) if digits.len().is_multiple_of(2) => {
+            Ok(digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap_or(0)).collect())
+        }
+        Some(_) => Err(cursor.fault_at(at, word.len(), "an odd number of hexadecimal digits".to_owned())),
+        None => Err(cursor.fault_at(at, word.len(), format!("`{word}` is not hexadecimal"))),
+    }
+}

@@ -1,0 +1,75 @@
+//! Why artifacts could not be linked into memory.
+
+use kiln_globals::Unbound;
+use kiln_image::link::LinkError;
+
+/// Why artifacts could not be linked into memory. Nothing was published in that case.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum JitError {
+    /// The artifacts do not fit together.
+    #[error("{}", list(.0))]
+    Link(Vec<LinkError>),
+    /// A name is defined already, by artifacts that were linked before.
+    #[error("`{name}` is defined by module {module} of this link, and was defined before")]
+    Redefinition {
+        /// The name.
+        name: Box<str>,
+        /// Position of the second definition's module.
+        module: usize,
+    },
+    /// A function was linked before with another signature than an import expects.
+    #[error("module {module} imports `{name}` as {imported}, but it was defined as {defined}")]
+    SignatureConflict {
+        /// The name.
+        name: Box<str>,
+        /// Position of the importing module.
+        module: usize,
+        /// The signature that is expected.
+        imported: Box<str>,
+        /// The signature that it has.
+        defined: Box<str>,
+    },
+    /// The artifacts are for another machine.
+    #[error("module {module} is for {triple}, which this machine does not run")]
+    OtherTarget {
+        /// Position of the module.
+        module: usize,
+        /// Its target triple.
+        triple: Box<str>,
+    },
+    /// The code needs a CPU feature that this machine lacks.
+    #[error("module {module} needs the CPU feature {feature}")]
+    MissingFeature {
+        /// Position of the module.
+        module: usize,
+        /// Cranelift's name of the feature.
+        feature: Box<str>,
+    },
+    /// A global or an imported symbol has no address.
+    #[error(transparent)]
+    Unbound(#[from] Unbound),
+    /// Data asks for an alignment above the page size.
+    #[error("data aligned to {align} bytes, at most {limit} are possible")]
+    Alignment {
+        /// What is asked for.
+        align: u64,
+        /// The page size.
+        limit: u64,
+    },
+    /// A function was asked for as another type than it has.
+    #[error("the function is {actual}, not {wanted}")]
+    OtherType {
+        /// The signature it has.
+        actual: Box<str>,
+        /// The signature that was asked for.
+        wanted: Box<str>,
+    },
+    /// No memory, or the reservation is used up.
+    #[error("executable memory: {0}")]
+    Memory(Box<str>),
+}
+
+fn list(errors: &[LinkError]) -> String {
+    errors.iter().map(LinkError::to_string).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,19 @@
+//! Calls with a signature that is known only at run time.
+
+/// One argument or result of an entry thunk: the value in the first bytes, in native byte order.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(16))]
+pub struct Cell(pub [u8; 16]);
+
+/// Calls `callee` through the entry thunk of its signature, as `kiln_ir::entry_thunk` makes it: arguments are taken from
+/// `cells`, results are left there.
+///
+/// # Safety
+///
+/// `thunk` must be the entry thunk for the signature of `callee`, `cells` at least as long as its parameters and as its results,
+/// both must be live code of this process, and calling `callee` with these arguments must be sound.
+pub unsafe fn invoke(thunk: *const u8, callee: *const u8, cells: &mut [Cell]) {
+    // SAFETY: the caller vouches that this is an entry thunk, whose type is this one by construction.
+    let thunk: extern "C" fn(*const u8, *mut Cell) = unsafe { std::mem::transmute(thunk) };
+    thunk(callee, cells.as_mut_ptr());
+}

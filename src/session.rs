@@ -1,0 +1,195 @@
+//! A running program that grows module by module and can be saved at any time.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use kiln_artifact::Artifact;
+use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
+use kiln_image::link::LinkError;
+use kiln_image::{ImageOptions, save, write_image};
+use kiln_ir::{Diagnostic, Module, Target, check_program};
+use kiln_jit::{Function, Jit, JitError, Options};
+use rayon::ThreadPool;
+
+use crate::{CompileFailure, Compiler, Stats};
+
+/// Compiles modules into this process, and remembers what an image of the program needs.
+///
+/// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with everything before it. The artifacts are
+/// kept, so [`Session::image`] costs a link and no compilation, and the image holds the very machine code that runs.
+#[derive(Debug)]
+pub struct Session {
+    target: Target,
+    pool: Option<Arc<ThreadPool>>,
+    globals: GlobalTable,
+    bindings: Bindings,
+    jit: Jit,
+    artifacts: Vec<Artifact>,
+    stats: Stats,
+}
+
+/// Why a session could not do what it was asked. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The modules do not fit together.
+    #[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"))]
+    Check(Vec<Diagnostic>),
+    /// A module could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompileFailure),
+    /// The code could not be linked into memory.
+    #[error(transparent)]
+    Jit(#[from] JitError),
+    /// The artifacts could not be linked into an image.
+    #[error("{}", .0.iter().map(LinkError::to_string).collect::<Vec<_>>().join("\n"))]
+    Image(Vec<LinkError>),
+    /// The image could not be written.
+    #[error("cannot write {path}: {error}")]
+    Write {
+        /// Where to.
+        path: Box<str>,
+        /// Why not.
+        #[source]
+        error: std::io::Error,
+    },
+}
+
+impl Session {
+    /// An empty session for `target`, which must be this machine.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Jit`] if no address space can be reserved.
+    pub fn new(target: Target) -> Result<Self, SessionError> {
+        Self::with_options(target, Options::default())
+    }
+
+    /// The same, with options for the memory.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::new`].
+    pub fn with_options(target: Target, options: Options) -> Result<Self, SessionError> {
+        Ok(Self {
+            target,
+            pool: None,
+            globals: GlobalTable::new(),
+            bindings: Bindings::new(),
+            jit: Jit::new(options)?,
+            artifacts: Vec::new(),
+            stats: Stats::default(),
+        })
+    }
+
+    /// Compiles in `pool` from now on instead of rayon's global pool.
+    pub fn set_pool(&mut self, pool: Arc<ThreadPool>) {
+        self.pool = Some(pool);
+    }
+
+    /// The target, for reading and building modules.
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+
+    /// Numbers the global `key`; its slot in images has this number. Globals that modules use are numbered when they
+    /// are added, so this is needed only to fix an order.
+    pub fn global(&mut self, key: &str) -> GlobalId {
+        self.globals.intern(key)
+    }
+
+    /// Says where the run-time object `key` lies in this process.
+    pub fn bind_global(&mut self, key: &str, address: usize) -> GlobalId {
+        self.bindings.bind(key, address);
+        self.globals.intern(key)
+    }
+
+    /// Says where the symbol `name`, a function or datum of the host, lies. Symbols that were not bound are looked up among the
+    /// routines of the C library, then in the process.
+    pub fn bind_symbol(&mut self, name: &str, address: usize) {
+        self.bindings.bind_symbol(name, address);
+    }
+
+    /// Compiles `modules`, links them with each other and with what was added before, and makes them callable.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`]; no module is added then.
+    pub fn add(&mut self, modules: &[Module]) -> Result<(), SessionError> {
+        let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
+        if !diagnostics.is_empty() {
+            return Err(SessionError::Check(diagnostics));
+        }
+        // The globals module comes first: every global has its slot number before any function is compiled.
+        for key in modules.iter().flat_map(Module::globals) {
+            self.globals.intern(key);
+        }
+        let mut compiler = Compiler::new(self.target.clone());
+        if let Some(pool) = &self.pool {
+            compiler = compiler.pool(pool.clone());
+        }
+        let compiled = compiler.compile(modules)?;
+        self.add_artifacts(compiled.artifacts)?;
+        self.stats.compiled_functions += compiled.stats.compiled_functions;
+        Ok(())
+    }
+
+    /// Links artifacts that were compiled elsewhere, or came from a cache.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::add`].
+    pub fn add_artifacts(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
+        for key in artifacts.iter().flat_map(Artifact::globals) {
+            self.globals.intern(key);
+        }
+        let resolve = |key: &SlotKey| self.bindings.resolve(key).or_else(|| kiln_jit::libcalls::process(key));
+        self.jit.link(&artifacts, &resolve)?;
+        self.artifacts.extend(artifacts);
+        Ok(())
+    }
+
+    /// The visible function called `name`.
+    pub fn function(&self, name: &str) -> Option<Function<'_>> {
+        self.jit.function(name)
+    }
+
+    /// The memory the session's code lies in.
+    pub fn jit(&self) -> &Jit {
+        &self.jit
+    }
+
+    /// Every artifact of the session, in order.
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.artifacts
+    }
+
+    /// The session's globals, in order of their slots.
+    pub fn globals(&self) -> &GlobalTable {
+        &self.globals
+    }
+
+    /// What the session compiled so far. Saving an image does not change it.
+    pub fn stats(&self) -> Stats {
+        self.stats
+    }
+
+    /// The whole program as an image, in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Image`] if the program cannot be one image.
+    pub fn image(&self) -> Result<Vec<u8>, SessionError> {
+        write_image(&self.artifacts, &self.globals, &ImageOptions::default()).map_err(SessionError::Image)
+    }
+
+    /// Writes the whole program to an image file, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError::Image`] and [`SessionError::Write`].
+    pub fn save_image(&self, path: &Path) -> Result<(), SessionError> {
+        let image = self.image()?;
+        save(path, &image).map_err(|error| SessionError::Write { path: path.display().to_string().into(), error })
+    }
+}

@@ -1,0 +1,74 @@
+//! Calls with a signature that is known only at run time.
+
+use cranelift_codegen::data_value::DataValue;
+use cranelift_codegen::ir::Signature;
+use kiln_backend::{Job, compile};
+use kiln_ir::{ModuleSettings, Target, entry_thunk};
+use kiln_jit::{Cell, Jit, Options};
+
+use crate::{CompileFailure, SessionError};
+
+/// The entry thunk of a signature, compiled into memory of its own.
+///
+/// A call is three steps: [`Thunk::encode`] the arguments, [`kiln_jit::invoke`] (which is `unsafe`, since it runs machine code),
+/// [`Thunk::decode`] the results.
+#[derive(Debug)]
+pub struct Thunk {
+    signature: Signature,
+    address: *const u8,
+    /// Keeps the code mapped.
+    _jit: Jit,
+}
+
+impl Thunk {
+    /// Compiles the thunk. `settings` are those of the callee's module, which may change the calling convention.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if the target has no code generator, is not this machine, or cannot pass such values.
+    pub fn new(target: &Target, settings: &ModuleSettings, signature: &Signature) -> Result<Self, SessionError> {
+        let isa = target.isa(settings).map_err(|error| {
+            SessionError::Compile(CompileFailure::Target { module: 0, name: "entry thunk".into(), error })
+        })?;
+        let module = entry_thunk("thunk", signature, settings, &*isa);
+        let artifact = compile(&Job { module: &module, isa: &*isa })
+            .map_err(|errors| SessionError::Compile(CompileFailure::Functions(errors)))?;
+        let mut jit = Jit::new(Options { reserve: 1 << 20, ..Options::default() })?;
+        jit.link(&[artifact], &kiln_jit::libcalls::process)?;
+        let address = jit.address("thunk").expect("the thunk was just linked");
+        Ok(Self { signature: signature.clone(), address, _jit: jit })
+    }
+
+    /// The thunk's code, for [`kiln_jit::invoke`].
+    pub fn address(&self) -> *const u8 {
+        self.address
+    }
+
+    /// The signature of the functions it calls.
+    pub fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    /// Cells that hold `arguments`, long enough for the results as well; `None` if number or types differ from the
+    /// signature's parameters.
+    pub fn encode(&self, arguments: &[DataValue]) -> Option<Vec<Cell>> {
+        let params = &self.signature.params;
+        let fits = arguments.len() == params.len()
+            && arguments.iter().zip(params).all(|(value, param)| value.ty().bytes() == param.value_type.bytes());
+        if !fits {
+            return None;
+        }
+        let mut cells = vec![Cell::default(); params.len().max(self.signature.returns.len())];
+        for (cell, value) in cells.iter_mut().zip(arguments) {
+            value.write_to_slice_ne(&mut cell.0);
+        }
+        Some(cells)
+    }
+
+    /// The results that a call left in `cells`; `None` if there are too few cells.
+    pub fn decode(&self, cells: &[Cell]) -> Option<Vec<DataValue>> {
+        let returns = &self.signature.returns;
+        let values = cells.iter().zip(returns).map(|(cell, param)| DataValue::read_from_slice_ne(&cell.0, param.value_type));
+        (cells.len() >= returns.len()).then(|| values.collect())
+    }
+}

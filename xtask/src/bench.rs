@@ -1,0 +1,54 @@
+//! `bench`: Kiln beside its peers.
+
+use std::path::PathBuf;
+
+use crate::develop::{cargo, execute};
+use crate::output::Outcome;
+
+/// Measure Kiln beside its peers, in one run.
+///
+/// On a generated workload, and on a folder of `.clif` files if one is given: compilation beside raw Cranelift in a rayon loop and in a
+/// serial loop and beside cranelift-jit; writing an image beside cranelift-object followed by every linker that is installed; loading
+/// an image beside `dlopen`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask bench
+  cargo xtask bench --corpus path/to/clif --threads 2 --json bench.json
+  cargo xtask bench --slice")]
+pub(crate) struct Args {
+    /// Also measure on the modules in this folder
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
+    /// Functions of the generated workload
+    #[arg(long, default_value_t = 2000, value_name = "N")]
+    functions: u32,
+    /// Repetitions; the median of each measurement is shown
+    #[arg(long, default_value_t = 7, value_name = "N")]
+    rounds: u32,
+    /// Number of threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<u16>,
+    /// Write the results to this file
+    #[arg(long, value_name = "FILE.json")]
+    json: Option<PathBuf>,
+    /// A small fixed part, to see that everything still works
+    #[arg(long, conflicts_with_all = ["functions", "rounds", "corpus"])]
+    slice: bool,
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let mut command = cargo(&["bench", "--quiet", "--bench", "peers", "--"]);
+    let here = std::env::current_dir().unwrap_or_default();
+    let (functions, rounds) = if args.slice { (200, 3) } else { (args.functions, args.rounds) };
+    command.arg(format!("--functions={functions}")).arg(format!("--rounds={rounds}"));
+    if let Some(corpus) = &args.corpus {
+        command.arg("--corpus").arg(here.join(corpus));
+    }
+    if let Some(threads) = args.threads {
+        command.arg(format!("--threads={threads}"));
+    }
+    if let Some(json) = &args.json {
+        command.arg("--json").arg(here.join(json));
+    }
+    execute(&mut command)
+}

@@ -1,0 +1,99 @@
+//! `call`: one function of an image.
+
+use std::path::PathBuf;
+
+use cranelift_codegen::data_value::DisplayDataValues;
+use cranelift_codegen::ir::Signature;
+use cranelift_reader::{Comparison, RunCommand, parse_functions, parse_run_command};
+use kiln::Thunk;
+use kiln::globals::{Bindings, Resolve, SlotKey};
+use kiln::image::Image;
+use kiln::ir::{ModuleSettings, Target};
+use kiln::jit::libcalls;
+
+use crate::output::{Failure, Format, Outcome};
+use crate::run::image::call;
+
+/// Load an image, call one of its functions and print the results.
+///
+/// Arguments are written as in `; run:` lines: integers, floats (0x1.8p1, 2.5), vectors (0x01020304..., [1 2 3 4]). Slots are filled from
+/// `--global`, then from the C library and this process.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask call hello.so gcd 12 18
+  cargo xtask call program.so u0:17 -- -1 0x1.8p1
+  cargo xtask call counter.so get --global counter:main=0x7f0000001000")]
+pub(crate) struct Args {
+    /// The image
+    image: PathBuf,
+    /// Name of an exported function, as `inspect` lists it
+    function: String,
+    /// Arguments, one for each parameter
+    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    args: Vec<String>,
+    /// Address of a run-time object, by its stable key
+    #[arg(long, value_name = "KEY=ADDRESS", value_parser = binding)]
+    global: Vec<(String, usize)>,
+    /// How to print the results
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+fn binding(text: &str) -> Result<(String, usize), String> {
+    // A key may contain `=`, an address cannot.
+    let (key, address) = text.rsplit_once('=').ok_or("expected KEY=ADDRESS")?;
+    let parsed = match address.strip_prefix("0x") {
+        Some(digits) => usize::from_str_radix(&digits.replace('_', ""), 16),
+        None => address.parse(),
+    };
+    Ok((key.to_owned(), parsed.map_err(|error| format!("address `{address}`: {error}"))?))
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let mut bindings = Bindings::new();
+    for (key, address) in &args.global {
+        bindings.bind(key, *address);
+    }
+    let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| libcalls::process(key));
+    let image = Image::open(&args.image).map_err(Failure::new)?;
+    image.verify().map_err(Failure::new)?;
+    let loaded = image.bind(&resolve).map_err(Failure::new)?;
+    let function = &*args.function;
+    let (Some(callee), Some(text)) = (loaded.address(function), loaded.signature(function)) else {
+        return Err(Failure::new(format!("{} exports no function `{function}`", args.image.display())));
+    };
+
+    // Cranelift parses the signature and the arguments, so both look as they do in `.clif` files.
+    let declaration = format!("function %f{text} {{\nblock0:\n trap user1\n}}");
+    let parsed = parse_functions(&declaration).map_err(|error| Failure::new(format!("signature {text}: {error}")))?;
+    let signature: &Signature = &parsed[0].signature;
+    if args.args.len() != signature.params.len() {
+        let (given, wanted) = (args.args.len(), signature.params.len());
+        return Err(Failure::new(format!("`{function}` is {text}: {wanted} argument(s) expected, {given} given")));
+    }
+    // Parsed as a comparison with nothing, whose expected values are not looked at.
+    let line = format!("print: %f({})", args.args.join(", "));
+    let invocation = match parse_run_command(&line, signature) {
+        Ok(Some(RunCommand::Print(invocation) | RunCommand::Run(invocation, Comparison::Equals, _))) => invocation,
+        Ok(_) => return Err(Failure::new("the arguments are not a list of values")),
+        Err(error) => {
+            return Err(Failure::new(format!("arguments of `{function}`, which is {text}: {}", error.message)));
+        }
+    };
+
+    let target = Target::host();
+    let thunk = Thunk::new(&target, &ModuleSettings::default(), signature).map_err(Failure::new)?;
+    let mut cells = thunk
+        .encode(&invocation.args)
+        .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;
+    call(&thunk, callee, &mut cells);
+    let results = thunk.decode(&cells).unwrap_or_default();
+    match args.format {
+        Format::Text => println!("{}", DisplayDataValues(&results)),
+        Format::Json => {
+            let results: Vec<_> = results.iter().map(ToString::to_string).collect();
+            println!("{}", serde_json::json!({ "function": function, "signature": text, "results": results }));
+        }
+    }
+    Ok(())
+}

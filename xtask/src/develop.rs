@@ -1,0 +1,102 @@
+//! `test` and `ci`: what developers run, and what CI runs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use crate::output::{Failure, Outcome, time};
+
+/// Run all tests: unit, integration, property, file and documentation tests.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask test
+  cargo xtask test -p kiln-image
+  cargo xtask test --bless")]
+pub(crate) struct TestArgs {
+    /// Accept what tests print now as what they should print
+    #[arg(long)]
+    bless: bool,
+    /// Only the tests of this crate
+    #[arg(short, long, value_name = "CRATE")]
+    package: Option<String>,
+}
+
+/// Everything that CI checks, in the order of how soon it fails.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask ci")]
+pub(crate) struct CiArgs {}
+
+/// The workspace's folder.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// A cargo command in the workspace.
+pub(crate) fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root()).args(args);
+    command
+}
+
+/// Runs `command`; its failure is a failure that was reported.
+pub(crate) fn execute(command: &mut Command) -> Outcome {
+    let status = command.status().map_err(|error| Failure::new(format!("cannot start {command:?}: {error}")))?;
+    if status.success() { Ok(()) } else { Err(Failure::Reported) }
+}
+
+pub(crate) fn test(args: &TestArgs) -> Outcome {
+    let mut command = cargo(&["test"]);
+    match &args.package {
+        Some(package) => command.args(["--package", package]),
+        None => command.args(["--workspace", "--no-fail-fast"]),
+    };
+    if args.bless {
+        command.env("UPDATE_EXPECT", "1");
+    }
+    execute(&mut command)
+}
+
+pub(crate) fn ci(_: &CiArgs) -> Outcome {
+    let program = std::env::current_exe().map_err(Failure::new)?;
+    let files = root().join("tests/clif");
+    let examples = root().join("examples/clif");
+    let own = |args: &[&str]| {
+        let mut command = Command::new(&program);
+        command.current_dir(root()).args(args);
+        command
+    };
+    let run = |args: &[&str]| {
+        let mut command = own(&["run"]);
+        command.arg(&files).arg(&examples).args(args);
+        command
+    };
+    let mut steps: Vec<(&str, Command)> = vec![
+        ("lint", own(&["lint"])),
+        ("tests and doctests", cargo(&["test", "--workspace", "--no-fail-fast"])),
+        ("run in memory", run(&[])),
+        ("run from an image", run(&["--via", "image"])),
+        ("run as an image in memory", run(&["--image-codegen"])),
+        ("run interpreted", run(&["--via", "interpreter"])),
+        ("run split", run(&["--split-modules"])),
+        ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),
+        ("bench, a small slice", own(&["bench", "--slice"])),
+    ];
+    let mut failed = Vec::new();
+    let mut lines = Vec::new();
+    for (name, command) in &mut steps {
+        println!("== {name}");
+        let start = Instant::now();
+        let outcome = execute(command);
+        let word = if outcome.is_ok() { "ok" } else { "FAILED" };
+        lines.push(format!("{word:>6}  {:>9}  {name}", time(start.elapsed())));
+        if outcome.is_err() {
+            failed.push(*name);
+        }
+    }
+    println!("== ci");
+    lines.iter().for_each(|line| println!("{line}"));
+    println!("{} passed, {} failed", lines.len() - failed.len(), failed.len());
+    if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("failed: {}", failed.join(", ")))) }
+}

@@ -1,0 +1,108 @@
+//! `inspect`: what an image contains.
+
+use std::path::PathBuf;
+
+use kiln::globals::SlotKey;
+use kiln::image::{ImageInfo, SymbolType, verify_bytes};
+use serde_json::json;
+
+use crate::output::{Failure, Format, Outcome, bytes};
+
+/// Show the sections, exports and slots of an image, after checking every byte of it.
+///
+/// Works for images of every architecture.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask inspect program.so
+  cargo xtask inspect program.so --format json")]
+pub(crate) struct Args {
+    /// The image
+    image: PathBuf,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let path = args.image.display();
+    let file = std::fs::read(&args.image).map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
+    let bad = |error| Failure::new(format!("{path}: {error}"));
+    let info = ImageInfo::parse(&file).map_err(bad)?;
+    verify_bytes(&file).map_err(bad)?;
+    match args.format {
+        Format::Text => text(&info),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&document(&info)).expect("plain data")),
+    }
+    Ok(())
+}
+
+fn kind(kind: SymbolType) -> &'static str {
+    match kind {
+        SymbolType::Function => "function",
+        SymbolType::Data => "data",
+    }
+}
+
+fn slot_kind(key: &SlotKey) -> &'static str {
+    match key {
+        SlotKey::Global(_) => "global",
+        SlotKey::Symbol(_) => "symbol",
+    }
+}
+
+fn text(info: &ImageInfo) {
+    println!("target     {}", info.triple);
+    println!("features   {}", if info.features.is_empty() { "none".into() } else { info.features.join(" ") });
+    println!("made by    kiln {}, {}", info.kiln_version, info.producers.join(", "));
+    println!("format     {}", info.format_version);
+    println!("size       {}", bytes(info.file_len));
+    println!(
+        "at load    {} slots to fill, {} internal, {} relative and {} symbolic pointers",
+        info.slots.len(),
+        info.internal_slots,
+        info.relative_pointers,
+        info.symbolic_pointers
+    );
+    println!("\nsections ({}):", info.sections.len());
+    for section in &info.sections {
+        let flag = |set, letter| if set { letter } else { '-' };
+        let flags: String =
+            [flag(section.loaded, 'r'), flag(section.writable, 'w'), flag(section.executable, 'x')].iter().collect();
+        println!("  {:#10x} {:>9}  {flags}  {}", section.address, section.size, section.name);
+    }
+    println!("\nexports ({}):", info.exports.len());
+    for export in &info.exports {
+        let signature = export.signature.as_deref().unwrap_or("");
+        println!("  {:#10x} {:>9}  {:8}  {}{signature}", export.address, export.size, kind(export.kind), export.name);
+    }
+    println!("\nslots ({}):", info.slots.len());
+    for (number, slot) in info.slots.iter().enumerate() {
+        let signature = slot.signature.as_deref().unwrap_or("");
+        println!("  {number:>10}  {:6}  {}{signature}", slot_kind(&slot.key), slot.key.text());
+    }
+}
+
+fn document(info: &ImageInfo) -> serde_json::Value {
+    json!({
+        "target": info.triple,
+        "features": info.features,
+        "kiln_version": info.kiln_version,
+        "producers": info.producers,
+        "format_version": info.format_version,
+        "size": info.file_len,
+        "internal_slots": info.internal_slots,
+        "relative_pointers": info.relative_pointers,
+        "symbolic_pointers": info.symbolic_pointers,
+        "sections": info.sections.iter().map(|section| json!({
+            "name": section.name, "address": section.address, "offset": section.offset, "size": section.size,
+            "loaded": section.loaded, "writable": section.writable, "executable": section.executable,
+        })).collect::<Vec<_>>(),
+        "exports": info.exports.iter().map(|export| json!({
+            "name": export.name, "kind": kind(export.kind), "signature": export.signature,
+            "address": export.address, "size": export.size,
+        })).collect::<Vec<_>>(),
+        "slots": info.slots.iter().map(|slot| json!({
+            "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": slot.signature,
+        })).collect::<Vec<_>>(),
+    })
+}

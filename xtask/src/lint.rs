@@ -1,0 +1,250 @@
+//! `lint`: what a machine can see of the project's rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::develop::{cargo, execute, root};
+use crate::output::{Failure, Outcome};
+
+/// Check formatting, clippy, documentation, layering, and that ARCHITECTURE.md is true.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask lint
+  cargo xtask lint --only layering")]
+pub(crate) struct Args {
+    /// Only this check
+    #[arg(long, value_enum)]
+    only: Option<Check>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Check {
+    /// rustfmt
+    Format,
+    /// Clippy, every warning an error
+    Clippy,
+    /// rustdoc, every warning an error
+    Docs,
+    /// Dependency edges between crates against the table
+    Layering,
+    /// ARCHITECTURE.md names what exists
+    Architecture,
+    /// Every file says what it is for, and `unsafe` stays where it may be
+    Files,
+}
+
+/// Which crates of ours a crate may depend on, and whether it may reach Cranelift at all.
+///
+/// This is the layering of ARCHITECTURE.md. An edge that is added here needs a reason there.
+const LAYERS: [(&str, &[&str], Cranelift); 9] = [
+    ("kiln-globals", &[], Cranelift::Never),
+    ("kiln-artifact", &["kiln-globals"], Cranelift::Never),
+    ("kiln-ir", &["kiln-globals"], Cranelift::Yes),
+    ("kiln-backend", &["kiln-ir", "kiln-globals", "kiln-artifact"], Cranelift::Yes),
+    ("kiln-cache", &["kiln-artifact"], Cranelift::Never),
+    ("kiln-image", &["kiln-artifact", "kiln-globals"], Cranelift::Never),
+    ("kiln-jit", &["kiln-artifact", "kiln-globals", "kiln-image"], Cranelift::Yes),
+    (
+        "kiln",
+        &["kiln-globals", "kiln-artifact", "kiln-ir", "kiln-backend", "kiln-cache", "kiln-image", "kiln-jit"],
+        Cranelift::Yes,
+    ),
+    ("xtask", &["kiln"], Cranelift::Yes),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cranelift {
+    Yes,
+    /// Not even through others: who takes this crate must not build a code generator.
+    Never,
+}
+
+/// Crates in which `unsafe` may occur; everywhere else it is forbidden.
+const UNSAFE: [&str; 3] = ["kiln-jit", "kiln-image", "xtask"];
+
+const MAX_LINES: usize = 1000;
+const MAX_ARCHITECTURE_LINES: usize = 250;
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let checks: [(Check, fn() -> Outcome); 6] = [
+        (Check::Format, || execute(&mut cargo(&["fmt", "--all", "--check"]))),
+        (Check::Layering, layering),
+        (Check::Architecture, architecture),
+        (Check::Files, files),
+        (Check::Clippy, || {
+            execute(&mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+        }),
+        (Check::Docs, || {
+            execute(cargo(&["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+        }),
+    ];
+    let mut failed = Vec::new();
+    for (check, run) in checks {
+        if args.only.is_some_and(|only| only != check) {
+            continue;
+        }
+        let name = format!("{check:?}").to_lowercase();
+        match run() {
+            Ok(()) => println!("{name}: ok"),
+            Err(failure) => {
+                if let Failure::Message(text) = failure {
+                    eprintln!("{text}");
+                }
+                println!("{name}: FAILED");
+                failed.push(name);
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("lint failed: {}", failed.join(", ")))) }
+}
+
+/// All of `faults`, as a failure.
+fn verdict(faults: &[String]) -> Outcome {
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Failure::Message(faults.iter().map(|fault| format!("error: {fault}")).collect::<Vec<_>>().join("\n")))
+}
+
+/// Normal dependencies by package name, for every package of the build.
+fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
+    let output = cargo(&["metadata", "--format-version=1", "--locked"]).output().map_err(Failure::new)?;
+    if !output.status.success() {
+        return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::new)?;
+    let unreadable = || Failure::new("cargo metadata has no dependency graph");
+    let packages = metadata["packages"].as_array().ok_or_else(unreadable)?;
+    let names: BTreeMap<&str, &str> =
+        packages.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect();
+    let nodes = metadata["resolve"]["nodes"].as_array().ok_or_else(unreadable)?;
+    let mut graph = BTreeMap::new();
+    for node in nodes {
+        let Some(name) = node["id"].as_str().and_then(|id| names.get(id)) else { continue };
+        let normal = |dep: &&Value| {
+            dep["dep_kinds"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind["kind"].is_null()))
+        };
+        let deps = node["deps"].as_array().into_iter().flatten().filter(normal);
+        let deps = deps.filter_map(|dep| names.get(dep["pkg"].as_str()?).map(ToString::to_string));
+        graph.entry((*name).to_owned()).or_insert_with(BTreeSet::new).extend(deps);
+    }
+    Ok(graph)
+}
+
+fn layering() -> Outcome {
+    let graph = dependencies()?;
+    let mut faults = Vec::new();
+    let table: BTreeMap<&str, _> = LAYERS.iter().map(|&(name, may, cranelift)| (name, (may, cranelift))).collect();
+    for name in graph.keys().filter(|name| ours(name)) {
+        if !table.contains_key(name.as_str()) {
+            faults.push(format!("layering: crate {name} is not in the table"));
+        }
+    }
+    for (&name, &(may, cranelift)) in &table {
+        let Some(deps) = graph.get(name) else {
+            faults.push(format!("layering: crate {name} of the table does not exist"));
+            continue;
+        };
+        for dep in deps.iter().filter(|dep| ours(dep) && !may.contains(&dep.as_str())) {
+            faults.push(format!("layering: {name} must not depend on {dep}"));
+        }
+        if cranelift == Cranelift::Never
+            && let Some(path) = reaches_cranelift(&graph, name)
+        {
+            faults.push(format!("layering: {name} must not reach Cranelift, but does: {}", path.join(" -> ")));
+        }
+    }
+    verdict(&faults)
+}
+
+fn ours(name: &str) -> bool {
+    name == "kiln" || name == "xtask" || name.starts_with("kiln-")
+}
+
+fn reaches_cranelift(graph: &BTreeMap<String, BTreeSet<String>>, from: &str) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let mut stack = vec![vec![from.to_owned()]];
+    while let Some(path) = stack.pop() {
+        let last = path.last()?;
+        if last.starts_with("cranelift") {
+            return Some(path);
+        }
+        for dep in graph.get(last).into_iter().flatten() {
+            if seen.insert(dep.clone()) {
+                stack.push(path.iter().chain([dep]).cloned().collect());
+            }
+        }
+    }
+    None
+}
+
+fn architecture() -> Outcome {
+    let root = root();
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md"))
+        .map_err(|error| Failure::new(format!("ARCHITECTURE.md: {error}")))?;
+    let mut faults = Vec::new();
+    let lines = text.lines().count();
+    if lines > MAX_ARCHITECTURE_LINES {
+        faults.push(format!("ARCHITECTURE.md has {lines} lines, at most {MAX_ARCHITECTURE_LINES} are read"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        // Every word in backquotes that has a slash and no space is a path.
+        for word in line.split('`').skip(1).step_by(2) {
+            let path = word.trim_end_matches('/');
+            let is_path = word.contains('/') && !word.contains([' ', '<', '*', '(']) && !word.contains("::");
+            if is_path && !root.join(path).exists() {
+                faults.push(format!("ARCHITECTURE.md:{}: `{word}` does not exist", number + 1));
+            }
+        }
+    }
+    for (name, ..) in LAYERS {
+        if !text.contains(&format!("`{name}`")) {
+            faults.push(format!("ARCHITECTURE.md does not name the crate `{name}`"));
+        }
+    }
+    verdict(&faults)
+}
+
+fn files() -> Outcome {
+    let root = root();
+    let mut faults = Vec::new();
+    let mut sources = Vec::new();
+    for folder in ["src", "crates", "xtask", "tests", "benches", "examples"] {
+        rust_files(&root.join(folder), &mut sources)?;
+    }
+    for path in sources {
+        let text = std::fs::read_to_string(&path).map_err(Failure::new)?;
+        let shown = path.strip_prefix(&root).unwrap_or(&path).display();
+        if !text.starts_with("//!") {
+            faults.push(format!("{shown}: does not open with `//!`, which says what the file is for"));
+        }
+        let lines = text.lines().count();
+        if lines > MAX_LINES {
+            faults.push(format!("{shown}: {lines} lines, at most {MAX_LINES}"));
+        }
+    }
+    for (name, ..) in LAYERS.iter().filter(|(name, ..)| !UNSAFE.contains(name)) {
+        let folder = if *name == "kiln" { root.clone() } else { root.join("crates").join(name) };
+        let text = std::fs::read_to_string(folder.join("src/lib.rs")).map_err(Failure::new)?;
+        if !text.contains("#![forbid(unsafe_code)]") {
+            faults.push(format!("{name} does not forbid unsafe code"));
+        }
+    }
+    verdict(&faults)
+}
+
+fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Outcome {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Ok(()) };
+    for entry in entries {
+        let path = entry.map_err(Failure::new)?.path();
+        if path.is_dir() {
+            rust_files(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(())
+}

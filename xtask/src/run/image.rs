@@ -1,0 +1,113 @@
+//! `run-image`: the other process of `run --via image`. Loads an image and executes a file's run lines in it.
+
+use std::path::PathBuf;
+
+use cranelift_codegen::data_value::DataValue;
+use cranelift_codegen::ir::Signature;
+use kiln::Thunk;
+use kiln::image::{Image, Loaded};
+use kiln::ir::{Function, Module, ModuleSettings, Target};
+use kiln::jit::{invoke, libcalls};
+
+use super::invocation::{self, Stop};
+use super::worker::variant_settings;
+use super::{Event, Verdict};
+use crate::input;
+use crate::output::Outcome;
+
+/// Execute the run lines of FILE in IMAGE.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    image: PathBuf,
+    file: PathBuf,
+    /// Number of the file's `target` line that the image was compiled for
+    #[arg(long)]
+    variant: usize,
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let target = Target::host();
+    let mut module = input::all(input::modules(std::slice::from_ref(&args.file), &target, false)?)?.remove(0);
+    module.settings = variant_settings(&module.settings, args.variant);
+    let mut event = |event: &Event| println!("{}", serde_json::to_string(event).expect("plain data"));
+    let loaded = Image::open(&args.image).and_then(|image| {
+        image.verify()?;
+        image.bind(&libcalls::process)
+    });
+    let verdict = match loaded {
+        Ok(loaded) => execute(&loaded, &module, &target, &mut event),
+        Err(error) => Verdict::Failed { reason: error.to_string() },
+    };
+    event(&Event::Done(verdict));
+    Ok(())
+}
+
+/// Loads an image from memory, filled with what this process provides.
+pub(super) fn load_bytes(bytes: &[u8]) -> Result<Loaded, String> {
+    let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
+    image.bind(&libcalls::process).map_err(|error| error.to_string())
+}
+
+/// Executes the run lines of `module` in an image that contains it.
+pub(super) fn execute(
+    loaded: &Loaded,
+    module: &Module,
+    target: &Target,
+    event: &mut dyn FnMut(&Event),
+) -> Verdict {
+    let mut thunks = Thunks::new(target, &module.settings);
+    let mut execute = |function: &Function, signature: &Signature, arguments: &[DataValue]| {
+        let name = &module.symbol(function.symbol).name;
+        let callee = loaded.address(name).ok_or_else(|| Stop::Failed("the image does not export the function".into()))?;
+        let exported = loaded.signature(name).unwrap_or("nothing");
+        if exported != signature.to_string() {
+            return Err(Stop::Failed(format!("the image exports {exported}, the file defines {signature}")));
+        }
+        thunks.call(callee, signature, arguments)
+    };
+    invocation::all(module, &mut execute, event)
+}
+
+/// Entry thunks, made when a signature is first called.
+pub(super) struct Thunks<'a> {
+    target: &'a Target,
+    settings: &'a ModuleSettings,
+    thunks: Vec<Thunk>,
+}
+
+impl<'a> Thunks<'a> {
+    pub(super) fn new(target: &'a Target, settings: &'a ModuleSettings) -> Self {
+        Self { target, settings, thunks: Vec::new() }
+    }
+
+    /// Calls `callee`, which has this signature.
+    pub(super) fn call(
+        &mut self,
+        callee: *const u8,
+        signature: &Signature,
+        arguments: &[DataValue],
+    ) -> Result<Vec<DataValue>, Stop> {
+        let failed = |reason: &dyn std::fmt::Display| Stop::Failed(reason.to_string());
+        let known = self.thunks.iter().position(|thunk| thunk.signature() == signature);
+        let index = match known {
+            Some(index) => index,
+            None => {
+                let thunk = Thunk::new(self.target, self.settings, signature).map_err(|error| failed(&error))?;
+                self.thunks.push(thunk);
+                self.thunks.len() - 1
+            }
+        };
+        let thunk = &self.thunks[index];
+        let mut cells = thunk.encode(arguments).ok_or_else(|| failed(&"arguments do not fit the signature"))?;
+        call(thunk, callee, &mut cells);
+        thunk.decode(&cells).ok_or_else(|| failed(&"results do not fit the signature"))
+    }
+}
+
+/// Runs machine code that the user asked to run.
+#[expect(unsafe_code, reason = "a command whose purpose is to execute compiled code must execute it somewhere")]
+pub(crate) fn call(thunk: &Thunk, callee: *const u8, cells: &mut [kiln::jit::Cell]) {
+    // SAFETY: `callee` is code of the thunk's signature, which was compared, and `cells` were encoded by the thunk. That the code does
+    // nothing undefined is up to the IR that the user gave; the process is there for nothing else and may crash.
+    unsafe { invoke(thunk.address(), callee, cells) };
+}

@@ -1,0 +1,61 @@
+//! Which files make up the program of a root file.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kiln::ir::{Linkage, Module};
+
+/// Modules by the names they define.
+pub(super) struct Definitions<'a> {
+    modules: &'a [Option<Module>],
+    by_name: HashMap<&'a str, Vec<usize>>,
+}
+
+impl<'a> Definitions<'a> {
+    pub(super) fn new(modules: &'a [Option<Module>]) -> Self {
+        let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (index, module) in modules.iter().enumerate() {
+            for name in module.iter().flat_map(|module| defined(module)) {
+                by_name.entry(name).or_default().push(index);
+            }
+        }
+        Self { modules, by_name }
+    }
+
+    /// `root` and the modules that define what it imports, what those import, and so on, in order of their numbers.
+    ///
+    /// # Errors
+    ///
+    /// A name that several other files define, none of which is part of the program otherwise.
+    pub(super) fn program(&self, root: usize) -> Result<Vec<usize>, String> {
+        let mut program = BTreeSet::from([root]);
+        let mut queue = vec![root];
+        while let Some(index) = queue.pop() {
+            for name in self.modules[index].iter().flat_map(|module| imported(module)) {
+                let Some(candidates) = self.by_name.get(name) else { continue };
+                if candidates.iter().any(|candidate| program.contains(candidate)) {
+                    continue;
+                }
+                let &[candidate] = candidates.as_slice() else {
+                    let file = |&index: &usize| self.modules[index].as_ref().map_or("", |module| &*module.name);
+                    let files = candidates.iter().map(file).collect::<Vec<_>>().join(", ");
+                    return Err(format!("import `{name}` is defined by several files: {files}"));
+                };
+                program.insert(candidate);
+                queue.push(candidate);
+            }
+        }
+        Ok(program.into_iter().collect())
+    }
+}
+
+fn defined(module: &Module) -> impl Iterator<Item = &str> {
+    let visible = |linkage| matches!(linkage, Linkage::Export | Linkage::Hidden | Linkage::Preemptible);
+    module.symbols.iter().filter(move |symbol| visible(symbol.linkage)).map(|symbol| &*symbol.name)
+}
+
+fn imported(module: &Module) -> impl Iterator<Item = &str> {
+    let import = |symbol: &&kiln::ir::Symbol| {
+        symbol.linkage == Linkage::Import && symbol.kind != kiln::ir::SymbolKind::Global
+    };
+    module.symbols.iter().filter(import).map(|symbol| &*symbol.name)
+}

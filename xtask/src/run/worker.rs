@@ -1,0 +1,213 @@
+//! The worker: parses all files, then executes them one after the other, reporting every step on standard output.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use kiln::globals::SlotKey;
+use kiln::ir::{Diagnostic, DiagnosticKind, Module, ModuleSettings, Target};
+use kiln::{Session, image};
+
+use super::invocation::{self, Stop};
+use super::program::Definitions;
+use super::{Args, Event, Verdict, Via, ending};
+use crate::output::{Failure, Outcome};
+use crate::{input, interpreter};
+
+/// Executes `files` from number `first` on.
+pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
+    let target = Target::host();
+    let parsed = input::modules(files, &target, false)?;
+    let mut modules = Vec::with_capacity(files.len());
+    let mut errors: Vec<Vec<Diagnostic>> = Vec::with_capacity(files.len());
+    for file in parsed {
+        match file {
+            Ok(module) => {
+                modules.push(Some(module));
+                errors.push(Vec::new());
+            }
+            Err(diagnostics) => {
+                modules.push(None);
+                errors.push(diagnostics);
+            }
+        }
+    }
+    let definitions = Definitions::new(&modules);
+    for index in first..files.len() {
+        event(&Event::File(index));
+        let verdict = match &modules[index] {
+            None => not_a_module(&errors[index]),
+            Some(root) => match definitions.program(index) {
+                Err(reason) => Verdict::Failed { reason },
+                Ok(program) => {
+                    let others: Vec<_> = program.iter().filter(|&&other| other != index).collect();
+                    let others: Vec<_> = others.into_iter().filter_map(|&other| modules[other].as_ref()).collect();
+                    file(args, &target, &files[index], root, &others)
+                }
+            },
+        };
+        event(&Event::Done(verdict));
+    }
+    Ok(())
+}
+
+fn event(event: &Event) {
+    let line = serde_json::to_string(event).expect("plain data");
+    let mut out = std::io::stdout().lock();
+    // If nobody listens any more there is nothing left to do.
+    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+fn not_a_module(diagnostics: &[Diagnostic]) -> Verdict {
+    match diagnostics {
+        [only] if only.kind == DiagnosticKind::OtherTarget => Verdict::Skipped { reason: only.message.to_string() },
+        _ => Verdict::Failed { reason: text(diagnostics) },
+    }
+}
+
+fn text(diagnostics: &[Diagnostic]) -> String {
+    let mut text = String::from("\n");
+    diagnostics.iter().for_each(|diagnostic| text.push_str(&format!("{diagnostic}\n")));
+    text
+}
+
+/// Executes one file, once for each of its `target` lines that this machine can run.
+fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Module]) -> Verdict {
+    let variants = match variants(target, &root.settings) {
+        Ok(variants) => variants,
+        Err(verdict) => return verdict,
+    };
+    let mut invocations = 0;
+    for (number, settings) in variants {
+        let mut modules = Vec::with_capacity(1 + others.len());
+        modules.push(Module { settings, ..root.clone() });
+        modules.extend(others.iter().map(|&module| module.clone()));
+        match variant(args, target, path, number, modules) {
+            Verdict::Passed { invocations: more } => invocations += more,
+            other => return other,
+        }
+    }
+    Verdict::Passed { invocations }
+}
+
+/// The header lines of a file with one `target` line each, by its number, as far as this machine can run them.
+fn variants(target: &Target, settings: &ModuleSettings) -> Result<Vec<(usize, ModuleSettings)>, Verdict> {
+    if settings.targets.is_empty() {
+        return Ok(vec![(0, settings.clone())]);
+    }
+    let mut variants = Vec::new();
+    let mut missing = String::new();
+    for (number, line) in settings.targets.iter().enumerate() {
+        let one = variant_settings(settings, number);
+        if !one.allows(target.triple()) {
+            continue;
+        }
+        let isa = target.isa(&one).map_err(|error| Verdict::Failed { reason: format!("line {}: {error}", line.line) })?;
+        let lacking = isa.isa_flags().into_iter().find(|flag| {
+            let wanted = flag.name.starts_with("has_") && flag.as_bool() == Some(true);
+            wanted && image::host_has_feature(flag.name) != Some(true)
+        });
+        match lacking {
+            None => variants.push((number, one)),
+            Some(flag) => missing = format!("this CPU lacks {}", flag.name),
+        }
+    }
+    if variants.is_empty() { Err(Verdict::Skipped { reason: missing }) } else { Ok(variants) }
+}
+
+/// `settings` with only its `target` line `number`, or as they are if they have none.
+pub(super) fn variant_settings(settings: &ModuleSettings, number: usize) -> ModuleSettings {
+    let targets = settings.targets.get(number).cloned().into_iter().collect();
+    ModuleSettings { shared: settings.shared.clone(), targets }
+}
+
+fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Vec<Module>) -> Verdict {
+    let failed = |reason: String| Verdict::Failed { reason };
+    let root = modules[0].clone();
+    if args.via == Via::Interpreter {
+        return interpreted(&root, &modules);
+    }
+    let modules = if args.split_modules {
+        match modules.iter().map(Module::split).collect::<Option<Vec<_>>>() {
+            Some(pieces) => pieces.concat(),
+            None => return failed("a definition without a name cannot stand in a module of its own".into()),
+        }
+    } else {
+        modules
+    };
+    let provided = |name: &str| kiln::jit::libcalls::process(&SlotKey::Symbol(name.into())).is_some();
+    let missing = kiln::ir::undefined(&modules.iter().collect::<Vec<_>>(), &provided);
+    if !missing.is_empty() {
+        return failed(text(&missing));
+    }
+    let session = Session::new(target.clone()).and_then(|mut session| session.add(&modules).map(|()| session));
+    let session = match session {
+        Ok(session) => session,
+        Err(kiln::SessionError::Check(diagnostics)) => return failed(text(&diagnostics)),
+        Err(error) => return failed(error.to_string()),
+    };
+    match (args.via, args.image_codegen) {
+        (Via::Image, _) => in_another_process(&session, path, number),
+        (_, true) => match session.image() {
+            Ok(bytes) => match super::image::load_bytes(&bytes) {
+                Ok(loaded) => super::image::execute(&loaded, &root, target, &mut event),
+                Err(reason) => failed(reason),
+            },
+            Err(error) => failed(error.to_string()),
+        },
+        (_, false) => {
+            let mut thunks = super::image::Thunks::new(target, &root.settings);
+            let mut execute = |function: &kiln::ir::Function, signature: &_, arguments: &[_]| {
+                let name = &root.symbol(function.symbol).name;
+                let callee = session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
+                thunks.call(callee.address(), signature, arguments)
+            };
+            invocation::all(&root, &mut execute, &mut event)
+        }
+    }
+}
+
+fn interpreted(root: &Module, modules: &[Module]) -> Verdict {
+    let program = interpreter::Program::new(modules);
+    let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
+        program.call(0, function.symbol, arguments).map_err(|error| match error {
+            interpreter::Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute {what}")),
+            interpreter::Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
+        })
+    };
+    invocation::all(root, &mut execute, &mut event)
+}
+
+/// Saves the session as an image, and lets another process load it and execute the file's run lines.
+fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict {
+    let attempt = || -> Result<Verdict, Failure> {
+        let folder = tempfile::tempdir().map_err(Failure::new)?;
+        let image = folder.path().join("program.so");
+        session.save_image(&image).map_err(Failure::new)?;
+        let output = Command::new(std::env::current_exe().map_err(Failure::new)?)
+            .arg("run-image")
+            .args([&image, path])
+            .arg(format!("--variant={variant}"))
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .map_err(Failure::new)?;
+        let mut last = None;
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            match serde_json::from_str(line) {
+                Ok(Event::Done(verdict)) => return Ok(verdict),
+                Ok(Event::Printed(text)) => event(&Event::Printed(text)),
+                Ok(Event::Invoke(line, text)) => last = Some((line, text)),
+                _ => println!("{line}"),
+            }
+        }
+        let place = last.map_or("while it was loaded".into(), |(line, text)| format!("line {line}: `{text}`"));
+        Ok(Verdict::Failed { reason: format!("{}, {place}", ending(output.status)) })
+    };
+    attempt().unwrap_or_else(|failure| match failure {
+        Failure::Message(reason) => Verdict::Failed { reason },
+        Failure::Reported => Verdict::Failed { reason: String::new() },
+    })
+}
