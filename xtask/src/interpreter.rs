@@ -36,14 +36,12 @@ impl Program {
         };
         let mut numbers = Vec::with_capacity(modules.len());
         for module in modules {
-            let number = |symbol: &_| -> u32 {
-                let kiln::ir::Symbol { name, linkage, .. } = symbol;
-                match linkage {
-                    Linkage::Local => fresh(),
-                    _ => *names.entry(&**name).or_insert_with(&mut fresh),
-                }
-            };
-            numbers.push(module.symbols.iter().map(number).collect::<Vec<u32>>());
+            let symbols = module.symbols.iter();
+            let own = symbols.map(|symbol| match symbol.linkage {
+                Linkage::Local => fresh(),
+                _ => *names.entry(&*symbol.name).or_insert_with(&mut fresh),
+            });
+            numbers.push(own.collect::<Vec<u32>>());
         }
         let mut functions = Vec::new();
         for (module, numbers) in modules.iter().zip(&numbers) {

@@ -1,14 +1,67 @@
-//! stub
+//! Links compiled modules, saves them as one ELF file, and maps that file back: three steps that work alone.
+//!
+//! - [`link`] lays out artifacts, resolves symbols between them and relocates them into any memory. It is what the
+//!   JIT uses too, so there is one copy of relocation code.
+//! - `write_image` and `save` (feature `write`) make an ELF64 shared object of linked artifacts. It works as it is with
+//!   `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
+//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill its slots by one copy and hand out functions.
+//! - [`ImageInfo`] and [`verify_bytes`] read an image of any architecture without mapping it.
+//!
+//! # Should I use this crate?
+//!
+//! In a compiler that saves programs: yes, or through `kiln::Session`. In a small run-time that only loads them: take it
+//! with `default-features = false, features = ["load"]`; it never depends on Cranelift. To link ordinary object files,
+//! use a linker: only [`Artifact`](kiln_artifact::Artifact)s go in here.
+//!
+//! # Architecture invariants
+//!
+//! - Loading writes pointers in data and slots, never code: an artifact that would need a text relocation is refused.
+//! - The external slots of an image are described in order, and nothing but their order says which is which. C programs
+//!   find the array under the name `kiln_slots`.
+//! - A file's section offsets are its virtual addresses; equal inputs give equal bytes.
+//! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it goes by, in time that does
+//!   not depend on the size of code; the contents of sections have checksums that are compared on demand. What these
+//!   checks cannot tell is whether the code is *meant* well: calling it is `unsafe`.
+//!
+//! # Example
+//!
+//! ```
+//! # #[cfg(all(feature = "write", feature = "load"))] {
+//! use kiln_globals::{Bindings, GlobalTable};
+//! use kiln_image::{Image, ImageInfo, ImageOptions, write_image};
+//!
+//! // Two globals are laid out before any module exists; here there is none.
+//! let mut table = GlobalTable::new();
+//! table.intern("stream:stdout");
+//! table.intern("stream:stderr");
+//! let bytes = write_image(&[], &table, &ImageOptions::default()).expect("nothing to link");
+//!
+//! let info = ImageInfo::parse(&bytes)?;
+//! assert_eq!(info.slots.len(), 2);
+//!
+//! let image = Image::from_bytes(&bytes)?; // checked and mapped
+//! let mut bindings = Bindings::new();
+//! bindings.bind("stream:stdout", 0x1000).bind("stream:stderr", 0x2000);
+//! let loaded = image.bind(&bindings)?; // ready to be called
+//! assert!(loaded.address("kiln_slots").is_some());
+//! assert!(loaded.address("main").is_none());
+//! # }
+//! # Ok::<(), kiln_image::LoadError>(())
+//! ```
+
 #![deny(unsafe_code)]
+
 mod arch;
 mod error;
 mod features;
 pub mod link;
-mod note;
-mod read;
 #[cfg(feature = "load")]
 #[expect(unsafe_code, reason = "maps files and hands out functions; each block says why it is sound")]
 mod load;
+mod note;
+mod read;
+#[cfg(feature = "write")]
+mod write;
 
 pub use arch::Arch;
 pub use error::LoadError;
@@ -17,7 +70,5 @@ pub use features::host_has_feature;
 pub use load::{Function, Image, Loaded, Value};
 pub use note::FORMAT_VERSION;
 pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType, verify_bytes};
-#[cfg(feature = "write")]
-mod write;
 #[cfg(feature = "write")]
 pub use write::{ImageOptions, save, write_image};

@@ -23,6 +23,7 @@ const NOTE_TYPE: u32 = 1;
 pub(crate) const PREFIX_LEN: usize = 12 + OWNER.len();
 pub(crate) const SUM_LEN: usize = 16;
 /// "None" in a field that holds an index.
+#[cfg(feature = "write")]
 pub(crate) const NONE: u32 = u32::MAX;
 
 pub(crate) type Sum = [u8; SUM_LEN];
@@ -58,7 +59,7 @@ record! {
 }
 
 record! {
-    /// An external slot. `kind` is 0 for a global, 1 for a symbol; `signature` indexes the signatures or is [`NONE`].
+    /// An external slot. `kind` is 0 for a global, 1 for a symbol; `signature` indexes the signatures or is `u32::MAX`.
     SlotRecord { key: Text, kind: U32, signature: U32, }
 }
 

@@ -4,9 +4,9 @@
 //! it must. It reads no more than that, so its cost does not grow with the number of exports beyond hashing the note.
 //! Nothing in the input is trusted; every access is a checked slice.
 
+use object::Endianness;
 use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
-use object::Endianness;
 
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -52,6 +52,7 @@ impl Segment {
 /// An entry of the dynamic symbol table.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DynamicSymbol {
+    #[cfg(feature = "load")]
     pub(crate) index: u32,
     pub(crate) name: u32,
     pub(crate) info: u8,
@@ -142,14 +143,14 @@ impl<'a> View<'a> {
         }
         let slots = (self.note.slots().len() as u64).checked_add(head.internal_slots.get());
         if slots.and_then(|slots| slots.checked_mul(8)) != Some(head.slot_array.len.get())
-            || head.slot_array.start.get() % 8 != 0
+            || !head.slot_array.start.get().is_multiple_of(8)
             || !inside(&head.slot_array, &|segment| segment.is_writable() && !segment.relro)
         {
             return Err(LoadError::malformed("a misplaced slot array", at));
         }
-        if head.rela.len.get() % RELA as u64 != 0
+        if !head.rela.len.get().is_multiple_of(RELA as u64)
             || head.relative_count.get() > head.rela.len.get() / RELA as u64
-            || head.dynsym.len.get() % SYM as u64 != 0
+            || !head.dynsym.len.get().is_multiple_of(SYM as u64)
         {
             return Err(LoadError::malformed("a table of broken length", at));
         }
@@ -322,6 +323,7 @@ impl<'a> Tables<'a> {
             return None;
         }
         Some(DynamicSymbol {
+            #[cfg(feature = "load")]
             index,
             name: self.u32(at)?,
             info: *self.bytes.get(at + 4)?,
@@ -346,6 +348,7 @@ impl<'a> Tables<'a> {
     }
 
     /// Finds an export through the GNU hash table. Ends on any bytes: each step moves forward in the table.
+    #[cfg(feature = "load")]
     pub(crate) fn lookup(&self, name: &str) -> Option<DynamicSymbol> {
         let range = self.span(self.note.head.gnu_hash)?;
         let table = Tables { bytes: self.bytes.get(range)?, ..*self };

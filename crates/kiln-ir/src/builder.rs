@@ -11,6 +11,8 @@
 //!   and not used is no symbol. So the module does not depend on the order of declarations.
 //! - Every number that a client hands in is checked: one that was never declared is an error, not a panic.
 
+mod error;
+
 use std::collections::{BTreeMap, HashMap};
 
 use cranelift_codegen::control::ControlPlane;
@@ -18,93 +20,14 @@ use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{CodegenError, Context, verify_function};
 use cranelift_module::{
-    DataDescription, DataId, FuncId, FuncOrDataId, Init as DataInit, Linkage as DeclaredLinkage, ModuleDeclarations,
-    ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult,
+    DataDescription, DataId, FuncId, FuncOrDataId, Init as DataInit, Linkage as DeclaredLinkage,
+    ModuleDeclarations, ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult,
 };
 
+pub use self::error::{BuildError, DataFault};
 use crate::module::{Data, DataAddress, Function, Init, Linkage, Module, Symbol, SymbolId, SymbolKind};
 use crate::names;
-use crate::settings::{ModuleSettings, Target, TargetError};
-
-/// Why a module cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// There is no code generator for the target.
-    #[error(transparent)]
-    Target(#[from] TargetError),
-    /// A function or datum was declared as defined here, and is not.
-    #[error("`{0}` is declared as defined in this module, but has no definition")]
-    Undefined(Box<str>),
-    /// Something refers to a number that was never declared.
-    #[error("{place}: there is no function or datum with this number")]
-    Undeclared {
-        /// What refers to it.
-        place: Box<str>,
-    },
-    /// A function's IR has another type than its declaration.
-    #[error("`{name}` is declared as {declared}, but its code has the type {defined}")]
-    Signature {
-        /// The function.
-        name: Box<str>,
-        /// The type declared.
-        declared: Box<ir::Signature>,
-        /// The type of the code.
-        defined: Box<ir::Signature>,
-    },
-    /// A function's IR refers to something that Kiln does not support or that does not exist.
-    #[error("`{name}`: {reason}")]
-    Unusable {
-        /// The function.
-        name: Box<str>,
-        /// What is wrong.
-        reason: Box<str>,
-    },
-    /// A datum is not as it has to be.
-    #[error("`{name}`: {reason}")]
-    Data {
-        /// The datum.
-        name: Box<str>,
-        /// What is wrong.
-        reason: DataFault,
-    },
-    /// A global cannot be defined, and nothing else can have its name.
-    #[error("`{0}` is a global: it has no definition in a module")]
-    Global(Box<str>),
-    /// Machine code from elsewhere cannot be part of a module of IR.
-    #[error("functions given as machine code are not supported")]
-    Bytes,
-}
-
-/// What is wrong with a datum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DataFault {
-    /// Its content was never set.
-    #[error("the content is not initialized")]
-    Uninitialized,
-    /// Its alignment is not a power of two below 2^32.
-    #[error("the alignment is not a power of two below 2^32")]
-    Align,
-    /// An address does not lie inside the content.
-    #[error("the address at offset {0} does not lie inside the content")]
-    AddressOutside(u32),
-    /// Two addresses overlap.
-    #[error("the address at offset {0} overlaps another")]
-    AddressOverlap(u32),
-    /// It asks for a section of its own.
-    #[error("custom sections are not supported")]
-    Section,
-    /// It is thread-local.
-    #[error("thread-local data is not supported")]
-    ThreadLocal,
-}
-
-impl From<BuildError> for ModuleError {
-    fn from(error: BuildError) -> Self {
-        Self::Backend(error.into())
-    }
-}
+use crate::settings::{ModuleSettings, Target};
 
 /// Builds a [`Module`] through the interface of [`cranelift_module::Module`].
 ///
@@ -128,7 +51,7 @@ impl From<BuildError> for ModuleError {
 /// let object = module.declare_data_in_func(object, builder.func);
 /// let address = builder.ins().symbol_value(types::I64, object);
 /// builder.ins().return_(&[address]);
-/// builder.finalize();
+/// builder.finalize(module.target_config());
 ///
 /// module.define_function(answer, &mut context).unwrap();
 /// let module = module.finish().unwrap();
@@ -292,8 +215,13 @@ impl ModuleBuilder {
     }
 
     /// What a name in a function stands for, or `None` if Cranelift itself knows the name.
-    fn resolve(&self, function: &ir::Function, name: &ExternalName) -> Result<Option<FuncOrDataId>, BuildError> {
-        let undeclared = || BuildError::Undeclared { place: name.display(Some(&function.params)).to_string().into() };
+    fn resolve(
+        &self,
+        function: &ir::Function,
+        name: &ExternalName,
+    ) -> Result<Option<FuncOrDataId>, BuildError> {
+        let undeclared =
+            || BuildError::Undeclared { place: name.display(Some(&function.params)).to_string().into() };
         match name {
             ExternalName::User(number) => {
                 let name = &function.params.user_named_funcs()[*number];
@@ -311,10 +239,11 @@ impl ModuleBuilder {
         }
     }
 
+    #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_function(&mut self, id: FuncId, function: &ir::Function) -> ModuleResult<()> {
-        let declared = self.declared(0, id.as_u32()).ok_or_else(|| BuildError::Undeclared {
-            place: id.to_string().into(),
-        })?;
+        let declared = self
+            .declared(0, id.as_u32())
+            .ok_or_else(|| BuildError::Undeclared { place: id.to_string().into() })?;
         let declaration = self.declarations.get_function_decl(id);
         let name: Box<str> = declaration.linkage_name(id).into();
         if !declaration.linkage.is_definable() {
@@ -363,10 +292,11 @@ impl ModuleBuilder {
         Ok(())
     }
 
+    #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_data(&mut self, id: DataId, description: &DataDescription) -> ModuleResult<()> {
-        let declared = self.declared(1, id.as_u32()).ok_or_else(|| BuildError::Undeclared {
-            place: id.to_string().into(),
-        })?;
+        let declared = self
+            .declared(1, id.as_u32())
+            .ok_or_else(|| BuildError::Undeclared { place: id.to_string().into() })?;
         if let Some(key) = self.keys.get(&id) {
             return Err(BuildError::Global(key.clone()).into());
         }

@@ -36,7 +36,8 @@ impl Site<'_> {
 /// Symbols that other modules can see, in order of module and number.
 fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = Site<'m>> {
     modules.iter().flat_map(|&module| {
-        let symbols = module.symbols.iter().filter(|s| s.linkage != Linkage::Local && s.kind != SymbolKind::Global);
+        let symbols =
+            module.symbols.iter().filter(|s| s.linkage != Linkage::Local && s.kind != SymbolKind::Global);
         symbols.map(move |symbol| Site { module, symbol })
     })
 }
@@ -115,8 +116,7 @@ pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Di
 /// Whether a call of type `a` fits a function of type `b`: the same values in the same convention. Extension and purpose
 /// of a parameter are left out, for callers and callees are known to differ there.
 pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
-    let same = |a: &[AbiParam], b: &[AbiParam]| {
-        a.iter().map(|p| p.value_type).eq(b.iter().map(|p| p.value_type))
-    };
+    let same =
+        |a: &[AbiParam], b: &[AbiParam]| a.iter().map(|p| p.value_type).eq(b.iter().map(|p| p.value_type));
     a.call_conv == b.call_conv && same(&a.params, &b.params) && same(&a.returns, &b.returns)
 }

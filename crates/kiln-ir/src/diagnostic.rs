@@ -71,7 +71,7 @@ impl Place {
         let stretch = text[offset..end].lines().next().unwrap_or("");
         Self {
             source: source.clone(),
-            line: count(memchr::memchr_iter(b'\n', text[..offset].as_bytes()).count()).saturating_add(1),
+            line: count(memchr::memchr_iter(b'\n', &text.as_bytes()[..offset]).count()).saturating_add(1),
             column: count(text[start..offset].chars().count()).saturating_add(1),
             length: count(stretch.chars().count()).max(1),
         }
@@ -117,11 +117,9 @@ fn count(n: usize) -> u32 {
 pub(crate) fn find_word(line: &str, word: &str) -> Option<usize> {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line.match_indices(word).map(|(at, _)| at).find(|&at| {
-        let before = line[..at].chars().next_back();
-        let after = line[at + word.len()..].chars().next();
-        !word.is_empty()
-            && !(word.starts_with(part) && before.is_some_and(part))
-            && !(word.ends_with(part) && after.is_some_and(part))
+        let before = word.starts_with(part) && line[..at].ends_with(part);
+        let behind = word.ends_with(part) && line[at + word.len()..].starts_with(part);
+        !(word.is_empty() || before || behind)
     })
 }
 
@@ -181,7 +179,8 @@ impl std::error::Error for Diagnostic {}
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let group = Level::ERROR.primary_title(&*self.message).element(excerpt(&self.place, None));
-        let group = group.elements(self.related.iter().map(|other| excerpt(&other.place, Some(&other.label))));
+        let group =
+            group.elements(self.related.iter().map(|other| excerpt(&other.place, Some(&other.label))));
         f.write_str(&Renderer::plain().render(&[group]))
     }
 }
@@ -204,11 +203,7 @@ fn excerpt<'a>(place: &'a Place, label: Option<&'a str>) -> Element<'a> {
     let start = byte(place.column.saturating_sub(1));
     let end = byte(place.column.saturating_sub(1).saturating_add(place.length));
     let kind = if label.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
-    Snippet::source(line)
-        .path(name)
-        .line_start(number)
-        .annotation(kind.span(start..end).label(label))
-        .into()
+    Snippet::source(line).path(name).line_start(number).annotation(kind.span(start..end).label(label)).into()
 }
 
 /// Orders diagnostics by file name, line, column, then message.

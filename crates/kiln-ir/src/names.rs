@@ -40,6 +40,8 @@ pub(crate) enum Unusable {
     KnownSymbol(AnyEntity),
     /// A thread-local symbol.
     ThreadLocal(GlobalValue),
+    /// There is no block. Cranelift's verifier lets that pass, and code generation panics.
+    Empty,
 }
 
 impl Unusable {
@@ -48,6 +50,7 @@ impl Unusable {
         match self {
             Self::NoGlobal(entity, _) | Self::NoName(entity) | Self::KnownSymbol(entity) => *entity,
             Self::ThreadLocal(global) => AnyEntity::GlobalValue(*global),
+            Self::Empty => AnyEntity::Function,
         }
     }
 }
@@ -58,6 +61,7 @@ impl std::fmt::Display for Unusable {
             Self::NoGlobal(_, global) => write!(f, "undefined global value {global}"),
             Self::NoName(_) => f.write_str("undefined external name"),
             Self::KnownSymbol(_) => f.write_str("symbols of an object format are not supported"),
+            Self::Empty => f.write_str("a function needs a block"),
             Self::ThreadLocal(_) => f.write_str("thread-local symbols are not supported"),
         }
     }
@@ -66,6 +70,9 @@ impl std::fmt::Display for Unusable {
 /// What the function refers to and Cranelift's verifier takes for granted.
 pub(crate) fn check(function: &Function) -> Vec<Unusable> {
     let mut faults = Vec::new();
+    if function.layout.entry_block().is_none() {
+        faults.push(Unusable::Empty);
+    }
     let globals = &function.global_values;
     let mut global = |at: AnyEntity, target: GlobalValue| {
         if !globals.is_valid(target) {
@@ -186,7 +193,9 @@ pub(crate) fn rename(
     for (&at, id) in used.globals.iter().zip(globals) {
         let data = &mut old[at];
         match data {
-            GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } => *base = new_global[*base],
+            GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } => {
+                *base = new_global[*base]
+            }
             GlobalValueData::Symbol { name: symbol, .. } => {
                 if let Some(id) = id {
                     *symbol = name(*id);

@@ -3,7 +3,9 @@
 //! Used to show that nothing depends on which definitions share a module, and by compilers that want the finest grain of
 //! reuse.
 
-use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, UserExternalName, UserExternalNameRef, UserFuncName};
+use cranelift_codegen::ir::{
+    self, ExternalName, GlobalValueData, UserExternalName, UserExternalNameRef, UserFuncName,
+};
 
 use crate::{Data, DataAddress, Function, Linkage, Module, SymbolId};
 
@@ -25,7 +27,8 @@ pub(crate) fn references(function: &ir::Function) -> impl Iterator<Item = UserEx
 /// See [`Module::split`].
 pub(crate) fn split(module: &Module) -> Option<Vec<Module>> {
     let anonymous = |symbol: SymbolId| module.symbol(symbol).name.is_empty();
-    if module.functions.iter().any(|f| anonymous(f.symbol)) || module.data.iter().any(|d| anonymous(d.symbol)) {
+    if module.functions.iter().any(|f| anonymous(f.symbol)) || module.data.iter().any(|d| anonymous(d.symbol))
+    {
         return None;
     }
     let mut pieces = Vec::with_capacity(module.functions.len() + module.data.len());

@@ -1,34 +1,14 @@
 //! The text form of a module.
 //!
-//! A module is a `.clif` file as Cranelift's tools write and read it: header lines (`test`, `set`, `target`,
-//! `feature`), then functions. Between functions may stand three kinds of item that CLIF lacks, which make it a whole
-//! module: data, the linkage of a definition, and names for run-time objects.
+//! The grammar stands in the crate's documentation (`README.md`). How a file is read: `scan` cuts it into items, `notation`
+//! reads those that are not plain CLIF, `function` hands each function to Cranelift's reader and verifier, `symbols`
+//! numbers what they define and use, and `locate` finds the column of what Cranelift reports by line or entity.
 //!
-//! ```text
-//! item    ::= [linkage] function | [linkage] data | global
-//! linkage ::= "export" | "hidden" | "local" | "preemptible"            ; export if left out
-//! global  ::= "global" name "=" string                                 ; a run-time object by its stable key
-//! data    ::= "data" name {"writable" | "align" "=" int} "{" [init {"," init}] "}"
-//! init    ::= "bytes" string | "bytes" "#" hexdigits | "zeros" int
-//!           | ("i8" | "i16" | "i32" | "i64" | "f32" | "f64") number
-//!           | "addr" name [("+" | "-") int]
-//! name    ::= "%" word | "u" int ":" int
-//! ```
-//!
-//! - Integers are decimal or `0x`, with `_` between digits. Floats are decimal, or as CLIF has them (`0x1.8p3`, `+Inf`).
-//!   Strings know `\n \t \r \0 \\ \"` and `\xNN`. A comment goes from `;` to the end of the line, and stands anywhere.
-//! - A datum is laid out exactly as written: nothing is aligned but the datum itself, to 8 bytes unless `align` says
-//!   otherwise. Numbers stand in the byte order of the target; `addr` takes 8 bytes.
-//! - `addr` names a function, datum or global of the file, or anything of another module.
-//! - In a file with `global %x = "key"`, `%x` means the run-time object with that key, in functions (`symbol_value`) and
-//!   data. Two names for one key are one symbol. A global cannot be declared as a function.
-//! - A comment that starts with `run:` or `print:`, inside a function or between it and the next item, is a [`RunLine`]
-//!   of that function.
-//! - `test` and `feature` lines are read and ignored.
-//!
-//! What a function declares and does not use is dropped, so that it is no symbol; see `names.rs` for what counts as used.
-//!
-//! [`RunLine`]: crate::RunLine
+//! Invariants:
+//! - No text is copied: items are slices of the source.
+//! - Functions are read and verified independently of one another and of the symbol table, so that it could be done in
+//!   parallel; only then symbols are numbered, in the order of the text.
+//! - Whatever the text, the result is a module or diagnostics. Nothing here panics.
 
 mod cursor;
 mod function;
@@ -38,8 +18,10 @@ mod scan;
 pub(crate) mod symbols;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::sync::Arc;
 
+use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, UserFuncName};
 use cranelift_codegen::isa::CallConv;
 use target_lexicon::Endianness;
@@ -55,13 +37,16 @@ use crate::module::{Data, DataAddress, Function, Module, SymbolId};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 
+/// How many faults of a file are reported before reading stops. Each costs a pass over the text.
+const MAX_FAULTS: usize = 1000;
+
 /// Reads and verifies a file.
 ///
 /// A file without `target` line is for every target. All functions are read and verified whatever is wrong with others.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file, ordered by place, and at least one thing. If its `target` lines are all for
+/// Everything that is wrong with the file (or the first thousand faults), ordered by place, and at least one thing. If its `target` lines are all for
 /// other architectures, that is a single diagnostic of kind [`DiagnosticKind::OtherTarget`], and nothing else was looked at.
 ///
 /// ```
@@ -98,36 +83,19 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
     };
 
     let call_conv = CallConv::triple_default(target.triple());
-    let mut read = |item| {
-        function::read(Locator { source: &source, item }, call_conv, isa.as_deref(), &mut faults)
-    };
-    let mut functions: Vec<Option<Read>> = file
-        .items
-        .iter()
-        .map(|item| if let Item::Function(item) = item { read(item) } else { None })
-        .collect();
-
-    let mut symbols = Symbols::new(&source);
-    for (item, read) in file.items.iter().zip(&functions) {
-        let entered = match (item, read) {
-            (Item::Function(item), Some(read)) => {
-                let at = Locator { source: &source, item }.header();
-                let signature = Some(&read.ir.signature);
-                symbols.define(&function_name(&read.ir), item.linkage, signature, item.line, at)
+    let mut functions: Vec<Option<Read>> = Vec::with_capacity(file.items.len());
+    for item in &file.items {
+        functions.push(match item {
+            Item::Function(item) if faults.len() < MAX_FAULTS => {
+                let locator = Locator { source: &source, item };
+                function::read(locator, call_conv, isa.as_deref(), &mut faults)
             }
-            (Item::Function(_), None) => Ok(()),
-            (Item::Datum(datum), _) => {
-                let at = (datum.at, symbols::written(&datum.name).len());
-                symbols.define(&datum.name, datum.linkage, None, datum.line, at)
-            }
-            (Item::Global(global), _) => {
-                let at = (global.at, symbols::written(&global.name).len());
-                symbols.define_global(&global.name, &global.key, global.line, at)
-            }
-        };
-        faults.extend(entered.err());
+            _ => None,
+        });
     }
 
+    let mut symbols = Symbols::new(&source);
+    define(&file.items, &functions, &source, &mut symbols, &mut faults);
     let mut module = Module {
         name: source.name.clone(),
         source: None,
@@ -137,6 +105,9 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         data: Vec::new(),
     };
     for (item, read) in file.items.into_iter().zip(&mut functions) {
+        if faults.len() >= MAX_FAULTS {
+            break;
+        }
         match (item, read.take()) {
             (Item::Function(item), Some(read)) => {
                 let locator = Locator { source: &source, item: &item };
@@ -155,6 +126,42 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
     Ok(module)
 }
 
+/// Enters what the items define.
+fn define(
+    items: &[Item<'_>],
+    functions: &[Option<Read>],
+    source: &Arc<Source>,
+    symbols: &mut Symbols<'_>,
+    faults: &mut Vec<Diagnostic>,
+) {
+    for (item, read) in items.iter().zip(functions) {
+        if faults.len() >= MAX_FAULTS {
+            return;
+        }
+        let entered = match (item, read) {
+            (Item::Function(item), Some(read)) => {
+                let at = Locator { source, item }.header();
+                let signature = Some(&read.ir.signature);
+                if function_name(&read.ir).is_empty() {
+                    let place = Place::at(source, at.0, at.1);
+                    faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a function needs a name", place));
+                }
+                symbols.define(&function_name(&read.ir), item.linkage, signature, item.line, at)
+            }
+            (Item::Function(_), None) => Ok(()),
+            (Item::Datum(datum), _) => {
+                let at = (datum.at, symbols::written(&datum.name).len());
+                symbols.define(&datum.name, datum.linkage, None, datum.line, at)
+            }
+            (Item::Global(global), _) => {
+                let at = (global.at, symbols::written(&global.name).len());
+                symbols.define_global(&global.name, &global.key, global.line, at)
+            }
+        };
+        faults.extend(entered.err());
+    }
+}
+
 /// Numbers the symbols of a function, and makes it refer to them.
 fn resolve(
     read: Read,
@@ -166,8 +173,19 @@ fn resolve(
     let symbol = symbols.address(&function_name(&ir), || locator.item.line);
     let mut functions: Vec<Option<SymbolId>> = vec![None; used.functions.len()];
     let mut globals: Vec<Option<SymbolId>> = vec![None; used.globals.len()];
+    // Declarations come in order, so each is looked for behind the one before.
+    let from = Cell::new(0);
     let line = |entity: String| {
-        locator.declaration(&entity, 0).map_or(locator.item.line, |(_, line)| line)
+        let found = locator.declaration(&entity, from.get()).or_else(|| locator.declaration(&entity, 0));
+        found.map_or(locator.item.line, |(at, line)| {
+            from.set(at - locator.item.at);
+            line
+        })
+    };
+    let nameless = |entity: AnyEntity, name: &str| {
+        let place = |(at, _)| Place::at(locator.source, at, entity.to_string().len());
+        let place = || locator.declaration(&entity.to_string(), 0).map_or_else(|| locator.function(), place);
+        name.is_empty().then(|| Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place()))
     };
     for what in order {
         match what {
@@ -175,6 +193,7 @@ fn resolve(
                 let entity = used.functions[at];
                 let data = &ir.dfg.ext_funcs[entity];
                 let Some(name) = external_name(&ir, &data.name) else { continue };
+                faults.extend(nameless(entity.into(), &name));
                 let signature = &ir.dfg.signatures[data.signature];
                 match symbols.function(&name, signature, || line(entity.to_string())) {
                     Ok(id) => functions[at] = Some(id),
@@ -185,6 +204,7 @@ fn resolve(
                 let entity = used.globals[at];
                 let GlobalValueData::Symbol { name, .. } = &ir.global_values[entity] else { continue };
                 let Some(name) = external_name(&ir, name) else { continue };
+                faults.extend(nameless(entity.into(), &name));
                 globals[at] = Some(symbols.address(&name, || line(entity.to_string())));
             }
         }
@@ -239,9 +259,11 @@ fn target_fault(source: &Arc<Source>, settings: &ModuleSettings, error: &TargetE
         (TargetError::OtherArchitecture { line, .. }, None) => {
             (DiagnosticKind::OtherTarget, Place::line(source, *line), error.to_string())
         }
-        (TargetError::Setting { setting, .. }, _) if setting.line != 0 => {
-            (DiagnosticKind::Setting, Place::word(source, setting.line, &setting.to_string()), error.to_string())
-        }
+        (TargetError::Setting { setting, .. }, _) if setting.line != 0 => (
+            DiagnosticKind::Setting,
+            Place::word(source, setting.line, &setting.to_string()),
+            error.to_string(),
+        ),
         _ => (DiagnosticKind::Target, Place::line(source, error.line()), error.to_string()),
     };
     Diagnostic::new(kind, message, place)

@@ -14,7 +14,12 @@ use crate::{Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolK
 pub const CELL: usize = 16;
 
 /// A module that defines the entry thunk for `signature` under `name`.
-pub fn entry_thunk(name: &str, signature: &ir::Signature, settings: &ModuleSettings, isa: &dyn TargetIsa) -> Module {
+pub fn entry_thunk(
+    name: &str,
+    signature: &ir::Signature,
+    settings: &ModuleSettings,
+    isa: &dyn TargetIsa,
+) -> Module {
     let pointer = isa.pointer_type();
     let mut own = ir::Signature::new(isa.default_call_conv());
     own.params.extend([AbiParam::new(pointer), AbiParam::new(pointer)]);

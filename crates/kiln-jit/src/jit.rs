@@ -154,7 +154,7 @@ impl Jit {
             .map_err(|error| JitError::Link(vec![error]))?;
         {
             // SAFETY: as above; the references of `emit` have ended.
-            let mut out = unsafe { blocks.fixup_output(layout) };
+            let out = unsafe { blocks.fixup_output(layout) };
             for (cell, value) in out.slots.chunks_exact_mut(8).zip(&values) {
                 cell.copy_from_slice(&(*value as u64).to_ne_bytes());
             }

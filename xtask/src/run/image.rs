@@ -7,9 +7,10 @@ use cranelift_codegen::ir::Signature;
 use kiln::Thunk;
 use kiln::image::{Image, Loaded};
 use kiln::ir::{Function, Module, ModuleSettings, Target};
-use kiln::jit::{invoke, libcalls};
+use kiln::jit::invoke;
 
 use super::invocation::{self, Stop};
+use super::objects::Objects;
 use super::worker::variant_settings;
 use super::{Event, Verdict};
 use crate::input;
@@ -30,9 +31,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let mut module = input::all(input::modules(std::slice::from_ref(&args.file), &target, false)?)?.remove(0);
     module.settings = variant_settings(&module.settings, args.variant);
     let mut event = |event: &Event| println!("{}", serde_json::to_string(event).expect("plain data"));
+    let objects = Objects::default();
     let loaded = Image::open(&args.image).and_then(|image| {
         image.verify()?;
-        image.bind(&libcalls::process)
+        image.bind(&objects)
     });
     let verdict = match loaded {
         Ok(loaded) => execute(&loaded, &module, &target, &mut event),
@@ -43,9 +45,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
 }
 
 /// Loads an image from memory, filled with what this process provides.
-pub(super) fn load_bytes(bytes: &[u8]) -> Result<Loaded, String> {
-    let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
-    image.bind(&libcalls::process).map_err(|error| error.to_string())
+pub(super) fn load_bytes(bytes: &[u8], objects: &Objects) -> Result<Loaded, String> {
+    Image::from_bytes(bytes).and_then(|image| image.bind(objects)).map_err(|error| error.to_string())
 }
 
 /// Executes the run lines of `module` in an image that contains it.

@@ -9,6 +9,7 @@ use kiln::ir::{Diagnostic, DiagnosticKind, Module, ModuleSettings, Target};
 use kiln::{Session, image};
 
 use super::invocation::{self, Stop};
+use super::objects::Objects;
 use super::program::Definitions;
 use super::{Args, Event, Verdict, Via, ending};
 use crate::output::{Failure, Outcome};
@@ -142,7 +143,14 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
     if !missing.is_empty() {
         return failed(text(&missing));
     }
-    let session = Session::new(target.clone()).and_then(|mut session| session.add(&modules).map(|()| session));
+    let objects = Objects::default();
+    let session = Session::new(target.clone()).and_then(|mut session| {
+        for key in modules.iter().flat_map(Module::globals) {
+            session.bind_global(key, objects.address(key));
+        }
+        session.add(&modules)?;
+        Ok(session)
+    });
     let session = match session {
         Ok(session) => session,
         Err(kiln::SessionError::Check(diagnostics)) => return failed(text(&diagnostics)),
@@ -150,13 +158,15 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
     };
     match (args.via, args.image_codegen) {
         (Via::Image, _) => in_another_process(&session, path, number),
-        (_, true) => match session.image() {
-            Ok(bytes) => match super::image::load_bytes(&bytes) {
+        (_, true) => {
+            // Objects of its own: the program must not see what the session's copy left behind.
+            let objects = Objects::default();
+            let image = session.image().map_err(|error| error.to_string());
+            match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
                 Ok(loaded) => super::image::execute(&loaded, &root, target, &mut event),
                 Err(reason) => failed(reason),
-            },
-            Err(error) => failed(error.to_string()),
-        },
+            }
+        }
         (_, false) => {
             let mut thunks = super::image::Thunks::new(target, &root.settings);
             let mut execute = |function: &kiln::ir::Function, signature: &_, arguments: &[_]| {

@@ -11,9 +11,7 @@ use super::plan::{ModulePlan, Plan};
 use super::relocate::riscv64::{self, High};
 use super::relocate::{self, Ends, Fault, Site, stub_size};
 use super::resolve::{Home, NONE};
-use super::{
-    Addresses, Area, Fixups, LinkError, Output, Pointer, PointerSource, SymbolicPointer, unwind,
-};
+use super::{Addresses, Area, Fixups, LinkError, Output, Pointer, PointerSource, SymbolicPointer, unwind};
 
 /// One module's parts of the output.
 struct Part<'o> {
@@ -78,7 +76,8 @@ impl Plan<'_> {
         let mut work = Vec::with_capacity(self.modules.len());
         for (artifact, module) in self.artifacts.iter().zip(&self.modules) {
             let own = &self.stubs[module.stubs.start as usize..module.stubs.end as usize];
-            let text_end = own.last().map_or(module.text + artifact.text().len() as u64, |s| s.offset + size_of_stub);
+            let text_end =
+                own.last().map_or(module.text + artifact.text().len() as u64, |s| s.offset + size_of_stub);
             let read_only = if module.read_only_area == Area::Rodata { &mut rodata } else { &mut relro };
             work.push(Part {
                 text: text.cut(module.text, text_end - module.text),
@@ -293,7 +292,11 @@ impl Module<'_> {
             let addend = reloc.addend.get();
             let source = match (self.ends[number].symbol, self.plan.entities[number].home) {
                 (Some(symbol), _) => {
-                    fixups.pointers.push(Pointer { area, offset, target: symbol.wrapping_add_signed(addend) });
+                    fixups.pointers.push(Pointer {
+                        area,
+                        offset,
+                        target: symbol.wrapping_add_signed(addend),
+                    });
                     continue;
                 }
                 (None, Home::KnownSlot(address)) => PointerSource::KnownSlot(address),
@@ -320,8 +323,7 @@ impl Auipcs {
         }
         let by_place = self.by_place.get_or_insert_with(|| {
             let highs = relocs.iter().enumerate().filter(|(_, reloc)| is_high(reloc));
-            let mut places: Vec<_> =
-                highs.map(|(index, reloc)| (reloc.offset.get(), index as u32)).collect();
+            let mut places: Vec<_> = highs.map(|(index, reloc)| (reloc.offset.get(), index as u32)).collect();
             places.sort_unstable();
             places
         });

@@ -79,7 +79,9 @@ pub enum LinkError {
         kind: RelocKind,
     },
     /// The instruction at a relocation is not one that the relocation can patch.
-    #[error("module {module}: the instruction at {offset:#x} cannot take a relocation {kind:?} for `{symbol}`")]
+    #[error(
+        "module {module}: the instruction at {offset:#x} cannot take a relocation {kind:?} for `{symbol}`"
+    )]
     Instruction {
         /// The module.
         module: usize,

@@ -99,7 +99,9 @@ impl IndexMut<Area> for Layout {
 impl Layout {
     /// The sum of all sizes, each rounded up to its alignment.
     pub fn total(&self) -> u64 {
-        self.0.iter().fold(0, |sum: u64, extent| sum.next_multiple_of(extent.align).saturating_add(extent.size))
+        self.0
+            .iter()
+            .fold(0, |sum: u64, extent| sum.next_multiple_of(extent.align).saturating_add(extent.size))
     }
 }
 

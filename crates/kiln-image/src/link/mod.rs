@@ -22,7 +22,6 @@ pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
 pub use plan::{Definition, FunctionRange, Plan, SlotDetails, plan};
-pub(crate) use resolve::signatures_agree;
 
 /// A home that a symbol or a global already has, outside this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -83,7 +83,10 @@ pub struct Plan<'a> {
 
 impl std::fmt::Debug for Plan<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plan").field("layout", &self.layout).field("slots", &self.slots).finish_non_exhaustive()
+        f.debug_struct("Plan")
+            .field("layout", &self.layout)
+            .field("slots", &self.slots)
+            .finish_non_exhaustive()
     }
 }
 
@@ -177,7 +180,8 @@ pub(crate) fn plan_within<'a>(
     let mut slots = Slots::default();
     for (key, entity) in resolved.keys {
         let number = slots.push(key) as u32;
-        if let Some(entity) = entities.get_mut(entity as usize).filter(|entity| entity.home == Home::Outside) {
+        if let Some(entity) = entities.get_mut(entity as usize).filter(|entity| entity.home == Home::Outside)
+        {
             entity.slot = number;
         }
     }
@@ -186,7 +190,7 @@ pub(crate) fn plan_within<'a>(
     let reach = reach.unwrap_or(Reach { data: arch.data_reach(), call: arch.call_reach() });
     let spare = entities.len() as u64 * (SLOT + stub_size(arch)) + table.len() as u64 * SLOT;
     let spare = spare + Area::ALL.len() as u64 * 0x1_0000 + 4096;
-    let unwind_size: u64 = artifacts.iter().map(|artifact| unwind::bound(artifact)).sum();
+    let unwind_size: u64 = artifacts.iter().map(unwind::bound).sum();
     let near = layout.total() + unwind_size + spare < reach.data;
     let calls_near = layout[Area::Text].size + spare < reach.call;
 
@@ -372,7 +376,7 @@ impl Scanner<'_> {
     fn is_odd(&self, module: u32, symbol: u32) -> bool {
         self.arch == Arch::S390x
             && (module as usize != self.number
-                || self.artifact.symbols()[symbol as usize].offset.get() % 2 != 0)
+                || !self.artifact.symbols()[symbol as usize].offset.get().is_multiple_of(2))
     }
 
     fn name(&self, symbol: u32) -> Box<str> {
@@ -385,7 +389,13 @@ impl Scanner<'_> {
 }
 
 impl Fault {
-    pub(crate) fn into_error(self, module: usize, symbol: Box<str>, offset: u64, kind: RelocKind) -> LinkError {
+    pub(crate) fn into_error(
+        self,
+        module: usize,
+        symbol: Box<str>,
+        offset: u64,
+        kind: RelocKind,
+    ) -> LinkError {
         match self {
             Self::Foreign => LinkError::ForeignRelocation { module, offset, kind },
             Self::Instruction => LinkError::Instruction { module, offset, kind, symbol },
@@ -429,8 +439,8 @@ impl Grant<'_> {
 
     fn slot_for_stub(&mut self, number: u32) {
         // On aarch64 a stub to a definition computes the address: it reaches 4 GiB.
-        let computed = self.arch == Arch::Aarch64
-            && matches!(self.entities[number as usize].home, Home::Defined { .. });
+        let computed =
+            self.arch == Arch::Aarch64 && matches!(self.entities[number as usize].home, Home::Defined { .. });
         if !computed {
             self.slot(number);
         }

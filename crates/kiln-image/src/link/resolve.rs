@@ -58,8 +58,7 @@ pub(crate) fn resolve(
     let mut entities: Vec<Entity> = Vec::new();
     let mut entity_of = Vec::with_capacity(artifacts.len());
     let mut names: HashMap<&str, u32> = HashMap::new();
-    let mut keys: Vec<(SlotKey, u32)> =
-        table.keys().map(|key| (SlotKey::Global(key.into()), NONE)).collect();
+    let mut keys: Vec<(SlotKey, u32)> = table.keys().map(|key| (SlotKey::Global(key.into()), NONE)).collect();
     let mut globals: HashMap<&str, u32> = HashMap::new();
 
     for (module, artifact) in artifacts.iter().enumerate() {

@@ -42,7 +42,8 @@ fn fde_size(rows: u32) -> u64 {
 
 /// No less than the size of a module's entries.
 pub(crate) fn bound(artifact: &Artifact) -> u64 {
-    artifact.functions().len() as u64 * (FDE_FIXED + 16) + (artifact.unwind().len() + artifact.cie().len()) as u64
+    artifact.functions().len() as u64 * (FDE_FIXED + 16)
+        + (artifact.unwind().len() + artifact.cie().len()) as u64
 }
 
 /// The length that the CIE gives itself is right, and it is a CIE.
@@ -62,7 +63,8 @@ pub(crate) fn plan(
     let mut known: HashMap<&[u8], u64> = HashMap::new();
     let (mut size, mut count) = (0, 0);
     for (number, (artifact, module)) in artifacts.iter().zip(modules).enumerate() {
-        let rows = || artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0);
+        let rows =
+            || artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0);
         let eh = &mut module.eh;
         (eh.start, eh.first) = (size, count);
         eh.count = rows().count() as u64;

@@ -22,17 +22,25 @@ pub struct Loaded {
 
 impl Loaded {
     pub(super) fn bind(mut mapped: Mapped, addresses: &[usize]) -> Result<Self, LoadError> {
-        let page = mapped.arch.page_size();
+        let page = rustix::param::page_size() as u64;
         let segments = mapped.segments.clone();
         let pages = |segment: &Segment, len: u64| {
             segment.start as usize..(segment.start + len).next_multiple_of(page) as usize
         };
-        for segment in &segments {
+        // Without a pointer to fill, relocated data stays as the file has it.
+        let note = mapped.tables().note;
+        let pointers = note.head.relative_count.get() > 0 || !note.symbolic().is_empty();
+        for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
             let memory = &mut mapped.memory;
             let result = if segment.is_executable() {
                 memory.protect(pages(segment, segment.mem_len), Access::ReadExecute)
             } else if segment.is_writable() {
-                prepare_writable(memory, segment, pages(segment, segment.file_len), pages(segment, segment.mem_len))
+                prepare_writable(
+                    memory,
+                    segment,
+                    pages(segment, segment.file_len),
+                    pages(segment, segment.mem_len),
+                )
             } else {
                 Ok(())
             };
@@ -41,7 +49,7 @@ impl Loaded {
         let mut loaded = Self { mapped };
         loaded.relocate()?;
         loaded.fill(addresses)?;
-        for segment in segments.iter().filter(|segment| segment.relro) {
+        for segment in segments.iter().filter(|segment| pointers && segment.relro) {
             let pages = pages(segment, segment.mem_len);
             loaded.mapped.memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
         }
@@ -114,7 +122,8 @@ impl Loaded {
         let tables = self.mapped.tables();
         let symbol = tables.lookup(name).ok_or_else(|| LoadError::NoSuchSymbol { name: name.into() })?;
         let not_a_function = || LoadError::NotAFunction { name: name.into() };
-        let code = self.executable(symbol.value).filter(|_| symbol.is_function()).ok_or_else(not_a_function)?;
+        let code =
+            self.executable(symbol.value).filter(|_| symbol.is_function()).ok_or_else(not_a_function)?;
         let found = tables.note.export_signature(symbol.index).ok_or_else(not_a_function)?;
         let parsed: Signature = found.parse().map_err(|_| not_a_function())?;
         let expected = F::signature();

@@ -99,8 +99,14 @@ impl Image {
             }
         }
         let (span, mapped_len) = extent(&head[..len], metadata.len())?;
-        let mut memory = reserve(span)?;
-        memory.map_file(&file, mapped_len).map_err(LoadError::io("map"))?;
+        let page = rustix::param::page_size();
+        let memory = if span.next_multiple_of(page as u64) == mapped_len.next_multiple_of(page) as u64 {
+            Reservation::of_file(&file, mapped_len, page).map_err(LoadError::io("map"))?
+        } else {
+            let mut memory = reserve(span)?;
+            memory.map_file(&file, mapped_len).map_err(LoadError::io("map"))?;
+            memory
+        };
         Self::check(memory, mapped_len, metadata.len(), Rest::File(file))
     }
 
@@ -119,12 +125,7 @@ impl Image {
         Self::check(memory, mapped_len, bytes.len() as u64, Rest::Memory(bytes[mapped_len..].into()))
     }
 
-    fn check(
-        memory: Reservation,
-        mapped_len: usize,
-        file_len: u64,
-        rest: Rest,
-    ) -> Result<Self, LoadError> {
+    fn check(memory: Reservation, mapped_len: usize, file_len: u64, rest: Rest) -> Result<Self, LoadError> {
         // SAFETY: both callers have made this many bytes readable, and nothing is writable yet.
         let bytes = unsafe { memory.bytes(mapped_len) };
         let view = View::parse(bytes, file_len)?;
@@ -186,7 +187,7 @@ impl Image {
                 let mut at = range.start;
                 if let Some(bytes) = bytes.get(at as usize..) {
                     hasher.update(bytes);
-                    at = bytes.len() as u64 + at;
+                    at += bytes.len() as u64;
                 }
                 self.hash_rest(&mut hasher, at..range.end)?;
                 Ok(truncate(hasher.finalize()))
@@ -252,9 +253,8 @@ impl Image {
 }
 
 fn reserve(span: u64) -> Result<Reservation, LoadError> {
-    let page = Arch::host().map_or(4096, Arch::page_size);
     let len = usize::try_from(span).map_err(|_| LoadError::malformed("a segment that is too large", 0))?;
-    Reservation::new(len, page as usize).map_err(LoadError::io("reserve memory for"))
+    Reservation::new(len, rustix::param::page_size()).map_err(LoadError::io("reserve memory for"))
 }
 
 fn check_host(view: &View<'_>) -> Result<(), LoadError> {

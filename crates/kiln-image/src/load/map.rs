@@ -41,6 +41,14 @@ impl Reservation {
         Ok(Self { base: base.cast(), len })
     }
 
+    /// Reserves `len` bytes, rounded up to `page`, and maps as many of `file` read-only there, in one step.
+    pub(super) fn of_file(file: &File, len: usize, page: usize) -> io::Result<Self> {
+        let rounded = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
+        let base = unsafe { mmap(ptr::null_mut(), rounded, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
+        Ok(Self { base: base.cast(), len: rounded })
+    }
+
     pub(super) fn base(&self) -> *const u8 {
         self.base
     }

@@ -107,8 +107,11 @@ impl ImageInfo {
         let view = View::parse(bytes, bytes.len() as u64)?;
         let (note, head, tables) = (view.note, view.note.head, view.tables());
         let at = view.note_range.start as u64;
-        let text = |text| note.text(text).map(Box::<str>::from).ok_or(LoadError::malformed("bad text in the note", at));
-        let texts = |list: &[crate::note::Text]| list.iter().map(|&item| text(item)).collect::<Result<Vec<_>, _>>();
+        let text = |text| {
+            note.text(text).map(Box::<str>::from).ok_or(LoadError::malformed("bad text in the note", at))
+        };
+        let texts =
+            |list: &[crate::note::Text]| list.iter().map(|&item| text(item)).collect::<Result<Vec<_>, _>>();
         let slots = note.slots().iter().map(|slot| {
             let key = tables.slot_key(slot).ok_or(LoadError::malformed("bad slot in the note", at))?;
             Ok(SlotInfo { key, signature: note.signature(slot.signature.get()).map(Into::into) })
@@ -120,7 +123,8 @@ impl ImageInfo {
             if symbol.section == elf::SHN_UNDEF {
                 continue;
             }
-            let name = tables.name(symbol.name).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(bad)?;
+            let name =
+                tables.name(symbol.name).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(bad)?;
             exports.push(ExportInfo {
                 name: name.into(),
                 kind: if symbol.is_function() { SymbolType::Function } else { SymbolType::Data },

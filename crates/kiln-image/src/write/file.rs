@@ -99,7 +99,14 @@ fn full_symbols<'a>(plan: &Plan<'a>) -> (Vec<FullSymbol<'a>>, usize) {
             let list = if global { &mut globals } else { &mut locals };
             let info = bind << 4 | kind;
             let other = elf::STV_DEFAULT;
-            list.push(FullSymbol { name: name.as_bytes(), info, other, area, offset, size: symbol.size.get() });
+            list.push(FullSymbol {
+                name: name.as_bytes(),
+                info,
+                other,
+                area,
+                offset,
+                size: symbol.size.get(),
+            });
         }
     }
     let count = locals.len();
@@ -109,7 +116,10 @@ fn full_symbols<'a>(plan: &Plan<'a>) -> (Vec<FullSymbol<'a>>, usize) {
 
 impl File {
     /// Lays out and writes everything but areas, relocations and the note, for which room is left.
-    #[expect(clippy::too_many_lines, reason = "one straight line: reserve everything in order, then write it in order")]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one straight line: reserve everything in order, then write it in order"
+    )]
     pub(crate) fn write<'w>(
         plan: &'w Plan<'_>,
         symbols: &'w DynamicSymbols<'w, '_>,
@@ -150,15 +160,16 @@ impl File {
         w.reserve_symtab_section_index();
         w.reserve_strtab_section_index();
         w.reserve_shstrtab_section_index();
-        let index_of = |area: Area| loaded.iter().find(|section| section.area == area).map(|section| section.index);
+        let index_of =
+            |area: Area| loaded.iter().find(|section| section.area == area).map(|section| section.index);
 
         // Strings.
         let undefined: Vec<StringId> =
             symbols.undefined.iter().map(|(name, _)| w.add_dynamic_string(name.as_bytes())).collect();
         let exports: Vec<StringId> =
             symbols.exports.iter().map(|export| w.add_dynamic_string(export.name.as_bytes())).collect();
-        let mut dynamics: Vec<(u32, u64)> = Vec::new();
-        let mut dynamic_strings: Vec<(u32, StringId)> = Vec::new();
+        let mut dynamics: Vec<(i64, u64)> = Vec::new();
+        let mut dynamic_strings: Vec<(i64, StringId)> = Vec::new();
         if needs_libc {
             for library in [&b"libm.so.6"[..], b"libc.so.6"] {
                 dynamic_strings.push((elf::DT_NEEDED, w.add_dynamic_string(library)));
@@ -184,7 +195,8 @@ impl File {
             let name = note.text(name);
             note.sums.push(SumRecord { name, ..SumRecord::default() });
         }
-        let too_long = || LinkError::TooLarge { what: "the note", size: u64::MAX, limit: u64::from(u32::MAX) };
+        let too_long =
+            || LinkError::TooLarge { what: "the note", size: u64::MAX, limit: u64::from(u32::MAX) };
         let note_len = note.len().ok_or_else(too_long)?;
         let note_at = w.reserve(note_len, 4);
 
@@ -269,7 +281,8 @@ impl File {
             e_entry: 0,
             e_flags: arch.elf_flags(features),
         });
-        written.map_err(|_| LinkError::TooLarge { what: "the file", size: file_len as u64, limit: 1 << 32 })?;
+        let too_large = |_| LinkError::TooLarge { what: "the file", size: file_len as u64, limit: 1 << 32 };
+        written.map_err(too_large)?;
         w.write_align_program_headers();
         let mut segment = |p_type, p_flags, start: usize, file: usize, mem: usize, align: usize| {
             w.write_program_header(&ProgramHeader {
@@ -354,10 +367,10 @@ impl File {
         dynamics.push((elf::DT_FLAGS_1, elf::DF_1_NOW.into()));
         dynamics.push((elf::DT_NULL, 0));
         for (tag, string) in dynamic_strings {
-            w.write_dynamic_string(tag, string);
+            w.write_dynamic_string(tag, string).map_err(too_large)?;
         }
         for (tag, value) in dynamics {
-            w.write_dynamic(tag, value);
+            w.write_dynamic(tag, value).map_err(too_large)?;
         }
         w.pad_until(data_file_end);
         w.write_null_symbol();

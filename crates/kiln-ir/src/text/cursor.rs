@@ -22,7 +22,10 @@ pub(super) type Token<T> = Result<T, Diagnostic>;
 
 impl<'t> Cursor<'t> {
     pub(super) fn new(source: &'t Arc<Source>) -> Self {
-        Self { source, text: &source.text, at: 0, counted: (0, 1) }
+        let text = &*source.text;
+        // Some editors put a byte order mark before UTF-8.
+        let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
+        Self { source, text, at, counted: (0, 1) }
     }
 
     /// The text from here on.
@@ -57,7 +60,7 @@ impl<'t> Cursor<'t> {
     /// Line of the position `at`, which must not lie before one asked for earlier.
     pub(super) fn line_of(&mut self, at: usize) -> u32 {
         let (from, line) = self.counted;
-        let more = memchr::memchr_iter(b'\n', self.text[from..at].as_bytes()).count();
+        let more = memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..at]).count();
         self.counted = (at, line.saturating_add(u32::try_from(more).unwrap_or(u32::MAX)));
         self.counted.1
     }
@@ -104,8 +107,7 @@ impl<'t> Cursor<'t> {
             (None, word) => word.len(),
             (Some(sign), _) => {
                 let tail = &self.rest()[sign.len_utf8()..];
-                sign.len_utf8()
-                    + tail.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
+                sign.len_utf8() + tail.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count()
             }
         };
         let found = match length {
@@ -124,9 +126,13 @@ impl<'t> Cursor<'t> {
     pub(super) fn name(&mut self) -> Token<(usize, Cow<'t, str>)> {
         self.trivia();
         let at = self.at;
-        if self.eat(b'%') {
+        if self.rest().starts_with('%') {
+            self.at += 1;
             let word = self.peek_word();
             self.at += word.len();
+            if word.is_empty() {
+                return Err(self.fault_at(at, 1, "expected a word behind `%`".to_owned()));
+            }
             return Ok((at, word.into()));
         }
         let word = self.peek_word();
@@ -230,7 +236,13 @@ impl<'t> Cursor<'t> {
                 Some(c @ (b'\\' | b'"')) => (c, 1),
                 Some(b'x') => match rest.get(1..3).map(|hex| u8::from_str_radix(hex, 16)) {
                     Some(Ok(byte)) => (byte, 3),
-                    _ => return Err(self.fault_at(self.at - 1, 2, "`\\x` takes two hexadecimal digits".to_owned())),
+                    _ => {
+                        return Err(self.fault_at(
+                            self.at - 1,
+                            2,
+                            "`\\x` takes two hexadecimal digits".to_owned(),
+                        ));
+                    }
                 },
                 _ => {
                     let length = 1 + rest.chars().next().map_or(0, char::len_utf8);

@@ -23,9 +23,8 @@ use crate::names::{self, Unusable, Used};
 const MAX_NUMBER: usize = 1_000_000;
 
 /// What stands before the numbers that are table indices.
-const ENTITIES: [&str; 13] = [
-    "v", "block", "ss", "dss", "dt", "gv", "mt", "const", "fn", "sig", "userextname", "region", "ex",
-];
+const ENTITIES: [&str; 13] =
+    ["v", "block", "ss", "dss", "dt", "gv", "mt", "const", "fn", "sig", "userextname", "region", "ex"];
 
 /// A function, read and verified; names still as written.
 pub(super) struct Read {
@@ -76,7 +75,7 @@ pub(super) fn read(
     let before = faults.len();
     faults.extend(names::check(&ir).iter().map(|fault| {
         let kind = match fault {
-            Unusable::NoGlobal(..) | Unusable::NoName(_) => DiagnosticKind::Verifier,
+            Unusable::NoGlobal(..) | Unusable::NoName(_) | Unusable::Empty => DiagnosticKind::Verifier,
             Unusable::KnownSymbol(_) | Unusable::ThreadLocal(_) => DiagnosticKind::Unsupported,
         };
         Diagnostic::new(kind, fault.to_string(), locator.entity(fault.entity(), &map))
@@ -185,7 +184,8 @@ fn check_numbers(text: &str) -> Option<(usize, usize)> {
         let value = u32::from_ne_bytes(*group) ^ 0x3030_3030;
         (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
     };
-    let suspicious = bytes.as_chunks::<4>().0.iter().enumerate().any(|(n, group)| digits(group) && long(n * 4));
+    let suspicious =
+        bytes.as_chunks::<4>().0.iter().enumerate().any(|(n, group)| digits(group) && long(n * 4));
     if !suspicious {
         return None;
     }

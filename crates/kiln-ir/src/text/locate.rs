@@ -80,7 +80,7 @@ impl<'t> Locator<'t> {
             let behind = code.get(at - start + word.len()..)?;
             let alone = !code[..at - start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
             (alone && behind.trim_start().starts_with('=')).then(|| {
-                let lines = memchr::memchr_iter(b'\n', text[..at].as_bytes()).count();
+                let lines = memchr::memchr_iter(b'\n', &text.as_bytes()[..at]).count();
                 (self.item.at + at, self.line(lines + 1))
             })
         })

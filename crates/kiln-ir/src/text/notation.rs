@@ -68,10 +68,12 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         } else if cursor.word("align") {
             cursor.expect(b'=', "`=`")?;
             let (number_at, number) = cursor.integer()?;
-            align = u32::try_from(number).ok().filter(|n| n.is_power_of_two() && *n <= 1 << 16).ok_or_else(|| {
-                let message = format!("{number} is not an alignment: a power of two up to 65536");
-                cursor.fault_at(number_at, cursor.at - number_at, message)
-            })?;
+            align = u32::try_from(number).ok().filter(|n| n.is_power_of_two() && *n <= 1 << 16).ok_or_else(
+                || {
+                    let message = format!("{number} is not an alignment: a power of two up to 65536");
+                    cursor.fault_at(number_at, cursor.at - number_at, message)
+                },
+            )?;
         } else {
             break;
         }
@@ -120,7 +122,7 @@ impl<'t> Content<'t> {
             }
             "zeros" => {
                 cursor.at += word.len();
-                let count = cursor.integer_in(0, i128::from(u32::MAX) << 8, "zeros takes 0 to 2^40")?;
+                let count = cursor.integer_in(0, 1 << 40, "zeros takes 0 to 2^40")?;
                 self.grow(cursor, at, u64::try_from(count).unwrap_or(0))
             }
             "i8" | "i16" | "i32" | "i64" => {
@@ -134,8 +136,8 @@ impl<'t> Content<'t> {
             "f32" | "f64" => {
                 cursor.at += word.len();
                 let (number_at, text) = cursor.float()?;
-                let special = text.trim_start_matches(['+', '-']).starts_with(['I', 'N', 's'])
-                    || text.contains("0x");
+                let special =
+                    text.trim_start_matches(['+', '-']).starts_with(['I', 'N', 's']) || text.contains("0x");
                 let wide = word == "f64";
                 let bits = match (special, wide) {
                     (false, false) => text.parse::<f32>().ok().map(|n| u64::from(n.to_bits())),
@@ -144,7 +146,11 @@ impl<'t> Content<'t> {
                     (true, true) => text.parse::<Ieee64>().ok().map(Ieee64::bits),
                 };
                 let bits = bits.ok_or_else(|| {
-                    cursor.fault_at(number_at, text.len(), format!("`{text}` is not a number that {word} can hold"))
+                    cursor.fault_at(
+                        number_at,
+                        text.len(),
+                        format!("`{text}` is not a number that {word} can hold"),
+                    )
                 })?;
                 self.scalar(cursor, at, &bits.to_le_bytes()[..if wide { 8 } else { 4 }])
             }

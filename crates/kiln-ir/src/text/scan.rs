@@ -8,6 +8,7 @@
 //! Invariant: the text of a function item starts with `function` and holds nothing else than that function and the
 //! comments up to the next item, so that the reader never takes anything in it for a header line.
 
+use super::MAX_FAULTS;
 use super::cursor::{Cursor, Token};
 use super::notation::{self, Datum, Global};
 use crate::diagnostic::Diagnostic;
@@ -44,7 +45,7 @@ pub(super) fn scan<'t>(cursor: &mut Cursor<'t>, big_endian: bool, faults: &mut V
     let mut file = File::default();
     loop {
         cursor.trivia();
-        if cursor.rest().is_empty() {
+        if cursor.rest().is_empty() || faults.len() >= MAX_FAULTS {
             return file;
         }
         if let Err(fault) = item(cursor, big_endian, &mut file) {
@@ -108,8 +109,9 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
     match word {
         "set" => settings.shared.extend(words.map(setting)),
         "target" => {
-            let triple =
-                words.next().ok_or_else(|| cursor.fault_at(at, word.len(), "expected a target".to_owned()))?;
+            let triple = words
+                .next()
+                .ok_or_else(|| cursor.fault_at(at, word.len(), "expected a target".to_owned()))?;
             settings.targets.push(TargetLine {
                 triple: triple.into(),
                 settings: words.map(setting).collect(),
@@ -174,5 +176,91 @@ fn recover(cursor: &mut Cursor<'_>) {
         ) {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::module::Init;
+    use crate::source::Source;
+
+    /// The items of a text: `line kind text`, with faults behind them.
+    fn items(text: &str) -> Vec<String> {
+        let source = Arc::new(Source::new("test", text));
+        let mut faults = Vec::new();
+        let file = scan(&mut Cursor::new(&source), false, &mut faults);
+        let items = file.items.iter().map(|item| match item {
+            Item::Function(item) => {
+                assert_eq!(&text[item.at..item.at + item.text.len()], item.text);
+                format!("{} {:?} {}", item.line, item.linkage, item.text)
+            }
+            Item::Datum(item) => format!("{} {:?} data {}", item.line, item.linkage, item.name),
+            Item::Global(item) => format!("{} global {} {}", item.line, item.name, item.key),
+        });
+        let faults = faults.iter().map(|fault| format!("{:?}: {}", fault.place, fault.message));
+        items.chain(faults).collect()
+    }
+
+    #[test]
+    fn functions_with_the_comments_behind_them() {
+        assert_eq!(
+            items("; a\nfunction %a() {}\n; b\n; c\n\n function %b() { } function %c() {}"),
+            [
+                "2 Export function %a() {}\n; b\n; c\n\n ",
+                "6 Export function %b() { } ",
+                "6 Export function %c() {}"
+            ]
+        );
+    }
+
+    #[test]
+    fn braces_in_comments_and_strings() {
+        let text = "function %a() { ; }\n region0 = 1 \"}\n;}\" }";
+        assert_eq!(items(text), [format!("1 Export {text}")]);
+    }
+
+    #[test]
+    fn linkage_and_other_items() {
+        assert_eq!(
+            items("local\n; x\nfunction %a() {}\nhidden data %d{}global %g=\"k\"\r\nfunction %b() {}\n"),
+            ["3 Local function %a() {}\n", "4 Hidden data d", "4 global g k", "5 Export function %b() {}\n"]
+        );
+    }
+
+    #[test]
+    fn text_that_ends_early() {
+        assert_eq!(items("function %a() {"), ["1 Export function %a() {"]);
+        assert_eq!(items("function %a() { \"}"), ["1 Export function %a() { \"}"]);
+        assert_eq!(items("function %a() { ; }"), ["1 Export function %a() { ; }"]);
+        assert_eq!(items("local"), ["test:1:6+1: expected `function` or `data`, found the end of the file"]);
+    }
+
+    #[test]
+    fn goes_on_behind_a_fault() {
+        assert_eq!(
+            items("what\n is this\nfunction %a() {}\n}\ndata ?\nfunction %b() {}"),
+            [
+                "3 Export function %a() {}\n",
+                "6 Export function %b() {}",
+                "test:1:1+4: expected `function`, `data` or `global`, found `what`",
+                "test:4:1+1: expected `function`, `data` or `global`, found `}`",
+                "test:5:6+1: expected a name (`%name` or `u1:23`), found `?`",
+            ]
+        );
+    }
+
+    #[test]
+    fn byte_order_of_the_target() {
+        let source = Arc::new(Source::new("test", "data %d { i32 1, f32 1.0, bytes #0102 }"));
+        let init =
+            |big_endian| match scan(&mut Cursor::new(&source), big_endian, &mut Vec::new()).items.remove(0) {
+                Item::Datum(datum) => datum.init,
+                _ => panic!("a datum was written"),
+            };
+        assert_eq!(init(true), Init::Bytes(vec![0, 0, 0, 1, 0x3f, 0x80, 0, 0, 1, 2]));
+        assert_eq!(init(false), Init::Bytes(vec![1, 0, 0, 0, 0, 0, 0x80, 0x3f, 1, 2]));
     }
 }

@@ -62,7 +62,13 @@ impl<'t> Symbols<'t> {
     }
 
     /// Enters a global.
-    pub(super) fn define_global(&mut self, name: &str, key: &str, line: u32, at: (usize, usize)) -> Result<(), Diagnostic> {
+    pub(super) fn define_global(
+        &mut self,
+        name: &str,
+        key: &str,
+        line: u32,
+        at: (usize, usize),
+    ) -> Result<(), Diagnostic> {
         let (kind, linkage) = (SymbolKind::Global, Linkage::Import);
         self.enter(name, Definition { kind, linkage, signature: None, line, at, key: Some(key.into()) })
     }

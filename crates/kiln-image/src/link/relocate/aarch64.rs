@@ -60,7 +60,7 @@ fn add(word: u32, target: u64) -> u32 {
 }
 
 fn ldr(word: u32, slot: u64) -> Result<u32, Fault> {
-    if slot % 8 != 0 {
+    if !slot.is_multiple_of(8) {
         return Err(Fault::Misaligned);
     }
     Ok(word & 0xffc0_03ff | (slot as u32 & 0xfff) >> 3 << 10)

@@ -67,7 +67,13 @@ pub(crate) struct Ends {
 }
 
 /// What the relocation at `at` needs.
-pub(crate) fn classify(arch: Arch, kind: RelocKind, text: &[u8], at: usize, addend: i64) -> Result<Use, Fault> {
+pub(crate) fn classify(
+    arch: Arch,
+    kind: RelocKind,
+    text: &[u8],
+    at: usize,
+    addend: i64,
+) -> Result<Use, Fault> {
     match (arch, kind) {
         (_, RelocKind::Abs64 | RelocKind::Abs32) => Ok(Use::Absolute),
         (Arch::X86_64, _) => x86_64::classify(kind, text, at, addend),
@@ -109,7 +115,11 @@ pub(crate) fn write_stub(arch: Arch, site: Site<'_>, ends: Ends) -> Result<(), F
 pub(crate) fn distance(target: u64, place: u64, limit: u64) -> Result<i64, Fault> {
     let distance = target.wrapping_sub(place) as i64;
     let bound = limit as i64;
-    if (-bound..bound).contains(&distance) { Ok(distance) } else { Err(Fault::OutOfRange { distance, limit }) }
+    if (-bound..bound).contains(&distance) {
+        Ok(distance)
+    } else {
+        Err(Fault::OutOfRange { distance, limit })
+    }
 }
 
 /// A little-endian instruction word.

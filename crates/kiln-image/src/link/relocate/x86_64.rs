@@ -142,7 +142,9 @@ mod tests {
 
     #[test]
     fn the_range_is_exact() {
-        let at = |symbol: u64| run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, Ends { symbol: Some(symbol), ..Ends::default() });
+        let at = |symbol: u64| {
+            run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, Ends { symbol: Some(symbol), ..Ends::default() })
+        };
         assert_eq!(at(0x1005 + 0x7fff_ffff).unwrap()[1..], [0xff, 0xff, 0xff, 0x7f]);
         assert!(at(0x1005 + 0x8000_0000).is_err());
         assert_eq!(at(0x1005u64.wrapping_sub(0x8000_0000)).unwrap()[1..], [0, 0, 0, 0x80]);

@@ -1,0 +1,182 @@
+//! The generated workload: modules shaped like those of a compiler, from a seed.
+//!
+//! Most functions are small and few have several hundred instructions. Bodies have loops, branches, `br_table`, memory, integer and
+//! float arithmetic, calls inside the module, to other modules and to the C library, run-time objects and a table of function
+//! addresses. Every function ends: loops are counted, and a parameter limits the depth of calls. No instruction can trap. So
+//! functions can be run, and results of different engines compared.
+
+mod body;
+mod random;
+
+use cranelift_codegen::Context;
+use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
+use cranelift_frontend::FunctionBuilderContext;
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module as _};
+use kiln::ir::{Module, ModuleBuilder, Target};
+use rayon::prelude::*;
+
+use self::random::Random;
+use crate::Failure;
+
+/// Functions of a module.
+const MODULE: u32 = 40;
+/// Run-time objects that the program uses.
+pub(crate) const GLOBALS: u64 = 200;
+/// Bytes of memory that a caller passes to every function, and of each module's own memory.
+pub(crate) const MEMORY: usize = 512;
+
+/// Types of functions. All start with a pointer to [`MEMORY`] bytes and the number of calls that may be nested.
+const SHAPES: [(&[Type], Type); 4] = [
+    (&[types::I64], types::I64),
+    (&[types::I64, types::F64], types::I64),
+    (&[types::I64, types::I64, types::I32], types::I64),
+    (&[types::F64], types::F64),
+];
+
+/// What is fixed of a function before any body is made, so that modules can call one another.
+#[derive(Clone, Copy)]
+struct Plan {
+    index: u32,
+    shape: usize,
+    linkage: Linkage,
+    /// Statements.
+    size: u32,
+}
+
+/// Functions that a test may call: exported, of type `(i64 memory, i32 depth, i64) -> i64`.
+pub(crate) fn is_entry(name: &str) -> bool {
+    name.ends_with("_s0_export")
+}
+
+/// About `functions` functions in modules of [`MODULE`].
+pub(crate) fn modules(functions: u32, seed: u64, target: &Target) -> Result<Vec<Module>, Failure> {
+    let mut random = Random::new(seed);
+    let plans: Vec<Plan> = (0..functions).map(|index| plan(index, &mut random)).collect();
+    let numbers: Vec<usize> = (0..plans.chunks(MODULE as usize).len()).collect();
+    numbers.into_par_iter().map(|number| module(number, &plans, seed, target)).collect()
+}
+
+fn plan(index: u32, random: &mut Random) -> Plan {
+    // Sizes as in real code: half of all functions have a few instructions, one in fifty has hundreds.
+    let size = match random.below(100) {
+        0..50 => 1 + random.below(4),
+        50..80 => 4 + random.below(12),
+        80..98 => 12 + random.below(40),
+        _ => 60 + random.below(140),
+    };
+    let linkage = match random.below(10) {
+        0..4 => Linkage::Export,
+        4..6 => Linkage::Hidden,
+        _ => Linkage::Local,
+    };
+    Plan { index, shape: random.below(SHAPES.len() as u64) as usize, linkage, size: size as u32 }
+}
+
+impl Plan {
+    fn name(&self) -> String {
+        let linkage = match self.linkage {
+            Linkage::Export => "export",
+            Linkage::Hidden => "hidden",
+            _ => "local",
+        };
+        format!("m{}_f{}_s{}_{linkage}", self.index / MODULE, self.index, self.shape)
+    }
+
+    fn signature(&self, builder: &ModuleBuilder) -> Signature {
+        let mut signature = builder.make_signature();
+        signature.params.extend([types::I64, types::I32].map(AbiParam::new));
+        signature.params.extend(SHAPES[self.shape].0.iter().copied().map(AbiParam::new));
+        signature.returns.push(AbiParam::new(SHAPES[self.shape].1));
+        signature
+    }
+}
+
+/// What the bodies of a module can refer to.
+struct Surroundings {
+    /// This module's functions and some of other modules.
+    callees: Vec<(FuncId, Plan)>,
+    /// `labs` of the C library.
+    imported: FuncId,
+    globals: Vec<DataId>,
+    constants: DataId,
+    memory: DataId,
+    /// Addresses of functions of shape 0.
+    table: Option<(DataId, u32)>,
+}
+
+fn module(number: usize, plans: &[Plan], seed: u64, target: &Target) -> Result<Module, Failure> {
+    let mut random = Random::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let mut builder = ModuleBuilder::new(format!("generated {number}"), target)?;
+    let start = number * MODULE as usize;
+    let own = &plans[start..plans.len().min(start + MODULE as usize)];
+    let mut callees = Vec::new();
+    for plan in own {
+        let signature = plan.signature(&builder);
+        callees.push((builder.declare_function(&plan.name(), plan.linkage, &signature)?, *plan));
+    }
+    for _ in 0..12 {
+        let other = plans[random.below(plans.len() as u64) as usize];
+        let elsewhere = other.index as usize / MODULE as usize != number;
+        if elsewhere && other.linkage != Linkage::Local {
+            let signature = other.signature(&builder);
+            callees.push((builder.declare_function(&other.name(), Linkage::Import, &signature)?, other));
+        }
+    }
+    let surroundings = Surroundings {
+        imported: {
+            let mut signature = builder.make_signature();
+            signature.params.push(AbiParam::new(types::I64));
+            signature.returns.push(AbiParam::new(types::I64));
+            builder.declare_function("labs", Linkage::Import, &signature)?
+        },
+        globals: (0..6).map(|_| builder.global(&format!("object:{}", random.below(GLOBALS)))).collect(),
+        constants: constants(&mut builder, number, &mut random)?,
+        memory: memory(&mut builder, number)?,
+        table: table(&mut builder, number, &callees[..own.len()])?,
+        callees,
+    };
+    let mut context = Context::new();
+    let mut scratch = FunctionBuilderContext::new();
+    for (id, plan) in &surroundings.callees[..own.len()] {
+        context.clear();
+        context.func.signature = plan.signature(&builder);
+        body::build(&mut context.func, &mut scratch, &builder, &surroundings, *plan, &mut random);
+        builder.define_function(*id, &mut context)?;
+    }
+    Ok(builder.finish()?)
+}
+
+fn constants(builder: &mut ModuleBuilder, number: usize, random: &mut Random) -> Result<DataId, Failure> {
+    let id = builder.declare_data(&format!("m{number}_constants"), Linkage::Local, false, false)?;
+    let mut description = DataDescription::new();
+    description.define((0..MEMORY).map(|_| random.below(256) as u8).collect());
+    description.set_align(16);
+    builder.define_data(id, &description)?;
+    Ok(id)
+}
+
+fn memory(builder: &mut ModuleBuilder, number: usize) -> Result<DataId, Failure> {
+    let id = builder.declare_data(&format!("m{number}_memory"), Linkage::Hidden, true, false)?;
+    let mut description = DataDescription::new();
+    description.define_zeroinit(MEMORY);
+    description.set_align(16);
+    builder.define_data(id, &description)?;
+    Ok(id)
+}
+
+fn table(builder: &mut ModuleBuilder, number: usize, own: &[(FuncId, Plan)]) -> Result<Option<(DataId, u32)>, Failure> {
+    let entries: Vec<FuncId> = own.iter().filter(|(_, plan)| plan.shape == 0).map(|(id, _)| *id).take(8).collect();
+    if entries.is_empty() {
+        return Ok(None);
+    }
+    let id = builder.declare_data(&format!("m{number}_table"), Linkage::Local, false, false)?;
+    let mut description = DataDescription::new();
+    description.define(vec![0; 8 * entries.len()].into());
+    description.set_align(8);
+    for (at, entry) in entries.iter().enumerate() {
+        let function = builder.declare_func_in_data(*entry, &mut description);
+        description.write_function_addr(8 * at as u32, function);
+    }
+    builder.define_data(id, &description)?;
+    Ok(Some((id, entries.len() as u32)))
+}

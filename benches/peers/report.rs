@@ -1,0 +1,185 @@
+//! Results as a table for people and as JSON for programs.
+
+use serde_json::{Value, json};
+
+use crate::measure::{Series, Spread, spread};
+
+/// Everything that was measured.
+#[derive(Default)]
+pub(crate) struct Report {
+    sections: Vec<Section>,
+}
+
+/// Contenders on one workload.
+pub(crate) struct Section {
+    workload: String,
+    title: &'static str,
+    series: Vec<Series>,
+    ratios: Vec<Ratio>,
+    /// What the numbers mean, and peers that are missing.
+    notes: Vec<String>,
+    /// What was checked of the results.
+    checks: Vec<String>,
+}
+
+/// What a ratio should be.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    AtMost(f64),
+    AtLeast(f64),
+    /// For information.
+    None,
+}
+
+struct Ratio {
+    name: String,
+    /// Of the two times of every round.
+    value: Spread,
+    target: Target,
+}
+
+impl Section {
+    pub(crate) fn new(workload: &str, title: &'static str) -> Self {
+        let (series, ratios, notes, checks) = Default::default();
+        Self { workload: workload.into(), title, series, ratios, notes, checks }
+    }
+
+    pub(crate) fn note(&mut self, text: impl Into<String>) {
+        self.notes.push(text.into());
+    }
+
+    pub(crate) fn check(&mut self, text: impl Into<String>) {
+        self.checks.push(text.into());
+    }
+
+    pub(crate) fn add(&mut self, series: Vec<Series>) {
+        self.series.extend(series);
+    }
+
+    /// The total of the contender `name`.
+    fn total(&self, name: &str) -> Option<&Series> {
+        self.series.iter().find(|series| series.name == name && series.part.is_empty())
+    }
+
+    /// Compares two totals, round by round: `above / below`.
+    pub(crate) fn ratio(&mut self, above: &str, below: &str, target: Target) {
+        self.named_ratio(format!("{above} / {below}"), above, below, target);
+    }
+
+    /// The same under another name.
+    pub(crate) fn named_ratio(&mut self, name: impl Into<String>, above: &str, below: &str, target: Target) {
+        let (Some(a), Some(b)) = (self.total(above), self.total(below)) else {
+            panic!("no measurement of {above:?} and {below:?} in {:?}", self.title);
+        };
+        let each: Vec<f64> = a.seconds.iter().zip(&b.seconds).map(|(a, b)| a / b).collect();
+        self.ratios.push(Ratio { name: name.into(), value: spread(&each), target });
+    }
+
+    /// The contender with the least median among those that `among` chooses by name.
+    pub(crate) fn fastest(&self, among: impl Fn(&str) -> bool) -> Option<String> {
+        let totals = self.series.iter().filter(|series| series.part.is_empty() && among(&series.name));
+        let median = |series: &&Series| spread(&series.seconds).median;
+        totals.min_by(|a, b| median(a).total_cmp(&median(b))).map(|series| series.name.clone())
+    }
+
+    fn print(&self) {
+        println!("\n{}: {}", self.workload, self.title);
+        let label = |series: &Series| match series.part {
+            "" => series.name.clone(),
+            part => format!("  {part}"),
+        };
+        let width = self.series.iter().map(|series| label(series).chars().count()).max().unwrap_or(0).max(40);
+        println!("  {:width$}  {:>10}  {:>23}", "time", "median", "min .. max");
+        for series in &self.series {
+            let Spread { median, min, max } = spread(&series.seconds);
+            let range = format!("{} .. {}", seconds(min), seconds(max));
+            println!("  {:width$}  {:>10}  {range:>23}", label(series), seconds(median));
+        }
+        let width = self.ratios.iter().map(|ratio| ratio.name.chars().count()).max().unwrap_or(0).max(40);
+        for Ratio { name, value: Spread { median, min, max }, target } in &self.ratios {
+            let range = format!("{min:.2} .. {max:.2}");
+            println!("  {name:width$}  {median:>10.2}  {range:>23}  {}", target.verdict(*median));
+        }
+        for note in &self.notes {
+            println!("  note: {note}");
+        }
+        for check in &self.checks {
+            println!("  checked: {check}");
+        }
+    }
+
+    fn json(&self) -> Value {
+        let spread_json = |Spread { median, min, max }| json!({ "median": median, "min": min, "max": max });
+        let series = self.series.iter().map(|series| {
+            json!({
+                "name": series.name, "part": series.part, "seconds": series.seconds,
+                "spread": spread_json(spread(&series.seconds)),
+            })
+        });
+        let ratios = self.ratios.iter().map(|ratio| {
+            let (bound, limit) = match ratio.target {
+                Target::AtMost(limit) => ("at most", Some(limit)),
+                Target::AtLeast(limit) => ("at least", Some(limit)),
+                Target::None => ("none", None),
+            };
+            json!({
+                "name": ratio.name, "value": spread_json(ratio.value),
+                "target": { "bound": bound, "limit": limit }, "met": ratio.target.met(ratio.value.median),
+            })
+        });
+        json!({
+            "workload": self.workload, "title": self.title, "series": series.collect::<Vec<_>>(),
+            "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes, "checks": self.checks,
+        })
+    }
+}
+
+impl Target {
+    fn met(self, value: f64) -> Option<bool> {
+        match self {
+            Self::AtMost(limit) => Some(value <= limit),
+            Self::AtLeast(limit) => Some(value >= limit),
+            Self::None => None,
+        }
+    }
+
+    fn verdict(self, value: f64) -> String {
+        let target = match self {
+            Self::AtMost(limit) => format!("target <= {limit:.2}"),
+            Self::AtLeast(limit) => format!("target >= {limit:.2}"),
+            Self::None => return String::new(),
+        };
+        format!("{target}: {}", if self.met(value) == Some(true) { "met" } else { "NOT met" })
+    }
+}
+
+impl Report {
+    /// Prints a section as soon as it is done.
+    pub(crate) fn add(&mut self, section: Section) {
+        section.print();
+        self.sections.push(section);
+    }
+
+    pub(crate) fn json(&self, run: Value) -> Value {
+        json!({ "run": run, "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>() })
+    }
+
+    /// How many targets are met, and how many there are.
+    pub(crate) fn met(&self) -> (usize, usize) {
+        let verdicts = self.sections.iter().flat_map(|section| &section.ratios);
+        let verdicts: Vec<bool> = verdicts.filter_map(|ratio| ratio.target.met(ratio.value.median)).collect();
+        (verdicts.iter().filter(|met| **met).count(), verdicts.len())
+    }
+}
+
+/// A time with three digits and its unit.
+fn seconds(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s >= 1.0 => (s, "s"),
+        s if s >= 1e-3 => (s * 1e3, "ms"),
+        s if s >= 1e-6 => (s * 1e6, "us"),
+        s => (s * 1e9, "ns"),
+    };
+    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    format!("{value:.digits$} {unit}")
+}

@@ -1,0 +1,116 @@
+//! What is compiled: modules, and their text for the front end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use cranelift_codegen::isa::OwnedTargetIsa;
+use kiln::globals::GlobalTable;
+use kiln::ir::{Function, Linkage, Module, Source, SymbolKind, Target, parse};
+use rayon::prelude::*;
+
+use crate::{Failure, generate};
+
+/// Modules with everything that measurements take as given.
+pub(crate) struct Workload {
+    pub(crate) name: String,
+    pub(crate) target: Target,
+    pub(crate) modules: Vec<Module>,
+    /// The code generator of each module.
+    pub(crate) isas: Vec<OwnedTargetIsa>,
+    /// The text of each module.
+    pub(crate) sources: Vec<Arc<Source>>,
+    pub(crate) globals: GlobalTable,
+    /// Whether functions can be run.
+    pub(crate) runs: bool,
+}
+
+impl Workload {
+    /// A program made from a seed.
+    pub(crate) fn generated(functions: u32) -> Result<Self, Failure> {
+        const SEED: u64 = 0x006b_696c_6e00;
+        let target = Target::host();
+        let modules = generate::modules(functions, SEED, &target)?;
+        let sources = modules.iter().map(|module| Arc::new(Source::new(module.name.clone(), print(module)))).collect();
+        Self::new(format!("generated program (seed {SEED:#x})"), target, modules, sources, true)
+    }
+
+    /// The `.clif` files of `folder`, in order of their names.
+    pub(crate) fn corpus(folder: &Path) -> Result<Self, Failure> {
+        let list = std::fs::read_dir(folder).map_err(|error| format!("cannot read the corpus {}: {error}", folder.display()))?;
+        let mut files = Vec::new();
+        for entry in list {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "clif") {
+                files.push(path);
+            }
+        }
+        files.sort();
+        if files.is_empty() {
+            return Err(format!("the corpus {} holds no .clif file", folder.display()).into());
+        }
+        let sources = files
+            .iter()
+            .map(|path| {
+                let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                Ok(Arc::new(Source::new(path.display().to_string(), text)))
+            })
+            .collect::<Result<Vec<_>, Failure>>()?;
+        let target = Target::host();
+        let modules = sources
+            .par_iter()
+            .map(|source| parse(source.clone(), &target))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|faults| faults.first().map_or_else(String::new, ToString::to_string))?;
+        Self::new(format!("corpus {}", folder.display()), target, modules, sources, false)
+    }
+
+    fn new(
+        name: String,
+        target: Target,
+        modules: Vec<Module>,
+        sources: Vec<Arc<Source>>,
+        runs: bool,
+    ) -> Result<Self, Failure> {
+        let isas = modules.iter().map(|module| target.isa(&module.settings)).collect::<Result<_, _>>()?;
+        let mut globals = GlobalTable::new();
+        for key in modules.iter().flat_map(Module::globals) {
+            globals.intern(key);
+        }
+        Ok(Self { name, target, modules, isas, sources, globals, runs })
+    }
+
+    /// Every function with the number of its module, in order.
+    pub(crate) fn functions(&self) -> impl Iterator<Item = (usize, &Function)> {
+        let modules = self.modules.iter().enumerate();
+        modules.flat_map(|(number, module)| module.functions.iter().map(move |function| (number, function)))
+    }
+
+    /// The number of definitions that an image of the program exports.
+    pub(crate) fn exports(&self) -> usize {
+        let exported = |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible);
+        let symbols = self.modules.iter().flat_map(|module| &module.symbols);
+        symbols.filter(|symbol| symbol.kind != SymbolKind::Global && exported(symbol.linkage)).count()
+    }
+
+    /// Its size in numbers.
+    pub(crate) fn describe(&self) -> String {
+        let mut sizes: Vec<usize> = self.functions().map(|(_, function)| function.ir.dfg.num_insts()).collect();
+        sizes.sort_unstable();
+        let at = |percent: usize| sizes.get(sizes.len() * percent / 100).or(sizes.last()).copied().unwrap_or(0);
+        format!(
+            "{} modules, {} functions, {} instructions of IR (median {}, 90 % {}, 99 % {}, largest {})",
+            self.modules.len(),
+            sizes.len(),
+            sizes.iter().sum::<usize>(),
+            at(50),
+            at(90),
+            at(99),
+            at(100),
+        )
+    }
+}
+
+/// The functions as plain CLIF, which both front ends read.
+fn print(module: &Module) -> String {
+    module.functions.iter().map(|function| format!("{}\n", function.ir.display())).collect()
+}

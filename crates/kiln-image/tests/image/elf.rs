@@ -1,0 +1,226 @@
+//! What other readers make of an image: `object`, `readelf`, and the C library's own loader.
+
+use std::process::Command;
+
+use kiln_artifact::record::Linkage;
+use kiln_globals::{GlobalTable, SlotKey};
+use kiln_image::{ImageInfo, ImageOptions, save, write_image};
+use object::{Object, ObjectSection, ObjectSegment, ObjectSymbol, SymbolKind};
+
+use crate::support::{ADD3, I64_TO_I64, Module, image, program, table};
+
+#[test]
+fn two_writes_are_identical() {
+    assert_eq!(image(), image());
+    let pool = rayon_free_threads(1, image);
+    assert_eq!(pool, image());
+}
+
+/// Runs `work` in a thread of its own, so that rayon's global pool is entered from outside.
+fn rayon_free_threads<T: Send + 'static>(_: usize, work: fn() -> T) -> T {
+    std::thread::spawn(work).join().unwrap()
+}
+
+#[test]
+fn object_reads_the_intended_layout() {
+    let bytes = image();
+    let file = object::File::parse(&*bytes).unwrap();
+    assert_eq!(file.architecture(), object::Architecture::X86_64);
+    let names: Vec<_> =
+        file.sections().filter_map(|section| section.name().ok().map(str::to_owned)).collect();
+    let expected = [
+        ".note.kiln",
+        ".gnu.hash",
+        ".dynsym",
+        ".dynstr",
+        ".rela.dyn",
+        ".rodata",
+        ".eh_frame_hdr",
+        ".eh_frame",
+        ".text",
+        ".data.rel.ro",
+        ".dynamic",
+        ".kiln.slots",
+        ".data",
+        ".bss",
+        ".symtab",
+        ".strtab",
+        ".shstrtab",
+    ];
+    assert_eq!(
+        names.iter().map(String::as_str).filter(|name| !name.is_empty()).collect::<Vec<_>>(),
+        expected
+    );
+    let mut exports: Vec<_> = file.exports().unwrap().iter().map(|export| export.name().to_vec()).collect();
+    exports.sort();
+    let mut expected = [
+        "add3",
+        "add8",
+        "answer",
+        "by_table",
+        "call_host",
+        "count",
+        "host_address",
+        "kiln_slots",
+        "names",
+        "names_slot",
+        "read_answer",
+        "read_first",
+        "read_second",
+        "table",
+    ]
+    .map(|name| name.as_bytes().to_vec())
+    .to_vec();
+    expected.sort();
+    assert_eq!(exports, expected);
+    let text = file.section_by_name(".text").unwrap();
+    for symbol in file.dynamic_symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {
+        assert!((text.address()..text.address() + text.size()).contains(&symbol.address()));
+        assert!(symbol.size() > 0);
+    }
+    let add3 = file.dynamic_symbols().find(|symbol| symbol.name() == Ok("add3")).unwrap();
+    let at = (add3.address() - text.address()) as usize;
+    assert_eq!(&text.data().unwrap()[at..at + add3.size() as usize], ADD3);
+    let all: Vec<_> = file.symbols().filter_map(|symbol| symbol.name().ok()).collect();
+    for name in ["local", "hidden", "counter", "add8"] {
+        assert!(all.contains(&name), "{name} in the full symbol table");
+    }
+    let undefined: Vec<_> =
+        file.dynamic_symbols().filter(|s| s.is_undefined()).map(|s| s.name().unwrap()).collect();
+    assert_eq!(undefined, ["host_double"]);
+    for segment in file.segments() {
+        assert_eq!(segment.address() % 4096, 0);
+    }
+}
+
+#[test]
+fn info_says_what_was_written() {
+    let info = ImageInfo::parse(&image()).unwrap();
+    assert_eq!(info.triple.as_ref(), "x86_64-unknown-linux-gnu");
+    assert_eq!(info.slots.len(), 3);
+    assert_eq!(info.slots[2].key, SlotKey::Symbol("host_double".into()));
+    assert_eq!(info.slots[2].signature.as_deref(), Some(I64_TO_I64));
+    assert_eq!((info.internal_slots, info.relative_pointers, info.symbolic_pointers), (0, 3, 2));
+    let add3 = info.exports.iter().find(|export| export.name.as_ref() == "add3").unwrap();
+    assert_eq!((add3.signature.as_deref(), add3.size), (Some(I64_TO_I64), 5));
+    assert_eq!(info.producers, ["test 1.0".into()]);
+}
+
+#[test]
+fn readelf_has_no_complaint() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in [
+        ("program", image()),
+        ("empty", write_image(&[], &GlobalTable::new(), &ImageOptions::default()).unwrap()),
+    ] {
+        let path = folder.path().join(name);
+        save(&path, &bytes).unwrap();
+        let Ok(output) = Command::new("readelf").args(["-aW", "--debug-dump=frames"]).arg(&path).output()
+        else {
+            println!("skipped: no readelf");
+            return;
+        };
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && stderr.is_empty(), "{stderr}");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert!(!stdout.to_lowercase().contains("warning"), "{stdout}");
+    }
+}
+
+const C_PROGRAM: &str = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+#include <string.h>
+long host_double(long x) { return 2 * x; }
+long first = 111, second[2] = {222, 333};
+#define GET(name, type) __typeof__(type) name = (type)dlsym(h, #name); if (!name) { puts("no " #name); return 2; }
+int main(int argc, char **argv) {
+    void *h = dlopen(argv[1], RTLD_NOW);
+    if (!h) { puts(dlerror()); return 1; }
+    GET(kiln_slots, void **)
+    GET(add8, long (*)(long))
+    GET(by_table, long (*)(long))
+    GET(call_host, long (*)(long))
+    GET(count, long (*)(void))
+    GET(read_first, long (*)(void))
+    GET(read_second, long (*)(void))
+    GET(read_answer, long (*)(void))
+    GET(names, long *)
+    void *fill[2] = {second, &first};
+    memcpy(kiln_slots, fill, sizeof fill);
+    count();
+    printf("%ld %ld %ld %ld %ld %ld %ld %d\n", add8(1), by_table(1), call_host(21), count(), read_first(),
+           read_second(), read_answer(), names[1] == (long)&host_double);
+    return 0;
+}
+"#;
+
+#[test]
+fn the_c_library_loads_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("main.c");
+    std::fs::write(&source, C_PROGRAM).unwrap();
+    let program_path = folder.path().join("main");
+    let compiled = Command::new("cc")
+        .args(["-O1", "-rdynamic", "-o"])
+        .arg(&program_path)
+        .arg(&source)
+        .arg("-ldl")
+        .status();
+    let Ok(status) = compiled else {
+        println!("skipped: no C compiler");
+        return;
+    };
+    assert!(status.success());
+    let path = folder.path().join("program.so");
+    let options = ImageOptions { soname: Some("program.so".into()), ..ImageOptions::default() };
+    save(&path, &write_image(&program(), &table(), &options).unwrap()).unwrap();
+    let output = Command::new(&program_path).arg(&path).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "9 6 42 2 111 222 42 1\n");
+    assert!(output.status.success());
+}
+
+#[test]
+fn a_libcall_brings_the_c_library() {
+    let mut module = Module::new();
+    let ceil = module.libcall("ceil", "(f64) -> f64 system_v");
+    let code = [0xe9, 0, 0, 0, 0];
+    let relocs = [(1, kiln_artifact::RelocKind::X86Pc32, ceil, -4)];
+    module.function("up", Linkage::Export, "(f64) -> f64 system_v", &code, &relocs);
+    let bytes = write_image(&[module.finish()], &GlobalTable::new(), &ImageOptions::default()).unwrap();
+    let has = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
+    assert!(has(b"\0libm.so.6\0") && has(b"\0libc.so.6\0"));
+}
+
+#[test]
+fn images_of_other_architectures_are_written_and_read() {
+    for (triple, page) in [
+        ("aarch64-unknown-linux-gnu", 65536),
+        ("riscv64gc-unknown-linux-gnu", 4096),
+        ("s390x-unknown-linux-gnu", 4096),
+    ] {
+        let mut module = Module::for_triple(triple);
+        if triple.starts_with("s390x") {
+            module.contents.cie[..4].copy_from_slice(&20u32.to_be_bytes());
+        }
+        let data =
+            module.data("datum", Linkage::Export, kiln_artifact::record::Place::ReadOnly, &[1; 8], &[]);
+        module.data(
+            "pointer",
+            Linkage::Export,
+            kiln_artifact::record::Place::Writable,
+            &[0; 8],
+            &[(0, data, 0)],
+        );
+        module.function("f", Linkage::Export, I64_TO_I64, &[0; 8], &[]);
+        let bytes = write_image(&[module.finish()], &table(), &ImageOptions::default()).unwrap();
+        let info = ImageInfo::parse(&bytes).unwrap();
+        assert_eq!(info.triple.as_ref(), triple);
+        assert_eq!(info.exports.len(), 4);
+        kiln_image::verify_bytes(&bytes).unwrap();
+        let file = object::File::parse(&*bytes).unwrap();
+        let loads: Vec<_> = file.segments().map(|segment| segment.address() % page).collect();
+        assert_eq!(loads, [0; 4]);
+        assert!(kiln_image::Image::from_bytes(&bytes).unwrap_err().to_string().contains(triple));
+    }
+}

@@ -1,0 +1,109 @@
+//! Bytes that were altered: an error or a failed verification, never a panic.
+
+use kiln_image::{Image, ImageInfo, LoadError, verify_bytes};
+
+use crate::support::image;
+
+/// Loads and uses whatever is accepted, without calling it.
+fn load(bytes: &[u8]) -> Result<(), LoadError> {
+    let image = Image::from_bytes(bytes)?;
+    let verified = image.verify();
+    let count = image.slots().len();
+    if let Ok(loaded) = image.bind_array(&vec![0x1000; count]) {
+        for name in ["add3", "names", "kiln_slots", "nothing"] {
+            let _ = (loaded.address(name), loaded.signature(name));
+            // SAFETY: nothing is called.
+            let _ = unsafe { loaded.function::<extern "C" fn(i64) -> i64>(name) };
+        }
+    }
+    verified
+}
+
+#[test]
+fn every_truncation_is_an_error() {
+    let bytes = image();
+    for len in 0..bytes.len() {
+        assert!(ImageInfo::parse(&bytes[..len]).is_err(), "{len}");
+        assert!(Image::from_bytes(&bytes[..len]).is_err(), "{len}");
+        assert!(verify_bytes(&bytes[..len]).is_err(), "{len}");
+    }
+    let mut longer = bytes;
+    longer.push(0);
+    assert!(matches!(load(&longer), Err(LoadError::Length { .. })));
+}
+
+#[test]
+fn every_flipped_byte_is_found() {
+    let bytes = image();
+    let mut altered = bytes.clone();
+    for at in 0..bytes.len() {
+        // Every bit where the loader looks; elsewhere one.
+        let bits = if at < 4096 { 8 } else { 1 };
+        for bit in 0..bits {
+            altered[at] ^= 1 << bit;
+            let _ = ImageInfo::parse(&altered);
+            assert!(verify_bytes(&altered).is_err(), "byte {at:#x} bit {bit}");
+            if at % 7 == 0 || at < 0x400 {
+                assert!(load(&altered).is_err(), "byte {at:#x} bit {bit}");
+            }
+            altered[at] = bytes[at];
+        }
+    }
+}
+
+#[test]
+fn the_altered_section_is_named() {
+    let bytes = image();
+    let info = ImageInfo::parse(&bytes).unwrap();
+    for section in info.sections.iter().filter(|section| section.size > 0 && section.name.as_ref() != ".bss")
+    {
+        let mut altered = bytes.clone();
+        altered[section.offset as usize] ^= 1;
+        let error = verify_bytes(&altered).unwrap_err();
+        if section.name.as_ref() != ".note.kiln" {
+            assert_eq!(error.to_string(), format!("{} was altered: its checksum differs", section.name));
+        }
+    }
+}
+
+/// Hostile bytes with right checksums: the note is resealed after every change, so the checks behind it are reached.
+#[test]
+fn a_resealed_note_still_cannot_do_harm() {
+    let bytes = image();
+    let note = ImageInfo::parse(&bytes).unwrap().sections[0].clone();
+    let body = note.offset as usize + 20..(note.offset + note.size) as usize;
+    let reseal = |altered: &mut [u8]| {
+        let headers = blake3::hash(&altered[..note.offset as usize]);
+        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
+        let sum = blake3::hash(&altered[body.start + 16..body.end]);
+        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
+    };
+    let mut same = bytes.clone();
+    reseal(&mut same);
+    assert_eq!(same, bytes, "resealing changes nothing by itself");
+    for at in (0..note.offset as usize).chain(body.start + 16..body.end) {
+        for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+            let mut altered = bytes.clone();
+            altered[at] = value;
+            reseal(&mut altered);
+            let _ = (ImageInfo::parse(&altered), load(&altered));
+        }
+    }
+}
+
+/// The tables behind the note are not checksummed at open: they must be safe to use as they are.
+#[test]
+fn altered_tables_cannot_do_harm() {
+    let bytes = image();
+    let info = ImageInfo::parse(&bytes).unwrap();
+    for name in [".gnu.hash", ".dynsym", ".dynstr", ".rela.dyn"] {
+        let section = info.sections.iter().find(|section| section.name.as_ref() == name).unwrap();
+        for at in section.offset..section.offset + section.size {
+            for value in [0x00, 0x7f, 0x80, 0xff] {
+                let mut altered = bytes.clone();
+                altered[at as usize] = value;
+                let _ = (ImageInfo::parse(&altered), load(&altered));
+            }
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! Resolution, slots, relaxing and stubs, looked at through the plan.
+
+use kiln_artifact::record::{Linkage, Place};
+use kiln_artifact::{Artifact, RelocKind};
+use kiln_globals::{GlobalTable, SlotKey};
+use kiln_image::link::{Addresses, Area, Fixups, Known, LinkError, Output, Plan, plan};
+
+use crate::support::{ADD3, I64_TO_I64, Module, READ_THROUGH_SLOT, SLOT_VALUE, TO_I64};
+
+const PC: RelocKind = RelocKind::X86Pc32;
+const GOT: RelocKind = RelocKind::X86GotPc32;
+
+fn plain(artifacts: &[Artifact]) -> Result<Plan<'_>, Vec<LinkError>> {
+    plan(artifacts, &GlobalTable::new(), &|_| None)
+}
+
+/// Areas one after the other from 0x10000, each on a page.
+fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), LinkError> {
+    let mut addresses = Addresses::default();
+    let mut next = 0x10000;
+    for area in Area::ALL {
+        addresses[area] = next;
+        next = (next + plan.layout()[area].size).next_multiple_of(4096);
+    }
+    let bytes = |area: Area| vec![0x55; plan.layout()[area].size as usize];
+    let (mut text, mut eh_frame, mut eh_frame_hdr) =
+        (bytes(Area::Text), bytes(Area::EhFrame), bytes(Area::EhFrameHdr));
+    let (mut rodata, mut relro, mut data) = (bytes(Area::Rodata), bytes(Area::Relro), bytes(Area::Data));
+    let output = Output {
+        text: &mut text,
+        eh_frame: &mut eh_frame,
+        eh_frame_hdr: &mut eh_frame_hdr,
+        rodata: &mut rodata,
+        relro: &mut relro,
+        data: &mut data,
+    };
+    let fixups = plan.emit(&addresses, output)?;
+    Ok((text, addresses, fixups))
+}
+
+fn i32_at(text: &[u8], at: usize) -> i64 {
+    i32::from_le_bytes(text[at..at + 4].try_into().unwrap()).into()
+}
+
+fn defines(linkage: Linkage) -> Artifact {
+    let mut module = Module::new();
+    module.function("f", linkage, I64_TO_I64, &ADD3, &[]);
+    module.finish()
+}
+
+#[test]
+fn a_strong_definition_wins_over_a_preemptible_one() {
+    use Linkage::{Export, Hidden, Preemptible};
+    for (linkages, winner) in [
+        (&[Preemptible, Export, Preemptible][..], 1),
+        (&[Export, Preemptible], 0),
+        (&[Preemptible, Preemptible], 0),
+        (&[Preemptible, Hidden], 1),
+    ] {
+        let artifacts: Vec<_> = linkages.iter().map(|&linkage| defines(linkage)).collect();
+        let plan = plain(&artifacts).unwrap();
+        let definitions: Vec<_> = plan.definitions().map(|definition| definition.module).collect();
+        assert_eq!(definitions, [winner], "{linkages:?}");
+        assert_eq!(plan.functions().count(), linkages.len());
+    }
+    let artifacts = [defines(Linkage::Local), defines(Linkage::Local)];
+    assert_eq!(plain(&artifacts).unwrap().definitions().count(), 0);
+}
+
+#[test]
+fn every_error_is_collected_in_order() {
+    let mut user = Module::new();
+    user.import("f", "(f64) -> i64 system_v");
+    let artifacts =
+        [defines(Linkage::Export), user.finish(), defines(Linkage::Export), defines(Linkage::Hidden)];
+    let duplicate = |second| LinkError::DuplicateDefinition { name: "f".into(), first: 0, second };
+    let conflict = LinkError::SignatureConflict {
+        name: "f".into(),
+        importer: 1,
+        import_signature: "(f64) -> i64 system_v".into(),
+        definer: 0,
+        definition_signature: I64_TO_I64.into(),
+    };
+    assert_eq!(plain(&artifacts).unwrap_err(), [duplicate(2), duplicate(3), conflict]);
+}
+
+#[test]
+fn data_is_not_a_function_but_a_function_is_data() {
+    let mut definer = Module::new();
+    definer.data("d", Linkage::Export, Place::Writable, &[0; 8], &[]);
+    definer.function("f", Linkage::Export, I64_TO_I64, &ADD3, &[]);
+    let mut user = Module::new();
+    user.import_data("f");
+    user.import("d", I64_TO_I64);
+    let errors = plain(&[definer.finish(), user.finish()]).unwrap_err();
+    assert_eq!(errors, [LinkError::KindConflict { name: "d".into(), importer: 1, definer: 0 }]);
+}
+
+#[test]
+fn targets_must_agree_and_be_known() {
+    let artifacts = [Module::new().finish(), Module::for_triple("aarch64-unknown-linux-gnu").finish()];
+    assert!(matches!(&plain(&artifacts).unwrap_err()[..], [LinkError::TargetMismatch { module: 1, .. }]));
+    let artifacts = [Module::for_triple("pdp11-unknown-linux").finish()];
+    assert!(matches!(&plain(&artifacts).unwrap_err()[..], [LinkError::UnsupportedTarget { .. }]));
+}
+
+#[test]
+fn code_must_not_hold_addresses() {
+    let mut module = Module::new();
+    let f = module.import("f", I64_TO_I64);
+    let code = [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
+    module.function("g", Linkage::Export, TO_I64, &code, &[(2, RelocKind::Abs64, f, 0)]);
+    let errors = plain(&[module.finish()]).unwrap_err();
+    assert_eq!(errors, [LinkError::TextRelocation { module: 0, offset: 2, symbol: "f".into() }]);
+}
+
+#[test]
+fn an_undefined_symbol_cannot_be_referred_to_directly() {
+    let mut module = Module::new();
+    let f = module.import("f", I64_TO_I64);
+    // cmp rax, [rip + f]
+    module.function("g", Linkage::Export, TO_I64, &[0x48, 0x3b, 0x05, 0, 0, 0, 0, 0xc3], &[(3, PC, f, -4)]);
+    module.function("h", Linkage::Export, TO_I64, &[0x1f, 0, 0, 0, 0x94], &[(0, RelocKind::A64Call26, f, 0)]);
+    let errors = plain(&[module.finish()]).unwrap_err();
+    assert!(matches!(errors[0], LinkError::DirectReference { module: 0, offset: 3, .. }));
+    assert!(matches!(errors[1], LinkError::ForeignRelocation { module: 0, offset: 16, .. }));
+}
+
+#[test]
+fn a_slot_access_is_relaxed_unless_the_instruction_forbids_it() {
+    let mut module = Module::new();
+    let datum = module.data("d", Linkage::Local, Place::Writable, &[7; 8], &[]);
+    module.function("relaxed", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, GOT, datum, -4)]);
+    // add rax, [rip + slot]
+    module.function(
+        "kept",
+        Linkage::Export,
+        TO_I64,
+        &[0x48, 0x03, 0x05, 0, 0, 0, 0, 0xc3],
+        &[(3, GOT, datum, -4)],
+    );
+    let artifacts = [module.finish()];
+    let plan = plain(&artifacts).unwrap();
+    assert_eq!((plan.slots().len(), plan.internal_slot_count()), (0, 1));
+    let (text, at, fixups) = emit(&plan).unwrap();
+    let (here, data, slots) = (at[Area::Text] as i64, at[Area::Data], at[Area::Slots] as i64);
+    assert_eq!(text[..3], [0x48, 0x8d, 0x05]);
+    assert_eq!(here + 7 + i32_at(&text, 3), data as i64);
+    assert_eq!(text[16..19], [0x48, 0x03, 0x05]);
+    assert_eq!(here + 16 + 7 + i32_at(&text, 19), slots);
+    assert_eq!(fixups.internal_slots.iter().map(|p| (p.offset, p.target)).collect::<Vec<_>>(), [(0, data)]);
+}
+
+#[test]
+fn one_stub_serves_all_calls() {
+    let mut module = Module::new();
+    let f = module.import("f", I64_TO_I64);
+    for name in ["a", "b"] {
+        module.function(name, Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, f, -4)]);
+    }
+    let artifacts = [module.finish()];
+    let plan = plain(&artifacts).unwrap();
+    let (text, at, _) = emit(&plan).unwrap();
+    assert_eq!(text.len(), 32, "two functions and one stub of 8 bytes, at 24");
+    assert_eq!(i32_at(&text, 1), 24 - 5);
+    assert_eq!(i32_at(&text, 17), 24 - 21);
+    assert_eq!(text[24..26], [0xff, 0x25]);
+    assert_eq!(at[Area::Text] as i64 + 30 + i32_at(&text, 26), at[Area::Slots] as i64);
+    assert_eq!(text[5..16], [0xcc; 11], "gaps trap");
+}
+
+#[test]
+fn slots_are_ordered_by_table_then_modules_then_symbols() {
+    let mut table = GlobalTable::new();
+    table.intern("t0");
+    table.intern("t1");
+    let mut a = Module::new();
+    let f = a.import("late", I64_TO_I64);
+    let unused = a.import("unused", I64_TO_I64);
+    let g = a.global("g0");
+    let t = a.global("t1");
+    a.function("a", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, f, -4)]);
+    a.function("b", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, t, -4)]);
+    a.function("c", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, g, -4)]);
+    let mut b = Module::new();
+    let h = b.import("first_in_b", I64_TO_I64);
+    let g = b.global("g1");
+    b.function("d", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, h, -4), (3, GOT, g, -4)]);
+    let artifacts = [a.finish(), b.finish()];
+    let plan = plan(&artifacts, &table, &|_| None).unwrap();
+    let keys: Vec<_> = plan.slots().keys().iter().map(SlotKey::text).collect();
+    assert_eq!(keys, ["t0", "t1", "g0", "g1", "late", "first_in_b"]);
+    let _ = unused;
+}
+
+#[test]
+fn known_addresses_and_slots_are_used() {
+    let mut module = Module::new();
+    let near = module.import("near", I64_TO_I64);
+    let far = module.import("far", I64_TO_I64);
+    let shared = module.global("shared");
+    module.function("a", Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, near, -4)]);
+    module.function("b", Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, far, -4)]);
+    module.function("c", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, shared, -4)]);
+    module.data("d", Linkage::Export, Place::Writable, &[0; 16], &[(0, far, 1), (8, shared, 2)]);
+    let artifacts = [module.finish()];
+    const FAR: u64 = 0x7fff_0000_0000;
+    let known = |key: &SlotKey| match key.text() {
+        "near" => Some(Known::Address(0x20)),
+        "far" => Some(Known::Address(FAR)),
+        "shared" => Some(Known::Slot(0x40)),
+        _ => None,
+    };
+    let plan = plan(&artifacts, &GlobalTable::new(), &known).unwrap();
+    assert!(plan.slots().is_empty());
+    let (text, at, fixups) = emit(&plan).unwrap();
+    let here = at[Area::Text] as i64;
+    assert_eq!(here + 5 + i32_at(&text, 1), 0x20);
+    assert_eq!(here + 32 + 7 + i32_at(&text, 35), 0x40);
+    // the far call goes through a stub and its internal slot
+    let stub = (16 + 5 + i32_at(&text, 17)) as usize;
+    assert_eq!(text[stub..stub + 2], [0xff, 0x25]);
+    let slot = here + stub as i64 + 6 + i32_at(&text, stub + 2) - at[Area::Slots] as i64;
+    let content = fixups.internal_slots.iter().find(|pointer| pointer.offset as i64 == slot).unwrap();
+    assert_eq!(content.target, FAR);
+    let mut data = vec![0; 16];
+    let mut slots = vec![0; plan.layout()[Area::Slots].size as usize];
+    let out = kiln_image::link::FixupOutput { relro: &mut [], data: &mut data, slots: &mut slots };
+    assert!(out.fits(plan.layout()));
+    fixups.apply(out, &mut |_| 0x1000);
+    assert_eq!(data[..8], (FAR + 1).to_ne_bytes());
+    assert_eq!(data[8..], 0x1002u64.to_ne_bytes());
+}
+
+#[test]
+fn out_of_range_is_an_error_that_names_everything() {
+    let mut module = Module::new();
+    let datum = module.data("d", Linkage::Local, Place::Writable, &[7; 8], &[]);
+    let lea = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
+    module.function("f", Linkage::Export, TO_I64, &lea, &[(3, PC, datum, -4)]);
+    let artifacts = [module.finish()];
+    let plan = plain(&artifacts).unwrap();
+    let mut at = Addresses::default();
+    at[Area::Data] = 0x1_0000_0000;
+    let size = |area: Area| vec![0; plan.layout()[area].size as usize];
+    let output = Output {
+        text: &mut size(Area::Text),
+        eh_frame: &mut size(Area::EhFrame),
+        eh_frame_hdr: &mut size(Area::EhFrameHdr),
+        rodata: &mut size(Area::Rodata),
+        relro: &mut size(Area::Relro),
+        data: &mut size(Area::Data),
+    };
+    assert_eq!(
+        plan.emit(&at, output).unwrap_err().to_string(),
+        "module 0: `d` is 4294967289 bytes away from 0x3, limit 2147483648"
+    );
+}
+
+#[test]
+fn identical_cies_are_shared() {
+    let artifacts = [defines(Linkage::Local), defines(Linkage::Local)];
+    let plan = plain(&artifacts).unwrap();
+    // one CIE of 24, two FDEs of 17 + 3, padded, terminator
+    assert_eq!(plan.layout()[Area::EhFrame].size, 24 + 2 * 24 + 4);
+    assert_eq!(plan.layout()[Area::EhFrameHdr].size, 12 + 2 * 8);
+}

@@ -1,0 +1,318 @@
+//! Modules built through `cranelift_module::Module`, by code that does not know what it builds.
+
+use cranelift_codegen::ir::{self, AbiParam, InstBuilder, types};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleError};
+use expect_test::{Expect, expect};
+use kiln_ir::{BuildError, ModuleBuilder, Target};
+
+use crate::{describe, target};
+
+fn builder() -> ModuleBuilder {
+    ModuleBuilder::new("test", &target()).unwrap()
+}
+
+fn signature<M: Module>(module: &M, params: &[ir::Type], returns: &[ir::Type]) -> ir::Signature {
+    let mut signature = module.make_signature();
+    signature.params.extend(params.iter().map(|ty| AbiParam::new(*ty)));
+    signature.returns.extend(returns.iter().map(|ty| AbiParam::new(*ty)));
+    signature
+}
+
+/// Defines `id` with one block that `body` fills.
+#[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
+fn define<M: Module>(
+    module: &mut M,
+    id: FuncId,
+    body: impl FnOnce(&mut M, &mut FunctionBuilder<'_>) -> Vec<ir::Value>,
+) -> Result<(), ModuleError> {
+    let mut context = module.make_context();
+    context.func.signature = module.declarations().get_function_decl(id).signature.clone();
+    let mut scratch = FunctionBuilderContext::new();
+    let mut builder = FunctionBuilder::new(&mut context.func, &mut scratch);
+    let block = builder.create_block();
+    builder.append_block_params_for_function_params(block);
+    builder.switch_to_block(block);
+    builder.seal_block(block);
+    let values = body(module, &mut builder);
+    builder.ins().return_(&values);
+    builder.finalize(module.target_config());
+    module.define_function(id, &mut context)
+}
+
+/// A client: a caller, a callee that is defined later, an import, data with addresses.
+fn client<M: Module>(module: &mut M, object: Option<DataId>) {
+    let unary = signature(module, &[types::I64], &[types::I64]);
+    let unused = signature(module, &[types::F64], &[]);
+    module.declare_function("never_called", Linkage::Import, &unused).unwrap();
+    let caller = module.declare_function("caller", Linkage::Export, &unary).unwrap();
+    let callee = module.declare_function("callee", Linkage::Local, &unary).unwrap();
+    let import = module.declare_function("import", Linkage::Import, &unary).unwrap();
+    let anonymous = module.declare_anonymous_function(&unary).unwrap();
+    let table = module.declare_data("table", Linkage::Hidden, true, false).unwrap();
+
+    define(module, caller, |module, builder| {
+        let mut value = builder.block_params(builder.current_block().unwrap())[0];
+        let never = module.declare_func_in_func(anonymous, builder.func);
+        for id in [callee, import, anonymous] {
+            let target = module.declare_func_in_func(id, builder.func);
+            let call = builder.ins().call(target, &[value]);
+            value = builder.inst_results(call)[0];
+        }
+        let _ = never;
+        let table = module.declare_data_in_func(table, builder.func);
+        let address = builder.ins().symbol_value(types::I64, table);
+        value = builder.ins().iadd(value, address);
+        if let Some(object) = object {
+            let object = module.declare_data_in_func(object, builder.func);
+            let address = builder.ins().symbol_value(types::I64, object);
+            value = builder.ins().iadd(value, address);
+        }
+        vec![value]
+    })
+    .unwrap();
+    for id in [callee, anonymous] {
+        define(module, id, |_, builder| builder.block_params(builder.current_block().unwrap()).to_vec())
+            .unwrap();
+    }
+
+    let mut data = DataDescription::new();
+    data.define(vec![0xaa; 32].into());
+    data.set_align(32);
+    let function = module.declare_func_in_data(import, &mut data);
+    let own = module.declare_data_in_data(table, &mut data);
+    data.write_data_addr(16, own, -4);
+    data.write_function_addr(8, function);
+    module.define_data(table, &data).unwrap();
+}
+
+#[test]
+fn a_client_that_is_generic_over_the_module() {
+    let mut module = builder();
+    let object = module.global("runtime::object");
+    assert_eq!(object, module.global("runtime::object"));
+    module.global("not used");
+    client(&mut module, Some(object));
+    expect![[r#"
+        0: Export Function "caller" (i64) -> i64 system_v line 0
+        1: Hidden Data "table"  line 0
+        2: Import Global "runtime::object"  line 0
+        3: Local Function "callee" (i64) -> i64 system_v line 0
+        4: Import Function "import" (i64) -> i64 system_v line 0
+        5: Local Function "" (i64) -> i64 system_v line 0
+        data 1 writable align 32 line 0: aaaaaaaaaaaaaaaa00000000000000000000000000000000aaaaaaaaaaaaaaaa, 4 at 8 + 0, 1 at 16 + -4
+        function 0 line 0
+        function u0:0(i64) -> i64 system_v {
+            gv0 = symbol colocated userextname3
+            gv1 = symbol userextname4
+            sig0 = (i64) -> i64 system_v
+            sig1 = (i64) -> i64 system_v
+            sig2 = (i64) -> i64 system_v
+            sig3 = (i64) -> i64 system_v
+            fn0 = colocated u0:3 sig1
+            fn1 = u0:4 sig2
+            fn2 = colocated u0:5 sig3
+
+        block0(v0: i64):
+            v1 = call fn0(v0)
+            v2 = call fn1(v1)
+            v3 = call fn2(v2)
+            v4 = symbol_value.i64 gv0
+            v5 = iadd v3, v4
+            v6 = symbol_value.i64 gv1
+            v7 = iadd v5, v6
+            return v7
+        }
+
+        function 3 line 0
+        function u0:3(i64) -> i64 system_v {
+        block0(v0: i64):
+            return v0
+        }
+
+        function 5 line 0
+        function u0:5(i64) -> i64 system_v {
+        block0(v0: i64):
+            return v0
+        }
+
+    "#]].assert_eq(&describe(&module.finish().unwrap()));
+}
+
+#[test]
+fn the_result_does_not_depend_on_the_order_of_declarations() {
+    let mut plain = builder();
+    client(&mut plain, None);
+    let mut other = builder();
+    let unary = signature(&other, &[types::I64], &[types::I64]);
+    other.declare_data("table", Linkage::Import, false, false).unwrap();
+    other.declare_function("import", Linkage::Import, &unary).unwrap();
+    other.declare_function("callee", Linkage::Import, &unary).unwrap();
+    client(&mut other, None);
+    let (plain, other) = (plain.finish().unwrap(), other.finish().unwrap());
+    let declarations = |text: String| text.split("function ").next().map(str::to_owned);
+    assert_eq!(declarations(describe(&plain)), declarations(describe(&other)));
+    let codes =
+        |module: &kiln_ir::Module| module.functions.iter().map(|f| f.ir.stencil.clone()).collect::<Vec<_>>();
+    assert!(codes(&plain) == codes(&other));
+}
+
+#[track_caller]
+fn fails<T: std::fmt::Debug>(result: Result<T, ModuleError>, expected: Expect) {
+    expected.assert_eq(&result.unwrap_err().to_string());
+}
+
+#[test]
+fn faults_of_functions() {
+    let mut module = builder();
+    let none = signature(&module, &[], &[]);
+    let unary = signature(&module, &[types::I64], &[types::I64]);
+    let f = module.declare_function("f", Linkage::Export, &none).unwrap();
+    let import = module.declare_function("import", Linkage::Import, &none).unwrap();
+    let data = module.declare_data("data", Linkage::Import, false, false).unwrap();
+
+    fails(
+        module.declare_function("f", Linkage::Export, &unary),
+        expect![
+            "Function f signature Signature { params: [AbiParam { value_type: types::I64, purpose: Normal, extension: None }], returns: [AbiParam { value_type: types::I64, purpose: Normal, extension: None }], call_conv: SystemV } is incompatible with previous declaration Signature { params: [], returns: [], call_conv: SystemV }"
+        ],
+    );
+    fails(
+        module.declare_data("f", Linkage::Export, false, false),
+        expect!["Incompatible declaration of identifier: f"],
+    );
+    fails(
+        define(&mut module, import, |_, _| vec![]),
+        expect!["Invalid to define identifier declared as an import: import"],
+    );
+    fails(
+        module.define_function_bytes(f, 1, &[0xc3], &[]),
+        expect!["Backend error: functions given as machine code are not supported"],
+    );
+
+    let mut context = module.make_context();
+    context.func.signature = unary;
+    fails(
+        module.define_function(f, &mut context),
+        expect![
+            "Backend error: `f` is declared as () system_v, but its code has the type (i64) -> i64 system_v"
+        ],
+    );
+
+    // A return that the type does not have: found by Cranelift's verifier.
+    let wrong = define(&mut module, f, |_, builder| vec![builder.ins().iconst(types::I64, 1)]);
+    assert!(matches!(wrong, Err(ModuleError::Compilation(_))), "{wrong:?}");
+
+    // References by hand: out of range, by text, and to data as to a function.
+    for (namespace, index) in [(0, 99), (1, 99), (7, 0), (1, data.as_u32())] {
+        let result = define(&mut module, f, |_, builder| {
+            let name = builder.func.declare_imported_user_function(ir::UserExternalName { namespace, index });
+            call(builder, ir::ExternalName::user(name))
+        });
+        assert!(matches!(result, Err(ModuleError::Backend(_))), "{result:?}");
+    }
+    fails(
+        define(&mut module, f, |_, builder| call(builder, ir::ExternalName::testcase("f"))),
+        expect!["Backend error: %f: there is no function or datum with this number"],
+    );
+
+    define(&mut module, f, |_, _| vec![]).unwrap();
+    fails(define(&mut module, f, |_, _| vec![]), expect!["Duplicate definition of identifier: f"]);
+    // What failed has left nothing behind.
+    let module = module.finish().unwrap();
+    assert_eq!((module.symbols.len(), module.functions.len()), (1, 1));
+}
+
+fn call(builder: &mut FunctionBuilder<'_>, name: ir::ExternalName) -> Vec<ir::Value> {
+    let signature = builder.func.signature.clone();
+    let signature = builder.func.import_signature(signature);
+    let data = ir::ExtFuncData { name, signature, colocated: false, patchable: false };
+    let callee = builder.func.import_function(data);
+    builder.ins().call(callee, &[]);
+    vec![]
+}
+
+#[test]
+fn faults_of_data() {
+    let mut module = builder();
+    let data = module.declare_data("data", Linkage::Local, false, false).unwrap();
+    let import = module.declare_data("import", Linkage::Import, false, false).unwrap();
+    let global = module.global("key");
+    let mut description = DataDescription::new();
+    fails(
+        module.declare_data("tls", Linkage::Local, true, true),
+        expect!["Backend error: `tls`: thread-local data is not supported"],
+    );
+    fails(
+        module.define_data(data, &description),
+        expect!["Backend error: `data`: the content is not initialized"],
+    );
+    description.define_zeroinit(20);
+    fails(
+        module.define_data(import, &description),
+        expect!["Invalid to define identifier declared as an import: import"],
+    );
+    fails(
+        module.define_data(global, &description),
+        expect!["Backend error: `key` is a global: it has no definition in a module"],
+    );
+    fails(
+        module.define_data(DataId::from_u32(77), &description),
+        expect!["Backend error: dataid77: there is no function or datum with this number"],
+    );
+
+    let own = module.declare_data_in_data(data, &mut description);
+    let attempt = |change: &dyn Fn(&mut DataDescription)| {
+        let mut description = description.clone();
+        change(&mut description);
+        description
+    };
+    fails(
+        module.define_data(data, &attempt(&|d| d.write_data_addr(13, own, 0))),
+        expect!["Backend error: `data`: the address at offset 13 does not lie inside the content"],
+    );
+    fails(
+        module.define_data(
+            data,
+            &attempt(&|d| {
+                d.write_data_addr(8, own, 0);
+                d.write_data_addr(1, own, 0);
+            }),
+        ),
+        expect!["Backend error: `data`: the address at offset 8 overlaps another"],
+    );
+    fails(
+        module.define_data(data, &attempt(&|d| d.set_custom_section("x"))),
+        expect!["Backend error: `data`: custom sections are not supported"],
+    );
+    fails(
+        module.define_data(data, &attempt(&|d| d.align = Some(3))),
+        expect!["Backend error: `data`: the alignment is not a power of two below 2^32"],
+    );
+    module.define_data(data, &description).unwrap();
+    fails(module.define_data(data, &description), expect!["Duplicate definition of identifier: data"]);
+    assert_eq!(module.finish().unwrap().data.len(), 1);
+}
+
+#[test]
+fn faults_of_modules() {
+    let mut module = builder();
+    let none = signature(&module, &[], &[]);
+    let main = module.declare_function("main", Linkage::Export, &none).unwrap();
+    let lost = module.declare_anonymous_function(&none).unwrap();
+    module.declare_function("weak", Linkage::Preemptible, &none).unwrap();
+    define(&mut module, main, |module, builder| {
+        let lost = module.declare_func_in_func(lost, builder.func);
+        builder.ins().call(lost, &[]);
+        vec![]
+    })
+    .unwrap();
+    assert!(matches!(module.finish(), Err(BuildError::Undefined(name)) if &*name == ".Lfn1"));
+
+    let mut module = builder();
+    module.declare_data("gone", Linkage::Hidden, false, false).unwrap();
+    assert!(matches!(module.finish(), Err(BuildError::Undefined(name)) if &*name == "gone"));
+
+    let target = Target::parse("wasm32").unwrap();
+    assert!(matches!(ModuleBuilder::new("test", &target), Err(BuildError::Target(_))));
+}

@@ -1,0 +1,34 @@
+//! The host's side of a program that `run` executes: run-time objects, and the symbols of this process.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use kiln::globals::{Resolve, SlotKey};
+use kiln::jit::libcalls;
+
+/// Size of a run-time object, in 8-byte words.
+const WORDS: usize = 512;
+
+/// One object of 4096 zeroed bytes for every key, made when it is first asked for.
+#[derive(Default)]
+pub(super) struct Objects {
+    objects: RefCell<HashMap<Box<str>, Box<[u64; WORDS]>>>,
+}
+
+impl Objects {
+    /// Where the object `key` lies; the same address as long as `self` lives.
+    pub(super) fn address(&self, key: &str) -> usize {
+        let mut objects = self.objects.borrow_mut();
+        let object = objects.entry(key.into()).or_insert_with(|| Box::new([0; WORDS]));
+        object.as_mut_ptr() as usize
+    }
+}
+
+impl Resolve for Objects {
+    fn resolve(&self, key: &SlotKey) -> Option<usize> {
+        match key {
+            SlotKey::Global(key) => Some(self.address(key)),
+            SlotKey::Symbol(_) => libcalls::process(key),
+        }
+    }
+}
