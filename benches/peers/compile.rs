@@ -30,13 +30,13 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<(Section, Ve
     let kiln_many = format!("kiln, {threads} threads");
     let raw_many = format!("raw Cranelift, {threads} threads");
     let (kiln_one, raw_one) = ("kiln, 1 thread", "raw Cranelift, 1 thread");
+    let peer = jit::Peer::new(workload);
     let mut contenders = vec![
         Contender::new(&kiln_many, || compile(&many)),
         Contender::new(&raw_many, || raw_parallel(&queue, &setup.pool)),
         Contender::new(kiln_one, || compile(&one)),
         Contender::new(raw_one, || raw_serial(&queue)),
     ];
-    let peer = jit::Peer::new(workload);
     let (kiln_jit, cranelift_jit) = (format!("kiln into memory, {threads} threads"), "cranelift-jit, 1 thread");
     match &peer {
         Ok(peer) => {

@@ -140,7 +140,7 @@ fn module(number: usize, plans: &[Plan], seed: u64, target: &Target) -> Result<M
     for (id, plan) in &surroundings.callees[..own.len()] {
         context.clear();
         context.func.signature = plan.signature(&builder);
-        body::build(&mut context.func, &mut scratch, &builder, &surroundings, *plan, &mut random);
+        body::build(&mut context.func, &mut scratch, &mut builder, &surroundings, *plan, &mut random);
         builder.define_function(*id, &mut context)?;
     }
     Ok(builder.finish()?)

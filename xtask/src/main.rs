@@ -40,11 +40,17 @@ enum Command {
     RunImage(run::image::Args),
 }
 
-/// The code generator panics on instructions that a target has no code for. Kiln catches that and reports it with the
-/// function's name and place, so the panic's own message and backtrace would only be noise.
-fn quiet_code_generator() {
+/// Panics that are not mistakes of this program end quietly.
+///
+/// The code generator panics on instructions that a target has no code for. Kiln catches that and reports it with the function's
+/// name and place; the panic's own message and backtrace would only be noise. And printing panics when whoever reads
+/// the output has gone, as `head` does.
+fn quiet_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
+        if info.payload_as_str().is_some_and(|text| text.starts_with("failed printing to std")) {
+            std::process::exit(1);
+        }
         if !info.location().is_some_and(|location| location.file().contains("cranelift-codegen")) {
             default(info);
         }
@@ -52,7 +58,7 @@ fn quiet_code_generator() {
 }
 
 fn main() -> std::process::ExitCode {
-    quiet_code_generator();
+    quiet_panics();
     let result = match Cli::parse().command {
         Command::Build(args) => build::main(&args),
         Command::Run(args) => run::main(&args),

@@ -12,7 +12,7 @@ use super::{MEMORY, Plan, SHAPES, Surroundings};
 /// A function under construction.
 struct Body<'a, 'f> {
     builder: FunctionBuilder<'f>,
-    module: &'a ModuleBuilder,
+    module: &'a mut ModuleBuilder,
     around: &'a Surroundings,
     random: &'a mut Random,
     ints: Vec<Variable>,
@@ -27,7 +27,7 @@ struct Body<'a, 'f> {
 pub(super) fn build(
     function: &mut Function,
     scratch: &mut FunctionBuilderContext,
-    module: &ModuleBuilder,
+    module: &mut ModuleBuilder,
     around: &Surroundings,
     plan: Plan,
     random: &mut Random,
@@ -61,7 +61,7 @@ pub(super) fn build(
     }
     let zero = builder.ins().iconst(types::I64, 0);
     for at in 0..8 {
-        builder.ins().stack_store(zero, slot, 8 * at);
+        builder.ins().stack_store(types::I64, zero, slot, 8 * at);
     }
     let (memory, depth) = (params[0], params[1]);
     let mut body = Body { builder, module, around, random, ints, floats, memory, depth, slot, loops: 0 };
@@ -74,7 +74,7 @@ pub(super) fn build(
         }
     };
     body.builder.ins().return_(&[result]);
-    body.builder.finalize();
+    body.builder.finalize(body.module.target_config());
 }
 
 impl Body<'_, '_> {
@@ -180,9 +180,9 @@ impl Body<'_, '_> {
             3 => (self.address(self.around.constants), false),
             _ => {
                 let (value, offset) = (self.int(), 8 * self.random.below(8) as i32);
-                self.builder.ins().stack_store(value, self.slot, offset);
+                self.builder.ins().stack_store(types::I64, value, self.slot, offset);
                 let offset = 8 * self.random.below(8) as i32;
-                let loaded = self.builder.ins().stack_load(types::I64, self.slot, offset);
+                let loaded = self.builder.ins().stack_load(types::I64, types::I64, self.slot, offset);
                 self.set_int(loaded);
                 return;
             }

@@ -129,9 +129,17 @@ impl<'a> View<'a> {
         let head = self.note.head;
         let at = (self.note_range.start + note::PREFIX_LEN) as u64;
         let Some(first) = self.segments.first() else { return Err(LoadError::malformed("no segment", at)) };
-        let readable = first.file_len.min(self.bytes.len() as u64);
+        // The loader reads these while it writes other segments.
+        if first.start != 0
+            || first.flags != elf::PF_R
+            || self.note_range.end as u64 > first.file_len
+            || first.file_len > self.bytes.len() as u64
+        {
+            return Err(LoadError::malformed("a note outside the read-only segment", at));
+        }
+        let readable = first.file_len;
         for table in [&head.gnu_hash, &head.dynsym, &head.dynstr, &head.rela, &head.eh_frame] {
-            if table.len.get() != 0 && !(first.start == 0 && first.contains(table, readable)) {
+            if table.len.get() != 0 && !first.contains(table, readable) {
                 return Err(LoadError::malformed("a table outside the read-only segment", at));
             }
         }

@@ -163,8 +163,8 @@ impl OptLevel {
 }
 
 impl Target {
-    /// The machine this program was built for, with the features that every such machine has. Code does not depend on
-    /// the CPU that happens to compile it; ask for more with [`Target::isa_setting`].
+    /// The machine this program was built for, with a fixed set of CPU features (on x86-64 those of level v2). Code does not
+    /// depend on the CPU that happens to compile it; ask for more, or for less, with [`Target::isa_setting`].
     pub fn host() -> Self {
         Self::for_triple(Triple::host())
     }
@@ -235,6 +235,11 @@ impl Target {
         for (name, value) in DEFAULTS {
             flags.set(name, value).expect("a setting of this Cranelift version");
         }
+        if module.targets.is_empty() && self.triple.architecture == Architecture::X86_64 {
+            for name in X86_64_BASELINE {
+                builder.enable(name).expect("a setting of this Cranelift version");
+            }
+        }
         for setting in &self.isa_settings {
             apply(&mut builder, setting)?;
         }
@@ -261,6 +266,12 @@ impl Target {
 /// Where Kiln's defaults differ from Cranelift's. Frame pointers let profilers and run-times walk the stack, and IR that asks for
 /// its frame pointer is valid only with them.
 const DEFAULTS: [(&str, &str); 1] = [("preserve_frame_pointers", "true")];
+
+/// CPU features that code for x86-64 uses unless a module's `target` line says otherwise: the level x86-64-v2 of the System V
+/// ABI, which every such CPU since 2009 has. Without it rounding a float is a call of the C library. Images
+/// record the features they need, and loaders check them.
+const X86_64_BASELINE: [&str; 6] =
+    ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt", "has_cmpxchg16b"];
 
 /// Settings that cannot be chosen: one artifact serves every address, and the front end has verified the IR.
 const FORCED: [(&str, &str); 2] = [("is_pic", "true"), ("enable_verifier", "false")];

@@ -180,14 +180,26 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
 }
 
 fn interpreted(root: &Module, modules: &[Module]) -> Verdict {
+    // The interpreter recurses where the program calls, tail calls included.
+    const STACK: usize = 1 << 30;
     let program = interpreter::Program::new(modules);
-    let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
-        program.call(0, function.symbol, arguments).map_err(|error| match error {
-            interpreter::Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute {what}")),
-            interpreter::Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
-        })
+    let work = || {
+        let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
+            program.call(0, function.symbol, arguments).map_err(|error| match error {
+                interpreter::Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute it: {what}")),
+                interpreter::Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
+            })
+        };
+        invocation::all(root, &mut execute, &mut event)
     };
-    invocation::all(root, &mut execute, &mut event)
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+        match thread.map(std::thread::ScopedJoinHandle::join) {
+            Ok(Ok(verdict)) => verdict,
+            Ok(Err(_)) => Verdict::Failed { reason: "the interpreter's thread panicked".into() },
+            Err(error) => Verdict::Failed { reason: format!("cannot start the interpreter's thread: {error}") },
+        }
+    })
 }
 
 /// Saves the session as an image, and lets another process load it and execute the file's run lines.

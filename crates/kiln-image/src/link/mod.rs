@@ -16,6 +16,8 @@ mod layout;
 mod plan;
 mod relocate;
 mod resolve;
+#[cfg(test)]
+mod tests;
 mod unwind;
 
 pub use error::LinkError;

@@ -12,13 +12,6 @@ use crate::support::{ADD3, I64_TO_I64, Module, image, program, table};
 #[test]
 fn two_writes_are_identical() {
     assert_eq!(image(), image());
-    let pool = rayon_free_threads(1, image);
-    assert_eq!(pool, image());
-}
-
-/// Runs `work` in a thread of its own, so that rayon's global pool is entered from outside.
-fn rayon_free_threads<T: Send + 'static>(_: usize, work: fn() -> T) -> T {
-    std::thread::spawn(work).join().unwrap()
 }
 
 #[test]
@@ -178,6 +171,56 @@ fn the_c_library_loads_it() {
     let output = Command::new(&program_path).arg(&path).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "9 6 42 2 111 222 42 1\n");
     assert!(output.status.success());
+}
+
+const UNWINDING: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <execinfo.h>
+#include <stdio.h>
+long host_double(long x) {
+    void *frames[8];
+    int n = backtrace(frames, 8);
+    for (int i = 1; i < 4 && i < n; i++) {
+        Dl_info info;
+        printf("%s ", dladdr(frames[i], &info) && info.dli_sname ? info.dli_sname : "?");
+    }
+    return 2 * x;
+}
+int main(int argc, char **argv) {
+    void *h = dlopen(argv[1], RTLD_NOW);
+    long (*outer)(long) = (long (*)(long))dlsym(h, "outer");
+    printf("%ld\n", outer(21));
+    return 0;
+}
+"#;
+
+#[test]
+fn the_c_library_unwinds_through_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, main) = (folder.path().join("main.c"), folder.path().join("main"));
+    std::fs::write(&source, UNWINDING).unwrap();
+    let Ok(status) =
+        Command::new("cc").args(["-O1", "-rdynamic", "-o"]).arg(&main).arg(&source).arg("-ldl").status()
+    else {
+        println!("skipped: no C compiler");
+        return;
+    };
+    assert!(status.success());
+    let caller = |name: &str, callee: &str| {
+        let mut module = Module::new();
+        let callee = module.import(callee, I64_TO_I64);
+        // sub rsp, 8; call callee; add rsp, 8; ret
+        let code = [0x48, 0x83, 0xec, 8, 0xe8, 0, 0, 0, 0, 0x48, 0x83, 0xc4, 8, 0xc3];
+        let relocs = [(5, kiln_artifact::RelocKind::X86Pc32, callee, -4)];
+        module.function(name, Linkage::Export, I64_TO_I64, &code, &relocs);
+        module.finish()
+    };
+    let artifacts = [caller("outer", "inner"), caller("inner", "host_double")];
+    let path = folder.path().join("program.so");
+    save(&path, &write_image(&artifacts, &GlobalTable::new(), &ImageOptions::default()).unwrap()).unwrap();
+    let output = Command::new(&main).arg(&path).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "inner outer main 42\n");
 }
 
 #[test]

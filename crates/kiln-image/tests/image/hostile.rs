@@ -107,3 +107,35 @@ fn altered_tables_cannot_do_harm() {
         }
     }
 }
+
+/// Several bytes at once, with right checksums where the loader compares them. The numbers are the same in every run.
+#[test]
+fn random_damage_cannot_do_harm() {
+    let bytes = image();
+    let note = ImageInfo::parse(&bytes).unwrap().sections[0].clone();
+    let body = note.offset as usize + 20..(note.offset + note.size) as usize;
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = |limit: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % limit as u64) as usize
+    };
+    for _ in 0..20_000 {
+        let mut altered = bytes.clone();
+        for _ in 0..=next(6) {
+            let at = next(body.end + 1024);
+            altered[at] = match next(4) {
+                0 => 0,
+                1 => 0xff,
+                2 => altered[at].wrapping_add(1),
+                _ => next(256) as u8,
+            };
+        }
+        let headers = blake3::hash(&altered[..note.offset as usize]);
+        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
+        let sum = blake3::hash(&altered[body.start + 16..body.end]);
+        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
+        let _ = (ImageInfo::parse(&altered), load(&altered));
+    }
+}

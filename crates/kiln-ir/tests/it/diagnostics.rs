@@ -337,14 +337,17 @@ fn no_more_than_a_thousand() {
 
 #[test]
 fn a_byte_order_mark() {
-    check("\u{feff}function %f() {\nblock0:\n    retrun\n}\n", expect![[r#"
+    check(
+        "\u{feff}function %f() {\nblock0:\n    retrun\n}\n",
+        expect![[r#"
         Syntax: error: unknown opcode: 'retrun'
          --> test.clif:3:5
           |
         3 |     retrun
           |     ^^^^^^
 
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

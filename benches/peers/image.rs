@@ -1,0 +1,158 @@
+//! Comparison B: from machine code to a file that can be loaded.
+
+use std::path::Path;
+
+use kiln::artifact::Artifact;
+use kiln::image::{Image, ImageOptions, save, write_image};
+use rayon::prelude::*;
+
+use crate::linker::{self, Linker};
+use crate::measure::{Contender, interleave, timed};
+use crate::object::{self, Cut, Unit};
+use crate::report::{Section, Target};
+use crate::workload::Workload;
+use crate::{Failure, Setup, jit};
+
+const KILN: &str = "kiln";
+const UNSYNCED: &str = "kiln, not synced to disk";
+
+/// Measures, and leaves the image at `image`.
+pub(crate) fn compare(
+    workload: &Workload,
+    setup: &Setup,
+    artifacts: &[Artifact],
+    image: &Path,
+) -> Result<Section, Failure> {
+    let mut section = Section::new(&workload.name, "B. from machine code to a file that can be loaded");
+    let folder = image.parent().ok_or("the image has no folder")?;
+    let linkers = linker::known();
+    for linker in linkers.iter().filter(|linker| !linker.is_installed()) {
+        section.note(format!("{} is not installed, and so not measured", linker.name));
+    }
+    let cuts = [Cut::Modules, Cut::Whole];
+    let units = cuts.map(|cut| object::units(workload, cut));
+    let unsynced = folder.join("unsynced.kiln");
+
+    let mut contenders = vec![
+        Contender::in_parts(KILN, &["link", "save: write, sync, rename"], || {
+            let (link, bytes) = timed(|| write(workload, artifacts, setup));
+            let bytes = bytes?;
+            let (write, result) = timed(|| save(image, &bytes));
+            result?;
+            Ok(vec![link, write])
+        }),
+        Contender::in_parts(UNSYNCED, &["link", "write"], || {
+            let (link, bytes) = timed(|| write(workload, artifacts, setup));
+            let bytes = bytes?;
+            let (write, result) = timed(|| std::fs::write(&unsynced, &bytes));
+            result?;
+            Ok(vec![link, write])
+        }),
+    ];
+    let mut outputs = Vec::new();
+    for (cut, units) in cuts.iter().zip(&units) {
+        let units = match units {
+            Ok(units) => units,
+            Err(error) => {
+                section.note(format!("cranelift-object, {}: {error}", cut.name()));
+                continue;
+            }
+        };
+        for linker in linkers.iter().filter(|linker| linker.is_installed()) {
+            let name = format!("cranelift-object, {}, {}", cut.name(), linker.name);
+            let output = folder.join(format!("{}-{}.so", linker.name, outputs.len()));
+            outputs.push((name.clone(), output.clone()));
+            contenders.push(peer(name, units, linker, folder, output, setup));
+        }
+    }
+    section.add(interleave(setup.rounds, contenders)?);
+
+    let peers = |name: &str| name.starts_with("cranelift-object");
+    match section.fastest(peers) {
+        Some(fastest) => {
+            section.named_ratio(format!("{fastest} / kiln"), &fastest, KILN, Target::AtLeast(3.0));
+            section.named_ratio(format!("{fastest} / {UNSYNCED}"), &fastest, UNSYNCED, Target::AtLeast(3.0));
+        }
+        None => section.note("no linker is installed, so there is nothing to compare with"),
+    }
+    section.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic, and do not sync to disk");
+    section.note("kiln does more: unwind tables, checksums, signatures of exports, and its file is synced and replaced as a whole");
+    for (cut, units) in cuts.iter().zip(units.iter().flatten()) {
+        let count: usize = units.iter().map(Unit::function_count).sum();
+        if count != workload.functions().count() {
+            return Err(format!("cranelift-object, {}: {count} functions", cut.name()).into());
+        }
+    }
+    check(&mut section, workload, artifacts, image, &outputs)?;
+    Ok(section)
+}
+
+fn write(workload: &Workload, artifacts: &[Artifact], setup: &Setup) -> Result<Vec<u8>, Failure> {
+    let image = setup.pool.install(|| write_image(artifacts, &workload.globals, &ImageOptions::default()));
+    image.map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string).into())
+}
+
+fn peer<'a>(
+    name: String,
+    units: &'a [Unit],
+    linker: &'a Linker,
+    folder: &'a Path,
+    output: std::path::PathBuf,
+    setup: &'a Setup,
+) -> Contender<'a> {
+    Contender::in_parts(name, &["emit and write objects", "link"], move || {
+        let (emit, objects) = timed(|| object::write(units, folder, &setup.pool));
+        let objects = objects?;
+        // As for a build in a clean folder; unlinking a large file takes time of its own.
+        let _ = std::fs::remove_file(&output);
+        let (link, result) = timed(|| linker.link(&objects, &output, setup.threads));
+        result?;
+        Ok(vec![emit, link])
+    })
+}
+
+/// Every file must export the same number of names, and hold at least the code that was compiled.
+fn check(
+    section: &mut Section,
+    workload: &Workload,
+    artifacts: &[Artifact],
+    image: &Path,
+    outputs: &[(String, std::path::PathBuf)],
+) -> Result<(), Failure> {
+    let code: u64 = artifacts.par_iter().map(|artifact| code_size(artifact)).sum();
+    let mut sizes = Vec::new();
+    let files = std::iter::once((KILN, image)).chain(outputs.iter().map(|(name, path)| (&**name, &**path)));
+    for (name, path) in files {
+        let contents = linker::read(path)?;
+        if contents.exports != workload.exports() {
+            return Err(format!("{name} exports {} names instead of {}", contents.exports, workload.exports()).into());
+        }
+        if contents.text < code {
+            return Err(format!("{name} holds {} bytes of code instead of {code}", contents.text).into());
+        }
+        sizes.push(format!("{} KB {}", contents.file / 1024, name.rsplit(", ").next().unwrap_or(name)));
+    }
+    section.check(format!("every file exports {} names and holds {code} bytes of functions", workload.exports()));
+    section.note(format!("file sizes: {}", sizes.join(", ")));
+
+    let opened = Image::open(image)?;
+    opened.verify()?;
+    if !workload.runs {
+        section.check("the image's checksums hold");
+        return Ok(());
+    }
+    let loaded = opened.bind(&jit::resolve)?;
+    let (ours, count) = jit::run(workload, |name| loaded.address(name))?;
+    let mut memory = kiln::jit::Jit::new(kiln::jit::Options::default())?;
+    memory.link(artifacts, &jit::resolve)?;
+    let (expected, _) = jit::run(workload, |name| memory.address(name))?;
+    if ours != expected {
+        return Err(format!("{count} functions computed {ours:#x} in the image, {expected:#x} in memory").into());
+    }
+    section.check(format!("the image's checksums hold; {count} functions were run, with equal results in the image and in memory"));
+    Ok(())
+}
+
+fn code_size(artifact: &Artifact) -> u64 {
+    artifact.functions().iter().map(|function| u64::from(function.len.get())).sum()
+}

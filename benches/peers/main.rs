@@ -1,0 +1,130 @@
+//! Kiln beside its peers, in one run: `cargo xtask bench`, or `cargo bench --bench peers -- --help`.
+//!
+//! On a generated program, and on a folder of `.clif` files if one is given: (A) compilation beside raw Cranelift and cranelift-jit;
+//! (B) writing an image beside cranelift-object followed by every linker that is installed; (C) opening an image beside `dlopen`;
+//! (D) reading text beside cranelift-reader.
+//!
+//! Contenders take turns in every round, ratios are taken round by round, and medians with their ranges are reported: a noisy
+//! machine disturbs both sides. Every result is checked before its time counts; a wrong one ends the run. A target that is missed
+//! does not: wall-clock times inform, instruction counts gate.
+
+mod compile;
+mod generate;
+mod image;
+mod jit;
+mod linker;
+mod measure;
+mod numbering;
+mod object;
+mod open;
+mod parse;
+mod report;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser as _;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use serde_json::json;
+
+use self::report::Report;
+use self::workload::Workload;
+
+/// Why the run ends early.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Kiln beside its peers
+#[derive(clap::Parser)]
+#[command(name = "peers")]
+struct Args {
+    /// Also measure on the `.clif` files in this folder
+    #[arg(long, value_name = "DIR")]
+    corpus: Option<PathBuf>,
+    /// Functions of the generated program
+    #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    functions: u32,
+    /// Rounds that are measured
+    #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Number of threads [default: one for each core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Write the results to this file
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// What cargo adds; ignored
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What all comparisons share.
+struct Setup {
+    rounds: u32,
+    threads: usize,
+    pool: Arc<ThreadPool>,
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A pool of `threads` threads.
+fn pool(threads: usize) -> Result<ThreadPool, Failure> {
+    Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let cores = std::thread::available_parallelism()?.get();
+    let threads = args.threads.unwrap_or(cores).max(1);
+    let setup = Setup { rounds: args.rounds, threads, pool: Arc::new(pool(threads)?) };
+    // Read first, so that a folder that is absent is known at once.
+    let corpus = args.corpus.as_deref().map(Workload::corpus).transpose()?;
+    let workloads: Vec<Workload> = [Workload::generated(args.functions)?].into_iter().chain(corpus).collect();
+
+    println!(
+        "Kiln beside its peers: {} rounds, {threads} threads on {cores} cores, cranelift {}, {}",
+        args.rounds,
+        cranelift_codegen::VERSION,
+        workloads[0].target.triple(),
+    );
+    let linkers: Vec<_> = linker::known().iter().map(|linker| (linker.name, linker.version())).collect();
+    for (name, version) in &linkers {
+        println!("  {name}: {version}");
+    }
+    let folder = tempfile::tempdir()?;
+    let mut report = Report::default();
+    for workload in &workloads {
+        println!("\n{}: {}", workload.name, workload.describe());
+        let image = folder.path().join("program.kiln");
+        let (section, artifacts) = compile::compare(workload, &setup)?;
+        report.add(section);
+        report.add(image::compare(workload, &setup, &artifacts, &image)?);
+        report.add(open::compare(workload, &setup, &image)?);
+        report.add(parse::compare(workload, &setup)?);
+    }
+    report.add(open::slots(&setup, folder.path())?);
+    let (met, targets) = report.met();
+    println!("\n{met} of {targets} targets are met");
+
+    if let Some(path) = &args.json {
+        let run = json!({
+            "rounds": args.rounds, "threads": threads, "cores": cores, "functions": args.functions,
+            "cranelift": cranelift_codegen::VERSION, "target": workloads[0].target.triple().to_string(),
+            "linkers": linkers.iter().map(|(name, version)| json!({ "name": name, "version": version })).collect::<Vec<_>>(),
+            "workloads": workloads.iter().map(|workload| {
+                json!({ "name": workload.name, "size": workload.describe() })
+            }).collect::<Vec<_>>(),
+        });
+        let text = serde_json::to_string_pretty(&report.json(run))?;
+        std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    }
+    Ok(())
+}

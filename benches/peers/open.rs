@@ -1,0 +1,183 @@
+//! Comparison C: opening the image.
+
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::time::Duration;
+
+use kiln::Compiler;
+use kiln::globals::{Bindings, GlobalTable, SlotKey};
+use kiln::image::{Image, ImageOptions, save, write_image};
+use kiln::ir::{Source, Target as IrTarget, parse};
+use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+
+use crate::measure::{Contender, each, interleave, timed};
+use crate::report::{Section, Target};
+use crate::workload::Workload;
+use crate::{Failure, Setup, jit};
+
+/// Openings in each round.
+const TIMES: u32 = 200;
+const RTLD_NOW: c_int = 2;
+
+unsafe extern "C" {
+    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlclose(handle: *mut c_void) -> c_int;
+    fn dlerror() -> *const c_char;
+}
+
+/// A library that the dynamic linker has loaded; dropping it unloads it.
+struct Library(*mut c_void);
+
+impl Library {
+    fn open(path: &CStr) -> Result<Self, Failure> {
+        // SAFETY: the path is a C string; images and the C library's mathematics run no code when they are loaded.
+        let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
+        if !handle.is_null() {
+            return Ok(Self(handle));
+        }
+        // SAFETY: `dlerror` gives the reason for the failure above as a C string that lives until the next call.
+        let reason = unsafe { CStr::from_ptr(dlerror()) };
+        Err(format!("dlopen: {}", reason.to_string_lossy()).into())
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        // SAFETY: the handle came from `dlopen` and is closed once; nothing of the library is used.
+        unsafe { dlclose(self.0) };
+    }
+}
+
+/// Opens, and closes again, many times: the mean of the first step, and that of the second.
+fn open_and_close<T>(mut open: impl FnMut() -> Result<T, Failure>) -> Result<Vec<Duration>, Failure> {
+    let mut total = [Duration::ZERO; 2];
+    for _ in 0..TIMES {
+        let (time, opened) = timed(&mut open);
+        let opened = opened?;
+        total[0] += time;
+        total[1] += timed(|| drop(opened)).0;
+    }
+    Ok(total.map(|time| each(time, TIMES)).to_vec())
+}
+
+/// A mapping of a whole file.
+struct Mapping(*mut c_void, usize);
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range was mapped by `map_file` and is unmapped once; no reference into it exists.
+        let _ = unsafe { munmap(self.0, self.1) };
+    }
+}
+
+fn map_file(path: &Path) -> Result<Mapping, Failure> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len() as usize;
+    // SAFETY: the kernel chooses an unused range.
+    let at = unsafe { mmap(std::ptr::null_mut(), len, ProtFlags::READ, MapFlags::PRIVATE, &file, 0) }?;
+    Ok(Mapping(at, len))
+}
+
+/// Measures the opening of the image at `path`.
+pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result<Section, Failure> {
+    let mut section = Section::new(&workload.name, "C. opening the image (mean of many, file in the page cache)");
+    let c_path = CString::new(path.as_os_str().as_bytes())?;
+    // Images may need the mathematics of the C library: it stays loaded, so that dlopen need not load it every time.
+    let mathematics = Library::open(c"libm.so.6");
+    let parts: &[&str] = &["open", "close"];
+    let (kiln, peer, nothing) = ("kiln: open, bind, drop", "dlopen(RTLD_NOW), dlclose", "nothing: open, mmap, munmap");
+    let mut contenders = vec![
+        Contender::in_parts(kiln, parts, || open_and_close(|| Ok(Image::open(path)?.bind(&jit::resolve)?))),
+        Contender::in_parts(nothing, parts, || open_and_close(|| map_file(path))),
+    ];
+    let works = Library::open(&c_path).map(drop);
+    match &works {
+        Ok(()) => contenders.push(Contender::in_parts(peer, parts, || open_and_close(|| Library::open(&c_path)))),
+        Err(reason) => section.note(format!("dlopen is left out: {reason}")),
+    }
+    section.add(interleave(setup.rounds, contenders)?);
+    drop(mathematics);
+    if works.is_ok() {
+        section.ratio(kiln, peer, Target::AtMost(1.0));
+    }
+    section.ratio(kiln, nothing, Target::None);
+    let slots = Image::open(path)?.slots().len();
+    section.note(format!("the image has {slots} slots, which kiln fills and dlopen leaves empty but for symbols it finds"));
+    Ok(section)
+}
+
+/// Measures how long slots take to fill.
+pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Section, Failure> {
+    const SLOTS: usize = 1000;
+    let mut section = Section::new("generated image", "C. filling 1,000 slots (mean of many binds)");
+    let (full, empty) = (folder.join("slots-1000.kiln"), folder.join("slots-1.kiln"));
+    let keys: Vec<String> = (0..SLOTS).map(|number| format!("object:number:{number}")).collect();
+    slots_image(&keys, &full)?;
+    slots_image(&keys[..1], &empty)?;
+    let mut bindings = Bindings::new();
+    for (number, key) in keys.iter().enumerate() {
+        bindings.bind(key, 0x1000 + 8 * number);
+    }
+    let addresses: Vec<usize> = (0..SLOTS).map(|number| 0x1000 + 8 * number).collect();
+    let bind = |path: &Path, bind: &dyn Fn(Image) -> Result<(), Failure>| {
+        let mut total = Duration::ZERO;
+        for _ in 0..TIMES {
+            let image = Image::open(path)?;
+            let (time, result) = timed(|| bind(image));
+            result?;
+            total += time;
+        }
+        Ok(vec![each(total, TIMES)])
+    };
+    let by_name = |image: Image| Ok(drop(std::hint::black_box(image.bind(&bindings)?)));
+    let by_array = |image: Image| Ok(drop(std::hint::black_box(image.bind_array(&addresses)?)));
+    let one = |image: Image| Ok(drop(std::hint::black_box(image.bind_array(&addresses[..1])?)));
+    let (name, array, nothing) = ("bind 1,000 slots by a resolver, drop", "bind 1,000 slots by an array, drop", "bind 1 slot, drop");
+    let contenders = vec![
+        Contender::in_parts(name, &[""], || bind(&full, &by_name)),
+        Contender::in_parts(array, &[""], || bind(&full, &by_array)),
+        Contender::in_parts(nothing, &[""], || bind(&empty, &one)),
+    ];
+    section.add(interleave(setup.rounds, contenders)?);
+    section.ratio(name, array, Target::None);
+    section.ratio(array, nothing, Target::None);
+    section.check(slots_hold(&full, &bindings, &addresses)?);
+    Ok(section)
+}
+
+/// An image with these globals, and a function that gives the address of the last.
+fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
+    let target = IrTarget::host();
+    let last = keys.last().ok_or("no key")?;
+    let text = format!(
+        "global %last = \"{last}\"\nfunction %get() -> i64 system_v {{\n    gv0 = symbol %last\nblock0:\n    \
+         v0 = symbol_value.i64 gv0\n    return v0\n}}\n"
+    );
+    let module = parse(Source::new("slots.clif", text).into(), &target).map_err(|faults| faults[0].to_string())?;
+    let compiled = Compiler::new(target).compile(&[module])?;
+    let mut table = GlobalTable::new();
+    keys.iter().for_each(|key| {
+        table.intern(key);
+    });
+    let image = write_image(&compiled.artifacts, &table, &ImageOptions::default()).map_err(|errors| errors[0].to_string())?;
+    Ok(save(path, &image)?)
+}
+
+/// Both ways of filling must give the code the same address.
+fn slots_hold(path: &Path, bindings: &Bindings, addresses: &[usize]) -> Result<String, Failure> {
+    let image = Image::open(path)?;
+    let in_order = image.slots().iter().zip(addresses).all(|(key, _)| matches!(key, SlotKey::Global(_)));
+    if image.slots().len() != addresses.len() || !in_order {
+        return Err("the image does not have the slots that were asked for".into());
+    }
+    for loaded in [image.bind(bindings)?, Image::open(path)?.bind_array(addresses)?] {
+        // SAFETY: the loader checks the type, and the function only returns the content of a slot.
+        let get = unsafe { loaded.function::<extern "C" fn() -> i64>("get")? };
+        if get() != *addresses.last().ok_or("no address")? as i64 {
+            return Err("a slot holds another address than it was given".into());
+        }
+    }
+    Ok("code reads the address that was given, both ways".into())
+}

@@ -1,0 +1,195 @@
+//! What only shows with limits smaller than the real ones, or with code for other processors.
+
+use kiln_artifact::record::{Function, Linkage, NONE, Place, Reloc, Summary, Symbol, SymbolKind};
+use kiln_artifact::{Artifact, Contents, RelocKind};
+use kiln_globals::GlobalTable;
+
+use super::plan::{Plan, Reach, plan_within};
+use super::{Addresses, Area, Fixups, Output};
+
+/// A symbol: name, defined at an offset of the code or data, or not at all.
+type Sym<'s> = (&'s str, Linkage, Place, u64);
+
+fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocKind, u32, i64)]) -> Artifact {
+    let mut contents = Contents::default();
+    let one = 1u32.into();
+    contents.summary = Summary {
+        triple: contents.string(triple),
+        text_align: 16u32.into(),
+        read_only_align: one,
+        writable_align: one,
+        zeroed_align: one,
+        ..Summary::default()
+    };
+    contents.text = text.to_vec();
+    contents.writable = vec![0; 32];
+    for (number, &(name, linkage, place, offset)) in symbols.iter().enumerate() {
+        let name = contents.string(name);
+        contents.symbols.push(Symbol {
+            name,
+            offset: offset.into(),
+            size: 0.into(),
+            signature: NONE.into(),
+            kind: SymbolKind::Function as u8 + u8::from(place == Place::Writable),
+            linkage: linkage as u8,
+            place: place as u8,
+            libcall: 0,
+        });
+        if place == Place::Text {
+            contents.functions.push(Function {
+                symbol: (number as u32).into(),
+                start: (offset as u32).into(),
+                len: 0.into(),
+                unwind_start: 0.into(),
+                unwind_len: 0.into(),
+            });
+        }
+    }
+    contents.text_relocs = relocs
+        .iter()
+        .map(|&(offset, kind, symbol, addend)| Reloc {
+            offset: offset.into(),
+            addend: addend.into(),
+            symbol: symbol.into(),
+            kind: kind as u8,
+            reserved: [0; 3],
+        })
+        .collect();
+    contents.finish()
+}
+
+/// The code, for text at 0x10000, data at 0x20000, slots at 0x30000.
+fn emit(plan: &Plan<'_>) -> (Vec<u8>, Fixups) {
+    let mut at = Addresses::default();
+    at[Area::Text] = 0x10000;
+    at[Area::Data] = 0x20000;
+    at[Area::Slots] = 0x30000;
+    let size = |area: Area| vec![0; plan.layout()[area].size as usize];
+    let mut text = size(Area::Text);
+    let output = Output {
+        text: &mut text,
+        eh_frame: &mut size(Area::EhFrame),
+        eh_frame_hdr: &mut size(Area::EhFrameHdr),
+        rodata: &mut size(Area::Rodata),
+        relro: &mut size(Area::Relro),
+        data: &mut size(Area::Data),
+    };
+    let fixups = plan.emit(&at, output).unwrap();
+    (text, fixups)
+}
+
+fn words(text: &[u8]) -> Vec<u32> {
+    text.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect()
+}
+
+fn code(words: &[u32]) -> Vec<u8> {
+    words.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+const NO_REACH: Reach = Reach { data: 0, call: 0 };
+
+#[test]
+fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
+    let triple = "aarch64-unknown-linux-gnu";
+    let call = |name: &'static str, other: &'static str| {
+        let symbols = [
+            (name, Linkage::Export, Place::Text, 0),
+            (other, Linkage::Import, Place::Undefined, 0),
+            ("host", Linkage::Import, Place::Undefined, 0),
+        ];
+        // bl other; bl host
+        let relocs = [(0, RelocKind::A64Call26, 1, 0), (4, RelocKind::A64Call26, 2, 0)];
+        module(triple, &symbols, &code(&[0x9400_0000, 0x9400_0000]), &relocs)
+    };
+    let artifacts = [call("a", "b"), call("b", "a")];
+    let plan = plan_within(&artifacts, &GlobalTable::new(), &|_| None, Some(NO_REACH)).unwrap();
+    // Each: 8 bytes of code, two stubs of 16 at 16.
+    assert_eq!(plan.layout()[Area::Text].size, 96);
+    let stubs: Vec<_> = plan.stubs.iter().map(|stub| stub.offset).collect();
+    assert_eq!(stubs, [16, 32, 64, 80]);
+    let (text, fixups) = emit(&plan);
+    let text = words(&text);
+    // The definition is in reach after all; the host is called through the module's second stub.
+    assert_eq!(text[..2], [0x9400_000c, 0x9400_0007]);
+    assert_eq!(text[12..14], [0x97ff_fff4, 0x9400_0007]);
+    // To a definition without a slot: adrp x16, page; add x16, x16, #48; br x16.
+    assert_eq!(text[4..7], [0x9000_0010, 0x9100_c210, 0xd61f_0200]);
+    // To the host: adrp x16, +0x20 pages; ldr x16, [x16]; br x16.
+    assert_eq!(text[8..11], [0x9000_0110, 0xf940_0210, 0xd61f_0200]);
+    assert!(fixups.internal_slots.is_empty());
+}
+
+#[test]
+fn where_data_is_far_slots_stay() {
+    let symbols = [
+        ("f", Linkage::Export, Place::Text, 0),
+        ("d", Linkage::Local, Place::Writable, 8),
+        ("e", Linkage::Local, Place::Writable, 16),
+    ];
+    let text = code(&[0x9000_0003, 0xf940_0064, 0x9000_0003, 0xf940_0064]);
+    let relocs = [
+        (0, RelocKind::A64AdrGotPage21, 1, 0),
+        (4, RelocKind::A64Ld64GotLo12, 1, 0),
+        (8, RelocKind::A64AdrGotPage21, 2, 0),
+        (12, RelocKind::A64Ld64GotLo12, 2, 0),
+    ];
+    let artifacts = [module("aarch64-unknown-linux-gnu", &symbols, &text, &relocs)];
+    let far = plan_within(&artifacts, &GlobalTable::new(), &|_| None, Some(NO_REACH)).unwrap();
+    let (text, fixups) = emit(&far);
+    // adrp x3, +0x20 pages; ldr x4, [x3, #0 and #8]
+    assert_eq!(words(&text), [0x9000_0103, 0xf940_0064, 0x9000_0103, 0xf940_0464]);
+    let slots: Vec<_> = fixups.internal_slots.iter().map(|slot| (slot.offset, slot.target)).collect();
+    assert_eq!(slots, [(0, 0x20008), (8, 0x20010)]);
+    let near = plan_within(&artifacts, &GlobalTable::new(), &|_| None, None).unwrap();
+    let (text, fixups) = emit(&near);
+    // adrp x3, +0x10 pages; add x4, x3, #8 and #16
+    assert_eq!(words(&text), [0x9000_0083, 0x9100_2064, 0x9000_0083, 0x9100_4064]);
+    assert!(fixups.internal_slots.is_empty());
+}
+
+#[test]
+fn the_low_part_of_a_riscv_pair_follows_its_auipc() {
+    let symbols = [
+        ("f", Linkage::Export, Place::Text, 4),
+        ("d", Linkage::Local, Place::Writable, 8),
+        ("host", Linkage::Import, Place::Undefined, 0),
+    ];
+    // nop; auipc a0; ld a0; auipc a1; ld a1; auipc ra; jalr ra
+    let text = code(&[0x13, 0x517, 0x0005_3503, 0x597, 0x0005_b583, 0x97, 0x80e7]);
+    let relocs = [
+        (4, RelocKind::RvGotHi20, 1, 0),
+        (12, RelocKind::RvGotHi20, 2, 0),
+        // the places of both, counted from `f`, in the other order
+        (16, RelocKind::RvPcrelLo12I, 0, 8),
+        (8, RelocKind::RvPcrelLo12I, 0, 0),
+        (20, RelocKind::RvCallPlt, 2, 0),
+    ];
+    let artifacts = [module("riscv64gc-unknown-linux-gnu", &symbols, &text, &relocs)];
+    let plan = plan_within(&artifacts, &GlobalTable::new(), &|_| None, None).unwrap();
+    assert_eq!(plan.slots().len(), 1);
+    let (text, _) = emit(&plan);
+    let text = words(&text);
+    // d = 0x20008, from 0x10004: auipc a0, 0x10; addi a0, a0, 4
+    assert_eq!(text[1..3], [0x0001_0517, 0x0045_0513]);
+    // slot = 0x30000, from 0x1000c: auipc a1, 0x20; ld a1, -12(a1)
+    assert_eq!(text[3..5], [0x0002_0597, 0xff45_b583]);
+    // the stub is at 32, 12 from the call: auipc ra, 0; jalr ra, 12(ra)
+    assert_eq!(text[5..7], [0x0000_0097, 0x00c0_80e7]);
+}
+
+#[test]
+fn larl_cannot_make_an_odd_address() {
+    let symbols = [
+        ("f", Linkage::Export, Place::Text, 0),
+        ("even", Linkage::Local, Place::Writable, 8),
+        ("odd", Linkage::Local, Place::Writable, 9),
+    ];
+    let text = [0xc4, 0x28, 0, 0, 0, 0, 0xc4, 0x28, 0, 0, 0, 0];
+    let relocs = [(2, RelocKind::S390xGotEnt, 1, 2), (8, RelocKind::S390xGotEnt, 2, 2)];
+    let artifacts = [module("s390x-unknown-linux-gnu", &symbols, &text, &relocs)];
+    let plan = plan_within(&artifacts, &GlobalTable::new(), &|_| None, None).unwrap();
+    let (text, fixups) = emit(&plan);
+    // larl %r2, 0x20008 from 0x10000; lgrl %r2, 0x30000 from 0x10006
+    assert_eq!(text, [0xc0, 0x20, 0, 0, 0x80, 0x04, 0xc4, 0x28, 0, 0, 0xff, 0xfd]);
+    assert_eq!(fixups.internal_slots[0].target, 0x20009);
+}
