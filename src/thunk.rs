@@ -33,7 +33,7 @@ impl Thunk {
         let module = entry_thunk("thunk", signature, settings, &*isa);
         let artifact = compile(&Job { module: &module, isa: &*isa })
             .map_err(|errors| SessionError::Compile(CompileFailure::Functions(errors)))?;
-        let mut jit = Jit::new(Options { reserve: 1 << 20, ..Options::default() })?;
+        let mut jit = Jit::new(Options { reserve: 1 << 26, ..Options::default() })?;
         jit.link(&[artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");
         Ok(Self { signature: signature.clone(), address, _jit: jit })

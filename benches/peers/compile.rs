@@ -17,13 +17,18 @@ use crate::report::{Section, Target};
 use crate::workload::Workload;
 use crate::{Failure, Setup};
 
-/// Measures, and gives the artifacts for the comparisons that follow.
-pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<(Section, Vec<Artifact>), Failure> {
+/// Measures, and checks `artifacts`, which Kiln made of the workload.
+pub(crate) fn compare(
+    workload: &Workload,
+    setup: &Setup,
+    artifacts: &[Artifact],
+) -> Result<Section, Failure> {
     let mut section = Section::new(&workload.name, "A. from IR to machine code");
     let threads = setup.threads;
     let many = Compiler::new(workload.target.clone()).pool(setup.pool.clone());
     let one = Compiler::new(workload.target.clone()).pool(Arc::new(crate::pool(1)?));
-    let compile = |compiler: &Compiler<'_>| -> Result<Compiled, Failure> { Ok(compiler.compile(&workload.modules)?) };
+    let compile =
+        |compiler: &Compiler<'_>| -> Result<Compiled, Failure> { Ok(compiler.compile(&workload.modules)?) };
     let queue: Vec<(&ir::Function, &dyn TargetIsa)> =
         workload.functions().map(|(number, function)| (&function.ir, &*workload.isas[number])).collect();
 
@@ -37,7 +42,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<(Section, Ve
         Contender::new(kiln_one, || compile(&one)),
         Contender::new(raw_one, || raw_serial(&queue)),
     ];
-    let (kiln_jit, cranelift_jit) = (format!("kiln into memory, {threads} threads"), "cranelift-jit, 1 thread");
+    let (kiln_jit, cranelift_jit) =
+        (format!("kiln into memory, {threads} threads"), "cranelift-jit, 1 thread");
     match &peer {
         Ok(peer) => {
             contenders.push(Contender::new(&kiln_jit, || jit::kiln(workload, &many)));
@@ -49,28 +55,42 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<(Section, Ve
 
     section.ratio(&kiln_many, &raw_many, Target::AtMost(1.10));
     section.ratio(kiln_one, raw_one, Target::AtMost(1.10));
-    section.named_ratio(format!("speed-up of kiln, 1 to {threads} threads"), kiln_one, &kiln_many, Target::None);
-    section.named_ratio(format!("speed-up of raw Cranelift, 1 to {threads} threads"), raw_one, &raw_many, Target::None);
+    section.named_ratio(
+        format!("speed-up of kiln, 1 to {threads} threads"),
+        kiln_one,
+        &kiln_many,
+        Target::None,
+    );
+    section.named_ratio(
+        format!("speed-up of raw Cranelift, 1 to {threads} threads"),
+        raw_one,
+        &raw_many,
+        Target::None,
+    );
     section.note("raw Cranelift: Context::compile of a copy of each function, with the same settings; the code is thrown away");
     section.note("kiln: the same, and unwind rows, tables and calls resolved inside each module, all kept");
-    let artifacts = compile(&many)?.artifacts;
     if let Ok(peer) = &peer {
         section.ratio(&kiln_jit, cranelift_jit, Target::None);
         section.note("cranelift-jit refuses position-independent code: same settings, but is_pic = false; no unwind registration");
         section.check(peer.check()?);
         if workload.runs {
-            section.check(jit::same_results(workload, &artifacts, peer)?);
+            section.check(jit::same_results(workload, artifacts, peer)?);
         }
     }
-    section.check(same_code(&queue, workload, &artifacts)?);
-    Ok((section, artifacts))
+    section.check(same_code(&queue, workload, artifacts)?);
+    Ok(section)
 }
 
 /// Copies, compiles, throws away; gives the size of the code.
-fn raw_compile(context: &mut Context, function: &ir::Function, isa: &dyn TargetIsa) -> Result<usize, Failure> {
+fn raw_compile(
+    context: &mut Context,
+    function: &ir::Function,
+    isa: &dyn TargetIsa,
+) -> Result<usize, Failure> {
     context.clear();
     context.func = function.clone();
-    let code = context.compile(isa, &mut ControlPlane::default()).map_err(|error| format!("{:?}", error.inner))?;
+    let code =
+        context.compile(isa, &mut ControlPlane::default()).map_err(|error| format!("{:?}", error.inner))?;
     Ok(code.buffer.data().len())
 }
 
@@ -81,7 +101,10 @@ fn raw_serial(queue: &[(&ir::Function, &dyn TargetIsa)]) -> Result<usize, Failur
 
 fn raw_parallel(queue: &[(&ir::Function, &dyn TargetIsa)], pool: &ThreadPool) -> Result<usize, Failure> {
     pool.install(|| {
-        queue.par_iter().map_init(Context::new, |context, (function, isa)| raw_compile(context, function, *isa)).sum()
+        queue
+            .par_iter()
+            .map_init(Context::new, |context, (function, isa)| raw_compile(context, function, *isa))
+            .sum()
     })
 }
 
@@ -91,7 +114,10 @@ fn same_code(
     workload: &Workload,
     artifacts: &[Artifact],
 ) -> Result<String, Failure> {
-    let mut sizes = artifacts.iter().flat_map(|artifact| artifact.functions()).map(|function| function.len.get() as usize);
+    let mut sizes = artifacts
+        .iter()
+        .flat_map(|artifact| artifact.functions())
+        .map(|function| function.len.get() as usize);
     let mut context = Context::new();
     let mut total = 0;
     for (index, (function, isa)) in queue.iter().enumerate() {
@@ -99,7 +125,9 @@ fn same_code(
         let found = sizes.next();
         if found != Some(expected) {
             let name = &workload.functions().nth(index).expect("as many as in the queue").1.ir.name;
-            return Err(format!("function {name}: {found:?} bytes from kiln, {expected} from Cranelift").into());
+            return Err(
+                format!("function {name}: {found:?} bytes from kiln, {expected} from Cranelift").into()
+            );
         }
         total += expected;
     }

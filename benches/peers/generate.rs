@@ -164,8 +164,13 @@ fn memory(builder: &mut ModuleBuilder, number: usize) -> Result<DataId, Failure>
     Ok(id)
 }
 
-fn table(builder: &mut ModuleBuilder, number: usize, own: &[(FuncId, Plan)]) -> Result<Option<(DataId, u32)>, Failure> {
-    let entries: Vec<FuncId> = own.iter().filter(|(_, plan)| plan.shape == 0).map(|(id, _)| *id).take(8).collect();
+fn table(
+    builder: &mut ModuleBuilder,
+    number: usize,
+    own: &[(FuncId, Plan)],
+) -> Result<Option<(DataId, u32)>, Failure> {
+    let entries: Vec<FuncId> =
+        own.iter().filter(|(_, plan)| plan.shape == 0).map(|(id, _)| *id).take(8).collect();
     if entries.is_empty() {
         return Ok(None);
     }

@@ -35,14 +35,16 @@ pub(crate) fn compare(
 
     let mut contenders = vec![
         Contender::in_parts(KILN, &["link", "save: write, sync, rename"], || {
-            let (link, bytes) = timed(|| write(workload, artifacts, setup));
+            let _ = std::fs::remove_file(image);
+            let (link, bytes) = timed(|| link(workload, artifacts, setup));
             let bytes = bytes?;
             let (write, result) = timed(|| save(image, &bytes));
             result?;
             Ok(vec![link, write])
         }),
         Contender::in_parts(UNSYNCED, &["link", "write"], || {
-            let (link, bytes) = timed(|| write(workload, artifacts, setup));
+            let _ = std::fs::remove_file(&unsynced);
+            let (link, bytes) = timed(|| link(workload, artifacts, setup));
             let bytes = bytes?;
             let (write, result) = timed(|| std::fs::write(&unsynced, &bytes));
             result?;
@@ -75,7 +77,7 @@ pub(crate) fn compare(
         }
         None => section.note("no linker is installed, so there is nothing to compare with"),
     }
-    section.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic, and do not sync to disk");
+    section.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic, and do not sync to disk; every file is new");
     section.note("kiln does more: unwind tables, checksums, signatures of exports, and its file is synced and replaced as a whole");
     for (cut, units) in cuts.iter().zip(units.iter().flatten()) {
         let count: usize = units.iter().map(Unit::function_count).sum();
@@ -87,7 +89,8 @@ pub(crate) fn compare(
     Ok(section)
 }
 
-fn write(workload: &Workload, artifacts: &[Artifact], setup: &Setup) -> Result<Vec<u8>, Failure> {
+/// The program as an image.
+pub(crate) fn link(workload: &Workload, artifacts: &[Artifact], setup: &Setup) -> Result<Vec<u8>, Failure> {
     let image = setup.pool.install(|| write_image(artifacts, &workload.globals, &ImageOptions::default()));
     image.map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string).into())
 }
@@ -101,10 +104,10 @@ fn peer<'a>(
     setup: &'a Setup,
 ) -> Contender<'a> {
     Contender::in_parts(name, &["emit and write objects", "link"], move || {
+        object::clean(units, folder);
+        let _ = std::fs::remove_file(&output);
         let (emit, objects) = timed(|| object::write(units, folder, &setup.pool));
         let objects = objects?;
-        // As for a build in a clean folder; unlinking a large file takes time of its own.
-        let _ = std::fs::remove_file(&output);
         let (link, result) = timed(|| linker.link(&objects, &output, setup.threads));
         result?;
         Ok(vec![emit, link])
@@ -119,20 +122,28 @@ fn check(
     image: &Path,
     outputs: &[(String, std::path::PathBuf)],
 ) -> Result<(), Failure> {
-    let code: u64 = artifacts.par_iter().map(|artifact| code_size(artifact)).sum();
+    let code: u64 = artifacts.par_iter().map(code_size).sum();
     let mut sizes = Vec::new();
     let files = std::iter::once((KILN, image)).chain(outputs.iter().map(|(name, path)| (&**name, &**path)));
     for (name, path) in files {
         let contents = linker::read(path)?;
         if contents.exports != workload.exports() {
-            return Err(format!("{name} exports {} names instead of {}", contents.exports, workload.exports()).into());
+            return Err(format!(
+                "{name} exports {} names instead of {}",
+                contents.exports,
+                workload.exports()
+            )
+            .into());
         }
         if contents.text < code {
             return Err(format!("{name} holds {} bytes of code instead of {code}", contents.text).into());
         }
         sizes.push(format!("{} KB {}", contents.file / 1024, name.rsplit(", ").next().unwrap_or(name)));
     }
-    section.check(format!("every file exports {} names and holds {code} bytes of functions", workload.exports()));
+    section.check(format!(
+        "every file exports {} names and holds {code} bytes of functions",
+        workload.exports()
+    ));
     section.note(format!("file sizes: {}", sizes.join(", ")));
 
     let opened = Image::open(image)?;
@@ -147,7 +158,9 @@ fn check(
     memory.link(artifacts, &jit::resolve)?;
     let (expected, _) = jit::run(workload, |name| memory.address(name))?;
     if ours != expected {
-        return Err(format!("{count} functions computed {ours:#x} in the image, {expected:#x} in memory").into());
+        return Err(
+            format!("{count} functions computed {ours:#x} in the image, {expected:#x} in memory").into()
+        );
     }
     section.check(format!("the image's checksums hold; {count} functions were run, with equal results in the image and in memory"));
     Ok(())

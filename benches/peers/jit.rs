@@ -85,7 +85,9 @@ impl<'a> Peer<'a> {
         let numbering = Numbering::new(&modules, &*isa);
         let functions = workload
             .functions()
-            .map(|(number, function)| (numbering.function(number, function.symbol), numbering.rename(number, &function.ir)))
+            .map(|(number, function)| {
+                (numbering.function(number, function.symbol), numbering.rename(number, &function.ir))
+            })
             .collect();
         let data = modules
             .iter()
@@ -122,7 +124,8 @@ impl<'a> Peer<'a> {
     pub(crate) fn check(&self) -> Result<String, Failure> {
         let built = self.build()?;
         let module = built.0.as_ref().expect("it was just built");
-        let mut addresses: Vec<_> = self.functions.iter().map(|(id, _)| module.get_finalized_function(*id)).collect();
+        let mut addresses: Vec<_> =
+            self.functions.iter().map(|(id, _)| module.get_finalized_function(*id)).collect();
         addresses.sort_unstable();
         addresses.dedup();
         if addresses.len() != self.workload.functions().count() || addresses.contains(&std::ptr::null()) {
@@ -145,7 +148,11 @@ fn link(artifacts: &[Artifact]) -> Result<Jit, Failure> {
 }
 
 /// Runs the program in cranelift-jit and in Kiln.
-pub(crate) fn same_results(workload: &Workload, artifacts: &[Artifact], peer: &Peer<'_>) -> Result<String, Failure> {
+pub(crate) fn same_results(
+    workload: &Workload,
+    artifacts: &[Artifact],
+    peer: &Peer<'_>,
+) -> Result<String, Failure> {
     let built = peer.build()?;
     let module = built.0.as_ref().expect("it was just built");
     let jit = link(artifacts)?;
@@ -155,17 +162,24 @@ pub(crate) fn same_results(workload: &Workload, artifacts: &[Artifact], peer: &P
     })?;
     let (ours, _) = run(workload, |name| jit.address(name))?;
     if ours != theirs {
-        return Err(format!("{count} functions computed {ours:#x} in kiln, {theirs:#x} in cranelift-jit").into());
+        return Err(
+            format!("{count} functions computed {ours:#x} in kiln, {theirs:#x} in cranelift-jit").into()
+        );
     }
     Ok(format!("{count} functions were run, with equal results in kiln's memory and cranelift-jit"))
 }
 
 /// Runs every function of the generated program that can be called, in order; gives a digest of all results, and their number.
-pub(crate) fn run(workload: &Workload, find: impl Fn(&str) -> Option<*const u8>) -> Result<(u64, usize), Failure> {
+pub(crate) fn run(
+    workload: &Workload,
+    find: impl Fn(&str) -> Option<*const u8>,
+) -> Result<(u64, usize), Failure> {
     let mut memory = [1u64; generate::MEMORY / 8];
     let (mut digest, mut count) = (0u64, 0);
     let symbols = workload.modules.iter().flat_map(|module| &module.symbols);
-    for symbol in symbols.filter(|symbol| symbol.kind == SymbolKind::Function && generate::is_entry(&symbol.name)) {
+    for symbol in
+        symbols.filter(|symbol| symbol.kind == SymbolKind::Function && generate::is_entry(&symbol.name))
+    {
         if symbol.linkage != kiln::ir::Linkage::Export {
             continue;
         }

@@ -14,8 +14,12 @@ pub(crate) struct Linker {
     path: Option<PathBuf>,
 }
 
-const KNOWN: [(&str, Option<&str>); 4] =
-    [("ld", None), ("ld.lld", Some("--threads")), ("mold", Some("--thread-count")), ("wild", Some("--threads"))];
+const KNOWN: [(&str, Option<&str>); 4] = [
+    ("ld", None),
+    ("ld.lld", Some("--threads")),
+    ("mold", Some("--thread-count")),
+    ("wild", Some("--threads")),
+];
 
 /// All that are worth comparing with, in order.
 pub(crate) fn known() -> Vec<Linker> {
@@ -33,7 +37,8 @@ impl Linker {
     pub(crate) fn version(&self) -> String {
         let Some(path) = &self.path else { return "not installed".into() };
         let said = Command::new(path).arg("--version").output();
-        let text = said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let text =
+            said.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         text.lines().next().unwrap_or("unknown version").into()
     }
 
@@ -68,9 +73,17 @@ pub(crate) fn read(path: &Path) -> Result<Contents, Failure> {
     let bytes = std::fs::read(path)?;
     let file = object::File::parse(&*bytes)?;
     let text = file.section_by_name(".text").ok_or("no .text section")?.size();
-    const OWN: [&[u8]; 7] =
-        [b"kiln_slots", b"__bss_start", b"_edata", b"_end", b"_DYNAMIC", b"_GLOBAL_OFFSET_TABLE_", b"_PROCEDURE_LINKAGE_TABLE_"];
+    const OWN: [&[u8]; 7] = [
+        b"kiln_slots",
+        b"__bss_start",
+        b"_edata",
+        b"_end",
+        b"_DYNAMIC",
+        b"_GLOBAL_OFFSET_TABLE_",
+        b"_PROCEDURE_LINKAGE_TABLE_",
+    ];
     let exported = file.dynamic_symbols().filter(|symbol| symbol.is_definition());
-    let exports = exported.filter(|symbol| symbol.name_bytes().is_ok_and(|name| !OWN.contains(&name))).count();
+    let exports =
+        exported.filter(|symbol| symbol.name_bytes().is_ok_and(|name| !OWN.contains(&name))).count();
     Ok(Contents { exports, text, file: bytes.len() })
 }

@@ -88,9 +88,10 @@ pub(crate) fn interleave(rounds: u32, mut contenders: Vec<Contender<'_>>) -> Res
     Ok(series)
 }
 
-/// The time of one of `count` equal steps.
-pub(crate) fn each(total: Duration, count: u32) -> Duration {
-    total / count.max(1)
+/// The middle one of many times.
+pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
 /// How long `work` takes, without dropping what it returns.
@@ -108,6 +109,7 @@ pub(crate) fn spread(values: &[f64]) -> Spread {
         return Spread { median: f64::NAN, min: f64::NAN, max: f64::NAN };
     };
     let middle = sorted.len() / 2;
-    let median = if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
+    let median =
+        if sorted.len() % 2 == 1 { sorted[middle] } else { (sorted[middle - 1] + sorted[middle]) / 2.0 };
     Spread { median, min, max }
 }

@@ -7,8 +7,10 @@ use std::collections::HashMap;
 
 use cranelift_codegen::ir::{self, Signature, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
-use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget, ModuleResult};
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget};
 use kiln::ir::{Data, Init, Linkage as OurLinkage, Module as OurModule, SymbolId, SymbolKind};
+
+use crate::Failure;
 
 /// Functions are of namespace 0 and data of namespace 1; `cranelift_module` fixes that.
 const FUNCTION: u32 = 0;
@@ -37,7 +39,9 @@ impl Numbering {
         let mut known: HashMap<&str, UserExternalName> = HashMap::new();
         let mut counts = [0; 2];
         for module in modules {
-            numbering.symbols.push(vec![UserExternalName { namespace: DATA, index: u32::MAX }; module.symbols.len()]);
+            numbering
+                .symbols
+                .push(vec![UserExternalName { namespace: DATA, index: u32::MAX }; module.symbols.len()]);
         }
         // Definitions first: they know what a name stands for.
         for defined in [true, false] {
@@ -60,8 +64,12 @@ impl Numbering {
                             numbering.declarations.push(Declaration {
                                 name: (!local).then(|| symbol.name.clone()),
                                 linkage: linkage(symbol.linkage),
-                                signature: is_function.then(|| symbol.signature.clone().unwrap_or_else(unknown)),
-                                writable: module.data.iter().any(|datum| datum.symbol == id && datum.writable),
+                                signature: is_function
+                                    .then(|| symbol.signature.clone().unwrap_or_else(unknown)),
+                                writable: module
+                                    .data
+                                    .iter()
+                                    .any(|datum| datum.symbol == id && datum.writable),
                             });
                             if !local {
                                 known.insert(&symbol.name, name.clone());
@@ -77,10 +85,12 @@ impl Numbering {
     }
 
     /// Declares everything in order.
-    pub(crate) fn declare(&self, module: &mut dyn Module) -> ModuleResult<()> {
+    pub(crate) fn declare(&self, module: &mut dyn Module) -> Result<(), Failure> {
         for Declaration { name, linkage, signature, writable } in &self.declarations {
             match (signature, name) {
-                (Some(signature), Some(name)) => module.declare_function(name, *linkage, signature).map(|_| ()),
+                (Some(signature), Some(name)) => {
+                    module.declare_function(name, *linkage, signature).map(|_| ())
+                }
                 (Some(signature), None) => module.declare_anonymous_function(signature).map(|_| ()),
                 (None, Some(name)) => module.declare_data(name, *linkage, *writable, false).map(|_| ()),
                 (None, None) => module.declare_anonymous_data(*writable, false).map(|_| ()),
@@ -97,7 +107,8 @@ impl Numbering {
     /// A copy of a function that goes by these numbers.
     pub(crate) fn rename(&self, module: usize, function: &ir::Function) -> ir::Function {
         let mut function = function.clone();
-        let names: Vec<_> = function.params.user_named_funcs().iter().map(|(id, name)| (id, name.clone())).collect();
+        let names: Vec<_> =
+            function.params.user_named_funcs().iter().map(|(id, name)| (id, name.clone())).collect();
         // In two steps, since a name may belong to one reference only at any time.
         for (id, _) in &names {
             let name = UserExternalName { namespace: u32::MAX, index: id.as_u32() };

@@ -72,9 +72,12 @@ fn unit(workload: &Workload, group: &[usize]) -> Result<Unit, Failure> {
             context.func = numbering.rename(at, &function.ir);
             // With the module's own settings, as Kiln.
             let isa = &*workload.isas[group[at]];
-            context.compile(isa, &mut ControlPlane::default()).map_err(|error| format!("{:?}", error.inner))?;
+            context
+                .compile(isa, &mut ControlPlane::default())
+                .map_err(|error| format!("{:?}", error.inner))?;
             let buffer = &context.compiled_code().expect("it was just compiled").buffer;
-            let relocs = buffer.relocs().iter().map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
+            let relocs =
+                buffer.relocs().iter().map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
             let (align, bytes) = (u64::from(buffer.alignment), buffer.data().to_vec());
             functions.push(Code { id, align, bytes, relocs: relocs.collect() });
         }
@@ -103,11 +106,23 @@ impl Unit {
     }
 }
 
+/// Removes the object files of an earlier turn: writing over a file takes longer than writing a new one.
+pub(crate) fn clean(units: &[Unit], folder: &Path) {
+    for number in 0..units.len() {
+        // The first turn finds none.
+        let _ = std::fs::remove_file(file(folder, number));
+    }
+}
+
+fn file(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("{number}.o"))
+}
+
 /// Emits and writes the object files.
 pub(crate) fn write(units: &[Unit], folder: &Path, pool: &ThreadPool) -> Result<Vec<PathBuf>, Failure> {
     pool.install(|| {
         let files = units.par_iter().enumerate().map(|(number, unit)| {
-            let path = folder.join(format!("{number}.o"));
+            let path = file(folder, number);
             std::fs::write(&path, unit.emit()?)?;
             Ok(path)
         });

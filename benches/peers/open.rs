@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use kiln::Compiler;
 use kiln::globals::{Bindings, GlobalTable, SlotKey};
-use kiln::image::{Image, ImageOptions, save, write_image};
+use kiln::image::{Image, ImageOptions, Loaded, save, write_image};
 use kiln::ir::{Source, Target as IrTarget, parse};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
-use crate::measure::{Contender, each, interleave, timed};
+use crate::measure::{Contender, interleave, median, timed};
 use crate::report::{Section, Target};
 use crate::workload::Workload;
 use crate::{Failure, Setup, jit};
 
 /// Openings in each round.
-const TIMES: u32 = 200;
+const TIMES: usize = 200;
 const RTLD_NOW: c_int = 2;
 
 unsafe extern "C" {
@@ -50,16 +50,16 @@ impl Drop for Library {
     }
 }
 
-/// Opens, and closes again, many times: the mean of the first step, and that of the second.
+/// Opens, and closes again, many times: the median of the first step, and that of the second.
 fn open_and_close<T>(mut open: impl FnMut() -> Result<T, Failure>) -> Result<Vec<Duration>, Failure> {
-    let mut total = [Duration::ZERO; 2];
+    let mut times = [(); 2].map(|()| Vec::with_capacity(TIMES));
     for _ in 0..TIMES {
         let (time, opened) = timed(&mut open);
         let opened = opened?;
-        total[0] += time;
-        total[1] += timed(|| drop(opened)).0;
+        times[0].push(time);
+        times[1].push(timed(|| drop(opened)).0);
     }
-    Ok(total.map(|time| each(time, TIMES)).to_vec())
+    Ok(times.map(median).to_vec())
 }
 
 /// A mapping of a whole file.
@@ -82,36 +82,52 @@ fn map_file(path: &Path) -> Result<Mapping, Failure> {
 
 /// Measures the opening of the image at `path`.
 pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result<Section, Failure> {
-    let mut section = Section::new(&workload.name, "C. opening the image (mean of many, file in the page cache)");
+    let mut section = Section::new(
+        &workload.name,
+        "C. opening the image (median of 200 in each round, file in the page cache)",
+    );
     let c_path = CString::new(path.as_os_str().as_bytes())?;
     // Images may need the mathematics of the C library: it stays loaded, so that dlopen need not load it every time.
     let mathematics = Library::open(c"libm.so.6");
     let parts: &[&str] = &["open", "close"];
-    let (kiln, peer, nothing) = ("kiln: open, bind, drop", "dlopen(RTLD_NOW), dlclose", "nothing: open, mmap, munmap");
+    let (kiln, peer, nothing) =
+        ("kiln: open, bind, drop", "dlopen(RTLD_NOW), dlclose", "nothing: open, mmap, munmap");
+    let array = "kiln: open, bind_array, drop";
+    let addresses =
+        Image::open(path)?.slots().iter().map(|key| jit::resolve(key).ok_or_else(|| format!("no {key}")));
+    let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
     let mut contenders = vec![
+        Contender::in_parts(array, parts, || {
+            open_and_close(|| Ok(Image::open(path)?.bind_array(&addresses)?))
+        }),
         Contender::in_parts(kiln, parts, || open_and_close(|| Ok(Image::open(path)?.bind(&jit::resolve)?))),
         Contender::in_parts(nothing, parts, || open_and_close(|| map_file(path))),
     ];
     let works = Library::open(&c_path).map(drop);
     match &works {
-        Ok(()) => contenders.push(Contender::in_parts(peer, parts, || open_and_close(|| Library::open(&c_path)))),
+        Ok(()) => {
+            contenders.push(Contender::in_parts(peer, parts, || open_and_close(|| Library::open(&c_path))))
+        }
         Err(reason) => section.note(format!("dlopen is left out: {reason}")),
     }
     section.add(interleave(setup.rounds, contenders)?);
     drop(mathematics);
     if works.is_ok() {
         section.ratio(kiln, peer, Target::AtMost(1.0));
+        section.ratio(array, peer, Target::AtMost(1.0));
     }
     section.ratio(kiln, nothing, Target::None);
     let slots = Image::open(path)?.slots().len();
-    section.note(format!("the image has {slots} slots, which kiln fills and dlopen leaves empty but for symbols it finds"));
+    section.note(format!(
+        "the image has {slots} slots, which kiln fills and dlopen leaves empty but for symbols it finds"
+    ));
     Ok(section)
 }
 
 /// Measures how long slots take to fill.
 pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Section, Failure> {
     const SLOTS: usize = 1000;
-    let mut section = Section::new("generated image", "C. filling 1,000 slots (mean of many binds)");
+    let mut section = Section::new("generated image", "C. filling 1,000 slots (median of 200 in each round)");
     let (full, empty) = (folder.join("slots-1000.kiln"), folder.join("slots-1.kiln"));
     let keys: Vec<String> = (0..SLOTS).map(|number| format!("object:number:{number}")).collect();
     slots_image(&keys, &full)?;
@@ -121,20 +137,21 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Section, Failure> {
         bindings.bind(key, 0x1000 + 8 * number);
     }
     let addresses: Vec<usize> = (0..SLOTS).map(|number| 0x1000 + 8 * number).collect();
-    let bind = |path: &Path, bind: &dyn Fn(Image) -> Result<(), Failure>| {
-        let mut total = Duration::ZERO;
+    let bind = |path: &Path, bind: &dyn Fn(Image) -> Result<Loaded, Failure>| {
+        let mut times = Vec::with_capacity(TIMES);
         for _ in 0..TIMES {
             let image = Image::open(path)?;
-            let (time, result) = timed(|| bind(image));
-            result?;
-            total += time;
+            let (time, loaded) = timed(|| bind(image));
+            drop(std::hint::black_box(loaded?));
+            times.push(time);
         }
-        Ok(vec![each(total, TIMES)])
+        Ok(vec![median(times)])
     };
-    let by_name = |image: Image| Ok(drop(std::hint::black_box(image.bind(&bindings)?)));
-    let by_array = |image: Image| Ok(drop(std::hint::black_box(image.bind_array(&addresses)?)));
-    let one = |image: Image| Ok(drop(std::hint::black_box(image.bind_array(&addresses[..1])?)));
-    let (name, array, nothing) = ("bind 1,000 slots by a resolver, drop", "bind 1,000 slots by an array, drop", "bind 1 slot, drop");
+    let by_name = |image: Image| Ok(image.bind(&bindings)?);
+    let by_array = |image: Image| Ok(image.bind_array(&addresses)?);
+    let one = |image: Image| Ok(image.bind_array(&addresses[..1])?);
+    let (name, array, nothing) =
+        ("bind 1,000 slots by a resolver", "bind 1,000 slots by an array", "bind 1 slot");
     let contenders = vec![
         Contender::in_parts(name, &[""], || bind(&full, &by_name)),
         Contender::in_parts(array, &[""], || bind(&full, &by_array)),
@@ -155,13 +172,15 @@ fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
         "global %last = \"{last}\"\nfunction %get() -> i64 system_v {{\n    gv0 = symbol %last\nblock0:\n    \
          v0 = symbol_value.i64 gv0\n    return v0\n}}\n"
     );
-    let module = parse(Source::new("slots.clif", text).into(), &target).map_err(|faults| faults[0].to_string())?;
+    let module =
+        parse(Source::new("slots.clif", text).into(), &target).map_err(|faults| faults[0].to_string())?;
     let compiled = Compiler::new(target).compile(&[module])?;
     let mut table = GlobalTable::new();
     keys.iter().for_each(|key| {
         table.intern(key);
     });
-    let image = write_image(&compiled.artifacts, &table, &ImageOptions::default()).map_err(|errors| errors[0].to_string())?;
+    let image = write_image(&compiled.artifacts, &table, &ImageOptions::default())
+        .map_err(|errors| errors[0].to_string())?;
     Ok(save(path, &image)?)
 }
 

@@ -17,7 +17,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
         let module = module.map_err(|faults| faults.first().map_or_else(String::new, ToString::to_string))?;
         Ok(std::hint::black_box(&module).functions.len())
     };
-    let read = |&file: &usize| Ok::<_, Failure>(std::hint::black_box(reader(&workload.sources[file].text)?).len());
+    let read =
+        |&file: &usize| Ok::<_, Failure>(std::hint::black_box(reader(&workload.sources[file].text)?).len());
     let verify = |&file: &usize| -> Result<usize, Failure> {
         let functions = reader(&workload.sources[file].text)?;
         let isa = &*workload.isas[file];
@@ -43,17 +44,23 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
     section.check(format!("each of them reads {everything} functions"));
 
     let threads = setup.threads;
-    let serial = |work: &dyn Fn(&usize) -> Result<usize, Failure>| files.iter().map(work).sum::<Result<usize, _>>();
+    let serial =
+        |work: &dyn Fn(&usize) -> Result<usize, Failure>| files.iter().map(work).sum::<Result<usize, _>>();
     let many = format!("kiln, {threads} threads");
-    let (one, peer, verified) =
-        ("kiln (verifies), 1 thread", "cranelift-reader, 1 thread", "cranelift-reader and verifier, 1 thread");
+    let (one, peer, verified) = (
+        "kiln (verifies), 1 thread",
+        "cranelift-reader, 1 thread",
+        "cranelift-reader and verifier, 1 thread",
+    );
     let verified_many = format!("cranelift-reader and verifier, {threads} threads");
     let contenders = vec![
         Contender::new(one, || serial(&kiln)),
         Contender::new(peer, || serial(&read)),
         Contender::new(verified, || serial(&verify)),
         Contender::new(&many, || setup.pool.install(|| files.par_iter().map(kiln).sum::<Result<usize, _>>())),
-        Contender::new(&verified_many, || setup.pool.install(|| files.par_iter().map(verify).sum::<Result<usize, _>>())),
+        Contender::new(&verified_many, || {
+            setup.pool.install(|| files.par_iter().map(verify).sum::<Result<usize, _>>())
+        }),
     ];
     section.add(interleave(setup.rounds, contenders)?);
     section.ratio(one, peer, Target::None);

@@ -180,6 +180,12 @@ fn seconds(seconds: f64) -> String {
         s if s >= 1e-6 => (s * 1e6, "us"),
         s => (s * 1e9, "ns"),
     };
-    let digits = if value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$} {unit}")
 }

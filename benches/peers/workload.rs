@@ -30,13 +30,15 @@ impl Workload {
         const SEED: u64 = 0x006b_696c_6e00;
         let target = Target::host();
         let modules = generate::modules(functions, SEED, &target)?;
-        let sources = modules.iter().map(|module| Arc::new(Source::new(module.name.clone(), print(module)))).collect();
+        let sources =
+            modules.iter().map(|module| Arc::new(Source::new(module.name.clone(), print(module)))).collect();
         Self::new(format!("generated program (seed {SEED:#x})"), target, modules, sources, true)
     }
 
     /// The `.clif` files of `folder`, in order of their names.
     pub(crate) fn corpus(folder: &Path) -> Result<Self, Failure> {
-        let list = std::fs::read_dir(folder).map_err(|error| format!("cannot read the corpus {}: {error}", folder.display()))?;
+        let list = std::fs::read_dir(folder)
+            .map_err(|error| format!("cannot read the corpus {}: {error}", folder.display()))?;
         let mut files = Vec::new();
         for entry in list {
             let path = entry?.path();
@@ -51,7 +53,8 @@ impl Workload {
         let sources = files
             .iter()
             .map(|path| {
-                let text = std::fs::read_to_string(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
                 Ok(Arc::new(Source::new(path.display().to_string(), text)))
             })
             .collect::<Result<Vec<_>, Failure>>()?;
@@ -94,9 +97,11 @@ impl Workload {
 
     /// Its size in numbers.
     pub(crate) fn describe(&self) -> String {
-        let mut sizes: Vec<usize> = self.functions().map(|(_, function)| function.ir.dfg.num_insts()).collect();
+        let mut sizes: Vec<usize> =
+            self.functions().map(|(_, function)| function.ir.dfg.num_insts()).collect();
         sizes.sort_unstable();
-        let at = |percent: usize| sizes.get(sizes.len() * percent / 100).or(sizes.last()).copied().unwrap_or(0);
+        let at =
+            |percent: usize| sizes.get(sizes.len() * percent / 100).or(sizes.last()).copied().unwrap_or(0);
         format!(
             "{} modules, {} functions, {} instructions of IR (median {}, 90 % {}, 99 % {}, largest {})",
             self.modules.len(),
@@ -112,5 +117,18 @@ impl Workload {
 
 /// The functions as plain CLIF, which both front ends read.
 fn print(module: &Module) -> String {
-    module.functions.iter().map(|function| format!("{}\n", function.ir.display())).collect()
+    let mut text = String::new();
+    for function in &module.functions {
+        let mut printed = function.ir.display().to_string();
+        // Cranelift prints the symbols of global values by an internal number, which nobody can read back.
+        let names: Vec<_> = function.ir.params.user_named_funcs().iter().collect();
+        for (number, name) in names.into_iter().rev() {
+            printed =
+                printed.replace(&format!("symbol colocated {number}"), &format!("symbol colocated {name}"));
+            printed = printed.replace(&format!("symbol {number}"), &format!("symbol {name}"));
+        }
+        text.push_str(&printed);
+        text.push('\n');
+    }
+    text
 }

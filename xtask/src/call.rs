@@ -8,7 +8,7 @@ use cranelift_reader::{Comparison, RunCommand, parse_functions, parse_run_comman
 use kiln::Thunk;
 use kiln::globals::{Bindings, Resolve, SlotKey};
 use kiln::image::Image;
-use kiln::ir::{ModuleSettings, Target};
+use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
 
 use crate::output::{Failure, Format, Outcome};
@@ -82,7 +82,11 @@ pub(crate) fn main(args: &Args) -> Outcome {
     };
 
     let target = Target::host();
-    let thunk = Thunk::new(&target, &ModuleSettings::default(), signature).map_err(Failure::new)?;
+    // What passes only with these settings was compiled with them; what passes without them is passed the same way with them.
+    let shared = ["enable_multi_ret_implicit_sret", "enable_llvm_abi_extensions"];
+    let shared = shared.map(|name| Setting::new(name, "true")).to_vec();
+    let settings = ModuleSettings { shared, ..ModuleSettings::default() };
+    let thunk = Thunk::new(&target, &settings, signature).map_err(Failure::new)?;
     let mut cells = thunk
         .encode(&invocation.args)
         .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;

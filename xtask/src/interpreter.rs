@@ -27,7 +27,7 @@ pub(crate) struct Program {
 
 impl Program {
     /// Renumbers the functions of `modules`.
-    pub(crate) fn new(modules: &[Module]) -> Self {
+    pub(crate) fn new(modules: &[&Module]) -> Self {
         let mut names: HashMap<&str, u32> = HashMap::new();
         let mut next = 0;
         let mut fresh = || {

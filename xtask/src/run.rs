@@ -29,7 +29,8 @@ use crate::output::{Failure, Format, Outcome, progress};
 /// invocation, the value expected and the value that came; the last line counts files.
 ///
 /// A file is skipped only if its `target` lines are for other machines or ask for CPU features that this machine lacks; with
-/// `--via interpreter` also if the interpreter does not know an instruction.
+/// `--via interpreter` also if its `test` lines do not ask for the interpreter, or the interpreter does not know an instruction. A file
+/// whose `test` lines ask for nothing but the interpreter is interpreted.
 #[derive(clap::Args, Clone)]
 #[command(after_help = "Examples:
   cargo xtask run examples/clif
@@ -88,7 +89,11 @@ enum Event {
 #[serde(rename_all = "snake_case", tag = "status")]
 enum Verdict {
     /// All of this many invocations gave what was expected.
-    Passed { invocations: usize },
+    Passed {
+        invocations: usize,
+        /// Not compiled: the file's `test` lines ask for the interpreter only.
+        interpreted: bool,
+    },
     /// Something did not.
     Failed { reason: String },
     /// The file cannot be executed here.
@@ -182,9 +187,12 @@ fn report(format: Format, file: &str, verdict: &Verdict, printed: &[String], cou
     }
     printed.iter().for_each(|text| println!("{text}"));
     match verdict {
-        Verdict::Passed { invocations: 1 } => println!("{file}: ok, 1 invocation"),
-        Verdict::Passed { invocations: 0 } => println!("{file}: ok, compiled and linked, no invocation"),
-        Verdict::Passed { invocations } => println!("{file}: ok, {invocations} invocations"),
+        Verdict::Passed { invocations: 0, .. } => println!("{file}: ok, compiled and linked, no invocation"),
+        Verdict::Passed { invocations, interpreted } => {
+            let plural = if *invocations == 1 { "" } else { "s" };
+            let how = if *interpreted { ", interpreted as its `test` lines ask" } else { "" };
+            println!("{file}: ok, {invocations} invocation{plural}{how}");
+        }
         Verdict::Failed { reason } => println!("{file}: FAILED: {reason}"),
         Verdict::Skipped { reason } => println!("{file}: skipped: {reason}"),
     }

@@ -1,7 +1,9 @@
 //! Bodies of the generated functions: statements over a few variables.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
-use cranelift_codegen::ir::{Function, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value, types};
+use cranelift_codegen::ir::{
+    Function, InstBuilder, MemFlagsData, StackSlot, StackSlotData, StackSlotKind, Value, types,
+};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Switch, Variable};
 use cranelift_module::Module as _;
 use kiln::ir::ModuleBuilder;
@@ -294,7 +296,8 @@ impl Body<'_, '_> {
             arguments.push(argument);
         }
         let call = if let Some((table, len)) = indirect {
-            let (_, plan) = self.around.callees.iter().find(|(_, plan)| plan.shape == 0).expect("the table has an entry");
+            let (_, plan) =
+                self.around.callees.iter().find(|(_, plan)| plan.shape == 0).expect("the table has an entry");
             let signature = self.builder.import_signature(plan.signature(self.module));
             let entry = 8 * self.random.below(u64::from(len)) as i32;
             let table = self.address(table);

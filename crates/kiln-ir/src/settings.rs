@@ -55,6 +55,8 @@ pub struct ModuleSettings {
     pub shared: Vec<Setting>,
     /// `target` lines in order; none means any target.
     pub targets: Vec<TargetLine>,
+    /// First words of `test` lines in order, such as `run`: for programs that execute files, without influence on code.
+    pub tests: Vec<Box<str>>,
 }
 
 impl ModuleSettings {

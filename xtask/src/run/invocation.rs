@@ -38,7 +38,7 @@ pub(super) fn all(module: &Module, execute: &mut Execute<'_>, event: &mut dyn Fn
             }
         }
     }
-    Verdict::Passed { invocations }
+    Verdict::Passed { invocations, interpreted: false }
 }
 
 /// Executes one run line; `Some` is what a `print` line prints.

@@ -76,6 +76,19 @@ fn text(diagnostics: &[Diagnostic]) -> String {
 
 /// Executes one file, once for each of its `target` lines that this machine can run.
 fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Module]) -> Verdict {
+    let asks = |command: &str| root.settings.tests.iter().any(|test| &**test == command);
+    if args.via == Via::Interpreter {
+        if !root.settings.tests.is_empty() && !asks("interpret") {
+            return Verdict::Skipped { reason: "its `test` lines do not ask for the interpreter".into() };
+        }
+        return interpreted(root, others);
+    }
+    if asks("interpret") && !asks("run") {
+        return match interpreted(root, others) {
+            Verdict::Passed { invocations, .. } => Verdict::Passed { invocations, interpreted: true },
+            other => other,
+        };
+    }
     let variants = match variants(target, &root.settings) {
         Ok(variants) => variants,
         Err(verdict) => return verdict,
@@ -86,11 +99,11 @@ fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Mod
         modules.push(Module { settings, ..root.clone() });
         modules.extend(others.iter().map(|&module| module.clone()));
         match variant(args, target, path, number, modules) {
-            Verdict::Passed { invocations: more } => invocations += more,
+            Verdict::Passed { invocations: more, .. } => invocations += more,
             other => return other,
         }
     }
-    Verdict::Passed { invocations }
+    Verdict::Passed { invocations, interpreted: false }
 }
 
 /// The header lines of a file with one `target` line each, by its number, as far as this machine can run them.
@@ -121,15 +134,12 @@ fn variants(target: &Target, settings: &ModuleSettings) -> Result<Vec<(usize, Mo
 /// `settings` with only its `target` line `number`, or as they are if they have none.
 pub(super) fn variant_settings(settings: &ModuleSettings, number: usize) -> ModuleSettings {
     let targets = settings.targets.get(number).cloned().into_iter().collect();
-    ModuleSettings { shared: settings.shared.clone(), targets }
+    ModuleSettings { shared: settings.shared.clone(), targets, tests: settings.tests.clone() }
 }
 
 fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Vec<Module>) -> Verdict {
     let failed = |reason: String| Verdict::Failed { reason };
     let root = modules[0].clone();
-    if args.via == Via::Interpreter {
-        return interpreted(&root, &modules);
-    }
     let modules = if args.split_modules {
         match modules.iter().map(Module::split).collect::<Option<Vec<_>>>() {
             Some(pieces) => pieces.concat(),
@@ -179,10 +189,11 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
     }
 }
 
-fn interpreted(root: &Module, modules: &[Module]) -> Verdict {
+fn interpreted(root: &Module, others: &[&Module]) -> Verdict {
     // The interpreter recurses where the program calls, tail calls included.
     const STACK: usize = 1 << 30;
-    let program = interpreter::Program::new(modules);
+    let modules: Vec<&Module> = [root].into_iter().chain(others.iter().copied()).collect();
+    let program = interpreter::Program::new(&modules);
     let work = || {
         let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
             program.call(0, function.symbol, arguments).map_err(|error| match error {

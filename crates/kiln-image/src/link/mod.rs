@@ -13,6 +13,7 @@ mod emit;
 mod error;
 mod fixups;
 mod layout;
+mod needs;
 mod plan;
 mod relocate;
 mod resolve;

@@ -60,7 +60,7 @@ impl Mapped {
         Tables { bytes, endian: self.arch.endian(), note }
     }
 
-    /// Keys of the external slots. A record that was checked by nobody yet is skipped here; `slot_keys` refuses it.
+    /// Keys of the external slots. A bad record counts as a symbol without a name; `Image::bind` refuses it.
     pub(super) fn slots(&self) -> &[SlotKey] {
         self.slots.get_or_init(|| {
             let tables = self.tables();

@@ -8,7 +8,8 @@ use rayon::prelude::*;
 use zerocopy::little_endian::{I64, U32, U64};
 
 use super::dynamic::{DynamicSymbols, SLOTS_SYMBOL};
-use super::file::{File, RelaCounts};
+use super::file::File;
+use super::relocations::RelaCounts;
 use crate::arch::Arch;
 use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, PointerSource, plan};
 use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum};

@@ -7,6 +7,7 @@
 mod dynamic;
 mod file;
 mod image;
+mod relocations;
 mod save;
 
 pub use image::{ImageOptions, write_image};

@@ -61,6 +61,7 @@ fn object_reads_the_intended_layout() {
         "read_first",
         "read_second",
         "table",
+        "zeros",
     ]
     .map(|name| name.as_bytes().to_vec())
     .to_vec();
@@ -171,6 +172,40 @@ fn the_c_library_loads_it() {
     let output = Command::new(&program_path).arg(&path).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "9 6 42 2 111 222 42 1\n");
     assert!(output.status.success());
+}
+
+#[test]
+fn gimli_finds_the_unwind_rows_of_every_function() {
+    use gimli::{BaseAddresses, EhFrame, EhFrameHdr, LittleEndian, UnwindSection};
+    let bytes = image();
+    let file = object::File::parse(&*bytes).unwrap();
+    let section = |name: &str| file.section_by_name(name).unwrap();
+    let (text, frame, hdr) = (section(".text"), section(".eh_frame"), section(".eh_frame_hdr"));
+    let bases = BaseAddresses::default()
+        .set_text(text.address())
+        .set_eh_frame(frame.address())
+        .set_eh_frame_hdr(hdr.address());
+    let parsed = EhFrameHdr::new(hdr.data().unwrap(), LittleEndian).parse(&bases, 8).unwrap();
+    assert_eq!(parsed.eh_frame_ptr(), gimli::Pointer::Direct(frame.address()));
+    let frame = EhFrame::new(frame.data().unwrap(), LittleEndian);
+    let table = parsed.table().unwrap();
+    let functions: Vec<_> = file.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text).collect();
+    assert_eq!(functions.len(), 12);
+    for symbol in &functions {
+        let name = symbol.name().unwrap();
+        let (start, end) = (symbol.address(), symbol.address() + symbol.size());
+        for address in [start, end - 1] {
+            let fde = table.fde_for_address(&frame, &bases, address, EhFrame::cie_from_offset).unwrap();
+            assert_eq!((fde.initial_address(), fde.end_address()), (start, end), "{name}");
+            assert_eq!(fde.cie().return_address_register(), gimli::X86_64::RA);
+        }
+    }
+    let mut count = 0;
+    let mut entries = frame.entries(&bases);
+    while entries.next().unwrap().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, functions.len() + 1, "one common entry");
 }
 
 const UNWINDING: &str = r#"

@@ -139,3 +139,31 @@ fn random_damage_cannot_do_harm() {
         let _ = (ImageInfo::parse(&altered), load(&altered));
     }
 }
+
+/// The loader reads the first segment while it writes others: it must hold the note and be read-only.
+#[test]
+fn a_first_segment_that_is_short_or_writable_is_refused() {
+    let bytes = image();
+    let note = ImageInfo::parse(&bytes).unwrap().sections[0].clone();
+    let body = note.offset as usize + 20..(note.offset + note.size) as usize;
+    let reseal = |altered: &mut [u8]| {
+        let headers = blake3::hash(&altered[..note.offset as usize]);
+        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
+        let sum = blake3::hash(&altered[body.start + 16..body.end]);
+        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
+    };
+    let mut short = bytes.clone();
+    for field in [64 + 32, 64 + 40] {
+        short[field..field + 8].copy_from_slice(&0x200u64.to_le_bytes()); // p_filesz, p_memsz
+    }
+    // Nothing else lies in the segment.
+    let head = body.start + 96 + 8 * 16;
+    short[head..head + 7 * 16].fill(0);
+    let mut writable = bytes;
+    writable[64 + 4] = 6; // p_flags
+    for mut altered in [short, writable] {
+        reseal(&mut altered);
+        let error = load(&altered).unwrap_err().to_string();
+        assert!(error.contains("a note outside the read-only segment"), "{error}");
+    }
+}

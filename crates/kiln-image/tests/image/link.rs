@@ -265,3 +265,19 @@ fn identical_cies_are_shared() {
     assert_eq!(plan.layout()[Area::EhFrame].size, 24 + 2 * 24 + 4);
     assert_eq!(plan.layout()[Area::EhFrameHdr].size, 12 + 2 * 8);
 }
+
+#[test]
+fn modules_share_stubs_and_the_gap_between_them_traps() {
+    let user = |name: &str| {
+        let mut module = Module::new();
+        let host = module.import("host", I64_TO_I64);
+        module.function(name, Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, host, -4)]);
+        module.finish()
+    };
+    let artifacts = [user("a"), user("b")];
+    let plan = plain(&artifacts).unwrap();
+    let (text, ..) = emit(&plan).unwrap();
+    assert_eq!(text.len(), 32, "two modules at 0 and 16, one stub at 24");
+    assert_eq!((i32_at(&text, 1), i32_at(&text, 17)), (24 - 5, 24 - 21));
+    assert_eq!((&text[5..16], &text[21..24]), (&[0xcc; 11][..], &[0xcc; 3][..]));
+}

@@ -45,6 +45,8 @@ fn exercise(loaded: &Loaded) {
     assert_eq!(get(loaded, "host_address"), host_double as *const () as usize as i64);
     // names: second + 8, host
     assert_eq!(get(loaded, "names_slot"), &raw const SECOND[1] as i64);
+    // SAFETY: `zeros` are 512 bytes.
+    assert_eq!(unsafe { loaded.address("zeros").unwrap().cast::<[u8; 512]>().read() }, [0; 512]);
     let table = loaded.address("table").unwrap().cast::<extern "C" fn() -> i64>();
     // SAFETY: the third word of `table` points at a function of this type.
     assert_eq!(unsafe { *table.add(2) }(), 9);

@@ -202,6 +202,7 @@ pub(crate) fn program() -> Vec<Artifact> {
     // lea rax, [rip + table]; jmp [rax + 8]
     let jump = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xff, 0x60, 0x08];
     a.function("by_table", Linkage::Export, I64_TO_I64, &jump, &[(3, Pc, table, -4)]);
+    a.zeroed("zeros", Linkage::Export, 512);
     let counter = a.zeroed("counter", Linkage::Local, 20_000);
     // lea rcx, [rip + counter]; inc qword [rcx]; mov rax, [rcx]; ret
     let count = [0x48, 0x8d, 0x0d, 0, 0, 0, 0, 0x48, 0xff, 0x01, 0x48, 0x8b, 0x01, 0xc3];

@@ -118,7 +118,8 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
                 line,
             });
         }
-        // `test` and `feature` lines direct Cranelift's own test runner.
+        "test" => settings.tests.extend(words.next().map(Into::into)),
+        // `feature` lines direct Cranelift's own test runner.
         _ => {}
     }
     Ok(())

@@ -1,0 +1,6 @@
+//! Tests of the whole: modules in, the same machine code in memory, in images and in caches.
+
+mod common;
+mod purity;
+mod session;
+mod same_code;

@@ -1,0 +1,88 @@
+//! The machine code in memory, in an image and in an artifact is the same, byte for byte, but for the places that relocations name.
+
+use kiln::artifact::{Artifact, RelocKind};
+use kiln::image::{ImageInfo, SymbolType};
+use kiln::ir::{Module, Target};
+use kiln::Session;
+
+use crate::common::{module, modules};
+
+/// A session with everything the test files need.
+fn session(modules: &[Module]) -> Session {
+    let mut session = Session::new(Target::host()).unwrap();
+    for key in modules.iter().flat_map(Module::globals) {
+        // The code is compared, not called.
+        session.bind_global(key, 0x1000);
+    }
+    session.add(modules).unwrap();
+    session
+}
+
+/// The code of a function in an artifact, with what relocations touch set to zero, and which bytes those are.
+fn masked(artifact: &Artifact, start: usize, len: usize) -> (Vec<u8>, Vec<bool>) {
+    let mut touched = vec![false; artifact.text().len()];
+    for reloc in artifact.text_relocs() {
+        let at = reloc.offset.get() as usize;
+        // Relaxing a slot access replaces the opcode before the place too.
+        let before = if reloc.kind() == RelocKind::X86GotPc32 { 2 } else { 0 };
+        touched[at - before..at + reloc.kind().width()].fill(true);
+    }
+    let touched = touched[start..start + len].to_vec();
+    (apply(&artifact.text()[start..start + len], &touched), touched)
+}
+
+fn apply(code: &[u8], touched: &[bool]) -> Vec<u8> {
+    code.iter().zip(touched).map(|(&byte, &touched)| if touched { 0 } else { byte }).collect()
+}
+
+#[test]
+fn session_image_and_artifact_hold_the_same_code() {
+    let modules = modules();
+    let session = session(&modules);
+    let image = session.image().unwrap();
+    let info = ImageInfo::parse(&image).unwrap();
+    let text = info.sections.iter().find(|section| &*section.name == ".text").unwrap();
+
+    let mut compared = 0;
+    let mut in_memory = session.jit().code().iter();
+    for artifact in session.artifacts() {
+        for function in artifact.functions() {
+            let symbol = &artifact.symbols()[function.symbol.get() as usize];
+            let name = artifact.name(symbol);
+            let (start, len) = (function.start.get() as usize, function.len.get() as usize);
+            let (expected, touched) = masked(artifact, start, len);
+
+            let range = in_memory.next().unwrap();
+            assert_eq!((&*range.name, range.len), (name, len));
+            assert_eq!(apply(session.jit().code_bytes(range).unwrap(), &touched), expected, "{name} in memory");
+
+            let export = info.exports.iter().find(|export| &*export.name == name);
+            if let Some(export) = export.filter(|export| export.kind == SymbolType::Function) {
+                let at = (export.address - text.address + text.offset) as usize;
+                assert_eq!(export.size as usize, len);
+                assert_eq!(apply(&image[at..at + len], &touched), expected, "{name} in the image");
+                compared += 1;
+            }
+        }
+    }
+    assert!(in_memory.next().is_none());
+    assert!(compared >= 40, "only {compared} functions were compared");
+}
+
+#[test]
+fn an_image_saved_to_a_file_is_the_image_in_memory() {
+    let session = session(&modules());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("program.so");
+    session.save_image(&path).unwrap();
+    assert!(std::fs::read(&path).unwrap() == session.image().unwrap());
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays behind");
+}
+
+#[test]
+fn a_call_inside_a_module_needs_no_relocation() {
+    let text = "function %f() system_v { block0: return }
+                function %g() system_v { fn0 = %f() system_v block0: call fn0() return }";
+    let session = session(&[module("inside", text)]);
+    assert_eq!(session.artifacts()[0].text_relocs().len(), 0);
+}

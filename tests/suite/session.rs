@@ -1,0 +1,165 @@
+//! A session: batches that build on each other, run-time objects, and images that are saved on the way.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use kiln::globals::{Bindings, SlotKey};
+use kiln::image::Image;
+use kiln::ir::Target;
+use kiln::{Session, SessionError};
+
+use crate::common::module;
+
+type Get = extern "C" fn() -> i64;
+
+const READER: &str = r#"
+    global %first = "object:first"
+    global %second = "object:second"
+    function %sum() -> i64 system_v {
+        gv0 = symbol %second
+        gv1 = symbol %first
+    block0:
+        v0 = symbol_value.i64 gv0
+        v1 = load.i64 v0
+        v2 = symbol_value.i64 gv1
+        v3 = load.i64 v2
+        v4 = iconst.i64 100
+        v5 = imul v1, v4
+        v6 = iadd v3, v5
+        return v6
+    }"#;
+
+/// Calls the function `name` of a session that knows no wild code.
+fn call(session: &Session, name: &str) -> i64 {
+    let function = session.function(name).unwrap();
+    // SAFETY: the type is checked, and the tests' functions read nothing but bound objects that live on.
+    let function = unsafe { function.typed::<Get>() }.unwrap();
+    function()
+}
+
+#[test]
+fn one_code_reads_the_objects_of_each_process() {
+    static FIRST: AtomicI64 = AtomicI64::new(1);
+    static SECOND: AtomicI64 = AtomicI64::new(2);
+    let mut session = Session::new(Target::host()).unwrap();
+    session.bind_global("object:unused", 0x1000);
+    session.bind_global("object:first", FIRST.as_ptr() as usize);
+    session.bind_global("object:second", SECOND.as_ptr() as usize);
+    session.add(&[module("reader", READER)]).unwrap();
+    assert_eq!(call(&session, "sum"), 201);
+    FIRST.store(5, Ordering::Relaxed);
+    assert_eq!(call(&session, "sum"), 205);
+
+    // Slot i is global i of the session, whether or not code uses it, and other objects may be bound.
+    let image = session.image().unwrap();
+    let keys = ["object:unused", "object:first", "object:second"].map(|key| SlotKey::Global(key.into()));
+    let others = [7i64, 8];
+    let image_of = || Image::from_bytes(&image).unwrap();
+    assert_eq!(image_of().slots(), keys);
+    let mut bindings = Bindings::new();
+    bindings.bind("object:unused", 0);
+    bindings.bind("object:first", &raw const others[0] as usize);
+    bindings.bind("object:second", &raw const others[1] as usize);
+    let by_key = image_of().bind(&bindings).unwrap();
+    let in_order = image_of().bind_array(&[0, &raw const others[0] as usize, &raw const others[1] as usize]).unwrap();
+    for loaded in [by_key, in_order] {
+        // SAFETY: as in `call`.
+        let sum = unsafe { loaded.function::<Get>("sum") }.unwrap();
+        assert_eq!(sum(), 807);
+    }
+    bindings.bind("object:second", 0);
+    assert!(image_of().bind_array(&[0]).is_err(), "an array that is too short");
+    assert!(image_of().bind(&Bindings::new()).is_err(), "objects without an address");
+}
+
+#[test]
+fn a_batch_uses_functions_data_and_slots_of_batches_before_it() {
+    static FIRST: AtomicI64 = AtomicI64::new(3);
+    static SECOND: AtomicI64 = AtomicI64::new(4);
+    let mut session = Session::new(Target::host()).unwrap();
+    session.bind_global("object:first", FIRST.as_ptr() as usize);
+    session.bind_global("object:second", SECOND.as_ptr() as usize);
+    session.add(&[module("reader", READER)]).unwrap();
+    let text = r#"
+        global %again = "object:second"
+        data %pointer { addr %sum, addr %again }
+        function %twice() -> i64 system_v {
+            fn0 = colocated %sum() -> i64 system_v
+            gv0 = symbol %pointer
+            sig0 = () -> i64 system_v
+        block0:
+            v0 = call fn0()
+            v1 = symbol_value.i64 gv0
+            v2 = load.i64 v1
+            v3 = call_indirect sig0, v2()
+            v4 = iadd v0, v3
+            v5 = load.i64 v1+8
+            v6 = load.i64 v5
+            v7 = iadd v4, v6
+            return v7
+        }"#;
+    session.add(&[module("user", text)]).unwrap();
+    assert_eq!(call(&session, "twice"), 403 + 403 + 4);
+
+    // The image of both batches is one program, and saving compiles nothing.
+    let compiled = session.stats();
+    let image = session.image().unwrap();
+    assert_eq!(session.stats(), compiled);
+    let mut bindings = Bindings::new();
+    bindings.bind("object:first", FIRST.as_ptr() as usize).bind("object:second", SECOND.as_ptr() as usize);
+    let loaded = Image::from_bytes(&image).unwrap().bind(&bindings).unwrap();
+    // SAFETY: as in `call`.
+    assert_eq!(unsafe { loaded.function::<Get>("twice") }.unwrap()(), 810);
+}
+
+#[test]
+fn errors_leave_the_session_as_it_was() {
+    let one = "function %one() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
+    let mut session = Session::new(Target::host()).unwrap();
+    session.add(&[module("one", one)]).unwrap();
+
+    let error = session.add(&[module("again", one)]).unwrap_err();
+    assert!(error.to_string().contains("`one`"), "{error}");
+    let error = session.add(&[module("a", "function %two() { block0: return }"), module("b", "function %two() { block0: return }")]);
+    assert!(matches!(error, Err(SessionError::Check(_))), "{error:?}");
+    let caller = "function %three() -> i64 system_v { fn0 = %nowhere_at_all() -> i64 system_v block0: v0 = call fn0() return v0 }";
+    let error = session.add(&[module("three", caller)]).unwrap_err();
+    assert!(error.to_string().contains("symbol `nowhere_at_all`"), "{error}");
+    let caller = "function %four() -> i32 system_v { fn0 = %one() -> i32 system_v block0: v0 = call fn0() return v0 }";
+    let error = session.add(&[module("four", caller)]).unwrap_err();
+    assert!(error.to_string().contains("() -> i64 system_v"), "{error}");
+
+    assert_eq!(session.artifacts().len(), 1);
+    for name in ["two", "three", "four"] {
+        assert!(session.function(name).is_none());
+    }
+    assert_eq!(call(&session, "one"), 1);
+}
+
+#[test]
+fn a_function_of_another_type_is_not_handed_out() {
+    let mut session = Session::new(Target::host()).unwrap();
+    session.add(&[module("f", "function %f(i32) -> i64 system_v { block0(v0: i32): v1 = uextend.i64 v0 return v1 }")]).unwrap();
+    let function = session.function("f").unwrap();
+    // SAFETY: never called.
+    let wrong = unsafe { function.typed::<extern "C" fn(i64) -> i64>() };
+    let text = wrong.unwrap_err().to_string();
+    assert!(text.contains("(i32) -> i64 system_v") && text.contains("(i64) -> i64 system_v"), "{text}");
+    // SAFETY: the type is right, and the function touches no memory.
+    assert_eq!(unsafe { function.typed::<extern "C" fn(u32) -> u64>() }.unwrap()(u32::MAX), u64::from(u32::MAX));
+}
+
+#[test]
+fn panics_unwind_through_compiled_code() {
+    extern "C-unwind" fn thrower() {
+        panic!("through compiled code");
+    }
+    let mut session = Session::new(Target::host()).unwrap();
+    session.bind_symbol("thrower", thrower as *const () as usize);
+    let text = "function %caller() system_v { fn0 = %thrower() system_v block0: call fn0() return }";
+    session.add(&[module("caller", text)]).unwrap();
+    let address = session.function("caller").unwrap().address();
+    // SAFETY: the function takes and returns nothing, and the session lives on.
+    let caller = unsafe { std::mem::transmute::<*const u8, extern "C-unwind" fn()>(address) };
+    let payload = std::panic::catch_unwind(|| caller()).unwrap_err();
+    assert_eq!(payload.downcast_ref::<&str>(), Some(&"through compiled code"));
+}
