@@ -48,9 +48,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut session = Session::new(Target::host())?;
     let mut memory = Box::new(Memory { last: 7 });
     session.bind_global(MEMORY_KEY, &raw mut *memory as usize);
-    let modules = PROGRAM.trim().lines().map(|line| compile(line, session.target())).collect::<Result<Vec<_>, _>>()?;
+    let modules =
+        PROGRAM.trim().lines().map(|line| compile(line, session.target())).collect::<Result<Vec<_>, _>>()?;
     session.add(&modules)?;
-    println!("this process: {} modules, {} functions compiled", modules.len(), session.stats().compiled_functions);
+    println!(
+        "this process: {} modules, {} functions compiled",
+        modules.len(),
+        session.stats().compiled_functions
+    );
     type Unary = extern "C" fn(i64) -> i64;
     let (fact, next) = (session.function("fact"), session.function("next"));
     let (fact, next) = (fact.ok_or("no `fact`")?, next.ok_or("no `next`")?);
@@ -66,7 +71,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = folder.path().join("expressions.so");
     session.save_image(&path)?;
     let size = std::fs::metadata(&path)?.len();
-    println!("saved: {size} bytes, {} functions compiled for it", session.stats().compiled_functions - modules.len());
+    println!(
+        "saved: {size} bytes, {} functions compiled for it",
+        session.stats().compiled_functions - modules.len()
+    );
 
     // Load in another process.
     let status = Command::new(std::env::current_exe()?).arg("--load").arg(&path).status()?;
@@ -90,7 +98,8 @@ fn load(path: &Path) -> Result<(), Box<dyn Error>> {
 /// Compiles `name(params) = expression` to a module that exports one function.
 fn compile(line: &str, target: &Target) -> Result<Module, Box<dyn Error>> {
     let (head, body) = line.split_once('=').ok_or("a definition has an `=`")?;
-    let (name, params) = head.trim().trim_end_matches(')').split_once('(').ok_or("a definition has parameters")?;
+    let (name, params) =
+        head.trim().trim_end_matches(')').split_once('(').ok_or("a definition has parameters")?;
     let params: Vec<&str> = params.split(',').map(str::trim).filter(|param| !param.is_empty()).collect();
 
     let mut module = ModuleBuilder::new(name, target)?;

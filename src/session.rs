@@ -190,6 +190,7 @@ impl Session {
     /// [`SessionError::Image`] and [`SessionError::Write`].
     pub fn save_image(&self, path: &Path) -> Result<(), SessionError> {
         let image = self.image()?;
-        save(path, &image).map_err(|error| SessionError::Write { path: path.display().to_string().into(), error })
+        save(path, &image)
+            .map_err(|error| SessionError::Write { path: path.display().to_string().into(), error })
     }
 }

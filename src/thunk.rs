@@ -26,7 +26,11 @@ impl Thunk {
     /// # Errors
     ///
     /// [`SessionError`] if the target has no code generator, is not this machine, or cannot pass such values.
-    pub fn new(target: &Target, settings: &ModuleSettings, signature: &Signature) -> Result<Self, SessionError> {
+    pub fn new(
+        target: &Target,
+        settings: &ModuleSettings,
+        signature: &Signature,
+    ) -> Result<Self, SessionError> {
         let isa = target.isa(settings).map_err(|error| {
             SessionError::Compile(CompileFailure::Target { module: 0, name: "entry thunk".into(), error })
         })?;
@@ -54,7 +58,10 @@ impl Thunk {
     pub fn encode(&self, arguments: &[DataValue]) -> Option<Vec<Cell>> {
         let params = &self.signature.params;
         let fits = arguments.len() == params.len()
-            && arguments.iter().zip(params).all(|(value, param)| value.ty().bytes() == param.value_type.bytes());
+            && arguments
+                .iter()
+                .zip(params)
+                .all(|(value, param)| value.ty().bytes() == param.value_type.bytes());
         if !fits {
             return None;
         }
@@ -68,7 +75,10 @@ impl Thunk {
     /// The results that a call left in `cells`; `None` if there are too few cells.
     pub fn decode(&self, cells: &[Cell]) -> Option<Vec<DataValue>> {
         let returns = &self.signature.returns;
-        let values = cells.iter().zip(returns).map(|(cell, param)| DataValue::read_from_slice_ne(&cell.0, param.value_type));
+        let values = cells
+            .iter()
+            .zip(returns)
+            .map(|(cell, param)| DataValue::read_from_slice_ne(&cell.0, param.value_type));
         (cells.len() >= returns.len()).then(|| values.collect())
     }
 }

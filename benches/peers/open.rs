@@ -93,8 +93,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
     let (kiln, peer, nothing) =
         ("kiln: open, bind, drop", "dlopen(RTLD_NOW), dlclose", "nothing: open, mmap, munmap");
     let array = "kiln: open, bind_array, drop";
-    let addresses =
-        Image::open(path)?.slots().iter().map(|key| jit::resolve(key).ok_or_else(|| format!("no {key}")));
+    let image = Image::open(path)?;
+    let addresses = image.slots().iter().map(|key| jit::resolve(key).ok_or_else(|| format!("no {key}")));
     let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
     let mut contenders = vec![
         Contender::in_parts(array, parts, || {
@@ -117,7 +117,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
         section.ratio(array, peer, Target::AtMost(1.0));
     }
     section.ratio(kiln, nothing, Target::None);
-    let slots = Image::open(path)?.slots().len();
+    let slots = addresses.len();
     section.note(format!(
         "the image has {slots} slots, which kiln fills and dlopen leaves empty but for symbols it finds"
     ));

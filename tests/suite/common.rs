@@ -41,7 +41,10 @@ pub(crate) fn modules() -> Vec<Module> {
         match parse(Arc::new(Source::new(name, text)), &target) {
             Ok(module) => Some(module),
             Err(faults) => {
-                assert!(faults.iter().all(|fault| fault.kind == kiln::ir::DiagnosticKind::OtherTarget), "{faults:?}");
+                assert!(
+                    faults.iter().all(|fault| fault.kind == kiln::ir::DiagnosticKind::OtherTarget),
+                    "{faults:?}"
+                );
                 None
             }
         }

@@ -2,5 +2,5 @@
 
 mod common;
 mod purity;
-mod session;
 mod same_code;
+mod session;

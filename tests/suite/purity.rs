@@ -58,7 +58,8 @@ fn artifacts_from_a_store_are_those_that_were_compiled() {
 
 #[test]
 fn the_name_of_a_file_and_comments_reach_no_artifact() {
-    let compile = |name, text| Compiler::new(Target::host()).compile(&[module(name, text)]).unwrap().artifacts;
+    let compile =
+        |name, text| Compiler::new(Target::host()).compile(&[module(name, text)]).unwrap().artifacts;
     let plain = compile("a.clif", "function %f() -> i32 { block0: v0 = iconst.i32 1 return v0 }");
     let dressed = compile(
         "elsewhere/b.clif",

@@ -1,9 +1,9 @@
 //! The machine code in memory, in an image and in an artifact is the same, byte for byte, but for the places that relocations name.
 
+use kiln::Session;
 use kiln::artifact::{Artifact, RelocKind};
 use kiln::image::{ImageInfo, SymbolType};
 use kiln::ir::{Module, Target};
-use kiln::Session;
 
 use crate::common::{module, modules};
 
@@ -54,7 +54,11 @@ fn session_image_and_artifact_hold_the_same_code() {
 
             let range = in_memory.next().unwrap();
             assert_eq!((&*range.name, range.len), (name, len));
-            assert_eq!(apply(session.jit().code_bytes(range).unwrap(), &touched), expected, "{name} in memory");
+            assert_eq!(
+                apply(session.jit().code_bytes(range).unwrap(), &touched),
+                expected,
+                "{name} in memory"
+            );
 
             let export = info.exports.iter().find(|export| &*export.name == name);
             if let Some(export) = export.filter(|export| export.kind == SymbolType::Function) {

@@ -60,7 +60,8 @@ fn one_code_reads_the_objects_of_each_process() {
     bindings.bind("object:first", &raw const others[0] as usize);
     bindings.bind("object:second", &raw const others[1] as usize);
     let by_key = image_of().bind(&bindings).unwrap();
-    let in_order = image_of().bind_array(&[0, &raw const others[0] as usize, &raw const others[1] as usize]).unwrap();
+    let in_order =
+        image_of().bind_array(&[0, &raw const others[0] as usize, &raw const others[1] as usize]).unwrap();
     for loaded in [by_key, in_order] {
         // SAFETY: as in `call`.
         let sum = unsafe { loaded.function::<Get>("sum") }.unwrap();
@@ -83,9 +84,9 @@ fn a_batch_uses_functions_data_and_slots_of_batches_before_it() {
         global %again = "object:second"
         data %pointer { addr %sum, addr %again }
         function %twice() -> i64 system_v {
-            fn0 = colocated %sum() -> i64 system_v
-            gv0 = symbol %pointer
             sig0 = () -> i64 system_v
+            fn0 = colocated %sum sig0
+            gv0 = symbol %pointer
         block0:
             v0 = call fn0()
             v1 = symbol_value.i64 gv0
@@ -119,12 +120,16 @@ fn errors_leave_the_session_as_it_was() {
 
     let error = session.add(&[module("again", one)]).unwrap_err();
     assert!(error.to_string().contains("`one`"), "{error}");
-    let error = session.add(&[module("a", "function %two() { block0: return }"), module("b", "function %two() { block0: return }")]);
+    let error = session.add(&[
+        module("a", "function %two() { block0: return }"),
+        module("b", "function %two() { block0: return }"),
+    ]);
     assert!(matches!(error, Err(SessionError::Check(_))), "{error:?}");
     let caller = "function %three() -> i64 system_v { fn0 = %nowhere_at_all() -> i64 system_v block0: v0 = call fn0() return v0 }";
     let error = session.add(&[module("three", caller)]).unwrap_err();
     assert!(error.to_string().contains("symbol `nowhere_at_all`"), "{error}");
-    let caller = "function %four() -> i32 system_v { fn0 = %one() -> i32 system_v block0: v0 = call fn0() return v0 }";
+    let caller =
+        "function %four() -> i32 system_v { fn0 = %one() -> i32 system_v block0: v0 = call fn0() return v0 }";
     let error = session.add(&[module("four", caller)]).unwrap_err();
     assert!(error.to_string().contains("() -> i64 system_v"), "{error}");
 
@@ -138,14 +143,20 @@ fn errors_leave_the_session_as_it_was() {
 #[test]
 fn a_function_of_another_type_is_not_handed_out() {
     let mut session = Session::new(Target::host()).unwrap();
-    session.add(&[module("f", "function %f(i32) -> i64 system_v { block0(v0: i32): v1 = uextend.i64 v0 return v1 }")]).unwrap();
+    session
+        .add(&[module(
+            "f",
+            "function %f(i32) -> i64 system_v { block0(v0: i32): v1 = uextend.i64 v0 return v1 }",
+        )])
+        .unwrap();
     let function = session.function("f").unwrap();
     // SAFETY: never called.
     let wrong = unsafe { function.typed::<extern "C" fn(i64) -> i64>() };
     let text = wrong.unwrap_err().to_string();
     assert!(text.contains("(i32) -> i64 system_v") && text.contains("(i64) -> i64 system_v"), "{text}");
     // SAFETY: the type is right, and the function touches no memory.
-    assert_eq!(unsafe { function.typed::<extern "C" fn(u32) -> u64>() }.unwrap()(u32::MAX), u64::from(u32::MAX));
+    let right = unsafe { function.typed::<extern "C" fn(u32) -> u64>() }.unwrap();
+    assert_eq!(right(u32::MAX), u64::from(u32::MAX));
 }
 
 #[test]

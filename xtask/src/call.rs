@@ -65,19 +65,27 @@ pub(crate) fn main(args: &Args) -> Outcome {
 
     // Cranelift parses the signature and the arguments, so both look as they do in `.clif` files.
     let declaration = format!("function %f{text} {{\nblock0:\n trap user1\n}}");
-    let parsed = parse_functions(&declaration).map_err(|error| Failure::new(format!("signature {text}: {error}")))?;
+    let parsed =
+        parse_functions(&declaration).map_err(|error| Failure::new(format!("signature {text}: {error}")))?;
     let signature: &Signature = &parsed[0].signature;
     if args.args.len() != signature.params.len() {
         let (given, wanted) = (args.args.len(), signature.params.len());
-        return Err(Failure::new(format!("`{function}` is {text}: {wanted} argument(s) expected, {given} given")));
+        return Err(Failure::new(format!(
+            "`{function}` is {text}: {wanted} argument(s) expected, {given} given"
+        )));
     }
     // Parsed as a comparison with nothing, whose expected values are not looked at.
     let line = format!("print: %f({})", args.args.join(", "));
     let invocation = match parse_run_command(&line, signature) {
-        Ok(Some(RunCommand::Print(invocation) | RunCommand::Run(invocation, Comparison::Equals, _))) => invocation,
+        Ok(Some(RunCommand::Print(invocation) | RunCommand::Run(invocation, Comparison::Equals, _))) => {
+            invocation
+        }
         Ok(_) => return Err(Failure::new("the arguments are not a list of values")),
         Err(error) => {
-            return Err(Failure::new(format!("arguments of `{function}`, which is {text}: {}", error.message)));
+            return Err(Failure::new(format!(
+                "arguments of `{function}`, which is {text}: {}",
+                error.message
+            )));
         }
     };
 
@@ -96,7 +104,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
         Format::Text => println!("{}", DisplayDataValues(&results)),
         Format::Json => {
             let results: Vec<_> = results.iter().map(ToString::to_string).collect();
-            println!("{}", serde_json::json!({ "function": function, "signature": text, "results": results }));
+            println!(
+                "{}",
+                serde_json::json!({ "function": function, "signature": text, "results": results })
+            );
         }
     }
     Ok(())

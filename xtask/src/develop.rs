@@ -42,7 +42,8 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 
 /// Runs `command`; its failure is a failure that was reported.
 pub(crate) fn execute(command: &mut Command) -> Outcome {
-    let status = command.status().map_err(|error| Failure::new(format!("cannot start {command:?}: {error}")))?;
+    let status =
+        command.status().map_err(|error| Failure::new(format!("cannot start {command:?}: {error}")))?;
     if status.success() { Ok(()) } else { Err(Failure::Reported) }
 }
 

@@ -25,7 +25,8 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Outcome {
     let path = args.image.display();
-    let file = std::fs::read(&args.image).map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
+    let file =
+        std::fs::read(&args.image).map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
     let bad = |error| Failure::new(format!("{path}: {error}"));
     let info = ImageInfo::parse(&file).map_err(bad)?;
     verify_bytes(&file).map_err(bad)?;
@@ -67,13 +68,21 @@ fn text(info: &ImageInfo) {
     for section in &info.sections {
         let flag = |set, letter| if set { letter } else { '-' };
         let flags: String =
-            [flag(section.loaded, 'r'), flag(section.writable, 'w'), flag(section.executable, 'x')].iter().collect();
+            [flag(section.loaded, 'r'), flag(section.writable, 'w'), flag(section.executable, 'x')]
+                .iter()
+                .collect();
         println!("  {:#10x} {:>9}  {flags}  {}", section.address, section.size, section.name);
     }
     println!("\nexports ({}):", info.exports.len());
     for export in &info.exports {
         let signature = export.signature.as_deref().unwrap_or("");
-        println!("  {:#10x} {:>9}  {:8}  {}{signature}", export.address, export.size, kind(export.kind), export.name);
+        println!(
+            "  {:#10x} {:>9}  {:8}  {}{signature}",
+            export.address,
+            export.size,
+            kind(export.kind),
+            export.name
+        );
     }
     println!("\nslots ({}):", info.slots.len());
     for (number, slot) in info.slots.iter().enumerate() {

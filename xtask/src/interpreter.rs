@@ -60,7 +60,12 @@ impl Program {
     }
 
     /// Calls a function of a module.
-    pub(crate) fn call(&self, module: usize, symbol: SymbolId, arguments: &[DataValue]) -> Result<Vec<DataValue>, Error> {
+    pub(crate) fn call(
+        &self,
+        module: usize,
+        symbol: SymbolId,
+        arguments: &[DataValue],
+    ) -> Result<Vec<DataValue>, Error> {
         let number = self.numbers[module][symbol.index()];
         // The interpreter panics at what it does not implement.
         let hook = std::panic::take_hook();
@@ -89,7 +94,9 @@ impl Program {
             Err(InterpreterError::StepError(StepError::UnknownFunction(_))) => {
                 Err(Error::Unsupported("a call to a function of the host".into()))
             }
-            Err(InterpreterError::FuelExhausted) => Err(Error::Trapped("out of fuel after 100,000,000 steps".into())),
+            Err(InterpreterError::FuelExhausted) => {
+                Err(Error::Trapped("out of fuel after 100,000,000 steps".into()))
+            }
             Err(error) => Err(Error::Unsupported(error.to_string())),
         }
     }

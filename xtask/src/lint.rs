@@ -74,7 +74,15 @@ pub(crate) fn main(args: &Args) -> Outcome {
         (Check::Architecture, architecture),
         (Check::Files, files),
         (Check::Clippy, || {
-            execute(&mut cargo(&["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"]))
+            execute(&mut cargo(&[
+                "clippy",
+                "--quiet",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]))
         }),
         (Check::Docs, || {
             execute(cargo(&["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
@@ -117,8 +125,10 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::new)?;
     let unreadable = || Failure::new("cargo metadata has no dependency graph");
     let packages = metadata["packages"].as_array().ok_or_else(unreadable)?;
-    let names: BTreeMap<&str, &str> =
-        packages.iter().filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?))).collect();
+    let names: BTreeMap<&str, &str> = packages
+        .iter()
+        .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
+        .collect();
     let nodes = metadata["resolve"]["nodes"].as_array().ok_or_else(unreadable)?;
     let mut graph = BTreeMap::new();
     for node in nodes {
@@ -136,7 +146,8 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
 fn layering() -> Outcome {
     let graph = dependencies()?;
     let mut faults = Vec::new();
-    let table: BTreeMap<&str, _> = LAYERS.iter().map(|&(name, may, cranelift)| (name, (may, cranelift))).collect();
+    let table: BTreeMap<&str, _> =
+        LAYERS.iter().map(|&(name, may, cranelift)| (name, (may, cranelift))).collect();
     for name in graph.keys().filter(|name| ours(name)) {
         if !table.contains_key(name.as_str()) {
             faults.push(format!("layering: crate {name} is not in the table"));
@@ -153,7 +164,8 @@ fn layering() -> Outcome {
         if cranelift == Cranelift::Never
             && let Some(path) = reaches_cranelift(&graph, name)
         {
-            faults.push(format!("layering: {name} must not reach Cranelift, but does: {}", path.join(" -> ")));
+            faults
+                .push(format!("layering: {name} must not reach Cranelift, but does: {}", path.join(" -> ")));
         }
     }
     verdict(&faults)

@@ -35,7 +35,8 @@ pub(crate) enum Format {
 /// A progress bar on a terminal, nothing elsewhere.
 pub(crate) fn progress(what: &str, len: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(10));
-    let style = ProgressStyle::with_template("{prefix:>10} [{bar:40}] {pos}/{len} {elapsed}").expect("a valid template");
+    let style = ProgressStyle::with_template("{prefix:>10} [{bar:40}] {pos}/{len} {elapsed}")
+        .expect("a valid template");
     bar.set_style(style.progress_chars("=> "));
     bar.set_prefix(what.to_owned());
     bar

@@ -147,7 +147,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
                 Err(_) => bar.suspend(|| println!("{line}")),
             }
         }
-        let status = worker.wait().map_err(|error| Failure::new(format!("cannot wait for the worker: {error}")))?;
+        let status =
+            worker.wait().map_err(|error| Failure::new(format!("cannot wait for the worker: {error}")))?;
         match current {
             Some(index) => {
                 let place = match &invocation {
@@ -170,7 +171,9 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let [passed, failed, skipped] = counts;
     match args.format {
         Format::Text => println!("{passed} passed, {failed} failed, {skipped} skipped"),
-        Format::Json => println!("{}", serde_json::json!({ "passed": passed, "failed": failed, "skipped": skipped })),
+        Format::Json => {
+            println!("{}", serde_json::json!({ "passed": passed, "failed": failed, "skipped": skipped }))
+        }
     }
     if failed == 0 { Ok(()) } else { Err(Failure::Reported) }
 }

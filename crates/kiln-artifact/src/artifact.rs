@@ -69,15 +69,18 @@ sections! {
 
 /// The compiled form of one module. Cheap to clone.
 #[derive(Clone)]
-pub struct Artifact {
+pub struct Artifact(Arc<Inner>);
+
+struct Inner {
     bytes: Arc<[u8]>,
+    /// Start and end of each section.
     sections: [(usize, usize); SECTIONS],
 }
 
 impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Artifact")
-            .field("bytes", &self.bytes.len())
+            .field("bytes", &self.0.bytes.len())
             .field("functions", &self.functions().len())
             .field("symbols", &self.symbols().len())
             .finish_non_exhaustive()
@@ -86,7 +89,7 @@ impl std::fmt::Debug for Artifact {
 
 impl PartialEq for Artifact {
     fn eq(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+        self.0.bytes == other.0.bytes
     }
 }
 
@@ -115,20 +118,20 @@ impl Artifact {
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, Malformed> {
         let bytes = bytes.into();
         let sections = read_header(&bytes)?;
-        let artifact = Self { bytes, sections };
+        let artifact = Self(Arc::new(Inner { bytes, sections }));
         artifact.check()?;
         Ok(artifact)
     }
 
     /// The bytes, as [`Artifact::from_bytes`] takes them.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.0.bytes
     }
 
     /// The raw bytes of one section.
     pub fn section(&self, section: Section) -> &[u8] {
-        let (start, end) = self.sections[section as usize];
-        &self.bytes[start..end]
+        let (start, end) = self.0.sections[section as usize];
+        &self.0.bytes[start..end]
     }
 
     /// Facts about the module as a whole.
@@ -173,7 +176,10 @@ impl Artifact {
 
     /// Keys of the globals that the module uses, in order of first use.
     pub fn globals(&self) -> impl Iterator<Item = &str> {
-        self.symbols().iter().filter(|symbol| symbol.kind() == SymbolKind::Global).map(|symbol| self.name(symbol))
+        self.symbols()
+            .iter()
+            .filter(|symbol| symbol.kind() == SymbolKind::Global)
+            .map(|symbol| self.name(symbol))
     }
 
     /// Functions in order of their place in the code.
@@ -286,7 +292,7 @@ impl Artifact {
     fn check_table_lengths(&self) -> Result<(), Malformed> {
         fn whole<T>(artifact: &Artifact, section: Section) -> Result<usize, Malformed> {
             let len = artifact.section(section).len();
-            if len % size_of::<T>() != 0 {
+            if !len.is_multiple_of(size_of::<T>()) {
                 return Err(Malformed::new(section.name(), len / size_of::<T>(), "truncated record"));
             }
             Ok(len / size_of::<T>())
@@ -334,9 +340,15 @@ impl Artifact {
             check(Section::Symbols, index, symbol.name)?;
         }
         let summary = self.summary();
-        for align in [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align] {
+        for align in
+            [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align]
+        {
             if !align.get().is_power_of_two() {
-                return Err(Malformed::new(Section::Summary.name(), 0, "alignment that is not a power of two"));
+                return Err(Malformed::new(
+                    Section::Summary.name(),
+                    0,
+                    "alignment that is not a power of two",
+                ));
             }
         }
         Ok(())
@@ -446,7 +458,11 @@ impl Artifact {
         for (index, site) in self.call_sites().iter().enumerate() {
             inside(Section::CallSites, index, site.return_offset)?;
             if range(site.handlers_start, site.handlers_len, self.handlers().len()).is_none() {
-                return Err(Malformed::new(Section::CallSites.name(), index, "handlers outside their section"));
+                return Err(Malformed::new(
+                    Section::CallSites.name(),
+                    index,
+                    "handlers outside their section",
+                ));
             }
         }
         for (index, handler) in self.handlers().iter().enumerate() {
@@ -458,7 +474,11 @@ impl Artifact {
         for (index, map) in self.stack_maps().iter().enumerate() {
             inside(Section::StackMaps, index, map.return_offset)?;
             if range(map.entries_start, map.entries_len, self.stack_map_entries().len()).is_none() {
-                return Err(Malformed::new(Section::StackMaps.name(), index, "entries outside their section"));
+                return Err(Malformed::new(
+                    Section::StackMaps.name(),
+                    index,
+                    "entries outside their section",
+                ));
             }
         }
         for (index, call) in self.patchable_calls().iter().enumerate() {
@@ -518,4 +538,3 @@ fn read_header(bytes: &[u8]) -> Result<[(usize, usize); SECTIONS], Malformed> {
     }
     Ok(sections)
 }
-

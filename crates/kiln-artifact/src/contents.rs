@@ -5,8 +5,8 @@ use zerocopy::little_endian::U32;
 
 use crate::artifact::{Artifact, HEADER_LEN, SECTIONS, Section, write_header};
 use crate::record::{
-    CallSite, Function, Handler, PatchableCall, Reloc, SourceRange, StackMap, StackMapEntry, Str, Summary, Symbol,
-    Trap,
+    CallSite, Function, Handler, PatchableCall, Reloc, SourceRange, StackMap, StackMapEntry, Str, Summary,
+    Symbol, Trap,
 };
 
 /// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].

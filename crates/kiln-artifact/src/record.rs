@@ -12,7 +12,9 @@ use crate::RelocKind;
 pub const NONE: u32 = u32::MAX;
 
 /// A range of the string section, always valid UTF-8.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned,
+)]
 #[repr(C)]
 pub struct Str {
     /// First byte.

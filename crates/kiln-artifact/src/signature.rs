@@ -37,7 +37,9 @@ impl Signature {
         fn same(a: &[Param], b: &[Param]) -> bool {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.ty == b.ty)
         }
-        self.call_conv == other.call_conv && same(&self.params, &other.params) && same(&self.returns, &other.returns)
+        self.call_conv == other.call_conv
+            && same(&self.params, &other.params)
+            && same(&self.returns, &other.returns)
     }
 }
 
@@ -141,7 +143,9 @@ mod tests {
 
     #[test]
     fn other_text_is_refused() {
-        for text in ["", "(", "()", "i32", "(i32) ->", "(i32) -> i32", "(i3(2) system_v", "(,) fast", "() sys-v"] {
+        for text in
+            ["", "(", "()", "i32", "(i32) ->", "(i32) -> i32", "(i3(2) system_v", "(,) fast", "() sys-v"]
+        {
             assert!(text.parse::<Signature>().is_err(), "{text}");
         }
     }

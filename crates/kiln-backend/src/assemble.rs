@@ -73,7 +73,9 @@ impl Assembly<'_> {
             let fail = |kind| (index, kind);
             align = align.max(compiled.align);
             let start = builder.append(true, &compiled.code, compiled.align, control);
-            let start = u32::try_from(start).ok().filter(|start| start.checked_add(compiled.code.len() as u32).is_some());
+            let start = u32::try_from(start)
+                .ok()
+                .filter(|start| start.checked_add(compiled.code.len() as u32).is_some());
             let start = start.ok_or(fail(CompileErrorKind::TooLarge("code")))?;
             for reloc in &compiled.relocs {
                 let offset = u64::from(start) + u64::from(reloc.offset);
@@ -133,7 +135,11 @@ impl Assembly<'_> {
             reserved: [0; 3],
         }));
         contents.source_ranges.extend(compiled.source_ranges.iter().map(|&(from, to, location)| {
-            record::SourceRange { start: (start + from).into(), end: (start + to).into(), location: location.into() }
+            record::SourceRange {
+                start: (start + from).into(),
+                end: (start + to).into(),
+                location: location.into(),
+            }
         }));
         let mut handlers_start = contents.handlers.len() as u32;
         contents.call_sites.extend(compiled.call_sites.iter().map(|site| {
@@ -189,7 +195,8 @@ impl Assembly<'_> {
                 (true, Init::Zeros(len)) if data.addresses.is_empty() => {
                     zeroed_align = zeroed_align.max(data.align);
                     let offset = zeroed_size.next_multiple_of(u64::from(data.align));
-                    zeroed_size = offset.checked_add(*len).ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
+                    zeroed_size =
+                        offset.checked_add(*len).ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
                     (Place::Zeroed, offset)
                 }
                 (true, _) => {
@@ -297,7 +304,8 @@ fn append(section: &mut Vec<u8>, data: &Data) -> Result<u64, CompileErrorKind> {
     match &data.init {
         Init::Zeros(len) => {
             let len = usize::try_from(*len).ok().and_then(|len| offset.checked_add(len));
-            let len = len.filter(|&len| u32::try_from(len).is_ok()).ok_or(CompileErrorKind::TooLarge("data"))?;
+            let len =
+                len.filter(|&len| u32::try_from(len).is_ok()).ok_or(CompileErrorKind::TooLarge("data"))?;
             section.resize(len, 0);
         }
         Init::Bytes(bytes) => section.extend_from_slice(bytes),

@@ -113,7 +113,8 @@ fn colocate(module: &Module, function: &mut ir::Function) {
         if let ExternalName::User(name) = callee.name {
             // A callee that no instruction uses may have no symbol.
             let symbol = names.get(name).and_then(|name| module.symbols.get(name.index as usize));
-            if symbol.is_some_and(|symbol| !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)) {
+            if symbol.is_some_and(|symbol| !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible))
+            {
                 callee.colocated = true;
             }
         }
@@ -134,7 +135,9 @@ fn compile_context(
         .iter()
         .map(|reloc| {
             let target = match &reloc.target {
-                FinalizedRelocTarget::ExternalName(ExternalName::User(name)) => Target::Symbol(names[*name].index),
+                FinalizedRelocTarget::ExternalName(ExternalName::User(name)) => {
+                    Target::Symbol(names[*name].index)
+                }
                 FinalizedRelocTarget::ExternalName(ExternalName::LibCall(call)) => Target::LibCall(*call),
                 FinalizedRelocTarget::Func(offset) => Target::Here(*offset),
                 FinalizedRelocTarget::ExternalName(name) => {
@@ -173,7 +176,8 @@ fn extract(code: &CompiledCode, relocs: Vec<FunctionReloc>, unwind: Rows) -> Com
             FunctionStackMap { return_offset: *offset, span: *span, entries }
         })
         .collect();
-    let patchable_calls: Vec<_> = buffer.patchable_call_sites().map(|site| (site.ret_addr, site.len)).collect();
+    let patchable_calls: Vec<_> =
+        buffer.patchable_call_sites().map(|site| (site.ret_addr, site.len)).collect();
     let nop = match patchable_calls.is_empty() {
         true => Vec::new(),
         false => buffer.nop_units.first().cloned().unwrap_or_default(),
@@ -182,7 +186,11 @@ fn extract(code: &CompiledCode, relocs: Vec<FunctionReloc>, unwind: Rows) -> Com
         code: buffer.data().into(),
         align: buffer.alignment,
         relocs,
-        traps: buffer.traps().iter().map(|MachTrap { offset, code }| (*offset, code.as_raw().get())).collect(),
+        traps: buffer
+            .traps()
+            .iter()
+            .map(|MachTrap { offset, code }| (*offset, code.as_raw().get()))
+            .collect(),
         source_ranges: buffer
             .get_srclocs_sorted()
             .iter()

@@ -29,7 +29,8 @@ pub struct Job<'a> {
 pub fn compile(job: &Job<'_>) -> Result<Artifact, Vec<CompileError>> {
     let mut scratch = Scratch::new();
     let functions = job.module.functions.iter();
-    let compiled = functions.map(|function| function::compile(job.module, function, job.isa, &mut scratch)).collect();
+    let compiled =
+        functions.map(|function| function::compile(job.module, function, job.isa, &mut scratch)).collect();
     finish(0, job, compiled)
 }
 
@@ -40,9 +41,14 @@ pub fn compile(job: &Job<'_>) -> Result<Artifact, Vec<CompileError>> {
 /// # Errors
 ///
 /// One error for every function that cannot be compiled, in order of modules and functions.
-pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Artifact>, Vec<CompileError>> {
-    let queue: Vec<(&Job<'_>, &Function)> =
-        jobs.iter().flat_map(|job| job.module.functions.iter().map(move |function| (job, function))).collect();
+pub fn compile_all(
+    jobs: &[Job<'_>],
+    progress: &(dyn Fn() + Sync),
+) -> Result<Vec<Artifact>, Vec<CompileError>> {
+    let queue: Vec<(&Job<'_>, &Function)> = jobs
+        .iter()
+        .flat_map(|job| job.module.functions.iter().map(move |function| (job, function)))
+        .collect();
     let mut results: Vec<Result<Compiled, CompileErrorKind>> = queue
         .into_par_iter()
         .map_init(Scratch::new, |scratch, (job, function)| {

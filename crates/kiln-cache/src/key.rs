@@ -46,8 +46,14 @@ impl KeyParts<'_> {
         let Self { fingerprint, target, settings, producer, abi } = self;
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a module");
         let versions = format!("{FORMAT_VERSION} {}", env!("CARGO_PKG_VERSION"));
-        let parts: [&[u8]; 6] =
-            [versions.as_bytes(), *fingerprint, target.as_bytes(), settings.as_bytes(), producer.as_bytes(), abi];
+        let parts: [&[u8]; 6] = [
+            versions.as_bytes(),
+            *fingerprint,
+            target.as_bytes(),
+            settings.as_bytes(),
+            producer.as_bytes(),
+            abi,
+        ];
         for part in parts {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);

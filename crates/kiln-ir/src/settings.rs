@@ -265,9 +265,9 @@ impl Target {
     }
 }
 
-/// Where Kiln's defaults differ from Cranelift's. Frame pointers let profilers and run-times walk the stack, and IR that asks for
+/// Where Kiln's defaults differ from Cranelift's. Code is made to run. Frame pointers let profilers and run-times walk the stack, and IR that asks for
 /// its frame pointer is valid only with them.
-const DEFAULTS: [(&str, &str); 1] = [("preserve_frame_pointers", "true")];
+const DEFAULTS: [(&str, &str); 2] = [("opt_level", "speed"), ("preserve_frame_pointers", "true")];
 
 /// CPU features that code for x86-64 uses unless a module's `target` line says otherwise: the level x86-64-v2 of the System V
 /// ABI, which every such CPU since 2009 has. Without it rounding a float is a call of the C library. Images

@@ -106,7 +106,10 @@ unsafe impl Sync for Jit {}
 
 impl std::fmt::Debug for Jit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Jit").field("symbols", &self.symbols.len()).field("slots", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Jit")
+            .field("symbols", &self.symbols.len())
+            .field("slots", &self.slots.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -158,13 +161,16 @@ impl Jit {
             for (cell, value) in out.slots.chunks_exact_mut(8).zip(&values) {
                 cell.copy_from_slice(&(*value as u64).to_ne_bytes());
             }
-            fixups.apply(FixupOutput { relro: &mut *out.relro, data: &mut *out.data, slots: &mut *out.slots }, &mut |source| {
-                match source {
-                    PointerSource::Slot(number) => values[number as usize] as u64,
-                    // SAFETY: the address came from `self.slots`: a cell of an earlier batch, 8 bytes, never freed before `self`.
-                    PointerSource::KnownSlot(address) => unsafe { (address as *const u64).read() },
-                }
-            });
+            fixups.apply(
+                FixupOutput { relro: &mut *out.relro, data: &mut *out.data, slots: &mut *out.slots },
+                &mut |source| {
+                    match source {
+                        PointerSource::Slot(number) => values[number as usize] as u64,
+                        // SAFETY: the address came from `self.slots`: a cell of an earlier batch, 8 bytes, never freed before `self`.
+                        PointerSource::KnownSlot(address) => unsafe { (address as *const u64).read() },
+                    }
+                },
+            );
         }
         self.memory.publish()?;
 
@@ -208,7 +214,10 @@ impl Jit {
             }
             for symbol in artifact.symbols() {
                 let name = artifact.name(symbol);
-                let Some(before) = self.symbols.get(name).filter(|_| symbol.kind() != SymbolKind::Global) else { continue };
+                let Some(before) = self.symbols.get(name).filter(|_| symbol.kind() != SymbolKind::Global)
+                else {
+                    continue;
+                };
                 match symbol.linkage() {
                     Linkage::Export | Linkage::Hidden => {
                         return Err(JitError::Redefinition { name: name.into(), module });
@@ -266,7 +275,8 @@ impl Drop for Jit {
 }
 
 fn agree(a: &str, b: &str) -> bool {
-    a == b || matches!((a.parse::<Signature>(), b.parse::<Signature>()), (Ok(a), Ok(b)) if a.is_compatible(&b))
+    a == b
+        || matches!((a.parse::<Signature>(), b.parse::<Signature>()), (Ok(a), Ok(b)) if a.is_compatible(&b))
 }
 
 /// Three blocks of memory, by permission, and the areas inside them.
@@ -285,7 +295,8 @@ const DATA: [Area; 3] = [Area::Slots, Area::Data, Area::Bss];
 impl Blocks {
     fn allocate(memory: &mut Memory, layout: &Layout) -> Result<Self, JitError> {
         let mut addresses = Addresses::default();
-        let text = memory.allocate(layout[Area::Text].size, layout[Area::Text].align, JITMemoryKind::Executable)?;
+        let text =
+            memory.allocate(layout[Area::Text].size, layout[Area::Text].align, JITMemoryKind::Executable)?;
         addresses[Area::Text] = text.address();
         let mut block = |areas: &[Area], kind| {
             let (mut size, mut align) = (0u64, 8);
@@ -309,7 +320,12 @@ impl Blocks {
     /// # Safety
     ///
     /// As for [`Block::bytes`].
-    unsafe fn parts<'a, const N: usize>(&self, block: Block, areas: [Area; N], layout: &Layout) -> [&'a mut [u8]; N] {
+    unsafe fn parts<'a, const N: usize>(
+        &self,
+        block: Block,
+        areas: [Area; N],
+        layout: &Layout,
+    ) -> [&'a mut [u8]; N] {
         // SAFETY: as the caller says.
         let mut rest = unsafe { block.bytes() };
         let mut at = block.address();

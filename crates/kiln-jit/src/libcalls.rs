@@ -36,16 +36,20 @@ float_routines! {
 
 /// `pshufb` for CPUs without SSSE3: lane *i* of the result is lane `mask[i] & 15` of `value`, or 0 if `mask[i]` is negative.
 #[cfg(target_arch = "x86_64")]
-#[expect(improper_ctypes_definitions, reason = "the System V ABI passes `__m128i` in an SSE register, as Cranelift does")]
+#[expect(
+    improper_ctypes_definitions,
+    reason = "the System V ABI passes `__m128i` in an SSE register, as Cranelift does"
+)]
 extern "C" fn x86_pshufb(
     value: std::arch::x86_64::__m128i,
     mask: std::arch::x86_64::__m128i,
 ) -> std::arch::x86_64::__m128i {
     // SAFETY: both types are 16 bytes, and every bit pattern is a value of either.
-    let (value, mask): ([u8; 16], [u8; 16]) = unsafe { (std::mem::transmute(value), std::mem::transmute(mask)) };
+    let bytes = |vector| unsafe { std::mem::transmute::<std::arch::x86_64::__m128i, [u8; 16]>(vector) };
+    let (value, mask) = (bytes(value), bytes(mask));
     let lanes = mask.map(|index| if index & 0x80 != 0 { 0 } else { value[usize::from(index & 15)] });
     // SAFETY: as above.
-    unsafe { std::mem::transmute(lanes) }
+    unsafe { std::mem::transmute::<[u8; 16], std::arch::x86_64::__m128i>(lanes) }
 }
 
 /// Touches every page of a frame of `rax` bytes below the stack pointer, so that a guard page cannot be stepped over.

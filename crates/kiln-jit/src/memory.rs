@@ -42,7 +42,9 @@ impl Memory {
     /// Reserves `size` bytes of address space, rounded up to whole pages.
     pub(crate) fn reserve(size: usize) -> Result<Self, JitError> {
         if size == 0 || size > Self::LIMIT {
-            return Err(JitError::Memory(format!("a reservation of {size} bytes, at most {}", Self::LIMIT).into()));
+            return Err(JitError::Memory(
+                format!("a reservation of {size} bytes, at most {}", Self::LIMIT).into(),
+            ));
         }
         let arena = ArenaMemoryProvider::new_with_size(size)
             .map_err(|error| JitError::Memory(format!("cannot reserve {size} bytes: {error}").into()))?;

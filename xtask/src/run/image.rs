@@ -59,7 +59,9 @@ pub(super) fn execute(
     let mut thunks = Thunks::new(target, &module.settings);
     let mut execute = |function: &Function, signature: &Signature, arguments: &[DataValue]| {
         let name = &module.symbol(function.symbol).name;
-        let callee = loaded.address(name).ok_or_else(|| Stop::Failed("the image does not export the function".into()))?;
+        let callee = loaded
+            .address(name)
+            .ok_or_else(|| Stop::Failed("the image does not export the function".into()))?;
         let exported = loaded.signature(name).unwrap_or("nothing");
         if exported != signature.to_string() {
             return Err(Stop::Failed(format!("the image exports {exported}, the file defines {signature}")));
@@ -93,20 +95,25 @@ impl<'a> Thunks<'a> {
         let index = match known {
             Some(index) => index,
             None => {
-                let thunk = Thunk::new(self.target, self.settings, signature).map_err(|error| failed(&error))?;
+                let thunk =
+                    Thunk::new(self.target, self.settings, signature).map_err(|error| failed(&error))?;
                 self.thunks.push(thunk);
                 self.thunks.len() - 1
             }
         };
         let thunk = &self.thunks[index];
-        let mut cells = thunk.encode(arguments).ok_or_else(|| failed(&"arguments do not fit the signature"))?;
+        let mut cells =
+            thunk.encode(arguments).ok_or_else(|| failed(&"arguments do not fit the signature"))?;
         call(thunk, callee, &mut cells);
         thunk.decode(&cells).ok_or_else(|| failed(&"results do not fit the signature"))
     }
 }
 
 /// Runs machine code that the user asked to run.
-#[expect(unsafe_code, reason = "a command whose purpose is to execute compiled code must execute it somewhere")]
+#[expect(
+    unsafe_code,
+    reason = "a command whose purpose is to execute compiled code must execute it somewhere"
+)]
 pub(crate) fn call(thunk: &Thunk, callee: *const u8, cells: &mut [kiln::jit::Cell]) {
     // SAFETY: `callee` is code of the thunk's signature, which was compared, and `cells` were encoded by the thunk. That the code does
     // nothing undefined is up to the IR that the user gave; the process is there for nothing else and may crash.

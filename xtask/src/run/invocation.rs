@@ -8,7 +8,8 @@ use kiln::ir::{Function, Module, RunLine};
 use super::{Event, Verdict};
 
 /// Executes one invocation: the function, its arguments, and the results or why there are none.
-pub(super) type Execute<'a> = dyn FnMut(&Function, &Signature, &[DataValue]) -> Result<Vec<DataValue>, Stop> + 'a;
+pub(super) type Execute<'a> =
+    dyn FnMut(&Function, &Signature, &[DataValue]) -> Result<Vec<DataValue>, Stop> + 'a;
 
 /// Why an invocation gave no results.
 pub(super) enum Stop {
@@ -32,7 +33,9 @@ pub(super) fn all(module: &Module, execute: &mut Execute<'_>, event: &mut dyn Fn
                     invocations += 1;
                 }
                 Err(Stop::Failed(reason)) => {
-                    return Verdict::Failed { reason: format!("line {}: `{}`: {reason}", line.line, line.text) };
+                    return Verdict::Failed {
+                        reason: format!("line {}: `{}`: {reason}", line.line, line.text),
+                    };
                 }
                 Err(Stop::Skipped(reason)) => return Verdict::Skipped { reason },
             }
@@ -58,7 +61,8 @@ fn one(
         }
         RunCommand::Run(invocation, comparison, expected) => {
             let actual = execute(function, signature, &invocation.args)?;
-            let equal = actual.len() == expected.len() && actual.iter().zip(&expected).all(|(a, b)| a.bitwise_eq(b));
+            let equal =
+                actual.len() == expected.len() && actual.iter().zip(&expected).all(|(a, b)| a.bitwise_eq(b));
             let (holds, relation) = match comparison {
                 Comparison::Equals => (equal, "expected"),
                 Comparison::NotEquals => (!equal, "expected anything but"),

@@ -36,7 +36,8 @@ impl<'a> Definitions<'a> {
                     continue;
                 }
                 let &[candidate] = candidates.as_slice() else {
-                    let file = |&index: &usize| self.modules[index].as_ref().map_or("", |module| &*module.name);
+                    let file =
+                        |&index: &usize| self.modules[index].as_ref().map_or("", |module| &*module.name);
                     let files = candidates.iter().map(file).collect::<Vec<_>>().join(", ");
                     return Err(format!("import `{name}` is defined by several files: {files}"));
                 };

@@ -42,7 +42,8 @@ pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
                 Err(reason) => Verdict::Failed { reason },
                 Ok(program) => {
                     let others: Vec<_> = program.iter().filter(|&&other| other != index).collect();
-                    let others: Vec<_> = others.into_iter().filter_map(|&other| modules[other].as_ref()).collect();
+                    let others: Vec<_> =
+                        others.into_iter().filter_map(|&other| modules[other].as_ref()).collect();
                     file(args, &target, &files[index], root, &others)
                 }
             },
@@ -63,7 +64,9 @@ fn event(event: &Event) {
 
 fn not_a_module(diagnostics: &[Diagnostic]) -> Verdict {
     match diagnostics {
-        [only] if only.kind == DiagnosticKind::OtherTarget => Verdict::Skipped { reason: only.message.to_string() },
+        [only] if only.kind == DiagnosticKind::OtherTarget => {
+            Verdict::Skipped { reason: only.message.to_string() }
+        }
         _ => Verdict::Failed { reason: text(diagnostics) },
     }
 }
@@ -118,7 +121,9 @@ fn variants(target: &Target, settings: &ModuleSettings) -> Result<Vec<(usize, Mo
         if !one.allows(target.triple()) {
             continue;
         }
-        let isa = target.isa(&one).map_err(|error| Verdict::Failed { reason: format!("line {}: {error}", line.line) })?;
+        let isa = target
+            .isa(&one)
+            .map_err(|error| Verdict::Failed { reason: format!("line {}: {error}", line.line) })?;
         let lacking = isa.isa_flags().into_iter().find(|flag| {
             let wanted = flag.name.starts_with("has_") && flag.as_bool() == Some(true);
             wanted && image::host_has_feature(flag.name) != Some(true)
@@ -181,7 +186,8 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
             let mut thunks = super::image::Thunks::new(target, &root.settings);
             let mut execute = |function: &kiln::ir::Function, signature: &_, arguments: &[_]| {
                 let name = &root.symbol(function.symbol).name;
-                let callee = session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
+                let callee =
+                    session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
                 thunks.call(callee.address(), signature, arguments)
             };
             invocation::all(&root, &mut execute, &mut event)
@@ -197,7 +203,9 @@ fn interpreted(root: &Module, others: &[&Module]) -> Verdict {
     let work = || {
         let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
             program.call(0, function.symbol, arguments).map_err(|error| match error {
-                interpreter::Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute it: {what}")),
+                interpreter::Error::Unsupported(what) => {
+                    Stop::Skipped(format!("the interpreter cannot execute it: {what}"))
+                }
                 interpreter::Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
             })
         };
@@ -208,7 +216,9 @@ fn interpreted(root: &Module, others: &[&Module]) -> Verdict {
         match thread.map(std::thread::ScopedJoinHandle::join) {
             Ok(Ok(verdict)) => verdict,
             Ok(Err(_)) => Verdict::Failed { reason: "the interpreter's thread panicked".into() },
-            Err(error) => Verdict::Failed { reason: format!("cannot start the interpreter's thread: {error}") },
+            Err(error) => {
+                Verdict::Failed { reason: format!("cannot start the interpreter's thread: {error}") }
+            }
         }
     })
 }
@@ -236,7 +246,8 @@ fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict
                 _ => println!("{line}"),
             }
         }
-        let place = last.map_or("while it was loaded".into(), |(line, text)| format!("line {line}: `{text}`"));
+        let place =
+            last.map_or("while it was loaded".into(), |(line, text)| format!("line {line}: `{text}`"));
         Ok(Verdict::Failed { reason: format!("{}, {place}", ending(output.status)) })
     };
     attempt().unwrap_or_else(|failure| match failure {
