@@ -14,7 +14,7 @@ impl<'a> Definitions<'a> {
     pub(super) fn new(modules: &'a [Option<Module>]) -> Self {
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
         for (index, module) in modules.iter().enumerate() {
-            for name in module.iter().flat_map(|module| defined(module)) {
+            for name in module.iter().flat_map(defined) {
                 by_name.entry(name).or_default().push(index);
             }
         }
@@ -30,7 +30,7 @@ impl<'a> Definitions<'a> {
         let mut program = BTreeSet::from([root]);
         let mut queue = vec![root];
         while let Some(index) = queue.pop() {
-            for name in self.modules[index].iter().flat_map(|module| imported(module)) {
+            for name in self.modules[index].iter().flat_map(imported) {
                 let Some(candidates) = self.by_name.get(name) else { continue };
                 if candidates.iter().any(|candidate| program.contains(candidate)) {
                     continue;
