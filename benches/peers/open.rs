@@ -119,7 +119,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
     section.ratio(kiln, nothing, Target::None);
     let slots = addresses.len();
     section.note(format!(
-        "the image has {slots} slots, which kiln fills and dlopen leaves empty but for symbols it finds"
+        "the image has {slots} slots, which kiln fills, by a resolver or from an array; dlopen finds symbols only"
     ));
     Ok(section)
 }

@@ -8,8 +8,8 @@ use crate::output::Outcome;
 /// Measure Kiln beside its peers, in one run.
 ///
 /// On a generated workload, and on a folder of `.clif` files if one is given: compilation beside raw Cranelift in a rayon loop and in a
-/// serial loop and beside cranelift-jit; writing an image beside cranelift-object followed by every linker that is installed; loading
-/// an image beside `dlopen`.
+/// serial loop and beside cranelift-jit; writing an image beside cranelift-object followed by every linker that is installed; opening
+/// an image beside `dlopen`; reading text beside cranelift-reader.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench
@@ -28,6 +28,9 @@ pub(crate) struct Args {
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
+    /// Only these comparisons: A compile, B write an image, C open it, D read text [default: all]
+    #[arg(long, value_name = "LETTERS")]
+    only: Option<String>,
     /// Write the results to this file
     #[arg(long, value_name = "FILE.json")]
     json: Option<PathBuf>,
@@ -46,6 +49,9 @@ pub(crate) fn main(args: &Args) -> Outcome {
     }
     if let Some(threads) = args.threads {
         command.arg(format!("--threads={threads}"));
+    }
+    if let Some(only) = &args.only {
+        command.arg(format!("--only={only}"));
     }
     if let Some(json) = &args.json {
         command.arg("--json").arg(here.join(json));

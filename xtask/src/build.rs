@@ -1,17 +1,18 @@
 //! `build`: many modules in, one image out.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use kiln::cache::DiskStore;
 use kiln::globals::GlobalTable;
+use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, save, write_image};
 use kiln::ir::{Module, OptLevel, check_program};
 use kiln::{CompileFailure, Compiler};
 use serde::Serialize;
 
 use crate::input;
-use crate::output::{Failure, Format, Outcome, bytes, peak_rss, progress, time};
+use crate::output::{Failure, Format, Outcome, bytes, count, peak_rss, progress, time};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
 ///
@@ -100,11 +101,12 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let threads = input::threads(args.threads.map(usize::from))?;
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
     let files = input::files(&args.paths)?;
+    [Some(&args.output), args.stats.as_ref()].into_iter().flatten().try_for_each(|path| output_path(path))?;
     let modules = input::all(input::modules(&files, &target, true)?)?;
     let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
     if !diagnostics.is_empty() {
         diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-        return Err(Failure::new(format!("{} error(s) between the modules", diagnostics.len())));
+        return Err(Failure::new(format!("{} between the modules", count(diagnostics.len(), "error"))));
     }
     let parsed = Instant::now();
 
@@ -125,14 +127,20 @@ pub(crate) fn main(args: &Args) -> Outcome {
     bar.finish_and_clear();
     if compiled.stats.corrupt_entries + compiled.stats.failed_writes > 0 {
         eprintln!(
-            "warning: cache: {} unusable entries, {} entries could not be written",
-            compiled.stats.corrupt_entries, compiled.stats.failed_writes
+            "warning: cache {}: entries that could not be used: {}, that could not be written: {}",
+            args.cache.as_deref().unwrap_or(Path::new("")).display(),
+            compiled.stats.corrupt_entries,
+            compiled.stats.failed_writes
         );
     }
     let compiled_at = Instant::now();
 
     let image = write_image(&compiled.artifacts, &globals, &ImageOptions::default()).map_err(|errors| {
-        Failure::Message(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
+        let line = |error: &LinkError| match error.module().and_then(|number| modules.get(number)) {
+            Some(module) => format!("error: {}: {error}", module.name),
+            None => format!("error: {error}"),
+        };
+        Failure::Message(errors.iter().map(line).collect::<Vec<_>>().join("\n"))
     })?;
     let linked = Instant::now();
     save(&args.output, &image)
@@ -168,19 +176,30 @@ pub(crate) fn main(args: &Args) -> Outcome {
     match args.format {
         Format::Json => println!("{json}"),
         Format::Text => println!(
-            "{}: {} of {} functions ({} compiled, {} reused) in {} modules, {} of code, {} slots, in {}",
+            "{}: {} of {} ({} compiled, {} reused) in {}, {} of code, {}, in {}",
             args.output.display(),
             bytes(stats.image_bytes),
-            stats.functions,
+            count(stats.functions, "function"),
             stats.compiled_functions,
             stats.reused_functions,
-            stats.modules,
+            count(stats.modules, "module"),
             bytes(stats.text_bytes),
-            stats.slots,
+            count(stats.slots, "slot"),
             time(written - start),
         ),
     }
     Ok(())
+}
+
+/// Refuses at once what could not be written after all the work.
+fn output_path(path: &Path) -> Outcome {
+    let error = |what: &str| Err(Failure::new(format!("cannot write {}: {what}", path.display())));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder {
+        _ if path.is_dir() => error("it is a folder"),
+        Some(folder) if !folder.is_dir() => error(&format!("there is no folder {}", folder.display())),
+        _ => Ok(()),
+    }
 }
 
 /// A compile failure with the files' names and lines.

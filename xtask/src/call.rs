@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use cranelift_codegen::data_value::DisplayDataValues;
-use cranelift_codegen::ir::Signature;
-use cranelift_reader::{Comparison, RunCommand, parse_functions, parse_run_command};
+use cranelift_codegen::data_value::{DataValue, DisplayDataValues};
+use cranelift_codegen::ir::{AbiParam, Signature};
+use cranelift_codegen::isa::CallConv;
+use cranelift_reader::{RunCommand, parse_functions, parse_run_command};
 use kiln::Thunk;
 use kiln::globals::{Bindings, Resolve, SlotKey};
 use kiln::image::Image;
@@ -49,6 +50,23 @@ fn binding(text: &str) -> Result<(String, usize), String> {
     Ok((key.to_owned(), parsed.map_err(|error| format!("address `{address}`: {error}"))?))
 }
 
+/// The value of one argument, parsed as the only one of an invocation.
+fn value(text: &str, param: AbiParam, call_conv: CallConv) -> Result<DataValue, String> {
+    let mut signature = Signature::new(call_conv);
+    signature.params.push(param);
+    // What stands behind the invocation would not be looked at.
+    if text.contains(['(', ')']) {
+        return Err("not a value".into());
+    }
+    match parse_run_command(&format!("print: %f({text})"), &signature) {
+        Ok(Some(RunCommand::Print(mut invocation))) if invocation.args.len() == 1 => {
+            Ok(invocation.args.remove(0))
+        }
+        Ok(_) => Err("not a value".into()),
+        Err(error) => Err(error.message),
+    }
+}
+
 pub(crate) fn main(args: &Args) -> Outcome {
     let mut bindings = Bindings::new();
     for (key, address) in &args.global {
@@ -74,20 +92,15 @@ pub(crate) fn main(args: &Args) -> Outcome {
             "`{function}` is {text}: {wanted} argument(s) expected, {given} given"
         )));
     }
-    // Parsed as a comparison with nothing, whose expected values are not looked at.
-    let line = format!("print: %f({})", args.args.join(", "));
-    let invocation = match parse_run_command(&line, signature) {
-        Ok(Some(RunCommand::Print(invocation) | RunCommand::Run(invocation, Comparison::Equals, _))) => {
-            invocation
-        }
-        Ok(_) => return Err(Failure::new("the arguments are not a list of values")),
-        Err(error) => {
-            return Err(Failure::new(format!(
-                "arguments of `{function}`, which is {text}: {}",
-                error.message
-            )));
-        }
-    };
+    let mut values = Vec::with_capacity(args.args.len());
+    for (index, (argument, param)) in args.args.iter().zip(&signature.params).enumerate() {
+        values.push(value(argument, *param, signature.call_conv).map_err(|reason| {
+            Failure::new(format!(
+                "argument {} of `{function}`, which is {text}: `{argument}`: {reason}",
+                index + 1
+            ))
+        })?);
+    }
 
     let target = Target::host();
     // What passes only with these settings was compiled with them; what passes without them is passed the same way with them.
@@ -96,7 +109,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let settings = ModuleSettings { shared, ..ModuleSettings::default() };
     let thunk = Thunk::new(&target, &settings, signature).map_err(Failure::new)?;
     let mut cells = thunk
-        .encode(&invocation.args)
+        .encode(&values)
         .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;
     call(&thunk, callee, &mut cells);
     let results = thunk.decode(&cells).unwrap_or_default();

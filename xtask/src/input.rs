@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiln::ir::{Diagnostic, Module, Source, Target, parse};
 use rayon::prelude::*;
 
-use crate::output::{Failure, progress};
+use crate::output::{Failure, count, progress};
 
 /// The `.clif` files that `paths` name, folders searched through, each file once, in order of their paths: what is built
 /// does not depend on the order of arguments.
@@ -87,7 +87,7 @@ pub(crate) fn all(parsed: Vec<Parsed>) -> Result<Vec<Module>, Failure> {
     if errors == 0 {
         return Ok(modules);
     }
-    Err(Failure::new(format!("{errors} error{} in the input", if errors == 1 { "" } else { "s" })))
+    Err(Failure::new(format!("{} in the input", count(errors, "error"))))
 }
 
 /// The target for `--target`, or the host.

@@ -20,7 +20,13 @@ use crate::output::Failure;
 
 /// Compile Cranelift IR in parallel, run it, and save it as images.
 #[derive(Parser)]
-#[command(name = "xtask", bin_name = "cargo xtask", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

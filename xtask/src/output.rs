@@ -42,6 +42,11 @@ pub(crate) fn progress(what: &str, len: u64) -> ProgressBar {
     bar
 }
 
+/// `1 module`, `2 modules`.
+pub(crate) fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Bytes with a unit.
 pub(crate) fn bytes(count: u64) -> String {
     match count {

@@ -12,7 +12,7 @@ mod objects;
 mod program;
 mod worker;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus, Stdio};
@@ -20,7 +20,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use serde::{Deserialize, Serialize};
 
 use crate::input;
-use crate::output::{Failure, Format, Outcome, progress};
+use crate::output::{Failure, Format, Outcome, count, progress};
 
 /// Execute every `; run:` line of `.clif` files on this machine.
 ///
@@ -70,7 +70,8 @@ enum Via {
     Interpreter,
 }
 
-/// What a worker reports, a line each.
+/// What a worker reports, a line each. The program under test shares the worker's standard output, so a report is told
+/// from the program's own text by [`MARK`].
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Event {
@@ -82,6 +83,32 @@ enum Event {
     Printed(String),
     /// A file ended.
     Done(Verdict),
+}
+
+/// Stands before every report: the program's text may end without a newline, and may look like a report.
+const MARK: &str = "\u{1e}kiln ";
+
+impl Event {
+    /// Reports this on standard output.
+    fn send(&self) {
+        let line = serde_json::to_string(self).expect("plain data");
+        let mut out = std::io::stdout().lock();
+        // If nobody listens any more there is nothing left to do.
+        if writeln!(out, "{MARK}{line}").and_then(|()| out.flush()).is_err() {
+            std::process::exit(1);
+        }
+    }
+
+    /// The program's own text in a line of a worker's output, and the report behind it.
+    fn receive(line: &[u8]) -> (Option<String>, Option<Self>) {
+        let line = String::from_utf8_lossy(line);
+        if let Some((own, report)) = line.rsplit_once(MARK)
+            && let Ok(event) = serde_json::from_str(report)
+        {
+            return ((!own.is_empty()).then(|| own.to_owned()), Some(event));
+        }
+        (Some(line.into_owned()), None)
+    }
 }
 
 /// How a file ended.
@@ -125,16 +152,20 @@ pub(crate) fn main(args: &Args) -> Outcome {
         let mut current = None;
         let mut invocation = None;
         let mut printed = Vec::new();
-        for line in BufReader::new(stdout).lines() {
+        for line in BufReader::new(stdout).split(b'\n') {
             let line = line.map_err(|error| Failure::new(format!("cannot read from the worker: {error}")))?;
-            match serde_json::from_str(&line) {
-                Ok(Event::File(index)) => {
+            let (own, event) = Event::receive(&line);
+            if let Some(own) = own {
+                bar.suspend(|| println!("{own}"));
+            }
+            match event {
+                Some(Event::File(index)) => {
                     current = Some(index);
                     invocation = None;
                 }
-                Ok(Event::Invoke(line, text)) => invocation = Some((line, text)),
-                Ok(Event::Printed(text)) => printed.push(text),
-                Ok(Event::Done(verdict)) => {
+                Some(Event::Invoke(line, text)) => invocation = Some((line, text)),
+                Some(Event::Printed(text)) => printed.push(text),
+                Some(Event::Done(verdict)) => {
                     if let Some(index) = current.take() {
                         let name = files[index].display().to_string();
                         bar.suspend(|| report(args.format, &name, &verdict, &printed, &mut counts));
@@ -143,8 +174,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
                     }
                     printed.clear();
                 }
-                // The program's own output.
-                Err(_) => bar.suspend(|| println!("{line}")),
+                None => {}
             }
         }
         let status =
@@ -192,9 +222,8 @@ fn report(format: Format, file: &str, verdict: &Verdict, printed: &[String], cou
     match verdict {
         Verdict::Passed { invocations: 0, .. } => println!("{file}: ok, compiled and linked, no invocation"),
         Verdict::Passed { invocations, interpreted } => {
-            let plural = if *invocations == 1 { "" } else { "s" };
             let how = if *interpreted { ", interpreted as its `test` lines ask" } else { "" };
-            println!("{file}: ok, {invocations} invocation{plural}{how}");
+            println!("{file}: ok, {}{how}", count(*invocations, "invocation"));
         }
         Verdict::Failed { reason } => println!("{file}: FAILED: {reason}"),
         Verdict::Skipped { reason } => println!("{file}: skipped: {reason}"),

@@ -16,6 +16,9 @@ use crate::error::CompileErrorKind;
 use crate::function::{Compiled, Target};
 use crate::{PRODUCER, reloc};
 
+/// What every riscv64 Linux has (RV64G) and Cranelift takes for granted; nobody needs to check it.
+const RISCV64_BASELINE: [&str; 6] = ["has_m", "has_a", "has_f", "has_d", "has_zicsr", "has_zifencei"];
+
 /// The artifact of `module`, whose functions were compiled to `functions`.
 ///
 /// # Errors
@@ -34,7 +37,7 @@ pub(crate) fn assemble(
         extents: vec![Extent::default(); module.symbols.len()],
     };
     assembly.text(isa, functions)?;
-    assembly.data().map_err(|kind| (0, kind))?;
+    assembly.data(isa.symbol_alignment() as u32).map_err(|kind| (0, kind))?;
     assembly.symbols();
     assembly.summary(isa);
     Ok(assembly.contents.finish())
@@ -82,7 +85,8 @@ impl Assembly<'_> {
                 let (symbol, addend) = match reloc.target {
                     Target::Symbol(symbol) => {
                         if let Some(label) = labels[symbol as usize]
-                            && builder.resolve_reloc(offset, reloc.kind, reloc.addend, label)
+                            && let Some(call) = reloc.call
+                            && builder.resolve_reloc(offset, call, reloc.addend, label)
                         {
                             continue;
                         }
@@ -91,14 +95,11 @@ impl Assembly<'_> {
                     Target::LibCall(call) => (self.libcall(call), reloc.addend),
                     Target::Here(here) => (definition.symbol.as_u32(), i64::from(here) + reloc.addend),
                 };
-                let kind = reloc::kind(reloc.kind).ok_or_else(|| {
-                    fail(CompileErrorKind::Relocation(format!("relocation {:?}", reloc.kind).into()))
-                })?;
                 self.contents.text_relocs.push(record::Reloc {
                     offset: offset.into(),
                     addend: addend.into(),
                     symbol: symbol.into(),
-                    kind: kind as u8,
+                    kind: reloc.kind as u8,
                     reserved: [0; 3],
                 });
             }
@@ -186,28 +187,29 @@ impl Assembly<'_> {
         }
     }
 
-    fn data(&mut self) -> Result<(), CompileErrorKind> {
+    fn data(&mut self, symbol_align: u32) -> Result<(), CompileErrorKind> {
         let mut zeroed_size = 0u64;
         let [mut read_only_align, mut writable_align, mut zeroed_align] = [1u32; 3];
         for data in &self.module.data {
             let contents = &mut self.contents;
+            let align = data.align.max(symbol_align);
             let (place, offset) = match (data.writable, &data.init) {
                 (true, Init::Zeros(len)) if data.addresses.is_empty() => {
-                    zeroed_align = zeroed_align.max(data.align);
-                    let offset = zeroed_size.next_multiple_of(u64::from(data.align));
+                    zeroed_align = zeroed_align.max(align);
+                    let offset = zeroed_size.next_multiple_of(u64::from(align));
                     zeroed_size =
                         offset.checked_add(*len).ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
                     (Place::Zeroed, offset)
                 }
                 (true, _) => {
-                    writable_align = writable_align.max(data.align);
-                    let offset = append(&mut contents.writable, data)?;
+                    writable_align = writable_align.max(align);
+                    let offset = append(&mut contents.writable, data, align)?;
                     contents.writable_relocs.extend(addresses(data, offset));
                     (Place::Writable, offset)
                 }
                 (false, _) => {
-                    read_only_align = read_only_align.max(data.align);
-                    let offset = append(&mut contents.read_only, data)?;
+                    read_only_align = read_only_align.max(align);
+                    let offset = append(&mut contents.read_only, data, align)?;
                     contents.read_only_relocs.extend(addresses(data, offset));
                     (Place::ReadOnly, offset)
                 }
@@ -275,6 +277,7 @@ impl Assembly<'_> {
             .isa_flags()
             .into_iter()
             .filter(|flag| flag.name.starts_with("has_") && flag.as_bool() == Some(true))
+            .filter(|flag| isa.name() != "riscv64" || !RISCV64_BASELINE.contains(&flag.name))
             .map(|flag| flag.name)
             .collect();
         features.sort_unstable();
@@ -297,9 +300,9 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// Appends the content of `data` at its alignment and returns its offset.
-fn append(section: &mut Vec<u8>, data: &Data) -> Result<u64, CompileErrorKind> {
-    let offset = section.len().next_multiple_of(data.align as usize);
+/// Appends the content of `data` at a multiple of `align` and returns its offset.
+fn append(section: &mut Vec<u8>, data: &Data, align: u32) -> Result<u64, CompileErrorKind> {
+    let offset = section.len().next_multiple_of(align as usize);
     section.resize(offset, 0);
     match &data.init {
         Init::Zeros(len) => {

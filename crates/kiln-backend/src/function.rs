@@ -11,11 +11,13 @@ use cranelift_codegen::ir::{self, ExternalName, LibCall};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{CompiledCode, Context, FinalizedMachExceptionHandler, FinalizedRelocTarget};
 use cranelift_codegen::{ExceptionContextLoc, MachTrap};
+use kiln_artifact::RelocKind;
 use kiln_artifact::record::HandlerKind;
 use kiln_ir::{Function, Linkage, Module};
 
 use crate::error::CompileErrorKind;
 use crate::unwind::{self, Rows};
+use crate::{reloc, s390x};
 
 /// Per-thread working memory: reused from function to function.
 pub(crate) struct Scratch {
@@ -42,7 +44,9 @@ pub(crate) enum Target {
 
 pub(crate) struct FunctionReloc {
     pub(crate) offset: u32,
-    pub(crate) kind: Reloc,
+    pub(crate) kind: RelocKind,
+    /// The kind in Cranelift's terms, for its text section builder.
+    pub(crate) call: Option<Reloc>,
     pub(crate) target: Target,
     pub(crate) addend: i64,
 }
@@ -92,6 +96,9 @@ pub(crate) fn compile(
     scratch.context.clear();
     scratch.context.func = function.ir.clone();
     colocate(module, &mut scratch.context.func);
+    if is_s390x(isa) {
+        s390x::mark(module, &mut scratch.context.func);
+    }
     // Cranelift panics on an instruction that a target has no lowering for. The context is of no further use then.
     let Scratch { context, control } = scratch;
     match catch_unwind(AssertUnwindSafe(|| compile_context(context, isa, control))) {
@@ -103,6 +110,10 @@ pub(crate) fn compile(
             Err(CompileErrorKind::Panicked(text.unwrap_or("internal error").into()))
         }
     }
+}
+
+fn is_s390x(isa: &dyn TargetIsa) -> bool {
+    isa.name() == "s390x"
 }
 
 /// References to what the module itself defines are direct, whether or not the client marked them so.
@@ -129,7 +140,7 @@ fn compile_context(
     context.compile(isa, control).map_err(|error| CompileErrorKind::Codegen(error.inner))?;
     let code = context.compiled_code().expect("the function was just compiled");
     let names = context.func.params.user_named_funcs();
-    let relocs = code
+    let mut relocs = code
         .buffer
         .relocs()
         .iter()
@@ -144,14 +155,22 @@ fn compile_context(
                     return Err(CompileErrorKind::Relocation(format!("a reference to {name:?}").into()));
                 }
             };
-            Ok(FunctionReloc { offset: reloc.offset, kind: reloc.kind, target, addend: reloc.addend })
+            let kind = reloc::kind(reloc.kind).ok_or_else(|| {
+                CompileErrorKind::Relocation(format!("relocation {:?}", reloc.kind).into())
+            })?;
+            let call = Some(reloc.kind);
+            Ok(FunctionReloc { offset: reloc.offset, kind, call, target, addend: reloc.addend })
         })
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut bytes: Box<[u8]> = code.buffer.data().into();
+    if is_s390x(isa) {
+        s390x::use_slots(&mut bytes, &mut relocs)?;
+    }
     let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
-    Ok(extract(code, relocs, unwind))
+    Ok(extract(code, bytes, relocs, unwind))
 }
 
-fn extract(code: &CompiledCode, relocs: Vec<FunctionReloc>, unwind: Rows) -> Compiled {
+fn extract(code: &CompiledCode, bytes: Box<[u8]>, relocs: Vec<FunctionReloc>, unwind: Rows) -> Compiled {
     let buffer = &code.buffer;
     let mut handlers = Vec::new();
     let call_sites = buffer
@@ -183,7 +202,7 @@ fn extract(code: &CompiledCode, relocs: Vec<FunctionReloc>, unwind: Rows) -> Com
         false => buffer.nop_units.first().cloned().unwrap_or_default(),
     };
     Compiled {
-        code: buffer.data().into(),
+        code: bytes,
         align: buffer.alignment,
         relocs,
         traps: buffer

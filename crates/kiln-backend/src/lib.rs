@@ -37,6 +37,7 @@ mod error;
 mod function;
 mod queue;
 mod reloc;
+mod s390x;
 mod unwind;
 
 pub use error::{CompileError, CompileErrorKind};

@@ -9,7 +9,7 @@ use kiln_globals::Unbound;
 #[non_exhaustive]
 pub enum LoadError {
     /// The operating system refused.
-    #[error("cannot {action} the image")]
+    #[error("cannot {action} the image: {source}")]
     Io {
         /// What was attempted.
         action: &'static str,

@@ -17,6 +17,7 @@ fn host(name: &str) -> Option<bool> {
         "has_sse42" => has!("sse4.2"),
         "has_avx" => has!("avx"),
         "has_avx2" => has!("avx2"),
+        "has_avx_vnni" => has!("avxvnni"),
         "has_fma" => has!("fma"),
         "has_bmi1" => has!("bmi1"),
         "has_bmi2" => has!("bmi2"),
@@ -25,6 +26,7 @@ fn host(name: &str) -> Option<bool> {
         "has_avx512f" => has!("avx512f"),
         "has_avx512vl" => has!("avx512vl"),
         "has_avx512vbmi" => has!("avx512vbmi"),
+        "has_avx512vnni" => has!("avx512vnni"),
         "has_popcnt" => has!("popcnt"),
         "has_lzcnt" => has!("lzcnt"),
         _ => return None,
@@ -38,6 +40,8 @@ fn host(name: &str) -> Option<bool> {
         "has_lse" => has!("lse"),
         "has_pauth" => has!("paca") && has!("pacg"),
         "has_fp16" => has!("fp16"),
+        "has_dotprod" => has!("dotprod"),
+        "has_i8mm" => has!("i8mm"),
         _ => return None,
     })
 }

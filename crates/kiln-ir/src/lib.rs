@@ -1,3 +1,5 @@
+//! Front end: modules of Cranelift IR, read, built, checked and fingerprinted.
+//!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 

@@ -14,6 +14,7 @@ pub struct Cell(pub [u8; 16]);
 /// both must be live code of this process, and calling `callee` with these arguments must be sound.
 pub unsafe fn invoke(thunk: *const u8, callee: *const u8, cells: &mut [Cell]) {
     // SAFETY: the caller vouches that this is an entry thunk, whose type is this one by construction.
-    let thunk = unsafe { std::mem::transmute::<*const u8, extern "C-unwind" fn(*const u8, *mut Cell)>(thunk) };
+    let thunk =
+        unsafe { std::mem::transmute::<*const u8, extern "C-unwind" fn(*const u8, *mut Cell)>(thunk) };
     thunk(callee, cells.as_mut_ptr());
 }

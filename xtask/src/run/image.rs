@@ -30,17 +30,16 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let target = Target::host();
     let mut module = input::all(input::modules(std::slice::from_ref(&args.file), &target, false)?)?.remove(0);
     module.settings = variant_settings(&module.settings, args.variant);
-    let mut event = |event: &Event| println!("{}", serde_json::to_string(event).expect("plain data"));
     let objects = Objects::default();
     let loaded = Image::open(&args.image).and_then(|image| {
         image.verify()?;
         image.bind(&objects)
     });
     let verdict = match loaded {
-        Ok(loaded) => execute(&loaded, &module, &target, &mut event),
+        Ok(loaded) => execute(&loaded, &module, &target, &mut Event::send),
         Err(error) => Verdict::Failed { reason: error.to_string() },
     };
-    event(&Event::Done(verdict));
+    Event::Done(verdict).send();
     Ok(())
 }
 

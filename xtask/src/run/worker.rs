@@ -1,6 +1,5 @@
 //! The worker: parses all files, then executes them one after the other, reporting every step on standard output.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -35,7 +34,7 @@ pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
     }
     let definitions = Definitions::new(&modules);
     for index in first..files.len() {
-        event(&Event::File(index));
+        Event::File(index).send();
         let verdict = match &modules[index] {
             None => not_a_module(&errors[index]),
             Some(root) => match definitions.program(index) {
@@ -48,18 +47,9 @@ pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
                 }
             },
         };
-        event(&Event::Done(verdict));
+        Event::Done(verdict).send();
     }
     Ok(())
-}
-
-fn event(event: &Event) {
-    let line = serde_json::to_string(event).expect("plain data");
-    let mut out = std::io::stdout().lock();
-    // If nobody listens any more there is nothing left to do.
-    if writeln!(out, "{line}").and_then(|()| out.flush()).is_err() {
-        std::process::exit(1);
-    }
 }
 
 fn not_a_module(diagnostics: &[Diagnostic]) -> Verdict {
@@ -92,7 +82,7 @@ fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Mod
             other => other,
         };
     }
-    let variants = match variants(target, &root.settings) {
+    let variants = match variants(target, &root.settings, &image::host_has_feature) {
         Ok(variants) => variants,
         Err(verdict) => return verdict,
     };
@@ -109,8 +99,13 @@ fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Mod
     Verdict::Passed { invocations, interpreted: false }
 }
 
-/// The header lines of a file with one `target` line each, by its number, as far as this machine can run them.
-fn variants(target: &Target, settings: &ModuleSettings) -> Result<Vec<(usize, ModuleSettings)>, Verdict> {
+/// The header lines of a file with one `target` line each, by its number, as far as a machine can run them whose features `host_has`
+/// knows.
+fn variants(
+    target: &Target,
+    settings: &ModuleSettings,
+    host_has: &dyn Fn(&str) -> Option<bool>,
+) -> Result<Vec<(usize, ModuleSettings)>, Verdict> {
     if settings.targets.is_empty() {
         return Ok(vec![(0, settings.clone())]);
     }
@@ -124,13 +119,11 @@ fn variants(target: &Target, settings: &ModuleSettings) -> Result<Vec<(usize, Mo
         let isa = target
             .isa(&one)
             .map_err(|error| Verdict::Failed { reason: format!("line {}: {error}", line.line) })?;
-        let lacking = isa.isa_flags().into_iter().find(|flag| {
-            let wanted = flag.name.starts_with("has_") && flag.as_bool() == Some(true);
-            wanted && image::host_has_feature(flag.name) != Some(true)
-        });
-        match lacking {
+        let wanted = isa.isa_flags().into_iter().filter(|flag| flag.name.starts_with("has_"));
+        let wanted = wanted.filter(|flag| flag.as_bool() == Some(true)).map(|flag| flag.name);
+        match wanted.into_iter().find(|name| host_has(name) != Some(true)) {
             None => variants.push((number, one)),
-            Some(flag) => missing = format!("this CPU lacks {}", flag.name),
+            Some(name) => missing = format!("this CPU lacks {name}"),
         }
     }
     if variants.is_empty() { Err(Verdict::Skipped { reason: missing }) } else { Ok(variants) }
@@ -178,7 +171,7 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
             let objects = Objects::default();
             let image = session.image().map_err(|error| error.to_string());
             match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
-                Ok(loaded) => super::image::execute(&loaded, &root, target, &mut event),
+                Ok(loaded) => super::image::execute(&loaded, &root, target, &mut Event::send),
                 Err(reason) => failed(reason),
             }
         }
@@ -190,7 +183,7 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
                     session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
                 thunks.call(callee.address(), signature, arguments)
             };
-            invocation::all(&root, &mut execute, &mut event)
+            invocation::all(&root, &mut execute, &mut Event::send)
         }
     }
 }
@@ -209,7 +202,7 @@ fn interpreted(root: &Module, others: &[&Module]) -> Verdict {
                 interpreter::Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
             })
         };
-        invocation::all(root, &mut execute, &mut event)
+        invocation::all(root, &mut execute, &mut Event::send)
     };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
@@ -237,14 +230,21 @@ fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict
             .stderr(Stdio::inherit())
             .output()
             .map_err(Failure::new)?;
-        let mut last = None;
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            match serde_json::from_str(line) {
-                Ok(Event::Done(verdict)) => return Ok(verdict),
-                Ok(Event::Printed(text)) => event(&Event::Printed(text)),
-                Ok(Event::Invoke(line, text)) => last = Some((line, text)),
-                _ => println!("{line}"),
+        let (mut last, mut done) = (None, None);
+        for line in output.stdout.split_inclusive(|&byte| byte == b'\n') {
+            let (own, event) = Event::receive(line.strip_suffix(b"\n").unwrap_or(line));
+            if let Some(own) = own {
+                println!("{own}");
             }
+            match event {
+                Some(Event::Done(verdict)) => done = Some(verdict),
+                Some(Event::Invoke(line, text)) => last = Some((line, text)),
+                Some(event) => event.send(),
+                None => {}
+            }
+        }
+        if let (Some(verdict), true) = (done, output.status.success()) {
+            return Ok(verdict);
         }
         let place =
             last.map_or("while it was loaded".into(), |(line, text)| format!("line {line}: `{text}`"));
@@ -254,4 +254,54 @@ fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict
         Failure::Message(reason) => Verdict::Failed { reason },
         Failure::Reported => Verdict::Failed { reason: String::new() },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln::ir::TargetLine;
+
+    use super::*;
+
+    fn settings(lines: &[&[&str]]) -> ModuleSettings {
+        let triple = Target::host().triple().architecture.to_string();
+        let setting = |name: &&str| kiln::ir::Setting::new(name, "true");
+        let line = |names: &&[&str]| TargetLine {
+            triple: triple.clone().into(),
+            settings: names.iter().map(setting).collect(),
+            line: 1,
+        };
+        ModuleSettings { targets: lines.iter().map(line).collect(), ..ModuleSettings::default() }
+    }
+
+    /// The names of all features that the host's architecture may have.
+    fn features() -> Vec<&'static str> {
+        let isa = Target::host().isa(&ModuleSettings::default()).unwrap();
+        isa.isa_flags().into_iter().map(|flag| flag.name).filter(|name| name.starts_with("has_")).collect()
+    }
+
+    #[test]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn every_feature_of_the_code_generator_can_be_detected() {
+        let unknown: Vec<_> =
+            features().into_iter().filter(|name| image::host_has_feature(name).is_none()).collect();
+        assert_eq!(unknown, Vec::<&str>::new());
+    }
+
+    #[test]
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    fn a_file_is_skipped_only_if_no_line_fits_the_cpu() {
+        let feature = features()[0];
+        let (has, lacks) = (|_: &str| Some(true), |name: &str| Some(name != feature));
+        let numbers = |lines: &[&[&str]], host_has: &dyn Fn(&str) -> Option<bool>| {
+            let variants = variants(&Target::host(), &settings(lines), host_has)?;
+            Ok(variants.into_iter().map(|(number, _)| number).collect::<Vec<_>>())
+        };
+        let skipped = || Verdict::Skipped { reason: format!("this CPU lacks {feature}") };
+        assert_eq!(numbers(&[&[feature]], &has), Ok(vec![0]));
+        assert_eq!(numbers(&[&[feature]], &lacks), Err(skipped()));
+        assert_eq!(numbers(&[&[feature], &[]], &lacks), Ok(vec![1]));
+        assert_eq!(numbers(&[&[], &[feature]], &|_| None), Ok(vec![0]));
+        assert_eq!(numbers(&[&[feature]], &|_| None), Err(skipped()));
+        assert_eq!(numbers(&[], &lacks), Ok(vec![0]));
+    }
 }

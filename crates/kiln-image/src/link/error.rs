@@ -177,3 +177,28 @@ pub enum LinkError {
         expected: u64,
     },
 }
+
+impl LinkError {
+    /// The number of the module that is at fault; of two that disagree, the one that refers to the other or was given later.
+    pub fn module(&self) -> Option<usize> {
+        match *self {
+            Self::DuplicateDefinition { second: module, .. }
+            | Self::SignatureConflict { importer: module, .. }
+            | Self::KindConflict { importer: module, .. }
+            | Self::TargetMismatch { module, .. }
+            | Self::TextRelocation { module, .. }
+            | Self::ForeignRelocation { module, .. }
+            | Self::Instruction { module, .. }
+            | Self::DirectReference { module, .. }
+            | Self::OutOfRange { module, .. }
+            | Self::Misaligned { module, .. }
+            | Self::Unwind { module }
+            | Self::ReservedName { module, .. }
+            | Self::NameWithZero { module, .. } => Some(module),
+            Self::UnsupportedTarget { .. }
+            | Self::TooLarge { .. }
+            | Self::Soname { .. }
+            | Self::Buffer { .. } => None,
+        }
+    }
+}

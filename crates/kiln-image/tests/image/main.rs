@@ -5,5 +5,4 @@ mod elf;
 mod hostile;
 mod link;
 mod run;
-mod speed;
 mod support;
