@@ -5,7 +5,7 @@ use std::sync::Arc;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use indexmap::IndexMap;
 use kiln_artifact::Artifact;
-use kiln_backend::{CompileError, Job, PRODUCER, compile_all};
+use kiln_backend::{CompileError, Job, PRODUCER, REVISION, compile_all};
 use kiln_cache::{Key, KeyParts, Lookup, Store};
 use kiln_ir::{Module, ModuleSettings, Target, TargetError};
 use rayon::ThreadPool;
@@ -35,6 +35,18 @@ pub struct Stats {
     pub corrupt_entries: usize,
     /// Artifacts that the store could not take.
     pub failed_writes: usize,
+}
+
+impl std::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        let Self { compiled_functions, reused_functions, reused_modules, corrupt_entries, failed_writes } =
+            other;
+        self.compiled_functions += compiled_functions;
+        self.reused_functions += reused_functions;
+        self.reused_modules += reused_modules;
+        self.corrupt_entries += corrupt_entries;
+        self.failed_writes += failed_writes;
+    }
 }
 
 /// Artifacts in the order of their modules.
@@ -193,6 +205,7 @@ impl<'a> Compiler<'a> {
             target: &isa.triple().to_string(),
             settings: &settings,
             producer: PRODUCER,
+            revision: REVISION,
             abi: &self.abi,
         }
         .key()

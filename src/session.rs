@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_artifact::Artifact;
+use kiln_cache::Store;
 use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::link::LinkError;
 use kiln_image::{ImageOptions, save, write_image};
@@ -17,15 +18,26 @@ use crate::{CompileFailure, Compiler, Stats};
 ///
 /// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with everything before it. The artifacts are
 /// kept, so [`Session::image`] costs a link and no compilation, and the image holds the very machine code that runs.
-#[derive(Debug)]
 pub struct Session {
     target: Target,
     pool: Option<Arc<ThreadPool>>,
+    store: Option<Arc<dyn Store + Send + Sync>>,
     globals: GlobalTable,
     bindings: Bindings,
     jit: Jit,
     artifacts: Vec<Artifact>,
     stats: Stats,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("target", &self.target.triple())
+            .field("artifacts", &self.artifacts.len())
+            .field("globals", &self.globals.len())
+            .field("stats", &self.stats)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why a session could not do what it was asked. It is as it was before.
@@ -74,6 +86,7 @@ impl Session {
         Ok(Self {
             target,
             pool: None,
+            store: None,
             globals: GlobalTable::new(),
             bindings: Bindings::new(),
             jit: Jit::new(options)?,
@@ -82,7 +95,12 @@ impl Session {
         })
     }
 
-    /// Compiles in `pool` from now on instead of rayon's global pool.
+    /// Asks `store` before compiling a module from now on, and keeps there what is compiled.
+    pub fn set_store(&mut self, store: Arc<dyn Store + Send + Sync>) {
+        self.store = Some(store);
+    }
+
+    /// Compiles and links in `pool` from now on instead of rayon's global pool.
     pub fn set_pool(&mut self, pool: Arc<ThreadPool>) {
         self.pool = Some(pool);
     }
@@ -121,16 +139,20 @@ impl Session {
             return Err(SessionError::Check(diagnostics));
         }
         // The globals module comes first: every global has its slot number before any function is compiled.
+        let mut globals = self.globals.clone();
         for key in modules.iter().flat_map(Module::globals) {
-            self.globals.intern(key);
+            globals.intern(key);
         }
         let mut compiler = Compiler::new(self.target.clone());
         if let Some(pool) = &self.pool {
             compiler = compiler.pool(pool.clone());
         }
+        if let Some(store) = &self.store {
+            compiler = compiler.store(&**store);
+        }
         let compiled = compiler.compile(modules)?;
-        self.add_artifacts(compiled.artifacts)?;
-        self.stats.compiled_functions += compiled.stats.compiled_functions;
+        self.link(compiled.artifacts, globals)?;
+        self.stats += compiled.stats;
         Ok(())
     }
 
@@ -140,11 +162,22 @@ impl Session {
     ///
     /// As for [`Session::add`].
     pub fn add_artifacts(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
+        let mut globals = self.globals.clone();
         for key in artifacts.iter().flat_map(Artifact::globals) {
-            self.globals.intern(key);
+            globals.intern(key);
         }
+        self.link(artifacts, globals)
+    }
+
+    /// Links `artifacts`, and only if that succeeds makes them and `globals` the session's.
+    fn link(&mut self, artifacts: Vec<Artifact>, globals: GlobalTable) -> Result<(), SessionError> {
         let resolve = |key: &SlotKey| self.bindings.resolve(key).or_else(|| kiln_jit::libcalls::process(key));
-        self.jit.link(&artifacts, &resolve)?;
+        let mut link = || self.jit.link(&artifacts, &resolve);
+        match &self.pool {
+            Some(pool) => pool.install(link)?,
+            None => link()?,
+        }
+        self.globals = globals;
         self.artifacts.extend(artifacts);
         Ok(())
     }
@@ -169,7 +202,7 @@ impl Session {
         &self.globals
     }
 
-    /// What the session compiled so far. Saving an image does not change it.
+    /// What the session compiled and reused so far. Saving an image does not change it.
     pub fn stats(&self) -> Stats {
         self.stats
     }
@@ -180,7 +213,12 @@ impl Session {
     ///
     /// [`SessionError::Image`] if the program cannot be one image.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
-        write_image(&self.artifacts, &self.globals, &ImageOptions::default()).map_err(SessionError::Image)
+        let write = || write_image(&self.artifacts, &self.globals, &ImageOptions::default());
+        let image = match &self.pool {
+            Some(pool) => pool.install(write),
+            None => write(),
+        };
+        image.map_err(SessionError::Image)
     }
 
     /// Writes the whole program to an image file, whole or not at all.

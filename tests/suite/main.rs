@@ -1,6 +1,7 @@
 //! Tests of the whole: modules in, the same machine code in memory, in images and in caches.
 
 mod common;
+mod limits;
 mod purity;
 mod same_code;
 mod session;

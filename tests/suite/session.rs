@@ -140,6 +140,97 @@ fn errors_leave_the_session_as_it_was() {
     assert_eq!(call(&session, "one"), 1);
 }
 
+/// A session of batches that each hold one module.
+fn batches(texts: &[&str]) -> (Session, Result<(), SessionError>) {
+    let mut session = Session::new(Target::host()).unwrap();
+    let (last, first) = texts.split_last().unwrap();
+    for text in first {
+        session.add(&[module("first", text)]).unwrap();
+    }
+    let result = session.add(&[module("last", last)]);
+    (session, result)
+}
+
+const CALLER: &str =
+    "function %g() -> i64 system_v { fn0 = %f() -> i64 system_v block0: v0 = call fn0() return v0 }";
+
+#[test]
+fn a_definition_that_gives_way_does_so_in_memory_and_in_the_image() {
+    let strong = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
+    let weak = format!("preemptible {} {CALLER}", strong.replace("64 1", "64 2"));
+    let (session, result) = batches(&[strong, &weak]);
+    result.unwrap();
+    assert_eq!(call(&session, "g"), 1);
+    let loaded = Image::from_bytes(&session.image().unwrap()).unwrap().bind(&Bindings::new()).unwrap();
+    // SAFETY: as in `call`.
+    assert_eq!(unsafe { loaded.function::<Get>("g") }.unwrap()(), 1);
+
+    let (_, result) = batches(&[&weak, strong]);
+    assert!(result.unwrap_err().to_string().contains("`f`"), "code that uses the weak definition is running");
+}
+
+#[test]
+fn what_the_host_gave_cannot_be_defined_later() {
+    extern "C" fn host() -> i64 {
+        100
+    }
+    let mut session = Session::new(Target::host()).unwrap();
+    session.bind_symbol("f", host as *const () as usize);
+    session.add(&[module("caller", CALLER)]).unwrap();
+    assert_eq!(call(&session, "g"), 100);
+    let late = module("late", "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }");
+    let error = session.add(&[late]).unwrap_err().to_string();
+    assert!(error.contains("uses the host's"), "{error}");
+}
+
+#[test]
+fn data_of_an_earlier_batch_cannot_be_called() {
+    let (_, result) = batches(&["data %f { i64 5 }", CALLER]);
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains("defined as data"), "{error}");
+}
+
+#[test]
+fn globals_of_a_batch_that_failed_are_forgotten() {
+    let (session, result) = batches(&["data %d { i64 1 }", READER]);
+    assert!(result.is_err(), "nothing is bound");
+    assert!(session.globals().is_empty());
+}
+
+#[test]
+fn a_session_reuses_what_a_store_holds() {
+    let store = std::sync::Arc::new(kiln::cache::MemoryStore::new());
+    let text = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
+    for (compiled, reused) in [(1, 0), (0, 1)] {
+        let mut session = Session::new(Target::host()).unwrap();
+        session.set_store(store.clone());
+        session.add(&[module("f", text)]).unwrap();
+        assert_eq!(
+            (session.stats().compiled_functions, session.stats().reused_functions),
+            (compiled, reused)
+        );
+        assert_eq!(call(&session, "f"), 1);
+    }
+}
+
+#[test]
+fn struct_arguments_are_part_of_a_type() {
+    let definition =
+        "function %f(i64 sarg(16)) -> i64 system_v { block0(v0: i64): v1 = load.i64 v0 return v1 }";
+    let caller = "function %g(i64) -> i64 system_v { fn0 = %f(i64) -> i64 system_v block0(v0: i64): v1 = call fn0(v0) return v1 }";
+    let (_, result) = batches(&[definition, caller]);
+    assert!(result.unwrap_err().to_string().contains("sarg(16)"));
+}
+
+#[test]
+fn only_linux_has_code() {
+    for triple in ["x86_64-pc-windows-msvc", "x86_64-apple-darwin", "x86_64-unknown-freebsd"] {
+        let target = Target::parse(triple).unwrap();
+        let error = target.isa(&Default::default()).map(drop).unwrap_err();
+        assert!(error.to_string().contains("Linux"), "{triple}");
+    }
+}
+
 #[test]
 fn a_function_of_another_type_is_not_handed_out() {
     let mut session = Session::new(Target::host()).unwrap();

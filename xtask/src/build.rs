@@ -101,7 +101,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let threads = input::threads(args.threads.map(usize::from))?;
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
     let files = input::files(&args.paths)?;
-    [Some(&args.output), args.stats.as_ref()].into_iter().flatten().try_for_each(|path| output_path(path))?;
+    [Some(&args.output), args.stats.as_ref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(|path| output_path(path, &files))?;
     let modules = input::all(input::modules(&files, &target, true)?)?;
     let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
     if !diagnostics.is_empty() {
@@ -192,11 +195,12 @@ pub(crate) fn main(args: &Args) -> Outcome {
 }
 
 /// Refuses at once what could not be written after all the work.
-fn output_path(path: &Path) -> Outcome {
+fn output_path(path: &Path, inputs: &[PathBuf]) -> Outcome {
     let error = |what: &str| Err(Failure::new(format!("cannot write {}: {what}", path.display())));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
         _ if path.is_dir() => error("it is a folder"),
+        _ if inputs.iter().any(|input| input == path) => error("it is an input"),
         Some(folder) if !folder.is_dir() => error(&format!("there is no folder {}", folder.display())),
         _ => Ok(()),
     }

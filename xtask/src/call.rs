@@ -12,7 +12,7 @@ use kiln::image::Image;
 use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
 
-use crate::output::{Failure, Format, Outcome};
+use crate::output::{Failure, Format, Outcome, count};
 use crate::run::image::call;
 
 /// Load an image, call one of its functions and print the results.
@@ -74,7 +74,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
     }
     let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| libcalls::process(key));
     let image = Image::open(&args.image).map_err(Failure::new)?;
-    image.verify().map_err(Failure::new)?;
+    let altered = |error| Failure::new(format!("image {}: {error}", args.image.display()));
+    image.verify().map_err(altered)?;
     let loaded = image.bind(&resolve).map_err(Failure::new)?;
     let function = &*args.function;
     let (Some(callee), Some(text)) = (loaded.address(function), loaded.signature(function)) else {
@@ -89,7 +90,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
     if args.args.len() != signature.params.len() {
         let (given, wanted) = (args.args.len(), signature.params.len());
         return Err(Failure::new(format!(
-            "`{function}` is {text}: {wanted} argument(s) expected, {given} given"
+            "`{function}` is {text}: {} expected, {given} given",
+            count(wanted, "argument")
         )));
     }
     let mut values = Vec::with_capacity(args.args.len());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln::ir::{Diagnostic, Module, Source, Target, parse};
+use kiln::ir::{Diagnostic, DiagnosticKind, Module, Place, Source, Target, parse};
 use rayon::prelude::*;
 
 use crate::output::{Failure, count, progress};
@@ -50,7 +50,7 @@ pub(crate) fn modules(files: &[PathBuf], target: &Target, show: bool) -> Result<
     let modules = files
         .par_iter()
         .map(|file| {
-            let module = parse(Arc::new(source(file)?), target);
+            let module = source(file)?.and_then(|source| parse(source, target));
             if show {
                 bar.inc(1);
             }
@@ -61,14 +61,19 @@ pub(crate) fn modules(files: &[PathBuf], target: &Target, show: bool) -> Result<
     modules
 }
 
-/// The text of `file`.
-pub(crate) fn source(file: &Path) -> Result<Source, Failure> {
+/// The text of `file`, or where it is not text.
+fn source(file: &Path) -> Result<Result<Arc<Source>, Vec<Diagnostic>>, Failure> {
     let name = file.display().to_string();
     let bytes = std::fs::read(file).map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        Failure::new(format!("{name} is not UTF-8 text, at byte {}", error.utf8_error().valid_up_to()))
-    })?;
-    Ok(Source::new(name, text))
+    Ok(match String::from_utf8(bytes) {
+        Ok(text) => Ok(Arc::new(Source::new(name, text))),
+        Err(error) => {
+            // Up to the fault, what is shown is what is there.
+            let source = Arc::new(Source::new(name, String::from_utf8_lossy(error.as_bytes())));
+            let place = Place::at(&source, error.utf8_error().valid_up_to(), 1);
+            Err(vec![Diagnostic::new(DiagnosticKind::Syntax, "not UTF-8 text", place)])
+        }
+    })
 }
 
 /// The modules, if all are; else every diagnostic is printed, in order of files.

@@ -117,19 +117,24 @@ fn verdict(faults: &[String]) -> Outcome {
 }
 
 /// Normal dependencies by package name, for every package of the build.
-fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
+type Graph = BTreeMap<String, BTreeSet<String>>;
+
+fn dependencies() -> Result<Graph, Failure> {
     let output = cargo(&["metadata", "--format-version=1", "--locked"]).output().map_err(Failure::new)?;
     if !output.status.success() {
         return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
     }
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::new)?;
-    let unreadable = || Failure::new("cargo metadata has no dependency graph");
-    let packages = metadata["packages"].as_array().ok_or_else(unreadable)?;
+    graph(&metadata).ok_or_else(|| Failure::new("cargo metadata has no dependency graph"))
+}
+
+fn graph(metadata: &Value) -> Option<Graph> {
+    let packages = metadata["packages"].as_array()?;
     let names: BTreeMap<&str, &str> = packages
         .iter()
         .filter_map(|package| Some((package["id"].as_str()?, package["name"].as_str()?)))
         .collect();
-    let nodes = metadata["resolve"]["nodes"].as_array().ok_or_else(unreadable)?;
+    let nodes = metadata["resolve"]["nodes"].as_array()?;
     let mut graph = BTreeMap::new();
     for node in nodes {
         let Some(name) = node["id"].as_str().and_then(|id| names.get(id)) else { continue };
@@ -140,11 +145,14 @@ fn dependencies() -> Result<BTreeMap<String, BTreeSet<String>>, Failure> {
         let deps = deps.filter_map(|dep| names.get(dep["pkg"].as_str()?).map(ToString::to_string));
         graph.entry((*name).to_owned()).or_insert_with(BTreeSet::new).extend(deps);
     }
-    Ok(graph)
+    Some(graph)
 }
 
 fn layering() -> Outcome {
-    let graph = dependencies()?;
+    verdict(&layering_faults(&dependencies()?))
+}
+
+fn layering_faults(graph: &Graph) -> Vec<String> {
     let mut faults = Vec::new();
     let table: BTreeMap<&str, _> =
         LAYERS.iter().map(|&(name, may, cranelift)| (name, (may, cranelift))).collect();
@@ -162,20 +170,21 @@ fn layering() -> Outcome {
             faults.push(format!("layering: {name} must not depend on {dep}"));
         }
         if cranelift == Cranelift::Never
-            && let Some(path) = reaches_cranelift(&graph, name)
+            && let Some(path) = reaches_cranelift(graph, name)
         {
             faults
                 .push(format!("layering: {name} must not reach Cranelift, but does: {}", path.join(" -> ")));
         }
     }
-    verdict(&faults)
+    faults
 }
 
 fn ours(name: &str) -> bool {
     name == "kiln" || name == "xtask" || name.starts_with("kiln-")
 }
 
-fn reaches_cranelift(graph: &BTreeMap<String, BTreeSet<String>>, from: &str) -> Option<Vec<String>> {
+/// A way from a crate to Cranelift, if there is one.
+fn reaches_cranelift(graph: &Graph, from: &str) -> Option<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut stack = vec![vec![from.to_owned()]];
     while let Some(path) = stack.pop() {
@@ -196,6 +205,10 @@ fn architecture() -> Outcome {
     let root = root();
     let text = std::fs::read_to_string(root.join("ARCHITECTURE.md"))
         .map_err(|error| Failure::new(format!("ARCHITECTURE.md: {error}")))?;
+    verdict(&architecture_faults(&text, &|path| root.join(path).exists()))
+}
+
+fn architecture_faults(text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut faults = Vec::new();
     let lines = text.lines().count();
     if lines > MAX_ARCHITECTURE_LINES {
@@ -206,7 +219,7 @@ fn architecture() -> Outcome {
         for word in line.split('`').skip(1).step_by(2) {
             let path = word.trim_end_matches('/');
             let is_path = word.contains('/') && !word.contains([' ', '<', '*', '(']) && !word.contains("::");
-            if is_path && !root.join(path).exists() {
+            if is_path && !exists(path) {
                 faults.push(format!("ARCHITECTURE.md:{}: `{word}` does not exist", number + 1));
             }
         }
@@ -216,7 +229,7 @@ fn architecture() -> Outcome {
             faults.push(format!("ARCHITECTURE.md does not name the crate `{name}`"));
         }
     }
-    verdict(&faults)
+    faults
 }
 
 fn files() -> Outcome {
@@ -228,23 +241,33 @@ fn files() -> Outcome {
     }
     for path in sources {
         let text = std::fs::read_to_string(&path).map_err(Failure::new)?;
-        let shown = path.strip_prefix(&root).unwrap_or(&path).display();
-        if !text.starts_with("//!") {
-            faults.push(format!("{shown}: does not open with `//!`, which says what the file is for"));
-        }
-        let lines = text.lines().count();
-        if lines > MAX_LINES {
-            faults.push(format!("{shown}: {lines} lines, at most {MAX_LINES}"));
-        }
+        faults.extend(file_faults(&path.strip_prefix(&root).unwrap_or(&path).display().to_string(), &text));
     }
     for (name, ..) in LAYERS.iter().filter(|(name, ..)| !UNSAFE.contains(name)) {
         let folder = if *name == "kiln" { root.clone() } else { root.join("crates").join(name) };
         let text = std::fs::read_to_string(folder.join("src/lib.rs")).map_err(Failure::new)?;
-        if !text.contains("#![forbid(unsafe_code)]") {
+        if !forbids_unsafe(&text) {
             faults.push(format!("{name} does not forbid unsafe code"));
         }
     }
     verdict(&faults)
+}
+
+/// Whether a crate's root forbids unsafe code; a comment does not.
+fn forbids_unsafe(text: &str) -> bool {
+    text.lines().any(|line| line.trim_end() == "#![forbid(unsafe_code)]")
+}
+
+fn file_faults(shown: &str, text: &str) -> Vec<String> {
+    let mut faults = Vec::new();
+    if !text.starts_with("//!") {
+        faults.push(format!("{shown}: does not open with `//!`, which says what the file is for"));
+    }
+    let lines = text.lines().count();
+    if lines > MAX_LINES {
+        faults.push(format!("{shown}: {lines} lines, at most {MAX_LINES}"));
+    }
+    faults
 }
 
 fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Outcome {
@@ -259,4 +282,105 @@ fn rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Outcome {
     }
     files.sort();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The crates of the table, depending on all that they may, with `more` edges.
+    fn with(more: &[(&str, &str)]) -> Graph {
+        let mut graph: Graph = LAYERS
+            .iter()
+            .map(|&(name, may, _)| (name.to_owned(), may.iter().map(ToString::to_string).collect()))
+            .collect();
+        for (from, to) in more {
+            graph.entry((*from).to_owned()).or_default().insert((*to).to_owned());
+        }
+        graph
+    }
+
+    #[test]
+    fn the_table_forbids_every_other_edge() {
+        assert_eq!(layering_faults(&with(&[])), Vec::<String>::new());
+        assert_eq!(
+            layering_faults(&with(&[("kiln-globals", "kiln-artifact"), ("kiln-ir", "kiln")])),
+            [
+                "layering: kiln-globals must not depend on kiln-artifact",
+                "layering: kiln-ir must not depend on kiln"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_table_and_the_workspace_have_the_same_crates() {
+        let mut graph = with(&[("kiln-new", "serde")]);
+        graph.remove("kiln-jit");
+        assert_eq!(
+            layering_faults(&graph),
+            [
+                "layering: crate kiln-new is not in the table",
+                "layering: crate kiln-jit of the table does not exist"
+            ]
+        );
+    }
+
+    #[test]
+    fn cranelift_is_found_behind_others() {
+        let graph = with(&[("kiln-cache", "a"), ("a", "b"), ("b", "a"), ("b", "cranelift-entity")]);
+        assert_eq!(
+            layering_faults(&graph),
+            [
+                "layering: kiln-cache must not reach Cranelift, but does: kiln-cache -> a -> b -> cranelift-entity"
+            ]
+        );
+        assert_eq!(reaches_cranelift(&graph, "kiln-image"), None);
+    }
+
+    #[test]
+    fn only_normal_dependencies_count() {
+        let dep =
+            |name: &str, kind: Value| serde_json::json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
+        let metadata = serde_json::json!({
+            "packages": [{ "id": "1", "name": "a" }, { "id": "2", "name": "b" }, { "id": "3", "name": "c" }],
+            "resolve": { "nodes": [{ "id": "1", "deps": [dep("2", Value::Null), dep("3", "dev".into())] }] },
+        });
+        let expected = Graph::from([("a".to_owned(), BTreeSet::from(["b".to_owned()]))]);
+        assert_eq!(graph(&metadata), Some(expected));
+        assert_eq!(graph(&Value::Null), None);
+    }
+
+    #[test]
+    fn architecture_names_what_exists() {
+        let crates: String = LAYERS.iter().map(|(name, ..)| format!("`{name}` ")).collect();
+        let exists = |path: &str| path == "src/lib.rs" || path == "crates";
+        let faults = |text: &str| architecture_faults(&format!("{crates}\n{text}"), &exists);
+        assert_eq!(faults("`src/lib.rs`, `crates/`, `a::b/c`, `x / y`, `*/z` and src/gone.rs"), [""; 0]);
+        assert_eq!(faults("`src/gone.rs`"), ["ARCHITECTURE.md:2: `src/gone.rs` does not exist"]);
+        assert_eq!(
+            architecture_faults(&crates.replace("`kiln-jit`", "kiln-jit"), &exists),
+            ["ARCHITECTURE.md does not name the crate `kiln-jit`"]
+        );
+        assert_eq!(faults(&"x\n".repeat(249)), [""; 0]);
+        assert_eq!(faults(&"x\n".repeat(250)), ["ARCHITECTURE.md has 251 lines, at most 250 are read"]);
+    }
+
+    #[test]
+    fn a_comment_forbids_nothing() {
+        assert!(forbids_unsafe("//! A crate.\n\n#![forbid(unsafe_code)]\n"));
+        assert!(!forbids_unsafe("//! A crate.\n// #![forbid(unsafe_code)]\n"));
+        assert!(!forbids_unsafe("//! A crate.\n#![deny(unsafe_code)]\n"));
+    }
+
+    #[test]
+    fn files_open_with_their_purpose_and_end() {
+        assert_eq!(file_faults("a.rs", &format!("//! A.\n{}", "\n".repeat(999))), [""; 0]);
+        assert_eq!(
+            file_faults("a.rs", &"\n".repeat(1001)),
+            [
+                "a.rs: does not open with `//!`, which says what the file is for",
+                "a.rs: 1001 lines, at most 1000"
+            ]
+        );
+    }
 }

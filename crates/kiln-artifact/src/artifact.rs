@@ -15,7 +15,7 @@ use crate::record::{
     CallSite, Function, Handler, HandlerKind, Linkage, PatchableCall, Place, Reloc, SourceRange, StackMap,
     StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
 };
-use crate::{FORMAT_VERSION, Malformed, RelocKind};
+use crate::{FORMAT_VERSION, Malformed, RelocKind, unwind};
 
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// Number of sections of an artifact.
@@ -73,6 +73,8 @@ pub struct Artifact(Arc<Inner>);
 
 struct Inner {
     bytes: Arc<[u8]>,
+    /// The string section, as text: names are taken from it very often.
+    strings: Box<str>,
     /// Start and end of each section.
     sections: [(usize, usize); SECTIONS],
 }
@@ -118,7 +120,11 @@ impl Artifact {
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, Malformed> {
         let bytes = bytes.into();
         let sections = read_header(&bytes)?;
-        let artifact = Self(Arc::new(Inner { bytes, sections }));
+        let (start, end) = sections[Section::Strings as usize];
+        let strings = std::str::from_utf8(&bytes[start..end])
+            .map_err(|_| Malformed::new(Section::Strings.name(), 0, "text that is not UTF-8"))?
+            .into();
+        let artifact = Self(Arc::new(Inner { bytes, strings, sections }));
         artifact.check()?;
         Ok(artifact)
     }
@@ -273,9 +279,8 @@ impl Artifact {
     }
 
     fn str(&self, text: Str) -> &str {
-        let strings = self.section(Section::Strings);
         let start = text.start.get() as usize;
-        std::str::from_utf8(&strings[start..start + text.len.get() as usize]).expect("strings were checked")
+        &self.0.strings[start..start + text.len.get() as usize]
     }
 
     fn check(&self) -> Result<(), Malformed> {
@@ -318,14 +323,12 @@ impl Artifact {
     }
 
     fn check_strings(&self) -> Result<(), Malformed> {
-        let strings = self.section(Section::Strings);
         let check = |section: Section, record: usize, text: Str| {
             let start = text.start.get() as usize;
-            let bytes = start.checked_add(text.len.get() as usize).and_then(|end| strings.get(start..end));
-            match bytes.map(std::str::from_utf8) {
+            let end = start.checked_add(text.len.get() as usize);
+            match end.and_then(|end| self.0.strings.get(start..end)) {
+                Some(_) => Ok(()),
                 None => Err(Malformed::new(section.name(), record, "string outside the string section")),
-                Some(Err(_)) => Err(Malformed::new(section.name(), record, "string that is not UTF-8")),
-                Some(Ok(_)) => Ok(()),
             }
         };
         let summary = self.summary();
@@ -396,6 +399,9 @@ impl Artifact {
     }
 
     fn check_functions(&self) -> Result<(), Malformed> {
+        if !self.cie().is_empty() && !unwind::is_common_entry(self.cie()) {
+            return Err(Malformed::new(Section::Cie.name(), 0, "not an entry that unwinders can follow"));
+        }
         let mut end = 0;
         for (index, function) in self.functions().iter().enumerate() {
             let fail = |what| Err(Malformed::new(Section::Functions.name(), index, what));
@@ -409,8 +415,11 @@ impl Artifact {
                 return fail("overlaps the function before it");
             }
             end = extent.end;
-            if range(function.unwind_start, function.unwind_len, self.unwind().len()).is_none() {
+            let Some(rows) = range(function.unwind_start, function.unwind_len, self.unwind().len()) else {
                 return fail("unwind rows outside their section");
+            };
+            if !rows.is_empty() && (self.cie().is_empty() || !unwind::are_rows(&self.unwind()[rows])) {
+                return fail("unwind rows that unwinders cannot follow");
             }
         }
         Ok(())

@@ -29,6 +29,7 @@ mod error;
 pub mod record;
 mod reloc;
 mod signature;
+mod unwind;
 
 pub use artifact::{Artifact, Section};
 pub use contents::Contents;

@@ -31,11 +31,18 @@ pub struct SignatureError {
 }
 
 impl Signature {
-    /// Whether a caller that believes in `self` can call a function of type `other`: same calling convention and
-    /// same types. Extensions and purposes are not compared.
+    /// Whether a caller that believes in `self` can call a function of type `other`: same calling convention, same types,
+    /// and the same values passed in special ways (`sret`, `sarg`). Extensions and `vmctx` move no value and are not compared.
     pub fn is_compatible(&self, other: &Self) -> bool {
+        fn passing(param: &Param) -> impl Iterator<Item = &str> {
+            param
+                .attributes
+                .iter()
+                .map(|word| &**word)
+                .filter(|word| !matches!(*word, "uext" | "sext" | "vmctx"))
+        }
         fn same(a: &[Param], b: &[Param]) -> bool {
-            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.ty == b.ty)
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.ty == b.ty && passing(a).eq(passing(b)))
         }
         self.call_conv == other.call_conv
             && same(&self.params, &other.params)
@@ -157,5 +164,9 @@ mod tests {
         assert!(!a.is_compatible(&"(i64) -> i8 system_v".parse().unwrap()));
         assert!(!a.is_compatible(&"(i32) -> i8 fast".parse().unwrap()));
         assert!(!a.is_compatible(&"(i32) system_v".parse().unwrap()));
+        let b: Signature = "(i64 vmctx, i64) system_v".parse().unwrap();
+        assert!(b.is_compatible(&"(i64, i64) system_v".parse().unwrap()));
+        assert!(!b.is_compatible(&"(i64 vmctx, i64 sarg(16)) system_v".parse().unwrap()));
+        assert!(!b.is_compatible(&"(i64 sret, i64) system_v".parse().unwrap()));
     }
 }

@@ -10,14 +10,11 @@ use cranelift_codegen::isa::TargetIsa;
 use indexmap::IndexMap;
 use kiln_artifact::record::{self, NONE, Place, Str};
 use kiln_artifact::{Artifact, Contents};
-use kiln_ir::{Data, Init, Linkage, Module, SymbolKind};
+use kiln_ir::{Data, Init, Linkage, MAX_ALIGN, Module, SymbolKind};
 
 use crate::error::CompileErrorKind;
 use crate::function::{Compiled, Target};
 use crate::{PRODUCER, reloc};
-
-/// What every riscv64 Linux has (RV64G) and Cranelift takes for granted; nobody needs to check it.
-const RISCV64_BASELINE: [&str; 6] = ["has_m", "has_a", "has_f", "has_d", "has_zicsr", "has_zifencei"];
 
 /// The artifact of `module`, whose functions were compiled to `functions`.
 ///
@@ -42,6 +39,9 @@ pub(crate) fn assemble(
     assembly.summary(isa);
     Ok(assembly.contents.finish())
 }
+
+/// The most code or data of a kind that a module may have, in bytes: what a reference with 32 bits can span.
+const MAX_SIZE: u32 = 1 << 31;
 
 /// Where a defined symbol lies.
 #[derive(Clone, Copy, Default)]
@@ -74,11 +74,14 @@ impl Assembly<'_> {
         let mut align = text_align;
         for (index, (definition, compiled)) in self.module.functions.iter().zip(functions).enumerate() {
             let fail = |kind| (index, kind);
+            if compiled.align > MAX_ALIGN {
+                return Err(fail(CompileErrorKind::Alignment(compiled.align)));
+            }
             align = align.max(compiled.align);
             let start = builder.append(true, &compiled.code, compiled.align, control);
-            let start = u32::try_from(start)
-                .ok()
-                .filter(|start| start.checked_add(compiled.code.len() as u32).is_some());
+            let start = u32::try_from(start).ok().filter(|start| {
+                start.checked_add(compiled.code.len() as u32).is_some_and(|end| end <= MAX_SIZE)
+            });
             let start = start.ok_or(fail(CompileErrorKind::TooLarge("code")))?;
             for reloc in &compiled.relocs {
                 let offset = u64::from(start) + u64::from(reloc.offset);
@@ -197,8 +200,9 @@ impl Assembly<'_> {
                 (true, Init::Zeros(len)) if data.addresses.is_empty() => {
                     zeroed_align = zeroed_align.max(align);
                     let offset = zeroed_size.next_multiple_of(u64::from(align));
-                    zeroed_size =
-                        offset.checked_add(*len).ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
+                    // An empty datum has an address of its own here too.
+                    let end = offset.checked_add((*len).max(1)).filter(|&end| end <= u64::from(MAX_SIZE));
+                    zeroed_size = end.ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
                     (Place::Zeroed, offset)
                 }
                 (true, _) => {
@@ -277,7 +281,6 @@ impl Assembly<'_> {
             .isa_flags()
             .into_iter()
             .filter(|flag| flag.name.starts_with("has_") && flag.as_bool() == Some(true))
-            .filter(|flag| isa.name() != "riscv64" || !RISCV64_BASELINE.contains(&flag.name))
             .map(|flag| flag.name)
             .collect();
         features.sort_unstable();
@@ -300,18 +303,15 @@ impl<'a> Assembly<'a> {
     }
 }
 
-/// Appends the content of `data` at a multiple of `align` and returns its offset.
+/// Appends the content of `data` at its alignment and returns its offset. An empty datum gets a byte, so that it has an
+/// address of its own.
 fn append(section: &mut Vec<u8>, data: &Data, align: u32) -> Result<u64, CompileErrorKind> {
     let offset = section.len().next_multiple_of(align as usize);
-    section.resize(offset, 0);
-    match &data.init {
-        Init::Zeros(len) => {
-            let len = usize::try_from(*len).ok().and_then(|len| offset.checked_add(len));
-            let len =
-                len.filter(|&len| u32::try_from(len).is_ok()).ok_or(CompileErrorKind::TooLarge("data"))?;
-            section.resize(len, 0);
-        }
-        Init::Bytes(bytes) => section.extend_from_slice(bytes),
+    let end = usize::try_from(data.init.len().max(1)).ok().and_then(|len| offset.checked_add(len));
+    let end = end.filter(|&end| end <= MAX_SIZE as usize).ok_or(CompileErrorKind::TooLarge("data"))?;
+    section.resize(end, 0);
+    if let Init::Bytes(bytes) = &data.init {
+        section[offset..offset + bytes.len()].copy_from_slice(bytes);
     }
     Ok(offset as u64)
 }

@@ -1,6 +1,9 @@
 //! Why a function could not be compiled.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use cranelift_codegen::CodegenError;
+use kiln_ir::MAX_ALIGN;
 
 /// A function that could not be compiled, and its place.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +37,19 @@ pub enum CompileErrorKind {
     /// A relocation that Kiln does not link, such as thread-local storage.
     #[error("{0} is not supported")]
     Relocation(Box<str>),
-    /// Code or data of one module outgrew the 32-bit offsets of the artifact.
-    #[error("the module's {0} exceeds 4 GiB")]
+    /// Code or data of one module outgrew what a program may have.
+    #[error("the module's {0} exceeds 2 GiB")]
     TooLarge(&'static str),
+    /// A setting asks for functions to be aligned to more than a page.
+    #[error("functions aligned to {0} bytes, at most {MAX_ALIGN} are possible")]
+    Alignment(u32),
+}
+
+/// What `work` returns, or what Cranelift said when it panicked; whatever `work` was changing is of no further use then.
+pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, CompileErrorKind> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        CompileErrorKind::Panicked(text.unwrap_or("internal error").into())
+    })
 }

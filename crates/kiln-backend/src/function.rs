@@ -3,8 +3,6 @@
 //! Offsets are relative to the function's first byte. Nothing here refers to Cranelift's large `CompiledCode`, so that a
 //! work queue can hold thousands of results.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, LibCall};
@@ -15,7 +13,7 @@ use kiln_artifact::RelocKind;
 use kiln_artifact::record::HandlerKind;
 use kiln_ir::{Function, Linkage, Module};
 
-use crate::error::CompileErrorKind;
+use crate::error::{CompileErrorKind, guard};
 use crate::unwind::{self, Rows};
 use crate::{reloc, s390x};
 
@@ -101,13 +99,11 @@ pub(crate) fn compile(
     }
     // Cranelift panics on an instruction that a target has no lowering for. The context is of no further use then.
     let Scratch { context, control } = scratch;
-    match catch_unwind(AssertUnwindSafe(|| compile_context(context, isa, control))) {
+    match guard(|| compile_context(context, isa, control)) {
         Ok(result) => result,
-        Err(payload) => {
+        Err(kind) => {
             *scratch = Scratch::new();
-            let text = payload.downcast_ref::<&str>().copied();
-            let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
-            Err(CompileErrorKind::Panicked(text.unwrap_or("internal error").into()))
+            Err(kind)
         }
     }
 }
@@ -155,9 +151,8 @@ fn compile_context(
                     return Err(CompileErrorKind::Relocation(format!("a reference to {name:?}").into()));
                 }
             };
-            let kind = reloc::kind(reloc.kind).ok_or_else(|| {
-                CompileErrorKind::Relocation(format!("relocation {:?}", reloc.kind).into())
-            })?;
+            let kind = reloc::kind(reloc.kind)
+                .ok_or_else(|| CompileErrorKind::Relocation(format!("relocation {:?}", reloc.kind).into()))?;
             let call = Some(reloc.kind);
             Ok(FunctionReloc { offset: reloc.offset, kind, call, target, addend: reloc.addend })
         })

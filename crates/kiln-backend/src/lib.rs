@@ -10,7 +10,7 @@
 //!
 //! # Should I use this crate?
 //!
-//! If you have `kiln_ir::Module`s and want artifacts; `kiln::Session` and `kiln::Build` put a cache and a linker around it.
+//! If you have `kiln_ir::Module`s and want artifacts; `kiln::Session` and `kiln::Compiler` put a cache and a linker around it.
 //!
 //! ```
 //! use kiln_backend::{Job, compile};
@@ -45,6 +45,9 @@ pub use queue::{Job, compile, compile_all};
 
 /// What artifacts name as their producer, and what cache keys must contain: the code generator and its version.
 pub const PRODUCER: &str = concat!("cranelift ", "0.135.8");
+
+/// Counts changes of this crate that make other artifacts of the same IR; a part of cache keys.
+pub const REVISION: u32 = 1;
 
 #[cfg(test)]
 mod tests {

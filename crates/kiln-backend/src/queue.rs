@@ -9,6 +9,7 @@ use kiln_ir::{Function, Module};
 use rayon::prelude::*;
 
 use crate::assemble::assemble;
+use crate::error::guard;
 use crate::error::{CompileError, CompileErrorKind};
 use crate::function::{self, Compiled, Scratch};
 
@@ -110,5 +111,10 @@ fn finish(
     if !errors.is_empty() {
         return Err(errors);
     }
-    assemble(job.module, job.isa, &compiled).map_err(|(index, kind)| vec![error(index, kind)])
+    // Cranelift's text section builder panics where calls do not reach, however far apart functions are.
+    match guard(|| assemble(job.module, job.isa, &compiled)) {
+        Ok(Ok(artifact)) => Ok(artifact),
+        Ok(Err((index, kind))) => Err(vec![error(index, kind)]),
+        Err(kind) => Err(vec![error(0, kind)]),
+    }
 }

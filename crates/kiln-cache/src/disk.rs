@@ -5,6 +5,7 @@
 //! database and no lock: any number of processes may share the folder.
 
 use std::io::{ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln_artifact::Artifact;
@@ -52,7 +53,9 @@ impl Store for DiskStore {
         let path = self.path(key);
         let folder = path.parent().expect("an entry lies in a subfolder");
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        // Other users of a shared folder may read what this one stores, if the umask lets them.
+        let mode = std::fs::Permissions::from_mode(0o644);
+        let mut file = tempfile::Builder::new().prefix(".new-").permissions(mode).tempfile_in(folder)?;
         file.write_all(&entry::header(key, artifact))?;
         file.write_all(artifact.as_bytes())?;
         file.persist(&path).map_err(|error| error.error)?;

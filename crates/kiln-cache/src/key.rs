@@ -36,6 +36,8 @@ pub struct KeyParts<'a> {
     pub settings: &'a str,
     /// The code generator and its version.
     pub producer: &'a str,
+    /// Revision of whatever turns generated code into artifacts.
+    pub revision: u32,
     /// Hash of whatever else the client's code assumes: object layouts, calling conventions of its run-time.
     pub abi: &'a [u8],
 }
@@ -43,15 +45,17 @@ pub struct KeyParts<'a> {
 impl KeyParts<'_> {
     /// The key. Each part is hashed with its length, so no two lists of parts run together.
     pub fn key(&self) -> Key {
-        let Self { fingerprint, target, settings, producer, abi } = self;
+        let Self { fingerprint, target, settings, producer, revision, abi } = self;
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a module");
         let versions = format!("{FORMAT_VERSION} {}", env!("CARGO_PKG_VERSION"));
-        let parts: [&[u8]; 6] = [
+        let revision = revision.to_le_bytes();
+        let parts: [&[u8]; 7] = [
             versions.as_bytes(),
             *fingerprint,
             target.as_bytes(),
             settings.as_bytes(),
             producer.as_bytes(),
+            &revision,
             abi,
         ];
         for part in parts {
@@ -68,12 +72,20 @@ mod tests {
 
     #[test]
     fn every_part_changes_the_key_and_parts_do_not_run_together() {
-        let base = KeyParts { fingerprint: &[0; 32], target: "t", settings: "s", producer: "p", abi: b"a" };
+        let base = KeyParts {
+            fingerprint: &[0; 32],
+            target: "t",
+            settings: "s",
+            producer: "p",
+            revision: 1,
+            abi: b"a",
+        };
         let others = [
             KeyParts { fingerprint: &[1; 32], ..base },
             KeyParts { target: "u", ..base },
             KeyParts { settings: "", ..base },
             KeyParts { producer: "q", ..base },
+            KeyParts { revision: 2, ..base },
             KeyParts { abi: b"", ..base },
             KeyParts { target: "ts", settings: "", ..base },
         ];

@@ -8,12 +8,12 @@
 //!
 //! # Should I use this crate?
 //!
-//! If you keep artifacts yourself. `kiln::Build` and `kiln::Session` take any [`Store`].
+//! If you keep artifacts yourself. `kiln::Compiler` and `kiln::Session` take any [`Store`].
 //!
 //! ```
 //! use kiln_cache::{KeyParts, Lookup, MemoryStore, Store};
 //!
-//! let parts = KeyParts { fingerprint: &[7; 32], target: "x86_64", settings: "opt_level=speed", producer: "example", abi: b"" };
+//! let parts = KeyParts { fingerprint: &[7; 32], target: "x86_64", settings: "opt_level=speed", producer: "example", revision: 1, abi: b"" };
 //! let store = MemoryStore::new();
 //! assert!(matches!(store.get(&parts.key()), Lookup::Miss));
 //! ```

@@ -10,7 +10,8 @@ fn artifact(text: &[u8]) -> Artifact {
 }
 
 fn key(n: u8) -> Key {
-    KeyParts { fingerprint: &[n; 32], target: "t", settings: "", producer: "test", abi: b"" }.key()
+    KeyParts { fingerprint: &[n; 32], target: "t", settings: "", producer: "test", revision: 0, abi: b"" }
+        .key()
 }
 
 fn round_trip(store: &dyn Store) {

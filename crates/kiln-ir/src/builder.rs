@@ -25,7 +25,9 @@ use cranelift_module::{
 };
 
 pub use self::error::{BuildError, DataFault};
-use crate::module::{Data, DataAddress, Function, Init, Linkage, Module, Symbol, SymbolId, SymbolKind};
+use crate::module::{
+    Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, Module, Symbol, SymbolId, SymbolKind,
+};
 use crate::names;
 use crate::settings::{ModuleSettings, Target};
 
@@ -327,7 +329,9 @@ impl ModuleBuilder {
             return Err(fault(DataFault::Section));
         }
         let align = align.map_or(Some(8), |align| u32::try_from(align).ok());
-        let align = align.filter(|align| align.is_power_of_two()).ok_or_else(|| fault(DataFault::Align))?;
+        let align = align
+            .filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN)
+            .ok_or_else(|| fault(DataFault::Align))?;
         let size = match init {
             DataInit::Uninitialized => return Err(fault(DataFault::Uninitialized)),
             DataInit::Zeros { .. } | DataInit::Bytes { .. } => init.size(),

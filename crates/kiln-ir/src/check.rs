@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use cranelift_codegen::ir::{AbiParam, Signature};
+use cranelift_codegen::ir::{self, AbiParam, ArgumentPurpose, Signature};
 
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
 use crate::module::{Linkage, Module, Symbol, SymbolKind};
@@ -113,10 +113,16 @@ pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Di
     faults
 }
 
-/// Whether a call of type `a` fits a function of type `b`: the same values in the same convention. Extension and purpose
-/// of a parameter are left out, for callers and callees are known to differ there.
+/// Whether a call of type `a` fits a function of type `b`: the same values, passed in the same way, in the same convention.
+/// Extension and `vmctx` move no value; callers and callees are known to differ there.
 pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
-    let same =
-        |a: &[AbiParam], b: &[AbiParam]| a.iter().map(|p| p.value_type).eq(b.iter().map(|p| p.value_type));
+    fn passing(param: &AbiParam) -> (ir::Type, ArgumentPurpose) {
+        let purpose = match param.purpose {
+            ArgumentPurpose::VMContext => ArgumentPurpose::Normal,
+            other => other,
+        };
+        (param.value_type, purpose)
+    }
+    let same = |a: &[AbiParam], b: &[AbiParam]| a.iter().map(passing).eq(b.iter().map(passing));
     a.call_conv == b.call_conv && same(&a.params, &b.params) && same(&a.returns, &b.returns)
 }

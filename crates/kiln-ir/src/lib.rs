@@ -19,7 +19,9 @@ pub use builder::{BuildError, DataFault, ModuleBuilder};
 pub use check::{check_program, undefined};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Place, Related, sort};
 pub use fingerprint::Fingerprint;
-pub use module::{Data, DataAddress, Function, Init, Linkage, Module, RunLine, Symbol, SymbolId, SymbolKind};
+pub use module::{
+    Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, Module, RunLine, Symbol, SymbolId, SymbolKind,
+};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
 pub use source::Source;
 pub use text::parse;

@@ -99,6 +99,9 @@ pub struct RunLine {
     pub text: Box<str>,
 }
 
+/// The largest alignment of a datum, in bytes: a page, which is what images and memory are laid out in.
+pub const MAX_ALIGN: u32 = 4096;
+
 /// A datum that a module defines.
 #[derive(Clone, Debug)]
 pub struct Data {
@@ -106,7 +109,7 @@ pub struct Data {
     pub symbol: SymbolId,
     /// Whether the program may write it.
     pub writable: bool,
-    /// Alignment in bytes, a power of two.
+    /// Alignment in bytes, a power of two up to [`MAX_ALIGN`].
     pub align: u32,
     /// Initial content.
     pub init: Init,
@@ -183,9 +186,13 @@ impl Module {
         self.symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Global).map(|symbol| &*symbol.name)
     }
 
-    /// The modules that result when every function and datum is put into a module of its own. What was local becomes
-    /// hidden, so that the pieces still find one another; anonymous definitions are not supported and give `None`.
-    pub fn split(&self) -> Option<Vec<Module>> {
-        crate::split::split(self)
+    /// The modules that result when every function and datum is put into a module of its own.
+    ///
+    /// What was local becomes hidden, so that the pieces still find one another, under a name that ends with `.` and
+    /// `number`: give each module of a program another number, and locals of one name stay apart. CLIF names hold no `.`.
+    ///
+    /// `None` if a definition has no name.
+    pub fn split(&self, number: usize) -> Option<Vec<Module>> {
+        crate::split::split(self, number)
     }
 }

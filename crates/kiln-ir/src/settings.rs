@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError};
-use target_lexicon::{Architecture, Triple};
+use target_lexicon::{Architecture, OperatingSystem, Triple};
 
 /// One `name=value` setting; a bare `name` enables a boolean or names a preset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -179,8 +179,8 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         let mut triple = Triple::from_str(text)
             .map_err(|error| TargetError::Triple { text: text.into(), reason: error.to_string().into() })?;
-        if triple.operating_system == target_lexicon::OperatingSystem::Unknown {
-            triple.operating_system = target_lexicon::OperatingSystem::Linux;
+        if triple.operating_system == OperatingSystem::Unknown {
+            triple.operating_system = OperatingSystem::Linux;
             triple.environment = target_lexicon::Environment::Gnu;
             triple.binary_format = target_lexicon::BinaryFormat::Elf;
         }
@@ -222,6 +222,12 @@ impl Target {
     ///
     /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for another architecture.
     pub fn isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
+        if self.triple.operating_system != OperatingSystem::Linux {
+            return Err(TargetError::Unsupported {
+                triple: self.triple.to_string().into(),
+                reason: "code is linked and loaded for Linux only".into(),
+            });
+        }
         let mut builder = isa::lookup(self.triple.clone()).map_err(|error| TargetError::Unsupported {
             triple: self.triple.to_string().into(),
             reason: error.to_string().into(),

@@ -25,7 +25,7 @@ pub(crate) fn references(function: &ir::Function) -> impl Iterator<Item = UserEx
 }
 
 /// See [`Module::split`].
-pub(crate) fn split(module: &Module) -> Option<Vec<Module>> {
+pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {
     let anonymous = |symbol: SymbolId| module.symbol(symbol).name.is_empty();
     if module.functions.iter().any(|f| anonymous(f.symbol)) || module.data.iter().any(|d| anonymous(d.symbol))
     {
@@ -33,7 +33,7 @@ pub(crate) fn split(module: &Module) -> Option<Vec<Module>> {
     }
     let mut pieces = Vec::with_capacity(module.functions.len() + module.data.len());
     for function in &module.functions {
-        let mut piece = Piece::new(module, function.symbol);
+        let mut piece = Piece::new(module, number, function.symbol);
         let mut copy = function.clone();
         copy.symbol = SymbolId::from_u32(0);
         copy.ir.name = UserFuncName::user(0, 0);
@@ -48,7 +48,7 @@ pub(crate) fn split(module: &Module) -> Option<Vec<Module>> {
         pieces.push(piece.finish(vec![copy], Vec::new()));
     }
     for data in &module.data {
-        let mut piece = Piece::new(module, data.symbol);
+        let mut piece = Piece::new(module, number, data.symbol);
         let addresses = data
             .addresses
             .iter()
@@ -63,13 +63,15 @@ pub(crate) fn split(module: &Module) -> Option<Vec<Module>> {
 /// A module with one definition, symbol 0, while it is being made.
 struct Piece<'a> {
     from: &'a Module,
+    /// Number of `from` in its program.
+    number: usize,
     /// New number by old number.
     numbers: Vec<Option<SymbolId>>,
     module: Module,
 }
 
 impl<'a> Piece<'a> {
-    fn new(from: &'a Module, defined: SymbolId) -> Self {
+    fn new(from: &'a Module, number: usize, defined: SymbolId) -> Self {
         let module = Module {
             name: from.name.clone(),
             source: from.source.clone(),
@@ -78,7 +80,7 @@ impl<'a> Piece<'a> {
             functions: Vec::new(),
             data: Vec::new(),
         };
-        let mut piece = Self { from, numbers: vec![None; from.symbols.len()], module };
+        let mut piece = Self { from, number, numbers: vec![None; from.symbols.len()], module };
         piece.symbol(defined);
         let own = &mut piece.module.symbols[0];
         own.linkage = match from.symbol(defined).linkage {
@@ -94,6 +96,9 @@ impl<'a> Piece<'a> {
         }
         let number = SymbolId::from_u32(self.module.symbols.len() as u32);
         let mut symbol = self.from.symbol(old).clone();
+        if symbol.linkage == Linkage::Local {
+            symbol.name = format!("{}.{}", symbol.name, self.number).into();
+        }
         symbol.linkage = Linkage::Import;
         self.module.symbols.push(symbol);
         self.numbers[old.index()] = Some(number);

@@ -1,12 +1,12 @@
 //! Entry thunks: how a caller that knows a signature only at run time calls a function.
 //!
-//! The thunk of a signature takes the callee's address and an array of 16-byte cells. It loads the arguments from the cells,
+//! The thunk of a signature is an `extern "C"` function that takes the callee's address and an array of 16-byte cells. It loads the arguments from the cells,
 //! calls, and stores the results into the cells from the start. A value occupies the first bytes of its cell in native
 //! byte order, vectors in little-endian lane order, as `DataValue::write_to_slice_ne` writes it.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, UserFuncName};
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{CallConv, TargetIsa};
 
 use crate::{Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind};
 
@@ -21,7 +21,7 @@ pub fn entry_thunk(
     isa: &dyn TargetIsa,
 ) -> Module {
     let pointer = isa.pointer_type();
-    let mut own = ir::Signature::new(isa.default_call_conv());
+    let mut own = ir::Signature::new(CallConv::SystemV);
     own.params.extend([AbiParam::new(pointer), AbiParam::new(pointer)]);
 
     let mut func = ir::Function::with_name_signature(UserFuncName::user(0, 0), own.clone());

@@ -10,12 +10,30 @@ pub enum JitError {
     /// The artifacts do not fit together.
     #[error("{}", list(.0))]
     Link(Vec<LinkError>),
-    /// A name is defined already, by artifacts that were linked before.
+    /// A name is defined already, by artifacts that were linked before. That holds for a definition that would have given way, too:
+    /// code that uses it is running.
     #[error("`{name}` is defined by module {module} of this link, and was defined before")]
     Redefinition {
         /// The name.
         name: Box<str>,
         /// Position of the second definition's module.
+        module: usize,
+    },
+    /// Code that was linked before took a name from the host, and now a module defines it: code that runs would go on using the
+    /// host's, while an image of the whole program would not.
+    #[error("`{name}` is defined by module {module} of this link, but code linked before uses the host's")]
+    DefinedLate {
+        /// The name.
+        name: Box<str>,
+        /// Position of the definition's module.
+        module: usize,
+    },
+    /// A module calls what was linked before as data.
+    #[error("module {module} uses `{name}` as a function, but it was defined as data")]
+    KindConflict {
+        /// The name.
+        name: Box<str>,
+        /// Position of the module.
         module: usize,
     },
     /// A function was linked before with another signature than an import expects.

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use cranelift_jit::JITMemoryKind;
 use indexmap::IndexMap;
-use kiln_artifact::record::{Linkage, SymbolKind};
+use kiln_artifact::record::{self, Linkage, SymbolKind};
 use kiln_artifact::{Artifact, Signature};
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
 use kiln_image::link::{self, Addresses, Area, FixupOutput, Known, Layout, Output, PointerSource};
@@ -135,7 +135,8 @@ impl Jit {
     ///
     /// # Errors
     ///
-    /// [`JitError`]; nothing is published then.
+    /// [`JitError`]; nothing is published then. Address space that was taken before the error was found is given back only when the
+    /// [`Jit`] is dropped.
     pub fn link(&mut self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<(), JitError> {
         self.check(artifacts)?;
         let known = |key: &SlotKey| {
@@ -214,30 +215,46 @@ impl Jit {
             }
             for symbol in artifact.symbols() {
                 let name = artifact.name(symbol);
-                let Some(before) = self.symbols.get(name).filter(|_| symbol.kind() != SymbolKind::Global)
-                else {
+                if symbol.kind() == SymbolKind::Global
+                    || symbol.linkage() == Linkage::Local
+                    || symbol.libcall != 0
+                {
                     continue;
-                };
+                }
+                if symbol.is_defined() && self.slots.contains_key(&SlotKey::Symbol(name.into())) {
+                    return Err(JitError::DefinedLate { name: name.into(), module });
+                }
+                let Some(before) = self.symbols.get(name) else { continue };
                 match symbol.linkage() {
                     Linkage::Export | Linkage::Hidden => {
                         return Err(JitError::Redefinition { name: name.into(), module });
                     }
-                    Linkage::Local | Linkage::Preemptible => {}
-                    Linkage::Import => {
-                        let imported = symbol.signature().and_then(|index| artifact.signature(index));
-                        if let (Some(imported), Some(defined)) = (imported, before.signature.as_deref())
-                            && !agree(imported, defined)
-                        {
-                            return Err(JitError::SignatureConflict {
-                                name: name.into(),
-                                module,
-                                imported: imported.into(),
-                                defined: defined.into(),
-                            });
-                        }
-                    }
+                    // Gives way to what was defined before.
+                    Linkage::Preemptible | Linkage::Local => {}
+                    Linkage::Import => Self::check_import(artifact, module, symbol, before)?,
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// An import of what was linked before fits it.
+    fn check_import(
+        artifact: &Artifact,
+        module: usize,
+        symbol: &record::Symbol,
+        before: &Symbol,
+    ) -> Result<(), JitError> {
+        let name = artifact.name(symbol);
+        if symbol.kind() == SymbolKind::Function && before.kind != SymbolKind::Function {
+            return Err(JitError::KindConflict { name: name.into(), module });
+        }
+        let imported = symbol.signature().and_then(|index| artifact.signature(index));
+        if let (Some(imported), Some(defined)) = (imported, before.signature.as_deref())
+            && !agree(imported, defined)
+        {
+            let (imported, defined) = (imported.into(), defined.into());
+            return Err(JitError::SignatureConflict { name: name.into(), module, imported, defined });
         }
         Ok(())
     }
@@ -312,6 +329,11 @@ impl Blocks {
         };
         let constants = block(&CONSTANTS, JITMemoryKind::ReadOnly)?;
         let data = block(&DATA, JITMemoryKind::Writable)?;
+        // An area without memory still has an address near the others, for what lies at its start and has no size.
+        let near = addresses[Area::Text];
+        for area in CONSTANTS.into_iter().chain(DATA).filter(|&area| layout[area].size == 0) {
+            addresses[area] = near;
+        }
         Ok(Self { text, constants, data, addresses })
     }
 

@@ -139,7 +139,12 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
     let failed = |reason: String| Verdict::Failed { reason };
     let root = modules[0].clone();
     let modules = if args.split_modules {
-        match modules.iter().map(Module::split).collect::<Option<Vec<_>>>() {
+        match modules
+            .iter()
+            .enumerate()
+            .map(|(number, module)| module.split(number))
+            .collect::<Option<Vec<_>>>()
+        {
             Some(pieces) => pieces.concat(),
             None => return failed("a definition without a name cannot stand in a module of its own".into()),
         }

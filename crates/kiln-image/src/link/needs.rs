@@ -28,6 +28,8 @@ pub(super) struct Scanner<'s> {
     pub(super) arch: Arch,
     pub(super) number: usize,
     pub(super) artifact: &'s Artifact,
+    /// All of them.
+    pub(super) artifacts: &'s [Artifact],
     pub(super) module: &'s ModulePlan,
     pub(super) entities: &'s [Entity],
     pub(super) near: bool,
@@ -91,11 +93,10 @@ impl Scanner<'_> {
         scan
     }
 
-    /// Whether `larl` cannot make the address. Definitions of other modules count as odd: looking at them is not worth it.
+    /// Whether `larl` cannot make the address.
     fn is_odd(&self, module: u32, symbol: u32) -> bool {
         self.arch == Arch::S390x
-            && (module as usize != self.number
-                || !self.artifact.symbols()[symbol as usize].offset.get().is_multiple_of(2))
+            && !self.artifacts[module as usize].symbols()[symbol as usize].offset.get().is_multiple_of(2)
     }
 
     fn name(&self, symbol: u32) -> Box<str> {

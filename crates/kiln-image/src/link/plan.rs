@@ -200,7 +200,8 @@ pub(crate) fn plan_within<'a>(
         .zip(&modules)
         .enumerate()
         .map(|(number, (artifact, module))| {
-            Scanner { arch, number, artifact, module, entities: &entities, near, calls_near }.scan()
+            Scanner { arch, number, artifact, artifacts, module, entities: &entities, near, calls_near }
+                .scan()
         })
         .collect();
 

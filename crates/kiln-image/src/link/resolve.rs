@@ -6,6 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use foldhash::fast::RandomState as FastHash;
+
 use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
 use kiln_artifact::{Artifact, Signature};
 use kiln_globals::{GlobalTable, SlotKey};
@@ -57,7 +59,10 @@ pub(crate) fn resolve(
 ) -> Resolved {
     let mut entities: Vec<Entity> = Vec::new();
     let mut entity_of = Vec::with_capacity(artifacts.len());
-    let mut names: HashMap<&str, u32> = HashMap::new();
+    let symbols = artifacts.iter().map(|artifact| artifact.symbols().len()).sum();
+    let mut names: HashMap<&str, u32, FastHash> =
+        HashMap::with_capacity_and_hasher(symbols, FastHash::default());
+    let mut libcalls: HashMap<&str, u32, FastHash> = HashMap::default();
     let mut keys: Vec<(SlotKey, u32)> = table.keys().map(|key| (SlotKey::Global(key.into()), NONE)).collect();
     let mut globals: HashMap<&str, u32> = HashMap::new();
 
@@ -92,6 +97,8 @@ pub(crate) fn resolve(
             if name.contains('\0') {
                 errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
             }
+            // A routine that the code generator asked for is the C library's, whatever modules call by that name.
+            let names = if symbol.libcall == 0 { &mut names } else { &mut libcalls };
             let entity = *names.entry(name).or_insert(next);
             map.push(entity);
             if entity == next {
@@ -123,10 +130,23 @@ pub(crate) fn resolve(
         entity_of.push(map);
     }
     for entity in &mut entities {
-        let symbol = &artifacts[entity.module as usize].symbols()[entity.symbol as usize];
-        if entity.home == Home::Outside && symbol.kind() != SymbolKind::Global {
-            let name = artifacts[entity.module as usize].name(symbol);
-            entity.home = known(&SlotKey::Symbol(name.into())).map_or(Home::Outside, Home::from);
+        let artifact = &artifacts[entity.module as usize];
+        let symbol = &artifact.symbols()[entity.symbol as usize];
+        if symbol.kind() == SymbolKind::Global {
+            continue;
+        }
+        // What is known outside this link wins over a definition that gives way.
+        let asked = match entity.home {
+            Home::Outside => true,
+            Home::Defined { .. } => symbol.linkage() == Linkage::Preemptible,
+            Home::Address(_) | Home::KnownSlot(_) => false,
+        };
+        if asked {
+            entity.home = match known(&SlotKey::Symbol(artifact.name(symbol).into())) {
+                Some(Known::Address(_)) if symbol.libcall != 0 => entity.home,
+                Some(known) => Home::from(known),
+                None => entity.home,
+            };
         }
     }
     check_types(artifacts, &entities, &entity_of, errors);

@@ -4,14 +4,23 @@ use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same folder is written,
-/// synced and renamed. The file is readable and executable for all whom the umask lets.
+/// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same folder is written and
+/// renamed. The file is readable and executable for all whom the umask lets.
+///
+/// Where `path` is a symbolic link, the file that it names is replaced. The file is not forced to disk, as no linker does: it
+/// can be made again, and what a power failure leaves of it does not pass [`verify_bytes`](crate::verify_bytes).
 ///
 /// # Errors
 ///
-/// When the temporary file cannot be made, written or renamed; then the old file is as it was.
+/// When something stands at `path` that is not a file (a folder, a device), or the temporary file cannot be made, written or
+/// renamed; then what is there is as it was.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     let path = path.as_ref();
+    let path = &match std::fs::metadata(path) {
+        Ok(data) if data.is_file() => path.canonicalize()?,
+        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it exists and is not a file")),
+        Err(_) => path.to_owned(),
+    };
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -20,7 +29,6 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     let mode = std::fs::Permissions::from_mode(0o755);
     let mut file = tempfile::Builder::new().prefix(".kiln-").permissions(mode).tempfile_in(folder)?;
     file.write_all(bytes)?;
-    file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

@@ -167,7 +167,10 @@ fn an_image_of_nothing_loads() {
 #[test]
 fn the_error_of_open_has_the_path() {
     let error = Image::open("/no/such/image").unwrap_err();
-    assert_eq!(error.to_string(), "image /no/such/image: cannot open the image: No such file or directory (os error 2)");
+    assert_eq!(
+        error.to_string(),
+        "image /no/such/image: cannot open the image: No such file or directory (os error 2)"
+    );
     let error = Image::open("/proc/self").unwrap_err();
     assert!(matches!(error, LoadError::At { .. }));
 }

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 
 use super::cursor::{Cursor, Token};
-use crate::module::{Init, Linkage};
+use crate::module::{Init, Linkage, MAX_ALIGN};
 
 /// Largest content that is held as bytes rather than as a number of zeros.
 const MAX_BYTES: u64 = 1 << 30;
@@ -68,12 +68,13 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         } else if cursor.word("align") {
             cursor.expect(b'=', "`=`")?;
             let (number_at, number) = cursor.integer()?;
-            align = u32::try_from(number).ok().filter(|n| n.is_power_of_two() && *n <= 1 << 16).ok_or_else(
-                || {
-                    let message = format!("{number} is not an alignment: a power of two up to 65536");
+            align = u32::try_from(number)
+                .ok()
+                .filter(|n| n.is_power_of_two() && *n <= MAX_ALIGN)
+                .ok_or_else(|| {
+                    let message = format!("{number} is not an alignment: a power of two up to {MAX_ALIGN}");
                     cursor.fault_at(number_at, cursor.at - number_at, message)
-                },
-            )?;
+                })?;
         } else {
             break;
         }

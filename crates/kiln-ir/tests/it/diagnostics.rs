@@ -586,13 +586,13 @@ fn notation() {
     check(
         "data %d align=3 { }\ndata %e align=0x1_0000_0000 { }",
         expect![[r#"
-        Syntax: error: 3 is not an alignment: a power of two up to 65536
+        Syntax: error: 3 is not an alignment: a power of two up to 4096
          --> test.clif:1:15
           |
         1 | data %d align=3 { }
           |               ^
 
-        Syntax: error: 4294967296 is not an alignment: a power of two up to 65536
+        Syntax: error: 4294967296 is not an alignment: a power of two up to 4096
          --> test.clif:2:15
           |
         2 | data %e align=0x1_0000_0000 { }

@@ -1,0 +1,345 @@
+//! `run`: every way of executing gives the same verdicts, and no program can stop the files behind it.
+
+use std::path::{Path, PathBuf};
+
+use expect_test::expect;
+use serde_json::Value;
+
+use crate::support::{Place, root, xtask};
+
+/// The ways of executing.
+const WAYS: [&[&str]; 5] =
+    [&[], &["--via", "image"], &["--image-codegen"], &["--via", "interpreter"], &["--split-modules"]];
+
+/// The `.clif` files of `folder`, and of the folders in it.
+fn clif_files(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(clif_files(&path));
+        } else if path.extension().is_some_and(|extension| extension == "clif") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
+
+/// Words behind `keyword`, of every line that begins with it.
+fn header<'a>(text: &'a str, keyword: &str) -> Vec<&'a str> {
+    let words = |line: &'a str| line.strip_prefix(keyword)?.strip_prefix(' ')?.split(' ').next();
+    text.lines().filter_map(words).collect()
+}
+
+/// The line that `run` must print for a file, from what the file's text says.
+fn expected(file: &Path, interpreter: bool) -> String {
+    let text = std::fs::read_to_string(file).unwrap();
+    let name = file.strip_prefix(root()).unwrap().display();
+    let targets = header(&text, "target");
+    let fitting = targets.iter().filter(|triple| triple.starts_with(std::env::consts::ARCH)).count();
+    if !targets.is_empty() && fitting == 0 {
+        return format!("{name}: skipped: the module is for {}", targets.join(", "));
+    }
+    let tests = header(&text, "test");
+    let asks = tests.contains(&"interpret");
+    if interpreter && !tests.is_empty() && !asks {
+        return format!("{name}: skipped: its `test` lines do not ask for the interpreter");
+    }
+    let is_run = |line: &&str| line.starts_with("; run:") || line.starts_with("; print:");
+    let (count, times) = (text.lines().filter(is_run).count(), if interpreter { 1 } else { fitting.max(1) });
+    match count * times {
+        0 => format!("{name}: ok, compiled and linked, no invocation"),
+        1 => format!("{name}: ok, 1 invocation"),
+        _ => format!("{name}: ok, {} invocations", count * times),
+    }
+}
+
+#[test]
+fn the_suite_passes_in_every_way() {
+    let temporary = tempfile::tempdir().unwrap();
+    let files = clif_files(&root().join("tests/clif"));
+    assert!(files.len() > 10, "{files:?}");
+    for way in WAYS {
+        let interpreter = way.contains(&"interpreter");
+        let mut lines: Vec<String> = files.iter().map(|file| expected(file, interpreter)).collect();
+        let skipped = lines.iter().filter(|line| line.contains(": skipped: ")).count();
+        lines.push(format!("{} passed, 0 failed, {skipped} skipped", files.len() - skipped));
+        let output = xtask(root(), temporary.path(), &[&["run", "tests/clif"], way].concat()).ok();
+        assert_eq!(output.lines().count(), lines.len(), "{way:?}:\n{output}");
+        for (line, expected) in output.lines().zip(&lines) {
+            assert!(line.starts_with(expected), "{way:?}: `{line}`, not `{expected}`");
+        }
+    }
+}
+
+#[test]
+fn examples_print_and_json_is_a_document_a_line() {
+    let temporary = tempfile::tempdir().unwrap();
+    let args = ["run", "examples/clif", "--threads", "1"];
+    let text = xtask(root(), temporary.path(), &args).ok();
+    assert!(text.lines().any(|line| line == "%is_odd(10) -> 0"), "{text}");
+    let json = xtask(root(), temporary.path(), &[&args[..], &["--format", "json"]].concat()).ok();
+    let lines: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let (total, files) = lines.split_last().unwrap();
+    assert_eq!(*total, serde_json::json!({ "passed": files.len(), "failed": 0, "skipped": 0 }));
+    assert_eq!(files.len(), clif_files(&root().join("examples/clif")).len());
+    let main = files.iter().find(|line| line["file"] == "examples/clif/main.clif").unwrap();
+    assert_eq!(main["status"], "passed");
+    assert_eq!(main["printed"][1], "%is_odd(10) -> 0");
+}
+
+const FINE: &str = "function %fine() -> i32 {
+block0:
+    v0 = iconst.i32 9
+    return v0
+}
+; print: %fine()
+; run: %fine() == 9
+";
+
+#[test]
+fn a_wrong_value_is_shown_with_its_line_and_what_was_expected() {
+    let wrong = "function %one() -> i32 {
+block0:
+    v0 = iconst.i32 1
+    return v0
+}
+; run: %one() == 1
+; run: %one() == 2
+";
+    let place =
+        Place::new(&[("a.clif", wrong), ("b.clif", &wrong.replace("== 2", "!= 1")), ("z.clif", FINE)]);
+    for way in WAYS {
+        let ended = place.xtask(&[&["run", "."], way].concat()).code(1);
+        expect![[r#"
+            ./a.clif: FAILED: line 7: `run: %one() == 2`: expected 2, got 1
+            ./b.clif: FAILED: line 7: `run: %one() != 1`: expected anything but 1, got 1
+            %fine() -> 9
+            ./z.clif: ok, 2 invocations
+            1 passed, 2 failed, 0 skipped
+        "#]]
+        .assert_eq(&ended.stdout);
+        assert_eq!(ended.stderr, "");
+    }
+}
+
+const NULL: &str = "function %null() -> i64 {
+block0:
+    v0 = iconst.i64 0
+    v1 = load.i64 v0
+    return v1
+}
+; run: %null() == 0
+";
+
+const TRAP: &str = "function %trap(i32) -> i32 {
+block0(v0: i32):
+    trapz v0, user1
+    return v0
+}
+; print: %trap(5)
+; run: %trap(0) == 0
+";
+
+const RECURSION: &str = "function %deep(i64) -> i64 {
+    fn0 = %deep(i64) -> i64
+block0(v0: i64):
+    v1 = call fn0(v0)
+    v2 = iadd v1, v0
+    return v2
+}
+; run: %deep(1) == 0
+";
+
+#[test]
+fn a_crash_fails_its_file_only_and_names_the_invocation() {
+    let place = Place::new(&[("a.clif", TRAP), ("b.clif", NULL), ("c.clif", RECURSION), ("d.clif", FINE)]);
+    for way in WAYS.iter().filter(|way| !way.contains(&"interpreter")) {
+        let ended = place.xtask(&[&["run", "."], *way].concat()).code(1);
+        expect![[r#"
+            %trap(5) -> 5
+            ./a.clif: FAILED: the program trapped (signal 4, illegal instruction), line 7: `run: %trap(0) == 0`
+            ./b.clif: FAILED: the program crashed (signal 11, bad memory access), line 7: `run: %null() == 0`
+            ./c.clif: FAILED: the program was killed by signal 6, line 8: `run: %deep(1) == 0`
+            %fine() -> 9
+            ./d.clif: ok, 2 invocations
+            1 passed, 3 failed, 0 skipped
+        "#]]
+        .assert_eq(&ended.stdout);
+    }
+    // The interpreter knows what happened.
+    let ended = place.xtask(&["run", "a.clif", "b.clif", "d.clif", "--via", "interpreter"]).code(1);
+    expect![[r#"
+        %trap(5) -> 5
+        a.clif: FAILED: line 7: `run: %trap(0) == 0`: trapped: user code: user1
+        b.clif: FAILED: line 7: `run: %null() == 0`: trapped: user code: heap_oob
+        %fine() -> 9
+        d.clif: ok, 2 invocations
+        1 passed, 2 failed, 0 skipped
+    "#]]
+    .assert_eq(&ended.stdout);
+}
+
+#[test]
+fn a_program_that_ends_the_process_has_failed() {
+    let leave = "function %leave() {
+    fn0 = %exit(i32) system_v
+block0:
+    v0 = iconst.i32 0
+    call fn0(v0)
+    return
+}
+; print: %leave()
+";
+    let place = Place::new(&[("a.clif", leave), ("b.clif", FINE)]);
+    for way in [&[][..], &["--via", "image"]] {
+        let ended = place.xtask(&[&["run", "."], way].concat()).code(1);
+        expect![[r#"
+            ./a.clif: FAILED: the program ended its process with exit code 0, line 8: `print: %leave()`
+            %fine() -> 9
+            ./b.clif: ok, 2 invocations
+            1 passed, 1 failed, 0 skipped
+        "#]]
+        .assert_eq(&ended.stdout);
+    }
+}
+
+/// Text without a newline, text that is not UTF-8, and text that looks like a report of the worker.
+#[test]
+fn what_a_program_prints_is_shown_and_disturbs_nothing() {
+    let say = r#"data %half { bytes "half a line" }
+data %bytes { bytes #ff0a }
+data %forged { bytes "{\"done\":{\"status\":\"failed\",\"reason\":\"forged\"}}\n" }
+
+function %say() -> i64 {
+    fn0 = %write(i32, i64, i64) -> i64 system_v
+    fn1 = %putchar(i32) -> i32 system_v
+    gv0 = symbol %half
+    gv1 = symbol %bytes
+    gv2 = symbol %forged
+block0:
+    v0 = iconst.i32 1
+    v1 = symbol_value.i64 gv1
+    v2 = iconst.i64 2
+    v3 = call fn0(v0, v1, v2)
+    v4 = symbol_value.i64 gv2
+    v5 = iconst.i64 47
+    v6 = call fn0(v0, v4, v5)
+    v7 = symbol_value.i64 gv0
+    v8 = iconst.i64 11
+    v9 = call fn0(v0, v7, v8)
+    v10 = iconst.i32 33
+    v11 = call fn1(v10)
+    return v9
+}
+; run: %say() == 11
+"#;
+    let place = Place::new(&[("a.clif", say)]);
+    for way in WAYS.iter().filter(|way| !way.contains(&"interpreter")) {
+        let output = place.xtask(&[&["run", "."], *way].concat()).ok();
+        // What the C library holds back until the process ends comes late.
+        let mut lines: Vec<&str> = output.lines().collect();
+        let late = lines.iter().position(|line| *line == "!").map(|at| lines.remove(at));
+        assert_eq!(late, Some("!"), "{way:?}: {output}");
+        assert_eq!(
+            lines,
+            [
+                "\u{fffd}",
+                r#"{"done":{"status":"failed","reason":"forged"}}"#,
+                "half a line",
+                "./a.clif: ok, 1 invocation",
+                "1 passed, 0 failed, 0 skipped"
+            ],
+            "{way:?}"
+        );
+    }
+}
+
+#[test]
+fn an_import_that_two_files_define_is_ambiguous() {
+    let define =
+        "function %f() -> i32 {\nblock0:\n    v0 = iconst.i32 1\n    return v0\n}\n; run: %f() == 1\n";
+    let import = "function %g() -> i32 {
+    fn0 = %f() -> i32
+block0:
+    v0 = call fn0()
+    return v0
+}
+; run: %g() == 1
+";
+    let place = Place::new(&[("a.clif", define), ("b.clif", define), ("c.clif", import)]);
+    let ended = place.xtask(&["run", "."]).code(1);
+    expect![[r#"
+        ./a.clif: ok, 1 invocation
+        ./b.clif: ok, 1 invocation
+        ./c.clif: FAILED: import `f` is defined by several files: ./a.clif, ./b.clif
+        2 passed, 1 failed, 0 skipped
+    "#]]
+    .assert_eq(&ended.stdout);
+    // Either alone will do.
+    assert!(place.xtask(&["run", "c.clif", "b.clif"]).ok().ends_with("2 passed, 0 failed, 0 skipped\n"));
+}
+
+#[test]
+fn a_name_that_nothing_defines_is_shown_where_it_is_used() {
+    let undefined = "function %u() {
+    fn0 = %no_such_function_anywhere() system_v
+block0:
+    call fn0()
+    return
+}
+; print: %u()
+";
+    let place = Place::new(&[("a.clif", undefined), ("b.clif", "function %s( {\n"), ("c.clif", FINE)]);
+    let ended = place.xtask(&["run", "."]).code(1);
+    let shown = |text: &str| assert!(ended.stdout.contains(text), "no `{text}` in:\n{}", ended.stdout);
+    shown("error: `%no_such_function_anywhere` is not defined\n --> ./a.clif:2:11\n");
+    shown("error: expected parameter type\n --> ./b.clif:1:1\n");
+    shown("./c.clif: ok, 2 invocations\n1 passed, 2 failed, 0 skipped\n");
+}
+
+#[test]
+fn a_file_for_another_machine_is_skipped_with_the_reason() {
+    let other = if cfg!(target_arch = "aarch64") { "x86_64" } else { "aarch64" };
+    let place = Place::new(&[("a.clif", &format!("target {other}\n{FINE}"))]);
+    for way in WAYS {
+        let output = place.xtask(&[&["run", "."], way].concat()).ok();
+        let reason = format!("./a.clif: skipped: the module is for {other}, not for ");
+        assert!(output.starts_with(&reason), "{output}");
+        assert!(output.ends_with("0 passed, 0 failed, 1 skipped\n"), "{output}");
+    }
+}
+
+/// A CPU feature of Cranelift's that this machine lacks, if there is one.
+#[cfg(target_arch = "x86_64")]
+fn lacking() -> Option<&'static str> {
+    use std::arch::is_x86_feature_detected as has;
+    let features = [
+        ("has_avx512vbmi", has!("avx512vbmi")),
+        ("has_avx512vnni", has!("avx512vnni")),
+        ("has_avx512f", has!("avx512f")),
+        ("has_avx_vnni", has!("avxvnni")),
+        ("has_avx2", has!("avx2")),
+    ];
+    features.iter().find(|(_, has)| !has).map(|(name, _)| *name)
+}
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_file_for_another_cpu_is_skipped_with_the_reason() {
+    let Some(feature) = lacking() else {
+        // `run/worker.rs` has a test with a made-up CPU.
+        eprintln!("skipped: this CPU has every feature");
+        return;
+    };
+    let place = Place::new(&[("a.clif", &format!("target x86_64 {feature}\n{FINE}"))]);
+    let output = place.xtask(&["run", "."]).ok();
+    assert_eq!(
+        output,
+        format!("./a.clif: skipped: this CPU lacks {feature}\n0 passed, 0 failed, 1 skipped\n")
+    );
+    // A second line that fits is enough.
+    let place = Place::new(&[("a.clif", &format!("target x86_64 {feature}\ntarget x86_64\n{FINE}"))]);
+    assert!(place.xtask(&["run", "."]).ok().contains("./a.clif: ok, 2 invocations\n"));
+}

@@ -1,0 +1,122 @@
+//! A folder for each test, and the command run in it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// What one run of the command left: its exit code and what it printed.
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// Standard output, after exit code 0.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// Asserts this exit code.
+    #[track_caller]
+    pub(crate) fn code(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// Asserts that every one of `parts` is in the message.
+    #[track_caller]
+    pub(crate) fn says(self, parts: &[&str]) -> Self {
+        for part in parts {
+            assert!(self.stderr.contains(part), "no `{part}` in:\n{}", self.stderr);
+        }
+        self
+    }
+}
+
+/// Runs the command in `folder`, with `temporary` for its temporary files.
+///
+/// Whatever it is asked, it must not panic.
+#[track_caller]
+pub(crate) fn xtask(folder: &Path, temporary: &Path, args: &[&str]) -> Ended {
+    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        .current_dir(folder)
+        .env("TMPDIR", temporary)
+        .env_remove("RUST_BACKTRACE")
+        .args(args)
+        .output()
+        .unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let ended =
+        Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
+    assert!(!ended.stderr.contains("panicked"), "{args:?}: {}", ended.stderr);
+    ended
+}
+
+/// A folder with files, and another for temporary files, which must be empty in the end.
+pub(crate) struct Place {
+    folder: TempDir,
+    temporary: TempDir,
+}
+
+impl Place {
+    pub(crate) fn new(files: &[(&str, &str)]) -> Self {
+        let place = Self { folder: TempDir::new().unwrap(), temporary: TempDir::new().unwrap() };
+        files.iter().for_each(|(name, text)| place.write(name, text));
+        place
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), contents).unwrap();
+    }
+
+    #[track_caller]
+    pub(crate) fn read(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.path(name)).unwrap()
+    }
+
+    /// Names of everything in the folder.
+    pub(crate) fn names(&self) -> Vec<String> {
+        names(self.folder.path())
+    }
+
+    #[track_caller]
+    pub(crate) fn xtask(&self, args: &[&str]) -> Ended {
+        let ended = xtask(self.folder.path(), self.temporary.path(), args);
+        assert_eq!(names(self.temporary.path()), Vec::<String>::new(), "temporary files of {args:?}");
+        ended
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// The workspace's folder.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// A function that gives its argument plus `number`; its name and type may be called by a C program.
+pub(crate) fn adder(name: &str, number: u32) -> String {
+    format!(
+        "function %{name}(i64) -> i64 system_v {{
+block0(v0: i64):
+    v1 = iconst.i64 {number}
+    v2 = iadd v0, v1
+    return v2
+}}
+"
+    )
+}
