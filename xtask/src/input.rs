@@ -25,7 +25,9 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             files.insert(path.clone());
         }
     }
-    Ok(files.into_iter().collect())
+    // `a.clif` and `./a.clif` are one file.
+    let mut seen = BTreeSet::new();
+    Ok(files.into_iter().filter(|file| seen.insert(file.canonicalize().unwrap_or(file.clone()))).collect())
 }
 
 fn folder(path: &Path, files: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {

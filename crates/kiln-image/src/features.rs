@@ -46,7 +46,13 @@ fn host(name: &str) -> Option<bool> {
     })
 }
 
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+/// RV64G, which Cranelift takes for granted and every riscv64 Linux has. Rust cannot detect more yet.
+#[cfg(target_arch = "riscv64")]
+fn host(name: &str) -> Option<bool> {
+    matches!(name, "has_m" | "has_a" | "has_f" | "has_d" | "has_zicsr" | "has_zifencei").then_some(true)
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
 fn host(_name: &str) -> Option<bool> {
     None
 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use kiln_artifact::Artifact;
+use kiln_artifact::record::{Linkage, Symbol, SymbolKind};
 use kiln_globals::{GlobalTable, SlotKey};
 use rayon::prelude::*;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -49,11 +50,15 @@ pub fn write_image(
 }
 
 fn check_names(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> {
-    let mut errors: Vec<LinkError> = plan
-        .definitions()
-        .filter(|definition| definition.name == SLOTS_SYMBOL)
-        .map(|definition| LinkError::ReservedName { module: definition.module, name: definition.name.into() })
-        .collect();
+    // Neither defined nor imported: the name is the image's own.
+    let uses = plan.artifacts().iter().enumerate().filter(|(_, artifact)| {
+        let reserved = |symbol: &&Symbol| artifact.name(symbol) == SLOTS_SYMBOL;
+        let visible =
+            |symbol: &Symbol| symbol.linkage() != Linkage::Local && symbol.kind() != SymbolKind::Global;
+        artifact.symbols().iter().find(reserved).is_some_and(visible)
+    });
+    let mut errors: Vec<LinkError> =
+        uses.map(|(module, _)| LinkError::ReservedName { module, name: SLOTS_SYMBOL.into() }).collect();
     if let Some(soname) = options.soname.as_deref().filter(|name| name.contains('\0')) {
         errors.push(LinkError::Soname { name: soname.into() });
     }
