@@ -43,7 +43,9 @@ impl Program {
             });
             numbers.push(own.collect::<Vec<u32>>());
         }
-        let mut functions = Vec::new();
+        let mut functions: Vec<Function> = Vec::new();
+        // Position among the functions, and whether the definition gives way to another.
+        let mut chosen: HashMap<u32, (usize, bool)> = HashMap::new();
         for (module, numbers) in modules.iter().zip(&numbers) {
             for function in &module.functions {
                 let mut copy = function.ir.clone();
@@ -53,7 +55,19 @@ impl Program {
                         copy.params.reset_user_func_name(reference, UserExternalName { namespace: 0, index });
                     }
                 }
-                functions.push(copy);
+                let number = numbers[function.symbol.index()];
+                let weak = module.symbol(function.symbol).linkage == Linkage::Preemptible;
+                match chosen.get(&number).copied() {
+                    None => {
+                        chosen.insert(number, (functions.len(), weak));
+                        functions.push(copy);
+                    }
+                    Some((at, true)) if !weak => {
+                        chosen.insert(number, (at, weak));
+                        functions[at] = copy;
+                    }
+                    Some(_) => {}
+                }
             }
         }
         Self { functions, numbers }

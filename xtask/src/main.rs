@@ -3,6 +3,8 @@
 //! One table of commands; what CI runs is one of them. Exit code 0 is success, 1 is failure of what was asked (errors in the
 //! input, failed tests), 2 is a command line that cannot be understood.
 
+#![deny(unsafe_code)]
+
 mod bench;
 mod build;
 mod call;
@@ -65,7 +67,24 @@ fn quiet_panics() {
 
 fn main() -> std::process::ExitCode {
     quiet_panics();
-    let result = match Cli::parse().command {
+    let command = Cli::parse().command;
+    // What nobody caught must not end quietly.
+    let Ok(result) = std::panic::catch_unwind(|| execute(command)) else {
+        eprintln!("error: internal error, please report it with the input");
+        return std::process::ExitCode::FAILURE;
+    };
+    match result {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(Failure::Reported) => std::process::ExitCode::FAILURE,
+        Err(Failure::Message(text)) => {
+            eprintln!("{text}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> output::Outcome {
+    match command {
         Command::Build(args) => build::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Call(args) => call::main(&args),
@@ -75,13 +94,5 @@ fn main() -> std::process::ExitCode {
         Command::Lint(args) => lint::main(&args),
         Command::Ci(args) => develop::ci(&args),
         Command::RunImage(args) => run::image::main(&args),
-    };
-    match result {
-        Ok(()) => std::process::ExitCode::SUCCESS,
-        Err(Failure::Reported) => std::process::ExitCode::FAILURE,
-        Err(Failure::Message(text)) => {
-            eprintln!("{text}");
-            std::process::ExitCode::FAILURE
-        }
     }
 }

@@ -1,6 +1,7 @@
 //! Which files make up the program of a root file.
 
 use std::collections::{BTreeSet, HashMap};
+use std::path::Path;
 
 use kiln::ir::{Linkage, Module};
 
@@ -21,11 +22,17 @@ impl<'a> Definitions<'a> {
         Self { modules, by_name }
     }
 
+    /// Where a module's file lies.
+    fn folder(&self, index: usize) -> Option<&Path> {
+        self.modules[index].as_ref().and_then(|module| Path::new(&*module.name).parent())
+    }
+
     /// `root` and the modules that define what it imports, what those import, and so on, in order of their numbers.
     ///
     /// # Errors
     ///
-    /// A name that several other files define, none of which is part of the program otherwise.
+    /// A name that several other files define, none of which is part of the program otherwise, nor the only one in the folder
+    /// of the file that imports it.
     pub(super) fn program(&self, root: usize) -> Result<Vec<usize>, String> {
         let mut program = BTreeSet::from([root]);
         let mut queue = vec![root];
@@ -35,7 +42,9 @@ impl<'a> Definitions<'a> {
                 if candidates.iter().any(|candidate| program.contains(candidate)) {
                     continue;
                 }
-                let &[candidate] = candidates.as_slice() else {
+                let near: Vec<_> =
+                    candidates.iter().copied().filter(|&other| self.folder(other) == self.folder(index)).collect();
+                let (&[candidate], _) | (_, &[candidate]) = (candidates.as_slice(), near.as_slice()) else {
                     let file =
                         |&index: &usize| self.modules[index].as_ref().map_or("", |module| &*module.name);
                     let files = candidates.iter().map(file).collect::<Vec<_>>().join(", ");
