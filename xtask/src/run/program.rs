@@ -42,9 +42,12 @@ impl<'a> Definitions<'a> {
                 if candidates.iter().any(|candidate| program.contains(candidate)) {
                     continue;
                 }
-                let near: Vec<_> =
-                    candidates.iter().copied().filter(|&other| self.folder(other) == self.folder(index)).collect();
-                let (&[candidate], _) | (_, &[candidate]) = (candidates.as_slice(), near.as_slice()) else {
+                let near: Vec<_> = candidates
+                    .iter()
+                    .copied()
+                    .filter(|&other| self.folder(other) == self.folder(index))
+                    .collect();
+                let ((&[candidate], _) | (_, &[candidate])) = (candidates.as_slice(), near.as_slice()) else {
                     let file =
                         |&index: &usize| self.modules[index].as_ref().map_or("", |module| &*module.name);
                     let files = candidates.iter().map(file).collect::<Vec<_>>().join(", ");
