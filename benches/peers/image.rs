@@ -14,7 +14,6 @@ use crate::workload::Workload;
 use crate::{Failure, Setup, jit};
 
 const KILN: &str = "kiln";
-const UNSYNCED: &str = "kiln, not synced to disk";
 
 /// Measures, and leaves the image at `image`.
 pub(crate) fn compare(
@@ -31,26 +30,15 @@ pub(crate) fn compare(
     }
     let cuts = [Cut::Modules, Cut::Whole];
     let units = cuts.map(|cut| object::units(workload, cut));
-    let unsynced = folder.join("unsynced.kiln");
 
-    let mut contenders = vec![
-        Contender::in_parts(KILN, &["link", "save: write, sync, rename"], || {
-            let _ = std::fs::remove_file(image);
-            let (link, bytes) = timed(|| link(workload, artifacts, setup));
-            let bytes = bytes?;
-            let (write, result) = timed(|| save(image, &bytes));
-            result?;
-            Ok(vec![link, write])
-        }),
-        Contender::in_parts(UNSYNCED, &["link", "write"], || {
-            let _ = std::fs::remove_file(&unsynced);
-            let (link, bytes) = timed(|| link(workload, artifacts, setup));
-            let bytes = bytes?;
-            let (write, result) = timed(|| std::fs::write(&unsynced, &bytes));
-            result?;
-            Ok(vec![link, write])
-        }),
-    ];
+    let mut contenders = vec![Contender::in_parts(KILN, &["link", "save: write, rename"], || {
+        let _ = std::fs::remove_file(image);
+        let (link, bytes) = timed(|| link(workload, artifacts, setup));
+        let bytes = bytes?;
+        let (write, result) = timed(|| save(image, &bytes));
+        result?;
+        Ok(vec![link, write])
+    })];
     let mut outputs = Vec::new();
     for (cut, units) in cuts.iter().zip(&units) {
         let units = match units {
@@ -73,12 +61,13 @@ pub(crate) fn compare(
     match section.fastest(peers) {
         Some(fastest) => {
             section.named_ratio(format!("{fastest} / kiln"), &fastest, KILN, Target::AtLeast(3.0));
-            section.named_ratio(format!("{fastest} / {UNSYNCED}"), &fastest, UNSYNCED, Target::AtLeast(3.0));
         }
         None => section.note("no linker is installed, so there is nothing to compare with"),
     }
-    section.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic, and do not sync to disk; every file is new");
-    section.note("kiln does more: unwind tables, checksums, signatures of exports, and its file is synced and replaced as a whole");
+    section.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic; every file is new, none is forced to disk");
+    section.note(
+        "kiln does more: unwind tables, checksums, signatures of exports, and its file appears as a whole",
+    );
     for (cut, units) in cuts.iter().zip(units.iter().flatten()) {
         let count: usize = units.iter().map(Unit::function_count).sum();
         if count != workload.functions().count() {

@@ -40,7 +40,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn main(args: &Args) -> Outcome {
-    let mut command = cargo(&["bench", "--quiet", "--bench", "peers", "--"]);
+    let mut command = cargo(&["bench", "--bench", "peers", "--"]);
     let here = std::env::current_dir().unwrap_or_default();
     let (functions, rounds) = if args.slice { (200, 3) } else { (args.functions, args.rounds) };
     command.arg(format!("--functions={functions}")).arg(format!("--rounds={rounds}"));

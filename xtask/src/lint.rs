@@ -76,18 +76,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
         (Check::Architecture, architecture),
         (Check::Files, files),
         (Check::Clippy, || {
-            execute(&mut cargo(&[
-                "clippy",
-                "--quiet",
-                "--workspace",
-                "--all-targets",
-                "--",
-                "-D",
-                "warnings",
-            ]))
+            execute(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
         }),
         (Check::Docs, || {
-            execute(cargo(&["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
+            execute(cargo(&["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings"))
         }),
     ];
     let mut failed = Vec::new();
