@@ -38,5 +38,5 @@
 mod slots;
 mod table;
 
-pub use slots::{Bindings, Resolve, SlotKey, Slots, Unbound};
+pub use slots::{Bindings, Resolve, SlotKey, Slots, Unbound, addresses};
 pub use table::{GlobalId, GlobalTable};

@@ -145,16 +145,25 @@ impl Slots {
     ///
     /// [`Unbound`] names every slot that `resolver` has no address for.
     pub fn addresses(&self, resolver: &dyn Resolve) -> Result<Vec<usize>, Unbound> {
-        let mut addresses = Vec::with_capacity(self.keys.len());
-        let mut missing = Vec::new();
-        for key in &self.keys {
-            match resolver.resolve(key) {
-                Some(address) => addresses.push(address),
-                None => missing.push(key.clone()),
-            }
-        }
-        if missing.is_empty() { Ok(addresses) } else { Err(Unbound { keys: missing }) }
+        addresses(&self.keys, resolver)
     }
+}
+
+/// The content of an array of slots that are described by `keys`, in one pass.
+///
+/// # Errors
+///
+/// [`Unbound`] names every slot that `resolver` has no address for.
+pub fn addresses(keys: &[SlotKey], resolver: &dyn Resolve) -> Result<Vec<usize>, Unbound> {
+    let mut addresses = Vec::with_capacity(keys.len());
+    let mut missing = Vec::new();
+    for key in keys {
+        match resolver.resolve(key) {
+            Some(address) => addresses.push(address),
+            None => missing.push(key.clone()),
+        }
+    }
+    if missing.is_empty() { Ok(addresses) } else { Err(Unbound { keys: missing }) }
 }
 
 impl FromIterator<SlotKey> for Slots {

@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
-use kiln_globals::{Resolve, SlotKey, Slots};
+use kiln_globals::{Resolve, SlotKey};
 
 use super::Loaded;
 use super::map::{Access, Reservation};
@@ -60,12 +60,11 @@ impl Mapped {
         Tables { bytes, endian: self.arch.endian(), note }
     }
 
-    /// Keys of the external slots. A bad record counts as a symbol without a name; `Image::bind` refuses it.
+    /// Keys of the external slots. A bad record has none; `Image::bind` refuses such an image.
     pub(super) fn slots(&self) -> &[SlotKey] {
         self.slots.get_or_init(|| {
             let tables = self.tables();
-            let unknown = || SlotKey::Symbol("".into());
-            tables.note.slots().iter().map(|slot| tables.slot_key(slot).unwrap_or_else(unknown)).collect()
+            tables.note.slots().iter().filter_map(|slot| tables.slot_key(slot)).collect()
         })
     }
 }
@@ -229,12 +228,12 @@ impl Image {
     /// [`LoadError::Unbound`] names every slot without an address; [`LoadError::Malformed`] if a relocation would write
     /// outside writable data.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
-        let tables = self.mapped.tables();
-        if tables.note.slots().iter().any(|slot| tables.slot_key(slot).is_none()) {
+        let keys = self.slots();
+        // A slot whose description is bad has no key.
+        if keys.len() != self.mapped.tables().note.slots().len() {
             return Err(LoadError::malformed("bad slot in the note", self.mapped.note.start as u64));
         }
-        let slots: Slots = self.slots().iter().cloned().collect();
-        let addresses = slots.addresses(resolver)?;
+        let addresses = kiln_globals::addresses(keys, resolver)?;
         Loaded::bind(self.mapped, &addresses)
     }
 

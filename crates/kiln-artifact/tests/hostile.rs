@@ -1,0 +1,193 @@
+//! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
+
+use kiln_artifact::record::{
+    CallSite, Function, Handler, HandlerKind, Linkage, NONE, PatchableCall, Place, Reloc, SourceRange,
+    StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
+};
+use kiln_artifact::{Artifact, Contents, RelocKind, Section};
+use proptest::prelude::*;
+
+/// The common unwind entry that Cranelift writes for x86-64.
+const CIE: &[u8] = b"\x14\0\0\0\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08\x90\x01\0\0";
+
+/// An artifact with something in every section.
+fn artifact() -> Artifact {
+    let mut contents = Contents::default();
+    contents.summary.triple = contents.string("x86_64-unknown-linux-gnu");
+    contents.summary.producer = contents.string("a test");
+    contents.summary.zeroed_size = 64.into();
+    contents.features = vec![contents.string("has_sse3")];
+    contents.signatures = vec![contents.string("(i64) -> i64 system_v")];
+    let symbol = |contents: &mut Contents, name, kind, linkage, place, size: u64, signature: u32| {
+        let name = contents.string(name);
+        let record = Symbol {
+            name,
+            offset: 0.into(),
+            size: size.into(),
+            signature: signature.into(),
+            kind: kind as u8,
+            linkage: linkage as u8,
+            place: place as u8,
+            libcall: 0,
+        };
+        contents.symbols.push(record);
+    };
+    symbol(&mut contents, "f", SymbolKind::Function, Linkage::Export, Place::Text, 16, 0);
+    symbol(&mut contents, "d", SymbolKind::Data, Linkage::Local, Place::ReadOnly, 8, NONE);
+    symbol(&mut contents, "key", SymbolKind::Global, Linkage::Import, Place::Undefined, 0, NONE);
+    contents.text = vec![0x90; 16];
+    contents.read_only = vec![0; 16];
+    contents.writable = vec![0; 8];
+    let len = |count: usize| u32::try_from(count).unwrap();
+    contents.cie = CIE.to_vec();
+    contents.unwind = b"\x41\x0e\x10\x86\x02".to_vec();
+    contents.functions = vec![Function {
+        symbol: 0.into(),
+        start: 0.into(),
+        len: 16.into(),
+        unwind_start: 0.into(),
+        unwind_len: len(contents.unwind.len()).into(),
+    }];
+    let reloc = |kind: RelocKind, symbol: u32| Reloc {
+        offset: 4.into(),
+        addend: (-4).into(),
+        symbol: symbol.into(),
+        kind: kind as u8,
+        reserved: [0; 3],
+    };
+    contents.text_relocs = vec![reloc(RelocKind::X86GotPc32, 2)];
+    contents.read_only_relocs = vec![reloc(RelocKind::Abs64, 0)];
+    contents.writable_relocs = vec![Reloc { offset: 0.into(), ..reloc(RelocKind::Abs64, 1) }];
+    contents.traps = vec![Trap { offset: 3.into(), code: 1, reserved: [0; 3] }];
+    contents.source_ranges = vec![SourceRange { start: 0.into(), end: 8.into(), location: 7.into() }];
+    contents.call_sites = vec![CallSite {
+        return_offset: 8.into(),
+        frame_offset: NONE.into(),
+        handlers_start: 0.into(),
+        handlers_len: 1.into(),
+    }];
+    let kind = HandlerKind::Default as u8;
+    contents.handlers = vec![Handler { value: 0.into(), target: 9.into(), kind, reserved: [0; 3] }];
+    contents.stack_maps = vec![StackMap {
+        return_offset: 8.into(),
+        span: 16.into(),
+        entries_start: 0.into(),
+        entries_len: 1.into(),
+    }];
+    contents.stack_map_entries = vec![StackMapEntry { offset: 0.into(), size: 8.into() }];
+    contents.patchable_calls = vec![PatchableCall { end: 8.into(), len: 5.into() }];
+    contents.nops = vec![0x90];
+    contents.finish()
+}
+
+/// Uses every accessor and follows every index; whatever it returns, it must return.
+fn read_all(artifact: &Artifact) -> usize {
+    let mut sum =
+        artifact.triple().len() + artifact.producer().len() + artifact.cie().len() + artifact.nops().len();
+    sum += artifact
+        .features()
+        .chain(artifact.signatures())
+        .chain(artifact.globals())
+        .map(str::len)
+        .sum::<usize>();
+    for symbol in artifact.symbols() {
+        sum += artifact.name(symbol).len() + symbol.kind() as usize + symbol.linkage() as usize;
+        sum += symbol.signature().and_then(|index| artifact.signature(index)).map_or(0, str::len);
+        let section = match symbol.place() {
+            Place::Text => artifact.text(),
+            Place::ReadOnly => artifact.read_only(),
+            Place::Writable => artifact.writable(),
+            Place::Undefined | Place::Zeroed => continue,
+        };
+        let start = symbol.offset.get() as usize;
+        sum += section[start..start + symbol.size.get() as usize].len();
+    }
+    for function in artifact.functions() {
+        let (start, unwind) = (function.start.get() as usize, function.unwind_start.get() as usize);
+        sum += artifact.text()[start..start + function.len.get() as usize].len();
+        sum += artifact.unwind()[unwind..unwind + function.unwind_len.get() as usize].len();
+        sum += artifact.symbols()[function.symbol.get() as usize].size.get() as usize;
+    }
+    let places = [
+        (artifact.text_relocs(), artifact.text()),
+        (artifact.read_only_relocs(), artifact.read_only()),
+        (artifact.writable_relocs(), artifact.writable()),
+    ];
+    for (relocs, section) in places {
+        for reloc in relocs {
+            let at = reloc.offset.get() as usize;
+            sum += section[at..at + reloc.kind().width()].len();
+            sum += artifact.symbols()[reloc.symbol.get() as usize].kind as usize;
+        }
+    }
+    for site in artifact.call_sites() {
+        let start = site.handlers_start.get() as usize;
+        sum += artifact.handlers()[start..start + site.handlers_len.get() as usize].len();
+    }
+    for map in artifact.stack_maps() {
+        let start = map.entries_start.get() as usize;
+        sum += artifact.stack_map_entries()[start..start + map.entries_len.get() as usize].len();
+    }
+    sum + artifact.traps().len() + artifact.source_ranges().len() + artifact.patchable_calls().len()
+}
+
+#[test]
+fn bytes_round_trip() {
+    let artifact = artifact();
+    assert!(read_all(&artifact) > 0);
+    assert!(
+        Section::ALL.iter().all(|&section| !artifact.section(section).is_empty()),
+        "every section is tested"
+    );
+    let again = Artifact::from_bytes(artifact.as_bytes()).unwrap();
+    assert!(again == artifact);
+}
+
+#[test]
+fn every_truncation_and_extension_is_refused() {
+    let bytes = artifact().as_bytes().to_vec();
+    for len in 0..bytes.len() {
+        assert!(Artifact::from_bytes(&bytes[..len]).is_err(), "cut to {len} bytes");
+    }
+    assert!(Artifact::from_bytes([&bytes[..], b"\0"].concat()).is_err());
+}
+
+#[test]
+fn errors_say_where() {
+    let mut bytes = artifact().as_bytes().to_vec();
+    let text = Artifact::from_bytes(b"no artifact".as_slice()).unwrap_err().to_string();
+    assert_eq!(text, "malformed artifact: not a Kiln artifact in header, record 0");
+    bytes[8] = 99;
+    let error = Artifact::from_bytes(bytes).unwrap_err();
+    assert_eq!((error.section(), error.record()), ("header", 0));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+
+    /// Any few bytes overwritten with any values: no panic, in checking or in reading.
+    #[test]
+    fn altered_bytes_do_no_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut bytes = artifact().as_bytes().to_vec();
+        for (index, value) in changes {
+            let at = index.index(bytes.len());
+            bytes[at] = value;
+        }
+        if let Ok(artifact) = Artifact::from_bytes(bytes) {
+            read_all(&artifact);
+        }
+    }
+
+    /// Any 4-byte field at any place set to a value near a limit.
+    #[test]
+    fn fields_near_limits_do_no_harm(at in any::<prop::sample::Index>(), value in prop_oneof![
+        Just(u32::MAX), Just(u32::MAX - 1), Just(1 << 31), 0u32..64,
+    ]) {
+        let mut bytes = artifact().as_bytes().to_vec();
+        let at = at.index(bytes.len() - 4);
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        if let Ok(artifact) = Artifact::from_bytes(bytes) {
+            read_all(&artifact);
+        }
+    }
+}
