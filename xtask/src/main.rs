@@ -8,6 +8,7 @@
 mod bench;
 mod build;
 mod call;
+mod check;
 mod develop;
 mod input;
 mod inspect;
@@ -37,6 +38,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     Build(build::Args),
+    Check(check::Args),
     Run(run::Args),
     Call(call::Args),
     Inspect(inspect::Args),
@@ -86,6 +88,7 @@ fn main() -> std::process::ExitCode {
 fn execute(command: Command) -> output::Outcome {
     match command {
         Command::Build(args) => build::main(&args),
+        Command::Check(args) => check::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Call(args) => call::main(&args),
         Command::Inspect(args) => inspect::main(&args),

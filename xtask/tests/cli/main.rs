@@ -6,5 +6,6 @@
 mod bad_image;
 mod bad_input;
 mod build;
+mod check;
 mod run;
 mod support;

@@ -1,0 +1,90 @@
+//! `check`: what is wrong between the modules of a build, without compiling anything.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use kiln::ir::{Diagnostic, check_program, undefined};
+use serde_json::json;
+
+use crate::input;
+use crate::output::{Failure, Format, Outcome, count};
+
+/// Read and verify modules, and check that they fit together, without compiling anything.
+///
+/// Reported, each with its places: syntax and verifier errors, names that two modules define, imports whose signature is not that of the
+/// definition, and imports that nobody defines unless `--provide` names them.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask check examples/clif
+  cargo xtask check main.clif library.clif --provide malloc --provide free")]
+pub(crate) struct Args {
+    /// `.clif` files, and folders that are searched for them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+    /// A function or datum that the host provides; may be given often
+    #[arg(long, value_name = "NAME")]
+    provide: Vec<String>,
+    /// Architecture or triple to check for: x86_64, aarch64, riscv64, s390x [default: this machine]
+    #[arg(long, value_name = "T")]
+    target: Option<String>,
+    /// How to print what was found
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    let target = input::target(args.target.as_deref())?;
+    let files = input::files(&args.paths)?;
+    let mut modules = Vec::with_capacity(files.len());
+    let mut faults = Vec::new();
+    for parsed in input::modules(&files, &target, true)? {
+        match parsed {
+            Ok(module) => modules.push(module),
+            Err(diagnostics) => faults.extend(diagnostics),
+        }
+    }
+    // What a file that cannot be read would have defined is not known, so nothing is said about missing definitions then.
+    let complete = faults.is_empty();
+    let all: Vec<_> = modules.iter().collect();
+    faults.extend(check_program(&all));
+    if complete {
+        let provided: BTreeSet<&str> = args.provide.iter().map(String::as_str).collect();
+        faults.extend(undefined(&all, &|name| provided.contains(name)));
+    }
+    match args.format {
+        Format::Text => {
+            faults.iter().for_each(|fault| eprintln!("{fault}"));
+            if faults.is_empty() {
+                let functions = modules.iter().map(|module| module.functions.len()).sum();
+                println!(
+                    "{} with {} fit together",
+                    count(modules.len(), "module"),
+                    count(functions, "function")
+                );
+            }
+        }
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(&document(&faults)).expect("plain data"));
+        }
+    }
+    match faults.len() {
+        0 => Ok(()),
+        _ if args.format == Format::Json => Err(Failure::Reported),
+        found => Err(Failure::new(format!("{} found", count(found, "fault")))),
+    }
+}
+
+fn document(faults: &[Diagnostic]) -> serde_json::Value {
+    let place = |place: &kiln::ir::Place| json!({ "file": place.source.name, "line": place.line, "column": place.column, "length": place.length });
+    let faults = faults.iter().map(|fault| {
+        let related =
+            fault.related.iter().map(|other| json!({ "label": other.label, "place": place(&other.place) }));
+        json!({
+            "kind": format!("{:?}", fault.kind),
+            "message": fault.message,
+            "place": place(&fault.place),
+            "related": related.collect::<Vec<_>>(),
+        })
+    });
+    json!({ "faults": faults.collect::<Vec<_>>() })
+}
