@@ -25,7 +25,8 @@ use crate::output::{Failure, Format, Outcome, count, progress};
 /// Execute every `; run:` line of `.clif` files on this machine.
 ///
 /// A line `; run: %f(1, 2) == 3` after a function calls it and compares; `; print: %f(1)` calls it and prints. Files named together
-/// are linked with each other where one defines what another imports; of several that define it, the one in the same folder counts. Each global is bound to 4096 zeroed bytes of its own. A line is printed for each file, for a failure with the
+/// are linked with each other where one defines what another imports; of several that define it, the one in the same folder counts. A file without
+/// such a line is compiled and linked by itself. Each global is bound to 4096 zeroed bytes of its own. A line is printed for each file, for a failure with the
 /// invocation, the value expected and the value that came; the last line counts files.
 ///
 /// A file is skipped only if its `target` lines are for other machines or ask for CPU features that this machine lacks; with

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use kiln::globals::SlotKey;
+use kiln::globals::{GlobalTable, SlotKey};
 use kiln::ir::{Diagnostic, DiagnosticKind, Module, ModuleSettings, Target};
 use kiln::{Session, image};
 
@@ -37,6 +37,7 @@ pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
         Event::File(index).send();
         let verdict = match &modules[index] {
             None => not_a_module(&errors[index]),
+            Some(root) if !has_run_lines(root) => file(args, &target, &files[index], root, &[]),
             Some(root) => match definitions.program(index) {
                 Err(reason) => Verdict::Failed { reason },
                 Ok(program) => {
@@ -151,6 +152,9 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
     } else {
         modules
     };
+    if !has_run_lines(&root) {
+        return linked(target, &modules);
+    }
     let provided = |name: &str| kiln::jit::libcalls::process(&SlotKey::Symbol(name.into())).is_some();
     let missing = kiln::ir::undefined(&modules.iter().collect::<Vec<_>>(), &provided);
     if !missing.is_empty() {
@@ -189,6 +193,29 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
                 thunks.call(callee.address(), signature, arguments)
             };
             invocation::all(&root, &mut execute, &mut Event::send)
+        }
+    }
+}
+
+fn has_run_lines(module: &Module) -> bool {
+    module.functions.iter().any(|function| !function.run_lines.is_empty())
+}
+
+/// A file without run lines is compiled and linked by itself; nobody has to provide what it imports, since nothing is called.
+fn linked(target: &Target, modules: &[Module]) -> Verdict {
+    let faults = kiln::ir::check_program(&modules.iter().collect::<Vec<_>>());
+    if !faults.is_empty() {
+        return Verdict::Failed { reason: text(&faults) };
+    }
+    let compiled = match kiln::Compiler::new(target.clone()).compile(modules) {
+        Ok(compiled) => compiled,
+        Err(error) => return Verdict::Failed { reason: error.to_string() },
+    };
+    match image::write_image(&compiled.artifacts, &GlobalTable::new(), &image::ImageOptions::default()) {
+        Ok(_) => Verdict::Passed { invocations: 0, interpreted: false },
+        Err(errors) => {
+            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            Verdict::Failed { reason: errors.join("\n") }
         }
     }
 }
