@@ -1,0 +1,203 @@
+//! The tables of an artifact, compared with what Cranelift says about each function when it is compiled alone.
+
+use cranelift_codegen::{Context, ExceptionContextLoc, FinalizedMachExceptionHandler};
+use kiln_artifact::Artifact;
+use kiln_artifact::record::{HandlerKind, NONE};
+use kiln_backend::{Job, compile, compile_all};
+use kiln_ir::{Module, Source, Target, parse};
+
+/// Traps, source locations, stack maps, exception tables and patchable calls, in functions behind one another.
+const TEXT: &str = "
+function %padding() -> i32 {
+block0:
+    v0 = iconst.i32 1
+    return v0
+}
+
+function %traps(i32, i32) -> i32 {
+block0(v0: i32, v1: i32):
+@0010    v2 = udiv v0, v1
+@0020    trapz v2, user1
+@0030    v3 = iadd v2, v0
+@0040    trapnz v3, user2
+@0050    return v3
+}
+
+function %maps(i64) -> i64 {
+    ss0 = explicit_slot 16
+    fn0 = %callee(i64) -> i64 system_v
+
+block0(v0: i64):
+    v1 = stack_addr.i64 ss0
+    store v0, v1
+    v2 = call fn0(v0), stack_map=[i64 @ ss0+0]
+    v3 = call fn0(v2), stack_map=[i64 @ ss0+0, i32 @ ss0+8]
+    return v3
+}
+
+function %catches(i64) -> i64 tail {
+    sig0 = (i64) -> i64 tail
+    fn0 = %thrower(i64) -> i64 tail
+
+block0(v0: i64):
+    try_call fn0(v0), sig0, block1(ret0), [ tag1: block2(exn0), context v0, tag7: block3(exn1), default: block3(exn0) ]
+
+block1(v1: i64):
+    return v1
+
+block2(v2: i64):
+    v3 = iconst.i64 2
+    v4 = iadd v2, v3
+    return v4
+
+block3(v5: i64):
+    return v5
+}
+
+function %patched(i64) system_v {
+    fn0 = colocated patchable %hook(i64) preserve_all
+
+block0(v0: i64):
+    call fn0(v0)
+    return
+}
+";
+
+fn module() -> (Module, Target) {
+    let target = Target::host();
+    let module = parse(Source::new("tables", TEXT).into(), &target);
+    let module = module
+        .unwrap_or_else(|faults| panic!("{}", faults.iter().map(ToString::to_string).collect::<String>()));
+    (module, target)
+}
+
+/// All tables as text, in terms of offsets in the code of the module.
+fn tables(artifact: &Artifact) -> Vec<String> {
+    let mut lines = Vec::new();
+    for trap in artifact.traps() {
+        lines.push(format!("trap {} {}", trap.offset, trap.code));
+    }
+    for range in artifact.source_ranges() {
+        lines.push(format!("source {}..{} {:#x}", range.start, range.end, range.location.get()));
+    }
+    for site in artifact.call_sites() {
+        let frame = (site.frame_offset.get() != NONE).then_some(site.frame_offset.get());
+        lines.push(format!("call {} {frame:?}", site.return_offset));
+        let start = site.handlers_start.get() as usize;
+        for handler in &artifact.handlers()[start..start + site.handlers_len.get() as usize] {
+            let kind = HandlerKind::from_code(handler.kind).unwrap();
+            lines.push(format!("  {kind:?} {} {}", handler.value, handler.target));
+        }
+    }
+    for map in artifact.stack_maps() {
+        lines.push(format!("map {} {}", map.return_offset, map.span));
+        let start = map.entries_start.get() as usize;
+        for entry in &artifact.stack_map_entries()[start..start + map.entries_len.get() as usize] {
+            lines.push(format!("  {} {}", entry.offset, entry.size));
+        }
+    }
+    for call in artifact.patchable_calls() {
+        lines.push(format!("patchable {} {}", call.end, call.len));
+    }
+    lines
+}
+
+/// The same from Cranelift, function by function, each at the place that the artifact gave it.
+fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String> {
+    let isa = target.isa(&module.settings).unwrap();
+    let mut groups: [Vec<String>; 5] = Default::default();
+    for (function, place) in module.functions.iter().zip(artifact.functions()) {
+        let start = place.start.get();
+        let mut context = Context::for_function(function.ir.clone());
+        let code = context.compile(&*isa, &mut Default::default()).unwrap();
+        let buffer = &code.buffer;
+        for trap in buffer.traps() {
+            groups[0].push(format!("trap {} {}", start + trap.offset, trap.code.as_raw()));
+        }
+        for range in buffer.get_srclocs_sorted().iter().filter(|range| !range.loc.is_default()) {
+            let (from, to) = (start + range.start, start + range.end);
+            groups[1].push(format!("source {from}..{to} {:#x}", range.loc.bits()));
+        }
+        for site in buffer.call_sites() {
+            groups[2].push(format!("call {} {:?}", start + site.ret_addr, site.frame_offset));
+            groups[2].extend(site.exception_handlers.iter().map(|handler| match handler {
+                FinalizedMachExceptionHandler::Tag(tag, at) => {
+                    format!("  Tag {} {}", tag.as_u32(), start + at)
+                }
+                FinalizedMachExceptionHandler::Default(at) => format!("  Default 0 {}", start + at),
+                FinalizedMachExceptionHandler::Context(ExceptionContextLoc::SPOffset(offset)) => {
+                    format!("  ContextStack {offset} 0")
+                }
+                FinalizedMachExceptionHandler::Context(ExceptionContextLoc::GPR(register)) => {
+                    format!("  ContextRegister {register} 0")
+                }
+            }));
+        }
+        for (offset, span, map) in buffer.user_stack_maps() {
+            groups[3].push(format!("map {} {span}", start + offset));
+            groups[3].extend(map.entries().map(|(ty, offset)| format!("  {offset} {}", ty.bytes())));
+        }
+        for call in buffer.patchable_call_sites() {
+            groups[4].push(format!("patchable {} {}", start + call.ret_addr, call.len));
+        }
+    }
+    groups.concat()
+}
+
+#[test]
+fn tables_are_cranelifts() {
+    let (module, target) = module();
+    let isa = target.isa(&module.settings).unwrap();
+    let artifact = compile(&Job { module: &module, isa: &*isa }).unwrap();
+    let tables = tables(&artifact);
+    for kind in ["trap", "source", "call", "  Tag 7", "  Default", "  Context", "map", "patchable"] {
+        assert!(tables.iter().any(|line| line.starts_with(kind)), "no {kind} in {tables:#?}");
+    }
+    assert_eq!(tables, expected(&module, &target, &artifact));
+    assert!(!artifact.nops().is_empty());
+    assert!(artifact.functions().iter().all(|function| function.unwind_len.get() > 0), "unwind rows");
+    assert!(
+        artifact.functions().iter().skip(1).all(|function| function.start.get() > 0),
+        "offsets are shifted"
+    );
+}
+
+#[test]
+fn one_function_and_the_queue_give_the_same_artifact() {
+    let (module, target) = module();
+    let isa = target.isa(&module.settings).unwrap();
+    let job = Job { module: &module, isa: &*isa };
+    let done = std::sync::atomic::AtomicUsize::new(0);
+    let count = || {
+        done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    };
+    let queued = compile_all(&[job, job], &count).unwrap();
+    let one = compile(&job).unwrap();
+    assert!(queued[0] == one && queued[1] == one);
+    assert_eq!(done.into_inner(), 2 * module.functions.len());
+    assert!(compile_all(&[], &|| {}).unwrap().is_empty());
+}
+
+#[test]
+fn every_function_that_cannot_be_compiled_is_named_in_order() {
+    let target = Target::host();
+    // More results than registers, without the setting that would pass them in memory.
+    let bad = |name: &str| {
+        format!(
+            "function %{name}(i32) -> i32, i32, i32, i32 {{\nblock0(v0: i32):\n    return v0, v0, v0, v0\n}}\n"
+        )
+    };
+    let good = "function %good() {\nblock0:\n    return\n}\n";
+    let module = |name: &str, text: String| parse(Source::new(name, text).into(), &target).unwrap();
+    let modules = [
+        module("a", bad("first") + good + &bad("second")),
+        module("b", good.into()),
+        module("c", bad("third")),
+    ];
+    let isa = target.isa(&modules[0].settings).unwrap();
+    let jobs = modules.each_ref().map(|module| Job { module, isa: &*isa });
+    let errors = compile_all(&jobs, &|| {}).unwrap_err();
+    let places: Vec<_> =
+        errors.iter().map(|e| (e.module, &*e.module_name, e.function_index, &*e.function, e.line)).collect();
+    assert_eq!(places, [(0, "a", 0, "first", 1), (0, "a", 2, "second", 9), (2, "c", 0, "third", 1)]);
+}
