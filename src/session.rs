@@ -139,10 +139,10 @@ impl Session {
             return Err(SessionError::Check(diagnostics));
         }
         // The globals module comes first: every global has its slot number before any function is compiled.
-        let mut globals = self.globals.clone();
-        for key in modules.iter().flat_map(Module::globals) {
-            globals.intern(key);
-        }
+        self.with_globals(modules.iter().flat_map(Module::globals), |session| session.compile(modules))
+    }
+
+    fn compile(&mut self, modules: &[Module]) -> Result<(), SessionError> {
         let mut compiler = Compiler::new(self.target.clone());
         if let Some(pool) = &self.pool {
             compiler = compiler.pool(pool.clone());
@@ -151,7 +151,7 @@ impl Session {
             compiler = compiler.store(&**store);
         }
         let compiled = compiler.compile(modules)?;
-        self.link(compiled.artifacts, globals)?;
+        self.link(compiled.artifacts)?;
         self.stats += compiled.stats;
         Ok(())
     }
@@ -162,22 +162,35 @@ impl Session {
     ///
     /// As for [`Session::add`].
     pub fn add_artifacts(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
-        let mut globals = self.globals.clone();
-        for key in artifacts.iter().flat_map(Artifact::globals) {
-            globals.intern(key);
-        }
-        self.link(artifacts, globals)
+        // Artifacts are shared, so this copies no code.
+        let own = artifacts.clone();
+        self.with_globals(own.iter().flat_map(Artifact::globals), |session| session.link(artifacts))
     }
 
-    /// Links `artifacts`, and only if that succeeds makes them and `globals` the session's.
-    fn link(&mut self, artifacts: Vec<Artifact>, globals: GlobalTable) -> Result<(), SessionError> {
+    /// Numbers the globals `keys`, does `work`, and takes the numbers back if that fails.
+    fn with_globals<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k str>,
+        work: impl FnOnce(&mut Self) -> Result<(), SessionError>,
+    ) -> Result<(), SessionError> {
+        let before = self.globals.len();
+        for key in keys {
+            self.globals.intern(key);
+        }
+        let result = work(self);
+        if result.is_err() {
+            self.globals.truncate(before);
+        }
+        result
+    }
+
+    fn link(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
         let resolve = |key: &SlotKey| self.bindings.resolve(key).or_else(|| kiln_jit::libcalls::process(key));
         let mut link = || self.jit.link(&artifacts, &resolve);
         match &self.pool {
             Some(pool) => pool.install(link)?,
             None => link()?,
         }
-        self.globals = globals;
         self.artifacts.extend(artifacts);
         Ok(())
     }

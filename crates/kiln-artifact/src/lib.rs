@@ -35,7 +35,7 @@ pub use artifact::{Artifact, Section};
 pub use contents::Contents;
 pub use error::Malformed;
 pub use reloc::RelocKind;
-pub use signature::{Param, Signature, SignatureError};
+pub use signature::{Param, Signature, SignatureError, signatures_agree};
 
 /// Version of the byte format. Artifacts of another version are refused.
 pub const FORMAT_VERSION: u32 = 1;

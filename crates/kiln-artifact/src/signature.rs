@@ -50,6 +50,14 @@ impl Signature {
     }
 }
 
+/// Whether a caller that believes in signature `a` can call a function of signature `b`, both as text.
+///
+/// Text that is no signature agrees with nothing but itself.
+pub fn signatures_agree(a: &str, b: &str) -> bool {
+    a == b
+        || matches!((a.parse::<Signature>(), b.parse::<Signature>()), (Ok(a), Ok(b)) if a.is_compatible(&b))
+}
+
 impl std::str::FromStr for Signature {
     type Err = SignatureError;
 

@@ -45,6 +45,11 @@ impl GlobalTable {
         GlobalId(u32::try_from(index).expect("fewer than 2^32 globals"))
     }
 
+    /// Forgets all globals but the first `len`: takes back what was interned for work that then failed.
+    pub fn truncate(&mut self, len: usize) {
+        self.keys.truncate(len);
+    }
+
     /// The id of `key`, if it was interned.
     pub fn get(&self, key: &str) -> Option<GlobalId> {
         self.keys.get_index_of(key).and_then(|index| u32::try_from(index).ok()).map(GlobalId)
@@ -81,6 +86,16 @@ mod tests {
         let ids: Vec<_> = ["z", "a", "z", "m", "a"].map(|key| table.intern(key).index()).to_vec();
         assert_eq!(ids, [0, 1, 0, 2, 1]);
         assert_eq!(table.keys().collect::<Vec<_>>(), ["z", "a", "m"]);
+    }
+
+    #[test]
+    fn what_is_taken_back_is_numbered_anew() {
+        let mut table = GlobalTable::new();
+        table.intern("a");
+        let b = table.intern("b");
+        table.truncate(1);
+        assert_eq!((table.get("b"), table.len()), (None, 1));
+        assert_eq!(table.intern("c"), b);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use cranelift_jit::JITMemoryKind;
 use indexmap::IndexMap;
 use kiln_artifact::record::{self, Linkage, SymbolKind};
-use kiln_artifact::{Artifact, Signature};
+use kiln_artifact::{Artifact, Signature, signatures_agree};
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
 use kiln_image::link::{self, Addresses, Area, FixupOutput, Known, Layout, Output, PointerSource};
 
@@ -251,7 +251,7 @@ impl Jit {
         }
         let imported = symbol.signature().and_then(|index| artifact.signature(index));
         if let (Some(imported), Some(defined)) = (imported, before.signature.as_deref())
-            && !agree(imported, defined)
+            && !signatures_agree(imported, defined)
         {
             let (imported, defined) = (imported.into(), defined.into());
             return Err(JitError::SignatureConflict { name: name.into(), module, imported, defined });
@@ -289,11 +289,6 @@ impl Drop for Jit {
         // SAFETY: whoever was handed an address vouched not to use it now.
         unsafe { self.memory.free() };
     }
-}
-
-fn agree(a: &str, b: &str) -> bool {
-    a == b
-        || matches!((a.parse::<Signature>(), b.parse::<Signature>()), (Ok(a), Ok(b)) if a.is_compatible(&b))
 }
 
 /// Three blocks of memory, by permission, and the areas inside them.

@@ -5,14 +5,14 @@
 
 use std::ops::Range;
 
-use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, Place, SymbolKind};
+use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, SlotKey, Slots};
 use rayon::prelude::*;
 
 use super::needs::{Grant, Scan, Scanner, place_stubs};
 use super::relocate::stub_size;
-use super::resolve::{Entity, Home, NONE, resolve, signatures_agree};
+use super::resolve::{Entity, Home, NONE, resolve};
 use super::unwind::{self, EhPlan};
 use super::{Area, Extent, Known, Layout, LinkError};
 use crate::arch::Arch;
@@ -413,7 +413,7 @@ impl<'a> Plan<'a> {
                 detail.libcall |= symbol.libcall != 0;
                 let signature = symbol.signature().and_then(|index| artifact.signature(index));
                 match (detail.signature, signature) {
-                    (Some(old), Some(new)) => agree[slot] &= old == new || signatures_agree(old, new),
+                    (Some(old), Some(new)) => agree[slot] &= signatures_agree(old, new),
                     (None, new) => detail.signature = new,
                     (Some(_), None) => {}
                 }

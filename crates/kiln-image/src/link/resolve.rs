@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use foldhash::fast::RandomState as FastHash;
 
 use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
-use kiln_artifact::{Artifact, Signature};
+use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, SlotKey};
 
 use super::{Known, LinkError};
@@ -206,13 +206,5 @@ fn check_types(
                 });
             }
         }
-    }
-}
-
-/// Whether a caller that believes in `import` can call a function of type `definition`.
-pub(crate) fn signatures_agree(import: &str, definition: &str) -> bool {
-    match (import.parse::<Signature>(), definition.parse::<Signature>()) {
-        (Ok(import), Ok(definition)) => import.is_compatible(&definition),
-        _ => import == definition,
     }
 }

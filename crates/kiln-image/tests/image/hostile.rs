@@ -1,5 +1,7 @@
 //! Bytes that were altered: an error or a failed verification, never a panic.
 
+use std::ops::Range;
+
 use kiln_image::{Image, ImageInfo, LoadError, verify_bytes};
 
 use crate::support::image;
@@ -66,26 +68,45 @@ fn the_altered_section_is_named() {
     }
 }
 
+/// Where the note of an image lies.
+struct Note {
+    /// Length of everything before it.
+    head: usize,
+    /// Its body, behind the ELF note's header.
+    body: Range<usize>,
+}
+
+impl Note {
+    fn of(bytes: &[u8]) -> Self {
+        let section = ImageInfo::parse(bytes).unwrap().sections[0].clone();
+        let (head, len) = (section.offset as usize, section.size as usize);
+        Self { head, body: head + 20..head + len }
+    }
+
+    /// Makes the note's own checksums right again.
+    fn reseal(&self, altered: &mut [u8]) {
+        let Self { head, body } = self;
+        let headers = blake3::hash(&altered[..*head]);
+        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
+        let sum = blake3::hash(&altered[body.start + 16..body.end]);
+        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
+    }
+}
+
 /// Hostile bytes with right checksums: the note is resealed after every change, so the checks behind it are reached.
 #[test]
 fn a_resealed_note_still_cannot_do_harm() {
     let bytes = image();
-    let note = ImageInfo::parse(&bytes).unwrap().sections[0].clone();
-    let body = note.offset as usize + 20..(note.offset + note.size) as usize;
-    let reseal = |altered: &mut [u8]| {
-        let headers = blake3::hash(&altered[..note.offset as usize]);
-        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
-        let sum = blake3::hash(&altered[body.start + 16..body.end]);
-        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
-    };
+    let note = Note::of(&bytes);
+    let (head, body) = (note.head, note.body.clone());
     let mut same = bytes.clone();
-    reseal(&mut same);
+    note.reseal(&mut same);
     assert_eq!(same, bytes, "resealing changes nothing by itself");
-    for at in (0..note.offset as usize).chain(body.start + 16..body.end) {
+    for at in (0..head).chain(body.start + 16..body.end) {
         for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
             let mut altered = bytes.clone();
             altered[at] = value;
-            reseal(&mut altered);
+            note.reseal(&mut altered);
             let _ = (ImageInfo::parse(&altered), load(&altered));
         }
     }
@@ -112,8 +133,7 @@ fn altered_tables_cannot_do_harm() {
 #[test]
 fn random_damage_cannot_do_harm() {
     let bytes = image();
-    let note = ImageInfo::parse(&bytes).unwrap().sections[0].clone();
-    let body = note.offset as usize + 20..(note.offset + note.size) as usize;
+    let note = Note::of(&bytes);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut next = |limit: usize| {
         state ^= state << 13;
@@ -124,7 +144,7 @@ fn random_damage_cannot_do_harm() {
     for _ in 0..20_000 {
         let mut altered = bytes.clone();
         for _ in 0..=next(6) {
-            let at = next(body.end + 1024);
+            let at = next(note.body.end + 1024);
             altered[at] = match next(4) {
                 0 => 0,
                 1 => 0xff,
@@ -132,10 +152,7 @@ fn random_damage_cannot_do_harm() {
                 _ => next(256) as u8,
             };
         }
-        let headers = blake3::hash(&altered[..note.offset as usize]);
-        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
-        let sum = blake3::hash(&altered[body.start + 16..body.end]);
-        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
+        note.reseal(&mut altered);
         let _ = (ImageInfo::parse(&altered), load(&altered));
     }
 }
@@ -144,25 +161,18 @@ fn random_damage_cannot_do_harm() {
 #[test]
 fn a_first_segment_that_is_short_or_writable_is_refused() {
     let bytes = image();
-    let note = ImageInfo::parse(&bytes).unwrap().sections[0].clone();
-    let body = note.offset as usize + 20..(note.offset + note.size) as usize;
-    let reseal = |altered: &mut [u8]| {
-        let headers = blake3::hash(&altered[..note.offset as usize]);
-        altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
-        let sum = blake3::hash(&altered[body.start + 16..body.end]);
-        altered[body.start..body.start + 16].copy_from_slice(&sum.as_bytes()[..16]);
-    };
+    let note = Note::of(&bytes);
     let mut short = bytes.clone();
     for field in [64 + 32, 64 + 40] {
         short[field..field + 8].copy_from_slice(&0x200u64.to_le_bytes()); // p_filesz, p_memsz
     }
     // Nothing else lies in the segment.
-    let head = body.start + 96 + 8 * 16;
+    let head = note.body.start + 96 + 8 * 16;
     short[head..head + 7 * 16].fill(0);
     let mut writable = bytes;
     writable[64 + 4] = 6; // p_flags
     for mut altered in [short, writable] {
-        reseal(&mut altered);
+        note.reseal(&mut altered);
         let error = load(&altered).unwrap_err().to_string();
         assert!(error.contains("a note outside the read-only segment"), "{error}");
     }

@@ -1,7 +1,6 @@
 //! Tests of the front end through its public interface: one binary, a module per subject.
 
 mod builder;
-mod corpus;
 mod diagnostics;
 mod hostile;
 mod notation;
