@@ -202,6 +202,7 @@ impl<'a> Compiler<'a> {
         let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
         KeyParts {
             fingerprint: module.fingerprint().as_bytes(),
+            names: module.local_names_fingerprint().as_bytes(),
             target: &isa.triple().to_string(),
             settings: &settings,
             producer: PRODUCER,

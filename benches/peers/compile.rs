@@ -30,7 +30,7 @@ pub(crate) fn compare(
     let compile =
         |compiler: &Compiler<'_>| -> Result<Compiled, Failure> { Ok(compiler.compile(&workload.modules)?) };
     let queue: Vec<(&ir::Function, &dyn TargetIsa)> =
-        workload.functions().map(|(number, function)| (&function.ir, &*workload.isas[number])).collect();
+        workload.functions().map(|(number, _, ir)| (ir, &*workload.isas[number])).collect();
 
     let kiln_many = format!("kiln, {threads} threads");
     let raw_many = format!("raw Cranelift, {threads} threads");
@@ -124,7 +124,7 @@ fn same_code(
         let expected = raw_compile(&mut context, function, *isa)?;
         let found = sizes.next();
         if found != Some(expected) {
-            let name = &workload.functions().nth(index).expect("as many as in the queue").1.ir.name;
+            let name = &workload.functions().nth(index).expect("as many as in the queue").2.name;
             return Err(
                 format!("function {name}: {found:?} bytes from kiln, {expected} from Cranelift").into()
             );

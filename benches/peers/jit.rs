@@ -85,8 +85,8 @@ impl<'a> Peer<'a> {
         let numbering = Numbering::new(&modules, &*isa);
         let functions = workload
             .functions()
-            .map(|(number, function)| {
-                (numbering.function(number, function.symbol), numbering.rename(number, &function.ir))
+            .map(|(number, function, ir)| {
+                (numbering.function(number, function.symbol), numbering.rename(number, ir))
             })
             .collect();
         let data = modules

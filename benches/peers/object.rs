@@ -69,7 +69,7 @@ fn unit(workload: &Workload, group: &[usize]) -> Result<Unit, Failure> {
         for function in &module.functions {
             let id = numbering.function(at, function.symbol);
             context.clear();
-            context.func = numbering.rename(at, &function.ir);
+            context.func = numbering.rename(at, &function.ir().ok_or("machine code in a module")?);
             // With the module's own settings, as Kiln.
             let isa = &*workload.isas[group[at]];
             context

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use cranelift_codegen::ir;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use kiln::globals::GlobalTable;
 use kiln::ir::{Function, Linkage, Module, Source, SymbolKind, Target, parse};
@@ -15,6 +16,8 @@ pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) target: Target,
     pub(crate) modules: Vec<Module>,
+    /// The functions of all modules, as Cranelift has them.
+    ir: Vec<ir::Function>,
     /// The code generator of each module.
     pub(crate) isas: Vec<OwnedTargetIsa>,
     /// The text of each module.
@@ -79,13 +82,18 @@ impl Workload {
         for key in modules.iter().flat_map(Module::globals) {
             globals.intern(key);
         }
-        Ok(Self { name, target, modules, isas, sources, globals, runs })
+        let functions = modules.iter().flat_map(|module| &module.functions);
+        let ir = functions.map(|function| function.ir().ok_or("machine code in a module"));
+        let ir = ir.collect::<Result<_, _>>()?;
+        Ok(Self { name, target, modules, ir, isas, sources, globals, runs })
     }
 
     /// Every function with the number of its module, in order.
-    pub(crate) fn functions(&self) -> impl Iterator<Item = (usize, &Function)> {
+    pub(crate) fn functions(&self) -> impl Iterator<Item = (usize, &Function, &ir::Function)> {
         let modules = self.modules.iter().enumerate();
-        modules.flat_map(|(number, module)| module.functions.iter().map(move |function| (number, function)))
+        let functions = modules
+            .flat_map(|(number, module)| module.functions.iter().map(move |function| (number, function)));
+        functions.zip(&self.ir).map(|((number, function), ir)| (number, function, ir))
     }
 
     /// The number of definitions that an image of the program exports.
@@ -97,8 +105,7 @@ impl Workload {
 
     /// Its size in numbers.
     pub(crate) fn describe(&self) -> String {
-        let mut sizes: Vec<usize> =
-            self.functions().map(|(_, function)| function.ir.dfg.num_insts()).collect();
+        let mut sizes: Vec<usize> = self.functions().map(|(.., ir)| ir.dfg.num_insts()).collect();
         sizes.sort_unstable();
         let at =
             |percent: usize| sizes.get(sizes.len() * percent / 100).or(sizes.last()).copied().unwrap_or(0);
@@ -119,9 +126,10 @@ impl Workload {
 fn print(module: &Module) -> String {
     let mut text = String::new();
     for function in &module.functions {
-        let mut printed = function.ir.display().to_string();
+        let ir = function.ir().expect("generated as IR");
+        let mut printed = ir.display().to_string();
         // Cranelift prints the symbols of global values by an internal number, which nobody can read back.
-        let names: Vec<_> = function.ir.params.user_named_funcs().iter().collect();
+        let names: Vec<_> = ir.params.user_named_funcs().iter().collect();
         for (number, name) in names.into_iter().rev() {
             printed =
                 printed.replace(&format!("symbol colocated {number}"), &format!("symbol colocated {name}"));

@@ -91,9 +91,9 @@ fn compile(
         if !visible || except {
             continue;
         }
-        let signature = &function.ir.signature;
-        for line in &function.run_lines {
-            let command = parse_run_command(&line.text, signature).map_err(|error| error.message)?;
+        let signature = symbol.signature.as_ref().ok_or("a function without a type")?;
+        for line in function.run_lines() {
+            let command = parse_run_command(line.text, signature).map_err(|error| error.message)?;
             let Some(RunCommand::Run(invocation, comparison, expected)) = command else { continue };
             let thunk = signatures.insert_full(signature.clone()).0;
             let relation = if matches!(comparison, Comparison::Equals) { "eq" } else { "ne" };

@@ -48,9 +48,10 @@ impl Program {
         let mut chosen: HashMap<u32, (usize, bool)> = HashMap::new();
         for (module, numbers) in modules.iter().zip(&numbers) {
             for function in &module.functions {
-                let mut copy = function.ir.clone();
+                let Some(original) = function.ir() else { continue };
+                let mut copy = original.clone();
                 copy.name = UserFuncName::user(0, numbers[function.symbol.index()]);
-                for (reference, name) in function.ir.params.user_named_funcs() {
+                for (reference, name) in original.params.user_named_funcs() {
                     if let Some(&index) = numbers.get(name.index as usize) {
                         copy.params.reset_user_func_name(reference, UserExternalName { namespace: 0, index });
                     }

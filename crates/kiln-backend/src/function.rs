@@ -11,7 +11,7 @@ use cranelift_codegen::{CompiledCode, Context, FinalizedMachExceptionHandler, Fi
 use cranelift_codegen::{ExceptionContextLoc, MachTrap};
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::HandlerKind;
-use kiln_ir::{Function, Linkage, Module};
+use kiln_ir::{Code, CodeReloc, CodeTarget, Function, Linkage, MachineCode, Module};
 
 use crate::error::{CompileErrorKind, guard};
 use crate::unwind::{self, Rows};
@@ -91,8 +91,13 @@ pub(crate) fn compile(
     isa: &dyn TargetIsa,
     scratch: &mut Scratch,
 ) -> Result<Compiled, CompileErrorKind> {
+    let body = match &function.code {
+        Code::Ir(body) => body,
+        Code::Machine(code) => return machine(code),
+    };
     scratch.context.clear();
-    scratch.context.func = function.ir.clone();
+    // What is compiled is the canonical form, so that the code depends on nothing that the form leaves out.
+    body.decode_into(function.symbol, &mut scratch.context.func);
     colocate(module, &mut scratch.context.func);
     if is_s390x(isa) {
         s390x::mark(module, &mut scratch.context.func);
@@ -110,6 +115,35 @@ pub(crate) fn compile(
 
 fn is_s390x(isa: &dyn TargetIsa) -> bool {
     isa.name() == "s390x"
+}
+
+/// Machine code that a client brought along: as it is, without any table.
+fn machine(code: &MachineCode) -> Result<Compiled, CompileErrorKind> {
+    let MachineCode { bytes, align, relocs } = code;
+    let reloc = |reloc: &CodeReloc| {
+        let kind = reloc::kind(reloc.kind)
+            .ok_or_else(|| CompileErrorKind::Relocation(format!("relocation {:?}", reloc.kind).into()))?;
+        let target = match reloc.target {
+            CodeTarget::Symbol(symbol) => Target::Symbol(symbol.as_u32()),
+            CodeTarget::LibCall(call) => Target::LibCall(call),
+            CodeTarget::Here(offset) => Target::Here(offset),
+        };
+        Ok(FunctionReloc { offset: reloc.offset, kind, call: Some(reloc.kind), target, addend: reloc.addend })
+    };
+    Ok(Compiled {
+        code: bytes.clone(),
+        align: *align,
+        relocs: relocs.iter().map(reloc).collect::<Result<_, _>>()?,
+        traps: Vec::new(),
+        source_ranges: Vec::new(),
+        call_sites: Vec::new(),
+        handlers: Vec::new(),
+        stack_maps: Vec::new(),
+        stack_map_entries: Vec::new(),
+        patchable_calls: Vec::new(),
+        nop: Vec::new(),
+        unwind: Rows::default(),
+    })
 }
 
 /// References to what the module itself defines are direct, whether or not the client marked them so.

@@ -108,7 +108,7 @@ fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String
     let mut groups: [Vec<String>; 5] = Default::default();
     for (function, place) in module.functions.iter().zip(artifact.functions()) {
         let start = place.start.get();
-        let mut context = Context::for_function(function.ir.clone());
+        let mut context = Context::for_function(function.ir().expect("a function of IR"));
         let code = context.compile(&*isa, &mut Default::default()).unwrap();
         let buffer = &code.buffer;
         for trap in buffer.traps() {

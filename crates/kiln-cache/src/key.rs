@@ -30,6 +30,8 @@ impl std::fmt::Debug for Key {
 pub struct KeyParts<'a> {
     /// Fingerprint of the module's IR.
     pub fingerprint: &'a [u8; 32],
+    /// Names that the artifact carries and the fingerprint leaves out.
+    pub names: &'a [u8],
     /// Target triple.
     pub target: &'a str,
     /// All settings of the code generator, shared and of the architecture, in a fixed order.
@@ -45,13 +47,14 @@ pub struct KeyParts<'a> {
 impl KeyParts<'_> {
     /// The key. Each part is hashed with its length, so no two lists of parts run together.
     pub fn key(&self) -> Key {
-        let Self { fingerprint, target, settings, producer, revision, abi } = self;
+        let Self { fingerprint, names, target, settings, producer, revision, abi } = self;
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a module");
         let versions = format!("{FORMAT_VERSION} {}", env!("CARGO_PKG_VERSION"));
         let revision = revision.to_le_bytes();
-        let parts: [&[u8]; 7] = [
+        let parts: [&[u8]; 8] = [
             versions.as_bytes(),
             *fingerprint,
+            names,
             target.as_bytes(),
             settings.as_bytes(),
             producer.as_bytes(),
@@ -74,6 +77,7 @@ mod tests {
     fn every_part_changes_the_key_and_parts_do_not_run_together() {
         let base = KeyParts {
             fingerprint: &[0; 32],
+            names: b"n",
             target: "t",
             settings: "s",
             producer: "p",
@@ -82,6 +86,7 @@ mod tests {
         };
         let others = [
             KeyParts { fingerprint: &[1; 32], ..base },
+            KeyParts { names: b"", ..base },
             KeyParts { target: "u", ..base },
             KeyParts { settings: "", ..base },
             KeyParts { producer: "q", ..base },

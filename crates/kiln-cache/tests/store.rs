@@ -10,8 +10,16 @@ fn artifact(text: &[u8]) -> Artifact {
 }
 
 fn key(n: u8) -> Key {
-    KeyParts { fingerprint: &[n; 32], target: "t", settings: "", producer: "test", revision: 0, abi: b"" }
-        .key()
+    KeyParts {
+        fingerprint: &[n; 32],
+        names: b"",
+        target: "t",
+        settings: "",
+        producer: "test",
+        revision: 0,
+        abi: b"",
+    }
+    .key()
 }
 
 fn round_trip(store: &dyn Store) {

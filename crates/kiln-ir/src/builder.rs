@@ -7,14 +7,15 @@
 //! What clients name by address today (`iconst` of a pointer) they name by a stable key with [`ModuleBuilder::global`].
 //!
 //! Invariants:
-//! - Symbols are numbered in the order in which definitions arrive, each followed by what it uses first; what is declared
-//!   and not used is no symbol. So the module does not depend on the order of declarations.
+//! - Definitions are kept as they arrive and refer to declarations; symbols are numbered by [`ModuleBuilder::finish`], when all
+//!   is known. So the module does not depend on the order of declarations, and an error leaves nothing behind.
 //! - Every number that a client hands in is checked: one that was never declared is an error, not a panic.
 
 mod error;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
@@ -24,12 +25,16 @@ use cranelift_module::{
     ModuleDeclarations, ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult,
 };
 
-pub use self::error::{BuildError, DataFault};
+use indexmap::IndexMap;
+
+pub use self::error::{BuildError, CodeFault, DataFault};
+use crate::body::{Body, Encoded, Encoder, Site};
 use crate::module::{
-    Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, Module, Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
+    Symbol, SymbolId, SymbolKind,
 };
-use crate::names;
 use crate::settings::{ModuleSettings, Target};
+use crate::{names, relocs};
 
 /// Builds a [`Module`] through the interface of [`cranelift_module::Module`].
 ///
@@ -66,13 +71,49 @@ pub struct ModuleBuilder {
     /// Keys of the data objects that stand for globals.
     keys: HashMap<DataId, Box<str>>,
     by_key: HashMap<Box<str>, DataId>,
-    symbols: Vec<Symbol>,
-    function_symbols: BTreeMap<FuncId, SymbolId>,
-    data_symbols: BTreeMap<DataId, SymbolId>,
-    functions: BTreeMap<FuncId, Function>,
-    data: BTreeMap<DataId, Data>,
     /// Definitions in order of arrival.
-    order: Vec<FuncOrDataId>,
+    functions: IndexMap<FuncId, PendingCode>,
+    data: IndexMap<DataId, PendingData>,
+    encoder: Encoder,
+}
+
+/// A function that still refers to declarations.
+enum PendingCode {
+    /// The targets are [`key`]s.
+    Ir(Encoded),
+    Machine {
+        bytes: Box<[u8]>,
+        align: u32,
+        relocs: Vec<(u32, Reloc, PendingTarget, i64)>,
+    },
+}
+
+enum PendingTarget {
+    Declared(FuncOrDataId),
+    Other(CodeTarget),
+}
+
+/// A datum that still refers to declarations.
+struct PendingData {
+    align: u32,
+    init: Init,
+    section: Option<Box<str>>,
+    addresses: Vec<(u64, FuncOrDataId, i64)>,
+}
+
+/// A declaration as one number: functions are even, data odd.
+fn key(declared: FuncOrDataId) -> u32 {
+    match declared {
+        FuncOrDataId::Func(id) => id.as_u32() << 1,
+        FuncOrDataId::Data(id) => id.as_u32() << 1 | 1,
+    }
+}
+
+fn of_key(key: u32) -> FuncOrDataId {
+    match key & 1 {
+        0 => FuncOrDataId::Func(FuncId::from_u32(key >> 1)),
+        _ => FuncOrDataId::Data(DataId::from_u32(key >> 1)),
+    }
 }
 
 impl std::fmt::Debug for ModuleBuilder {
@@ -94,12 +135,9 @@ impl ModuleBuilder {
             declarations: ModuleDeclarations::default(),
             keys: HashMap::new(),
             by_key: HashMap::new(),
-            symbols: Vec::new(),
-            function_symbols: BTreeMap::new(),
-            data_symbols: BTreeMap::new(),
-            functions: BTreeMap::new(),
-            data: BTreeMap::new(),
-            order: Vec::new(),
+            functions: IndexMap::new(),
+            data: IndexMap::new(),
+            encoder: Encoder::default(),
         })
     }
 
@@ -124,82 +162,54 @@ impl ModuleBuilder {
     /// [`BuildError::Undefined`] if something that is declared as exported, hidden or local, and is named or used, has no
     /// definition.
     pub fn finish(self) -> Result<Module, BuildError> {
-        let Self { name, declarations, mut symbols, mut functions, mut data, order, .. } = self;
-        for (id, declared) in declarations.get_functions() {
-            let needed = declared.linkage.requires_definition()
-                && (declared.name.is_some() || self.function_symbols.contains_key(&id));
-            if needed && !functions.contains_key(&id) {
-                return Err(BuildError::Undefined(declared.linkage_name(id).into()));
-            }
-        }
-        for (id, declared) in declarations.get_data_objects() {
-            let needed = declared.linkage.requires_definition()
-                && !self.keys.contains_key(&id)
-                && (declared.name.is_some() || self.data_symbols.contains_key(&id));
-            if needed && !data.contains_key(&id) {
-                return Err(BuildError::Undefined(declared.linkage_name(id).into()));
-            }
-        }
-        // A later declaration may have widened the linkage. What is preemptible and not defined here is an import.
-        for (id, symbol) in &self.function_symbols {
-            let declared = declarations.get_function_decl(*id).linkage;
-            symbols[symbol.index()].linkage = linkage(declared, functions.contains_key(id));
-        }
-        for (id, symbol) in &self.data_symbols {
-            let declared = declarations.get_data_decl(*id);
-            symbols[symbol.index()].linkage = linkage(declared.linkage, data.contains_key(id));
-            if let Some(datum) = data.get_mut(id) {
-                datum.writable = declared.writable;
-            }
-        }
+        let Self { name, declarations, keys, functions, data, .. } = self;
+        let mut numbering = Numbering {
+            declarations: &declarations,
+            keys: &keys,
+            functions: &functions,
+            data: &data,
+            numbers: HashMap::new(),
+            symbols: Vec::new(),
+        };
         let mut module = Module {
             name,
             source: None,
             settings: ModuleSettings::default(),
-            symbols,
+            symbols: Vec::new(),
             functions: Vec::with_capacity(functions.len()),
             data: Vec::with_capacity(data.len()),
+            comments: Vec::new(),
         };
-        for id in order {
-            match id {
-                FuncOrDataId::Func(id) => module.functions.extend(functions.remove(&id)),
-                FuncOrDataId::Data(id) => module.data.extend(data.remove(&id)),
+        // Targets are numbered before anything is taken apart, for numbering asks what is defined.
+        let mut symbols = Vec::new();
+        for (id, pending) in &functions {
+            symbols.push(numbering.symbol(FuncOrDataId::Func(*id)));
+            for target in pending.targets() {
+                numbering.symbol(target);
             }
+        }
+        let mut data_symbols = Vec::new();
+        for (id, pending) in &data {
+            data_symbols.push(numbering.symbol(FuncOrDataId::Data(*id)));
+            for (_, target, _) in &pending.addresses {
+                numbering.symbol(*target);
+            }
+        }
+        numbering.check()?;
+        let Numbering { numbers, symbols: table, .. } = numbering;
+        module.symbols = table;
+        for (pending, symbol) in functions.into_values().zip(symbols) {
+            let code = pending.finish(&numbers);
+            module.functions.push(Function { symbol, code, line: 0, comments: Vec::new() });
+        }
+        for ((id, pending), symbol) in data.into_iter().zip(data_symbols) {
+            let PendingData { align, init, section, addresses } = pending;
+            let address = |(offset, target, addend)| DataAddress { offset, symbol: numbers[&target], addend };
+            let addresses = addresses.into_iter().map(address).collect();
+            let writable = declarations.get_data_decl(id).writable;
+            module.data.push(Data { symbol, writable, align, init, section, addresses, line: 0 });
         }
         Ok(module)
-    }
-
-    fn symbol(&mut self, name: &str, kind: SymbolKind, signature: Option<ir::Signature>) -> SymbolId {
-        let id = SymbolId::from_u32(u32::try_from(self.symbols.len()).expect("fewer than 2^32 symbols"));
-        // The linkage is filled in by `finish`, except that of globals.
-        self.symbols.push(Symbol { name: name.into(), kind, linkage: Linkage::Import, signature, line: 0 });
-        id
-    }
-
-    fn function_symbol(&mut self, id: FuncId) -> SymbolId {
-        if let Some(symbol) = self.function_symbols.get(&id) {
-            return *symbol;
-        }
-        let declared = self.declarations.get_function_decl(id);
-        let (name, signature) = (declared.name.clone().unwrap_or_default(), declared.signature.clone());
-        let symbol = self.symbol(&name, SymbolKind::Function, Some(signature));
-        self.function_symbols.insert(id, symbol);
-        symbol
-    }
-
-    fn data_symbol(&mut self, id: DataId) -> SymbolId {
-        if let Some(symbol) = self.data_symbols.get(&id) {
-            return *symbol;
-        }
-        let symbol = match self.keys.get(&id).cloned() {
-            Some(key) => self.symbol(&key, SymbolKind::Global, None),
-            None => {
-                let name = self.declarations.get_data_decl(id).name.clone().unwrap_or_default();
-                self.symbol(&name, SymbolKind::Data, None)
-            }
-        };
-        self.data_symbols.insert(id, symbol);
-        symbol
     }
 
     /// The function or datum that a number of `cranelift-module` stands for.
@@ -216,35 +226,23 @@ impl ModuleBuilder {
         }
     }
 
-    /// What a name in a function stands for, or `None` if Cranelift itself knows the name.
-    fn resolve(
-        &self,
-        function: &ir::Function,
-        name: &ExternalName,
-    ) -> Result<Option<FuncOrDataId>, BuildError> {
-        let undeclared =
-            || BuildError::Undeclared { place: name.display(Some(&function.params)).to_string().into() };
-        match name {
+    /// What a name in a function stands for.
+    fn resolve(&self, function: &ir::Function, name: &ExternalName) -> Result<FuncOrDataId, BuildError> {
+        let declared = match name {
             ExternalName::User(number) => {
                 let name = &function.params.user_named_funcs()[*number];
-                self.declared(name.namespace, name.index).ok_or_else(undeclared).map(Some)
+                self.declared(name.namespace, name.index)
             }
-            ExternalName::TestCase(_) => Err(undeclared()),
-            ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => Ok(None),
-        }
+            ExternalName::TestCase(_) | ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => None,
+        };
+        let place = || name.display(Some(&function.params)).to_string().into();
+        declared.ok_or_else(|| BuildError::Undeclared { place: place() })
     }
 
-    fn symbol_of(&mut self, id: FuncOrDataId) -> SymbolId {
-        match id {
-            FuncOrDataId::Func(id) => self.function_symbol(id),
-            FuncOrDataId::Data(id) => self.data_symbol(id),
-        }
-    }
-
+    /// The name of a function that may be defined now.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
-    fn add_function(&mut self, id: FuncId, function: &ir::Function) -> ModuleResult<()> {
-        let declared = self
-            .declared(0, id.as_u32())
+    fn definable(&self, id: FuncId) -> ModuleResult<Box<str>> {
+        self.declared(0, id.as_u32())
             .ok_or_else(|| BuildError::Undeclared { place: id.to_string().into() })?;
         let declaration = self.declarations.get_function_decl(id);
         let name: Box<str> = declaration.linkage_name(id).into();
@@ -254,6 +252,13 @@ impl ModuleBuilder {
         if self.functions.contains_key(&id) {
             return Err(ModuleError::DuplicateDefinition(name.into()));
         }
+        Ok(name)
+    }
+
+    #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
+    fn add_function(&mut self, id: FuncId, function: &ir::Function) -> ModuleResult<()> {
+        let name = self.definable(id)?;
+        let declaration = self.declarations.get_function_decl(id);
         if declaration.signature != function.signature {
             let declared = Box::new(declaration.signature.clone());
             let defined = Box::new(function.signature.clone());
@@ -265,39 +270,72 @@ impl ModuleBuilder {
         verify_function(function, &*self.isa)
             .map_err(|errors| ModuleError::Compilation(CodegenError::Verifier(errors)))?;
 
-        // Everything is looked up before the first symbol is made, so that an error leaves nothing behind.
-        let used = names::used(function);
-        let mut globals = Vec::with_capacity(used.globals.len());
-        for &global in &used.globals {
-            globals.push(match &function.global_values[global] {
-                GlobalValueData::Symbol { name, .. } => self.resolve(function, name)?,
-                _ => None,
-            });
-        }
-        let mut functions = Vec::with_capacity(used.functions.len());
-        for &callee in &used.functions {
-            let target = self.resolve(function, &function.dfg.ext_funcs[callee].name)?;
-            if matches!(target, Some(FuncOrDataId::Data(_))) {
-                let reason = format!("{callee} is a function, and is declared as data").into();
-                return Err(BuildError::Unusable { name, reason }.into());
+        let mut encoder = std::mem::take(&mut self.encoder);
+        let encoded = encoder.encode(function, |site| {
+            let (target, callee) = match site {
+                Site::Function(at) => (&function.dfg.ext_funcs[at].name, Some(at)),
+                Site::Global(at) => (function.global_values[at].symbol_name(), None),
+            };
+            let declared = self.resolve(function, target)?;
+            match (declared, callee) {
+                (FuncOrDataId::Data(_), Some(callee)) => {
+                    let reason = format!("{callee} is a function, and is declared as data").into();
+                    Err(BuildError::Unusable { name: name.clone(), reason })
+                }
+                _ => Ok(key(declared)),
             }
-            functions.push(target);
+        });
+        self.encoder = encoder;
+        self.functions.insert(id, PendingCode::Ir(encoded?));
+        Ok(())
+    }
+
+    #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
+    fn add_machine_code(
+        &mut self,
+        id: FuncId,
+        align: u64,
+        bytes: &[u8],
+        relocs: &[ModuleReloc],
+    ) -> ModuleResult<()> {
+        let name = self.definable(id)?;
+        let fault = |reason| BuildError::Code { name: name.clone(), reason };
+        let align = u32::try_from(align).ok().filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN);
+        let align = align.ok_or_else(|| fault(CodeFault::Align))?;
+        let len =
+            u32::try_from(bytes.len()).ok().filter(|len| *len != 0).ok_or_else(|| fault(CodeFault::Size))?;
+        let mut pending = Vec::with_capacity(relocs.len());
+        for ModuleReloc { offset, kind, name: target, addend } in relocs {
+            if *offset >= len {
+                return Err(fault(CodeFault::RelocOutside(*offset)).into());
+            }
+            if relocs::name(*kind).is_none() {
+                return Err(fault(CodeFault::RelocKind(*offset)).into());
+            }
+            let target = match target {
+                ModuleRelocTarget::User { namespace, index } => {
+                    let declared = self.declared(*namespace, *index);
+                    let missing = || BuildError::Undeclared { place: name.clone() };
+                    PendingTarget::Declared(declared.ok_or_else(missing)?)
+                }
+                ModuleRelocTarget::LibCall(call) => PendingTarget::Other(CodeTarget::LibCall(*call)),
+                ModuleRelocTarget::FunctionOffset(of, place) if *of == id => {
+                    PendingTarget::Other(CodeTarget::Here(*place))
+                }
+                ModuleRelocTarget::FunctionOffset(..) | ModuleRelocTarget::KnownSymbol(_) => {
+                    return Err(fault(CodeFault::RelocTarget(*offset)).into());
+                }
+            };
+            pending.push((*offset, *kind, target, *addend));
         }
-        let symbol = self.function_symbol(id);
-        let mut number = |target: Option<FuncOrDataId>| target.map(|target| self.symbol_of(target));
-        let globals: Vec<_> = globals.into_iter().map(&mut number).collect();
-        let functions: Vec<_> = functions.into_iter().map(&mut number).collect();
-        let mut ir = function.clone();
-        names::rename(&mut ir, symbol, &used, &functions, &globals);
-        self.functions.insert(id, Function { symbol, ir, line: 0, run_lines: Vec::new() });
-        self.order.push(declared);
+        pending.sort_by_key(|(offset, ..)| *offset);
+        self.functions.insert(id, PendingCode::Machine { bytes: bytes.into(), align, relocs: pending });
         Ok(())
     }
 
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_data(&mut self, id: DataId, description: &DataDescription) -> ModuleResult<()> {
-        let declared = self
-            .declared(1, id.as_u32())
+        self.declared(1, id.as_u32())
             .ok_or_else(|| BuildError::Undeclared { place: id.to_string().into() })?;
         if let Some(key) = self.keys.get(&id) {
             return Err(BuildError::Global(key.clone()).into());
@@ -325,7 +363,8 @@ impl ModuleBuilder {
             // What is defined stays: Kiln drops nothing.
             used: _,
         } = description;
-        if custom_section.is_some() {
+        let section = custom_section.as_deref().map(Box::from);
+        if custom_section.as_ref().is_some_and(|name| name.is_empty() || name.contains('\0')) {
             return Err(fault(DataFault::Section));
         }
         let align = align.map_or(Some(8), |align| u32::try_from(align).ok());
@@ -358,39 +397,119 @@ impl ModuleBuilder {
             }
         }
 
-        let mut targets = Vec::with_capacity(places.len());
+        let mut addresses = Vec::with_capacity(places.len());
         for (offset, target, addend) in places {
             let declared = match target {
                 ModuleRelocTarget::User { namespace, index } => self.declared(*namespace, *index),
                 _ => None,
             };
-            targets.push((offset, declared.ok_or_else(missing)?, addend));
+            addresses.push((u64::from(offset), declared.ok_or_else(missing)?, addend));
         }
-        let symbol = self.data_symbol(id);
-        let addresses: Vec<DataAddress> = targets
-            .into_iter()
-            .map(|(offset, target, addend)| DataAddress {
-                offset: u64::from(offset),
-                symbol: self.symbol_of(target),
-                addend,
-            })
-            .collect();
         let init = match init {
             DataInit::Bytes { contents } => {
                 let mut bytes = contents.to_vec();
-                for address in &addresses {
+                for (offset, ..) in &addresses {
                     // Inside, as checked above.
-                    let start = usize::try_from(address.offset).unwrap_or(usize::MAX);
+                    let start = usize::try_from(*offset).unwrap_or(usize::MAX);
                     bytes[start..start + 8].fill(0);
                 }
-                Init::Bytes(bytes)
+                Init::of(bytes, addresses.is_empty())
             }
             _ if addresses.is_empty() => Init::Zeros(size as u64),
             _ => Init::Bytes(vec![0; size]),
         };
-        // Whether it is writable is known for certain only when all is declared.
-        self.data.insert(id, Data { symbol, writable: false, align, init, addresses, line: 0 });
-        self.order.push(declared);
+        self.data.insert(id, PendingData { align, init, section, addresses });
+        Ok(())
+    }
+}
+
+impl PendingCode {
+    /// The declarations it refers to.
+    fn targets(&self) -> Vec<FuncOrDataId> {
+        match self {
+            Self::Ir(encoded) => encoded.targets.iter().copied().map(of_key).collect(),
+            Self::Machine { relocs, .. } => {
+                let declared = relocs.iter().filter_map(|(_, _, target, _)| match target {
+                    PendingTarget::Declared(id) => Some(*id),
+                    PendingTarget::Other(_) => None,
+                });
+                declared.collect()
+            }
+        }
+    }
+
+    fn finish(self, numbers: &HashMap<FuncOrDataId, SymbolId>) -> Code {
+        match self {
+            Self::Ir(encoded) => Code::Ir(Body::of(encoded, |key| numbers[&of_key(key)])),
+            Self::Machine { bytes, align, relocs } => {
+                let reloc = |(offset, kind, target, addend)| {
+                    let target = match target {
+                        PendingTarget::Declared(id) => CodeTarget::Symbol(numbers[&id]),
+                        PendingTarget::Other(target) => target,
+                    };
+                    CodeReloc { offset, kind, target, addend }
+                };
+                Code::Machine(MachineCode { bytes, align, relocs: relocs.into_iter().map(reloc).collect() })
+            }
+        }
+    }
+}
+
+/// Numbers declarations as symbols, when all is known about them.
+struct Numbering<'a> {
+    declarations: &'a ModuleDeclarations,
+    keys: &'a HashMap<DataId, Box<str>>,
+    functions: &'a IndexMap<FuncId, PendingCode>,
+    data: &'a IndexMap<DataId, PendingData>,
+    numbers: HashMap<FuncOrDataId, SymbolId>,
+    symbols: Vec<Symbol>,
+}
+
+impl Numbering<'_> {
+    fn symbol(&mut self, id: FuncOrDataId) -> SymbolId {
+        if let Some(number) = self.numbers.get(&id) {
+            return *number;
+        }
+        let (name, kind, linkage, signature) = match id {
+            FuncOrDataId::Func(id) => {
+                let declared = self.declarations.get_function_decl(id);
+                let linkage = linkage(declared.linkage, self.functions.contains_key(&id));
+                (declared.name.as_deref(), SymbolKind::Function, linkage, Some(declared.signature.clone()))
+            }
+            FuncOrDataId::Data(id) => match self.keys.get(&id) {
+                Some(key) => (Some(&**key), SymbolKind::Global, Linkage::Import, None),
+                None => {
+                    let declared = self.declarations.get_data_decl(id);
+                    let linkage = linkage(declared.linkage, self.data.contains_key(&id));
+                    (declared.name.as_deref(), SymbolKind::Data, linkage, None)
+                }
+            },
+        };
+        let number = SymbolId::from_u32(u32::try_from(self.symbols.len()).expect("fewer than 2^32 symbols"));
+        let name = name.unwrap_or_default().into();
+        self.symbols.push(Symbol { name, kind, linkage, signature, line: 0 });
+        self.numbers.insert(id, number);
+        number
+    }
+
+    /// Whether everything that must have a definition has one.
+    fn check(&self) -> Result<(), BuildError> {
+        let used = |id| self.numbers.contains_key(&id);
+        for (id, declared) in self.declarations.get_functions() {
+            let needed = declared.linkage.requires_definition()
+                && (declared.name.is_some() || used(FuncOrDataId::Func(id)));
+            if needed && !self.functions.contains_key(&id) {
+                return Err(BuildError::Undefined(declared.linkage_name(id).into()));
+            }
+        }
+        for (id, declared) in self.declarations.get_data_objects() {
+            let needed = declared.linkage.requires_definition()
+                && !self.keys.contains_key(&id)
+                && (declared.name.is_some() || used(FuncOrDataId::Data(id)));
+            if needed && !self.data.contains_key(&id) {
+                return Err(BuildError::Undefined(declared.linkage_name(id).into()));
+            }
+        }
         Ok(())
     }
 }
@@ -472,9 +591,17 @@ impl cranelift_module::Module for ModuleBuilder {
         self.add_function(id, &context.func)
     }
 
-    /// Always an error: see [`BuildError::Bytes`].
-    fn define_function_bytes(&mut self, _: FuncId, _: u64, _: &[u8], _: &[ModuleReloc]) -> ModuleResult<()> {
-        Err(BuildError::Bytes.into())
+    /// Keeps the code as it is. Relocations are applied when it is linked, and those that would have to be written into code
+    /// when it is loaded are refused then: code refers to what lies elsewhere through a slot, as Cranelift's does with
+    /// `is_pic`. The code has no unwind rows, so nothing can be thrown through it.
+    fn define_function_bytes(
+        &mut self,
+        id: FuncId,
+        align: u64,
+        bytes: &[u8],
+        relocs: &[ModuleReloc],
+    ) -> ModuleResult<()> {
+        self.add_machine_code(id, align, bytes, relocs)
     }
 
     fn define_data(&mut self, id: DataId, data: &DataDescription) -> ModuleResult<()> {

@@ -98,7 +98,7 @@ pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     faults
 }
 
-/// Imports that no module defines and the host does not provide, one diagnostic a name, at its first use.
+/// Imports that no module defines and the host does not provide, one diagnostic a name, at its first use, ordered by place.
 pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
     let chosen = definitions(modules, &mut Vec::new());
     let mut seen = HashSet::new();
@@ -110,6 +110,7 @@ pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Di
             faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, site.place()));
         }
     }
+    diagnostic::sort(&mut faults);
     faults
 }
 

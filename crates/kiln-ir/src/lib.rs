@@ -3,24 +3,28 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod body;
 mod builder;
 mod check;
 mod diagnostic;
 mod fingerprint;
 mod module;
 mod names;
+mod relocs;
 mod settings;
 mod source;
 mod split;
 mod text;
 mod thunk;
 
-pub use builder::{BuildError, DataFault, ModuleBuilder};
+pub use body::{Body, BodyError, Malformed};
+pub use builder::{BuildError, CodeFault, DataFault, ModuleBuilder};
 pub use check::{check_program, undefined};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Place, Related, sort};
 pub use fingerprint::Fingerprint;
 pub use module::{
-    Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, Module, RunLine, Symbol, SymbolId, SymbolKind,
+    Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN,
+    MachineCode, Module, ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
 };
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
 pub use source::Source;

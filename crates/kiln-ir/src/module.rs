@@ -1,15 +1,19 @@
 //! A module of IR: what one work-queue item consists of.
 //!
 //! Invariants:
-//! - Everything inside a module is an index. A function refers to a symbol by `UserExternalName { namespace: 0, index }`
-//!   with `index` a [`SymbolId`] of its module, or by a library call; never by text.
+//! - Everything inside a module is an index. A function refers to a symbol by its [`SymbolId`], or to a library call;
+//!   never to text.
 //! - A symbol has at most one definition. A symbol without one has linkage [`Linkage::Import`].
-//! - Globals stand in the symbol table in order of first use.
+//! - A symbol is defined or used. Symbols are numbered in the order of functions, then of data, each followed by what it
+//!   is the first to refer to. So globals stand in the table in order of first use, and the table does not depend on
+//!   the order of declarations.
 
 use std::sync::Arc;
 
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir;
 
+use crate::body::Body;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
 
@@ -80,23 +84,123 @@ pub struct Symbol {
 /// A function that a module defines.
 #[derive(Clone, Debug)]
 pub struct Function {
-    /// Its symbol.
+    /// Its symbol, which has its signature too.
     pub symbol: SymbolId,
-    /// Its code. The name inside is `UserFuncName::user(0, symbol)`.
-    pub ir: ir::Function,
+    /// Its code.
+    pub code: Code,
     /// Line of the `function` keyword; 0 if the module was not read from text.
     pub line: u32,
-    /// `; run:` and `; print:` comments, in order.
-    pub run_lines: Vec<RunLine>,
+    /// Comments inside it and directly behind it, in order.
+    pub comments: Vec<Comment>,
+}
+
+impl Function {
+    /// Its code as IR, unless a client gave machine code. Names in it are `UserExternalName { namespace: 0, index }`
+    /// with the number of a symbol.
+    pub fn ir(&self) -> Option<ir::Function> {
+        self.body().map(|body| body.decode(self.symbol))
+    }
+
+    /// The canonical form of its IR, unless a client gave machine code.
+    pub fn body(&self) -> Option<&Body> {
+        match &self.code {
+            Code::Ir(body) => Some(body),
+            Code::Machine(_) => None,
+        }
+    }
+
+    /// Comments that start with `run` or `print`: they ask for the function to be called.
+    pub fn run_lines(&self) -> impl Iterator<Item = RunLine<'_>> {
+        self.comments.iter().filter_map(Comment::run_line)
+    }
+}
+
+/// What a function consists of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// IR, verified.
+    Ir(Body),
+    /// Instructions of the target that a client brings along.
+    Machine(MachineCode),
+}
+
+/// Machine code that a client wrote, and what it refers to. It has no unwind rows: nothing can be thrown through it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MachineCode {
+    /// The instructions.
+    pub bytes: Box<[u8]>,
+    /// Alignment in bytes, a power of two up to [`MAX_ALIGN`].
+    pub align: u32,
+    /// References, by ascending offset.
+    pub relocs: Vec<CodeReloc>,
+}
+
+/// A place in machine code that depends on where something lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeReloc {
+    /// Where in the code, in bytes.
+    pub offset: u32,
+    /// What is written there.
+    pub kind: Reloc,
+    /// What it refers to.
+    pub target: CodeTarget,
+    /// What is added to the address.
+    pub addend: i64,
+}
+
+/// What machine code refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodeTarget {
+    /// A symbol of the module.
+    Symbol(SymbolId),
+    /// A routine of the C library.
+    LibCall(ir::LibCall),
+    /// A place in the same function, in bytes.
+    Here(u32),
+}
+
+/// A comment in the text of a function.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Comment {
+    /// What it stands at.
+    pub at: Anchor,
+    /// Whether code stands before it on its line.
+    pub trailing: bool,
+    /// Its line in the file; 0 if the module was not read from text.
+    pub line: u32,
+    /// Its text from `;` to the end of the line.
+    pub text: Box<str>,
+}
+
+/// What a comment stands at. Blocks and instructions are counted as they lie in the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// Before the first block, among the declarations.
+    Declarations,
+    /// Behind the header of this block.
+    Block(u32),
+    /// Behind this instruction.
+    Inst(u32),
+    /// Behind the function.
+    End,
+}
+
+impl Comment {
+    /// The command, if the comment is one.
+    pub fn run_line(&self) -> Option<RunLine<'_>> {
+        let text = self.text.trim_start_matches([' ', ';']).trim_end();
+        let tail = text.strip_prefix("run").or_else(|| text.strip_prefix("print"))?;
+        (tail.is_empty() || tail.starts_with(':')).then_some(RunLine { line: self.line, text })
+    }
 }
 
 /// A comment that asks for the function before it to be called.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunLine {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunLine<'m> {
     /// Its line in the file.
     pub line: u32,
     /// Its text without leading `;` and spaces: `run: %f(1) == 2`.
-    pub text: Box<str>,
+    pub text: &'m str,
 }
 
 /// The largest alignment of a datum, in bytes: a page, which is what images and memory are laid out in.
@@ -113,6 +217,8 @@ pub struct Data {
     pub align: u32,
     /// Initial content.
     pub init: Init,
+    /// Section of an image it is to lie in, if not where others like it do.
+    pub section: Option<Box<str>>,
     /// Addresses inside the content, by ascending offset, not overlapping.
     pub addresses: Vec<DataAddress>,
     /// Line of the definition; 0 if the module was not read from text.
@@ -129,6 +235,15 @@ pub enum Init {
 }
 
 impl Init {
+    /// `bytes`, or so many zeros if that is what they are and nothing else will be `alone` in them.
+    pub(crate) fn of(bytes: Vec<u8>, alone: bool) -> Self {
+        if alone && bytes.iter().all(|byte| *byte == 0) {
+            Self::Zeros(bytes.len() as u64)
+        } else {
+            Self::Bytes(bytes)
+        }
+    }
+
     /// Size in bytes.
     pub fn len(&self) -> u64 {
         match self {
@@ -169,6 +284,30 @@ pub struct Module {
     pub functions: Vec<Function>,
     /// Data in order of definition.
     pub data: Vec<Data>,
+    /// Comments outside of functions, in order.
+    pub comments: Vec<ModuleComment>,
+}
+
+/// A comment in a file, outside of functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleComment {
+    /// What it stands at.
+    pub at: ModuleAnchor,
+    /// Its line in the file; 0 if the module was not read from text.
+    pub line: u32,
+    /// Its text from `;` to the end of the line.
+    pub text: Box<str>,
+}
+
+/// What a comment outside of functions stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleAnchor {
+    /// Above a header line.
+    Header,
+    /// Above the item that defines this symbol.
+    Above(SymbolId),
+    /// At the end of the file.
+    End,
 }
 
 impl Module {

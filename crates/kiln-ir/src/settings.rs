@@ -284,6 +284,11 @@ const X86_64_BASELINE: [&str; 6] =
 /// Settings that cannot be chosen: one artifact serves every address, and the front end has verified the IR.
 const FORCED: [(&str, &str); 2] = [("is_pic", "true"), ("enable_verifier", "false")];
 
+/// Whether a setting of this name has no effect, because Kiln chooses its value.
+pub(crate) fn is_fixed(name: &str) -> bool {
+    FORCED.iter().any(|(forced, _)| *forced == name)
+}
+
 fn apply(target: &mut dyn Configurable, setting: &Setting) -> Result<(), TargetError> {
     let done = match &setting.value {
         Some(value) => target.set(&setting.name, value),

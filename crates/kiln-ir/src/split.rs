@@ -3,26 +3,8 @@
 //! Used to show that nothing depends on which definitions share a module, and by compilers that want the finest grain of
 //! reuse.
 
-use cranelift_codegen::ir::{
-    self, ExternalName, GlobalValueData, UserExternalName, UserExternalNameRef, UserFuncName,
-};
-
+use crate::module::{Code, CodeReloc, CodeTarget, MachineCode};
 use crate::{Data, DataAddress, Function, Linkage, Module, SymbolId};
-
-/// References of a function to names of its module, in order: callees, then symbol addresses.
-///
-/// Unused placeholders that a reader left behind are among them; their numbers may be no symbols.
-pub(crate) fn references(function: &ir::Function) -> impl Iterator<Item = UserExternalNameRef> + '_ {
-    let callees = function.dfg.ext_funcs.values().map(|callee| &callee.name);
-    let addresses = function.global_values.values().filter_map(|value| match value {
-        GlobalValueData::Symbol { name, .. } => Some(name),
-        _ => None,
-    });
-    callees.chain(addresses).filter_map(|name| match name {
-        ExternalName::User(name) => Some(*name),
-        _ => None,
-    })
-}
 
 /// See [`Module::split`].
 pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {
@@ -34,17 +16,21 @@ pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {
     let mut pieces = Vec::with_capacity(module.functions.len() + module.data.len());
     for function in &module.functions {
         let mut piece = Piece::new(module, number, function.symbol);
-        let mut copy = function.clone();
-        copy.symbol = SymbolId::from_u32(0);
-        copy.ir.name = UserFuncName::user(0, 0);
-        for name in references(&function.ir) {
-            let old = function.ir.params.user_named_funcs().get(name)?;
-            if old.index as usize >= module.symbols.len() {
-                continue;
+        let code = match &function.code {
+            Code::Ir(body) => Code::Ir(body.with_references(|symbol| piece.symbol(symbol))),
+            Code::Machine(MachineCode { bytes, align, relocs }) => {
+                let relocs = relocs.iter().map(|reloc| {
+                    let target = match reloc.target {
+                        CodeTarget::Symbol(symbol) => CodeTarget::Symbol(piece.symbol(symbol)),
+                        other => other,
+                    };
+                    CodeReloc { target, ..*reloc }
+                });
+                let relocs = relocs.collect();
+                Code::Machine(MachineCode { bytes: bytes.clone(), align: *align, relocs })
             }
-            let index = piece.symbol(SymbolId::from_u32(old.index)).as_u32();
-            copy.ir.params.reset_user_func_name(name, UserExternalName { namespace: 0, index });
-        }
+        };
+        let copy = Function { symbol: SymbolId::from_u32(0), code, ..function.clone() };
         pieces.push(piece.finish(vec![copy], Vec::new()));
     }
     for data in &module.data {
@@ -79,6 +65,7 @@ impl<'a> Piece<'a> {
             symbols: Vec::new(),
             functions: Vec::new(),
             data: Vec::new(),
+            comments: Vec::new(),
         };
         let mut piece = Self { from, number, numbers: vec![None; from.symbols.len()], module };
         piece.symbol(defined);

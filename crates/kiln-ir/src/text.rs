@@ -6,8 +6,7 @@
 //!
 //! Invariants:
 //! - No text is copied: items are slices of the source.
-//! - Functions are read and verified independently of one another and of the symbol table, so that it could be done in
-//!   parallel; only then symbols are numbered, in the order of the text.
+//! - Functions are read and verified independently of one another and of the symbol table; only then symbols are numbered.
 //! - Whatever the text, the result is a module or diagnostics. Nothing here panics.
 
 mod cursor;
@@ -18,22 +17,23 @@ mod scan;
 pub(crate) mod symbols;
 
 use std::borrow::Cow;
-use std::cell::Cell;
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, UserFuncName};
+use cranelift_codegen::ir::{self, ExternalName, UserFuncName};
 use cranelift_codegen::isa::CallConv;
 use target_lexicon::Endianness;
 
 use self::cursor::Cursor;
-use self::function::{Read, Use};
+use self::function::Read;
 use self::locate::Locator;
 use self::notation::Datum;
 use self::scan::Item;
 use self::symbols::Symbols;
+use crate::body::{Body, Encoder, Site, Undefined};
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
-use crate::module::{Data, DataAddress, Function, Module, SymbolId};
+use crate::module::{Code, Data, DataAddress, Function, Module, SymbolId};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 
@@ -56,7 +56,7 @@ const MAX_FAULTS: usize = 1000;
 /// let text = "function %answer() -> i64 {\nblock0:\n  v0 = iconst.i64 42\n  return v0\n}\n; run: %answer() == 42";
 /// let module = parse(Arc::new(Source::new("answer.clif", text)), &Target::host()).unwrap();
 /// assert_eq!(&*module.symbols[0].name, "answer");
-/// assert_eq!(&*module.functions[0].run_lines[0].text, "run: %answer() == 42");
+/// assert_eq!(module.functions[0].run_lines().next().unwrap().text, "run: %answer() == 42");
 ///
 /// let wrong = Arc::new(Source::new("wrong.clif", "function %f() {\nblock0:\n  retrun\n}"));
 /// let faults = parse(wrong, &Target::host()).unwrap_err();
@@ -103,18 +103,21 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         symbols: Vec::new(),
         functions: Vec::new(),
         data: Vec::new(),
+        comments: Vec::new(),
     };
-    for (item, read) in file.items.into_iter().zip(&mut functions) {
+    let mut encoder = Encoder::default();
+    for (item, read) in file.items.iter().zip(&mut functions) {
         if faults.len() >= MAX_FAULTS {
             break;
         }
-        match (item, read.take()) {
-            (Item::Function(item), Some(read)) => {
-                let locator = Locator { source: &source, item: &item };
-                module.functions.push(resolve(read, locator, &mut symbols, &mut faults));
-            }
-            (Item::Datum(datum), _) => module.data.push(place_datum(datum, &source, &mut symbols)),
-            (Item::Function(_), None) | (Item::Global(_), _) => {}
+        if let (Item::Function(item), Some(read)) = (item, read.take()) {
+            let locator = Locator { source: &source, item };
+            module.functions.extend(resolve(read, locator, &mut symbols, &mut encoder, &mut faults));
+        }
+    }
+    for item in file.items {
+        if let Item::Datum(datum) = item {
+            module.data.push(place_datum(datum, &source, &mut symbols));
         }
     }
     if !faults.is_empty() {
@@ -162,55 +165,60 @@ fn define(
     }
 }
 
-/// Numbers the symbols of a function, and makes it refer to them.
+/// Numbers the symbols of a function, and writes its canonical form.
 fn resolve(
     read: Read,
     locator: Locator<'_>,
     symbols: &mut Symbols<'_>,
+    encoder: &mut Encoder,
     faults: &mut Vec<Diagnostic>,
-) -> Function {
-    let Read { mut ir, run_lines, used, order } = read;
+) -> Option<Function> {
+    let Read { ir, comments } = read;
     let symbol = symbols.address(&function_name(&ir), || locator.item.line);
-    let mut functions: Vec<Option<SymbolId>> = vec![None; used.functions.len()];
-    let mut globals: Vec<Option<SymbolId>> = vec![None; used.globals.len()];
-    // Declarations come in order, so each is looked for behind the one before.
-    let from = Cell::new(0);
-    let line = |entity: String| {
-        let found = locator.declaration(&entity, from.get()).or_else(|| locator.declaration(&entity, 0));
-        found.map_or(locator.item.line, |(at, line)| {
-            from.set(at - locator.item.at);
-            line
-        })
+    // Where the function declares what it names; looked for once, when it is first asked.
+    let declarations = OnceCell::new();
+    let declaration = |entity: AnyEntity| {
+        let all = declarations.get_or_init(|| locator.declarations());
+        all.get(&*entity.to_string()).copied()
     };
-    let nameless = |entity: AnyEntity, name: &str| {
-        let place = |(at, _)| Place::at(locator.source, at, entity.to_string().len());
-        let place = || locator.declaration(&entity.to_string(), 0).map_or_else(|| locator.function(), place);
-        name.is_empty().then(|| Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place()))
-    };
-    for what in order {
-        match what {
-            Use::Function(at) => {
-                let entity = used.functions[at];
-                let data = &ir.dfg.ext_funcs[entity];
-                let Some(name) = external_name(&ir, &data.name) else { continue };
-                faults.extend(nameless(entity.into(), &name));
-                let signature = &ir.dfg.signatures[data.signature];
-                match symbols.function(&name, signature, || line(entity.to_string())) {
-                    Ok(id) => functions[at] = Some(id),
-                    Err(fault) => faults.push(fault),
-                }
+    let line = |entity: AnyEntity| declaration(entity).map_or(locator.item.line, |(_, line)| line);
+    let encoded = encoder.encode(&ir, |site| {
+        let (entity, name) = match site {
+            Site::Function(at) => (AnyEntity::from(at), &ir.dfg.ext_funcs[at].name),
+            Site::Global(at) => (AnyEntity::from(at), ir.global_values[at].symbol_name()),
+        };
+        let name = external_name(&ir, name);
+        if name.is_empty() {
+            let place = |(at, _)| Place::at(locator.source, at, entity.to_string().len());
+            let place = declaration(entity).map_or_else(|| locator.function(), place);
+            faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place));
+        }
+        let numbered = match site {
+            Site::Function(at) => {
+                let signature = &ir.dfg.signatures[ir.dfg.ext_funcs[at].signature];
+                symbols.function(&name, signature, || line(entity))
             }
-            Use::Global(at) => {
-                let entity = used.globals[at];
-                let GlobalValueData::Symbol { name, .. } = &ir.global_values[entity] else { continue };
-                let Some(name) = external_name(&ir, name) else { continue };
-                faults.extend(nameless(entity.into(), &name));
-                globals[at] = Some(symbols.address(&name, || line(entity.to_string())));
-            }
+            Site::Global(_) => Ok(symbols.address(&name, || line(entity))),
+        };
+        // Behind a fault any number will do, for there will be no module.
+        let number = numbered.unwrap_or_else(|fault| {
+            faults.push(fault);
+            symbol
+        });
+        Ok::<u32, Undefined>(number.as_u32())
+    });
+    match encoded {
+        Ok(encoded) => {
+            let code = Code::Ir(Body::of(encoded, SymbolId::from_u32));
+            Some(Function { symbol, code, line: locator.item.line, comments })
+        }
+        // Only of a function that was not verified, for want of a target.
+        Err(Undefined(entity)) => {
+            let message = format!("{entity} is used and not defined");
+            faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
+            None
         }
     }
-    crate::names::rename(&mut ir, symbol, &used, &functions, &globals);
-    Function { symbol, ir, line: locator.item.line, run_lines }
 }
 
 /// Numbers the symbols of a datum.
@@ -226,6 +234,7 @@ fn place_datum(datum: Datum<'_>, source: &Arc<Source>, symbols: &mut Symbols<'_>
         writable: datum.writable,
         align: datum.align,
         addresses: addresses.collect(),
+        section: datum.section.map(Into::into),
         init: datum.init,
         line: datum.line,
     }
@@ -239,12 +248,13 @@ fn function_name(function: &ir::Function) -> Cow<'_, str> {
     }
 }
 
-/// The name that an import goes by, unless it is one that Cranelift itself knows.
-fn external_name<'f>(function: &'f ir::Function, name: &'f ExternalName) -> Option<Cow<'f, str>> {
+/// The name that an import goes by.
+fn external_name<'f>(function: &'f ir::Function, name: &'f ExternalName) -> Cow<'f, str> {
     match name {
-        ExternalName::User(number) => Some(function.params.user_named_funcs()[*number].to_string().into()),
-        ExternalName::TestCase(name) => Some(String::from_utf8_lossy(name.raw())),
-        ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => None,
+        ExternalName::User(number) => function.params.user_named_funcs()[*number].to_string().into(),
+        ExternalName::TestCase(name) => String::from_utf8_lossy(name.raw()),
+        // The encoder writes library calls itself, and the others were refused.
+        ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => "".into(),
     }
 }
 

@@ -8,7 +8,7 @@ use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, UserFuncName};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
-use crate::{Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind};
+use crate::{Body, Code, Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind};
 
 /// Bytes of a cell.
 pub const CELL: usize = 16;
@@ -48,6 +48,7 @@ pub fn entry_thunk(
     }
     at.ins().return_(&[]);
 
+    let body = Body::new(&func).expect("a function that names nothing and defines what it uses");
     let symbol = Symbol {
         name: name.into(),
         kind: SymbolKind::Function,
@@ -60,7 +61,13 @@ pub fn entry_thunk(
         source: None,
         settings: settings.clone(),
         symbols: vec![symbol],
-        functions: vec![Function { symbol: SymbolId::from_u32(0), ir: func, line: 0, run_lines: Vec::new() }],
+        functions: vec![Function {
+            symbol: SymbolId::from_u32(0),
+            code: Code::Ir(body),
+            line: 0,
+            comments: Vec::new(),
+        }],
         data: Vec::new(),
+        comments: Vec::new(),
     }
 }

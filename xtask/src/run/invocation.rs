@@ -23,10 +23,11 @@ pub(super) enum Stop {
 pub(super) fn all(module: &Module, execute: &mut Execute<'_>, event: &mut dyn FnMut(&Event)) -> Verdict {
     let mut invocations = 0;
     for function in &module.functions {
-        let signature = &function.ir.signature;
-        for line in &function.run_lines {
+        let signature = module.symbol(function.symbol).signature.as_ref();
+        let signature = signature.expect("a function that is defined has a type");
+        for line in function.run_lines() {
             event(&Event::Invoke(line.line, line.text.to_string()));
-            match one(function, signature, line, execute) {
+            match one(function, signature, &line, execute) {
                 Ok(None) => invocations += 1,
                 Ok(Some(printed)) => {
                     event(&Event::Printed(printed));
@@ -48,10 +49,10 @@ pub(super) fn all(module: &Module, execute: &mut Execute<'_>, event: &mut dyn Fn
 fn one(
     function: &Function,
     signature: &Signature,
-    line: &RunLine,
+    line: &RunLine<'_>,
     execute: &mut Execute<'_>,
 ) -> Result<Option<String>, Stop> {
-    let command = parse_run_command(&line.text, signature)
+    let command = parse_run_command(line.text, signature)
         .map_err(|error| Stop::Failed(format!("not a run line: {}", error.message)))?
         .ok_or_else(|| Stop::Failed("not a run line".into()))?;
     match command {

@@ -198,7 +198,7 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
 }
 
 fn has_run_lines(module: &Module) -> bool {
-    module.functions.iter().any(|function| !function.run_lines.is_empty())
+    module.functions.iter().any(|function| function.run_lines().next().is_some())
 }
 
 /// A file without run lines is compiled and linked by itself; nobody has to provide what it imports, since nothing is called.

@@ -6,6 +6,7 @@
 use cranelift_codegen::ir;
 use cranelift_module::ModuleError;
 
+use crate::body::Undefined;
 use crate::settings::TargetError;
 
 /// Why a module cannot be built.
@@ -53,9 +54,42 @@ pub enum BuildError {
     /// A global cannot be defined, and nothing else can have its name.
     #[error("`{0}` is a global: it has no definition in a module")]
     Global(Box<str>),
-    /// Machine code from elsewhere cannot be part of a module of IR.
-    #[error("functions given as machine code are not supported")]
-    Bytes,
+    /// Machine code from elsewhere is not as it has to be.
+    #[error("`{name}`: {reason}")]
+    Code {
+        /// The function.
+        name: Box<str>,
+        /// What is wrong.
+        reason: CodeFault,
+    },
+}
+
+impl From<Undefined> for BuildError {
+    fn from(Undefined(entity): Undefined) -> Self {
+        let name = "a function".into();
+        Self::Unusable { name, reason: format!("{entity} is used and not defined").into() }
+    }
+}
+
+/// What is wrong with machine code that a client brings along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CodeFault {
+    /// Its alignment is not a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
+    #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
+    Align,
+    /// It is empty, or has 4 GiB or more.
+    #[error("the code is empty or has 4 GiB")]
+    Size,
+    /// A relocation lies outside of it.
+    #[error("the relocation at offset {0} lies outside of the code")]
+    RelocOutside(u32),
+    /// A relocation is of a kind that Kiln does not link.
+    #[error("the relocation at offset {0} is of a kind that is not linked")]
+    RelocKind(u32),
+    /// A relocation refers into another function, or to a symbol that only some object formats have.
+    #[error("the relocation at offset {0} refers to something that cannot be linked")]
+    RelocTarget(u32),
 }
 
 /// What is wrong with a datum.
@@ -65,8 +99,8 @@ pub enum DataFault {
     /// Its content was never set.
     #[error("the content is not initialized")]
     Uninitialized,
-    /// Its alignment is not a power of two below 2^32.
-    #[error("the alignment is not a power of two below 2^32")]
+    /// Its alignment is not a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
+    #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
     Align,
     /// An address does not lie inside the content.
     #[error("the address at offset {0} does not lie inside the content")]
@@ -74,8 +108,8 @@ pub enum DataFault {
     /// Two addresses overlap.
     #[error("the address at offset {0} overlaps another")]
     AddressOverlap(u32),
-    /// It asks for a section of its own.
-    #[error("custom sections are not supported")]
+    /// The name of its section is empty or holds a zero byte.
+    #[error("the section's name is empty or holds a zero byte")]
     Section,
     /// It is thread-local.
     #[error("thread-local data is not supported")]

@@ -12,12 +12,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{ir, verify_function};
-use cranelift_reader::{Comment, Details, ParseError, ParseOptions, SourceMap, parse_test};
+use cranelift_reader::{Comment as ReadComment, Details, ParseError, ParseOptions, SourceMap, parse_test};
 
 use super::locate::Locator;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
-use crate::module::RunLine;
-use crate::names::{self, Unusable, Used};
+use crate::module::{Anchor, Comment};
+use crate::names::{self, Unusable};
 
 /// Largest entity number in a function, unless its text is so long that it may define more.
 const MAX_NUMBER: usize = 1_000_000;
@@ -29,17 +29,7 @@ const ENTITIES: [&str; 13] =
 /// A function, read and verified; names still as written.
 pub(super) struct Read {
     pub(super) ir: ir::Function,
-    pub(super) run_lines: Vec<RunLine>,
-    pub(super) used: Used,
-    /// Positions in `used` in the order in which the text declares them.
-    pub(super) order: Vec<Use>,
-}
-
-/// A position in [`Used`].
-#[derive(Clone, Copy)]
-pub(super) enum Use {
-    Function(usize),
-    Global(usize),
+    pub(super) comments: Vec<Comment>,
 }
 
 /// Reads a function, and verifies it if `isa` is given. `None` if anything was wrong, which is then in `faults`.
@@ -86,9 +76,8 @@ pub(super) fn read(
     if faults.len() != before {
         return None;
     }
-    let used = names::used(&ir);
-    let order = order(&used, &map);
-    Some(Read { run_lines: run_lines(locator, &comments), used, order, ir })
+    let comments = if comments.is_empty() { Vec::new() } else { anchored(locator, &ir, &map, &comments) };
+    Some(Read { comments, ir })
 }
 
 fn verify(
@@ -140,33 +129,45 @@ fn one_line(message: &str) -> String {
     text
 }
 
-/// The order in which the text declares what is used. The reader's map gives the line of the token behind a declaration,
-/// which orders declarations as well as their own lines would.
-fn order(used: &Used, map: &SourceMap) -> Vec<Use> {
-    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
-    let globals = used.globals.iter().enumerate().map(|(at, gv)| (line((*gv).into()), Use::Global(at)));
-    let functions = used.functions.iter().enumerate().map(|(at, f)| (line((*f).into()), Use::Function(at)));
-    let mut order: Vec<_> = globals.chain(functions).collect();
-    order.sort_by_key(|(line, _)| *line);
-    order.into_iter().map(|(_, what)| what).collect()
-}
-
-/// The comments that ask for a call.
-fn run_lines(locator: Locator<'_>, comments: &[Comment<'_>]) -> Vec<RunLine> {
+/// Comments with what they stand at: the last block or instruction that starts on their line or before it.
+fn anchored(
+    locator: Locator<'_>,
+    ir: &ir::Function,
+    map: &SourceMap,
+    comments: &[ReadComment<'_>],
+) -> Vec<Comment> {
     let text = locator.item.text;
-    let wanted = comments.iter().filter_map(|comment| {
-        let command = comment.text.trim_start_matches([' ', ';']);
-        let tail = command.strip_prefix("run").or_else(|| command.strip_prefix("print"))?;
-        (tail.trim_end().is_empty() || tail.starts_with(':')).then_some((comment, command.trim_end()))
-    });
-    wanted
-        .map(|(comment, command)| {
-            // Comments are slices of the item's text.
-            let at = comment.text.as_ptr().addr().saturating_sub(text.as_ptr().addr()).min(text.len());
-            let line = memchr::memchr_iter(b'\n', &text.as_bytes()[..at]).count() + 1;
-            RunLine { line: locator.line(line), text: command.into() }
-        })
-        .collect()
+    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
+    let mut insts = 0;
+    let mut places: Vec<(usize, Anchor)> = Vec::new();
+    for (number, block) in ir.layout.blocks().enumerate() {
+        places.push((line(block.into()), Anchor::Block(number as u32)));
+        for inst in ir.layout.block_insts(block) {
+            places.push((line(inst.into()), Anchor::Inst(insts)));
+            insts += 1;
+        }
+    }
+    let (mut places, mut at) = (places.into_iter().peekable(), Anchor::Declarations);
+    let (mut counted, mut lines) = (0, 1);
+    let mut anchored = Vec::with_capacity(comments.len());
+    for comment in comments {
+        // Comments are slices of the item's text, in order.
+        let start = comment.text.as_ptr().addr().saturating_sub(text.as_ptr().addr()).min(text.len());
+        let skipped = &text.as_bytes()[counted.min(start)..start];
+        lines += memchr::memchr_iter(b'\n', skipped).count();
+        counted = start;
+        while let Some((_, place)) = places.next_if(|(line, _)| *line <= lines) {
+            at = place;
+        }
+        let before = text[..start].rsplit('\n').next().unwrap_or("");
+        anchored.push(Comment {
+            at: if start > locator.item.end { Anchor::End } else { at },
+            trailing: !before.trim().is_empty(),
+            line: locator.line(lines),
+            text: comment.text.trim_end().into(),
+        });
+    }
+    anchored
 }
 
 /// Position and length of the first entity number that is too large.

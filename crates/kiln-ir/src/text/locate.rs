@@ -4,6 +4,7 @@
 //! *next* token for some kinds of declaration. Here the text itself is asked: the entity or the word that a message names
 //! is looked for where it must stand. Where nothing is found, the place is the whole line, never a guess.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
@@ -84,6 +85,24 @@ impl<'t> Locator<'t> {
                 (self.item.at + at, self.line(lines + 1))
             })
         })
+    }
+
+    /// Every declaration `word = ..` before the first block, with its position in the file and its line.
+    pub(super) fn declarations(&self) -> HashMap<&'t str, (usize, u32)> {
+        let mut found = HashMap::new();
+        let mut at = self.item.at;
+        for (number, line) in self.item.text.split_inclusive('\n').enumerate() {
+            let code = line.trim_start();
+            if code.starts_with("block") {
+                break;
+            }
+            let start = at + line.len() - code.len();
+            if let Some((word, _)) = code.split_once('=') {
+                found.entry(word.trim_end()).or_insert((start, self.line(number + 1)));
+            }
+            at += line.len();
+        }
+        found
     }
 
     /// The instruction on line `number`: without debug tags, source location and comment.

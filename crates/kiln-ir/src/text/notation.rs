@@ -29,6 +29,7 @@ pub(super) struct Datum<'t> {
     pub(super) line: u32,
     pub(super) writable: bool,
     pub(super) align: u32,
+    pub(super) section: Option<String>,
     pub(super) init: Init,
     pub(super) addresses: Vec<Address<'t>>,
 }
@@ -62,6 +63,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
     let line = cursor.line_of(at);
     let mut writable = false;
     let mut align = 8;
+    let mut section = None;
     loop {
         if cursor.word("writable") {
             writable = true;
@@ -75,11 +77,19 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
                     let message = format!("{number} is not an alignment: a power of two up to {MAX_ALIGN}");
                     cursor.fault_at(number_at, cursor.at - number_at, message)
                 })?;
+        } else if cursor.word("section") {
+            cursor.expect(b'=', "`=`")?;
+            let (text_at, text) = cursor.string()?;
+            let name = String::from_utf8(text).ok().filter(|name| !name.is_empty() && !name.contains('\0'));
+            section = Some(name.ok_or_else(|| {
+                let message = "a section's name is UTF-8, not empty, and holds no zero byte".to_owned();
+                cursor.fault_at(text_at, cursor.at - text_at, message)
+            })?);
         } else {
             break;
         }
     }
-    cursor.expect(b'{', "`writable`, `align` or `{`")?;
+    cursor.expect(b'{', "`writable`, `align`, `section` or `{`")?;
     let mut content = Content { big_endian, bytes: Vec::new(), len: 0, addresses: Vec::new() };
     if !cursor.eat(b'}') {
         loop {
@@ -99,7 +109,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
         Init::Bytes(bytes)
     };
-    Ok(Datum { linkage, name, at, line, writable, align, init, addresses })
+    Ok(Datum { linkage, name, at, line, writable, align, section, init, addresses })
 }
 
 /// What a datum holds so far: `bytes`, then zeros up to `len`.

@@ -24,6 +24,8 @@ pub(super) struct FunctionItem<'t> {
     pub(super) line: u32,
     /// The function and the comments behind it.
     pub(super) text: &'t str,
+    /// Where in it the closing brace is.
+    pub(super) end: usize,
 }
 
 /// A top-level item.
@@ -129,6 +131,7 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
 fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
     let at = cursor.at;
     let line = cursor.line_of(at);
+    let mut end = usize::MAX;
     loop {
         let rest = cursor.rest();
         let Some(next) = memchr::memchr3(b';', b'"', b'}', rest.as_bytes()) else {
@@ -138,6 +141,7 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
         cursor.at += next + 1;
         match rest.as_bytes()[next] {
             b'}' => {
+                end = cursor.at - 1 - at;
                 cursor.trivia();
                 break;
             }
@@ -150,7 +154,7 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
             }
         }
     }
-    FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at] }
+    FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at], end }
 }
 
 /// Skips to the next line that starts with the first word of an item.

@@ -1,8 +1,11 @@
 //! Modules built through `cranelift_module::Module`, by code that does not know what it builds.
 
+use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleError};
+use cranelift_module::{
+    DataDescription, DataId, FuncId, Linkage, Module, ModuleError, ModuleReloc, ModuleRelocTarget,
+};
 use expect_test::{Expect, expect};
 use kiln_ir::{BuildError, ModuleBuilder, Target};
 
@@ -103,15 +106,14 @@ fn a_client_that_is_generic_over_the_module() {
         data 1 writable align 32 line 0: aaaaaaaaaaaaaaaa00000000000000000000000000000000aaaaaaaaaaaaaaaa, 4 at 8 + 0, 1 at 16 + -4
         function 0 line 0
         function u0:0(i64) -> i64 system_v {
-            gv0 = symbol colocated userextname3
-            gv1 = symbol userextname4
+            gv0 = symbol colocated userextname0
+            gv1 = symbol userextname1
             sig0 = (i64) -> i64 system_v
             sig1 = (i64) -> i64 system_v
             sig2 = (i64) -> i64 system_v
-            sig3 = (i64) -> i64 system_v
-            fn0 = colocated u0:3 sig1
-            fn1 = u0:4 sig2
-            fn2 = colocated u0:5 sig3
+            fn0 = colocated u0:3 sig0
+            fn1 = u0:4 sig1
+            fn2 = colocated u0:5 sig2
 
         block0(v0: i64):
             v1 = call fn0(v0)
@@ -152,8 +154,9 @@ fn the_result_does_not_depend_on_the_order_of_declarations() {
     let (plain, other) = (plain.finish().unwrap(), other.finish().unwrap());
     let declarations = |text: String| text.split("function ").next().map(str::to_owned);
     assert_eq!(declarations(describe(&plain)), declarations(describe(&other)));
-    let codes =
-        |module: &kiln_ir::Module| module.functions.iter().map(|f| f.ir.stencil.clone()).collect::<Vec<_>>();
+    let codes = |module: &kiln_ir::Module| {
+        module.functions.iter().map(|f| f.ir().unwrap().stencil).collect::<Vec<_>>()
+    };
     assert!(codes(&plain) == codes(&other));
 }
 
@@ -186,8 +189,31 @@ fn faults_of_functions() {
         expect!["Invalid to define identifier declared as an import: import"],
     );
     fails(
-        module.define_function_bytes(f, 1, &[0xc3], &[]),
-        expect!["Backend error: functions given as machine code are not supported"],
+        module.define_function_bytes(f, 3, &[0xc3], &[]),
+        expect!["Backend error: `f`: the alignment is not a power of two up to 4096"],
+    );
+    fails(
+        module.define_function_bytes(f, 1, &[], &[]),
+        expect!["Backend error: `f`: the code is empty or has 4 GiB"],
+    );
+    let reloc = |offset, kind, name| ModuleReloc { offset, kind, name, addend: 0 };
+    let own = ModuleRelocTarget::from(f);
+    fails(
+        module.define_function_bytes(f, 1, &[0xc3], &[reloc(1, Reloc::Abs8, own.clone())]),
+        expect!["Backend error: `f`: the relocation at offset 1 lies outside of the code"],
+    );
+    fails(
+        module.define_function_bytes(f, 1, &[0xc3], &[reloc(0, Reloc::ElfX86_64TlsGd, own)]),
+        expect!["Backend error: `f`: the relocation at offset 0 is of a kind that is not linked"],
+    );
+    let elsewhere = ModuleRelocTarget::FunctionOffset(import, 0);
+    fails(
+        module.define_function_bytes(f, 1, &[0xc3], &[reloc(0, Reloc::Abs8, elsewhere)]),
+        expect!["Backend error: `f`: the relocation at offset 0 refers to something that cannot be linked"],
+    );
+    fails(
+        module.define_function_bytes(f, 1, &[0xc3], &[reloc(0, Reloc::Abs8, ModuleRelocTarget::user(0, 99))]),
+        expect!["Backend error: f: there is no function or datum with this number"],
     );
 
     let mut context = module.make_context();
@@ -282,12 +308,12 @@ fn faults_of_data() {
         expect!["Backend error: `data`: the address at offset 8 overlaps another"],
     );
     fails(
-        module.define_data(data, &attempt(&|d| d.set_custom_section("x"))),
-        expect!["Backend error: `data`: custom sections are not supported"],
+        module.define_data(data, &attempt(&|d| d.set_custom_section(""))),
+        expect!["Backend error: `data`: the section's name is empty or holds a zero byte"],
     );
     fails(
         module.define_data(data, &attempt(&|d| d.align = Some(3))),
-        expect!["Backend error: `data`: the alignment is not a power of two below 2^32"],
+        expect!["Backend error: `data`: the alignment is not a power of two up to 4096"],
     );
     module.define_data(data, &description).unwrap();
     fails(module.define_data(data, &description), expect!["Duplicate definition of identifier: data"]);

@@ -53,10 +53,10 @@ fn describe(module: &Module) -> String {
     }
     for function in &module.functions {
         writeln!(out, "function {} line {}", function.symbol.as_u32(), function.line).unwrap();
-        for run in &function.run_lines {
+        for run in function.run_lines() {
             writeln!(out, "  line {}: {}", run.line, run.text).unwrap();
         }
-        writeln!(out, "{}", function.ir.display()).unwrap();
+        writeln!(out, "{}", function.ir().unwrap().display()).unwrap();
     }
     out
 }

@@ -77,25 +77,25 @@ hidden data u3:4 { i8 1 }
 ",
     );
     let expected = expect![[r#"
-        0: Export Data "table"  line 9
-        1: Local Function "f" () -> i64 system_v line 14
-        2: Import Global "runtime::table"  line 5
-        3: Import Data "outside"  line 10
+        0: Local Function "f" () -> i64 system_v line 14
+        1: Import Global "runtime::table"  line 6
+        2: Export Data "table"  line 9
+        3: Import Function "extern" (i64) -> i64 system_v line 17
         4: Hidden Function "u0:1" () system_v line 28
-        5: Import Function "extern" (i64) -> i64 system_v line 17
+        5: Import Data "outside"  line 10
         6: Preemptible Data "weak"  line 32
         7: Hidden Data "u3:4"  line 33
-        data 0 writable align 16 line 9: 00000000000000000000000000000000000000000000000007000000000000000000000000000000, 1 at 0 + 0, 2 at 8 + 8, 3 at 16 + -16, 4 at 32 + 0
+        data 2 writable align 16 line 9: 00000000000000000000000000000000000000000000000007000000000000000000000000000000, 0 at 0 + 0, 1 at 8 + 8, 5 at 16 + -16, 4 at 32 + 0
         data 6 align 8 line 32: 01
         data 7 align 8 line 33: 01
-        function 1 line 14
+        function 0 line 14
           line 26: run: %f() == 1
-        function u0:1() -> i64 system_v {
-            gv0 = symbol userextname2
-            gv1 = symbol colocated userextname3+8
+        function u0:0() -> i64 system_v {
+            gv0 = symbol userextname0
+            gv1 = symbol colocated userextname1+8
             sig0 = (i64) -> i64 system_v
             sig1 = () system_v
-            fn0 = u0:5 sig0
+            fn0 = u0:3 sig0
             fn1 = colocated u0:4 sig1
 
         block0:

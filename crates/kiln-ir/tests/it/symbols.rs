@@ -31,17 +31,16 @@ block0:
     );
     let expected = expect![[r#"
         0: Export Function "main" () system_v line 1
-        1: Export Function "later" () system_v line 12
-        2: Import Data "data"  line 3
-        3: Import Function "first" () system_v line 4
+        1: Import Data "data"  line 3
+        2: Import Function "first" () system_v line 4
+        3: Export Function "later" () system_v line 12
         function 0 line 1
         function u0:0() system_v {
-            gv0 = symbol userextname2
+            gv0 = symbol userextname0
             sig0 = () system_v
             sig1 = () system_v
-            sig2 = () system_v
-            fn0 = u0:3 sig1
-            fn1 = u0:1 sig0
+            fn0 = u0:2 sig0
+            fn1 = u0:3 sig1
 
         block0:
             call fn0()
@@ -50,12 +49,12 @@ block0:
             return
         }
 
-        function 1 line 12
-        function u0:1() system_v {
+        function 3 line 12
+        function u0:3() system_v {
             sig0 = (f32) -> f32 system_v
             sig1 = () system_v
             fn0 = %CeilF32 sig0
-            fn1 = u0:3 sig1
+            fn1 = u0:2 sig1
 
         block0:
             v0 = f32const 0.0
@@ -96,21 +95,17 @@ block0(v0: i64):
         3: Import Function "u0:3" () system_v line 9
         function 0 line 1
         function u0:0(i64 vmctx) -> i64 system_v {
-            gv0 = load.i64 notrap aligned gv1+8
-            gv1 = vmctx
-            gv2 = symbol userextname2
-            sig0 = () system_v
+            gv0 = load.i64 notrap aligned gv2+8
+            gv1 = symbol userextname0
+            gv2 = vmctx
+            sig0 = (i64) system_v
             sig1 = () system_v
-            sig2 = () system_v
-            sig3 = () system_v
-            sig4 = (i64) system_v
-            sig5 = () system_v
-            fn0 = u0:2 sig4
-            fn1 = u0:3 sig5
+            fn0 = u0:2 sig0
+            fn1 = u0:3 sig1
             stack_limit = gv0
 
                                         block0(v0: i64):
-                                            v1 = symbol_value.i64 gv2
+                                            v1 = symbol_value.i64 gv1
         @0010                               call fn0(v0)
                                             v2 = func_addr.i64 fn1
                                             return v2
@@ -119,7 +114,7 @@ block0(v0: i64):
     "#]];
     expected.assert_eq(&describe(&module));
     // Hashing and cloning visit everything, placeholders too.
-    let function = &module.functions[0].ir;
+    let function = module.functions[0].ir().unwrap();
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&function.stencil, &mut hasher);
     assert!(function.dfg.ext_funcs.values().all(|f| function.dfg.signatures.is_valid(f.signature)));
@@ -193,7 +188,7 @@ data %d { i8 0 }
 ; run: %g()
 ",
     );
-    let lines: Vec<_> = module.functions.iter().map(|f| &f.run_lines).collect();
+    let lines: Vec<_> = module.functions.iter().map(|f| f.run_lines().collect::<Vec<_>>()).collect();
     expect![[r#"
         [
             [
@@ -223,7 +218,8 @@ data %d { i8 0 }
 #[test]
 fn the_default_convention_is_the_target_s() {
     let module = module("function %f() {\nblock0:\n return\n}\nfunction %g() fast {\nblock0:\n return\n}");
-    let conventions: Vec<_> = module.functions.iter().map(|f| f.ir.signature.call_conv.to_string()).collect();
+    let conventions: Vec<_> =
+        module.functions.iter().map(|f| f.ir().unwrap().signature.call_conv.to_string()).collect();
     assert_eq!(conventions, ["system_v", "fast"]);
 }
 

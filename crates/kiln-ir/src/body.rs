@@ -1,0 +1,158 @@
+//! A function's code in canonical form: the bytes that it is stored, fingerprinted and compiled from.
+//!
+//! Two functions have the same form exactly if they differ in nothing that code generation may look at. What does not
+//! reach the form: numbers of values, blocks and other entities, aliases of values, what is declared and not used, the order
+//! of declarations, the function's name, and *who* is behind a reference, for that is a number outside of the form.
+//! Code is generated from what the form decodes to, never from what a client built. So equal forms give equal
+//! code, whatever a code generator makes of the numbers of values.
+//!
+//! The form of a function is, in this order (see `wire` for integers, `parts` for types and signatures):
+//!
+//! | part | content |
+//! |---|---|
+//! | signature | of the function |
+//! | tables | alias regions, memory flags, stack slots, dynamic types, dynamic stack slots, the stack limit, global values, external functions, signatures |
+//! | code | the number of values; for each block in layout order its parameters and instructions |
+//! | side tables | source locations (relative), debug tags, stack maps, labels of values |
+//!
+//! Entities are numbered by first use, values and blocks by position; an operand is how many values before the next one it
+//! was defined. Stack slots and dynamic types are kept as declared, for unused ones take room as well.
+//!
+//! Invariant: the bytes of a [`Body`] decode. They come from the encoder, or were decoded once before a `Body` was made.
+
+mod decode;
+mod encode;
+mod parts;
+pub(crate) mod wire;
+
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
+
+use self::decode::{Parts, decode};
+pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
+pub use self::wire::Malformed;
+use self::wire::Reader;
+use crate::module::SymbolId;
+
+/// A function's code in canonical form, with what it refers to.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Body {
+    bytes: Box<[u8]>,
+    references: Box<[SymbolId]>,
+    base: u32,
+}
+
+/// Why a function has no canonical form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// Something is used and nowhere defined, which the verifier would have reported.
+    #[error("{0} is used and not defined")]
+    Undefined(AnyEntity),
+    /// A name that is neither a symbol's number nor a library call.
+    #[error("{0} names no symbol of the module by number")]
+    Name(AnyEntity),
+}
+
+impl From<Undefined> for BodyError {
+    fn from(Undefined(entity): Undefined) -> Self {
+        Self::Undefined(entity)
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { bytes, references, base } = self;
+        f.debug_struct("Body")
+            .field("bytes", &format_args!("{} bytes", bytes.len()))
+            .field("references", references)
+            .field("base", &SourceLoc::new(*base))
+            .finish()
+    }
+}
+
+impl Body {
+    /// The canonical form of `function`, which names symbols as `UserExternalName { namespace: 0, index }` with the
+    /// number of a symbol, and has passed the verifier.
+    ///
+    /// # Errors
+    ///
+    /// [`BodyError`]; of a function that passes the verifier only [`BodyError::Name`].
+    pub fn new(function: &ir::Function) -> Result<Self, BodyError> {
+        let symbol = |site| {
+            let (entity, name) = match site {
+                Site::Function(at) => (at.into(), &function.dfg.ext_funcs[at].name),
+                Site::Global(at) => match &function.global_values[at] {
+                    GlobalValueData::Symbol { name, .. } => (at.into(), name),
+                    _ => return Err(BodyError::Name(at.into())),
+                },
+            };
+            let name = match name {
+                ExternalName::User(name) => function.params.user_named_funcs().get(*name),
+                _ => None,
+            };
+            let name = name.filter(|name| name.namespace == 0 && name.index != u32::MAX);
+            name.map(|name| name.index).ok_or(BodyError::Name(entity))
+        };
+        let encoded = Encoder::default().encode(function, symbol)?;
+        Ok(Self::of(encoded, SymbolId::from_u32))
+    }
+
+    /// What an encoder wrote, with the symbols that the numbers of its targets stand for.
+    pub(crate) fn of(encoded: Encoded, symbol: impl FnMut(u32) -> SymbolId) -> Self {
+        let Encoded { bytes, targets, base } = encoded;
+        let references = targets.into_iter().map(symbol).collect();
+        Self { bytes: bytes.into(), references, base: base.bits() }
+    }
+
+    /// Takes bytes that nobody has checked, and decodes them into `scratch` to do so.
+    pub(crate) fn check(
+        reader: Reader<'_>,
+        bytes: &[u8],
+        references: Box<[SymbolId]>,
+        base: u32,
+        symbol: SymbolId,
+        scratch: &mut ir::Function,
+    ) -> Result<Self, Malformed> {
+        let parts = Parts { bytes: reader, references: &references, base: SourceLoc::new(base) };
+        decode(parts, symbol, scratch)?;
+        Ok(Self { bytes: bytes.into(), references, base })
+    }
+
+    /// The form without what is behind its references, and without the base of its source locations: what determines the
+    /// code up to the targets of its relocations.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What the function refers to, in order of first use.
+    pub fn references(&self) -> &[SymbolId] {
+        &self.references
+    }
+
+    /// The location that those of the form are relative to.
+    pub fn base_srcloc(&self) -> SourceLoc {
+        SourceLoc::new(self.base)
+    }
+
+    /// The same code, referring to other symbols.
+    #[must_use]
+    pub fn with_references(&self, symbol: impl FnMut(SymbolId) -> SymbolId) -> Self {
+        let references = self.references.iter().copied().map(symbol).collect();
+        Self { bytes: self.bytes.clone(), references, base: self.base }
+    }
+
+    /// The function, named `UserFuncName::user(0, symbol)`, its entities numbered as the form has them.
+    pub fn decode(&self, symbol: SymbolId) -> ir::Function {
+        let mut function = ir::Function::new();
+        self.decode_into(symbol, &mut function);
+        function
+    }
+
+    /// The same into `function`, whose memory is used again.
+    pub fn decode_into(&self, symbol: SymbolId, function: &mut ir::Function) {
+        let parts =
+            Parts { bytes: Reader::new(&self.bytes), references: &self.references, base: self.base_srcloc() };
+        decode(parts, symbol, function).expect("the bytes of a body decode");
+    }
+}

@@ -1,0 +1,625 @@
+//! From the canonical form back to a function that Cranelift compiles.
+//!
+//! Invariants:
+//! - Any bytes end in a function or in an error, in time and memory proportional to their length. Counts are bounded by the bytes
+//!   that are left, and every number is checked against the table it goes into, where that table is known, or at the end.
+//! - A function that comes out is well-formed in that all its entities exist. Whether it is *valid* IR is the verifier's
+//!   business.
+//! - Values are created in the order of their numbers, for the form numbers them as the layout defines them. So a use may
+//!   stand before its definition.
+
+use cranelift_codegen::entity::EntityRef;
+use cranelift_codegen::ir::immediates::{Ieee16, Ieee32, Ieee64, Imm64, Offset32};
+use cranelift_codegen::ir::instructions::InstructionFormat;
+use cranelift_codegen::ir::{
+    self, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, ConstantData, DebugTag, DynamicStackSlot,
+    DynamicStackSlotData, DynamicType, DynamicTypeData, Endianness, ExceptionTable, ExceptionTableData,
+    ExceptionTableItem, ExtFuncData, ExternalName, FuncRef, GlobalValue, GlobalValueData, Immediate, Inst,
+    InstructionData, JumpTableData, MemFlags, MemFlagsData, Opcode, RelSourceLoc, SigRef, SourceLoc,
+    StackSlot, StackSlotData, StackSlotKey, StackSlotKind, UserExternalName, UserFuncName, UserStackMapEntry,
+    Value, ValueLabel, ValueLabelAssignments, ValueLabelStart, ValueList, types,
+};
+
+use super::wire::{Malformed, Reader};
+use crate::module::SymbolId;
+
+type Read<T> = Result<T, Malformed>;
+
+/// Numbers from here on would not fit where Cranelift packs them with other bits.
+const MAX_VALUES: u64 = 1 << 30;
+
+/// How many values a function of so many bytes may have. One call can have 65,535 results, so that a few bytes would
+/// otherwise ask for much memory.
+pub(super) fn max_values(bytes: usize) -> u64 {
+    (bytes as u64).saturating_mul(64).min(MAX_VALUES - 1)
+}
+
+/// What a function is decoded from.
+pub(crate) struct Parts<'b> {
+    pub(crate) bytes: Reader<'b>,
+    /// What the function names, in order.
+    pub(crate) references: &'b [SymbolId],
+    pub(crate) base: SourceLoc,
+}
+
+struct Decoder<'b, 'f> {
+    reader: Reader<'b>,
+    function: &'f mut ir::Function,
+    /// Name of what is at this position of the references.
+    names: Vec<ExternalName>,
+    flags: Vec<MemFlags>,
+    regions: Vec<AliasRegion>,
+    /// Number of the next value that is defined.
+    next: i64,
+    values: u64,
+    blocks: usize,
+    scratch: Vec<Value>,
+}
+
+/// Makes `function` the function that `parts` describe, under the name `symbol`.
+pub(crate) fn decode(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
+    function.clear();
+    // `clear` leaves these behind.
+    function.dfg.exception_tables.clear();
+    function.name = UserFuncName::user(0, symbol.as_u32());
+    if !parts.base.is_default() {
+        function.params.ensure_base_srcloc(parts.base);
+    }
+    let names = parts.references.iter().map(|symbol| {
+        let name = UserExternalName::new(0, symbol.as_u32());
+        ExternalName::user(function.params.ensure_user_func_name(name))
+    });
+    let names = names.collect();
+    let mut decoder = Decoder {
+        reader: parts.bytes,
+        function,
+        names,
+        flags: Vec::new(),
+        regions: Vec::new(),
+        next: 0,
+        values: 0,
+        blocks: 0,
+        scratch: Vec::new(),
+    };
+    decoder.tables()?;
+    decoder.code()?;
+    decoder.side_tables()?;
+    decoder.reader.end()
+}
+
+impl Decoder<'_, '_> {
+    fn tables(&mut self) -> Read<()> {
+        self.function.signature = self.reader.signature()?;
+        for _ in 0..self.reader.count()? {
+            let user_id = self.reader.u32()?;
+            let description = self.reader.str()?.to_owned().into();
+            let data = AliasRegionData { user_id, description };
+            self.regions.push(self.function.dfg.alias_regions.insert(data));
+        }
+        for _ in 0..self.reader.count()? {
+            let flags = self.mem_flags_data()?;
+            let flags = self.function.dfg.mem_flags.insert(flags);
+            self.flags.push(flags.map_err(|_| self.reader.malformed("too many memory flags"))?);
+        }
+        for _ in 0..self.reader.count()? {
+            let kind = self.stack_slot_kind()?;
+            let size = self.reader.u32()?;
+            let align_shift = self.reader.byte()?;
+            if align_shift >= 32 {
+                return Err(self.reader.malformed("not an alignment"));
+            }
+            let key = if self.reader.bool()? { Some(StackSlotKey::new(self.reader.uint()?)) } else { None };
+            self.function.sized_stack_slots.push(StackSlotData { kind, size, align_shift, key });
+        }
+        for _ in 0..self.reader.count()? {
+            let base_vector_ty = self.reader.ty()?;
+            if !base_vector_ty.is_vector() || base_vector_ty.vector_to_dynamic().is_none() {
+                return Err(self.reader.malformed("a dynamic type of no vector"));
+            }
+            let dynamic_scale = GlobalValue::from_u32(self.number()?);
+            self.function.dfg.dynamic_types.push(DynamicTypeData { base_vector_ty, dynamic_scale });
+        }
+        for _ in 0..self.reader.count()? {
+            let kind = self.stack_slot_kind()?;
+            if kind != StackSlotKind::ExplicitDynamicSlot {
+                return Err(self.reader.malformed("a dynamic stack slot of a fixed kind"));
+            }
+            let types = self.function.dfg.dynamic_types.len();
+            let dyn_ty = DynamicType::new(self.reader.index(types, "no such dynamic type")?);
+            self.function.dynamic_stack_slots.push(DynamicStackSlotData { kind, dyn_ty });
+        }
+        if self.reader.bool()? {
+            self.function.stack_limit = Some(GlobalValue::from_u32(self.number()?));
+        }
+        let globals = self.reader.count()?;
+        for _ in 0..globals {
+            let data = self.global(globals)?;
+            self.function.global_values.push(data);
+        }
+        let scales = self.function.dfg.dynamic_types.values().map(|data| data.dynamic_scale);
+        if scales.chain(self.function.stack_limit).any(|global| global.index() >= globals) {
+            return Err(self.reader.malformed("no such global value"));
+        }
+        for _ in 0..self.reader.count()? {
+            let bits = self.bits(2)?;
+            let signature = SigRef::from_u32(self.number()?);
+            let name = self.target()?;
+            let (colocated, patchable) = (bits & 1 != 0, bits & 2 != 0);
+            self.function.dfg.ext_funcs.push(ExtFuncData { name, signature, colocated, patchable });
+        }
+        let signatures = self.reader.count()?;
+        for _ in 0..signatures {
+            let signature = self.reader.signature()?;
+            self.function.dfg.signatures.push(signature);
+        }
+        if self.function.dfg.ext_funcs.values().any(|data| data.signature.index() >= signatures) {
+            return Err(self.reader.malformed("no such signature"));
+        }
+        Ok(())
+    }
+
+    /// The number of an entity; the largest is reserved.
+    fn number(&mut self) -> Read<u32> {
+        match self.reader.u32()? {
+            u32::MAX => Err(self.reader.malformed("not a number of an entity")),
+            number => Ok(number),
+        }
+    }
+
+    /// A byte of which only the lowest `count` bits may be set.
+    fn bits(&mut self, count: u32) -> Read<u8> {
+        let bits = self.reader.byte()?;
+        if u32::from(bits) >> count == 0 { Ok(bits) } else { Err(self.reader.malformed("unknown flags")) }
+    }
+
+    fn stack_slot_kind(&mut self) -> Read<StackSlotKind> {
+        match self.reader.byte()? {
+            0 => Ok(StackSlotKind::ExplicitSlot),
+            1 => Ok(StackSlotKind::ExplicitDynamicSlot),
+            _ => Err(self.reader.malformed("not a kind of stack slot")),
+        }
+    }
+
+    fn mem_flags_data(&mut self) -> Read<MemFlagsData> {
+        let bits = self.bits(5)?;
+        let mut flags = MemFlagsData::new().with_trap_code(self.reader.trap()?);
+        if bits & 1 != 0 {
+            flags.set_aligned();
+        }
+        if bits & 2 != 0 {
+            flags.set_readonly();
+        }
+        if bits & 4 != 0 {
+            flags.set_can_move();
+        }
+        match bits >> 3 {
+            0 => {}
+            1 => flags.set_endianness(Endianness::Little),
+            2 => flags.set_endianness(Endianness::Big),
+            _ => return Err(self.reader.malformed("two byte orders")),
+        }
+        let region = self.reader.index(self.regions.len() + 1, "no such alias region")?;
+        Ok(flags.with_alias_region(region.checked_sub(1).map(|index| self.regions[index])))
+    }
+
+    fn global(&mut self, globals: usize) -> Read<GlobalValueData> {
+        let no_global = "no such global value";
+        Ok(match self.reader.byte()? {
+            0 => GlobalValueData::VMContext,
+            1 => GlobalValueData::Load {
+                base: GlobalValue::new(self.reader.index(globals, no_global)?),
+                offset: Offset32::new(self.reader.i32()?),
+                global_type: self.reader.ty()?,
+                flags: self.flags()?,
+            },
+            2 => GlobalValueData::IAddImm {
+                base: GlobalValue::new(self.reader.index(globals, no_global)?),
+                offset: Imm64::new(self.reader.int()?),
+                global_type: self.reader.ty()?,
+            },
+            3 => {
+                let bits = self.bits(2)?;
+                let offset = Imm64::new(self.reader.int()?);
+                let name = self.target()?;
+                GlobalValueData::Symbol { name, offset, colocated: bits & 1 != 0, tls: bits & 2 != 0 }
+            }
+            4 => GlobalValueData::DynScaleTargetConst { vector_type: self.reader.ty()? },
+            _ => return Err(self.reader.malformed("not a global value")),
+        })
+    }
+
+    fn target(&mut self) -> Read<ExternalName> {
+        match self.reader.index(self.names.len() + 1, "no such reference")?.checked_sub(1) {
+            Some(index) => Ok(self.names[index].clone()),
+            None => self.reader.libcall().map(ExternalName::LibCall),
+        }
+    }
+
+    fn code(&mut self) -> Read<()> {
+        self.values = self.reader.uint()?;
+        if self.values > max_values(self.reader.len()) {
+            return Err(self.reader.malformed("too many values"));
+        }
+        self.blocks = self.reader.count()?;
+        for _ in 0..self.blocks {
+            self.function.dfg.make_block();
+        }
+        for block in (0..self.blocks).map(Block::new) {
+            self.function.layout.append_block(block);
+            let params = self.reader.uint()?;
+            if params & 1 != 0 {
+                self.function.layout.set_cold(block);
+            }
+            if params >> 1 > u64::from(u16::MAX) {
+                return Err(self.reader.malformed("more than 65,535 parameters"));
+            }
+            for _ in 0..params >> 1 {
+                let ty = self.reader.ty()?;
+                self.function.dfg.append_block_param(block, ty);
+            }
+            self.next += (params >> 1) as i64;
+            loop {
+                if self.reader.clone().byte()? == 0 {
+                    self.reader.byte()?;
+                    break;
+                }
+                self.inst(block)?;
+            }
+        }
+        if self.next as u64 == self.values {
+            Ok(())
+        } else {
+            Err(self.reader.malformed("another number of values than announced"))
+        }
+    }
+
+    fn inst(&mut self, block: Block) -> Read<()> {
+        let opcode = self.reader.opcode()?;
+        let constraints = opcode.constraints();
+        let ctrl_typevar = match constraints.ctrl_typeset() {
+            None => types::INVALID,
+            Some(set) => {
+                let ty = self.reader.ty()?;
+                if !set.contains(ty) {
+                    return Err(self.reader.malformed("not a type for this instruction"));
+                }
+                ty
+            }
+        };
+        let data = self.operands(opcode)?;
+        let dfg = &mut self.function.dfg;
+        // Code that takes an instruction apart relies on its fixed arguments.
+        if data.arguments(&dfg.value_lists).len() < constraints.num_fixed_value_arguments() {
+            return Err(self.reader.malformed("too few arguments"));
+        }
+        let inst = dfg.make_inst(data);
+        self.next += dfg.make_inst_results(inst, ctrl_typevar) as i64;
+        if self.next as u64 > self.values {
+            return Err(self.reader.malformed("more values than announced"));
+        }
+        self.function.layout.append_inst(inst, block);
+        Ok(())
+    }
+
+    fn operands(&mut self, opcode: Opcode) -> Read<InstructionData> {
+        Ok(match opcode.format() {
+            InstructionFormat::NullAry => InstructionData::NullAry { opcode },
+            InstructionFormat::Unary => InstructionData::Unary { opcode, arg: self.value()? },
+            InstructionFormat::Binary => InstructionData::Binary { opcode, args: self.values()? },
+            InstructionFormat::Ternary => InstructionData::Ternary { opcode, args: self.values()? },
+            InstructionFormat::MultiAry => InstructionData::MultiAry { opcode, args: self.list()? },
+            InstructionFormat::BinaryImm8 => {
+                InstructionData::BinaryImm8 { opcode, imm: self.reader.byte()?, arg: self.value()? }
+            }
+            InstructionFormat::TernaryImm8 => {
+                InstructionData::TernaryImm8 { opcode, imm: self.reader.byte()?, args: self.values()? }
+            }
+            InstructionFormat::UnaryImm => {
+                InstructionData::UnaryImm { opcode, imm: Imm64::new(self.reader.int()?) }
+            }
+            InstructionFormat::UnaryIeee16 => {
+                let bits = u16::from_le_bytes(self.reader.array()?);
+                InstructionData::UnaryIeee16 { opcode, imm: Ieee16::with_bits(bits) }
+            }
+            InstructionFormat::UnaryIeee32 => {
+                let bits = u32::from_le_bytes(self.reader.array()?);
+                InstructionData::UnaryIeee32 { opcode, imm: Ieee32::with_bits(bits) }
+            }
+            InstructionFormat::UnaryIeee64 => {
+                let bits = u64::from_le_bytes(self.reader.array()?);
+                InstructionData::UnaryIeee64 { opcode, imm: Ieee64::with_bits(bits) }
+            }
+            InstructionFormat::UnaryConst => {
+                let data = ConstantData::from(self.reader.bytes()?);
+                let constant_handle = self.function.dfg.constants.insert(data);
+                InstructionData::UnaryConst { opcode, constant_handle }
+            }
+            InstructionFormat::Shuffle => {
+                let data = ConstantData::from(self.reader.bytes()?);
+                let imm: Immediate = self.function.dfg.immediates.push(data);
+                InstructionData::Shuffle { opcode, args: self.values()?, imm }
+            }
+            InstructionFormat::UnaryGlobalValue => {
+                let count = self.function.global_values.len();
+                let global_value = GlobalValue::new(self.reader.index(count, "no such global value")?);
+                InstructionData::UnaryGlobalValue { opcode, global_value }
+            }
+            InstructionFormat::IntCompare => {
+                InstructionData::IntCompare { opcode, cond: self.reader.int_cc()?, args: self.values()? }
+            }
+            InstructionFormat::FloatCompare => {
+                InstructionData::FloatCompare { opcode, cond: self.reader.float_cc()?, args: self.values()? }
+            }
+            InstructionFormat::IntAddTrap => {
+                InstructionData::IntAddTrap { opcode, code: self.reader.some_trap()?, args: self.values()? }
+            }
+            InstructionFormat::Trap => InstructionData::Trap { opcode, code: self.reader.some_trap()? },
+            InstructionFormat::CondTrap => {
+                InstructionData::CondTrap { opcode, code: self.reader.some_trap()?, arg: self.value()? }
+            }
+            InstructionFormat::Load => InstructionData::Load {
+                opcode,
+                flags: self.flags()?,
+                offset: Offset32::new(self.reader.i32()?),
+                arg: self.value()?,
+            },
+            InstructionFormat::Store => InstructionData::Store {
+                opcode,
+                flags: self.flags()?,
+                offset: Offset32::new(self.reader.i32()?),
+                args: self.values()?,
+            },
+            InstructionFormat::LoadNoOffset => {
+                InstructionData::LoadNoOffset { opcode, flags: self.flags()?, arg: self.value()? }
+            }
+            InstructionFormat::StoreNoOffset => {
+                InstructionData::StoreNoOffset { opcode, flags: self.flags()?, args: self.values()? }
+            }
+            InstructionFormat::AtomicCas => {
+                InstructionData::AtomicCas { opcode, flags: self.flags()?, args: self.values()? }
+            }
+            InstructionFormat::AtomicRmw => InstructionData::AtomicRmw {
+                opcode,
+                flags: self.flags()?,
+                op: self.reader.rmw()?,
+                args: self.values()?,
+            },
+            InstructionFormat::StackAddr => {
+                let count = self.function.sized_stack_slots.len();
+                let stack_slot = StackSlot::new(self.reader.index(count, "no such stack slot")?);
+                InstructionData::StackAddr { opcode, stack_slot, offset: Offset32::new(self.reader.i32()?) }
+            }
+            InstructionFormat::DynamicStackAddr => {
+                let count = self.function.dynamic_stack_slots.len();
+                let dynamic_stack_slot =
+                    DynamicStackSlot::new(self.reader.index(count, "no such dynamic stack slot")?);
+                InstructionData::DynamicStackAddr { opcode, dynamic_stack_slot }
+            }
+            InstructionFormat::FuncAddr => InstructionData::FuncAddr { opcode, func_ref: self.func_ref()? },
+            InstructionFormat::Call => {
+                InstructionData::Call { opcode, func_ref: self.func_ref()?, args: self.list()? }
+            }
+            InstructionFormat::CallIndirect => {
+                InstructionData::CallIndirect { opcode, sig_ref: self.sig_ref()?, args: self.list()? }
+            }
+            InstructionFormat::TryCall => InstructionData::TryCall {
+                opcode,
+                func_ref: self.func_ref()?,
+                args: self.list()?,
+                exception: self.handlers()?,
+            },
+            InstructionFormat::TryCallIndirect => {
+                InstructionData::TryCallIndirect { opcode, args: self.list()?, exception: self.handlers()? }
+            }
+            InstructionFormat::ExceptionHandlerAddress => InstructionData::ExceptionHandlerAddress {
+                opcode,
+                block: self.block()?,
+                imm: Imm64::new(self.reader.int()?),
+            },
+            InstructionFormat::Jump => InstructionData::Jump { opcode, destination: self.block_call()? },
+            InstructionFormat::Brif => InstructionData::Brif {
+                opcode,
+                arg: self.value()?,
+                blocks: [self.block_call()?, self.block_call()?],
+            },
+            InstructionFormat::BranchTable => {
+                let arg = self.value()?;
+                let count = self.reader.count()?;
+                if count == 0 {
+                    return Err(self.reader.malformed("a jump table without default"));
+                }
+                let default = self.block_call()?;
+                let mut rest = Vec::with_capacity(count - 1);
+                for _ in 1..count {
+                    rest.push(self.block_call()?);
+                }
+                let table = self.function.create_jump_table(JumpTableData::new(default, &rest));
+                InstructionData::BranchTable { opcode, arg, table }
+            }
+        })
+    }
+
+    #[inline]
+    fn value(&mut self) -> Read<Value> {
+        let back = self.reader.int()?;
+        self.value_at(back)
+    }
+
+    #[inline]
+    fn value_at(&self, back: i64) -> Read<Value> {
+        match self.next.checked_sub(back).map(u64::try_from) {
+            Some(Ok(number)) if number < self.values => Ok(Value::from_u32(number as u32)),
+            _ => Err(self.reader.malformed("no such value")),
+        }
+    }
+
+    fn values<const N: usize>(&mut self) -> Read<[Value; N]> {
+        let mut values = [Value::from_u32(0); N];
+        for value in &mut values {
+            *value = self.value()?;
+        }
+        Ok(values)
+    }
+
+    fn list(&mut self) -> Read<ValueList> {
+        let count = self.reader.count()?;
+        let mut values = std::mem::take(&mut self.scratch);
+        values.clear();
+        for _ in 0..count {
+            values.push(self.value()?);
+        }
+        let list = ValueList::from_slice(&values, &mut self.function.dfg.value_lists);
+        self.scratch = values;
+        Ok(list)
+    }
+
+    fn flags(&mut self) -> Read<MemFlags> {
+        self.reader.index(self.flags.len(), "no such memory flags").map(|index| self.flags[index])
+    }
+
+    fn func_ref(&mut self) -> Read<FuncRef> {
+        self.reader.index(self.function.dfg.ext_funcs.len(), "no such function").map(FuncRef::new)
+    }
+
+    fn sig_ref(&mut self) -> Read<SigRef> {
+        self.reader.index(self.function.dfg.signatures.len(), "no such signature").map(SigRef::new)
+    }
+
+    fn block(&mut self) -> Read<Block> {
+        self.reader.index(self.blocks, "no such block").map(Block::new)
+    }
+
+    fn block_call(&mut self) -> Read<BlockCall> {
+        let block = self.block()?;
+        let count = self.reader.count()?;
+        let mut call = BlockCall::new(block, std::iter::empty(), &mut self.function.dfg.value_lists);
+        for _ in 0..count {
+            let code = self.reader.uint()?;
+            let index = || {
+                u32::try_from(code >> 2)
+                    .ok()
+                    .filter(|index| u64::from(*index) < MAX_VALUES)
+                    .ok_or_else(|| self.reader.malformed("an index of more than 30 bits"))
+            };
+            let argument = match code & 3 {
+                0 => BlockArg::Value(self.value_at(super::wire::unzigzag(code >> 2))?),
+                1 => BlockArg::TryCallRet(index()?),
+                2 => BlockArg::TryCallExn(index()?),
+                _ => return Err(self.reader.malformed("not an argument of a block")),
+            };
+            call.append_argument(argument, &mut self.function.dfg.value_lists);
+        }
+        Ok(call)
+    }
+
+    fn handlers(&mut self) -> Read<ExceptionTable> {
+        let signature = self.sig_ref()?;
+        let normal = self.block_call()?;
+        let count = self.reader.count()?;
+        let mut items = Vec::with_capacity(count);
+        for _ in 0..count {
+            items.push(match self.reader.byte()? {
+                0 => {
+                    let tag = ir::ExceptionTag::with_number(self.reader.u32()?);
+                    let tag = tag.ok_or_else(|| self.reader.malformed("not a tag"))?;
+                    ExceptionTableItem::Tag(tag, self.block_call()?)
+                }
+                1 => ExceptionTableItem::Default(self.block_call()?),
+                2 => ExceptionTableItem::Context(self.value()?),
+                _ => return Err(self.reader.malformed("not an exception handler")),
+            });
+        }
+        Ok(self.function.dfg.exception_tables.push(ExceptionTableData::new(signature, normal, items)))
+    }
+
+    fn side_tables(&mut self) -> Read<()> {
+        let insts = self.function.dfg.num_insts();
+        // Runs of equal locations.
+        let mut run = (0, RelSourceLoc::default());
+        let mut end = |from: usize, to: usize, location: RelSourceLoc| {
+            if location != RelSourceLoc::default() {
+                for number in from..to {
+                    self.function.stencil.srclocs[Inst::new(number)] = location;
+                }
+            }
+        };
+        loop {
+            let step = self.reader.uint()?;
+            let Some(step) = step.checked_sub(1) else {
+                end(run.0, insts, run.1);
+                break;
+            };
+            let next = usize::try_from(step).ok().and_then(|step| run.0.checked_add(step));
+            let next = next.filter(|next| *next < insts);
+            let next = next.ok_or_else(|| self.reader.malformed("no such instruction"))?;
+            end(run.0, next, run.1);
+            run = (next, RelSourceLoc::new(self.reader.u32()?));
+        }
+
+        let slots = self.function.sized_stack_slots.len();
+        for _ in 0..self.reader.count()? {
+            let inst = Inst::new(self.reader.index(insts, "no such instruction")?);
+            let mut tags = Vec::new();
+            for _ in 0..self.reader.count()? {
+                let code = self.reader.uint()?;
+                let number =
+                    u32::try_from(code >> 1).map_err(|_| self.reader.malformed("not a debug tag"))?;
+                tags.push(match code & 1 {
+                    0 => DebugTag::User(number),
+                    _ if (number as usize) < slots => DebugTag::StackSlot(StackSlot::from_u32(number)),
+                    _ => return Err(self.reader.malformed("no such stack slot")),
+                });
+            }
+            self.function.stencil.debug_tags.set(inst, tags);
+        }
+        for _ in 0..self.reader.count()? {
+            let inst = Inst::new(self.reader.index(insts, "no such instruction")?);
+            let opcode = self.function.dfg.insts[inst].opcode();
+            if !opcode.is_safepoint() {
+                return Err(self.reader.malformed("a stack map of an instruction that is no call"));
+            }
+            for _ in 0..self.reader.count()? {
+                let ty = self.reader.ty()?;
+                let slot = StackSlot::new(self.reader.index(slots, "no such stack slot")?);
+                let offset = self.reader.u32()?;
+                let entry = UserStackMapEntry { ty, slot, offset };
+                self.function.dfg.append_user_stack_map_entry(inst, entry);
+            }
+        }
+        if self.reader.bool()? {
+            self.labels()?;
+        }
+        Ok(())
+    }
+
+    fn labels(&mut self) -> Read<()> {
+        let mut labels = std::collections::BTreeMap::new();
+        for _ in 0..self.reader.count()? {
+            let value = self.numbered_value()?;
+            let assignment = match self.reader.byte()? {
+                0 => {
+                    let mut starts = Vec::new();
+                    for _ in 0..self.reader.count()? {
+                        let from = RelSourceLoc::new(self.reader.u32()?);
+                        let label = self.number()?;
+                        starts.push(ValueLabelStart { from, label: ValueLabel::from_u32(label) });
+                    }
+                    ValueLabelAssignments::Starts(starts)
+                }
+                1 => ValueLabelAssignments::Alias {
+                    from: RelSourceLoc::new(self.reader.u32()?),
+                    value: self.numbered_value()?,
+                },
+                _ => return Err(self.reader.malformed("not a label")),
+            };
+            labels.insert(value, assignment);
+        }
+        self.function.dfg.values_labels = Some(labels);
+        Ok(())
+    }
+
+    fn numbered_value(&mut self) -> Read<Value> {
+        let count = usize::try_from(self.values).unwrap_or(usize::MAX);
+        self.reader.index(count, "no such value").map(Value::new)
+    }
+}

@@ -1,0 +1,663 @@
+//! From a function as a client or a reader made it to its canonical form.
+//!
+//! Two passes over the layout. The first numbers blocks, instructions and values in the order in which they stand; the
+//! second writes instructions, and numbers everything else in the order in which it is first used.
+//!
+//! Invariants:
+//! - Nothing that the layout does not reach is written, stack slots and dynamic types excepted: they take room in the frame
+//!   whether or not an instruction names them.
+//! - Every field of Cranelift's structures is taken apart by name, without `..`.
+
+use cranelift_codegen::entity::{EntityRef, SecondaryMap};
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_codegen::ir::function::FunctionStencil;
+use cranelift_codegen::ir::{
+    self, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, DebugTag, DynamicStackSlotData,
+    DynamicTypeData, Endianness, ExceptionTable, ExceptionTableItem, ExtFuncData, ExternalName, FuncRef,
+    GlobalValue, GlobalValueData, Inst, InstructionData, LibCall, MemFlags, MemFlagsData, RelSourceLoc,
+    SigRef, SourceLoc, StackSlotData, StackSlotKind, UserStackMapEntry, Value, ValueLabelAssignments,
+    ValueLabelStart, ValueList,
+};
+
+use super::wire::Writer;
+
+/// What no number was given to.
+const NONE: u32 = u32::MAX;
+
+/// A place where a function names something outside itself.
+#[derive(Clone, Copy)]
+pub(crate) enum Site {
+    /// Something to call or to take the address of.
+    Function(FuncRef),
+    /// Something to take the address of.
+    Global(GlobalValue),
+}
+
+/// A function that has no canonical form: it uses a value or a block that is nowhere defined, which the verifier reports, or
+/// (as a whole) has more values than 64 for each byte of its form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Undefined(pub(crate) AnyEntity);
+
+/// Numbers given in order of first use.
+#[derive(Default)]
+struct Dense {
+    /// New number by old number, or [`NONE`].
+    numbers: Vec<u32>,
+    /// Old number by new number.
+    order: Vec<u32>,
+}
+
+impl Dense {
+    fn number(&mut self, old: usize) -> u64 {
+        if old >= self.numbers.len() {
+            self.numbers.resize(old + 1, NONE);
+        }
+        if self.numbers[old] == NONE {
+            self.numbers[old] = self.order.len() as u32;
+            self.order.push(old as u32);
+        }
+        u64::from(self.numbers[old])
+    }
+
+    fn clear(&mut self) {
+        for old in self.order.drain(..) {
+            self.numbers[old as usize] = NONE;
+        }
+    }
+}
+
+/// Working memory, to be used for many functions.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    head: Writer,
+    code: Writer,
+    values: Vec<u32>,
+    blocks: Vec<u32>,
+    /// Instructions in order.
+    insts: Vec<Inst>,
+    flags: Dense,
+    regions: Dense,
+    globals: Dense,
+    signatures: Dense,
+    functions: Dense,
+    /// What sites name, as numbered by the caller.
+    targets: Dense,
+    /// Number of the next value that is defined.
+    next: i64,
+}
+
+/// A function's canonical form.
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    /// What the function names, as numbered by the caller, in order of first use.
+    pub(crate) targets: Vec<u32>,
+    pub(crate) base: SourceLoc,
+}
+
+impl Encoder {
+    /// Writes `function`. `name` gives a number to what a site names: the same one to the same thing. It is asked about
+    /// everything that the function uses, in order of first use.
+    pub(crate) fn encode<E: From<Undefined>>(
+        &mut self,
+        function: &ir::Function,
+        mut name: impl FnMut(Site) -> Result<u32, E>,
+    ) -> Result<Encoded, E> {
+        self.clear();
+        self.number(function);
+        let FunctionStencil {
+            version_marker: _,
+            signature,
+            sized_stack_slots,
+            dynamic_stack_slots,
+            global_values,
+            dfg,
+            layout,
+            srclocs,
+            debug_tags,
+            stack_limit,
+        } = &function.stencil;
+
+        // What is declared and kept, used or not. The code is written behind it, so that what it uses is known here.
+        let mut tables = Writer::default();
+        tables.count(sized_stack_slots.len());
+        for StackSlotData { kind, size, align_shift, key } in sized_stack_slots.values() {
+            tables.byte(stack_slot_kind(*kind));
+            tables.uint(u64::from(*size));
+            tables.byte(*align_shift);
+            tables.bool(key.is_some());
+            if let Some(key) = key {
+                tables.uint(key.bits());
+            }
+        }
+        tables.count(dfg.dynamic_types.len());
+        for DynamicTypeData { base_vector_ty, dynamic_scale } in dfg.dynamic_types.values() {
+            tables.ty(*base_vector_ty);
+            tables.uint(self.globals.number(dynamic_scale.index()));
+        }
+        tables.count(dynamic_stack_slots.len());
+        for DynamicStackSlotData { kind, dyn_ty } in dynamic_stack_slots.values() {
+            tables.byte(stack_slot_kind(*kind));
+            tables.uint(u64::from(dyn_ty.as_u32()));
+        }
+        tables.bool(stack_limit.is_some());
+        if let Some(limit) = stack_limit {
+            tables.uint(self.globals.number(limit.index()));
+        }
+
+        for block in layout.blocks() {
+            self.block(function, block)?;
+        }
+        self.side_tables(function, srclocs, debug_tags)?;
+
+        // Used global values may use others; those come behind.
+        let mut at = 0;
+        while let Some(&old) = self.globals.order.get(at) {
+            if let GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } =
+                &global_values[GlobalValue::from_u32(old)]
+            {
+                self.globals.number(base.index());
+            }
+            at += 1;
+        }
+        tables.count(at);
+        for at in 0..at {
+            let global = GlobalValue::from_u32(self.globals.order[at]);
+            self.global(&mut tables, global, &global_values[global], &mut name)?;
+        }
+        tables.count(self.functions.order.len());
+        for at in 0..self.functions.order.len() {
+            let reference = FuncRef::from_u32(self.functions.order[at]);
+            let ExtFuncData { name: target, signature, colocated, patchable } = &dfg.ext_funcs[reference];
+            tables.byte(u8::from(*colocated) | u8::from(*patchable) << 1);
+            tables.uint(self.signatures.number(signature.index()));
+            self.target(&mut tables, target, Site::Function(reference), &mut name)?;
+        }
+        tables.count(self.signatures.order.len());
+        for &old in &self.signatures.order {
+            tables.signature(&dfg.signatures[SigRef::from_u32(old)]);
+        }
+
+        let Self { head, flags, regions, .. } = self;
+        head.signature(signature);
+        let mut memory = Writer::default();
+        memory.count(flags.order.len());
+        for &old in &flags.order {
+            mem_flags(&mut memory, regions, dfg.mem_flags[MemFlags::from_u32(old)]);
+        }
+        head.count(regions.order.len());
+        for &old in &regions.order {
+            let AliasRegionData { user_id, description } = &dfg.alias_regions[AliasRegion::from_u32(old)];
+            head.uint(u64::from(*user_id));
+            head.str(description);
+        }
+        head.raw(&memory.0);
+        head.raw(&tables.0);
+        head.count(self.next as usize);
+        head.count(layout.blocks().count());
+        let mut bytes = Vec::with_capacity(head.0.len() + self.code.0.len());
+        bytes.extend_from_slice(&head.0);
+        bytes.extend_from_slice(&self.code.0);
+        if self.next as u64 > super::decode::max_values(bytes.len()) {
+            return Err(Undefined(AnyEntity::Function).into());
+        }
+        let targets = self.targets.order.clone();
+        Ok(Encoded { bytes, targets, base: function.params.base_srcloc() })
+    }
+
+    fn clear(&mut self) {
+        let Self {
+            head,
+            code,
+            values,
+            blocks,
+            insts,
+            flags,
+            regions,
+            globals,
+            signatures,
+            functions,
+            targets,
+            next,
+        } = self;
+        head.0.clear();
+        code.0.clear();
+        values.clear();
+        blocks.clear();
+        insts.clear();
+        for dense in [flags, regions, globals, signatures, functions, targets] {
+            dense.clear();
+        }
+        *next = 0;
+    }
+
+    /// Numbers what the layout reaches.
+    fn number(&mut self, function: &ir::Function) {
+        let (dfg, layout) = (&function.dfg, &function.layout);
+        self.values.resize(dfg.num_values(), NONE);
+        self.blocks.resize(dfg.num_blocks(), NONE);
+        self.insts.reserve(dfg.num_insts());
+        let mut next = 0;
+        let mut define = |values: &mut Vec<u32>, defined: &[Value]| {
+            for value in defined {
+                values[value.index()] = next;
+                next += 1;
+            }
+        };
+        for (number, block) in layout.blocks().enumerate() {
+            self.blocks[block.index()] = number as u32;
+            define(&mut self.values, dfg.block_params(block));
+            for inst in layout.block_insts(block) {
+                self.insts.push(inst);
+                define(&mut self.values, dfg.inst_results(inst));
+            }
+        }
+    }
+
+    fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), Undefined> {
+        let (dfg, layout) = (&function.dfg, &function.layout);
+        let params = dfg.block_params(block);
+        self.code.uint((params.len() as u64) << 1 | u64::from(layout.is_cold(block)));
+        for param in params {
+            self.code.ty(dfg.value_type(*param));
+        }
+        self.next += params.len() as i64;
+        for inst in layout.block_insts(block) {
+            self.inst(dfg, inst)?;
+            self.next += dfg.inst_results(inst).len() as i64;
+        }
+        // No instruction has number 0.
+        self.code.byte(0);
+        Ok(())
+    }
+
+    fn inst(&mut self, dfg: &ir::DataFlowGraph, inst: Inst) -> Result<(), Undefined> {
+        let data = dfg.insts[inst];
+        let opcode = data.opcode();
+        self.code.byte(opcode as u8);
+        if opcode.constraints().is_polymorphic() {
+            self.code.ty(dfg.ctrl_typevar(inst));
+        }
+        match data {
+            InstructionData::NullAry { opcode: _ } => {}
+            InstructionData::Unary { opcode: _, arg } => self.value(dfg, arg)?,
+            InstructionData::Binary { opcode: _, args } => self.values(dfg, &args)?,
+            InstructionData::Ternary { opcode: _, args } => self.values(dfg, &args)?,
+            InstructionData::MultiAry { opcode: _, args } => self.list(dfg, args)?,
+            InstructionData::BinaryImm8 { opcode: _, arg, imm } => {
+                self.code.byte(imm);
+                self.value(dfg, arg)?;
+            }
+            InstructionData::TernaryImm8 { opcode: _, args, imm } => {
+                self.code.byte(imm);
+                self.values(dfg, &args)?;
+            }
+            InstructionData::UnaryImm { opcode: _, imm } => self.code.int(imm.bits()),
+            InstructionData::UnaryIeee16 { opcode: _, imm } => self.code.raw(&imm.bits().to_le_bytes()),
+            InstructionData::UnaryIeee32 { opcode: _, imm } => self.code.raw(&imm.bits().to_le_bytes()),
+            InstructionData::UnaryIeee64 { opcode: _, imm } => self.code.raw(&imm.bits().to_le_bytes()),
+            InstructionData::UnaryConst { opcode: _, constant_handle } => {
+                self.code.bytes(dfg.constants.get(constant_handle).as_slice());
+            }
+            InstructionData::Shuffle { opcode: _, args, imm } => {
+                self.code.bytes(dfg.immediates[imm].as_slice());
+                self.values(dfg, &args)?;
+            }
+            InstructionData::UnaryGlobalValue { opcode: _, global_value } => {
+                self.code.uint(self.globals.number(global_value.index()));
+            }
+            InstructionData::IntCompare { opcode: _, args, cond } => {
+                self.code.listed(ir::condcodes::IntCC::all(), &cond);
+                self.values(dfg, &args)?;
+            }
+            InstructionData::FloatCompare { opcode: _, args, cond } => {
+                self.code.listed(ir::condcodes::FloatCC::all(), &cond);
+                self.values(dfg, &args)?;
+            }
+            InstructionData::IntAddTrap { opcode: _, args, code } => {
+                self.code.trap(Some(code));
+                self.values(dfg, &args)?;
+            }
+            InstructionData::Trap { opcode: _, code } => self.code.trap(Some(code)),
+            InstructionData::CondTrap { opcode: _, arg, code } => {
+                self.code.trap(Some(code));
+                self.value(dfg, arg)?;
+            }
+            InstructionData::Load { opcode: _, arg, flags, offset } => {
+                self.code.uint(self.flags.number(flags.index()));
+                self.code.int(i64::from(i32::from(offset)));
+                self.value(dfg, arg)?;
+            }
+            InstructionData::Store { opcode: _, args, flags, offset } => {
+                self.code.uint(self.flags.number(flags.index()));
+                self.code.int(i64::from(i32::from(offset)));
+                self.values(dfg, &args)?;
+            }
+            InstructionData::LoadNoOffset { opcode: _, arg, flags } => {
+                self.code.uint(self.flags.number(flags.index()));
+                self.value(dfg, arg)?;
+            }
+            InstructionData::StoreNoOffset { opcode: _, args, flags } => {
+                self.code.uint(self.flags.number(flags.index()));
+                self.values(dfg, &args)?;
+            }
+            InstructionData::AtomicCas { opcode: _, args, flags } => {
+                self.code.uint(self.flags.number(flags.index()));
+                self.values(dfg, &args)?;
+            }
+            InstructionData::AtomicRmw { opcode: _, args, flags, op } => {
+                self.code.uint(self.flags.number(flags.index()));
+                self.code.listed(ir::AtomicRmwOp::all(), &op);
+                self.values(dfg, &args)?;
+            }
+            InstructionData::StackAddr { opcode: _, stack_slot, offset } => {
+                self.code.uint(u64::from(stack_slot.as_u32()));
+                self.code.int(i64::from(i32::from(offset)));
+            }
+            InstructionData::DynamicStackAddr { opcode: _, dynamic_stack_slot } => {
+                self.code.uint(u64::from(dynamic_stack_slot.as_u32()));
+            }
+            InstructionData::FuncAddr { opcode: _, func_ref } => {
+                self.code.uint(self.functions.number(func_ref.index()));
+            }
+            InstructionData::Call { opcode: _, args, func_ref } => {
+                self.code.uint(self.functions.number(func_ref.index()));
+                self.list(dfg, args)?;
+            }
+            InstructionData::CallIndirect { opcode: _, args, sig_ref } => {
+                self.code.uint(self.signatures.number(sig_ref.index()));
+                self.list(dfg, args)?;
+            }
+            InstructionData::TryCall { opcode: _, args, func_ref, exception } => {
+                self.code.uint(self.functions.number(func_ref.index()));
+                self.list(dfg, args)?;
+                self.handlers(dfg, exception)?;
+            }
+            InstructionData::TryCallIndirect { opcode: _, args, exception } => {
+                self.list(dfg, args)?;
+                self.handlers(dfg, exception)?;
+            }
+            InstructionData::ExceptionHandlerAddress { opcode: _, block, imm } => {
+                self.block_number(block)?;
+                self.code.int(imm.bits());
+            }
+            InstructionData::Jump { opcode: _, destination } => self.block_call(dfg, destination)?,
+            InstructionData::Brif { opcode: _, arg, blocks } => {
+                self.value(dfg, arg)?;
+                for call in blocks {
+                    self.block_call(dfg, call)?;
+                }
+            }
+            InstructionData::BranchTable { opcode: _, arg, table } => {
+                self.value(dfg, arg)?;
+                let branches = dfg.jump_tables[table].all_branches();
+                self.code.count(branches.len());
+                for call in branches {
+                    self.block_call(dfg, *call)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The new number of a value; an alias has that of what it stands for.
+    fn new_value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, Undefined> {
+        let undefined = || Undefined(value.into());
+        let number = *self.values.get(value.index()).ok_or_else(undefined)?;
+        if number != NONE {
+            return Ok(number);
+        }
+        let mut original = value;
+        for _ in 0..dfg.num_values() {
+            let Some(next) = dfg.value_alias_dest_for_serialization(original) else { break };
+            original = next;
+            match self.values.get(original.index()) {
+                None => break,
+                Some(&NONE) => {}
+                Some(&number) => {
+                    self.values[value.index()] = number;
+                    return Ok(number);
+                }
+            }
+        }
+        Err(undefined())
+    }
+
+    /// A value: how far back it was defined.
+    fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), Undefined> {
+        let number = self.new_value(dfg, value)?;
+        self.code.int(self.next - i64::from(number));
+        Ok(())
+    }
+
+    fn values(&mut self, dfg: &ir::DataFlowGraph, values: &[Value]) -> Result<(), Undefined> {
+        values.iter().try_for_each(|value| self.value(dfg, *value))
+    }
+
+    fn list(&mut self, dfg: &ir::DataFlowGraph, list: ValueList) -> Result<(), Undefined> {
+        let values = list.as_slice(&dfg.value_lists);
+        self.code.count(values.len());
+        self.values(dfg, values)
+    }
+
+    fn block_number(&mut self, block: Block) -> Result<(), Undefined> {
+        match self.blocks.get(block.index()) {
+            None | Some(&NONE) => Err(Undefined(block.into())),
+            Some(&number) => {
+                self.code.uint(u64::from(number));
+                Ok(())
+            }
+        }
+    }
+
+    fn block_call(&mut self, dfg: &ir::DataFlowGraph, call: BlockCall) -> Result<(), Undefined> {
+        self.block_number(call.block(&dfg.value_lists))?;
+        self.code.count(call.len(&dfg.value_lists));
+        for argument in call.args(&dfg.value_lists) {
+            let (kind, number) = match argument {
+                BlockArg::Value(value) => {
+                    let number = self.new_value(dfg, value)?;
+                    (0, super::wire::zigzag(self.next - i64::from(number)))
+                }
+                BlockArg::TryCallRet(index) => (1, u64::from(index)),
+                BlockArg::TryCallExn(index) => (2, u64::from(index)),
+            };
+            self.code.uint(number << 2 | kind);
+        }
+        Ok(())
+    }
+
+    fn handlers(&mut self, dfg: &ir::DataFlowGraph, table: ExceptionTable) -> Result<(), Undefined> {
+        let table = &dfg.exception_tables[table];
+        self.code.uint(self.signatures.number(table.signature().index()));
+        self.block_call(dfg, *table.normal_return())?;
+        self.code.count(table.items().count());
+        for item in table.items() {
+            match item {
+                ExceptionTableItem::Tag(tag, call) => {
+                    self.code.byte(0);
+                    self.code.uint(u64::from(tag.as_u32()));
+                    self.block_call(dfg, call)?;
+                }
+                ExceptionTableItem::Default(call) => {
+                    self.code.byte(1);
+                    self.block_call(dfg, call)?;
+                }
+                ExceptionTableItem::Context(value) => {
+                    self.code.byte(2);
+                    self.value(dfg, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What few functions have: source locations, debug tags, stack maps, labels of values.
+    fn side_tables(
+        &mut self,
+        function: &ir::Function,
+        srclocs: &SecondaryMap<Inst, RelSourceLoc>,
+        tags: &ir::DebugTags,
+    ) -> Result<(), Undefined> {
+        let dfg = &function.dfg;
+        // Runs of equal locations: how many instructions further it changes, and to what. 0 ends the list.
+        let mut run = (0, RelSourceLoc::default());
+        for (number, inst) in self.insts.iter().enumerate() {
+            let location = srclocs[*inst];
+            if location != run.1 {
+                self.code.count(number - run.0 + 1);
+                self.code.uint(u64::from(relative(location)));
+                run = (number, location);
+            }
+        }
+        self.code.byte(0);
+
+        let tagged = |inst: &Inst| !tags.get(*inst).is_empty();
+        let count = if tags.is_empty() { 0 } else { self.insts.iter().filter(|inst| tagged(inst)).count() };
+        self.code.count(count);
+        if count != 0 {
+            for (number, inst) in self.insts.iter().enumerate().filter(|(_, inst)| tagged(inst)) {
+                self.code.count(number);
+                self.code.count(tags.get(*inst).len());
+                for tag in tags.get(*inst) {
+                    let (kind, number) = match tag {
+                        DebugTag::User(number) => (0, *number),
+                        DebugTag::StackSlot(slot) => (1, slot.as_u32()),
+                    };
+                    self.code.uint(u64::from(number) << 1 | kind);
+                }
+            }
+        }
+
+        let mapped = |inst: &Inst| dfg.user_stack_map_entries(*inst).filter(|entries| !entries.is_empty());
+        let count = self.insts.iter().filter(|inst| mapped(inst).is_some()).count();
+        self.code.count(count);
+        if count != 0 {
+            for (number, inst) in self.insts.iter().enumerate() {
+                let Some(entries) = mapped(inst) else { continue };
+                self.code.count(number);
+                self.code.count(entries.len());
+                for UserStackMapEntry { ty, slot, offset } in entries {
+                    self.code.ty(*ty);
+                    self.code.uint(u64::from(slot.as_u32()));
+                    self.code.uint(u64::from(*offset));
+                }
+            }
+        }
+        self.labels(dfg)
+    }
+
+    /// Labels of values for debug information, by ascending number of the value; of values that were dropped nothing stays.
+    fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), Undefined> {
+        self.code.bool(dfg.values_labels.is_some());
+        let Some(labels) = &dfg.values_labels else { return Ok(()) };
+        let mut kept = Vec::with_capacity(labels.len());
+        for (value, assignment) in labels {
+            if let Ok(number) = self.new_value(dfg, *value) {
+                kept.push((number, assignment));
+            }
+        }
+        // Several aliases of one value keep the order of their numbers; the last one counts, as it does in a map.
+        kept.sort_by_key(|(number, _)| *number);
+        kept.reverse();
+        kept.dedup_by_key(|(number, _)| *number);
+        kept.reverse();
+        self.code.count(kept.len());
+        for (number, assignment) in kept {
+            self.code.uint(u64::from(number));
+            match assignment {
+                ValueLabelAssignments::Starts(starts) => {
+                    self.code.byte(0);
+                    self.code.count(starts.len());
+                    for ValueLabelStart { from, label } in starts {
+                        self.code.uint(u64::from(relative(*from)));
+                        self.code.uint(u64::from(label.as_u32()));
+                    }
+                }
+                ValueLabelAssignments::Alias { from, value } => {
+                    let number = self.new_value(dfg, *value)?;
+                    self.code.byte(1);
+                    self.code.uint(u64::from(relative(*from)));
+                    self.code.uint(u64::from(number));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn global<E: From<Undefined>>(
+        &mut self,
+        tables: &mut Writer,
+        at: GlobalValue,
+        data: &GlobalValueData,
+        name: &mut impl FnMut(Site) -> Result<u32, E>,
+    ) -> Result<(), E> {
+        match data {
+            GlobalValueData::VMContext => tables.byte(0),
+            GlobalValueData::Load { base, offset, global_type, flags } => {
+                tables.byte(1);
+                tables.uint(self.globals.number(base.index()));
+                tables.int(i64::from(i32::from(*offset)));
+                tables.ty(*global_type);
+                tables.uint(self.flags.number(flags.index()));
+            }
+            GlobalValueData::IAddImm { base, offset, global_type } => {
+                tables.byte(2);
+                tables.uint(self.globals.number(base.index()));
+                tables.int(offset.bits());
+                tables.ty(*global_type);
+            }
+            GlobalValueData::Symbol { name: target, offset, colocated, tls } => {
+                tables.byte(3);
+                tables.byte(u8::from(*colocated) | u8::from(*tls) << 1);
+                tables.int(offset.bits());
+                self.target(tables, target, Site::Global(at), name)?;
+            }
+            GlobalValueData::DynScaleTargetConst { vector_type } => {
+                tables.byte(4);
+                tables.ty(*vector_type);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a declaration names: 0 and a library call, or one more than its position among the targets.
+    fn target<E>(
+        &mut self,
+        tables: &mut Writer,
+        target: &ExternalName,
+        site: Site,
+        name: &mut impl FnMut(Site) -> Result<u32, E>,
+    ) -> Result<(), E> {
+        if let ExternalName::LibCall(call) = target {
+            tables.byte(0);
+            tables.listed(LibCall::all_libcalls(), call);
+        } else {
+            tables.uint(1 + self.targets.number(name(site)? as usize));
+        }
+        Ok(())
+    }
+}
+
+/// A relative location as a number. Relative to 0 it is itself.
+fn relative(location: RelSourceLoc) -> u32 {
+    location.expand(SourceLoc::new(0)).bits()
+}
+
+fn stack_slot_kind(kind: StackSlotKind) -> u8 {
+    match kind {
+        StackSlotKind::ExplicitSlot => 0,
+        StackSlotKind::ExplicitDynamicSlot => 1,
+    }
+}
+
+fn mem_flags(out: &mut Writer, regions: &mut Dense, flags: MemFlagsData) {
+    let order = match flags.explicit_endianness() {
+        None => 0,
+        Some(Endianness::Little) => 1,
+        Some(Endianness::Big) => 2,
+    };
+    let bits = u8::from(flags.aligned()) | u8::from(flags.readonly()) << 1 | u8::from(flags.can_move()) << 2;
+    out.byte(bits | order << 3);
+    out.trap(flags.trap_code());
+    out.uint(flags.alias_region().map_or(0, |region| 1 + regions.number(region.index())));
+}

@@ -1,0 +1,231 @@
+//! Small parts of IR as bytes: types, signatures, codes. Shared by the canonical form of functions and the binary form of
+//! modules.
+//!
+//! Invariants:
+//! - What is written is taken apart exhaustively, so that a field that a new version of Cranelift adds does not compile until it
+//!   is written too.
+//! - Enumerations that Cranelift lists (`all()`) are written as a position in that list, others as a number given here.
+
+use std::sync::LazyLock;
+
+use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::{
+    AbiParam, ArgumentExtension, ArgumentPurpose, AtomicRmwOp, LibCall, Opcode, Signature, TrapCode, Type,
+    types,
+};
+use cranelift_codegen::isa::CallConv;
+
+use super::wire::{Malformed, Reader, Writer};
+
+type Read<T> = Result<T, Malformed>;
+
+/// Types by their number in Cranelift; [`types::INVALID`] where there is none.
+static TYPES: LazyLock<[Type; 0x200]> = LazyLock::new(|| {
+    let lanes = [
+        types::I8,
+        types::I16,
+        types::I32,
+        types::I64,
+        types::I128,
+        types::F16,
+        types::F32,
+        types::F64,
+        types::F128,
+    ];
+    let mut table = [types::INVALID; 0x200];
+    for lane in lanes {
+        for count in (0..=8).map(|log2| 1 << log2) {
+            let Some(fixed) = lane.by(count) else { continue };
+            for ty in [Some(fixed), fixed.is_vector().then(|| fixed.vector_to_dynamic()).flatten()] {
+                let Some(ty) = ty else { continue };
+                if let Some(entry) = table.get_mut(ty.index()) {
+                    *entry = ty;
+                }
+            }
+        }
+    }
+    table
+});
+
+impl Writer {
+    /// A type: its number, or 1 and the rest of it if it is dynamic. No type has number 1.
+    pub(crate) fn ty(&mut self, ty: Type) {
+        let number = ty.index();
+        if number > 0xff {
+            self.byte(1);
+        }
+        self.byte(number as u8);
+    }
+
+    pub(crate) fn signature(&mut self, signature: &Signature) {
+        let Signature { params, returns, call_conv } = signature;
+        self.byte(match call_conv {
+            CallConv::Fast => 0,
+            CallConv::Tail => 1,
+            CallConv::SystemV => 2,
+            CallConv::WindowsFastcall => 3,
+            CallConv::AppleAarch64 => 4,
+            CallConv::Probestack => 5,
+            CallConv::Winch => 6,
+            CallConv::PreserveAll => 7,
+        });
+        for list in [params, returns] {
+            self.count(list.len());
+            for AbiParam { value_type, purpose, extension } in list {
+                self.ty(*value_type);
+                let extension = match extension {
+                    ArgumentExtension::None => 0,
+                    ArgumentExtension::Uext => 1,
+                    ArgumentExtension::Sext => 2,
+                };
+                let (purpose, size) = match purpose {
+                    ArgumentPurpose::Normal => (0, None),
+                    ArgumentPurpose::StructReturn => (1, None),
+                    ArgumentPurpose::VMContext => (2, None),
+                    ArgumentPurpose::StructArgument(size) => (3, Some(*size)),
+                };
+                self.byte(purpose << 2 | extension);
+                if let Some(size) = size {
+                    self.uint(u64::from(size));
+                }
+            }
+        }
+    }
+
+    pub(crate) fn trap(&mut self, code: Option<TrapCode>) {
+        self.byte(code.map_or(0, |code| code.as_raw().get()));
+    }
+
+    /// The position of `item` in `list`, which holds it.
+    pub(crate) fn listed<T: PartialEq>(&mut self, list: &[T], item: &T) {
+        let position = list.iter().position(|other| other == item);
+        self.count(position.expect("Cranelift lists all of them"));
+    }
+}
+
+impl Reader<'_> {
+    /// A type; an invalid one is none.
+    #[inline]
+    pub(crate) fn ty(&mut self) -> Read<Type> {
+        let first = usize::from(self.byte()?);
+        let number = if first == 1 { 0x100 | usize::from(self.byte()?) } else { first };
+        match TYPES[number] {
+            types::INVALID => Err(self.malformed("not a type")),
+            ty => Ok(ty),
+        }
+    }
+
+    pub(crate) fn signature(&mut self) -> Read<Signature> {
+        let mut signature = Signature::new(match self.byte()? {
+            0 => CallConv::Fast,
+            1 => CallConv::Tail,
+            2 => CallConv::SystemV,
+            3 => CallConv::WindowsFastcall,
+            4 => CallConv::AppleAarch64,
+            5 => CallConv::Probestack,
+            6 => CallConv::Winch,
+            7 => CallConv::PreserveAll,
+            _ => return Err(self.malformed("not a calling convention")),
+        });
+        for list in [&mut signature.params, &mut signature.returns] {
+            let count = self.count()?;
+            if count > usize::from(u16::MAX) {
+                return Err(self.malformed("more than 65,535 parameters or results"));
+            }
+            list.reserve_exact(count);
+            for _ in 0..count {
+                let value_type = self.ty()?;
+                let code = self.byte()?;
+                let extension = match code & 3 {
+                    0 => ArgumentExtension::None,
+                    1 => ArgumentExtension::Uext,
+                    2 => ArgumentExtension::Sext,
+                    _ => return Err(self.malformed("not an extension of a parameter")),
+                };
+                let purpose = match code >> 2 {
+                    0 => ArgumentPurpose::Normal,
+                    1 => ArgumentPurpose::StructReturn,
+                    2 => ArgumentPurpose::VMContext,
+                    3 => ArgumentPurpose::StructArgument(self.u32()?),
+                    _ => return Err(self.malformed("not a purpose of a parameter")),
+                };
+                list.push(AbiParam { value_type, purpose, extension });
+            }
+        }
+        Ok(signature)
+    }
+
+    /// A trap code, or none.
+    pub(crate) fn trap(&mut self) -> Read<Option<TrapCode>> {
+        Ok(std::num::NonZeroU8::new(self.byte()?).map(TrapCode::from_raw))
+    }
+
+    /// A trap code that must be there.
+    pub(crate) fn some_trap(&mut self) -> Read<TrapCode> {
+        self.trap()?.ok_or_else(|| self.malformed("not a trap code"))
+    }
+
+    fn listed<T: Copy>(&mut self, list: &[T], what: &'static str) -> Read<T> {
+        self.index(list.len(), what).map(|index| list[index])
+    }
+
+    pub(crate) fn opcode(&mut self) -> Read<Opcode> {
+        // Cranelift numbers opcodes from 1, in the order of this list.
+        let number = self.byte()?;
+        let found = usize::from(number).checked_sub(1).and_then(|index| Opcode::all().get(index));
+        found.copied().ok_or_else(|| self.malformed("not an instruction"))
+    }
+
+    pub(crate) fn int_cc(&mut self) -> Read<IntCC> {
+        self.listed(IntCC::all(), "not a condition")
+    }
+
+    pub(crate) fn float_cc(&mut self) -> Read<FloatCC> {
+        self.listed(FloatCC::all(), "not a condition")
+    }
+
+    pub(crate) fn rmw(&mut self) -> Read<AtomicRmwOp> {
+        self.listed(AtomicRmwOp::all(), "not an atomic operation")
+    }
+
+    pub(crate) fn libcall(&mut self) -> Read<LibCall> {
+        self.listed(LibCall::all_libcalls(), "not a library call")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opcodes_are_numbered_as_listed() {
+        for (index, opcode) in Opcode::all().iter().enumerate() {
+            assert_eq!(usize::from(*opcode as u8), index + 1);
+        }
+    }
+
+    #[test]
+    fn types_come_back() {
+        let all: Vec<Type> = TYPES.iter().copied().filter(|ty| !ty.is_invalid()).collect();
+        assert!(all.len() > 100 && all.contains(&types::I8X16) && all.contains(&types::F64X2XN));
+        for ty in all {
+            let mut writer = Writer::default();
+            writer.ty(ty);
+            assert_eq!(Reader::new(&writer.0).ty(), Ok(ty));
+        }
+        assert!(Reader::new(&[0]).ty().is_err());
+        assert!(Reader::new(&[1, 0]).ty().is_err());
+    }
+
+    #[test]
+    fn signatures_come_back() {
+        let mut signature = Signature::new(CallConv::Tail);
+        let mut param = AbiParam::new(types::I8).uext();
+        param.purpose = ArgumentPurpose::StructArgument(48);
+        signature.params.extend([param, AbiParam::special(types::I64, ArgumentPurpose::VMContext)]);
+        signature.returns.push(AbiParam::new(types::I16).sext());
+        let mut writer = Writer::default();
+        writer.signature(&signature);
+        assert_eq!(Reader::new(&writer.0).signature(), Ok(signature));
+    }
+}

@@ -1,0 +1,255 @@
+//! Bytes of the canonical and of the binary form: little endian, integers as LEB128.
+//!
+//! Invariants:
+//! - Every integer has one encoding: the shortest. A reader refuses others, so equal content has equal bytes.
+//! - A [`Reader`] never looks beyond its end, and a count it returns is at most the number of bytes that are left. So the
+//!   memory that a caller reserves for a count is bounded by the length of the input.
+
+/// Why bytes are not what they should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("byte {offset}: {what}")]
+pub struct Malformed {
+    /// Where, from the start of what was given.
+    pub offset: usize,
+    /// What is wrong.
+    pub what: &'static str,
+}
+
+/// Bytes that grow.
+#[derive(Default)]
+pub(crate) struct Writer(pub(crate) Vec<u8>);
+
+impl Writer {
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    /// An unsigned integer.
+    #[inline]
+    pub(crate) fn uint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.0.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.0.push(value as u8);
+    }
+
+    /// A number of entries or a position in a table.
+    #[inline]
+    pub(crate) fn count(&mut self, value: usize) {
+        self.uint(value as u64);
+    }
+
+    /// A signed integer; small ones of either sign are short.
+    #[inline]
+    pub(crate) fn int(&mut self, value: i64) {
+        self.uint(zigzag(value));
+    }
+
+    pub(crate) fn bool(&mut self, value: bool) {
+        self.byte(u8::from(value));
+    }
+
+    /// A length and so many bytes.
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        self.raw(bytes);
+    }
+
+    pub(crate) fn str(&mut self, text: &str) {
+        self.bytes(text.as_bytes());
+    }
+}
+
+/// 0, -1, 1, -2, .. as 0, 1, 2, 3, ..
+#[inline]
+pub(crate) fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)) as u64
+}
+
+#[inline]
+pub(crate) fn unzigzag(value: u64) -> i64 {
+    (value >> 1) as i64 ^ -((value & 1) as i64)
+}
+
+/// Bytes that are read from front to back.
+#[derive(Clone)]
+pub(crate) struct Reader<'b> {
+    bytes: &'b [u8],
+    at: usize,
+    /// Where the bytes start in what the caller was given.
+    base: usize,
+}
+
+type Read<T> = Result<T, Malformed>;
+
+impl<'b> Reader<'b> {
+    pub(crate) fn new(bytes: &'b [u8]) -> Self {
+        Self::at(bytes, 0)
+    }
+
+    /// A reader of bytes that start at `base` of something larger.
+    pub(crate) fn at(bytes: &'b [u8], base: usize) -> Self {
+        Self { bytes, at: 0, base }
+    }
+
+    /// What is wrong with what was just read.
+    #[cold]
+    pub(crate) fn malformed(&self, what: &'static str) -> Malformed {
+        Malformed { offset: self.base + self.at, what }
+    }
+
+    /// Position from the start of what the caller was given.
+    pub(crate) fn offset(&self) -> usize {
+        self.base + self.at
+    }
+
+    /// Number of bytes, read or not.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    pub(crate) fn left(&self) -> usize {
+        self.bytes.len() - self.at
+    }
+
+    /// Nothing may be left.
+    pub(crate) fn end(&self) -> Read<()> {
+        if self.left() == 0 { Ok(()) } else { Err(self.malformed("more bytes than were announced")) }
+    }
+
+    #[inline]
+    pub(crate) fn byte(&mut self) -> Read<u8> {
+        match self.bytes.get(self.at) {
+            Some(byte) => {
+                self.at += 1;
+                Ok(*byte)
+            }
+            None => Err(self.malformed("ends early")),
+        }
+    }
+
+    pub(crate) fn raw(&mut self, length: usize) -> Read<&'b [u8]> {
+        if length > self.left() {
+            return Err(self.malformed("ends early"));
+        }
+        self.at += length;
+        Ok(&self.bytes[self.at - length..self.at])
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+        let bytes = self.raw(N)?;
+        Ok(bytes.try_into().expect("`raw` gives as many bytes as it is asked for"))
+    }
+
+    #[inline]
+    pub(crate) fn uint(&mut self) -> Read<u64> {
+        let first = self.byte()?;
+        if first < 0x80 { Ok(u64::from(first)) } else { self.long(first) }
+    }
+
+    fn long(&mut self, first: u8) -> Read<u64> {
+        let mut value = u64::from(first & 0x7f);
+        let mut shift = 7;
+        loop {
+            let byte = self.byte()?;
+            if shift == 63 && byte > 1 {
+                return Err(self.malformed("an integer of more than 64 bits"));
+            }
+            value |= u64::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                return if byte == 0 {
+                    Err(self.malformed("an integer longer than need be"))
+                } else {
+                    Ok(value)
+                };
+            }
+            shift += 7;
+        }
+    }
+
+    #[inline]
+    pub(crate) fn u32(&mut self) -> Read<u32> {
+        let value = self.uint()?;
+        u32::try_from(value).map_err(|_| self.malformed("an integer of more than 32 bits"))
+    }
+
+    #[inline]
+    pub(crate) fn int(&mut self) -> Read<i64> {
+        self.uint().map(unzigzag)
+    }
+
+    pub(crate) fn i32(&mut self) -> Read<i32> {
+        let value = self.int()?;
+        i32::try_from(value).map_err(|_| self.malformed("an integer of more than 32 bits"))
+    }
+
+    pub(crate) fn bool(&mut self) -> Read<bool> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(self.malformed("neither 0 nor 1")),
+        }
+    }
+
+    /// A number of entries, of which each takes at least one byte.
+    #[inline]
+    pub(crate) fn count(&mut self) -> Read<usize> {
+        let value = self.uint()?;
+        match usize::try_from(value) {
+            Ok(count) if count <= self.left() => Ok(count),
+            _ => Err(self.malformed("a count beyond the end")),
+        }
+    }
+
+    /// A position in a table of `len` entries.
+    #[inline]
+    pub(crate) fn index(&mut self, len: usize, what: &'static str) -> Read<usize> {
+        let value = self.uint()?;
+        match usize::try_from(value) {
+            Ok(index) if index < len => Ok(index),
+            _ => Err(self.malformed(what)),
+        }
+    }
+
+    pub(crate) fn bytes(&mut self) -> Read<&'b [u8]> {
+        let length = self.count()?;
+        self.raw(length)
+    }
+
+    pub(crate) fn str(&mut self) -> Read<&'b str> {
+        let bytes = self.bytes()?;
+        std::str::from_utf8(bytes).map_err(|_| self.malformed("text that is not UTF-8"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integers_come_back() {
+        for value in [0, 1, 127, 128, 16383, 16384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            let mut writer = Writer::default();
+            writer.uint(value);
+            writer.int(value as i64);
+            let mut reader = Reader::new(&writer.0);
+            assert_eq!((reader.uint(), reader.int()), (Ok(value), Ok(value as i64)));
+            assert_eq!(reader.end(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn one_encoding_only() {
+        let wrong = |bytes: &[u8]| Reader::new(bytes).uint().unwrap_err().what;
+        assert_eq!(wrong(&[0x80, 0]), "an integer longer than need be");
+        assert_eq!(wrong(&[0xff; 10]), "an integer of more than 64 bits");
+        assert_eq!(wrong(&[0x80]), "ends early");
+        assert_eq!(Reader::new(&[5, 0]).count().unwrap_err().what, "a count beyond the end");
+        assert_eq!(Reader::new(&[2]).bool().unwrap_err(), Malformed { offset: 1, what: "neither 0 nor 1" });
+    }
+}

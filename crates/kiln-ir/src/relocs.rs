@@ -1,0 +1,48 @@
+//! Relocations that machine code from a client may have, by the name that text and binary form give them.
+
+use cranelift_codegen::binemit::Reloc;
+
+/// What Kiln links, of what Cranelift knows. (Some of it only where no code has to be written when it is loaded; linkers say so.)
+const RELOCS: [(Reloc, &str); 17] = [
+    (Reloc::Abs4, "abs4"),
+    (Reloc::Abs8, "abs8"),
+    (Reloc::X86PCRel4, "x86_pcrel4"),
+    (Reloc::X86CallPCRel4, "x86_call_pcrel4"),
+    (Reloc::X86CallPLTRel4, "x86_call_pltrel4"),
+    (Reloc::X86GOTPCRel4, "x86_gotpcrel4"),
+    (Reloc::Arm64Call, "arm64_call"),
+    (Reloc::Aarch64AdrGotPage21, "aarch64_adr_got_page21"),
+    (Reloc::Aarch64Ld64GotLo12Nc, "aarch64_ld64_got_lo12_nc"),
+    (Reloc::Aarch64AdrPrelPgHi21, "aarch64_adr_prel_pg_hi21"),
+    (Reloc::Aarch64AddAbsLo12Nc, "aarch64_add_abs_lo12_nc"),
+    (Reloc::RiscvCallPlt, "riscv_call_plt"),
+    (Reloc::RiscvGotHi20, "riscv_got_hi20"),
+    (Reloc::RiscvPCRelHi20, "riscv_pcrel_hi20"),
+    (Reloc::RiscvPCRelLo12I, "riscv_pcrel_lo12_i"),
+    (Reloc::S390xPCRel32Dbl, "s390x_pcrel32_dbl"),
+    (Reloc::S390xPLTRel32Dbl, "s390x_pltrel32_dbl"),
+];
+
+/// The name of a relocation, or `None` if Kiln does not link it.
+pub(crate) fn name(reloc: Reloc) -> Option<&'static str> {
+    RELOCS.iter().find(|(known, _)| *known == reloc).map(|(_, name)| *name)
+}
+
+/// The relocation of this name.
+#[cfg_attr(not(test), expect(dead_code, reason = "read by the text and binary forms"))]
+pub(crate) fn named(name: &str) -> Option<Reloc> {
+    RELOCS.iter().find(|(_, known)| *known == name).map(|(reloc, _)| *reloc)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct() {
+        for (reloc, text) in RELOCS {
+            assert_eq!((name(reloc), named(text)), (Some(text), Some(reloc)));
+        }
+        assert_eq!(name(Reloc::ElfX86_64TlsGd), None);
+    }
+}
