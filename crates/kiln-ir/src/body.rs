@@ -25,6 +25,8 @@ mod encode;
 mod parts;
 pub(crate) mod wire;
 
+use std::cell::RefCell;
+
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 
@@ -94,7 +96,10 @@ impl Body {
             let name = name.filter(|name| name.namespace == 0 && name.index != u32::MAX);
             name.map(|name| name.index).ok_or(BodyError::Name(entity))
         };
-        let encoded = Encoder::default().encode(function, symbol)?;
+        thread_local! {
+            static ENCODER: RefCell<Encoder> = RefCell::default();
+        }
+        let encoded = ENCODER.with_borrow_mut(|encoder| encoder.encode(function, symbol))?;
         Ok(Self::of(encoded, SymbolId::from_u32))
     }
 

@@ -8,6 +8,8 @@
 //!   whether or not an instruction names them.
 //! - Every field of Cranelift's structures is taken apart by name, without `..`.
 
+use std::ops::Range;
+
 use cranelift_codegen::entity::{EntityRef, SecondaryMap};
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::function::FunctionStencil;
@@ -70,11 +72,17 @@ impl Dense {
 #[derive(Default)]
 pub(crate) struct Encoder {
     head: Writer,
+    memory: Writer,
+    tables: Writer,
     code: Writer,
     values: Vec<u32>,
     blocks: Vec<u32>,
-    /// Instructions in order.
-    insts: Vec<Inst>,
+    /// Blocks in order, each with the number of its instructions.
+    order: Vec<(Block, u32)>,
+    /// Instructions in order, each with the number of its results.
+    insts: Vec<(Inst, u32)>,
+    /// Numbers of instructions with stack maps.
+    mapped: Vec<usize>,
     flags: Dense,
     regions: Dense,
     globals: Dense,
@@ -118,7 +126,7 @@ impl Encoder {
         } = &function.stencil;
 
         // What is declared and kept, used or not. The code is written behind it, so that what it uses is known here.
-        let mut tables = Writer::default();
+        let mut tables = std::mem::take(&mut self.tables);
         tables.count(sized_stack_slots.len());
         for StackSlotData { kind, size, align_shift, key } in sized_stack_slots.values() {
             tables.byte(stack_slot_kind(*kind));
@@ -144,8 +152,11 @@ impl Encoder {
             tables.uint(self.globals.number(limit.index()));
         }
 
-        for block in layout.blocks() {
-            self.block(function, block)?;
+        let mut first = 0;
+        for number in 0..self.order.len() {
+            let (block, count) = self.order[number];
+            self.block(function, block, first..first + count as usize)?;
+            first += count as usize;
         }
         self.side_tables(function, srclocs, debug_tags)?;
 
@@ -177,12 +188,11 @@ impl Encoder {
             tables.signature(&dfg.signatures[SigRef::from_u32(old)]);
         }
 
-        let Self { head, flags, regions, .. } = self;
+        let Self { head, memory, flags, regions, .. } = self;
         head.signature(signature);
-        let mut memory = Writer::default();
         memory.count(flags.order.len());
         for &old in &flags.order {
-            mem_flags(&mut memory, regions, dfg.mem_flags[MemFlags::from_u32(old)]);
+            mem_flags(memory, regions, dfg.mem_flags[MemFlags::from_u32(old)]);
         }
         head.count(regions.order.len());
         for &old in &regions.order {
@@ -192,8 +202,10 @@ impl Encoder {
         }
         head.raw(&memory.0);
         head.raw(&tables.0);
+        self.tables = tables;
+        let head = &mut self.head;
         head.count(self.next as usize);
-        head.count(layout.blocks().count());
+        head.count(self.order.len());
         let mut bytes = Vec::with_capacity(head.0.len() + self.code.0.len());
         bytes.extend_from_slice(&head.0);
         bytes.extend_from_slice(&self.code.0);
@@ -207,10 +219,14 @@ impl Encoder {
     fn clear(&mut self) {
         let Self {
             head,
+            memory,
+            tables,
             code,
             values,
             blocks,
+            order,
             insts,
+            mapped,
             flags,
             regions,
             globals,
@@ -219,11 +235,14 @@ impl Encoder {
             targets,
             next,
         } = self;
-        head.0.clear();
-        code.0.clear();
+        for writer in [head, memory, tables, code] {
+            writer.0.clear();
+        }
         values.clear();
         blocks.clear();
+        order.clear();
         insts.clear();
+        mapped.clear();
         for dense in [flags, regions, globals, signatures, functions, targets] {
             dense.clear();
         }
@@ -246,14 +265,17 @@ impl Encoder {
         for (number, block) in layout.blocks().enumerate() {
             self.blocks[block.index()] = number as u32;
             define(&mut self.values, dfg.block_params(block));
+            let before = self.insts.len();
             for inst in layout.block_insts(block) {
-                self.insts.push(inst);
-                define(&mut self.values, dfg.inst_results(inst));
+                let results = dfg.inst_results(inst);
+                self.insts.push((inst, results.len() as u32));
+                define(&mut self.values, results);
             }
+            self.order.push((block, (self.insts.len() - before) as u32));
         }
     }
 
-    fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), Undefined> {
+    fn block(&mut self, function: &ir::Function, block: Block, insts: Range<usize>) -> Result<(), Undefined> {
         let (dfg, layout) = (&function.dfg, &function.layout);
         let params = dfg.block_params(block);
         self.code.uint((params.len() as u64) << 1 | u64::from(layout.is_cold(block)));
@@ -261,21 +283,26 @@ impl Encoder {
             self.code.ty(dfg.value_type(*param));
         }
         self.next += params.len() as i64;
-        for inst in layout.block_insts(block) {
-            self.inst(dfg, inst)?;
-            self.next += dfg.inst_results(inst).len() as i64;
+        for number in insts {
+            let (inst, results) = self.insts[number];
+            self.inst(dfg, inst, number)?;
+            self.next += i64::from(results);
         }
         // No instruction has number 0.
         self.code.byte(0);
         Ok(())
     }
 
-    fn inst(&mut self, dfg: &ir::DataFlowGraph, inst: Inst) -> Result<(), Undefined> {
+    fn inst(&mut self, dfg: &ir::DataFlowGraph, inst: Inst, number: usize) -> Result<(), Undefined> {
         let data = dfg.insts[inst];
         let opcode = data.opcode();
         self.code.byte(opcode as u8);
         if opcode.constraints().is_polymorphic() {
             self.code.ty(dfg.ctrl_typevar(inst));
+        }
+        // Only these may have one.
+        if opcode.is_safepoint() && dfg.user_stack_map_entries(inst).is_some_and(|map| !map.is_empty()) {
+            self.mapped.push(number);
         }
         match data {
             InstructionData::NullAry { opcode: _ } => {}
@@ -306,11 +333,11 @@ impl Encoder {
                 self.code.uint(self.globals.number(global_value.index()));
             }
             InstructionData::IntCompare { opcode: _, args, cond } => {
-                self.code.listed(ir::condcodes::IntCC::all(), &cond);
+                self.code.byte(cond as u8);
                 self.values(dfg, &args)?;
             }
             InstructionData::FloatCompare { opcode: _, args, cond } => {
-                self.code.listed(ir::condcodes::FloatCC::all(), &cond);
+                self.code.byte(cond as u8);
                 self.values(dfg, &args)?;
             }
             InstructionData::IntAddTrap { opcode: _, args, code } => {
@@ -501,21 +528,23 @@ impl Encoder {
         let dfg = &function.dfg;
         // Runs of equal locations: how many instructions further it changes, and to what. 0 ends the list.
         let mut run = (0, RelSourceLoc::default());
-        for (number, inst) in self.insts.iter().enumerate() {
-            let location = srclocs[*inst];
-            if location != run.1 {
-                self.code.count(number - run.0 + 1);
-                self.code.uint(u64::from(relative(location)));
-                run = (number, location);
+        if srclocs.values().any(|location| *location != run.1) {
+            for (number, (inst, _)) in self.insts.iter().enumerate() {
+                let location = srclocs[*inst];
+                if location != run.1 {
+                    self.code.count(number - run.0 + 1);
+                    self.code.uint(u64::from(relative(location)));
+                    run = (number, location);
+                }
             }
         }
         self.code.byte(0);
 
-        let tagged = |inst: &Inst| !tags.get(*inst).is_empty();
+        let tagged = |(inst, _): &(Inst, u32)| !tags.get(*inst).is_empty();
         let count = if tags.is_empty() { 0 } else { self.insts.iter().filter(|inst| tagged(inst)).count() };
         self.code.count(count);
         if count != 0 {
-            for (number, inst) in self.insts.iter().enumerate().filter(|(_, inst)| tagged(inst)) {
+            for (number, (inst, _)) in self.insts.iter().enumerate().filter(|(_, inst)| tagged(inst)) {
                 self.code.count(number);
                 self.code.count(tags.get(*inst).len());
                 for tag in tags.get(*inst) {
@@ -528,19 +557,15 @@ impl Encoder {
             }
         }
 
-        let mapped = |inst: &Inst| dfg.user_stack_map_entries(*inst).filter(|entries| !entries.is_empty());
-        let count = self.insts.iter().filter(|inst| mapped(inst).is_some()).count();
-        self.code.count(count);
-        if count != 0 {
-            for (number, inst) in self.insts.iter().enumerate() {
-                let Some(entries) = mapped(inst) else { continue };
-                self.code.count(number);
-                self.code.count(entries.len());
-                for UserStackMapEntry { ty, slot, offset } in entries {
-                    self.code.ty(*ty);
-                    self.code.uint(u64::from(slot.as_u32()));
-                    self.code.uint(u64::from(*offset));
-                }
+        self.code.count(self.mapped.len());
+        for &number in &self.mapped {
+            let entries = dfg.user_stack_map_entries(self.insts[number].0).unwrap_or_default();
+            self.code.count(number);
+            self.code.count(entries.len());
+            for UserStackMapEntry { ty, slot, offset } in entries {
+                self.code.ty(*ty);
+                self.code.uint(u64::from(slot.as_u32()));
+                self.code.uint(u64::from(*offset));
             }
         }
         self.labels(dfg)

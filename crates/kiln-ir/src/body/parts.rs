@@ -4,7 +4,8 @@
 //! Invariants:
 //! - What is written is taken apart exhaustively, so that a field that a new version of Cranelift adds does not compile until it
 //!   is written too.
-//! - Enumerations that Cranelift lists (`all()`) are written as a position in that list, others as a number given here.
+//! - Enumerations that Cranelift lists (`all()`) are written as a position in that list (which for opcodes and conditions is
+//!   their discriminant), others as a number given here.
 
 use std::sync::LazyLock;
 
@@ -72,7 +73,6 @@ impl Writer {
         for list in [params, returns] {
             self.count(list.len());
             for AbiParam { value_type, purpose, extension } in list {
-                self.ty(*value_type);
                 let extension = match extension {
                     ArgumentExtension::None => 0,
                     ArgumentExtension::Uext => 1,
@@ -84,6 +84,7 @@ impl Writer {
                     ArgumentPurpose::VMContext => (2, None),
                     ArgumentPurpose::StructArgument(size) => (3, Some(*size)),
                 };
+                self.ty(*value_type);
                 self.byte(purpose << 2 | extension);
                 if let Some(size) = size {
                     self.uint(u64::from(size));
@@ -202,6 +203,12 @@ mod tests {
         for (index, opcode) in Opcode::all().iter().enumerate() {
             assert_eq!(usize::from(*opcode as u8), index + 1);
         }
+    }
+
+    #[test]
+    fn conditions_are_numbered_as_listed() {
+        assert!(IntCC::all().iter().enumerate().all(|(index, cond)| usize::from(*cond as u8) == index));
+        assert!(FloatCC::all().iter().enumerate().all(|(index, cond)| usize::from(*cond as u8) == index));
     }
 
     #[test]
