@@ -1,0 +1,75 @@
+//! Clients of `cranelift_module::Module` that know nothing of Kiln, run on Kiln and on Cranelift's own modules.
+//!
+//! `language` is a compiler that is generic over the module. Every file in `programs` is compiled and run four times:
+//! by `cranelift_jit::JITModule`, through an object file of `cranelift_object::ObjectModule` that `cc` links, in a
+//! `kiln::Session`, and from the image of that session. Each says at its top what has to come out. `errors` compares what the
+//! trait's errors are, `bytes` defines functions by machine code, `recorder` sees which methods a client calls.
+//!
+//! Without `cc` the tests of object files are reported as ignored; when the environment variable `CI` is set, they fail.
+
+mod bytes;
+mod engines;
+mod errors;
+mod host;
+mod language;
+mod library;
+mod program;
+mod recorder;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use engines::Client;
+use host::Outcome;
+use language::Failure;
+
+/// The four ways to run a client.
+type Way<C> = fn(&C) -> Result<Outcome, Failure>;
+
+fn ways<C: Client>() -> [(&'static str, Way<C>); 4] {
+    [
+        ("jit", engines::jit),
+        ("object", engines::object),
+        ("session", engines::in_memory),
+        ("image", engines::image),
+    ]
+}
+
+fn main() {
+    let in_ci = std::env::var_os("CI").is_some();
+    let mut trials = Vec::new();
+    let mut add =
+        |name: String, missing: Option<String>, test: Box<dyn FnOnce() -> Result<(), Failure> + Send>| {
+            trials.push(match missing {
+                None => Trial::test(name, move || test().map_err(|error| Failed::from(error.to_string()))),
+                Some(why) => {
+                    let message = why.clone();
+                    Trial::test(name, move || Err(message.into())).with_kind(why).with_ignored_flag(!in_ci)
+                }
+            });
+        };
+    let needs = |way: &str| match (way, library::missing()) {
+        ("object", Some(missing)) => Some(format!("needs {missing}")),
+        _ => None,
+    };
+
+    for path in program::files() {
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        for (way, run) in ways() {
+            let path = path.clone();
+            add(format!("{name}::{way}"), needs(way), Box::new(move || program::check(&path, run)));
+        }
+    }
+    for (way, run) in ways() {
+        add(
+            format!("bytes::{way}"),
+            needs(way).or_else(|| bytes::not_yet(way)),
+            Box::new(move || bytes::check(run)),
+        );
+    }
+    add("bytes::errors".into(), bytes::not_yet("errors"), Box::new(bytes::errors_are_equal));
+    add("errors::are_equal".into(), None, Box::new(errors::are_equal));
+    add("language::rejects_what_is_wrong".into(), None, Box::new(program::rejects_what_is_wrong));
+    add("language::knows_no_implementation".into(), None, Box::new(program::knows_no_implementation));
+    add("language::uses_the_whole_trait".into(), None, Box::new(recorder::uses_the_whole_trait));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
