@@ -30,7 +30,7 @@ pub(crate) fn link(object: &[u8], folder: &Path) -> Result<Library, Failure> {
     let host = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/host.c");
     let mut command = Command::new("cc");
     command.args(["-shared", "-fPIC", "-Wl,-Bsymbolic", "-o"]).arg(&to).args([&from, &host]).arg("-lm");
-    let output = command.output()?;
+    let output = command.output().map_err(|error| format!("cc: {error}"))?;
     if !output.status.success() {
         return Err(format!("cc: {}", String::from_utf8_lossy(&output.stderr)).into());
     }
