@@ -1,0 +1,79 @@
+//! Clients of `cranelift_module::Module` that know nothing of Kiln, run on Kiln and on Cranelift's own modules.
+//!
+//! `language` is a compiler that is generic over the module. Every file in `programs` is compiled and run four times:
+//! by `cranelift_jit::JITModule`, through an object file of `cranelift_object::ObjectModule` that `cc` links, in a
+//! `kiln::Session`, and from the image of that session. Each says at its top what has to come out. `errors` compares what the
+//! trait's errors are, `bytes` defines functions by machine code, `recorder` sees which methods a client calls.
+//!
+//! Without `cc` the tests of object files are reported as ignored; when the environment variable `CI` is set, they fail.
+
+mod bytes;
+mod engines;
+mod errors;
+mod host;
+mod language;
+mod library;
+mod program;
+mod recorder;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use engines::Client;
+use host::Outcome;
+use language::Failure;
+
+/// The four ways to run a client.
+type Way<C> = fn(&C) -> Result<Outcome, Failure>;
+
+fn ways<C: Client>() -> [(&'static str, Way<C>); 4] {
+    [
+        ("jit", engines::jit),
+        ("object", engines::object),
+        ("session", engines::in_memory),
+        ("image", engines::image),
+    ]
+}
+
+/// Why a test is not run unless it is asked for with `--ignored`.
+enum Obstacle {
+    /// Something is not installed here; in CI it has to be.
+    Tool(&'static str),
+    /// Something is not written yet.
+    NotYet(&'static str),
+}
+
+fn missing_tool(way: &str) -> Option<Obstacle> {
+    if way == "object" { library::missing().map(Obstacle::Tool) } else { None }
+}
+
+fn main() {
+    let in_ci = std::env::var_os("CI").is_some();
+    let mut trials = Vec::new();
+    let mut add = |name: &str,
+                   obstacle: Option<Obstacle>,
+                   test: Box<dyn FnOnce() -> Result<(), Failure> + Send>| {
+        let trial = Trial::test(name, move || test().map_err(|error| Failed::from(error.to_string())));
+        trials.push(match obstacle {
+            None => trial,
+            Some(Obstacle::Tool(tool)) => trial.with_kind(format!("needs {tool}")).with_ignored_flag(!in_ci),
+            Some(Obstacle::NotYet(what)) => trial.with_kind(what).with_ignored_flag(true),
+        });
+    };
+    for path in program::files() {
+        let name = path.file_stem().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        for (way, run) in ways() {
+            let path = path.clone();
+            add(&format!("{name}::{way}"), missing_tool(way), Box::new(move || program::check(&path, run)));
+        }
+    }
+    for (way, run) in ways() {
+        let obstacle = missing_tool(way).or_else(|| bytes::not_yet(way));
+        add(&format!("bytes::{way}"), obstacle, Box::new(move || bytes::check(run)));
+    }
+    add("bytes::errors", bytes::not_yet("errors"), Box::new(bytes::errors_are_equal));
+    add("errors::are_equal", None, Box::new(errors::are_equal));
+    add("language::rejects_what_is_wrong", None, Box::new(program::rejects_what_is_wrong));
+    add("language::knows_no_implementation", None, Box::new(program::knows_no_implementation));
+    add("language::uses_the_whole_trait", None, Box::new(recorder::uses_the_whole_trait));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
