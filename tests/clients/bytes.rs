@@ -10,17 +10,11 @@ use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, Signature, Valu
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataDescription, FuncId, Linkage, Module, ModuleReloc};
 
+use crate::Way;
 use crate::engines::{Client, jit_module, kiln_module, object_module};
 use crate::errors::{Finding, compare, function, said};
 use crate::host::{Host, Outcome};
 use crate::language::Failure;
-use crate::{Obstacle, Way};
-
-/// What cannot be tested today.
-pub(crate) fn not_yet(test: &str) -> Option<Obstacle> {
-    let ours = !matches!(test, "jit" | "object");
-    ours.then_some(Obstacle::NotYet("Kiln refuses `define_function_bytes`"))
-}
 
 pub(crate) fn check(run: Way<Machine>) -> Result<(), Failure> {
     let outcome = run(&Machine)?;

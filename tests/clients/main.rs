@@ -38,8 +38,6 @@ fn ways<C: Client>() -> [(&'static str, Way<C>); 4] {
 enum Obstacle {
     /// Something is not installed here; in CI it has to be.
     Tool(&'static str),
-    /// Something is not written yet.
-    NotYet(&'static str),
 }
 
 fn missing_tool(way: &str) -> Option<Obstacle> {
@@ -56,7 +54,6 @@ fn main() {
         trials.push(match obstacle {
             None => trial,
             Some(Obstacle::Tool(tool)) => trial.with_kind(format!("needs {tool}")).with_ignored_flag(!in_ci),
-            Some(Obstacle::NotYet(what)) => trial.with_kind(what).with_ignored_flag(true),
         });
     };
     for path in program::files() {
@@ -67,10 +64,10 @@ fn main() {
         }
     }
     for (way, run) in ways() {
-        let obstacle = missing_tool(way).or_else(|| bytes::not_yet(way));
+        let obstacle = missing_tool(way);
         add(&format!("bytes::{way}"), obstacle, Box::new(move || bytes::check(run)));
     }
-    add("bytes::errors", bytes::not_yet("errors"), Box::new(bytes::errors_are_equal));
+    add("bytes::errors", None, Box::new(bytes::errors_are_equal));
     add("errors::are_equal", None, Box::new(errors::are_equal));
     add("language::rejects_what_is_wrong", None, Box::new(program::rejects_what_is_wrong));
     add("language::knows_no_implementation", None, Box::new(program::knows_no_implementation));

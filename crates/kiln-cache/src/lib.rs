@@ -13,7 +13,7 @@
 //! ```
 //! use kiln_cache::{KeyParts, Lookup, MemoryStore, Store};
 //!
-//! let parts = KeyParts { fingerprint: &[7; 32], target: "x86_64", settings: "opt_level=speed", producer: "example", revision: 1, abi: b"" };
+//! let parts = KeyParts { fingerprint: &[7; 32], names: b"", target: "x86_64", settings: "opt_level=speed", producer: "example", revision: 1, abi: b"" };
 //! let store = MemoryStore::new();
 //! assert!(matches!(store.get(&parts.key()), Lookup::Miss));
 //! ```

@@ -9,7 +9,7 @@
 //! Invariants:
 //! - Definitions are kept as they arrive and refer to declarations; symbols are numbered by [`ModuleBuilder::finish`], when all
 //!   is known. So the module does not depend on the order of declarations, and an error leaves nothing behind.
-//! - Every number that a client hands in is checked: one that was never declared is an error, not a panic.
+//! - Every number in what a client defines is checked: one that was never declared is an error, not a panic.
 
 mod error;
 
@@ -159,8 +159,8 @@ impl ModuleBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Undefined`] if something that is declared as exported, hidden or local, and is named or used, has no
-    /// definition.
+    /// [`BuildError::Undefined`] if something that is declared under a name as exported or hidden has no definition, or
+    /// something local that is used.
     pub fn finish(self) -> Result<Module, BuildError> {
         let Self { name, declarations, keys, functions, data, .. } = self;
         let mut numbering = Numbering {
@@ -496,22 +496,35 @@ impl Numbering<'_> {
     fn check(&self) -> Result<(), BuildError> {
         let used = |id| self.numbers.contains_key(&id);
         for (id, declared) in self.declarations.get_functions() {
-            let needed = declared.linkage.requires_definition()
-                && (declared.name.is_some() || used(FuncOrDataId::Func(id)));
+            let needed = must_be_defined(declared.linkage, declared.name.is_some())
+                || declared.linkage.requires_definition() && used(FuncOrDataId::Func(id));
             if needed && !self.functions.contains_key(&id) {
                 return Err(BuildError::Undefined(declared.linkage_name(id).into()));
             }
         }
         for (id, declared) in self.declarations.get_data_objects() {
-            let needed = declared.linkage.requires_definition()
-                && !self.keys.contains_key(&id)
-                && (declared.name.is_some() || used(FuncOrDataId::Data(id)));
-            if needed && !self.data.contains_key(&id) {
+            let needed = must_be_defined(declared.linkage, declared.name.is_some())
+                || declared.linkage.requires_definition() && used(FuncOrDataId::Data(id));
+            if needed && !self.keys.contains_key(&id) && !self.data.contains_key(&id) {
                 return Err(BuildError::Undefined(declared.linkage_name(id).into()));
             }
         }
         Ok(())
     }
+}
+
+/// Whether something must be defined even if nothing in the module uses it: others may.
+fn must_be_defined(linkage: DeclaredLinkage, named: bool) -> bool {
+    named && linkage.requires_definition() && linkage != DeclaredLinkage::Local
+}
+
+/// A name that linking can go by.
+#[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
+fn check_name(name: &str) -> ModuleResult<()> {
+    if name.is_empty() || name.contains('\0') {
+        return Err(BuildError::Name(name.into()).into());
+    }
+    Ok(())
 }
 
 /// Our word for a linkage.
@@ -541,6 +554,7 @@ impl cranelift_module::Module for ModuleBuilder {
         linkage: DeclaredLinkage,
         signature: &ir::Signature,
     ) -> ModuleResult<FuncId> {
+        check_name(name)?;
         self.declarations.declare_function(name, linkage, signature).map(|(id, _)| id)
     }
 
@@ -555,6 +569,7 @@ impl cranelift_module::Module for ModuleBuilder {
         writable: bool,
         tls: bool,
     ) -> ModuleResult<DataId> {
+        check_name(name)?;
         if tls {
             let reason = DataFault::ThreadLocal;
             return Err(BuildError::Data { name: name.into(), reason }.into());
@@ -581,7 +596,7 @@ impl cranelift_module::Module for ModuleBuilder {
         function.create_global_value(GlobalValueData::Symbol { name, offset, colocated, tls: declared.tls })
     }
 
-    /// Keeps a copy of `context.func` as it is. The context is not compiled, and stays as it was.
+    /// Keeps what `context.func` is. The context is not compiled, and stays as it was: there is no `compiled_code` in it.
     fn define_function_with_control_plane(
         &mut self,
         id: FuncId,

@@ -30,3 +30,6 @@ pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, Targe
 pub use source::Source;
 pub use text::parse;
 pub use thunk::{CELL, entry_thunk};
+
+#[doc = include_str!("../docs/porting.md")]
+pub mod porting {}

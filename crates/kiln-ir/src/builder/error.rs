@@ -19,6 +19,9 @@ pub enum BuildError {
     /// A function or datum was declared as defined here, and is not.
     #[error("`{0}` is declared as defined in this module, but has no definition")]
     Undefined(Box<str>),
+    /// A name that is empty or holds a zero byte: nothing could be linked by it.
+    #[error("`{}` cannot be a name: it is empty or holds a zero byte", .0.escape_debug())]
+    Name(Box<str>),
     /// Something refers to a number that was never declared.
     #[error("{place}: there is no function or datum with this number")]
     Undeclared {

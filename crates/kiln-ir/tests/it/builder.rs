@@ -189,6 +189,14 @@ fn faults_of_functions() {
         expect!["Invalid to define identifier declared as an import: import"],
     );
     fails(
+        module.declare_data("a\0b", Linkage::Export, false, false),
+        expect![[r"Backend error: `a\u{0}b` cannot be a name: it is empty or holds a zero byte"]],
+    );
+    fails(
+        module.declare_function("", Linkage::Export, &none),
+        expect!["Backend error: `` cannot be a name: it is empty or holds a zero byte"],
+    );
+    fails(
         module.define_function_bytes(f, 3, &[0xc3], &[]),
         expect!["Backend error: `f`: the alignment is not a power of two up to 4096"],
     );
