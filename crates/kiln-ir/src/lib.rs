@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod binary;
 mod body;
 mod builder;
 mod check;
@@ -17,6 +18,7 @@ mod split;
 mod text;
 mod thunk;
 
+pub use binary::{BinaryError, FunctionFault, Modules, Unverified, VerifyError};
 pub use body::{Body, BodyError, Malformed};
 pub use builder::{BuildError, CodeFault, DataFault, ModuleBuilder};
 pub use check::{check_program, undefined};

@@ -119,7 +119,7 @@ impl Encoder {
             dynamic_stack_slots,
             global_values,
             dfg,
-            layout,
+            layout: _,
             srclocs,
             debug_tags,
             stack_limit,

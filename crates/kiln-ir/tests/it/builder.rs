@@ -190,7 +190,7 @@ fn faults_of_functions() {
     );
     fails(
         module.declare_data("a\0b", Linkage::Export, false, false),
-        expect![[r"Backend error: `a\u{0}b` cannot be a name: it is empty or holds a zero byte"]],
+        expect![[r"Backend error: `a\0b` cannot be a name: it is empty or holds a zero byte"]],
     );
     fails(
         module.declare_function("", Linkage::Export, &none),

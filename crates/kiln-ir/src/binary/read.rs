@@ -1,0 +1,388 @@
+//! From bytes to a module, every byte checked.
+//!
+//! Invariant: what comes out keeps the invariants of [`Module`] (see `module`), whatever went in; only whether its functions
+//! are valid IR is left to the verifier.
+
+use std::collections::HashSet;
+
+use cranelift_codegen::ir;
+
+use super::write::code_settings;
+use crate::body::Body;
+use crate::body::wire::{Malformed, Reader, Writer};
+use crate::module::{
+    Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN,
+    MachineCode, Module, ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
+};
+use crate::relocs;
+use crate::settings::{ModuleSettings, Setting, TargetLine};
+
+type Read<T> = Result<T, Malformed>;
+
+/// The most bytes that a datum of zeros may have, as in text.
+const MAX_ZEROS: u64 = 1 << 40;
+
+/// The module in `content` and `notes`.
+pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Module> {
+    let mut reading = Reading { symbols: Vec::new(), defined: Vec::new(), scratch: ir::Function::new() };
+    // The code's settings are a part of those in the notes, and are compared with them below.
+    let settings_start = content.clone();
+    skip_settings(&mut content)?;
+    let settings_len = settings_start.left() - content.left();
+    reading.symbols(&mut content)?;
+    let mut functions = Vec::new();
+    for _ in 0..content.count()? {
+        functions.push(reading.function(&mut content)?);
+    }
+    let mut data = Vec::new();
+    for _ in 0..content.count()? {
+        data.push(reading.data(&mut content)?);
+    }
+    check_numbers(reading.symbols.len(), &functions, &data, &content)?;
+    for (symbol, defined) in reading.symbols.iter().zip(&reading.defined) {
+        if (symbol.linkage != Linkage::Import) != *defined {
+            return Err(content.malformed("a symbol is defined and imported, or neither"));
+        }
+    }
+    content.end()?;
+
+    let name = notes.str()?.into();
+    let settings = module_settings(&mut notes)?;
+    let mut of_code = Writer::default();
+    code_settings(&mut of_code, &settings);
+    if settings_start.clone().raw(settings_len)? != of_code.0 {
+        return Err(notes.malformed("other settings than those of the code"));
+    }
+    let mut names = HashSet::new();
+    for symbol in &mut reading.symbols {
+        if symbol.linkage == Linkage::Local {
+            symbol.name = notes.str()?.into();
+        }
+        symbol.line = notes.u32()?;
+        let text = &*symbol.name;
+        // A name is that of one symbol. Keys of globals are names of another kind, and may be any text; only what is local
+        // may have no name.
+        let global = symbol.kind == SymbolKind::Global;
+        let anonymous = symbol.linkage == Linkage::Local && text.is_empty();
+        let fits = global || anonymous || !text.is_empty() && !text.contains('\0');
+        if !fits || !anonymous && !names.insert((text, global)) {
+            return Err(notes.malformed("a name that cannot be linked by, or has another symbol"));
+        }
+    }
+    drop(names);
+    for function in &mut functions {
+        function.line = notes.u32()?;
+        for _ in 0..notes.count()? {
+            function.comments.push(comment(&mut notes)?);
+        }
+    }
+    for datum in &mut data {
+        datum.line = notes.u32()?;
+    }
+    let mut comments = Vec::new();
+    for _ in 0..notes.count()? {
+        comments.push(reading.module_comment(&mut notes)?);
+    }
+    notes.end()?;
+    Ok(Module { name, source: None, settings, symbols: reading.symbols, functions, data, comments })
+}
+
+/// Symbols are numbered in the order of functions, then of data, each followed by what it is the first to refer to.
+fn check_numbers(symbols: usize, functions: &[Function], data: &[Data], content: &Reader<'_>) -> Read<()> {
+    let mut next = 0;
+    let mut meet = |symbol: SymbolId| {
+        next += usize::from(symbol.index() == next);
+        symbol.index() < next
+    };
+    let mut ordered = true;
+    for function in functions {
+        ordered &= meet(function.symbol);
+        match &function.code {
+            Code::Ir(body) => ordered &= body.references().iter().all(|symbol| meet(*symbol)),
+            Code::Machine(code) => {
+                for reloc in &code.relocs {
+                    if let CodeTarget::Symbol(symbol) = reloc.target {
+                        ordered &= meet(symbol);
+                    }
+                }
+            }
+        }
+    }
+    for datum in data {
+        ordered &= meet(datum.symbol);
+        ordered &= datum.addresses.iter().all(|address| meet(address.symbol));
+    }
+    if ordered && next == symbols {
+        Ok(())
+    } else {
+        Err(content.malformed("symbols that are not numbered in order of use"))
+    }
+}
+
+struct Reading {
+    symbols: Vec<Symbol>,
+    /// Whether a definition of the symbol was met.
+    defined: Vec<bool>,
+    scratch: ir::Function,
+}
+
+impl Reading {
+    fn symbols(&mut self, content: &mut Reader<'_>) -> Read<()> {
+        let count = content.count()?;
+        if count >= u32::MAX as usize {
+            return Err(content.malformed("too many symbols"));
+        }
+        for _ in 0..count {
+            let kind = match content.byte()? {
+                0 => SymbolKind::Function,
+                1 => SymbolKind::Data,
+                2 => SymbolKind::Global,
+                _ => return Err(content.malformed("not a kind of symbol")),
+            };
+            let linkage = match content.byte()? {
+                0 => Linkage::Import,
+                1 => Linkage::Local,
+                2 => Linkage::Hidden,
+                3 => Linkage::Export,
+                4 => Linkage::Preemptible,
+                _ => return Err(content.malformed("not a linkage")),
+            };
+            if kind == SymbolKind::Global && linkage != Linkage::Import {
+                return Err(content.malformed("a global that is defined"));
+            }
+            let name = if linkage == Linkage::Local { "".into() } else { content.str()?.into() };
+            let signature = if content.bool()? { Some(content.signature()?) } else { None };
+            if signature.is_some() && kind != SymbolKind::Function {
+                return Err(content.malformed("data with the type of a function"));
+            }
+            self.symbols.push(Symbol { name, kind, linkage, signature, line: 0 });
+        }
+        self.defined = vec![false; count];
+        Ok(())
+    }
+
+    fn symbol(&self, reader: &mut Reader<'_>) -> Read<SymbolId> {
+        let index = reader.index(self.symbols.len(), "no such symbol")?;
+        // There are fewer than 2^32 of them.
+        Ok(SymbolId::from_u32(index as u32))
+    }
+
+    /// The symbol that a definition is of.
+    fn define(&mut self, reader: &mut Reader<'_>, kind: SymbolKind) -> Read<SymbolId> {
+        let id = self.symbol(reader)?;
+        let symbol = &self.symbols[id.index()];
+        if symbol.kind != kind || symbol.linkage == Linkage::Import || self.defined[id.index()] {
+            return Err(reader.malformed("a definition of an import, of another kind, or a second one"));
+        }
+        self.defined[id.index()] = true;
+        Ok(id)
+    }
+
+    fn function(&mut self, content: &mut Reader<'_>) -> Read<Function> {
+        let symbol = self.define(content, SymbolKind::Function)?;
+        let code = match content.byte()? {
+            0 => Code::Ir(self.body(content, symbol)?),
+            1 => Code::Machine(self.machine(content)?),
+            _ => return Err(content.malformed("neither IR nor machine code")),
+        };
+        let declared = self.symbols[symbol.index()].signature.as_ref();
+        let fits = match (&code, declared) {
+            (Code::Ir(_), Some(declared)) => *declared == self.scratch.signature,
+            (Code::Machine(_), Some(_)) => true,
+            (_, None) => false,
+        };
+        if !fits {
+            return Err(content.malformed("a function of another type than its symbol"));
+        }
+        Ok(Function { symbol, code, line: 0, comments: Vec::new() })
+    }
+
+    fn body(&mut self, content: &mut Reader<'_>, symbol: SymbolId) -> Read<Body> {
+        let base = content.u32()?;
+        let count = content.count()?;
+        let mut references = Vec::with_capacity(count);
+        for _ in 0..count {
+            references.push(self.symbol(content)?);
+        }
+        let length = content.count()?;
+        let offset = content.offset();
+        let bytes = content.raw(length)?;
+        let reader = Reader::at(bytes, offset);
+        Body::check(reader, bytes, references.into(), base, symbol, &mut self.scratch)
+    }
+
+    fn machine(&self, content: &mut Reader<'_>) -> Read<MachineCode> {
+        let align = align(content)?;
+        let bytes: Box<[u8]> = content.bytes()?.into();
+        let len = u32::try_from(bytes.len()).ok().filter(|len| *len != 0);
+        let len = len.ok_or_else(|| content.malformed("code that is empty or has 4 GiB"))?;
+        let mut relocs = Vec::new();
+        for _ in 0..content.count()? {
+            let offset = content.u32()?;
+            let kind = relocs::named(content.str()?);
+            let kind = kind.ok_or_else(|| content.malformed("not a relocation"))?;
+            let addend = content.int()?;
+            let target = match content.byte()? {
+                0 => CodeTarget::Symbol(self.symbol(content)?),
+                1 => CodeTarget::LibCall(content.libcall()?),
+                2 => CodeTarget::Here(content.u32()?),
+                _ => return Err(content.malformed("not a target of a relocation")),
+            };
+            let last = relocs.last().map_or(0, |last: &CodeReloc| last.offset);
+            if offset >= len || offset < last {
+                return Err(content.malformed("a relocation outside of its code or out of order"));
+            }
+            relocs.push(CodeReloc { offset, kind, target, addend });
+        }
+        Ok(MachineCode { bytes, align, relocs })
+    }
+
+    fn data(&mut self, content: &mut Reader<'_>) -> Read<Data> {
+        let symbol = self.define(content, SymbolKind::Data)?;
+        let writable = content.bool()?;
+        let align = align(content)?;
+        let section = content.str()?;
+        if section.contains('\0') {
+            return Err(content.malformed("a section's name with a zero byte"));
+        }
+        let section = (!section.is_empty()).then(|| section.into());
+        let init = match content.byte()? {
+            0 => Init::Zeros(content.uint()?),
+            1 => Init::Bytes(content.bytes()?.to_vec()),
+            _ => return Err(content.malformed("neither zeros nor bytes")),
+        };
+        if init.len() > MAX_ZEROS {
+            return Err(content.malformed("a datum of more than 2^40 bytes"));
+        }
+        let mut addresses = Vec::new();
+        let mut end = 0;
+        for _ in 0..content.count()? {
+            let offset = content.uint()?;
+            let address = DataAddress { offset, symbol: self.symbol(content)?, addend: content.int()? };
+            let next = offset.checked_add(8).filter(|next| offset >= end && *next <= init.len());
+            end = next.ok_or_else(|| content.malformed("an address outside of its datum or over another"))?;
+            let zero = |bytes: &Vec<u8>| bytes[offset as usize..end as usize].iter().all(|byte| *byte == 0);
+            if !matches!(&init, Init::Bytes(bytes) if zero(bytes)) {
+                return Err(content.malformed("an address over other content"));
+            }
+            addresses.push(address);
+        }
+        if let (Init::Bytes(bytes), true) = (&init, addresses.is_empty())
+            && bytes.iter().all(|byte| *byte == 0)
+        {
+            return Err(content.malformed("zeros as bytes"));
+        }
+        Ok(Data { symbol, writable, align, init, section, addresses, line: 0 })
+    }
+
+    fn module_comment(&self, notes: &mut Reader<'_>) -> Read<ModuleComment> {
+        let kind = notes.byte()?;
+        let number = notes.u32()?;
+        let at = match (kind, number) {
+            (0, 0) => ModuleAnchor::Header,
+            (1, number) if (number as usize) < self.symbols.len() => {
+                ModuleAnchor::Above(SymbolId::from_u32(number))
+            }
+            (2, 0) => ModuleAnchor::End,
+            _ => return Err(notes.malformed("not a place of a comment")),
+        };
+        Ok(ModuleComment { at, line: notes.u32()?, text: comment_text(notes)? })
+    }
+}
+
+fn align(reader: &mut Reader<'_>) -> Read<u32> {
+    let align = reader.u32()?;
+    if align.is_power_of_two() && align <= MAX_ALIGN {
+        Ok(align)
+    } else {
+        Err(reader.malformed("not an alignment"))
+    }
+}
+
+fn comment(notes: &mut Reader<'_>) -> Read<Comment> {
+    let kind = notes.byte()?;
+    let number = notes.u32()?;
+    let at = match (kind >> 1, number) {
+        (0, 0) => Anchor::Declarations,
+        (1, number) => Anchor::Block(number),
+        (2, number) => Anchor::Inst(number),
+        (3, 0) => Anchor::End,
+        _ => return Err(notes.malformed("not a place of a comment")),
+    };
+    Ok(Comment { at, trailing: kind & 1 != 0, line: notes.u32()?, text: comment_text(notes)? })
+}
+
+/// A comment must not end early when it is printed.
+fn comment_text(notes: &mut Reader<'_>) -> Read<Box<str>> {
+    let text = notes.str()?;
+    if !text.starts_with(';') || text.contains('\n') || text.trim_end() != text {
+        return Err(notes.malformed("not a comment"));
+    }
+    Ok(text.into())
+}
+
+/// A word of a header line, which is read back by blanks.
+fn word(notes: &mut Reader<'_>) -> Read<Box<str>> {
+    let text = notes.str()?;
+    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c == ';') {
+        return Err(notes.malformed("not a word of a header line"));
+    }
+    Ok(text.into())
+}
+
+fn setting_value(notes: &mut Reader<'_>) -> Read<Option<Box<str>>> {
+    if notes.bool()? {
+        let text = notes.str()?;
+        if text.contains(|c: char| c.is_whitespace() || c == ';') {
+            return Err(notes.malformed("not a word of a header line"));
+        }
+        return Ok(Some(text.into()));
+    }
+    match notes.str()? {
+        "" => Ok(None),
+        _ => Err(notes.malformed("a value that is none")),
+    }
+}
+
+fn settings(notes: &mut Reader<'_>) -> Read<Vec<Setting>> {
+    let mut settings = Vec::new();
+    for _ in 0..notes.count()? {
+        let name = word(notes)?;
+        if name.contains('=') {
+            return Err(notes.malformed("not the name of a setting"));
+        }
+        settings.push(Setting { name, value: setting_value(notes)?, line: notes.u32()? });
+    }
+    Ok(settings)
+}
+
+fn module_settings(notes: &mut Reader<'_>) -> Read<ModuleSettings> {
+    let mut read = ModuleSettings { shared: settings(notes)?, ..ModuleSettings::default() };
+    for _ in 0..notes.count()? {
+        let triple = word(notes)?;
+        let line = notes.u32()?;
+        read.targets.push(TargetLine { triple, settings: settings(notes)?, line });
+    }
+    for _ in 0..notes.count()? {
+        read.tests.push(word(notes)?);
+    }
+    Ok(read)
+}
+
+/// Goes past the settings of the code.
+fn skip_settings(content: &mut Reader<'_>) -> Read<()> {
+    fn list(content: &mut Reader<'_>) -> Read<()> {
+        for _ in 0..content.count()? {
+            content.str()?;
+            content.bool()?;
+            content.str()?;
+        }
+        Ok(())
+    }
+    list(content)?;
+    for _ in 0..content.count()? {
+        content.str()?;
+        list(content)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,208 @@
+//! A module as bytes: its content, which is what a fingerprint covers, and notes, which it leaves out.
+//!
+//! Invariant: structs are taken apart exhaustively, and every field goes into the content or into the notes, never into
+//! both but for settings. So a field cannot be forgotten, neither by a fingerprint nor by a file.
+
+use cranelift_codegen::ir::LibCall;
+
+use crate::body::wire::Writer;
+use crate::module::{
+    Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MachineCode,
+    Module, ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
+};
+use crate::relocs;
+use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
+
+/// Writes what the module's artifact depends on. `flush` is called between items, and may take what was written.
+pub(crate) fn content(module: &Module, out: &mut Writer, flush: &mut dyn FnMut(&mut Writer)) {
+    let Module { name: _, source: _, settings, symbols, functions, data, comments: _ } = module;
+    code_settings(out, settings);
+    out.count(symbols.len());
+    for symbol in symbols {
+        self::symbol(out, symbol);
+    }
+    out.count(functions.len());
+    for Function { symbol, code, line: _, comments: _ } in functions {
+        out.uint(u64::from(symbol.as_u32()));
+        self::code(out, code, |out, id| out.uint(u64::from(id.as_u32())));
+        flush(out);
+    }
+    out.count(data.len());
+    for datum in data {
+        self::data(out, datum);
+        flush(out);
+    }
+}
+
+/// A symbol; its name only if other modules see it.
+pub(crate) fn symbol(out: &mut Writer, symbol: &Symbol) {
+    let Symbol { name, kind, linkage, signature, line: _ } = symbol;
+    out.byte(match kind {
+        SymbolKind::Function => 0,
+        SymbolKind::Data => 1,
+        SymbolKind::Global => 2,
+    });
+    out.byte(match linkage {
+        Linkage::Import => 0,
+        Linkage::Local => 1,
+        Linkage::Hidden => 2,
+        Linkage::Export => 3,
+        Linkage::Preemptible => 4,
+    });
+    if *linkage != Linkage::Local {
+        out.str(name);
+    }
+    out.bool(signature.is_some());
+    if let Some(signature) = signature {
+        out.signature(signature);
+    }
+}
+
+/// Code; `reference` writes what stands for a symbol.
+pub(crate) fn code(out: &mut Writer, code: &Code, reference: impl Fn(&mut Writer, SymbolId)) {
+    match code {
+        Code::Ir(body) => {
+            out.byte(0);
+            out.uint(u64::from(body.base_srcloc().bits()));
+            out.count(body.references().len());
+            for id in body.references() {
+                reference(out, *id);
+            }
+            out.bytes(body.as_bytes());
+        }
+        Code::Machine(MachineCode { bytes, align, relocs }) => {
+            out.byte(1);
+            out.uint(u64::from(*align));
+            out.bytes(bytes);
+            out.count(relocs.len());
+            for CodeReloc { offset, kind, target, addend } in relocs {
+                out.uint(u64::from(*offset));
+                out.str(relocs::name(*kind).unwrap_or_default());
+                out.int(*addend);
+                match target {
+                    CodeTarget::Symbol(id) => {
+                        out.byte(0);
+                        reference(out, *id);
+                    }
+                    CodeTarget::LibCall(call) => {
+                        out.byte(1);
+                        out.listed(LibCall::all_libcalls(), call);
+                    }
+                    CodeTarget::Here(place) => {
+                        out.byte(2);
+                        out.uint(u64::from(*place));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn data(out: &mut Writer, data: &Data) {
+    let Data { symbol, writable, align, init, section, addresses, line: _ } = data;
+    out.uint(u64::from(symbol.as_u32()));
+    out.bool(*writable);
+    out.uint(u64::from(*align));
+    out.str(section.as_deref().unwrap_or_default());
+    match init {
+        Init::Zeros(len) => {
+            out.byte(0);
+            out.uint(*len);
+        }
+        Init::Bytes(bytes) => {
+            out.byte(1);
+            out.bytes(bytes);
+        }
+    }
+    out.count(addresses.len());
+    for DataAddress { offset, symbol, addend } in addresses {
+        out.uint(*offset);
+        out.uint(u64::from(symbol.as_u32()));
+        out.int(*addend);
+    }
+}
+
+/// Settings that alter code, in order, for later ones win over earlier ones.
+pub(super) fn code_settings(out: &mut Writer, settings: &ModuleSettings) {
+    let ModuleSettings { shared, targets, tests: _ } = settings;
+    fn list(out: &mut Writer, settings: &[Setting]) {
+        let kept = || settings.iter().filter(|setting| !is_fixed(&setting.name));
+        out.count(kept().count());
+        for Setting { name, value, line: _ } in kept() {
+            out.str(name);
+            out.bool(value.is_some());
+            out.str(value.as_deref().unwrap_or_default());
+        }
+    }
+    list(out, shared);
+    out.count(targets.len());
+    for TargetLine { triple, settings, line: _ } in targets {
+        out.str(triple);
+        list(out, settings);
+    }
+}
+
+/// Writes the rest: names that no other module sees, lines, comments, header lines in full.
+pub(super) fn notes(module: &Module, out: &mut Writer) {
+    let Module { name, source: _, settings, symbols, functions, data, comments } = module;
+    out.str(name);
+    let ModuleSettings { shared, targets, tests } = settings;
+    all_settings(out, shared);
+    out.count(targets.len());
+    for TargetLine { triple, settings, line } in targets {
+        out.str(triple);
+        out.uint(u64::from(*line));
+        all_settings(out, settings);
+    }
+    out.count(tests.len());
+    for test in tests {
+        out.str(test);
+    }
+    for Symbol { name, linkage, line, kind: _, signature: _ } in symbols {
+        if *linkage == Linkage::Local {
+            out.str(name);
+        }
+        out.uint(u64::from(*line));
+    }
+    for Function { symbol: _, code: _, line, comments } in functions {
+        out.uint(u64::from(*line));
+        out.count(comments.len());
+        for Comment { at, trailing, line, text } in comments {
+            let (kind, number) = match at {
+                Anchor::Declarations => (0, 0),
+                Anchor::Block(number) => (1, *number),
+                Anchor::Inst(number) => (2, *number),
+                Anchor::End => (3, 0),
+            };
+            out.byte(kind << 1 | u8::from(*trailing));
+            out.uint(u64::from(number));
+            out.uint(u64::from(*line));
+            out.str(text);
+        }
+    }
+    for datum in data {
+        out.uint(u64::from(datum.line));
+    }
+    out.count(comments.len());
+    for ModuleComment { at, line, text } in comments {
+        let (kind, number) = match at {
+            ModuleAnchor::Header => (0, 0),
+            ModuleAnchor::Above(symbol) => (1, symbol.as_u32()),
+            ModuleAnchor::End => (2, 0),
+        };
+        out.byte(kind);
+        out.uint(u64::from(number));
+        out.uint(u64::from(*line));
+        out.str(text);
+    }
+}
+
+fn all_settings(out: &mut Writer, settings: &[Setting]) {
+    out.count(settings.len());
+    for Setting { name, value, line } in settings {
+        out.str(name);
+        out.bool(value.is_some());
+        out.str(value.as_deref().unwrap_or_default());
+        out.uint(u64::from(*line));
+    }
+}
