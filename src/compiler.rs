@@ -176,7 +176,7 @@ impl<'a> Compiler<'a> {
         let missing: Vec<usize> = (0..modules.len()).filter(|&index| artifacts[index].is_none()).collect();
         let jobs: Vec<Job<'_>> = missing
             .iter()
-            .map(|&index| Job { module: &modules[index], isa: &*isas[&modules[index].settings] })
+            .map(|&index| Job::new(&modules[index], &*isas[&modules[index].settings]))
             .collect();
         stats.compiled_functions = jobs.iter().map(|job| job.module.functions.len()).sum();
         let compiled = compile_all(&jobs, self.progress).map_err(|mut errors| {

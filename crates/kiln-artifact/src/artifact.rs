@@ -12,8 +12,8 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, PatchableCall, Place, Reloc, SourceRange, StackMap,
-    StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
+    CallSite, Function, Handler, HandlerKind, Linkage, PatchableCall, Place, Reloc, ResolvedCall,
+    SourceRange, StackMap, StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
 };
 use crate::{FORMAT_VERSION, Malformed, RelocKind, unwind};
 
@@ -65,6 +65,8 @@ sections! {
     StackMapEntries, "stack map entries";
     PatchableCalls, "patchable calls";
     Nops, "no-ops";
+    References, "references";
+    ResolvedCalls, "resolved calls";
 }
 
 /// The compiled form of one module. Cheap to clone.
@@ -274,6 +276,16 @@ impl Artifact {
         self.section(Section::Nops)
     }
 
+    /// Symbols that functions refer to, each function's in order of first use; [`Function`] says which are whose.
+    pub fn references(&self) -> &[U32] {
+        self.table(Section::References)
+    }
+
+    /// Calls inside the module that are resolved in the code, by ascending offset.
+    pub fn resolved_calls(&self) -> &[ResolvedCall] {
+        self.table(Section::ResolvedCalls)
+    }
+
     fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, section: Section) -> &[T] {
         <[T]>::ref_from_bytes(self.section(section)).expect("lengths were checked")
     }
@@ -319,6 +331,8 @@ impl Artifact {
         whole::<StackMap>(self, Section::StackMaps)?;
         whole::<StackMapEntry>(self, Section::StackMapEntries)?;
         whole::<PatchableCall>(self, Section::PatchableCalls)?;
+        whole::<U32>(self, Section::References)?;
+        whole::<ResolvedCall>(self, Section::ResolvedCalls)?;
         Ok(())
     }
 
@@ -415,6 +429,10 @@ impl Artifact {
                 return fail("overlaps the function before it");
             }
             end = extent.end;
+            let references = self.references().len();
+            if range(function.references_start, function.references_len, references).is_none() {
+                return fail("references outside their section");
+            }
             let Some(rows) = range(function.unwind_start, function.unwind_len, self.unwind().len()) else {
                 return fail("unwind rows outside their section");
             };
@@ -488,6 +506,23 @@ impl Artifact {
                     index,
                     "entries outside their section",
                 ));
+            }
+        }
+        for (index, symbol) in self.references().iter().enumerate() {
+            if symbol.get() as usize >= self.symbols().len() {
+                return Err(Malformed::new(Section::References.name(), index, "unknown symbol"));
+            }
+        }
+        for (index, call) in self.resolved_calls().iter().enumerate() {
+            let fail = |what| Err(Malformed::new(Section::ResolvedCalls.name(), index, what));
+            let Some(kind) = RelocKind::from_code(call.kind).filter(|kind| kind.width() <= 8) else {
+                return fail("unknown kind");
+            };
+            if call.offset.get() as usize + kind.width() > text {
+                return fail("place outside the code");
+            }
+            if call.symbol.get() as usize >= self.symbols().len() {
+                return fail("unknown symbol");
             }
         }
         for (index, call) in self.patchable_calls().iter().enumerate() {

@@ -5,8 +5,8 @@ use zerocopy::little_endian::U32;
 
 use crate::artifact::{Artifact, HEADER_LEN, SECTIONS, Section, write_header};
 use crate::record::{
-    CallSite, Function, Handler, PatchableCall, Reloc, SourceRange, StackMap, StackMapEntry, Str, Summary,
-    Symbol, Trap,
+    CallSite, Function, Handler, PatchableCall, Reloc, ResolvedCall, SourceRange, StackMap, StackMapEntry,
+    Str, Summary, Symbol, Trap,
 };
 
 /// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].
@@ -36,6 +36,8 @@ pub struct Contents {
     pub stack_map_entries: Vec<StackMapEntry>,
     pub patchable_calls: Vec<PatchableCall>,
     pub nops: Vec<u8>,
+    pub references: Vec<U32>,
+    pub resolved_calls: Vec<ResolvedCall>,
     strings: Vec<u8>,
 }
 
@@ -82,6 +84,8 @@ impl Contents {
             stack_map_entries,
             patchable_calls,
             nops,
+            references,
+            resolved_calls,
             strings,
         } = &self;
         let sections: [(Section, &[u8]); SECTIONS] = [
@@ -107,6 +111,8 @@ impl Contents {
             (Section::StackMapEntries, stack_map_entries.as_bytes()),
             (Section::PatchableCalls, patchable_calls.as_bytes()),
             (Section::Nops, nops),
+            (Section::References, references.as_bytes()),
+            (Section::ResolvedCalls, resolved_calls.as_bytes()),
         ];
         let total = HEADER_LEN + sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(total);

@@ -38,4 +38,4 @@ pub use reloc::RelocKind;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 
 /// Version of the byte format. Artifacts of another version are refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;

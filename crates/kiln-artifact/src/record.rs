@@ -133,7 +133,7 @@ impl Symbol {
 }
 
 /// A function of the module, in order of its place in the code.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Function {
     /// Index of its symbol.
@@ -146,6 +146,14 @@ pub struct Function {
     pub unwind_start: U32,
     /// Number of bytes of its unwind rows; 0 if it has none.
     pub unwind_len: U32,
+    /// First of the symbols that it refers to, in the table of references.
+    pub references_start: U32,
+    /// Number of the symbols that it refers to.
+    pub references_len: U32,
+    /// Alignment that it asks for, in bytes.
+    pub align: U32,
+    /// The client's source location that others of the function are relative to, or [`NONE`].
+    pub base_location: U32,
 }
 
 /// A place to patch.
@@ -166,6 +174,32 @@ pub struct Reloc {
 
 impl Reloc {
     /// How the place is patched.
+    pub fn kind(&self) -> RelocKind {
+        RelocKind::from_code(self.kind).unwrap_or(RelocKind::Abs64)
+    }
+}
+
+/// A call inside the module that is resolved in the code, and what stood there before: with it, a function can be taken out
+/// of the code and placed elsewhere.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ResolvedCall {
+    /// The bytes that were patched, as the compiler wrote them; those behind the width of the kind are zero.
+    pub original: [u8; 8],
+    /// The addend.
+    pub addend: I64,
+    /// The place, in bytes from the start of the code.
+    pub offset: U32,
+    /// Index of the symbol that is called.
+    pub symbol: U32,
+    /// Code of a [`RelocKind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+impl ResolvedCall {
+    /// How the place was patched.
     pub fn kind(&self) -> RelocKind {
         RelocKind::from_code(self.kind).unwrap_or(RelocKind::Abs64)
     }

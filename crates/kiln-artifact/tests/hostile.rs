@@ -1,8 +1,8 @@
 //! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
 
 use kiln_artifact::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, NONE, PatchableCall, Place, Reloc, SourceRange,
-    StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
+    CallSite, Function, Handler, HandlerKind, Linkage, NONE, PatchableCall, Place, Reloc, ResolvedCall,
+    SourceRange, StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
 };
 use kiln_artifact::{Artifact, Contents, RelocKind, Section};
 use proptest::prelude::*;
@@ -47,6 +47,19 @@ fn artifact() -> Artifact {
         len: 16.into(),
         unwind_start: 0.into(),
         unwind_len: len(contents.unwind.len()).into(),
+        references_start: 0.into(),
+        references_len: 2.into(),
+        align: 16.into(),
+        base_location: NONE.into(),
+    }];
+    contents.references = vec![2.into(), 1.into()];
+    contents.resolved_calls = vec![ResolvedCall {
+        original: [0; 8],
+        addend: (-4).into(),
+        offset: 9.into(),
+        symbol: 0.into(),
+        kind: RelocKind::X86Pc32 as u8,
+        reserved: [0; 3],
     }];
     let reloc = |kind: RelocKind, symbol: u32| Reloc {
         offset: 4.into(),
@@ -107,6 +120,17 @@ fn read_all(artifact: &Artifact) -> usize {
         sum += artifact.text()[start..start + function.len.get() as usize].len();
         sum += artifact.unwind()[unwind..unwind + function.unwind_len.get() as usize].len();
         sum += artifact.symbols()[function.symbol.get() as usize].size.get() as usize;
+        let references = function.references_start.get() as usize;
+        for symbol in &artifact.references()[references..references + function.references_len.get() as usize]
+        {
+            sum += artifact.symbols()[symbol.get() as usize].kind as usize;
+        }
+    }
+    for call in artifact.resolved_calls() {
+        let at = call.offset.get() as usize;
+        sum += call.original[..call.kind().width()].len();
+        sum += artifact.text()[at..at + call.kind().width()].len();
+        sum += artifact.symbols()[call.symbol.get() as usize].kind as usize;
     }
     let places = [
         (artifact.text_relocs(), artifact.text()),

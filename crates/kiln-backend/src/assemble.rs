@@ -10,10 +10,11 @@ use cranelift_codegen::isa::TargetIsa;
 use indexmap::IndexMap;
 use kiln_artifact::record::{self, NONE, Place, Str};
 use kiln_artifact::{Artifact, Contents};
-use kiln_ir::{Data, Init, Linkage, MAX_ALIGN, Module, SymbolKind};
+use kiln_ir::{Code, Data, Function, Init, Linkage, MAX_ALIGN, Module, SymbolKind};
+use zerocopy::little_endian::U32;
 
 use crate::error::CompileErrorKind;
-use crate::function::{Compiled, Target};
+use crate::function::{Compiled, FunctionReloc, Target};
 use crate::{PRODUCER, reloc};
 
 /// The artifact of `module`, whose functions were compiled to `functions`.
@@ -91,6 +92,7 @@ impl Assembly<'_> {
                             && let Some(call) = reloc.call
                             && builder.resolve_reloc(offset, call, reloc.addend, label)
                         {
+                            self.contents.resolved_calls.push(resolved(reloc, start, symbol, compiled));
                             continue;
                         }
                         (symbol, reloc.addend)
@@ -106,7 +108,7 @@ impl Assembly<'_> {
                     reserved: [0; 3],
                 });
             }
-            self.tables(definition.symbol.as_u32(), start, compiled);
+            self.tables(definition, start, compiled);
             self.extents[definition.symbol.index()] =
                 Extent { place: Place::Text as u8, offset: start.into(), size: compiled.code.len() as u64 };
         }
@@ -120,15 +122,25 @@ impl Assembly<'_> {
         (self.module.symbols.len() + index) as u32
     }
 
-    fn tables(&mut self, symbol: u32, start: u32, compiled: &Compiled) {
+    fn tables(&mut self, definition: &Function, start: u32, compiled: &Compiled) {
         let contents = &mut self.contents;
+        let references_start = contents.references.len() as u32;
+        let (references, base) = match &definition.code {
+            Code::Ir(body) => (body.references(), body.base_srcloc().bits()),
+            Code::Machine(_) => (&[][..], NONE),
+        };
+        contents.references.extend(references.iter().map(|symbol| U32::new(symbol.as_u32())));
         if contents.cie.is_empty() {
             contents.cie.clone_from(&compiled.unwind.cie);
         }
         contents.functions.push(record::Function {
-            symbol: symbol.into(),
+            symbol: definition.symbol.as_u32().into(),
             start: start.into(),
             len: (compiled.code.len() as u32).into(),
+            references_start: references_start.into(),
+            references_len: (references.len() as u32).into(),
+            align: compiled.align.into(),
+            base_location: base.into(),
             unwind_start: (contents.unwind.len() as u32).into(),
             unwind_len: (compiled.unwind.rows.len() as u32).into(),
         });
@@ -300,6 +312,21 @@ impl<'a> Assembly<'a> {
             }
         };
         index as u32
+    }
+}
+
+/// What is needed to take back that a call was resolved.
+fn resolved(reloc: &FunctionReloc, start: u32, symbol: u32, compiled: &Compiled) -> record::ResolvedCall {
+    let mut original = [0; 8];
+    let place = &compiled.code[reloc.offset as usize..][..reloc.kind.width()];
+    original[..place.len()].copy_from_slice(place);
+    record::ResolvedCall {
+        original,
+        addend: reloc.addend.into(),
+        offset: (start + reloc.offset).into(),
+        symbol: symbol.into(),
+        kind: reloc.kind as u8,
+        reserved: [0; 3],
     }
 }
 

@@ -11,7 +11,9 @@ use cranelift_codegen::{CompiledCode, Context, FinalizedMachExceptionHandler, Fi
 use cranelift_codegen::{ExceptionContextLoc, MachTrap};
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::HandlerKind;
-use kiln_ir::{Code, CodeReloc, CodeTarget, Function, Linkage, MachineCode, Module};
+use kiln_ir::{
+    Code, CodeReloc, CodeTarget, Function, Linkage, MachineCode, Module, Symbol, SymbolId, SymbolKind,
+};
 
 use crate::error::{CompileErrorKind, guard};
 use crate::unwind::{self, Rows};
@@ -146,6 +148,28 @@ fn machine(code: &MachineCode) -> Result<Compiled, CompileErrorKind> {
     })
 }
 
+/// What code generation is told about each symbol that `function` refers to: one byte each. Functions of equal canonical form and
+/// equal classes have equal code.
+pub fn reference_classes(module: &Module, function: &Function) -> Vec<u8> {
+    let references = function.body().map_or(&[][..], |body| body.references());
+    let class = |id: &SymbolId| {
+        let symbol = module.symbol(*id);
+        let kind = match symbol.kind {
+            SymbolKind::Function => 0,
+            SymbolKind::Data => 1,
+            SymbolKind::Global => 2,
+        };
+        // A function that calls itself refers to what it is.
+        kind | u8::from(is_near(symbol)) << 2 | u8::from(*id == function.symbol) << 3
+    };
+    references.iter().map(class).collect()
+}
+
+/// Whether a symbol lies in the module, and nothing else can take its place.
+fn is_near(symbol: &Symbol) -> bool {
+    !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)
+}
+
 /// References to what the module itself defines are direct, whether or not the client marked them so.
 fn colocate(module: &Module, function: &mut ir::Function) {
     let ir::Function { stencil, params, .. } = function;
@@ -154,8 +178,7 @@ fn colocate(module: &Module, function: &mut ir::Function) {
         if let ExternalName::User(name) = callee.name {
             // A callee that no instruction uses may have no symbol.
             let symbol = names.get(name).and_then(|name| module.symbols.get(name.index as usize));
-            if symbol.is_some_and(|symbol| !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible))
-            {
+            if symbol.is_some_and(is_near) {
                 callee.colocated = true;
             }
         }

@@ -8,6 +8,8 @@
 //! A worker *pre-links* its module: functions are laid out one after the other, and calls between them are resolved
 //! on the spot (veneers included), so linking many modules later is copying blobs and a few relocations.
 //!
+//! A function of which the code is known from an earlier artifact need not be compiled: see [`Reuse`].
+//!
 //! # Should I use this crate?
 //!
 //! If you have `kiln_ir::Module`s and want artifacts; `kiln::Session` and `kiln::Compiler` put a cache and a linker around it.
@@ -20,7 +22,7 @@
 //! let text = "function %three() -> i32 { block0: v0 = iconst.i32 3 return v0 }";
 //! let module = parse(Source::new("three.clif", text).into(), &target).unwrap();
 //! let isa = target.isa(&module.settings)?;
-//! let artifact = compile(&Job { module: &module, isa: &*isa }).unwrap();
+//! let artifact = compile(&Job::new(&module, &*isa)).unwrap();
 //! assert_eq!(artifact.functions().len(), 1);
 //! # Ok::<(), kiln_ir::TargetError>(())
 //! ```
@@ -34,6 +36,7 @@
 
 mod assemble;
 mod error;
+mod extract;
 mod function;
 mod queue;
 mod reloc;
@@ -41,13 +44,15 @@ mod s390x;
 mod unwind;
 
 pub use error::{CompileError, CompileErrorKind};
+pub use extract::Reuse;
+pub use function::reference_classes;
 pub use queue::{Job, compile, compile_all};
 
 /// What artifacts name as their producer, and what cache keys must contain: the code generator and its version.
 pub const PRODUCER: &str = concat!("cranelift ", "0.135.8");
 
 /// Counts changes of this crate that make other artifacts of the same IR; a part of cache keys.
-pub const REVISION: u32 = 1;
+pub const REVISION: u32 = 2;
 
 #[cfg(test)]
 mod tests {

@@ -5,12 +5,13 @@
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_artifact::Artifact;
-use kiln_ir::{Function, Module};
+use kiln_ir::Module;
 use rayon::prelude::*;
 
 use crate::assemble::assemble;
 use crate::error::guard;
 use crate::error::{CompileError, CompileErrorKind};
+use crate::extract::{Reuse, extract};
 use crate::function::{self, Compiled, Scratch};
 
 /// A module to compile, and the code generator to compile it with.
@@ -20,6 +21,23 @@ pub struct Job<'a> {
     pub module: &'a Module,
     /// The code generator, from `Target::isa` with the module's settings.
     pub isa: &'a dyn TargetIsa,
+    /// For each function in order, or for none: compiled code that may be used in its place. It must have been compiled
+    /// from the same canonical form, with references of the same [class](reference_classes), by the same code generator.
+    pub reuse: &'a [Option<Reuse<'a>>],
+}
+
+impl<'a> Job<'a> {
+    /// A module of which every function is compiled.
+    pub fn new(module: &'a Module, isa: &'a dyn TargetIsa) -> Self {
+        Self { module, isa, reuse: &[] }
+    }
+
+    /// Compiles function number `index`, or takes it from where it was compiled before.
+    fn function(&self, index: usize, scratch: &mut Scratch) -> Result<Compiled, CompileErrorKind> {
+        let function = &self.module.functions[index];
+        let reused = self.reuse.get(index).copied().flatten().and_then(|reuse| extract(reuse, function));
+        reused.map_or_else(|| function::compile(self.module, function, self.isa, scratch), Ok)
+    }
 }
 
 /// Compiles one module on the calling thread.
@@ -29,9 +47,8 @@ pub struct Job<'a> {
 /// One error for every function that cannot be compiled, in order.
 pub fn compile(job: &Job<'_>) -> Result<Artifact, Vec<CompileError>> {
     let mut scratch = Scratch::new();
-    let functions = job.module.functions.iter();
-    let compiled =
-        functions.map(|function| function::compile(job.module, function, job.isa, &mut scratch)).collect();
+    let functions = 0..job.module.functions.len();
+    let compiled = functions.map(|index| job.function(index, &mut scratch)).collect();
     finish(0, job, compiled)
 }
 
@@ -46,14 +63,12 @@ pub fn compile_all(
     jobs: &[Job<'_>],
     progress: &(dyn Fn() + Sync),
 ) -> Result<Vec<Artifact>, Vec<CompileError>> {
-    let queue: Vec<(&Job<'_>, &Function)> = jobs
-        .iter()
-        .flat_map(|job| job.module.functions.iter().map(move |function| (job, function)))
-        .collect();
+    let queue: Vec<(&Job<'_>, usize)> =
+        jobs.iter().flat_map(|job| (0..job.module.functions.len()).map(move |index| (job, index))).collect();
     let mut results: Vec<Result<Compiled, CompileErrorKind>> = queue
         .into_par_iter()
-        .map_init(Scratch::new, |scratch, (job, function)| {
-            let result = function::compile(job.module, function, job.isa, scratch);
+        .map_init(Scratch::new, |scratch, (job, index)| {
+            let result = job.function(index, scratch);
             progress();
             result
         })

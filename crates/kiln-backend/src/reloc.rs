@@ -26,6 +26,22 @@ pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
     })
 }
 
+/// The relocation of a call that Cranelift resolves inside a module, which the artifact knows as `kind`.
+pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
+    Some(match kind {
+        RelocKind::X86Pc32 => Reloc::X86CallPCRel4,
+        RelocKind::A64Call26 => Reloc::Arm64Call,
+        RelocKind::RvCallPlt => Reloc::RiscvCallPlt,
+        RelocKind::S390xPlt32Dbl => Reloc::S390xPLTRel32Dbl,
+        _ => return None,
+    })
+}
+
+/// The routine of this name.
+pub(crate) fn libcall(name: &str) -> Option<LibCall> {
+    LibCall::all_libcalls().iter().copied().find(|call| libcall_name(*call) == name)
+}
+
 /// The C library's name of a routine that Cranelift asks for.
 pub(crate) fn libcall_name(call: LibCall) -> &'static str {
     match call {

@@ -148,7 +148,7 @@ fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String
 fn tables_are_cranelifts() {
     let (module, target) = module();
     let isa = target.isa(&module.settings).unwrap();
-    let artifact = compile(&Job { module: &module, isa: &*isa }).unwrap();
+    let artifact = compile(&Job::new(&module, &*isa)).unwrap();
     let tables = tables(&artifact);
     for kind in ["trap", "source", "call", "  Tag 7", "  Default", "  Context", "map", "patchable"] {
         assert!(tables.iter().any(|line| line.starts_with(kind)), "no {kind} in {tables:#?}");
@@ -166,7 +166,7 @@ fn tables_are_cranelifts() {
 fn one_function_and_the_queue_give_the_same_artifact() {
     let (module, target) = module();
     let isa = target.isa(&module.settings).unwrap();
-    let job = Job { module: &module, isa: &*isa };
+    let job = Job::new(&module, &*isa);
     let done = std::sync::atomic::AtomicUsize::new(0);
     let count = || {
         done.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -195,7 +195,7 @@ fn every_function_that_cannot_be_compiled_is_named_in_order() {
         module("c", bad("third")),
     ];
     let isa = target.isa(&modules[0].settings).unwrap();
-    let jobs = modules.each_ref().map(|module| Job { module, isa: &*isa });
+    let jobs = modules.each_ref().map(|module| Job::new(module, &*isa));
     let errors = compile_all(&jobs, &|| {}).unwrap_err();
     let places: Vec<_> =
         errors.iter().map(|e| (e.module, &*e.module_name, e.function_index, &*e.function, e.line)).collect();

@@ -42,6 +42,7 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
                 len: 0.into(),
                 unwind_start: 0.into(),
                 unwind_len: 0.into(),
+                ..Default::default()
             });
         }
     }

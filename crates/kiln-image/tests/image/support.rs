@@ -115,6 +115,7 @@ impl Module {
             len: (code.len() as u32).into(),
             unwind_start: (self.contents.unwind.len() as u32).into(),
             unwind_len: 3.into(),
+            ..Default::default()
         });
         self.contents.unwind.extend(rows);
         for &(offset, kind, symbol, addend) in relocs {

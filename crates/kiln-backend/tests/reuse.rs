@@ -1,0 +1,144 @@
+//! Artifacts put together from functions of others are those that compiling makes.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln_artifact::Artifact;
+use kiln_backend::{Job, Reuse, compile, compile_all};
+use kiln_ir::{Diagnostic, DiagnosticKind, Module, Source, Target, parse};
+
+fn read(name: &str, text: &str, target: &Target) -> Result<Module, Vec<Diagnostic>> {
+    parse(Arc::new(Source::new(name, text)), target)
+}
+
+fn module(text: &str) -> Module {
+    read("test", text, &Target::host())
+        .unwrap_or_else(|faults| panic!("{}", faults.iter().map(ToString::to_string).collect::<String>()))
+}
+
+/// Every function from `artifacts`, which hold as many functions as the module, in its order.
+fn assembled(module: &Module, target: &Target, reuse: &[Option<Reuse<'_>>]) -> Artifact {
+    let isa = target.isa(&module.settings).unwrap();
+    compile(&Job { module, isa: &*isa, reuse }).unwrap()
+}
+
+fn compiled(module: &Module, target: &Target) -> Artifact {
+    assembled(module, target, &[])
+}
+
+fn all(artifact: &Artifact) -> Vec<Option<Reuse<'_>>> {
+    (0..artifact.functions().len()).map(|function| Some(Reuse { artifact, function })).collect()
+}
+
+/// Test files below the repository's folder `folder`.
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "clif") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_function_of_the_test_files_on_every_target() {
+    let mut paths = Vec::new();
+    for folder in ["tests/clif", "examples"] {
+        files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(folder), &mut paths);
+    }
+    paths.sort();
+    let mut targets = 0;
+    for triple in ["x86_64", "aarch64", "riscv64", "s390x"] {
+        let target = Target::parse(triple).unwrap();
+        if target.isa(&Default::default()).is_err() {
+            // Built for this machine only; `all-arch` brings the others.
+            println!("no code generator for {triple}");
+            continue;
+        }
+        targets += 1;
+        let mut functions = 0;
+        for path in &paths {
+            let text = std::fs::read_to_string(path).unwrap();
+            let module = match read(&path.display().to_string(), &text, &target) {
+                Ok(module) => module,
+                Err(faults) if faults[0].kind == DiagnosticKind::OtherTarget => continue,
+                Err(faults) => panic!("{}", faults[0]),
+            };
+            let isa = target.isa(&module.settings).unwrap();
+            // Some files need instructions that a target lacks.
+            let Ok(artifact) = compile(&Job::new(&module, &*isa)) else { continue };
+            functions += module.functions.len();
+            let again = assembled(&module, &target, &all(&artifact));
+            assert!(again == artifact, "{triple}: {}", path.display());
+        }
+        assert!(functions > 50, "{triple}: only {functions} functions");
+    }
+    assert!(targets > 0);
+}
+
+const OLD: &str = "
+data %table { i64 7 }
+global %object = \"key\"
+function %a(i64) -> i64 fast {
+    fn0 = colocated %b(i64) -> i64 fast
+    fn1 = %outside(i64) -> i64 fast
+    gv0 = symbol colocated %table
+    gv1 = symbol %object
+block0(v0: i64):
+@105 v1 = call fn0(v0)
+    v2 = call fn1(v1)
+@107 v3 = symbol_value.i64 gv0
+    v4 = load.i64 v3
+    v5 = symbol_value.i64 gv1
+    v6 = iadd v4, v5
+@108 v7 = udiv v6, v2
+    return v7
+}
+function %b(i64) -> i64 fast {
+    fn0 = colocated %a(i64) -> i64 fast
+block0(v0: i64):
+    v1 = call fn0(v0)
+    v2 = func_addr.i64 fn0
+    v3 = iadd v1, v2
+    return v3
+}
+function %c(f64) -> f64 fast {
+block0(v0: f64):
+    v1 = fma v0, v0, v0
+    return v1
+}
+";
+
+/// The same functions under other names and numbers, one of them changed, others around them.
+#[test]
+fn functions_find_their_place_in_another_module() {
+    let target = Target::host();
+    let old = module(OLD);
+    let old_artifact = compiled(&old, &target);
+    let text = OLD
+        .replace("%table", "%renamed")
+        .replace("\"key\"", "\"another key\"")
+        .replace("%outside", "%elsewhere")
+        .replace(
+            "function %c(f64) -> f64 fast {",
+            "function %c(f64) -> f64 fast {\n    ss0 = explicit_slot 8",
+        )
+        .replace("@10", "@20");
+    let new = module(&format!(
+        "function %first() -> i64 fast {{\nfn0 = %last() -> i64 fast\nblock0:\n v0 = call fn0()\n return v0\n}}\n{text}\nlocal function %last() -> i64 fast {{\nblock0:\n v0 = iconst.i64 1\n return v0\n}}"
+    ));
+    let expected = compiled(&new, &target);
+    let from = |function| Some(Reuse { artifact: &old_artifact, function });
+    let reuse = [None, from(0), from(1), None, None];
+    assert!(assembled(&new, &target, &reuse) == expected);
+    // In the queue too.
+    let isa = target.isa(&new.settings).unwrap();
+    let jobs =
+        [Job { module: &new, isa: &*isa, reuse: &reuse }, Job { module: &old, isa: &*isa, reuse: &[] }];
+    assert!(compile_all(&jobs, &|| {}).unwrap() == [expected.clone(), old_artifact.clone()]);
+    // What does not fit is compiled.
+    let reuse = [from(7), None, None, from(1), from(1)];
+    assert!(assembled(&new, &target, &reuse) == expected);
+}
