@@ -20,8 +20,8 @@ use cranelift_interpreter::state::{InterpreterFunctionRef, MemoryError, State};
 use cranelift_interpreter::step::{ControlFlow, CraneliftTrap, StepError, step};
 use cranelift_interpreter::value::{DataValueExt, ValueConversionKind};
 
-use super::memory::{Memory, STACK, code, function_at};
-use super::{Error, Item, Program};
+use super::memory::{Memory, STACK, code, function_at, libcall_at};
+use super::{Error, Item, Program, memory};
 
 /// A program in execution.
 pub(super) struct Machine<'p> {
@@ -380,12 +380,21 @@ impl<'p> State<'p> for Machine<'p> {
     }
 
     fn function_address(&self, size: AddressSize, name: &ExternalName) -> Result<Address, MemoryError> {
-        let address = self.item(name).and_then(|(_, item)| self.address(item));
+        let address = match name {
+            ExternalName::LibCall(call) => {
+                LibCall::all_libcalls().iter().position(|other| other == call).map(memory::libcall)
+            }
+            name => self.item(name).and_then(|(_, item)| self.address(item)),
+        };
         flat(size, address.ok_or_else(|| no_such(0))?)
     }
 
     fn get_function_from_address(&self, address: Address) -> Option<InterpreterFunctionRef<'p>> {
-        let number = function_at(plain(&address)?)?;
+        let address = plain(&address)?;
+        if let Some(number) = libcall_at(address) {
+            return LibCall::all_libcalls().get(number).copied().map(InterpreterFunctionRef::LibCall);
+        }
+        let number = function_at(address)?;
         self.program.functions.get(number).map(InterpreterFunctionRef::Function)
     }
 

@@ -9,6 +9,8 @@ const OBJECTS: u64 = 0x1_0000;
 pub(crate) const STACK: u64 = 1 << 40;
 /// Where functions begin.
 const CODE: u64 = 1 << 41;
+/// Where the routines of Cranelift's begin.
+const LIBCALLS: u64 = 1 << 42;
 /// Bytes from a function to the next.
 const FUNCTION: u64 = 16;
 /// Bytes between two objects, at least.
@@ -83,7 +85,21 @@ pub(crate) fn code(number: usize) -> u64 {
 
 /// The function at `address`.
 pub(crate) fn function_at(address: u64) -> Option<usize> {
-    let offset = address.checked_sub(CODE)?;
+    if address < LIBCALLS { number(address, CODE) } else { None }
+}
+
+/// The address of routine `number`.
+pub(crate) fn libcall(number: usize) -> u64 {
+    LIBCALLS + FUNCTION * number as u64
+}
+
+/// The routine at `address`.
+pub(crate) fn libcall_at(address: u64) -> Option<usize> {
+    number(address, LIBCALLS)
+}
+
+fn number(address: u64, start: u64) -> Option<usize> {
+    let offset = address.checked_sub(start)?;
     if offset % FUNCTION == 0 { usize::try_from(offset / FUNCTION).ok() } else { None }
 }
 
@@ -110,5 +126,9 @@ mod tests {
         assert_eq!(function_at(code(7)), Some(7));
         assert_eq!(function_at(code(7) + 1), None);
         assert_eq!(function_at(first), None);
+        assert_eq!(
+            (function_at(libcall(3)), libcall_at(libcall(3)), libcall_at(code(3))),
+            (None, Some(3), None)
+        );
     }
 }
