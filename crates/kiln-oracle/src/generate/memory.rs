@@ -214,6 +214,17 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
+    /// Adds a number to 8 bytes of memory that outlives the function, if there are any.
+    pub(super) fn keep_in_memory(&mut self, value: Value) {
+        let slots = std::mem::take(&mut self.slots);
+        let place = self.place(8, true, false);
+        self.slots = slots;
+        let Some(Place { address, offset, flags }) = place else { return };
+        let before = self.builder.ins().load(types::I64, flags, address, offset);
+        let after = self.builder.ins().bxor(before, value);
+        self.builder.ins().store(flags, after, address, offset);
+    }
+
     fn keep(&mut self, ty: Type, value: Value) {
         if self.random.once_in(2) {
             self.set(ty, value);

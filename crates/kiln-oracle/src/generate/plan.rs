@@ -116,7 +116,7 @@ fn functions(random: &mut Random, options: &Options, modules: usize) -> Vec<Func
     // Few signatures, so that functions can stand for one another.
     let pool: Vec<Signature> =
         (0..random.within(2, 5)).map(|_| signature(random, options, CallConv::SystemV)).collect();
-    let mut tail = pool.clone();
+    let mut tail = pool[..1].to_vec();
     tail.iter_mut().for_each(|signature| signature.call_conv = CallConv::Tail);
     let count = random.within(modules as u32, options.functions.max(1) * modules as u32) as usize;
     let entries = random.within(1, 3) as usize;
@@ -144,7 +144,7 @@ fn functions(random: &mut Random, options: &Options, modules: usize) -> Vec<Func
             _ if random.once_in(16) => Some(format!("u1:{number}")),
             _ => Some(format!("f{number}")),
         };
-        let by_tail = !entry && options.tail_calls && random.once_in(4);
+        let by_tail = !entry && options.tail_calls && random.once_in(3);
         let signature = random.choose(if by_tail { &tail } else { &pool }).clone();
         let cap = if entry { u64::from(options.steps) } else { u64::from(options.steps) >> random.below(8) };
         let cap = cap.max(50);

@@ -170,7 +170,7 @@ impl<M: Module> Body<'_, '_, M> {
             }
             14..17 => {
                 let a = self.pick(ty);
-                let kind = self.random.below(8);
+                let kind = self.random.below(9);
                 let ins = self.builder.ins();
                 match kind {
                     0 => ins.ineg(a),
@@ -180,7 +180,7 @@ impl<M: Module> Body<'_, '_, M> {
                     4 => ins.popcnt(a),
                     5 => ins.bitrev(a),
                     6 if ty != types::I8 => ins.bswap(a),
-                    6 => ins.cls(a),
+                    7 if !wide => ins.cls(a),
                     _ => ins.iabs(a),
                 }
             }
@@ -214,8 +214,8 @@ impl<M: Module> Body<'_, '_, M> {
                 Some(value) => value,
                 None => self.resize(ty),
             },
-            26 if ty == types::I8 => self.compare(types::I64),
-            26 if self.options.vectors && !wide => self.lane(ty),
+            26 if ty == types::I8 && self.random.once_in(3) => self.compare(types::I64),
+            26 | 27 if self.options.vectors && !wide => self.lane(ty),
             _ => self.resize(ty),
         }
     }
