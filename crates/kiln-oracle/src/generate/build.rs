@@ -176,9 +176,9 @@ fn define_data<M: Module>(plan: &Plan, at: usize, ids: &Ids, host: &mut M) -> Mo
                 let target = host.declare_data_in_data(ids.data[at].expect(declared), &mut description);
                 description.write_data_addr(offset, target, addend);
             }
-            Target::Global(at) => {
+            Target::Global(at, addend) => {
                 let target = host.declare_data_in_data(ids.globals[at], &mut description);
-                description.write_data_addr(offset, target, 0);
+                description.write_data_addr(offset, target, addend);
             }
         }
     }

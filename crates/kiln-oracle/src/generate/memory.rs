@@ -119,7 +119,7 @@ impl<M: Module> Body<'_, '_, M> {
         for (data, offset, target) in self.pointers(|_| true) {
             match target {
                 Target::Data(at, addend) => objects.push(plain(at, Base::Pointer(data, offset, addend))),
-                Target::Global(at) => objects.push(global(at, Base::Pointer(data, offset, 0))),
+                Target::Global(at, addend) => objects.push(global(at, Base::Pointer(data, offset, addend))),
                 Target::Function(_) => {}
             }
         }

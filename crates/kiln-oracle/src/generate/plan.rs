@@ -43,7 +43,8 @@ pub(super) enum Target {
     Function(usize),
     /// A datum, and what is added to its address.
     Data(usize, i64),
-    Global(usize),
+    /// A run-time object, the same.
+    Global(usize, i64),
 }
 
 /// A datum to be built.
@@ -260,7 +261,10 @@ fn pointers(random: &mut Random, plan: &mut Data, functions: &[Function], data: 
                 let at = random.below(data.len() as u32) as usize;
                 Target::Data(at, *random.choose(&[0, 0, 1, 8, -8, 100]))
             }
-            1 if globals > 0 => Target::Global(random.below(globals as u32) as usize),
+            1 if globals > 0 => {
+                let at = random.below(globals as u32) as usize;
+                Target::Global(at, *random.choose(&[0, 0, 4, -16]))
+            }
             _ => Target::Function(random.below(functions.len() as u32) as usize),
         };
         let fits = match target {
@@ -269,7 +273,7 @@ fn pointers(random: &mut Random, plan: &mut Data, functions: &[Function], data: 
                 visible(function.linkage, function.module, plan.module) && !function.second
             }
             Target::Data(at, _) => visible(data[at].linkage, data[at].module, plan.module),
-            Target::Global(_) => true,
+            Target::Global(..) => true,
         };
         if fits {
             targets.push(target);
