@@ -484,7 +484,13 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    fn function_address(&mut self, function: usize) -> Value {
+    /// Whether the module can name a function.
+    pub(super) fn sees(&self, function: usize) -> bool {
+        let function = &self.plan.functions[function];
+        visible(function.linkage, function.module, self.module)
+    }
+
+    pub(super) fn function_address(&mut self, function: usize) -> Value {
         let function = self.ids.functions[function].expect("what is visible is declared");
         let function = self.host.declare_func_in_func(function, self.builder.func);
         self.builder.ins().func_addr(types::I64, function)

@@ -2,6 +2,7 @@
 //!
 //! Invariant: every access is inside the plain bytes of one object, and promises (`aligned`, `readonly`, `notrap`) are kept.
 
+use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AtomicRmwOp, Endianness, GlobalValueData, InstBuilder, MemFlagsData, StackSlot, Type, Value, types,
 };
@@ -188,8 +189,10 @@ impl<M: Module> Body<'_, '_, M> {
 
     /// A load or a store.
     pub(super) fn memory(&mut self) {
-        let kind = self.random.below(12);
+        let kind = self.random.below(14);
         match kind {
+            12 => self.alignment(),
+            13 => self.identity(),
             0..4 => {
                 let ty = *self.random.choose(&self.types.clone());
                 let Some(Place { address, offset, flags }) = self.place(ty.bytes(), true, false) else {
@@ -231,6 +234,49 @@ impl<M: Module> Body<'_, '_, M> {
         } else {
             self.scope.push((ty, value));
         }
+    }
+
+    /// The little that is known about every address: what it is a multiple of.
+    fn alignment(&mut self) {
+        let Some(object) = self.object(1, false) else { return };
+        let base = match object.base {
+            Base::Data(at) => self.symbol(self.ids.data[at].expect("what is visible is declared"), 0),
+            Base::Global(at) => self.symbol(self.ids.globals[at], 0),
+            Base::Slot(slot) => self.builder.ins().stack_addr(types::I64, slot, 0),
+            Base::Pointer(data, offset, addend) => {
+                let pointer = self.load_pointer(data, offset);
+                self.add(pointer, -addend)
+            }
+        };
+        let mask = self.builder.ins().iconst(types::I64, i64::from(object.align) - 1);
+        let rest = self.builder.ins().band(base, mask);
+        self.scope.push((types::I64, rest));
+    }
+
+    /// Whether a pointer in data is the address that code computes: always.
+    fn identity(&mut self) {
+        let seen = |target| match target {
+            Target::Function(at) => self.ids.functions[at].is_some() && self.sees(at),
+            Target::Data(at, _) => {
+                visible(self.plan.data[at].linkage, self.plan.data[at].module, self.module)
+            }
+            Target::Global(..) => true,
+        };
+        let pointers = self.pointers(seen);
+        if pointers.is_empty() {
+            return;
+        }
+        let (data, offset, target) = *self.random.choose(&pointers);
+        let loaded = self.load_pointer(data, offset);
+        let computed = match target {
+            Target::Function(at) => self.function_address(at),
+            Target::Data(at, addend) => {
+                self.symbol(self.ids.data[at].expect("what is visible is declared"), addend)
+            }
+            Target::Global(at, addend) => self.symbol(self.ids.globals[at], addend),
+        };
+        let equal = self.builder.ins().icmp(IntCC::Equal, loaded, computed);
+        self.scope.push((types::I8, equal));
     }
 
     fn narrow_store(&mut self) {
