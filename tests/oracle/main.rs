@@ -74,6 +74,7 @@ fn options(seed: u64) -> Options {
         0 => Options { statements: 120, functions: 8, steps: 60_000, ..default },
         1 => Options { vectors: false, ..default },
         2 => Options { modules: 2, functions: 2, statements: 15, data: 2, ..default },
+        4 => Options { anonymous: false, ..default },
         3 => Options { vectors: false, floats: false, statements: 60, ..default },
         _ => default,
     }
@@ -89,6 +90,11 @@ fn case(seed: u64) -> Result<(), String> {
         if (seed / 8 + number as u64) % 4 == 0 {
             module.settings.shared.push(Setting::new("opt_level", "none"));
         }
+    }
+    if !options.anonymous {
+        // Every definition in a module of its own.
+        let pieces = modules.iter().enumerate().map(|(number, module)| module.split(number));
+        modules = pieces.collect::<Option<Vec<_>>>().ok_or("a definition has no name")?.concat();
     }
     let mut thunks = Thunks::new(Target::host());
     let expected = engines::interpreted(&random).map_err(|error| format!("interpreter: {error}"))?;

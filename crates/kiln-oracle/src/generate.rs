@@ -21,6 +21,7 @@
 
 mod body;
 mod build;
+mod calls;
 mod memory;
 mod plan;
 mod scalar;

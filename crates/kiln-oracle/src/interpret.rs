@@ -12,6 +12,7 @@
 //! - `bitcast` between a vector and a scalar panics, and so do big-endian lanes;
 //! - `x86_*`, `blendv`, `try_call`, `get_frame_pointer` and its like, dynamic stack slots and `stack_switch` panic.
 
+mod access;
 mod machine;
 mod memory;
 
