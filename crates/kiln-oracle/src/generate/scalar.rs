@@ -79,7 +79,7 @@ impl<M: Module> Body<'_, '_, M> {
                 self.builder.ins().vconst(ty, constant)
             }
             ty => {
-                let number = self.number(ty, |random| bits(random));
+                let number = self.number(ty, bits);
                 self.builder.ins().iconst(ty, number)
             }
         }
@@ -211,7 +211,7 @@ impl<M: Module> Body<'_, '_, M> {
                 let (c, a, b) = (self.pick(ty), self.pick(ty), self.pick(ty));
                 self.builder.ins().bitselect(c, a, b)
             }
-            25 if self.options.floats => match self.from_float(ty) {
+            25 if self.options.floats => match self.int_of_float(ty) {
                 Some(value) => value,
                 None => self.resize(ty),
             },
@@ -274,7 +274,7 @@ impl<M: Module> Body<'_, '_, M> {
         if from.bits() > ty.bits() {
             self.builder.ins().ireduce(ty, a)
         } else if from == ty {
-            let number = self.number(ty, |random| bits(random));
+            let number = self.number(ty, bits);
             let number = self.builder.ins().iconst(ty, number);
             self.builder.ins().iadd(a, number)
         } else if self.random.once_in(2) {
@@ -285,7 +285,7 @@ impl<M: Module> Body<'_, '_, M> {
     }
 
     /// An integer from a float, if there is such a conversion.
-    fn from_float(&mut self, ty: Type) -> Option<Value> {
+    fn int_of_float(&mut self, ty: Type) -> Option<Value> {
         let from = *self.random.choose(&[types::F32, types::F64]);
         let a = self.pick(from);
         Some(match (ty, self.random.below(3)) {

@@ -121,7 +121,7 @@ impl<M: Module> Body<'_, '_, M> {
             14 if ty == types::I8X16 => self.builder.ins().popcnt(a),
             15 | 16 if ty == types::I8X16 => self.shuffled(a, b),
             15..18 => self.rearranged(ty),
-            _ if self.options.floats => self.from_floats(ty),
+            _ if self.options.floats => self.ints_of_floats(ty),
             _ => self.builder.ins().bxor(a, b),
         }
     }
@@ -177,7 +177,7 @@ impl<M: Module> Body<'_, '_, M> {
     }
 
     /// Integers from floats: conversions and comparisons.
-    fn from_floats(&mut self, ty: Type) -> Value {
+    fn ints_of_floats(&mut self, ty: Type) -> Value {
         let from = match ty {
             types::I32X4 => types::F32X4,
             types::I64X2 => types::F64X2,
