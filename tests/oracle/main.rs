@@ -10,8 +10,11 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use cranelift_codegen::data_value::DisplayDataValues;
-use kiln::ir::{Setting, Target};
-use kiln_oracle::generate::{Draft, Options, Program, program};
+use kiln::Compiler;
+use kiln::globals::GlobalTable;
+use kiln::image::{ImageOptions, write_image};
+use kiln::ir::{Module, ModuleSettings, Setting, Target};
+use kiln_oracle::generate::{Draft, Options, Program, program, program_for};
 use rayon::prelude::*;
 
 use self::engines::{Outcome, Thunks};
@@ -48,6 +51,35 @@ fn all_ways_agree() {
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{cases} programs, {:.0} a second", cases as f64 / seconds);
+}
+
+/// What this machine cannot execute it can compile: every operation of a program has code on every machine. Needs the feature `all-arch`.
+#[test]
+fn other_machines_have_code_for_it() {
+    for (name, vectors) in [("aarch64", true), ("riscv64", false), ("s390x", true)] {
+        let target = Target::parse(name).expect("a known architecture");
+        if target.isa(&ModuleSettings::default()).is_err() {
+            println!("{name}: skipped, needs the feature `all-arch`");
+            continue;
+        }
+        let failed = (0..CASES).into_par_iter().find_map_first(|seed| {
+            let options = Options { vectors, overflow: vectors, ..options(seed) };
+            let random = program_for(seed, &options, &target);
+            let image = || -> Result<(), String> {
+                let mut globals = GlobalTable::new();
+                random.modules.iter().flat_map(Module::globals).for_each(|key| {
+                    globals.intern(key);
+                });
+                let compiled = Compiler::new(target.clone()).compile(&random.modules);
+                let artifacts = compiled.map_err(|error| error.to_string())?.artifacts;
+                write_image(&artifacts, &globals, &ImageOptions::default())
+                    .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
+                Ok(())
+            };
+            image().err().map(|error| format!("{name}, seed {seed}: {error}"))
+        });
+        assert_eq!(failed, None);
+    }
 }
 
 /// A file that is there while a program is executed.

@@ -53,6 +53,8 @@ pub struct Options {
     pub floats: bool,
     /// Whether there are vectors of 128 bits. For machines that have them.
     pub vectors: bool,
+    /// Whether there is integer arithmetic that tells of overflow, which riscv64 has not.
+    pub overflow: bool,
     /// Whether there are functions with the calling convention `tail`, and tail calls between them.
     pub tail_calls: bool,
     /// Whether there are atomic accesses.
@@ -72,6 +74,7 @@ impl Default for Options {
             steps: 20_000,
             floats: true,
             vectors: true,
+            overflow: true,
             tail_calls: true,
             atomics: true,
             anonymous: true,

@@ -27,7 +27,7 @@ pub(super) const INT_CONDITIONS: [IntCC; 10] = [
     IntCC::UnsignedLessThanOrEqual,
 ];
 
-pub(super) const FLOAT_CONDITIONS: [FloatCC; 14] = [
+const FLOAT_CONDITIONS: [FloatCC; 14] = [
     FloatCC::Ordered,
     FloatCC::Unordered,
     FloatCC::Equal,
@@ -181,6 +181,7 @@ impl<M: Module> Body<'_, '_, M> {
                     5 => ins.bitrev(a),
                     6 if ty != types::I8 => ins.bswap(a),
                     7 if !wide => ins.cls(a),
+                    _ if wide => ins.ineg(a),
                     _ => ins.iabs(a),
                 }
             }
@@ -192,7 +193,7 @@ impl<M: Module> Body<'_, '_, M> {
                     _ => self.builder.ins().smulhi(a, b),
                 }
             }
-            20 if !wide => self.overflow(ty),
+            20 if !wide && self.options.overflow => self.overflow(ty),
             21 | 22 => {
                 // A choice of the larger of two is made a `umax` by the optimizer, which no back end has for 128 bits.
                 let condition = if wide { self.compare(types::I64) } else { self.condition() };
@@ -207,7 +208,7 @@ impl<M: Module> Body<'_, '_, M> {
                 let a = self.pick(from);
                 self.builder.ins().bmask(ty, a)
             }
-            24 => {
+            24 if !wide => {
                 let (c, a, b) = (self.pick(ty), self.pick(ty), self.pick(ty));
                 self.builder.ins().bitselect(c, a, b)
             }

@@ -9,7 +9,7 @@ use cranelift_module::Module;
 
 use super::body::Body;
 use super::plan::VECTORS;
-use super::scalar::{FLOAT_CONDITIONS, INT_CONDITIONS, cast};
+use super::scalar::{INT_CONDITIONS, cast};
 
 impl<M: Module> Body<'_, '_, M> {
     /// A new vector.
@@ -188,12 +188,16 @@ impl<M: Module> Body<'_, '_, M> {
             (types::I32X4, 0) => self.builder.ins().fcvt_to_sint_sat(ty, a),
             (types::I32X4, 1) => self.builder.ins().fcvt_to_uint_sat(ty, a),
             _ => {
-                // Two of the conditions no back end has for vectors.
-                let condition = match *self.random.choose(&FLOAT_CONDITIONS) {
-                    FloatCC::OrderedNotEqual => FloatCC::NotEqual,
-                    FloatCC::UnorderedOrEqual => FloatCC::Equal,
-                    condition => condition,
-                };
+                // The other conditions some back ends do not have for vectors.
+                let conditions = [
+                    FloatCC::Equal,
+                    FloatCC::NotEqual,
+                    FloatCC::LessThan,
+                    FloatCC::LessThanOrEqual,
+                    FloatCC::GreaterThan,
+                    FloatCC::GreaterThanOrEqual,
+                ];
+                let condition = *self.random.choose(&conditions);
                 self.builder.ins().fcmp(condition, a, b)
             }
         }
@@ -244,7 +248,7 @@ impl<M: Module> Body<'_, '_, M> {
         };
         let nan = self.builder.func.dfg.constants.insert(ConstantData::from(nan));
         let nan = self.builder.ins().vconst(ty, nan);
-        let is_nan = self.builder.ins().fcmp(FloatCC::Unordered, value, value);
+        let is_nan = self.builder.ins().fcmp(FloatCC::NotEqual, value, value);
         let is_nan = self.builder.ins().bitcast(ty, cast(), is_nan);
         self.builder.ins().bitselect(is_nan, nan, value)
     }
