@@ -120,7 +120,7 @@ fn case(seed: u64) -> Result<(), String> {
     let mut modules = random.modules.clone();
     for (number, module) in modules.iter_mut().enumerate() {
         // Some modules are compiled in another way than others.
-        if (seed / 8 + number as u64) % 4 == 0 {
+        if (seed / 8 + number as u64).is_multiple_of(4) {
             module.settings.shared.push(Setting::new("opt_level", "none"));
         }
     }
@@ -131,7 +131,7 @@ fn case(seed: u64) -> Result<(), String> {
     }
     let mut thunks = Thunks::new(Target::host());
     let expected = engines::interpreted(&random).map_err(|error| format!("interpreter: {error}"))?;
-    let (actual, image) = engines::session(&random, &modules, &mut thunks, seed % 2 == 0)
+    let (actual, image) = engines::session(&random, &modules, &mut thunks, seed.is_multiple_of(2))
         .map_err(|error| format!("session: {error}"))?;
     compare(&random, &expected, &actual, "in memory")?;
     let actual = engines::image(&random, &image, &mut thunks).map_err(|error| format!("image: {error}"))?;
