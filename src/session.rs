@@ -195,7 +195,7 @@ impl Session {
         Ok(())
     }
 
-    /// The visible function called `name`.
+    /// The function that is exported as `name`.
     pub fn function(&self, name: &str) -> Option<Function<'_>> {
         self.jit.function(name)
     }

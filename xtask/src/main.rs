@@ -12,7 +12,6 @@ mod check;
 mod develop;
 mod input;
 mod inspect;
-mod interpreter;
 mod lint;
 mod output;
 mod run;

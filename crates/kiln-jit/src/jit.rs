@@ -35,6 +35,8 @@ impl Default for Options {
 struct Symbol {
     address: u64,
     kind: SymbolKind,
+    /// Seen by the modules that are linked later, and by nobody else.
+    hidden: bool,
     signature: Option<Box<str>>,
 }
 
@@ -182,6 +184,7 @@ impl Jit {
             let symbol = Symbol {
                 address: blocks.addresses[definition.area] + definition.offset,
                 kind: definition.kind,
+                hidden: definition.linkage == Linkage::Hidden,
                 signature: definition.signature.map(Into::into),
             };
             // A definition that gave way, now or before, does not replace the one that won.
@@ -259,15 +262,16 @@ impl Jit {
         Ok(())
     }
 
-    /// The visible function called `name`.
+    /// The function that is exported as `name`. As in an image, what is hidden is not found.
     pub fn function(&self, name: &str) -> Option<Function<'_>> {
-        let symbol = self.symbols.get(name).filter(|symbol| symbol.kind == SymbolKind::Function)?;
+        let exported = |symbol: &&Symbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
+        let symbol = self.symbols.get(name).filter(exported)?;
         Some(Function { address: symbol.address as *const u8, signature: symbol.signature.as_deref() })
     }
 
-    /// The address of the visible function or datum called `name`.
+    /// The address of the function or datum that is exported as `name`.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        self.symbols.get(name).map(|symbol| symbol.address as *const u8)
+        self.symbols.get(name).filter(|symbol| !symbol.hidden).map(|symbol| symbol.address as *const u8)
     }
 
     /// Every function that was linked, in order of linking, local ones too.

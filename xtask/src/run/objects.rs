@@ -8,6 +8,8 @@ use kiln::jit::libcalls;
 
 /// Size of a run-time object, in 8-byte words.
 const WORDS: usize = 512;
+/// The same in bytes.
+pub(super) const SIZE: usize = 8 * WORDS;
 
 /// One object of 4096 zeroed bytes for every key, made when it is first asked for.
 #[derive(Default)]

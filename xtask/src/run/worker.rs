@@ -6,13 +6,14 @@ use std::process::{Command, Stdio};
 use kiln::globals::{GlobalTable, SlotKey};
 use kiln::ir::{Diagnostic, DiagnosticKind, Module, ModuleSettings, Target};
 use kiln::{Session, image};
+use kiln_oracle::interpret::{Error, Process, Program};
 
 use super::invocation::{self, Stop};
-use super::objects::Objects;
+use super::objects::{Objects, SIZE};
 use super::program::Definitions;
 use super::{Args, Event, Verdict, Via, ending};
+use crate::input;
 use crate::output::{Failure, Outcome};
-use crate::{input, interpreter};
 
 /// Executes `files` from number `first` on.
 pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
@@ -221,31 +222,17 @@ fn linked(target: &Target, modules: &[Module]) -> Verdict {
 }
 
 fn interpreted(root: &Module, others: &[&Module]) -> Verdict {
-    // The interpreter recurses where the program calls, tail calls included.
-    const STACK: usize = 1 << 30;
     let modules: Vec<&Module> = [root].into_iter().chain(others.iter().copied()).collect();
-    let program = interpreter::Program::new(&modules);
-    let work = || {
-        let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
-            program.call(0, function.symbol, arguments).map_err(|error| match error {
-                interpreter::Error::Unsupported(what) => {
-                    Stop::Skipped(format!("the interpreter cannot execute it: {what}"))
-                }
-                interpreter::Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
-            })
-        };
-        invocation::all(root, &mut execute, &mut Event::send)
+    let program = Program::new(&modules);
+    let mut process = Process::new(&program, &mut |_| vec![0; SIZE]);
+    let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
+        process.call_symbol(0, function.symbol, arguments).map_err(|error| match error {
+            Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute it: {what}")),
+            Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
+            error => Stop::Failed(error.to_string()),
+        })
     };
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
-        match thread.map(std::thread::ScopedJoinHandle::join) {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) => Verdict::Failed { reason: "the interpreter's thread panicked".into() },
-            Err(error) => {
-                Verdict::Failed { reason: format!("cannot start the interpreter's thread: {error}") }
-            }
-        }
-    })
+    invocation::all(root, &mut execute, &mut Event::send)
 }
 
 /// Saves the session as an image, and lets another process load it and execute the file's run lines.

@@ -1,0 +1,413 @@
+//! Bodies of functions: statements over variables and values, in nested control flow.
+//!
+//! A body has a variable of every type, so every statement finds what it needs; values that dominate the place are used
+//! directly as well. Blocks are filled in one order and laid out in another, and numbers of values, blocks and instructions
+//! have holes.
+//!
+//! Invariant: what a statement can execute, times the rounds of the loops around it, is added to `cost` before the statement
+//! is built, and stays below the plan's cap.
+
+use cranelift_codegen::ir::{
+    Block, BlockArg, Function, InstBuilder, JumpTableData, SourceLoc, StackSlot, StackSlotData,
+    StackSlotKind, TrapCode, Type, Value, types,
+};
+use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
+use cranelift_module::Module;
+
+use super::Options;
+use super::build::Ids;
+use super::plan::{Plan, SCALARS, VECTORS};
+use crate::random::Random;
+
+/// A function under construction.
+pub(super) struct Body<'a, 'f, M> {
+    pub(super) builder: FunctionBuilder<'f>,
+    pub(super) host: &'a mut M,
+    pub(super) plan: &'a Plan,
+    pub(super) options: &'a Options,
+    pub(super) ids: &'a Ids,
+    /// Number of the function.
+    pub(super) me: usize,
+    pub(super) module: usize,
+    pub(super) random: Random,
+    pub(super) types: Vec<Type>,
+    pub(super) variables: Vec<(Type, Variable)>,
+    /// Values that dominate the place where statements are added.
+    pub(super) scope: Vec<(Type, Value)>,
+    /// Slot, size, alignment.
+    pub(super) slots: Vec<(StackSlot, u32, u32)>,
+    /// Blocks that are laid out.
+    blocks: Vec<Block>,
+    /// Rounds of the loops around the place, multiplied.
+    pub(super) times: u64,
+    loops: u32,
+    pub(super) cost: u64,
+}
+
+pub(super) fn build<M: Module>(
+    function: &mut Function,
+    scratch: &mut FunctionBuilderContext,
+    host: &mut M,
+    plan: &Plan,
+    options: &Options,
+    ids: &Ids,
+    me: usize,
+) {
+    let planned = &plan.functions[me];
+    let mut builder = FunctionBuilder::new(function, scratch);
+    let entry = builder.create_block();
+    builder.append_block_params_for_function_params(entry);
+    builder.switch_to_block(entry);
+    builder.seal_block(entry);
+    builder.ensure_inserted_block();
+    let params = builder.block_params(entry).to_vec();
+    let types = SCALARS.iter().chain(&VECTORS).copied().filter(|ty| match ty {
+        ty if ty.is_vector() => options.vectors && (options.floats || ty.lane_type().is_int()),
+        ty => options.floats || ty.is_int(),
+    });
+    let mut body = Body {
+        builder,
+        host,
+        plan,
+        options,
+        ids,
+        me,
+        module: planned.module,
+        random: Random::new(planned.seed),
+        types: types.collect(),
+        variables: Vec::new(),
+        scope: planned.signature.params.iter().map(|param| param.value_type).zip(params).collect(),
+        slots: Vec::new(),
+        blocks: vec![entry],
+        times: 1,
+        loops: 0,
+        cost: 0,
+    };
+    body.begin();
+    let size = body.random.within(1, options.statements.max(1));
+    body.statements(size);
+    body.end();
+    let config = body.host.target_config();
+    body.builder.finalize(config);
+}
+
+impl<M: Module> Body<'_, '_, M> {
+    fn begin(&mut self) {
+        for at in 0..self.types.len() {
+            let ty = self.types[at];
+            let variable = self.builder.declare_var(ty);
+            let value = if self.random.once_in(2) { self.pick(ty) } else { self.constant(ty) };
+            self.builder.def_var(variable, value);
+            self.variables.push((ty, variable));
+        }
+        for _ in 0..self.random.below(3) {
+            let size = *self.random.choose(&[1, 7, 8, 16, 40, 64]);
+            let shift = self.random.below(5) as u8;
+            let data = StackSlotData::new(StackSlotKind::ExplicitSlot, size, shift);
+            let slot = self.builder.create_sized_stack_slot(data);
+            self.clear(slot, size);
+            self.slots.push((slot, size, 1 << shift));
+        }
+    }
+
+    /// Whether `steps` more instructions may be executed here; if so they are counted.
+    pub(super) fn afford(&mut self, steps: u64) -> bool {
+        let cost = self.cost + steps * self.times;
+        let affordable = cost <= self.plan.functions[self.me].cap;
+        if affordable {
+            self.cost = cost;
+        }
+        affordable
+    }
+
+    /// Adds statements of this total size.
+    fn statements(&mut self, size: u32) {
+        let mut left = size;
+        while left > 0 && self.afford(8) {
+            left -= 1;
+            let inner = left.min(1 + self.random.below(10));
+            if self.random.once_in(6) {
+                let line = self.random.below(1000);
+                self.builder.set_srcloc(if line < 100 { SourceLoc::default() } else { SourceLoc::new(line) });
+            }
+            match self.random.below(40) {
+                0..3 if inner > 0 => {
+                    self.branch(inner);
+                    left -= inner;
+                }
+                3 if inner > 0 && self.loops < 2 => {
+                    self.repeat(inner);
+                    left -= inner;
+                }
+                4 if inner > 0 => {
+                    self.switch(inner);
+                    left -= inner;
+                }
+                5..8 => self.call(),
+                8..14 => self.memory(),
+                14 => self.odd(),
+                15..18 => {
+                    let at = self.random.below(self.variables.len() as u32) as usize;
+                    let (ty, variable) = self.variables[at];
+                    let value = self.pick(ty);
+                    self.builder.def_var(variable, value);
+                }
+                _ => self.compute(),
+            }
+        }
+    }
+
+    /// Computes something, and keeps it as a value, as a variable, or not at all.
+    fn compute(&mut self) {
+        let ty = *self.random.choose(&self.types.clone());
+        let value = self.operation(ty);
+        match self.random.below(8) {
+            0..4 => self.scope.push((ty, value)),
+            4..7 => self.set(ty, value),
+            _ => {}
+        }
+    }
+
+    /// A new value of type `ty`.
+    pub(super) fn operation(&mut self, ty: Type) -> Value {
+        if ty.is_vector() {
+            self.vector(ty)
+        } else if ty.is_float() {
+            self.float(ty)
+        } else {
+            self.int(ty)
+        }
+    }
+
+    pub(super) fn set(&mut self, ty: Type, value: Value) {
+        let variable = self.variables.iter().find(|(other, _)| *other == ty);
+        let variable = variable.expect("there is a variable of every type").1;
+        self.builder.def_var(variable, value);
+    }
+
+    /// Some value of type `ty` that is known here.
+    pub(super) fn pick(&mut self, ty: Type) -> Value {
+        let kind = self.random.below(8);
+        if kind < 3
+            && let Some((_, variable)) = self.variables.iter().find(|(other, _)| *other == ty)
+        {
+            return self.builder.use_var(*variable);
+        }
+        let known: Vec<Value> = self.scope.iter().filter(|(other, _)| *other == ty).map(|at| at.1).collect();
+        // The newest values most often, so that computations become deep.
+        let recent = &known[known.len().saturating_sub(4)..];
+        match kind {
+            3..6 if !recent.is_empty() => *self.random.choose(recent),
+            6 if !known.is_empty() => *self.random.choose(&known),
+            _ if ty == types::I128 || kind == 7 => self.constant(ty),
+            _ => match self.variables.iter().find(|(other, _)| *other == ty) {
+                Some((_, variable)) => self.builder.use_var(*variable),
+                None => self.constant(ty),
+            },
+        }
+    }
+
+    /// A value for a decision: an integer, or the result of a comparison.
+    pub(super) fn condition(&mut self) -> Value {
+        match self.random.below(6) {
+            0 => self.pick(types::I64),
+            1 => self.pick(types::I8),
+            2 if self.options.floats => {
+                let ty = *self.random.choose(&[types::F32, types::F64]);
+                self.compare_floats(ty)
+            }
+            _ => {
+                let ty = *self.random.choose(&[types::I8, types::I16, types::I32, types::I64, types::I128]);
+                self.compare(ty)
+            }
+        }
+    }
+
+    /// A block, sometimes laid out at once behind any other, sometimes cold, sometimes not with the next number.
+    fn block(&mut self) -> Block {
+        if self.random.once_in(6) {
+            self.builder.create_block();
+        }
+        let block = self.builder.create_block();
+        if self.random.once_in(3) {
+            let after = *self.random.choose(&self.blocks);
+            self.builder.insert_block_after(block, after);
+            self.blocks.push(block);
+        }
+        if self.random.once_in(8) {
+            self.builder.set_cold_block(block);
+        }
+        block
+    }
+
+    fn start(&mut self, block: Block) {
+        self.builder.switch_to_block(block);
+        self.builder.ensure_inserted_block();
+        if !self.blocks.contains(&block) {
+            self.blocks.push(block);
+        }
+    }
+
+    /// Types for the parameters of a block.
+    fn params(&mut self) -> Vec<Type> {
+        (0..self.random.below(4)).map(|_| *self.random.choose(&self.types.clone())).collect()
+    }
+
+    fn arguments(&mut self, types: &[Type]) -> Vec<BlockArg> {
+        types.iter().map(|&ty| self.pick(ty).into()).collect()
+    }
+
+    fn append_params(&mut self, block: Block, types: &[Type]) -> Vec<(Type, Value)> {
+        types.iter().map(|&ty| (ty, self.builder.append_block_param(block, ty))).collect()
+    }
+
+    fn branch(&mut self, size: u32) {
+        let one_arm = self.random.once_in(3);
+        let mut blocks: Vec<Block> = (0..if one_arm { 2 } else { 3 }).map(|_| self.block()).collect();
+        // Not always filled in the order of their numbers.
+        self.random.shuffle(&mut blocks);
+        let (yes, after, no) = (blocks[0], blocks[1], blocks.get(2).copied());
+        let (own, both) = (self.params(), self.params());
+        let own_params = self.append_params(yes, &own);
+        let merged = self.append_params(after, &both);
+        let condition = self.condition();
+        let to_yes = self.arguments(&own);
+        let known = self.scope.len();
+        if let Some(no) = no {
+            self.builder.ins().brif(condition, yes, &to_yes, no, &[]);
+            self.start(no);
+            self.builder.seal_block(no);
+            self.statements(size / 2);
+            if self.random.once_in(8) {
+                self.end();
+            } else {
+                let arguments = self.arguments(&both);
+                self.builder.ins().jump(after, &arguments);
+            }
+            self.scope.truncate(known);
+        } else {
+            // No second arm: straight on.
+            let around = self.arguments(&both);
+            self.builder.ins().brif(condition, yes, &to_yes, after, &around);
+        }
+        self.start(yes);
+        self.builder.seal_block(yes);
+        self.scope.extend(own_params);
+        self.statements(size.div_ceil(2));
+        let arguments = self.arguments(&both);
+        self.builder.ins().jump(after, &arguments);
+        self.scope.truncate(known);
+        self.start(after);
+        self.builder.seal_block(after);
+        self.scope.extend(merged);
+    }
+
+    fn repeat(&mut self, size: u32) {
+        let rounds = self.random.within(1, 5);
+        let (head, after) = (self.block(), self.block());
+        let carried = self.params();
+        let counter = self.builder.append_block_param(head, types::I32);
+        let params = self.append_params(head, &carried);
+        let known = self.scope.len();
+        let start = self.builder.ins().iconst(types::I32, i64::from(rounds));
+        let mut arguments = vec![start.into()];
+        arguments.extend(self.arguments(&carried));
+        self.builder.ins().jump(head, &arguments);
+        self.start(head);
+        self.scope.extend(params);
+        self.loops += 1;
+        self.times *= u64::from(rounds);
+        self.statements(size);
+        let one = self.builder.ins().iconst(types::I32, 1);
+        let left = self.builder.ins().isub(counter, one);
+        let mut again = vec![left.into()];
+        again.extend(self.arguments(&carried));
+        self.times /= u64::from(rounds);
+        self.loops -= 1;
+        self.builder.ins().brif(left, head, &again, after, &[]);
+        self.builder.seal_block(head);
+        // The body was executed once at least, but its values are left to it.
+        self.scope.truncate(known);
+        self.start(after);
+        self.builder.seal_block(after);
+    }
+
+    fn switch(&mut self, size: u32) {
+        let mut blocks: Vec<Block> = (0..self.random.within(1, 6)).map(|_| self.block()).collect();
+        let after = self.block();
+        let both = self.params();
+        let merged = self.append_params(after, &both);
+        let index = self.pick(types::I32);
+        let mask = self.builder.ins().iconst(types::I32, 7);
+        let index = if self.random.once_in(6) { index } else { self.builder.ins().band(index, mask) };
+        let known = self.scope.len();
+        let around = self.arguments(&both);
+        let mut calls: Vec<_> = Vec::new();
+        for &block in &blocks {
+            for _ in 0..self.random.within(1, 2) {
+                calls.push(self.builder.func.dfg.block_call(block, &[]));
+            }
+        }
+        let straight = self.builder.func.dfg.block_call(after, &around);
+        let default = if self.random.once_in(2) { straight } else { calls[0] };
+        self.random.shuffle(&mut calls);
+        let table = self.builder.create_jump_table(JumpTableData::new(default, &calls));
+        self.builder.ins().br_table(index, table);
+        self.random.shuffle(&mut blocks);
+        let share = size / blocks.len() as u32;
+        for block in blocks {
+            self.start(block);
+            self.builder.seal_block(block);
+            self.statements(share.max(1));
+            let arguments = self.arguments(&both);
+            self.builder.ins().jump(after, &arguments);
+            self.scope.truncate(known);
+        }
+        self.start(after);
+        self.builder.seal_block(after);
+        self.scope.extend(merged);
+    }
+
+    /// What rarely stands in code, and may not disturb it.
+    fn odd(&mut self) {
+        match self.random.below(6) {
+            0 => {
+                self.builder.ins().nop();
+            }
+            1 if self.options.atomics => {
+                self.builder.ins().fence();
+            }
+            2 => {
+                // A trap that does not happen.
+                let value = self.pick(types::I32);
+                let one = self.builder.ins().iconst(types::I32, 1);
+                let value = self.builder.ins().bor(value, one);
+                self.builder.ins().trapz(value, TrapCode::unwrap_user(7));
+            }
+            3 => {
+                let value = self.pick(types::I64);
+                let zero = self.builder.ins().iconst(types::I64, 0);
+                let value = self.builder.ins().band(value, zero);
+                self.builder.ins().trapnz(value, TrapCode::HEAP_OUT_OF_BOUNDS);
+            }
+            4 => {
+                // Instructions that are taken out again, so that their numbers are not in the layout.
+                let ty = *self.random.choose(&[types::I32, types::I64]);
+                let (a, b) = (self.pick(ty), self.pick(ty));
+                let kept = self.builder.ins().isub(a, b);
+                let gone = self.builder.ins().isub(a, b);
+                let dfg = &mut self.builder.func.dfg;
+                let (kept_inst, gone_inst) =
+                    (dfg.value_def(kept).unwrap_inst(), dfg.value_def(gone).unwrap_inst());
+                dfg.replace_with_aliases(gone_inst, kept_inst);
+                self.builder.func.layout.remove_inst(gone_inst);
+                self.scope.push((ty, gone));
+            }
+            _ => {
+                let value = self.constant(types::I64);
+                let inst = self.builder.func.dfg.value_def(value).unwrap_inst();
+                self.builder.func.layout.remove_inst(inst);
+            }
+        }
+    }
+}

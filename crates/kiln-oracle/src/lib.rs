@@ -1,0 +1,22 @@
+//! Random valid modules of Cranelift IR, and an interpreter that says what they must do.
+//!
+//! | you want to | use |
+//! |---|---|
+//! | test what takes modules with many modules | [`generate::program`] |
+//! | build the same program for Kiln and for another engine | [`generate::Draft`] |
+//! | know what a program must give | [`interpret::Process`] |
+//!
+//! # Should I use this crate?
+//!
+//! In tests, fuzz targets and tools. Nothing that compiles depends on it.
+//!
+//! # Architecture invariants
+//!
+//! - The interpreter shares nothing with the code generator but the IR.
+//! - A program is a function of its seed and options: no hash map is iterated, no clock is read.
+
+#![forbid(unsafe_code)]
+
+pub mod generate;
+pub mod interpret;
+mod random;

@@ -1,0 +1,189 @@
+//! Random programs give the same in every way that there is to execute them: interpreted, compiled into memory, loaded from an
+//! image, and with `cranelift-jit`.
+//!
+//! `KILN_CASES=100000` tries more programs than the few that are tried by default; `KILN_SEED=n` executes one program alone, and prints it if it
+//! fails; with both, that many from there on. A program that crashes the test leaves a file with its seed in the folder for temporary files of tests.
+
+mod engines;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use cranelift_codegen::data_value::DisplayDataValues;
+use kiln::Compiler;
+use kiln::globals::GlobalTable;
+use kiln::image::{ImageOptions, write_image};
+use kiln::ir::{Module, ModuleSettings, Setting, Target};
+use kiln_oracle::generate::{Draft, Options, Program, program, program_for};
+use rayon::prelude::*;
+
+use self::engines::{Outcome, Thunks};
+
+/// Programs that are tried by default.
+const CASES: u64 = 200;
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
+}
+
+#[test]
+fn all_ways_agree() {
+    let (seed, cases) = (number("KILN_SEED"), number("KILN_CASES"));
+    if let (Some(seed), None) = (seed, cases) {
+        if let Err(difference) = case(seed) {
+            print(&program(seed, &options(seed)));
+            panic!("seed {seed}: {difference}");
+        }
+        return;
+    }
+    let (first, cases) = (seed.unwrap_or(0), cases.unwrap_or(CASES));
+    let start = Instant::now();
+    let failed = (first..first.saturating_add(cases)).into_par_iter().find_map_first(|seed| {
+        let running = Running::new(seed);
+        let result =
+            std::panic::catch_unwind(|| case(seed)).unwrap_or_else(|_| Err("a panic, see above".into()));
+        drop(running);
+        result.err().map(|difference| (seed, difference))
+    });
+    if let Some((seed, difference)) = failed {
+        panic!("seed {seed}: {difference}\nrerun with KILN_SEED={seed} cargo test --test oracle");
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{cases} programs, {:.0} a second", cases as f64 / seconds);
+}
+
+/// What this machine cannot execute it can compile: every operation of a program has code on every machine. Needs the feature `all-arch`.
+#[test]
+fn other_machines_have_code_for_it() {
+    for (name, vectors) in [("aarch64", true), ("riscv64", false), ("s390x", true)] {
+        let target = Target::parse(name).expect("a known architecture");
+        if target.isa(&ModuleSettings::default()).is_err() {
+            println!("{name}: skipped, needs the feature `all-arch`");
+            continue;
+        }
+        let failed = (0..CASES).into_par_iter().find_map_first(|seed| {
+            let options = Options { vectors, overflow: vectors, ..options(seed) };
+            let random = program_for(seed, &options, &target);
+            let image = || -> Result<(), String> {
+                let mut globals = GlobalTable::new();
+                random.modules.iter().flat_map(Module::globals).for_each(|key| {
+                    globals.intern(key);
+                });
+                let compiled = Compiler::new(target.clone()).compile(&random.modules);
+                let artifacts = compiled.map_err(|error| error.to_string())?.artifacts;
+                write_image(&artifacts, &globals, &ImageOptions::default())
+                    .map_err(|errors| errors.iter().map(ToString::to_string).collect::<String>())?;
+                Ok(())
+            };
+            image().err().map(|error| format!("{name}, seed {seed}: {error}"))
+        });
+        assert_eq!(failed, None);
+    }
+}
+
+/// A file that is there while a program is executed.
+struct Running(PathBuf);
+
+impl Running {
+    fn new(seed: u64) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-crashed-{seed}"));
+        // Without it only the message about a crash is less exact.
+        let _ = std::fs::write(&path, "");
+        Self(path)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The size of the program: mostly small ones, since they are executed faster and understood sooner.
+fn options(seed: u64) -> Options {
+    let default = Options::default();
+    match seed % 8 {
+        0 => Options { statements: 120, functions: 8, steps: 60_000, ..default },
+        1 => Options { vectors: false, ..default },
+        2 => Options { modules: 2, functions: 2, statements: 15, data: 2, ..default },
+        4 => Options { anonymous: false, ..default },
+        3 => Options { vectors: false, floats: false, statements: 60, ..default },
+        _ => default,
+    }
+}
+
+/// Executes the program of `seed` in all ways.
+fn case(seed: u64) -> Result<(), String> {
+    let options = options(seed);
+    let random = program(seed, &options);
+    let mut modules = random.modules.clone();
+    for (number, module) in modules.iter_mut().enumerate() {
+        // Some modules are compiled in another way than others.
+        if (seed / 8 + number as u64).is_multiple_of(4) {
+            module.settings.shared.push(Setting::new("opt_level", "none"));
+        }
+    }
+    if !options.anonymous {
+        // Every definition in a module of its own.
+        let pieces = modules.iter().enumerate().map(|(number, module)| module.split(number));
+        modules = pieces.collect::<Option<Vec<_>>>().ok_or("a definition has no name")?.concat();
+    }
+    let mut thunks = Thunks::new(Target::host());
+    let expected = engines::interpreted(&random).map_err(|error| format!("interpreter: {error}"))?;
+    let (actual, image) = engines::session(&random, &modules, &mut thunks, seed.is_multiple_of(2))
+        .map_err(|error| format!("session: {error}"))?;
+    compare(&random, &expected, &actual, "in memory")?;
+    let actual = engines::image(&random, &image, &mut thunks).map_err(|error| format!("image: {error}"))?;
+    compare(&random, &expected, &actual, "in the image")?;
+    let actual = engines::peer(&Draft::new(seed, &options), &mut thunks)
+        .map_err(|error| format!("cranelift-jit: {error}"))?;
+    compare(&random, &expected, &actual, "with cranelift-jit")
+}
+
+/// The first difference, if there is one.
+fn compare(program: &Program, expected: &Outcome, actual: &Outcome, place: &str) -> Result<(), String> {
+    for (number, (entry, (expected, actual))) in
+        program.entries.iter().zip(expected.results.iter().zip(&actual.results)).enumerate()
+    {
+        let same =
+            expected.len() == actual.len() && expected.iter().zip(actual).all(|(a, b)| a.bitwise_eq(b));
+        if !same {
+            return Err(format!(
+                "entry {number}, {}({}), gives {} interpreted, {} {place}",
+                entry.name,
+                DisplayDataValues(&entry.arguments),
+                DisplayDataValues(expected),
+                DisplayDataValues(actual)
+            ));
+        }
+    }
+    for ((key, _), (expected, actual)) in
+        program.globals.iter().zip(expected.globals.iter().zip(&actual.globals))
+    {
+        if let Some(at) = (0..expected.len()).find(|&at| expected[at] != actual[at]) {
+            return Err(format!(
+                "byte {at} of global {key:?} is {:#x} interpreted, {:#x} {place}",
+                expected[at], actual[at]
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Prints what a program consists of.
+fn print(program: &Program) {
+    for module in &program.modules {
+        eprintln!("; module {}", module.name);
+        for (number, symbol) in module.symbols.iter().enumerate() {
+            eprintln!("; u0:{number} = {:?} {:?} {:?}", symbol.name, symbol.kind, symbol.linkage);
+        }
+        for data in &module.data {
+            let symbol = data.symbol.as_u32();
+            eprintln!("; data u0:{symbol} align={} {:?} {:?}", data.align, data.init, data.addresses);
+        }
+        for function in &module.functions {
+            function.ir().iter().for_each(|ir| eprintln!("{ir}"));
+        }
+    }
+}
