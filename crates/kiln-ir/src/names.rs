@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData};
+use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData, Inst, InstructionData};
 
 /// A reference that the encoder or the verifier could not follow, or a name that has no meaning here.
 #[derive(Debug, PartialEq, Eq)]
@@ -16,6 +16,10 @@ pub(crate) enum Unusable {
     KnownSymbol(AnyEntity),
     /// A thread-local symbol.
     ThreadLocal(GlobalValue),
+    /// The address of a global value that is no symbol: no code generator has instructions for it any more.
+    NoAddress(Inst, GlobalValue),
+    /// A symbol with an offset that no instruction can hold.
+    Offset(GlobalValue),
     /// There is no block. Cranelift's verifier lets that pass, and code generation panics.
     Empty,
 }
@@ -25,7 +29,8 @@ impl Unusable {
     pub(crate) fn entity(&self) -> AnyEntity {
         match self {
             Self::NoGlobal(entity, _) | Self::NoName(entity) | Self::KnownSymbol(entity) => *entity,
-            Self::ThreadLocal(global) => AnyEntity::GlobalValue(*global),
+            Self::ThreadLocal(global) | Self::Offset(global) => AnyEntity::GlobalValue(*global),
+            Self::NoAddress(inst, _) => AnyEntity::Inst(*inst),
             Self::Empty => AnyEntity::Function,
         }
     }
@@ -37,6 +42,8 @@ impl std::fmt::Display for Unusable {
             Self::NoGlobal(_, global) => write!(f, "undefined global value {global}"),
             Self::NoName(_) => f.write_str("undefined external name"),
             Self::KnownSymbol(_) => f.write_str("symbols of an object format are not supported"),
+            Self::NoAddress(_, global) => write!(f, "{global} is no symbol, so it has no address to be taken"),
+            Self::Offset(_) => f.write_str("the offset of a symbol has at most 31 bits"),
             Self::Empty => f.write_str("a function needs a block"),
             Self::ThreadLocal(_) => f.write_str("thread-local symbols are not supported"),
         }
@@ -79,13 +86,30 @@ pub(crate) fn check(function: &Function) -> Vec<Unusable> {
         ExternalName::User(_) | ExternalName::TestCase(_) | ExternalName::LibCall(_) => None,
     };
     for (at, data) in globals {
-        if let GlobalValueData::Symbol { name: symbol, tls, .. } = data {
+        if let GlobalValueData::Symbol { name: symbol, tls, offset, colocated: _ } = data {
             faults.extend(name(at.into(), symbol));
             faults.extend(tls.then_some(Unusable::ThreadLocal(at)));
+            faults.extend(i32::try_from(offset.bits()).is_err().then_some(Unusable::Offset(at)));
         }
+    }
+    if globals.values().any(|data| !matches!(data, GlobalValueData::Symbol { .. })) {
+        addresses(function, &mut faults);
     }
     faults.extend(function.dfg.ext_funcs.iter().filter_map(|(at, data)| name(at.into(), &data.name)));
     faults
+}
+
+/// Finds addresses that are taken of what has none.
+fn addresses(function: &Function, faults: &mut Vec<Unusable>) {
+    let layout = &function.layout;
+    for inst in layout.blocks().flat_map(|block| layout.block_insts(block)) {
+        let InstructionData::UnaryGlobalValue { global_value, .. } = function.dfg.insts[inst] else { continue };
+        match function.global_values.get(global_value) {
+            Some(GlobalValueData::Symbol { .. }) => {}
+            Some(_) => faults.push(Unusable::NoAddress(inst, global_value)),
+            None => faults.push(Unusable::NoGlobal(inst.into(), global_value)),
+        }
+    }
 }
 
 /// Turns a panic of Cranelift into its message. The process's panic hook still prints; with `panic = "abort"` nothing can

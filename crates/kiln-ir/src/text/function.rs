@@ -66,7 +66,10 @@ pub(super) fn read(
     faults.extend(names::check(&ir).iter().map(|fault| {
         let kind = match fault {
             Unusable::NoGlobal(..) | Unusable::NoName(_) | Unusable::Empty => DiagnosticKind::Verifier,
-            Unusable::KnownSymbol(_) | Unusable::ThreadLocal(_) => DiagnosticKind::Unsupported,
+            Unusable::KnownSymbol(_)
+            | Unusable::ThreadLocal(_)
+            | Unusable::NoAddress(..)
+            | Unusable::Offset(_) => DiagnosticKind::Unsupported,
         };
         Diagnostic::new(kind, fault.to_string(), locator.entity(fault.entity(), &map))
     }));
