@@ -2,13 +2,14 @@
 //!
 //! On a generated program, and on a folder of `.clif` files if one is given: (A) compilation beside raw Cranelift and cranelift-jit;
 //! (B) writing an image beside cranelift-object followed by every linker that is installed; (C) opening an image beside `dlopen`;
-//! (D) reading text beside cranelift-reader.
+//! (D) reading text beside cranelift-reader; (E) canonical form, fingerprint and binary form beside compilation and text.
 //!
 //! Contenders take turns in every round, ratios are taken round by round, and medians with their ranges are reported: a noisy
 //! machine disturbs both sides. Every result is checked before its time counts; a wrong one ends the run. A target that is missed
 //! does not: wall-clock times inform, instruction counts gate.
 
 mod compile;
+mod forms;
 mod generate;
 mod image;
 mod jit;
@@ -53,7 +54,7 @@ struct Args {
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Only these comparisons [default: ABCD]
+    /// Only these comparisons [default: all]
     #[arg(long, value_name = "LETTERS")]
     only: Option<String>,
     /// Write the results to this file
@@ -127,6 +128,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         if wanted('D') {
             report.add(parse::compare(workload, &setup)?);
+        }
+        if wanted('E') {
+            report.add(forms::compare(workload, &setup)?);
         }
     }
     if wanted('C') {

@@ -30,7 +30,7 @@ use std::cell::RefCell;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 
-use self::decode::{Parts, decode};
+use self::decode::{Parts, check, decode};
 pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
 pub use self::wire::Malformed;
 use self::wire::Reader;
@@ -110,7 +110,7 @@ impl Body {
         Self { bytes: bytes.into(), references, base: base.bits() }
     }
 
-    /// Takes bytes that nobody has checked, and decodes them into `scratch` to do so.
+    /// Takes bytes that nobody has checked. `scratch` has the function's signature then.
     pub(crate) fn check(
         reader: Reader<'_>,
         bytes: &[u8],
@@ -120,7 +120,7 @@ impl Body {
         scratch: &mut ir::Function,
     ) -> Result<Self, Malformed> {
         let parts = Parts { bytes: reader, references: &references, base: SourceLoc::new(base) };
-        decode(parts, symbol, scratch)?;
+        check(parts, symbol, scratch)?;
         Ok(Self { bytes: bytes.into(), references, base })
     }
 

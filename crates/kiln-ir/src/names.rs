@@ -42,7 +42,9 @@ impl std::fmt::Display for Unusable {
             Self::NoGlobal(_, global) => write!(f, "undefined global value {global}"),
             Self::NoName(_) => f.write_str("undefined external name"),
             Self::KnownSymbol(_) => f.write_str("symbols of an object format are not supported"),
-            Self::NoAddress(_, global) => write!(f, "{global} is no symbol, so it has no address to be taken"),
+            Self::NoAddress(_, global) => {
+                write!(f, "{global} is no symbol, so it has no address to be taken")
+            }
             Self::Offset(_) => f.write_str("the offset of a symbol has at most 31 bits"),
             Self::Empty => f.write_str("a function needs a block"),
             Self::ThreadLocal(_) => f.write_str("thread-local symbols are not supported"),
@@ -103,7 +105,9 @@ pub(crate) fn check(function: &Function) -> Vec<Unusable> {
 fn addresses(function: &Function, faults: &mut Vec<Unusable>) {
     let layout = &function.layout;
     for inst in layout.blocks().flat_map(|block| layout.block_insts(block)) {
-        let InstructionData::UnaryGlobalValue { global_value, .. } = function.dfg.insts[inst] else { continue };
+        let InstructionData::UnaryGlobalValue { global_value, .. } = function.dfg.insts[inst] else {
+            continue;
+        };
         match function.global_values.get(global_value) {
             Some(GlobalValueData::Symbol { .. }) => {}
             Some(_) => faults.push(Unusable::NoAddress(inst, global_value)),

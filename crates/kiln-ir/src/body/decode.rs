@@ -12,12 +12,12 @@ use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::immediates::{Ieee16, Ieee32, Ieee64, Imm64, Offset32};
 use cranelift_codegen::ir::instructions::InstructionFormat;
 use cranelift_codegen::ir::{
-    self, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, ConstantData, DebugTag, DynamicStackSlot,
-    DynamicStackSlotData, DynamicType, DynamicTypeData, Endianness, ExceptionTable, ExceptionTableData,
-    ExceptionTableItem, ExtFuncData, ExternalName, FuncRef, GlobalValue, GlobalValueData, Immediate, Inst,
-    InstructionData, JumpTableData, MemFlags, MemFlagsData, Opcode, RelSourceLoc, SigRef, SourceLoc,
-    StackSlot, StackSlotData, StackSlotKey, StackSlotKind, UserExternalName, UserFuncName, UserStackMapEntry,
-    Value, ValueLabel, ValueLabelAssignments, ValueLabelStart, ValueList, types,
+    self, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, Constant, ConstantData, DebugTag,
+    DynamicStackSlot, DynamicStackSlotData, DynamicType, DynamicTypeData, Endianness, ExceptionTable,
+    ExceptionTableData, ExceptionTableItem, ExtFuncData, ExternalName, FuncRef, GlobalValue, GlobalValueData,
+    Immediate, Inst, InstructionData, JumpTable, JumpTableData, MemFlags, MemFlagsData, Opcode, RelSourceLoc,
+    SigRef, SourceLoc, StackSlot, StackSlotData, StackSlotKey, StackSlotKind, UserExternalName, UserFuncName,
+    UserStackMapEntry, Value, ValueLabel, ValueLabelAssignments, ValueLabelStart, ValueList, types,
 };
 
 use super::wire::{Malformed, Reader};
@@ -42,7 +42,9 @@ pub(crate) struct Parts<'b> {
     pub(crate) base: SourceLoc,
 }
 
-struct Decoder<'b, 'f> {
+/// With `BUILD`, makes a function. Without, it only looks whether it could: the tables are made, since code refers to them, and
+/// instructions are not.
+struct Decoder<'b, 'f, const BUILD: bool> {
     reader: Reader<'b>,
     function: &'f mut ir::Function,
     /// Name of what is at this position of the references.
@@ -53,11 +55,23 @@ struct Decoder<'b, 'f> {
     next: i64,
     values: u64,
     blocks: usize,
+    insts: usize,
+    /// Whether each instruction may have a stack map; only without `BUILD`.
+    safepoints: Vec<bool>,
     scratch: Vec<Value>,
 }
 
 /// Makes `function` the function that `parts` describe, under the name `symbol`.
 pub(crate) fn decode(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
+    run::<true>(parts, symbol, function)
+}
+
+/// Whether [`decode`] would succeed. `function` has the signature of what it would make, and is of no other use.
+pub(crate) fn check(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
+    run::<false>(parts, symbol, function)
+}
+
+fn run<const BUILD: bool>(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
     function.clear();
     // `clear` leaves these behind.
     function.dfg.exception_tables.clear();
@@ -70,7 +84,7 @@ pub(crate) fn decode(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Func
         ExternalName::user(function.params.ensure_user_func_name(name))
     });
     let names = names.collect();
-    let mut decoder = Decoder {
+    let mut decoder = Decoder::<BUILD> {
         reader: parts.bytes,
         function,
         names,
@@ -79,6 +93,8 @@ pub(crate) fn decode(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Func
         next: 0,
         values: 0,
         blocks: 0,
+        insts: 0,
+        safepoints: Vec::new(),
         scratch: Vec::new(),
     };
     decoder.tables()?;
@@ -87,7 +103,7 @@ pub(crate) fn decode(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Func
     decoder.reader.end()
 }
 
-impl Decoder<'_, '_> {
+impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
     fn tables(&mut self) -> Read<()> {
         self.function.signature = self.reader.signature()?;
         for _ in 0..self.reader.count()? {
@@ -241,21 +257,27 @@ impl Decoder<'_, '_> {
             return Err(self.reader.malformed("too many values"));
         }
         self.blocks = self.reader.count()?;
-        for _ in 0..self.blocks {
-            self.function.dfg.make_block();
+        if BUILD {
+            for _ in 0..self.blocks {
+                self.function.dfg.make_block();
+            }
         }
         for block in (0..self.blocks).map(Block::new) {
-            self.function.layout.append_block(block);
             let params = self.reader.uint()?;
-            if params & 1 != 0 {
-                self.function.layout.set_cold(block);
+            if BUILD {
+                self.function.layout.append_block(block);
+                if params & 1 != 0 {
+                    self.function.layout.set_cold(block);
+                }
             }
             if params >> 1 > u64::from(u16::MAX) {
                 return Err(self.reader.malformed("more than 65,535 parameters"));
             }
             for _ in 0..params >> 1 {
                 let ty = self.reader.ty()?;
-                self.function.dfg.append_block_param(block, ty);
+                if BUILD {
+                    self.function.dfg.append_block_param(block, ty);
+                }
             }
             self.next += (params >> 1) as i64;
             loop {
@@ -287,17 +309,34 @@ impl Decoder<'_, '_> {
             }
         };
         let data = self.operands(opcode)?;
-        let dfg = &mut self.function.dfg;
+        let ir::function::FunctionStencil { dfg, layout, .. } = &mut self.function.stencil;
         // Code that takes an instruction apart relies on its fixed arguments.
         if data.arguments(&dfg.value_lists).len() < constraints.num_fixed_value_arguments() {
             return Err(self.reader.malformed("too few arguments"));
         }
-        let inst = dfg.make_inst(data);
-        self.next += dfg.make_inst_results(inst, ctrl_typevar) as i64;
+        let results = if BUILD {
+            let inst = dfg.make_inst(data);
+            layout.append_inst(inst, block);
+            dfg.make_inst_results(inst, ctrl_typevar)
+        } else {
+            // Lists of arguments are forgotten at once.
+            dfg.value_lists.clear();
+            self.safepoints.push(opcode.is_safepoint());
+            match data {
+                InstructionData::Call { opcode: Opcode::Call, func_ref, .. } => {
+                    dfg.signatures[dfg.ext_funcs[func_ref].signature].returns.len()
+                }
+                InstructionData::CallIndirect { opcode: Opcode::CallIndirect, sig_ref, .. } => {
+                    dfg.signatures[sig_ref].returns.len()
+                }
+                _ => constraints.num_fixed_results(),
+            }
+        };
+        self.insts += 1;
+        self.next += results as i64;
         if self.next as u64 > self.values {
             return Err(self.reader.malformed("more values than announced"));
         }
-        self.function.layout.append_inst(inst, block);
         Ok(())
     }
 
@@ -330,13 +369,19 @@ impl Decoder<'_, '_> {
                 InstructionData::UnaryIeee64 { opcode, imm: Ieee64::with_bits(bits) }
             }
             InstructionFormat::UnaryConst => {
-                let data = ConstantData::from(self.reader.bytes()?);
-                let constant_handle = self.function.dfg.constants.insert(data);
+                let bytes = self.reader.bytes()?;
+                let constant_handle = match BUILD {
+                    true => self.function.dfg.constants.insert(ConstantData::from(bytes)),
+                    false => Constant::from_u32(0),
+                };
                 InstructionData::UnaryConst { opcode, constant_handle }
             }
             InstructionFormat::Shuffle => {
-                let data = ConstantData::from(self.reader.bytes()?);
-                let imm: Immediate = self.function.dfg.immediates.push(data);
+                let bytes = self.reader.bytes()?;
+                let imm = match BUILD {
+                    true => self.function.dfg.immediates.push(ConstantData::from(bytes)),
+                    false => Immediate::from_u32(0),
+                };
                 InstructionData::Shuffle { opcode, args: self.values()?, imm }
             }
             InstructionFormat::UnaryGlobalValue => {
@@ -429,11 +474,17 @@ impl Decoder<'_, '_> {
                     return Err(self.reader.malformed("a jump table without default"));
                 }
                 let default = self.block_call()?;
-                let mut rest = Vec::with_capacity(count - 1);
+                let mut rest = Vec::with_capacity(if BUILD { count - 1 } else { 0 });
                 for _ in 1..count {
-                    rest.push(self.block_call()?);
+                    let call = self.block_call()?;
+                    if BUILD {
+                        rest.push(call);
+                    }
                 }
-                let table = self.function.create_jump_table(JumpTableData::new(default, &rest));
+                let table = match BUILD {
+                    true => self.function.create_jump_table(JumpTableData::new(default, &rest)),
+                    false => JumpTable::from_u32(0),
+                };
                 InstructionData::BranchTable { opcode, arg, table }
             }
         })
@@ -533,11 +584,11 @@ impl Decoder<'_, '_> {
     }
 
     fn side_tables(&mut self) -> Read<()> {
-        let insts = self.function.dfg.num_insts();
+        let insts = self.insts;
         // Runs of equal locations.
         let mut run = (0, RelSourceLoc::default());
         let mut end = |from: usize, to: usize, location: RelSourceLoc| {
-            if location != RelSourceLoc::default() {
+            if BUILD && location != RelSourceLoc::default() {
                 for number in from..to {
                     self.function.stencil.srclocs[Inst::new(number)] = location;
                 }
@@ -570,12 +621,17 @@ impl Decoder<'_, '_> {
                     _ => return Err(self.reader.malformed("no such stack slot")),
                 });
             }
-            self.function.stencil.debug_tags.set(inst, tags);
+            if BUILD {
+                self.function.stencil.debug_tags.set(inst, tags);
+            }
         }
         for _ in 0..self.reader.count()? {
             let inst = Inst::new(self.reader.index(insts, "no such instruction")?);
-            let opcode = self.function.dfg.insts[inst].opcode();
-            if !opcode.is_safepoint() {
+            let safepoint = match BUILD {
+                true => self.function.dfg.insts[inst].opcode().is_safepoint(),
+                false => self.safepoints[inst.index()],
+            };
+            if !safepoint {
                 return Err(self.reader.malformed("a stack map of an instruction that is no call"));
             }
             for _ in 0..self.reader.count()? {
@@ -583,7 +639,9 @@ impl Decoder<'_, '_> {
                 let slot = StackSlot::new(self.reader.index(slots, "no such stack slot")?);
                 let offset = self.reader.u32()?;
                 let entry = UserStackMapEntry { ty, slot, offset };
-                self.function.dfg.append_user_stack_map_entry(inst, entry);
+                if BUILD {
+                    self.function.dfg.append_user_stack_map_entry(inst, entry);
+                }
             }
         }
         if self.reader.bool()? {

@@ -1,0 +1,112 @@
+//! Comparison E: canonical form, fingerprint and binary form, beside what they stand in for.
+
+use std::time::{Duration, Instant};
+
+use cranelift_codegen::{Context, verify_function};
+use kiln::ir::{Body, Modules};
+
+use crate::measure::{Contender, interleave};
+use crate::report::{Section, Target};
+use crate::workload::Workload;
+use crate::{Failure, Setup};
+
+pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Failure> {
+    let mut section = Section::new(&workload.name, "E. canonical and binary form");
+    let files: Vec<Vec<u8>> = workload.modules.iter().map(kiln::ir::Module::to_bytes).collect();
+    check(workload, &files)?;
+    section.check(
+        "each function's form decodes to a function of the same form, and each module comes back from bytes",
+    );
+
+    let compile = "raw Cranelift, 1 thread";
+    let forms = "canonical form and fingerprint, 1 thread";
+    let binary = "kiln reads the binary form, 1 thread";
+    let verified = "kiln reads and verifies the binary form, 1 thread";
+    let text = "cranelift-reader reads the text, 1 thread";
+    let mut contenders = vec![
+        Contender::new(compile, || {
+            let mut context = Context::new();
+            let mut bytes = 0;
+            for (number, _, ir) in workload.functions() {
+                context.clear();
+                context.func = ir.clone();
+                let code = context.compile(&*workload.isas[number], &mut Default::default());
+                bytes += code.map_err(|error| format!("{:?}", error.inner))?.buffer.data().len();
+            }
+            Ok(bytes)
+        }),
+        // As a front end does it: a function was just verified when its form is made.
+        Contender::in_parts(forms, &["canonical form", "fingerprints"], || {
+            let mut form = Duration::ZERO;
+            for (number, _, ir) in workload.functions() {
+                verify_function(ir, &*workload.isas[number])?;
+                let start = Instant::now();
+                let body = Body::new(ir)?;
+                form += start.elapsed();
+                std::hint::black_box(body);
+            }
+            let start = Instant::now();
+            for module in &workload.modules {
+                std::hint::black_box(module.fingerprint());
+            }
+            Ok(vec![form, start.elapsed()])
+        }),
+        Contender::new(binary, || {
+            let mut functions = 0;
+            for file in &files {
+                for module in Modules::new(&file[..]) {
+                    functions += std::hint::black_box(module?).module().functions.len();
+                }
+            }
+            Ok(functions)
+        }),
+        Contender::new(verified, || {
+            let mut functions = 0;
+            for file in &files {
+                for module in Modules::new(&file[..]) {
+                    functions += std::hint::black_box(module?.verify(&workload.target)?).functions.len();
+                }
+            }
+            Ok(functions)
+        }),
+    ];
+    // Files with data or names of run-time objects are nothing that it reads.
+    let readable =
+        workload.sources.iter().all(|source| cranelift_reader::parse_functions(&source.text).is_ok());
+    if readable {
+        contenders.push(Contender::new(text, || {
+            let mut functions = 0;
+            for source in &workload.sources {
+                functions += std::hint::black_box(cranelift_reader::parse_functions(&source.text)?).len();
+            }
+            Ok(functions)
+        }));
+    }
+    section.add(interleave(setup.rounds, contenders)?);
+    section.ratio(forms, compile, Target::AtMost(0.02));
+    if readable {
+        section.ratio(text, binary, Target::AtLeast(10.0));
+        section.ratio(text, verified, Target::None);
+    }
+    let size: usize = files.iter().map(Vec::len).sum();
+    let text: usize = workload.sources.iter().map(|source| source.text.len()).sum();
+    section.note(format!("{} KB in binary form, {} KB of text", size / 1024, text / 1024));
+    section.note("canonical form: right after verifying the function, as a builder or reader does; the verifier is not counted");
+    section.note("reading the binary form: checksum, every index checked, every function decoded once");
+    Ok(section)
+}
+
+fn check(workload: &Workload, files: &[Vec<u8>]) -> Result<(), Failure> {
+    for (number, function, ir) in workload.functions() {
+        if Some(&Body::new(ir)?) != function.body() {
+            return Err(format!("a function of {} has two forms", workload.modules[number].name).into());
+        }
+    }
+    for (module, file) in workload.modules.iter().zip(files) {
+        let read = Modules::new(&file[..]).next().ok_or("no module in a file")??;
+        if read.fingerprint() != module.fingerprint() || read.verify(&workload.target)?.to_bytes() != *file {
+            return Err(format!("module {} does not come back from its bytes", module.name).into());
+        }
+    }
+    Ok(())
+}
