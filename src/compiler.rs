@@ -6,7 +6,7 @@ use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use indexmap::IndexMap;
 use kiln_artifact::Artifact;
 use kiln_backend::{CompileError, Job, PRODUCER, REVISION, compile_all};
-use kiln_cache::{Key, KeyParts, Lookup, Store};
+use kiln_cache::{Entry, KeyParts, Lookup, Recipe, Store};
 use kiln_ir::{Module, ModuleSettings, Target, TargetError};
 use rayon::ThreadPool;
 
@@ -156,13 +156,14 @@ impl<'a> Compiler<'a> {
     ) -> Result<Compiled, CompileFailure> {
         let mut stats = Stats::default();
         let mut artifacts: Vec<Option<Artifact>> = vec![None; modules.len()];
-        let mut keys: Vec<Option<Key>> = vec![None; modules.len()];
+        let mut recipes: Vec<Option<Recipe>> = vec![None; modules.len()];
         if let Some(store) = self.store {
             for (index, module) in modules.iter().enumerate() {
-                let key = self.key(module, &*isas[&module.settings]);
-                keys[index] = Some(key);
-                match store.get(&key) {
-                    Lookup::Hit(artifact) => {
+                let recipe = self.recipe(module, &*isas[&module.settings]);
+                let found = store.get(&recipe.key());
+                recipes[index] = Some(recipe);
+                match found {
+                    Lookup::Hit(Entry { artifact, .. }) => {
                         stats.reused_modules += 1;
                         stats.reused_functions += artifact.functions().len();
                         artifacts[index] = Some(artifact);
@@ -185,18 +186,18 @@ impl<'a> Compiler<'a> {
             CompileFailure::Functions(errors)
         })?;
         for (&index, artifact) in missing.iter().zip(compiled) {
-            if let (Some(store), Some(key)) = (self.store, &keys[index])
-                && store.put(key, &artifact).is_err()
-            {
-                stats.failed_writes += 1;
+            if let (Some(store), Some(recipe)) = (self.store, recipes[index].take()) {
+                let key = recipe.key();
+                let entry = Entry { recipe, functions: [].into(), artifact: artifact.clone() };
+                stats.failed_writes += usize::from(store.put(&key, &entry).is_err());
             }
             artifacts[index] = Some(artifact);
         }
         Ok(Compiled { artifacts: artifacts.into_iter().flatten().collect(), stats })
     }
 
-    /// The cache key of `module`.
-    fn key(&self, module: &Module, isa: &dyn TargetIsa) -> Key {
+    /// What goes into the cache key of `module`.
+    fn recipe(&self, module: &Module, isa: &dyn TargetIsa) -> Recipe {
         // Both lists are in Cranelift's fixed order and hold every setting, defaults included.
         let flags = isa.flags().iter().chain(isa.isa_flags());
         let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
@@ -209,6 +210,6 @@ impl<'a> Compiler<'a> {
             revision: REVISION,
             abi: &self.abi,
         }
-        .key()
+        .recipe()
     }
 }

@@ -74,17 +74,19 @@ sections! {
 pub struct Artifact(Arc<Inner>);
 
 struct Inner {
-    bytes: Arc<[u8]>,
+    /// What was handed over; the artifact lies from `start` to the end.
+    buffer: Vec<u8>,
+    start: usize,
     /// The string section, as text: names are taken from it very often.
     strings: Box<str>,
-    /// Start and end of each section.
+    /// Start and end of each section in `buffer`.
     sections: [(usize, usize); SECTIONS],
 }
 
 impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Artifact")
-            .field("bytes", &self.0.bytes.len())
+            .field("bytes", &self.as_bytes().len())
             .field("functions", &self.functions().len())
             .field("symbols", &self.symbols().len())
             .finish_non_exhaustive()
@@ -93,7 +95,7 @@ impl std::fmt::Debug for Artifact {
 
 impl PartialEq for Artifact {
     fn eq(&self, other: &Self) -> bool {
-        self.0.bytes == other.0.bytes
+        self.as_bytes() == other.as_bytes()
     }
 }
 
@@ -119,27 +121,38 @@ impl Artifact {
     ///
     /// [`Malformed`] if the bytes are not an artifact of this format version: wrong magic or version, truncated,
     /// longer than they say, or with a record that points outside its target. Time is linear in the length.
-    pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, Malformed> {
-        let bytes = bytes.into();
-        let sections = read_header(&bytes)?;
-        let (start, end) = sections[Section::Strings as usize];
-        let strings = std::str::from_utf8(&bytes[start..end])
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self, Malformed> {
+        Self::from_buffer(bytes.into(), 0)
+    }
+
+    /// Takes an artifact that lies in `buffer` from `start` to the end, and leaves it there: nothing is copied but names.
+    ///
+    /// For whoever reads a file that holds more than the artifact.
+    ///
+    /// # Errors
+    ///
+    /// As [`Artifact::from_bytes`]; also if `start` lies outside the buffer.
+    pub fn from_buffer(buffer: Vec<u8>, start: usize) -> Result<Self, Malformed> {
+        let bytes = buffer.get(start..).ok_or(Malformed::new("header", 0, "start outside the buffer"))?;
+        let sections = read_header(bytes)?.map(|(from, to)| (start + from, start + to));
+        let (from, to) = sections[Section::Strings as usize];
+        let strings = std::str::from_utf8(&buffer[from..to])
             .map_err(|_| Malformed::new(Section::Strings.name(), 0, "text that is not UTF-8"))?
             .into();
-        let artifact = Self(Arc::new(Inner { bytes, strings, sections }));
+        let artifact = Self(Arc::new(Inner { buffer, start, strings, sections }));
         artifact.check()?;
         Ok(artifact)
     }
 
     /// The bytes, as [`Artifact::from_bytes`] takes them.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.0.bytes
+        &self.0.buffer[self.0.start..]
     }
 
     /// The raw bytes of one section.
     pub fn section(&self, section: Section) -> &[u8] {
         let (start, end) = self.0.sections[section as usize];
-        &self.0.bytes[start..end]
+        &self.0.buffer[start..end]
     }
 
     /// Facts about the module as a whole.

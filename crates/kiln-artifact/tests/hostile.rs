@@ -168,6 +168,19 @@ fn bytes_round_trip() {
 }
 
 #[test]
+fn an_artifact_behind_other_bytes_is_the_same_artifact() {
+    let artifact = artifact();
+    let buffer = [b"something else", artifact.as_bytes()].concat();
+    let again = Artifact::from_buffer(buffer.clone(), 14).unwrap();
+    assert!(again == artifact);
+    assert_eq!(read_all(&again), read_all(&artifact));
+    assert_eq!(again.text(), artifact.text());
+    for start in [0, 13, 15, buffer.len(), buffer.len() + 1, usize::MAX] {
+        assert!(Artifact::from_buffer(buffer.clone(), start).is_err(), "start {start}");
+    }
+}
+
+#[test]
 fn every_truncation_and_extension_is_refused() {
     let bytes = artifact().as_bytes().to_vec();
     for len in 0..bytes.len() {

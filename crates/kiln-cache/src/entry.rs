@@ -1,15 +1,35 @@
-//! The form of an entry on disk: a header, and the artifact's bytes behind it.
+//! An entry: what is kept for a key, and its byte form.
 //!
-//! Header, numbers little-endian: magic (8 bytes), entry version (`u32`), zero (`u32`), key (32 bytes), length of the body
-//! (`u64`), BLAKE3 of the body (32 bytes), first 8 bytes of the BLAKE3 of all of these. Every byte of the file is covered.
+//! Header, numbers little-endian: magic (8 bytes), entry version (`u32`), length of the recipe (`u32`), key (32 bytes), number of
+//! function keys (`u32`), zero (`u32`), length of the artifact (`u64`), BLAKE3 of all that follows the header (32 bytes), first 8 bytes
+//! of the BLAKE3 of all of these. Behind it lie the recipe, the function keys (16 bytes each), zeros up to a multiple of 16, and the
+//! artifact. Every byte of the file is covered by a checksum, and the key is the hash of the recipe, so it is checked as well.
+//!
+//! Invariant: nothing is believed before its checksum held, and [`parse`] takes the file's bytes and leaves the artifact in them.
+
+use std::io;
+use std::sync::Arc;
 
 use kiln_artifact::{Artifact, Malformed};
 
-use crate::Key;
+use crate::{FunctionKey, Key, Recipe};
 
 const MAGIC: [u8; 8] = *b"KilnEnt\0";
-const VERSION: u32 = 1;
-const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 8 + 32 + 8;
+const VERSION: u32 = 2;
+pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 4 + 4 + 8 + 32 + 8;
+/// The artifact starts at a multiple of this.
+const ALIGN: usize = 16;
+
+/// What is kept for a key. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// What went into the key.
+    pub recipe: Recipe,
+    /// A key for each function of the artifact, in order; or none at all, if functions of this module are not to be reused.
+    pub functions: Arc<[FunctionKey]>,
+    /// What was compiled.
+    pub artifact: Artifact,
+}
 
 /// Why an entry cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +37,7 @@ const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 8 + 32 + 8;
 pub enum Corrupt {
     /// The entry could not be read.
     #[error("entry cannot be read: {0}")]
-    Unreadable(#[source] std::io::Error),
+    Unreadable(#[source] io::Error),
     /// Not an entry of this version.
     #[error("not an entry of this version")]
     Foreign,
@@ -35,46 +55,165 @@ pub enum Corrupt {
     /// A checksum differs.
     #[error("checksum of the {0} differs")]
     Checksum(&'static str),
+    /// The recipe's bytes are not a recipe, or it is the recipe of another key.
+    #[error("recipe that does not belong to the key")]
+    Recipe,
+    /// There are function keys, but not as many as functions.
+    #[error("{keys} function keys for {functions} functions")]
+    FunctionKeys {
+        /// Keys that are there.
+        keys: usize,
+        /// Functions of the artifact.
+        functions: usize,
+    },
     /// The checksums hold, but the body is not an artifact.
     #[error(transparent)]
     Malformed(#[from] Malformed),
 }
 
-/// The header that stands before the bytes of `artifact`.
-pub(crate) fn header(key: &Key, artifact: &Artifact) -> [u8; HEADER_LEN] {
-    let body = artifact.as_bytes();
-    let mut header = [0; HEADER_LEN];
-    header[..8].copy_from_slice(&MAGIC);
-    header[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    header[16..48].copy_from_slice(key.as_bytes());
-    header[48..56].copy_from_slice(&(body.len() as u64).to_le_bytes());
-    header[56..88].copy_from_slice(blake3::hash(body).as_bytes());
-    let sum = blake3::hash(&header[..88]);
-    header[88..].copy_from_slice(&sum.as_bytes()[..8]);
-    header
+impl Entry {
+    /// Bytes that the entry takes in a file.
+    pub fn file_len(&self) -> u64 {
+        (head_len(self.recipe.to_bytes().len(), self.functions.len()) + self.artifact.as_bytes().len()) as u64
+    }
+
+    /// The byte form, as [`Entry::from_bytes`] takes it. For stores of one's own.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = head(&self.recipe.key(), self);
+        bytes.extend_from_slice(self.artifact.as_bytes());
+        bytes
+    }
+
+    /// Takes bytes that may come from anywhere, and that should be the entry of `key`. They are not copied.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`] if they are not exactly that.
+    pub fn from_bytes(key: &Key, bytes: Vec<u8>) -> Result<Self, Corrupt> {
+        parse(key, bytes)
+    }
+
+    /// Refuses an entry that could not be read back: of another key, or with a wrong number of function keys.
+    ///
+    /// # Errors
+    ///
+    /// Of kind `InvalidInput`.
+    pub fn check(&self, key: &Key) -> io::Result<()> {
+        let wrong = if self.recipe.key() != *key {
+            Some(Corrupt::OtherKey)
+        } else {
+            check_function_keys(self.functions.len(), &self.artifact).err()
+        };
+        wrong.map_or(Ok(()), |wrong| Err(io::Error::new(io::ErrorKind::InvalidInput, wrong)))
+    }
 }
 
-/// The artifact in an entry that was stored under `key`.
-pub(crate) fn parse(key: &Key, bytes: &[u8]) -> Result<Artifact, Corrupt> {
-    let Some((header, body)) = bytes.split_first_chunk::<HEADER_LEN>() else {
+/// An entry without functions is told from one without function keys by nothing, and need not be.
+fn check_function_keys(keys: usize, artifact: &Artifact) -> Result<(), Corrupt> {
+    let functions = artifact.functions().len();
+    if keys == 0 || keys == functions { Ok(()) } else { Err(Corrupt::FunctionKeys { keys, functions }) }
+}
+
+/// Bytes before the artifact.
+fn head_len(recipe: usize, functions: usize) -> usize {
+    (HEADER_LEN + recipe + functions * FunctionKey::LEN).next_multiple_of(ALIGN)
+}
+
+/// All that stands before the artifact's bytes.
+pub(crate) fn head(key: &Key, entry: &Entry) -> Vec<u8> {
+    let recipe = entry.recipe.to_bytes();
+    let artifact = entry.artifact.as_bytes();
+    let len = head_len(recipe.len(), entry.functions.len());
+    let mut out = Vec::with_capacity(len);
+    out.resize(HEADER_LEN, 0);
+    out.extend_from_slice(&recipe);
+    entry.functions.iter().for_each(|function| out.extend_from_slice(function.as_bytes()));
+    out.resize(len, 0);
+    let sum = *blake3::Hasher::new().update(&out[HEADER_LEN..]).update(artifact).finalize().as_bytes();
+
+    let mut header = Writer(&mut out[..HEADER_LEN]);
+    header.put(&MAGIC);
+    header.put(&VERSION.to_le_bytes());
+    header.put(&u32::try_from(recipe.len()).expect("a recipe is shorter than 4 GiB").to_le_bytes());
+    header.put(key.as_bytes());
+    header
+        .put(&u32::try_from(entry.functions.len()).expect("functions are numbered in 32 bits").to_le_bytes());
+    header.put(&[0; 4]);
+    header.put(&(artifact.len() as u64).to_le_bytes());
+    header.put(&sum);
+    let sum = *blake3::hash(&out[..HEADER_LEN - 8]).as_bytes();
+    out[HEADER_LEN - 8..HEADER_LEN].copy_from_slice(&sum[..8]);
+    out
+}
+
+struct Writer<'a>(&'a mut [u8]);
+
+impl Writer<'_> {
+    fn put(&mut self, bytes: &[u8]) {
+        let (place, rest) = std::mem::take(&mut self.0).split_at_mut(bytes.len());
+        place.copy_from_slice(bytes);
+        self.0 = rest;
+    }
+}
+
+/// The fixed fields of a header whose checksum held.
+struct Header {
+    key: [u8; 32],
+    recipe: usize,
+    functions: usize,
+    artifact: u64,
+    sum: [u8; 32],
+}
+
+fn read_header(bytes: &[u8]) -> Result<Header, Corrupt> {
+    fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
+        let (chunk, rest) = bytes.split_first_chunk().expect("the header is as long as its fields");
+        *bytes = rest;
+        *chunk
+    }
+    let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() else {
         return Err(Corrupt::Length { actual: bytes.len() as u64, expected: HEADER_LEN as u64 });
     };
-    if header[..8] != MAGIC || header[8..12] != VERSION.to_le_bytes() {
+    let rest = &mut &header[..];
+    if take(rest) != MAGIC || take(rest) != VERSION.to_le_bytes() {
         return Err(Corrupt::Foreign);
     }
-    if header[88..] != blake3::hash(&header[..88]).as_bytes()[..8] {
+    if header[HEADER_LEN - 8..] != blake3::hash(&header[..HEADER_LEN - 8]).as_bytes()[..8] {
         return Err(Corrupt::Checksum("header"));
     }
-    if header[16..48] != key.as_bytes()[..] {
+    let recipe = u32::from_le_bytes(take(rest)) as usize;
+    let key = take(rest);
+    let functions = u32::from_le_bytes(take(rest)) as usize;
+    let _zero: [u8; 4] = take(rest);
+    Ok(Header { key, recipe, functions, artifact: u64::from_le_bytes(take(rest)), sum: take(rest) })
+}
+
+/// The entry that was stored under `key`, from the bytes of its file.
+pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, Corrupt> {
+    let header = read_header(&bytes)?;
+    if header.key != *key.as_bytes() {
         return Err(Corrupt::OtherKey);
     }
-    let len = u64::from_le_bytes(header[48..56].try_into().expect("eight bytes"));
-    if len != body.len() as u64 {
-        let expected = len.saturating_add(HEADER_LEN as u64);
+    // 64 bits do not overflow: two factors below 2^32 and a length that is added with saturation.
+    let keys_len = header.functions as u64 * FunctionKey::LEN as u64;
+    let start = (HEADER_LEN as u64 + header.recipe as u64 + keys_len).next_multiple_of(ALIGN as u64);
+    let expected = start.saturating_add(header.artifact);
+    if expected != bytes.len() as u64 {
         return Err(Corrupt::Length { actual: bytes.len() as u64, expected });
     }
-    if header[56..88] != blake3::hash(body).as_bytes()[..] {
+    let body = &bytes[HEADER_LEN..];
+    if header.sum != *blake3::hash(body).as_bytes() {
         return Err(Corrupt::Checksum("body"));
     }
-    Ok(Artifact::from_bytes(body)?)
+    // Lengths fit, because their sum is the length of the file.
+    let (recipe, keys) = body.split_at(header.recipe);
+    let recipe = Recipe::from_bytes(recipe)?;
+    if recipe.key() != *key {
+        return Err(Corrupt::Recipe);
+    }
+    let (keys, _) = keys.as_chunks::<{ FunctionKey::LEN }>();
+    let functions = keys[..header.functions].iter().map(|&bits| FunctionKey::new(bits)).collect();
+    let artifact = Artifact::from_buffer(bytes, start as usize)?;
+    check_function_keys(header.functions, &artifact)?;
+    Ok(Entry { recipe, functions, artifact })
 }

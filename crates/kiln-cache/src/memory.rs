@@ -1,46 +1,176 @@
-//! Artifacts of this process.
+//! Entries of this process.
+//!
+//! One lock, held for a map access and a reference count; what is dropped is dropped behind it.
 
-use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use kiln_artifact::Artifact;
+use crate::event::Sink;
+use crate::lru::Lru;
+use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
 
-use crate::{Key, Lookup, Store};
+/// Subjects that are remembered at most: 24 MB of them, roughly.
+const MAX_SUBJECTS: usize = 1 << 18;
+/// What the bookkeeping of an entry takes, roughly.
+const OVERHEAD: u64 = 512;
 
-/// Keeps artifacts in memory, without a limit, until it is dropped.
-#[derive(Debug, Default)]
+/// Keeps entries in memory until it is dropped, and if it has a limit, those that were used last.
+#[derive(Debug)]
 pub struct MemoryStore {
-    entries: Mutex<HashMap<Key, Artifact>>,
+    limit: u64,
+    inside: Mutex<Inside>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    evicted: AtomicU64,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+struct Inside {
+    entries: Lru<Key, Entry>,
+    latest: Lru<Subject, Key>,
+}
+
+/// What a [`MemoryStore`] holds and did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStat {
+    /// Entries that are there.
+    pub entries: usize,
+    /// Bytes that they take, roughly.
+    pub bytes: u64,
+    /// Bytes that they may take.
+    pub limit: u64,
+    /// Lookups that found something.
+    pub hits: u64,
+    /// Lookups that did not.
+    pub misses: u64,
+    /// Entries that were removed to stay within the limit.
+    pub evicted: u64,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        Self::with_limit(u64::MAX)
+    }
 }
 
 impl MemoryStore {
-    /// An empty store.
+    /// An empty store without a limit.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Number of artifacts.
+    /// An empty store that keeps at most `bytes`, of entries and what their bookkeeping takes, roughly.
+    ///
+    /// An entry that is larger than that is not kept, and that is no error.
+    pub fn with_limit(bytes: u64) -> Self {
+        Self {
+            limit: bytes,
+            inside: Mutex::new(Inside { entries: Lru::new(), latest: Lru::new() }),
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            sink: Sink::default(),
+        }
+    }
+
+    /// Reports evictions and quarantined entries to `events`.
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn Events>) -> Self {
+        self.sink = Sink::new(events);
+        self
+    }
+
+    /// Number of entries.
     pub fn len(&self) -> usize {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.inside().entries.len()
     }
 
     /// Whether nothing is stored.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// What it holds and did.
+    pub fn stat(&self) -> MemoryStat {
+        let (entries, bytes) = {
+            let inside = self.inside();
+            (inside.entries.len(), inside.entries.cost())
+        };
+        MemoryStat {
+            entries,
+            bytes,
+            limit: self.limit,
+            hits: self.hits.load(Relaxed),
+            misses: self.misses.load(Relaxed),
+            evicted: self.evicted.load(Relaxed),
+        }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Store for MemoryStore {
     fn get(&self, key: &Key) -> Lookup {
-        // The lock covers a map access and a reference count, never client code.
-        match self.entries.lock().unwrap_or_else(PoisonError::into_inner).get(key) {
-            Some(artifact) => Lookup::Hit(artifact.clone()),
-            None => Lookup::Miss,
+        let found = self.inside().entries.get(key).cloned();
+        match found {
+            Some(entry) => {
+                self.hits.fetch_add(1, Relaxed);
+                Lookup::Hit(entry)
+            }
+            None => {
+                self.misses.fetch_add(1, Relaxed);
+                Lookup::Miss
+            }
         }
     }
 
-    fn put(&self, key: &Key, artifact: &Artifact) -> std::io::Result<()> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).insert(*key, artifact.clone());
+    fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+        entry.check(key)?;
+        let cost = entry.file_len() + OVERHEAD;
+        let mut evicted = Vec::new();
+        let replaced;
+        {
+            let entries = &mut self.inside().entries;
+            if cost > self.limit {
+                replaced = entries.remove(key);
+            } else {
+                replaced = entries.insert(*key, entry.clone(), cost);
+                while entries.cost() > self.limit {
+                    evicted.extend(entries.pop_oldest());
+                }
+            }
+        }
+        drop(replaced);
+        for (key, entry) in evicted {
+            self.evicted.fetch_add(1, Relaxed);
+            self.sink.report(&Event::Evicted { key: &key, bytes: entry.file_len() });
+        }
+        Ok(())
+    }
+
+    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+        let removed = self.inside().entries.remove(key);
+        if removed.is_some() {
+            self.sink.report(&Event::Quarantined { key, why });
+        }
+        Ok(())
+    }
+
+    fn latest(&self, subject: &Subject) -> Option<Key> {
+        self.inside().latest.get(subject).copied()
+    }
+
+    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+        let latest = &mut self.inside().latest;
+        latest.insert(*subject, *key, 1);
+        if latest.len() > MAX_SUBJECTS {
+            latest.pop_oldest();
+        }
         Ok(())
     }
 }

@@ -1,0 +1,335 @@
+//! Writing in the background, so that a build never waits for a disk.
+//!
+//! One thread takes what was put from a queue that is bounded in bytes. When the queue is full, a write is dropped, counted and
+//! reported: the entry is compiled again some day, which is cheaper than a build that waits for a slow disk now.
+//!
+//! Invariants: the inner store and event sinks are called without a lock; whatever is queued or just being written is seen by `get`;
+//! nothing here waits longer than it was told, not even when the inner store hangs.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::event::Sink;
+use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
+
+/// Hints that may wait; more are forgotten.
+const MAX_HINTS: usize = 1 << 16;
+
+/// Hands what is put to a background thread, which stores it in `S`.
+///
+/// [`Store::put`] never waits and fails only for entries that [`Entry::check`] refuses. What goes wrong later is reported as
+/// [`Event::WriteFailed`] and [`Event::WriteDropped`]. Dropping this waits for the queue, but at most [`WriteBehind::drop_wait`];
+/// what is not written by then is dropped. A process that exits without dropping it loses what is queued, and never damages an entry.
+#[derive(Debug)]
+pub struct WriteBehind<S> {
+    shared: Arc<Shared<S>>,
+    /// `None` if no thread could be started: then what is put is written at once.
+    thread: Option<JoinHandle<()>>,
+    drop_wait: Duration,
+}
+
+#[derive(Debug)]
+struct Shared<S> {
+    store: S,
+    state: Mutex<State>,
+    /// There is something to do for the thread.
+    work: Condvar,
+    /// There is nothing left to do.
+    idle: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    jobs: VecDeque<Job>,
+    entries: HashMap<Key, Waiting>,
+    latest: HashMap<Subject, Key>,
+    bytes: u64,
+    limit: u64,
+    busy: bool,
+    writing: Option<Key>,
+    /// Why the entry that is just being written must be put out of use afterwards.
+    doomed: Option<Box<str>>,
+    closing: bool,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Job {
+    Entry(Key),
+    Latest(Subject),
+}
+
+#[derive(Debug)]
+struct Waiting {
+    entry: Entry,
+    cost: u64,
+    /// Whether a job for it is in the queue; otherwise it is just being written.
+    queued: bool,
+}
+
+impl State {
+    fn is_idle(&self) -> bool {
+        self.jobs.is_empty() && !self.busy
+    }
+
+    fn forget(&mut self, key: &Key) {
+        if let Some(waiting) = self.entries.remove(key) {
+            self.bytes -= waiting.cost;
+        }
+    }
+}
+
+impl<S> Shared<S> {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until nothing is left to do. Whether that came to pass.
+    fn wait_idle(&self, timeout: Duration) -> bool {
+        let state = self.state();
+        let (state, _) = self
+            .idle
+            .wait_timeout_while(state, timeout, |state| !state.is_idle())
+            .unwrap_or_else(PoisonError::into_inner);
+        state.is_idle()
+    }
+}
+
+impl<S: Store + Send + 'static> WriteBehind<S> {
+    /// Writes to `store`. At most 256 MiB wait, and dropping it waits at most one second.
+    pub fn new(store: S) -> Self {
+        let shared = Arc::new(Shared {
+            store,
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                entries: HashMap::new(),
+                latest: HashMap::new(),
+                bytes: 0,
+                limit: 256 << 20,
+                busy: false,
+                writing: None,
+                doomed: None,
+                closing: false,
+                sink: Sink::default(),
+            }),
+            work: Condvar::new(),
+            idle: Condvar::new(),
+        });
+        let own = Arc::clone(&shared);
+        let thread = std::thread::Builder::new().name("kiln-cache".into()).spawn(move || own.run()).ok();
+        Self { shared, thread, drop_wait: Duration::from_secs(1) }
+    }
+
+    /// How many bytes of entries may wait. An entry that is larger is taken when nothing else waits.
+    #[must_use]
+    pub fn queue_bytes(self, bytes: u64) -> Self {
+        self.shared.state().limit = bytes;
+        self
+    }
+
+    /// How long dropping this waits for the queue at most.
+    #[must_use]
+    pub fn drop_wait(mut self, wait: Duration) -> Self {
+        self.drop_wait = wait;
+        self
+    }
+
+    /// Reports writes that failed or were dropped to `events`. Give the inner store a sink as well.
+    #[must_use]
+    pub fn events(self, events: Arc<dyn Events>) -> Self {
+        self.shared.state().sink = Sink::new(events);
+        self
+    }
+
+    /// The store that is written to.
+    pub fn inner(&self) -> &S {
+        &self.shared.store
+    }
+}
+
+impl<S: Store> Shared<S> {
+    /// The background thread.
+    fn run(&self) {
+        let mut state = self.state();
+        loop {
+            let Some(job) = state.jobs.pop_front() else {
+                if state.closing {
+                    return;
+                }
+                state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            state.busy = true;
+            state = match job {
+                Job::Entry(key) => self.write_entry(state, key),
+                Job::Latest(subject) => self.write_latest(state, subject),
+            };
+            state.busy = false;
+            if state.jobs.is_empty() {
+                self.idle.notify_all();
+            }
+        }
+    }
+
+    fn write_entry<'a>(&'a self, mut state: MutexGuard<'a, State>, key: Key) -> MutexGuard<'a, State> {
+        let Some(waiting) = state.entries.get_mut(&key) else {
+            return state; // Quarantined while it was waiting.
+        };
+        waiting.queued = false;
+        let entry = waiting.entry.clone();
+        state.writing = Some(key);
+        let sink = state.sink.clone();
+        drop(state);
+
+        let written = guarded(|| self.store.put(&key, &entry));
+        drop(entry);
+        if let Err(error) = &written {
+            report(&sink, &Event::WriteFailed { key: &key, error });
+        }
+        let mut state = self.state();
+        if let Some(why) = state.doomed.clone() {
+            drop(state);
+            // Reported by the store. Until it is done, `get` sees that the entry is doomed.
+            let _ = guarded(|| self.store.quarantine(&key, &why));
+            state = self.state();
+            state.doomed = None;
+        }
+        state.writing = None;
+        if state.entries.get(&key).is_some_and(|waiting| !waiting.queued) {
+            state.forget(&key);
+        }
+        state
+    }
+
+    fn write_latest<'a>(&'a self, state: MutexGuard<'a, State>, subject: Subject) -> MutexGuard<'a, State> {
+        let Some(key) = state.latest.get(&subject).copied() else {
+            return state;
+        };
+        drop(state);
+        // A hint that is lost costs an explanation.
+        let _ = guarded(|| self.store.set_latest(&subject, &key));
+        let mut state = self.state();
+        if state.latest.get(&subject) == Some(&key) {
+            state.latest.remove(&subject);
+        } else {
+            state.jobs.push_back(Job::Latest(subject));
+        }
+        state
+    }
+}
+
+/// A store of the client's that panics must not end the thread.
+fn guarded(call: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    catch_unwind(AssertUnwindSafe(call)).unwrap_or_else(|_| Err(io::Error::other("the store panicked")))
+}
+
+fn report(sink: &Sink, event: &Event<'_>) {
+    let _ = catch_unwind(AssertUnwindSafe(|| sink.report(event)));
+}
+
+impl<S: Store + Send> Store for WriteBehind<S> {
+    fn get(&self, key: &Key) -> Lookup {
+        {
+            let state = self.shared.state();
+            match state.entries.get(key) {
+                Some(waiting) if waiting.queued || state.doomed.is_none() => {
+                    return Lookup::Hit(waiting.entry.clone());
+                }
+                Some(_) => return Lookup::Miss,
+                None => {}
+            }
+        }
+        self.shared.store.get(key)
+    }
+
+    fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+        if self.thread.is_none() {
+            return self.shared.store.put(key, entry);
+        }
+        entry.check(key)?;
+        let cost = entry.file_len();
+        let mut state = self.shared.state();
+        let replaced = state.entries.get(key).map_or(0, |waiting| waiting.cost);
+        if !state.entries.is_empty() && (state.bytes - replaced).saturating_add(cost) > state.limit {
+            let sink = state.sink.clone();
+            drop(state);
+            sink.report(&Event::WriteDropped { key });
+            return Ok(());
+        }
+        state.bytes = state.bytes - replaced + cost;
+        let old = state.entries.insert(*key, Waiting { entry: entry.clone(), cost, queued: true });
+        if !old.is_some_and(|old| old.queued) {
+            state.jobs.push_back(Job::Entry(*key));
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+        {
+            let mut state = self.shared.state();
+            if state.writing == Some(*key) {
+                state.doomed = Some(why.into());
+            }
+            if state.entries.get(key).is_some_and(|waiting| waiting.queued) {
+                state.forget(key);
+            }
+        }
+        self.shared.store.quarantine(key, why)
+    }
+
+    fn latest(&self, subject: &Subject) -> Option<Key> {
+        let waiting = self.shared.state().latest.get(subject).copied();
+        waiting.or_else(|| self.shared.store.latest(subject))
+    }
+
+    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+        if self.thread.is_none() {
+            return self.shared.store.set_latest(subject, key);
+        }
+        let mut state = self.shared.state();
+        if state.latest.contains_key(subject) {
+            state.latest.insert(*subject, *key);
+        } else if state.latest.len() < MAX_HINTS {
+            state.latest.insert(*subject, *key);
+            state.jobs.push_back(Job::Latest(*subject));
+            self.shared.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn flush(&self, timeout: Duration) -> bool {
+        let start = std::time::Instant::now();
+        self.shared.wait_idle(timeout) && self.shared.store.flush(timeout.saturating_sub(start.elapsed()))
+    }
+}
+
+impl<S> Drop for WriteBehind<S> {
+    fn drop(&mut self) {
+        self.shared.state().closing = true;
+        self.shared.work.notify_all();
+        let finished = self.shared.wait_idle(self.drop_wait);
+        if finished {
+            // It has nothing left to do but return.
+            if let Some(thread) = self.thread.take() {
+                let _ = thread.join();
+            }
+            return;
+        }
+        // The thread ends after the write it is at, if that ever returns.
+        let (dropped, sink) = {
+            let mut state = self.shared.state();
+            state.jobs.clear();
+            state.latest.clear();
+            (std::mem::take(&mut state.entries), state.sink.clone())
+        };
+        let mut keys: Vec<Key> =
+            dropped.into_iter().filter(|(_, entry)| entry.queued).map(|(key, _)| key).collect();
+        keys.sort_unstable();
+        keys.iter().for_each(|key| sink.report(&Event::WriteDropped { key }));
+    }
+}

@@ -1,0 +1,171 @@
+//! Eviction in small steps.
+//!
+//! Some writes are followed by a sweep: it looks at a sample of the files, and if the sample takes more than its share of the limit,
+//! removes those of it that were not used for longest. The sample is all files if they are few, so then this is exact; otherwise it is
+//! taken from as many subfolders as give enough names, and since keys are hashes, it is as good as a random one. Nothing is remembered
+//! between sweeps, so processes need not agree on anything: when several sweep at once, they choose the same oldest files.
+//!
+//! Bounds of one sweep: [`SAMPLE`] files looked at, [`MAX_REMOVED`] removed.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
+use std::time::SystemTime;
+
+use super::name::{self, Kind};
+use super::{DiskStore, HOUR, distance, is_gone};
+use crate::{Event, Key};
+
+/// Files that a sweep looks at.
+const SAMPLE: usize = 256;
+/// Files that a sweep removes. More than are made between two sweeps, so that a folder shrinks when its limit did.
+const MAX_REMOVED: usize = 64;
+/// One write in so many is followed by a sweep.
+const SWEEP_ONE_IN: u32 = 8;
+
+/// A file that may be evicted.
+pub(super) struct Candidate {
+    pub(super) used: SystemTime,
+    pub(super) path: PathBuf,
+    pub(super) key: Option<Key>,
+    pub(super) len: u64,
+}
+
+/// What a file of `len` bytes takes on a disk.
+pub(super) fn cost(len: u64) -> u64 {
+    len.checked_next_multiple_of(4096).unwrap_or(u64::MAX)
+}
+
+impl DiskStore {
+    /// After `key` was written with `len` bytes.
+    pub(super) fn sweep_sometimes(&self, key: &Key, len: u64) {
+        let unswept = self.inside.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
+        if !key.sampled(SWEEP_ONE_IN) && unswept < self.limit / 16 {
+            return;
+        }
+        // One thread is enough.
+        if !self.inside.sweeping.swap(true, AcqRel) {
+            self.inside.unswept.store(0, Relaxed);
+            self.sweep(key);
+            self.inside.sweeping.store(false, Release);
+        }
+    }
+
+    fn sweep(&self, key: &Key) {
+        let shards = self.shards();
+        let own = key.to_string();
+        let start = shards.partition_point(|shard| **shard < own[..2]);
+        let mut names: Vec<(PathBuf, Kind)> = Vec::new();
+        let mut seen = 0;
+        for shard in shards[start..].iter().chain(&shards[..start]) {
+            let folder = self.folder.join(shard);
+            seen += 1;
+            for (name, kind) in self.names(&folder, shard) {
+                match kind {
+                    Kind::Temporary => drop(self.remove_leftover(&folder.join(name))),
+                    Kind::Entry(_) | Kind::Latest => names.push((folder.join(name), kind)),
+                    Kind::Foreign => {}
+                }
+            }
+            if names.len() >= SAMPLE {
+                break;
+            }
+        }
+        let (sample, skipped) = sample(names, usize::from(key.as_bytes()[31]));
+        let looked_at = sample.len();
+        let candidates: Vec<Candidate> =
+            sample.into_iter().filter_map(|(path, kind)| self.candidate(path, kind)).collect();
+        let share = self.limit as f64
+            * (seen as f64 / shards.len().max(1) as f64)
+            * (looked_at as f64 / (looked_at + skipped).max(1) as f64);
+        self.evict(candidates, share as u64, MAX_REMOVED);
+    }
+
+    /// What is known of a file that may be evicted; `None` if it vanished or is no file.
+    pub(super) fn candidate(&self, path: PathBuf, kind: Kind) -> Option<Candidate> {
+        let key = match kind {
+            Kind::Entry(key) => Some(key),
+            _ => None,
+        };
+        let meta = self.files.meta(&path).ok().filter(|meta| meta.is_file)?;
+        let now = self.files.now();
+        let mut used = meta.modified;
+        if used > now && distance(used, now) > HOUR {
+            // The clock was set back. The file counts as used now, and from now on ages as others do.
+            let _ = self.files.touch(&path, now);
+            used = now;
+        }
+        Some(Candidate { used, path, key, len: meta.len })
+    }
+
+    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but at most `max` of them.
+    /// Number and length of what was removed, and the number of those that could not be.
+    pub(super) fn evict(&self, mut candidates: Vec<Candidate>, share: u64, max: usize) -> (u64, u64, u64) {
+        let mut total: u64 = candidates.iter().map(|candidate| cost(candidate.len)).sum();
+        let (mut removed, mut bytes, mut failed) = (0, 0, 0);
+        if total <= share {
+            return (0, 0, 0);
+        }
+        candidates.sort_unstable_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
+        for candidate in candidates.iter().take(max) {
+            if total <= share {
+                break;
+            }
+            match self.files.remove(&candidate.path) {
+                Ok(()) => {
+                    removed += 1;
+                    bytes += candidate.len;
+                    if let Some(key) = &candidate.key {
+                        self.sink.report(&Event::Evicted { key, bytes: candidate.len });
+                    }
+                }
+                // Another process removed it.
+                Err(error) if is_gone(&error) => {}
+                Err(_) => {
+                    failed += 1;
+                    continue;
+                }
+            }
+            total -= cost(candidate.len);
+        }
+        (removed, bytes, failed)
+    }
+
+    /// Removes what a writer left that was killed long ago. Whether it did.
+    pub(super) fn remove_leftover(&self, path: &Path) -> bool {
+        let old = self.files.meta(path).is_ok_and(|meta| distance(self.files.now(), meta.modified) > HOUR);
+        let removed = old && self.files.remove(path).is_ok();
+        if removed {
+            self.sink.report(&Event::LeftoverRemoved);
+        }
+        removed
+    }
+
+    /// Subfolders of entries, sorted.
+    pub(super) fn shards(&self) -> Vec<String> {
+        let names = self.files.list(&self.folder).unwrap_or_default();
+        names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name::is_shard(name))
+            .collect()
+    }
+
+    /// What lies in a subfolder, sorted.
+    pub(super) fn names(&self, folder: &Path, shard: &str) -> Vec<(String, Kind)> {
+        let names = self.files.list(folder).unwrap_or_default();
+        let texts = names.into_iter().filter_map(|name| name.into_string().ok());
+        texts.map(|name| (name::classify(shard, &name), name)).map(|(kind, name)| (name, kind)).collect()
+    }
+}
+
+/// At most [`SAMPLE`] or so of `names`, evenly spread from an offset, and the number of the others.
+fn sample<T>(names: Vec<T>, offset: usize) -> (Vec<T>, usize) {
+    let total = names.len();
+    let step = total / SAMPLE;
+    if step < 2 {
+        return (names, 0);
+    }
+    let sample: Vec<T> = names.into_iter().skip(offset % step).step_by(step).take(SAMPLE).collect();
+    let skipped = total - sample.len();
+    (sample, skipped)
+}

@@ -1,0 +1,98 @@
+//! A quick store over a large one.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::event::Sink;
+use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
+
+/// Asks the upper store, then the lower one; what is found below is copied up, and what is put goes to both.
+///
+/// What is wrong above and right below is healed on the way.
+#[derive(Debug)]
+pub struct LayeredStore<U, L> {
+    upper: U,
+    lower: L,
+    sink: Sink,
+}
+
+impl<U: Store, L: Store> LayeredStore<U, L> {
+    /// `upper` over `lower`.
+    pub fn new(upper: U, lower: L) -> Self {
+        Self { upper, lower, sink: Sink::default() }
+    }
+
+    /// Reports what happens when an entry is copied up. Give the stores themselves a sink as well.
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn Events>) -> Self {
+        self.sink = Sink::new(events);
+        self
+    }
+
+    /// The store that is asked first.
+    pub fn upper(&self) -> &U {
+        &self.upper
+    }
+
+    /// The store that is asked second.
+    pub fn lower(&self) -> &L {
+        &self.lower
+    }
+}
+
+impl<U: Store, L: Store> Store for LayeredStore<U, L> {
+    fn get(&self, key: &Key) -> Lookup {
+        let above = match self.upper.get(key) {
+            hit @ Lookup::Hit(_) => return hit,
+            Lookup::Miss => None,
+            Lookup::Corrupt(reason) => Some(reason),
+        };
+        match (self.lower.get(key), above) {
+            (Lookup::Hit(entry), above) => {
+                if let Some(reason) = &above {
+                    self.sink.report(&Event::Corrupt { key, reason });
+                }
+                match self.upper.put(key, &entry) {
+                    Ok(()) if above.is_some() => self.sink.report(&Event::Healed { key }),
+                    Ok(()) => {}
+                    Err(error) => self.sink.report(&Event::WriteFailed { key, error: &error }),
+                }
+                Lookup::Hit(entry)
+            }
+            (Lookup::Miss, Some(reason)) => Lookup::Corrupt(reason),
+            (below, _) => below,
+        }
+    }
+
+    /// Both stores are tried. If both fail, the error is the lower one's, which outlives this build.
+    fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+        let above = self.upper.put(key, entry);
+        self.lower.put(key, entry).and(above)
+    }
+
+    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+        let above = self.upper.quarantine(key, why);
+        self.lower.quarantine(key, why).and(above)
+    }
+
+    fn latest(&self, subject: &Subject) -> Option<Key> {
+        self.upper.latest(subject).or_else(|| {
+            let key = self.lower.latest(subject)?;
+            // A hint that could not be copied is looked up again.
+            let _ = self.upper.set_latest(subject, &key);
+            Some(key)
+        })
+    }
+
+    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+        let above = self.upper.set_latest(subject, key);
+        self.lower.set_latest(subject, key).and(above)
+    }
+
+    fn flush(&self, timeout: Duration) -> bool {
+        let start = Instant::now();
+        let above = self.upper.flush(timeout);
+        self.lower.flush(timeout.saturating_sub(start.elapsed())) && above
+    }
+}

@@ -1,0 +1,146 @@
+//! What a build asks before it compiles, and why an answer was no.
+//!
+//! Invariant: no method of a store decides whether a build succeeds. What goes wrong is a value that the build may report.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{Corrupt, Difference, Entry, Key, Recipe, Subject};
+
+/// What a store knows about a key.
+#[derive(Debug)]
+pub enum Lookup {
+    /// The entry, checked.
+    Hit(Entry),
+    /// Nothing.
+    Miss,
+    /// An entry that cannot be used, and why.
+    Corrupt(Corrupt),
+}
+
+/// Keeps entries by key. Called from many threads at once.
+///
+/// Implement it for a store of your own: three methods are needed, and the others cost only explanations and reuse of single
+/// functions when they are left out. What comes from outside must be checked before it becomes an [`Entry`]; [`Entry::from_bytes`] does.
+pub trait Store: Sync {
+    /// What is stored under `key`.
+    fn get(&self, key: &Key) -> Lookup;
+
+    /// Stores `entry` under `key`, replacing what is there.
+    ///
+    /// # Errors
+    ///
+    /// When the entry could not be stored. The caller may report it; nothing else depends on it. Of kind `InvalidInput` if
+    /// [`Entry::check`] refuses the entry.
+    fn put(&self, key: &Key, entry: &Entry) -> io::Result<()>;
+
+    /// Puts the entry of `key` out of use, since it was found to be wrong although its checksums hold. Until something is stored under
+    /// `key` again, it is a miss.
+    ///
+    /// # Errors
+    ///
+    /// When that could not be done for other processes too.
+    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()>;
+
+    /// The key that was last given to [`Store::set_latest`] for `subject`. Its entry may be gone.
+    fn latest(&self, subject: &Subject) -> Option<Key> {
+        let _ = subject;
+        None
+    }
+
+    /// Remembers that the last build of `subject` had `key`. Costs little when that is known already, so a build may call it for hits too.
+    ///
+    /// # Errors
+    ///
+    /// When it could not be remembered: later misses are explained less well.
+    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+        let _ = (subject, key);
+        Ok(())
+    }
+
+    /// Waits at most `timeout` until everything that was put is where it stays. Whether it is.
+    fn flush(&self, timeout: Duration) -> bool {
+        let _ = timeout;
+        true
+    }
+}
+
+/// A pointer to a store is a store.
+macro_rules! forward {
+    ($pointer:ty, $($bound:tt)*) => {
+        impl<S: $($bound)*> Store for $pointer {
+            fn get(&self, key: &Key) -> Lookup {
+                (**self).get(key)
+            }
+            fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+                (**self).put(key, entry)
+            }
+            fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+                (**self).quarantine(key, why)
+            }
+            fn latest(&self, subject: &Subject) -> Option<Key> {
+                (**self).latest(subject)
+            }
+            fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+                (**self).set_latest(subject, key)
+            }
+            fn flush(&self, timeout: Duration) -> bool {
+                (**self).flush(timeout)
+            }
+        }
+    };
+}
+forward!(&S, Store + ?Sized);
+forward!(Box<S>, Store + ?Sized);
+forward!(Arc<S>, Store + Send + ?Sized);
+
+/// Why a key was a miss.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Why {
+    /// Nothing was ever stored for the subject, or that is forgotten.
+    New,
+    /// The subject's last build had another key. The differences are not empty.
+    Changed(Vec<Difference>),
+    /// The subject's last build had this very key, and its entry is gone: evicted, quarantined or never written.
+    Gone,
+    /// The subject's last build had another key, and its entry is gone, so what changed cannot be told.
+    Unknown,
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => f.write_str("never stored before"),
+            Self::Changed(differences) => {
+                for (index, difference) in differences.iter().enumerate() {
+                    if index > 0 {
+                        f.write_str("; ")?;
+                    }
+                    difference.fmt(f)?;
+                }
+                Ok(())
+            }
+            Self::Gone => f.write_str("stored before, and no longer there"),
+            Self::Unknown => f.write_str("changed; the last build's entry is no longer there"),
+        }
+    }
+}
+
+/// Why `recipe`'s key is a miss, and the entry of the subject's last build if it is still there, to reuse functions of.
+///
+/// To be asked after a miss and before the new entry is stored.
+pub fn explain<S: Store + ?Sized>(store: &S, subject: &Subject, recipe: &Recipe) -> (Why, Option<Entry>) {
+    let Some(latest) = store.latest(subject) else {
+        return (Why::New, None);
+    };
+    if latest == recipe.key() {
+        return (Why::Gone, None);
+    }
+    match store.get(&latest) {
+        Lookup::Hit(entry) => (Why::Changed(entry.recipe.differences(recipe)), Some(entry)),
+        Lookup::Miss | Lookup::Corrupt(_) => (Why::Unknown, None),
+    }
+}

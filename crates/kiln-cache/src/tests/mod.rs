@@ -1,0 +1,3 @@
+//! Placeholder.
+#[path = "../../tests/store/common.rs"]
+mod common;

@@ -1,0 +1,206 @@
+//! Writing in the background: nothing waits longer than it was told, and nothing that is queued is invisible.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kiln_cache::{Counts, Entry, Key, Lookup, MemoryStore, Store, Subject, WriteBehind};
+
+use crate::common::{entry, key};
+
+/// A store whose every write says that it begins and waits to be let through.
+struct Gate {
+    inner: Arc<MemoryStore>,
+    begun: Mutex<Sender<Key>>,
+    open: Mutex<Receiver<io::Result<()>>>,
+}
+
+impl Store for Gate {
+    fn get(&self, key: &Key) -> Lookup {
+        self.inner.get(key)
+    }
+
+    fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+        self.begun.lock().unwrap().send(*key).unwrap();
+        let verdict = self.open.lock().unwrap().recv();
+        verdict.unwrap_or(Ok(()))?;
+        self.inner.put(key, entry)
+    }
+
+    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+        self.inner.quarantine(key, why)
+    }
+
+    fn latest(&self, subject: &Subject) -> Option<Key> {
+        self.inner.latest(subject)
+    }
+
+    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+        self.inner.set_latest(subject, key)
+    }
+}
+
+struct Place {
+    store: WriteBehind<Gate>,
+    memory: Arc<MemoryStore>,
+    begun: Receiver<Key>,
+    open: Sender<io::Result<()>>,
+    counts: Arc<Counts>,
+}
+
+fn place(queue_bytes: u64) -> Place {
+    let memory = Arc::new(MemoryStore::new());
+    let (begun_sender, begun) = channel();
+    let (open, open_receiver) = channel();
+    let gate =
+        Gate { inner: memory.clone(), begun: Mutex::new(begun_sender), open: Mutex::new(open_receiver) };
+    let counts = Arc::new(Counts::new());
+    let store = WriteBehind::new(gate)
+        .queue_bytes(queue_bytes)
+        .drop_wait(Duration::from_millis(50))
+        .events(counts.clone());
+    Place { store, memory, begun, open, counts }
+}
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn what_is_queued_or_being_written_is_seen_and_arrives() {
+    let Place { store, memory, begun, open, .. } = place(1 << 20);
+    let subject = Subject::new("m", "t");
+    for n in 0..3 {
+        store.put(&key(n), &entry(n, 0, 100)).unwrap();
+    }
+    store.set_latest(&subject, &key(1)).unwrap();
+    assert_eq!(begun.recv_timeout(SOON).unwrap(), key(0));
+    // Entry 0 is being written, the others wait.
+    for n in 0..3 {
+        assert!(matches!(store.get(&key(n)), Lookup::Hit(found) if found == entry(n, 0, 100)), "{n}");
+    }
+    assert_eq!(store.latest(&subject), Some(key(1)));
+    assert!(memory.is_empty() && memory.latest(&subject).is_none());
+    assert!(!store.flush(Duration::from_millis(20)));
+    // Stored again while it is being written: the later one wins.
+    store.put(&key(0), &entry(0, 1, 100)).unwrap();
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
+    // Stored again while it waits: written once.
+    store.put(&key(2), &entry(2, 1, 100)).unwrap();
+    for _ in 0..4 {
+        open.send(Ok(())).unwrap();
+    }
+    assert!(store.flush(SOON));
+    let rest: Vec<Key> = begun.try_iter().collect();
+    assert_eq!(rest, [key(1), key(2), key(0)]);
+    for (n, version) in [(0, 1), (1, 0), (2, 1)] {
+        assert!(matches!(memory.get(&key(n)), Lookup::Hit(found) if found == entry(n, version, 100)), "{n}");
+    }
+    assert_eq!(memory.latest(&subject), Some(key(1)));
+}
+
+#[test]
+fn a_full_queue_drops_and_counts_and_does_not_wait() {
+    let len = entry(0, 0, 100).file_len();
+    let Place { store, memory, begun, open, counts } = place(2 * len);
+    let start = Instant::now();
+    for n in 0..10 {
+        store.put(&key(n), &entry(n, 0, 100)).unwrap();
+    }
+    assert!(start.elapsed() < SOON / 2);
+    assert_eq!(counts.tally().dropped_writes, 8);
+    drop(open);
+    assert!(store.flush(SOON));
+    assert_eq!((memory.len(), begun.try_iter().count()), (2, 2));
+    // There is room again, and what is larger than the queue is taken if nothing else waits.
+    store.put(&key(20), &entry(20, 0, 10_000)).unwrap();
+    assert!(store.flush(SOON));
+    assert_eq!((memory.len(), counts.tally().dropped_writes), (3, 8));
+}
+
+#[test]
+fn dropping_waits_no_longer_than_it_may() {
+    let Place { store, memory, begun, open, counts } = place(1 << 20);
+    for n in 0..5 {
+        store.put(&key(n), &entry(n, 0, 100)).unwrap();
+    }
+    begun.recv_timeout(SOON).unwrap();
+    let start = Instant::now();
+    drop(store);
+    let waited = start.elapsed();
+    assert!((Duration::from_millis(50)..SOON / 2).contains(&waited), "{waited:?}");
+    assert_eq!(counts.tally().dropped_writes, 4);
+    // The write that hung comes back later: it is the last one.
+    open.send(Ok(())).unwrap();
+    assert!(begun.recv_timeout(SOON).is_err(), "the thread ended");
+    assert_eq!(memory.len(), 1);
+}
+
+#[test]
+fn dropping_writes_what_is_queued_if_that_is_quick() {
+    let memory = Arc::new(MemoryStore::new());
+    let store = WriteBehind::new(memory.clone()).drop_wait(SOON);
+    for n in 0..100 {
+        store.put(&key(n), &entry(n, 0, 100)).unwrap();
+    }
+    drop(store);
+    assert_eq!(memory.len(), 100);
+    assert_eq!(Arc::strong_count(&memory), 1, "the thread ended");
+}
+
+#[test]
+fn failures_and_panics_of_the_store_are_reported_and_survived() {
+    let Place { store, memory, begun, open, counts } = place(1 << 20);
+    store.put(&key(0), &entry(0, 0, 100)).unwrap();
+    open.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+    assert!(store.flush(SOON));
+    assert_eq!((counts.tally().failed_writes, memory.len()), (1, 0));
+    assert!(matches!(store.get(&key(0)), Lookup::Miss), "what was not written is not remembered");
+    drop(begun); // From now on the store panics.
+    store.put(&key(1), &entry(1, 0, 100)).unwrap();
+    store.put(&key(2), &entry(2, 0, 100)).unwrap();
+    assert!(store.flush(SOON));
+    assert_eq!(counts.tally().failed_writes, 3);
+}
+
+#[test]
+fn what_is_quarantined_while_it_waits_or_is_written_does_not_come_back() {
+    let Place { store, memory, begun, open, .. } = place(1 << 20);
+    store.put(&key(0), &entry(0, 0, 100)).unwrap();
+    store.put(&key(1), &entry(1, 0, 100)).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    store.quarantine(&key(0), "wrong").unwrap();
+    store.quarantine(&key(1), "wrong").unwrap();
+    assert!(matches!(store.get(&key(0)), Lookup::Miss));
+    assert!(matches!(store.get(&key(1)), Lookup::Miss));
+    // Stored anew while the wrong one is still being written.
+    store.put(&key(0), &entry(0, 1, 100)).unwrap();
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
+    drop(open);
+    assert!(store.flush(SOON));
+    assert_eq!(memory.len(), 1);
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
+    assert!(matches!(store.get(&key(1)), Lookup::Miss));
+}
+
+#[test]
+fn sinks_are_called_without_a_lock() {
+    // A sink that asks the store it hears of would hang if it were called under the store's lock.
+    let memory = Arc::new(MemoryStore::new());
+    let seen = Arc::new(Mutex::new(HashMap::new()));
+    let store: Arc<WriteBehind<Arc<MemoryStore>>> =
+        Arc::new_cyclic(|weak: &std::sync::Weak<WriteBehind<_>>| {
+            let (weak, seen) = (weak.clone(), seen.clone());
+            WriteBehind::new(memory).queue_bytes(0).events(Arc::new(move |event: &kiln_cache::Event<'_>| {
+                if let (kiln_cache::Event::WriteDropped { key }, Some(store)) = (event, weak.upgrade()) {
+                    let found = matches!(store.get(key), Lookup::Hit(_));
+                    seen.lock().unwrap().insert(**key, found);
+                }
+            }))
+        });
+    for n in 0..1000 {
+        store.put(&key(n), &entry(n, 0, 100)).unwrap();
+    }
+    assert!(store.flush(SOON));
+    assert!(seen.lock().unwrap().values().all(|found| !found));
+}

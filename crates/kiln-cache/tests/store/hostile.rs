@@ -1,0 +1,150 @@
+//! Files that are not what their name says: never a wrong artifact, and healed by storing anew.
+
+use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Store, Subject};
+
+use crate::common::{entry, key};
+
+#[test]
+fn every_altered_byte_and_every_truncation_is_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::new(folder.path());
+    store.put(&key(1), &entry(1, 0, 50)).unwrap();
+    let good = std::fs::read(store.path(&key(1))).unwrap();
+    for index in 0..good.len() {
+        for bits in [1 << (index % 8), 0xff] {
+            let mut bad = good.clone();
+            bad[index] ^= bits;
+            let read = Entry::from_bytes(&key(1), bad.clone());
+            assert!(read.is_err(), "byte {index} altered by {bits:#x}");
+            // Rewriting a file is slow, so this is a sample.
+            if index % 16 == 5 {
+                std::fs::write(store.path(&key(1)), &bad).unwrap();
+                assert!(
+                    matches!(store.get(&key(1)), Lookup::Corrupt(_)),
+                    "byte {index} altered by {bits:#x}"
+                );
+            }
+        }
+        assert!(Entry::from_bytes(&key(1), good[..index].to_vec()).is_err(), "cut to {index} bytes");
+        if index % 16 == 0 {
+            std::fs::write(store.path(&key(1)), &good[..index]).unwrap();
+            assert!(matches!(store.get(&key(1)), Lookup::Corrupt(_)), "cut to {index} bytes");
+        }
+    }
+    std::fs::write(store.path(&key(1)), [&good[..], b"\0"].concat()).unwrap();
+    assert!(matches!(store.get(&key(1)), Lookup::Corrupt(_)), "a byte too many");
+    // Storing anew heals the entry.
+    store.put(&key(1), &entry(1, 0, 50)).unwrap();
+    assert!(matches!(store.get(&key(1)), Lookup::Hit(_)));
+}
+
+#[test]
+fn every_altered_byte_of_a_subject_is_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::new(folder.path());
+    let subject = Subject::new("m", "t");
+    store.set_latest(&subject, &key(1)).unwrap();
+    let name = subject.to_string();
+    let path = folder.path().join(&name[..2]).join(format!("latest-{}", &name[2..]));
+    let good = std::fs::read(&path).unwrap();
+    for index in 0..good.len() {
+        let mut bad = good.clone();
+        bad[index] ^= 1 << (index % 8);
+        std::fs::write(&path, &bad).unwrap();
+        assert_eq!(store.latest(&subject), None, "byte {index} altered");
+        std::fs::write(&path, &good[..index]).unwrap();
+        assert_eq!(store.latest(&subject), None, "cut to {index} bytes");
+    }
+    store.set_latest(&subject, &key(2)).unwrap();
+    assert_eq!(store.latest(&subject), Some(key(2)));
+}
+
+/// Writes `bytes` where the entry of `n` lies.
+fn plant(store: &DiskStore, n: u32, bytes: &[u8]) {
+    let path = store.path(&key(n));
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn an_entry_under_another_name_is_corrupt() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::new(folder.path());
+    plant(&store, 2, &entry(1, 0, 50).to_bytes());
+    assert!(matches!(store.get(&key(2)), Lookup::Corrupt(Corrupt::OtherKey)));
+}
+
+/// An entry with `change` made to its header, whose checksum is right again.
+fn forged(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
+    let mut bytes = entry(1, 0, 50).to_bytes();
+    change(&mut bytes);
+    let body = *blake3::hash(&bytes[104..]).as_bytes();
+    bytes[64..96].copy_from_slice(&body);
+    let sum = *blake3::hash(&bytes[..96]).as_bytes();
+    bytes[96..104].copy_from_slice(&sum[..8]);
+    bytes
+}
+
+#[test]
+fn forged_entries_with_right_checksums_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::new(folder.path());
+    plant(&store, 1, &forged(|_| ()));
+    assert!(matches!(store.get(&key(1)), Lookup::Hit(_)), "the forger works");
+
+    let reason = |bytes: &[u8]| {
+        plant(&store, 1, bytes);
+        match store.get(&key(1)) {
+            Lookup::Corrupt(reason) => reason,
+            other => panic!("{other:?}"),
+        }
+    };
+    // Another version of the entry's format, older or newer.
+    for version in [0, 1, 3, u32::MAX] {
+        let bytes = forged(|bytes| bytes[8..12].copy_from_slice(&version.to_le_bytes()));
+        assert!(matches!(reason(&bytes), Corrupt::Foreign));
+    }
+    // Lengths that do not add up, or overflow.
+    for place in [12..16, 48..52, 56..60, 60..64] {
+        for value in [0_u32, 1, 1 << 16, u32::MAX] {
+            let bytes = forged(|bytes| bytes[place.clone()].copy_from_slice(&value.to_le_bytes()));
+            if bytes != forged(|_| ()) {
+                let _ = reason(&bytes);
+            }
+        }
+    }
+    // The recipe of another target, under this key.
+    let other = forged(|bytes| {
+        let at = bytes.windows(6).position(|text| text == b"x86_64").unwrap();
+        bytes[at..at + 6].copy_from_slice(b"x86_65");
+    });
+    assert!(matches!(reason(&other), Corrupt::Recipe));
+    // An artifact of another version of its format.
+    let other = forged(|bytes| {
+        let at = bytes.windows(8).position(|text| text == b"KilnArt\0").unwrap();
+        bytes[at + 8] ^= 0x40;
+    });
+    assert!(matches!(reason(&other), Corrupt::Malformed(_)));
+    // Function keys taken away: the lengths agree, the numbers do not.
+    let mut wrong = entry(1, 0, 50);
+    wrong.functions = [wrong.functions[0], wrong.functions[0]].into();
+    assert!(matches!(reason(&wrong.to_bytes()), Corrupt::FunctionKeys { keys: 2, functions: 1 }));
+}
+
+#[test]
+fn a_folder_or_link_in_place_of_an_entry_is_corrupt_and_not_fatal() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = DiskStore::new(folder.path());
+    std::fs::create_dir_all(store.path(&key(1))).unwrap();
+    assert!(matches!(store.get(&key(1)), Lookup::Corrupt(Corrupt::Unreadable(_))));
+    assert!(store.put(&key(1), &entry(1, 0, 50)).is_err());
+    plant(&store, 2, b"");
+    std::fs::remove_file(store.path(&key(2))).unwrap();
+    std::os::unix::fs::symlink(store.path(&key(2)), store.path(&key(2))).unwrap();
+    assert!(matches!(store.get(&key(2)), Lookup::Corrupt(Corrupt::Unreadable(_))));
+    store.put(&key(2), &entry(2, 0, 50)).unwrap();
+    assert!(matches!(store.get(&key(2)), Lookup::Hit(_)));
+    // Nothing was left lying about.
+    assert_eq!(store.stat().unwrap().leftovers, 0);
+    assert_eq!(store.gc(0).unwrap().failed, 0);
+}
