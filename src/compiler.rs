@@ -1,14 +1,27 @@
 //! From modules to artifacts: code generators by settings, the cache asked first, the work queue, the pool.
+//!
+//! What is reused, from coarse to fine: a module by the client's own key, without its IR being built ([`Lazy`]); a module by the
+//! fingerprint of its IR; and the functions of a module that has changed, by their canonical form, out of the artifact of the
+//! module's last build. Whatever is reused, the artifacts are those that compiling everything would have made.
+
+mod keys;
+mod lazy;
+mod trust;
 
 use std::sync::Arc;
 
-use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::isa::OwnedTargetIsa;
 use indexmap::IndexMap;
 use kiln_artifact::Artifact;
-use kiln_backend::{CompileError, Job, PRODUCER, REVISION, compile_all};
-use kiln_cache::{Entry, KeyParts, Lookup, Recipe, Store};
+use kiln_backend::{CompileError, Job, Reuse, compile_all};
+use kiln_cache::{Entry, Event, Events, FunctionKey, Key, Lookup, Recipe, Store, Subject, explain};
 use kiln_ir::{Module, ModuleSettings, Target, TargetError};
 use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use self::keys::Keys;
+pub use self::lazy::{Lazy, LazyFailure};
+pub use self::trust::{Samples, Trust};
 
 /// Compiles modules in parallel.
 ///
@@ -18,7 +31,9 @@ pub struct Compiler<'a> {
     target: Target,
     pool: Option<Arc<ThreadPool>>,
     store: Option<&'a dyn Store>,
-    abi: Vec<u8>,
+    events: Option<&'a dyn Events>,
+    trust: Trust,
+    abi: Arc<[u8]>,
     progress: &'a (dyn Fn() + Sync),
 }
 
@@ -27,35 +42,50 @@ pub struct Compiler<'a> {
 pub struct Stats {
     /// Functions that were compiled.
     pub compiled_functions: usize,
-    /// Functions that came with reused modules.
+    /// Functions that were reused, with their modules or on their own.
     pub reused_functions: usize,
-    /// Modules that came from the store.
+    /// Modules that came from the store as they are.
     pub reused_modules: usize,
+    /// Modules among them of which the IR was not built.
+    pub lazy_modules: usize,
     /// Entries of the store that were there but could not be used.
     pub corrupt_entries: usize,
+    /// Entries of the store that were compiled again and differed: the store had wrong code.
+    pub wrong_entries: usize,
     /// Artifacts that the store could not take.
     pub failed_writes: usize,
 }
 
 impl std::ops::AddAssign for Stats {
     fn add_assign(&mut self, other: Self) {
-        let Self { compiled_functions, reused_functions, reused_modules, corrupt_entries, failed_writes } =
-            other;
+        let Self {
+            compiled_functions,
+            reused_functions,
+            reused_modules,
+            lazy_modules,
+            corrupt_entries,
+            wrong_entries,
+            failed_writes,
+        } = other;
         self.compiled_functions += compiled_functions;
         self.reused_functions += reused_functions;
         self.reused_modules += reused_modules;
+        self.lazy_modules += lazy_modules;
         self.corrupt_entries += corrupt_entries;
+        self.wrong_entries += wrong_entries;
         self.failed_writes += failed_writes;
     }
 }
 
 /// Artifacts in the order of their modules.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Compiled {
     /// One artifact for each module.
     pub artifacts: Vec<Artifact>,
     /// What it took.
     pub stats: Stats,
+    /// Reused modules that were chosen to be compiled again, when there is time: see [`Samples::verify`].
+    pub samples: Samples,
 }
 
 /// Why modules were not compiled.
@@ -81,7 +111,15 @@ pub enum CompileFailure {
 impl<'a> Compiler<'a> {
     /// A compiler for `target`.
     pub fn new(target: Target) -> Self {
-        Self { target, pool: None, store: None, abi: Vec::new(), progress: &|| {} }
+        Self {
+            target,
+            pool: None,
+            store: None,
+            events: None,
+            trust: Trust::default(),
+            abi: Arc::default(),
+            progress: &|| {},
+        }
     }
 
     /// Runs the work in `pool`.
@@ -98,10 +136,24 @@ impl<'a> Compiler<'a> {
         self
     }
 
+    /// Tells `events` what was found in the store and what was not, from many threads.
+    #[must_use]
+    pub fn events(mut self, events: &'a dyn Events) -> Self {
+        self.events = Some(events);
+        self
+    }
+
+    /// How far the store is trusted; one module in 512 is compiled again unless this says otherwise.
+    #[must_use]
+    pub fn trust(mut self, trust: Trust) -> Self {
+        self.trust = trust;
+        self
+    }
+
     /// A hash of whatever else the code assumes, such as the layout of run-time objects: a part of every cache key.
     #[must_use]
     pub fn abi(mut self, abi: impl Into<Vec<u8>>) -> Self {
-        self.abi = abi.into();
+        self.abi = abi.into().into();
         self
     }
 
@@ -123,93 +175,216 @@ impl<'a> Compiler<'a> {
     ///
     /// [`CompileFailure`], the same one whatever the number of threads.
     pub fn compile(&self, modules: &[Module]) -> Result<Compiled, CompileFailure> {
-        let isas = self.isas(modules)?;
+        let generators = self.generators(modules)?;
+        self.install(|| self.compile_with(modules, &generators))
+    }
+
+    /// Runs `work` in the pool.
+    fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {
-            Some(pool) => pool.install(|| self.compile_with(modules, &isas)),
-            None => self.compile_with(modules, &isas),
+            Some(pool) => pool.install(work),
+            None => work(),
         }
     }
 
     /// One code generator for every distinct set of header lines.
-    fn isas<'m>(
+    fn generators<'m>(
         &self,
         modules: &'m [Module],
-    ) -> Result<IndexMap<&'m ModuleSettings, OwnedTargetIsa>, CompileFailure> {
-        let mut isas = IndexMap::new();
+    ) -> Result<IndexMap<&'m ModuleSettings, Generator>, CompileFailure> {
+        let mut generators = IndexMap::new();
         for (index, module) in modules.iter().enumerate() {
-            if !isas.contains_key(&module.settings) {
-                let isa = self.target.isa(&module.settings).map_err(|error| CompileFailure::Target {
-                    module: index,
-                    name: module.name.clone(),
-                    error,
-                })?;
-                isas.insert(&module.settings, isa);
+            if !generators.contains_key(&module.settings) {
+                generators.insert(&module.settings, self.generator(index, module)?);
             }
         }
-        Ok(isas)
+        Ok(generators)
+    }
+
+    fn generator(&self, index: usize, module: &Module) -> Result<Generator, CompileFailure> {
+        let isa = self.target.isa(&module.settings).map_err(|error| CompileFailure::Target {
+            module: index,
+            name: module.name.clone(),
+            error,
+        })?;
+        Ok(Generator { keys: Keys::new(&*isa, self.abi.clone()), isa })
     }
 
     fn compile_with(
         &self,
         modules: &[Module],
-        isas: &IndexMap<&ModuleSettings, OwnedTargetIsa>,
+        generators: &IndexMap<&ModuleSettings, Generator>,
     ) -> Result<Compiled, CompileFailure> {
-        let mut stats = Stats::default();
-        let mut artifacts: Vec<Option<Artifact>> = vec![None; modules.len()];
-        let mut recipes: Vec<Option<Recipe>> = vec![None; modules.len()];
-        if let Some(store) = self.store {
-            for (index, module) in modules.iter().enumerate() {
-                let recipe = self.recipe(module, &*isas[&module.settings]);
-                let found = store.get(&recipe.key());
-                recipes[index] = Some(recipe);
-                match found {
-                    Lookup::Hit(Entry { artifact, .. }) => {
-                        stats.reused_modules += 1;
-                        stats.reused_functions += artifact.functions().len();
-                        artifacts[index] = Some(artifact);
-                    }
-                    Lookup::Miss => {}
-                    Lookup::Corrupt(_) => stats.corrupt_entries += 1,
-                }
-            }
-        }
+        let generator = |module: &Module| &generators[&module.settings];
+        // Keys are hashes of all the IR, and entries are read and checked: both in parallel.
+        let looked: Vec<Looked> =
+            modules.par_iter().map(|module| self.look(module, generator(module))).collect();
 
-        let missing: Vec<usize> = (0..modules.len()).filter(|&index| artifacts[index].is_none()).collect();
+        let missing: Vec<usize> = (0..modules.len()).filter(|&at| looked[at].needs_compiling()).collect();
+        let reuse: Vec<Vec<Option<Reuse<'_>>>> = missing.iter().map(|&at| looked[at].reuse()).collect();
         let jobs: Vec<Job<'_>> = missing
             .iter()
-            .map(|&index| Job::new(&modules[index], &*isas[&modules[index].settings]))
+            .zip(&reuse)
+            .map(|(&at, reuse)| Job { module: &modules[at], isa: &*generator(&modules[at]).isa, reuse })
             .collect();
-        stats.compiled_functions = jobs.iter().map(|job| job.module.functions.len()).sum();
         let compiled = compile_all(&jobs, self.progress).map_err(|mut errors| {
             // Positions in the queue become positions among the modules.
             errors.iter_mut().for_each(|error| error.module = missing[error.module]);
             CompileFailure::Functions(errors)
         })?;
-        for (&index, artifact) in missing.iter().zip(compiled) {
-            if let (Some(store), Some(recipe)) = (self.store, recipes[index].take()) {
-                let key = recipe.key();
-                let entry = Entry { recipe, functions: [].into(), artifact: artifact.clone() };
-                stats.failed_writes += usize::from(store.put(&key, &entry).is_err());
-            }
-            artifacts[index] = Some(artifact);
+        drop(jobs);
+        let reused: Vec<usize> = reuse.iter().map(|reuse| reuse.iter().flatten().count()).collect();
+        drop(reuse);
+
+        let mut stats = Stats::default();
+        let mut samples = Samples::default();
+        let mut fresh = missing.iter().zip(compiled.into_iter().zip(reused)).peekable();
+        let mut artifacts = Vec::with_capacity(modules.len());
+        for (at, (module, looked)) in modules.iter().zip(looked).enumerate() {
+            let fresh = fresh.next_if(|(missing, _)| **missing == at).map(|(_, fresh)| fresh);
+            let generator = generator(module);
+            artifacts.push(self.settle(module, generator, looked, fresh, &mut stats, &mut samples));
         }
-        Ok(Compiled { artifacts: artifacts.into_iter().flatten().collect(), stats })
+        Ok(Compiled { artifacts, stats, samples })
     }
 
-    /// What goes into the cache key of `module`.
-    fn recipe(&self, module: &Module, isa: &dyn TargetIsa) -> Recipe {
-        // Both lists are in Cranelift's fixed order and hold every setting, defaults included.
-        let flags = isa.flags().iter().chain(isa.isa_flags());
-        let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
-        KeyParts {
-            fingerprint: module.fingerprint().as_bytes(),
-            names: module.local_names_fingerprint().as_bytes(),
-            target: &isa.triple().to_string(),
-            settings: &settings,
-            producer: PRODUCER,
-            revision: REVISION,
-            abi: &self.abi,
+    /// What the store knows about `module`.
+    fn look(&self, module: &Module, generator: &Generator) -> Looked {
+        let Some(store) = self.store else { return Looked::default() };
+        let recipe = generator.keys.module(module);
+        let key = recipe.key();
+        let subject = generator.keys.subject(&module.name);
+        let mut looked = Looked { recipe: Some((recipe, key, subject)), ..Looked::default() };
+        let (recipe, key, subject) = looked.recipe.as_ref().expect("it was just made");
+        let previous = match store.get(key) {
+            Lookup::Hit(entry) => {
+                self.report(&Event::Hit { key });
+                looked.doubted = self.trust == Trust::Nothing;
+                looked.entry = Some(entry);
+                return looked;
+            }
+            Lookup::Miss => {
+                let (why, previous) = explain(store, subject, recipe);
+                self.report(&Event::Miss { key, why: &why });
+                previous
+            }
+            Lookup::Corrupt(reason) => {
+                self.report(&Event::Corrupt { key, reason: &reason });
+                looked.corrupt = true;
+                None
+            }
+        };
+        looked.functions = generator.keys.functions(module);
+        // Nothing is taken from an entry that is not trusted as a whole.
+        looked.previous = previous.filter(|_| self.trust != Trust::Nothing);
+        looked
+    }
+
+    /// The artifact of `module`: from the store, or `fresh`, which is stored. The latter comes with the number of functions in it that
+    /// were reused.
+    fn settle(
+        &self,
+        module: &Module,
+        generator: &Generator,
+        looked: Looked,
+        fresh: Option<(Artifact, usize)>,
+        stats: &mut Stats,
+        samples: &mut Samples,
+    ) -> Artifact {
+        let functions = module.functions.len();
+        let Looked { recipe, entry, doubted, functions: keys, corrupt, previous: _ } = looked;
+        stats.corrupt_entries += usize::from(corrupt);
+        let Some((artifact, reused)) = fresh else {
+            let entry = entry.expect("what has no entry was compiled");
+            stats.reused_modules += 1;
+            stats.reused_functions += functions;
+            if let (Some(store), Some((_, key, subject))) = (self.store, &recipe) {
+                stats.failed_writes += usize::from(store.set_latest(subject, key).is_err());
+                if self.trust.samples(key) {
+                    samples.add(module, &entry, *key);
+                }
+            }
+            return entry.artifact;
+        };
+        stats.compiled_functions += functions - reused;
+        stats.reused_functions += reused;
+        let Some((recipe, key, subject)) = recipe else { return artifact };
+        if doubted && let Some(entry) = entry {
+            if entry.artifact == artifact {
+                self.report(&Event::Verified { key: &key });
+                return artifact;
+            }
+            stats.wrong_entries += 1;
+            self.wrong(&key);
         }
-        .recipe()
+        let functions = if keys.is_empty() { generator.keys.functions(module) } else { keys };
+        let entry = Entry { recipe, functions: functions.into(), artifact: artifact.clone() };
+        stats.failed_writes += self.keep(&key, &subject, &entry, corrupt);
+        artifact
+    }
+
+    /// Stores `entry`; the number of writes that failed.
+    fn keep(&self, key: &Key, subject: &Subject, entry: &Entry, heals: bool) -> usize {
+        let Some(store) = self.store else { return 0 };
+        match store.put(key, entry) {
+            Ok(()) if heals => self.report(&Event::Healed { key }),
+            Ok(()) => {}
+            Err(error) => {
+                self.report(&Event::WriteFailed { key, error: &error });
+                return 1;
+            }
+        }
+        usize::from(store.set_latest(subject, key).is_err())
+    }
+
+    /// An entry that is not what compiling makes: nobody gets it any more.
+    fn wrong(&self, key: &Key) {
+        self.report(&Event::VerifyFailed { key });
+        if let Some(store) = self.store {
+            // If it cannot be moved aside, storing the right one replaces it.
+            let _ = store.quarantine(key, "compiling makes another artifact");
+        }
+    }
+
+    fn report(&self, event: &Event<'_>) {
+        if let Some(events) = self.events {
+            events.report(event);
+        }
+    }
+}
+
+/// A code generator, and the keys of what it makes.
+struct Generator {
+    isa: OwnedTargetIsa,
+    keys: Keys,
+}
+
+/// What the store knew about a module.
+#[derive(Default)]
+struct Looked {
+    /// If there is a store.
+    recipe: Option<(Recipe, Key, Subject)>,
+    entry: Option<Entry>,
+    /// Whether the entry is compared with what compiling makes before it is used.
+    doubted: bool,
+    /// Keys of the module's functions, unless there is an entry.
+    functions: Vec<FunctionKey>,
+    /// The module's last build.
+    previous: Option<Entry>,
+    corrupt: bool,
+}
+
+impl Looked {
+    fn needs_compiling(&self) -> bool {
+        self.entry.is_none() || self.doubted
+    }
+
+    /// For each function the same one of the module's last build, if it was in there.
+    fn reuse(&self) -> Vec<Option<Reuse<'_>>> {
+        let Some(previous) = &self.previous else { return Vec::new() };
+        let known: std::collections::HashMap<&FunctionKey, usize> =
+            previous.functions.iter().enumerate().map(|(at, key)| (key, at)).collect();
+        let reuse = |key| known.get(key).map(|&function| Reuse { artifact: &previous.artifact, function });
+        self.functions.iter().map(reuse).collect()
     }
 }

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | compile modules and call them, then save everything without compiling again | [`Session`] |
 //! | compile modules into artifacts, with a cache or without | [`Compiler`] |
+//! | not even build the IR of what was compiled before | [`Lazy`] |
 //! | read `.clif` text or build IR through `cranelift_module::Module` | [`ir`] |
 //! | write an image from artifacts, or load one in a program without Cranelift | [`image`] |
 //! | call a function whose signature is known only at run time | [`Thunk`] |
@@ -53,8 +54,8 @@ mod compiler;
 mod session;
 mod thunk;
 
-pub use compiler::{CompileFailure, Compiled, Compiler, Stats};
-pub use session::{Session, SessionError};
+pub use compiler::{CompileFailure, Compiled, Compiler, Lazy, LazyFailure, Samples, Stats, Trust};
+pub use session::{AddLazyError, Session, SessionError};
 pub use thunk::Thunk;
 
 pub use kiln_artifact as artifact;

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use kiln_artifact::Artifact;
-use kiln_cache::Store;
+use kiln_cache::{Events, Store};
 use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::link::LinkError;
 use kiln_image::{ImageOptions, save, write_image};
@@ -12,7 +12,7 @@ use kiln_ir::{Diagnostic, Module, Target, check_program};
 use kiln_jit::{Function, Jit, JitError, Options};
 use rayon::ThreadPool;
 
-use crate::{CompileFailure, Compiler, Stats};
+use crate::{CompileFailure, Compiled, Compiler, Lazy, LazyFailure, Samples, Stats, Trust};
 
 /// Compiles modules into this process, and remembers what an image of the program needs.
 ///
@@ -22,6 +22,9 @@ pub struct Session {
     target: Target,
     pool: Option<Arc<ThreadPool>>,
     store: Option<Arc<dyn Store + Send + Sync>>,
+    events: Option<Arc<dyn Events>>,
+    trust: Trust,
+    abi: Vec<u8>,
     globals: GlobalTable,
     bindings: Bindings,
     jit: Jit,
@@ -67,6 +70,52 @@ pub enum SessionError {
     },
 }
 
+/// Why modules that are built on demand were not added. The session is as it was before.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddLazyError<E> {
+    /// What went wrong with each module, in order.
+    Modules(Vec<LazyFailure<E>>),
+    /// They could not be linked.
+    Session(SessionError),
+}
+
+impl<E: std::fmt::Display> std::fmt::Display for AddLazyError<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Modules(failures) => {
+                let lines: Vec<_> = failures.iter().map(ToString::to_string).collect();
+                f.write_str(&lines.join("\n"))
+            }
+            Self::Session(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::fmt::Debug + std::fmt::Display> std::error::Error for AddLazyError<E> {}
+
+/// A compiler of a session.
+fn compiler<'a>(
+    target: &Target,
+    pool: Option<&Arc<ThreadPool>>,
+    store: Option<&'a dyn Store>,
+    events: Option<&'a dyn Events>,
+    trust: Trust,
+    abi: &[u8],
+) -> Compiler<'a> {
+    let mut compiler = Compiler::new(target.clone()).trust(trust).abi(abi);
+    if let Some(pool) = pool {
+        compiler = compiler.pool(pool.clone());
+    }
+    if let Some(store) = store {
+        compiler = compiler.store(store);
+    }
+    if let Some(events) = events {
+        compiler = compiler.events(events);
+    }
+    compiler
+}
+
 impl Session {
     /// An empty session for `target`, which must be this machine.
     ///
@@ -87,6 +136,9 @@ impl Session {
             target,
             pool: None,
             store: None,
+            events: None,
+            trust: Trust::default(),
+            abi: Vec::new(),
             globals: GlobalTable::new(),
             bindings: Bindings::new(),
             jit: Jit::new(options)?,
@@ -98,6 +150,22 @@ impl Session {
     /// Asks `store` before compiling a module from now on, and keeps there what is compiled.
     pub fn set_store(&mut self, store: Arc<dyn Store + Send + Sync>) {
         self.store = Some(store);
+    }
+
+    /// Tells `events` from now on what was found in the store and what was not, from many threads.
+    pub fn set_events(&mut self, events: Arc<dyn Events>) {
+        self.events = Some(events);
+    }
+
+    /// How far the store is trusted. What is compiled again to be compared is compiled behind everything else that waits for
+    /// the pool.
+    pub fn set_trust(&mut self, trust: Trust) {
+        self.trust = trust;
+    }
+
+    /// A hash of whatever else the code assumes, such as the layout of run-time objects: a part of every cache key.
+    pub fn set_abi(&mut self, abi: impl Into<Vec<u8>>) {
+        self.abi = abi.into();
     }
 
     /// Compiles and links in `pool` from now on instead of rayon's global pool.
@@ -142,18 +210,54 @@ impl Session {
         self.with_globals(modules.iter().flat_map(Module::globals), |session| session.compile(modules))
     }
 
-    fn compile(&mut self, modules: &[Module]) -> Result<(), SessionError> {
-        let mut compiler = Compiler::new(self.target.clone());
-        if let Some(pool) = &self.pool {
-            compiler = compiler.pool(pool.clone());
-        }
-        if let Some(store) = &self.store {
-            compiler = compiler.store(&**store);
-        }
-        let compiled = compiler.compile(modules)?;
-        self.link(compiled.artifacts)?;
-        self.stats += compiled.stats;
+    /// The same with modules that are built only if the store has no code for them.
+    ///
+    /// What is wrong between modules is found by the linker here, since not all of them are there to be checked.
+    ///
+    /// # Errors
+    ///
+    /// What went wrong with each module, or with all of them together; no module is added then.
+    pub fn add_lazy<E: Send>(&mut self, modules: Vec<Lazy<'_, E>>) -> Result<(), AddLazyError<E>> {
+        let compiled = self.compiler().compile_lazy(modules).map_err(AddLazyError::Modules)?;
+        let Compiled { artifacts, stats, samples } = compiled;
+        self.add_artifacts(artifacts).map_err(AddLazyError::Session)?;
+        self.stats += stats;
+        self.doubt(samples);
         Ok(())
+    }
+
+    fn compiler(&self) -> Compiler<'_> {
+        compiler(
+            &self.target,
+            self.pool.as_ref(),
+            self.store.as_deref().map(|store| store as &dyn Store),
+            self.events.as_deref(),
+            self.trust,
+            &self.abi,
+        )
+    }
+
+    fn compile(&mut self, modules: &[Module]) -> Result<(), SessionError> {
+        let Compiled { artifacts, stats, samples } = self.compiler().compile(modules)?;
+        self.link(artifacts)?;
+        self.stats += stats;
+        self.doubt(samples);
+        Ok(())
+    }
+
+    /// Compiles `samples` again when the pool has nothing else to do.
+    fn doubt(&self, samples: Samples) {
+        let Some(store) = self.store.clone().filter(|_| !samples.is_empty()) else { return };
+        let (target, events, trust, abi) =
+            (self.target.clone(), self.events.clone(), self.trust, self.abi.clone());
+        let work = move || {
+            let store: &dyn Store = &*store;
+            samples.verify(&compiler(&target, None, Some(store), events.as_deref(), trust, &abi));
+        };
+        match &self.pool {
+            Some(pool) => pool.spawn_fifo(work),
+            None => rayon::spawn_fifo(work),
+        }
     }
 
     /// Links artifacts that were compiled elsewhere, or came from a cache.

@@ -63,6 +63,7 @@ pub(crate) fn artifact(text: &[u8]) -> Artifact {
         len: u32::try_from(text.len()).unwrap().into(),
         unwind_start: 0.into(),
         unwind_len: 0.into(),
+        ..Default::default()
     }];
     contents.text = text.to_vec();
     contents.finish()

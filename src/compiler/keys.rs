@@ -1,0 +1,64 @@
+//! Cache keys of modules and functions for one code generator.
+//!
+//! Everything that is the same for all modules of a build is gathered once: target, settings, versions, the client's hash.
+
+use std::sync::Arc;
+
+use cranelift_codegen::isa::TargetIsa;
+use kiln_backend::{PRODUCER, REVISION, reference_classes};
+use kiln_cache::{FunctionKey, FunctionParts, KeyParts, Recipe, Subject};
+use kiln_ir::{Code, Module};
+
+/// What keys have in common.
+pub(super) struct Keys {
+    target: String,
+    settings: String,
+    abi: Arc<[u8]>,
+}
+
+impl Keys {
+    pub(super) fn new(isa: &dyn TargetIsa, abi: Arc<[u8]>) -> Self {
+        // Both lists are in Cranelift's fixed order and hold every setting, defaults included.
+        let flags = isa.flags().iter().chain(isa.isa_flags());
+        let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
+        Self { target: isa.triple().to_string(), settings, abi }
+    }
+
+    fn recipe(&self, fingerprint: &[u8; 32], names: &[u8]) -> Recipe {
+        let Self { target, settings, abi } = self;
+        KeyParts { fingerprint, names, target, settings, producer: PRODUCER, revision: REVISION, abi }
+            .recipe()
+    }
+
+    /// Of a module by its IR.
+    pub(super) fn module(&self, module: &Module) -> Recipe {
+        self.recipe(module.fingerprint().as_bytes(), module.local_names_fingerprint().as_bytes())
+    }
+
+    /// Of a module by a key of the client.
+    pub(super) fn client(&self, key: &[u8]) -> Subject {
+        // No module's IR has this fingerprint.
+        let recipe = self.recipe(&[0; 32], key);
+        Subject::new(&recipe.key().to_string(), &self.target)
+    }
+
+    /// What the builds of a module have in common, whatever is in it.
+    pub(super) fn subject(&self, module: &str) -> Subject {
+        Subject::new(module, &self.target)
+    }
+
+    /// Of a module's functions, in order.
+    pub(super) fn functions(&self, module: &Module) -> Vec<FunctionKey> {
+        let Self { target, settings, abi } = self;
+        let key = |function: &kiln_ir::Function| {
+            let (body, references) = match &function.code {
+                Code::Ir(body) => (body.as_bytes(), reference_classes(module, function)),
+                // Not worth a key of its own, for it is not compiled.
+                Code::Machine(code) => (&*code.bytes, b"machine code".to_vec()),
+            };
+            let (producer, revision) = (PRODUCER, REVISION);
+            FunctionParts { body, references: &references, target, settings, producer, revision, abi }.key()
+        };
+        module.functions.iter().map(key).collect()
+    }
+}
