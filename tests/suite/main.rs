@@ -3,5 +3,6 @@
 mod common;
 mod limits;
 mod purity;
+mod reuse;
 mod same_code;
 mod session;

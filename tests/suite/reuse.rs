@@ -1,0 +1,266 @@
+//! What is compiled again and what is not, as the events of a build tell; and that nothing of it shows in the result.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use kiln::artifact::Artifact;
+use kiln::cache::{Entry, Event, Key, Lookup, MemoryStore, Store};
+use kiln::ir::{Module, Target};
+use kiln::{Compiler, Lazy, Session, Stats, Trust};
+
+use crate::common::{module, modules};
+
+/// Events by name, in the order of the alphabet.
+#[derive(Default)]
+struct Log(Mutex<BTreeMap<String, usize>>);
+
+impl Log {
+    fn report(&self, event: &Event<'_>) {
+        let text = match event {
+            Event::Miss { why, .. } => format!("miss: {why}"),
+            other => {
+                let debug = format!("{other:?}");
+                debug.split([' ', '{', '(']).next().unwrap_or("").to_lowercase()
+            }
+        };
+        *self.0.lock().unwrap().entry(text).or_default() += 1;
+    }
+
+    /// What was reported since this was asked last.
+    fn take(&self) -> String {
+        let events = std::mem::take(&mut *self.0.lock().unwrap());
+        events.iter().map(|(event, count)| format!("{count} {event}")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+fn build(store: &dyn Store, log: &Log, trust: Trust, modules: &[Module]) -> (Vec<Artifact>, Stats) {
+    let events = |event: &Event<'_>| log.report(event);
+    let compiler = Compiler::new(Target::host()).store(store).events(&events).trust(trust);
+    let compiled = compiler.compile(modules).unwrap();
+    assert!(compiled.samples.is_empty() || trust != Trust::Sample(0));
+    compiled.samples.verify(&compiler);
+    (compiled.artifacts, compiled.stats)
+}
+
+fn cold(modules: &[Module]) -> Vec<Artifact> {
+    Compiler::new(Target::host()).compile(modules).unwrap().artifacts
+}
+
+const MODULE: &str = "
+function %first(i64) -> i64 fast {
+    fn0 = colocated %second(i64) -> i64 fast
+block0(v0: i64):
+    v1 = call fn0(v0)
+    return v1
+}
+function %second(i64) -> i64 fast {
+    fn0 = %outside(i64) -> i64 fast
+block0(v0: i64):
+    v1 = call fn0(v0)
+    v2 = iconst.i64 10
+    v3 = iadd v1, v2
+    return v3
+}
+local function %third() -> i64 fast {
+block0:
+    v0 = iconst.i64 3
+    return v0
+}
+function %fourth() -> i64 fast {
+    fn0 = colocated %third() -> i64 fast
+block0:
+    v0 = call fn0()
+    return v0
+}
+";
+
+#[test]
+fn one_function_edited_compiles_that_function_alone() {
+    let (store, log) = (MemoryStore::new(), Log::default());
+    let old = [module("m.clif", MODULE)];
+    let (artifacts, stats) = build(&store, &log, Trust::Sample(0), &old);
+    assert_eq!((stats.compiled_functions, stats.reused_functions), (4, 0));
+    assert_eq!(log.take(), "1 miss: never stored before");
+    assert_eq!(artifacts, cold(&old));
+
+    let edits = [
+        ("iconst.i64 10", "iconst.i64 11", 1),
+        // Who is called is not a part of the code.
+        ("%outside", "%elsewhere", 0),
+        // How it is called is: it was near.
+        ("local function %third", "preemptible function %third", 1),
+        // Names that nobody sees are in the artifact all the same.
+        ("%third", "%renamed", 0),
+        ("v0: i64", "v77: i64", 0),
+    ];
+    for (from, to, compiled) in edits {
+        let mut text = MODULE.replace(from, to);
+        if to == "v77: i64" {
+            text = text.replace("(v0)", "(v77)");
+        }
+        let new = [module("m.clif", &text)];
+        build(&store, &Log::default(), Trust::Sample(0), &old);
+        let (artifacts, stats) = build(&store, &log, Trust::Sample(0), &new);
+        assert_eq!(
+            (stats.compiled_functions, stats.reused_functions),
+            (compiled, 4 - compiled),
+            "{to}: {}",
+            log.take()
+        );
+        assert!(artifacts == cold(&new), "{to}");
+        log.take();
+    }
+}
+
+#[test]
+fn a_miss_says_why() {
+    let (store, log) = (MemoryStore::new(), Log::default());
+    build(&store, &log, Trust::Sample(0), &[module("m.clif", MODULE)]);
+    log.take();
+    let edited = MODULE.replace("iconst.i64 10", "iconst.i64 11");
+    build(&store, &log, Trust::Sample(0), &[module("m.clif", &edited)]);
+    let told = log.take();
+    assert!(told.starts_with("1 miss: ") && told.contains("IR"), "{told}");
+    build(&store, &log, Trust::Sample(0), &[module("m.clif", &edited)]);
+    assert_eq!(log.take(), "1 hit");
+
+    let events = |event: &Event<'_>| log.report(event);
+    let target = Target::host().setting("opt_level", "none");
+    let other = Compiler::new(target).store(&store).events(&events);
+    other.compile(&[module("m.clif", &edited)]).unwrap();
+    let told = log.take();
+    assert!(told.contains("opt_level") && told.contains("none"), "{told}");
+}
+
+#[test]
+fn warm_half_warm_and_cold_are_one() {
+    let all = modules();
+    let (store, log) = (MemoryStore::new(), Log::default());
+    let expected = cold(&all);
+    let half: Vec<Module> = all.iter().step_by(2).cloned().collect();
+    build(&store, &log, Trust::Sample(0), &half);
+    let (half_warm, stats) = build(&store, &log, Trust::Sample(0), &all);
+    assert_eq!(stats.reused_modules, half.len());
+    assert!(half_warm == expected);
+    let (warm, stats) = build(&store, &log, Trust::Sample(0), &all);
+    assert_eq!((stats.reused_modules, stats.compiled_functions), (all.len(), 0));
+    assert!(warm == expected);
+}
+
+/// A store that has the artifact of another module under every key.
+struct Liar(MemoryStore, Artifact, AtomicUsize);
+
+impl Store for Liar {
+    fn get(&self, key: &Key) -> Lookup {
+        match self.0.get(key) {
+            Lookup::Hit(entry) if self.2.load(Ordering::Relaxed) == 0 => {
+                Lookup::Hit(Entry { artifact: self.1.clone(), ..entry })
+            }
+            other => other,
+        }
+    }
+
+    fn put(&self, key: &Key, entry: &Entry) -> std::io::Result<()> {
+        self.0.put(key, entry)
+    }
+
+    fn quarantine(&self, key: &Key, why: &str) -> std::io::Result<()> {
+        self.2.fetch_add(1, Ordering::Relaxed);
+        self.0.quarantine(key, why)
+    }
+}
+
+#[test]
+fn wrong_code_in_a_store_is_found() {
+    let one = [module("one.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 1\n return v0\n}")];
+    let two = [module("two.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 2\n return v0\n}")];
+    let log = Log::default();
+    for (trust, told) in [
+        // Sampled: this build has got it, later ones do not.
+        (Trust::Sample(1), "1 hit, 1 verifyfailed"),
+        (Trust::Nothing, "1 hit, 1 verifyfailed"),
+        (Trust::Sample(0), "1 hit"),
+    ] {
+        let liar = Liar(MemoryStore::new(), cold(&two).remove(0), AtomicUsize::new(0));
+        build(&liar, &log, trust, &one);
+        log.take();
+        let (artifacts, stats) = build(&liar, &log, trust, &one);
+        assert_eq!(log.take(), told, "{trust:?}");
+        assert_eq!(artifacts == cold(&one), trust == Trust::Nothing, "{trust:?}");
+        assert_eq!(stats.wrong_entries, usize::from(trust == Trust::Nothing));
+        if trust != Trust::Sample(0) {
+            assert_eq!(liar.2.load(Ordering::Relaxed), 1);
+            assert!(build(&liar, &log, trust, &one).0 == cold(&one));
+        }
+        log.take();
+    }
+    // An honest store passes.
+    let store = MemoryStore::new();
+    build(&store, &log, Trust::Nothing, &one);
+    log.take();
+    build(&store, &log, Trust::Nothing, &one);
+    assert_eq!(log.take(), "1 hit, 1 verified");
+    build(&store, &log, Trust::Sample(1), &one);
+    assert_eq!(log.take(), "1 hit, 1 verified");
+}
+
+#[test]
+fn what_is_in_the_store_is_not_built() {
+    let store = Arc::new(MemoryStore::new());
+    let built = AtomicUsize::new(0);
+    let all = modules();
+    let lazy = |key: &'static str| -> Vec<Lazy<'_, Infallible>> {
+        let one = |module: &Module| {
+            let (copy, built) = (module.clone(), &built);
+            let key = format!("{key} {}", module.name).into_bytes();
+            Lazy::new(module.name.clone(), key, move || {
+                built.fetch_add(1, Ordering::Relaxed);
+                Ok(copy)
+            })
+        };
+        all.iter().map(one).collect()
+    };
+    let compiler = Compiler::new(Target::host()).store(&*store);
+    let first = compiler.compile_lazy(lazy("a")).unwrap();
+    assert_eq!(built.swap(0, Ordering::Relaxed), all.len());
+    let again = compiler.compile_lazy(lazy("a")).unwrap();
+    assert_eq!((built.swap(0, Ordering::Relaxed), again.stats.lazy_modules), (0, all.len()));
+    assert!(again.artifacts == first.artifacts && first.artifacts == cold(&all));
+    // Under other keys they are built, and found by what they are.
+    let other = compiler.compile_lazy(lazy("b")).unwrap();
+    assert_eq!(built.swap(0, Ordering::Relaxed), all.len());
+    assert_eq!((other.stats.reused_modules, other.stats.compiled_functions), (all.len(), 0));
+    // Another target or another host finds nothing under the same keys.
+    let target = Target::host().setting("opt_level", "none");
+    let stats = Compiler::new(target).store(&*store).compile_lazy(lazy("a")).unwrap().stats;
+    assert_eq!((built.swap(0, Ordering::Relaxed), stats.lazy_modules), (all.len(), 0));
+    let stats = compiler.clone().abi("layout 2").compile_lazy(lazy("a")).unwrap().stats;
+    assert_eq!((built.swap(0, Ordering::Relaxed), stats.reused_modules), (all.len(), 0));
+    // A session takes them too.
+    let mut session = Session::new(Target::host()).unwrap();
+    session.set_store(store.clone());
+    let numbers =
+        |text: &'static str| Lazy::new("n", text.as_bytes(), move || Ok::<_, Infallible>(module("n", text)));
+    session
+        .add_lazy(vec![numbers("function %n() -> i64 {\nblock0:\n v0 = iconst.i64 7\n return v0\n}")])
+        .unwrap();
+    assert!(session.function("n").is_some());
+    assert_eq!(session.stats().compiled_functions, 1);
+}
+
+#[test]
+fn every_module_that_cannot_be_built_is_named_in_order() {
+    let lazy = |name: &'static str, fails: bool| {
+        let text = "function %f() {\nblock0:\n return\n}";
+        Lazy::without_key(
+            name,
+            move || if fails { Err(format!("{name} failed")) } else { Ok(module(name, text)) },
+        )
+    };
+    let modules = vec![lazy("a", false), lazy("b", true), lazy("c", true)];
+    let failures = Compiler::new(Target::host()).compile_lazy(modules).unwrap_err();
+    let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
+    assert_eq!(texts, ["module b: b failed", "module c: c failed"]);
+}
