@@ -29,7 +29,6 @@ pub(crate) fn name(reloc: Reloc) -> Option<&'static str> {
 }
 
 /// The relocation of this name.
-#[cfg_attr(not(test), expect(dead_code, reason = "read by the text and binary forms"))]
 pub(crate) fn named(name: &str) -> Option<Reloc> {
     RELOCS.iter().find(|(_, known)| *known == name).map(|(reloc, _)| *reloc)
 }

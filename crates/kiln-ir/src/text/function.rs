@@ -12,11 +12,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{ir, verify_function};
-use cranelift_reader::{Comment as ReadComment, Details, ParseError, ParseOptions, SourceMap, parse_test};
+use cranelift_reader::{Details, ParseError, ParseOptions, SourceMap, parse_test};
 
+use super::comments;
+use super::cursor::unescaped;
 use super::locate::Locator;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
-use crate::module::{Anchor, Comment};
+use crate::module::Comment;
 use crate::names::{self, Unusable};
 
 /// Largest entity number in a function, unless its text is so long that it may define more.
@@ -61,7 +63,7 @@ pub(super) fn read(
         }
     };
     // The item starts with `function`, so that the reader has read one or failed.
-    let (ir, Details { comments, map, .. }) = read?;
+    let (mut ir, Details { map, .. }) = read?;
     let before = faults.len();
     faults.extend(names::check(&ir).iter().map(|fault| {
         let kind = match fault {
@@ -76,7 +78,9 @@ pub(super) fn read(
     if faults.len() != before {
         return None;
     }
-    let comments = if comments.is_empty() { Vec::new() } else { anchored(locator, &ir, &map, &comments) };
+    let comments =
+        if locator.item.comments.is_empty() { Vec::new() } else { comments::inside(locator, &ir, &map) };
+    described(&mut ir);
     Some(Read { comments, ir })
 }
 
@@ -106,7 +110,7 @@ fn verify(
 }
 
 /// Turns a panic into its message.
-fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // Whatever the work has half done is dropped with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
@@ -116,7 +120,7 @@ fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// A foreign message in our form: one line, lower case unless it starts with a name, no full stop.
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut chars = text.chars();
     if let (Some(first), Some(second)) = (chars.next(), chars.next())
@@ -129,45 +133,22 @@ fn one_line(message: &str) -> String {
     text
 }
 
-/// Comments with what they stand at: the last block or instruction that starts on their line or before it.
-fn anchored(
-    locator: Locator<'_>,
-    ir: &ir::Function,
-    map: &SourceMap,
-    comments: &[ReadComment<'_>],
-) -> Vec<Comment> {
-    let text = locator.item.text;
-    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
-    let mut insts = 0;
-    let mut places: Vec<(usize, Anchor)> = Vec::new();
-    for (number, block) in ir.layout.blocks().enumerate() {
-        places.push((line(block.into()), Anchor::Block(number as u32)));
-        for inst in ir.layout.block_insts(block) {
-            places.push((line(inst.into()), Anchor::Inst(insts)));
-            insts += 1;
-        }
+/// Resolves the escapes in the descriptions of alias regions, which the reader takes as they stand. What is no escape stays
+/// as it is.
+fn described(ir: &mut ir::Function) {
+    let regions = &mut ir.dfg.alias_regions;
+    if regions.iter().all(|(_, region)| !region.description.contains('\\')) {
+        return;
     }
-    let (mut places, mut at) = (places.into_iter().peekable(), Anchor::Declarations);
-    let (mut counted, mut lines) = (0, 1);
-    let mut anchored = Vec::with_capacity(comments.len());
-    for comment in comments {
-        // Comments are slices of the item's text, in order.
-        let start = comment.text.as_ptr().addr().saturating_sub(text.as_ptr().addr()).min(text.len());
-        let skipped = &text.as_bytes()[counted.min(start)..start];
-        lines += memchr::memchr_iter(b'\n', skipped).count();
-        counted = start;
-        while let Some((_, place)) = places.next_if(|(line, _)| *line <= lines) {
-            at = place;
+    let all: Vec<_> = regions.iter().map(|(_, region)| region.clone()).collect();
+    regions.clear();
+    for mut region in all {
+        let text = unescaped(&region.description).and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some(text) = text {
+            region.description = text.into();
         }
-        let before = text[..start].rsplit('\n').next().unwrap_or("");
-        anchored.push(Comment {
-            at: if start > locator.item.end { Anchor::End } else { at },
-            trailing: !before.trim().is_empty(),
-            line: locator.line(lines),
-            text: comment.text.trim_end().into(),
-        });
+        regions.push(region);
     }
-    anchored
 }
 
 /// Position and length of the first entity number that is too large.

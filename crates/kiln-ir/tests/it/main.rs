@@ -4,6 +4,7 @@ mod builder;
 mod diagnostics;
 mod hostile;
 mod notation;
+mod print;
 mod program;
 mod symbols;
 
