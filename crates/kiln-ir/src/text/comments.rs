@@ -17,6 +17,7 @@ use super::locate::Locator;
 use super::scan::Extent;
 use crate::module::{Anchor, Comment, Module, ModuleAnchor, ModuleComment, SymbolId};
 use crate::print::order;
+use crate::settings::ModuleSettings;
 use crate::source::Source;
 
 /// What an item of the text became.
@@ -81,8 +82,16 @@ struct Sorter<'m> {
     module: &'m mut Module,
     /// Position and line up to which lines were counted.
     counted: (usize, u32),
-    /// Comments that wait for an item, by start and end.
-    waiting: Vec<(usize, usize)>,
+    /// Comments that wait for an item.
+    waiting: Vec<Waiting>,
+}
+
+/// A comment that belongs to what comes next.
+struct Waiting {
+    start: usize,
+    end: usize,
+    /// Whether an empty line stands behind it.
+    apart: bool,
 }
 
 /// Gives the comments of a file to what they belong to. `owners` are what its items became.
@@ -97,8 +106,13 @@ pub(super) fn outside(
     let mut done = 0;
     if let Some(header) = header {
         done = header.comments;
-        sorter.waiting.extend(&comments[..done]);
-        sorter.flush(ModuleAnchor::Header, header.start);
+        for (number, &(start, end)) in comments[..done].iter().enumerate() {
+            sorter.wait(start, end, comments[..done].get(number + 1), header.start);
+        }
+        // Of some header lines nothing is kept.
+        if sorter.module.settings != ModuleSettings::default() {
+            sorter.flush(ModuleAnchor::Header);
+        }
     }
     // What stands before the comments at hand.
     let mut before: Option<(Extent, Owner)> = None;
@@ -111,20 +125,20 @@ pub(super) fn outside(
         match owner {
             Owner::Function(number) => {
                 let symbol = sorter.module.functions[number].symbol;
-                sorter.flush(ModuleAnchor::Above(symbol), extent.start);
+                sorter.flush(ModuleAnchor::Above(symbol));
                 last = Some(owner);
             }
             Owner::Symbol(symbol) => {
-                sorter.flush(ModuleAnchor::Above(symbol), extent.start);
+                sorter.flush(ModuleAnchor::Above(symbol));
                 last = Some(owner);
             }
-            Owner::Import(symbol) => sorter.flush(ModuleAnchor::Above(symbol), extent.start),
+            Owner::Import(symbol) => sorter.flush(ModuleAnchor::Above(symbol)),
             Owner::Nothing => {}
         }
         before = Some((extent, owner));
     }
     sorter.gap(&comments[done..], usize::MAX, before, last);
-    sorter.flush(ModuleAnchor::End, 0);
+    sorter.flush(ModuleAnchor::End);
 
     // Items of one line may be printed in another order than they stand in.
     let mut ranks = vec![0; module.symbols.len()];
@@ -150,14 +164,14 @@ impl Sorter<'_> {
         let text = self.source.text.as_bytes();
         let mut end = before.map_or(0, |(extent, _)| extent.end);
         let mut adjacent = true;
-        for &(start, stop) in comments {
+        for (number, &(start, stop)) in comments.iter().enumerate() {
             let lines = if start < next { newlines(&text[end..start]) } else { 0 };
             adjacent &= lines < 2;
             end = stop;
             let comment = self.comment(start, stop);
             let run = comment.run_line().is_some();
             match (before, last) {
-                _ if start >= next => self.waiting.push((start, stop)),
+                _ if start >= next => self.wait(start, stop, None, next),
                 (Some((_, Owner::Function(number))), _) if adjacent || run => self.behind(number, comment),
                 (_, Some(Owner::Function(number))) if run => self.behind(number, comment),
                 // On the line where the item ends.
@@ -167,7 +181,7 @@ impl Sorter<'_> {
                     let Comment { line, text, .. } = comment;
                     self.module.comments.push(ModuleComment { at: ModuleAnchor::Above(symbol), line, text });
                 }
-                _ => self.waiting.push((start, stop)),
+                _ => self.wait(start, stop, comments.get(number + 1), next),
             }
         }
     }
@@ -191,28 +205,21 @@ impl Sorter<'_> {
         comments.push(comment);
     }
 
-    /// Gives the comments that wait to `at`. `next` is where the item starts: an empty line before it, or between two of them, is
-    /// a comment without text.
-    fn flush(&mut self, at: ModuleAnchor, next: usize) {
-        let waiting = std::mem::take(&mut self.waiting);
-        let empty = |this: &mut Self, from: usize, to: usize, line: u32| {
-            let text = this.source.text.as_bytes();
-            if from < to && newlines(&text[from..to]) > 1 {
-                this.module.comments.push(ModuleComment { at, line, text: "".into() });
-            }
-        };
-        let mut end = None;
-        for (start, stop) in waiting {
-            let Comment { line, text, .. } = self.comment(start, stop);
-            if let Some(end) = end {
-                empty(self, end, start, line);
-            }
+    /// Lets a comment wait. What comes next in the text is the comment `then`, or the item at `next`.
+    fn wait(&mut self, start: usize, end: usize, then: Option<&(usize, usize)>, next: usize) {
+        let until = then.map_or(next, |(start, _)| next.min(*start));
+        let apart = self.source.text.as_bytes().get(end..until).is_some_and(|text| newlines(text) > 1);
+        self.waiting.push(Waiting { start, end, apart });
+    }
+
+    /// Gives the comments that wait to `at`. An empty line behind one of them is a comment without text.
+    fn flush(&mut self, at: ModuleAnchor) {
+        for Waiting { start, end, apart } in std::mem::take(&mut self.waiting) {
+            let Comment { line, text, .. } = self.comment(start, end);
             self.module.comments.push(ModuleComment { at, line, text });
-            end = Some(stop);
-        }
-        if let Some(end) = end {
-            let line = self.counted.1;
-            empty(self, end, next, line);
+            if apart {
+                self.module.comments.push(ModuleComment { at, line, text: "".into() });
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kiln_ir::{Source, parse};
 
+use crate::print::assert_round_trips;
 use crate::{show, target};
 
 const SEED: &str = "; a comment
@@ -44,13 +45,30 @@ block4(v10: i64):
 }
 ; run: %f(1) == 2
 function u0:1(i64, i32) -> i64 { block0(v0: i64, v1: i32): return v0 }
+
+; above
+symbol %s = \"a.b\"
+anonymous %n
+import function %i(i64 uext) -> i32 system_v ; behind
+import data %j
+debug u0:1 { base @10, labels, v0 label 3 @4, v1 alias v0 @- }
+hidden code %s(i64) fast { align 16, bytes #e800000000c3, bytes \"a\", reloc x86_call_pcrel4 at 1 %i - 4,
+    reloc abs8 at 0 here 3, ; in code
+    reloc abs8 at 0 routine CeilF32 + 1 }
+; run: %s(1)
+
+; end
+local data %n { addr %s, addr %j }
 ";
 
 #[track_caller]
 fn survives(text: &str) -> bool {
     let source = Arc::new(Source::new("hostile.clif", text));
     match parse(source, &target()) {
-        Ok(_) => true,
+        Ok(module) => {
+            assert_round_trips(&module);
+            true
+        }
         Err(faults) => {
             assert!(!faults.is_empty());
             for fault in &faults {
