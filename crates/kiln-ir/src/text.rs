@@ -30,7 +30,7 @@ use target_lexicon::Endianness;
 
 use self::comments::Owner;
 use self::cursor::Cursor;
-use self::function::Read;
+use self::function::{Budget, Read};
 use self::items::{CodeItem, Target as RelocTarget};
 use self::locate::Locator;
 use self::notation::Datum;
@@ -92,12 +92,13 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         }
     };
 
+    let mut budget = Budget::new(&source.text);
     let mut functions: Vec<Option<Read>> = Vec::with_capacity(file.items.len());
     for item in &file.items {
         functions.push(match item {
             Item::Function(item) if faults.len() < MAX_FAULTS => {
                 let locator = Locator { source: &source, item };
-                function::read(locator, call_conv, isa.as_deref(), &mut faults)
+                function::read(locator, call_conv, isa.as_deref(), &mut budget, &mut faults)
             }
             _ => None,
         });
@@ -127,14 +128,14 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
                 let locator = Locator { source: &source, item };
                 module.functions.extend(resolve(read, locator, &mut symbols, &mut encoder, &mut faults));
             }
-            (Item::Code(item), _) => module.functions.push(place_code(item, &source, &mut symbols)),
+            (Item::Code(item), _) => module.functions.push(place_code(item, &mut symbols)),
             _ => continue,
         }
         *owner = Owner::Function(number);
     }
     for (item, owner) in file.items.iter().zip(&mut owners) {
         if let Item::Datum(datum) = item {
-            let data = place_datum(datum, &source, &mut symbols);
+            let data = place_datum(datum, &mut symbols);
             *owner = Owner::Symbol(data.symbol);
             module.data.push(data);
         }
@@ -328,11 +329,11 @@ fn resolve(
 }
 
 /// Numbers the symbols of a datum.
-fn place_datum(datum: &Datum<'_>, source: &Arc<Source>, symbols: &mut Symbols<'_>) -> Data {
+fn place_datum(datum: &Datum<'_>, symbols: &mut Symbols<'_>) -> Data {
     let symbol = symbols.address(&datum.name, || datum.line);
     let addresses = datum.addresses.iter().map(|address| DataAddress {
         offset: address.offset,
-        symbol: symbols.address(&address.name, || Place::at(source, address.at, 1).line),
+        symbol: symbols.address(&address.name, || address.line),
         addend: address.addend,
     });
     Data {
@@ -347,15 +348,13 @@ fn place_datum(datum: &Datum<'_>, source: &Arc<Source>, symbols: &mut Symbols<'_
 }
 
 /// Numbers the symbols of machine code.
-fn place_code(item: &CodeItem<'_>, source: &Arc<Source>, symbols: &mut Symbols<'_>) -> Function {
+fn place_code(item: &CodeItem<'_>, symbols: &mut Symbols<'_>) -> Function {
     let symbol = symbols.address(&item.name, || item.line);
     let relocs = item.relocs.iter().map(|reloc| CodeReloc {
         offset: reloc.offset,
         kind: reloc.kind,
         target: match &reloc.target {
-            RelocTarget::Name(name, at) => {
-                CodeTarget::Symbol(symbols.address(name, || Place::at(source, *at, 1).line))
-            }
+            RelocTarget::Name(name, line) => CodeTarget::Symbol(symbols.address(name, || *line)),
             RelocTarget::Routine(call) => CodeTarget::LibCall(*call),
             RelocTarget::Here(place) => CodeTarget::Here(*place),
         },

@@ -21,8 +21,19 @@ use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
 use crate::module::Comment;
 use crate::names::{self, Unusable};
 
-/// Largest entity number in a function, unless its text is so long that it may define more.
-const MAX_NUMBER: usize = 1_000_000;
+/// A function may hold entity numbers up to so many for each byte of its text.
+const FREE_NUMBERS: usize = 4;
+
+/// Entries of tables that a file may ask for beyond what its functions may hold. So memory and time are in proportion to the
+/// length of a file, and numbers may still be sparse.
+#[derive(Clone, Copy)]
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn new(file: &str) -> Self {
+        Self(file.len().saturating_mul(FREE_NUMBERS).saturating_add(1 << 16))
+    }
+}
 
 /// What stands before the numbers that are table indices.
 const ENTITIES: [&str; 13] =
@@ -39,11 +50,12 @@ pub(super) fn read(
     locator: Locator<'_>,
     call_conv: CallConv,
     isa: Option<&dyn TargetIsa>,
+    budget: &mut Budget,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Read> {
-    if let Some((at, length)) = check_numbers(locator.item.text) {
+    if let Err((at, length, limit)) = check_numbers(locator.item.text, budget) {
         let place = Place::at(locator.source, locator.item.at + at, length);
-        let message = format!("entity numbers go up to {MAX_NUMBER} in a function of this size");
+        let message = format!("entity numbers go up to {limit} in a function of this size");
         faults.push(Diagnostic::new(DiagnosticKind::Unsupported, message, place));
         return None;
     }
@@ -151,28 +163,17 @@ fn described(ir: &mut ir::Function) {
     }
 }
 
-/// Position and length of the first entity number that is too large.
-fn check_numbers(text: &str) -> Option<(usize, usize)> {
+/// Takes from `budget` what the entity numbers of a function ask for, or gives position and length of the largest number, and up
+/// to which number there may be any.
+fn check_numbers(text: &str, budget: &mut Budget) -> Result<(), (usize, usize, usize)> {
     let bytes = text.as_bytes();
-    // A number above the limit has at least seven digits, and so four of them in one aligned group of four bytes.
-    let long = |at: usize| {
-        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let behind = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        let word = bytes[..at - before].iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
-        before + behind >= 7 && ENTITIES.contains(&&text[at - before - word..at - before])
-    };
-    let digits = |group: &[u8; 4]| {
-        // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
-        let value = u32::from_ne_bytes(*group) ^ 0x3030_3030;
-        (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
-    };
-    let suspicious =
-        bytes.as_chunks::<4>().0.iter().enumerate().any(|(n, group)| digits(group) && long(n * 4));
-    if !suspicious {
-        return None;
+    // Below a hundred nothing is looked at.
+    let free = text.len().saturating_mul(FREE_NUMBERS).max(100);
+    if !suspicious(bytes, free.ilog10() as usize + 1) {
+        return Ok(());
     }
     // Now exactly: words outside comments and strings.
-    let limit = MAX_NUMBER.max(bytes.len());
+    let mut largest = (0, 0, 0);
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let rest = &bytes[at..];
@@ -185,8 +186,12 @@ fn check_numbers(text: &str) -> Option<(usize, usize)> {
                 let word = &text[at..at + length];
                 let number = word.trim_start_matches(|c: char| !c.is_ascii_digit());
                 let entity = &word[..length - number.len()];
-                if ENTITIES.contains(&entity) && number.parse::<u64>().is_ok_and(|n| n > limit as u64) {
-                    return Some((at, length));
+                // A number of more than 64 bits is refused by the reader.
+                if let (true, Ok(number)) = (ENTITIES.contains(&entity), number.parse::<u64>()) {
+                    let number = usize::try_from(number).unwrap_or(usize::MAX);
+                    if number > largest.2 {
+                        largest = (at, length, number);
+                    }
                 }
                 length
             }
@@ -194,7 +199,42 @@ fn check_numbers(text: &str) -> Option<(usize, usize)> {
         };
         at += length;
     }
-    None
+    let (at, length, number) = largest;
+    if number <= free {
+        return Ok(());
+    }
+    match budget.0.checked_sub(number) {
+        Some(rest) => {
+            budget.0 = rest;
+            Ok(())
+        }
+        None => Err((at, length, free.max(budget.0))),
+    }
+}
+
+/// Whether there may be an entity number of so many digits, at least 3; a quick look, for nearly all functions have none.
+fn suspicious(bytes: &[u8], digits: usize) -> bool {
+    let long = |at: usize| {
+        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
+        let behind = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let word = bytes[..at - before].iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
+        let word = &bytes[at - before - word..at - before];
+        before + behind >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
+    };
+    // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
+    let all = |group: u32| {
+        let value = group ^ 0x3030_3030;
+        (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
+    };
+    if digits >= 7 {
+        // Four of them are one aligned group of four bytes.
+        let mut groups = bytes.as_chunks::<4>().0.iter().enumerate();
+        groups.any(|(n, group)| all(u32::from_ne_bytes(*group)) && long(n * 4))
+    } else {
+        // Of three in a row, two are an aligned pair.
+        let mut pairs = bytes.as_chunks::<2>().0.iter().enumerate();
+        pairs.any(|(n, [a, b])| a.is_ascii_digit() && b.is_ascii_digit() && long(n * 2))
+    }
 }
 
 fn word_length(bytes: &[u8]) -> usize {

@@ -60,7 +60,8 @@ pub(super) struct RelocItem<'t> {
 
 /// What a relocation refers to.
 pub(super) enum Target<'t> {
-    Name(Cow<'t, str>, usize),
+    /// A name, and its line.
+    Name(Cow<'t, str>, u32),
     Routine(LibCall),
     Here(u32),
 }
@@ -174,7 +175,7 @@ fn reloc<'t>(cursor: &mut Cursor<'t>) -> Token<RelocItem<'t>> {
         Target::Routine(call)
     } else {
         let (at, name) = cursor.name()?;
-        Target::Name(name, at)
+        Target::Name(name, cursor.line_of(at))
     };
     let addend = cursor.addend()?;
     Ok(RelocItem { at: kind_at, offset, kind, target, addend })

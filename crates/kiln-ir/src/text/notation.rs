@@ -39,7 +39,7 @@ pub(super) struct Datum<'t> {
 pub(super) struct Address<'t> {
     pub(super) offset: u64,
     pub(super) name: Cow<'t, str>,
-    pub(super) at: usize,
+    pub(super) line: u32,
     pub(super) addend: i64,
 }
 
@@ -158,9 +158,9 @@ impl<'t> Content<'t> {
                 cursor.at += word.len();
                 let (name_at, name) = cursor.name()?;
                 let addend = cursor.addend()?;
-                let offset = self.len;
+                let (offset, line) = (self.len, cursor.line_of(name_at));
                 self.push(cursor, at, &[0; 8])?;
-                self.addresses.push(Address { offset, name, at: name_at, addend });
+                self.addresses.push(Address { offset, name, line, addend });
                 Ok(())
             }
             _ => Err(cursor.unexpected("`bytes`, `zeros`, `addr` or a type from i8 to f64")),

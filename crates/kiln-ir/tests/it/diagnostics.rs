@@ -248,19 +248,19 @@ function %b() {\n    fn2000000 = %x()\nblock0:\n    return\n}
 function %c() {\n    ; v99999999 and 0x99999999\n    region0 = 1 \"v99999999\"\nblock0:\n    v99999999 = iconst.i32 1\n    return\n}
 ",
         expect![[r#"
-            Unsupported: error: entity numbers go up to 1000000 in a function of this size
+            Unsupported: error: entity numbers go up to 66452 in a function of this size
              --> test.clif:2:1
               |
             2 | block4000000000:
               | ^^^^^^^^^^^^^^^
 
-            Unsupported: error: entity numbers go up to 1000000 in a function of this size
+            Unsupported: error: entity numbers go up to 66452 in a function of this size
              --> test.clif:6:5
               |
             6 |     fn2000000 = %x()
               |     ^^^^^^^^^
 
-            Unsupported: error: entity numbers go up to 1000000 in a function of this size
+            Unsupported: error: entity numbers go up to 66452 in a function of this size
               --> test.clif:14:5
                |
             14 |     v99999999 = iconst.i32 1
