@@ -191,12 +191,17 @@ impl<'t> Cursor<'t> {
     pub(super) fn addend(&mut self) -> Token<i64> {
         self.trivia();
         let Some(sign @ (b'+' | b'-')) = self.rest().bytes().next() else { return Ok(0) };
+        let sign_at = self.at;
         self.at += 1;
-        let value = self.integer_in(0, 1 << 63, "an addend has 64 bits")?;
+        self.trivia();
+        if !self.rest().starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(self.unexpected("an integer"));
+        }
+        let (_, value) = self.integer()?;
         let value = if sign == b'-' { -value } else { value };
         i64::try_from(value).map_err(|_| {
             let message = format!("{value} is out of range: an addend has 64 bits");
-            self.fault_at(self.at - 1, 1, message)
+            self.fault_at(sign_at, self.at - sign_at, message)
         })
     }
 

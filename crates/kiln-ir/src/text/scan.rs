@@ -138,7 +138,7 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: Defaults, file: &mut File<'t>) ->
         cursor.at += kind.len();
     }
     let item = match (kind, linkage) {
-        ("function", _) => Item::Function(function(cursor, defined)),
+        ("function", _) => Item::Function(function(cursor, defined)?),
         ("data", _) => Item::Datum(notation::datum(cursor, defined, defaults.big_endian)?),
         ("code", _) => Item::Code(items::code(cursor, defined, defaults.call_conv)?),
         ("global", None) => Item::Global(notation::global(cursor)?),
@@ -189,7 +189,7 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
 }
 
 /// Cuts out a function, the cursor standing at its keyword.
-fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
+fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem<'t>> {
     let at = cursor.at;
     let line = cursor.line_of(at);
     let mut comments = Vec::new();
@@ -208,12 +208,18 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
                 comments.push((start, cursor.at));
             }
             _ => {
-                let rest = cursor.rest();
-                cursor.at += memchr::memchr(b'"', rest.as_bytes()).map_or(rest.len(), |end| end + 1);
+                // Cranelift's reader takes a string of several lines too. That is mostly one that was not closed, and the
+                // fault would be found far behind it.
+                let rest = cursor.rest().as_bytes();
+                let Some(end) = memchr::memchr2(b'"', b'\n', rest).filter(|&end| rest[end] == b'"') else {
+                    let message = "this string does not end on its line".to_owned();
+                    return Err(cursor.fault_at(cursor.at - 1, 1, message));
+                };
+                cursor.at += end + 1;
             }
         }
     }
-    FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at], comments }
+    Ok(FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at], comments })
 }
 
 /// Skips to the next line that starts with the first word of an item.
@@ -272,7 +278,7 @@ mod tests {
 
     #[test]
     fn braces_in_comments_and_strings() {
-        let text = "function %a() { ; }\n region0 = 1 \"}\n;}\" }";
+        let text = "function %a() { ; }\n region0 = 1 \"};}\" }";
         assert_eq!(items(text), [format!("1 Export {text}")]);
     }
 
@@ -287,7 +293,7 @@ mod tests {
     #[test]
     fn text_that_ends_early() {
         assert_eq!(items("function %a() {"), ["1 Export function %a() {"]);
-        assert_eq!(items("function %a() { \"}"), ["1 Export function %a() { \"}"]);
+        assert_eq!(items("function %a() { \"}\n}"), ["test:1:17+1: this string does not end on its line"]);
         assert_eq!(items("function %a() { ; }"), ["1 Export function %a() { ; }"]);
         assert_eq!(
             items("local"),

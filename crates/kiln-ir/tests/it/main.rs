@@ -7,6 +7,7 @@ mod notation;
 mod print;
 mod program;
 mod symbols;
+mod wrong;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
