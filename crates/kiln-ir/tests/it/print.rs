@@ -672,3 +672,13 @@ fn items_on_one_line() {
     "#]]
     .assert_eq(&assert_round_trips(&module(text)));
 }
+
+#[test]
+fn manuals_are_as_they_are_printed() {
+    for name in ["manual", "machine_code"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/clif/{name}.clif"));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let printed = assert_round_trips(&module(&text));
+        expect_test::expect_file![path].assert_eq(&printed);
+    }
+}
