@@ -682,3 +682,55 @@ fn manuals_are_as_they_are_printed() {
         expect_test::expect_file![path].assert_eq(&printed);
     }
 }
+
+/// Why a module with one function, `f`, has no text form.
+#[track_caller]
+fn refused(body: impl FnOnce(&mut ModuleBuilder, &mut FunctionBuilder<'_>) -> Vec<ir::Value>) -> String {
+    let mut module = builder();
+    let mut signature = module.make_signature();
+    signature.params.push(AbiParam::special(types::I64, ArgumentPurpose::VMContext));
+    let f = module.declare_function("f", Linkage::Export, &signature).unwrap();
+    define(&mut module, f, body);
+    let error = print(&module.finish().unwrap()).unwrap_err();
+    assert_eq!(error.name(), "f");
+    error.to_string()
+}
+
+#[test]
+fn what_has_no_text_form() {
+    let loads = refused(|_, builder| {
+        let base = builder.create_global_value(ir::GlobalValueData::VMContext);
+        let flags = builder.func.dfg.mem_flags.insert(MemFlagsData::new()).unwrap();
+        let (offset, global_type) = (Offset32::new(0), types::I64);
+        let load = ir::GlobalValueData::Load { base, offset, global_type, flags };
+        builder.func.stack_limit = Some(builder.create_global_value(load));
+        vec![]
+    });
+    assert_eq!(loads, "`f` has no text form: gv0 is a load that is not `notrap` and `aligned`");
+    let wraps = refused(|_, builder| {
+        builder.func.params.ensure_base_srcloc(SourceLoc::new(10));
+        let value = builder.ins().iconst(types::I8, 0);
+        let inst = builder.func.dfg.value_def(value).unwrap_inst();
+        builder.func.stencil.srclocs[inst] = RelSourceLoc::new(u32::MAX - 10);
+        vec![]
+    });
+    assert_eq!(wraps, "`f` has no text form: the source location of inst0 wraps around");
+    let blocks = refused(|_, builder| {
+        for _ in 0..100_000 {
+            let block = builder.create_block();
+            builder.ins().jump(block, &[]);
+            builder.switch_to_block(block);
+        }
+        builder.seal_all_blocks();
+        vec![]
+    });
+    assert_eq!(blocks, "`f` has no text form: it has more than 100000 blocks");
+
+    let mut module = builder();
+    let data = module.declare_data("large", Linkage::Export, true, false).unwrap();
+    let mut description = DataDescription::new();
+    description.define_zeroinit((1 << 40) + 1);
+    module.define_data(data, &description).unwrap();
+    let error = print(&module.finish().unwrap()).unwrap_err();
+    assert_eq!(error.to_string(), "`large` has no text form: it has more than 1099511627776 bytes");
+}
