@@ -185,15 +185,18 @@ impl fmt::Display for Diagnostic {
     }
 }
 
+/// Longer lines, in bytes, are not shown.
+const MAX_LINE: usize = 1000;
+
 /// The line of a place with carets under it. Only that line is handed to the renderer, whatever the size of the text.
 fn excerpt<'a>(place: &'a Place, label: Option<&'a str>) -> Element<'a> {
     let (name, number) = (&*place.source.name, usize::try_from(place.line).unwrap_or(usize::MAX));
     let line = place.source.line(place.line);
-    if line.trim().is_empty() {
+    if line.len() > MAX_LINE || line.trim().is_empty() {
         let origin = Origin::path(name);
-        return match number {
-            0 => origin.into(),
-            _ => origin.line(number).char_column(1).into(),
+        return match (number, usize::try_from(place.column)) {
+            (0, _) => origin.into(),
+            (_, column) => origin.line(number).char_column(column.unwrap_or(1).max(1)).into(),
         };
     }
     let byte = |characters: u32| {

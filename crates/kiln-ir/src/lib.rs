@@ -11,6 +11,7 @@ mod diagnostic;
 mod fingerprint;
 mod module;
 mod names;
+mod print;
 mod relocs;
 mod settings;
 mod source;
@@ -28,6 +29,7 @@ pub use module::{
     Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN,
     MachineCode, Module, ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
 };
+pub use print::{PrintError, print};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
 pub use source::Source;
 pub use text::parse;

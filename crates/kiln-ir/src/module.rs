@@ -164,7 +164,8 @@ pub enum CodeTarget {
 pub struct Comment {
     /// What it stands at.
     pub at: Anchor,
-    /// Whether code stands before it on its line.
+    /// Whether code stands before it on its line. Only the first comment at a place can be so, and among the declarations only
+    /// one behind the head of the function.
     pub trailing: bool,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
@@ -295,7 +296,7 @@ pub struct ModuleComment {
     pub at: ModuleAnchor,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
-    /// Its text from `;` to the end of the line.
+    /// Its text from `;` to the end of the line; nothing for an empty line behind the comment before.
     pub text: Box<str>,
 }
 

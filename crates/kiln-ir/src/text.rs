@@ -1,16 +1,18 @@
 //! The text form of a module.
 //!
 //! The grammar stands in the crate's documentation (`README.md`). How a file is read: `scan` cuts it into items, `notation`
-//! reads those that are not plain CLIF, `function` hands each function to Cranelift's reader and verifier, `symbols`
-//! numbers what they define and use, and `locate` finds the column of what Cranelift reports by line or entity.
+//! and `items` read those that are not plain CLIF, `function` hands each function to Cranelift's reader and verifier, `symbols`
+//! numbers what they define and use, `comments` decides what comments belong to, and `locate` finds the column of what Cranelift reports by line or entity.
 //!
 //! Invariants:
 //! - No text is copied: items are slices of the source.
 //! - Functions are read and verified independently of one another and of the symbol table; only then symbols are numbered.
 //! - Whatever the text, the result is a module or diagnostics. Nothing here panics.
 
+mod comments;
 mod cursor;
 mod function;
+mod items;
 mod locate;
 mod notation;
 mod scan;
@@ -18,6 +20,7 @@ pub(crate) mod symbols;
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
@@ -25,15 +28,19 @@ use cranelift_codegen::ir::{self, ExternalName, UserFuncName};
 use cranelift_codegen::isa::CallConv;
 use target_lexicon::Endianness;
 
+use self::comments::Owner;
 use self::cursor::Cursor;
-use self::function::Read;
+use self::function::{Budget, Read};
+use self::items::{CodeItem, Target as RelocTarget};
 use self::locate::Locator;
 use self::notation::Datum;
-use self::scan::Item;
-use self::symbols::Symbols;
+use self::scan::{Defaults, Item};
+use self::symbols::{Meaning, Symbols};
 use crate::body::{Body, Encoder, Site, Undefined};
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
-use crate::module::{Code, Data, DataAddress, Function, Module, SymbolId};
+use crate::module::{
+    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, MachineCode, Module, SymbolId,
+};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 
@@ -68,8 +75,11 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         let place = Place::whole(source);
         return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, "the file has more than 4 GB", place)]);
     }
+    let call_conv = CallConv::triple_default(target.triple());
     let big_endian = target.triple().endianness() == Ok(Endianness::Big);
-    let file = scan::scan(&mut Cursor::new(&source), big_endian, &mut faults);
+    let mut cursor = Cursor::new(&source);
+    let file = scan::scan(&mut cursor, Defaults { big_endian, call_conv }, &mut faults);
+    let outside = std::mem::take(&mut cursor.comments);
     let isa = match target.isa(&file.settings) {
         Ok(isa) => Some(isa),
         Err(error) => {
@@ -82,18 +92,19 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         }
     };
 
-    let call_conv = CallConv::triple_default(target.triple());
+    let mut budget = Budget::new(&source.text);
     let mut functions: Vec<Option<Read>> = Vec::with_capacity(file.items.len());
     for item in &file.items {
         functions.push(match item {
             Item::Function(item) if faults.len() < MAX_FAULTS => {
                 let locator = Locator { source: &source, item };
-                function::read(locator, call_conv, isa.as_deref(), &mut faults)
+                function::read(locator, call_conv, isa.as_deref(), &mut budget, &mut faults)
             }
             _ => None,
         });
     }
 
+    apply_debug(&file.items, &mut functions, &source, &mut faults);
     let mut symbols = Symbols::new(&source);
     define(&file.items, &functions, &source, &mut symbols, &mut faults);
     let mut module = Module {
@@ -106,27 +117,92 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         comments: Vec::new(),
     };
     let mut encoder = Encoder::default();
-    for (item, read) in file.items.iter().zip(&mut functions) {
+    let mut owners = vec![Owner::Nothing; file.items.len()];
+    for ((item, read), owner) in file.items.iter().zip(&mut functions).zip(&mut owners) {
         if faults.len() >= MAX_FAULTS {
             break;
         }
-        if let (Item::Function(item), Some(read)) = (item, read.take()) {
-            let locator = Locator { source: &source, item };
-            module.functions.extend(resolve(read, locator, &mut symbols, &mut encoder, &mut faults));
+        let number = module.functions.len();
+        match (item, read.take()) {
+            (Item::Function(item), Some(read)) => {
+                let locator = Locator { source: &source, item };
+                module.functions.extend(resolve(read, locator, &mut symbols, &mut encoder, &mut faults));
+            }
+            (Item::Code(item), _) => module.functions.push(place_code(item, &mut symbols)),
+            _ => continue,
         }
+        *owner = Owner::Function(number);
     }
-    for item in file.items {
+    for (item, owner) in file.items.iter().zip(&mut owners) {
         if let Item::Datum(datum) = item {
-            module.data.push(place_datum(datum, &source, &mut symbols));
+            let data = place_datum(datum, &mut symbols);
+            *owner = Owner::Symbol(data.symbol);
+            module.data.push(data);
         }
     }
     if !faults.is_empty() {
         diagnostic::sort(&mut faults);
         return Err(faults);
     }
+    if !outside.is_empty() {
+        for (item, owner) in file.items.iter().zip(&mut owners) {
+            match item {
+                Item::Global(global) => {
+                    let symbol = symbols.defined_at(&global.name, global.line);
+                    *owner = symbol.map_or(Owner::Nothing, Owner::Symbol);
+                }
+                Item::Import(import) => {
+                    let symbol = symbols.defined_at(&import.name, import.line);
+                    *owner = symbol.map_or(Owner::Nothing, Owner::Import);
+                }
+                Item::Function(_) | Item::Code(_) | Item::Datum(_) | Item::Alias(_) | Item::Debug(_) => {}
+            }
+        }
+    }
     module.symbols = symbols.finish();
+    if !outside.is_empty() {
+        let items: Vec<_> = file.extents.into_iter().zip(owners).collect();
+        comments::outside(&source, &outside, file.header, &items, &mut module);
+    }
     module.source = Some(source);
     Ok(module)
+}
+
+/// Adds to functions what `debug` items say about them.
+fn apply_debug(
+    items: &[Item<'_>],
+    functions: &mut [Option<Read>],
+    source: &Arc<Source>,
+    faults: &mut Vec<Diagnostic>,
+) {
+    if !items.iter().any(|item| matches!(item, Item::Debug(_))) {
+        return;
+    }
+    let mut by_name: HashMap<String, usize> = HashMap::new();
+    for (number, read) in functions.iter().enumerate() {
+        if let Some(read) = read {
+            by_name.insert(function_name(&read.ir).into_owned(), number);
+        }
+    }
+    let broken =
+        items.iter().zip(&*functions).any(|(item, read)| matches!((item, read), (Item::Function(_), None)));
+    for item in items {
+        let Item::Debug(debug) = item else { continue };
+        let shown = symbols::written(&debug.name);
+        let fault = |at, message| {
+            Diagnostic::new(DiagnosticKind::Undefined, message, Place::at(source, at, shown.len()))
+        };
+        match by_name.get(&*debug.name).and_then(|number| functions[*number].as_mut()) {
+            Some(read) => {
+                if let Err(at) = debug.apply(&mut read.ir) {
+                    faults.push(fault(at, format!("`{shown}` has no such value, or it has another label")));
+                }
+            }
+            // The function may be one that could not be read.
+            None if broken => {}
+            None => faults.push(fault(debug.at, format!("there is no function `{shown}` in this file"))),
+        }
+    }
 }
 
 /// Enters what the items define.
@@ -137,6 +213,24 @@ fn define(
     symbols: &mut Symbols<'_>,
     faults: &mut Vec<Diagnostic>,
 ) {
+    for item in items {
+        if faults.len() >= MAX_FAULTS {
+            return;
+        }
+        let entered = match item {
+            Item::Global(global) => {
+                let at = (global.at, symbols::written(&global.name).len());
+                symbols.alias(&global.name, Meaning::Global(global.key.clone()), global.line, at)
+            }
+            Item::Alias(alias) => {
+                let at = (alias.at, symbols::written(&alias.name).len());
+                let meaning = alias.of.clone().map_or(Meaning::Anonymous, Meaning::Name);
+                symbols.alias(&alias.name, meaning, alias.line, at)
+            }
+            _ => Ok(()),
+        };
+        faults.extend(entered.err());
+    }
     for (item, read) in items.iter().zip(functions) {
         if faults.len() >= MAX_FAULTS {
             return;
@@ -156,12 +250,25 @@ fn define(
                 let at = (datum.at, symbols::written(&datum.name).len());
                 symbols.define(&datum.name, datum.linkage, None, datum.line, at)
             }
-            (Item::Global(global), _) => {
-                let at = (global.at, symbols::written(&global.name).len());
-                symbols.define_global(&global.name, &global.key, global.line, at)
+            (Item::Code(code), _) => {
+                let at = (code.at, symbols::written(&code.name).len());
+                symbols.define(&code.name, code.linkage, Some(&code.signature), code.line, at)
             }
+            (Item::Import(import), _) => {
+                let at = (import.at, symbols::written(&import.name).len());
+                symbols.import(&import.name, import.kind, import.signature.clone(), import.line, at)
+            }
+            (Item::Global(_) | Item::Alias(_) | Item::Debug(_), _) => Ok(()),
         };
         faults.extend(entered.err());
+    }
+    // What could not be read may be what is missing.
+    if faults.is_empty() {
+        let checked = items.iter().filter_map(|item| match item {
+            Item::Alias(alias) => symbols.check_anonymous(&alias.name).err(),
+            _ => None,
+        });
+        faults.extend(checked);
     }
 }
 
@@ -222,11 +329,11 @@ fn resolve(
 }
 
 /// Numbers the symbols of a datum.
-fn place_datum(datum: Datum<'_>, source: &Arc<Source>, symbols: &mut Symbols<'_>) -> Data {
+fn place_datum(datum: &Datum<'_>, symbols: &mut Symbols<'_>) -> Data {
     let symbol = symbols.address(&datum.name, || datum.line);
     let addresses = datum.addresses.iter().map(|address| DataAddress {
         offset: address.offset,
-        symbol: symbols.address(&address.name, || Place::at(source, address.at, 1).line),
+        symbol: symbols.address(&address.name, || address.line),
         addend: address.addend,
     });
     Data {
@@ -234,10 +341,28 @@ fn place_datum(datum: Datum<'_>, source: &Arc<Source>, symbols: &mut Symbols<'_>
         writable: datum.writable,
         align: datum.align,
         addresses: addresses.collect(),
-        section: datum.section.map(Into::into),
-        init: datum.init,
+        section: datum.section.as_deref().map(Into::into),
+        init: datum.init.clone(),
         line: datum.line,
     }
+}
+
+/// Numbers the symbols of machine code.
+fn place_code(item: &CodeItem<'_>, symbols: &mut Symbols<'_>) -> Function {
+    let symbol = symbols.address(&item.name, || item.line);
+    let relocs = item.relocs.iter().map(|reloc| CodeReloc {
+        offset: reloc.offset,
+        kind: reloc.kind,
+        target: match &reloc.target {
+            RelocTarget::Name(name, line) => CodeTarget::Symbol(symbols.address(name, || *line)),
+            RelocTarget::Routine(call) => CodeTarget::LibCall(*call),
+            RelocTarget::Here(place) => CodeTarget::Here(*place),
+        },
+        addend: reloc.addend,
+    });
+    let relocs = relocs.collect();
+    let code = MachineCode { bytes: item.bytes.as_slice().into(), align: item.align, relocs };
+    Function { symbol, code: Code::Machine(code), line: item.line, comments: Vec::new() }
 }
 
 /// The name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.

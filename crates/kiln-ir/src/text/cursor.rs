@@ -13,6 +13,8 @@ pub(super) struct Cursor<'t> {
     pub(super) source: &'t Arc<Source>,
     pub(super) text: &'t str,
     pub(super) at: usize,
+    /// Start and end of the comments that were skipped.
+    pub(super) comments: Vec<(usize, usize)>,
     /// A position and its line, to count on from.
     counted: (usize, u32),
 }
@@ -25,7 +27,7 @@ impl<'t> Cursor<'t> {
         let text = &*source.text;
         // Some editors put a byte order mark before UTF-8.
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Self { source, text, at, counted: (0, 1) }
+        Self { source, text, at, comments: Vec::new(), counted: (0, 1) }
     }
 
     /// The text from here on.
@@ -45,8 +47,15 @@ impl<'t> Cursor<'t> {
             if self.bytes().first() != Some(&b';') {
                 return;
             }
-            self.line_end();
+            self.comment();
         }
+    }
+
+    /// Skips the comment that stands here, and keeps its place.
+    pub(super) fn comment(&mut self) {
+        let start = self.at;
+        self.line_end();
+        self.comments.push((start, self.at));
     }
 
     /// Skips to the end of the line and gives what was skipped.
@@ -178,6 +187,24 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// `+ 8` or `- 8` or nothing.
+    pub(super) fn addend(&mut self) -> Token<i64> {
+        self.trivia();
+        let Some(sign @ (b'+' | b'-')) = self.rest().bytes().next() else { return Ok(0) };
+        let sign_at = self.at;
+        self.at += 1;
+        self.trivia();
+        if !self.rest().starts_with(|c: char| c.is_ascii_digit()) {
+            return Err(self.unexpected("an integer"));
+        }
+        let (_, value) = self.integer()?;
+        let value = if sign == b'-' { -value } else { value };
+        i64::try_from(value).map_err(|_| {
+            let message = format!("{value} is out of range: an addend has 64 bits");
+            self.fault_at(sign_at, self.at - sign_at, message)
+        })
+    }
+
     /// An integer from `low` to `high`, which are described by `range`.
     pub(super) fn integer_in(&mut self, low: i128, high: i128, range: &str) -> Token<i128> {
         let (at, value) = self.integer()?;
@@ -208,6 +235,16 @@ impl<'t> Cursor<'t> {
         Ok((at, &rest[..end]))
     }
 
+    /// A string that is UTF-8 and not empty, and what it is.
+    pub(super) fn text(&mut self, what: &str) -> Token<Box<str>> {
+        let (at, bytes) = self.string()?;
+        match String::from_utf8(bytes) {
+            Ok(text) if !text.is_empty() => Ok(text.into()),
+            Ok(_) => Err(self.fault_at(at, 2, format!("{what} must not be empty"))),
+            Err(_) => Err(self.fault_at(at, self.at - at, format!("{what} must be UTF-8"))),
+        }
+    }
+
     /// A string with its escapes resolved.
     pub(super) fn string(&mut self) -> Token<(usize, Vec<u8>)> {
         self.trivia();
@@ -227,30 +264,50 @@ impl<'t> Cursor<'t> {
             if bytes[end] == b'"' {
                 return Ok((at, value));
             }
-            let rest = self.rest();
-            let (byte, length) = match rest.bytes().next() {
-                Some(b'n') => (b'\n', 1),
-                Some(b't') => (b'\t', 1),
-                Some(b'r') => (b'\r', 1),
-                Some(b'0') => (0, 1),
-                Some(c @ (b'\\' | b'"')) => (c, 1),
-                Some(b'x') => match rest.get(1..3).map(|hex| u8::from_str_radix(hex, 16)) {
-                    Some(Ok(byte)) => (byte, 3),
-                    _ => {
-                        return Err(self.fault_at(
-                            self.at - 1,
-                            2,
-                            "`\\x` takes two hexadecimal digits".to_owned(),
-                        ));
-                    }
-                },
-                _ => {
-                    let length = 1 + rest.chars().next().map_or(0, char::len_utf8);
+            match escape(self.rest()) {
+                Some((byte, length)) => {
+                    value.push(byte);
+                    self.at += length;
+                }
+                None if self.rest().starts_with('x') => {
+                    let message = "`\\x` takes two hexadecimal digits".to_owned();
+                    return Err(self.fault_at(self.at - 1, 2, message));
+                }
+                None => {
+                    let length = 1 + self.rest().chars().next().map_or(0, char::len_utf8);
                     return Err(self.fault_at(self.at - 1, length, "unknown escape in a string".to_owned()));
                 }
-            };
-            value.push(byte);
-            self.at += length;
+            }
         }
     }
+}
+
+/// What an escape stands for, whose `\` is followed by `rest`, and how many bytes of that it takes.
+fn escape(rest: &str) -> Option<(u8, usize)> {
+    match *rest.as_bytes().first()? {
+        b'n' => Some((b'\n', 1)),
+        b't' => Some((b'\t', 1)),
+        b'r' => Some((b'\r', 1)),
+        b'0' => Some((0, 1)),
+        c @ (b'\\' | b'"') => Some((c, 1)),
+        b'x' => {
+            let digits = rest.get(1..3).filter(|hex| hex.bytes().all(|b| b.is_ascii_hexdigit()))?;
+            Some((u8::from_str_radix(digits, 16).ok()?, 3))
+        }
+        _ => None,
+    }
+}
+
+/// The bytes that a string stands for; `None` if it holds anything that looks like an escape and is none.
+pub(super) fn unescaped(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let (byte, length) = escape(&rest[at + 1..])?;
+        bytes.push(byte);
+        rest = &rest[at + 1 + length..];
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Some(bytes)
 }

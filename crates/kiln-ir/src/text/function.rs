@@ -12,15 +12,28 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{ir, verify_function};
-use cranelift_reader::{Comment as ReadComment, Details, ParseError, ParseOptions, SourceMap, parse_test};
+use cranelift_reader::{Details, ParseError, ParseOptions, SourceMap, parse_test};
 
+use super::comments;
+use super::cursor::unescaped;
 use super::locate::Locator;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
-use crate::module::{Anchor, Comment};
+use crate::module::Comment;
 use crate::names::{self, Unusable};
 
-/// Largest entity number in a function, unless its text is so long that it may define more.
-const MAX_NUMBER: usize = 1_000_000;
+/// A function may hold entity numbers up to so many for each byte of its text.
+const FREE_NUMBERS: usize = 4;
+
+/// Entries of tables that a file may ask for beyond what its functions may hold. So memory and time are in proportion to the
+/// length of a file, and numbers may still be sparse.
+#[derive(Clone, Copy)]
+pub(super) struct Budget(usize);
+
+impl Budget {
+    pub(super) fn new(file: &str) -> Self {
+        Self(file.len().saturating_mul(FREE_NUMBERS).saturating_add(1 << 16))
+    }
+}
 
 /// What stands before the numbers that are table indices.
 const ENTITIES: [&str; 13] =
@@ -37,11 +50,12 @@ pub(super) fn read(
     locator: Locator<'_>,
     call_conv: CallConv,
     isa: Option<&dyn TargetIsa>,
+    budget: &mut Budget,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Read> {
-    if let Some((at, length)) = check_numbers(locator.item.text) {
+    if let Err((at, length, limit)) = check_numbers(locator.item.text, budget) {
         let place = Place::at(locator.source, locator.item.at + at, length);
-        let message = format!("entity numbers go up to {MAX_NUMBER} in a function of this size");
+        let message = format!("entity numbers go up to {limit} in a function of this size");
         faults.push(Diagnostic::new(DiagnosticKind::Unsupported, message, place));
         return None;
     }
@@ -61,7 +75,7 @@ pub(super) fn read(
         }
     };
     // The item starts with `function`, so that the reader has read one or failed.
-    let (ir, Details { comments, map, .. }) = read?;
+    let (mut ir, Details { map, .. }) = read?;
     let before = faults.len();
     faults.extend(names::check(&ir).iter().map(|fault| {
         let kind = match fault {
@@ -79,7 +93,9 @@ pub(super) fn read(
     if faults.len() != before {
         return None;
     }
-    let comments = if comments.is_empty() { Vec::new() } else { anchored(locator, &ir, &map, &comments) };
+    let comments =
+        if locator.item.comments.is_empty() { Vec::new() } else { comments::inside(locator, &ir, &map) };
+    described(&mut ir);
     Some(Read { comments, ir })
 }
 
@@ -109,7 +125,7 @@ fn verify(
 }
 
 /// Turns a panic into its message.
-fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+pub(super) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // Whatever the work has half done is dropped with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
@@ -119,7 +135,7 @@ fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
 }
 
 /// A foreign message in our form: one line, lower case unless it starts with a name, no full stop.
-fn one_line(message: &str) -> String {
+pub(super) fn one_line(message: &str) -> String {
     let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut chars = text.chars();
     if let (Some(first), Some(second)) = (chars.next(), chars.next())
@@ -132,69 +148,35 @@ fn one_line(message: &str) -> String {
     text
 }
 
-/// Comments with what they stand at: the last block or instruction that starts on their line or before it.
-fn anchored(
-    locator: Locator<'_>,
-    ir: &ir::Function,
-    map: &SourceMap,
-    comments: &[ReadComment<'_>],
-) -> Vec<Comment> {
-    let text = locator.item.text;
-    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
-    let mut insts = 0;
-    let mut places: Vec<(usize, Anchor)> = Vec::new();
-    for (number, block) in ir.layout.blocks().enumerate() {
-        places.push((line(block.into()), Anchor::Block(number as u32)));
-        for inst in ir.layout.block_insts(block) {
-            places.push((line(inst.into()), Anchor::Inst(insts)));
-            insts += 1;
-        }
+/// Resolves the escapes in the descriptions of alias regions, which the reader takes as they stand. What is no escape stays
+/// as it is.
+fn described(ir: &mut ir::Function) {
+    let regions = &mut ir.dfg.alias_regions;
+    if regions.iter().all(|(_, region)| !region.description.contains('\\')) {
+        return;
     }
-    let (mut places, mut at) = (places.into_iter().peekable(), Anchor::Declarations);
-    let (mut counted, mut lines) = (0, 1);
-    let mut anchored = Vec::with_capacity(comments.len());
-    for comment in comments {
-        // Comments are slices of the item's text, in order.
-        let start = comment.text.as_ptr().addr().saturating_sub(text.as_ptr().addr()).min(text.len());
-        let skipped = &text.as_bytes()[counted.min(start)..start];
-        lines += memchr::memchr_iter(b'\n', skipped).count();
-        counted = start;
-        while let Some((_, place)) = places.next_if(|(line, _)| *line <= lines) {
-            at = place;
+    let all: Vec<_> = regions.iter().map(|(_, region)| region.clone()).collect();
+    regions.clear();
+    for mut region in all {
+        let text = unescaped(&region.description).and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some(text) = text {
+            region.description = text.into();
         }
-        let before = text[..start].rsplit('\n').next().unwrap_or("");
-        anchored.push(Comment {
-            at: if start > locator.item.end { Anchor::End } else { at },
-            trailing: !before.trim().is_empty(),
-            line: locator.line(lines),
-            text: comment.text.trim_end().into(),
-        });
+        regions.push(region);
     }
-    anchored
 }
 
-/// Position and length of the first entity number that is too large.
-fn check_numbers(text: &str) -> Option<(usize, usize)> {
+/// Takes from `budget` what the entity numbers of a function ask for, or gives position and length of the largest number, and up
+/// to which number there may be any.
+fn check_numbers(text: &str, budget: &mut Budget) -> Result<(), (usize, usize, usize)> {
     let bytes = text.as_bytes();
-    // A number above the limit has at least seven digits, and so four of them in one aligned group of four bytes.
-    let long = |at: usize| {
-        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let behind = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
-        let word = bytes[..at - before].iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
-        before + behind >= 7 && ENTITIES.contains(&&text[at - before - word..at - before])
-    };
-    let digits = |group: &[u8; 4]| {
-        // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
-        let value = u32::from_ne_bytes(*group) ^ 0x3030_3030;
-        (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
-    };
-    let suspicious =
-        bytes.as_chunks::<4>().0.iter().enumerate().any(|(n, group)| digits(group) && long(n * 4));
-    if !suspicious {
-        return None;
+    // Below a hundred nothing is looked at.
+    let free = text.len().saturating_mul(FREE_NUMBERS).max(100);
+    if !suspicious(bytes, free.ilog10() as usize + 1) {
+        return Ok(());
     }
     // Now exactly: words outside comments and strings.
-    let limit = MAX_NUMBER.max(bytes.len());
+    let mut largest = (0, 0, 0);
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
         let rest = &bytes[at..];
@@ -207,8 +189,12 @@ fn check_numbers(text: &str) -> Option<(usize, usize)> {
                 let word = &text[at..at + length];
                 let number = word.trim_start_matches(|c: char| !c.is_ascii_digit());
                 let entity = &word[..length - number.len()];
-                if ENTITIES.contains(&entity) && number.parse::<u64>().is_ok_and(|n| n > limit as u64) {
-                    return Some((at, length));
+                // A number of more than 64 bits is refused by the reader.
+                if let (true, Ok(number)) = (ENTITIES.contains(&entity), number.parse::<u64>()) {
+                    let number = usize::try_from(number).unwrap_or(usize::MAX);
+                    if number > largest.2 {
+                        largest = (at, length, number);
+                    }
                 }
                 length
             }
@@ -216,7 +202,42 @@ fn check_numbers(text: &str) -> Option<(usize, usize)> {
         };
         at += length;
     }
-    None
+    let (at, length, number) = largest;
+    if number <= free {
+        return Ok(());
+    }
+    match budget.0.checked_sub(number) {
+        Some(rest) => {
+            budget.0 = rest;
+            Ok(())
+        }
+        None => Err((at, length, free.max(budget.0))),
+    }
+}
+
+/// Whether there may be an entity number of so many digits, at least 3; a quick look, for nearly all functions have none.
+fn suspicious(bytes: &[u8], digits: usize) -> bool {
+    let long = |at: usize| {
+        let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
+        let behind = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let word = bytes[..at - before].iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
+        let word = &bytes[at - before - word..at - before];
+        before + behind >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
+    };
+    // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
+    let all = |group: u32| {
+        let value = group ^ 0x3030_3030;
+        (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
+    };
+    if digits >= 7 {
+        // Four of them are one aligned group of four bytes.
+        let mut groups = bytes.as_chunks::<4>().0.iter().enumerate();
+        groups.any(|(n, group)| all(u32::from_ne_bytes(*group)) && long(n * 4))
+    } else {
+        // Of three in a row, two are an aligned pair.
+        let mut pairs = bytes.as_chunks::<2>().0.iter().enumerate();
+        pairs.any(|(n, [a, b])| a.is_ascii_digit() && b.is_ascii_digit() && long(n * 2))
+    }
 }
 
 fn word_length(bytes: &[u8]) -> usize {

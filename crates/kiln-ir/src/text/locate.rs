@@ -130,13 +130,16 @@ impl<'t> Locator<'t> {
     }
 
     /// The place of a reader's error, and a better message if the reader's hides the cause.
-    pub(super) fn syntax(&self, line: usize, message: &str) -> (Place, Option<String>) {
-        let number = self.line(line);
-        let line = self.source.line(number);
+    pub(super) fn syntax(&self, number: usize, message: &str) -> (Place, Option<String>) {
+        // Only what of the line belongs to the function: a line may hold a whole file.
+        let text = self.item.text;
+        let Some(line) = text.lines().nth(number.saturating_sub(1)).filter(|line| !line.is_empty()) else {
+            return (Place::line(self.source, self.line(number)), None);
+        };
+        let start = self.item.at + (line.as_ptr().addr() - text.as_ptr().addr());
+        let place = |at: usize, length: usize| Place::at(self.source, start + at, length);
         if let Some((at, c)) = invalid_character(line) {
-            let column = u32::try_from(line[..at].chars().count()).unwrap_or(u32::MAX).saturating_add(1);
-            let place = Place { source: self.source.clone(), line: number, column, length: 1 };
-            return (place, Some(format!("invalid character `{}`", c.escape_debug())));
+            return (place(at, c.len_utf8()), Some(format!("invalid character `{}`", c.escape_debug())));
         }
         let code = &line[..line.find(';').unwrap_or(line.len())];
         // A message that says what was expected does not name what was found.
@@ -145,12 +148,15 @@ impl<'t> Locator<'t> {
         } else {
             message
                 .rsplit(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '%')))
-                .find(|word| word.len() > 1 && find_word(code, word).is_some())
+                .filter(|word| word.len() > 1)
+                .find_map(|word| find_word(code, word).map(|at| (at, word.len())))
         };
-        match named {
-            Some(word) => (Place::word(self.source, number, word), None),
-            None => (Place::line(self.source, number), None),
-        }
+        let whole = || {
+            let code = if code.trim().is_empty() { line } else { code };
+            (code.len() - code.trim_start().len(), code.trim().len())
+        };
+        let (at, length) = named.unwrap_or_else(whole);
+        (place(at, length), None)
     }
 }
 

@@ -8,7 +8,8 @@ use std::borrow::Cow;
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 
 use super::cursor::{Cursor, Token};
-use crate::module::{Init, Linkage, MAX_ALIGN};
+use super::items;
+use crate::module::{Init, Linkage};
 
 /// Largest content that is held as bytes rather than as a number of zeros.
 const MAX_BYTES: u64 = 1 << 30;
@@ -38,7 +39,7 @@ pub(super) struct Datum<'t> {
 pub(super) struct Address<'t> {
     pub(super) offset: u64,
     pub(super) name: Cow<'t, str>,
-    pub(super) at: usize,
+    pub(super) line: u32,
     pub(super) addend: i64,
 }
 
@@ -47,14 +48,8 @@ pub(super) fn global<'t>(cursor: &mut Cursor<'t>) -> Token<Global<'t>> {
     let (at, name) = cursor.name()?;
     let line = cursor.line_of(at);
     cursor.expect(b'=', "`=` and the global's key")?;
-    let (key_at, key) = cursor.string()?;
-    let key = String::from_utf8(key).map_err(|_| {
-        cursor.fault_at(key_at, cursor.at - key_at, "a global's key must be UTF-8".to_owned())
-    })?;
-    if key.is_empty() {
-        return Err(cursor.fault_at(key_at, 2, "a global's key must not be empty".to_owned()));
-    }
-    Ok(Global { name, at, line, key: key.into() })
+    let key = cursor.text("a global's key")?;
+    Ok(Global { name, at, line, key })
 }
 
 /// Reads a datum.
@@ -70,13 +65,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         } else if cursor.word("align") {
             cursor.expect(b'=', "`=`")?;
             let (number_at, number) = cursor.integer()?;
-            align = u32::try_from(number)
-                .ok()
-                .filter(|n| n.is_power_of_two() && *n <= MAX_ALIGN)
-                .ok_or_else(|| {
-                    let message = format!("{number} is not an alignment: a power of two up to {MAX_ALIGN}");
-                    cursor.fault_at(number_at, cursor.at - number_at, message)
-                })?;
+            align = items::align(cursor, number_at, number)?;
         } else if cursor.word("section") {
             cursor.expect(b'=', "`=`")?;
             let (text_at, text) = cursor.string()?;
@@ -168,19 +157,10 @@ impl<'t> Content<'t> {
             "addr" => {
                 cursor.at += word.len();
                 let (name_at, name) = cursor.name()?;
-                cursor.trivia();
-                let addend = match cursor.rest().bytes().next() {
-                    Some(sign @ (b'+' | b'-')) => {
-                        cursor.at += 1;
-                        let value = cursor.integer_in(0, i128::from(i64::MAX), "an addend has 63 bits")?;
-                        let value = i64::try_from(value).unwrap_or(0);
-                        if sign == b'-' { -value } else { value }
-                    }
-                    _ => 0,
-                };
-                let offset = self.len;
+                let addend = cursor.addend()?;
+                let (offset, line) = (self.len, cursor.line_of(name_at));
                 self.push(cursor, at, &[0; 8])?;
-                self.addresses.push(Address { offset, name, at: name_at, addend });
+                self.addresses.push(Address { offset, name, line, addend });
                 Ok(())
             }
             _ => Err(cursor.unexpected("`bytes`, `zeros`, `addr` or a type from i8 to f64")),
@@ -220,7 +200,7 @@ impl<'t> Content<'t> {
 }
 
 /// Pairs of hexadecimal digits, `_` allowed.
-fn hex(cursor: &mut Cursor<'_>) -> Token<Vec<u8>> {
+pub(super) fn hex(cursor: &mut Cursor<'_>) -> Token<Vec<u8>> {
     let (at, word) = (cursor.at, cursor.peek_word());
     cursor.at += word.len();
     let digits: Option<Vec<u32>> = word.chars().filter(|c| *c != '_').map(|c| c.to_digit(16)).collect();

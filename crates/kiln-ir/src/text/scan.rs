@@ -5,11 +5,16 @@
 //! closing brace, for braces do not nest in CLIF; only comments and strings have to be skipped. What is inside a function
 //! is not looked at here.
 //!
-//! Invariant: the text of a function item starts with `function` and holds nothing else than that function and the
-//! comments up to the next item, so that the reader never takes anything in it for a header line.
+//! Comments are only noted where they stand; what they belong to is decided when all items are known (`comments`).
+//!
+//! Invariant: the text of a function item starts with `function` and ends with its closing brace, so that the reader never
+//! takes anything in it for a header line.
 
 use super::MAX_FAULTS;
+use cranelift_codegen::isa::CallConv;
+
 use super::cursor::{Cursor, Token};
+use super::items::{self, Alias, CodeItem, Debug, Import};
 use super::notation::{self, Datum, Global};
 use crate::diagnostic::Diagnostic;
 use crate::module::Linkage;
@@ -22,10 +27,10 @@ pub(super) struct FunctionItem<'t> {
     pub(super) at: usize,
     /// Line of the `function` keyword.
     pub(super) line: u32,
-    /// The function and the comments behind it.
+    /// The function to its closing brace.
     pub(super) text: &'t str,
-    /// Where in it the closing brace is.
-    pub(super) end: usize,
+    /// Start and end of the comments in it, as positions in the file.
+    pub(super) comments: Vec<(usize, usize)>,
 }
 
 /// A top-level item.
@@ -33,6 +38,26 @@ pub(super) enum Item<'t> {
     Function(FunctionItem<'t>),
     Datum(Datum<'t>),
     Global(Global<'t>),
+    Code(CodeItem<'t>),
+    Alias(Alias<'t>),
+    Import(Import<'t>),
+    Debug(Debug<'t>),
+}
+
+/// Where an item stands.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// How many comments start before its end, those inside functions not counted.
+    pub(super) comments: usize,
+}
+
+/// What is read in the light of the target.
+#[derive(Clone, Copy)]
+pub(super) struct Defaults {
+    pub(super) big_endian: bool,
+    pub(super) call_conv: CallConv,
 }
 
 /// A file, cut up.
@@ -40,31 +65,61 @@ pub(super) enum Item<'t> {
 pub(super) struct File<'t> {
     pub(super) settings: ModuleSettings,
     pub(super) items: Vec<Item<'t>>,
+    /// Where the items stand.
+    pub(super) extents: Vec<Extent>,
+    /// Where the header lines stand, if there are any.
+    pub(super) header: Option<Extent>,
 }
 
+/// First words of all others, and of header lines.
+const FIRST: [&str; 11] = [
+    "function",
+    "data",
+    "code",
+    "export",
+    "hidden",
+    "local",
+    "preemptible",
+    "test",
+    "feature",
+    "set",
+    "target",
+];
+
+/// First words of items that have no linkage.
+const OTHERS: [&str; 5] = ["global", "symbol", "anonymous", "import", "debug"];
+
 /// Cuts up the text of `cursor`. Faults outside functions are added to `faults`, and the item they are in is left out.
-pub(super) fn scan<'t>(cursor: &mut Cursor<'t>, big_endian: bool, faults: &mut Vec<Diagnostic>) -> File<'t> {
+pub(super) fn scan<'t>(
+    cursor: &mut Cursor<'t>,
+    defaults: Defaults,
+    faults: &mut Vec<Diagnostic>,
+) -> File<'t> {
     let mut file = File::default();
     loop {
         cursor.trivia();
         if cursor.rest().is_empty() || faults.len() >= MAX_FAULTS {
             return file;
         }
-        if let Err(fault) = item(cursor, big_endian, &mut file) {
+        if let Err(fault) = item(cursor, defaults, &mut file) {
             faults.push(fault);
             recover(cursor);
         }
     }
 }
 
-fn item<'t>(cursor: &mut Cursor<'t>, big_endian: bool, file: &mut File<'t>) -> Token<()> {
+fn item<'t>(cursor: &mut Cursor<'t>, defaults: Defaults, file: &mut File<'t>) -> Token<()> {
+    let start = cursor.at;
     let word = cursor.peek_word();
     if matches!(word, "test" | "feature" | "set" | "target") {
         if !file.items.is_empty() {
             let message = format!("a `{word}` line must stand before functions, data and globals");
             return Err(cursor.fault_at(cursor.at, word.len(), message));
         }
-        return header(cursor, word, &mut file.settings);
+        header(cursor, word, &mut file.settings)?;
+        let start = file.header.map_or(start, |header| header.start);
+        file.header = Some(Extent { start, end: cursor.at, comments: cursor.comments.len() });
+        return Ok(());
     }
     let linkage = match word {
         "export" => Some(Linkage::Export),
@@ -78,19 +133,23 @@ fn item<'t>(cursor: &mut Cursor<'t>, big_endian: bool, file: &mut File<'t>) -> T
         cursor.trivia();
     }
     let kind = cursor.peek_word();
+    let defined = linkage.unwrap_or(Linkage::Export);
+    if matches!(kind, "data" | "code") || (linkage.is_none() && OTHERS.contains(&kind)) {
+        cursor.at += kind.len();
+    }
     let item = match (kind, linkage) {
-        ("function", _) => Item::Function(function(cursor, linkage.unwrap_or(Linkage::Export))),
-        ("data", _) => {
-            cursor.at += kind.len();
-            Item::Datum(notation::datum(cursor, linkage.unwrap_or(Linkage::Export), big_endian)?)
-        }
-        ("global", None) => {
-            cursor.at += kind.len();
-            Item::Global(notation::global(cursor)?)
-        }
-        (_, Some(_)) => return Err(cursor.unexpected("`function` or `data`")),
-        (_, None) => return Err(cursor.unexpected("`function`, `data` or `global`")),
+        ("function", _) => Item::Function(function(cursor, defined)?),
+        ("data", _) => Item::Datum(notation::datum(cursor, defined, defaults.big_endian)?),
+        ("code", _) => Item::Code(items::code(cursor, defined, defaults.call_conv)?),
+        ("global", None) => Item::Global(notation::global(cursor)?),
+        ("symbol", None) => Item::Alias(items::alias(cursor, true)?),
+        ("anonymous", None) => Item::Alias(items::alias(cursor, false)?),
+        ("import", None) => Item::Import(items::import(cursor, defaults.call_conv)?),
+        ("debug", None) => Item::Debug(items::debug(cursor)?),
+        (_, Some(_)) => return Err(cursor.unexpected("`function`, `data` or `code`")),
+        (_, None) => return Err(cursor.unexpected("`function`, `data`, `global` or another item")),
     };
+    file.extents.push(Extent { start, end: cursor.at, comments: cursor.comments.len() });
     file.items.push(item);
     Ok(())
 }
@@ -99,8 +158,10 @@ fn item<'t>(cursor: &mut Cursor<'t>, big_endian: bool, file: &mut File<'t>) -> T
 fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) -> Token<()> {
     let at = cursor.at;
     let line = cursor.line_of(at);
-    let text = cursor.line_end();
-    let mut words = text.split(';').next().unwrap_or("").split_ascii_whitespace().skip(1);
+    let rest = cursor.rest();
+    let end = memchr::memchr2(b'\n', b';', rest.as_bytes()).unwrap_or(rest.len());
+    cursor.at += end;
+    let mut words = rest[..end].split_ascii_whitespace().skip(1);
     let setting = |word: &str| {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value.into())),
@@ -128,10 +189,10 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
 }
 
 /// Cuts out a function, the cursor standing at its keyword.
-fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
+fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem<'t>> {
     let at = cursor.at;
     let line = cursor.line_of(at);
-    let mut end = usize::MAX;
+    let mut comments = Vec::new();
     loop {
         let rest = cursor.rest();
         let Some(next) = memchr::memchr3(b';', b'"', b'}', rest.as_bytes()) else {
@@ -140,21 +201,25 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> FunctionItem<'t> {
         };
         cursor.at += next + 1;
         match rest.as_bytes()[next] {
-            b'}' => {
-                end = cursor.at - 1 - at;
-                cursor.trivia();
-                break;
-            }
+            b'}' => break,
             b';' => {
+                let start = cursor.at - 1;
                 cursor.line_end();
+                comments.push((start, cursor.at));
             }
             _ => {
-                let rest = cursor.rest();
-                cursor.at += memchr::memchr(b'"', rest.as_bytes()).map_or(rest.len(), |end| end + 1);
+                // Cranelift's reader takes a string of several lines too. That is mostly one that was not closed, and the
+                // fault would be found far behind it.
+                let rest = cursor.rest().as_bytes();
+                let Some(end) = memchr::memchr2(b'"', b'\n', rest).filter(|&end| rest[end] == b'"') else {
+                    let message = "this string does not end on its line".to_owned();
+                    return Err(cursor.fault_at(cursor.at - 1, 1, message));
+                };
+                cursor.at += end + 1;
             }
         }
     }
-    FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at], end }
+    Ok(FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at], comments })
 }
 
 /// Skips to the next line that starts with the first word of an item.
@@ -165,20 +230,8 @@ fn recover(cursor: &mut Cursor<'_>) {
             return;
         }
         cursor.at += 1;
-        if matches!(
-            cursor.peek_word(),
-            "function"
-                | "data"
-                | "global"
-                | "export"
-                | "hidden"
-                | "local"
-                | "preemptible"
-                | "test"
-                | "feature"
-                | "set"
-                | "target"
-        ) {
+        let word = cursor.peek_word();
+        if OTHERS.contains(&word) || FIRST.contains(&word) {
             return;
         }
     }
@@ -192,11 +245,13 @@ mod tests {
     use crate::module::Init;
     use crate::source::Source;
 
+    const LITTLE: Defaults = Defaults { big_endian: false, call_conv: CallConv::SystemV };
+
     /// The items of a text: `line kind text`, with faults behind them.
     fn items(text: &str) -> Vec<String> {
         let source = Arc::new(Source::new("test", text));
         let mut faults = Vec::new();
-        let file = scan(&mut Cursor::new(&source), false, &mut faults);
+        let file = scan(&mut Cursor::new(&source), LITTLE, &mut faults);
         let items = file.items.iter().map(|item| match item {
             Item::Function(item) => {
                 assert_eq!(&text[item.at..item.at + item.text.len()], item.text);
@@ -204,26 +259,26 @@ mod tests {
             }
             Item::Datum(item) => format!("{} {:?} data {}", item.line, item.linkage, item.name),
             Item::Global(item) => format!("{} global {} {}", item.line, item.name, item.key),
+            Item::Code(item) => format!("{} {:?} code {}", item.line, item.linkage, item.name),
+            Item::Alias(item) => format!("{} alias {} {:?}", item.line, item.name, item.of),
+            Item::Import(item) => format!("{} import {:?} {}", item.line, item.kind, item.name),
+            Item::Debug(item) => format!("debug {}", item.name),
         });
         let faults = faults.iter().map(|fault| format!("{:?}: {}", fault.place, fault.message));
         items.chain(faults).collect()
     }
 
     #[test]
-    fn functions_with_the_comments_behind_them() {
+    fn functions_without_the_comments_behind_them() {
         assert_eq!(
             items("; a\nfunction %a() {}\n; b\n; c\n\n function %b() { } function %c() {}"),
-            [
-                "2 Export function %a() {}\n; b\n; c\n\n ",
-                "6 Export function %b() { } ",
-                "6 Export function %c() {}"
-            ]
+            ["2 Export function %a() {}", "6 Export function %b() { }", "6 Export function %c() {}"]
         );
     }
 
     #[test]
     fn braces_in_comments_and_strings() {
-        let text = "function %a() { ; }\n region0 = 1 \"}\n;}\" }";
+        let text = "function %a() { ; }\n region0 = 1 \"};}\" }";
         assert_eq!(items(text), [format!("1 Export {text}")]);
     }
 
@@ -231,16 +286,19 @@ mod tests {
     fn linkage_and_other_items() {
         assert_eq!(
             items("local\n; x\nfunction %a() {}\nhidden data %d{}global %g=\"k\"\r\nfunction %b() {}\n"),
-            ["3 Local function %a() {}\n", "4 Hidden data d", "4 global g k", "5 Export function %b() {}\n"]
+            ["3 Local function %a() {}", "4 Hidden data d", "4 global g k", "5 Export function %b() {}"]
         );
     }
 
     #[test]
     fn text_that_ends_early() {
         assert_eq!(items("function %a() {"), ["1 Export function %a() {"]);
-        assert_eq!(items("function %a() { \"}"), ["1 Export function %a() { \"}"]);
+        assert_eq!(items("function %a() { \"}\n}"), ["test:1:17+1: this string does not end on its line"]);
         assert_eq!(items("function %a() { ; }"), ["1 Export function %a() { ; }"]);
-        assert_eq!(items("local"), ["test:1:6+1: expected `function` or `data`, found the end of the file"]);
+        assert_eq!(
+            items("local"),
+            ["test:1:6+1: expected `function`, `data` or `code`, found the end of the file"]
+        );
     }
 
     #[test]
@@ -248,10 +306,10 @@ mod tests {
         assert_eq!(
             items("what\n is this\nfunction %a() {}\n}\ndata ?\nfunction %b() {}"),
             [
-                "3 Export function %a() {}\n",
+                "3 Export function %a() {}",
                 "6 Export function %b() {}",
-                "test:1:1+4: expected `function`, `data` or `global`, found `what`",
-                "test:4:1+1: expected `function`, `data` or `global`, found `}`",
+                "test:1:1+4: expected `function`, `data`, `global` or another item, found `what`",
+                "test:4:1+1: expected `function`, `data`, `global` or another item, found `}`",
                 "test:5:6+1: expected a name (`%name` or `u1:23`), found `?`",
             ]
         );
@@ -260,11 +318,17 @@ mod tests {
     #[test]
     fn byte_order_of_the_target() {
         let source = Arc::new(Source::new("test", "data %d { i32 1, f32 1.0, bytes #0102 }"));
-        let init =
-            |big_endian| match scan(&mut Cursor::new(&source), big_endian, &mut Vec::new()).items.remove(0) {
-                Item::Datum(datum) => datum.init,
-                _ => panic!("a datum was written"),
-            };
+        let init = |big_endian| match scan(
+            &mut Cursor::new(&source),
+            Defaults { big_endian, ..LITTLE },
+            &mut Vec::new(),
+        )
+        .items
+        .remove(0)
+        {
+            Item::Datum(datum) => datum.init,
+            _ => panic!("a datum was written"),
+        };
         assert_eq!(init(true), Init::Bytes(vec![0, 0, 0, 1, 0x3f, 0x80, 0, 0, 1, 2]));
         assert_eq!(init(false), Init::Bytes(vec![1, 0, 0, 0, 0, 0, 0x80, 0x3f, 1, 2]));
     }

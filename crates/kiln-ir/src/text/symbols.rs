@@ -23,27 +23,81 @@ struct Definition {
     line: u32,
     /// Position and length in the text. A place is made of it only for a fault: that counts lines from the start.
     at: (usize, usize),
-    /// The key of a global.
-    key: Option<Box<str>>,
 }
+
+/// What a name that an item introduces stands for.
+pub(super) enum Meaning {
+    /// The symbol with this name, for linking.
+    Name(Box<str>),
+    /// A symbol without name.
+    Anonymous,
+    /// The run-time object with this key.
+    Global(Box<str>),
+}
+
+struct Alias {
+    meaning: Meaning,
+    line: u32,
+    at: (usize, usize),
+}
+
+/// What a name stands for, to be looked up: names for linking, names without meaning outside and keys do not meet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Space {
+    Name,
+    Anonymous,
+    Global,
+}
+
+type Table<T> = [HashMap<Box<str>, T>; 3];
 
 /// Symbols so far.
 pub(super) struct Symbols<'t> {
     source: &'t Arc<Source>,
-    definitions: HashMap<Box<str>, Definition>,
+    aliases: HashMap<Box<str>, Alias>,
+    definitions: Table<Definition>,
     list: Vec<Symbol>,
-    by_name: HashMap<Box<str>, SymbolId>,
-    by_key: HashMap<Box<str>, SymbolId>,
+    numbers: Table<SymbolId>,
+}
+
+/// What `name` stands for.
+fn meaning<'n>(aliases: &'n HashMap<Box<str>, Alias>, name: &'n str) -> (Space, &'n str, Option<&'n Alias>) {
+    // Most files have no aliases.
+    match if aliases.is_empty() { None } else { aliases.get(name) } {
+        None => (Space::Name, name, None),
+        Some(alias) => match &alias.meaning {
+            Meaning::Name(of) => (Space::Name, of, Some(alias)),
+            Meaning::Anonymous => (Space::Anonymous, name, Some(alias)),
+            Meaning::Global(key) => (Space::Global, key, Some(alias)),
+        },
+    }
 }
 
 impl<'t> Symbols<'t> {
     pub(super) fn new(source: &'t Arc<Source>) -> Self {
         Self {
             source,
-            definitions: HashMap::new(),
+            aliases: HashMap::new(),
+            definitions: Table::default(),
             list: Vec::new(),
-            by_name: HashMap::new(),
-            by_key: HashMap::new(),
+            numbers: Table::default(),
+        }
+    }
+
+    /// Enters a name that stands for something else. All of them are entered before any definition.
+    pub(super) fn alias(
+        &mut self,
+        name: &str,
+        meaning: Meaning,
+        line: u32,
+        at: (usize, usize),
+    ) -> Result<(), Diagnostic> {
+        match self.aliases.get(name) {
+            Some(first) => Err(duplicate(name, self.place(at), self.place(first.at))),
+            None => {
+                self.aliases.insert(name.into(), Alias { meaning, line, at });
+                Ok(())
+            }
         }
     }
 
@@ -58,28 +112,57 @@ impl<'t> Symbols<'t> {
     ) -> Result<(), Diagnostic> {
         let kind = if signature.is_some() { SymbolKind::Function } else { SymbolKind::Data };
         let signature = signature.cloned();
-        self.enter(name, Definition { kind, linkage, signature, line, at, key: None })
+        let (space, ..) = meaning(&self.aliases, name);
+        if space == Space::Anonymous && linkage != Linkage::Local {
+            let message =
+                format!("`{}` has no name outside of this file, so it must be `local`", written(name));
+            return Err(Diagnostic::new(DiagnosticKind::Syntax, message, self.place(at)));
+        }
+        self.enter(name, Definition { kind, linkage, signature, line, at })
     }
 
-    /// Enters a global.
-    pub(super) fn define_global(
+    /// Enters what is defined elsewhere.
+    pub(super) fn import(
         &mut self,
         name: &str,
-        key: &str,
+        kind: SymbolKind,
+        signature: Option<Signature>,
         line: u32,
         at: (usize, usize),
     ) -> Result<(), Diagnostic> {
-        let (kind, linkage) = (SymbolKind::Global, Linkage::Import);
-        self.enter(name, Definition { kind, linkage, signature: None, line, at, key: Some(key.into()) })
+        self.enter(name, Definition { kind, linkage: Linkage::Import, signature, line, at })
     }
 
     fn enter(&mut self, name: &str, definition: Definition) -> Result<(), Diagnostic> {
-        match self.definitions.get(name) {
-            Some(first) => Err(duplicate(name, self.place(definition.at), self.place(first.at))),
+        let (space, key, alias) = meaning(&self.aliases, name);
+        let first = match alias {
+            Some(alias) if space == Space::Global => Some(alias.at),
+            _ => self.definitions[space as usize].get(key).map(|first| first.at),
+        };
+        match first {
+            Some(first) => {
+                let (first, second) = (first.min(definition.at), first.max(definition.at));
+                Err(duplicate(name, self.place(second), self.place(first)))
+            }
             None => {
-                self.definitions.insert(name.into(), definition);
+                self.definitions[space as usize].insert(key.into(), definition);
                 Ok(())
             }
+        }
+    }
+
+    /// What is wrong with `anonymous %name` if nothing in the file defines it.
+    pub(super) fn check_anonymous(&self, name: &str) -> Result<(), Diagnostic> {
+        let (space, key, alias) = meaning(&self.aliases, name);
+        let defined = self.definitions[space as usize]
+            .get(key)
+            .is_some_and(|definition| definition.linkage != Linkage::Import);
+        match alias {
+            Some(alias) if space == Space::Anonymous && !defined => {
+                let message = format!("`{}` is anonymous, and not defined in this file", written(name));
+                Err(Diagnostic::new(DiagnosticKind::Undefined, message, self.place(alias.at)))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -90,25 +173,28 @@ impl<'t> Symbols<'t> {
     /// The symbol of a definition or of anything that has its address taken; `line` is asked for the line of the use when
     /// nothing here defines it.
     pub(super) fn address(&mut self, name: &str, line: impl FnOnce() -> u32) -> SymbolId {
-        if let Some(id) = self.by_name.get(name) {
-            return *id;
-        }
-        let definition = self.definitions.get(name);
-        let key = definition.and_then(|definition| definition.key.as_deref());
-        if let Some(id) = key.and_then(|key| self.by_key.get(key)) {
-            self.by_name.insert(name.into(), *id);
+        let (space, key, alias) = meaning(&self.aliases, name);
+        if let Some(id) = self.numbers[space as usize].get(key) {
             return *id;
         }
         let id = SymbolId::from_u32(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
-        let symbol = match definition {
-            Some(definition) => Symbol {
-                name: key.unwrap_or(name).into(),
+        let name = if space == Space::Anonymous { "" } else { key };
+        let symbol = match (self.definitions[space as usize].get(key), alias) {
+            (Some(definition), _) => Symbol {
+                name: name.into(),
                 kind: definition.kind,
                 linkage: definition.linkage,
                 signature: definition.signature.clone(),
                 line: definition.line,
             },
-            None => Symbol {
+            (None, Some(alias)) if space == Space::Global => Symbol {
+                name: name.into(),
+                kind: SymbolKind::Global,
+                linkage: Linkage::Import,
+                signature: None,
+                line: alias.line,
+            },
+            (None, _) => Symbol {
                 name: name.into(),
                 kind: SymbolKind::Data,
                 linkage: Linkage::Import,
@@ -116,10 +202,7 @@ impl<'t> Symbols<'t> {
                 line: line(),
             },
         };
-        if let Some(key) = key {
-            self.by_key.insert(key.into(), id);
-        }
-        self.by_name.insert(name.into(), id);
+        self.numbers[space as usize].insert(key.into(), id);
         self.list.push(symbol);
         id
     }
@@ -132,21 +215,29 @@ impl<'t> Symbols<'t> {
         line: impl Fn() -> u32,
     ) -> Result<SymbolId, Diagnostic> {
         let id = self.address(name, &line);
+        let (space, key, alias) = meaning(&self.aliases, name);
         let shown = written(name);
-        if let Some(definition) = self.definitions.get(name) {
-            let here = || Place::word(self.source, line(), &shown);
-            return match &definition.signature {
-                Some(own) if same_type(own, signature) => Ok(id),
-                Some(own) => {
+        let fault = |kind, message, other| {
+            let fault = Diagnostic::new(kind, message, Place::word(self.source, line(), &shown));
+            Err(fault.related(self.place(other), "defined here"))
+        };
+        if let (Space::Global, Some(alias)) = (space, alias) {
+            let message = format!("`{shown}` is declared as a function, but defined as a global");
+            return fault(DiagnosticKind::Kind, message, alias.at);
+        }
+        if let Some(definition) = self.definitions[space as usize].get(key) {
+            let import = definition.linkage == Linkage::Import;
+            return match (&definition.signature, definition.kind) {
+                (Some(own), _) if import || same_type(own, signature) => Ok(id),
+                (Some(own), _) => {
                     let message = format!("`{shown}` is declared as {signature}, but defined as {own}");
-                    let fault = Diagnostic::new(DiagnosticKind::Signature, message, here());
-                    Err(fault.related(self.place(definition.at), "defined here"))
+                    fault(DiagnosticKind::Signature, message, definition.at)
                 }
-                None => {
-                    let what = if definition.key.is_some() { "a global" } else { "data" };
-                    let message = format!("`{shown}` is declared as a function, but defined as {what}");
-                    let fault = Diagnostic::new(DiagnosticKind::Kind, message, here());
-                    Err(fault.related(self.place(definition.at), "defined here"))
+                (None, SymbolKind::Function) => Ok(id),
+                (None, SymbolKind::Data | SymbolKind::Global) => {
+                    let how = if import { "imported" } else { "defined" };
+                    let message = format!("`{shown}` is declared as a function, but {how} as data");
+                    fault(DiagnosticKind::Kind, message, definition.at)
                 }
             };
         }
@@ -154,6 +245,13 @@ impl<'t> Symbols<'t> {
         symbol.kind = SymbolKind::Function;
         symbol.signature.get_or_insert_with(|| signature.clone());
         Ok(id)
+    }
+
+    /// The symbol of `name`, if it is used and its line is `line`.
+    pub(super) fn defined_at(&self, name: &str, line: u32) -> Option<SymbolId> {
+        let (space, key, _) = meaning(&self.aliases, name);
+        let id = *self.numbers[space as usize].get(key)?;
+        (self.list[id.index()].line == line).then_some(id)
     }
 
     /// The table.

@@ -248,19 +248,19 @@ function %b() {\n    fn2000000 = %x()\nblock0:\n    return\n}
 function %c() {\n    ; v99999999 and 0x99999999\n    region0 = 1 \"v99999999\"\nblock0:\n    v99999999 = iconst.i32 1\n    return\n}
 ",
         expect![[r#"
-            Unsupported: error: entity numbers go up to 1000000 in a function of this size
+            Unsupported: error: entity numbers go up to 66452 in a function of this size
              --> test.clif:2:1
               |
             2 | block4000000000:
               | ^^^^^^^^^^^^^^^
 
-            Unsupported: error: entity numbers go up to 1000000 in a function of this size
+            Unsupported: error: entity numbers go up to 66452 in a function of this size
              --> test.clif:6:5
               |
             6 |     fn2000000 = %x()
               |     ^^^^^^^^^
 
-            Unsupported: error: entity numbers go up to 1000000 in a function of this size
+            Unsupported: error: entity numbers go up to 66452 in a function of this size
               --> test.clif:14:5
                |
             14 |     v99999999 = iconst.i32 1
@@ -563,25 +563,25 @@ fn notation() {
     check(
         "data %d { i8 256, i8 0 }\nfunction %f() {\nblock0:\n    return\n}\nwhat is this\ndata { }\n",
         expect![[r#"
-        Syntax: error: 256 is out of range: an i8 takes -2^7 to 2^8-1
-         --> test.clif:1:14
-          |
-        1 | data %d { i8 256, i8 0 }
-          |              ^^^
+            Syntax: error: 256 is out of range: an i8 takes -2^7 to 2^8-1
+             --> test.clif:1:14
+              |
+            1 | data %d { i8 256, i8 0 }
+              |              ^^^
 
-        Syntax: error: expected `function`, `data` or `global`, found `what`
-         --> test.clif:6:1
-          |
-        6 | what is this
-          | ^^^^
+            Syntax: error: expected `function`, `data`, `global` or another item, found `what`
+             --> test.clif:6:1
+              |
+            6 | what is this
+              | ^^^^
 
-        Syntax: error: expected a name (`%name` or `u1:23`), found `{`
-         --> test.clif:7:6
-          |
-        7 | data { }
-          |      ^
+            Syntax: error: expected a name (`%name` or `u1:23`), found `{`
+             --> test.clif:7:6
+              |
+            7 | data { }
+              |      ^
 
-    "#]],
+        "#]],
     );
     check(
         "data %d align=3 { }\ndata %e align=0x1_0000_0000 { }",
@@ -666,31 +666,31 @@ fn notation() {
     check(
         "data %d { addr 5 }\ndata %e { i8 1 i8 2 }\ndata %f { i8 1, }\nlocal global %x = \"x\"",
         expect![[r#"
-        Syntax: error: expected a name (`%name` or `u1:23`), found `5`
-         --> test.clif:1:16
-          |
-        1 | data %d { addr 5 }
-          |                ^
+            Syntax: error: expected a name (`%name` or `u1:23`), found `5`
+             --> test.clif:1:16
+              |
+            1 | data %d { addr 5 }
+              |                ^
 
-        Syntax: error: expected `,` or `}`, found `i8`
-         --> test.clif:2:16
-          |
-        2 | data %e { i8 1 i8 2 }
-          |                ^^
+            Syntax: error: expected `,` or `}`, found `i8`
+             --> test.clif:2:16
+              |
+            2 | data %e { i8 1 i8 2 }
+              |                ^^
 
-        Syntax: error: expected `bytes`, `zeros`, `addr` or a type from i8 to f64, found `}`
-         --> test.clif:3:17
-          |
-        3 | data %f { i8 1, }
-          |                 ^
+            Syntax: error: expected `bytes`, `zeros`, `addr` or a type from i8 to f64, found `}`
+             --> test.clif:3:17
+              |
+            3 | data %f { i8 1, }
+              |                 ^
 
-        Syntax: error: expected `function` or `data`, found `global`
-         --> test.clif:4:7
-          |
-        4 | local global %x = "x"
-          |       ^^^^^^
+            Syntax: error: expected `function`, `data` or `code`, found `global`
+             --> test.clif:4:7
+              |
+            4 | local global %x = "x"
+              |       ^^^^^^
 
-    "#]],
+        "#]],
     );
     check(
         "data %d { zeros -1 }\ndata %e { i8 1, zeros 0x80000000 }\ndata %f { zeros 0x80000000, i8 1 }",

@@ -2,9 +2,11 @@
 //! panic, and every place lies in the text.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use kiln_ir::{Source, parse};
+use kiln_ir::{Source, parse, print};
 
+use crate::print::assert_round_trips;
 use crate::{show, target};
 
 const SEED: &str = "; a comment
@@ -44,13 +46,30 @@ block4(v10: i64):
 }
 ; run: %f(1) == 2
 function u0:1(i64, i32) -> i64 { block0(v0: i64, v1: i32): return v0 }
+
+; above
+symbol %s = \"a.b\"
+anonymous %n
+import function %i(i64 uext) -> i32 system_v ; behind
+import data %j
+debug u0:1 { base @10, labels, v0 label 3 @4, v1 alias v0 @- }
+hidden code %s(i64) fast { align 16, bytes #e800000000c3, bytes \"a\", reloc x86_call_pcrel4 at 1 %i - 4,
+    reloc abs8 at 0 here 3, ; in code
+    reloc abs8 at 0 routine CeilF32 + 1 }
+; run: %s(1)
+
+; end
+local data %n { addr %s, addr %j }
 ";
 
 #[track_caller]
 fn survives(text: &str) -> bool {
     let source = Arc::new(Source::new("hostile.clif", text));
     match parse(source, &target()) {
-        Ok(_) => true,
+        Ok(module) => {
+            assert_round_trips(&module);
+            true
+        }
         Err(faults) => {
             assert!(!faults.is_empty());
             for fault in &faults {
@@ -143,5 +162,62 @@ fn words_exchanged() {
             };
         }
         survives(&text.concat());
+    }
+}
+
+/// Texts of a megabyte that ask for more than their length, one kind each. Before numbers were bounded and lines counted along,
+/// some of them took 5 to 20 seconds.
+#[test]
+fn time_is_proportional_to_length() {
+    let fill = |piece: &str| piece.repeat(1_000_000 / piece.len());
+    let numbered = |before: &str, piece: &dyn Fn(usize) -> String, after: &str| {
+        let mut text = before.to_owned();
+        let mut number = 0;
+        while text.len() < 1_000_000 {
+            text.push_str(&piece(number));
+            number += 1;
+        }
+        text + after
+    };
+    let texts = [
+        ("tables", numbered("", &|n| format!("function %a{n}(){{block4999:return}}\n"), "")),
+        ("values", numbered("", &|n| format!("function %a{n}(){{block0:v4999=iconst.i8 0 return}}\n"), "")),
+        ("imports", numbered("function %f() {\n", &|n| format!("fn{n}=u0:{n}()\n"), "block0:return}")),
+        (
+            "declarations",
+            fill("function %a(){gv4000=vmctx fn4000=%x() sig4000=() ss4000=explicit_slot 1 block0:return}\n"),
+        ),
+        ("faults", fill("what\n")),
+        ("faults in functions", fill("function %f() {\nblock0:\n    retrun\n}\n")),
+        ("one long line", fill("data %d { i8 256 } ")),
+        ("long line of faults", fill("function %f() { block0: retrun } ")),
+        ("duplicates", fill("data %d {}\n")),
+        ("comments", fill(";\n")),
+        ("comments in a function", format!("function %f() {{\n{}block0:\n return\n}}", fill("; c\n"))),
+        ("aliases", numbered("", &|n| format!("symbol %a{n} = \"b\"\n"), "data %d { addr %a1 }")),
+        ("symbols", numbered("data %d {", &|n| format!("addr %a{n},"), "i8 0}")),
+        (
+            "debug",
+            numbered(
+                "debug %f {",
+                &|n| format!("v0 label {n} @0,"),
+                "base @0}\nfunction %f(i64) {block0(v0:i64): return}",
+            ),
+        ),
+        ("not closed", format!("function %f() {{ \"{}", fill("}"))),
+        ("quotes", fill("function %f() { \" ")),
+        ("strings", fill("data %d { bytes \"\\x\n")),
+    ];
+    for (name, text) in texts {
+        let source = Arc::new(Source::new("hostile.clif", text));
+        let start = Instant::now();
+        let result = parse(source, &target());
+        let parsed = start.elapsed();
+        match result {
+            Ok(module) => drop(print(&module)),
+            Err(faults) => drop(show(&faults)),
+        }
+        assert!(start.elapsed().as_secs() < 5, "{name}: {:?}", start.elapsed());
+        println!("{name}: read in {parsed:?}, shown in {:?}", start.elapsed() - parsed);
     }
 }

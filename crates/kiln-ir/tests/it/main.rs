@@ -4,8 +4,10 @@ mod builder;
 mod diagnostics;
 mod hostile;
 mod notation;
+mod print;
 mod program;
 mod symbols;
+mod wrong;
 
 use std::fmt::Write as _;
 use std::sync::Arc;

@@ -1,0 +1,303 @@
+//! A module as text, which [`parse`](crate::parse) reads back as the same module.
+//!
+//! Items stand in the order of their lines if the module has lines, or else globals, data, functions. Aliases and imports of
+//! what the module does not define come first, for they stand nowhere in particular.
+//!
+//! Invariants:
+//! - The text depends on the module without its name and source. It is a fixed point: reading and printing it again
+//!   gives the same bytes.
+//! - Nothing is left out silently. What the text form cannot say is a [`PrintError`].
+
+mod code;
+mod data;
+mod function;
+mod names;
+pub(crate) mod order;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+
+use self::names::Names;
+use self::order::{Entry, Item, Uses};
+use crate::module::{
+    Anchor, Code, Comment, Function, Init, Linkage, Module, ModuleAnchor, SymbolId, SymbolKind,
+};
+use crate::settings::Setting;
+
+/// Why a module has no text form.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` has no text form: {reason}")]
+pub struct PrintError {
+    name: Box<str>,
+    reason: Box<str>,
+}
+
+impl PrintError {
+    /// The function or datum that is at fault.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// The largest datum that text may hold, if it is not all zeros.
+const MAX_BYTES: u64 = 1 << 30;
+/// The largest datum at all.
+const MAX_ZEROS: u64 = 1 << 40;
+
+/// The module in the text form that the crate's documentation describes.
+///
+/// Reading it gives the same module but for its name, source and lines. Values and other entities are numbered as in
+/// [`Body::decode`](crate::Body::decode), names of globals are made from their keys.
+///
+/// # Errors
+///
+/// [`PrintError`] if there is something in a function that Cranelift's reader cannot read, or a datum is too large. Modules
+/// that were read from text always have a text form.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kiln_ir::{Source, Target, parse, print};
+///
+/// let text = "local data %d{i32 1}\nfunction %f()->i64{gv7=symbol %d block0: v5=symbol_value.i64 gv7 return v5} ; run\n";
+/// let module = parse(Arc::new(Source::new("f.clif", text)), &Target::parse("x86_64").unwrap()).unwrap();
+/// assert_eq!(print(&module).unwrap(), "local data %d { bytes #01000000 }
+///
+/// function %f() -> i64 system_v {
+///     gv0 = symbol %d
+///
+/// block0:
+///     v0 = symbol_value.i64 gv0
+///     return v0
+/// } ; run
+/// ");
+/// ```
+pub fn print(module: &Module) -> Result<String, PrintError> {
+    let printer = Printer { module, names: &Names::new(module), comments: Comments::new(module) };
+    let mut functions = Vec::with_capacity(module.functions.len());
+    let mut uses = Uses::new(module);
+    for function in &module.functions {
+        let ir = function.ir();
+        if let Some(ir) = &ir {
+            uses.function(ir);
+        }
+        functions.push(printer.function(function, ir)?);
+    }
+    let mut out = String::new();
+    printer.header(&mut out);
+    let mut before = None;
+    for entry in order::entries(module) {
+        before = printer.entry(entry, &functions, &uses, before, &mut out)?.or(before);
+    }
+    if !printer.comments.end.is_empty() {
+        separate(&mut out);
+        lines(&printer.comments.end, &mut out);
+    }
+    Ok(out)
+}
+
+/// An empty line, unless nothing stands before it.
+fn separate(out: &mut String) {
+    if !out.is_empty() {
+        out.push('\n');
+    }
+}
+
+/// Comments of a module by what they stand at.
+#[derive(Default)]
+struct Comments<'m> {
+    header: Vec<&'m str>,
+    above: HashMap<SymbolId, Vec<&'m str>>,
+    end: Vec<&'m str>,
+}
+
+impl<'m> Comments<'m> {
+    fn new(module: &'m Module) -> Self {
+        let mut comments = Self::default();
+        for comment in &module.comments {
+            match comment.at {
+                ModuleAnchor::Header => comments.header.push(&comment.text),
+                ModuleAnchor::Above(symbol) => comments.above.entry(symbol).or_default().push(&comment.text),
+                ModuleAnchor::End => comments.end.push(&comment.text),
+            }
+        }
+        comments
+    }
+}
+
+fn lines(lines: &[&str], out: &mut String) {
+    for line in lines {
+        out.push_str(line);
+        out.push('\n');
+    }
+}
+
+struct Printer<'m> {
+    module: &'m Module,
+    names: &'m Names,
+    comments: Comments<'m>,
+}
+
+impl Printer<'_> {
+    fn header(&self, out: &mut String) {
+        lines(&self.comments.header, out);
+        let settings = &self.module.settings;
+        for test in &settings.tests {
+            let _ = writeln!(out, "test {test}");
+        }
+        // What stood on one line does so again.
+        for line in settings.shared.chunk_by(|a, b| a.line == b.line && a.line != 0) {
+            list(out, "set", line);
+        }
+        for target in &settings.targets {
+            list(out, &format!("target {}", target.triple), &target.settings);
+        }
+    }
+
+    /// Writes an item if there is any need of it, and says what it was. `before` is what stands before it.
+    fn entry(
+        &self,
+        entry: Entry,
+        functions: &[String],
+        uses: &Uses,
+        before: Option<Item>,
+        out: &mut String,
+    ) -> Result<Option<Item>, PrintError> {
+        let Entry { symbol, item } = entry;
+        let above = self.comments.above.get(&symbol);
+        let declared = above.is_some() || !uses.tell(self.module, symbol);
+        if item == Item::Import && !declared && !self.names.is_alias(symbol) {
+            return Ok(None);
+        }
+        // Short items of one kind stand together.
+        let together = before == Some(item) && matches!(item, Item::Import | Item::Global);
+        if above.is_some() || !together {
+            separate(out);
+        }
+        lines(above.map_or(&[], Vec::as_slice), out);
+        if self.names.is_alias(symbol) {
+            self.alias(symbol, out);
+        }
+        match item {
+            Item::Import if declared => self.import(symbol, out),
+            Item::Import | Item::Global => {}
+            Item::Data(number) => {
+                let data = &self.module.data[number];
+                let limit = if matches!(data.init, Init::Zeros(_)) { MAX_ZEROS } else { MAX_BYTES };
+                if data.init.len() > limit {
+                    return Err(self.error(symbol, format!("it has more than {limit} bytes")));
+                }
+                self.linkage(symbol, out);
+                out.push_str("data ");
+                data::write(data, self.names, out);
+            }
+            Item::Function(number) => out.push_str(&functions[number]),
+        }
+        Ok(Some(item))
+    }
+
+    /// The item that says what a name that was made up stands for.
+    fn alias(&self, symbol: SymbolId, out: &mut String) {
+        let (text, of) = (self.names.text(symbol), self.module.symbol(symbol));
+        let _ = match (of.kind, &*of.name) {
+            (SymbolKind::Global, key) => writeln!(out, "global {text} = {}", quoted(key.as_bytes())),
+            (_, "") => writeln!(out, "anonymous {text}"),
+            (_, name) => writeln!(out, "symbol {text} = {}", quoted(name.as_bytes())),
+        };
+    }
+
+    fn import(&self, symbol: SymbolId, out: &mut String) {
+        let (text, of) = (self.names.text(symbol), self.module.symbol(symbol));
+        let _ = match (of.kind, &of.signature) {
+            (SymbolKind::Function, Some(signature)) => writeln!(out, "import function {text}{signature}"),
+            (SymbolKind::Function, None) => writeln!(out, "import function {text}"),
+            (SymbolKind::Data | SymbolKind::Global, _) => writeln!(out, "import data {text}"),
+        };
+    }
+
+    fn linkage(&self, symbol: SymbolId, out: &mut String) {
+        out.push_str(match self.module.symbol(symbol).linkage {
+            Linkage::Export | Linkage::Import => "",
+            Linkage::Hidden => "hidden ",
+            Linkage::Local => "local ",
+            Linkage::Preemptible => "preemptible ",
+        });
+    }
+
+    /// A function with what belongs to it, to the end of its comments.
+    fn function(
+        &self,
+        function: &Function,
+        ir: Option<cranelift_codegen::ir::Function>,
+    ) -> Result<String, PrintError> {
+        let symbol = function.symbol;
+        let mut out = String::new();
+        let written = match (&function.code, &ir) {
+            (Code::Machine(code), _) => {
+                self.linkage(symbol, &mut out);
+                code::write(code, self.names, symbol, self.module.symbol(symbol).signature.as_ref(), &mut out)
+            }
+            (_, Some(ir)) => function::debug(ir, self.names.text(symbol), &mut out).and_then(|()| {
+                self.linkage(symbol, &mut out);
+                let comments = &function.comments;
+                function::write(ir, self.names, symbol, comments, &mut out)
+            }),
+            (Code::Ir(_), None) => Ok(()),
+        };
+        written.map_err(|reason| self.error(symbol, reason))?;
+        end(&function.comments, &mut out);
+        Ok(out)
+    }
+
+    fn error(&self, symbol: SymbolId, reason: String) -> PrintError {
+        PrintError { name: self.module.symbol(symbol).name.clone(), reason: reason.into() }
+    }
+}
+
+/// Comments behind a function, the end of its last line included.
+fn end(comments: &[Comment], out: &mut String) {
+    let mut comments = comments.iter().filter(|comment| comment.at == Anchor::End).peekable();
+    if let Some(comment) = comments.next_if(|comment| comment.trailing) {
+        let _ = write!(out, " {}", comment.text);
+    }
+    out.push('\n');
+    for comment in comments {
+        let _ = writeln!(out, "{}", comment.text);
+    }
+}
+
+fn list(out: &mut String, words: &str, settings: &[Setting]) {
+    out.push_str(words);
+    for setting in settings {
+        let _ = write!(out, " {setting}");
+    }
+    out.push('\n');
+}
+
+/// A string of the notation.
+fn quoted(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() + 2);
+    out.push('"');
+    for chunk in bytes.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' => out.push_str("\\n"),
+                '\t' => out.push_str("\\t"),
+                '\r' => out.push_str("\\r"),
+                '\0' => out.push_str("\\0"),
+                '"' | '\\' => out.extend(['\\', c]),
+                // What cannot be seen is not written as it is.
+                c if c.is_control() || (!c.is_ascii() && !c.is_alphanumeric()) => {
+                    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
+                        let _ = write!(out, "\\x{byte:02x}");
+                    }
+                }
+                c => out.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            let _ = write!(out, "\\x{byte:02x}");
+        }
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,127 @@
+//! Data as text: what can be read is written as strings, addresses by name, the rest in hexadecimal.
+
+use std::fmt::Write as _;
+
+use super::names::Names;
+use super::quoted;
+use crate::module::{Data, Init};
+
+/// From this many zeros on they are counted, not written.
+const ZEROS: usize = 8;
+/// So many printable characters in a row are text.
+const TEXT: usize = 4;
+/// Bytes in one piece.
+const PIECE: usize = 32;
+/// Characters of text in one piece.
+const LINE: usize = 72;
+/// What fits on one line is written on one.
+const WIDTH: usize = 100;
+
+/// Writes the datum from its name on.
+pub(super) fn write(data: &Data, names: &Names, out: &mut String) {
+    let start = out.rfind('\n').map_or(0, |at| at + 1);
+    out.push_str(names.text(data.symbol));
+    if data.writable {
+        out.push_str(" writable");
+    }
+    if data.align != 8 {
+        let _ = write!(out, " align={}", data.align);
+    }
+    if let Some(section) = &data.section {
+        let _ = write!(out, " section={}", quoted(section.as_bytes()));
+    }
+    let pieces = pieces(data, names);
+    let length: usize = pieces.iter().map(|piece| piece.len() + 2).sum();
+    if pieces.is_empty() {
+        out.push_str(" {}\n");
+    } else if out.len() - start + length < WIDTH {
+        let _ = writeln!(out, " {{ {} }}", pieces.join(", "));
+    } else {
+        let _ = writeln!(out, " {{\n    {}\n}}", pieces.join(",\n    "));
+    }
+}
+
+fn pieces(data: &Data, names: &Names) -> Vec<String> {
+    let mut pieces = Vec::new();
+    let bytes = match &data.init {
+        Init::Zeros(0) => return pieces,
+        Init::Zeros(len) => {
+            pieces.push(format!("zeros {len}"));
+            return pieces;
+        }
+        Init::Bytes(bytes) => bytes,
+    };
+    let mut at = 0;
+    for address in &data.addresses {
+        // Addresses lie in the content, one behind the other.
+        let start = usize::try_from(address.offset).unwrap_or(usize::MAX).min(bytes.len());
+        plain(&bytes[at.min(start)..start], &mut pieces);
+        let mut piece = format!("addr {}", names.text(address.symbol));
+        if address.addend != 0 {
+            let sign = if address.addend < 0 { '-' } else { '+' };
+            let _ = write!(piece, " {sign} {}", address.addend.unsigned_abs());
+        }
+        pieces.push(piece);
+        at = (start + 8).min(bytes.len());
+    }
+    plain(&bytes[at..], &mut pieces);
+    pieces
+}
+
+/// Bytes without addresses.
+fn plain(bytes: &[u8], pieces: &mut Vec<String>) {
+    let mut at = 0;
+    let mut hex = 0;
+    while at < bytes.len() {
+        let rest = &bytes[at..];
+        let zeros = rest.iter().take_while(|b| **b == 0).count();
+        let text = rest.iter().take_while(|b| printable(**b)).count();
+        if zeros >= ZEROS || text >= TEXT {
+            hexadecimal(&bytes[hex..at], pieces);
+            if zeros >= ZEROS {
+                pieces.push(format!("zeros {zeros}"));
+                at += zeros;
+            } else {
+                // The zero that ends a string, if it is not the first of many.
+                let ends = rest[text..].first() == Some(&0)
+                    && rest[text..].iter().take(ZEROS).take_while(|b| **b == 0).count() < ZEROS;
+                string(&rest[..text + usize::from(ends)], pieces);
+                at += text + usize::from(ends);
+            }
+            hex = at;
+        } else {
+            // Neither a count nor a text starts in what was looked at.
+            at += zeros.max(text).max(1);
+        }
+    }
+    hexadecimal(&bytes[hex..], pieces);
+}
+
+fn printable(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~' | b'\n' | b'\t')
+}
+
+fn hexadecimal(bytes: &[u8], pieces: &mut Vec<String>) {
+    for chunk in bytes.chunks(PIECE) {
+        let mut piece = "bytes #".to_owned();
+        for byte in chunk {
+            let _ = write!(piece, "{byte:02x}");
+        }
+        pieces.push(piece);
+    }
+}
+
+/// Text is cut behind line ends, and where it is long.
+fn string(bytes: &[u8], pieces: &mut Vec<String>) {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let line = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
+        let mut length = line.min(LINE);
+        // A zero does not stand alone.
+        if rest.len() - length == 1 && rest[length] == 0 {
+            length += 1;
+        }
+        pieces.push(format!("bytes {}", quoted(&rest[..length])));
+        rest = &rest[length..];
+    }
+}

@@ -1,0 +1,229 @@
+//! What the comments of a file belong to.
+//!
+//! Inside a function a comment stands at the block or instruction before it. Behind a function, the lines up to the first
+//! empty one belong to it, and so do run lines, wherever they stand before the next definition. Every other comment belongs to the
+//! item below it, or to the item that it stands in or behind on one line; if that item defines nothing that is used, to the
+//! next one that does.
+//!
+//! Invariant: comments that are printed where they belong are found there again.
+
+use std::sync::Arc;
+
+use cranelift_codegen::ir;
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_reader::SourceMap;
+
+use super::locate::Locator;
+use super::scan::Extent;
+use crate::module::{Anchor, Comment, Module, ModuleAnchor, ModuleComment, SymbolId};
+use crate::print::order;
+use crate::settings::ModuleSettings;
+use crate::source::Source;
+
+/// What an item of the text became.
+#[derive(Clone, Copy)]
+pub(super) enum Owner {
+    /// The function with this number.
+    Function(usize),
+    /// A datum or a global.
+    Symbol(SymbolId),
+    /// An import, which is printed elsewhere.
+    Import(SymbolId),
+    /// Nothing that will be printed for its own sake.
+    Nothing,
+}
+
+/// Comments inside a function, with what they stand at: the last block or instruction that starts on their line or before
+/// it.
+pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -> Vec<Comment> {
+    let item = locator.item;
+    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
+    let mut insts = 0;
+    let mut places: Vec<(usize, Anchor)> = Vec::new();
+    for (number, block) in (0..).zip(ir.layout.blocks()) {
+        places.push((line(block.into()), Anchor::Block(number)));
+        for inst in ir.layout.block_insts(block) {
+            places.push((line(inst.into()), Anchor::Inst(insts)));
+            insts += 1;
+        }
+    }
+    let text = &*locator.source.text;
+    let (mut places, mut at) = (places.into_iter().peekable(), Anchor::Declarations);
+    let (mut counted, mut lines) = (item.at, 1);
+    let mut comments: Vec<Comment> = Vec::with_capacity(item.comments.len());
+    for &(start, end) in &item.comments {
+        lines += memchr::memchr_iter(b'\n', &text.as_bytes()[counted..start]).count();
+        counted = start;
+        while let Some((_, place)) = places.next_if(|(line, _)| *line <= lines) {
+            at = place;
+        }
+        // One comment can stand behind something, for it ends the line.
+        let first = comments.last().is_none_or(|last| last.at != at);
+        let beside = at != Anchor::Declarations || lines == 1;
+        comments.push(Comment {
+            at,
+            trailing: first && beside && trailing(text, start),
+            line: locator.line(lines),
+            text: text[start..end].trim_end().into(),
+        });
+    }
+    comments
+}
+
+/// Whether anything but blanks stands before position `at` on its line.
+fn trailing(text: &str, at: usize) -> bool {
+    let line = memchr::memrchr(b'\n', &text.as_bytes()[..at]).map_or(0, |end| end + 1);
+    !text[line..at].trim_matches(['\u{feff}', ' ', '\t']).trim().is_empty()
+}
+
+/// Comments outside of functions, while it is found out what they belong to.
+struct Sorter<'m> {
+    source: &'m Arc<Source>,
+    module: &'m mut Module,
+    /// Position and line up to which lines were counted.
+    counted: (usize, u32),
+    /// Comments that wait for an item.
+    waiting: Vec<Waiting>,
+}
+
+/// A comment that belongs to what comes next.
+struct Waiting {
+    start: usize,
+    end: usize,
+    /// Whether an empty line stands behind it.
+    apart: bool,
+}
+
+/// Gives the comments of a file to what they belong to. `owners` are what its items became.
+pub(super) fn outside(
+    source: &Arc<Source>,
+    comments: &[(usize, usize)],
+    header: Option<Extent>,
+    items: &[(Extent, Owner)],
+    module: &mut Module,
+) {
+    let mut sorter = Sorter { source, module, counted: (0, 1), waiting: Vec::new() };
+    let mut done = 0;
+    if let Some(header) = header {
+        done = header.comments;
+        for (number, &(start, end)) in comments[..done].iter().enumerate() {
+            sorter.wait(start, end, comments[..done].get(number + 1), header.start);
+        }
+        // Of some header lines nothing is kept.
+        if sorter.module.settings != ModuleSettings::default() {
+            sorter.flush(ModuleAnchor::Header);
+        }
+    }
+    // What stands before the comments at hand.
+    let mut before: Option<(Extent, Owner)> = None;
+    // The last item that is printed where it stands.
+    let mut last: Option<Owner> = None;
+    for &(extent, owner) in items {
+        let own = &comments[done..extent.comments];
+        done = extent.comments;
+        sorter.gap(own, extent.start, before, last);
+        match owner {
+            Owner::Function(number) => {
+                let symbol = sorter.module.functions[number].symbol;
+                sorter.flush(ModuleAnchor::Above(symbol));
+                last = Some(owner);
+            }
+            Owner::Symbol(symbol) => {
+                sorter.flush(ModuleAnchor::Above(symbol));
+                last = Some(owner);
+            }
+            Owner::Import(symbol) => sorter.flush(ModuleAnchor::Above(symbol)),
+            Owner::Nothing => {}
+        }
+        before = Some((extent, owner));
+    }
+    sorter.gap(&comments[done..], usize::MAX, before, last);
+    sorter.flush(ModuleAnchor::End);
+
+    // Items of one line may be printed in another order than they stand in.
+    let mut ranks = vec![0; module.symbols.len()];
+    for (rank, entry) in order::entries(module).into_iter().enumerate() {
+        ranks[entry.symbol.index()] = rank + 1;
+    }
+    module.comments.sort_by_key(|comment| match comment.at {
+        ModuleAnchor::Header => 0,
+        ModuleAnchor::Above(symbol) => ranks[symbol.index()],
+        ModuleAnchor::End => usize::MAX,
+    });
+}
+
+impl Sorter<'_> {
+    /// Sorts what stands between two items, and what stands in the second, which starts at `next`.
+    fn gap(
+        &mut self,
+        comments: &[(usize, usize)],
+        next: usize,
+        before: Option<(Extent, Owner)>,
+        last: Option<Owner>,
+    ) {
+        let text = self.source.text.as_bytes();
+        let mut end = before.map_or(0, |(extent, _)| extent.end);
+        let mut adjacent = true;
+        for (number, &(start, stop)) in comments.iter().enumerate() {
+            let lines = if start < next { newlines(&text[end..start]) } else { 0 };
+            adjacent &= lines < 2;
+            end = stop;
+            let comment = self.comment(start, stop);
+            let run = comment.run_line().is_some();
+            match (before, last) {
+                _ if start >= next => self.wait(start, stop, None, next),
+                (Some((_, Owner::Function(number))), _) if adjacent || run => self.behind(number, comment),
+                (_, Some(Owner::Function(number))) if run => self.behind(number, comment),
+                // On the line where the item ends.
+                (Some((extent, Owner::Symbol(symbol) | Owner::Import(symbol))), _)
+                    if newlines(&text[extent.end..start]) == 0 =>
+                {
+                    let Comment { line, text, .. } = comment;
+                    self.module.comments.push(ModuleComment { at: ModuleAnchor::Above(symbol), line, text });
+                }
+                _ => self.wait(start, stop, comments.get(number + 1), next),
+            }
+        }
+    }
+
+    fn comment(&mut self, start: usize, end: usize) -> Comment {
+        let text = &self.source.text;
+        if start < self.counted.0 {
+            self.counted = (0, 1);
+        }
+        let (from, line) = self.counted;
+        let lines = newlines(&text.as_bytes()[from..start]);
+        self.counted = (start, line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX)));
+        let trailing = trailing(text, start);
+        Comment { at: Anchor::End, trailing, line: self.counted.1, text: text[start..end].trim_end().into() }
+    }
+
+    /// Adds a comment behind a function.
+    fn behind(&mut self, number: usize, mut comment: Comment) {
+        let comments = &mut self.module.functions[number].comments;
+        comment.trailing &= comments.last().is_none_or(|last| last.at != Anchor::End);
+        comments.push(comment);
+    }
+
+    /// Lets a comment wait. What comes next in the text is the comment `then`, or the item at `next`.
+    fn wait(&mut self, start: usize, end: usize, then: Option<&(usize, usize)>, next: usize) {
+        let until = then.map_or(next, |(start, _)| next.min(*start));
+        let apart = self.source.text.as_bytes().get(end..until).is_some_and(|text| newlines(text) > 1);
+        self.waiting.push(Waiting { start, end, apart });
+    }
+
+    /// Gives the comments that wait to `at`. An empty line behind one of them is a comment without text.
+    fn flush(&mut self, at: ModuleAnchor) {
+        for Waiting { start, end, apart } in std::mem::take(&mut self.waiting) {
+            let Comment { line, text, .. } = self.comment(start, end);
+            self.module.comments.push(ModuleComment { at, line, text });
+            if apart {
+                self.module.comments.push(ModuleComment { at, line, text: "".into() });
+            }
+        }
+    }
+}
+
+fn newlines(text: &[u8]) -> usize {
+    memchr::memchr_iter(b'\n', text).count()
+}

@@ -1,0 +1,58 @@
+//! What users are shown for modules that are wrong: `tests/wrong/*.clif`, and folders of modules that do not fit together, each with
+//! a `.stderr` file beside it, as `cargo xtask check` prints it. `UPDATE_EXPECT=1` writes those files.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use expect_test::expect_file;
+use kiln_ir::{DiagnosticKind, Module, Source, check_program, parse, undefined};
+
+use crate::target;
+
+/// The `.clif` files at `path`, which is one or a folder of them.
+fn files(path: &Path) -> Vec<PathBuf> {
+    if path.is_file() {
+        return vec![path.to_owned()];
+    }
+    let mut files: Vec<_> = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// What is wrong with the modules, each alone and then together.
+fn faults(folder: &Path, path: &Path) -> String {
+    let mut modules: Vec<Module> = Vec::new();
+    let mut faults = Vec::new();
+    for file in files(path) {
+        let name = file.strip_prefix(folder).unwrap().display().to_string();
+        let text = std::fs::read_to_string(&file).unwrap();
+        match parse(Arc::new(Source::new(name, text)), &target()) {
+            Ok(module) => modules.push(module),
+            Err(found) => faults.extend(found),
+        }
+    }
+    if faults.is_empty() {
+        let modules: Vec<&Module> = modules.iter().collect();
+        faults.extend(check_program(&modules));
+        faults.extend(undefined(&modules, &|_| false));
+    }
+    let shown = faults.iter().map(|fault| match fault.kind {
+        DiagnosticKind::OtherTarget => format!("skipped: {fault}\n\n"),
+        _ => format!("{fault}\n\n"),
+    });
+    shown.collect()
+}
+
+#[test]
+fn every_wrong_module() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wrong");
+    let mut paths: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.retain(|path| path.extension().is_none_or(|extension| extension == "clif"));
+    paths.sort();
+    assert!(paths.len() > 15);
+    for path in paths {
+        let shown = faults(&folder, &path);
+        assert!(!shown.is_empty(), "{} has no fault", path.display());
+        expect_file![path.with_extension("stderr")].assert_eq(&shown);
+    }
+}
