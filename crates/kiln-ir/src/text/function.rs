@@ -225,14 +225,13 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
         before + behind >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
     };
     // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
-    let all = |group: u32| {
-        let value = group ^ 0x3030_3030;
+    let all = |group: &[u8]| {
+        let value = u32::from_ne_bytes([group[0], group[1], group[2], group[3]]) ^ 0x3030_3030;
         (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
     };
-    if digits >= 7 {
-        // Four of them are one aligned group of four bytes.
-        let mut groups = bytes.as_chunks::<4>().0.iter().enumerate();
-        groups.any(|(n, group)| all(u32::from_ne_bytes(*group)) && long(n * 4))
+    if digits >= 5 {
+        // Four of the five start at an even place.
+        bytes.windows(4).enumerate().step_by(2).any(|(at, group)| all(group) && long(at))
     } else {
         // Of three in a row, two are an aligned pair.
         let mut pairs = bytes.as_chunks::<2>().0.iter().enumerate();
