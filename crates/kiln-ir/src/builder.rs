@@ -29,6 +29,7 @@ use indexmap::IndexMap;
 
 pub use self::error::{BuildError, CodeFault, DataFault};
 use crate::body::{Body, Encoded, Encoder, Site};
+use crate::check::same_type;
 use crate::module::{
     Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
     Symbol, SymbolId, SymbolKind,
@@ -281,6 +282,19 @@ impl ModuleBuilder {
                 (FuncOrDataId::Data(_), Some(callee)) => {
                     let reason = format!("{callee} is a function, and is declared as data").into();
                     Err(BuildError::Unusable { name: name.clone(), reason })
+                }
+                (FuncOrDataId::Func(id), Some(callee)) => {
+                    // What another module defines may be called in several ways, as C's variadic functions are.
+                    let declaration = self.declarations.get_function_decl(id);
+                    let used = &function.dfg.signatures[function.dfg.ext_funcs[callee].signature];
+                    if declaration.linkage.is_definable() && !same_type(&declaration.signature, used) {
+                        let reason = format!(
+                            "{callee} has the type {used}, but is declared as {}",
+                            declaration.signature
+                        );
+                        return Err(BuildError::Unusable { name: name.clone(), reason: reason.into() });
+                    }
+                    Ok(key(declared))
                 }
                 _ => Ok(key(declared)),
             }

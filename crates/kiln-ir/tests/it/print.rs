@@ -167,7 +167,7 @@ const NAMES: [&str; 18] = [
     "\"quoted\"",
     "back\\slash",
     "\u{fc}nic\u{f6}de \u{1f980}",
-    "a\nb\0c\u{7f}",
+    "a\nbc\u{7f}",
     "u0:1",
     "u0:01",
     "u0",
@@ -398,7 +398,7 @@ fn what_only_instructions_hold() {
             slot.key = (shift == 4).then(|| StackSlotKey::new(u64::MAX));
             builder.create_sized_stack_slot(slot);
         }
-        for offset in [1, -1, 10_000, -10_000, i64::MIN, i64::MAX] {
+        for offset in [1, -1, 10_000, -10_000, i64::from(i32::MIN), i64::from(i32::MAX)] {
             let global = module.declare_data_in_func(data, builder.func);
             if let ir::GlobalValueData::Symbol { offset: of, .. } = &mut builder.func.global_values[global] {
                 *of = offset.into();
@@ -415,7 +415,7 @@ fn what_only_instructions_hold() {
         });
         let sum = builder.create_global_value(ir::GlobalValueData::IAddImm {
             base,
-            offset: i64::MIN.into(),
+            offset: i64::from(i32::MIN).into(),
             global_type: types::I64,
         });
         builder.func.stack_limit = Some(sum);
