@@ -169,6 +169,16 @@ impl<'a> Compiler<'a> {
         &self.target
     }
 
+    /// What a store knows `module` and its functions by: the recipe says in which fields two keys differ.
+    ///
+    /// # Errors
+    ///
+    /// [`CompileFailure::Target`].
+    pub fn keys(&self, module: &Module) -> Result<(Recipe, Vec<FunctionKey>), CompileFailure> {
+        let keys = self.generator(0, module)?.keys;
+        Ok((keys.module(module), keys.functions(module)))
+    }
+
     /// Compiles `modules`, or finds them in the store.
     ///
     /// # Errors

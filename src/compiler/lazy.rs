@@ -36,6 +36,11 @@ impl<'m, E> Lazy<'m, E> {
         Self { name: name.into(), key: Some(key.into()), build: Box::new(build) }
     }
 
+    /// Its name, for messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// A module without a key: it is built in any case, but no sooner than its turn comes.
     pub fn without_key(
         name: impl Into<Box<str>>,

@@ -1,22 +1,28 @@
 //! `build`: many modules in, one image out.
+//!
+//! Modules are read when their turn comes and dropped when they are compiled, so a build of many thousands needs no more memory for
+//! IR than those in flight. That they fit together is for the linker to find; only if they do not are all of them read again,
+//! to say so with places.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
-use kiln::cache::DiskStore;
+use kiln::artifact::Artifact;
+use kiln::cache::{Counts, DiskStore, Event, Events, Tally, WriteBehind};
 use kiln::globals::GlobalTable;
 use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, save, write_image};
-use kiln::ir::{Module, OptLevel, check_program};
-use kiln::{CompileFailure, Compiler};
+use kiln::ir::{OptLevel, Target, check_program};
+use kiln::{CompileFailure, Compiler, LazyFailure, Trust};
 use serde::Serialize;
 
-use crate::input;
+use crate::input::{self, Unbuilt};
 use crate::output::{Failure, Format, Outcome, bytes, count, peak_rss, progress, time};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
 ///
-/// Each `.clif` file is a module. All files are linked with each other: what one file imports and another defines is
+/// Each `.clif` file is a module, and `.kir` files (see `convert`) hold one or more. All files are linked with each other: what one file imports and another defines is
 /// resolved, whatever remains becomes a slot that the host fills at load. The image is an ELF shared object. The result does not
 /// depend on the number of threads or on the order of the arguments.
 #[derive(clap::Args)]
@@ -25,7 +31,7 @@ use crate::output::{Failure, Format, Outcome, bytes, count, peak_rss, progress, 
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
   cargo xtask build lib --target aarch64 -o lib.so")]
 pub(crate) struct Args {
-    /// `.clif` files, and folders that are searched for them
+    /// `.clif` and `.kir` files, and folders that are searched for them
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// The image to write; it appears whole or not at all
@@ -40,9 +46,19 @@ pub(crate) struct Args {
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Reuse artifacts of unchanged modules from this folder, and keep new ones there
+    /// Reuse code of unchanged modules and functions from this folder, and keep new code there; a file that was built before
+    /// is not even read as IR
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
+    /// Compile everything and compare it with what the cache has, before any of it is used
+    #[arg(long, requires = "cache")]
+    cache_verify: bool,
+    /// Keep the cache below so many bytes; what was not used for longest goes first
+    #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
+    cache_limit: u64,
+    /// Say what the cache had and what not, and why
+    #[arg(long)]
+    verbose: bool,
     /// Write what was done, and how long it took, to this file
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
@@ -53,7 +69,7 @@ pub(crate) struct Args {
 
 #[derive(Clone, Copy, clap::ValueEnum)]
 #[value(rename_all = "snake_case")]
-enum Level {
+pub(crate) enum Level {
     /// Compile quickly
     None,
     /// Make code fast
@@ -79,6 +95,8 @@ struct Stats {
     compiled_functions: usize,
     reused_functions: usize,
     reused_modules: usize,
+    lazy_modules: usize,
+    cache: CacheStats,
     text_bytes: u64,
     image_bytes: u64,
     slots: usize,
@@ -87,9 +105,56 @@ struct Stats {
     seconds: Seconds,
 }
 
+/// Events of the cache.
+#[derive(Default, Serialize)]
+struct CacheStats {
+    hits: u64,
+    misses: u64,
+    corrupt: u64,
+    healed: u64,
+    evicted: u64,
+    quarantined: u64,
+    verified: u64,
+    failed_verifications: u64,
+    failed_writes: u64,
+    dropped_writes: u64,
+}
+
+impl From<Tally> for CacheStats {
+    fn from(tally: Tally) -> Self {
+        Self {
+            hits: tally.hits,
+            misses: tally.misses,
+            corrupt: tally.corrupt,
+            healed: tally.healed,
+            evicted: tally.evicted,
+            quarantined: tally.quarantined,
+            verified: tally.verified,
+            failed_verifications: tally.failed_verifications,
+            failed_writes: tally.failed_writes,
+            dropped_writes: tally.dropped_writes,
+        }
+    }
+}
+
+/// Counts events, and shows them if that is wanted.
+struct Watch {
+    counts: Counts,
+    verbose: bool,
+}
+
+impl Events for Watch {
+    fn report(&self, event: &Event<'_>) {
+        self.counts.report(event);
+        if self.verbose {
+            eprintln!("cache: {}", crate::cache::describe(event));
+        }
+    }
+}
+
+/// Reading is a part of `compile`: modules are read as they are compiled.
 #[derive(Serialize)]
 struct Seconds {
-    parse: f64,
     compile: f64,
     link: f64,
     write: f64,
@@ -105,67 +170,90 @@ pub(crate) fn main(args: &Args) -> Outcome {
         .into_iter()
         .flatten()
         .try_for_each(|path| output_path(path, &files))?;
-    let modules = input::all(input::modules(&files, &target, true)?)?;
-    let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
-    if !diagnostics.is_empty() {
-        diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-        return Err(Failure::new(format!("{} between the modules", count(diagnostics.len(), "error"))));
-    }
-    let parsed = Instant::now();
-
-    // The globals module: slots are numbered before any function is compiled.
-    let mut globals = GlobalTable::new();
-    for key in modules.iter().flat_map(Module::globals) {
-        globals.intern(key);
-    }
-    let functions = modules.iter().map(|module| module.functions.len()).sum::<usize>();
-    let bar = progress("compiling", functions as u64);
-    let tick = || bar.inc(1);
-    let store = args.cache.as_ref().map(DiskStore::new);
-    let mut compiler = Compiler::new(target).progress(&tick);
+    let watch = Arc::new(Watch { counts: Counts::new(), verbose: args.verbose });
+    let store = args.cache.as_ref().map(|folder| {
+        let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
+        WriteBehind::new(disk).events(watch.clone())
+    });
+    let bar = progress("compiling", files.len() as u64);
+    let read = || bar.inc(1);
+    let mut compiler = Compiler::new(target.clone()).events(&*watch);
     if let Some(store) = &store {
         compiler = compiler.store(store);
     }
-    let compiled = compiler.compile(&modules).map_err(|error| failure(&modules, &error))?;
-    bar.finish_and_clear();
-    if compiled.stats.corrupt_entries + compiled.stats.failed_writes > 0 {
-        eprintln!(
-            "warning: cache {}: entries that could not be used: {}, that could not be written: {}",
-            args.cache.as_deref().unwrap_or(Path::new("")).display(),
-            compiled.stats.corrupt_entries,
-            compiled.stats.failed_writes
-        );
+    if args.cache_verify {
+        compiler = compiler.trust(Trust::Nothing);
     }
+    let lazy = input::lazy(&files, &target, store.is_some(), &read)?;
+    let names: Vec<Box<str>> = lazy.iter().map(|module| module.name().into()).collect();
+    let compiled = compiler.compile_lazy(lazy);
+    bar.finish_and_clear();
+    let compiled = compiled.map_err(|failures| {
+        let between = |failure: &LazyFailure<Unbuilt>| matches!(failure, LazyFailure::Compile(_));
+        // Whether modules fit together is said before what cannot be compiled.
+        let fault = if failures.iter().all(between) { misfit(&files, &target) } else { None };
+        fault.unwrap_or_else(|| failure(failures))
+    })?;
     let compiled_at = Instant::now();
 
-    let image = write_image(&compiled.artifacts, &globals, &ImageOptions::default()).map_err(|errors| {
-        let line = |error: &LinkError| match error.module().and_then(|number| modules.get(number)) {
-            Some(module) => format!("error: {}: {error}", module.name),
-            None => format!("error: {error}"),
-        };
-        Failure::Message(errors.iter().map(line).collect::<Vec<_>>().join("\n"))
+    // The globals module: slots are numbered by the order of modules, before anything is laid out.
+    let artifacts = &compiled.artifacts;
+    let mut globals = GlobalTable::new();
+    for key in artifacts.iter().flat_map(Artifact::globals) {
+        globals.intern(key);
+    }
+    let functions = artifacts.iter().map(|artifact| artifact.functions().len()).sum::<usize>();
+    let image = write_image(artifacts, &globals, &ImageOptions::default()).map_err(|errors| {
+        misfit(&files, &target).unwrap_or_else(|| {
+            let line = |error: &LinkError| match error.module().and_then(|number| names.get(number)) {
+                Some(name) => format!("error: {name}: {error}"),
+                None => format!("error: {error}"),
+            };
+            Failure::Message(errors.iter().map(line).collect::<Vec<_>>().join("\n"))
+        })
     })?;
     let linked = Instant::now();
     save(&args.output, &image)
         .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.output.display())))?;
     let written = Instant::now();
 
+    // The image is there; what is left of the work for later builds does not delay it.
+    let wrong = compiled.stats.wrong_entries + compiled.samples.verify(&compiler);
+    drop(compiler);
+    drop(store);
+    let tally = watch.counts.tally();
+    let folder = args.cache.as_deref().unwrap_or(Path::new("")).display();
+    if wrong > 0 {
+        eprintln!(
+            "warning: cache {folder}: {} with wrong code moved aside",
+            count(wrong, "entry").replace("entrys", "entries")
+        );
+    }
+    let unusable = tally.corrupt;
+    let unwritten = tally.failed_writes + tally.dropped_writes;
+    if unusable + unwritten > 0 {
+        eprintln!(
+            "warning: cache {folder}: entries that could not be used: {unusable}, that could not be written: {unwritten}"
+        );
+    }
+
     let info = kiln::image::ImageInfo::parse(&image).map_err(Failure::new)?;
     let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
     let stats = Stats {
-        modules: modules.len(),
+        modules: artifacts.len(),
         functions,
         compiled_functions: compiled.stats.compiled_functions,
         reused_functions: compiled.stats.reused_functions,
         reused_modules: compiled.stats.reused_modules,
-        text_bytes: compiled.artifacts.iter().map(|artifact| artifact.text().len() as u64).sum(),
+        lazy_modules: compiled.stats.lazy_modules,
+        cache: tally.into(),
+        text_bytes: artifacts.iter().map(|artifact| artifact.text().len() as u64).sum(),
         image_bytes: image.len() as u64,
         slots: info.slots.len(),
         threads,
         peak_rss_bytes: peak_rss(),
         seconds: Seconds {
-            parse: seconds(start, parsed),
-            compile: seconds(parsed, compiled_at),
+            compile: seconds(start, compiled_at),
             link: seconds(compiled_at, linked),
             write: seconds(linked, written),
             total: seconds(start, written),
@@ -206,19 +294,42 @@ fn output_path(path: &Path, inputs: &[PathBuf]) -> Outcome {
     }
 }
 
-/// A compile failure with the files' names and lines.
-fn failure(modules: &[Module], error: &CompileFailure) -> Failure {
-    match error {
-        CompileFailure::Functions(errors) => Failure::Message(
-            errors
-                .iter()
-                .map(|error| {
-                    let file = modules.get(error.module).map_or("", |module| &*module.name);
-                    format!("error: {file}:{}: function `{}`: {}", error.line, error.function, error.kind)
-                })
-                .collect::<Vec<_>>()
-                .join("\n"),
-        ),
-        other => Failure::new(other),
+/// What is wrong between the modules, with places; `None` if nothing is.
+fn misfit(files: &[PathBuf], target: &Target) -> Option<Failure> {
+    let modules = input::modules(files, target, false).ok()?;
+    let modules: Vec<_> = modules.into_iter().filter_map(Result::ok).collect();
+    let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
+    diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+    let found = count(diagnostics.len(), "error");
+    (!diagnostics.is_empty()).then(|| Failure::new(format!("{found} between the modules")))
+}
+
+/// What is wrong with modules, with the files' names and lines.
+fn failure(failures: Vec<LazyFailure<Unbuilt>>) -> Failure {
+    let mut errors = 0;
+    let mut lines = Vec::new();
+    for failure in failures {
+        match failure {
+            LazyFailure::Build { error: Unbuilt::Faults(diagnostics), .. } => {
+                errors += diagnostics.len();
+                diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+            }
+            LazyFailure::Build { error: Unbuilt::Failed(failure), .. } => match failure {
+                Failure::Message(text) => lines.push(text),
+                Failure::Reported => {}
+            },
+            LazyFailure::Compile(CompileFailure::Functions(functions)) => {
+                lines.extend(functions.iter().map(|error| {
+                    let (file, line) = (&error.module_name, error.line);
+                    format!("error: {file}:{line}: function `{}`: {}", error.function, error.kind)
+                }));
+            }
+            LazyFailure::Compile(other) => lines.push(format!("error: {other}")),
+            _ => lines.push("error: a module could not be compiled".into()),
+        }
     }
+    if errors > 0 {
+        lines.push(format!("error: {} in the input", count(errors, "error")));
+    }
+    Failure::Message(lines.join("\n"))
 }

@@ -4,12 +4,21 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln::ir::{Diagnostic, DiagnosticKind, Module, Place, Source, Target, parse};
+use kiln::Lazy;
+use kiln::ir::{
+    BinaryError, Diagnostic, DiagnosticKind, Module, Modules, Place, Source, Target, VerifyError, is_binary,
+    parse, spans,
+};
 use rayon::prelude::*;
 
 use crate::output::{Failure, count, progress};
 
-/// The `.clif` files that `paths` name, folders searched through, each file once, in order of their paths: what is built
+/// Extension of files in text form.
+pub(crate) const TEXT: &str = "clif";
+/// Extension of files in binary form.
+pub(crate) const BINARY: &str = "kir";
+
+/// The `.clif` and `.kir` files that `paths` name, folders searched through, each file once, in order of their paths: what is built
 /// does not depend on the order of arguments.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = BTreeSet::new();
@@ -19,7 +28,7 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
             let before = files.len();
             folder(path, &mut files).map_err(error)?;
             if files.len() == before {
-                return Err(Failure::new(format!("no .clif file in folder {}", path.display())));
+                return Err(Failure::new(format!("no .clif or .kir file in folder {}", path.display())));
             }
         } else {
             files.insert(path.clone());
@@ -36,7 +45,7 @@ fn folder(path: &Path, files: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
         // Following links is what the user of a folder of links wants; a cycle ends with the system's limit on links.
         if path.is_dir() {
             folder(&path, files)?;
-        } else if path.extension().is_some_and(|extension| extension == "clif") {
+        } else if path.extension().is_some_and(|extension| extension == TEXT || extension == BINARY) {
             files.insert(path);
         }
     }
@@ -52,7 +61,15 @@ pub(crate) fn modules(files: &[PathBuf], target: &Target, show: bool) -> Result<
     let modules = files
         .par_iter()
         .map(|file| {
-            let module = source(file)?.and_then(|source| parse(source, target));
+            let bytes = read(file)?;
+            let found = if is_binary(&bytes) { spans(&bytes).map_or(1, |spans| spans.len()) } else { 1 };
+            if found != 1 {
+                let name = file.display();
+                return Err(Failure::new(format!(
+                    "{name} holds {found} modules, and this command takes one from a file"
+                )));
+            }
+            let module = module(&file.display().to_string(), bytes, target);
             if show {
                 bar.inc(1);
             }
@@ -63,11 +80,39 @@ pub(crate) fn modules(files: &[PathBuf], target: &Target, show: bool) -> Result<
     modules
 }
 
-/// The text of `file`, or where it is not text.
-fn source(file: &Path) -> Result<Result<Arc<Source>, Vec<Diagnostic>>, Failure> {
-    let name = file.display().to_string();
-    let bytes = std::fs::read(file).map_err(|error| Failure::new(format!("cannot read {name}: {error}")))?;
-    Ok(match String::from_utf8(bytes) {
+fn read(file: &Path) -> Result<Vec<u8>, Failure> {
+    std::fs::read(file).map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))
+}
+
+/// The module in `bytes`, text or binary.
+pub(crate) fn module(name: &str, bytes: Vec<u8>, target: &Target) -> Parsed {
+    if !is_binary(&bytes) {
+        return source(name, bytes).and_then(|source| parse(source, target));
+    }
+    let whole = || Place::whole(Arc::new(Source::new(name, "")));
+    let fault =
+        |error: &BinaryError| vec![Diagnostic::new(DiagnosticKind::Syntax, error.to_string(), whole())];
+    let module =
+        Modules::new(&bytes[..]).next().expect("it starts with a header").map_err(|error| fault(&error))?;
+    match module.verify(target) {
+        Ok(module) => Ok(Module { name: name.into(), ..module }),
+        Err(VerifyError::Functions(faults)) => Err(faults
+            .iter()
+            .map(|fault| {
+                let message = format!("function `{}`: {}: {}", fault.function, fault.entity, fault.message);
+                Diagnostic::new(DiagnosticKind::Verifier, message, whole())
+            })
+            .collect()),
+        Err(error @ VerifyError::Target(kiln::ir::TargetError::OtherArchitecture { .. })) => {
+            Err(vec![Diagnostic::new(DiagnosticKind::OtherTarget, error.to_string(), whole())])
+        }
+        Err(error) => Err(vec![Diagnostic::new(DiagnosticKind::Target, error.to_string(), whole())]),
+    }
+}
+
+/// The text of a file, or where it is not text.
+fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
+    match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::new(Source::new(name, text))),
         Err(error) => {
             // Up to the fault, what is shown is what is there.
@@ -75,7 +120,60 @@ fn source(file: &Path) -> Result<Result<Arc<Source>, Vec<Diagnostic>>, Failure> 
             let place = Place::at(&source, error.utf8_error().valid_up_to(), 1);
             Err(vec![Diagnostic::new(DiagnosticKind::Syntax, "not UTF-8 text", place)])
         }
-    })
+    }
+}
+
+/// Why a module of a build is none.
+pub(crate) enum Unbuilt {
+    Faults(Vec<Diagnostic>),
+    Failed(Failure),
+}
+
+/// The modules of `files`, each to be read when its turn comes. With `keyed`, a file whose content was built before need not
+/// be read as IR; its key is the hash of its bytes.
+pub(crate) fn lazy<'t>(
+    files: &[PathBuf],
+    target: &'t Target,
+    keyed: bool,
+    done: &'t (dyn Fn() + Sync),
+) -> Result<Vec<Lazy<'t, Unbuilt>>, Failure> {
+    // Files in binary form may hold many modules, which is known by their headers.
+    let pieces = files.par_iter().map(|file| -> Result<Vec<Lazy<'t, Unbuilt>>, Failure> {
+        let name: Box<str> = file.display().to_string().into();
+        // Text is read here only for its hash.
+        let binary = file.extension().is_some_and(|extension| extension == BINARY);
+        let bytes = if keyed || binary { read(file)? } else { Vec::new() };
+        let whole = vec![0..bytes.len()];
+        let ranges = if is_binary(&bytes) { spans(&bytes).unwrap_or(whole) } else { whole };
+        let many = ranges.len() > 1;
+        let one = |(number, range): (usize, std::ops::Range<usize>)| {
+            let hash = blake3::hash(&bytes[range.clone()]);
+            let name: Box<str> = if many { format!("{name}#{number}").into() } else { name.clone() };
+            let (file, shown) = (file.clone(), name.clone());
+            let build = move || {
+                let bytes = read(&file).map_err(Unbuilt::Failed)?;
+                let bytes = if many { bytes.get(range).unwrap_or_default().to_vec() } else { bytes };
+                if keyed && blake3::hash(&bytes) != hash {
+                    let text = format!("{} was changed while it was built", file.display());
+                    return Err(Unbuilt::Failed(Failure::new(text)));
+                }
+                let module = module(&shown, bytes, target).map_err(Unbuilt::Faults)?;
+                done();
+                Ok(module)
+            };
+            match keyed {
+                true => Lazy::new(name, *hash.as_bytes(), build),
+                false => Lazy::without_key(name, build),
+            }
+        };
+        Ok(ranges.into_iter().enumerate().map(one).collect())
+    });
+    let pieces: Vec<_> = pieces.collect();
+    let mut modules = Vec::with_capacity(files.len());
+    for piece in pieces {
+        modules.extend(piece?);
+    }
+    Ok(modules)
 }
 
 /// The modules, if all are; else every diagnostic is printed, in order of files.

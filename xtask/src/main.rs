@@ -7,8 +7,10 @@
 
 mod bench;
 mod build;
+mod cache;
 mod call;
 mod check;
+mod convert;
 mod develop;
 mod input;
 mod inspect;
@@ -38,6 +40,8 @@ struct Cli {
 enum Command {
     Build(build::Args),
     Check(check::Args),
+    Convert(convert::Args),
+    Cache(cache::Args),
     Run(run::Args),
     Call(call::Args),
     Inspect(inspect::Args),
@@ -88,6 +92,8 @@ fn execute(command: Command) -> output::Outcome {
     match command {
         Command::Build(args) => build::main(&args),
         Command::Check(args) => check::main(&args),
+        Command::Convert(args) => convert::main(&args),
+        Command::Cache(args) => cache::main(&args),
         Command::Run(args) => run::main(&args),
         Command::Call(args) => call::main(&args),
         Command::Inspect(args) => inspect::main(&args),

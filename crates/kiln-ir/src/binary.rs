@@ -28,6 +28,7 @@ mod tests;
 pub(crate) mod write;
 
 use std::io::Read;
+use std::ops::Range;
 
 use cranelift_codegen::verify_function;
 
@@ -292,6 +293,37 @@ impl<R: Read> Modules<R> {
         self.offset += self.buffer.len() as u64;
         Ok(Some(Unverified(module)))
     }
+}
+
+/// Where each module of a file in binary form lies, by their headers alone.
+///
+/// # Errors
+///
+/// [`BinaryError::Foreign`] and [`BinaryError::Truncated`].
+pub fn spans(bytes: &[u8]) -> Result<Vec<Range<usize>>, BinaryError> {
+    let mut spans = Vec::new();
+    let mut start = 0;
+    while start < bytes.len() {
+        let offset = start as u64;
+        let rest = &bytes[start..];
+        if !rest.starts_with(&MAGIC[..rest.len().min(MAGIC.len())]) {
+            return Err(BinaryError::Foreign { offset });
+        }
+        let header: &[u8; HEADER] = rest.first_chunk().ok_or(BinaryError::Truncated { offset })?;
+        let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
+        let length = (long(8) >> 32).checked_add(long(16)).and_then(|sum| sum.checked_add(long(24)));
+        let length = length.and_then(|length| usize::try_from(length).ok()?.checked_add(HEADER));
+        let length = length.filter(|length| *length <= rest.len());
+        let end = start + length.ok_or(BinaryError::Truncated { offset })?;
+        spans.push(start..end);
+        start = end;
+    }
+    Ok(spans)
+}
+
+/// Whether `bytes` start as a file in binary form does.
+pub fn is_binary(bytes: &[u8]) -> bool {
+    bytes.starts_with(MAGIC)
 }
 
 impl<R: Read> Iterator for Modules<R> {

@@ -19,7 +19,7 @@ mod split;
 mod text;
 mod thunk;
 
-pub use binary::{BinaryError, FunctionFault, Modules, Unverified, VerifyError};
+pub use binary::{BinaryError, FunctionFault, Modules, Unverified, VerifyError, is_binary, spans};
 pub use body::{Body, BodyError, Malformed};
 pub use builder::{BuildError, CodeFault, DataFault, ModuleBuilder};
 pub use check::{check_program, undefined};

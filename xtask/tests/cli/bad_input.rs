@@ -105,7 +105,7 @@ fn files_that_cannot_be_read() {
         assert_eq!(ended.stderr, format!("error: {message}\n"));
     };
     said("nowhere.clif", "cannot read nowhere.clif: No such file or directory (os error 2)");
-    said("empty", "no .clif file in folder empty");
+    said("empty", "no .clif or .kir file in folder empty");
     for way in ["nowhere.clif", "empty"] {
         let ended = place.xtask(&["run", way]).code(1).says(&["error: ", way]);
         assert_eq!(ended.stdout, "");

@@ -6,6 +6,8 @@
 mod bad_image;
 mod bad_input;
 mod build;
+mod cache;
 mod check;
+mod convert;
 mod run;
 mod support;

@@ -100,6 +100,9 @@ fn what_it_decodes_to_has_the_same_form() {
 fn joined_files_are_a_file() {
     let bytes = module().to_bytes();
     let three = [&bytes[..], &bytes, &bytes].concat();
+    let length = bytes.len();
+    assert_eq!(spans(&three).unwrap(), [0..length, length..2 * length, 2 * length..3 * length]);
+    assert!(spans(&three[..length + 70]).is_err() && spans(b"x").is_err() && spans(b"").unwrap().is_empty());
     let read: Vec<_> = Modules::new(&three[..]).map(|module| module.unwrap().module().to_bytes()).collect();
     assert_eq!(read, [&bytes[..], &bytes, &bytes]);
     let mut broken = three.clone();

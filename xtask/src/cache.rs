@@ -1,0 +1,264 @@
+//! `cache`: what is in a folder of compiled code, whether it is sound, and why a build did not use it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use kiln::Compiler;
+use kiln::cache::{DiskStore, Event, FunctionKey, Recipe};
+use kiln::ir::{Module, Target};
+use serde_json::{Value, json};
+
+use crate::build::Level;
+use crate::input;
+use crate::output::{Failure, Format, Outcome, bytes, count, progress};
+
+/// Look into a folder that `build --cache` keeps compiled code in.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask cache stat kept
+  cargo xtask cache verify kept
+  cargo xtask cache gc kept --limit 100000000
+  cargo xtask cache explain old/main.clif main.clif")]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Command,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    format: Format,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Count what is in the folder
+    Stat {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Read every entry and check every byte of it; broken ones are moved aside
+    Verify {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
+    /// Remove what was not used for longest, until the rest fits
+    Gc {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// How many bytes may stay
+        #[arg(long, value_name = "BYTES")]
+        limit: u64,
+    },
+    /// Say what differs between two states of a module for a cache, and which functions would be compiled
+    Explain {
+        /// The module as it was built before
+        #[arg(value_name = "OLD")]
+        old: PathBuf,
+        /// The module as it is now
+        #[arg(value_name = "NEW")]
+        new: PathBuf,
+        /// Architecture or triple of the new build [default: this machine]
+        #[arg(long, value_name = "T")]
+        target: Option<String>,
+        /// How much the new build optimizes
+        #[arg(long, value_enum, default_value_t = Level::Speed, value_name = "LEVEL")]
+        opt_level: Level,
+        /// Architecture or triple of the old build [default: that of the new one]
+        #[arg(long, value_name = "T")]
+        old_target: Option<String>,
+        /// How much the old build optimized [default: as much as the new one]
+        #[arg(long, value_enum, value_name = "LEVEL")]
+        old_opt_level: Option<Level>,
+    },
+}
+
+pub(crate) fn main(args: &Args) -> Outcome {
+    match &args.command {
+        Command::Stat { folder } => stat(folder, args.format),
+        Command::Verify { folder } => verify(folder, args.format),
+        Command::Gc { folder, limit } => gc(folder, *limit, args.format),
+        Command::Explain { old, new, target, opt_level, old_target, old_opt_level } => {
+            let new_target = input::target(target.as_deref())?.opt_level((*opt_level).into());
+            let before = input::target(old_target.as_deref().or(target.as_deref()))?
+                .opt_level(old_opt_level.unwrap_or(*opt_level).into());
+            explain((old, before), (new, new_target), args.format)
+        }
+    }
+}
+
+fn store(folder: &Path) -> Result<DiskStore, Failure> {
+    if folder.is_dir() {
+        return Ok(DiskStore::new(folder));
+    }
+    Err(Failure::new(format!("there is no folder {}", folder.display())))
+}
+
+fn cannot(folder: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("cache {}: {error}", folder.display()))
+}
+
+fn print(value: &Value) {
+    println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
+}
+
+fn entries(number: u64) -> String {
+    if number == 1 { "1 entry".into() } else { format!("{number} entries") }
+}
+
+fn age(time: Option<SystemTime>) -> String {
+    let age = time.and_then(|time| time.elapsed().ok()).map_or(0, |age| age.as_secs());
+    match age {
+        0..120 => format!("{age} s ago"),
+        120..7200 => format!("{} min ago", age / 60),
+        7200..172_800 => format!("{} h ago", age / 3600),
+        _ => format!("{} days ago", age / 86_400),
+    }
+}
+
+fn stat(folder: &Path, format: Format) -> Outcome {
+    let stat = store(folder)?.stat().map_err(|error| cannot(folder, &error))?;
+    match format {
+        Format::Json => print(&json!({
+            "entries": stat.entries, "bytes": stat.bytes, "disk_bytes": stat.disk_bytes, "subjects": stat.subjects,
+            "quarantined": stat.quarantined, "leftovers": stat.leftovers, "foreign": stat.foreign,
+        })),
+        Format::Text => {
+            println!("entries      {} ({} on disk)", stat.entries, bytes(stat.disk_bytes));
+            println!("modules      {}", stat.subjects);
+            if stat.entries > 0 {
+                println!("last used    {} to {}", age(stat.oldest), age(stat.newest));
+            }
+            println!("moved aside  {}", stat.quarantined);
+            println!("leftovers    {}", stat.leftovers);
+            println!("other files  {}", stat.foreign);
+        }
+    }
+    Ok(())
+}
+
+fn verify(folder: &Path, format: Format) -> Outcome {
+    let bar = progress("checking", 0);
+    let report = store(folder)?.verify(&mut |done, total| {
+        bar.set_length(total);
+        bar.set_position(done);
+    });
+    bar.finish_and_clear();
+    let report = report.map_err(|error| cannot(folder, &error))?;
+    let broken = report.broken.iter().map(|(key, reason)| (key.to_string(), reason.to_string()));
+    let unreadable = report.unreadable.iter().map(|(key, error)| (key.to_string(), error.to_string()));
+    let faults: Vec<(String, String)> = broken.chain(unreadable).collect();
+    match format {
+        Format::Json => print(&json!({
+            "checked": report.checked, "bytes": report.bytes,
+            "faults": faults.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect::<Vec<_>>(),
+        })),
+        Format::Text => {
+            for (key, reason) in &faults {
+                println!("{key}: {reason}");
+            }
+            println!(
+                "{} checked ({}), {} broken",
+                entries(report.checked),
+                bytes(report.bytes),
+                faults.len()
+            );
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Failure::Reported) }
+}
+
+fn gc(folder: &Path, limit: u64, format: Format) -> Outcome {
+    let report = store(folder)?.gc(limit).map_err(|error| cannot(folder, &error))?;
+    match format {
+        Format::Json => print(&json!({
+            "removed": report.removed, "removed_bytes": report.removed_bytes, "kept": report.kept,
+            "kept_bytes": report.kept_bytes, "leftovers": report.leftovers, "failed": report.failed,
+        })),
+        Format::Text => println!(
+            "{} removed ({}), {} kept ({})",
+            entries(report.removed),
+            bytes(report.removed_bytes),
+            entries(report.kept),
+            bytes(report.kept_bytes)
+        ),
+    }
+    Ok(())
+}
+
+/// One state of a module, as a cache sees it.
+struct State {
+    recipe: Recipe,
+    /// Functions by name; those without one by their position.
+    functions: BTreeMap<String, FunctionKey>,
+}
+
+fn state(path: &Path, target: Target) -> Result<State, Failure> {
+    let module = input::all(input::modules(&[path.to_owned()], &target, false)?)?.remove(0);
+    let compiler = Compiler::new(target);
+    let (recipe, keys) = compiler.keys(&module).map_err(Failure::new)?;
+    let functions = module.functions.iter().zip(keys).enumerate();
+    let functions =
+        functions.map(|(at, (function, key))| (name(&module, at, function.symbol), key)).collect();
+    Ok(State { recipe, functions })
+}
+
+fn name(module: &Module, at: usize, symbol: kiln::ir::SymbolId) -> String {
+    match &*module.symbol(symbol).name {
+        "" => format!("number {at}"),
+        name => name.to_owned(),
+    }
+}
+
+fn explain(old: (&Path, Target), new: (&Path, Target), format: Format) -> Outcome {
+    let (old, new) = (state(old.0, old.1)?, state(new.0, new.1)?);
+    let differences = old.recipe.differences(&new.recipe);
+    let known: BTreeSet<&FunctionKey> = old.functions.values().collect();
+    let compiled: Vec<(&String, &str)> = new
+        .functions
+        .iter()
+        .filter(|(_, key)| !known.contains(key))
+        .map(|(name, _)| (name, if old.functions.contains_key(name) { "changed" } else { "new" }))
+        .collect();
+    let reused = new.functions.len() - compiled.len();
+    match format {
+        Format::Json => print(&json!({
+            "hit": differences.is_empty(),
+            "differences": differences.iter().map(|difference| {
+                json!({ "field": difference.field.to_string(), "old": difference.old, "new": difference.new })
+            }).collect::<Vec<_>>(),
+            "reused_functions": reused,
+            "compiled_functions": compiled.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect::<Vec<_>>(),
+        })),
+        Format::Text if differences.is_empty() => println!("hit: both are the same module for a cache"),
+        Format::Text => {
+            println!("miss:");
+            differences.iter().for_each(|difference| println!("  {difference}"));
+            println!("{} reused, {} compiled:", count(reused, "function"), compiled.len());
+            compiled.iter().for_each(|(name, why)| println!("  {name}: {why}"));
+        }
+    }
+    Ok(())
+}
+
+/// An event of a build, for people.
+pub(crate) fn describe(event: &Event<'_>) -> String {
+    let short = |key: &kiln::cache::Key| key.to_string()[..12].to_owned();
+    match event {
+        Event::Hit { key } => format!("{}: hit", short(key)),
+        Event::Miss { key, why } => format!("{}: miss: {why}", short(key)),
+        Event::Corrupt { key, reason } => format!("{}: cannot be used: {reason}", short(key)),
+        Event::Healed { key } => format!("{}: stored anew", short(key)),
+        Event::Evicted { key, bytes } => format!("{}: removed to make room, {bytes} bytes", short(key)),
+        Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
+        Event::WriteFailed { key, error } => format!("{}: cannot be stored: {error}", short(key)),
+        Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
+        Event::Quarantined { key, why } => format!("{}: moved aside: {why}", short(key)),
+        Event::Verified { key } => format!("{}: compiled again, and the same", short(key)),
+        Event::VerifyFailed { key } => {
+            format!("{}: WRONG CODE: compiling makes another artifact", short(key))
+        }
+        other => format!("{other:?}"),
+    }
+}

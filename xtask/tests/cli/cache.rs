@@ -1,0 +1,94 @@
+//! `cache`, and `build --cache`: what is kept, what is found wrong, what is explained.
+
+use serde_json::Value;
+
+use crate::support::{Place, adder};
+
+fn place() -> Place {
+    let place = Place::new(&[("a.clif", &*adder("plus", 2)), ("b.clif", &*adder("more", 40))]);
+    place.xtask(&["build", "a.clif", "b.clif", "-o", "p.so", "--cache", "kept"]).ok();
+    place
+}
+
+/// The files of entries, in order.
+fn entries(place: &Place) -> Vec<std::path::PathBuf> {
+    fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => walk(&path, found),
+                false => found.push(path),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    walk(&place.path("kept"), &mut found);
+    // Pointers to entries are short.
+    found.retain(|path| std::fs::metadata(path).unwrap().len() > 500);
+    found.sort();
+    found
+}
+
+#[test]
+fn stat_verify_and_gc() {
+    let place = place();
+    let stat: Value =
+        serde_json::from_str(&place.xtask(&["cache", "stat", "kept", "--format", "json"]).ok()).unwrap();
+    assert_eq!((&stat["entries"], &stat["quarantined"], &stat["foreign"]), (&2.into(), &0.into(), &0.into()));
+    assert!(place.xtask(&["cache", "stat", "kept"]).ok().starts_with("entries      2 ("));
+    assert!(place.xtask(&["cache", "verify", "kept"]).ok().starts_with("2 entries checked ("));
+    let files = entries(&place);
+    assert_eq!(files.len(), 2);
+    let mut bytes = std::fs::read(&files[0]).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&files[0], bytes).unwrap();
+    let found = place.xtask(&["cache", "verify", "kept"]).code(1);
+    assert!(found.stdout.contains("checksum") && found.stdout.ends_with(", 1 broken\n"), "{}", found.stdout);
+    assert!(place.xtask(&["cache", "verify", "kept"]).ok().starts_with("1 entry checked ("));
+    assert!(place.xtask(&["cache", "gc", "kept", "--limit", "0"]).ok().contains(" removed ("));
+    assert!(place.xtask(&["cache", "stat", "kept"]).ok().starts_with("entries      0 ("));
+    place.xtask(&["cache", "stat", "nowhere"]).code(1).says(&["there is no folder nowhere"]);
+    // It heals.
+    let again = place.xtask(&["build", "a.clif", "b.clif", "-o", "q.so", "--cache", "kept"]).ok();
+    assert!(again.contains("(2 compiled, 0 reused)"), "{again}");
+    assert!(place.read("p.so") == place.read("q.so"));
+}
+
+#[test]
+fn a_build_says_why() {
+    let place = place();
+    let build = |more: &[&str]| {
+        let args = ["build", "a.clif", "b.clif", "-o", "q.so", "--cache", "kept", "--verbose"];
+        place.xtask(&[&args[..], more].concat())
+    };
+    build(&[]).code(0).says(&[": hit\n"]);
+    build(&["--opt-level", "none"]).code(0).says(&["miss: ", "setting opt_level: was speed, is none"]);
+    place.write("a.clif", adder("plus", 3));
+    build(&[]).code(0).says(&["miss: ", "IR of the module"]);
+    build(&["--cache-verify"]).code(0).says(&["compiled again, and the same"]);
+    let more = ["--stats", "s.json"];
+    build(&more).code(0);
+    let stats: Value = serde_json::from_slice(&place.read("s.json")).unwrap();
+    assert_eq!((&stats["cache"]["hits"], &stats["cache"]["misses"]), (&2.into(), &0.into()));
+    assert_eq!(stats["lazy_modules"], 2);
+    place.xtask(&["build", "a.clif", "-o", "q.so", "--cache-verify"]).code(2);
+}
+
+#[test]
+fn explain_names_fields_and_functions() {
+    let two = |number: u32| format!("{}{}", adder("same", 1), adder("edited", number));
+    let place = Place::new(&[("old.clif", &*two(5)), ("new.clif", &*two(6))]);
+    let told = place.xtask(&["cache", "explain", "old.clif", "new.clif"]).ok();
+    assert!(told.starts_with("miss:\n  IR of the module: was "), "{told}");
+    assert!(told.ends_with("1 function reused, 1 compiled:\n  edited: changed\n"), "{told}");
+    let told = place.xtask(&["cache", "explain", "old.clif", "old.clif"]).ok();
+    assert_eq!(told, "hit: both are the same module for a cache\n");
+    let other = ["cache", "explain", "old.clif", "old.clif", "--old-opt-level", "none", "--format", "json"];
+    let told: Value = serde_json::from_str(&place.xtask(&other).ok()).unwrap();
+    assert_eq!(told["differences"][0]["field"], "setting opt_level");
+    assert_eq!(
+        (&told["reused_functions"], told["compiled_functions"].as_array().unwrap().len()),
+        (&0.into(), 2)
+    );
+}
