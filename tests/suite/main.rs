@@ -4,4 +4,5 @@ mod common;
 mod limits;
 mod purity;
 mod same_code;
+mod sections;
 mod session;

@@ -219,7 +219,8 @@ fn errors_say_where() {
 fn with_named_data(at: usize, value: &[u8]) -> String {
     let artifact = artifact();
     let mut bytes = artifact.as_bytes().to_vec();
-    let table = artifact.section(Section::NamedData).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    let table =
+        artifact.section(Section::NamedData).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
     bytes[table + at..][..value.len()].copy_from_slice(value);
     Artifact::from_bytes(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
 }
@@ -249,7 +250,7 @@ fn named_data_is_checked() {
     assert_eq!(start(1, 24), malformed("not behind the run before it", 1));
     assert_eq!(len(0, 16), malformed("not behind the run before it", 1));
     assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
-    assert_eq!(place(0, Place::Writable as u8), malformed("not behind the run before it", 1));
+    assert_eq!(place(2, Place::ReadOnly as u8), malformed("not behind the run before it", 2));
 }
 
 proptest! {
