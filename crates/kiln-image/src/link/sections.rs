@@ -96,7 +96,12 @@ pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
     (letters && first).then_some((bound, name))
 }
 
-/// Data of one name in a linked program.
+/// A named section of a linked program: the data of all modules that asks for it, modules in their order, each module's data in
+/// order of definition, with no other gaps than alignment asks for. It is writable or read-only, never some of both, and its
+/// name is none that means something to loaders, debuggers or linkers (`.text`, `.init_array`, `.note.x`).
+///
+/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is an identifier of C, unless something else has
+/// their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedSection<'a> {
     /// The name.
