@@ -12,7 +12,7 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, PatchableCall, Place, Reloc, ResolvedCall,
+    CallSite, Function, Handler, HandlerKind, Linkage, NamedData, PatchableCall, Place, Reloc, ResolvedCall,
     SourceRange, StackMap, StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
 };
 use crate::{FORMAT_VERSION, Malformed, RelocKind, unwind};
@@ -67,6 +67,7 @@ sections! {
     Nops, "no-ops";
     References, "references";
     ResolvedCalls, "resolved calls";
+    NamedData, "named data";
 }
 
 /// The compiled form of one module. Cheap to clone.
@@ -299,6 +300,33 @@ impl Artifact {
         self.table(Section::ResolvedCalls)
     }
 
+    /// Runs of data that ask for a section of an image, read-only ones first, by ascending offset.
+    pub fn named_data(&self) -> &[NamedData] {
+        self.table(Section::NamedData)
+    }
+
+    /// Name of the section that a run of named data asks for.
+    pub fn run_name(&self, run: &NamedData) -> &str {
+        self.str(run.name)
+    }
+
+    /// Number of bytes at the start of `place` that are in no named section.
+    pub fn unnamed_len(&self, place: Place) -> u64 {
+        let runs = self.named_data();
+        let first = runs.get(runs.partition_point(|run| run.place < place as u8));
+        match first.filter(|run| run.place == place as u8) {
+            Some(run) => run.start.get(),
+            None => self.place_size(place),
+        }
+    }
+
+    /// Index of the run of named data that what lies at `offset` of `place` belongs to, if it does to one.
+    pub fn named_data_at(&self, place: Place, offset: u64) -> Option<usize> {
+        let runs = self.named_data();
+        let behind = runs.partition_point(|run| (run.place, run.start.get()) <= (place as u8, offset));
+        behind.checked_sub(1).filter(|&index| runs[index].place == place as u8)
+    }
+
     fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, section: Section) -> &[T] {
         <[T]>::ref_from_bytes(self.section(section)).expect("lengths were checked")
     }
@@ -311,11 +339,12 @@ impl Artifact {
     fn check(&self) -> Result<(), Malformed> {
         self.check_table_lengths()?;
         self.check_strings()?;
+        self.check_named_data()?;
         self.check_symbols()?;
         self.check_functions()?;
-        self.check_relocs(Section::TextRelocs, self.text().len(), false)?;
-        self.check_relocs(Section::ReadOnlyRelocs, self.read_only().len(), true)?;
-        self.check_relocs(Section::WritableRelocs, self.writable().len(), true)?;
+        self.check_relocs(Section::TextRelocs, Place::Text)?;
+        self.check_relocs(Section::ReadOnlyRelocs, Place::ReadOnly)?;
+        self.check_relocs(Section::WritableRelocs, Place::Writable)?;
         self.check_tables()
     }
 
@@ -346,6 +375,7 @@ impl Artifact {
         whole::<PatchableCall>(self, Section::PatchableCalls)?;
         whole::<U32>(self, Section::References)?;
         whole::<ResolvedCall>(self, Section::ResolvedCalls)?;
+        whole::<NamedData>(self, Section::NamedData)?;
         Ok(())
     }
 
@@ -368,6 +398,9 @@ impl Artifact {
         }
         for (index, symbol) in self.symbols().iter().enumerate() {
             check(Section::Symbols, index, symbol.name)?;
+        }
+        for (index, run) in self.named_data().iter().enumerate() {
+            check(Section::NamedData, index, run.name)?;
         }
         let summary = self.summary();
         for align in
@@ -394,6 +427,46 @@ impl Artifact {
         }
     }
 
+    fn check_named_data(&self) -> Result<(), Malformed> {
+        // Place and end of the run before.
+        let mut before = None;
+        for (index, run) in self.named_data().iter().enumerate() {
+            let fail = |what| Err(Malformed::new(Section::NamedData.name(), index, what));
+            let name = self.str(run.name);
+            if name.is_empty() || name.contains('\0') {
+                return fail("an empty name, or one with a zero byte");
+            }
+            if !matches!(run.place(), Place::ReadOnly | Place::Writable) {
+                return fail("a place that cannot have named data");
+            }
+            let (start, align) = (run.start.get(), run.align.get());
+            if !align.is_power_of_two() || !start.is_multiple_of(align.into()) {
+                return fail("an alignment that is not a power of two, or not kept");
+            }
+            let Some(end) =
+                start.checked_add(run.len.get()).filter(|&end| end <= self.place_size(run.place()))
+            else {
+                return fail("extent outside its place");
+            };
+            if before.is_some_and(|before| before >= (run.place, start)) {
+                return fail("not behind the run before it");
+            }
+            before = Some((run.place, end));
+        }
+        Ok(())
+    }
+
+    /// End of what lies in one piece around `offset`: a run of named data, or what comes before all runs.
+    fn piece_end(&self, place: Place, offset: u64) -> u64 {
+        match self.named_data_at(place, offset) {
+            Some(index) => {
+                let run = &self.named_data()[index];
+                run.start.get() + run.len.get()
+            }
+            None => self.unnamed_len(place),
+        }
+    }
+
     fn check_symbols(&self) -> Result<(), Malformed> {
         let signatures = self.signatures().len();
         for (index, symbol) in self.symbols().iter().enumerate() {
@@ -415,8 +488,8 @@ impl Artifact {
                 return fail("a visible symbol without a name");
             }
             let end = symbol.offset.get().checked_add(symbol.size.get());
-            if end.is_none_or(|end| end > self.place_size(place)) {
-                return fail("extent outside its place");
+            if end.is_none_or(|end| end > self.piece_end(place, symbol.offset.get())) {
+                return fail("extent outside its place, or across the border of named data");
             }
             if symbol.signature().is_some_and(|signature| signature >= signatures) {
                 return fail("unknown signature");
@@ -456,18 +529,18 @@ impl Artifact {
         Ok(())
     }
 
-    fn check_relocs(&self, section: Section, len: usize, data: bool) -> Result<(), Malformed> {
+    fn check_relocs(&self, section: Section, place: Place) -> Result<(), Malformed> {
         for (index, reloc) in self.table::<Reloc>(section).iter().enumerate() {
             let fail = |what| Err(Malformed::new(section.name(), index, what));
             let Some(kind) = RelocKind::from_code(reloc.kind) else {
                 return fail("unknown kind");
             };
-            if data && kind != RelocKind::Abs64 {
+            if place != Place::Text && kind != RelocKind::Abs64 {
                 return fail("a kind that data cannot have");
             }
             let end = reloc.offset.get().checked_add(kind.width() as u64);
-            if end.is_none_or(|end| end > len as u64) {
-                return fail("place outside its section");
+            if end.is_none_or(|end| end > self.piece_end(place, reloc.offset.get())) {
+                return fail("place outside its section, or across the border of named data");
             }
             if reloc.symbol.get() as usize >= self.symbols().len() {
                 return fail("unknown symbol");

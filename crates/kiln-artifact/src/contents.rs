@@ -5,8 +5,8 @@ use zerocopy::little_endian::U32;
 
 use crate::artifact::{Artifact, HEADER_LEN, SECTIONS, Section, write_header};
 use crate::record::{
-    CallSite, Function, Handler, PatchableCall, Reloc, ResolvedCall, SourceRange, StackMap, StackMapEntry,
-    Str, Summary, Symbol, Trap,
+    CallSite, Function, Handler, NamedData, PatchableCall, Reloc, ResolvedCall, SourceRange, StackMap,
+    StackMapEntry, Str, Summary, Symbol, Trap,
 };
 
 /// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].
@@ -38,6 +38,7 @@ pub struct Contents {
     pub nops: Vec<u8>,
     pub references: Vec<U32>,
     pub resolved_calls: Vec<ResolvedCall>,
+    pub named_data: Vec<NamedData>,
     strings: Vec<u8>,
 }
 
@@ -86,6 +87,7 @@ impl Contents {
             nops,
             references,
             resolved_calls,
+            named_data,
             strings,
         } = &self;
         let sections: [(Section, &[u8]); SECTIONS] = [
@@ -113,6 +115,7 @@ impl Contents {
             (Section::Nops, nops),
             (Section::References, references.as_bytes()),
             (Section::ResolvedCalls, resolved_calls.as_bytes()),
+            (Section::NamedData, named_data.as_bytes()),
         ];
         let total = HEADER_LEN + sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(total);

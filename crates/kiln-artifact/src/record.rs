@@ -205,6 +205,33 @@ impl ResolvedCall {
     }
 }
 
+/// A run of data that asks for a section of its own in an image, together with data of other modules that ask for the same.
+///
+/// What comes before the first run of a place belongs to no named section.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct NamedData {
+    /// Name of the section, not empty, without zero bytes.
+    pub name: Str,
+    /// First byte in its place, a multiple of the alignment; greater than the end of the run before it.
+    pub start: U64,
+    /// Number of bytes.
+    pub len: U64,
+    /// Alignment, a power of two, in bytes.
+    pub align: U32,
+    /// Code of a [`Place`]: [`Place::ReadOnly`] or [`Place::Writable`].
+    pub place: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+impl NamedData {
+    /// Where the run lies.
+    pub fn place(&self) -> Place {
+        Place::from_code(self.place).unwrap_or(Place::Undefined)
+    }
+}
+
 /// An instruction that may trap.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]

@@ -1,8 +1,8 @@
 //! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
 
 use kiln_artifact::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, NONE, PatchableCall, Place, Reloc, ResolvedCall,
-    SourceRange, StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
+    CallSite, Function, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Place, Reloc,
+    ResolvedCall, SourceRange, StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
 };
 use kiln_artifact::{Artifact, Contents, RelocKind, Section};
 use proptest::prelude::*;
@@ -90,6 +90,19 @@ fn artifact() -> Artifact {
     contents.stack_map_entries = vec![StackMapEntry { offset: 0.into(), size: 8.into() }];
     contents.patchable_calls = vec![PatchableCall { end: 8.into(), len: 5.into() }];
     contents.nops = vec![0x90];
+    contents.read_only.resize(40, 7);
+    contents.writable.resize(24, 8);
+    let name = contents.string("records");
+    let run = |place: Place, start: u64, len: u64| NamedData {
+        name,
+        start: start.into(),
+        len: len.into(),
+        align: 8.into(),
+        place: place as u8,
+        reserved: [0; 3],
+    };
+    contents.named_data =
+        vec![run(Place::ReadOnly, 16, 12), run(Place::ReadOnly, 32, 8), run(Place::Writable, 8, 16)];
     contents.finish()
 }
 
@@ -131,6 +144,22 @@ fn read_all(artifact: &Artifact) -> usize {
         sum += call.original[..call.kind().width()].len();
         sum += artifact.text()[at..at + call.kind().width()].len();
         sum += artifact.symbols()[call.symbol.get() as usize].kind as usize;
+    }
+    for run in artifact.named_data() {
+        let place = if run.place() == Place::ReadOnly { artifact.read_only() } else { artifact.writable() };
+        let start = run.start.get() as usize;
+        sum += artifact.run_name(run).len() + place[start..start + run.len.get() as usize].len();
+    }
+    for symbol in artifact.symbols() {
+        // What a linker does: each symbol moves with the piece that it lies in.
+        let (place, offset) = (symbol.place(), symbol.offset.get());
+        if let Some(run) = artifact.named_data_at(place, offset) {
+            let run = &artifact.named_data()[run];
+            assert!(offset + symbol.size.get() <= run.start.get() + run.len.get());
+            sum += usize::try_from(offset - run.start.get()).unwrap();
+        } else if matches!(place, Place::ReadOnly | Place::Writable) {
+            assert!(offset + symbol.size.get() <= artifact.unnamed_len(place));
+        }
     }
     let places = [
         (artifact.text_relocs(), artifact.text()),
@@ -197,6 +226,44 @@ fn errors_say_where() {
     bytes[8] = 99;
     let error = Artifact::from_bytes(bytes).unwrap_err();
     assert_eq!((error.section(), error.record()), ("header", 0));
+}
+
+/// The message for `artifact()` with the bytes of `value` at `at` of the table of named data.
+fn with_named_data(at: usize, value: &[u8]) -> String {
+    let artifact = artifact();
+    let mut bytes = artifact.as_bytes().to_vec();
+    let table =
+        artifact.section(Section::NamedData).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    bytes[table + at..][..value.len()].copy_from_slice(value);
+    Artifact::from_bytes(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+}
+
+#[test]
+fn named_data_is_checked() {
+    const RECORD: usize = size_of::<NamedData>();
+    let name_len = |len: u32| with_named_data(4, &len.to_le_bytes());
+    let start = |run: usize, start: u64| with_named_data(run * RECORD + 8, &start.to_le_bytes());
+    let len = |run: usize, len: u64| with_named_data(run * RECORD + 16, &len.to_le_bytes());
+    let align = |align: u32| with_named_data(24, &align.to_le_bytes());
+    let place = |run: usize, place: u8| with_named_data(run * RECORD + 28, &[place]);
+    let malformed = |what: &str, run: u32| format!("malformed artifact: {what} in named data, record {run}");
+    assert_eq!(name_len(7), "accepted");
+    assert_eq!(name_len(0), malformed("an empty name, or one with a zero byte", 0));
+    assert_eq!(name_len(u32::MAX), malformed("string outside the string section", 0));
+    for code in [0, 1, 4, 9] {
+        assert_eq!(place(0, code), malformed("a place that cannot have named data", 0));
+    }
+    for wrong in [0, 3, 32] {
+        assert_eq!(align(wrong), malformed("an alignment that is not a power of two, or not kept", 0));
+    }
+    assert_eq!(start(1, 48), malformed("extent outside its place", 1));
+    assert_eq!(start(1, u64::MAX - 7), malformed("extent outside its place", 1));
+    assert_eq!(len(1, 9), malformed("extent outside its place", 1));
+    // Overlapping, touching, out of order, writable before read-only.
+    assert_eq!(start(1, 24), malformed("not behind the run before it", 1));
+    assert_eq!(len(0, 16), malformed("not behind the run before it", 1));
+    assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
+    assert_eq!(place(2, Place::ReadOnly as u8), malformed("not behind the run before it", 2));
 }
 
 proptest! {

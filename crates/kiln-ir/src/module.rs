@@ -218,7 +218,9 @@ pub struct Data {
     pub align: u32,
     /// Initial content.
     pub init: Init,
-    /// Section of an image it is to lie in, if not where others like it do.
+    /// Section of an image it is to lie in, if not where others like it do. Data of all modules that asks for one section
+    /// lies side by side there, in order of modules and definitions, writable or not, but not both; if the name is an
+    /// identifier of C, imports called `__start_NAME` and `__stop_NAME` are its bounds. An empty datum takes no room in it.
     pub section: Option<Box<str>>,
     /// Addresses inside the content, by ascending offset, not overlapping.
     pub addresses: Vec<DataAddress>,
@@ -229,7 +231,7 @@ pub struct Data {
 /// Initial content of a datum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// So many zeros; takes no room in an image if the datum is writable and holds no address.
+    /// So many zeros; takes no room in an image if the datum is writable, holds no address and asks for no section.
     Zeros(u64),
     /// These bytes; places of addresses are zero.
     Bytes(Vec<u8>),
