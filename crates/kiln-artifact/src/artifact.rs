@@ -12,9 +12,10 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, NamedData, PatchableCall, Place, Reloc, ResolvedCall,
-    SourceRange, StackMap, StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
+    Function, Handler, HandlerKind, Linkage, NamedData, PatchableCall, Place, Reloc, ResolvedCall, StackMap,
+    StackMapEntry, Str, Summary, Symbol, SymbolKind,
 };
+use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
 use crate::{FORMAT_VERSION, Malformed, RelocKind, unwind};
 
 const MAGIC: [u8; 8] = *b"KilnArt\0";
@@ -250,24 +251,97 @@ impl Artifact {
         self.section(Section::Unwind)
     }
 
-    /// Traps, by ascending offset.
-    pub fn traps(&self) -> &[Trap] {
-        self.table(Section::Traps)
+    /// Traps of all functions, by ascending offset.
+    pub fn traps(&self) -> impl Iterator<Item = Trap> {
+        (0..self.functions().len()).flat_map(|function| self.traps_of(function))
     }
 
-    /// Source locations, by ascending offset.
-    pub fn source_ranges(&self) -> &[SourceRange] {
-        self.table(Section::SourceRanges)
+    /// Traps of the function at this position, by ascending offset.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn traps_of(&self, function: usize) -> Traps<'_> {
+        let record = &self.functions()[function];
+        Traps::new(self.piece(function, Section::Traps), record.start.get(), 0)
     }
 
-    /// Calls, by ascending return address.
-    pub fn call_sites(&self) -> &[CallSite] {
-        self.table(Section::CallSites)
+    /// Source locations of all functions, by ascending offset.
+    pub fn source_ranges(&self) -> impl Iterator<Item = SourceRange> {
+        (0..self.functions().len()).flat_map(|function| self.source_ranges_of(function))
     }
 
-    /// Entries of the exception tables; [`CallSite`] says which are whose.
+    /// Source locations of the function at this position, by ascending offset.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn source_ranges_of(&self, function: usize) -> SourceRanges<'_> {
+        let record = &self.functions()[function];
+        let piece = self.piece(function, Section::SourceRanges);
+        SourceRanges::new(piece, record.start.get(), record.base_location.get())
+    }
+
+    /// Calls of all functions, by ascending return address, each with its exception handlers.
+    pub fn call_sites(&self) -> impl Iterator<Item = (CallSite, &[Handler])> {
+        (0..self.functions().len()).flat_map(|function| self.call_sites_of(function))
+    }
+
+    /// Calls of the function at this position, likewise.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn call_sites_of(&self, function: usize) -> impl Iterator<Item = (CallSite, &[Handler])> {
+        let record = &self.functions()[function];
+        let mut handlers = self.handlers_of(function);
+        CallSites::new(self.piece(function, Section::CallSites), record.start.get(), 0).map(move |site| {
+            let (own, rest) = handlers.split_at(site.handlers as usize);
+            handlers = rest;
+            (site, own)
+        })
+    }
+
+    /// Entries of the exception tables of all functions.
     pub fn handlers(&self) -> &[Handler] {
         self.table(Section::Handlers)
+    }
+
+    /// Those of the function at this position.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn handlers_of(&self, function: usize) -> &[Handler] {
+        let (start, end) = self.bounds(function, Section::Handlers);
+        &self.handlers()[start..end]
+    }
+
+    /// A function's piece of one of the sections that are streams, as a compiler wrote it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function, or the section is not a stream.
+    pub fn piece(&self, function: usize, section: Section) -> &[u8] {
+        let (start, end) = self.bounds(function, section);
+        &self.section(section)[start..end]
+    }
+
+    /// Where a function's part of a section starts and ends.
+    fn bounds(&self, function: usize, section: Section) -> (usize, usize) {
+        let start = |function: &Function| match section {
+            Section::Traps => function.traps_start.get() as usize,
+            Section::SourceRanges => function.source_ranges_start.get() as usize,
+            Section::CallSites => function.call_sites_start.get() as usize,
+            Section::Handlers => function.handlers_start.get() as usize,
+            _ => panic!("{} are not divided by functions", section.name()),
+        };
+        let whole = match section {
+            Section::Handlers => self.handlers().len(),
+            _ => self.section(section).len(),
+        };
+        let functions = self.functions();
+        (start(&functions[function]), functions.get(function + 1).map_or(whole, start))
     }
 
     /// Stack maps, by ascending return address.
@@ -366,9 +440,6 @@ impl Artifact {
         whole::<Reloc>(self, Section::TextRelocs)?;
         whole::<Reloc>(self, Section::ReadOnlyRelocs)?;
         whole::<Reloc>(self, Section::WritableRelocs)?;
-        whole::<Trap>(self, Section::Traps)?;
-        whole::<SourceRange>(self, Section::SourceRanges)?;
-        whole::<CallSite>(self, Section::CallSites)?;
         whole::<Handler>(self, Section::Handlers)?;
         whole::<StackMap>(self, Section::StackMaps)?;
         whole::<StackMapEntry>(self, Section::StackMapEntries)?;
@@ -559,23 +630,52 @@ impl Artifact {
                 Err(Malformed::new(section.name(), record, "offset outside the code"))
             }
         };
-        for (index, trap) in self.traps().iter().enumerate() {
-            inside(Section::Traps, index, trap.offset)?;
-        }
-        for (index, source) in self.source_ranges().iter().enumerate() {
-            inside(Section::SourceRanges, index, source.end)?;
-            if source.start > source.end {
-                return Err(Malformed::new(Section::SourceRanges.name(), index, "ends before it starts"));
+        for section in [Section::Traps, Section::SourceRanges, Section::CallSites, Section::Handlers] {
+            let (mut next, mut len) = (0, 0);
+            for index in 0..self.functions().len() {
+                let start;
+                (start, len) = self.bounds(index, section);
+                // What stands before the first function's part would be nobody's.
+                if start != next || start > len {
+                    return Err(Malformed::new(section.name(), index, "parts of functions out of order"));
+                }
+                next = len;
+            }
+            let whole = match section {
+                Section::Handlers => self.handlers().len(),
+                _ => self.section(section).len(),
+            };
+            if len != whole {
+                return Err(Malformed::new(section.name(), 0, "more than what functions have"));
             }
         }
-        for (index, site) in self.call_sites().iter().enumerate() {
-            inside(Section::CallSites, index, site.return_offset)?;
-            if range(site.handlers_start, site.handlers_len, self.handlers().len()).is_none() {
-                return Err(Malformed::new(
-                    Section::CallSites.name(),
-                    index,
-                    "handlers outside their section",
-                ));
+        for (index, function) in self.functions().iter().enumerate() {
+            // Return addresses and ends of ranges may be one past the last byte.
+            let end = function.start.get() + function.len.get();
+            let fail = |section: Section, what| Err(Malformed::new(section.name(), index, what));
+            let outside = "an entry that is not whole, or outside of its function";
+            let mut traps = self.traps_of(index);
+            if (&mut traps).any(|trap| trap.offset > end) || traps.is_broken() {
+                return fail(Section::Traps, outside);
+            }
+            let mut ranges = self.source_ranges_of(index);
+            if (&mut ranges).any(|range| range.end > end) || ranges.is_broken() {
+                return fail(Section::SourceRanges, outside);
+            }
+            let piece = self.piece(index, Section::CallSites);
+            let mut sites = CallSites::new(piece, function.start.get(), 0);
+            let mut handlers = 0u64;
+            for site in &mut sites {
+                handlers += u64::from(site.handlers);
+                if site.return_offset > end {
+                    return fail(Section::CallSites, outside);
+                }
+            }
+            if sites.is_broken() {
+                return fail(Section::CallSites, outside);
+            }
+            if handlers != self.handlers_of(index).len() as u64 {
+                return fail(Section::CallSites, "another number of handlers");
             }
         }
         for (index, handler) in self.handlers().iter().enumerate() {

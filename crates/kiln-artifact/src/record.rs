@@ -154,6 +154,14 @@ pub struct Function {
     pub align: U32,
     /// The client's source location that others of the function are relative to, or [`NONE`].
     pub base_location: U32,
+    /// First byte of its traps in their section; they end where those of the next function start.
+    pub traps_start: U32,
+    /// First byte of its source locations, likewise.
+    pub source_ranges_start: U32,
+    /// First byte of its calls, likewise.
+    pub call_sites_start: U32,
+    /// First of the exception handlers of its calls, likewise.
+    pub handlers_start: U32,
 }
 
 /// A place to patch.
@@ -230,44 +238,6 @@ impl NamedData {
     pub fn place(&self) -> Place {
         Place::from_code(self.place).unwrap_or(Place::Undefined)
     }
-}
-
-/// An instruction that may trap.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct Trap {
-    /// Offset of the instruction in the code.
-    pub offset: U32,
-    /// Cranelift's `TrapCode` as a number.
-    pub code: u8,
-    /// Zero.
-    pub reserved: [u8; 3],
-}
-
-/// A range of code that was made from one source location.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct SourceRange {
-    /// First byte in the code.
-    pub start: U32,
-    /// End in the code, exclusive.
-    pub end: U32,
-    /// The client's source location.
-    pub location: U32,
-}
-
-/// A call, described for unwinders and for garbage collectors.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct CallSite {
-    /// Return address, as an offset in the code.
-    pub return_offset: U32,
-    /// Bytes from the frame pointer down to the stack pointer at the call, or [`NONE`].
-    pub frame_offset: U32,
-    /// First of its handlers in the handler section.
-    pub handlers_start: U32,
-    /// Number of its handlers.
-    pub handlers_len: U32,
 }
 
 code_enum! {

@@ -1,9 +1,10 @@
 //! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
 
 use kiln_artifact::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Place, Reloc,
-    ResolvedCall, SourceRange, StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
+    Function, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Place, Reloc, ResolvedCall,
+    StackMap, StackMapEntry, Symbol, SymbolKind,
 };
+use kiln_artifact::stream::{self, CallSite, SourceRange, Trap};
 use kiln_artifact::{Artifact, Contents, RelocKind, Section};
 use proptest::prelude::*;
 
@@ -51,6 +52,7 @@ fn artifact() -> Artifact {
         references_len: 2.into(),
         align: 16.into(),
         base_location: NONE.into(),
+        ..Default::default()
     }];
     contents.references = vec![2.into(), 1.into()];
     contents.resolved_calls = vec![ResolvedCall {
@@ -71,14 +73,15 @@ fn artifact() -> Artifact {
     contents.text_relocs = vec![reloc(RelocKind::X86GotPc32, 2)];
     contents.read_only_relocs = vec![reloc(RelocKind::Abs64, 0)];
     contents.writable_relocs = vec![Reloc { offset: 0.into(), ..reloc(RelocKind::Abs64, 1) }];
-    contents.traps = vec![Trap { offset: 3.into(), code: 1, reserved: [0; 3] }];
-    contents.source_ranges = vec![SourceRange { start: 0.into(), end: 8.into(), location: 7.into() }];
-    contents.call_sites = vec![CallSite {
-        return_offset: 8.into(),
-        frame_offset: NONE.into(),
-        handlers_start: 0.into(),
-        handlers_len: 1.into(),
-    }];
+    let mut traps = stream::Writer::default();
+    traps.trap(Trap { offset: 3, code: 1 });
+    contents.traps = traps.finish();
+    let mut ranges = stream::Writer::default();
+    ranges.source_range(SourceRange { start: 0, end: 8, location: 7 });
+    contents.source_ranges = ranges.finish();
+    let mut sites = stream::Writer::default();
+    sites.call_site(CallSite { return_offset: 8, frame_offset: None, handlers: 1 });
+    contents.call_sites = sites.finish();
     let kind = HandlerKind::Default as u8;
     contents.handlers = vec![Handler { value: 0.into(), target: 9.into(), kind, reserved: [0; 3] }];
     contents.stack_maps = vec![StackMap {
@@ -173,15 +176,15 @@ fn read_all(artifact: &Artifact) -> usize {
             sum += artifact.symbols()[reloc.symbol.get() as usize].kind as usize;
         }
     }
-    for site in artifact.call_sites() {
-        let start = site.handlers_start.get() as usize;
-        sum += artifact.handlers()[start..start + site.handlers_len.get() as usize].len();
+    for (site, handlers) in artifact.call_sites() {
+        assert_eq!(site.handlers as usize, handlers.len());
+        sum += handlers.len();
     }
     for map in artifact.stack_maps() {
         let start = map.entries_start.get() as usize;
         sum += artifact.stack_map_entries()[start..start + map.entries_len.get() as usize].len();
     }
-    sum + artifact.traps().len() + artifact.source_ranges().len() + artifact.patchable_calls().len()
+    sum + artifact.traps().count() + artifact.source_ranges().count() + artifact.patchable_calls().len()
 }
 
 #[test]

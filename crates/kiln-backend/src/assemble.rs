@@ -150,33 +150,17 @@ impl Assembly<'_> {
             references_len: (references.len() as u32).into(),
             align: compiled.align.into(),
             base_location: base.into(),
+            traps_start: (contents.traps.len() as u32).into(),
+            source_ranges_start: (contents.source_ranges.len() as u32).into(),
+            call_sites_start: (contents.call_sites.len() as u32).into(),
+            handlers_start: (contents.handlers.len() as u32).into(),
             unwind_start: (contents.unwind.len() as u32).into(),
             unwind_len: (compiled.unwind.rows.len() as u32).into(),
         });
         contents.unwind.extend_from_slice(&compiled.unwind.rows);
-        contents.traps.extend(compiled.traps.iter().map(|&(offset, code)| record::Trap {
-            offset: (start + offset).into(),
-            code,
-            reserved: [0; 3],
-        }));
-        contents.source_ranges.extend(compiled.source_ranges.iter().map(|&(from, to, location)| {
-            record::SourceRange {
-                start: (start + from).into(),
-                end: (start + to).into(),
-                location: location.into(),
-            }
-        }));
-        let mut handlers_start = contents.handlers.len() as u32;
-        contents.call_sites.extend(compiled.call_sites.iter().map(|site| {
-            let record = record::CallSite {
-                return_offset: (start + site.return_offset).into(),
-                frame_offset: site.frame_offset.unwrap_or(NONE).into(),
-                handlers_start: handlers_start.into(),
-                handlers_len: site.handlers.into(),
-            };
-            handlers_start += site.handlers;
-            record
-        }));
+        contents.traps.extend_from_slice(&compiled.traps);
+        contents.source_ranges.extend_from_slice(&compiled.source_ranges);
+        contents.call_sites.extend_from_slice(&compiled.call_sites);
         contents.handlers.extend(compiled.handlers.iter().map(|handler| record::Handler {
             value: handler.value.into(),
             target: handler.target.map_or(0, |target| start + target).into(),
