@@ -188,7 +188,8 @@ impl DiskStore {
         }
         let (all, all_bytes) =
             (candidates.len() as u64, candidates.iter().map(|candidate| candidate.len).sum::<u64>());
-        (report.removed, report.removed_bytes, report.failed) = self.evict(candidates, limit, usize::MAX);
+        (report.removed, report.removed_bytes, report.failed) =
+            self.evict(candidates, limit, usize::MAX, None);
         (report.kept, report.kept_bytes) = (all - report.removed, all_bytes - report.removed_bytes);
         Ok(report)
     }

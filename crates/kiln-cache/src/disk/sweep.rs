@@ -61,7 +61,9 @@ impl DiskStore {
             seen += 1;
             for (name, kind) in self.names(&folder, shard) {
                 match kind {
-                    Kind::Temporary => drop(self.remove_leftover(&folder.join(name))),
+                    Kind::Temporary => {
+                        self.remove_leftover(&folder.join(name));
+                    }
                     Kind::Entry(_) | Kind::Latest => names.push((folder.join(name), kind)),
                     Kind::Foreign => {}
                 }
@@ -77,7 +79,7 @@ impl DiskStore {
         let share = self.limit as f64
             * (seen as f64 / shards.len().max(1) as f64)
             * (looked_at as f64 / (looked_at + skipped).max(1) as f64);
-        self.evict(candidates, share as u64, MAX_REMOVED);
+        self.evict(candidates, share as u64, MAX_REMOVED, Some(key));
     }
 
     /// What is known of a file that may be evicted; `None` if it vanished or is no file.
@@ -97,16 +99,24 @@ impl DiskStore {
         Some(Candidate { used, path, key, len: meta.len })
     }
 
-    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but at most `max` of them.
+    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but at most `max` of them, and not the entry
+    /// of `spare`: what was just written may look no younger than its neighbours, since file systems keep time in steps of milliseconds.
     /// Number and length of what was removed, and the number of those that could not be.
-    pub(super) fn evict(&self, mut candidates: Vec<Candidate>, share: u64, max: usize) -> (u64, u64, u64) {
+    pub(super) fn evict(
+        &self,
+        mut candidates: Vec<Candidate>,
+        share: u64,
+        max: usize,
+        spare: Option<&Key>,
+    ) -> (u64, u64, u64) {
         let mut total: u64 = candidates.iter().map(|candidate| cost(candidate.len)).sum();
         let (mut removed, mut bytes, mut failed) = (0, 0, 0);
         if total <= share {
             return (0, 0, 0);
         }
         candidates.sort_unstable_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
-        for candidate in candidates.iter().take(max) {
+        let may_go = candidates.iter().filter(|candidate| spare.is_none() || candidate.key.as_ref() != spare);
+        for candidate in may_go.take(max) {
             if total <= share {
                 break;
             }

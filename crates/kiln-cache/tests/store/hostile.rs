@@ -2,11 +2,11 @@
 
 use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Store, Subject};
 
-use crate::common::{entry, key};
+use crate::common::{entry, key, quick_folder};
 
 #[test]
 fn every_altered_byte_and_every_truncation_is_corrupt() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     store.put(&key(1), &entry(1, 0, 50)).unwrap();
     let good = std::fs::read(store.path(&key(1))).unwrap();
@@ -40,7 +40,7 @@ fn every_altered_byte_and_every_truncation_is_corrupt() {
 
 #[test]
 fn every_altered_byte_of_a_subject_is_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     let subject = Subject::new("m", "t");
     store.set_latest(&subject, &key(1)).unwrap();
@@ -68,7 +68,7 @@ fn plant(store: &DiskStore, n: u32, bytes: &[u8]) {
 
 #[test]
 fn an_entry_under_another_name_is_corrupt() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     plant(&store, 2, &entry(1, 0, 50).to_bytes());
     assert!(matches!(store.get(&key(2)), Lookup::Corrupt(Corrupt::OtherKey)));
@@ -87,7 +87,7 @@ fn forged(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 
 #[test]
 fn forged_entries_with_right_checksums_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     plant(&store, 1, &forged(|_| ()));
     assert!(matches!(store.get(&key(1)), Lookup::Hit(_)), "the forger works");
@@ -133,7 +133,7 @@ fn forged_entries_with_right_checksums_are_refused() {
 
 #[test]
 fn a_folder_or_link_in_place_of_an_entry_is_corrupt_and_not_fatal() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     std::fs::create_dir_all(store.path(&key(1))).unwrap();
     assert!(matches!(store.get(&key(1)), Lookup::Corrupt(Corrupt::Unreadable(_))));
