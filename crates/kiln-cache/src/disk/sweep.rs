@@ -5,7 +5,7 @@
 //! taken from as many subfolders as give enough names, and since keys are hashes, it is as good as a random one. Nothing is remembered
 //! between sweeps, so processes need not agree on anything: when several sweep at once, they choose the same oldest files.
 //!
-//! Bounds of one sweep: [`SAMPLE`] files looked at, [`MAX_REMOVED`] removed.
+//! Bounds of one sweep: about [`SAMPLE`] files looked at (less than twice as many), [`MAX_REMOVED`] removed.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
@@ -16,11 +16,11 @@ use super::{DiskStore, HOUR, distance, is_gone};
 use crate::{Event, Key};
 
 /// Files that a sweep looks at.
-const SAMPLE: usize = 256;
+const SAMPLE: usize = 128;
 /// Files that a sweep removes. More than are made between two sweeps, so that a folder shrinks when its limit did.
-const MAX_REMOVED: usize = 64;
+const MAX_REMOVED: usize = 16;
 /// One write in so many is followed by a sweep.
-const SWEEP_ONE_IN: u32 = 8;
+const SWEEP_ONE_IN: u32 = 4;
 
 /// A file that may be evicted.
 pub(super) struct Candidate {

@@ -64,7 +64,7 @@ fn a_lower_limit_is_reached_step_by_step() {
         small.put(&key(n), &entry(n, 0, 100)).unwrap();
         if n % 50 == 0 {
             let now = small.stat().unwrap().entries;
-            assert!(now + 64 * 50 >= last, "no large step");
+            assert!(now + 16 * 50 >= last, "no large step");
             last = now;
         }
     }
