@@ -51,6 +51,8 @@ pub struct DiskStore {
 struct Inside {
     /// Bytes written since somebody looked whether there are too many.
     unswept: AtomicU64,
+    /// Bytes that may be written before somebody must look.
+    room: AtomicU64,
     sweeping: AtomicBool,
     /// Quarantined here, but the file could not be moved. Asked only if `any_banned`.
     banned: RwLock<HashSet<Key>>,

@@ -102,8 +102,12 @@ fn forged_entries_with_right_checksums_are_refused() {
     // Another version of the entry's format, older or newer.
     for version in [0, 1, 3, u32::MAX] {
         let bytes = forged(|bytes| bytes[8..12].copy_from_slice(&version.to_le_bytes()));
-        assert!(matches!(reason(&bytes), Corrupt::Foreign));
+        assert!(matches!(reason(&bytes), Corrupt::OtherVersion));
+        // Whoever wrote it can read it.
+        assert_eq!(store.verify(&mut |_, _| ()).unwrap().other_versions, 1);
+        assert!(matches!(reason(&bytes), Corrupt::OtherVersion));
     }
+    assert!(matches!(reason(&forged(|bytes| bytes[0] ^= 1)), Corrupt::Foreign));
     // Lengths that do not add up, or overflow.
     for place in [12..16, 48..52, 56..60, 60..64] {
         for value in [0_u32, 1, 1 << 16, u32::MAX] {
