@@ -1,6 +1,6 @@
 //! Files that are not what their name says: never a wrong artifact, and healed by storing anew.
 
-use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Store, Subject};
+use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Recipe, Store, Subject};
 
 use crate::common::{entry, key, quick_folder};
 
@@ -133,6 +133,21 @@ fn forged_entries_with_right_checksums_are_refused() {
     let mut wrong = entry(1, 0, 50);
     wrong.functions = [wrong.functions[0], wrong.functions[0]].into();
     assert!(matches!(reason(&wrong.to_bytes()), Corrupt::FunctionKeys { keys: 2, functions: 1 }));
+}
+
+#[test]
+fn an_artifact_of_another_format_is_not_read_and_not_removed() {
+    let folder = quick_folder();
+    let store = DiskStore::new(folder.path());
+    // A sound entry, whose recipe says that its artifact has another format.
+    let mut recipe = entry(1, 0, 50).recipe.to_bytes();
+    recipe[0] += 1;
+    let other = Entry { recipe: Recipe::from_bytes(&recipe).unwrap(), ..entry(1, 0, 50) };
+    let key = other.recipe.key();
+    store.put(&key, &other).unwrap();
+    assert!(matches!(store.get(&key), Lookup::Corrupt(Corrupt::OtherVersion)));
+    let report = store.verify(&mut |_, _| ()).unwrap();
+    assert_eq!((report.other_versions, report.broken.len(), store.stat().unwrap().entries), (1, 0, 1));
 }
 
 #[test]
