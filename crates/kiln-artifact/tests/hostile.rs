@@ -231,12 +231,11 @@ fn errors_say_where() {
     assert_eq!((error.section(), error.record()), ("header", 0));
 }
 
-/// The message for `artifact()` with the bytes of `value` at `at` of the table of named data.
-fn with_named_data(at: usize, value: &[u8]) -> String {
+/// The message for `artifact()` with the bytes of `value` at `at` of `section`.
+fn altered(section: Section, at: usize, value: &[u8]) -> String {
     let artifact = artifact();
     let mut bytes = artifact.as_bytes().to_vec();
-    let table =
-        artifact.section(Section::NamedData).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    let table = artifact.section(section).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
     bytes[table + at..][..value.len()].copy_from_slice(value);
     Artifact::from_bytes(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
 }
@@ -244,11 +243,11 @@ fn with_named_data(at: usize, value: &[u8]) -> String {
 #[test]
 fn named_data_is_checked() {
     const RECORD: usize = size_of::<NamedData>();
-    let name_len = |len: u32| with_named_data(4, &len.to_le_bytes());
-    let start = |run: usize, start: u64| with_named_data(run * RECORD + 8, &start.to_le_bytes());
-    let len = |run: usize, len: u64| with_named_data(run * RECORD + 16, &len.to_le_bytes());
-    let align = |align: u32| with_named_data(24, &align.to_le_bytes());
-    let place = |run: usize, place: u8| with_named_data(run * RECORD + 28, &[place]);
+    let name_len = |len: u32| altered(Section::NamedData, 4, &len.to_le_bytes());
+    let start = |run: usize, start: u64| altered(Section::NamedData, run * RECORD + 8, &start.to_le_bytes());
+    let len = |run: usize, len: u64| altered(Section::NamedData, run * RECORD + 16, &len.to_le_bytes());
+    let align = |align: u32| altered(Section::NamedData, 24, &align.to_le_bytes());
+    let place = |run: usize, place: u8| altered(Section::NamedData, run * RECORD + 28, &[place]);
     let malformed = |what: &str, run: u32| format!("malformed artifact: {what} in named data, record {run}");
     assert_eq!(name_len(7), "accepted");
     assert_eq!(name_len(0), malformed("an empty name, or one with a zero byte", 0));
@@ -265,6 +264,10 @@ fn named_data_is_checked() {
     // Overlapping, touching, out of order, writable before read-only.
     assert_eq!(start(1, 24), malformed("not behind the run before it", 1));
     assert_eq!(len(0, 16), malformed("not behind the run before it", 1));
+    // The symbol `d` lies before the first run: it may end there, and not behind it.
+    let size = |size: u64| altered(Section::Symbols, size_of::<Symbol>() + 16, &size.to_le_bytes());
+    assert_eq!(size(16), "accepted");
+    assert!(size(17).contains("extent outside its place, or across the border"), "{}", size(17));
     assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
     assert_eq!(place(2, Place::ReadOnly as u8), malformed("not behind the run before it", 2));
 }

@@ -132,7 +132,9 @@ fn every_section_has_a_checksum() {
 
 #[test]
 fn code_and_data_find_the_bounds() {
-    let loaded = Image::from_bytes(&image(&modules())).unwrap().bind(&Bindings::new()).unwrap();
+    let bytes = image(&modules());
+    let info = ImageInfo::parse(&bytes).unwrap();
+    let loaded = Image::from_bytes(&bytes).unwrap().bind(&Bindings::new()).unwrap();
     // SAFETY: these functions only compute addresses.
     let [start, stop] =
         ["start", "stop"].map(|name| unsafe { loaded.function::<extern "C" fn() -> i64>(name) }.unwrap()());
@@ -143,6 +145,13 @@ fn code_and_data_find_the_bounds() {
     let bounds = loaded.address("bounds").unwrap().cast::<[i64; 2]>();
     // SAFETY: a datum of 16 bytes, aligned to 8.
     assert_eq!(unsafe { *bounds }, [start, stop - 12]);
+    // Pointers inside a named section: 24 bytes, of which the last 8 hold one.
+    let place = info.exports.iter().find(|export| &*export.name == "bounds").unwrap().address;
+    let tables = info.sections.iter().find(|section| &*section.name == ".tables").unwrap();
+    let tables = bounds.cast::<u8>().wrapping_sub(place as usize).wrapping_add(tables.address as usize);
+    // SAFETY: the section is mapped, and aligned to 8.
+    let pointers = unsafe { *tables.cast::<[usize; 3]>() };
+    assert_eq!(pointers, [0, 0, loaded.address("add3").unwrap() as usize]);
 }
 
 #[test]
