@@ -655,11 +655,11 @@ impl Artifact {
             let fail = |section: Section, what| Err(Malformed::new(section.name(), index, what));
             let outside = "an entry that is not whole, or outside of its function";
             let mut traps = self.traps_of(index);
-            if (&mut traps).any(|trap| trap.offset > end) || traps.is_broken() {
+            if traps.any(|trap| trap.offset > end) || traps.is_broken() {
                 return fail(Section::Traps, outside);
             }
             let mut ranges = self.source_ranges_of(index);
-            if (&mut ranges).any(|range| range.end > end) || ranges.is_broken() {
+            if ranges.any(|range| range.end > end) || ranges.is_broken() {
                 return fail(Section::SourceRanges, outside);
             }
             let piece = self.piece(index, Section::CallSites);
