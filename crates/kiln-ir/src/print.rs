@@ -72,6 +72,14 @@ const MAX_ZEROS: u64 = 1 << 40;
 /// ```
 pub fn print(module: &Module) -> Result<String, PrintError> {
     let printer = Printer { module, names: &Names::new(module), comments: Comments::new(module) };
+    // A reader takes so many bytes in a file, zeros apart.
+    let mut bytes = 0;
+    for data in module.data.iter().filter(|data| matches!(data.init, Init::Bytes(_))) {
+        bytes += data.init.len();
+        if bytes > MAX_BYTES {
+            return Err(printer.error(data.symbol, format!("with it, data have more than {MAX_BYTES} bytes")));
+        }
+    }
     let mut functions = Vec::with_capacity(module.functions.len());
     let mut uses = Uses::new(module);
     for function in &module.functions {
@@ -181,9 +189,8 @@ impl Printer<'_> {
             Item::Import | Item::Global => {}
             Item::Data(number) => {
                 let data = &self.module.data[number];
-                let limit = if matches!(data.init, Init::Zeros(_)) { MAX_ZEROS } else { MAX_BYTES };
-                if data.init.len() > limit {
-                    return Err(self.error(symbol, format!("it has more than {limit} bytes")));
+                if matches!(data.init, Init::Zeros(len) if len > MAX_ZEROS) {
+                    return Err(self.error(symbol, format!("it has more than {MAX_ZEROS} bytes")));
                 }
                 self.linkage(symbol, out);
                 out.push_str("data ");

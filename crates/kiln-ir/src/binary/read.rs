@@ -292,7 +292,13 @@ impl<'b> Reading<'b> {
             (2, 0) => ModuleAnchor::End,
             _ => return Err(notes.malformed("not a place of a comment")),
         };
-        Ok(ModuleComment { at, line: notes.u32()?, text: comment_text(notes)? })
+        let line = notes.u32()?;
+        // An empty one is an empty line.
+        let text = match notes.clone().str()? {
+            "" => notes.str()?.into(),
+            _ => comment_text(notes)?,
+        };
+        Ok(ModuleComment { at, line, text })
     }
 }
 

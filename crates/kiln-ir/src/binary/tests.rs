@@ -197,3 +197,12 @@ fn faults_of_functions_are_named() {
         "f.clif: function `f` (line 1): inst1: arguments of return must match function signature"
     );
 }
+
+#[test]
+fn empty_lines_between_comments_are_kept() {
+    let text = "; above\n\n; and below\n\nfunction %f() {\nblock0:\n    return\n}\n";
+    let module = parse(Arc::new(Source::new("f.clif", text)), &Target::host()).unwrap();
+    assert!(module.comments.iter().any(|comment| comment.text.is_empty()));
+    let read = one(&module.to_bytes()).unwrap();
+    assert_eq!(read.module().comments, module.comments);
+}

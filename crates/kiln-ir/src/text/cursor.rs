@@ -8,6 +8,9 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
 use crate::source::Source;
 
+/// Bytes of all data of a file together that are not all zeros.
+const MAX_DATA: u64 = 1 << 30;
+
 /// Where reading stands.
 pub(super) struct Cursor<'t> {
     pub(super) source: &'t Arc<Source>,
@@ -15,6 +18,9 @@ pub(super) struct Cursor<'t> {
     pub(super) at: usize,
     /// Start and end of the comments that were skipped.
     pub(super) comments: Vec<(usize, usize)>,
+    /// How many bytes more data may have that are held as bytes rather than as a number of zeros: a few words of text can ask for
+    /// many.
+    pub(super) data_left: u64,
     /// A position and its line, to count on from.
     counted: (usize, u32),
 }
@@ -27,7 +33,7 @@ impl<'t> Cursor<'t> {
         let text = &*source.text;
         // Some editors put a byte order mark before UTF-8.
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Self { source, text, at, comments: Vec::new(), counted: (0, 1) }
+        Self { source, text, at, comments: Vec::new(), data_left: MAX_DATA, counted: (0, 1) }
     }
 
     /// The text from here on.

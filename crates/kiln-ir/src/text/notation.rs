@@ -11,9 +11,6 @@ use super::cursor::{Cursor, Token};
 use super::items;
 use crate::module::{Init, Linkage};
 
-/// Largest content that is held as bytes rather than as a number of zeros.
-const MAX_BYTES: u64 = 1 << 30;
-
 /// `global %name = "key"`.
 pub(super) struct Global<'t> {
     pub(super) name: Cow<'t, str>,
@@ -96,6 +93,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         let mut bytes = bytes;
         // In range: `Content::grow` bounds the size as soon as there is content.
         bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
+        cursor.data_left -= len;
         Init::Bytes(bytes)
     };
     Ok(Datum { linkage, name, at, line, writable, align, section, init, addresses })
@@ -179,8 +177,8 @@ impl<'t> Content<'t> {
     fn push(&mut self, cursor: &Cursor<'t>, at: usize, bytes: &[u8]) -> Token<()> {
         let start = self.len;
         self.grow(cursor, at, bytes.len() as u64)?;
-        if self.len > MAX_BYTES {
-            let message = "a datum that is not all zeros has at most 2^30 bytes".to_owned();
+        if self.len > cursor.data_left {
+            let message = "the data of a file that are not all zeros have at most 2^30 bytes".to_owned();
             return Err(cursor.fault_at(at, cursor.at - at, message));
         }
         self.bytes.resize(usize::try_from(start).unwrap_or(usize::MAX), 0);
@@ -189,7 +187,7 @@ impl<'t> Content<'t> {
     }
 
     fn grow(&mut self, cursor: &Cursor<'t>, at: usize, by: u64) -> Token<()> {
-        let limit = if self.bytes.is_empty() { 1 << 40 } else { MAX_BYTES };
+        let limit = if self.bytes.is_empty() { 1 << 40 } else { cursor.data_left };
         self.len = self.len.saturating_add(by);
         if self.len > limit {
             let message = format!("this datum has more than {limit} bytes");

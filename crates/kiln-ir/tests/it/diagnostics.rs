@@ -695,25 +695,25 @@ fn notation() {
     check(
         "data %d { zeros -1 }\ndata %e { i8 1, zeros 0x80000000 }\ndata %f { zeros 0x80000000, i8 1 }",
         expect![[r#"
-        Syntax: error: -1 is out of range: zeros takes 0 to 2^40
-         --> test.clif:1:17
-          |
-        1 | data %d { zeros -1 }
-          |                 ^^
+            Syntax: error: -1 is out of range: zeros takes 0 to 2^40
+             --> test.clif:1:17
+              |
+            1 | data %d { zeros -1 }
+              |                 ^^
 
-        Syntax: error: this datum has more than 1073741824 bytes
-         --> test.clif:2:17
-          |
-        2 | data %e { i8 1, zeros 0x80000000 }
-          |                 ^^^^^^^^^^^^^^^^
+            Syntax: error: this datum has more than 1073741824 bytes
+             --> test.clif:2:17
+              |
+            2 | data %e { i8 1, zeros 0x80000000 }
+              |                 ^^^^^^^^^^^^^^^^
 
-        Syntax: error: a datum that is not all zeros has at most 2^30 bytes
-         --> test.clif:3:29
-          |
-        3 | data %f { zeros 0x80000000, i8 1 }
-          |                             ^^^^
+            Syntax: error: the data of a file that are not all zeros have at most 2^30 bytes
+             --> test.clif:3:29
+              |
+            3 | data %f { zeros 0x80000000, i8 1 }
+              |                             ^^^^
 
-    "#]],
+        "#]],
     );
     check(
         "global %x = \"\"\nglobal %y = \"\\xff\"\nglobal %z \"z\"\ndata %d {",
