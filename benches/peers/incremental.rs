@@ -248,20 +248,16 @@ pub(crate) fn compare(
         }),
     ];
     section.add(interleave(setup.rounds, contenders)?);
-    section.ratio(fresh, cold, Target::AtMost(1.03));
-    section.ratio(cold, warm[0], Target::AtLeast(25.0));
-    section.ratio(cold, warm[1], Target::None);
-    section.ratio(cold, lazy[0], Target::AtLeast(100.0));
-    section.ratio(cold, lazy[1], Target::None);
-    let mut shares = vec![section.ratio(edited, cold, Target::AtMost(0.04))];
+    section.named_ratio("cache on / no cache", fresh, cold, Target::AtMost(1.03));
+    section.named_ratio("all / nothing, from a folder", cold, warm[0], Target::AtLeast(25.0));
+    section.named_ratio("all / nothing, from memory", cold, warm[1], Target::None);
+    section.named_ratio("all / nothing, client's keys, from a folder", cold, lazy[0], Target::AtLeast(100.0));
+    section.named_ratio("all / nothing, client's keys, from memory", cold, lazy[1], Target::None);
+    let mut shares = vec![section.named_ratio("1 function / all", edited, cold, Target::AtMost(0.04))];
     for times in [2, 4, 8] {
         shares.push(larger(&mut section, times, &builder, setup, folder.path(), &mut edit)?);
     }
-    section.value(
-        "share of 1 function: 8 times the program / once",
-        shares[3] / shares[0],
-        Target::AtMost(1.0),
-    );
+    section.value("the same, 8 times the program / once", shares[3] / shares[0], Target::AtMost(1.0));
 
     let bytes: u64 = disk.entries().map(|entry| entry.bytes).sum();
     let code: u64 = artifacts.iter().map(image::code_size).sum();
@@ -301,7 +297,12 @@ fn larger(
     ];
     // Large programs take long, and noise is a smaller part of it.
     section.add(interleave((setup.rounds / times as u32).max(2), contenders)?);
-    Ok(section.ratio(&edited, &cold, Target::None))
+    Ok(section.named_ratio(
+        format!("1 function / all, {times} times the program"),
+        &edited,
+        &cold,
+        Target::None,
+    ))
 }
 
 /// Every kind of build must give the image that a build without a cache gives, whatever the number of threads.
@@ -325,7 +326,7 @@ fn same_images(
         let builder = Builder { workload, pool: Arc::new(crate::pool(threads)?) };
         let folder = tempfile::tempdir()?;
         let (memory, disk) = (MemoryStore::new(), DiskStore::new(folder.path()));
-        let mut check = |name: &str, build: Build, expected: &[u8]| -> Result<(), Failure> {
+        let check = |name: &str, build: Build, expected: &[u8]| -> Result<(), Failure> {
             if build.image == expected {
                 return Ok(());
             }
