@@ -14,6 +14,8 @@ pub(super) struct Keys {
     target: String,
     settings: String,
     abi: Arc<[u8]>,
+    /// All of this in one short text, for the keys of functions, of which there are many.
+    common: String,
 }
 
 impl Keys {
@@ -21,11 +23,14 @@ impl Keys {
         // Both lists are in Cranelift's fixed order and hold every setting, defaults included.
         let flags = isa.flags().iter().chain(isa.isa_flags());
         let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
-        Self { target: isa.triple().to_string(), settings, abi }
+        let mut keys = Self { target: isa.triple().to_string(), settings, abi, common: String::new() };
+        // No module has this fingerprint.
+        keys.common = keys.recipe(&[0; 32], b"").key().to_string();
+        keys
     }
 
     fn recipe(&self, fingerprint: &[u8; 32], names: &[u8]) -> Recipe {
-        let Self { target, settings, abi } = self;
+        let Self { target, settings, abi, common: _ } = self;
         KeyParts { fingerprint, names, target, settings, producer: PRODUCER, revision: REVISION, abi }
             .recipe()
     }
@@ -49,7 +54,7 @@ impl Keys {
 
     /// Of a module's functions, in order.
     pub(super) fn functions(&self, module: &Module) -> Vec<FunctionKey> {
-        let Self { target, settings, abi } = self;
+        let Self { target, common, .. } = self;
         let key = |function: &kiln_ir::Function| {
             let (body, references) = match &function.code {
                 Code::Ir(body) => (body.as_bytes(), reference_classes(module, function)),
@@ -57,7 +62,16 @@ impl Keys {
                 Code::Machine(code) => (&*code.bytes, b"machine code".to_vec()),
             };
             let (producer, revision) = (PRODUCER, REVISION);
-            FunctionParts { body, references: &references, target, settings, producer, revision, abi }.key()
+            let parts = FunctionParts {
+                body,
+                references: &references,
+                target,
+                settings: common,
+                producer,
+                revision,
+                abi: b"",
+            };
+            parts.key()
         };
         module.functions.iter().map(key).collect()
     }

@@ -5,4 +5,5 @@ mod limits;
 mod purity;
 mod reuse;
 mod same_code;
+mod sections;
 mod session;

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use kiln::ir::{is_binary, print, spans};
+use kiln::ir::print;
 
 use crate::input;
 use crate::output::{Failure, Outcome};
@@ -43,9 +43,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     for path in inputs {
         let cannot = |error| Failure::new(format!("cannot read {}: {error}", path.display()));
         let bytes = std::fs::read(path).map_err(cannot)?;
-        let whole = vec![0..bytes.len()];
-        let ranges = if is_binary(&bytes) { spans(&bytes).unwrap_or(whole) } else { whole };
-        for range in ranges {
+        for range in input::pieces(&bytes) {
             modules.push(input::module(&path.display().to_string(), bytes[range].to_vec(), &target));
         }
     }

@@ -1,6 +1,7 @@
 //! Files and folders named on the command line, as modules.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,7 +63,7 @@ pub(crate) fn modules(files: &[PathBuf], target: &Target, show: bool) -> Result<
         .par_iter()
         .map(|file| {
             let bytes = read(file)?;
-            let found = if is_binary(&bytes) { spans(&bytes).map_or(1, |spans| spans.len()) } else { 1 };
+            let found = pieces(&bytes).len();
             if found != 1 {
                 let name = file.display();
                 return Err(Failure::new(format!(
@@ -82,6 +83,12 @@ pub(crate) fn modules(files: &[PathBuf], target: &Target, show: bool) -> Result<
 
 fn read(file: &Path) -> Result<Vec<u8>, Failure> {
     std::fs::read(file).map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))
+}
+
+/// Where the modules of a file lie: one, unless it is in binary form and says otherwise.
+pub(crate) fn pieces(bytes: &[u8]) -> Vec<Range<usize>> {
+    let found = if is_binary(bytes) { spans(bytes).ok() } else { None };
+    found.unwrap_or_else(|| std::iter::once(0..bytes.len()).collect())
 }
 
 /// The module in `bytes`, text or binary.
@@ -143,10 +150,9 @@ pub(crate) fn lazy<'t>(
         // Text is read here only for its hash.
         let binary = file.extension().is_some_and(|extension| extension == BINARY);
         let bytes = if keyed || binary { read(file)? } else { Vec::new() };
-        let whole = vec![0..bytes.len()];
-        let ranges = if is_binary(&bytes) { spans(&bytes).unwrap_or(whole) } else { whole };
+        let ranges = pieces(&bytes);
         let many = ranges.len() > 1;
-        let one = |(number, range): (usize, std::ops::Range<usize>)| {
+        let one = |(number, range): (usize, Range<usize>)| {
             let hash = blake3::hash(&bytes[range.clone()]);
             let name: Box<str> = if many { format!("{name}#{number}").into() } else { name.clone() };
             let (file, shown) = (file.clone(), name.clone());

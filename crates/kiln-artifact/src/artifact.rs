@@ -12,9 +12,10 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, PatchableCall, Place, Reloc, ResolvedCall,
-    SourceRange, StackMap, StackMapEntry, Str, Summary, Symbol, SymbolKind, Trap,
+    Function, Handler, HandlerKind, Linkage, NamedData, PatchableCall, Place, Reloc, ResolvedCall, StackMap,
+    StackMapEntry, Str, Summary, Symbol, SymbolKind,
 };
+use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
 use crate::{FORMAT_VERSION, Malformed, RelocKind, unwind};
 
 const MAGIC: [u8; 8] = *b"KilnArt\0";
@@ -67,6 +68,7 @@ sections! {
     Nops, "no-ops";
     References, "references";
     ResolvedCalls, "resolved calls";
+    NamedData, "named data";
 }
 
 /// The compiled form of one module. Cheap to clone.
@@ -249,24 +251,97 @@ impl Artifact {
         self.section(Section::Unwind)
     }
 
-    /// Traps, by ascending offset.
-    pub fn traps(&self) -> &[Trap] {
-        self.table(Section::Traps)
+    /// Traps of all functions, by ascending offset.
+    pub fn traps(&self) -> impl Iterator<Item = Trap> {
+        (0..self.functions().len()).flat_map(|function| self.traps_of(function))
     }
 
-    /// Source locations, by ascending offset.
-    pub fn source_ranges(&self) -> &[SourceRange] {
-        self.table(Section::SourceRanges)
+    /// Traps of the function at this position, by ascending offset.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn traps_of(&self, function: usize) -> Traps<'_> {
+        let record = &self.functions()[function];
+        Traps::new(self.piece(function, Section::Traps), record.start.get(), 0)
     }
 
-    /// Calls, by ascending return address.
-    pub fn call_sites(&self) -> &[CallSite] {
-        self.table(Section::CallSites)
+    /// Source locations of all functions, by ascending offset.
+    pub fn source_ranges(&self) -> impl Iterator<Item = SourceRange> {
+        (0..self.functions().len()).flat_map(|function| self.source_ranges_of(function))
     }
 
-    /// Entries of the exception tables; [`CallSite`] says which are whose.
+    /// Source locations of the function at this position, by ascending offset.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn source_ranges_of(&self, function: usize) -> SourceRanges<'_> {
+        let record = &self.functions()[function];
+        let piece = self.piece(function, Section::SourceRanges);
+        SourceRanges::new(piece, record.start.get(), record.base_location.get())
+    }
+
+    /// Calls of all functions, by ascending return address, each with its exception handlers.
+    pub fn call_sites(&self) -> impl Iterator<Item = (CallSite, &[Handler])> {
+        (0..self.functions().len()).flat_map(|function| self.call_sites_of(function))
+    }
+
+    /// Calls of the function at this position, likewise.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn call_sites_of(&self, function: usize) -> impl Iterator<Item = (CallSite, &[Handler])> {
+        let record = &self.functions()[function];
+        let mut handlers = self.handlers_of(function);
+        CallSites::new(self.piece(function, Section::CallSites), record.start.get(), 0).map(move |site| {
+            let (own, rest) = handlers.split_at(site.handlers as usize);
+            handlers = rest;
+            (site, own)
+        })
+    }
+
+    /// Entries of the exception tables of all functions.
     pub fn handlers(&self) -> &[Handler] {
         self.table(Section::Handlers)
+    }
+
+    /// Those of the function at this position.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn handlers_of(&self, function: usize) -> &[Handler] {
+        let (start, end) = self.bounds(function, Section::Handlers);
+        &self.handlers()[start..end]
+    }
+
+    /// A function's piece of one of the sections that are streams, as a compiler wrote it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function, or the section is not a stream.
+    pub fn piece(&self, function: usize, section: Section) -> &[u8] {
+        let (start, end) = self.bounds(function, section);
+        &self.section(section)[start..end]
+    }
+
+    /// Where a function's part of a section starts and ends.
+    fn bounds(&self, function: usize, section: Section) -> (usize, usize) {
+        let start = |function: &Function| match section {
+            Section::Traps => function.traps_start.get() as usize,
+            Section::SourceRanges => function.source_ranges_start.get() as usize,
+            Section::CallSites => function.call_sites_start.get() as usize,
+            Section::Handlers => function.handlers_start.get() as usize,
+            _ => panic!("{} are not divided by functions", section.name()),
+        };
+        let whole = match section {
+            Section::Handlers => self.handlers().len(),
+            _ => self.section(section).len(),
+        };
+        let functions = self.functions();
+        (start(&functions[function]), functions.get(function + 1).map_or(whole, start))
     }
 
     /// Stack maps, by ascending return address.
@@ -299,6 +374,33 @@ impl Artifact {
         self.table(Section::ResolvedCalls)
     }
 
+    /// Runs of data that ask for a section of an image, read-only ones first, by ascending offset.
+    pub fn named_data(&self) -> &[NamedData] {
+        self.table(Section::NamedData)
+    }
+
+    /// Name of the section that a run of named data asks for.
+    pub fn run_name(&self, run: &NamedData) -> &str {
+        self.str(run.name)
+    }
+
+    /// Number of bytes at the start of `place` that are in no named section.
+    pub fn unnamed_len(&self, place: Place) -> u64 {
+        let runs = self.named_data();
+        let first = runs.get(runs.partition_point(|run| run.place < place as u8));
+        match first.filter(|run| run.place == place as u8) {
+            Some(run) => run.start.get(),
+            None => self.place_size(place),
+        }
+    }
+
+    /// Index of the run of named data that what lies at `offset` of `place` belongs to, if it does to one.
+    pub fn named_data_at(&self, place: Place, offset: u64) -> Option<usize> {
+        let runs = self.named_data();
+        let behind = runs.partition_point(|run| (run.place, run.start.get()) <= (place as u8, offset));
+        behind.checked_sub(1).filter(|&index| runs[index].place == place as u8)
+    }
+
     fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, section: Section) -> &[T] {
         <[T]>::ref_from_bytes(self.section(section)).expect("lengths were checked")
     }
@@ -311,11 +413,12 @@ impl Artifact {
     fn check(&self) -> Result<(), Malformed> {
         self.check_table_lengths()?;
         self.check_strings()?;
+        self.check_named_data()?;
         self.check_symbols()?;
         self.check_functions()?;
-        self.check_relocs(Section::TextRelocs, self.text().len(), false)?;
-        self.check_relocs(Section::ReadOnlyRelocs, self.read_only().len(), true)?;
-        self.check_relocs(Section::WritableRelocs, self.writable().len(), true)?;
+        self.check_relocs(Section::TextRelocs, Place::Text)?;
+        self.check_relocs(Section::ReadOnlyRelocs, Place::ReadOnly)?;
+        self.check_relocs(Section::WritableRelocs, Place::Writable)?;
         self.check_tables()
     }
 
@@ -337,15 +440,13 @@ impl Artifact {
         whole::<Reloc>(self, Section::TextRelocs)?;
         whole::<Reloc>(self, Section::ReadOnlyRelocs)?;
         whole::<Reloc>(self, Section::WritableRelocs)?;
-        whole::<Trap>(self, Section::Traps)?;
-        whole::<SourceRange>(self, Section::SourceRanges)?;
-        whole::<CallSite>(self, Section::CallSites)?;
         whole::<Handler>(self, Section::Handlers)?;
         whole::<StackMap>(self, Section::StackMaps)?;
         whole::<StackMapEntry>(self, Section::StackMapEntries)?;
         whole::<PatchableCall>(self, Section::PatchableCalls)?;
         whole::<U32>(self, Section::References)?;
         whole::<ResolvedCall>(self, Section::ResolvedCalls)?;
+        whole::<NamedData>(self, Section::NamedData)?;
         Ok(())
     }
 
@@ -368,6 +469,9 @@ impl Artifact {
         }
         for (index, symbol) in self.symbols().iter().enumerate() {
             check(Section::Symbols, index, symbol.name)?;
+        }
+        for (index, run) in self.named_data().iter().enumerate() {
+            check(Section::NamedData, index, run.name)?;
         }
         let summary = self.summary();
         for align in
@@ -394,6 +498,46 @@ impl Artifact {
         }
     }
 
+    fn check_named_data(&self) -> Result<(), Malformed> {
+        // Place and end of the run before.
+        let mut before = None;
+        for (index, run) in self.named_data().iter().enumerate() {
+            let fail = |what| Err(Malformed::new(Section::NamedData.name(), index, what));
+            let name = self.str(run.name);
+            if name.is_empty() || name.contains('\0') {
+                return fail("an empty name, or one with a zero byte");
+            }
+            if !matches!(run.place(), Place::ReadOnly | Place::Writable) {
+                return fail("a place that cannot have named data");
+            }
+            let (start, align) = (run.start.get(), run.align.get());
+            if !align.is_power_of_two() || !start.is_multiple_of(align.into()) {
+                return fail("an alignment that is not a power of two, or not kept");
+            }
+            let Some(end) =
+                start.checked_add(run.len.get()).filter(|&end| end <= self.place_size(run.place()))
+            else {
+                return fail("extent outside its place");
+            };
+            if before.is_some_and(|before| before >= (run.place, start)) {
+                return fail("not behind the run before it");
+            }
+            before = Some((run.place, end));
+        }
+        Ok(())
+    }
+
+    /// End of what lies in one piece around `offset`: a run of named data, or what comes before all runs.
+    fn piece_end(&self, place: Place, offset: u64) -> u64 {
+        match self.named_data_at(place, offset) {
+            Some(index) => {
+                let run = &self.named_data()[index];
+                run.start.get() + run.len.get()
+            }
+            None => self.unnamed_len(place),
+        }
+    }
+
     fn check_symbols(&self) -> Result<(), Malformed> {
         let signatures = self.signatures().len();
         for (index, symbol) in self.symbols().iter().enumerate() {
@@ -415,8 +559,8 @@ impl Artifact {
                 return fail("a visible symbol without a name");
             }
             let end = symbol.offset.get().checked_add(symbol.size.get());
-            if end.is_none_or(|end| end > self.place_size(place)) {
-                return fail("extent outside its place");
+            if end.is_none_or(|end| end > self.piece_end(place, symbol.offset.get())) {
+                return fail("extent outside its place, or across the border of named data");
             }
             if symbol.signature().is_some_and(|signature| signature >= signatures) {
                 return fail("unknown signature");
@@ -456,18 +600,18 @@ impl Artifact {
         Ok(())
     }
 
-    fn check_relocs(&self, section: Section, len: usize, data: bool) -> Result<(), Malformed> {
+    fn check_relocs(&self, section: Section, place: Place) -> Result<(), Malformed> {
         for (index, reloc) in self.table::<Reloc>(section).iter().enumerate() {
             let fail = |what| Err(Malformed::new(section.name(), index, what));
             let Some(kind) = RelocKind::from_code(reloc.kind) else {
                 return fail("unknown kind");
             };
-            if data && kind != RelocKind::Abs64 {
+            if place != Place::Text && kind != RelocKind::Abs64 {
                 return fail("a kind that data cannot have");
             }
             let end = reloc.offset.get().checked_add(kind.width() as u64);
-            if end.is_none_or(|end| end > len as u64) {
-                return fail("place outside its section");
+            if end.is_none_or(|end| end > self.piece_end(place, reloc.offset.get())) {
+                return fail("place outside its section, or across the border of named data");
             }
             if reloc.symbol.get() as usize >= self.symbols().len() {
                 return fail("unknown symbol");
@@ -486,23 +630,52 @@ impl Artifact {
                 Err(Malformed::new(section.name(), record, "offset outside the code"))
             }
         };
-        for (index, trap) in self.traps().iter().enumerate() {
-            inside(Section::Traps, index, trap.offset)?;
-        }
-        for (index, source) in self.source_ranges().iter().enumerate() {
-            inside(Section::SourceRanges, index, source.end)?;
-            if source.start > source.end {
-                return Err(Malformed::new(Section::SourceRanges.name(), index, "ends before it starts"));
+        for section in [Section::Traps, Section::SourceRanges, Section::CallSites, Section::Handlers] {
+            let (mut next, mut len) = (0, 0);
+            for index in 0..self.functions().len() {
+                let start;
+                (start, len) = self.bounds(index, section);
+                // What stands before the first function's part would be nobody's.
+                if start != next || start > len {
+                    return Err(Malformed::new(section.name(), index, "parts of functions out of order"));
+                }
+                next = len;
+            }
+            let whole = match section {
+                Section::Handlers => self.handlers().len(),
+                _ => self.section(section).len(),
+            };
+            if len != whole {
+                return Err(Malformed::new(section.name(), 0, "more than what functions have"));
             }
         }
-        for (index, site) in self.call_sites().iter().enumerate() {
-            inside(Section::CallSites, index, site.return_offset)?;
-            if range(site.handlers_start, site.handlers_len, self.handlers().len()).is_none() {
-                return Err(Malformed::new(
-                    Section::CallSites.name(),
-                    index,
-                    "handlers outside their section",
-                ));
+        for (index, function) in self.functions().iter().enumerate() {
+            // Return addresses and ends of ranges may be one past the last byte.
+            let end = function.start.get() + function.len.get();
+            let fail = |section: Section, what| Err(Malformed::new(section.name(), index, what));
+            let outside = "an entry that is not whole, or outside of its function";
+            let mut traps = self.traps_of(index);
+            if traps.any(|trap| trap.offset > end) || traps.is_broken() {
+                return fail(Section::Traps, outside);
+            }
+            let mut ranges = self.source_ranges_of(index);
+            if ranges.any(|range| range.end > end) || ranges.is_broken() {
+                return fail(Section::SourceRanges, outside);
+            }
+            let piece = self.piece(index, Section::CallSites);
+            let mut sites = CallSites::new(piece, function.start.get(), 0);
+            let mut handlers = 0u64;
+            for site in &mut sites {
+                handlers += u64::from(site.handlers);
+                if site.return_offset > end {
+                    return fail(Section::CallSites, outside);
+                }
+            }
+            if sites.is_broken() {
+                return fail(Section::CallSites, outside);
+            }
+            if handlers != self.handlers_of(index).len() as u64 {
+                return fail(Section::CallSites, "another number of handlers");
             }
         }
         for (index, handler) in self.handlers().iter().enumerate() {

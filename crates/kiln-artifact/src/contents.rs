@@ -5,8 +5,8 @@ use zerocopy::little_endian::U32;
 
 use crate::artifact::{Artifact, HEADER_LEN, SECTIONS, Section, write_header};
 use crate::record::{
-    CallSite, Function, Handler, PatchableCall, Reloc, ResolvedCall, SourceRange, StackMap, StackMapEntry,
-    Str, Summary, Symbol, Trap,
+    Function, Handler, NamedData, PatchableCall, Reloc, ResolvedCall, StackMap, StackMapEntry, Str, Summary,
+    Symbol,
 };
 
 /// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].
@@ -28,9 +28,9 @@ pub struct Contents {
     pub writable_relocs: Vec<Reloc>,
     pub cie: Vec<u8>,
     pub unwind: Vec<u8>,
-    pub traps: Vec<Trap>,
-    pub source_ranges: Vec<SourceRange>,
-    pub call_sites: Vec<CallSite>,
+    pub traps: Vec<u8>,
+    pub source_ranges: Vec<u8>,
+    pub call_sites: Vec<u8>,
     pub handlers: Vec<Handler>,
     pub stack_maps: Vec<StackMap>,
     pub stack_map_entries: Vec<StackMapEntry>,
@@ -38,6 +38,7 @@ pub struct Contents {
     pub nops: Vec<u8>,
     pub references: Vec<U32>,
     pub resolved_calls: Vec<ResolvedCall>,
+    pub named_data: Vec<NamedData>,
     strings: Vec<u8>,
 }
 
@@ -86,6 +87,7 @@ impl Contents {
             nops,
             references,
             resolved_calls,
+            named_data,
             strings,
         } = &self;
         let sections: [(Section, &[u8]); SECTIONS] = [
@@ -103,9 +105,9 @@ impl Contents {
             (Section::WritableRelocs, writable_relocs.as_bytes()),
             (Section::Cie, cie),
             (Section::Unwind, unwind),
-            (Section::Traps, traps.as_bytes()),
-            (Section::SourceRanges, source_ranges.as_bytes()),
-            (Section::CallSites, call_sites.as_bytes()),
+            (Section::Traps, traps),
+            (Section::SourceRanges, source_ranges),
+            (Section::CallSites, call_sites),
             (Section::Handlers, handlers.as_bytes()),
             (Section::StackMaps, stack_maps.as_bytes()),
             (Section::StackMapEntries, stack_map_entries.as_bytes()),
@@ -113,6 +115,7 @@ impl Contents {
             (Section::Nops, nops),
             (Section::References, references.as_bytes()),
             (Section::ResolvedCalls, resolved_calls.as_bytes()),
+            (Section::NamedData, named_data.as_bytes()),
         ];
         let total = HEADER_LEN + sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(total);

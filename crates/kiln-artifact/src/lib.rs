@@ -29,6 +29,7 @@ mod error;
 pub mod record;
 mod reloc;
 mod signature;
+pub mod stream;
 mod unwind;
 
 pub use artifact::{Artifact, Section};

@@ -154,6 +154,14 @@ pub struct Function {
     pub align: U32,
     /// The client's source location that others of the function are relative to, or [`NONE`].
     pub base_location: U32,
+    /// First byte of its traps in their section; they end where those of the next function start.
+    pub traps_start: U32,
+    /// First byte of its source locations, likewise.
+    pub source_ranges_start: U32,
+    /// First byte of its calls, likewise.
+    pub call_sites_start: U32,
+    /// First of the exception handlers of its calls, likewise.
+    pub handlers_start: U32,
 }
 
 /// A place to patch.
@@ -205,42 +213,31 @@ impl ResolvedCall {
     }
 }
 
-/// An instruction that may trap.
+/// A run of data that asks for a section of its own in an image, together with data of other modules that ask for the same.
+///
+/// What comes before the first run of a place belongs to no named section.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct Trap {
-    /// Offset of the instruction in the code.
-    pub offset: U32,
-    /// Cranelift's `TrapCode` as a number.
-    pub code: u8,
+pub struct NamedData {
+    /// Name of the section, not empty, without zero bytes.
+    pub name: Str,
+    /// First byte in its place, a multiple of the alignment; greater than the end of the run before it.
+    pub start: U64,
+    /// Number of bytes.
+    pub len: U64,
+    /// Alignment, a power of two, in bytes.
+    pub align: U32,
+    /// Code of a [`Place`]: [`Place::ReadOnly`] or [`Place::Writable`].
+    pub place: u8,
     /// Zero.
     pub reserved: [u8; 3],
 }
 
-/// A range of code that was made from one source location.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct SourceRange {
-    /// First byte in the code.
-    pub start: U32,
-    /// End in the code, exclusive.
-    pub end: U32,
-    /// The client's source location.
-    pub location: U32,
-}
-
-/// A call, described for unwinders and for garbage collectors.
-#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-pub struct CallSite {
-    /// Return address, as an offset in the code.
-    pub return_offset: U32,
-    /// Bytes from the frame pointer down to the stack pointer at the call, or [`NONE`].
-    pub frame_offset: U32,
-    /// First of its handlers in the handler section.
-    pub handlers_start: U32,
-    /// Number of its handlers.
-    pub handlers_len: U32,
+impl NamedData {
+    /// Where the run lies.
+    pub fn place(&self) -> Place {
+        Place::from_code(self.place).unwrap_or(Place::Undefined)
+    }
 }
 
 code_enum! {

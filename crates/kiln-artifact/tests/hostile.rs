@@ -1,9 +1,10 @@
 //! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
 
 use kiln_artifact::record::{
-    CallSite, Function, Handler, HandlerKind, Linkage, NONE, PatchableCall, Place, Reloc, ResolvedCall,
-    SourceRange, StackMap, StackMapEntry, Symbol, SymbolKind, Trap,
+    Function, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Place, Reloc, ResolvedCall,
+    StackMap, StackMapEntry, Symbol, SymbolKind,
 };
+use kiln_artifact::stream::{self, CallSite, SourceRange, Trap};
 use kiln_artifact::{Artifact, Contents, RelocKind, Section};
 use proptest::prelude::*;
 
@@ -51,6 +52,7 @@ fn artifact() -> Artifact {
         references_len: 2.into(),
         align: 16.into(),
         base_location: NONE.into(),
+        ..Default::default()
     }];
     contents.references = vec![2.into(), 1.into()];
     contents.resolved_calls = vec![ResolvedCall {
@@ -71,14 +73,15 @@ fn artifact() -> Artifact {
     contents.text_relocs = vec![reloc(RelocKind::X86GotPc32, 2)];
     contents.read_only_relocs = vec![reloc(RelocKind::Abs64, 0)];
     contents.writable_relocs = vec![Reloc { offset: 0.into(), ..reloc(RelocKind::Abs64, 1) }];
-    contents.traps = vec![Trap { offset: 3.into(), code: 1, reserved: [0; 3] }];
-    contents.source_ranges = vec![SourceRange { start: 0.into(), end: 8.into(), location: 7.into() }];
-    contents.call_sites = vec![CallSite {
-        return_offset: 8.into(),
-        frame_offset: NONE.into(),
-        handlers_start: 0.into(),
-        handlers_len: 1.into(),
-    }];
+    let mut traps = stream::Writer::default();
+    traps.trap(Trap { offset: 3, code: 1 });
+    contents.traps = traps.finish();
+    let mut ranges = stream::Writer::default();
+    ranges.source_range(SourceRange { start: 0, end: 8, location: 7 });
+    contents.source_ranges = ranges.finish();
+    let mut sites = stream::Writer::default();
+    sites.call_site(CallSite { return_offset: 8, frame_offset: None, handlers: 1 });
+    contents.call_sites = sites.finish();
     let kind = HandlerKind::Default as u8;
     contents.handlers = vec![Handler { value: 0.into(), target: 9.into(), kind, reserved: [0; 3] }];
     contents.stack_maps = vec![StackMap {
@@ -90,6 +93,19 @@ fn artifact() -> Artifact {
     contents.stack_map_entries = vec![StackMapEntry { offset: 0.into(), size: 8.into() }];
     contents.patchable_calls = vec![PatchableCall { end: 8.into(), len: 5.into() }];
     contents.nops = vec![0x90];
+    contents.read_only.resize(40, 7);
+    contents.writable.resize(24, 8);
+    let name = contents.string("records");
+    let run = |place: Place, start: u64, len: u64| NamedData {
+        name,
+        start: start.into(),
+        len: len.into(),
+        align: 8.into(),
+        place: place as u8,
+        reserved: [0; 3],
+    };
+    contents.named_data =
+        vec![run(Place::ReadOnly, 16, 12), run(Place::ReadOnly, 32, 8), run(Place::Writable, 8, 16)];
     contents.finish()
 }
 
@@ -132,6 +148,22 @@ fn read_all(artifact: &Artifact) -> usize {
         sum += artifact.text()[at..at + call.kind().width()].len();
         sum += artifact.symbols()[call.symbol.get() as usize].kind as usize;
     }
+    for run in artifact.named_data() {
+        let place = if run.place() == Place::ReadOnly { artifact.read_only() } else { artifact.writable() };
+        let start = run.start.get() as usize;
+        sum += artifact.run_name(run).len() + place[start..start + run.len.get() as usize].len();
+    }
+    for symbol in artifact.symbols() {
+        // What a linker does: each symbol moves with the piece that it lies in.
+        let (place, offset) = (symbol.place(), symbol.offset.get());
+        if let Some(run) = artifact.named_data_at(place, offset) {
+            let run = &artifact.named_data()[run];
+            assert!(offset + symbol.size.get() <= run.start.get() + run.len.get());
+            sum += usize::try_from(offset - run.start.get()).unwrap();
+        } else if matches!(place, Place::ReadOnly | Place::Writable) {
+            assert!(offset + symbol.size.get() <= artifact.unnamed_len(place));
+        }
+    }
     let places = [
         (artifact.text_relocs(), artifact.text()),
         (artifact.read_only_relocs(), artifact.read_only()),
@@ -144,15 +176,15 @@ fn read_all(artifact: &Artifact) -> usize {
             sum += artifact.symbols()[reloc.symbol.get() as usize].kind as usize;
         }
     }
-    for site in artifact.call_sites() {
-        let start = site.handlers_start.get() as usize;
-        sum += artifact.handlers()[start..start + site.handlers_len.get() as usize].len();
+    for (site, handlers) in artifact.call_sites() {
+        assert_eq!(site.handlers as usize, handlers.len());
+        sum += handlers.len();
     }
     for map in artifact.stack_maps() {
         let start = map.entries_start.get() as usize;
         sum += artifact.stack_map_entries()[start..start + map.entries_len.get() as usize].len();
     }
-    sum + artifact.traps().len() + artifact.source_ranges().len() + artifact.patchable_calls().len()
+    sum + artifact.traps().count() + artifact.source_ranges().count() + artifact.patchable_calls().len()
 }
 
 #[test]
@@ -197,6 +229,47 @@ fn errors_say_where() {
     bytes[8] = 99;
     let error = Artifact::from_bytes(bytes).unwrap_err();
     assert_eq!((error.section(), error.record()), ("header", 0));
+}
+
+/// The message for `artifact()` with the bytes of `value` at `at` of `section`.
+fn altered(section: Section, at: usize, value: &[u8]) -> String {
+    let artifact = artifact();
+    let mut bytes = artifact.as_bytes().to_vec();
+    let table = artifact.section(section).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    bytes[table + at..][..value.len()].copy_from_slice(value);
+    Artifact::from_bytes(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
+}
+
+#[test]
+fn named_data_is_checked() {
+    const RECORD: usize = size_of::<NamedData>();
+    let name_len = |len: u32| altered(Section::NamedData, 4, &len.to_le_bytes());
+    let start = |run: usize, start: u64| altered(Section::NamedData, run * RECORD + 8, &start.to_le_bytes());
+    let len = |run: usize, len: u64| altered(Section::NamedData, run * RECORD + 16, &len.to_le_bytes());
+    let align = |align: u32| altered(Section::NamedData, 24, &align.to_le_bytes());
+    let place = |run: usize, place: u8| altered(Section::NamedData, run * RECORD + 28, &[place]);
+    let malformed = |what: &str, run: u32| format!("malformed artifact: {what} in named data, record {run}");
+    assert_eq!(name_len(7), "accepted");
+    assert_eq!(name_len(0), malformed("an empty name, or one with a zero byte", 0));
+    assert_eq!(name_len(u32::MAX), malformed("string outside the string section", 0));
+    for code in [0, 1, 4, 9] {
+        assert_eq!(place(0, code), malformed("a place that cannot have named data", 0));
+    }
+    for wrong in [0, 3, 32] {
+        assert_eq!(align(wrong), malformed("an alignment that is not a power of two, or not kept", 0));
+    }
+    assert_eq!(start(1, 48), malformed("extent outside its place", 1));
+    assert_eq!(start(1, u64::MAX - 7), malformed("extent outside its place", 1));
+    assert_eq!(len(1, 9), malformed("extent outside its place", 1));
+    // Overlapping, touching, out of order, writable before read-only.
+    assert_eq!(start(1, 24), malformed("not behind the run before it", 1));
+    assert_eq!(len(0, 16), malformed("not behind the run before it", 1));
+    // The symbol `d` lies before the first run: it may end there, and not behind it.
+    let size = |size: u64| altered(Section::Symbols, size_of::<Symbol>() + 16, &size.to_le_bytes());
+    assert_eq!(size(16), "accepted");
+    assert!(size(17).contains("extent outside its place, or across the border"), "{}", size(17));
+    assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
+    assert_eq!(place(2, Place::ReadOnly as u8), malformed("not behind the run before it", 2));
 }
 
 proptest! {

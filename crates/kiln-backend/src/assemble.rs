@@ -44,6 +44,15 @@ pub(crate) fn assemble(
 /// The most code or data of a kind that a module may have, in bytes: what a reference with 32 bits can span.
 const MAX_SIZE: u32 = 1 << 31;
 
+/// The data of one named section.
+#[derive(Default)]
+struct Run<'a> {
+    bytes: Vec<u8>,
+    align: u32,
+    /// Each datum, and where in the bytes it starts.
+    data: Vec<(&'a Data, u64)>,
+}
+
 /// Where a defined symbol lies.
 #[derive(Clone, Copy, Default)]
 struct Extent {
@@ -141,33 +150,17 @@ impl Assembly<'_> {
             references_len: (references.len() as u32).into(),
             align: compiled.align.into(),
             base_location: base.into(),
+            traps_start: (contents.traps.len() as u32).into(),
+            source_ranges_start: (contents.source_ranges.len() as u32).into(),
+            call_sites_start: (contents.call_sites.len() as u32).into(),
+            handlers_start: (contents.handlers.len() as u32).into(),
             unwind_start: (contents.unwind.len() as u32).into(),
             unwind_len: (compiled.unwind.rows.len() as u32).into(),
         });
         contents.unwind.extend_from_slice(&compiled.unwind.rows);
-        contents.traps.extend(compiled.traps.iter().map(|&(offset, code)| record::Trap {
-            offset: (start + offset).into(),
-            code,
-            reserved: [0; 3],
-        }));
-        contents.source_ranges.extend(compiled.source_ranges.iter().map(|&(from, to, location)| {
-            record::SourceRange {
-                start: (start + from).into(),
-                end: (start + to).into(),
-                location: location.into(),
-            }
-        }));
-        let mut handlers_start = contents.handlers.len() as u32;
-        contents.call_sites.extend(compiled.call_sites.iter().map(|site| {
-            let record = record::CallSite {
-                return_offset: (start + site.return_offset).into(),
-                frame_offset: site.frame_offset.unwrap_or(NONE).into(),
-                handlers_start: handlers_start.into(),
-                handlers_len: site.handlers.into(),
-            };
-            handlers_start += site.handlers;
-            record
-        }));
+        contents.traps.extend_from_slice(&compiled.traps);
+        contents.source_ranges.extend_from_slice(&compiled.source_ranges);
+        contents.call_sites.extend_from_slice(&compiled.call_sites);
         contents.handlers.extend(compiled.handlers.iter().map(|handler| record::Handler {
             value: handler.value.into(),
             target: handler.target.map_or(0, |target| start + target).into(),
@@ -205,9 +198,18 @@ impl Assembly<'_> {
     fn data(&mut self, symbol_align: u32) -> Result<(), CompileErrorKind> {
         let mut zeroed_size = 0u64;
         let [mut read_only_align, mut writable_align, mut zeroed_align] = [1u32; 3];
+        let mut runs: IndexMap<(bool, &str), Run<'_>> = IndexMap::new();
         for data in &self.module.data {
             let contents = &mut self.contents;
             let align = data.align.max(symbol_align);
+            if let Some(name) = &data.section {
+                let run = runs.entry((data.writable, name)).or_default();
+                run.align = run.align.max(align);
+                // An empty datum takes no room: whoever walks over a section finds exactly what was put there.
+                let offset = append(&mut run.bytes, data, align, data.init.len())?;
+                run.data.push((data, offset));
+                continue;
+            }
             let (place, offset) = match (data.writable, &data.init) {
                 (true, Init::Zeros(len)) if data.addresses.is_empty() => {
                     zeroed_align = zeroed_align.max(align);
@@ -219,24 +221,65 @@ impl Assembly<'_> {
                 }
                 (true, _) => {
                     writable_align = writable_align.max(align);
-                    let offset = append(&mut contents.writable, data, align)?;
+                    let offset = append(&mut contents.writable, data, align, data.init.len().max(1))?;
                     contents.writable_relocs.extend(addresses(data, offset));
                     (Place::Writable, offset)
                 }
                 (false, _) => {
                     read_only_align = read_only_align.max(align);
-                    let offset = append(&mut contents.read_only, data, align)?;
+                    let offset = append(&mut contents.read_only, data, align, data.init.len().max(1))?;
                     contents.read_only_relocs.extend(addresses(data, offset));
                     (Place::ReadOnly, offset)
                 }
             };
             self.extents[data.symbol.index()] = Extent { place: place as u8, offset, size: data.init.len() };
         }
+        for writable in [false, true] {
+            self.named_data(writable, &runs)?;
+        }
         let summary = &mut self.contents.summary;
         summary.zeroed_size = zeroed_size.into();
         summary.read_only_align = read_only_align.into();
         summary.writable_align = writable_align.into();
         summary.zeroed_align = zeroed_align.into();
+        Ok(())
+    }
+
+    /// Appends what is for named sections to the read-only or the writable data.
+    fn named_data(
+        &mut self,
+        writable: bool,
+        runs: &IndexMap<(bool, &str), Run<'_>>,
+    ) -> Result<(), CompileErrorKind> {
+        let mut first = true;
+        for ((_, name), run) in runs.iter().filter(|((of, _), _)| *of == writable) {
+            let name = self.contents.string(name);
+            let contents = &mut self.contents;
+            let (place, bytes, relocs) = match writable {
+                true => (Place::Writable, &mut contents.writable, &mut contents.writable_relocs),
+                false => (Place::ReadOnly, &mut contents.read_only, &mut contents.read_only_relocs),
+            };
+            // Runs are apart, so that what has no size and stands at the end of one is not at the start of the next.
+            let gap = usize::from(!std::mem::take(&mut first));
+            let start = (bytes.len() + gap).next_multiple_of(run.align.max(1) as usize);
+            let end = start.checked_add(run.bytes.len()).filter(|&end| end <= MAX_SIZE as usize);
+            bytes.resize(end.ok_or(CompileErrorKind::TooLarge("data"))?, 0);
+            bytes[start..].copy_from_slice(&run.bytes);
+            for &(data, offset) in &run.data {
+                let offset = start as u64 + offset;
+                relocs.extend(addresses(data, offset));
+                let size = data.init.len();
+                self.extents[data.symbol.index()] = Extent { place: place as u8, offset, size };
+            }
+            contents.named_data.push(record::NamedData {
+                name,
+                start: (start as u64).into(),
+                len: (run.bytes.len() as u64).into(),
+                align: run.align.into(),
+                place: place as u8,
+                reserved: [0; 3],
+            });
+        }
         Ok(())
     }
 
@@ -330,11 +373,11 @@ fn resolved(reloc: &FunctionReloc, start: u32, symbol: u32, compiled: &Compiled)
     }
 }
 
-/// Appends the content of `data` at its alignment and returns its offset. An empty datum gets a byte, so that it has an
-/// address of its own.
-fn append(section: &mut Vec<u8>, data: &Data, align: u32) -> Result<u64, CompileErrorKind> {
+/// Appends the content of `data` at its alignment, in `room` bytes, and returns its offset. Outside of named sections an
+/// empty datum gets a byte, so that it has an address of its own.
+fn append(section: &mut Vec<u8>, data: &Data, align: u32, room: u64) -> Result<u64, CompileErrorKind> {
     let offset = section.len().next_multiple_of(align as usize);
-    let end = usize::try_from(data.init.len().max(1)).ok().and_then(|len| offset.checked_add(len));
+    let end = usize::try_from(room).ok().and_then(|len| offset.checked_add(len));
     let end = end.filter(|&end| end <= MAX_SIZE as usize).ok_or(CompileErrorKind::TooLarge("data"))?;
     section.resize(end, 0);
     if let Init::Bytes(bytes) = &data.init {

@@ -7,11 +7,11 @@
 //! Invariant: nothing is assumed of the artifact but what [`Artifact::from_bytes`] has checked. Where it does not hold
 //! together, there is no function, and the caller compiles.
 
-use kiln_artifact::Artifact;
-use kiln_artifact::record::{self, HandlerKind, NONE};
+use kiln_artifact::record::{self, HandlerKind};
+use kiln_artifact::{Artifact, Section};
 use kiln_ir::{Code, Function};
 
-use crate::function::{Compiled, FunctionCallSite, FunctionHandler, FunctionReloc, FunctionStackMap, Target};
+use crate::function::{Compiled, FunctionHandler, FunctionReloc, FunctionStackMap, Target};
 use crate::reloc;
 use crate::unwind::Rows;
 
@@ -86,28 +86,10 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<Compiled> {
 
     // Return addresses and ends lie behind what they belong to.
     let behind = |offset: u32| u64::from(offset).saturating_sub(1);
-    let traps = within(artifact.traps(), |trap| u64::from(trap.offset.get()), from, to);
-    let sites = within(artifact.call_sites(), |site| behind(site.return_offset.get()), from, to);
     let maps = within(artifact.stack_maps(), |map| behind(map.return_offset.get()), from, to);
     let patchable = within(artifact.patchable_calls(), |call| behind(call.end.get()), from, to);
-    let ranges = within(artifact.source_ranges(), |range| u64::from(range.start.get()), from, to);
-    let base = old.base_location.get();
-    let moved = |location: u32| location.wrapping_sub(base).wrapping_add(body.base_srcloc().bits());
-
-    let mut handlers = Vec::new();
-    let mut call_sites = Vec::with_capacity(sites.len());
-    for site in sites {
-        let table = artifact.handlers().get(site.handlers_start.get() as usize..)?;
-        let table = table.get(..site.handlers_len.get() as usize)?;
-        for handler in table {
-            handlers.push(self::handler(handler, start)?);
-        }
-        call_sites.push(FunctionCallSite {
-            return_offset: site.return_offset.get() - start,
-            frame_offset: Some(site.frame_offset.get()).filter(|offset| *offset != NONE),
-            handlers: site.handlers_len.get(),
-        });
-    }
+    let handlers = artifact.handlers_of(function).iter().map(|handler| self::handler(handler, start));
+    let handlers = handlers.collect::<Option<Vec<_>>>()?;
     let mut stack_map_entries = Vec::new();
     let mut stack_maps = Vec::with_capacity(maps.len());
     for map in maps {
@@ -125,12 +107,10 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<Compiled> {
         code,
         align: old.align.get(),
         relocs,
-        traps: traps.iter().map(|trap| (trap.offset.get() - start, trap.code)).collect(),
-        source_ranges: ranges
-            .iter()
-            .map(|range| (range.start.get() - start, range.end.get() - start, moved(range.location.get())))
-            .collect(),
-        call_sites,
+        // Neither where the function lies nor the base of its locations is in these.
+        traps: artifact.piece(function, Section::Traps).to_vec(),
+        source_ranges: artifact.piece(function, Section::SourceRanges).to_vec(),
+        call_sites: artifact.piece(function, Section::CallSites).to_vec(),
         handlers,
         stack_maps,
         stack_map_entries,

@@ -11,6 +11,7 @@ use cranelift_codegen::{CompiledCode, Context, FinalizedMachExceptionHandler, Fi
 use cranelift_codegen::{ExceptionContextLoc, MachTrap};
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::HandlerKind;
+use kiln_artifact::stream::{self, CallSite, SourceRange, Trap};
 use kiln_ir::{
     Code, CodeReloc, CodeTarget, Function, Linkage, MachineCode, Module, Symbol, SymbolId, SymbolKind,
 };
@@ -58,12 +59,6 @@ pub(crate) struct FunctionHandler {
     pub(crate) target: Option<u32>,
 }
 
-pub(crate) struct FunctionCallSite {
-    pub(crate) return_offset: u32,
-    pub(crate) frame_offset: Option<u32>,
-    pub(crate) handlers: u32,
-}
-
 pub(crate) struct FunctionStackMap {
     pub(crate) return_offset: u32,
     pub(crate) span: u32,
@@ -75,9 +70,10 @@ pub(crate) struct Compiled {
     pub(crate) code: Box<[u8]>,
     pub(crate) align: u32,
     pub(crate) relocs: Vec<FunctionReloc>,
-    pub(crate) traps: Vec<(u32, u8)>,
-    pub(crate) source_ranges: Vec<(u32, u32, u32)>,
-    pub(crate) call_sites: Vec<FunctionCallSite>,
+    /// Pieces of the artifact's streams, which do not change wherever the function lies.
+    pub(crate) traps: Vec<u8>,
+    pub(crate) source_ranges: Vec<u8>,
+    pub(crate) call_sites: Vec<u8>,
     pub(crate) handlers: Vec<FunctionHandler>,
     pub(crate) stack_maps: Vec<FunctionStackMap>,
     pub(crate) stack_map_entries: Vec<(u32, u32)>,
@@ -219,23 +215,37 @@ fn compile_context(
         s390x::use_slots(&mut bytes, &mut relocs)?;
     }
     let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
-    Ok(extract(code, bytes, relocs, unwind))
+    Ok(extract(code, bytes, relocs, unwind, context.func.params.base_srcloc().bits()))
 }
 
-fn extract(code: &CompiledCode, bytes: Box<[u8]>, relocs: Vec<FunctionReloc>, unwind: Rows) -> Compiled {
+fn extract(
+    code: &CompiledCode,
+    bytes: Box<[u8]>,
+    relocs: Vec<FunctionReloc>,
+    unwind: Rows,
+    base: u32,
+) -> Compiled {
     let buffer = &code.buffer;
     let mut handlers = Vec::new();
-    let call_sites = buffer
-        .call_sites()
-        .map(|site| {
-            handlers.extend(site.exception_handlers.iter().map(handler));
-            FunctionCallSite {
-                return_offset: site.ret_addr,
-                frame_offset: site.frame_offset,
-                handlers: site.exception_handlers.len() as u32,
-            }
-        })
-        .collect();
+    let mut call_sites = stream::Writer::default();
+    for site in buffer.call_sites() {
+        handlers.extend(site.exception_handlers.iter().map(handler));
+        call_sites.call_site(CallSite {
+            return_offset: site.ret_addr,
+            frame_offset: site.frame_offset,
+            handlers: site.exception_handlers.len() as u32,
+        });
+    }
+    let mut traps = stream::Writer::default();
+    for MachTrap { offset, code } in buffer.traps() {
+        traps.trap(Trap { offset: *offset, code: code.as_raw().get() });
+    }
+    // Locations count from the function's base, so that moving a function in its source changes nothing.
+    let mut source_ranges = stream::Writer::default();
+    for range in buffer.get_srclocs_sorted().iter().filter(|range| !range.loc.is_default()) {
+        let location = range.loc.bits().wrapping_sub(base);
+        source_ranges.source_range(SourceRange { start: range.start, end: range.end, location });
+    }
     let mut stack_map_entries = Vec::new();
     let stack_maps = buffer
         .user_stack_maps()
@@ -257,18 +267,9 @@ fn extract(code: &CompiledCode, bytes: Box<[u8]>, relocs: Vec<FunctionReloc>, un
         code: bytes,
         align: buffer.alignment,
         relocs,
-        traps: buffer
-            .traps()
-            .iter()
-            .map(|MachTrap { offset, code }| (*offset, code.as_raw().get()))
-            .collect(),
-        source_ranges: buffer
-            .get_srclocs_sorted()
-            .iter()
-            .filter(|range| !range.loc.is_default())
-            .map(|range| (range.start, range.end, range.loc.bits()))
-            .collect(),
-        call_sites,
+        traps: traps.finish(),
+        source_ranges: source_ranges.finish(),
+        call_sites: call_sites.finish(),
         handlers,
         stack_maps,
         stack_map_entries,

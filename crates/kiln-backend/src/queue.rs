@@ -22,7 +22,7 @@ pub struct Job<'a> {
     /// The code generator, from `Target::isa` with the module's settings.
     pub isa: &'a dyn TargetIsa,
     /// For each function in order, or for none: compiled code that may be used in its place. It must have been compiled
-    /// from the same canonical form, with references of the same [class](reference_classes), by the same code generator.
+    /// from the same canonical form, with references of the same [class](crate::reference_classes), by the same code generator.
     pub reuse: &'a [Option<Reuse<'a>>],
 }
 

@@ -2,7 +2,7 @@
 
 use cranelift_codegen::{Context, ExceptionContextLoc, FinalizedMachExceptionHandler};
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{HandlerKind, NONE};
+use kiln_artifact::record::HandlerKind;
 use kiln_backend::{Job, compile, compile_all};
 use kiln_ir::{Module, Source, Target, parse};
 
@@ -78,13 +78,11 @@ fn tables(artifact: &Artifact) -> Vec<String> {
         lines.push(format!("trap {} {}", trap.offset, trap.code));
     }
     for range in artifact.source_ranges() {
-        lines.push(format!("source {}..{} {:#x}", range.start, range.end, range.location.get()));
+        lines.push(format!("source {}..{} {:#x}", range.start, range.end, range.location));
     }
-    for site in artifact.call_sites() {
-        let frame = (site.frame_offset.get() != NONE).then_some(site.frame_offset.get());
-        lines.push(format!("call {} {frame:?}", site.return_offset));
-        let start = site.handlers_start.get() as usize;
-        for handler in &artifact.handlers()[start..start + site.handlers_len.get() as usize] {
+    for (site, handlers) in artifact.call_sites() {
+        lines.push(format!("call {} {:?}", site.return_offset, site.frame_offset));
+        for handler in handlers {
             let kind = HandlerKind::from_code(handler.kind).unwrap();
             lines.push(format!("  {kind:?} {} {}", handler.value, handler.target));
         }

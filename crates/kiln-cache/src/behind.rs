@@ -21,7 +21,7 @@ const MAX_HINTS: usize = 1 << 16;
 
 /// Hands what is put to a background thread, which stores it in `S`.
 ///
-/// [`Store::put`] never waits and fails only for entries that [`Entry::check`] refuses. What goes wrong later is reported as
+/// [`Store::put`] does not wait (unless no thread could be started: then it writes itself) and fails only for entries that [`Entry::check`] refuses. What goes wrong later is reported as
 /// [`Event::WriteFailed`] and [`Event::WriteDropped`]. Dropping this waits for the queue, but at most [`WriteBehind::drop_wait`];
 /// what is not written by then is dropped. A process that exits without dropping it loses what is queued, and never damages an entry.
 #[derive(Debug)]

@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::Arc;
 
-use kiln_artifact::{Artifact, Malformed};
+use kiln_artifact::{Artifact, FORMAT_VERSION, Malformed};
 
 use crate::{FunctionKey, Key, Recipe};
 
@@ -38,9 +38,12 @@ pub enum Corrupt {
     /// The entry could not be read.
     #[error("entry cannot be read: {0}")]
     Unreadable(#[source] io::Error),
-    /// Not an entry of this version.
-    #[error("not an entry of this version")]
+    /// Not an entry at all.
+    #[error("not an entry")]
     Foreign,
+    /// An entry, or an artifact in it, of another version of the format. Another version of this crate may be able to read it.
+    #[error("entry of another version")]
+    OtherVersion,
     /// The entry is shorter or longer than it says.
     #[error("entry of {actual} bytes, expected {expected}")]
     Length {
@@ -175,8 +178,11 @@ fn read_header(bytes: &[u8]) -> Result<Header, Corrupt> {
         return Err(Corrupt::Length { actual: bytes.len() as u64, expected: HEADER_LEN as u64 });
     };
     let rest = &mut &header[..];
-    if take(rest) != MAGIC || take(rest) != VERSION.to_le_bytes() {
+    if take(rest) != MAGIC {
         return Err(Corrupt::Foreign);
+    }
+    if take(rest) != VERSION.to_le_bytes() {
+        return Err(Corrupt::OtherVersion);
     }
     if header[HEADER_LEN - 8..] != blake3::hash(&header[..HEADER_LEN - 8]).as_bytes()[..8] {
         return Err(Corrupt::Checksum("header"));
@@ -210,6 +216,9 @@ pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, Corrupt> {
     let recipe = Recipe::from_bytes(recipe)?;
     if recipe.key() != *key {
         return Err(Corrupt::Recipe);
+    }
+    if recipe.format_version() != FORMAT_VERSION {
+        return Err(Corrupt::OtherVersion);
     }
     let (keys, _) = keys.as_chunks::<{ FunctionKey::LEN }>();
     let functions = keys[..header.functions].iter().map(|&bits| FunctionKey::new(bits)).collect();

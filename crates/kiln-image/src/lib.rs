@@ -18,6 +18,8 @@
 //! - Loading writes pointers in data and slots, never code: an artifact that would need a text relocation is refused.
 //! - The external slots of an image are described in order, and nothing but their order says which is which. C programs
 //!   find the array under the name `kiln_slots`.
+//! - Data that asks for a named section is in a section of that name with the same data of all modules and nothing else, in order of
+//!   modules and definitions, and `__start_NAME` and `__stop_NAME` are its bounds; `link::NamedSection` says more.
 //! - A file's section offsets are its virtual addresses; equal inputs give equal bytes.
 //! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it goes by, in time that does
 //!   not depend on the size of code; the contents of sections have checksums that are compared on demand. What these

@@ -30,6 +30,7 @@ use std::cell::RefCell;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 
+pub(crate) use self::decode::Scratch;
 use self::decode::{Parts, check, decode};
 pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
 pub use self::wire::Malformed;
@@ -110,17 +111,16 @@ impl Body {
         Self { bytes: bytes.into(), references, base: base.bits() }
     }
 
-    /// Takes bytes that nobody has checked. `scratch` has the function's signature then.
+    /// Takes bytes that nobody has checked.
     pub(crate) fn check(
         reader: Reader<'_>,
         bytes: &[u8],
         references: Box<[SymbolId]>,
         base: u32,
-        symbol: SymbolId,
-        scratch: &mut ir::Function,
+        scratch: &mut Scratch,
     ) -> Result<Self, Malformed> {
         let parts = Parts { bytes: reader, references: &references, base: SourceLoc::new(base) };
-        check(parts, symbol, scratch)?;
+        check(parts, scratch)?;
         Ok(Self { bytes: bytes.into(), references, base })
     }
 

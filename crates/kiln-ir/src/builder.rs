@@ -201,7 +201,7 @@ impl ModuleBuilder {
         module.symbols = table;
         for (pending, symbol) in functions.into_values().zip(symbols) {
             let code = pending.finish(&numbers);
-            module.functions.push(Function { symbol, code, line: 0, comments: Vec::new() });
+            module.functions.push(Function { symbol, code, line: 0, comments: crate::Comments::new() });
         }
         for ((id, pending), symbol) in data.into_iter().zip(data_symbols) {
             let PendingData { align, init, section, addresses } = pending;

@@ -98,13 +98,28 @@ pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     faults
 }
 
-/// Imports that no module defines and the host does not provide, one diagnostic a name, at its first use, ordered by place.
+/// The section whose first or last address a symbol called `symbol` stands for, if nothing else has the name:
+/// `__start_NAME` and `__stop_NAME`, where `NAME` is an identifier of C. Linkers that know sections provide them.
+fn bounded_section(symbol: &str) -> Option<&str> {
+    let name = symbol.strip_prefix("__start_").or_else(|| symbol.strip_prefix("__stop_"))?;
+    let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let first = name.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+    (letters && first).then_some(name)
+}
+
+/// Imports that no module defines and the host does not provide, one diagnostic a name, at its first use, ordered by place. The
+/// bounds of a section that some datum asks for are defined.
 pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
     let chosen = definitions(modules, &mut Vec::new());
+    let data = modules.iter().flat_map(|module| &module.data);
+    let sections: HashSet<&str> = data.filter_map(|datum| datum.section.as_deref()).collect();
     let mut seen = HashSet::new();
     let mut faults = Vec::new();
     for site in visible(modules).filter(|site| site.symbol.linkage == Linkage::Import) {
         let name = &*site.symbol.name;
+        if bounded_section(name).is_some_and(|section| sections.contains(section)) {
+            continue;
+        }
         if !chosen.contains_key(name) && seen.insert(name) && !provided(name) {
             let message = format!("`{}` is not defined", written(name));
             faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, site.place()));

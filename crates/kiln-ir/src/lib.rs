@@ -7,6 +7,7 @@ mod binary;
 mod body;
 mod builder;
 mod check;
+mod comments;
 mod diagnostic;
 mod fingerprint;
 mod module;
@@ -23,11 +24,12 @@ pub use binary::{BinaryError, FunctionFault, Modules, Unverified, VerifyError, i
 pub use body::{Body, BodyError, Malformed};
 pub use builder::{BuildError, CodeFault, DataFault, ModuleBuilder};
 pub use check::{check_program, undefined};
+pub use comments::{Anchor, Comment, Comments, CommentsIter};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Place, Related, sort};
 pub use fingerprint::Fingerprint;
 pub use module::{
-    Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN,
-    MachineCode, Module, ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
+    ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
 };
 pub use print::{PrintError, print};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};

@@ -14,6 +14,7 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir;
 
 use crate::body::Body;
+use crate::comments::Comments;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
 
@@ -91,7 +92,7 @@ pub struct Function {
     /// Line of the `function` keyword; 0 if the module was not read from text.
     pub line: u32,
     /// Comments inside it and directly behind it, in order.
-    pub comments: Vec<Comment>,
+    pub comments: Comments,
 }
 
 impl Function {
@@ -111,7 +112,7 @@ impl Function {
 
     /// Comments that start with `run` or `print`: they ask for the function to be called.
     pub fn run_lines(&self) -> impl Iterator<Item = RunLine<'_>> {
-        self.comments.iter().filter_map(Comment::run_line)
+        self.comments.iter().filter_map(|comment| comment.run_line())
     }
 }
 
@@ -159,42 +160,6 @@ pub enum CodeTarget {
     Here(u32),
 }
 
-/// A comment in the text of a function.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Comment {
-    /// What it stands at.
-    pub at: Anchor,
-    /// Whether code stands before it on its line. Only the first comment at a place can be so, and among the declarations only
-    /// one behind the head of the function.
-    pub trailing: bool,
-    /// Its line in the file; 0 if the module was not read from text.
-    pub line: u32,
-    /// Its text from `;` to the end of the line.
-    pub text: Box<str>,
-}
-
-/// What a comment stands at. Blocks and instructions are counted as they lie in the function.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anchor {
-    /// Before the first block, among the declarations.
-    Declarations,
-    /// Behind the header of this block.
-    Block(u32),
-    /// Behind this instruction.
-    Inst(u32),
-    /// Behind the function.
-    End,
-}
-
-impl Comment {
-    /// The command, if the comment is one.
-    pub fn run_line(&self) -> Option<RunLine<'_>> {
-        let text = self.text.trim_start_matches([' ', ';']).trim_end();
-        let tail = text.strip_prefix("run").or_else(|| text.strip_prefix("print"))?;
-        (tail.is_empty() || tail.starts_with(':')).then_some(RunLine { line: self.line, text })
-    }
-}
-
 /// A comment that asks for the function before it to be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunLine<'m> {
@@ -218,7 +183,9 @@ pub struct Data {
     pub align: u32,
     /// Initial content.
     pub init: Init,
-    /// Section of an image it is to lie in, if not where others like it do.
+    /// Section of an image it is to lie in, if not where others like it do. Data of all modules that asks for one section
+    /// lies side by side there, in order of modules and definitions, writable or not, but not both; if the name is an
+    /// identifier of C, imports called `__start_NAME` and `__stop_NAME` are its bounds. An empty datum takes no room in it.
     pub section: Option<Box<str>>,
     /// Addresses inside the content, by ascending offset, not overlapping.
     pub addresses: Vec<DataAddress>,
@@ -229,7 +196,7 @@ pub struct Data {
 /// Initial content of a datum.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// So many zeros; takes no room in an image if the datum is writable and holds no address.
+    /// So many zeros; takes no room in an image if the datum is writable, holds no address and asks for no section.
     Zeros(u64),
     /// These bytes; places of addresses are zero.
     Bytes(Vec<u8>),

@@ -19,9 +19,8 @@ use std::fmt::Write as _;
 
 use self::names::Names;
 use self::order::{Entry, Item, Uses};
-use crate::module::{
-    Anchor, Code, Comment, Function, Init, Linkage, Module, ModuleAnchor, SymbolId, SymbolKind,
-};
+use crate::comments::Anchor;
+use crate::module::{Code, Function, Init, Linkage, Module, ModuleAnchor, SymbolId, SymbolKind};
 use crate::settings::Setting;
 
 /// Why a module has no text form.
@@ -254,7 +253,7 @@ impl Printer<'_> {
 }
 
 /// Comments behind a function, the end of its last line included.
-fn end(comments: &[Comment], out: &mut String) {
+fn end(comments: &crate::Comments, out: &mut String) {
     let mut comments = comments.iter().filter(|comment| comment.at == Anchor::End).peekable();
     if let Some(comment) = comments.next_if(|comment| comment.trailing) {
         let _ = write!(out, " {}", comment.text);

@@ -362,7 +362,7 @@ fn place_code(item: &CodeItem<'_>, symbols: &mut Symbols<'_>) -> Function {
     });
     let relocs = relocs.collect();
     let code = MachineCode { bytes: item.bytes.as_slice().into(), align: item.align, relocs };
-    Function { symbol, code: Code::Machine(code), line: item.line, comments: Vec::new() }
+    Function { symbol, code: Code::Machine(code), line: item.line, comments: crate::Comments::new() }
 }
 
 /// The name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.

@@ -65,7 +65,7 @@ pub fn entry_thunk(
             symbol: SymbolId::from_u32(0),
             code: Code::Ir(body),
             line: 0,
-            comments: Vec::new(),
+            comments: crate::Comments::new(),
         }],
         data: Vec::new(),
         comments: Vec::new(),

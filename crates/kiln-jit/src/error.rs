@@ -28,6 +28,32 @@ pub enum JitError {
         /// Position of the definition's module.
         module: usize,
     },
+    /// Data of this link is in a section whose bounds code linked before uses: in an image they would be others.
+    #[error("module {module} adds to section `{section}`, but code linked before uses its bounds")]
+    SectionGrows {
+        /// The section.
+        section: Box<str>,
+        /// Position of the module.
+        module: usize,
+    },
+    /// A module uses the bounds of a section that is in several links, and so in several places.
+    #[error("module {module} uses the bounds of section `{section}`, which was not linked all at once")]
+    SectionInPieces {
+        /// The section.
+        section: Box<str>,
+        /// Position of the module.
+        module: usize,
+    },
+    /// A section has writable data where what was linked before has read-only data in it, or the other way round.
+    #[error(
+        "module {module} has data in section `{section}` that is writable, or what was linked before is, but not both"
+    )]
+    SectionConflict {
+        /// The section.
+        section: Box<str>,
+        /// Position of the module.
+        module: usize,
+    },
     /// A module calls what was linked before as data.
     #[error("module {module} uses `{name}` as a function, but it was defined as data")]
     KindConflict {

@@ -14,6 +14,7 @@ use kiln_image::link::{self, Addresses, Area, FixupOutput, Known, Layout, Output
 
 use crate::JitError;
 use crate::memory::{Block, Memory};
+use crate::sections::Sections;
 use crate::unwind::Registration;
 
 /// How a [`Jit`] is set up.
@@ -98,6 +99,7 @@ pub struct Jit {
     symbols: IndexMap<Box<str>, Symbol>,
     /// Addresses of the slots that exist, by what they hold.
     slots: HashMap<SlotKey, u64>,
+    sections: Sections,
     code: Vec<CodeRange>,
 }
 
@@ -128,6 +130,7 @@ impl Jit {
             options,
             symbols: IndexMap::new(),
             slots: HashMap::new(),
+            sections: Sections::default(),
             code: Vec::new(),
         })
     }
@@ -146,6 +149,11 @@ impl Jit {
                 && let Some(symbol) = self.symbols.get(name)
             {
                 return Some(Known::Address(symbol.address));
+            }
+            if let SlotKey::Symbol(name) = key
+                && let Some(address) = self.sections.bound(name)
+            {
+                return Some(Known::Address(address));
             }
             self.slots.get(key).copied().map(Known::Slot)
         };
@@ -190,6 +198,9 @@ impl Jit {
             // A definition that gave way, now or before, does not replace the one that won.
             self.symbols.entry(definition.name.into()).or_insert(symbol);
         }
+        let symbols = &self.symbols;
+        self.sections.note_uses(artifacts, &|name| symbols.contains_key(name));
+        self.sections.add(plan.sections(), &blocks.addresses);
         let text = blocks.addresses[Area::Text] as usize;
         self.code.extend(plan.functions().map(|function| CodeRange {
             name: function.name.into(),
@@ -238,7 +249,8 @@ impl Jit {
                 }
             }
         }
-        Ok(())
+        let is_defined = |name: &str| self.symbols.contains_key(name);
+        self.sections.check(artifacts, &is_defined, &|key| self.slots.contains_key(key))
     }
 
     /// An import of what was linked before fits it.

@@ -24,6 +24,7 @@ mod invoke;
 mod jit;
 pub mod libcalls;
 mod memory;
+mod sections;
 mod unwind;
 
 pub use error::JitError;

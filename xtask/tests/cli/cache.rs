@@ -92,3 +92,33 @@ fn explain_names_fields_and_functions() {
         (&0.into(), 2)
     );
 }
+
+/// A session of this process, in a folder of code that others use too.
+fn session(place: &Place, number: u32) -> kiln::Stats {
+    let mut session = kiln::Session::new(kiln::ir::Target::host()).unwrap();
+    session.set_store(std::sync::Arc::new(kiln::cache::DiskStore::new(place.path("kept"))));
+    let source = kiln::ir::Source::new("a.clif", adder("plus", number));
+    let module = kiln::ir::parse(source.into(), session.target()).unwrap();
+    session.add(&[module]).unwrap();
+    // SAFETY: the signature is checked, and the function adds two numbers.
+    #[expect(unsafe_code, reason = "calls the code that came from the folder")]
+    let plus = unsafe { session.function("plus").unwrap().typed::<extern "C" fn(i64) -> i64>() }.unwrap();
+    assert_eq!(plus(1), 1 + i64::from(number));
+    session.stats()
+}
+
+#[test]
+fn processes_share_what_they_compiled() {
+    let place = Place::new(&[("a.clif", &*adder("plus", 7))]);
+    // What a session compiled, a build in another process reuses ..
+    assert_eq!(session(&place, 7).compiled_functions, 1);
+    let build = |output| place.xtask(&["build", "a.clif", "-o", output, "--cache", "kept"]).ok();
+    assert!(build("p.so").contains("(0 compiled, 1 reused)"));
+    place.xtask(&["build", "a.clif", "-o", "cold.so"]).ok();
+    assert!(place.read("p.so") == place.read("cold.so"));
+    // .. and the reverse.
+    place.write("a.clif", adder("plus", 8));
+    assert!(build("q.so").contains("(1 compiled, 0 reused)"));
+    let stats = session(&place, 8);
+    assert_eq!((stats.compiled_functions, stats.reused_modules), (0, 1));
+}

@@ -32,7 +32,7 @@ const LATEST_MAGIC: [u8; 8] = *b"KilnSub\0";
 
 /// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
 ///
-/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] says otherwise: every few writes look at some hundred files and
+/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] says otherwise: every few writes look at a hundred files or two and
 /// remove those among them that were not used for longest, so no build is held up by a cleaning. [`DiskStore::gc`] is exact.
 ///
 /// Whoever may write to the folder can make this store return any artifact, since checksums do not prove who wrote an entry. So a
@@ -51,6 +51,8 @@ pub struct DiskStore {
 struct Inside {
     /// Bytes written since somebody looked whether there are too many.
     unswept: AtomicU64,
+    /// Bytes that may be written before somebody must look.
+    room: AtomicU64,
     sweeping: AtomicBool,
     /// Quarantined here, but the file could not be moved. Asked only if `any_banned`.
     banned: RwLock<HashSet<Key>>,

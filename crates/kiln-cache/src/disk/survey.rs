@@ -53,6 +53,8 @@ pub struct VerifyReport {
     pub checked: u64,
     /// Sum of their lengths.
     pub bytes: u64,
+    /// Entries of other versions of the format, which another version of this crate may be using. They were left alone.
+    pub other_versions: u64,
     /// Entries that were damaged. They are in quarantine now, or removed.
     pub broken: Vec<(Key, Corrupt)>,
     /// Entries that could not be read, or were damaged and could not be moved. They are where they were.
@@ -152,11 +154,13 @@ impl DiskStore {
                 Ok(Some((bytes, meta))) => {
                     report.checked += 1;
                     report.bytes += meta.len;
-                    if let Err(reason) = Entry::from_bytes(key, bytes) {
-                        match self.quarantine(key, &reason.to_string()) {
+                    match Entry::from_bytes(key, bytes) {
+                        Ok(_) => {}
+                        Err(Corrupt::OtherVersion) => report.other_versions += 1,
+                        Err(reason) => match self.quarantine(key, &reason.to_string()) {
                             Ok(()) => report.broken.push((*key, reason)),
                             Err(error) => report.unreadable.push((*key, error)),
-                        }
+                        },
                     }
                 }
                 Err(error) => report.unreadable.push((*key, error)),
@@ -188,7 +192,8 @@ impl DiskStore {
         }
         let (all, all_bytes) =
             (candidates.len() as u64, candidates.iter().map(|candidate| candidate.len).sum::<u64>());
-        (report.removed, report.removed_bytes, report.failed) = self.evict(candidates, limit, usize::MAX);
+        (report.removed, report.removed_bytes, report.failed) =
+            self.evict(candidates, limit, usize::MAX, None);
         (report.kept, report.kept_bytes) = (all - report.removed, all_bytes - report.removed_bytes);
         Ok(report)
     }

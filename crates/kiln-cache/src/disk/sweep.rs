@@ -5,7 +5,7 @@
 //! taken from as many subfolders as give enough names, and since keys are hashes, it is as good as a random one. Nothing is remembered
 //! between sweeps, so processes need not agree on anything: when several sweep at once, they choose the same oldest files.
 //!
-//! Bounds of one sweep: [`SAMPLE`] files looked at, [`MAX_REMOVED`] removed.
+//! Bounds of one sweep: about [`SAMPLE`] files looked at (less than twice as many), [`MAX_REMOVED`] removed.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
@@ -16,11 +16,13 @@ use super::{DiskStore, HOUR, distance, is_gone};
 use crate::{Event, Key};
 
 /// Files that a sweep looks at.
-const SAMPLE: usize = 256;
+const SAMPLE: usize = 128;
 /// Files that a sweep removes. More than are made between two sweeps, so that a folder shrinks when its limit did.
-const MAX_REMOVED: usize = 64;
-/// One write in so many is followed by a sweep.
-const SWEEP_ONE_IN: u32 = 8;
+const MAX_REMOVED: usize = 16;
+/// One write in so many is followed by a sweep,
+const SWEEP_ONE_IN: u32 = 4;
+/// and one in so many if the last sweep found that there is room.
+const SWEEP_WITH_ROOM_ONE_IN: u32 = 64;
 
 /// A file that may be evicted.
 pub(super) struct Candidate {
@@ -36,21 +38,26 @@ pub(super) fn cost(len: u64) -> u64 {
 }
 
 impl DiskStore {
-    /// After `key` was written with `len` bytes.
+    /// After `key` was written with `len` bytes: a sweep, if the last one did not leave enough room for that.
     pub(super) fn sweep_sometimes(&self, key: &Key, len: u64) {
         let unswept = self.inside.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
-        if !key.sampled(SWEEP_ONE_IN) && unswept < self.limit / 16 {
+        let one_in =
+            if unswept <= self.inside.room.load(Relaxed) { SWEEP_WITH_ROOM_ONE_IN } else { SWEEP_ONE_IN };
+        if !key.sampled(one_in) && unswept < self.limit / 16 {
             return;
         }
         // One thread is enough.
         if !self.inside.sweeping.swap(true, AcqRel) {
             self.inside.unswept.store(0, Relaxed);
-            self.sweep(key);
+            let free = self.limit.saturating_sub(self.sweep(key));
+            // Little enough that many processes together do not write much too much.
+            self.inside.room.store((free / 16).min(self.limit / 64), Relaxed);
             self.inside.sweeping.store(false, Release);
         }
     }
 
-    fn sweep(&self, key: &Key) {
+    /// What the whole folder takes, estimated, before anything was removed.
+    fn sweep(&self, key: &Key) -> u64 {
         let shards = self.shards();
         let own = key.to_string();
         let start = shards.partition_point(|shard| **shard < own[..2]);
@@ -61,7 +68,9 @@ impl DiskStore {
             seen += 1;
             for (name, kind) in self.names(&folder, shard) {
                 match kind {
-                    Kind::Temporary => drop(self.remove_leftover(&folder.join(name))),
+                    Kind::Temporary => {
+                        self.remove_leftover(&folder.join(name));
+                    }
                     Kind::Entry(_) | Kind::Latest => names.push((folder.join(name), kind)),
                     Kind::Foreign => {}
                 }
@@ -74,10 +83,12 @@ impl DiskStore {
         let looked_at = sample.len();
         let candidates: Vec<Candidate> =
             sample.into_iter().filter_map(|(path, kind)| self.candidate(path, kind)).collect();
-        let share = self.limit as f64
-            * (seen as f64 / shards.len().max(1) as f64)
+        // The part of all files that was looked at.
+        let part = (seen as f64 / shards.len().max(1) as f64)
             * (looked_at as f64 / (looked_at + skipped).max(1) as f64);
-        self.evict(candidates, share as u64, MAX_REMOVED);
+        let bytes: u64 = candidates.iter().map(|candidate| cost(candidate.len)).sum();
+        self.evict(candidates, (self.limit as f64 * part) as u64, MAX_REMOVED, Some(key));
+        (bytes as f64 / part) as u64
     }
 
     /// What is known of a file that may be evicted; `None` if it vanished or is no file.
@@ -97,16 +108,24 @@ impl DiskStore {
         Some(Candidate { used, path, key, len: meta.len })
     }
 
-    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but at most `max` of them.
+    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but at most `max` of them, and not the entry
+    /// of `spare`: what was just written may look no younger than its neighbours, since file systems keep time in steps of milliseconds.
     /// Number and length of what was removed, and the number of those that could not be.
-    pub(super) fn evict(&self, mut candidates: Vec<Candidate>, share: u64, max: usize) -> (u64, u64, u64) {
+    pub(super) fn evict(
+        &self,
+        mut candidates: Vec<Candidate>,
+        share: u64,
+        max: usize,
+        spare: Option<&Key>,
+    ) -> (u64, u64, u64) {
         let mut total: u64 = candidates.iter().map(|candidate| cost(candidate.len)).sum();
         let (mut removed, mut bytes, mut failed) = (0, 0, 0);
         if total <= share {
             return (0, 0, 0);
         }
         candidates.sort_unstable_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
-        for candidate in candidates.iter().take(max) {
+        let may_go = candidates.iter().filter(|candidate| spare.is_none() || candidate.key.as_ref() != spare);
+        for candidate in may_go.take(max) {
             if total <= share {
                 break;
             }

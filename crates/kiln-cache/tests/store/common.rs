@@ -12,6 +12,11 @@ pub(crate) fn cases(small: usize, full: usize) -> usize {
     small.saturating_mul(factor).min(full)
 }
 
+/// A folder in memory if the system has one: for tests that make very many files and do not care where.
+pub(crate) fn quick_folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// The recipe with this number.
 pub(crate) fn recipe(n: u32) -> Recipe {
     let mut fingerprint = [0; 32];

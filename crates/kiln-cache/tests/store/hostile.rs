@@ -1,12 +1,12 @@
 //! Files that are not what their name says: never a wrong artifact, and healed by storing anew.
 
-use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Store, Subject};
+use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Recipe, Store, Subject};
 
-use crate::common::{entry, key};
+use crate::common::{entry, key, quick_folder};
 
 #[test]
 fn every_altered_byte_and_every_truncation_is_corrupt() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     store.put(&key(1), &entry(1, 0, 50)).unwrap();
     let good = std::fs::read(store.path(&key(1))).unwrap();
@@ -40,7 +40,7 @@ fn every_altered_byte_and_every_truncation_is_corrupt() {
 
 #[test]
 fn every_altered_byte_of_a_subject_is_nothing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     let subject = Subject::new("m", "t");
     store.set_latest(&subject, &key(1)).unwrap();
@@ -68,7 +68,7 @@ fn plant(store: &DiskStore, n: u32, bytes: &[u8]) {
 
 #[test]
 fn an_entry_under_another_name_is_corrupt() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     plant(&store, 2, &entry(1, 0, 50).to_bytes());
     assert!(matches!(store.get(&key(2)), Lookup::Corrupt(Corrupt::OtherKey)));
@@ -87,7 +87,7 @@ fn forged(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
 
 #[test]
 fn forged_entries_with_right_checksums_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     plant(&store, 1, &forged(|_| ()));
     assert!(matches!(store.get(&key(1)), Lookup::Hit(_)), "the forger works");
@@ -102,8 +102,12 @@ fn forged_entries_with_right_checksums_are_refused() {
     // Another version of the entry's format, older or newer.
     for version in [0, 1, 3, u32::MAX] {
         let bytes = forged(|bytes| bytes[8..12].copy_from_slice(&version.to_le_bytes()));
-        assert!(matches!(reason(&bytes), Corrupt::Foreign));
+        assert!(matches!(reason(&bytes), Corrupt::OtherVersion));
+        // Whoever wrote it can read it.
+        assert_eq!(store.verify(&mut |_, _| ()).unwrap().other_versions, 1);
+        assert!(matches!(reason(&bytes), Corrupt::OtherVersion));
     }
+    assert!(matches!(reason(&forged(|bytes| bytes[0] ^= 1)), Corrupt::Foreign));
     // Lengths that do not add up, or overflow.
     for place in [12..16, 48..52, 56..60, 60..64] {
         for value in [0_u32, 1, 1 << 16, u32::MAX] {
@@ -132,8 +136,23 @@ fn forged_entries_with_right_checksums_are_refused() {
 }
 
 #[test]
+fn an_artifact_of_another_format_is_not_read_and_not_removed() {
+    let folder = quick_folder();
+    let store = DiskStore::new(folder.path());
+    // A sound entry, whose recipe says that its artifact has another format.
+    let mut recipe = entry(1, 0, 50).recipe.to_bytes();
+    recipe[0] += 1;
+    let other = Entry { recipe: Recipe::from_bytes(&recipe).unwrap(), ..entry(1, 0, 50) };
+    let key = other.recipe.key();
+    store.put(&key, &other).unwrap();
+    assert!(matches!(store.get(&key), Lookup::Corrupt(Corrupt::OtherVersion)));
+    let report = store.verify(&mut |_, _| ()).unwrap();
+    assert_eq!((report.other_versions, report.broken.len(), store.stat().unwrap().entries), (1, 0, 1));
+}
+
+#[test]
 fn a_folder_or_link_in_place_of_an_entry_is_corrupt_and_not_fatal() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     std::fs::create_dir_all(store.path(&key(1))).unwrap();
     assert!(matches!(store.get(&key(1)), Lookup::Corrupt(Corrupt::Unreadable(_))));

@@ -3,7 +3,7 @@
 //! The parts are split off before the threads start, so no two threads can touch one byte, and the result is the same
 //! for any number of them. The loop over relocations only follows indices.
 
-use kiln_artifact::record::Reloc;
+use kiln_artifact::record::{Place, Reloc};
 use kiln_artifact::{Artifact, RelocKind};
 use rayon::prelude::*;
 
@@ -11,6 +11,7 @@ use super::plan::{ModulePlan, Plan};
 use super::relocate::riscv64::{self, High};
 use super::relocate::{self, Ends, Fault, Site, stub_size};
 use super::resolve::{Home, NONE};
+use super::sections::Bound;
 use super::{Addresses, Area, Fixups, LinkError, Output, Pointer, PointerSource, SymbolicPointer, unwind};
 
 /// One module's parts of the output.
@@ -18,6 +19,8 @@ struct Part<'o> {
     text: &'o mut [u8],
     read_only: &'o mut [u8],
     writable: &'o mut [u8],
+    /// Runs of named data, by their numbers.
+    named: Vec<(u32, &'o mut [u8])>,
     eh_frame: &'o mut [u8],
     eh_index: &'o mut [u8],
 }
@@ -81,11 +84,23 @@ impl Plan<'_> {
             let read_only = if module.read_only_area == Area::Rodata { &mut rodata } else { &mut relro };
             work.push(Part {
                 text: text.cut(module.text, text_end - module.text),
-                read_only: read_only.cut(module.read_only, artifact.read_only().len() as u64),
-                writable: data.cut(module.writable, artifact.writable().len() as u64),
+                read_only: read_only.cut(module.read_only, artifact.unnamed_len(Place::ReadOnly)),
+                writable: data.cut(module.writable, artifact.unnamed_len(Place::Writable)),
+                named: Vec::new(),
                 eh_frame: eh_frame.cut(module.eh.start, module.eh.size),
                 eh_index: eh_index.cut(8 * module.eh.first, 8 * module.eh.count),
             });
+        }
+        for section in &self.sections.list {
+            let area = match section.info.area {
+                Area::Rodata => &mut rodata,
+                Area::Relro => &mut relro,
+                _ => &mut data,
+            };
+            for part in &section.parts {
+                let run = &self.artifacts[part.module as usize].named_data()[part.run as usize];
+                work[part.module as usize].named.push((part.run, area.cut(part.offset, run.len.get())));
+            }
         }
         let stubs_start = text.at;
         let stubs = text.finish();
@@ -153,6 +168,11 @@ impl Plan<'_> {
                             .locate(record.place(), record.offset.get())
                             .map(|(area, offset)| at[area] + offset)
                     }
+                    Home::Section { section, bound } => {
+                        let section = &self.sections.list[section as usize].info;
+                        let size = if bound == Bound::Stop { section.size } else { 0 };
+                        Some(at[section.area] + section.offset + size)
+                    }
                     Home::Address(address) => Some(address),
                     Home::KnownSlot(_) | Home::Outside => None,
                 };
@@ -212,8 +232,14 @@ impl Module<'_> {
     fn emit(&self, part: Part<'_>) -> Result<Fixups, LinkError> {
         let (artifact, module, at) = (self.artifact(), self.module(), self.at);
         self.emit_text(part.text)?;
-        part.read_only.copy_from_slice(artifact.read_only());
-        part.writable.copy_from_slice(artifact.writable());
+        part.read_only.copy_from_slice(&artifact.read_only()[..part.read_only.len()]);
+        part.writable.copy_from_slice(&artifact.writable()[..part.writable.len()]);
+        for (run, bytes) in part.named {
+            let run = &artifact.named_data()[run as usize];
+            let place =
+                if run.place() == Place::Writable { artifact.writable() } else { artifact.read_only() };
+            bytes.copy_from_slice(&place[run.start.get() as usize..][..bytes.len()]);
+        }
         let base = unwind::Base {
             arch: self.plan.arch,
             text: at[Area::Text] + module.text,
@@ -223,8 +249,8 @@ impl Module<'_> {
         unwind::emit(artifact, &module.eh, base, part.eh_frame, part.eh_index)
             .ok_or_else(|| self.plan.unwind_out_of_reach())?;
         let mut fixups = Fixups::default();
-        self.pointers(artifact.read_only_relocs(), module.read_only_area, module.read_only, &mut fixups);
-        self.pointers(artifact.writable_relocs(), Area::Data, module.writable, &mut fixups);
+        self.pointers(artifact.read_only_relocs(), Place::ReadOnly, &mut fixups);
+        self.pointers(artifact.writable_relocs(), Place::Writable, &mut fixups);
         Ok(fixups)
     }
 
@@ -284,11 +310,11 @@ impl Module<'_> {
         riscv64::patch_low(code, reloc.offset.get() as usize, high, self.ends_of(auipc.symbol.get()))
     }
 
-    fn pointers(&self, relocs: &[Reloc], area: Area, start: u64, fixups: &mut Fixups) {
+    fn pointers(&self, relocs: &[Reloc], place: Place, fixups: &mut Fixups) {
         let module = self.module();
         for reloc in relocs {
             let number = module.entity_of[reloc.symbol.get() as usize] as usize;
-            let offset = start + reloc.offset.get();
+            let Some((area, offset)) = module.locate(place, reloc.offset.get()) else { continue };
             let addend = reloc.addend.get();
             let source = match (self.ends[number].symbol, self.plan.entities[number].home) {
                 (Some(symbol), _) => {

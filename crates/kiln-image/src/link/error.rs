@@ -152,6 +152,34 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
+    /// Data asks for a section that images have for other things, or that means something to those who read images.
+    #[error("module {module} has data in section `{section}`, a name that is not for data")]
+    ReservedSection {
+        /// The module.
+        module: usize,
+        /// The section.
+        section: Box<str>,
+    },
+    /// One section is asked for by data that the program writes and by data that it does not.
+    #[error(
+        "section `{section}` has both writable and read-only data: that of module {first} and of module {second}"
+    )]
+    SectionConflict {
+        /// The section.
+        section: Box<str>,
+        /// The module that asks for it first.
+        first: usize,
+        /// The module that disagrees; may be the same.
+        second: usize,
+    },
+    /// Data asks for more sections than an image can have.
+    #[error("{count} named sections, limit {limit}")]
+    TooManySections {
+        /// How many.
+        count: usize,
+        /// The largest number.
+        limit: usize,
+    },
     /// The image's own name cannot be written to an ELF string table.
     #[error("a soname that contains a zero byte: {name:?}")]
     Soname {
@@ -194,9 +222,12 @@ impl LinkError {
             | Self::Misaligned { module, .. }
             | Self::Unwind { module }
             | Self::ReservedName { module, .. }
+            | Self::ReservedSection { module, .. }
+            | Self::SectionConflict { second: module, .. }
             | Self::NameWithZero { module, .. } => Some(module),
             Self::UnsupportedTarget { .. }
             | Self::TooLarge { .. }
+            | Self::TooManySections { .. }
             | Self::Soname { .. }
             | Self::Buffer { .. } => None,
         }

@@ -17,6 +17,7 @@ mod needs;
 mod plan;
 mod relocate;
 mod resolve;
+mod sections;
 #[cfg(test)]
 mod tests;
 mod unwind;
@@ -25,6 +26,7 @@ pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
 pub use plan::{Definition, FunctionRange, Plan, SlotDetails, plan};
+pub use sections::{Bound, NamedSection, section_bound};
 
 /// A home that a symbol or a global already has, outside this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

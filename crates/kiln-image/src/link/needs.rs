@@ -63,13 +63,13 @@ impl Scanner<'_> {
                     continue;
                 }
                 (Ok(Use::Pair), _) => None,
-                (Ok(Use::Direct), Home::Defined { .. } | Home::Address(_)) => None,
+                (Ok(Use::Direct), Home::Defined { .. } | Home::Section { .. } | Home::Address(_)) => None,
                 (Ok(Use::Direct), _) => {
                     let symbol = self.name(symbol);
                     scan.errors.push(LinkError::DirectReference { module: self.number, offset, symbol });
                     continue;
                 }
-                (Ok(Use::AddressOrSlot), Home::Defined { .. }) => None,
+                (Ok(Use::AddressOrSlot), Home::Defined { .. } | Home::Section { .. }) => None,
                 (Ok(Use::AddressOrSlot), _) => Some(false),
                 (Ok(Use::Call), Home::Defined { module, .. }) => {
                     (!self.calls_near && module as usize != self.number).then_some(true)
@@ -77,6 +77,10 @@ impl Scanner<'_> {
                 (Ok(Use::Call), _) => Some(true),
                 (Ok(Use::Slot { relaxable }), Home::Defined { module, symbol }) => {
                     (!self.near || !relaxable || self.is_odd(module, symbol)).then_some(false)
+                }
+                // The end of a section may be odd.
+                (Ok(Use::Slot { relaxable }), Home::Section { .. }) => {
+                    (!self.near || !relaxable || self.arch == Arch::S390x).then_some(false)
                 }
                 (Ok(Use::Slot { .. }), _) => Some(false),
             };
@@ -150,7 +154,7 @@ impl Grant<'_> {
                 let name = artifact.name(&artifact.symbols()[entity.symbol as usize]);
                 entity.slot = self.slots.push(SlotKey::Symbol(name.into())) as u32;
             }
-            Home::Defined { .. } | Home::Address(_) => {
+            Home::Defined { .. } | Home::Section { .. } | Home::Address(_) => {
                 entity.slot = 0; // numbered when all external slots are
                 self.internal.push(number);
             }

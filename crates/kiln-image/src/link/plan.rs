@@ -13,14 +13,15 @@ use rayon::prelude::*;
 use super::needs::{Grant, Scan, Scanner, place_stubs};
 use super::relocate::stub_size;
 use super::resolve::{Entity, Home, NONE, resolve};
+use super::sections::{NamedSection, Run, Sections};
 use super::unwind::{self, EhPlan};
 use super::{Area, Extent, Known, Layout, LinkError};
 use crate::arch::Arch;
 
 /// The largest program that is linked, in bytes: pc-relative unwind pointers reach this far.
-const MAX_SIZE: u64 = 1 << 31;
+pub(super) const MAX_SIZE: u64 = 1 << 31;
 /// The largest alignment, in bytes: no loader promises more than a page.
-const MAX_ALIGN: u64 = 4096;
+pub(super) const MAX_ALIGN: u64 = 4096;
 /// Smallest alignment of a module's part of an area; s390x needs 2, and 8 keeps pointers whole.
 pub(super) const MIN_ALIGN: u64 = 8;
 const SLOT: u64 = 8;
@@ -40,6 +41,8 @@ pub(crate) struct ModulePlan {
     pub(crate) read_only: u64,
     pub(crate) writable: u64,
     pub(crate) zeroed: u64,
+    /// Its runs of named data, read-only ones first, by ascending start.
+    pub(crate) runs: Vec<Run>,
     /// Stub of each symbol, if the module has its own stubs; else empty.
     pub(crate) stub_of: Vec<u32>,
     /// Its own stubs, which follow its code.
@@ -50,6 +53,12 @@ pub(crate) struct ModulePlan {
 impl ModulePlan {
     /// The area and offset of something that the module defines; `None` if undefined.
     pub(crate) fn locate(&self, place: Place, offset: u64) -> Option<(Area, u64)> {
+        let behind = self.runs.partition_point(|run| (run.place, run.start) <= (place, offset));
+        if let Some(run) = behind.checked_sub(1).map(|index| self.runs[index])
+            && run.place == place
+        {
+            return Some((run.area, run.offset + (offset - run.start)));
+        }
         match place {
             Place::Undefined => None,
             Place::Text => Some((Area::Text, self.text + offset)),
@@ -78,8 +87,11 @@ pub struct Plan<'a> {
     pub(crate) shared_stubs: u32,
     pub(crate) internal_slots: Vec<u32>,
     pub(crate) eh: unwind::Frame,
+    pub(crate) sections: Sections<'a>,
     slots: Slots,
     layout: Layout,
+    /// The layout without named sections, of areas that may have some.
+    unnamed: Layout,
 }
 
 impl std::fmt::Debug for Plan<'_> {
@@ -172,9 +184,12 @@ pub(crate) fn plan_within<'a>(
     let mut errors = Vec::new();
     let arch = check_targets(artifacts, &mut errors);
     let (Some(arch), true) = (arch, errors.is_empty()) else { return Err(errors) };
-    let resolved = resolve(artifacts, table, known, &mut errors);
+    let mut sections = Sections::collect(artifacts, &mut errors);
+    let resolved = resolve(artifacts, table, known, &mut sections, &mut errors);
     let mut layout = Layout::default();
     let mut modules = lay_out_modules(artifacts, resolved.entity_of, &mut layout, &mut errors);
+    let unnamed = layout.clone();
+    sections.lay_out(artifacts, &mut modules, &mut layout, &mut errors);
     let mut entities = resolved.entities;
 
     // Slots of globals come first: slot i is global i of the table.
@@ -236,7 +251,20 @@ pub(crate) fn plan_within<'a>(
     if !errors.is_empty() {
         return Err(errors);
     }
-    Ok(Plan { artifacts, arch, entities, modules, stubs, shared_stubs, internal_slots, eh, slots, layout })
+    Ok(Plan {
+        artifacts,
+        arch,
+        entities,
+        modules,
+        stubs,
+        shared_stubs,
+        internal_slots,
+        eh,
+        sections,
+        slots,
+        layout,
+        unnamed,
+    })
 }
 
 fn check_targets(artifacts: &[Artifact], errors: &mut Vec<LinkError>) -> Option<Arch> {
@@ -279,14 +307,22 @@ fn lay_out_modules(
             // An empty part does not move what follows.
             if size == 0 { layout[area].size } else { layout[area].push(size, align.max(MIN_ALIGN)) }
         };
-        let read_only_area = if artifact.read_only_relocs().is_empty() { Area::Rodata } else { Area::Relro };
+        let [read_only, writable] =
+            [Place::ReadOnly, Place::Writable].map(|place| artifact.unnamed_len(place));
+        let relocated = artifact.read_only_relocs().iter().any(|reloc| reloc.offset.get() < read_only);
+        let read_only_area = if relocated { Area::Relro } else { Area::Rodata };
         modules.push(ModulePlan {
             entity_of,
             text: push(Area::Text, artifact.text().len() as u64, summary.text_align.get()),
             read_only_area,
-            read_only: push(read_only_area, artifact.read_only().len() as u64, summary.read_only_align.get()),
-            writable: push(Area::Data, artifact.writable().len() as u64, summary.writable_align.get()),
+            read_only: push(read_only_area, read_only, summary.read_only_align.get()),
+            writable: push(Area::Data, writable, summary.writable_align.get()),
             zeroed: push(Area::Bss, summary.zeroed_size.get(), summary.zeroed_align.get()),
+            runs: artifact
+                .named_data()
+                .iter()
+                .map(|run| Run { place: run.place(), start: run.start.get(), area: Area::Data, offset: 0 })
+                .collect(),
             stub_of: Vec::new(),
             stubs: 0..0,
             eh: EhPlan::default(),
@@ -299,6 +335,19 @@ impl<'a> Plan<'a> {
     /// Sizes and alignments of all areas.
     pub fn layout(&self) -> &Layout {
         &self.layout
+    }
+
+    /// Named sections, in order of the first module that has data in them. Each is a part of an area.
+    pub fn sections(&self) -> impl ExactSizeIterator<Item = NamedSection<'a>> {
+        self.sections.list.iter().map(|section| section.info)
+    }
+
+    /// Size and alignment of the part of `area` that is in no named section. It comes first.
+    pub fn unnamed(&self, area: Area) -> Extent {
+        match area {
+            Area::Rodata | Area::Relro | Area::Data => self.unnamed[area],
+            _ => self.layout[area],
+        }
     }
 
     /// The external slots, in order of the slot array. Internal slots, filled by [`Fixups`](super::Fixups), follow.
@@ -360,7 +409,7 @@ impl<'a> Plan<'a> {
             for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
                 let entity = &self.entities[module.entity_of[reloc.symbol.get() as usize] as usize];
                 match entity.home {
-                    Home::Defined { .. } | Home::Address(_) => counts.relative += 1,
+                    Home::Defined { .. } | Home::Section { .. } | Home::Address(_) => counts.relative += 1,
                     Home::KnownSlot(_) => {}
                     Home::Outside => {
                         counts.symbolic += 1;

@@ -12,6 +12,7 @@ use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, SlotKey};
 
+use super::sections::{Bound, Sections};
 use super::{Known, LinkError};
 
 /// "None" for an index.
@@ -22,6 +23,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) enum Home {
     /// Defined by symbol `symbol` of module `module`.
     Defined { module: u32, symbol: u32 },
+    /// An end of the named section with this number.
+    Section { section: u32, bound: Bound },
     /// Known before linking.
     Address(u64),
     /// Only its slot is known, and that exists before linking, at this address.
@@ -55,6 +58,7 @@ pub(crate) fn resolve(
     artifacts: &[Artifact],
     table: &GlobalTable,
     known: &dyn Fn(&SlotKey) -> Option<Known>,
+    sections: &mut Sections<'_>,
     errors: &mut Vec<LinkError>,
 ) -> Resolved {
     let mut entities: Vec<Entity> = Vec::new();
@@ -139,7 +143,7 @@ pub(crate) fn resolve(
         let asked = match entity.home {
             Home::Outside => true,
             Home::Defined { .. } => symbol.linkage() == Linkage::Preemptible,
-            Home::Address(_) | Home::KnownSlot(_) => false,
+            Home::Section { .. } | Home::Address(_) | Home::KnownSlot(_) => false,
         };
         if asked {
             entity.home = match known(&SlotKey::Symbol(artifact.name(symbol).into())) {
@@ -148,8 +152,15 @@ pub(crate) fn resolve(
                 None => entity.home,
             };
         }
+        // A bound of a section gives way to everything else of its name.
+        if entity.home == Home::Outside
+            && symbol.libcall == 0
+            && let Some((section, bound)) = sections.bound(artifact.name(symbol))
+        {
+            entity.home = Home::Section { section, bound };
+        }
     }
-    check_types(artifacts, &entities, &entity_of, errors);
+    check_types(artifacts, &entities, &entity_of, sections, errors);
     Resolved { entities, entity_of, keys }
 }
 
@@ -167,6 +178,7 @@ fn check_types(
     artifacts: &[Artifact],
     entities: &[Entity],
     entity_of: &[Vec<u32>],
+    sections: &Sections<'_>,
     errors: &mut Vec<LinkError>,
 ) {
     let mut compatible: HashSet<(&str, &str)> = HashSet::new();
@@ -175,8 +187,17 @@ fn check_types(
             if matches!(symbol.linkage(), Linkage::Local) || symbol.kind() != SymbolKind::Function {
                 continue;
             }
-            let Home::Defined { module: definer, symbol: at } = entities[entity as usize].home else {
-                continue;
+            let (definer, at) = match entities[entity as usize].home {
+                Home::Defined { module, symbol } => (module, symbol),
+                Home::Section { section, .. } => {
+                    errors.push(LinkError::KindConflict {
+                        name: artifact.name(symbol).into(),
+                        importer,
+                        definer: sections.list[section as usize].info.module,
+                    });
+                    continue;
+                }
+                _ => continue,
             };
             let definition = &artifacts[definer as usize].symbols()[at as usize];
             if definition.place() != Place::Text {

@@ -1,5 +1,6 @@
 //! The ELF file around code and data: headers, dynamic tables, symbol tables, section headers.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use kiln_artifact::record::{Linkage, SymbolKind};
@@ -10,7 +11,7 @@ use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, SectionIndex,
 use super::dynamic::{BLOOM_SHIFT, DynamicSymbols};
 use super::image::ImageOptions;
 use super::relocations::{RELA, RelaCounts};
-use crate::link::{Addresses, Area, LinkError, Plan};
+use crate::link::{Addresses, Area, Extent, LinkError, Plan};
 use crate::note::{Builder, Span, SumRecord};
 
 /// A file whose frame is written, and where everything in it lies.
@@ -26,9 +27,14 @@ pub(crate) struct File {
 }
 
 /// A section that is loaded, as its header will describe it.
-struct Loaded {
+struct Loaded<'a> {
     area: Area,
+    text: &'a str,
     name: StringId,
+    /// Offset in the area; named sections follow what has no section.
+    offset: u64,
+    size: u64,
+    align: u64,
     index: SectionIndex,
     sh_type: u32,
     flags: u32,
@@ -129,12 +135,17 @@ impl File {
             w.reserve_section_index();
             w.add_section_name(b".rela.dyn")
         });
-        let mut loaded: Vec<Loaded> = Vec::new();
+        let mut loaded: Vec<Loaded<'_>> = Vec::new();
         for area in ORDER {
-            if size(area) > 0 {
-                let (sh_type, flags) = section_type(area);
-                let name = w.add_section_name(area.name().as_bytes());
-                loaded.push(Loaded { area, name, index: w.reserve_section_index(), sh_type, flags });
+            let (sh_type, flags) = section_type(area);
+            let unnamed = Some((area.name(), 0, plan.unnamed(area))).filter(|(_, _, extent)| extent.size > 0);
+            let named = plan.sections().filter(|section| section.area == area).map(|section| {
+                (section.name, section.offset, Extent { size: section.size, align: section.align })
+            });
+            for (text, offset, Extent { size, align }) in unnamed.into_iter().chain(named) {
+                let name = w.add_section_name(text.as_bytes());
+                let index = w.reserve_section_index();
+                loaded.push(Loaded { area, text, name, offset, size, align, index, sh_type, flags });
             }
             if area == Area::Relro {
                 w.reserve_dynamic_section_index();
@@ -143,8 +154,20 @@ impl File {
         w.reserve_symtab_section_index();
         w.reserve_strtab_section_index();
         w.reserve_shstrtab_section_index();
-        let index_of =
-            |area: Area| loaded.iter().find(|section| section.area == area).map(|section| section.index);
+        // Sections of an area lie one behind the other.
+        let number_of: HashMap<Area, Range<usize>> = ORDER
+            .into_iter()
+            .map(|area| {
+                let start = loaded.iter().position(|section| section.area == area).unwrap_or(0);
+                let count = loaded[start..].iter().take_while(|section| section.area == area).count();
+                (area, start..start + count)
+            })
+            .collect();
+        let index_of = |area: Area, offset: u64| {
+            let sections = &loaded[number_of[&area].clone()];
+            let behind = sections.partition_point(|section| section.offset <= offset);
+            sections.get(behind.saturating_sub(1)).map(|section| section.index)
+        };
 
         // Strings.
         let undefined: Vec<StringId> =
@@ -228,9 +251,10 @@ impl File {
                 bss_end = if size(area) > 0 { start + size(area) } else { data_file_end };
             } else {
                 addresses[area] = w.reserve(size(area), layout[area].align as usize) as u64;
-                if size(area) > 0 {
-                    parts.push((area.name(), addresses[area] as usize));
-                }
+                let sections = loaded.iter().filter(|section| section.area == area && section.size > 0);
+                parts.extend(
+                    sections.map(|section| (section.text, (addresses[area] + section.offset) as usize)),
+                );
             }
             if area == Area::Relro {
                 dynamic_at = w.reserve_dynamic(dynamic_count);
@@ -239,7 +263,7 @@ impl File {
         }
         w.reserve_null_symbol_index();
         for symbol in &full {
-            w.reserve_symbol_index(index_of(symbol.area));
+            w.reserve_symbol_index(index_of(symbol.area, symbol.offset));
         }
         w.reserve_symtab();
         parts.push((".symtab", data_file_end));
@@ -325,7 +349,7 @@ impl File {
             let kind = if export.function { elf::STT_FUNC } else { elf::STT_OBJECT };
             w.write_dynamic_symbol(&Sym {
                 name: Some(name),
-                section: index_of(export.area),
+                section: index_of(export.area, export.offset),
                 st_info: elf::STB_GLOBAL << 4 | kind,
                 st_other: elf::STV_DEFAULT,
                 st_shndx: elf::SHN_ABS, // an empty datum in an area without a section
@@ -360,7 +384,7 @@ impl File {
         for (name, symbol) in full_names.into_iter().zip(&full) {
             w.write_symbol(&Sym {
                 name: Some(name),
-                section: index_of(symbol.area),
+                section: index_of(symbol.area, symbol.offset),
                 st_info: symbol.info,
                 st_other: symbol.other,
                 st_shndx: elf::SHN_ABS,
@@ -405,17 +429,20 @@ impl File {
         }
         let mut sections = loaded.iter().peekable();
         for area in ORDER {
-            if let Some(section) = sections.next_if(|section| section.area == area) {
+            while let Some(section) = sections.next_if(|section| section.area == area) {
                 w.write_section_header(&SectionHeader {
                     name: Some(section.name),
                     sh_type: section.sh_type,
                     sh_flags: section.flags.into(),
-                    sh_addr: addresses[area],
-                    sh_offset: if area == Area::Bss { data_file_end as u64 } else { addresses[area] },
-                    sh_size: layout[area].size,
+                    sh_addr: addresses[area] + section.offset,
+                    sh_offset: match area {
+                        Area::Bss => data_file_end as u64,
+                        _ => addresses[area] + section.offset,
+                    },
+                    sh_size: section.size,
                     sh_link: 0,
                     sh_info: 0,
-                    sh_addralign: layout[area].align,
+                    sh_addralign: section.align,
                     sh_entsize: 0,
                 });
             }
@@ -443,15 +470,14 @@ impl File {
 }
 
 /// Names of the parts that have checksums, in order of the file.
-fn part_names(has_rela: bool, loaded: &[Loaded]) -> Vec<&'static str> {
+fn part_names<'a>(has_rela: bool, loaded: &[Loaded<'a>]) -> Vec<&'a str> {
     let mut names = vec![".gnu.hash", ".dynsym", ".dynstr"];
     if has_rela {
         names.push(".rela.dyn");
     }
     for area in ORDER {
-        if area != Area::Bss && loaded.iter().any(|section| section.area == area) {
-            names.push(area.name());
-        }
+        let parts = loaded.iter().filter(|part| part.area == area && area != Area::Bss && part.size > 0);
+        names.extend(parts.map(|part| part.text));
         if area == Area::Relro {
             names.push(".dynamic");
         }

@@ -5,4 +5,5 @@ mod elf;
 mod hostile;
 mod link;
 mod run;
+mod sections;
 mod support;

@@ -5,14 +5,13 @@
 
 use std::collections::HashSet;
 
-use cranelift_codegen::ir;
-
-use super::write::code_settings;
-use crate::body::Body;
-use crate::body::wire::{Malformed, Reader, Writer};
+use super::write::{Before, code_settings};
+use crate::body::wire::{Malformed, Reader, Writer, unzigzag};
+use crate::body::{Body, Scratch};
+use crate::comments::{Anchor, Comments, Mark};
 use crate::module::{
-    Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN,
-    MachineCode, Module, ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
+    ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
 };
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
@@ -24,14 +23,15 @@ const MAX_ZEROS: u64 = 1 << 40;
 
 /// The module in `content` and `notes`.
 pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Module> {
-    let mut reading = Reading { symbols: Vec::new(), defined: Vec::new(), scratch: ir::Function::new() };
+    let mut reading = Reading::default();
     // The code's settings are a part of those in the notes, and are compared with them below.
     let settings_start = content.clone();
     skip_settings(&mut content)?;
     let settings_len = settings_start.left() - content.left();
     reading.symbols(&mut content)?;
-    let mut functions = Vec::new();
-    for _ in 0..content.count()? {
+    let count = content.count()?;
+    let mut functions = Vec::with_capacity(count.min(reading.symbols.len()));
+    for _ in 0..count {
         functions.push(reading.function(&mut content)?);
     }
     let mut data = Vec::new();
@@ -53,7 +53,7 @@ pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Mod
     if settings_start.clone().raw(settings_len)? != of_code.0 {
         return Err(notes.malformed("other settings than those of the code"));
     }
-    let mut names = HashSet::new();
+    let mut names = HashSet::with_capacity(reading.symbols.len());
     for symbol in &mut reading.symbols {
         if symbol.linkage == Linkage::Local {
             symbol.name = notes.str()?.into();
@@ -72,19 +72,17 @@ pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Mod
     drop(names);
     for function in &mut functions {
         function.line = notes.u32()?;
-        for _ in 0..notes.count()? {
-            function.comments.push(comment(&mut notes)?);
-        }
+        function.comments = comments(&mut notes, function.line)?;
     }
     for datum in &mut data {
         datum.line = notes.u32()?;
     }
-    let mut comments = Vec::new();
+    let mut outside = Vec::new();
     for _ in 0..notes.count()? {
-        comments.push(reading.module_comment(&mut notes)?);
+        outside.push(reading.module_comment(&mut notes)?);
     }
     notes.end()?;
-    Ok(Module { name, source: None, settings, symbols: reading.symbols, functions, data, comments })
+    Ok(Module { name, source: None, settings, symbols: reading.symbols, functions, data, comments: outside })
 }
 
 /// Symbols are numbered in the order of functions, then of data, each followed by what it is the first to refer to.
@@ -119,19 +117,24 @@ fn check_numbers(symbols: usize, functions: &[Function], data: &[Data], content:
     }
 }
 
-struct Reading {
+#[derive(Default)]
+struct Reading<'b> {
     symbols: Vec<Symbol>,
+    /// The types of functions as they were written. They have one encoding, so that equal ones have equal bytes.
+    signatures: Vec<Option<&'b [u8]>>,
     /// Whether a definition of the symbol was met.
     defined: Vec<bool>,
-    scratch: ir::Function,
+    scratch: Scratch,
 }
 
-impl Reading {
-    fn symbols(&mut self, content: &mut Reader<'_>) -> Read<()> {
+impl<'b> Reading<'b> {
+    fn symbols(&mut self, content: &mut Reader<'b>) -> Read<()> {
         let count = content.count()?;
         if count >= u32::MAX as usize {
             return Err(content.malformed("too many symbols"));
         }
+        self.symbols.reserve_exact(count);
+        self.signatures.reserve_exact(count);
         for _ in 0..count {
             let kind = match content.byte()? {
                 0 => SymbolKind::Function,
@@ -151,7 +154,10 @@ impl Reading {
                 return Err(content.malformed("a global that is defined"));
             }
             let name = if linkage == Linkage::Local { "".into() } else { content.str()?.into() };
-            let signature = if content.bool()? { Some(content.signature()?) } else { None };
+            let typed = content.bool()?;
+            let before = content.clone();
+            let signature = if typed { Some(content.signature()?) } else { None };
+            self.signatures.push(if typed { Some(before.until(content)) } else { None });
             if signature.is_some() && kind != SymbolKind::Function {
                 return Err(content.malformed("data with the type of a function"));
             }
@@ -181,23 +187,23 @@ impl Reading {
     fn function(&mut self, content: &mut Reader<'_>) -> Read<Function> {
         let symbol = self.define(content, SymbolKind::Function)?;
         let code = match content.byte()? {
-            0 => Code::Ir(self.body(content, symbol)?),
+            0 => Code::Ir(self.body(content)?),
             1 => Code::Machine(self.machine(content)?),
             _ => return Err(content.malformed("neither IR nor machine code")),
         };
-        let declared = self.symbols[symbol.index()].signature.as_ref();
-        let fits = match (&code, declared) {
-            (Code::Ir(_), Some(declared)) => *declared == self.scratch.signature,
+        let fits = match (&code, self.signatures[symbol.index()]) {
+            // A body starts with its type.
+            (Code::Ir(body), Some(declared)) => body.as_bytes().starts_with(declared),
             (Code::Machine(_), Some(_)) => true,
             (_, None) => false,
         };
         if !fits {
             return Err(content.malformed("a function of another type than its symbol"));
         }
-        Ok(Function { symbol, code, line: 0, comments: Vec::new() })
+        Ok(Function { symbol, code, line: 0, comments: Comments::new() })
     }
 
-    fn body(&mut self, content: &mut Reader<'_>, symbol: SymbolId) -> Read<Body> {
+    fn body(&mut self, content: &mut Reader<'_>) -> Read<Body> {
         let base = content.u32()?;
         let count = content.count()?;
         let mut references = Vec::with_capacity(count);
@@ -208,7 +214,7 @@ impl Reading {
         let offset = content.offset();
         let bytes = content.raw(length)?;
         let reader = Reader::at(bytes, offset);
-        Body::check(reader, bytes, references.into(), base, symbol, &mut self.scratch)
+        Body::check(reader, bytes, references.into(), base, &mut self.scratch)
     }
 
     fn machine(&self, content: &mut Reader<'_>) -> Read<MachineCode> {
@@ -299,17 +305,68 @@ fn align(reader: &mut Reader<'_>) -> Read<u32> {
     }
 }
 
-fn comment(notes: &mut Reader<'_>) -> Read<Comment> {
-    let kind = notes.byte()?;
-    let number = notes.u32()?;
-    let at = match (kind >> 1, number) {
-        (0, 0) => Anchor::Declarations,
-        (1, number) => Anchor::Block(number),
-        (2, number) => Anchor::Inst(number),
-        (3, 0) => Anchor::End,
-        _ => return Err(notes.malformed("not a place of a comment")),
-    };
-    Ok(Comment { at, trailing: kind & 1 != 0, line: notes.u32()?, text: comment_text(notes)? })
+/// The comments of a function on `line`: all of their texts are checked at once.
+fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
+    let count = notes.count()?;
+    if count == 0 {
+        return Ok(Comments::new());
+    }
+    let text = notes.str()?;
+    if u32::try_from(text.len()).is_err() || memchr::memchr(b'\n', text.as_bytes()).is_some() {
+        return Err(notes.malformed("not comments"));
+    }
+    let mut marks = Vec::with_capacity(count);
+    let (mut start, mut before) = (0, Before::new(line));
+    for _ in 0..count {
+        let code = notes.uint()?;
+        let kind = (code >> 1 & 3) as usize;
+        let number = distant(notes, &mut before.numbers[kind], code >> 3)?;
+        let at = match (kind, number) {
+            (0, 0) => Anchor::Declarations,
+            (1, number) => Anchor::Block(number),
+            (2, number) => Anchor::Inst(number),
+            (3, 0) => Anchor::End,
+            _ => return Err(notes.malformed("not a place of a comment")),
+        };
+        let line = notes.uint()?;
+        let line = distant(notes, &mut before.line, line)?;
+        let length = notes.uint()?;
+        let rest = &text.as_bytes()[start..];
+        let own = usize::try_from(length).ok().and_then(|length| rest.get(..length));
+        // What starts with a `;` starts on the boundary of a character.
+        let Some([b';', .., last] | [last @ b';']) = own else {
+            return Err(notes.malformed("not a comment"));
+        };
+        start += own.map_or(0, <[u8]>::len);
+        let blank = if last.is_ascii() {
+            last.is_ascii_whitespace() || *last == 0xb
+        } else {
+            blank_before(text, start)
+        };
+        if blank {
+            return Err(notes.malformed("not a comment"));
+        }
+        marks.push(Mark { at, trailing: code & 1 != 0, line, end: start as u32 });
+    }
+    if start != text.len() {
+        return Err(notes.malformed("more text than the comments have"));
+    }
+    Ok(Comments::of(text.to_owned(), marks))
+}
+
+/// The number that is so far from the one before.
+#[inline]
+fn distant(notes: &Reader<'_>, before: &mut u32, distance: u64) -> Read<u32> {
+    let number =
+        i64::from(*before).checked_add(unzigzag(distance)).and_then(|number| u32::try_from(number).ok());
+    *before = number.ok_or_else(|| notes.malformed("an integer of more than 32 bits"))?;
+    Ok(*before)
+}
+
+/// Whether a blank ends at `end`, or a character goes on there.
+#[cold]
+fn blank_before(text: &str, end: usize) -> bool {
+    text.get(..end).is_none_or(|text| text.ends_with(char::is_whitespace))
 }
 
 /// A comment must not end early when it is printed.

@@ -5,10 +5,11 @@
 
 use cranelift_codegen::ir::LibCall;
 
-use crate::body::wire::Writer;
+use crate::body::wire::{Writer, zigzag};
+use crate::comments::{Anchor, Comment, Comments};
 use crate::module::{
-    Anchor, Code, CodeReloc, CodeTarget, Comment, Data, DataAddress, Function, Init, Linkage, MachineCode,
-    Module, ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MachineCode, Module,
+    ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
 };
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
@@ -166,19 +167,7 @@ pub(super) fn notes(module: &Module, out: &mut Writer) {
     }
     for Function { symbol: _, code: _, line, comments } in functions {
         out.uint(u64::from(*line));
-        out.count(comments.len());
-        for Comment { at, trailing, line, text } in comments {
-            let (kind, number) = match at {
-                Anchor::Declarations => (0, 0),
-                Anchor::Block(number) => (1, *number),
-                Anchor::Inst(number) => (2, *number),
-                Anchor::End => (3, 0),
-            };
-            out.byte(kind << 1 | u8::from(*trailing));
-            out.uint(u64::from(number));
-            out.uint(u64::from(*line));
-            out.str(text);
-        }
+        self::comments(out, comments, *line);
     }
     for datum in data {
         out.uint(u64::from(datum.line));
@@ -194,6 +183,48 @@ pub(super) fn notes(module: &Module, out: &mut Writer) {
         out.uint(u64::from(number));
         out.uint(u64::from(*line));
         out.str(text);
+    }
+}
+
+/// The comments of a function: their number; if that is not 0, their texts, one behind the other, and for each comment what it
+/// stands at, and the length of its text. Numbers are given as the distance from the comment before.
+fn comments(out: &mut Writer, comments: &Comments, line: u32) {
+    out.count(comments.len());
+    if comments.is_empty() {
+        return;
+    }
+    out.str(comments.text());
+    let mut before = Before::new(line);
+    for Comment { at, trailing, line, text } in comments {
+        let (kind, number) = match at {
+            Anchor::Declarations => (0, 0),
+            Anchor::Block(number) => (1, number),
+            Anchor::Inst(number) => (2, number),
+            Anchor::End => (3, 0),
+        };
+        let distance = |from: &mut u32, to: u32| {
+            let distance = zigzag(i64::from(to) - i64::from(*from));
+            *from = to;
+            distance
+        };
+        let number = distance(&mut before.numbers[kind], number);
+        out.uint(number << 3 | (kind as u64) << 1 | u64::from(trailing));
+        out.uint(distance(&mut before.line, line));
+        out.count(text.len());
+    }
+}
+
+/// What the numbers of a comment are relative to: those of the comment before.
+pub(super) struct Before {
+    /// By kind of anchor.
+    pub(super) numbers: [u32; 4],
+    pub(super) line: u32,
+}
+
+impl Before {
+    /// Before the first comment of a function that starts on `line`.
+    pub(super) fn new(line: u32) -> Self {
+        Self { numbers: [0; 4], line }
     }
 }
 

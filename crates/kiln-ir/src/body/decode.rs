@@ -15,9 +15,10 @@ use cranelift_codegen::ir::{
     self, AliasRegion, AliasRegionData, Block, BlockArg, BlockCall, Constant, ConstantData, DebugTag,
     DynamicStackSlot, DynamicStackSlotData, DynamicType, DynamicTypeData, Endianness, ExceptionTable,
     ExceptionTableData, ExceptionTableItem, ExtFuncData, ExternalName, FuncRef, GlobalValue, GlobalValueData,
-    Immediate, Inst, InstructionData, JumpTable, JumpTableData, MemFlags, MemFlagsData, Opcode, RelSourceLoc,
-    SigRef, SourceLoc, StackSlot, StackSlotData, StackSlotKey, StackSlotKind, UserExternalName, UserFuncName,
-    UserStackMapEntry, Value, ValueLabel, ValueLabelAssignments, ValueLabelStart, ValueList, types,
+    Immediate, Inst, InstructionData, JumpTable, JumpTableData, LibCall, MemFlags, MemFlagsData, Opcode,
+    RelSourceLoc, SigRef, SourceLoc, StackSlot, StackSlotData, StackSlotKey, StackSlotKind, UserExternalName,
+    UserFuncName, UserStackMapEntry, Value, ValueLabel, ValueLabelAssignments, ValueLabelStart, ValueList,
+    ValueListPool, types,
 };
 
 use super::wire::{Malformed, Reader};
@@ -42,36 +43,55 @@ pub(crate) struct Parts<'b> {
     pub(crate) base: SourceLoc,
 }
 
-/// With `BUILD`, makes a function. Without, it only looks whether it could: the tables are made, since code refers to them, and
-/// instructions are not.
+/// Working memory of checking, to be used for many functions.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    /// Number of the signature of each function that may be called.
+    functions: Vec<u32>,
+    /// Number of results of each signature.
+    results: Vec<u32>,
+    /// Whether each instruction may have a stack map.
+    safepoints: Vec<bool>,
+}
+
+/// How many there are of what code refers to.
+#[derive(Default)]
+struct Counts {
+    references: usize,
+    regions: usize,
+    flags: usize,
+    slots: usize,
+    dynamic_types: usize,
+    dynamic_slots: usize,
+    globals: usize,
+    functions: usize,
+    signatures: usize,
+}
+
+/// With `BUILD`, makes a function. Without, it only looks whether it could, and leaves `function` alone.
 struct Decoder<'b, 'f, const BUILD: bool> {
     reader: Reader<'b>,
     function: &'f mut ir::Function,
-    /// Name of what is at this position of the references.
+    counts: Counts,
+    /// Name of what is at this position of the references; only with `BUILD`, as the next two.
     names: Vec<ExternalName>,
     flags: Vec<MemFlags>,
     regions: Vec<AliasRegion>,
+    /// Only without `BUILD`.
+    scratch: Scratch,
     /// Number of the next value that is defined.
     next: i64,
     values: u64,
     blocks: usize,
     insts: usize,
-    /// Whether each instruction may have a stack map; only without `BUILD`.
-    safepoints: Vec<bool>,
-    scratch: Vec<Value>,
+    /// A list of values that is being read.
+    list: Vec<Value>,
+    /// Stands for every call of a block, without `BUILD`.
+    nowhere: BlockCall,
 }
 
 /// Makes `function` the function that `parts` describe, under the name `symbol`.
 pub(crate) fn decode(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
-    run::<true>(parts, symbol, function)
-}
-
-/// Whether [`decode`] would succeed. `function` has the signature of what it would make, and is of no other use.
-pub(crate) fn check(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
-    run::<false>(parts, symbol, function)
-}
-
-fn run<const BUILD: bool>(parts: Parts<'_>, symbol: SymbolId, function: &mut ir::Function) -> Read<()> {
     function.clear();
     // `clear` leaves these behind.
     function.dfg.exception_tables.clear();
@@ -84,40 +104,78 @@ fn run<const BUILD: bool>(parts: Parts<'_>, symbol: SymbolId, function: &mut ir:
         ExternalName::user(function.params.ensure_user_func_name(name))
     });
     let names = names.collect();
-    let mut decoder = Decoder::<BUILD> {
-        reader: parts.bytes,
-        function,
-        names,
-        flags: Vec::new(),
-        regions: Vec::new(),
-        next: 0,
-        values: 0,
-        blocks: 0,
-        insts: 0,
-        safepoints: Vec::new(),
-        scratch: Vec::new(),
-    };
-    decoder.tables()?;
-    decoder.code()?;
-    decoder.side_tables()?;
-    decoder.reader.end()
+    Decoder::<true>::new(parts, names, Scratch::default(), function).run()
 }
 
-impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
+/// Whether [`decode`] would succeed.
+pub(crate) fn check(parts: Parts<'_>, scratch: &mut Scratch) -> Read<()> {
+    let mut nothing = ir::Function::new();
+    let mut decoder = Decoder::<false>::new(parts, Vec::new(), std::mem::take(scratch), &mut nothing);
+    let result = decoder.run();
+    *scratch = decoder.scratch;
+    let Scratch { functions, results, safepoints } = scratch;
+    functions.clear();
+    results.clear();
+    safepoints.clear();
+    result
+}
+
+impl<'b, 'f, const BUILD: bool> Decoder<'b, 'f, BUILD> {
+    fn new(
+        parts: Parts<'b>,
+        names: Vec<ExternalName>,
+        scratch: Scratch,
+        function: &'f mut ir::Function,
+    ) -> Self {
+        Self {
+            reader: parts.bytes,
+            function,
+            counts: Counts { references: parts.references.len(), ..Counts::default() },
+            names,
+            flags: Vec::new(),
+            regions: Vec::new(),
+            scratch,
+            next: 0,
+            values: 0,
+            blocks: 0,
+            insts: 0,
+            list: Vec::new(),
+            nowhere: BlockCall::new(Block::from_u32(0), std::iter::empty(), &mut ValueListPool::new()),
+        }
+    }
+
+    fn run(&mut self) -> Read<()> {
+        self.tables()?;
+        self.code()?;
+        self.side_tables()?;
+        self.reader.end()
+    }
+
     fn tables(&mut self) -> Read<()> {
-        self.function.signature = self.reader.signature()?;
-        for _ in 0..self.reader.count()? {
+        if BUILD {
+            self.function.signature = self.reader.signature()?;
+        } else {
+            self.reader.skip_signature()?;
+        }
+        self.counts.regions = self.reader.count()?;
+        for _ in 0..self.counts.regions {
             let user_id = self.reader.u32()?;
-            let description = self.reader.str()?.to_owned().into();
-            let data = AliasRegionData { user_id, description };
-            self.regions.push(self.function.dfg.alias_regions.insert(data));
+            let description = self.reader.str()?;
+            if BUILD {
+                let data = AliasRegionData { user_id, description: description.to_owned().into() };
+                self.regions.push(self.function.dfg.alias_regions.insert(data));
+            }
         }
-        for _ in 0..self.reader.count()? {
+        self.counts.flags = self.reader.count()?;
+        for _ in 0..self.counts.flags {
             let flags = self.mem_flags_data()?;
-            let flags = self.function.dfg.mem_flags.insert(flags);
-            self.flags.push(flags.map_err(|_| self.reader.malformed("too many memory flags"))?);
+            if BUILD {
+                let flags = self.function.dfg.mem_flags.insert(flags);
+                self.flags.push(flags.map_err(|_| self.reader.malformed("too many memory flags"))?);
+            }
         }
-        for _ in 0..self.reader.count()? {
+        self.counts.slots = self.reader.count()?;
+        for _ in 0..self.counts.slots {
             let kind = self.stack_slot_kind()?;
             let size = self.reader.u32()?;
             let align_shift = self.reader.byte()?;
@@ -125,50 +183,80 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
                 return Err(self.reader.malformed("not an alignment"));
             }
             let key = if self.reader.bool()? { Some(StackSlotKey::new(self.reader.uint()?)) } else { None };
-            self.function.sized_stack_slots.push(StackSlotData { kind, size, align_shift, key });
+            if BUILD {
+                self.function.sized_stack_slots.push(StackSlotData { kind, size, align_shift, key });
+            }
         }
-        for _ in 0..self.reader.count()? {
+        // Global values that come later are named here.
+        let mut global = None;
+        let types = self.reader.count()?;
+        for _ in 0..types {
             let base_vector_ty = self.reader.ty()?;
             if !base_vector_ty.is_vector() || base_vector_ty.vector_to_dynamic().is_none() {
                 return Err(self.reader.malformed("a dynamic type of no vector"));
             }
             let dynamic_scale = GlobalValue::from_u32(self.number()?);
-            self.function.dfg.dynamic_types.push(DynamicTypeData { base_vector_ty, dynamic_scale });
+            global = global.max(Some(dynamic_scale));
+            if BUILD {
+                self.function.dfg.dynamic_types.push(DynamicTypeData { base_vector_ty, dynamic_scale });
+            }
         }
-        for _ in 0..self.reader.count()? {
+        self.counts.dynamic_types = types;
+        self.counts.dynamic_slots = self.reader.count()?;
+        for _ in 0..self.counts.dynamic_slots {
             let kind = self.stack_slot_kind()?;
             if kind != StackSlotKind::ExplicitDynamicSlot {
                 return Err(self.reader.malformed("a dynamic stack slot of a fixed kind"));
             }
-            let types = self.function.dfg.dynamic_types.len();
             let dyn_ty = DynamicType::new(self.reader.index(types, "no such dynamic type")?);
-            self.function.dynamic_stack_slots.push(DynamicStackSlotData { kind, dyn_ty });
+            if BUILD {
+                self.function.dynamic_stack_slots.push(DynamicStackSlotData { kind, dyn_ty });
+            }
         }
         if self.reader.bool()? {
-            self.function.stack_limit = Some(GlobalValue::from_u32(self.number()?));
+            let limit = GlobalValue::from_u32(self.number()?);
+            global = global.max(Some(limit));
+            if BUILD {
+                self.function.stack_limit = Some(limit);
+            }
         }
         let globals = self.reader.count()?;
         for _ in 0..globals {
             let data = self.global(globals)?;
-            self.function.global_values.push(data);
+            if BUILD {
+                self.function.global_values.push(data);
+            }
         }
-        let scales = self.function.dfg.dynamic_types.values().map(|data| data.dynamic_scale);
-        if scales.chain(self.function.stack_limit).any(|global| global.index() >= globals) {
+        self.counts.globals = globals;
+        if global.is_some_and(|global| global.index() >= globals) {
             return Err(self.reader.malformed("no such global value"));
         }
-        for _ in 0..self.reader.count()? {
+        let mut largest = None;
+        self.counts.functions = self.reader.count()?;
+        for _ in 0..self.counts.functions {
             let bits = self.bits(2)?;
-            let signature = SigRef::from_u32(self.number()?);
+            let number = self.number()?;
             let name = self.target()?;
-            let (colocated, patchable) = (bits & 1 != 0, bits & 2 != 0);
-            self.function.dfg.ext_funcs.push(ExtFuncData { name, signature, colocated, patchable });
+            largest = largest.max(Some(number));
+            if BUILD {
+                let signature = SigRef::from_u32(number);
+                let (colocated, patchable) = (bits & 1 != 0, bits & 2 != 0);
+                self.function.dfg.ext_funcs.push(ExtFuncData { name, signature, colocated, patchable });
+            } else {
+                self.scratch.functions.push(number);
+            }
         }
-        let signatures = self.reader.count()?;
-        for _ in 0..signatures {
-            let signature = self.reader.signature()?;
-            self.function.dfg.signatures.push(signature);
+        self.counts.signatures = self.reader.count()?;
+        for _ in 0..self.counts.signatures {
+            if BUILD {
+                let signature = self.reader.signature()?;
+                self.function.dfg.signatures.push(signature);
+            } else {
+                // At most 65,535.
+                self.scratch.results.push(self.reader.skip_signature()? as u32);
+            }
         }
-        if self.function.dfg.ext_funcs.values().any(|data| data.signature.index() >= signatures) {
+        if largest.is_some_and(|number| number as usize >= self.counts.signatures) {
             return Err(self.reader.malformed("no such signature"));
         }
         Ok(())
@@ -214,8 +302,11 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
             2 => flags.set_endianness(Endianness::Big),
             _ => return Err(self.reader.malformed("two byte orders")),
         }
-        let region = self.reader.index(self.regions.len() + 1, "no such alias region")?;
-        Ok(flags.with_alias_region(region.checked_sub(1).map(|index| self.regions[index])))
+        let region = self.reader.index(self.counts.regions + 1, "no such alias region")?;
+        Ok(match region.checked_sub(1) {
+            Some(index) if BUILD => flags.with_alias_region(Some(self.regions[index])),
+            _ => flags.with_alias_region(None),
+        })
     }
 
     fn global(&mut self, globals: usize) -> Read<GlobalValueData> {
@@ -245,8 +336,9 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
     }
 
     fn target(&mut self) -> Read<ExternalName> {
-        match self.reader.index(self.names.len() + 1, "no such reference")?.checked_sub(1) {
-            Some(index) => Ok(self.names[index].clone()),
+        match self.reader.index(self.counts.references + 1, "no such reference")?.checked_sub(1) {
+            Some(index) if BUILD => Ok(self.names[index].clone()),
+            Some(_) => Ok(ExternalName::LibCall(LibCall::Probestack)),
             None => self.reader.libcall().map(ExternalName::LibCall),
         }
     }
@@ -280,13 +372,10 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
                 }
             }
             self.next += (params >> 1) as i64;
-            loop {
-                if self.reader.clone().byte()? == 0 {
-                    self.reader.byte()?;
-                    break;
-                }
+            while self.reader.peek() != Some(0) {
                 self.inst(block)?;
             }
+            self.reader.byte()?;
         }
         if self.next as u64 == self.values {
             Ok(())
@@ -298,36 +387,26 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
     fn inst(&mut self, block: Block) -> Read<()> {
         let opcode = self.reader.opcode()?;
         let constraints = opcode.constraints();
-        let ctrl_typevar = match constraints.ctrl_typeset() {
-            None => types::INVALID,
-            Some(set) => {
-                let ty = self.reader.ty()?;
-                if !set.contains(ty) {
-                    return Err(self.reader.malformed("not a type for this instruction"));
-                }
-                ty
-            }
+        let ctrl_typevar = match constraints.is_polymorphic() {
+            false => types::INVALID,
+            true => self.reader.controlling(opcode)?,
         };
-        let data = self.operands(opcode)?;
-        let ir::function::FunctionStencil { dfg, layout, .. } = &mut self.function.stencil;
         // Code that takes an instruction apart relies on its fixed arguments.
-        if data.arguments(&dfg.value_lists).len() < constraints.num_fixed_value_arguments() {
-            return Err(self.reader.malformed("too few arguments"));
-        }
+        let data = self.operands(opcode, constraints.num_fixed_value_arguments())?;
         let results = if BUILD {
+            let ir::function::FunctionStencil { dfg, layout, .. } = &mut self.function.stencil;
             let inst = dfg.make_inst(data);
             layout.append_inst(inst, block);
             dfg.make_inst_results(inst, ctrl_typevar)
         } else {
-            // Lists of arguments are forgotten at once.
-            dfg.value_lists.clear();
-            self.safepoints.push(opcode.is_safepoint());
+            self.scratch.safepoints.push(opcode.is_safepoint());
+            let Scratch { functions, results, safepoints: _ } = &self.scratch;
             match data {
                 InstructionData::Call { opcode: Opcode::Call, func_ref, .. } => {
-                    dfg.signatures[dfg.ext_funcs[func_ref].signature].returns.len()
+                    results[functions[func_ref.index()] as usize] as usize
                 }
                 InstructionData::CallIndirect { opcode: Opcode::CallIndirect, sig_ref, .. } => {
-                    dfg.signatures[sig_ref].returns.len()
+                    results[sig_ref.index()] as usize
                 }
                 _ => constraints.num_fixed_results(),
             }
@@ -340,13 +419,15 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
         Ok(())
     }
 
-    fn operands(&mut self, opcode: Opcode) -> Read<InstructionData> {
+    /// The rest of an instruction; a list of arguments must have `fixed` of them.
+    #[inline]
+    fn operands(&mut self, opcode: Opcode, fixed: usize) -> Read<InstructionData> {
         Ok(match opcode.format() {
             InstructionFormat::NullAry => InstructionData::NullAry { opcode },
             InstructionFormat::Unary => InstructionData::Unary { opcode, arg: self.value()? },
             InstructionFormat::Binary => InstructionData::Binary { opcode, args: self.values()? },
             InstructionFormat::Ternary => InstructionData::Ternary { opcode, args: self.values()? },
-            InstructionFormat::MultiAry => InstructionData::MultiAry { opcode, args: self.list()? },
+            InstructionFormat::MultiAry => InstructionData::MultiAry { opcode, args: self.list(fixed)? },
             InstructionFormat::BinaryImm8 => {
                 InstructionData::BinaryImm8 { opcode, imm: self.reader.byte()?, arg: self.value()? }
             }
@@ -385,7 +466,7 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
                 InstructionData::Shuffle { opcode, args: self.values()?, imm }
             }
             InstructionFormat::UnaryGlobalValue => {
-                let count = self.function.global_values.len();
+                let count = self.counts.globals;
                 let global_value = GlobalValue::new(self.reader.index(count, "no such global value")?);
                 InstructionData::UnaryGlobalValue { opcode, global_value }
             }
@@ -430,32 +511,34 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
                 args: self.values()?,
             },
             InstructionFormat::StackAddr => {
-                let count = self.function.sized_stack_slots.len();
+                let count = self.counts.slots;
                 let stack_slot = StackSlot::new(self.reader.index(count, "no such stack slot")?);
                 InstructionData::StackAddr { opcode, stack_slot, offset: Offset32::new(self.reader.i32()?) }
             }
             InstructionFormat::DynamicStackAddr => {
-                let count = self.function.dynamic_stack_slots.len();
+                let count = self.counts.dynamic_slots;
                 let dynamic_stack_slot =
                     DynamicStackSlot::new(self.reader.index(count, "no such dynamic stack slot")?);
                 InstructionData::DynamicStackAddr { opcode, dynamic_stack_slot }
             }
             InstructionFormat::FuncAddr => InstructionData::FuncAddr { opcode, func_ref: self.func_ref()? },
             InstructionFormat::Call => {
-                InstructionData::Call { opcode, func_ref: self.func_ref()?, args: self.list()? }
+                InstructionData::Call { opcode, func_ref: self.func_ref()?, args: self.list(fixed)? }
             }
             InstructionFormat::CallIndirect => {
-                InstructionData::CallIndirect { opcode, sig_ref: self.sig_ref()?, args: self.list()? }
+                InstructionData::CallIndirect { opcode, sig_ref: self.sig_ref()?, args: self.list(fixed)? }
             }
             InstructionFormat::TryCall => InstructionData::TryCall {
                 opcode,
                 func_ref: self.func_ref()?,
-                args: self.list()?,
+                args: self.list(fixed)?,
                 exception: self.handlers()?,
             },
-            InstructionFormat::TryCallIndirect => {
-                InstructionData::TryCallIndirect { opcode, args: self.list()?, exception: self.handlers()? }
-            }
+            InstructionFormat::TryCallIndirect => InstructionData::TryCallIndirect {
+                opcode,
+                args: self.list(fixed)?,
+                exception: self.handlers()?,
+            },
             InstructionFormat::ExceptionHandlerAddress => InstructionData::ExceptionHandlerAddress {
                 opcode,
                 block: self.block()?,
@@ -512,30 +595,44 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
         Ok(values)
     }
 
-    fn list(&mut self) -> Read<ValueList> {
+    fn list(&mut self, fixed: usize) -> Read<ValueList> {
         let count = self.reader.count()?;
-        let mut values = std::mem::take(&mut self.scratch);
+        if count < fixed {
+            return Err(self.reader.malformed("too few arguments"));
+        }
+        if !BUILD {
+            for _ in 0..count {
+                self.value()?;
+            }
+            return Ok(ValueList::new());
+        }
+        let mut values = std::mem::take(&mut self.list);
         values.clear();
         for _ in 0..count {
             values.push(self.value()?);
         }
         let list = ValueList::from_slice(&values, &mut self.function.dfg.value_lists);
-        self.scratch = values;
+        self.list = values;
         Ok(list)
     }
 
+    #[inline]
     fn flags(&mut self) -> Read<MemFlags> {
-        self.reader.index(self.flags.len(), "no such memory flags").map(|index| self.flags[index])
+        let index = self.reader.index(self.counts.flags, "no such memory flags")?;
+        Ok(if BUILD { self.flags[index] } else { MemFlags::from_u32(0) })
     }
 
+    #[inline]
     fn func_ref(&mut self) -> Read<FuncRef> {
-        self.reader.index(self.function.dfg.ext_funcs.len(), "no such function").map(FuncRef::new)
+        self.reader.index(self.counts.functions, "no such function").map(FuncRef::new)
     }
 
+    #[inline]
     fn sig_ref(&mut self) -> Read<SigRef> {
-        self.reader.index(self.function.dfg.signatures.len(), "no such signature").map(SigRef::new)
+        self.reader.index(self.counts.signatures, "no such signature").map(SigRef::new)
     }
 
+    #[inline]
     fn block(&mut self) -> Read<Block> {
         self.reader.index(self.blocks, "no such block").map(Block::new)
     }
@@ -543,7 +640,10 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
     fn block_call(&mut self) -> Read<BlockCall> {
         let block = self.block()?;
         let count = self.reader.count()?;
-        let mut call = BlockCall::new(block, std::iter::empty(), &mut self.function.dfg.value_lists);
+        let mut call = match BUILD {
+            true => BlockCall::new(block, std::iter::empty(), &mut self.function.dfg.value_lists),
+            false => self.nowhere,
+        };
         for _ in 0..count {
             let code = self.reader.uint()?;
             let index = || {
@@ -558,7 +658,9 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
                 2 => BlockArg::TryCallExn(index()?),
                 _ => return Err(self.reader.malformed("not an argument of a block")),
             };
-            call.append_argument(argument, &mut self.function.dfg.value_lists);
+            if BUILD {
+                call.append_argument(argument, &mut self.function.dfg.value_lists);
+            }
         }
         Ok(call)
     }
@@ -567,9 +669,9 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
         let signature = self.sig_ref()?;
         let normal = self.block_call()?;
         let count = self.reader.count()?;
-        let mut items = Vec::with_capacity(count);
+        let mut items = Vec::with_capacity(if BUILD { count } else { 0 });
         for _ in 0..count {
-            items.push(match self.reader.byte()? {
+            let item = match self.reader.byte()? {
                 0 => {
                     let tag = ir::ExceptionTag::with_number(self.reader.u32()?);
                     let tag = tag.ok_or_else(|| self.reader.malformed("not a tag"))?;
@@ -578,9 +680,17 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
                 1 => ExceptionTableItem::Default(self.block_call()?),
                 2 => ExceptionTableItem::Context(self.value()?),
                 _ => return Err(self.reader.malformed("not an exception handler")),
-            });
+            };
+            if BUILD {
+                items.push(item);
+            }
         }
-        Ok(self.function.dfg.exception_tables.push(ExceptionTableData::new(signature, normal, items)))
+        Ok(match BUILD {
+            true => {
+                self.function.dfg.exception_tables.push(ExceptionTableData::new(signature, normal, items))
+            }
+            false => ExceptionTable::from_u32(0),
+        })
     }
 
     fn side_tables(&mut self) -> Read<()> {
@@ -607,7 +717,7 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
             run = (next, RelSourceLoc::new(self.reader.u32()?));
         }
 
-        let slots = self.function.sized_stack_slots.len();
+        let slots = self.counts.slots;
         for _ in 0..self.reader.count()? {
             let inst = Inst::new(self.reader.index(insts, "no such instruction")?);
             let mut tags = Vec::new();
@@ -629,7 +739,7 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
             let inst = Inst::new(self.reader.index(insts, "no such instruction")?);
             let safepoint = match BUILD {
                 true => self.function.dfg.insts[inst].opcode().is_safepoint(),
-                false => self.safepoints[inst.index()],
+                false => self.scratch.safepoints[inst.index()],
             };
             if !safepoint {
                 return Err(self.reader.malformed("a stack map of an instruction that is no call"));
@@ -672,7 +782,9 @@ impl<const BUILD: bool> Decoder<'_, '_, BUILD> {
             };
             labels.insert(value, assignment);
         }
-        self.function.dfg.values_labels = Some(labels);
+        if BUILD {
+            self.function.dfg.values_labels = Some(labels);
+        }
         Ok(())
     }
 

@@ -48,6 +48,18 @@ static TYPES: LazyLock<[Type; 0x200]> = LazyLock::new(|| {
     table
 });
 
+/// For each opcode a bit for each type, by number, that may be its controlling one.
+static CONTROLLING: LazyLock<Box<[[u64; 8]; 0x100]>> = LazyLock::new(|| {
+    let mut table = Box::new([[0; 8]; 0x100]);
+    for opcode in Opcode::all() {
+        let Some(set) = opcode.constraints().ctrl_typeset() else { continue };
+        for ty in TYPES.iter().filter(|ty| !ty.is_invalid() && set.contains(**ty)) {
+            table[*opcode as usize][ty.index() / 64] |= 1 << (ty.index() % 64);
+        }
+    }
+    table
+});
+
 impl Writer {
     /// A type: its number, or 1 and the rest of it if it is dynamic. No type has number 1.
     pub(crate) fn ty(&mut self, ty: Type) {
@@ -116,8 +128,40 @@ impl Reader<'_> {
         }
     }
 
+    /// A type that `opcode` may have as its controlling one.
+    #[inline]
+    pub(crate) fn controlling(&mut self, opcode: Opcode) -> Read<Type> {
+        let ty = self.ty()?;
+        let number = ty.index();
+        match CONTROLLING[opcode as usize & 0xff][number / 64] >> (number % 64) & 1 {
+            0 => Err(self.malformed("not a type for this instruction")),
+            _ => Ok(ty),
+        }
+    }
+
     pub(crate) fn signature(&mut self) -> Read<Signature> {
-        let mut signature = Signature::new(match self.byte()? {
+        let mut lists = [Vec::new(), Vec::new()];
+        let (call_conv, _) = self.params(|list, count, param| {
+            let list = &mut lists[list];
+            if list.is_empty() {
+                list.reserve_exact(count);
+            }
+            list.push(param);
+        })?;
+        let [params, returns] = lists;
+        Ok(Signature { params, returns, call_conv })
+    }
+
+    /// Goes past a signature. How many results it has.
+    pub(crate) fn skip_signature(&mut self) -> Read<usize> {
+        self.params(|_, _, _| ()).map(|(_, results)| results)
+    }
+
+    /// A signature, whose parameters (list 0) and results (list 1) are given to `each`, with the length of the list. The number of
+    /// results.
+    #[inline]
+    fn params(&mut self, mut each: impl FnMut(usize, usize, AbiParam)) -> Read<(CallConv, usize)> {
+        let call_conv = match self.byte()? {
             0 => CallConv::Fast,
             1 => CallConv::Tail,
             2 => CallConv::SystemV,
@@ -127,13 +171,13 @@ impl Reader<'_> {
             6 => CallConv::Winch,
             7 => CallConv::PreserveAll,
             _ => return Err(self.malformed("not a calling convention")),
-        });
-        for list in [&mut signature.params, &mut signature.returns] {
-            let count = self.count()?;
+        };
+        let mut count = 0;
+        for list in 0..2 {
+            count = self.count()?;
             if count > usize::from(u16::MAX) {
                 return Err(self.malformed("more than 65,535 parameters or results"));
             }
-            list.reserve_exact(count);
             for _ in 0..count {
                 let value_type = self.ty()?;
                 let code = self.byte()?;
@@ -150,10 +194,10 @@ impl Reader<'_> {
                     3 => ArgumentPurpose::StructArgument(self.u32()?),
                     _ => return Err(self.malformed("not a purpose of a parameter")),
                 };
-                list.push(AbiParam { value_type, purpose, extension });
+                each(list, count, AbiParam { value_type, purpose, extension });
             }
         }
-        Ok(signature)
+        Ok((call_conv, count))
     }
 
     /// A trap code, or none.

@@ -108,6 +108,17 @@ impl<'b> Reader<'b> {
         self.base + self.at
     }
 
+    /// What `later` has read since it was a copy of this reader.
+    pub(crate) fn until(&self, later: &Self) -> &'b [u8] {
+        &self.bytes[self.at..later.at]
+    }
+
+    /// The next byte, which stays.
+    #[inline]
+    pub(crate) fn peek(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
     /// Number of bytes, read or not.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
@@ -133,6 +144,7 @@ impl<'b> Reader<'b> {
         }
     }
 
+    #[inline]
     pub(crate) fn raw(&mut self, length: usize) -> Read<&'b [u8]> {
         if length > self.left() {
             return Err(self.malformed("ends early"));
@@ -141,6 +153,7 @@ impl<'b> Reader<'b> {
         Ok(&self.bytes[self.at - length..self.at])
     }
 
+    #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
         let bytes = self.raw(N)?;
         Ok(bytes.try_into().expect("`raw` gives as many bytes as it is asked for"))
@@ -183,6 +196,7 @@ impl<'b> Reader<'b> {
         self.uint().map(unzigzag)
     }
 
+    #[inline]
     pub(crate) fn i32(&mut self) -> Read<i32> {
         let value = self.int()?;
         i32::try_from(value).map_err(|_| self.malformed("an integer of more than 32 bits"))

@@ -17,7 +17,8 @@ use cranelift_codegen::write::write_operands;
 
 use super::names::Names;
 use super::quoted;
-use crate::module::{Anchor, Comment, SymbolId};
+use crate::comments::{Anchor, Comments};
+use crate::module::SymbolId;
 
 /// Cranelift's reader takes no more.
 const MAX_BLOCKS: usize = 100_000;
@@ -36,7 +37,7 @@ pub(super) fn write(
     ir: &ir::Function,
     names: &Names,
     symbol: SymbolId,
-    comments: &[Comment],
+    comments: &Comments,
     out: &mut String,
 ) -> Written {
     let mut dynamic = HashMap::new();

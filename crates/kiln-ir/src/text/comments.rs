@@ -15,7 +15,8 @@ use cranelift_reader::SourceMap;
 
 use super::locate::Locator;
 use super::scan::Extent;
-use crate::module::{Anchor, Comment, Module, ModuleAnchor, ModuleComment, SymbolId};
+use crate::comments::{Anchor, Comment, Comments};
+use crate::module::{Module, ModuleAnchor, ModuleComment, SymbolId};
 use crate::print::order;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
@@ -35,7 +36,7 @@ pub(super) enum Owner {
 
 /// Comments inside a function, with what they stand at: the last block or instruction that starts on their line or before
 /// it.
-pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -> Vec<Comment> {
+pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -> Comments {
     let item = locator.item;
     let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
     let mut insts = 0;
@@ -50,7 +51,8 @@ pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -
     let text = &*locator.source.text;
     let (mut places, mut at) = (places.into_iter().peekable(), Anchor::Declarations);
     let (mut counted, mut lines) = (item.at, 1);
-    let mut comments: Vec<Comment> = Vec::with_capacity(item.comments.len());
+    let bytes = item.comments.iter().map(|(start, end)| end - start).sum();
+    let mut comments = Comments::with_capacity(item.comments.len(), bytes);
     for &(start, end) in &item.comments {
         lines += memchr::memchr_iter(b'\n', &text.as_bytes()[counted..start]).count();
         counted = start;
@@ -64,7 +66,7 @@ pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -
             at,
             trailing: first && beside && trailing(text, start),
             line: locator.line(lines),
-            text: text[start..end].trim_end().into(),
+            text: text[start..end].trim_end(),
         });
     }
     comments
@@ -152,7 +154,7 @@ pub(super) fn outside(
     });
 }
 
-impl Sorter<'_> {
+impl<'m> Sorter<'m> {
     /// Sorts what stands between two items, and what stands in the second, which starts at `next`.
     fn gap(
         &mut self,
@@ -179,15 +181,19 @@ impl Sorter<'_> {
                     if newlines(&text[extent.end..start]) == 0 =>
                 {
                     let Comment { line, text, .. } = comment;
-                    self.module.comments.push(ModuleComment { at: ModuleAnchor::Above(symbol), line, text });
+                    self.module.comments.push(ModuleComment {
+                        at: ModuleAnchor::Above(symbol),
+                        line,
+                        text: text.into(),
+                    });
                 }
                 _ => self.wait(start, stop, comments.get(number + 1), next),
             }
         }
     }
 
-    fn comment(&mut self, start: usize, end: usize) -> Comment {
-        let text = &self.source.text;
+    fn comment(&mut self, start: usize, end: usize) -> Comment<'m> {
+        let text = &*self.source.text;
         if start < self.counted.0 {
             self.counted = (0, 1);
         }
@@ -195,11 +201,11 @@ impl Sorter<'_> {
         let lines = newlines(&text.as_bytes()[from..start]);
         self.counted = (start, line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX)));
         let trailing = trailing(text, start);
-        Comment { at: Anchor::End, trailing, line: self.counted.1, text: text[start..end].trim_end().into() }
+        Comment { at: Anchor::End, trailing, line: self.counted.1, text: text[start..end].trim_end() }
     }
 
     /// Adds a comment behind a function.
-    fn behind(&mut self, number: usize, mut comment: Comment) {
+    fn behind(&mut self, number: usize, mut comment: Comment<'_>) {
         let comments = &mut self.module.functions[number].comments;
         comment.trailing &= comments.last().is_none_or(|last| last.at != Anchor::End);
         comments.push(comment);
@@ -216,7 +222,7 @@ impl Sorter<'_> {
     fn flush(&mut self, at: ModuleAnchor) {
         for Waiting { start, end, apart } in std::mem::take(&mut self.waiting) {
             let Comment { line, text, .. } = self.comment(start, end);
-            self.module.comments.push(ModuleComment { at, line, text });
+            self.module.comments.push(ModuleComment { at, line, text: text.into() });
             if apart {
                 self.module.comments.push(ModuleComment { at, line, text: "".into() });
             }

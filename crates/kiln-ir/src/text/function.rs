@@ -17,8 +17,8 @@ use cranelift_reader::{Details, ParseError, ParseOptions, SourceMap, parse_test}
 use super::comments;
 use super::cursor::unescaped;
 use super::locate::Locator;
+use crate::comments::Comments;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
-use crate::module::Comment;
 use crate::names::{self, Unusable};
 
 /// A function may hold entity numbers up to so many for each byte of its text.
@@ -42,7 +42,7 @@ const ENTITIES: [&str; 13] =
 /// A function, read and verified; names still as written.
 pub(super) struct Read {
     pub(super) ir: ir::Function,
-    pub(super) comments: Vec<Comment>,
+    pub(super) comments: Comments,
 }
 
 /// Reads a function, and verifies it if `isa` is given. `None` if anything was wrong, which is then in `faults`.
@@ -94,7 +94,7 @@ pub(super) fn read(
         return None;
     }
     let comments =
-        if locator.item.comments.is_empty() { Vec::new() } else { comments::inside(locator, &ir, &map) };
+        if locator.item.comments.is_empty() { Comments::new() } else { comments::inside(locator, &ir, &map) };
     described(&mut ir);
     Some(Read { comments, ir })
 }

@@ -1,0 +1,271 @@
+//! Tables with an entry for every few instructions, as streams of short integers: traps, source locations, calls.
+//!
+//! They would otherwise be as long as the code. Each function has its own piece of each stream, in which offsets count from the
+//! function's start and locations from its base: so a piece moves with its function, unchanged.
+//!
+//! | stream | an entry |
+//! |---|---|
+//! | traps | offset from the trap before; Cranelift's `TrapCode`, one byte |
+//! | source locations | start from the end of the one before; length; difference of the location to the one before, zigzag |
+//! | calls | return address from the one before; bytes from frame pointer to stack pointer plus 1, or 0; number of handlers |
+//!
+//! Integers are LEB128. Invariant: readers never go beyond their piece, and end at the first entry that is not whole.
+
+/// An instruction that may trap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trap {
+    /// Offset of the instruction.
+    pub offset: u32,
+    /// Cranelift's `TrapCode` as a number.
+    pub code: u8,
+}
+
+/// A range of code that was made from one source location.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRange {
+    /// First byte.
+    pub start: u32,
+    /// End, exclusive.
+    pub end: u32,
+    /// The client's source location.
+    pub location: u32,
+}
+
+/// A call, described for unwinders and for garbage collectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallSite {
+    /// Return address.
+    pub return_offset: u32,
+    /// Bytes from the frame pointer down to the stack pointer at the call, if that is known.
+    pub frame_offset: Option<u32>,
+    /// Number of its exception handlers.
+    pub handlers: u32,
+}
+
+/// Writes the piece of one function, entries in ascending order. Offsets count from the function's start.
+#[derive(Clone, Debug, Default)]
+pub struct Writer {
+    bytes: Vec<u8>,
+    offset: u32,
+    location: u32,
+}
+
+impl Writer {
+    fn uint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// The difference of `offset` to the one before.
+    ///
+    /// # Panics
+    ///
+    /// When the offset is less than the one before: entries are in order.
+    fn step(&mut self, offset: u32) {
+        let step = offset.checked_sub(self.offset).expect("entries are in ascending order");
+        self.uint(step);
+        self.offset = offset;
+    }
+
+    /// Adds to a stream of traps.
+    ///
+    /// # Panics
+    ///
+    /// When the entry lies before the one before.
+    pub fn trap(&mut self, trap: Trap) {
+        let Trap { offset, code } = trap;
+        self.step(offset);
+        self.bytes.push(code);
+    }
+
+    /// Adds to a stream of source locations; the location counts from the function's base.
+    ///
+    /// # Panics
+    ///
+    /// When the entry starts before the one before ends, or ends before it starts.
+    pub fn source_range(&mut self, range: SourceRange) {
+        let SourceRange { start, end, location } = range;
+        self.step(start);
+        self.step(end);
+        let difference = location.wrapping_sub(self.location) as i32;
+        self.uint(((difference << 1) ^ (difference >> 31)) as u32);
+        self.location = location;
+    }
+
+    /// Adds to a stream of calls.
+    ///
+    /// # Panics
+    ///
+    /// When the entry lies before the one before, or its frame has 4 GiB.
+    pub fn call_site(&mut self, site: CallSite) {
+        let CallSite { return_offset, frame_offset, handlers } = site;
+        self.step(return_offset);
+        self.uint(
+            frame_offset.map_or(0, |offset| offset.checked_add(1).expect("a frame of less than 4 GiB")),
+        );
+        self.uint(handlers);
+    }
+
+    /// The piece.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Reads the piece of one function.
+#[derive(Clone, Debug)]
+struct Reader<'a> {
+    bytes: &'a [u8],
+    /// Of the entry before.
+    offset: u32,
+    /// Of the entry before; the base of the function at first.
+    location: u32,
+}
+
+impl Reader<'_> {
+    fn byte(&mut self) -> Option<u8> {
+        let (first, rest) = self.bytes.split_first()?;
+        self.bytes = rest;
+        Some(*first)
+    }
+
+    fn uint(&mut self) -> Option<u32> {
+        let mut value = 0;
+        for shift in (0..35).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u32::from(byte & 0x7f);
+            if shift == 28 && bits > 0xf {
+                return None;
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    fn step(&mut self) -> Option<u32> {
+        self.offset = self.offset.checked_add(self.uint()?)?;
+        Some(self.offset)
+    }
+}
+
+macro_rules! reader {
+    ($(#[$doc:meta])* $name:ident gives $entry:ident, |$reader:ident, $self:ident| $read:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name<'a> {
+            reader: Reader<'a>,
+            /// Where the function starts.
+            start: u32,
+            broken: bool,
+        }
+
+        impl<'a> $name<'a> {
+            /// The entries in `bytes`, of a function that starts at `start` and has this base of locations.
+            pub(crate) fn new(bytes: &'a [u8], start: u32, base: u32) -> Self {
+                Self { reader: Reader { bytes, offset: 0, location: base }, start, broken: false }
+            }
+
+            /// Whether reading ended before the bytes did.
+            pub(crate) fn is_broken(&self) -> bool {
+                self.broken
+            }
+        }
+
+        impl Iterator for $name<'_> {
+            type Item = $entry;
+
+            fn next(&mut self) -> Option<$entry> {
+                if self.broken || self.reader.bytes.is_empty() {
+                    return None;
+                }
+                let $self = &mut *self;
+                let $reader = &mut $self.reader;
+                let entry = (|| $read)();
+                self.broken = entry.is_none();
+                entry
+            }
+        }
+    };
+}
+
+reader! {
+    /// Traps of a function, by ascending offset.
+    Traps gives Trap, |reader, this| {
+        let offset = this.start.checked_add(reader.step()?)?;
+        Some(Trap { offset, code: reader.byte()? })
+    }
+}
+
+reader! {
+    /// Source locations of a function, by ascending offset.
+    SourceRanges gives SourceRange, |reader, this| {
+        let start = this.start.checked_add(reader.step()?)?;
+        let end = this.start.checked_add(reader.step()?)?;
+        let code = reader.uint()?;
+        let difference = (code >> 1) as i32 ^ -((code & 1) as i32);
+        reader.location = reader.location.wrapping_add(difference as u32);
+        Some(SourceRange { start, end, location: reader.location })
+    }
+}
+
+reader! {
+    /// Calls of a function, by ascending return address.
+    CallSites gives CallSite, |reader, this| {
+        let return_offset = this.start.checked_add(reader.step()?)?;
+        let frame_offset = reader.uint()?.checked_sub(1);
+        Some(CallSite { return_offset, frame_offset, handlers: reader.uint()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_come_back() {
+        let mut writer = Writer::default();
+        let ranges = [
+            SourceRange { start: 0, end: 3, location: 0 },
+            SourceRange { start: 3, end: 500, location: u32::MAX - 1 },
+            SourceRange { start: 70_000, end: 70_000, location: 5 },
+        ];
+        ranges.iter().for_each(|range| writer.source_range(*range));
+        let bytes = writer.finish();
+        let moved = |range: SourceRange| SourceRange {
+            start: range.start + 1000,
+            end: range.end + 1000,
+            location: range.location.wrapping_add(77),
+        };
+        assert!(SourceRanges::new(&bytes, 1000, 77).eq(ranges.map(moved)));
+
+        let mut writer = Writer::default();
+        let sites = [(5, None, 0), (5, Some(0), 2), (u32::MAX, Some(u32::MAX - 1), u32::MAX)].map(
+            |(return_offset, frame_offset, handlers)| CallSite { return_offset, frame_offset, handlers },
+        );
+        sites.iter().for_each(|site| writer.call_site(*site));
+        assert!(CallSites::new(&writer.finish(), 0, 0).eq(sites));
+    }
+
+    #[test]
+    fn what_is_not_whole_is_broken() {
+        let mut writer = Writer::default();
+        writer.trap(Trap { offset: 300, code: 7 });
+        writer.trap(Trap { offset: 301, code: 8 });
+        let bytes = writer.finish();
+        for (end, whole) in [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1), (5, 2)] {
+            let mut traps = Traps::new(&bytes[..end], 0, 0);
+            assert_eq!((&mut traps).count(), whole);
+            assert_eq!(traps.is_broken(), ![0, 3, 5].contains(&end), "{end}");
+        }
+        let mut far = Traps::new(&[0xff, 0xff, 0xff, 0xff, 0x0f, 1], 1, 0);
+        assert!(far.next().is_none() && far.is_broken());
+        let mut long = Traps::new(&[0xff, 0xff, 0xff, 0xff, 0x1f, 1], 0, 0);
+        assert!(long.next().is_none() && long.is_broken());
+    }
+}

@@ -1,0 +1,169 @@
+//! Comments of a function, held together.
+//!
+//! A listing may have one behind nearly every instruction. So all texts of a function lie in one string, each with a small mark,
+//! and reading many of them takes two allocations.
+//!
+//! Invariant: ends never descend, and lie on boundaries of characters of the text.
+
+use crate::module::RunLine;
+
+/// What a comment stands at. Blocks and instructions are counted as they lie in the function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anchor {
+    /// Before the first block, among the declarations.
+    Declarations,
+    /// Behind the header of this block.
+    Block(u32),
+    /// Behind this instruction.
+    Inst(u32),
+    /// Behind the function.
+    End,
+}
+
+/// A comment in the text of a function.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Comment<'m> {
+    /// What it stands at.
+    pub at: Anchor,
+    /// Whether code stands before it on its line. Only the first comment at a place can be so, and among the declarations only
+    /// one behind the head of the function.
+    pub trailing: bool,
+    /// Its line in the file; 0 if the module was not read from text.
+    pub line: u32,
+    /// Its text from `;` to the end of the line.
+    pub text: &'m str,
+}
+
+impl<'m> Comment<'m> {
+    /// The command, if the comment is one.
+    pub fn run_line(&self) -> Option<RunLine<'m>> {
+        let text = self.text.trim_start_matches([' ', ';']).trim_end();
+        let tail = text.strip_prefix("run").or_else(|| text.strip_prefix("print"))?;
+        (tail.is_empty() || tail.starts_with(':')).then_some(RunLine { line: self.line, text })
+    }
+}
+
+/// The comments inside a function and directly behind it, in order.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Comments {
+    text: String,
+    marks: Vec<Mark>,
+}
+
+/// A comment but for its text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Mark {
+    pub(crate) at: Anchor,
+    pub(crate) trailing: bool,
+    pub(crate) line: u32,
+    /// Where its text ends in that of all. It starts where the one before ends.
+    pub(crate) end: u32,
+}
+
+impl Comments {
+    /// No comments.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn with_capacity(count: usize, text: usize) -> Self {
+        Self { text: String::with_capacity(text), marks: Vec::with_capacity(count) }
+    }
+
+    /// What was checked to keep the invariant.
+    pub(crate) fn of(text: String, marks: Vec<Mark>) -> Self {
+        Self { text, marks }
+    }
+
+    /// Adds a comment behind the others.
+    ///
+    /// # Panics
+    ///
+    /// When all texts together have 4 GiB or more.
+    pub fn push(&mut self, comment: Comment<'_>) {
+        let Comment { at, trailing, line, text } = comment;
+        self.text.push_str(text);
+        let end = u32::try_from(self.text.len()).expect("comments of less than 4 GiB");
+        self.marks.push(Mark { at, trailing, line, end });
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.marks.is_empty()
+    }
+
+    /// The last one.
+    pub fn last(&self) -> Option<Comment<'_>> {
+        let (mark, before) = self.marks.split_last()?;
+        let start = before.last().map_or(0, |mark| mark.end);
+        Some(mark.comment(&self.text, start))
+    }
+
+    /// One after the other.
+    pub fn iter(&self) -> CommentsIter<'_> {
+        CommentsIter { text: &self.text, start: 0, marks: self.marks.iter() }
+    }
+
+    /// All texts, one behind the other.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Mark {
+    fn comment<'m>(&self, text: &'m str, start: u32) -> Comment<'m> {
+        let Self { at, trailing, line, end } = *self;
+        Comment { at, trailing, line, text: &text[start as usize..end as usize] }
+    }
+}
+
+impl std::fmt::Debug for Comments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self).finish()
+    }
+}
+
+impl<'m> IntoIterator for &'m Comments {
+    type Item = Comment<'m>;
+    type IntoIter = CommentsIter<'m>;
+
+    fn into_iter(self) -> CommentsIter<'m> {
+        self.iter()
+    }
+}
+
+/// Iterator over [`Comments`].
+#[derive(Clone)]
+pub struct CommentsIter<'m> {
+    text: &'m str,
+    start: u32,
+    marks: std::slice::Iter<'m, Mark>,
+}
+
+impl std::fmt::Debug for CommentsIter<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.clone()).finish()
+    }
+}
+
+impl<'m> Iterator for CommentsIter<'m> {
+    type Item = Comment<'m>;
+
+    fn next(&mut self) -> Option<Comment<'m>> {
+        let mark = self.marks.next()?;
+        let comment = mark.comment(self.text, self.start);
+        self.start = mark.end;
+        Some(comment)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.marks.size_hint()
+    }
+}
+
+impl ExactSizeIterator for CommentsIter<'_> {}
