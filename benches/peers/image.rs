@@ -155,6 +155,7 @@ fn check(
     Ok(())
 }
 
-fn code_size(artifact: &Artifact) -> u64 {
+/// Bytes of an artifact's functions.
+pub(crate) fn code_size(artifact: &Artifact) -> u64 {
     artifact.functions().iter().map(|function| u64::from(function.len.get())).sum()
 }

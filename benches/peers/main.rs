@@ -2,7 +2,8 @@
 //!
 //! On a generated program, and on a folder of `.clif` files if one is given: (A) compilation beside raw Cranelift and cranelift-jit;
 //! (B) writing an image beside cranelift-object followed by every linker that is installed; (C) opening an image beside `dlopen`;
-//! (D) reading text beside cranelift-reader; (E) canonical form, fingerprint and binary form beside compilation and text.
+//! (D) reading text beside cranelift-reader; (E) canonical form, fingerprint and binary form beside compilation and text;
+//! (F) building again with a cache, when nothing or one function has changed, beside building all.
 //!
 //! Contenders take turns in every round, ratios are taken round by round, and medians with their ranges are reported: a noisy
 //! machine disturbs both sides. Every result is checked before its time counts; a wrong one ends the run. A target that is missed
@@ -12,6 +13,7 @@ mod compile;
 mod forms;
 mod generate;
 mod image;
+mod incremental;
 mod jit;
 mod linker;
 mod measure;
@@ -131,6 +133,9 @@ fn run(args: &Args) -> Result<(), Failure> {
         }
         if wanted('E') {
             report.add(forms::compare(workload, &setup)?);
+        }
+        if wanted('F') {
+            report.add(incremental::compare(workload, &setup, &artifacts)?);
         }
     }
     if wanted('C') {

@@ -33,7 +33,7 @@ pub(crate) enum Target {
 
 struct Ratio {
     name: String,
-    /// Of the two times of every round.
+    /// Of the two times of every round, unless it is not about time.
     value: Spread,
     target: Target,
 }
@@ -61,18 +61,31 @@ impl Section {
         self.series.iter().find(|series| series.name == name && series.part.is_empty())
     }
 
-    /// Compares two totals, round by round: `above / below`.
-    pub(crate) fn ratio(&mut self, above: &str, below: &str, target: Target) {
-        self.named_ratio(format!("{above} / {below}"), above, below, target);
+    /// Compares two totals, round by round: `above / below`. The median.
+    pub(crate) fn ratio(&mut self, above: &str, below: &str, target: Target) -> f64 {
+        self.named_ratio(format!("{above} / {below}"), above, below, target)
     }
 
     /// The same under another name.
-    pub(crate) fn named_ratio(&mut self, name: impl Into<String>, above: &str, below: &str, target: Target) {
+    pub(crate) fn named_ratio(
+        &mut self,
+        name: impl Into<String>,
+        above: &str,
+        below: &str,
+        target: Target,
+    ) -> f64 {
         let (Some(a), Some(b)) = (self.total(above), self.total(below)) else {
             panic!("no measurement of {above:?} and {below:?} in {:?}", self.title);
         };
         let each: Vec<f64> = a.seconds.iter().zip(&b.seconds).map(|(a, b)| a / b).collect();
-        self.ratios.push(Ratio { name: name.into(), value: spread(&each), target });
+        let value = spread(&each);
+        self.ratios.push(Ratio { name: name.into(), value, target });
+        value.median
+    }
+
+    /// Adds a number that is not measured in rounds.
+    pub(crate) fn value(&mut self, name: impl Into<String>, value: f64, target: Target) {
+        self.ratios.push(Ratio { name: name.into(), value: spread(&[value]), target });
     }
 
     /// The contender with the least median among those that `among` chooses by name.
@@ -97,8 +110,8 @@ impl Section {
         }
         let width = self.ratios.iter().map(|ratio| ratio.name.chars().count()).max().unwrap_or(0).max(40);
         for Ratio { name, value: Spread { median, min, max }, target } in &self.ratios {
-            let range = format!("{min:.2} .. {max:.2}");
-            println!("  {name:width$}  {median:>10.2}  {range:>23}  {}", target.verdict(*median));
+            let range = format!("{} .. {}", number(*min), number(*max));
+            println!("  {name:width$}  {:>10}  {range:>23}  {}", number(*median), target.verdict(*median));
         }
         for note in &self.notes {
             println!("  note: {note}");
@@ -170,6 +183,11 @@ impl Report {
         let verdicts: Vec<bool> = verdicts.filter_map(|ratio| ratio.target.met(ratio.value.median)).collect();
         (verdicts.iter().filter(|met| **met).count(), verdicts.len())
     }
+}
+
+/// A number with two places, or more if it is small.
+fn number(value: f64) -> String {
+    if value < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") }
 }
 
 /// A time with three digits and its unit.

@@ -9,7 +9,8 @@ use crate::output::Outcome;
 ///
 /// On a generated workload, and on a folder of `.clif` files if one is given: compilation beside raw Cranelift in a rayon loop and in a
 /// serial loop and beside cranelift-jit; writing an image beside cranelift-object followed by every linker that is installed; opening
-/// an image beside `dlopen`; reading text beside cranelift-reader; canonical form, fingerprint and binary form beside compilation and text.
+/// an image beside `dlopen`; reading text beside cranelift-reader; canonical form, fingerprint and binary form beside compilation and text;
+/// building again with a cache beside building all.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench
@@ -28,7 +29,7 @@ pub(crate) struct Args {
     /// Number of threads [default: one for each core]
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
-    /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms [default: all]
+    /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F build again [default: all]
     #[arg(long, value_name = "LETTERS")]
     only: Option<String>,
     /// Write the results to this file
