@@ -1,13 +1,18 @@
 //! Random programs give the same in every way that there is to execute them: interpreted, compiled into memory, loaded from an
 //! image, and with `cranelift-jit`.
 //!
-//! `KILN_CASES=100000` tries more programs than the few that are tried by default; `KILN_SEED=n` executes one program alone, and prints it if it
-//! fails; with both, that many from there on. A program that crashes the test leaves a file with its seed in the folder for temporary files of tests.
+//! The same programs, written and read in every form, are the same (`forms`); what changes a fingerprint changes it, and
+//! nothing else does (`fingerprint`); and what reads bytes survives those that are nearly right (`readers`). `KILN_CASES` and `KILN_SEED` say which
+//! cases are tried, see `cases`.
 
+mod cases;
+mod edits;
 mod engines;
-
-use std::path::{Path, PathBuf};
-use std::time::Instant;
+mod fingerprint;
+mod forms;
+mod modules;
+mod readers;
+mod rewrite;
 
 use cranelift_codegen::data_value::DisplayDataValues;
 use kiln::Compiler;
@@ -17,40 +22,22 @@ use kiln::ir::{Module, ModuleSettings, Setting, Target};
 use kiln_oracle::generate::{Draft, Options, Program, program, program_for};
 use rayon::prelude::*;
 
+use self::cases::{alone, options, run};
 use self::engines::{Outcome, Thunks};
 
 /// Programs that are tried by default.
 const CASES: u64 = 200;
 
-fn number(variable: &str) -> Option<u64> {
-    let text = std::env::var(variable).ok()?;
-    Some(text.parse().unwrap_or_else(|error| panic!("{variable}={text}: {error}")))
-}
-
 #[test]
 fn all_ways_agree() {
-    let (seed, cases) = (number("KILN_SEED"), number("KILN_CASES"));
-    if let (Some(seed), None) = (seed, cases) {
+    if let Some(seed) = alone() {
         if let Err(difference) = case(seed) {
             print(&program(seed, &options(seed)));
             panic!("seed {seed}: {difference}");
         }
         return;
     }
-    let (first, cases) = (seed.unwrap_or(0), cases.unwrap_or(CASES));
-    let start = Instant::now();
-    let failed = (first..first.saturating_add(cases)).into_par_iter().find_map_first(|seed| {
-        let running = Running::new(seed);
-        let result =
-            std::panic::catch_unwind(|| case(seed)).unwrap_or_else(|_| Err("a panic, see above".into()));
-        drop(running);
-        result.err().map(|difference| (seed, difference))
-    });
-    if let Some((seed, difference)) = failed {
-        panic!("seed {seed}: {difference}\nrerun with KILN_SEED={seed} cargo test --test oracle");
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{cases} programs, {:.0} a second", cases as f64 / seconds);
+    run("all_ways_agree", CASES, case);
 }
 
 /// What this machine cannot execute it can compile: every operation of a program has code on every machine. Needs the feature `all-arch`.
@@ -79,37 +66,6 @@ fn other_machines_have_code_for_it() {
             image().err().map(|error| format!("{name}, seed {seed}: {error}"))
         });
         assert_eq!(failed, None);
-    }
-}
-
-/// A file that is there while a program is executed.
-struct Running(PathBuf);
-
-impl Running {
-    fn new(seed: u64) -> Self {
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-crashed-{seed}"));
-        // Without it only the message about a crash is less exact.
-        let _ = std::fs::write(&path, "");
-        Self(path)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
-}
-
-/// The size of the program: mostly small ones, since they are executed faster and understood sooner.
-fn options(seed: u64) -> Options {
-    let default = Options::default();
-    match seed % 8 {
-        0 => Options { statements: 120, functions: 8, steps: 60_000, ..default },
-        1 => Options { vectors: false, ..default },
-        2 => Options { modules: 2, functions: 2, statements: 15, data: 2, ..default },
-        4 => Options { anonymous: false, ..default },
-        3 => Options { vectors: false, floats: false, statements: 60, ..default },
-        _ => default,
     }
 }
 

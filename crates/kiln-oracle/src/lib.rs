@@ -5,6 +5,8 @@
 //! | test what takes modules with many modules | [`generate::program`] |
 //! | build the same program for Kiln and for another engine | [`generate::Draft`] |
 //! | know what a program must give | [`interpret::Process`] |
+//! | know whether a module survives being written and read | [`forms`] |
+//! | fuzz what reads bytes | [`fuzz`], seeds from [`mutate`] |
 //!
 //! # Should I use this crate?
 //!
@@ -17,6 +19,9 @@
 
 #![forbid(unsafe_code)]
 
+pub mod forms;
+pub mod fuzz;
 pub mod generate;
 pub mod interpret;
-mod random;
+pub mod mutate;
+pub mod random;

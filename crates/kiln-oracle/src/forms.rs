@@ -1,0 +1,130 @@
+//! The forms of a module, text and binary, and that each holds all of it.
+//!
+//! Checks give the difference as text instead of panicking, so that tests can say which case it was.
+//!
+//! Invariant: structs are taken apart exhaustively, so that a field that is added is compared or does not compile.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use kiln_ir::{
+    Body, Code, Comment, Data, Function, Module, ModuleComment, Modules, Setting, Source, Symbol, Target,
+    parse, print,
+};
+
+/// All that a module is, but for its name, source and lines.
+pub fn content(module: &Module) -> String {
+    let Module { name: _, source: _, settings, symbols, functions, data, comments } = module;
+    let mut out = String::new();
+    let shown = |list: &[Setting]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let _ = writeln!(out, "{:?} {:?}", settings.tests, shown(&settings.shared));
+    for target in &settings.targets {
+        let _ = writeln!(out, "{} {:?}", target.triple, shown(&target.settings));
+    }
+    for Symbol { name, kind, linkage, signature, line: _ } in symbols {
+        let _ = writeln!(out, "{name:?} {kind:?} {linkage:?} {signature:?}");
+    }
+    for Function { symbol, code, line: _, comments } in functions {
+        let _ = match code {
+            Code::Ir(body) => writeln!(out, "{symbol:?} {body:?} {:?}", body.as_bytes()),
+            Code::Machine(code) => writeln!(out, "{symbol:?} {code:?}"),
+        };
+        for Comment { at, trailing, line: _, text } in comments {
+            let _ = writeln!(out, "{at:?} {trailing} {text:?}");
+        }
+    }
+    for Data { symbol, writable, align, init, section, addresses, line: _ } in data {
+        let _ = writeln!(out, "{symbol:?} {writable} {align} {init:?} {section:?} {addresses:?}");
+    }
+    for ModuleComment { at, line: _, text } in comments {
+        let _ = writeln!(out, "{at:?} {text:?}");
+    }
+    out
+}
+
+/// Whether two modules are the same but for name, source and lines.
+///
+/// # Errors
+///
+/// The first line of [`content`] that differs.
+pub fn same(expected: &Module, actual: &Module) -> Result<(), String> {
+    let (expected, actual) = (content(expected), content(actual));
+    if expected == actual {
+        return Ok(());
+    }
+    let mut lines = expected.lines().zip(actual.lines());
+    let (one, other) = lines.find(|(one, other)| one != other).unwrap_or(("the shorter one", "ends early"));
+    Err(format!("it was\n{one}\nand is\n{other}"))
+}
+
+/// Reads text.
+///
+/// # Errors
+///
+/// What is wrong with it.
+pub fn read(text: &str, target: &Target) -> Result<Module, String> {
+    parse(Arc::new(Source::new("text.clif", text)), target)
+        .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Prints the module, and reads it back: the same module, which is printed in the same way.
+///
+/// # Errors
+///
+/// What is different.
+pub fn through_text(module: &Module, target: &Target) -> Result<Module, String> {
+    let text = print(module).map_err(|error| error.to_string())?;
+    let again = read(&text, target).map_err(|faults| format!("{faults}\n--- in\n{text}"))?;
+    same(module, &again).map_err(|difference| format!("printed and read, {difference}\n--- in\n{text}"))?;
+    let second = print(&again).map_err(|error| error.to_string())?;
+    if text != second {
+        return Err(format!("no fixed point:\n{text}\n--- and then\n{second}"));
+    }
+    Ok(again)
+}
+
+/// Leaves out what the binary form cannot hold as yet: it writes an empty line behind a comment, and refuses to read it.
+pub fn only_what_bytes_can_say(module: &mut Module) {
+    module.comments.retain(|comment| !comment.text.is_empty());
+}
+
+/// Writes the module as bytes, and reads it back: the same module, with the same bytes.
+///
+/// # Errors
+///
+/// What is different.
+pub fn through_bytes(module: &Module, target: &Target) -> Result<Module, String> {
+    let bytes = module.to_bytes();
+    let mut modules = Modules::new(&bytes[..]);
+    let read = modules.next().ok_or("no module in its bytes")?.map_err(|error| error.to_string())?;
+    if modules.next().is_some() {
+        return Err("more than one module in its bytes".into());
+    }
+    if read.fingerprint() != module.fingerprint() {
+        return Err("another fingerprint after being read from bytes".into());
+    }
+    let read = read.verify(target).map_err(|error| error.to_string())?;
+    same(module, &read).map_err(|difference| format!("written and read as bytes, {difference}"))?;
+    if read.to_bytes() != bytes {
+        return Err("other bytes after being read from bytes".into());
+    }
+    Ok(read)
+}
+
+/// The module, its code decoded and encoded again, which gives the same code.
+///
+/// # Errors
+///
+/// The first function that is different.
+pub fn through_ir(module: &Module) -> Result<Module, String> {
+    let mut again = module.clone();
+    for function in &mut again.functions {
+        let Some((ir, body)) = function.ir().zip(function.body()) else { continue };
+        let encoded = Body::new(&ir).map_err(|error| error.to_string())?;
+        if encoded != *body {
+            return Err(format!("{:?} decoded and encoded is another body\n{ir}", function.symbol));
+        }
+        function.code = Code::Ir(encoded);
+    }
+    Ok(again)
+}

@@ -1,0 +1,8 @@
+//! Fuzz target: entries of a cache. What it does and what must hold is in `kiln_oracle::fuzz`.
+
+#![no_main]
+
+use kiln_oracle::fuzz;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: fuzz::let_cranelift_panic(), |bytes: &[u8]| fuzz::cache_entry(bytes));

@@ -1,0 +1,95 @@
+//! What a fingerprint counts and what it leaves out, tried with random modules against what `kiln_ir::Fingerprint` promises.
+
+use std::sync::Arc;
+
+use kiln::ir::{Fingerprint, Linkage, Module, Source, Target, parse, print};
+use kiln_oracle::forms::read;
+use kiln_oracle::random::Random;
+
+use crate::cases::run;
+use crate::edits::{Edit, edit};
+use crate::modules::{self, compile, same_artifact};
+use crate::rewrite::rewrite;
+
+#[test]
+fn what_does_not_count() {
+    run("what_does_not_count", 100, unchanged);
+}
+
+#[test]
+fn what_counts() {
+    run("what_counts", 400, changed);
+}
+
+fn of_functions(module: &Module) -> Vec<Fingerprint> {
+    module.functions.iter().map(|function| module.function_fingerprint(function)).collect()
+}
+
+/// Another text of each module has the same fingerprints, and becomes the same artifact.
+fn unchanged(seed: u64) -> Result<(), String> {
+    let mut random = Random::new(seed ^ 0x5eed);
+    for mut module in modules::of(seed) {
+        module.comments.clear();
+        module.functions.iter_mut().for_each(|function| function.comments.clear());
+        let text = print(&module).map_err(|error| error.to_string())?;
+        // As text has it, for lines count in nothing, and there is no other difference.
+        let module = read(&text, &Target::host())?;
+        for locals in [false, true] {
+            let other = rewrite(&text, &module, locals, &mut random);
+            let source = Arc::new(Source::new("another name.clif", other.as_str()));
+            let read = parse(source, &Target::host()).map_err(|faults| {
+                let faults = faults.iter().map(ToString::to_string).collect::<Vec<_>>();
+                format!("the other text is no module: {}\n{other}", faults.join("\n"))
+            })?;
+            let fail = |what: String| Err(format!("{what}:\n{text}\n--- rewritten\n{other}"));
+            if module.fingerprint() != read.fingerprint() {
+                return fail("another fingerprint".into());
+            }
+            if of_functions(&module) != of_functions(&read) {
+                return fail("other fingerprints of functions".into());
+            }
+            if !locals {
+                if module.local_names_fingerprint() != read.local_names_fingerprint() {
+                    return fail("another fingerprint of local names".into());
+                }
+                if let Err(difference) = same_artifact(&module, &read) {
+                    return fail(difference);
+                }
+            } else if compile(&module)?.text() != compile(&read)?.text() {
+                return fail("other code for other local names".into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One change of something that counts gives another fingerprint, to the module and to the functions concerned.
+fn changed(seed: u64) -> Result<(), String> {
+    let mut random = Random::new(seed ^ 0xed17);
+    for module in modules::of(seed) {
+        let (whole, parts) = (module.fingerprint(), of_functions(&module));
+        let mut renamed = module.clone();
+        if let Some(local) = renamed.symbols.iter_mut().find(|symbol| symbol.linkage == Linkage::Local) {
+            local.name = format!("{} ", local.name).into();
+            let same = (renamed.fingerprint(), of_functions(&renamed)) == (whole, parts.clone());
+            if !same || renamed.local_names_fingerprint() == module.local_names_fingerprint() {
+                return Err("a local name counts in the wrong fingerprint".into());
+            }
+        }
+        for _ in 0..16 {
+            let Some(Edit { what, module: edited, concerned }) = edit(&module, &mut random) else { continue };
+            if edited.fingerprint() == whole {
+                return Err(format!("{what}: the same fingerprint"));
+            }
+            for (number, (before, after)) in parts.iter().zip(of_functions(&edited)).enumerate() {
+                if (*before != after) != concerned[number] {
+                    let shown = edited.functions[number].ir().map(|ir| ir.to_string());
+                    let says = if concerned[number] { "the same" } else { "another" };
+                    let shown = shown.unwrap_or_default();
+                    return Err(format!("{what}: {says} fingerprint of function {number}\n{shown}"));
+                }
+            }
+        }
+    }
+    Ok(())
+}

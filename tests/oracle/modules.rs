@@ -1,0 +1,144 @@
+//! Modules to try properties with: random ones, decorated with what the generator leaves out, and the files of `tests/clif`.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+
+use kiln::Compiler;
+use kiln::artifact::{Artifact, Section};
+use kiln::ir::{
+    Anchor, Code, Comment, Function, Linkage, MachineCode, Module, ModuleAnchor, ModuleComment, Setting,
+    Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
+};
+use kiln_oracle::forms::only_what_bytes_can_say;
+use kiln_oracle::generate::{Options, program};
+use kiln_oracle::random::Random;
+
+/// The text of every file in `tests/clif`, by path.
+pub(crate) static FILES: LazyLock<Vec<(PathBuf, String)>> = LazyLock::new(|| {
+    fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
+        for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
+            let path = entry.expect("an entry of it").path();
+            if path.is_dir() {
+                collect(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "clif") {
+                let text = std::fs::read_to_string(&path).expect("a text");
+                found.push((path, text));
+            }
+        }
+    }
+    let mut found = Vec::new();
+    collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clif"), &mut found);
+    found.sort();
+    assert!(found.len() > 10);
+    found
+});
+
+/// The files that are for this machine, as modules.
+static READ: LazyLock<Vec<Module>> = LazyLock::new(|| {
+    let read = |(path, text): &(PathBuf, String)| {
+        let source = Arc::new(Source::new(path.display().to_string(), text.as_str()));
+        let mut module = parse(source, &Target::host()).ok()?;
+        only_what_bytes_can_say(&mut module);
+        Some(module)
+    };
+    let modules: Vec<_> = FILES.iter().filter_map(read).collect();
+    assert!(modules.len() > 10);
+    modules
+});
+
+/// Small modules, of which many can be tried.
+pub(crate) fn of(seed: u64) -> Vec<Module> {
+    if seed % 16 == 15 {
+        return vec![READ[(seed / 16) as usize % READ.len()].clone()];
+    }
+    let statements = [4, 12, 12, 40][(seed % 4) as usize];
+    let size = Options { modules: 2, functions: 3, data: 3, statements, ..Options::default() };
+    let mut random = Random::new(!seed);
+    let mut modules = program(seed, &size).modules;
+    for (number, module) in modules.iter_mut().enumerate() {
+        decorate(module, number, &mut random);
+    }
+    modules
+}
+
+/// Adds header lines, sections, machine code and comments.
+fn decorate(module: &mut Module, number: usize, random: &mut Random) {
+    if random.once_in(2) {
+        module.settings.shared.push(Setting::new("opt_level", "none"));
+    }
+    if random.once_in(4) {
+        module.settings.shared.push(Setting::new("is_pic", "false"));
+    }
+    if random.once_in(4) {
+        let popcnt = Setting { name: "has_popcnt".into(), value: None, line: 0 };
+        let v2 = ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_cmpxchg16b"];
+        let v2 = v2.map(|name| Setting { name: name.into(), value: None, line: 0 });
+        let settings = v2.into_iter().chain([popcnt]).collect();
+        module.settings.targets.push(TargetLine { triple: "x86_64".into(), settings, line: 0 });
+    }
+    if random.once_in(4) {
+        module.settings.tests.push("run".into());
+    }
+    for data in &mut module.data {
+        if random.once_in(4) {
+            data.section = Some([".kiln.a", ".kiln.b"][random.below(2) as usize].into());
+        }
+    }
+    if random.once_in(3) && module.data.is_empty() {
+        // Symbols of functions precede those of data.
+        let symbol = SymbolId::from_u32(module.symbols.len() as u32);
+        module.symbols.push(Symbol {
+            name: format!("code {number}").into(),
+            kind: SymbolKind::Function,
+            linkage: *random.choose(&[Linkage::Local, Linkage::Hidden, Linkage::Export]),
+            signature: module.symbols[module.functions[0].symbol.index()].signature.clone(),
+            line: 0,
+        });
+        let code = Code::Machine(MachineCode { bytes: [0x90, 0xc3].into(), align: 16, relocs: Vec::new() });
+        module.functions.push(Function { symbol, code, line: 0, comments: Vec::new() });
+    }
+    for function in &mut module.functions {
+        let Some(ir) = function.ir() else { continue };
+        let mut comment = |at| {
+            let text = *random.choose(&["; here", ";", "; \"} \u{e9}", ";; v1 -> v2"]);
+            function.comments.push(Comment { at, trailing: false, line: 0, text: text.into() });
+        };
+        if seed_bit(&ir, 0) {
+            comment(Anchor::Declarations);
+        }
+        if seed_bit(&ir, 1) {
+            comment(Anchor::Block(0));
+        }
+        if seed_bit(&ir, 2) {
+            comment(Anchor::End);
+        }
+    }
+    if random.once_in(3) {
+        let above = ModuleAnchor::Above(module.functions[0].symbol);
+        module.comments.push(ModuleComment { at: above, line: 0, text: "; above".into() });
+    }
+    if random.once_in(3) {
+        module.comments.push(ModuleComment { at: ModuleAnchor::End, line: 0, text: "; the end".into() });
+    }
+}
+
+/// A bit that depends on the function.
+fn seed_bit(ir: &cranelift_codegen::ir::Function, bit: u32) -> bool {
+    ir.dfg.num_values() >> bit & 1 == 1
+}
+
+/// The module's artifact.
+pub(crate) fn compile(module: &Module) -> Result<Artifact, String> {
+    let compiled = Compiler::new(Target::host()).compile(std::slice::from_ref(module));
+    Ok(compiled.map_err(|error| error.to_string())?.artifacts.remove(0))
+}
+
+/// Whether two modules become the same artifact, byte for byte.
+pub(crate) fn same_artifact(one: &Module, other: &Module) -> Result<(), String> {
+    let (one, other) = (compile(one)?, compile(other)?);
+    if one == other {
+        return Ok(());
+    }
+    let differ = Section::ALL.iter().filter(|s| one.section(**s) != other.section(**s));
+    Err(format!("artifacts differ in {:?}", differ.map(|section| section.name()).collect::<Vec<_>>()))
+}

@@ -1,0 +1,109 @@
+//! What reads bytes survives those that are nearly right: the bodies of the fuzz targets, with inputs that are the same in every run.
+//!
+//! Seeds are the files of `tests/clif` and random modules, in the form that the reader reads.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{LazyLock, Once};
+
+use kiln::cache::{Entry, KeyParts};
+use kiln::globals::GlobalTable;
+use kiln::image::{ImageOptions, write_image};
+use kiln::ir::print;
+use kiln_oracle::fuzz;
+use kiln_oracle::mutate::mutate;
+use kiln_oracle::random::Random;
+
+use crate::cases::{alone, run};
+use crate::modules::{self, FILES, compile};
+
+/// Inputs that are right.
+struct Seeds {
+    text: Vec<Vec<u8>>,
+    binary: Vec<Vec<u8>>,
+    artifact: Vec<Vec<u8>>,
+    image: Vec<Vec<u8>>,
+    entry: Vec<Vec<u8>>,
+}
+
+static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
+    let mut seeds = Seeds {
+        text: FILES.iter().map(|(_, text)| text.clone().into_bytes()).collect(),
+        binary: Vec::new(),
+        artifact: Vec::new(),
+        image: Vec::new(),
+        entry: Vec::new(),
+    };
+    // Small programs, and files.
+    for module in (0..40).filter(|seed| seed % 4 == 0 || seed % 16 == 15).flat_map(modules::of) {
+        seeds.text.extend(print(&module).map(String::into_bytes));
+        seeds.binary.push(module.to_bytes());
+        let artifact = compile(&module).expect("it is valid");
+        seeds.artifact.push(artifact.as_bytes().to_vec());
+        let fingerprint = module.fingerprint();
+        let recipe = KeyParts {
+            fingerprint: fingerprint.as_bytes(),
+            names: &[],
+            target: artifact.triple(),
+            settings: "opt_level=speed",
+            producer: artifact.producer(),
+            revision: 1,
+            abi: &[],
+        };
+        let entry = Entry { recipe: recipe.recipe(), functions: [].into(), artifact };
+        seeds.entry.push(entry.to_bytes());
+        let mut globals = GlobalTable::new();
+        module.globals().for_each(|key| {
+            globals.intern(key);
+        });
+        seeds.image.extend(write_image(&[entry.artifact], &globals, &ImageOptions::default()));
+    }
+    assert!(seeds.image.len() > 5);
+    // Kiln catches panics of Cranelift; nobody need read them.
+    static QUIET: Once = Once::new();
+    QUIET.call_once(fuzz::quiet_cranelift);
+    seeds
+});
+
+/// Tries alterations of `seeds`, and shows the one that fails if it is tried alone.
+fn altered(name: &str, default: u64, seeds: &[Vec<u8>], body: fn(&[u8])) {
+    seeds.iter().for_each(|seed| body(seed));
+    run(name, default, |seed| {
+        let mut random = Random::new(seed);
+        let (input, other) = (random.choose(seeds), random.choose(seeds));
+        let bytes = mutate(input, other, &mut random);
+        if alone().is_some() {
+            let path = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{seed}"));
+            std::fs::write(&path, &bytes).map_err(|error| error.to_string())?;
+            println!("the input is in {}", path.display());
+        }
+        catch_unwind(AssertUnwindSafe(|| body(&bytes))).map_err(|panic| {
+            let text = panic.downcast_ref::<String>().cloned();
+            text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+        })
+    });
+}
+
+#[test]
+fn reads_text() {
+    altered("reads_text", 600, &SEEDS.text, fuzz::text);
+}
+
+#[test]
+fn reads_binary() {
+    altered("reads_binary", 1000, &SEEDS.binary, fuzz::binary);
+}
+
+#[test]
+fn reads_artifacts() {
+    altered("reads_artifacts", 2000, &SEEDS.artifact, fuzz::artifact);
+}
+
+#[test]
+fn reads_images() {
+    altered("reads_images", 2000, &SEEDS.image, fuzz::image);
+}
+
+#[test]
+fn reads_cache_entries() {
+    altered("reads_cache_entries", 2000, &SEEDS.entry, fuzz::cache_entry);
+}
