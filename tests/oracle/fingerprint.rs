@@ -30,7 +30,7 @@ fn unchanged(seed: u64) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0x5eed);
     for mut module in modules::of(seed) {
         module.comments.clear();
-        module.functions.iter_mut().for_each(|function| function.comments.clear());
+        module.functions.iter_mut().for_each(|function| function.comments = Default::default());
         let text = print(&module).map_err(|error| error.to_string())?;
         // As text has it, for lines count in nothing, and there is no other difference.
         let module = read(&text, &Target::host())?;
