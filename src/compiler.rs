@@ -270,6 +270,8 @@ impl<'a> Compiler<'a> {
             Lookup::Hit(entry) => {
                 self.report(&Event::Hit { key });
                 looked.doubted = self.trust == Trust::Nothing;
+                looked.failed_writes =
+                    usize::from(!looked.doubted && store.set_latest(subject, key).is_err());
                 looked.entry = Some(entry);
                 return looked;
             }
@@ -302,17 +304,15 @@ impl<'a> Compiler<'a> {
         samples: &mut Samples,
     ) -> Artifact {
         let functions = module.functions.len();
-        let Looked { recipe, entry, doubted, functions: keys, corrupt, previous: _ } = looked;
+        let Looked { recipe, entry, doubted, functions: keys, corrupt, failed_writes, previous: _ } = looked;
         stats.corrupt_entries += usize::from(corrupt);
+        stats.failed_writes += failed_writes;
         let Some((artifact, reused)) = fresh else {
             let entry = entry.expect("what has no entry was compiled");
             stats.reused_modules += 1;
             stats.reused_functions += functions;
-            if let (Some(store), Some((_, key, subject))) = (self.store, &recipe) {
-                stats.failed_writes += usize::from(store.set_latest(subject, key).is_err());
-                if self.trust.samples(key) {
-                    samples.add(module, &entry, *key);
-                }
+            if let Some((_, key, _)) = recipe.filter(|(_, key, _)| self.trust.samples(key)) {
+                samples.add(module, &entry, key);
             }
             return entry.artifact;
         };
@@ -382,6 +382,8 @@ struct Looked {
     /// The module's last build.
     previous: Option<Entry>,
     corrupt: bool,
+    /// Notes of use that the store could not take.
+    failed_writes: usize,
 }
 
 impl Looked {

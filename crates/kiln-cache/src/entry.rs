@@ -61,6 +61,9 @@ pub enum Corrupt {
     /// The recipe's bytes are not a recipe, or it is the recipe of another key.
     #[error("recipe that does not belong to the key")]
     Recipe,
+    /// The checksums hold, but bytes that are unused are not zero.
+    #[error("bytes between the parts that are not zero")]
+    Padding,
     /// There are function keys, but not as many as functions.
     #[error("{keys} function keys for {functions} functions")]
     FunctionKeys {
@@ -190,7 +193,9 @@ fn read_header(bytes: &[u8]) -> Result<Header, Corrupt> {
     let recipe = u32::from_le_bytes(take(rest)) as usize;
     let key = take(rest);
     let functions = u32::from_le_bytes(take(rest)) as usize;
-    let _zero: [u8; 4] = take(rest);
+    if take(rest) != [0; 4] {
+        return Err(Corrupt::Padding);
+    }
     Ok(Header { key, recipe, functions, artifact: u64::from_le_bytes(take(rest)), sum: take(rest) })
 }
 
@@ -219,6 +224,10 @@ pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, Corrupt> {
     }
     if recipe.format_version() != FORMAT_VERSION {
         return Err(Corrupt::OtherVersion);
+    }
+    let padding = HEADER_LEN + header.recipe + keys_len as usize..start as usize;
+    if bytes[padding].iter().any(|byte| *byte != 0) {
+        return Err(Corrupt::Padding);
     }
     let (keys, _) = keys.as_chunks::<{ FunctionKey::LEN }>();
     let functions = keys[..header.functions].iter().map(|&bits| FunctionKey::new(bits)).collect();

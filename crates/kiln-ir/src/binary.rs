@@ -32,6 +32,7 @@ use std::ops::Range;
 
 use cranelift_codegen::verify_function;
 
+use crate::body::Body;
 use crate::body::wire::{Malformed, Reader, Writer};
 use crate::fingerprint::Fingerprint;
 use crate::module::Module;
@@ -160,7 +161,9 @@ impl Unverified {
             }
             if unusable.is_empty() {
                 match names::guard(|| verify_function(&ir, &*isa)) {
-                    Ok(Ok(())) => {}
+                    // What decodes may still be another form than a writer gives the function.
+                    Ok(Ok(())) if Body::new(&ir).as_ref() == Ok(body) => {}
+                    Ok(Ok(())) => fault("function".into(), "its form is not the canonical one".into()),
                     Ok(Err(errors)) => {
                         errors
                             .0
