@@ -120,7 +120,7 @@ pub struct FunctionFault {
 ///
 /// Whoever finds code for it in a cache need not ask for more: see [`Unverified::fingerprint`].
 #[derive(Clone, Debug)]
-pub struct Unverified(Module);
+pub struct Unverified(pub(crate) Module);
 
 impl Unverified {
     /// The fingerprint that the module will have.

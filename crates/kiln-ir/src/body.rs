@@ -101,14 +101,14 @@ impl Body {
             static ENCODER: RefCell<Encoder> = RefCell::default();
         }
         let encoded = ENCODER.with_borrow_mut(|encoder| encoder.encode(function, symbol))?;
-        Ok(Self::of(encoded, SymbolId::from_u32))
+        let references = encoded.targets.iter().map(|number| SymbolId::from_u32(*number)).collect();
+        Ok(Self::of(encoded, references))
     }
 
     /// What an encoder wrote, with the symbols that the numbers of its targets stand for.
-    pub(crate) fn of(encoded: Encoded, symbol: impl FnMut(u32) -> SymbolId) -> Self {
-        let Encoded { bytes, targets, base } = encoded;
-        let references = targets.into_iter().map(symbol).collect();
-        Self { bytes: bytes.into(), references, base: base.bits() }
+    pub(crate) fn of(encoded: Encoded, references: Vec<SymbolId>) -> Self {
+        let Encoded { bytes, targets: _, base } = encoded;
+        Self { bytes: bytes.into(), references: references.into(), base: base.bits() }
     }
 
     /// Takes bytes that nobody has checked.

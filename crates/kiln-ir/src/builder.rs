@@ -454,7 +454,10 @@ impl PendingCode {
 
     fn finish(self, numbers: &HashMap<FuncOrDataId, SymbolId>) -> Code {
         match self {
-            Self::Ir(encoded) => Code::Ir(Body::of(encoded, |key| numbers[&of_key(key)])),
+            Self::Ir(encoded) => {
+                let references = encoded.targets.iter().map(|key| numbers[&of_key(*key)]).collect();
+                Code::Ir(Body::of(encoded, references))
+            }
             Self::Machine { bytes, align, relocs } => {
                 let reloc = |(offset, kind, target, addend)| {
                     let target = match target {

@@ -34,7 +34,7 @@ pub use module::{
 pub use print::{PrintError, print};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
 pub use source::Source;
-pub use text::parse;
+pub use text::{parse, parse_unverified};
 pub use thunk::{CELL, entry_thunk};
 
 #[doc = include_str!("../docs/porting.md")]

@@ -12,6 +12,7 @@
 mod comments;
 mod cursor;
 mod function;
+mod functions;
 mod items;
 mod locate;
 mod notation;
@@ -24,23 +25,24 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_codegen::ir::{self, ExternalName, UserFuncName};
+use cranelift_codegen::ir::function::FunctionParameters;
+use cranelift_codegen::ir::{ExternalName, UserFuncName};
 use cranelift_codegen::isa::CallConv;
 use target_lexicon::Endianness;
 
 use self::comments::Owner;
 use self::cursor::Cursor;
-use self::function::{Budget, Read};
+use self::function::Read;
+use self::functions::{Draft, Options};
 use self::items::{CodeItem, Target as RelocTarget};
 use self::locate::Locator;
 use self::notation::Datum;
 use self::scan::{Defaults, Item};
 use self::symbols::{Meaning, Symbols};
-use crate::body::{Body, Encoder, Site, Undefined};
+use crate::binary::Unverified;
+use crate::body::Body;
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
-use crate::module::{
-    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, MachineCode, Module, SymbolId,
-};
+use crate::module::{Code, CodeReloc, CodeTarget, Data, DataAddress, Function, MachineCode, Module};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 
@@ -69,7 +71,32 @@ const MAX_FAULTS: usize = 1000;
 /// let faults = parse(wrong, &Target::host()).unwrap_err();
 /// assert_eq!((faults[0].place.line, faults[0].place.column), (3, 3));
 /// ```
+///
+/// Functions of large files are read on the threads of the current rayon pool; the result does not depend on how many there
+/// are.
 pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnostic>> {
+    read(source, target, true)
+}
+
+/// Reads a file as [`parse`] does, but for verifying its functions: the counterpart of [`Modules`](crate::Modules) for text.
+///
+/// # Errors
+///
+/// As of [`parse`], without what the verifier finds.
+///
+/// ```
+/// use std::sync::Arc;
+/// use kiln_ir::{Source, Target, parse_unverified};
+///
+/// let text = "function %f() -> i32 {\nblock0:\n  v0 = iconst.i64 42\n  return v0\n}";
+/// let module = parse_unverified(Arc::new(Source::new("f.clif", text)), &Target::host()).unwrap();
+/// assert!(module.verify(&Target::host()).is_err());
+/// ```
+pub fn parse_unverified(source: Arc<Source>, target: &Target) -> Result<Unverified, Vec<Diagnostic>> {
+    read(source, target, false).map(Unverified)
+}
+
+fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Vec<Diagnostic>> {
     let mut faults = Vec::new();
     if u32::try_from(source.text.len()).is_err() {
         let place = Place::whole(source);
@@ -92,21 +119,20 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         }
     };
 
-    let mut budget = Budget::new(&source.text);
-    let mut functions: Vec<Option<Read>> = Vec::with_capacity(file.items.len());
-    for item in &file.items {
-        functions.push(match item {
-            Item::Function(item) if faults.len() < MAX_FAULTS => {
-                let locator = Locator { source: &source, item };
-                function::read(locator, call_conv, isa.as_deref(), &mut budget, &mut faults)
-            }
-            _ => None,
-        });
-    }
-
-    apply_debug(&file.items, &mut functions, &source, &mut faults);
     let mut symbols = Symbols::new(&source);
-    define(&file.items, &functions, &source, &mut symbols, &mut faults);
+    aliases(&file.items, &mut symbols, &mut faults);
+    let isa = isa.as_deref().filter(|_| verify);
+    let options = Options { source: &source, call_conv, isa };
+    let mut drafts = if file.items.iter().any(|item| matches!(item, Item::Debug(_))) {
+        // What such items say goes into the form.
+        let mut functions = functions::read(&file.items, options, |read| read, &mut faults);
+        apply_debug(&file.items, &mut functions, &source, &mut faults);
+        functions.into_iter().map(|read| read.map(|read| functions::draft(read, &symbols))).collect()
+    } else {
+        functions::read(&file.items, options, |read| functions::draft(read, &symbols), &mut faults)
+    };
+
+    define(&file.items, &drafts, &source, &mut symbols, &mut faults);
     let mut module = Module {
         name: source.name.clone(),
         source: None,
@@ -116,17 +142,16 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
         data: Vec::new(),
         comments: Vec::new(),
     };
-    let mut encoder = Encoder::default();
     let mut owners = vec![Owner::Nothing; file.items.len()];
-    for ((item, read), owner) in file.items.iter().zip(&mut functions).zip(&mut owners) {
+    for ((item, draft), owner) in file.items.iter().zip(&mut drafts).zip(&mut owners) {
         if faults.len() >= MAX_FAULTS {
             break;
         }
         let number = module.functions.len();
-        match (item, read.take()) {
-            (Item::Function(item), Some(read)) => {
+        match (item, draft.take()) {
+            (Item::Function(item), Some(draft)) => {
                 let locator = Locator { source: &source, item };
-                module.functions.extend(resolve(read, locator, &mut symbols, &mut encoder, &mut faults));
+                module.functions.extend(resolve(draft, locator, &mut symbols, &mut faults));
             }
             (Item::Code(item), _) => module.functions.push(place_code(item, &mut symbols)),
             _ => continue,
@@ -181,7 +206,7 @@ fn apply_debug(
     let mut by_name: HashMap<String, usize> = HashMap::new();
     for (number, read) in functions.iter().enumerate() {
         if let Some(read) = read {
-            by_name.insert(function_name(&read.ir).into_owned(), number);
+            by_name.insert(function_name(&read.ir.name).into_owned(), number);
         }
     }
     let broken =
@@ -205,14 +230,8 @@ fn apply_debug(
     }
 }
 
-/// Enters what the items define.
-fn define(
-    items: &[Item<'_>],
-    functions: &[Option<Read>],
-    source: &Arc<Source>,
-    symbols: &mut Symbols<'_>,
-    faults: &mut Vec<Diagnostic>,
-) {
+/// Enters names that stand for something else.
+fn aliases(items: &[Item<'_>], symbols: &mut Symbols<'_>, faults: &mut Vec<Diagnostic>) {
     for item in items {
         if faults.len() >= MAX_FAULTS {
             return;
@@ -231,19 +250,30 @@ fn define(
         };
         faults.extend(entered.err());
     }
-    for (item, read) in items.iter().zip(functions) {
+}
+
+/// Enters what the items define.
+fn define(
+    items: &[Item<'_>],
+    functions: &[Option<Draft>],
+    source: &Arc<Source>,
+    symbols: &mut Symbols<'_>,
+    faults: &mut Vec<Diagnostic>,
+) {
+    for (item, draft) in items.iter().zip(functions) {
         if faults.len() >= MAX_FAULTS {
             return;
         }
-        let entered = match (item, read) {
-            (Item::Function(item), Some(read)) => {
+        let entered = match (item, draft) {
+            (Item::Function(item), Some(draft)) => {
                 let at = Locator { source, item }.header();
-                let signature = Some(&read.ir.signature);
-                if function_name(&read.ir).is_empty() {
+                let signature = Some(&draft.signature);
+                let name = function_name(&draft.name);
+                if name.is_empty() {
                     let place = Place::at(source, at.0, at.1);
                     faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a function needs a name", place));
                 }
-                symbols.define(&function_name(&read.ir), item.linkage, signature, item.line, at)
+                symbols.define(&name, item.linkage, signature, item.line, at)
             }
             (Item::Function(_), None) => Ok(()),
             (Item::Datum(datum), _) => {
@@ -272,16 +302,14 @@ fn define(
     }
 }
 
-/// Numbers the symbols of a function, and writes its canonical form.
+/// Numbers the symbols of a function.
 fn resolve(
-    read: Read,
+    draft: Draft,
     locator: Locator<'_>,
     symbols: &mut Symbols<'_>,
-    encoder: &mut Encoder,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Function> {
-    let Read { ir, comments } = read;
-    let symbol = symbols.address(&function_name(&ir), || locator.item.line);
+    let symbol = symbols.address(&function_name(&draft.name), || locator.item.line);
     // Where the function declares what it names; looked for once, when it is first asked.
     let declarations = OnceCell::new();
     let declaration = |entity: AnyEntity| {
@@ -289,38 +317,37 @@ fn resolve(
         all.get(&*entity.to_string()).copied()
     };
     let line = |entity: AnyEntity| declaration(entity).map_or(locator.item.line, |(_, line)| line);
-    let encoded = encoder.encode(&ir, |site| {
-        let (entity, name) = match site {
-            Site::Function(at) => (AnyEntity::from(at), &ir.dfg.ext_funcs[at].name),
-            Site::Global(at) => (AnyEntity::from(at), ir.global_values[at].symbol_name()),
-        };
-        let name = external_name(&ir, name);
+    let mut targets = draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.targets).iter().peekable();
+    let mut references = Vec::with_capacity(targets.len());
+    for &(site, number) in &draft.uses {
+        let (entity, name, signature) = draft.used(site);
+        let name = external_name(draft.params(), name);
         if name.is_empty() {
             let place = |(at, _)| Place::at(locator.source, at, entity.to_string().len());
             let place = declaration(entity).map_or_else(|| locator.function(), place);
             faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place));
         }
-        let numbered = match site {
-            Site::Function(at) => {
-                let signature = &ir.dfg.signatures[ir.dfg.ext_funcs[at].signature];
-                symbols.function(&name, signature, || line(entity))
-            }
-            Site::Global(_) => Ok(symbols.address(&name, || line(entity))),
+        let used = match signature {
+            Some(signature) => symbols.function(&name, signature, || line(entity)),
+            None => Ok(symbols.address(&name, || line(entity))),
         };
         // Behind a fault any number will do, for there will be no module.
-        let number = numbered.unwrap_or_else(|fault| {
+        let used = used.unwrap_or_else(|fault| {
             faults.push(fault);
             symbol
         });
-        Ok::<u32, Undefined>(number.as_u32())
-    });
-    match encoded {
-        Ok(encoded) => {
-            let code = Code::Ir(Body::of(encoded, SymbolId::from_u32));
-            Some(Function { symbol, code, line: locator.item.line, comments })
+        // Targets stand in order of first use.
+        if targets.next_if_eq(&&number).is_some() {
+            references.push(used);
         }
-        // Only of a function that was not verified, for want of a target.
-        Err(Undefined(entity)) => {
+    }
+    match draft.encoded {
+        Ok(encoded) => {
+            let code = Code::Ir(Body::of(encoded, references));
+            Some(Function { symbol, code, line: locator.item.line, comments: draft.comments })
+        }
+        // Only of a function that was not verified.
+        Err(entity) => {
             let message = format!("{entity} is used and not defined");
             faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
             None
@@ -366,17 +393,17 @@ fn place_code(item: &CodeItem<'_>, symbols: &mut Symbols<'_>) -> Function {
 }
 
 /// The name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.
-fn function_name(function: &ir::Function) -> Cow<'_, str> {
-    match &function.name {
+fn function_name(name: &UserFuncName) -> Cow<'_, str> {
+    match name {
         UserFuncName::User(name) => name.to_string().into(),
         UserFuncName::Testcase(name) => String::from_utf8_lossy(name.raw()),
     }
 }
 
 /// The name that an import goes by.
-fn external_name<'f>(function: &'f ir::Function, name: &'f ExternalName) -> Cow<'f, str> {
+fn external_name<'f>(params: &'f FunctionParameters, name: &'f ExternalName) -> Cow<'f, str> {
     match name {
-        ExternalName::User(number) => function.params.user_named_funcs()[*number].to_string().into(),
+        ExternalName::User(number) => params.user_named_funcs()[*number].to_string().into(),
         ExternalName::TestCase(name) => String::from_utf8_lossy(name.raw()),
         // The encoder writes library calls itself, and the others were refused.
         ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => "".into(),

@@ -697,6 +697,7 @@ impl<'b, 'f, const BUILD: bool> Decoder<'b, 'f, BUILD> {
         let insts = self.insts;
         // Runs of equal locations.
         let mut run = (0, RelSourceLoc::default());
+        let mut before = 0i64;
         let mut end = |from: usize, to: usize, location: RelSourceLoc| {
             if BUILD && location != RelSourceLoc::default() {
                 for number in from..to {
@@ -714,7 +715,21 @@ impl<'b, 'f, const BUILD: bool> Decoder<'b, 'f, BUILD> {
             let next = next.filter(|next| *next < insts);
             let next = next.ok_or_else(|| self.reader.malformed("no such instruction"))?;
             end(run.0, next, run.1);
-            run = (next, RelSourceLoc::new(self.reader.u32()?));
+            let location = match self.reader.uint()?.checked_sub(1) {
+                None => RelSourceLoc::default(),
+                Some(distance) => {
+                    let bits = before.checked_add(super::wire::unzigzag(distance));
+                    let bits =
+                        bits.and_then(|bits| u32::try_from(bits).ok()).filter(|bits| *bits != u32::MAX);
+                    let bits = bits.ok_or_else(|| self.reader.malformed("not a source location"))?;
+                    before = i64::from(bits);
+                    RelSourceLoc::new(bits)
+                }
+            };
+            if location == run.1 {
+                return Err(self.reader.malformed("a source location that does not change"));
+            }
+            run = (next, location);
         }
 
         let slots = self.counts.slots;

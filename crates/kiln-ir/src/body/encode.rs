@@ -10,6 +10,7 @@
 
 use std::ops::Range;
 
+use cranelift_codegen::entity::packed_option::ReservedValue as _;
 use cranelift_codegen::entity::{EntityRef, SecondaryMap};
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::function::FunctionStencil;
@@ -68,6 +69,15 @@ impl Dense {
     }
 }
 
+/// An instruction of the layout.
+#[derive(Clone, Copy)]
+struct Numbered {
+    inst: Inst,
+    results: u32,
+    /// The first result, if there is one.
+    first: Value,
+}
+
 /// Working memory, to be used for many functions.
 #[derive(Default)]
 pub(crate) struct Encoder {
@@ -79,8 +89,7 @@ pub(crate) struct Encoder {
     blocks: Vec<u32>,
     /// Blocks in order, each with the number of its instructions.
     order: Vec<(Block, u32)>,
-    /// Instructions in order, each with the number of its results.
-    insts: Vec<(Inst, u32)>,
+    insts: Vec<Numbered>,
     /// Numbers of instructions with stack maps.
     mapped: Vec<usize>,
     flags: Dense,
@@ -268,7 +277,8 @@ impl Encoder {
             let before = self.insts.len();
             for inst in layout.block_insts(block) {
                 let results = dfg.inst_results(inst);
-                self.insts.push((inst, results.len() as u32));
+                let first = results.first().copied().unwrap_or(Value::reserved_value());
+                self.insts.push(Numbered { inst, results: results.len() as u32, first });
                 define(&mut self.values, results);
             }
             self.order.push((block, (self.insts.len() - before) as u32));
@@ -284,8 +294,8 @@ impl Encoder {
         }
         self.next += params.len() as i64;
         for number in insts {
-            let (inst, results) = self.insts[number];
-            self.inst(dfg, inst, number)?;
+            let Numbered { inst, results, first } = self.insts[number];
+            self.inst(dfg, inst, first, number)?;
             self.next += i64::from(results);
         }
         // No instruction has number 0.
@@ -293,12 +303,24 @@ impl Encoder {
         Ok(())
     }
 
-    fn inst(&mut self, dfg: &ir::DataFlowGraph, inst: Inst, number: usize) -> Result<(), Undefined> {
+    fn inst(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        inst: Inst,
+        first: Value,
+        number: usize,
+    ) -> Result<(), Undefined> {
         let data = dfg.insts[inst];
         let opcode = data.opcode();
         self.code.byte(opcode as u8);
-        if opcode.constraints().is_polymorphic() {
-            self.code.ty(dfg.ctrl_typevar(inst));
+        let constraints = opcode.constraints();
+        if constraints.is_polymorphic() {
+            // What `ctrl_typevar` gives.
+            let value = match constraints.requires_typevar_operand() {
+                true => data.typevar_operand(&dfg.value_lists).unwrap_or(first),
+                false => first,
+            };
+            self.code.ty(dfg.value_type(value));
         }
         // Only these may have one.
         if opcode.is_safepoint() && dfg.user_stack_map_entries(inst).is_some_and(|map| !map.is_empty()) {
@@ -450,6 +472,7 @@ impl Encoder {
     }
 
     /// A value: how far back it was defined.
+    #[inline]
     fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), Undefined> {
         let number = self.new_value(dfg, value)?;
         self.code.int(self.next - i64::from(number));
@@ -526,25 +549,35 @@ impl Encoder {
         tags: &ir::DebugTags,
     ) -> Result<(), Undefined> {
         let dfg = &function.dfg;
-        // Runs of equal locations: how many instructions further it changes, and to what. 0 ends the list.
+        // Runs of equal locations: how many instructions further it changes, and how far from the one before, plus 1; 0 to
+        // none. 0 ends the list.
         let mut run = (0, RelSourceLoc::default());
+        let mut before = 0;
         if srclocs.values().any(|location| *location != run.1) {
-            for (number, (inst, _)) in self.insts.iter().enumerate() {
+            for (number, Numbered { inst, .. }) in self.insts.iter().enumerate() {
                 let location = srclocs[*inst];
                 if location != run.1 {
                     self.code.count(number - run.0 + 1);
-                    self.code.uint(u64::from(relative(location)));
+                    if location == RelSourceLoc::default() {
+                        self.code.byte(0);
+                    } else {
+                        let bits = i64::from(relative(location));
+                        self.code.uint(1 + super::wire::zigzag(bits - before));
+                        before = bits;
+                    }
                     run = (number, location);
                 }
             }
         }
         self.code.byte(0);
 
-        let tagged = |(inst, _): &(Inst, u32)| !tags.get(*inst).is_empty();
+        let tagged = |numbered: &Numbered| !tags.get(numbered.inst).is_empty();
         let count = if tags.is_empty() { 0 } else { self.insts.iter().filter(|inst| tagged(inst)).count() };
         self.code.count(count);
         if count != 0 {
-            for (number, (inst, _)) in self.insts.iter().enumerate().filter(|(_, inst)| tagged(inst)) {
+            for (number, Numbered { inst, .. }) in
+                self.insts.iter().enumerate().filter(|(_, inst)| tagged(inst))
+            {
                 self.code.count(number);
                 self.code.count(tags.get(*inst).len());
                 for tag in tags.get(*inst) {
@@ -559,7 +592,7 @@ impl Encoder {
 
         self.code.count(self.mapped.len());
         for &number in &self.mapped {
-            let entries = dfg.user_stack_map_entries(self.insts[number].0).unwrap_or_default();
+            let entries = dfg.user_stack_map_entries(self.insts[number].inst).unwrap_or_default();
             self.code.count(number);
             self.code.count(entries.len());
             for UserStackMapEntry { ty, slot, offset } in entries {
@@ -664,6 +697,7 @@ impl Encoder {
 }
 
 /// A relative location as a number. Relative to 0 it is itself.
+#[inline]
 fn relative(location: RelSourceLoc) -> u32 {
     location.expand(SourceLoc::new(0)).bits()
 }

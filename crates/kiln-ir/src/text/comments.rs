@@ -11,8 +11,8 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir;
 use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_reader::SourceMap;
 
+use super::function::Noted;
 use super::locate::Locator;
 use super::scan::Extent;
 use crate::comments::{Anchor, Comment, Comments};
@@ -35,37 +35,37 @@ pub(super) enum Owner {
 }
 
 /// Comments inside a function, with what they stand at: the last block or instruction that starts on their line or before
-/// it.
-pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -> Comments {
+/// it. `noted` is what is known of each of them, and what Cranelift's reader gave it to.
+pub(super) fn inside<'n>(
+    locator: Locator<'_>,
+    ir: &ir::Function,
+    noted: impl Iterator<Item = (&'n Noted, AnyEntity)>,
+) -> Comments {
     let item = locator.item;
-    let line = |entity: AnyEntity| map.location(entity).map_or(0, |location| location.line_number);
-    let mut insts = 0;
-    let mut places: Vec<(usize, Anchor)> = Vec::new();
-    for (number, block) in (0..).zip(ir.layout.blocks()) {
-        places.push((line(block.into()), Anchor::Block(number)));
-        for inst in ir.layout.block_insts(block) {
-            places.push((line(inst.into()), Anchor::Inst(insts)));
-            insts += 1;
-        }
-    }
     let text = &*locator.source.text;
-    let (mut places, mut at) = (places.into_iter().peekable(), Anchor::Declarations);
-    let (mut counted, mut lines) = (item.at, 1);
+    let mut blocks = (0..).zip(ir.layout.blocks());
+    let mut at = Anchor::Declarations;
     let bytes = item.comments.iter().map(|(start, end)| end - start).sum();
     let mut comments = Comments::with_capacity(item.comments.len(), bytes);
-    for &(start, end) in &item.comments {
-        lines += memchr::memchr_iter(b'\n', &text.as_bytes()[counted..start]).count();
-        counted = start;
-        while let Some((_, place)) = places.next_if(|(line, _)| *line <= lines) {
-            at = place;
+    let mut last = None;
+    for (&(start, end), (noted, entity)) in item.comments.iter().zip(noted) {
+        match entity {
+            // The reader makes instructions in the order of the text, and no others.
+            AnyEntity::Inst(inst) => at = Anchor::Inst(inst.as_u32()),
+            AnyEntity::Block(block) => {
+                if let Some((number, _)) = blocks.find(|(_, other)| *other == block) {
+                    at = Anchor::Block(number);
+                }
+            }
+            _ => {}
         }
         // One comment can stand behind something, for it ends the line.
-        let first = comments.last().is_none_or(|last| last.at != at);
-        let beside = at != Anchor::Declarations || lines == 1;
+        let first = last.replace(at) != Some(at);
+        let beside = at != Anchor::Declarations || noted.line == 1;
         comments.push(Comment {
             at,
-            trailing: first && beside && trailing(text, start),
-            line: locator.line(lines),
+            trailing: first && beside && noted.behind && trailing(text, start),
+            line: locator.line(noted.line),
             text: text[start..end].trim_end(),
         });
     }
@@ -74,8 +74,16 @@ pub(super) fn inside(locator: Locator<'_>, ir: &ir::Function, map: &SourceMap) -
 
 /// Whether anything but blanks stands before position `at` on its line.
 fn trailing(text: &str, at: usize) -> bool {
-    let line = memchr::memrchr(b'\n', &text.as_bytes()[..at]).map_or(0, |end| end + 1);
-    !text[line..at].trim_matches(['\u{feff}', ' ', '\t']).trim().is_empty()
+    let before =
+        text.as_bytes()[..at].iter().rev().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | 11 | 12));
+    match before {
+        None | Some(b'\n') => false,
+        Some(byte) if byte.is_ascii() => true,
+        Some(_) => {
+            let line = memchr::memrchr(b'\n', &text.as_bytes()[..at]).map_or(0, |end| end + 1);
+            !text[line..at].trim_matches(['\u{feff}', ' ', '\t']).trim().is_empty()
+        }
+    }
 }
 
 /// Comments outside of functions, while it is found out what they belong to.

@@ -2,11 +2,12 @@
 //!
 //! Cranelift's reader is made for trusted test files: some wrong texts make it panic, and an entity number is taken as a
 //! table size, so that `block4000000000:` asks for all memory. Numbers are therefore bounded before the reader sees them
-//! ([`check_numbers`]), references that the verifier takes for granted are checked between the two
+//! ([`large_numbers`]), references that the verifier takes for granted are checked between the two
 //! ([`names::check`]), and what is left is caught as a last resort: a panic of the reader or of the verifier
 //! becomes a diagnostic of that function. (The process's panic hook still prints; with `panic = "abort"` nothing can be
 //! caught.)
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cranelift_codegen::ir::entities::AnyEntity;
@@ -17,6 +18,7 @@ use cranelift_reader::{Details, ParseError, ParseOptions, SourceMap, parse_test}
 use super::comments;
 use super::cursor::unescaped;
 use super::locate::Locator;
+use super::scan::FunctionItem;
 use crate::comments::Comments;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
 use crate::names::{self, Unusable};
@@ -26,13 +28,37 @@ const FREE_NUMBERS: usize = 4;
 
 /// Entries of tables that a file may ask for beyond what its functions may hold. So memory and time are in proportion to the
 /// length of a file, and numbers may still be sparse.
-#[derive(Clone, Copy)]
 pub(super) struct Budget(usize);
 
 impl Budget {
     pub(super) fn new(file: &str) -> Self {
         Self(file.len().saturating_mul(FREE_NUMBERS).saturating_add(1 << 16))
     }
+
+    /// Takes what a function asks for, if it is there.
+    pub(super) fn take(&mut self, numbers: &Numbers) -> bool {
+        let rest = self.0.checked_sub(numbers.number);
+        self.0 = rest.unwrap_or(self.0);
+        rest.is_some()
+    }
+
+    /// What to say of a function that asks for more.
+    pub(super) fn fault(&self, numbers: &Numbers, locator: Locator<'_>) -> Diagnostic {
+        let place = Place::at(locator.source, locator.item.at + numbers.at, numbers.length);
+        let limit = numbers.free.max(self.0);
+        let message = format!("entity numbers go up to {limit} in a function of this size");
+        Diagnostic::new(DiagnosticKind::Unsupported, message, place)
+    }
+}
+
+/// The largest entity number of a function.
+pub(super) struct Numbers {
+    /// Where it stands in the function's text.
+    at: usize,
+    length: usize,
+    number: usize,
+    /// Up to which number a function of this length may have any.
+    free: usize,
 }
 
 /// What stands before the numbers that are table indices.
@@ -45,39 +71,121 @@ pub(super) struct Read {
     pub(super) comments: Comments,
 }
 
-/// Reads a function, and verifies it if `isa` is given. `None` if anything was wrong, which is then in `faults`.
+/// Why a function was not read.
+pub(super) enum Refused {
+    /// For everything that is wrong with it.
+    Faults(Vec<Diagnostic>),
+    /// For its entity numbers, unless there is leave to have them.
+    Large(Numbers),
+}
+
+/// Working memory.
+#[derive(Default)]
+struct Scratch {
+    /// The text that Cranelift's reader is given.
+    text: String,
+    comments: Vec<Noted>,
+}
+
+/// What is noted of a comment on the way.
+pub(super) struct Noted {
+    /// Line in the function's text.
+    pub(super) line: usize,
+    /// Whether anything but spaces and tabs stands before it.
+    pub(super) behind: bool,
+}
+
+/// Reads a function, and verifies it if `isa` is given. `large` is leave to have large entity numbers.
 pub(super) fn read(
     locator: Locator<'_>,
     call_conv: CallConv,
     isa: Option<&dyn TargetIsa>,
-    budget: &mut Budget,
-    faults: &mut Vec<Diagnostic>,
-) -> Option<Read> {
-    if let Err((at, length, limit)) = check_numbers(locator.item.text, budget) {
-        let place = Place::at(locator.source, locator.item.at + at, length);
-        let message = format!("entity numbers go up to {limit} in a function of this size");
-        faults.push(Diagnostic::new(DiagnosticKind::Unsupported, message, place));
-        return None;
+    large: bool,
+) -> Result<Read, Refused> {
+    thread_local! {
+        static SCRATCH: Cell<Scratch> = Cell::default();
     }
+    let mut scratch = SCRATCH.take();
+    shorten(locator.item, &mut scratch);
+    // What is left out holds no entity, so that the short text tells whether a closer look is needed.
+    let numbers = if large { None } else { large_numbers(locator.item.text, &scratch.text) };
+    let read = match numbers {
+        Some(numbers) => Err(Refused::Large(numbers)),
+        None => read_short(&scratch, locator, call_conv, isa).map_err(Refused::Faults),
+    };
+    SCRATCH.set(scratch);
+    read
+}
+
+/// Writes the text of a function without what its reader, which goes from character to character, would take its time to skip:
+/// blanks at the start of lines and behind source locations, and of comments all but that there is one. Lines stay what they
+/// are.
+fn shorten(item: &FunctionItem<'_>, scratch: &mut Scratch) {
+    let Scratch { text, comments } = scratch;
+    text.clear();
+    comments.clear();
+    text.reserve(item.text.len());
+    let (mut from, mut line) = (0, 1);
+    for &(start, end) in &item.comments {
+        line += lines(&item.text[from..start - item.at], text);
+        comments.push(Noted { line, behind: !matches!(text.as_bytes().last(), None | Some(b'\n')) });
+        text.push(';');
+        from = end - item.at;
+    }
+    lines(&item.text[from..], text);
+}
+
+/// Adds a piece of a function's text without comments, and tells how many lines end in it. A string does not go over the end of
+/// a line.
+fn lines(text: &str, out: &mut String) -> usize {
+    let (mut rest, mut count) = (text, 0);
+    loop {
+        let Some(end) = memchr::memchr(b'\n', rest.as_bytes()) else {
+            out.push_str(rest);
+            return count;
+        };
+        out.push_str(&rest[..=end]);
+        count += 1;
+        rest = blanks(&rest[end + 1..]);
+        if rest.starts_with('@') {
+            let word = rest.bytes().take_while(|b| !matches!(b, b' ' | b'\t' | b'\n')).count();
+            let behind = blanks(&rest[word..]);
+            if rest.len() - behind.len() > word {
+                out.push_str(&rest[..word]);
+                out.push(' ');
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// The text behind the blanks that it starts with.
+fn blanks(text: &str) -> &str {
+    &text[text.bytes().take_while(|b| matches!(b, b' ' | b'\t')).count()..]
+}
+
+fn read_short(
+    scratch: &Scratch,
+    locator: Locator<'_>,
+    call_conv: CallConv,
+    isa: Option<&dyn TargetIsa>,
+) -> Result<Read, Vec<Diagnostic>> {
     let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
-    let read = match guard(|| parse_test(locator.item.text, options)) {
+    let read = match guard(|| parse_test(&scratch.text, options)) {
         Ok(Ok(file)) => file.functions.into_iter().next(),
         Ok(Err(ParseError { location, message, .. })) => {
             let (place, better) = locator.syntax(location.line_number, &message);
             let message = better.unwrap_or_else(|| one_line(&message));
-            faults.push(Diagnostic::new(DiagnosticKind::Syntax, message, place));
-            return None;
+            return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, place)]);
         }
         Err(panic) => {
             let message = format!("Cranelift's reader fails on this function: {panic}");
-            faults.push(Diagnostic::new(DiagnosticKind::Syntax, message, locator.function()));
-            return None;
+            return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, locator.function())]);
         }
     };
     // The item starts with `function`, so that the reader has read one or failed.
-    let (mut ir, Details { map, .. }) = read?;
-    let before = faults.len();
-    faults.extend(names::check(&ir).iter().map(|fault| {
+    let (mut ir, Details { map, comments, .. }) = read.ok_or_else(Vec::new)?;
+    let unusable = names::check(&ir).into_iter().map(|fault| {
         let kind = match fault {
             Unusable::NoGlobal(..) | Unusable::NoName(_) | Unusable::Empty => DiagnosticKind::Verifier,
             Unusable::KnownSymbol(_)
@@ -86,17 +194,23 @@ pub(super) fn read(
             | Unusable::Offset(_) => DiagnosticKind::Unsupported,
         };
         Diagnostic::new(kind, fault.to_string(), locator.entity(fault.entity(), &map))
-    }));
-    if let (Some(isa), true) = (isa, faults.len() == before) {
-        verify(&ir, isa, &map, locator, faults);
+    });
+    let mut faults: Vec<_> = unusable.collect();
+    if let (Some(isa), true) = (isa, faults.is_empty()) {
+        verify(&ir, isa, &map, locator, &mut faults);
     }
-    if faults.len() != before {
-        return None;
+    if !faults.is_empty() {
+        return Err(faults);
     }
-    let comments =
-        if locator.item.comments.is_empty() { Comments::new() } else { comments::inside(locator, &ir, &map) };
+    let comments = match locator.item.comments.is_empty() {
+        true => Comments::new(),
+        false => {
+            let entities = comments.iter().map(|comment| comment.entity);
+            comments::inside(locator, &ir, scratch.comments.iter().zip(entities))
+        }
+    };
     described(&mut ir);
-    Some(Read { comments, ir })
+    Ok(Read { comments, ir })
 }
 
 fn verify(
@@ -166,14 +280,14 @@ fn described(ir: &mut ir::Function) {
     }
 }
 
-/// Takes from `budget` what the entity numbers of a function ask for, or gives position and length of the largest number, and up
-/// to which number there may be any.
-fn check_numbers(text: &str, budget: &mut Budget) -> Result<(), (usize, usize, usize)> {
+/// The largest entity number of a function, if it may not have it without being asked about.
+/// `short` is its text without what needs no look.
+fn large_numbers(text: &str, short: &str) -> Option<Numbers> {
     let bytes = text.as_bytes();
     // Below a hundred nothing is looked at.
     let free = text.len().saturating_mul(FREE_NUMBERS).max(100);
-    if !suspicious(bytes, free.ilog10() as usize + 1) {
-        return Ok(());
+    if !suspicious(short.as_bytes(), free.ilog10() as usize + 1) {
+        return None;
     }
     // Now exactly: words outside comments and strings.
     let mut largest = (0, 0, 0);
@@ -203,16 +317,7 @@ fn check_numbers(text: &str, budget: &mut Budget) -> Result<(), (usize, usize, u
         at += length;
     }
     let (at, length, number) = largest;
-    if number <= free {
-        return Ok(());
-    }
-    match budget.0.checked_sub(number) {
-        Some(rest) => {
-            budget.0 = rest;
-            Ok(())
-        }
-        None => Err((at, length, free.max(budget.0))),
-    }
+    (number > free).then_some(Numbers { at, length, number, free })
 }
 
 /// Whether there may be an entity number of so many digits, at least 3; a quick look, for nearly all functions have none.
@@ -224,14 +329,26 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
         let word = &bytes[at - before - word..at - before];
         before + behind >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
     };
-    // Digits are 0 to 9 after the exclusive or; only they leave every top bit clear.
-    let all = |group: &[u8]| {
-        let value = u32::from_ne_bytes([group[0], group[1], group[2], group[3]]) ^ 0x3030_3030;
-        (value | value.wrapping_add(0x7676_7676)) & 0x8080_8080 == 0
-    };
     if digits >= 5 {
-        // Four of the five start at an even place.
-        bytes.windows(4).enumerate().step_by(2).any(|(at, group)| all(group) && long(at))
+        // Four of the five are two pairs in a row, each of which starts at an even place.
+        let (chunks, rest) = bytes.as_chunks::<8>();
+        let mut before = (0, 0);
+        let groups = chunks.iter().enumerate().any(|(n, chunk)| {
+            // Digits are 0 to 9 after the exclusive or. The top bit of each byte then tells whether it is none.
+            let value = u64::from_le_bytes(*chunk) ^ 0x3030_3030_3030_3030;
+            let other = value | (value & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7676_7676_7676_7676);
+            let digits = !other & 0x8080_8080_8080_8080;
+            // A bit for each of the four pairs, at 15, 31, 47 and 63.
+            let pairs = digits & digits << 8 & 0x8000_8000_8000_8000;
+            let found = pairs & (pairs << 16 | before.0 >> 48);
+            // A long row of digits is looked at once.
+            let first = found & !(found << 16 | before.1 >> 48);
+            before = (pairs, found);
+            first != 0 && (0..4).any(|pair| first >> (15 + 16 * pair) & 1 != 0 && long(n * 8 + 2 * pair))
+        });
+        // What is left has less than two pairs in a row, but for what stands before it.
+        let tail = bytes.len() - rest.len();
+        groups || (tail.saturating_sub(2)..bytes.len()).any(|at| bytes[at].is_ascii_digit() && long(at))
     } else {
         // Of three in a row, two are an aligned pair.
         let mut pairs = bytes.as_chunks::<2>().0.iter().enumerate();

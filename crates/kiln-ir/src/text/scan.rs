@@ -44,6 +44,16 @@ pub(super) enum Item<'t> {
     Debug(Debug<'t>),
 }
 
+impl<'t> Item<'t> {
+    /// The function, if it is one.
+    pub(super) fn function(&self) -> Option<&FunctionItem<'t>> {
+        match self {
+            Self::Function(item) => Some(item),
+            _ => None,
+        }
+    }
+}
+
 /// Where an item stands.
 #[derive(Clone, Copy)]
 pub(super) struct Extent {

@@ -42,12 +42,16 @@ struct Alias {
 }
 
 /// What a name stands for, to be looked up: names for linking, names without meaning outside and keys do not meet.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum Space {
     Name,
     Anonymous,
     Global,
 }
+
+/// What a name stands for, to compare it by.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct Key(Space, Box<str>);
 
 type Table<T> = [HashMap<Box<str>, T>; 3];
 
@@ -82,6 +86,17 @@ impl<'t> Symbols<'t> {
             list: Vec::new(),
             numbers: Table::default(),
         }
+    }
+
+    /// Whether there are names that stand for something else.
+    pub(super) fn has_aliases(&self) -> bool {
+        !self.aliases.is_empty()
+    }
+
+    /// What `name` stands for; asked when all aliases are known.
+    pub(super) fn key(&self, name: &str) -> Key {
+        let (space, key, _) = meaning(&self.aliases, name);
+        Key(space, key.into())
     }
 
     /// Enters a name that stands for something else. All of them are entered before any definition.
