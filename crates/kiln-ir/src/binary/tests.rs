@@ -92,7 +92,7 @@ fn comes_back() {
 fn what_it_decodes_to_has_the_same_form() {
     for function in &module().functions {
         let ir = function.ir().unwrap();
-        assert_eq!(crate::Body::new(&ir).unwrap(), *function.body().unwrap());
+        assert_eq!(Body::new(&ir).unwrap(), *function.body().unwrap());
     }
 }
 
@@ -189,7 +189,7 @@ fn faults_of_functions_are_named() {
     let mut ir = module.functions[0].ir().unwrap();
     ir.signature.returns.clear();
     let mut module = module;
-    module.functions[0].code = crate::Code::Ir(crate::Body::new(&ir).unwrap());
+    module.functions[0].code = crate::Code::Ir(Body::new(&ir).unwrap());
     module.symbols[0].signature = Some(ir.signature.clone());
     let error = one(&module.to_bytes()).unwrap().verify(&Target::host()).unwrap_err().to_string();
     assert_eq!(
