@@ -101,7 +101,7 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
         let Some(ir) = function.ir() else { continue };
         let mut comment = |at| {
             let text = *random.choose(&["; here", ";", "; \"} \u{e9}", ";; v1 -> v2"]);
-            function.comments.push(Comment { at, trailing: false, line: 0, text: text.into() });
+            function.comments.push(Comment { at, trailing: false, line: 0, text });
         };
         if seed_bit(&ir, 0) {
             comment(Anchor::Declarations);

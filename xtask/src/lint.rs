@@ -43,7 +43,11 @@ const LAYERS: [(&str, &[&str], Cranelift); 10] = [
     ("kiln-artifact", &[], Cranelift::Never),
     ("kiln-ir", &[], Cranelift::Yes),
     ("kiln-backend", &["kiln-ir", "kiln-artifact"], Cranelift::Yes),
-    ("kiln-oracle", &["kiln-ir"], Cranelift::Yes),
+    (
+        "kiln-oracle",
+        &["kiln-artifact", "kiln-cache", "kiln-globals", "kiln-image", "kiln-ir"],
+        Cranelift::Yes,
+    ),
     ("kiln-cache", &["kiln-artifact"], Cranelift::Never),
     ("kiln-image", &["kiln-artifact", "kiln-globals"], Cranelift::Never),
     ("kiln-jit", &["kiln-artifact", "kiln-globals", "kiln-image"], Cranelift::Yes),
