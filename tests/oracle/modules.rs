@@ -99,15 +99,17 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     }
     for function in &mut module.functions {
         let Some(ir) = function.ir() else { continue };
+        let trailing = seed_bit(&ir, 3);
         let mut comment = |at| {
             let text = *random.choose(&["; here", ";", "; \"} \u{e9}", ";; v1 -> v2"]);
-            function.comments.push(Comment { at, trailing: false, line: 0, text: text.into() });
+            function.comments.push(Comment { at, trailing, line: 0, text: text.into() });
         };
         if seed_bit(&ir, 0) {
             comment(Anchor::Declarations);
         }
         if seed_bit(&ir, 1) {
             comment(Anchor::Block(0));
+            comment(Anchor::Inst(0));
         }
         if seed_bit(&ir, 2) {
             comment(Anchor::End);
