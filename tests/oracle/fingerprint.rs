@@ -99,7 +99,7 @@ fn changed(seed: u64) -> Result<(), String> {
                 return Err("a local name counts in the wrong fingerprint".into());
             }
         }
-        for _ in 0..16 {
+        for _ in 0..64 {
             let Some(Edit { what, module: edited, concerned }) = edit(&module, &mut random) else { continue };
             if edited.fingerprint() == whole {
                 return Err(format!("{what}: the same fingerprint"));

@@ -48,8 +48,8 @@ static READ: LazyLock<Vec<Module>> = LazyLock::new(|| {
 
 /// Small modules, of which many can be tried.
 pub(crate) fn of(seed: u64) -> Vec<Module> {
-    if seed % 16 == 15 {
-        return vec![READ[(seed / 16) as usize % READ.len()].clone()];
+    if seed % 8 == 7 {
+        return vec![READ[(seed / 8) as usize % READ.len()].clone()];
     }
     let statements = [4, 12, 12, 40][(seed % 4) as usize];
     let size = Options { modules: 2, functions: 3, data: 3, statements, ..Options::default() };

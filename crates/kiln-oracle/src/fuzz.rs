@@ -16,7 +16,7 @@ use kiln_artifact::{Artifact, Section};
 use kiln_cache::{Entry, Key, Recipe};
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::{Image, ImageInfo, ImageOptions, verify_bytes, write_image};
-use kiln_ir::{Diagnostic, Module, Modules, Source, Target, parse, print};
+use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, print};
 
 use crate::forms;
 
@@ -147,7 +147,14 @@ pub fn binary(bytes: &[u8]) {
             if let Ok(text) = print(&module) {
                 let _ = forms::read(&text, target());
             }
-            if let Err(difference) = forms::through_ir(&module) {
+            // Bytes that nobody's encoder wrote may number things in another order; what is encoded from them does not.
+            let mut encoded = module;
+            for function in &mut encoded.functions {
+                if let Some(ir) = function.ir() {
+                    function.code = Code::Ir(Body::new(&ir).unwrap_or_else(|error| panic!("{error}")));
+                }
+            }
+            if let Err(difference) = forms::through_ir(&encoded) {
                 panic!("{difference}");
             }
         }
