@@ -25,12 +25,13 @@ pub(crate) struct Edit {
 /// Changes one thing; `None` if the module has nothing of the kind that was chosen.
 pub(crate) fn edit(module: &Module, random: &mut Random) -> Option<Edit> {
     let mut edited = module.clone();
-    let changed = match random.below(8) {
+    let changed = match random.below(9) {
         0 => symbol(&mut edited, random),
         1 => data(&mut edited, random),
         2 => settings(&mut edited, random),
         3 => order(&mut edited, random),
         4 => machine(&mut edited, random),
+        5 => twin(&mut edited, random),
         _ => code(&mut edited, random),
     }?;
     let (what, concerned) = changed;
@@ -251,6 +252,21 @@ fn order(module: &mut Module, random: &mut Random) -> Changed {
         module.data.swap(one, other);
         Some(("order of data".into(), concerned))
     }
+}
+
+/// A function refers to another local symbol, which is like the one before in everything but its number.
+fn twin(module: &mut Module, random: &mut Random) -> Changed {
+    let at = random.below(module.functions.len() as u32) as usize;
+    let body = module.functions[at].body()?;
+    let local = |id: &&SymbolId| module.symbol(**id).linkage == Linkage::Local;
+    let old = *body.references().iter().find(local)?;
+    let new = SymbolId::from_u32(module.symbols.len() as u32);
+    let code = body.with_references(|id| if id == old { new } else { id });
+    module.symbols.push(module.symbol(old).clone());
+    module.functions[at].code = Code::Ir(code);
+    let mut concerned = nobody(module);
+    concerned[at] = true;
+    Some(("number of a local symbol".into(), concerned))
 }
 
 fn machine(module: &mut Module, random: &mut Random) -> Changed {

@@ -10,6 +10,7 @@ mod edits;
 mod engines;
 mod fingerprint;
 mod forms;
+mod growth;
 mod modules;
 mod readers;
 mod rewrite;

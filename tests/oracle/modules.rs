@@ -48,8 +48,8 @@ static READ: LazyLock<Vec<Module>> = LazyLock::new(|| {
 
 /// Small modules, of which many can be tried.
 pub(crate) fn of(seed: u64) -> Vec<Module> {
-    if seed % 16 == 15 {
-        return vec![READ[(seed / 16) as usize % READ.len()].clone()];
+    if seed % 8 == 7 {
+        return vec![READ[(seed / 8) as usize % READ.len()].clone()];
     }
     let statements = [4, 12, 12, 40][(seed % 4) as usize];
     let size = Options { modules: 2, functions: 3, data: 3, statements, ..Options::default() };
@@ -99,15 +99,17 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     }
     for function in &mut module.functions {
         let Some(ir) = function.ir() else { continue };
+        let trailing = seed_bit(&ir, 3);
         let mut comment = |at| {
             let text = *random.choose(&["; here", ";", "; \"} \u{e9}", ";; v1 -> v2"]);
-            function.comments.push(Comment { at, trailing: false, line: 0, text });
+            function.comments.push(Comment { at, trailing, line: 0, text });
         };
         if seed_bit(&ir, 0) {
             comment(Anchor::Declarations);
         }
         if seed_bit(&ir, 1) {
             comment(Anchor::Block(0));
+            comment(Anchor::Inst(0));
         }
         if seed_bit(&ir, 2) {
             comment(Anchor::End);

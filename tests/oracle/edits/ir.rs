@@ -1,6 +1,7 @@
 //! Changes of one thing in the IR of a function that was decoded, so that everything in it is used.
 
 use cranelift_codegen::ir::condcodes::{FloatCC, IntCC};
+use cranelift_codegen::ir::function::FunctionParameters;
 use cranelift_codegen::ir::immediates::{Ieee16, Ieee32, Ieee64, Imm64, Offset32};
 use cranelift_codegen::ir::{
     AliasRegionData, AtomicRmwOp, ConstantData, DebugTag, Endianness, ExternalName, Function, GlobalValue,
@@ -52,7 +53,7 @@ pub(super) fn edit(function: &mut Function, symbols: u32, random: &mut Random) -
 /// What belongs to the function as a whole.
 fn around(function: &mut Function, symbols: u32, random: &mut Random) -> Option<&'static str> {
     let block_count = function.layout.blocks().count() as u32;
-    match random.below(10) {
+    match random.below(11) {
         0 => {
             let block = function.layout.blocks().nth(random.below(block_count) as usize)?;
             (!function.layout.is_cold(block)).then(|| function.layout.set_cold(block))?;
@@ -116,6 +117,18 @@ fn around(function: &mut Function, symbols: u32, random: &mut Random) -> Option<
             Some("external function")
         }
         7 | 8 => global_value(function, symbols, random),
+        9 => {
+            // All locations move, which leaves the relative ones as they are.
+            let base = function.params.base_srcloc();
+            (!base.is_default()).then_some(())?;
+            let mut params = FunctionParameters::new();
+            for name in function.params.user_named_funcs().values() {
+                params.ensure_user_func_name(name.clone());
+            }
+            params.ensure_base_srcloc(SourceLoc::new(base.bits() ^ 1));
+            function.params = params;
+            Some("base of source locations")
+        }
         _ => {
             let values = random.below(function.dfg.num_values() as u32);
             let value = function.dfg.values().nth(values as usize)?;
