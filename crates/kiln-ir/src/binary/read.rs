@@ -387,7 +387,7 @@ fn comment_text(notes: &mut Reader<'_>) -> Read<Box<str>> {
 /// A word of a header line, which is read back by blanks.
 fn word(notes: &mut Reader<'_>) -> Read<Box<str>> {
     let text = notes.str()?;
-    if text.is_empty() || text.contains(|c: char| c.is_whitespace() || c == ';') {
+    if text.is_empty() || text.contains(|c: char| c.is_ascii_whitespace() || c == ';') {
         return Err(notes.malformed("not a word of a header line"));
     }
     Ok(text.into())
@@ -396,7 +396,7 @@ fn word(notes: &mut Reader<'_>) -> Read<Box<str>> {
 fn setting_value(notes: &mut Reader<'_>) -> Read<Option<Box<str>>> {
     if notes.bool()? {
         let text = notes.str()?;
-        if text.contains(|c: char| c.is_whitespace() || c == ';') {
+        if text.contains(|c: char| c.is_ascii_whitespace() || c == ';') {
             return Err(notes.malformed("not a word of a header line"));
         }
         return Ok(Some(text.into()));

@@ -463,7 +463,12 @@ impl Encoder {
                 None => break,
                 Some(&NONE) => {}
                 Some(&number) => {
-                    self.values[value.index()] = number;
+                    // Every alias on the way is known then, so that chains are gone through once.
+                    let mut alias = value;
+                    while alias != original {
+                        self.values[alias.index()] = number;
+                        alias = dfg.value_alias_dest_for_serialization(alias).unwrap_or(original);
+                    }
                     return Ok(number);
                 }
             }

@@ -29,6 +29,8 @@ struct Printer<'f> {
     ir: &'f ir::Function,
     names: &'f Names,
     dynamic: HashMap<Type, DynamicType>,
+    /// The source location that was written first.
+    first: Option<SourceLoc>,
     out: &'f mut String,
 }
 
@@ -59,7 +61,7 @@ pub(super) fn write(
             let _ = writeln!(out, "    {}", comment.text);
         }
     };
-    let mut printer = Printer { ir, names, dynamic, out };
+    let mut printer = Printer { ir, names, dynamic, first: None, out };
     printer.signature("function ", names.text(symbol), &ir.signature)?;
     printer.out.push_str(" {");
     let before = printer.out.len();
@@ -256,6 +258,11 @@ impl Printer<'_> {
             let location = self.ir.srcloc(inst);
             if location.is_default() {
                 return Err(format!("the source location of {inst} wraps around"));
+            }
+            // A reader counts from the one it meets first, and takes the one before that for none.
+            let first = *self.first.get_or_insert(location);
+            if location.bits() == first.bits().wrapping_sub(1) {
+                return Err(format!("the source location of {inst} is the one before the first"));
             }
             let _ = write!(self.out, "{location} ");
         }

@@ -217,7 +217,8 @@ fn time_is_proportional_to_length() {
             Ok(module) => drop(print(&module)),
             Err(faults) => drop(show(&faults)),
         }
-        assert!(start.elapsed().as_secs() < 5, "{name}: {:?}", start.elapsed());
+        // Generous, for machines are busy; what is quadratic takes minutes.
+        assert!(start.elapsed().as_secs() < 60, "{name}: {:?}", start.elapsed());
         println!("{name}: read in {parsed:?}, shown in {:?}", start.elapsed() - parsed);
     }
 }

@@ -734,3 +734,26 @@ fn what_has_no_text_form() {
     let error = print(&module.finish().unwrap()).unwrap_err();
     assert_eq!(error.to_string(), "`large` has no text form: it has more than 1099511627776 bytes");
 }
+
+#[test]
+fn a_location_that_a_reader_would_lose() {
+    let mut ir =
+        module("function %f() {\nblock0:\n@12 nop\n@14 nop\n@13 nop\nreturn\n}").functions[0].ir().unwrap();
+    let mut insts =
+        ir.layout.blocks().flat_map(|block| ir.layout.block_insts(block)).collect::<Vec<_>>().into_iter();
+    let second = insts.nth(1).unwrap();
+    ir.set_srcloc(second, SourceLoc::new(0x11));
+    let mut lost = module("function %f() {\nblock0:\nreturn\n}");
+    // Counted from another base, it is a location like others.
+    let mut params = ir::function::FunctionParameters::new();
+    params.ensure_base_srcloc(SourceLoc::new(0x10));
+    let locations = [0x12, 0x11, 0x13].map(SourceLoc::new);
+    let nops: Vec<_> = ir.layout.blocks().flat_map(|block| ir.layout.block_insts(block)).collect();
+    ir.params = params;
+    for (inst, location) in nops.into_iter().zip(locations) {
+        ir.set_srcloc(inst, location);
+    }
+    lost.functions[0].code = kiln_ir::Code::Ir(kiln_ir::Body::new(&ir).unwrap());
+    let message = print(&lost).unwrap_err().to_string();
+    assert_eq!(message, "`f` has no text form: the source location of inst1 is the one before the first");
+}
