@@ -1,7 +1,10 @@
 //! Comparison D: from text to IR.
 
+use std::sync::Arc;
+
 use cranelift_codegen::ir::Function;
 use cranelift_codegen::verify_function;
+use kiln::ir::{Diagnostic, Module, Source, parse, parse_unverified};
 use rayon::prelude::*;
 
 use crate::measure::{Contender, interleave};
@@ -12,10 +15,14 @@ use crate::{Failure, Setup};
 pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Failure> {
     let mut section = Section::new(&workload.name, "D. from text to IR");
     let files: Vec<usize> = (0..workload.sources.len()).collect();
+    let first = |faults: Vec<Diagnostic>| faults.first().map_or_else(String::new, ToString::to_string);
     let kiln = |&file: &usize| -> Result<usize, Failure> {
-        let module = kiln::ir::parse(workload.sources[file].clone(), &workload.target);
-        let module = module.map_err(|faults| faults.first().map_or_else(String::new, ToString::to_string))?;
+        let module = parse(workload.sources[file].clone(), &workload.target).map_err(first)?;
         Ok(std::hint::black_box(&module).functions.len())
+    };
+    let unverified = |&file: &usize| -> Result<usize, Failure> {
+        let module = parse_unverified(workload.sources[file].clone(), &workload.target).map_err(first)?;
+        Ok(std::hint::black_box(&module).module().functions.len())
     };
     let read =
         |&file: &usize| Ok::<_, Failure>(std::hint::black_box(reader(&workload.sources[file].text)?).len());
@@ -28,6 +35,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
     let everything = workload.functions().count();
     let counts = [
         ("kiln", files.iter().map(kiln).sum::<Result<usize, _>>()),
+        ("kiln without verifying", files.iter().map(unverified).sum()),
         ("cranelift-reader", files.iter().map(read).sum()),
         ("cranelift-reader and verifier", files.iter().map(verify).sum()),
     ];
@@ -43,32 +51,69 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
     }
     section.check(format!("each of them reads {everything} functions"));
 
+    // All of them on threads of a pool, for memory of the main thread is managed in another way.
+    let single = crate::pool(1)?;
+    let many = &*setup.pool;
+    let run = |pool: &rayon::ThreadPool, work: &(dyn Fn(&usize) -> Result<usize, Failure> + Sync)| {
+        pool.install(|| files.par_iter().map(work).sum::<Result<usize, _>>())
+    };
     let threads = setup.threads;
-    let serial =
-        |work: &dyn Fn(&usize) -> Result<usize, Failure>| files.iter().map(work).sum::<Result<usize, _>>();
-    let many = format!("kiln, {threads} threads");
-    let (one, peer, verified) = (
-        "kiln (verifies), 1 thread",
-        "cranelift-reader, 1 thread",
-        "cranelift-reader and verifier, 1 thread",
-    );
-    let verified_many = format!("cranelift-reader and verifier, {threads} threads");
-    let contenders = vec![
-        Contender::new(one, || serial(&kiln)),
-        Contender::new(peer, || serial(&read)),
-        Contender::new(verified, || serial(&verify)),
-        Contender::new(&many, || setup.pool.install(|| files.par_iter().map(kiln).sum::<Result<usize, _>>())),
-        Contender::new(&verified_many, || {
-            setup.pool.install(|| files.par_iter().map(verify).sum::<Result<usize, _>>())
-        }),
+    let (one, one_unverified) = ("kiln (verifies), 1 thread", "kiln, not verifying, 1 thread");
+    let (peer, verified) = ("cranelift-reader, 1 thread", "cranelift-reader and verifier, 1 thread");
+    let many_kiln = format!("kiln (verifies), {threads} threads");
+    let many_unverified = format!("kiln, not verifying, {threads} threads");
+    let many_peer = format!("cranelift-reader, {threads} threads");
+    let many_verified = format!("cranelift-reader and verifier, {threads} threads");
+    // All functions in one file, under names of their own.
+    let joined = Arc::new(Source::new("joined.clif", joined(workload)));
+    let whole = format!("kiln (verifies), one file, {threads} threads");
+    let whole_peer = "cranelift-reader, one file, which it reads on 1 thread";
+    let count = |module: Module| std::hint::black_box(module).functions.len();
+    let mut contenders = vec![
+        Contender::new(one, || run(&single, &kiln)),
+        Contender::new(one_unverified, || run(&single, &unverified)),
+        Contender::new(peer, || run(&single, &read)),
+        Contender::new(verified, || run(&single, &verify)),
+        Contender::new(&many_kiln, || run(many, &kiln)),
+        Contender::new(&many_unverified, || run(many, &unverified)),
+        Contender::new(&many_peer, || run(many, &read)),
+        Contender::new(&many_verified, || run(many, &verify)),
     ];
+    contenders.push(Contender::new(&whole, || {
+        many.install(|| {
+            parse(joined.clone(), &workload.target).map(count).map_err(|faults| first(faults).into())
+        })
+    }));
+    contenders.push(Contender::new(whole_peer, || {
+        many.install(|| reader(&joined.text).map(|functions| std::hint::black_box(functions).len()))
+    }));
     section.add(interleave(setup.rounds, contenders)?);
-    section.ratio(one, peer, Target::None);
     section.ratio(one, verified, Target::AtMost(1.10));
-    section.ratio(&many, &verified_many, Target::AtMost(1.10));
+    section.ratio(one_unverified, peer, Target::AtMost(1.10));
+    section.ratio(&many_kiln, &many_verified, Target::AtMost(1.10));
+    section.ratio(&many_unverified, &many_peer, Target::AtMost(1.00));
+    section.ratio(&whole, whole_peer, Target::None);
     let bytes: usize = workload.sources.iter().map(|source| source.text.len()).sum();
     section.note(format!("{} KB of text; kiln verifies what it reads, and numbers it densely", bytes / 1024));
     Ok(section)
+}
+
+/// The functions of all files in one text, each under a name that is its own.
+fn joined(workload: &Workload) -> String {
+    let mut text = String::new();
+    for (number, source) in workload.sources.iter().enumerate() {
+        // A header line must not stand behind a function, and what is named is declared by each function for itself.
+        for line in source.text.lines().filter(|line| !line.starts_with("target ")) {
+            match line.strip_prefix("function ").and_then(|rest| rest.split_once('(')) {
+                Some((_, rest)) => {
+                    text.push_str(&format!("function %joined{number}_{}({rest}", text.len()));
+                }
+                None => text.push_str(line),
+            }
+            text.push('\n');
+        }
+    }
+    text
 }
 
 fn reader(text: &str) -> Result<Vec<Function>, Failure> {

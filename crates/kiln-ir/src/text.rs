@@ -1,11 +1,11 @@
 //! The text form of a module.
 //!
 //! The grammar stands in the crate's documentation (`README.md`). How a file is read: `scan` cuts it into items, `notation`
-//! and `items` read those that are not plain CLIF, `function` hands each function to Cranelift's reader and verifier, `symbols`
-//! numbers what they define and use, `comments` decides what comments belong to, and `locate` finds the column of what Cranelift reports by line or entity.
+//! and `items` read those that are not plain CLIF, `function` hands each function to Cranelift's reader and verifier, many at
+//! once if the file is large (`functions`), `symbols` numbers what they define and use, `comments` decides what comments belong to, and `locate` finds the column of what Cranelift reports by line or entity.
 //!
 //! Invariants:
-//! - No text is copied: items are slices of the source.
+//! - Items are slices of the source. Text is copied for Cranelift's reader only, one function at a time.
 //! - Functions are read and verified independently of one another and of the symbol table; only then symbols are numbered.
 //! - Whatever the text, the result is a module or diagnostics. Nothing here panics.
 
@@ -314,7 +314,7 @@ fn resolve(
     let declarations = OnceCell::new();
     let declaration = |entity: AnyEntity| {
         let all = declarations.get_or_init(|| locator.declarations());
-        all.get(&*entity.to_string()).copied()
+        all.get(&entity.to_string())
     };
     let line = |entity: AnyEntity| declaration(entity).map_or(locator.item.line, |(_, line)| line);
     let mut targets = draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.targets).iter().peekable();

@@ -276,7 +276,9 @@ impl Encoder {
             define(&mut self.values, dfg.block_params(block));
             let before = self.insts.len();
             for inst in layout.block_insts(block) {
-                let results = dfg.inst_results(inst);
+                // `inst_results` is a call into another crate.
+                let results = dfg.inst_results_list(inst);
+                let results = results.as_slice(&dfg.value_lists);
                 let first = results.first().copied().unwrap_or(Value::reserved_value());
                 self.insts.push(Numbered { inst, results: results.len() as u32, first });
                 define(&mut self.values, results);

@@ -160,8 +160,13 @@ fn lines(text: &str, out: &mut String) -> usize {
 }
 
 /// The text behind the blanks that it starts with.
+#[inline]
 fn blanks(text: &str) -> &str {
-    &text[text.bytes().take_while(|b| matches!(b, b' ' | b'\t')).count()..]
+    // Listings are indented by dozens of spaces.
+    let (groups, _) = text.as_bytes().as_chunks::<8>();
+    let at = groups.iter().take_while(|group| **group == [b' '; 8]).count() * 8;
+    let rest = &text[at..];
+    &rest[rest.bytes().take_while(|b| matches!(b, b' ' | b'\t')).count()..]
 }
 
 fn read_short(
@@ -344,7 +349,14 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
             // A long row of digits is looked at once.
             let first = found & !(found << 16 | before.1 >> 48);
             before = (pairs, found);
-            first != 0 && (0..4).any(|pair| first >> (15 + 16 * pair) & 1 != 0 && long(n * 8 + 2 * pair))
+            let mut left = first;
+            while left != 0 {
+                if long(n * 8 + left.trailing_zeros() as usize / 16 * 2) {
+                    return true;
+                }
+                left &= left - 1;
+            }
+            false
         });
         // What is left has less than two pairs in a row, but for what stands before it.
         let tail = bytes.len() - rest.len();
@@ -358,4 +370,42 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
 
 fn word_length(bytes: &[u8]) -> usize {
     bytes.iter().take_while(|b| b.is_ascii_alphanumeric() || **b == b'_').count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_numbers_are_found_wherever_they_stand() {
+        for digits in 5..9 {
+            for at in 0..40 {
+                for behind in 0..20 {
+                    let blanks = |count| " ".repeat(count);
+                    let text = |number: &str| format!("{}v{number}{}", blanks(at), blanks(behind));
+                    assert!(
+                        suspicious(text(&"7".repeat(digits)).as_bytes(), digits),
+                        "{digits} {at} {behind}"
+                    );
+                    assert!(!suspicious(text(&"7".repeat(digits - 1)).as_bytes(), digits));
+                    assert!(!suspicious(text(&format!("x{}", "7".repeat(digits))).as_bytes(), digits));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_reader_need_not_skip() {
+        let text = "function %f() {\n\tss0 = explicit_slot 8  ; a \"\n\n           block0: ; b\n@12  \t   return ;\n   ; c\n @3\n}";
+        let at = text.match_indices(';').map(|(at, _)| at);
+        let comments = at.map(|at| (at, at + text[at..].find('\n').unwrap())).collect();
+        let linkage = crate::Linkage::Export;
+        let item = FunctionItem { linkage, at: 0, line: 1, text, comments };
+        let mut scratch = Scratch::default();
+        shorten(&item, &mut scratch);
+        let short = "function %f() {\nss0 = explicit_slot 8  ;\n\nblock0: ;\n@12 return ;\n;\n@3\n}";
+        assert_eq!(scratch.text, short);
+        let noted: Vec<_> = scratch.comments.iter().map(|noted| (noted.line, noted.behind)).collect();
+        assert_eq!(noted, [(2, true), (4, true), (5, true), (6, false)]);
+    }
 }

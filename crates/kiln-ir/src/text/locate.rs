@@ -4,7 +4,6 @@
 //! *next* token for some kinds of declaration. Here the text itself is asked: the entity or the word that a message names
 //! is looked for where it must stand. Where nothing is found, the place is the whole line, never a guess.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
@@ -19,6 +18,17 @@ use crate::source::Source;
 pub(super) struct Locator<'t> {
     pub(super) source: &'t Arc<Source>,
     pub(super) item: &'t FunctionItem<'t>,
+}
+
+/// Declarations by name, with position in the file and line.
+pub(super) struct Declarations<'t>(Vec<(&'t str, (usize, u32))>);
+
+impl Declarations<'_> {
+    /// Position in the file and line of what is declared as `word`.
+    pub(super) fn get(&self, word: &str) -> Option<(usize, u32)> {
+        let at = self.0.partition_point(|(other, _)| *other < word);
+        self.0.get(at).filter(|(other, _)| *other == word).map(|(_, place)| *place)
+    }
 }
 
 impl<'t> Locator<'t> {
@@ -87,22 +97,28 @@ impl<'t> Locator<'t> {
         })
     }
 
-    /// Every declaration `word = ..` before the first block, with its position in the file and its line.
-    pub(super) fn declarations(&self) -> HashMap<&'t str, (usize, u32)> {
-        let mut found = HashMap::new();
-        let mut at = self.item.at;
-        for (number, line) in self.item.text.split_inclusive('\n').enumerate() {
-            let code = line.trim_start();
+    /// The declarations `word = ..` of functions and global values before the first block.
+    pub(super) fn declarations(&self) -> Declarations<'t> {
+        let mut found = Vec::new();
+        let text = self.item.text;
+        let (mut at, mut line) = (0, 1);
+        loop {
+            let code = text[at..].trim_start_matches([' ', '\t']);
+            let start = text.len() - code.len();
             if code.starts_with("block") {
                 break;
             }
-            let start = at + line.len() - code.len();
-            if let Some((word, _)) = code.split_once('=') {
-                found.entry(word.trim_end()).or_insert((start, self.line(number + 1)));
+            if code.starts_with("fn") || code.starts_with("gv") {
+                let word = code.bytes().take_while(u8::is_ascii_alphanumeric).count();
+                found.push((&code[..word], (self.item.at + start, self.line(line))));
             }
-            at += line.len();
+            let Some(end) = memchr::memchr(b'\n', code.as_bytes()) else { break };
+            at = start + end + 1;
+            line += 1;
         }
-        found
+        // Several with one name stay in order.
+        found.sort_by_key(|(word, _)| *word);
+        Declarations(found)
     }
 
     /// The instruction on line `number`: without debug tags, source location and comment.

@@ -1,7 +1,7 @@
 //! Cuts a file into its top-level items, in one pass at the speed of `memchr`.
 //!
 //! Cranelift's reader takes a whole file and stops at its first error. Reading item by item gives the errors of every
-//! function, leaves room for items of our own, and would allow reading in parallel. A function is cut out by its
+//! function, leaves room for items of our own, and allows reading in parallel. A function is cut out by its
 //! closing brace, for braces do not nest in CLIF; only comments and strings have to be skipped. What is inside a function
 //! is not looked at here.
 //!

@@ -7,6 +7,7 @@ mod notation;
 mod print;
 mod program;
 mod symbols;
+mod threads;
 mod wrong;
 
 use std::fmt::Write as _;
