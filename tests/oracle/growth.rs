@@ -55,7 +55,7 @@ fn steps(text: &str) -> [Duration; 4] {
     print(&module).expect("it was text");
     let printed = start.elapsed();
     let mut module = module;
-    kiln_oracle::forms::only_what_bytes_can_say(&mut module);
+    kiln_oracle::forms::only_what_forms_can_say(&mut module);
     let start = Instant::now();
     let bytes = module.to_bytes();
     let written = start.elapsed();

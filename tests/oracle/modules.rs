@@ -9,11 +9,11 @@ use kiln::ir::{
     Anchor, Code, Comment, Function, Linkage, MachineCode, Module, ModuleAnchor, ModuleComment, Setting,
     Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
 };
-use kiln_oracle::forms::only_what_bytes_can_say;
+use kiln_oracle::forms::only_what_forms_can_say;
 use kiln_oracle::generate::{Options, program};
 use kiln_oracle::random::Random;
 
-/// The text of every file in `tests/clif`, by path.
+/// The text of every file in `tests/clif`, by path, and one with something of everything.
 pub(crate) static FILES: LazyLock<Vec<(PathBuf, String)>> = LazyLock::new(|| {
     fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
@@ -29,6 +29,7 @@ pub(crate) static FILES: LazyLock<Vec<(PathBuf, String)>> = LazyLock::new(|| {
     let mut found = Vec::new();
     collect(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clif"), &mut found);
     found.sort();
+    found.push(("everything.clif".into(), include_str!("everything.clif").to_owned()));
     assert!(found.len() > 10);
     found
 });
@@ -38,18 +39,20 @@ static READ: LazyLock<Vec<Module>> = LazyLock::new(|| {
     let read = |(path, text): &(PathBuf, String)| {
         let source = Arc::new(Source::new(path.display().to_string(), text.as_str()));
         let mut module = parse(source, &Target::host()).ok()?;
-        only_what_bytes_can_say(&mut module);
+        only_what_forms_can_say(&mut module);
         Some(module)
     };
     let modules: Vec<_> = FILES.iter().filter_map(read).collect();
     assert!(modules.len() > 10);
+    assert_eq!(modules.last().map(|module| &*module.name), Some("everything.clif"));
     modules
 });
 
 /// Small modules, of which many can be tried.
 pub(crate) fn of(seed: u64) -> Vec<Module> {
     if seed % 8 == 7 {
-        return vec![READ[(seed / 8) as usize % READ.len()].clone()];
+        let number = if seed % 16 == 7 { READ.len() - 1 } else { (seed / 16) as usize % READ.len() };
+        return vec![READ[number].clone()];
     }
     let statements = [4, 12, 12, 40][(seed % 4) as usize];
     let size = Options { modules: 2, functions: 3, data: 3, statements, ..Options::default() };
@@ -57,6 +60,7 @@ pub(crate) fn of(seed: u64) -> Vec<Module> {
     let mut modules = program(seed, &size).modules;
     for (number, module) in modules.iter_mut().enumerate() {
         decorate(module, number, &mut random);
+        only_what_forms_can_say(module);
     }
     modules
 }

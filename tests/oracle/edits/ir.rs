@@ -89,7 +89,8 @@ fn around(function: &mut Function, symbols: u32, random: &mut Random) -> Option<
             function.stack_limit = Some(limit);
             Some("stack limit")
         }
-        5 => {
+        // Labels would go on naming the old value.
+        5 if function.dfg.values_labels.is_none() => {
             let block = function.layout.blocks().nth(random.below(block_count) as usize)?;
             let params = function.dfg.block_params(block);
             let param = *params.get(random.below(params.len() as u32) as usize)?;
@@ -252,7 +253,7 @@ fn instruction(function: &mut Function, inst: Inst, random: &mut Random) -> Opti
         I::BinaryImm8 { opcode, arg, imm } => ("lane", I::BinaryImm8 { opcode, arg, imm: imm ^ 1 }),
         I::TernaryImm8 { opcode, args, imm } => ("lane", I::TernaryImm8 { opcode, args, imm: imm ^ 1 }),
         I::UnaryImm { opcode, imm } => {
-            if random.once_in(2) {
+            if random.once_in(2) && function.dfg.values_labels.is_none() {
                 let result = function.dfg.first_result(inst);
                 let ty = function.dfg.value_type(result);
                 let ty = if ty == types::I64 { types::I32 } else { types::I64 };
