@@ -87,7 +87,12 @@ pub(super) fn alias<'t>(cursor: &mut Cursor<'t>, named: bool) -> Token<Alias<'t>
     let line = cursor.line_of(at);
     let of = if named {
         cursor.expect(b'=', "`=` and the symbol's name")?;
-        Some(cursor.text("a symbol's name")?)
+        let text = cursor.text("a symbol's name")?;
+        if text.contains('\0') {
+            let message = "a symbol's name holds no zero byte".to_owned();
+            return Err(cursor.fault_at(at, cursor.at - at, message));
+        }
+        Some(text)
     } else {
         None
     };

@@ -172,6 +172,13 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
     let end = memchr::memchr2(b'\n', b';', rest.as_bytes()).unwrap_or(rest.len());
     cursor.at += end;
     let mut words = rest[..end].split_ascii_whitespace().skip(1);
+    if matches!(word, "set" | "target")
+        && let Some(nameless) = words.clone().find(|word| word.starts_with('='))
+    {
+        // Words are slices of the text.
+        let at = nameless.as_ptr().addr() - cursor.text.as_ptr().addr();
+        return Err(cursor.fault_at(at, nameless.len(), "a setting needs a name".to_owned()));
+    }
     let setting = |word: &str| {
         let (name, value) = match word.split_once('=') {
             Some((name, value)) => (name, Some(value.into())),

@@ -756,3 +756,12 @@ fn notation() {
         "#]],
     );
 }
+
+#[test]
+fn what_no_form_could_hold() {
+    let faults = |text: &str| show(&read(text).unwrap_err());
+    assert!(
+        faults("target x86_64\ntarget aarch64 =x").contains("a setting needs a name\n --> test.clif:2:16")
+    );
+    assert!(faults("symbol %a = \"b\\0c\"").contains("a symbol's name holds no zero byte"));
+}
