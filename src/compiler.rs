@@ -264,31 +264,29 @@ impl<'a> Compiler<'a> {
         let recipe = generator.keys.module(module);
         let key = recipe.key();
         let subject = generator.keys.subject(&module.name);
-        let mut looked = Looked { recipe: Some((recipe, key, subject)), ..Looked::default() };
-        let (recipe, key, subject) = looked.recipe.as_ref().expect("it was just made");
-        let previous = match store.get(key) {
+        let mut looked = Looked::default();
+        match store.get(&key) {
             Lookup::Hit(entry) => {
-                self.report(&Event::Hit { key });
+                self.report(&Event::Hit { key: &key });
                 looked.doubted = self.trust == Trust::Nothing;
                 looked.failed_writes =
-                    usize::from(!looked.doubted && store.set_latest(subject, key).is_err());
+                    usize::from(!looked.doubted && store.set_latest(&subject, &key).is_err());
                 looked.entry = Some(entry);
-                return looked;
             }
             Lookup::Miss => {
-                let (why, previous) = explain(store, subject, recipe);
-                self.report(&Event::Miss { key, why: &why });
-                previous
+                let (why, previous) = explain(store, &subject, &recipe);
+                self.report(&Event::Miss { key: &key, why: &why });
+                // Nothing is taken from an entry that is not trusted as a whole.
+                looked.previous = previous.filter(|_| self.trust != Trust::Nothing);
+                looked.functions = generator.keys.functions(module);
             }
             Lookup::Corrupt(reason) => {
-                self.report(&Event::Corrupt { key, reason: &reason });
+                self.report(&Event::Corrupt { key: &key, reason: &reason });
                 looked.corrupt = true;
-                None
+                looked.functions = generator.keys.functions(module);
             }
-        };
-        looked.functions = generator.keys.functions(module);
-        // Nothing is taken from an entry that is not trusted as a whole.
-        looked.previous = previous.filter(|_| self.trust != Trust::Nothing);
+        }
+        looked.recipe = Some((recipe, key, subject));
         looked
     }
 

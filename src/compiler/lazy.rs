@@ -3,6 +3,9 @@
 //! A client's key stands for a module together with the target, the settings and all else that keys have in common. The store keeps
 //! no second copy of the artifact under it: it points to the key that the module's IR had when it was built last.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
 use kiln_artifact::Artifact;
 use kiln_backend::{Job, compile, compile_all};
 use kiln_cache::{Event, Lookup};
@@ -10,7 +13,7 @@ use kiln_ir::{Module, ModuleSettings};
 use rayon::prelude::*;
 
 use super::keys::Keys;
-use super::{CompileFailure, Compiled, Compiler, Samples, Stats, Trust};
+use super::{CompileFailure, Compiled, Compiler, Generator, Samples, Stats, Trust};
 
 /// A module that is built when it is needed.
 pub struct Lazy<'m, E> {
@@ -92,9 +95,10 @@ impl Compiler<'_> {
         // What code generators without header lines have in common; the lines are covered by the client's key.
         let keys = self.target.isa(&ModuleSettings::default()).ok();
         let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
+        let shared = Shared { keys, many, generators: Mutex::default() };
         let work = || -> Vec<_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
-            modules.map(|(at, lazy)| self.one(at, lazy, keys.as_ref(), many)).collect()
+            modules.map(|(at, lazy)| self.one(at, lazy, &shared)).collect()
         };
         let done: Vec<Result<Done, LazyFailure<E>>> = self.install(work);
 
@@ -114,15 +118,10 @@ impl Compiler<'_> {
         if failures.is_empty() { Ok(result) } else { Err(failures) }
     }
 
-    fn one<E>(
-        &self,
-        at: usize,
-        lazy: Lazy<'_, E>,
-        keys: Option<&Keys>,
-        many: bool,
-    ) -> Result<Done, LazyFailure<E>> {
+    fn one<E>(&self, at: usize, lazy: Lazy<'_, E>, shared: &Shared) -> Result<Done, LazyFailure<E>> {
         let Lazy { name, key, build } = lazy;
-        let subject = key.as_ref().zip(keys).map(|(key, keys)| keys.client(key));
+        let Shared { keys, many, generators: _ } = shared;
+        let subject = key.as_ref().zip(keys.as_ref()).map(|(key, keys)| keys.client(key));
         // What is not trusted is compared with its IR.
         if let (Some(store), Some(subject)) = (self.store, &subject)
             && self.trust != Trust::Nothing
@@ -144,7 +143,7 @@ impl Compiler<'_> {
             }
         }
         let module = build().map_err(|error| LazyFailure::Build { module: at, name, error })?;
-        let generator = self.generator(at, &module).map_err(LazyFailure::Compile)?;
+        let generator = self.shared_generator(at, &module, shared).map_err(LazyFailure::Compile)?;
         let looked = self.look(&module, &generator);
         let fresh = match looked.needs_compiling() {
             false => None,
@@ -172,6 +171,31 @@ impl Compiler<'_> {
         }
         Ok(Done { artifact, stats, samples })
     }
+
+    fn shared_generator(
+        &self,
+        at: usize,
+        module: &Module,
+        shared: &Shared,
+    ) -> Result<Arc<Generator>, CompileFailure> {
+        let lock = || shared.generators.lock().expect("nothing panics while it is held");
+        if let Some(generator) = lock().get(&module.settings) {
+            return Ok(generator.clone());
+        }
+        // Two threads may each make one; that is cheaper than waiting.
+        let generator = Arc::new(self.generator(at, module)?);
+        lock().insert(module.settings.clone(), generator.clone());
+        Ok(generator)
+    }
+}
+
+/// What the modules of one call have in common.
+struct Shared {
+    keys: Option<Keys>,
+    /// Whether there are enough modules to keep every thread busy with modules of its own.
+    many: bool,
+    /// A code generator for every distinct set of header lines that a module was found to have.
+    generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
 }
 
 impl Samples {

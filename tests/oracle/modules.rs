@@ -9,7 +9,7 @@ use kiln::ir::{
     Anchor, Code, Comment, Function, Linkage, MachineCode, Module, ModuleAnchor, ModuleComment, Setting,
     Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
 };
-use kiln_oracle::forms::only_what_forms_can_say;
+use kiln_oracle::forms::only_printable_locations;
 use kiln_oracle::generate::{Options, program};
 use kiln_oracle::random::Random;
 
@@ -39,7 +39,7 @@ static READ: LazyLock<Vec<Module>> = LazyLock::new(|| {
     let read = |(path, text): &(PathBuf, String)| {
         let source = Arc::new(Source::new(path.display().to_string(), text.as_str()));
         let mut module = parse(source, &Target::host()).ok()?;
-        only_what_forms_can_say(&mut module);
+        only_printable_locations(&mut module);
         Some(module)
     };
     let modules: Vec<_> = FILES.iter().filter_map(read).collect();
@@ -60,7 +60,7 @@ pub(crate) fn of(seed: u64) -> Vec<Module> {
     let mut modules = program(seed, &size).modules;
     for (number, module) in modules.iter_mut().enumerate() {
         decorate(module, number, &mut random);
-        only_what_forms_can_say(module);
+        only_printable_locations(module);
     }
     modules
 }

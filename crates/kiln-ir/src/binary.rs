@@ -35,6 +35,7 @@ use cranelift_codegen::verify_function;
 use crate::body::Body;
 use crate::body::wire::{Malformed, Reader, Writer};
 use crate::fingerprint::Fingerprint;
+use crate::guard::guard;
 use crate::module::Module;
 use crate::names;
 use crate::settings::{Target, TargetError};
@@ -160,7 +161,7 @@ impl Unverified {
                 fault(reason.entity().to_string(), reason.to_string());
             }
             if unusable.is_empty() {
-                match names::guard(|| verify_function(&ir, &*isa)) {
+                match guard(|| verify_function(&ir, &*isa)) {
                     // What decodes may still be another form than a writer gives the function.
                     Ok(Ok(())) if Body::new(&ir).as_ref() == Ok(body) => {}
                     Ok(Ok(())) => fault("function".into(), "its form is not the canonical one".into()),

@@ -10,6 +10,7 @@ mod check;
 mod comments;
 mod diagnostic;
 mod fingerprint;
+mod guard;
 mod module;
 mod names;
 mod print;

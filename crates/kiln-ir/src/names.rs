@@ -1,7 +1,5 @@
 //! What a function must not name, looked for before the verifier and the encoder follow its references.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData, Inst, InstructionData};
 
@@ -114,15 +112,4 @@ fn addresses(function: &Function, faults: &mut Vec<Unusable>) {
             None => faults.push(Unusable::NoGlobal(inst.into(), global_value)),
         }
     }
-}
-
-/// Turns a panic of Cranelift into its message. The process's panic hook still prints; with `panic = "abort"` nothing can
-/// be caught.
-pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // Whatever the work has half done is dropped with it.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        text.unwrap_or("panic").to_owned()
-    })
 }

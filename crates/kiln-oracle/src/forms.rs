@@ -83,14 +83,9 @@ pub fn through_text(module: &Module, target: &Target) -> Result<Module, String> 
     Ok(again)
 }
 
-/// Leaves out what the forms are known to lose as yet, so that what else they lose is seen.
-///
-/// - The binary form writes an empty line behind a comment, and a blank that is not ASCII's in a word of a `test` line, and refuses to
-///   read them.
-/// - Text loses a source location that is one less than the first one of its function: relative to that one it is "none", for Cranelift.
-pub fn only_what_forms_can_say(module: &mut Module) {
-    module.comments.retain(|comment| !comment.text.is_empty());
-    module.settings.tests.retain(|word| !word.contains(char::is_whitespace));
+/// Gives instructions another source location where text has no form for theirs: one that is one less than the first one of its
+/// function is "none" relative to that one, for Cranelift, and `print` refuses such a module.
+pub fn only_printable_locations(module: &mut Module) {
     for function in &mut module.functions {
         let Some(mut ir) = function.ir() else { continue };
         let insts: Vec<_> = ir.layout.blocks().flat_map(|block| ir.layout.block_insts(block)).collect();

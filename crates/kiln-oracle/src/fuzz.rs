@@ -97,7 +97,7 @@ pub fn text(bytes: &[u8]) {
     match parse(Arc::new(Source::new("fuzz.clif", text)), target()) {
         Ok(mut module) => {
             bounded(&module, bytes.len());
-            forms::only_what_forms_can_say(&mut module);
+            forms::only_printable_locations(&mut module);
             forms(&module);
         }
         Err(faults) => {

@@ -6,7 +6,7 @@
 use crate::random::Random;
 
 /// Words that mean something in a text, and numbers at the borders of types.
-const WORDS: [&str; 44] = [
+pub const WORDS: [&str; 44] = [
     "",
     " ",
     "\n",

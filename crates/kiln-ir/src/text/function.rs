@@ -8,7 +8,6 @@
 //! caught.)
 
 use std::cell::Cell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
@@ -21,6 +20,7 @@ use super::locate::Locator;
 use super::scan::FunctionItem;
 use crate::comments::Comments;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
+use crate::guard::guard;
 use crate::names::{self, Unusable};
 
 /// A function may hold entity numbers up to so many for each byte of its text.
@@ -184,7 +184,7 @@ fn read_short(
             return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, place)]);
         }
         Err(panic) => {
-            let message = format!("Cranelift's reader fails on this function: {panic}");
+            let message = format!("Cranelift's reader fails on this function: {}", one_line(&panic));
             return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, locator.function())]);
         }
     };
@@ -237,20 +237,10 @@ fn verify(
             Diagnostic::new(DiagnosticKind::Verifier, one_line(&error.message), place)
         })),
         Err(panic) => {
-            let message = format!("Cranelift's verifier fails on this function: {panic}");
+            let message = format!("Cranelift's verifier fails on this function: {}", one_line(&panic));
             faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
         }
     }
-}
-
-/// Turns a panic into its message.
-pub(super) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // Whatever the work has half done is dropped with it.
-    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
-        let text = panic.downcast_ref::<&str>().copied();
-        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-        one_line(text.unwrap_or("panic"))
-    })
 }
 
 /// A foreign message in our form: one line, lower case unless it starts with a name, no full stop.

@@ -207,7 +207,7 @@ fn signature(cursor: &mut Cursor<'_>, call_conv: CallConv) -> Token<Signature> {
     let at = cursor.at + (rest[..end].len() - rest[..end].trim_start().len());
     let function = format!("function %f{text} {{\nblock0:\n    trap user1\n}}");
     let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
-    let read = super::function::guard(|| parse_test(&function, options));
+    let read = crate::guard::guard(|| parse_test(&function, options));
     let function = match read {
         Ok(Ok(file)) => file.functions.into_iter().next().map(|(function, _)| function),
         Ok(Err(error)) => {

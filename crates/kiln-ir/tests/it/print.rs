@@ -14,57 +14,17 @@ use cranelift_codegen::isa::CallConv;
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataDescription, FuncId, Linkage, Module as _, ModuleReloc, ModuleRelocTarget};
 use kiln_ir::{DiagnosticKind, Module, ModuleBuilder, Source, Target, parse, print};
+use kiln_oracle::forms::through_text;
 
 use crate::{module, show, target};
-
-/// All that a module is, but for its name, source and lines.
-fn content(module: &Module) -> String {
-    use std::fmt::Write as _;
-    let Module { name: _, source: _, settings, symbols, functions, data, comments } = module;
-    let mut out = String::new();
-    let shown = |list: &[kiln_ir::Setting]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    writeln!(out, "{:?} {:?}", settings.tests, shown(&settings.shared)).unwrap();
-    for target in &settings.targets {
-        writeln!(out, "{} {:?}", target.triple, shown(&target.settings)).unwrap();
-    }
-    for kiln_ir::Symbol { name, kind, linkage, signature, line: _ } in symbols {
-        writeln!(out, "{name:?} {kind:?} {linkage:?} {signature:?}").unwrap();
-    }
-    for kiln_ir::Function { symbol, code, line: _, comments } in functions {
-        match code {
-            kiln_ir::Code::Ir(body) => {
-                writeln!(out, "{symbol:?} {body:?} {:?}", body.as_bytes()).unwrap();
-            }
-            kiln_ir::Code::Machine(code) => writeln!(out, "{symbol:?} {code:?}").unwrap(),
-        }
-        for kiln_ir::Comment { at, trailing, line: _, text } in comments {
-            writeln!(out, "{at:?} {trailing} {text:?}").unwrap();
-        }
-    }
-    for kiln_ir::Data { symbol, writable, align, init, section, addresses, line: _ } in data {
-        writeln!(out, "{symbol:?} {writable} {align} {init:?} {section:?} {addresses:?}").unwrap();
-    }
-    for kiln_ir::ModuleComment { at, line: _, text } in comments {
-        writeln!(out, "{at:?} {text:?}").unwrap();
-    }
-    out
-}
-
-fn read_for(text: &str, target: &Target) -> Module {
-    parse(Arc::new(Source::new("printed.clif", text)), target)
-        .unwrap_or_else(|faults| panic!("{text}\n{}", show(&faults)))
-}
 
 /// The module's text, which is read back as the same module and printed in the same way.
 #[track_caller]
 pub(crate) fn assert_round_trips_for(module: &Module, target: &Target) -> String {
-    let text = print(module).unwrap();
-    let again = read_for(&text, target);
-    let (before, after) = (content(module), content(&again));
-    assert!(before == after, "--- module\n{before}\n--- printed\n{text}\n--- read\n{after}");
-    let second = print(&again).unwrap();
-    assert!(text == second, "--- once\n{text}\n--- twice\n{second}");
-    text
+    if let Err(difference) = through_text(module, target) {
+        panic!("{difference}");
+    }
+    print(module).expect("it was just printed")
 }
 
 /// The same for modules of the tests' target.

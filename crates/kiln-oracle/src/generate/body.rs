@@ -248,6 +248,20 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
+    /// Starts a block to which everything that leads there has been written.
+    fn enter(&mut self, block: Block, params: &[(Type, Value)]) {
+        self.start(block);
+        self.builder.seal_block(block);
+        self.scope.extend_from_slice(params);
+    }
+
+    /// Ends an arm with a jump to where all arms meet, and forgets all but the first `known` values, which others have too.
+    fn leave(&mut self, after: Block, types: &[Type], known: usize) {
+        let arguments = self.arguments(types);
+        self.builder.ins().jump(after, &arguments);
+        self.scope.truncate(known);
+    }
+
     /// Types for the parameters of a block.
     fn params(&mut self) -> Vec<Type> {
         (0..self.random.below(4)).map(|_| *self.random.choose(&self.types.clone())).collect()
@@ -275,31 +289,23 @@ impl<M: Module> Body<'_, '_, M> {
         let known = self.scope.len();
         if let Some(no) = no {
             self.builder.ins().brif(condition, yes, &to_yes, no, &[]);
-            self.start(no);
-            self.builder.seal_block(no);
+            self.enter(no, &[]);
             self.statements(size / 2);
             if self.random.once_in(8) {
                 self.end();
+                self.scope.truncate(known);
             } else {
-                let arguments = self.arguments(&both);
-                self.builder.ins().jump(after, &arguments);
+                self.leave(after, &both, known);
             }
-            self.scope.truncate(known);
         } else {
             // No second arm: straight on.
             let around = self.arguments(&both);
             self.builder.ins().brif(condition, yes, &to_yes, after, &around);
         }
-        self.start(yes);
-        self.builder.seal_block(yes);
-        self.scope.extend(own_params);
+        self.enter(yes, &own_params);
         self.statements(size.div_ceil(2));
-        let arguments = self.arguments(&both);
-        self.builder.ins().jump(after, &arguments);
-        self.scope.truncate(known);
-        self.start(after);
-        self.builder.seal_block(after);
-        self.scope.extend(merged);
+        self.leave(after, &both, known);
+        self.enter(after, &merged);
     }
 
     fn repeat(&mut self, size: u32) {
@@ -328,8 +334,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.seal_block(head);
         // The body was executed once at least, but its values are left to it.
         self.scope.truncate(known);
-        self.start(after);
-        self.builder.seal_block(after);
+        self.enter(after, &[]);
     }
 
     fn switch(&mut self, size: u32) {
@@ -356,16 +361,11 @@ impl<M: Module> Body<'_, '_, M> {
         self.random.shuffle(&mut blocks);
         let share = size / blocks.len() as u32;
         for block in blocks {
-            self.start(block);
-            self.builder.seal_block(block);
+            self.enter(block, &[]);
             self.statements(share.max(1));
-            let arguments = self.arguments(&both);
-            self.builder.ins().jump(after, &arguments);
-            self.scope.truncate(known);
+            self.leave(after, &both, known);
         }
-        self.start(after);
-        self.builder.seal_block(after);
-        self.scope.extend(merged);
+        self.enter(after, &merged);
     }
 
     /// What rarely stands in code, and may not disturb it.
