@@ -33,6 +33,17 @@ pub(crate) fn checksum(bytes: &[u8]) -> Sum {
     truncate(blake3::hash(bytes))
 }
 
+/// The same, with every thread of the pool.
+#[cfg(feature = "write")]
+pub(crate) fn checksum_parallel(bytes: &[u8]) -> Sum {
+    // Below this, hashing takes less time than waking a thread.
+    const SMALL: usize = 128 << 10;
+    if bytes.len() < SMALL {
+        return checksum(bytes);
+    }
+    truncate(blake3::Hasher::new().update_rayon(bytes).finalize())
+}
+
 pub(crate) fn truncate(hash: blake3::Hash) -> Sum {
     let mut sum = [0; SUM_LEN];
     sum.copy_from_slice(&hash.as_bytes()[..SUM_LEN]);

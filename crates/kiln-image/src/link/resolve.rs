@@ -11,6 +11,7 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, SlotKey};
+use rayon::prelude::*;
 
 use super::sections::{Bound, Sections};
 use super::{Known, LinkError};
@@ -181,51 +182,62 @@ fn check_types(
     sections: &Sections<'_>,
     errors: &mut Vec<LinkError>,
 ) {
+    let modules = artifacts.par_iter().zip(entity_of).enumerate();
+    let found: Vec<Vec<LinkError>> = modules
+        .map(|(importer, (artifact, map))| {
+            check_types_of(importer, artifact, artifacts, entities, map, sections)
+        })
+        .collect();
+    errors.extend(found.into_iter().flatten());
+}
+
+fn check_types_of(
+    importer: usize,
+    artifact: &Artifact,
+    artifacts: &[Artifact],
+    entities: &[Entity],
+    map: &[u32],
+    sections: &Sections<'_>,
+) -> Vec<LinkError> {
+    let mut errors = Vec::new();
+    // Reading signatures takes longer than comparing their texts.
     let mut compatible: HashSet<(&str, &str)> = HashSet::new();
-    for (importer, (artifact, map)) in artifacts.iter().zip(entity_of).enumerate() {
-        for (symbol, &entity) in artifact.symbols().iter().zip(map) {
-            if matches!(symbol.linkage(), Linkage::Local) || symbol.kind() != SymbolKind::Function {
+    for (symbol, &entity) in artifact.symbols().iter().zip(map) {
+        if matches!(symbol.linkage(), Linkage::Local) || symbol.kind() != SymbolKind::Function {
+            continue;
+        }
+        let name = || artifact.name(symbol).into();
+        let (definer, at) = match entities[entity as usize].home {
+            Home::Defined { module, symbol } => (module as usize, symbol as usize),
+            Home::Section { section, .. } => {
+                let definer = sections.list[section as usize].info.module;
+                errors.push(LinkError::KindConflict { name: name(), importer, definer });
                 continue;
             }
-            let (definer, at) = match entities[entity as usize].home {
-                Home::Defined { module, symbol } => (module, symbol),
-                Home::Section { section, .. } => {
-                    errors.push(LinkError::KindConflict {
-                        name: artifact.name(symbol).into(),
-                        importer,
-                        definer: sections.list[section as usize].info.module,
-                    });
-                    continue;
-                }
-                _ => continue,
-            };
-            let definition = &artifacts[definer as usize].symbols()[at as usize];
-            if definition.place() != Place::Text {
-                errors.push(LinkError::KindConflict {
-                    name: artifact.name(symbol).into(),
-                    importer,
-                    definer: definer as usize,
-                });
-                continue;
-            }
-            let import = symbol.signature().and_then(|index| artifact.signature(index));
-            let defined =
-                definition.signature().and_then(|index| artifacts[definer as usize].signature(index));
-            let (Some(import), Some(defined)) = (import, defined) else { continue };
-            if import == defined || compatible.contains(&(import, defined)) {
-                continue;
-            }
-            if signatures_agree(import, defined) {
-                compatible.insert((import, defined));
-            } else {
-                errors.push(LinkError::SignatureConflict {
-                    name: artifact.name(symbol).into(),
-                    importer,
-                    import_signature: import.into(),
-                    definer: definer as usize,
-                    definition_signature: defined.into(),
-                });
-            }
+            _ => continue,
+        };
+        let definition = &artifacts[definer].symbols()[at];
+        if definition.place() != Place::Text {
+            errors.push(LinkError::KindConflict { name: name(), importer, definer });
+            continue;
+        }
+        let import = symbol.signature().and_then(|index| artifact.signature(index));
+        let defined = definition.signature().and_then(|index| artifacts[definer].signature(index));
+        let (Some(import), Some(defined)) = (import, defined) else { continue };
+        if import == defined || compatible.contains(&(import, defined)) {
+            continue;
+        }
+        if signatures_agree(import, defined) {
+            compatible.insert((import, defined));
+        } else {
+            errors.push(LinkError::SignatureConflict {
+                name: name(),
+                importer,
+                import_signature: import.into(),
+                definer,
+                definition_signature: defined.into(),
+            });
         }
     }
+    errors
 }

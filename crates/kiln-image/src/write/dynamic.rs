@@ -65,12 +65,30 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
         let count = exports.len() as u32;
         let buckets = count.div_ceil(2).max(1);
         let bloom = (count / 5).next_power_of_two().max(1);
-        exports.sort_by_key(|export| export.hash % buckets); // stable: equal buckets keep their order
-        Self { undefined: undefined.collect(), exports, buckets, bloom }
+        Self { undefined: undefined.collect(), exports: by_bucket(&exports, buckets), buckets, bloom }
     }
 
     /// Index of the first export in the symbol table.
     pub(crate) fn first_export(&self) -> u32 {
         1 + self.undefined.len() as u32
     }
+}
+
+/// The exports by ascending bucket; those of one bucket stay in their order.
+fn by_bucket<'a>(exports: &[Export<'a>], buckets: u32) -> Vec<Export<'a>> {
+    // Where the next export of each bucket goes.
+    let mut next = vec![0u32; buckets as usize + 1];
+    for export in exports {
+        next[(export.hash % buckets) as usize + 1] += 1;
+    }
+    for bucket in 1..next.len() {
+        next[bucket] += next[bucket - 1];
+    }
+    let mut sorted = exports.to_vec();
+    for export in exports {
+        let place = &mut next[(export.hash % buckets) as usize];
+        sorted[*place as usize] = *export;
+        *place += 1;
+    }
+    sorted
 }

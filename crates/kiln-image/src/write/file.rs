@@ -1,16 +1,16 @@
 //! The ELF file around code and data: headers, dynamic tables, symbol tables, section headers.
 
-use std::collections::HashMap;
 use std::ops::Range;
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use object::elf;
 use object::write::StringId;
-use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, SectionIndex, Sym, Writer};
+use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, SectionIndex, Writer};
 
 use super::dynamic::{BLOOM_SHIFT, DynamicSymbols};
 use super::image::ImageOptions;
 use super::relocations::{RELA, RelaCounts};
+use super::symbols::{SYMBOL, Strings, Symbol};
 use crate::link::{Addresses, Area, Extent, LinkError, Plan};
 use crate::note::{Builder, Span, SumRecord};
 
@@ -42,9 +42,8 @@ struct Loaded<'a> {
 
 /// A local or global symbol of the full symbol table.
 struct FullSymbol<'a> {
-    name: &'a [u8],
+    name: &'a str,
     info: u8,
-    other: u8,
     area: Area,
     offset: u64,
     size: u64,
@@ -86,16 +85,7 @@ fn full_symbols<'a>(plan: &Plan<'a>) -> (Vec<FullSymbol<'a>>, usize) {
             let kind = if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
             let bind = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };
             let list = if global { &mut globals } else { &mut locals };
-            let info = bind << 4 | kind;
-            let other = elf::STV_DEFAULT;
-            list.push(FullSymbol {
-                name: name.as_bytes(),
-                info,
-                other,
-                area,
-                offset,
-                size: symbol.size.get(),
-            });
+            list.push(FullSymbol { name, info: bind << 4 | kind, area, offset, size: symbol.size.get() });
         }
     }
     let count = locals.len();
@@ -126,10 +116,12 @@ impl File {
 
         // Section indices and names.
         let note_name = w.add_section_name(b".note.kiln");
-        let note_index = w.reserve_section_index();
+        w.reserve_section_index();
         w.reserve_gnu_hash_section_index();
-        w.reserve_dynsym_section_index();
-        w.reserve_dynstr_section_index();
+        let dynsym_name = w.add_section_name(b".dynsym");
+        let dynsym_index = w.reserve_dynsym_section_index();
+        let dynstr_name = w.add_section_name(b".dynstr");
+        let dynstr_index = w.reserve_dynstr_section_index();
         let has_rela = counts.rela > 0;
         let rela_name = has_rela.then(|| {
             w.reserve_section_index();
@@ -151,42 +143,42 @@ impl File {
                 w.reserve_dynamic_section_index();
             }
         }
-        w.reserve_symtab_section_index();
-        w.reserve_strtab_section_index();
+        let symtab_name = w.add_section_name(b".symtab");
+        w.reserve_section_index();
+        let strtab_name = w.add_section_name(b".strtab");
+        let strtab_index = w.reserve_section_index();
         w.reserve_shstrtab_section_index();
         // Sections of an area lie one behind the other.
-        let number_of: HashMap<Area, Range<usize>> = ORDER
-            .into_iter()
-            .map(|area| {
-                let start = loaded.iter().position(|section| section.area == area).unwrap_or(0);
-                let count = loaded[start..].iter().take_while(|section| section.area == area).count();
-                (area, start..start + count)
-            })
-            .collect();
-        let index_of = |area: Area, offset: u64| {
-            let sections = &loaded[number_of[&area].clone()];
+        let sections_of = Area::ALL.map(|area| {
+            let start = loaded.iter().position(|section| section.area == area).unwrap_or(0);
+            let count = loaded[start..].iter().take_while(|section| section.area == area).count();
+            &loaded[start..start + count]
+        });
+        let section_of = |area: Area, offset: u64| {
+            let sections = sections_of[area as usize];
             let behind = sections.partition_point(|section| section.offset <= offset);
-            sections.get(behind.saturating_sub(1)).map(|section| section.index)
+            // An empty datum may lie in an area without a section. There are no more sections than 16 bits number.
+            sections.get(behind.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
         };
 
         // Strings.
-        let undefined: Vec<StringId> =
-            symbols.undefined.iter().map(|(name, _)| w.add_dynamic_string(name.as_bytes())).collect();
-        let exports: Vec<StringId> =
-            symbols.exports.iter().map(|export| w.add_dynamic_string(export.name.as_bytes())).collect();
+        let mut dynamic_names = Strings::new();
+        let undefined: Vec<u32> = symbols.undefined.iter().map(|(name, _)| dynamic_names.add(name)).collect();
+        let exports: Vec<u32> = symbols.exports.iter().map(|export| dynamic_names.add(export.name)).collect();
         let mut dynamics: Vec<(i64, u64)> = Vec::new();
-        let mut dynamic_strings: Vec<(i64, StringId)> = Vec::new();
         if needs_libc {
-            for library in [&b"libm.so.6"[..], b"libc.so.6"] {
-                dynamic_strings.push((elf::DT_NEEDED, w.add_dynamic_string(library)));
+            for library in ["libm.so.6", "libc.so.6"] {
+                dynamics.push((elf::DT_NEEDED, dynamic_names.add(library).into()));
             }
         }
         if let Some(soname) = &options.soname {
-            dynamic_strings.push((elf::DT_SONAME, w.add_dynamic_string(soname.as_bytes())));
+            dynamics.push((elf::DT_SONAME, dynamic_names.add(soname).into()));
         }
-        w.require_dynstr();
+        let dynamic_names = dynamic_names.finish()?;
         let (full, local_count) = full_symbols(plan);
-        let full_names: Vec<StringId> = full.iter().map(|symbol| w.add_string(symbol.name)).collect();
+        let mut full_names = Strings::new();
+        let name_of: Vec<u32> = full.iter().map(|symbol| full_names.add(symbol.name)).collect();
+        let full_names = full_names.finish()?;
 
         // Reserve, in order of the file. A section's address is its offset.
         let has_text = size(Area::Text) > 0;
@@ -210,15 +202,11 @@ impl File {
         let gnu_hash_at = w.reserve_gnu_hash(symbols.bloom, symbols.buckets, export_count);
         let gnu_hash_len = w.reserved_len() - gnu_hash_at;
         parts.push((".gnu.hash", gnu_hash_at));
-        w.reserve_null_dynamic_symbol_index();
-        for _ in 0..undefined.len() + exports.len() {
-            w.reserve_dynamic_symbol_index();
-        }
-        let dynsym_at = w.reserve_dynsym();
-        let dynsym_len = w.reserved_len() - dynsym_at;
+        let dynsym_len = SYMBOL * (1 + undefined.len() + exports.len());
+        let dynsym_at = w.reserve(dynsym_len, 8);
         parts.push((".dynsym", dynsym_at));
-        let dynstr_at = w.reserve_dynstr();
-        let dynstr_len = w.reserved_len() - dynstr_at;
+        let dynstr_len = dynamic_names.len();
+        let dynstr_at = w.reserve(dynstr_len, 1);
         parts.push((".dynstr", dynstr_at));
         let rela_at = w.reserve(counts.rela * RELA, 8);
         if has_rela {
@@ -231,7 +219,7 @@ impl File {
         let mut data_file_end = 0;
         let mut bss_end = 0;
         let relocations = usize::from(has_rela) * 4;
-        let dynamic_count = dynamic_strings.len() + 5 + relocations + 2 + 1;
+        let dynamic_count = dynamics.len() + 5 + relocations + 2 + 1;
         for area in ORDER {
             match area {
                 Area::Text => {
@@ -261,15 +249,10 @@ impl File {
                 parts.push((".dynamic", dynamic_at));
             }
         }
-        w.reserve_null_symbol_index();
-        for symbol in &full {
-            w.reserve_symbol_index(index_of(symbol.area, symbol.offset));
-        }
-        w.reserve_symtab();
+        let symtab_len = SYMBOL * (1 + full.len());
+        let symtab_at = w.reserve(symtab_len, 8);
         parts.push((".symtab", data_file_end));
-        let strtab_at = w.reserved_len();
-        w.require_strtab();
-        w.reserve_strtab();
+        let strtab_at = w.reserve(full_names.len(), 1);
         parts.push((".strtab", strtab_at));
         parts.push((".shstrtab", w.reserved_len()));
         w.reserve_shstrtab();
@@ -333,31 +316,25 @@ impl File {
             export_count,
             |index| hashes[index as usize],
         );
-        w.write_null_dynamic_symbol();
+        let mut table = Vec::with_capacity(dynsym_len);
+        let mut symbol = |symbol: Symbol| symbol.write(arch.endian(), &mut table);
+        symbol(Symbol::NULL);
         for name in undefined {
-            w.write_dynamic_symbol(&Sym {
-                name: Some(name),
-                section: None,
-                st_info: elf::STB_GLOBAL << 4 | elf::STT_NOTYPE,
-                st_other: 0,
-                st_shndx: elf::SHN_UNDEF,
-                st_value: 0,
-                st_size: 0,
-            });
+            symbol(Symbol { name, info: elf::STB_GLOBAL << 4 | elf::STT_NOTYPE, ..Symbol::NULL });
         }
         for (name, export) in exports.into_iter().zip(&symbols.exports) {
             let kind = if export.function { elf::STT_FUNC } else { elf::STT_OBJECT };
-            w.write_dynamic_symbol(&Sym {
-                name: Some(name),
-                section: index_of(export.area, export.offset),
-                st_info: elf::STB_GLOBAL << 4 | kind,
-                st_other: elf::STV_DEFAULT,
-                st_shndx: elf::SHN_ABS, // an empty datum in an area without a section
-                st_value: addresses[export.area] + export.offset,
-                st_size: export.size,
+            symbol(Symbol {
+                name,
+                info: elf::STB_GLOBAL << 4 | kind,
+                section: section_of(export.area, export.offset),
+                value: addresses[export.area] + export.offset,
+                size: export.size,
             });
         }
-        w.write_dynstr();
+        w.pad_until(dynsym_at);
+        w.write(&table);
+        w.write(&dynamic_names);
         w.pad_until(dynamic_at);
         dynamics.push((elf::DT_GNU_HASH, gnu_hash_at as u64));
         dynamics.push((elf::DT_STRTAB, dynstr_at as u64));
@@ -373,58 +350,49 @@ impl File {
         dynamics.push((elf::DT_FLAGS, elf::DF_BIND_NOW.into()));
         dynamics.push((elf::DT_FLAGS_1, elf::DF_1_NOW.into()));
         dynamics.push((elf::DT_NULL, 0));
-        for (tag, string) in dynamic_strings {
-            w.write_dynamic_string(tag, string).map_err(too_large)?;
-        }
         for (tag, value) in dynamics {
             w.write_dynamic(tag, value).map_err(too_large)?;
         }
-        w.pad_until(data_file_end);
-        w.write_null_symbol();
-        for (name, symbol) in full_names.into_iter().zip(&full) {
-            w.write_symbol(&Sym {
-                name: Some(name),
-                section: index_of(symbol.area, symbol.offset),
-                st_info: symbol.info,
-                st_other: symbol.other,
-                st_shndx: elf::SHN_ABS,
-                st_value: addresses[symbol.area] + symbol.offset,
-                st_size: symbol.size,
-            });
+        w.pad_until(symtab_at);
+        let mut table = Vec::with_capacity(symtab_len);
+        Symbol::NULL.write(arch.endian(), &mut table);
+        for (name, symbol) in name_of.into_iter().zip(&full) {
+            let FullSymbol { name: _, info, area, offset, size } = *symbol;
+            let (section, value) = (section_of(area, offset), addresses[area] + offset);
+            Symbol { name, info, section, value, size }.write(arch.endian(), &mut table);
         }
-        w.write_strtab();
+        w.write(&table);
+        w.write(&full_names);
         w.write_shstrtab();
 
         w.write_null_section_header();
-        w.write_section_header(&SectionHeader {
-            name: Some(note_name),
-            sh_type: elf::SHT_NOTE,
+        // A table that is loaded.
+        let table = |name, sh_type, at: usize, len: usize, align: u64| SectionHeader {
+            name: Some(name),
+            sh_type,
             sh_flags: elf::SHF_ALLOC.into(),
-            sh_addr: note_at as u64,
-            sh_offset: note_at as u64,
-            sh_size: note_len as u64,
+            sh_addr: at as u64,
+            sh_offset: at as u64,
+            sh_size: len as u64,
             sh_link: 0,
             sh_info: 0,
-            sh_addralign: 4,
+            sh_addralign: align,
             sh_entsize: 0,
-        });
-        let _ = note_index;
+        };
+        w.write_section_header(&table(note_name, elf::SHT_NOTE, note_at, note_len, 4));
         w.write_gnu_hash_section_header(gnu_hash_at as u64);
-        w.write_dynsym_section_header(dynsym_at as u64, 1);
-        w.write_dynstr_section_header(dynstr_at as u64);
+        w.write_section_header(&SectionHeader {
+            sh_link: dynstr_index.0,
+            sh_info: 1,
+            sh_entsize: SYMBOL as u64,
+            ..table(dynsym_name, elf::SHT_DYNSYM, dynsym_at, dynsym_len, 8)
+        });
+        w.write_section_header(&table(dynstr_name, elf::SHT_STRTAB, dynstr_at, dynstr_len, 1));
         if let Some(name) = rela_name {
-            let dynsym = w.dynsym_index().0;
             w.write_section_header(&SectionHeader {
-                name: Some(name),
-                sh_type: elf::SHT_RELA,
-                sh_flags: elf::SHF_ALLOC.into(),
-                sh_addr: rela_at as u64,
-                sh_offset: rela_at as u64,
-                sh_size: (counts.rela * RELA) as u64,
-                sh_link: dynsym,
-                sh_info: 0,
-                sh_addralign: 8,
+                sh_link: dynsym_index.0,
                 sh_entsize: RELA as u64,
+                ..table(name, elf::SHT_RELA, rela_at, counts.rela * RELA, 8)
             });
         }
         let mut sections = loaded.iter().peekable();
@@ -450,8 +418,19 @@ impl File {
                 w.write_dynamic_section_header(dynamic_at as u64);
             }
         }
-        w.write_symtab_section_header(1 + local_count as u32);
-        w.write_strtab_section_header();
+        w.write_section_header(&SectionHeader {
+            sh_flags: 0,
+            sh_addr: 0,
+            sh_link: strtab_index.0,
+            sh_info: 1 + local_count as u32,
+            sh_entsize: SYMBOL as u64,
+            ..table(symtab_name, elf::SHT_SYMTAB, symtab_at, symtab_len, 8)
+        });
+        w.write_section_header(&SectionHeader {
+            sh_flags: 0,
+            sh_addr: 0,
+            ..table(strtab_name, elf::SHT_STRTAB, strtab_at, full_names.len(), 1)
+        });
         w.write_shstrtab_section_header();
         assert_eq!(w.len(), file_len, "written as much as was reserved");
 

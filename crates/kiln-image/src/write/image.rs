@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, Symbol, SymbolKind};
 use kiln_globals::{GlobalTable, SlotKey};
@@ -13,7 +14,7 @@ use super::file::File;
 use super::relocations::RelaCounts;
 use crate::arch::Arch;
 use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, PointerSource, plan};
-use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum};
+use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel};
 
 /// How an image is written.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +98,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8
 /// Each signature once, in order of first use.
 #[derive(Default)]
 struct Signatures<'a> {
-    known: HashMap<&'a str, u32>,
+    known: HashMap<&'a str, u32, FastHash>,
 }
 
 impl<'a> Signatures<'a> {
@@ -189,7 +190,7 @@ fn seal(
         .zip(&note.sums)
         .map(|(part, record)| {
             let range = Span::new(part.start as u64, part.len() as u64);
-            SumRecord { range, sum: checksum(&buffer[part.clone()]), ..*record }
+            SumRecord { range, sum: checksum_parallel(&buffer[part.clone()]), ..*record }
         })
         .collect();
     note.sums = sums;

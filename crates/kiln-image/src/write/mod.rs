@@ -9,6 +9,7 @@ mod file;
 mod image;
 mod relocations;
 mod save;
+mod symbols;
 
 pub use image::{ImageOptions, write_image};
 pub use save::save;
