@@ -100,8 +100,8 @@ impl Body {
         thread_local! {
             static ENCODER: RefCell<Encoder> = RefCell::default();
         }
-        let encoded = ENCODER.with_borrow_mut(|encoder| encoder.encode(function, symbol))?;
-        let references = encoded.targets.iter().map(|number| SymbolId::from_u32(*number)).collect();
+        let mut encoded = ENCODER.with_borrow_mut(|encoder| encoder.encode(function, symbol))?;
+        let references = std::mem::take(&mut encoded.targets).into_iter().map(SymbolId::from_u32).collect();
         Ok(Self::of(encoded, references))
     }
 

@@ -18,6 +18,8 @@
 //! The code of a function is determined by less, see [`Body::as_bytes`](crate::Body::as_bytes): caches of functions may go
 //! by that.
 
+use std::cell::RefCell;
+
 use crate::binary::write;
 use crate::body::wire::Writer;
 use crate::module::{Function, Linkage, Module};
@@ -56,29 +58,31 @@ const PIECE: usize = 64 * 1024;
 impl Module {
     /// The fingerprint of the module's content.
     pub fn fingerprint(&self) -> Fingerprint {
-        let mut hasher = blake3::Hasher::new();
-        let mut out = Writer::default();
-        out.raw(MODULE);
-        write::content(self, &mut out, &mut |out| {
-            if out.0.len() >= PIECE {
-                let whole = out.0.len() / PIECE * PIECE;
-                hasher.update(&out.0[..whole]);
-                out.0.drain(..whole);
-            }
-        });
-        hasher.update(&out.0);
-        Fingerprint(*hasher.finalize().as_bytes())
+        written(|out| {
+            let mut hasher = blake3::Hasher::new();
+            out.raw(MODULE);
+            write::content(self, out, &mut |out| {
+                if out.0.len() >= PIECE {
+                    let whole = out.0.len() / PIECE * PIECE;
+                    hasher.update(&out.0[..whole]);
+                    out.0.drain(..whole);
+                }
+            });
+            hasher.update(&out.0);
+            Fingerprint(*hasher.finalize().as_bytes())
+        })
     }
 
     /// The fingerprint of the names that [`Module::fingerprint`] leaves out: those of symbols that no other module sees. They change
     /// no code, but tables of names have them.
     pub fn local_names_fingerprint(&self) -> Fingerprint {
-        let mut out = Writer::default();
-        out.raw(NAMES);
-        for symbol in self.symbols.iter().filter(|symbol| symbol.linkage == Linkage::Local) {
-            out.str(&symbol.name);
-        }
-        Fingerprint(*blake3::hash(&out.0).as_bytes())
+        written(|out| {
+            out.raw(NAMES);
+            for symbol in self.symbols.iter().filter(|symbol| symbol.linkage == Linkage::Local) {
+                out.str(&symbol.name);
+            }
+            Fingerprint(*blake3::hash(&out.0).as_bytes())
+        })
     }
 
     /// The fingerprint of one of the module's functions: its code, and what that refers to. A symbol that other modules
@@ -89,15 +93,31 @@ impl Module {
     /// When `function` belongs to another module and refers to a symbol that is out of range here.
     pub fn function_fingerprint(&self, function: &Function) -> Fingerprint {
         let Function { symbol: _, code, line: _, comments: _ } = function;
-        let mut out = Writer::default();
-        out.raw(FUNCTION);
-        write::code(&mut out, code, |out, id| {
-            let symbol = self.symbol(id);
-            write::symbol(out, symbol);
-            if symbol.linkage == Linkage::Local {
-                out.uint(u64::from(id.as_u32()));
-            }
-        });
-        Fingerprint(*blake3::hash(&out.0).as_bytes())
+        written(|out| {
+            out.raw(FUNCTION);
+            write::code(out, code, |out, id| {
+                let symbol = self.symbol(id);
+                write::symbol(out, symbol);
+                if symbol.linkage == Linkage::Local {
+                    out.uint(u64::from(id.as_u32()));
+                }
+            });
+            Fingerprint(*blake3::hash(&out.0).as_bytes())
+        })
     }
+}
+
+/// Calls `work` with an empty writer, whose memory is used again.
+fn written(work: impl FnOnce(&mut Writer) -> Fingerprint) -> Fingerprint {
+    thread_local! {
+        static OUT: RefCell<Writer> = RefCell::default();
+    }
+    OUT.with_borrow_mut(|out| {
+        out.0.clear();
+        let fingerprint = work(out);
+        // One large datum shall not stay in memory for as long as the thread.
+        out.0.clear();
+        out.0.shrink_to(2 * PIECE);
+        fingerprint
+    })
 }

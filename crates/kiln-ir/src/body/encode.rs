@@ -1,17 +1,15 @@
 //! From a function as a client or a reader made it to its canonical form.
 //!
-//! Two passes over the layout. The first numbers blocks, instructions and values in the order in which they stand; the
-//! second writes instructions, and numbers everything else in the order in which it is first used.
+//! One pass over the layout numbers blocks. Another one writes instructions, and numbers values in the order in which they are defined, and
+//! everything else in the order in which it is first used.
 //!
 //! Invariants:
 //! - Nothing that the layout does not reach is written, stack slots and dynamic types excepted: they take room in the frame
 //!   whether or not an instruction names them.
 //! - Every field of Cranelift's structures is taken apart by name, without `..`.
 
-use std::ops::Range;
-
+use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::entity::packed_option::ReservedValue as _;
-use cranelift_codegen::entity::{EntityRef, SecondaryMap};
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::function::FunctionStencil;
 use cranelift_codegen::ir::{
@@ -22,7 +20,7 @@ use cranelift_codegen::ir::{
     ValueLabelStart, ValueList,
 };
 
-use super::wire::Writer;
+use super::wire::{Writer, zigzag};
 
 /// What no number was given to.
 const NONE: u32 = u32::MAX;
@@ -69,13 +67,34 @@ impl Dense {
     }
 }
 
-/// An instruction of the layout.
-#[derive(Clone, Copy)]
-struct Numbered {
-    inst: Inst,
-    results: u32,
-    /// The first result, if there is one.
-    first: Value,
+/// Runs of instructions of one source location: how many instructions further it changes, and how far from the one before, plus 1; 0
+/// to none. (0 in place of the first ends the list.)
+#[derive(Default)]
+struct Locations {
+    runs: Writer,
+    /// Number of the first instruction of the last run, and its location.
+    last: (usize, RelSourceLoc),
+    /// The last location that is not none.
+    before: i64,
+}
+
+impl Locations {
+    /// The location of the instruction with this number.
+    #[inline]
+    fn push(&mut self, number: usize, location: RelSourceLoc) {
+        if location == self.last.1 {
+            return;
+        }
+        let further = (number - self.last.0 + 1) as u64;
+        let distance = if location == RelSourceLoc::default() {
+            0
+        } else {
+            let bits = i64::from(relative(location));
+            1 + zigzag(bits - std::mem::replace(&mut self.before, bits))
+        };
+        self.runs.uints([further, distance]);
+        self.last = (number, location);
+    }
 }
 
 /// Working memory, to be used for many functions.
@@ -85,13 +104,16 @@ pub(crate) struct Encoder {
     memory: Writer,
     tables: Writer,
     code: Writer,
+    locations: Locations,
     values: Vec<u32>,
     blocks: Vec<u32>,
-    /// Blocks in order, each with the number of its instructions.
-    order: Vec<(Block, u32)>,
-    insts: Vec<Numbered>,
-    /// Numbers of instructions with stack maps.
-    mapped: Vec<usize>,
+    /// Blocks in order.
+    order: Vec<Block>,
+    /// Number of the next instruction.
+    at: usize,
+    /// Instructions with debug tags, and those with stack maps, with their numbers.
+    tagged: Vec<(usize, Inst)>,
+    mapped: Vec<(usize, Inst)>,
     flags: Dense,
     regions: Dense,
     globals: Dense,
@@ -120,54 +142,27 @@ impl Encoder {
         mut name: impl FnMut(Site) -> Result<u32, E>,
     ) -> Result<Encoded, E> {
         self.clear();
-        self.number(function);
+        self.number_blocks(function);
+        if self.code(function).is_err() {
+            // A value may be used in a block that stands before the one that defines it. That is rare.
+            self.clear();
+            self.number_blocks(function);
+            self.number_values(function);
+            self.code(function)?;
+        }
         let FunctionStencil {
             version_marker: _,
             signature,
-            sized_stack_slots,
-            dynamic_stack_slots,
+            sized_stack_slots: _,
+            dynamic_stack_slots: _,
             global_values,
             dfg,
             layout: _,
-            srclocs,
-            debug_tags,
-            stack_limit,
+            srclocs: _,
+            debug_tags: _,
+            stack_limit: _,
         } = &function.stencil;
-
-        // What is declared and kept, used or not. The code is written behind it, so that what it uses is known here.
         let mut tables = std::mem::take(&mut self.tables);
-        tables.count(sized_stack_slots.len());
-        for StackSlotData { kind, size, align_shift, key } in sized_stack_slots.values() {
-            tables.byte(stack_slot_kind(*kind));
-            tables.uint(u64::from(*size));
-            tables.byte(*align_shift);
-            tables.bool(key.is_some());
-            if let Some(key) = key {
-                tables.uint(key.bits());
-            }
-        }
-        tables.count(dfg.dynamic_types.len());
-        for DynamicTypeData { base_vector_ty, dynamic_scale } in dfg.dynamic_types.values() {
-            tables.ty(*base_vector_ty);
-            tables.uint(self.globals.number(dynamic_scale.index()));
-        }
-        tables.count(dynamic_stack_slots.len());
-        for DynamicStackSlotData { kind, dyn_ty } in dynamic_stack_slots.values() {
-            tables.byte(stack_slot_kind(*kind));
-            tables.uint(u64::from(dyn_ty.as_u32()));
-        }
-        tables.bool(stack_limit.is_some());
-        if let Some(limit) = stack_limit {
-            tables.uint(self.globals.number(limit.index()));
-        }
-
-        let mut first = 0;
-        for number in 0..self.order.len() {
-            let (block, count) = self.order[number];
-            self.block(function, block, first..first + count as usize)?;
-            first += count as usize;
-        }
-        self.side_tables(function, srclocs, debug_tags)?;
 
         // Used global values may use others; those come behind.
         let mut at = 0;
@@ -231,10 +226,12 @@ impl Encoder {
             memory,
             tables,
             code,
+            locations,
             values,
             blocks,
             order,
-            insts,
+            at,
+            tagged,
             mapped,
             flags,
             regions,
@@ -244,94 +241,150 @@ impl Encoder {
             targets,
             next,
         } = self;
-        for writer in [head, memory, tables, code] {
+        for writer in [head, memory, tables, code, &mut locations.runs] {
             writer.0.clear();
         }
+        (locations.last, locations.before) = Default::default();
         values.clear();
         blocks.clear();
         order.clear();
-        insts.clear();
+        tagged.clear();
         mapped.clear();
         for dense in [flags, regions, globals, signatures, functions, targets] {
             dense.clear();
         }
-        *next = 0;
+        (*at, *next) = (0, 0);
     }
 
-    /// Numbers what the layout reaches.
-    fn number(&mut self, function: &ir::Function) {
-        let (dfg, layout) = (&function.dfg, &function.layout);
-        self.values.resize(dfg.num_values(), NONE);
-        self.blocks.resize(dfg.num_blocks(), NONE);
-        self.insts.reserve(dfg.num_insts());
-        let mut next = 0;
-        let mut define = |values: &mut Vec<u32>, defined: &[Value]| {
-            for value in defined {
-                values[value.index()] = next;
-                next += 1;
-            }
-        };
-        for (number, block) in layout.blocks().enumerate() {
+    /// Numbers the blocks of the layout.
+    fn number_blocks(&mut self, function: &ir::Function) {
+        self.values.resize(function.dfg.num_values(), NONE);
+        self.blocks.resize(function.dfg.num_blocks(), NONE);
+        self.order.extend(function.layout.blocks());
+        for (number, block) in self.order.iter().enumerate() {
             self.blocks[block.index()] = number as u32;
-            define(&mut self.values, dfg.block_params(block));
-            let before = self.insts.len();
-            for inst in layout.block_insts(block) {
-                // `inst_results` is a call into another crate.
-                let results = dfg.inst_results_list(inst);
-                let results = results.as_slice(&dfg.value_lists);
-                let first = results.first().copied().unwrap_or(Value::reserved_value());
-                self.insts.push(Numbered { inst, results: results.len() as u32, first });
-                define(&mut self.values, results);
-            }
-            self.order.push((block, (self.insts.len() - before) as u32));
         }
     }
 
-    fn block(&mut self, function: &ir::Function, block: Block, insts: Range<usize>) -> Result<(), Undefined> {
+    /// Numbers the values that blocks define, before any of them is used.
+    fn number_values(&mut self, function: &ir::Function) {
         let (dfg, layout) = (&function.dfg, &function.layout);
+        let mut next = 0;
+        for block in &self.order {
+            let results = layout.block_insts(*block).flat_map(|inst| dfg.inst_results(inst));
+            for value in dfg.block_params(*block).iter().chain(results) {
+                self.values[value.index()] = next;
+                next += 1;
+            }
+        }
+    }
+
+    /// Gives numbers to values that are defined here.
+    fn define(&mut self, defined: &[Value]) {
+        for value in defined {
+            self.values[value.index()] = self.next as u32;
+            self.next += 1;
+        }
+    }
+
+    /// Writes blocks and side tables, and the tables of what is declared and kept, used or not. What else is used is known then.
+    fn code(&mut self, function: &ir::Function) -> Result<(), Undefined> {
+        let FunctionStencil {
+            version_marker: _,
+            signature: _,
+            sized_stack_slots,
+            dynamic_stack_slots,
+            global_values: _,
+            dfg,
+            layout: _,
+            srclocs: _,
+            debug_tags: _,
+            stack_limit,
+        } = &function.stencil;
+        let Self { tables, globals, .. } = self;
+        tables.count(sized_stack_slots.len());
+        for StackSlotData { kind, size, align_shift, key } in sized_stack_slots.values() {
+            tables.byte(stack_slot_kind(*kind));
+            tables.uint(u64::from(*size));
+            tables.byte(*align_shift);
+            tables.bool(key.is_some());
+            if let Some(key) = key {
+                tables.uint(key.bits());
+            }
+        }
+        tables.count(dfg.dynamic_types.len());
+        for DynamicTypeData { base_vector_ty, dynamic_scale } in dfg.dynamic_types.values() {
+            tables.ty(*base_vector_ty);
+            tables.uint(globals.number(dynamic_scale.index()));
+        }
+        tables.count(dynamic_stack_slots.len());
+        for DynamicStackSlotData { kind, dyn_ty } in dynamic_stack_slots.values() {
+            tables.byte(stack_slot_kind(*kind));
+            tables.uint(u64::from(dyn_ty.as_u32()));
+        }
+        tables.bool(stack_limit.is_some());
+        if let Some(limit) = stack_limit {
+            tables.uint(globals.number(limit.index()));
+        }
+        for number in 0..self.order.len() {
+            self.block(function, self.order[number])?;
+        }
+        self.side_tables(function)
+    }
+
+    fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), Undefined> {
+        let (dfg, layout, debug_tags) = (&function.dfg, &function.layout, &function.debug_tags);
         let params = dfg.block_params(block);
         self.code.uint((params.len() as u64) << 1 | u64::from(layout.is_cold(block)));
         for param in params {
             self.code.ty(dfg.value_type(*param));
         }
-        self.next += params.len() as i64;
-        for number in insts {
-            let Numbered { inst, results, first } = self.insts[number];
-            self.inst(dfg, inst, first, number)?;
-            self.next += i64::from(results);
+        self.define(params);
+        // `block_insts` and `inst_results` are calls into another crate that take longer.
+        let mut next = layout.first_inst(block);
+        while let Some(inst) = next {
+            next = layout.next_inst(inst);
+            self.locations.push(self.at, function.srclocs[inst]);
+            if !debug_tags.is_empty() && !debug_tags.get(inst).is_empty() {
+                self.tagged.push((self.at, inst));
+            }
+            let results = dfg.inst_results_list(inst);
+            let results = results.as_slice(&dfg.value_lists);
+            self.inst(dfg, inst, results.first().copied())?;
+            self.define(results);
+            self.at += 1;
         }
         // No instruction has number 0.
         self.code.byte(0);
         Ok(())
     }
 
-    fn inst(
-        &mut self,
-        dfg: &ir::DataFlowGraph,
-        inst: Inst,
-        first: Value,
-        number: usize,
-    ) -> Result<(), Undefined> {
-        let data = dfg.insts[inst];
+    fn inst(&mut self, dfg: &ir::DataFlowGraph, inst: Inst, first: Option<Value>) -> Result<(), Undefined> {
+        let data = &dfg.insts[inst];
         let opcode = data.opcode();
-        self.code.byte(opcode as u8);
         let constraints = opcode.constraints();
         if constraints.is_polymorphic() {
             // What `ctrl_typevar` gives.
+            let first = first.unwrap_or(Value::reserved_value());
             let value = match constraints.requires_typevar_operand() {
                 true => data.typevar_operand(&dfg.value_lists).unwrap_or(first),
                 false => first,
             };
-            self.code.ty(dfg.value_type(value));
+            self.code.byte_and_type(opcode as u8, dfg.value_type(value));
+        } else {
+            self.code.byte(opcode as u8);
         }
         // Only these may have one.
         if opcode.is_safepoint() && dfg.user_stack_map_entries(inst).is_some_and(|map| !map.is_empty()) {
-            self.mapped.push(number);
+            self.mapped.push((self.at, inst));
         }
-        match data {
+        match *data {
             InstructionData::NullAry { opcode: _ } => {}
             InstructionData::Unary { opcode: _, arg } => self.value(dfg, arg)?,
-            InstructionData::Binary { opcode: _, args } => self.values(dfg, &args)?,
+            InstructionData::Binary { opcode: _, args: [a, b] } => {
+                let values = [self.distance(dfg, a)?, self.distance(dfg, b)?];
+                self.code.uints(values);
+            }
             InstructionData::Ternary { opcode: _, args } => self.values(dfg, &args)?,
             InstructionData::MultiAry { opcode: _, args } => self.list(dfg, args)?,
             InstructionData::BinaryImm8 { opcode: _, arg, imm } => {
@@ -356,9 +409,10 @@ impl Encoder {
             InstructionData::UnaryGlobalValue { opcode: _, global_value } => {
                 self.code.uint(self.globals.number(global_value.index()));
             }
-            InstructionData::IntCompare { opcode: _, args, cond } => {
-                self.code.byte(cond as u8);
-                self.values(dfg, &args)?;
+            InstructionData::IntCompare { opcode: _, args: [a, b], cond } => {
+                // A condition is smaller than 128, and so is itself as an integer.
+                let values = [cond as u64, self.distance(dfg, a)?, self.distance(dfg, b)?];
+                self.code.uints(values);
             }
             InstructionData::FloatCompare { opcode: _, args, cond } => {
                 self.code.byte(cond as u8);
@@ -374,14 +428,16 @@ impl Encoder {
                 self.value(dfg, arg)?;
             }
             InstructionData::Load { opcode: _, arg, flags, offset } => {
-                self.code.uint(self.flags.number(flags.index()));
-                self.code.int(i64::from(i32::from(offset)));
-                self.value(dfg, arg)?;
+                let flags = self.flags.number(flags.index());
+                let offset = zigzag(i64::from(i32::from(offset)));
+                let arg = self.distance(dfg, arg)?;
+                self.code.uints([flags, offset, arg]);
             }
-            InstructionData::Store { opcode: _, args, flags, offset } => {
-                self.code.uint(self.flags.number(flags.index()));
-                self.code.int(i64::from(i32::from(offset)));
-                self.values(dfg, &args)?;
+            InstructionData::Store { opcode: _, args: [value, address], flags, offset } => {
+                let flags = self.flags.number(flags.index());
+                let offset = zigzag(i64::from(i32::from(offset)));
+                let (value, address) = (self.distance(dfg, value)?, self.distance(dfg, address)?);
+                self.code.uints([flags, offset, value, address]);
             }
             InstructionData::LoadNoOffset { opcode: _, arg, flags } => {
                 self.code.uint(self.flags.number(flags.index()));
@@ -428,8 +484,8 @@ impl Encoder {
                 self.handlers(dfg, exception)?;
             }
             InstructionData::ExceptionHandlerAddress { opcode: _, block, imm } => {
-                self.block_number(block)?;
-                self.code.int(imm.bits());
+                let number = self.block_number(block)?;
+                self.code.uints([number, zigzag(imm.bits())]);
             }
             InstructionData::Jump { opcode: _, destination } => self.block_call(dfg, destination)?,
             InstructionData::Brif { opcode: _, arg, blocks } => {
@@ -451,11 +507,19 @@ impl Encoder {
     }
 
     /// The new number of a value; an alias has that of what it stands for.
+    #[inline]
     fn new_value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, Undefined> {
-        let undefined = || Undefined(value.into());
-        let number = *self.values.get(value.index()).ok_or_else(undefined)?;
-        if number != NONE {
-            return Ok(number);
+        match self.values.get(value.index()) {
+            Some(&number) if number != NONE => Ok(number),
+            _ => self.alias(dfg, value),
+        }
+    }
+
+    #[cold]
+    fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, Undefined> {
+        // A value that does not exist stands for nothing.
+        if value.index() >= self.values.len() {
+            return Err(Undefined(value.into()));
         }
         let mut original = value;
         for _ in 0..dfg.num_values() {
@@ -475,14 +539,20 @@ impl Encoder {
                 }
             }
         }
-        Err(undefined())
+        Err(Undefined(value.into()))
     }
 
-    /// A value: how far back it was defined.
+    /// How far back a value was defined.
+    #[inline]
+    fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, Undefined> {
+        let number = self.new_value(dfg, value)?;
+        Ok(zigzag(self.next - i64::from(number)))
+    }
+
     #[inline]
     fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), Undefined> {
-        let number = self.new_value(dfg, value)?;
-        self.code.int(self.next - i64::from(number));
+        let distance = self.distance(dfg, value)?;
+        self.code.uints([distance]);
         Ok(())
     }
 
@@ -496,29 +566,25 @@ impl Encoder {
         self.values(dfg, values)
     }
 
-    fn block_number(&mut self, block: Block) -> Result<(), Undefined> {
+    /// The new number of a block.
+    #[inline]
+    fn block_number(&self, block: Block) -> Result<u64, Undefined> {
         match self.blocks.get(block.index()) {
             None | Some(&NONE) => Err(Undefined(block.into())),
-            Some(&number) => {
-                self.code.uint(u64::from(number));
-                Ok(())
-            }
+            Some(&number) => Ok(u64::from(number)),
         }
     }
 
     fn block_call(&mut self, dfg: &ir::DataFlowGraph, call: BlockCall) -> Result<(), Undefined> {
-        self.block_number(call.block(&dfg.value_lists))?;
-        self.code.count(call.len(&dfg.value_lists));
+        let number = self.block_number(call.block(&dfg.value_lists))?;
+        self.code.uints([number, call.len(&dfg.value_lists) as u64]);
         for argument in call.args(&dfg.value_lists) {
             let (kind, number) = match argument {
-                BlockArg::Value(value) => {
-                    let number = self.new_value(dfg, value)?;
-                    (0, super::wire::zigzag(self.next - i64::from(number)))
-                }
+                BlockArg::Value(value) => (0, self.distance(dfg, value)?),
                 BlockArg::TryCallRet(index) => (1, u64::from(index)),
                 BlockArg::TryCallExn(index) => (2, u64::from(index)),
             };
-            self.code.uint(number << 2 | kind);
+            self.code.uints([number << 2 | kind]);
         }
         Ok(())
     }
@@ -549,57 +615,28 @@ impl Encoder {
     }
 
     /// What few functions have: source locations, debug tags, stack maps, labels of values.
-    fn side_tables(
-        &mut self,
-        function: &ir::Function,
-        srclocs: &SecondaryMap<Inst, RelSourceLoc>,
-        tags: &ir::DebugTags,
-    ) -> Result<(), Undefined> {
+    fn side_tables(&mut self, function: &ir::Function) -> Result<(), Undefined> {
         let dfg = &function.dfg;
-        // Runs of equal locations: how many instructions further it changes, and how far from the one before, plus 1; 0 to
-        // none. 0 ends the list.
-        let mut run = (0, RelSourceLoc::default());
-        let mut before = 0;
-        if srclocs.values().any(|location| *location != run.1) {
-            for (number, Numbered { inst, .. }) in self.insts.iter().enumerate() {
-                let location = srclocs[*inst];
-                if location != run.1 {
-                    self.code.count(number - run.0 + 1);
-                    if location == RelSourceLoc::default() {
-                        self.code.byte(0);
-                    } else {
-                        let bits = i64::from(relative(location));
-                        self.code.uint(1 + super::wire::zigzag(bits - before));
-                        before = bits;
-                    }
-                    run = (number, location);
-                }
-            }
-        }
+        self.code.raw(&self.locations.runs.0);
         self.code.byte(0);
 
-        let tagged = |numbered: &Numbered| !tags.get(numbered.inst).is_empty();
-        let count = if tags.is_empty() { 0 } else { self.insts.iter().filter(|inst| tagged(inst)).count() };
-        self.code.count(count);
-        if count != 0 {
-            for (number, Numbered { inst, .. }) in
-                self.insts.iter().enumerate().filter(|(_, inst)| tagged(inst))
-            {
-                self.code.count(number);
-                self.code.count(tags.get(*inst).len());
-                for tag in tags.get(*inst) {
-                    let (kind, number) = match tag {
-                        DebugTag::User(number) => (0, *number),
-                        DebugTag::StackSlot(slot) => (1, slot.as_u32()),
-                    };
-                    self.code.uint(u64::from(number) << 1 | kind);
-                }
+        self.code.count(self.tagged.len());
+        for &(number, inst) in &self.tagged {
+            let tags = function.debug_tags.get(inst);
+            self.code.count(number);
+            self.code.count(tags.len());
+            for tag in tags {
+                let (kind, number) = match tag {
+                    DebugTag::User(number) => (0, *number),
+                    DebugTag::StackSlot(slot) => (1, slot.as_u32()),
+                };
+                self.code.uint(u64::from(number) << 1 | kind);
             }
         }
 
         self.code.count(self.mapped.len());
-        for &number in &self.mapped {
-            let entries = dfg.user_stack_map_entries(self.insts[number].inst).unwrap_or_default();
+        for &(number, inst) in &self.mapped {
+            let entries = dfg.user_stack_map_entries(inst).unwrap_or_default();
             self.code.count(number);
             self.code.count(entries.len());
             for UserStackMapEntry { ty, slot, offset } in entries {

@@ -70,6 +70,18 @@ impl Writer {
         self.byte(number as u8);
     }
 
+    /// A byte, and a type behind it.
+    #[inline]
+    pub(crate) fn byte_and_type(&mut self, byte: u8, ty: Type) {
+        match u8::try_from(ty.index()) {
+            Ok(number) => self.raw(&[byte, number]),
+            Err(_) => {
+                self.byte(byte);
+                self.ty(ty);
+            }
+        }
+    }
+
     pub(crate) fn signature(&mut self, signature: &Signature) {
         let Signature { params, returns, call_conv } = signature;
         self.byte(match call_conv {

@@ -38,6 +38,27 @@ impl Writer {
         self.0.push(value as u8);
     }
 
+    /// Up to four unsigned integers. Mostly each takes one or two bytes, no one can tell which, and a wrong guess of the processor takes
+    /// longer than all else: so it is not left to guess.
+    #[inline]
+    pub(crate) fn uints<const N: usize>(&mut self, values: [u64; N]) {
+        const { assert!(N <= 4) };
+        if values.iter().fold(0, |all, value| all | value) >= 1 << 14 {
+            values.into_iter().for_each(|value| self.uint(value));
+            return;
+        }
+        let (mut bytes, mut len) = ([0; 8], 0);
+        for value in values {
+            let long = value >= 0x80;
+            bytes[len & 7] = value as u8 & 0x7f | u8::from(long) << 7;
+            bytes[(len + 1) & 7] = (value >> 7) as u8;
+            len += 1 + usize::from(long);
+        }
+        let end = self.0.len() + len;
+        self.0.extend_from_slice(&bytes);
+        self.0.truncate(end);
+    }
+
     /// A number of entries or a position in a table.
     #[inline]
     pub(crate) fn count(&mut self, value: usize) {

@@ -2,6 +2,7 @@
 
 mod builder;
 mod diagnostics;
+mod form;
 mod hostile;
 mod notation;
 mod print;
