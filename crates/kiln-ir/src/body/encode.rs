@@ -49,6 +49,7 @@ struct Dense {
 }
 
 impl Dense {
+    #[inline]
     fn number(&mut self, old: usize) -> u64 {
         if old >= self.numbers.len() {
             self.numbers.resize(old + 1, NONE);
@@ -516,6 +517,7 @@ impl Encoder {
     }
 
     #[cold]
+    #[inline(never)]
     fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, Undefined> {
         // A value that does not exist stands for nothing.
         if value.index() >= self.values.len() {
@@ -556,6 +558,7 @@ impl Encoder {
         Ok(())
     }
 
+    #[inline]
     fn values(&mut self, dfg: &ir::DataFlowGraph, values: &[Value]) -> Result<(), Undefined> {
         values.iter().try_for_each(|value| self.value(dfg, *value))
     }

@@ -40,7 +40,7 @@ impl Writer {
 
     /// Up to four unsigned integers. Mostly each takes one or two bytes, no one can tell which, and a wrong guess of the processor takes
     /// longer than all else: so it is not left to guess.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn uints<const N: usize>(&mut self, values: [u64; N]) {
         const { assert!(N <= 4) };
         if values.iter().fold(0, |all, value| all | value) >= 1 << 14 {
