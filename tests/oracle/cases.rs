@@ -19,8 +19,9 @@ pub(crate) fn alone() -> Option<u64> {
     number("KILN_SEED").filter(|_| number("KILN_CASES").is_none())
 }
 
-/// Tries cases of the test `name`, `default` of them unless the environment says otherwise. The first one that fails is named.
-pub(crate) fn run(name: &str, default: u64, case: impl Fn(u64) -> Result<(), String> + Sync) {
+/// Tries cases of the test `name`, `default` of them unless the environment says otherwise. The first one that fails is named. How many were
+/// tried.
+pub(crate) fn run(name: &str, default: u64, case: impl Fn(u64) -> Result<(), String> + Sync) -> u64 {
     let (seed, cases) = (number("KILN_SEED"), number("KILN_CASES"));
     let first = seed.unwrap_or(0);
     let cases = cases.unwrap_or(if seed.is_some() { 1 } else { default });
@@ -37,6 +38,7 @@ pub(crate) fn run(name: &str, default: u64, case: impl Fn(u64) -> Result<(), Str
     }
     let seconds = start.elapsed().as_secs_f64();
     println!("{name}: {cases} cases in {seconds:.1} s, {:.0} a second", cases as f64 / seconds);
+    cases
 }
 
 /// A file that is there while a case is tried.

@@ -227,7 +227,7 @@ fn settings(module: &mut Module, random: &mut Random) -> Changed {
             "set line"
         }
     };
-    Some((what.into(), nobody(module)))
+    Some((what.into(), vec![true; module.functions.len()]))
 }
 
 fn order(module: &mut Module, random: &mut Random) -> Changed {

@@ -1,6 +1,7 @@
 //! What a fingerprint counts and what it leaves out, tried with random modules against what `kiln_ir::Fingerprint` promises.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 
 use kiln::ir::{Code, Fingerprint, Linkage, Module, Source, SymbolId, Target, parse, print};
 use kiln_oracle::forms::read;
@@ -18,7 +19,11 @@ fn what_does_not_count() {
 
 #[test]
 fn what_counts() {
-    run("what_counts", 400, changed);
+    let kinds = Mutex::default();
+    let cases = run("what_counts", 400, |seed| changed(seed, &kinds));
+    let kinds: BTreeSet<String> = kinds.into_inner().expect("no case panicked");
+    println!("{} kinds of changes", kinds.len());
+    assert!(cases < 400 || kinds.len() >= 150, "{} kinds of changes: {kinds:?}", kinds.len());
 }
 
 fn of_functions(module: &Module) -> Vec<Fingerprint> {
@@ -87,7 +92,7 @@ fn unchanged(seed: u64) -> Result<(), String> {
 }
 
 /// One change of something that counts gives another fingerprint, to the module and to the functions concerned.
-fn changed(seed: u64) -> Result<(), String> {
+fn changed(seed: u64, kinds: &Mutex<BTreeSet<String>>) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0xed17);
     for module in modules::of(seed) {
         let (whole, parts) = (module.fingerprint(), of_functions(&module));
@@ -101,6 +106,9 @@ fn changed(seed: u64) -> Result<(), String> {
         }
         for _ in 0..64 {
             let Some(Edit { what, module: edited, concerned }) = edit(&module, &mut random) else { continue };
+            // What was changed, without where.
+            let kind = what.split(" in `").next().unwrap_or_default().to_owned();
+            kinds.lock().expect("no case panicked").insert(kind);
             if edited.fingerprint() == whole {
                 return Err(format!("{what}: the same fingerprint"));
             }

@@ -81,7 +81,7 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
         module.settings.targets.push(TargetLine { triple: "x86_64".into(), settings, line: 0 });
     }
     if random.once_in(4) {
-        module.settings.tests.push("run".into());
+        module.settings.directives.push("test run".into());
     }
     for data in &mut module.data {
         if random.once_in(4) {

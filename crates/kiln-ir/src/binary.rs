@@ -41,7 +41,7 @@ use crate::names;
 use crate::settings::{Target, TargetError};
 
 const MAGIC: &[u8; 8] = b"KilnIR\0\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: usize = 64;
 
 /// Why bytes are no module.

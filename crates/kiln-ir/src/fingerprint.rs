@@ -1,22 +1,7 @@
 //! Fingerprints: 256 bits that stand for the content of a function or a module.
 //!
-//! Equal content has equal fingerprints, in every process and on every machine; different content has different ones, as
-//! far as BLAKE3 has no collisions. What is hashed is the content that a module's binary form begins with, so that the two
-//! cannot differ, and no field can be forgotten (see `binary::write`).
-//!
-//! What counts, and what does not:
-//!
-//! | counts | does not count |
-//! |---|---|
-//! | every instruction, type, flag, constant, source location | numbers of values, blocks and other entities; aliases |
-//! | signatures, stack slots, the order of blocks | what is declared and not used; the order of declarations |
-//! | the callee, datum or key behind a reference | names of symbols that no other module sees |
-//! | names, kinds and linkage of symbols that others see | the module's name, its text, lines, comments, `test` lines |
-//! | bytes, alignment, section and addresses of data | |
-//! | `set` and `target` lines, but for settings that Kiln fixes | |
-//!
-//! The code of a function is determined by less, see [`Body::as_bytes`](crate::Body::as_bytes): caches of functions may go
-//! by that.
+//! What is hashed is the content that a module's binary form begins with, so that the two cannot differ, and no field can be forgotten
+//! (see `binary::write`).
 
 use std::cell::RefCell;
 
@@ -24,7 +9,23 @@ use crate::binary::write;
 use crate::body::wire::Writer;
 use crate::module::{Function, Linkage, Module};
 
-/// 256 bits that stand for the content of a function or a module.
+/// 256 bits that stand for the content of a function or a module: BLAKE3 of it.
+///
+/// Equal content has equal fingerprints, in every process and on every machine; different content has different ones, as
+/// far as BLAKE3 has no collisions.
+///
+/// | counts | does not count |
+/// |---|---|
+/// | every instruction, type, flag, constant, source location | numbers of values, blocks and other entities; aliases |
+/// | signatures, stack slots, the order of blocks | what is declared and not used; the order of declarations |
+/// | the callee, datum or key behind a reference | names of symbols that no other module sees |
+/// | of a module: names, kinds and linkage of symbols that others see | the module's name, its text, lines, comments, `test` and `feature` lines |
+/// | of a module: bytes, alignment, section and addresses of data | of a function: its own name and linkage |
+/// | `set` and `target` lines, but for settings that Kiln fixes | the target and what the code generator is set to besides |
+///
+/// So it does not tell by itself whether code has to be generated again: whoever keeps code needs the target, its settings and the version
+/// of the code generator in the key too, as `kiln-cache` has them. The code of a function is determined by less, see
+/// [`Body::as_bytes`](crate::Body::as_bytes): caches of functions may go by that.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
@@ -49,7 +50,7 @@ impl std::fmt::Display for Fingerprint {
 
 /// Keeps fingerprints of different kinds of content apart, and those of other versions of this file.
 const MODULE: &[u8] = b"kiln module 1";
-const FUNCTION: &[u8] = b"kiln function 1";
+const FUNCTION: &[u8] = b"kiln function 2";
 const NAMES: &[u8] = b"kiln local names 1";
 
 /// What is hashed at once: it stays in the cache, and is a power of two, so that BLAKE3 hashes many of its blocks side by side.
@@ -85,8 +86,8 @@ impl Module {
         })
     }
 
-    /// The fingerprint of one of the module's functions: its code, and what that refers to. A symbol that other modules
-    /// see counts by its name, another one by its number. The function's own name and linkage do not count.
+    /// The fingerprint of one of the module's functions: its code, what that refers to, and the module's settings. A symbol that other
+    /// modules see counts by its name, another one by its number. The function's own name and linkage do not count.
     ///
     /// # Panics
     ///
@@ -95,6 +96,7 @@ impl Module {
         let Function { symbol: _, code, line: _, comments: _ } = function;
         written(|out| {
             out.raw(FUNCTION);
+            write::code_settings(out, &self.settings);
             write::code(out, code, |out, id| {
                 let symbol = self.symbol(id);
                 write::symbol(out, symbol);

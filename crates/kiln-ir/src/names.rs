@@ -3,6 +3,10 @@
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData, Inst, InstructionData};
 
+/// How many values may stand for, or be made from, one another in a row. The verifier and Cranelift's reader go through the whole chain for
+/// each of its members.
+pub(crate) const MAX_CHAIN: usize = 1000;
+
 /// A reference that the encoder or the verifier could not follow, or a name that has no meaning here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
@@ -18,6 +22,8 @@ pub(crate) enum Unusable {
     NoAddress(Inst, GlobalValue),
     /// A symbol with an offset that no instruction can hold.
     Offset(GlobalValue),
+    /// A global value that is made from so many others that going through them for each takes too long.
+    Chain(GlobalValue),
     /// There is no block. Cranelift's verifier lets that pass, and code generation panics.
     Empty,
 }
@@ -27,7 +33,9 @@ impl Unusable {
     pub(crate) fn entity(&self) -> AnyEntity {
         match self {
             Self::NoGlobal(entity, _) | Self::NoName(entity) | Self::KnownSymbol(entity) => *entity,
-            Self::ThreadLocal(global) | Self::Offset(global) => AnyEntity::GlobalValue(*global),
+            Self::ThreadLocal(global) | Self::Offset(global) | Self::Chain(global) => {
+                AnyEntity::GlobalValue(*global)
+            }
             Self::NoAddress(inst, _) => AnyEntity::Inst(*inst),
             Self::Empty => AnyEntity::Function,
         }
@@ -44,6 +52,7 @@ impl std::fmt::Display for Unusable {
                 write!(f, "{global} is no symbol, so it has no address to be taken")
             }
             Self::Offset(_) => f.write_str("the offset of a symbol has at most 31 bits"),
+            Self::Chain(global) => write!(f, "{global} is made from more than {MAX_CHAIN} others"),
             Self::Empty => f.write_str("a function needs a block"),
             Self::ThreadLocal(_) => f.write_str("thread-local symbols are not supported"),
         }
@@ -92,11 +101,27 @@ pub(crate) fn check(function: &Function) -> Vec<Unusable> {
             faults.extend(i32::try_from(offset.bits()).is_err().then_some(Unusable::Offset(at)));
         }
     }
+    faults.extend(long_chain(function).map(Unusable::Chain));
     if globals.values().any(|data| !matches!(data, GlobalValueData::Symbol { .. })) {
         addresses(function, &mut faults);
     }
     faults.extend(function.dfg.ext_funcs.iter().filter_map(|(at, data)| name(at.into(), &data.name)));
     faults
+}
+
+/// The first global value that is made from too many others. A circle is left to the verifier, if it is no larger.
+fn long_chain(function: &Function) -> Option<GlobalValue> {
+    let globals = &function.global_values;
+    if globals.len() <= MAX_CHAIN {
+        return None;
+    }
+    let base = |at: &GlobalValue| match globals.get(*at)? {
+        GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } => Some(*base),
+        GlobalValueData::VMContext
+        | GlobalValueData::Symbol { .. }
+        | GlobalValueData::DynScaleTargetConst { .. } => None,
+    };
+    globals.keys().find(|at| std::iter::successors(Some(*at), base).nth(MAX_CHAIN + 1).is_some())
 }
 
 /// Finds addresses that are taken of what has none.

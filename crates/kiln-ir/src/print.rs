@@ -14,6 +14,7 @@ mod function;
 mod names;
 pub(crate) mod order;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
@@ -22,6 +23,7 @@ use self::order::{Entry, Item, Uses};
 use crate::comments::Anchor;
 use crate::module::{Code, Function, Init, Linkage, Module, ModuleAnchor, SymbolId, SymbolKind};
 use crate::settings::Setting;
+use crate::text::{self, FREE_DATA, MAX_DATA};
 
 /// Why a module has no text form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,8 +40,6 @@ impl PrintError {
     }
 }
 
-/// The largest datum that text may hold, if it is not all zeros.
-const MAX_BYTES: u64 = 1 << 30;
 /// The largest datum at all.
 const MAX_ZEROS: u64 = 1 << 40;
 
@@ -71,13 +71,14 @@ const MAX_ZEROS: u64 = 1 << 40;
 /// ");
 /// ```
 pub fn print(module: &Module) -> Result<String, PrintError> {
-    let printer = Printer { module, names: &Names::new(module), comments: Comments::new(module) };
+    let (names, comments) = (&Names::new(module), Comments::new(module));
+    let printer = Printer { module, names, comments, zeros: Cell::new(FREE_DATA) };
     // A reader takes so many bytes in a file, zeros apart.
     let mut bytes = 0;
     for data in module.data.iter().filter(|data| matches!(data.init, Init::Bytes(_))) {
         bytes += data.init.len();
-        if bytes > MAX_BYTES {
-            return Err(printer.error(data.symbol, format!("with it, data have more than {MAX_BYTES} bytes")));
+        if bytes > MAX_DATA {
+            return Err(printer.error(data.symbol, format!("with it, data have more than {MAX_DATA} bytes")));
         }
     }
     let mut functions = Vec::with_capacity(module.functions.len());
@@ -142,14 +143,16 @@ struct Printer<'m> {
     module: &'m Module,
     names: &'m Names,
     comments: Comments<'m>,
+    /// How many more zeros between other data may be counted: a reader does not take many for few words.
+    zeros: Cell<u64>,
 }
 
 impl Printer<'_> {
     fn header(&self, out: &mut String) {
         lines(&self.comments.header, out);
         let settings = &self.module.settings;
-        for test in &settings.tests {
-            let _ = writeln!(out, "test {test}");
+        for directive in &settings.directives {
+            let _ = writeln!(out, "{directive}");
         }
         // What stood on one line does so again.
         for line in settings.shared.chunk_by(|a, b| a.line == b.line && a.line != 0) {
@@ -194,7 +197,7 @@ impl Printer<'_> {
                 }
                 self.linkage(symbol, out);
                 out.push_str("data ");
-                data::write(data, self.names, out);
+                data::write(data, self.names, &self.zeros, out);
             }
             Item::Function(number) => out.push_str(&functions[number]),
         }
@@ -245,7 +248,8 @@ impl Printer<'_> {
             (_, Some(ir)) => function::debug(ir, self.names.text(symbol), &mut out).and_then(|()| {
                 self.linkage(symbol, &mut out);
                 let comments = &function.comments;
-                function::write(ir, self.names, symbol, comments, &mut out)
+                function::write(ir, self.names, symbol, comments, &mut out)?;
+                too_many(&out)
             }),
             (Code::Ir(_), None) => Ok(()),
         };
@@ -257,6 +261,11 @@ impl Printer<'_> {
     fn error(&self, symbol: SymbolId, reason: String) -> PrintError {
         PrintError { name: self.module.symbol(symbol).name.clone(), reason: reason.into() }
     }
+}
+
+/// Refuses what a reader would.
+fn too_many(function: &str) -> Result<(), String> {
+    text::bounds::too_many(function).map_or(Ok(()), |found| Err(found.message))
 }
 
 /// Comments behind a function, the end of its last line included.

@@ -55,8 +55,9 @@ pub struct ModuleSettings {
     pub shared: Vec<Setting>,
     /// `target` lines in order; none means any target.
     pub targets: Vec<TargetLine>,
-    /// First words of `test` lines in order, such as `run`: for programs that execute files, without influence on code.
-    pub tests: Vec<Box<str>>,
+    /// `test` and `feature` lines in order, their words with one blank between them, such as `test run`: for programs that execute
+    /// files, without influence on code.
+    pub directives: Vec<Box<str>>,
 }
 
 impl ModuleSettings {
@@ -66,6 +67,11 @@ impl ModuleSettings {
             // An unknown name matches nothing; it is reported only if no other line matches.
             Triple::from_str(&line.triple).is_ok_and(|other| same(other.architecture, triple.architecture))
         })
+    }
+
+    /// What `test` lines ask for, in order, without options: `run`, `interpret`.
+    pub fn tests(&self) -> impl Iterator<Item = &str> {
+        self.directives.iter().filter_map(|line| line.strip_prefix("test ")?.split(' ').next())
     }
 
     /// Whether the module may be compiled for `triple`: it has no `target` line, or one for that architecture.

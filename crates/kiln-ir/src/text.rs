@@ -9,6 +9,7 @@
 //! - Functions are read and verified independently of one another and of the symbol table; only then symbols are numbered.
 //! - Whatever the text, the result is a module or diagnostics. Nothing here panics.
 
+pub(crate) mod bounds;
 mod comments;
 mod cursor;
 mod function;
@@ -19,6 +20,7 @@ mod notation;
 mod scan;
 pub(crate) mod symbols;
 
+pub(crate) use self::cursor::{FREE_DATA, MAX_DATA};
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;

@@ -17,7 +17,7 @@ pub fn content(module: &Module) -> String {
     let Module { name: _, source: _, settings, symbols, functions, data, comments } = module;
     let mut out = String::new();
     let shown = |list: &[Setting]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let _ = writeln!(out, "{:?} {:?}", settings.tests, shown(&settings.shared));
+    let _ = writeln!(out, "{:?} {:?}", settings.directives, shown(&settings.shared));
     for target in &settings.targets {
         let _ = writeln!(out, "{} {:?}", target.triple, shown(&target.settings));
     }

@@ -91,9 +91,6 @@ fn has_place(fault: &Diagnostic, text: &str) {
 /// When a property does not hold.
 pub fn text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if asks_for_zeros(text) {
-        return;
-    }
     match parse(Arc::new(Source::new("fuzz.clif", text)), target()) {
         Ok(mut module) => {
             bounded(&module, bytes.len());
@@ -109,14 +106,6 @@ pub fn text(bytes: &[u8]) {
             }
         }
     }
-}
-
-/// Whether there may be a datum of many zeros before something else, which takes up to 2^30 bytes of memory, as documented.
-fn asks_for_zeros(text: &str) -> bool {
-    text.split("zeros").skip(1).any(|rest| {
-        let number = |c: char| c.is_ascii_hexdigit() || matches!(c, '_' | 'x' | 'X');
-        rest.trim_start_matches(|c: char| !number(c)).chars().take_while(|c| number(*c)).count() > 5
-    })
 }
 
 /// Modules in binary form.

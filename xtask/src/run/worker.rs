@@ -71,9 +71,9 @@ fn text(diagnostics: &[Diagnostic]) -> String {
 
 /// Executes one file, once for each of its `target` lines that this machine can run.
 fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Module]) -> Verdict {
-    let asks = |command: &str| root.settings.tests.iter().any(|test| &**test == command);
+    let asks = |command: &str| root.settings.tests().any(|test| test == command);
     if args.via == Via::Interpreter {
-        if !root.settings.tests.is_empty() && !asks("interpret") {
+        if root.settings.tests().next().is_some() && !asks("interpret") {
             return Verdict::Skipped { reason: "its `test` lines do not ask for the interpreter".into() };
         }
         return interpreted(root, others);
@@ -134,7 +134,7 @@ fn variants(
 /// `settings` with only its `target` line `number`, or as they are if they have none.
 pub(super) fn variant_settings(settings: &ModuleSettings, number: usize) -> ModuleSettings {
     let targets = settings.targets.get(number).cloned().into_iter().collect();
-    ModuleSettings { shared: settings.shared.clone(), targets, tests: settings.tests.clone() }
+    ModuleSettings { targets, ..settings.clone() }
 }
 
 fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Vec<Module>) -> Verdict {

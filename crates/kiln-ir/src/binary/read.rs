@@ -393,6 +393,20 @@ fn word(notes: &mut Reader<'_>) -> Read<Box<str>> {
     Ok(text.into())
 }
 
+/// A line that directs programs that execute files.
+fn directive(notes: &mut Reader<'_>) -> Read<Box<str>> {
+    let text = notes.str()?;
+    let mut words = text.split(' ');
+    let known = matches!(words.next(), Some("test" | "feature"));
+    if !known
+        || words.any(str::is_empty)
+        || text.contains(|c: char| c.is_ascii_whitespace() && c != ' ' || c == ';')
+    {
+        return Err(notes.malformed("not a header line"));
+    }
+    Ok(text.into())
+}
+
 fn setting_value(notes: &mut Reader<'_>) -> Read<Option<Box<str>>> {
     if notes.bool()? {
         let text = notes.str()?;
@@ -427,7 +441,7 @@ fn module_settings(notes: &mut Reader<'_>) -> Read<ModuleSettings> {
         read.targets.push(TargetLine { triple, settings: settings(notes)?, line });
     }
     for _ in 0..notes.count()? {
-        read.tests.push(word(notes)?);
+        read.directives.push(directive(notes)?);
     }
     Ok(read)
 }

@@ -124,8 +124,8 @@ fn data(out: &mut Writer, data: &Data) {
 }
 
 /// Settings that alter code, in order, for later ones win over earlier ones.
-pub(super) fn code_settings(out: &mut Writer, settings: &ModuleSettings) {
-    let ModuleSettings { shared, targets, tests: _ } = settings;
+pub(crate) fn code_settings(out: &mut Writer, settings: &ModuleSettings) {
+    let ModuleSettings { shared, targets, directives: _ } = settings;
     fn list(out: &mut Writer, settings: &[Setting]) {
         let kept = || settings.iter().filter(|setting| !is_fixed(&setting.name));
         out.count(kept().count());
@@ -147,7 +147,7 @@ pub(super) fn code_settings(out: &mut Writer, settings: &ModuleSettings) {
 pub(super) fn notes(module: &Module, out: &mut Writer) {
     let Module { name, source: _, settings, symbols, functions, data, comments } = module;
     out.str(name);
-    let ModuleSettings { shared, targets, tests } = settings;
+    let ModuleSettings { shared, targets, directives } = settings;
     all_settings(out, shared);
     out.count(targets.len());
     for TargetLine { triple, settings, line } in targets {
@@ -155,9 +155,9 @@ pub(super) fn notes(module: &Module, out: &mut Writer) {
         out.uint(u64::from(*line));
         all_settings(out, settings);
     }
-    out.count(tests.len());
-    for test in tests {
-        out.str(test);
+    out.count(directives.len());
+    for directive in directives {
+        out.str(directive);
     }
     for Symbol { name, linkage, line, kind: _, signature: _ } in symbols {
         if *linkage == Linkage::Local {

@@ -1,5 +1,6 @@
 //! Data as text: what can be read is written as strings, addresses by name, the rest in hexadecimal.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 
 use super::names::Names;
@@ -17,8 +18,8 @@ const LINE: usize = 72;
 /// What fits on one line is written on one.
 const WIDTH: usize = 100;
 
-/// Writes the datum from its name on.
-pub(super) fn write(data: &Data, names: &Names, out: &mut String) {
+/// Writes the datum from its name on. `zeros` between other content may be counted.
+pub(super) fn write(data: &Data, names: &Names, zeros: &Cell<u64>, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     out.push_str(names.text(data.symbol));
     if data.writable {
@@ -30,7 +31,7 @@ pub(super) fn write(data: &Data, names: &Names, out: &mut String) {
     if let Some(section) = &data.section {
         let _ = write!(out, " section={}", quoted(section.as_bytes()));
     }
-    let pieces = pieces(data, names);
+    let pieces = pieces(data, names, zeros);
     let length: usize = pieces.iter().map(|piece| piece.len() + 2).sum();
     if pieces.is_empty() {
         out.push_str(" {}\n");
@@ -41,7 +42,7 @@ pub(super) fn write(data: &Data, names: &Names, out: &mut String) {
     }
 }
 
-fn pieces(data: &Data, names: &Names) -> Vec<String> {
+fn pieces(data: &Data, names: &Names, zeros: &Cell<u64>) -> Vec<String> {
     let mut pieces = Vec::new();
     let bytes = match &data.init {
         Init::Zeros(0) => return pieces,
@@ -55,7 +56,7 @@ fn pieces(data: &Data, names: &Names) -> Vec<String> {
     for address in &data.addresses {
         // Addresses lie in the content, one behind the other.
         let start = usize::try_from(address.offset).unwrap_or(usize::MAX).min(bytes.len());
-        plain(&bytes[at.min(start)..start], &mut pieces);
+        plain(&bytes[at.min(start)..start], zeros, &mut pieces);
         let mut piece = format!("addr {}", names.text(address.symbol));
         if address.addend != 0 {
             let sign = if address.addend < 0 { '-' } else { '+' };
@@ -64,21 +65,23 @@ fn pieces(data: &Data, names: &Names) -> Vec<String> {
         pieces.push(piece);
         at = (start + 8).min(bytes.len());
     }
-    plain(&bytes[at..], &mut pieces);
+    plain(&bytes[at..], zeros, &mut pieces);
     pieces
 }
 
 /// Bytes without addresses.
-fn plain(bytes: &[u8], pieces: &mut Vec<String>) {
+fn plain(bytes: &[u8], left: &Cell<u64>, pieces: &mut Vec<String>) {
     let mut at = 0;
     let mut hex = 0;
     while at < bytes.len() {
         let rest = &bytes[at..];
         let zeros = rest.iter().take_while(|b| **b == 0).count();
         let text = rest.iter().take_while(|b| printable(**b)).count();
-        if zeros >= ZEROS || text >= TEXT {
+        let rest_of_zeros = left.get().checked_sub(zeros as u64).filter(|_| zeros >= ZEROS);
+        if rest_of_zeros.is_some() || text >= TEXT {
             hexadecimal(&bytes[hex..at], pieces);
-            if zeros >= ZEROS {
+            if let Some(rest) = rest_of_zeros {
+                left.set(rest);
                 pieces.push(format!("zeros {zeros}"));
                 at += zeros;
             } else {

@@ -8,8 +8,11 @@ use std::sync::Arc;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
 use crate::source::Source;
 
-/// Bytes of all data of a file together that are not all zeros.
-const MAX_DATA: u64 = 1 << 30;
+/// So many bytes may the data of any file have together, those apart that are all zeros.
+pub(crate) const FREE_DATA: u64 = 1 << 24;
+/// And so many more for each byte of the file, but no more than [`MAX_DATA`].
+const DATA_FOR_BYTE: u64 = 64;
+pub(crate) const MAX_DATA: u64 = 1 << 30;
 
 /// Where reading stands.
 pub(super) struct Cursor<'t> {
@@ -33,7 +36,8 @@ impl<'t> Cursor<'t> {
         let text = &*source.text;
         // Some editors put a byte order mark before UTF-8.
         let at = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
-        Self { source, text, at, comments: Vec::new(), data_left: MAX_DATA, counted: (0, 1) }
+        let data_left = (FREE_DATA + DATA_FOR_BYTE * text.len() as u64).min(MAX_DATA);
+        Self { source, text, at, comments: Vec::new(), data_left, counted: (0, 1) }
     }
 
     /// The text from here on.

@@ -14,10 +14,11 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{ir, verify_function};
 use cranelift_reader::{Details, ParseError, ParseOptions, SourceMap, parse_test};
 
-use super::comments;
+use super::bounds::TooMany;
 use super::cursor::unescaped;
 use super::locate::Locator;
 use super::scan::FunctionItem;
+use super::{bounds, comments};
 use crate::comments::Comments;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
 use crate::guard::guard;
@@ -175,6 +176,10 @@ fn read_short(
     call_conv: CallConv,
     isa: Option<&dyn TargetIsa>,
 ) -> Result<Read, Vec<Diagnostic>> {
+    if let Some(TooMany { word, line, message }) = bounds::too_many(&scratch.text) {
+        let place = Place::word(locator.source, locator.line(line), word);
+        return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, place)]);
+    }
     let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
     let read = match guard(|| parse_test(&scratch.text, options)) {
         Ok(Ok(file)) => file.functions.into_iter().next(),
@@ -196,6 +201,7 @@ fn read_short(
             Unusable::KnownSymbol(_)
             | Unusable::ThreadLocal(_)
             | Unusable::NoAddress(..)
+            | Unusable::Chain(_)
             | Unusable::Offset(_) => DiagnosticKind::Unsupported,
         };
         Diagnostic::new(kind, fault.to_string(), locator.entity(fault.entity(), &map))

@@ -178,7 +178,8 @@ impl<'t> Content<'t> {
         let start = self.len;
         self.grow(cursor, at, bytes.len() as u64)?;
         if self.len > cursor.data_left {
-            let message = "the data of a file that are not all zeros have at most 2^30 bytes".to_owned();
+            let message =
+                "the data that are not all zeros have too many bytes for a file of this length".to_owned();
             return Err(cursor.fault_at(at, cursor.at - at, message));
         }
         self.bytes.resize(usize::try_from(start).unwrap_or(usize::MAX), 0);
@@ -190,7 +191,12 @@ impl<'t> Content<'t> {
         let limit = if self.bytes.is_empty() { 1 << 40 } else { cursor.data_left };
         self.len = self.len.saturating_add(by);
         if self.len > limit {
-            let message = format!("this datum has more than {limit} bytes");
+            let message = match self.bytes.is_empty() {
+                true => "this datum has more than 2^40 bytes".to_owned(),
+                false => format!(
+                    "this datum has more than the {limit} bytes that a file of this length may still have"
+                ),
+            };
             return Err(cursor.fault_at(at, cursor.at - at, message));
         }
         Ok(())

@@ -198,9 +198,10 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
                 line,
             });
         }
-        "test" => settings.tests.extend(words.next().map(Into::into)),
-        // `feature` lines direct Cranelift's own test runner.
-        _ => {}
+        _ => {
+            let words: Vec<_> = std::iter::once(word).chain(words).collect();
+            settings.directives.push(words.join(" ").into());
+        }
     }
     Ok(())
 }

@@ -701,13 +701,13 @@ fn notation() {
             1 | data %d { zeros -1 }
               |                 ^^
 
-            Syntax: error: this datum has more than 1073741824 bytes
+            Syntax: error: this datum has more than the 16782976 bytes that a file of this length may still have
              --> test.clif:2:17
               |
             2 | data %e { i8 1, zeros 0x80000000 }
               |                 ^^^^^^^^^^^^^^^^
 
-            Syntax: error: the data of a file that are not all zeros have at most 2^30 bytes
+            Syntax: error: the data that are not all zeros have too many bytes for a file of this length
              --> test.clif:3:29
               |
             3 | data %f { zeros 0x80000000, i8 1 }

@@ -43,3 +43,50 @@ block2:
     // Whatever the numbers were.
     assert_eq!(text("v5", "v3").functions[0].body(), Some(body));
 }
+
+/// Files and keys of this version, whoever made them, must be what this version makes. When this changes, so must the version in
+/// `crates/kiln-ir/src/binary.rs`, or the names of kinds of fingerprints if nothing else did.
+#[test]
+fn bytes_of_this_version() {
+    let module = module(
+        "test run
+set opt_level=speed
+target x86_64 has_avx
+global %host = \"runtime:host\"
+data %table align=4 { i32 7, addr %f + 1 }
+function %f(i64, f32) -> i64 { ; a comment
+    gv0 = symbol %host
+block0(v0: i64, v1: f32):
+@0010 v2 = symbol_value.i64 gv0
+    v3 = load.i64 notrap aligned v2+8
+    v4 = iadd v3, v0
+    brif v4, block1, block2(v4)
+block1:
+    trap user1
+block2(v5: i64):
+    return v5
+}
+code %m() { bytes #c3 }
+",
+    );
+    let hex: Vec<String> =
+        module.to_bytes().chunks(48).map(|line| line.iter().map(|b| format!("{b:02x}")).collect()).collect();
+    expect![[r#"
+        4b696c6e495200000200000007000000be0000000000000055000000000000000d25cad399eca8c4f958896febcd6bfb
+        fa1d4a349942bee660feb055e5f7d329302e3133352e3801096f70745f6c6576656c0105737065656401067838365f36
+        3401076861735f6176780000040003016601020277007a0001770002000c72756e74696d653a686f7374000003016d01
+        0200000103057461626c650002000010010145020277007a000177000001010000000000000103000001000006030477
+        7a3277001e770010024a77020802770201000201080000050100027708010200010102000000000002010101c3000103
+        000400010c0700000000000000000000000104000209746573742e636c696601096f70745f6c6576656c010573706565
+        640201067838365f36340301076861735f6176780000030108746573742072756e0604120506010b3b206120636f6d6d
+        656e7401000b12000500"#]]
+    .assert_eq(&hex.join("\n"));
+    expect!["f946bc6b1e3d9e94c1229c2143479fab61adbeaef5ed3ea848e0bece5a8dc6c7"]
+        .assert_eq(&module.fingerprint().to_string());
+    let of_functions =
+        module.functions.iter().map(|function| module.function_fingerprint(function).to_string());
+    expect![[r#"
+        f7bce2db89f81f372b9c5ae8a50e159bbc3874200fa71c51b02123b4a696e348
+        77860687898680c84c633d9364dab1f3b42e5dac89b25b29fba20389a45f0af6"#]]
+    .assert_eq(&of_functions.collect::<Vec<_>>().join("\n"));
+}

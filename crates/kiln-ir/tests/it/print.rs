@@ -717,3 +717,34 @@ fn a_location_that_a_reader_would_lose() {
     let message = print(&lost).unwrap_err().to_string();
     assert_eq!(message, "`f` has no text form: the source location of inst1 is the one before the first");
 }
+
+/// A reader takes 2^24 bytes for few words, and no more; what goes beyond is written out.
+#[test]
+fn many_zeros() {
+    let mut builder = builder();
+    let id = builder.declare_data("zeros", Linkage::Export, true, false).unwrap();
+    let mut bytes = vec![0; (1 << 24) - 4];
+    bytes.push(1);
+    bytes.extend([0; 64]);
+    bytes.push(1);
+    let mut description = DataDescription::new();
+    description.define(bytes.into());
+    builder.define_data(id, &description).unwrap();
+    let zeros = "00".repeat(32);
+    let expected = format!(
+        "data %zeros writable {{
+    zeros 16777212,
+    bytes #01{},
+    bytes #{zeros},
+    bytes #0001
+}}
+",
+        &zeros[2..]
+    );
+    assert_eq!(assert_round_trips(&builder.finish().unwrap()), expected);
+    let file = |data: &str| parse(Arc::new(Source::new("zeros.clif", data)), &target());
+    assert!(file("data %d { zeros 16778000, i8 1 }").is_ok());
+    assert!(file("data %d { zeros 16780000, i8 1 }").is_err());
+    assert!(file("data %d { zeros 16000000, i8 1 } data %e { zeros 1000000, i8 1 }").is_err());
+    assert!(file("data %d { zeros 1000000000000 }").is_ok());
+}
