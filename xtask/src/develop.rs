@@ -81,6 +81,8 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ("run as an image in memory", run(&["--image-codegen"])),
         ("run interpreted", run(&["--via", "interpreter"])),
         ("run split", run(&["--split-modules"])),
+        // A workspace of its own, with the same target folder.
+        ("fuzz targets", cargo(&["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"])),
         ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),
         ("bench, a small slice", own(&["bench", "--slice"])),
     ];
