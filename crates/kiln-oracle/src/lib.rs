@@ -6,7 +6,7 @@
 //! | build the same program for Kiln and for another engine | [`generate::Draft`] |
 //! | know what a program must give | [`interpret::Process`] |
 //! | know whether a module survives being written and read | [`forms`] |
-//! | fuzz what reads bytes | [`fuzz`], seeds from [`mutate`] |
+//! | fuzz what reads bytes | [`fuzz`], seeds from [`mutate`]; [`greedy`] texts |
 //!
 //! # Should I use this crate?
 //!
@@ -22,6 +22,7 @@
 pub mod forms;
 pub mod fuzz;
 pub mod generate;
+pub mod greedy;
 pub mod interpret;
 pub mod mutate;
 pub mod random;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln_ir::{Source, parse, print};
+use kiln_oracle::greedy::TEXTS;
 use kiln_oracle::mutate::WORDS;
 use kiln_oracle::random::Random;
 
@@ -118,67 +119,6 @@ fn words_exchanged() {
     }
 }
 
-/// A text of about a length.
-type Text = fn(usize) -> String;
-
-/// Texts that ask for more than their length, by kind.
-const GREEDY: [(&str, Text); 20] = [
-    ("tables", |len| numbered(len, "", |n| format!("function %a{n}(){{block4999:return}}\n"), "")),
-    ("values", |len| {
-        numbered(len, "", |n| format!("function %a{n}(){{block0:v4999=iconst.i8 0 return}}\n"), "")
-    }),
-    ("imports", |len| numbered(len, "function %f() {\n", |n| format!("fn{n}=u0:{n}()\n"), "block0:return}")),
-    ("declarations", |len| {
-        let piece =
-            "function %a(){gv4000=vmctx fn4000=%x() sig4000=() ss4000=explicit_slot 1 block0:return}\n";
-        filled(len, piece)
-    }),
-    ("faults", |len| filled(len, "what\n")),
-    ("faults in functions", |len| filled(len, "function %f() {\nblock0:\n    retrun\n}\n")),
-    ("one long line", |len| filled(len, "data %d { i8 256 } ")),
-    ("long line of faults", |len| filled(len, "function %f() { block0: retrun } ")),
-    ("duplicates", |len| filled(len, "data %d {}\n")),
-    ("comments", |len| filled(len, ";\n")),
-    ("comments in a function", |len| {
-        format!("function %f() {{\n{}block0:\n return\n}}", filled(len, "; c\n"))
-    }),
-    ("aliases", |len| numbered(len, "", |n| format!("symbol %a{n} = \"b\"\n"), "data %d { addr %a1 }")),
-    ("symbols", |len| numbered(len, "data %d {", |n| format!("addr %a{n},"), "i8 0}")),
-    ("debug", |len| {
-        let behind = "base @0}\nfunction %f(i64) {block0(v0:i64): return}";
-        numbered(len, "debug %f {", |n| format!("v0 label {n} @0,"), behind)
-    }),
-    ("chain of aliases", |len| {
-        numbered(len, "function %f(i32) {block0(v0:i32):\n", |n| format!("v{}->v{n}\n", n + 1), "return}")
-    }),
-    ("chain of global values", |len| {
-        let load = |n| format!("gv{}=load.i64 notrap aligned gv{n}\n", n + 1);
-        numbered(len, "function %f(i64 vmctx) {gv0=vmctx\n", load, "block0(v0:i64): return}")
-    }),
-    ("circle of global values", |len| {
-        let load = |n| format!("gv{n}=load.i64 notrap aligned gv{}\n", n + 1);
-        numbered(len, "function %f() {\n", load, "block0: return}")
-    }),
-    ("not closed", |len| format!("function %f() {{ \"{}", filled(len, "}"))),
-    ("quotes", |len| filled(len, "function %f() { \" ")),
-    ("strings", |len| filled(len, "data %d { bytes \"\\x\n")),
-];
-
-fn filled(len: usize, piece: &str) -> String {
-    piece.repeat(len / piece.len())
-}
-
-fn numbered(len: usize, before: &str, piece: impl Fn(usize) -> String, after: &str) -> String {
-    let mut text = before.to_owned();
-    for number in 0.. {
-        if text.len() >= len {
-            break;
-        }
-        text.push_str(&piece(number));
-    }
-    text + after
-}
-
 /// How long it takes to read `text`, and to show what came of it.
 fn time(text: String) -> Duration {
     let source = Arc::new(Source::new("hostile.clif", text));
@@ -194,7 +134,7 @@ fn time(text: String) -> Duration {
 #[test]
 fn time_is_proportional_to_length() {
     let noise = Duration::from_millis(50);
-    for (name, text) in GREEDY {
+    for (name, text) in TEXTS {
         let best = |len: usize| (0..2).map(|_| time(text(len))).min().expect("two runs");
         // Other tests run at the same time: what is slow once is tried again.
         let tries = (0..4).map(|_| (best(250_000), best(1_000_000)));
