@@ -89,9 +89,10 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
     }));
     section.add(interleave(setup.rounds, contenders)?);
     section.ratio(one, verified, Target::AtMost(1.10));
-    section.ratio(one_unverified, peer, Target::AtMost(1.10));
+    section.ratio(one_unverified, peer, Target::AtMost(1.00));
     section.ratio(&many_kiln, &many_verified, Target::AtMost(1.10));
     section.ratio(&many_unverified, &many_peer, Target::AtMost(1.00));
+    section.ratio(&many_unverified, peer, Target::AtMost(1.00));
     section.ratio(&whole, whole_peer, Target::None);
     let bytes: usize = workload.sources.iter().map(|source| source.text.len()).sum();
     section.note(format!("{} KB of text; kiln verifies what it reads, and numbers it densely", bytes / 1024));

@@ -41,6 +41,8 @@ impl Client for Machine {
         let state = module.declare_data("state", Linkage::Export, true, false)?;
         let mut data = DataDescription::new();
         data.define(Box::new(1000i64.to_ne_bytes()));
+        data.set_custom_section("machine_state");
+        data.set_used(true);
         module.define_data(state, &data)?;
 
         // 21 doubled is 42: printed, written to `tally`, and added to `state`.

@@ -66,7 +66,16 @@ pub(crate) fn uses_the_whole_trait() -> Result<(), Failure> {
     let linkages = ["Import", "Local", "Preemptible", "Hidden", "Export"];
     let linkages =
         linkages.iter().flat_map(|linkage| [format!("a function: {linkage}"), format!("data: {linkage}")]);
-    let kinds = ["zeros", "bytes", "align", "function address", "data address", "data address + addend"];
+    let kinds = [
+        "zeros",
+        "bytes",
+        "align",
+        "section",
+        "used",
+        "function address",
+        "data address",
+        "data address + addend",
+    ];
     let wanted = METHODS.iter().chain(&kinds).map(ToString::to_string).chain(linkages);
     let wanted =
         wanted.chain(["a function: Import, then Local".into(), "a function: Import, then Export".into()]);
@@ -212,6 +221,8 @@ impl Module for Recorder<'_> {
         });
         for (present, what) in [
             (data.align.is_some(), "align"),
+            (data.custom_section.is_some(), "section"),
+            (data.used, "used"),
             (!data.function_relocs.is_empty(), "function address"),
             (!data.data_relocs.is_empty(), "data address"),
             (data.data_relocs.iter().any(|(_, _, addend)| *addend != 0), "data address + addend"),
