@@ -185,6 +185,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
         compiler = compiler.trust(Trust::Nothing);
     }
     let lazy = input::lazy(&files, &target, store.is_some(), &read)?;
+    bar.set_length(lazy.len() as u64);
     let names: Vec<Box<str>> = lazy.iter().map(|module| module.name().into()).collect();
     let compiled = compiler.compile_lazy(lazy);
     bar.finish_and_clear();
@@ -296,8 +297,8 @@ fn output_path(path: &Path, inputs: &[PathBuf]) -> Outcome {
 
 /// What is wrong between the modules, with places; `None` if nothing is.
 fn misfit(files: &[PathBuf], target: &Target) -> Option<Failure> {
-    let modules = input::modules(files, target, false).ok()?;
-    let modules: Vec<_> = modules.into_iter().filter_map(Result::ok).collect();
+    let modules = input::modules(files, target, false, input::outline).ok()?;
+    let modules: Vec<_> = modules.into_iter().flatten().filter_map(Result::ok).collect();
     let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
     diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
     let found = count(diagnostics.len(), "error");
@@ -320,8 +321,9 @@ fn failure(failures: Vec<LazyFailure<Unbuilt>>) -> Failure {
             },
             LazyFailure::Compile(CompileFailure::Functions(functions)) => {
                 lines.extend(functions.iter().map(|error| {
-                    let (file, line) = (&error.module_name, error.line);
-                    format!("error: {file}:{line}: function `{}`: {}", error.function, error.kind)
+                    let line = if error.line == 0 { String::new() } else { format!(":{}", error.line) };
+                    let place = format!("{}{line}", error.module_name);
+                    format!("error: {place}: function `{}`: {}", error.function, error.kind)
                 }));
             }
             LazyFailure::Compile(other) => lines.push(format!("error: {other}")),
