@@ -296,7 +296,8 @@ pub(crate) fn lazy<'t>(
             }
             let module = piece.parse(bytes, target).map_err(Unbuilt::Faults)?;
             done();
-            Ok(piece.named(module))
+            // Builds compare a module with that of its name in the last build, whatever text it came from.
+            Ok(Module { name: piece.name().into(), ..module })
         };
         Ok(match hash {
             Some(hash) => Lazy::new(name, *hash.as_bytes(), build),

@@ -235,3 +235,17 @@ fn what_cannot_be_converted_leaves_nothing() {
     place.xtask(&["run", "f.kir"]).code(1);
     place.xtask(&["check", "f.kir"]).code(1).says(&["byte 0: the file ends inside of a module"]);
 }
+
+/// What a module was called when it was text is for messages; a build knows it again by its place.
+#[test]
+fn functions_are_reused_from_modules_converted_elsewhere() {
+    let place = Place::new(&[("a.clif", &*adder("plus", 2))]);
+    let built = |text: &str, from: &str| {
+        place.write(from, text);
+        place.xtask(&["convert", "a.clif", from, "all.kir"]).ok();
+        place.xtask(&["build", "all.kir", "-o", "all.so", "--cache", "kept"]).ok()
+    };
+    let same = adder("same", 1);
+    assert!(built(&format!("{same}{}", adder("edited", 1)), "b.clif").contains("(3 compiled, 0 reused)"));
+    assert!(built(&format!("{same}{}", adder("edited", 2)), "c.clif").contains("(1 compiled, 2 reused)"));
+}
