@@ -185,14 +185,18 @@ pub(crate) fn main(args: &Args) -> Outcome {
         compiler = compiler.trust(Trust::Nothing);
     }
     let lazy = input::lazy(&files, &target, store.is_some(), &read)?;
+    bar.set_length(lazy.len() as u64);
     let names: Vec<Box<str>> = lazy.iter().map(|module| module.name().into()).collect();
     let compiled = compiler.compile_lazy(lazy);
     bar.finish_and_clear();
     let compiled = compiled.map_err(|failures| {
-        let between = |failure: &LazyFailure<Unbuilt>| matches!(failure, LazyFailure::Compile(_));
+        let unread = |failure: &LazyFailure<Unbuilt>| matches!(failure, LazyFailure::Build { .. });
+        if failures.iter().any(unread) {
+            return failure(failures, &Again::unread(&names));
+        }
         // Whether modules fit together is said before what cannot be compiled.
-        let fault = if failures.iter().all(between) { misfit(&files, &target) } else { None };
-        fault.unwrap_or_else(|| failure(failures))
+        let again = Again::read(&files, &target, &names);
+        again.misfit().unwrap_or_else(|| failure(failures, &again))
     })?;
     let compiled_at = Instant::now();
 
@@ -204,12 +208,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
     }
     let functions = artifacts.iter().map(|artifact| artifact.functions().len()).sum::<usize>();
     let image = write_image(artifacts, &globals, &ImageOptions::default()).map_err(|errors| {
-        misfit(&files, &target).unwrap_or_else(|| {
-            let line = |error: &LinkError| match error.module().and_then(|number| names.get(number)) {
-                Some(name) => format!("error: {name}: {error}"),
-                None => format!("error: {error}"),
-            };
-            Failure::Message(errors.iter().map(line).collect::<Vec<_>>().join("\n"))
+        let again = Again::read(&files, &target, &names);
+        again.misfit().unwrap_or_else(|| {
+            let lines = errors.iter().map(|error| again.line(error));
+            Failure::Message(lines.collect::<Vec<_>>().join("\n"))
         })
     })?;
     let linked = Instant::now();
@@ -294,18 +296,55 @@ fn output_path(path: &Path, inputs: &[PathBuf]) -> Outcome {
     }
 }
 
-/// What is wrong between the modules, with places; `None` if nothing is.
-fn misfit(files: &[PathBuf], target: &Target) -> Option<Failure> {
-    let modules = input::modules(files, target, false).ok()?;
-    let modules: Vec<_> = modules.into_iter().filter_map(Result::ok).collect();
-    let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
-    diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-    let found = count(diagnostics.len(), "error");
-    (!diagnostics.is_empty()).then(|| Failure::new(format!("{found} between the modules")))
+/// The modules of a build that failed, in order, read once more for what messages say of them.
+struct Again<'a> {
+    modules: Vec<input::Parsed>,
+    /// What they are called if they could not be read.
+    names: &'a [Box<str>],
+}
+
+impl<'a> Again<'a> {
+    fn unread(names: &'a [Box<str>]) -> Self {
+        Self { modules: Vec::new(), names }
+    }
+
+    fn read(files: &[PathBuf], target: &Target, names: &'a [Box<str>]) -> Self {
+        let files = input::modules(files, target, false, input::outline).unwrap_or_default();
+        Self { modules: files.into_iter().flatten().collect(), names }
+    }
+
+    /// What is wrong between the modules, with places; `None` if nothing is.
+    fn misfit(&self) -> Option<Failure> {
+        let diagnostics = check_program(&self.modules.iter().flatten().collect::<Vec<_>>());
+        diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+        let found = count(diagnostics.len(), "error");
+        (!diagnostics.is_empty()).then(|| Failure::new(format!("{found} between the modules")))
+    }
+
+    /// The file of module `number`, which one it is there, and what it was.
+    fn title(&self, number: usize) -> &str {
+        match self.modules.get(number) {
+            Some(Ok(module)) => &module.name,
+            _ => self.names.get(number).map_or("", |name| name),
+        }
+    }
+
+    /// What the linker found, with the names of the modules that it has numbers of.
+    fn line(&self, error: &LinkError) -> String {
+        let Some(number) = error.module() else { return format!("error: {error}") };
+        let line = format!("error: {}: {error}", self.title(number));
+        let other = match *error {
+            LinkError::DuplicateDefinition { first, .. } | LinkError::SectionConflict { first, .. } => first,
+            LinkError::SignatureConflict { definer, .. } | LinkError::KindConflict { definer, .. } => definer,
+            LinkError::TargetMismatch { .. } => 0,
+            _ => return line,
+        };
+        format!("{line}; module {other} is {}", self.title(other))
+    }
 }
 
 /// What is wrong with modules, with the files' names and lines.
-fn failure(failures: Vec<LazyFailure<Unbuilt>>) -> Failure {
+fn failure(failures: Vec<LazyFailure<Unbuilt>>, again: &Again<'_>) -> Failure {
     let mut errors = 0;
     let mut lines = Vec::new();
     for failure in failures {
@@ -320,8 +359,10 @@ fn failure(failures: Vec<LazyFailure<Unbuilt>>) -> Failure {
             },
             LazyFailure::Compile(CompileFailure::Functions(functions)) => {
                 lines.extend(functions.iter().map(|error| {
-                    let (file, line) = (&error.module_name, error.line);
-                    format!("error: {file}:{line}: function `{}`: {}", error.function, error.kind)
+                    let line = if error.line == 0 { String::new() } else { format!(":{}", error.line) };
+                    let number = again.names.iter().position(|name| *name == error.module_name);
+                    let name = number.map_or(&*error.module_name, |number| again.title(number));
+                    format!("error: {name}{line}: function `{}`: {}", error.function, error.kind)
                 }));
             }
             LazyFailure::Compile(other) => lines.push(format!("error: {other}")),

@@ -195,7 +195,7 @@ struct State {
 }
 
 fn state(path: &Path, target: Target) -> Result<State, Failure> {
-    let module = input::all(input::modules(&[path.to_owned()], &target, false)?)?.remove(0);
+    let module = input::one(path, &target)?;
     let compiler = Compiler::new(target);
     let (recipe, keys) = compiler.keys(&module).map_err(Failure::new)?;
     let functions = module.functions.iter().zip(keys).enumerate();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use kiln::ir::{Diagnostic, check_program, undefined};
+use kiln::ir::{Diagnostic, Module, check_program, undefined};
 use serde_json::json;
 
 use crate::input;
@@ -18,7 +18,7 @@ use crate::output::{Failure, Format, Outcome, count};
   cargo xtask check examples/clif
   cargo xtask check main.clif library.clif --provide malloc --provide free")]
 pub(crate) struct Args {
-    /// `.clif` files, and folders that are searched for them
+    /// `.clif` and `.kir` files, with all their modules, and folders that are searched for them
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// A function or datum that the host provides; may be given often
@@ -36,10 +36,15 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let target = input::target(args.target.as_deref())?;
     let files = input::files(&args.paths)?;
     let mut modules = Vec::with_capacity(files.len());
+    let mut functions = 0;
     let mut faults = Vec::new();
-    for parsed in input::modules(&files, &target, true)? {
+    let outline = |module: Module| (module.functions.len(), input::outline(module));
+    for parsed in input::modules(&files, &target, true, outline)?.into_iter().flatten() {
         match parsed {
-            Ok(module) => modules.push(module),
+            Ok((count, module)) => {
+                functions += count;
+                modules.push(module);
+            }
             Err(diagnostics) => faults.extend(diagnostics),
         }
     }
@@ -55,7 +60,6 @@ pub(crate) fn main(args: &Args) -> Outcome {
         Format::Text => {
             faults.iter().for_each(|fault| eprintln!("{fault}"));
             if faults.is_empty() {
-                let functions = modules.iter().map(|module| module.functions.len()).sum();
                 println!(
                     "{} with {} fit together",
                     count(modules.len(), "module"),

@@ -1,25 +1,36 @@
 //! `convert`: between text and binary form.
+//!
+//! One module is held at a time. What is written appears when all of it is there, or not at all.
 
-use std::io::Write as _;
+use std::collections::HashSet;
+use std::fs::Permissions;
+use std::io::{BufWriter, Write as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use kiln::ir::print;
+use kiln::ir::{Module, Target, print};
+use tempfile::{NamedTempFile, TempPath};
 
-use crate::input;
-use crate::output::{Failure, Outcome};
+use crate::input::{self, Piece, Unbuilt};
+use crate::output::{Failure, Outcome, count};
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
 ///
-/// What B is follows from its extension. Binary form is read many times faster; it belongs to one version of Kiln, so text is the
-/// form to keep. Converted to text, a file is printed in the usual form, with its comments: convert a `.clif` file to itself to
-/// format it. A `.kir` file can hold many modules: give several files as A.
+/// What B is follows from its extension; without one it is a folder. What A is follows from its content. Binary form is read many
+/// times faster; it belongs to one version of Kiln, so text is the form to keep. Converted to text, a module is printed in the usual form, with
+/// its comments: convert a `.clif` file to itself to format it.
+///
+/// A `.kir` file can hold many modules: give several files as A. Each keeps the name of the text that it was. In a folder, each module
+/// becomes a text of that name without its own folder, in letters, digits, `.`, `-` and `_`; where an earlier module has that name, with `#` and the number of
+/// the module, counted from 0. The folder is made if it is not there, and no file in it is overwritten.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask convert program.clif program.kir
   cargo xtask convert program.kir program.clif
-  cargo xtask convert a.clif b.clif all.kir")]
+  cargo xtask convert a.clif b.clif all.kir
+  cargo xtask convert all.kir folder")]
 pub(crate) struct Args {
-    /// Files to read, and last the file to write
+    /// Files to read, and last the file or folder to write
     #[arg(required = true, num_args = 2.., value_name = "A.. B")]
     paths: Vec<PathBuf>,
     /// Architecture or triple that the modules are for: x86_64, aarch64, riscv64, s390x [default: this machine]
@@ -30,46 +41,130 @@ pub(crate) struct Args {
 pub(crate) fn main(args: &Args) -> Outcome {
     let target = input::target(args.target.as_deref())?;
     let (output, inputs) = args.paths.split_last().expect("two at least");
+    let pieces = inputs.iter().map(|path| Unbuilt::split(input::pieces(path)));
+    let pieces = input::all(pieces.collect::<Result<Vec<_>, _>>()?)?;
+    let pieces: Vec<_> = pieces.into_iter().flatten().collect();
     let extension = output.extension().and_then(|extension| extension.to_str());
-    let binary = match extension {
-        Some(input::BINARY) => true,
-        Some(input::TEXT) => false,
-        _ => {
+    match extension {
+        _ if output.is_dir() => folder(output, &pieces, &target),
+        None => new_folder(output, &pieces, &target),
+        Some(input::BINARY) => file(output, &pieces, &target, |_, module| Ok(module.to_bytes())),
+        Some(input::TEXT) if pieces.len() == 1 => file(output, &pieces, &target, text),
+        Some(input::TEXT) => {
+            let found = pieces.len();
+            Err(Failure::new(format!(
+                "a .clif file is one module, and these are {found}: name a folder to write a file for each"
+            )))
+        }
+        Some(_) => {
             let name = output.display();
-            return Err(Failure::new(format!("cannot tell the form of {name}: name it .clif or .kir")));
-        }
-    };
-    let mut modules = Vec::new();
-    for path in inputs {
-        let cannot = |error| Failure::new(format!("cannot read {}: {error}", path.display()));
-        let bytes = std::fs::read(path).map_err(cannot)?;
-        for range in input::pieces(&bytes) {
-            modules.push(input::module(&path.display().to_string(), bytes[range].to_vec(), &target));
+            Err(Failure::new(format!(
+                "cannot tell the form of {name}: name it .clif or .kir, or name a folder"
+            )))
         }
     }
-    let modules = input::all(modules)?;
-    let mut bytes = Vec::new();
-    match (binary, modules.as_slice()) {
-        (true, modules) => modules.iter().for_each(|module| bytes.extend(module.to_bytes())),
-        (false, [module]) => {
-            let text = print(module);
-            bytes = text.map_err(|error| Failure::new(format!("{}: {error}", module.name)))?.into_bytes();
-        }
-        (false, modules) => {
-            return Err(Failure::new(format!("a .clif file is one module, and these are {}", modules.len())));
-        }
-    }
-    write(output, &bytes).map_err(|error| Failure::new(format!("cannot write {}: {error}", output.display())))
 }
 
-/// The file appears whole or not at all.
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    // As a file that is simply written, not as a temporary one.
-    use std::os::unix::fs::PermissionsExt as _;
-    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-    file.persist(path).map_err(|error| error.error)?;
+/// Hands the modules to `write` one after the other. What is wrong with them is printed, for all of them.
+fn each(pieces: &[Piece], target: &Target, mut write: impl FnMut(&Piece, &Module) -> Outcome) -> Outcome {
+    let mut errors = 0;
+    for piece in pieces {
+        match Unbuilt::split(piece.stored(target))? {
+            Ok(module) if errors == 0 => write(piece, &module)?,
+            Ok(_) => {}
+            Err(faults) => {
+                errors += faults.len();
+                faults.iter().for_each(|fault| eprintln!("{fault}"));
+            }
+        }
+    }
+    match errors {
+        0 => Ok(()),
+        _ => Err(Failure::new(format!("{} in the input", count(errors, "error")))),
+    }
+}
+
+fn text(piece: &Piece, module: &Module) -> Result<Vec<u8>, Failure> {
+    let name = || piece.shown(&module.name);
+    let text = print(module).map_err(|error| Failure::new(format!("{}: {error}", name())))?;
+    Ok(text.into_bytes())
+}
+
+/// Writes all modules to one file.
+fn file(
+    output: &Path,
+    pieces: &[Piece],
+    target: &Target,
+    form: impl Fn(&Piece, &Module) -> Result<Vec<u8>, Failure>,
+) -> Outcome {
+    let cannot = |error| unwritable(output, &error);
+    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = BufWriter::new(temporary(folder).map_err(cannot)?);
+    each(pieces, target, |piece, module| file.write_all(&form(piece, module)?).map_err(cannot))?;
+    let file = file.into_inner().map_err(|error| cannot(error.into_error()))?;
+    file.persist(output).map_err(|error| cannot(error.error))?;
     Ok(())
+}
+
+/// Writes each module to a file in a folder that is not there yet; it is gone again if that fails.
+fn new_folder(output: &Path, pieces: &[Piece], target: &Target) -> Outcome {
+    std::fs::create_dir(output).map_err(|error| unwritable(output, &error))?;
+    let written = folder(output, pieces, target);
+    if written.is_err() {
+        // Only if it is empty.
+        let _ = std::fs::remove_dir(output);
+    }
+    written
+}
+
+/// Writes each module to a file in a folder.
+fn folder(output: &Path, pieces: &[Piece], target: &Target) -> Outcome {
+    let cannot = |error| unwritable(output, &error);
+    let mut names = HashSet::new();
+    let mut files: Vec<(TempPath, PathBuf)> = Vec::new();
+    each(pieces, target, |piece, module| {
+        let name = file_name(&module.name);
+        let unique = if names.insert(name.clone()) { name } else { format!("{name}#{}", files.len()) };
+        let path = output.join(format!("{unique}.{}", input::TEXT));
+        if path.symlink_metadata().is_ok() {
+            return Err(Failure::new(format!("cannot write {}: it is there already", path.display())));
+        }
+        let mut file = temporary(output).map_err(cannot)?;
+        file.write_all(&text(piece, module)?).map_err(cannot)?;
+        files.push((file.into_temp_path(), path));
+        Ok(())
+    })?;
+    for (file, path) in files {
+        file.persist_noclobber(&path).map_err(|error| unwritable(&path, &error.error))?;
+    }
+    Ok(())
+}
+
+/// A module's name as that of a file, without folder and extension: no more than letters, digits, `.`, `-` and `_`.
+fn file_name(module: &str) -> String {
+    /// In bytes, so that a file system takes it with a number and an extension.
+    const LONGEST: usize = 200;
+    let last = module.rsplit(['/', '\\']).next().unwrap_or_default();
+    let stem = [input::TEXT, input::BINARY]
+        .iter()
+        .find_map(|extension| last.strip_suffix(extension)?.strip_suffix('.'))
+        .unwrap_or(last);
+    let safe = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
+    let name: String = stem[..stem.floor_char_boundary(LONGEST)].chars().map(safe).collect();
+    // Neither hidden nor taken for an option.
+    match name.trim_start_matches(['.', '-']) {
+        "" => "module".into(),
+        name => name.into(),
+    }
+}
+
+/// A file in `folder` that is as one that is simply written, once it has got its name.
+fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
+    let file = NamedTempFile::new_in(folder)?;
+    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
+    Ok(file)
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new(format!("cannot write {}: {error}", path.display()))
 }

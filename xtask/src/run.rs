@@ -1,7 +1,7 @@
 //! `run`: execute the `; run:` lines of files.
 //!
 //! Every file is the root of a program of its own: the file, and those other files of the command that define what it imports,
-//! and so on. So a folder of unrelated files can be run at once, and files that belong together find each other.
+//! and so on. The modules of a file that has several belong together. So a folder of unrelated files can be run at once, and files that belong together find each other.
 //!
 //! Compiled code may crash the process that runs it. So the work is done by a worker process that reports every step; when it
 //! dies, the file at which it died has failed, and a new worker goes on with the next one.
@@ -22,11 +22,11 @@ use serde::{Deserialize, Serialize};
 use crate::input;
 use crate::output::{Failure, Format, Outcome, count, progress};
 
-/// Execute every `; run:` line of `.clif` files on this machine.
+/// Execute every `; run:` line of `.clif` and `.kir` files on this machine.
 ///
 /// A line `; run: %f(1, 2) == 3` after a function calls it and compares; `; print: %f(1)` calls it and prints. Files named together
-/// are linked with each other where one defines what another imports; of several that define it, the one in the same folder counts. A file without
-/// such a line is compiled and linked by itself. Each global is bound to 4096 zeroed bytes of its own. A line is printed for each file, for a failure with the
+/// are linked with each other where one defines what another imports; of several that define it, the one in the same folder counts. All modules of a `.kir` file are linked together, and all their
+/// lines executed, in order. A file without such a line is compiled and linked by itself. Each global is bound to 4096 zeroed bytes of its own. A line is printed for each file, for a failure with the
 /// invocation, the value expected and the value that came; the last line counts files.
 ///
 /// A file is skipped only if its `target` lines are for other machines or ask for CPU features that this machine lacks; with
@@ -38,7 +38,7 @@ use crate::output::{Failure, Format, Outcome, count, progress};
   cargo xtask run main.clif library.clif --via image
   cargo xtask run tests/clif --split-modules --threads 1")]
 pub(crate) struct Args {
-    /// `.clif` files, and folders that are searched for them
+    /// `.clif` and `.kir` files, and folders that are searched for them
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// How to execute: in memory; saved as an image and run in another process; or interpreted
@@ -78,8 +78,8 @@ enum Via {
 enum Event {
     /// A file begins.
     File(usize),
-    /// An invocation is about to be executed: its line and text.
-    Invoke(u32, String),
+    /// An invocation is about to be executed: its place and text.
+    Invoke(String),
     /// A `print` invocation gave this.
     Printed(String),
     /// A file ended.
@@ -164,7 +164,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
                     current = Some(index);
                     invocation = None;
                 }
-                Some(Event::Invoke(line, text)) => invocation = Some((line, text)),
+                Some(Event::Invoke(place)) => invocation = Some(place),
                 Some(Event::Printed(text)) => printed.push(text),
                 Some(Event::Done(verdict)) => {
                     if let Some(index) = current.take() {
@@ -182,10 +182,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
             worker.wait().map_err(|error| Failure::new(format!("cannot wait for the worker: {error}")))?;
         match current {
             Some(index) => {
-                let place = match &invocation {
-                    Some((line, text)) => format!("line {line}: `{text}`"),
-                    None => "before its first invocation".into(),
-                };
+                let place = invocation.as_deref().unwrap_or("before its first invocation");
                 let name = files[index].display().to_string();
                 let verdict = Verdict::Failed { reason: format!("{}, {place}", ending(status)) };
                 bar.suspend(|| report(args.format, &name, &verdict, &printed, &mut counts));

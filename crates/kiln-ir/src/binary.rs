@@ -27,7 +27,7 @@ mod read;
 mod tests;
 pub(crate) mod write;
 
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
 use cranelift_codegen::verify_function;
@@ -299,28 +299,31 @@ impl<R: Read> Modules<R> {
     }
 }
 
-/// Where each module of a file in binary form lies, by their headers alone.
+/// Where each module of a file in binary form lies. Only headers are read.
 ///
 /// # Errors
 ///
-/// [`BinaryError::Foreign`] and [`BinaryError::Truncated`].
-pub fn spans(bytes: &[u8]) -> Result<Vec<Range<usize>>, BinaryError> {
+/// [`BinaryError::Io`], [`BinaryError::Foreign`] and [`BinaryError::Truncated`].
+pub fn spans(mut input: impl Read + Seek) -> Result<Vec<Range<u64>>, BinaryError> {
+    let end = input.seek(SeekFrom::End(0))?;
     let mut spans = Vec::new();
-    let mut start = 0;
-    while start < bytes.len() {
-        let offset = start as u64;
-        let rest = &bytes[start..];
-        if !rest.starts_with(&MAGIC[..rest.len().min(MAGIC.len())]) {
+    let mut header = Vec::with_capacity(HEADER);
+    let mut offset = 0;
+    while offset < end {
+        input.seek(SeekFrom::Start(offset))?;
+        header.clear();
+        input.by_ref().take(HEADER as u64).read_to_end(&mut header)?;
+        if !header.starts_with(&MAGIC[..header.len().min(MAGIC.len())]) {
             return Err(BinaryError::Foreign { offset });
         }
-        let header: &[u8; HEADER] = rest.first_chunk().ok_or(BinaryError::Truncated { offset })?;
+        let header: &[u8; HEADER] = header.first_chunk().ok_or(BinaryError::Truncated { offset })?;
         let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
         let length = (long(8) >> 32).checked_add(long(16)).and_then(|sum| sum.checked_add(long(24)));
-        let length = length.and_then(|length| usize::try_from(length).ok()?.checked_add(HEADER));
-        let length = length.filter(|length| *length <= rest.len());
-        let end = start + length.ok_or(BinaryError::Truncated { offset })?;
-        spans.push(start..end);
-        start = end;
+        let length = length.and_then(|length| length.checked_add(HEADER as u64));
+        let length = length.filter(|length| *length <= end - offset);
+        let next = offset + length.ok_or(BinaryError::Truncated { offset })?;
+        spans.push(offset..next);
+        offset = next;
     }
     Ok(spans)
 }

@@ -22,13 +22,12 @@ struct Site<'m> {
 
 impl Site<'_> {
     fn place(&self) -> Place {
-        let source = match &self.module.source {
-            Some(source) => source.clone(),
-            None => Arc::new(Source::new(self.module.name.clone(), "")),
-        };
-        match (self.module.source.is_some(), self.symbol.line) {
-            (true, line) if line != 0 => Place::word(&source, line, &written(&self.symbol.name)),
-            _ => Place::whole(source),
+        let line = self.symbol.line;
+        match &self.module.source {
+            Some(source) if line != 0 => Place::word(source, line, &written(&self.symbol.name)),
+            Some(source) => Place::whole(source.clone()),
+            // In binary form a module keeps its lines, not its text.
+            None => Place::unseen(Arc::new(Source::new(self.module.name.clone(), "")), line),
         }
     }
 }

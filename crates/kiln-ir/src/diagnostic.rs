@@ -5,7 +5,7 @@
 //!
 //! Invariants:
 //! - Lines and columns count from 1, columns and lengths in characters. Line 0 stands for the module as a whole, which
-//!   is all that can be said of one that was not read from text.
+//!   is all that can be said of one that was not read from text; column 0 for a line of a text that is not there.
 //! - [`sort`] is a total order, so that the same faults are reported in the same order by every run.
 
 use std::cmp::Ordering;
@@ -49,9 +49,9 @@ pub struct Place {
     pub source: Arc<Source>,
     /// The line, or 0 for the whole of it.
     pub line: u32,
-    /// The first character.
+    /// The first character, or 0 for all of the line.
     pub column: u32,
-    /// The number of characters; 0 only if `line` is 0.
+    /// The number of characters; 0 only if `column` is 0.
     pub length: u32,
 }
 
@@ -59,6 +59,11 @@ impl Place {
     /// The module as a whole.
     pub fn whole(source: Arc<Source>) -> Self {
         Self { source, line: 0, column: 0, length: 0 }
+    }
+
+    /// Line `number` of a text that is not there: the module was read from binary form, which keeps the number.
+    pub fn unseen(source: Arc<Source>, number: u32) -> Self {
+        Self { line: number, ..Self::whole(source) }
     }
 
     /// `length` bytes of the text at byte `offset`, cut off at the end of the line. Both are rounded down to whole
@@ -125,9 +130,10 @@ pub(crate) fn find_word(line: &str, word: &str) -> Option<usize> {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => f.write_str(&self.source.name),
-            line => write!(f, "{}:{line}:{}", self.source.name, self.column),
+        match (self.line, self.column) {
+            (0, _) => f.write_str(&self.source.name),
+            (line, 0) => write!(f, "{}:{line}", self.source.name),
+            (line, column) => write!(f, "{}:{line}:{column}", self.source.name),
         }
     }
 }
@@ -196,7 +202,8 @@ fn excerpt<'a>(place: &'a Place, label: Option<&'a str>) -> Element<'a> {
         let origin = Origin::path(name);
         return match (number, usize::try_from(place.column)) {
             (0, _) => origin.into(),
-            (_, column) => origin.line(number).char_column(column.unwrap_or(1).max(1)).into(),
+            (_, Ok(0) | Err(_)) => origin.line(number).into(),
+            (_, Ok(column)) => origin.line(number).char_column(column).into(),
         };
     }
     let byte = |characters: u32| {

@@ -21,22 +21,26 @@ use crate::output::Outcome;
 pub(crate) struct Args {
     image: PathBuf,
     file: PathBuf,
-    /// Number of the file's `target` line that the image was compiled for
-    #[arg(long)]
-    variant: usize,
+    /// For each module of the file, number of the `target` line that the image was compiled for
+    #[arg(long, value_delimiter = ',')]
+    variants: Vec<usize>,
 }
 
 pub(crate) fn main(args: &Args) -> Outcome {
     let target = Target::host();
-    let mut module = input::all(input::modules(std::slice::from_ref(&args.file), &target, false)?)?.remove(0);
-    module.settings = variant_settings(&module.settings, args.variant);
+    let files = std::slice::from_ref(&args.file);
+    let parsed = input::modules(files, &target, false, |module| module)?;
+    let mut modules = input::all(parsed.into_iter().flatten())?;
+    for (module, &number) in modules.iter_mut().zip(&args.variants) {
+        module.settings = variant_settings(&module.settings, number);
+    }
     let objects = Objects::default();
     let loaded = Image::open(&args.image).and_then(|image| {
         image.verify()?;
         image.bind(&objects)
     });
     let verdict = match loaded {
-        Ok(loaded) => execute(&loaded, &module, &target, &mut Event::send),
+        Ok(loaded) => execute(&loaded, &modules, &target, &mut Event::send),
         Err(error) => Verdict::Failed { reason: error.to_string() },
     };
     Event::Done(verdict).send();
@@ -48,16 +52,16 @@ pub(super) fn load_bytes(bytes: &[u8], objects: &Objects) -> Result<Loaded, Stri
     Image::from_bytes(bytes).and_then(|image| image.bind(objects)).map_err(|error| error.to_string())
 }
 
-/// Executes the run lines of `module` in an image that contains it.
+/// Executes the run lines of `modules` in an image that contains them.
 pub(super) fn execute(
     loaded: &Loaded,
-    module: &Module,
+    modules: &[Module],
     target: &Target,
     event: &mut dyn FnMut(&Event),
 ) -> Verdict {
-    let mut thunks = Thunks::new(target, &module.settings);
-    let mut execute = |function: &Function, signature: &Signature, arguments: &[DataValue]| {
-        let name = &module.symbol(function.symbol).name;
+    let mut thunks = Thunks::of_each(target, modules);
+    let mut execute = |number: usize, function: &Function, signature: &Signature, arguments: &[DataValue]| {
+        let name = &modules[number].symbol(function.symbol).name;
         let callee = loaded
             .address(name)
             .ok_or_else(|| Stop::Failed("the image does not export the function".into()))?;
@@ -65,9 +69,9 @@ pub(super) fn execute(
         if exported != signature.to_string() {
             return Err(Stop::Failed(format!("the image exports {exported}, the file defines {signature}")));
         }
-        thunks.call(callee, signature, arguments)
+        thunks[number].call(callee, signature, arguments)
     };
-    invocation::all(module, &mut execute, event)
+    invocation::all(modules, &mut execute, event)
 }
 
 /// Entry thunks, made when a signature is first called.
@@ -78,8 +82,10 @@ pub(super) struct Thunks<'a> {
 }
 
 impl<'a> Thunks<'a> {
-    pub(super) fn new(target: &'a Target, settings: &'a ModuleSettings) -> Self {
-        Self { target, settings, thunks: Vec::new() }
+    /// For calls of the functions of each module.
+    pub(super) fn of_each(target: &'a Target, modules: &'a [Module]) -> Vec<Self> {
+        let of = |module: &'a Module| Self { target, settings: &module.settings, thunks: Vec::new() };
+        modules.iter().map(of).collect()
     }
 
     /// Calls `callee`, which has this signature.

@@ -7,9 +7,9 @@ use kiln::ir::{Function, Module, RunLine};
 
 use super::{Event, Verdict};
 
-/// Executes one invocation: the function, its arguments, and the results or why there are none.
+/// Executes one invocation: the number of the module, its function, the arguments, and the results or why there are none.
 pub(super) type Execute<'a> =
-    dyn FnMut(&Function, &Signature, &[DataValue]) -> Result<Vec<DataValue>, Stop> + 'a;
+    dyn FnMut(usize, &Function, &Signature, &[DataValue]) -> Result<Vec<DataValue>, Stop> + 'a;
 
 /// Why an invocation gave no results.
 pub(super) enum Stop {
@@ -19,24 +19,31 @@ pub(super) enum Stop {
     Skipped(String),
 }
 
-/// Executes all run lines of `module`, and says how that went. `event` is told of every step.
-pub(super) fn all(module: &Module, execute: &mut Execute<'_>, event: &mut dyn FnMut(&Event)) -> Verdict {
+/// Executes all run lines of a file's modules, and says how that went. `event` is told of every step.
+pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn FnMut(&Event)) -> Verdict {
     let mut invocations = 0;
-    for function in &module.functions {
+    let functions = modules
+        .iter()
+        .enumerate()
+        .flat_map(|(number, module)| module.functions.iter().map(move |function| (number, module, function)));
+    for (number, module, function) in functions {
         let signature = module.symbol(function.symbol).signature.as_ref();
         let signature = signature.expect("a function that is defined has a type");
         for line in function.run_lines() {
-            event(&Event::Invoke(line.line, line.text.to_string()));
-            match one(function, signature, &line, execute) {
+            let place = match modules.len() {
+                1 => format!("line {}: `{}`", line.line, line.text),
+                _ => format!("{}, line {}: `{}`", module.name, line.line, line.text),
+            };
+            event(&Event::Invoke(place.clone()));
+            let execute = |arguments: &[_]| execute(number, function, signature, arguments);
+            match one(signature, &line, execute) {
                 Ok(None) => invocations += 1,
                 Ok(Some(printed)) => {
                     event(&Event::Printed(printed));
                     invocations += 1;
                 }
                 Err(Stop::Failed(reason)) => {
-                    return Verdict::Failed {
-                        reason: format!("line {}: `{}`: {reason}", line.line, line.text),
-                    };
+                    return Verdict::Failed { reason: format!("{place}: {reason}") };
                 }
                 Err(Stop::Skipped(reason)) => return Verdict::Skipped { reason },
             }
@@ -47,21 +54,20 @@ pub(super) fn all(module: &Module, execute: &mut Execute<'_>, event: &mut dyn Fn
 
 /// Executes one run line; `Some` is what a `print` line prints.
 fn one(
-    function: &Function,
     signature: &Signature,
     line: &RunLine<'_>,
-    execute: &mut Execute<'_>,
+    mut execute: impl FnMut(&[DataValue]) -> Result<Vec<DataValue>, Stop>,
 ) -> Result<Option<String>, Stop> {
     let command = parse_run_command(line.text, signature)
         .map_err(|error| Stop::Failed(format!("not a run line: {}", error.message)))?
         .ok_or_else(|| Stop::Failed("not a run line".into()))?;
     match command {
         RunCommand::Print(invocation) => {
-            let actual = execute(function, signature, &invocation.args)?;
+            let actual = execute(&invocation.args)?;
             Ok(Some(format!("{invocation} -> {}", DisplayDataValues(&actual))))
         }
         RunCommand::Run(invocation, comparison, expected) => {
-            let actual = execute(function, signature, &invocation.args)?;
+            let actual = execute(&invocation.args)?;
             let equal =
                 actual.len() == expected.len() && actual.iter().zip(&expected).all(|(a, b)| a.bitwise_eq(b));
             let (holds, relation) = match comparison {

@@ -1,33 +1,40 @@
 //! Which files make up the program of a root file.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use kiln::ir::{Linkage, Module};
 
-/// Modules by the names they define.
+use crate::input::Parsed;
+
+/// Files by the names that their modules define.
 pub(super) struct Definitions<'a> {
-    modules: &'a [Option<Module>],
+    paths: &'a [PathBuf],
+    files: &'a [Parsed<Vec<Module>>],
     by_name: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Definitions<'a> {
-    pub(super) fn new(modules: &'a [Option<Module>]) -> Self {
+    pub(super) fn new(paths: &'a [PathBuf], files: &'a [Parsed<Vec<Module>>]) -> Self {
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (index, module) in modules.iter().enumerate() {
-            for name in module.iter().flat_map(defined) {
-                by_name.entry(name).or_default().push(index);
+        for (index, modules) in files.iter().enumerate() {
+            for name in modules.iter().flatten().flat_map(defined) {
+                let files = by_name.entry(name).or_default();
+                // Defined by two modules of one file it is for the linker to judge.
+                if files.last() != Some(&index) {
+                    files.push(index);
+                }
             }
         }
-        Self { modules, by_name }
+        Self { paths, files, by_name }
     }
 
-    /// Where a module's file lies.
+    /// Where a file lies.
     fn folder(&self, index: usize) -> Option<&Path> {
-        self.modules[index].as_ref().and_then(|module| Path::new(&*module.name).parent())
+        self.paths[index].parent()
     }
 
-    /// `root` and the modules that define what it imports, what those import, and so on, in order of their numbers.
+    /// `root` and the files that define what it imports, what those import, and so on, in order of their numbers.
     ///
     /// # Errors
     ///
@@ -37,7 +44,7 @@ impl<'a> Definitions<'a> {
         let mut program = BTreeSet::from([root]);
         let mut queue = vec![root];
         while let Some(index) = queue.pop() {
-            for name in self.modules[index].iter().flat_map(imported) {
+            for name in self.files[index].iter().flatten().flat_map(imported) {
                 let Some(candidates) = self.by_name.get(name) else { continue };
                 if candidates.iter().any(|candidate| program.contains(candidate)) {
                     continue;
@@ -48,8 +55,7 @@ impl<'a> Definitions<'a> {
                     .filter(|&other| self.folder(other) == self.folder(index))
                     .collect();
                 let ((&[candidate], _) | (_, &[candidate])) = (candidates.as_slice(), near.as_slice()) else {
-                    let file =
-                        |&index: &usize| self.modules[index].as_ref().map_or("", |module| &*module.name);
+                    let file = |&index: &usize| self.paths[index].display().to_string();
                     let files = candidates.iter().map(file).collect::<Vec<_>>().join(", ");
                     return Err(format!("import `{name}` is defined by several files: {files}"));
                 };

@@ -12,40 +12,26 @@ use super::invocation::{self, Stop};
 use super::objects::{Objects, SIZE};
 use super::program::Definitions;
 use super::{Args, Event, Verdict, Via, ending};
-use crate::input;
+use crate::input::{self, Parsed};
 use crate::output::{Failure, Outcome};
 
 /// Executes `files` from number `first` on.
 pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
     let target = Target::host();
-    let parsed = input::modules(files, &target, false)?;
-    let mut modules = Vec::with_capacity(files.len());
-    let mut errors: Vec<Vec<Diagnostic>> = Vec::with_capacity(files.len());
-    for file in parsed {
-        match file {
-            Ok(module) => {
-                modules.push(Some(module));
-                errors.push(Vec::new());
-            }
-            Err(diagnostics) => {
-                modules.push(None);
-                errors.push(diagnostics);
-            }
-        }
-    }
-    let definitions = Definitions::new(&modules);
+    let parsed = input::modules(files, &target, false, |module| module)?;
+    let parsed: Vec<_> = parsed.into_iter().map(together).collect();
+    let definitions = Definitions::new(files, &parsed);
     for index in first..files.len() {
         Event::File(index).send();
-        let verdict = match &modules[index] {
-            None => not_a_module(&errors[index]),
-            Some(root) if !has_run_lines(root) => file(args, &target, &files[index], root, &[]),
-            Some(root) => match definitions.program(index) {
+        let verdict = match &parsed[index] {
+            Err(diagnostics) => not_modules(diagnostics),
+            Ok(roots) if !have_run_lines(roots) => file(args, &target, &files[index], roots, &[]),
+            Ok(roots) => match definitions.program(index) {
                 Err(reason) => Verdict::Failed { reason },
                 Ok(program) => {
-                    let others: Vec<_> = program.iter().filter(|&&other| other != index).collect();
-                    let others: Vec<_> =
-                        others.into_iter().filter_map(|&other| modules[other].as_ref()).collect();
-                    file(args, &target, &files[index], root, &others)
+                    let others = program.iter().filter(|&&other| other != index);
+                    let others: Vec<_> = others.flat_map(|&other| parsed[other].iter().flatten()).collect();
+                    file(args, &target, &files[index], roots, &others)
                 }
             },
         };
@@ -54,11 +40,23 @@ pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
     Ok(())
 }
 
-fn not_a_module(diagnostics: &[Diagnostic]) -> Verdict {
-    match diagnostics {
-        [only] if only.kind == DiagnosticKind::OtherTarget => {
-            Verdict::Skipped { reason: only.message.to_string() }
+/// All modules of a file, or all that is wrong with them.
+fn together(parsed: Vec<Parsed>) -> Parsed<Vec<Module>> {
+    let mut modules = Vec::with_capacity(parsed.len());
+    let mut faults = Vec::new();
+    for one in parsed {
+        match one {
+            Ok(module) => modules.push(module),
+            Err(diagnostics) => faults.extend(diagnostics),
         }
+    }
+    if faults.is_empty() { Ok(modules) } else { Err(faults) }
+}
+
+fn not_modules(diagnostics: &[Diagnostic]) -> Verdict {
+    let fault = |diagnostic: &&Diagnostic| diagnostic.kind != DiagnosticKind::OtherTarget;
+    match (diagnostics.first(), diagnostics.iter().find(fault)) {
+        (Some(first), None) => Verdict::Skipped { reason: first.message.to_string() },
         _ => Verdict::Failed { reason: text(diagnostics) },
     }
 }
@@ -69,31 +67,36 @@ fn text(diagnostics: &[Diagnostic]) -> String {
     text
 }
 
-/// Executes one file, once for each of its `target` lines that this machine can run.
-fn file(args: &Args, target: &Target, path: &Path, root: &Module, others: &[&Module]) -> Verdict {
-    let asks = |command: &str| root.settings.tests().any(|test| test == command);
+/// Executes one file, its modules together, once for each of the `target` lines that this machine can run.
+fn file(args: &Args, target: &Target, path: &Path, roots: &[Module], others: &[&Module]) -> Verdict {
+    let tests: Vec<&str> = roots.iter().flat_map(|root| root.settings.tests()).collect();
     if args.via == Via::Interpreter {
-        if root.settings.tests().next().is_some() && !asks("interpret") {
+        if !tests.is_empty() && !tests.contains(&"interpret") {
             return Verdict::Skipped { reason: "its `test` lines do not ask for the interpreter".into() };
         }
-        return interpreted(root, others);
+        return interpreted(roots, others);
     }
-    if asks("interpret") && !asks("run") {
-        return match interpreted(root, others) {
+    if tests.contains(&"interpret") && !tests.contains(&"run") {
+        return match interpreted(roots, others) {
             Verdict::Passed { invocations, .. } => Verdict::Passed { invocations, interpreted: true },
             other => other,
         };
     }
-    let variants = match variants(target, &root.settings, &image::host_has_feature) {
+    let variants = |root: &Module| variants(target, &root.settings, &image::host_has_feature);
+    let variants: Vec<_> = match roots.iter().map(variants).collect() {
         Ok(variants) => variants,
         Err(verdict) => return verdict,
     };
     let mut invocations = 0;
-    for (number, settings) in variants {
-        let mut modules = Vec::with_capacity(1 + others.len());
-        modules.push(Module { settings, ..root.clone() });
-        modules.extend(others.iter().map(|&module| module.clone()));
-        match variant(args, target, path, number, modules) {
+    for time in 0..variants.iter().map(Vec::len).max().unwrap_or(0) {
+        // A module with fewer lines than another of the file stays with its last one.
+        let chosen = variants.iter().map(|lines| &lines[time.min(lines.len() - 1)]);
+        let numbers: Vec<usize> = chosen.clone().map(|(number, _)| *number).collect();
+        let roots = roots.iter().zip(chosen);
+        let roots: Vec<_> = roots
+            .map(|(root, (_, settings))| Module { settings: settings.clone(), ..root.clone() })
+            .collect();
+        match variant(args, target, path, &numbers, &roots, others) {
             Verdict::Passed { invocations: more, .. } => invocations += more,
             other => return other,
         }
@@ -137,9 +140,17 @@ pub(super) fn variant_settings(settings: &ModuleSettings, number: usize) -> Modu
     ModuleSettings { targets, ..settings.clone() }
 }
 
-fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Vec<Module>) -> Verdict {
+/// Executes a file with `roots` as its modules, compiled for those of their `target` lines that have these numbers.
+fn variant(
+    args: &Args,
+    target: &Target,
+    path: &Path,
+    numbers: &[usize],
+    roots: &[Module],
+    others: &[&Module],
+) -> Verdict {
     let failed = |reason: String| Verdict::Failed { reason };
-    let root = modules[0].clone();
+    let modules: Vec<Module> = roots.iter().chain(others.iter().copied()).cloned().collect();
     let modules = if args.split_modules {
         match modules
             .iter()
@@ -153,7 +164,7 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
     } else {
         modules
     };
-    if !has_run_lines(&root) {
+    if !have_run_lines(roots) {
         return linked(target, &modules);
     }
     let provided = |name: &str| kiln::jit::libcalls::process(&SlotKey::Symbol(name.into())).is_some();
@@ -175,31 +186,33 @@ fn variant(args: &Args, target: &Target, path: &Path, number: usize, modules: Ve
         Err(error) => return failed(error.to_string()),
     };
     match (args.via, args.image_codegen) {
-        (Via::Image, _) => in_another_process(&session, path, number),
+        (Via::Image, _) => in_another_process(&session, path, numbers),
         (_, true) => {
             // Objects of its own: the program must not see what the session's copy left behind.
             let objects = Objects::default();
             let image = session.image().map_err(|error| error.to_string());
             match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
-                Ok(loaded) => super::image::execute(&loaded, &root, target, &mut Event::send),
+                Ok(loaded) => super::image::execute(&loaded, roots, target, &mut Event::send),
                 Err(reason) => failed(reason),
             }
         }
         (_, false) => {
-            let mut thunks = super::image::Thunks::new(target, &root.settings);
-            let mut execute = |function: &kiln::ir::Function, signature: &_, arguments: &[_]| {
-                let name = &root.symbol(function.symbol).name;
-                let callee =
-                    session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
-                thunks.call(callee.address(), signature, arguments)
-            };
-            invocation::all(&root, &mut execute, &mut Event::send)
+            let mut thunks = super::image::Thunks::of_each(target, roots);
+            let mut execute =
+                |number: usize, function: &kiln::ir::Function, signature: &_, arguments: &[_]| {
+                    let name = &roots[number].symbol(function.symbol).name;
+                    let callee =
+                        session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
+                    thunks[number].call(callee.address(), signature, arguments)
+                };
+            invocation::all(roots, &mut execute, &mut Event::send)
         }
     }
 }
 
-fn has_run_lines(module: &Module) -> bool {
-    module.functions.iter().any(|function| function.run_lines().next().is_some())
+fn have_run_lines(modules: &[Module]) -> bool {
+    let mut functions = modules.iter().flat_map(|module| &module.functions);
+    functions.any(|function| function.run_lines().next().is_some())
 }
 
 /// A file without run lines is compiled and linked by itself; nobody has to provide what it imports, since nothing is called.
@@ -221,30 +234,31 @@ fn linked(target: &Target, modules: &[Module]) -> Verdict {
     }
 }
 
-fn interpreted(root: &Module, others: &[&Module]) -> Verdict {
-    let modules: Vec<&Module> = [root].into_iter().chain(others.iter().copied()).collect();
+fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
+    let modules: Vec<&Module> = roots.iter().chain(others.iter().copied()).collect();
     let program = Program::new(&modules);
     let mut process = Process::new(&program, &mut |_| vec![0; SIZE]);
-    let mut execute = |function: &kiln::ir::Function, _: &_, arguments: &[_]| {
-        process.call_symbol(0, function.symbol, arguments).map_err(|error| match error {
+    let mut execute = |number: usize, function: &kiln::ir::Function, _: &_, arguments: &[_]| {
+        process.call_symbol(number, function.symbol, arguments).map_err(|error| match error {
             Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute it: {what}")),
             Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
             error => Stop::Failed(error.to_string()),
         })
     };
-    invocation::all(root, &mut execute, &mut Event::send)
+    invocation::all(roots, &mut execute, &mut Event::send)
 }
 
 /// Saves the session as an image, and lets another process load it and execute the file's run lines.
-fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict {
+fn in_another_process(session: &Session, path: &Path, variants: &[usize]) -> Verdict {
     let attempt = || -> Result<Verdict, Failure> {
         let folder = tempfile::tempdir().map_err(Failure::new)?;
         let image = folder.path().join("program.so");
         session.save_image(&image).map_err(Failure::new)?;
+        let variants = variants.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let output = Command::new(std::env::current_exe().map_err(Failure::new)?)
             .arg("run-image")
             .args([&image, path])
-            .arg(format!("--variant={variant}"))
+            .arg(format!("--variants={variants}"))
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
@@ -257,7 +271,7 @@ fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict
             }
             match event {
                 Some(Event::Done(verdict)) => done = Some(verdict),
-                Some(Event::Invoke(line, text)) => last = Some((line, text)),
+                Some(Event::Invoke(place)) => last = Some(place),
                 Some(event) => event.send(),
                 None => {}
             }
@@ -265,8 +279,7 @@ fn in_another_process(session: &Session, path: &Path, variant: usize) -> Verdict
         if let (Some(verdict), true) = (done, output.status.success()) {
             return Ok(verdict);
         }
-        let place =
-            last.map_or("while it was loaded".into(), |(line, text)| format!("line {line}: `{text}`"));
+        let place = last.as_deref().unwrap_or("while it was loaded");
         Ok(Verdict::Failed { reason: format!("{}, {place}", ending(output.status)) })
     };
     attempt().unwrap_or_else(|failure| match failure {

@@ -182,3 +182,30 @@ fn command_lines_that_cannot_be_understood() {
     said(&["paint"], &["unrecognized subcommand 'paint'"]);
     assert_eq!(place.names(), ["a.clif"]);
 }
+
+/// What only the code generator and the linker find is said of the module's name too, be it text or binary form.
+#[test]
+fn what_cannot_be_compiled_or_linked_names_the_modules() {
+    let wide =
+        "\nfunction %wide(i128) -> i128 {\nblock0(v0: i128):\n    v1 = sdiv v0, v0\n    return v1\n}\n";
+    let place = Place::new(&[
+        ("a.clif", &adder("f", 1)),
+        ("wide.clif", wide),
+        ("one.clif", "data %one writable section=\"mine\" { i64 1 }\n"),
+        ("two.clif", "data %two section=\"mine\" { i64 1 }\n"),
+    ]);
+    let message = "function `wide`: the code generator cannot compile it";
+    place.xtask(&["convert", "a.clif", "wide.clif", "wide.kir"]).ok();
+    refused(&place, &["wide.clif"], &[]).code(1).says(&[&format!("error: wide.clif:2: {message}")]);
+    let named = format!("error: wide.kir#1 (was wide.clif):2: {message}");
+    refused(&place, &["wide.kir"], &[]).code(1).says(&[&named]);
+
+    let message =
+        "section `mine` has both writable and read-only data: that of module 0 and of module 1; module 0 is ";
+    place.xtask(&["convert", "one.clif", "two.clif", "both.kir"]).ok();
+    let ended = refused(&place, &["one.clif", "two.clif"], &[]).code(1);
+    assert_eq!(ended.stderr, format!("error: two.clif: {message}one.clif\n"));
+    let ended = refused(&place, &["both.kir"], &[]).code(1);
+    let named = format!("error: both.kir#1 (was two.clif): {message}both.kir#0 (was one.clif)\n");
+    assert_eq!(ended.stderr, named);
+}

@@ -1,6 +1,6 @@
 //! `check`: what is wrong between modules, all of it at once, without compiling.
 
-use crate::support::{Place, adder};
+use crate::support::{Place, adder, root, xtask};
 
 const USER: &str = "function %user(i32) -> i32 {
     fn0 = %adder(i64) -> i32
@@ -47,4 +47,89 @@ fn json_has_every_place() {
     assert_eq!(lines, [2, 3]);
     assert_eq!(faults[0]["kind"], "Undefined");
     assert_eq!(faults[0]["place"]["file"], "user.clif");
+}
+
+/// A module in binary form has no text to be shown, but keeps the name and the lines of the one that it was.
+#[test]
+fn faults_between_modules_in_binary_form_name_file_module_and_line() {
+    let twice = format!("\n\n{}", adder("adder", 2));
+    let place = Place::new(&[("a.clif", &*adder("adder", 1)), ("b.clif", &*twice), ("user.clif", USER)]);
+    place.xtask(&["convert", "a.clif", "b.clif", "user.clif", "all.kir"]).ok();
+    let parts = [
+        "error: `%adder` is defined twice\n--> all.kir#1 (was b.clif):3\n",
+        "::: all.kir#0 (was a.clif):1\n",
+        "error: `%adder` is declared as (i64) -> i32 system_v, but defined as (i64) -> i64 system_v\n--> all.kir#2 (was user.clif):2\n",
+    ];
+    place.xtask(&["check", "all.kir"]).code(1).says(&parts).says(&[
+        "error: `%nowhere` is not defined\n--> all.kir#2 (was user.clif):3\n",
+        "error: 3 faults found\n",
+    ]);
+    for more in [&["--cache", "kept"][..], &[]] {
+        let args = [&["build", "all.kir", "-o", "all.so"], more].concat();
+        // The second time the cache has the code, and the modules are read for the message only.
+        for _ in 0..2 {
+            let ended =
+                place.xtask(&args).code(1).says(&parts).says(&["error: 2 errors between the modules\n"]);
+            assert!(!ended.stderr.contains("module 0"), "{}", ended.stderr);
+        }
+    }
+    let ended = place.xtask(&["check", "all.kir", "--format", "json"]).code(1);
+    let document: serde_json::Value = serde_json::from_str(&ended.stdout).unwrap();
+    let twice = &document["faults"][0];
+    assert_eq!(twice["place"]["file"], "all.kir#1 (was b.clif)");
+    assert_eq!((&twice["place"]["line"], &twice["place"]["column"]), (&3.into(), &0.into()));
+    assert_eq!(twice["related"][0]["place"]["line"], 1);
+
+    // A file of one module has no numbers, and one that is called as its text was has had no other name.
+    place.xtask(&["convert", "b.clif", "b.kir"]).ok();
+    place.write("b.clif", place.read("b.kir"));
+    place
+        .xtask(&["check", "a.clif", "b.kir"])
+        .code(1)
+        .says(&["--> b.kir (was b.clif):3\n", "::: a.clif:1:10\n"]);
+    place.xtask(&["check", "a.clif", "b.clif"]).code(1).says(&["--> b.clif:3\n", "::: a.clif:1:10\n"]);
+}
+
+/// The verifier's faults have the line of their function.
+#[test]
+fn faults_in_modules_in_binary_form_name_file_module_and_line() {
+    let text = "function %f() -> i32 {\nblock0:\n    v0 = iconst.i32 1\n    return v0\n}\n
+function %wrong() -> i32 {\nblock0:\n    v0 = iconst.i64 1\n    return v0\n}\n";
+    let source = kiln::ir::Source::new("dir/wrong.clif", text);
+    let module = kiln::ir::parse_unverified(source.into(), &kiln::ir::Target::host()).unwrap();
+    let wrong = module.module().to_bytes();
+    let place = Place::new(&[("a.clif", &*adder("adder", 1))]);
+    place.xtask(&["convert", "a.clif", "a.kir"]).ok();
+    place.write("two.kir", [place.read("a.kir"), wrong].concat());
+    let message = "error: function `wrong`: inst1: result 0 has type i64, must match function signature of i32\n--> two.kir#1 (was dir/wrong.clif):7\n";
+    place.xtask(&["check", "two.kir"]).code(1).says(&[message]);
+    place.xtask(&["build", "two.kir", "-o", "two.so"]).code(1).says(&[message]);
+    place.xtask(&["convert", "two.kir", "new"]).code(1).says(&[message]);
+    let ended = place.xtask(&["run", "two.kir"]).code(1);
+    assert!(ended.stdout.contains(message), "{}", ended.stdout);
+    assert_eq!(place.names(), ["a.clif", "a.kir", "two.kir"]);
+}
+
+/// What the front end's tests say that users are shown is what they are shown.
+#[test]
+fn wrong_modules_are_shown_as_the_front_end_expects() {
+    let folder = root().join("crates/kiln-ir/tests/wrong");
+    let temporary = tempfile::tempdir().unwrap();
+    let mut names: Vec<_> = std::fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".stderr"))
+        .collect();
+    names.sort();
+    assert!(names.len() > 15, "{names:?}");
+    for name in names {
+        let stem = name.strip_suffix(".clif").unwrap_or(&name);
+        let blessed = std::fs::read_to_string(folder.join(format!("{stem}.stderr"))).unwrap();
+        let count = blessed.matches("\n\n").count();
+        let plural = if count == 1 { "" } else { "s" };
+        let expected = format!("{}error: {count} fault{plural} found\n", blessed.replace("\n\n", "\n"));
+        let ended = xtask(&folder, temporary.path(), &["check", &name, "--target", "x86_64"]).code(1);
+        assert_eq!(ended.stderr, expected, "{name}");
+        assert_eq!(ended.stdout, "");
+    }
 }

@@ -344,3 +344,84 @@ fn a_file_for_another_cpu_is_skipped_with_the_reason() {
     let place = Place::new(&[("a.clif", &format!("target x86_64 {feature}\ntarget x86_64\n{FINE}"))]);
     assert!(place.xtask(&["run", "."]).ok().contains("./a.clif: ok, 2 invocations\n"));
 }
+
+/// The modules of a file belong together, their lines are executed in order, and files find each other whatever their form.
+#[test]
+fn all_modules_of_a_file_are_one_program() {
+    let one = "function %one() -> i32 {
+    fn0 = %two() -> i32
+    fn1 = %four() -> i32
+block0:
+    v0 = call fn0()
+    v1 = call fn1()
+    v2 = isub v1, v0
+    return v2
+}
+; print: %one()
+; run: %one() == 2
+";
+    let constant = |name: &str, number: u32| {
+        format!(
+            "function %{name}() -> i32 {{\nblock0:\n    v0 = iconst.i32 {number}\n    return v0\n}}\n; run: %{name}() == {number}\n"
+        )
+    };
+    let four = format!(
+        "{}\nfunction %uses() -> i32 {{\n    fn0 = %one() -> i32\nblock0:\n    v0 = call fn0()\n    return v0\n}}\n; run: %uses() == 2\n",
+        constant("four", 4)
+    );
+    let place = Place::new(&[("one.clif", one), ("two.clif", &constant("two", 2)), ("four.clif", &*four)]);
+    place.xtask(&["convert", "one.clif", "two.clif", "both.kir"]).ok();
+    std::fs::rename(place.path("both.kir"), place.path("both.bin")).unwrap();
+    place.xtask(&["convert", "one.clif", "two.clif", "four.clif", "all.kir"]).ok();
+    for way in WAYS {
+        let output = place.xtask(&[&["run", "all.kir"], way].concat()).ok();
+        assert_eq!(
+            output, "%one() -> 2\nall.kir: ok, 5 invocations\n1 passed, 0 failed, 0 skipped\n",
+            "{way:?}"
+        );
+        let output = place.xtask(&[&["run", "both.bin", "four.clif"], way].concat()).ok();
+        let expected = "%one() -> 2\nboth.bin: ok, 3 invocations\nfour.clif: ok, 2 invocations\n";
+        assert_eq!(output, format!("{expected}2 passed, 0 failed, 0 skipped\n"), "{way:?}");
+        let output = place.xtask(&[&["run", "one.clif", "two.clif", "four.clif"], way].concat()).ok();
+        assert!(output.ends_with("3 passed, 0 failed, 0 skipped\n"), "{way:?}: {output}");
+    }
+}
+
+/// Of several modules, messages say which one.
+#[test]
+fn a_line_of_a_module_of_several_is_named_with_it() {
+    let trap = "function %trap() {\nblock0:\n    trap user1\n}\n; run: %trap()\n";
+    let wrong = FINE.replace("== 9", "== 8");
+    let place = Place::new(&[("fine.clif", &FINE.replace("%fine", "%good")), ("wrong.clif", &*wrong)]);
+    place.write("trap.clif", trap);
+    place.xtask(&["convert", "fine.clif", "wrong.clif", "wrong.kir"]).ok();
+    place.xtask(&["convert", "fine.clif", "trap.clif", "trap.kir"]).ok();
+    for way in WAYS {
+        let ended = place.xtask(&[&["run", "wrong.kir"], way].concat()).code(1);
+        let line = "wrong.kir: FAILED: wrong.kir#1 (was wrong.clif), line 7: `run: %fine() == 8`: expected 8, got 9\n";
+        assert!(ended.stdout.contains(line), "{way:?}: {}", ended.stdout);
+        let ended = place.xtask(&[&["run", "trap.kir"], way].concat()).code(1);
+        let place = "trap.kir#1 (was trap.clif), line 5: `run: %trap()`";
+        assert!(ended.stdout.contains(place), "{way:?}: {}", ended.stdout);
+    }
+}
+
+/// Each module of a file is compiled for its own `target` lines.
+#[test]
+fn modules_of_a_file_with_target_lines_of_their_own() {
+    let arch = std::env::consts::ARCH;
+    let lines = |count: usize| format!("target {arch}\n").repeat(count);
+    let named = |name: &str| FINE.replace("%fine", name);
+    let place = Place::new(&[("a.clif", &format!("test run\n{}{}", lines(2), named("%a")))]);
+    place.write("b.clif", named("%b"));
+    place.write("c.clif", format!("target s390x\n{}", named("%c")));
+    place.xtask(&["convert", "a.clif", "b.clif", "ab.kir"]).ok();
+    for way in [&[][..], &["--via", "image"], &["--image-codegen"]] {
+        let output = place.xtask(&[&["run", "ab.kir"], way].concat()).ok();
+        assert!(output.contains("ab.kir: ok, 8 invocations\n"), "{way:?}: {output}");
+    }
+    place.xtask(&["convert", "c.clif", "c.kir", "--target", "s390x"]).ok();
+    place.write("abc.kir", [place.read("ab.kir"), place.read("c.kir")].concat());
+    let output = place.xtask(&["run", "abc.kir"]).ok();
+    assert!(output.starts_with("abc.kir: skipped: the module is for s390x"), "{output}");
+}
