@@ -245,19 +245,23 @@ fn explain(old: (&Path, Target), new: (&Path, Target), format: Format) -> Outcom
 /// An event of a build, for people.
 pub(crate) fn describe(event: &Event<'_>) -> String {
     let short = |key: &kiln::cache::Key| key.to_string()[..12].to_owned();
+    let of = |module: &str, key| format!("{module} ({})", short(key));
     match event {
-        Event::Hit { key } => format!("{}: hit", short(key)),
-        Event::Miss { key, why } => format!("{}: miss: {why}", short(key)),
-        Event::Corrupt { key, reason } => format!("{}: cannot be used: {reason}", short(key)),
+        Event::Hit { key, module } => format!("{}: hit", of(module, key)),
+        Event::Miss { key, module, why } => format!("{}: miss: {why}", of(module, key)),
+        Event::Corrupt { key, module, reason } => {
+            let name = module.map_or_else(|| short(key), |module| of(module, key));
+            format!("{name}: cannot be used: {reason}")
+        }
         Event::Healed { key } => format!("{}: stored anew", short(key)),
         Event::Evicted { key, bytes } => format!("{}: removed to make room, {bytes} bytes", short(key)),
         Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
         Event::WriteFailed { key, error } => format!("{}: cannot be stored: {error}", short(key)),
         Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
         Event::Quarantined { key, why } => format!("{}: moved aside: {why}", short(key)),
-        Event::Verified { key } => format!("{}: compiled again, and the same", short(key)),
-        Event::VerifyFailed { key } => {
-            format!("{}: WRONG CODE: compiling makes another artifact", short(key))
+        Event::Verified { key, module } => format!("{}: compiled again, and the same", of(module, key)),
+        Event::VerifyFailed { key, module } => {
+            format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
         }
         other => format!("{other:?}"),
     }
