@@ -266,3 +266,25 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
         other => format!("{other:?}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_name_the_module() {
+        let key = "0123456789abcdef".repeat(4).parse().unwrap();
+        let told = |event: &Event<'_>| describe(event);
+        let (key, module) = (&key, "a.clif");
+        assert_eq!(told(&Event::Hit { key, module }), "a.clif (0123456789ab): hit");
+        let why = &kiln::cache::Why::New;
+        assert_eq!(
+            told(&Event::Miss { key, module, why }),
+            "a.clif (0123456789ab): miss: never stored before"
+        );
+        let reason = &kiln::cache::Corrupt::Foreign;
+        let of = |module| told(&Event::Corrupt { key, module, reason });
+        assert_eq!(of(Some(module)), "a.clif (0123456789ab): cannot be used: not an entry");
+        assert_eq!(of(None), "0123456789ab: cannot be used: not an entry");
+    }
+}
