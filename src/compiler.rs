@@ -131,7 +131,8 @@ impl<'a> Compiler<'a> {
         self
     }
 
-    /// Asks `store` before compiling a module, and stores what was compiled.
+    /// Asks `store` before compiling a module, and stores what was compiled. The build waits for that, unless the store is a
+    /// [`WriteBehind`](kiln_cache::WriteBehind).
     #[must_use]
     pub fn store(mut self, store: &'a dyn Store) -> Self {
         self.store = Some(store);

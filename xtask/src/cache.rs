@@ -126,7 +126,7 @@ fn stat(folder: &Path, format: Format) -> Outcome {
         })),
         Format::Text => {
             println!("entries      {} ({} on disk)", stat.entries, bytes(stat.disk_bytes));
-            println!("modules      {}", stat.subjects);
+            println!("last builds  {}", stat.subjects);
             if stat.entries > 0 {
                 println!("last used    {} to {}", age(stat.oldest), age(stat.newest));
             }

@@ -32,6 +32,8 @@ const LATEST_MAGIC: [u8; 8] = *b"KilnSub\0";
 
 /// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
 ///
+/// It writes at once, and whoever stores something waits for it. A build should not: put it into a [`WriteBehind`](crate::WriteBehind).
+///
 /// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] says otherwise: every few writes look at a hundred files or two and
 /// remove those among them that were not used for longest, so no build is held up by a cleaning. [`DiskStore::gc`] is exact.
 ///
