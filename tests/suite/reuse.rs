@@ -254,31 +254,36 @@ fn a_session_hands_on_what_it_is_told() {
     let (store, log) = (Arc::new(MemoryStore::new()), Arc::new(Log::default()));
     let text = MODULE.replace("%outside(i64)", "%first(i64)").replace("= %outside", "= colocated %first");
     let modules = [module("m.clif", &text)];
-    let run = |prepare: &dyn Fn(&mut Session)| {
+    let key = |module: &Module| Compiler::new(Target::host()).keys(module).unwrap().0.key();
+    let run = |modules: &[Module], prepare: &dyn Fn(&mut Session)| {
         let mut session = Session::new(Target::host()).unwrap();
         session.set_store(store.clone());
         let log = log.clone();
         session.set_events(Arc::new(move |event: &Event<'_>| log.report(event)));
         session.set_trust(Trust::Sample(0));
         prepare(&mut session);
-        session.add(&modules).unwrap();
+        session.add(modules).unwrap();
         session.stats()
     };
-    assert_eq!(run(&|_| ()).compiled_functions, 4);
+    assert_eq!(run(&modules, &|_| ()).compiled_functions, 4);
     assert_eq!(log.take(), "1 miss: never stored before");
-    assert_eq!(run(&|_| ()).reused_modules, 1);
+    assert_eq!(run(&modules, &|_| ()).reused_modules, 1);
     assert_eq!(log.take(), "1 hit");
     // Everything is compiled, and found to be the same.
-    let stats = run(&|session| session.set_trust(Trust::Nothing));
+    let stats = run(&modules, &|session| session.set_trust(Trust::Nothing));
     assert_eq!((stats.compiled_functions, stats.reused_modules), (4, 0));
     assert_eq!(log.take(), "1 hit, 1 verified");
     // Other code, for all that anyone knows.
-    assert_eq!(run(&|session| session.set_abi("layout 2")).compiled_functions, 4);
+    assert_eq!(run(&modules, &|session| session.set_abi("layout 2")).compiled_functions, 4);
     let told = log.take();
     assert!(told.starts_with("1 miss: ABI of the client: "), "{told}");
-    // The same code, of another program.
-    assert_eq!(run(&|session| session.set_program("another")).reused_modules, 1);
-    assert_eq!(log.take(), "1 hit");
+    // Another program has no last build.
+    let edited = [module("m.clif", &text.replace("iconst.i64 10", "iconst.i64 11"))];
+    for (program, compiled) in [("another", 4), ("", 1)] {
+        store.quarantine(&key(&edited[0]), "to compile it again").unwrap();
+        let stats = run(&edited, &|session| session.set_program(program));
+        assert_eq!((stats.compiled_functions, stats.reused_functions), (compiled, 4 - compiled));
+    }
 }
 
 #[test]
