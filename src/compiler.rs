@@ -13,8 +13,8 @@ use std::sync::Arc;
 use cranelift_codegen::isa::OwnedTargetIsa;
 use indexmap::IndexMap;
 use kiln_artifact::Artifact;
-use kiln_backend::{CompileError, Job, Reuse, compile_all};
-use kiln_cache::{Entry, Event, Events, FunctionKey, Key, Lookup, Recipe, Store, Subject, explain};
+use kiln_backend::{Built, CompileError, Job, Reuse, compile_all};
+use kiln_cache::{Entry, Event, Events, FunctionKey, Key, Lookup, Recipe, Store, Subject, Why, explain};
 use kiln_ir::{Module, ModuleSettings, Target, TargetError};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -34,6 +34,7 @@ pub struct Compiler<'a> {
     events: Option<&'a dyn Events>,
     trust: Trust,
     abi: Arc<[u8]>,
+    program: Arc<str>,
     progress: &'a (dyn Fn() + Sync),
 }
 
@@ -118,6 +119,7 @@ impl<'a> Compiler<'a> {
             events: None,
             trust: Trust::default(),
             abi: Arc::default(),
+            program: Arc::default(),
             progress: &|| {},
         }
     }
@@ -129,7 +131,8 @@ impl<'a> Compiler<'a> {
         self
     }
 
-    /// Asks `store` before compiling a module, and stores what was compiled.
+    /// Asks `store` before compiling a module, and stores what was compiled. The build waits for that, unless the store is a
+    /// [`WriteBehind`](kiln_cache::WriteBehind).
     #[must_use]
     pub fn store(mut self, store: &'a dyn Store) -> Self {
         self.store = Some(store);
@@ -154,6 +157,16 @@ impl<'a> Compiler<'a> {
     #[must_use]
     pub fn abi(mut self, abi: impl Into<Vec<u8>>) -> Self {
         self.abi = abi.into().into();
+        self
+    }
+
+    /// Names the program that the modules belong to. A module that has changed takes functions from the last build of the module of the
+    /// same name in the same program, so programs that share a store should differ here if their modules do not differ by name.
+    ///
+    /// It is no part of a key: what has not changed is found whatever the program is called.
+    #[must_use]
+    pub fn program(mut self, name: impl Into<Arc<str>>) -> Self {
+        self.program = name.into();
         self
     }
 
@@ -227,8 +240,10 @@ impl<'a> Compiler<'a> {
     ) -> Result<Compiled, CompileFailure> {
         let generator = |module: &Module| &generators[&module.settings];
         // Keys are hashes of all the IR, and entries are read and checked: both in parallel.
-        let looked: Vec<Looked> =
-            modules.par_iter().map(|module| self.look(module, generator(module))).collect();
+        let looked: Vec<Looked> = modules
+            .par_iter()
+            .map(|module| self.look(module, &module.name, None, generator(module)))
+            .collect();
 
         let missing: Vec<usize> = (0..modules.len()).filter(|&at| looked[at].needs_compiling()).collect();
         let reuse: Vec<Vec<Option<Reuse<'_>>>> = missing.iter().map(|&at| looked[at].reuse()).collect();
@@ -243,12 +258,11 @@ impl<'a> Compiler<'a> {
             CompileFailure::Functions(errors)
         })?;
         drop(jobs);
-        let reused: Vec<usize> = reuse.iter().map(|reuse| reuse.iter().flatten().count()).collect();
         drop(reuse);
 
         let mut stats = Stats::default();
         let mut samples = Samples::default();
-        let mut fresh = missing.iter().zip(compiled.into_iter().zip(reused)).peekable();
+        let mut fresh = missing.iter().zip(compiled).peekable();
         let mut artifacts = Vec::with_capacity(modules.len());
         for (at, (module, looked)) in modules.iter().zip(looked).enumerate() {
             let fresh = fresh.next_if(|(missing, _)| **missing == at).map(|(_, fresh)| fresh);
@@ -258,81 +272,100 @@ impl<'a> Compiler<'a> {
         Ok(Compiled { artifacts, stats, samples })
     }
 
-    /// What the store knows about `module`.
-    fn look(&self, module: &Module, generator: &Generator) -> Looked {
+    /// What the store knows about `module`, which is called `name`, and by the client `client` if it has a key for it.
+    fn look(&self, module: &Module, name: &str, client: Option<Subject>, generator: &Generator) -> Looked {
         let Some(store) = self.store else { return Looked::default() };
         let recipe = generator.keys.module(module);
         let key = recipe.key();
-        let subject = generator.keys.subject(&module.name);
-        let mut looked = Looked::default();
+        let subject = self.subject(name, &recipe);
+        let mut looked =
+            Looked { subjects: [subject].into_iter().chain(client).collect(), ..Looked::default() };
         match store.get(&key) {
             Lookup::Hit(entry) => {
-                self.report(&Event::Hit { key: &key });
+                self.report(&Event::Hit { key: &key, module: name });
                 looked.doubted = self.trust == Trust::Nothing;
-                looked.failed_writes =
-                    usize::from(!looked.doubted && store.set_latest(&subject, &key).is_err());
+                if !looked.doubted {
+                    looked.failed_writes = self.point(&looked.subjects, &key);
+                }
                 looked.entry = Some(entry);
             }
             Lookup::Miss => {
-                let (why, previous) = explain(store, &subject, &recipe);
-                self.report(&Event::Miss { key: &key, why: &why });
+                let any = Subject::new(&self.full_name(name), recipe.target());
+                let (why, previous) = match explain(store, &subject, &recipe) {
+                    // Never built like this. The last build in another way says what is different.
+                    (Why::New, _) => explain(store, &any, &recipe),
+                    found => found,
+                };
+                looked.subjects.push(any);
+                self.report(&Event::Miss { key: &key, module: name, why: &why });
                 // Nothing is taken from an entry that is not trusted as a whole.
                 looked.previous = previous.filter(|_| self.trust != Trust::Nothing);
                 looked.functions = generator.keys.functions(module);
             }
             Lookup::Corrupt(reason) => {
-                self.report(&Event::Corrupt { key: &key, reason: &reason });
+                self.report(&Event::Corrupt { key: &key, module: Some(name), reason: &reason });
                 looked.corrupt = true;
                 looked.functions = generator.keys.functions(module);
             }
         }
-        looked.recipe = Some((recipe, key, subject));
+        looked.recipe = Some((recipe, key));
         looked
     }
 
-    /// The artifact of `module`: from the store, or `fresh`, which is stored. The latter comes with the number of functions in it that
-    /// were reused.
+    /// A module's name, and the program's before it.
+    fn full_name(&self, module: &str) -> String {
+        format!("{}\0{module}", self.program)
+    }
+
+    /// Builds of the module called `name` among which functions can be reused: those that are compiled as `recipe` says.
+    fn subject(&self, name: &str, recipe: &Recipe) -> Subject {
+        recipe.subject(&self.full_name(name))
+    }
+
+    /// The artifact of `module`: from the store, or `fresh`, which is stored.
     fn settle(
         &self,
         module: &Module,
         generator: &Generator,
         looked: Looked,
-        fresh: Option<(Artifact, usize)>,
+        fresh: Option<Built>,
         stats: &mut Stats,
         samples: &mut Samples,
     ) -> Artifact {
         let functions = module.functions.len();
-        let Looked { recipe, entry, doubted, functions: keys, corrupt, failed_writes, previous: _ } = looked;
+        let Looked { recipe, subjects, entry, doubted, functions: keys, corrupt, failed_writes, previous: _ } =
+            looked;
         stats.corrupt_entries += usize::from(corrupt);
         stats.failed_writes += failed_writes;
-        let Some((artifact, reused)) = fresh else {
+        let Some(Built { artifact, reused }) = fresh else {
             let entry = entry.expect("what has no entry was compiled");
             stats.reused_modules += 1;
             stats.reused_functions += functions;
-            if let Some((_, key, _)) = recipe.filter(|(_, key, _)| self.trust.samples(key)) {
+            if let Some((_, key)) = recipe.filter(|(_, key)| self.trust.samples(key)) {
                 samples.add(module, &entry, key);
             }
             return entry.artifact;
         };
         stats.compiled_functions += functions - reused;
         stats.reused_functions += reused;
-        let Some((recipe, key, subject)) = recipe else { return artifact };
+        let Some((recipe, key)) = recipe else { return artifact };
         if doubted && let Some(entry) = entry {
             if entry.artifact == artifact {
-                self.report(&Event::Verified { key: &key });
+                self.report(&Event::Verified { key: &key, module: &module.name });
+                stats.failed_writes += self.point(&subjects, &key);
                 return artifact;
             }
             stats.wrong_entries += 1;
-            self.wrong(&key);
+            self.wrong(&key, &module.name);
         }
         let functions = if keys.is_empty() { generator.keys.functions(module) } else { keys };
         let entry = Entry { recipe, functions: functions.into(), artifact: artifact.clone() };
-        stats.failed_writes += self.keep(&key, &subject, &entry, corrupt);
+        stats.failed_writes += self.keep(&key, &subjects, &entry, corrupt);
         artifact
     }
 
-    /// Stores `entry`; the number of writes that failed.
-    fn keep(&self, key: &Key, subject: &Subject, entry: &Entry, heals: bool) -> usize {
+    /// Stores `entry`, and notes it as the last build of `subjects`; the number of writes that failed.
+    fn keep(&self, key: &Key, subjects: &[Subject], entry: &Entry, heals: bool) -> usize {
         let Some(store) = self.store else { return 0 };
         match store.put(key, entry) {
             Ok(()) if heals => self.report(&Event::Healed { key }),
@@ -342,12 +375,18 @@ impl<'a> Compiler<'a> {
                 return 1;
             }
         }
-        usize::from(store.set_latest(subject, key).is_err())
+        self.point(subjects, key)
+    }
+
+    /// Notes that the last build of `subjects` had `key`, which costs a short read where that is known; the number of writes that failed.
+    fn point(&self, subjects: &[Subject], key: &Key) -> usize {
+        let failed = subjects.iter().filter_map(|subject| self.store?.set_latest(subject, key).err());
+        failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
     }
 
     /// An entry that is not what compiling makes: nobody gets it any more.
-    fn wrong(&self, key: &Key) {
-        self.report(&Event::VerifyFailed { key });
+    fn wrong(&self, key: &Key, module: &str) {
+        self.report(&Event::VerifyFailed { key, module });
         if let Some(store) = self.store {
             // If it cannot be moved aside, storing the right one replaces it.
             let _ = store.quarantine(key, "compiling makes another artifact");
@@ -371,7 +410,9 @@ struct Generator {
 #[derive(Default)]
 struct Looked {
     /// If there is a store.
-    recipe: Option<(Recipe, Key, Subject)>,
+    recipe: Option<(Recipe, Key)>,
+    /// What this build becomes the last build of, as soon as its entry is stored.
+    subjects: Vec<Subject>,
     entry: Option<Entry>,
     /// Whether the entry is compared with what compiling makes before it is used.
     doubted: bool,

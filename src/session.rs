@@ -25,6 +25,7 @@ pub struct Session {
     events: Option<Arc<dyn Events>>,
     trust: Trust,
     abi: Vec<u8>,
+    program: Arc<str>,
     globals: GlobalTable,
     bindings: Bindings,
     jit: Jit,
@@ -139,6 +140,7 @@ impl Session {
             events: None,
             trust: Trust::default(),
             abi: Vec::new(),
+            program: Arc::default(),
             globals: GlobalTable::new(),
             bindings: Bindings::new(),
             jit: Jit::new(options)?,
@@ -166,6 +168,11 @@ impl Session {
     /// A hash of whatever else the code assumes, such as the layout of run-time objects: a part of every cache key.
     pub fn set_abi(&mut self, abi: impl Into<Vec<u8>>) {
         self.abi = abi.into();
+    }
+
+    /// Names the program for a store that several share, as [`Compiler::program`] does.
+    pub fn set_program(&mut self, name: impl Into<Arc<str>>) {
+        self.program = name.into();
     }
 
     /// Compiles and links in `pool` from now on instead of rayon's global pool.
@@ -235,6 +242,7 @@ impl Session {
             self.trust,
             &self.abi,
         )
+        .program(self.program.clone())
     }
 
     fn compile(&mut self, modules: &[Module]) -> Result<(), SessionError> {

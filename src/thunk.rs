@@ -35,10 +35,10 @@ impl Thunk {
             SessionError::Compile(CompileFailure::Target { module: 0, name: "entry thunk".into(), error })
         })?;
         let module = entry_thunk("thunk", signature, settings, &*isa);
-        let artifact = compile(&Job::new(&module, &*isa))
+        let built = compile(&Job::new(&module, &*isa))
             .map_err(|errors| SessionError::Compile(CompileFailure::Functions(errors)))?;
         let mut jit = Jit::new(Options { reserve: 1 << 26, ..Options::default() })?;
-        jit.link(&[artifact], &kiln_jit::libcalls::process)?;
+        jit.link(&[built.artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");
         Ok(Self { signature: signature.clone(), address, _jit: jit })
     }

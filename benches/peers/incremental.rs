@@ -42,16 +42,20 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    fn compiler<'a>(&self, store: Option<&'a dyn Store>) -> Compiler<'a> {
+        let compiler = Compiler::new(self.workload.target.clone()).pool(self.pool.clone());
+        match store {
+            Some(store) => compiler.store(store),
+            None => compiler,
+        }
+    }
+
     fn build(
         &self,
         store: Option<&dyn Store>,
         compile: impl FnOnce(&Compiler<'_>) -> Result<Compiled, Failure>,
     ) -> Result<Build, Failure> {
-        let compiler = Compiler::new(self.workload.target.clone()).pool(self.pool.clone());
-        let compiler = match store {
-            Some(store) => compiler.store(store),
-            None => compiler,
-        };
+        let compiler = self.compiler(store);
         let (compile, compiled) = timed(|| compile(&compiler));
         let Compiled { artifacts, stats, samples: _ } = compiled?;
         let (link, image) = timed(|| {
@@ -98,6 +102,18 @@ impl Builder<'_> {
         let Stats { compiled_functions, reused_modules, .. } = build.stats;
         if (compiled_functions, reused_modules) != (0, self.workload.modules.len()) {
             return Err(format!("not everything was reused: {:?}", build.stats).into());
+        }
+        Ok(build)
+    }
+
+    /// A build of which every second module is in the store, and no other.
+    fn half(&self, store: &dyn Store) -> Result<Build, Failure> {
+        let modules = &self.workload.modules;
+        let half: Vec<Module> = modules.iter().step_by(2).cloned().collect();
+        self.compiler(Some(store)).compile(&half)?;
+        let build = self.modules(Some(store), modules)?;
+        if build.stats.reused_modules != half.len() {
+            return Err(format!("not half of it was reused: {:?}", build.stats).into());
         }
         Ok(build)
     }
@@ -343,6 +359,10 @@ fn same_images(
             }
             check(name, lazy, &expected)?;
             check(name, builder.edited(store, &program)?, &expected_edited)?;
+        }
+        let halves = (MemoryStore::new(), DiskStore::new(folder.path().join("half")));
+        for (name, store) in [("half in memory", &halves.0 as &dyn Store), ("half in a folder", &halves.1)] {
+            check(name, builder.half(store)?, &expected)?;
         }
     }
     let threads = setup.threads;

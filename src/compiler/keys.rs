@@ -47,11 +47,6 @@ impl Keys {
         Subject::new(&recipe.key().to_string(), &self.target)
     }
 
-    /// What the builds of a module have in common, whatever is in it.
-    pub(super) fn subject(&self, module: &str) -> Subject {
-        Subject::new(module, &self.target)
-    }
-
     /// Of a module's functions, in order.
     pub(super) fn functions(&self, module: &Module) -> Vec<FunctionKey> {
         let Self { target, common, .. } = self;

@@ -39,7 +39,7 @@ impl<'m, E> Lazy<'m, E> {
         Self { name: name.into(), key: Some(key.into()), build: Box::new(build) }
     }
 
-    /// Its name, for messages.
+    /// Its name, for messages, and to find its last build when it has changed.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -129,11 +129,14 @@ impl Compiler<'_> {
         {
             match store.get(&key) {
                 Lookup::Hit(entry) => {
-                    self.report(&Event::Hit { key: &key });
+                    self.report(&Event::Hit { key: &key, module: &name });
+                    // An edit of what is used now is compared with it, not with what was built last.
+                    let failed_writes = self.point(&[self.subject(&name, &entry.recipe)], &key);
                     let stats = Stats {
                         reused_functions: entry.artifact.functions().len(),
                         reused_modules: 1,
                         lazy_modules: 1,
+                        failed_writes,
                         ..Stats::default()
                     };
                     return Ok(Done { artifact: entry.artifact, stats, samples: Samples::default() });
@@ -142,33 +145,30 @@ impl Compiler<'_> {
                 Lookup::Miss | Lookup::Corrupt(_) => {}
             }
         }
-        let module = build().map_err(|error| LazyFailure::Build { module: at, name, error })?;
+        let unbuilt = |error| LazyFailure::Build { module: at, name: name.clone(), error };
+        let module = build().map_err(unbuilt)?;
         let generator = self.shared_generator(at, &module, shared).map_err(LazyFailure::Compile)?;
-        let looked = self.look(&module, &generator);
+        let looked = self.look(&module, &name, subject, &generator);
         let fresh = match looked.needs_compiling() {
             false => None,
             true => {
                 let reuse = looked.reuse();
                 let job = Job { module: &module, isa: &*generator.isa, reuse: &reuse };
-                let artifact = match many {
+                let built = match many {
                     true => {
                         compile(&job).inspect(|_| module.functions.iter().for_each(|_| (self.progress)()))
                     }
-                    false => compile_all(&[job], self.progress).map(|mut artifacts| artifacts.remove(0)),
+                    false => compile_all(&[job], self.progress).map(|mut built| built.remove(0)),
                 };
-                let artifact = artifact.map_err(|mut errors| {
+                let built = built.map_err(|mut errors| {
                     errors.iter_mut().for_each(|error| error.module = at);
                     LazyFailure::Compile(CompileFailure::Functions(errors))
                 })?;
-                Some((artifact, reuse.iter().flatten().count()))
+                Some(built)
             }
         };
-        let own = looked.recipe.as_ref().map(|(_, key, _)| *key);
         let (mut stats, mut samples) = (Stats::default(), Samples::default());
         let artifact = self.settle(&module, &generator, looked, fresh, &mut stats, &mut samples);
-        if let (Some(store), Some(subject), Some(key)) = (self.store, &subject, own) {
-            stats.failed_writes += usize::from(store.set_latest(subject, &key).is_err());
-        }
         Ok(Done { artifact, stats, samples })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Keys leave nothing out that code depends on, and entries are covered by checksums; this is what finds out if the first is not so.
 
-use kiln_backend::{Job, compile};
+use kiln_backend::{Built, Job, compile};
 use kiln_cache::{Entry, Event, Key};
 use kiln_ir::Module;
 
@@ -77,24 +77,20 @@ impl Samples {
 impl Sample {
     fn holds(&self, compiler: &Compiler<'_>) -> bool {
         let Self { module, entry, key } = self;
-        let fresh = compiler.generator(0, module).ok().and_then(|generator| {
-            compile(&Job::new(module, &*generator.isa)).ok().map(|artifact| (artifact, generator))
-        });
+        let generator = compiler.generator(0, module).ok();
+        let fresh = generator.and_then(|generator| compile(&Job::new(module, &*generator.isa)).ok());
         match fresh {
-            Some((artifact, _)) if artifact == entry.artifact => {
-                compiler.report(&Event::Verified { key });
-                true
+            Some(fresh) if fresh.artifact == entry.artifact => {
+                compiler.report(&Event::Verified { key, module: &module.name });
+                return true;
             }
-            Some((artifact, generator)) => {
-                compiler.wrong(key);
-                let fresh = Entry { artifact, ..entry.clone() };
-                compiler.keep(key, &generator.keys.subject(&module.name), &fresh, false);
-                false
+            Some(Built { artifact, .. }) => {
+                compiler.wrong(key, &module.name);
+                // Whatever pointed to the key still does.
+                compiler.keep(key, &[], &Entry { artifact, ..entry.clone() }, false);
             }
-            None => {
-                compiler.wrong(key);
-                false
-            }
+            None => compiler.wrong(key, &module.name),
         }
+        false
     }
 }

@@ -15,8 +15,16 @@ pub(crate) fn module(name: &str, text: &str) -> Module {
 
 /// All `.clif` files below `folder` of the repository, sorted.
 pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
+    let mut files = files_below(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "clif"));
+    assert!(!files.is_empty(), "no test files in {folder}");
+    files
+}
+
+/// All files below `folder`, sorted.
+pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     fn search(folder: &Path, files: &mut Vec<PathBuf>) {
-        for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
+        for entry in std::fs::read_dir(folder).expect("a folder that exists") {
             let path = entry.expect("a readable folder").path();
             match path.is_dir() {
                 true => search(&path, files),
@@ -25,10 +33,8 @@ pub(crate) fn files(folder: &str) -> Vec<PathBuf> {
         }
     }
     let mut files = Vec::new();
-    search(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder), &mut files);
-    files.retain(|path| path.extension().is_some_and(|extension| extension == "clif"));
+    search(folder, &mut files);
     files.sort();
-    assert!(!files.is_empty(), "no test files in {folder}");
     files
 }
 

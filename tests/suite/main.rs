@@ -1,6 +1,8 @@
 //! Tests of the whole: modules in, the same machine code in memory, in images and in caches.
 
 mod common;
+mod faults;
+mod last_build;
 mod limits;
 mod purity;
 mod reuse;

@@ -14,10 +14,10 @@ use crate::common::{module, modules};
 
 /// Events by name, in the order of the alphabet.
 #[derive(Default)]
-struct Log(Mutex<BTreeMap<String, usize>>);
+pub(crate) struct Log(Mutex<BTreeMap<String, usize>>);
 
 impl Log {
-    fn report(&self, event: &Event<'_>) {
+    pub(crate) fn report(&self, event: &Event<'_>) {
         let text = match event {
             Event::Miss { why, .. } => format!("miss: {why}"),
             other => {
@@ -29,7 +29,7 @@ impl Log {
     }
 
     /// What was reported since this was asked last.
-    fn take(&self) -> String {
+    pub(crate) fn take(&self) -> String {
         let events = std::mem::take(&mut *self.0.lock().unwrap());
         events.iter().map(|(event, count)| format!("{count} {event}")).collect::<Vec<_>>().join(", ")
     }
@@ -48,7 +48,7 @@ fn cold(modules: &[Module]) -> Vec<Artifact> {
     Compiler::new(Target::host()).compile(modules).unwrap().artifacts
 }
 
-const MODULE: &str = "
+pub(crate) const MODULE: &str = "
 function %first(i64) -> i64 fast {
     fn0 = colocated %second(i64) -> i64 fast
 block0(v0: i64):
@@ -192,7 +192,9 @@ fn wrong_code_in_a_store_is_found() {
         assert_eq!(stats.wrong_entries, usize::from(trust == Trust::Nothing));
         if trust != Trust::Sample(0) {
             assert_eq!(liar.2.load(Ordering::Relaxed), 1);
-            assert!(build(&liar, &log, trust, &one).0 == cold(&one));
+            // What was found to be right then is what later builds get: they compile nothing.
+            assert!(build(&liar, &log, Trust::Sample(0), &one).0 == cold(&one));
+            assert_eq!(log.take(), "1 hit");
         }
         log.take();
     }
@@ -204,6 +206,84 @@ fn wrong_code_in_a_store_is_found() {
     assert_eq!(log.take(), "1 hit, 1 verified");
     build(&store, &log, Trust::Sample(1), &one);
     assert_eq!(log.take(), "1 hit, 1 verified");
+}
+
+#[test]
+fn one_module_in_512_is_compiled_again_unless_the_client_says_otherwise() {
+    assert_eq!(Trust::default(), Trust::Sample(512));
+    let store = MemoryStore::new();
+    let compiler = Compiler::new(Target::host()).store(&store);
+    let constant = |number| {
+        module("m", &format!("function %f() -> i64 {{\nblock0:\n v0 = iconst.i64 {number}\n return v0\n}}"))
+    };
+    let sampled = |module: &Module| compiler.keys(module).unwrap().0.key().sampled(512);
+    for chosen in [true, false] {
+        let module = [(0..).map(constant).find(|module| sampled(module) == chosen).unwrap()];
+        assert!(compiler.compile(&module).unwrap().samples.is_empty(), "nothing was reused");
+        assert_eq!(compiler.compile(&module).unwrap().samples.len(), usize::from(chosen));
+    }
+}
+
+#[test]
+fn events_name_modules() {
+    let (store, told) = (MemoryStore::new(), Mutex::new(Vec::new()));
+    let events = |event: &Event<'_>| {
+        let (what, name) = match *event {
+            Event::Hit { module, .. } => ("hit", module),
+            Event::Miss { module, .. } => ("miss", module),
+            Event::Verified { module, .. } => ("verified", module),
+            ref other => panic!("{other:?}"),
+        };
+        told.lock().unwrap().push(format!("{what} {name}"));
+    };
+    let compiler = Compiler::new(Target::host()).store(&store).events(&events).trust(Trust::Sample(1));
+    let module = [module("some.clif", MODULE)];
+    for _ in 0..2 {
+        compiler.compile(&module).unwrap().samples.verify(&compiler);
+    }
+    let lazy = || vec![Lazy::new("some.clif", *b"key", || Ok::<_, Infallible>(module[0].clone()))];
+    compiler.clone().trust(Trust::Nothing).compile_lazy(lazy()).unwrap();
+    compiler.compile_lazy(lazy()).unwrap();
+    let expected =
+        ["miss", "hit", "verified", "hit", "verified", "hit"].map(|what| format!("{what} some.clif"));
+    assert_eq!(*told.lock().unwrap(), expected);
+}
+
+#[test]
+fn a_session_hands_on_what_it_is_told() {
+    let (store, log) = (Arc::new(MemoryStore::new()), Arc::new(Log::default()));
+    let text = MODULE.replace("%outside(i64)", "%first(i64)").replace("= %outside", "= colocated %first");
+    let modules = [module("m.clif", &text)];
+    let key = |module: &Module| Compiler::new(Target::host()).keys(module).unwrap().0.key();
+    let run = |modules: &[Module], prepare: &dyn Fn(&mut Session)| {
+        let mut session = Session::new(Target::host()).unwrap();
+        session.set_store(store.clone());
+        let log = log.clone();
+        session.set_events(Arc::new(move |event: &Event<'_>| log.report(event)));
+        session.set_trust(Trust::Sample(0));
+        prepare(&mut session);
+        session.add(modules).unwrap();
+        session.stats()
+    };
+    assert_eq!(run(&modules, &|_| ()).compiled_functions, 4);
+    assert_eq!(log.take(), "1 miss: never stored before");
+    assert_eq!(run(&modules, &|_| ()).reused_modules, 1);
+    assert_eq!(log.take(), "1 hit");
+    // Everything is compiled, and found to be the same.
+    let stats = run(&modules, &|session| session.set_trust(Trust::Nothing));
+    assert_eq!((stats.compiled_functions, stats.reused_modules), (4, 0));
+    assert_eq!(log.take(), "1 hit, 1 verified");
+    // Other code, for all that anyone knows.
+    assert_eq!(run(&modules, &|session| session.set_abi("layout 2")).compiled_functions, 4);
+    let told = log.take();
+    assert!(told.starts_with("1 miss: ABI of the client: "), "{told}");
+    // Another program has no last build.
+    let edited = [module("m.clif", &text.replace("iconst.i64 10", "iconst.i64 11"))];
+    for (program, compiled) in [("another", 4), ("", 1)] {
+        store.quarantine(&key(&edited[0]), "to compile it again").unwrap();
+        let stats = run(&edited, &|session| session.set_program(program));
+        assert_eq!((stats.compiled_functions, stats.reused_functions), (compiled, 4 - compiled));
+    }
 }
 
 #[test]

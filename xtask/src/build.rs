@@ -177,7 +177,9 @@ pub(crate) fn main(args: &Args) -> Outcome {
     });
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
-    let mut compiler = Compiler::new(target.clone()).events(&*watch);
+    // Modules are named by their paths, which mean the same files in one folder only.
+    let folder = std::env::current_dir().unwrap_or_default();
+    let mut compiler = Compiler::new(target.clone()).events(&*watch).program(&*folder.to_string_lossy());
     if let Some(store) = &store {
         compiler = compiler.store(store);
     }

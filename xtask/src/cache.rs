@@ -126,7 +126,7 @@ fn stat(folder: &Path, format: Format) -> Outcome {
         })),
         Format::Text => {
             println!("entries      {} ({} on disk)", stat.entries, bytes(stat.disk_bytes));
-            println!("modules      {}", stat.subjects);
+            println!("last builds  {}", stat.subjects);
             if stat.entries > 0 {
                 println!("last used    {} to {}", age(stat.oldest), age(stat.newest));
             }
@@ -245,20 +245,46 @@ fn explain(old: (&Path, Target), new: (&Path, Target), format: Format) -> Outcom
 /// An event of a build, for people.
 pub(crate) fn describe(event: &Event<'_>) -> String {
     let short = |key: &kiln::cache::Key| key.to_string()[..12].to_owned();
+    let of = |module: &str, key| format!("{module} ({})", short(key));
     match event {
-        Event::Hit { key } => format!("{}: hit", short(key)),
-        Event::Miss { key, why } => format!("{}: miss: {why}", short(key)),
-        Event::Corrupt { key, reason } => format!("{}: cannot be used: {reason}", short(key)),
+        Event::Hit { key, module } => format!("{}: hit", of(module, key)),
+        Event::Miss { key, module, why } => format!("{}: miss: {why}", of(module, key)),
+        Event::Corrupt { key, module, reason } => {
+            let name = module.map_or_else(|| short(key), |module| of(module, key));
+            format!("{name}: cannot be used: {reason}")
+        }
         Event::Healed { key } => format!("{}: stored anew", short(key)),
         Event::Evicted { key, bytes } => format!("{}: removed to make room, {bytes} bytes", short(key)),
         Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
         Event::WriteFailed { key, error } => format!("{}: cannot be stored: {error}", short(key)),
         Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
         Event::Quarantined { key, why } => format!("{}: moved aside: {why}", short(key)),
-        Event::Verified { key } => format!("{}: compiled again, and the same", short(key)),
-        Event::VerifyFailed { key } => {
-            format!("{}: WRONG CODE: compiling makes another artifact", short(key))
+        Event::Verified { key, module } => format!("{}: compiled again, and the same", of(module, key)),
+        Event::VerifyFailed { key, module } => {
+            format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
         }
         other => format!("{other:?}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_name_the_module() {
+        let key = "0123456789abcdef".repeat(4).parse().unwrap();
+        let told = |event: &Event<'_>| describe(event);
+        let (key, module) = (&key, "a.clif");
+        assert_eq!(told(&Event::Hit { key, module }), "a.clif (0123456789ab): hit");
+        let why = &kiln::cache::Why::New;
+        assert_eq!(
+            told(&Event::Miss { key, module, why }),
+            "a.clif (0123456789ab): miss: never stored before"
+        );
+        let reason = &kiln::cache::Corrupt::Foreign;
+        let of = |module| told(&Event::Corrupt { key, module, reason });
+        assert_eq!(of(Some(module)), "a.clif (0123456789ab): cannot be used: not an entry");
+        assert_eq!(of(None), "0123456789ab: cannot be used: not an entry");
     }
 }

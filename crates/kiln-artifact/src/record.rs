@@ -308,7 +308,7 @@ pub struct PatchableCall {
 pub struct Summary {
     /// Target triple.
     pub triple: Str,
-    /// Who compiled it, with version: `cranelift 0.135.8`.
+    /// Who compiled it, with version: `cranelift 0.135.8, regalloc2 0.15.2`.
     pub producer: Str,
     /// Number of bytes of zeroed data.
     pub zeroed_size: U64,

@@ -120,6 +120,7 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<Compiled> {
             true => Rows::default(),
             false => Rows { cie: artifact.cie().to_vec(), rows: rows.to_vec() },
         },
+        reused: true,
     })
 }
 

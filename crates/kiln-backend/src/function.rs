@@ -80,6 +80,8 @@ pub(crate) struct Compiled {
     pub(crate) patchable_calls: Vec<(u32, u32)>,
     pub(crate) nop: Vec<u8>,
     pub(crate) unwind: Rows,
+    /// Whether it was taken out of an earlier artifact.
+    pub(crate) reused: bool,
 }
 
 /// Compiles one function of `module`.
@@ -141,6 +143,7 @@ fn machine(code: &MachineCode) -> Result<Compiled, CompileErrorKind> {
         patchable_calls: Vec::new(),
         nop: Vec::new(),
         unwind: Rows::default(),
+        reused: false,
     })
 }
 
@@ -276,6 +279,7 @@ fn extract(
         patchable_calls,
         nop,
         unwind,
+        reused: false,
     }
 }
 

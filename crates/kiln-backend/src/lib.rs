@@ -22,7 +22,7 @@
 //! let text = "function %three() -> i32 { block0: v0 = iconst.i32 3 return v0 }";
 //! let module = parse(Source::new("three.clif", text).into(), &target).unwrap();
 //! let isa = target.isa(&module.settings)?;
-//! let artifact = compile(&Job::new(&module, &*isa)).unwrap();
+//! let artifact = compile(&Job::new(&module, &*isa)).unwrap().artifact;
 //! assert_eq!(artifact.functions().len(), 1);
 //! # Ok::<(), kiln_ir::TargetError>(())
 //! ```
@@ -46,18 +46,34 @@ mod unwind;
 pub use error::{CompileError, CompileErrorKind};
 pub use extract::Reuse;
 pub use function::reference_classes;
-pub use queue::{Job, compile, compile_all};
+pub use queue::{Built, Job, compile, compile_all};
 
-/// What artifacts name as their producer, and what cache keys must contain: the code generator and its version.
-pub const PRODUCER: &str = concat!("cranelift ", "0.135.8");
+/// What artifacts name as their producer, and what cache keys must contain: the code generator and the register allocator that it
+/// calls, with the exact version of each, since code depends on both.
+pub const PRODUCER: &str = "cranelift 0.135.8, regalloc2 0.15.2";
 
 /// Counts changes of this crate that make other artifacts of the same IR; a part of cache keys.
 pub const REVISION: u32 = 2;
 
 #[cfg(test)]
 mod tests {
+    /// Versions of `name` in the lock file, which is what is linked.
+    fn locked(name: &str) -> Vec<&'static str> {
+        let lock = include_str!("../../../Cargo.lock");
+        let packages =
+            lock.split("[[package]]").filter(|package| package.contains(&format!("name = \"{name}\"\n")));
+        packages.filter_map(|package| package.split("version = \"").nth(1)?.split('"').next()).collect()
+    }
+
     #[test]
-    fn the_producer_names_the_linked_version() {
-        assert_eq!(super::PRODUCER, format!("cranelift {}", cranelift_codegen::VERSION));
+    fn the_producer_names_the_linked_versions() {
+        assert_eq!(locked("cranelift-codegen"), [cranelift_codegen::VERSION]);
+        let [regalloc] = locked("regalloc2")[..] else {
+            panic!("more than one register allocator is linked")
+        };
+        assert_eq!(
+            super::PRODUCER,
+            format!("cranelift {}, regalloc2 {regalloc}", cranelift_codegen::VERSION)
+        );
     }
 }

@@ -14,6 +14,15 @@ use crate::error::{CompileError, CompileErrorKind};
 use crate::extract::{Reuse, extract};
 use crate::function::{self, Compiled, Scratch};
 
+/// A compiled module, and what it took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Built {
+    /// The same bytes, whatever was reused.
+    pub artifact: Artifact,
+    /// Functions that were taken out of earlier artifacts. What is offered in [`Job::reuse`] and does not fit is compiled.
+    pub reused: usize,
+}
+
 /// A module to compile, and the code generator to compile it with.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
@@ -45,7 +54,7 @@ impl<'a> Job<'a> {
 /// # Errors
 ///
 /// One error for every function that cannot be compiled, in order.
-pub fn compile(job: &Job<'_>) -> Result<Artifact, Vec<CompileError>> {
+pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
     let mut scratch = Scratch::new();
     let functions = 0..job.module.functions.len();
     let compiled = functions.map(|index| job.function(index, &mut scratch)).collect();
@@ -59,10 +68,7 @@ pub fn compile(job: &Job<'_>) -> Result<Artifact, Vec<CompileError>> {
 /// # Errors
 ///
 /// One error for every function that cannot be compiled, in order of modules and functions.
-pub fn compile_all(
-    jobs: &[Job<'_>],
-    progress: &(dyn Fn() + Sync),
-) -> Result<Vec<Artifact>, Vec<CompileError>> {
+pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Built>, Vec<CompileError>> {
     let queue: Vec<(&Job<'_>, usize)> =
         jobs.iter().flat_map(|job| (0..job.module.functions.len()).map(move |index| (job, index))).collect();
     let mut results: Vec<Result<Compiled, CompileErrorKind>> = queue
@@ -80,18 +86,18 @@ pub fn compile_all(
         modules.push(results.split_off(results.len() - job.module.functions.len()));
     }
     modules.reverse();
-    let artifacts: Vec<_> = jobs
+    let built: Vec<_> = jobs
         .par_iter()
         .zip(modules)
         .enumerate()
         .map(|(index, (job, compiled))| finish(index, job, compiled))
         .collect();
 
-    let mut done = Vec::with_capacity(artifacts.len());
+    let mut done = Vec::with_capacity(built.len());
     let mut errors = Vec::new();
-    for artifact in artifacts {
-        match artifact {
-            Ok(artifact) => done.push(artifact),
+    for one in built {
+        match one {
+            Ok(built) => done.push(built),
             Err(found) => errors.extend(found),
         }
     }
@@ -102,7 +108,7 @@ fn finish(
     module: usize,
     job: &Job<'_>,
     results: Vec<Result<Compiled, CompileErrorKind>>,
-) -> Result<Artifact, Vec<CompileError>> {
+) -> Result<Built, Vec<CompileError>> {
     let error = |function_index: usize, kind| {
         let function = job.module.functions.get(function_index);
         let name = function.map_or("", |function| &*job.module.symbol(function.symbol).name);
@@ -128,7 +134,9 @@ fn finish(
     }
     // Cranelift's text section builder panics where calls do not reach, however far apart functions are.
     match guard(|| assemble(job.module, job.isa, &compiled)) {
-        Ok(Ok(artifact)) => Ok(artifact),
+        Ok(Ok(artifact)) => {
+            Ok(Built { artifact, reused: compiled.iter().filter(|function| function.reused).count() })
+        }
         Ok(Err((index, kind))) => Err(vec![error(index, kind)]),
         Err(kind) => Err(vec![error(0, kind)]),
     }

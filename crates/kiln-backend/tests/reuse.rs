@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_artifact::Artifact;
-use kiln_backend::{Job, Reuse, compile, compile_all};
-use kiln_ir::{Diagnostic, DiagnosticKind, Module, Source, Target, parse};
+use kiln_backend::{Built, Job, Reuse, compile, compile_all};
+use kiln_ir::{Code, Diagnostic, DiagnosticKind, Module, Source, Target, parse};
 
 fn read(name: &str, text: &str, target: &Target) -> Result<Module, Vec<Diagnostic>> {
     parse(Arc::new(Source::new(name, text)), target)
@@ -17,13 +17,15 @@ fn module(text: &str) -> Module {
 }
 
 /// Every function from `artifacts`, which hold as many functions as the module, in its order.
-fn assembled(module: &Module, target: &Target, reuse: &[Option<Reuse<'_>>]) -> Artifact {
+fn assembled(module: &Module, target: &Target, reuse: &[Option<Reuse<'_>>]) -> Built {
     let isa = target.isa(&module.settings).unwrap();
     compile(&Job { module, isa: &*isa, reuse }).unwrap()
 }
 
 fn compiled(module: &Module, target: &Target) -> Artifact {
-    assembled(module, target, &[])
+    let built = assembled(module, target, &[]);
+    assert_eq!(built.reused, 0);
+    built.artifact
 }
 
 fn all(artifact: &Artifact) -> Vec<Option<Reuse<'_>>> {
@@ -68,10 +70,12 @@ fn every_function_of_the_test_files_on_every_target() {
             };
             let isa = target.isa(&module.settings).unwrap();
             // Some files need instructions that a target lacks.
-            let Ok(artifact) = compile(&Job::new(&module, &*isa)) else { continue };
+            let Ok(Built { artifact, .. }) = compile(&Job::new(&module, &*isa)) else { continue };
             functions += module.functions.len();
             let again = assembled(&module, &target, &all(&artifact));
-            assert!(again == artifact, "{triple}: {}", path.display());
+            assert!(again.artifact == artifact, "{triple}: {}", path.display());
+            let from_ir = module.functions.iter().filter(|function| matches!(function.code, Code::Ir(_)));
+            assert_eq!(again.reused, from_ir.count(), "{triple}: {}", path.display());
         }
         assert!(functions > 50, "{triple}: only {functions} functions");
     }
@@ -132,13 +136,15 @@ fn functions_find_their_place_in_another_module() {
     let expected = compiled(&new, &target);
     let from = |function| Some(Reuse { artifact: &old_artifact, function });
     let reuse = [None, from(0), from(1), None, None];
-    assert!(assembled(&new, &target, &reuse) == expected);
+    let built = Built { artifact: expected.clone(), reused: 2 };
+    assert!(assembled(&new, &target, &reuse) == built);
     // In the queue too.
     let isa = target.isa(&new.settings).unwrap();
     let jobs =
         [Job { module: &new, isa: &*isa, reuse: &reuse }, Job { module: &old, isa: &*isa, reuse: &[] }];
-    assert!(compile_all(&jobs, &|| {}).unwrap() == [expected.clone(), old_artifact.clone()]);
-    // What does not fit is compiled.
+    let compiled = Built { artifact: old_artifact.clone(), reused: 0 };
+    assert!(compile_all(&jobs, &|| {}).unwrap() == [built, compiled]);
+    // What does not fit is compiled, and does not count as reused.
     let reuse = [from(7), None, None, from(1), from(1)];
-    assert!(assembled(&new, &target, &reuse) == expected);
+    assert!(assembled(&new, &target, &reuse) == Built { artifact: expected, reused: 0 });
 }

@@ -146,7 +146,7 @@ fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String
 fn tables_are_cranelifts() {
     let (module, target) = module();
     let isa = target.isa(&module.settings).unwrap();
-    let artifact = compile(&Job::new(&module, &*isa)).unwrap();
+    let artifact = compile(&Job::new(&module, &*isa)).unwrap().artifact;
     let tables = tables(&artifact);
     for kind in ["trap", "source", "call", "  Tag 7", "  Default", "  Context", "map", "patchable"] {
         assert!(tables.iter().any(|line| line.starts_with(kind)), "no {kind} in {tables:#?}");
@@ -172,6 +172,7 @@ fn one_function_and_the_queue_give_the_same_artifact() {
     let queued = compile_all(&[job, job], &count).unwrap();
     let one = compile(&job).unwrap();
     assert!(queued[0] == one && queued[1] == one);
+    assert_eq!(one.reused, 0);
     assert_eq!(done.into_inner(), 2 * module.functions.len());
     assert!(compile_all(&[], &|| {}).unwrap().is_empty());
 }

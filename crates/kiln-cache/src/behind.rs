@@ -3,10 +3,12 @@
 //! One thread takes what was put from a queue that is bounded in bytes. When the queue is full, a write is dropped, counted and
 //! reported: the entry is compiled again some day, which is cheaper than a build that waits for a slow disk now.
 //!
+//! Subjects point to a key only when its entry is stored: the pointer waits behind the entry, and is given up with it.
+//!
 //! Invariants: the inner store and event sinks are called without a lock; whatever is queued or just being written is seen by `get`;
 //! nothing here waits longer than it was told, not even when the inner store hangs.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,7 @@ use std::time::Duration;
 use crate::event::Sink;
 use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
 
-/// Hints that may wait; more are forgotten.
+/// Pointers to last builds that may wait; more are dropped. As many keys are known to be lost; beyond, a pointer may lead nowhere.
 const MAX_HINTS: usize = 1 << 16;
 
 /// Hands what is put to a background thread, which stores it in `S`.
@@ -47,6 +49,8 @@ struct State {
     jobs: VecDeque<Job>,
     entries: HashMap<Key, Waiting>,
     latest: HashMap<Subject, Key>,
+    /// Keys whose entries were not stored: nothing points to them until they are put again.
+    lost: HashSet<Key>,
     bytes: u64,
     limit: u64,
     busy: bool,
@@ -81,6 +85,12 @@ impl State {
             self.bytes -= waiting.cost;
         }
     }
+
+    fn lose(&mut self, key: &Key) {
+        if self.lost.len() < MAX_HINTS {
+            self.lost.insert(*key);
+        }
+    }
 }
 
 impl<S> Shared<S> {
@@ -108,6 +118,7 @@ impl<S: Store + Send + 'static> WriteBehind<S> {
                 jobs: VecDeque::new(),
                 entries: HashMap::new(),
                 latest: HashMap::new(),
+                lost: HashSet::new(),
                 bytes: 0,
                 limit: 256 << 20,
                 busy: false,
@@ -191,7 +202,9 @@ impl<S: Store> Shared<S> {
             report(&sink, &Event::WriteFailed { key: &key, error });
         }
         let mut state = self.state();
+        let mut lost = written.is_err();
         if let Some(why) = state.doomed.clone() {
+            lost = true;
             drop(state);
             // Reported by the store. Until it is done, `get` sees that the entry is doomed.
             let _ = guarded(|| self.store.quarantine(&key, &why));
@@ -199,19 +212,37 @@ impl<S: Store> Shared<S> {
             state.doomed = None;
         }
         state.writing = None;
-        if state.entries.get(&key).is_some_and(|waiting| !waiting.queued) {
+        if !state.entries.get(&key).is_some_and(|waiting| waiting.queued) {
             state.forget(&key);
+            if lost {
+                state.lose(&key);
+            }
         }
         state
     }
 
-    fn write_latest<'a>(&'a self, state: MutexGuard<'a, State>, subject: Subject) -> MutexGuard<'a, State> {
+    fn write_latest<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        subject: Subject,
+    ) -> MutexGuard<'a, State> {
         let Some(key) = state.latest.get(&subject).copied() else {
             return state;
         };
+        if state.entries.contains_key(&key) {
+            // The entry was put after another one of the subject, and comes first.
+            state.jobs.push_back(Job::Latest(subject));
+            return state;
+        }
+        if state.lost.contains(&key) {
+            state.latest.remove(&subject);
+            return state;
+        }
+        let sink = state.sink.clone();
         drop(state);
-        // A hint that is lost costs an explanation.
-        let _ = guarded(|| self.store.set_latest(&subject, &key));
+        if let Err(error) = guarded(|| self.store.set_latest(&subject, &key)) {
+            report(&sink, &Event::WriteFailed { key: &key, error: &error });
+        }
         let mut state = self.state();
         if state.latest.get(&subject) == Some(&key) {
             state.latest.remove(&subject);
@@ -233,17 +264,22 @@ fn report(sink: &Sink, event: &Event<'_>) {
 
 impl<S: Store + Send> Store for WriteBehind<S> {
     fn get(&self, key: &Key) -> Lookup {
-        {
+        let lost = {
             let state = self.shared.state();
             match state.entries.get(key) {
                 Some(waiting) if waiting.queued || state.doomed.is_none() => {
                     return Lookup::Hit(waiting.entry.clone());
                 }
                 Some(_) => return Lookup::Miss,
-                None => {}
+                None => state.lost.contains(key),
             }
+        };
+        let found = self.shared.store.get(key);
+        if lost && matches!(found, Lookup::Hit(_)) {
+            // Somebody else stored it.
+            self.shared.state().lost.remove(key);
         }
-        self.shared.store.get(key)
+        found
     }
 
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
@@ -255,11 +291,15 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         let mut state = self.shared.state();
         let replaced = state.entries.get(key).map_or(0, |waiting| waiting.cost);
         if !state.entries.is_empty() && (state.bytes - replaced).saturating_add(cost) > state.limit {
+            if replaced == 0 {
+                state.lose(key);
+            }
             let sink = state.sink.clone();
             drop(state);
             sink.report(&Event::WriteDropped { key });
             return Ok(());
         }
+        state.lost.remove(key);
         state.bytes = state.bytes - replaced + cost;
         let old = state.entries.insert(*key, Waiting { entry: entry.clone(), cost, queued: true });
         if !old.is_some_and(|old| old.queued) {
@@ -277,6 +317,7 @@ impl<S: Store + Send> Store for WriteBehind<S> {
             }
             if state.entries.get(key).is_some_and(|waiting| waiting.queued) {
                 state.forget(key);
+                state.lose(key);
             }
         }
         self.shared.store.quarantine(key, why)
@@ -292,12 +333,18 @@ impl<S: Store + Send> Store for WriteBehind<S> {
             return self.shared.store.set_latest(subject, key);
         }
         let mut state = self.shared.state();
-        if state.latest.contains_key(subject) {
+        if state.lost.contains(key) {
+            // That was reported.
+        } else if state.latest.contains_key(subject) {
             state.latest.insert(*subject, *key);
         } else if state.latest.len() < MAX_HINTS {
             state.latest.insert(*subject, *key);
             state.jobs.push_back(Job::Latest(*subject));
             self.shared.work.notify_one();
+        } else {
+            let sink = state.sink.clone();
+            drop(state);
+            sink.report(&Event::WriteDropped { key });
         }
         Ok(())
     }
@@ -321,14 +368,19 @@ impl<S> Drop for WriteBehind<S> {
             return;
         }
         // The thread ends after the write it is at, if that ever returns.
-        let (dropped, sink) = {
-            let mut state = self.shared.state();
-            state.jobs.clear();
-            state.latest.clear();
-            (std::mem::take(&mut state.entries), state.sink.clone())
+        let (jobs, entries, latest, lost, sink) = {
+            let state = &mut *self.shared.state();
+            let (jobs, entries) = (std::mem::take(&mut state.jobs), std::mem::take(&mut state.entries));
+            let (latest, lost) = (std::mem::take(&mut state.latest), std::mem::take(&mut state.lost));
+            (jobs, entries, latest, lost, state.sink.clone())
         };
-        let mut keys: Vec<Key> =
-            dropped.into_iter().filter(|(_, entry)| entry.queued).map(|(key, _)| key).collect();
+        // A pointer to an entry that is dropped is not counted beside it.
+        let queued = |key: &Key| entries.get(key).is_some_and(|entry| entry.queued);
+        let pointers = jobs.iter().filter_map(|job| match job {
+            Job::Entry(_) => None,
+            Job::Latest(subject) => latest.get(subject).filter(|key| !queued(key) && !lost.contains(key)),
+        });
+        let mut keys: Vec<Key> = entries.keys().filter(|key| queued(key)).chain(pointers).copied().collect();
         keys.sort_unstable();
         keys.iter().for_each(|key| sink.report(&Event::WriteDropped { key }));
     }

@@ -21,11 +21,15 @@ pub enum Event<'a> {
     Hit {
         /// Of which key.
         key: &'a Key,
+        /// The module's name.
+        module: &'a str,
     },
     /// A build had to compile.
     Miss {
         /// Of which key.
         key: &'a Key,
+        /// The module's name.
+        module: &'a str,
         /// Why there was nothing.
         why: &'a Why,
     },
@@ -33,6 +37,8 @@ pub enum Event<'a> {
     Corrupt {
         /// Of which key.
         key: &'a Key,
+        /// The module's name, if a build found it: stores know none.
+        module: Option<&'a str>,
         /// Why not.
         reason: &'a Corrupt,
     },
@@ -50,14 +56,14 @@ pub enum Event<'a> {
     },
     /// The temporary file of a writer that was killed was removed.
     LeftoverRemoved,
-    /// An entry could not be stored.
+    /// An entry could not be stored, or not be noted as the last build of its module.
     WriteFailed {
         /// Of which key.
         key: &'a Key,
         /// Why not.
         error: &'a io::Error,
     },
-    /// An entry was not stored, because too many were waiting already.
+    /// An entry was not stored, or not noted as the last build of its module, because too many were waiting already.
     WriteDropped {
         /// Of which key.
         key: &'a Key,
@@ -73,11 +79,15 @@ pub enum Event<'a> {
     Verified {
         /// Of which key.
         key: &'a Key,
+        /// The module's name.
+        module: &'a str,
     },
     /// A build compiled a hit's module again, and got other bytes.
     VerifyFailed {
         /// Of which key.
         key: &'a Key,
+        /// The module's name.
+        module: &'a str,
     },
 }
 

@@ -199,11 +199,13 @@ impl FunctionParts<'_> {
 }
 
 /// 128 bits that stand for a module of whatever content: the same module of an earlier build has the same subject.
+///
+/// [`Recipe::subject`] is that of builds among which functions can be reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject([u8; 16]);
 
 impl Subject {
-    /// The module of this name, compiled for this target.
+    /// The module of this name, compiled for this target, with whatever settings.
     ///
     /// Programs that share a store should put their own name before the module's, or each takes the other's modules for its own last
     /// build. That costs reuse and makes explanations odd; it never makes code wrong.

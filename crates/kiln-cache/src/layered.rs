@@ -51,7 +51,7 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         match (self.lower.get(key), above) {
             (Lookup::Hit(entry), above) => {
                 if let Some(reason) = &above {
-                    self.sink.report(&Event::Corrupt { key, reason });
+                    self.sink.report(&Event::Corrupt { key, module: None, reason });
                 }
                 match self.upper.put(key, &entry) {
                     Ok(()) if above.is_some() => self.sink.report(&Event::Healed { key }),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Corrupt, Key};
+use crate::{Corrupt, Key, Subject};
 
 /// What went into a key, by name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -151,6 +151,14 @@ impl Recipe {
     /// BLAKE3 of [`KeyParts::names`](crate::KeyParts::names).
     pub fn names(&self) -> &[u8; 32] {
         &self.0.names
+    }
+
+    /// The builds of the module `name` that are compiled like this one, whatever is in them: all but its IR counts. Functions can be reused
+    /// among these builds, and not from others.
+    pub fn subject(&self, name: &str) -> Subject {
+        // What is added to the fields some day counts, unless it is named here.
+        let like = Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() });
+        Subject::new(name, &like.key().to_string())
     }
 
     /// The byte form, as [`Recipe::from_bytes`] takes it.

@@ -54,7 +54,7 @@ pub trait Store: Sync {
     ///
     /// # Errors
     ///
-    /// When it could not be remembered: later misses are explained less well.
+    /// When it could not be remembered: later misses are explained less well, and reuse fewer functions.
     fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
         let _ = (subject, key);
         Ok(())

@@ -32,6 +32,8 @@ const LATEST_MAGIC: [u8; 8] = *b"KilnSub\0";
 
 /// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
 ///
+/// It writes at once, and whoever stores something waits for it. A build should not: put it into a [`WriteBehind`](crate::WriteBehind).
+///
 /// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] says otherwise: every few writes look at a hundred files or two and
 /// remove those among them that were not used for longest, so no build is held up by a cleaning. [`DiskStore::gc`] is exact.
 ///
@@ -298,6 +300,14 @@ impl Store for DiskStore {
         if self.latest(subject) == Some(*key) {
             return Ok(());
         }
-        self.write(&name::latest(&self.folder, subject), &[&latest_file(subject, key)], false)
+        match self.write(&name::latest(&self.folder, subject), &[&latest_file(subject, key)], false) {
+            // Nothing can be stored here either, so whoever only reads has nothing to point to, and need not hear of it for every hit.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                Ok(())
+            }
+            written => written,
+        }
     }
 }

@@ -204,3 +204,109 @@ fn sinks_are_called_without_a_lock() {
     assert!(store.flush(SOON));
     assert!(seen.lock().unwrap().values().all(|found| !found));
 }
+
+/// What `memory` knows of `subject` after everything was written.
+fn settled(store: &WriteBehind<Gate>, memory: &MemoryStore, subject: &Subject) -> Option<Key> {
+    assert!(store.flush(SOON));
+    memory.latest(subject)
+}
+
+#[test]
+fn nothing_points_to_an_entry_that_was_dropped() {
+    let Place { store, memory, begun, open, counts } = place(0);
+    let (one, two) = (Subject::new("one", "t"), Subject::new("two", "t"));
+    store.put(&key(0), &entry(0, 0, 100)).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    store.put(&key(1), &entry(1, 0, 100)).unwrap();
+    store.set_latest(&one, &key(0)).unwrap();
+    store.set_latest(&two, &key(1)).unwrap();
+    assert_eq!((store.latest(&one), store.latest(&two)), (Some(key(0)), None));
+    drop(open);
+    assert_eq!(settled(&store, &memory, &one), Some(key(0)));
+    assert_eq!(memory.latest(&two), None);
+    assert_eq!(counts.tally().dropped_writes, 1, "the pointer is not counted beside its entry");
+    // As soon as it is stored, by this process or another one, it is pointed to.
+    store.put(&key(1), &entry(1, 0, 100)).unwrap();
+    store.set_latest(&two, &key(1)).unwrap();
+    assert_eq!(settled(&store, &memory, &two), Some(key(1)));
+}
+
+#[test]
+fn nothing_points_to_an_entry_that_could_not_be_written() {
+    let Place { store, memory, begun, open, counts } = place(1 << 20);
+    let (before, after) = (Subject::new("before", "t"), Subject::new("after", "t"));
+    // The pointer comes while its entry is being written, or when that has failed.
+    store.put(&key(0), &entry(0, 0, 100)).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    store.set_latest(&before, &key(0)).unwrap();
+    open.send(Err(io::ErrorKind::StorageFull.into())).unwrap();
+    assert_eq!(settled(&store, &memory, &before), None);
+    store.set_latest(&after, &key(0)).unwrap();
+    assert_eq!(settled(&store, &memory, &after), None);
+    assert_eq!(counts.tally().failed_writes, 1);
+    // Another process has stored it, which is seen when it is asked for.
+    memory.put(&key(0), &entry(0, 0, 100)).unwrap();
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(_)));
+    store.set_latest(&after, &key(0)).unwrap();
+    assert_eq!(settled(&store, &memory, &after), Some(key(0)));
+}
+
+#[test]
+fn a_pointer_waits_for_its_own_entry() {
+    let Place { store, memory, begun, open, .. } = place(1 << 20);
+    let subject = Subject::new("m", "t");
+    store.put(&key(0), &entry(0, 0, 100)).unwrap();
+    store.set_latest(&subject, &key(0)).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    // Built again before any of it is written: the pointer's place in the queue is before the second entry's.
+    store.put(&key(1), &entry(1, 0, 100)).unwrap();
+    store.set_latest(&subject, &key(1)).unwrap();
+    open.send(Ok(())).unwrap();
+    assert_eq!(begun.recv_timeout(SOON).unwrap(), key(1));
+    assert_eq!((memory.latest(&subject), store.latest(&subject)), (None, Some(key(1))));
+    open.send(Ok(())).unwrap();
+    assert_eq!(settled(&store, &memory, &subject), Some(key(1)));
+}
+
+#[test]
+fn pointers_that_are_lost_are_counted() {
+    /// Takes entries only, and those when it is let.
+    struct NoPointers(Gate);
+    impl Store for NoPointers {
+        fn get(&self, key: &Key) -> Lookup {
+            self.0.get(key)
+        }
+        fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+            self.0.put(key, entry)
+        }
+        fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+            self.0.quarantine(key, why)
+        }
+        fn set_latest(&self, _: &Subject, _: &Key) -> io::Result<()> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+    }
+    let (begun_sender, begun) = channel();
+    let (open, open_receiver) = channel();
+    let gate = Gate {
+        inner: Arc::new(MemoryStore::new()),
+        begun: Mutex::new(begun_sender),
+        open: Mutex::new(open_receiver),
+    };
+    let counts = Arc::new(Counts::new());
+    let store =
+        WriteBehind::new(NoPointers(gate)).drop_wait(Duration::from_millis(50)).events(counts.clone());
+    let subject = |n: u32| Subject::new(&n.to_string(), "t");
+    store.set_latest(&subject(0), &key(0)).unwrap();
+    assert!(store.flush(SOON));
+    assert_eq!((counts.tally().failed_writes, counts.tally().dropped_writes), (1, 0));
+    // Dropped with two pointers in the queue, of which one is lost with its entry.
+    store.put(&key(1), &entry(1, 0, 100)).unwrap();
+    begun.recv_timeout(SOON).unwrap();
+    store.put(&key(2), &entry(2, 0, 100)).unwrap();
+    store.set_latest(&subject(2), &key(2)).unwrap();
+    store.set_latest(&subject(3), &key(3)).unwrap();
+    drop(store);
+    assert_eq!((counts.tally().failed_writes, counts.tally().dropped_writes), (1, 2));
+    drop(open);
+}

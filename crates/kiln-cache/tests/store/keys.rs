@@ -113,6 +113,31 @@ fn subjects_differ_by_name_and_target() {
 }
 
 #[test]
+fn a_recipe_has_the_subject_of_all_that_are_compiled_alike() {
+    let base = KeyParts {
+        fingerprint: &[1; 32],
+        names: b"n",
+        target: "t",
+        settings: "a=1",
+        producer: "p",
+        revision: 1,
+        abi: b"a",
+    };
+    let subject = |parts: KeyParts<'_>| parts.recipe().subject("m");
+    assert_eq!(subject(base), subject(KeyParts { fingerprint: &[2; 32], names: b"o", ..base }));
+    let others = [
+        KeyParts { target: "u", ..base },
+        KeyParts { settings: "a=2", ..base },
+        KeyParts { producer: "q", ..base },
+        KeyParts { revision: 2, ..base },
+        KeyParts { abi: b"b", ..base },
+    ];
+    let mut seen =
+        std::collections::HashSet::from([subject(base), base.recipe().subject("n"), Subject::new("m", "t")]);
+    assert!(others.iter().all(|other| seen.insert(subject(*other))) && seen.len() == 8);
+}
+
+#[test]
 fn every_truncation_and_extension_of_a_recipe_is_refused() {
     let bytes = recipe(1).to_bytes();
     assert_eq!(Recipe::from_bytes(&bytes).unwrap(), recipe(1));

@@ -1,0 +1,215 @@
+//! Whatever happens to the folder of a cache, a build gives the image that it gives without one, and the next build finds what it needs.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+
+use kiln::artifact::Artifact;
+use kiln::cache::{DiskStore, Entry, Event, Key, Lookup, Store, Subject, WriteBehind};
+use kiln::globals::GlobalTable;
+use kiln::image::{ImageOptions, write_image};
+use kiln::ir::{Module, Target};
+use kiln::{Compiled, Compiler, Lazy, Stats, Trust};
+
+use crate::common::{files_below, module};
+use crate::reuse::{Log, MODULE};
+
+const MODULES: usize = 3;
+
+/// Modules with references, tables and names, of which no two are the same.
+fn program() -> Vec<Module> {
+    let one = |n: usize| {
+        let names = ["first", "second", "third", "fourth"].iter();
+        let text = names.fold(MODULE.replace("iconst.i64 10", &format!("iconst.i64 {n}")), |text, name| {
+            text.replace(&format!("%{name}"), &format!("%{name}_{n}"))
+        });
+        module(&format!("{n}.clif"), &text)
+    };
+    (0..MODULES).map(one).collect()
+}
+
+fn image(artifacts: &[Artifact]) -> Vec<u8> {
+    let mut globals = GlobalTable::new();
+    artifacts.iter().flat_map(Artifact::globals).for_each(|key| {
+        globals.intern(key);
+    });
+    write_image(artifacts, &globals, &ImageOptions::default()).unwrap()
+}
+
+/// The program, its image as built without a cache, and what was reported.
+struct Place {
+    modules: Vec<Module>,
+    expected: Vec<u8>,
+    log: Log,
+}
+
+impl Place {
+    fn new() -> Self {
+        let modules = program();
+        let expected = image(&Compiler::new(Target::host()).compile(&modules).unwrap().artifacts);
+        Self { modules, expected, log: Log::default() }
+    }
+
+    /// Builds with `store`, with `meanwhile` called after every function that is compiled. The image is the right one.
+    fn build(&self, store: &dyn Store, lazy: bool, meanwhile: &(dyn Fn() + Sync)) -> Stats {
+        let events = |event: &Event<'_>| self.log.report(event);
+        let compiler = Compiler::new(Target::host()).store(store).events(&events).progress(meanwhile);
+        let compiler = compiler.trust(Trust::Sample(0));
+        let Compiled { artifacts, stats, .. } = match lazy {
+            false => compiler.compile(&self.modules).unwrap(),
+            true => {
+                let keyed = |module: &Module| {
+                    let (name, key, module) =
+                        (module.name.clone(), *module.fingerprint().as_bytes(), module.clone());
+                    Lazy::new(name, key, || Ok::<_, Infallible>(module))
+                };
+                compiler.compile_lazy(self.modules.iter().map(keyed).collect()).unwrap()
+            }
+        };
+        assert!(image(&artifacts) == self.expected, "another image: {stats:?}, {}", self.log.take());
+        stats
+    }
+
+    /// Builds, and builds again: the first one tells `told`, the second one finds everything.
+    fn heals(&self, store: &dyn Store, lazy: bool, told: &str, what: &dyn std::fmt::Debug) {
+        self.build(store, lazy, &|| ());
+        assert_eq!(self.log.take(), told, "{what:?}");
+        self.build(store, lazy, &|| ());
+        assert_eq!(self.log.take(), format!("{MODULES} hit"), "{what:?}");
+    }
+}
+
+/// Entries in `folder`, which are longer than pointers to them.
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut files = files_below(folder);
+    files.retain(|path| path.metadata().unwrap().len() > 64);
+    assert_eq!(files.len(), MODULES);
+    files
+}
+
+#[test]
+fn damaged_entries_are_compiled_again_and_heal() {
+    let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
+    let store = DiskStore::new(folder.path());
+    place.build(&store, true, &|| ());
+    place.log.take();
+    for (number, path) in entries(folder.path()).into_iter().enumerate() {
+        let whole = std::fs::read(&path).unwrap();
+        let mut damaged: Vec<(String, Vec<u8>)> = Vec::new();
+        for len in [0, 1, 7, 63, 64, 111, 112, whole.len() / 2, whole.len() - 1] {
+            damaged.push((format!("cut to {len}"), whole[..len].into()));
+        }
+        for at in (number..whole.len()).step_by(97) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1 << (at % 8);
+            damaged.push((format!("byte {at} altered"), bytes));
+        }
+        let mut other = whole.clone();
+        other[8] += 1;
+        damaged.push(("another version".into(), other));
+        damaged.push(("one byte more".into(), [&whole[..], &[0]].concat()));
+        for (at, (what, bytes)) in damaged.into_iter().enumerate() {
+            std::fs::write(&path, bytes).unwrap();
+            place.heals(&store, at % 2 == 0, "1 corrupt, 1 healed, 2 hit", &(path.file_name(), what));
+            assert!(std::fs::read(&path).unwrap() == whole, "what was stored anew is what was there");
+        }
+    }
+}
+
+#[test]
+fn damaged_pointers_cost_no_more_than_reuse() {
+    let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
+    let store = DiskStore::new(folder.path());
+    place.build(&store, true, &|| ());
+    let pointers: Vec<PathBuf> =
+        files_below(folder.path()).into_iter().filter(|path| path.metadata().unwrap().len() <= 64).collect();
+    assert_eq!(pointers.len(), 3 * MODULES);
+    for damage in [&b""[..], b"KilnSub\0", &[7; 64], &[7; 65]] {
+        pointers.iter().for_each(|path| std::fs::write(path, damage).unwrap());
+        assert_eq!(place.build(&store, true, &|| ()).reused_modules, MODULES);
+        assert_eq!(place.build(&store, true, &|| ()).lazy_modules, MODULES, "they are written anew");
+    }
+}
+
+/// A folder that others write to.
+struct ReadOnly(DiskStore);
+
+fn refused() -> io::Result<()> {
+    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+}
+
+impl Store for ReadOnly {
+    fn get(&self, key: &Key) -> Lookup {
+        self.0.get(key)
+    }
+
+    fn put(&self, _: &Key, _: &Entry) -> io::Result<()> {
+        refused()
+    }
+
+    fn quarantine(&self, _: &Key, _: &str) -> io::Result<()> {
+        refused()
+    }
+
+    fn latest(&self, subject: &Subject) -> Option<Key> {
+        self.0.latest(subject)
+    }
+
+    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+        if self.0.latest(subject) == Some(*key) { Ok(()) } else { refused() }
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_is_read() {
+    let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
+    let disk = DiskStore::new(folder.path());
+    place.build(&disk, true, &|| ());
+    let store = ReadOnly(disk.clone());
+    for lazy in [true, false] {
+        let stats = place.build(&store, lazy, &|| ());
+        assert_eq!((stats.reused_modules, stats.failed_writes), (MODULES, 0));
+    }
+    // One entry is damaged, and stays so: it is compiled in every build.
+    let path = &entries(folder.path())[0];
+    std::fs::write(path, b"damaged").unwrap();
+    place.log.take();
+    for lazy in [true, false] {
+        let stats = place.build(&store, lazy, &|| ());
+        assert_eq!((stats.reused_modules, stats.failed_writes), (MODULES - 1, 1));
+        assert_eq!(place.log.take(), "1 corrupt, 2 hit, 1 writefailed");
+    }
+    place.heals(&disk, true, "1 corrupt, 1 healed, 2 hit", &"written again");
+    // Nowhere to write at all: a file is no folder.
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let stats = place.build(&DiskStore::new(&file), true, &|| ());
+    assert_eq!((stats.reused_modules, stats.failed_writes), (0, MODULES));
+}
+
+#[test]
+fn a_folder_that_vanishes_is_made_again() {
+    let place = Place::new();
+    for (lazy, behind) in [(false, false), (true, false), (false, true), (true, true)] {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept");
+        let disk = DiskStore::new(&kept);
+        place.build(&disk, lazy, &|| ());
+        // One module is new, and while it is compiled somebody removes the folder, entries that were found included.
+        std::fs::remove_file(&entries(&kept)[0]).unwrap();
+        let once = Once::new();
+        let remove = || once.call_once(|| std::fs::rename(&kept, folder.path().join("gone")).unwrap());
+        let stats = match behind {
+            true => place.build(&WriteBehind::new(disk.clone()), lazy, &remove),
+            false => place.build(&disk, lazy, &remove),
+        };
+        assert!(once.is_completed() && stats.compiled_functions > 0);
+        assert_eq!(stats.failed_writes, 0, "the folder is made again");
+        // What was removed is compiled, and then everything is there.
+        place.build(&disk, lazy, &|| ());
+        place.log.take();
+        assert_eq!(place.build(&disk, lazy, &|| ()).reused_modules, MODULES);
+        assert_eq!(place.log.take(), format!("{MODULES} hit"));
+    }
+}
