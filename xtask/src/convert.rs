@@ -59,7 +59,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
         Some(_) => {
             let name = output.display();
             Err(Failure::new(format!(
-                "cannot tell the form of {name}: name it .clif or .kir, or name a folder"
+                "cannot tell the form of {name}: name it .clif or .kir, or without extension for a folder"
             )))
         }
     }

@@ -268,10 +268,8 @@ impl<R: Read> Modules<R> {
         let number = |at: usize| u64::from_le_bytes(self.buffer[at..at + 8].try_into().expect("eight bytes"));
         let (version, content, notes) = (number(8), number(16), number(24));
         let (version, producer) = (version as u32, version >> 32);
-        let own = format!("version {VERSION} with Cranelift {}", cranelift_codegen::VERSION);
         if version != VERSION {
-            let found = format!("version {version}").into();
-            return Err(BinaryError::Version { offset, found, own: own.into() });
+            return Err(other_version(offset, format!("version {version}")));
         }
         let rest = producer.checked_add(content).and_then(|sum| sum.checked_add(notes));
         if !self.take(rest.ok_or_else(truncated)?)? {
@@ -285,8 +283,8 @@ impl<R: Read> Modules<R> {
         let body = &self.buffer[HEADER..];
         if &body[..producer] != cranelift_codegen::VERSION.as_bytes() {
             let found = String::from_utf8_lossy(&body[..producer]);
-            let found = format!("version {VERSION} with Cranelift {}", found.escape_debug()).into();
-            return Err(BinaryError::Version { offset, found, own: own.into() });
+            let found = format!("version {VERSION} with Cranelift {}", found.escape_debug());
+            return Err(other_version(offset, found));
         }
         let at = HEADER + producer;
         let (content, notes) = self.buffer[at..].split_at(content);
@@ -299,11 +297,16 @@ impl<R: Read> Modules<R> {
     }
 }
 
+fn other_version(offset: u64, found: String) -> BinaryError {
+    let own = format!("version {VERSION} with Cranelift {}", cranelift_codegen::VERSION);
+    BinaryError::Version { offset, found: found.into(), own: own.into() }
+}
+
 /// Where each module of a file in binary form lies. Only headers are read.
 ///
 /// # Errors
 ///
-/// [`BinaryError::Io`], [`BinaryError::Foreign`] and [`BinaryError::Truncated`].
+/// [`BinaryError::Io`], [`BinaryError::Foreign`], [`BinaryError::Version`] and [`BinaryError::Truncated`].
 pub fn spans(mut input: impl Read + Seek) -> Result<Vec<Range<u64>>, BinaryError> {
     let end = input.seek(SeekFrom::End(0))?;
     let mut spans = Vec::new();
@@ -318,7 +321,12 @@ pub fn spans(mut input: impl Read + Seek) -> Result<Vec<Range<u64>>, BinaryError
         }
         let header: &[u8; HEADER] = header.first_chunk().ok_or(BinaryError::Truncated { offset })?;
         let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-        let length = (long(8) >> 32).checked_add(long(16)).and_then(|sum| sum.checked_add(long(24)));
+        // What lengths another version has, and where, is not known.
+        let (version, producer) = (long(8) as u32, long(8) >> 32);
+        if version != VERSION {
+            return Err(other_version(offset, format!("version {version}")));
+        }
+        let length = producer.checked_add(long(16)).and_then(|sum| sum.checked_add(long(24)));
         let length = length.and_then(|length| length.checked_add(HEADER as u64));
         let length = length.filter(|length| *length <= end - offset);
         let next = offset + length.ok_or(BinaryError::Truncated { offset })?;

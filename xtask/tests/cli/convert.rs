@@ -76,9 +76,13 @@ fn damage_behind_the_first_module_is_found() {
     let (whole, second) = (place.read("all.kir"), place.read("a.kir").len());
     let mut altered = whole.clone();
     altered[second + 100] ^= 1;
+    let mut newer = whole.clone();
+    newer[second + 8..second + 24].fill(77);
     let (inside, behind) = (format!("byte {second}"), format!("byte {}", whole.len()));
     let ends = format!("{inside}: the file ends inside of a module");
     let foreign = |place: &str| format!("{place}: not a module in binary form");
+    let own = format!("version 1 with Cranelift {}", cranelift_codegen::VERSION);
+    let version = format!("{inside}: written by version {}, and this is {own}", u32::from_le_bytes([77; 4]));
     let checksum = format!("{inside}: the checksum of the module differs");
     let cases = [
         ("bad.kir", whole[..whole.len() - 10].to_vec(), ends.clone(), "bad.kir"),
@@ -87,6 +91,7 @@ fn damage_behind_the_first_module_is_found() {
         ("bad.kir", [&whole[..], b"garbage"].concat(), foreign(&behind), "bad.kir"),
         ("bad.kir", [&whole[..], &[b'x'; 100]].concat(), foreign(&behind), "bad.kir"),
         ("bad.kir", altered, checksum, "bad.kir#1"),
+        ("bad.kir", newer, version, "bad.kir"),
         ("bad.kir", whole[..5].to_vec(), "byte 0: the file ends inside of a module".into(), "bad.kir"),
         // These cannot be seen to be in binary form, but are named as if they were.
         ("bad.kir", Vec::new(), foreign("byte 0"), "bad.kir"),
