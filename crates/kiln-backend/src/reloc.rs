@@ -26,13 +26,14 @@ pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
     })
 }
 
-/// The relocation of a call that Cranelift resolves inside a module, which the artifact knows as `kind`.
+/// The relocation that Cranelift resolves inside a module and the artifact knows as `kind`: of a call, on s390x also of an address.
 pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
     Some(match kind {
         RelocKind::X86Pc32 => Reloc::X86CallPCRel4,
         RelocKind::A64Call26 => Reloc::Arm64Call,
         RelocKind::RvCallPlt => Reloc::RiscvCallPlt,
         RelocKind::S390xPlt32Dbl => Reloc::S390xPLTRel32Dbl,
+        RelocKind::S390xPc32Dbl => Reloc::S390xPCRel32Dbl,
         _ => return None,
     })
 }
