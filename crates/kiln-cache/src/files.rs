@@ -57,11 +57,16 @@ impl Files for RealFiles {
     fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Meta)> {
         let mut file = File::open(path)?;
         let meta = Meta::new(&file.metadata()?)?;
-        // A length that was read is a hint, and of what is no file it is not even that.
-        let hint = if meta.is_file { usize::try_from(meta.len).unwrap_or(0) } else { 0 };
         let mut bytes = Vec::new();
-        bytes.try_reserve_exact(hint)?;
-        file.read_to_end(&mut bytes)?;
+        if meta.is_file {
+            // Files appear whole and stay as they are, so their length is known, and the end need not be looked for.
+            let len = usize::try_from(meta.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+            bytes.try_reserve_exact(len)?;
+            bytes.resize(len, 0);
+            file.read_exact(&mut bytes)?;
+        } else {
+            file.read_to_end(&mut bytes)?;
+        }
         Ok((bytes, meta))
     }
 
