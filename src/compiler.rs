@@ -8,7 +8,7 @@ mod keys;
 mod lazy;
 mod trust;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::isa::OwnedTargetIsa;
 use indexmap::IndexMap;
@@ -35,6 +35,8 @@ pub struct Compiler<'a> {
     trust: Trust,
     abi: Arc<[u8]>,
     program: Arc<str>,
+    /// A recipe, and its kind, that others may be like.
+    kind: OnceLock<(Recipe, Key)>,
     progress: &'a (dyn Fn() + Sync),
 }
 
@@ -120,6 +122,7 @@ impl<'a> Compiler<'a> {
             trust: Trust::default(),
             abi: Arc::default(),
             program: Arc::default(),
+            kind: OnceLock::new(),
             progress: &|| {},
         }
     }
@@ -319,7 +322,10 @@ impl<'a> Compiler<'a> {
 
     /// Builds of the module called `name` among which functions can be reused: those that are compiled as `recipe` says.
     fn subject(&self, name: &str, recipe: &Recipe) -> Subject {
-        recipe.subject(&self.full_name(name))
+        // Mostly all modules of a build are compiled alike.
+        let (like, kind) = self.kind.get_or_init(|| (recipe.clone(), recipe.kind()));
+        let kind = if like.is_like(recipe) { *kind } else { recipe.kind() };
+        Subject::among(&self.full_name(name), &kind)
     }
 
     /// The artifact of `module`: from the store, or `fresh`, which is stored.

@@ -76,11 +76,9 @@ impl Builder<'_> {
     /// Nothing is in the folder yet, and what is written to it is not waited for.
     fn fresh(&self, modules: &[Module]) -> Result<Build, Failure> {
         let folder = tempfile::tempdir()?;
-        let store = WriteBehind::new(DiskStore::new(folder.path()));
+        let store = behind(folder.path());
         let build = self.modules(Some(&store), modules)?;
-        if !store.flush(PATIENCE) {
-            return Err("entries were not written".into());
-        }
+        written(&store)?;
         Ok(build)
     }
 
@@ -224,6 +222,16 @@ fn repeated<'a>(
     Contender::in_parts(name, PARTS, move || parts((0..times).map(|_| build())))
 }
 
+/// A folder that is written behind the build, as the command `build` does it.
+fn behind(folder: &Path) -> WriteBehind<DiskStore> {
+    WriteBehind::new(DiskStore::new(folder))
+}
+
+/// Waits until what was put is in the folder.
+fn written(store: &WriteBehind<DiskStore>) -> Result<(), Failure> {
+    if store.flush(PATIENCE) { Ok(()) } else { Err("entries were not written".into()) }
+}
+
 /// Measures; `artifacts` is what Kiln made of the workload.
 pub(crate) fn compare(
     workload: &Workload,
@@ -239,11 +247,13 @@ pub(crate) fn compare(
     section.check(same_images(workload, setup, &keys, &mut edit, artifacts)?);
 
     let folder = tempfile::tempdir()?;
-    let (memory, disk) = (MemoryStore::new(), DiskStore::new(folder.path().join("unchanged")));
+    let (memory, disk) = (MemoryStore::new(), behind(&folder.path().join("unchanged")));
     builder.lazy(&memory, &keys, true)?;
     builder.lazy(&disk, &keys, true)?;
-    let edits = DiskStore::new(folder.path().join("edited"));
+    let edits = behind(&folder.path().join("edited"));
     builder.modules(Some(&edits), modules)?;
+    written(&disk)?;
+    written(&edits)?;
 
     let cold = "all is new, no cache";
     let fresh = "all is new, into a folder behind the build";
@@ -275,7 +285,7 @@ pub(crate) fn compare(
     }
     section.value("the same, 8 times the program / once", shares[3] / shares[0], Target::AtMost(1.0));
 
-    let bytes: u64 = disk.entries().map(|entry| entry.bytes).sum();
+    let bytes: u64 = DiskStore::new(folder.path().join("unchanged")).entries().map(|entry| entry.bytes).sum();
     let code: u64 = artifacts.iter().map(image::code_size).sum();
     section.value("bytes of all entries / bytes of code", bytes as f64 / code as f64, Target::AtMost(2.0));
     section.note(format!("{} KB of entries in a folder, {} KB of code", bytes / 1024, code / 1024));
@@ -300,8 +310,9 @@ fn larger(
 ) -> Result<f64, Failure> {
     let modules = repeat(&builder.workload.modules, times);
     let mut program = modules.clone();
-    let store = DiskStore::new(folder.join(format!("edited-{times}")));
+    let store = behind(&folder.join(format!("edited-{times}")));
     builder.modules(Some(&store), &modules)?;
+    written(&store)?;
     let cold = format!("{times} times the program, all is new");
     let edited = format!("{times} times the program, 1 function is new");
     let contenders = vec![

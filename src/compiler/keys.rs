@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_backend::{PRODUCER, REVISION, reference_classes};
-use kiln_cache::{FunctionKey, FunctionParts, KeyParts, Recipe, Subject};
+use kiln_cache::{FunctionKey, FunctionParts, Key, KeyParts, Recipe, Subject};
 use kiln_ir::{Code, Module};
 
 /// What keys have in common.
@@ -14,7 +14,9 @@ pub(super) struct Keys {
     target: String,
     settings: String,
     abi: Arc<[u8]>,
-    /// All of this in one short text, for the keys of functions, of which there are many.
+    /// All of this in one key.
+    kind: Key,
+    /// The same as text, for the keys of functions, of which there are many.
     common: String,
 }
 
@@ -23,28 +25,21 @@ impl Keys {
         // Both lists are in Cranelift's fixed order and hold every setting, defaults included.
         let flags = isa.flags().iter().chain(isa.isa_flags());
         let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
-        let mut keys = Self { target: isa.triple().to_string(), settings, abi, common: String::new() };
-        // No module has this fingerprint.
-        keys.common = keys.recipe(&[0; 32], b"").key().to_string();
-        keys
-    }
-
-    fn recipe(&self, fingerprint: &[u8; 32], names: &[u8]) -> Recipe {
-        let Self { target, settings, abi, common: _ } = self;
-        KeyParts { fingerprint, names, target, settings, producer: PRODUCER, revision: REVISION, abi }
-            .recipe()
+        let target = isa.triple().to_string();
+        let kind = recipe(&target, &settings, &abi, &[0; 32], b"").kind();
+        Self { target, settings, abi, kind, common: kind.to_string() }
     }
 
     /// Of a module by its IR.
     pub(super) fn module(&self, module: &Module) -> Recipe {
-        self.recipe(module.fingerprint().as_bytes(), module.local_names_fingerprint().as_bytes())
+        let Self { target, settings, abi, kind: _, common: _ } = self;
+        let (fingerprint, names) = (module.fingerprint(), module.local_names_fingerprint());
+        recipe(target, settings, abi, fingerprint.as_bytes(), names.as_bytes())
     }
 
     /// Of a module by a key of the client.
     pub(super) fn client(&self, key: &[u8]) -> Subject {
-        // No module's IR has this fingerprint.
-        let recipe = self.recipe(&[0; 32], key);
-        Subject::new(&recipe.key().to_string(), &self.target)
+        Subject::of_client(key, &self.kind)
     }
 
     /// Of a module's functions, in order.
@@ -70,4 +65,8 @@ impl Keys {
         };
         module.functions.iter().map(key).collect()
     }
+}
+
+fn recipe(target: &str, settings: &str, abi: &[u8], fingerprint: &[u8; 32], names: &[u8]) -> Recipe {
+    KeyParts { fingerprint, names, target, settings, producer: PRODUCER, revision: REVISION, abi }.recipe()
 }

@@ -200,7 +200,7 @@ impl FunctionParts<'_> {
 
 /// 128 bits that stand for a module of whatever content: the same module of an earlier build has the same subject.
 ///
-/// [`Recipe::subject`] is that of builds among which functions can be reused.
+/// [`Subject::among`] is that of builds among which functions can be reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject([u8; 16]);
 
@@ -215,6 +215,24 @@ impl Subject {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part.as_bytes());
         }
+        Self(first_half(&hasher))
+    }
+
+    /// The module of this name, of all builds whose recipes are of this [kind](Recipe::kind): functions can be reused among them, and not
+    /// from others.
+    pub fn among(module: &str, kind: &Key) -> Self {
+        Self::of_kind("kiln-cache subject of a module and a kind", module.as_bytes(), kind)
+    }
+
+    /// What a client knows by `key`, of builds of this kind.
+    pub fn of_client(key: &[u8], kind: &Key) -> Self {
+        Self::of_kind("kiln-cache subject of a client's key and a kind", key, kind)
+    }
+
+    fn of_kind(context: &str, what: &[u8], kind: &Key) -> Self {
+        let mut hasher = blake3::Hasher::new_derive_key(context);
+        hasher.update(kind.as_bytes());
+        hasher.update(what);
         Self(first_half(&hasher))
     }
 

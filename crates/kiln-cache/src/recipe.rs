@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Corrupt, Key, Subject};
+use crate::{Corrupt, Key};
 
 /// What went into a key, by name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -153,12 +153,29 @@ impl Recipe {
         &self.0.names
     }
 
-    /// The builds of the module `name` that are compiled like this one, whatever is in them: all but its IR counts. Functions can be reused
-    /// among these builds, and not from others.
-    pub fn subject(&self, name: &str) -> Subject {
-        // What is added to the fields some day counts, unless it is named here.
-        let like = Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() });
-        Subject::new(name, &like.key().to_string())
+    /// Whether functions of a build of this can be reused in one of `other`: all but the module's IR is the same.
+    pub fn is_like(&self, other: &Self) -> bool {
+        // What is added some day counts, unless it is left out here.
+        let Fields {
+            format_version,
+            crate_version,
+            producer,
+            revision,
+            target,
+            settings,
+            abi,
+            fingerprint: _,
+            names: _,
+        } = &*other.0;
+        let own = &*self.0;
+        (own.format_version, own.revision, own.abi) == (*format_version, *revision, *abi)
+            && (&own.crate_version, &own.producer) == (crate_version, producer)
+            && (&own.target, &own.settings) == (target, settings)
+    }
+
+    /// A key that stands for all recipes that are like this one.
+    pub fn kind(&self) -> Key {
+        Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() }).key()
     }
 
     /// The byte form, as [`Recipe::from_bytes`] takes it.

@@ -123,7 +123,9 @@ fn a_recipe_has_the_subject_of_all_that_are_compiled_alike() {
         revision: 1,
         abi: b"a",
     };
-    let subject = |parts: KeyParts<'_>| parts.recipe().subject("m");
+    let named = |parts: KeyParts<'_>, name| Subject::among(name, &parts.recipe().kind());
+    let subject = |parts| named(parts, "m");
+    assert!(base.recipe().is_like(&KeyParts { fingerprint: &[2; 32], names: b"o", ..base }.recipe()));
     assert_eq!(subject(base), subject(KeyParts { fingerprint: &[2; 32], names: b"o", ..base }));
     let others = [
         KeyParts { target: "u", ..base },
@@ -132,9 +134,9 @@ fn a_recipe_has_the_subject_of_all_that_are_compiled_alike() {
         KeyParts { revision: 2, ..base },
         KeyParts { abi: b"b", ..base },
     ];
-    let mut seen =
-        std::collections::HashSet::from([subject(base), base.recipe().subject("n"), Subject::new("m", "t")]);
+    let mut seen = std::collections::HashSet::from([subject(base), named(base, "n"), Subject::new("m", "t")]);
     assert!(others.iter().all(|other| seen.insert(subject(*other))) && seen.len() == 8);
+    assert!(!others.iter().any(|other| other.recipe().is_like(&base.recipe())));
 }
 
 #[test]
