@@ -10,6 +10,7 @@ use cranelift_module::Module;
 
 use super::body::Body;
 use super::plan::{Target, visible};
+use super::scalar::cast;
 
 /// Something to load from.
 #[derive(Clone, Copy)]
@@ -206,7 +207,14 @@ impl<M: Module> Body<'_, '_, M> {
                 let Some(Place { address, offset, flags }) = self.place(ty.bytes(), false, false) else {
                     return;
                 };
-                let value = self.builder.ins().load(ty, flags, address, offset);
+                // Without AVX, Cranelift 0.135 lets `cmpps` and `cmppd` load from where they must not: addresses that are no multiple of 16.
+                // Loads of integers are not put into them.
+                let value = if ty.is_vector() && ty.lane_type().is_float() {
+                    let bits = self.builder.ins().load(ty.as_int(), flags, address, offset);
+                    self.builder.ins().bitcast(ty, cast(), bits)
+                } else {
+                    self.builder.ins().load(ty, flags, address, offset)
+                };
                 self.keep(ty, value);
             }
             8 => self.narrow_store(),
