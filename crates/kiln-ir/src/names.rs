@@ -1,5 +1,6 @@
 //! What a function must not name, looked for before the verifier and the encoder follow its references.
 
+use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData, Inst, InstructionData};
 
@@ -121,7 +122,22 @@ fn long_chain(function: &Function) -> Option<GlobalValue> {
         | GlobalValueData::Symbol { .. }
         | GlobalValueData::DynScaleTargetConst { .. } => None,
     };
-    globals.keys().find(|at| std::iter::successors(Some(*at), base).nth(MAX_CHAIN + 1).is_some())
+    // How long the chain is that ends with each; 0 where that is not known yet.
+    let mut lengths: SecondaryMap<GlobalValue, usize> = SecondaryMap::with_capacity(globals.len());
+    let mut path = Vec::new();
+    globals.keys().find(|at| {
+        path.clear();
+        // A circle ends here too.
+        path.extend(
+            std::iter::successors(Some(*at), base).take_while(|at| lengths[*at] == 0).take(MAX_CHAIN + 2),
+        );
+        let mut length = path.last().and_then(base).map_or(0, |at| lengths[at]);
+        for at in path.iter().rev() {
+            length += 1;
+            lengths[*at] = length;
+        }
+        lengths[*at] > MAX_CHAIN + 1
+    })
 }
 
 /// Finds addresses that are taken of what has none.
