@@ -16,8 +16,8 @@ use crate::output::{Failure, Outcome, count};
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
 ///
-/// What B is follows from its extension; without one it is a folder. What A is follows from its content. Binary form is read many
-/// times faster; it belongs to one version of Kiln, so text is the form to keep. Converted to text, a module is printed in the usual form, with
+/// What B is follows from its extension; without one it is a folder. What A is follows from its content. Binary form is read twice
+/// as fast; it belongs to one version of Kiln, so text is the form to keep. Converted to text, a module is printed in the usual form, with
 /// its comments: convert a `.clif` file to itself to format it.
 ///
 /// A `.kir` file can hold many modules: give several files as A. Each keeps the name of the text that it was. In a folder, each module

@@ -249,7 +249,13 @@ impl Printer<'_> {
                 self.linkage(symbol, &mut out);
                 let comments = &function.comments;
                 function::write(ir, self.names, symbol, comments, &mut out)?;
-                too_many(&out)
+                if text::bounds::too_many(&out).is_none() {
+                    return Ok(());
+                }
+                // Comments may look like code.
+                let mut bare = String::new();
+                function::write(ir, self.names, symbol, &crate::Comments::new(), &mut bare)?;
+                text::bounds::too_many(&bare).map_or(Ok(()), |found| Err(found.message))
             }),
             (Code::Ir(_), None) => Ok(()),
         };
@@ -261,11 +267,6 @@ impl Printer<'_> {
     fn error(&self, symbol: SymbolId, reason: String) -> PrintError {
         PrintError { name: self.module.symbol(symbol).name.clone(), reason: reason.into() }
     }
-}
-
-/// Refuses what a reader would.
-fn too_many(function: &str) -> Result<(), String> {
-    text::bounds::too_many(function).map_or(Ok(()), |found| Err(found.message))
 }
 
 /// Comments behind a function, the end of its last line included.

@@ -6,7 +6,8 @@
 //! Invariants:
 //! - Nothing that the layout does not reach is written, stack slots and dynamic types excepted: they take room in the frame
 //!   whether or not an instruction names them.
-//! - Every field of Cranelift's structures is taken apart by name, without `..`.
+//! - Every field of Cranelift's structures is taken apart by name, without `..`; those that have private fields (the data flow graph,
+//!   memory flags, parameters) are read by their methods.
 
 use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::entity::packed_option::ReservedValue as _;
@@ -151,18 +152,7 @@ impl Encoder {
             self.number_values(function);
             self.code(function)?;
         }
-        let FunctionStencil {
-            version_marker: _,
-            signature,
-            sized_stack_slots: _,
-            dynamic_stack_slots: _,
-            global_values,
-            dfg,
-            layout: _,
-            srclocs: _,
-            debug_tags: _,
-            stack_limit: _,
-        } = &function.stencil;
+        let (signature, global_values, dfg) = (&function.signature, &function.global_values, &function.dfg);
         let mut tables = std::mem::take(&mut self.tables);
 
         // Used global values may use others; those come behind.
@@ -290,6 +280,7 @@ impl Encoder {
 
     /// Writes blocks and side tables, and the tables of what is declared and kept, used or not. What else is used is known then.
     fn code(&mut self, function: &ir::Function) -> Result<(), Undefined> {
+        // What is not used here is used by the caller, or goes with the instructions.
         let FunctionStencil {
             version_marker: _,
             signature: _,

@@ -748,3 +748,26 @@ fn many_zeros() {
     assert!(file("data %d { zeros 16000000, i8 1 } data %e { zeros 1000000, i8 1 }").is_err());
     assert!(file("data %d { zeros 1000000000000 }").is_ok());
 }
+
+/// More references by number than a reader takes are refused, and comments that look like them are not counted.
+#[test]
+fn many_names() {
+    let names = |count: usize| -> String { (0..count).map(|n| format!("u0:{n} ")).collect() };
+    let comments = format!("function %f() {{\nblock0: ; {}\n    return\n}}\n", names(20_000));
+    assert_round_trips(&module(&comments));
+    let mut builder = builder();
+    let signature = builder.make_signature();
+    let caller = builder.declare_function("caller", Linkage::Export, &signature).unwrap();
+    let callees: Vec<FuncId> = (0..16_500)
+        .map(|n| builder.declare_function(&format!("u1:{n}"), Linkage::Import, &signature).unwrap())
+        .collect();
+    define(&mut builder, caller, |module, builder| {
+        for callee in callees {
+            let callee = module.declare_func_in_func(callee, builder.func);
+            builder.ins().call(callee, &[]);
+        }
+        Vec::new()
+    });
+    let error = print(&builder.finish().unwrap()).unwrap_err().to_string();
+    assert_eq!(error, "`caller` has no text form: a function has up to 16384 references by number");
+}
