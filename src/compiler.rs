@@ -6,7 +6,7 @@
 
 mod keys;
 mod lazy;
-mod trust;
+mod verify;
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,14 +14,16 @@ use cranelift_codegen::isa::OwnedTargetIsa;
 use indexmap::IndexMap;
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, CompileError, Job, Reuse, compile_all};
-use kiln_cache::{Entry, Event, Events, FunctionKey, Key, Lookup, Recipe, Store, Subject, Why, explain};
+use kiln_cache::{
+    Entry, Event, Events, FunctionKey, Key, Lineage, Lookup, MissReason, Recipe, Store, explain,
+};
 use kiln_ir::{Module, ModuleSettings, Target, TargetError};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use self::keys::Keys;
-pub use self::lazy::{Lazy, LazyFailure};
-pub use self::trust::{Samples, Trust};
+pub use self::lazy::{Lazy, LazyError};
+pub use self::verify::{Samples, Verify};
 
 /// Compiles modules in parallel.
 ///
@@ -32,11 +34,11 @@ pub struct Compiler<'a> {
     pool: Option<Arc<ThreadPool>>,
     store: Option<&'a dyn Store>,
     events: Option<&'a dyn Events>,
-    trust: Trust,
+    verify: Verify,
     abi: Arc<[u8]>,
     program: Arc<str>,
-    /// A recipe, and its kind, that others may be like.
-    kind: OnceLock<(Recipe, Key)>,
+    /// A recipe and its environment, which most others share.
+    environment: OnceLock<(Recipe, Key)>,
     progress: &'a (dyn Fn() + Sync),
 }
 
@@ -94,7 +96,7 @@ pub struct Compiled {
 /// Why modules were not compiled.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CompileFailure {
+pub enum CompilerError {
     /// There is no code generator for a module.
     #[error("module {name}: {error}")]
     Target {
@@ -119,10 +121,10 @@ impl<'a> Compiler<'a> {
             pool: None,
             store: None,
             events: None,
-            trust: Trust::default(),
+            verify: Verify::default(),
             abi: Arc::default(),
             program: Arc::default(),
-            kind: OnceLock::new(),
+            environment: OnceLock::new(),
             progress: &|| {},
         }
     }
@@ -149,10 +151,10 @@ impl<'a> Compiler<'a> {
         self
     }
 
-    /// How far the store is trusted; one module in 512 is compiled again unless this says otherwise.
+    /// How much of what comes from the store is compiled again and compared; one module in 512 by default.
     #[must_use]
-    pub fn trust(mut self, trust: Trust) -> Self {
-        self.trust = trust;
+    pub fn verify(mut self, verify: Verify) -> Self {
+        self.verify = verify;
         self
     }
 
@@ -189,8 +191,8 @@ impl<'a> Compiler<'a> {
     ///
     /// # Errors
     ///
-    /// [`CompileFailure::Target`].
-    pub fn keys(&self, module: &Module) -> Result<(Recipe, Vec<FunctionKey>), CompileFailure> {
+    /// [`CompilerError::Target`].
+    pub fn keys(&self, module: &Module) -> Result<(Recipe, Vec<FunctionKey>), CompilerError> {
         let keys = self.generator(0, module)?.keys;
         Ok((keys.module(module), keys.functions(module)))
     }
@@ -199,8 +201,8 @@ impl<'a> Compiler<'a> {
     ///
     /// # Errors
     ///
-    /// [`CompileFailure`], the same one whatever the number of threads.
-    pub fn compile(&self, modules: &[Module]) -> Result<Compiled, CompileFailure> {
+    /// [`CompilerError`], the same one whatever the number of threads.
+    pub fn compile(&self, modules: &[Module]) -> Result<Compiled, CompilerError> {
         let generators = self.generators(modules)?;
         self.install(|| self.compile_with(modules, &generators))
     }
@@ -217,7 +219,7 @@ impl<'a> Compiler<'a> {
     fn generators<'m>(
         &self,
         modules: &'m [Module],
-    ) -> Result<IndexMap<&'m ModuleSettings, Generator>, CompileFailure> {
+    ) -> Result<IndexMap<&'m ModuleSettings, Generator>, CompilerError> {
         let mut generators = IndexMap::new();
         for (index, module) in modules.iter().enumerate() {
             if !generators.contains_key(&module.settings) {
@@ -227,8 +229,8 @@ impl<'a> Compiler<'a> {
         Ok(generators)
     }
 
-    fn generator(&self, index: usize, module: &Module) -> Result<Generator, CompileFailure> {
-        let isa = self.target.isa(&module.settings).map_err(|error| CompileFailure::Target {
+    fn generator(&self, index: usize, module: &Module) -> Result<Generator, CompilerError> {
+        let isa = self.target.isa(&module.settings).map_err(|error| CompilerError::Target {
             module: index,
             name: module.name.clone(),
             error,
@@ -240,7 +242,7 @@ impl<'a> Compiler<'a> {
         &self,
         modules: &[Module],
         generators: &IndexMap<&ModuleSettings, Generator>,
-    ) -> Result<Compiled, CompileFailure> {
+    ) -> Result<Compiled, CompilerError> {
         let generator = |module: &Module| &generators[&module.settings];
         // Keys are hashes of all the IR, and entries are read and checked: both in parallel.
         let looked: Vec<Looked> = modules
@@ -258,7 +260,7 @@ impl<'a> Compiler<'a> {
         let compiled = compile_all(&jobs, self.progress).map_err(|mut errors| {
             // Positions in the queue become positions among the modules.
             errors.iter_mut().for_each(|error| error.module = missing[error.module]);
-            CompileFailure::Functions(errors)
+            CompilerError::Functions(errors)
         })?;
         drop(jobs);
         drop(reuse);
@@ -276,33 +278,33 @@ impl<'a> Compiler<'a> {
     }
 
     /// What the store knows about `module`, which is called `name`, and by the client `client` if it has a key for it.
-    fn look(&self, module: &Module, name: &str, client: Option<Subject>, generator: &Generator) -> Looked {
+    fn look(&self, module: &Module, name: &str, client: Option<Lineage>, generator: &Generator) -> Looked {
         let Some(store) = self.store else { return Looked::default() };
         let recipe = generator.keys.module(module);
         let key = recipe.key();
-        let subject = self.subject(name, &recipe);
+        let lineage = self.lineage(name, &recipe);
         let mut looked =
-            Looked { subjects: [subject].into_iter().chain(client).collect(), ..Looked::default() };
+            Looked { lineages: [lineage].into_iter().chain(client).collect(), ..Looked::default() };
         match store.get(&key) {
             Lookup::Hit(entry) => {
                 self.report(&Event::Hit { key: &key, module: name });
-                looked.doubted = self.trust == Trust::Nothing;
+                looked.doubted = self.verify == Verify::All;
                 if !looked.doubted {
-                    looked.failed_writes = self.point(&looked.subjects, &key);
+                    looked.failed_writes = self.point(&looked.lineages, &key);
                 }
                 looked.entry = Some(entry);
             }
             Lookup::Miss => {
-                let any = Subject::new(&self.full_name(name), recipe.target());
-                let (why, previous) = match explain(store, &subject, &recipe) {
+                let any = Lineage::new(&self.full_name(name), recipe.target());
+                let (reason, previous) = match explain(store, &lineage, &recipe) {
                     // Never built like this. The last build in another way says what is different.
-                    (Why::New, _) => explain(store, &any, &recipe),
+                    (MissReason::New, _) => explain(store, &any, &recipe),
                     found => found,
                 };
-                looked.subjects.push(any);
-                self.report(&Event::Miss { key: &key, module: name, why: &why });
+                looked.lineages.push(any);
+                self.report(&Event::Miss { key: &key, module: name, reason: &reason });
                 // Nothing is taken from an entry that is not trusted as a whole.
-                looked.previous = previous.filter(|_| self.trust != Trust::Nothing);
+                looked.previous = previous.filter(|_| self.verify != Verify::All);
                 looked.functions = generator.keys.functions(module);
             }
             Lookup::Corrupt(reason) => {
@@ -321,11 +323,11 @@ impl<'a> Compiler<'a> {
     }
 
     /// Builds of the module called `name` among which functions can be reused: those that are compiled as `recipe` says.
-    fn subject(&self, name: &str, recipe: &Recipe) -> Subject {
+    fn lineage(&self, name: &str, recipe: &Recipe) -> Lineage {
         // Mostly all modules of a build are compiled alike.
-        let (like, kind) = self.kind.get_or_init(|| (recipe.clone(), recipe.kind()));
-        let kind = if like.is_like(recipe) { *kind } else { recipe.kind() };
-        Subject::among(&self.full_name(name), &kind)
+        let (like, environment) = self.environment.get_or_init(|| (recipe.clone(), recipe.environment()));
+        let environment = if like.same_environment(recipe) { *environment } else { recipe.environment() };
+        Lineage::in_environment(&self.full_name(name), &environment)
     }
 
     /// The artifact of `module`: from the store, or `fresh`, which is stored.
@@ -339,7 +341,7 @@ impl<'a> Compiler<'a> {
         samples: &mut Samples,
     ) -> Artifact {
         let functions = module.functions.len();
-        let Looked { recipe, subjects, entry, doubted, functions: keys, corrupt, failed_writes, previous: _ } =
+        let Looked { recipe, lineages, entry, doubted, functions: keys, corrupt, failed_writes, previous: _ } =
             looked;
         stats.corrupt_entries += usize::from(corrupt);
         stats.failed_writes += failed_writes;
@@ -347,7 +349,7 @@ impl<'a> Compiler<'a> {
             let entry = entry.expect("what has no entry was compiled");
             stats.reused_modules += 1;
             stats.reused_functions += functions;
-            if let Some((_, key)) = recipe.filter(|(_, key)| self.trust.samples(key)) {
+            if let Some((_, key)) = recipe.filter(|(_, key)| self.verify.samples(key)) {
                 samples.add(module, &entry, key);
             }
             return entry.artifact;
@@ -358,7 +360,7 @@ impl<'a> Compiler<'a> {
         if doubted && let Some(entry) = entry {
             if entry.artifact == artifact {
                 self.report(&Event::Verified { key: &key, module: &module.name });
-                stats.failed_writes += self.point(&subjects, &key);
+                stats.failed_writes += self.point(&lineages, &key);
                 return artifact;
             }
             stats.wrong_entries += 1;
@@ -366,12 +368,12 @@ impl<'a> Compiler<'a> {
         }
         let functions = if keys.is_empty() { generator.keys.functions(module) } else { keys };
         let entry = Entry { recipe, functions: functions.into(), artifact: artifact.clone() };
-        stats.failed_writes += self.keep(&key, &subjects, &entry, corrupt);
+        stats.failed_writes += self.keep(&key, &lineages, &entry, corrupt);
         artifact
     }
 
     /// Stores `entry`, and notes it as the last build of `subjects`; the number of writes that failed.
-    fn keep(&self, key: &Key, subjects: &[Subject], entry: &Entry, heals: bool) -> usize {
+    fn keep(&self, key: &Key, lineages: &[Lineage], entry: &Entry, heals: bool) -> usize {
         let Some(store) = self.store else { return 0 };
         match store.put(key, entry) {
             Ok(()) if heals => self.report(&Event::Healed { key }),
@@ -381,12 +383,12 @@ impl<'a> Compiler<'a> {
                 return 1;
             }
         }
-        self.point(subjects, key)
+        self.point(lineages, key)
     }
 
     /// Notes that the last build of `subjects` had `key`, which costs a short read where that is known; the number of writes that failed.
-    fn point(&self, subjects: &[Subject], key: &Key) -> usize {
-        let failed = subjects.iter().filter_map(|subject| self.store?.set_latest(subject, key).err());
+    fn point(&self, lineages: &[Lineage], key: &Key) -> usize {
+        let failed = lineages.iter().filter_map(|lineage| self.store?.set_latest(lineage, key).err());
         failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
     }
 
@@ -418,7 +420,7 @@ struct Looked {
     /// If there is a store.
     recipe: Option<(Recipe, Key)>,
     /// What this build becomes the last build of, as soon as its entry is stored.
-    subjects: Vec<Subject>,
+    lineages: Vec<Lineage>,
     entry: Option<Entry>,
     /// Whether the entry is compared with what compiling makes before it is used.
     doubted: bool,

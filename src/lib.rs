@@ -54,7 +54,7 @@ mod compiler;
 mod session;
 mod thunk;
 
-pub use compiler::{CompileFailure, Compiled, Compiler, Lazy, LazyFailure, Samples, Stats, Trust};
+pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, Samples, Stats, Verify};
 pub use session::{AddLazyError, Session, SessionError};
 pub use thunk::Thunk;
 

@@ -12,7 +12,7 @@ use kiln_ir::{Diagnostic, Module, Target, check_program};
 use kiln_jit::{Function, Jit, JitError, Options};
 use rayon::ThreadPool;
 
-use crate::{CompileFailure, Compiled, Compiler, Lazy, LazyFailure, Samples, Stats, Trust};
+use crate::{Compiled, Compiler, CompilerError, Lazy, LazyError, Samples, Stats, Verify};
 
 /// Compiles modules into this process, and remembers what an image of the program needs.
 ///
@@ -23,7 +23,7 @@ pub struct Session {
     pool: Option<Arc<ThreadPool>>,
     store: Option<Arc<dyn Store + Send + Sync>>,
     events: Option<Arc<dyn Events>>,
-    trust: Trust,
+    verify: Verify,
     abi: Vec<u8>,
     program: Arc<str>,
     globals: GlobalTable,
@@ -53,7 +53,7 @@ pub enum SessionError {
     Check(Vec<Diagnostic>),
     /// A module could not be compiled.
     #[error(transparent)]
-    Compile(#[from] CompileFailure),
+    Compile(#[from] CompilerError),
     /// The code could not be linked into memory.
     #[error(transparent)]
     Jit(#[from] JitError),
@@ -76,7 +76,7 @@ pub enum SessionError {
 #[non_exhaustive]
 pub enum AddLazyError<E> {
     /// What went wrong with each module, in order.
-    Modules(Vec<LazyFailure<E>>),
+    Modules(Vec<LazyError<E>>),
     /// They could not be linked.
     Session(SessionError),
 }
@@ -101,10 +101,10 @@ fn compiler<'a>(
     pool: Option<&Arc<ThreadPool>>,
     store: Option<&'a dyn Store>,
     events: Option<&'a dyn Events>,
-    trust: Trust,
+    verify: Verify,
     abi: &[u8],
 ) -> Compiler<'a> {
-    let mut compiler = Compiler::new(target.clone()).trust(trust).abi(abi);
+    let mut compiler = Compiler::new(target.clone()).verify(verify).abi(abi);
     if let Some(pool) = pool {
         compiler = compiler.pool(pool.clone());
     }
@@ -138,7 +138,7 @@ impl Session {
             pool: None,
             store: None,
             events: None,
-            trust: Trust::default(),
+            verify: Verify::default(),
             abi: Vec::new(),
             program: Arc::default(),
             globals: GlobalTable::new(),
@@ -159,10 +159,10 @@ impl Session {
         self.events = Some(events);
     }
 
-    /// How far the store is trusted. What is compiled again to be compared is compiled behind everything else that waits for
+    /// How much of what comes from the store is compiled again. What is compiled again to be compared is compiled behind everything else that waits for
     /// the pool.
-    pub fn set_trust(&mut self, trust: Trust) {
-        self.trust = trust;
+    pub fn set_verify(&mut self, verify: Verify) {
+        self.verify = verify;
     }
 
     /// A hash of whatever else the code assumes, such as the layout of run-time objects: a part of every cache key.
@@ -239,7 +239,7 @@ impl Session {
             self.pool.as_ref(),
             self.store.as_deref().map(|store| store as &dyn Store),
             self.events.as_deref(),
-            self.trust,
+            self.verify,
             &self.abi,
         )
         .program(self.program.clone())
@@ -256,11 +256,11 @@ impl Session {
     /// Compiles `samples` again when the pool has nothing else to do.
     fn doubt(&self, samples: Samples) {
         let Some(store) = self.store.clone().filter(|_| !samples.is_empty()) else { return };
-        let (target, events, trust, abi) =
-            (self.target.clone(), self.events.clone(), self.trust, self.abi.clone());
+        let (target, events, verify, abi) =
+            (self.target.clone(), self.events.clone(), self.verify, self.abi.clone());
         let work = move || {
             let store: &dyn Store = &*store;
-            samples.verify(&compiler(&target, None, Some(store), events.as_deref(), trust, &abi));
+            samples.verify(&compiler(&target, None, Some(store), events.as_deref(), verify, &abi));
         };
         match &self.pool {
             Some(pool) => pool.spawn_fifo(work),

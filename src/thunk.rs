@@ -6,7 +6,7 @@ use kiln_backend::{Job, compile};
 use kiln_ir::{ModuleSettings, Target, entry_thunk};
 use kiln_jit::{Cell, Jit, Options};
 
-use crate::{CompileFailure, SessionError};
+use crate::{CompilerError, SessionError};
 
 /// The entry thunk of a signature, compiled into memory of its own.
 ///
@@ -32,11 +32,11 @@ impl Thunk {
         signature: &Signature,
     ) -> Result<Self, SessionError> {
         let isa = target.isa(settings).map_err(|error| {
-            SessionError::Compile(CompileFailure::Target { module: 0, name: "entry thunk".into(), error })
+            SessionError::Compile(CompilerError::Target { module: 0, name: "entry thunk".into(), error })
         })?;
         let module = entry_thunk("thunk", signature, settings, &*isa);
         let built = compile(&Job::new(&module, &*isa))
-            .map_err(|errors| SessionError::Compile(CompileFailure::Functions(errors)))?;
+            .map_err(|errors| SessionError::Compile(CompilerError::Functions(errors)))?;
         let mut jit = Jit::new(Options { reserve: 1 << 26, ..Options::default() })?;
         jit.link(&[built.artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_backend::{PRODUCER, REVISION, reference_classes};
-use kiln_cache::{FunctionKey, FunctionParts, Key, KeyParts, Recipe, Subject};
+use kiln_cache::{FunctionKey, FunctionParts, Key, KeyParts, Lineage, Recipe};
 use kiln_ir::{Code, Module};
 
 /// What keys have in common.
@@ -15,7 +15,7 @@ pub(super) struct Keys {
     settings: String,
     abi: Arc<[u8]>,
     /// All of this in one key.
-    kind: Key,
+    environment: Key,
     /// The same as text, for the keys of functions, of which there are many.
     common: String,
 }
@@ -26,20 +26,20 @@ impl Keys {
         let flags = isa.flags().iter().chain(isa.isa_flags());
         let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
         let target = isa.triple().to_string();
-        let kind = recipe(&target, &settings, &abi, &[0; 32], b"").kind();
-        Self { target, settings, abi, kind, common: kind.to_string() }
+        let environment = recipe(&target, &settings, &abi, &[0; 32], b"").environment();
+        Self { target, settings, abi, environment, common: environment.to_string() }
     }
 
     /// Of a module by its IR.
     pub(super) fn module(&self, module: &Module) -> Recipe {
-        let Self { target, settings, abi, kind: _, common: _ } = self;
+        let Self { target, settings, abi, environment: _, common: _ } = self;
         let (fingerprint, names) = (module.fingerprint(), module.local_names_fingerprint());
         recipe(target, settings, abi, fingerprint.as_bytes(), names.as_bytes())
     }
 
     /// Of a module by a key of the client.
-    pub(super) fn client(&self, key: &[u8]) -> Subject {
-        Subject::of_client(key, &self.kind)
+    pub(super) fn client(&self, key: &[u8]) -> Lineage {
+        Lineage::of_client(key, &self.environment)
     }
 
     /// Of a module's functions, in order.

@@ -13,7 +13,7 @@ use kiln_ir::{Module, ModuleSettings};
 use rayon::prelude::*;
 
 use super::keys::Keys;
-use super::{CompileFailure, Compiled, Compiler, Generator, Samples, Stats, Trust};
+use super::{Compiled, Compiler, CompilerError, Generator, Samples, Stats, Verify};
 
 /// A module that is built when it is needed.
 pub struct Lazy<'m, E> {
@@ -56,7 +56,7 @@ impl<'m, E> Lazy<'m, E> {
 /// What went wrong with one of many modules.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum LazyFailure<E> {
+pub enum LazyError<E> {
     /// It could not be built.
     #[error("module {name}: {error}")]
     Build {
@@ -69,7 +69,7 @@ pub enum LazyFailure<E> {
     },
     /// It could not be compiled.
     #[error(transparent)]
-    Compile(CompileFailure),
+    Compile(CompilerError),
 }
 
 /// One module's share of the result.
@@ -87,7 +87,7 @@ impl Compiler<'_> {
     /// # Errors
     ///
     /// What went wrong with every module, in order, and at least one thing.
-    pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyFailure<E>>> {
+    pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
         // With few modules their functions are compiled in parallel instead.
         let threads =
             self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
@@ -100,7 +100,7 @@ impl Compiler<'_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
             modules.map(|(at, lazy)| self.one(at, lazy, &shared)).collect()
         };
-        let done: Vec<Result<Done, LazyFailure<E>>> = self.install(work);
+        let done: Vec<Result<Done, LazyError<E>>> = self.install(work);
 
         let mut result =
             Compiled { artifacts: Vec::new(), stats: Stats::default(), samples: Samples::default() };
@@ -118,20 +118,20 @@ impl Compiler<'_> {
         if failures.is_empty() { Ok(result) } else { Err(failures) }
     }
 
-    fn one<E>(&self, at: usize, lazy: Lazy<'_, E>, shared: &Shared) -> Result<Done, LazyFailure<E>> {
+    fn one<E>(&self, at: usize, lazy: Lazy<'_, E>, shared: &Shared) -> Result<Done, LazyError<E>> {
         let Lazy { name, key, build } = lazy;
         let Shared { keys, many, generators: _ } = shared;
-        let subject = key.as_ref().zip(keys.as_ref()).map(|(key, keys)| keys.client(key));
+        let lineage = key.as_ref().zip(keys.as_ref()).map(|(key, keys)| keys.client(key));
         // What is not trusted is compared with its IR.
-        if let (Some(store), Some(subject)) = (self.store, &subject)
-            && self.trust != Trust::Nothing
-            && let Some(key) = store.latest(subject)
+        if let (Some(store), Some(lineage)) = (self.store, &lineage)
+            && self.verify != Verify::All
+            && let Some(key) = store.latest(lineage)
         {
             match store.get(&key) {
                 Lookup::Hit(entry) => {
                     self.report(&Event::Hit { key: &key, module: &name });
                     // An edit of what is used now is compared with it, not with what was built last.
-                    let failed_writes = self.point(&[self.subject(&name, &entry.recipe)], &key);
+                    let failed_writes = self.point(&[self.lineage(&name, &entry.recipe)], &key);
                     let stats = Stats {
                         reused_functions: entry.artifact.functions().len(),
                         reused_modules: 1,
@@ -145,10 +145,10 @@ impl Compiler<'_> {
                 Lookup::Miss | Lookup::Corrupt(_) => {}
             }
         }
-        let unbuilt = |error| LazyFailure::Build { module: at, name: name.clone(), error };
+        let unbuilt = |error| LazyError::Build { module: at, name: name.clone(), error };
         let module = build().map_err(unbuilt)?;
-        let generator = self.shared_generator(at, &module, shared).map_err(LazyFailure::Compile)?;
-        let looked = self.look(&module, &name, subject, &generator);
+        let generator = self.shared_generator(at, &module, shared).map_err(LazyError::Compile)?;
+        let looked = self.look(&module, &name, lineage, &generator);
         let fresh = match looked.needs_compiling() {
             false => None,
             true => {
@@ -162,7 +162,7 @@ impl Compiler<'_> {
                 };
                 let built = built.map_err(|mut errors| {
                     errors.iter_mut().for_each(|error| error.module = at);
-                    LazyFailure::Compile(CompileFailure::Functions(errors))
+                    LazyError::Compile(CompilerError::Functions(errors))
                 })?;
                 Some(built)
             }
@@ -177,7 +177,7 @@ impl Compiler<'_> {
         at: usize,
         module: &Module,
         shared: &Shared,
-    ) -> Result<Arc<Generator>, CompileFailure> {
+    ) -> Result<Arc<Generator>, CompilerError> {
         let lock = || shared.generators.lock().expect("nothing panics while it is held");
         if let Some(generator) = lock().get(&module.settings) {
             return Ok(generator.clone());

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use kiln::artifact::Artifact;
-use kiln::cache::{DiskStore, Entry, Event, Key, Lookup, Store, Subject, WriteBehind};
+use kiln::cache::{DiskStore, Entry, Event, Key, Lineage, Lookup, Store, WriteBehind};
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, Target};
-use kiln::{Compiled, Compiler, Lazy, Stats, Trust};
+use kiln::{Compiled, Compiler, Lazy, Stats, Verify};
 
 use crate::common::{files_below, module};
 use crate::reuse::{Log, MODULE};
@@ -55,7 +55,7 @@ impl Place {
     fn build(&self, store: &dyn Store, lazy: bool, meanwhile: &(dyn Fn() + Sync)) -> Stats {
         let events = |event: &Event<'_>| self.log.report(event);
         let compiler = Compiler::new(Target::host()).store(store).events(&events).progress(meanwhile);
-        let compiler = compiler.trust(Trust::Sample(0));
+        let compiler = compiler.verify(Verify::Nothing);
         let Compiled { artifacts, stats, .. } = match lazy {
             false => compiler.compile(&self.modules).unwrap(),
             true => {
@@ -152,12 +152,12 @@ impl Store for ReadOnly {
         refused()
     }
 
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        self.0.latest(subject)
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        self.0.latest(lineage)
     }
 
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
-        if self.0.latest(subject) == Some(*key) { Ok(()) } else { refused() }
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+        if self.0.latest(lineage) == Some(*key) { Ok(()) } else { refused() }
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use kiln::cache::{DiskStore, MemoryStore, Store};
 use kiln::ir::{Module, Target};
-use kiln::{Compiler, Lazy, Stats, Trust};
+use kiln::{Compiler, Lazy, Stats, Verify};
 
 use crate::common::{files_below as files, module};
 
@@ -23,7 +23,7 @@ fn numbers(name: &str, first: usize, last: usize) -> Module {
 }
 
 fn compiler(store: &dyn Store) -> Compiler<'_> {
-    Compiler::new(Target::host()).store(store).trust(Trust::Sample(0))
+    Compiler::new(Target::host()).store(store).verify(Verify::Nothing)
 }
 
 /// Functions compiled and reused, and modules not built.
@@ -66,7 +66,7 @@ fn settings_that_alternate_keep_their_functions() {
     let store = MemoryStore::new();
     let compilers = ["none", "speed"].map(|level| {
         let target = Target::host().setting("opt_level", level);
-        Compiler::new(target).store(&store).trust(Trust::Sample(0))
+        Compiler::new(target).store(&store).verify(Verify::Nothing)
     });
     for (last, expected) in [(0, ALL), (1, ONE), (2, ONE)] {
         for compiler in &compilers {
@@ -89,7 +89,7 @@ fn going_back_and_editing_compiles_the_edit() {
         assert_eq!(build(&trusting, &numbers("m", 10, 3)), ONE);
         // The same with a hit that is compared first.
         build(&trusting, &numbers("m", 20, 2));
-        assert_eq!(build(&compiler(&store).trust(Trust::Nothing), &numbers("m", 10, 3)), ALL);
+        assert_eq!(build(&compiler(&store).verify(Verify::All), &numbers("m", 10, 3)), ALL);
         assert_eq!(build(&trusting, &numbers("m", 10, 4)), ONE);
     }
 }

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kiln::artifact::Artifact;
 use kiln::cache::{Entry, Event, Key, Lookup, MemoryStore, Store};
 use kiln::ir::{Module, Target};
-use kiln::{Compiler, Lazy, Session, Stats, Trust};
+use kiln::{Compiler, Lazy, Session, Stats, Verify};
 
 use crate::common::{module, modules};
 
@@ -19,7 +20,7 @@ pub(crate) struct Log(Mutex<BTreeMap<String, usize>>);
 impl Log {
     pub(crate) fn report(&self, event: &Event<'_>) {
         let text = match event {
-            Event::Miss { why, .. } => format!("miss: {why}"),
+            Event::Miss { reason, .. } => format!("miss: {reason}"),
             other => {
                 let debug = format!("{other:?}");
                 debug.split([' ', '{', '(']).next().unwrap_or("").to_lowercase()
@@ -35,11 +36,11 @@ impl Log {
     }
 }
 
-fn build(store: &dyn Store, log: &Log, trust: Trust, modules: &[Module]) -> (Vec<Artifact>, Stats) {
+fn build(store: &dyn Store, log: &Log, verify: Verify, modules: &[Module]) -> (Vec<Artifact>, Stats) {
     let events = |event: &Event<'_>| log.report(event);
-    let compiler = Compiler::new(Target::host()).store(store).events(&events).trust(trust);
+    let compiler = Compiler::new(Target::host()).store(store).events(&events).verify(verify);
     let compiled = compiler.compile(modules).unwrap();
-    assert!(compiled.samples.is_empty() || trust != Trust::Sample(0));
+    assert!(compiled.samples.is_empty() || verify != Verify::Nothing);
     compiled.samples.verify(&compiler);
     (compiled.artifacts, compiled.stats)
 }
@@ -80,7 +81,7 @@ block0:
 fn one_function_edited_compiles_that_function_alone() {
     let (store, log) = (MemoryStore::new(), Log::default());
     let old = [module("m.clif", MODULE)];
-    let (artifacts, stats) = build(&store, &log, Trust::Sample(0), &old);
+    let (artifacts, stats) = build(&store, &log, Verify::Nothing, &old);
     assert_eq!((stats.compiled_functions, stats.reused_functions), (4, 0));
     assert_eq!(log.take(), "1 miss: never stored before");
     assert_eq!(artifacts, cold(&old));
@@ -101,8 +102,8 @@ fn one_function_edited_compiles_that_function_alone() {
             text = text.replace("(v0)", "(v77)");
         }
         let new = [module("m.clif", &text)];
-        build(&store, &Log::default(), Trust::Sample(0), &old);
-        let (artifacts, stats) = build(&store, &log, Trust::Sample(0), &new);
+        build(&store, &Log::default(), Verify::Nothing, &old);
+        let (artifacts, stats) = build(&store, &log, Verify::Nothing, &new);
         assert_eq!(
             (stats.compiled_functions, stats.reused_functions),
             (compiled, 4 - compiled),
@@ -117,13 +118,13 @@ fn one_function_edited_compiles_that_function_alone() {
 #[test]
 fn a_miss_says_why() {
     let (store, log) = (MemoryStore::new(), Log::default());
-    build(&store, &log, Trust::Sample(0), &[module("m.clif", MODULE)]);
+    build(&store, &log, Verify::Nothing, &[module("m.clif", MODULE)]);
     log.take();
     let edited = MODULE.replace("iconst.i64 10", "iconst.i64 11");
-    build(&store, &log, Trust::Sample(0), &[module("m.clif", &edited)]);
+    build(&store, &log, Verify::Nothing, &[module("m.clif", &edited)]);
     let told = log.take();
     assert!(told.starts_with("1 miss: ") && told.contains("IR"), "{told}");
-    build(&store, &log, Trust::Sample(0), &[module("m.clif", &edited)]);
+    build(&store, &log, Verify::Nothing, &[module("m.clif", &edited)]);
     assert_eq!(log.take(), "1 hit");
 
     let events = |event: &Event<'_>| log.report(event);
@@ -140,11 +141,11 @@ fn warm_half_warm_and_cold_are_one() {
     let (store, log) = (MemoryStore::new(), Log::default());
     let expected = cold(&all);
     let half: Vec<Module> = all.iter().step_by(2).cloned().collect();
-    build(&store, &log, Trust::Sample(0), &half);
-    let (half_warm, stats) = build(&store, &log, Trust::Sample(0), &all);
+    build(&store, &log, Verify::Nothing, &half);
+    let (half_warm, stats) = build(&store, &log, Verify::Nothing, &all);
     assert_eq!(stats.reused_modules, half.len());
     assert!(half_warm == expected);
-    let (warm, stats) = build(&store, &log, Trust::Sample(0), &all);
+    let (warm, stats) = build(&store, &log, Verify::Nothing, &all);
     assert_eq!((stats.reused_modules, stats.compiled_functions), (all.len(), 0));
     assert!(warm == expected);
 }
@@ -166,9 +167,9 @@ impl Store for Liar {
         self.0.put(key, entry)
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> std::io::Result<()> {
+    fn quarantine(&self, key: &Key, reason: &str) -> std::io::Result<()> {
         self.2.fetch_add(1, Ordering::Relaxed);
-        self.0.quarantine(key, why)
+        self.0.quarantine(key, reason)
     }
 }
 
@@ -177,40 +178,40 @@ fn wrong_code_in_a_store_is_found() {
     let one = [module("one.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 1\n return v0\n}")];
     let two = [module("two.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 2\n return v0\n}")];
     let log = Log::default();
-    for (trust, told) in [
+    for (verify, told) in [
         // Sampled: this build has got it, later ones do not.
-        (Trust::Sample(1), "1 hit, 1 verifyfailed"),
-        (Trust::Nothing, "1 hit, 1 verifyfailed"),
-        (Trust::Sample(0), "1 hit"),
+        (Verify::Sample(NonZeroU32::MIN), "1 hit, 1 verifyfailed"),
+        (Verify::All, "1 hit, 1 verifyfailed"),
+        (Verify::Nothing, "1 hit"),
     ] {
         let liar = Liar(MemoryStore::new(), cold(&two).remove(0), AtomicUsize::new(0));
-        build(&liar, &log, trust, &one);
+        build(&liar, &log, verify, &one);
         log.take();
-        let (artifacts, stats) = build(&liar, &log, trust, &one);
-        assert_eq!(log.take(), told, "{trust:?}");
-        assert_eq!(artifacts == cold(&one), trust == Trust::Nothing, "{trust:?}");
-        assert_eq!(stats.wrong_entries, usize::from(trust == Trust::Nothing));
-        if trust != Trust::Sample(0) {
+        let (artifacts, stats) = build(&liar, &log, verify, &one);
+        assert_eq!(log.take(), told, "{verify:?}");
+        assert_eq!(artifacts == cold(&one), verify == Verify::All, "{verify:?}");
+        assert_eq!(stats.wrong_entries, usize::from(verify == Verify::All));
+        if verify != Verify::Nothing {
             assert_eq!(liar.2.load(Ordering::Relaxed), 1);
             // What was found to be right then is what later builds get: they compile nothing.
-            assert!(build(&liar, &log, Trust::Sample(0), &one).0 == cold(&one));
+            assert!(build(&liar, &log, Verify::Nothing, &one).0 == cold(&one));
             assert_eq!(log.take(), "1 hit");
         }
         log.take();
     }
     // An honest store passes.
     let store = MemoryStore::new();
-    build(&store, &log, Trust::Nothing, &one);
+    build(&store, &log, Verify::All, &one);
     log.take();
-    build(&store, &log, Trust::Nothing, &one);
+    build(&store, &log, Verify::All, &one);
     assert_eq!(log.take(), "1 hit, 1 verified");
-    build(&store, &log, Trust::Sample(1), &one);
+    build(&store, &log, Verify::Sample(NonZeroU32::MIN), &one);
     assert_eq!(log.take(), "1 hit, 1 verified");
 }
 
 #[test]
 fn one_module_in_512_is_compiled_again_unless_the_client_says_otherwise() {
-    assert_eq!(Trust::default(), Trust::Sample(512));
+    assert_eq!(Verify::default(), Verify::Sample(NonZeroU32::new(512).unwrap()));
     let store = MemoryStore::new();
     let compiler = Compiler::new(Target::host()).store(&store);
     let constant = |number| {
@@ -236,13 +237,14 @@ fn events_name_modules() {
         };
         told.lock().unwrap().push(format!("{what} {name}"));
     };
-    let compiler = Compiler::new(Target::host()).store(&store).events(&events).trust(Trust::Sample(1));
+    let compiler =
+        Compiler::new(Target::host()).store(&store).events(&events).verify(Verify::Sample(NonZeroU32::MIN));
     let module = [module("some.clif", MODULE)];
     for _ in 0..2 {
         compiler.compile(&module).unwrap().samples.verify(&compiler);
     }
     let lazy = || vec![Lazy::new("some.clif", *b"key", || Ok::<_, Infallible>(module[0].clone()))];
-    compiler.clone().trust(Trust::Nothing).compile_lazy(lazy()).unwrap();
+    compiler.clone().verify(Verify::All).compile_lazy(lazy()).unwrap();
     compiler.compile_lazy(lazy()).unwrap();
     let expected =
         ["miss", "hit", "verified", "hit", "verified", "hit"].map(|what| format!("{what} some.clif"));
@@ -260,7 +262,7 @@ fn a_session_hands_on_what_it_is_told() {
         session.set_store(store.clone());
         let log = log.clone();
         session.set_events(Arc::new(move |event: &Event<'_>| log.report(event)));
-        session.set_trust(Trust::Sample(0));
+        session.set_verify(Verify::Nothing);
         prepare(&mut session);
         session.add(modules).unwrap();
         session.stats()
@@ -270,7 +272,7 @@ fn a_session_hands_on_what_it_is_told() {
     assert_eq!(run(&modules, &|_| ()).reused_modules, 1);
     assert_eq!(log.take(), "1 hit");
     // Everything is compiled, and found to be the same.
-    let stats = run(&modules, &|session| session.set_trust(Trust::Nothing));
+    let stats = run(&modules, &|session| session.set_verify(Verify::All));
     assert_eq!((stats.compiled_functions, stats.reused_modules), (4, 0));
     assert_eq!(log.take(), "1 hit, 1 verified");
     // Other code, for all that anyone knows.

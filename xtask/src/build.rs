@@ -14,7 +14,7 @@ use kiln::globals::GlobalTable;
 use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, save, write_image};
 use kiln::ir::{OptLevel, Target, check_program};
-use kiln::{CompileFailure, Compiler, LazyFailure, Trust};
+use kiln::{Compiler, CompilerError, LazyError, Verify};
 use serde::Serialize;
 
 use crate::input::{self, Unbuilt};
@@ -184,7 +184,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
         compiler = compiler.store(store);
     }
     if args.cache_verify {
-        compiler = compiler.trust(Trust::Nothing);
+        compiler = compiler.verify(Verify::All);
     }
     let lazy = input::lazy(&files, &target, store.is_some(), &read)?;
     bar.set_length(lazy.len() as u64);
@@ -192,7 +192,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let compiled = compiler.compile_lazy(lazy);
     bar.finish_and_clear();
     let compiled = compiled.map_err(|failures| {
-        let unread = |failure: &LazyFailure<Unbuilt>| matches!(failure, LazyFailure::Build { .. });
+        let unread = |failure: &LazyError<Unbuilt>| matches!(failure, LazyError::Build { .. });
         if failures.iter().any(unread) {
             return failure(failures, &Again::unread(&names));
         }
@@ -346,20 +346,20 @@ impl<'a> Again<'a> {
 }
 
 /// What is wrong with modules, with the files' names and lines.
-fn failure(failures: Vec<LazyFailure<Unbuilt>>, again: &Again<'_>) -> Failure {
+fn failure(failures: Vec<LazyError<Unbuilt>>, again: &Again<'_>) -> Failure {
     let mut errors = 0;
     let mut lines = Vec::new();
     for failure in failures {
         match failure {
-            LazyFailure::Build { error: Unbuilt::Faults(diagnostics), .. } => {
+            LazyError::Build { error: Unbuilt::Faults(diagnostics), .. } => {
                 errors += diagnostics.len();
                 diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
             }
-            LazyFailure::Build { error: Unbuilt::Failed(failure), .. } => match failure {
+            LazyError::Build { error: Unbuilt::Failed(failure), .. } => match failure {
                 Failure::Message(text) => lines.push(text),
                 Failure::Reported => {}
             },
-            LazyFailure::Compile(CompileFailure::Functions(functions)) => {
+            LazyError::Compile(CompilerError::Functions(functions)) => {
                 lines.extend(functions.iter().map(|error| {
                     let line = if error.line == 0 { String::new() } else { format!(":{}", error.line) };
                     let number = again.names.iter().position(|name| *name == error.module_name);
@@ -367,7 +367,7 @@ fn failure(failures: Vec<LazyFailure<Unbuilt>>, again: &Again<'_>) -> Failure {
                     format!("error: {name}{line}: function `{}`: {}", error.function, error.kind)
                 }));
             }
-            LazyFailure::Compile(other) => lines.push(format!("error: {other}")),
+            LazyError::Compile(other) => lines.push(format!("error: {other}")),
             _ => lines.push("error: a module could not be compiled".into()),
         }
     }

@@ -121,12 +121,12 @@ fn stat(folder: &Path, format: Format) -> Outcome {
     let stat = store(folder)?.stat().map_err(|error| cannot(folder, &error))?;
     match format {
         Format::Json => print(&json!({
-            "entries": stat.entries, "bytes": stat.bytes, "disk_bytes": stat.disk_bytes, "subjects": stat.subjects,
+            "entries": stat.entries, "bytes": stat.bytes, "disk_bytes": stat.disk_bytes, "last_builds": stat.last_builds,
             "quarantined": stat.quarantined, "leftovers": stat.leftovers, "foreign": stat.foreign,
         })),
         Format::Text => {
             println!("entries      {} ({} on disk)", stat.entries, bytes(stat.disk_bytes));
-            println!("last builds  {}", stat.subjects);
+            println!("last builds  {}", stat.last_builds);
             if stat.entries > 0 {
                 println!("last used    {} to {}", age(stat.oldest), age(stat.newest));
             }
@@ -248,7 +248,7 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
     let of = |module: &str, key| format!("{module} ({})", short(key));
     match event {
         Event::Hit { key, module } => format!("{}: hit", of(module, key)),
-        Event::Miss { key, module, why } => format!("{}: miss: {why}", of(module, key)),
+        Event::Miss { key, module, reason } => format!("{}: miss: {reason}", of(module, key)),
         Event::Corrupt { key, module, reason } => {
             let name = module.map_or_else(|| short(key), |module| of(module, key));
             format!("{name}: cannot be used: {reason}")
@@ -258,7 +258,7 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
         Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
         Event::WriteFailed { key, error } => format!("{}: cannot be stored: {error}", short(key)),
         Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
-        Event::Quarantined { key, why } => format!("{}: moved aside: {why}", short(key)),
+        Event::Quarantined { key, reason } => format!("{}: moved aside: {reason}", short(key)),
         Event::Verified { key, module } => format!("{}: compiled again, and the same", of(module, key)),
         Event::VerifyFailed { key, module } => {
             format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
@@ -277,12 +277,12 @@ mod tests {
         let told = |event: &Event<'_>| describe(event);
         let (key, module) = (&key, "a.clif");
         assert_eq!(told(&Event::Hit { key, module }), "a.clif (0123456789ab): hit");
-        let why = &kiln::cache::Why::New;
+        let reason = &kiln::cache::MissReason::New;
         assert_eq!(
-            told(&Event::Miss { key, module, why }),
+            told(&Event::Miss { key, module, reason }),
             "a.clif (0123456789ab): miss: never stored before"
         );
-        let reason = &kiln::cache::Corrupt::Foreign;
+        let reason = &kiln::cache::EntryError::Foreign;
         let of = |module| told(&Event::Corrupt { key, module, reason });
         assert_eq!(of(Some(module)), "a.clif (0123456789ab): cannot be used: not an entry");
         assert_eq!(of(None), "0123456789ab: cannot be used: not an entry");

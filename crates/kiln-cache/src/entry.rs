@@ -34,7 +34,7 @@ pub struct Entry {
 /// Why an entry cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Corrupt {
+pub enum EntryError {
     /// The entry could not be read.
     #[error("entry cannot be read: {0}")]
     Unreadable(#[source] io::Error),
@@ -94,8 +94,8 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// [`Corrupt`] if they are not exactly that.
-    pub fn from_bytes(key: &Key, bytes: Vec<u8>) -> Result<Self, Corrupt> {
+    /// [`EntryError`] if they are not exactly that.
+    pub fn from_bytes(key: &Key, bytes: Vec<u8>) -> Result<Self, EntryError> {
         parse(key, bytes)
     }
 
@@ -106,7 +106,7 @@ impl Entry {
     /// Of kind `InvalidInput`.
     pub fn check(&self, key: &Key) -> io::Result<()> {
         let wrong = if self.recipe.key() != *key {
-            Some(Corrupt::OtherKey)
+            Some(EntryError::OtherKey)
         } else {
             check_function_keys(self.functions.len(), &self.artifact).err()
         };
@@ -115,9 +115,9 @@ impl Entry {
 }
 
 /// An entry without functions is told from one without function keys by nothing, and need not be.
-fn check_function_keys(keys: usize, artifact: &Artifact) -> Result<(), Corrupt> {
+fn check_function_keys(keys: usize, artifact: &Artifact) -> Result<(), EntryError> {
     let functions = artifact.functions().len();
-    if keys == 0 || keys == functions { Ok(()) } else { Err(Corrupt::FunctionKeys { keys, functions }) }
+    if keys == 0 || keys == functions { Ok(()) } else { Err(EntryError::FunctionKeys { keys, functions }) }
 }
 
 /// Bytes before the artifact.
@@ -171,63 +171,63 @@ struct Header {
     sum: [u8; 32],
 }
 
-fn read_header(bytes: &[u8]) -> Result<Header, Corrupt> {
+fn read_header(bytes: &[u8]) -> Result<Header, EntryError> {
     fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
         let (chunk, rest) = bytes.split_first_chunk().expect("the header is as long as its fields");
         *bytes = rest;
         *chunk
     }
     let Some((header, _)) = bytes.split_first_chunk::<HEADER_LEN>() else {
-        return Err(Corrupt::Length { actual: bytes.len() as u64, expected: HEADER_LEN as u64 });
+        return Err(EntryError::Length { actual: bytes.len() as u64, expected: HEADER_LEN as u64 });
     };
     let rest = &mut &header[..];
     if take(rest) != MAGIC {
-        return Err(Corrupt::Foreign);
+        return Err(EntryError::Foreign);
     }
     if take(rest) != VERSION.to_le_bytes() {
-        return Err(Corrupt::OtherVersion);
+        return Err(EntryError::OtherVersion);
     }
     if header[HEADER_LEN - 8..] != blake3::hash(&header[..HEADER_LEN - 8]).as_bytes()[..8] {
-        return Err(Corrupt::Checksum("header"));
+        return Err(EntryError::Checksum("header"));
     }
     let recipe = u32::from_le_bytes(take(rest)) as usize;
     let key = take(rest);
     let functions = u32::from_le_bytes(take(rest)) as usize;
     if take(rest) != [0; 4] {
-        return Err(Corrupt::Padding);
+        return Err(EntryError::Padding);
     }
     Ok(Header { key, recipe, functions, artifact: u64::from_le_bytes(take(rest)), sum: take(rest) })
 }
 
 /// The entry that was stored under `key`, from the bytes of its file.
-pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, Corrupt> {
+pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, EntryError> {
     let header = read_header(&bytes)?;
     if header.key != *key.as_bytes() {
-        return Err(Corrupt::OtherKey);
+        return Err(EntryError::OtherKey);
     }
     // 64 bits do not overflow: two factors below 2^32 and a length that is added with saturation.
     let keys_len = header.functions as u64 * FunctionKey::LEN as u64;
     let start = (HEADER_LEN as u64 + header.recipe as u64 + keys_len).next_multiple_of(ALIGN as u64);
     let expected = start.saturating_add(header.artifact);
     if expected != bytes.len() as u64 {
-        return Err(Corrupt::Length { actual: bytes.len() as u64, expected });
+        return Err(EntryError::Length { actual: bytes.len() as u64, expected });
     }
     let body = &bytes[HEADER_LEN..];
     if header.sum != *blake3::hash(body).as_bytes() {
-        return Err(Corrupt::Checksum("body"));
+        return Err(EntryError::Checksum("body"));
     }
     // Lengths fit, because their sum is the length of the file.
     let (recipe, keys) = body.split_at(header.recipe);
     let recipe = Recipe::from_bytes(recipe)?;
     if recipe.key() != *key {
-        return Err(Corrupt::Recipe);
+        return Err(EntryError::Recipe);
     }
     if recipe.format_version() != FORMAT_VERSION {
-        return Err(Corrupt::OtherVersion);
+        return Err(EntryError::OtherVersion);
     }
     let padding = HEADER_LEN + header.recipe + keys_len as usize..start as usize;
     if bytes[padding].iter().any(|byte| *byte != 0) {
-        return Err(Corrupt::Padding);
+        return Err(EntryError::Padding);
     }
     let (keys, _) = keys.as_chunks::<{ FunctionKey::LEN }>();
     let functions = keys[..header.functions].iter().map(|&bits| FunctionKey::new(bits)).collect();

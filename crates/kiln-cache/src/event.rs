@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{Corrupt, Key, Why};
+use crate::{EntryError, Key, MissReason};
 
 /// Something that happened to an entry.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub enum Event<'a> {
         /// The module's name.
         module: &'a str,
         /// Why there was nothing.
-        why: &'a Why,
+        reason: &'a MissReason,
     },
     /// An entry could not be used, and is a miss.
     Corrupt {
@@ -40,7 +40,7 @@ pub enum Event<'a> {
         /// The module's name, if a build found it: stores know none.
         module: Option<&'a str>,
         /// Why not.
-        reason: &'a Corrupt,
+        reason: &'a EntryError,
     },
     /// An entry that could not be used was stored anew.
     Healed {
@@ -73,7 +73,7 @@ pub enum Event<'a> {
         /// Of which key.
         key: &'a Key,
         /// Who found what.
-        why: &'a str,
+        reason: &'a str,
     },
     /// A build compiled a hit's module again, and got the same bytes.
     Verified {

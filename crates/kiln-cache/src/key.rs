@@ -59,19 +59,19 @@ impl std::fmt::Debug for Key {
 /// A text that is not 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a key: expected 64 hexadecimal digits in lower case")]
-pub struct NotAKey;
+pub struct ParseKeyError;
 
 impl FromStr for Key {
-    type Err = NotAKey;
+    type Err = ParseKeyError;
 
     /// Reads what `Display` writes, and nothing else: a key has one name.
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
+    fn from_str(text: &str) -> Result<Self, ParseKeyError> {
         let digit = |byte: u8| match byte {
             b'0'..=b'9' => Ok(byte - b'0'),
             b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(NotAKey),
+            _ => Err(ParseKeyError),
         };
-        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| NotAKey)?;
+        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| ParseKeyError)?;
         let mut bits = [0; 32];
         for (byte, pair) in bits.iter_mut().zip(digits.chunks_exact(2)) {
             *byte = digit(pair[0])? << 4 | digit(pair[1])?;
@@ -198,13 +198,13 @@ impl FunctionParts<'_> {
     }
 }
 
-/// 128 bits that stand for a module of whatever content: the same module of an earlier build has the same subject.
+/// 128 bits that stand for a module of whatever content: the same module of an earlier build has the same lineage.
 ///
-/// [`Subject::among`] is that of builds among which functions can be reused.
+/// [`Lineage::in_environment`] is that of builds among which functions can be reused.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subject([u8; 16]);
+pub struct Lineage([u8; 16]);
 
-impl Subject {
+impl Lineage {
     /// The module of this name, compiled for this target, with whatever settings.
     ///
     /// Programs that share a store should put their own name before the module's, or each takes the other's modules for its own last
@@ -218,20 +218,20 @@ impl Subject {
         Self(first_half(&hasher))
     }
 
-    /// The module of this name, of all builds whose recipes are of this [kind](Recipe::kind): functions can be reused among them, and not
+    /// The module of this name, of all builds whose recipes are of this [environment](Recipe::environment): functions can be reused among them, and not
     /// from others.
-    pub fn among(module: &str, kind: &Key) -> Self {
-        Self::of_kind("kiln-cache subject of a module and a kind", module.as_bytes(), kind)
+    pub fn in_environment(module: &str, environment: &Key) -> Self {
+        Self::hashed("kiln-cache subject of a module and a kind", module.as_bytes(), environment)
     }
 
-    /// What a client knows by `key`, of builds of this kind.
-    pub fn of_client(key: &[u8], kind: &Key) -> Self {
-        Self::of_kind("kiln-cache subject of a client's key and a kind", key, kind)
+    /// What a client knows by `key`, of builds of this environment.
+    pub fn of_client(key: &[u8], environment: &Key) -> Self {
+        Self::hashed("kiln-cache subject of a client's key and a kind", key, environment)
     }
 
-    fn of_kind(context: &str, what: &[u8], kind: &Key) -> Self {
+    fn hashed(context: &str, what: &[u8], environment: &Key) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(context);
-        hasher.update(kind.as_bytes());
+        hasher.update(environment.as_bytes());
         hasher.update(what);
         Self(first_half(&hasher))
     }
@@ -242,14 +242,14 @@ impl Subject {
     }
 }
 
-impl std::fmt::Display for Subject {
+impl std::fmt::Display for Lineage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         hex(&self.0, f)
     }
 }
 
-impl std::fmt::Debug for Subject {
+impl std::fmt::Debug for Lineage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Subject({self})")
+        write!(f, "Lineage({self})")
     }
 }

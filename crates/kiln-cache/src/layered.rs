@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::event::Sink;
-use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
+use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
 /// Asks the upper store, then the lower one; what is found below is copied up, and what is put goes to both.
 ///
@@ -71,23 +71,23 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         self.lower.put(key, entry).and(above)
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
-        let above = self.upper.quarantine(key, why);
-        self.lower.quarantine(key, why).and(above)
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
+        let above = self.upper.quarantine(key, reason);
+        self.lower.quarantine(key, reason).and(above)
     }
 
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        self.upper.latest(subject).or_else(|| {
-            let key = self.lower.latest(subject)?;
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        self.upper.latest(lineage).or_else(|| {
+            let key = self.lower.latest(lineage)?;
             // A hint that could not be copied is looked up again.
-            let _ = self.upper.set_latest(subject, &key);
+            let _ = self.upper.set_latest(lineage, &key);
             Some(key)
         })
     }
 
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
-        let above = self.upper.set_latest(subject, key);
-        self.lower.set_latest(subject, key).and(above)
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+        let above = self.upper.set_latest(lineage, key);
+        self.lower.set_latest(lineage, key).and(above)
     }
 
     fn flush(&self, timeout: Duration) -> bool {

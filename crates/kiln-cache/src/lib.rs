@@ -15,7 +15,7 @@
 //!
 //! ```
 //! use kiln_artifact::Contents;
-//! use kiln_cache::{Entry, KeyParts, Lookup, MemoryStore, Store, Subject, explain};
+//! use kiln_cache::{Entry, KeyParts, Lookup, MemoryStore, Store, Lineage, explain};
 //!
 //! let parts = KeyParts { fingerprint: &[7; 32], names: b"", target: "x86_64", settings: "opt_level=none", producer: "example", revision: 1, abi: b"" };
 //! let store = MemoryStore::new();
@@ -23,13 +23,13 @@
 //!
 //! let entry = Entry { recipe: parts.recipe(), functions: [].into(), artifact: Contents::default().finish() };
 //! store.put(&parts.key(), &entry)?;
-//! store.set_latest(&Subject::new("main", "x86_64"), &parts.key())?;
+//! store.set_latest(&Lineage::new("main", "x86_64"), &parts.key())?;
 //! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found) if found == entry));
 //!
 //! // The same module, compiled in another way.
 //! let faster = KeyParts { settings: "opt_level=speed", ..parts };
 //! assert!(matches!(store.get(&faster.key()), Lookup::Miss));
-//! let (why, last) = explain(&store, &Subject::new("main", "x86_64"), &faster.recipe());
+//! let (why, last) = explain(&store, &Lineage::new("main", "x86_64"), &faster.recipe());
 //! assert_eq!(why.to_string(), "setting opt_level: was none, is speed");
 //! assert_eq!(last, Some(entry));
 //! # Ok::<(), std::io::Error>(())
@@ -70,7 +70,6 @@
 #[cfg(test)]
 extern crate self as kiln_cache;
 
-mod behind;
 mod disk;
 mod entry;
 mod event;
@@ -83,13 +82,14 @@ mod recipe;
 mod store;
 #[cfg(test)]
 mod tests;
+mod write_behind;
 
-pub use behind::WriteBehind;
 pub use disk::{DiskStat, DiskStore, EntryInfo, GcReport, VerifyReport};
-pub use entry::{Corrupt, Entry};
+pub use entry::{Entry, EntryError};
 pub use event::{Counts, Event, Events, Tally};
-pub use key::{FunctionKey, FunctionParts, Key, KeyParts, NotAKey, Subject};
+pub use key::{FunctionKey, FunctionParts, Key, KeyParts, Lineage, ParseKeyError};
 pub use layered::LayeredStore;
 pub use memory::{MemoryStat, MemoryStore};
 pub use recipe::{Difference, Field, Recipe};
-pub use store::{Lookup, Store, Why, explain};
+pub use store::{Lookup, MissReason, Store, explain};
+pub use write_behind::WriteBehind;

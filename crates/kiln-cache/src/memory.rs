@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Sink;
 use crate::lru::Lru;
-use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
+use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
 /// Subjects that are remembered at most: 24 MB of them, roughly.
 const MAX_SUBJECTS: usize = 1 << 18;
@@ -29,7 +29,7 @@ pub struct MemoryStore {
 #[derive(Debug)]
 struct Inside {
     entries: Lru<Key, Entry>,
-    latest: Lru<Subject, Key>,
+    latest: Lru<Lineage, Key>,
 }
 
 /// What a [`MemoryStore`] holds and did.
@@ -153,21 +153,21 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
         let removed = self.inside().entries.remove(key);
         if removed.is_some() {
-            self.sink.report(&Event::Quarantined { key, why });
+            self.sink.report(&Event::Quarantined { key, reason });
         }
         Ok(())
     }
 
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        self.inside().latest.get(subject).copied()
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        self.inside().latest.get(lineage).copied()
     }
 
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         let latest = &mut self.inside().latest;
-        latest.insert(*subject, *key, 1);
+        latest.insert(*lineage, *key, 1);
         if latest.len() > MAX_SUBJECTS {
             latest.pop_oldest();
         }

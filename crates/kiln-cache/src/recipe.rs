@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Corrupt, Key};
+use crate::{EntryError, Key};
 
 /// What went into a key, by name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -154,7 +154,7 @@ impl Recipe {
     }
 
     /// Whether functions of a build of this can be reused in one of `other`: all but the module's IR is the same.
-    pub fn is_like(&self, other: &Self) -> bool {
+    pub fn same_environment(&self, other: &Self) -> bool {
         // What is added some day counts, unless it is left out here.
         let Fields {
             format_version,
@@ -174,7 +174,7 @@ impl Recipe {
     }
 
     /// A key that stands for all recipes that are like this one.
-    pub fn kind(&self) -> Key {
+    pub fn environment(&self) -> Key {
         Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() }).key()
     }
 
@@ -215,9 +215,9 @@ impl Recipe {
     ///
     /// # Errors
     ///
-    /// [`Corrupt::Recipe`] if they are not what [`Recipe::to_bytes`] makes.
-    pub fn from_bytes(bytes: &[u8]) -> Result<Self, Corrupt> {
-        Self::parse(bytes).ok_or(Corrupt::Recipe)
+    /// [`EntryError::Recipe`] if they are not what [`Recipe::to_bytes`] makes.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, EntryError> {
+        Self::parse(bytes).ok_or(EntryError::Recipe)
     }
 
     fn parse(mut bytes: &[u8]) -> Option<Self> {

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Corrupt, Difference, Entry, Key, Recipe, Subject};
+use crate::{Difference, Entry, EntryError, Key, Lineage, Recipe};
 
 /// What a store knows about a key.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub enum Lookup {
     /// Nothing.
     Miss,
     /// An entry that cannot be used, and why.
-    Corrupt(Corrupt),
+    Corrupt(EntryError),
 }
 
 /// Keeps entries by key. Called from many threads at once.
@@ -42,21 +42,21 @@ pub trait Store: Sync {
     /// # Errors
     ///
     /// When that could not be done for other processes too.
-    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()>;
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()>;
 
-    /// The key that was last given to [`Store::set_latest`] for `subject`. Its entry may be gone.
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        let _ = subject;
+    /// The key that was last given to [`Store::set_latest`] for `lineage`. Its entry may be gone.
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        let _ = lineage;
         None
     }
 
-    /// Remembers that the last build of `subject` had `key`. Costs little when that is known already, so a build may call it for hits too.
+    /// Remembers that the last build of `lineage` had `key`. Costs little when that is known already, so a build may call it for hits too.
     ///
     /// # Errors
     ///
     /// When it could not be remembered: later misses are explained less well, and reuse fewer functions.
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
-        let _ = (subject, key);
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+        let _ = (lineage, key);
         Ok(())
     }
 
@@ -77,14 +77,14 @@ macro_rules! forward {
             fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
                 (**self).put(key, entry)
             }
-            fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
-                (**self).quarantine(key, why)
+            fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
+                (**self).quarantine(key, reason)
             }
-            fn latest(&self, subject: &Subject) -> Option<Key> {
-                (**self).latest(subject)
+            fn latest(&self, lineage: &Lineage) -> Option<Key> {
+                (**self).latest(lineage)
             }
-            fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
-                (**self).set_latest(subject, key)
+            fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+                (**self).set_latest(lineage, key)
             }
             fn flush(&self, timeout: Duration) -> bool {
                 (**self).flush(timeout)
@@ -99,18 +99,18 @@ forward!(Arc<S>, Store + Send + ?Sized);
 /// Why a key was a miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Why {
-    /// Nothing was ever stored for the subject, or that is forgotten.
+pub enum MissReason {
+    /// Nothing was ever stored for the lineage, or that is forgotten.
     New,
-    /// The subject's last build had another key. The differences are not empty.
+    /// The lineage's last build had another key. The differences are not empty.
     Changed(Vec<Difference>),
-    /// The subject's last build had this very key, and its entry is gone: evicted, quarantined or never written.
+    /// The lineage's last build had this very key, and its entry is gone: evicted, quarantined or never written.
     Gone,
-    /// The subject's last build had another key, and its entry is gone, so what changed cannot be told.
+    /// The lineage's last build had another key, and its entry is gone, so what changed cannot be told.
     Unknown,
 }
 
-impl fmt::Display for Why {
+impl fmt::Display for MissReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => f.write_str("never stored before"),
@@ -129,18 +129,22 @@ impl fmt::Display for Why {
     }
 }
 
-/// Why `recipe`'s key is a miss, and the entry of the subject's last build if it is still there, to reuse functions of.
+/// Why `recipe`'s key is a miss, and the entry of the lineage's last build if it is still there, to reuse functions of.
 ///
 /// To be asked after a miss and before the new entry is stored.
-pub fn explain<S: Store + ?Sized>(store: &S, subject: &Subject, recipe: &Recipe) -> (Why, Option<Entry>) {
-    let Some(latest) = store.latest(subject) else {
-        return (Why::New, None);
+pub fn explain<S: Store + ?Sized>(
+    store: &S,
+    lineage: &Lineage,
+    recipe: &Recipe,
+) -> (MissReason, Option<Entry>) {
+    let Some(latest) = store.latest(lineage) else {
+        return (MissReason::New, None);
     };
     if latest == recipe.key() {
-        return (Why::Gone, None);
+        return (MissReason::Gone, None);
     }
     match store.get(&latest) {
-        Lookup::Hit(entry) => (Why::Changed(entry.recipe.differences(recipe)), Some(entry)),
-        Lookup::Miss | Lookup::Corrupt(_) => (Why::Unknown, None),
+        Lookup::Hit(entry) => (MissReason::Changed(entry.recipe.differences(recipe)), Some(entry)),
+        Lookup::Miss | Lookup::Corrupt(_) => (MissReason::Unknown, None),
     }
 }

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::event::Sink;
 use crate::files::{Files, Meta, RealFiles};
-use crate::{Corrupt, Entry, Event, Events, Key, Lookup, Store, Subject, entry};
+use crate::{Entry, EntryError, Event, Events, Key, Lineage, Lookup, Store, entry};
 
 pub use survey::{DiskStat, EntryInfo, GcReport, VerifyReport};
 
@@ -172,7 +172,7 @@ impl DiskStore {
     }
 
     /// Moves the entry of `key` aside. Whether there was one.
-    fn move_aside(&self, key: &Key, why: &str) -> io::Result<bool> {
+    fn move_aside(&self, key: &Key, reason: &str) -> io::Result<bool> {
         let path = self.path(key);
         let folder = self.folder.join(name::QUARANTINE);
         let aside = folder.join(key.to_string());
@@ -188,10 +188,10 @@ impl DiskStore {
             }
         }
         // It is out of use; the rest is for those who look at it.
-        let reason = folder.join(format!("{key}{}", name::WHY));
+        let note = folder.join(format!("{key}{}", name::WHY));
         let _ = self.files.touch(&aside, self.files.now());
-        let _ = self.files.remove(&reason);
-        let _ = self.files.write_new(&reason, &[why.as_bytes(), b"\n"], false);
+        let _ = self.files.remove(&note);
+        let _ = self.files.write_new(&note, &[reason.as_bytes(), b"\n"], false);
         self.bound_quarantine(&folder);
         Ok(true)
     }
@@ -223,20 +223,20 @@ fn distance(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|error| error.duration())
 }
 
-/// The file that says which key a subject's last build had.
-fn latest_file(subject: &Subject, key: &Key) -> [u8; 64] {
+/// The file that says which key a lineage's last build had.
+fn latest_file(lineage: &Lineage, key: &Key) -> [u8; 64] {
     let mut file = [0; 64];
     file[..8].copy_from_slice(&LATEST_MAGIC);
-    file[8..24].copy_from_slice(subject.as_bytes());
+    file[8..24].copy_from_slice(lineage.as_bytes());
     file[24..56].copy_from_slice(key.as_bytes());
     let sum = *blake3::hash(&file[..56]).as_bytes();
     file[56..].copy_from_slice(&sum[..8]);
     file
 }
 
-fn read_latest_file(subject: &Subject, bytes: &[u8]) -> Option<Key> {
+fn read_latest_file(lineage: &Lineage, bytes: &[u8]) -> Option<Key> {
     let key = Key::new(bytes.get(24..56)?.try_into().ok()?);
-    (*bytes == latest_file(subject, &key)).then_some(key)
+    (*bytes == latest_file(lineage, &key)).then_some(key)
 }
 
 impl Store for DiskStore {
@@ -254,7 +254,7 @@ impl Store for DiskStore {
                 }
                 Err(reason) => Lookup::Corrupt(reason),
             },
-            Err(error) => Lookup::Corrupt(Corrupt::Unreadable(error)),
+            Err(error) => Lookup::Corrupt(EntryError::Unreadable(error)),
         }
     }
 
@@ -272,35 +272,35 @@ impl Store for DiskStore {
         Ok(())
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
-        match self.move_aside(key, why) {
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
+        match self.move_aside(key, reason) {
             Ok(false) => Ok(()),
             Ok(true) => {
-                self.sink.report(&Event::Quarantined { key, why });
+                self.sink.report(&Event::Quarantined { key, reason });
                 Ok(())
             }
             Err(error) => {
                 // At least this process does not use it again.
                 self.set_banned(key, true);
-                self.sink.report(&Event::Quarantined { key, why });
+                self.sink.report(&Event::Quarantined { key, reason });
                 Err(error)
             }
         }
     }
 
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        let path = name::latest(&self.folder, subject);
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        let path = name::latest(&self.folder, lineage);
         let (bytes, meta) = self.read(&path).ok()??;
-        let key = read_latest_file(subject, &bytes)?;
+        let key = read_latest_file(lineage, &bytes)?;
         self.used(&path, &meta);
         Some(key)
     }
 
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
-        if self.latest(subject) == Some(*key) {
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+        if self.latest(lineage) == Some(*key) {
             return Ok(());
         }
-        match self.write(&name::latest(&self.folder, subject), &[&latest_file(subject, key)], false) {
+        match self.write(&name::latest(&self.folder, lineage), &[&latest_file(lineage, key)], false) {
             // Nothing can be stored here either, so whoever only reads has nothing to point to, and need not hear of it for every hit.
             Err(error)
                 if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>

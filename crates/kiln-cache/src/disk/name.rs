@@ -1,6 +1,6 @@
 //! What files in a store's folder are called, and therefore are.
 //!
-//! `ab/cdef..` (2 and 62 digits of the key) is an entry, `ab/latest-..` the last key of a subject, `ab/.kiln-new-..` what somebody is
+//! `ab/cdef..` (2 and 62 digits of the key) is an entry, `ab/latest-..` the last key of a lineage, `ab/.kiln-new-..` what somebody is
 //! writing, `quarantine/<64 digits>` an entry that is out of use. Everything else is foreign, and is neither read, counted against the
 //! limit, nor removed.
 
@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use crate::{Key, Subject};
+use crate::{Key, Lineage};
 
 const TEMPORARY: &str = ".kiln-new-";
 const LATEST: &str = "latest-";
@@ -32,9 +32,9 @@ pub(crate) fn entry(folder: &Path, key: &Key) -> PathBuf {
     folder.join(&name[..2]).join(&name[2..])
 }
 
-/// Where the last key of `subject` lies.
-pub(crate) fn latest(folder: &Path, subject: &Subject) -> PathBuf {
-    let name = subject.to_string();
+/// Where the last key of `lineage` lies.
+pub(crate) fn latest(folder: &Path, lineage: &Lineage) -> PathBuf {
+    let name = lineage.to_string();
     folder.join(&name[..2]).join(format!("{LATEST}{}", &name[2..]))
 }
 

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::name::{self, Kind};
 use super::{DiskStore, sweep};
-use crate::{Corrupt, Entry, Key, Store};
+use crate::{Entry, EntryError, Key, Store};
 
 /// How much lies in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,10 +17,10 @@ pub struct DiskStat {
     pub entries: u64,
     /// Sum of their lengths.
     pub bytes: u64,
-    /// What entries and subjects take in blocks of 4 KiB. This is what the limit is about.
+    /// What entries and lineages take in blocks of 4 KiB. This is what the limit is about.
     pub disk_bytes: u64,
-    /// Number of subjects whose last key is known.
-    pub subjects: u64,
+    /// Number of lineages whose last key is known.
+    pub last_builds: u64,
     /// Entries that are out of use.
     pub quarantined: u64,
     /// Files that somebody writes just now, or was killed at.
@@ -56,7 +56,7 @@ pub struct VerifyReport {
     /// Entries of other versions of the format, which another version of this crate may be using. They were left alone.
     pub other_versions: u64,
     /// Entries that were damaged. They are in quarantine now, or removed.
-    pub broken: Vec<(Key, Corrupt)>,
+    pub broken: Vec<(Key, EntryError)>,
     /// Entries that could not be read, or were damaged and could not be moved. They are where they were.
     pub unreadable: Vec<(Key, io::Error)>,
 }
@@ -65,11 +65,11 @@ pub struct VerifyReport {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcReport {
-    /// Entries and subjects that were removed.
+    /// Entries and lineages that were removed.
     pub removed: u64,
     /// Sum of their lengths.
     pub removed_bytes: u64,
-    /// Entries and subjects that are left, if no other process removed them.
+    /// Entries and lineages that are left, if no other process removed them.
     pub kept: u64,
     /// Sum of their lengths.
     pub kept_bytes: u64,
@@ -118,7 +118,7 @@ impl DiskStore {
                         stat.newest = Some(stat.newest.map_or(meta.modified, |time| time.max(meta.modified)));
                     }
                     Kind::Latest if meta.is_file => {
-                        stat.subjects += 1;
+                        stat.last_builds += 1;
                         stat.disk_bytes += sweep::cost(meta.len);
                     }
                     Kind::Temporary => stat.leftovers += 1,
@@ -156,7 +156,7 @@ impl DiskStore {
                     report.bytes += meta.len;
                     match Entry::from_bytes(key, bytes) {
                         Ok(_) => {}
-                        Err(Corrupt::OtherVersion) => report.other_versions += 1,
+                        Err(EntryError::OtherVersion) => report.other_versions += 1,
                         Err(reason) => match self.quarantine(key, &reason.to_string()) {
                             Ok(()) => report.broken.push((*key, reason)),
                             Err(error) => report.unreadable.push((*key, error)),

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use super::common::{cases, entry, is_right, key, quick_folder};
 use super::shim::{EIO, ENOSPC, EROFS, Fault, Plan, READ_ONLY, Shim};
 use crate::files::{Files, RealFiles};
-use crate::{DiskStore, Lookup, Store, Subject};
+use crate::{DiskStore, Lineage, Lookup, Store};
 
 /// What is done to a store while something goes wrong.
 struct Case {
@@ -24,8 +24,8 @@ const OLD: u32 = 1;
 const NEW: u32 = 100;
 const FEW: u32 = 6;
 
-fn subject() -> Subject {
-    Subject::new("m", "t")
+fn lineage() -> Lineage {
+    Lineage::new("m", "t")
 }
 
 const CASES: &[Case] = &[
@@ -54,7 +54,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "set latest",
-        run: |store| drop(store.set_latest(&subject(), &key(NEW))),
+        run: |store| drop(store.set_latest(&lineage(), &key(NEW))),
         may_vanish: |_| false,
     },
     Case { name: "verify", run: |store| drop(store.verify(&mut |_, _| ())), may_vanish: |_| false },
@@ -70,7 +70,7 @@ fn prepare(folder: &Path) {
             .touch(&store.path(&key(n)), SystemTime::now() - Duration::from_secs(86_400 + u64::from(n)))
             .unwrap();
     }
-    store.set_latest(&subject(), &key(OLD)).unwrap();
+    store.set_latest(&lineage(), &key(OLD)).unwrap();
     // A damaged entry, for `verify`.
     store.put(&key(50), &entry(50, 0, 300)).unwrap();
     std::fs::write(store.path(&key(50)), b"damaged").unwrap();
@@ -87,7 +87,7 @@ fn check(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
         }
     }
     assert!(!matches!(store.get(&key(50)), Lookup::Hit(_)));
-    let latest = store.latest(&subject());
+    let latest = store.latest(&lineage());
     let evicted = (case.may_vanish)(0) && latest.is_none();
     assert!(evicted || latest == Some(key(OLD)) || latest == Some(key(NEW)), "{name}, {what:?}: {latest:?}");
 }
@@ -98,8 +98,8 @@ fn heals(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
         let healed = matches!(store.get(&key(n)), Lookup::Hit(found) if found == entry(n, 2, 300));
         assert!(healed, "{}, {what:?}: entry {n} is not healed", case.name);
     }
-    store.set_latest(&subject(), &key(3)).unwrap();
-    assert_eq!(store.latest(&subject()), Some(key(3)));
+    store.set_latest(&lineage(), &key(3)).unwrap();
+    assert_eq!(store.latest(&lineage()), Some(key(3)));
     store.quarantine(&key(3), "").unwrap();
     assert!(matches!(store.get(&key(3)), Lookup::Miss));
 }
@@ -187,9 +187,9 @@ fn a_folder_that_is_only_read_serves_and_reports() {
     }
     assert_eq!(store.put(&key(NEW), &entry(NEW, 0, 300)).unwrap_err().raw_os_error(), Some(EROFS));
     // Somebody else's last builds count, and no hit is a failure.
-    assert!(store.set_latest(&subject(), &key(2)).is_ok() && store.latest(&subject()) == Some(key(OLD)));
-    assert!(store.set_latest(&subject(), &key(OLD)).is_ok(), "nothing to do");
-    assert_eq!(store.latest(&subject()), Some(key(OLD)));
+    assert!(store.set_latest(&lineage(), &key(2)).is_ok() && store.latest(&lineage()) == Some(key(OLD)));
+    assert!(store.set_latest(&lineage(), &key(OLD)).is_ok(), "nothing to do");
+    assert_eq!(store.latest(&lineage()), Some(key(OLD)));
     // What is quarantined stays where it is, and this process, with all clones of the store, does not use it again.
     assert!(store.quarantine(&key(OLD), "wrong").is_err());
     assert!(matches!(store.get(&key(OLD)), Lookup::Miss));

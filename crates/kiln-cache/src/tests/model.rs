@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::common::{entry, key, quick_folder};
 use super::shim::{EIO, ENOSPC, Fault, Plan, Shim};
-use crate::{DiskStore, LayeredStore, Lookup, MemoryStore, Store, Subject, WriteBehind};
+use crate::{DiskStore, LayeredStore, Lineage, Lookup, MemoryStore, Store, WriteBehind};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -27,7 +27,7 @@ enum Op {
         n: u32,
     },
     SetLatest {
-        subject: u32,
+        lineage: u32,
         n: u32,
     },
     /// The next operations on files go wrong, until there is another plan.
@@ -63,7 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => (n.clone(), 0..4_u32, 0..600_usize).prop_map(|(n, version, len)| Op::Put { n, version, len }),
         8 => n.clone().prop_map(|n| Op::Get { n }),
         2 => n.clone().prop_map(|n| Op::Quarantine { n }),
-        2 => (0..2_u32, n.clone()).prop_map(|(subject, n)| Op::SetLatest { subject, n }),
+        2 => (0..2_u32, n.clone()).prop_map(|(lineage, n)| Op::SetLatest { lineage, n }),
         2 => (0..12_usize, 0..3_u8, 0..700_usize).prop_map(|(at, fault, partial)| Op::Trouble { at, fault, partial }),
         2 => Just(Op::Calm),
         1 => (n.clone(), 0..700_usize).prop_map(|(n, at)| Op::Damage { n, at }),
@@ -129,12 +129,12 @@ impl Model {
     }
 
     fn check_latest(&self, store: &dyn Store) -> Result<(), TestCaseError> {
-        for (subject, may) in &self.latest {
-            let found = store.latest(&Subject::new("m", &subject.to_string()));
+        for (lineage, may) in &self.latest {
+            let found = store.latest(&Lineage::new("m", &lineage.to_string()));
             prop_assert!(
                 may.iter().any(|n| n.map(key) == found),
-                "subject {}: {:?} of {:?}",
-                subject,
+                "lineage {}: {:?} of {:?}",
+                lineage,
                 found,
                 may
             );
@@ -211,10 +211,10 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
                 let worked = place.store.quarantine(&key(n), "model").is_ok();
                 model.quarantined(n, worked && !(background && trouble));
             }
-            (&Op::SetLatest { subject, n }, _) => {
+            (&Op::SetLatest { lineage, n }, _) => {
                 let worked =
-                    place.store.set_latest(&Subject::new("m", &subject.to_string()), &key(n)).is_ok();
-                let may = model.latest.entry(subject).or_insert_with(|| HashSet::from([None]));
+                    place.store.set_latest(&Lineage::new("m", &lineage.to_string()), &key(n)).is_ok();
+                let may = model.latest.entry(lineage).or_insert_with(|| HashSet::from([None]));
                 if worked && !(background && trouble) {
                     may.clear();
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_cache::{
-    Counts, DiskStore, LayeredStore, Lookup, MemoryStore, Store, Subject, Why, WriteBehind, explain,
+    Counts, DiskStore, LayeredStore, Lineage, Lookup, MemoryStore, MissReason, Store, WriteBehind, explain,
 };
 
 use crate::common::{entry, key, recipe};
@@ -45,17 +45,17 @@ fn round_trip(store: &dyn Store) {
     assert_eq!(store.put(&key(1), &wrong).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     hit(store, 1, 2);
 
-    let (one, two) = (Subject::new("one", "t"), Subject::new("two", "t"));
+    let (one, two) = (Lineage::new("one", "t"), Lineage::new("two", "t"));
     assert_eq!(store.latest(&one), None);
-    assert_eq!(explain(store, &one, &recipe(2)), (Why::New, None));
+    assert_eq!(explain(store, &one, &recipe(2)), (MissReason::New, None));
     store.set_latest(&one, &key(1)).unwrap();
     store.set_latest(&two, &key(2)).unwrap();
     store.set_latest(&one, &key(3)).unwrap();
     assert_eq!((store.latest(&one), store.latest(&two)), (Some(key(3)), Some(key(2))));
-    assert_eq!(explain(store, &one, &recipe(3)), (Why::Gone, None));
-    assert_eq!(explain(store, &one, &recipe(2)), (Why::Unknown, None));
+    assert_eq!(explain(store, &one, &recipe(3)), (MissReason::Gone, None));
+    assert_eq!(explain(store, &one, &recipe(2)), (MissReason::Unknown, None));
     let (why, found) = explain(store, &two, &recipe(3));
-    assert!(matches!(why, Why::Changed(differences) if differences.len() == 1));
+    assert!(matches!(why, MissReason::Changed(differences) if differences.len() == 1));
     assert_eq!(found, Some(entry(2, 0, 100)));
 
     assert!(store.flush(Duration::from_secs(10)));
@@ -90,12 +90,12 @@ fn composed_round_trip() {
 fn a_hit_below_is_copied_up() {
     let (upper, lower) = (MemoryStore::new(), MemoryStore::new());
     lower.put(&key(1), &entry(1, 0, 100)).unwrap();
-    lower.set_latest(&Subject::new("m", "t"), &key(1)).unwrap();
+    lower.set_latest(&Lineage::new("m", "t"), &key(1)).unwrap();
     let store = LayeredStore::new(&upper, &lower);
     hit(&store, 1, 0);
     hit(&upper, 1, 0);
-    assert_eq!(store.latest(&Subject::new("m", "t")), Some(key(1)));
-    assert_eq!(upper.latest(&Subject::new("m", "t")), Some(key(1)));
+    assert_eq!(store.latest(&Lineage::new("m", "t")), Some(key(1)));
+    assert_eq!(upper.latest(&Lineage::new("m", "t")), Some(key(1)));
     hit(&store, 1, 0);
     assert_eq!(lower.stat().hits, 1, "the second time it is found above");
 }

@@ -1,6 +1,6 @@
 //! Files that are not what their name says: never a wrong artifact, and healed by storing anew.
 
-use kiln_cache::{Corrupt, DiskStore, Entry, Lookup, Recipe, Store, Subject};
+use kiln_cache::{DiskStore, Entry, EntryError, Lineage, Lookup, Recipe, Store};
 
 use crate::common::{entry, key, quick_folder};
 
@@ -42,21 +42,21 @@ fn every_altered_byte_and_every_truncation_is_corrupt() {
 fn every_altered_byte_of_a_subject_is_nothing() {
     let folder = quick_folder();
     let store = DiskStore::new(folder.path());
-    let subject = Subject::new("m", "t");
-    store.set_latest(&subject, &key(1)).unwrap();
-    let name = subject.to_string();
+    let lineage = Lineage::new("m", "t");
+    store.set_latest(&lineage, &key(1)).unwrap();
+    let name = lineage.to_string();
     let path = folder.path().join(&name[..2]).join(format!("latest-{}", &name[2..]));
     let good = std::fs::read(&path).unwrap();
     for index in 0..good.len() {
         let mut bad = good.clone();
         bad[index] ^= 1 << (index % 8);
         std::fs::write(&path, &bad).unwrap();
-        assert_eq!(store.latest(&subject), None, "byte {index} altered");
+        assert_eq!(store.latest(&lineage), None, "byte {index} altered");
         std::fs::write(&path, &good[..index]).unwrap();
-        assert_eq!(store.latest(&subject), None, "cut to {index} bytes");
+        assert_eq!(store.latest(&lineage), None, "cut to {index} bytes");
     }
-    store.set_latest(&subject, &key(2)).unwrap();
-    assert_eq!(store.latest(&subject), Some(key(2)));
+    store.set_latest(&lineage, &key(2)).unwrap();
+    assert_eq!(store.latest(&lineage), Some(key(2)));
 }
 
 /// Writes `bytes` where the entry of `n` lies.
@@ -71,7 +71,7 @@ fn an_entry_under_another_name_is_corrupt() {
     let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     plant(&store, 2, &entry(1, 0, 50).to_bytes());
-    assert!(matches!(store.get(&key(2)), Lookup::Corrupt(Corrupt::OtherKey)));
+    assert!(matches!(store.get(&key(2)), Lookup::Corrupt(EntryError::OtherKey)));
 }
 
 /// An entry with `change` made to its header, whose checksum is right again.
@@ -102,12 +102,12 @@ fn forged_entries_with_right_checksums_are_refused() {
     // Another version of the entry's format, older or newer.
     for version in [0, 1, 3, u32::MAX] {
         let bytes = forged(|bytes| bytes[8..12].copy_from_slice(&version.to_le_bytes()));
-        assert!(matches!(reason(&bytes), Corrupt::OtherVersion));
+        assert!(matches!(reason(&bytes), EntryError::OtherVersion));
         // Whoever wrote it can read it.
         assert_eq!(store.verify(&mut |_, _| ()).unwrap().other_versions, 1);
-        assert!(matches!(reason(&bytes), Corrupt::OtherVersion));
+        assert!(matches!(reason(&bytes), EntryError::OtherVersion));
     }
-    assert!(matches!(reason(&forged(|bytes| bytes[0] ^= 1)), Corrupt::Foreign));
+    assert!(matches!(reason(&forged(|bytes| bytes[0] ^= 1)), EntryError::Foreign));
     // Lengths that do not add up, or overflow.
     for place in [12..16, 48..52, 56..60, 60..64] {
         for value in [0_u32, 1, 1 << 16, u32::MAX] {
@@ -122,17 +122,17 @@ fn forged_entries_with_right_checksums_are_refused() {
         let at = bytes.windows(6).position(|text| text == b"x86_64").unwrap();
         bytes[at..at + 6].copy_from_slice(b"x86_65");
     });
-    assert!(matches!(reason(&other), Corrupt::Recipe));
+    assert!(matches!(reason(&other), EntryError::Recipe));
     // An artifact of another version of its format.
     let other = forged(|bytes| {
         let at = bytes.windows(8).position(|text| text == b"KilnArt\0").unwrap();
         bytes[at + 8] ^= 0x40;
     });
-    assert!(matches!(reason(&other), Corrupt::Malformed(_)));
+    assert!(matches!(reason(&other), EntryError::Malformed(_)));
     // Function keys taken away: the lengths agree, the numbers do not.
     let mut wrong = entry(1, 0, 50);
     wrong.functions = [wrong.functions[0], wrong.functions[0]].into();
-    assert!(matches!(reason(&wrong.to_bytes()), Corrupt::FunctionKeys { keys: 2, functions: 1 }));
+    assert!(matches!(reason(&wrong.to_bytes()), EntryError::FunctionKeys { keys: 2, functions: 1 }));
 }
 
 #[test]
@@ -145,7 +145,7 @@ fn an_artifact_of_another_format_is_not_read_and_not_removed() {
     let other = Entry { recipe: Recipe::from_bytes(&recipe).unwrap(), ..entry(1, 0, 50) };
     let key = other.recipe.key();
     store.put(&key, &other).unwrap();
-    assert!(matches!(store.get(&key), Lookup::Corrupt(Corrupt::OtherVersion)));
+    assert!(matches!(store.get(&key), Lookup::Corrupt(EntryError::OtherVersion)));
     let report = store.verify(&mut |_, _| ()).unwrap();
     assert_eq!((report.other_versions, report.broken.len(), store.stat().unwrap().entries), (1, 0, 1));
 }
@@ -155,12 +155,12 @@ fn a_folder_or_link_in_place_of_an_entry_is_corrupt_and_not_fatal() {
     let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     std::fs::create_dir_all(store.path(&key(1))).unwrap();
-    assert!(matches!(store.get(&key(1)), Lookup::Corrupt(Corrupt::Unreadable(_))));
+    assert!(matches!(store.get(&key(1)), Lookup::Corrupt(EntryError::Unreadable(_))));
     assert!(store.put(&key(1), &entry(1, 0, 50)).is_err());
     plant(&store, 2, b"");
     std::fs::remove_file(store.path(&key(2))).unwrap();
     std::os::unix::fs::symlink(store.path(&key(2)), store.path(&key(2))).unwrap();
-    assert!(matches!(store.get(&key(2)), Lookup::Corrupt(Corrupt::Unreadable(_))));
+    assert!(matches!(store.get(&key(2)), Lookup::Corrupt(EntryError::Unreadable(_))));
     store.put(&key(2), &entry(2, 0, 50)).unwrap();
     assert!(matches!(store.get(&key(2)), Lookup::Hit(_)));
     // Nothing was left lying about.

@@ -1,6 +1,6 @@
 //! Keys and recipes: nothing that code depends on is left out, and differences are named.
 
-use kiln_cache::{Entry, Field, FunctionParts, Key, KeyParts, Recipe, Subject};
+use kiln_cache::{Entry, Field, FunctionParts, Key, KeyParts, Lineage, Recipe};
 use proptest::prelude::*;
 
 use crate::common::{entry, key, recipe};
@@ -107,9 +107,9 @@ fn a_sample_of_keys_is_the_fraction_that_was_asked_for() {
 
 #[test]
 fn subjects_differ_by_name_and_target() {
-    assert_eq!(Subject::new("a", "b"), Subject::new("a", "b"));
-    assert_ne!(Subject::new("a", "b"), Subject::new("ab", ""));
-    assert_ne!(Subject::new("a", "b"), Subject::new("b", "a"));
+    assert_eq!(Lineage::new("a", "b"), Lineage::new("a", "b"));
+    assert_ne!(Lineage::new("a", "b"), Lineage::new("ab", ""));
+    assert_ne!(Lineage::new("a", "b"), Lineage::new("b", "a"));
 }
 
 #[test]
@@ -123,10 +123,12 @@ fn a_recipe_has_the_subject_of_all_that_are_compiled_alike() {
         revision: 1,
         abi: b"a",
     };
-    let named = |parts: KeyParts<'_>, name| Subject::among(name, &parts.recipe().kind());
-    let subject = |parts| named(parts, "m");
-    assert!(base.recipe().is_like(&KeyParts { fingerprint: &[2; 32], names: b"o", ..base }.recipe()));
-    assert_eq!(subject(base), subject(KeyParts { fingerprint: &[2; 32], names: b"o", ..base }));
+    let named = |parts: KeyParts<'_>, name| Lineage::in_environment(name, &parts.recipe().environment());
+    let lineage = |parts| named(parts, "m");
+    assert!(
+        base.recipe().same_environment(&KeyParts { fingerprint: &[2; 32], names: b"o", ..base }.recipe())
+    );
+    assert_eq!(lineage(base), lineage(KeyParts { fingerprint: &[2; 32], names: b"o", ..base }));
     let others = [
         KeyParts { target: "u", ..base },
         KeyParts { settings: "a=2", ..base },
@@ -134,9 +136,9 @@ fn a_recipe_has_the_subject_of_all_that_are_compiled_alike() {
         KeyParts { revision: 2, ..base },
         KeyParts { abi: b"b", ..base },
     ];
-    let mut seen = std::collections::HashSet::from([subject(base), named(base, "n"), Subject::new("m", "t")]);
-    assert!(others.iter().all(|other| seen.insert(subject(*other))) && seen.len() == 8);
-    assert!(!others.iter().any(|other| other.recipe().is_like(&base.recipe())));
+    let mut seen = std::collections::HashSet::from([lineage(base), named(base, "n"), Lineage::new("m", "t")]);
+    assert!(others.iter().all(|other| seen.insert(lineage(*other))) && seen.len() == 8);
+    assert!(!others.iter().any(|other| other.recipe().same_environment(&base.recipe())));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use kiln_cache::{DiskStore, Key, Lookup, Store, Subject};
+use kiln_cache::{DiskStore, Key, Lineage, Lookup, Store};
 
 use crate::common::{cases, entry, is_right, key};
 
@@ -49,7 +49,7 @@ fn child() {
         "write" => loop {
             let (n, version, len) = (random.below(KEYS), random.below(4), random.below(30_000));
             store.put(&key(n), &entry(n, version, len as usize)).unwrap();
-            store.set_latest(&Subject::new(&n.to_string(), "t"), &key(n)).unwrap();
+            store.set_latest(&Lineage::new(&n.to_string(), "t"), &key(n)).unwrap();
         },
         "mixed" | "mixed, in a folder that vanishes" => {
             let end = Instant::now() + Duration::from_millis(cases(1000, 5000) as u64);
@@ -70,9 +70,9 @@ fn child() {
                         failed += u32::from(store.put(&key(n), &entry).is_err());
                     }
                     17 => {
-                        let subject = Subject::new(&n.to_string(), "t");
-                        failed += u32::from(store.set_latest(&subject, &key(n)).is_err());
-                        assert!(store.latest(&subject).is_none_or(|found| found == key(n)));
+                        let lineage = Lineage::new(&n.to_string(), "t");
+                        failed += u32::from(store.set_latest(&lineage, &key(n)).is_err());
+                        assert!(store.latest(&lineage).is_none_or(|found| found == key(n)));
                     }
                     18 => failed += u32::from(store.quarantine(&key(n), "a test").is_err()),
                     _ => match random.below(3) {
@@ -101,7 +101,7 @@ fn all_right(store: &DiskStore) -> usize {
         }
     }
     for n in 0..KEYS {
-        assert!(store.latest(&Subject::new(&n.to_string(), "t")).is_none_or(|found| found == key(n)));
+        assert!(store.latest(&Lineage::new(&n.to_string(), "t")).is_none_or(|found| found == key(n)));
     }
     entries.len()
 }

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use kiln_cache::{DiskStore, Lookup, Store, Subject};
+use kiln_cache::{DiskStore, Lineage, Lookup, Store};
 
 use crate::common::{cases, entry, key};
 
@@ -46,9 +46,9 @@ fn measure(len: usize) {
     timed("fs::read", count, |n| assert!(!fs::read(path(n)).unwrap().is_empty()));
     timed("get", count, |n| assert!(matches!(store.get(&keys[n as usize]), Lookup::Hit(_))));
     timed("get of nothing", count, |n| assert!(matches!(store.get(&key(n + 1_000_000)), Lookup::Miss)));
-    let subject = |n: u32| Subject::new(&n.to_string(), "t");
-    timed("set_latest", count, |n| store.set_latest(&subject(n), &keys[n as usize]).unwrap());
-    timed("set_latest, known", count, |n| store.set_latest(&subject(n), &keys[n as usize]).unwrap());
+    let lineage = |n: u32| Lineage::new(&n.to_string(), "t");
+    timed("set_latest", count, |n| store.set_latest(&lineage(n), &keys[n as usize]).unwrap());
+    timed("set_latest, known", count, |n| store.set_latest(&lineage(n), &keys[n as usize]).unwrap());
     let synced = DiskStore::new(folder.path().join("synced")).sync(true);
     timed("put, synced", count.min(100), |n| synced.put(&keys[n as usize], &entries[n as usize]).unwrap());
 }

@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_cache::{Counts, Entry, Key, Lookup, MemoryStore, Store, Subject, WriteBehind};
+use kiln_cache::{Counts, Entry, Key, Lineage, Lookup, MemoryStore, Store, WriteBehind};
 
 use crate::common::{entry, key};
 
@@ -29,16 +29,16 @@ impl Store for Gate {
         self.inner.put(key, entry)
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
-        self.inner.quarantine(key, why)
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
+        self.inner.quarantine(key, reason)
     }
 
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        self.inner.latest(subject)
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        self.inner.latest(lineage)
     }
 
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
-        self.inner.set_latest(subject, key)
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+        self.inner.set_latest(lineage, key)
     }
 }
 
@@ -69,18 +69,18 @@ const SOON: Duration = Duration::from_secs(20);
 #[test]
 fn what_is_queued_or_being_written_is_seen_and_arrives() {
     let Place { store, memory, begun, open, .. } = place(1 << 20);
-    let subject = Subject::new("m", "t");
+    let lineage = Lineage::new("m", "t");
     for n in 0..3 {
         store.put(&key(n), &entry(n, 0, 100)).unwrap();
     }
-    store.set_latest(&subject, &key(1)).unwrap();
+    store.set_latest(&lineage, &key(1)).unwrap();
     assert_eq!(begun.recv_timeout(SOON).unwrap(), key(0));
     // Entry 0 is being written, the others wait.
     for n in 0..3 {
         assert!(matches!(store.get(&key(n)), Lookup::Hit(found) if found == entry(n, 0, 100)), "{n}");
     }
-    assert_eq!(store.latest(&subject), Some(key(1)));
-    assert!(memory.is_empty() && memory.latest(&subject).is_none());
+    assert_eq!(store.latest(&lineage), Some(key(1)));
+    assert!(memory.is_empty() && memory.latest(&lineage).is_none());
     assert!(!store.flush(Duration::from_millis(20)));
     // Stored again while it is being written: the later one wins.
     store.put(&key(0), &entry(0, 1, 100)).unwrap();
@@ -96,7 +96,7 @@ fn what_is_queued_or_being_written_is_seen_and_arrives() {
     for (n, version) in [(0, 1), (1, 0), (2, 1)] {
         assert!(matches!(memory.get(&key(n)), Lookup::Hit(found) if found == entry(n, version, 100)), "{n}");
     }
-    assert_eq!(memory.latest(&subject), Some(key(1)));
+    assert_eq!(memory.latest(&lineage), Some(key(1)));
 }
 
 #[test]
@@ -205,16 +205,16 @@ fn sinks_are_called_without_a_lock() {
     assert!(seen.lock().unwrap().values().all(|found| !found));
 }
 
-/// What `memory` knows of `subject` after everything was written.
-fn settled(store: &WriteBehind<Gate>, memory: &MemoryStore, subject: &Subject) -> Option<Key> {
+/// What `memory` knows of `lineage` after everything was written.
+fn settled(store: &WriteBehind<Gate>, memory: &MemoryStore, lineage: &Lineage) -> Option<Key> {
     assert!(store.flush(SOON));
-    memory.latest(subject)
+    memory.latest(lineage)
 }
 
 #[test]
 fn nothing_points_to_an_entry_that_was_dropped() {
     let Place { store, memory, begun, open, counts } = place(0);
-    let (one, two) = (Subject::new("one", "t"), Subject::new("two", "t"));
+    let (one, two) = (Lineage::new("one", "t"), Lineage::new("two", "t"));
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
@@ -234,7 +234,7 @@ fn nothing_points_to_an_entry_that_was_dropped() {
 #[test]
 fn nothing_points_to_an_entry_that_could_not_be_written() {
     let Place { store, memory, begun, open, counts } = place(1 << 20);
-    let (before, after) = (Subject::new("before", "t"), Subject::new("after", "t"));
+    let (before, after) = (Lineage::new("before", "t"), Lineage::new("after", "t"));
     // The pointer comes while its entry is being written, or when that has failed.
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
@@ -254,18 +254,18 @@ fn nothing_points_to_an_entry_that_could_not_be_written() {
 #[test]
 fn a_pointer_waits_for_its_own_entry() {
     let Place { store, memory, begun, open, .. } = place(1 << 20);
-    let subject = Subject::new("m", "t");
+    let lineage = Lineage::new("m", "t");
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
-    store.set_latest(&subject, &key(0)).unwrap();
+    store.set_latest(&lineage, &key(0)).unwrap();
     begun.recv_timeout(SOON).unwrap();
     // Built again before any of it is written: the pointer's place in the queue is before the second entry's.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
-    store.set_latest(&subject, &key(1)).unwrap();
+    store.set_latest(&lineage, &key(1)).unwrap();
     open.send(Ok(())).unwrap();
     assert_eq!(begun.recv_timeout(SOON).unwrap(), key(1));
-    assert_eq!((memory.latest(&subject), store.latest(&subject)), (None, Some(key(1))));
+    assert_eq!((memory.latest(&lineage), store.latest(&lineage)), (None, Some(key(1))));
     open.send(Ok(())).unwrap();
-    assert_eq!(settled(&store, &memory, &subject), Some(key(1)));
+    assert_eq!(settled(&store, &memory, &lineage), Some(key(1)));
 }
 
 #[test]
@@ -279,10 +279,10 @@ fn pointers_that_are_lost_are_counted() {
         fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
             self.0.put(key, entry)
         }
-        fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
-            self.0.quarantine(key, why)
+        fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
+            self.0.quarantine(key, reason)
         }
-        fn set_latest(&self, _: &Subject, _: &Key) -> io::Result<()> {
+        fn set_latest(&self, _: &Lineage, _: &Key) -> io::Result<()> {
             Err(io::ErrorKind::StorageFull.into())
         }
     }
@@ -296,16 +296,16 @@ fn pointers_that_are_lost_are_counted() {
     let counts = Arc::new(Counts::new());
     let store =
         WriteBehind::new(NoPointers(gate)).drop_wait(Duration::from_millis(50)).events(counts.clone());
-    let subject = |n: u32| Subject::new(&n.to_string(), "t");
-    store.set_latest(&subject(0), &key(0)).unwrap();
+    let lineage = |n: u32| Lineage::new(&n.to_string(), "t");
+    store.set_latest(&lineage(0), &key(0)).unwrap();
     assert!(store.flush(SOON));
     assert_eq!((counts.tally().failed_writes, counts.tally().dropped_writes), (1, 0));
     // Dropped with two pointers in the queue, of which one is lost with its entry.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
     store.put(&key(2), &entry(2, 0, 100)).unwrap();
-    store.set_latest(&subject(2), &key(2)).unwrap();
-    store.set_latest(&subject(3), &key(3)).unwrap();
+    store.set_latest(&lineage(2), &key(2)).unwrap();
+    store.set_latest(&lineage(3), &key(3)).unwrap();
     drop(store);
     assert_eq!((counts.tally().failed_writes, counts.tally().dropped_writes), (1, 2));
     drop(open);

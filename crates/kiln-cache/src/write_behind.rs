@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::event::Sink;
-use crate::{Entry, Event, Events, Key, Lookup, Store, Subject};
+use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
 /// Pointers to last builds that may wait; more are dropped. As many keys are known to be lost; beyond, a pointer may lead nowhere.
 const MAX_HINTS: usize = 1 << 16;
@@ -48,7 +48,7 @@ struct Shared<S> {
 struct State {
     jobs: VecDeque<Job>,
     entries: HashMap<Key, Waiting>,
-    latest: HashMap<Subject, Key>,
+    latest: HashMap<Lineage, Key>,
     /// Keys whose entries were not stored: nothing points to them until they are put again.
     lost: HashSet<Key>,
     bytes: u64,
@@ -64,7 +64,7 @@ struct State {
 #[derive(Debug)]
 enum Job {
     Entry(Key),
-    Latest(Subject),
+    Latest(Lineage),
 }
 
 #[derive(Debug)]
@@ -177,7 +177,7 @@ impl<S: Store> Shared<S> {
             state.busy = true;
             state = match job {
                 Job::Entry(key) => self.write_entry(state, key),
-                Job::Latest(subject) => self.write_latest(state, subject),
+                Job::Latest(lineage) => self.write_latest(state, lineage),
             };
             state.busy = false;
             if state.jobs.is_empty() {
@@ -203,11 +203,11 @@ impl<S: Store> Shared<S> {
         }
         let mut state = self.state();
         let mut lost = written.is_err();
-        if let Some(why) = state.doomed.clone() {
+        if let Some(reason) = state.doomed.clone() {
             lost = true;
             drop(state);
             // Reported by the store. Until it is done, `get` sees that the entry is doomed.
-            let _ = guarded(|| self.store.quarantine(&key, &why));
+            let _ = guarded(|| self.store.quarantine(&key, &reason));
             state = self.state();
             state.doomed = None;
         }
@@ -224,30 +224,30 @@ impl<S: Store> Shared<S> {
     fn write_latest<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        subject: Subject,
+        lineage: Lineage,
     ) -> MutexGuard<'a, State> {
-        let Some(key) = state.latest.get(&subject).copied() else {
+        let Some(key) = state.latest.get(&lineage).copied() else {
             return state;
         };
         if state.entries.contains_key(&key) {
-            // The entry was put after another one of the subject, and comes first.
-            state.jobs.push_back(Job::Latest(subject));
+            // The entry was put after another one of the lineage, and comes first.
+            state.jobs.push_back(Job::Latest(lineage));
             return state;
         }
         if state.lost.contains(&key) {
-            state.latest.remove(&subject);
+            state.latest.remove(&lineage);
             return state;
         }
         let sink = state.sink.clone();
         drop(state);
-        if let Err(error) = guarded(|| self.store.set_latest(&subject, &key)) {
+        if let Err(error) = guarded(|| self.store.set_latest(&lineage, &key)) {
             report(&sink, &Event::WriteFailed { key: &key, error: &error });
         }
         let mut state = self.state();
-        if state.latest.get(&subject) == Some(&key) {
-            state.latest.remove(&subject);
+        if state.latest.get(&lineage) == Some(&key) {
+            state.latest.remove(&lineage);
         } else {
-            state.jobs.push_back(Job::Latest(subject));
+            state.jobs.push_back(Job::Latest(lineage));
         }
         state
     }
@@ -309,45 +309,45 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         Ok(())
     }
 
-    fn quarantine(&self, key: &Key, why: &str) -> io::Result<()> {
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
         {
             let mut state = self.shared.state();
             if state.writing == Some(*key) {
-                state.doomed = Some(why.into());
+                state.doomed = Some(reason.into());
             }
             if state.entries.get(key).is_some_and(|waiting| waiting.queued) {
                 state.forget(key);
                 state.lose(key);
             }
         }
-        self.shared.store.quarantine(key, why)
+        self.shared.store.quarantine(key, reason)
     }
 
-    fn latest(&self, subject: &Subject) -> Option<Key> {
-        let waiting = self.shared.state().latest.get(subject).copied();
-        waiting.or_else(|| self.shared.store.latest(subject))
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        let waiting = self.shared.state().latest.get(lineage).copied();
+        waiting.or_else(|| self.shared.store.latest(lineage))
     }
 
-    fn set_latest(&self, subject: &Subject, key: &Key) -> io::Result<()> {
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         if self.thread.is_none() {
-            return self.shared.store.set_latest(subject, key);
+            return self.shared.store.set_latest(lineage, key);
         }
         let mut state = self.shared.state();
-        if !state.latest.contains_key(subject) && !state.entries.contains_key(key) {
+        if !state.latest.contains_key(lineage) && !state.entries.contains_key(key) {
             drop(state);
             // A build that repeats the last one has nothing to write, and a short read takes less time than to hand on that it has not.
-            if self.shared.store.latest(subject) == Some(*key) {
+            if self.shared.store.latest(lineage) == Some(*key) {
                 return Ok(());
             }
             state = self.shared.state();
         }
         if state.lost.contains(key) {
             // That was reported.
-        } else if state.latest.contains_key(subject) {
-            state.latest.insert(*subject, *key);
+        } else if state.latest.contains_key(lineage) {
+            state.latest.insert(*lineage, *key);
         } else if state.latest.len() < MAX_HINTS {
-            state.latest.insert(*subject, *key);
-            state.jobs.push_back(Job::Latest(*subject));
+            state.latest.insert(*lineage, *key);
+            state.jobs.push_back(Job::Latest(*lineage));
             self.shared.work.notify_one();
         } else {
             let sink = state.sink.clone();
@@ -386,7 +386,7 @@ impl<S> Drop for WriteBehind<S> {
         let queued = |key: &Key| entries.get(key).is_some_and(|entry| entry.queued);
         let pointers = jobs.iter().filter_map(|job| match job {
             Job::Entry(_) => None,
-            Job::Latest(subject) => latest.get(subject).filter(|key| !queued(key) && !lost.contains(key)),
+            Job::Latest(lineage) => latest.get(lineage).filter(|key| !queued(key) && !lost.contains(key)),
         });
         let mut keys: Vec<Key> = entries.keys().filter(|key| queued(key)).chain(pointers).copied().collect();
         keys.sort_unstable();

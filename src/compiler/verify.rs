@@ -1,6 +1,9 @@
-//! How far a store is trusted: whether what comes from it is compiled again and compared.
+//! Verification: how much of what comes from a store is compiled again and compared.
 //!
-//! Keys leave nothing out that code depends on, and entries are covered by checksums; this is what finds out if the first is not so.
+//! Keys leave out nothing that code depends on, and checksums cover entries. Verification finds out
+//! if a key left something out after all: then the store has an entry that compiling would not make.
+
+use std::num::NonZeroU32;
 
 use kiln_backend::{Built, Job, compile};
 use kiln_cache::{Entry, Event, Key};
@@ -8,27 +11,33 @@ use kiln_ir::Module;
 
 use super::Compiler;
 
-/// How far a store is trusted.
+/// How much of what comes from a store is compiled again and compared.
+///
+/// The default is `Sample(512)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// What it has is used. One module in so many, chosen by its key, is compiled again when there is time, and compared.
-    /// 0 is none.
-    Sample(u32),
+pub enum Verify {
     /// Everything is compiled and compared with what the store has, before any of it is used.
+    All,
+    /// What the store has is used at once. One module in so many, chosen by its key, is compiled
+    /// again when there is time, and compared: see [`Samples`].
+    Sample(NonZeroU32),
+    /// What the store has is used, and nothing is compared.
     Nothing,
 }
 
-impl Default for Trust {
+impl Default for Verify {
     fn default() -> Self {
-        Self::Sample(512)
+        Self::Sample(const { NonZeroU32::new(512).unwrap() })
     }
 }
 
-impl Trust {
+impl Verify {
+    /// Whether the module of `key` is chosen to be compiled again when there is time.
     pub(super) fn samples(self, key: &Key) -> bool {
         match self {
-            Self::Sample(one_in) => key.sampled(one_in),
-            Self::Nothing => false,
+            Self::Sample(one_in) => key.sampled(one_in.get()),
+            // With `All` it was compared before it was used.
+            Self::All | Self::Nothing => false,
         }
     }
 }
