@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use kiln_artifact::record::{self, Linkage, SymbolKind};
 use kiln_artifact::{Artifact, Signature, signatures_agree};
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
-use kiln_image::link::{self, Addresses, Area, FixupOutput, Known, Layout, Output, PointerSource};
+use kiln_image::link::{self, Addresses, Area, FixupOutput, ExternalDefinition, Layout, Output, PointerSource};
 
 use crate::JitError;
 use crate::memory::{Block, Memory};
@@ -148,14 +148,14 @@ impl Jit {
             if let SlotKey::Symbol(name) = key
                 && let Some(symbol) = self.symbols.get(name)
             {
-                return Some(Known::Address(symbol.address));
+                return Some(ExternalDefinition::Address(symbol.address));
             }
             if let SlotKey::Symbol(name) = key
                 && let Some(address) = self.sections.bound(name)
             {
-                return Some(Known::Address(address));
+                return Some(ExternalDefinition::Address(address));
             }
-            self.slots.get(key).copied().map(Known::Slot)
+            self.slots.get(key).copied().map(ExternalDefinition::Slot)
         };
         // Slots are laid out by first use: a session's table may hold many globals that this batch does not use.
         let plan = link::plan(artifacts, &GlobalTable::new(), &known).map_err(JitError::Link)?;

@@ -25,12 +25,14 @@ mod unwind;
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
+#[cfg(feature = "write")]
+pub(crate) use plan::plan_for;
 pub use plan::{Definition, FunctionRange, Plan, SlotDetails, plan};
 pub use sections::{Bound, NamedSection, section_bound};
 
-/// A home that a symbol or a global already has, outside this link.
+/// The definition that a symbol or a global already has outside this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Known {
+pub enum ExternalDefinition {
     /// The symbol's absolute address.
     Address(u64),
     /// The address of an existing slot, which holds the symbol's address or will hold it before the code runs.

@@ -15,7 +15,7 @@ use super::relocate::stub_size;
 use super::resolve::{Entity, Home, NONE, resolve};
 use super::sections::{NamedSection, Run, Sections};
 use super::unwind::{self, EhPlan};
-use super::{Area, Extent, Known, Layout, LinkError};
+use super::{Area, Extent, ExternalDefinition, Layout, LinkError};
 use crate::arch::Arch;
 
 /// The largest program that is linked, in bytes: pc-relative unwind pointers reach this far.
@@ -170,20 +170,31 @@ pub(crate) struct PointerCounts {
 pub fn plan<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
-    known: &dyn Fn(&SlotKey) -> Option<Known>,
+    known: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    plan_within(artifacts, table, known, None)
+    plan_for(Arch::host().unwrap_or(Arch::X86_64), artifacts, table, known)
+}
+
+/// As [`plan`]; without modules, the program is for `default_arch`.
+pub(crate) fn plan_for<'a>(
+    default_arch: Arch,
+    artifacts: &'a [Artifact],
+    table: &GlobalTable,
+    known: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+) -> Result<Plan<'a>, Vec<LinkError>> {
+    let arch = check_targets(artifacts, default_arch)?;
+    let reach = Reach { data: arch.data_reach(), call: arch.call_reach() };
+    plan_within(arch, artifacts, table, known, reach)
 }
 
 pub(crate) fn plan_within<'a>(
+    arch: Arch,
     artifacts: &'a [Artifact],
     table: &GlobalTable,
-    known: &dyn Fn(&SlotKey) -> Option<Known>,
-    reach: Option<Reach>,
+    known: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    reach: Reach,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let mut errors = Vec::new();
-    let arch = check_targets(artifacts, &mut errors);
-    let (Some(arch), true) = (arch, errors.is_empty()) else { return Err(errors) };
     let mut sections = Sections::collect(artifacts, &mut errors);
     let resolved = resolve(artifacts, table, known, &mut sections, &mut errors);
     let mut layout = Layout::default();
@@ -203,7 +214,6 @@ pub(crate) fn plan_within<'a>(
     }
 
     // Room for what is not yet counted: a slot and a stub for everybody.
-    let reach = reach.unwrap_or(Reach { data: arch.data_reach(), call: arch.call_reach() });
     let spare = entities.len() as u64 * (SLOT + stub_size(arch)) + table.len() as u64 * SLOT;
     let spare = spare + Area::ALL.len() as u64 * 0x1_0000 + 4096;
     let unwind_size: u64 = artifacts.iter().map(unwind::bound).sum();
@@ -267,12 +277,12 @@ pub(crate) fn plan_within<'a>(
     })
 }
 
-fn check_targets(artifacts: &[Artifact], errors: &mut Vec<LinkError>) -> Option<Arch> {
-    let Some(first) = artifacts.first() else {
-        return Some(Arch::host().unwrap_or(Arch::X86_64));
-    };
+/// The architecture that all modules were compiled for.
+fn check_targets(artifacts: &[Artifact], default: Arch) -> Result<Arch, Vec<LinkError>> {
+    let Some(first) = artifacts.first() else { return Ok(default) };
     let expected = first.triple();
     let arch = Arch::from_triple(expected);
+    let mut errors = Vec::new();
     if arch.is_none() {
         errors.push(LinkError::UnsupportedTarget { triple: expected.into() });
     }
@@ -282,7 +292,7 @@ fn check_targets(artifacts: &[Artifact], errors: &mut Vec<LinkError>) -> Option<
             errors.push(LinkError::TargetMismatch { module, triple, expected: expected.into() });
         }
     }
-    arch
+    arch.filter(|_| errors.is_empty()).ok_or(errors)
 }
 
 fn lay_out_modules(

@@ -14,7 +14,7 @@ use kiln_globals::{GlobalTable, SlotKey};
 use rayon::prelude::*;
 
 use super::sections::{Bound, Sections};
-use super::{Known, LinkError};
+use super::{ExternalDefinition, LinkError};
 
 /// "None" for an index.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -58,7 +58,7 @@ pub(crate) struct Resolved {
 pub(crate) fn resolve(
     artifacts: &[Artifact],
     table: &GlobalTable,
-    known: &dyn Fn(&SlotKey) -> Option<Known>,
+    known: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
     sections: &mut Sections<'_>,
     errors: &mut Vec<LinkError>,
 ) -> Resolved {
@@ -148,7 +148,7 @@ pub(crate) fn resolve(
         };
         if asked {
             entity.home = match known(&SlotKey::Symbol(artifact.name(symbol).into())) {
-                Some(Known::Address(_)) if symbol.libcall != 0 => entity.home,
+                Some(ExternalDefinition::Address(_)) if symbol.libcall != 0 => entity.home,
                 Some(known) => Home::from(known),
                 None => entity.home,
             };
@@ -165,11 +165,11 @@ pub(crate) fn resolve(
     Resolved { entities, entity_of, keys }
 }
 
-impl From<Known> for Home {
-    fn from(known: Known) -> Self {
+impl From<ExternalDefinition> for Home {
+    fn from(known: ExternalDefinition) -> Self {
         match known {
-            Known::Address(address) => Self::Address(address),
-            Known::Slot(address) => Self::KnownSlot(address),
+            ExternalDefinition::Address(address) => Self::Address(address),
+            ExternalDefinition::Slot(address) => Self::KnownSlot(address),
         }
     }
 }

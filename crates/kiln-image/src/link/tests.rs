@@ -4,8 +4,9 @@ use kiln_artifact::record::{Function, Linkage, NONE, Place, Reloc, Summary, Symb
 use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
-use super::plan::{Plan, Reach, plan_within};
+use super::plan::{Plan, Reach, plan, plan_within};
 use super::{Addresses, Area, Fixups, Output};
+use crate::arch::Arch;
 
 /// A symbol: name, defined at an offset of the code or data, or not at all.
 type Sym<'s> = (&'s str, Linkage, Place, u64);
@@ -103,7 +104,7 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
         module(triple, &symbols, &code(&[0x9400_0000, 0x9400_0000]), &relocs)
     };
     let artifacts = [call("a", "b"), call("b", "a")];
-    let plan = plan_within(&artifacts, &GlobalTable::new(), &|_| None, Some(NO_REACH)).unwrap();
+    let plan = plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH).unwrap();
     // Each: 8 bytes of code, two stubs of 16 at 16.
     assert_eq!(plan.layout()[Area::Text].size, 96);
     let stubs: Vec<_> = plan.stubs.iter().map(|stub| stub.offset).collect();
@@ -135,13 +136,13 @@ fn where_data_is_far_slots_stay() {
         (12, RelocKind::A64Ld64GotLo12, 2, 0),
     ];
     let artifacts = [module("aarch64-unknown-linux-gnu", &symbols, &text, &relocs)];
-    let far = plan_within(&artifacts, &GlobalTable::new(), &|_| None, Some(NO_REACH)).unwrap();
+    let far = plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH).unwrap();
     let (text, fixups) = emit(&far);
     // adrp x3, +0x20 pages; ldr x4, [x3, #0 and #8]
     assert_eq!(words(&text), [0x9000_0103, 0xf940_0064, 0x9000_0103, 0xf940_0464]);
     let slots: Vec<_> = fixups.internal_slots.iter().map(|slot| (slot.offset, slot.target)).collect();
     assert_eq!(slots, [(0, 0x20008), (8, 0x20010)]);
-    let near = plan_within(&artifacts, &GlobalTable::new(), &|_| None, None).unwrap();
+    let near = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();
     let (text, fixups) = emit(&near);
     // adrp x3, +0x10 pages; add x4, x3, #8 and #16
     assert_eq!(words(&text), [0x9000_0083, 0x9100_2064, 0x9000_0083, 0x9100_4064]);
@@ -166,7 +167,7 @@ fn the_low_part_of_a_riscv_pair_follows_its_auipc() {
         (20, RelocKind::RvCallPlt, 2, 0),
     ];
     let artifacts = [module("riscv64gc-unknown-linux-gnu", &symbols, &text, &relocs)];
-    let plan = plan_within(&artifacts, &GlobalTable::new(), &|_| None, None).unwrap();
+    let plan = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();
     assert_eq!(plan.slots().len(), 1);
     let (text, _) = emit(&plan);
     let text = words(&text);
@@ -188,7 +189,7 @@ fn larl_cannot_make_an_odd_address() {
     let text = [0xc4, 0x28, 0, 0, 0, 0, 0xc4, 0x28, 0, 0, 0, 0];
     let relocs = [(2, RelocKind::S390xGotEnt, 1, 2), (8, RelocKind::S390xGotEnt, 2, 2)];
     let artifacts = [module("s390x-unknown-linux-gnu", &symbols, &text, &relocs)];
-    let plan = plan_within(&artifacts, &GlobalTable::new(), &|_| None, None).unwrap();
+    let plan = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();
     let (text, fixups) = emit(&plan);
     // larl %r2, 0x20008 from 0x10000; lgrl %r2, 0x30000 from 0x10006
     assert_eq!(text, [0xc0, 0x20, 0, 0, 0x80, 0x04, 0xc4, 0x28, 0, 0, 0xff, 0xfd]);

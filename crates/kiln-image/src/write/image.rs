@@ -13,7 +13,7 @@ use super::dynamic::{DynamicSymbols, SLOTS_SYMBOL};
 use super::file::File;
 use super::relocations::RelaCounts;
 use crate::arch::Arch;
-use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, PointerSource, plan};
+use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, PointerSource, plan_for};
 use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel};
 
 /// How an image is written.
@@ -36,16 +36,19 @@ pub fn write_image(
     table: &GlobalTable,
     options: &ImageOptions,
 ) -> Result<Vec<u8>, Vec<LinkError>> {
-    let mut plan = plan(artifacts, table, &|_| None)?;
+    let arch = match &options.triple {
+        Some(triple) if artifacts.is_empty() => {
+            let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.clone() }];
+            Arch::from_triple(triple).ok_or_else(unsupported)?
+        }
+        _ => Arch::host().unwrap_or(Arch::X86_64),
+    };
+    let plan = plan_for(arch, artifacts, table, &|_| None)?;
     let triple = match (artifacts.first(), &options.triple) {
         (Some(artifact), _) => artifact.triple().into(),
         (None, Some(triple)) => triple.clone(),
         (None, None) => format!("{}-unknown-linux-gnu", plan.arch().name()).into(),
     };
-    if artifacts.is_empty() {
-        let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.clone() }];
-        plan.arch = Arch::from_triple(&triple).ok_or_else(unsupported)?;
-    }
     check_names(&plan, options)?;
     write(&plan, &triple, options).map_err(|error| vec![error])
 }

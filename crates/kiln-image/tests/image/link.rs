@@ -3,7 +3,7 @@
 use kiln_artifact::record::{Linkage, Place};
 use kiln_artifact::{Artifact, RelocKind};
 use kiln_globals::{GlobalTable, SlotKey};
-use kiln_image::link::{Addresses, Area, Fixups, Known, LinkError, Output, Plan, plan};
+use kiln_image::link::{Addresses, Area, Fixups, ExternalDefinition, LinkError, Output, Plan, plan};
 
 use crate::support::{ADD3, I64_TO_I64, Module, READ_THROUGH_SLOT, SLOT_VALUE, TO_I64};
 
@@ -206,9 +206,9 @@ fn known_addresses_and_slots_are_used() {
     let artifacts = [module.finish()];
     const FAR: u64 = 0x7fff_0000_0000;
     let known = |key: &SlotKey| match key.text() {
-        "near" => Some(Known::Address(0x20)),
-        "far" => Some(Known::Address(FAR)),
-        "shared" => Some(Known::Slot(0x40)),
+        "near" => Some(ExternalDefinition::Address(0x20)),
+        "far" => Some(ExternalDefinition::Address(FAR)),
+        "shared" => Some(ExternalDefinition::Slot(0x40)),
         _ => None,
     };
     let plan = plan(&artifacts, &GlobalTable::new(), &known).unwrap();
