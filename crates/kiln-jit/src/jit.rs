@@ -10,7 +10,9 @@ use indexmap::IndexMap;
 use kiln_artifact::record::{self, Linkage, SymbolKind};
 use kiln_artifact::{Artifact, Signature, signatures_agree};
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
-use kiln_image::link::{self, Addresses, Area, FixupOutput, ExternalDefinition, Layout, Output, PointerSource};
+use kiln_image::link::{
+    self, Addresses, Area, ExternalDefinition, FixupOutput, Layout, Output, PointerSource,
+};
 
 use crate::JitError;
 use crate::memory::{Block, Memory};

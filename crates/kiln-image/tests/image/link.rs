@@ -3,7 +3,7 @@
 use kiln_artifact::record::{Linkage, Place};
 use kiln_artifact::{Artifact, RelocKind};
 use kiln_globals::{GlobalTable, SlotKey};
-use kiln_image::link::{Addresses, Area, Fixups, ExternalDefinition, LinkError, Output, Plan, plan};
+use kiln_image::link::{Addresses, Area, ExternalDefinition, Fixups, LinkError, Output, Plan, plan};
 
 use crate::support::{ADD3, I64_TO_I64, Module, READ_THROUGH_SLOT, SLOT_VALUE, TO_I64};
 
