@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use cranelift_codegen::ir::{self, Signature, UserExternalName};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget};
-use kiln::ir::{Data, Init, Linkage as OurLinkage, Module as OurModule, SymbolId, SymbolKind};
+use kiln::ir::{DataObject, Init, Linkage as OurLinkage, Module as OurModule, SymbolId, SymbolKind};
 
 use crate::Failure;
 
@@ -130,7 +130,7 @@ impl Numbering {
     }
 
     /// A datum in the words of `cranelift_module`.
-    pub(crate) fn datum(&self, module: usize, datum: &Data) -> (DataId, DataDescription) {
+    pub(crate) fn datum(&self, module: usize, datum: &DataObject) -> (DataId, DataDescription) {
         let mut description = DataDescription::new();
         match &datum.init {
             Init::Zeros(len) => description.define_zeroinit(*len as usize),

@@ -104,9 +104,9 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     for function in &mut module.functions {
         let Some(ir) = function.ir() else { continue };
         let trailing = seed_bit(&ir, 3);
-        let mut comment = |at| {
+        let mut comment = |anchor| {
             let text = *random.choose(&["; here", ";", "; \"} \u{e9}", ";; v1 -> v2"]);
-            function.comments.push(Comment { at, trailing, line: 0, text });
+            function.comments.push(Comment { anchor, trailing, line: 0, text });
         };
         if seed_bit(&ir, 0) {
             comment(Anchor::Declarations);
@@ -121,10 +121,10 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     }
     if random.once_in(3) {
         let above = ModuleAnchor::Above(module.functions[0].symbol);
-        module.comments.push(ModuleComment { at: above, line: 0, text: "; above".into() });
+        module.comments.push(ModuleComment { anchor: above, line: 0, text: "; above".into() });
     }
     if random.once_in(3) {
-        module.comments.push(ModuleComment { at: ModuleAnchor::End, line: 0, text: "; the end".into() });
+        module.comments.push(ModuleComment { anchor: ModuleAnchor::End, line: 0, text: "; the end".into() });
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use kiln::Lazy;
 use kiln::ir::{
-    BinaryError, Data, Diagnostic, DiagnosticKind, Init, Module, Modules, Place, Source, Target, TargetError,
+    BinaryError, DataObject, Diagnostic, DiagnosticKind, Init, Module, Modules, Location, Source, Target, TargetError,
     VerifyError, is_binary, parse, spans,
 };
 use rayon::prelude::*;
@@ -162,7 +162,7 @@ impl Piece {
         let module = only.map_err(|error| vec![damaged(&self.name(), &moved(error, start))])?;
         let source = Arc::new(Source::new(self.shown(&module.module().name), ""));
         let whole = |kind, error: VerifyError| {
-            vec![Diagnostic::new(kind, error.to_string(), Place::whole(source.clone()))]
+            vec![Diagnostic::new(kind, error.to_string(), Location::whole(source.clone()))]
         };
         module.verify(target).map_err(|error| match error {
             VerifyError::Functions(faults) => faults
@@ -170,7 +170,7 @@ impl Piece {
                 .map(|fault| {
                     let message =
                         format!("function `{}`: {}: {}", fault.function, fault.entity, fault.message);
-                    let place = Place::unseen(source.clone(), fault.line);
+                    let place = Location::unseen(source.clone(), fault.line);
                     Diagnostic::new(DiagnosticKind::Verifier, message, place)
                 })
                 .collect(),
@@ -220,7 +220,7 @@ pub(crate) fn modules<T: Send>(
 
 /// What other modules can see of a module, which is all that takes part in whether they fit together.
 pub(crate) fn outline(module: Module) -> Module {
-    let bare = |datum| Data { init: Init::Zeros(0), addresses: Vec::new(), ..datum };
+    let bare = |datum| DataObject { init: Init::Zeros(0), addresses: Vec::new(), ..datum };
     let data = module.data.into_iter().map(bare).collect();
     Module { functions: Vec::new(), data, comments: Vec::new(), ..module }
 }
@@ -244,7 +244,7 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
 
 /// What is wrong with bytes in binary form.
 fn damaged(name: &str, error: &BinaryError) -> Diagnostic {
-    let place = Place::whole(Arc::new(Source::new(name, "")));
+    let place = Location::whole(Arc::new(Source::new(name, "")));
     Diagnostic::new(DiagnosticKind::Syntax, error.to_string(), place)
 }
 
@@ -269,7 +269,7 @@ fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
         Err(error) => {
             // Up to the fault, what is shown is what is there.
             let source = Arc::new(Source::new(name, String::from_utf8_lossy(error.as_bytes())));
-            let place = Place::at(&source, error.utf8_error().valid_up_to(), 1);
+            let place = Location::at(&source, error.utf8_error().valid_up_to(), 1);
             Err(vec![Diagnostic::new(DiagnosticKind::Syntax, "not UTF-8 text", place)])
         }
     }

@@ -10,7 +10,7 @@ use cranelift_codegen::isa::TargetIsa;
 use indexmap::IndexMap;
 use kiln_artifact::record::{self, NONE, Place, Str};
 use kiln_artifact::{Artifact, Contents};
-use kiln_ir::{Code, Data, Function, Init, Linkage, MAX_ALIGN, Module, SymbolKind};
+use kiln_ir::{Code, DataObject, Function, Init, Linkage, MAX_ALIGN, Module, SymbolKind};
 use zerocopy::little_endian::U32;
 
 use crate::error::CompileErrorKind;
@@ -50,7 +50,7 @@ struct Run<'a> {
     bytes: Vec<u8>,
     align: u32,
     /// Each datum, and where in the bytes it starts.
-    data: Vec<(&'a Data, u64)>,
+    data: Vec<(&'a DataObject, u64)>,
 }
 
 /// Where a defined symbol lies.
@@ -375,7 +375,7 @@ fn resolved(reloc: &FunctionReloc, start: u32, symbol: u32, compiled: &Compiled)
 
 /// Appends the content of `data` at its alignment, in `room` bytes, and returns its offset. Outside of named sections an
 /// empty datum gets a byte, so that it has an address of its own.
-fn append(section: &mut Vec<u8>, data: &Data, align: u32, room: u64) -> Result<u64, CompileErrorKind> {
+fn append(section: &mut Vec<u8>, data: &DataObject, align: u32, room: u64) -> Result<u64, CompileErrorKind> {
     let offset = section.len().next_multiple_of(align as usize);
     let end = usize::try_from(room).ok().and_then(|len| offset.checked_add(len));
     let end = end.filter(|&end| end <= MAX_SIZE as usize).ok_or(CompileErrorKind::TooLarge("data"))?;
@@ -386,7 +386,7 @@ fn append(section: &mut Vec<u8>, data: &Data, align: u32, room: u64) -> Result<u
     Ok(offset as u64)
 }
 
-fn addresses(data: &Data, start: u64) -> impl Iterator<Item = record::Reloc> + '_ {
+fn addresses(data: &DataObject, start: u64) -> impl Iterator<Item = record::Reloc> + '_ {
     data.addresses.iter().map(move |address| record::Reloc {
         offset: (start + address.offset).into(),
         addend: address.addend.into(),

@@ -33,7 +33,7 @@ use std::ops::Range;
 use cranelift_codegen::verify_function;
 
 use crate::body::Body;
-use crate::body::wire::{Malformed, Reader, Writer};
+use crate::body::wire::{DecodeError, Reader, Writer};
 use crate::fingerprint::Fingerprint;
 use crate::guard::guard;
 use crate::module::Module;
@@ -97,14 +97,14 @@ pub enum VerifyError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// Functions that are not valid IR, in order.
-    #[error("{}", .0.iter().map(FunctionFault::to_string).collect::<Vec<_>>().join("\n"))]
-    Functions(Vec<FunctionFault>),
+    #[error("{}", .0.iter().map(FunctionError::to_string).collect::<Vec<_>>().join("\n"))]
+    Functions(Vec<FunctionError>),
 }
 
 /// What is wrong with a function.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{module}: function `{function}` (line {line}): {entity}: {message}")]
-pub struct FunctionFault {
+pub struct FunctionError {
     /// The module's name.
     pub module: Box<str>,
     /// The function's name.
@@ -148,7 +148,7 @@ impl Unverified {
             let Some(body) = function.body() else { continue };
             body.decode_into(function.symbol, &mut ir);
             let mut fault = |entity: String, message: String| {
-                faults.push(FunctionFault {
+                faults.push(FunctionError {
                     module: module.name.clone(),
                     function: module.symbol(function.symbol).name.clone(),
                     line: function.line,
@@ -290,7 +290,7 @@ impl<R: Read> Modules<R> {
         let (content, notes) = self.buffer[at..].split_at(content);
         let module = read::module(Reader::at(content, at), Reader::at(notes, at + content.len()));
         let malformed =
-            |Malformed { offset: at, what }| BinaryError::Malformed { offset: offset + at as u64, what };
+            |DecodeError { offset: at, what }| BinaryError::Malformed { offset: offset + at as u64, what };
         let module = module.map_err(malformed)?;
         self.offset += self.buffer.len() as u64;
         Ok(Some(Unverified(module)))

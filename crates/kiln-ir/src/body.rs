@@ -33,7 +33,7 @@ use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 pub(crate) use self::decode::Scratch;
 use self::decode::{Parts, check, decode};
 pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
-pub use self::wire::Malformed;
+pub(crate) use self::wire::DecodeError;
 use self::wire::Reader;
 use crate::module::SymbolId;
 
@@ -118,7 +118,7 @@ impl Body {
         references: Box<[SymbolId]>,
         base: u32,
         scratch: &mut Scratch,
-    ) -> Result<Self, Malformed> {
+    ) -> Result<Self, DecodeError> {
         let parts = Parts { bytes: reader, references: &references, base: SourceLoc::new(base) };
         check(parts, scratch)?;
         Ok(Self { bytes: bytes.into(), references, base })

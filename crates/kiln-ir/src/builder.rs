@@ -27,11 +27,11 @@ use cranelift_module::{
 
 use indexmap::IndexMap;
 
-pub use self::error::{BuildError, CodeFault, DataFault};
+pub use self::error::{BuildError, CodeError, DataError};
 use crate::body::{Body, Encoded, Encoder, Site};
 use crate::check::same_type;
 use crate::module::{
-    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
+    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
     Symbol, SymbolId, SymbolKind,
 };
 use crate::settings::{ModuleSettings, Target};
@@ -208,7 +208,7 @@ impl ModuleBuilder {
             let address = |(offset, target, addend)| DataAddress { offset, symbol: numbers[&target], addend };
             let addresses = addresses.into_iter().map(address).collect();
             let writable = declarations.get_data_decl(id).writable;
-            module.data.push(Data { symbol, writable, align, init, section, addresses, line: 0 });
+            module.data.push(DataObject { symbol, writable, align, init, section, addresses, line: 0 });
         }
         Ok(module)
     }
@@ -236,15 +236,15 @@ impl ModuleBuilder {
             }
             ExternalName::TestCase(_) | ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => None,
         };
-        let place = || name.display(Some(&function.params)).to_string().into();
-        declared.ok_or_else(|| BuildError::Undeclared { place: place() })
+        let referrer = || name.display(Some(&function.params)).to_string().into();
+        declared.ok_or_else(|| BuildError::Undeclared { referrer: referrer() })
     }
 
     /// The name of a function that may be defined now.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn definable(&self, id: FuncId) -> ModuleResult<Box<str>> {
         self.declared(0, id.as_u32())
-            .ok_or_else(|| BuildError::Undeclared { place: id.to_string().into() })?;
+            .ok_or_else(|| BuildError::Undeclared { referrer: id.to_string().into() })?;
         let declaration = self.declarations.get_function_decl(id);
         let name: Box<str> = declaration.linkage_name(id).into();
         if !declaration.linkage.is_definable() {
@@ -315,21 +315,21 @@ impl ModuleBuilder {
         let name = self.definable(id)?;
         let fault = |reason| BuildError::Code { name: name.clone(), reason };
         let align = u32::try_from(align).ok().filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN);
-        let align = align.ok_or_else(|| fault(CodeFault::Align))?;
+        let align = align.ok_or_else(|| fault(CodeError::Align))?;
         let len =
-            u32::try_from(bytes.len()).ok().filter(|len| *len != 0).ok_or_else(|| fault(CodeFault::Size))?;
+            u32::try_from(bytes.len()).ok().filter(|len| *len != 0).ok_or_else(|| fault(CodeError::Size))?;
         let mut pending = Vec::with_capacity(relocs.len());
         for ModuleReloc { offset, kind, name: target, addend } in relocs {
             if *offset >= len {
-                return Err(fault(CodeFault::RelocOutside(*offset)).into());
+                return Err(fault(CodeError::RelocOutside(*offset)).into());
             }
             if relocs::name(*kind).is_none() {
-                return Err(fault(CodeFault::RelocKind(*offset)).into());
+                return Err(fault(CodeError::RelocKind(*offset)).into());
             }
             let target = match target {
                 ModuleRelocTarget::User { namespace, index } => {
                     let declared = self.declared(*namespace, *index);
-                    let missing = || BuildError::Undeclared { place: name.clone() };
+                    let missing = || BuildError::Undeclared { referrer: name.clone() };
                     PendingTarget::Declared(declared.ok_or_else(missing)?)
                 }
                 ModuleRelocTarget::LibCall(call) => PendingTarget::Other(CodeTarget::LibCall(*call)),
@@ -337,7 +337,7 @@ impl ModuleBuilder {
                     PendingTarget::Other(CodeTarget::Here(*place))
                 }
                 ModuleRelocTarget::FunctionOffset(..) | ModuleRelocTarget::KnownSymbol(_) => {
-                    return Err(fault(CodeFault::RelocTarget(*offset)).into());
+                    return Err(fault(CodeError::RelocTarget(*offset)).into());
                 }
             };
             pending.push((*offset, *kind, target, *addend));
@@ -350,7 +350,7 @@ impl ModuleBuilder {
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_data(&mut self, id: DataId, description: &DataDescription) -> ModuleResult<()> {
         self.declared(1, id.as_u32())
-            .ok_or_else(|| BuildError::Undeclared { place: id.to_string().into() })?;
+            .ok_or_else(|| BuildError::Undeclared { referrer: id.to_string().into() })?;
         if let Some(key) = self.keys.get(&id) {
             return Err(BuildError::Global(key.clone()).into());
         }
@@ -364,7 +364,7 @@ impl ModuleBuilder {
         }
         let fault = |reason| ModuleError::from(BuildError::Data { name: name.clone(), reason });
         if declaration.tls {
-            return Err(fault(DataFault::ThreadLocal));
+            return Err(fault(DataError::ThreadLocal));
         }
         let DataDescription {
             init,
@@ -379,19 +379,19 @@ impl ModuleBuilder {
         } = description;
         let section = custom_section.as_deref().map(Box::from);
         if custom_section.as_ref().is_some_and(|name| name.is_empty() || name.contains('\0')) {
-            return Err(fault(DataFault::Section));
+            return Err(fault(DataError::Section));
         }
         let align = align.map_or(Some(8), |align| u32::try_from(align).ok());
         let align = align
             .filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN)
-            .ok_or_else(|| fault(DataFault::Align))?;
+            .ok_or_else(|| fault(DataError::Align))?;
         let size = match init {
-            DataInit::Uninitialized => return Err(fault(DataFault::Uninitialized)),
+            DataInit::Uninitialized => return Err(fault(DataError::Uninitialized)),
             DataInit::Zeros { .. } | DataInit::Bytes { .. } => init.size(),
         };
 
         let mut places: Vec<(u32, &ModuleRelocTarget, i64)> = Vec::new();
-        let missing = || ModuleError::from(BuildError::Undeclared { place: name.clone() });
+        let missing = || ModuleError::from(BuildError::Undeclared { referrer: name.clone() });
         for &(offset, function) in function_relocs {
             places.push((offset, function_decls.get(function).ok_or_else(missing)?, 0));
         }
@@ -403,11 +403,11 @@ impl ModuleBuilder {
         for &(offset, ..) in &places {
             let start = u64::from(offset);
             if start < end {
-                return Err(fault(DataFault::AddressOverlap(offset)));
+                return Err(fault(DataError::AddressOverlap(offset)));
             }
             end = start + 8;
             if end > size as u64 {
-                return Err(fault(DataFault::AddressOutside(offset)));
+                return Err(fault(DataError::AddressOutside(offset)));
             }
         }
 
@@ -588,7 +588,7 @@ impl cranelift_module::Module for ModuleBuilder {
     ) -> ModuleResult<DataId> {
         check_name(name)?;
         if tls {
-            let reason = DataFault::ThreadLocal;
+            let reason = DataError::ThreadLocal;
             return Err(BuildError::Data { name: name.into(), reason }.into());
         }
         self.declarations.declare_data(name, linkage, writable, tls).map(|(id, _)| id)
@@ -596,7 +596,7 @@ impl cranelift_module::Module for ModuleBuilder {
 
     fn declare_anonymous_data(&mut self, writable: bool, tls: bool) -> ModuleResult<DataId> {
         if tls {
-            let reason = DataFault::ThreadLocal;
+            let reason = DataError::ThreadLocal;
             return Err(BuildError::Data { name: "anonymous data".into(), reason }.into());
         }
         self.declarations.declare_anonymous_data(writable, tls)

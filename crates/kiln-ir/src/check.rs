@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::{self, AbiParam, ArgumentPurpose, Signature};
 
-use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
+use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Location};
 use crate::module::{Linkage, Module, Symbol, SymbolKind};
 use crate::source::Source;
 use crate::text::symbols::{duplicate, written};
@@ -21,13 +21,13 @@ struct Site<'m> {
 }
 
 impl Site<'_> {
-    fn place(&self) -> Place {
+    fn location(&self) -> Location {
         let line = self.symbol.line;
         match &self.module.source {
-            Some(source) if line != 0 => Place::word(source, line, &written(&self.symbol.name)),
-            Some(source) => Place::whole(source.clone()),
+            Some(source) if line != 0 => Location::word(source, line, &written(&self.symbol.name)),
+            Some(source) => Location::whole(source.clone()),
             // In binary form a module keeps its lines, not its text.
-            None => Place::unseen(Arc::new(Source::new(self.module.name.clone(), "")), line),
+            None => Location::unseen(Arc::new(Source::new(self.module.name.clone(), "")), line),
         }
     }
 }
@@ -54,7 +54,7 @@ fn definitions<'m>(modules: &[&'m Module], faults: &mut Vec<Diagnostic>) -> Hash
             Some(first) if first.symbol.linkage == Linkage::Preemptible => {
                 chosen.insert(&site.symbol.name, site);
             }
-            Some(first) => faults.push(duplicate(&site.symbol.name, site.place(), first.place())),
+            Some(first) => faults.push(duplicate(&site.symbol.name, site.location(), first.location())),
         }
     }
     chosen
@@ -83,15 +83,15 @@ pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
             Some(own) if same_type(own, signature) => continue,
             Some(own) => {
                 let message = format!("`{shown}` is declared as {signature}, but {whose} as {own}");
-                Diagnostic::new(DiagnosticKind::Signature, message, site.place())
+                Diagnostic::new(DiagnosticKind::Signature, message, site.location())
             }
             // A preemptible function may give way to data; an import of a function may not mean data.
             None => {
                 let message = format!("`{shown}` is declared as a function, but defined as data");
-                Diagnostic::new(DiagnosticKind::Kind, message, site.place())
+                Diagnostic::new(DiagnosticKind::Kind, message, site.location())
             }
         };
-        faults.push(fault.related(other.place(), format!("{whose} here")));
+        faults.push(fault.related(other.location(), format!("{whose} here")));
     }
     diagnostic::sort(&mut faults);
     faults
@@ -121,7 +121,7 @@ pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Di
         }
         if !chosen.contains_key(name) && seen.insert(name) && !provided(name) {
             let message = format!("`{}` is not defined", written(name));
-            faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, site.place()));
+            faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, site.location()));
         }
     }
     diagnostic::sort(&mut faults);

@@ -24,7 +24,7 @@ pub enum Anchor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comment<'m> {
     /// What it stands at.
-    pub at: Anchor,
+    pub anchor: Anchor,
     /// Whether code stands before it on its line. Only the first comment at a place can be so, and among the declarations only
     /// one behind the head of the function.
     pub trailing: bool,
@@ -53,7 +53,7 @@ pub struct Comments {
 /// A comment but for its text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Mark {
-    pub(crate) at: Anchor,
+    pub(crate) anchor: Anchor,
     pub(crate) trailing: bool,
     pub(crate) line: u32,
     /// Where its text ends in that of all. It starts where the one before ends.
@@ -81,10 +81,10 @@ impl Comments {
     ///
     /// When all texts together have 4 GiB or more.
     pub fn push(&mut self, comment: Comment<'_>) {
-        let Comment { at, trailing, line, text } = comment;
+        let Comment { anchor, trailing, line, text } = comment;
         self.text.push_str(text);
         let end = u32::try_from(self.text.len()).expect("comments of less than 4 GiB");
-        self.marks.push(Mark { at, trailing, line, end });
+        self.marks.push(Mark { anchor, trailing, line, end });
     }
 
     /// How many there are.
@@ -117,8 +117,8 @@ impl Comments {
 
 impl Mark {
     fn comment<'m>(&self, text: &'m str, start: u32) -> Comment<'m> {
-        let Self { at, trailing, line, end } = *self;
-        Comment { at, trailing, line, text: &text[start as usize..end as usize] }
+        let Self { anchor, trailing, line, end } = *self;
+        Comment { anchor, trailing, line, text: &text[start as usize..end as usize] }
     }
 }
 

@@ -44,7 +44,7 @@ pub enum DiagnosticKind {
 
 /// A stretch of one line of a text.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// The text.
     pub source: Arc<Source>,
     /// The line, or 0 for the whole of it.
@@ -55,7 +55,7 @@ pub struct Place {
     pub length: u32,
 }
 
-impl Place {
+impl Location {
     /// The module as a whole.
     pub fn whole(source: Arc<Source>) -> Self {
         Self { source, line: 0, column: 0, length: 0 }
@@ -94,7 +94,7 @@ impl Place {
         Self { source: source.clone(), line: number, column: count(blank) + 1, length: count(length) }
     }
 
-    /// The first occurrence on line `number` of `word` as a whole word, or else [`Place::line`].
+    /// The first occurrence on line `number` of `word` as a whole word, or else [`Location::line`].
     pub fn word(source: &Arc<Source>, number: u32, word: &str) -> Self {
         let line = source.line(number);
         match find_word(line, word) {
@@ -128,7 +128,7 @@ pub(crate) fn find_word(line: &str, word: &str) -> Option<usize> {
     })
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.line, self.column) {
             (0, _) => f.write_str(&self.source.name),
@@ -138,7 +138,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Debug for Place {
+impl fmt::Debug for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}+{}", self.length)
     }
@@ -148,7 +148,7 @@ impl fmt::Debug for Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Related {
     /// The place.
-    pub place: Place,
+    pub location: Location,
     /// What is there: `first defined here`.
     pub label: Box<str>,
 }
@@ -161,21 +161,21 @@ pub struct Diagnostic {
     /// What is wrong: lower case, one line, no full stop.
     pub message: Box<str>,
     /// Where.
-    pub place: Place,
+    pub location: Location,
     /// Where else to look.
     pub related: Vec<Related>,
 }
 
 impl Diagnostic {
     /// A diagnostic without related places.
-    pub fn new(kind: DiagnosticKind, message: impl Into<Box<str>>, place: Place) -> Self {
-        Self { kind, message: message.into(), place, related: Vec::new() }
+    pub fn new(kind: DiagnosticKind, message: impl Into<Box<str>>, location: Location) -> Self {
+        Self { kind, message: message.into(), location, related: Vec::new() }
     }
 
     /// Adds a related place.
     #[must_use]
-    pub fn related(mut self, place: Place, label: impl Into<Box<str>>) -> Self {
-        self.related.push(Related { place, label: label.into() });
+    pub fn related(mut self, location: Location, label: impl Into<Box<str>>) -> Self {
+        self.related.push(Related { location, label: label.into() });
         self
     }
 }
@@ -184,9 +184,9 @@ impl std::error::Error for Diagnostic {}
 
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let group = Level::ERROR.primary_title(&*self.message).element(excerpt(&self.place, None));
+        let group = Level::ERROR.primary_title(&*self.message).element(excerpt(&self.location, None));
         let group =
-            group.elements(self.related.iter().map(|other| excerpt(&other.place, Some(&other.label))));
+            group.elements(self.related.iter().map(|other| excerpt(&other.location, Some(&other.label))));
         f.write_str(&Renderer::plain().render(&[group]))
     }
 }
@@ -195,12 +195,12 @@ impl fmt::Display for Diagnostic {
 const MAX_LINE: usize = 1000;
 
 /// The line of a place with carets under it. Only that line is handed to the renderer, whatever the size of the text.
-fn excerpt<'a>(place: &'a Place, label: Option<&'a str>) -> Element<'a> {
-    let (name, number) = (&*place.source.name, usize::try_from(place.line).unwrap_or(usize::MAX));
-    let line = place.source.line(place.line);
+fn excerpt<'a>(location: &'a Location, label: Option<&'a str>) -> Element<'a> {
+    let (name, number) = (&*location.source.name, usize::try_from(location.line).unwrap_or(usize::MAX));
+    let line = location.source.line(location.line);
     if line.len() > MAX_LINE || line.trim().is_empty() {
         let origin = Origin::path(name);
-        return match (number, usize::try_from(place.column)) {
+        return match (number, usize::try_from(location.column)) {
             (0, _) => origin.into(),
             (_, Ok(0) | Err(_)) => origin.line(number).into(),
             (_, Ok(column)) => origin.line(number).char_column(column).into(),
@@ -210,8 +210,8 @@ fn excerpt<'a>(place: &'a Place, label: Option<&'a str>) -> Element<'a> {
         let characters = usize::try_from(characters).unwrap_or(usize::MAX);
         line.char_indices().nth(characters).map_or(line.len(), |(at, _)| at)
     };
-    let start = byte(place.column.saturating_sub(1));
-    let end = byte(place.column.saturating_sub(1).saturating_add(place.length));
+    let start = byte(location.column.saturating_sub(1));
+    let end = byte(location.column.saturating_sub(1).saturating_add(location.length));
     let kind = if label.is_some() { AnnotationKind::Context } else { AnnotationKind::Primary };
     Snippet::source(line).path(name).line_start(number).annotation(kind.span(start..end).label(label)).into()
 }
@@ -219,6 +219,6 @@ fn excerpt<'a>(place: &'a Place, label: Option<&'a str>) -> Element<'a> {
 /// Orders diagnostics by file name, line, column, then message.
 pub fn sort(diagnostics: &mut [Diagnostic]) {
     diagnostics.sort_by(|a, b| -> Ordering {
-        (a.place.key(), &a.message, a.kind as u8).cmp(&(b.place.key(), &b.message, b.kind as u8))
+        (a.location.key(), &a.message, a.kind as u8).cmp(&(b.location.key(), &b.message, b.kind as u8))
     });
 }

@@ -21,22 +21,22 @@ mod split;
 mod text;
 mod thunk;
 
-pub use binary::{BinaryError, FunctionFault, Modules, Unverified, VerifyError, is_binary, spans};
-pub use body::{Body, BodyError, Malformed};
-pub use builder::{BuildError, CodeFault, DataFault, ModuleBuilder};
+pub use binary::{BinaryError, FunctionError, Modules, Unverified, VerifyError, is_binary, spans};
+pub use body::{Body, BodyError};
+pub use builder::{BuildError, CodeError, DataError, ModuleBuilder};
 pub use check::{check_program, undefined};
 pub use comments::{Anchor, Comment, Comments, CommentsIter};
-pub use diagnostic::{Diagnostic, DiagnosticKind, Place, Related, sort};
+pub use diagnostic::{Diagnostic, DiagnosticKind, Location, Related, sort};
 pub use fingerprint::Fingerprint;
 pub use module::{
-    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
+    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
     ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
 };
 pub use print::{PrintError, print};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
 pub use source::Source;
 pub use text::{parse, parse_unverified};
-pub use thunk::{CELL, entry_thunk};
+pub use thunk::{CELL_SIZE, entry_thunk};
 
 #[doc = include_str!("../docs/porting.md")]
 pub mod porting {}

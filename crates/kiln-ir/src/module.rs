@@ -174,7 +174,7 @@ pub const MAX_ALIGN: u32 = 4096;
 
 /// A datum that a module defines.
 #[derive(Clone, Debug)]
-pub struct Data {
+pub struct DataObject {
     /// Its symbol.
     pub symbol: SymbolId,
     /// Whether the program may write it.
@@ -251,7 +251,7 @@ pub struct Module {
     /// Functions in order of definition.
     pub functions: Vec<Function>,
     /// Data in order of definition.
-    pub data: Vec<Data>,
+    pub data: Vec<DataObject>,
     /// Comments outside of functions, in order.
     pub comments: Vec<ModuleComment>,
 }
@@ -260,7 +260,7 @@ pub struct Module {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleComment {
     /// What it stands at.
-    pub at: ModuleAnchor,
+    pub anchor: ModuleAnchor,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
     /// Its text from `;` to the end of the line; nothing for an empty line behind the comment before.

@@ -122,7 +122,7 @@ impl<'m> Comments<'m> {
     fn new(module: &'m Module) -> Self {
         let mut comments = Self::default();
         for comment in &module.comments {
-            match comment.at {
+            match comment.anchor {
                 ModuleAnchor::Header => comments.header.push(&comment.text),
                 ModuleAnchor::Above(symbol) => comments.above.entry(symbol).or_default().push(&comment.text),
                 ModuleAnchor::End => comments.end.push(&comment.text),
@@ -271,7 +271,7 @@ impl Printer<'_> {
 
 /// Comments behind a function, the end of its last line included.
 fn end(comments: &crate::Comments, out: &mut String) {
-    let mut comments = comments.iter().filter(|comment| comment.at == Anchor::End).peekable();
+    let mut comments = comments.iter().filter(|comment| comment.anchor == Anchor::End).peekable();
     if let Some(comment) = comments.next_if(|comment| comment.trailing) {
         let _ = write!(out, " {}", comment.text);
     }

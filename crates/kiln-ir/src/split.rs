@@ -4,7 +4,7 @@
 //! reuse.
 
 use crate::module::{Code, CodeReloc, CodeTarget, MachineCode};
-use crate::{Data, DataAddress, Function, Linkage, Module, SymbolId};
+use crate::{DataObject, DataAddress, Function, Linkage, Module, SymbolId};
 
 /// See [`Module::split`].
 pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {
@@ -40,7 +40,7 @@ pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {
             .iter()
             .map(|address| DataAddress { symbol: piece.symbol(address.symbol), ..*address })
             .collect();
-        let copy = Data { symbol: SymbolId::from_u32(0), addresses, ..data.clone() };
+        let copy = DataObject { symbol: SymbolId::from_u32(0), addresses, ..data.clone() };
         pieces.push(piece.finish(Vec::new(), vec![copy]));
     }
     Some(pieces)
@@ -92,7 +92,7 @@ impl<'a> Piece<'a> {
         number
     }
 
-    fn finish(self, functions: Vec<Function>, data: Vec<Data>) -> Module {
+    fn finish(self, functions: Vec<Function>, data: Vec<DataObject>) -> Module {
         Module { functions, data, ..self.module }
     }
 }

@@ -43,8 +43,8 @@ use self::scan::{Defaults, Item};
 use self::symbols::{Meaning, Symbols};
 use crate::binary::Unverified;
 use crate::body::Body;
-use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Place};
-use crate::module::{Code, CodeReloc, CodeTarget, Data, DataAddress, Function, MachineCode, Module};
+use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Location};
+use crate::module::{Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, MachineCode, Module};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 
@@ -71,7 +71,7 @@ const MAX_FAULTS: usize = 1000;
 ///
 /// let wrong = Arc::new(Source::new("wrong.clif", "function %f() {\nblock0:\n  retrun\n}"));
 /// let faults = parse(wrong, &Target::host()).unwrap_err();
-/// assert_eq!((faults[0].place.line, faults[0].place.column), (3, 3));
+/// assert_eq!((faults[0].location.line, faults[0].location.column), (3, 3));
 /// ```
 ///
 /// Functions of large files are read on the threads of the current rayon pool; the result does not depend on how many there
@@ -101,7 +101,7 @@ pub fn parse_unverified(source: Arc<Source>, target: &Target) -> Result<Unverifi
 fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Vec<Diagnostic>> {
     let mut faults = Vec::new();
     if u32::try_from(source.text.len()).is_err() {
-        let place = Place::whole(source);
+        let place = Location::whole(source);
         return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, "the file has more than 4 GB", place)]);
     }
     let call_conv = CallConv::triple_default(target.triple());
@@ -217,7 +217,7 @@ fn apply_debug(
         let Item::Debug(debug) = item else { continue };
         let shown = symbols::written(&debug.name);
         let fault = |at, message| {
-            Diagnostic::new(DiagnosticKind::Undefined, message, Place::at(source, at, shown.len()))
+            Diagnostic::new(DiagnosticKind::Undefined, message, Location::at(source, at, shown.len()))
         };
         match by_name.get(&*debug.name).and_then(|number| functions[*number].as_mut()) {
             Some(read) => {
@@ -272,7 +272,7 @@ fn define(
                 let signature = Some(&draft.signature);
                 let name = function_name(&draft.name);
                 if name.is_empty() {
-                    let place = Place::at(source, at.0, at.1);
+                    let place = Location::at(source, at.0, at.1);
                     faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a function needs a name", place));
                 }
                 symbols.define(&name, item.linkage, signature, item.line, at)
@@ -325,7 +325,7 @@ fn resolve(
         let (entity, name, signature) = draft.used(site);
         let name = external_name(draft.params(), name);
         if name.is_empty() {
-            let place = |(at, _)| Place::at(locator.source, at, entity.to_string().len());
+            let place = |(at, _)| Location::at(locator.source, at, entity.to_string().len());
             let place = declaration(entity).map_or_else(|| locator.function(), place);
             faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place));
         }
@@ -358,14 +358,14 @@ fn resolve(
 }
 
 /// Numbers the symbols of a datum.
-fn place_datum(datum: &Datum<'_>, symbols: &mut Symbols<'_>) -> Data {
+fn place_datum(datum: &Datum<'_>, symbols: &mut Symbols<'_>) -> DataObject {
     let symbol = symbols.address(&datum.name, || datum.line);
     let addresses = datum.addresses.iter().map(|address| DataAddress {
         offset: address.offset,
         symbol: symbols.address(&address.name, || address.line),
         addend: address.addend,
     });
-    Data {
+    DataObject {
         symbol,
         writable: datum.writable,
         align: datum.align,
@@ -417,18 +417,18 @@ fn target_fault(source: &Arc<Source>, settings: &ModuleSettings, error: &TargetE
     let unknown = settings.targets.iter().find(|line| line.triple.parse::<target_lexicon::Triple>().is_err());
     let (kind, place, message) = match (error, unknown) {
         (TargetError::OtherArchitecture { .. }, Some(line)) => {
-            let place = Place::word(source, line.line, &line.triple);
+            let place = Location::word(source, line.line, &line.triple);
             (DiagnosticKind::Setting, place, format!("`{}` is not a target", line.triple))
         }
         (TargetError::OtherArchitecture { line, .. }, None) => {
-            (DiagnosticKind::OtherTarget, Place::line(source, *line), error.to_string())
+            (DiagnosticKind::OtherTarget, Location::line(source, *line), error.to_string())
         }
         (TargetError::Setting { setting, .. }, _) if setting.line != 0 => (
             DiagnosticKind::Setting,
-            Place::word(source, setting.line, &setting.to_string()),
+            Location::word(source, setting.line, &setting.to_string()),
             error.to_string(),
         ),
-        _ => (DiagnosticKind::Target, Place::line(source, error.line()), error.to_string()),
+        _ => (DiagnosticKind::Target, Location::line(source, error.line()), error.to_string()),
     };
     Diagnostic::new(kind, message, place)
 }

@@ -11,7 +11,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use crate::{Body, Code, Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind};
 
 /// Bytes of a cell.
-pub const CELL: usize = 16;
+pub const CELL_SIZE: usize = 16;
 
 /// A module that defines the entry thunk for `signature` under `name`.
 pub fn entry_thunk(
@@ -35,7 +35,7 @@ pub fn entry_thunk(
         let flags = MemFlagsData::trusted();
         if ty.is_vector() { flags.with_endianness(ir::Endianness::Little) } else { flags }
     };
-    let offset = |index: usize| i32::try_from(index * CELL).expect("a signature has fewer than 2^27 values");
+    let offset = |index: usize| i32::try_from(index * CELL_SIZE).expect("a signature has fewer than 2^27 values");
     let mut at = FuncCursor::new(&mut func).at_bottom(block);
     let mut arguments = Vec::with_capacity(signature.params.len());
     for (index, param) in signature.params.iter().enumerate() {

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kiln_ir::{
-    Body, Code, Comment, Data, Function, Module, ModuleComment, Modules, Setting, Source, Symbol, Target,
+    Body, Code, Comment, DataObject, Function, Module, ModuleComment, Modules, Setting, Source, Symbol, Target,
     parse, print,
 };
 
@@ -29,15 +29,15 @@ pub fn content(module: &Module) -> String {
             Code::Ir(body) => writeln!(out, "{symbol:?} {body:?} {:?}", body.as_bytes()),
             Code::Machine(code) => writeln!(out, "{symbol:?} {code:?}"),
         };
-        for Comment { at, trailing, line: _, text } in comments {
-            let _ = writeln!(out, "{at:?} {trailing} {text:?}");
+        for Comment { anchor, trailing, line: _, text } in comments {
+            let _ = writeln!(out, "{anchor:?} {trailing} {text:?}");
         }
     }
-    for Data { symbol, writable, align, init, section, addresses, line: _ } in data {
+    for DataObject { symbol, writable, align, init, section, addresses, line: _ } in data {
         let _ = writeln!(out, "{symbol:?} {writable} {align} {init:?} {section:?} {addresses:?}");
     }
-    for ModuleComment { at, line: _, text } in comments {
-        let _ = writeln!(out, "{at:?} {text:?}");
+    for ModuleComment { anchor, line: _, text } in comments {
+        let _ = writeln!(out, "{anchor:?} {text:?}");
     }
     out
 }

@@ -77,7 +77,7 @@ fn forms(module: &Module) {
 
 fn has_place(fault: &Diagnostic, text: &str) {
     let lines: Vec<_> = text.lines().collect();
-    let (line, column) = (fault.place.line as usize, fault.place.column as usize);
+    let (line, column) = (fault.location.line as usize, fault.location.column as usize);
     assert!(line <= lines.len() + 1, "{fault:?}");
     let line = line.checked_sub(1).and_then(|line| lines.get(line)).unwrap_or(&"");
     assert!(column <= line.chars().count() + 1, "{fault:?} in {line:?}");

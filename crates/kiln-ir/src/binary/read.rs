@@ -6,17 +6,17 @@
 use std::collections::HashSet;
 
 use super::write::{Before, code_settings};
-use crate::body::wire::{Malformed, Reader, Writer, unzigzag};
+use crate::body::wire::{DecodeError, Reader, Writer, unzigzag};
 use crate::body::{Body, Scratch};
 use crate::comments::{Anchor, Comments, Mark};
 use crate::module::{
-    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
+    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
     ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
 };
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 
-type Read<T> = Result<T, Malformed>;
+type Read<T> = Result<T, DecodeError>;
 
 /// The most bytes that a datum of zeros may have, as in text.
 const MAX_ZEROS: u64 = 1 << 40;
@@ -86,7 +86,7 @@ pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Mod
 }
 
 /// Symbols are numbered in the order of functions, then of data, each followed by what it is the first to refer to.
-fn check_numbers(symbols: usize, functions: &[Function], data: &[Data], content: &Reader<'_>) -> Read<()> {
+fn check_numbers(symbols: usize, functions: &[Function], data: &[DataObject], content: &Reader<'_>) -> Read<()> {
     let mut next = 0;
     let mut meet = |symbol: SymbolId| {
         next += usize::from(symbol.index() == next);
@@ -243,7 +243,7 @@ impl<'b> Reading<'b> {
         Ok(MachineCode { bytes, align, relocs })
     }
 
-    fn data(&mut self, content: &mut Reader<'_>) -> Read<Data> {
+    fn data(&mut self, content: &mut Reader<'_>) -> Read<DataObject> {
         let symbol = self.define(content, SymbolKind::Data)?;
         let writable = content.bool()?;
         let align = align(content)?;
@@ -278,13 +278,13 @@ impl<'b> Reading<'b> {
         {
             return Err(content.malformed("zeros as bytes"));
         }
-        Ok(Data { symbol, writable, align, init, section, addresses, line: 0 })
+        Ok(DataObject { symbol, writable, align, init, section, addresses, line: 0 })
     }
 
     fn module_comment(&self, notes: &mut Reader<'_>) -> Read<ModuleComment> {
         let kind = notes.byte()?;
         let number = notes.u32()?;
-        let at = match (kind, number) {
+        let anchor = match (kind, number) {
             (0, 0) => ModuleAnchor::Header,
             (1, number) if (number as usize) < self.symbols.len() => {
                 ModuleAnchor::Above(SymbolId::from_u32(number))
@@ -298,7 +298,7 @@ impl<'b> Reading<'b> {
             "" => notes.str()?.into(),
             _ => comment_text(notes)?,
         };
-        Ok(ModuleComment { at, line, text })
+        Ok(ModuleComment { anchor, line, text })
     }
 }
 
@@ -327,7 +327,7 @@ fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
         let code = notes.uint()?;
         let kind = (code >> 1 & 3) as usize;
         let number = distant(notes, &mut before.numbers[kind], code >> 3)?;
-        let at = match (kind, number) {
+        let anchor = match (kind, number) {
             (0, 0) => Anchor::Declarations,
             (1, number) => Anchor::Block(number),
             (2, number) => Anchor::Inst(number),
@@ -352,7 +352,7 @@ fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
         if blank {
             return Err(notes.malformed("not a comment"));
         }
-        marks.push(Mark { at, trailing: code & 1 != 0, line, end: start as u32 });
+        marks.push(Mark { anchor, trailing: code & 1 != 0, line, end: start as u32 });
     }
     if start != text.len() {
         return Err(notes.malformed("more text than the comments have"));

@@ -8,7 +8,7 @@ use cranelift_codegen::ir::LibCall;
 use crate::body::wire::{Writer, zigzag};
 use crate::comments::{Anchor, Comment, Comments};
 use crate::module::{
-    Code, CodeReloc, CodeTarget, Data, DataAddress, Function, Init, Linkage, MachineCode, Module,
+    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MachineCode, Module,
     ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
 };
 use crate::relocs;
@@ -99,8 +99,8 @@ pub(crate) fn code(out: &mut Writer, code: &Code, reference: impl Fn(&mut Writer
     }
 }
 
-fn data(out: &mut Writer, data: &Data) {
-    let Data { symbol, writable, align, init, section, addresses, line: _ } = data;
+fn data(out: &mut Writer, data: &DataObject) {
+    let DataObject { symbol, writable, align, init, section, addresses, line: _ } = data;
     out.uint(u64::from(symbol.as_u32()));
     out.bool(*writable);
     out.uint(u64::from(*align));
@@ -173,8 +173,8 @@ pub(super) fn notes(module: &Module, out: &mut Writer) {
         out.uint(u64::from(datum.line));
     }
     out.count(comments.len());
-    for ModuleComment { at, line, text } in comments {
-        let (kind, number) = match at {
+    for ModuleComment { anchor, line, text } in comments {
+        let (kind, number) = match anchor {
             ModuleAnchor::Header => (0, 0),
             ModuleAnchor::Above(symbol) => (1, symbol.as_u32()),
             ModuleAnchor::End => (2, 0),
@@ -195,8 +195,8 @@ fn comments(out: &mut Writer, comments: &Comments, line: u32) {
     }
     out.str(comments.text());
     let mut before = Before::new(line);
-    for Comment { at, trailing, line, text } in comments {
-        let (kind, number) = match at {
+    for Comment { anchor, trailing, line, text } in comments {
+        let (kind, number) = match anchor {
             Anchor::Declarations => (0, 0),
             Anchor::Block(number) => (1, number),
             Anchor::Inst(number) => (2, number),

@@ -21,10 +21,10 @@ use cranelift_codegen::ir::{
     ValueListPool, types,
 };
 
-use super::wire::{Malformed, Reader};
+use super::wire::{DecodeError, Reader};
 use crate::module::SymbolId;
 
-type Read<T> = Result<T, Malformed>;
+type Read<T> = Result<T, DecodeError>;
 
 /// Numbers from here on would not fit where Cranelift packs them with other bits.
 const MAX_VALUES: u64 = 1 << 30;

@@ -16,9 +16,9 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 
-use super::wire::{Malformed, Reader, Writer};
+use super::wire::{DecodeError, Reader, Writer};
 
-type Read<T> = Result<T, Malformed>;
+type Read<T> = Result<T, DecodeError>;
 
 /// Types by their number in Cranelift; [`types::INVALID`] where there is none.
 static TYPES: LazyLock<[Type; 0x200]> = LazyLock::new(|| {

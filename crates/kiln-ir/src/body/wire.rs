@@ -8,11 +8,11 @@
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {what}")]
-pub struct Malformed {
+pub(crate) struct DecodeError {
     /// Where, from the start of what was given.
-    pub offset: usize,
+    pub(crate) offset: usize,
     /// What is wrong.
-    pub what: &'static str,
+    pub(crate) what: &'static str,
 }
 
 /// Bytes that grow.
@@ -106,7 +106,7 @@ pub(crate) struct Reader<'b> {
     base: usize,
 }
 
-type Read<T> = Result<T, Malformed>;
+type Read<T> = Result<T, DecodeError>;
 
 impl<'b> Reader<'b> {
     pub(crate) fn new(bytes: &'b [u8]) -> Self {
@@ -120,8 +120,8 @@ impl<'b> Reader<'b> {
 
     /// What is wrong with what was just read.
     #[cold]
-    pub(crate) fn malformed(&self, what: &'static str) -> Malformed {
-        Malformed { offset: self.base + self.at, what }
+    pub(crate) fn malformed(&self, what: &'static str) -> DecodeError {
+        DecodeError { offset: self.base + self.at, what }
     }
 
     /// Position from the start of what the caller was given.
@@ -285,6 +285,6 @@ mod tests {
         assert_eq!(wrong(&[0xff; 10]), "an integer of more than 64 bits");
         assert_eq!(wrong(&[0x80]), "ends early");
         assert_eq!(Reader::new(&[5, 0]).count().unwrap_err().what, "a count beyond the end");
-        assert_eq!(Reader::new(&[2]).bool().unwrap_err(), Malformed { offset: 1, what: "neither 0 nor 1" });
+        assert_eq!(Reader::new(&[2]).bool().unwrap_err(), DecodeError { offset: 1, what: "neither 0 nor 1" });
     }
 }

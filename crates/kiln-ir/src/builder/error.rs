@@ -23,10 +23,10 @@ pub enum BuildError {
     #[error("`{}` cannot be a name: it is empty or holds a zero byte", .0.escape_debug())]
     Name(Box<str>),
     /// Something refers to a number that was never declared.
-    #[error("{place}: there is no function or datum with this number")]
+    #[error("{referrer}: there is no function or datum with this number")]
     Undeclared {
         /// What refers to it.
-        place: Box<str>,
+        referrer: Box<str>,
     },
     /// A function's IR has another type than its declaration.
     #[error("`{name}` is declared as {declared}, but its code has the type {defined}")]
@@ -52,7 +52,7 @@ pub enum BuildError {
         /// The datum.
         name: Box<str>,
         /// What is wrong.
-        reason: DataFault,
+        reason: DataError,
     },
     /// A global cannot be defined, and nothing else can have its name.
     #[error("`{0}` is a global: it has no definition in a module")]
@@ -63,7 +63,7 @@ pub enum BuildError {
         /// The function.
         name: Box<str>,
         /// What is wrong.
-        reason: CodeFault,
+        reason: CodeError,
     },
 }
 
@@ -77,7 +77,7 @@ impl From<Undefined> for BuildError {
 /// What is wrong with machine code that a client brings along.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum CodeFault {
+pub enum CodeError {
     /// Its alignment is not a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
     #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
     Align,
@@ -98,7 +98,7 @@ pub enum CodeFault {
 /// What is wrong with a datum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum DataFault {
+pub enum DataError {
     /// Its content was never set.
     #[error("the content is not initialized")]
     Uninitialized,

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::names::Names;
 use super::quoted;
-use crate::module::{Data, Init};
+use crate::module::{DataObject, Init};
 
 /// From this many zeros on they are counted, not written.
 const ZEROS: usize = 8;
@@ -19,7 +19,7 @@ const LINE: usize = 72;
 const WIDTH: usize = 100;
 
 /// Writes the datum from its name on. `zeros` between other content may be counted.
-pub(super) fn write(data: &Data, names: &Names, zeros: &Cell<u64>, out: &mut String) {
+pub(super) fn write(data: &DataObject, names: &Names, zeros: &Cell<u64>, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     out.push_str(names.text(data.symbol));
     if data.writable {
@@ -42,7 +42,7 @@ pub(super) fn write(data: &Data, names: &Names, zeros: &Cell<u64>, out: &mut Str
     }
 }
 
-fn pieces(data: &Data, names: &Names, zeros: &Cell<u64>) -> Vec<String> {
+fn pieces(data: &DataObject, names: &Names, zeros: &Cell<u64>) -> Vec<String> {
     let mut pieces = Vec::new();
     let bytes = match &data.init {
         Init::Zeros(0) => return pieces,

@@ -53,11 +53,11 @@ pub(super) fn write(
     }
     let mut comments = comments.iter().peekable();
     let mut here = |anchor: Anchor, out: &mut String| {
-        if let Some(comment) = comments.next_if(|comment| comment.at == anchor && comment.trailing) {
+        if let Some(comment) = comments.next_if(|comment| comment.anchor == anchor && comment.trailing) {
             let _ = write!(out, " {}", comment.text);
         }
         out.push('\n');
-        while let Some(comment) = comments.next_if(|comment| comment.at == anchor) {
+        while let Some(comment) = comments.next_if(|comment| comment.anchor == anchor) {
             let _ = writeln!(out, "    {}", comment.text);
         }
     };

@@ -44,26 +44,26 @@ pub(super) fn inside<'n>(
     let item = locator.item;
     let text = &*locator.source.text;
     let mut blocks = (0..).zip(ir.layout.blocks());
-    let mut at = Anchor::Declarations;
+    let mut anchor = Anchor::Declarations;
     let bytes = item.comments.iter().map(|(start, end)| end - start).sum();
     let mut comments = Comments::with_capacity(item.comments.len(), bytes);
     let mut last = None;
     for (&(start, end), (noted, entity)) in item.comments.iter().zip(noted) {
         match entity {
             // The reader makes instructions in the order of the text, and no others.
-            AnyEntity::Inst(inst) => at = Anchor::Inst(inst.as_u32()),
+            AnyEntity::Inst(inst) => anchor = Anchor::Inst(inst.as_u32()),
             AnyEntity::Block(block) => {
                 if let Some((number, _)) = blocks.find(|(_, other)| *other == block) {
-                    at = Anchor::Block(number);
+                    anchor = Anchor::Block(number);
                 }
             }
             _ => {}
         }
         // One comment can stand behind something, for it ends the line.
-        let first = last.replace(at) != Some(at);
-        let beside = at != Anchor::Declarations || noted.line == 1;
+        let first = last.replace(anchor) != Some(anchor);
+        let beside = anchor != Anchor::Declarations || noted.line == 1;
         comments.push(Comment {
-            at,
+            anchor,
             trailing: first && beside && noted.behind && trailing(text, start),
             line: locator.line(noted.line),
             text: text[start..end].trim_end(),
@@ -155,7 +155,7 @@ pub(super) fn outside(
     for (rank, entry) in order::entries(module).into_iter().enumerate() {
         ranks[entry.symbol.index()] = rank + 1;
     }
-    module.comments.sort_by_key(|comment| match comment.at {
+    module.comments.sort_by_key(|comment| match comment.anchor {
         ModuleAnchor::Header => 0,
         ModuleAnchor::Above(symbol) => ranks[symbol.index()],
         ModuleAnchor::End => usize::MAX,
@@ -190,7 +190,7 @@ impl<'m> Sorter<'m> {
                 {
                     let Comment { line, text, .. } = comment;
                     self.module.comments.push(ModuleComment {
-                        at: ModuleAnchor::Above(symbol),
+                        anchor: ModuleAnchor::Above(symbol),
                         line,
                         text: text.into(),
                     });
@@ -209,13 +209,13 @@ impl<'m> Sorter<'m> {
         let lines = newlines(&text.as_bytes()[from..start]);
         self.counted = (start, line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX)));
         let trailing = trailing(text, start);
-        Comment { at: Anchor::End, trailing, line: self.counted.1, text: text[start..end].trim_end() }
+        Comment { anchor: Anchor::End, trailing, line: self.counted.1, text: text[start..end].trim_end() }
     }
 
     /// Adds a comment behind a function.
     fn behind(&mut self, number: usize, mut comment: Comment<'_>) {
         let comments = &mut self.module.functions[number].comments;
-        comment.trailing &= comments.last().is_none_or(|last| last.at != Anchor::End);
+        comment.trailing &= comments.last().is_none_or(|last| last.anchor != Anchor::End);
         comments.push(comment);
     }
 
@@ -226,13 +226,13 @@ impl<'m> Sorter<'m> {
         self.waiting.push(Waiting { start, end, apart });
     }
 
-    /// Gives the comments that wait to `at`. An empty line behind one of them is a comment without text.
-    fn flush(&mut self, at: ModuleAnchor) {
+    /// Gives the comments that wait to `anchor`. An empty line behind one of them is a comment without text.
+    fn flush(&mut self, anchor: ModuleAnchor) {
         for Waiting { start, end, apart } in std::mem::take(&mut self.waiting) {
             let Comment { line, text, .. } = self.comment(start, end);
-            self.module.comments.push(ModuleComment { at, line, text: text.into() });
+            self.module.comments.push(ModuleComment { anchor, line, text: text.into() });
             if apart {
-                self.module.comments.push(ModuleComment { at, line, text: "".into() });
+                self.module.comments.push(ModuleComment { anchor, line, text: "".into() });
             }
         }
     }

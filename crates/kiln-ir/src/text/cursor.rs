@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Location};
 use crate::source::Source;
 
 /// So many bytes may the data of any file have together, those apart that are all zeros.
@@ -138,7 +138,7 @@ impl<'t> Cursor<'t> {
 
     /// Something is wrong with `length` bytes at `at`.
     pub(super) fn fault_at(&self, at: usize, length: usize, message: String) -> Diagnostic {
-        Diagnostic::new(DiagnosticKind::Syntax, message, Place::at(self.source, at, length))
+        Diagnostic::new(DiagnosticKind::Syntax, message, Location::at(self.source, at, length))
     }
 
     /// `%word` without its `%`, or `u1:23`.

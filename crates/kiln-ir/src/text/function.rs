@@ -20,7 +20,7 @@ use super::locate::Locator;
 use super::scan::FunctionItem;
 use super::{bounds, comments};
 use crate::comments::Comments;
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Location};
 use crate::guard::guard;
 use crate::names::{self, Unusable};
 
@@ -45,7 +45,7 @@ impl Budget {
 
     /// What to say of a function that asks for more.
     pub(super) fn fault(&self, numbers: &Numbers, locator: Locator<'_>) -> Diagnostic {
-        let place = Place::at(locator.source, locator.item.at + numbers.at, numbers.length);
+        let place = Location::at(locator.source, locator.item.at + numbers.at, numbers.length);
         let limit = numbers.free.max(self.0);
         let message = format!("entity numbers go up to {limit} in a function of this size");
         Diagnostic::new(DiagnosticKind::Unsupported, message, place)
@@ -177,7 +177,7 @@ fn read_short(
     isa: Option<&dyn TargetIsa>,
 ) -> Result<Read, Vec<Diagnostic>> {
     if let Some(TooMany { word, line, message }) = bounds::too_many(&scratch.text) {
-        let place = Place::word(locator.source, locator.line(line), word);
+        let place = Location::word(locator.source, locator.line(line), word);
         return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, place)]);
     }
     let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_reader::SourceMap;
 
 use super::scan::FunctionItem;
-use crate::diagnostic::{Place, find_word};
+use crate::diagnostic::{Location, find_word};
 use crate::source::Source;
 
 /// Finds places in one function.
@@ -40,9 +40,9 @@ impl<'t> Locator<'t> {
     }
 
     /// The place of `function` and the name behind it.
-    pub(super) fn function(&self) -> Place {
+    pub(super) fn function(&self) -> Location {
         let (at, length) = self.header();
-        Place::at(self.source, at, length)
+        Location::at(self.source, at, length)
     }
 
     /// Line of the file for line `number` of the function's text.
@@ -52,7 +52,7 @@ impl<'t> Locator<'t> {
     }
 
     /// Where `entity` is defined, or what comes nearest to it.
-    pub(super) fn entity(&self, entity: AnyEntity, map: &SourceMap) -> Place {
+    pub(super) fn entity(&self, entity: AnyEntity, map: &SourceMap) -> Location {
         let word = entity.to_string();
         match entity {
             AnyEntity::Function | AnyEntity::JumpTable(_) | AnyEntity::ExceptionTable(_) => self.function(),
@@ -62,7 +62,7 @@ impl<'t> Locator<'t> {
             | AnyEntity::Constant(_)
             | AnyEntity::AliasRegion(_)
             | AnyEntity::StackLimit => match self.declaration(&word, 0) {
-                Some((at, _)) => Place::at(self.source, at, word.len()),
+                Some((at, _)) => Location::at(self.source, at, word.len()),
                 None => self.function(),
             },
             AnyEntity::Inst(_) => match map.location(entity) {
@@ -74,7 +74,7 @@ impl<'t> Locator<'t> {
             | AnyEntity::StackSlot(_)
             | AnyEntity::DynamicStackSlot(_)
             | AnyEntity::DynamicType(_) => match map.location(entity) {
-                Some(location) => Place::word(self.source, self.line(location.line_number), &word),
+                Some(location) => Location::word(self.source, self.line(location.line_number), &word),
                 None => self.function(),
             },
         }
@@ -122,7 +122,7 @@ impl<'t> Locator<'t> {
     }
 
     /// The instruction on line `number`: without debug tags, source location and comment.
-    fn instruction(&self, number: u32) -> Place {
+    fn instruction(&self, number: u32) -> Location {
         let line = self.source.line(number);
         let code = &line[..line.find(';').unwrap_or(line.len())];
         let mut rest = code.trim_start();
@@ -133,11 +133,11 @@ impl<'t> Locator<'t> {
             rest = tail.trim_start_matches(|c: char| c.is_ascii_hexdigit()).trim_start();
         }
         if rest.is_empty() {
-            return Place::line(self.source, number);
+            return Location::line(self.source, number);
         }
         let before = code[..code.len() - rest.len()].chars().count();
         let clip = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Place {
+        Location {
             source: self.source.clone(),
             line: number,
             column: clip(before).saturating_add(1),
@@ -146,14 +146,14 @@ impl<'t> Locator<'t> {
     }
 
     /// The place of a reader's error, and a better message if the reader's hides the cause.
-    pub(super) fn syntax(&self, number: usize, message: &str) -> (Place, Option<String>) {
+    pub(super) fn syntax(&self, number: usize, message: &str) -> (Location, Option<String>) {
         // Only what of the line belongs to the function: a line may hold a whole file.
         let text = self.item.text;
         let Some(line) = text.lines().nth(number.saturating_sub(1)).filter(|line| !line.is_empty()) else {
-            return (Place::line(self.source, self.line(number)), None);
+            return (Location::line(self.source, self.line(number)), None);
         };
         let start = self.item.at + (line.as_ptr().addr() - text.as_ptr().addr());
-        let place = |at: usize, length: usize| Place::at(self.source, start + at, length);
+        let place = |at: usize, length: usize| Location::at(self.source, start + at, length);
         if let Some((at, c)) = invalid_character(line) {
             return (place(at, c.len_utf8()), Some(format!("invalid character `{}`", c.escape_debug())));
         }

@@ -282,7 +282,7 @@ mod tests {
             Item::Import(item) => format!("{} import {:?} {}", item.line, item.kind, item.name),
             Item::Debug(item) => format!("debug {}", item.name),
         });
-        let faults = faults.iter().map(|fault| format!("{:?}: {}", fault.place, fault.message));
+        let faults = faults.iter().map(|fault| format!("{:?}: {}", fault.location, fault.message));
         items.chain(faults).collect()
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use cranelift_codegen::ir::Signature;
 
 use crate::check::same_type;
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Place};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, Location};
 use crate::module::{Linkage, Symbol, SymbolId, SymbolKind};
 use crate::source::Source;
 
@@ -108,7 +108,7 @@ impl<'t> Symbols<'t> {
         at: (usize, usize),
     ) -> Result<(), Diagnostic> {
         match self.aliases.get(name) {
-            Some(first) => Err(duplicate(name, self.place(at), self.place(first.at))),
+            Some(first) => Err(duplicate(name, self.location(at), self.location(first.at))),
             None => {
                 self.aliases.insert(name.into(), Alias { meaning, line, at });
                 Ok(())
@@ -131,7 +131,7 @@ impl<'t> Symbols<'t> {
         if space == Space::Anonymous && linkage != Linkage::Local {
             let message =
                 format!("`{}` has no name outside of this file, so it must be `local`", written(name));
-            return Err(Diagnostic::new(DiagnosticKind::Syntax, message, self.place(at)));
+            return Err(Diagnostic::new(DiagnosticKind::Syntax, message, self.location(at)));
         }
         self.enter(name, Definition { kind, linkage, signature, line, at })
     }
@@ -157,7 +157,7 @@ impl<'t> Symbols<'t> {
         match first {
             Some(first) => {
                 let (first, second) = (first.min(definition.at), first.max(definition.at));
-                Err(duplicate(name, self.place(second), self.place(first)))
+                Err(duplicate(name, self.location(second), self.location(first)))
             }
             None => {
                 self.definitions[space as usize].insert(key.into(), definition);
@@ -175,14 +175,14 @@ impl<'t> Symbols<'t> {
         match alias {
             Some(alias) if space == Space::Anonymous && !defined => {
                 let message = format!("`{}` is anonymous, and not defined in this file", written(name));
-                Err(Diagnostic::new(DiagnosticKind::Undefined, message, self.place(alias.at)))
+                Err(Diagnostic::new(DiagnosticKind::Undefined, message, self.location(alias.at)))
             }
             _ => Ok(()),
         }
     }
 
-    fn place(&self, (at, length): (usize, usize)) -> Place {
-        Place::at(self.source, at, length)
+    fn location(&self, (at, length): (usize, usize)) -> Location {
+        Location::at(self.source, at, length)
     }
 
     /// The symbol of a definition or of anything that has its address taken; `line` is asked for the line of the use when
@@ -233,8 +233,8 @@ impl<'t> Symbols<'t> {
         let (space, key, alias) = meaning(&self.aliases, name);
         let shown = written(name);
         let fault = |kind, message, other| {
-            let fault = Diagnostic::new(kind, message, Place::word(self.source, line(), &shown));
-            Err(fault.related(self.place(other), "defined here"))
+            let fault = Diagnostic::new(kind, message, Location::word(self.source, line(), &shown));
+            Err(fault.related(self.location(other), "defined here"))
         };
         if let (Space::Global, Some(alias)) = (space, alias) {
             let message = format!("`{shown}` is declared as a function, but defined as a global");
@@ -281,7 +281,7 @@ pub(crate) fn written(name: &str) -> String {
 }
 
 /// A name has two definitions.
-pub(crate) fn duplicate(name: &str, second: Place, first: Place) -> Diagnostic {
+pub(crate) fn duplicate(name: &str, second: Location, first: Location) -> Diagnostic {
     let message = format!("`{}` is defined twice", written(name));
     Diagnostic::new(DiagnosticKind::Duplicate, message, second).related(first, "first defined here")
 }

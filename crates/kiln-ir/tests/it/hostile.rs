@@ -77,9 +77,9 @@ fn survives(text: &str) -> bool {
             assert!(!faults.is_empty());
             for fault in &faults {
                 let lines = text.lines().count().max(1);
-                let line = text.lines().nth((fault.place.line as usize).saturating_sub(1)).unwrap_or("");
-                assert!(fault.place.line as usize <= lines + 1, "{fault:?}");
-                assert!(fault.place.column as usize <= line.chars().count() + 1, "{fault:?} in {line:?}");
+                let line = text.lines().nth((fault.location.line as usize).saturating_sub(1)).unwrap_or("");
+                assert!(fault.location.line as usize <= lines + 1, "{fault:?}");
+                assert!(fault.location.column as usize <= line.chars().count() + 1, "{fault:?} in {line:?}");
             }
             assert!(show(&faults).contains("hostile.clif"));
             false
