@@ -81,8 +81,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
 fn document(faults: &[Diagnostic]) -> serde_json::Value {
     let place = |place: &kiln::ir::Location| json!({ "file": place.source.name, "line": place.line, "column": place.column, "length": place.length });
     let faults = faults.iter().map(|fault| {
-        let related =
-            fault.related.iter().map(|other| json!({ "label": other.label, "place": place(&other.location) }));
+        let related = fault
+            .related
+            .iter()
+            .map(|other| json!({ "label": other.label, "place": place(&other.location) }));
         json!({
             "kind": format!("{:?}", fault.kind),
             "message": fault.message,

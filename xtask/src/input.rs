@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use kiln::Lazy;
 use kiln::ir::{
-    BinaryError, DataObject, Diagnostic, DiagnosticKind, Init, Module, Modules, Location, Source, Target, TargetError,
-    VerifyError, is_binary, parse, spans,
+    BinaryError, DataObject, Diagnostic, DiagnosticKind, Init, Location, Module, Modules, Source, Target,
+    TargetError, VerifyError, is_binary, parse, spans,
 };
 use rayon::prelude::*;
 

@@ -31,8 +31,8 @@ pub use self::error::{BuildError, CodeError, DataError};
 use crate::body::{Body, Encoded, Encoder, Site};
 use crate::check::same_type;
 use crate::module::{
-    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
-    Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MAX_ALIGN, MachineCode,
+    Module, Symbol, SymbolId, SymbolKind,
 };
 use crate::settings::{ModuleSettings, Target};
 use crate::{names, relocs};

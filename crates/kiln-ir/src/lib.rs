@@ -29,8 +29,8 @@ pub use comments::{Anchor, Comment, Comments, CommentsIter};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Location, Related, sort};
 pub use fingerprint::Fingerprint;
 pub use module::{
-    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
-    ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MAX_ALIGN, MachineCode,
+    Module, ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
 };
 pub use print::{PrintError, print};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};

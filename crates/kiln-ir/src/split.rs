@@ -4,7 +4,7 @@
 //! reuse.
 
 use crate::module::{Code, CodeReloc, CodeTarget, MachineCode};
-use crate::{DataObject, DataAddress, Function, Linkage, Module, SymbolId};
+use crate::{DataAddress, DataObject, Function, Linkage, Module, SymbolId};
 
 /// See [`Module::split`].
 pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {

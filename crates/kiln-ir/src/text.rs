@@ -44,7 +44,7 @@ use self::symbols::{Meaning, Symbols};
 use crate::binary::Unverified;
 use crate::body::Body;
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Location};
-use crate::module::{Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, MachineCode, Module};
+use crate::module::{Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, MachineCode, Module};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 

@@ -35,7 +35,8 @@ pub fn entry_thunk(
         let flags = MemFlagsData::trusted();
         if ty.is_vector() { flags.with_endianness(ir::Endianness::Little) } else { flags }
     };
-    let offset = |index: usize| i32::try_from(index * CELL_SIZE).expect("a signature has fewer than 2^27 values");
+    let offset =
+        |index: usize| i32::try_from(index * CELL_SIZE).expect("a signature has fewer than 2^27 values");
     let mut at = FuncCursor::new(&mut func).at_bottom(block);
     let mut arguments = Vec::with_capacity(signature.params.len());
     for (index, param) in signature.params.iter().enumerate() {

@@ -8,8 +8,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kiln_ir::{
-    Body, Code, Comment, DataObject, Function, Module, ModuleComment, Modules, Setting, Source, Symbol, Target,
-    parse, print,
+    Body, Code, Comment, DataObject, Function, Module, ModuleComment, Modules, Setting, Source, Symbol,
+    Target, parse, print,
 };
 
 /// All that a module is, but for its name, source and lines.

@@ -10,8 +10,8 @@ use crate::body::wire::{DecodeError, Reader, Writer, unzigzag};
 use crate::body::{Body, Scratch};
 use crate::comments::{Anchor, Comments, Mark};
 use crate::module::{
-    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MAX_ALIGN, MachineCode, Module,
-    ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
+    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MAX_ALIGN, MachineCode,
+    Module, ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
 };
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
@@ -86,7 +86,12 @@ pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Mod
 }
 
 /// Symbols are numbered in the order of functions, then of data, each followed by what it is the first to refer to.
-fn check_numbers(symbols: usize, functions: &[Function], data: &[DataObject], content: &Reader<'_>) -> Read<()> {
+fn check_numbers(
+    symbols: usize,
+    functions: &[Function],
+    data: &[DataObject],
+    content: &Reader<'_>,
+) -> Read<()> {
     let mut next = 0;
     let mut meet = |symbol: SymbolId| {
         next += usize::from(symbol.index() == next);

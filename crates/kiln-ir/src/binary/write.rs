@@ -8,7 +8,7 @@ use cranelift_codegen::ir::LibCall;
 use crate::body::wire::{Writer, zigzag};
 use crate::comments::{Anchor, Comment, Comments};
 use crate::module::{
-    Code, CodeReloc, CodeTarget, DataObject, DataAddress, Function, Init, Linkage, MachineCode, Module,
+    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MachineCode, Module,
     ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
 };
 use crate::relocs;
