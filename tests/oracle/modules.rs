@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 
 use kiln::Compiler;
-use kiln::artifact::{Artifact, Section};
+use kiln::artifact::{Artifact, Table};
 use kiln::ir::{
     Anchor, Code, Comment, Function, Linkage, MachineCode, Module, ModuleAnchor, ModuleComment, Setting,
     Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
@@ -145,6 +145,6 @@ pub(crate) fn same_artifact(one: &Module, other: &Module) -> Result<(), String> 
     if one == other {
         return Ok(());
     }
-    let differ = Section::ALL.iter().filter(|s| one.section(**s) != other.section(**s));
+    let differ = Table::ALL.iter().filter(|s| one.table_bytes(**s) != other.table_bytes(**s));
     Err(format!("artifacts differ in {:?}", differ.map(|section| section.name()).collect::<Vec<_>>()))
 }

@@ -12,26 +12,26 @@ use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::record::{
-    Function, Handler, HandlerKind, Linkage, NamedData, PatchableCall, Place, Reloc, ResolvedCall, StackMap,
-    StackMapEntry, Str, Summary, Symbol, SymbolKind,
+    FunctionRecord, Handler, HandlerKind, Linkage, NamedData, PatchableCall, Reloc, ResolvedCall,
+    SectionKind, StackMap, StackMapEntry, Str, Summary, SymbolKind, SymbolRecord,
 };
 use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
-use crate::{FORMAT_VERSION, Malformed, RelocKind, unwind};
+use crate::{ArtifactError, FORMAT_VERSION, RelocKind, unwind};
 
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// Number of sections of an artifact.
-pub(crate) const SECTIONS: usize = Section::ALL.len();
+pub(crate) const TABLES: usize = Table::ALL.len();
 /// Bytes before the first section.
-pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 8 + 8 * SECTIONS;
+pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 8 + 8 * TABLES;
 
 macro_rules! sections {
     ($($name:ident, $text:literal;)*) => {
         /// A part of an artifact, in order of its place in the bytes.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[expect(missing_docs, reason = "each is documented at its accessor in `Artifact`")]
-        pub enum Section { $($name),* }
+        pub enum Table { $($name),* }
 
-        impl Section {
+        impl Table {
             /// Every section in order.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
@@ -82,7 +82,7 @@ struct Inner {
     /// The string section, as text: names are taken from it very often.
     strings: Box<str>,
     /// Start and end of each section in `buffer`.
-    sections: [(usize, usize); SECTIONS],
+    sections: [(usize, usize); TABLES],
 }
 
 impl std::fmt::Debug for Artifact {
@@ -104,13 +104,13 @@ impl PartialEq for Artifact {
 impl Eq for Artifact {}
 
 /// Writes everything that stands before the sections.
-pub(crate) fn write_header(out: &mut Vec<u8>, sections: &[(Section, usize); SECTIONS]) {
+pub(crate) fn write_header(out: &mut Vec<u8>, sections: &[(Table, usize); TABLES]) {
     let total = HEADER_LEN + sections.iter().map(|(_, len)| len).sum::<usize>();
     out.extend_from_slice(&MAGIC);
     out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
-    out.extend_from_slice(&(SECTIONS as u32).to_le_bytes());
+    out.extend_from_slice(&(TABLES as u32).to_le_bytes());
     out.extend_from_slice(&(total as u64).to_le_bytes());
-    for (expected, (section, len)) in Section::ALL.iter().zip(sections) {
+    for (expected, (section, len)) in Table::ALL.iter().zip(sections) {
         assert_eq!(expected, section, "sections are written in order");
         out.extend_from_slice(&(*len as u64).to_le_bytes());
     }
@@ -121,9 +121,9 @@ impl Artifact {
     ///
     /// # Errors
     ///
-    /// [`Malformed`] if the bytes are not an artifact of this format version: wrong magic or version, truncated,
+    /// [`ArtifactError`] if the bytes are not an artifact of this format version: wrong magic or version, truncated,
     /// longer than they say, or with a record that points outside its target. Time is linear in the length.
-    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self, Malformed> {
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self, ArtifactError> {
         Self::from_buffer(bytes.into(), 0)
     }
 
@@ -134,12 +134,12 @@ impl Artifact {
     /// # Errors
     ///
     /// As [`Artifact::from_bytes`]; also if `start` lies outside the buffer.
-    pub fn from_buffer(buffer: Vec<u8>, start: usize) -> Result<Self, Malformed> {
-        let bytes = buffer.get(start..).ok_or(Malformed::new("header", 0, "start outside the buffer"))?;
+    pub fn from_buffer(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
+        let bytes = buffer.get(start..).ok_or(ArtifactError::new("header", 0, "start outside the buffer"))?;
         let sections = read_header(bytes)?.map(|(from, to)| (start + from, start + to));
-        let (from, to) = sections[Section::Strings as usize];
+        let (from, to) = sections[Table::Strings as usize];
         let strings = std::str::from_utf8(&buffer[from..to])
-            .map_err(|_| Malformed::new(Section::Strings.name(), 0, "text that is not UTF-8"))?
+            .map_err(|_| ArtifactError::new(Table::Strings.name(), 0, "text that is not UTF-8"))?
             .into();
         let artifact = Self(Arc::new(Inner { buffer, start, strings, sections }));
         artifact.check()?;
@@ -152,14 +152,14 @@ impl Artifact {
     }
 
     /// The raw bytes of one section.
-    pub fn section(&self, section: Section) -> &[u8] {
-        let (start, end) = self.0.sections[section as usize];
+    pub fn table_bytes(&self, table: Table) -> &[u8] {
+        let (start, end) = self.0.sections[table as usize];
         &self.0.buffer[start..end]
     }
 
     /// Facts about the module as a whole.
     pub fn summary(&self) -> &Summary {
-        &self.table::<Summary>(Section::Summary)[0]
+        &self.table::<Summary>(Table::Summary)[0]
     }
 
     /// Target triple, as target-lexicon prints it.
@@ -174,26 +174,26 @@ impl Artifact {
 
     /// CPU features that the code may use, by Cranelift's setting names (`has_avx2`), sorted.
     pub fn features(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.table::<Str>(Section::Features).iter().map(|&text| self.str(text))
+        self.table::<Str>(Table::Features).iter().map(|&text| self.str(text))
     }
 
     /// Signatures of the module's functions and imports, as [`Signature`](crate::Signature) prints them.
     pub fn signatures(&self) -> impl ExactSizeIterator<Item = &str> {
-        self.table::<Str>(Section::Signatures).iter().map(|&text| self.str(text))
+        self.table::<Str>(Table::Signatures).iter().map(|&text| self.str(text))
     }
 
     /// The signature with this index, or `None` if there is none.
     pub fn signature(&self, index: usize) -> Option<&str> {
-        self.table::<Str>(Section::Signatures).get(index).map(|&text| self.str(text))
+        self.table::<Str>(Table::Signatures).get(index).map(|&text| self.str(text))
     }
 
     /// Symbols that the module defines or uses. Globals stand in order of first use.
-    pub fn symbols(&self) -> &[Symbol] {
-        self.table(Section::Symbols)
+    pub fn symbols(&self) -> &[SymbolRecord] {
+        self.table(Table::Symbols)
     }
 
     /// A symbol's name, or a global's key; empty for an anonymous local.
-    pub fn name(&self, symbol: &Symbol) -> &str {
+    pub fn name(&self, symbol: &SymbolRecord) -> &str {
         self.str(symbol.name)
     }
 
@@ -206,49 +206,49 @@ impl Artifact {
     }
 
     /// Functions in order of their place in the code.
-    pub fn functions(&self) -> &[Function] {
-        self.table(Section::Functions)
+    pub fn functions(&self) -> &[FunctionRecord] {
+        self.table(Table::Functions)
     }
 
     /// Code, position independent, with calls inside the module resolved.
     pub fn text(&self) -> &[u8] {
-        self.section(Section::Text)
+        self.table_bytes(Table::Text)
     }
 
     /// Data that is never written once it is relocated.
     pub fn read_only(&self) -> &[u8] {
-        self.section(Section::ReadOnly)
+        self.table_bytes(Table::ReadOnly)
     }
 
     /// Initial content of writable data.
     pub fn writable(&self) -> &[u8] {
-        self.section(Section::Writable)
+        self.table_bytes(Table::Writable)
     }
 
     /// Places to patch in the code.
     pub fn text_relocs(&self) -> &[Reloc] {
-        self.table(Section::TextRelocs)
+        self.table(Table::TextRelocs)
     }
 
     /// Places to patch in read-only data; all are [`RelocKind::Abs64`].
     pub fn read_only_relocs(&self) -> &[Reloc] {
-        self.table(Section::ReadOnlyRelocs)
+        self.table(Table::ReadOnlyRelocs)
     }
 
     /// Places to patch in writable data; all are [`RelocKind::Abs64`].
     pub fn writable_relocs(&self) -> &[Reloc] {
-        self.table(Section::WritableRelocs)
+        self.table(Table::WritableRelocs)
     }
 
     /// The common information entry of `.eh_frame` that all unwind rows refer to, with its length field; empty if
     /// there is none. Its augmentation is `zR`, with 4-byte pc-relative pointers.
     pub fn cie(&self) -> &[u8] {
-        self.section(Section::Cie)
+        self.table_bytes(Table::Cie)
     }
 
-    /// Call frame instructions of all functions; [`Function`] says which are whose.
+    /// Call frame instructions of all functions; [`FunctionRecord`] says which are whose.
     pub fn unwind(&self) -> &[u8] {
-        self.section(Section::Unwind)
+        self.table_bytes(Table::Unwind)
     }
 
     /// Traps of all functions, by ascending offset.
@@ -263,7 +263,7 @@ impl Artifact {
     /// When there is no such function.
     pub fn traps_of(&self, function: usize) -> Traps<'_> {
         let record = &self.functions()[function];
-        Traps::new(self.piece(function, Section::Traps), record.start.get(), 0)
+        Traps::new(self.stream_of(function, Table::Traps), record.start.get(), 0)
     }
 
     /// Source locations of all functions, by ascending offset.
@@ -278,7 +278,7 @@ impl Artifact {
     /// When there is no such function.
     pub fn source_ranges_of(&self, function: usize) -> SourceRanges<'_> {
         let record = &self.functions()[function];
-        let piece = self.piece(function, Section::SourceRanges);
+        let piece = self.stream_of(function, Table::SourceRanges);
         SourceRanges::new(piece, record.start.get(), record.base_location.get())
     }
 
@@ -295,7 +295,7 @@ impl Artifact {
     pub fn call_sites_of(&self, function: usize) -> impl Iterator<Item = (CallSite, &[Handler])> {
         let record = &self.functions()[function];
         let mut handlers = self.handlers_of(function);
-        CallSites::new(self.piece(function, Section::CallSites), record.start.get(), 0).map(move |site| {
+        CallSites::new(self.stream_of(function, Table::CallSites), record.start.get(), 0).map(move |site| {
             let (own, rest) = handlers.split_at(site.handlers as usize);
             handlers = rest;
             (site, own)
@@ -304,7 +304,7 @@ impl Artifact {
 
     /// Entries of the exception tables of all functions.
     pub fn handlers(&self) -> &[Handler] {
-        self.table(Section::Handlers)
+        self.table(Table::Handlers)
     }
 
     /// Those of the function at this position.
@@ -313,7 +313,7 @@ impl Artifact {
     ///
     /// When there is no such function.
     pub fn handlers_of(&self, function: usize) -> &[Handler] {
-        let (start, end) = self.bounds(function, Section::Handlers);
+        let (start, end) = self.bounds(function, Table::Handlers);
         &self.handlers()[start..end]
     }
 
@@ -322,23 +322,23 @@ impl Artifact {
     /// # Panics
     ///
     /// When there is no such function, or the section is not a stream.
-    pub fn piece(&self, function: usize, section: Section) -> &[u8] {
+    pub fn stream_of(&self, function: usize, section: Table) -> &[u8] {
         let (start, end) = self.bounds(function, section);
-        &self.section(section)[start..end]
+        &self.table_bytes(section)[start..end]
     }
 
     /// Where a function's part of a section starts and ends.
-    fn bounds(&self, function: usize, section: Section) -> (usize, usize) {
-        let start = |function: &Function| match section {
-            Section::Traps => function.traps_start.get() as usize,
-            Section::SourceRanges => function.source_ranges_start.get() as usize,
-            Section::CallSites => function.call_sites_start.get() as usize,
-            Section::Handlers => function.handlers_start.get() as usize,
+    fn bounds(&self, function: usize, section: Table) -> (usize, usize) {
+        let start = |function: &FunctionRecord| match section {
+            Table::Traps => function.traps_start.get() as usize,
+            Table::SourceRanges => function.source_ranges_start.get() as usize,
+            Table::CallSites => function.call_sites_start.get() as usize,
+            Table::Handlers => function.handlers_start.get() as usize,
             _ => panic!("{} are not divided by functions", section.name()),
         };
         let whole = match section {
-            Section::Handlers => self.handlers().len(),
-            _ => self.section(section).len(),
+            Table::Handlers => self.handlers().len(),
+            _ => self.table_bytes(section).len(),
         };
         let functions = self.functions();
         (start(&functions[function]), functions.get(function + 1).map_or(whole, start))
@@ -346,63 +346,63 @@ impl Artifact {
 
     /// Stack maps, by ascending return address.
     pub fn stack_maps(&self) -> &[StackMap] {
-        self.table(Section::StackMaps)
+        self.table(Table::StackMaps)
     }
 
     /// Entries of the stack maps; [`StackMap`] says which are whose.
     pub fn stack_map_entries(&self) -> &[StackMapEntry] {
-        self.table(Section::StackMapEntries)
+        self.table(Table::StackMapEntries)
     }
 
     /// Calls that can be switched off.
     pub fn patchable_calls(&self) -> &[PatchableCall] {
-        self.table(Section::PatchableCalls)
+        self.table(Table::PatchableCalls)
     }
 
     /// The shortest no-op of the target: repeat it over a patchable call to switch the call off.
     pub fn nops(&self) -> &[u8] {
-        self.section(Section::Nops)
+        self.table_bytes(Table::Nops)
     }
 
-    /// Symbols that functions refer to, each function's in order of first use; [`Function`] says which are whose.
+    /// Symbols that functions refer to, each function's in order of first use; [`FunctionRecord`] says which are whose.
     pub fn references(&self) -> &[U32] {
-        self.table(Section::References)
+        self.table(Table::References)
     }
 
     /// Calls inside the module that are resolved in the code, by ascending offset.
     pub fn resolved_calls(&self) -> &[ResolvedCall] {
-        self.table(Section::ResolvedCalls)
+        self.table(Table::ResolvedCalls)
     }
 
     /// Runs of data that ask for a section of an image, read-only ones first, by ascending offset.
     pub fn named_data(&self) -> &[NamedData] {
-        self.table(Section::NamedData)
+        self.table(Table::NamedData)
     }
 
     /// Name of the section that a run of named data asks for.
-    pub fn run_name(&self, run: &NamedData) -> &str {
+    pub fn section_name(&self, run: &NamedData) -> &str {
         self.str(run.name)
     }
 
-    /// Number of bytes at the start of `place` that are in no named section.
-    pub fn unnamed_len(&self, place: Place) -> u64 {
+    /// Number of bytes at the start of `section` that are in no named section.
+    pub fn unnamed_len(&self, section: SectionKind) -> u64 {
         let runs = self.named_data();
-        let first = runs.get(runs.partition_point(|run| run.place < place as u8));
-        match first.filter(|run| run.place == place as u8) {
+        let first = runs.get(runs.partition_point(|run| run.section < section as u8));
+        match first.filter(|run| run.section == section as u8) {
             Some(run) => run.start.get(),
-            None => self.place_size(place),
+            None => self.section_size(section),
         }
     }
 
-    /// Index of the run of named data that what lies at `offset` of `place` belongs to, if it does to one.
-    pub fn named_data_at(&self, place: Place, offset: u64) -> Option<usize> {
+    /// Index of the run of named data that what lies at `offset` of `section` belongs to, if it does to one.
+    pub fn named_data_at(&self, section: SectionKind, offset: u64) -> Option<usize> {
         let runs = self.named_data();
-        let behind = runs.partition_point(|run| (run.place, run.start.get()) <= (place as u8, offset));
-        behind.checked_sub(1).filter(|&index| runs[index].place == place as u8)
+        let behind = runs.partition_point(|run| (run.section, run.start.get()) <= (section as u8, offset));
+        behind.checked_sub(1).filter(|&index| runs[index].section == section as u8)
     }
 
-    fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, section: Section) -> &[T] {
-        <[T]>::ref_from_bytes(self.section(section)).expect("lengths were checked")
+    fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, section: Table) -> &[T] {
+        <[T]>::ref_from_bytes(self.table_bytes(section)).expect("lengths were checked")
     }
 
     fn str(&self, text: Str) -> &str {
@@ -410,76 +410,76 @@ impl Artifact {
         &self.0.strings[start..start + text.len.get() as usize]
     }
 
-    fn check(&self) -> Result<(), Malformed> {
+    fn check(&self) -> Result<(), ArtifactError> {
         self.check_table_lengths()?;
         self.check_strings()?;
         self.check_named_data()?;
         self.check_symbols()?;
         self.check_functions()?;
-        self.check_relocs(Section::TextRelocs, Place::Text)?;
-        self.check_relocs(Section::ReadOnlyRelocs, Place::ReadOnly)?;
-        self.check_relocs(Section::WritableRelocs, Place::Writable)?;
+        self.check_relocs(Table::TextRelocs, SectionKind::Text)?;
+        self.check_relocs(Table::ReadOnlyRelocs, SectionKind::ReadOnly)?;
+        self.check_relocs(Table::WritableRelocs, SectionKind::Writable)?;
         self.check_tables()
     }
 
-    fn check_table_lengths(&self) -> Result<(), Malformed> {
-        fn whole<T>(artifact: &Artifact, section: Section) -> Result<usize, Malformed> {
-            let len = artifact.section(section).len();
+    fn check_table_lengths(&self) -> Result<(), ArtifactError> {
+        fn whole<T>(artifact: &Artifact, section: Table) -> Result<usize, ArtifactError> {
+            let len = artifact.table_bytes(section).len();
             if !len.is_multiple_of(size_of::<T>()) {
-                return Err(Malformed::new(section.name(), len / size_of::<T>(), "truncated record"));
+                return Err(ArtifactError::new(section.name(), len / size_of::<T>(), "truncated record"));
             }
             Ok(len / size_of::<T>())
         }
-        if whole::<Summary>(self, Section::Summary)? != 1 {
-            return Err(Malformed::new(Section::Summary.name(), 0, "not exactly one record"));
+        if whole::<Summary>(self, Table::Summary)? != 1 {
+            return Err(ArtifactError::new(Table::Summary.name(), 0, "not exactly one record"));
         }
-        whole::<Str>(self, Section::Features)?;
-        whole::<Str>(self, Section::Signatures)?;
-        whole::<Symbol>(self, Section::Symbols)?;
-        whole::<Function>(self, Section::Functions)?;
-        whole::<Reloc>(self, Section::TextRelocs)?;
-        whole::<Reloc>(self, Section::ReadOnlyRelocs)?;
-        whole::<Reloc>(self, Section::WritableRelocs)?;
-        whole::<Handler>(self, Section::Handlers)?;
-        whole::<StackMap>(self, Section::StackMaps)?;
-        whole::<StackMapEntry>(self, Section::StackMapEntries)?;
-        whole::<PatchableCall>(self, Section::PatchableCalls)?;
-        whole::<U32>(self, Section::References)?;
-        whole::<ResolvedCall>(self, Section::ResolvedCalls)?;
-        whole::<NamedData>(self, Section::NamedData)?;
+        whole::<Str>(self, Table::Features)?;
+        whole::<Str>(self, Table::Signatures)?;
+        whole::<SymbolRecord>(self, Table::Symbols)?;
+        whole::<FunctionRecord>(self, Table::Functions)?;
+        whole::<Reloc>(self, Table::TextRelocs)?;
+        whole::<Reloc>(self, Table::ReadOnlyRelocs)?;
+        whole::<Reloc>(self, Table::WritableRelocs)?;
+        whole::<Handler>(self, Table::Handlers)?;
+        whole::<StackMap>(self, Table::StackMaps)?;
+        whole::<StackMapEntry>(self, Table::StackMapEntries)?;
+        whole::<PatchableCall>(self, Table::PatchableCalls)?;
+        whole::<U32>(self, Table::References)?;
+        whole::<ResolvedCall>(self, Table::ResolvedCalls)?;
+        whole::<NamedData>(self, Table::NamedData)?;
         Ok(())
     }
 
-    fn check_strings(&self) -> Result<(), Malformed> {
-        let check = |section: Section, record: usize, text: Str| {
+    fn check_strings(&self) -> Result<(), ArtifactError> {
+        let check = |section: Table, record: usize, text: Str| {
             let start = text.start.get() as usize;
             let end = start.checked_add(text.len.get() as usize);
             match end.and_then(|end| self.0.strings.get(start..end)) {
                 Some(_) => Ok(()),
-                None => Err(Malformed::new(section.name(), record, "string outside the string section")),
+                None => Err(ArtifactError::new(section.name(), record, "string outside the string section")),
             }
         };
         let summary = self.summary();
-        check(Section::Summary, 0, summary.triple)?;
-        check(Section::Summary, 0, summary.producer)?;
-        for section in [Section::Features, Section::Signatures] {
+        check(Table::Summary, 0, summary.triple)?;
+        check(Table::Summary, 0, summary.producer)?;
+        for section in [Table::Features, Table::Signatures] {
             for (index, &text) in self.table::<Str>(section).iter().enumerate() {
                 check(section, index, text)?;
             }
         }
         for (index, symbol) in self.symbols().iter().enumerate() {
-            check(Section::Symbols, index, symbol.name)?;
+            check(Table::Symbols, index, symbol.name)?;
         }
         for (index, run) in self.named_data().iter().enumerate() {
-            check(Section::NamedData, index, run.name)?;
+            check(Table::NamedData, index, run.name)?;
         }
         let summary = self.summary();
         for align in
             [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align]
         {
             if !align.get().is_power_of_two() {
-                return Err(Malformed::new(
-                    Section::Summary.name(),
+                return Err(ArtifactError::new(
+                    Table::Summary.name(),
                     0,
                     "alignment that is not a power of two",
                 ));
@@ -488,69 +488,69 @@ impl Artifact {
         Ok(())
     }
 
-    fn place_size(&self, place: Place) -> u64 {
-        match place {
-            Place::Undefined => 0,
-            Place::Text => self.text().len() as u64,
-            Place::ReadOnly => self.read_only().len() as u64,
-            Place::Writable => self.writable().len() as u64,
-            Place::Zeroed => self.summary().zeroed_size.get(),
+    fn section_size(&self, section: SectionKind) -> u64 {
+        match section {
+            SectionKind::Undefined => 0,
+            SectionKind::Text => self.text().len() as u64,
+            SectionKind::ReadOnly => self.read_only().len() as u64,
+            SectionKind::Writable => self.writable().len() as u64,
+            SectionKind::Zeroed => self.summary().zeroed_size.get(),
         }
     }
 
-    fn check_named_data(&self) -> Result<(), Malformed> {
-        // Place and end of the run before.
+    fn check_named_data(&self) -> Result<(), ArtifactError> {
+        // SectionKind and end of the run before.
         let mut before = None;
         for (index, run) in self.named_data().iter().enumerate() {
-            let fail = |what| Err(Malformed::new(Section::NamedData.name(), index, what));
+            let fail = |what| Err(ArtifactError::new(Table::NamedData.name(), index, what));
             let name = self.str(run.name);
             if name.is_empty() || name.contains('\0') {
                 return fail("an empty name, or one with a zero byte");
             }
-            if !matches!(run.place(), Place::ReadOnly | Place::Writable) {
-                return fail("a place that cannot have named data");
+            if !matches!(run.section(), SectionKind::ReadOnly | SectionKind::Writable) {
+                return fail("a section that cannot have named data");
             }
             let (start, align) = (run.start.get(), run.align.get());
             if !align.is_power_of_two() || !start.is_multiple_of(align.into()) {
                 return fail("an alignment that is not a power of two, or not kept");
             }
             let Some(end) =
-                start.checked_add(run.len.get()).filter(|&end| end <= self.place_size(run.place()))
+                start.checked_add(run.len.get()).filter(|&end| end <= self.section_size(run.section()))
             else {
-                return fail("extent outside its place");
+                return fail("extent outside its section");
             };
-            if before.is_some_and(|before| before >= (run.place, start)) {
+            if before.is_some_and(|before| before >= (run.section, start)) {
                 return fail("not behind the run before it");
             }
-            before = Some((run.place, end));
+            before = Some((run.section, end));
         }
         Ok(())
     }
 
     /// End of what lies in one piece around `offset`: a run of named data, or what comes before all runs.
-    fn piece_end(&self, place: Place, offset: u64) -> u64 {
-        match self.named_data_at(place, offset) {
+    fn piece_end(&self, section: SectionKind, offset: u64) -> u64 {
+        match self.named_data_at(section, offset) {
             Some(index) => {
                 let run = &self.named_data()[index];
                 run.start.get() + run.len.get()
             }
-            None => self.unnamed_len(place),
+            None => self.unnamed_len(section),
         }
     }
 
-    fn check_symbols(&self) -> Result<(), Malformed> {
+    fn check_symbols(&self) -> Result<(), ArtifactError> {
         let signatures = self.signatures().len();
         for (index, symbol) in self.symbols().iter().enumerate() {
-            let fail = |what| Err(Malformed::new(Section::Symbols.name(), index, what));
-            let (Some(kind), Some(linkage), Some(place)) = (
+            let fail = |what| Err(ArtifactError::new(Table::Symbols.name(), index, what));
+            let (Some(kind), Some(linkage), Some(section)) = (
                 SymbolKind::from_code(symbol.kind),
                 Linkage::from_code(symbol.linkage),
-                Place::from_code(symbol.place),
+                SectionKind::from_code(symbol.section),
             ) else {
-                return fail("unknown kind, linkage or place");
+                return fail("unknown kind, linkage or section");
             };
-            if (linkage == Linkage::Import) != (place == Place::Undefined) {
-                return fail("an import that is defined, or a definition that has no place");
+            if (linkage == Linkage::Import) != (section == SectionKind::Undefined) {
+                return fail("an import that is defined, or a definition that has no section");
             }
             if kind == SymbolKind::Global && linkage != Linkage::Import {
                 return fail("a global that is defined");
@@ -559,8 +559,8 @@ impl Artifact {
                 return fail("a visible symbol without a name");
             }
             let end = symbol.offset.get().checked_add(symbol.size.get());
-            if end.is_none_or(|end| end > self.piece_end(place, symbol.offset.get())) {
-                return fail("extent outside its place, or across the border of named data");
+            if end.is_none_or(|end| end > self.piece_end(section, symbol.offset.get())) {
+                return fail("extent outside its section, or across the border of named data");
             }
             if symbol.signature().is_some_and(|signature| signature >= signatures) {
                 return fail("unknown signature");
@@ -569,13 +569,13 @@ impl Artifact {
         Ok(())
     }
 
-    fn check_functions(&self) -> Result<(), Malformed> {
+    fn check_functions(&self) -> Result<(), ArtifactError> {
         if !self.cie().is_empty() && !unwind::is_common_entry(self.cie()) {
-            return Err(Malformed::new(Section::Cie.name(), 0, "not an entry that unwinders can follow"));
+            return Err(ArtifactError::new(Table::Cie.name(), 0, "not an entry that unwinders can follow"));
         }
         let mut end = 0;
         for (index, function) in self.functions().iter().enumerate() {
-            let fail = |what| Err(Malformed::new(Section::Functions.name(), index, what));
+            let fail = |what| Err(ArtifactError::new(Table::Functions.name(), index, what));
             if function.symbol.get() as usize >= self.symbols().len() {
                 return fail("unknown symbol");
             }
@@ -600,18 +600,18 @@ impl Artifact {
         Ok(())
     }
 
-    fn check_relocs(&self, section: Section, place: Place) -> Result<(), Malformed> {
-        for (index, reloc) in self.table::<Reloc>(section).iter().enumerate() {
-            let fail = |what| Err(Malformed::new(section.name(), index, what));
+    fn check_relocs(&self, table: Table, section: SectionKind) -> Result<(), ArtifactError> {
+        for (index, reloc) in self.table::<Reloc>(table).iter().enumerate() {
+            let fail = |what| Err(ArtifactError::new(table.name(), index, what));
             let Some(kind) = RelocKind::from_code(reloc.kind) else {
                 return fail("unknown kind");
             };
-            if place != Place::Text && kind != RelocKind::Abs64 {
+            if section != SectionKind::Text && kind != RelocKind::Abs64 {
                 return fail("a kind that data cannot have");
             }
             let end = reloc.offset.get().checked_add(kind.width() as u64);
-            if end.is_none_or(|end| end > self.piece_end(place, reloc.offset.get())) {
-                return fail("place outside its section, or across the border of named data");
+            if end.is_none_or(|end| end > self.piece_end(section, reloc.offset.get())) {
+                return fail("patch site outside its section, or across the border of named data");
             }
             if reloc.symbol.get() as usize >= self.symbols().len() {
                 return fail("unknown symbol");
@@ -620,75 +620,75 @@ impl Artifact {
         Ok(())
     }
 
-    fn check_tables(&self) -> Result<(), Malformed> {
+    fn check_tables(&self) -> Result<(), ArtifactError> {
         let text = self.text().len();
         // A return address or the end of a range may be one past the last byte.
-        let inside = |section: Section, record: usize, offset: U32| {
+        let inside = |section: Table, record: usize, offset: U32| {
             if offset.get() as usize <= text {
                 Ok(())
             } else {
-                Err(Malformed::new(section.name(), record, "offset outside the code"))
+                Err(ArtifactError::new(section.name(), record, "offset outside the code"))
             }
         };
-        for section in [Section::Traps, Section::SourceRanges, Section::CallSites, Section::Handlers] {
+        for section in [Table::Traps, Table::SourceRanges, Table::CallSites, Table::Handlers] {
             let (mut next, mut len) = (0, 0);
             for index in 0..self.functions().len() {
                 let start;
                 (start, len) = self.bounds(index, section);
                 // What stands before the first function's part would be nobody's.
                 if start != next || start > len {
-                    return Err(Malformed::new(section.name(), index, "parts of functions out of order"));
+                    return Err(ArtifactError::new(section.name(), index, "parts of functions out of order"));
                 }
                 next = len;
             }
             let whole = match section {
-                Section::Handlers => self.handlers().len(),
-                _ => self.section(section).len(),
+                Table::Handlers => self.handlers().len(),
+                _ => self.table_bytes(section).len(),
             };
             if len != whole {
-                return Err(Malformed::new(section.name(), 0, "more than what functions have"));
+                return Err(ArtifactError::new(section.name(), 0, "more than what functions have"));
             }
         }
         for (index, function) in self.functions().iter().enumerate() {
             // Return addresses and ends of ranges may be one past the last byte.
             let end = function.start.get() + function.len.get();
-            let fail = |section: Section, what| Err(Malformed::new(section.name(), index, what));
+            let fail = |section: Table, what| Err(ArtifactError::new(section.name(), index, what));
             let outside = "an entry that is not whole, or outside of its function";
             let mut traps = self.traps_of(index);
             if traps.any(|trap| trap.offset > end) || traps.is_broken() {
-                return fail(Section::Traps, outside);
+                return fail(Table::Traps, outside);
             }
             let mut ranges = self.source_ranges_of(index);
             if ranges.any(|range| range.end > end) || ranges.is_broken() {
-                return fail(Section::SourceRanges, outside);
+                return fail(Table::SourceRanges, outside);
             }
-            let piece = self.piece(index, Section::CallSites);
+            let piece = self.stream_of(index, Table::CallSites);
             let mut sites = CallSites::new(piece, function.start.get(), 0);
             let mut handlers = 0u64;
             for site in &mut sites {
                 handlers += u64::from(site.handlers);
                 if site.return_offset > end {
-                    return fail(Section::CallSites, outside);
+                    return fail(Table::CallSites, outside);
                 }
             }
             if sites.is_broken() {
-                return fail(Section::CallSites, outside);
+                return fail(Table::CallSites, outside);
             }
             if handlers != self.handlers_of(index).len() as u64 {
-                return fail(Section::CallSites, "another number of handlers");
+                return fail(Table::CallSites, "another number of handlers");
             }
         }
         for (index, handler) in self.handlers().iter().enumerate() {
-            inside(Section::Handlers, index, handler.target)?;
+            inside(Table::Handlers, index, handler.target)?;
             if HandlerKind::from_code(handler.kind).is_none() {
-                return Err(Malformed::new(Section::Handlers.name(), index, "unknown kind"));
+                return Err(ArtifactError::new(Table::Handlers.name(), index, "unknown kind"));
             }
         }
         for (index, map) in self.stack_maps().iter().enumerate() {
-            inside(Section::StackMaps, index, map.return_offset)?;
+            inside(Table::StackMaps, index, map.return_offset)?;
             if range(map.entries_start, map.entries_len, self.stack_map_entries().len()).is_none() {
-                return Err(Malformed::new(
-                    Section::StackMaps.name(),
+                return Err(ArtifactError::new(
+                    Table::StackMaps.name(),
                     index,
                     "entries outside their section",
                 ));
@@ -696,25 +696,29 @@ impl Artifact {
         }
         for (index, symbol) in self.references().iter().enumerate() {
             if symbol.get() as usize >= self.symbols().len() {
-                return Err(Malformed::new(Section::References.name(), index, "unknown symbol"));
+                return Err(ArtifactError::new(Table::References.name(), index, "unknown symbol"));
             }
         }
         for (index, call) in self.resolved_calls().iter().enumerate() {
-            let fail = |what| Err(Malformed::new(Section::ResolvedCalls.name(), index, what));
+            let fail = |what| Err(ArtifactError::new(Table::ResolvedCalls.name(), index, what));
             let Some(kind) = RelocKind::from_code(call.kind).filter(|kind| kind.width() <= 8) else {
                 return fail("unknown kind");
             };
             if call.offset.get() as usize + kind.width() > text {
-                return fail("place outside the code");
+                return fail("patch site outside the code");
             }
             if call.symbol.get() as usize >= self.symbols().len() {
                 return fail("unknown symbol");
             }
         }
         for (index, call) in self.patchable_calls().iter().enumerate() {
-            inside(Section::PatchableCalls, index, call.end)?;
+            inside(Table::PatchableCalls, index, call.end)?;
             if call.len > call.end {
-                return Err(Malformed::new(Section::PatchableCalls.name(), index, "starts before the code"));
+                return Err(ArtifactError::new(
+                    Table::PatchableCalls.name(),
+                    index,
+                    "starts before the code",
+                ));
             }
         }
         Ok(())
@@ -727,8 +731,8 @@ fn range(start: U32, len: U32, limit: usize) -> Option<Range<usize>> {
     (end <= limit).then_some(start..end)
 }
 
-fn read_header(bytes: &[u8]) -> Result<[(usize, usize); SECTIONS], Malformed> {
-    let fail = |what| Err(Malformed::new("header", 0, what));
+fn read_header(bytes: &[u8]) -> Result<[(usize, usize); TABLES], ArtifactError> {
+    let fail = |what| Err(ArtifactError::new("header", 0, what));
     if bytes.len() < 8 || bytes[..8] != MAGIC {
         return fail("not a Kiln artifact");
     }
@@ -741,7 +745,7 @@ fn read_header(bytes: &[u8]) -> Result<[(usize, usize); SECTIONS], Malformed> {
     let Ok((count, rest)) = U32::read_from_prefix(rest) else {
         return fail("truncated");
     };
-    if count.get() as usize != SECTIONS {
+    if count.get() as usize != TABLES {
         return fail("wrong number of sections");
     }
     let Ok((total, rest)) = U64::read_from_prefix(rest) else {
@@ -750,10 +754,10 @@ fn read_header(bytes: &[u8]) -> Result<[(usize, usize); SECTIONS], Malformed> {
     if total.get() != bytes.len() as u64 {
         return fail("length differs from the header");
     }
-    let Ok((lens, _)) = <[U64; SECTIONS]>::read_from_prefix(rest) else {
+    let Ok((lens, _)) = <[U64; TABLES]>::read_from_prefix(rest) else {
         return fail("truncated");
     };
-    let mut sections = [(0, 0); SECTIONS];
+    let mut sections = [(0, 0); TABLES];
     let mut start = HEADER_LEN;
     for (section, len) in sections.iter_mut().zip(lens) {
         let end = usize::try_from(len.get()).ok().and_then(|len| start.checked_add(len));

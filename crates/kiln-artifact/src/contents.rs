@@ -3,10 +3,10 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use crate::artifact::{Artifact, HEADER_LEN, SECTIONS, Section, write_header};
+use crate::artifact::{Artifact, HEADER_LEN, TABLES, Table, write_header};
 use crate::record::{
-    Function, Handler, NamedData, PatchableCall, Reloc, ResolvedCall, StackMap, StackMapEntry, Str, Summary,
-    Symbol,
+    FunctionRecord, Handler, NamedData, PatchableCall, Reloc, ResolvedCall, StackMap, StackMapEntry, Str,
+    Summary, SymbolRecord,
 };
 
 /// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].
@@ -18,8 +18,8 @@ pub struct Contents {
     pub summary: Summary,
     pub features: Vec<Str>,
     pub signatures: Vec<Str>,
-    pub symbols: Vec<Symbol>,
-    pub functions: Vec<Function>,
+    pub symbols: Vec<SymbolRecord>,
+    pub functions: Vec<FunctionRecord>,
     pub text: Vec<u8>,
     pub read_only: Vec<u8>,
     pub writable: Vec<u8>,
@@ -90,32 +90,32 @@ impl Contents {
             named_data,
             strings,
         } = &self;
-        let sections: [(Section, &[u8]); SECTIONS] = [
-            (Section::Summary, summary.as_bytes()),
-            (Section::Strings, strings),
-            (Section::Features, features.as_bytes()),
-            (Section::Signatures, signatures.as_bytes()),
-            (Section::Symbols, symbols.as_bytes()),
-            (Section::Functions, functions.as_bytes()),
-            (Section::Text, text),
-            (Section::ReadOnly, read_only),
-            (Section::Writable, writable),
-            (Section::TextRelocs, text_relocs.as_bytes()),
-            (Section::ReadOnlyRelocs, read_only_relocs.as_bytes()),
-            (Section::WritableRelocs, writable_relocs.as_bytes()),
-            (Section::Cie, cie),
-            (Section::Unwind, unwind),
-            (Section::Traps, traps),
-            (Section::SourceRanges, source_ranges),
-            (Section::CallSites, call_sites),
-            (Section::Handlers, handlers.as_bytes()),
-            (Section::StackMaps, stack_maps.as_bytes()),
-            (Section::StackMapEntries, stack_map_entries.as_bytes()),
-            (Section::PatchableCalls, patchable_calls.as_bytes()),
-            (Section::Nops, nops),
-            (Section::References, references.as_bytes()),
-            (Section::ResolvedCalls, resolved_calls.as_bytes()),
-            (Section::NamedData, named_data.as_bytes()),
+        let sections: [(Table, &[u8]); TABLES] = [
+            (Table::Summary, summary.as_bytes()),
+            (Table::Strings, strings),
+            (Table::Features, features.as_bytes()),
+            (Table::Signatures, signatures.as_bytes()),
+            (Table::Symbols, symbols.as_bytes()),
+            (Table::Functions, functions.as_bytes()),
+            (Table::Text, text),
+            (Table::ReadOnly, read_only),
+            (Table::Writable, writable),
+            (Table::TextRelocs, text_relocs.as_bytes()),
+            (Table::ReadOnlyRelocs, read_only_relocs.as_bytes()),
+            (Table::WritableRelocs, writable_relocs.as_bytes()),
+            (Table::Cie, cie),
+            (Table::Unwind, unwind),
+            (Table::Traps, traps),
+            (Table::SourceRanges, source_ranges),
+            (Table::CallSites, call_sites),
+            (Table::Handlers, handlers.as_bytes()),
+            (Table::StackMaps, stack_maps.as_bytes()),
+            (Table::StackMapEntries, stack_map_entries.as_bytes()),
+            (Table::PatchableCalls, patchable_calls.as_bytes()),
+            (Table::Nops, nops),
+            (Table::References, references.as_bytes()),
+            (Table::ResolvedCalls, resolved_calls.as_bytes()),
+            (Table::NamedData, named_data.as_bytes()),
         ];
         let total = HEADER_LEN + sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(total);

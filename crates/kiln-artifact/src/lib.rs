@@ -32,9 +32,9 @@ mod signature;
 pub mod stream;
 mod unwind;
 
-pub use artifact::{Artifact, Section};
+pub use artifact::{Artifact, Table};
 pub use contents::Contents;
-pub use error::Malformed;
+pub use error::ArtifactError;
 pub use reloc::RelocKind;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 

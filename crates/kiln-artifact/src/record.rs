@@ -69,7 +69,7 @@ code_enum! {
 
 code_enum! {
     /// Where a symbol lies.
-    Place {
+    SectionKind {
         /// Not in this module.
         Undefined = 0,
         /// In the code.
@@ -86,7 +86,7 @@ code_enum! {
 /// A function, datum or global that the module defines or uses.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct Symbol {
+pub struct SymbolRecord {
     /// The symbol's name, or a global's key; empty for an anonymous local.
     pub name: Str,
     /// Offset within its place, in bytes; 0 if undefined.
@@ -99,13 +99,13 @@ pub struct Symbol {
     pub kind: u8,
     /// Code of a [`Linkage`].
     pub linkage: u8,
-    /// Code of a [`Place`].
-    pub place: u8,
+    /// Code of a [`SectionKind`].
+    pub section: u8,
     /// 1 if this is a routine of the C library that the compiler itself asked for, else 0.
     pub libcall: u8,
 }
 
-impl Symbol {
+impl SymbolRecord {
     /// What the symbol names.
     pub fn kind(&self) -> SymbolKind {
         SymbolKind::from_code(self.kind).unwrap_or(SymbolKind::Data)
@@ -117,13 +117,13 @@ impl Symbol {
     }
 
     /// Where the symbol lies.
-    pub fn place(&self) -> Place {
-        Place::from_code(self.place).unwrap_or(Place::Undefined)
+    pub fn section(&self) -> SectionKind {
+        SectionKind::from_code(self.section).unwrap_or(SectionKind::Undefined)
     }
 
     /// Whether the module defines the symbol.
     pub fn is_defined(&self) -> bool {
-        self.place() != Place::Undefined
+        self.section() != SectionKind::Undefined
     }
 
     /// Index of the signature, if there is one.
@@ -135,7 +135,7 @@ impl Symbol {
 /// A function of the module, in order of its place in the code.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
-pub struct Function {
+pub struct FunctionRecord {
     /// Index of its symbol.
     pub symbol: U32,
     /// First byte in the code.
@@ -227,16 +227,16 @@ pub struct NamedData {
     pub len: U64,
     /// Alignment, a power of two, in bytes.
     pub align: U32,
-    /// Code of a [`Place`]: [`Place::ReadOnly`] or [`Place::Writable`].
-    pub place: u8,
+    /// Code of a [`SectionKind`]: [`SectionKind::ReadOnly`] or [`SectionKind::Writable`].
+    pub section: u8,
     /// Zero.
     pub reserved: [u8; 3],
 }
 
 impl NamedData {
     /// Where the run lies.
-    pub fn place(&self) -> Place {
-        Place::from_code(self.place).unwrap_or(Place::Undefined)
+    pub fn section(&self) -> SectionKind {
+        SectionKind::from_code(self.section).unwrap_or(SectionKind::Undefined)
     }
 }
 

@@ -44,13 +44,13 @@ pub struct CallSite {
 
 /// Writes the piece of one function, entries in ascending order. Offsets count from the function's start.
 #[derive(Clone, Debug, Default)]
-pub struct Writer {
+pub struct StreamWriter {
     bytes: Vec<u8>,
     offset: u32,
     location: u32,
 }
 
-impl Writer {
+impl StreamWriter {
     fn uint(&mut self, mut value: u32) {
         while value >= 0x80 {
             self.bytes.push(value as u8 | 0x80);
@@ -117,7 +117,7 @@ impl Writer {
 
 /// Reads the piece of one function.
 #[derive(Clone, Debug)]
-struct Reader<'a> {
+struct StreamReader<'a> {
     bytes: &'a [u8],
     /// Of the entry before.
     offset: u32,
@@ -125,7 +125,7 @@ struct Reader<'a> {
     location: u32,
 }
 
-impl Reader<'_> {
+impl StreamReader<'_> {
     fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         self.bytes = rest;
@@ -159,7 +159,7 @@ macro_rules! reader {
         $(#[$doc])*
         #[derive(Clone, Debug)]
         pub struct $name<'a> {
-            reader: Reader<'a>,
+            reader: StreamReader<'a>,
             /// Where the function starts.
             start: u32,
             broken: bool,
@@ -168,7 +168,7 @@ macro_rules! reader {
         impl<'a> $name<'a> {
             /// The entries in `bytes`, of a function that starts at `start` and has this base of locations.
             pub(crate) fn new(bytes: &'a [u8], start: u32, base: u32) -> Self {
-                Self { reader: Reader { bytes, offset: 0, location: base }, start, broken: false }
+                Self { reader: StreamReader { bytes, offset: 0, location: base }, start, broken: false }
             }
 
             /// Whether reading ended before the bytes did.
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn entries_come_back() {
-        let mut writer = Writer::default();
+        let mut writer = StreamWriter::default();
         let ranges = [
             SourceRange { start: 0, end: 3, location: 0 },
             SourceRange { start: 3, end: 500, location: u32::MAX - 1 },
@@ -244,7 +244,7 @@ mod tests {
         };
         assert!(SourceRanges::new(&bytes, 1000, 77).eq(ranges.map(moved)));
 
-        let mut writer = Writer::default();
+        let mut writer = StreamWriter::default();
         let sites = [(5, None, 0), (5, Some(0), 2), (u32::MAX, Some(u32::MAX - 1), u32::MAX)].map(
             |(return_offset, frame_offset, handlers)| CallSite { return_offset, frame_offset, handlers },
         );
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn what_is_not_whole_is_broken() {
-        let mut writer = Writer::default();
+        let mut writer = StreamWriter::default();
         writer.trap(Trap { offset: 300, code: 7 });
         writer.trap(Trap { offset: 301, code: 8 });
         let bytes = writer.finish();

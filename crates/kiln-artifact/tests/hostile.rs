@@ -1,11 +1,11 @@
 //! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
 
 use kiln_artifact::record::{
-    Function, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Place, Reloc, ResolvedCall,
-    StackMap, StackMapEntry, Symbol, SymbolKind,
+    FunctionRecord, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Reloc, ResolvedCall,
+    SectionKind, StackMap, StackMapEntry, SymbolKind, SymbolRecord,
 };
 use kiln_artifact::stream::{self, CallSite, SourceRange, Trap};
-use kiln_artifact::{Artifact, Contents, RelocKind, Section};
+use kiln_artifact::{Artifact, Contents, RelocKind, Table};
 use proptest::prelude::*;
 
 /// The common unwind entry that Cranelift writes for x86-64.
@@ -19,30 +19,30 @@ fn artifact() -> Artifact {
     contents.summary.zeroed_size = 64.into();
     contents.features = vec![contents.string("has_sse3")];
     contents.signatures = vec![contents.string("(i64) -> i64 system_v")];
-    let symbol = |contents: &mut Contents, name, kind, linkage, place, size: u64, signature: u32| {
+    let symbol = |contents: &mut Contents, name, kind, linkage, section, size: u64, signature: u32| {
         let name = contents.string(name);
-        let record = Symbol {
+        let record = SymbolRecord {
             name,
             offset: 0.into(),
             size: size.into(),
             signature: signature.into(),
             kind: kind as u8,
             linkage: linkage as u8,
-            place: place as u8,
+            section: section as u8,
             libcall: 0,
         };
         contents.symbols.push(record);
     };
-    symbol(&mut contents, "f", SymbolKind::Function, Linkage::Export, Place::Text, 16, 0);
-    symbol(&mut contents, "d", SymbolKind::Data, Linkage::Local, Place::ReadOnly, 8, NONE);
-    symbol(&mut contents, "key", SymbolKind::Global, Linkage::Import, Place::Undefined, 0, NONE);
+    symbol(&mut contents, "f", SymbolKind::Function, Linkage::Export, SectionKind::Text, 16, 0);
+    symbol(&mut contents, "d", SymbolKind::Data, Linkage::Local, SectionKind::ReadOnly, 8, NONE);
+    symbol(&mut contents, "key", SymbolKind::Global, Linkage::Import, SectionKind::Undefined, 0, NONE);
     contents.text = vec![0x90; 16];
     contents.read_only = vec![0; 16];
     contents.writable = vec![0; 8];
     let len = |count: usize| u32::try_from(count).unwrap();
     contents.cie = CIE.to_vec();
     contents.unwind = b"\x41\x0e\x10\x86\x02".to_vec();
-    contents.functions = vec![Function {
+    contents.functions = vec![FunctionRecord {
         symbol: 0.into(),
         start: 0.into(),
         len: 16.into(),
@@ -73,13 +73,13 @@ fn artifact() -> Artifact {
     contents.text_relocs = vec![reloc(RelocKind::X86GotPc32, 2)];
     contents.read_only_relocs = vec![reloc(RelocKind::Abs64, 0)];
     contents.writable_relocs = vec![Reloc { offset: 0.into(), ..reloc(RelocKind::Abs64, 1) }];
-    let mut traps = stream::Writer::default();
+    let mut traps = stream::StreamWriter::default();
     traps.trap(Trap { offset: 3, code: 1 });
     contents.traps = traps.finish();
-    let mut ranges = stream::Writer::default();
+    let mut ranges = stream::StreamWriter::default();
     ranges.source_range(SourceRange { start: 0, end: 8, location: 7 });
     contents.source_ranges = ranges.finish();
-    let mut sites = stream::Writer::default();
+    let mut sites = stream::StreamWriter::default();
     sites.call_site(CallSite { return_offset: 8, frame_offset: None, handlers: 1 });
     contents.call_sites = sites.finish();
     let kind = HandlerKind::Default as u8;
@@ -96,16 +96,19 @@ fn artifact() -> Artifact {
     contents.read_only.resize(40, 7);
     contents.writable.resize(24, 8);
     let name = contents.string("records");
-    let run = |place: Place, start: u64, len: u64| NamedData {
+    let run = |section: SectionKind, start: u64, len: u64| NamedData {
         name,
         start: start.into(),
         len: len.into(),
         align: 8.into(),
-        place: place as u8,
+        section: section as u8,
         reserved: [0; 3],
     };
-    contents.named_data =
-        vec![run(Place::ReadOnly, 16, 12), run(Place::ReadOnly, 32, 8), run(Place::Writable, 8, 16)];
+    contents.named_data = vec![
+        run(SectionKind::ReadOnly, 16, 12),
+        run(SectionKind::ReadOnly, 32, 8),
+        run(SectionKind::Writable, 8, 16),
+    ];
     contents.finish()
 }
 
@@ -122,11 +125,11 @@ fn read_all(artifact: &Artifact) -> usize {
     for symbol in artifact.symbols() {
         sum += artifact.name(symbol).len() + symbol.kind() as usize + symbol.linkage() as usize;
         sum += symbol.signature().and_then(|index| artifact.signature(index)).map_or(0, str::len);
-        let section = match symbol.place() {
-            Place::Text => artifact.text(),
-            Place::ReadOnly => artifact.read_only(),
-            Place::Writable => artifact.writable(),
-            Place::Undefined | Place::Zeroed => continue,
+        let section = match symbol.section() {
+            SectionKind::Text => artifact.text(),
+            SectionKind::ReadOnly => artifact.read_only(),
+            SectionKind::Writable => artifact.writable(),
+            SectionKind::Undefined | SectionKind::Zeroed => continue,
         };
         let start = symbol.offset.get() as usize;
         sum += section[start..start + symbol.size.get() as usize].len();
@@ -149,18 +152,19 @@ fn read_all(artifact: &Artifact) -> usize {
         sum += artifact.symbols()[call.symbol.get() as usize].kind as usize;
     }
     for run in artifact.named_data() {
-        let place = if run.place() == Place::ReadOnly { artifact.read_only() } else { artifact.writable() };
+        let place =
+            if run.section() == SectionKind::ReadOnly { artifact.read_only() } else { artifact.writable() };
         let start = run.start.get() as usize;
-        sum += artifact.run_name(run).len() + place[start..start + run.len.get() as usize].len();
+        sum += artifact.section_name(run).len() + place[start..start + run.len.get() as usize].len();
     }
     for symbol in artifact.symbols() {
         // What a linker does: each symbol moves with the piece that it lies in.
-        let (place, offset) = (symbol.place(), symbol.offset.get());
+        let (place, offset) = (symbol.section(), symbol.offset.get());
         if let Some(run) = artifact.named_data_at(place, offset) {
             let run = &artifact.named_data()[run];
             assert!(offset + symbol.size.get() <= run.start.get() + run.len.get());
             sum += usize::try_from(offset - run.start.get()).unwrap();
-        } else if matches!(place, Place::ReadOnly | Place::Writable) {
+        } else if matches!(place, SectionKind::ReadOnly | SectionKind::Writable) {
             assert!(offset + symbol.size.get() <= artifact.unnamed_len(place));
         }
     }
@@ -192,7 +196,7 @@ fn bytes_round_trip() {
     let artifact = artifact();
     assert!(read_all(&artifact) > 0);
     assert!(
-        Section::ALL.iter().all(|&section| !artifact.section(section).is_empty()),
+        Table::ALL.iter().all(|&section| !artifact.table_bytes(section).is_empty()),
         "every section is tested"
     );
     let again = Artifact::from_bytes(artifact.as_bytes()).unwrap();
@@ -228,14 +232,14 @@ fn errors_say_where() {
     assert_eq!(text, "malformed artifact: not a Kiln artifact in header, record 0");
     bytes[8] = 99;
     let error = Artifact::from_bytes(bytes).unwrap_err();
-    assert_eq!((error.section(), error.record()), ("header", 0));
+    assert_eq!((error.table(), error.record()), ("header", 0));
 }
 
 /// The message for `artifact()` with the bytes of `value` at `at` of `section`.
-fn altered(section: Section, at: usize, value: &[u8]) -> String {
+fn altered(section: Table, at: usize, value: &[u8]) -> String {
     let artifact = artifact();
     let mut bytes = artifact.as_bytes().to_vec();
-    let table = artifact.section(section).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    let table = artifact.table_bytes(section).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
     bytes[table + at..][..value.len()].copy_from_slice(value);
     Artifact::from_bytes(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
 }
@@ -243,33 +247,33 @@ fn altered(section: Section, at: usize, value: &[u8]) -> String {
 #[test]
 fn named_data_is_checked() {
     const RECORD: usize = size_of::<NamedData>();
-    let name_len = |len: u32| altered(Section::NamedData, 4, &len.to_le_bytes());
-    let start = |run: usize, start: u64| altered(Section::NamedData, run * RECORD + 8, &start.to_le_bytes());
-    let len = |run: usize, len: u64| altered(Section::NamedData, run * RECORD + 16, &len.to_le_bytes());
-    let align = |align: u32| altered(Section::NamedData, 24, &align.to_le_bytes());
-    let place = |run: usize, place: u8| altered(Section::NamedData, run * RECORD + 28, &[place]);
+    let name_len = |len: u32| altered(Table::NamedData, 4, &len.to_le_bytes());
+    let start = |run: usize, start: u64| altered(Table::NamedData, run * RECORD + 8, &start.to_le_bytes());
+    let len = |run: usize, len: u64| altered(Table::NamedData, run * RECORD + 16, &len.to_le_bytes());
+    let align = |align: u32| altered(Table::NamedData, 24, &align.to_le_bytes());
+    let place = |run: usize, place: u8| altered(Table::NamedData, run * RECORD + 28, &[place]);
     let malformed = |what: &str, run: u32| format!("malformed artifact: {what} in named data, record {run}");
     assert_eq!(name_len(7), "accepted");
     assert_eq!(name_len(0), malformed("an empty name, or one with a zero byte", 0));
     assert_eq!(name_len(u32::MAX), malformed("string outside the string section", 0));
     for code in [0, 1, 4, 9] {
-        assert_eq!(place(0, code), malformed("a place that cannot have named data", 0));
+        assert_eq!(place(0, code), malformed("a section that cannot have named data", 0));
     }
     for wrong in [0, 3, 32] {
         assert_eq!(align(wrong), malformed("an alignment that is not a power of two, or not kept", 0));
     }
-    assert_eq!(start(1, 48), malformed("extent outside its place", 1));
-    assert_eq!(start(1, u64::MAX - 7), malformed("extent outside its place", 1));
-    assert_eq!(len(1, 9), malformed("extent outside its place", 1));
+    assert_eq!(start(1, 48), malformed("extent outside its section", 1));
+    assert_eq!(start(1, u64::MAX - 7), malformed("extent outside its section", 1));
+    assert_eq!(len(1, 9), malformed("extent outside its section", 1));
     // Overlapping, touching, out of order, writable before read-only.
     assert_eq!(start(1, 24), malformed("not behind the run before it", 1));
     assert_eq!(len(0, 16), malformed("not behind the run before it", 1));
     // The symbol `d` lies before the first run: it may end there, and not behind it.
-    let size = |size: u64| altered(Section::Symbols, size_of::<Symbol>() + 16, &size.to_le_bytes());
+    let size = |size: u64| altered(Table::Symbols, size_of::<SymbolRecord>() + 16, &size.to_le_bytes());
     assert_eq!(size(16), "accepted");
-    assert!(size(17).contains("extent outside its place, or across the border"), "{}", size(17));
+    assert!(size(17).contains("extent outside its section, or across the border"), "{}", size(17));
     assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
-    assert_eq!(place(2, Place::ReadOnly as u8), malformed("not behind the run before it", 2));
+    assert_eq!(place(2, SectionKind::ReadOnly as u8), malformed("not behind the run before it", 2));
 }
 
 proptest! {

@@ -8,7 +8,7 @@ use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{LibCall, Signature};
 use cranelift_codegen::isa::TargetIsa;
 use indexmap::IndexMap;
-use kiln_artifact::record::{self, NONE, Place, Str};
+use kiln_artifact::record::{self, NONE, SectionKind, Str};
 use kiln_artifact::{Artifact, Contents};
 use kiln_ir::{Code, DataObject, Function, Init, Linkage, MAX_ALIGN, Module, SymbolKind};
 use zerocopy::little_endian::U32;
@@ -118,8 +118,11 @@ impl Assembly<'_> {
                 });
             }
             self.tables(definition, start, compiled);
-            self.extents[definition.symbol.index()] =
-                Extent { place: Place::Text as u8, offset: start.into(), size: compiled.code.len() as u64 };
+            self.extents[definition.symbol.index()] = Extent {
+                place: SectionKind::Text as u8,
+                offset: start.into(),
+                size: compiled.code.len() as u64,
+            };
         }
         self.contents.text = builder.finish(control);
         self.contents.summary.text_align = align.into();
@@ -142,7 +145,7 @@ impl Assembly<'_> {
         if contents.cie.is_empty() {
             contents.cie.clone_from(&compiled.unwind.cie);
         }
-        contents.functions.push(record::Function {
+        contents.functions.push(record::FunctionRecord {
             symbol: definition.symbol.as_u32().into(),
             start: start.into(),
             len: (compiled.code.len() as u32).into(),
@@ -217,19 +220,19 @@ impl Assembly<'_> {
                     // An empty datum has an address of its own here too.
                     let end = offset.checked_add((*len).max(1)).filter(|&end| end <= u64::from(MAX_SIZE));
                     zeroed_size = end.ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
-                    (Place::Zeroed, offset)
+                    (SectionKind::Zeroed, offset)
                 }
                 (true, _) => {
                     writable_align = writable_align.max(align);
                     let offset = append(&mut contents.writable, data, align, data.init.len().max(1))?;
                     contents.writable_relocs.extend(addresses(data, offset));
-                    (Place::Writable, offset)
+                    (SectionKind::Writable, offset)
                 }
                 (false, _) => {
                     read_only_align = read_only_align.max(align);
                     let offset = append(&mut contents.read_only, data, align, data.init.len().max(1))?;
                     contents.read_only_relocs.extend(addresses(data, offset));
-                    (Place::ReadOnly, offset)
+                    (SectionKind::ReadOnly, offset)
                 }
             };
             self.extents[data.symbol.index()] = Extent { place: place as u8, offset, size: data.init.len() };
@@ -256,8 +259,8 @@ impl Assembly<'_> {
             let name = self.contents.string(name);
             let contents = &mut self.contents;
             let (place, bytes, relocs) = match writable {
-                true => (Place::Writable, &mut contents.writable, &mut contents.writable_relocs),
-                false => (Place::ReadOnly, &mut contents.read_only, &mut contents.read_only_relocs),
+                true => (SectionKind::Writable, &mut contents.writable, &mut contents.writable_relocs),
+                false => (SectionKind::ReadOnly, &mut contents.read_only, &mut contents.read_only_relocs),
             };
             // Runs are apart, so that what has no size and stands at the end of one is not at the start of the next.
             let gap = usize::from(!std::mem::take(&mut first));
@@ -276,7 +279,7 @@ impl Assembly<'_> {
                 start: (start as u64).into(),
                 len: (run.bytes.len() as u64).into(),
                 align: run.align.into(),
-                place: place as u8,
+                section: place as u8,
                 reserved: [0; 3],
             });
         }
@@ -300,27 +303,27 @@ impl Assembly<'_> {
                 Linkage::Preemptible => record::Linkage::Preemptible,
             };
             let name = self.contents.string(&symbol.name);
-            self.contents.symbols.push(record::Symbol {
+            self.contents.symbols.push(record::SymbolRecord {
                 name,
                 offset: extent.offset.into(),
                 size: extent.size.into(),
                 signature: signature.into(),
                 kind: kind as u8,
                 linkage: linkage as u8,
-                place: extent.place,
+                section: extent.place,
                 libcall: 0,
             });
         }
         for call in std::mem::take(&mut self.libcalls).into_keys() {
             let name = self.contents.string(reloc::libcall_name(call));
-            self.contents.symbols.push(record::Symbol {
+            self.contents.symbols.push(record::SymbolRecord {
                 name,
                 offset: 0.into(),
                 size: 0.into(),
                 signature: NONE.into(),
                 kind: record::SymbolKind::Function as u8,
                 linkage: record::Linkage::Import as u8,
-                place: Place::Undefined as u8,
+                section: SectionKind::Undefined as u8,
                 libcall: 1,
             });
         }

@@ -8,7 +8,7 @@
 //! together, there is no function, and the caller compiles.
 
 use kiln_artifact::record::{self, HandlerKind};
-use kiln_artifact::{Artifact, Section};
+use kiln_artifact::{Artifact, Table};
 use kiln_ir::{Code, Function};
 
 use crate::function::{Compiled, FunctionHandler, FunctionReloc, FunctionStackMap, Target};
@@ -108,9 +108,9 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<Compiled> {
         align: old.align.get(),
         relocs,
         // Neither where the function lies nor the base of its locations is in these.
-        traps: artifact.piece(function, Section::Traps).to_vec(),
-        source_ranges: artifact.piece(function, Section::SourceRanges).to_vec(),
-        call_sites: artifact.piece(function, Section::CallSites).to_vec(),
+        traps: artifact.stream_of(function, Table::Traps).to_vec(),
+        source_ranges: artifact.stream_of(function, Table::SourceRanges).to_vec(),
+        call_sites: artifact.stream_of(function, Table::CallSites).to_vec(),
         handlers,
         stack_maps,
         stack_map_entries,

@@ -230,7 +230,7 @@ fn extract(
 ) -> Compiled {
     let buffer = &code.buffer;
     let mut handlers = Vec::new();
-    let mut call_sites = stream::Writer::default();
+    let mut call_sites = stream::StreamWriter::default();
     for site in buffer.call_sites() {
         handlers.extend(site.exception_handlers.iter().map(handler));
         call_sites.call_site(CallSite {
@@ -239,12 +239,12 @@ fn extract(
             handlers: site.exception_handlers.len() as u32,
         });
     }
-    let mut traps = stream::Writer::default();
+    let mut traps = stream::StreamWriter::default();
     for MachTrap { offset, code } in buffer.traps() {
         traps.trap(Trap { offset: *offset, code: code.as_raw().get() });
     }
     // Locations count from the function's base, so that moving a function in its source changes nothing.
-    let mut source_ranges = stream::Writer::default();
+    let mut source_ranges = stream::StreamWriter::default();
     for range in buffer.get_srclocs_sorted().iter().filter(|range| !range.loc.is_default()) {
         let location = range.loc.bits().wrapping_sub(base);
         source_ranges.source_range(SourceRange { start: range.start, end: range.end, location });

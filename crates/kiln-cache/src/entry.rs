@@ -10,7 +10,7 @@
 use std::io;
 use std::sync::Arc;
 
-use kiln_artifact::{Artifact, FORMAT_VERSION, Malformed};
+use kiln_artifact::{Artifact, ArtifactError, FORMAT_VERSION};
 
 use crate::{FunctionKey, Key, Recipe};
 
@@ -74,7 +74,7 @@ pub enum EntryError {
     },
     /// The checksums hold, but the body is not an artifact.
     #[error(transparent)]
-    Malformed(#[from] Malformed),
+    Malformed(#[from] ArtifactError),
 }
 
 impl Entry {

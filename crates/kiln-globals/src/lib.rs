@@ -30,7 +30,7 @@
 //! let mut bindings = Bindings::new();
 //! bindings.bind("stream:stdout", 0x1000);
 //! assert_eq!(slots.addresses(&bindings)?, [0x1000]);
-//! # Ok::<(), kiln_globals::Unbound>(())
+//! # Ok::<(), kiln_globals::UnboundError>(())
 //! ```
 
 #![forbid(unsafe_code)]
@@ -38,5 +38,5 @@
 mod slots;
 mod table;
 
-pub use slots::{Bindings, Resolve, SlotKey, Slots, Unbound, addresses};
+pub use slots::{Bindings, Resolve, SlotKey, Slots, UnboundError, addresses};
 pub use table::{GlobalId, GlobalTable};

@@ -86,11 +86,11 @@ impl Resolve for Bindings {
 /// Slots that a resolver has no address for, in slot order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} slot(s) without an address: {}", .keys.len(), list(.keys))]
-pub struct Unbound {
+pub struct UnboundError {
     keys: Vec<SlotKey>,
 }
 
-impl Unbound {
+impl UnboundError {
     /// The keys that were not resolved.
     pub fn keys(&self) -> &[SlotKey] {
         &self.keys
@@ -143,8 +143,8 @@ impl Slots {
     ///
     /// # Errors
     ///
-    /// [`Unbound`] names every slot that `resolver` has no address for.
-    pub fn addresses(&self, resolver: &dyn Resolve) -> Result<Vec<usize>, Unbound> {
+    /// [`UnboundError`] names every slot that `resolver` has no address for.
+    pub fn addresses(&self, resolver: &dyn Resolve) -> Result<Vec<usize>, UnboundError> {
         addresses(&self.keys, resolver)
     }
 }
@@ -153,8 +153,8 @@ impl Slots {
 ///
 /// # Errors
 ///
-/// [`Unbound`] names every slot that `resolver` has no address for.
-pub fn addresses(keys: &[SlotKey], resolver: &dyn Resolve) -> Result<Vec<usize>, Unbound> {
+/// [`UnboundError`] names every slot that `resolver` has no address for.
+pub fn addresses(keys: &[SlotKey], resolver: &dyn Resolve) -> Result<Vec<usize>, UnboundError> {
     let mut addresses = Vec::with_capacity(keys.len());
     let mut missing = Vec::new();
     for key in keys {
@@ -163,7 +163,7 @@ pub fn addresses(keys: &[SlotKey], resolver: &dyn Resolve) -> Result<Vec<usize>,
             None => missing.push(key.clone()),
         }
     }
-    if missing.is_empty() { Ok(addresses) } else { Err(Unbound { keys: missing }) }
+    if missing.is_empty() { Ok(addresses) } else { Err(UnboundError { keys: missing }) }
 }
 
 impl FromIterator<SlotKey> for Slots {

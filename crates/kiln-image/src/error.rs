@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln_globals::Unbound;
+use kiln_globals::UnboundError;
 
 /// An image cannot be read, loaded or bound.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum LoadError {
     },
     /// Slots that the resolver has no address for.
     #[error(transparent)]
-    Unbound(#[from] Unbound),
+    Unbound(#[from] UnboundError),
     /// The array of addresses is not as long as the slot array.
     #[error("{found} addresses for {expected} slots")]
     SlotCount {

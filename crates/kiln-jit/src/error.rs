@@ -1,6 +1,6 @@
 //! Why artifacts could not be linked into memory.
 
-use kiln_globals::Unbound;
+use kiln_globals::UnboundError;
 use kiln_image::link::LinkError;
 
 /// Why artifacts could not be linked into memory. Nothing was published in that case.
@@ -92,7 +92,7 @@ pub enum JitError {
     },
     /// A global or an imported symbol has no address.
     #[error(transparent)]
-    Unbound(#[from] Unbound),
+    Unbound(#[from] UnboundError),
     /// Data asks for an alignment above the page size.
     #[error("data aligned to {align} bytes, at most {limit} are possible")]
     Alignment {

@@ -259,7 +259,7 @@ impl Jit {
     fn check_import(
         artifact: &Artifact,
         module: usize,
-        symbol: &record::Symbol,
+        symbol: &record::SymbolRecord,
         before: &Symbol,
     ) -> Result<(), JitError> {
         let name = artifact.name(symbol);

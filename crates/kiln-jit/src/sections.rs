@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
 use kiln_image::link::{Addresses, Area, Bound, NamedSection, section_bound};
 
@@ -36,7 +36,7 @@ impl Sections {
         let mut present = HashSet::new();
         for (module, artifact) in artifacts.iter().enumerate() {
             for run in artifact.named_data() {
-                let name = artifact.run_name(run);
+                let name = artifact.section_name(run);
                 if !present.insert(name) {
                     continue;
                 }
@@ -46,7 +46,7 @@ impl Sections {
                     }
                 }
                 let Some(before) = self.0.get(name) else { continue };
-                if before.writable != (run.place() == Place::Writable) {
+                if before.writable != (run.section() == SectionKind::Writable) {
                     return Err(JitError::SectionConflict { section: name.into(), module });
                 }
                 if before.used {
@@ -130,7 +130,7 @@ impl Sections {
 }
 
 /// Whether another module may define this.
-fn is_import(symbol: &Symbol) -> bool {
+fn is_import(symbol: &SymbolRecord) -> bool {
     symbol.linkage() == Linkage::Import && symbol.kind() != SymbolKind::Global && symbol.libcall == 0
 }
 

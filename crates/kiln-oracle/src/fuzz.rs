@@ -12,7 +12,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use kiln_artifact::{Artifact, Section};
+use kiln_artifact::{Artifact, Table};
 use kiln_cache::{Entry, Key, Recipe};
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::{Image, ImageInfo, ImageOptions, verify_bytes, write_image};
@@ -196,7 +196,7 @@ pub fn artifact(bytes: &[u8]) {
 
 /// Everything that an artifact says.
 fn look(artifact: &Artifact) {
-    let sections: usize = Section::ALL.iter().map(|section| artifact.section(*section).len()).sum();
+    let sections: usize = Table::ALL.iter().map(|section| artifact.table_bytes(*section).len()).sum();
     assert!(sections <= artifact.as_bytes().len());
     for symbol in artifact.symbols() {
         let _ = (artifact.name(symbol), symbol.kind(), symbol.linkage());

@@ -2,7 +2,7 @@
 //!
 //! Long tests are small unless the environment variable `KILN_CASES` holds a factor; `KILN_CASES=100` is the full size.
 
-use kiln_artifact::record::{Function, Linkage, NONE, Place, Symbol, SymbolKind};
+use kiln_artifact::record::{FunctionRecord, Linkage, NONE, SectionKind, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, Contents};
 use kiln_cache::{Entry, FunctionParts, Key, KeyParts, Recipe};
 
@@ -52,17 +52,17 @@ pub(crate) fn noise(n: u32, version: u32, len: usize) -> Vec<u8> {
 pub(crate) fn artifact(text: &[u8]) -> Artifact {
     let mut contents = Contents::default();
     let name = contents.string("f");
-    contents.symbols = vec![Symbol {
+    contents.symbols = vec![SymbolRecord {
         name,
         offset: 0.into(),
         size: (text.len() as u64).into(),
         signature: NONE.into(),
         kind: SymbolKind::Function as u8,
         linkage: Linkage::Export as u8,
-        place: Place::Text as u8,
+        section: SectionKind::Text as u8,
         libcall: 0,
     }];
-    contents.functions = vec![Function {
+    contents.functions = vec![FunctionRecord {
         symbol: 0.into(),
         start: 0.into(),
         len: u32::try_from(text.len()).unwrap().into(),

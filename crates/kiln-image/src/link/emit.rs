@@ -3,7 +3,7 @@
 //! The parts are split off before the threads start, so no two threads can touch one byte, and the result is the same
 //! for any number of them. The loop over relocations only follows indices.
 
-use kiln_artifact::record::{Place, Reloc};
+use kiln_artifact::record::{Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
 use rayon::prelude::*;
 
@@ -84,8 +84,8 @@ impl Plan<'_> {
             let read_only = if module.read_only_area == Area::Rodata { &mut rodata } else { &mut relro };
             work.push(Part {
                 text: text.cut(module.text, text_end - module.text),
-                read_only: read_only.cut(module.read_only, artifact.unnamed_len(Place::ReadOnly)),
-                writable: data.cut(module.writable, artifact.unnamed_len(Place::Writable)),
+                read_only: read_only.cut(module.read_only, artifact.unnamed_len(SectionKind::ReadOnly)),
+                writable: data.cut(module.writable, artifact.unnamed_len(SectionKind::Writable)),
                 named: Vec::new(),
                 eh_frame: eh_frame.cut(module.eh.start, module.eh.size),
                 eh_index: eh_index.cut(8 * module.eh.first, 8 * module.eh.count),
@@ -165,7 +165,7 @@ impl Plan<'_> {
                     Home::Defined { module, symbol } => {
                         let record = &self.artifacts[module as usize].symbols()[symbol as usize];
                         self.modules[module as usize]
-                            .locate(record.place(), record.offset.get())
+                            .locate(record.section(), record.offset.get())
                             .map(|(area, offset)| at[area] + offset)
                     }
                     Home::Section { section, bound } => {
@@ -236,8 +236,11 @@ impl Module<'_> {
         part.writable.copy_from_slice(&artifact.writable()[..part.writable.len()]);
         for (run, bytes) in part.named {
             let run = &artifact.named_data()[run as usize];
-            let place =
-                if run.place() == Place::Writable { artifact.writable() } else { artifact.read_only() };
+            let place = if run.section() == SectionKind::Writable {
+                artifact.writable()
+            } else {
+                artifact.read_only()
+            };
             bytes.copy_from_slice(&place[run.start.get() as usize..][..bytes.len()]);
         }
         let base = unwind::Base {
@@ -249,8 +252,8 @@ impl Module<'_> {
         unwind::emit(artifact, &module.eh, base, part.eh_frame, part.eh_index)
             .ok_or_else(|| self.plan.unwind_out_of_reach())?;
         let mut fixups = Fixups::default();
-        self.pointers(artifact.read_only_relocs(), Place::ReadOnly, &mut fixups);
-        self.pointers(artifact.writable_relocs(), Place::Writable, &mut fixups);
+        self.pointers(artifact.read_only_relocs(), SectionKind::ReadOnly, &mut fixups);
+        self.pointers(artifact.writable_relocs(), SectionKind::Writable, &mut fixups);
         Ok(fixups)
     }
 
@@ -310,7 +313,7 @@ impl Module<'_> {
         riscv64::patch_low(code, reloc.offset.get() as usize, high, self.ends_of(auipc.symbol.get()))
     }
 
-    fn pointers(&self, relocs: &[Reloc], place: Place, fixups: &mut Fixups) {
+    fn pointers(&self, relocs: &[Reloc], place: SectionKind, fixups: &mut Fixups) {
         let module = self.module();
         for reloc in relocs {
             let number = module.entity_of[reloc.symbol.get() as usize] as usize;

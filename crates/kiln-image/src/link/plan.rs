@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use kiln_artifact::record::{Linkage, Place, SymbolKind};
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, SlotKey, Slots};
 use rayon::prelude::*;
@@ -52,7 +52,7 @@ pub(crate) struct ModulePlan {
 
 impl ModulePlan {
     /// The area and offset of something that the module defines; `None` if undefined.
-    pub(crate) fn locate(&self, place: Place, offset: u64) -> Option<(Area, u64)> {
+    pub(crate) fn locate(&self, place: SectionKind, offset: u64) -> Option<(Area, u64)> {
         let behind = self.runs.partition_point(|run| (run.place, run.start) <= (place, offset));
         if let Some(run) = behind.checked_sub(1).map(|index| self.runs[index])
             && run.place == place
@@ -60,11 +60,11 @@ impl ModulePlan {
             return Some((run.area, run.offset + (offset - run.start)));
         }
         match place {
-            Place::Undefined => None,
-            Place::Text => Some((Area::Text, self.text + offset)),
-            Place::ReadOnly => Some((self.read_only_area, self.read_only + offset)),
-            Place::Writable => Some((Area::Data, self.writable + offset)),
-            Place::Zeroed => Some((Area::Bss, self.zeroed + offset)),
+            SectionKind::Undefined => None,
+            SectionKind::Text => Some((Area::Text, self.text + offset)),
+            SectionKind::ReadOnly => Some((self.read_only_area, self.read_only + offset)),
+            SectionKind::Writable => Some((Area::Data, self.writable + offset)),
+            SectionKind::Zeroed => Some((Area::Bss, self.zeroed + offset)),
         }
     }
 }
@@ -318,7 +318,7 @@ fn lay_out_modules(
             if size == 0 { layout[area].size } else { layout[area].push(size, align.max(MIN_ALIGN)) }
         };
         let [read_only, writable] =
-            [Place::ReadOnly, Place::Writable].map(|place| artifact.unnamed_len(place));
+            [SectionKind::ReadOnly, SectionKind::Writable].map(|place| artifact.unnamed_len(place));
         let relocated = artifact.read_only_relocs().iter().any(|reloc| reloc.offset.get() < read_only);
         let read_only_area = if relocated { Area::Relro } else { Area::Rodata };
         modules.push(ModulePlan {
@@ -331,7 +331,7 @@ fn lay_out_modules(
             runs: artifact
                 .named_data()
                 .iter()
-                .map(|run| Run { place: run.place(), start: run.start.get(), area: Area::Data, offset: 0 })
+                .map(|run| Run { place: run.section(), start: run.start.get(), area: Area::Data, offset: 0 })
                 .collect(),
             stub_of: Vec::new(),
             stubs: 0..0,
@@ -391,7 +391,7 @@ impl<'a> Plan<'a> {
                 {
                     return None;
                 }
-                let (area, offset) = module.locate(symbol.place(), symbol.offset.get())?;
+                let (area, offset) = module.locate(symbol.section(), symbol.offset.get())?;
                 Some(Definition {
                     name: artifact.name(symbol),
                     kind: symbol.kind(),
@@ -407,7 +407,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Where something that module `module` defines lies.
-    pub fn locate(&self, module: usize, place: Place, offset: u64) -> Option<(Area, u64)> {
+    pub fn locate(&self, module: usize, place: SectionKind, offset: u64) -> Option<(Area, u64)> {
         self.modules.get(module)?.locate(place, offset)
     }
 

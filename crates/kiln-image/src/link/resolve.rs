@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 
 use foldhash::fast::RandomState as FastHash;
 
-use kiln_artifact::record::{Linkage, Place, Symbol, SymbolKind};
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, SlotKey};
 use rayon::prelude::*;
@@ -116,7 +116,7 @@ pub(crate) fn resolve(
             let old = &mut entities[entity as usize];
             if let Home::Defined { module: first, symbol: at } = old.home {
                 let weak = |linkage| linkage == Linkage::Preemptible;
-                let old_symbol: &Symbol = &artifacts[first as usize].symbols()[at as usize];
+                let old_symbol: &SymbolRecord = &artifacts[first as usize].symbols()[at as usize];
                 match (weak(old_symbol.linkage()), weak(symbol.linkage())) {
                     (_, true) => continue,
                     (true, false) => {}
@@ -217,7 +217,7 @@ fn check_types_of(
             _ => continue,
         };
         let definition = &artifacts[definer].symbols()[at];
-        if definition.place() != Place::Text {
+        if definition.section() != SectionKind::Text {
             errors.push(LinkError::KindConflict { name: name(), importer, definer });
             continue;
         }

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
-use kiln_artifact::record::Place;
+use kiln_artifact::record::SectionKind;
 
 use super::plan::{MAX_ALIGN, MAX_SIZE, MIN_ALIGN, ModulePlan};
 use super::{Area, Layout, LinkError};
@@ -152,18 +152,18 @@ impl<'a> Sections<'a> {
             }
             let mut relocated = vec![false; runs.len()];
             for reloc in artifact.read_only_relocs() {
-                if let Some(run) = artifact.named_data_at(Place::ReadOnly, reloc.offset.get()) {
+                if let Some(run) = artifact.named_data_at(SectionKind::ReadOnly, reloc.offset.get()) {
                     relocated[run] = true;
                 }
             }
             for (index, (run, relocated)) in runs.iter().zip(relocated).enumerate() {
-                let name = artifact.run_name(run);
+                let name = artifact.section_name(run);
                 if is_reserved(name) {
                     errors.push(LinkError::ReservedSection { module, section: name.into() });
                     continue;
                 }
-                let area = match run.place() {
-                    Place::Writable => Area::Data,
+                let area = match run.section() {
+                    SectionKind::Writable => Area::Data,
                     _ if relocated => Area::Relro,
                     _ => Area::Rodata,
                 };
@@ -234,8 +234,12 @@ impl<'a> Sections<'a> {
                 // An empty part does not move what follows.
                 let align = if run.len.get() == 0 { 1 } else { u64::from(run.align.get()) };
                 part.offset = area.push(run.len.get(), align);
-                modules[part.module as usize].runs[part.run as usize] =
-                    Run { place: run.place(), start: run.start.get(), area: info.area, offset: part.offset };
+                modules[part.module as usize].runs[part.run as usize] = Run {
+                    place: run.section(),
+                    start: run.start.get(),
+                    area: info.area,
+                    offset: part.offset,
+                };
             }
             info.size = area.size - info.offset;
         }
@@ -245,7 +249,7 @@ impl<'a> Sections<'a> {
 /// Where a run of a module's named data went.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
-    pub(crate) place: Place,
+    pub(crate) place: SectionKind,
     /// Where it starts in its place.
     pub(crate) start: u64,
     pub(crate) area: Area,

@@ -1,6 +1,8 @@
 //! What only shows with limits smaller than the real ones, or with code for other processors.
 
-use kiln_artifact::record::{Function, Linkage, NONE, Place, Reloc, Summary, Symbol, SymbolKind};
+use kiln_artifact::record::{
+    FunctionRecord, Linkage, NONE, Reloc, SectionKind, Summary, SymbolKind, SymbolRecord,
+};
 use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
@@ -9,7 +11,7 @@ use super::{Addresses, Area, Fixups, Output};
 use crate::arch::Arch;
 
 /// A symbol: name, defined at an offset of the code or data, or not at all.
-type Sym<'s> = (&'s str, Linkage, Place, u64);
+type Sym<'s> = (&'s str, Linkage, SectionKind, u64);
 
 fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocKind, u32, i64)]) -> Artifact {
     let mut contents = Contents::default();
@@ -26,18 +28,18 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
     contents.writable = vec![0; 32];
     for (number, &(name, linkage, place, offset)) in symbols.iter().enumerate() {
         let name = contents.string(name);
-        contents.symbols.push(Symbol {
+        contents.symbols.push(SymbolRecord {
             name,
             offset: offset.into(),
             size: 0.into(),
             signature: NONE.into(),
-            kind: SymbolKind::Function as u8 + u8::from(place == Place::Writable),
+            kind: SymbolKind::Function as u8 + u8::from(place == SectionKind::Writable),
             linkage: linkage as u8,
-            place: place as u8,
+            section: place as u8,
             libcall: 0,
         });
-        if place == Place::Text {
-            contents.functions.push(Function {
+        if place == SectionKind::Text {
+            contents.functions.push(FunctionRecord {
                 symbol: (number as u32).into(),
                 start: (offset as u32).into(),
                 len: 0.into(),
@@ -95,9 +97,9 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     let triple = "aarch64-unknown-linux-gnu";
     let call = |name: &'static str, other: &'static str| {
         let symbols = [
-            (name, Linkage::Export, Place::Text, 0),
-            (other, Linkage::Import, Place::Undefined, 0),
-            ("host", Linkage::Import, Place::Undefined, 0),
+            (name, Linkage::Export, SectionKind::Text, 0),
+            (other, Linkage::Import, SectionKind::Undefined, 0),
+            ("host", Linkage::Import, SectionKind::Undefined, 0),
         ];
         // bl other; bl host
         let relocs = [(0, RelocKind::A64Call26, 1, 0), (4, RelocKind::A64Call26, 2, 0)];
@@ -124,9 +126,9 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
 #[test]
 fn where_data_is_far_slots_stay() {
     let symbols = [
-        ("f", Linkage::Export, Place::Text, 0),
-        ("d", Linkage::Local, Place::Writable, 8),
-        ("e", Linkage::Local, Place::Writable, 16),
+        ("f", Linkage::Export, SectionKind::Text, 0),
+        ("d", Linkage::Local, SectionKind::Writable, 8),
+        ("e", Linkage::Local, SectionKind::Writable, 16),
     ];
     let text = code(&[0x9000_0003, 0xf940_0064, 0x9000_0003, 0xf940_0064]);
     let relocs = [
@@ -152,9 +154,9 @@ fn where_data_is_far_slots_stay() {
 #[test]
 fn the_low_part_of_a_riscv_pair_follows_its_auipc() {
     let symbols = [
-        ("f", Linkage::Export, Place::Text, 4),
-        ("d", Linkage::Local, Place::Writable, 8),
-        ("host", Linkage::Import, Place::Undefined, 0),
+        ("f", Linkage::Export, SectionKind::Text, 4),
+        ("d", Linkage::Local, SectionKind::Writable, 8),
+        ("host", Linkage::Import, SectionKind::Undefined, 0),
     ];
     // nop; auipc a0; ld a0; auipc a1; ld a1; auipc ra; jalr ra
     let text = code(&[0x13, 0x517, 0x0005_3503, 0x597, 0x0005_b583, 0x97, 0x80e7]);
@@ -182,9 +184,9 @@ fn the_low_part_of_a_riscv_pair_follows_its_auipc() {
 #[test]
 fn larl_cannot_make_an_odd_address() {
     let symbols = [
-        ("f", Linkage::Export, Place::Text, 0),
-        ("even", Linkage::Local, Place::Writable, 8),
-        ("odd", Linkage::Local, Place::Writable, 9),
+        ("f", Linkage::Export, SectionKind::Text, 0),
+        ("even", Linkage::Local, SectionKind::Writable, 8),
+        ("odd", Linkage::Local, SectionKind::Writable, 9),
     ];
     let text = [0xc4, 0x28, 0, 0, 0, 0, 0xc4, 0x28, 0, 0, 0, 0];
     let relocs = [(2, RelocKind::S390xGotEnt, 1, 2), (8, RelocKind::S390xGotEnt, 2, 2)];

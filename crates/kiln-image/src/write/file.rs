@@ -76,7 +76,7 @@ fn full_symbols<'a>(plan: &Plan<'a>) -> (Vec<FullSymbol<'a>>, usize) {
     for (number, artifact) in plan.artifacts().iter().enumerate() {
         for (index, symbol) in artifact.symbols().iter().enumerate() {
             let name = artifact.name(symbol);
-            let place = plan.locate(number, symbol.place(), symbol.offset.get());
+            let place = plan.locate(number, symbol.section(), symbol.offset.get());
             let Some((area, offset)) = place.filter(|_| !name.is_empty() && !name.contains('\0')) else {
                 continue;
             };

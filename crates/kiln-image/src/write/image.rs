@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, Symbol, SymbolKind};
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_globals::{GlobalTable, SlotKey};
 use rayon::prelude::*;
 use zerocopy::little_endian::{I64, U32, U64};
@@ -56,9 +56,9 @@ pub fn write_image(
 fn check_names(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> {
     // Neither defined nor imported: the name is the image's own.
     let uses = plan.artifacts().iter().enumerate().filter(|(_, artifact)| {
-        let reserved = |symbol: &&Symbol| artifact.name(symbol) == SLOTS_SYMBOL;
+        let reserved = |symbol: &&SymbolRecord| artifact.name(symbol) == SLOTS_SYMBOL;
         let visible =
-            |symbol: &Symbol| symbol.linkage() != Linkage::Local && symbol.kind() != SymbolKind::Global;
+            |symbol: &SymbolRecord| symbol.linkage() != Linkage::Local && symbol.kind() != SymbolKind::Global;
         artifact.symbols().iter().find(reserved).is_some_and(visible)
     });
     let mut errors: Vec<LinkError> =

@@ -277,11 +277,11 @@ fn images_of_other_architectures_are_written_and_read() {
             module.contents.cie[..4].copy_from_slice(&20u32.to_be_bytes());
         }
         let data =
-            module.data("datum", Linkage::Export, kiln_artifact::record::Place::ReadOnly, &[1; 8], &[]);
+            module.data("datum", Linkage::Export, kiln_artifact::record::SectionKind::ReadOnly, &[1; 8], &[]);
         module.data(
             "pointer",
             Linkage::Export,
-            kiln_artifact::record::Place::Writable,
+            kiln_artifact::record::SectionKind::Writable,
             &[0; 8],
             &[(0, data, 0)],
         );

@@ -1,6 +1,6 @@
 //! Resolution, slots, relaxing and stubs, looked at through the plan.
 
-use kiln_artifact::record::{Linkage, Place};
+use kiln_artifact::record::{Linkage, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::link::{Addresses, Area, ExternalDefinition, Fixups, LinkError, Output, Plan, plan};
@@ -87,7 +87,7 @@ fn every_error_is_collected_in_order() {
 #[test]
 fn data_is_not_a_function_but_a_function_is_data() {
     let mut definer = Module::new();
-    definer.data("d", Linkage::Export, Place::Writable, &[0; 8], &[]);
+    definer.data("d", Linkage::Export, SectionKind::Writable, &[0; 8], &[]);
     definer.function("f", Linkage::Export, I64_TO_I64, &ADD3, &[]);
     let mut user = Module::new();
     user.import_data("f");
@@ -129,7 +129,7 @@ fn an_undefined_symbol_cannot_be_referred_to_directly() {
 #[test]
 fn a_slot_access_is_relaxed_unless_the_instruction_forbids_it() {
     let mut module = Module::new();
-    let datum = module.data("d", Linkage::Local, Place::Writable, &[7; 8], &[]);
+    let datum = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
     module.function("relaxed", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, GOT, datum, -4)]);
     // add rax, [rip + slot]
     module.function(
@@ -202,7 +202,7 @@ fn known_addresses_and_slots_are_used() {
     module.function("a", Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, near, -4)]);
     module.function("b", Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, far, -4)]);
     module.function("c", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, shared, -4)]);
-    module.data("d", Linkage::Export, Place::Writable, &[0; 16], &[(0, far, 1), (8, shared, 2)]);
+    module.data("d", Linkage::Export, SectionKind::Writable, &[0; 16], &[(0, far, 1), (8, shared, 2)]);
     let artifacts = [module.finish()];
     const FAR: u64 = 0x7fff_0000_0000;
     let known = |key: &SlotKey| match key.text() {
@@ -235,7 +235,7 @@ fn known_addresses_and_slots_are_used() {
 #[test]
 fn out_of_range_is_an_error_that_names_everything() {
     let mut module = Module::new();
-    let datum = module.data("d", Linkage::Local, Place::Writable, &[7; 8], &[]);
+    let datum = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
     let lea = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
     module.function("f", Linkage::Export, TO_I64, &lea, &[(3, PC, datum, -4)]);
     let artifacts = [module.finish()];

@@ -1,6 +1,6 @@
 //! Named sections: what of all modules lies in them, where, and what other readers make of it.
 
-use kiln_artifact::record::{Linkage, NamedData, Place};
+use kiln_artifact::record::{Linkage, NamedData, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
 use kiln_globals::{Bindings, GlobalTable};
 use kiln_image::link::{Area, Bound, LinkError, plan, section_bound};
@@ -15,14 +15,17 @@ impl Module {
         &mut self,
         section: &str,
         name: &str,
-        place: Place,
+        place: SectionKind,
         align: u32,
         bytes: &[u8],
         pointers: &[(u64, u32, i64)],
     ) -> u32 {
         // Runs are apart, and aligned as they ask for.
-        let all =
-            if place == Place::ReadOnly { &mut self.contents.read_only } else { &mut self.contents.writable };
+        let all = if place == SectionKind::ReadOnly {
+            &mut self.contents.read_only
+        } else {
+            &mut self.contents.writable
+        };
         let start = (all.len() + 1).next_multiple_of(align.max(8) as usize);
         all.resize(start, 0xee);
         let number = self.data(name, Linkage::Local, place, bytes, pointers);
@@ -32,7 +35,7 @@ impl Module {
             start: (start as u64).into(),
             len: (bytes.len() as u64).into(),
             align: align.into(),
-            place: place as u8,
+            section: place as u8,
             reserved: [0; 3],
         });
         number
@@ -57,23 +60,23 @@ const SLOT: [u8; 8] = [0x48, 0x8b, 0x05, 0, 0, 0, 0, 0xc3];
 fn modules() -> Vec<Artifact> {
     let mut a = Module::new();
     a.function("add3", Linkage::Export, I64_TO_I64, &ADD3, &[]);
-    a.data("plain", Linkage::Export, Place::ReadOnly, &[1; 5], &[]);
-    a.data("plain_writable", Linkage::Export, Place::Writable, &[2; 3], &[]);
-    a.named("records", "a1", Place::ReadOnly, 4, &[11; 12], &[]);
-    a.named(".tables", "a2", Place::ReadOnly, 8, &[0; 8], &[]);
-    a.named("state", "a3", Place::Writable, 1, &[13; 3], &[]);
+    a.data("plain", Linkage::Export, SectionKind::ReadOnly, &[1; 5], &[]);
+    a.data("plain_writable", Linkage::Export, SectionKind::Writable, &[2; 3], &[]);
+    a.named("records", "a1", SectionKind::ReadOnly, 4, &[11; 12], &[]);
+    a.named(".tables", "a2", SectionKind::ReadOnly, 8, &[0; 8], &[]);
+    a.named("state", "a3", SectionKind::Writable, 1, &[13; 3], &[]);
     let mut b = Module::new();
-    b.named("records", "b1", Place::ReadOnly, 4, &[21; 24], &[]);
-    b.named(".empty", "b2", Place::ReadOnly, 1, &[], &[]);
-    b.named("state", "b3", Place::Writable, 16, &[23; 5], &[]);
+    b.named("records", "b1", SectionKind::ReadOnly, 4, &[21; 24], &[]);
+    b.named(".empty", "b2", SectionKind::ReadOnly, 1, &[], &[]);
+    b.named("state", "b3", SectionKind::Writable, 16, &[23; 5], &[]);
     let mut c = Module::new();
     let add3 = c.import("add3", I64_TO_I64);
-    c.data("c0", Linkage::Export, Place::ReadOnly, &[4; 4], &[]);
+    c.data("c0", Linkage::Export, SectionKind::ReadOnly, &[4; 4], &[]);
     let start = c.import_data("__start_records");
     let stop = c.import_data("__stop_records");
-    c.data("bounds", Linkage::Export, Place::ReadOnly, &[0; 16], &[(0, start, 0), (8, stop, -12)]);
-    c.named("records", "c1", Place::ReadOnly, 4, &[31; 12], &[]);
-    c.named(".tables", "c2", Place::ReadOnly, 8, &[0; 16], &[(8, add3, 0)]);
+    c.data("bounds", Linkage::Export, SectionKind::ReadOnly, &[0; 16], &[(0, start, 0), (8, stop, -12)]);
+    c.named("records", "c1", SectionKind::ReadOnly, 4, &[31; 12], &[]);
+    c.named(".tables", "c2", SectionKind::ReadOnly, 8, &[0; 16], &[(8, add3, 0)]);
     c.function("start", Linkage::Export, TO_I64, &LEA, &[(3, RelocKind::X86Pc32, start, -4)]);
     c.function("stop", Linkage::Export, TO_I64, &SLOT, &[(3, RelocKind::X86GotPc32, stop, -4)]);
     vec![a.finish(), b.finish(), c.finish()]
@@ -164,7 +167,7 @@ fn bounds_give_way_to_definitions_and_exist_only_with_their_section() {
     };
     let section = |name: &str| {
         let mut module = Module::new();
-        module.named(name, "d", Place::ReadOnly, 1, &[1], &[]);
+        module.named(name, "d", SectionKind::ReadOnly, 1, &[1], &[]);
         module.finish()
     };
     let slots = |artifacts: &[Artifact]| {
@@ -175,7 +178,7 @@ fn bounds_give_way_to_definitions_and_exist_only_with_their_section() {
     assert_eq!(slots(&[import(), section("other")]), (1, 0));
     assert_eq!(slots(&[import(), section("s")]), (0, 1));
     let mut own = Module::new();
-    own.data("__start_s", Linkage::Export, Place::ReadOnly, &[1], &[]);
+    own.data("__start_s", Linkage::Export, SectionKind::ReadOnly, &[1], &[]);
     assert_eq!(slots(&[import(), section("s"), own.finish()]), (0, 0));
     let mut call = Module::new();
     let symbol = call.import("__stop_s", TO_I64);
@@ -206,12 +209,12 @@ fn writable_and_read_only_data_do_not_mix() {
     };
     let plain = || Module::new().finish();
     assert_eq!(
-        errors(&[plain(), module(Place::ReadOnly), plain(), module(Place::Writable)]),
+        errors(&[plain(), module(SectionKind::ReadOnly), plain(), module(SectionKind::Writable)]),
         ["section `mixed` has both writable and read-only data: that of module 1 and of module 3"]
     );
     let mut both = Module::new();
-    both.named("mixed", "d", Place::ReadOnly, 1, &[1], &[]);
-    both.named("mixed", "e", Place::Writable, 1, &[1], &[]);
+    both.named("mixed", "d", SectionKind::ReadOnly, 1, &[1], &[]);
+    both.named("mixed", "e", SectionKind::Writable, 1, &[1], &[]);
     assert_eq!(
         errors(&[both.finish()]),
         ["section `mixed` has both writable and read-only data: that of module 0 and of module 0"]
@@ -222,7 +225,7 @@ fn writable_and_read_only_data_do_not_mix() {
 fn sections_of_images_are_not_for_data() {
     let module = |section: &str| {
         let mut module = Module::new();
-        module.named(section, "d", Place::Writable, 1, &[1], &[]);
+        module.named(section, "d", SectionKind::Writable, 1, &[1], &[]);
         module.finish()
     };
     let own = ImageInfo::parse(&crate::support::image()).unwrap();
@@ -243,11 +246,11 @@ fn sections_of_images_are_not_for_data() {
 #[test]
 fn what_is_too_large_is_an_error() {
     let mut module = Module::new();
-    module.named("s", "d", Place::Writable, 8192, &[1], &[]);
+    module.named("s", "d", SectionKind::Writable, 8192, &[1], &[]);
     assert_eq!(errors(&[module.finish()]), ["an alignment takes 8192 bytes, limit 4096"]);
     let mut module = Module::new();
     for number in 0..0xfe01 {
-        module.named(&format!("s{number}"), "", Place::ReadOnly, 1, &[], &[]);
+        module.named(&format!("s{number}"), "", SectionKind::ReadOnly, 1, &[], &[]);
         module.contents.symbols.pop();
     }
     assert_eq!(errors(&[module.finish()]), ["65025 named sections, limit 65024"]);
@@ -257,7 +260,7 @@ fn what_is_too_large_is_an_error() {
 fn an_area_of_nothing_but_named_data_has_no_section_of_its_own() {
     let mut module = Module::new();
     module.contents.read_only.clear();
-    module.named("only", "d", Place::Writable, 1, &[9], &[]);
+    module.named("only", "d", SectionKind::Writable, 1, &[9], &[]);
     // The run starts behind what stands before it: nothing but filling.
     let artifacts = [module.finish()];
     let plan = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();

@@ -1,6 +1,8 @@
 //! A small assembler of artifacts: code is given as bytes, symbols and relocations by number.
 
-use kiln_artifact::record::{Function, Linkage, NONE, Place, Reloc, Str, Summary, Symbol, SymbolKind};
+use kiln_artifact::record::{
+    FunctionRecord, Linkage, NONE, Reloc, SectionKind, Str, Summary, SymbolKind, SymbolRecord,
+};
 use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 use kiln_image::{ImageOptions, write_image};
@@ -42,16 +44,22 @@ impl Module {
         self.contents.features.push(name);
     }
 
-    fn symbol(&mut self, name: &str, kind: SymbolKind, linkage: Linkage, place: Place) -> &mut Symbol {
+    fn symbol(
+        &mut self,
+        name: &str,
+        kind: SymbolKind,
+        linkage: Linkage,
+        place: SectionKind,
+    ) -> &mut SymbolRecord {
         let name = self.contents.string(name);
-        self.contents.symbols.push(Symbol {
+        self.contents.symbols.push(SymbolRecord {
             name,
             offset: 0.into(),
             size: 0.into(),
             signature: NONE.into(),
             kind: kind as u8,
             linkage: linkage as u8,
-            place: place as u8,
+            section: place as u8,
             libcall: 0,
         });
         self.contents.symbols.last_mut().unwrap()
@@ -69,7 +77,7 @@ impl Module {
 
     pub(crate) fn import(&mut self, name: &str, signature: &str) -> u32 {
         let signature = self.signature(signature);
-        self.symbol(name, SymbolKind::Function, Linkage::Import, Place::Undefined).signature =
+        self.symbol(name, SymbolKind::Function, Linkage::Import, SectionKind::Undefined).signature =
             signature.into();
         self.last()
     }
@@ -81,12 +89,12 @@ impl Module {
     }
 
     pub(crate) fn import_data(&mut self, name: &str) -> u32 {
-        self.symbol(name, SymbolKind::Data, Linkage::Import, Place::Undefined);
+        self.symbol(name, SymbolKind::Data, Linkage::Import, SectionKind::Undefined);
         self.last()
     }
 
     pub(crate) fn global(&mut self, key: &str) -> u32 {
-        self.symbol(key, SymbolKind::Global, Linkage::Import, Place::Undefined);
+        self.symbol(key, SymbolKind::Global, Linkage::Import, SectionKind::Undefined);
         self.last()
     }
 
@@ -103,13 +111,13 @@ impl Module {
         self.contents.text.resize(start, 0xcc);
         self.contents.text.extend_from_slice(code);
         let signature = self.signature(signature);
-        let symbol = self.symbol(name, SymbolKind::Function, linkage, Place::Text);
+        let symbol = self.symbol(name, SymbolKind::Function, linkage, SectionKind::Text);
         symbol.offset = (start as u64).into();
         symbol.size = (code.len() as u64).into();
         symbol.signature = signature.into();
         let number = self.last();
         let rows = [0x41, 0x0e, 0x10]; // advance 1; CFA offset 16
-        self.contents.functions.push(Function {
+        self.contents.functions.push(FunctionRecord {
             symbol: number.into(),
             start: (start as u32).into(),
             len: (code.len() as u32).into(),
@@ -129,12 +137,12 @@ impl Module {
         &mut self,
         name: &str,
         linkage: Linkage,
-        place: Place,
+        place: SectionKind,
         bytes: &[u8],
         pointers: &[(u64, u32, i64)],
     ) -> u32 {
         let (section, relocs) = match place {
-            Place::ReadOnly => (&mut self.contents.read_only, &mut self.contents.read_only_relocs),
+            SectionKind::ReadOnly => (&mut self.contents.read_only, &mut self.contents.read_only_relocs),
             _ => (&mut self.contents.writable, &mut self.contents.writable_relocs),
         };
         let start = section.len().next_multiple_of(8);
@@ -153,7 +161,7 @@ impl Module {
         let offset = self.zeroed;
         self.zeroed += size;
         self.contents.summary.zeroed_size = self.zeroed.into();
-        let symbol = self.symbol(name, SymbolKind::Data, linkage, Place::Zeroed);
+        let symbol = self.symbol(name, SymbolKind::Data, linkage, SectionKind::Zeroed);
         symbol.offset = offset.into();
         symbol.size = size.into();
         self.last()
@@ -189,14 +197,14 @@ pub(crate) fn program() -> Vec<Artifact> {
     let mut a = Module::new();
     a.feature("has_sse3");
     let add3 = a.function("add3", Linkage::Export, I64_TO_I64, &ADD3, &[]);
-    let answer = a.data("answer", Linkage::Export, Place::ReadOnly, &42u64.to_le_bytes(), &[]);
+    let answer = a.data("answer", Linkage::Export, SectionKind::ReadOnly, &42u64.to_le_bytes(), &[]);
     a.function("read_answer", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, Got, answer, -4)]);
     let hidden = a.function("hidden", Linkage::Hidden, I64_TO_I64, &[0x48, 0x8d, 0x47, 0x05, 0xc3], &[]);
     let local = a.function("local", Linkage::Local, TO_I64, &[0xb8, 9, 0, 0, 0, 0xc3], &[]);
     let table = a.data(
         "table",
         Linkage::Export,
-        Place::Writable,
+        SectionKind::Writable,
         &[0; 24],
         &[(0, add3, 0), (8, hidden, 0), (16, local, 0)],
     );
@@ -224,7 +232,8 @@ pub(crate) fn program() -> Vec<Artifact> {
     let second = b.global("object:second");
     b.function("read_first", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, Got, first, -4)]);
     b.function("read_second", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, Got, second, -4)]);
-    let names = b.data("names", Linkage::Export, Place::ReadOnly, &[0; 16], &[(0, second, 8), (8, host, 0)]);
+    let names =
+        b.data("names", Linkage::Export, SectionKind::ReadOnly, &[0; 16], &[(0, second, 8), (8, host, 0)]);
     b.function("names_slot", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, Got, names, -4)]);
     vec![a.finish(), b.finish()]
 }
