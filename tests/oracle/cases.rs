@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kiln_oracle::generate::Options;
+use kiln_oracle::generate::ProgramOptions;
 use rayon::prelude::*;
 
 fn number(variable: &str) -> Option<u64> {
@@ -60,14 +60,14 @@ impl Drop for Running {
 }
 
 /// The size of a program that is executed: mostly small ones, since they are executed faster and understood sooner.
-pub(crate) fn options(seed: u64) -> Options {
-    let default = Options::default();
+pub(crate) fn options(seed: u64) -> ProgramOptions {
+    let default = ProgramOptions::default();
     match seed % 8 {
-        0 => Options { statements: 120, functions: 8, steps: 60_000, ..default },
-        1 => Options { vectors: false, ..default },
-        2 => Options { modules: 2, functions: 2, statements: 15, data: 2, ..default },
-        4 => Options { anonymous: false, ..default },
-        3 => Options { vectors: false, floats: false, statements: 60, ..default },
+        0 => ProgramOptions { statements: 120, functions: 8, steps: 60_000, ..default },
+        1 => ProgramOptions { vectors: false, ..default },
+        2 => ProgramOptions { modules: 2, functions: 2, statements: 15, data: 2, ..default },
+        4 => ProgramOptions { anonymous: false, ..default },
+        3 => ProgramOptions { vectors: false, floats: false, statements: 60, ..default },
         _ => default,
     }
 }

@@ -9,7 +9,7 @@ use kiln::image::Image;
 use kiln::ir::{Module, ModuleSettings, Target};
 use kiln::jit::{invoke, libcalls};
 use kiln::{Session, Thunk};
-use kiln_oracle::generate::{Draft, Entry, Program};
+use kiln_oracle::generate::{Draft, Entry, RandomProgram};
 use kiln_oracle::interpret;
 
 /// What a program did.
@@ -83,8 +83,8 @@ impl Thunks {
 }
 
 /// Executes `program` with the interpreter.
-pub(crate) fn interpreted(program: &Program) -> Result<Outcome, String> {
-    let linked = interpret::Program::new(&program.modules.iter().collect::<Vec<_>>());
+pub(crate) fn interpreted(program: &RandomProgram) -> Result<Outcome, String> {
+    let linked = interpret::LinkedProgram::new(&program.modules.iter().collect::<Vec<_>>());
     let bytes = |key: &str| program.global(key).expect("a global of the program").to_vec();
     let mut process = interpret::Process::new(&linked, &mut |key| bytes(key));
     let mut results = Vec::new();
@@ -101,7 +101,7 @@ pub(crate) fn interpreted(program: &Program) -> Result<Outcome, String> {
 
 /// Compiles `modules` and executes them in a session; the image is written before or after that.
 pub(crate) fn session(
-    program: &Program,
+    program: &RandomProgram,
     modules: &[Module],
     thunks: &mut Thunks,
     save_first: bool,
@@ -131,7 +131,7 @@ pub(crate) fn session(
 }
 
 /// Loads an image of `program` and executes it.
-pub(crate) fn image(program: &Program, bytes: &[u8], thunks: &mut Thunks) -> Result<Outcome, String> {
+pub(crate) fn image(program: &RandomProgram, bytes: &[u8], thunks: &mut Thunks) -> Result<Outcome, String> {
     let mut objects = Objects::new(&program.globals);
     let mut bindings = Bindings::new();
     for (key, _) in &program.globals {

@@ -20,7 +20,7 @@ use kiln::Compiler;
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, ModuleSettings, Setting, Target};
-use kiln_oracle::generate::{Draft, Options, Program, program, program_for};
+use kiln_oracle::generate::{Draft, ProgramOptions, RandomProgram, program, program_for};
 use rayon::prelude::*;
 
 use self::cases::{alone, options, run};
@@ -51,7 +51,7 @@ fn other_machines_have_code_for_it() {
             continue;
         }
         let failed = (0..CASES).into_par_iter().find_map_first(|seed| {
-            let options = Options { vectors, overflow: vectors, ..options(seed) };
+            let options = ProgramOptions { vectors, overflow: vectors, ..options(seed) };
             let random = program_for(seed, &options, &target);
             let image = || -> Result<(), String> {
                 let mut globals = GlobalTable::new();
@@ -99,7 +99,7 @@ fn case(seed: u64) -> Result<(), String> {
 }
 
 /// The first difference, if there is one.
-fn compare(program: &Program, expected: &Outcome, actual: &Outcome, place: &str) -> Result<(), String> {
+fn compare(program: &RandomProgram, expected: &Outcome, actual: &Outcome, place: &str) -> Result<(), String> {
     for (number, (entry, (expected, actual))) in
         program.entries.iter().zip(expected.results.iter().zip(&actual.results)).enumerate()
     {
@@ -129,7 +129,7 @@ fn compare(program: &Program, expected: &Outcome, actual: &Outcome, place: &str)
 }
 
 /// Prints what a program consists of.
-fn print(program: &Program) {
+fn print(program: &RandomProgram) {
     for module in &program.modules {
         eprintln!("; module {}", module.name);
         for (number, symbol) in module.symbols.iter().enumerate() {

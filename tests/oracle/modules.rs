@@ -10,7 +10,7 @@ use kiln::ir::{
     Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
 };
 use kiln_oracle::forms::only_printable_locations;
-use kiln_oracle::generate::{Options, program};
+use kiln_oracle::generate::{ProgramOptions, program};
 use kiln_oracle::random::Random;
 
 /// The text of every file in `tests/clif`, by path, and one with something of everything.
@@ -55,7 +55,7 @@ pub(crate) fn of(seed: u64) -> Vec<Module> {
         return vec![READ[number].clone()];
     }
     let statements = [4, 12, 12, 40][(seed % 4) as usize];
-    let size = Options { modules: 2, functions: 3, data: 3, statements, ..Options::default() };
+    let size = ProgramOptions { modules: 2, functions: 3, data: 3, statements, ..ProgramOptions::default() };
     let mut random = Random::new(!seed);
     let mut modules = program(seed, &size).modules;
     for (number, module) in modules.iter_mut().enumerate() {

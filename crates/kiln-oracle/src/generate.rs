@@ -1,17 +1,17 @@
 //! Random valid programs of several modules.
 //!
-//! A program is a function of a seed and [`Options`], the same on every machine. It is valid by construction: nothing is
+//! A program is a function of a seed and [`ProgramOptions`], the same on every machine. It is valid by construction: nothing is
 //! tried and thrown away. It ends, does not trap, reads no memory that it did not write, and its results do not depend on
 //! addresses or on the bits of a NaN, so every correct engine gives the same ones.
 //!
 //! # Example
 //!
 //! ```
-//! use kiln_oracle::generate::{Options, program};
-//! use kiln_oracle::interpret::{Process, Program};
+//! use kiln_oracle::generate::{ProgramOptions, program};
+//! use kiln_oracle::interpret::{LinkedProgram, Process};
 //!
-//! let random = program(7, &Options::default());
-//! let linked = Program::new(&random.modules.iter().collect::<Vec<_>>());
+//! let random = program(7, &ProgramOptions::default());
+//! let linked = LinkedProgram::new(&random.modules.iter().collect::<Vec<_>>());
 //! let mut process = Process::new(&linked, &mut |key| random.global(key).unwrap().to_vec());
 //! for entry in &random.entries {
 //!     let results = process.call(&entry.name, &entry.arguments).unwrap();
@@ -36,7 +36,7 @@ use self::plan::Plan;
 
 /// How large a program is, and what it may contain.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ProgramOptions {
     /// Modules, at most.
     pub modules: u32,
     /// Functions of a module, at most, on average.
@@ -63,7 +63,7 @@ pub struct Options {
     pub anonymous: bool,
 }
 
-impl Default for Options {
+impl Default for ProgramOptions {
     fn default() -> Self {
         Self {
             modules: 4,
@@ -95,7 +95,7 @@ pub struct Entry {
 
 /// A program as Kiln's modules.
 #[derive(Clone, Debug)]
-pub struct Program {
+pub struct RandomProgram {
     /// Its modules.
     pub modules: Vec<kiln_ir::Module>,
     /// What to call. The last ones, one for each module, read all of the module's data and give a checksum.
@@ -104,7 +104,7 @@ pub struct Program {
     pub globals: Vec<(Box<str>, Vec<u8>)>,
 }
 
-impl Program {
+impl RandomProgram {
     /// Initial bytes of a run-time object.
     pub fn global(&self, key: &str) -> Option<&[u8]> {
         self.globals.iter().find(|(other, _)| **other == *key).map(|(_, bytes)| &**bytes)
@@ -116,7 +116,7 @@ impl Program {
 /// # Panics
 ///
 /// When a module is refused: a fault in the generator or in the checks.
-pub fn program(seed: u64, options: &Options) -> Program {
+pub fn program(seed: u64, options: &ProgramOptions) -> RandomProgram {
     program_for(seed, options, &Target::host())
 }
 
@@ -125,7 +125,7 @@ pub fn program(seed: u64, options: &Options) -> Program {
 /// # Panics
 ///
 /// As for [`program`], and when there is no code generator for the target.
-pub fn program_for(seed: u64, options: &Options, target: &Target) -> Program {
+pub fn program_for(seed: u64, options: &ProgramOptions, target: &Target) -> RandomProgram {
     let draft = Draft::new(seed, options);
     let modules = (0..draft.modules())
         .map(|number| {
@@ -136,19 +136,19 @@ pub fn program_for(seed: u64, options: &Options, target: &Target) -> Program {
             builder.finish().unwrap_or_else(|error| panic!("seed {seed}, module {number}: {error}"))
         })
         .collect();
-    Program { modules, entries: draft.entries().to_vec(), globals: draft.globals() }
+    RandomProgram { modules, entries: draft.entries().to_vec(), globals: draft.globals() }
 }
 
 /// A program that can be built into anything that is a [`cranelift_module::Module`], any number of times.
 #[derive(Clone, Debug)]
 pub struct Draft {
     plan: Plan,
-    options: Options,
+    options: ProgramOptions,
 }
 
 impl Draft {
     /// The program of `seed`.
-    pub fn new(seed: u64, options: &Options) -> Self {
+    pub fn new(seed: u64, options: &ProgramOptions) -> Self {
         Self { plan: Plan::new(seed, options), options: options.clone() }
     }
 

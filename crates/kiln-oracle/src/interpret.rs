@@ -1,10 +1,10 @@
 //! An interpreter of whole programs: an oracle that shares nothing with the code generator.
 //!
-//! [`Program`] is modules that were linked, [`Process`] is one execution of it: memory lives as long as the process, so calls
+//! [`LinkedProgram`] is modules that were linked, [`Process`] is one execution of it: memory lives as long as the process, so calls
 //! see what calls before them wrote. Instructions are executed by Cranelift's interpreter; symbols, data, run-time objects
 //! and calls across modules are added here.
 //!
-//! What Cranelift's interpreter does not know, it panics at; that becomes [`Error::Unsupported`]. What is known to be missing or wrong
+//! What Cranelift's interpreter does not know, it panics at; that becomes [`InterpretError::Unsupported`]. What is known to be missing or wrong
 //! in version 0.135.8, and is left alone by [`crate::generate`]:
 //!
 //! - `avg_round` panics on vectors, and overflows on scalars;
@@ -31,7 +31,7 @@ use self::memory::Memory;
 /// Why there is no result.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Error {
+pub enum InterpretError {
     /// The interpreter does not know something.
     #[error("not supported: {0}")]
     Unsupported(Box<str>),
@@ -74,7 +74,7 @@ struct Datum {
 
 /// Modules that were linked with each other.
 #[derive(Debug)]
-pub struct Program {
+pub struct LinkedProgram {
     functions: Vec<ir::Function>,
     data: Vec<Datum>,
     /// Keys of globals, in order of first use.
@@ -87,7 +87,7 @@ pub struct Program {
     numbers: Vec<Vec<u32>>,
 }
 
-impl Program {
+impl LinkedProgram {
     /// Links `modules` by name. A definition takes the place of a preemptible one; of several preemptible ones the first counts.
     /// Whether they fit together is for [`kiln_ir::check_program`] to say.
     pub fn new(modules: &[&Module]) -> Self {
@@ -192,7 +192,7 @@ fn renumbered(mut function: ir::Function, number: u32, numbers: &[u32]) -> ir::F
 
 /// A program in execution.
 pub struct Process<'p> {
-    program: &'p Program,
+    program: &'p LinkedProgram,
     machine: Machine<'p>,
     fuel: u64,
 }
@@ -205,7 +205,7 @@ impl std::fmt::Debug for Process<'_> {
 
 impl<'p> Process<'p> {
     /// Puts data into memory, and run-time objects, whose bytes `object` gives by key. An object is aligned to 16 bytes.
-    pub fn new(program: &'p Program, object: &mut dyn FnMut(&str) -> Vec<u8>) -> Self {
+    pub fn new(program: &'p LinkedProgram, object: &mut dyn FnMut(&str) -> Vec<u8>) -> Self {
         let mut memory = Memory::default();
         let mut objects = Vec::with_capacity(program.data.len() + program.keys.len());
         for datum in &program.data {
@@ -240,9 +240,9 @@ impl<'p> Process<'p> {
     ///
     /// # Errors
     ///
-    /// [`Error`]; memory keeps what was written until then.
-    pub fn call(&mut self, name: &str, arguments: &[DataValue]) -> Result<Vec<DataValue>, Error> {
-        let number = *self.program.names.get(name).ok_or(Error::NoFunction)?;
+    /// [`InterpretError`]; memory keeps what was written until then.
+    pub fn call(&mut self, name: &str, arguments: &[DataValue]) -> Result<Vec<DataValue>, InterpretError> {
+        let number = *self.program.names.get(name).ok_or(InterpretError::NoFunction)?;
         self.call_number(number, arguments)
     }
 
@@ -260,13 +260,17 @@ impl<'p> Process<'p> {
         module: usize,
         symbol: SymbolId,
         arguments: &[DataValue],
-    ) -> Result<Vec<DataValue>, Error> {
+    ) -> Result<Vec<DataValue>, InterpretError> {
         self.call_number(self.program.numbers[module][symbol.index()], arguments)
     }
 
-    fn call_number(&mut self, number: u32, arguments: &[DataValue]) -> Result<Vec<DataValue>, Error> {
+    fn call_number(
+        &mut self,
+        number: u32,
+        arguments: &[DataValue],
+    ) -> Result<Vec<DataValue>, InterpretError> {
         let Item::Function(function) = self.program.items[number as usize] else {
-            return Err(Error::NoFunction);
+            return Err(InterpretError::NoFunction);
         };
         let function = &self.program.functions[function];
         let (machine, fuel) = (&mut self.machine, self.fuel);
@@ -275,7 +279,7 @@ impl<'p> Process<'p> {
             |payload| {
                 let text = payload.downcast_ref::<&str>().map(ToString::to_string);
                 let text = text.or_else(|| payload.downcast_ref::<String>().cloned());
-                Err(Error::Unsupported(text.unwrap_or_else(|| "an instruction".into()).into()))
+                Err(InterpretError::Unsupported(text.unwrap_or_else(|| "an instruction".into()).into()))
             },
         )
     }

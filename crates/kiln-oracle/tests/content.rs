@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_ir::{Init, Module};
-use kiln_oracle::generate::{Options, program};
+use kiln_oracle::generate::{ProgramOptions, program};
 
 /// Instructions that some program of a few hundred must contain.
 const OPCODES: &str = "
@@ -67,7 +67,10 @@ fn count(module: &Module, counts: &mut BTreeMap<String, u64>) {
 fn programs_contain_what_is_promised() {
     let mut counts = BTreeMap::new();
     for seed in 0..300 {
-        program(seed, &Options::default()).modules.iter().for_each(|module| count(module, &mut counts));
+        program(seed, &ProgramOptions::default())
+            .modules
+            .iter()
+            .for_each(|module| count(module, &mut counts));
     }
     if std::env::var_os("KILN_SHOW").is_some() {
         println!("{counts:#?}");
@@ -103,13 +106,13 @@ fn programs_contain_what_is_promised() {
 
 #[test]
 fn options_leave_out_what_they_say() {
-    let options = Options {
+    let options = ProgramOptions {
         floats: false,
         vectors: false,
         tail_calls: false,
         atomics: false,
         anonymous: false,
-        ..Options::default()
+        ..ProgramOptions::default()
     };
     let mut counts = BTreeMap::new();
     for seed in 0..100 {
@@ -127,11 +130,11 @@ fn options_leave_out_what_they_say() {
 #[test]
 fn a_seed_is_one_program() {
     for seed in [0, 1, 42, u64::MAX] {
-        let text = || format!("{:?}", program(seed, &Options::default()));
+        let text = || format!("{:?}", program(seed, &ProgramOptions::default()));
         assert_eq!(text(), text(), "seed {seed}");
     }
     assert_ne!(
-        format!("{:?}", program(1, &Options::default())),
-        format!("{:?}", program(2, &Options::default()))
+        format!("{:?}", program(1, &ProgramOptions::default())),
+        format!("{:?}", program(2, &ProgramOptions::default()))
     );
 }

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use cranelift_codegen::data_value::DataValue;
 use kiln_ir::{Module, Source, Target, parse};
-use kiln_oracle::interpret::{Error, Process, Program};
+use kiln_oracle::interpret::{InterpretError, LinkedProgram, Process};
 
 fn module(name: &str, text: &str) -> Module {
     parse(Arc::new(Source::new(name, text)), &Target::host())
         .unwrap_or_else(|faults| panic!("{}", faults.iter().map(ToString::to_string).collect::<String>()))
 }
 
-fn run(texts: &[&str], name: &str, arguments: &[i64]) -> Result<Vec<DataValue>, Error> {
+fn run(texts: &[&str], name: &str, arguments: &[i64]) -> Result<Vec<DataValue>, InterpretError> {
     let modules: Vec<Module> = texts.iter().map(|text| module("test", text)).collect();
-    let program = Program::new(&modules.iter().collect::<Vec<_>>());
+    let program = LinkedProgram::new(&modules.iter().collect::<Vec<_>>());
     let arguments: Vec<DataValue> = arguments.iter().map(|&number| DataValue::I64(number)).collect();
     Process::new(&program, &mut |_| vec![0; 16]).with_fuel(10_000).call(name, &arguments)
 }
@@ -52,7 +52,9 @@ fn calls_and_pointers_cross_modules() {
             return v1
         }";
     assert_eq!(run(&[POINTERS, other], "f", &[1]), Ok(vec![DataValue::I64(145)]));
-    assert!(matches!(run(&[POINTERS], "f", &[1]), Err(Error::Unsupported(text)) if text.contains("`other`")));
+    assert!(
+        matches!(run(&[POINTERS], "f", &[1]), Err(InterpretError::Unsupported(text)) if text.contains("`other`"))
+    );
 }
 
 #[test]
@@ -87,12 +89,12 @@ fn a_process_ends_in_an_error() {
             store v0, v1
             return v0
         }";
-    assert_eq!(run(&[text], "endless", &[]), Err(Error::Fuel));
-    assert_eq!(run(&[text], "deep", &[1]), Err(Error::Fuel));
-    assert_eq!(run(&[text], "none", &[]), Err(Error::NoFunction));
+    assert_eq!(run(&[text], "endless", &[]), Err(InterpretError::Fuel));
+    assert_eq!(run(&[text], "deep", &[1]), Err(InterpretError::Fuel));
+    assert_eq!(run(&[text], "none", &[]), Err(InterpretError::NoFunction));
     assert_eq!(run(&[text], "beyond", &[8]), Ok(vec![DataValue::I64(0)]));
     for offset in [9, 16, -1, 1 << 40, i64::MIN] {
-        assert!(matches!(run(&[text], "beyond", &[offset]), Err(Error::Trapped(_))), "{offset}");
+        assert!(matches!(run(&[text], "beyond", &[offset]), Err(InterpretError::Trapped(_))), "{offset}");
     }
-    assert!(matches!(run(&[text], "write", &[1]), Err(Error::Trapped(_))));
+    assert!(matches!(run(&[text], "write", &[1]), Err(InterpretError::Trapped(_))));
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use kiln::globals::{GlobalTable, SlotKey};
 use kiln::ir::{Diagnostic, DiagnosticKind, Module, ModuleSettings, Target};
 use kiln::{Session, image};
-use kiln_oracle::interpret::{Error, Process, Program};
+use kiln_oracle::interpret::{InterpretError, LinkedProgram, Process};
 
 use super::invocation::{self, Stop};
 use super::objects::{Objects, SIZE};
@@ -236,12 +236,14 @@ fn linked(target: &Target, modules: &[Module]) -> Verdict {
 
 fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
     let modules: Vec<&Module> = roots.iter().chain(others.iter().copied()).collect();
-    let program = Program::new(&modules);
+    let program = LinkedProgram::new(&modules);
     let mut process = Process::new(&program, &mut |_| vec![0; SIZE]);
     let mut execute = |number: usize, function: &kiln::ir::Function, _: &_, arguments: &[_]| {
         process.call_symbol(number, function.symbol, arguments).map_err(|error| match error {
-            Error::Unsupported(what) => Stop::Skipped(format!("the interpreter cannot execute it: {what}")),
-            Error::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
+            InterpretError::Unsupported(what) => {
+                Stop::Skipped(format!("the interpreter cannot execute it: {what}"))
+            }
+            InterpretError::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
             error => Stop::Failed(error.to_string()),
         })
     };

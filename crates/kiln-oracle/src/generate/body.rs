@@ -14,7 +14,7 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Variable};
 use cranelift_module::Module;
 
-use super::Options;
+use super::ProgramOptions;
 use super::build::Ids;
 use super::plan::{Plan, SCALARS, VECTORS};
 use crate::random::Random;
@@ -24,7 +24,7 @@ pub(super) struct Body<'a, 'f, M> {
     pub(super) builder: FunctionBuilder<'f>,
     pub(super) host: &'a mut M,
     pub(super) plan: &'a Plan,
-    pub(super) options: &'a Options,
+    pub(super) options: &'a ProgramOptions,
     pub(super) ids: &'a Ids,
     /// Number of the function.
     pub(super) me: usize,
@@ -49,7 +49,7 @@ pub(super) fn build<M: Module>(
     scratch: &mut FunctionBuilderContext,
     host: &mut M,
     plan: &Plan,
-    options: &Options,
+    options: &ProgramOptions,
     ids: &Ids,
     me: usize,
 ) {

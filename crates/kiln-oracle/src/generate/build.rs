@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{InstBuilder, MemFlagsData, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleResult};
 
-use super::Options;
+use super::ProgramOptions;
 use super::body;
 use super::plan::{Function, Plan, Target, visible};
 use crate::random::Random;
@@ -29,7 +29,7 @@ enum Definition {
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
 pub(super) fn modules<M: Module>(
     plan: &Plan,
-    options: &Options,
+    options: &ProgramOptions,
     only: Option<usize>,
     host: &mut M,
     global: &mut dyn FnMut(&mut M, &str) -> DataId,

@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
 use cranelift_codegen::isa::CallConv;
 use cranelift_module::Linkage;
 
-use super::{Entry, Options};
+use super::{Entry, ProgramOptions};
 use crate::random::Random;
 
 /// Scalars of every kind.
@@ -89,7 +89,7 @@ pub(super) fn visible(linkage: Linkage, module: usize, from: usize) -> bool {
 }
 
 impl Plan {
-    pub(super) fn new(seed: u64, options: &Options) -> Self {
+    pub(super) fn new(seed: u64, options: &ProgramOptions) -> Self {
         let mut random = Random::new(seed);
         let random = &mut random;
         let modules = random.within(1, options.modules.max(1)) as usize;
@@ -113,7 +113,7 @@ impl Plan {
     }
 }
 
-fn functions(random: &mut Random, options: &Options, modules: usize) -> Vec<Function> {
+fn functions(random: &mut Random, options: &ProgramOptions, modules: usize) -> Vec<Function> {
     // Few signatures, so that functions can stand for one another.
     let pool: Vec<Signature> =
         (0..random.within(2, 5)).map(|_| signature(random, options, CallConv::SystemV)).collect();
@@ -169,7 +169,7 @@ fn functions(random: &mut Random, options: &Options, modules: usize) -> Vec<Func
 }
 
 /// A signature whose results fit every machine's registers: two integers of 64 bits, and two floats or vectors.
-fn signature(random: &mut Random, options: &Options, call_conv: CallConv) -> Signature {
+fn signature(random: &mut Random, options: &ProgramOptions, call_conv: CallConv) -> Signature {
     let ints = [types::I8, types::I16, types::I32, types::I64, types::I64];
     let mut others = Vec::new();
     if options.floats {
@@ -202,7 +202,7 @@ fn signature(random: &mut Random, options: &Options, call_conv: CallConv) -> Sig
 
 fn data(
     random: &mut Random,
-    options: &Options,
+    options: &ProgramOptions,
     modules: usize,
     functions: &[Function],
     globals: usize,

@@ -9,7 +9,7 @@ use cranelift_interpreter::state::{MemoryError, State};
 use cranelift_interpreter::step::{ControlFlow, CraneliftTrap};
 use cranelift_interpreter::value::{DataValueExt, ValueConversionKind};
 
-use super::Error;
+use super::InterpretError;
 use super::machine::Machine;
 
 impl<'p> Machine<'p> {
@@ -18,7 +18,7 @@ impl<'p> Machine<'p> {
         &mut self,
         function: &'p Function,
         inst: Inst,
-    ) -> Option<Result<ControlFlow<'p>, Error>> {
+    ) -> Option<Result<ControlFlow<'p>, InterpretError>> {
         match function.dfg.insts[inst] {
             InstructionData::Load { opcode, arg, flags, offset } => {
                 let address = self.place(arg, offset.into());
@@ -51,7 +51,7 @@ impl<'p> Machine<'p> {
         ty: Type,
         address: u64,
         flags: MemFlagsData,
-    ) -> Result<ControlFlow<'p>, Error> {
+    ) -> Result<ControlFlow<'p>, InterpretError> {
         use ValueConversionKind::{SignExtend, ZeroExtend};
         let (memory, extend) = match opcode {
             Opcode::Load => (ty, None),
@@ -67,14 +67,16 @@ impl<'p> Machine<'p> {
             Opcode::Sload16x4 => return self.widening(2, true, address, flags),
             Opcode::Uload32x2 => return self.widening(4, false, address, flags),
             Opcode::Sload32x2 => return self.widening(4, true, address, flags),
-            _ => return Err(Error::Unsupported(opcode.to_string().into())),
+            _ => return Err(InterpretError::Unsupported(opcode.to_string().into())),
         };
         let value = match self.read(address, memory, flags) {
             Ok(value) => value,
             Err(_) => return Ok(outside(flags)),
         };
         let value = match extend {
-            Some(kind) => value.convert(kind).map_err(|e| Error::Unsupported(e.to_string().into()))?,
+            Some(kind) => {
+                value.convert(kind).map_err(|e| InterpretError::Unsupported(e.to_string().into()))?
+            }
             None => value,
         };
         Ok(ControlFlow::Assign([value].into_iter().collect()))
@@ -87,10 +89,10 @@ impl<'p> Machine<'p> {
         signed: bool,
         address: u64,
         flags: MemFlagsData,
-    ) -> Result<ControlFlow<'p>, Error> {
+    ) -> Result<ControlFlow<'p>, InterpretError> {
         let Some(bytes) = self.memory.bytes(address, 8) else { return Ok(outside(flags)) };
         if flags.endianness(native()) == Endianness::Big {
-            return Err(Error::Unsupported("a widening load of big-endian lanes".into()));
+            return Err(InterpretError::Unsupported("a widening load of big-endian lanes".into()));
         }
         let mut wide = [0; 16];
         for (from, to) in bytes.chunks(lane).zip(wide.chunks_mut(2 * lane)) {
@@ -108,18 +110,18 @@ impl<'p> Machine<'p> {
         value: DataValue,
         address: u64,
         flags: MemFlagsData,
-    ) -> Result<ControlFlow<'p>, Error> {
+    ) -> Result<ControlFlow<'p>, InterpretError> {
         let narrow = match opcode {
             Opcode::Store => None,
             Opcode::Istore8 => Some(types::I8),
             Opcode::Istore16 => Some(types::I16),
             Opcode::Istore32 => Some(types::I32),
-            _ => return Err(Error::Unsupported(opcode.to_string().into())),
+            _ => return Err(InterpretError::Unsupported(opcode.to_string().into())),
         };
         let value = match narrow {
             Some(ty) => value
                 .convert(ValueConversionKind::Truncate(ty))
-                .map_err(|e| Error::Unsupported(e.to_string().into()))?,
+                .map_err(|e| InterpretError::Unsupported(e.to_string().into()))?,
             None => value,
         };
         Ok(match self.write(address, &value, flags) {

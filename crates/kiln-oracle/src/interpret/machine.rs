@@ -21,11 +21,11 @@ use cranelift_interpreter::step::{ControlFlow, CraneliftTrap, StepError, step};
 
 use super::access::no_such;
 use super::memory::{Memory, STACK, code, function_at, libcall_at};
-use super::{Error, Item, Program, memory};
+use super::{InterpretError, Item, LinkedProgram, memory};
 
 /// A program in execution.
 pub(super) struct Machine<'p> {
-    program: &'p Program,
+    program: &'p LinkedProgram,
     pub(super) memory: Memory,
     /// Object of each datum, then of each global.
     pub(super) objects: Vec<usize>,
@@ -36,7 +36,7 @@ pub(super) struct Machine<'p> {
 }
 
 impl<'p> Machine<'p> {
-    pub(super) fn new(program: &'p Program, memory: Memory, objects: Vec<usize>) -> Self {
+    pub(super) fn new(program: &'p LinkedProgram, memory: Memory, objects: Vec<usize>) -> Self {
         let pinned = DataValue::I64(0);
         Self { program, memory, objects, frames: Vec::new(), bases: Vec::new(), pinned }
     }
@@ -56,7 +56,7 @@ impl<'p> Machine<'p> {
         function: &'p Function,
         arguments: &[DataValue],
         mut fuel: u64,
-    ) -> Result<Vec<DataValue>, Error> {
+    ) -> Result<Vec<DataValue>, InterpretError> {
         // A call before this one may have ended in the middle.
         self.frames.clear();
         self.bases.clear();
@@ -64,7 +64,7 @@ impl<'p> Machine<'p> {
         let mut calls: Vec<Inst> = Vec::new();
         let mut at = self.enter(function, arguments.to_vec())?;
         loop {
-            fuel = fuel.checked_sub(1).ok_or(Error::Fuel)?;
+            fuel = fuel.checked_sub(1).ok_or(InterpretError::Fuel)?;
             let function = self.get_current_function();
             let flow = match self.access(function, at) {
                 Some(flow) => flow?,
@@ -75,7 +75,10 @@ impl<'p> Machine<'p> {
             let assign = |machine: &mut Self, inst: Inst, values: Vec<DataValue>| {
                 let function = machine.get_current_function();
                 machine.current_frame_mut().set_all(function.dfg.inst_results(inst), values);
-                function.layout.next_inst(inst).ok_or(Error::Unsupported("a block without an end".into()))
+                function
+                    .layout
+                    .next_inst(inst)
+                    .ok_or(InterpretError::Unsupported("a block without an end".into()))
             };
             at = match flow {
                 ControlFlow::Assign(values) => assign(self, at, values.to_vec())?,
@@ -99,29 +102,31 @@ impl<'p> Machine<'p> {
                         Some(call) => assign(self, call, values.to_vec())?,
                     }
                 }
-                ControlFlow::Trap(trap) => return Err(Error::Trapped(trap.to_string().into())),
+                ControlFlow::Trap(trap) => return Err(InterpretError::Trapped(trap.to_string().into())),
             };
         }
     }
 
-    fn enter(&mut self, function: &'p Function, arguments: Vec<DataValue>) -> Result<Inst, Error> {
+    fn enter(&mut self, function: &'p Function, arguments: Vec<DataValue>) -> Result<Inst, InterpretError> {
         // Frames are the interpreter's, and cost more than a machine's.
         const DEPTH: usize = 1 << 16;
         if self.frames.len() >= DEPTH {
-            return Err(Error::Trapped("the stack is exhausted".into()));
+            return Err(InterpretError::Trapped("the stack is exhausted".into()));
         }
-        let entry =
-            function.layout.entry_block().ok_or(Error::Unsupported("a function without a block".into()))?;
+        let entry = function
+            .layout
+            .entry_block()
+            .ok_or(InterpretError::Unsupported("a function without a block".into()))?;
         let params = function.dfg.block_params(entry);
         if params.len() != arguments.len() {
-            return Err(Error::Unsupported("a call with another number of arguments".into()));
+            return Err(InterpretError::Unsupported("a call with another number of arguments".into()));
         }
         self.push_frame(function);
         self.current_frame_mut().set_all(params, arguments);
         first(function, entry)
     }
 
-    fn error(&self, error: StepError) -> Error {
+    fn error(&self, error: StepError) -> InterpretError {
         match error {
             StepError::UnknownFunction(callee) => {
                 let function = self.get_current_function();
@@ -130,9 +135,9 @@ impl<'p> Machine<'p> {
                     Some((number, _)) => self.program.name(number).to_owned(),
                     None => name.display(Some(&function.params)).to_string(),
                 };
-                Error::Unsupported(format!("a call to `{name}` of the host").into())
+                InterpretError::Unsupported(format!("a call to `{name}` of the host").into())
             }
-            error => Error::Unsupported(error.to_string().into()),
+            error => InterpretError::Unsupported(error.to_string().into()),
         }
     }
 
@@ -146,8 +151,8 @@ impl<'p> Machine<'p> {
 }
 
 /// The first instruction of a block.
-fn first(function: &Function, block: cranelift_codegen::ir::Block) -> Result<Inst, Error> {
-    function.layout.first_inst(block).ok_or(Error::Unsupported("an empty block".into()))
+fn first(function: &Function, block: cranelift_codegen::ir::Block) -> Result<Inst, InterpretError> {
+    function.layout.first_inst(block).ok_or(InterpretError::Unsupported("an empty block".into()))
 }
 
 /// An address as Cranelift's interpreter passes it around.
