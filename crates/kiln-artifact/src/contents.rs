@@ -1,15 +1,17 @@
-//! The editable form of an artifact: plain vectors, turned into bytes in one go.
+//! The editable form of an artifact: plain vectors, which [`Contents::finish`] turns into bytes.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use crate::artifact::{Artifact, HEADER_LEN, TABLES, Table, write_header};
+use crate::Artifact;
+use crate::layout::{HEADER_LEN, TABLES, Table, write_header};
 use crate::record::{
     FunctionRecord, Handler, NamedData, PatchableCall, Reloc, ResolvedCall, StackMap, StackMapEntry, Str,
     Summary, SymbolRecord,
 };
 
-/// Everything an artifact holds, while it is being made. Fields are as in the accessors of [`Artifact`].
+/// The content of an artifact that is being made. Each field has the name of the accessor of
+/// [`Artifact`] that describes it.
 ///
 /// Fill the vectors, intern strings with [`Contents::string`], then call [`Contents::finish`].
 #[derive(Clone, Debug, Default)]
@@ -43,7 +45,8 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Appends `text` to the string section. Equal strings are not shared: callers keep indices, not strings.
+    /// Appends `text` to the string table. Equal strings are not shared: callers keep the result
+    /// and use it again.
     ///
     /// # Panics
     ///
@@ -55,12 +58,12 @@ impl Contents {
         Str { start: U32::new(start), len: U32::new(len) }
     }
 
-    /// The artifact. Two equal contents give the same bytes.
+    /// Makes the artifact. Equal contents give equal bytes.
     ///
     /// # Panics
     ///
-    /// When the contents break a rule that [`Artifact::from_bytes`] checks: that is a mistake of the compiler that
-    /// made them, not of its input.
+    /// When the contents break a rule that [`Artifact::from_bytes`] checks: that is a mistake of
+    /// the compiler that made them, not of its input.
     pub fn finish(self) -> Artifact {
         // Exhaustive, so that a new field cannot be forgotten.
         let Self {
@@ -90,7 +93,7 @@ impl Contents {
             named_data,
             strings,
         } = &self;
-        let sections: [(Table, &[u8]); TABLES] = [
+        let tables: [(Table, &[u8]); TABLES] = [
             (Table::Summary, summary.as_bytes()),
             (Table::Strings, strings),
             (Table::Features, features.as_bytes()),
@@ -117,11 +120,11 @@ impl Contents {
             (Table::ResolvedCalls, resolved_calls.as_bytes()),
             (Table::NamedData, named_data.as_bytes()),
         ];
-        let total = HEADER_LEN + sections.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        let total = HEADER_LEN + tables.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(total);
-        write_header(&mut bytes, &sections.map(|(section, bytes)| (section, bytes.len())));
-        for (_, section) in sections {
-            bytes.extend_from_slice(section);
+        write_header(&mut bytes, &tables.map(|(table, bytes)| (table, bytes.len())));
+        for (_, table) in tables {
+            bytes.extend_from_slice(table);
         }
         match Artifact::from_bytes(bytes) {
             Ok(artifact) => artifact,

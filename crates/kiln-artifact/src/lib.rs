@@ -1,42 +1,49 @@
-//! The contract between whoever compiles and whoever links: one compiled module, as bytes.
+//! The contract between compilers and linkers: one compiled module, as bytes.
 //!
-//! An [`Artifact`] is what the backend makes of one module, and it is all that a linker, a cache or a tool needs:
-//! code with the calls inside the module already resolved, data, relocations, symbols, unwind rows, traps, source
-//! locations, stack maps and exception tables. It is *pure*: nothing in it depends on where it will be loaded, on
-//! the process or the thread that made it, or on other modules.
+//! An [`Artifact`] is what the backend makes of one module, and it is all that a linker, a cache or
+//! a tool needs: code with the calls inside the module already resolved, data, relocations,
+//! symbols, unwind rows, traps, source locations, stack maps and exception tables. It is *pure*:
+//! nothing in it depends on where it will be loaded, on the process or the thread that made it, or
+//! on other modules.
 //!
 //! - [`Contents`] is the editable form, plain vectors; [`Contents::finish`] makes the artifact.
-//! - [`Artifact`] is one byte string, read where it lies: every table is a slice of little-endian records
-//!   ([`record`]). [`Artifact::from_bytes`] accepts any bytes and checks every index once; accessors never fail.
-//! - [`RelocKind`] says how a place is patched, in terms of the ELF processor supplements.
-//! - [`Signature`] is the text form of a function's type, which travels without Cranelift.
+//! - [`Artifact`] is one byte string that is read in place: every [`Table`] is a slice of
+//!   little-endian records ([`record`]) or a [`stream`]. [`Artifact::from_bytes`] accepts any bytes
+//!   and checks every index once; accessors never fail.
+//! - [`RelocKind`] says how a site is patched, in terms of the ELF processor supplements.
+//! - [`Signature`] is the text form of a function's type, which is read without Cranelift.
 //!
 //! # Should I use this crate?
 //!
-//! If you write a tool that reads compiled modules, or another backend that Kiln should link. It depends on neither
-//! Cranelift nor the operating system.
+//! If you write a tool that reads compiled modules, or another backend that Kiln should link. It
+//! depends on neither Cranelift nor the operating system.
 //!
 //! # Architecture invariants
 //!
-//! No name is made by concatenation: inside a module everything is an index, and a name exists only for what a
-//! module exports or imports. No checksum is kept here: whoever stores the bytes (a cache entry) adds its own.
+//! No name is made by concatenation: inside a module everything is an index, and a name exists only
+//! for symbols that a module exports or imports. An artifact has no checksum: what stores the bytes
+//! (a cache entry) adds its own.
 
 #![forbid(unsafe_code)]
 
 mod artifact;
+mod check;
 mod contents;
 mod error;
+mod functions;
+mod layout;
 pub mod record;
 mod reloc;
 mod signature;
 pub mod stream;
 mod unwind;
 
-pub use artifact::{Artifact, Table};
+pub use artifact::Artifact;
 pub use contents::Contents;
 pub use error::ArtifactError;
+pub use layout::Table;
 pub use reloc::RelocKind;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 
-/// Version of the byte format. Artifacts of another version are refused.
+/// The version of the byte format. Artifacts of another version are refused.
 pub const FORMAT_VERSION: u32 = 2;

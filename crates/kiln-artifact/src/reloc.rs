@@ -1,12 +1,13 @@
-//! Relocation kinds: how a place in code or data is patched with the address of a symbol.
+//! Relocation kinds: how a site in code or data is patched with the address of a symbol.
 //!
-//! In the formulas `S` is the address of the symbol, `A` the addend, `P` the address of the place, `G` the address of
-//! the symbol's slot, and `Page(x)` is `x` with its low 12 bits cleared. Sources: System V ABI, AMD64 supplement;
-//! ELF for the Arm 64-bit Architecture; RISC-V ELF psABI; System/390 ELF supplement (z/Architecture).
+//! In the formulas `S` is the address of the symbol, `A` the addend, `P` the address of the patch
+//! site, `G` the address of the symbol's GOT slot, and `Page(x)` is `x` with its low 12 bits
+//! cleared. Sources: System V ABI, AMD64 supplement; ELF for the Arm 64-bit Architecture; RISC-V
+//! ELF psABI; System/390 ELF supplement (z/Architecture).
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $name:ident = $value:literal, $width:literal, $slot:literal;)*) => {
-        /// How a place is patched.
+        /// How a site is patched.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
         #[non_exhaustive]
@@ -16,17 +17,18 @@ macro_rules! kinds {
             /// Every kind, in order of its code.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The kind with this code.
+            /// Returns the kind with this code.
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($value => Some(Self::$name),)* _ => None }
             }
 
-            /// Number of bytes from the relocation's offset that a linker reads or writes.
+            /// Returns the number of bytes from the relocation's offset on that a linker reads or
+            /// writes.
             pub fn width(self) -> usize {
                 match self { $(Self::$name => $width,)* }
             }
 
-            /// Whether the place refers to the symbol's slot rather than to the symbol.
+            /// Whether the site refers to the symbol's slot rather than to the symbol.
             pub fn uses_slot(self) -> bool {
                 match self { $(Self::$name => $slot,)* }
             }
@@ -39,7 +41,8 @@ kinds! {
     Abs64 = 1, 8, false;
     /// `S + A`, 4 bytes, must fit.
     Abs32 = 2, 4, false;
-    /// x86-64, `S + A - P`, 4 bytes: a call, jump or `lea`, told apart by the opcode before the place.
+    /// x86-64, `S + A - P`, 4 bytes: a call, jump or `lea`, told apart by the opcode before the
+    /// site.
     X86Pc32 = 16, 4, false;
     /// x86-64, `G + A - P`, 4 bytes: `mov reg, [rip + slot]`.
     X86GotPc32 = 17, 4, true;

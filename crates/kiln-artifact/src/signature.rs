@@ -1,14 +1,15 @@
 //! A function's type as text, and its parts.
 //!
-//! The text is the one Cranelift prints and parses, so a tool can hand it back to Cranelift, and a loader that does
-//! not link Cranelift can compare it: `(i64 vmctx, i32 uext) -> i8, f64 system_v`.
+//! The text is in Cranelift's notation, so Cranelift can parse it again, and a loader that does not
+//! link Cranelift can compare it: `(i64 vmctx, i32 uext) -> i8, f64 system_v`.
 
 /// A parameter or return value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Param {
     /// Cranelift type: `i64`, `f32`, `i8x16`.
     pub ty: Box<str>,
-    /// Extension and purpose, in Cranelift's words: `uext`, `sext`, `vmctx`, `sret`, `sarg(16)`. Usually empty.
+    /// Extension and purpose, in Cranelift's words: `uext`, `sext`, `vmctx`, `sret`, `sarg(16)`.
+    /// Usually empty.
     pub attributes: Vec<Box<str>>,
 }
 
@@ -23,7 +24,7 @@ pub struct Signature {
     pub call_conv: Box<str>,
 }
 
-/// Text that is not a signature.
+/// The error for text that is not a signature.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not a signature: {text:?}")]
 pub struct SignatureError {
@@ -31,8 +32,9 @@ pub struct SignatureError {
 }
 
 impl Signature {
-    /// Whether a caller that believes in `self` can call a function of type `other`: same calling convention, same types,
-    /// and the same values passed in special ways (`sret`, `sarg`). Extensions and `vmctx` move no value and are not compared.
+    /// Whether a caller that expects `self` can call a function of type `other`: same calling
+    /// convention, same types, and the same values passed in special ways (`sret`, `sarg`).
+    /// Extensions and `vmctx` move no value and are not compared.
     pub fn is_compatible(&self, other: &Self) -> bool {
         fn passing(param: &Param) -> impl Iterator<Item = &str> {
             param
@@ -50,9 +52,9 @@ impl Signature {
     }
 }
 
-/// Whether a caller that believes in signature `a` can call a function of signature `b`, both as text.
+/// Whether a caller that expects signature `a` can call a function of signature `b`, both as text.
 ///
-/// Text that is no signature agrees with nothing but itself.
+/// Text that is no signature agrees only with itself.
 pub fn signatures_agree(a: &str, b: &str) -> bool {
     a == b
         || matches!((a.parse::<Signature>(), b.parse::<Signature>()), (Ok(a), Ok(b)) if a.is_compatible(&b))

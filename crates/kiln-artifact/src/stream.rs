@@ -1,15 +1,21 @@
-//! Tables with an entry for every few instructions, as streams of short integers: traps, source locations, calls.
+//! Tables with an entry for every few instructions, as streams of short integers: traps, source
+//! locations, calls.
 //!
-//! They would otherwise be as long as the code. Each function has its own piece of each stream, in which offsets count from the
-//! function's start and locations from its base: so a piece moves with its function, unchanged.
+//! As fixed-width records they would be as long as the code. Each function has its own part of each
+//! stream. In it, offsets are relative to the function's start and locations to its base, so a part
+//! moves with its function, unchanged.
 //!
 //! | stream | an entry |
 //! |---|---|
-//! | traps | offset from the trap before; Cranelift's `TrapCode`, one byte |
-//! | source locations | start from the end of the one before; length; difference of the location to the one before, zigzag |
-//! | calls | return address from the one before; bytes from frame pointer to stack pointer plus 1, or 0; number of handlers |
+//! | traps | `offset`; `code`, one byte |
+//! | source locations | `start`; length; `location` |
+//! | calls | `return_offset`; `frame_offset` plus 1, or 0 for none; `handlers` |
 //!
-//! Integers are LEB128. Invariant: readers never go beyond their piece, and end at the first entry that is not whole.
+//! Offsets are written as the difference to the offset before (of a range: to its end), locations
+//! as the difference to the location before, zigzag-encoded.
+//!
+//! Integers are LEB128. Invariant: readers never go beyond their part, and end at the first entry
+//! that is not whole.
 
 /// An instruction that may trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +48,8 @@ pub struct CallSite {
     pub handlers: u32,
 }
 
-/// Writes the piece of one function, entries in ascending order. Offsets count from the function's start.
+/// Writes one function's part of a stream, entries in ascending order. Offsets are relative to the
+/// function's start.
 #[derive(Clone, Debug, Default)]
 pub struct StreamWriter {
     bytes: Vec<u8>,
@@ -59,7 +66,7 @@ impl StreamWriter {
         self.bytes.push(value as u8);
     }
 
-    /// The difference of `offset` to the one before.
+    /// Writes the difference of `offset` to the one before.
     ///
     /// # Panics
     ///
@@ -74,18 +81,18 @@ impl StreamWriter {
     ///
     /// # Panics
     ///
-    /// When the entry lies before the one before.
+    /// When the trap is before the one added last.
     pub fn trap(&mut self, trap: Trap) {
         let Trap { offset, code } = trap;
         self.step(offset);
         self.bytes.push(code);
     }
 
-    /// Adds to a stream of source locations; the location counts from the function's base.
+    /// Adds to a stream of source locations; the location is relative to the function's base.
     ///
     /// # Panics
     ///
-    /// When the entry starts before the one before ends, or ends before it starts.
+    /// When the range starts before the end of the one added last, or ends before it starts.
     pub fn source_range(&mut self, range: SourceRange) {
         let SourceRange { start, end, location } = range;
         self.step(start);
@@ -99,7 +106,7 @@ impl StreamWriter {
     ///
     /// # Panics
     ///
-    /// When the entry lies before the one before, or its frame has 4 GiB.
+    /// When the call is before the one added last, or its frame has 4 GiB.
     pub fn call_site(&mut self, site: CallSite) {
         let CallSite { return_offset, frame_offset, handlers } = site;
         self.step(return_offset);
@@ -109,19 +116,19 @@ impl StreamWriter {
         self.uint(handlers);
     }
 
-    /// The piece.
+    /// Returns the bytes of the part.
     pub fn finish(self) -> Vec<u8> {
         self.bytes
     }
 }
 
-/// Reads the piece of one function.
+/// Reads one function's part of a stream.
 #[derive(Clone, Debug)]
 struct StreamReader<'a> {
     bytes: &'a [u8],
-    /// Of the entry before.
+    /// The offset of the entry before.
     offset: u32,
-    /// Of the entry before; the base of the function at first.
+    /// The location of the entry before; the function's base at first.
     location: u32,
 }
 
@@ -160,13 +167,14 @@ macro_rules! reader {
         #[derive(Clone, Debug)]
         pub struct $name<'a> {
             reader: StreamReader<'a>,
-            /// Where the function starts.
+            /// The offset of the function in the code.
             start: u32,
             broken: bool,
         }
 
         impl<'a> $name<'a> {
-            /// The entries in `bytes`, of a function that starts at `start` and has this base of locations.
+            /// Reads `bytes` of a function that starts at `start` and has this base of
+            /// locations.
             pub(crate) fn new(bytes: &'a [u8], start: u32, base: u32) -> Self {
                 Self { reader: StreamReader { bytes, offset: 0, location: base }, start, broken: false }
             }
@@ -228,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn entries_come_back() {
+    fn entries_round_trip() {
         let mut writer = StreamWriter::default();
         let ranges = [
             SourceRange { start: 0, end: 3, location: 0 },
@@ -253,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_whole_is_broken() {
+    fn a_part_that_is_not_whole_is_broken() {
         let mut writer = StreamWriter::default();
         writer.trap(Trap { offset: 300, code: 7 });
         writer.trap(Trap { offset: 301, code: 8 });

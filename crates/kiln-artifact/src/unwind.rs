@@ -1,34 +1,36 @@
-//! What unwind information must look like before an unwinder may see it.
+//! Checks unwind information before an unwinder may see it.
 //!
-//! The system's unwinder trusts what is registered with it: bytes it does not understand end the process. So the common entry and
-//! every row are walked once when an artifact is checked. Accepted is what code generators write, with room to spare; expressions are
-//! refused but for the one that says whether return addresses are signed on aarch64. Source: DWARF 5, section 6.4; Linux
-//! Standard Base, section 10.6.
+//! The system's unwinder trusts the tables that are registered with it: bytes that it does not
+//! understand end the process. So the common entry and every row are walked once when an artifact
+//! is checked. The checks accept more than code generators write. They refuse expressions, but for
+//! the one that says whether return addresses are signed on aarch64. Source: DWARF 5, section 6.4;
+//! Linux Standard Base, section 10.6.
 
-/// Saved states may nest this deep.
+/// The depth to which saved states may nest.
 const MAX_REMEMBERED: u32 = 16;
-/// No target has more registers than this.
+/// An upper bound of the register numbers of all targets.
 const MAX_REGISTER: u64 = 256;
 
-/// Whether `bytes` are one common information entry with augmentation `zR`, 4-byte pc-relative pointers, and good rows.
+/// Whether `bytes` are one common information entry with augmentation `zR`, 4-byte pc-relative
+/// pointers, and good rows.
 pub(crate) fn is_common_entry(bytes: &[u8]) -> bool {
     let Some((len, rest)) = bytes.split_first_chunk::<4>() else { return false };
     let len_fits = [u32::from_le_bytes(*len), u32::from_be_bytes(*len)].contains(&(rest.len() as u32));
     // Id 0, version 1, augmentation `zR`.
     let Some(rest) = rest.strip_prefix(b"\0\0\0\0\x01zR\0").filter(|_| len_fits) else { return false };
-    let mut at = Cursor(rest);
+    let mut cursor = Cursor(rest);
     // Factors of code and data, return address register.
-    let factors = [at.leb(), at.leb()].iter().all(Option::is_some) && at.byte().is_some();
+    let factors = [cursor.leb(), cursor.leb()].iter().all(Option::is_some) && cursor.byte().is_some();
     // One byte of augmentation: pc-relative, 4 bytes, signed.
-    factors && at.byte() == Some(1) && at.byte() == Some(0x1b) && are_rows(at.0)
+    factors && cursor.byte() == Some(1) && cursor.byte() == Some(0x1b) && are_rows(cursor.0)
 }
 
 /// Whether `bytes` are call frame instructions that any unwinder can follow.
 pub(crate) fn are_rows(bytes: &[u8]) -> bool {
-    let mut at = Cursor(bytes);
+    let mut cursor = Cursor(bytes);
     let mut remembered = 0;
-    while let Some(op) = at.byte() {
-        if at.row(op, &mut remembered).is_none() {
+    while let Some(op) = cursor.byte() {
+        if cursor.row(op, &mut remembered).is_none() {
             return false;
         }
     }
@@ -49,7 +51,7 @@ impl Cursor<'_> {
         Some(())
     }
 
-    /// A number of 7 bits a byte, signed or not, of at most 9 bytes; its value as if it were not signed.
+    /// Reads a LEB128 number of at most 9 bytes, and returns its value as if it were unsigned.
     fn leb(&mut self) -> Option<u64> {
         let mut value = 0;
         for shift in (0..63).step_by(7) {
@@ -66,7 +68,7 @@ impl Cursor<'_> {
         self.leb().filter(|&register| register < MAX_REGISTER).map(drop)
     }
 
-    /// The operands of the instruction `op`.
+    /// Skips the operands of the instruction `op`; `None` if it is not one that is accepted.
     fn row(&mut self, op: u8, remembered: &mut u32) -> Option<()> {
         match (op >> 6, op & 0x3f) {
             // advance_loc, restore

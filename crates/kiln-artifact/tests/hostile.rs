@@ -1,17 +1,18 @@
-//! Bytes that are not an artifact, or no longer: refused, or an artifact whose every accessor works.
+//! Bytes that are not an artifact, or an altered one: either they are refused, or every accessor
+//! works.
 
 use kiln_artifact::record::{
     FunctionRecord, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Reloc, ResolvedCall,
     SectionKind, StackMap, StackMapEntry, SymbolKind, SymbolRecord,
 };
-use kiln_artifact::stream::{self, CallSite, SourceRange, Trap};
+use kiln_artifact::stream::{CallSite, SourceRange, StreamWriter, Trap};
 use kiln_artifact::{Artifact, Contents, RelocKind, Table};
 use proptest::prelude::*;
 
 /// The common unwind entry that Cranelift writes for x86-64.
 const CIE: &[u8] = b"\x14\0\0\0\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08\x90\x01\0\0";
 
-/// An artifact with something in every section.
+/// An artifact with something in every table.
 fn artifact() -> Artifact {
     let mut contents = Contents::default();
     contents.summary.triple = contents.string("x86_64-unknown-linux-gnu");
@@ -73,13 +74,13 @@ fn artifact() -> Artifact {
     contents.text_relocs = vec![reloc(RelocKind::X86GotPc32, 2)];
     contents.read_only_relocs = vec![reloc(RelocKind::Abs64, 0)];
     contents.writable_relocs = vec![Reloc { offset: 0.into(), ..reloc(RelocKind::Abs64, 1) }];
-    let mut traps = stream::StreamWriter::default();
+    let mut traps = StreamWriter::default();
     traps.trap(Trap { offset: 3, code: 1 });
     contents.traps = traps.finish();
-    let mut ranges = stream::StreamWriter::default();
+    let mut ranges = StreamWriter::default();
     ranges.source_range(SourceRange { start: 0, end: 8, location: 7 });
     contents.source_ranges = ranges.finish();
-    let mut sites = stream::StreamWriter::default();
+    let mut sites = StreamWriter::default();
     sites.call_site(CallSite { return_offset: 8, frame_offset: None, handlers: 1 });
     contents.call_sites = sites.finish();
     let kind = HandlerKind::Default as u8;
@@ -112,7 +113,8 @@ fn artifact() -> Artifact {
     contents.finish()
 }
 
-/// Uses every accessor and follows every index; whatever it returns, it must return.
+/// Uses every accessor and follows every index. The sum is of no interest: the reads must not
+/// panic.
 fn read_all(artifact: &Artifact) -> usize {
     let mut sum =
         artifact.triple().len() + artifact.producer().len() + artifact.cie().len() + artifact.nops().len();
@@ -146,37 +148,39 @@ fn read_all(artifact: &Artifact) -> usize {
         }
     }
     for call in artifact.resolved_calls() {
-        let at = call.offset.get() as usize;
+        let offset = call.offset.get() as usize;
         sum += call.original[..call.kind().width()].len();
-        sum += artifact.text()[at..at + call.kind().width()].len();
+        sum += artifact.text()[offset..offset + call.kind().width()].len();
         sum += artifact.symbols()[call.symbol.get() as usize].kind as usize;
     }
     for run in artifact.named_data() {
-        let place =
-            if run.section() == SectionKind::ReadOnly { artifact.read_only() } else { artifact.writable() };
+        let section = match run.section() {
+            SectionKind::ReadOnly => artifact.read_only(),
+            _ => artifact.writable(),
+        };
         let start = run.start.get() as usize;
-        sum += artifact.section_name(run).len() + place[start..start + run.len.get() as usize].len();
+        sum += artifact.section_name(run).len() + section[start..start + run.len.get() as usize].len();
     }
     for symbol in artifact.symbols() {
-        // What a linker does: each symbol moves with the piece that it lies in.
-        let (place, offset) = (symbol.section(), symbol.offset.get());
-        if let Some(run) = artifact.named_data_at(place, offset) {
+        // As a linker does: each symbol moves with the run that it is in.
+        let (section, offset) = (symbol.section(), symbol.offset.get());
+        if let Some(run) = artifact.named_data_at(section, offset) {
             let run = &artifact.named_data()[run];
             assert!(offset + symbol.size.get() <= run.start.get() + run.len.get());
             sum += usize::try_from(offset - run.start.get()).unwrap();
-        } else if matches!(place, SectionKind::ReadOnly | SectionKind::Writable) {
-            assert!(offset + symbol.size.get() <= artifact.unnamed_len(place));
+        } else if matches!(section, SectionKind::ReadOnly | SectionKind::Writable) {
+            assert!(offset + symbol.size.get() <= artifact.unnamed_len(section));
         }
     }
-    let places = [
+    let sections = [
         (artifact.text_relocs(), artifact.text()),
         (artifact.read_only_relocs(), artifact.read_only()),
         (artifact.writable_relocs(), artifact.writable()),
     ];
-    for (relocs, section) in places {
+    for (relocs, section) in sections {
         for reloc in relocs {
-            let at = reloc.offset.get() as usize;
-            sum += section[at..at + reloc.kind().width()].len();
+            let offset = reloc.offset.get() as usize;
+            sum += section[offset..offset + reloc.kind().width()].len();
             sum += artifact.symbols()[reloc.symbol.get() as usize].kind as usize;
         }
     }
@@ -195,16 +199,13 @@ fn read_all(artifact: &Artifact) -> usize {
 fn bytes_round_trip() {
     let artifact = artifact();
     assert!(read_all(&artifact) > 0);
-    assert!(
-        Table::ALL.iter().all(|&section| !artifact.table_bytes(section).is_empty()),
-        "every section is tested"
-    );
+    assert!(Table::ALL.iter().all(|&table| !artifact.table_bytes(table).is_empty()), "every table is tested");
     let again = Artifact::from_bytes(artifact.as_bytes()).unwrap();
     assert!(again == artifact);
 }
 
 #[test]
-fn an_artifact_behind_other_bytes_is_the_same_artifact() {
+fn an_artifact_after_other_bytes_is_the_same_artifact() {
     let artifact = artifact();
     let buffer = [b"something else", artifact.as_bytes()].concat();
     let again = Artifact::from_buffer(buffer.clone(), 14).unwrap();
@@ -235,12 +236,24 @@ fn errors_say_where() {
     assert_eq!((error.table(), error.record()), ("header", 0));
 }
 
-/// The message for `artifact()` with the bytes of `value` at `at` of `section`.
-fn altered(section: Table, at: usize, value: &[u8]) -> String {
+#[test]
+fn tables_fill_the_artifact() {
+    // The last field of the header is the length of the last table.
+    let last = 24 + 8 * (Table::ALL.len() - 1);
+    for (by, what) in [(-1, "bytes after the last table"), (1, "table outside the artifact")] {
+        let mut bytes = artifact().as_bytes().to_vec();
+        bytes[last] = bytes[last].wrapping_add_signed(by);
+        let text = Artifact::from_bytes(bytes).unwrap_err().to_string();
+        assert_eq!(text, format!("malformed artifact: {what} in header, record 0"));
+    }
+}
+
+/// The message for [`artifact`] with `value` written at `offset` of `table`.
+fn altered(table: Table, offset: usize, value: &[u8]) -> String {
     let artifact = artifact();
     let mut bytes = artifact.as_bytes().to_vec();
-    let table = artifact.table_bytes(section).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
-    bytes[table + at..][..value.len()].copy_from_slice(value);
+    let start = artifact.table_bytes(table).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    bytes[start + offset..][..value.len()].copy_from_slice(value);
     Artifact::from_bytes(bytes).map_or_else(|error| error.to_string(), |_| "accepted".to_owned())
 }
 
@@ -251,55 +264,94 @@ fn named_data_is_checked() {
     let start = |run: usize, start: u64| altered(Table::NamedData, run * RECORD + 8, &start.to_le_bytes());
     let len = |run: usize, len: u64| altered(Table::NamedData, run * RECORD + 16, &len.to_le_bytes());
     let align = |align: u32| altered(Table::NamedData, 24, &align.to_le_bytes());
-    let place = |run: usize, place: u8| altered(Table::NamedData, run * RECORD + 28, &[place]);
+    let section = |run: usize, code: u8| altered(Table::NamedData, run * RECORD + 28, &[code]);
     let malformed = |what: &str, run: u32| format!("malformed artifact: {what} in named data, record {run}");
     assert_eq!(name_len(7), "accepted");
     assert_eq!(name_len(0), malformed("an empty name, or one with a zero byte", 0));
-    assert_eq!(name_len(u32::MAX), malformed("string outside the string section", 0));
+    assert_eq!(name_len(u32::MAX), malformed("string outside the string table", 0));
     for code in [0, 1, 4, 9] {
-        assert_eq!(place(0, code), malformed("a section that cannot have named data", 0));
+        assert_eq!(section(0, code), malformed("a section that cannot have named data", 0));
     }
     for wrong in [0, 3, 32] {
         assert_eq!(align(wrong), malformed("an alignment that is not a power of two, or not kept", 0));
     }
-    assert_eq!(start(1, 48), malformed("extent outside its section", 1));
-    assert_eq!(start(1, u64::MAX - 7), malformed("extent outside its section", 1));
-    assert_eq!(len(1, 9), malformed("extent outside its section", 1));
+    assert_eq!(start(1, 48), malformed("range outside its section", 1));
+    assert_eq!(start(1, u64::MAX - 7), malformed("range outside its section", 1));
+    assert_eq!(len(1, 9), malformed("range outside its section", 1));
     // Overlapping, touching, out of order, writable before read-only.
-    assert_eq!(start(1, 24), malformed("not behind the run before it", 1));
-    assert_eq!(len(0, 16), malformed("not behind the run before it", 1));
-    // The symbol `d` lies before the first run: it may end there, and not behind it.
+    assert_eq!(start(1, 24), malformed("not after the run before it", 1));
+    assert_eq!(len(0, 16), malformed("not after the run before it", 1));
+    // The symbol `d` is before the first run: it may end at its start, and not later.
     let size = |size: u64| altered(Table::Symbols, size_of::<SymbolRecord>() + 16, &size.to_le_bytes());
     assert_eq!(size(16), "accepted");
-    assert!(size(17).contains("extent outside its section, or across the border"), "{}", size(17));
+    assert!(size(17).contains("range outside its section, or across the border"), "{}", size(17));
     assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
-    assert_eq!(place(2, SectionKind::ReadOnly as u8), malformed("not behind the run before it", 2));
+    assert_eq!(section(2, SectionKind::ReadOnly as u8), malformed("not after the run before it", 2));
+}
+
+#[test]
+fn tables_that_describe_code_are_checked() {
+    let number = |table, offset, value: u32| altered(table, offset, &value.to_le_bytes());
+    let malformed =
+        |what: &str, table: Table| format!("malformed artifact: {what} in {}, record 0", table.name());
+    let broken = "an entry that is not whole, or outside of its function";
+    // Offsets are those of fields of the first record, or of bytes of a stream.
+    let function = Table::Functions;
+    assert_eq!(number(function, 0, 3), malformed("unknown symbol", function));
+    assert_eq!(number(function, 4, 1), malformed("range outside the code", function));
+    assert_eq!(number(function, 16, 6), malformed("unwind rows outside their table", function));
+    assert_eq!(number(function, 16, 2), malformed("unwind rows that unwinders cannot follow", function));
+    assert_eq!(number(function, 24, 3), malformed("references outside their table", function));
+    for (offset, table) in
+        [(36, Table::Traps), (40, Table::SourceRanges), (44, Table::CallSites), (48, Table::Handlers)]
+    {
+        assert_eq!(number(function, offset, 1), malformed("parts of functions out of order", table));
+    }
+    assert_eq!(altered(Table::Traps, 0, &[16]), "accepted");
+    assert_eq!(altered(Table::Traps, 0, &[17]), malformed(broken, Table::Traps));
+    assert_eq!(altered(Table::Traps, 1, &[0x80]), "accepted", "the code of a trap is not an integer");
+    assert_eq!(altered(Table::SourceRanges, 1, &[17]), malformed(broken, Table::SourceRanges));
+    assert_eq!(altered(Table::CallSites, 2, &[0x81]), malformed(broken, Table::CallSites));
+    assert_eq!(altered(Table::CallSites, 2, &[0]), malformed("another number of handlers", Table::CallSites));
+    assert_eq!(number(Table::Handlers, 4, 16), "accepted");
+    assert_eq!(number(Table::Handlers, 4, 17), malformed("offset outside the code", Table::Handlers));
+    assert_eq!(number(Table::StackMaps, 12, 2), malformed("entries outside their table", Table::StackMaps));
+    assert_eq!(number(Table::References, 0, 3), malformed("unknown symbol", Table::References));
+    let call = Table::ResolvedCalls;
+    assert_eq!(number(call, 16, 12), "accepted");
+    assert_eq!(number(call, 16, 13), malformed("patch site outside the code", call));
+    assert_eq!(number(call, 20, 3), malformed("unknown symbol", call));
+    assert_eq!(number(Table::PatchableCalls, 4, 8), "accepted");
+    assert_eq!(
+        number(Table::PatchableCalls, 4, 9),
+        malformed("starts before the code", Table::PatchableCalls)
+    );
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 
-    /// Any few bytes overwritten with any values: no panic, in checking or in reading.
+    /// Overwrites any few bytes with any values: no panic, in checking or in reading.
     #[test]
     fn altered_bytes_do_no_harm(changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
         let mut bytes = artifact().as_bytes().to_vec();
         for (index, value) in changes {
-            let at = index.index(bytes.len());
-            bytes[at] = value;
+            let offset = index.index(bytes.len());
+            bytes[offset] = value;
         }
         if let Ok(artifact) = Artifact::from_bytes(bytes) {
             read_all(&artifact);
         }
     }
 
-    /// Any 4-byte field at any place set to a value near a limit.
+    /// Sets any 4 bytes to a value near a limit.
     #[test]
-    fn fields_near_limits_do_no_harm(at in any::<prop::sample::Index>(), value in prop_oneof![
+    fn fields_near_limits_do_no_harm(index in any::<prop::sample::Index>(), value in prop_oneof![
         Just(u32::MAX), Just(u32::MAX - 1), Just(1 << 31), 0u32..64,
     ]) {
         let mut bytes = artifact().as_bytes().to_vec();
-        let at = at.index(bytes.len() - 4);
-        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        let offset = index.index(bytes.len() - 4);
+        bytes[offset..offset + 4].copy_from_slice(&value.to_le_bytes());
         if let Ok(artifact) = Artifact::from_bytes(bytes) {
             read_all(&artifact);
         }

@@ -1,0 +1,212 @@
+//! The only way from bytes to an [`Artifact`]: every range and index is checked once.
+//!
+//! The checks are in the order in which they need each other: record lengths before records,
+//! strings before names, named data before the symbols and relocations that must not cross its
+//! borders. Nothing is copied and nothing allocated; time is linear in the length, but for a binary
+//! search in the named data for each symbol and relocation.
+
+mod code;
+
+use zerocopy::little_endian::U32;
+
+use crate::layout::Table;
+use crate::record::{
+    FunctionRecord, Handler, Linkage, NamedData, PatchableCall, Reloc, ResolvedCall, SectionKind, StackMap,
+    StackMapEntry, Str, Summary, SymbolKind, SymbolRecord,
+};
+use crate::{Artifact, ArtifactError, RelocKind};
+
+type Checked = Result<(), ArtifactError>;
+
+impl Artifact {
+    /// Takes bytes that may come from anywhere, and checks them.
+    ///
+    /// # Errors
+    ///
+    /// [`ArtifactError`] if the bytes are not an artifact of this format version: wrong magic or
+    /// version, truncated, longer than they say, or with a record that points outside its target.
+    /// Time is linear in the length.
+    pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self, ArtifactError> {
+        Self::from_buffer(bytes.into(), 0)
+    }
+
+    /// Takes an artifact that is in `buffer` from `start` to the end, and leaves it there: only the
+    /// string table is copied.
+    ///
+    /// For readers of files that hold more than the artifact.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Artifact::from_bytes`]; also if `start` is outside the buffer.
+    pub fn from_buffer(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
+        let artifact = Self::unchecked(buffer, start)?;
+        check_record_lengths(&artifact)?;
+        check_strings(&artifact)?;
+        check_alignments(artifact.summary())?;
+        check_named_data(&artifact)?;
+        check_symbols(&artifact)?;
+        code::check_functions(&artifact)?;
+        check_relocs(&artifact, Table::TextRelocs, SectionKind::Text)?;
+        check_relocs(&artifact, Table::ReadOnlyRelocs, SectionKind::ReadOnly)?;
+        check_relocs(&artifact, Table::WritableRelocs, SectionKind::Writable)?;
+        code::check_streams(&artifact)?;
+        code::check_records(&artifact)?;
+        Ok(artifact)
+    }
+}
+
+/// Checks that every table of records has whole records, and that there is one summary.
+fn check_record_lengths(artifact: &Artifact) -> Checked {
+    fn count<T>(artifact: &Artifact, table: Table) -> Result<usize, ArtifactError> {
+        let len = artifact.table_bytes(table).len();
+        if !len.is_multiple_of(size_of::<T>()) {
+            return Err(table.error(len / size_of::<T>(), "truncated record"));
+        }
+        Ok(len / size_of::<T>())
+    }
+    if count::<Summary>(artifact, Table::Summary)? != 1 {
+        return Err(Table::Summary.error(0, "not exactly one record"));
+    }
+    count::<Str>(artifact, Table::Features)?;
+    count::<Str>(artifact, Table::Signatures)?;
+    count::<SymbolRecord>(artifact, Table::Symbols)?;
+    count::<FunctionRecord>(artifact, Table::Functions)?;
+    count::<Reloc>(artifact, Table::TextRelocs)?;
+    count::<Reloc>(artifact, Table::ReadOnlyRelocs)?;
+    count::<Reloc>(artifact, Table::WritableRelocs)?;
+    count::<Handler>(artifact, Table::Handlers)?;
+    count::<StackMap>(artifact, Table::StackMaps)?;
+    count::<StackMapEntry>(artifact, Table::StackMapEntries)?;
+    count::<PatchableCall>(artifact, Table::PatchableCalls)?;
+    count::<U32>(artifact, Table::References)?;
+    count::<ResolvedCall>(artifact, Table::ResolvedCalls)?;
+    count::<NamedData>(artifact, Table::NamedData)?;
+    Ok(())
+}
+
+fn check_strings(artifact: &Artifact) -> Checked {
+    let check = |table: Table, record: usize, text: Str| {
+        let start = text.start.get() as usize;
+        let end = start.checked_add(text.len.get() as usize);
+        match end.and_then(|end| artifact.strings().get(start..end)) {
+            Some(_) => Ok(()),
+            None => Err(table.error(record, "string outside the string table")),
+        }
+    };
+    let summary = artifact.summary();
+    check(Table::Summary, 0, summary.triple)?;
+    check(Table::Summary, 0, summary.producer)?;
+    for table in [Table::Features, Table::Signatures] {
+        for (index, &text) in artifact.records::<Str>(table).iter().enumerate() {
+            check(table, index, text)?;
+        }
+    }
+    for (index, symbol) in artifact.symbols().iter().enumerate() {
+        check(Table::Symbols, index, symbol.name)?;
+    }
+    for (index, run) in artifact.named_data().iter().enumerate() {
+        check(Table::NamedData, index, run.name)?;
+    }
+    Ok(())
+}
+
+fn check_alignments(summary: &Summary) -> Checked {
+    for align in [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align] {
+        if !align.get().is_power_of_two() {
+            return Err(Table::Summary.error(0, "alignment that is not a power of two"));
+        }
+    }
+    Ok(())
+}
+
+fn check_named_data(artifact: &Artifact) -> Checked {
+    // Section and end of the run before.
+    let mut before = None;
+    for (index, run) in artifact.named_data().iter().enumerate() {
+        let fail = |what| Err(Table::NamedData.error(index, what));
+        let name = artifact.section_name(run);
+        if name.is_empty() || name.contains('\0') {
+            return fail("an empty name, or one with a zero byte");
+        }
+        if !matches!(run.section(), SectionKind::ReadOnly | SectionKind::Writable) {
+            return fail("a section that cannot have named data");
+        }
+        let (start, align) = (run.start.get(), run.align.get());
+        if !align.is_power_of_two() || !start.is_multiple_of(align.into()) {
+            return fail("an alignment that is not a power of two, or not kept");
+        }
+        let end = start.checked_add(run.len.get());
+        let Some(end) = end.filter(|&end| end <= artifact.section_size(run.section())) else {
+            return fail("range outside its section");
+        };
+        if before.is_some_and(|before| before >= (run.section, start)) {
+            return fail("not after the run before it");
+        }
+        before = Some((run.section, end));
+    }
+    Ok(())
+}
+
+/// Returns the end of the bytes around `offset` that stay together when an image is laid out: of a
+/// run of named data, or of all data before the first run.
+fn piece_end(artifact: &Artifact, section: SectionKind, offset: u64) -> u64 {
+    match artifact.named_data_at(section, offset) {
+        Some(index) => {
+            let run = &artifact.named_data()[index];
+            run.start.get() + run.len.get()
+        }
+        None => artifact.unnamed_len(section),
+    }
+}
+
+fn check_symbols(artifact: &Artifact) -> Checked {
+    let signatures = artifact.signatures().len();
+    for (index, symbol) in artifact.symbols().iter().enumerate() {
+        let fail = |what| Err(Table::Symbols.error(index, what));
+        let (Some(kind), Some(linkage), Some(section)) = (
+            SymbolKind::from_code(symbol.kind),
+            Linkage::from_code(symbol.linkage),
+            SectionKind::from_code(symbol.section),
+        ) else {
+            return fail("unknown kind, linkage or section");
+        };
+        if (linkage == Linkage::Import) != (section == SectionKind::Undefined) {
+            return fail("an import that is defined, or a definition without a section");
+        }
+        if kind == SymbolKind::Global && linkage != Linkage::Import {
+            return fail("a global that is defined");
+        }
+        if linkage != Linkage::Local && symbol.name.len.get() == 0 {
+            return fail("a visible symbol without a name");
+        }
+        let end = symbol.offset.get().checked_add(symbol.size.get());
+        if end.is_none_or(|end| end > piece_end(artifact, section, symbol.offset.get())) {
+            return fail("range outside its section, or across the border of named data");
+        }
+        if symbol.signature().is_some_and(|signature| signature >= signatures) {
+            return fail("unknown signature");
+        }
+    }
+    Ok(())
+}
+
+/// Checks the relocations in `table`, which patch `section`.
+fn check_relocs(artifact: &Artifact, table: Table, section: SectionKind) -> Checked {
+    for (index, reloc) in artifact.records::<Reloc>(table).iter().enumerate() {
+        let fail = |what| Err(table.error(index, what));
+        let Some(kind) = RelocKind::from_code(reloc.kind) else {
+            return fail("unknown kind");
+        };
+        if section != SectionKind::Text && kind != RelocKind::Abs64 {
+            return fail("a kind that data cannot have");
+        }
+        let end = reloc.offset.get().checked_add(kind.width() as u64);
+        if end.is_none_or(|end| end > piece_end(artifact, section, reloc.offset.get())) {
+            return fail("patch site outside its section, or across the border of named data");
+        }
+        if reloc.symbol.get() as usize >= artifact.symbols().len() {
+            return fail("unknown symbol");
+        }
+    }
+    Ok(())
+}

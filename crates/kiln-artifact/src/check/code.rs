@@ -1,0 +1,152 @@
+//! Checks of the tables that describe code: functions, and all records that refer to their code.
+
+use std::ops::Range;
+
+use zerocopy::little_endian::U32;
+
+use crate::layout::Table;
+use crate::record::HandlerKind;
+use crate::stream::CallSites;
+use crate::{Artifact, ArtifactError, RelocKind, unwind};
+
+type Checked = Result<(), ArtifactError>;
+
+/// Returns the range that starts at `start`, if it ends within `limit`.
+fn range(start: U32, len: U32, limit: usize) -> Option<Range<usize>> {
+    let start = start.get() as usize;
+    let end = start.checked_add(len.get() as usize)?;
+    (end <= limit).then_some(start..end)
+}
+
+/// Checks the functions, but for their parts of the streams; and the unwind information.
+pub(super) fn check_functions(artifact: &Artifact) -> Checked {
+    let (cie, unwind, text) = (artifact.cie(), artifact.unwind(), artifact.text().len());
+    if !cie.is_empty() && !unwind::is_common_entry(cie) {
+        return Err(Table::Cie.error(0, "not an entry that unwinders can follow"));
+    }
+    let mut end = 0;
+    for (index, function) in artifact.functions().iter().enumerate() {
+        let fail = |what| Err(Table::Functions.error(index, what));
+        if function.symbol.get() as usize >= artifact.symbols().len() {
+            return fail("unknown symbol");
+        }
+        let Some(code) = range(function.start, function.len, text) else {
+            return fail("range outside the code");
+        };
+        if code.start < end {
+            return fail("overlaps the function before it");
+        }
+        end = code.end;
+        let references = artifact.references().len();
+        if range(function.references_start, function.references_len, references).is_none() {
+            return fail("references outside their table");
+        }
+        let Some(rows) = range(function.unwind_start, function.unwind_len, unwind.len()) else {
+            return fail("unwind rows outside their table");
+        };
+        if !rows.is_empty() && (cie.is_empty() || !unwind::are_rows(&unwind[rows])) {
+            return fail("unwind rows that unwinders cannot follow");
+        }
+    }
+    Ok(())
+}
+
+/// Checks the tables that are divided by functions: first that the parts follow each other and fill
+/// the table, then the entries of each part.
+pub(super) fn check_streams(artifact: &Artifact) -> Checked {
+    for table in [Table::Traps, Table::SourceRanges, Table::CallSites, Table::Handlers] {
+        let mut end = 0;
+        for function in 0..artifact.functions().len() {
+            let (start, next) = artifact.part_of(function, table);
+            // Bytes before the first part would belong to no function.
+            if start != end || start > next {
+                return Err(table.error(function, "parts of functions out of order"));
+            }
+            end = next;
+        }
+        if end != artifact.parts_len(table) {
+            return Err(table.error(0, "more than what functions have"));
+        }
+    }
+    for (index, function) in artifact.functions().iter().enumerate() {
+        // Return addresses and ends of ranges may be one past the last byte.
+        let end = function.start.get() + function.len.get();
+        let fail = |table: Table, what| Err(table.error(index, what));
+        let outside = "an entry that is not whole, or outside of its function";
+        let mut traps = artifact.traps_of(index);
+        if traps.any(|trap| trap.offset > end) || traps.is_broken() {
+            return fail(Table::Traps, outside);
+        }
+        let mut ranges = artifact.source_ranges_of(index);
+        if ranges.any(|range| range.end > end) || ranges.is_broken() {
+            return fail(Table::SourceRanges, outside);
+        }
+        // Not `call_sites_of`: that one relies on the number of handlers.
+        let stream = artifact.stream_of(index, Table::CallSites);
+        let mut sites = CallSites::new(stream, function.start.get(), 0);
+        let mut handlers = 0u64;
+        for site in &mut sites {
+            handlers += u64::from(site.handlers);
+            if site.return_offset > end {
+                return fail(Table::CallSites, outside);
+            }
+        }
+        if sites.is_broken() {
+            return fail(Table::CallSites, outside);
+        }
+        if handlers != artifact.handlers_of(index).len() as u64 {
+            return fail(Table::CallSites, "another number of handlers");
+        }
+    }
+    Ok(())
+}
+
+/// Checks the tables of fixed-width records that refer to code: handlers, stack maps, references,
+/// resolved and patchable calls.
+pub(super) fn check_records(artifact: &Artifact) -> Checked {
+    let (text, symbols) = (artifact.text().len(), artifact.symbols().len());
+    // A return address or the end of a range may be one past the last byte.
+    let inside = |table: Table, record: usize, offset: U32| {
+        if offset.get() as usize <= text {
+            Ok(())
+        } else {
+            Err(table.error(record, "offset outside the code"))
+        }
+    };
+    for (index, handler) in artifact.handlers().iter().enumerate() {
+        inside(Table::Handlers, index, handler.target)?;
+        if HandlerKind::from_code(handler.kind).is_none() {
+            return Err(Table::Handlers.error(index, "unknown kind"));
+        }
+    }
+    for (index, map) in artifact.stack_maps().iter().enumerate() {
+        inside(Table::StackMaps, index, map.return_offset)?;
+        if range(map.entries_start, map.entries_len, artifact.stack_map_entries().len()).is_none() {
+            return Err(Table::StackMaps.error(index, "entries outside their table"));
+        }
+    }
+    for (index, symbol) in artifact.references().iter().enumerate() {
+        if symbol.get() as usize >= symbols {
+            return Err(Table::References.error(index, "unknown symbol"));
+        }
+    }
+    for (index, call) in artifact.resolved_calls().iter().enumerate() {
+        let fail = |what| Err(Table::ResolvedCalls.error(index, what));
+        let Some(kind) = RelocKind::from_code(call.kind).filter(|kind| kind.width() <= 8) else {
+            return fail("unknown kind");
+        };
+        if call.offset.get() as usize + kind.width() > text {
+            return fail("patch site outside the code");
+        }
+        if call.symbol.get() as usize >= symbols {
+            return fail("unknown symbol");
+        }
+    }
+    for (index, call) in artifact.patchable_calls().iter().enumerate() {
+        inside(Table::PatchableCalls, index, call.end)?;
+        if call.len > call.end {
+            return Err(Table::PatchableCalls.error(index, "starts before the code"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,115 @@
+//! Accessors of the tables that are divided by functions: traps, source locations, calls, handlers.
+//!
+//! A function's part of such a table starts where its [`FunctionRecord`] says, and ends where the
+//! part of the next function starts.
+
+use crate::Artifact;
+use crate::layout::Table;
+use crate::record::{FunctionRecord, Handler};
+use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
+
+impl Artifact {
+    /// Traps of all functions, by ascending offset.
+    pub fn traps(&self) -> impl Iterator<Item = Trap> {
+        (0..self.functions().len()).flat_map(|function| self.traps_of(function))
+    }
+
+    /// Traps of the function with this index, by ascending offset.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn traps_of(&self, function: usize) -> Traps<'_> {
+        let record = &self.functions()[function];
+        Traps::new(self.stream_of(function, Table::Traps), record.start.get(), 0)
+    }
+
+    /// Source locations of all functions, by ascending offset.
+    pub fn source_ranges(&self) -> impl Iterator<Item = SourceRange> {
+        (0..self.functions().len()).flat_map(|function| self.source_ranges_of(function))
+    }
+
+    /// Source locations of the function with this index, by ascending offset.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn source_ranges_of(&self, function: usize) -> SourceRanges<'_> {
+        let record = &self.functions()[function];
+        let stream = self.stream_of(function, Table::SourceRanges);
+        SourceRanges::new(stream, record.start.get(), record.base_location.get())
+    }
+
+    /// Calls of all functions, by ascending return address, each with its exception handlers.
+    pub fn call_sites(&self) -> impl Iterator<Item = (CallSite, &[Handler])> {
+        (0..self.functions().len()).flat_map(|function| self.call_sites_of(function))
+    }
+
+    /// Calls of the function with this index, by ascending return address, each with its exception
+    /// handlers.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn call_sites_of(&self, function: usize) -> impl Iterator<Item = (CallSite, &[Handler])> {
+        let record = &self.functions()[function];
+        let mut handlers = self.handlers_of(function);
+        let sites = CallSites::new(self.stream_of(function, Table::CallSites), record.start.get(), 0);
+        sites.map(move |site| {
+            let (own, rest) = handlers.split_at(site.handlers as usize);
+            handlers = rest;
+            (site, own)
+        })
+    }
+
+    /// Entries of the exception tables of all functions.
+    pub fn handlers(&self) -> &[Handler] {
+        self.records(Table::Handlers)
+    }
+
+    /// Entries of the exception tables of the function with this index.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function.
+    pub fn handlers_of(&self, function: usize) -> &[Handler] {
+        let (start, end) = self.part_of(function, Table::Handlers);
+        &self.handlers()[start..end]
+    }
+
+    /// Returns a function's part of one of the streams, as [`StreamWriter`] wrote it.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such function, or the table is not a stream.
+    ///
+    /// [`StreamWriter`]: crate::stream::StreamWriter
+    pub fn stream_of(&self, function: usize, table: Table) -> &[u8] {
+        let (start, end) = self.part_of(function, table);
+        &self.table_bytes(table)[start..end]
+    }
+
+    /// Returns the start and end of a function's part: in bytes, or in records for handlers.
+    pub(crate) fn part_of(&self, function: usize, table: Table) -> (usize, usize) {
+        let start = |function: &FunctionRecord| match table {
+            Table::Traps => function.traps_start.get() as usize,
+            Table::SourceRanges => function.source_ranges_start.get() as usize,
+            Table::CallSites => function.call_sites_start.get() as usize,
+            Table::Handlers => function.handlers_start.get() as usize,
+            _ => panic!("{} are not divided by functions", table.name()),
+        };
+        let functions = self.functions();
+        (
+            start(&functions[function]),
+            functions.get(function + 1).map_or_else(|| self.parts_len(table), start),
+        )
+    }
+
+    /// Returns the length of all functions' parts together, in bytes, or in records for handlers.
+    pub(crate) fn parts_len(&self, table: Table) -> usize {
+        match table {
+            Table::Handlers => self.handlers().len(),
+            _ => self.table_bytes(table).len(),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The byte format: a header, then tables.
+//!
+//! | bytes | content, all numbers little-endian |
+//! |---|---|
+//! | 8 | magic, `KilnArt\0` |
+//! | 4 | format version, `u32` |
+//! | 4 | number of tables, `u32` |
+//! | 8 | total length, `u64` |
+//! | 8 for each table | its length in bytes, `u64` |
+//! | | the tables, in the order of [`Table::ALL`], without gaps |
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U32, U64};
+
+use crate::{ArtifactError, FORMAT_VERSION};
+
+const MAGIC: [u8; 8] = *b"KilnArt\0";
+/// The number of tables of an artifact.
+pub(crate) const TABLES: usize = Table::ALL.len();
+/// The number of bytes before the first table.
+pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 8 + 8 * TABLES;
+
+macro_rules! tables {
+    ($($name:ident, $text:literal;)*) => {
+        /// A table of the byte format. Variants are in the order of the tables in the bytes.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[expect(missing_docs, reason = "each is documented at its accessor in `Artifact`")]
+        pub enum Table { $($name),* }
+
+        impl Table {
+            /// Every table, in order.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// Returns the table's name, for messages and tools.
+            pub fn name(self) -> &'static str {
+                match self { $(Self::$name => $text),* }
+            }
+        }
+    };
+}
+
+tables! {
+    Summary, "summary";
+    Strings, "strings";
+    Features, "features";
+    Signatures, "signatures";
+    Symbols, "symbols";
+    Functions, "functions";
+    Text, "text";
+    ReadOnly, "read-only data";
+    Writable, "writable data";
+    TextRelocs, "text relocations";
+    ReadOnlyRelocs, "read-only relocations";
+    WritableRelocs, "writable relocations";
+    Cie, "common unwind information";
+    Unwind, "unwind rows";
+    Traps, "traps";
+    SourceRanges, "source locations";
+    CallSites, "call sites";
+    Handlers, "exception handlers";
+    StackMaps, "stack maps";
+    StackMapEntries, "stack map entries";
+    PatchableCalls, "patchable calls";
+    Nops, "no-ops";
+    References, "references";
+    ResolvedCalls, "resolved calls";
+    NamedData, "named data";
+}
+
+impl Table {
+    /// The error for the record with this number.
+    pub(crate) fn error(self, record: usize, what: &'static str) -> ArtifactError {
+        ArtifactError::new(self.name(), record, what)
+    }
+}
+
+/// The error for the bytes before the tables.
+pub(crate) fn header_error(what: &'static str) -> ArtifactError {
+    ArtifactError::new("header", 0, what)
+}
+
+/// Appends the header of an artifact with tables of these lengths.
+pub(crate) fn write_header(out: &mut Vec<u8>, lens: &[(Table, usize); TABLES]) {
+    let total = HEADER_LEN + lens.iter().map(|(_, len)| len).sum::<usize>();
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    out.extend_from_slice(&(TABLES as u32).to_le_bytes());
+    out.extend_from_slice(&(total as u64).to_le_bytes());
+    for (expected, (table, len)) in Table::ALL.iter().zip(lens) {
+        assert_eq!(expected, table, "tables are written in order");
+        out.extend_from_slice(&(*len as u64).to_le_bytes());
+    }
+}
+
+/// Returns the start and end of each table in `bytes`, which must end with the last table.
+pub(crate) fn read_header(bytes: &[u8]) -> Result<[(usize, usize); TABLES], ArtifactError> {
+    let fail = |what| Err(header_error(what));
+    if bytes.len() < 8 || bytes[..8] != MAGIC {
+        return fail("not a Kiln artifact");
+    }
+    let Ok((version, rest)) = U32::read_from_prefix(&bytes[8..]) else {
+        return fail("truncated");
+    };
+    if version.get() != FORMAT_VERSION {
+        return fail("another format version");
+    }
+    let Ok((count, rest)) = U32::read_from_prefix(rest) else {
+        return fail("truncated");
+    };
+    if count.get() as usize != TABLES {
+        return fail("wrong number of tables");
+    }
+    let Ok((total, rest)) = U64::read_from_prefix(rest) else {
+        return fail("truncated");
+    };
+    if total.get() != bytes.len() as u64 {
+        return fail("length differs from the header");
+    }
+    let Ok((lens, _)) = <[U64; TABLES]>::read_from_prefix(rest) else {
+        return fail("truncated");
+    };
+    let mut tables = [(0, 0); TABLES];
+    let mut start = HEADER_LEN;
+    for (table, len) in tables.iter_mut().zip(lens) {
+        let end = usize::try_from(len.get()).ok().and_then(|len| start.checked_add(len));
+        let Some(end) = end.filter(|&end| end <= bytes.len()) else {
+            return fail("table outside the artifact");
+        };
+        *table = (start, end);
+        start = end;
+    }
+    if start != bytes.len() {
+        return fail("bytes after the last table");
+    }
+    Ok(tables)
+}

@@ -1,0 +1,128 @@
+//! Records about code: functions, resolved and patchable calls, exception handlers, stack maps.
+
+use zerocopy::little_endian::{I64, U32};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use crate::RelocKind;
+
+/// A function of the module. Records are in the order of the code.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct FunctionRecord {
+    /// Index of its symbol.
+    pub symbol: U32,
+    /// First byte in the code.
+    pub start: U32,
+    /// Number of bytes.
+    pub len: U32,
+    /// First byte of its unwind rows in the unwind table.
+    pub unwind_start: U32,
+    /// Number of bytes of its unwind rows; 0 if it has none.
+    pub unwind_len: U32,
+    /// First of the symbols that it refers to, in the table of references.
+    pub references_start: U32,
+    /// Number of the symbols that it refers to.
+    pub references_len: U32,
+    /// Required alignment, in bytes.
+    pub align: U32,
+    /// The client's source location that the function's others are relative to, or
+    /// [`NONE`](super::NONE).
+    pub base_location: U32,
+    /// First byte of its traps in their table; they end where those of the next function start.
+    pub traps_start: U32,
+    /// First byte of its source locations; they end in the same way.
+    pub source_ranges_start: U32,
+    /// First byte of its calls; they end in the same way.
+    pub call_sites_start: U32,
+    /// First of the exception handlers of its calls; they end in the same way.
+    pub handlers_start: U32,
+}
+
+/// A call inside the module that is resolved in the code, and the bytes that resolving overwrote:
+/// with them, a function can be taken out of the code and used in another module.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct ResolvedCall {
+    /// The patched bytes as the compiler wrote them; those beyond the width of the kind are zero.
+    pub original: [u8; 8],
+    /// The addend.
+    pub addend: I64,
+    /// The patch site, in bytes from the start of the code.
+    pub offset: U32,
+    /// Index of the symbol that is called.
+    pub symbol: U32,
+    /// Code of a [`RelocKind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+impl ResolvedCall {
+    /// Returns how the site was patched.
+    pub fn kind(&self) -> RelocKind {
+        RelocKind::from_code(self.kind).unwrap_or(RelocKind::Abs64)
+    }
+}
+
+code_enum! {
+    /// The effect of an exception handler entry; the first entry that matches wins.
+    HandlerKind {
+        /// Exceptions with tag `value` continue at `target`.
+        Tag = 0,
+        /// All exceptions continue at `target`.
+        Default = 1,
+        /// Tags of later entries are read in the context stored at the stack pointer plus `value`
+        /// bytes.
+        ContextStack = 2,
+        /// Tags of later entries are read in the context in general purpose register `value`.
+        ContextRegister = 3,
+    }
+}
+
+/// One entry of a call's exception table.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct Handler {
+    /// Tag, stack offset or register, as `kind` says; 0 for `Default`.
+    pub value: U32,
+    /// The offset in the code where execution continues; 0 for the context kinds.
+    pub target: U32,
+    /// Code of a [`HandlerKind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+
+/// The live references at one call.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct StackMap {
+    /// Return address, as an offset in the code.
+    pub return_offset: U32,
+    /// Bytes of stack, upwards from the stack pointer, that the map covers.
+    pub span: U32,
+    /// First of its entries in the table of entries.
+    pub entries_start: U32,
+    /// Number of its entries.
+    pub entries_len: U32,
+}
+
+/// One live reference.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct StackMapEntry {
+    /// Bytes upwards from the stack pointer.
+    pub offset: U32,
+    /// Size of the value in bytes.
+    pub size: U32,
+}
+
+/// A call that a run-time may switch off by writing no-ops over it.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct PatchableCall {
+    /// End of the patchable bytes, as an offset in the code.
+    pub end: U32,
+    /// Number of patchable bytes.
+    pub len: U32,
+}
