@@ -35,7 +35,7 @@ impl Default for Options {
 }
 
 /// A visible definition.
-struct Symbol {
+struct PublishedSymbol {
     address: u64,
     kind: SymbolKind,
     /// Seen by the modules that are linked later, and by nobody else.
@@ -70,7 +70,7 @@ impl Function<'_> {
     /// # Errors
     ///
     /// [`JitError::OtherType`] names both signatures if they differ.
-    pub unsafe fn typed<F: kiln_image::Function>(&self) -> Result<F, JitError> {
+    pub unsafe fn typed<F: kiln_image::FunctionPointer>(&self) -> Result<F, JitError> {
         let wanted = F::signature();
         let actual = self.signature.unwrap_or("data");
         if !actual.parse::<Signature>().is_ok_and(|actual| wanted.is_compatible(&actual)) {
@@ -98,7 +98,7 @@ pub struct Jit {
     registrations: Vec<Registration>,
     memory: Memory,
     options: Options,
-    symbols: IndexMap<Box<str>, Symbol>,
+    symbols: IndexMap<Box<str>, PublishedSymbol>,
     /// Addresses of the slots that exist, by what they hold.
     slots: HashMap<SlotKey, u64>,
     sections: Sections,
@@ -191,7 +191,7 @@ impl Jit {
             self.slots.insert(key.clone(), blocks.addresses[Area::Slots] + 8 * number as u64);
         }
         for definition in plan.definitions() {
-            let symbol = Symbol {
+            let symbol = PublishedSymbol {
                 address: blocks.addresses[definition.area] + definition.offset,
                 kind: definition.kind,
                 hidden: definition.linkage == Linkage::Hidden,
@@ -260,7 +260,7 @@ impl Jit {
         artifact: &Artifact,
         module: usize,
         symbol: &record::SymbolRecord,
-        before: &Symbol,
+        before: &PublishedSymbol,
     ) -> Result<(), JitError> {
         let name = artifact.name(symbol);
         if symbol.kind() == SymbolKind::Function && before.kind != SymbolKind::Function {
@@ -278,7 +278,7 @@ impl Jit {
 
     /// The function that is exported as `name`. As in an image, what is hidden is not found.
     pub fn function(&self, name: &str) -> Option<Function<'_>> {
-        let exported = |symbol: &&Symbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
+        let exported = |symbol: &&PublishedSymbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
         let symbol = self.symbols.get(name).filter(exported)?;
         Some(Function { address: symbol.address as *const u8, signature: symbol.signature.as_deref() })
     }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use kiln_artifact::Signature;
 use kiln_globals::SlotKey;
 
-use super::function::Function;
+use super::function::FunctionPointer;
 use super::image::Mapped;
 use super::map::Access;
 use crate::error::LoadError;
@@ -118,7 +118,7 @@ impl Loaded {
     ///
     /// The function may be called only while `self` lives; its code must be trusted, and its slots must have been filled
     /// with what it expects.
-    pub unsafe fn function<F: Function>(&self, name: &str) -> Result<F, LoadError> {
+    pub unsafe fn function<F: FunctionPointer>(&self, name: &str) -> Result<F, LoadError> {
         let tables = self.mapped.tables();
         let symbol = tables.lookup(name).ok_or_else(|| LoadError::NoSuchSymbol { name: name.into() })?;
         let not_a_function = || LoadError::NotAFunction { name: name.into() };

@@ -7,7 +7,7 @@ mod sealed {
 }
 
 /// A type that is passed in one machine register by both Rust's `extern "C"` and Cranelift's `system_v`.
-pub trait Value: sealed::Sealed {
+pub trait AbiValue: sealed::Sealed {
     /// Its Cranelift type.
     const TYPE: &'static str;
 }
@@ -15,7 +15,7 @@ pub trait Value: sealed::Sealed {
 macro_rules! values {
     ($($ty:ty => $name:literal,)*) => {
         $(impl sealed::Sealed for $ty {}
-        impl Value for $ty { const TYPE: &'static str = $name; })*
+        impl AbiValue for $ty { const TYPE: &'static str = $name; })*
     };
 }
 
@@ -25,20 +25,20 @@ values! {
 }
 
 impl<T> sealed::Sealed for *const T {}
-impl<T> Value for *const T {
+impl<T> AbiValue for *const T {
     const TYPE: &'static str = "i64";
 }
 impl<T> sealed::Sealed for *mut T {}
-impl<T> Value for *mut T {
+impl<T> AbiValue for *mut T {
     const TYPE: &'static str = "i64";
 }
 
-/// A type `extern "C" fn(..)`, `unsafe` or not, of up to eight [`Value`]s, that returns one or nothing.
+/// A type `extern "C" fn(..)`, `unsafe` or not, of up to eight [`AbiValue`]s, that returns one or nothing.
 ///
 /// # Safety
 ///
 /// `signature` describes exactly the type's calling convention, parameters and return value.
-pub unsafe trait Function: Copy + sealed::Sealed {
+pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
     /// The type, in Cranelift's words.
     fn signature() -> Signature;
 
@@ -61,10 +61,10 @@ fn signature(params: &[&str], result: Option<&str>) -> Signature {
 
 macro_rules! function {
     ($fn:ty, [$($arg:ident)*], [$($result:ident)?], $returns:expr) => {
-        impl<$($arg: Value,)* $($result: Value)?> sealed::Sealed for $fn {}
+        impl<$($arg: AbiValue,)* $($result: AbiValue)?> sealed::Sealed for $fn {}
 
-        // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `Value` names its own type.
-        unsafe impl<$($arg: Value,)* $($result: Value)?> Function for $fn {
+        // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `AbiValue` names its own type.
+        unsafe impl<$($arg: AbiValue,)* $($result: AbiValue)?> FunctionPointer for $fn {
             fn signature() -> Signature {
                 signature(&[$($arg::TYPE),*], $returns)
             }

@@ -13,5 +13,5 @@ mod image;
 mod map;
 
 pub use bind::Loaded;
-pub use function::{Function, Value};
+pub use function::{AbiValue, FunctionPointer};
 pub use image::Image;

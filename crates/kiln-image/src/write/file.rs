@@ -10,7 +10,7 @@ use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, SectionIndex,
 use super::dynamic::{BLOOM_SHIFT, DynamicSymbols};
 use super::image::ImageOptions;
 use super::relocations::{RELA, RelaCounts};
-use super::symbols::{SYMBOL, Strings, Symbol};
+use super::symbols::{ElfSymbol, SYMBOL, Strings};
 use crate::link::{Addresses, Area, Extent, LinkError, Plan};
 use crate::note::{Builder, Span, SumRecord};
 
@@ -27,7 +27,7 @@ pub(crate) struct File {
 }
 
 /// A section that is loaded, as its header will describe it.
-struct Loaded<'a> {
+struct LoadedSection<'a> {
     area: Area,
     text: &'a str,
     name: StringId,
@@ -127,7 +127,7 @@ impl File {
             w.reserve_section_index();
             w.add_section_name(b".rela.dyn")
         });
-        let mut loaded: Vec<Loaded<'_>> = Vec::new();
+        let mut loaded: Vec<LoadedSection<'_>> = Vec::new();
         for area in ORDER {
             let (sh_type, flags) = section_type(area);
             let unnamed = Some((area.name(), 0, plan.unnamed(area))).filter(|(_, _, extent)| extent.size > 0);
@@ -137,7 +137,7 @@ impl File {
             for (text, offset, Extent { size, align }) in unnamed.into_iter().chain(named) {
                 let name = w.add_section_name(text.as_bytes());
                 let index = w.reserve_section_index();
-                loaded.push(Loaded { area, text, name, offset, size, align, index, sh_type, flags });
+                loaded.push(LoadedSection { area, text, name, offset, size, align, index, sh_type, flags });
             }
             if area == Area::Relro {
                 w.reserve_dynamic_section_index();
@@ -317,14 +317,14 @@ impl File {
             |index| hashes[index as usize],
         );
         let mut table = Vec::with_capacity(dynsym_len);
-        let mut symbol = |symbol: Symbol| symbol.write(arch.endian(), &mut table);
-        symbol(Symbol::NULL);
+        let mut symbol = |symbol: ElfSymbol| symbol.write(arch.endian(), &mut table);
+        symbol(ElfSymbol::NULL);
         for name in undefined {
-            symbol(Symbol { name, info: elf::STB_GLOBAL << 4 | elf::STT_NOTYPE, ..Symbol::NULL });
+            symbol(ElfSymbol { name, info: elf::STB_GLOBAL << 4 | elf::STT_NOTYPE, ..ElfSymbol::NULL });
         }
         for (name, export) in exports.into_iter().zip(&symbols.exports) {
             let kind = if export.function { elf::STT_FUNC } else { elf::STT_OBJECT };
-            symbol(Symbol {
+            symbol(ElfSymbol {
                 name,
                 info: elf::STB_GLOBAL << 4 | kind,
                 section: section_of(export.area, export.offset),
@@ -355,11 +355,11 @@ impl File {
         }
         w.pad_until(symtab_at);
         let mut table = Vec::with_capacity(symtab_len);
-        Symbol::NULL.write(arch.endian(), &mut table);
+        ElfSymbol::NULL.write(arch.endian(), &mut table);
         for (name, symbol) in name_of.into_iter().zip(&full) {
             let FullSymbol { name: _, info, area, offset, size } = *symbol;
             let (section, value) = (section_of(area, offset), addresses[area] + offset);
-            Symbol { name, info, section, value, size }.write(arch.endian(), &mut table);
+            ElfSymbol { name, info, section, value, size }.write(arch.endian(), &mut table);
         }
         w.write(&table);
         w.write(&full_names);
@@ -449,7 +449,7 @@ impl File {
 }
 
 /// Names of the parts that have checksums, in order of the file.
-fn part_names<'a>(has_rela: bool, loaded: &[Loaded<'a>]) -> Vec<&'a str> {
+fn part_names<'a>(has_rela: bool, loaded: &[LoadedSection<'a>]) -> Vec<&'a str> {
     let mut names = vec![".gnu.hash", ".dynsym", ".dynstr"];
     if has_rela {
         names.push(".rela.dyn");

@@ -43,7 +43,7 @@ impl Strings {
 }
 
 /// A symbol of a 64-bit file.
-pub(super) struct Symbol {
+pub(super) struct ElfSymbol {
     /// Where its name starts.
     pub(super) name: u32,
     pub(super) info: u8,
@@ -53,7 +53,7 @@ pub(super) struct Symbol {
     pub(super) size: u64,
 }
 
-impl Symbol {
+impl ElfSymbol {
     /// The first symbol of every table.
     pub(super) const NULL: Self = Self { name: 0, info: 0, section: SHN_UNDEF, value: 0, size: 0 };
 
