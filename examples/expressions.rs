@@ -89,8 +89,9 @@ fn load(path: &Path) -> Result<(), Box<dyn Error>> {
     let image = Image::open(path)?;
     println!("another process: slots to fill: {:?}", image.slots());
     let loaded = image.bind(&bindings)?;
-    // SAFETY: the signature is checked against the image; the code reads nothing but `memory`, which lives on.
-    let next = unsafe { loaded.function::<extern "C" fn(i64) -> i64>("next")? };
+    let next = loaded.function("next").ok_or("no `next`")?;
+    // SAFETY: the signature is checked; the code reads nothing but `memory`, and image and memory live on.
+    let next = unsafe { next.typed::<extern "C" fn(i64) -> i64>()? };
     println!("  next(2)  = {} (ans is 500000)", next(2));
     Ok(())
 }

@@ -7,9 +7,9 @@ use kiln_artifact::Artifact;
 use kiln_cache::{Events, Store};
 use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::link::LinkError;
-use kiln_image::{ImageOptions, save, write_image};
+use kiln_image::{FunctionRef, ImageOptions, save, write_image};
 use kiln_ir::{Diagnostic, Module, Target, check_program};
-use kiln_jit::{Function, Jit, JitError, Options};
+use kiln_jit::{Jit, JitError, Options};
 use rayon::ThreadPool;
 
 use crate::{Compiled, Compiler, CompilerError, Lazy, LazyError, Samples, Stats, Verify};
@@ -308,7 +308,7 @@ impl Session {
     }
 
     /// The function that is exported as `name`.
-    pub fn function(&self, name: &str) -> Option<Function<'_>> {
+    pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         self.jit.function(name)
     }
 

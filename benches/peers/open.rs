@@ -193,7 +193,7 @@ fn slots_hold(path: &Path, bindings: &Bindings, addresses: &[usize]) -> Result<S
     }
     for loaded in [image.bind(bindings)?, Image::open(path)?.bind_array(addresses)?] {
         // SAFETY: the loader checks the type, and the function only returns the content of a slot.
-        let get = unsafe { loaded.function::<extern "C" fn() -> i64>("get")? };
+        let get = unsafe { loaded.function("get").ok_or("no `get`")?.typed::<extern "C" fn() -> i64>()? };
         if get() != *addresses.last().ok_or("no address")? as i64 {
             return Err("a slot holds another address than it was given".into());
         }

@@ -121,9 +121,10 @@ pub(crate) fn image(client: &impl Client) -> Result<Outcome, Failure> {
     image.verify()?;
     let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| kiln::jit::libcalls::process(key));
     let loaded = image.bind(&resolve)?;
+    let start = loaded.function("start").ok_or("no `start`")?;
+    let state = loaded.address("state").unwrap_or(std::ptr::null());
     // SAFETY: only the type is looked at here.
-    unsafe { loaded.function::<extern "C" fn() -> i64>("start")? };
-    let address = |name| loaded.address(name).unwrap_or(std::ptr::null());
+    unsafe { start.typed::<extern "C" fn() -> i64>()? };
     // SAFETY: the type was compared; the image stays loaded until after the call.
-    unsafe { call(address("start"), address("state"), || host.tally()) }
+    unsafe { call(start.address(), state, || host.tally()) }
 }

@@ -118,8 +118,8 @@ pub(crate) fn session(
     let mut results = Vec::new();
     for entry in &program.entries {
         let function = session.function(&entry.name).ok_or("an entry is missing")?;
-        if function.signature() != Some(&*entry.signature.to_string()) {
-            return Err(format!("{} is {:?}", entry.name, function.signature()));
+        if function.signature() != entry.signature.to_string() {
+            return Err(format!("{} is {}", entry.name, function.signature()));
         }
         results.push(thunks.call(function.address(), entry));
     }
@@ -143,11 +143,11 @@ pub(crate) fn image(program: &RandomProgram, bytes: &[u8], thunks: &mut Thunks) 
     let loaded = image.bind(&resolve).map_err(|error| error.to_string())?;
     let mut results = Vec::new();
     for entry in &program.entries {
-        let callee = loaded.address(&entry.name).ok_or_else(|| format!("{:?} is missing", entry.name))?;
-        if loaded.signature(&entry.name) != Some(&*entry.signature.to_string()) {
-            return Err(format!("{} is {:?}", entry.name, loaded.signature(&entry.name)));
+        let function = loaded.function(&entry.name).ok_or_else(|| format!("{:?} is missing", entry.name))?;
+        if function.signature() != entry.signature.to_string() {
+            return Err(format!("{} is {}", entry.name, function.signature()));
         }
-        results.push(thunks.call(callee, entry));
+        results.push(thunks.call(function.address(), entry));
     }
     Ok(Outcome { results, globals: objects.bytes() })
 }

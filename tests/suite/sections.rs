@@ -62,7 +62,7 @@ fn call(session: &Session, name: &str) -> i64 {
 fn call_image(image: &[u8], name: &str) -> i64 {
     let loaded = Image::from_bytes(image).unwrap().bind(&Bindings::new()).unwrap();
     // SAFETY: as in `call`.
-    unsafe { loaded.function::<Get>(name) }.unwrap()()
+    unsafe { loaded.function(name).unwrap().typed::<Get>() }.unwrap()()
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn one_code_reads_the_objects_of_each_process() {
         image_of().bind_array(&[0, &raw const others[0] as usize, &raw const others[1] as usize]).unwrap();
     for loaded in [by_key, in_order] {
         // SAFETY: as in `call`.
-        let sum = unsafe { loaded.function::<Get>("sum") }.unwrap();
+        let sum = unsafe { loaded.function("sum").unwrap().typed::<Get>() }.unwrap();
         assert_eq!(sum(), 807);
     }
     bindings.bind("object:second", 0);
@@ -109,7 +109,7 @@ fn a_batch_uses_functions_data_and_slots_of_batches_before_it() {
     bindings.bind("object:first", FIRST.as_ptr() as usize).bind("object:second", SECOND.as_ptr() as usize);
     let loaded = Image::from_bytes(&image).unwrap().bind(&bindings).unwrap();
     // SAFETY: as in `call`.
-    assert_eq!(unsafe { loaded.function::<Get>("twice") }.unwrap()(), 810);
+    assert_eq!(unsafe { loaded.function("twice").unwrap().typed::<Get>() }.unwrap()(), 810);
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn a_definition_that_gives_way_does_so_in_memory_and_in_the_image() {
     assert_eq!(call(&session, "g"), 1);
     let loaded = Image::from_bytes(&session.image().unwrap()).unwrap().bind(&Bindings::new()).unwrap();
     // SAFETY: as in `call`.
-    assert_eq!(unsafe { loaded.function::<Get>("g") }.unwrap()(), 1);
+    assert_eq!(unsafe { loaded.function("g").unwrap().typed::<Get>() }.unwrap()(), 1);
 
     let (_, result) = batches(&[&weak, strong]);
     assert!(result.unwrap_err().to_string().contains("`f`"), "code that uses the weak definition is running");

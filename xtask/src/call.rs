@@ -78,10 +78,11 @@ pub(crate) fn main(args: &Args) -> Outcome {
     image.verify().map_err(altered)?;
     let loaded = image.bind(&resolve).map_err(Failure::new)?;
     let function = &*args.function;
-    let (Some(callee), Some(text)) = (loaded.address(function), loaded.signature(function)) else {
+    let Some(callee) = loaded.function(function) else {
         return Err(Failure::new(format!("{} exports no function `{function}`", args.image.display())));
     };
 
+    let text = callee.signature();
     // Cranelift parses the signature and the arguments, so both look as they do in `.clif` files.
     let declaration = format!("function %f{text} {{\nblock0:\n trap user1\n}}");
     let parsed =
@@ -113,7 +114,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let mut cells = thunk
         .encode(&values)
         .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;
-    call(&thunk, callee, &mut cells);
+    call(&thunk, callee.address(), &mut cells);
     let results = thunk.decode(&cells).unwrap_or_default();
     match args.format {
         Format::Text => println!("{}", DisplayDataValues(&results)),

@@ -79,28 +79,6 @@ pub enum LoadError {
         /// Number of external slots.
         expected: usize,
     },
-    /// The image exports nothing of this name.
-    #[error("the image exports no `{name}`")]
-    NoSuchSymbol {
-        /// The name.
-        name: Box<str>,
-    },
-    /// The name is not that of a function with a recorded type.
-    #[error("`{name}` is not a function of known type")]
-    NotAFunction {
-        /// The name.
-        name: Box<str>,
-    },
-    /// The function has another type than the caller believes.
-    #[error("`{name}` has type {found}, not {expected}")]
-    Signature {
-        /// The name.
-        name: Box<str>,
-        /// The type that the image records.
-        found: Box<str>,
-        /// The type that the caller believes in.
-        expected: Box<str>,
-    },
 }
 
 impl LoadError {

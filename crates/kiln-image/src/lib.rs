@@ -69,7 +69,7 @@ pub use arch::Arch;
 pub use error::LoadError;
 pub use features::host_has_feature;
 #[cfg(feature = "load")]
-pub use load::{AbiValue, FunctionPointer, Image, Loaded};
+pub use load::{AbiValue, FunctionPointer, FunctionRef, Image, Loaded, TypeMismatchError};
 pub use note::FORMAT_VERSION;
 pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType, verify_bytes};
 #[cfg(feature = "write")]

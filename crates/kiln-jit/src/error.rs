@@ -101,14 +101,6 @@ pub enum JitError {
         /// The page size.
         limit: u64,
     },
-    /// A function was asked for as another type than it has.
-    #[error("the function is {actual}, not {wanted}")]
-    OtherType {
-        /// The signature it has.
-        actual: Box<str>,
-        /// The signature that was asked for.
-        wanted: Box<str>,
-    },
     /// No memory, or the reservation is used up.
     #[error("executable memory: {0}")]
     Memory(Box<str>),

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use cranelift_jit::JITMemoryKind;
 use indexmap::IndexMap;
 use kiln_artifact::record::{self, Linkage, SymbolKind};
-use kiln_artifact::{Artifact, Signature, signatures_agree};
+use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
+use kiln_image::FunctionRef;
 use kiln_image::link::{
     self, Addresses, Area, ExternalDefinition, FixupOutput, Layout, Output, PointerSource,
 };
@@ -41,44 +42,6 @@ struct PublishedSymbol {
     /// Seen by the modules that are linked later, and by nobody else.
     hidden: bool,
     signature: Option<Box<str>>,
-}
-
-/// A function or datum that was linked.
-#[derive(Clone, Copy, Debug)]
-pub struct Function<'a> {
-    address: *const u8,
-    signature: Option<&'a str>,
-}
-
-impl Function<'_> {
-    /// Where it lies.
-    pub fn address(&self) -> *const u8 {
-        self.address
-    }
-
-    /// Its type, as Cranelift prints it; `None` for data.
-    pub fn signature(&self) -> Option<&str> {
-        self.signature
-    }
-
-    /// The function as a Rust function pointer, `extern "C" fn(..)`, after comparing the signatures.
-    ///
-    /// # Safety
-    ///
-    /// Running the code must be sound, and nobody may call it once the [`Jit`] is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`JitError::OtherType`] names both signatures if they differ.
-    pub unsafe fn typed<F: kiln_image::FunctionPointer>(&self) -> Result<F, JitError> {
-        let wanted = F::signature();
-        let actual = self.signature.unwrap_or("data");
-        if !actual.parse::<Signature>().is_ok_and(|actual| wanted.is_compatible(&actual)) {
-            return Err(JitError::OtherType { actual: actual.into(), wanted: wanted.to_string().into() });
-        }
-        // SAFETY: the address is that of a function of this type; the caller sees to the rest.
-        Ok(unsafe { F::from_address(self.address) })
-    }
 }
 
 /// The machine code of one function, for profilers and debuggers.
@@ -276,11 +239,15 @@ impl Jit {
         Ok(())
     }
 
-    /// The function that is exported as `name`. As in an image, what is hidden is not found.
-    pub fn function(&self, name: &str) -> Option<Function<'_>> {
-        let exported = |symbol: &&PublishedSymbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
-        let symbol = self.symbols.get(name).filter(exported)?;
-        Some(Function { address: symbol.address as *const u8, signature: symbol.signature.as_deref() })
+    /// The function that is exported as `name`; `None` for data, for what is hidden, as in an image, and for a function
+    /// whose artifact does not record its type. [`address`](Self::address) finds data and such functions.
+    pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
+        let exported = |symbol: &PublishedSymbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
+        let (name, symbol) = self.symbols.get_key_value(name).filter(|(_, symbol)| exported(symbol))?;
+        let signature = symbol.signature.as_deref()?;
+        // SAFETY: the address is that of published code, which stays mapped while `self` lives, and its artifact records
+        // this type. Whether the record is true is for the caller of the function to vouch for.
+        Some(unsafe { FunctionRef::new(name, symbol.address as *const u8, signature) })
     }
 
     /// The address of the function or datum that is exported as `name`.

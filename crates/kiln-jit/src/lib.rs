@@ -29,4 +29,4 @@ mod unwind;
 
 pub use error::JitError;
 pub use invoke::{Cell, invoke};
-pub use jit::{CodeRange, Function, Jit, Options};
+pub use jit::{CodeRange, Jit, Options};

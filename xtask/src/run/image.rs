@@ -63,13 +63,13 @@ pub(super) fn execute(
     let mut execute = |number: usize, function: &Function, signature: &Signature, arguments: &[DataValue]| {
         let name = &modules[number].symbol(function.symbol).name;
         let callee = loaded
-            .address(name)
+            .function(name)
             .ok_or_else(|| Stop::Failed("the image does not export the function".into()))?;
-        let exported = loaded.signature(name).unwrap_or("nothing");
+        let exported = callee.signature();
         if exported != signature.to_string() {
             return Err(Stop::Failed(format!("the image exports {exported}, the file defines {signature}")));
         }
-        thunks[number].call(callee, signature, arguments)
+        thunks[number].call(callee.address(), signature, arguments)
     };
     invocation::all(modules, &mut execute, event)
 }

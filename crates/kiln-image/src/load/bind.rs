@@ -2,10 +2,9 @@
 
 use std::ops::Range;
 
-use kiln_artifact::Signature;
 use kiln_globals::SlotKey;
 
-use super::function::FunctionPointer;
+use super::function::FunctionRef;
 use super::image::Mapped;
 use super::map::Access;
 use crate::error::LoadError;
@@ -107,32 +106,17 @@ impl Loaded {
         self.mapped.segments.iter().find(fits).map(|_| place as usize)
     }
 
-    /// The exported function `name`.
-    ///
-    /// # Errors
-    ///
-    /// [`LoadError::NoSuchSymbol`]; [`LoadError::NotAFunction`] if it is data or of unknown type;
-    /// [`LoadError::Signature`] if its type is not that of `F`.
-    ///
-    /// # Safety
-    ///
-    /// The function may be called only while `self` lives; its code must be trusted, and its slots must have been filled
-    /// with what it expects.
-    pub unsafe fn function<F: FunctionPointer>(&self, name: &str) -> Result<F, LoadError> {
+    /// The exported function `name`; `None` if the image exports nothing of that name, or data, or a function whose
+    /// type it does not record. [`address`](Self::address) finds these as well.
+    pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let tables = self.mapped.tables();
-        let symbol = tables.lookup(name).ok_or_else(|| LoadError::NoSuchSymbol { name: name.into() })?;
-        let not_a_function = || LoadError::NotAFunction { name: name.into() };
-        let code =
-            self.executable(symbol.value).filter(|_| symbol.is_function()).ok_or_else(not_a_function)?;
-        let found = tables.note.export_signature(symbol.index).ok_or_else(not_a_function)?;
-        let parsed: Signature = found.parse().map_err(|_| not_a_function())?;
-        let expected = F::signature();
-        if !expected.is_compatible(&parsed) {
-            let expected = expected.to_string().into();
-            return Err(LoadError::Signature { name: name.into(), found: found.into(), expected });
-        }
-        // SAFETY: the address lies in executable memory and is that of a function of this type; the caller keeps `self`.
-        Ok(unsafe { F::from_address(code) })
+        let symbol = tables.lookup(name).filter(|symbol| symbol.is_function())?;
+        let name = std::str::from_utf8(tables.name(symbol.name)?).ok()?;
+        let code = self.executable(symbol.value)?;
+        let signature = tables.note.export_signature(symbol.index)?;
+        // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and the image records this
+        // type for it. Whether the record is true is for the caller of the function to vouch for.
+        Some(unsafe { FunctionRef::new(name, code, signature) })
     }
 
     fn executable(&self, value: u64) -> Option<*const u8> {
@@ -146,12 +130,6 @@ impl Loaded {
         let symbol = self.mapped.tables().lookup(name)?;
         let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
-    }
-
-    /// Type of the exported function `name`, as `kiln_artifact::Signature` prints it.
-    pub fn signature(&self, name: &str) -> Option<&str> {
-        let tables = self.mapped.tables();
-        tables.note.export_signature(tables.lookup(name)?.index)
     }
 
     /// Keys of the external slots, in order of the slot array.

@@ -1,115 +1,79 @@
-//! Rust function types that correspond to a signature.
+//! Functions found by name: an address and a type that only the running program knows.
+//!
+//! Shared with `kiln-jit`, so that code in memory and code of an image are called in the same way.
 
-use kiln_artifact::{Param, Signature};
+use kiln_artifact::Signature;
 
-mod sealed {
-    pub trait Sealed {}
-}
+use super::pointer::FunctionPointer;
 
-/// A type that is passed in one machine register by both Rust's `extern "C"` and Cranelift's `system_v`.
-pub trait AbiValue: sealed::Sealed {
-    /// Its Cranelift type.
-    const TYPE: &'static str;
-}
-
-macro_rules! values {
-    ($($ty:ty => $name:literal,)*) => {
-        $(impl sealed::Sealed for $ty {}
-        impl AbiValue for $ty { const TYPE: &'static str = $name; })*
-    };
-}
-
-values! {
-    i8 => "i8", u8 => "i8", i16 => "i16", u16 => "i16", i32 => "i32", u32 => "i32", i64 => "i64", u64 => "i64",
-    isize => "i64", usize => "i64", f32 => "f32", f64 => "f64",
-}
-
-impl<T> sealed::Sealed for *const T {}
-impl<T> AbiValue for *const T {
-    const TYPE: &'static str = "i64";
-}
-impl<T> sealed::Sealed for *mut T {}
-impl<T> AbiValue for *mut T {
-    const TYPE: &'static str = "i64";
-}
-
-/// A type `extern "C" fn(..)`, `unsafe` or not, of up to eight [`AbiValue`]s, that returns one or nothing.
+/// A function of a loaded image or of a JIT: its name, its address and its type.
 ///
-/// # Safety
-///
-/// `signature` describes exactly the type's calling convention, parameters and return value.
-pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
-    /// The type, in Cranelift's words.
-    fn signature() -> Signature;
+/// It borrows from the [`Loaded`](super::Loaded) image or the JIT that it was taken from. The address and the
+/// pointers that [`typed`](Self::typed) returns do not; they are valid only as long as the owner lives.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionRef<'a> {
+    name: &'a str,
+    address: *const u8,
+    signature: &'a str,
+}
 
-    /// The function at `code`.
+/// A function has another type than its caller expects.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{name}` has type {found}, not {wanted}")]
+#[non_exhaustive]
+pub struct TypeMismatchError {
+    /// The function's name.
+    pub name: Box<str>,
+    /// The type that it was compiled with, as [`Signature`] prints it.
+    pub found: Box<str>,
+    /// The type that the caller wanted.
+    pub wanted: Box<str>,
+}
+
+impl<'a> FunctionRef<'a> {
+    /// The function `name` at `address`, whose type is `signature`, as [`Signature`] prints it.
     ///
     /// # Safety
     ///
-    /// `code` is the address of a function of this type, and stays so as long as the result is used.
-    unsafe fn from_address(code: *const u8) -> Self;
-}
-
-fn signature(params: &[&str], result: Option<&str>) -> Signature {
-    let param = |ty: &&str| Param { ty: (*ty).into(), attributes: Vec::new() };
-    Signature {
-        params: params.iter().map(param).collect(),
-        returns: result.iter().map(param).collect(),
-        call_conv: "system_v".into(),
+    /// `address` must be that of executable code for as long as `'a` lasts, and `signature` the type that the code's
+    /// compiler recorded for it.
+    pub unsafe fn new(name: &'a str, address: *const u8, signature: &'a str) -> Self {
+        Self { name, address, signature }
     }
-}
 
-macro_rules! function {
-    ($fn:ty, [$($arg:ident)*], [$($result:ident)?], $returns:expr) => {
-        impl<$($arg: AbiValue,)* $($result: AbiValue)?> sealed::Sealed for $fn {}
+    /// The name under which it is exported.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
 
-        // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `AbiValue` names its own type.
-        unsafe impl<$($arg: AbiValue,)* $($result: AbiValue)?> FunctionPointer for $fn {
-            fn signature() -> Signature {
-                signature(&[$($arg::TYPE),*], $returns)
-            }
+    /// The address of its first instruction, for callers that learn its type at run time.
+    pub fn address(&self) -> *const u8 {
+        self.address
+    }
 
-            unsafe fn from_address(code: *const u8) -> Self {
-                // SAFETY: a function pointer has the size of a data pointer; the caller promises that it is one.
-                unsafe { std::mem::transmute::<*const u8, Self>(code) }
-            }
+    /// Its type, as [`Signature`] prints it.
+    pub fn signature(&self) -> &'a str {
+        self.signature
+    }
+
+    /// Returns the function as a Rust function pointer, `extern "C" fn(..)`, after comparing the types.
+    ///
+    /// # Errors
+    ///
+    /// [`TypeMismatchError`] names both types if they differ.
+    ///
+    /// # Safety
+    ///
+    /// The pointer may be called only while the image or JIT that the function belongs to lives. The function's code
+    /// must be trusted, and the slots that it reads must hold what it expects.
+    pub unsafe fn typed<F: FunctionPointer>(&self) -> Result<F, TypeMismatchError> {
+        let wanted = F::signature();
+        if !self.signature.parse::<Signature>().is_ok_and(|found| wanted.is_compatible(&found)) {
+            let (name, found) = (self.name.into(), self.signature.into());
+            return Err(TypeMismatchError { name, found, wanted: wanted.to_string().into() });
         }
-    };
-}
-
-macro_rules! functions {
-    ($([$($arg:ident)*])*) => {
-        $(
-            function!(extern "C" fn($($arg),*), [$($arg)*], [], None);
-            function!(unsafe extern "C" fn($($arg),*), [$($arg)*], [], None);
-            function!(extern "C" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
-            function!(unsafe extern "C" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
-        )*
-    };
-}
-
-functions! {
-    []
-    [A]
-    [A B]
-    [A B C]
-    [A B C D]
-    [A B C D E]
-    [A B C D E F]
-    [A B C D E F G]
-    [A B C D E F G H]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_signature_is_cranelift_text() {
-        assert_eq!(<extern "C" fn()>::signature().to_string(), "() system_v");
-        assert_eq!(
-            <unsafe extern "C" fn(*const u8, f32) -> u32>::signature().to_string(),
-            "(i64, f32) -> i32 system_v"
-        );
+        // SAFETY: `new` was promised executable code with this recorded type, and the record was compared with `F`. The
+        // caller of this function trusts the code, and so the record, and keeps the code alive.
+        Ok(unsafe { F::from_address(self.address) })
     }
 }

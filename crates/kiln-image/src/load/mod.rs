@@ -11,7 +11,9 @@ mod bind;
 mod function;
 mod image;
 mod map;
+mod pointer;
 
 pub use bind::Loaded;
-pub use function::{AbiValue, FunctionPointer};
+pub use function::{FunctionRef, TypeMismatchError};
 pub use image::Image;
+pub use pointer::{AbiValue, FunctionPointer};

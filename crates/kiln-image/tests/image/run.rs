@@ -24,12 +24,12 @@ fn bindings() -> Bindings {
 
 fn get(loaded: &Loaded, name: &str) -> i64 {
     // SAFETY: the image was made by this test and is alive.
-    unsafe { loaded.function::<extern "C" fn() -> i64>(name) }.unwrap()()
+    unsafe { loaded.function(name).unwrap().typed::<extern "C" fn() -> i64>() }.unwrap()()
 }
 
 fn call(loaded: &Loaded, name: &str, value: i64) -> i64 {
     // SAFETY: as in `get`.
-    unsafe { loaded.function::<extern "C" fn(i64) -> i64>(name) }.unwrap()(value)
+    unsafe { loaded.function(name).unwrap().typed::<extern "C" fn(i64) -> i64>() }.unwrap()(value)
 }
 
 fn exercise(loaded: &Loaded) {
@@ -65,7 +65,9 @@ fn an_image_in_a_file_runs() {
     assert_eq!(opened.kiln_version(), env!("CARGO_PKG_VERSION"));
     let loaded = opened.bind(&bindings()).unwrap();
     exercise(&loaded);
-    assert_eq!(loaded.signature("add3"), Some(I64_TO_I64));
+    let add3 = loaded.function("add3").unwrap();
+    assert_eq!((add3.name(), add3.signature()), ("add3", I64_TO_I64));
+    assert_eq!(Some(add3.address()), loaded.address("add3"));
     let names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(names.len(), 1, "no temporary file is left");
 }
@@ -107,15 +109,16 @@ fn missing_slots_are_named() {
 fn a_function_of_another_type_is_refused() {
     let loaded = Image::from_bytes(&image()).unwrap().bind(&bindings()).unwrap();
     // SAFETY: nothing is called.
-    let error = unsafe { loaded.function::<extern "C" fn(f64) -> i64>("add3") }.unwrap_err();
+    let error = unsafe { loaded.function("add3").unwrap().typed::<extern "C" fn(f64) -> i64>() }.unwrap_err();
     assert_eq!(error.to_string(), "`add3` has type (i64) -> i64 system_v, not (f64) -> i64 system_v");
-    // SAFETY: nothing is called.
-    let error = unsafe { loaded.function::<extern "C" fn()>("answer") }.unwrap_err();
-    assert!(matches!(error, LoadError::NotAFunction { .. }), "{error}");
+}
+
+#[test]
+fn only_exported_functions_are_found() {
+    let loaded = Image::from_bytes(&image()).unwrap().bind(&bindings()).unwrap();
+    assert!(loaded.address("answer").is_some() && loaded.function("answer").is_none(), "data");
     for name in ["hidden", "local", "host_double", "nothing", ""] {
-        // SAFETY: nothing is called.
-        let error = unsafe { loaded.function::<extern "C" fn()>(name) }.unwrap_err();
-        assert!(matches!(error, LoadError::NoSuchSymbol { .. }), "{error}");
+        assert!(loaded.address(name).is_none() && loaded.function(name).is_none(), "{name}");
     }
 }
 

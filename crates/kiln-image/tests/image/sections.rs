@@ -140,7 +140,7 @@ fn code_and_data_find_the_bounds() {
     let loaded = Image::from_bytes(&bytes).unwrap().bind(&Bindings::new()).unwrap();
     // SAFETY: these functions only compute addresses.
     let [start, stop] =
-        ["start", "stop"].map(|name| unsafe { loaded.function::<extern "C" fn() -> i64>(name) }.unwrap()());
+        ["start", "stop"].map(|name| unsafe { loaded.function(name).unwrap().typed::<extern "C" fn() -> i64>() }.unwrap()());
     assert_eq!(stop - start, 48);
     // SAFETY: the section is mapped, and never written.
     let records = unsafe { std::slice::from_raw_parts(start as *const u8, 48) };

@@ -1,0 +1,115 @@
+//! Rust function types that correspond to a signature.
+
+use kiln_artifact::{Param, Signature};
+
+mod sealed {
+    pub trait Sealed {}
+}
+
+/// A type that is passed in one machine register by both Rust's `extern "C"` and Cranelift's `system_v`.
+pub trait AbiValue: sealed::Sealed {
+    /// Its Cranelift type.
+    const TYPE: &'static str;
+}
+
+macro_rules! values {
+    ($($ty:ty => $name:literal,)*) => {
+        $(impl sealed::Sealed for $ty {}
+        impl AbiValue for $ty { const TYPE: &'static str = $name; })*
+    };
+}
+
+values! {
+    i8 => "i8", u8 => "i8", i16 => "i16", u16 => "i16", i32 => "i32", u32 => "i32", i64 => "i64", u64 => "i64",
+    isize => "i64", usize => "i64", f32 => "f32", f64 => "f64",
+}
+
+impl<T> sealed::Sealed for *const T {}
+impl<T> AbiValue for *const T {
+    const TYPE: &'static str = "i64";
+}
+impl<T> sealed::Sealed for *mut T {}
+impl<T> AbiValue for *mut T {
+    const TYPE: &'static str = "i64";
+}
+
+/// A type `extern "C" fn(..)`, `unsafe` or not, of up to eight [`AbiValue`]s, that returns one or nothing.
+///
+/// # Safety
+///
+/// `signature` describes exactly the type's calling convention, parameters and return value.
+pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
+    /// The type, in Cranelift's words.
+    fn signature() -> Signature;
+
+    /// The function at `code`.
+    ///
+    /// # Safety
+    ///
+    /// `code` is the address of a function of this type, and stays so as long as the result is used.
+    unsafe fn from_address(code: *const u8) -> Self;
+}
+
+fn signature(params: &[&str], result: Option<&str>) -> Signature {
+    let param = |ty: &&str| Param { ty: (*ty).into(), attributes: Vec::new() };
+    Signature {
+        params: params.iter().map(param).collect(),
+        returns: result.iter().map(param).collect(),
+        call_conv: "system_v".into(),
+    }
+}
+
+macro_rules! function {
+    ($fn:ty, [$($arg:ident)*], [$($result:ident)?], $returns:expr) => {
+        impl<$($arg: AbiValue,)* $($result: AbiValue)?> sealed::Sealed for $fn {}
+
+        // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `AbiValue` names its own type.
+        unsafe impl<$($arg: AbiValue,)* $($result: AbiValue)?> FunctionPointer for $fn {
+            fn signature() -> Signature {
+                signature(&[$($arg::TYPE),*], $returns)
+            }
+
+            unsafe fn from_address(code: *const u8) -> Self {
+                // SAFETY: a function pointer has the size of a data pointer; the caller promises that it is one.
+                unsafe { std::mem::transmute::<*const u8, Self>(code) }
+            }
+        }
+    };
+}
+
+macro_rules! functions {
+    ($([$($arg:ident)*])*) => {
+        $(
+            function!(extern "C" fn($($arg),*), [$($arg)*], [], None);
+            function!(unsafe extern "C" fn($($arg),*), [$($arg)*], [], None);
+            function!(extern "C" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
+            function!(unsafe extern "C" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
+        )*
+    };
+}
+
+functions! {
+    []
+    [A]
+    [A B]
+    [A B C]
+    [A B C D]
+    [A B C D E]
+    [A B C D E F]
+    [A B C D E F G]
+    [A B C D E F G H]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_signature_is_cranelift_text() {
+        assert_eq!(<extern "C" fn()>::signature().to_string(), "() system_v");
+        assert_eq!(
+            <unsafe extern "C" fn(*const u8, f32) -> u32>::signature().to_string(),
+            "(i64, f32) -> i32 system_v"
+        );
+    }
+}
