@@ -139,8 +139,8 @@ fn code_and_data_find_the_bounds() {
     let info = ImageInfo::parse(&bytes).unwrap();
     let loaded = Image::from_bytes(&bytes).unwrap().bind(&Bindings::new()).unwrap();
     // SAFETY: these functions only compute addresses.
-    let [start, stop] =
-        ["start", "stop"].map(|name| unsafe { loaded.function(name).unwrap().typed::<extern "C" fn() -> i64>() }.unwrap()());
+    let [start, stop] = ["start", "stop"]
+        .map(|name| unsafe { loaded.function(name).unwrap().typed::<extern "C" fn() -> i64>() }.unwrap()());
     assert_eq!(stop - start, 48);
     // SAFETY: the section is mapped, and never written.
     let records = unsafe { std::slice::from_raw_parts(start as *const u8, 48) };
