@@ -73,10 +73,10 @@ pub(crate) fn main(args: &Args) -> Outcome {
         bindings.bind(key, *address);
     }
     let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| libcalls::process(key));
-    let image = Image::open(&args.image).map_err(Failure::new)?;
-    let altered = |error| Failure::new(format!("image {}: {error}", args.image.display()));
+    let image = Image::open(&args.image).map_err(Failure::of)?;
+    let altered = |error| Failure::while_doing(format!("image {}", args.image.display()), error);
     image.verify().map_err(altered)?;
-    let loaded = image.bind(&resolve).map_err(Failure::new)?;
+    let loaded = image.bind(&resolve).map_err(Failure::of)?;
     let function = &*args.function;
     let Some(callee) = loaded.function(function) else {
         return Err(Failure::new(format!("{} exports no function `{function}`", args.image.display())));
@@ -85,8 +85,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let text = callee.signature();
     // Cranelift parses the signature and the arguments, so both look as they do in `.clif` files.
     let declaration = format!("function %f{text} {{\nblock0:\n trap user1\n}}");
-    let parsed =
-        parse_functions(&declaration).map_err(|error| Failure::new(format!("signature {text}: {error}")))?;
+    let parsed = parse_functions(&declaration)
+        .map_err(|error| Failure::while_doing(format!("signature {text}"), error))?;
     let signature: &Signature = &parsed[0].signature;
     if args.args.len() != signature.params.len() {
         let (given, wanted) = (args.args.len(), signature.params.len());
@@ -110,7 +110,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let shared = ["enable_multi_ret_implicit_sret", "enable_llvm_abi_extensions"];
     let shared = shared.map(|name| Setting::new(name, "true")).to_vec();
     let settings = ModuleSettings { shared, ..ModuleSettings::default() };
-    let thunk = Thunk::new(&target, &settings, signature).map_err(Failure::new)?;
+    let thunk = Thunk::new(&target, &settings, signature).map_err(Failure::of)?;
     let mut cells = thunk
         .encode(&values)
         .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;

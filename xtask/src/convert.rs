@@ -86,7 +86,7 @@ fn each(pieces: &[Piece], target: &Target, mut write: impl FnMut(&Piece, &Module
 
 fn text(piece: &Piece, module: &Module) -> Result<Vec<u8>, Failure> {
     let name = || piece.shown(&module.name);
-    let text = print(module).map_err(|error| Failure::new(format!("{}: {error}", name())))?;
+    let text = print(module).map_err(|error| Failure::while_doing(name(), error))?;
     Ok(text.into_bytes())
 }
 
@@ -166,5 +166,5 @@ fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cannot write {}: {error}", path.display()))
+    Failure::while_doing(format!("cannot write {}", path.display()), error)
 }

@@ -43,7 +43,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
 /// Runs `command`; its failure is a failure that was reported.
 pub(crate) fn execute(command: &mut Command) -> Outcome {
     let status =
-        command.status().map_err(|error| Failure::new(format!("cannot start {command:?}: {error}")))?;
+        command.status().map_err(|error| Failure::while_doing(format!("cannot start {command:?}"), error))?;
     if status.success() { Ok(()) } else { Err(Failure::Reported) }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn test(args: &TestArgs) -> Outcome {
 }
 
 pub(crate) fn ci(_: &CiArgs) -> Outcome {
-    let program = std::env::current_exe().map_err(Failure::new)?;
+    let program = std::env::current_exe().map_err(Failure::of)?;
     let files = root().join("tests/clif");
     let examples = root().join("examples/clif");
     let own = |args: &[&str]| {

@@ -25,9 +25,9 @@ pub(crate) struct Args {
 
 pub(crate) fn main(args: &Args) -> Outcome {
     let path = args.image.display();
-    let file =
-        std::fs::read(&args.image).map_err(|error| Failure::new(format!("cannot read {path}: {error}")))?;
-    let bad = |error| Failure::new(format!("{path}: {error}"));
+    let file = std::fs::read(&args.image)
+        .map_err(|error| Failure::while_doing(format!("cannot read {path}"), error))?;
+    let bad = |error| Failure::while_doing(args.image.display(), error);
     let info = ImageInfo::parse(&file).map_err(bad)?;
     verify_bytes(&file).map_err(bad)?;
     match args.format {

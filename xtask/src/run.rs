@@ -154,7 +154,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
         let mut invocation = None;
         let mut printed = Vec::new();
         for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.map_err(|error| Failure::new(format!("cannot read from the worker: {error}")))?;
+            let line = line.map_err(|error| Failure::while_doing("cannot read from the worker", error))?;
             let (own, event) = Event::receive(&line);
             if let Some(own) = own {
                 bar.suspend(|| println!("{own}"));
@@ -179,7 +179,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
             }
         }
         let status =
-            worker.wait().map_err(|error| Failure::new(format!("cannot wait for the worker: {error}")))?;
+            worker.wait().map_err(|error| Failure::while_doing("cannot wait for the worker", error))?;
         match current {
             Some(index) => {
                 let place = invocation.as_deref().unwrap_or("before its first invocation");
@@ -240,7 +240,7 @@ fn ending(status: ExitStatus) -> String {
 
 /// This very command as a worker that starts with file `first`.
 fn spawn(first: usize) -> Result<std::process::Child, Failure> {
-    let error = |error| Failure::new(format!("cannot start a worker: {error}"));
+    let error = |error| Failure::while_doing("cannot start a worker", error);
     let program = std::env::current_exe().map_err(error)?;
     Command::new(program)
         .args(std::env::args_os().skip(1))

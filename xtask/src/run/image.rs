@@ -14,7 +14,7 @@ use super::objects::Objects;
 use super::worker::variant_settings;
 use super::{Event, Verdict};
 use crate::input;
-use crate::output::Outcome;
+use crate::output::{Outcome, chain};
 
 /// Execute the run lines of FILE in IMAGE.
 #[derive(clap::Args)]
@@ -41,7 +41,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     });
     let verdict = match loaded {
         Ok(loaded) => execute(&loaded, &modules, &target, &mut Event::send),
-        Err(error) => Verdict::Failed { reason: error.to_string() },
+        Err(error) => Verdict::Failed { reason: chain(&error) },
     };
     Event::Done(verdict).send();
     Ok(())
@@ -49,7 +49,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
 
 /// Loads an image from memory, filled with what this process provides.
 pub(super) fn load_bytes(bytes: &[u8], objects: &Objects) -> Result<Loaded, String> {
-    Image::from_bytes(bytes).and_then(|image| image.bind(objects)).map_err(|error| error.to_string())
+    Image::from_bytes(bytes).and_then(|image| image.bind(objects)).map_err(|error| chain(&error))
 }
 
 /// Executes the run lines of `modules` in an image that contains them.
@@ -100,8 +100,8 @@ impl<'a> Thunks<'a> {
         let index = match known {
             Some(index) => index,
             None => {
-                let thunk =
-                    Thunk::new(self.target, self.settings, signature).map_err(|error| failed(&error))?;
+                let thunk = Thunk::new(self.target, self.settings, signature)
+                    .map_err(|error| failed(&chain(&error)))?;
                 self.thunks.push(thunk);
                 self.thunks.len() - 1
             }

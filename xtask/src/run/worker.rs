@@ -13,7 +13,7 @@ use super::objects::{Objects, SIZE};
 use super::program::Definitions;
 use super::{Args, Event, Verdict, Via, ending};
 use crate::input::{self, Parsed};
-use crate::output::{Failure, Outcome};
+use crate::output::{Failure, Outcome, chain};
 
 /// Executes `files` from number `first` on.
 pub(super) fn work(args: &Args, files: &[PathBuf], first: usize) -> Outcome {
@@ -123,7 +123,7 @@ fn variants(
         }
         let isa = target
             .isa(&one)
-            .map_err(|error| Verdict::Failed { reason: format!("line {}: {error}", line.line) })?;
+            .map_err(|error| Verdict::Failed { reason: format!("line {}: {}", line.line, chain(&error)) })?;
         let wanted = isa.isa_flags().into_iter().filter(|flag| flag.name.starts_with("has_"));
         let wanted = wanted.filter(|flag| flag.as_bool() == Some(true)).map(|flag| flag.name);
         match wanted.into_iter().find(|name| host_has(name) != Some(true)) {
@@ -183,14 +183,14 @@ fn variant(
     let session = match session {
         Ok(session) => session,
         Err(kiln::SessionError::Check(diagnostics)) => return failed(text(&diagnostics)),
-        Err(error) => return failed(error.to_string()),
+        Err(error) => return failed(chain(&error)),
     };
     match (args.via, args.image_codegen) {
         (Via::Image, _) => in_another_process(&session, path, numbers),
         (_, true) => {
             // Objects of its own: the program must not see what the session's copy left behind.
             let objects = Objects::default();
-            let image = session.image().map_err(|error| error.to_string());
+            let image = session.image().map_err(|error| chain(&error));
             match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
                 Ok(loaded) => super::image::execute(&loaded, roots, target, &mut Event::send),
                 Err(reason) => failed(reason),
@@ -223,12 +223,12 @@ fn linked(target: &Target, modules: &[Module]) -> Verdict {
     }
     let compiled = match kiln::Compiler::new(target.clone()).compile(modules) {
         Ok(compiled) => compiled,
-        Err(error) => return Verdict::Failed { reason: error.to_string() },
+        Err(error) => return Verdict::Failed { reason: chain(&error) },
     };
     match image::write_image(&compiled.artifacts, &GlobalTable::new(), &image::ImageOptions::default()) {
         Ok(_) => Verdict::Passed { invocations: 0, interpreted: false },
         Err(errors) => {
-            let errors: Vec<_> = errors.iter().map(ToString::to_string).collect();
+            let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
             Verdict::Failed { reason: errors.join("\n") }
         }
     }
@@ -244,7 +244,7 @@ fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
                 Stop::Skipped(format!("the interpreter cannot execute it: {what}"))
             }
             InterpretError::Trapped(trap) => Stop::Failed(format!("trapped: {trap}")),
-            error => Stop::Failed(error.to_string()),
+            error => Stop::Failed(chain(&error)),
         })
     };
     invocation::all(roots, &mut execute, &mut Event::send)
@@ -253,18 +253,18 @@ fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
 /// Saves the session as an image, and lets another process load it and execute the file's run lines.
 fn in_another_process(session: &Session, path: &Path, variants: &[usize]) -> Verdict {
     let attempt = || -> Result<Verdict, Failure> {
-        let folder = tempfile::tempdir().map_err(Failure::new)?;
+        let folder = tempfile::tempdir().map_err(Failure::of)?;
         let image = folder.path().join("program.so");
-        session.save_image(&image).map_err(Failure::new)?;
+        session.save_image(&image).map_err(Failure::of)?;
         let variants = variants.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let output = Command::new(std::env::current_exe().map_err(Failure::new)?)
+        let output = Command::new(std::env::current_exe().map_err(Failure::of)?)
             .arg("run-image")
             .args([&image, path])
             .arg(format!("--variants={variants}"))
             .stdin(Stdio::null())
             .stderr(Stdio::inherit())
             .output()
-            .map_err(Failure::new)?;
+            .map_err(Failure::of)?;
         let (mut last, mut done) = (None, None);
         for line in output.stdout.split_inclusive(|&byte| byte == b'\n') {
             let (own, event) = Event::receive(line.strip_suffix(b"\n").unwrap_or(line));
