@@ -13,12 +13,12 @@ use kiln::cache::{Counts, DiskStore, Event, Events, Tally, WriteBehind};
 use kiln::globals::GlobalTable;
 use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, save, write_image};
-use kiln::ir::{OptLevel, Target, check_program};
+use kiln::ir::{Target, check_program};
 use kiln::{Compiler, CompilerError, LazyError, Verify};
 use serde::Serialize;
 
-use crate::input::{self, Unbuilt};
-use crate::output::{Failure, Format, Outcome, bytes, count, peak_rss, progress, time};
+use crate::input::{self, Level, Unbuilt};
+use crate::output::{Failure, Format, Outcome, bytes, chain, count, peak_rss, progress, time};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
 ///
@@ -65,27 +65,6 @@ pub(crate) struct Args {
     /// How to print the summary
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
-}
-
-#[derive(Clone, Copy, clap::ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub(crate) enum Level {
-    /// Compile quickly
-    None,
-    /// Make code fast
-    Speed,
-    /// Make code fast, then small
-    SpeedAndSize,
-}
-
-impl From<Level> for OptLevel {
-    fn from(level: Level) -> Self {
-        match level {
-            Level::None => Self::None,
-            Level::Speed => Self::Speed,
-            Level::SpeedAndSize => Self::SpeedAndSize,
-        }
-    }
 }
 
 #[derive(Serialize)]
@@ -218,7 +197,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     })?;
     let linked = Instant::now();
     save(&args.output, &image)
-        .map_err(|error| Failure::new(format!("cannot write {}: {error}", args.output.display())))?;
+        .map_err(|error| Failure::while_doing(format!("cannot write {}", args.output.display()), error))?;
     let written = Instant::now();
 
     // The image is there; what is left of the work for later builds does not delay it.
@@ -241,7 +220,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
         );
     }
 
-    let info = kiln::image::ImageInfo::parse(&image).map_err(Failure::new)?;
+    let info = kiln::image::ImageInfo::parse(&image).map_err(Failure::of)?;
     let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
     let stats = Stats {
         modules: artifacts.len(),
@@ -266,7 +245,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let json = serde_json::to_string_pretty(&stats).expect("plain data");
     if let Some(path) = &args.stats {
         std::fs::write(path, format!("{json}\n"))
-            .map_err(|error| Failure::new(format!("cannot write {}: {error}", path.display())))?;
+            .map_err(|error| Failure::while_doing(format!("cannot write {}", path.display()), error))?;
     }
     match args.format {
         Format::Json => println!("{json}"),
@@ -333,8 +312,8 @@ impl<'a> Again<'a> {
 
     /// What the linker found, with the names of the modules that it has numbers of.
     fn line(&self, error: &LinkError) -> String {
-        let Some(number) = error.module() else { return format!("error: {error}") };
-        let line = format!("error: {}: {error}", self.title(number));
+        let Some(number) = error.module() else { return format!("error: {}", chain(error)) };
+        let line = format!("error: {}: {}", self.title(number), chain(error));
         let other = match *error {
             LinkError::DuplicateDefinition { first, .. } | LinkError::SectionConflict { first, .. } => first,
             LinkError::SignatureConflict { definer, .. } | LinkError::KindConflict { definer, .. } => definer,
@@ -364,10 +343,10 @@ fn failure(failures: Vec<LazyError<Unbuilt>>, again: &Again<'_>) -> Failure {
                     let line = if error.line == 0 { String::new() } else { format!(":{}", error.line) };
                     let number = again.names.iter().position(|name| *name == error.module_name);
                     let name = number.map_or(&*error.module_name, |number| again.title(number));
-                    format!("error: {name}{line}: function `{}`: {}", error.function, error.kind)
+                    format!("error: {name}{line}: function `{}`: {}", error.function, chain(&error.kind))
                 }));
             }
-            LazyError::Compile(other) => lines.push(format!("error: {other}")),
+            LazyError::Compile(other) => lines.push(format!("error: {}", chain(&other))),
             _ => lines.push("error: a module could not be compiled".into()),
         }
     }

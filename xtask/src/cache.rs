@@ -9,9 +9,8 @@ use kiln::cache::{DiskStore, Event, FunctionKey, Recipe};
 use kiln::ir::{Module, Target};
 use serde_json::{Value, json};
 
-use crate::build::Level;
-use crate::input;
-use crate::output::{Failure, Format, Outcome, bytes, count, progress};
+use crate::input::{self, Level};
+use crate::output::{Failure, Format, Outcome, bytes, chain, count, progress};
 
 /// Look into a folder that `build --cache` keeps compiled code in.
 #[derive(clap::Args)]
@@ -96,7 +95,7 @@ fn store(folder: &Path) -> Result<DiskStore, Failure> {
 }
 
 fn cannot(folder: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cache {}: {error}", folder.display()))
+    Failure::while_doing(format!("cache {}", folder.display()), error)
 }
 
 fn print(value: &Value) {
@@ -146,8 +145,8 @@ fn verify(folder: &Path, format: Format) -> Outcome {
     });
     bar.finish_and_clear();
     let report = report.map_err(|error| cannot(folder, &error))?;
-    let broken = report.broken.iter().map(|(key, reason)| (key.to_string(), reason.to_string()));
-    let unreadable = report.unreadable.iter().map(|(key, error)| (key.to_string(), error.to_string()));
+    let broken = report.broken.iter().map(|(key, reason)| (key.to_string(), chain(reason)));
+    let unreadable = report.unreadable.iter().map(|(key, error)| (key.to_string(), chain(error)));
     let faults: Vec<(String, String)> = broken.chain(unreadable).collect();
     match format {
         Format::Json => print(&json!({
@@ -197,7 +196,7 @@ struct State {
 fn state(path: &Path, target: Target) -> Result<State, Failure> {
     let module = input::one(path, &target)?;
     let compiler = Compiler::new(target);
-    let (recipe, keys) = compiler.keys(&module).map_err(Failure::new)?;
+    let (recipe, keys) = compiler.keys(&module).map_err(Failure::of)?;
     let functions = module.functions.iter().zip(keys).enumerate();
     let functions =
         functions.map(|(at, (function, key))| (name(&module, at, function.symbol), key)).collect();
@@ -251,12 +250,12 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
         Event::Miss { key, module, reason } => format!("{}: miss: {reason}", of(module, key)),
         Event::Corrupt { key, module, reason } => {
             let name = module.map_or_else(|| short(key), |module| of(module, key));
-            format!("{name}: cannot be used: {reason}")
+            format!("{name}: cannot be used: {}", chain(*reason))
         }
         Event::Healed { key } => format!("{}: stored anew", short(key)),
         Event::Evicted { key, bytes } => format!("{}: removed to make room, {bytes} bytes", short(key)),
         Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
-        Event::WriteFailed { key, error } => format!("{}: cannot be stored: {error}", short(key)),
+        Event::WriteFailed { key, error } => format!("{}: cannot be stored: {}", short(key), chain(*error)),
         Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
         Event::Quarantined { key, reason } => format!("{}: moved aside: {reason}", short(key)),
         Event::Verified { key, module } => format!("{}: compiled again, and the same", of(module, key)),

@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use kiln::Lazy;
 use kiln::ir::{
-    BinaryError, DataObject, Diagnostic, DiagnosticKind, Init, Location, Module, Modules, Source, Target,
-    TargetError, VerifyError, is_binary, parse, spans,
+    BinaryError, DataObject, Diagnostic, DiagnosticKind, Init, Location, Module, Modules, OptLevel, Source,
+    Target, TargetError, VerifyError, is_binary, parse, spans,
 };
 use rayon::prelude::*;
 
-use crate::output::{Failure, count, progress};
+use crate::output::{Failure, chain, count, progress};
 
 /// Extension of files in text form.
 pub(crate) const TEXT: &str = "clif";
@@ -27,7 +27,7 @@ pub(crate) const BINARY: &str = "kir";
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = BTreeSet::new();
     for path in paths {
-        let error = |error| Failure::new(format!("cannot read {}: {error}", path.display()));
+        let error = |error| Failure::while_doing(format!("cannot read {}", path.display()), error);
         if std::fs::metadata(path).map_err(error)?.is_dir() {
             let before = files.len();
             folder(path, &mut files).map_err(error)?;
@@ -162,7 +162,7 @@ impl Piece {
         let module = only.map_err(|error| vec![damaged(&self.name(), &moved(error, start))])?;
         let source = Arc::new(Source::new(self.shown(&module.module().name), ""));
         let whole = |kind, error: VerifyError| {
-            vec![Diagnostic::new(kind, error.to_string(), Location::whole(source.clone()))]
+            vec![Diagnostic::new(kind, chain(&error), Location::whole(source.clone()))]
         };
         module.verify(target).map_err(|error| match error {
             VerifyError::Functions(faults) => faults
@@ -239,13 +239,13 @@ pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
 }
 
 fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
-    Failure::new(format!("cannot read {}: {error}", file.display()))
+    Failure::while_doing(format!("cannot read {}", file.display()), error)
 }
 
 /// What is wrong with bytes in binary form.
 fn damaged(name: &str, error: &BinaryError) -> Diagnostic {
     let place = Location::whole(Arc::new(Source::new(name, "")));
-    Diagnostic::new(DiagnosticKind::Syntax, error.to_string(), place)
+    Diagnostic::new(DiagnosticKind::Syntax, chain(error), place)
 }
 
 /// An error in a module that starts at byte `start` of its file.
@@ -328,7 +328,29 @@ pub(crate) fn all<T>(parsed: impl IntoIterator<Item = Parsed<T>>) -> Result<Vec<
 
 /// The target for `--target`, or the host.
 pub(crate) fn target(triple: Option<&str>) -> Result<Target, Failure> {
-    triple.map_or_else(|| Ok(Target::host()), |text| Target::parse(text).map_err(Failure::new))
+    triple.map_or_else(|| Ok(Target::host()), |text| Target::parse(text).map_err(Failure::of))
+}
+
+/// How much a build optimizes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Level {
+    /// Compile quickly
+    None,
+    /// Make code fast
+    Speed,
+    /// Make code fast, then small
+    SpeedAndSize,
+}
+
+impl From<Level> for OptLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::None => Self::None,
+            Level::Speed => Self::Speed,
+            Level::SpeedAndSize => Self::SpeedAndSize,
+        }
+    }
 }
 
 /// Makes rayon's global pool have `threads` threads.
@@ -337,7 +359,7 @@ pub(crate) fn threads(threads: Option<usize>) -> Result<usize, Failure> {
         rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global()
-            .map_err(|error| Failure::new(format!("cannot start {threads} threads: {error}")))?;
+            .map_err(|error| Failure::while_doing(format!("cannot start {threads} threads"), error))?;
     }
     Ok(rayon::current_num_threads())
 }

@@ -47,7 +47,7 @@ enum Command {
     Inspect(inspect::Args),
     Bench(bench::Args),
     Test(develop::TestArgs),
-    Lint(lint::Args),
+    Lint(lint::LintArgs),
     Ci(develop::CiArgs),
     #[command(hide = true)]
     RunImage(run::image::Args),

@@ -1,0 +1,58 @@
+//! ARCHITECTURE.md: short enough to be read, and true about paths and crates.
+
+use super::rules::{LAYERS, MAX_ARCHITECTURE_LINES};
+use crate::develop::root;
+use crate::output::Failure;
+
+/// The paths and crates in ARCHITECTURE.md that do not exist, and the crates that it does not name.
+pub(super) fn faults() -> Result<Vec<String>, Failure> {
+    let root = root();
+    let text = std::fs::read_to_string(root.join("ARCHITECTURE.md"))
+        .map_err(|error| Failure::while_doing("cannot read ARCHITECTURE.md", error))?;
+    Ok(compare(&text, &|path| root.join(path).exists()))
+}
+
+fn compare(text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let mut faults = Vec::new();
+    let lines = text.lines().count();
+    if lines > MAX_ARCHITECTURE_LINES {
+        faults.push(format!("ARCHITECTURE.md has {lines} lines, at most {MAX_ARCHITECTURE_LINES} are read"));
+    }
+    for (number, line) in text.lines().enumerate() {
+        // Every word in backquotes that has a slash and no space is a path; one that starts as our crates do is a crate.
+        for word in line.split('`').skip(1).step_by(2) {
+            let path = word.trim_end_matches('/');
+            let is_path = word.contains('/') && !word.contains([' ', '<', '*', '(']) && !word.contains("::");
+            let is_crate = word.starts_with("kiln-");
+            if is_path && !exists(path) || is_crate && !LAYERS.iter().any(|(name, ..)| *name == word) {
+                faults.push(format!("ARCHITECTURE.md:{}: `{word}` does not exist", number + 1));
+            }
+        }
+    }
+    for (name, ..) in LAYERS {
+        if !text.contains(&format!("`{name}`")) {
+            faults.push(format!("ARCHITECTURE.md does not name the crate `{name}`"));
+        }
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn architecture_names_what_exists() {
+        let crates: String = LAYERS.iter().map(|(name, ..)| format!("`{name}` ")).collect();
+        let exists = |path: &str| path == "src/lib.rs" || path == "crates";
+        let faults = |text: &str| compare(&format!("{crates}\n{text}"), &exists);
+        assert_eq!(faults("`src/lib.rs`, `crates/`, `a::b/c`, `x / y`, `*/z` and src/gone.rs"), [""; 0]);
+        assert_eq!(faults("`src/gone.rs`"), ["ARCHITECTURE.md:2: `src/gone.rs` does not exist"]);
+        assert_eq!(
+            compare(&crates.replace("`kiln-jit`", "kiln-jit"), &exists),
+            ["ARCHITECTURE.md does not name the crate `kiln-jit`"]
+        );
+        assert_eq!(faults(&"x\n".repeat(249)), [""; 0]);
+        assert_eq!(faults(&"x\n".repeat(250)), ["ARCHITECTURE.md has 251 lines, at most 250 are read"]);
+    }
+}

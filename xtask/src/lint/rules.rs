@@ -1,0 +1,61 @@
+//! The rules that `lint` checks, with their thresholds and their exceptions. An exception needs a reason.
+
+/// Which crates of ours a crate may depend on, and whether it may reach Cranelift at all.
+///
+/// This is the layering of ARCHITECTURE.md. An edge that is added here needs a reason there.
+pub(super) const LAYERS: [(&str, &[&str], Cranelift); 10] = [
+    ("kiln-globals", &[], Cranelift::Never),
+    ("kiln-artifact", &[], Cranelift::Never),
+    ("kiln-ir", &[], Cranelift::Yes),
+    ("kiln-backend", &["kiln-ir", "kiln-artifact"], Cranelift::Yes),
+    (
+        "kiln-oracle",
+        &["kiln-artifact", "kiln-cache", "kiln-globals", "kiln-image", "kiln-ir"],
+        Cranelift::Yes,
+    ),
+    ("kiln-cache", &["kiln-artifact"], Cranelift::Never),
+    ("kiln-image", &["kiln-artifact", "kiln-globals"], Cranelift::Never),
+    ("kiln-jit", &["kiln-artifact", "kiln-globals", "kiln-image"], Cranelift::Yes),
+    (
+        "kiln",
+        &["kiln-globals", "kiln-artifact", "kiln-ir", "kiln-backend", "kiln-cache", "kiln-image", "kiln-jit"],
+        Cranelift::Yes,
+    ),
+    ("xtask", &["kiln", "kiln-oracle"], Cranelift::Yes),
+];
+
+/// Whether Cranelift may be among the dependencies of a crate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cranelift {
+    Yes,
+    /// Not even through other crates: a program that depends on this crate must not build a code generator.
+    Never,
+}
+
+/// Crates in which `unsafe` may occur; all other crates forbid it.
+pub(super) const UNSAFE: [&str; 3] = ["kiln-jit", "kiln-image", "xtask"];
+
+/// Crate roots that deny `unsafe`, so that it occurs only where an `expect` gives the reason.
+pub(super) const DENIES_UNSAFE: [&str; 2] = ["crates/kiln-image/src/lib.rs", "xtask/src/main.rs"];
+
+/// Lines of a Rust file, at most.
+pub(super) const MAX_FILE_LINES: usize = 1000;
+
+/// The median of the lengths of all files of the crates, in lines, must be below this.
+pub(super) const MEDIAN_FILE_LINES: usize = 200;
+
+/// Lines of ARCHITECTURE.md, at most.
+pub(super) const MAX_ARCHITECTURE_LINES: usize = 250;
+
+/// Lines of a function from `fn` to the closing brace, at most.
+pub(super) const MAX_FUNCTION_LINES: usize = 120;
+
+/// Functions that may be longer than [`MAX_FUNCTION_LINES`]: file, name, and the reason.
+pub(super) const LONG_FUNCTIONS: [(&str, &str, &str); 0] = [];
+
+/// Columns of a line of Markdown and of a line with a comment, at most.
+pub(super) const MAX_COLUMNS: usize = 100;
+
+/// Words that the summary of a documentation comment must not begin with: such a summary is a clause without
+/// a verb. A summary begins with a verb, or names the thing.
+pub(super) const HEADLESS: [&str; 2] = ["What", "Where"];
