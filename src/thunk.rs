@@ -31,8 +31,8 @@ impl Thunk {
         settings: &ModuleSettings,
         signature: &Signature,
     ) -> Result<Self, SessionError> {
-        let isa = target.isa(settings).map_err(|error| {
-            SessionError::Compile(CompilerError::Target { module: 0, name: "entry thunk".into(), error })
+        let isa = target.isa(settings).map_err(|source| {
+            SessionError::Compile(CompilerError::Target { module: 0, name: "entry thunk".into(), source })
         })?;
         let module = entry_thunk("thunk", signature, settings, &*isa);
         let built = compile(&Job::new(&module, &*isa))

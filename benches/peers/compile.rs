@@ -28,7 +28,7 @@ pub(crate) fn compare(
     let many = Compiler::new(workload.target.clone()).pool(setup.pool.clone());
     let one = Compiler::new(workload.target.clone()).pool(Arc::new(crate::pool(1)?));
     let compile =
-        |compiler: &Compiler<'_>| -> Result<Compiled, Failure> { Ok(compiler.compile(&workload.modules)?) };
+        |compiler: &Compiler| -> Result<Compiled, Failure> { Ok(compiler.compile(&workload.modules)?) };
     let queue: Vec<(&ir::Function, &dyn TargetIsa)> =
         workload.functions().map(|(number, _, ir)| (ir, &*workload.isas[number])).collect();
 

@@ -35,6 +35,8 @@ struct Build {
     _artifacts: Vec<Artifact>,
 }
 
+type SharedStore = Arc<dyn Store + Send + Sync>;
+
 /// What all builds of a program have in common.
 struct Builder<'a> {
     workload: &'a Workload,
@@ -42,7 +44,7 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn compiler<'a>(&self, store: Option<&'a dyn Store>) -> Compiler<'a> {
+    fn compiler(&self, store: Option<SharedStore>) -> Compiler {
         let compiler = Compiler::new(self.workload.target.clone()).pool(self.pool.clone());
         match store {
             Some(store) => compiler.store(store),
@@ -52,8 +54,8 @@ impl Builder<'_> {
 
     fn build(
         &self,
-        store: Option<&dyn Store>,
-        compile: impl FnOnce(&Compiler<'_>) -> Result<Compiled, Failure>,
+        store: Option<SharedStore>,
+        compile: impl FnOnce(&Compiler) -> Result<Compiled, Failure>,
     ) -> Result<Build, Failure> {
         let compiler = self.compiler(store);
         let (compile, compiled) = timed(|| compile(&compiler));
@@ -69,7 +71,7 @@ impl Builder<'_> {
         Ok(Build { times: [compile, link], image, stats, _artifacts: artifacts })
     }
 
-    fn modules(&self, store: Option<&dyn Store>, modules: &[Module]) -> Result<Build, Failure> {
+    fn modules(&self, store: Option<SharedStore>, modules: &[Module]) -> Result<Build, Failure> {
         self.build(store, |compiler| Ok(compiler.compile(modules)?))
     }
 
@@ -77,13 +79,13 @@ impl Builder<'_> {
     fn fresh(&self, modules: &[Module]) -> Result<Build, Failure> {
         let folder = tempfile::tempdir()?;
         let store = behind(folder.path());
-        let build = self.modules(Some(&store), modules)?;
+        let build = self.modules(Some(store.clone()), modules)?;
         written(&store)?;
         Ok(build)
     }
 
     /// By keys that the client has. `build` says whether modules are there to be built.
-    fn lazy(&self, store: &dyn Store, keys: &[[u8; 32]], build: bool) -> Result<Build, Failure> {
+    fn lazy(&self, store: SharedStore, keys: &[[u8; 32]], build: bool) -> Result<Build, Failure> {
         let lazy = self.workload.modules.iter().zip(keys).map(|(module, key)| {
             Lazy::new(module.name.clone(), *key, move || {
                 if build { Ok(module.clone()) } else { Err("it was built, and should be in the store") }
@@ -105,10 +107,10 @@ impl Builder<'_> {
     }
 
     /// A build of which every second module is in the store, and no other.
-    fn half(&self, store: &dyn Store) -> Result<Build, Failure> {
+    fn half(&self, store: SharedStore) -> Result<Build, Failure> {
         let modules = &self.workload.modules;
         let half: Vec<Module> = modules.iter().step_by(2).cloned().collect();
-        self.compiler(Some(store)).compile(&half)?;
+        self.compiler(Some(store.clone())).compile(&half)?;
         let build = self.modules(Some(store), modules)?;
         if build.stats.reused_modules != half.len() {
             return Err(format!("not half of it was reused: {:?}", build.stats).into());
@@ -117,7 +119,7 @@ impl Builder<'_> {
     }
 
     /// Refuses a build that compiled more than one function.
-    fn edited(&self, store: &dyn Store, modules: &[Module]) -> Result<Build, Failure> {
+    fn edited(&self, store: SharedStore, modules: &[Module]) -> Result<Build, Failure> {
         let build = self.modules(Some(store), modules)?;
         let Stats { compiled_functions, reused_modules, .. } = build.stats;
         if (compiled_functions, reused_modules) != (1, modules.len() - 1) {
@@ -223,8 +225,8 @@ fn repeated<'a>(
 }
 
 /// A folder that is written behind the build, as the command `build` does it.
-fn behind(folder: &Path) -> WriteBehind<DiskStore> {
-    WriteBehind::new(DiskStore::new(folder))
+fn behind(folder: &Path) -> Arc<WriteBehind<DiskStore>> {
+    Arc::new(WriteBehind::new(DiskStore::new(folder)))
 }
 
 /// Waits until what was put is in the folder.
@@ -247,11 +249,11 @@ pub(crate) fn compare(
     section.check(same_images(workload, setup, &keys, &mut edit, artifacts)?);
 
     let folder = tempfile::tempdir()?;
-    let (memory, disk) = (MemoryStore::new(), behind(&folder.path().join("unchanged")));
-    builder.lazy(&memory, &keys, true)?;
-    builder.lazy(&disk, &keys, true)?;
+    let (memory, disk) = (Arc::new(MemoryStore::new()), behind(&folder.path().join("unchanged")));
+    builder.lazy(memory.clone(), &keys, true)?;
+    builder.lazy(disk.clone(), &keys, true)?;
     let edits = behind(&folder.path().join("edited"));
-    builder.modules(Some(&edits), modules)?;
+    builder.modules(Some(edits.clone()), modules)?;
     written(&disk)?;
     written(&edits)?;
 
@@ -264,13 +266,13 @@ pub(crate) fn compare(
     let contenders = vec![
         repeated(cold, 1, || builder.modules(None, modules)),
         repeated(fresh, 1, || builder.fresh(modules)),
-        repeated(warm[0], TIMES, || builder.unchanged(builder.modules(Some(&disk), modules)?)),
-        repeated(warm[1], TIMES, || builder.unchanged(builder.modules(Some(&memory), modules)?)),
-        repeated(lazy[0], TIMES, || builder.unchanged(builder.lazy(&disk, &keys, false)?)),
-        repeated(lazy[1], TIMES, || builder.unchanged(builder.lazy(&memory, &keys, false)?)),
+        repeated(warm[0], TIMES, || builder.unchanged(builder.modules(Some(disk.clone()), modules)?)),
+        repeated(warm[1], TIMES, || builder.unchanged(builder.modules(Some(memory.clone()), modules)?)),
+        repeated(lazy[0], TIMES, || builder.unchanged(builder.lazy(disk.clone(), &keys, false)?)),
+        repeated(lazy[1], TIMES, || builder.unchanged(builder.lazy(memory.clone(), &keys, false)?)),
         repeated(edited, TIMES, || {
             edit.change(&mut program[edit.module])?;
-            builder.edited(&edits, &program)
+            builder.edited(edits.clone(), &program)
         }),
     ];
     section.add(interleave(setup.rounds, contenders)?);
@@ -311,7 +313,7 @@ fn larger(
     let modules = repeat(&builder.workload.modules, times);
     let mut program = modules.clone();
     let store = behind(&folder.join(format!("edited-{times}")));
-    builder.modules(Some(&store), &modules)?;
+    builder.modules(Some(store.clone()), &modules)?;
     written(&store)?;
     let cold = format!("{times} times the program, all is new");
     let edited = format!("{times} times the program, 1 function is new");
@@ -319,7 +321,7 @@ fn larger(
         repeated(&cold, 1, || builder.modules(None, &modules)),
         repeated(&edited, TIMES, || {
             edit.change(&mut program[edit.module])?;
-            builder.edited(&store, &program)
+            builder.edited(store.clone(), &program)
         }),
     ];
     // Large programs take long, and noise is a smaller part of it.
@@ -352,7 +354,10 @@ fn same_images(
     for threads in [setup.threads, 1] {
         let builder = Builder { workload, pool: Arc::new(crate::pool(threads)?) };
         let folder = tempfile::tempdir()?;
-        let (memory, disk) = (MemoryStore::new(), DiskStore::new(folder.path()));
+        let stores: [(_, SharedStore); 2] = [
+            ("memory", Arc::new(MemoryStore::new())),
+            ("folder", Arc::new(DiskStore::new(folder.path()))),
+        ];
         let check = |name: &str, build: Build, expected: &[u8]| -> Result<(), Failure> {
             if build.image == expected {
                 return Ok(());
@@ -361,18 +366,21 @@ fn same_images(
         };
         check("no cache", builder.modules(None, modules)?, &expected)?;
         check("written behind the build", builder.fresh(modules)?, &expected)?;
-        for (name, store) in [("memory", &memory as &dyn Store), ("folder", &disk)] {
-            check(name, builder.lazy(store, keys, true)?, &expected)?;
-            check(name, builder.unchanged(builder.modules(Some(store), modules)?)?, &expected)?;
-            let lazy = builder.unchanged(builder.lazy(store, keys, false)?)?;
+        for (name, store) in stores {
+            check(name, builder.lazy(store.clone(), keys, true)?, &expected)?;
+            check(name, builder.unchanged(builder.modules(Some(store.clone()), modules)?)?, &expected)?;
+            let lazy = builder.unchanged(builder.lazy(store.clone(), keys, false)?)?;
             if lazy.stats.lazy_modules != modules.len() {
                 return Err(format!("not every module was left alone: {:?}", lazy.stats).into());
             }
             check(name, lazy, &expected)?;
             check(name, builder.edited(store, &program)?, &expected_edited)?;
         }
-        let halves = (MemoryStore::new(), DiskStore::new(folder.path().join("half")));
-        for (name, store) in [("half in memory", &halves.0 as &dyn Store), ("half in a folder", &halves.1)] {
+        let halves: [(_, SharedStore); 2] = [
+            ("half in memory", Arc::new(MemoryStore::new())),
+            ("half in a folder", Arc::new(DiskStore::new(folder.path().join("half")))),
+        ];
+        for (name, store) in halves {
             check(name, builder.half(store)?, &expected)?;
         }
     }

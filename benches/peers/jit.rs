@@ -136,7 +136,7 @@ impl<'a> Peer<'a> {
 }
 
 /// Compiles and links everything into memory with Kiln.
-pub(crate) fn kiln(workload: &Workload, compiler: &Compiler<'_>) -> Result<Jit, Failure> {
+pub(crate) fn kiln(workload: &Workload, compiler: &Compiler) -> Result<Jit, Failure> {
     let compiled = compiler.compile(&workload.modules)?;
     link(&compiled.artifacts)
 }

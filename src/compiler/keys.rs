@@ -1,6 +1,7 @@
 //! Cache keys of modules and functions for one code generator.
 //!
-//! Everything that is the same for all modules of a build is gathered once: target, settings, versions, the client's hash.
+//! The environment, which is all that the modules of a build have in common (target, settings,
+//! versions, the client's ABI), is gathered once.
 
 use std::sync::Arc;
 
@@ -9,15 +10,15 @@ use kiln_backend::{PRODUCER, REVISION, reference_classes};
 use kiln_cache::{FunctionKey, FunctionParts, Key, KeyParts, Lineage, Recipe};
 use kiln_ir::{Code, Module};
 
-/// What keys have in common.
+/// The common part of the keys of one code generator.
 pub(super) struct Keys {
     target: String,
     settings: String,
     abi: Arc<[u8]>,
-    /// All of this in one key.
+    /// All of the above in one hash.
     environment: Key,
-    /// The same as text, for the keys of functions, of which there are many.
-    common: String,
+    /// The environment as text: a part of every function's key.
+    environment_text: String,
 }
 
 impl Keys {
@@ -27,28 +28,28 @@ impl Keys {
         let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
         let target = isa.triple().to_string();
         let environment = recipe(&target, &settings, &abi, &[0; 32], b"").environment();
-        Self { target, settings, abi, environment, common: environment.to_string() }
+        Self { target, settings, abi, environment, environment_text: environment.to_string() }
     }
 
-    /// Of a module by its IR.
+    /// The recipe of `module`'s key.
     pub(super) fn module(&self, module: &Module) -> Recipe {
-        let Self { target, settings, abi, environment: _, common: _ } = self;
+        let Self { target, settings, abi, environment: _, environment_text: _ } = self;
         let (fingerprint, names) = (module.fingerprint(), module.local_names_fingerprint());
         recipe(target, settings, abi, fingerprint.as_bytes(), names.as_bytes())
     }
 
-    /// Of a module by a key of the client.
+    /// The lineage of the module that the client knows by `key`.
     pub(super) fn client(&self, key: &[u8]) -> Lineage {
         Lineage::of_client(key, &self.environment)
     }
 
-    /// Of a module's functions, in order.
+    /// The keys of `module`'s functions, in order.
     pub(super) fn functions(&self, module: &Module) -> Vec<FunctionKey> {
-        let Self { target, common, .. } = self;
+        let Self { target, environment_text, .. } = self;
         let key = |function: &kiln_ir::Function| {
             let (body, references) = match &function.code {
                 Code::Ir(body) => (body.as_bytes(), reference_classes(module, function)),
-                // Not worth a key of its own, for it is not compiled.
+                // Machine code is copied and never compiled, so reuse would save nothing.
                 Code::Machine(code) => (&*code.bytes, b"machine code".to_vec()),
             };
             let (producer, revision) = (PRODUCER, REVISION);
@@ -56,7 +57,7 @@ impl Keys {
                 body,
                 references: &references,
                 target,
-                settings: common,
+                settings: environment_text,
                 producer,
                 revision,
                 abi: b"",

@@ -1,19 +1,24 @@
-//! Modules of which the IR is built only if there is no code for them.
+//! Modules whose IR is built only if there is no code for them.
 //!
-//! A client's key stands for a module together with the target, the settings and all else that keys have in common. The store keeps
-//! no second copy of the artifact under it: it points to the key that the module's IR had when it was built last.
+//! The client's key covers what the module is made from. Together with the environment (target,
+//! settings and all else that keys have in common) it is a lineage: the store points from it to the
+//! key that the module's IR had when it was last built, and keeps no second copy of the artifact.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use kiln_artifact::Artifact;
-use kiln_backend::{Job, compile, compile_all};
-use kiln_cache::{Event, Lookup};
+use kiln_backend::{Built, CompileError, Job, compile, compile_all};
 use kiln_ir::{Module, ModuleSettings};
 use rayon::prelude::*;
 
+use super::error::{CompilerError, LazyError};
+use super::generator::Generator;
 use super::keys::Keys;
-use super::{Compiled, Compiler, CompilerError, Generator, Samples, Stats, Verify};
+use super::reuse::{CacheLookup, Hit};
+use super::stats::Stats;
+use super::verify::Samples;
+use super::{Compiled, Compiler};
 
 /// A module that is built when it is needed.
 pub struct Lazy<'m, E> {
@@ -29,8 +34,8 @@ impl<E> std::fmt::Debug for Lazy<'_, E> {
 }
 
 impl<'m, E> Lazy<'m, E> {
-    /// A module that `build` makes. `key` must be another one whenever `build` would make another module: a hash of what it
-    /// is made from, and of the compiler that makes it.
+    /// A module that `build` makes. `key` must differ whenever `build` would make another module: it
+    /// is a hash of what the module is made from, and of the compiler that makes it.
     pub fn new(
         name: impl Into<Box<str>>,
         key: impl Into<Box<[u8]>>,
@@ -39,37 +44,19 @@ impl<'m, E> Lazy<'m, E> {
         Self { name: name.into(), key: Some(key.into()), build: Box::new(build) }
     }
 
-    /// Its name, for messages, and to find its last build when it has changed.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// A module without a key: it is built in any case, but no sooner than its turn comes.
+    /// A module without a key. It is built in any case, but not before a thread is free to compile
+    /// it.
     pub fn without_key(
         name: impl Into<Box<str>>,
         build: impl FnOnce() -> Result<Module, E> + Send + 'm,
     ) -> Self {
         Self { name: name.into(), key: None, build: Box::new(build) }
     }
-}
 
-/// What went wrong with one of many modules.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LazyError<E> {
-    /// It could not be built.
-    #[error("module {name}: {error}")]
-    Build {
-        /// Position of the module.
-        module: usize,
-        /// Its name.
-        name: Box<str>,
-        /// Why not.
-        error: E,
-    },
-    /// It could not be compiled.
-    #[error(transparent)]
-    Compile(CompilerError),
+    /// The module's name. Messages use it, and a changed module's last build is found by it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
 }
 
 /// One module's share of the result.
@@ -79,102 +66,108 @@ struct Done {
     samples: Samples,
 }
 
-impl Compiler<'_> {
-    /// Compiles modules one after the other on every thread: a module's IR is built when its turn comes, and dropped when it
-    /// is compiled. So no more IR is in memory than there are threads, however many modules there are. A module whose key is
-    /// in the store is not built at all.
+/// What the modules of one call have in common.
+struct Shared {
+    /// The keys of a code generator without header lines: the client's key covers the lines.
+    keys: Option<Keys>,
+    /// Whether there are enough modules to keep every thread busy with modules of its own.
+    many: bool,
+    /// A code generator for every distinct set of header lines found so far.
+    generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
+}
+
+impl Compiler {
+    /// Compiles modules one after the other on every thread: a module's IR is built when a thread
+    /// takes it, and dropped when it is compiled. So memory holds the IR of one module for each
+    /// thread, however many modules there are. A module whose key is in the store is not built.
     ///
     /// # Errors
     ///
-    /// What went wrong with every module, in order, and at least one thing.
+    /// Everything that went wrong, in the order of the modules. It is not empty.
     pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
         // With few modules their functions are compiled in parallel instead.
         let threads =
             self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
         let many = modules.len() >= 4 * threads;
-        // What code generators without header lines have in common; the lines are covered by the client's key.
         let keys = self.target.isa(&ModuleSettings::default()).ok();
         let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
         let shared = Shared { keys, many, generators: Mutex::default() };
         let work = || -> Vec<_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
-            modules.map(|(at, lazy)| self.one(at, lazy, &shared)).collect()
+            modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect()
         };
         let done: Vec<Result<Done, LazyError<E>>> = self.install(work);
 
         let mut result =
             Compiled { artifacts: Vec::new(), stats: Stats::default(), samples: Samples::default() };
-        let mut failures = Vec::new();
-        for one in done {
-            match one {
+        let mut errors = Vec::new();
+        for done in done {
+            match done {
                 Ok(Done { artifact, stats, samples }) => {
                     result.artifacts.push(artifact);
                     result.stats += stats;
                     result.samples.extend(samples);
                 }
-                Err(failure) => failures.push(failure),
+                Err(error) => errors.push(error),
             }
         }
-        if failures.is_empty() { Ok(result) } else { Err(failures) }
+        if errors.is_empty() { Ok(result) } else { Err(errors) }
     }
 
-    fn one<E>(&self, at: usize, lazy: Lazy<'_, E>, shared: &Shared) -> Result<Done, LazyError<E>> {
+    fn compile_one_lazy<E>(
+        &self,
+        index: usize,
+        lazy: Lazy<'_, E>,
+        shared: &Shared,
+    ) -> Result<Done, LazyError<E>> {
         let Lazy { name, key, build } = lazy;
-        let Shared { keys, many, generators: _ } = shared;
-        let lineage = key.as_ref().zip(keys.as_ref()).map(|(key, keys)| keys.client(key));
-        // What is not trusted is compared with its IR.
-        if let (Some(store), Some(lineage)) = (self.store, &lineage)
-            && self.verify != Verify::All
-            && let Some(key) = store.latest(lineage)
-        {
-            match store.get(&key) {
-                Lookup::Hit(entry) => {
-                    self.report(&Event::Hit { key: &key, module: &name });
-                    // An edit of what is used now is compared with it, not with what was built last.
-                    let failed_writes = self.point(&[self.lineage(&name, &entry.recipe)], &key);
-                    let stats = Stats {
-                        reused_functions: entry.artifact.functions().len(),
-                        reused_modules: 1,
-                        lazy_modules: 1,
-                        failed_writes,
-                        ..Stats::default()
-                    };
-                    return Ok(Done { artifact: entry.artifact, stats, samples: Samples::default() });
-                }
-                // The module's own key is asked next, and says why.
-                Lookup::Miss | Lookup::Corrupt(_) => {}
-            }
+        let client = key.as_ref().zip(shared.keys.as_ref()).map(|(key, keys)| keys.client(key));
+        if let Some(hit) = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client)) {
+            let Hit { entry, failed_writes, key: _ } = hit;
+            let stats = Stats {
+                reused_functions: entry.artifact.functions().len(),
+                reused_modules: 1,
+                lazy_modules: 1,
+                failed_writes,
+                ..Stats::default()
+            };
+            return Ok(Done { artifact: entry.artifact, stats, samples: Samples::default() });
         }
-        let unbuilt = |error| LazyError::Build { module: at, name: name.clone(), error };
-        let module = build().map_err(unbuilt)?;
-        let generator = self.shared_generator(at, &module, shared).map_err(LazyError::Compile)?;
-        let looked = self.look(&module, &name, lineage, &generator);
-        let fresh = match looked.needs_compiling() {
-            false => None,
-            true => {
-                let reuse = looked.reuse();
+
+        let module = match build() {
+            Ok(module) => module,
+            Err(error) => return Err(LazyError::Build { module: index, name, error }),
+        };
+        let generator = self.shared_generator(index, &module, shared).map_err(LazyError::Compile)?;
+        let (mut stats, mut samples) = (Stats::default(), Samples::default());
+        let artifact = match self.cache.look_up(&module, &name, client, &generator.keys) {
+            CacheLookup::Hit(hit) => self.cache.use_hit(&module, hit, &mut stats, &mut samples),
+            CacheLookup::Compile(pending) => {
+                let reuse = pending.reusable();
                 let job = Job { module: &module, isa: &*generator.isa, reuse: &reuse };
-                let built = match many {
-                    true => {
-                        compile(&job).inspect(|_| module.functions.iter().for_each(|_| (self.progress)()))
-                    }
-                    false => compile_all(&[job], self.progress).map(|mut built| built.remove(0)),
-                };
-                let built = built.map_err(|mut errors| {
-                    errors.iter_mut().for_each(|error| error.module = at);
+                let built = self.compile_job(job, shared.many).map_err(|mut errors| {
+                    errors.iter_mut().for_each(|error| error.module = index);
                     LazyError::Compile(CompilerError::Functions(errors))
                 })?;
-                Some(built)
+                drop(reuse);
+                self.cache.finish(&module, &generator.keys, pending, built, &mut stats)
             }
         };
-        let (mut stats, mut samples) = (Stats::default(), Samples::default());
-        let artifact = self.settle(&module, &generator, looked, fresh, &mut stats, &mut samples);
         Ok(Done { artifact, stats, samples })
+    }
+
+    /// Compiles one module: on this thread if there are `many`, otherwise its functions in parallel.
+    fn compile_job(&self, job: Job<'_>, many: bool) -> Result<Built, Vec<CompileError>> {
+        if !many {
+            return compile_all(&[job], &*self.progress).map(|mut built| built.remove(0));
+        }
+        let functions = job.module.functions.len();
+        compile(&job).inspect(|_| (0..functions).for_each(|_| (self.progress)()))
     }
 
     fn shared_generator(
         &self,
-        at: usize,
+        index: usize,
         module: &Module,
         shared: &Shared,
     ) -> Result<Arc<Generator>, CompilerError> {
@@ -183,23 +176,8 @@ impl Compiler<'_> {
             return Ok(generator.clone());
         }
         // Two threads may each make one; that is cheaper than waiting.
-        let generator = Arc::new(self.generator(at, module)?);
+        let generator = Arc::new(self.generator(index, module)?);
         lock().insert(module.settings.clone(), generator.clone());
         Ok(generator)
-    }
-}
-
-/// What the modules of one call have in common.
-struct Shared {
-    keys: Option<Keys>,
-    /// Whether there are enough modules to keep every thread busy with modules of its own.
-    many: bool,
-    /// A code generator for every distinct set of header lines that a module was found to have.
-    generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
-}
-
-impl Samples {
-    fn extend(&mut self, other: Self) {
-        self.0.extend(other.0);
     }
 }

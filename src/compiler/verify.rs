@@ -5,11 +5,8 @@
 
 use std::num::NonZeroU32;
 
-use kiln_backend::{Built, Job, compile};
-use kiln_cache::{Entry, Event, Key};
+use kiln_cache::{Entry, Key};
 use kiln_ir::Module;
-
-use super::Compiler;
 
 /// How much of what comes from a store is compiled again and compared.
 ///
@@ -42,14 +39,15 @@ impl Verify {
     }
 }
 
-/// Reused modules that are to be compiled again when there is time.
+/// Reused modules that are to be compiled again when there is time: see [`Samples::verify`].
 #[derive(Default)]
 pub struct Samples(pub(super) Vec<Sample>);
 
+/// A reused module, and the entry that was used for it.
 pub(super) struct Sample {
-    module: Module,
-    entry: Entry,
-    key: Key,
+    pub(super) module: Module,
+    pub(super) entry: Entry,
+    pub(super) key: Key,
 }
 
 impl std::fmt::Debug for Samples {
@@ -63,6 +61,10 @@ impl Samples {
         self.0.push(Sample { module: module.clone(), entry: entry.clone(), key });
     }
 
+    pub(super) fn extend(&mut self, other: Self) {
+        self.0.extend(other.0);
+    }
+
     /// Number of modules.
     pub fn len(&self) -> usize {
         self.0.len()
@@ -71,35 +73,5 @@ impl Samples {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
-    }
-
-    /// Compiles them and compares. `compiler` is the one that chose them, or has the same target and store. A difference is
-    /// reported to its events; the entry is moved aside, and a later build gets the right one.
-    ///
-    /// Returns the number of entries that were wrong. What does not compile any more counts as wrong too.
-    pub fn verify(self, compiler: &Compiler<'_>) -> usize {
-        let wrong = self.0.into_iter().filter(|sample| !sample.holds(compiler));
-        wrong.count()
-    }
-}
-
-impl Sample {
-    fn holds(&self, compiler: &Compiler<'_>) -> bool {
-        let Self { module, entry, key } = self;
-        let generator = compiler.generator(0, module).ok();
-        let fresh = generator.and_then(|generator| compile(&Job::new(module, &*generator.isa)).ok());
-        match fresh {
-            Some(fresh) if fresh.artifact == entry.artifact => {
-                compiler.report(&Event::Verified { key, module: &module.name });
-                return true;
-            }
-            Some(Built { artifact, .. }) => {
-                compiler.wrong(key, &module.name);
-                // Whatever pointed to the key still does.
-                compiler.keep(key, &[], &Entry { artifact, ..entry.clone() }, false);
-            }
-            None => compiler.wrong(key, &module.name),
-        }
-        false
     }
 }

@@ -109,7 +109,8 @@ pub(crate) fn session(
     let text = |error: kiln::SessionError| error.to_string();
     let mut objects = Objects::new(&program.globals);
     let options = kiln::jit::Options { reserve: 1 << 26, ..Default::default() };
-    let mut session = Session::with_options(thunks.target.clone(), options).map_err(text)?;
+    let compiler = kiln::Compiler::new(thunks.target.clone());
+    let mut session = Session::with_compiler(compiler, options).map_err(text)?;
     for (key, _) in &program.globals {
         session.bind_global(key, objects.address(key));
     }

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use kiln::cache::Store;
 use kiln::ir::{Module, Source, Target, parse};
 
 /// The module in `text`.
@@ -11,6 +12,12 @@ pub(crate) fn module(name: &str, text: &str) -> Module {
         Ok(module) => module,
         Err(faults) => panic!("{}", faults.iter().map(ToString::to_string).collect::<String>()),
     }
+}
+
+pub(crate) type SharedStore = Arc<dyn Store + Send + Sync>;
+
+pub(crate) fn shared(store: impl Store + Send + Sync + 'static) -> SharedStore {
+    Arc::new(store)
 }
 
 /// All `.clif` files below `folder` of the repository, sorted.

@@ -3,16 +3,16 @@
 use std::convert::Infallible;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use kiln::artifact::Artifact;
-use kiln::cache::{DiskStore, Entry, Event, Key, Lineage, Lookup, Store, WriteBehind};
+use kiln::cache::{DiskStore, Entry, Key, Lineage, Lookup, Store, WriteBehind};
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, Target};
 use kiln::{Compiled, Compiler, Lazy, Stats, Verify};
 
-use crate::common::{files_below, module};
+use crate::common::{SharedStore, files_below, module, shared};
 use crate::reuse::{Log, MODULE};
 
 const MODULES: usize = 3;
@@ -41,21 +41,25 @@ fn image(artifacts: &[Artifact]) -> Vec<u8> {
 struct Place {
     modules: Vec<Module>,
     expected: Vec<u8>,
-    log: Log,
+    log: Arc<Log>,
 }
 
 impl Place {
     fn new() -> Self {
         let modules = program();
         let expected = image(&Compiler::new(Target::host()).compile(&modules).unwrap().artifacts);
-        Self { modules, expected, log: Log::default() }
+        Self { modules, expected, log: Arc::default() }
     }
 
     /// Builds with `store`, with `meanwhile` called after every function that is compiled. The image is the right one.
-    fn build(&self, store: &dyn Store, lazy: bool, meanwhile: &(dyn Fn() + Sync)) -> Stats {
-        let events = |event: &Event<'_>| self.log.report(event);
-        let compiler = Compiler::new(Target::host()).store(store).events(&events).progress(meanwhile);
-        let compiler = compiler.verify(Verify::Nothing);
+    fn build_while(
+        &self,
+        store: SharedStore,
+        lazy: bool,
+        meanwhile: impl Fn() + Send + Sync + 'static,
+    ) -> Stats {
+        let compiler = Compiler::new(Target::host()).store(store).events(self.log.clone());
+        let compiler = compiler.progress(meanwhile).verify(Verify::Nothing);
         let Compiled { artifacts, stats, .. } = match lazy {
             false => compiler.compile(&self.modules).unwrap(),
             true => {
@@ -71,11 +75,15 @@ impl Place {
         stats
     }
 
+    fn build(&self, store: &SharedStore, lazy: bool) -> Stats {
+        self.build_while(store.clone(), lazy, || ())
+    }
+
     /// Builds, and builds again: the first one tells `told`, the second one finds everything.
-    fn heals(&self, store: &dyn Store, lazy: bool, told: &str, what: &dyn std::fmt::Debug) {
-        self.build(store, lazy, &|| ());
+    fn heals(&self, store: &SharedStore, lazy: bool, told: &str, what: &dyn std::fmt::Debug) {
+        self.build(store, lazy);
         assert_eq!(self.log.take(), told, "{what:?}");
-        self.build(store, lazy, &|| ());
+        self.build(store, lazy);
         assert_eq!(self.log.take(), format!("{MODULES} hit"), "{what:?}");
     }
 }
@@ -91,8 +99,8 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 #[test]
 fn damaged_entries_are_compiled_again_and_heal() {
     let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
-    let store = DiskStore::new(folder.path());
-    place.build(&store, true, &|| ());
+    let store = shared(DiskStore::new(folder.path()));
+    place.build(&store, true);
     place.log.take();
     for (number, path) in entries(folder.path()).into_iter().enumerate() {
         let whole = std::fs::read(&path).unwrap();
@@ -120,15 +128,15 @@ fn damaged_entries_are_compiled_again_and_heal() {
 #[test]
 fn damaged_pointers_cost_no_more_than_reuse() {
     let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
-    let store = DiskStore::new(folder.path());
-    place.build(&store, true, &|| ());
+    let store = shared(DiskStore::new(folder.path()));
+    place.build(&store, true);
     let pointers: Vec<PathBuf> =
         files_below(folder.path()).into_iter().filter(|path| path.metadata().unwrap().len() <= 64).collect();
     assert_eq!(pointers.len(), 3 * MODULES);
     for damage in [&b""[..], b"KilnSub\0", &[7; 64], &[7; 65]] {
         pointers.iter().for_each(|path| std::fs::write(path, damage).unwrap());
-        assert_eq!(place.build(&store, true, &|| ()).reused_modules, MODULES);
-        assert_eq!(place.build(&store, true, &|| ()).lazy_modules, MODULES, "they are written anew");
+        assert_eq!(place.build(&store, true).reused_modules, MODULES);
+        assert_eq!(place.build(&store, true).lazy_modules, MODULES, "they are written anew");
     }
 }
 
@@ -165,10 +173,10 @@ impl Store for ReadOnly {
 fn a_folder_that_cannot_be_written_is_read() {
     let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
     let disk = DiskStore::new(folder.path());
-    place.build(&disk, true, &|| ());
-    let store = ReadOnly(disk.clone());
+    let (store, disk) = (shared(ReadOnly(disk.clone())), shared(disk));
+    place.build(&disk, true);
     for lazy in [true, false] {
-        let stats = place.build(&store, lazy, &|| ());
+        let stats = place.build(&store, lazy);
         assert_eq!((stats.reused_modules, stats.failed_writes), (MODULES, 0));
     }
     // One entry is damaged, and stays so: it is compiled in every build.
@@ -176,7 +184,7 @@ fn a_folder_that_cannot_be_written_is_read() {
     std::fs::write(path, b"damaged").unwrap();
     place.log.take();
     for lazy in [true, false] {
-        let stats = place.build(&store, lazy, &|| ());
+        let stats = place.build(&store, lazy);
         assert_eq!((stats.reused_modules, stats.failed_writes), (MODULES - 1, 1));
         assert_eq!(place.log.take(), "1 corrupt, 2 hit, 1 writefailed");
     }
@@ -184,7 +192,7 @@ fn a_folder_that_cannot_be_written_is_read() {
     // Nowhere to write at all: a file is no folder.
     let file = folder.path().join("file");
     std::fs::write(&file, b"").unwrap();
-    let stats = place.build(&DiskStore::new(&file), true, &|| ());
+    let stats = place.build(&shared(DiskStore::new(&file)), true);
     assert_eq!((stats.reused_modules, stats.failed_writes), (0, MODULES));
 }
 
@@ -194,22 +202,22 @@ fn a_folder_that_vanishes_is_made_again() {
     for (lazy, behind) in [(false, false), (true, false), (false, true), (true, true)] {
         let folder = tempfile::tempdir().unwrap();
         let kept = folder.path().join("kept");
-        let disk = DiskStore::new(&kept);
-        place.build(&disk, lazy, &|| ());
+        let files = DiskStore::new(&kept);
+        let disk = shared(files.clone());
+        place.build(&disk, lazy);
         // One module is new, and while it is compiled somebody removes the folder, entries that were found included.
         std::fs::remove_file(&entries(&kept)[0]).unwrap();
-        let once = Once::new();
-        let remove = || once.call_once(|| std::fs::rename(&kept, folder.path().join("gone")).unwrap());
-        let stats = match behind {
-            true => place.build(&WriteBehind::new(disk.clone()), lazy, &remove),
-            false => place.build(&disk, lazy, &remove),
-        };
+        let once = Arc::new(Once::new());
+        let (done, gone) = (once.clone(), folder.path().join("gone"));
+        let remove = move || done.call_once(|| std::fs::rename(&kept, &gone).unwrap());
+        let store = if behind { shared(WriteBehind::new(files)) } else { disk.clone() };
+        let stats = place.build_while(store, lazy, remove);
         assert!(once.is_completed() && stats.compiled_functions > 0);
         assert_eq!(stats.failed_writes, 0, "the folder is made again");
         // What was removed is compiled, and then everything is there.
-        place.build(&disk, lazy, &|| ());
+        place.build(&disk, lazy);
         place.log.take();
-        assert_eq!(place.build(&disk, lazy, &|| ()).reused_modules, MODULES);
+        assert_eq!(place.build(&disk, lazy).reused_modules, MODULES);
         assert_eq!(place.log.take(), format!("{MODULES} hit"));
     }
 }

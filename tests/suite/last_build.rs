@@ -5,11 +5,11 @@ use std::fs::{File, FileTimes};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use kiln::cache::{DiskStore, MemoryStore, Store};
+use kiln::cache::{DiskStore, MemoryStore};
 use kiln::ir::{Module, Target};
 use kiln::{Compiler, Lazy, Stats, Verify};
 
-use crate::common::{files_below as files, module};
+use crate::common::{SharedStore, files_below as files, module, shared};
 
 const FUNCTIONS: usize = 6;
 
@@ -22,8 +22,8 @@ fn numbers(name: &str, first: usize, last: usize) -> Module {
     module(name, &most.chain([function(FUNCTIONS - 1, last)]).collect::<String>())
 }
 
-fn compiler(store: &dyn Store) -> Compiler<'_> {
-    Compiler::new(Target::host()).store(store).verify(Verify::Nothing)
+fn compiler(store: &SharedStore) -> Compiler {
+    Compiler::new(Target::host()).store(store.clone()).verify(Verify::Nothing)
 }
 
 /// Functions compiled and reused, and modules not built.
@@ -36,14 +36,14 @@ const ALL: (usize, usize, usize) = (FUNCTIONS, 0, 0);
 const ONE: (usize, usize, usize) = (1, FUNCTIONS - 1, 0);
 const NONE: (usize, usize, usize) = (0, FUNCTIONS, 0);
 
-fn eager(compiler: &Compiler<'_>, module: &Module) -> (usize, usize, usize) {
+fn eager(compiler: &Compiler, module: &Module) -> (usize, usize, usize) {
     let modules = [module.clone()];
     let compiled = compiler.compile(&modules).unwrap();
     assert!(compiled.artifacts == compiler_without_store(compiler).compile(&modules).unwrap().artifacts);
     took(compiled.stats)
 }
 
-fn compiler_without_store(compiler: &Compiler<'_>) -> Compiler<'static> {
+fn compiler_without_store(compiler: &Compiler) -> Compiler {
     Compiler::new(compiler.target().clone())
 }
 
@@ -52,7 +52,7 @@ fn lazily(module: &Module) -> Lazy<'_, Infallible> {
     Lazy::new(module.name.clone(), *module.fingerprint().as_bytes(), || Ok(module.clone()))
 }
 
-fn lazy(compiler: &Compiler<'_>, module: &Module) -> (usize, usize, usize) {
+fn lazy(compiler: &Compiler, module: &Module) -> (usize, usize, usize) {
     let compiled = compiler.compile_lazy(vec![lazily(module)]).unwrap();
     assert!(
         compiled.artifacts
@@ -63,10 +63,10 @@ fn lazy(compiler: &Compiler<'_>, module: &Module) -> (usize, usize, usize) {
 
 #[test]
 fn settings_that_alternate_keep_their_functions() {
-    let store = MemoryStore::new();
+    let store = shared(MemoryStore::new());
     let compilers = ["none", "speed"].map(|level| {
         let target = Target::host().setting("opt_level", level);
-        Compiler::new(target).store(&store).verify(Verify::Nothing)
+        Compiler::new(target).store(store.clone()).verify(Verify::Nothing)
     });
     for (last, expected) in [(0, ALL), (1, ONE), (2, ONE)] {
         for compiler in &compilers {
@@ -79,7 +79,7 @@ fn settings_that_alternate_keep_their_functions() {
 #[test]
 fn going_back_and_editing_compiles_the_edit() {
     for build in [eager, lazy] {
-        let store = MemoryStore::new();
+        let store = shared(MemoryStore::new());
         let trusting = compiler(&store);
         assert_eq!(build(&trusting, &numbers("m", 10, 1)), ALL);
         assert_eq!(build(&trusting, &numbers("m", 20, 2)), ALL);
@@ -99,7 +99,7 @@ fn functions_are_reused_through_lazy_modules() {
     let pool = std::sync::Arc::new(rayon(2));
     // Few modules share the threads by function, many by module.
     for count in [1, 20] {
-        let store = MemoryStore::new();
+        let store = shared(MemoryStore::new());
         let compiler = compiler(&store).pool(pool.clone());
         let build = |last: usize| {
             let modules: Vec<Module> = (0..count).map(|n| numbers(&format!("m{n}_"), 10 * n, last)).collect();
@@ -120,7 +120,7 @@ fn rayon(threads: usize) -> rayon::ThreadPool {
 
 #[test]
 fn programs_that_share_a_store_keep_their_functions() {
-    let store = MemoryStore::new();
+    let store = shared(MemoryStore::new());
     let programs = ["one", "two"].map(|name| compiler(&store).program(name));
     for (last, expected) in [(0, ALL), (1, ONE), (2, ONE)] {
         for (program, first) in programs.iter().zip([10, 20]) {
@@ -153,7 +153,7 @@ fn what_is_hit_is_not_forgotten_as_last_build() {
     for build in [eager, lazy] {
         let folder = tempfile::tempdir().unwrap();
         let store = DiskStore::new(folder.path());
-        let compiler = compiler(&store);
+        let compiler = compiler(&shared(store.clone()));
         let (used, unused) = (numbers("used", 10, 1), numbers("unused", 20, 1));
         assert_eq!((build(&compiler, &used), build(&compiler, &unused)), (ALL, ALL));
         age(folder.path());

@@ -8,7 +8,7 @@ use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, OptLevel, Target};
 
-use crate::common::{module, modules};
+use crate::common::{module, modules, shared};
 
 fn pool(threads: usize) -> Arc<rayon::ThreadPool> {
     Arc::new(rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap())
@@ -36,11 +36,10 @@ fn artifacts_do_not_depend_on_threads_neighbours_or_order() {
 fn artifacts_from_a_store_are_those_that_were_compiled() {
     let modules = modules();
     let folder = tempfile::tempdir().unwrap();
-    let (memory, disk) = (MemoryStore::new(), DiskStore::new(folder.path()));
-    let stores: [&dyn kiln::cache::Store; 2] = [&memory, &disk];
+    let stores = [shared(MemoryStore::new()), shared(DiskStore::new(folder.path()))];
     let functions: usize = modules.iter().map(|module| module.functions.len()).sum();
     for store in stores {
-        let compiler = Compiler::new(Target::host()).store(store);
+        let compiler = Compiler::new(Target::host()).store(store.clone());
         let cold = compiler.compile(&modules).unwrap();
         assert_eq!((cold.stats.compiled_functions, cold.stats.reused_modules), (functions, 0));
         let warm = compiler.compile(&modules).unwrap();
@@ -48,10 +47,10 @@ fn artifacts_from_a_store_are_those_that_were_compiled() {
         assert_eq!(warm.stats.reused_functions, functions);
         assert!(cold.artifacts == warm.artifacts);
         // Another setting that alters code finds nothing.
-        let other = Compiler::new(Target::host().opt_level(OptLevel::None)).store(store);
+        let other = Compiler::new(Target::host().opt_level(OptLevel::None)).store(store.clone());
         assert_eq!(other.compile(&modules[..1]).unwrap().stats.reused_modules, 0);
         // Nor does another layout of run-time objects.
-        let other = Compiler::new(Target::host()).store(store).abi(b"v2");
+        let other = Compiler::new(Target::host()).store(store.clone()).abi(b"v2");
         assert_eq!(other.compile(&modules[..1]).unwrap().stats.reused_modules, 0);
     }
 }

@@ -7,18 +7,19 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kiln::artifact::Artifact;
-use kiln::cache::{Entry, Event, Key, Lookup, MemoryStore, Store};
+use kiln::cache::{Entry, Event, Events, Key, Lookup, MemoryStore, Store};
 use kiln::ir::{Module, Target};
+use kiln::jit::Options;
 use kiln::{Compiler, Lazy, Session, Stats, Verify};
 
-use crate::common::{module, modules};
+use crate::common::{SharedStore, module, modules, shared};
 
 /// Events by name, in the order of the alphabet.
 #[derive(Default)]
 pub(crate) struct Log(Mutex<BTreeMap<String, usize>>);
 
-impl Log {
-    pub(crate) fn report(&self, event: &Event<'_>) {
+impl Events for Log {
+    fn report(&self, event: &Event<'_>) {
         let text = match event {
             Event::Miss { reason, .. } => format!("miss: {reason}"),
             other => {
@@ -28,7 +29,9 @@ impl Log {
         };
         *self.0.lock().unwrap().entry(text).or_default() += 1;
     }
+}
 
+impl Log {
     /// What was reported since this was asked last.
     pub(crate) fn take(&self) -> String {
         let events = std::mem::take(&mut *self.0.lock().unwrap());
@@ -36,9 +39,13 @@ impl Log {
     }
 }
 
-fn build(store: &dyn Store, log: &Log, verify: Verify, modules: &[Module]) -> (Vec<Artifact>, Stats) {
-    let events = |event: &Event<'_>| log.report(event);
-    let compiler = Compiler::new(Target::host()).store(store).events(&events).verify(verify);
+fn build(
+    store: &SharedStore,
+    log: &Arc<Log>,
+    verify: Verify,
+    modules: &[Module],
+) -> (Vec<Artifact>, Stats) {
+    let compiler = Compiler::new(Target::host()).store(store.clone()).events(log.clone()).verify(verify);
     let compiled = compiler.compile(modules).unwrap();
     assert!(compiled.samples.is_empty() || verify != Verify::Nothing);
     compiled.samples.verify(&compiler);
@@ -79,7 +86,7 @@ block0:
 
 #[test]
 fn one_function_edited_compiles_that_function_alone() {
-    let (store, log) = (MemoryStore::new(), Log::default());
+    let (store, log) = (shared(MemoryStore::new()), Arc::<Log>::default());
     let old = [module("m.clif", MODULE)];
     let (artifacts, stats) = build(&store, &log, Verify::Nothing, &old);
     assert_eq!((stats.compiled_functions, stats.reused_functions), (4, 0));
@@ -102,7 +109,7 @@ fn one_function_edited_compiles_that_function_alone() {
             text = text.replace("(v0)", "(v77)");
         }
         let new = [module("m.clif", &text)];
-        build(&store, &Log::default(), Verify::Nothing, &old);
+        build(&store, &Arc::default(), Verify::Nothing, &old);
         let (artifacts, stats) = build(&store, &log, Verify::Nothing, &new);
         assert_eq!(
             (stats.compiled_functions, stats.reused_functions),
@@ -117,7 +124,7 @@ fn one_function_edited_compiles_that_function_alone() {
 
 #[test]
 fn a_miss_says_why() {
-    let (store, log) = (MemoryStore::new(), Log::default());
+    let (store, log) = (shared(MemoryStore::new()), Arc::<Log>::default());
     build(&store, &log, Verify::Nothing, &[module("m.clif", MODULE)]);
     log.take();
     let edited = MODULE.replace("iconst.i64 10", "iconst.i64 11");
@@ -127,9 +134,8 @@ fn a_miss_says_why() {
     build(&store, &log, Verify::Nothing, &[module("m.clif", &edited)]);
     assert_eq!(log.take(), "1 hit");
 
-    let events = |event: &Event<'_>| log.report(event);
     let target = Target::host().setting("opt_level", "none");
-    let other = Compiler::new(target).store(&store).events(&events);
+    let other = Compiler::new(target).store(store).events(log.clone());
     other.compile(&[module("m.clif", &edited)]).unwrap();
     let told = log.take();
     assert!(told.contains("opt_level") && told.contains("none"), "{told}");
@@ -138,7 +144,7 @@ fn a_miss_says_why() {
 #[test]
 fn warm_half_warm_and_cold_are_one() {
     let all = modules();
-    let (store, log) = (MemoryStore::new(), Log::default());
+    let (store, log) = (shared(MemoryStore::new()), Arc::<Log>::default());
     let expected = cold(&all);
     let half: Vec<Module> = all.iter().step_by(2).cloned().collect();
     build(&store, &log, Verify::Nothing, &half);
@@ -151,7 +157,7 @@ fn warm_half_warm_and_cold_are_one() {
 }
 
 /// A store that has the artifact of another module under every key.
-struct Liar(MemoryStore, Artifact, AtomicUsize);
+struct Liar(MemoryStore, Artifact, Arc<AtomicUsize>);
 
 impl Store for Liar {
     fn get(&self, key: &Key) -> Lookup {
@@ -177,14 +183,15 @@ impl Store for Liar {
 fn wrong_code_in_a_store_is_found() {
     let one = [module("one.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 1\n return v0\n}")];
     let two = [module("two.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 2\n return v0\n}")];
-    let log = Log::default();
+    let log = Arc::<Log>::default();
     for (verify, told) in [
         // Sampled: this build has got it, later ones do not.
         (Verify::Sample(NonZeroU32::MIN), "1 hit, 1 verifyfailed"),
         (Verify::All, "1 hit, 1 verifyfailed"),
         (Verify::Nothing, "1 hit"),
     ] {
-        let liar = Liar(MemoryStore::new(), cold(&two).remove(0), AtomicUsize::new(0));
+        let quarantined = Arc::new(AtomicUsize::new(0));
+        let liar = shared(Liar(MemoryStore::new(), cold(&two).remove(0), quarantined.clone()));
         build(&liar, &log, verify, &one);
         log.take();
         let (artifacts, stats) = build(&liar, &log, verify, &one);
@@ -192,7 +199,7 @@ fn wrong_code_in_a_store_is_found() {
         assert_eq!(artifacts == cold(&one), verify == Verify::All, "{verify:?}");
         assert_eq!(stats.wrong_entries, usize::from(verify == Verify::All));
         if verify != Verify::Nothing {
-            assert_eq!(liar.2.load(Ordering::Relaxed), 1);
+            assert_eq!(quarantined.load(Ordering::Relaxed), 1);
             // What was found to be right then is what later builds get: they compile nothing.
             assert!(build(&liar, &log, Verify::Nothing, &one).0 == cold(&one));
             assert_eq!(log.take(), "1 hit");
@@ -200,7 +207,7 @@ fn wrong_code_in_a_store_is_found() {
         log.take();
     }
     // An honest store passes.
-    let store = MemoryStore::new();
+    let store = shared(MemoryStore::new());
     build(&store, &log, Verify::All, &one);
     log.take();
     build(&store, &log, Verify::All, &one);
@@ -212,8 +219,7 @@ fn wrong_code_in_a_store_is_found() {
 #[test]
 fn one_module_in_512_is_compiled_again_unless_the_client_says_otherwise() {
     assert_eq!(Verify::default(), Verify::Sample(NonZeroU32::new(512).unwrap()));
-    let store = MemoryStore::new();
-    let compiler = Compiler::new(Target::host()).store(&store);
+    let compiler = Compiler::new(Target::host()).store(shared(MemoryStore::new()));
     let constant = |number| {
         module("m", &format!("function %f() -> i64 {{\nblock0:\n v0 = iconst.i64 {number}\n return v0\n}}"))
     };
@@ -227,18 +233,21 @@ fn one_module_in_512_is_compiled_again_unless_the_client_says_otherwise() {
 
 #[test]
 fn events_name_modules() {
-    let (store, told) = (MemoryStore::new(), Mutex::new(Vec::new()));
-    let events = |event: &Event<'_>| {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let log = told.clone();
+    let events = move |event: &Event<'_>| {
         let (what, name) = match *event {
             Event::Hit { module, .. } => ("hit", module),
             Event::Miss { module, .. } => ("miss", module),
             Event::Verified { module, .. } => ("verified", module),
             ref other => panic!("{other:?}"),
         };
-        told.lock().unwrap().push(format!("{what} {name}"));
+        log.lock().unwrap().push(format!("{what} {name}"));
     };
-    let compiler =
-        Compiler::new(Target::host()).store(&store).events(&events).verify(Verify::Sample(NonZeroU32::MIN));
+    let compiler = Compiler::new(Target::host())
+        .store(shared(MemoryStore::new()))
+        .events(Arc::new(events))
+        .verify(Verify::Sample(NonZeroU32::MIN));
     let module = [module("some.clif", MODULE)];
     for _ in 0..2 {
         compiler.compile(&module).unwrap().samples.verify(&compiler);
@@ -252,38 +261,35 @@ fn events_name_modules() {
 }
 
 #[test]
-fn a_session_hands_on_what_it_is_told() {
+fn a_session_uses_the_settings_of_its_compiler() {
     let (store, log) = (Arc::new(MemoryStore::new()), Arc::new(Log::default()));
     let text = MODULE.replace("%outside(i64)", "%first(i64)").replace("= %outside", "= colocated %first");
     let modules = [module("m.clif", &text)];
     let key = |module: &Module| Compiler::new(Target::host()).keys(module).unwrap().0.key();
-    let run = |modules: &[Module], prepare: &dyn Fn(&mut Session)| {
-        let mut session = Session::new(Target::host()).unwrap();
-        session.set_store(store.clone());
-        let log = log.clone();
-        session.set_events(Arc::new(move |event: &Event<'_>| log.report(event)));
-        session.set_verify(Verify::Nothing);
-        prepare(&mut session);
+    let compiler =
+        Compiler::new(Target::host()).store(store.clone()).events(log.clone()).verify(Verify::Nothing);
+    let run = |modules: &[Module], compiler: Compiler| {
+        let mut session = Session::with_compiler(compiler, Options::default()).unwrap();
         session.add(modules).unwrap();
         session.stats()
     };
-    assert_eq!(run(&modules, &|_| ()).compiled_functions, 4);
+    assert_eq!(run(&modules, compiler.clone()).compiled_functions, 4);
     assert_eq!(log.take(), "1 miss: never stored before");
-    assert_eq!(run(&modules, &|_| ()).reused_modules, 1);
+    assert_eq!(run(&modules, compiler.clone()).reused_modules, 1);
     assert_eq!(log.take(), "1 hit");
     // Everything is compiled, and found to be the same.
-    let stats = run(&modules, &|session| session.set_verify(Verify::All));
+    let stats = run(&modules, compiler.clone().verify(Verify::All));
     assert_eq!((stats.compiled_functions, stats.reused_modules), (4, 0));
     assert_eq!(log.take(), "1 hit, 1 verified");
     // Other code, for all that anyone knows.
-    assert_eq!(run(&modules, &|session| session.set_abi("layout 2")).compiled_functions, 4);
+    assert_eq!(run(&modules, compiler.clone().abi("layout 2")).compiled_functions, 4);
     let told = log.take();
     assert!(told.starts_with("1 miss: ABI of the client: "), "{told}");
     // Another program has no last build.
     let edited = [module("m.clif", &text.replace("iconst.i64 10", "iconst.i64 11"))];
     for (program, compiled) in [("another", 4), ("", 1)] {
         store.quarantine(&key(&edited[0]), "to compile it again").unwrap();
-        let stats = run(&edited, &|session| session.set_program(program));
+        let stats = run(&edited, compiler.clone().program(program));
         assert_eq!((stats.compiled_functions, stats.reused_functions), (compiled, 4 - compiled));
     }
 }
@@ -304,7 +310,7 @@ fn what_is_in_the_store_is_not_built() {
         };
         all.iter().map(one).collect()
     };
-    let compiler = Compiler::new(Target::host()).store(&*store);
+    let compiler = Compiler::new(Target::host()).store(store.clone());
     let first = compiler.compile_lazy(lazy("a")).unwrap();
     assert_eq!(built.swap(0, Ordering::Relaxed), all.len());
     let again = compiler.compile_lazy(lazy("a")).unwrap();
@@ -316,13 +322,13 @@ fn what_is_in_the_store_is_not_built() {
     assert_eq!((other.stats.reused_modules, other.stats.compiled_functions), (all.len(), 0));
     // Another target or another host finds nothing under the same keys.
     let target = Target::host().setting("opt_level", "none");
-    let stats = Compiler::new(target).store(&*store).compile_lazy(lazy("a")).unwrap().stats;
+    let stats = Compiler::new(target).store(store.clone()).compile_lazy(lazy("a")).unwrap().stats;
     assert_eq!((built.swap(0, Ordering::Relaxed), stats.lazy_modules), (all.len(), 0));
     let stats = compiler.clone().abi("layout 2").compile_lazy(lazy("a")).unwrap().stats;
     assert_eq!((built.swap(0, Ordering::Relaxed), stats.reused_modules), (all.len(), 0));
     // A session takes them too.
-    let mut session = Session::new(Target::host()).unwrap();
-    session.set_store(store.clone());
+    let mut session =
+        Session::with_compiler(Compiler::new(Target::host()).store(store), Options::default()).unwrap();
     let numbers =
         |text: &'static str| Lazy::new("n", text.as_bytes(), move || Ok::<_, Infallible>(module("n", text)));
     session

@@ -1,10 +1,11 @@
 //! Named sections end to end: modules that register themselves, found by code in memory and in an image, and what a session
 //! refuses because its image would see it differently.
 
-use kiln::Session;
 use kiln::globals::Bindings;
 use kiln::image::{Image, ImageInfo};
 use kiln::ir::{Module, Target};
+use kiln::jit::Options;
+use kiln::{Compiler, Session};
 
 use crate::common::module;
 
@@ -143,8 +144,8 @@ fn what_an_image_would_see_differently_is_refused() {
 fn images_do_not_depend_on_threads() {
     let image = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-        let mut session = Session::new(Target::host()).unwrap();
-        session.set_pool(std::sync::Arc::new(pool));
+        let compiler = Compiler::new(Target::host()).pool(std::sync::Arc::new(pool));
+        let mut session = Session::with_compiler(compiler, Options::default()).unwrap();
         session.add(&[plugin(1), plugin(2), module("walk", WALK), plugin(3)]).unwrap();
         session.image().unwrap()
     };

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use kiln::globals::{Bindings, SlotKey};
 use kiln::image::Image;
 use kiln::ir::Target;
-use kiln::{Session, SessionError};
+use kiln::jit::Options;
+use kiln::{Compiler, Session, SessionError};
 
 use crate::common::module;
 
@@ -202,8 +203,8 @@ fn a_session_reuses_what_a_store_holds() {
     let store = std::sync::Arc::new(kiln::cache::MemoryStore::new());
     let text = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
     for (compiled, reused) in [(1, 0), (0, 1)] {
-        let mut session = Session::new(Target::host()).unwrap();
-        session.set_store(store.clone());
+        let compiler = Compiler::new(Target::host()).store(store.clone());
+        let mut session = Session::with_compiler(compiler, Options::default()).unwrap();
         session.add(&[module("f", text)]).unwrap();
         assert_eq!(
             (session.stats().compiled_functions, session.stats().reused_functions),

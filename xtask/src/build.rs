@@ -152,15 +152,15 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let watch = Arc::new(Watch { counts: Counts::new(), verbose: args.verbose });
     let store = args.cache.as_ref().map(|folder| {
         let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
-        WriteBehind::new(disk).events(watch.clone())
+        Arc::new(WriteBehind::new(disk).events(watch.clone()))
     });
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
     // Modules are named by their paths, which mean the same files in one folder only.
     let folder = std::env::current_dir().unwrap_or_default();
-    let mut compiler = Compiler::new(target.clone()).events(&*watch).program(&*folder.to_string_lossy());
+    let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
     if let Some(store) = &store {
-        compiler = compiler.store(store);
+        compiler = compiler.store(store.clone());
     }
     if args.cache_verify {
         compiler = compiler.verify(Verify::All);

@@ -95,8 +95,9 @@ fn explain_names_fields_and_functions() {
 
 /// A session of this process, in a folder of code that others use too.
 fn session(place: &Place, number: u32) -> kiln::Stats {
-    let mut session = kiln::Session::new(kiln::ir::Target::host()).unwrap();
-    session.set_store(std::sync::Arc::new(kiln::cache::DiskStore::new(place.path("kept"))));
+    let store = kiln::cache::DiskStore::new(place.path("kept"));
+    let compiler = kiln::Compiler::new(kiln::ir::Target::host()).store(std::sync::Arc::new(store));
+    let mut session = kiln::Session::with_compiler(compiler, kiln::jit::Options::default()).unwrap();
     let source = kiln::ir::Source::new("a.clif", adder("plus", number));
     let module = kiln::ir::parse(source.into(), session.target()).unwrap();
     session.add(&[module]).unwrap();

@@ -1,0 +1,56 @@
+//! Samples of what was reused are compiled again when there is time.
+
+use kiln_backend::{Built, Job, compile};
+use kiln_cache::{Entry, Event};
+
+use super::Compiler;
+use super::verify::{Sample, Samples};
+
+impl Samples {
+    /// Compiles the modules and compares the artifacts with what was reused. `compiler` is the one
+    /// that chose them, or has the same target and store. A difference is reported to its events, and
+    /// the entry is replaced by the right one.
+    ///
+    /// Returns the number of entries that were wrong. A module that does not compile counts as wrong.
+    pub fn verify(self, compiler: &Compiler) -> usize {
+        self.0.into_iter().filter(|sample| !compiler.verify_sample(sample)).count()
+    }
+}
+
+impl Compiler {
+    /// Verifies `samples` when the pool has nothing else to do.
+    pub(crate) fn verify_in_background(&self, samples: Samples) {
+        if samples.is_empty() {
+            return;
+        }
+        // The work does not keep the pool alive that it waits in.
+        let compiler = Self { pool: None, ..self.clone() };
+        let work = move || {
+            samples.verify(&compiler);
+        };
+        match &self.pool {
+            Some(pool) => pool.spawn_fifo(work),
+            None => rayon::spawn_fifo(work),
+        }
+    }
+
+    /// Whether compiling makes what was reused. If not, the entry is put right.
+    fn verify_sample(&self, sample: &Sample) -> bool {
+        let Sample { module, entry, key } = sample;
+        let generator = self.generator(0, module).ok();
+        let built = generator.and_then(|generator| compile(&Job::new(module, &*generator.isa)).ok());
+        match built {
+            Some(built) if built.artifact == entry.artifact => {
+                self.cache.report(&Event::Verified { key, module: &module.name });
+                return true;
+            }
+            Some(Built { artifact, .. }) => {
+                self.cache.quarantine(key, &module.name);
+                // The lineages that point to the key stay as they are.
+                self.cache.store(key, &[], &Entry { artifact, ..entry.clone() }, false);
+            }
+            None => self.cache.quarantine(key, &module.name),
+        }
+        false
+    }
+}

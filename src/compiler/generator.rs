@@ -1,0 +1,32 @@
+//! A code generator for one set of settings, and the cache keys of what it makes.
+
+use std::sync::Arc;
+
+use cranelift_codegen::isa::OwnedTargetIsa;
+use kiln_ir::{Module, Target};
+
+use super::error::CompilerError;
+use super::keys::Keys;
+
+/// A code generator, and the keys of what it makes.
+pub(super) struct Generator {
+    pub(super) isa: OwnedTargetIsa,
+    pub(super) keys: Keys,
+}
+
+impl Generator {
+    /// The code generator for `module`, which is number `index` of a build, with its header lines.
+    pub(super) fn new(
+        target: &Target,
+        abi: &Arc<[u8]>,
+        index: usize,
+        module: &Module,
+    ) -> Result<Self, CompilerError> {
+        let isa = target.isa(&module.settings).map_err(|source| CompilerError::Target {
+            module: index,
+            name: module.name.clone(),
+            source,
+        })?;
+        Ok(Self { keys: Keys::new(&*isa, abi.clone()), isa })
+    }
+}

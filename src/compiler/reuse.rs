@@ -1,0 +1,272 @@
+//! The policy of reuse: what a build asks its store, and what it stores.
+//!
+//! The store answers two questions. Under a [`Key`], the hash of everything that code depends on, it
+//! has an [`Entry`]: the artifact and a key for each of its functions. That says whether exactly this
+//! was compiled before. Under a [`Lineage`], which is a module's name in a program and its
+//! *environment* (all that a key holds but the IR), it has the key of the module's last build. That
+//! says where functions can be taken from when the module has changed.
+//!
+//! An example: a module `list` of the functions `push`, `pop` and `len` was built, and its entry is
+//! stored under K1. Then `pop` is edited, and the program is built again:
+//!
+//! 1. [`Cache::look_up`] hashes the IR to K2, and finds nothing under it: a miss. The lineage of
+//!    `list` points to K1. The entry there is the last build, and its recipe says why K2 was missed:
+//!    the IR differs.
+//! 2. [`Pending::reusable`] finds the keys of `push` and `len` in the last build, and not that of
+//!    `pop`. So `pop` is compiled, and the code of the two others is copied from the last build.
+//! 3. [`Cache::finish`] stores the new artifact under K2 (`store`), then points the lineage to K2
+//!    (`set_latest`), in this order: a pointer never leads to an entry that was not stored.
+//! 4. The edit is undone. `look_up` finds K1: a hit, and nothing is compiled. It points the lineage
+//!    back to K1, so that the next edit is compared with the code in use, not with the code that was
+//!    compiled last.
+//!
+//! With [`Verify::All`] a hit is [`Pending::HitToVerify`]: it is compiled, and compared before it is
+//! used. An entry that differs is put out of use (`quarantine`), reported, and replaced.
+//!
+//! Invariant: whatever the store does, the artifacts are those that compiling everything makes. Its
+//! failures are events and numbers in [`Stats`], never errors.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use kiln_artifact::Artifact;
+use kiln_backend::{Built, Reuse};
+use kiln_cache::{
+    Entry, Event, Events, FunctionKey, Key, Lineage, Lookup, MissReason, Recipe, Store, explain,
+};
+use kiln_ir::Module;
+
+use super::keys::Keys;
+use super::stats::Stats;
+use super::verify::{Samples, Verify};
+
+/// A store, if there is one, and how it is used.
+#[derive(Clone, Default)]
+pub(super) struct Cache {
+    pub(super) store: Option<Arc<dyn Store + Send + Sync>>,
+    pub(super) events: Option<Arc<dyn Events>>,
+    pub(super) verify: Verify,
+    /// The program's name: a part of every lineage.
+    pub(super) program: Arc<str>,
+    /// A recipe and its environment, which most modules of a build share.
+    environment: OnceLock<(Recipe, Key)>,
+}
+
+/// What the cache knew about a module.
+pub(super) enum CacheLookup {
+    /// The module's entry, which is used as it is: the module is not compiled.
+    Hit(Hit),
+    /// The module is compiled.
+    Compile(Pending),
+}
+
+/// An entry that is used as it is.
+pub(super) struct Hit {
+    pub(super) key: Key,
+    pub(super) entry: Entry,
+    /// Lineages that the store could not point to the key.
+    pub(super) failed_writes: usize,
+}
+
+/// What the cache knew about a module that is compiled.
+pub(super) enum Pending {
+    /// There is no store.
+    NotAsked,
+    /// An entry, which is compared with what compiling makes before it is used.
+    HitToVerify { identity: Identity, entry: Entry },
+    /// No entry, but perhaps the module's last build, to take functions from.
+    Miss { identity: Identity, functions: Vec<FunctionKey>, last_build: Option<Entry> },
+    /// An entry that cannot be used, and is replaced.
+    Corrupt { identity: Identity, functions: Vec<FunctionKey> },
+}
+
+/// What a compiled module is stored as.
+pub(super) struct Identity {
+    recipe: Recipe,
+    key: Key,
+    /// What this becomes the last build of, as soon as its entry is stored.
+    lineages: Vec<Lineage>,
+}
+
+impl Pending {
+    /// For each of the module's functions the equal one of its last build, if there is one. Empty if
+    /// there is no last build.
+    pub(super) fn reusable(&self) -> Vec<Option<Reuse<'_>>> {
+        let Self::Miss { functions, last_build: Some(last_build), .. } = self else { return Vec::new() };
+        let known: HashMap<&FunctionKey, usize> =
+            last_build.functions.iter().enumerate().map(|(index, key)| (key, index)).collect();
+        let reuse = |key| known.get(key).map(|&function| Reuse { artifact: &last_build.artifact, function });
+        functions.iter().map(reuse).collect()
+    }
+}
+
+impl Cache {
+    /// Asks the store for `module`, which is called `name`; `client` is its lineage by the client's
+    /// key, if it has one.
+    pub(super) fn look_up(
+        &self,
+        module: &Module,
+        name: &str,
+        client: Option<Lineage>,
+        keys: &Keys,
+    ) -> CacheLookup {
+        let Some(store) = self.store.as_deref() else { return CacheLookup::Compile(Pending::NotAsked) };
+        let recipe = keys.module(module);
+        let key = recipe.key();
+        let lineage = self.lineage(name, &recipe);
+        let identity = |recipe, others: Option<Lineage>| {
+            let lineages = [lineage].into_iter().chain(client).chain(others).collect();
+            Identity { recipe, key, lineages }
+        };
+        CacheLookup::Compile(match store.get(&key) {
+            Lookup::Hit(entry) => {
+                self.report(&Event::Hit { key: &key, module: name });
+                if self.verify != Verify::All {
+                    let failed_writes = self.set_latest([&lineage].into_iter().chain(&client), &key);
+                    return CacheLookup::Hit(Hit { key, entry, failed_writes });
+                }
+                Pending::HitToVerify { identity: identity(recipe, None), entry }
+            }
+            Lookup::Miss => {
+                let any_settings = Lineage::new(&self.full_name(name), recipe.target());
+                let (reason, last_build) = match explain(store, &lineage, &recipe) {
+                    // Never built with these settings. The last build with others says which differ.
+                    (MissReason::New, _) => explain(store, &any_settings, &recipe),
+                    found => found,
+                };
+                self.report(&Event::Miss { key: &key, module: name, reason: &reason });
+                Pending::Miss {
+                    identity: identity(recipe, Some(any_settings)),
+                    functions: keys.functions(module),
+                    // An entry that would be verified as a whole is not used in parts.
+                    last_build: last_build.filter(|_| self.verify != Verify::All),
+                }
+            }
+            Lookup::Corrupt(reason) => {
+                self.report(&Event::Corrupt { key: &key, module: Some(name), reason: &reason });
+                Pending::Corrupt { identity: identity(recipe, None), functions: keys.functions(module) }
+            }
+        })
+    }
+
+    /// Asks the store for the module called `name` by the client's key, before its IR is built.
+    ///
+    /// `None` also if hits are to be verified: the IR is needed for that. What is missing or corrupt
+    /// is not reported: the module's own key is asked next, and says why.
+    pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
+        let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
+        let key = store.latest(client)?;
+        let Lookup::Hit(entry) = store.get(&key) else { return None };
+        self.report(&Event::Hit { key: &key, module: name });
+        // The next edit is compared with the code in use, not with the code that was compiled last.
+        let failed_writes = self.set_latest([&self.lineage(name, &entry.recipe)], &key);
+        Some(Hit { key, entry, failed_writes })
+    }
+
+    /// The artifact of a hit on `module`, which may be chosen as a sample.
+    pub(super) fn use_hit(
+        &self,
+        module: &Module,
+        hit: Hit,
+        stats: &mut Stats,
+        samples: &mut Samples,
+    ) -> Artifact {
+        let Hit { key, entry, failed_writes } = hit;
+        stats.reused_modules += 1;
+        stats.reused_functions += module.functions.len();
+        stats.failed_writes += failed_writes;
+        if self.verify.samples(&key) {
+            samples.add(module, &entry, key);
+        }
+        entry.artifact
+    }
+
+    /// The artifact of `module`, which was compiled to `built`. It is stored unless the store has it.
+    pub(super) fn finish(
+        &self,
+        module: &Module,
+        keys: &Keys,
+        pending: Pending,
+        built: Built,
+        stats: &mut Stats,
+    ) -> Artifact {
+        let Built { artifact, reused } = built;
+        stats.compiled_functions += module.functions.len() - reused;
+        stats.reused_functions += reused;
+        let (identity, functions, heals) = match pending {
+            Pending::NotAsked => return artifact,
+            Pending::HitToVerify { identity: Identity { key, lineages, .. }, entry }
+                if entry.artifact == artifact =>
+            {
+                self.report(&Event::Verified { key: &key, module: &module.name });
+                stats.failed_writes += self.set_latest(&lineages, &key);
+                return artifact;
+            }
+            Pending::HitToVerify { identity, entry: _ } => {
+                stats.wrong_entries += 1;
+                self.quarantine(&identity.key, &module.name);
+                (identity, keys.functions(module), false)
+            }
+            Pending::Miss { identity, functions, last_build: _ } => (identity, functions, false),
+            Pending::Corrupt { identity, functions } => {
+                stats.corrupt_entries += 1;
+                (identity, functions, true)
+            }
+        };
+        let Identity { recipe, key, lineages } = identity;
+        let entry = Entry { recipe, functions: functions.into(), artifact: artifact.clone() };
+        stats.failed_writes += self.store(&key, &lineages, &entry, heals);
+        artifact
+    }
+
+    /// Stores `entry`, and then notes it as the last build of `lineages`. `heals` says that it
+    /// replaces one that could not be used. Returns the number of writes that failed.
+    pub(super) fn store(&self, key: &Key, lineages: &[Lineage], entry: &Entry, heals: bool) -> usize {
+        let Some(store) = &self.store else { return 0 };
+        match store.put(key, entry) {
+            Ok(()) if heals => self.report(&Event::Healed { key }),
+            Ok(()) => {}
+            Err(error) => {
+                self.report(&Event::WriteFailed { key, error: &error });
+                return 1;
+            }
+        }
+        self.set_latest(lineages, key)
+    }
+
+    /// Notes that the last build of `lineages` had `key`: a short read for each if the store knows.
+    /// Returns the number of writes that failed.
+    fn set_latest<'l>(&self, lineages: impl IntoIterator<Item = &'l Lineage>, key: &Key) -> usize {
+        let Some(store) = &self.store else { return 0 };
+        let failed = lineages.into_iter().filter_map(|lineage| store.set_latest(lineage, key).err());
+        failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
+    }
+
+    /// Puts an entry out of use that is not what compiling makes.
+    pub(super) fn quarantine(&self, key: &Key, module: &str) {
+        self.report(&Event::VerifyFailed { key, module });
+        if let Some(store) = &self.store {
+            // If it cannot be moved aside, storing the right one replaces it.
+            let _ = store.quarantine(key, "compiling makes another artifact");
+        }
+    }
+
+    pub(super) fn report(&self, event: &Event<'_>) {
+        if let Some(events) = &self.events {
+            events.report(event);
+        }
+    }
+
+    /// The lineage of the module called `name` in the environment of `recipe`.
+    fn lineage(&self, name: &str, recipe: &Recipe) -> Lineage {
+        // The environment is a hash, and most modules of a build have the same.
+        let (known, environment) = self.environment.get_or_init(|| (recipe.clone(), recipe.environment()));
+        let environment = if known.same_environment(recipe) { *environment } else { recipe.environment() };
+        Lineage::in_environment(&self.full_name(name), &environment)
+    }
+
+    /// A module's name, after the program's.
+    fn full_name(&self, module: &str) -> String {
+        format!("{}\0{module}", self.program)
+    }
+}

@@ -1,0 +1,41 @@
+//! What was compiled and what was reused, in numbers.
+
+/// The numbers of a build, or of all builds of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Functions that were compiled.
+    pub compiled_functions: usize,
+    /// Functions that were reused, with their modules or on their own.
+    pub reused_functions: usize,
+    /// Modules whose whole artifact came from the store.
+    pub reused_modules: usize,
+    /// The part of [`Stats::reused_modules`] whose IR was not built: see [`Lazy`](crate::Lazy).
+    pub lazy_modules: usize,
+    /// Entries of the store that were there but could not be used.
+    pub corrupt_entries: usize,
+    /// Entries of the store that were compiled again and differed: the store had wrong code.
+    pub wrong_entries: usize,
+    /// Artifacts and last builds that the store did not take.
+    pub failed_writes: usize,
+}
+
+impl std::ops::AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        let Self {
+            compiled_functions,
+            reused_functions,
+            reused_modules,
+            lazy_modules,
+            corrupt_entries,
+            wrong_entries,
+            failed_writes,
+        } = other;
+        self.compiled_functions += compiled_functions;
+        self.reused_functions += reused_functions;
+        self.reused_modules += reused_modules;
+        self.lazy_modules += lazy_modules;
+        self.corrupt_entries += corrupt_entries;
+        self.wrong_entries += wrong_entries;
+        self.failed_writes += failed_writes;
+    }
+}

@@ -1,0 +1,65 @@
+//! Errors of a session.
+
+use std::fmt;
+
+use kiln_image::link::LinkError;
+use kiln_ir::Diagnostic;
+use kiln_jit::JitError;
+
+use crate::compiler::{CompilerError, LazyError, lines};
+
+/// A session could not do what was asked. It is as it was before.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SessionError {
+    /// The modules do not fit together.
+    #[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"))]
+    Check(Vec<Diagnostic>),
+    /// A module could not be compiled.
+    #[error(transparent)]
+    Compile(#[from] CompilerError),
+    /// The code could not be linked into memory.
+    #[error(transparent)]
+    Jit(#[from] JitError),
+    /// The artifacts could not be linked into an image.
+    #[error("{}", lines(.0))]
+    Image(Vec<LinkError>),
+    /// The image could not be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// Path of the image.
+        path: Box<str>,
+        /// The error of the system.
+        source: std::io::Error,
+    },
+}
+
+/// Modules that are built on demand were not added. The session is as it was before.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum AddLazyError<E> {
+    /// Everything that went wrong with single modules, in their order.
+    Modules(Vec<LazyError<E>>),
+    /// The modules could not be linked.
+    Session(SessionError),
+}
+
+impl<E: fmt::Display> fmt::Display for AddLazyError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Modules(errors) => {
+                f.write_str(&errors.iter().map(LazyError::line).collect::<Vec<_>>().join("\n"))
+            }
+            Self::Session(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: fmt::Debug + fmt::Display> std::error::Error for AddLazyError<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Modules(_) => None,
+            Self::Session(error) => error.source(),
+        }
+    }
+}
