@@ -66,13 +66,7 @@ impl std::fmt::Debug for Compiler {
 impl Compiler {
     /// A compiler for `target`.
     pub fn new(target: Target) -> Self {
-        Self {
-            target,
-            pool: None,
-            abi: Arc::default(),
-            progress: Arc::new(|| {}),
-            cache: Cache::default(),
-        }
+        Self { target, pool: None, abi: Arc::default(), progress: Arc::new(|| {}), cache: Cache::default() }
     }
 
     /// Runs the work in `pool`.

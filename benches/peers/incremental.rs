@@ -354,10 +354,8 @@ fn same_images(
     for threads in [setup.threads, 1] {
         let builder = Builder { workload, pool: Arc::new(crate::pool(threads)?) };
         let folder = tempfile::tempdir()?;
-        let stores: [(_, SharedStore); 2] = [
-            ("memory", Arc::new(MemoryStore::new())),
-            ("folder", Arc::new(DiskStore::new(folder.path()))),
-        ];
+        let stores: [(_, SharedStore); 2] =
+            [("memory", Arc::new(MemoryStore::new())), ("folder", Arc::new(DiskStore::new(folder.path())))];
         let check = |name: &str, build: Build, expected: &[u8]| -> Result<(), Failure> {
             if build.image == expected {
                 return Ok(());

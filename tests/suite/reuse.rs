@@ -39,12 +39,7 @@ impl Log {
     }
 }
 
-fn build(
-    store: &SharedStore,
-    log: &Arc<Log>,
-    verify: Verify,
-    modules: &[Module],
-) -> (Vec<Artifact>, Stats) {
+fn build(store: &SharedStore, log: &Arc<Log>, verify: Verify, modules: &[Module]) -> (Vec<Artifact>, Stats) {
     let compiler = Compiler::new(Target::host()).store(store.clone()).events(log.clone()).verify(verify);
     let compiled = compiler.compile(modules).unwrap();
     assert!(compiled.samples.is_empty() || verify != Verify::Nothing);

@@ -158,7 +158,8 @@ pub(crate) fn main(args: &Args) -> Outcome {
     let read = || bar.inc(1);
     // Modules are named by their paths, which mean the same files in one folder only.
     let folder = std::env::current_dir().unwrap_or_default();
-    let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
+    let mut compiler =
+        Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
     if let Some(store) = &store {
         compiler = compiler.store(store.clone());
     }
