@@ -16,7 +16,7 @@ use crate::output::Outcome;
   cargo xtask bench
   cargo xtask bench --corpus path/to/clif --threads 2 --json bench.json
   cargo xtask bench --slice")]
-pub(crate) struct Args {
+pub(crate) struct BenchArgs {
     /// Also measure on the modules in this folder
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub(crate) struct Args {
     slice: bool,
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &BenchArgs) -> Outcome {
     let mut command = cargo(&["bench", "--bench", "peers", "--"]);
     let here = std::env::current_dir().unwrap_or_default();
     let (functions, rounds) = if args.slice { (200, 3) } else { (args.functions, args.rounds) };

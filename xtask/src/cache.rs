@@ -1,16 +1,18 @@
 //! `cache`: what is in a folder of compiled code, whether it is sound, and why a build did not use it.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod event;
+mod explain;
+
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln::Compiler;
-use kiln::cache::{DiskStore, Event, FunctionKey, Recipe};
-use kiln::ir::{Module, Target};
-use serde_json::{Value, json};
+use kiln::cache::DiskStore;
+use serde_json::json;
 
+pub(crate) use self::event::describe;
+use self::explain::explain;
 use crate::input::{self, Level};
-use crate::output::{Failure, Format, Outcome, bytes, chain, count, progress};
+use crate::output::{Failure, Format, Outcome, bytes, chain, print_json, progress};
 
 /// Look into a folder that `build --cache` keeps compiled code in.
 #[derive(clap::Args)]
@@ -19,7 +21,7 @@ use crate::output::{Failure, Format, Outcome, bytes, chain, count, progress};
   cargo xtask cache verify kept
   cargo xtask cache gc kept --limit 100000000
   cargo xtask cache explain old/main.clif main.clif")]
-pub(crate) struct Args {
+pub(crate) struct CacheArgs {
     #[command(subcommand)]
     command: Command,
     /// How to print
@@ -73,7 +75,7 @@ enum Command {
     },
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &CacheArgs) -> Outcome {
     match &args.command {
         Command::Stat { folder } => stat(folder, args.format),
         Command::Verify { folder } => verify(folder, args.format),
@@ -98,10 +100,6 @@ fn cannot(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::while_doing(format!("cache {}", folder.display()), error)
 }
 
-fn print(value: &Value) {
-    println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
-}
-
 fn entries(number: u64) -> String {
     if number == 1 { "1 entry".into() } else { format!("{number} entries") }
 }
@@ -119,7 +117,7 @@ fn age(time: Option<SystemTime>) -> String {
 fn stat(folder: &Path, format: Format) -> Outcome {
     let stat = store(folder)?.stat().map_err(|error| cannot(folder, &error))?;
     match format {
-        Format::Json => print(&json!({
+        Format::Json => print_json(&json!({
             "entries": stat.entries, "bytes": stat.bytes, "disk_bytes": stat.disk_bytes, "last_builds": stat.last_builds,
             "quarantined": stat.quarantined, "leftovers": stat.leftovers, "foreign": stat.foreign,
         })),
@@ -149,7 +147,7 @@ fn verify(folder: &Path, format: Format) -> Outcome {
     let unreadable = report.unreadable.iter().map(|(key, error)| (key.to_string(), chain(error)));
     let faults: Vec<(String, String)> = broken.chain(unreadable).collect();
     match format {
-        Format::Json => print(&json!({
+        Format::Json => print_json(&json!({
             "checked": report.checked, "bytes": report.bytes,
             "faults": faults.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect::<Vec<_>>(),
         })),
@@ -171,7 +169,7 @@ fn verify(folder: &Path, format: Format) -> Outcome {
 fn gc(folder: &Path, limit: u64, format: Format) -> Outcome {
     let report = store(folder)?.gc(limit).map_err(|error| cannot(folder, &error))?;
     match format {
-        Format::Json => print(&json!({
+        Format::Json => print_json(&json!({
             "removed": report.removed, "removed_bytes": report.removed_bytes, "kept": report.kept,
             "kept_bytes": report.kept_bytes, "leftovers": report.leftovers, "failed": report.failed,
         })),
@@ -184,106 +182,4 @@ fn gc(folder: &Path, limit: u64, format: Format) -> Outcome {
         ),
     }
     Ok(())
-}
-
-/// One state of a module, as a cache sees it.
-struct State {
-    recipe: Recipe,
-    /// Functions by name; those without one by their position.
-    functions: BTreeMap<String, FunctionKey>,
-}
-
-fn state(path: &Path, target: Target) -> Result<State, Failure> {
-    let module = input::one(path, &target)?;
-    let compiler = Compiler::new(target);
-    let (recipe, keys) = compiler.keys(&module).map_err(Failure::of)?;
-    let functions = module.functions.iter().zip(keys).enumerate();
-    let functions =
-        functions.map(|(at, (function, key))| (name(&module, at, function.symbol), key)).collect();
-    Ok(State { recipe, functions })
-}
-
-fn name(module: &Module, at: usize, symbol: kiln::ir::SymbolId) -> String {
-    match &*module.symbol(symbol).name {
-        "" => format!("number {at}"),
-        name => name.to_owned(),
-    }
-}
-
-fn explain(old: (&Path, Target), new: (&Path, Target), format: Format) -> Outcome {
-    let (old, new) = (state(old.0, old.1)?, state(new.0, new.1)?);
-    let differences = old.recipe.differences(&new.recipe);
-    let known: BTreeSet<&FunctionKey> = old.functions.values().collect();
-    let compiled: Vec<(&String, &str)> = new
-        .functions
-        .iter()
-        .filter(|(_, key)| !known.contains(key))
-        .map(|(name, _)| (name, if old.functions.contains_key(name) { "changed" } else { "new" }))
-        .collect();
-    let reused = new.functions.len() - compiled.len();
-    match format {
-        Format::Json => print(&json!({
-            "hit": differences.is_empty(),
-            "differences": differences.iter().map(|difference| {
-                json!({ "field": difference.field.to_string(), "old": difference.old, "new": difference.new })
-            }).collect::<Vec<_>>(),
-            "reused_functions": reused,
-            "compiled_functions": compiled.iter().map(|(name, why)| json!({ "name": name, "why": why })).collect::<Vec<_>>(),
-        })),
-        Format::Text if differences.is_empty() => println!("hit: both are the same module for a cache"),
-        Format::Text => {
-            println!("miss:");
-            differences.iter().for_each(|difference| println!("  {difference}"));
-            println!("{} reused, {} compiled:", count(reused, "function"), compiled.len());
-            compiled.iter().for_each(|(name, why)| println!("  {name}: {why}"));
-        }
-    }
-    Ok(())
-}
-
-/// An event of a build, for people.
-pub(crate) fn describe(event: &Event<'_>) -> String {
-    let short = |key: &kiln::cache::Key| key.to_string()[..12].to_owned();
-    let of = |module: &str, key| format!("{module} ({})", short(key));
-    match event {
-        Event::Hit { key, module } => format!("{}: hit", of(module, key)),
-        Event::Miss { key, module, reason } => format!("{}: miss: {reason}", of(module, key)),
-        Event::Corrupt { key, module, reason } => {
-            let name = module.map_or_else(|| short(key), |module| of(module, key));
-            format!("{name}: cannot be used: {}", chain(*reason))
-        }
-        Event::Healed { key } => format!("{}: stored anew", short(key)),
-        Event::Evicted { key, bytes } => format!("{}: removed to make room, {bytes} bytes", short(key)),
-        Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
-        Event::WriteFailed { key, error } => format!("{}: cannot be stored: {}", short(key), chain(*error)),
-        Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
-        Event::Quarantined { key, reason } => format!("{}: moved aside: {reason}", short(key)),
-        Event::Verified { key, module } => format!("{}: compiled again, and the same", of(module, key)),
-        Event::VerifyFailed { key, module } => {
-            format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
-        }
-        other => format!("{other:?}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn events_name_the_module() {
-        let key = "0123456789abcdef".repeat(4).parse().unwrap();
-        let told = |event: &Event<'_>| describe(event);
-        let (key, module) = (&key, "a.clif");
-        assert_eq!(told(&Event::Hit { key, module }), "a.clif (0123456789ab): hit");
-        let reason = &kiln::cache::MissReason::New;
-        assert_eq!(
-            told(&Event::Miss { key, module, reason }),
-            "a.clif (0123456789ab): miss: never stored before"
-        );
-        let reason = &kiln::cache::EntryError::Foreign;
-        let of = |module| told(&Event::Corrupt { key, module, reason });
-        assert_eq!(of(Some(module)), "a.clif (0123456789ab): cannot be used: not an entry");
-        assert_eq!(of(None), "0123456789ab: cannot be used: not an entry");
-    }
 }

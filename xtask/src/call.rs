@@ -13,7 +13,7 @@ use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
 
 use crate::output::{Failure, Format, Outcome, count};
-use crate::run::image::call;
+use crate::run::call;
 
 /// Load an image, call one of its functions and print the results.
 ///
@@ -24,7 +24,7 @@ use crate::run::image::call;
   cargo xtask call hello.so gcd 12 18
   cargo xtask call program.so u0:17 -- -1 0x1.8p1
   cargo xtask call counter.so get --global counter:main=0x7f0000001000")]
-pub(crate) struct Args {
+pub(crate) struct CallArgs {
     /// The image
     image: PathBuf,
     /// Name of an exported function, as `inspect` lists it
@@ -67,7 +67,7 @@ fn value(text: &str, param: AbiParam, call_conv: CallConv) -> Result<DataValue, 
     }
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &CallArgs) -> Outcome {
     let mut bindings = Bindings::new();
     for (key, address) in &args.global {
         bindings.bind(key, *address);

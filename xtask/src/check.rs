@@ -7,7 +7,7 @@ use kiln::ir::{Diagnostic, Module, check_program, undefined};
 use serde_json::json;
 
 use crate::input;
-use crate::output::{Failure, Format, Outcome, count};
+use crate::output::{Failure, Format, Outcome, count, print_json};
 
 /// Read and verify modules, and check that they fit together, without compiling anything.
 ///
@@ -17,7 +17,7 @@ use crate::output::{Failure, Format, Outcome, count};
 #[command(after_help = "Examples:
   cargo xtask check examples/clif
   cargo xtask check main.clif library.clif --provide malloc --provide free")]
-pub(crate) struct Args {
+pub(crate) struct CheckArgs {
     /// `.clif` and `.kir` files, with all their modules, and folders that are searched for them
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
@@ -32,7 +32,7 @@ pub(crate) struct Args {
     format: Format,
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &CheckArgs) -> Outcome {
     let target = input::target(args.target.as_deref())?;
     let files = input::files(&args.paths)?;
     let mut modules = Vec::with_capacity(files.len());
@@ -68,7 +68,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
             }
         }
         Format::Json => {
-            println!("{}", serde_json::to_string_pretty(&document(&faults)).expect("plain data"));
+            print_json(&document(&faults));
         }
     }
     match faults.len() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use kiln::ir::{Module, Target, print};
 use tempfile::{NamedTempFile, TempPath};
 
-use crate::input::{self, Piece, Unbuilt};
+use crate::input::{self, FileModule, ReadError};
 use crate::output::{Failure, Outcome, count};
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
@@ -29,7 +29,7 @@ use crate::output::{Failure, Outcome, count};
   cargo xtask convert program.kir program.clif
   cargo xtask convert a.clif b.clif all.kir
   cargo xtask convert all.kir folder")]
-pub(crate) struct Args {
+pub(crate) struct ConvertArgs {
     /// Files to read, and last the file or folder to write
     #[arg(required = true, num_args = 2.., value_name = "A.. B")]
     paths: Vec<PathBuf>,
@@ -38,20 +38,20 @@ pub(crate) struct Args {
     target: Option<String>,
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &ConvertArgs) -> Outcome {
     let target = input::target(args.target.as_deref())?;
     let (output, inputs) = args.paths.split_last().expect("two at least");
-    let pieces = inputs.iter().map(|path| Unbuilt::split(input::pieces(path)));
-    let pieces = input::all(pieces.collect::<Result<Vec<_>, _>>()?)?;
-    let pieces: Vec<_> = pieces.into_iter().flatten().collect();
+    let modules = inputs.iter().map(|path| ReadError::split(input::modules_of(path)));
+    let modules = input::all(modules.collect::<Result<Vec<_>, _>>()?)?;
+    let modules: Vec<_> = modules.into_iter().flatten().collect();
     let extension = output.extension().and_then(|extension| extension.to_str());
     match extension {
-        _ if output.is_dir() => folder(output, &pieces, &target),
-        None => new_folder(output, &pieces, &target),
-        Some(input::BINARY) => file(output, &pieces, &target, |_, module| Ok(module.to_bytes())),
-        Some(input::TEXT) if pieces.len() == 1 => file(output, &pieces, &target, text),
+        _ if output.is_dir() => folder(output, &modules, &target),
+        None => new_folder(output, &modules, &target),
+        Some(input::BINARY) => file(output, &modules, &target, |_, module| Ok(module.to_bytes())),
+        Some(input::TEXT) if modules.len() == 1 => file(output, &modules, &target, text),
         Some(input::TEXT) => {
-            let found = pieces.len();
+            let found = modules.len();
             Err(Failure::new(format!(
                 "a .clif file is one module, and these are {found}: name a folder to write a file for each"
             )))
@@ -66,11 +66,15 @@ pub(crate) fn main(args: &Args) -> Outcome {
 }
 
 /// Hands the modules to `write` one after the other. What is wrong with them is printed, for all of them.
-fn each(pieces: &[Piece], target: &Target, mut write: impl FnMut(&Piece, &Module) -> Outcome) -> Outcome {
+fn each(
+    modules: &[FileModule],
+    target: &Target,
+    mut write: impl FnMut(&FileModule, &Module) -> Outcome,
+) -> Outcome {
     let mut errors = 0;
-    for piece in pieces {
-        match Unbuilt::split(piece.stored(target))? {
-            Ok(module) if errors == 0 => write(piece, &module)?,
+    for file_module in modules {
+        match ReadError::split(file_module.stored(target))? {
+            Ok(module) if errors == 0 => write(file_module, &module)?,
             Ok(_) => {}
             Err(faults) => {
                 errors += faults.len();
@@ -84,8 +88,8 @@ fn each(pieces: &[Piece], target: &Target, mut write: impl FnMut(&Piece, &Module
     }
 }
 
-fn text(piece: &Piece, module: &Module) -> Result<Vec<u8>, Failure> {
-    let name = || piece.shown(&module.name);
+fn text(file_module: &FileModule, module: &Module) -> Result<Vec<u8>, Failure> {
+    let name = || file_module.shown(&module.name);
     let text = print(module).map_err(|error| Failure::while_doing(name(), error))?;
     Ok(text.into_bytes())
 }
@@ -93,23 +97,23 @@ fn text(piece: &Piece, module: &Module) -> Result<Vec<u8>, Failure> {
 /// Writes all modules to one file.
 fn file(
     output: &Path,
-    pieces: &[Piece],
+    modules: &[FileModule],
     target: &Target,
-    form: impl Fn(&Piece, &Module) -> Result<Vec<u8>, Failure>,
+    form: impl Fn(&FileModule, &Module) -> Result<Vec<u8>, Failure>,
 ) -> Outcome {
     let cannot = |error| unwritable(output, &error);
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut file = BufWriter::new(temporary(folder).map_err(cannot)?);
-    each(pieces, target, |piece, module| file.write_all(&form(piece, module)?).map_err(cannot))?;
+    each(modules, target, |file_module, module| file.write_all(&form(file_module, module)?).map_err(cannot))?;
     let file = file.into_inner().map_err(|error| cannot(error.into_error()))?;
     file.persist(output).map_err(|error| cannot(error.error))?;
     Ok(())
 }
 
 /// Writes each module to a file in a folder that is not there yet; it is gone again if that fails.
-fn new_folder(output: &Path, pieces: &[Piece], target: &Target) -> Outcome {
+fn new_folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
     std::fs::create_dir(output).map_err(|error| unwritable(output, &error))?;
-    let written = folder(output, pieces, target);
+    let written = folder(output, modules, target);
     if written.is_err() {
         // Only if it is empty.
         let _ = std::fs::remove_dir(output);
@@ -118,11 +122,11 @@ fn new_folder(output: &Path, pieces: &[Piece], target: &Target) -> Outcome {
 }
 
 /// Writes each module to a file in a folder.
-fn folder(output: &Path, pieces: &[Piece], target: &Target) -> Outcome {
+fn folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
     let cannot = |error| unwritable(output, &error);
     let mut names = HashSet::new();
     let mut files: Vec<(TempPath, PathBuf)> = Vec::new();
-    each(pieces, target, |piece, module| {
+    each(modules, target, |file_module, module| {
         let name = file_name(&module.name);
         let unique = if names.insert(name.clone()) { name } else { format!("{name}#{}", files.len()) };
         let path = output.join(format!("{unique}.{}", input::TEXT));
@@ -130,7 +134,7 @@ fn folder(output: &Path, pieces: &[Piece], target: &Target) -> Outcome {
             return Err(Failure::new(format!("cannot write {}: it is there already", path.display())));
         }
         let mut file = temporary(output).map_err(cannot)?;
-        file.write_all(&text(piece, module)?).map_err(cannot)?;
+        file.write_all(&text(file_module, module)?).map_err(cannot)?;
         files.push((file.into_temp_path(), path));
         Ok(())
     })?;

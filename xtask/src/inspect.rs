@@ -6,7 +6,7 @@ use kiln::globals::SlotKey;
 use kiln::image::{ImageInfo, SymbolType, verify_bytes};
 use serde_json::json;
 
-use crate::output::{Failure, Format, Outcome, bytes};
+use crate::output::{Failure, Format, Outcome, bytes, print_json};
 
 /// Show the sections, exports and slots of an image, after checking every byte of it.
 ///
@@ -15,7 +15,7 @@ use crate::output::{Failure, Format, Outcome, bytes};
 #[command(after_help = "Examples:
   cargo xtask inspect program.so
   cargo xtask inspect program.so --format json")]
-pub(crate) struct Args {
+pub(crate) struct InspectArgs {
     /// The image
     image: PathBuf,
     /// How to print
@@ -23,7 +23,7 @@ pub(crate) struct Args {
     format: Format,
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &InspectArgs) -> Outcome {
     let path = args.image.display();
     let file = std::fs::read(&args.image)
         .map_err(|error| Failure::while_doing(format!("cannot read {path}"), error))?;
@@ -32,7 +32,7 @@ pub(crate) fn main(args: &Args) -> Outcome {
     verify_bytes(&file).map_err(bad)?;
     match args.format {
         Format::Text => text(&info),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&document(&info)).expect("plain data")),
+        Format::Json => print_json(&document(&info)),
     }
     Ok(())
 }

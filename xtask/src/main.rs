@@ -38,19 +38,19 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Build(build::Args),
-    Check(check::Args),
-    Convert(convert::Args),
-    Cache(cache::Args),
-    Run(run::Args),
-    Call(call::Args),
-    Inspect(inspect::Args),
-    Bench(bench::Args),
+    Build(build::BuildArgs),
+    Check(check::CheckArgs),
+    Convert(convert::ConvertArgs),
+    Cache(cache::CacheArgs),
+    Run(run::RunArgs),
+    Call(call::CallArgs),
+    Inspect(inspect::InspectArgs),
+    Bench(bench::BenchArgs),
     Test(develop::TestArgs),
     Lint(lint::LintArgs),
     Ci(develop::CiArgs),
     #[command(hide = true)]
-    RunImage(run::image::Args),
+    RunImage(run::RunImageArgs),
 }
 
 /// Panics that are not mistakes of this program end quietly.
@@ -101,6 +101,6 @@ fn execute(command: Command) -> output::Outcome {
         Command::Test(args) => develop::test(&args),
         Command::Lint(args) => lint::main(&args),
         Command::Ci(args) => develop::ci(&args),
-        Command::RunImage(args) => run::image::main(&args),
+        Command::RunImage(args) => run::run_image(&args),
     }
 }

@@ -62,6 +62,11 @@ pub(crate) enum Format {
     Json,
 }
 
+/// Prints a JSON document.
+pub(crate) fn print_json(value: &serde_json::Value) {
+    println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
+}
+
 /// A progress bar on a terminal, nothing elsewhere.
 pub(crate) fn progress(what: &str, len: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(10));

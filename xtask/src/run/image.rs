@@ -4,21 +4,20 @@ use std::path::PathBuf;
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
-use kiln::Thunk;
 use kiln::image::{Image, Loaded};
-use kiln::ir::{Function, Module, ModuleSettings, Target};
-use kiln::jit::invoke;
+use kiln::ir::{Function, Module, Target};
 
 use super::invocation::{self, Stop};
 use super::objects::Objects;
-use super::worker::variant_settings;
-use super::{Event, Verdict};
+use super::report::{Event, Verdict};
+use super::thunks::Thunks;
+use super::variants::variant_settings;
 use crate::input;
 use crate::output::{Outcome, chain};
 
 /// Execute the run lines of FILE in IMAGE.
 #[derive(clap::Args)]
-pub(crate) struct Args {
+pub(crate) struct RunImageArgs {
     image: PathBuf,
     file: PathBuf,
     /// For each module of the file, number of the `target` line that the image was compiled for
@@ -26,7 +25,7 @@ pub(crate) struct Args {
     variants: Vec<usize>,
 }
 
-pub(crate) fn main(args: &Args) -> Outcome {
+pub(crate) fn main(args: &RunImageArgs) -> Outcome {
     let target = Target::host();
     let files = std::slice::from_ref(&args.file);
     let parsed = input::modules(files, &target, false, |module| module)?;
@@ -72,55 +71,4 @@ pub(super) fn execute(
         thunks[number].call(callee.address(), signature, arguments)
     };
     invocation::all(modules, &mut execute, event)
-}
-
-/// Entry thunks, made when a signature is first called.
-pub(super) struct Thunks<'a> {
-    target: &'a Target,
-    settings: &'a ModuleSettings,
-    thunks: Vec<Thunk>,
-}
-
-impl<'a> Thunks<'a> {
-    /// For calls of the functions of each module.
-    pub(super) fn of_each(target: &'a Target, modules: &'a [Module]) -> Vec<Self> {
-        let of = |module: &'a Module| Self { target, settings: &module.settings, thunks: Vec::new() };
-        modules.iter().map(of).collect()
-    }
-
-    /// Calls `callee`, which has this signature.
-    pub(super) fn call(
-        &mut self,
-        callee: *const u8,
-        signature: &Signature,
-        arguments: &[DataValue],
-    ) -> Result<Vec<DataValue>, Stop> {
-        let failed = |reason: &dyn std::fmt::Display| Stop::Failed(reason.to_string());
-        let known = self.thunks.iter().position(|thunk| thunk.signature() == signature);
-        let index = match known {
-            Some(index) => index,
-            None => {
-                let thunk = Thunk::new(self.target, self.settings, signature)
-                    .map_err(|error| failed(&chain(&error)))?;
-                self.thunks.push(thunk);
-                self.thunks.len() - 1
-            }
-        };
-        let thunk = &self.thunks[index];
-        let mut cells =
-            thunk.encode(arguments).ok_or_else(|| failed(&"arguments do not fit the signature"))?;
-        call(thunk, callee, &mut cells);
-        thunk.decode(&cells).ok_or_else(|| failed(&"results do not fit the signature"))
-    }
-}
-
-/// Runs machine code that the user asked to run.
-#[expect(
-    unsafe_code,
-    reason = "a command whose purpose is to execute compiled code must execute it somewhere"
-)]
-pub(crate) fn call(thunk: &Thunk, callee: *const u8, cells: &mut [kiln::jit::Cell]) {
-    // SAFETY: `callee` is code of the thunk's signature, which was compared, and `cells` were encoded by the thunk. That the code does
-    // nothing undefined is up to the IR that the user gave; the process is there for nothing else and may crash.
-    unsafe { invoke(thunk.address(), callee, cells) };
 }

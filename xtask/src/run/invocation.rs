@@ -5,7 +5,7 @@ use cranelift_codegen::ir::Signature;
 use cranelift_reader::{Comparison, RunCommand, parse_run_command};
 use kiln::ir::{Function, Module, RunLine};
 
-use super::{Event, Verdict};
+use super::report::{Event, Verdict};
 
 /// Executes one invocation: the number of the module, its function, the arguments, and the results or why there are none.
 pub(super) type Execute<'a> =

@@ -1,0 +1,127 @@
+//! The numbers of a build, as `--stats` writes them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use kiln::artifact::Artifact;
+use kiln::cache::Tally;
+use kiln::image::ImageInfo;
+use serde::Serialize;
+
+use crate::output::{bytes, count, peak_rss, time};
+
+/// The numbers of a build. Their names and order are those of the JSON document.
+#[derive(Serialize)]
+pub(super) struct Stats {
+    modules: usize,
+    functions: usize,
+    compiled_functions: usize,
+    reused_functions: usize,
+    reused_modules: usize,
+    lazy_modules: usize,
+    cache: CacheStats,
+    text_bytes: u64,
+    image_bytes: u64,
+    slots: usize,
+    threads: usize,
+    peak_rss_bytes: u64,
+    seconds: Seconds,
+}
+
+/// How often each event of the cache was reported.
+#[derive(Default, Serialize)]
+struct CacheStats {
+    hits: u64,
+    misses: u64,
+    corrupt: u64,
+    healed: u64,
+    evicted: u64,
+    quarantined: u64,
+    verified: u64,
+    failed_verifications: u64,
+    failed_writes: u64,
+    dropped_writes: u64,
+}
+
+impl From<Tally> for CacheStats {
+    fn from(tally: Tally) -> Self {
+        Self {
+            hits: tally.hits,
+            misses: tally.misses,
+            corrupt: tally.corrupt,
+            healed: tally.healed,
+            evicted: tally.evicted,
+            quarantined: tally.quarantined,
+            verified: tally.verified,
+            failed_verifications: tally.failed_verifications,
+            failed_writes: tally.failed_writes,
+            dropped_writes: tally.dropped_writes,
+        }
+    }
+}
+
+/// The seconds that each part of a build took. Reading is a part of `compile`: modules are read as they are compiled.
+#[derive(Serialize)]
+struct Seconds {
+    compile: f64,
+    link: f64,
+    write: f64,
+    total: f64,
+}
+
+/// The ends of the parts of a build.
+pub(super) struct Times {
+    pub(super) started: Instant,
+    pub(super) compiled: Instant,
+    pub(super) linked: Instant,
+    pub(super) written: Instant,
+}
+
+impl Stats {
+    pub(super) fn new(
+        artifacts: &[Artifact],
+        compiled: &kiln::Stats,
+        cache: Tally,
+        (image, info): (&[u8], &ImageInfo),
+        threads: usize,
+        times: &Times,
+    ) -> Self {
+        let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
+        Self {
+            modules: artifacts.len(),
+            functions: artifacts.iter().map(|artifact| artifact.functions().len()).sum(),
+            compiled_functions: compiled.compiled_functions,
+            reused_functions: compiled.reused_functions,
+            reused_modules: compiled.reused_modules,
+            lazy_modules: compiled.lazy_modules,
+            cache: cache.into(),
+            text_bytes: artifacts.iter().map(|artifact| artifact.text().len() as u64).sum(),
+            image_bytes: image.len() as u64,
+            slots: info.slots.len(),
+            threads,
+            peak_rss_bytes: peak_rss(),
+            seconds: Seconds {
+                compile: seconds(times.started, times.compiled),
+                link: seconds(times.compiled, times.linked),
+                write: seconds(times.linked, times.written),
+                total: seconds(times.started, times.written),
+            },
+        }
+    }
+
+    /// A line for people.
+    pub(super) fn summary(&self, output: &Path) -> String {
+        format!(
+            "{}: {} of {} ({} compiled, {} reused) in {}, {} of code, {}, in {}",
+            output.display(),
+            bytes(self.image_bytes),
+            count(self.functions, "function"),
+            self.compiled_functions,
+            self.reused_functions,
+            count(self.modules, "module"),
+            bytes(self.text_bytes),
+            count(self.slots, "slot"),
+            time(Duration::from_secs_f64(self.seconds.total)),
+        )
+    }
+}

@@ -1,0 +1,194 @@
+//! The modules of a file in text or binary form.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use kiln::ir::{
+    BinaryError, Diagnostic, DiagnosticKind, Location, Module, Modules, Source, Target, TargetError,
+    VerifyError, is_binary, parse, spans,
+};
+
+use super::files::BINARY;
+use crate::output::{Failure, chain};
+
+/// A module, or the errors in it.
+pub(crate) type Parsed<T = Module> = Result<T, Vec<Diagnostic>>;
+
+/// The reason why a module could not be read.
+pub(crate) enum ReadError {
+    /// The input has errors.
+    Faults(Vec<Diagnostic>),
+    /// The command cannot go on.
+    Failed(Failure),
+}
+
+impl ReadError {
+    /// Separates errors in the input from a failure that ends the command.
+    pub(crate) fn split<T>(result: Result<T, Self>) -> Result<Parsed<T>, Failure> {
+        match result {
+            Ok(module) => Ok(Ok(module)),
+            Err(Self::Faults(faults)) => Ok(Err(faults)),
+            Err(Self::Failed(failure)) => Err(failure),
+        }
+    }
+}
+
+/// A module of a file that is yet to be read. Reading it reads no other module of the file.
+pub(crate) struct FileModule {
+    pub(super) path: PathBuf,
+    /// The bytes of the file that the module takes in binary form; a text is one module as a whole.
+    span: Option<Range<u64>>,
+    /// The module's position in a file that has several.
+    number: Option<usize>,
+}
+
+/// The modules of a file, in order.
+///
+/// The form follows from the first bytes of the file; a file that is called `.kir` must be in binary form.
+pub(crate) fn modules_of(path: &Path) -> Result<Vec<FileModule>, ReadError> {
+    let failed = |error| ReadError::Failed(unreadable(path, &error));
+    let mut file = File::open(path).map_err(failed)?;
+    let module = |span, number| FileModule { path: path.to_owned(), span, number };
+    // A file that can be read only once, such as a pipe, is not read here.
+    if !file.metadata().map_err(failed)?.is_file() {
+        return Ok(vec![module(None, None)]);
+    }
+    let mut start = Vec::new();
+    file.by_ref().take(16).read_to_end(&mut start).map_err(failed)?;
+    if !is_binary(&start) && path.extension().is_none_or(|extension| extension != BINARY) {
+        return Ok(vec![module(None, None)]);
+    }
+    let faults = |error| ReadError::Faults(vec![damaged(&path.display().to_string(), &error)]);
+    let spans = spans(file).map_err(faults)?;
+    if spans.is_empty() {
+        return Err(faults(BinaryError::Foreign { offset: 0 }));
+    }
+    let many = spans.len() > 1;
+    let spans = spans.into_iter().enumerate();
+    Ok(spans.map(|(number, span)| module(Some(span), many.then_some(number))).collect())
+}
+
+impl FileModule {
+    /// The path of the file, with the module's number if the file has several.
+    pub(super) fn name(&self) -> String {
+        let path = self.path.display();
+        self.number.map_or_else(|| path.to_string(), |number| format!("{path}#{number}"))
+    }
+
+    /// The module's name in messages: that of the file, and `stored`, which is the name that the module
+    /// has in the file, if that is another.
+    pub(crate) fn shown(&self, stored: &str) -> String {
+        let name = self.name();
+        if stored.is_empty() || Path::new(stored) == self.path {
+            return name;
+        }
+        format!("{name} (was {})", stored.replace(char::is_control, " "))
+    }
+
+    /// The module's bytes in the file.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>, Failure> {
+        let read = || {
+            let Some(span) = &self.span else { return std::fs::read(&self.path) };
+            // `spans` has seen that the file is as long as this.
+            let length = usize::try_from(span.end - span.start).map_err(std::io::Error::other)?;
+            let mut bytes = vec![0; length];
+            File::open(&self.path)?.read_exact_at(&mut bytes, span.start)?;
+            Ok(bytes)
+        };
+        read().map_err(|error| unreadable(&self.path, &error))
+    }
+
+    /// The module that is made of its `bytes`, under the name that it has in the file.
+    pub(super) fn parse(&self, bytes: Vec<u8>, target: &Target) -> Parsed {
+        if self.span.is_some() || is_binary(&bytes) {
+            self.decode(&bytes, target)
+        } else {
+            source(&self.name(), bytes).and_then(|source| parse(source, target))
+        }
+    }
+
+    fn decode(&self, bytes: &[u8], target: &Target) -> Parsed {
+        let mut modules = Modules::new(bytes);
+        let first = modules.next().unwrap_or(Err(BinaryError::Foreign { offset: 0 }));
+        let only = first.and_then(|module| match modules.next() {
+            None => Ok(module),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) => {
+                let what = "several modules, which are read from a regular file only";
+                Err(BinaryError::Malformed { offset: 0, what })
+            }
+        });
+        let start = self.span.as_ref().map_or(0, |span| span.start);
+        let module = only.map_err(|error| vec![damaged(&self.name(), &moved(error, start))])?;
+        let source = Arc::new(Source::new(self.shown(&module.module().name), ""));
+        let whole = |kind, error: VerifyError| {
+            vec![Diagnostic::new(kind, chain(&error), Location::whole(source.clone()))]
+        };
+        module.verify(target).map_err(|error| match error {
+            VerifyError::Functions(faults) => faults
+                .iter()
+                .map(|fault| {
+                    let message =
+                        format!("function `{}`: {}: {}", fault.function, fault.entity, fault.message);
+                    let location = Location::unseen(source.clone(), fault.line);
+                    Diagnostic::new(DiagnosticKind::Verifier, message, location)
+                })
+                .collect(),
+            VerifyError::Target(TargetError::OtherArchitecture { .. }) => {
+                whole(DiagnosticKind::OtherTarget, error)
+            }
+            _ => whole(DiagnosticKind::Target, error),
+        })
+    }
+
+    /// Reads the module, under the name that it has in the file.
+    pub(crate) fn stored(&self, target: &Target) -> Result<Module, ReadError> {
+        self.parse(self.bytes().map_err(ReadError::Failed)?, target).map_err(ReadError::Faults)
+    }
+
+    /// Gives the module of this file the name that it has in messages.
+    pub(super) fn named(&self, module: Module) -> Module {
+        Module { name: self.shown(&module.name).into(), ..module }
+    }
+}
+
+fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
+    Failure::while_doing(format!("cannot read {}", file.display()), error)
+}
+
+/// A diagnostic for bytes that are not a module in binary form.
+fn damaged(name: &str, error: &BinaryError) -> Diagnostic {
+    let location = Location::whole(Arc::new(Source::new(name, "")));
+    Diagnostic::new(DiagnosticKind::Syntax, chain(error), location)
+}
+
+/// Turns an offset in a module that starts at byte `start` of its file into one in the file.
+fn moved(mut error: BinaryError, start: u64) -> BinaryError {
+    use BinaryError::{Checksum, Foreign, Malformed, Truncated, Version};
+    if let Foreign { offset }
+    | Version { offset, .. }
+    | Truncated { offset }
+    | Checksum { offset }
+    | Malformed { offset, .. } = &mut error
+    {
+        *offset += start;
+    }
+    error
+}
+
+/// The text of a file, or a diagnostic with the place where it is not text.
+fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Arc::new(Source::new(name, text))),
+        Err(error) => {
+            // Replaced characters are only after the fault, so its line is shown as it is in the file.
+            let source = Arc::new(Source::new(name, String::from_utf8_lossy(error.as_bytes())));
+            let location = Location::at(&source, error.utf8_error().valid_up_to(), 1);
+            Err(vec![Diagnostic::new(DiagnosticKind::Syntax, "not UTF-8 text", location)])
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Options that several commands have: target, level of optimization, threads.
+
+use kiln::ir::{OptLevel, Target};
+
+use crate::output::Failure;
+
+/// How much a build optimizes.
+#[derive(Clone, Copy, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Level {
+    /// Compile quickly
+    None,
+    /// Make code fast
+    Speed,
+    /// Make code fast, then small
+    SpeedAndSize,
+}
+
+impl From<Level> for OptLevel {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::None => Self::None,
+            Level::Speed => Self::Speed,
+            Level::SpeedAndSize => Self::SpeedAndSize,
+        }
+    }
+}
+
+/// The target for `--target`, or the host.
+pub(crate) fn target(triple: Option<&str>) -> Result<Target, Failure> {
+    triple.map_or_else(|| Ok(Target::host()), |text| Target::parse(text).map_err(Failure::of))
+}
+
+/// Gives rayon's global pool the number of threads for `--threads`, and returns the number it has.
+pub(crate) fn threads(threads: Option<usize>) -> Result<usize, Failure> {
+    if let Some(threads) = threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global()
+            .map_err(|error| Failure::while_doing(format!("cannot start {threads} threads"), error))?;
+    }
+    Ok(rayon::current_num_threads())
+}

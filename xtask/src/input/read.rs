@@ -1,0 +1,111 @@
+//! Reading many modules: all at once, or each when a build gets to it.
+
+use std::path::{Path, PathBuf};
+
+use kiln::Lazy;
+use kiln::ir::{DataObject, Init, Module, Target};
+use rayon::prelude::*;
+
+use super::file_module::{FileModule, Parsed, ReadError, modules_of};
+use crate::output::{Failure, count, progress};
+
+/// Reads the modules of files in parallel, and returns those of each file in order, as `keep` makes them smaller.
+pub(crate) fn modules<T: Send>(
+    files: &[PathBuf],
+    target: &Target,
+    show_progress: bool,
+    keep: impl Fn(Module) -> T + Sync,
+) -> Result<Vec<Vec<Parsed<T>>>, Failure> {
+    let bar = progress("reading", if show_progress { files.len() as u64 } else { 0 });
+    let read =
+        |module: FileModule| ReadError::split(module.stored(target).map(|stored| keep(module.named(stored))));
+    let modules = files
+        .par_iter()
+        .map(|file| {
+            let modules = match ReadError::split(modules_of(file))? {
+                Ok(modules) => modules.into_par_iter().map(read).collect(),
+                Err(faults) => Ok(vec![Err(faults)]),
+            };
+            if show_progress {
+                bar.inc(1);
+            }
+            modules
+        })
+        .collect();
+    bar.finish_and_clear();
+    modules
+}
+
+/// The part of a module that other modules see, which is enough to check that they fit together.
+pub(crate) fn outline(module: Module) -> Module {
+    let bare = |data| DataObject { init: Init::Zeros(0), addresses: Vec::new(), ..data };
+    let data = module.data.into_iter().map(bare).collect();
+    Module { functions: Vec::new(), data, comments: Vec::new(), ..module }
+}
+
+/// Reads a file that must have one module.
+pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
+    let mut modules =
+        all(modules(&[file.to_owned()], target, false, |module| module)?.into_iter().flatten())?;
+    let (found, name) = (modules.len(), file.display());
+    match modules.pop() {
+        Some(module) if found == 1 => Ok(module),
+        _ => {
+            Err(Failure::new(format!("{name} holds {found} modules, and this command takes one from a file")))
+        }
+    }
+}
+
+/// The modules of `files`, each of which is read when a build gets to it.
+///
+/// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need not be read
+/// as IR. `done` is called after each module that was read.
+pub(crate) fn lazy<'t>(
+    files: &[PathBuf],
+    target: &'t Target,
+    keyed: bool,
+    done: &'t (dyn Fn() + Sync),
+) -> Result<Vec<Lazy<'t, ReadError>>, Failure> {
+    let found: Vec<_> = files.par_iter().map(|file| ReadError::split(modules_of(file))).collect();
+    let modules = all(found.into_iter().collect::<Result<Vec<_>, _>>()?)?;
+    let lazy = |module: FileModule| {
+        let name = module.name();
+        let hash = if keyed { Some(blake3::hash(&module.bytes()?)) } else { None };
+        let build = move || {
+            let bytes = module.bytes().map_err(ReadError::Failed)?;
+            if hash.is_some_and(|hash| hash != blake3::hash(&bytes)) {
+                let text = format!("{} was changed while it was built", module.path.display());
+                return Err(ReadError::Failed(Failure::new(text)));
+            }
+            let parsed = module.parse(bytes, target).map_err(ReadError::Faults)?;
+            done();
+            // The last build of a module is found by its name, so that is the file's, and not the name of the
+            // text that the module was converted from.
+            Ok(Module { name: module.name().into(), ..parsed })
+        };
+        Ok(match hash {
+            Some(hash) => Lazy::new(name, *hash.as_bytes(), build),
+            None => Lazy::without_key(name, build),
+        })
+    };
+    modules.into_iter().flatten().collect::<Vec<_>>().into_par_iter().map(lazy).collect()
+}
+
+/// Returns everything that was read if there are no errors in it; else prints every diagnostic, in order.
+pub(crate) fn all<T>(parsed: impl IntoIterator<Item = Parsed<T>>) -> Result<Vec<T>, Failure> {
+    let mut modules = Vec::new();
+    let mut errors = 0;
+    for result in parsed {
+        match result {
+            Ok(module) => modules.push(module),
+            Err(diagnostics) => {
+                errors += diagnostics.len();
+                diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
+            }
+        }
+    }
+    if errors == 0 {
+        return Ok(modules);
+    }
+    Err(Failure::new(format!("{} in the input", count(errors, "error"))))
+}

@@ -1,0 +1,55 @@
+//! The command line of `run`.
+
+use std::path::PathBuf;
+
+use crate::output::Format;
+
+/// Execute every `; run:` line of `.clif` and `.kir` files on this machine.
+///
+/// A line `; run: %f(1, 2) == 3` after a function calls it and compares; `; print: %f(1)` calls it and prints. Files named together
+/// are linked with each other where one defines what another imports; of several that define it, the one in the same folder counts. All modules of a `.kir` file are linked together, and all their
+/// lines executed, in order. A file without such a line is compiled and linked by itself. Each global is bound to 4096 zeroed bytes of its own. A line is printed for each file, for a failure with the
+/// invocation, the value expected and the value that came; the last line counts files.
+///
+/// A file is skipped only if its `target` lines are for other machines or ask for CPU features that this machine lacks; with
+/// `--via interpreter` also if its `test` lines do not ask for the interpreter, or the interpreter does not know an instruction. A file
+/// whose `test` lines ask for nothing but the interpreter is interpreted.
+#[derive(clap::Args, Clone)]
+#[command(after_help = "Examples:
+  cargo xtask run examples/clif
+  cargo xtask run main.clif library.clif --via image
+  cargo xtask run tests/clif --split-modules --threads 1")]
+pub(crate) struct RunArgs {
+    /// `.clif` and `.kir` files, and folders that are searched for them
+    #[arg(required = true, value_name = "FILE|DIR")]
+    pub(super) paths: Vec<PathBuf>,
+    /// How to execute: in memory; saved as an image and run in another process; or interpreted
+    #[arg(long, value_enum, default_value_t = Via::Jit)]
+    pub(super) via: Via,
+    /// Run in memory, laid out and filled exactly as the saved image would be
+    #[arg(long, conflicts_with = "via")]
+    pub(super) image_codegen: bool,
+    /// Put every function and every datum in a module of its own
+    #[arg(long)]
+    pub(super) split_modules: bool,
+    /// Number of threads [default: one for each core]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) threads: Option<u16>,
+    /// How to print results
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+    /// Be the worker, and start with this file
+    #[arg(long, hide = true)]
+    pub(super) worker: Option<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+/// A way to execute a program.
+pub(super) enum Via {
+    /// In the memory of this process
+    Jit,
+    /// Saved to a file, loaded and called by another process
+    Image,
+    /// By Cranelift's interpreter, which shares nothing with the code generator
+    Interpreter,
+}
