@@ -4,6 +4,16 @@
 
 use std::ops::{Index, IndexMut};
 
+/// The largest program that is linked, in bytes: pc-relative unwind pointers reach this far.
+pub(super) const MAX_SIZE: u64 = 1 << 31;
+/// The largest alignment, in bytes: no loader promises more than that of a page.
+pub(super) const MAX_ALIGN: u64 = 4096;
+/// The smallest alignment of what a module has in an area, in bytes. s390x needs 2; with 8, pointers are
+/// aligned.
+pub(super) const MIN_ALIGN: u64 = 8;
+/// The size of a slot, in bytes.
+pub(super) const SLOT_SIZE: u64 = 8;
+
 /// A part of a linked program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Area {

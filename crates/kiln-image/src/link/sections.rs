@@ -1,12 +1,17 @@
-//! Named sections: data that asks for a section of its own, from all modules, side by side.
+//! Named sections: data objects that are placed in a section of a given name, from all modules.
 //!
-//! A section is a range of the area that its data belongs in anyway, behind all data without a section: [`Area::Data`] if the
-//! program writes it, else [`Area::Relro`] if some of it holds addresses, else [`Area::Rodata`]. So whoever maps areas need not
-//! know of sections. Inside a section, modules follow in their order, each module's data in order of definition, with no
-//! other gaps than alignment asks for; data that is walked over as an array is one.
+//! A named section is a range of the area that its data would be in without it, after all data without
+//! a section: [`Area::Data`] if the program writes it, else [`Area::Relro`] if some of it holds
+//! addresses, else [`Area::Rodata`]. So code that maps areas need not know of sections. Inside a section
+//! the modules follow each other in order, each module's data in order of definition, with no gaps
+//! other than those for alignment; so records of one size can be read as one array.
 //!
-//! As with other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name is an identifier of C. They are
-//! definitions that give way to any other of the name, and are seen by the linked modules only.
+//! As with other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name is a
+//! C identifier. Any other definition of such a name overrides the bound. Only modules of the link can
+//! refer to bounds.
+//!
+//! This file finds the sections, which is a part of the phase `resolve`, since bounds are definitions.
+//! The phase `place` places them.
 
 use std::collections::HashMap;
 
@@ -14,13 +19,13 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
 
-use super::plan::{MAX_ALIGN, MAX_SIZE, MIN_ALIGN, ModulePlan};
-use super::{Area, Layout, LinkError};
+use super::error::LinkError;
+use super::layout::Area;
 
-/// More sections than this need another form of ELF tables.
+/// The largest number of named sections. ELF files with more sections need extended tables.
 const MAX_SECTIONS: usize = 0xfe00;
 
-/// Names of sections that images have, or that mean something to loaders, debuggers and linkers.
+/// Names of sections that images have, or that loaders, debuggers and linkers give a meaning.
 const RESERVED: [&str; 32] = [
     ".bss",
     ".ctors",
@@ -55,7 +60,7 @@ const RESERVED: [&str; 32] = [
     ".tdata",
     ".text",
 ];
-/// Beginnings of such names.
+/// Prefixes of such names.
 const RESERVED_PREFIXES: [&str; 12] = [
     ".ctors.",
     ".debug_",
@@ -71,21 +76,22 @@ const RESERVED_PREFIXES: [&str; 12] = [
     ".symtab_",
 ];
 
-/// Whether data must not ask for this section: images have it, or it means something to those who read them.
+/// Whether no data may be in a section of this name: images have it, or their readers give it a meaning.
 pub(crate) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// An end of a section.
+/// An end of a named section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Bound {
-    /// Its first byte, `__start_NAME`.
+    /// The address of the first byte, `__start_NAME`.
     Start,
-    /// The byte behind its last, `__stop_NAME`.
+    /// The address after the last byte, `__stop_NAME`.
     Stop,
 }
 
-/// The section, and which end of it, that a symbol called `symbol` stands for, unless something else has this name.
+/// Returns the section, and the end of it, that a symbol called `symbol` is the bound of, unless
+/// something else has this name.
 pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
     let (bound, name) = match symbol.strip_prefix("__start_") {
         Some(name) => (Bound::Start, name),
@@ -96,12 +102,13 @@ pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
     (letters && first).then_some((bound, name))
 }
 
-/// A named section of a linked program: the data of all modules that asks for it, modules in their order, each module's data in
-/// order of definition, with no other gaps than alignment asks for. It is writable or read-only, never some of both, and its
-/// name is none that means something to loaders, debuggers or linkers (`.text`, `.init_array`, `.note.x`).
+/// A named section of a linked program: the data of all modules that is to be in it, modules in order,
+/// each module's data in order of definition, with no gaps other than those for alignment. It is either
+/// writable or read-only, and loaders, debuggers and linkers give its name no meaning (as they do to
+/// `.text`, `.init_array` and `.note.x`).
 ///
-/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is an identifier of C, unless something else has
-/// their name.
+/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is a C identifier, unless
+/// something else has their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedSection<'a> {
     /// The name.
@@ -120,36 +127,43 @@ pub struct NamedSection<'a> {
     pub bounds_used: bool,
 }
 
-/// One module's part of a section.
-pub(crate) struct Part {
-    pub(crate) module: u32,
+/// One module's run of named data.
+#[derive(Clone, Copy)]
+pub(super) struct SectionPiece {
+    pub(super) module: u32,
     /// Its number among the module's runs of named data.
-    pub(crate) run: u32,
-    /// Offset in the area.
-    pub(crate) offset: u64,
+    pub(super) run: u32,
 }
 
-pub(crate) struct Section<'a> {
-    pub(crate) info: NamedSection<'a>,
-    pub(crate) parts: Vec<Part>,
+/// A named section before it has a place.
+pub(super) struct UnplacedSection<'a> {
+    pub(super) name: &'a str,
+    /// The number of the first module that has data in it.
+    pub(super) module: usize,
+    /// The area it will be a part of.
+    pub(super) area: Area,
+    /// Whether a module of the link uses one of its bounds.
+    pub(super) bounds_used: bool,
+    pub(super) pieces: Vec<SectionPiece>,
 }
 
 /// All named sections, in order of the first module that has data in them.
 #[derive(Default)]
-pub(crate) struct Sections<'a> {
-    pub(crate) list: Vec<Section<'a>>,
+pub(super) struct NamedSections<'a> {
+    pub(super) list: Vec<UnplacedSection<'a>>,
     numbers: HashMap<&'a str, u32, FastHash>,
 }
 
-impl<'a> Sections<'a> {
-    /// Finds the sections; where they lie is not decided yet.
-    pub(crate) fn collect(artifacts: &'a [Artifact], errors: &mut Vec<LinkError>) -> Self {
+impl<'a> NamedSections<'a> {
+    /// Finds the sections that modules have data in.
+    pub(super) fn collect(artifacts: &'a [Artifact], errors: &mut Vec<LinkError>) -> Self {
         let mut sections = Self::default();
         for (module, artifact) in artifacts.iter().enumerate() {
             let runs = artifact.named_data();
             if runs.is_empty() {
                 continue;
             }
+            // Data that holds an address is written once, by the loader.
             let mut relocated = vec![false; runs.len()];
             for reloc in artifact.read_only_relocs() {
                 if let Some(run) = artifact.named_data_at(SectionKind::ReadOnly, reloc.offset.get()) {
@@ -157,34 +171,15 @@ impl<'a> Sections<'a> {
                 }
             }
             for (index, (run, relocated)) in runs.iter().zip(relocated).enumerate() {
-                let name = artifact.section_name(run);
-                if is_reserved(name) {
-                    errors.push(LinkError::ReservedSection { module, section: name.into() });
-                    continue;
-                }
                 let area = match run.section() {
                     SectionKind::Writable => Area::Data,
                     _ if relocated => Area::Relro,
                     _ => Area::Rodata,
                 };
-                let next = sections.list.len() as u32;
-                let number = *sections.numbers.entry(name).or_insert(next);
-                if number == next {
-                    let info =
-                        NamedSection { name, module, area, offset: 0, size: 0, align: 1, bounds_used: false };
-                    sections.list.push(Section { info, parts: Vec::new() });
+                let piece = SectionPiece { module: module as u32, run: index as u32 };
+                if let Err(error) = sections.add(artifact.section_name(run), area, piece) {
+                    errors.push(error);
                 }
-                let section = &mut sections.list[number as usize];
-                match (section.info.area, area) {
-                    (old, new) if (old == Area::Data) != (new == Area::Data) => {
-                        let (first, second) = (section.info.module, module);
-                        errors.push(LinkError::SectionConflict { section: name.into(), first, second });
-                        continue;
-                    }
-                    (Area::Rodata, Area::Relro) => section.info.area = Area::Relro,
-                    _ => {}
-                }
-                section.parts.push(Part { module: module as u32, run: index as u32, offset: 0 });
             }
         }
         let (count, limit) = (sections.list.len(), MAX_SECTIONS);
@@ -194,65 +189,40 @@ impl<'a> Sections<'a> {
         sections
     }
 
-    /// The section, and which end of it, that the undefined symbol `symbol` stands for.
-    pub(crate) fn bound(&mut self, symbol: &str) -> Option<(u32, Bound)> {
+    /// Adds a run, which alone would be in `area`, to the section called `name`.
+    fn add(&mut self, name: &'a str, area: Area, piece: SectionPiece) -> Result<(), LinkError> {
+        let module = piece.module as usize;
+        if is_reserved(name) {
+            return Err(LinkError::ReservedSection { module, section: name.into() });
+        }
+        let next = self.list.len() as u32;
+        let number = *self.numbers.entry(name).or_insert(next);
+        if number == next {
+            let pieces = vec![piece];
+            self.list.push(UnplacedSection { name, module, area, bounds_used: false, pieces });
+            return Ok(());
+        }
+        let section = &mut self.list[number as usize];
+        if (section.area == Area::Data) != (area == Area::Data) {
+            let (first, second) = (section.module, module);
+            return Err(LinkError::SectionConflict { section: name.into(), first, second });
+        }
+        if area == Area::Relro {
+            section.area = Area::Relro;
+        }
+        section.pieces.push(piece);
+        Ok(())
+    }
+
+    /// Returns the section, and the end of it, that the undefined symbol `symbol` is the bound of, and
+    /// notes that it is used.
+    pub(super) fn use_bound(&mut self, symbol: &str) -> Option<(u32, Bound)> {
         if self.list.is_empty() {
             return None;
         }
         let (bound, name) = section_bound(symbol)?;
         let number = *self.numbers.get(name)?;
-        self.list[number as usize].info.bounds_used = true;
+        self.list[number as usize].bounds_used = true;
         Some((number, bound))
     }
-
-    /// Places the sections behind what `layout` has, and tells the modules.
-    pub(crate) fn lay_out(
-        &mut self,
-        artifacts: &[Artifact],
-        modules: &mut [ModulePlan],
-        layout: &mut Layout,
-        errors: &mut Vec<LinkError>,
-    ) {
-        for Section { info, parts } in &mut self.list {
-            let area = &mut layout[info.area];
-            let align_of =
-                |part: &Part| artifacts[part.module as usize].named_data()[part.run as usize].align;
-            let align = parts.iter().map(|part| align_of(part).get()).max().map_or(1, u64::from);
-            if align > MAX_ALIGN {
-                errors.push(LinkError::TooLarge { what: "an alignment", size: align, limit: MAX_ALIGN });
-                continue;
-            }
-            info.align = align.max(MIN_ALIGN);
-            info.offset = area.push(0, info.align);
-            for part in parts {
-                let run = &artifacts[part.module as usize].named_data()[part.run as usize];
-                if area.size.saturating_add(run.len.get()) >= MAX_SIZE {
-                    let (what, size) = (info.area.name(), run.len.get());
-                    errors.push(LinkError::TooLarge { what, size, limit: MAX_SIZE });
-                    break;
-                }
-                // An empty part does not move what follows.
-                let align = if run.len.get() == 0 { 1 } else { u64::from(run.align.get()) };
-                part.offset = area.push(run.len.get(), align);
-                modules[part.module as usize].runs[part.run as usize] = Run {
-                    place: run.section(),
-                    start: run.start.get(),
-                    area: info.area,
-                    offset: part.offset,
-                };
-            }
-            info.size = area.size - info.offset;
-        }
-    }
-}
-
-/// Where a run of a module's named data went.
-#[derive(Clone, Copy)]
-pub(crate) struct Run {
-    pub(crate) place: SectionKind,
-    /// Where it starts in its place.
-    pub(crate) start: u64,
-    pub(crate) area: Area,
-    /// Offset in the area.
-    pub(crate) offset: u64,
 }

@@ -6,8 +6,9 @@ use kiln_artifact::record::{
 use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
-use super::plan::{Plan, Reach, plan, plan_within};
-use super::{Addresses, Area, Fixups, Output};
+use super::plan::plan_within;
+use super::reach::Reach;
+use super::{Addresses, Area, Fixups, Output, Plan, plan};
 use crate::arch::Arch;
 
 /// A symbol: name, defined at an offset of the code or data, or not at all.
@@ -26,19 +27,19 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
     };
     contents.text = text.to_vec();
     contents.writable = vec![0; 32];
-    for (number, &(name, linkage, place, offset)) in symbols.iter().enumerate() {
+    for (number, &(name, linkage, section, offset)) in symbols.iter().enumerate() {
         let name = contents.string(name);
         contents.symbols.push(SymbolRecord {
             name,
             offset: offset.into(),
             size: 0.into(),
             signature: NONE.into(),
-            kind: SymbolKind::Function as u8 + u8::from(place == SectionKind::Writable),
+            kind: SymbolKind::Function as u8 + u8::from(section == SectionKind::Writable),
             linkage: linkage as u8,
-            section: place as u8,
+            section: section as u8,
             libcall: 0,
         });
-        if place == SectionKind::Text {
+        if section == SectionKind::Text {
             contents.functions.push(FunctionRecord {
                 symbol: (number as u32).into(),
                 start: (offset as u32).into(),
@@ -109,8 +110,7 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     let plan = plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH).unwrap();
     // Each: 8 bytes of code, two stubs of 16 at 16.
     assert_eq!(plan.layout()[Area::Text].size, 96);
-    let stubs: Vec<_> = plan.stubs.iter().map(|stub| stub.offset).collect();
-    assert_eq!(stubs, [16, 32, 64, 80]);
+    assert_eq!(plan.placement.stubs, [16, 32, 64, 80]);
     let (text, fixups) = emit(&plan);
     let text = words(&text);
     // The definition is in reach after all; the host is called through the module's second stub.

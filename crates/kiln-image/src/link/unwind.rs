@@ -1,133 +1,151 @@
-//! `.eh_frame` and `.eh_frame_hdr`, from the unwind rows of artifacts.
+//! Phase `unwind`: `.eh_frame` and `.eh_frame_hdr`, from the unwind rows of artifacts.
 //!
-//! Format: Linux Standard Base Core, "Exception Frames". Every entry has one common information entry (CIE), shared
-//! when identical, with augmentation `zR` and 4-byte pc-relative pointers, so nothing needs relocation at load.
-//! Functions lie in order of address, so the index is sorted as it is written.
+//! Format: Linux Standard Base Core, "Exception Frames". Each function with unwind rows has a frame
+//! description entry (FDE), which refers to a common information entry (CIE). CIEs are shared when
+//! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so nothing needs relocation at
+//! load. Functions are in order of address, so the index in `.eh_frame_hdr` is sorted as it is written.
 
 use std::collections::HashMap;
 
 use kiln_artifact::Artifact;
 
-use super::plan::ModulePlan;
-use super::{Area, Extent, Layout, LinkError};
+use super::error::LinkError;
+use super::layout::Extent;
 use crate::arch::Arch;
 
-/// Length, CIE pointer, first address, number of bytes, length of the augmentation.
+/// The fixed part of an FDE, in bytes: length, CIE pointer, first address, number of bytes, length of the
+/// augmentation.
 const FDE_FIXED: u64 = 4 + 4 + 4 + 4 + 1;
-const HDR_FIXED: u64 = 12;
+/// The head of the index, in bytes.
+pub(super) const HDR_FIXED: u64 = 12;
+/// A line of the index, in bytes.
+pub(super) const HDR_LINE: u64 = 8;
+/// The zero length that ends `.eh_frame`, in bytes.
+const TERMINATOR: u64 = 4;
 
-/// One module's part of `.eh_frame`.
-#[derive(Default)]
-pub(crate) struct EhPlan {
-    /// Offset of its entries, in bytes; its CIE comes first if no module before it has the same.
-    pub(crate) start: u64,
-    pub(crate) size: u64,
-    /// Offset of its CIE.
-    pub(crate) cie: u64,
-    pub(crate) writes_cie: bool,
-    /// Number of entries in all modules before it.
-    pub(crate) first: u64,
-    pub(crate) count: u64,
+/// The entries of one module.
+pub(super) struct ModuleEntries {
+    /// The offset of its entries in `.eh_frame`, in bytes; its CIE comes first if no earlier module has an
+    /// identical one.
+    pub(super) start: u64,
+    pub(super) size: u64,
+    /// The offset of its CIE.
+    cie: u64,
+    /// The number of FDEs in all earlier modules.
+    pub(super) first: u64,
+    /// The number of FDEs.
+    pub(super) count: u64,
 }
 
-/// The whole of it.
-#[derive(Default)]
-pub(crate) struct Frame {
-    pub(crate) count: u64,
+/// Sizes and places of all unwind information.
+pub(super) struct UnwindLayout {
+    /// The entries of each module; `None` for a module without unwind rows.
+    pub(super) modules: Vec<Option<ModuleEntries>>,
+    /// The number of FDEs.
+    count: u64,
+}
+
+impl UnwindLayout {
+    /// The size and alignment of `.eh_frame`.
+    pub(super) fn eh_frame(&self) -> Extent {
+        let end = self.modules.iter().flatten().next_back().map(|last| last.start + last.size);
+        end.map_or_else(Extent::default, |end| Extent { size: end + TERMINATOR, align: 8 })
+    }
+
+    /// The size and alignment of `.eh_frame_hdr`.
+    pub(super) fn eh_frame_hdr(&self) -> Extent {
+        match self.count {
+            0 => Extent::default(),
+            count => Extent { size: HDR_FIXED + HDR_LINE * count, align: 4 },
+        }
+    }
 }
 
 fn fde_size(rows: u32) -> u64 {
     (FDE_FIXED + u64::from(rows)).next_multiple_of(8)
 }
 
-/// No less than the size of a module's entries.
-pub(crate) fn bound(artifact: &Artifact) -> u64 {
-    artifact.functions().len() as u64 * (FDE_FIXED + 16)
-        + (artifact.unwind().len() + artifact.cie().len()) as u64
+/// The lengths of the unwind rows of all functions that have some.
+fn row_lengths(artifact: &Artifact) -> impl Iterator<Item = u32> {
+    artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0)
 }
 
-/// The length that the CIE gives itself is right, and it is a CIE.
+/// Bounds the size of a module's entries and their part of the index, in bytes.
+pub(super) fn size_bound(artifact: &Artifact) -> u64 {
+    let entries: u64 = row_lengths(artifact).map(|len| fde_size(len) + HDR_LINE).sum();
+    entries + artifact.cie().len() as u64 + 8
+}
+
+/// Whether these bytes are a CIE whose length field is right.
 fn is_cie(arch: Arch, cie: &[u8]) -> bool {
     let Some((head, _)) = cie.split_first_chunk::<8>() else { return false };
     let [a, b, c, d, id @ ..] = *head;
     id == [0; 4] && arch.u32_bytes((cie.len() - 4) as u32) == [a, b, c, d]
 }
 
-pub(crate) fn plan(
-    arch: Arch,
-    artifacts: &[Artifact],
-    modules: &mut [ModulePlan],
-    layout: &mut Layout,
-    errors: &mut Vec<LinkError>,
-) -> Frame {
-    let mut known: HashMap<&[u8], u64> = HashMap::new();
-    let (mut size, mut count) = (0, 0);
-    for (number, (artifact, module)) in artifacts.iter().zip(modules).enumerate() {
-        let rows =
-            || artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0);
-        let eh = &mut module.eh;
-        (eh.start, eh.first) = (size, count);
-        eh.count = rows().count() as u64;
-        if eh.count == 0 {
+/// Lays out the entries of all modules, in order.
+pub(super) fn lay_out(arch: Arch, artifacts: &[Artifact], errors: &mut Vec<LinkError>) -> UnwindLayout {
+    let mut cies: HashMap<&[u8], u64> = HashMap::new();
+    let (mut end, mut total) = (0, 0);
+    let mut modules = Vec::with_capacity(artifacts.len());
+    for (module, artifact) in artifacts.iter().enumerate() {
+        let count = row_lengths(artifact).count() as u64;
+        if count == 0 {
+            modules.push(None);
             continue;
         }
         if !is_cie(arch, artifact.cie()) {
-            errors.push(LinkError::Unwind { module: number });
-            eh.count = 0;
+            errors.push(LinkError::Unwind { module });
+            modules.push(None);
             continue;
         }
-        eh.cie = *known.entry(artifact.cie()).or_insert(size);
-        eh.writes_cie = eh.cie == size;
-        if eh.writes_cie {
-            size += (artifact.cie().len() as u64).next_multiple_of(8);
+        let (start, first) = (end, total);
+        let cie = *cies.entry(artifact.cie()).or_insert(start);
+        if cie == start {
+            end += (artifact.cie().len() as u64).next_multiple_of(8);
         }
-        size += rows().map(fde_size).sum::<u64>();
-        eh.size = size - eh.start;
-        count += eh.count;
+        end += row_lengths(artifact).map(fde_size).sum::<u64>();
+        total += count;
+        modules.push(Some(ModuleEntries { start, size: end - start, cie, first, count }));
     }
-    if count > 0 {
-        layout[Area::EhFrame] = Extent { size: size + 4, align: 8 };
-        layout[Area::EhFrameHdr] = Extent { size: HDR_FIXED + 8 * count, align: 4 };
-    }
-    Frame { count }
+    UnwindLayout { modules, count: total }
 }
 
 /// Addresses that a module's entries refer to.
 #[derive(Clone, Copy)]
-pub(crate) struct Base {
-    pub(crate) arch: Arch,
-    /// Virtual address of the module's code.
-    pub(crate) text: u64,
-    pub(crate) eh_frame: u64,
-    pub(crate) eh_frame_hdr: u64,
+pub(super) struct UnwindAddresses {
+    pub(super) arch: Arch,
+    /// The address of the module's code.
+    pub(super) text: u64,
+    pub(super) eh_frame: u64,
+    pub(super) eh_frame_hdr: u64,
 }
 
-fn relative(target: u64, place: u64) -> Option<u32> {
-    i32::try_from(target.wrapping_sub(place) as i64).ok().map(|distance| distance as u32)
+/// The distance as a 4-byte pointer relative to `origin`; `None` if it does not fit.
+fn relative(target: u64, origin: u64) -> Option<u32> {
+    i32::try_from(target.wrapping_sub(origin) as i64).ok().map(|distance| distance as u32)
 }
 
 /// Writes one module's entries, and their lines of the index. `None` if an address is out of reach.
-pub(crate) fn emit(
+pub(super) fn write_module(
     artifact: &Artifact,
-    eh: &EhPlan,
-    base: Base,
+    entries: &ModuleEntries,
+    addresses: UnwindAddresses,
     out: &mut [u8],
     index: &mut [u8],
 ) -> Option<()> {
-    let word = |value: u32| base.arch.u32_bytes(value);
-    let mut at = 0;
-    if eh.count == 0 {
-        return Some(());
-    }
-    if eh.writes_cie {
+    let UnwindAddresses { arch, text, eh_frame, eh_frame_hdr } = addresses;
+    let word = |value: u32| arch.u32_bytes(value);
+    let mut position = 0;
+    if entries.cie == entries.start {
         let cie = artifact.cie();
         let padded = cie.len().next_multiple_of(8);
         out[..cie.len()].copy_from_slice(cie);
         out[cie.len()..padded].fill(0); // DW_CFA_nop
         out[..4].copy_from_slice(&word((padded - 4) as u32));
-        at = padded;
+        position = padded;
     }
-    let mut lines = index.chunks_exact_mut(8);
+    let mut lines = index.chunks_exact_mut(HDR_LINE as usize);
     for function in artifact.functions() {
         let len = function.unwind_len.get();
         if len == 0 {
@@ -135,39 +153,40 @@ pub(crate) fn emit(
         }
         let size = fde_size(len) as usize;
         let rows = &artifact.unwind()[function.unwind_start.get() as usize..][..len as usize];
-        let address = base.text + u64::from(function.start.get());
-        let offset = eh.start + at as u64;
-        let fde = &mut out[at..at + size];
+        let code = text + u64::from(function.start.get());
+        let offset = entries.start + position as u64;
+        let fde = &mut out[position..position + size];
         fde[..4].copy_from_slice(&word(size as u32 - 4));
-        fde[4..8].copy_from_slice(&word((offset + 4 - eh.cie) as u32));
-        fde[8..12].copy_from_slice(&word(relative(address, base.eh_frame + offset + 8)?));
+        fde[4..8].copy_from_slice(&word((offset + 4 - entries.cie) as u32));
+        fde[8..12].copy_from_slice(&word(relative(code, eh_frame + offset + 8)?));
         fde[12..16].copy_from_slice(&word(function.len.get()));
         fde[16] = 0;
         fde[17..17 + rows.len()].copy_from_slice(rows);
         fde[17 + rows.len()..].fill(0); // DW_CFA_nop
         let line = lines.next()?;
-        line[..4].copy_from_slice(&word(relative(address, base.eh_frame_hdr)?));
-        line[4..].copy_from_slice(&word(relative(base.eh_frame + offset, base.eh_frame_hdr)?));
-        at += size;
+        line[..4].copy_from_slice(&word(relative(code, eh_frame_hdr)?));
+        line[4..].copy_from_slice(&word(relative(eh_frame + offset, eh_frame_hdr)?));
+        position += size;
     }
     Some(())
 }
 
-/// Writes what belongs to no module: the head of the index and the end of `.eh_frame`.
-pub(crate) fn emit_frame(
+/// Writes what belongs to no module: the head of the index and the end of `.eh_frame`. `None` if an
+/// address is out of reach.
+pub(super) fn write_ends(
     arch: Arch,
-    frame: &Frame,
+    layout: &UnwindLayout,
     eh_frame: u64,
-    hdr: u64,
-    out: &mut [u8],
-    index: &mut [u8],
+    eh_frame_hdr: u64,
+    terminator: &mut [u8],
+    head: &mut [u8],
 ) -> Option<()> {
-    out.fill(0);
-    if frame.count > 0 {
+    terminator.fill(0);
+    if layout.count > 0 {
         // Version 1; pointer to .eh_frame pcrel sdata4, count udata4, table datarel sdata4.
-        index[..4].copy_from_slice(&[1, 0x1b, 0x03, 0x3b]);
-        index[4..8].copy_from_slice(&arch.u32_bytes(relative(eh_frame, hdr.wrapping_add(4))?));
-        index[8..12].copy_from_slice(&arch.u32_bytes(u32::try_from(frame.count).ok()?));
+        head[..4].copy_from_slice(&[1, 0x1b, 0x03, 0x3b]);
+        head[4..8].copy_from_slice(&arch.u32_bytes(relative(eh_frame, eh_frame_hdr.wrapping_add(4))?));
+        head[8..12].copy_from_slice(&arch.u32_bytes(u32::try_from(layout.count).ok()?));
     }
     Some(())
 }

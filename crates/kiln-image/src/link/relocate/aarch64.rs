@@ -6,7 +6,7 @@
 
 use kiln_artifact::RelocKind;
 
-use super::{Ends, Fault, Site, Use, distance, read32, write32};
+use super::{Fault, PatchAddresses, PatchSite, Use, distance, read32, write32};
 
 const CALL_REACH: u64 = 1 << 27;
 const PAGE_REACH: u64 = 1 << 32;
@@ -30,8 +30,8 @@ fn is_branch(word: u32) -> bool {
     word & 0x7c00_0000 == 0x1400_0000
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], at: usize, addend: i64) -> Result<Use, Fault> {
-    let word = read32(text, at).ok_or(Fault::Instruction)?;
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, Fault> {
+    let word = read32(text, offset).ok_or(Fault::Instruction)?;
     let (fits, usage) = match kind {
         RelocKind::A64Call26 => (is_branch(word), Use::Call),
         RelocKind::A64AdrGotPage21 => (is_adrp(word) && addend == 0, Use::Slot { relaxable: true }),
@@ -50,8 +50,8 @@ fn branch(word: u32, distance: i64) -> Result<u32, Fault> {
     Ok(word & 0xfc00_0000 | (distance >> 2) as u32 & 0x03ff_ffff)
 }
 
-fn adrp(word: u32, target: u64, place: u64) -> Result<u32, Fault> {
-    let pages = (distance(target & !0xfff, place & !0xfff, PAGE_REACH)? >> 12) as u32;
+fn adrp(word: u32, target: u64, address: u64) -> Result<u32, Fault> {
+    let pages = (distance(target & !0xfff, address & !0xfff, PAGE_REACH)? >> 12) as u32;
     Ok(word & 0x9f00_001f | (pages & 3) << 29 | (pages >> 2 & 0x7_ffff) << 5)
 }
 
@@ -66,96 +66,97 @@ fn ldr(word: u32, slot: u64) -> Result<u32, Fault> {
     Ok(word & 0xffc0_03ff | (slot as u32 & 0xfff) >> 3 << 10)
 }
 
-pub(super) fn patch(kind: RelocKind, site: Site<'_>, ends: Ends) -> Result<(), Fault> {
-    classify(kind, site.text, site.at, site.addend)?;
-    let word = read32(site.text, site.at).ok_or(Fault::Instruction)?;
-    let symbol = ends.symbol.map(|symbol| symbol.wrapping_add_signed(site.addend)).ok_or(Fault::Unreachable);
+pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+    classify(kind, site.text, site.offset, site.addend)?;
+    let word = read32(site.text, site.offset).ok_or(Fault::Instruction)?;
+    let symbol =
+        targets.symbol.map(|symbol| symbol.wrapping_add_signed(site.addend)).ok_or(Fault::Unreachable);
     let word = match kind {
         RelocKind::A64Call26 => {
-            let direct = symbol.and_then(|symbol| distance(symbol, site.place, CALL_REACH));
-            let distance = match (direct, ends.stub) {
+            let direct = symbol.and_then(|symbol| distance(symbol, site.address, CALL_REACH));
+            let distance = match (direct, targets.stub) {
                 (Ok(distance), _) => distance,
-                (Err(_), Some(stub)) => distance(stub, site.place, CALL_REACH)?,
+                (Err(_), Some(stub)) => distance(stub, site.address, CALL_REACH)?,
                 (Err(fault), None) => return Err(fault),
             };
             branch(word, distance)?
         }
-        RelocKind::A64AdrGotPage21 => adrp(word, ends.slot.map_or(symbol, Ok)?, site.place)?,
-        RelocKind::A64Ld64GotLo12 => match ends.slot {
+        RelocKind::A64AdrGotPage21 => adrp(word, targets.slot.map_or(symbol, Ok)?, site.address)?,
+        RelocKind::A64Ld64GotLo12 => match targets.slot {
             Some(slot) => ldr(word, slot)?,
             None => add(0x9100_0000 | word & 0x3ff, symbol?),
         },
-        RelocKind::A64AdrPrelPg21 => adrp(word, symbol?, site.place)?,
+        RelocKind::A64AdrPrelPg21 => adrp(word, symbol?, site.address)?,
         RelocKind::A64AddLo12 => add(word, symbol?),
         _ => return Err(Fault::Foreign),
     };
-    write32(site.text, site.at, word)
+    write32(site.text, site.offset, word)
 }
 
 /// `adrp x16, slot; ldr x16, [x16, #slot]; br x16`, or with `add` if the symbol has no slot.
-pub(super) fn write_stub(site: Site<'_>, ends: Ends) -> Result<(), Fault> {
-    let (page, second) = match (ends.slot, ends.symbol) {
+pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+    let (page, second) = match (targets.slot, targets.symbol) {
         (Some(slot), _) => (slot, ldr(0xf940_0210, slot)?),
         (None, Some(symbol)) => (symbol, add(0x9100_0210, symbol)),
         (None, None) => return Err(Fault::Unreachable),
     };
-    write32(site.text, site.at, adrp(0x9000_0010, page, site.place)?)?;
-    write32(site.text, site.at + 4, second)?;
-    write32(site.text, site.at + 8, 0xd61f_0200)?;
-    write32(site.text, site.at + 12, 0) // udf
+    write32(site.text, site.offset, adrp(0x9000_0010, page, site.address)?)?;
+    write32(site.text, site.offset + 4, second)?;
+    write32(site.text, site.offset + 8, 0xd61f_0200)?;
+    write32(site.text, site.offset + 12, 0) // udf
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn run(word: u32, kind: RelocKind, place: u64, ends: Ends) -> Result<u32, Fault> {
+    fn run(word: u32, kind: RelocKind, address: u64, targets: PatchAddresses) -> Result<u32, Fault> {
         let mut text = word.to_le_bytes();
-        patch(kind, Site { text: &mut text, at: 0, place, addend: 0 }, ends)?;
+        patch(kind, PatchSite { text: &mut text, offset: 0, address, addend: 0 }, targets)?;
         Ok(u32::from_le_bytes(text))
     }
 
     // Expected words were assembled by hand from the manual's encodings.
     #[test]
     fn calls() {
-        let to = |symbol| Ends { symbol: Some(symbol), ..Ends::default() };
+        let to = |symbol| PatchAddresses { symbol: Some(symbol), ..PatchAddresses::default() };
         // bl +0x1000
         assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0x2000)).unwrap(), 0x9400_0400);
         // b -4
         assert_eq!(run(0x1400_0000, RelocKind::A64Call26, 0x1000, to(0xffc)).unwrap(), 0x17ff_ffff);
         assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0x1002)), Err(Fault::Misaligned));
-        let far = Ends { symbol: Some(0x1000 + (1 << 27)), stub: Some(0x1010), slot: None };
+        let far = PatchAddresses { symbol: Some(0x1000 + (1 << 27)), stub: Some(0x1010), slot: None };
         assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, far).unwrap(), 0x9400_0004);
-        let lost = run(0x9400_0000, RelocKind::A64Call26, 0x1000, Ends { stub: None, ..far });
+        let lost = run(0x9400_0000, RelocKind::A64Call26, 0x1000, PatchAddresses { stub: None, ..far });
         assert_eq!(lost, Err(Fault::OutOfRange { distance: 1 << 27, limit: 1 << 27 }));
         assert!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0xffc + (1 << 27))).is_ok());
     }
 
     #[test]
     fn a_pair_reads_the_slot() {
-        let ends = Ends { symbol: None, slot: Some(0x1234_5678), stub: None };
+        let targets = PatchAddresses { symbol: None, slot: Some(0x1234_5678), stub: None };
         // adrp x3, 0x12345000 from page 0x1000: 0x12344 pages, immlo 0, immhi 0x48d1
-        assert_eq!(run(0x9000_0003, RelocKind::A64AdrGotPage21, 0x1008, ends).unwrap(), 0x9009_1a23);
+        assert_eq!(run(0x9000_0003, RelocKind::A64AdrGotPage21, 0x1008, targets).unwrap(), 0x9009_1a23);
         // ldr x4, [x3, #0x678]
-        assert_eq!(run(0xf940_0064, RelocKind::A64Ld64GotLo12, 0x100c, ends).unwrap(), 0xf943_3c64);
+        assert_eq!(run(0xf940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets).unwrap(), 0xf943_3c64);
     }
 
     #[test]
     fn a_pair_is_relaxed() {
-        let ends = Ends { symbol: Some(0x3abc), slot: None, stub: None };
+        let targets = PatchAddresses { symbol: Some(0x3abc), slot: None, stub: None };
         // adrp x3, 2 pages: immlo 2, immhi 0
-        assert_eq!(run(0x9000_0003, RelocKind::A64AdrGotPage21, 0x1008, ends).unwrap(), 0xd000_0003);
+        assert_eq!(run(0x9000_0003, RelocKind::A64AdrGotPage21, 0x1008, targets).unwrap(), 0xd000_0003);
         // add x4, x3, #0xabc
-        assert_eq!(run(0xf940_0064, RelocKind::A64Ld64GotLo12, 0x100c, ends).unwrap(), 0x912a_f064);
-        assert_eq!(run(0x9100_0064, RelocKind::A64AddLo12, 0x100c, ends).unwrap(), 0x912a_f064);
-        assert_eq!(run(0xb940_0064, RelocKind::A64Ld64GotLo12, 0x100c, ends), Err(Fault::Instruction));
+        assert_eq!(run(0xf940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets).unwrap(), 0x912a_f064);
+        assert_eq!(run(0x9100_0064, RelocKind::A64AddLo12, 0x100c, targets).unwrap(), 0x912a_f064);
+        assert_eq!(run(0xb940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets), Err(Fault::Instruction));
     }
 
     #[test]
     fn a_stub() {
         let mut text = [0xaa; 16];
-        let site = Site { text: &mut text, at: 0, place: 0x1000, addend: 0 };
-        write_stub(site, Ends { slot: Some(0x2008), ..Ends::default() }).unwrap();
+        let site = PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 };
+        write_stub(site, PatchAddresses { slot: Some(0x2008), ..PatchAddresses::default() }).unwrap();
         let words: Vec<_> = text.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
         // adrp x16, 1 page; ldr x16, [x16, #8]; br x16
         assert_eq!(words, [0xb000_0010, 0xf940_0610, 0xd61f_0200, 0]);

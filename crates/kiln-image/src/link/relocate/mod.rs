@@ -6,18 +6,19 @@
 //! *Relaxing* turns "load the address from a slot" into "compute the address", when the target lies in the program
 //! itself. It never changes the length of an instruction.
 
-pub(crate) mod aarch64;
-pub(crate) mod riscv64;
-pub(crate) mod s390x;
-pub(crate) mod x86_64;
+pub(super) mod aarch64;
+pub(super) mod riscv64;
+pub(super) mod s390x;
+pub(super) mod x86_64;
 
 use kiln_artifact::RelocKind;
 
+use super::error::LinkError;
 use crate::arch::Arch;
 
 /// What a relocation needs of its symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
+pub(super) enum Use {
     /// The symbol's address, in reach.
     Direct,
     /// The symbol's address, in reach, or else its slot.
@@ -34,7 +35,7 @@ pub(crate) enum Use {
 
 /// Why a place cannot be patched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub(super) enum Fault {
     /// The relocation belongs to another architecture.
     Foreign,
     /// The instruction is not one that the relocation can patch.
@@ -47,54 +48,80 @@ pub(crate) enum Fault {
     Unreachable,
 }
 
+impl Fault {
+    /// The error, for a relocation of `symbol` at `offset` of the code of `module`.
+    pub(super) fn into_error(
+        self,
+        module: usize,
+        symbol: Box<str>,
+        offset: u64,
+        kind: RelocKind,
+    ) -> LinkError {
+        match self {
+            Self::Foreign => LinkError::ForeignRelocation { module, offset, kind },
+            Self::Instruction => LinkError::Instruction { module, offset, kind, symbol },
+            Self::OutOfRange { distance, limit } => {
+                LinkError::OutOfRange { module, offset, symbol, distance, limit }
+            }
+            Self::Misaligned => LinkError::Misaligned { module, offset, symbol },
+            Self::Unreachable => LinkError::DirectReference { module, offset, symbol },
+        }
+    }
+}
+
 /// A place in code.
-pub(crate) struct Site<'t> {
+pub(super) struct PatchSite<'t> {
     /// The code around it.
-    pub(crate) text: &'t mut [u8],
+    pub(super) text: &'t mut [u8],
     /// Where the place is in `text`.
-    pub(crate) at: usize,
+    pub(super) offset: usize,
     /// The virtual address of the place.
-    pub(crate) place: u64,
-    pub(crate) addend: i64,
+    pub(super) address: u64,
+    pub(super) addend: i64,
 }
 
 /// The virtual addresses that stand for a symbol, as far as it has them.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Ends {
-    pub(crate) symbol: Option<u64>,
-    pub(crate) slot: Option<u64>,
-    pub(crate) stub: Option<u64>,
+pub(super) struct PatchAddresses {
+    pub(super) symbol: Option<u64>,
+    pub(super) slot: Option<u64>,
+    pub(super) stub: Option<u64>,
 }
 
 /// What the relocation at `at` needs.
-pub(crate) fn classify(
+pub(super) fn classify(
     arch: Arch,
     kind: RelocKind,
     text: &[u8],
-    at: usize,
+    offset: usize,
     addend: i64,
 ) -> Result<Use, Fault> {
     match (arch, kind) {
         (_, RelocKind::Abs64 | RelocKind::Abs32) => Ok(Use::Absolute),
-        (Arch::X86_64, _) => x86_64::classify(kind, text, at, addend),
-        (Arch::Aarch64, _) => aarch64::classify(kind, text, at, addend),
-        (Arch::Riscv64, _) => riscv64::classify(kind, text, at, addend),
-        (Arch::S390x, _) => s390x::classify(kind, text, at, addend),
+        (Arch::X86_64, _) => x86_64::classify(kind, text, offset, addend),
+        (Arch::Aarch64, _) => aarch64::classify(kind, text, offset, addend),
+        (Arch::Riscv64, _) => riscv64::classify(kind, text, offset, addend),
+        (Arch::S390x, _) => s390x::classify(kind, text, offset, addend),
     }
 }
 
 /// Patches a place that [`classify`] accepted; not for [`Use::Pair`], which needs two places.
-pub(crate) fn patch(arch: Arch, kind: RelocKind, site: Site<'_>, ends: Ends) -> Result<(), Fault> {
+pub(super) fn patch(
+    arch: Arch,
+    kind: RelocKind,
+    site: PatchSite<'_>,
+    targets: PatchAddresses,
+) -> Result<(), Fault> {
     match arch {
-        Arch::X86_64 => x86_64::patch(kind, site, ends),
-        Arch::Aarch64 => aarch64::patch(kind, site, ends),
-        Arch::Riscv64 => riscv64::patch(kind, site, ends),
-        Arch::S390x => s390x::patch(kind, site, ends),
+        Arch::X86_64 => x86_64::patch(kind, site, targets),
+        Arch::Aarch64 => aarch64::patch(kind, site, targets),
+        Arch::Riscv64 => riscv64::patch(kind, site, targets),
+        Arch::S390x => s390x::patch(kind, site, targets),
     }
 }
 
 /// Size of a stub, in bytes; also its alignment.
-pub(crate) fn stub_size(arch: Arch) -> u64 {
+pub(super) fn stub_size(arch: Arch) -> u64 {
     match arch {
         Arch::X86_64 | Arch::S390x => 8,
         Arch::Aarch64 | Arch::Riscv64 => 16,
@@ -102,18 +129,18 @@ pub(crate) fn stub_size(arch: Arch) -> u64 {
 }
 
 /// Writes a stub that jumps where the slot says, or to the symbol if it has no slot.
-pub(crate) fn write_stub(arch: Arch, site: Site<'_>, ends: Ends) -> Result<(), Fault> {
+pub(super) fn write_stub(arch: Arch, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
     match arch {
-        Arch::X86_64 => x86_64::write_stub(site, ends),
-        Arch::Aarch64 => aarch64::write_stub(site, ends),
-        Arch::Riscv64 => riscv64::write_stub(site, ends),
-        Arch::S390x => s390x::write_stub(site, ends),
+        Arch::X86_64 => x86_64::write_stub(site, targets),
+        Arch::Aarch64 => aarch64::write_stub(site, targets),
+        Arch::Riscv64 => riscv64::write_stub(site, targets),
+        Arch::S390x => s390x::write_stub(site, targets),
     }
 }
 
 /// `target - place` if it lies in `-limit..limit`.
-pub(crate) fn distance(target: u64, place: u64, limit: u64) -> Result<i64, Fault> {
-    let distance = target.wrapping_sub(place) as i64;
+pub(super) fn distance(target: u64, address: u64, limit: u64) -> Result<i64, Fault> {
+    let distance = target.wrapping_sub(address) as i64;
     let bound = limit as i64;
     if (-bound..bound).contains(&distance) {
         Ok(distance)
@@ -123,12 +150,12 @@ pub(crate) fn distance(target: u64, place: u64, limit: u64) -> Result<i64, Fault
 }
 
 /// A little-endian instruction word.
-pub(crate) fn read32(text: &[u8], at: usize) -> Option<u32> {
-    text.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
+pub(super) fn read32(text: &[u8], offset: usize) -> Option<u32> {
+    text.get(offset..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
-pub(crate) fn write32(text: &mut [u8], at: usize, word: u32) -> Result<(), Fault> {
-    let place = text.get_mut(at..).and_then(|rest| rest.first_chunk_mut()).ok_or(Fault::Instruction)?;
+pub(super) fn write32(text: &mut [u8], offset: usize, word: u32) -> Result<(), Fault> {
+    let place = text.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()).ok_or(Fault::Instruction)?;
     *place = word.to_le_bytes();
     Ok(())
 }

@@ -6,7 +6,7 @@
 
 use kiln_artifact::RelocKind;
 
-use super::{Ends, Fault, Site, Use, read32, write32};
+use super::{Fault, PatchAddresses, PatchSite, Use, read32, write32};
 
 /// Rounding makes the range asymmetric: -2^31 - 2^11 to 2^31 - 2^11 - 1.
 const REACH: u64 = 1 << 31;
@@ -23,10 +23,10 @@ fn is_ld(word: u32) -> bool {
     word & 0x707f == 0x3003
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], at: usize, _addend: i64) -> Result<Use, Fault> {
-    let word = read32(text, at).ok_or(Fault::Instruction)?;
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, _addend: i64) -> Result<Use, Fault> {
+    let word = read32(text, offset).ok_or(Fault::Instruction)?;
     let (fits, usage) = match kind {
-        RelocKind::RvCallPlt => (is_auipc(word) && read32(text, at + 4).is_some_and(is_jalr), Use::Call),
+        RelocKind::RvCallPlt => (is_auipc(word) && read32(text, offset + 4).is_some_and(is_jalr), Use::Call),
         RelocKind::RvGotHi20 => (is_auipc(word), Use::Slot { relaxable: true }),
         RelocKind::RvPcrelHi20 => (is_auipc(word), Use::Direct),
         // I-type: loads, `addi` and its kin, `jalr`.
@@ -37,8 +37,8 @@ pub(super) fn classify(kind: RelocKind, text: &[u8], at: usize, _addend: i64) ->
 }
 
 /// High and low parts of the distance.
-fn split(target: u64, place: u64) -> Result<(u32, u32), Fault> {
-    let distance = target.wrapping_sub(place) as i64;
+fn split(target: u64, address: u64) -> Result<(u32, u32), Fault> {
+    let distance = target.wrapping_sub(address) as i64;
     let high = distance.wrapping_add(0x800) >> 12;
     if !(-(1 << 19)..1 << 19).contains(&high) {
         return Err(Fault::OutOfRange { distance, limit: REACH });
@@ -55,9 +55,9 @@ fn low(word: u32, low: u32) -> u32 {
 }
 
 /// What the `auipc` of a pair computes, and whether the access through the slot is relaxed.
-fn target(kind: RelocKind, addend: i64, ends: Ends) -> Result<(u64, bool), Fault> {
-    let symbol = ends.symbol.map(|symbol| symbol.wrapping_add_signed(addend));
-    match (kind, ends.slot, symbol) {
+fn target(kind: RelocKind, addend: i64, targets: PatchAddresses) -> Result<(u64, bool), Fault> {
+    let symbol = targets.symbol.map(|symbol| symbol.wrapping_add_signed(addend));
+    match (kind, targets.slot, symbol) {
         (RelocKind::RvGotHi20, Some(slot), _) => Ok((slot.wrapping_add_signed(addend), false)),
         (RelocKind::RvGotHi20, None, Some(symbol)) => Ok((symbol, true)),
         (RelocKind::RvPcrelHi20, _, Some(symbol)) => Ok((symbol, false)),
@@ -66,61 +66,66 @@ fn target(kind: RelocKind, addend: i64, ends: Ends) -> Result<(u64, bool), Fault
     }
 }
 
-pub(super) fn patch(kind: RelocKind, site: Site<'_>, ends: Ends) -> Result<(), Fault> {
-    classify(kind, site.text, site.at, site.addend)?;
-    let word = read32(site.text, site.at).ok_or(Fault::Instruction)?;
+pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+    classify(kind, site.text, site.offset, site.addend)?;
+    let word = read32(site.text, site.offset).ok_or(Fault::Instruction)?;
     if kind != RelocKind::RvCallPlt {
-        let (target, _) = target(kind, site.addend, ends)?;
-        return write32(site.text, site.at, high(word, split(target, site.place)?.0));
+        let (target, _) = target(kind, site.addend, targets)?;
+        return write32(site.text, site.offset, high(word, split(target, site.address)?.0));
     }
-    let direct = ends.symbol.ok_or(Fault::Unreachable);
-    let direct = direct.and_then(|symbol| split(symbol.wrapping_add_signed(site.addend), site.place));
-    let (hi, lo) = match (direct, ends.stub) {
+    let direct = targets.symbol.ok_or(Fault::Unreachable);
+    let direct = direct.and_then(|symbol| split(symbol.wrapping_add_signed(site.addend), site.address));
+    let (hi, lo) = match (direct, targets.stub) {
         (Ok(parts), _) => parts,
-        (Err(_), Some(stub)) => split(stub, site.place)?,
+        (Err(_), Some(stub)) => split(stub, site.address)?,
         (Err(fault), None) => return Err(fault),
     };
-    let jalr = read32(site.text, site.at + 4).ok_or(Fault::Instruction)?;
-    write32(site.text, site.at, high(word, hi))?;
-    write32(site.text, site.at + 4, low(jalr, lo))
+    let jalr = read32(site.text, site.offset + 4).ok_or(Fault::Instruction)?;
+    write32(site.text, site.offset, high(word, hi))?;
+    write32(site.text, site.offset + 4, low(jalr, lo))
 }
 
 /// The relocation of the `auipc` that a low part belongs to.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct High {
-    pub(crate) kind: RelocKind,
+pub(in super::super) struct High {
+    pub(in super::super) kind: RelocKind,
     /// The virtual address of the `auipc`.
-    pub(crate) place: u64,
-    pub(crate) addend: i64,
+    pub(in super::super) address: u64,
+    pub(in super::super) addend: i64,
 }
 
 /// Patches the low part of a pair.
-pub(crate) fn patch_low(text: &mut [u8], at: usize, auipc: High, ends: Ends) -> Result<(), Fault> {
-    let word = read32(text, at).ok_or(Fault::Instruction)?;
-    let (target, relaxed) = target(auipc.kind, auipc.addend, ends)?;
+pub(in super::super) fn patch_low(
+    text: &mut [u8],
+    offset: usize,
+    auipc: High,
+    targets: PatchAddresses,
+) -> Result<(), Fault> {
+    let word = read32(text, offset).ok_or(Fault::Instruction)?;
+    let (target, relaxed) = target(auipc.kind, auipc.addend, targets)?;
     let word = match (auipc.kind, relaxed) {
         (RelocKind::RvGotHi20, _) if !is_ld(word) => return Err(Fault::Instruction),
         (RelocKind::RvGotHi20, true) => word & !0x707f | 0x13, // addi
         _ => word,
     };
-    write32(text, at, low(word, split(target, auipc.place)?.1))
+    write32(text, offset, low(word, split(target, auipc.address)?.1))
 }
 
 /// `auipc t3, slot; ld t3, slot(t3); jr t3`.
-pub(super) fn write_stub(site: Site<'_>, ends: Ends) -> Result<(), Fault> {
-    let (hi, lo) = split(ends.slot.ok_or(Fault::Unreachable)?, site.place)?;
-    write32(site.text, site.at, high(0x0000_0e17, hi))?;
-    write32(site.text, site.at + 4, low(0x000e_3e03, lo))?;
-    write32(site.text, site.at + 8, 0x000e_0067)?;
-    write32(site.text, site.at + 12, 0)
+pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+    let (hi, lo) = split(targets.slot.ok_or(Fault::Unreachable)?, site.address)?;
+    write32(site.text, site.offset, high(0x0000_0e17, hi))?;
+    write32(site.text, site.offset + 4, low(0x000e_3e03, lo))?;
+    write32(site.text, site.offset + 8, 0x000e_0067)?;
+    write32(site.text, site.offset + 12, 0)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn word(text: &[u8], at: usize) -> u32 {
-        read32(text, at).unwrap()
+    fn word(text: &[u8], offset: usize) -> u32 {
+        read32(text, offset).unwrap()
     }
 
     #[test]
@@ -128,17 +133,27 @@ mod tests {
         // auipc ra, 0; jalr ra, 0(ra)
         let code = [0x0000_0097u32, 0x0000_80e7].map(u32::to_le_bytes).concat();
         let mut text = code.clone();
-        let ends = Ends { symbol: Some(0x1000 + 0x1800), ..Ends::default() };
-        patch(RelocKind::RvCallPlt, Site { text: &mut text, at: 0, place: 0x1000, addend: 0 }, ends).unwrap();
+        let targets = PatchAddresses { symbol: Some(0x1000 + 0x1800), ..PatchAddresses::default() };
+        patch(
+            RelocKind::RvCallPlt,
+            PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 },
+            targets,
+        )
+        .unwrap();
         // 0x1800 = 2 * 0x1000 - 0x800
         assert_eq!((word(&text, 0), word(&text, 4)), (0x0000_2097, 0x8000_80e7));
-        let far = Ends { symbol: Some(0x1000 + 0x7fff_f800), ..Ends::default() };
+        let far = PatchAddresses { symbol: Some(0x1000 + 0x7fff_f800), ..PatchAddresses::default() };
         let mut text = code.clone();
-        let site = Site { text: &mut text, at: 0, place: 0x1000, addend: 0 };
+        let site = PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 };
         assert!(matches!(patch(RelocKind::RvCallPlt, site, far), Err(Fault::OutOfRange { .. })));
-        let near = Ends { symbol: Some(0x1000 + 0x7fff_f7ff), ..Ends::default() };
+        let near = PatchAddresses { symbol: Some(0x1000 + 0x7fff_f7ff), ..PatchAddresses::default() };
         let mut text = code;
-        patch(RelocKind::RvCallPlt, Site { text: &mut text, at: 0, place: 0x1000, addend: 0 }, near).unwrap();
+        patch(
+            RelocKind::RvCallPlt,
+            PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 },
+            near,
+        )
+        .unwrap();
         assert_eq!((word(&text, 0), word(&text, 4)), (0x7fff_f097, 0x7ff0_80e7));
     }
 
@@ -146,25 +161,38 @@ mod tests {
     fn a_slot_access_and_its_relaxed_form() {
         // auipc a0, 0; ld a0, 0(a0)
         let code = [0x0000_0517u32, 0x0005_3503].map(u32::to_le_bytes).concat();
-        let auipc = High { kind: RelocKind::RvGotHi20, place: 0x1000, addend: 0 };
-        let run = |ends: Ends| {
+        let auipc = High { kind: RelocKind::RvGotHi20, address: 0x1000, addend: 0 };
+        let run = |targets: PatchAddresses| {
             let mut text = code.clone();
-            patch(RelocKind::RvGotHi20, Site { text: &mut text, at: 0, place: 0x1000, addend: 0 }, ends)
-                .unwrap();
-            patch_low(&mut text, 4, auipc, ends).unwrap();
+            patch(
+                RelocKind::RvGotHi20,
+                PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 },
+                targets,
+            )
+            .unwrap();
+            patch_low(&mut text, 4, auipc, targets).unwrap();
             (word(&text, 0), word(&text, 4))
         };
-        assert_eq!(run(Ends { slot: Some(0x3010), ..Ends::default() }), (0x0000_2517, 0x0105_3503));
+        assert_eq!(
+            run(PatchAddresses { slot: Some(0x3010), ..PatchAddresses::default() }),
+            (0x0000_2517, 0x0105_3503)
+        );
         // addi a0, a0, 0x10
-        assert_eq!(run(Ends { symbol: Some(0x3010), ..Ends::default() }), (0x0000_2517, 0x0105_0513));
+        assert_eq!(
+            run(PatchAddresses { symbol: Some(0x3010), ..PatchAddresses::default() }),
+            (0x0000_2517, 0x0105_0513)
+        );
     }
 
     #[test]
     fn a_stub() {
         let mut text = [0xaa; 16];
-        let site = Site { text: &mut text, at: 0, place: 0x1000, addend: 0 };
-        write_stub(site, Ends { slot: Some(0x2ff8), ..Ends::default() }).unwrap();
+        let site = PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 };
+        write_stub(site, PatchAddresses { slot: Some(0x2ff8), ..PatchAddresses::default() }).unwrap();
         // 0x1ff8 = 2 * 0x1000 - 8
-        assert_eq!([0, 4, 8, 12].map(|at| word(&text, at)), [0x0000_2e17, 0xff8e_3e03, 0x000e_0067, 0]);
+        assert_eq!(
+            [0, 4, 8, 12].map(|offset| word(&text, offset)),
+            [0x0000_2e17, 0xff8e_3e03, 0x000e_0067, 0]
+        );
     }
 }

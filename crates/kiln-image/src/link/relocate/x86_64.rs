@@ -6,70 +6,71 @@
 
 use kiln_artifact::RelocKind;
 
-use super::{Ends, Fault, Site, Use, distance};
+use super::{Fault, PatchAddresses, PatchSite, Use, distance};
 
 const REACH: u64 = 1 << 31;
 const LEA: u8 = 0x8d;
 const MOV: u8 = 0x8b;
 
-/// Whether a `REX.W opcode /r` with a pc-relative operand ends just before `at`.
-fn is_load(text: &[u8], at: usize, opcode: u8) -> bool {
-    at >= 3 && {
-        let (rex, op, modrm) = (text[at - 3], text[at - 2], text[at - 1]);
+/// Whether a `REX.W opcode /r` with a pc-relative operand targets just before `offset`.
+fn is_load(text: &[u8], offset: usize, opcode: u8) -> bool {
+    offset >= 3 && {
+        let (rex, op, modrm) = (text[offset - 3], text[offset - 2], text[offset - 1]);
         rex & 0xf8 == 0x48 && op == opcode && modrm & 0xc7 == 0x05
     }
 }
 
-fn is_branch(text: &[u8], at: usize) -> bool {
-    at >= 1 && matches!(text[at - 1], 0xe8 | 0xe9)
+fn is_branch(text: &[u8], offset: usize) -> bool {
+    offset >= 1 && matches!(text[offset - 1], 0xe8 | 0xe9)
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], at: usize, addend: i64) -> Result<Use, Fault> {
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, Fault> {
     match kind {
-        RelocKind::X86Pc32 if is_branch(text, at) && addend == -4 => Ok(Use::Call),
-        RelocKind::X86Pc32 if is_load(text, at, LEA) && addend == -4 => Ok(Use::AddressOrSlot),
+        RelocKind::X86Pc32 if is_branch(text, offset) && addend == -4 => Ok(Use::Call),
+        RelocKind::X86Pc32 if is_load(text, offset, LEA) && addend == -4 => Ok(Use::AddressOrSlot),
         RelocKind::X86Pc32 => Ok(Use::Direct),
-        RelocKind::X86GotPc32 => Ok(Use::Slot { relaxable: addend == -4 && is_load(text, at, MOV) }),
+        RelocKind::X86GotPc32 => Ok(Use::Slot { relaxable: addend == -4 && is_load(text, offset, MOV) }),
         _ => Err(Fault::Foreign),
     }
 }
 
-fn store(site: &mut Site<'_>, distance: i64) -> Result<(), Fault> {
-    let at = site.at;
-    let place = site.text.get_mut(at..).and_then(|rest| rest.first_chunk_mut()).ok_or(Fault::Instruction)?;
+fn store(site: &mut PatchSite<'_>, distance: i64) -> Result<(), Fault> {
+    let offset = site.offset;
+    let place =
+        site.text.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()).ok_or(Fault::Instruction)?;
     *place = (distance as i32).to_le_bytes();
     Ok(())
 }
 
-pub(super) fn patch(kind: RelocKind, mut site: Site<'_>, ends: Ends) -> Result<(), Fault> {
-    let reach = |target: Option<u64>, site: &Site<'_>| {
+pub(super) fn patch(kind: RelocKind, mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+    let reach = |target: Option<u64>, site: &PatchSite<'_>| {
         let target = target.ok_or(Fault::Unreachable)?;
-        distance(target.wrapping_add_signed(site.addend), site.place, REACH)
+        distance(target.wrapping_add_signed(site.addend), site.address, REACH)
     };
-    let usage = classify(kind, site.text, site.at, site.addend)?;
-    let direct = reach(ends.symbol, &site);
+    let usage = classify(kind, site.text, site.offset, site.addend)?;
+    let direct = reach(targets.symbol, &site);
     let distance = match usage {
-        Use::Slot { relaxable: false } => reach(ends.slot, &site)?,
+        Use::Slot { relaxable: false } => reach(targets.slot, &site)?,
         Use::Slot { relaxable: true } => match direct {
             Ok(distance) => {
-                site.text[site.at - 2] = LEA;
+                site.text[site.offset - 2] = LEA;
                 distance
             }
-            Err(fault) if ends.slot.is_none() => return Err(fault),
-            Err(_) => reach(ends.slot, &site)?,
+            Err(fault) if targets.slot.is_none() => return Err(fault),
+            Err(_) => reach(targets.slot, &site)?,
         },
         Use::AddressOrSlot => match direct {
             Ok(distance) => distance,
-            Err(fault) if ends.slot.is_none() => return Err(fault),
+            Err(fault) if targets.slot.is_none() => return Err(fault),
             Err(_) => {
-                site.text[site.at - 2] = MOV;
-                reach(ends.slot, &site)?
+                site.text[site.offset - 2] = MOV;
+                reach(targets.slot, &site)?
             }
         },
         Use::Call => match direct {
             Ok(distance) => distance,
-            Err(fault) if ends.stub.is_none() => return Err(fault),
-            Err(_) => reach(ends.stub, &site)?,
+            Err(fault) if targets.stub.is_none() => return Err(fault),
+            Err(_) => reach(targets.stub, &site)?,
         },
         _ => direct?,
     };
@@ -77,12 +78,12 @@ pub(super) fn patch(kind: RelocKind, mut site: Site<'_>, ends: Ends) -> Result<(
 }
 
 /// `jmp *[rip + slot]`, two times `int3`.
-pub(super) fn write_stub(mut site: Site<'_>, ends: Ends) -> Result<(), Fault> {
-    let slot = ends.slot.ok_or(Fault::Unreachable)?;
-    let distance = distance(slot, site.place.wrapping_add(6), REACH)?;
-    let code = site.text.get_mut(site.at..).and_then(|rest| rest.first_chunk_mut::<8>());
+pub(super) fn write_stub(mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+    let slot = targets.slot.ok_or(Fault::Unreachable)?;
+    let distance = distance(slot, site.address.wrapping_add(6), REACH)?;
+    let code = site.text.get_mut(site.offset..).and_then(|rest| rest.first_chunk_mut::<8>());
     *code.ok_or(Fault::Instruction)? = [0xff, 0x25, 0, 0, 0, 0, 0xcc, 0xcc];
-    site.at += 2;
+    site.offset += 2;
     store(&mut site, distance)
 }
 
@@ -90,9 +91,13 @@ pub(super) fn write_stub(mut site: Site<'_>, ends: Ends) -> Result<(), Fault> {
 mod tests {
     use super::*;
 
-    fn run(code: &[u8], at: usize, kind: RelocKind, ends: Ends) -> Result<Vec<u8>, Fault> {
+    fn run(code: &[u8], offset: usize, kind: RelocKind, targets: PatchAddresses) -> Result<Vec<u8>, Fault> {
         let mut text = code.to_vec();
-        patch(kind, Site { text: &mut text, at, place: 0x1000 + at as u64, addend: -4 }, ends)?;
+        patch(
+            kind,
+            PatchSite { text: &mut text, offset, address: 0x1000 + offset as u64, addend: -4 },
+            targets,
+        )?;
         Ok(text)
     }
 
@@ -100,50 +105,56 @@ mod tests {
 
     #[test]
     fn a_slot_access_in_reach_becomes_lea() {
-        let ends = Ends { symbol: Some(0x2000), slot: Some(0x3000), stub: None };
+        let targets = PatchAddresses { symbol: Some(0x2000), slot: Some(0x3000), stub: None };
         // mov r11, [rip+..]
-        let text = run(&[0x4c, 0x8b, 0x1d, 0, 0, 0, 0], 3, RelocKind::X86GotPc32, ends).unwrap();
+        let text = run(&[0x4c, 0x8b, 0x1d, 0, 0, 0, 0], 3, RelocKind::X86GotPc32, targets).unwrap();
         assert_eq!(text, [0x4c, 0x8d, 0x1d, 0xf9, 0x0f, 0, 0]); // 0x2000 - 0x1007
     }
 
     #[test]
     fn a_slot_access_out_of_reach_stays_mov() {
-        let ends = Ends { symbol: Some(FAR), slot: Some(0x3000), stub: None };
-        let text = run(&[0x48, 0x8b, 0x05, 0, 0, 0, 0], 3, RelocKind::X86GotPc32, ends).unwrap();
+        let targets = PatchAddresses { symbol: Some(FAR), slot: Some(0x3000), stub: None };
+        let text = run(&[0x48, 0x8b, 0x05, 0, 0, 0, 0], 3, RelocKind::X86GotPc32, targets).unwrap();
         assert_eq!(text, [0x48, 0x8b, 0x05, 0xf9, 0x1f, 0, 0]);
     }
 
     #[test]
     fn other_instructions_are_not_relaxed() {
-        let ends = Ends { symbol: Some(0x2000), slot: Some(0x3000), stub: None };
+        let targets = PatchAddresses { symbol: Some(0x2000), slot: Some(0x3000), stub: None };
         // call [rip+..]; cmp rax, [rip+..]; mov eax, [rip+..] without REX.W
         for code in [[0x90, 0xff, 0x15], [0x48, 0x3b, 0x05], [0x44, 0x8b, 0x05]] {
             let bytes = [code[0], code[1], code[2], 0, 0, 0, 0];
-            let text = run(&bytes, 3, RelocKind::X86GotPc32, ends).unwrap();
+            let text = run(&bytes, 3, RelocKind::X86GotPc32, targets).unwrap();
             assert_eq!(text, [code[0], code[1], code[2], 0xf9, 0x1f, 0, 0]);
         }
     }
 
     #[test]
     fn lea_of_an_undefined_symbol_becomes_mov() {
-        let ends = Ends { symbol: None, slot: Some(0x3000), stub: None };
-        let text = run(&[0x48, 0x8d, 0x05, 0, 0, 0, 0], 3, RelocKind::X86Pc32, ends).unwrap();
+        let targets = PatchAddresses { symbol: None, slot: Some(0x3000), stub: None };
+        let text = run(&[0x48, 0x8d, 0x05, 0, 0, 0, 0], 3, RelocKind::X86Pc32, targets).unwrap();
         assert_eq!(text, [0x48, 0x8b, 0x05, 0xf9, 0x1f, 0, 0]);
     }
 
     #[test]
     fn a_call_out_of_reach_takes_the_stub() {
-        let ends = Ends { symbol: Some(FAR), slot: None, stub: Some(0x1800) };
-        let text = run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, ends).unwrap();
+        let targets = PatchAddresses { symbol: Some(FAR), slot: None, stub: Some(0x1800) };
+        let text = run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, targets).unwrap();
         assert_eq!(text, [0xe8, 0xfb, 0x07, 0, 0]);
-        let error = run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, Ends { stub: None, ..ends }).unwrap_err();
+        let error = run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, PatchAddresses { stub: None, ..targets })
+            .unwrap_err();
         assert_eq!(error, Fault::OutOfRange { distance: FAR as i64 - 0x1005, limit: 1 << 31 });
     }
 
     #[test]
     fn the_range_is_exact() {
         let at = |symbol: u64| {
-            run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, Ends { symbol: Some(symbol), ..Ends::default() })
+            run(
+                &[0xe8, 0, 0, 0, 0],
+                1,
+                RelocKind::X86Pc32,
+                PatchAddresses { symbol: Some(symbol), ..PatchAddresses::default() },
+            )
         };
         assert_eq!(at(0x1005 + 0x7fff_ffff).unwrap()[1..], [0xff, 0xff, 0xff, 0x7f]);
         assert!(at(0x1005 + 0x8000_0000).is_err());
@@ -154,8 +165,8 @@ mod tests {
     #[test]
     fn a_stub_jumps_through_its_slot() {
         let mut text = [0; 8];
-        let site = Site { text: &mut text, at: 0, place: 0x1000, addend: 0 };
-        write_stub(site, Ends { slot: Some(0x3000), ..Ends::default() }).unwrap();
+        let site = PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 };
+        write_stub(site, PatchAddresses { slot: Some(0x3000), ..PatchAddresses::default() }).unwrap();
         assert_eq!(text, [0xff, 0x25, 0xfa, 0x1f, 0, 0, 0xcc, 0xcc]);
     }
 }

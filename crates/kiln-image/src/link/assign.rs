@@ -1,0 +1,230 @@
+//! Phase `assign`: GOT slots and stubs, in order of modules.
+//!
+//! Needs are met one module after the other, so numbers do not depend on threads. External slots, which
+//! the client or the loader fills, are at the front of the slot array: those of globals first, then those
+//! of undefined symbols by first need. Internal slots, whose content the linker knows, follow.
+//!
+//! As a rule all modules share one stub for a symbol. Where calls do not reach all code, each module has
+//! its own stubs, which are placed right after its code.
+
+use std::ops::Range;
+
+use kiln_artifact::Artifact;
+use kiln_globals::{SlotKey, Slots};
+
+use super::layout::{Extent, SLOT_SIZE};
+use super::resolve::{GlobalSlot, Resolution, ResolvedId, SymbolTable};
+use super::scan::{Need, NeedKind};
+use crate::arch::Arch;
+
+/// A slot by its number among those of its sort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Slot {
+    External(u32),
+    Internal(u32),
+}
+
+/// The stubs that belong to one module.
+struct ModuleStubs {
+    numbers: Range<u32>,
+    /// The stub of each symbol of the module.
+    by_symbol: Vec<Option<u32>>,
+}
+
+/// Who uses which stub.
+enum StubMap {
+    /// All modules share stubs. The stub of each resolved symbol.
+    Shared(Vec<Option<u32>>),
+    /// Each module has its own.
+    PerModule(Vec<ModuleStubs>),
+}
+
+/// All slots and stubs.
+pub(super) struct Assignment {
+    external: Slots,
+    internal: Vec<ResolvedId>,
+    /// The slot of each resolved symbol.
+    slot_of: Vec<Option<Slot>>,
+    /// The symbols that stubs jump to, in order of stubs.
+    stubs: Vec<ResolvedId>,
+    stub_map: StubMap,
+}
+
+impl Assignment {
+    /// The external slots.
+    pub(super) fn external(&self) -> &Slots {
+        &self.external
+    }
+
+    /// The symbols whose addresses the internal slots hold, in order of these slots.
+    pub(super) fn internal(&self) -> &[ResolvedId] {
+        &self.internal
+    }
+
+    /// The slot of a resolved symbol.
+    pub(super) fn slot(&self, id: ResolvedId) -> Option<Slot> {
+        self.slot_of[id.index()]
+    }
+
+    /// The offset of a slot in the slot array, in bytes.
+    pub(super) fn slot_offset(&self, slot: Slot) -> u64 {
+        let position = match slot {
+            Slot::External(number) => u64::from(number),
+            Slot::Internal(number) => self.external.len() as u64 + u64::from(number),
+        };
+        position * SLOT_SIZE
+    }
+
+    /// The size of the slot array.
+    pub(super) fn slot_array(&self) -> Extent {
+        Extent { size: (self.external.len() + self.internal.len()) as u64 * SLOT_SIZE, align: SLOT_SIZE }
+    }
+
+    /// The symbols that stubs jump to, in order of stubs.
+    pub(super) fn stubs(&self) -> &[ResolvedId] {
+        &self.stubs
+    }
+
+    /// The numbers of the stubs that belong to a module alone.
+    pub(super) fn stubs_of_module(&self, module: usize) -> Range<usize> {
+        match &self.stub_map {
+            StubMap::Shared(_) => 0..0,
+            StubMap::PerModule(modules) => {
+                let Range { start, end } = modules[module].numbers;
+                start as usize..end as usize
+            }
+        }
+    }
+
+    /// The numbers of the stubs that all modules share.
+    pub(super) fn shared_stubs(&self) -> Range<usize> {
+        match &self.stub_map {
+            StubMap::Shared(_) => 0..self.stubs.len(),
+            StubMap::PerModule(_) => self.stubs.len()..self.stubs.len(),
+        }
+    }
+
+    /// The number of the shared stub of a resolved symbol.
+    pub(super) fn shared_stub(&self, id: ResolvedId) -> Option<u32> {
+        match &self.stub_map {
+            StubMap::Shared(by_id) => by_id[id.index()],
+            StubMap::PerModule(_) => None,
+        }
+    }
+
+    /// The stubs of a module's symbols, if the module has stubs of its own.
+    pub(super) fn own_stubs(&self, module: usize) -> Option<&[Option<u32>]> {
+        match &self.stub_map {
+            StubMap::Shared(_) => None,
+            StubMap::PerModule(modules) => Some(&modules[module].by_symbol),
+        }
+    }
+}
+
+/// Meets the needs of all modules.
+pub(super) fn assign(
+    arch: Arch,
+    artifacts: &[Artifact],
+    symbols: &SymbolTable,
+    global_slots: Vec<GlobalSlot>,
+    needs: &[Vec<Need>],
+    share_stubs: bool,
+) -> Assignment {
+    let mut assigner = Assigner {
+        arch,
+        artifacts,
+        symbols,
+        external: Slots::default(),
+        internal: Vec::new(),
+        slot_of: vec![None; symbols.len()],
+        stubs: Vec::new(),
+    };
+    // Globals of the table come first: slot i is global i.
+    for GlobalSlot { key, symbol } in global_slots {
+        let slot = Slot::External(assigner.external.push(key) as u32);
+        if let Some(id) = symbol {
+            assigner.slot_of[id.index()] = Some(slot);
+        }
+    }
+    let mut stub_of = vec![None; symbols.len()];
+    let mut modules = Vec::new();
+    for (module, needs) in needs.iter().enumerate() {
+        // A stub before this one belongs to another module.
+        let first = if share_stubs { 0 } else { assigner.stubs.len() as u32 };
+        assigner.add_module(symbols.of_module(module), needs, first, &mut stub_of);
+        if !share_stubs {
+            let numbers = first..assigner.stubs.len() as u32;
+            let own = |id: &ResolvedId| stub_of[id.index()].filter(|number| numbers.contains(number));
+            let by_symbol = symbols.of_module(module).iter().map(own).collect();
+            modules.push(ModuleStubs { numbers, by_symbol });
+        }
+    }
+    let Assigner { external, internal, slot_of, stubs, .. } = assigner;
+    let stub_map = if share_stubs { StubMap::Shared(stub_of) } else { StubMap::PerModule(modules) };
+    Assignment { external, internal, slot_of, stubs, stub_map }
+}
+
+/// Numbers slots and stubs.
+struct Assigner<'a> {
+    arch: Arch,
+    artifacts: &'a [Artifact],
+    symbols: &'a SymbolTable,
+    external: Slots,
+    internal: Vec<ResolvedId>,
+    slot_of: Vec<Option<Slot>>,
+    stubs: Vec<ResolvedId>,
+}
+
+impl Assigner<'_> {
+    /// Meets the needs of a module. Stubs from number `first_stub` on can be used by it; `stub_of` has
+    /// the last stub of each resolved symbol.
+    fn add_module(
+        &mut self,
+        resolved: &[ResolvedId],
+        needs: &[Need],
+        first_stub: u32,
+        stub_of: &mut [Option<u32>],
+    ) {
+        for need in needs {
+            let id = resolved[need.symbol as usize];
+            match need.kind {
+                NeedKind::Slot => self.add_slot(id),
+                NeedKind::Stub => {
+                    let stub = &mut stub_of[id.index()];
+                    if stub.is_none_or(|number| number < first_stub) {
+                        *stub = Some(self.stubs.len() as u32);
+                        self.stubs.push(id);
+                    }
+                    if self.stub_has_slot(id) {
+                        self.add_slot(id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn add_slot(&mut self, id: ResolvedId) {
+        let slot = &mut self.slot_of[id.index()];
+        if slot.is_some() {
+            return;
+        }
+        match self.symbols.resolution(id) {
+            Resolution::KnownSlot(_) => {}
+            Resolution::Undefined => {
+                let key = SlotKey::Symbol(self.symbols.name(self.artifacts, id).into());
+                *slot = Some(Slot::External(self.external.push(key) as u32));
+            }
+            Resolution::Defined { .. } | Resolution::SectionBound { .. } | Resolution::KnownAddress(_) => {
+                *slot = Some(Slot::Internal(self.internal.len() as u32));
+                self.internal.push(id);
+            }
+        }
+    }
+
+    /// Whether the stub of a symbol jumps where its slot says. On aarch64 the stub of a definition
+    /// computes the address instead: it reaches 4 GiB.
+    fn stub_has_slot(&self, id: ResolvedId) -> bool {
+        let is_definition = matches!(self.symbols.resolution(id), Resolution::Defined { .. });
+        !(self.arch == Arch::Aarch64 && is_definition)
+    }
+}

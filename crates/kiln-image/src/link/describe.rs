@@ -1,0 +1,167 @@
+//! What a plan says of its program: definitions, functions, slots, pointers.
+
+use kiln_artifact::record::{Linkage, SymbolKind};
+use kiln_artifact::signatures_agree;
+#[cfg(feature = "write")]
+use kiln_globals::SlotKey;
+
+use super::assign::Slot;
+use super::layout::Area;
+use super::plan::Plan;
+#[cfg(feature = "write")]
+use super::resolve::Resolution;
+
+/// Something that a module defines under a visible name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Function or data.
+    pub kind: SymbolKind,
+    /// `Export`, `Preemptible` or `Hidden`.
+    pub linkage: Linkage,
+    /// A function's type, as `kiln_artifact::Signature` prints it.
+    pub signature: Option<&'a str>,
+    /// The number of the module that defines it.
+    pub module: usize,
+    /// The area it is in.
+    pub area: Area,
+    /// Offset in the area, in bytes.
+    pub offset: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// The code of one function, visible or local.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FunctionRange<'a> {
+    /// The number of its module.
+    pub module: usize,
+    /// Its name; empty for an anonymous function.
+    pub name: &'a str,
+    /// Its linkage.
+    pub linkage: Linkage,
+    /// Offset in the area [`Area::Text`], in bytes.
+    pub offset: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// What modules say of an external slot, besides its key.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotDetails<'a> {
+    /// The type of the function, if it is one and all modules agree.
+    pub signature: Option<&'a str>,
+    /// Whether the code generator calls it: a routine of the C library.
+    pub libcall: bool,
+}
+
+/// How many pointers data holds, by what they point at.
+#[cfg(feature = "write")]
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct PointerCounts {
+    /// At the program itself.
+    pub(crate) relative: usize,
+    /// At what an external slot points at.
+    pub(crate) symbolic: usize,
+    /// At what an external slot of a symbol points at.
+    pub(crate) symbols: usize,
+}
+
+impl<'a> Plan<'a> {
+    /// Everything defined under a visible name, hidden definitions included, in order of module and
+    /// symbol. Overridden definitions are not among them.
+    pub fn definitions(&self) -> impl Iterator<Item = Definition<'a>> {
+        self.artifacts.iter().enumerate().flat_map(move |(module, artifact)| {
+            artifact.symbols().iter().enumerate().filter_map(move |(number, symbol)| {
+                if symbol.linkage() == Linkage::Local || !self.is_definition(module, number) {
+                    return None;
+                }
+                let (area, offset) = self.placement.locate(module, symbol.section(), symbol.offset.get())?;
+                Some(Definition {
+                    name: artifact.name(symbol),
+                    kind: symbol.kind(),
+                    linkage: symbol.linkage(),
+                    signature: symbol.signature().and_then(|index| artifact.signature(index)),
+                    module,
+                    area,
+                    offset,
+                    size: symbol.size.get(),
+                })
+            })
+        })
+    }
+
+    /// Every function, local ones included, in order of address.
+    pub fn functions(&self) -> impl Iterator<Item = FunctionRange<'a>> {
+        let modules = self.artifacts.iter().zip(&self.placement.modules).enumerate();
+        modules.flat_map(|(number, (artifact, placed))| {
+            artifact.functions().iter().map(move |function| {
+                let symbol = &artifact.symbols()[function.symbol.get() as usize];
+                FunctionRange {
+                    module: number,
+                    name: artifact.name(symbol),
+                    linkage: symbol.linkage(),
+                    offset: placed.text.start + u64::from(function.start.get()),
+                    size: function.len.get().into(),
+                }
+            })
+        })
+    }
+
+    /// What the modules say of each external slot, in order of slots.
+    pub fn slot_details(&self) -> Vec<SlotDetails<'a>> {
+        let count = self.slots().len();
+        let mut details = vec![SlotDetails::default(); count];
+        let mut agree = vec![true; count];
+        for (module, artifact) in self.artifacts.iter().enumerate() {
+            for (symbol, &id) in artifact.symbols().iter().zip(self.symbols.of_module(module)) {
+                let Some(Slot::External(slot)) = self.assignment.slot(id) else { continue };
+                let detail = &mut details[slot as usize];
+                detail.libcall |= symbol.libcall != 0;
+                let signature = symbol.signature().and_then(|index| artifact.signature(index));
+                match (detail.signature, signature) {
+                    (Some(old), Some(new)) => agree[slot as usize] &= signatures_agree(old, new),
+                    (None, new) => detail.signature = new,
+                    (Some(_), None) => {}
+                }
+            }
+        }
+        for (detail, agree) in details.iter_mut().zip(agree) {
+            detail.signature = detail.signature.filter(|_| agree);
+        }
+        details
+    }
+
+    /// How many pointers data will hold.
+    #[cfg(feature = "write")]
+    pub(crate) fn pointer_counts(&self) -> PointerCounts {
+        let mut counts = PointerCounts::default();
+        for (module, artifact) in self.artifacts.iter().enumerate() {
+            let resolved = self.symbols.of_module(module);
+            for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
+                let id = resolved[reloc.symbol.get() as usize];
+                match self.symbols.resolution(id) {
+                    Resolution::Defined { .. }
+                    | Resolution::SectionBound { .. }
+                    | Resolution::KnownAddress(_) => counts.relative += 1,
+                    Resolution::KnownSlot(_) => {}
+                    Resolution::Undefined => {
+                        counts.symbolic += 1;
+                        if let Some(Slot::External(slot)) = self.assignment.slot(id) {
+                            let key = &self.slots().keys()[slot as usize];
+                            counts.symbols += usize::from(matches!(key, SlotKey::Symbol(_)));
+                        }
+                    }
+                }
+            }
+        }
+        counts
+    }
+
+    /// How many external slots are those of symbols.
+    #[cfg(feature = "write")]
+    pub(crate) fn symbol_slot_count(&self) -> usize {
+        self.slots().keys().iter().filter(|key| matches!(key, SlotKey::Symbol(_))).count()
+    }
+}

@@ -1,0 +1,166 @@
+//! One module on its way into the output.
+
+use kiln_artifact::record::{Reloc, SectionKind};
+use kiln_artifact::{Artifact, RelocKind};
+
+use super::super::assign::Slot;
+use super::super::error::LinkError;
+use super::super::fixups::{Fixups, Pointer, PointerSource, SymbolicPointer};
+use super::super::layout::Area;
+use super::super::plan::Plan;
+use super::super::relocate::{self, Fault, PatchAddresses, PatchSite, riscv64};
+use super::super::resolve::{Resolution, ResolvedId};
+use super::super::unwind::{self, UnwindAddresses};
+use super::Emitter;
+use super::pieces::ModulePieces;
+use super::riscv_pairs::HighParts;
+
+/// Copies and relocates one module.
+pub(super) struct ModuleWriter<'m> {
+    emitter: &'m Emitter<'m>,
+    plan: &'m Plan<'m>,
+    number: usize,
+    artifact: &'m Artifact,
+    /// The resolved symbol of each of its symbols.
+    resolved: &'m [ResolvedId],
+    /// The stub of each of its symbols, if it has stubs of its own.
+    own_stubs: Option<&'m [Option<u32>]>,
+}
+
+impl<'m> ModuleWriter<'m> {
+    pub(super) fn new(emitter: &'m Emitter<'m>, number: usize) -> Self {
+        let plan = emitter.plan;
+        Self {
+            emitter,
+            plan,
+            number,
+            artifact: &plan.artifacts[number],
+            resolved: plan.symbols.of_module(number),
+            own_stubs: plan.assignment.own_stubs(number),
+        }
+    }
+
+    /// Writes all pieces of the module, and returns what remains to be filled in its data.
+    pub(super) fn write(&self, pieces: ModulePieces<'_>) -> Result<Fixups, LinkError> {
+        let artifact = self.artifact;
+        self.write_text(pieces.text)?;
+
+        pieces.read_only.copy_from_slice(&artifact.read_only()[..pieces.read_only.len()]);
+        pieces.writable.copy_from_slice(&artifact.writable()[..pieces.writable.len()]);
+        for (run, bytes) in pieces.named {
+            let run = &artifact.named_data()[run as usize];
+            let data = if run.section() == SectionKind::Writable {
+                artifact.writable()
+            } else {
+                artifact.read_only()
+            };
+            bytes.copy_from_slice(&data[run.start.get() as usize..][..bytes.len()]);
+        }
+
+        if let Some(entries) = &self.plan.unwind.modules[self.number] {
+            let addresses = UnwindAddresses {
+                arch: self.plan.arch,
+                text: self.text_address(),
+                eh_frame: self.emitter.addresses[Area::EhFrame],
+                eh_frame_hdr: self.emitter.addresses[Area::EhFrameHdr],
+            };
+            unwind::write_module(artifact, entries, addresses, pieces.eh_frame, pieces.eh_index)
+                .ok_or_else(|| self.plan.unwind_out_of_reach())?;
+        }
+
+        let mut fixups = Fixups::default();
+        self.collect_pointers(artifact.read_only_relocs(), SectionKind::ReadOnly, &mut fixups);
+        self.collect_pointers(artifact.writable_relocs(), SectionKind::Writable, &mut fixups);
+        Ok(fixups)
+    }
+
+    /// The address of the module's code.
+    fn text_address(&self) -> u64 {
+        self.emitter.addresses[Area::Text] + self.plan.placement.modules[self.number].text.start
+    }
+
+    /// The addresses by which the module's code reaches a symbol.
+    fn targets_of(&self, symbol: u32) -> PatchAddresses {
+        let mut targets = self.emitter.targets[self.resolved[symbol as usize].index()];
+        if let Some(own_stubs) = self.own_stubs {
+            let text = self.emitter.addresses[Area::Text];
+            let address = |stub: u32| text + self.plan.placement.stubs[stub as usize];
+            targets.stub = own_stubs[symbol as usize].map(address);
+        }
+        targets
+    }
+
+    /// Copies and relocates code, and writes the module's own stubs after it.
+    fn write_text(&self, text: &mut [u8]) -> Result<(), LinkError> {
+        let (artifact, arch) = (self.artifact, self.plan.arch);
+        let (code, stubs) = text.split_at_mut(artifact.text().len());
+        code.copy_from_slice(artifact.text());
+        let start = self.text_address();
+        let relocs = artifact.text_relocs();
+        let mut high_parts = HighParts::default();
+        for (index, reloc) in relocs.iter().enumerate() {
+            let offset = reloc.offset.get();
+            let result = if reloc.kind() == RelocKind::RvPcrelLo12I {
+                self.patch_low(code, start, relocs, index, &mut high_parts)
+            } else {
+                let site = PatchSite {
+                    text: &mut *code,
+                    offset: offset as usize,
+                    address: start + offset,
+                    addend: reloc.addend.get(),
+                };
+                relocate::patch(arch, reloc.kind(), site, self.targets_of(reloc.symbol.get()))
+            };
+            result.map_err(|fault| {
+                let symbol = artifact.name(&artifact.symbols()[reloc.symbol.get() as usize]).into();
+                fault.into_error(self.number, symbol, offset, reloc.kind())
+            })?;
+        }
+        stubs.fill(arch.trap_byte());
+        let stubs_start = self.plan.placement.modules[self.number].text.start + code.len() as u64;
+        self.emitter.write_stubs(self.plan.assignment.stubs_of_module(self.number), stubs, stubs_start)
+    }
+
+    /// riscv64: patches the low part of a pair. Its symbol and addend name the `auipc` of the high part,
+    /// which is in the same module.
+    fn patch_low(
+        &self,
+        code: &mut [u8],
+        start: u64,
+        relocs: &[Reloc],
+        index: usize,
+        high_parts: &mut HighParts,
+    ) -> Result<(), Fault> {
+        let reloc = &relocs[index];
+        let symbol = &self.artifact.symbols()[reloc.symbol.get() as usize];
+        let auipc = symbol.offset.get().checked_add_signed(reloc.addend.get()).ok_or(Fault::Instruction)?;
+        let high = high_parts.find(relocs, index, auipc).ok_or(Fault::Instruction)?;
+        let targets = self.targets_of(high.symbol.get());
+        let high = riscv64::High { kind: high.kind(), address: start + auipc, addend: high.addend.get() };
+        riscv64::patch_low(code, reloc.offset.get() as usize, high, targets)
+    }
+
+    /// Notes the pointers in data, which are filled when the program is loaded.
+    fn collect_pointers(&self, relocs: &[Reloc], section: SectionKind, fixups: &mut Fixups) {
+        let placement = &self.plan.placement;
+        for reloc in relocs {
+            let id = self.resolved[reloc.symbol.get() as usize];
+            let located = placement.locate(self.number, section, reloc.offset.get());
+            let Some((area, offset)) = located else { continue };
+            let addend = reloc.addend.get();
+            if let Some(symbol) = self.emitter.targets[id.index()].symbol {
+                let target = symbol.wrapping_add_signed(addend);
+                fixups.pointers.push(Pointer { area, offset, target });
+                continue;
+            }
+            let source = match (self.plan.symbols.resolution(id), self.plan.assignment.slot(id)) {
+                (Resolution::KnownSlot(address), _) => PointerSource::KnownSlot(address),
+                (_, Some(Slot::External(number))) => PointerSource::Slot(number),
+                (_, Some(Slot::Internal(_)) | None) => {
+                    unreachable!("`scan` gives a slot to an undefined symbol that data points at")
+                }
+            };
+            fixups.symbolic.push(SymbolicPointer { area, offset, source, addend });
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! The pieces of the output: each module's, and what is between and after them.
+
+use kiln_artifact::record::SectionKind;
+
+use super::super::layout::{Area, Output};
+use super::super::plan::Plan;
+use super::super::unwind::{HDR_FIXED, HDR_LINE};
+
+/// One module's pieces of the output.
+#[derive(Default)]
+pub(super) struct ModulePieces<'o> {
+    /// Its code and its own stubs.
+    pub(super) text: &'o mut [u8],
+    pub(super) read_only: &'o mut [u8],
+    pub(super) writable: &'o mut [u8],
+    /// Runs of named data, by their numbers.
+    pub(super) named: Vec<(u32, &'o mut [u8])>,
+    pub(super) eh_frame: &'o mut [u8],
+    /// Its lines of the index of unwind rows.
+    pub(super) eh_index: &'o mut [u8],
+}
+
+/// The whole output in pieces. Gaps between them are filled already.
+pub(super) struct Pieces<'o> {
+    pub(super) modules: Vec<ModulePieces<'o>>,
+    /// The end of the code. The shared stubs are in it.
+    pub(super) shared_stubs: &'o mut [u8],
+    /// The offset of that end in the area of code.
+    pub(super) shared_stubs_start: u64,
+    /// The end of `.eh_frame`, after the entries of all modules.
+    pub(super) eh_frame_end: &'o mut [u8],
+    /// The head of `.eh_frame_hdr`, before the lines of all modules.
+    pub(super) eh_frame_hdr_head: &'o mut [u8],
+}
+
+impl<'o> Pieces<'o> {
+    pub(super) fn cut(plan: &Plan<'_>, out: Output<'o>) -> Self {
+        let mut text = Cutter::new(out.text, plan.arch.trap_byte());
+        let mut rodata = Cutter::new(out.rodata, 0);
+        let mut relro = Cutter::new(out.relro, 0);
+        let mut data = Cutter::new(out.data, 0);
+        let mut eh_frame = Cutter::new(out.eh_frame, 0);
+        let head_len = out.eh_frame_hdr.len().min(HDR_FIXED as usize);
+        let (eh_frame_hdr_head, index) = out.eh_frame_hdr.split_at_mut(head_len);
+        let mut eh_index = Cutter::new(index, 0);
+
+        // What modules have outside named sections.
+        let mut modules = Vec::with_capacity(plan.artifacts.len());
+        let placed = plan.placement.modules.iter().zip(&plan.unwind.modules);
+        for (artifact, (module, entries)) in plan.artifacts.iter().zip(placed) {
+            let read_only = if module.read_only_area == Area::Rodata { &mut rodata } else { &mut relro };
+            let mut pieces = ModulePieces {
+                text: text.cut(module.text.start, module.text.end - module.text.start),
+                read_only: read_only.cut(module.read_only, artifact.unnamed_len(SectionKind::ReadOnly)),
+                writable: data.cut(module.writable, artifact.unnamed_len(SectionKind::Writable)),
+                ..ModulePieces::default()
+            };
+            if let Some(entries) = entries {
+                pieces.eh_frame = eh_frame.cut(entries.start, entries.size);
+                pieces.eh_index = eh_index.cut(HDR_LINE * entries.first, HDR_LINE * entries.count);
+            }
+            modules.push(pieces);
+        }
+
+        // Named sections follow.
+        for section in &plan.placement.sections {
+            let area = match section.info.area {
+                Area::Rodata => &mut rodata,
+                Area::Relro => &mut relro,
+                _ => &mut data,
+            };
+            for &(piece, offset) in &section.pieces {
+                let module = piece.module as usize;
+                let run = &plan.artifacts[module].named_data()[piece.run as usize];
+                modules[module].named.push((piece.run, area.cut(offset, run.len.get())));
+            }
+        }
+        [rodata, relro, data].into_iter().for_each(|area| area.rest.fill(0));
+        Self {
+            modules,
+            shared_stubs_start: text.position,
+            shared_stubs: text.rest,
+            eh_frame_end: eh_frame.rest,
+            eh_frame_hdr_head,
+        }
+    }
+}
+
+/// Takes pieces off the front of an area, and fills the gaps between them.
+struct Cutter<'o> {
+    rest: &'o mut [u8],
+    /// The offset of `rest` in the area.
+    position: u64,
+    fill: u8,
+}
+
+impl<'o> Cutter<'o> {
+    fn new(bytes: &'o mut [u8], fill: u8) -> Self {
+        Self { rest: bytes, position: 0, fill }
+    }
+
+    fn cut(&mut self, offset: u64, size: u64) -> &'o mut [u8] {
+        if size == 0 {
+            return &mut [];
+        }
+        let rest = std::mem::take(&mut self.rest);
+        let (gap, rest) = rest.split_at_mut((offset - self.position) as usize);
+        gap.fill(self.fill);
+        let (piece, rest) = rest.split_at_mut(size as usize);
+        self.rest = rest;
+        self.position = offset + size;
+        piece
+    }
+}

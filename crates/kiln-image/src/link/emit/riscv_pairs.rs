@@ -1,0 +1,35 @@
+//! riscv64: the relocation of the high part that a low part belongs to.
+
+use kiln_artifact::RelocKind;
+use kiln_artifact::record::Reloc;
+
+/// How many relocations just before a low part are searched for its high part.
+const NEAR: usize = 8;
+
+/// Finds the relocation of an `auipc` by its offset. Usually it is just before that of the low part; the
+/// table of all is made only when it is not.
+#[derive(Default)]
+pub(super) struct HighParts {
+    /// Offsets and numbers of all relocations of high parts, in order.
+    all: Option<Vec<(u64, u32)>>,
+}
+
+impl HighParts {
+    /// The relocation at `offset` of the code that is one of a high part. `index` is the number of the
+    /// low part's relocation.
+    pub(super) fn find<'r>(&mut self, relocs: &'r [Reloc], index: usize, offset: u64) -> Option<&'r Reloc> {
+        let is_high = |reloc: &Reloc| matches!(reloc.kind(), RelocKind::RvGotHi20 | RelocKind::RvPcrelHi20);
+        let before = &relocs[index.saturating_sub(NEAR)..index];
+        if let Some(found) = before.iter().rfind(|reloc| reloc.offset.get() == offset && is_high(reloc)) {
+            return Some(found);
+        }
+        let all = self.all.get_or_insert_with(|| {
+            let highs = relocs.iter().enumerate().filter(|(_, reloc)| is_high(reloc));
+            let mut all: Vec<_> = highs.map(|(index, reloc)| (reloc.offset.get(), index as u32)).collect();
+            all.sort_unstable();
+            all
+        });
+        let position = all.binary_search_by_key(&offset, |&(offset, _)| offset).ok()?;
+        relocs.get(all[position].1 as usize)
+    }
+}

@@ -1,0 +1,201 @@
+//! Phase `place`: offsets in areas for everything that modules have, once each.
+//!
+//! In every area modules follow each other in order. Named sections follow what is in no section. Shared
+//! stubs follow all code; a module's own stubs follow its code.
+
+use std::ops::Range;
+
+use kiln_artifact::Artifact;
+use kiln_artifact::record::SectionKind;
+
+use super::assign::Assignment;
+use super::error::LinkError;
+use super::layout::{Area, Layout, MAX_ALIGN, MAX_SIZE, MIN_ALIGN};
+use super::relocate::stub_size;
+use super::sections::{NamedSection, SectionPiece, UnplacedSection};
+use crate::arch::Arch;
+
+/// The places of what one module has outside named sections. Offsets are in areas, in bytes.
+pub(super) struct PlacedModule {
+    /// Offsets of its code, and of its own stubs if it has some.
+    pub(super) text: Range<u64>,
+    /// The area of its read-only data.
+    pub(super) read_only_area: Area,
+    pub(super) read_only: u64,
+    pub(super) writable: u64,
+    pub(super) zeroed: u64,
+}
+
+/// A module's run of named data.
+struct PlacedRun {
+    section: SectionKind,
+    /// Offset in that section of the module.
+    start: u64,
+    area: Area,
+    /// Offset in the area.
+    offset: u64,
+}
+
+/// A named section, and where in its area its pieces start.
+pub(super) struct PlacedSection<'a> {
+    pub(super) info: NamedSection<'a>,
+    pub(super) pieces: Vec<(SectionPiece, u64)>,
+}
+
+/// The places of everything but slots and unwind information.
+pub(super) struct Placement<'a> {
+    /// Sizes and alignments of areas; areas of slots and unwind information are empty.
+    pub(super) layout: Layout,
+    /// The same without named sections.
+    pub(super) unnamed: Layout,
+    pub(super) modules: Vec<PlacedModule>,
+    /// The named runs of each module, by place and start.
+    runs: Vec<Vec<PlacedRun>>,
+    /// The offset of each stub in the area of code.
+    pub(super) stubs: Vec<u64>,
+    pub(super) sections: Vec<PlacedSection<'a>>,
+}
+
+impl Placement<'_> {
+    /// The area and offset of what module `module` has at `offset` of `section`; `None` if that is undefined.
+    pub(super) fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
+        let runs = &self.runs[module];
+        let next = runs.partition_point(|run| (run.section, run.start) <= (section, offset));
+        if let Some(run) = next.checked_sub(1).map(|index| &runs[index])
+            && run.section == section
+        {
+            return Some((run.area, run.offset + (offset - run.start)));
+        }
+        let module = &self.modules[module];
+        match section {
+            SectionKind::Undefined => None,
+            SectionKind::Text => Some((Area::Text, module.text.start + offset)),
+            SectionKind::ReadOnly => Some((module.read_only_area, module.read_only + offset)),
+            SectionKind::Writable => Some((Area::Data, module.writable + offset)),
+            SectionKind::Zeroed => Some((Area::Bss, module.zeroed + offset)),
+        }
+    }
+}
+
+/// Places code, stubs and data.
+pub(super) fn place<'a>(
+    arch: Arch,
+    artifacts: &[Artifact],
+    assignment: &Assignment,
+    sections: Vec<UnplacedSection<'a>>,
+    errors: &mut Vec<LinkError>,
+) -> Placement<'a> {
+    let mut layout = Layout::default();
+    let stub = stub_size(arch);
+
+    // What modules have outside named sections, and their own stubs.
+    let mut stubs = Vec::with_capacity(assignment.stubs().len());
+    let mut modules = Vec::with_capacity(artifacts.len());
+    for (number, artifact) in artifacts.iter().enumerate() {
+        modules.push(place_module(artifact, &mut layout, errors));
+        let own_stubs = assignment.stubs_of_module(number);
+        if !own_stubs.is_empty() {
+            let text = &mut layout[Area::Text];
+            stubs.extend(own_stubs.map(|_| text.push(stub, stub)));
+            modules[number].text.end = text.size;
+        }
+    }
+    stubs.extend(assignment.shared_stubs().map(|_| layout[Area::Text].push(stub, stub)));
+
+    let unnamed = layout.clone();
+    let sections: Vec<PlacedSection<'a>> = sections
+        .into_iter()
+        .filter_map(|section| {
+            let placed = place_section(artifacts, section, &mut layout);
+            placed.map_err(|error| errors.push(error)).ok()
+        })
+        .collect();
+    let runs = placed_runs(artifacts, &sections);
+    Placement { layout, unnamed, modules, runs, stubs, sections }
+}
+
+/// Places the code of a module, and its data outside named sections.
+fn place_module(artifact: &Artifact, layout: &mut Layout, errors: &mut Vec<LinkError>) -> PlacedModule {
+    let summary = artifact.summary();
+    let [read_only, writable] =
+        [SectionKind::ReadOnly, SectionKind::Writable].map(|section| artifact.unnamed_len(section));
+    // The loader writes what holds an address.
+    let relocated = artifact.read_only_relocs().iter().any(|reloc| reloc.offset.get() < read_only);
+    let read_only_area = if relocated { Area::Relro } else { Area::Rodata };
+    let mut push = |area: Area, size: u64, align: u32| {
+        let placed = push_piece(layout, area, size, u64::from(align).max(MIN_ALIGN));
+        placed.unwrap_or_else(|error| {
+            errors.push(error);
+            0 // a plan with errors is thrown away
+        })
+    };
+    let code = artifact.text().len() as u64;
+    let text = push(Area::Text, code, summary.text_align.get());
+    PlacedModule {
+        text: text..text + code,
+        read_only_area,
+        read_only: push(read_only_area, read_only, summary.read_only_align.get()),
+        writable: push(Area::Data, writable, summary.writable_align.get()),
+        zeroed: push(Area::Bss, summary.zeroed_size.get(), summary.zeroed_align.get()),
+    }
+}
+
+/// Places a named section after what its area has.
+fn place_section<'a>(
+    artifacts: &[Artifact],
+    section: UnplacedSection<'a>,
+    layout: &mut Layout,
+) -> Result<PlacedSection<'a>, LinkError> {
+    let UnplacedSection { name, module, area, bounds_used, pieces } = section;
+    let run_of = |piece: &SectionPiece| &artifacts[piece.module as usize].named_data()[piece.run as usize];
+    let align = pieces.iter().map(|piece| u64::from(run_of(piece).align.get())).fold(MIN_ALIGN, u64::max);
+    check_align(align)?;
+    let start = layout[area].push(0, align);
+    let placed = pieces.into_iter().map(|piece| {
+        let run = run_of(&piece);
+        let offset = push_piece(layout, area, run.len.get(), run.align.get().into())?;
+        Ok((piece, offset))
+    });
+    let pieces = placed.collect::<Result<_, _>>()?;
+    let size = layout[area].size - start;
+    let info = NamedSection { name, module, area, offset: start, size, align, bounds_used };
+    Ok(PlacedSection { info, pieces })
+}
+
+/// Appends a piece to an area and returns its offset. An empty piece does not move what follows.
+fn push_piece(layout: &mut Layout, area: Area, size: u64, align: u64) -> Result<u64, LinkError> {
+    check_align(align)?;
+    let extent = &mut layout[area];
+    if extent.size.saturating_add(size) >= MAX_SIZE {
+        return Err(LinkError::TooLarge { what: area.name(), size, limit: MAX_SIZE });
+    }
+    Ok(if size == 0 { extent.size } else { extent.push(size, align) })
+}
+
+fn check_align(align: u64) -> Result<(), LinkError> {
+    if align > MAX_ALIGN {
+        return Err(LinkError::TooLarge { what: "an alignment", size: align, limit: MAX_ALIGN });
+    }
+    Ok(())
+}
+
+/// The named runs of each module, in order.
+fn placed_runs(artifacts: &[Artifact], sections: &[PlacedSection<'_>]) -> Vec<Vec<PlacedRun>> {
+    let mut pieces: Vec<(SectionPiece, Area, u64)> = Vec::new();
+    for section in sections {
+        pieces.extend(section.pieces.iter().map(|&(piece, offset)| (piece, section.info.area, offset)));
+    }
+    pieces.sort_unstable_by_key(|(piece, ..)| (piece.module, piece.run));
+    let mut pieces = pieces.into_iter().peekable();
+    let mut runs = Vec::with_capacity(artifacts.len());
+    for (number, artifact) in artifacts.iter().enumerate() {
+        let mut own = Vec::with_capacity(artifact.named_data().len());
+        while let Some((piece, area, offset)) = pieces.next_if(|(piece, ..)| piece.module as usize == number)
+        {
+            let run = &artifact.named_data()[piece.run as usize];
+            own.push(PlacedRun { section: run.section(), start: run.start.get(), area, offset });
+        }
+        runs.push(own);
+    }
+    runs
+}

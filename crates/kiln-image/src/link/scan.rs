@@ -1,0 +1,143 @@
+//! Phase `scan`: what each module needs of the symbols it refers to, read from its relocations.
+//!
+//! Modules are scanned in parallel. A scan uses the resolution and the decision whether references
+//! reach; it knows of no slot, stub or address.
+
+use kiln_artifact::Artifact;
+use rayon::prelude::*;
+
+use super::error::LinkError;
+use super::reach::Near;
+use super::relocate::{self, Use};
+use super::resolve::{Resolution, SymbolTable};
+use crate::arch::Arch;
+
+/// What is needed to reach a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NeedKind {
+    /// A GOT slot, which holds the address.
+    Slot,
+    /// A stub (PLT entry), which jumps to the address.
+    Stub,
+}
+
+/// Something that a module needs of one of its symbols.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Need {
+    /// The number of the symbol in the module.
+    pub(super) symbol: u32,
+    pub(super) kind: NeedKind,
+}
+
+/// Scans all modules. The result has the needs of each module in order of its first relocation that has
+/// the need: those of code, then those of data.
+pub(super) fn scan(
+    arch: Arch,
+    artifacts: &[Artifact],
+    symbols: &SymbolTable,
+    near: Near,
+    errors: &mut Vec<LinkError>,
+) -> Vec<Vec<Need>> {
+    let scanner = |number| Scanner { arch, artifacts, symbols, near, number };
+    let scans: Vec<(Vec<Need>, Vec<LinkError>)> =
+        (0..artifacts.len()).into_par_iter().map(|number| scanner(number).scan()).collect();
+    let (needs, found): (_, Vec<_>) = scans.into_iter().unzip();
+    errors.extend(found.into_iter().flatten());
+    needs
+}
+
+/// Reads the relocations of one module.
+struct Scanner<'s> {
+    arch: Arch,
+    artifacts: &'s [Artifact],
+    symbols: &'s SymbolTable,
+    near: Near,
+    number: usize,
+}
+
+impl Scanner<'_> {
+    fn scan(&self) -> (Vec<Need>, Vec<LinkError>) {
+        let artifact = &self.artifacts[self.number];
+        let resolved = self.symbols.of_module(self.number);
+        let (mut needs, mut errors) = (Vec::new(), Vec::new());
+        let mut seen = vec![[false; 2]; artifact.symbols().len()];
+        let mut add = |symbol: u32, kind: NeedKind| {
+            if !std::mem::replace(&mut seen[symbol as usize][kind as usize], true) {
+                needs.push(Need { symbol, kind });
+            }
+        };
+        for reloc in artifact.text_relocs() {
+            let (symbol, offset, kind) = (reloc.symbol.get(), reloc.offset.get(), reloc.kind());
+            let resolution = self.symbols.resolution(resolved[symbol as usize]);
+            let usage =
+                relocate::classify(self.arch, kind, artifact.text(), offset as usize, reloc.addend.get());
+            let need = match usage {
+                Ok(usage) => self.need(usage, resolution, symbol, offset),
+                Err(fault) => Err(fault.into_error(self.number, self.name(symbol), offset, kind)),
+            };
+            match need {
+                Ok(Some(kind)) => add(symbol, kind),
+                Ok(None) => {}
+                Err(error) => errors.push(error),
+            }
+        }
+        // A pointer in data to a symbol without an address takes the value of its slot.
+        for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
+            let symbol = reloc.symbol.get();
+            if self.symbols.resolution(resolved[symbol as usize]) == Resolution::Undefined {
+                add(symbol, NeedKind::Slot);
+            }
+        }
+        (needs, errors)
+    }
+
+    /// What a relocation of code at `offset` needs of a symbol.
+    fn need(
+        &self,
+        usage: Use,
+        resolution: Resolution,
+        symbol: u32,
+        offset: u64,
+    ) -> Result<Option<NeedKind>, LinkError> {
+        use Resolution::{Defined, KnownAddress, SectionBound};
+        let module = self.number;
+        Ok(match (usage, resolution) {
+            (Use::Absolute, _) => {
+                return Err(LinkError::TextRelocation { module, offset, symbol: self.name(symbol) });
+            }
+            (Use::Pair, _) => None,
+            (Use::Direct, Defined { .. } | SectionBound { .. } | KnownAddress(_)) => None,
+            (Use::Direct, _) => {
+                return Err(LinkError::DirectReference { module, offset, symbol: self.name(symbol) });
+            }
+            (Use::AddressOrSlot, Defined { .. } | SectionBound { .. }) => None,
+            (Use::AddressOrSlot, _) => Some(NeedKind::Slot),
+            // A module's calls reach its own code.
+            (Use::Call, Defined { module: definer, .. }) => {
+                (!self.near.calls && definer as usize != module).then_some(NeedKind::Stub)
+            }
+            (Use::Call, _) => Some(NeedKind::Stub),
+            (Use::Slot { relaxable }, Defined { module, symbol }) => {
+                let relaxed = self.near.data && relaxable && !self.is_odd(module, symbol);
+                (!relaxed).then_some(NeedKind::Slot)
+            }
+            (Use::Slot { relaxable }, SectionBound { .. }) => {
+                // The end of a section may be odd.
+                let relaxed = self.near.data && relaxable && self.arch != Arch::S390x;
+                (!relaxed).then_some(NeedKind::Slot)
+            }
+            (Use::Slot { .. }, _) => Some(NeedKind::Slot),
+        })
+    }
+
+    /// Whether the address is one that `larl` of s390x cannot compute.
+    fn is_odd(&self, module: u32, symbol: u32) -> bool {
+        self.arch == Arch::S390x
+            && !self.artifacts[module as usize].symbols()[symbol as usize].offset.get().is_multiple_of(2)
+    }
+
+    fn name(&self, symbol: u32) -> Box<str> {
+        let artifact = &self.artifacts[self.number];
+        artifact.name(&artifact.symbols()[symbol as usize]).into()
+    }
+}

@@ -1,0 +1,65 @@
+//! Type checking: every use of a function agrees with its definition.
+
+use std::collections::HashSet;
+
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
+use kiln_artifact::{Artifact, signatures_agree};
+use rayon::prelude::*;
+
+use super::error::LinkError;
+use super::resolve::{Resolution, Resolved};
+
+/// Compares the types that modules use functions by with those of their definitions. The errors are
+/// in order of module and symbol.
+pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
+    let errors: Vec<Vec<LinkError>> = (0..artifacts.len())
+        .into_par_iter()
+        .map(|module| check_module(module, artifacts, resolved))
+        .collect();
+    errors.into_iter().flatten().collect()
+}
+
+fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
+    let artifact = &artifacts[importer];
+    let mut errors = Vec::new();
+    // Comparing the texts of signatures is faster than parsing them; pairs that agree are remembered.
+    let mut compatible: HashSet<(&str, &str)> = HashSet::new();
+    for (symbol, &id) in artifact.symbols().iter().zip(resolved.symbols.of_module(importer)) {
+        if symbol.linkage() == Linkage::Local || symbol.kind() != SymbolKind::Function {
+            continue;
+        }
+        let name = || artifact.name(symbol).into();
+        let (definer, defined_as) = match resolved.symbols.resolution(id) {
+            Resolution::Defined { module, symbol } => (module as usize, symbol as usize),
+            Resolution::SectionBound { section, .. } => {
+                let definer = resolved.sections.list[section as usize].module;
+                errors.push(LinkError::KindConflict { name: name(), importer, definer });
+                continue;
+            }
+            Resolution::KnownAddress(_) | Resolution::KnownSlot(_) | Resolution::Undefined => continue,
+        };
+        let definition = &artifacts[definer].symbols()[defined_as];
+        if definition.section() != SectionKind::Text {
+            errors.push(LinkError::KindConflict { name: name(), importer, definer });
+            continue;
+        }
+        let import = symbol.signature().and_then(|index| artifact.signature(index));
+        let defined = definition.signature().and_then(|index| artifacts[definer].signature(index));
+        let (Some(import), Some(defined)) = (import, defined) else { continue };
+        if import == defined || compatible.contains(&(import, defined)) {
+            continue;
+        }
+        if signatures_agree(import, defined) {
+            compatible.insert((import, defined));
+        } else {
+            errors.push(LinkError::SignatureConflict {
+                name: name(),
+                importer,
+                import_signature: import.into(),
+                definer,
+                definition_signature: defined.into(),
+            });
+        }
+    }
+    errors
+}
