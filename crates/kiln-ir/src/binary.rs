@@ -37,7 +37,7 @@ use crate::body::wire::{DecodeError, Reader, Writer};
 use crate::fingerprint::Fingerprint;
 use crate::guard::guard;
 use crate::module::Module;
-use crate::names;
+use crate::references;
 use crate::settings::{Target, TargetError};
 
 const MAGIC: &[u8; 8] = b"KilnIR\0\0";
@@ -156,7 +156,7 @@ impl Unverified {
                     message: message.into(),
                 });
             };
-            let unusable = names::check(&ir);
+            let unusable = references::check(&ir);
             for reason in &unusable {
                 fault(reason.entity().to_string(), reason.to_string());
             }

@@ -35,7 +35,7 @@ use self::decode::{Parts, check, decode};
 pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
 pub(crate) use self::wire::DecodeError;
 use self::wire::Reader;
-use crate::module::SymbolId;
+use crate::symbol::SymbolId;
 
 /// A function's code in canonical form, with what it refers to.
 #[derive(Clone, PartialEq, Eq)]

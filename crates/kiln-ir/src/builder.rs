@@ -29,13 +29,14 @@ use indexmap::IndexMap;
 
 pub use self::error::{BuildError, CodeError, DataError};
 use crate::body::{Body, Encoded, Encoder, Site};
-use crate::check::same_type;
-use crate::module::{
-    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MAX_ALIGN, MachineCode,
-    Module, Symbol, SymbolId, SymbolKind,
-};
+use crate::comments::Comments;
+use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::module::Module;
 use crate::settings::{ModuleSettings, Target};
-use crate::{names, relocs};
+use crate::signature::same_type;
+use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
+use crate::{references, relocs};
 
 /// Builds a [`Module`] through the interface of [`cranelift_module::Module`].
 ///
@@ -201,7 +202,7 @@ impl ModuleBuilder {
         module.symbols = table;
         for (pending, symbol) in functions.into_values().zip(symbols) {
             let code = pending.finish(&numbers);
-            module.functions.push(Function { symbol, code, line: 0, comments: crate::Comments::new() });
+            module.functions.push(Function { symbol, code, line: 0, comments: Comments::new() });
         }
         for ((id, pending), symbol) in data.into_iter().zip(data_symbols) {
             let PendingData { align, init, section, addresses } = pending;
@@ -265,7 +266,7 @@ impl ModuleBuilder {
             let defined = Box::new(function.signature.clone());
             return Err(BuildError::Signature { name, declared, defined }.into());
         }
-        if let Some(fault) = names::check(function).first() {
+        if let Some(fault) = references::check(function).first() {
             return Err(BuildError::Unusable { name, reason: fault.to_string().into() }.into());
         }
         verify_function(function, &*self.isa)

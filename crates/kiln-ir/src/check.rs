@@ -6,12 +6,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use cranelift_codegen::ir::{self, AbiParam, ArgumentPurpose, Signature};
-
-use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Location};
-use crate::module::{Linkage, Module, Symbol, SymbolKind};
+use crate::diagnostic::{self, Diagnostic, DiagnosticKind, duplicate};
+use crate::location::Location;
+use crate::module::Module;
+use crate::names::written;
+use crate::signature::same_type;
 use crate::source::Source;
-use crate::text::symbols::{duplicate, written};
+use crate::symbol::{Linkage, Symbol, SymbolKind};
 
 /// A symbol and its module.
 #[derive(Clone, Copy)]
@@ -126,18 +127,4 @@ pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Di
     }
     diagnostic::sort(&mut faults);
     faults
-}
-
-/// Whether a call of type `a` fits a function of type `b`: the same values, passed in the same way, in the same convention.
-/// Extension and `vmctx` move no value; callers and callees are known to differ there.
-pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
-    fn passing(param: &AbiParam) -> (ir::Type, ArgumentPurpose) {
-        let purpose = match param.purpose {
-            ArgumentPurpose::VMContext => ArgumentPurpose::Normal,
-            other => other,
-        };
-        (param.value_type, purpose)
-    }
-    let same = |a: &[AbiParam], b: &[AbiParam]| a.iter().map(passing).eq(b.iter().map(passing));
-    a.call_conv == b.call_conv && same(&a.params, &b.params) && same(&a.returns, &b.returns)
 }

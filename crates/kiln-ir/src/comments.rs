@@ -5,7 +5,7 @@
 //!
 //! Invariant: ends never descend, and lie on boundaries of characters of the text.
 
-use crate::module::RunLine;
+use crate::symbol::SymbolId;
 
 /// What a comment stands at. Blocks and instructions are counted as they lie in the function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,15 @@ impl<'m> Comment<'m> {
         let tail = text.strip_prefix("run").or_else(|| text.strip_prefix("print"))?;
         (tail.is_empty() || tail.starts_with(':')).then_some(RunLine { line: self.line, text })
     }
+}
+
+/// A comment that asks for the function before it to be called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunLine<'m> {
+    /// Its line in the file.
+    pub line: u32,
+    /// Its text without leading `;` and spaces: `run: %f(1) == 2`.
+    pub text: &'m str,
 }
 
 /// The comments inside a function and directly behind it, in order.
@@ -167,3 +176,25 @@ impl<'m> Iterator for CommentsIter<'m> {
 }
 
 impl ExactSizeIterator for CommentsIter<'_> {}
+
+/// A comment in a file, outside of functions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleComment {
+    /// What it stands at.
+    pub anchor: ModuleAnchor,
+    /// Its line in the file; 0 if the module was not read from text.
+    pub line: u32,
+    /// Its text from `;` to the end of the line; nothing for an empty line behind the comment before.
+    pub text: Box<str>,
+}
+
+/// What a comment outside of functions stands at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModuleAnchor {
+    /// Above a header line.
+    Header,
+    /// Above the item that defines this symbol.
+    Above(SymbolId),
+    /// At the end of the file.
+    End,
+}

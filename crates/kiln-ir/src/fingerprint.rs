@@ -7,7 +7,9 @@ use std::cell::RefCell;
 
 use crate::binary::write;
 use crate::body::wire::Writer;
-use crate::module::{Function, Linkage, Module};
+use crate::function::Function;
+use crate::module::Module;
+use crate::symbol::Linkage;
 
 /// 256 bits that stand for the content of a function or a module: BLAKE3 of it.
 ///

@@ -8,16 +8,22 @@ mod body;
 mod builder;
 mod check;
 mod comments;
+mod data;
 mod diagnostic;
 mod fingerprint;
+mod function;
 mod guard;
+mod location;
 mod module;
 mod names;
 mod print;
+mod references;
 mod relocs;
 mod settings;
+mod signature;
 mod source;
 mod split;
+mod symbol;
 mod text;
 mod thunk;
 
@@ -25,16 +31,17 @@ pub use binary::{BinaryError, FunctionError, Modules, Unverified, VerifyError, i
 pub use body::{Body, BodyError};
 pub use builder::{BuildError, CodeError, DataError, ModuleBuilder};
 pub use check::{check_program, undefined};
-pub use comments::{Anchor, Comment, Comments, CommentsIter};
-pub use diagnostic::{Diagnostic, DiagnosticKind, Location, Related, sort};
+pub use comments::{Anchor, Comment, Comments, CommentsIter, ModuleAnchor, ModuleComment, RunLine};
+pub use data::{DataAddress, DataObject, Init, MAX_ALIGN};
+pub use diagnostic::{Diagnostic, DiagnosticKind, Related, sort};
 pub use fingerprint::Fingerprint;
-pub use module::{
-    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MAX_ALIGN, MachineCode,
-    Module, ModuleAnchor, ModuleComment, RunLine, Symbol, SymbolId, SymbolKind,
-};
+pub use function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+pub use location::Location;
+pub use module::Module;
 pub use print::{PrintError, print};
 pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
 pub use source::Source;
+pub use symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 pub use text::{parse, parse_unverified};
 pub use thunk::{CELL_SIZE, entry_thunk};
 

@@ -1,156 +1,29 @@
-//! What a function must not name, looked for before the verifier and the encoder follow its references.
+//! Names of symbols, as text writes them and as Cranelift's reader gives them.
 
-use cranelift_codegen::entity::SecondaryMap;
-use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData, Inst, InstructionData};
+use std::borrow::Cow;
 
-/// How many values may stand for, or be made from, one another in a row. The verifier and Cranelift's reader go through the whole chain for
-/// each of its members.
-pub(crate) const MAX_CHAIN: usize = 1000;
+use cranelift_codegen::ir::function::FunctionParameters;
+use cranelift_codegen::ir::{ExternalName, UserFuncName};
 
-/// A reference that the encoder or the verifier could not follow, or a name that has no meaning here.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Unusable {
-    /// A global value that does not exist.
-    NoGlobal(AnyEntity, GlobalValue),
-    /// A name number that does not exist.
-    NoName(AnyEntity),
-    /// A symbol that only some object formats have.
-    KnownSymbol(AnyEntity),
-    /// A thread-local symbol.
-    ThreadLocal(GlobalValue),
-    /// The address of a global value that is no symbol: no code generator has instructions for it any more.
-    NoAddress(Inst, GlobalValue),
-    /// A symbol with an offset that no instruction can hold.
-    Offset(GlobalValue),
-    /// A global value that is made from so many others that going through them for each takes too long.
-    Chain(GlobalValue),
-    /// There is no block. Cranelift's verifier lets that pass, and code generation panics.
-    Empty,
+/// Returns a symbol's name as the text writes it: `%f` for `f`, `u1:23` for `u1:23`.
+pub(crate) fn written(name: &str) -> String {
+    if name.contains(':') { name.to_owned() } else { format!("%{name}") }
 }
 
-impl Unusable {
-    /// Where it stands.
-    pub(crate) fn entity(&self) -> AnyEntity {
-        match self {
-            Self::NoGlobal(entity, _) | Self::NoName(entity) | Self::KnownSymbol(entity) => *entity,
-            Self::ThreadLocal(global) | Self::Offset(global) | Self::Chain(global) => {
-                AnyEntity::GlobalValue(*global)
-            }
-            Self::NoAddress(inst, _) => AnyEntity::Inst(*inst),
-            Self::Empty => AnyEntity::Function,
-        }
+/// The name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.
+pub(crate) fn function_name(name: &UserFuncName) -> Cow<'_, str> {
+    match name {
+        UserFuncName::User(name) => name.to_string().into(),
+        UserFuncName::Testcase(name) => String::from_utf8_lossy(name.raw()),
     }
 }
 
-impl std::fmt::Display for Unusable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoGlobal(_, global) => write!(f, "undefined global value {global}"),
-            Self::NoName(_) => f.write_str("undefined external name"),
-            Self::KnownSymbol(_) => f.write_str("symbols of an object format are not supported"),
-            Self::NoAddress(_, global) => {
-                write!(f, "{global} is no symbol, so it has no address to be taken")
-            }
-            Self::Offset(_) => f.write_str("the offset of a symbol has at most 31 bits"),
-            Self::Chain(global) => write!(f, "{global} is made from more than {MAX_CHAIN} others"),
-            Self::Empty => f.write_str("a function needs a block"),
-            Self::ThreadLocal(_) => f.write_str("thread-local symbols are not supported"),
-        }
-    }
-}
-
-/// What the function refers to and Cranelift's verifier takes for granted.
-pub(crate) fn check(function: &Function) -> Vec<Unusable> {
-    let mut faults = Vec::new();
-    if function.layout.entry_block().is_none() {
-        faults.push(Unusable::Empty);
-    }
-    let globals = &function.global_values;
-    let mut global = |at: AnyEntity, target: GlobalValue| {
-        if !globals.is_valid(target) {
-            faults.push(Unusable::NoGlobal(at, target));
-        }
-    };
-    for (at, data) in globals {
-        match data {
-            GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } => {
-                global(at.into(), *base);
-            }
-            GlobalValueData::VMContext
-            | GlobalValueData::Symbol { .. }
-            | GlobalValueData::DynScaleTargetConst { .. } => {}
-        }
-    }
-    if let Some(limit) = function.stack_limit {
-        global(AnyEntity::StackLimit, limit);
-    }
-    for (at, data) in &function.dfg.dynamic_types {
-        global(at.into(), data.dynamic_scale);
-    }
-    let name = |at: AnyEntity, name: &ExternalName| match name {
-        ExternalName::User(number) if !function.params.user_named_funcs().is_valid(*number) => {
-            Some(Unusable::NoName(at))
-        }
-        ExternalName::KnownSymbol(_) => Some(Unusable::KnownSymbol(at)),
-        ExternalName::User(_) | ExternalName::TestCase(_) | ExternalName::LibCall(_) => None,
-    };
-    for (at, data) in globals {
-        if let GlobalValueData::Symbol { name: symbol, tls, offset, colocated: _ } = data {
-            faults.extend(name(at.into(), symbol));
-            faults.extend(tls.then_some(Unusable::ThreadLocal(at)));
-            faults.extend(i32::try_from(offset.bits()).is_err().then_some(Unusable::Offset(at)));
-        }
-    }
-    faults.extend(long_chain(function).map(Unusable::Chain));
-    if globals.values().any(|data| !matches!(data, GlobalValueData::Symbol { .. })) {
-        addresses(function, &mut faults);
-    }
-    faults.extend(function.dfg.ext_funcs.iter().filter_map(|(at, data)| name(at.into(), &data.name)));
-    faults
-}
-
-/// The first global value that is made from too many others. A circle is left to the verifier, if it is no larger.
-fn long_chain(function: &Function) -> Option<GlobalValue> {
-    let globals = &function.global_values;
-    if globals.len() <= MAX_CHAIN {
-        return None;
-    }
-    let base = |at: &GlobalValue| match globals.get(*at)? {
-        GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } => Some(*base),
-        GlobalValueData::VMContext
-        | GlobalValueData::Symbol { .. }
-        | GlobalValueData::DynScaleTargetConst { .. } => None,
-    };
-    // How long the chain is that ends with each; 0 where that is not known yet.
-    let mut lengths: SecondaryMap<GlobalValue, usize> = SecondaryMap::with_capacity(globals.len());
-    let mut path = Vec::new();
-    globals.keys().find(|at| {
-        path.clear();
-        // A circle ends here too.
-        path.extend(
-            std::iter::successors(Some(*at), base).take_while(|at| lengths[*at] == 0).take(MAX_CHAIN + 2),
-        );
-        let mut length = path.last().and_then(base).map_or(0, |at| lengths[at]);
-        for at in path.iter().rev() {
-            length += 1;
-            lengths[*at] = length;
-        }
-        lengths[*at] > MAX_CHAIN + 1
-    })
-}
-
-/// Finds addresses that are taken of what has none.
-fn addresses(function: &Function, faults: &mut Vec<Unusable>) {
-    let layout = &function.layout;
-    for inst in layout.blocks().flat_map(|block| layout.block_insts(block)) {
-        let InstructionData::UnaryGlobalValue { global_value, .. } = function.dfg.insts[inst] else {
-            continue;
-        };
-        match function.global_values.get(global_value) {
-            Some(GlobalValueData::Symbol { .. }) => {}
-            Some(_) => faults.push(Unusable::NoAddress(inst, global_value)),
-            None => faults.push(Unusable::NoGlobal(inst.into(), global_value)),
-        }
+/// The name that an import goes by.
+pub(crate) fn external_name<'f>(params: &'f FunctionParameters, name: &'f ExternalName) -> Cow<'f, str> {
+    match name {
+        ExternalName::User(number) => params.user_named_funcs()[*number].to_string().into(),
+        ExternalName::TestCase(name) => String::from_utf8_lossy(name.raw()),
+        // The encoder writes library calls itself, and the others were refused.
+        ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => "".into(),
     }
 }

@@ -20,9 +20,12 @@ use std::fmt::Write as _;
 
 use self::names::Names;
 use self::order::{Entry, Item, Uses};
-use crate::comments::Anchor;
-use crate::module::{Code, Function, Init, Linkage, Module, ModuleAnchor, SymbolId, SymbolKind};
+use crate::comments::{Anchor, ModuleAnchor};
+use crate::data::Init;
+use crate::function::{Code, Function};
+use crate::module::Module;
 use crate::settings::Setting;
+use crate::symbol::{Linkage, SymbolId, SymbolKind};
 use crate::text::{self, FREE_DATA, MAX_DATA};
 
 /// Why a module has no text form.

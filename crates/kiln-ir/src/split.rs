@@ -3,47 +3,58 @@
 //! Used to show that nothing depends on which definitions share a module, and by compilers that want the finest grain of
 //! reuse.
 
-use crate::module::{Code, CodeReloc, CodeTarget, MachineCode};
-use crate::{DataAddress, DataObject, Function, Linkage, Module, SymbolId};
+use crate::data::{DataAddress, DataObject};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::module::Module;
+use crate::symbol::{Linkage, SymbolId};
 
-/// See [`Module::split`].
-pub(crate) fn split(module: &Module, number: usize) -> Option<Vec<Module>> {
-    let anonymous = |symbol: SymbolId| module.symbol(symbol).name.is_empty();
-    if module.functions.iter().any(|f| anonymous(f.symbol)) || module.data.iter().any(|d| anonymous(d.symbol))
-    {
-        return None;
+impl Module {
+    /// The modules that result when every function and datum is put into a module of its own.
+    ///
+    /// What was local becomes hidden, so that the pieces still find one another, under a name that ends with `.` and
+    /// `number`: give each module of a program another number, and locals of one name stay apart. CLIF names hold no `.`.
+    ///
+    /// `None` if a definition has no name.
+    pub fn split(&self, number: usize) -> Option<Vec<Module>> {
+        let module = self;
+        let anonymous = |symbol: SymbolId| module.symbol(symbol).name.is_empty();
+        if module.functions.iter().any(|f| anonymous(f.symbol))
+            || module.data.iter().any(|d| anonymous(d.symbol))
+        {
+            return None;
+        }
+        let mut pieces = Vec::with_capacity(module.functions.len() + module.data.len());
+        for function in &module.functions {
+            let mut piece = Piece::new(module, number, function.symbol);
+            let code = match &function.code {
+                Code::Ir(body) => Code::Ir(body.with_references(|symbol| piece.symbol(symbol))),
+                Code::Machine(MachineCode { bytes, align, relocs }) => {
+                    let relocs = relocs.iter().map(|reloc| {
+                        let target = match reloc.target {
+                            CodeTarget::Symbol(symbol) => CodeTarget::Symbol(piece.symbol(symbol)),
+                            other => other,
+                        };
+                        CodeReloc { target, ..*reloc }
+                    });
+                    let relocs = relocs.collect();
+                    Code::Machine(MachineCode { bytes: bytes.clone(), align: *align, relocs })
+                }
+            };
+            let copy = Function { symbol: SymbolId::from_u32(0), code, ..function.clone() };
+            pieces.push(piece.finish(vec![copy], Vec::new()));
+        }
+        for data in &module.data {
+            let mut piece = Piece::new(module, number, data.symbol);
+            let addresses = data
+                .addresses
+                .iter()
+                .map(|address| DataAddress { symbol: piece.symbol(address.symbol), ..*address })
+                .collect();
+            let copy = DataObject { symbol: SymbolId::from_u32(0), addresses, ..data.clone() };
+            pieces.push(piece.finish(Vec::new(), vec![copy]));
+        }
+        Some(pieces)
     }
-    let mut pieces = Vec::with_capacity(module.functions.len() + module.data.len());
-    for function in &module.functions {
-        let mut piece = Piece::new(module, number, function.symbol);
-        let code = match &function.code {
-            Code::Ir(body) => Code::Ir(body.with_references(|symbol| piece.symbol(symbol))),
-            Code::Machine(MachineCode { bytes, align, relocs }) => {
-                let relocs = relocs.iter().map(|reloc| {
-                    let target = match reloc.target {
-                        CodeTarget::Symbol(symbol) => CodeTarget::Symbol(piece.symbol(symbol)),
-                        other => other,
-                    };
-                    CodeReloc { target, ..*reloc }
-                });
-                let relocs = relocs.collect();
-                Code::Machine(MachineCode { bytes: bytes.clone(), align: *align, relocs })
-            }
-        };
-        let copy = Function { symbol: SymbolId::from_u32(0), code, ..function.clone() };
-        pieces.push(piece.finish(vec![copy], Vec::new()));
-    }
-    for data in &module.data {
-        let mut piece = Piece::new(module, number, data.symbol);
-        let addresses = data
-            .addresses
-            .iter()
-            .map(|address| DataAddress { symbol: piece.symbol(address.symbol), ..*address })
-            .collect();
-        let copy = DataObject { symbol: SymbolId::from_u32(0), addresses, ..data.clone() };
-        pieces.push(piece.finish(Vec::new(), vec![copy]));
-    }
-    Some(pieces)
 }
 
 /// A module with one definition, symbol 0, while it is being made.

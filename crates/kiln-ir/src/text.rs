@@ -21,14 +21,11 @@ mod scan;
 pub(crate) mod symbols;
 
 pub(crate) use self::cursor::{FREE_DATA, MAX_DATA};
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_codegen::ir::function::FunctionParameters;
-use cranelift_codegen::ir::{ExternalName, UserFuncName};
 use cranelift_codegen::isa::CallConv;
 use target_lexicon::Endianness;
 
@@ -43,8 +40,12 @@ use self::scan::{Defaults, Item};
 use self::symbols::{Meaning, Symbols};
 use crate::binary::Unverified;
 use crate::body::Body;
-use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Location};
-use crate::module::{Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, MachineCode, Module};
+use crate::data::{DataAddress, DataObject};
+use crate::diagnostic::{self, Diagnostic, DiagnosticKind};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::location::Location;
+use crate::module::Module;
+use crate::names::{external_name, function_name, written};
 use crate::settings::{ModuleSettings, Target, TargetError};
 use crate::source::Source;
 
@@ -215,7 +216,7 @@ fn apply_debug(
         items.iter().zip(&*functions).any(|(item, read)| matches!((item, read), (Item::Function(_), None)));
     for item in items {
         let Item::Debug(debug) = item else { continue };
-        let shown = symbols::written(&debug.name);
+        let shown = written(&debug.name);
         let fault = |at, message| {
             Diagnostic::new(DiagnosticKind::Undefined, message, Location::at(source, at, shown.len()))
         };
@@ -240,11 +241,11 @@ fn aliases(items: &[Item<'_>], symbols: &mut Symbols<'_>, faults: &mut Vec<Diagn
         }
         let entered = match item {
             Item::Global(global) => {
-                let at = (global.at, symbols::written(&global.name).len());
+                let at = (global.at, written(&global.name).len());
                 symbols.alias(&global.name, Meaning::Global(global.key.clone()), global.line, at)
             }
             Item::Alias(alias) => {
-                let at = (alias.at, symbols::written(&alias.name).len());
+                let at = (alias.at, written(&alias.name).len());
                 let meaning = alias.of.clone().map_or(Meaning::Anonymous, Meaning::Name);
                 symbols.alias(&alias.name, meaning, alias.line, at)
             }
@@ -279,15 +280,15 @@ fn define(
             }
             (Item::Function(_), None) => Ok(()),
             (Item::Datum(datum), _) => {
-                let at = (datum.at, symbols::written(&datum.name).len());
+                let at = (datum.at, written(&datum.name).len());
                 symbols.define(&datum.name, datum.linkage, None, datum.line, at)
             }
             (Item::Code(code), _) => {
-                let at = (code.at, symbols::written(&code.name).len());
+                let at = (code.at, written(&code.name).len());
                 symbols.define(&code.name, code.linkage, Some(&code.signature), code.line, at)
             }
             (Item::Import(import), _) => {
-                let at = (import.at, symbols::written(&import.name).len());
+                let at = (import.at, written(&import.name).len());
                 symbols.import(&import.name, import.kind, import.signature.clone(), import.line, at)
             }
             (Item::Global(_) | Item::Alias(_) | Item::Debug(_), _) => Ok(()),
@@ -392,24 +393,6 @@ fn place_code(item: &CodeItem<'_>, symbols: &mut Symbols<'_>) -> Function {
     let relocs = relocs.collect();
     let code = MachineCode { bytes: item.bytes.as_slice().into(), align: item.align, relocs };
     Function { symbol, code: Code::Machine(code), line: item.line, comments: crate::Comments::new() }
-}
-
-/// The name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.
-fn function_name(name: &UserFuncName) -> Cow<'_, str> {
-    match name {
-        UserFuncName::User(name) => name.to_string().into(),
-        UserFuncName::Testcase(name) => String::from_utf8_lossy(name.raw()),
-    }
-}
-
-/// The name that an import goes by.
-fn external_name<'f>(params: &'f FunctionParameters, name: &'f ExternalName) -> Cow<'f, str> {
-    match name {
-        ExternalName::User(number) => params.user_named_funcs()[*number].to_string().into(),
-        ExternalName::TestCase(name) => String::from_utf8_lossy(name.raw()),
-        // The encoder writes library calls itself, and the others were refused.
-        ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => "".into(),
-    }
 }
 
 /// What to say when there is no code generator for a file.

@@ -8,7 +8,12 @@ use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, UserFuncName};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
-use crate::{Body, Code, Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind};
+use crate::body::Body;
+use crate::comments::Comments;
+use crate::function::{Code, Function};
+use crate::module::Module;
+use crate::settings::ModuleSettings;
+use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
 /// Bytes of a cell.
 pub const CELL_SIZE: usize = 16;
@@ -66,7 +71,7 @@ pub fn entry_thunk(
             symbol: SymbolId::from_u32(0),
             code: Code::Ir(body),
             line: 0,
-            comments: crate::Comments::new(),
+            comments: Comments::new(),
         }],
         data: Vec::new(),
         comments: Vec::new(),

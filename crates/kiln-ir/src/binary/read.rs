@@ -8,13 +8,13 @@ use std::collections::HashSet;
 use super::write::{Before, code_settings};
 use crate::body::wire::{DecodeError, Reader, Writer, unzigzag};
 use crate::body::{Body, Scratch};
-use crate::comments::{Anchor, Comments, Mark};
-use crate::module::{
-    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MAX_ALIGN, MachineCode,
-    Module, ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
-};
+use crate::comments::{Anchor, Comments, Mark, ModuleAnchor, ModuleComment};
+use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::module::Module;
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
+use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
 type Read<T> = Result<T, DecodeError>;
 

@@ -6,13 +6,13 @@
 use cranelift_codegen::ir::LibCall;
 
 use crate::body::wire::{Writer, zigzag};
-use crate::comments::{Anchor, Comment, Comments};
-use crate::module::{
-    Code, CodeReloc, CodeTarget, DataAddress, DataObject, Function, Init, Linkage, MachineCode, Module,
-    ModuleAnchor, ModuleComment, Symbol, SymbolId, SymbolKind,
-};
+use crate::comments::{Anchor, Comment, Comments, ModuleAnchor, ModuleComment};
+use crate::data::{DataAddress, DataObject, Init};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::module::Module;
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
+use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
 /// Writes what the module's artifact depends on. `flush` is called between items, and may take what was written.
 pub(crate) fn content(module: &Module, out: &mut Writer, flush: &mut dyn FnMut(&mut Writer)) {

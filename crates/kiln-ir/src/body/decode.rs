@@ -22,7 +22,7 @@ use cranelift_codegen::ir::{
 };
 
 use super::wire::{DecodeError, Reader};
-use crate::module::SymbolId;
+use crate::symbol::SymbolId;
 
 type Read<T> = Result<T, DecodeError>;
 

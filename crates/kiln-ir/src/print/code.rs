@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use cranelift_codegen::ir::Signature;
 
 use super::names::Names;
-use crate::module::{CodeTarget, MachineCode, SymbolId};
+use crate::function::{CodeTarget, MachineCode};
 use crate::relocs;
+use crate::symbol::SymbolId;
 
 /// Bytes on a line.
 const LINE: usize = 32;

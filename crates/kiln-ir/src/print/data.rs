@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::names::Names;
 use super::quoted;
-use crate::module::{DataObject, Init};
+use crate::data::{DataObject, Init};
 
 /// From this many zeros on they are counted, not written.
 const ZEROS: usize = 8;

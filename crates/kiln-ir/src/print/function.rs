@@ -18,7 +18,7 @@ use cranelift_codegen::write::write_operands;
 use super::names::Names;
 use super::quoted;
 use crate::comments::{Anchor, Comments};
-use crate::module::SymbolId;
+use crate::symbol::SymbolId;
 
 /// Cranelift's reader takes no more.
 const MAX_BLOCKS: usize = 100_000;

@@ -10,14 +10,15 @@ use std::collections::HashSet;
 
 use cranelift_codegen::ir::ExternalName;
 
-use crate::module::{Module, SymbolId, SymbolKind};
+use crate::module::Module;
+use crate::symbol::{Symbol, SymbolId, SymbolKind};
 
 /// Text names by symbol, with the `%` if there is one.
 pub(super) struct Names(Vec<(Box<str>, bool)>);
 
 impl Names {
     pub(super) fn new(module: &Module) -> Self {
-        let plain = |symbol: &crate::module::Symbol| match symbol.kind {
+        let plain = |symbol: &Symbol| match symbol.kind {
             SymbolKind::Global => None,
             SymbolKind::Function | SymbolKind::Data => plain(&symbol.name),
         };

@@ -2,7 +2,8 @@
 
 use cranelift_codegen::ir::{self, ExternalName, Signature};
 
-use crate::module::{Linkage, Module, SymbolId, SymbolKind};
+use crate::module::Module;
+use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
 /// An item that stands for a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::names::MAX_CHAIN;
+use crate::references::MAX_CHAIN;
 
 /// Names such as `u0:1` in a function: each is looked for among those before it.
 const MAX_NAMES: usize = 1 << 14;

@@ -15,11 +15,12 @@ use cranelift_codegen::ir::entities::AnyEntity;
 use super::function::Noted;
 use super::locate::Locator;
 use super::scan::Extent;
-use crate::comments::{Anchor, Comment, Comments};
-use crate::module::{Module, ModuleAnchor, ModuleComment, SymbolId};
+use crate::comments::{Anchor, Comment, Comments, ModuleAnchor, ModuleComment};
+use crate::module::Module;
 use crate::print::order;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
+use crate::symbol::SymbolId;
 
 /// What an item of the text became.
 #[derive(Clone, Copy)]

@@ -5,7 +5,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Location};
+use crate::diagnostic::{Diagnostic, DiagnosticKind};
+use crate::location::Location;
 use crate::source::Source;
 
 /// So many bytes may the data of any file have together, those apart that are all zeros.

@@ -3,7 +3,7 @@
 //! Cranelift's reader is made for trusted test files: some wrong texts make it panic, and an entity number is taken as a
 //! table size, so that `block4000000000:` asks for all memory. Numbers are therefore bounded before the reader sees them
 //! ([`large_numbers`]), references that the verifier takes for granted are checked between the two
-//! ([`names::check`]), and what is left is caught as a last resort: a panic of the reader or of the verifier
+//! ([`references::check`]), and what is left is caught as a last resort: a panic of the reader or of the verifier
 //! becomes a diagnostic of that function. (The process's panic hook still prints; with `panic = "abort"` nothing can be
 //! caught.)
 
@@ -20,9 +20,11 @@ use super::locate::Locator;
 use super::scan::FunctionItem;
 use super::{bounds, comments};
 use crate::comments::Comments;
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Location};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, one_line};
 use crate::guard::guard;
-use crate::names::{self, Unusable};
+use crate::location::Location;
+
+use crate::references::{self, Unusable};
 
 /// A function may hold entity numbers up to so many for each byte of its text.
 const FREE_NUMBERS: usize = 4;
@@ -195,7 +197,7 @@ fn read_short(
     };
     // The item starts with `function`, so that the reader has read one or failed.
     let (mut ir, Details { map, comments, .. }) = read.ok_or_else(Vec::new)?;
-    let unusable = names::check(&ir).into_iter().map(|fault| {
+    let unusable = references::check(&ir).into_iter().map(|fault| {
         let kind = match fault {
             Unusable::NoGlobal(..) | Unusable::NoName(_) | Unusable::Empty => DiagnosticKind::Verifier,
             Unusable::KnownSymbol(_)
@@ -247,20 +249,6 @@ fn verify(
             faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
         }
     }
-}
-
-/// A foreign message in our form: one line, lower case unless it starts with a name, no full stop.
-pub(super) fn one_line(message: &str) -> String {
-    let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut chars = text.chars();
-    if let (Some(first), Some(second)) = (chars.next(), chars.next())
-        && first.is_ascii_uppercase()
-        && second.is_ascii_lowercase()
-    {
-        text.replace_range(..1, &first.to_ascii_lowercase().to_string());
-    }
-    text.truncate(text.trim_end_matches('.').len());
-    text
 }
 
 /// Resolves the escapes in the descriptions of alias regions, which the reader takes as they stand. What is no escape stays

@@ -29,6 +29,7 @@ use super::symbols::{Key, Symbols};
 use crate::body::{Encoded, Encoder, Site, Undefined};
 use crate::comments::Comments;
 use crate::diagnostic::Diagnostic;
+use crate::names::external_name;
 use crate::source::Source;
 
 /// Less text than this is read faster than threads are woken.
@@ -205,7 +206,7 @@ pub(super) fn draft(read: Read, symbols: &Symbols<'_>) -> Draft {
                 ExternalName::User(number) if !symbols.has_aliases() => number.as_u32() << 1,
                 _ => {
                     let next = others.len() as u32;
-                    let key = symbols.key(&super::external_name(&ir.params, name));
+                    let key = symbols.key(&external_name(&ir.params, name));
                     *others.entry(key).or_insert(next) << 1 | 1
                 }
             };

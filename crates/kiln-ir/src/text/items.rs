@@ -15,8 +15,10 @@ use cranelift_reader::{ParseOptions, parse_test};
 
 use super::cursor::{Cursor, Token};
 use super::notation::hex;
-use crate::module::{Linkage, MAX_ALIGN, SymbolKind};
+use crate::data::MAX_ALIGN;
+use crate::diagnostic::one_line;
 use crate::relocs;
+use crate::symbol::{Linkage, SymbolKind};
 
 /// `symbol %name = "any name"`, or `anonymous %name`.
 pub(super) struct Alias<'t> {
@@ -211,7 +213,7 @@ fn signature(cursor: &mut Cursor<'_>, call_conv: CallConv) -> Token<Signature> {
     let function = match read {
         Ok(Ok(file)) => file.functions.into_iter().next().map(|(function, _)| function),
         Ok(Err(error)) => {
-            let message = super::function::one_line(&error.message);
+            let message = one_line(&error.message);
             return Err(cursor.fault_at(at, text.len(), message));
         }
         Err(_) => None,

@@ -10,7 +10,7 @@ use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_reader::SourceMap;
 
 use super::scan::FunctionItem;
-use crate::diagnostic::{Location, find_word};
+use crate::location::{Location, find_word};
 use crate::source::Source;
 
 /// Finds places in one function.

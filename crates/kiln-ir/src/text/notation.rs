@@ -9,7 +9,8 @@ use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 
 use super::cursor::{Cursor, Token};
 use super::items;
-use crate::module::{Init, Linkage};
+use crate::data::Init;
+use crate::symbol::Linkage;
 
 /// `global %name = "key"`.
 pub(super) struct Global<'t> {

@@ -17,8 +17,8 @@ use super::cursor::{Cursor, Token};
 use super::items::{self, Alias, CodeItem, Debug, Import};
 use super::notation::{self, Datum, Global};
 use crate::diagnostic::Diagnostic;
-use crate::module::Linkage;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
+use crate::symbol::Linkage;
 
 /// One function's text.
 pub(super) struct FunctionItem<'t> {
@@ -260,7 +260,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::module::Init;
+    use crate::data::Init;
     use crate::source::Source;
 
     const LITTLE: Defaults = Defaults { big_endian: false, call_conv: CallConv::SystemV };

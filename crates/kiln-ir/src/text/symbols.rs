@@ -10,10 +10,12 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::Signature;
 
-use crate::check::same_type;
-use crate::diagnostic::{Diagnostic, DiagnosticKind, Location};
-use crate::module::{Linkage, Symbol, SymbolId, SymbolKind};
+use crate::diagnostic::{Diagnostic, DiagnosticKind, duplicate};
+use crate::location::Location;
+use crate::names::written;
+use crate::signature::same_type;
 use crate::source::Source;
+use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
 /// What a name of this file is defined as.
 struct Definition {
@@ -273,15 +275,4 @@ impl<'t> Symbols<'t> {
     pub(super) fn finish(self) -> Vec<Symbol> {
         self.list
     }
-}
-
-/// A name as the text writes it.
-pub(crate) fn written(name: &str) -> String {
-    if name.contains(':') { name.to_owned() } else { format!("%{name}") }
-}
-
-/// A name has two definitions.
-pub(crate) fn duplicate(name: &str, second: Location, first: Location) -> Diagnostic {
-    let message = format!("`{}` is defined twice", written(name));
-    Diagnostic::new(DiagnosticKind::Duplicate, message, second).related(first, "first defined here")
 }
