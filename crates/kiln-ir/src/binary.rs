@@ -33,7 +33,7 @@ use std::ops::Range;
 use cranelift_codegen::verify_function;
 
 use crate::body::Body;
-use crate::body::wire::{DecodeError, Reader, Writer};
+use crate::body::wire::{ByteReader, ByteWriter, DecodeError};
 use crate::fingerprint::Fingerprint;
 use crate::guard::guard;
 use crate::module::Module;
@@ -197,7 +197,7 @@ impl Module {
     /// ```
     pub fn to_bytes(&self) -> Vec<u8> {
         let producer = cranelift_codegen::VERSION.as_bytes();
-        let mut out = Writer::default();
+        let mut out = ByteWriter::default();
         out.raw(&[0; HEADER]);
         out.raw(producer);
         let start = out.0.len();
@@ -288,7 +288,7 @@ impl<R: Read> Modules<R> {
         }
         let at = HEADER + producer;
         let (content, notes) = self.buffer[at..].split_at(content);
-        let module = read::module(Reader::at(content, at), Reader::at(notes, at + content.len()));
+        let module = read::module(ByteReader::at(content, at), ByteReader::at(notes, at + content.len()));
         let malformed =
             |DecodeError { offset: at, what }| BinaryError::Malformed { offset: offset + at as u64, what };
         let module = module.map_err(malformed)?;

@@ -22,6 +22,7 @@
 
 mod decode;
 mod encode;
+mod limits;
 mod parts;
 pub(crate) mod wire;
 
@@ -30,11 +31,11 @@ use std::cell::RefCell;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 
-pub(crate) use self::decode::Scratch;
-use self::decode::{Parts, check, decode};
+pub(crate) use self::decode::CheckScratch;
+use self::decode::{DecodeInput, check, decode};
 pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
+use self::wire::ByteReader;
 pub(crate) use self::wire::DecodeError;
-use self::wire::Reader;
 use crate::symbol::SymbolId;
 
 /// A function's code in canonical form, with what it refers to.
@@ -113,14 +114,14 @@ impl Body {
 
     /// Takes bytes that nobody has checked.
     pub(crate) fn check(
-        reader: Reader<'_>,
+        reader: ByteReader<'_>,
         bytes: &[u8],
         references: Box<[SymbolId]>,
         base: u32,
-        scratch: &mut Scratch,
+        scratch: &mut CheckScratch,
     ) -> Result<Self, DecodeError> {
-        let parts = Parts { bytes: reader, references: &references, base: SourceLoc::new(base) };
-        check(parts, scratch)?;
+        let input = DecodeInput { reader, references: &references, base: SourceLoc::new(base) };
+        check(input, scratch)?;
         Ok(Self { bytes: bytes.into(), references, base })
     }
 
@@ -156,8 +157,8 @@ impl Body {
 
     /// The same into `function`, whose memory is used again.
     pub fn decode_into(&self, symbol: SymbolId, function: &mut ir::Function) {
-        let parts =
-            Parts { bytes: Reader::new(&self.bytes), references: &self.references, base: self.base_srcloc() };
-        decode(parts, symbol, function).expect("the bytes of a body decode");
+        let reader = ByteReader::new(&self.bytes);
+        let input = DecodeInput { reader, references: &self.references, base: self.base_srcloc() };
+        decode(input, symbol, function).expect("the bytes of a body decode");
     }
 }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 
 use crate::binary::write;
-use crate::body::wire::Writer;
+use crate::body::wire::ByteWriter;
 use crate::function::Function;
 use crate::module::Module;
 use crate::symbol::Linkage;
@@ -112,9 +112,9 @@ impl Module {
 }
 
 /// Calls `work` with an empty writer, whose memory is used again.
-fn written(work: impl FnOnce(&mut Writer) -> Fingerprint) -> Fingerprint {
+fn written(work: impl FnOnce(&mut ByteWriter) -> Fingerprint) -> Fingerprint {
     thread_local! {
-        static OUT: RefCell<Writer> = RefCell::default();
+        static OUT: RefCell<ByteWriter> = RefCell::default();
     }
     OUT.with_borrow_mut(|out| {
         out.0.clear();

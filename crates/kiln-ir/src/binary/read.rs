@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use super::write::{Before, code_settings};
-use crate::body::wire::{DecodeError, Reader, Writer, unzigzag};
-use crate::body::{Body, Scratch};
+use crate::body::wire::{ByteReader, ByteWriter, DecodeResult, unzigzag};
+use crate::body::{Body, CheckScratch};
 use crate::comments::{Anchor, Comments, Mark, ModuleAnchor, ModuleComment};
 use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
@@ -16,13 +16,11 @@ use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-type Read<T> = Result<T, DecodeError>;
-
 /// The most bytes that a datum of zeros may have, as in text.
 const MAX_ZEROS: u64 = 1 << 40;
 
 /// The module in `content` and `notes`.
-pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Module> {
+pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> DecodeResult<Module> {
     let mut reading = Reading::default();
     // The code's settings are a part of those in the notes, and are compared with them below.
     let settings_start = content.clone();
@@ -41,17 +39,17 @@ pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Mod
     check_numbers(reading.symbols.len(), &functions, &data, &content)?;
     for (symbol, defined) in reading.symbols.iter().zip(&reading.defined) {
         if (symbol.linkage != Linkage::Import) != *defined {
-            return Err(content.malformed("a symbol is defined and imported, or neither"));
+            return Err(content.error("a symbol is defined and imported, or neither"));
         }
     }
     content.end()?;
 
     let name = notes.str()?.into();
     let settings = module_settings(&mut notes)?;
-    let mut of_code = Writer::default();
+    let mut of_code = ByteWriter::default();
     code_settings(&mut of_code, &settings);
     if settings_start.clone().raw(settings_len)? != of_code.0 {
-        return Err(notes.malformed("other settings than those of the code"));
+        return Err(notes.error("other settings than those of the code"));
     }
     let mut names = HashSet::with_capacity(reading.symbols.len());
     for symbol in &mut reading.symbols {
@@ -66,7 +64,7 @@ pub(super) fn module(mut content: Reader<'_>, mut notes: Reader<'_>) -> Read<Mod
         let anonymous = symbol.linkage == Linkage::Local && text.is_empty();
         let fits = global || anonymous || !text.is_empty() && !text.contains('\0');
         if !fits || !anonymous && !names.insert((text, global)) {
-            return Err(notes.malformed("a name that cannot be linked by, or has another symbol"));
+            return Err(notes.error("a name that cannot be linked by, or has another symbol"));
         }
     }
     drop(names);
@@ -90,8 +88,8 @@ fn check_numbers(
     symbols: usize,
     functions: &[Function],
     data: &[DataObject],
-    content: &Reader<'_>,
-) -> Read<()> {
+    content: &ByteReader<'_>,
+) -> DecodeResult<()> {
     let mut next = 0;
     let mut meet = |symbol: SymbolId| {
         next += usize::from(symbol.index() == next);
@@ -118,7 +116,7 @@ fn check_numbers(
     if ordered && next == symbols {
         Ok(())
     } else {
-        Err(content.malformed("symbols that are not numbered in order of use"))
+        Err(content.error("symbols that are not numbered in order of use"))
     }
 }
 
@@ -129,14 +127,14 @@ struct Reading<'b> {
     signatures: Vec<Option<&'b [u8]>>,
     /// Whether a definition of the symbol was met.
     defined: Vec<bool>,
-    scratch: Scratch,
+    scratch: CheckScratch,
 }
 
 impl<'b> Reading<'b> {
-    fn symbols(&mut self, content: &mut Reader<'b>) -> Read<()> {
+    fn symbols(&mut self, content: &mut ByteReader<'b>) -> DecodeResult<()> {
         let count = content.count()?;
         if count >= u32::MAX as usize {
-            return Err(content.malformed("too many symbols"));
+            return Err(content.error("too many symbols"));
         }
         self.symbols.reserve_exact(count);
         self.signatures.reserve_exact(count);
@@ -145,7 +143,7 @@ impl<'b> Reading<'b> {
                 0 => SymbolKind::Function,
                 1 => SymbolKind::Data,
                 2 => SymbolKind::Global,
-                _ => return Err(content.malformed("not a kind of symbol")),
+                _ => return Err(content.error("not a kind of symbol")),
             };
             let linkage = match content.byte()? {
                 0 => Linkage::Import,
@@ -153,10 +151,10 @@ impl<'b> Reading<'b> {
                 2 => Linkage::Hidden,
                 3 => Linkage::Export,
                 4 => Linkage::Preemptible,
-                _ => return Err(content.malformed("not a linkage")),
+                _ => return Err(content.error("not a linkage")),
             };
             if kind == SymbolKind::Global && linkage != Linkage::Import {
-                return Err(content.malformed("a global that is defined"));
+                return Err(content.error("a global that is defined"));
             }
             let name = if linkage == Linkage::Local { "".into() } else { content.str()?.into() };
             let typed = content.bool()?;
@@ -164,7 +162,7 @@ impl<'b> Reading<'b> {
             let signature = if typed { Some(content.signature()?) } else { None };
             self.signatures.push(if typed { Some(before.until(content)) } else { None });
             if signature.is_some() && kind != SymbolKind::Function {
-                return Err(content.malformed("data with the type of a function"));
+                return Err(content.error("data with the type of a function"));
             }
             self.symbols.push(Symbol { name, kind, linkage, signature, line: 0 });
         }
@@ -172,29 +170,29 @@ impl<'b> Reading<'b> {
         Ok(())
     }
 
-    fn symbol(&self, reader: &mut Reader<'_>) -> Read<SymbolId> {
+    fn symbol(&self, reader: &mut ByteReader<'_>) -> DecodeResult<SymbolId> {
         let index = reader.index(self.symbols.len(), "no such symbol")?;
         // There are fewer than 2^32 of them.
         Ok(SymbolId::from_u32(index as u32))
     }
 
     /// The symbol that a definition is of.
-    fn define(&mut self, reader: &mut Reader<'_>, kind: SymbolKind) -> Read<SymbolId> {
+    fn define(&mut self, reader: &mut ByteReader<'_>, kind: SymbolKind) -> DecodeResult<SymbolId> {
         let id = self.symbol(reader)?;
         let symbol = &self.symbols[id.index()];
         if symbol.kind != kind || symbol.linkage == Linkage::Import || self.defined[id.index()] {
-            return Err(reader.malformed("a definition of an import, of another kind, or a second one"));
+            return Err(reader.error("a definition of an import, of another kind, or a second one"));
         }
         self.defined[id.index()] = true;
         Ok(id)
     }
 
-    fn function(&mut self, content: &mut Reader<'_>) -> Read<Function> {
+    fn function(&mut self, content: &mut ByteReader<'_>) -> DecodeResult<Function> {
         let symbol = self.define(content, SymbolKind::Function)?;
         let code = match content.byte()? {
             0 => Code::Ir(self.body(content)?),
             1 => Code::Machine(self.machine(content)?),
-            _ => return Err(content.malformed("neither IR nor machine code")),
+            _ => return Err(content.error("neither IR nor machine code")),
         };
         let fits = match (&code, self.signatures[symbol.index()]) {
             // A body starts with its type.
@@ -203,12 +201,12 @@ impl<'b> Reading<'b> {
             (_, None) => false,
         };
         if !fits {
-            return Err(content.malformed("a function of another type than its symbol"));
+            return Err(content.error("a function of another type than its symbol"));
         }
         Ok(Function { symbol, code, line: 0, comments: Comments::new() })
     }
 
-    fn body(&mut self, content: &mut Reader<'_>) -> Read<Body> {
+    fn body(&mut self, content: &mut ByteReader<'_>) -> DecodeResult<Body> {
         let base = content.u32()?;
         let count = content.count()?;
         let mut references = Vec::with_capacity(count);
@@ -218,52 +216,52 @@ impl<'b> Reading<'b> {
         let length = content.count()?;
         let offset = content.offset();
         let bytes = content.raw(length)?;
-        let reader = Reader::at(bytes, offset);
+        let reader = ByteReader::at(bytes, offset);
         Body::check(reader, bytes, references.into(), base, &mut self.scratch)
     }
 
-    fn machine(&self, content: &mut Reader<'_>) -> Read<MachineCode> {
+    fn machine(&self, content: &mut ByteReader<'_>) -> DecodeResult<MachineCode> {
         let align = align(content)?;
         let bytes: Box<[u8]> = content.bytes()?.into();
         let len = u32::try_from(bytes.len()).ok().filter(|len| *len != 0);
-        let len = len.ok_or_else(|| content.malformed("code that is empty or has 4 GiB"))?;
+        let len = len.ok_or_else(|| content.error("code that is empty or has 4 GiB"))?;
         let mut relocs = Vec::new();
         for _ in 0..content.count()? {
             let offset = content.u32()?;
             let kind = relocs::named(content.str()?);
-            let kind = kind.ok_or_else(|| content.malformed("not a relocation"))?;
+            let kind = kind.ok_or_else(|| content.error("not a relocation"))?;
             let addend = content.int()?;
             let target = match content.byte()? {
                 0 => CodeTarget::Symbol(self.symbol(content)?),
                 1 => CodeTarget::LibCall(content.libcall()?),
                 2 => CodeTarget::Here(content.u32()?),
-                _ => return Err(content.malformed("not a target of a relocation")),
+                _ => return Err(content.error("not a target of a relocation")),
             };
             let last = relocs.last().map_or(0, |last: &CodeReloc| last.offset);
             if offset >= len || offset < last {
-                return Err(content.malformed("a relocation outside of its code or out of order"));
+                return Err(content.error("a relocation outside of its code or out of order"));
             }
             relocs.push(CodeReloc { offset, kind, target, addend });
         }
         Ok(MachineCode { bytes, align, relocs })
     }
 
-    fn data(&mut self, content: &mut Reader<'_>) -> Read<DataObject> {
+    fn data(&mut self, content: &mut ByteReader<'_>) -> DecodeResult<DataObject> {
         let symbol = self.define(content, SymbolKind::Data)?;
         let writable = content.bool()?;
         let align = align(content)?;
         let section = content.str()?;
         if section.contains('\0') {
-            return Err(content.malformed("a section's name with a zero byte"));
+            return Err(content.error("a section's name with a zero byte"));
         }
         let section = (!section.is_empty()).then(|| section.into());
         let init = match content.byte()? {
             0 => Init::Zeros(content.uint()?),
             1 => Init::Bytes(content.bytes()?.to_vec()),
-            _ => return Err(content.malformed("neither zeros nor bytes")),
+            _ => return Err(content.error("neither zeros nor bytes")),
         };
         if init.len() > MAX_ZEROS {
-            return Err(content.malformed("a datum of more than 2^40 bytes"));
+            return Err(content.error("a datum of more than 2^40 bytes"));
         }
         let mut addresses = Vec::new();
         let mut end = 0;
@@ -271,22 +269,22 @@ impl<'b> Reading<'b> {
             let offset = content.uint()?;
             let address = DataAddress { offset, symbol: self.symbol(content)?, addend: content.int()? };
             let next = offset.checked_add(8).filter(|next| offset >= end && *next <= init.len());
-            end = next.ok_or_else(|| content.malformed("an address outside of its datum or over another"))?;
+            end = next.ok_or_else(|| content.error("an address outside of its datum or over another"))?;
             let zero = |bytes: &Vec<u8>| bytes[offset as usize..end as usize].iter().all(|byte| *byte == 0);
             if !matches!(&init, Init::Bytes(bytes) if zero(bytes)) {
-                return Err(content.malformed("an address over other content"));
+                return Err(content.error("an address over other content"));
             }
             addresses.push(address);
         }
         if let (Init::Bytes(bytes), true) = (&init, addresses.is_empty())
             && bytes.iter().all(|byte| *byte == 0)
         {
-            return Err(content.malformed("zeros as bytes"));
+            return Err(content.error("zeros as bytes"));
         }
         Ok(DataObject { symbol, writable, align, init, section, addresses, line: 0 })
     }
 
-    fn module_comment(&self, notes: &mut Reader<'_>) -> Read<ModuleComment> {
+    fn module_comment(&self, notes: &mut ByteReader<'_>) -> DecodeResult<ModuleComment> {
         let kind = notes.byte()?;
         let number = notes.u32()?;
         let anchor = match (kind, number) {
@@ -295,7 +293,7 @@ impl<'b> Reading<'b> {
                 ModuleAnchor::Above(SymbolId::from_u32(number))
             }
             (2, 0) => ModuleAnchor::End,
-            _ => return Err(notes.malformed("not a place of a comment")),
+            _ => return Err(notes.error("not a place of a comment")),
         };
         let line = notes.u32()?;
         // An empty one is an empty line.
@@ -307,24 +305,24 @@ impl<'b> Reading<'b> {
     }
 }
 
-fn align(reader: &mut Reader<'_>) -> Read<u32> {
+fn align(reader: &mut ByteReader<'_>) -> DecodeResult<u32> {
     let align = reader.u32()?;
     if align.is_power_of_two() && align <= MAX_ALIGN {
         Ok(align)
     } else {
-        Err(reader.malformed("not an alignment"))
+        Err(reader.error("not an alignment"))
     }
 }
 
 /// The comments of a function on `line`: all of their texts are checked at once.
-fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
+fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Comments> {
     let count = notes.count()?;
     if count == 0 {
         return Ok(Comments::new());
     }
     let text = notes.str()?;
     if u32::try_from(text.len()).is_err() || memchr::memchr(b'\n', text.as_bytes()).is_some() {
-        return Err(notes.malformed("not comments"));
+        return Err(notes.error("not comments"));
     }
     let mut marks = Vec::with_capacity(count);
     let (mut start, mut before) = (0, Before::new(line));
@@ -337,7 +335,7 @@ fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
             (1, number) => Anchor::Block(number),
             (2, number) => Anchor::Inst(number),
             (3, 0) => Anchor::End,
-            _ => return Err(notes.malformed("not a place of a comment")),
+            _ => return Err(notes.error("not a place of a comment")),
         };
         let line = notes.uint()?;
         let line = distant(notes, &mut before.line, line)?;
@@ -346,7 +344,7 @@ fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
         let own = usize::try_from(length).ok().and_then(|length| rest.get(..length));
         // What starts with a `;` starts on the boundary of a character.
         let Some([b';', .., last] | [last @ b';']) = own else {
-            return Err(notes.malformed("not a comment"));
+            return Err(notes.error("not a comment"));
         };
         start += own.map_or(0, <[u8]>::len);
         let blank = if last.is_ascii() {
@@ -355,22 +353,22 @@ fn comments(notes: &mut Reader<'_>, line: u32) -> Read<Comments> {
             blank_before(text, start)
         };
         if blank {
-            return Err(notes.malformed("not a comment"));
+            return Err(notes.error("not a comment"));
         }
         marks.push(Mark { anchor, trailing: code & 1 != 0, line, end: start as u32 });
     }
     if start != text.len() {
-        return Err(notes.malformed("more text than the comments have"));
+        return Err(notes.error("more text than the comments have"));
     }
     Ok(Comments::of(text.to_owned(), marks))
 }
 
 /// The number that is so far from the one before.
 #[inline]
-fn distant(notes: &Reader<'_>, before: &mut u32, distance: u64) -> Read<u32> {
+fn distant(notes: &ByteReader<'_>, before: &mut u32, distance: u64) -> DecodeResult<u32> {
     let number =
         i64::from(*before).checked_add(unzigzag(distance)).and_then(|number| u32::try_from(number).ok());
-    *before = number.ok_or_else(|| notes.malformed("an integer of more than 32 bits"))?;
+    *before = number.ok_or_else(|| notes.error("an integer of more than 32 bits"))?;
     Ok(*before)
 }
 
@@ -381,25 +379,25 @@ fn blank_before(text: &str, end: usize) -> bool {
 }
 
 /// A comment must not end early when it is printed.
-fn comment_text(notes: &mut Reader<'_>) -> Read<Box<str>> {
+fn comment_text(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     if !text.starts_with(';') || text.contains('\n') || text.trim_end() != text {
-        return Err(notes.malformed("not a comment"));
+        return Err(notes.error("not a comment"));
     }
     Ok(text.into())
 }
 
 /// A word of a header line, which is read back by blanks.
-fn word(notes: &mut Reader<'_>) -> Read<Box<str>> {
+fn word(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     if text.is_empty() || text.contains(|c: char| c.is_ascii_whitespace() || c == ';') {
-        return Err(notes.malformed("not a word of a header line"));
+        return Err(notes.error("not a word of a header line"));
     }
     Ok(text.into())
 }
 
 /// A line that directs programs that execute files.
-fn directive(notes: &mut Reader<'_>) -> Read<Box<str>> {
+fn directive(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     let mut words = text.split(' ');
     let known = matches!(words.next(), Some("test" | "feature"));
@@ -407,38 +405,38 @@ fn directive(notes: &mut Reader<'_>) -> Read<Box<str>> {
         || words.any(str::is_empty)
         || text.contains(|c: char| c.is_ascii_whitespace() && c != ' ' || c == ';')
     {
-        return Err(notes.malformed("not a header line"));
+        return Err(notes.error("not a header line"));
     }
     Ok(text.into())
 }
 
-fn setting_value(notes: &mut Reader<'_>) -> Read<Option<Box<str>>> {
+fn setting_value(notes: &mut ByteReader<'_>) -> DecodeResult<Option<Box<str>>> {
     if notes.bool()? {
         let text = notes.str()?;
         if text.contains(|c: char| c.is_ascii_whitespace() || c == ';') {
-            return Err(notes.malformed("not a word of a header line"));
+            return Err(notes.error("not a word of a header line"));
         }
         return Ok(Some(text.into()));
     }
     match notes.str()? {
         "" => Ok(None),
-        _ => Err(notes.malformed("a value that is none")),
+        _ => Err(notes.error("a value that is none")),
     }
 }
 
-fn settings(notes: &mut Reader<'_>) -> Read<Vec<Setting>> {
+fn settings(notes: &mut ByteReader<'_>) -> DecodeResult<Vec<Setting>> {
     let mut settings = Vec::new();
     for _ in 0..notes.count()? {
         let name = word(notes)?;
         if name.contains('=') {
-            return Err(notes.malformed("not the name of a setting"));
+            return Err(notes.error("not the name of a setting"));
         }
         settings.push(Setting { name, value: setting_value(notes)?, line: notes.u32()? });
     }
     Ok(settings)
 }
 
-fn module_settings(notes: &mut Reader<'_>) -> Read<ModuleSettings> {
+fn module_settings(notes: &mut ByteReader<'_>) -> DecodeResult<ModuleSettings> {
     let mut read = ModuleSettings { shared: settings(notes)?, ..ModuleSettings::default() };
     for _ in 0..notes.count()? {
         let triple = word(notes)?;
@@ -452,8 +450,8 @@ fn module_settings(notes: &mut Reader<'_>) -> Read<ModuleSettings> {
 }
 
 /// Goes past the settings of the code.
-fn skip_settings(content: &mut Reader<'_>) -> Read<()> {
-    fn list(content: &mut Reader<'_>) -> Read<()> {
+fn skip_settings(content: &mut ByteReader<'_>) -> DecodeResult<()> {
+    fn list(content: &mut ByteReader<'_>) -> DecodeResult<()> {
         for _ in 0..content.count()? {
             content.str()?;
             content.bool()?;

@@ -5,7 +5,7 @@
 
 use cranelift_codegen::ir::LibCall;
 
-use crate::body::wire::{Writer, zigzag};
+use crate::body::wire::{ByteWriter, zigzag};
 use crate::comments::{Anchor, Comment, Comments, ModuleAnchor, ModuleComment};
 use crate::data::{DataAddress, DataObject, Init};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
@@ -15,7 +15,7 @@ use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
 /// Writes what the module's artifact depends on. `flush` is called between items, and may take what was written.
-pub(crate) fn content(module: &Module, out: &mut Writer, flush: &mut dyn FnMut(&mut Writer)) {
+pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnMut(&mut ByteWriter)) {
     let Module { name: _, source: _, settings, symbols, functions, data, comments: _ } = module;
     code_settings(out, settings);
     out.count(symbols.len());
@@ -36,7 +36,7 @@ pub(crate) fn content(module: &Module, out: &mut Writer, flush: &mut dyn FnMut(&
 }
 
 /// A symbol; its name only if other modules see it.
-pub(crate) fn symbol(out: &mut Writer, symbol: &Symbol) {
+pub(crate) fn symbol(out: &mut ByteWriter, symbol: &Symbol) {
     let Symbol { name, kind, linkage, signature, line: _ } = symbol;
     out.byte(match kind {
         SymbolKind::Function => 0,
@@ -60,7 +60,7 @@ pub(crate) fn symbol(out: &mut Writer, symbol: &Symbol) {
 }
 
 /// Code; `reference` writes what stands for a symbol.
-pub(crate) fn code(out: &mut Writer, code: &Code, reference: impl Fn(&mut Writer, SymbolId)) {
+pub(crate) fn code(out: &mut ByteWriter, code: &Code, reference: impl Fn(&mut ByteWriter, SymbolId)) {
     match code {
         Code::Ir(body) => {
             out.byte(0);
@@ -99,7 +99,7 @@ pub(crate) fn code(out: &mut Writer, code: &Code, reference: impl Fn(&mut Writer
     }
 }
 
-fn data(out: &mut Writer, data: &DataObject) {
+fn data(out: &mut ByteWriter, data: &DataObject) {
     let DataObject { symbol, writable, align, init, section, addresses, line: _ } = data;
     out.uint(u64::from(symbol.as_u32()));
     out.bool(*writable);
@@ -124,9 +124,9 @@ fn data(out: &mut Writer, data: &DataObject) {
 }
 
 /// Settings that alter code, in order, for later ones win over earlier ones.
-pub(crate) fn code_settings(out: &mut Writer, settings: &ModuleSettings) {
+pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
     let ModuleSettings { shared, targets, directives: _ } = settings;
-    fn list(out: &mut Writer, settings: &[Setting]) {
+    fn list(out: &mut ByteWriter, settings: &[Setting]) {
         let kept = || settings.iter().filter(|setting| !is_fixed(&setting.name));
         out.count(kept().count());
         for Setting { name, value, line: _ } in kept() {
@@ -144,7 +144,7 @@ pub(crate) fn code_settings(out: &mut Writer, settings: &ModuleSettings) {
 }
 
 /// Writes the rest: names that no other module sees, lines, comments, header lines in full.
-pub(super) fn notes(module: &Module, out: &mut Writer) {
+pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
     let Module { name, source: _, settings, symbols, functions, data, comments } = module;
     out.str(name);
     let ModuleSettings { shared, targets, directives } = settings;
@@ -188,7 +188,7 @@ pub(super) fn notes(module: &Module, out: &mut Writer) {
 
 /// The comments of a function: their number; if that is not 0, their texts, one behind the other, and for each comment what it
 /// stands at, and the length of its text. Numbers are given as the distance from the comment before.
-fn comments(out: &mut Writer, comments: &Comments, line: u32) {
+fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
     out.count(comments.len());
     if comments.is_empty() {
         return;
@@ -228,7 +228,7 @@ impl Before {
     }
 }
 
-fn all_settings(out: &mut Writer, settings: &[Setting]) {
+fn all_settings(out: &mut ByteWriter, settings: &[Setting]) {
     out.count(settings.len());
     for Setting { name, value, line } in settings {
         out.str(name);

@@ -21,7 +21,8 @@ use cranelift_codegen::ir::{
     ValueLabelStart, ValueList,
 };
 
-use super::wire::{Writer, zigzag};
+use super::limits::max_values;
+use super::wire::{ByteWriter, zigzag};
 
 /// What no number was given to.
 const NONE: u32 = u32::MAX;
@@ -73,7 +74,7 @@ impl Dense {
 /// to none. (0 in place of the first ends the list.)
 #[derive(Default)]
 struct Locations {
-    runs: Writer,
+    runs: ByteWriter,
     /// Number of the first instruction of the last run, and its location.
     last: (usize, RelSourceLoc),
     /// The last location that is not none.
@@ -102,10 +103,10 @@ impl Locations {
 /// Working memory, to be used for many functions.
 #[derive(Default)]
 pub(crate) struct Encoder {
-    head: Writer,
-    memory: Writer,
-    tables: Writer,
-    code: Writer,
+    head: ByteWriter,
+    memory: ByteWriter,
+    tables: ByteWriter,
+    code: ByteWriter,
     locations: Locations,
     values: Vec<u32>,
     blocks: Vec<u32>,
@@ -204,7 +205,7 @@ impl Encoder {
         let mut bytes = Vec::with_capacity(head.0.len() + self.code.0.len());
         bytes.extend_from_slice(&head.0);
         bytes.extend_from_slice(&self.code.0);
-        if self.next as u64 > super::decode::max_values(bytes.len()) {
+        if self.next as u64 > max_values(bytes.len()) {
             return Err(Undefined(AnyEntity::Function).into());
         }
         let targets = self.targets.order.clone();
@@ -682,7 +683,7 @@ impl Encoder {
 
     fn global<E: From<Undefined>>(
         &mut self,
-        tables: &mut Writer,
+        tables: &mut ByteWriter,
         at: GlobalValue,
         data: &GlobalValueData,
         name: &mut impl FnMut(Site) -> Result<u32, E>,
@@ -719,7 +720,7 @@ impl Encoder {
     /// What a declaration names: 0 and a library call, or one more than its position among the targets.
     fn target<E>(
         &mut self,
-        tables: &mut Writer,
+        tables: &mut ByteWriter,
         target: &ExternalName,
         site: Site,
         name: &mut impl FnMut(Site) -> Result<u32, E>,
@@ -747,7 +748,7 @@ fn stack_slot_kind(kind: StackSlotKind) -> u8 {
     }
 }
 
-fn mem_flags(out: &mut Writer, regions: &mut Dense, flags: MemFlagsData) {
+fn mem_flags(out: &mut ByteWriter, regions: &mut Dense, flags: MemFlagsData) {
     let order = match flags.explicit_endianness() {
         None => 0,
         Some(Endianness::Little) => 1,

@@ -16,9 +16,7 @@ use cranelift_codegen::ir::{
 };
 use cranelift_codegen::isa::CallConv;
 
-use super::wire::{DecodeError, Reader, Writer};
-
-type Read<T> = Result<T, DecodeError>;
+use super::wire::{ByteReader, ByteWriter, DecodeResult};
 
 /// Types by their number in Cranelift; [`types::INVALID`] where there is none.
 static TYPES: LazyLock<[Type; 0x200]> = LazyLock::new(|| {
@@ -60,7 +58,7 @@ static CONTROLLING: LazyLock<Box<[[u64; 8]; 0x100]>> = LazyLock::new(|| {
     table
 });
 
-impl Writer {
+impl ByteWriter {
     /// A type: its number, or 1 and the rest of it if it is dynamic. No type has number 1.
     pub(crate) fn ty(&mut self, ty: Type) {
         let number = ty.index();
@@ -128,30 +126,30 @@ impl Writer {
     }
 }
 
-impl Reader<'_> {
+impl ByteReader<'_> {
     /// A type; an invalid one is none.
     #[inline]
-    pub(crate) fn ty(&mut self) -> Read<Type> {
+    pub(crate) fn ty(&mut self) -> DecodeResult<Type> {
         let first = usize::from(self.byte()?);
         let number = if first == 1 { 0x100 | usize::from(self.byte()?) } else { first };
         match TYPES[number] {
-            types::INVALID => Err(self.malformed("not a type")),
+            types::INVALID => Err(self.error("not a type")),
             ty => Ok(ty),
         }
     }
 
     /// A type that `opcode` may have as its controlling one.
     #[inline]
-    pub(crate) fn controlling(&mut self, opcode: Opcode) -> Read<Type> {
+    pub(crate) fn controlling(&mut self, opcode: Opcode) -> DecodeResult<Type> {
         let ty = self.ty()?;
         let number = ty.index();
         match CONTROLLING[opcode as usize & 0xff][number / 64] >> (number % 64) & 1 {
-            0 => Err(self.malformed("not a type for this instruction")),
+            0 => Err(self.error("not a type for this instruction")),
             _ => Ok(ty),
         }
     }
 
-    pub(crate) fn signature(&mut self) -> Read<Signature> {
+    pub(crate) fn signature(&mut self) -> DecodeResult<Signature> {
         let mut lists = [Vec::new(), Vec::new()];
         let (call_conv, _) = self.params(|list, count, param| {
             let list = &mut lists[list];
@@ -165,14 +163,14 @@ impl Reader<'_> {
     }
 
     /// Goes past a signature. How many results it has.
-    pub(crate) fn skip_signature(&mut self) -> Read<usize> {
+    pub(crate) fn skip_signature(&mut self) -> DecodeResult<usize> {
         self.params(|_, _, _| ()).map(|(_, results)| results)
     }
 
     /// A signature, whose parameters (list 0) and results (list 1) are given to `each`, with the length of the list. The number of
     /// results.
     #[inline]
-    fn params(&mut self, mut each: impl FnMut(usize, usize, AbiParam)) -> Read<(CallConv, usize)> {
+    fn params(&mut self, mut each: impl FnMut(usize, usize, AbiParam)) -> DecodeResult<(CallConv, usize)> {
         let call_conv = match self.byte()? {
             0 => CallConv::Fast,
             1 => CallConv::Tail,
@@ -182,13 +180,13 @@ impl Reader<'_> {
             5 => CallConv::Probestack,
             6 => CallConv::Winch,
             7 => CallConv::PreserveAll,
-            _ => return Err(self.malformed("not a calling convention")),
+            _ => return Err(self.error("not a calling convention")),
         };
         let mut count = 0;
         for list in 0..2 {
             count = self.count()?;
             if count > usize::from(u16::MAX) {
-                return Err(self.malformed("more than 65,535 parameters or results"));
+                return Err(self.error("more than 65,535 parameters or results"));
             }
             for _ in 0..count {
                 let value_type = self.ty()?;
@@ -197,14 +195,14 @@ impl Reader<'_> {
                     0 => ArgumentExtension::None,
                     1 => ArgumentExtension::Uext,
                     2 => ArgumentExtension::Sext,
-                    _ => return Err(self.malformed("not an extension of a parameter")),
+                    _ => return Err(self.error("not an extension of a parameter")),
                 };
                 let purpose = match code >> 2 {
                     0 => ArgumentPurpose::Normal,
                     1 => ArgumentPurpose::StructReturn,
                     2 => ArgumentPurpose::VMContext,
                     3 => ArgumentPurpose::StructArgument(self.u32()?),
-                    _ => return Err(self.malformed("not a purpose of a parameter")),
+                    _ => return Err(self.error("not a purpose of a parameter")),
                 };
                 each(list, count, AbiParam { value_type, purpose, extension });
             }
@@ -213,39 +211,39 @@ impl Reader<'_> {
     }
 
     /// A trap code, or none.
-    pub(crate) fn trap(&mut self) -> Read<Option<TrapCode>> {
+    pub(crate) fn trap(&mut self) -> DecodeResult<Option<TrapCode>> {
         Ok(std::num::NonZeroU8::new(self.byte()?).map(TrapCode::from_raw))
     }
 
     /// A trap code that must be there.
-    pub(crate) fn some_trap(&mut self) -> Read<TrapCode> {
-        self.trap()?.ok_or_else(|| self.malformed("not a trap code"))
+    pub(crate) fn some_trap(&mut self) -> DecodeResult<TrapCode> {
+        self.trap()?.ok_or_else(|| self.error("not a trap code"))
     }
 
-    fn listed<T: Copy>(&mut self, list: &[T], what: &'static str) -> Read<T> {
+    fn listed<T: Copy>(&mut self, list: &[T], what: &'static str) -> DecodeResult<T> {
         self.index(list.len(), what).map(|index| list[index])
     }
 
-    pub(crate) fn opcode(&mut self) -> Read<Opcode> {
+    pub(crate) fn opcode(&mut self) -> DecodeResult<Opcode> {
         // Cranelift numbers opcodes from 1, in the order of this list.
         let number = self.byte()?;
         let found = usize::from(number).checked_sub(1).and_then(|index| Opcode::all().get(index));
-        found.copied().ok_or_else(|| self.malformed("not an instruction"))
+        found.copied().ok_or_else(|| self.error("not an instruction"))
     }
 
-    pub(crate) fn int_cc(&mut self) -> Read<IntCC> {
+    pub(crate) fn int_cc(&mut self) -> DecodeResult<IntCC> {
         self.listed(IntCC::all(), "not a condition")
     }
 
-    pub(crate) fn float_cc(&mut self) -> Read<FloatCC> {
+    pub(crate) fn float_cc(&mut self) -> DecodeResult<FloatCC> {
         self.listed(FloatCC::all(), "not a condition")
     }
 
-    pub(crate) fn rmw(&mut self) -> Read<AtomicRmwOp> {
+    pub(crate) fn rmw(&mut self) -> DecodeResult<AtomicRmwOp> {
         self.listed(AtomicRmwOp::all(), "not an atomic operation")
     }
 
-    pub(crate) fn libcall(&mut self) -> Read<LibCall> {
+    pub(crate) fn libcall(&mut self) -> DecodeResult<LibCall> {
         self.listed(LibCall::all_libcalls(), "not a library call")
     }
 }
@@ -272,12 +270,12 @@ mod tests {
         let all: Vec<Type> = TYPES.iter().copied().filter(|ty| !ty.is_invalid()).collect();
         assert!(all.len() > 100 && all.contains(&types::I8X16) && all.contains(&types::F64X2XN));
         for ty in all {
-            let mut writer = Writer::default();
+            let mut writer = ByteWriter::default();
             writer.ty(ty);
-            assert_eq!(Reader::new(&writer.0).ty(), Ok(ty));
+            assert_eq!(ByteReader::new(&writer.0).ty(), Ok(ty));
         }
-        assert!(Reader::new(&[0]).ty().is_err());
-        assert!(Reader::new(&[1, 0]).ty().is_err());
+        assert!(ByteReader::new(&[0]).ty().is_err());
+        assert!(ByteReader::new(&[1, 0]).ty().is_err());
     }
 
     #[test]
@@ -287,8 +285,8 @@ mod tests {
         param.purpose = ArgumentPurpose::StructArgument(48);
         signature.params.extend([param, AbiParam::special(types::I64, ArgumentPurpose::VMContext)]);
         signature.returns.push(AbiParam::new(types::I16).sext());
-        let mut writer = Writer::default();
+        let mut writer = ByteWriter::default();
         writer.signature(&signature);
-        assert_eq!(Reader::new(&writer.0).signature(), Ok(signature));
+        assert_eq!(ByteReader::new(&writer.0).signature(), Ok(signature));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - Every integer has one encoding: the shortest. A reader refuses others, so equal content has equal bytes.
-//! - A [`Reader`] never looks beyond its end, and a count it returns is at most the number of bytes that are left. So the
+//! - A [`ByteReader`] never looks beyond its end, and a count it returns is at most the number of bytes that are left. So the
 //!   memory that a caller reserves for a count is bounded by the length of the input.
 
 /// Why bytes are not what they should be.
@@ -15,11 +15,14 @@ pub(crate) struct DecodeError {
     pub(crate) what: &'static str,
 }
 
+/// What reading gives.
+pub(crate) type DecodeResult<T> = Result<T, DecodeError>;
+
 /// Bytes that grow.
 #[derive(Default)]
-pub(crate) struct Writer(pub(crate) Vec<u8>);
+pub(crate) struct ByteWriter(pub(crate) Vec<u8>);
 
-impl Writer {
+impl ByteWriter {
     pub(crate) fn byte(&mut self, byte: u8) {
         self.0.push(byte);
     }
@@ -99,16 +102,14 @@ pub(crate) fn unzigzag(value: u64) -> i64 {
 
 /// Bytes that are read from front to back.
 #[derive(Clone)]
-pub(crate) struct Reader<'b> {
+pub(crate) struct ByteReader<'b> {
     bytes: &'b [u8],
     at: usize,
     /// Where the bytes start in what the caller was given.
     base: usize,
 }
 
-type Read<T> = Result<T, DecodeError>;
-
-impl<'b> Reader<'b> {
+impl<'b> ByteReader<'b> {
     pub(crate) fn new(bytes: &'b [u8]) -> Self {
         Self::at(bytes, 0)
     }
@@ -120,7 +121,7 @@ impl<'b> Reader<'b> {
 
     /// What is wrong with what was just read.
     #[cold]
-    pub(crate) fn malformed(&self, what: &'static str) -> DecodeError {
+    pub(crate) fn error(&self, what: &'static str) -> DecodeError {
         DecodeError { offset: self.base + self.at, what }
     }
 
@@ -150,115 +151,111 @@ impl<'b> Reader<'b> {
     }
 
     /// Nothing may be left.
-    pub(crate) fn end(&self) -> Read<()> {
-        if self.left() == 0 { Ok(()) } else { Err(self.malformed("more bytes than were announced")) }
+    pub(crate) fn end(&self) -> DecodeResult<()> {
+        if self.left() == 0 { Ok(()) } else { Err(self.error("more bytes than were announced")) }
     }
 
     #[inline]
-    pub(crate) fn byte(&mut self) -> Read<u8> {
+    pub(crate) fn byte(&mut self) -> DecodeResult<u8> {
         match self.bytes.get(self.at) {
             Some(byte) => {
                 self.at += 1;
                 Ok(*byte)
             }
-            None => Err(self.malformed("ends early")),
+            None => Err(self.error("ends early")),
         }
     }
 
     #[inline]
-    pub(crate) fn raw(&mut self, length: usize) -> Read<&'b [u8]> {
+    pub(crate) fn raw(&mut self, length: usize) -> DecodeResult<&'b [u8]> {
         if length > self.left() {
-            return Err(self.malformed("ends early"));
+            return Err(self.error("ends early"));
         }
         self.at += length;
         Ok(&self.bytes[self.at - length..self.at])
     }
 
     #[inline]
-    pub(crate) fn array<const N: usize>(&mut self) -> Read<[u8; N]> {
+    pub(crate) fn array<const N: usize>(&mut self) -> DecodeResult<[u8; N]> {
         let bytes = self.raw(N)?;
         Ok(bytes.try_into().expect("`raw` gives as many bytes as it is asked for"))
     }
 
     #[inline]
-    pub(crate) fn uint(&mut self) -> Read<u64> {
+    pub(crate) fn uint(&mut self) -> DecodeResult<u64> {
         let first = self.byte()?;
         if first < 0x80 { Ok(u64::from(first)) } else { self.long(first) }
     }
 
-    fn long(&mut self, first: u8) -> Read<u64> {
+    fn long(&mut self, first: u8) -> DecodeResult<u64> {
         let mut value = u64::from(first & 0x7f);
         let mut shift = 7;
         loop {
             let byte = self.byte()?;
             if shift == 63 && byte > 1 {
-                return Err(self.malformed("an integer of more than 64 bits"));
+                return Err(self.error("an integer of more than 64 bits"));
             }
             value |= u64::from(byte & 0x7f) << shift;
             if byte < 0x80 {
-                return if byte == 0 {
-                    Err(self.malformed("an integer longer than need be"))
-                } else {
-                    Ok(value)
-                };
+                return if byte == 0 { Err(self.error("an integer longer than need be")) } else { Ok(value) };
             }
             shift += 7;
         }
     }
 
     #[inline]
-    pub(crate) fn u32(&mut self) -> Read<u32> {
+    pub(crate) fn u32(&mut self) -> DecodeResult<u32> {
         let value = self.uint()?;
-        u32::try_from(value).map_err(|_| self.malformed("an integer of more than 32 bits"))
+        u32::try_from(value).map_err(|_| self.error("an integer of more than 32 bits"))
     }
 
     #[inline]
-    pub(crate) fn int(&mut self) -> Read<i64> {
+    pub(crate) fn int(&mut self) -> DecodeResult<i64> {
         self.uint().map(unzigzag)
     }
 
     #[inline]
-    pub(crate) fn i32(&mut self) -> Read<i32> {
+    pub(crate) fn i32(&mut self) -> DecodeResult<i32> {
         let value = self.int()?;
-        i32::try_from(value).map_err(|_| self.malformed("an integer of more than 32 bits"))
+        i32::try_from(value).map_err(|_| self.error("an integer of more than 32 bits"))
     }
 
-    pub(crate) fn bool(&mut self) -> Read<bool> {
+    pub(crate) fn bool(&mut self) -> DecodeResult<bool> {
         match self.byte()? {
             0 => Ok(false),
             1 => Ok(true),
-            _ => Err(self.malformed("neither 0 nor 1")),
+            _ => Err(self.error("neither 0 nor 1")),
         }
     }
 
     /// A number of entries, of which each takes at least one byte.
     #[inline]
-    pub(crate) fn count(&mut self) -> Read<usize> {
+    pub(crate) fn count(&mut self) -> DecodeResult<usize> {
         let value = self.uint()?;
         match usize::try_from(value) {
             Ok(count) if count <= self.left() => Ok(count),
-            _ => Err(self.malformed("a count beyond the end")),
+            _ => Err(self.error("a count beyond the end")),
         }
     }
 
     /// A position in a table of `len` entries.
     #[inline]
-    pub(crate) fn index(&mut self, len: usize, what: &'static str) -> Read<usize> {
+    pub(crate) fn index(&mut self, len: usize, what: &'static str) -> DecodeResult<usize> {
         let value = self.uint()?;
         match usize::try_from(value) {
             Ok(index) if index < len => Ok(index),
-            _ => Err(self.malformed(what)),
+            _ => Err(self.error(what)),
         }
     }
 
-    pub(crate) fn bytes(&mut self) -> Read<&'b [u8]> {
+    pub(crate) fn bytes(&mut self) -> DecodeResult<&'b [u8]> {
         let length = self.count()?;
         self.raw(length)
     }
 
-    pub(crate) fn str(&mut self) -> Read<&'b str> {
+    pub(crate) fn str(&mut self) -> DecodeResult<&'b str> {
         let bytes = self.bytes()?;
-        std::str::from_utf8(bytes).map_err(|_| self.malformed("text that is not UTF-8"))
+        std::str::from_utf8(bytes).map_err(|_| self.error("text that is not UTF-8"))
     }
 }
 
@@ -269,10 +266,10 @@ mod tests {
     #[test]
     fn integers_come_back() {
         for value in [0, 1, 127, 128, 16383, 16384, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
-            let mut writer = Writer::default();
+            let mut writer = ByteWriter::default();
             writer.uint(value);
             writer.int(value as i64);
-            let mut reader = Reader::new(&writer.0);
+            let mut reader = ByteReader::new(&writer.0);
             assert_eq!((reader.uint(), reader.int()), (Ok(value), Ok(value as i64)));
             assert_eq!(reader.end(), Ok(()));
         }
@@ -280,11 +277,14 @@ mod tests {
 
     #[test]
     fn one_encoding_only() {
-        let wrong = |bytes: &[u8]| Reader::new(bytes).uint().unwrap_err().what;
+        let wrong = |bytes: &[u8]| ByteReader::new(bytes).uint().unwrap_err().what;
         assert_eq!(wrong(&[0x80, 0]), "an integer longer than need be");
         assert_eq!(wrong(&[0xff; 10]), "an integer of more than 64 bits");
         assert_eq!(wrong(&[0x80]), "ends early");
-        assert_eq!(Reader::new(&[5, 0]).count().unwrap_err().what, "a count beyond the end");
-        assert_eq!(Reader::new(&[2]).bool().unwrap_err(), DecodeError { offset: 1, what: "neither 0 nor 1" });
+        assert_eq!(ByteReader::new(&[5, 0]).count().unwrap_err().what, "a count beyond the end");
+        assert_eq!(
+            ByteReader::new(&[2]).bool().unwrap_err(),
+            DecodeError { offset: 1, what: "neither 0 nor 1" }
+        );
     }
 }
