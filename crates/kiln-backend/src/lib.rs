@@ -1,18 +1,21 @@
 //! From IR to artifact.
 //!
-//! [`compile`] is one pure function: the artifact's bytes depend on the module and on the code generator's settings, and
-//! on nothing else. [`compile_all`] is the work queue: it runs the *functions* of all modules in parallel on rayon's
-//! current pool, so that one large module does not become the tail that everybody waits for, and then assembles every
-//! module, in parallel again. Both give the same bytes, whatever the number of threads.
+//! [`compile`] is one pure function: the artifact's bytes depend on the module and on the code
+//! generator's settings, and on nothing else. [`compile_all`] is the work queue: it runs the
+//! *functions* of all modules in parallel on rayon's current pool, so that one large module does
+//! not keep one thread busy while the others wait, and then assembles every module, in parallel
+//! again. Both give the same bytes, whatever the number of threads.
 //!
-//! A worker *pre-links* its module: functions are laid out one after the other, and calls between them are resolved
-//! on the spot (veneers included), so linking many modules later is copying blobs and a few relocations.
+//! A worker *pre-links* its module: functions are laid out one after the other, and calls between
+//! them are resolved at once (veneers included), so to link many modules later is to copy bytes and
+//! to apply a few relocations.
 //!
-//! A function of which the code is known from an earlier artifact need not be compiled: see [`Reuse`].
+//! A function whose code is in an earlier artifact need not be compiled: see [`Reuse`].
 //!
 //! # Should I use this crate?
 //!
-//! If you have `kiln_ir::Module`s and want artifacts; `kiln::Session` and `kiln::Compiler` put a cache and a linker around it.
+//! If you have `kiln_ir::Module`s and want artifacts. `kiln::Session` and `kiln::Compiler` add a
+//! cache and a linker.
 //!
 //! ```
 //! use kiln_backend::{Job, compile};
@@ -29,30 +32,36 @@
 //!
 //! # Architecture invariants
 //!
-//! No files, no clocks, no process-wide counters, no hash map is iterated. The verifier does not run here: modules are
-//! verified by the front end, once.
+//! No files, no clocks, no process-wide counters, no hash map is iterated. The verifier does not
+//! run here: modules are verified by the front end, once.
 
 #![forbid(unsafe_code)]
 
 mod assemble;
+mod colocate;
+mod compiled;
+mod data;
 mod error;
-mod extract;
 mod function;
 mod queue;
 mod reloc;
+mod reuse;
 mod s390x;
+mod symbols;
+mod tables;
 mod unwind;
 
+pub use colocate::reference_classes;
 pub use error::{CompileError, CompileErrorKind};
-pub use extract::Reuse;
-pub use function::reference_classes;
 pub use queue::{Built, Job, compile, compile_all};
+pub use reuse::Reuse;
 
-/// What artifacts name as their producer, and what cache keys must contain: the code generator and the register allocator that it
-/// calls, with the exact version of each, since code depends on both.
+/// The producer that artifacts name, and that cache keys must contain: the code generator and its
+/// register allocator, with the exact version of each, since code depends on both.
 pub const PRODUCER: &str = "cranelift 0.135.8, regalloc2 0.15.2";
 
-/// Counts changes of this crate that make other artifacts of the same IR; a part of cache keys.
+/// The number of changes of this crate that gave other artifacts for the same IR; a part of cache
+/// keys.
 pub const REVISION: u32 = 2;
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The work queue: modules, and the functions inside them, in parallel.
 //!
-//! Results are collected by (module, function) in order before anything looks at them, so neither the artifacts nor the
-//! errors depend on which thread was faster.
+//! Results are collected in the order of modules and functions before they are used, so neither the
+//! artifacts nor the errors depend on which thread was faster.
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_artifact::Artifact;
@@ -9,40 +9,42 @@ use kiln_ir::Module;
 use rayon::prelude::*;
 
 use crate::assemble::assemble;
-use crate::error::guard;
-use crate::error::{CompileError, CompileErrorKind};
-use crate::extract::{Reuse, extract};
-use crate::function::{self, Compiled, Scratch};
+use crate::compiled::CompiledFunction;
+use crate::error::{CompileError, CompileErrorKind, guard};
+use crate::function::{self, Scratch};
+use crate::reuse::{Reuse, extract};
 
-/// A compiled module, and what it took.
+/// A compiled module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Built {
-    /// The same bytes, whatever was reused.
+    /// The artifact: the same bytes, whether or not functions were reused.
     pub artifact: Artifact,
-    /// Functions that were taken out of earlier artifacts. What is offered in [`Job::reuse`] and does not fit is compiled.
+    /// The number of functions that were taken out of earlier artifacts. A function that
+    /// [`Job::reuse`] offers but that does not fit is compiled, and not included.
     pub reused: usize,
 }
 
 /// A module to compile, and the code generator to compile it with.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
-    /// What to compile; verified by the front end.
+    /// The module; verified by the front end.
     pub module: &'a Module,
     /// The code generator, from `Target::isa` with the module's settings.
     pub isa: &'a dyn TargetIsa,
-    /// For each function in order, or for none: compiled code that may be used in its place. It must have been compiled
-    /// from the same canonical form, with references of the same [class](crate::reference_classes), by the same code generator.
+    /// For each function in order, or for none: compiled code that may be used instead of compiling
+    /// it. It must come from the same canonical form, with references of the same
+    /// [class](crate::reference_classes), and from the same code generator.
     pub reuse: &'a [Option<Reuse<'a>>],
 }
 
 impl<'a> Job<'a> {
-    /// A module of which every function is compiled.
+    /// A job that compiles every function of `module`.
     pub fn new(module: &'a Module, isa: &'a dyn TargetIsa) -> Self {
         Self { module, isa, reuse: &[] }
     }
 
-    /// Compiles function number `index`, or takes it from where it was compiled before.
-    fn function(&self, index: usize, scratch: &mut Scratch) -> Result<Compiled, CompileErrorKind> {
+    /// Compiles the function with this index, or takes it out of an earlier artifact.
+    fn function(&self, index: usize, scratch: &mut Scratch) -> Result<CompiledFunction, CompileErrorKind> {
         let function = &self.module.functions[index];
         let reused = self.reuse.get(index).copied().flatten().and_then(|reuse| extract(reuse, function));
         reused.map_or_else(|| function::compile(self.module, function, self.isa, scratch), Ok)
@@ -61,7 +63,8 @@ pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
     finish(0, job, compiled)
 }
 
-/// Compiles many modules on rayon's current pool: call it inside `ThreadPool::install` to choose another pool.
+/// Compiles many modules on rayon's current pool: call it inside `ThreadPool::install` to choose
+/// another pool.
 ///
 /// `progress` is called from worker threads after every function.
 ///
@@ -71,7 +74,7 @@ pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
 pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Built>, Vec<CompileError>> {
     let queue: Vec<(&Job<'_>, usize)> =
         jobs.iter().flat_map(|job| (0..job.module.functions.len()).map(move |index| (job, index))).collect();
-    let mut results: Vec<Result<Compiled, CompileErrorKind>> = queue
+    let mut results: Vec<Result<CompiledFunction, CompileErrorKind>> = queue
         .into_par_iter()
         .map_init(Scratch::new, |scratch, (job, index)| {
             let result = job.function(index, scratch);
@@ -80,7 +83,7 @@ pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec
         })
         .collect();
 
-    // Hand every module its own functions, then assemble the modules in parallel.
+    // Divide the functions among the modules, from the end, then assemble the modules in parallel.
     let mut modules = Vec::with_capacity(jobs.len());
     for job in jobs.iter().rev() {
         modules.push(results.split_off(results.len() - job.module.functions.len()));
@@ -95,8 +98,8 @@ pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec
 
     let mut done = Vec::with_capacity(built.len());
     let mut errors = Vec::new();
-    for one in built {
-        match one {
+    for result in built {
+        match result {
             Ok(built) => done.push(built),
             Err(found) => errors.extend(found),
         }
@@ -104,10 +107,11 @@ pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec
     if errors.is_empty() { Ok(done) } else { Err(errors) }
 }
 
+/// Assembles a module from the results of its functions, if all were compiled.
 fn finish(
     module: usize,
     job: &Job<'_>,
-    results: Vec<Result<Compiled, CompileErrorKind>>,
+    results: Vec<Result<CompiledFunction, CompileErrorKind>>,
 ) -> Result<Built, Vec<CompileError>> {
     let error = |function_index: usize, kind| {
         let function = job.module.functions.get(function_index);
@@ -132,7 +136,7 @@ fn finish(
     if !errors.is_empty() {
         return Err(errors);
     }
-    // Cranelift's text section builder panics where calls do not reach, however far apart functions are.
+    // Cranelift's text section builder panics when a call cannot reach its target.
     match guard(|| assemble(job.module, job.isa, &compiled)) {
         Ok(Ok(artifact)) => {
             Ok(Built { artifact, reused: compiled.iter().filter(|function| function.reused).count() })

@@ -1,10 +1,10 @@
-//! Cranelift's relocations in the artifact's terms.
+//! Cranelift's relocations and library calls in the artifact's terms, and back.
 
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::LibCall;
 use kiln_artifact::RelocKind;
 
-/// The artifact's kind for a relocation, or `None` if Kiln does not link it.
+/// Returns the artifact's kind for a relocation, or `None` if Kiln does not link it.
 pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
     Some(match reloc {
         Reloc::Abs4 => RelocKind::Abs32,
@@ -26,7 +26,8 @@ pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
     })
 }
 
-/// The relocation that Cranelift resolves inside a module and the artifact knows as `kind`: of a call, on s390x also of an address.
+/// Returns the relocation that the artifact calls `kind`, if Cranelift may resolve it inside a
+/// module: that of a call, on s390x also of an address.
 pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
     Some(match kind {
         RelocKind::X86Pc32 => Reloc::X86CallPCRel4,
@@ -38,12 +39,12 @@ pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
     })
 }
 
-/// The routine of this name.
+/// Returns the routine with this name.
 pub(crate) fn libcall(name: &str) -> Option<LibCall> {
     LibCall::all_libcalls().iter().copied().find(|call| libcall_name(*call) == name)
 }
 
-/// The C library's name of a routine that Cranelift asks for.
+/// Returns the C library's name of a routine that Cranelift's code calls.
 pub(crate) fn libcall_name(call: LibCall) -> &'static str {
     match call {
         LibCall::Probestack => "__cranelift_probestack",

@@ -1,56 +1,25 @@
-//! s390x: what Cranelift's code generator leaves out there, so that code is position independent as elsewhere.
+//! Makes code for s390x position independent.
 //!
-//! It knows no slots: the address of a symbol that is not marked as near becomes eight bytes in code, which would have to
-//! be written when the code is loaded. [`mark`] says what is near, and [`use_slots`] makes the rest slot accesses.
-//! Encodings are from the z/Architecture Principles of Operation.
+//! Cranelift's code generator has no GOT slots for s390x: the address of a symbol that is not
+//! marked as colocated becomes eight bytes in code, which would have to be written when the code is
+//! loaded. [`use_slots`] replaces every such address by an access to the symbol's slot. Encodings
+//! are from the z/Architecture Principles of Operation.
 
-use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData};
 use kiln_artifact::RelocKind;
-use kiln_ir::{Linkage, Module, SymbolKind};
 
+use crate::compiled::FunctionReloc;
 use crate::error::CompileErrorKind;
-use crate::function::FunctionReloc;
 
 /// `lg %rd, 0(%r1)` after the address, with `rd` 0.
 const LOAD: [u8; 6] = [0xe3, 0x00, 0x10, 0x00, 0x00, 0x04];
-/// `bras %r1, .+12`, which leaves the place of the address in `%r1` and jumps over it.
+/// `bras %r1, .+12`, which leaves in `%r1` where the eight bytes are, and jumps over them.
 const SKIP: [u8; 4] = [0xa7, 0x15, 0x00, 0x06];
-/// `brcl 0, 0` and `bcr 0, 0`: nothing, in six and in two bytes.
+/// `brcl 0, 0` and `bcr 0, 0`: no-ops of six and of two bytes.
 const NOP6: [u8; 6] = [0xc0, 0x04, 0, 0, 0, 0];
 const NOP2: [u8; 2] = [0x07, 0x00];
 
-/// Near is what lies in the module itself: `larl` and loads reach it without a slot. Near too are functions that are
-/// only called, wherever they are: `brasl` may go through a stub. Whatever the client says, nothing else is.
-pub(crate) fn mark(module: &Module, function: &mut ir::Function) {
-    let ir::Function { stencil, params, .. } = function;
-    let names = params.user_named_funcs();
-    let is_own = |name: &ExternalName| {
-        let ExternalName::User(name) = *name else { return false };
-        names.get(name).and_then(|name| module.symbols.get(name.index as usize)).is_some_and(|symbol| {
-            symbol.kind != SymbolKind::Global
-                && !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)
-        })
-    };
-    for global in stencil.global_values.values_mut() {
-        if let GlobalValueData::Symbol { name, colocated, .. } = global {
-            *colocated = is_own(name);
-        }
-    }
-    for callee in stencil.dfg.ext_funcs.values_mut() {
-        callee.colocated = true;
-    }
-    for block in stencil.layout.blocks() {
-        for inst in stencil.layout.block_insts(block) {
-            if let InstructionData::FuncAddr { func_ref, .. } = stencil.dfg.insts[inst] {
-                let callee = &mut stencil.dfg.ext_funcs[func_ref];
-                callee.colocated = is_own(&callee.name);
-            }
-        }
-    }
-}
-
-/// Replaces every absolute address in `code`, and the instructions around it, by an access to the symbol's slot, of the
-/// same length.
+/// Replaces every absolute address in `code`, and the instructions around it, by an access to the
+/// symbol's slot, of the same length.
 ///
 /// # Errors
 ///
@@ -59,27 +28,31 @@ pub(crate) fn use_slots(code: &mut [u8], relocs: &mut [FunctionReloc]) -> Result
     for reloc in relocs.iter_mut().filter(|reloc| reloc.kind == RelocKind::Abs64) {
         let fail = |what| Err(CompileErrorKind::Relocation(format!("an absolute address {what}").into()));
         let start = (reloc.offset as usize).checked_sub(SKIP.len());
-        let Some(place) = start.and_then(|start| code.get_mut(start..start + 18)) else {
+        let Some(site) = start.and_then(|start| code.get_mut(start..start + 18)) else {
             return fail("outside of an instruction");
         };
-        let target = place[13] & 0xf0; // the register, in the upper half
+        // The register, in the upper half.
+        let target = site[13] & 0xf0;
         let load = [LOAD[0], target, LOAD[2], LOAD[3], LOAD[4], LOAD[5]];
-        if place[..4] != SKIP || place[12..] != load || target <= 0x10 {
+        if site[..4] != SKIP || site[12..] != load || target <= 0x10 {
             return fail("that is not loaded into a register");
         }
         let Ok(addend) = i32::try_from(reloc.addend) else {
             return fail("with an offset of 2 GiB or more");
         };
-        place[..6].copy_from_slice(&[0xc4, target | 0x08, 0, 0, 0, 0]); // lgrl %rd, slot
+        // lgrl %rd, slot
+        site[..6].copy_from_slice(&[0xc4, target | 0x08, 0, 0, 0, 0]);
         if addend == 0 {
-            place[6..].copy_from_slice(&[NOP6, NOP6].concat());
+            site[6..].copy_from_slice(&[NOP6, NOP6].concat());
         } else {
-            place[6..8].copy_from_slice(&[0xc0, 0x11]); // lgfi %r1, addend
-            place[8..12].copy_from_slice(&addend.to_be_bytes());
-            place[12..16].copy_from_slice(&[0x41, target | 0x01, target, 0]); // la %rd, 0(%r1, %rd)
-            place[16..].copy_from_slice(&NOP2);
+            // lgfi %r1, addend
+            site[6..8].copy_from_slice(&[0xc0, 0x11]);
+            site[8..12].copy_from_slice(&addend.to_be_bytes());
+            // la %rd, 0(%r1, %rd)
+            site[12..16].copy_from_slice(&[0x41, target | 0x01, target, 0]);
+            site[16..].copy_from_slice(&NOP2);
         }
-        // The distance counts from the start of the instruction.
+        // The distance is relative to the start of the instruction, two bytes before the site.
         reloc.offset -= 2;
         (reloc.kind, reloc.call, reloc.addend) = (RelocKind::S390xGotEnt, None, 2);
     }
@@ -89,12 +62,12 @@ pub(crate) fn use_slots(code: &mut [u8], relocs: &mut [FunctionReloc]) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::function::Target;
+    use crate::compiled::RelocTarget;
 
-    /// What Cranelift emits for the address of a symbol in `%r4`, and what becomes of it.
+    /// Runs [`use_slots`] on the code that Cranelift emits for the address of a symbol in `%r4`.
     fn run(addend: i64) -> Result<(Vec<u8>, FunctionReloc), CompileErrorKind> {
         let mut code = [&SKIP[..], &[0; 8], &[0xe3, 0x40, 0x10, 0, 0, 0x04]].concat();
-        let (kind, target) = (RelocKind::Abs64, Target::Symbol(3));
+        let (kind, target) = (RelocKind::Abs64, RelocTarget::Symbol(3));
         let mut relocs = [FunctionReloc { offset: 4, kind, call: None, target, addend }];
         use_slots(&mut code, &mut relocs)?;
         let [reloc] = relocs;
@@ -111,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn an_offset_is_added_to_what_the_slot_holds() {
+    fn an_offset_is_added_to_the_address_in_the_slot() {
         let (code, reloc) = run(-3).unwrap();
         // lgrl %r4, 0; lgfi %r1, -3; la %r4, 0(%r1, %r4); bcr 0, 0
         let expected =
@@ -124,7 +97,7 @@ mod tests {
     #[test]
     fn an_absolute_address_elsewhere_is_refused() {
         for (code, offset) in [(vec![0; 32], 4), (vec![0; 8], 0), (SKIP.repeat(3), 4)] {
-            let (kind, target) = (RelocKind::Abs64, Target::Here(0));
+            let (kind, target) = (RelocKind::Abs64, RelocTarget::Here(0));
             let mut relocs = [FunctionReloc { offset, kind, call: None, target, addend: 0 }];
             assert!(use_slots(&mut code.clone(), &mut relocs).is_err());
         }

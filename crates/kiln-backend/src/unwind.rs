@@ -1,6 +1,7 @@
 //! Unwind rows of one function, encoded as DWARF call frame instructions.
 //!
-//! The encoding does not depend on where the function lies: the linker writes the address range in front of the rows.
+//! The encoding does not depend on the function's address: the linker writes the address range in
+//! front of the rows.
 
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
@@ -8,26 +9,26 @@ use cranelift_codegen::{CodegenResult, CompiledCode, ir::Endianness};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use gimli::{RunTimeEndian, constants};
 
-/// Bytes of a frame description entry before its rows: length, pointer to the common entry, start, size of the
-/// function (4 bytes each), and the length of the (empty) augmentation.
+/// Bytes of a frame description entry before its rows: length, pointer to the common entry, start
+/// and size of the function (4 bytes each), and the length of the (empty) augmentation.
 const FDE_HEADER: usize = 4 + 4 + 4 + 4 + 1;
 
-/// Rows of one function, and the common entry that they refer to.
+/// The rows of one function, and the common entry that they refer to.
 #[derive(Default)]
-pub(crate) struct Rows {
+pub(crate) struct UnwindRows {
     /// The common information entry with its length field; empty if the function has no rows.
     pub(crate) cie: Vec<u8>,
     /// Call frame instructions.
     pub(crate) rows: Vec<u8>,
 }
 
-/// The rows of `code`; empty if the target or the calling convention has none.
-pub(crate) fn rows(code: &CompiledCode, isa: &dyn TargetIsa) -> CodegenResult<Rows> {
+/// Returns the rows of `code`; empty if the target or the calling convention has none.
+pub(crate) fn rows(code: &CompiledCode, isa: &dyn TargetIsa) -> CodegenResult<UnwindRows> {
     let Some(UnwindInfo::SystemV(info)) = code.create_unwind_info(isa)? else {
-        return Ok(Rows::default());
+        return Ok(UnwindRows::default());
     };
     let Some(mut cie) = isa.create_systemv_cie() else {
-        return Ok(Rows::default());
+        return Ok(UnwindRows::default());
     };
     cie.fde_address_encoding = constants::DwEhPe(constants::DW_EH_PE_pcrel.0 | constants::DW_EH_PE_sdata4.0);
     let mut table = FrameTable::default();
@@ -43,7 +44,7 @@ pub(crate) fn rows(code: &CompiledCode, isa: &dyn TargetIsa) -> CodegenResult<Ro
     let cie_len = 4 + read_u32(bytes, endian) as usize;
     let fde = &bytes[cie_len..];
     let fde_len = 4 + read_u32(fde, endian) as usize;
-    Ok(Rows { cie: bytes[..cie_len].to_vec(), rows: fde[FDE_HEADER..fde_len].to_vec() })
+    Ok(UnwindRows { cie: bytes[..cie_len].to_vec(), rows: fde[FDE_HEADER..fde_len].to_vec() })
 }
 
 fn read_u32(bytes: &[u8], endian: RunTimeEndian) -> u32 {

@@ -1,4 +1,5 @@
-//! The tables of an artifact, compared with what Cranelift says about each function when it is compiled alone.
+//! The tables of an artifact, compared with what Cranelift says about each function when it is
+//! compiled alone.
 
 use cranelift_codegen::{Context, ExceptionContextLoc, FinalizedMachExceptionHandler};
 use kiln_artifact::Artifact;
@@ -6,7 +7,8 @@ use kiln_artifact::record::HandlerKind;
 use kiln_backend::{Job, compile, compile_all};
 use kiln_ir::{Module, Source, Target, parse};
 
-/// Traps, source locations, stack maps, exception tables and patchable calls, in functions behind one another.
+/// Traps, source locations, stack maps, exception tables and patchable calls, in functions behind
+/// one another.
 const TEXT: &str = "
 function %padding() -> i32 {
 block0:

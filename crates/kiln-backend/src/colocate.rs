@@ -1,0 +1,77 @@
+//! Decides which references are direct: those to symbols that the module itself defines and that no
+//! other definition can override.
+//!
+//! Cranelift calls such a reference colocated. It reaches the symbol relative to the program
+//! counter; any other reference goes through the symbol's GOT slot.
+
+use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData};
+use kiln_ir::{Function, Linkage, Module, Symbol, SymbolId, SymbolKind};
+
+/// Whether the module defines the symbol, and its definition is final.
+fn is_near(symbol: &Symbol) -> bool {
+    !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)
+}
+
+/// Returns, for each symbol that `function` refers to, one byte with all that the code generator
+/// learns about it. Functions of equal canonical form and equal classes have equal code.
+pub fn reference_classes(module: &Module, function: &Function) -> Vec<u8> {
+    let references = function.body().map_or(&[][..], |body| body.references());
+    let class = |id: &SymbolId| {
+        let symbol = module.symbol(*id);
+        let kind = match symbol.kind {
+            SymbolKind::Function => 0,
+            SymbolKind::Data => 1,
+            SymbolKind::Global => 2,
+        };
+        // A recursive function must not match one that calls another function in the same way.
+        let recursive = *id == function.symbol;
+        kind | u8::from(is_near(symbol)) << 2 | u8::from(recursive) << 3
+    };
+    references.iter().map(class).collect()
+}
+
+/// Makes calls to near functions direct, whether or not the client marked them so.
+pub(crate) fn colocate(module: &Module, function: &mut ir::Function) {
+    let ir::Function { stencil, params, .. } = function;
+    let names = params.user_named_funcs();
+    for (_, callee) in stencil.dfg.ext_funcs.iter_mut() {
+        if let ExternalName::User(name) = callee.name {
+            // A callee that no instruction uses may have no symbol.
+            let symbol = names.get(name).and_then(|name| module.symbols.get(name.index as usize));
+            if symbol.is_some_and(is_near) {
+                callee.colocated = true;
+            }
+        }
+    }
+}
+
+/// Sets every mark of a function for s390x, whatever the client says.
+///
+/// Near data and near functions are reached by `larl` and loads, without a slot. Functions that are
+/// only called are marked wherever they are, because `brasl` may go through a stub. The address of
+/// everything else comes from a slot.
+pub(crate) fn colocate_s390x(module: &Module, function: &mut ir::Function) {
+    let ir::Function { stencil, params, .. } = function;
+    let names = params.user_named_funcs();
+    let is_own = |name: &ExternalName| {
+        let ExternalName::User(name) = *name else { return false };
+        let symbol = names.get(name).and_then(|name| module.symbols.get(name.index as usize));
+        symbol.is_some_and(|symbol| symbol.kind != SymbolKind::Global && is_near(symbol))
+    };
+    for global in stencil.global_values.values_mut() {
+        if let GlobalValueData::Symbol { name, colocated, .. } = global {
+            *colocated = is_own(name);
+        }
+    }
+    for callee in stencil.dfg.ext_funcs.values_mut() {
+        callee.colocated = true;
+    }
+    for block in stencil.layout.blocks() {
+        for inst in stencil.layout.block_insts(block) {
+            if let InstructionData::FuncAddr { func_ref, .. } = stencil.dfg.insts[inst] {
+                let callee = &mut stencil.dfg.ext_funcs[func_ref];
+                callee.colocated = is_own(&callee.name);
+            }
+        }
+    }
+}

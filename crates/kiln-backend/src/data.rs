@@ -1,0 +1,144 @@
+//! The layout of a module's data objects: read-only, writable and zeroed data, and after the plain
+//! ones the runs for named sections.
+//!
+//! A plain data object takes at least one byte, so that it has an address of its own even if it is
+//! empty. In a named section an empty object takes none: code that walks over the section finds
+//! exactly what was put there.
+
+use indexmap::IndexMap;
+use kiln_artifact::record::{NamedData, Reloc, SectionKind};
+use kiln_artifact::{Contents, RelocKind};
+use kiln_ir::{DataObject, Init, Module};
+
+use crate::error::{CompileErrorKind, MAX_SIZE};
+use crate::symbols::SymbolRange;
+
+/// The data objects of one named section.
+#[derive(Default)]
+struct Run<'a> {
+    bytes: Vec<u8>,
+    align: u32,
+    /// Each data object, and its offset in `bytes`.
+    data: Vec<(&'a DataObject, u64)>,
+}
+
+/// Lays out all data of `module`, each object aligned to `symbol_align` bytes at least, and notes
+/// where its symbol is in `ranges`.
+///
+/// # Errors
+///
+/// A section that exceeds [`MAX_SIZE`].
+pub(crate) fn lay_out(
+    module: &Module,
+    symbol_align: u32,
+    contents: &mut Contents,
+    ranges: &mut [SymbolRange],
+) -> Result<(), CompileErrorKind> {
+    let mut zeroed_size = 0u64;
+    let [mut read_only_align, mut writable_align, mut zeroed_align] = [1u32; 3];
+    let mut runs: IndexMap<(bool, &str), Run<'_>> = IndexMap::new();
+    for data in &module.data {
+        let align = data.align.max(symbol_align);
+        if let Some(name) = &data.section {
+            let run = runs.entry((data.writable, name)).or_default();
+            run.align = run.align.max(align);
+            let offset = append(&mut run.bytes, data, align, data.init.len())?;
+            run.data.push((data, offset));
+            continue;
+        }
+        let (section, offset) = match (data.writable, &data.init) {
+            (true, Init::Zeros(len)) if data.addresses.is_empty() => {
+                zeroed_align = zeroed_align.max(align);
+                let offset = zeroed_size.next_multiple_of(u64::from(align));
+                let end = offset.checked_add((*len).max(1)).filter(|&end| end <= u64::from(MAX_SIZE));
+                zeroed_size = end.ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
+                (SectionKind::Zeroed, offset)
+            }
+            (true, _) => {
+                writable_align = writable_align.max(align);
+                let offset = append(&mut contents.writable, data, align, data.init.len().max(1))?;
+                contents.writable_relocs.extend(relocs(data, offset));
+                (SectionKind::Writable, offset)
+            }
+            (false, _) => {
+                read_only_align = read_only_align.max(align);
+                let offset = append(&mut contents.read_only, data, align, data.init.len().max(1))?;
+                contents.read_only_relocs.extend(relocs(data, offset));
+                (SectionKind::ReadOnly, offset)
+            }
+        };
+        ranges[data.symbol.index()] = SymbolRange { section: section as u8, offset, size: data.init.len() };
+    }
+    for section in [SectionKind::ReadOnly, SectionKind::Writable] {
+        append_runs(section, &runs, contents, ranges)?;
+    }
+    let summary = &mut contents.summary;
+    summary.zeroed_size = zeroed_size.into();
+    summary.read_only_align = read_only_align.into();
+    summary.writable_align = writable_align.into();
+    summary.zeroed_align = zeroed_align.into();
+    Ok(())
+}
+
+/// Appends the runs for named sections to the read-only or the writable data.
+fn append_runs(
+    section: SectionKind,
+    runs: &IndexMap<(bool, &str), Run<'_>>,
+    contents: &mut Contents,
+    ranges: &mut [SymbolRange],
+) -> Result<(), CompileErrorKind> {
+    let is_writable = section == SectionKind::Writable;
+    let mut first = true;
+    for ((_, name), run) in runs.iter().filter(|((writable, _), _)| *writable == is_writable) {
+        let name = contents.string(name);
+        let (bytes, all_relocs) = match is_writable {
+            true => (&mut contents.writable, &mut contents.writable_relocs),
+            false => (&mut contents.read_only, &mut contents.read_only_relocs),
+        };
+        // A gap of a byte between runs: otherwise an empty object at the end of one would have the
+        // address of the first object of the next.
+        let gap = usize::from(!std::mem::take(&mut first));
+        let start = (bytes.len() + gap).next_multiple_of(run.align.max(1) as usize);
+        let end = start.checked_add(run.bytes.len()).filter(|&end| end <= MAX_SIZE as usize);
+        bytes.resize(end.ok_or(CompileErrorKind::TooLarge("data"))?, 0);
+        bytes[start..].copy_from_slice(&run.bytes);
+        for &(data, offset) in &run.data {
+            let offset = start as u64 + offset;
+            all_relocs.extend(relocs(data, offset));
+            ranges[data.symbol.index()] =
+                SymbolRange { section: section as u8, offset, size: data.init.len() };
+        }
+        contents.named_data.push(NamedData {
+            name,
+            start: (start as u64).into(),
+            len: (run.bytes.len() as u64).into(),
+            align: run.align.into(),
+            section: section as u8,
+            reserved: [0; 3],
+        });
+    }
+    Ok(())
+}
+
+/// Appends the content of `data` at its alignment, in `room` bytes, and returns its offset.
+fn append(section: &mut Vec<u8>, data: &DataObject, align: u32, room: u64) -> Result<u64, CompileErrorKind> {
+    let offset = section.len().next_multiple_of(align as usize);
+    let end = usize::try_from(room).ok().and_then(|len| offset.checked_add(len));
+    let end = end.filter(|&end| end <= MAX_SIZE as usize).ok_or(CompileErrorKind::TooLarge("data"))?;
+    section.resize(end, 0);
+    if let Init::Bytes(bytes) = &data.init {
+        section[offset..offset + bytes.len()].copy_from_slice(bytes);
+    }
+    Ok(offset as u64)
+}
+
+/// The relocations of a data object at this offset.
+fn relocs(data: &DataObject, start: u64) -> impl Iterator<Item = Reloc> + '_ {
+    data.addresses.iter().map(move |address| Reloc {
+        offset: (start + address.offset).into(),
+        addend: address.addend.into(),
+        symbol: address.symbol.as_u32().into(),
+        kind: RelocKind::Abs64 as u8,
+        reserved: [0; 3],
+    })
+}

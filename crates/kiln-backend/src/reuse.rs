@@ -1,0 +1,166 @@
+//! Takes a function out of an artifact, as it was before its module was assembled.
+//!
+//! When one function of a module changes, the others are not compiled again: the module is
+//! assembled from the one new function and the code of the last build. [`extract`] undoes for one
+//! function what assembling did to it, so assembling gives the bytes that compiling everything
+//! would give.
+//!
+//! - Code: the bytes that resolving a call overwrote are put back, and the call is a relocation
+//!   again.
+//! - Relocations: a symbol's number in the old module becomes its number in the new one. The
+//!   function itself stays itself, its n-th reference is the new function's n-th reference (the
+//!   canonical form numbers references in order of first use), and a routine of the C library is
+//!   found by name.
+//! - Offsets in the module's code become offsets in the function. Streams need nothing: they are
+//!   relative to their function already.
+//!
+//! Example: an x86-64 module has functions `a` in bytes 0..16 and `b` in 16..32, with symbol
+//! numbers 0 and 1, and `b` calls `a` at byte 20. Its artifact has the distance -24 there, and the
+//! resolved call `{ offset: 20, symbol: 0, addend: -4, original: 00 00 00 00 }`; the references of
+//! `b` are `[0]`. In the new module a function is added in front, so `a` and `b` have the numbers 1
+//! and 2, and the references of `b` are `[1]`. Extracting `b` gives its 16 bytes with zeros at 4,
+//! and the relocation `{ offset: 4, target: Symbol(1), addend: -4 }`. Assembling places `b`
+//! wherever it is now, and resolves the call again.
+//!
+//! The caller has made sure, by a key, that the function is the same. Invariant: nothing is assumed
+//! of the artifact beyond the checks of [`Artifact::from_bytes`]. If its tables do not fit
+//! together, the result is `None`, and the caller compiles.
+
+use kiln_artifact::record::{FunctionRecord, Handler, HandlerKind};
+use kiln_artifact::{Artifact, Table};
+use kiln_ir::{Code, Function};
+
+use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, FunctionStackMap, RelocTarget};
+use crate::reloc;
+use crate::unwind::UnwindRows;
+
+/// A compiled function that may be used for one that is to be compiled.
+#[derive(Clone, Copy, Debug)]
+pub struct Reuse<'a> {
+    /// The artifact that has the function.
+    pub artifact: &'a Artifact,
+    /// Its index there.
+    pub function: usize,
+}
+
+/// Returns the entries of a sorted table that belong to a function: those with an offset from
+/// `start` up to, but without, `end`.
+fn within<T>(table: &[T], offset: impl Fn(&T) -> u64, start: u64, end: u64) -> &[T] {
+    let from = table.partition_point(|entry| offset(entry) < start);
+    let to = table.partition_point(|entry| offset(entry) < end);
+    table.get(from..to).unwrap_or_default()
+}
+
+/// Returns the function, to be used for `new`; `None` if it does not fit.
+pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<CompiledFunction> {
+    let Reuse { artifact, function } = reuse;
+    let old = artifact.functions().get(function)?;
+    let (start, len) = (old.start.get(), old.len.get());
+    let mut code: Box<[u8]> = artifact.text()[start as usize..][..len as usize].into();
+    let relocs = relocs(artifact, old, new, &mut code)?;
+    let handlers = artifact.handlers_of(function).iter().map(|handler| self::handler(handler, start));
+    let handlers = handlers.collect::<Option<Vec<_>>>()?;
+
+    // A return address or an end may be one past the function's last byte, but not its first byte.
+    let (from, to) = (u64::from(start), u64::from(start) + u64::from(len));
+    let before = |offset: u32| u64::from(offset).saturating_sub(1);
+    let maps = within(artifact.stack_maps(), |map| before(map.return_offset.get()), from, to);
+    let patchable = within(artifact.patchable_calls(), |call| before(call.end.get()), from, to);
+    let mut stack_map_entries = Vec::new();
+    let mut stack_maps = Vec::with_capacity(maps.len());
+    for map in maps {
+        let entries = artifact.stack_map_entries().get(map.entries_start.get() as usize..)?;
+        let entries = entries.get(..map.entries_len.get() as usize)?;
+        stack_map_entries.extend(entries.iter().map(|entry| (entry.offset.get(), entry.size.get())));
+        stack_maps.push(FunctionStackMap {
+            return_offset: map.return_offset.get() - start,
+            span: map.span.get(),
+            entries: map.entries_len.get(),
+        });
+    }
+
+    let rows = &artifact.unwind()[old.unwind_start.get() as usize..][..old.unwind_len.get() as usize];
+    Some(CompiledFunction {
+        code,
+        align: old.align.get(),
+        relocs,
+        traps: artifact.stream_of(function, Table::Traps).to_vec(),
+        source_ranges: artifact.stream_of(function, Table::SourceRanges).to_vec(),
+        call_sites: artifact.stream_of(function, Table::CallSites).to_vec(),
+        handlers,
+        stack_maps,
+        stack_map_entries,
+        patchable_calls: patchable.iter().map(|call| (call.end.get() - start, call.len.get())).collect(),
+        nop: if patchable.is_empty() { Vec::new() } else { artifact.nops().to_vec() },
+        unwind: match rows.is_empty() {
+            true => UnwindRows::default(),
+            false => UnwindRows { cie: artifact.cie().to_vec(), rows: rows.to_vec() },
+        },
+        reused: true,
+    })
+}
+
+/// Returns the function's relocations, resolved calls among them, and puts back into `code` the
+/// bytes that resolving overwrote.
+fn relocs(
+    artifact: &Artifact,
+    old: &FunctionRecord,
+    new: &Function,
+    code: &mut [u8],
+) -> Option<Vec<FunctionReloc>> {
+    let Code::Ir(body) = &new.code else { return None };
+    let references = &artifact.references()[old.references_start.get() as usize..];
+    let references = references.get(..old.references_len.get() as usize)?;
+    if references.len() != body.references().len() {
+        return None;
+    }
+    // From the old module's symbol number to the thing that the new function refers to.
+    let target = |symbol: u32| {
+        if symbol == old.symbol.get() {
+            return Some(RelocTarget::Symbol(new.symbol.as_u32()));
+        }
+        if let Some(position) = references.iter().position(|reference| reference.get() == symbol) {
+            return Some(RelocTarget::Symbol(body.references()[position].as_u32()));
+        }
+        let symbol = artifact.symbols().get(symbol as usize).filter(|symbol| symbol.libcall == 1)?;
+        reloc::libcall(artifact.name(symbol)).map(RelocTarget::LibCall)
+    };
+    let (from, to) = (u64::from(old.start.get()), u64::from(old.start.get()) + u64::from(old.len.get()));
+    let mut relocs = Vec::new();
+    for reloc in within(artifact.text_relocs(), |reloc| reloc.offset.get(), from, to) {
+        relocs.push(FunctionReloc {
+            offset: (reloc.offset.get() - from) as u32,
+            kind: reloc.kind(),
+            // Resolving it was tried in vain, and would be again.
+            call: None,
+            target: target(reloc.symbol.get())?,
+            addend: reloc.addend.get(),
+        });
+    }
+    for call in within(artifact.resolved_calls(), |call| u64::from(call.offset.get()), from, to) {
+        let offset = call.offset.get() - old.start.get();
+        let kind = call.kind();
+        let site = code.get_mut(offset as usize..offset as usize + kind.width())?;
+        site.copy_from_slice(call.original.get(..site.len())?);
+        relocs.push(FunctionReloc {
+            offset,
+            kind,
+            call: Some(reloc::call(kind)?),
+            target: target(call.symbol.get())?,
+            addend: call.addend.get(),
+        });
+    }
+    // The compiler's order: a relocation and a resolved call never share a patch site.
+    relocs.sort_by_key(|reloc| reloc.offset);
+    Some(relocs)
+}
+
+/// A handler with its target as an offset in the function.
+fn handler(handler: &Handler, start: u32) -> Option<FunctionHandler> {
+    let kind = HandlerKind::from_code(handler.kind)?;
+    let target = match kind {
+        HandlerKind::Tag | HandlerKind::Default => Some(handler.target.get().checked_sub(start)?),
+        HandlerKind::ContextStack | HandlerKind::ContextRegister => None,
+    };
+    Some(FunctionHandler { kind, value: handler.value.get(), target })
+}

@@ -1,0 +1,85 @@
+//! The symbol table of an artifact: the symbols of the module under their numbers, then the
+//! routines of the C library that its code calls.
+
+use cranelift_codegen::ir::{LibCall, Signature};
+use indexmap::{IndexMap, IndexSet};
+use kiln_artifact::Contents;
+use kiln_artifact::record::{self, NONE, SectionKind, Str, SymbolRecord};
+use kiln_ir::{Linkage, Module, SymbolKind};
+
+use crate::reloc;
+
+/// The place of a defined symbol; the default is that of a symbol that is not defined.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct SymbolRange {
+    /// Code of a [`SectionKind`].
+    pub(crate) section: u8,
+    /// First byte in the section.
+    pub(crate) offset: u64,
+    /// Number of bytes.
+    pub(crate) size: u64,
+}
+
+/// Writes the symbols, of which `ranges` has the places in order, and the signatures they refer to.
+pub(crate) fn write(
+    module: &Module,
+    ranges: &[SymbolRange],
+    libcalls: &IndexSet<LibCall>,
+    contents: &mut Contents,
+) {
+    let mut signatures: IndexMap<&Signature, Str> = IndexMap::new();
+    for (symbol, range) in module.symbols.iter().zip(ranges) {
+        let signature = symbol.signature.as_ref();
+        let signature = signature.map_or(NONE, |signature| intern(&mut signatures, signature, contents));
+        let kind = match symbol.kind {
+            SymbolKind::Function => record::SymbolKind::Function,
+            SymbolKind::Data => record::SymbolKind::Data,
+            SymbolKind::Global => record::SymbolKind::Global,
+        };
+        let linkage = match symbol.linkage {
+            Linkage::Import => record::Linkage::Import,
+            Linkage::Local => record::Linkage::Local,
+            Linkage::Hidden => record::Linkage::Hidden,
+            Linkage::Export => record::Linkage::Export,
+            Linkage::Preemptible => record::Linkage::Preemptible,
+        };
+        let name = contents.string(&symbol.name);
+        contents.symbols.push(SymbolRecord {
+            name,
+            offset: range.offset.into(),
+            size: range.size.into(),
+            signature: signature.into(),
+            kind: kind as u8,
+            linkage: linkage as u8,
+            section: range.section,
+            libcall: 0,
+        });
+    }
+    for &call in libcalls {
+        let name = contents.string(reloc::libcall_name(call));
+        contents.symbols.push(SymbolRecord {
+            name,
+            offset: 0.into(),
+            size: 0.into(),
+            signature: NONE.into(),
+            kind: record::SymbolKind::Function as u8,
+            linkage: record::Linkage::Import as u8,
+            section: SectionKind::Undefined as u8,
+            libcall: 1,
+        });
+    }
+    contents.signatures = signatures.into_values().collect();
+}
+
+/// Returns the index of `signature`, whose text is added if it is new.
+fn intern<'a>(
+    signatures: &mut IndexMap<&'a Signature, Str>,
+    signature: &'a Signature,
+    contents: &mut Contents,
+) -> u32 {
+    let index = signatures.get_index_of(signature).unwrap_or_else(|| {
+        let text = contents.string(&signature.to_string());
+        signatures.insert_full(signature, text).0
+    });
+    index as u32
+}
