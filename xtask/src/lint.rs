@@ -10,6 +10,7 @@ mod functions;
 mod layering;
 mod modules;
 mod references;
+mod repeats;
 mod rules;
 mod sources;
 mod summaries;
@@ -52,6 +53,8 @@ enum Check {
     Columns,
     /// Summaries of documentation begin with a verb or name the thing
     Summaries,
+    /// No code is written twice; needs jscpd
+    Repeats,
     /// Clippy has no warnings
     Clippy,
     /// rustdoc has no warnings
@@ -70,6 +73,16 @@ impl Check {
             Self::Functions => verdict(&functions::faults(sources)),
             Self::Columns => verdict(&columns::faults(sources)),
             Self::Summaries => verdict(&summaries::faults(sources)),
+            Self::Repeats => match repeats::faults(&root())? {
+                Some(faults) => verdict(&faults),
+                None if std::env::var_os("CI").is_some() => {
+                    Err(Failure::new("jscpd is not installed, and CI must have it"))
+                }
+                None => {
+                    println!("repeats: skipped, jscpd is not installed");
+                    Ok(())
+                }
+            },
             Self::Clippy => {
                 execute(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))
             }

@@ -53,6 +53,9 @@ pub(super) const MAX_FUNCTION_LINES: usize = 120;
 /// Functions that may be longer than [`MAX_FUNCTION_LINES`]: file, name, and the reason.
 pub(super) const LONG_FUNCTIONS: [(&str, &str, &str); 0] = [];
 
+/// Tokens that two places may have in common, one after the other, at most.
+pub(super) const MAX_REPEATED_TOKENS: u32 = 70;
+
 /// Columns of a line of Markdown and of a line with a comment, at most.
 pub(super) const MAX_COLUMNS: usize = 100;
 
