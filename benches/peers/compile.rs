@@ -13,20 +13,20 @@ use rayon::prelude::*;
 
 use crate::jit;
 use crate::measure::{Contender, interleave};
-use crate::report::{Section, Target};
+use crate::report::{Comparison, Goal};
+use crate::setup::{Failure, Setup, pool};
 use crate::workload::Workload;
-use crate::{Failure, Setup};
 
 /// Measures, and checks `artifacts`, which Kiln made of the workload.
 pub(crate) fn compare(
     workload: &Workload,
     setup: &Setup,
     artifacts: &[Artifact],
-) -> Result<Section, Failure> {
-    let mut section = Section::new(&workload.name, "A. from IR to machine code");
+) -> Result<Comparison, Failure> {
+    let mut comparison = Comparison::new(&workload.name, "A. from IR to machine code");
     let threads = setup.threads;
     let many = Compiler::new(workload.target.clone()).pool(setup.pool.clone());
-    let one = Compiler::new(workload.target.clone()).pool(Arc::new(crate::pool(1)?));
+    let one = Compiler::new(workload.target.clone()).pool(Arc::new(pool(1)?));
     let compile =
         |compiler: &Compiler| -> Result<Compiled, Failure> { Ok(compiler.compile(&workload.modules)?) };
     let queue: Vec<(&ir::Function, &dyn TargetIsa)> =
@@ -35,7 +35,7 @@ pub(crate) fn compare(
     let kiln_many = format!("kiln, {threads} threads");
     let raw_many = format!("raw Cranelift, {threads} threads");
     let (kiln_one, raw_one) = ("kiln, 1 thread", "raw Cranelift, 1 thread");
-    let peer = jit::Peer::new(workload);
+    let peer = jit::CraneliftJit::new(workload);
     let mut contenders = vec![
         Contender::new(&kiln_many, || compile(&many)),
         Contender::new(&raw_many, || raw_parallel(&queue, &setup.pool)),
@@ -49,36 +49,37 @@ pub(crate) fn compare(
             contenders.push(Contender::new(&kiln_jit, || jit::kiln(workload, &many)));
             contenders.push(Contender::new(cranelift_jit, || peer.build()));
         }
-        Err(reason) => section.note(format!("cranelift-jit is left out: {reason}")),
+        Err(reason) => comparison.note(format!("cranelift-jit is left out: {reason}")),
     }
-    section.add(interleave(setup.rounds, contenders)?);
+    comparison.add(interleave(setup.rounds, contenders)?);
 
-    section.ratio(&kiln_many, &raw_many, Target::AtMost(1.10));
-    section.ratio(kiln_one, raw_one, Target::AtMost(1.10));
-    section.named_ratio(
+    comparison.ratio(&kiln_many, &raw_many, Goal::AtMost(1.10));
+    comparison.ratio(kiln_one, raw_one, Goal::AtMost(1.10));
+    comparison.named_ratio(
         format!("speed-up of kiln, 1 to {threads} threads"),
         kiln_one,
         &kiln_many,
-        Target::None,
+        Goal::None,
     );
-    section.named_ratio(
+    comparison.named_ratio(
         format!("speed-up of raw Cranelift, 1 to {threads} threads"),
         raw_one,
         &raw_many,
-        Target::None,
+        Goal::None,
     );
-    section.note("raw Cranelift: Context::compile of a copy of each function, with the same settings; the code is thrown away");
-    section.note("kiln: the same, and unwind rows, tables and calls resolved inside each module, all kept");
+    comparison.note("raw Cranelift: Context::compile of a copy of each function, with the same settings; the code is thrown away");
+    comparison
+        .note("kiln: the same, and unwind rows, tables and calls resolved inside each module, all kept");
     if let Ok(peer) = &peer {
-        section.ratio(&kiln_jit, cranelift_jit, Target::None);
-        section.note("cranelift-jit refuses position-independent code: same settings, but is_pic = false; no unwind registration");
-        section.check(peer.check()?);
+        comparison.ratio(&kiln_jit, cranelift_jit, Goal::None);
+        comparison.note("cranelift-jit refuses position-independent code: same settings, but is_pic = false; no unwind registration");
+        comparison.check(peer.check()?);
         if workload.runs {
-            section.check(jit::same_results(workload, artifacts, peer)?);
+            comparison.check(jit::same_results(workload, artifacts, peer)?);
         }
     }
-    section.check(same_code(&queue, workload, artifacts)?);
-    Ok(section)
+    comparison.check(same_code(&queue, workload, artifacts)?);
+    Ok(comparison)
 }
 
 /// Copies, compiles, throws away; gives the size of the code.

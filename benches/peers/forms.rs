@@ -6,15 +6,15 @@ use cranelift_codegen::{Context, verify_function};
 use kiln::ir::{Body, Modules};
 
 use crate::measure::{Contender, interleave};
-use crate::report::{Section, Target};
+use crate::report::{Comparison, Goal};
+use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
-use crate::{Failure, Setup};
 
-pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Failure> {
-    let mut section = Section::new(&workload.name, "E. canonical and binary form");
+pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, Failure> {
+    let mut comparison = Comparison::new(&workload.name, "E. canonical and binary form");
     let files: Vec<Vec<u8>> = workload.modules.iter().map(kiln::ir::Module::to_bytes).collect();
     check(workload, &files)?;
-    section.check(
+    comparison.check(
         "each function's form decodes to a function of the same form, and each module comes back from bytes",
     );
 
@@ -82,18 +82,18 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
             Ok(functions)
         }));
     }
-    section.add(interleave(setup.rounds, contenders)?);
-    section.ratio(forms, compile, Target::AtMost(0.02));
+    comparison.add(interleave(setup.rounds, contenders)?);
+    comparison.ratio(forms, compile, Goal::AtMost(0.02));
     if readable {
-        section.ratio(text, binary, Target::AtLeast(10.0));
-        section.ratio(text, verified, Target::None);
+        comparison.ratio(text, binary, Goal::AtLeast(10.0));
+        comparison.ratio(text, verified, Goal::None);
     }
     let size: usize = files.iter().map(Vec::len).sum();
     let text: usize = workload.sources.iter().map(|source| source.text.len()).sum();
-    section.note(format!("{} KB in binary form, {} KB of text", size / 1024, text / 1024));
-    section.note("canonical form: right after verifying the function, as a builder or reader does; the verifier is not counted");
-    section.note("reading the binary form: checksum, every index checked, comments taken over; nothing is decoded to IR");
-    Ok(section)
+    comparison.note(format!("{} KB in binary form, {} KB of text", size / 1024, text / 1024));
+    comparison.note("canonical form: right after verifying the function, as a builder or reader does; the verifier is not counted");
+    comparison.note("reading the binary form: checksum, every index checked, comments taken over; nothing is decoded to IR");
+    Ok(comparison)
 }
 
 fn check(workload: &Workload, files: &[Vec<u8>]) -> Result<(), Failure> {

@@ -6,105 +6,30 @@
 //! functions can be run, and results of different engines compared.
 
 mod body;
+mod plan;
 mod random;
 
 use cranelift_codegen::Context;
-use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
+use cranelift_codegen::ir::{AbiParam, types};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module as _};
 use kiln::ir::{Module, ModuleBuilder, Target};
 use rayon::prelude::*;
 
+use self::plan::{FunctionPlan, MODULE, ModuleScope, plan};
+pub(crate) use self::plan::{GLOBALS, MEMORY, is_entry};
 use self::random::Random;
-use crate::Failure;
-
-/// Functions of a module.
-const MODULE: u32 = 40;
-/// Run-time objects that the program uses.
-pub(crate) const GLOBALS: u64 = 200;
-/// Bytes of memory that a caller passes to every function, and of each module's own memory.
-pub(crate) const MEMORY: usize = 512;
-
-/// Types of functions. All start with a pointer to [`MEMORY`] bytes and the number of calls that may be nested.
-const SHAPES: [(&[Type], Type); 4] = [
-    (&[types::I64], types::I64),
-    (&[types::I64, types::F64], types::I64),
-    (&[types::I64, types::I64, types::I32], types::I64),
-    (&[types::F64], types::F64),
-];
-
-/// What is fixed of a function before any body is made, so that modules can call one another.
-#[derive(Clone, Copy)]
-struct Plan {
-    index: u32,
-    shape: usize,
-    linkage: Linkage,
-    /// Statements.
-    size: u32,
-}
-
-/// Functions that a test may call: exported, of type `(i64 memory, i32 depth, i64) -> i64`.
-pub(crate) fn is_entry(name: &str) -> bool {
-    name.ends_with("_s0_export")
-}
+use crate::setup::Failure;
 
 /// About `functions` functions in modules of [`MODULE`].
 pub(crate) fn modules(functions: u32, seed: u64, target: &Target) -> Result<Vec<Module>, Failure> {
     let mut random = Random::new(seed);
-    let plans: Vec<Plan> = (0..functions).map(|index| plan(index, &mut random)).collect();
+    let plans: Vec<FunctionPlan> = (0..functions).map(|index| plan(index, &mut random)).collect();
     let numbers: Vec<usize> = (0..plans.chunks(MODULE as usize).len()).collect();
     numbers.into_par_iter().map(|number| module(number, &plans, seed, target)).collect()
 }
 
-fn plan(index: u32, random: &mut Random) -> Plan {
-    // Sizes as in real code: half of all functions have a few instructions, one in fifty has hundreds.
-    let size = match random.below(100) {
-        0..50 => 1 + random.below(4),
-        50..80 => 4 + random.below(12),
-        80..98 => 12 + random.below(40),
-        _ => 60 + random.below(140),
-    };
-    let linkage = match random.below(10) {
-        0..4 => Linkage::Export,
-        4..6 => Linkage::Hidden,
-        _ => Linkage::Local,
-    };
-    Plan { index, shape: random.below(SHAPES.len() as u64) as usize, linkage, size: size as u32 }
-}
-
-impl Plan {
-    fn name(&self) -> String {
-        let linkage = match self.linkage {
-            Linkage::Export => "export",
-            Linkage::Hidden => "hidden",
-            _ => "local",
-        };
-        format!("m{}_f{}_s{}_{linkage}", self.index / MODULE, self.index, self.shape)
-    }
-
-    fn signature(&self, builder: &ModuleBuilder) -> Signature {
-        let mut signature = builder.make_signature();
-        signature.params.extend([types::I64, types::I32].map(AbiParam::new));
-        signature.params.extend(SHAPES[self.shape].0.iter().copied().map(AbiParam::new));
-        signature.returns.push(AbiParam::new(SHAPES[self.shape].1));
-        signature
-    }
-}
-
-/// What the bodies of a module can refer to.
-struct Surroundings {
-    /// This module's functions and some of other modules.
-    callees: Vec<(FuncId, Plan)>,
-    /// `labs` of the C library.
-    imported: FuncId,
-    globals: Vec<DataId>,
-    constants: DataId,
-    memory: DataId,
-    /// Addresses of functions of shape 0.
-    table: Option<(DataId, u32)>,
-}
-
-fn module(number: usize, plans: &[Plan], seed: u64, target: &Target) -> Result<Module, Failure> {
+fn module(number: usize, plans: &[FunctionPlan], seed: u64, target: &Target) -> Result<Module, Failure> {
     let mut random = Random::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut builder = ModuleBuilder::new(format!("generated {number}"), target)?;
     let start = number * MODULE as usize;
@@ -122,7 +47,7 @@ fn module(number: usize, plans: &[Plan], seed: u64, target: &Target) -> Result<M
             callees.push((builder.declare_function(&other.name(), Linkage::Import, &signature)?, other));
         }
     }
-    let surroundings = Surroundings {
+    let scope = ModuleScope {
         imported: {
             let mut signature = builder.make_signature();
             signature.params.push(AbiParam::new(types::I64));
@@ -137,10 +62,10 @@ fn module(number: usize, plans: &[Plan], seed: u64, target: &Target) -> Result<M
     };
     let mut context = Context::new();
     let mut scratch = FunctionBuilderContext::new();
-    for (id, plan) in &surroundings.callees[..own.len()] {
+    for (id, plan) in &scope.callees[..own.len()] {
         context.clear();
         context.func.signature = plan.signature(&builder);
-        body::build(&mut context.func, &mut scratch, &mut builder, &surroundings, *plan, &mut random);
+        body::build(&mut context.func, &mut scratch, &mut builder, &scope, *plan, &mut random);
         builder.define_function(*id, &mut context)?;
     }
     Ok(builder.finish()?)
@@ -167,7 +92,7 @@ fn memory(builder: &mut ModuleBuilder, number: usize) -> Result<DataId, Failure>
 fn table(
     builder: &mut ModuleBuilder,
     number: usize,
-    own: &[(FuncId, Plan)],
+    own: &[(FuncId, FunctionPlan)],
 ) -> Result<Option<(DataId, u32)>, Failure> {
     let entries: Vec<FuncId> =
         own.iter().filter(|(_, plan)| plan.shape == 0).map(|(id, _)| *id).take(8).collect();

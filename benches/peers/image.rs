@@ -6,12 +6,13 @@ use kiln::artifact::Artifact;
 use kiln::image::{Image, ImageOptions, save, write_image};
 use rayon::prelude::*;
 
+use crate::jit;
 use crate::linker::{self, Linker};
 use crate::measure::{Contender, interleave, timed};
 use crate::object::{self, Cut, Unit};
-use crate::report::{Section, Target};
+use crate::report::{Comparison, Goal};
+use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
-use crate::{Failure, Setup, jit};
 
 const KILN: &str = "kiln";
 
@@ -21,12 +22,12 @@ pub(crate) fn compare(
     setup: &Setup,
     artifacts: &[Artifact],
     image: &Path,
-) -> Result<Section, Failure> {
-    let mut section = Section::new(&workload.name, "B. from machine code to a file that can be loaded");
+) -> Result<Comparison, Failure> {
+    let mut comparison = Comparison::new(&workload.name, "B. from machine code to a file that can be loaded");
     let folder = image.parent().ok_or("the image has no folder")?;
     let linkers = linker::known();
     for linker in linkers.iter().filter(|linker| !linker.is_installed()) {
-        section.note(format!("{} is not installed, and so not measured", linker.name));
+        comparison.note(format!("{} is not installed, and so not measured", linker.name));
     }
     let cuts = [Cut::Modules, Cut::Whole];
     let units = cuts.map(|cut| object::units(workload, cut));
@@ -44,7 +45,7 @@ pub(crate) fn compare(
         let units = match units {
             Ok(units) => units,
             Err(error) => {
-                section.note(format!("cranelift-object, {}: {error}", cut.name()));
+                comparison.note(format!("cranelift-object, {}: {error}", cut.name()));
                 continue;
             }
         };
@@ -55,17 +56,17 @@ pub(crate) fn compare(
             contenders.push(peer(name, units, linker, folder, output, setup));
         }
     }
-    section.add(interleave(setup.rounds, contenders)?);
+    comparison.add(interleave(setup.rounds, contenders)?);
 
     let peers = |name: &str| name.starts_with("cranelift-object");
-    match section.fastest(peers) {
+    match comparison.fastest(peers) {
         Some(fastest) => {
-            section.named_ratio(format!("{fastest} / kiln"), &fastest, KILN, Target::AtLeast(3.0));
+            comparison.named_ratio(format!("{fastest} / kiln"), &fastest, KILN, Goal::AtLeast(3.0));
         }
-        None => section.note("no linker is installed, so there is nothing to compare with"),
+        None => comparison.note("no linker is installed, so there is nothing to compare with"),
     }
-    section.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic; every file is new, none is forced to disk");
-    section.note(
+    comparison.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic; every file is new, none is forced to disk");
+    comparison.note(
         "kiln does more: unwind tables, checksums, signatures of exports, and its file appears as a whole",
     );
     for (cut, units) in cuts.iter().zip(units.iter().flatten()) {
@@ -74,8 +75,8 @@ pub(crate) fn compare(
             return Err(format!("cranelift-object, {}: {count} functions", cut.name()).into());
         }
     }
-    check(&mut section, workload, artifacts, image, &outputs)?;
-    Ok(section)
+    check(&mut comparison, workload, artifacts, image, &outputs)?;
+    Ok(comparison)
 }
 
 /// The program as an image.
@@ -105,7 +106,7 @@ fn peer<'a>(
 
 /// Every file must export the same number of names, and hold at least the code that was compiled.
 fn check(
-    section: &mut Section,
+    comparison: &mut Comparison,
     workload: &Workload,
     artifacts: &[Artifact],
     image: &Path,
@@ -129,16 +130,16 @@ fn check(
         }
         sizes.push(format!("{} KB {}", contents.file / 1024, name.rsplit(", ").next().unwrap_or(name)));
     }
-    section.check(format!(
+    comparison.check(format!(
         "every file exports {} names and holds {code} bytes of functions",
         workload.exports()
     ));
-    section.note(format!("file sizes: {}", sizes.join(", ")));
+    comparison.note(format!("file sizes: {}", sizes.join(", ")));
 
     let opened = Image::open(image)?;
     opened.verify()?;
     if !workload.runs {
-        section.check("the image's checksums hold");
+        comparison.check("the image's checksums hold");
         return Ok(());
     }
     let loaded = opened.bind(&jit::resolve)?;
@@ -151,7 +152,7 @@ fn check(
             format!("{count} functions computed {ours:#x} in the image, {expected:#x} in memory").into()
         );
     }
-    section.check(format!("the image's checksums hold; {count} functions were run, with equal results in the image and in memory"));
+    comparison.check(format!("the image's checksums hold; {count} functions were run, with equal results in the image and in memory"));
     Ok(())
 }
 

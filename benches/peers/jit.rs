@@ -13,12 +13,13 @@ use kiln::globals::SlotKey;
 use kiln::ir::SymbolKind;
 use kiln::jit::{Jit, Options, libcalls};
 
+use crate::generate;
 use crate::numbering::Numbering;
+use crate::setup::Failure;
 use crate::workload::Workload;
-use crate::{Failure, generate};
 
 /// A program, ready to be given to `JITModule`.
-pub(crate) struct Peer<'a> {
+pub(crate) struct CraneliftJit<'a> {
     workload: &'a Workload,
     isa: OwnedTargetIsa,
     numbering: Numbering,
@@ -27,9 +28,9 @@ pub(crate) struct Peer<'a> {
 }
 
 /// A module whose memory is given back when this is dropped.
-pub(crate) struct Built(Option<JITModule>);
+pub(crate) struct BuiltModule(Option<JITModule>);
 
-impl Drop for Built {
+impl Drop for BuiltModule {
     fn drop(&mut self) {
         if let Some(module) = self.0.take() {
             // SAFETY: nothing of the module runs, and every address taken from it is used only while this value lives.
@@ -73,7 +74,7 @@ fn without_pic(isa: &OwnedTargetIsa) -> Result<OwnedTargetIsa, Failure> {
     Ok(builder.finish(Flags::new(flags))?)
 }
 
-impl<'a> Peer<'a> {
+impl<'a> CraneliftJit<'a> {
     /// The program in the peer's words.
     pub(crate) fn new(workload: &'a Workload) -> Result<Self, Failure> {
         let settings = &workload.modules.first().ok_or("there is no module")?.settings;
@@ -99,7 +100,7 @@ impl<'a> Peer<'a> {
     }
 
     /// Declares, compiles and links everything.
-    pub(crate) fn build(&self) -> Result<Built, Failure> {
+    pub(crate) fn build(&self) -> Result<BuiltModule, Failure> {
         let mut builder = JITBuilder::with_isa(self.isa.clone(), default_libcall_names());
         builder.symbol_lookup_fn(Box::new(|name| {
             let keys = [SlotKey::Global(name.into()), SlotKey::Symbol(name.into())];
@@ -117,7 +118,7 @@ impl<'a> Peer<'a> {
             module.define_data(*id, datum)?;
         }
         module.finalize_definitions()?;
-        Ok(Built(Some(module)))
+        Ok(BuiltModule(Some(module)))
     }
 
     /// Every function must have got an address of its own.
@@ -151,7 +152,7 @@ fn link(artifacts: &[Artifact]) -> Result<Jit, Failure> {
 pub(crate) fn same_results(
     workload: &Workload,
     artifacts: &[Artifact],
-    peer: &Peer<'_>,
+    peer: &CraneliftJit<'_>,
 ) -> Result<String, Failure> {
     let built = peer.build()?;
     let module = built.0.as_ref().expect("it was just built");

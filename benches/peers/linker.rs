@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
-use crate::Failure;
+use crate::setup::Failure;
 
 /// A linker, and how it is told its number of threads.
 pub(crate) struct Linker {
@@ -59,7 +59,7 @@ impl Linker {
 
 /// What a shared object holds.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Contents {
+pub(crate) struct FileContents {
     /// Names that it exports, but for the linker's own.
     pub(crate) exports: usize,
     /// Bytes of `.text`.
@@ -69,7 +69,7 @@ pub(crate) struct Contents {
 }
 
 /// Reads back what a linker, or Kiln, wrote.
-pub(crate) fn read(path: &Path) -> Result<Contents, Failure> {
+pub(crate) fn read(path: &Path) -> Result<FileContents, Failure> {
     let bytes = std::fs::read(path)?;
     let file = object::File::parse(&*bytes)?;
     let text = file.section_by_name(".text").ok_or("no .text section")?.size();
@@ -85,5 +85,5 @@ pub(crate) fn read(path: &Path) -> Result<Contents, Failure> {
     let exported = file.dynamic_symbols().filter(|symbol| symbol.is_definition());
     let exports =
         exported.filter(|symbol| symbol.name_bytes().is_ok_and(|name| !OWN.contains(&name))).count();
-    Ok(Contents { exports, text, file: bytes.len() })
+    Ok(FileContents { exports, text, file: bytes.len() })
 }

@@ -22,6 +22,7 @@ mod object;
 mod open;
 mod parse;
 mod report;
+mod setup;
 mod workload;
 
 use std::path::PathBuf;
@@ -31,19 +32,16 @@ use std::sync::Arc;
 use clap::Parser as _;
 use kiln::Compiler;
 use kiln::image::save;
-use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde_json::json;
 
 use self::report::Report;
+use self::setup::{Failure, Setup, pool};
 use self::workload::Workload;
-
-/// Why the run ends early.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// Kiln beside its peers
 #[derive(clap::Parser)]
 #[command(name = "peers")]
-struct Args {
+struct PeersArgs {
     /// Also measure on the `.clif` files in this folder
     #[arg(long, value_name = "DIR")]
     corpus: Option<PathBuf>,
@@ -67,15 +65,8 @@ struct Args {
     bench: bool,
 }
 
-/// What all comparisons share.
-struct Setup {
-    rounds: u32,
-    threads: usize,
-    pool: Arc<ThreadPool>,
-}
-
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    match run(&PeersArgs::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error}");
@@ -84,12 +75,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A pool of `threads` threads.
-fn pool(threads: usize) -> Result<ThreadPool, Failure> {
-    Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
-}
-
-fn run(args: &Args) -> Result<(), Failure> {
+fn run(args: &PeersArgs) -> Result<(), Failure> {
     let cores = std::thread::available_parallelism()?.get();
     let threads = args.threads.unwrap_or(cores).max(1);
     let setup = Setup { rounds: args.rounds, threads, pool: Arc::new(pool(threads)?) };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::Failure;
+use crate::setup::Failure;
 
 /// Something that is measured beside others.
 pub(crate) struct Contender<'a> {

@@ -10,7 +10,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleRelocTarget};
 use kiln::ir::{DataObject, Init, Linkage as OurLinkage, Module as OurModule, SymbolId, SymbolKind};
 
-use crate::Failure;
+use crate::setup::Failure;
 
 /// Functions are of namespace 0 and data of namespace 1; `cranelift_module` fixes that.
 const FUNCTION: u32 = 0;

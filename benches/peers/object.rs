@@ -10,20 +10,20 @@ use cranelift_object::{ObjectBuilder, ObjectModule};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::Failure;
 use crate::numbering::Numbering;
+use crate::setup::Failure;
 use crate::workload::Workload;
 
 /// What becomes one object file.
 pub(crate) struct Unit {
     isa: OwnedTargetIsa,
     numbering: Numbering,
-    functions: Vec<Code>,
+    functions: Vec<CompiledFunction>,
     data: Vec<(DataId, DataDescription)>,
 }
 
 /// A compiled function.
-struct Code {
+struct CompiledFunction {
     id: FuncId,
     align: u64,
     bytes: Vec<u8>,
@@ -79,7 +79,7 @@ fn unit(workload: &Workload, group: &[usize]) -> Result<Unit, Failure> {
             let relocs =
                 buffer.relocs().iter().map(|reloc| ModuleReloc::from_mach_reloc(reloc, &context.func, id));
             let (align, bytes) = (u64::from(buffer.alignment), buffer.data().to_vec());
-            functions.push(Code { id, align, bytes, relocs: relocs.collect() });
+            functions.push(CompiledFunction { id, align, bytes, relocs: relocs.collect() });
         }
         data.extend(module.data.iter().map(|datum| numbering.datum(at, datum)));
     }
@@ -96,7 +96,7 @@ impl Unit {
         let builder = ObjectBuilder::new(self.isa.clone(), "unit", default_libcall_names())?;
         let mut module = ObjectModule::new(builder);
         self.numbering.declare(&mut module)?;
-        for Code { id, align, bytes, relocs } in &self.functions {
+        for CompiledFunction { id, align, bytes, relocs } in &self.functions {
             module.define_function_bytes(*id, *align, bytes, relocs)?;
         }
         for (id, datum) in &self.data {

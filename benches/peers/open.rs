@@ -9,13 +9,14 @@ use std::time::Duration;
 use kiln::Compiler;
 use kiln::globals::{Bindings, GlobalTable, SlotKey};
 use kiln::image::{Image, ImageOptions, Loaded, save, write_image};
-use kiln::ir::{Source, Target as IrTarget, parse};
+use kiln::ir::{Source, Target, parse};
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
+use crate::jit;
 use crate::measure::{Contender, interleave, median, timed};
-use crate::report::{Section, Target};
+use crate::report::{Comparison, Goal};
+use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
-use crate::{Failure, Setup, jit};
 
 /// Openings in each round.
 const TIMES: usize = 200;
@@ -81,8 +82,8 @@ fn map_file(path: &Path) -> Result<Mapping, Failure> {
 }
 
 /// Measures the opening of the image at `path`.
-pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result<Section, Failure> {
-    let mut section = Section::new(
+pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result<Comparison, Failure> {
+    let mut comparison = Comparison::new(
         &workload.name,
         "C. opening the image (median of 200 in each round, file in the page cache)",
     );
@@ -108,26 +109,27 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
         Ok(()) => {
             contenders.push(Contender::in_parts(peer, parts, || open_and_close(|| Library::open(&c_path))))
         }
-        Err(reason) => section.note(format!("dlopen is left out: {reason}")),
+        Err(reason) => comparison.note(format!("dlopen is left out: {reason}")),
     }
-    section.add(interleave(setup.rounds, contenders)?);
+    comparison.add(interleave(setup.rounds, contenders)?);
     drop(mathematics);
     if works.is_ok() {
-        section.ratio(kiln, peer, Target::AtMost(1.0));
-        section.ratio(array, peer, Target::AtMost(1.0));
+        comparison.ratio(kiln, peer, Goal::AtMost(1.0));
+        comparison.ratio(array, peer, Goal::AtMost(1.0));
     }
-    section.ratio(kiln, nothing, Target::None);
+    comparison.ratio(kiln, nothing, Goal::None);
     let slots = addresses.len();
-    section.note(format!(
+    comparison.note(format!(
         "the image has {slots} slots, which kiln fills, by a resolver or from an array; dlopen finds symbols only"
     ));
-    Ok(section)
+    Ok(comparison)
 }
 
 /// Measures how long slots take to fill.
-pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Section, Failure> {
+pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure> {
     const SLOTS: usize = 1000;
-    let mut section = Section::new("generated image", "C. filling 1,000 slots (median of 200 in each round)");
+    let mut comparison =
+        Comparison::new("generated image", "C. filling 1,000 slots (median of 200 in each round)");
     let (full, empty) = (folder.join("slots-1000.kiln"), folder.join("slots-1.kiln"));
     let keys: Vec<String> = (0..SLOTS).map(|number| format!("object:number:{number}")).collect();
     slots_image(&keys, &full)?;
@@ -157,16 +159,16 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Section, Failure> {
         Contender::in_parts(array, &[""], || bind(&full, &by_array)),
         Contender::in_parts(nothing, &[""], || bind(&empty, &one)),
     ];
-    section.add(interleave(setup.rounds, contenders)?);
-    section.ratio(name, array, Target::None);
-    section.ratio(array, nothing, Target::None);
-    section.check(slots_hold(&full, &bindings, &addresses)?);
-    Ok(section)
+    comparison.add(interleave(setup.rounds, contenders)?);
+    comparison.ratio(name, array, Goal::None);
+    comparison.ratio(array, nothing, Goal::None);
+    comparison.check(slots_hold(&full, &bindings, &addresses)?);
+    Ok(comparison)
 }
 
 /// An image with these globals, and a function that gives the address of the last.
 fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
-    let target = IrTarget::host();
+    let target = Target::host();
     let last = keys.last().ok_or("no key")?;
     let text = format!(
         "global %last = \"{last}\"\nfunction %get() -> i64 system_v {{\n    gv0 = symbol %last\nblock0:\n    \

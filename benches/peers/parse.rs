@@ -8,12 +8,12 @@ use kiln::ir::{Diagnostic, Module, Source, parse, parse_unverified};
 use rayon::prelude::*;
 
 use crate::measure::{Contender, interleave};
-use crate::report::{Section, Target};
+use crate::report::{Comparison, Goal};
+use crate::setup::{Failure, Setup, pool};
 use crate::workload::Workload;
-use crate::{Failure, Setup};
 
-pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Failure> {
-    let mut section = Section::new(&workload.name, "D. from text to IR");
+pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, Failure> {
+    let mut comparison = Comparison::new(&workload.name, "D. from text to IR");
     let files: Vec<usize> = (0..workload.sources.len()).collect();
     let first = |faults: Vec<Diagnostic>| faults.first().map_or_else(String::new, ToString::to_string);
     let kiln = |&file: &usize| -> Result<usize, Failure> {
@@ -44,15 +44,15 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
             Ok(count) if count == everything => {}
             Ok(count) => return Err(format!("{name} read {count} functions instead of {everything}").into()),
             Err(error) => {
-                section.note(format!("left out, since {name} cannot read the files: {error}"));
-                return Ok(section);
+                comparison.note(format!("left out, since {name} cannot read the files: {error}"));
+                return Ok(comparison);
             }
         }
     }
-    section.check(format!("each of them reads {everything} functions"));
+    comparison.check(format!("each of them reads {everything} functions"));
 
     // All of them on threads of a pool, for memory of the main thread is managed in another way.
-    let single = crate::pool(1)?;
+    let single = pool(1)?;
     let many = &*setup.pool;
     let run = |pool: &rayon::ThreadPool, work: &(dyn Fn(&usize) -> Result<usize, Failure> + Sync)| {
         pool.install(|| files.par_iter().map(work).sum::<Result<usize, _>>())
@@ -87,16 +87,17 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Section, Fai
     contenders.push(Contender::new(whole_peer, || {
         many.install(|| reader(&joined.text).map(|functions| std::hint::black_box(functions).len()))
     }));
-    section.add(interleave(setup.rounds, contenders)?);
-    section.ratio(one, verified, Target::AtMost(1.10));
-    section.ratio(one_unverified, peer, Target::AtMost(1.00));
-    section.ratio(&many_kiln, &many_verified, Target::AtMost(1.10));
-    section.ratio(&many_unverified, &many_peer, Target::AtMost(1.00));
-    section.ratio(&many_unverified, peer, Target::AtMost(1.00));
-    section.ratio(&whole, whole_peer, Target::None);
+    comparison.add(interleave(setup.rounds, contenders)?);
+    comparison.ratio(one, verified, Goal::AtMost(1.10));
+    comparison.ratio(one_unverified, peer, Goal::AtMost(1.00));
+    comparison.ratio(&many_kiln, &many_verified, Goal::AtMost(1.10));
+    comparison.ratio(&many_unverified, &many_peer, Goal::AtMost(1.00));
+    comparison.ratio(&many_unverified, peer, Goal::AtMost(1.00));
+    comparison.ratio(&whole, whole_peer, Goal::None);
     let bytes: usize = workload.sources.iter().map(|source| source.text.len()).sum();
-    section.note(format!("{} KB of text; kiln verifies what it reads, and numbers it densely", bytes / 1024));
-    Ok(section)
+    comparison
+        .note(format!("{} KB of text; kiln verifies what it reads, and numbers it densely", bytes / 1024));
+    Ok(comparison)
 }
 
 /// The functions of all files in one text, each under a name that is its own.

@@ -7,11 +7,11 @@ use crate::measure::{Series, Spread, spread};
 /// Everything that was measured.
 #[derive(Default)]
 pub(crate) struct Report {
-    sections: Vec<Section>,
+    comparisons: Vec<Comparison>,
 }
 
 /// Contenders on one workload.
-pub(crate) struct Section {
+pub(crate) struct Comparison {
     workload: String,
     title: &'static str,
     series: Vec<Series>,
@@ -24,7 +24,7 @@ pub(crate) struct Section {
 
 /// What a ratio should be.
 #[derive(Clone, Copy)]
-pub(crate) enum Target {
+pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
     /// For information.
@@ -35,10 +35,10 @@ struct Ratio {
     name: String,
     /// Of the two times of every round, unless it is not about time.
     value: Spread,
-    target: Target,
+    goal: Goal,
 }
 
-impl Section {
+impl Comparison {
     pub(crate) fn new(workload: &str, title: &'static str) -> Self {
         let (series, ratios, notes, checks) = Default::default();
         Self { workload: workload.into(), title, series, ratios, notes, checks }
@@ -62,8 +62,8 @@ impl Section {
     }
 
     /// Compares two totals, round by round: `above / below`. The median.
-    pub(crate) fn ratio(&mut self, above: &str, below: &str, target: Target) -> f64 {
-        self.named_ratio(format!("{above} / {below}"), above, below, target)
+    pub(crate) fn ratio(&mut self, above: &str, below: &str, goal: Goal) -> f64 {
+        self.named_ratio(format!("{above} / {below}"), above, below, goal)
     }
 
     /// The same under another name.
@@ -72,20 +72,20 @@ impl Section {
         name: impl Into<String>,
         above: &str,
         below: &str,
-        target: Target,
+        goal: Goal,
     ) -> f64 {
         let (Some(a), Some(b)) = (self.total(above), self.total(below)) else {
             panic!("no measurement of {above:?} and {below:?} in {:?}", self.title);
         };
         let each: Vec<f64> = a.seconds.iter().zip(&b.seconds).map(|(a, b)| a / b).collect();
         let value = spread(&each);
-        self.ratios.push(Ratio { name: name.into(), value, target });
+        self.ratios.push(Ratio { name: name.into(), value, goal });
         value.median
     }
 
     /// Adds a number that is not measured in rounds.
-    pub(crate) fn value(&mut self, name: impl Into<String>, value: f64, target: Target) {
-        self.ratios.push(Ratio { name: name.into(), value: spread(&[value]), target });
+    pub(crate) fn value(&mut self, name: impl Into<String>, value: f64, goal: Goal) {
+        self.ratios.push(Ratio { name: name.into(), value: spread(&[value]), goal });
     }
 
     /// The contender with the least median among those that `among` chooses by name.
@@ -109,9 +109,9 @@ impl Section {
             println!("  {:width$}  {:>10}  {range:>23}", label(series), seconds(median));
         }
         let width = self.ratios.iter().map(|ratio| ratio.name.chars().count()).max().unwrap_or(0).max(40);
-        for Ratio { name, value: Spread { median, min, max }, target } in &self.ratios {
+        for Ratio { name, value: Spread { median, min, max }, goal } in &self.ratios {
             let range = format!("{} .. {}", number(*min), number(*max));
-            println!("  {name:width$}  {:>10}  {range:>23}  {}", number(*median), target.verdict(*median));
+            println!("  {name:width$}  {:>10}  {range:>23}  {}", number(*median), goal.verdict(*median));
         }
         for note in &self.notes {
             println!("  note: {note}");
@@ -130,14 +130,14 @@ impl Section {
             })
         });
         let ratios = self.ratios.iter().map(|ratio| {
-            let (bound, limit) = match ratio.target {
-                Target::AtMost(limit) => ("at most", Some(limit)),
-                Target::AtLeast(limit) => ("at least", Some(limit)),
-                Target::None => ("none", None),
+            let (bound, limit) = match ratio.goal {
+                Goal::AtMost(limit) => ("at most", Some(limit)),
+                Goal::AtLeast(limit) => ("at least", Some(limit)),
+                Goal::None => ("none", None),
             };
             json!({
                 "name": ratio.name, "value": spread_json(ratio.value),
-                "target": { "bound": bound, "limit": limit }, "met": ratio.target.met(ratio.value.median),
+                "target": { "bound": bound, "limit": limit }, "met": ratio.goal.met(ratio.value.median),
             })
         });
         json!({
@@ -147,7 +147,7 @@ impl Section {
     }
 }
 
-impl Target {
+impl Goal {
     fn met(self, value: f64) -> Option<bool> {
         match self {
             Self::AtMost(limit) => Some(value <= limit),
@@ -167,20 +167,20 @@ impl Target {
 }
 
 impl Report {
-    /// Prints a section as soon as it is done.
-    pub(crate) fn add(&mut self, section: Section) {
-        section.print();
-        self.sections.push(section);
+    /// Prints a comparison as soon as it is done.
+    pub(crate) fn add(&mut self, comparison: Comparison) {
+        comparison.print();
+        self.comparisons.push(comparison);
     }
 
     pub(crate) fn json(&self, run: Value) -> Value {
-        json!({ "run": run, "sections": self.sections.iter().map(Section::json).collect::<Vec<_>>() })
+        json!({ "run": run, "sections": self.comparisons.iter().map(Comparison::json).collect::<Vec<_>>() })
     }
 
     /// How many targets are met, and how many there are.
     pub(crate) fn met(&self) -> (usize, usize) {
-        let verdicts = self.sections.iter().flat_map(|section| &section.ratios);
-        let verdicts: Vec<bool> = verdicts.filter_map(|ratio| ratio.target.met(ratio.value.median)).collect();
+        let verdicts = self.comparisons.iter().flat_map(|comparison| &comparison.ratios);
+        let verdicts: Vec<bool> = verdicts.filter_map(|ratio| ratio.goal.met(ratio.value.median)).collect();
         (verdicts.iter().filter(|met| **met).count(), verdicts.len())
     }
 }

@@ -9,7 +9,8 @@ use kiln::globals::GlobalTable;
 use kiln::ir::{Function, Linkage, Module, Source, SymbolKind, Target, parse};
 use rayon::prelude::*;
 
-use crate::{Failure, generate};
+use crate::generate;
+use crate::setup::Failure;
 
 /// Modules with everything that measurements take as given.
 pub(crate) struct Workload {

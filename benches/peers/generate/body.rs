@@ -8,14 +8,14 @@ use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Switch, Variab
 use cranelift_module::Module as _;
 use kiln::ir::ModuleBuilder;
 
+use super::plan::{FunctionPlan, MEMORY, ModuleScope, SHAPES};
 use super::random::Random;
-use super::{MEMORY, Plan, SHAPES, Surroundings};
 
 /// A function under construction.
-struct Body<'a, 'f> {
+struct BodyBuilder<'a, 'f> {
     builder: FunctionBuilder<'f>,
     module: &'a mut ModuleBuilder,
-    around: &'a Surroundings,
+    scope: &'a ModuleScope,
     random: &'a mut Random,
     ints: Vec<Variable>,
     floats: Vec<Variable>,
@@ -30,8 +30,8 @@ pub(super) fn build(
     function: &mut Function,
     scratch: &mut FunctionBuilderContext,
     module: &mut ModuleBuilder,
-    around: &Surroundings,
-    plan: Plan,
+    scope: &ModuleScope,
+    plan: FunctionPlan,
     random: &mut Random,
 ) {
     let mut builder = FunctionBuilder::new(function, scratch);
@@ -66,7 +66,8 @@ pub(super) fn build(
         builder.ins().stack_store(types::I64, zero, slot, 8 * at);
     }
     let (memory, depth) = (params[0], params[1]);
-    let mut body = Body { builder, module, around, random, ints, floats, memory, depth, slot, loops: 0 };
+    let mut body =
+        BodyBuilder { builder, module, scope, random, ints, floats, memory, depth, slot, loops: 0 };
     body.statements(plan.size);
     let result = match SHAPES[plan.shape].1 {
         types::F64 => body.float(),
@@ -79,7 +80,7 @@ pub(super) fn build(
     body.builder.finalize(body.module.target_config());
 }
 
-impl Body<'_, '_> {
+impl BodyBuilder<'_, '_> {
     /// Adds statements of this total size.
     fn statements(&mut self, size: u32) {
         let mut left = size;
@@ -178,8 +179,8 @@ impl Body<'_, '_> {
         let flags = MemFlagsData::new();
         let (pointer, writable) = match self.random.below(5) {
             0 | 1 => (self.memory, true),
-            2 => (self.address(self.around.memory), true),
-            3 => (self.address(self.around.constants), false),
+            2 => (self.address(self.scope.memory), true),
+            3 => (self.address(self.scope.constants), false),
             _ => {
                 let (value, offset) = (self.int(), 8 * self.random.below(8) as i32);
                 self.builder.ins().stack_store(types::I64, value, self.slot, offset);
@@ -270,7 +271,7 @@ impl Body<'_, '_> {
     fn call(&mut self) {
         if self.random.below(8) == 0 {
             let value = self.int();
-            let callee = self.module.declare_func_in_func(self.around.imported, self.builder.func);
+            let callee = self.module.declare_func_in_func(self.scope.imported, self.builder.func);
             let call = self.builder.ins().call(callee, &[value]);
             let result = self.builder.inst_results(call)[0];
             return self.set_int(result);
@@ -281,8 +282,8 @@ impl Body<'_, '_> {
         self.builder.seal_block(yes);
         let depth = self.builder.ins().iadd_imm_s(self.depth, -1);
         let mut arguments = vec![self.memory, depth];
-        let indirect = self.around.table.filter(|_| self.random.below(5) == 0);
-        let (callee, plan) = *self.random.choose(&self.around.callees);
+        let indirect = self.scope.table.filter(|_| self.random.below(5) == 0);
+        let (callee, plan) = *self.random.choose(&self.scope.callees);
         let shape = if indirect.is_some() { 0 } else { plan.shape };
         for ty in SHAPES[shape].0 {
             let argument = match *ty {
@@ -297,7 +298,7 @@ impl Body<'_, '_> {
         }
         let call = if let Some((table, len)) = indirect {
             let (_, plan) =
-                self.around.callees.iter().find(|(_, plan)| plan.shape == 0).expect("the table has an entry");
+                self.scope.callees.iter().find(|(_, plan)| plan.shape == 0).expect("the table has an entry");
             let signature = self.builder.import_signature(plan.signature(self.module));
             let entry = 8 * self.random.below(u64::from(len)) as i32;
             let table = self.address(table);
@@ -319,7 +320,7 @@ impl Body<'_, '_> {
 
     /// Reads a run-time object.
     fn global(&mut self) {
-        let global = *self.random.choose(&self.around.globals);
+        let global = *self.random.choose(&self.scope.globals);
         let address = self.address(global);
         let value = self.builder.ins().load(types::I64, MemFlagsData::new(), address, 0);
         self.set_int(value);

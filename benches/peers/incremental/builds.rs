@@ -1,0 +1,161 @@
+//! The kinds of builds that are timed, each with a check that it reused what it should.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kiln::artifact::Artifact;
+use kiln::cache::{DiskStore, Store, WriteBehind};
+use kiln::image::{ImageOptions, write_image};
+use kiln::ir::Module;
+use kiln::{Compiled, Compiler, Lazy, Stats};
+use rayon::ThreadPool;
+
+use crate::measure::{Contender, median, timed};
+use crate::setup::Failure;
+use crate::workload::Workload;
+
+/// Builds in a turn of what is quick; the median counts.
+pub(super) const TIMES: usize = 5;
+/// How long the background may take to write everything.
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PARTS: &[&str] = &["compile or find", "image"];
+
+/// Times of one build, and what came of it.
+pub(super) struct TimedBuild {
+    pub(super) times: [Duration; 2],
+    pub(super) image: Vec<u8>,
+    pub(super) stats: Stats,
+    /// Dropped with the rest, when the clock was read.
+    pub(super) _artifacts: Vec<Artifact>,
+}
+
+pub(super) type SharedStore = Arc<dyn Store + Send + Sync>;
+
+/// What all builds of a program have in common.
+pub(super) struct ProgramBuilder<'a> {
+    pub(super) workload: &'a Workload,
+    pub(super) pool: Arc<ThreadPool>,
+}
+
+impl ProgramBuilder<'_> {
+    pub(super) fn compiler(&self, store: Option<SharedStore>) -> Compiler {
+        let compiler = Compiler::new(self.workload.target.clone()).pool(self.pool.clone());
+        match store {
+            Some(store) => compiler.store(store),
+            None => compiler,
+        }
+    }
+
+    pub(super) fn build(
+        &self,
+        store: Option<SharedStore>,
+        compile: impl FnOnce(&Compiler) -> Result<Compiled, Failure>,
+    ) -> Result<TimedBuild, Failure> {
+        let compiler = self.compiler(store);
+        let (compile, compiled) = timed(|| compile(&compiler));
+        let Compiled { artifacts, stats, samples: _ } = compiled?;
+        let (link, image) = timed(|| {
+            let write = || write_image(&artifacts, &self.workload.globals, &ImageOptions::default());
+            self.pool.install(write)
+        });
+        let image = image.map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string))?;
+        if stats.failed_writes + stats.corrupt_entries + stats.wrong_entries > 0 {
+            return Err(format!("the store is in trouble: {stats:?}").into());
+        }
+        Ok(TimedBuild { times: [compile, link], image, stats, _artifacts: artifacts })
+    }
+
+    pub(super) fn modules(
+        &self,
+        store: Option<SharedStore>,
+        modules: &[Module],
+    ) -> Result<TimedBuild, Failure> {
+        self.build(store, |compiler| Ok(compiler.compile(modules)?))
+    }
+
+    /// Nothing is in the folder yet, and what is written to it is not waited for.
+    pub(super) fn fresh(&self, modules: &[Module]) -> Result<TimedBuild, Failure> {
+        let folder = tempfile::tempdir()?;
+        let store = behind(folder.path());
+        let build = self.modules(Some(store.clone()), modules)?;
+        written(&store)?;
+        Ok(build)
+    }
+
+    /// By keys that the client has. `build` says whether modules are there to be built.
+    pub(super) fn lazy(
+        &self,
+        store: SharedStore,
+        keys: &[[u8; 32]],
+        build: bool,
+    ) -> Result<TimedBuild, Failure> {
+        let lazy = self.workload.modules.iter().zip(keys).map(|(module, key)| {
+            Lazy::new(module.name.clone(), *key, move || {
+                if build { Ok(module.clone()) } else { Err("it was built, and should be in the store") }
+            })
+        });
+        let lazy = lazy.collect();
+        self.build(Some(store), |compiler| {
+            compiler.compile_lazy(lazy).map_err(|failures| failures[0].to_string().into())
+        })
+    }
+
+    /// Refuses a build that reused less than everything.
+    pub(super) fn unchanged(&self, build: TimedBuild) -> Result<TimedBuild, Failure> {
+        let Stats { compiled_functions, reused_modules, .. } = build.stats;
+        if (compiled_functions, reused_modules) != (0, self.workload.modules.len()) {
+            return Err(format!("not everything was reused: {:?}", build.stats).into());
+        }
+        Ok(build)
+    }
+
+    /// A build of which every second module is in the store, and no other.
+    pub(super) fn half(&self, store: SharedStore) -> Result<TimedBuild, Failure> {
+        let modules = &self.workload.modules;
+        let half: Vec<Module> = modules.iter().step_by(2).cloned().collect();
+        self.compiler(Some(store.clone())).compile(&half)?;
+        let build = self.modules(Some(store), modules)?;
+        if build.stats.reused_modules != half.len() {
+            return Err(format!("not half of it was reused: {:?}", build.stats).into());
+        }
+        Ok(build)
+    }
+
+    /// Refuses a build that compiled more than one function.
+    pub(super) fn edited(&self, store: SharedStore, modules: &[Module]) -> Result<TimedBuild, Failure> {
+        let build = self.modules(Some(store), modules)?;
+        let Stats { compiled_functions, reused_modules, .. } = build.stats;
+        if (compiled_functions, reused_modules) != (1, modules.len() - 1) {
+            return Err(format!("not everything else was reused: {:?}", build.stats).into());
+        }
+        Ok(build)
+    }
+}
+
+/// The median of every part of some builds.
+pub(super) fn parts(
+    builds: impl Iterator<Item = Result<TimedBuild, Failure>>,
+) -> Result<Vec<Duration>, Failure> {
+    let times = builds.map(|build| Ok(build?.times)).collect::<Result<Vec<_>, Failure>>()?;
+    Ok((0..PARTS.len()).map(|part| median(times.iter().map(|times| times[part]).collect())).collect())
+}
+
+/// A contender that builds `times` times in a turn.
+pub(super) fn repeated<'a>(
+    name: &str,
+    times: usize,
+    mut build: impl FnMut() -> Result<TimedBuild, Failure> + 'a,
+) -> Contender<'a> {
+    Contender::in_parts(name, PARTS, move || parts((0..times).map(|_| build())))
+}
+
+/// A folder that is written behind the build, as the command `build` does it.
+pub(super) fn behind(folder: &Path) -> Arc<WriteBehind<DiskStore>> {
+    Arc::new(WriteBehind::new(DiskStore::new(folder)))
+}
+
+/// Waits until what was put is in the folder.
+pub(super) fn written(store: &WriteBehind<DiskStore>) -> Result<(), Failure> {
+    if store.flush(PATIENCE) { Ok(()) } else { Err("entries were not written".into()) }
+}
