@@ -54,6 +54,7 @@
 #![deny(unsafe_code)]
 
 mod arch;
+mod elf64;
 mod error;
 mod features;
 pub mod link;

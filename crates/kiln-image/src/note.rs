@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::LoadError;
 use crate::arch::Arch;
+use crate::elf64::NOTE_HEADER;
 
 /// Version of the note, and so of the image format. Images of another version are refused.
 pub const FORMAT_VERSION: u32 = 1;
@@ -20,7 +21,7 @@ const OWNER: [u8; 8] = *b"Kiln\0\0\0\0";
 const OWNER_LEN: u32 = 5;
 const NOTE_TYPE: u32 = 1;
 /// Bytes of the ELF note before its body.
-pub(crate) const PREFIX_LEN: usize = 12 + OWNER.len();
+pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
 pub(crate) const SUM_LEN: usize = 16;
 /// "None" in a field that holds an index.
 #[cfg(feature = "write")]
@@ -123,6 +124,12 @@ pub(crate) const HEAD_LEN: usize = size_of::<Head>();
 impl Span {
     pub(crate) fn new(start: u64, len: u64) -> Self {
         Self { start: U64::new(start), len: U64::new(len) }
+    }
+
+    /// The span that covers `range`.
+    #[cfg(feature = "write")]
+    pub(crate) fn of(range: &std::ops::Range<usize>) -> Self {
+        Self::new(range.start as u64, range.len() as u64)
     }
 
     /// The span as a range of indices, if it ends at `limit` or before.

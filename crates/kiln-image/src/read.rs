@@ -9,6 +9,9 @@ use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::{FileHeader, ProgramHeader};
 
 use crate::arch::Arch;
+#[cfg(feature = "load")]
+use crate::elf64::GNU_HASH_HEADER;
+use crate::elf64::{FILE_HEADER, PROGRAM_HEADER, READ_EXECUTE, READ_WRITE, RELA, SYMBOL, symbol_type};
 use crate::error::LoadError;
 use crate::note::{self, Note, SlotRecord, Span, Sum, checksum};
 
@@ -16,10 +19,6 @@ mod info;
 
 pub use info::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
 
-const ELF_HEADER: usize = 64;
-const PHDR: usize = 56;
-const SYM: usize = 24;
-pub(crate) const RELA: usize = 24;
 const MAX_SEGMENTS: usize = 16;
 
 /// A part of the file that is mapped with one set of permissions, at an address equal to its offset.
@@ -63,7 +62,7 @@ pub(crate) struct DynamicSymbol {
 
 impl DynamicSymbol {
     pub(crate) fn is_function(&self) -> bool {
-        self.info & 15 == elf::STT_FUNC
+        symbol_type(self.info) == elf::STT_FUNC
     }
 }
 
@@ -103,14 +102,14 @@ impl<'a> View<'a> {
         if header.e_type(endian) != elf::ET_DYN {
             return fail("an ELF file that is not a shared object", 16);
         }
-        if header.e_phoff(endian) != ELF_HEADER as u64 {
+        if header.e_phoff(endian) != FILE_HEADER as u64 {
             return fail("program headers in another place", 32);
         }
         let phdrs = match header.program_headers(endian, bytes) {
             Ok(phdrs) if (1..=MAX_SEGMENTS).contains(&phdrs.len()) => phdrs,
-            _ => return fail("bad program header table", ELF_HEADER as u64),
+            _ => return fail("bad program header table", FILE_HEADER as u64),
         };
-        let headers_end = ELF_HEADER + phdrs.len() * PHDR;
+        let headers_end = FILE_HEADER + phdrs.len() * PROGRAM_HEADER;
         let note_range = find_note(phdrs, endian, headers_end, bytes.len())?;
         let note = Note::parse(&bytes[note_range.clone()], arch, note_range.start as u64)?;
         if file_len != note.head.file_len.get() {
@@ -158,7 +157,7 @@ impl<'a> View<'a> {
         }
         if !head.rela.len.get().is_multiple_of(RELA as u64)
             || head.relative_count.get() > head.rela.len.get() / RELA as u64
-            || !head.dynsym.len.get().is_multiple_of(SYM as u64)
+            || !head.dynsym.len.get().is_multiple_of(SYMBOL as u64)
         {
             return Err(LoadError::malformed("a table of broken length", at));
         }
@@ -216,7 +215,7 @@ pub(crate) fn extent(head: &[u8], file_len: u64) -> Result<(u64, usize), LoadErr
     let bad = |_| LoadError::malformed("no 64-bit ELF header", 0);
     let header = FileHeader64::<Endianness>::parse(head).map_err(bad)?;
     let endian = header.endian().map_err(bad)?;
-    let bad = |_| LoadError::malformed("bad program header table", ELF_HEADER as u64);
+    let bad = |_| LoadError::malformed("bad program header table", FILE_HEADER as u64);
     let phdrs = header.program_headers(endian, head).map_err(bad)?;
     let loads = phdrs.iter().filter(|phdr| phdr.p_type(endian) == elf::PT_LOAD);
     let (mut span, mut mapped) = (0, 0);
@@ -227,7 +226,7 @@ pub(crate) fn extent(head: &[u8], file_len: u64) -> Result<(u64, usize), LoadErr
     let mapped = mapped.min(file_len);
     let span = span.max(mapped);
     if mapped == 0 || span > 1 << 40 {
-        return Err(LoadError::malformed("no segment, or one that is too large", ELF_HEADER as u64));
+        return Err(LoadError::malformed("no segment, or one that is too large", FILE_HEADER as u64));
     }
     Ok((span, mapped as usize))
 }
@@ -240,12 +239,12 @@ fn find_note(
 ) -> Result<std::ops::Range<usize>, LoadError> {
     let mut notes = phdrs.iter().filter(|phdr| phdr.p_type(endian) == elf::PT_NOTE);
     let (Some(note), None) = (notes.next(), notes.next()) else {
-        return Err(LoadError::malformed("not exactly one note", ELF_HEADER as u64));
+        return Err(LoadError::malformed("not exactly one note", FILE_HEADER as u64));
     };
     let span = Span::new(note.p_offset(endian), note.p_filesz(endian));
     match span.within(limit) {
         Some(range) if range.start == headers_end => Ok(range),
-        _ => Err(LoadError::malformed("a misplaced note", ELF_HEADER as u64)),
+        _ => Err(LoadError::malformed("a misplaced note", FILE_HEADER as u64)),
     }
 }
 
@@ -256,7 +255,8 @@ fn segments(
     file_len: u64,
 ) -> Result<Vec<Segment>, LoadError> {
     let page = arch.page_size();
-    let fail = |what, index: usize| Err(LoadError::malformed(what, (ELF_HEADER + index * PHDR) as u64));
+    let fail =
+        |what, index: usize| Err(LoadError::malformed(what, (FILE_HEADER + index * PROGRAM_HEADER) as u64));
     let mut segments: Vec<Segment> = Vec::with_capacity(4);
     let mut end = 0u64;
     for (index, phdr) in phdrs.iter().enumerate() {
@@ -277,7 +277,7 @@ fn segments(
             return fail("a segment that is too large", index);
         };
         let flags = phdr.p_flags(endian);
-        if !matches!(flags, elf::PF_R | 5 | 6) {
+        if !matches!(flags, elf::PF_R | READ_EXECUTE | READ_WRITE) {
             return fail("a segment both writable and executable, or with unknown permissions", index);
         }
         if file < mem && flags & elf::PF_W == 0 {
@@ -326,8 +326,8 @@ impl<'a> Tables<'a> {
 
     pub(crate) fn symbol(&self, index: u32) -> Option<DynamicSymbol> {
         let table = self.span(self.note.head.dynsym)?;
-        let at = table.start.checked_add(index as usize * SYM)?;
-        if at + SYM > table.end {
+        let at = table.start.checked_add(index as usize * SYMBOL)?;
+        if at + SYMBOL > table.end {
             return None;
         }
         Some(DynamicSymbol {
@@ -345,7 +345,7 @@ impl<'a> Tables<'a> {
     }
 
     pub(crate) fn symbol_count(&self) -> u32 {
-        u32::try_from(self.note.head.dynsym.len.get() / SYM as u64).unwrap_or(0)
+        u32::try_from(self.note.head.dynsym.len.get() / SYMBOL as u64).unwrap_or(0)
     }
 
     /// The name that starts at `offset` of the string table, without its final zero.
@@ -364,11 +364,11 @@ impl<'a> Tables<'a> {
         let (bloom_len, shift) = (table.u32(8)?, table.u32(12)?);
         let hash = elf::gnu_hash(name.as_bytes());
         let bloom = (hash / 64).checked_rem(bloom_len)? as usize;
-        let word = table.u64(16 + 8 * bloom)?;
+        let word = table.u64(GNU_HASH_HEADER + 8 * bloom)?;
         if word >> (hash % 64) & word >> (hash.checked_shr(shift).unwrap_or(0) % 64) & 1 == 0 {
             return None;
         }
-        let buckets_at = 16 + 8 * bloom_len as usize;
+        let buckets_at = GNU_HASH_HEADER + 8 * bloom_len as usize;
         let chains_at = buckets_at + 4 * buckets as usize;
         let mut index = table.u32(buckets_at + 4 * hash.checked_rem(buckets)? as usize)?;
         loop {

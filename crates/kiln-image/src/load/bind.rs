@@ -7,8 +7,9 @@ use kiln_globals::SlotKey;
 use super::function::FunctionRef;
 use super::image::Mapped;
 use super::map::Access;
+use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
-use crate::read::{RELA, Segment};
+use crate::read::Segment;
 
 /// An image that is ready to be called.
 ///
@@ -61,14 +62,14 @@ impl Loaded {
         let tables = self.mapped.tables();
         let (at, count) =
             (tables.note.head.rela.start.get() as usize, tables.note.head.relative_count.get() as usize);
-        let kind = u64::from(self.mapped.arch.relative_reloc());
+        let expected = rela_info(0, self.mapped.arch.relative_reloc());
         for index in 0..count {
             let at = at + index * RELA;
             let bad = || LoadError::malformed("bad relative relocation", at as u64);
             let tables = self.mapped.tables();
             let (place, info) = (tables.u64(at).ok_or_else(bad)?, tables.u64(at + 8).ok_or_else(bad)?);
             let addend = tables.u64(at + 16).ok_or_else(bad)?;
-            let place = self.writable(place, 8).filter(|_| info == kind).ok_or_else(bad)?;
+            let place = self.writable(place, 8).filter(|_| info == expected).ok_or_else(bad)?;
             // SAFETY: `writable` found the place in a segment that was made writable.
             unsafe { self.mapped.memory.write(place, &base.wrapping_add(addend).to_ne_bytes()) };
         }

@@ -1,94 +1,89 @@
-//! The dynamic symbol table: undefined symbols first, then exports in the order that the GNU hash table wants.
+//! `.dynamic`, which tells a dynamic linker where the tables are, and the strings of the dynamic tables.
 
-use kiln_artifact::record::{Linkage, SymbolKind};
-use kiln_globals::SlotKey;
 use object::elf;
 
-use crate::link::{Area, Plan};
+use super::dynamic_symbols::DynamicSymbols;
+use super::layout::FileLayout;
+use super::options::ImageOptions;
+use super::relocations::RelaCounts;
+use super::strings::Strings;
+use crate::elf64::{RELA, SYMBOL};
+use crate::link::LinkError;
 
-/// The name under which an image exports its external slots.
-pub(crate) const SLOTS_SYMBOL: &str = "kiln_slots";
-pub(crate) const BLOOM_SHIFT: u32 = 26;
-
-/// A symbol that the image defines for everybody.
+/// The value of an entry.
 #[derive(Clone, Copy)]
-pub(crate) struct Export<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) function: bool,
-    pub(crate) signature: Option<&'a str>,
-    pub(crate) area: Area,
-    pub(crate) offset: u64,
-    pub(crate) size: u64,
-    pub(crate) hash: u32,
+enum Value {
+    Number(u64),
+    /// An address or a length, known once the file is laid out.
+    Of(fn(&FileLayout<'_>) -> usize),
 }
 
-/// What is needed to reserve the tables.
-pub(crate) struct DynamicSymbols<'p, 'a> {
-    /// Names of undefined symbols, with their slots, in slot order.
-    pub(crate) undefined: Vec<(&'p str, u32)>,
-    pub(crate) exports: Vec<Export<'a>>,
-    pub(crate) buckets: u32,
-    pub(crate) bloom: u32,
+/// The entries of `.dynamic`, and `.dynstr` with the offsets in it.
+pub(super) struct DynamicSection {
+    entries: Vec<(i64, Value)>,
+    /// Offsets of the names of undefined symbols, in order of the symbols.
+    pub(super) undefined: Vec<u32>,
+    /// Offsets of the names of exports, in order of the symbols.
+    pub(super) exports: Vec<u32>,
+    /// `.dynstr`.
+    pub(super) strings: Vec<u8>,
 }
 
-impl<'p, 'a> DynamicSymbols<'p, 'a> {
-    pub(crate) fn new(plan: &'p Plan<'a>) -> Self {
-        let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
-            SlotKey::Symbol(name) => Some((&**name, number as u32)),
-            SlotKey::Global(_) => None,
-        });
-        let visible = |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible);
-        let export = |name: &'a str| Export {
-            name,
-            function: false,
-            signature: None,
-            area: Area::Slots,
-            offset: 0,
-            size: 0,
-            hash: elf::gnu_hash(name.as_bytes()),
-        };
-        let mut exports: Vec<Export<'a>> = plan
-            .definitions()
-            .filter(|definition| visible(definition.linkage))
-            .map(|definition| Export {
-                function: definition.kind == SymbolKind::Function,
-                signature: definition.signature,
-                area: definition.area,
-                offset: definition.offset,
-                size: definition.size,
-                ..export(definition.name)
-            })
-            .collect();
-        if !plan.slots().is_empty() {
-            exports.push(Export { size: 8 * plan.slots().len() as u64, ..export(SLOTS_SYMBOL) });
+impl DynamicSection {
+    /// # Errors
+    ///
+    /// [`LinkError::TooLarge`] if the names take more than 4 GiB.
+    pub(super) fn new(
+        symbols: &DynamicSymbols<'_, '_>,
+        counts: &RelaCounts,
+        options: &ImageOptions,
+        needs_libc: bool,
+    ) -> Result<Self, LinkError> {
+        let mut strings = Strings::new();
+        let undefined = symbols.undefined.iter().map(|(name, _)| strings.add(name)).collect();
+        let exports = symbols.exports.iter().map(|export| strings.add(export.name)).collect();
+        let mut entries = Vec::new();
+        if needs_libc {
+            for library in ["libm.so.6", "libc.so.6"] {
+                entries.push((elf::DT_NEEDED, Value::Number(strings.add(library).into())));
+            }
         }
-        let count = exports.len() as u32;
-        let buckets = count.div_ceil(2).max(1);
-        let bloom = (count / 5).next_power_of_two().max(1);
-        Self { undefined: undefined.collect(), exports: by_bucket(&exports, buckets), buckets, bloom }
+        if let Some(soname) = &options.soname {
+            entries.push((elf::DT_SONAME, Value::Number(strings.add(soname).into())));
+        }
+        entries.extend([
+            (elf::DT_GNU_HASH, Value::Of(|layout| layout.gnu_hash.start)),
+            (elf::DT_STRTAB, Value::Of(|layout| layout.dynstr.start)),
+            (elf::DT_SYMTAB, Value::Of(|layout| layout.dynsym.start)),
+            (elf::DT_STRSZ, Value::Of(|layout| layout.dynstr.len())),
+            (elf::DT_SYMENT, Value::Number(SYMBOL as u64)),
+        ]);
+        if counts.rela > 0 {
+            entries.extend([
+                (elf::DT_RELA, Value::Of(|layout| layout.rela.start)),
+                (elf::DT_RELASZ, Value::Of(|layout| layout.rela.len())),
+                (elf::DT_RELAENT, Value::Number(RELA as u64)),
+                (elf::DT_RELACOUNT, Value::Number(counts.relative as u64)),
+            ]);
+        }
+        entries.extend([
+            (elf::DT_FLAGS, Value::Number(elf::DF_BIND_NOW.into())),
+            (elf::DT_FLAGS_1, Value::Number(elf::DF_1_NOW.into())),
+            (elf::DT_NULL, Value::Number(0)),
+        ]);
+        Ok(Self { entries, undefined, exports, strings: strings.finish()? })
     }
 
-    /// Index of the first export in the symbol table.
-    pub(crate) fn first_export(&self) -> u32 {
-        1 + self.undefined.len() as u32
+    /// Number of entries, with the last one that ends the list.
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
     }
-}
 
-/// The exports by ascending bucket; those of one bucket stay in their order.
-fn by_bucket<'a>(exports: &[Export<'a>], buckets: u32) -> Vec<Export<'a>> {
-    // Where the next export of each bucket goes.
-    let mut next = vec![0u32; buckets as usize + 1];
-    for export in exports {
-        next[(export.hash % buckets) as usize + 1] += 1;
+    /// Tag and value of each entry.
+    pub(super) fn entries(&self, layout: &FileLayout<'_>) -> impl Iterator<Item = (i64, u64)> {
+        self.entries.iter().map(move |&(tag, value)| match value {
+            Value::Number(number) => (tag, number),
+            Value::Of(value) => (tag, value(layout) as u64),
+        })
     }
-    for bucket in 1..next.len() {
-        next[bucket] += next[bucket - 1];
-    }
-    let mut sorted = exports.to_vec();
-    for export in exports {
-        let place = &mut next[(export.hash % buckets) as usize];
-        sorted[*place as usize] = *export;
-        *place += 1;
-    }
-    sorted
 }

@@ -1,29 +1,25 @@
-//! From artifacts to the bytes of an image: the order of things, and the note.
+//! From artifacts to the bytes of an image: the steps, in order.
 
-use std::collections::{BTreeSet, HashMap};
+use std::ops::Range;
 
-use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
-use kiln_globals::{GlobalTable, SlotKey};
-use rayon::prelude::*;
-use zerocopy::little_endian::{I64, U32, U64};
+use kiln_globals::GlobalTable;
+use object::write::elf::Writer;
 
-use super::dynamic::{DynamicSymbols, SLOTS_SYMBOL};
-use super::file::File;
-use super::relocations::RelaCounts;
+use super::describe::{announce_checksums, describe, seal};
+use super::dynamic::DynamicSection;
+use super::dynamic_symbols::{DynamicSymbols, SLOTS_SYMBOL};
+use super::headers::{write_file_headers, write_section_headers};
+use super::layout::{FileLayout, TableSizes};
+use super::options::ImageOptions;
+use super::relocations::{RelaCounts, write_relocations};
+use super::section::sections;
+use super::symbols::FullSymbols;
+use super::tables::{write_dynamic_tables, write_full_symbols};
 use crate::arch::Arch;
-use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, PointerSource, plan_for};
-use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel};
-
-/// How an image is written.
-#[derive(Clone, Debug, Default)]
-pub struct ImageOptions {
-    /// The name by which other shared objects refer to the image, `DT_SONAME`.
-    pub soname: Option<Box<str>>,
-    /// The target of an image without modules; the host's if `None`. Otherwise the modules say it.
-    pub triple: Option<Box<str>>,
-}
+use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, plan_for};
+use crate::note::Builder;
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. External slots are those
 /// of `table`, then those that the modules need besides.
@@ -70,81 +66,73 @@ fn check_names(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkEr
 }
 
 fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8>, LinkError> {
-    let symbols = DynamicSymbols::new(plan);
+    let symbols = DynamicSymbols::of(plan);
     let counts = RelaCounts::of(plan);
     let details = plan.slot_details();
     let needs_libc = details.iter().any(|detail| detail.libcall);
-    let mut note = Builder::default();
-    let mut signatures = Signatures::default();
-    describe(&mut note, plan, triple);
-    for (key, detail) in plan.slots().keys().iter().zip(&details) {
-        let kind = U32::new(u32::from(matches!(key, SlotKey::Symbol(_))));
-        let signature = signatures.index(&mut note, detail.signature);
-        let key = note.text(key.text());
-        note.slots.push(SlotRecord { key, kind, signature });
-    }
-    for export in &symbols.exports {
-        let signature = signatures.index(&mut note, export.signature);
-        note.export_signatures.push(signature);
-    }
-    note.symbolic = vec![SymbolicRecord::default(); counts.symbolic];
+    let dynamic = DynamicSection::new(&symbols, &counts, options, needs_libc)?;
+    let mut note = describe(plan, triple, &symbols, &details, counts.symbolic);
 
     let mut buffer = Vec::new();
-    let file = File::write(plan, &symbols, &counts, &mut note, options, needs_libc, &mut buffer)?;
-    let fixups = emit(plan, &file, &mut buffer)?;
-    file.write_relocations(plan, &symbols, &fixups, &mut buffer);
-    seal(plan, &file, &symbols, &fixups, note, &mut buffer);
+    let layout = write_frame(plan, &symbols, &counts, &dynamic, &mut note, &mut buffer)?;
+    let fixups = emit(plan, &layout.addresses, &mut buffer)?;
+    let Range { start, end } = layout.rela;
+    write_relocations(plan, &layout.addresses, &symbols, &fixups, &mut buffer[start..end]);
+    seal(plan, &layout, &symbols, &fixups, note, &mut buffer);
     debug_assert!(crate::read::verify_bytes(&buffer).is_ok(), "what was written can be read");
     Ok(buffer)
 }
 
-/// Each signature once, in order of first use.
-#[derive(Default)]
-struct Signatures<'a> {
-    known: HashMap<&'a str, u32, FastHash>,
-}
+/// Lays out the file and writes headers and tables. Room is left for areas, relocations and the note.
+fn write_frame<'p>(
+    plan: &Plan<'p>,
+    symbols: &DynamicSymbols<'_, '_>,
+    counts: &RelaCounts,
+    dynamic: &DynamicSection,
+    note: &mut Builder,
+    buffer: &mut Vec<u8>,
+) -> Result<FileLayout<'p>, LinkError> {
+    let arch = plan.arch();
+    let full = FullSymbols::of(plan)?;
+    let mut w = Writer::new(arch.endian(), true, buffer);
+    let sections = sections(&mut w, plan, counts.rela > 0);
+    announce_checksums(note, &sections);
+    let too_long = || LinkError::TooLarge { what: "the note", size: u64::MAX, limit: u64::from(u32::MAX) };
+    let sizes = TableSizes {
+        note: note.len().ok_or_else(too_long)?,
+        bloom: symbols.bloom,
+        buckets: symbols.buckets,
+        exports: symbols.exports.len() as u32,
+        dynamic_symbols: symbols.len(),
+        dynstr: dynamic.strings.len(),
+        relocations: counts.rela,
+        dynamic: dynamic.len(),
+        symbols: full.list.len(),
+        strtab: full.names.len(),
+    };
+    let layout = FileLayout::reserve(&mut w, arch, plan.layout(), sections, &sizes);
 
-impl<'a> Signatures<'a> {
-    fn index(&mut self, note: &mut Builder, signature: Option<&'a str>) -> U32 {
-        let Some(signature) = signature else { return U32::new(NONE) };
-        U32::new(*self.known.entry(signature).or_insert_with(|| {
-            let text = note.text(signature);
-            note.signatures.push(text);
-            note.signatures.len() as u32 - 1
-        }))
-    }
-}
-
-fn describe(note: &mut Builder, plan: &Plan<'_>, triple: &str) {
-    note.head.kiln_version = note.text(env!("CARGO_PKG_VERSION"));
-    note.head.triple = note.text(triple);
-    let mut producers: Vec<&str> = Vec::new();
-    let mut last = "";
-    for artifact in plan.artifacts() {
-        let producer = artifact.producer();
-        if producer != last && !producers.contains(&producer) {
-            producers.push(producer);
-        }
-        last = producer;
-    }
-    let features: BTreeSet<&str> = plan.artifacts().iter().flat_map(Artifact::features).collect();
-    note.producers = producers.into_iter().map(|producer| note.text(producer)).collect();
-    note.features = features.into_iter().map(|feature| note.text(feature)).collect();
+    write_file_headers(&mut w, plan, &layout)?;
+    write_dynamic_tables(&mut w, arch, &layout, symbols, dynamic)?;
+    write_full_symbols(&mut w, arch, &layout, &full);
+    write_section_headers(&mut w, &layout, full.local_count);
+    assert_eq!(w.len(), layout.len, "written as much as was reserved");
+    Ok(layout)
 }
 
 /// Copies and relocates code and data into the file.
-fn emit(plan: &Plan<'_>, file: &File, buffer: &mut [u8]) -> Result<Fixups, LinkError> {
+fn emit(plan: &Plan<'_>, addresses: &Addresses, buffer: &mut [u8]) -> Result<Fixups, LinkError> {
     let mut rest = buffer;
-    let mut at = 0;
+    let mut done = 0;
     let mut cut = |area: Area| {
         let size = plan.layout()[area].size as usize;
         if size == 0 {
             return Default::default();
         }
-        let start = file.addresses[area] as usize;
-        let (_, tail) = std::mem::take(&mut rest).split_at_mut(start - at);
+        let start = addresses[area] as usize;
+        let (_, tail) = std::mem::take(&mut rest).split_at_mut(start - done);
         let (bytes, tail) = tail.split_at_mut(size);
-        (rest, at) = (tail, start + size);
+        (rest, done) = (tail, start + size);
         bytes
     };
     // In order of the file.
@@ -154,49 +142,5 @@ fn emit(plan: &Plan<'_>, file: &File, buffer: &mut [u8]) -> Result<Fixups, LinkE
     let text = cut(Area::Text);
     let relro = cut(Area::Relro);
     let data = cut(Area::Data);
-    plan.emit(&file.addresses, Output { text, eh_frame, eh_frame_hdr, rodata, relro, data })
-}
-
-/// Writes the note, which holds the checksums of everything else.
-fn seal(
-    plan: &Plan<'_>,
-    file: &File,
-    symbols: &DynamicSymbols<'_, '_>,
-    fixups: &Fixups,
-    mut note: Builder,
-    buffer: &mut [u8],
-) {
-    let addresses: &Addresses = &file.addresses;
-    for (record, pointer) in note.symbolic.iter_mut().zip(&fixups.symbolic) {
-        let PointerSource::Slot(slot) = pointer.source else { continue };
-        record.place = U64::new(addresses[pointer.area] + pointer.offset);
-        record.addend = I64::new(pointer.addend);
-        record.slot = U32::new(slot);
-    }
-    let area = |area: Area| Span::new(addresses[area], plan.layout()[area].size);
-    let head = &mut note.head;
-    head.file_len = U64::new(buffer.len() as u64);
-    head.internal_slots = U64::new(plan.internal_slot_count() as u64);
-    head.relative_count = U64::new((fixups.pointers.len() + fixups.internal_slots.len()) as u64);
-    head.first_export = U32::new(symbols.first_export());
-    head.gnu_hash = file.gnu_hash;
-    head.dynsym = file.dynsym;
-    head.dynstr = file.dynstr;
-    head.rela = file.rela;
-    head.slot_array = area(Area::Slots);
-    head.eh_frame = area(Area::EhFrame);
-    head.text = area(Area::Text);
-    head.headers_sum = checksum(&buffer[..file.note.start]);
-    let sums: Vec<SumRecord> = file
-        .parts
-        .par_iter()
-        .zip(&note.sums)
-        .map(|(part, record)| {
-            let range = Span::new(part.start as u64, part.len() as u64);
-            SumRecord { range, sum: checksum_parallel(&buffer[part.clone()]), ..*record }
-        })
-        .collect();
-    note.sums = sums;
-    let bytes = note.finish(plan.arch());
-    buffer[file.note.clone()].copy_from_slice(&bytes);
+    plan.emit(addresses, Output { text, eh_frame, eh_frame_hdr, rodata, relro, data })
 }

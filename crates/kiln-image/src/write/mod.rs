@@ -1,15 +1,27 @@
 //! Writing: one ELF shared object from a linked program.
 //!
-//! First every table's length is reserved, then everything is written at its place; code and data are relocated straight
-//! into the file's buffer by [`Plan::emit`](crate::link::Plan::emit). Invariants: a section's file offset is its virtual
-//! address; equal inputs give equal bytes; what is written is what was reserved.
+//! `section` lists the sections and `layout` reserves a range for everything, in order of the file. Then `headers` and
+//! `tables` write into these ranges, code and data are relocated straight into the file's buffer by
+//! [`Plan::emit`](crate::link::Plan::emit), and `describe` ends with the note, which holds the checksums of the rest.
+//! `image` calls them in this order.
+//!
+//! Invariants: a section's file offset is its virtual address; equal inputs give equal bytes; what is written is what
+//! was reserved.
 
+mod describe;
 mod dynamic;
-mod file;
+mod dynamic_symbols;
+mod headers;
 mod image;
+mod layout;
+mod options;
 mod relocations;
 mod save;
+mod section;
+mod strings;
 mod symbols;
+mod tables;
 
-pub use image::{ImageOptions, write_image};
+pub use image::write_image;
+pub use options::ImageOptions;
 pub use save::save;

@@ -1,53 +1,20 @@
-//! Symbol tables and their strings.
-//!
-//! The tables of `object` put a string that another one ends with inside that, for which they sort all strings, twice. That would take a
-//! third of the time of a link, and save a few bytes. So strings stand here in the order in which they are added.
+//! Symbols as ELF stores them, and the full symbol table, `.symtab`, which debuggers and profilers read.
 
-use object::elf::{SHN_UNDEF, Sym64};
+use kiln_artifact::record::{Linkage, SymbolKind};
+use object::elf::{self, SHN_UNDEF, Sym64};
 use object::{Endianness, U16, U32, U64, pod};
 
-use crate::link::LinkError;
-
-/// Size of a symbol in bytes.
-pub(super) const SYMBOL: usize = 24;
-
-/// A string table.
-pub(super) struct Strings(Vec<u8>);
-
-impl Strings {
-    /// A table that holds the empty string.
-    pub(super) fn new() -> Self {
-        Self(vec![0])
-    }
-
-    /// Adds a string, which holds no zero byte. Where it starts, if the table is not too long.
-    pub(super) fn add(&mut self, text: &str) -> u32 {
-        let start = self.0.len();
-        self.0.extend_from_slice(text.as_bytes());
-        self.0.push(0);
-        start as u32
-    }
-
-    /// The bytes of the table.
-    ///
-    /// # Errors
-    ///
-    /// [`LinkError::TooLarge`] beyond 4 GiB.
-    pub(super) fn finish(self) -> Result<Vec<u8>, LinkError> {
-        let (size, limit) = (self.0.len() as u64, u64::from(u32::MAX));
-        if size > limit {
-            return Err(LinkError::TooLarge { what: "the names of symbols", size, limit });
-        }
-        Ok(self.0)
-    }
-}
+use super::strings::Strings;
+use crate::elf64::symbol_info;
+use crate::link::{Area, LinkError, Plan};
 
 /// A symbol of a 64-bit file.
 pub(super) struct ElfSymbol {
-    /// Where its name starts.
+    /// Offset of its name in the string table.
     pub(super) name: u32,
+    /// Binding and type.
     pub(super) info: u8,
-    /// Number of its section, or what stands for none.
+    /// Number of its section, or an `SHN_*` constant.
     pub(super) section: u16,
     pub(super) value: u64,
     pub(super) size: u64,
@@ -63,11 +30,63 @@ impl ElfSymbol {
         let symbol = Sym64 {
             st_name: U32::new(endian, name),
             st_info: info,
-            st_other: 0, // STV_DEFAULT
+            st_other: elf::STV_DEFAULT,
             st_shndx: U16::new(endian, section),
             st_value: U64::new(endian, value),
             st_size: U64::new(endian, size),
         };
         table.extend_from_slice(pod::bytes_of(&symbol));
+    }
+}
+
+/// A symbol of the full table. Its section and value follow from area and offset once the file is laid out.
+pub(super) struct FullSymbol {
+    /// Offset of its name in the string table.
+    pub(super) name: u32,
+    pub(super) info: u8,
+    pub(super) area: Area,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+}
+
+/// The full symbol table: all named definitions, local ones too.
+pub(super) struct FullSymbols {
+    /// The symbols, without the null symbol; local ones first, as ELF requires.
+    pub(super) list: Vec<FullSymbol>,
+    /// How many are local.
+    pub(super) local_count: usize,
+    /// `.strtab`.
+    pub(super) names: Vec<u8>,
+}
+
+impl FullSymbols {
+    /// # Errors
+    ///
+    /// [`LinkError::TooLarge`] if the names take more than 4 GiB.
+    pub(super) fn of(plan: &Plan<'_>) -> Result<Self, LinkError> {
+        let (mut locals, mut globals) = (Vec::new(), Vec::new());
+        for (number, artifact) in plan.artifacts().iter().enumerate() {
+            for (index, symbol) in artifact.symbols().iter().enumerate() {
+                let name = artifact.name(symbol);
+                let location = plan.locate(number, symbol.section(), symbol.offset.get());
+                let Some((area, offset)) = location.filter(|_| !name.is_empty() && !name.contains('\0'))
+                else {
+                    continue;
+                };
+                let global = plan.is_definition(number, index)
+                    && matches!(symbol.linkage(), Linkage::Export | Linkage::Preemptible);
+                let kind =
+                    if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
+                let binding = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };
+                let list = if global { &mut globals } else { &mut locals };
+                let (info, size) = (symbol_info(binding, kind), symbol.size.get());
+                list.push((name, FullSymbol { name: 0, info, area, offset, size }));
+            }
+        }
+        let local_count = locals.len();
+        let mut names = Strings::new();
+        let named = locals.into_iter().chain(globals);
+        let list = named.map(|(name, symbol)| FullSymbol { name: names.add(name), ..symbol }).collect();
+        Ok(Self { list, local_count, names: names.finish()? })
     }
 }

@@ -1,0 +1,48 @@
+//! Sizes and packed fields of ELF64 records, for the writer, the readers and the loader.
+//!
+//! Everything that `object::elf` names is taken from there; this file adds what it has no constant for.
+
+use object::Endianness;
+use object::elf;
+
+/// Size of the file header in bytes.
+pub(crate) const FILE_HEADER: usize = size_of::<elf::FileHeader64<Endianness>>();
+/// Size of a program header in bytes.
+pub(crate) const PROGRAM_HEADER: usize = size_of::<elf::ProgramHeader64<Endianness>>();
+/// Size of a symbol in bytes.
+pub(crate) const SYMBOL: usize = size_of::<elf::Sym64<Endianness>>();
+/// Size of a relocation with addend in bytes.
+pub(crate) const RELA: usize = size_of::<elf::Rela64<Endianness>>();
+/// Size of what precedes the owner in a note, in bytes.
+pub(crate) const NOTE_HEADER: usize = size_of::<elf::NoteHeader64<Endianness>>();
+/// Alignment of a note, in bytes.
+#[cfg(feature = "write")]
+pub(crate) const NOTE_ALIGN: usize = 4;
+/// Alignment of tables of symbols and relocations, in bytes.
+#[cfg(feature = "write")]
+pub(crate) const TABLE_ALIGN: usize = 8;
+/// Size of the head of a GNU hash table in bytes.
+#[cfg(feature = "load")]
+pub(crate) const GNU_HASH_HEADER: usize = size_of::<elf::GnuHashHeader<Endianness>>();
+
+/// Permissions of a segment that is read and executed.
+pub(crate) const READ_EXECUTE: u32 = elf::PF_R | elf::PF_X;
+/// Permissions of a segment that is read and written.
+pub(crate) const READ_WRITE: u32 = elf::PF_R | elf::PF_W;
+
+/// `st_info` of a symbol, from its binding (`STB_*`) and type (`STT_*`).
+#[cfg(feature = "write")]
+pub(crate) fn symbol_info(binding: u8, kind: u8) -> u8 {
+    binding << 4 | kind
+}
+
+/// The type (`STT_*`) in `st_info` of a symbol.
+pub(crate) fn symbol_type(info: u8) -> u8 {
+    info & 15
+}
+
+/// `r_info` of a relocation, from its symbol's index and its type.
+#[cfg(any(feature = "write", feature = "load"))]
+pub(crate) fn rela_info(symbol: u32, kind: u32) -> u64 {
+    u64::from(symbol) << 32 | u64::from(kind)
+}

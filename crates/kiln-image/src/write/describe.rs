@@ -1,0 +1,119 @@
+//! The content of the note: what the image is for, its slots and signatures, and the checksums of everything else.
+
+use std::collections::{BTreeSet, HashMap};
+
+use foldhash::fast::RandomState as FastHash;
+use kiln_artifact::Artifact;
+use kiln_globals::SlotKey;
+use rayon::prelude::*;
+use zerocopy::little_endian::{I64, U32, U64};
+
+use super::dynamic_symbols::DynamicSymbols;
+use super::layout::FileLayout;
+use super::section::Section;
+use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
+use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel};
+
+/// The note of an image, without what depends on the layout. `details` are those of the plan's slots.
+pub(super) fn describe(
+    plan: &Plan<'_>,
+    triple: &str,
+    symbols: &DynamicSymbols<'_, '_>,
+    details: &[SlotDetails<'_>],
+    symbolic_pointers: usize,
+) -> Builder {
+    let mut note = Builder::default();
+    let mut signatures = Signatures::default();
+    note.head.kiln_version = note.text(env!("CARGO_PKG_VERSION"));
+    note.head.triple = note.text(triple);
+    let mut producers: Vec<&str> = Vec::new();
+    let mut last = "";
+    for artifact in plan.artifacts() {
+        let producer = artifact.producer();
+        if producer != last && !producers.contains(&producer) {
+            producers.push(producer);
+        }
+        last = producer;
+    }
+    let features: BTreeSet<&str> = plan.artifacts().iter().flat_map(Artifact::features).collect();
+    note.producers = producers.into_iter().map(|producer| note.text(producer)).collect();
+    note.features = features.into_iter().map(|feature| note.text(feature)).collect();
+    for (key, detail) in plan.slots().keys().iter().zip(details) {
+        let kind = U32::new(u32::from(matches!(key, SlotKey::Symbol(_))));
+        let signature = signatures.index(&mut note, detail.signature);
+        let key = note.text(key.text());
+        note.slots.push(SlotRecord { key, kind, signature });
+    }
+    for export in &symbols.exports {
+        let signature = signatures.index(&mut note, export.signature);
+        note.export_signatures.push(signature);
+    }
+    note.symbolic = vec![SymbolicRecord::default(); symbolic_pointers];
+    note
+}
+
+/// Each signature once, in order of first use.
+#[derive(Default)]
+struct Signatures<'a> {
+    known: HashMap<&'a str, u32, FastHash>,
+}
+
+impl<'a> Signatures<'a> {
+    fn index(&mut self, note: &mut Builder, signature: Option<&'a str>) -> U32 {
+        let Some(signature) = signature else { return U32::new(NONE) };
+        U32::new(*self.known.entry(signature).or_insert_with(|| {
+            let text = note.text(signature);
+            note.signatures.push(text);
+            note.signatures.len() as u32 - 1
+        }))
+    }
+}
+
+/// Adds a checksum, not yet taken, for each part of the file that [`FileLayout::checksummed_parts`] will return.
+pub(super) fn announce_checksums(note: &mut Builder, sections: &[Section<'_>]) {
+    let names = sections.iter().filter(|section| section.has_checksum()).map(|section| section.name);
+    for name in names.chain(["section headers"]) {
+        let name = note.text(name);
+        note.sums.push(SumRecord { name, ..SumRecord::default() });
+    }
+}
+
+/// Completes the note and writes it. Everything else must be in `buffer`, since the note holds its checksums.
+pub(super) fn seal(
+    plan: &Plan<'_>,
+    layout: &FileLayout<'_>,
+    symbols: &DynamicSymbols<'_, '_>,
+    fixups: &Fixups,
+    mut note: Builder,
+    buffer: &mut [u8],
+) {
+    for (record, pointer) in note.symbolic.iter_mut().zip(&fixups.symbolic) {
+        let PointerSource::Slot(slot) = pointer.source else { continue };
+        record.place = U64::new(layout.addresses[pointer.area] + pointer.offset);
+        record.addend = I64::new(pointer.addend);
+        record.slot = U32::new(slot);
+    }
+    let area = |area: Area| Span::new(layout.addresses[area], plan.layout()[area].size);
+    let head = &mut note.head;
+    head.file_len = U64::new(buffer.len() as u64);
+    head.internal_slots = U64::new(plan.internal_slot_count() as u64);
+    head.relative_count = U64::new((fixups.pointers.len() + fixups.internal_slots.len()) as u64);
+    head.first_export = U32::new(symbols.first_export());
+    head.gnu_hash = Span::of(&layout.gnu_hash);
+    head.dynsym = Span::of(&layout.dynsym);
+    head.dynstr = Span::of(&layout.dynstr);
+    head.rela = Span::of(&layout.rela);
+    head.slot_array = area(Area::Slots);
+    head.eh_frame = area(Area::EhFrame);
+    head.text = area(Area::Text);
+    head.headers_sum = checksum(&buffer[..layout.note.start]);
+    let parts = layout.checksummed_parts();
+    assert_eq!(parts.len(), note.sums.len(), "every part has its checksum");
+    let sums = parts.par_iter().zip(&note.sums).map(|(part, record)| {
+        let sum = checksum_parallel(&buffer[part.clone()]);
+        SumRecord { range: Span::of(part), sum, ..*record }
+    });
+    note.sums = sums.collect();
+    let bytes = note.finish(plan.arch());
+    buffer[layout.note.clone()].copy_from_slice(&bytes);
+}

@@ -1,0 +1,104 @@
+//! The dynamic symbols: what an image takes from outside and what it exports.
+//!
+//! Undefined symbols come first, then exports in the order that the GNU hash table requires: by ascending bucket.
+//! Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
+
+use kiln_artifact::record::{Linkage, SymbolKind};
+use kiln_globals::SlotKey;
+use object::elf;
+
+use crate::link::{Area, Plan};
+
+/// The name under which an image exports its external slots.
+pub(super) const SLOTS_SYMBOL: &str = "kiln_slots";
+/// How far a hash is shifted for the second bit of the Bloom filter; GNU ld takes the same.
+pub(super) const BLOOM_SHIFT: u32 = 26;
+
+/// An exported symbol.
+#[derive(Clone, Copy)]
+pub(super) struct Export<'a> {
+    pub(super) name: &'a str,
+    pub(super) function: bool,
+    pub(super) signature: Option<&'a str>,
+    pub(super) area: Area,
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) hash: u32,
+}
+
+/// The symbols, in order of the table, and the size of their hash table.
+pub(super) struct DynamicSymbols<'p, 'a> {
+    /// Names of undefined symbols, with their slots, in slot order.
+    pub(super) undefined: Vec<(&'p str, u32)>,
+    pub(super) exports: Vec<Export<'a>>,
+    pub(super) buckets: u32,
+    /// Number of 64-bit words of the Bloom filter.
+    pub(super) bloom: u32,
+}
+
+impl<'p, 'a> DynamicSymbols<'p, 'a> {
+    pub(super) fn of(plan: &'p Plan<'a>) -> Self {
+        let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
+            SlotKey::Symbol(name) => Some((&**name, number as u32)),
+            SlotKey::Global(_) => None,
+        });
+        let visible = |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible);
+        let export = |name: &'a str| Export {
+            name,
+            function: false,
+            signature: None,
+            area: Area::Slots,
+            offset: 0,
+            size: 0,
+            hash: elf::gnu_hash(name.as_bytes()),
+        };
+        let mut exports: Vec<Export<'a>> = plan
+            .definitions()
+            .filter(|definition| visible(definition.linkage))
+            .map(|definition| Export {
+                function: definition.kind == SymbolKind::Function,
+                signature: definition.signature,
+                area: definition.area,
+                offset: definition.offset,
+                size: definition.size,
+                ..export(definition.name)
+            })
+            .collect();
+        if !plan.slots().is_empty() {
+            exports.push(Export { size: 8 * plan.slots().len() as u64, ..export(SLOTS_SYMBOL) });
+        }
+        let count = exports.len() as u32;
+        let buckets = count.div_ceil(2).max(1);
+        let bloom = (count / 5).next_power_of_two().max(1);
+        Self { undefined: undefined.collect(), exports: by_bucket(&exports, buckets), buckets, bloom }
+    }
+
+    /// Number of symbols, without the null symbol.
+    pub(super) fn len(&self) -> usize {
+        self.undefined.len() + self.exports.len()
+    }
+
+    /// Index of the first export in the symbol table.
+    pub(super) fn first_export(&self) -> u32 {
+        1 + self.undefined.len() as u32
+    }
+}
+
+/// The exports by ascending bucket; those of one bucket stay in their order.
+fn by_bucket<'a>(exports: &[Export<'a>], buckets: u32) -> Vec<Export<'a>> {
+    // The position of the next export of each bucket.
+    let mut next = vec![0u32; buckets as usize + 1];
+    for export in exports {
+        next[(export.hash % buckets) as usize + 1] += 1;
+    }
+    for bucket in 1..next.len() {
+        next[bucket] += next[bucket - 1];
+    }
+    let mut sorted = exports.to_vec();
+    for export in exports {
+        let position = &mut next[(export.hash % buckets) as usize];
+        sorted[*position as usize] = *export;
+        *position += 1;
+    }
+    sorted
+}

@@ -1,0 +1,153 @@
+//! The headers of an image's file: file header, program headers, section headers.
+
+use std::ops::Range;
+
+use object::elf;
+use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
+
+use super::layout::{FileLayout, Segment};
+use super::section::{Content, Section, type_and_flags};
+use crate::elf64::{NOTE_ALIGN, READ_EXECUTE, READ_WRITE, RELA, SYMBOL, TABLE_ALIGN};
+use crate::link::{Area, LinkError, Plan};
+
+/// Writes the file header and the program headers.
+///
+/// # Errors
+///
+/// [`LinkError::TooLarge`] if there are more sections than the header can say.
+pub(super) fn write_file_headers(
+    w: &mut Writer<'_>,
+    plan: &Plan<'_>,
+    layout: &FileLayout<'_>,
+) -> Result<(), LinkError> {
+    let arch = plan.arch();
+    let features = plan.artifacts().iter().flat_map(|artifact| artifact.features());
+    let written = w.write_file_header(&FileHeader {
+        os_abi: elf::ELFOSABI_NONE,
+        abi_version: 0,
+        e_type: elf::ET_DYN,
+        e_machine: arch.elf_machine(),
+        e_entry: 0,
+        e_flags: arch.elf_flags(features),
+    });
+    written.map_err(|_| too_large(layout))?;
+    w.write_align_program_headers();
+    for &segment in &layout.segments {
+        w.write_program_header(&program_header(plan, layout, segment));
+    }
+    Ok(())
+}
+
+/// The error of a file that ELF has no numbers for.
+pub(super) fn too_large(layout: &FileLayout<'_>) -> LinkError {
+    LinkError::TooLarge { what: "the file", size: layout.len as u64, limit: 1 << 32 }
+}
+
+fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: Segment) -> ProgramHeader {
+    let page = plan.arch().page_size() as usize;
+    let (p_type, p_flags, range, align) = match segment {
+        Segment::ReadOnly => (elf::PT_LOAD, elf::PF_R, layout.read_only.clone(), page),
+        Segment::Code => (elf::PT_LOAD, READ_EXECUTE, layout.code.clone(), page),
+        Segment::Relro => (elf::PT_LOAD, READ_WRITE, layout.relro.clone(), page),
+        Segment::Writable => (elf::PT_LOAD, READ_WRITE, layout.writable.clone(), page),
+        Segment::Dynamic => (elf::PT_DYNAMIC, READ_WRITE, layout.dynamic.clone(), TABLE_ALIGN),
+        Segment::Note => (elf::PT_NOTE, elf::PF_R, layout.note.clone(), NOTE_ALIGN),
+        Segment::UnwindIndex => {
+            let start = layout.addresses[Area::EhFrameHdr] as usize;
+            let range = start..start + plan.layout()[Area::EhFrameHdr].size as usize;
+            (elf::PT_GNU_EH_FRAME, elf::PF_R, range, 4)
+        }
+        Segment::Stack => (elf::PT_GNU_STACK, READ_WRITE, 0..0, 16),
+        Segment::SealedRelro => (elf::PT_GNU_RELRO, elf::PF_R, layout.relro.clone(), 1),
+    };
+    let memory_end = if let Segment::Writable = segment { layout.zeroed_end } else { range.end };
+    ProgramHeader {
+        p_type,
+        p_flags,
+        p_offset: range.start as u64,
+        p_vaddr: range.start as u64,
+        p_paddr: range.start as u64,
+        p_filesz: range.len() as u64,
+        p_memsz: (memory_end - range.start) as u64,
+        p_align: align as u64,
+    }
+}
+
+/// Writes the section headers. The full symbol table has `local_symbols` local symbols, without the null symbol.
+pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>, local_symbols: usize) {
+    let index_of = |wanted: fn(Content) -> bool| {
+        let section = layout.sections.iter().find(|section| wanted(section.content));
+        section.map_or(0, |section| section.index.0)
+    };
+    let dynsym = index_of(|content| matches!(content, Content::Dynsym));
+    let dynstr = index_of(|content| matches!(content, Content::Dynstr));
+    let strtab = index_of(|content| matches!(content, Content::Strtab));
+    w.write_null_section_header();
+    for section in &layout.sections {
+        let range = layout.range(section.content);
+        let header = match section.content {
+            Content::GnuHash => {
+                w.write_gnu_hash_section_header(range.start as u64);
+                continue;
+            }
+            Content::Dynamic => {
+                w.write_dynamic_section_header(range.start as u64);
+                continue;
+            }
+            Content::Shstrtab => {
+                w.write_shstrtab_section_header();
+                continue;
+            }
+            Content::Note => table(section, elf::SHT_NOTE, range, NOTE_ALIGN),
+            Content::Dynsym => SectionHeader {
+                sh_link: dynstr,
+                sh_info: 1, // the null symbol is the only local one
+                sh_entsize: SYMBOL as u64,
+                ..table(section, elf::SHT_DYNSYM, range, TABLE_ALIGN)
+            },
+            Content::Dynstr => table(section, elf::SHT_STRTAB, range, 1),
+            Content::Rela => SectionHeader {
+                sh_link: dynsym,
+                sh_entsize: RELA as u64,
+                ..table(section, elf::SHT_RELA, range, TABLE_ALIGN)
+            },
+            Content::Area(piece) => {
+                let (sh_type, flags) = type_and_flags(piece.area);
+                SectionHeader {
+                    sh_flags: flags.into(),
+                    sh_addr: layout.addresses[piece.area] + piece.offset,
+                    sh_size: piece.size,
+                    ..table(section, sh_type, range, piece.align as usize)
+                }
+            }
+            Content::Symtab => SectionHeader {
+                sh_flags: 0,
+                sh_addr: 0,
+                sh_link: strtab,
+                sh_info: 1 + local_symbols as u32,
+                sh_entsize: SYMBOL as u64,
+                ..table(section, elf::SHT_SYMTAB, range, TABLE_ALIGN)
+            },
+            Content::Strtab => {
+                SectionHeader { sh_flags: 0, sh_addr: 0, ..table(section, elf::SHT_STRTAB, range, 1) }
+            }
+        };
+        w.write_section_header(&header);
+    }
+}
+
+/// The header of a section that is loaded and only read.
+fn table(section: &Section<'_>, sh_type: u32, range: Range<usize>, align: usize) -> SectionHeader {
+    SectionHeader {
+        name: section.name_id,
+        sh_type,
+        sh_flags: elf::SHF_ALLOC.into(),
+        sh_addr: range.start as u64,
+        sh_offset: range.start as u64,
+        sh_size: range.len() as u64,
+        sh_link: 0,
+        sh_info: 0,
+        sh_addralign: align as u64,
+        sh_entsize: 0,
+    }
+}

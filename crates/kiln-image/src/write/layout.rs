@@ -1,0 +1,255 @@
+//! The layout of an image's file: every range, reserved in order before a byte is written.
+//!
+//! A virtual address is an offset in the file. Only zeroed data has addresses without bytes; they follow what is mapped
+//! of the file, and the tables that are not loaded follow there in the file.
+
+use std::ops::Range;
+
+use object::elf;
+use object::write::elf::Writer;
+
+use super::section::{Content, READ_ONLY, Section, WRITABLE};
+use crate::arch::Arch;
+use crate::elf64::{NOTE_ALIGN, RELA, SYMBOL, TABLE_ALIGN};
+use crate::link::{Addresses, Area, Layout};
+
+/// An entry of the program header table.
+#[derive(Clone, Copy)]
+pub(super) enum Segment {
+    ReadOnly,
+    Code,
+    Relro,
+    Writable,
+    Dynamic,
+    Note,
+    UnwindIndex,
+    Stack,
+    /// The range that loaders make read-only after relocation.
+    SealedRelro,
+}
+
+/// The lengths of the tables.
+pub(super) struct TableSizes {
+    /// Bytes of the note.
+    pub(super) note: usize,
+    /// Words of the Bloom filter.
+    pub(super) bloom: u32,
+    /// Buckets of the GNU hash table.
+    pub(super) buckets: u32,
+    /// Exported symbols.
+    pub(super) exports: u32,
+    /// Dynamic symbols, without the null symbol.
+    pub(super) dynamic_symbols: usize,
+    /// Bytes of `.dynstr`.
+    pub(super) dynstr: usize,
+    /// Dynamic relocations.
+    pub(super) relocations: usize,
+    /// Entries of `.dynamic`.
+    pub(super) dynamic: usize,
+    /// Symbols of the full table, without the null symbol.
+    pub(super) symbols: usize,
+    /// Bytes of `.strtab`.
+    pub(super) strtab: usize,
+}
+
+/// The ranges of the file, in order, and the addresses of areas.
+pub(super) struct FileLayout<'p> {
+    pub(super) segments: Vec<Segment>,
+    pub(super) sections: Vec<Section<'p>>,
+    /// The sections of each area, as a range of `sections`.
+    sections_of: [Range<usize>; Area::ALL.len()],
+
+    pub(super) note: Range<usize>,
+    pub(super) gnu_hash: Range<usize>,
+    pub(super) dynsym: Range<usize>,
+    pub(super) dynstr: Range<usize>,
+    pub(super) rela: Range<usize>,
+    pub(super) addresses: Addresses,
+    /// The segment that begins with the file header.
+    pub(super) read_only: Range<usize>,
+    pub(super) code: Range<usize>,
+    pub(super) dynamic: Range<usize>,
+    /// The segment of relocated data and `.dynamic`, up to the next segment.
+    pub(super) relro: Range<usize>,
+    /// The bytes of the segment of slots and written data.
+    pub(super) writable: Range<usize>,
+    /// The address at which the segment's zeroed data ends.
+    pub(super) zeroed_end: usize,
+    pub(super) symtab: Range<usize>,
+    pub(super) strtab: Range<usize>,
+    pub(super) shstrtab: Range<usize>,
+    pub(super) section_headers: Range<usize>,
+    /// Length of the file in bytes.
+    pub(super) len: usize,
+}
+
+impl<'p> FileLayout<'p> {
+    /// Reserves everything, in order of the file. `areas` are the sizes of code and data, and `sections` must be numbered.
+    pub(super) fn reserve(
+        w: &mut Writer<'_>,
+        arch: Arch,
+        areas: &Layout,
+        sections: Vec<Section<'p>>,
+        sizes: &TableSizes,
+    ) -> Self {
+        let page = arch.page_size() as usize;
+        let size = |area: Area| areas[area].size as usize;
+        let segments = segments(areas);
+        w.reserve_file_header();
+        w.reserve_program_headers(segments.len() as u32);
+        let note = reserve(w, sizes.note, NOTE_ALIGN);
+        let gnu_hash_start = w.reserve_gnu_hash(sizes.bloom, sizes.buckets, sizes.exports);
+        let gnu_hash = gnu_hash_start..w.reserved_len();
+        let dynsym = reserve(w, SYMBOL * (1 + sizes.dynamic_symbols), TABLE_ALIGN);
+        let dynstr = reserve(w, sizes.dynstr, 1);
+        let rela = reserve(w, RELA * sizes.relocations, TABLE_ALIGN);
+
+        let mut addresses = Addresses::default();
+        let mut reserve_area = |w: &mut Writer<'_>, area: Area| {
+            let range = reserve(w, size(area), areas[area].align as usize);
+            addresses[area] = range.start as u64;
+            range
+        };
+        for area in READ_ONLY {
+            reserve_area(w, area);
+        }
+        let read_only = 0..w.reserved_len();
+        if size(Area::Text) > 0 {
+            w.reserve(0, page);
+        }
+        let code = reserve_area(w, Area::Text);
+        let relro_start = w.reserve(0, page);
+        reserve_area(w, Area::Relro);
+        let dynamic_start = w.reserve_dynamic(sizes.dynamic);
+        let dynamic = dynamic_start..w.reserved_len();
+        let writable_start = w.reserve(0, page);
+        let relro = relro_start..writable_start;
+        for area in WRITABLE {
+            reserve_area(w, area);
+        }
+        let writable = writable_start..w.reserved_len();
+        let zeroed_start = writable.end.next_multiple_of(areas[Area::Bss].align as usize);
+        addresses[Area::Bss] = zeroed_start as u64;
+        let zeroed_size = size(Area::Bss);
+        let zeroed_end = if zeroed_size > 0 { zeroed_start + zeroed_size } else { writable.end };
+
+        let symtab = reserve(w, SYMBOL * (1 + sizes.symbols), TABLE_ALIGN);
+        let strtab = reserve(w, sizes.strtab, 1);
+        let shstrtab_start = w.reserved_len();
+        w.reserve_shstrtab();
+        let shstrtab = shstrtab_start..w.reserved_len();
+        w.reserve_section_headers();
+        let len = w.reserved_len();
+        Self {
+            segments,
+            sections_of: sections_of(&sections),
+            sections,
+            note,
+            gnu_hash,
+            dynsym,
+            dynstr,
+            rela,
+            addresses,
+            read_only,
+            code,
+            dynamic,
+            relro,
+            writable,
+            zeroed_end,
+            symtab,
+            strtab,
+            section_headers: shstrtab.end..len,
+            shstrtab,
+            len,
+        }
+    }
+
+    /// The bytes of a section in the file.
+    pub(super) fn range(&self, content: Content) -> Range<usize> {
+        match content {
+            Content::Note => self.note.clone(),
+            Content::GnuHash => self.gnu_hash.clone(),
+            Content::Dynsym => self.dynsym.clone(),
+            Content::Dynstr => self.dynstr.clone(),
+            Content::Rela => self.rela.clone(),
+            Content::Area(piece) if piece.area == Area::Bss => self.writable.end..self.writable.end,
+            Content::Area(piece) => {
+                let start = (self.addresses[piece.area] + piece.offset) as usize;
+                start..start + piece.size as usize
+            }
+            Content::Dynamic => self.dynamic.clone(),
+            Content::Symtab => self.symtab.clone(),
+            Content::Strtab => self.strtab.clone(),
+            Content::Shstrtab => self.shstrtab.clone(),
+        }
+    }
+
+    /// Number of the section that holds `offset` of `area`.
+    pub(super) fn section_at(&self, area: Area, offset: u64) -> u16 {
+        let sections = &self.sections[self.sections_of[area as usize].clone()];
+        let starts_before =
+            |section: &Section<'_>| section.piece().is_some_and(|piece| piece.offset <= offset);
+        let after = sections.partition_point(starts_before);
+        // Data without bytes may be in an area without a section. A plan has fewer sections than 16 bits can number.
+        sections.get(after.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
+    }
+
+    /// Everything after the note, cut into one part for each section that has a checksum, and one for the section
+    /// headers. The parts follow each other without gaps: padding is part of what precedes it, except that a part never
+    /// has both bytes that are mapped and bytes that are not.
+    ///
+    /// # Panics
+    ///
+    /// If the sections are not in order of the file.
+    pub(super) fn checksummed_parts(&self) -> Vec<Range<usize>> {
+        let start_of = |section: &Section<'_>| match section.content {
+            Content::GnuHash => self.note.end,
+            Content::Symtab => self.writable.end,
+            content => self.range(content).start,
+        };
+        let sections = self.sections.iter().filter(|section| section.has_checksum());
+        let mut starts: Vec<usize> = sections.map(start_of).collect();
+        starts.extend([self.section_headers.start, self.len]);
+        assert!(starts.is_sorted(), "sections are listed in order of the file");
+        starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+    }
+}
+
+/// The entries of the program header table, in order.
+fn segments(areas: &Layout) -> Vec<Segment> {
+    let has = |area: Area| areas[area].size > 0;
+    let mut segments = vec![Segment::ReadOnly];
+    if has(Area::Text) {
+        segments.push(Segment::Code);
+    }
+    segments.push(Segment::Relro);
+    if has(Area::Slots) || has(Area::Data) || has(Area::Bss) {
+        segments.push(Segment::Writable);
+    }
+    segments.extend([Segment::Dynamic, Segment::Note]);
+    if has(Area::EhFrame) {
+        segments.push(Segment::UnwindIndex);
+    }
+    segments.extend([Segment::Stack, Segment::SealedRelro]);
+    segments
+}
+
+/// The sections of each area, which follow each other.
+fn sections_of(sections: &[Section<'_>]) -> [Range<usize>; Area::ALL.len()] {
+    let mut ranges = [const { 0..0 }; Area::ALL.len()];
+    for (number, section) in sections.iter().enumerate() {
+        let Some(piece) = section.piece() else { continue };
+        let range = &mut ranges[piece.area as usize];
+        if range.start == range.end {
+            *range = number..number;
+        }
+        range.end = number + 1;
+    }
+    ranges
+}
+
+/// Reserves `len` bytes and returns their range.
+fn reserve(w: &mut Writer<'_>, len: usize, align: usize) -> Range<usize> {
+    let start = w.reserve(len, align);
+    start..start + len
+}

@@ -1,0 +1,132 @@
+//! The sections of an image, as one list in order of the file.
+//!
+//! Section numbers, section headers and the checksums of the note are all made from this list, so they agree without
+//! being compared.
+
+use object::elf;
+use object::write::StringId;
+use object::write::elf::{SectionIndex, Writer};
+
+use crate::link::{Area, Extent, Plan};
+
+/// Areas that are only read, in order of the file.
+pub(super) const READ_ONLY: [Area; 3] = [Area::Rodata, Area::EhFrameHdr, Area::EhFrame];
+/// Areas that the program writes and that have bytes in the file, in order.
+pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
+
+/// What a section holds.
+#[derive(Clone, Copy)]
+pub(super) enum Content {
+    Note,
+    GnuHash,
+    Dynsym,
+    Dynstr,
+    Rela,
+    Area(Piece),
+    Dynamic,
+    Symtab,
+    Strtab,
+    Shstrtab,
+}
+
+/// A piece of an area: what is in no named section, or one named section.
+#[derive(Clone, Copy)]
+pub(super) struct Piece {
+    pub(super) area: Area,
+    /// Offset in the area, in bytes.
+    pub(super) offset: u64,
+    pub(super) size: u64,
+    pub(super) align: u64,
+}
+
+/// A section, numbered.
+pub(super) struct Section<'p> {
+    pub(super) name: &'p str,
+    pub(super) content: Content,
+    /// Its name among the names of sections; `None` if `object` adds it.
+    pub(super) name_id: Option<StringId>,
+    pub(super) index: SectionIndex,
+}
+
+impl Section<'_> {
+    /// Whether the note has a checksum for it: it has bytes, and is not the note.
+    pub(super) fn has_checksum(&self) -> bool {
+        match self.content {
+            Content::Note => false,
+            Content::Area(piece) => piece.area != Area::Bss && piece.size > 0,
+            _ => true,
+        }
+    }
+
+    /// The piece of an area that it holds, if it holds one.
+    pub(super) fn piece(&self) -> Option<Piece> {
+        if let Content::Area(piece) = self.content { Some(piece) } else { None }
+    }
+}
+
+/// Type and flags of a section of `area`.
+pub(super) fn type_and_flags(area: Area) -> (u32, u32) {
+    match area {
+        Area::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
+        Area::EhFrame | Area::EhFrameHdr | Area::Rodata => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
+        Area::Relro | Area::Data | Area::Slots => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+        Area::Bss => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
+    }
+}
+
+/// The sections of an image of `plan`, in order of the file; reserves their numbers and names.
+pub(super) fn sections<'p: 'w, 'w>(
+    w: &mut Writer<'w>,
+    plan: &Plan<'p>,
+    has_relocations: bool,
+) -> Vec<Section<'p>> {
+    let mut list: Vec<(&'p str, Content)> = vec![
+        (".note.kiln", Content::Note),
+        (".gnu.hash", Content::GnuHash),
+        (".dynsym", Content::Dynsym),
+        (".dynstr", Content::Dynstr),
+    ];
+    if has_relocations {
+        list.push((".rela.dyn", Content::Rela));
+    }
+    for area in READ_ONLY.into_iter().chain([Area::Text, Area::Relro]) {
+        list.extend(pieces(plan, area));
+    }
+    list.push((".dynamic", Content::Dynamic));
+    for area in WRITABLE.into_iter().chain([Area::Bss]) {
+        list.extend(pieces(plan, area));
+    }
+    list.extend([
+        (".symtab", Content::Symtab),
+        (".strtab", Content::Strtab),
+        (".shstrtab", Content::Shstrtab),
+    ]);
+    list.into_iter().map(|(name, content)| number(w, name, content)).collect()
+}
+
+/// The sections of `area`: first what is in no named section, if there is any, then the named sections.
+fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Content)> {
+    let piece = move |offset, Extent { size, align }| Content::Area(Piece { area, offset, size, align });
+    let unnamed = Some(plan.unnamed(area)).filter(|extent| extent.size > 0);
+    let named = plan.sections().filter(move |section| section.area == area).map(move |section| {
+        (section.name, piece(section.offset, Extent { size: section.size, align: section.align }))
+    });
+    unnamed.map(|extent| (area.name(), piece(0, extent))).into_iter().chain(named)
+}
+
+/// Reserves number and name of a section. `object` adds the names of those whose headers it writes itself.
+fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: Content) -> Section<'p> {
+    let own_header = matches!(content, Content::GnuHash | Content::Dynamic | Content::Shstrtab);
+    let name_id = (!own_header).then(|| w.add_section_name(name.as_bytes()));
+    let index = match content {
+        Content::GnuHash => w.reserve_gnu_hash_section_index(),
+        Content::Dynsym => w.reserve_dynsym_section_index(),
+        Content::Dynstr => w.reserve_dynstr_section_index(),
+        Content::Dynamic => w.reserve_dynamic_section_index(),
+        Content::Shstrtab => w.reserve_shstrtab_section_index(),
+        Content::Note | Content::Rela | Content::Area(_) | Content::Symtab | Content::Strtab => {
+            w.reserve_section_index()
+        }
+    };
+    Section { name, content, name_id, index }
+}

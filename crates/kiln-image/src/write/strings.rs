@@ -1,0 +1,38 @@
+//! String tables of symbols.
+//!
+//! Strings are kept in the order in which they are added. The string tables of `object` put a string that another one
+//! ends with inside that, for which they sort all strings, twice. That would save a few bytes, and take a third of the
+//! time of a link.
+
+use crate::link::LinkError;
+
+/// A string table.
+pub(super) struct Strings(Vec<u8>);
+
+impl Strings {
+    /// A table that holds the empty string.
+    pub(super) fn new() -> Self {
+        Self(vec![0])
+    }
+
+    /// Adds a string without zero bytes, and returns its offset; the offset is right if `finish` succeeds.
+    pub(super) fn add(&mut self, text: &str) -> u32 {
+        let start = self.0.len();
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+        start as u32
+    }
+
+    /// The bytes of the table.
+    ///
+    /// # Errors
+    ///
+    /// [`LinkError::TooLarge`] beyond 4 GiB.
+    pub(super) fn finish(self) -> Result<Vec<u8>, LinkError> {
+        let (size, limit) = (self.0.len() as u64, u64::from(u32::MAX));
+        if size > limit {
+            return Err(LinkError::TooLarge { what: "the names of symbols", size, limit });
+        }
+        Ok(self.0)
+    }
+}

@@ -1,0 +1,103 @@
+//! The bytes of the tables: hash table, symbol tables, string tables, `.dynamic`.
+//!
+//! Each is written where the layout reserved it, and is as long as was reserved; both are asserted, since everything
+//! else, the checksums too, goes by the layout.
+
+use std::ops::Range;
+
+use object::elf;
+use object::write::elf::Writer;
+
+use super::dynamic::DynamicSection;
+use super::dynamic_symbols::{BLOOM_SHIFT, DynamicSymbols};
+use super::headers::too_large;
+use super::layout::FileLayout;
+use super::symbols::{ElfSymbol, FullSymbols};
+use crate::arch::Arch;
+use crate::elf64::symbol_info;
+use crate::link::LinkError;
+
+/// Writes the tables that are loaded, in order of the file.
+///
+/// # Errors
+///
+/// [`LinkError::TooLarge`] if a value does not fit `.dynamic`.
+pub(super) fn write_dynamic_tables(
+    w: &mut Writer<'_>,
+    arch: Arch,
+    layout: &FileLayout<'_>,
+    symbols: &DynamicSymbols<'_, '_>,
+    dynamic: &DynamicSection,
+) -> Result<(), LinkError> {
+    pad_to(w, layout.gnu_hash.start);
+    let hashes: Vec<u32> = symbols.exports.iter().map(|export| export.hash).collect();
+    w.write_gnu_hash(
+        symbols.first_export(),
+        BLOOM_SHIFT,
+        symbols.bloom,
+        symbols.buckets,
+        hashes.len() as u32,
+        |index| hashes[index as usize],
+    );
+    assert_eq!(w.len(), layout.gnu_hash.end, "the hash table is as long as was reserved");
+
+    let mut table = Vec::with_capacity(layout.dynsym.len());
+    let mut push = |symbol: ElfSymbol| symbol.write(arch.endian(), &mut table);
+    push(ElfSymbol::NULL);
+    for &name in &dynamic.undefined {
+        push(ElfSymbol { name, info: symbol_info(elf::STB_GLOBAL, elf::STT_NOTYPE), ..ElfSymbol::NULL });
+    }
+    for (&name, export) in dynamic.exports.iter().zip(&symbols.exports) {
+        let kind = if export.function { elf::STT_FUNC } else { elf::STT_OBJECT };
+        push(ElfSymbol {
+            name,
+            info: symbol_info(elf::STB_GLOBAL, kind),
+            section: layout.section_at(export.area, export.offset),
+            value: layout.addresses[export.area] + export.offset,
+            size: export.size,
+        });
+    }
+    write_at(w, &layout.dynsym, &table);
+    write_at(w, &layout.dynstr, &dynamic.strings);
+
+    pad_to(w, layout.dynamic.start);
+    for (tag, value) in dynamic.entries(layout) {
+        w.write_dynamic(tag, value).map_err(|_| too_large(layout))?;
+    }
+    assert_eq!(w.len(), layout.dynamic.end, "the dynamic section is as long as was reserved");
+    Ok(())
+}
+
+/// Writes the tables that are not loaded: the full symbol table and the string tables.
+pub(super) fn write_full_symbols(
+    w: &mut Writer<'_>,
+    arch: Arch,
+    layout: &FileLayout<'_>,
+    symbols: &FullSymbols,
+) {
+    let mut table = Vec::with_capacity(layout.symtab.len());
+    ElfSymbol::NULL.write(arch.endian(), &mut table);
+    for symbol in &symbols.list {
+        let section = layout.section_at(symbol.area, symbol.offset);
+        let value = layout.addresses[symbol.area] + symbol.offset;
+        let (name, info, size) = (symbol.name, symbol.info, symbol.size);
+        ElfSymbol { name, info, section, value, size }.write(arch.endian(), &mut table);
+    }
+    write_at(w, &layout.symtab, &table);
+    write_at(w, &layout.strtab, &symbols.names);
+    w.write_shstrtab();
+    assert_eq!(w.len(), layout.shstrtab.end, "the section names are as long as was reserved");
+}
+
+/// Writes `bytes` to `range`, which was reserved for them.
+fn write_at(w: &mut Writer<'_>, range: &Range<usize>, bytes: &[u8]) {
+    pad_to(w, range.start);
+    w.write(bytes);
+    assert_eq!(w.len(), range.end, "a table is as long as was reserved");
+}
+
+/// Fills the file with zeros up to `offset`.
+fn pad_to(w: &mut Writer<'_>, offset: usize) {
+    assert!(w.len() <= offset, "tables are written in order of the file");
+    w.pad_until(offset);
+}
