@@ -1,10 +1,10 @@
-//! The processors whose images we link, and what differs between them in ELF.
+//! The architectures whose images are linked, and how they differ in ELF.
 //!
-//! Everything here is a table; the instruction encodings are in `link::relocate`.
+//! Everything here is a table; instruction encodings are in `link::relocate`.
 
 use object::{Endianness, elf};
 
-/// A processor architecture, as named by the first part of a target triple.
+/// A processor architecture, named by the first part of a target triple.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Arch {
@@ -19,12 +19,12 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// The architecture of this process, or `None` if it is not one of ours.
+    /// The architecture of this process, or `None` if it is not supported.
     pub fn host() -> Option<Self> {
         Self::from_triple(std::env::consts::ARCH)
     }
 
-    /// The architecture that a target triple names, or `None` if it is not one of ours.
+    /// The architecture that a target triple names, or `None` if it is not supported.
     pub fn from_triple(triple: &str) -> Option<Self> {
         match triple.split('-').next()? {
             "x86_64" => Some(Self::X86_64),
@@ -35,7 +35,7 @@ impl Arch {
         }
     }
 
-    /// The name that a triple begins with.
+    /// The first part of a triple for it.
     pub fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -45,7 +45,8 @@ impl Arch {
         }
     }
 
-    /// Alignment of segments: the largest page size that the architecture's Linux may use, in bytes.
+    /// The alignment of segments, in bytes: the largest page size that Linux uses on the
+    /// architecture.
     pub fn page_size(self) -> u64 {
         match self {
             Self::X86_64 | Self::Riscv64 | Self::S390x => 4096,
@@ -70,6 +71,7 @@ impl Arch {
             .find(|arch| arch.elf_machine() == machine)
     }
 
+    /// Its byte order.
     pub(crate) fn endian(self) -> Endianness {
         match self {
             Self::S390x => Endianness::Big,
@@ -77,6 +79,7 @@ impl Arch {
         }
     }
 
+    /// A number in its byte order.
     pub(crate) fn u32_bytes(self, value: u32) -> [u8; 4] {
         match self {
             Self::S390x => value.to_be_bytes(),
@@ -84,7 +87,7 @@ impl Arch {
         }
     }
 
-    /// What fills the gaps between pieces of code: an instruction that traps.
+    /// The byte that fills gaps between pieces of code, so that they trap.
     pub(crate) fn trap_byte(self) -> u8 {
         match self {
             Self::X86_64 => 0xcc,
@@ -92,7 +95,8 @@ impl Arch {
         }
     }
 
-    /// How far a pc-relative reference to code or data reaches both ways, in bytes.
+    /// The distance that a pc-relative reference to code or data reaches in both directions, in
+    /// bytes.
     pub(crate) fn data_reach(self) -> u64 {
         match self {
             Self::X86_64 | Self::Riscv64 => 1 << 31,
@@ -100,7 +104,7 @@ impl Arch {
         }
     }
 
-    /// How far a direct call reaches both ways, in bytes.
+    /// The distance that a direct call reaches in both directions, in bytes.
     pub(crate) fn call_reach(self) -> u64 {
         match self {
             Self::Aarch64 => 1 << 27,
@@ -145,7 +149,8 @@ impl Arch {
     /// `e_flags` of the ELF header, for code that uses `features`.
     pub(crate) fn elf_flags<'f>(self, mut features: impl Iterator<Item = &'f str>) -> u32 {
         match self {
-            // Cranelift passes floats in registers. Compressed instructions oblige the whole process.
+            // Cranelift passes floats in registers. The flag for compressed instructions must be
+            // set if any code has them.
             Self::Riscv64 => {
                 let compressed = features.any(|feature| feature == "has_zca" || feature == "has_c");
                 elf::EF_RISCV_FLOAT_ABI_DOUBLE | if compressed { elf::EF_RISCV_RVC } else { 0 }

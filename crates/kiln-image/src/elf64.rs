@@ -1,6 +1,7 @@
 //! Sizes and packed fields of ELF64 records, for the writer, the readers and the loader.
 //!
-//! Everything that `object::elf` names is taken from there; this file adds what it has no constant for.
+//! Everything that `object::elf` names is taken from there; this file adds what it has no constant
+//! for.
 
 use object::Endianness;
 use object::elf;

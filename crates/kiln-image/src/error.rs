@@ -1,4 +1,4 @@
-//! Why a file is not an image that can be used here. Every error says where.
+//! The errors of reading, loading and binding an image.
 
 use std::path::Path;
 
@@ -9,27 +9,27 @@ use kiln_globals::UnboundError;
 #[non_exhaustive]
 pub enum LoadError {
     /// The operating system refused.
-    #[error("cannot {action} the image: {source}")]
+    #[error("cannot {action} the image")]
     Io {
-        /// What was attempted.
+        /// The action that failed, a verb.
         action: &'static str,
-        /// Why it failed.
+        /// The reason.
         source: std::io::Error,
     },
-    /// An error with the image that has this path.
-    #[error("image {}: {source}", path.display())]
+    /// The image with this path cannot be used.
+    #[error("image {}", path.display())]
     At {
         /// The image's path.
         path: Box<Path>,
-        /// The error.
+        /// The reason.
         source: Box<LoadError>,
     },
     /// The bytes are not a Kiln image.
     #[error("not a kiln image: {what} at file offset {offset:#x}")]
     Malformed {
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
-        /// Where, in bytes from the start of the file.
+        /// The position of the fault, in bytes from the start of the file.
         offset: u64,
     },
     /// The image was made by another version of the format.
@@ -40,7 +40,7 @@ pub enum LoadError {
         /// The version that this program reads.
         expected: u32,
     },
-    /// The file is shorter or longer than it was when it was written.
+    /// The file is not as long as it was when it was written.
     #[error("the file has {found} bytes, the image was written with {expected}")]
     Length {
         /// Length of the file in bytes.
@@ -48,7 +48,7 @@ pub enum LoadError {
         /// Length of the image in bytes.
         expected: u64,
     },
-    /// A part was altered since the image was written.
+    /// A part of the file was altered since the image was written.
     #[error("{section} was altered: its checksum differs")]
     Altered {
         /// The part: a section's name, `headers` or `note`.
@@ -68,7 +68,7 @@ pub enum LoadError {
         /// The features, by Cranelift's setting names.
         features: Vec<Box<str>>,
     },
-    /// Slots that the resolver has no address for.
+    /// The resolver has no address for some slots.
     #[error(transparent)]
     Unbound(#[from] UnboundError),
     /// The array of addresses is not as long as the slot array.

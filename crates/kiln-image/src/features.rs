@@ -1,7 +1,7 @@
-//! Whether this CPU has a feature, by Cranelift's setting names.
+//! CPU features of this machine, by Cranelift's setting names.
 
-/// Whether the CPU of this process has the feature that Cranelift calls `name` (`has_avx2`); `None` if the name is not
-/// known here. Settings that do not name a CPU feature are not known.
+/// Whether the CPU of this process has the feature that Cranelift calls `name`, such as `has_avx2`;
+/// `None` if the name is unknown here or is that of another setting.
 pub fn host_has_feature(name: &str) -> Option<bool> {
     host(name)
 }
@@ -46,7 +46,8 @@ fn host(name: &str) -> Option<bool> {
     })
 }
 
-/// RV64G, which Cranelift takes for granted and every riscv64 Linux has. Rust cannot detect more yet.
+/// The extensions of RV64G, which Cranelift requires and every riscv64 Linux has. Rust cannot
+/// detect others yet.
 #[cfg(target_arch = "riscv64")]
 fn host(name: &str) -> Option<bool> {
     matches!(name, "has_m" | "has_a" | "has_f" | "has_d" | "has_zicsr" | "has_zifencei").then_some(true)

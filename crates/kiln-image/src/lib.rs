@@ -1,29 +1,35 @@
-//! Links compiled modules, saves them as one ELF file, and maps that file back: three steps that work alone.
+//! Links compiled modules, saves them as one ELF file, and maps that file: three steps that work
+//! alone.
 //!
-//! - [`link`] lays out artifacts, resolves symbols between them and relocates them into any memory. It is what the
-//!   JIT uses too, so there is one copy of relocation code.
-//! - `write_image` and `save` (feature `write`) make an ELF64 shared object of linked artifacts. It works as it is with
-//!   `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
-//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill its slots by one copy and hand out functions.
+//! - [`link`] lays out artifacts, resolves symbols between them and relocates them into any memory.
+//!   The JIT uses it too, so there is one copy of relocation code.
+//! - `write_image` and `save` (feature `write`) make an ELF64 shared object of linked artifacts,
+//!   which works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
+//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill its slots by one copy
+//!   and find its functions. A [`FunctionRef`] is a function found by name, here and in a JIT.
 //! - [`ImageInfo`] and [`verify_bytes`] read an image of any architecture without mapping it.
 //!
 //! # Should I use this crate?
 //!
-//! In a compiler that saves programs: yes, or through `kiln::Session`. In a small run-time that only loads them: take it
-//! with `default-features = false, features = ["load"]`; it never depends on Cranelift. To link ordinary object files,
-//! use a linker: only [`Artifact`](kiln_artifact::Artifact)s go in here.
+//! In a compiler that saves programs: yes, or through `kiln::Session`. In a small runtime that only
+//! loads them: yes, with `default-features = false, features = ["load"]`; it never depends on
+//! Cranelift. To link ordinary object files, use a linker: this crate links only
+//! [`Artifact`](kiln_artifact::Artifact)s.
 //!
 //! # Architecture invariants
 //!
-//! - Loading writes pointers in data and slots, never code: an artifact that would need a text relocation is refused.
-//! - The external slots of an image are described in order, and nothing but their order says which is which. C programs
-//!   find the array under the name `kiln_slots`.
-//! - Data that asks for a named section is in a section of that name with the same data of all modules and nothing else, in order of
-//!   modules and definitions, and `__start_NAME` and `__stop_NAME` are its bounds; `link::NamedSection` says more.
+//! - Loading writes pointers in data and slots, never code: an artifact that would need a text
+//!   relocation is refused.
+//! - The external slots of an image are described in order, and are identified by their position
+//!   alone. C programs find the array under the name `kiln_slots`.
+//! - A named section holds the data of all modules that is defined for it, in order of modules and
+//!   definitions, and nothing else. `__start_NAME` and `__stop_NAME` are its bounds; see
+//!   `link::NamedSection`.
 //! - A file's section offsets are its virtual addresses; equal inputs give equal bytes.
-//! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it goes by, in time that does
-//!   not depend on the size of code; the contents of sections have checksums that are compared on demand. What these
-//!   checks cannot tell is whether the code is *meant* well: calling it is `unsafe`.
+//! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it
+//!   relies on, in time that does not depend on the size of code; the contents of sections have
+//!   checksums that are compared on demand. These checks cannot find code that is malicious:
+//!   calling it is `unsafe`.
 //!
 //! # Example
 //!

@@ -1,17 +1,17 @@
-//! Why artifacts could not be linked into memory.
+//! The errors of linking artifacts into memory.
 
 use kiln_globals::UnboundError;
 use kiln_image::link::LinkError;
 
-/// Why artifacts could not be linked into memory. Nothing was published in that case.
+/// Artifacts could not be linked into memory. Nothing was published.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JitError {
     /// The artifacts do not fit together.
     #[error("{}", list(.0))]
     Link(Vec<LinkError>),
-    /// A name is defined already, by artifacts that were linked before. That holds for a definition that would have given way, too:
-    /// code that uses it is running.
+    /// A name was defined by artifacts that were linked before. It cannot be redefined even if that
+    /// definition was preemptible, because code that uses it is running.
     #[error("`{name}` is defined by module {module} of this link, and was defined before")]
     Redefinition {
         /// The name.
@@ -19,8 +19,8 @@ pub enum JitError {
         /// Position of the second definition's module.
         module: usize,
     },
-    /// Code that was linked before took a name from the host, and now a module defines it: code that runs would go on using the
-    /// host's, while an image of the whole program would not.
+    /// A module defines a name that code linked before took from the host. That code would continue
+    /// to use the host's definition, while an image of the whole program would use the module's.
     #[error("`{name}` is defined by module {module} of this link, but code linked before uses the host's")]
     DefinedLate {
         /// The name.
@@ -28,7 +28,8 @@ pub enum JitError {
         /// Position of the definition's module.
         module: usize,
     },
-    /// Data of this link is in a section whose bounds code linked before uses: in an image they would be others.
+    /// Data of this link is in a section whose bounds code linked before uses. In an image, the
+    /// bounds would differ.
     #[error("module {module} adds to section `{section}`, but code linked before uses its bounds")]
     SectionGrows {
         /// The section.
@@ -36,7 +37,8 @@ pub enum JitError {
         /// Position of the module.
         module: usize,
     },
-    /// A module uses the bounds of a section that is in several links, and so in several places.
+    /// A module uses the bounds of a section that is in several links, and so in several ranges of
+    /// memory.
     #[error("module {module} uses the bounds of section `{section}`, which was not linked all at once")]
     SectionInPieces {
         /// The section.
@@ -44,7 +46,7 @@ pub enum JitError {
         /// Position of the module.
         module: usize,
     },
-    /// A section has writable data where what was linked before has read-only data in it, or the other way round.
+    /// A section has writable data in this link and read-only data in one before, or the reverse.
     #[error(
         "module {module} has data in section `{section}` that is writable, or what was linked before is, but not both"
     )]
@@ -54,7 +56,7 @@ pub enum JitError {
         /// Position of the module.
         module: usize,
     },
-    /// A module calls what was linked before as data.
+    /// A module calls a symbol that was linked before as data.
     #[error("module {module} uses `{name}` as a function, but it was defined as data")]
     KindConflict {
         /// The name.
@@ -93,12 +95,12 @@ pub enum JitError {
     /// A global or an imported symbol has no address.
     #[error(transparent)]
     Unbound(#[from] UnboundError),
-    /// Data asks for an alignment above the page size.
+    /// Data needs an alignment above the page size.
     #[error("data aligned to {align} bytes, at most {limit} are possible")]
     Alignment {
-        /// What is asked for.
+        /// The alignment, in bytes.
         align: u64,
-        /// The page size.
+        /// The page size, in bytes.
         limit: u64,
     },
     /// No memory, or the reservation is used up.
@@ -106,6 +108,7 @@ pub enum JitError {
     Memory(Box<str>),
 }
 
+/// One line for each error.
 fn list(errors: &[LinkError]) -> String {
     errors.iter().map(LinkError::to_string).collect::<Vec<_>>().join("\n")
 }

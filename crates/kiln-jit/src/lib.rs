@@ -1,32 +1,39 @@
 //! Artifacts in executable memory of this process.
 //!
-//! [`Jit::link`] takes the same artifacts that an image is written from, and links them with the same code
-//! (`kiln_image::link`): layout, relocation, relaxation and stubs are not written twice. What is added here is memory that
-//! can be executed, the addresses of what was linked before, and the routines of the C library that Cranelift calls
-//! ([`libcalls`]).
+//! [`Jit::link`] takes the artifacts that an image is written from, and links them with the same
+//! code (`kiln_image::link`). This crate adds executable memory, the addresses of what was linked
+//! before, and the routines of the C library that Cranelift calls ([`libcalls`]). A function found
+//! by name is a [`FunctionRef`](kiln_image::FunctionRef), as in an image.
 //!
 //! # Should I use this crate?
 //!
-//! If you hold artifacts and want to call them. `kiln::Session` starts from IR and remembers what an image needs.
+//! If you have artifacts and want to call their functions. `kiln::Session` starts from IR and
+//! remembers what an image needs.
 //!
 //! # Safety
 //!
-//! Compiled code can do anything that its IR says. The functions here that hand out or call machine code are `unsafe`:
-//! the caller vouches for the IR, for the signature, and that no code is called once its [`Jit`] is dropped.
+//! Compiled code can do anything that its IR says. So the functions that return or call machine
+//! code are `unsafe`: the caller promises that the IR is sound, that the signature is right, and
+//! that no code is called once its [`Jit`] is dropped.
 //!
 //! # Architecture invariants
 //!
-//! No relocation code. All memory of a [`Jit`] lies in one reservation below 2 GiB, so every reference inside reaches.
-//! Memory is writable or executable, never both; it is given back when the [`Jit`] is dropped.
+//! No relocation code. All memory of a [`Jit`] is in one reservation of at most 2 GiB, so every
+//! reference inside reaches. Memory is writable or executable, never both; it is freed when the
+//! [`Jit`] is dropped.
 
+mod blocks;
 mod error;
 mod invoke;
 mod jit;
 pub mod libcalls;
 mod memory;
+mod options;
+mod published;
 mod sections;
 mod unwind;
 
 pub use error::JitError;
 pub use invoke::{Cell, invoke};
-pub use jit::{CodeRange, Jit, Options};
+pub use jit::{CodeRange, Jit};
+pub use options::Options;

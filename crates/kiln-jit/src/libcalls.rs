@@ -1,7 +1,8 @@
 //! Routines that Cranelift calls when the target has no instruction for an operation.
 //!
-//! A plain Rust program may not link the C library's mathematics, so looking these names up in the process is not enough:
-//! they are supplied here. [`resolve`] knows them; [`process`] asks the dynamic linker for anything else.
+//! A plain Rust program may not link the C library's mathematics, so looking these names up in the
+//! process is not enough. [`resolve`] finds the routines of this module; [`process`] then asks the
+//! dynamic linker.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -34,7 +35,8 @@ float_routines! {
     fma(x: f64, y: f64, z: f64) -> f64 = x.mul_add(y, z);
 }
 
-/// `pshufb` for CPUs without SSSE3: lane *i* of the result is lane `mask[i] & 15` of `value`, or 0 if `mask[i]` is negative.
+/// `pshufb` for CPUs without SSSE3: lane *i* of the result is lane `mask[i] & 15` of `value`, or 0
+/// if `mask[i]` is negative.
 #[cfg(target_arch = "x86_64")]
 #[expect(
     improper_ctypes_definitions,
@@ -52,8 +54,8 @@ extern "C" fn x86_pshufb(
     unsafe { std::mem::transmute::<[u8; 16], std::arch::x86_64::__m128i>(lanes) }
 }
 
-/// Touches every page of a frame of `rax` bytes below the stack pointer, so that a guard page cannot be stepped over.
-/// Called from prologues: preserves every register.
+/// Touches every page of a frame of `rax` bytes below the stack pointer, so that a guard page
+/// cannot be stepped over. Called from prologues: preserves every register.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 extern "C" fn probestack() {
@@ -77,7 +79,7 @@ extern "C" fn probestack() {
     )
 }
 
-/// The address of the routine that Cranelift calls `name`, if it is one.
+/// The address of the routine that Cranelift calls `name`, if there is one.
 pub fn resolve(name: &str) -> Option<usize> {
     Some(match name {
         "ceilf" => ceilf as *const () as usize,
@@ -102,15 +104,15 @@ pub fn resolve(name: &str) -> Option<usize> {
     })
 }
 
-/// Resolves symbols that this program or its shared libraries define, after the routines of this module: what a JIT's host
-/// expects to find. Globals are never found here.
+/// Resolves a symbol to a routine of this module, or else to what this program and its shared
+/// libraries define. Globals are never found here.
 pub fn process(key: &SlotKey) -> Option<usize> {
     let SlotKey::Symbol(name) = key else { return None };
     if let Some(address) = resolve(name) {
         return Some(address);
     }
     let name = CString::new(&**name).ok()?;
-    // SAFETY: the name ends with a zero; a null handle asks for the default search order.
+    // SAFETY: the name ends with a zero; a null handle means the default search order.
     let address = unsafe { dlsym(std::ptr::null_mut(), name.as_ptr()) };
     (!address.is_null()).then_some(address as usize)
 }

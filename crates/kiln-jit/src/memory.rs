@@ -1,11 +1,12 @@
 //! Memory for code and data, from one reservation.
 //!
-//! cranelift-jit's arena provides it: address space is reserved at once, pages are committed as they are used, and
-//! permissions change when a batch is published. Invariant: all blocks of a [`Memory`] lie within [`Memory::LIMIT`] bytes.
+//! The arena of cranelift-jit provides it: address space is reserved at once, pages are committed
+//! as they are used, and permissions change when a batch is published. Invariant: all blocks of a
+//! [`Memory`] are within [`Memory::LIMIT`] bytes.
 
 use cranelift_jit::{ArenaMemoryProvider, BranchProtection, JITMemoryKind, JITMemoryProvider};
 
-use crate::JitError;
+use crate::error::JitError;
 
 /// One reservation of address space.
 pub(crate) struct Memory {
@@ -20,6 +21,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
+    /// The address of its first byte; dangling if it is empty.
     pub(crate) fn address(self) -> u64 {
         self.start as u64
     }
@@ -30,13 +32,14 @@ impl Block {
     ///
     /// The block must not have been published, and no other reference to it may be live.
     pub(crate) unsafe fn bytes<'a>(self) -> &'a mut [u8] {
-        // SAFETY: `Memory::allocate` got these bytes from the arena, zeroed by the system; the caller sees to the rest.
+        // SAFETY: `Memory::allocate` got these bytes from the arena, zeroed by the system. The
+        // caller promises that no other reference exists and that they are still writable.
         unsafe { std::slice::from_raw_parts_mut(self.start, self.len) }
     }
 }
 
 impl Memory {
-    /// Every reference inside a reservation must reach with 32 bits, signed.
+    /// The largest reservation: every reference inside must fit into 32 bits, signed.
     pub(crate) const LIMIT: usize = 1 << 31;
 
     /// Reserves `size` bytes of address space, rounded up to whole pages.
@@ -51,7 +54,7 @@ impl Memory {
         Ok(Self { arena })
     }
 
-    /// A block of `len` bytes, zeroed and writable until it is published.
+    /// Takes a block of `len` bytes, zeroed and writable until it is published.
     pub(crate) fn allocate(&mut self, len: u64, align: u64, kind: JITMemoryKind) -> Result<Block, JitError> {
         let limit = page_size();
         if align > limit {
@@ -69,7 +72,7 @@ impl Memory {
         Ok(Block { start, len })
     }
 
-    /// Gives every block its permissions: code becomes executable, constants read-only.
+    /// Sets the permissions of every block: code becomes executable, constants read-only.
     pub(crate) fn publish(&mut self) -> Result<(), JitError> {
         JITMemoryProvider::finalize(&mut self.arena, BranchProtection::None)
             .map_err(|error| JitError::Memory(error.to_string().into()))
@@ -79,14 +82,14 @@ impl Memory {
     ///
     /// # Safety
     ///
-    /// Nothing in it may be used any more.
+    /// Nothing in it may be used afterwards.
     pub(crate) unsafe fn free(&mut self) {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller promises that nothing in it is used.
         unsafe { JITMemoryProvider::free_memory(&mut self.arena) };
     }
 }
 
-/// The largest alignment that the arena gives, which is the size of a page.
+/// The largest alignment that the arena provides, which is the size of a page, in bytes.
 fn page_size() -> u64 {
     4096
 }

@@ -1,7 +1,8 @@
-//! Named sections over batches: what keeps a running program and its image of one mind.
+//! Named sections across batches, so that a running program and its image agree on their bounds.
 //!
-//! An image has one section of a name, of all modules. Here each batch lies in memory of its own, so the bounds of a section
-//! (`__start_NAME`, `__stop_NAME`) are known only if one batch has all of it, and once code uses them nothing may be added.
+//! An image has one section of a name, with the data of all modules. Here each batch has memory of
+//! its own, so the bounds of a section (`__start_NAME`, `__stop_NAME`) are known only if one batch
+//! has all of it. Once code uses the bounds, nothing may be added to the section.
 
 use std::collections::{HashMap, HashSet};
 
@@ -10,23 +11,24 @@ use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
 use kiln_image::link::{Addresses, Area, Bound, NamedSection, section_bound};
 
-use crate::JitError;
+use crate::error::JitError;
 
-/// A section that linked batches have.
-struct Section {
+/// A section that published batches have.
+struct PublishedSection {
     writable: bool,
-    /// First address, and the one behind the last, if one batch has it all.
+    /// The addresses of its first byte and of the end, if one batch has all of it.
     bounds: Option<(u64, u64)>,
     /// Whether code uses the bounds.
     used: bool,
 }
 
-/// The sections of all batches.
+/// The sections of all published batches.
 #[derive(Default)]
-pub(crate) struct Sections(HashMap<Box<str>, Section>);
+pub(crate) struct PublishedSections(HashMap<Box<str>, PublishedSection>);
 
-impl Sections {
-    /// What can be refused before a batch is linked. `is_defined` and `is_slot` tell what was linked before under a name.
+impl PublishedSections {
+    /// Refuses what can be refused before a batch is linked. `is_defined` says whether a symbol was
+    /// published under a name, and `is_slot` whether there is a slot for a key.
     pub(crate) fn check(
         &self,
         artifacts: &[Artifact],
@@ -77,7 +79,7 @@ impl Sections {
                     Linkage::Hidden | Linkage::Export | Linkage::Preemptible if !is_defined(name) => {
                         return Err(JitError::Redefinition { name: name.into(), module });
                     }
-                    // The definition that was there before the section.
+                    // The name was defined before the section was.
                     Linkage::Hidden | Linkage::Export | Linkage::Preemptible => {}
                 }
             }
@@ -85,15 +87,15 @@ impl Sections {
         Ok(())
     }
 
-    /// The address that `symbol` stands for, if it is a bound of a section that was linked before.
+    /// The address of `symbol`, if it is a bound of a published section.
     pub(crate) fn bound(&self, symbol: &str) -> Option<u64> {
         let (bound, name) = section_bound(symbol)?;
         let (start, stop) = self.0.get(name)?.bounds?;
         Some(if bound == Bound::Start { start } else { stop })
     }
 
-    /// Notes which bounds a batch that is now linked uses of sections that were there before. `is_defined` tells whether
-    /// something else has a name.
+    /// Records which bounds of published sections a batch uses. `is_defined` says whether a symbol
+    /// was published under a name.
     pub(crate) fn note_uses(&mut self, artifacts: &[Artifact], is_defined: &dyn Fn(&str) -> bool) {
         if self.0.is_empty() {
             return;
@@ -111,7 +113,7 @@ impl Sections {
         }
     }
 
-    /// Notes the sections of a batch.
+    /// Adds the sections of a batch.
     pub(crate) fn add<'a>(
         &mut self,
         sections: impl Iterator<Item = NamedSection<'a>>,
@@ -119,7 +121,7 @@ impl Sections {
     ) {
         for section in sections {
             let start = addresses[section.area] + section.offset;
-            let here = Section {
+            let here = PublishedSection {
                 writable: section.area == Area::Data,
                 bounds: Some((start, start + section.size)),
                 used: section.bounds_used,
@@ -129,11 +131,12 @@ impl Sections {
     }
 }
 
-/// Whether another module may define this.
+/// Whether a definition in another module may be meant.
 fn is_import(symbol: &SymbolRecord) -> bool {
     symbol.linkage() == Linkage::Import && symbol.kind() != SymbolKind::Global && symbol.libcall == 0
 }
 
+/// Whether one of the modules defines `name` for others.
 fn defines(artifacts: &[Artifact], name: &str) -> bool {
     artifacts.iter().any(|artifact| {
         let mut visible = artifact.symbols().iter().filter(|symbol| symbol.linkage() != Linkage::Local);

@@ -1,14 +1,14 @@
 //! Registration of unwind rows with the process's unwinder, one section per link.
 //!
-//! Registering whole sections keeps the number of registrations small: unwinders search them one after the other.
+//! Whole sections are registered, because unwinders search registrations one after the other.
 
 unsafe extern "C" {
-    // The system's unwinder (libgcc_s or libunwind), which the Rust run-time links.
+    // The system's unwinder (libgcc_s or libunwind), which the Rust runtime links.
     fn __register_frame(section: *const u8);
     fn __deregister_frame(section: *const u8);
 }
 
-/// A registered `.eh_frame` section; dropping it takes the registration back.
+/// A registered `.eh_frame` section; dropping it removes the registration.
 pub(crate) struct Registration {
     section: *const u8,
 }
@@ -18,10 +18,10 @@ impl Registration {
     ///
     /// # Safety
     ///
-    /// `section` must be a well-formed `.eh_frame` section that ends with a zero length, relocated to where it lies, and it must
-    /// stay readable until the registration is dropped.
+    /// `section` must be a well-formed `.eh_frame` section that ends with a zero length and is
+    /// relocated to its address. It must stay readable until the registration is dropped.
     pub(crate) unsafe fn new(section: *const u8) -> Self {
-        // SAFETY: as the caller says.
+        // SAFETY: the caller promises that it is a section as the unwinder requires it.
         unsafe { __register_frame(section) };
         Self { section }
     }

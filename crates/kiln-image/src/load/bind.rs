@@ -1,20 +1,20 @@
-//! Binding: permissions, relocations, slots; and the bound image.
+//! Binding an image: permissions, relocations and slots; and the bound image.
 
 use std::ops::Range;
 
 use kiln_globals::SlotKey;
 
 use super::function::FunctionRef;
-use super::image::Mapped;
 use super::map::Access;
+use super::mapped::Mapped;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::read::Segment;
 
 /// An image that is ready to be called.
 ///
-/// Functions and addresses taken from it are valid as long as it lives: dropping it unmaps everything. Keep it where it
-/// outlives all callers, in a static if need be.
+/// Functions and addresses taken from it are valid as long as it lives; dropping it unmaps
+/// everything. Keep it where it outlives all callers, if necessary in a static.
 #[derive(Debug)]
 pub struct Loaded {
     mapped: Mapped,
@@ -27,7 +27,7 @@ impl Loaded {
         let pages = |segment: &Segment, len: u64| {
             segment.start as usize..(segment.start + len).next_multiple_of(page) as usize
         };
-        // Without a pointer to fill, relocated data stays as the file has it.
+        // Without a pointer to fill, relocated data stays mapped read-only.
         let note = mapped.tables().note;
         let pointers = note.head.relative_count.get() > 0 || !note.symbolic().is_empty();
         for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
@@ -60,15 +60,15 @@ impl Loaded {
     fn relocate(&mut self) -> Result<(), LoadError> {
         let base = self.mapped.memory.base() as u64;
         let tables = self.mapped.tables();
-        let (at, count) =
-            (tables.note.head.rela.start.get() as usize, tables.note.head.relative_count.get() as usize);
+        let start = tables.note.head.rela.start.get() as usize;
+        let count = tables.note.head.relative_count.get() as usize;
         let expected = rela_info(0, self.mapped.arch.relative_reloc());
         for index in 0..count {
-            let at = at + index * RELA;
-            let bad = || LoadError::malformed("bad relative relocation", at as u64);
+            let entry = start + index * RELA;
+            let bad = || LoadError::malformed("bad relative relocation", entry as u64);
             let tables = self.mapped.tables();
-            let (place, info) = (tables.u64(at).ok_or_else(bad)?, tables.u64(at + 8).ok_or_else(bad)?);
-            let addend = tables.u64(at + 16).ok_or_else(bad)?;
+            let (place, info) = (tables.u64(entry).ok_or_else(bad)?, tables.u64(entry + 8).ok_or_else(bad)?);
+            let addend = tables.u64(entry + 16).ok_or_else(bad)?;
             let place = self.writable(place, 8).filter(|_| info == expected).ok_or_else(bad)?;
             // SAFETY: `writable` found the place in a segment that was made writable.
             unsafe { self.mapped.memory.write(place, &base.wrapping_add(addend).to_ne_bytes()) };
@@ -100,40 +100,41 @@ impl Loaded {
         Ok(())
     }
 
-    /// `place`, if `len` bytes from there lie in one writable segment.
+    /// The index of `place` in the mapping, if `len` bytes from there are in one writable segment.
     fn writable(&self, place: u64, len: u64) -> Option<usize> {
         let end = place.checked_add(len)?;
         let fits = |s: &&Segment| s.is_writable() && place >= s.start && end <= s.start + s.mem_len;
         self.mapped.segments.iter().find(fits).map(|_| place as usize)
     }
 
-    /// The exported function `name`; `None` if the image exports nothing of that name, or data, or a function whose
-    /// type it does not record. [`address`](Self::address) finds these as well.
+    /// The exported function `name`; `None` if there is none, if it is data, or if the image does
+    /// not record its type. [`address`](Self::address) finds data and such functions.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let tables = self.mapped.tables();
         let symbol = tables.lookup(name).filter(|symbol| symbol.is_function())?;
         let name = std::str::from_utf8(tables.name(symbol.name)?).ok()?;
         let code = self.executable(symbol.value)?;
         let signature = tables.note.export_signature(symbol.index)?;
-        // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and the image records this
-        // type for it. Whether the record is true is for the caller of the function to vouch for.
+        // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and
+        // the image records this type for it.
         Some(unsafe { FunctionRef::new(name, code, signature) })
     }
 
+    /// The address of `value`, if it is in an executable segment.
     fn executable(&self, value: u64) -> Option<*const u8> {
         let fits = |s: &&Segment| s.is_executable() && value >= s.start && value < s.start + s.mem_len;
         self.mapped.segments.iter().find(fits)?;
         Some(self.mapped.memory.base().wrapping_add(value as usize))
     }
 
-    /// Address of the exported function or datum `name`, for callers that learn its type at run time.
+    /// The address of the exported function or data object `name`.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         let symbol = self.mapped.tables().lookup(name)?;
         let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
     }
 
-    /// Keys of the external slots, in order of the slot array.
+    /// The keys of the external slots, in order of the slot array.
     pub fn slots(&self) -> &[SlotKey] {
         self.mapped.slots()
     }
@@ -143,13 +144,13 @@ impl Loaded {
         self.mapped.memory.base()
     }
 
-    /// The code; empty if there is none.
+    /// The addresses of the code; empty if there is none.
     pub fn text(&self) -> Range<*const u8> {
         self.range(self.mapped.tables().note.head.text)
     }
 
-    /// The unwind rows, ended by four zero bytes as `__register_frame` wants them; `None` if there are none.
-    /// Nothing is registered by loading.
+    /// The addresses of `.eh_frame`, ended by four zero bytes as `__register_frame` requires;
+    /// `None` if there are no unwind rows. Loading does not register them.
     pub fn eh_frame(&self) -> Option<Range<*const u8>> {
         let span = self.mapped.tables().note.head.eh_frame;
         (span.len.get() > 0).then(|| self.range(span))
@@ -161,6 +162,8 @@ impl Loaded {
     }
 }
 
+/// Makes a segment writable and clears its zeroed data. `from_file` are the pages that have bytes
+/// of the file, and `all` the pages of the segment.
 fn prepare_writable(
     memory: &mut super::map::Reservation,
     segment: &Segment,

@@ -8,8 +8,9 @@ use super::pointer::FunctionPointer;
 
 /// A function of a loaded image or of a JIT: its name, its address and its type.
 ///
-/// It borrows from the [`Loaded`](super::Loaded) image or the JIT that it was taken from. The address and the
-/// pointers that [`typed`](Self::typed) returns do not; they are valid only as long as the owner lives.
+/// It borrows from the [`Loaded`](super::Loaded) image or the JIT that it was taken from. The
+/// address and the pointers that [`typed`](Self::typed) returns do not; they are valid only as long
+/// as the owner lives.
 #[derive(Clone, Copy, Debug)]
 pub struct FunctionRef<'a> {
     name: &'a str,
@@ -35,8 +36,8 @@ impl<'a> FunctionRef<'a> {
     ///
     /// # Safety
     ///
-    /// `address` must be that of executable code for as long as `'a` lasts, and `signature` the type that the code's
-    /// compiler recorded for it.
+    /// `address` must be that of executable code for as long as `'a` lasts, and `signature` the
+    /// type that the code's compiler recorded for it.
     pub unsafe fn new(name: &'a str, address: *const u8, signature: &'a str) -> Self {
         Self { name, address, signature }
     }
@@ -56,7 +57,8 @@ impl<'a> FunctionRef<'a> {
         self.signature
     }
 
-    /// Returns the function as a Rust function pointer, `extern "C" fn(..)`, after comparing the types.
+    /// Returns the function as a Rust function pointer, `extern "C" fn(..)`, after comparing the
+    /// types.
     ///
     /// # Errors
     ///
@@ -64,16 +66,17 @@ impl<'a> FunctionRef<'a> {
     ///
     /// # Safety
     ///
-    /// The pointer may be called only while the image or JIT that the function belongs to lives. The function's code
-    /// must be trusted, and the slots that it reads must hold what it expects.
+    /// The pointer may be called only while the image or JIT that the function belongs to lives.
+    /// The function's code must be trusted, and the slots that it reads must hold what it expects.
     pub unsafe fn typed<F: FunctionPointer>(&self) -> Result<F, TypeMismatchError> {
         let wanted = F::signature();
         if !self.signature.parse::<Signature>().is_ok_and(|found| wanted.is_compatible(&found)) {
             let (name, found) = (self.name.into(), self.signature.into());
             return Err(TypeMismatchError { name, found, wanted: wanted.to_string().into() });
         }
-        // SAFETY: `new` was promised executable code with this recorded type, and the record was compared with `F`. The
-        // caller of this function trusts the code, and so the record, and keeps the code alive.
+        // SAFETY: `new` was promised executable code with this recorded type, and the record was
+        // compared with `F`. The caller of this function trusts the code, and so the record, and
+        // keeps the code alive.
         Ok(unsafe { F::from_address(self.address) })
     }
 }

@@ -1,7 +1,7 @@
-//! Address space: one reservation per image, released in one piece.
+//! Address space: one reservation per image, released as a whole.
 //!
-//! Invariant: a [`Reservation`] owns `base..base + len` from its making to its drop, and every method checks that the
-//! range it works on lies inside.
+//! Invariant: a [`Reservation`] owns `base..base + len` until it is dropped, and every method
+//! checks that its range is inside.
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -11,7 +11,7 @@ use std::ptr;
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
-/// What pages may be used for.
+/// The permissions of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Read,
@@ -26,7 +26,7 @@ pub(super) struct Reservation {
     len: usize,
 }
 
-// SAFETY: a reservation is memory that belongs to no thread; methods that write take `&mut self`.
+// SAFETY: the memory of a reservation belongs to no thread; methods that write take `&mut self`.
 unsafe impl Send for Reservation {}
 // SAFETY: as above, and methods that take `&self` only read.
 unsafe impl Sync for Reservation {}
@@ -41,7 +41,8 @@ impl Reservation {
         Ok(Self { base: base.cast(), len })
     }
 
-    /// Reserves `len` bytes, rounded up to `page`, and maps as many of `file` read-only there, in one step.
+    /// Reserves `len` bytes, rounded up to `page`, and maps as many of `file` read-only there, in
+    /// one step.
     pub(super) fn of_file(file: &File, len: usize, page: usize) -> io::Result<Self> {
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
@@ -49,11 +50,12 @@ impl Reservation {
         Ok(Self { base: base.cast(), len: rounded })
     }
 
+    /// The address of the first byte.
     pub(super) fn base(&self) -> *const u8 {
         self.base
     }
 
-    /// The address of `range`, which must lie inside.
+    /// The address of `range`, which must be inside.
     fn inside(&self, range: &Range<usize>) -> io::Result<*mut c_void> {
         if range.start > range.end || range.end > self.len {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -63,64 +65,65 @@ impl Reservation {
 
     /// Maps the first `len` bytes of `file` read-only to the start of the reservation.
     pub(super) fn map_file(&mut self, file: &File, len: usize) -> io::Result<()> {
-        let at = self.inside(&(0..len))?;
-        // SAFETY: the range lies in the reservation, which nothing else uses, and no reference into it exists: `self`
-        // is borrowed mutably.
-        unsafe { mmap(at, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED, file, 0) }?;
+        let address = self.inside(&(0..len))?;
+        // SAFETY: the range is in the reservation, which nothing else uses, and no reference into
+        // it exists: `self` is borrowed mutably.
+        unsafe { mmap(address, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED, file, 0) }?;
         Ok(())
     }
 
-    /// Gives `range`, whose start lies on a page, fresh zeroed pages to read and write.
+    /// Gives `range`, which starts at a page, fresh zeroed pages to read and write.
     pub(super) fn map_zeroed(&mut self, range: Range<usize>) -> io::Result<()> {
-        let at = self.inside(&range)?;
+        let address = self.inside(&range)?;
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
         // SAFETY: as in `map_file`.
-        unsafe { mmap_anonymous(at, range.len(), prot, flags) }?;
+        unsafe { mmap_anonymous(address, range.len(), prot, flags) }?;
         Ok(())
     }
 
-    /// Sets the permissions of the pages of `range`, whose start lies on a page.
+    /// Sets the permissions of the pages of `range`, which starts at a page.
     pub(super) fn protect(&mut self, range: Range<usize>, access: Access) -> io::Result<()> {
-        let at = self.inside(&range)?;
+        let address = self.inside(&range)?;
         let flags = match access {
             Access::Read => MprotectFlags::READ,
             Access::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
             Access::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
         };
-        // SAFETY: the range lies in the reservation, and no reference into it exists: `self` is borrowed mutably.
-        unsafe { mprotect(at, range.len(), flags) }?;
+        // SAFETY: the range is in the reservation, and no reference into it exists: `self` is
+        // borrowed mutably.
+        unsafe { mprotect(address, range.len(), flags) }?;
         Ok(())
     }
 
-    /// The bytes at the start of the reservation.
+    /// The first `len` bytes of the reservation.
     ///
     /// # Safety
     ///
-    /// `len` bytes are readable, and nobody writes them while the slice lives.
+    /// The bytes must be readable, and must not be written while the slice lives.
     pub(super) unsafe fn bytes(&self, len: usize) -> &[u8] {
         assert!(len <= self.len, "inside the reservation");
         // SAFETY: inside the reservation, readable and not written, as the caller promises.
         unsafe { std::slice::from_raw_parts(self.base, len) }
     }
 
-    /// Copies `bytes` to `at`.
+    /// Copies `bytes` to `offset`.
     ///
     /// # Safety
     ///
-    /// The pages are writable.
-    pub(super) unsafe fn write(&mut self, at: usize, bytes: &[u8]) {
-        let fits = at.checked_add(bytes.len()).is_some_and(|end| end <= self.len);
+    /// The pages must be writable.
+    pub(super) unsafe fn write(&mut self, offset: usize, bytes: &[u8]) {
+        let fits = offset.checked_add(bytes.len()).is_some_and(|end| end <= self.len);
         assert!(fits, "inside the reservation");
-        // SAFETY: inside the reservation, writable as the caller promises; `bytes` is no part of it, since `self` is
-        // borrowed mutably.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(at), bytes.len()) }
+        // SAFETY: inside the reservation, writable as the caller promises; `bytes` is not part of
+        // it, since `self` is borrowed mutably.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
     }
 
     /// Clears `range`.
     ///
     /// # Safety
     ///
-    /// The pages are writable.
+    /// The pages must be writable.
     pub(super) unsafe fn clear(&mut self, range: Range<usize>) {
         assert!(range.start <= range.end && range.end <= self.len, "inside the reservation");
         // SAFETY: inside the reservation, writable as the caller promises.
@@ -130,8 +133,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the range was reserved by `new` and is released once; whoever handed out addresses in it said that
-        // they end with it. An error cannot be acted on here and leaves the range reserved.
+        // SAFETY: the range was reserved by `new` or `of_file` and is released once; addresses in
+        // it were given out to be used only while it lives. After an error, which cannot be handled
+        // here, the range stays reserved.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
     }
 }

@@ -1,17 +1,21 @@
-//! Loading: an image in this process's memory, first checked and unbound ([`Image`]), then bound ([`Loaded`]).
+//! Loading: an image in this process's memory, first checked and unbound ([`Image`]), then bound
+//! ([`Loaded`]).
 //!
-//! The steps: one reservation of address space; the file mapped read-only into it, everything a loader goes by checked
-//! there; then, at binding, permissions set, pointers in data and slots filled, relocated data sealed. Code is never
-//! written. The only module with `unsafe` code; it rests on checks done in release builds.
+//! The steps: address space is reserved once and the file is mapped into it, read-only. Everything
+//! that the loader relies on is checked there. Binding sets permissions, fills pointers in data and
+//! slots, and makes relocated data read-only again. Code is never written. This is the only module
+//! with `unsafe` code; it relies on checks that release builds make.
 //!
-//! The file must not be modified while it is mapped, exactly as with `dlopen`; [`save`](crate::save) replaces a file by
-//! renaming and never modifies one.
+//! The file must not be modified while it is mapped, as with `dlopen`; [`save`](crate::save)
+//! replaces a file by renaming and never modifies one.
 
 mod bind;
 mod function;
 mod image;
 mod map;
+mod mapped;
 mod pointer;
+mod unmapped;
 
 pub use bind::Loaded;
 pub use function::{FunctionRef, TypeMismatchError};

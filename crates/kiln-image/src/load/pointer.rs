@@ -1,4 +1,4 @@
-//! Rust function types that correspond to a signature.
+//! Rust function pointer types and the signatures that they have.
 
 use kiln_artifact::{Param, Signature};
 
@@ -6,7 +6,7 @@ mod sealed {
     pub trait Sealed {}
 }
 
-/// A type that is passed in one machine register by both Rust's `extern "C"` and Cranelift's `system_v`.
+/// A type that Rust's `extern "C"` and Cranelift's `system_v` pass in the same single register.
 pub trait AbiValue: sealed::Sealed {
     /// Its Cranelift type.
     const TYPE: &'static str;
@@ -33,20 +33,21 @@ impl<T> AbiValue for *mut T {
     const TYPE: &'static str = "i64";
 }
 
-/// A type `extern "C" fn(..)`, `unsafe` or not, of up to eight [`AbiValue`]s, that returns one or nothing.
+/// A type `extern "C" fn(..)`, `unsafe` or not, with up to eight [`AbiValue`]s as parameters and
+/// one or none as result.
 ///
 /// # Safety
 ///
 /// `signature` describes exactly the type's calling convention, parameters and return value.
 pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
-    /// The type, in Cranelift's words.
+    /// The signature that Cranelift gives such a function.
     fn signature() -> Signature;
 
-    /// The function at `code`.
+    /// Returns the function at `code`.
     ///
     /// # Safety
     ///
-    /// `code` is the address of a function of this type, and stays so as long as the result is used.
+    /// `code` must be the address of a function of this type as long as the result is used.
     unsafe fn from_address(code: *const u8) -> Self;
 }
 
@@ -63,14 +64,16 @@ macro_rules! function {
     ($fn:ty, [$($arg:ident)*], [$($result:ident)?], $returns:expr) => {
         impl<$($arg: AbiValue,)* $($result: AbiValue)?> sealed::Sealed for $fn {}
 
-        // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `AbiValue` names its own type.
+        // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `AbiValue`
+        // names its own type.
         unsafe impl<$($arg: AbiValue,)* $($result: AbiValue)?> FunctionPointer for $fn {
             fn signature() -> Signature {
                 signature(&[$($arg::TYPE),*], $returns)
             }
 
             unsafe fn from_address(code: *const u8) -> Self {
-                // SAFETY: a function pointer has the size of a data pointer; the caller promises that it is one.
+                // SAFETY: a function pointer has the size of a data pointer; the caller promises
+                // that it is one.
                 unsafe { std::mem::transmute::<*const u8, Self>(code) }
             }
         }

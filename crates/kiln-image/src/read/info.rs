@@ -1,29 +1,29 @@
-//! What an image contains, as plain data for tools. Works for images of every architecture.
+//! The contents of an image as plain data for tools, for images of every architecture.
 
 use kiln_globals::SlotKey;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{Endianness, SectionIndex};
 
-use super::View;
+use super::view::View;
 use crate::arch::Arch;
 use crate::error::LoadError;
 
-/// Everything that can be said about an image without running it.
+/// The contents of an image, as far as they are known without running it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageInfo {
     /// The architecture.
     pub arch: Arch,
-    /// Target triple.
+    /// The target triple.
     pub triple: Box<str>,
-    /// Version of the image format.
+    /// The version of the image format.
     pub format_version: u32,
-    /// Version of Kiln that linked the image.
+    /// The version of Kiln that linked the image.
     pub kiln_version: Box<str>,
-    /// Compilers of the modules, with versions, each once.
+    /// The compilers of the modules, with versions, each once.
     pub producers: Vec<Box<str>>,
-    /// CPU features that the code may use, by Cranelift's setting names, sorted.
+    /// The CPU features that the code may use, by Cranelift's setting names, sorted.
     pub features: Vec<Box<str>>,
     /// Length of the file in bytes.
     pub file_len: u64,
@@ -61,7 +61,7 @@ pub struct SectionInfo {
     pub executable: bool,
 }
 
-/// What an export is.
+/// The kind of an export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SymbolType {
     /// Code.
@@ -90,9 +90,9 @@ pub struct ExportInfo {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SlotInfo {
-    /// What it must hold the address of.
+    /// The global or symbol whose address it must hold.
     pub key: SlotKey,
-    /// The type of the function, if it is one and all modules agreed.
+    /// The type of the function, if it is a function and all modules agree on its type.
     pub signature: Option<Box<str>>,
 }
 
@@ -106,14 +106,17 @@ impl ImageInfo {
     pub fn parse(bytes: &[u8]) -> Result<Self, LoadError> {
         let view = View::parse(bytes, bytes.len() as u64)?;
         let (note, head, tables) = (view.note, view.note.head, view.tables());
-        let at = view.note_range.start as u64;
+        let note_offset = view.note_range.start as u64;
         let text = |text| {
-            note.text(text).map(Box::<str>::from).ok_or(LoadError::malformed("bad text in the note", at))
+            note.text(text)
+                .map(Box::<str>::from)
+                .ok_or(LoadError::malformed("bad text in the note", note_offset))
         };
         let texts =
             |list: &[crate::note::Text]| list.iter().map(|&item| text(item)).collect::<Result<Vec<_>, _>>();
         let slots = note.slots().iter().map(|slot| {
-            let key = tables.slot_key(slot).ok_or(LoadError::malformed("bad slot in the note", at))?;
+            let key =
+                tables.slot_key(slot).ok_or(LoadError::malformed("bad slot in the note", note_offset))?;
             Ok(SlotInfo { key, signature: note.signature(slot.signature.get()).map(Into::into) })
         });
         let mut exports = Vec::new();
@@ -151,6 +154,7 @@ impl ImageInfo {
     }
 }
 
+/// The sections, from the section headers.
 fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
     let bad = |_| LoadError::malformed("bad section headers", 40);
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(bad)?;

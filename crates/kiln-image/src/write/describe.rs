@@ -1,4 +1,5 @@
-//! The content of the note: what the image is for, its slots and signatures, and the checksums of everything else.
+//! The content of the note: what the image is for, its slots and signatures, and the checksums of
+//! everything else.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -12,9 +13,13 @@ use super::dynamic_symbols::DynamicSymbols;
 use super::layout::FileLayout;
 use super::section::Section;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
-use crate::note::{Builder, NONE, SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel};
+use crate::note::{
+    Builder, NONE, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum,
+    checksum_parallel,
+};
 
-/// The note of an image, without what depends on the layout. `details` are those of the plan's slots.
+/// The note of an image, without what depends on the layout. `details` are those of the plan's
+/// slots.
 pub(super) fn describe(
     plan: &Plan<'_>,
     triple: &str,
@@ -39,7 +44,10 @@ pub(super) fn describe(
     note.producers = producers.into_iter().map(|producer| note.text(producer)).collect();
     note.features = features.into_iter().map(|feature| note.text(feature)).collect();
     for (key, detail) in plan.slots().keys().iter().zip(details) {
-        let kind = U32::new(u32::from(matches!(key, SlotKey::Symbol(_))));
+        let kind = U32::new(match key {
+            SlotKey::Global(_) => SLOT_OF_GLOBAL,
+            SlotKey::Symbol(_) => SLOT_OF_SYMBOL,
+        });
         let signature = signatures.index(&mut note, detail.signature);
         let key = note.text(key.text());
         note.slots.push(SlotRecord { key, kind, signature });
@@ -69,7 +77,8 @@ impl<'a> Signatures<'a> {
     }
 }
 
-/// Adds a checksum, not yet taken, for each part of the file that [`FileLayout::checksummed_parts`] will return.
+/// Adds a checksum, not yet taken, for each part of the file that [`FileLayout::checksummed_parts`]
+/// will return.
 pub(super) fn announce_checksums(note: &mut Builder, sections: &[Section<'_>]) {
     let names = sections.iter().filter(|section| section.has_checksum()).map(|section| section.name);
     for name in names.chain(["section headers"]) {
@@ -78,7 +87,8 @@ pub(super) fn announce_checksums(note: &mut Builder, sections: &[Section<'_>]) {
     }
 }
 
-/// Completes the note and writes it. Everything else must be in `buffer`, since the note holds its checksums.
+/// Completes the note and writes it. Everything else must be in `buffer`, since the note holds its
+/// checksums.
 pub(super) fn seal(
     plan: &Plan<'_>,
     layout: &FileLayout<'_>,

@@ -1,4 +1,5 @@
-//! `.dynamic`, which tells a dynamic linker where the tables are, and the strings of the dynamic tables.
+//! `.dynamic`, which tells a dynamic linker where the tables are, and the strings of the dynamic
+//! tables.
 
 use object::elf;
 

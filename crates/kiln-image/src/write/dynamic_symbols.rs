@@ -1,7 +1,7 @@
 //! The dynamic symbols: what an image takes from outside and what it exports.
 //!
-//! Undefined symbols come first, then exports in the order that the GNU hash table requires: by ascending bucket.
-//! Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
+//! Undefined symbols come first, then exports in the order that the GNU hash table requires: by
+//! ascending bucket. Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;

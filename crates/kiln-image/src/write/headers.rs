@@ -73,7 +73,8 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: Segment) ->
     }
 }
 
-/// Writes the section headers. The full symbol table has `local_symbols` local symbols, without the null symbol.
+/// Writes the section headers. The full symbol table has `local_symbols` local symbols, without the
+/// null symbol.
 pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>, local_symbols: usize) {
     let index_of = |wanted: fn(Content) -> bool| {
         let section = layout.sections.iter().find(|section| wanted(section.content));

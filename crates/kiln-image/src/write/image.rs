@@ -21,8 +21,8 @@ use crate::arch::Arch;
 use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, plan_for};
 use crate::note::Builder;
 
-/// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. External slots are those
-/// of `table`, then those that the modules need besides.
+/// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
+/// external slots are those of `table`, then those that the modules need in addition.
 ///
 /// # Errors
 ///
@@ -49,8 +49,9 @@ pub fn write_image(
     write(&plan, &triple, options).map_err(|error| vec![error])
 }
 
+/// Refuses names that an image cannot have.
 fn check_names(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> {
-    // Neither defined nor imported: the name is the image's own.
+    // A module may neither define nor import the name of the image's own symbol.
     let uses = plan.artifacts().iter().enumerate().filter(|(_, artifact)| {
         let reserved = |symbol: &&SymbolRecord| artifact.name(symbol) == SLOTS_SYMBOL;
         let visible =
@@ -83,7 +84,8 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8
     Ok(buffer)
 }
 
-/// Lays out the file and writes headers and tables. Room is left for areas, relocations and the note.
+/// Lays out the file and writes headers and tables. Room is left for areas, relocations and the
+/// note.
 fn write_frame<'p>(
     plan: &Plan<'p>,
     symbols: &DynamicSymbols<'_, '_>,

@@ -1,7 +1,7 @@
 //! The layout of an image's file: every range, reserved in order before a byte is written.
 //!
-//! A virtual address is an offset in the file. Only zeroed data has addresses without bytes; they follow what is mapped
-//! of the file, and the tables that are not loaded follow there in the file.
+//! A virtual address is an offset in the file. Only zeroed data has addresses without bytes; they
+//! follow what is mapped of the file, and the tables that are not loaded follow there in the file.
 
 use std::ops::Range;
 
@@ -84,7 +84,8 @@ pub(super) struct FileLayout<'p> {
 }
 
 impl<'p> FileLayout<'p> {
-    /// Reserves everything, in order of the file. `areas` are the sizes of code and data, and `sections` must be numbered.
+    /// Reserves everything, in order of the file. `areas` are the sizes of code and data, and
+    /// `sections` must be numbered.
     pub(super) fn reserve(
         w: &mut Writer<'_>,
         arch: Arch,
@@ -190,13 +191,14 @@ impl<'p> FileLayout<'p> {
         let starts_before =
             |section: &Section<'_>| section.piece().is_some_and(|piece| piece.offset <= offset);
         let after = sections.partition_point(starts_before);
-        // Data without bytes may be in an area without a section. A plan has fewer sections than 16 bits can number.
+        // Data without bytes may be in an area without a section. A plan has fewer sections than 16
+        // bits can number.
         sections.get(after.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
     }
 
-    /// Everything after the note, cut into one part for each section that has a checksum, and one for the section
-    /// headers. The parts follow each other without gaps: padding is part of what precedes it, except that a part never
-    /// has both bytes that are mapped and bytes that are not.
+    /// Everything after the note, cut into one part for each section that has a checksum, and one
+    /// for the section headers. The parts follow each other without gaps: padding is part of what
+    /// precedes it, except that a part never has both bytes that are mapped and bytes that are not.
     ///
     /// # Panics
     ///

@@ -23,7 +23,8 @@ impl RelaCounts {
     }
 }
 
-/// Writes the dynamic relocations into `table`: relative ones first, by address; then those against symbols.
+/// Writes the dynamic relocations into `table`: relative ones first, by address; then those against
+/// symbols.
 pub(super) fn write_relocations(
     plan: &Plan<'_>,
     addresses: &Addresses,

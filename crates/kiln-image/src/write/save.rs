@@ -1,19 +1,20 @@
-//! Putting bytes into a file so that nobody ever sees half of them.
+//! Writing a file in one step, so that no reader sees a part of it.
 
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same folder is written and
-/// renamed. The file is readable and executable for all whom the umask lets.
+/// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same
+/// folder is written and renamed. The umask permitting, everybody may read and execute the file.
 ///
-/// Where `path` is a symbolic link, the file that it names is replaced. The file is not forced to disk, as no linker does: it
-/// can be made again, and what a power failure leaves of it does not pass [`verify_bytes`](crate::verify_bytes).
+/// If `path` is a symbolic link, the file that it names is replaced. Like linkers, this does not
+/// force the file to disk: it can be made again, and the remains after a power failure do not pass
+/// [`verify_bytes`](crate::verify_bytes).
 ///
 /// # Errors
 ///
-/// When something stands at `path` that is not a file (a folder, a device), or the temporary file cannot be made, written or
-/// renamed; then what is there is as it was.
+/// If `path` exists and is not a file (a folder, a device), or the temporary file cannot be made,
+/// written or renamed. Then what is at `path` is unchanged.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     let path = path.as_ref();
     let path = &match std::fs::metadata(path) {
@@ -25,7 +26,7 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    // `open` applies the umask to the permissions asked for.
+    // `open` applies the umask to these permissions.
     let mode = std::fs::Permissions::from_mode(0o755);
     let mut file = tempfile::Builder::new().prefix(".kiln-").permissions(mode).tempfile_in(folder)?;
     file.write_all(bytes)?;

@@ -1,7 +1,7 @@
 //! The sections of an image, as one list in order of the file.
 //!
-//! Section numbers, section headers and the checksums of the note are all made from this list, so they agree without
-//! being compared.
+//! Section numbers, section headers and the checksums of the note are all made from this list, so
+//! they agree without being compared.
 
 use object::elf;
 use object::write::StringId;
@@ -104,7 +104,8 @@ pub(super) fn sections<'p: 'w, 'w>(
     list.into_iter().map(|(name, content)| number(w, name, content)).collect()
 }
 
-/// The sections of `area`: first what is in no named section, if there is any, then the named sections.
+/// The sections of `area`: first what is in no named section, if there is any, then the named
+/// sections.
 fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Content)> {
     let piece = move |offset, Extent { size, align }| Content::Area(Piece { area, offset, size, align });
     let unnamed = Some(plan.unnamed(area)).filter(|extent| extent.size > 0);
@@ -114,7 +115,8 @@ fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Con
     unnamed.map(|extent| (area.name(), piece(0, extent))).into_iter().chain(named)
 }
 
-/// Reserves number and name of a section. `object` adds the names of those whose headers it writes itself.
+/// Reserves number and name of a section. `object` adds the names of those whose headers it writes
+/// itself.
 fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: Content) -> Section<'p> {
     let own_header = matches!(content, Content::GnuHash | Content::Dynamic | Content::Shstrtab);
     let name_id = (!own_header).then(|| w.add_section_name(name.as_bytes()));

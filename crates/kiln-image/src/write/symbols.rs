@@ -1,4 +1,5 @@
-//! Symbols as ELF stores them, and the full symbol table, `.symtab`, which debuggers and profilers read.
+//! Symbols as ELF stores them, and the full symbol table, `.symtab`, which debuggers and profilers
+//! read.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use object::elf::{self, SHN_UNDEF, Sym64};
@@ -39,7 +40,8 @@ impl ElfSymbol {
     }
 }
 
-/// A symbol of the full table. Its section and value follow from area and offset once the file is laid out.
+/// A symbol of the full table. Its section and value follow from area and offset once the file is
+/// laid out.
 pub(super) struct FullSymbol {
     /// Offset of its name in the string table.
     pub(super) name: u32,

@@ -1,4 +1,4 @@
-//! What other readers make of an image: `object`, `readelf`, and the C library's own loader.
+//! What other readers find in an image: `object`, `readelf`, `gimli` and the C library's loader.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -113,7 +113,7 @@ fn readelf_has_no_complaint() {
         save(&path, &bytes).unwrap();
         let readelf = Command::new("readelf").args(["-aW", "--debug-dump=frames"]).arg(&path).output();
         let Ok(output) = readelf else {
-            // Past the test harness, which would swallow it.
+            // Not through the test harness, which would swallow it.
             assert!(std::env::var_os("CI").is_none(), "readelf is not installed, and CI must have it");
             let _ = writeln!(std::io::stderr(), "skipped: readelf is not installed");
             return;

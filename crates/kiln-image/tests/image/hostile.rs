@@ -1,4 +1,4 @@
-//! Bytes that were altered: an error or a failed verification, never a panic.
+//! Altered images give an error or fail verification, and never a panic.
 
 use std::ops::Range;
 
@@ -6,7 +6,7 @@ use kiln_image::{Image, ImageInfo, LoadError, verify_bytes};
 
 use crate::support::image;
 
-/// Loads and uses whatever is accepted, without calling it.
+/// Loads an image and uses it, if it is accepted, without calling its code.
 fn load(bytes: &[u8]) -> Result<(), LoadError> {
     let image = Image::from_bytes(bytes)?;
     let verified = image.verify();
@@ -40,7 +40,7 @@ fn every_flipped_byte_is_found() {
     let bytes = image();
     let mut altered = bytes.clone();
     for at in 0..bytes.len() {
-        // Every bit where the loader looks; elsewhere one.
+        // Every bit of what the loader reads, one bit of each byte elsewhere.
         let bits = if at < 4096 { 8 } else { 1 };
         for bit in 0..bits {
             altered[at] ^= 1 << bit;
@@ -69,11 +69,11 @@ fn the_altered_section_is_named() {
     }
 }
 
-/// Where the note of an image lies.
+/// The position of the note in an image.
 struct Note {
     /// Length of everything before it.
     head: usize,
-    /// Its body, behind the ELF note's header.
+    /// Its body, after the ELF note's header.
     body: Range<usize>,
 }
 
@@ -94,7 +94,8 @@ impl Note {
     }
 }
 
-/// Hostile bytes with right checksums: the note is resealed after every change, so the checks behind it are reached.
+/// Hostile bytes with right checksums: the note is resealed after every change, so the checks that
+/// follow are reached.
 #[test]
 fn a_resealed_note_still_cannot_do_harm() {
     let bytes = image();
@@ -113,7 +114,7 @@ fn a_resealed_note_still_cannot_do_harm() {
     }
 }
 
-/// The tables behind the note are not checksummed at open: they must be safe to use as they are.
+/// The checksums of the tables are not compared at open, so wrong tables must be safe to use.
 #[test]
 fn altered_tables_cannot_do_harm() {
     let bytes = image();
@@ -130,7 +131,8 @@ fn altered_tables_cannot_do_harm() {
     }
 }
 
-/// Several bytes at once, with right checksums where the loader compares them. The numbers are the same in every run.
+/// Several bytes at once, with right checksums where the loader compares them. The numbers are the
+/// same in every run.
 #[test]
 fn random_damage_cannot_do_harm() {
     let bytes = image();
@@ -158,7 +160,8 @@ fn random_damage_cannot_do_harm() {
     }
 }
 
-/// The loader reads the first segment while it writes others: it must hold the note and be read-only.
+/// The loader reads the first segment while it writes others, so it must hold the note and be
+/// read-only.
 #[test]
 fn a_first_segment_that_is_short_or_writable_is_refused() {
     let bytes = image();
@@ -167,7 +170,7 @@ fn a_first_segment_that_is_short_or_writable_is_refused() {
     for field in [64 + 32, 64 + 40] {
         short[field..field + 8].copy_from_slice(&0x200u64.to_le_bytes()); // p_filesz, p_memsz
     }
-    // Nothing else lies in the segment.
+    // The tables, which would be outside, have no bytes.
     let head = note.body.start + 96 + 8 * 16;
     short[head..head + 7 * 16].fill(0);
     let mut writable = bytes;

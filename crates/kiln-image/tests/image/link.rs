@@ -1,4 +1,4 @@
-//! Resolution, slots, relaxing and stubs, looked at through the plan.
+//! Resolution, slots, relaxation and stubs, as plans have them.
 
 use kiln_artifact::record::{Linkage, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
@@ -14,7 +14,7 @@ fn plain(artifacts: &[Artifact]) -> Result<Plan<'_>, Vec<LinkError>> {
     plan(artifacts, &GlobalTable::new(), &|_| None)
 }
 
-/// Areas one after the other from 0x10000, each on a page.
+/// Emits with all areas in sequence from address 0x10000, each at a page.
 fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), LinkError> {
     let mut addresses = Addresses::default();
     let mut next = 0x10000;
@@ -38,8 +38,8 @@ fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), LinkError> {
     Ok((text, addresses, fixups))
 }
 
-fn i32_at(text: &[u8], at: usize) -> i64 {
-    i32::from_le_bytes(text[at..at + 4].try_into().unwrap()).into()
+fn i32_at(text: &[u8], offset: usize) -> i64 {
+    i32::from_le_bytes(text[offset..offset + 4].try_into().unwrap()).into()
 }
 
 fn defines(linkage: Linkage) -> Artifact {

@@ -1,4 +1,5 @@
-//! Images, from artifacts assembled by hand to calls in this process, with independent readers as oracles.
+//! Images from artifacts that are assembled by hand: what other readers find in them, and calls in
+//! this process.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod elf;

@@ -152,7 +152,8 @@ fn dropping_unmaps_everything() {
     assert!(std::fs::read_to_string("/proc/self/maps").unwrap().contains(&base));
     let counted = |text: String| text.lines().filter(|line| line.starts_with(&base)).count();
     drop(loaded);
-    // Another thread may have mapped something there since; then it is not ours, with three permissions.
+    // Another thread may have mapped something at this address since; an image has several
+    // mappings.
     assert!(counted(std::fs::read_to_string("/proc/self/maps").unwrap()) <= 1);
 }
 

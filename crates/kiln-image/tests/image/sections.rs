@@ -1,4 +1,4 @@
-//! Named sections: what of all modules lies in them, where, and what other readers make of it.
+//! Named sections: their data, their order, and what other readers find.
 
 use kiln_artifact::record::{Linkage, NamedData, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
@@ -10,7 +10,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 use crate::support::{ADD3, I64_TO_I64, Module, TO_I64};
 
 impl Module {
-    /// A datum that is a run of named data of its own.
+    /// Adds a data object that is a run of named data by itself.
     fn named(
         &mut self,
         section: &str,
@@ -20,7 +20,7 @@ impl Module {
         bytes: &[u8],
         pointers: &[(u64, u32, i64)],
     ) -> u32 {
-        // Runs are apart, and aligned as they ask for.
+        // Runs are apart, and aligned as `align` says.
         let all = if place == SectionKind::ReadOnly {
             &mut self.contents.read_only
         } else {
@@ -56,7 +56,8 @@ fn errors(artifacts: &[Artifact]) -> Vec<String> {
 const LEA: [u8; 8] = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
 const SLOT: [u8; 8] = [0x48, 0x8b, 0x05, 0, 0, 0, 0, 0xc3];
 
-/// Three modules with records of 12 bytes, data without a section between them, and pointers in one of two read-only sections.
+/// Three modules with records of 12 bytes, data without a section between them, and pointers in one
+/// of two read-only sections.
 fn modules() -> Vec<Artifact> {
     let mut a = Module::new();
     a.function("add3", Linkage::Export, I64_TO_I64, &ADD3, &[]);
@@ -261,7 +262,7 @@ fn an_area_of_nothing_but_named_data_has_no_section_of_its_own() {
     let mut module = Module::new();
     module.contents.read_only.clear();
     module.named("only", "d", SectionKind::Writable, 1, &[9], &[]);
-    // The run starts behind what stands before it: nothing but filling.
+    // Only padding precedes the run.
     let artifacts = [module.finish()];
     let plan = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();
     let sections: Vec<_> = plan.sections().collect();

@@ -1,4 +1,6 @@
-//! A small assembler of artifacts: code is given as bytes, symbols and relocations by number.
+//! A small assembler of artifacts, and the program and image that the tests share.
+//!
+//! Code is given as bytes; relocations name symbols by number.
 
 use kiln_artifact::record::{
     FunctionRecord, Linkage, NONE, Reloc, SectionKind, Str, Summary, SymbolKind, SymbolRecord,
@@ -9,7 +11,8 @@ use kiln_image::{ImageOptions, write_image};
 
 pub(crate) const TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
-/// `zR`, code alignment 1, data alignment -8, return address 16; CFA = rsp + 8, return address at CFA - 8.
+/// `zR`, code alignment 1, data alignment -8, return address 16; CFA = rsp + 8, return address at
+/// CFA - 8.
 const CIE: [u8; 24] =
     [0x14, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b, 0x0c, 7, 8, 0x90, 1, 0, 0];
 
@@ -98,7 +101,7 @@ impl Module {
         self.last()
     }
 
-    /// A function; `relocs` are (offset in it, kind, symbol, addend).
+    /// Adds a function; `relocs` are (offset in it, kind, symbol, addend).
     pub(crate) fn function(
         &mut self,
         name: &str,
@@ -132,7 +135,7 @@ impl Module {
         number
     }
 
-    /// A datum; `pointers` are (offset in it, symbol, addend).
+    /// Adds a data object; `pointers` are (offset in it, symbol, addend).
     pub(crate) fn data(
         &mut self,
         name: &str,
@@ -191,7 +194,8 @@ pub(crate) const SLOT_VALUE: [u8; 8] = [0x48, 0x8b, 0x05, 0, 0, 0, 0, 0xc3];
 /// `lea rax, [rdi + 3]; ret`
 pub(crate) const ADD3: [u8; 5] = [0x48, 0x8d, 0x47, 0x03, 0xc3];
 
-/// Two modules that use everything: calls across them, data, pointers, globals, host functions, zeroed data.
+/// Two modules that use everything: calls across them, data, pointers, globals, host functions,
+/// zeroed data.
 pub(crate) fn program() -> Vec<Artifact> {
     use RelocKind::{X86GotPc32 as Got, X86Pc32 as Pc};
     let mut a = Module::new();
@@ -238,7 +242,7 @@ pub(crate) fn program() -> Vec<Artifact> {
     vec![a.finish(), b.finish()]
 }
 
-/// A table with the second global of [`program`] only: so it comes first.
+/// A table that has only the second global of [`program`], so that it gets the first slot.
 pub(crate) fn table() -> GlobalTable {
     let mut table = GlobalTable::new();
     table.intern("object:second");

@@ -1,0 +1,44 @@
+//! A mapped image: its memory, and what was found when it was checked.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use kiln_globals::SlotKey;
+
+use super::map::Reservation;
+use crate::arch::Arch;
+use crate::note::{Note, PREFIX_LEN};
+use crate::read::{Segment, Tables};
+
+/// The mapping and the results of its checks, shared by the unbound and the bound state.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    pub(super) memory: Reservation,
+    pub(super) arch: Arch,
+    pub(super) segments: Vec<Segment>,
+    /// The note's range of the file.
+    pub(super) note: Range<usize>,
+    /// Length of the first segment, which is never written.
+    pub(super) readable: usize,
+    pub(super) slots: OnceLock<Box<[SlotKey]>>,
+}
+
+impl Mapped {
+    /// The never-written tables.
+    pub(super) fn tables(&self) -> Tables<'_> {
+        // SAFETY: the first segment stays readable as long as `memory` lives; only writable
+        // segments are written, and segments do not overlap.
+        let bytes = unsafe { self.memory.bytes(self.readable) };
+        let body = &bytes[self.note.start + PREFIX_LEN..self.note.end];
+        let note = Note::again(body).expect("the note was checked when the image was mapped");
+        Tables { bytes, endian: self.arch.endian(), note }
+    }
+
+    /// The keys of the external slots. A bad record has none; `Image::bind` refuses such an image.
+    pub(super) fn slots(&self) -> &[SlotKey] {
+        self.slots.get_or_init(|| {
+            let tables = self.tables();
+            tables.note.slots().iter().filter_map(|slot| tables.slot_key(slot)).collect()
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! The part of an image's file that is not mapped: tables for debuggers, and section headers.
+
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+
+use crate::error::LoadError;
+
+/// The bytes of the file after those that are mapped.
+#[derive(Debug)]
+pub(super) enum Unmapped {
+    /// They are read from the file when they are needed.
+    File(File),
+    Memory(Box<[u8]>),
+}
+
+impl Unmapped {
+    /// Adds the bytes of `range`, counted from the start of the file, to a hash. `mapped_len` bytes
+    /// of the file are mapped.
+    pub(super) fn hash(
+        &self,
+        hasher: &mut blake3::Hasher,
+        range: Range<u64>,
+        mapped_len: usize,
+    ) -> Result<(), LoadError> {
+        let truncated = || LoadError::malformed("truncated", range.start);
+        match self {
+            Self::Memory(bytes) => {
+                let start = (range.start as usize).checked_sub(mapped_len).ok_or_else(truncated)?;
+                let end = (range.end as usize).checked_sub(mapped_len).ok_or_else(truncated)?;
+                hasher.update(bytes.get(start..end).ok_or_else(truncated)?);
+            }
+            Self::File(file) => {
+                let mut buffer = vec![0; 1 << 16];
+                let mut offset = range.start;
+                while offset < range.end {
+                    let len = buffer.len().min((range.end - offset) as usize);
+                    file.read_exact_at(&mut buffer[..len], offset).map_err(LoadError::io("read"))?;
+                    hasher.update(&buffer[..len]);
+                    offset += len as u64;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,88 @@
+//! A note while it is being made.
+
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
+use super::checksum::{SUM_LEN, checksum};
+use super::format::{
+    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, SlotRecord, Span, SumRecord, SymbolicRecord,
+    Text, prefix,
+};
+use crate::arch::Arch;
+
+/// A note that is being made. Its length does not depend on addresses and checksums, so it can be
+/// reserved first.
+#[derive(Default)]
+pub(crate) struct Builder {
+    pub(crate) head: Head,
+    pub(crate) producers: Vec<Text>,
+    pub(crate) features: Vec<Text>,
+    pub(crate) signatures: Vec<Text>,
+    pub(crate) slots: Vec<SlotRecord>,
+    pub(crate) export_signatures: Vec<U32>,
+    pub(crate) symbolic: Vec<SymbolicRecord>,
+    pub(crate) sums: Vec<SumRecord>,
+    strings: Vec<u8>,
+}
+
+impl Builder {
+    /// Adds a text to the strings.
+    pub(crate) fn text(&mut self, text: &str) -> Text {
+        let start = U32::new(self.strings.len() as u32);
+        self.strings.extend_from_slice(text.as_bytes());
+        Text { start, len: U32::new(text.len() as u32) }
+    }
+
+    /// The bytes of the tables, in the order that [`finish`](Self::finish) gives their spans.
+    fn tables(&self) -> [&[u8]; 8] {
+        [
+            self.producers.as_bytes(),
+            self.features.as_bytes(),
+            self.signatures.as_bytes(),
+            self.slots.as_bytes(),
+            self.export_signatures.as_bytes(),
+            self.symbolic.as_bytes(),
+            self.sums.as_bytes(),
+            &self.strings,
+        ]
+    }
+
+    /// Length of the ELF note in bytes; `None` if it is too long for an ELF note. Afterwards
+    /// strings and records may be changed, but not added.
+    pub(crate) fn len(&self) -> Option<usize> {
+        let body = HEAD_LEN + self.tables().iter().map(|table| table.len()).sum::<usize>();
+        let len = PREFIX_LEN + body.next_multiple_of(4);
+        (len < NONE as usize).then_some(len)
+    }
+
+    /// The bytes of the ELF note.
+    pub(crate) fn finish(&self, arch: Arch) -> Vec<u8> {
+        let mut head = self.head;
+        let mut body = vec![0; HEAD_LEN];
+        let spans = self.tables().map(|table| {
+            let span = Span::new(body.len() as u64, table.len() as u64);
+            body.extend_from_slice(table);
+            span
+        });
+        body.resize(body.len().next_multiple_of(4), 0);
+        [
+            head.producers,
+            head.features,
+            head.signatures,
+            head.slots,
+            head.export_signatures,
+            head.symbolic,
+            head.sums,
+            head.strings,
+        ] = spans;
+        head.magic = MAGIC;
+        head.version = U32::new(FORMAT_VERSION);
+        head.head_len = U32::new(HEAD_LEN as u32);
+        body[..HEAD_LEN].copy_from_slice(head.as_bytes());
+        let sum = checksum(&body[SUM_LEN..]);
+        body[..SUM_LEN].copy_from_slice(&sum);
+        let mut note = prefix(arch, body.len() as u32).to_vec();
+        note.append(&mut body);
+        note
+    }
+}

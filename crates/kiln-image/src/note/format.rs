@@ -1,0 +1,131 @@
+//! The bytes of the note: its constants and its records, which are little-endian, unaligned, and
+//! the same on every architecture.
+
+use std::ops::Range;
+
+use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
+
+use super::checksum::Sum;
+use crate::arch::Arch;
+use crate::elf64::NOTE_HEADER;
+
+/// The version of the note, and so of the image format. Images of another version are refused.
+pub const FORMAT_VERSION: u32 = 1;
+
+pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
+/// The ELF note's owner, padded to a multiple of 4.
+const OWNER: [u8; 8] = *b"Kiln\0\0\0\0";
+const OWNER_LEN: u32 = 5;
+const NOTE_TYPE: u32 = 1;
+/// Length of what precedes the body in an ELF note, in bytes.
+pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
+/// No index, in a field that holds one.
+#[cfg(feature = "write")]
+pub(crate) const NONE: u32 = u32::MAX;
+/// Kind of a slot that holds the address of a global.
+pub(crate) const SLOT_OF_GLOBAL: u32 = 0;
+/// Kind of a slot that holds the address of a symbol.
+pub(crate) const SLOT_OF_SYMBOL: u32 = 1;
+
+macro_rules! record {
+    ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+        #[repr(C)]
+        pub(crate) struct $name { $(pub(crate) $field: $ty,)* }
+    };
+}
+
+record! {
+    /// A range of the note's body, or of the file, in bytes.
+    Span { start: U64, len: U64, }
+}
+
+record! {
+    /// A text in the note's strings.
+    Text { start: U32, len: U32, }
+}
+
+record! {
+    /// An external slot. `kind` is [`SLOT_OF_GLOBAL`] or [`SLOT_OF_SYMBOL`]; `signature` is an
+    /// index of the signatures or `u32::MAX`.
+    SlotRecord { key: Text, kind: U32, signature: U32, }
+}
+
+record! {
+    /// A pointer in data that is the value of external slot `slot` plus `addend`.
+    SymbolicRecord { place: U64, addend: I64, slot: U32, reserved: U32, }
+}
+
+record! {
+    /// The checksum of a range of the file. The ranges follow each other without gaps.
+    SumRecord { name: Text, range: Span, sum: Sum, }
+}
+
+record! {
+    /// The fixed part. Spans up to `strings` are ranges of the body, later ones of the file, where
+    /// offset and virtual address are equal.
+    Head {
+        sum: Sum,
+        magic: [u8; 8],
+        version: U32,
+        head_len: U32,
+        file_len: U64,
+        headers_sum: Sum,
+        kiln_version: Text,
+        triple: Text,
+        internal_slots: U64,
+        relative_count: U64,
+        first_export: U32,
+        reserved: U32,
+        producers: Span,
+        features: Span,
+        signatures: Span,
+        slots: Span,
+        export_signatures: Span,
+        symbolic: Span,
+        sums: Span,
+        strings: Span,
+        gnu_hash: Span,
+        dynsym: Span,
+        dynstr: Span,
+        rela: Span,
+        slot_array: Span,
+        eh_frame: Span,
+        text: Span,
+    }
+}
+
+pub(crate) const HEAD_LEN: usize = size_of::<Head>();
+
+impl Span {
+    /// The span of `len` bytes from `start`.
+    pub(crate) fn new(start: u64, len: u64) -> Self {
+        Self { start: U64::new(start), len: U64::new(len) }
+    }
+
+    /// The span that covers `range`.
+    #[cfg(feature = "write")]
+    pub(crate) fn of(range: &Range<usize>) -> Self {
+        Self::new(range.start as u64, range.len() as u64)
+    }
+
+    /// The span as a range of indices, if it ends at `limit` or before.
+    pub(crate) fn within(&self, limit: usize) -> Option<Range<usize>> {
+        let start = usize::try_from(self.start.get()).ok()?;
+        let end = start.checked_add(usize::try_from(self.len.get()).ok()?)?;
+        (end <= limit).then_some(start..end)
+    }
+}
+
+/// Header and owner of an ELF note with a body of `body_len` bytes. Its numbers are in the byte
+/// order of the machine.
+pub(super) fn prefix(arch: Arch, body_len: u32) -> [u8; PREFIX_LEN] {
+    let mut prefix = [0; PREFIX_LEN];
+    prefix[..4].copy_from_slice(&arch.u32_bytes(OWNER_LEN));
+    prefix[4..8].copy_from_slice(&arch.u32_bytes(body_len));
+    prefix[8..12].copy_from_slice(&arch.u32_bytes(NOTE_TYPE));
+    prefix[12..].copy_from_slice(&OWNER);
+    prefix
+}

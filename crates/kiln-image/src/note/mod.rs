@@ -1,0 +1,25 @@
+//! The note: what an image says about itself beyond ELF, in one `PT_NOTE` named `Kiln`.
+//!
+//! Its body is a fixed [`Head`], then tables that the head refers to. The head begins with a
+//! checksum of everything after it, so one short hash guards all that a loader relies on; the
+//! checksums of sections are in a table and are compared only on demand. Invariant: [`Note::parse`]
+//! has checked that every table is inside the body, so accessors only slice.
+
+#[cfg(feature = "write")]
+mod builder;
+mod checksum;
+mod format;
+mod view;
+
+#[cfg(feature = "write")]
+pub(crate) use builder::Builder;
+#[cfg(feature = "write")]
+pub(crate) use checksum::checksum_parallel;
+#[cfg(feature = "load")]
+pub(crate) use checksum::truncate;
+pub(crate) use checksum::{Sum, checksum};
+pub use format::FORMAT_VERSION;
+#[cfg(feature = "write")]
+pub(crate) use format::{NONE, SumRecord, SymbolicRecord};
+pub(crate) use format::{PREFIX_LEN, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span, Text};
+pub(crate) use view::Note;

@@ -1,0 +1,104 @@
+//! Memory for the areas of one batch.
+
+use cranelift_jit::JITMemoryKind;
+use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output};
+
+use crate::error::JitError;
+use crate::memory::{Block, Memory};
+
+/// Three blocks of memory, by permission, and the areas inside them.
+pub(crate) struct Blocks {
+    text: Block,
+    constants: Block,
+    data: Block,
+    pub(crate) addresses: Addresses,
+}
+
+/// Areas of read-only memory, in order.
+const CONSTANTS: [Area; 4] = [Area::EhFrame, Area::EhFrameHdr, Area::Rodata, Area::Relro];
+/// Areas of writable memory, in order.
+const DATA: [Area; 3] = [Area::Slots, Area::Data, Area::Bss];
+
+impl Blocks {
+    /// Takes fresh memory for all areas of `layout`.
+    pub(crate) fn allocate(memory: &mut Memory, layout: &Layout) -> Result<Self, JitError> {
+        let mut addresses = Addresses::default();
+        let text =
+            memory.allocate(layout[Area::Text].size, layout[Area::Text].align, JITMemoryKind::Executable)?;
+        addresses[Area::Text] = text.address();
+        let mut block = |areas: &[Area], kind| {
+            let (mut size, mut align) = (0u64, 8);
+            for &area in areas {
+                let extent = layout[area];
+                addresses[area] = size.next_multiple_of(extent.align);
+                size = addresses[area] + extent.size;
+                align = align.max(extent.align);
+            }
+            let block = memory.allocate(size, align, kind)?;
+            areas.iter().for_each(|&area| addresses[area] += block.address());
+            Ok::<_, JitError>(block)
+        };
+        let constants = block(&CONSTANTS, JITMemoryKind::ReadOnly)?;
+        let data = block(&DATA, JITMemoryKind::Writable)?;
+        // An area without memory still has an address near the others, for symbols of size 0 at its
+        // start.
+        let near = addresses[Area::Text];
+        for area in CONSTANTS.into_iter().chain(DATA).filter(|&area| layout[area].size == 0) {
+            addresses[area] = near;
+        }
+        Ok(Self { text, constants, data, addresses })
+    }
+
+    /// The bytes of `areas`, which are in `block` in this order.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Block::bytes`].
+    unsafe fn areas<'a, const N: usize>(
+        &self,
+        block: Block,
+        areas: [Area; N],
+        layout: &Layout,
+    ) -> [&'a mut [u8]; N] {
+        // SAFETY: the caller promises what `Block::bytes` requires.
+        let mut rest = unsafe { block.bytes() };
+        let mut address = block.address();
+        areas.map(|area| {
+            let gap = if layout[area].size == 0 { 0 } else { self.addresses[area] - address };
+            let (_, tail) = std::mem::take(&mut rest).split_at_mut(gap as usize);
+            let (bytes, tail) = tail.split_at_mut(layout[area].size as usize);
+            address += gap + layout[area].size;
+            rest = tail;
+            bytes
+        })
+    }
+
+    /// The memory that a plan is emitted into.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Block::bytes`], for all blocks.
+    pub(crate) unsafe fn output<'a>(&self, layout: &Layout) -> Output<'a> {
+        // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
+        let ([text], [eh_frame, eh_frame_hdr, rodata, relro], [_, data, _]) = unsafe {
+            (
+                self.areas(self.text, [Area::Text], layout),
+                self.areas(self.constants, CONSTANTS, layout),
+                self.areas(self.data, DATA, layout),
+            )
+        };
+        Output { text, eh_frame, eh_frame_hdr, rodata, relro, data }
+    }
+
+    /// The memory that fixups are applied to.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Block::bytes`], for the blocks of data.
+    pub(crate) unsafe fn fixup_output<'a>(&self, layout: &Layout) -> FixupOutput<'a> {
+        // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
+        let ([_, _, _, relro], [slots, data, _]) =
+            unsafe { (self.areas(self.constants, CONSTANTS, layout), self.areas(self.data, DATA, layout)) };
+        FixupOutput { relro, data, slots }
+    }
+}

@@ -1,0 +1,136 @@
+//! Symbols, slots and named sections of the batches that were linked, which later batches use and
+//! must not contradict.
+
+use std::collections::HashMap;
+
+use indexmap::IndexMap;
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+use kiln_artifact::{Artifact, signatures_agree};
+use kiln_globals::SlotKey;
+use kiln_image::link::{Addresses, Area, ExternalDefinition, Plan};
+
+use crate::error::JitError;
+use crate::sections::PublishedSections;
+
+/// A definition that later batches see.
+pub(crate) struct PublishedSymbol {
+    pub(crate) address: u64,
+    pub(crate) kind: SymbolKind,
+    /// Whether only code of the program sees it: the host and images do not.
+    pub(crate) hidden: bool,
+    pub(crate) signature: Option<Box<str>>,
+}
+
+/// Symbols, slots and named sections of all batches so far.
+#[derive(Default)]
+pub(crate) struct Published {
+    pub(crate) symbols: IndexMap<Box<str>, PublishedSymbol>,
+    /// Addresses of the slots, by what they hold.
+    pub(crate) slots: HashMap<SlotKey, u64>,
+    sections: PublishedSections,
+}
+
+impl Published {
+    /// The definition or slot that earlier batches have for `key`.
+    pub(crate) fn lookup(&self, key: &SlotKey) -> Option<ExternalDefinition> {
+        if let SlotKey::Symbol(name) = key {
+            let symbol = self.symbols.get(name).map(|symbol| symbol.address);
+            if let Some(address) = symbol.or_else(|| self.sections.bound(name)) {
+                return Some(ExternalDefinition::Address(address));
+            }
+        }
+        self.slots.get(key).copied().map(ExternalDefinition::Slot)
+    }
+
+    /// Adds what a batch defines, once its code is in memory.
+    pub(crate) fn add(&mut self, artifacts: &[Artifact], plan: &Plan<'_>, addresses: &Addresses) {
+        for (number, key) in plan.slots().keys().iter().enumerate() {
+            self.slots.insert(key.clone(), addresses[Area::Slots] + 8 * number as u64);
+        }
+        for definition in plan.definitions() {
+            let symbol = PublishedSymbol {
+                address: addresses[definition.area] + definition.offset,
+                kind: definition.kind,
+                hidden: definition.linkage == Linkage::Hidden,
+                signature: definition.signature.map(Into::into),
+            };
+            // A preemptible definition does not replace the one that was published before it.
+            self.symbols.entry(definition.name.into()).or_insert(symbol);
+        }
+        let symbols = &self.symbols;
+        self.sections.note_uses(artifacts, &|name| symbols.contains_key(name));
+        self.sections.add(plan.sections(), addresses);
+    }
+
+    /// Refuses what can be refused before any work: code for other machines, redefinitions, imports
+    /// of another type than what was published.
+    pub(crate) fn check(&self, artifacts: &[Artifact]) -> Result<(), JitError> {
+        for (module, artifact) in artifacts.iter().enumerate() {
+            check_machine(module, artifact)?;
+            for symbol in artifact.symbols().iter().filter(|symbol| is_shared(symbol)) {
+                self.check_symbol(module, artifact, symbol)?;
+            }
+        }
+        let is_defined = |name: &str| self.symbols.contains_key(name);
+        self.sections.check(artifacts, &is_defined, &|key| self.slots.contains_key(key))
+    }
+
+    fn check_symbol(
+        &self,
+        module: usize,
+        artifact: &Artifact,
+        symbol: &SymbolRecord,
+    ) -> Result<(), JitError> {
+        let name = artifact.name(symbol);
+        if symbol.is_defined() && self.slots.contains_key(&SlotKey::Symbol(name.into())) {
+            return Err(JitError::DefinedLate { name: name.into(), module });
+        }
+        let Some(before) = self.symbols.get(name) else { return Ok(()) };
+        match symbol.linkage() {
+            Linkage::Export | Linkage::Hidden => Err(JitError::Redefinition { name: name.into(), module }),
+            // The published definition is used instead.
+            Linkage::Preemptible | Linkage::Local => Ok(()),
+            Linkage::Import => check_import(module, artifact, symbol, before),
+        }
+    }
+}
+
+/// Whether modules share a symbol under its name: it is no global, not local, and no routine of the
+/// C library that the compiler itself calls.
+fn is_shared(symbol: &SymbolRecord) -> bool {
+    symbol.kind() != SymbolKind::Global && symbol.linkage() != Linkage::Local && symbol.libcall == 0
+}
+
+/// Refuses a module that this machine cannot run.
+fn check_machine(module: usize, artifact: &Artifact) -> Result<(), JitError> {
+    let triple = artifact.triple();
+    if !triple.starts_with(std::env::consts::ARCH) {
+        return Err(JitError::OtherTarget { module, triple: triple.into() });
+    }
+    let mut features = artifact.features();
+    match features.find(|feature| kiln_image::host_has_feature(feature) == Some(false)) {
+        Some(feature) => Err(JitError::MissingFeature { module, feature: feature.into() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses an import that does not fit the definition that was published `before`.
+fn check_import(
+    module: usize,
+    artifact: &Artifact,
+    symbol: &SymbolRecord,
+    before: &PublishedSymbol,
+) -> Result<(), JitError> {
+    let name = artifact.name(symbol);
+    if symbol.kind() == SymbolKind::Function && before.kind != SymbolKind::Function {
+        return Err(JitError::KindConflict { name: name.into(), module });
+    }
+    let imported = symbol.signature().and_then(|index| artifact.signature(index));
+    if let (Some(imported), Some(defined)) = (imported, before.signature.as_deref())
+        && !signatures_agree(imported, defined)
+    {
+        let (imported, defined) = (imported.into(), defined.into());
+        return Err(JitError::SignatureConflict { name: name.into(), module, imported, defined });
+    }
+    Ok(())
+}
