@@ -1,5 +1,7 @@
 //! Images that are loaded and called in this process.
 
+use std::error::Error;
+
 use kiln_artifact::record::Linkage;
 use kiln_globals::{Bindings, GlobalTable, SlotKey};
 use kiln_image::{Image, ImageOptions, LoadError, Loaded, save, write_image};
@@ -171,9 +173,10 @@ fn an_image_of_nothing_loads() {
 #[test]
 fn the_error_of_open_has_the_path() {
     let error = Image::open("/no/such/image").unwrap_err();
+    let messages = std::iter::successors(Some(&error as &dyn Error), |error| error.source());
     assert_eq!(
-        error.to_string(),
-        "image /no/such/image: cannot open the image: No such file or directory (os error 2)"
+        messages.map(ToString::to_string).collect::<Vec<_>>(),
+        ["image /no/such/image", "cannot open the image", "No such file or directory (os error 2)"]
     );
     let error = Image::open("/proc/self").unwrap_err();
     assert!(matches!(error, LoadError::At { .. }));
