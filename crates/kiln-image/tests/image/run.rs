@@ -173,7 +173,7 @@ fn an_image_of_nothing_loads() {
 #[test]
 fn the_error_of_open_has_the_path() {
     let error = Image::open("/no/such/image").unwrap_err();
-    let messages = std::iter::successors(Some(&error as &dyn Error), |error| error.source());
+    let messages = std::iter::successors(Some(&error as &(dyn Error + 'static)), |&error| error.source());
     assert_eq!(
         messages.map(ToString::to_string).collect::<Vec<_>>(),
         ["image /no/such/image", "cannot open the image", "No such file or directory (os error 2)"]
