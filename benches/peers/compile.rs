@@ -17,7 +17,7 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup, pool};
 use crate::workload::Workload;
 
-/// Measures, and checks `artifacts`, which Kiln made of the workload.
+/// Measures compilation, and checks `artifacts`, which Kiln compiled from the workload.
 pub(crate) fn compare(
     workload: &Workload,
     setup: &Setup,
@@ -68,8 +68,9 @@ pub(crate) fn compare(
         Goal::None,
     );
     comparison.note("raw Cranelift: Context::compile of a copy of each function, with the same settings; the code is thrown away");
-    comparison
-        .note("kiln: the same, and unwind rows, tables and calls resolved inside each module, all kept");
+    comparison.note(
+        "kiln: the same, and unwind rows, tables and calls resolved inside each module; everything is kept",
+    );
     if let Ok(peer) = &peer {
         comparison.ratio(&kiln_jit, cranelift_jit, Goal::None);
         comparison.note("cranelift-jit refuses position-independent code: same settings, but is_pic = false; no unwind registration");
@@ -82,7 +83,7 @@ pub(crate) fn compare(
     Ok(comparison)
 }
 
-/// Copies, compiles, throws away; gives the size of the code.
+/// Compiles a copy of the function, and returns the size of the code.
 fn raw_compile(
     context: &mut Context,
     function: &ir::Function,
@@ -109,7 +110,7 @@ fn raw_parallel(queue: &[(&ir::Function, &dyn TargetIsa)], pool: &ThreadPool) ->
     })
 }
 
-/// Kiln's code must be exactly what raw Cranelift makes: as many functions, of the same sizes.
+/// Checks that Kiln's code is that of raw Cranelift: as many functions, of the same sizes.
 fn same_code(
     queue: &[(&ir::Function, &dyn TargetIsa)],
     workload: &Workload,

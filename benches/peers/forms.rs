@@ -1,4 +1,4 @@
-//! Comparison E: canonical form, fingerprint and binary form, beside what they stand in for.
+//! Comparison E: canonical form, fingerprint and binary form, compared with compilation and text.
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +35,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
             }
             Ok(bytes)
         }),
-        // As a front end does it: a function was just verified when its form is made.
+        // A front end verifies a function and then makes its form, so the function is in the
+        // processor's caches.
         Contender::in_parts(forms, &["canonical form", "fingerprints"], || {
             let mut form = Duration::ZERO;
             for (number, _, ir) in workload.functions() {
@@ -70,7 +71,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
             Ok(functions)
         }),
     ];
-    // Files with data or names of run-time objects are nothing that it reads.
+    // cranelift-reader does not read files with data or names of run-time objects.
     let readable =
         workload.sources.iter().all(|source| cranelift_reader::parse_functions(&source.text).is_ok());
     if readable {
@@ -91,11 +92,12 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     let size: usize = files.iter().map(Vec::len).sum();
     let text: usize = workload.sources.iter().map(|source| source.text.len()).sum();
     comparison.note(format!("{} KB in binary form, {} KB of text", size / 1024, text / 1024));
-    comparison.note("canonical form: right after verifying the function, as a builder or reader does; the verifier is not counted");
+    comparison.note("canonical form: right after verifying the function, as a builder or reader does; the verifier's time is not included");
     comparison.note("reading the binary form: checksum, every index checked, comments taken over; nothing is decoded to IR");
     Ok(comparison)
 }
 
+/// Checks that forms and modules survive a round trip.
 fn check(workload: &Workload, files: &[Vec<u8>]) -> Result<(), Failure> {
     for (number, function, ir) in workload.functions() {
         if Some(&Body::new(ir)?) != function.body() {

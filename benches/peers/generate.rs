@@ -1,9 +1,10 @@
 //! The generated workload: modules shaped like those of a compiler, from a seed.
 //!
-//! Most functions are small and few have several hundred instructions. Bodies have loops, branches, `br_table`, memory, integer and
-//! float arithmetic, calls inside the module, to other modules and to the C library, run-time objects and a table of function
-//! addresses. Every function ends: loops are counted, and a parameter limits the depth of calls. No instruction can trap. So
-//! functions can be run, and results of different engines compared.
+//! Most functions are small, and a few have several hundred instructions. Bodies have loops,
+//! branches, `br_table`, memory accesses, integer and float arithmetic, calls inside the module, to
+//! other modules and to the C library, run-time objects and a table of function addresses. Every
+//! function ends, because loops are counted and a parameter limits the depth of calls. No
+//! instruction can trap. So functions can be run, and the results of different engines compared.
 
 mod body;
 mod plan;
@@ -21,7 +22,7 @@ pub(crate) use self::plan::{GLOBALS, MEMORY, is_entry};
 use self::random::Random;
 use crate::setup::Failure;
 
-/// About `functions` functions in modules of [`MODULE`].
+/// Generates `functions` functions in modules of [`MODULE`] functions.
 pub(crate) fn modules(functions: u32, seed: u64, target: &Target) -> Result<Vec<Module>, Failure> {
     let mut random = Random::new(seed);
     let plans: Vec<FunctionPlan> = (0..functions).map(|index| plan(index, &mut random)).collect();

@@ -16,7 +16,7 @@ use crate::workload::Workload;
 
 const KILN: &str = "kiln";
 
-/// Measures, and leaves the image at `image`.
+/// Measures the writing of images, and leaves the last one at `image`.
 pub(crate) fn compare(
     workload: &Workload,
     setup: &Setup,
@@ -79,7 +79,7 @@ pub(crate) fn compare(
     Ok(comparison)
 }
 
-/// The program as an image.
+/// Links the program to an image.
 pub(crate) fn link(workload: &Workload, artifacts: &[Artifact], setup: &Setup) -> Result<Vec<u8>, Failure> {
     let image = setup.pool.install(|| write_image(artifacts, &workload.globals, &ImageOptions::default()));
     image.map_err(|errors| errors.first().map_or_else(String::new, ToString::to_string).into())
@@ -104,7 +104,8 @@ fn peer<'a>(
     })
 }
 
-/// Every file must export the same number of names, and hold at least the code that was compiled.
+/// Checks that every file exports the same number of names, and has at least the code that was
+/// compiled.
 fn check(
     comparison: &mut Comparison,
     workload: &Workload,
@@ -156,7 +157,7 @@ fn check(
     Ok(())
 }
 
-/// Bytes of an artifact's functions.
+/// The size of an artifact's functions, in bytes.
 pub(crate) fn code_size(artifact: &Artifact) -> u64 {
     artifact.functions().iter().map(|function| u64::from(function.len.get())).sum()
 }

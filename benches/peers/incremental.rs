@@ -1,6 +1,7 @@
 //! Comparison F: building again, when nothing or little has changed.
 //!
-//! A build is compilation and the image in memory. Every kind of build takes turns with one that has no cache, of the same program.
+//! A build compiles the program and makes the image in memory. Every kind of build takes turns with
+//! a build of the same program without a cache.
 
 mod builds;
 mod edit;
@@ -19,7 +20,7 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup, pool};
 use crate::workload::Workload;
 
-/// Measures; `artifacts` is what Kiln made of the workload.
+/// Measures builds; `artifacts` are those that Kiln compiled from the workload.
 pub(crate) fn compare(
     workload: &Workload,
     setup: &Setup,
@@ -82,16 +83,17 @@ pub(crate) fn compare(
     comparison.value("bytes of all entries / bytes of code", bytes as f64 / code as f64, Goal::AtMost(2.0));
     comparison.note(format!("{} KB of entries in a folder, {} KB of code", bytes / 1024, code / 1024));
     comparison.note(format!(
-        "the function that changes has {} instructions, in a module of {} functions; it changes anew for every build",
+        "the function that changes has {} instructions, in a module of {} functions; it changes for every build",
         edit.ir.dfg.num_insts(),
         modules[edit.module].functions.len(),
     ));
-    comparison.note("what is reused is built 5 times a turn, and the median counts; client's keys are known before; files are in the page cache");
-    comparison.check("every build compiled all, nothing or one function, and reused all else");
+    comparison.note("builds that reuse are repeated 5 times a turn, and the median is taken; client's keys are known before; files are in the page cache");
+    comparison.check("every build compiled all, nothing or one function, and reused everything else");
     Ok(comparison)
 }
 
-/// Adds the same for a larger program; the share of a build in which one function is new.
+/// Adds a comparison for a larger program, and returns the time of a build with one new function as
+/// a share of a whole build.
 fn larger(
     comparison: &mut Comparison,
     times: usize,
@@ -114,7 +116,7 @@ fn larger(
             builder.edited(store.clone(), &program)
         }),
     ];
-    // Large programs take long, and noise is a smaller part of it.
+    // Large programs take long, and noise is a smaller part of their times.
     comparison.add(interleave((setup.rounds / times as u32).max(2), contenders)?);
     Ok(comparison.named_ratio(
         format!("1 function / all, {times} times the program"),
@@ -124,7 +126,8 @@ fn larger(
     ))
 }
 
-/// Every kind of build must give the image that a build without a cache gives, whatever the number of threads.
+/// Checks that every kind of build makes the same image as a build without a cache, with any number
+/// of threads.
 fn same_images(
     workload: &Workload,
     setup: &Setup,

@@ -1,4 +1,4 @@
-//! cranelift-jit as a peer, and Kiln's own way into memory.
+//! cranelift-jit as a peer, and Kiln's JIT for the same programs.
 
 use std::sync::OnceLock;
 
@@ -27,19 +27,20 @@ pub(crate) struct CraneliftJit<'a> {
     data: Vec<(DataId, DataDescription)>,
 }
 
-/// A module whose memory is given back when this is dropped.
+/// A module whose memory is freed when this is dropped.
 pub(crate) struct BuiltModule(Option<JITModule>);
 
 impl Drop for BuiltModule {
     fn drop(&mut self) {
         if let Some(module) = self.0.take() {
-            // SAFETY: nothing of the module runs, and every address taken from it is used only while this value lives.
+            // SAFETY: no code of the module is running, and addresses from it are used only while
+            // this value lives.
             unsafe { module.free_memory() };
         }
     }
 }
 
-/// Where a name lies in this process: a run-time object, or a routine of the C library.
+/// The address of a run-time object or of a routine of the C library in this process.
 pub(crate) fn resolve(key: &SlotKey) -> Option<usize> {
     match key {
         SlotKey::Global(key) => {
@@ -63,7 +64,7 @@ fn without_pic(isa: &OwnedTargetIsa) -> Result<OwnedTargetIsa, Failure> {
         flags.set(setting.name, &setting.value_string())?;
     }
     flags.set("is_pic", "false")?;
-    // As cranelift-jit's own constructor has it.
+    // cranelift-jit's own constructor sets this too.
     flags.set("use_colocated_libcalls", "false")?;
     let mut builder = cranelift_codegen::isa::lookup(isa.triple().clone())?;
     for setting in isa.isa_flags() {
@@ -75,7 +76,7 @@ fn without_pic(isa: &OwnedTargetIsa) -> Result<OwnedTargetIsa, Failure> {
 }
 
 impl<'a> CraneliftJit<'a> {
-    /// The program in the peer's words.
+    /// Prepares the program with the numbers that `JITModule` will give.
     pub(crate) fn new(workload: &'a Workload) -> Result<Self, Failure> {
         let settings = &workload.modules.first().ok_or("there is no module")?.settings;
         if workload.modules.iter().any(|module| module.settings != *settings) {
@@ -121,7 +122,7 @@ impl<'a> CraneliftJit<'a> {
         Ok(BuiltModule(Some(module)))
     }
 
-    /// Every function must have got an address of its own.
+    /// Checks that every function has an address of its own.
     pub(crate) fn check(&self) -> Result<String, Failure> {
         let built = self.build()?;
         let module = built.0.as_ref().expect("it was just built");
@@ -148,7 +149,7 @@ fn link(artifacts: &[Artifact]) -> Result<Jit, Failure> {
     Ok(jit)
 }
 
-/// Runs the program in cranelift-jit and in Kiln.
+/// Checks that the program computes the same in cranelift-jit and in Kiln.
 pub(crate) fn same_results(
     workload: &Workload,
     artifacts: &[Artifact],
@@ -170,7 +171,8 @@ pub(crate) fn same_results(
     Ok(format!("{count} functions were run, with equal results in kiln's memory and cranelift-jit"))
 }
 
-/// Runs every function of the generated program that can be called, in order; gives a digest of all results, and their number.
+/// Calls every exported entry function of the generated program, in order, and returns a digest of
+/// all results and their number.
 pub(crate) fn run(
     workload: &Workload,
     find: impl Fn(&str) -> Option<*const u8>,
@@ -185,8 +187,8 @@ pub(crate) fn run(
             continue;
         }
         let address = find(&symbol.name).ok_or_else(|| format!("{} is not there", symbol.name))?;
-        // SAFETY: `is_entry` says that the function has this type; it ends, reads and writes only the memory that it is
-        // given and its module's own, and calls only such functions.
+        // SAFETY: `is_entry` means that the function has this type. It ends, it reads and writes
+        // only its argument's memory and its module's own, and it calls only such functions.
         let result = unsafe {
             let entry: extern "C" fn(*mut u64, i32, i64) -> i64 = std::mem::transmute(address);
             entry(memory.as_mut_ptr(), 2, count as i64 * 17)

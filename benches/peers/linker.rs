@@ -1,4 +1,4 @@
-//! The linkers that are installed, and what they wrote.
+//! The linkers that are installed, and the contents of the files they write.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -7,7 +7,7 @@ use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
 use crate::setup::Failure;
 
-/// A linker, and how it is told its number of threads.
+/// A linker, and its option for the number of threads.
 pub(crate) struct Linker {
     pub(crate) name: &'static str,
     threads: Option<&'static str>,
@@ -21,7 +21,7 @@ const KNOWN: [(&str, Option<&str>); 4] = [
     ("wild", Some("--threads")),
 ];
 
-/// All that are worth comparing with, in order.
+/// The linkers that Kiln is compared with, in order, installed or not.
 pub(crate) fn known() -> Vec<Linker> {
     let folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
     let find = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
@@ -33,7 +33,7 @@ impl Linker {
         self.path.is_some()
     }
 
-    /// The first line that it says of itself.
+    /// The first line of the linker's output for `--version`.
     pub(crate) fn version(&self) -> String {
         let Some(path) = &self.path else { return "not installed".into() };
         let said = Command::new(path).arg("--version").output();
@@ -57,10 +57,10 @@ impl Linker {
     }
 }
 
-/// What a shared object holds.
+/// The contents of a shared object, in numbers.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FileContents {
-    /// Names that it exports, but for the linker's own.
+    /// Number of exported names, without those that linkers add.
     pub(crate) exports: usize,
     /// Bytes of `.text`.
     pub(crate) text: u64,
@@ -68,7 +68,7 @@ pub(crate) struct FileContents {
     pub(crate) file: usize,
 }
 
-/// Reads back what a linker, or Kiln, wrote.
+/// Reads a file that a linker or Kiln wrote.
 pub(crate) fn read(path: &Path) -> Result<FileContents, Failure> {
     let bytes = std::fs::read(path)?;
     let file = object::File::parse(&*bytes)?;

@@ -1,13 +1,21 @@
-//! Kiln beside its peers, in one run: `cargo xtask bench`, or `cargo bench --bench peers -- --help`.
+//! Kiln compared with its peers in one run: `cargo xtask bench`, or
+//! `cargo bench --bench peers -- --help`.
 //!
-//! On a generated program, and on a folder of `.clif` files if one is given: (A) compilation beside raw Cranelift and cranelift-jit;
-//! (B) writing an image beside cranelift-object followed by every linker that is installed; (C) opening an image beside `dlopen`;
-//! (D) reading text beside cranelift-reader; (E) canonical form, fingerprint and binary form beside compilation and text;
-//! (F) building again with a cache, when nothing or one function has changed, beside building all.
+//! The workloads are a generated program and, if one is given, a folder of `.clif` files. The
+//! comparisons:
 //!
-//! Contenders take turns in every round, ratios are taken round by round, and medians with their ranges are reported: a noisy
-//! machine disturbs both sides. Every result is checked before its time counts; a wrong one ends the run. A target that is missed
-//! does not: wall-clock times inform, instruction counts gate.
+//! - A: compilation with raw Cranelift and cranelift-jit;
+//! - B: writing an image with cranelift-object followed by every linker that is installed;
+//! - C: opening an image with `dlopen`;
+//! - D: reading text with cranelift-reader;
+//! - E: canonical form, fingerprint and binary form with compilation and text;
+//! - F: building again with a cache, when nothing or one function has changed, with building
+//!   everything.
+//!
+//! Contenders take turns in every round, ratios are computed for each round, and medians are
+//! reported with their ranges, so a noisy machine disturbs all contenders alike. Every result is
+//! checked before its time is used, and a wrong result ends the run. A goal that is not met does
+//! not end it: wall-clock times depend on the machine.
 
 mod compile;
 mod forms;
@@ -38,7 +46,7 @@ use self::report::Report;
 use self::setup::{Failure, Setup, pool};
 use self::workload::Workload;
 
-/// Kiln beside its peers
+/// Kiln compared with its peers
 #[derive(clap::Parser)]
 #[command(name = "peers")]
 struct PeersArgs {
@@ -48,10 +56,10 @@ struct PeersArgs {
     /// Functions of the generated program
     #[arg(long, default_value_t = 2000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     functions: u32,
-    /// Rounds that are measured
+    /// Number of rounds that are measured
     #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// Number of threads [default: one for each core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Only these comparisons [default: all]
@@ -60,7 +68,7 @@ struct PeersArgs {
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// What cargo adds; ignored
+    /// Ignored; cargo adds it
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -79,7 +87,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     let cores = std::thread::available_parallelism()?.get();
     let threads = args.threads.unwrap_or(cores).max(1);
     let setup = Setup { rounds: args.rounds, threads, pool: Arc::new(pool(threads)?) };
-    // Read first, so that a folder that is absent is known at once.
+    // The corpus is read first, so that a wrong path fails at once.
     let corpus = args.corpus.as_deref().map(Workload::corpus).transpose()?;
     let workloads: Vec<Workload> = [Workload::generated(args.functions)?].into_iter().chain(corpus).collect();
 

@@ -1,30 +1,30 @@
-//! Timing: contenders take turns, so that noise hits all of them alike.
+//! Timing. Contenders take turns, so that noise disturbs all of them alike.
 
 use std::time::{Duration, Instant};
 
 use crate::setup::Failure;
 
-/// Something that is measured beside others.
+/// A piece of work that is measured next to others.
 pub(crate) struct Contender<'a> {
     pub(crate) name: String,
-    /// What the parts of a turn are called; the total is reported besides if there is more than one.
+    /// The names of the parts of a turn. If there are several, their total is reported too.
     parts: &'static [&'static str],
     turn: Box<Turn<'a>>,
 }
 
-/// One turn gives the time of every part.
+/// A turn, which returns the time of every part.
 type Turn<'a> = dyn FnMut() -> Result<Vec<Duration>, Failure> + 'a;
 
-/// The times of one contender, a turn each, in order of rounds.
+/// The times of a contender: one for each round, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Series {
     pub(crate) name: String,
-    /// Empty for the total.
+    /// The name of the part; empty for the total.
     pub(crate) part: &'static str,
     pub(crate) seconds: Vec<f64>,
 }
 
-/// A median and its surroundings.
+/// A median and the range around it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Spread {
     pub(crate) median: f64,
@@ -33,7 +33,8 @@ pub(crate) struct Spread {
 }
 
 impl<'a> Contender<'a> {
-    /// One whose turn is timed from outside. What a turn returns is dropped after the clock was read.
+    /// Makes a contender whose whole turn is timed. The result of a turn is dropped after its time
+    /// was taken.
     pub(crate) fn new<T>(name: impl Into<String>, mut work: impl FnMut() -> Result<T, Failure> + 'a) -> Self {
         let turn = move || {
             let start = Instant::now();
@@ -45,7 +46,7 @@ impl<'a> Contender<'a> {
         Self { name: name.into(), parts: &[""], turn: Box::new(turn) }
     }
 
-    /// One that reads the clock itself, for every part.
+    /// Makes a contender that takes the time of every part itself.
     pub(crate) fn in_parts(
         name: impl Into<String>,
         parts: &'static [&'static str],
@@ -55,8 +56,10 @@ impl<'a> Contender<'a> {
     }
 }
 
-/// Runs every contender once unmeasured, then `rounds` times in turns; every other round goes backwards, so that nobody always
-/// follows the same neighbour. The result has the total of every contender in order, each followed by its parts.
+/// Runs every contender once without measuring, then in `rounds` rounds.
+///
+/// Every other round runs backwards, so that no contender always follows the same one. The result
+/// has the total of every contender in order, each followed by its parts.
 pub(crate) fn interleave(rounds: u32, mut contenders: Vec<Contender<'_>>) -> Result<Vec<Series>, Failure> {
     let mut times: Vec<Vec<Vec<Duration>>> = vec![Vec::new(); contenders.len()];
     for round in 0..=rounds {
@@ -88,20 +91,20 @@ pub(crate) fn interleave(rounds: u32, mut contenders: Vec<Contender<'_>>) -> Res
     Ok(series)
 }
 
-/// The middle one of many times.
+/// The median of many times.
 pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// How long `work` takes, without dropping what it returns.
+/// Runs `work`, and returns the time and the result, which is not dropped inside that time.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed(), result)
 }
 
-/// Median, least and greatest of `values`; not-a-number if there are none.
+/// The median, least and greatest of `values`; not-a-number without values.
 pub(crate) fn spread(values: &[f64]) -> Spread {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

@@ -1,7 +1,9 @@
-//! Puts Kiln's modules into the words of `cranelift_module`, for the peers that implement its `Module`.
+//! Converts Kiln's modules to the form of `cranelift_module`, for the peers that implement its
+//! `Module`.
 //!
-//! Those number functions and data in order of declaration, so all numbers are known before anything is declared. Names inside
-//! functions are changed beforehand: a client of the peer would have built its functions with the peer's numbers.
+//! The peers number functions and data in order of declaration, so all numbers are known before
+//! anything is declared. Names inside functions are changed before measuring, because a client of
+//! the peer would have built its functions with the peer's numbers.
 
 use std::collections::HashMap;
 
@@ -12,28 +14,29 @@ use kiln::ir::{DataObject, Init, Linkage as OurLinkage, Module as OurModule, Sym
 
 use crate::setup::Failure;
 
-/// Functions are of namespace 0 and data of namespace 1; `cranelift_module` fixes that.
+/// The namespace of functions; `cranelift_module` defines it.
 const FUNCTION: u32 = 0;
+/// The namespace of data; `cranelift_module` defines it.
 const DATA: u32 = 1;
 
 /// Declarations in order, and the number of every symbol.
 pub(crate) struct Numbering {
     declarations: Vec<Declaration>,
-    /// By module and symbol.
+    /// The new name of each symbol, by module and symbol.
     symbols: Vec<Vec<UserExternalName>>,
 }
 
 struct Declaration {
-    /// None for what only its module sees.
+    /// `None` for a local symbol.
     name: Option<Box<str>>,
     linkage: Linkage,
-    /// Of a function; data have none.
+    /// `None` for data.
     signature: Option<Signature>,
     writable: bool,
 }
 
 impl Numbering {
-    /// Numbers for a program that is linked from `modules` alone.
+    /// Numbers the symbols of a program that is linked from `modules` alone.
     pub(crate) fn new(modules: &[&OurModule], isa: &dyn TargetIsa) -> Self {
         let mut numbering = Self { declarations: Vec::new(), symbols: Vec::new() };
         let mut known: HashMap<&str, UserExternalName> = HashMap::new();
@@ -43,7 +46,8 @@ impl Numbering {
                 .symbols
                 .push(vec![UserExternalName { namespace: DATA, index: u32::MAX }; module.symbols.len()]);
         }
-        // Definitions first: they know what a name stands for.
+        // Definitions come first, because only they have the symbol's kind and signature for
+        // certain.
         for defined in [true, false] {
             for (number, module) in modules.iter().enumerate() {
                 for (index, symbol) in module.symbols.iter().enumerate() {
@@ -104,12 +108,12 @@ impl Numbering {
         FuncId::from_u32(self.symbols[module][symbol.index()].index)
     }
 
-    /// A copy of a function that goes by these numbers.
+    /// Copies a function with these numbers in place of its symbols.
     pub(crate) fn rename(&self, module: usize, function: &ir::Function) -> ir::Function {
         let mut function = function.clone();
         let names: Vec<_> =
             function.params.user_named_funcs().iter().map(|(id, name)| (id, name.clone())).collect();
-        // In two steps, since a name may belong to one reference only at any time.
+        // In two steps, because no two references may have the same name at any time.
         for (id, _) in &names {
             let name = UserExternalName { namespace: u32::MAX, index: id.as_u32() };
             function.params.reset_user_func_name(*id, name);
@@ -129,7 +133,7 @@ impl Numbering {
         ModuleRelocTarget::user(name.namespace, name.index)
     }
 
-    /// A datum in the words of `cranelift_module`.
+    /// Converts a data object to the form of `cranelift_module`.
     pub(crate) fn datum(&self, module: usize, datum: &DataObject) -> (DataId, DataDescription) {
         let mut description = DataDescription::new();
         match &datum.init {

@@ -14,7 +14,7 @@ use crate::numbering::Numbering;
 use crate::setup::Failure;
 use crate::workload::Workload;
 
-/// What becomes one object file.
+/// The contents of one object file, before it is emitted.
 pub(crate) struct Unit {
     isa: OwnedTargetIsa,
     numbering: Numbering,
@@ -30,7 +30,7 @@ struct CompiledFunction {
     relocs: Vec<ModuleReloc>,
 }
 
-/// How the program is cut into object files.
+/// The way in which the program is cut into object files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cut {
     /// An object for each module, emitted in parallel.
@@ -70,7 +70,7 @@ fn unit(workload: &Workload, group: &[usize]) -> Result<Unit, Failure> {
             let id = numbering.function(at, function.symbol);
             context.clear();
             context.func = numbering.rename(at, &function.ir().ok_or("machine code in a module")?);
-            // With the module's own settings, as Kiln.
+            // Like Kiln, with the module's own settings.
             let isa = &*workload.isas[group[at]];
             context
                 .compile(isa, &mut ControlPlane::default())
@@ -91,7 +91,7 @@ impl Unit {
         self.functions.len()
     }
 
-    /// The object file.
+    /// The bytes of the object file.
     fn emit(&self) -> Result<Vec<u8>, Failure> {
         let builder = ObjectBuilder::new(self.isa.clone(), "unit", default_libcall_names())?;
         let mut module = ObjectModule::new(builder);
@@ -106,10 +106,11 @@ impl Unit {
     }
 }
 
-/// Removes the object files of an earlier turn: writing over a file takes longer than writing a new one.
+/// Removes the object files of an earlier turn, because overwriting a file takes longer than
+/// writing a new one.
 pub(crate) fn clean(units: &[Unit], folder: &Path) {
     for number in 0..units.len() {
-        // The first turn finds none.
+        // In the first turn there are none.
         let _ = std::fs::remove_file(file(folder, number));
     }
 }

@@ -33,12 +33,13 @@ struct Library(*mut c_void);
 
 impl Library {
     fn open(path: &CStr) -> Result<Self, Failure> {
-        // SAFETY: the path is a C string; images and the C library's mathematics run no code when they are loaded.
+        // SAFETY: the path is a C string; images and libm run no code when they are loaded.
         let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
         if !handle.is_null() {
             return Ok(Self(handle));
         }
-        // SAFETY: `dlerror` gives the reason for the failure above as a C string that lives until the next call.
+        // SAFETY: `dlerror` gives the reason for the failure above as a C string that lives until
+        // the next call.
         let reason = unsafe { CStr::from_ptr(dlerror()) };
         Err(format!("dlopen: {}", reason.to_string_lossy()).into())
     }
@@ -46,12 +47,13 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: the handle came from `dlopen` and is closed once; nothing of the library is used.
+        // SAFETY: the handle is from `dlopen` and is closed once; nothing in the library is used
+        // any more.
         unsafe { dlclose(self.0) };
     }
 }
 
-/// Opens, and closes again, many times: the median of the first step, and that of the second.
+/// Opens and closes many times, and returns the median times of both steps.
 fn open_and_close<T>(mut open: impl FnMut() -> Result<T, Failure>) -> Result<Vec<Duration>, Failure> {
     let mut times = [(); 2].map(|()| Vec::with_capacity(TIMES));
     for _ in 0..TIMES {
@@ -68,7 +70,8 @@ struct Mapping(*mut c_void, usize);
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: the range was mapped by `map_file` and is unmapped once; no reference into it exists.
+        // SAFETY: the range was mapped by `map_file` and is unmapped once; no reference into it
+        // exists.
         let _ = unsafe { munmap(self.0, self.1) };
     }
 }
@@ -88,7 +91,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
         "C. opening the image (median of 200 in each round, file in the page cache)",
     );
     let c_path = CString::new(path.as_os_str().as_bytes())?;
-    // Images may need the mathematics of the C library: it stays loaded, so that dlopen need not load it every time.
+    // Images may need libm, which stays loaded here, so that `dlopen` does not load it every time.
     let mathematics = Library::open(c"libm.so.6");
     let parts: &[&str] = &["open", "close"];
     let (kiln, peer, nothing) =
@@ -125,7 +128,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
     Ok(comparison)
 }
 
-/// Measures how long slots take to fill.
+/// Measures the filling of slots.
 pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure> {
     const SLOTS: usize = 1000;
     let mut comparison =
@@ -166,7 +169,7 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure>
     Ok(comparison)
 }
 
-/// An image with these globals, and a function that gives the address of the last.
+/// Writes an image with these globals and a function that returns the address of the last.
 fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
     let target = Target::host();
     let last = keys.last().ok_or("no key")?;
@@ -186,7 +189,7 @@ fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
     Ok(save(path, &image)?)
 }
 
-/// Both ways of filling must give the code the same address.
+/// Checks that code sees the same address after both ways of filling.
 fn slots_hold(path: &Path, bindings: &Bindings, addresses: &[usize]) -> Result<String, Failure> {
     let image = Image::open(path)?;
     let in_order = image.slots().iter().zip(addresses).all(|(key, _)| matches!(key, SlotKey::Global(_)));

@@ -51,7 +51,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     }
     comparison.check(format!("each of them reads {everything} functions"));
 
-    // All of them on threads of a pool, for memory of the main thread is managed in another way.
+    // All contenders run on threads of a pool, because the allocator treats the main thread
+    // differently.
     let single = pool(1)?;
     let many = &*setup.pool;
     let run = |pool: &rayon::ThreadPool, work: &(dyn Fn(&usize) -> Result<usize, Failure> + Sync)| {
@@ -64,7 +65,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     let many_unverified = format!("kiln, not verifying, {threads} threads");
     let many_peer = format!("cranelift-reader, {threads} threads");
     let many_verified = format!("cranelift-reader and verifier, {threads} threads");
-    // All functions in one file, under names of their own.
+    // All functions in one file, under distinct names.
     let joined = Arc::new(Source::new("joined.clif", joined(workload)));
     let whole = format!("kiln (verifies), one file, {threads} threads");
     let whole_peer = "cranelift-reader, one file, which it reads on 1 thread";
@@ -100,11 +101,12 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     Ok(comparison)
 }
 
-/// The functions of all files in one text, each under a name that is its own.
+/// Joins the functions of all files in one text, under distinct names.
 fn joined(workload: &Workload) -> String {
     let mut text = String::new();
     for (number, source) in workload.sources.iter().enumerate() {
-        // A header line must not stand behind a function, and what is named is declared by each function for itself.
+        // A header line may not follow a function. Other names need no change: each function
+        // declares those it uses.
         for line in source.text.lines().filter(|line| !line.starts_with("target ")) {
             match line.strip_prefix("function ").and_then(|rest| rest.split_once('(')) {
                 Some((_, rest)) => {

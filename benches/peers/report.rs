@@ -10,30 +10,30 @@ pub(crate) struct Report {
     comparisons: Vec<Comparison>,
 }
 
-/// Contenders on one workload.
+/// The times of several contenders on one workload, and their ratios.
 pub(crate) struct Comparison {
     workload: String,
     title: &'static str,
     series: Vec<Series>,
     ratios: Vec<Ratio>,
-    /// What the numbers mean, and peers that are missing.
+    /// Remarks about the numbers, and the peers that are missing.
     notes: Vec<String>,
-    /// What was checked of the results.
+    /// The checks that the results passed.
     checks: Vec<String>,
 }
 
-/// What a ratio should be.
+/// The value that a ratio should have.
 #[derive(Clone, Copy)]
 pub(crate) enum Goal {
     AtMost(f64),
     AtLeast(f64),
-    /// For information.
+    /// No goal: the ratio is only reported.
     None,
 }
 
 struct Ratio {
     name: String,
-    /// Of the two times of every round, unless it is not about time.
+    /// The ratios of the two times of each round, or a single number.
     value: Spread,
     goal: Goal,
 }
@@ -61,12 +61,13 @@ impl Comparison {
         self.series.iter().find(|series| series.name == name && series.part.is_empty())
     }
 
-    /// Compares two totals, round by round: `above / below`. The median.
+    /// Adds the ratio of two totals, `above / below`, computed round by round, and returns its
+    /// median.
     pub(crate) fn ratio(&mut self, above: &str, below: &str, goal: Goal) -> f64 {
         self.named_ratio(format!("{above} / {below}"), above, below, goal)
     }
 
-    /// The same under another name.
+    /// Adds a ratio like [`ratio`](Self::ratio), under a name of its own.
     pub(crate) fn named_ratio(
         &mut self,
         name: impl Into<String>,
@@ -88,7 +89,7 @@ impl Comparison {
         self.ratios.push(Ratio { name: name.into(), value: spread(&[value]), goal });
     }
 
-    /// The contender with the least median among those that `among` chooses by name.
+    /// The contender with the least median among those whose names `among` accepts.
     pub(crate) fn fastest(&self, among: impl Fn(&str) -> bool) -> Option<String> {
         let totals = self.series.iter().filter(|series| series.part.is_empty() && among(&series.name));
         let median = |series: &&Series| spread(&series.seconds).median;
@@ -167,7 +168,7 @@ impl Goal {
 }
 
 impl Report {
-    /// Prints a comparison as soon as it is done.
+    /// Prints a comparison and keeps it.
     pub(crate) fn add(&mut self, comparison: Comparison) {
         comparison.print();
         self.comparisons.push(comparison);
@@ -177,7 +178,7 @@ impl Report {
         json!({ "run": run, "sections": self.comparisons.iter().map(Comparison::json).collect::<Vec<_>>() })
     }
 
-    /// How many targets are met, and how many there are.
+    /// The number of goals that are met, and of all goals.
     pub(crate) fn met(&self) -> (usize, usize) {
         let verdicts = self.comparisons.iter().flat_map(|comparison| &comparison.ratios);
         let verdicts: Vec<bool> = verdicts.filter_map(|ratio| ratio.goal.met(ratio.value.median)).collect();
@@ -185,7 +186,7 @@ impl Report {
     }
 }
 
-/// A number with two places, or more if it is small.
+/// A number with two decimal places, or four if it is small.
 fn number(value: f64) -> String {
     if value < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") }
 }

@@ -1,4 +1,4 @@
-//! The part that all comparisons share: threads, rounds, and the kind of their errors.
+//! Everything that all comparisons share: threads, rounds, and the kind of their errors.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! What is compiled: modules, and their text for the front end.
+//! Workloads: modules to compile, and their text for the front end.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use rayon::prelude::*;
 use crate::generate;
 use crate::setup::Failure;
 
-/// Modules with everything that measurements take as given.
+/// Modules, and everything made from them that is not measured.
 pub(crate) struct Workload {
     pub(crate) name: String,
     pub(crate) target: Target,
     pub(crate) modules: Vec<Module>,
-    /// The functions of all modules, as Cranelift has them.
+    /// The functions of all modules in Cranelift's form.
     ir: Vec<ir::Function>,
     /// The code generator of each module.
     pub(crate) isas: Vec<OwnedTargetIsa>,
     /// The text of each module.
     pub(crate) sources: Vec<Arc<Source>>,
     pub(crate) globals: GlobalTable,
-    /// Whether functions can be run.
+    /// Whether the functions can be run.
     pub(crate) runs: bool,
 }
 
 impl Workload {
-    /// A program made from a seed.
+    /// Generates a program from a seed.
     pub(crate) fn generated(functions: u32) -> Result<Self, Failure> {
         const SEED: u64 = 0x006b_696c_6e00;
         let target = Target::host();
@@ -39,7 +39,7 @@ impl Workload {
         Self::new(format!("generated program (seed {SEED:#x})"), target, modules, sources, true)
     }
 
-    /// The `.clif` files of `folder`, in order of their names.
+    /// Reads the `.clif` files of `folder`, in order of their names.
     pub(crate) fn corpus(folder: &Path) -> Result<Self, Failure> {
         let list = std::fs::read_dir(folder)
             .map_err(|error| format!("cannot read the corpus {}: {error}", folder.display()))?;
@@ -104,7 +104,7 @@ impl Workload {
         symbols.filter(|symbol| symbol.kind != SymbolKind::Global && exported(symbol.linkage)).count()
     }
 
-    /// Its size in numbers.
+    /// The numbers of modules, functions and instructions, for people.
     pub(crate) fn describe(&self) -> String {
         let mut sizes: Vec<usize> = self.functions().map(|(.., ir)| ir.dfg.num_insts()).collect();
         sizes.sort_unstable();
@@ -123,13 +123,14 @@ impl Workload {
     }
 }
 
-/// The functions as plain CLIF, which both front ends read.
+/// Prints the functions as plain CLIF, which both front ends read.
 fn print(module: &Module) -> String {
     let mut text = String::new();
     for function in &module.functions {
         let ir = function.ir().expect("generated as IR");
         let mut printed = ir.display().to_string();
-        // Cranelift prints the symbols of global values by an internal number, which nobody can read back.
+        // Cranelift prints an internal number for the symbol of a global value, and cannot read it
+        // back.
         let names: Vec<_> = ir.params.user_named_funcs().iter().collect();
         for (number, name) in names.into_iter().rev() {
             printed =

@@ -1,16 +1,18 @@
-//! `bench`: Kiln beside its peers.
+//! `bench`: Kiln compared with its peers.
 
 use std::path::PathBuf;
 
 use crate::develop::{cargo, execute};
 use crate::output::Outcome;
 
-/// Measure Kiln beside its peers, in one run.
+/// Measure Kiln and its peers in one run.
 ///
-/// On a generated workload, and on a folder of `.clif` files if one is given: compilation beside raw Cranelift in a rayon loop and in a
-/// serial loop and beside cranelift-jit; writing an image beside cranelift-object followed by every linker that is installed; opening
-/// an image beside `dlopen`; reading text beside cranelift-reader; canonical form, fingerprint and binary form beside compilation and text;
-/// building again with a cache beside building all.
+/// The workloads are a generated program and, if one is given, a folder of `.clif` files.
+/// Compilation is compared with raw Cranelift in a rayon loop and in a serial loop, and with
+/// cranelift-jit; writing an image with cranelift-object followed by every linker that is
+/// installed; opening an image with `dlopen`; reading text with cranelift-reader; canonical form,
+/// fingerprint and binary form with compilation and text; building again with a cache with building
+/// everything.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench
@@ -23,19 +25,20 @@ pub(crate) struct BenchArgs {
     /// Functions of the generated workload
     #[arg(long, default_value_t = 2000, value_name = "N")]
     functions: u32,
-    /// Repetitions; the median of each measurement is shown
+    /// Rounds of measurements, whose medians are shown
     #[arg(long, default_value_t = 7, value_name = "N")]
     rounds: u32,
-    /// Number of threads [default: one for each core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
-    /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F build again [default: all]
+    /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F
+    /// build again [default: all]
     #[arg(long, value_name = "LETTERS")]
     only: Option<String>,
     /// Write the results to this file
     #[arg(long, value_name = "FILE.json")]
     json: Option<PathBuf>,
-    /// A small fixed part, to see that everything still works
+    /// Run a small fixed part, to see that everything works
     #[arg(long, conflicts_with_all = ["functions", "rounds", "corpus"])]
     slice: bool,
 }

@@ -1,8 +1,9 @@
 //! `build`: many modules in, one image out.
 //!
-//! A module is read when a thread is free to compile it, and dropped when it is compiled. So a build of many
-//! thousands of modules holds the IR of only a few. The linker finds out whether modules fit together; if they
-//! do not, all of them are read again, so that the message can show the places.
+//! A module is read when a thread is free to compile it, and dropped when it is compiled. So a
+//! build of many thousands of modules holds the IR of only a few. The linker finds out whether
+//! modules fit together; if they do not, all of them are read again, so that the message can show
+//! the places.
 
 mod failure;
 mod stats;
@@ -24,9 +25,10 @@ use crate::output::{Failure, Format, Outcome, progress};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
 ///
-/// Each `.clif` file is a module, and `.kir` files (see `convert`) hold one or more. All files are linked with each other: what one file imports and another defines is
-/// resolved, whatever remains becomes a slot that the host fills at load. The image is an ELF shared object. The result does not
-/// depend on the number of threads or on the order of the arguments.
+/// Each `.clif` file is a module; a `.kir` file (see `convert`) holds one or more. All files are
+/// linked with each other: an import of one file that another defines is resolved, and every other
+/// import becomes a slot that the host fills at load. The image is an ELF shared object. It does
+/// not depend on the number of threads or on the order of the arguments.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask build examples/clif -o hello.so
@@ -36,32 +38,33 @@ pub(crate) struct BuildArgs {
     /// `.clif` and `.kir` files, and folders that are searched for them
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// The image to write; it appears whole or not at all
+    /// The image to write; it is written completely or not at all
     #[arg(short, long, value_name = "IMAGE")]
     output: PathBuf,
-    /// Architecture or triple to compile for: x86_64, aarch64, riscv64, s390x [default: this machine]
+    /// Architecture or triple to compile for: x86_64, aarch64, riscv64, s390x [default: this
+    /// machine]
     #[arg(long, value_name = "T")]
     target: Option<String>,
     /// How much to optimize; a module's own `set opt_level` line wins
     #[arg(long, value_enum, default_value_t = Level::Speed, value_name = "LEVEL")]
     opt_level: Level,
-    /// Number of threads [default: one for each core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Reuse code of unchanged modules and functions from this folder, and keep new code there; a file that was built before
-    /// is not even read as IR
+    /// Reuse code of unchanged modules and functions from this folder, and keep new code there. A
+    /// file that was built before is not even read as IR
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
-    /// Compile everything and compare it with what the cache has, before any of it is used
+    /// Compile everything, and compare it with the cache's entries before any of them is used
     #[arg(long, requires = "cache")]
     cache_verify: bool,
-    /// Keep the cache below so many bytes; what was not used for longest goes first
+    /// Keep the cache below so many bytes; the entry that was not used for longest is removed first
     #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
     cache_limit: u64,
-    /// Say what the cache had and what not, and why
+    /// Print for each module whether the cache had it, and if not, why
     #[arg(long)]
     verbose: bool,
-    /// Write what was done, and how long it took, to this file
+    /// Write the numbers of the build and the times of its parts to this file
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
     /// How to print the summary
@@ -153,8 +156,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     Ok(())
 }
 
-/// The globals that modules use, in the order of the modules: so their slots are numbered before anything is
-/// laid out.
+/// The globals that modules use, in the order of the modules. This numbers their slots before
+/// anything is laid out.
 fn globals(artifacts: &[Artifact]) -> GlobalTable {
     let mut globals = GlobalTable::new();
     for key in artifacts.iter().flat_map(Artifact::globals) {
@@ -163,7 +166,7 @@ fn globals(artifacts: &[Artifact]) -> GlobalTable {
     globals
 }
 
-/// Says which entries of the cache were of no use.
+/// Warns of entries that were wrong, could not be used, or could not be written.
 fn warn(folder: &Path, wrong: usize, tally: &Tally) {
     let folder = folder.display();
     if wrong > 0 {

@@ -1,4 +1,5 @@
-//! `cache`: what is in a folder of compiled code, whether it is sound, and why a build did not use it.
+//! `cache`: the contents of a folder of compiled code, whether they are sound, and why a build did
+//! not use them.
 
 mod event;
 mod explain;
@@ -14,7 +15,7 @@ use self::explain::explain;
 use crate::input::{self, Level};
 use crate::output::{Failure, Format, Outcome, bytes, chain, print_json, progress};
 
-/// Look into a folder that `build --cache` keeps compiled code in.
+/// Inspect a folder in which `build --cache` keeps compiled code.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask cache stat kept
@@ -31,28 +32,29 @@ pub(crate) struct CacheArgs {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Count what is in the folder
+    /// Count the entries and other files in the folder
     Stat {
         /// The folder
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Read every entry and check every byte of it; broken ones are moved aside
+    /// Read every entry and check every byte of it; broken entries are moved aside
     Verify {
         /// The folder
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
-    /// Remove what was not used for longest, until the rest fits
+    /// Remove the entries that were not used for longest, until the others fit
     Gc {
         /// The folder
         #[arg(value_name = "DIR")]
         folder: PathBuf,
-        /// How many bytes may stay
+        /// How many bytes of entries may stay
         #[arg(long, value_name = "BYTES")]
         limit: u64,
     },
-    /// Say what differs between two states of a module for a cache, and which functions would be compiled
+    /// Print the differences between two states of a module that a cache sees, and the functions
+    /// that a build would compile
     Explain {
         /// The module as it was built before
         #[arg(value_name = "OLD")]
@@ -66,10 +68,10 @@ enum Command {
         /// How much the new build optimizes
         #[arg(long, value_enum, default_value_t = Level::Speed, value_name = "LEVEL")]
         opt_level: Level,
-        /// Architecture or triple of the old build [default: that of the new one]
+        /// Architecture or triple of the old build [default: like the new build]
         #[arg(long, value_name = "T")]
         old_target: Option<String>,
-        /// How much the old build optimized [default: as much as the new one]
+        /// How much the old build optimized [default: like the new build]
         #[arg(long, value_enum, value_name = "LEVEL")]
         old_opt_level: Option<Level>,
     },

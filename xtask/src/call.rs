@@ -1,4 +1,4 @@
-//! `call`: one function of an image.
+//! `call`: calls a function of an image.
 
 use std::path::PathBuf;
 
@@ -17,8 +17,9 @@ use crate::run::call;
 
 /// Load an image, call one of its functions and print the results.
 ///
-/// Arguments are written as in `; run:` lines: integers, floats (0x1.8p1, 2.5), vectors (0x01020304..., [1 2 3 4]). Slots are filled from
-/// `--global`, then from the C library and this process.
+/// Arguments are written as in `; run:` lines: integers, floats (0x1.8p1, 2.5), vectors
+/// (0x01020304..., [1 2 3 4]). Slots are filled from `--global`, then from the C library and this
+/// process.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask call hello.so gcd 12 18
@@ -50,11 +51,11 @@ fn binding(text: &str) -> Result<(String, usize), String> {
     Ok((key.to_owned(), parsed.map_err(|error| format!("address `{address}`: {error}"))?))
 }
 
-/// The value of one argument, parsed as the only one of an invocation.
+/// Parses the value of an argument, as the only argument of an invocation.
 fn value(text: &str, param: AbiParam, call_conv: CallConv) -> Result<DataValue, String> {
     let mut signature = Signature::new(call_conv);
     signature.params.push(param);
-    // What stands behind the invocation would not be looked at.
+    // The parser below ignores text after the invocation.
     if text.contains(['(', ')']) {
         return Err("not a value".into());
     }
@@ -83,7 +84,7 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     };
 
     let text = callee.signature();
-    // Cranelift parses the signature and the arguments, so both look as they do in `.clif` files.
+    // Cranelift parses the signature and the arguments, so both are written as in `.clif` files.
     let declaration = format!("function %f{text} {{\nblock0:\n trap user1\n}}");
     let parsed = parse_functions(&declaration)
         .map_err(|error| Failure::while_doing(format!("signature {text}"), error))?;
@@ -106,7 +107,8 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     }
 
     let target = Target::host();
-    // What passes only with these settings was compiled with them; what passes without them is passed the same way with them.
+    // A signature that needs these settings was compiled with them; any other signature is called
+    // in the same way with them and without.
     let shared = ["enable_multi_ret_implicit_sret", "enable_llvm_abi_extensions"];
     let shared = shared.map(|name| Setting::new(name, "true")).to_vec();
     let settings = ModuleSettings { shared, ..ModuleSettings::default() };

@@ -1,4 +1,4 @@
-//! `check`: what is wrong between the modules of a build, without compiling anything.
+//! `check`: the errors between the modules of a build, found without compiling anything.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -11,8 +11,9 @@ use crate::output::{Failure, Format, Outcome, count, print_json};
 
 /// Read and verify modules, and check that they fit together, without compiling anything.
 ///
-/// Reported, each with its places: syntax and verifier errors, names that two modules define, imports whose signature is not that of the
-/// definition, and imports that nobody defines unless `--provide` names them.
+/// Errors are reported with their places: syntax and verifier errors, names that two modules
+/// define, imports whose signature differs from the definition's, and imports that no module
+/// defines, unless `--provide` names them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask check examples/clif
@@ -21,13 +22,13 @@ pub(crate) struct CheckArgs {
     /// `.clif` and `.kir` files, with all their modules, and folders that are searched for them
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// A function or datum that the host provides; may be given often
+    /// A function or data object that the host provides; may be repeated
     #[arg(long, value_name = "NAME")]
     provide: Vec<String>,
     /// Architecture or triple to check for: x86_64, aarch64, riscv64, s390x [default: this machine]
     #[arg(long, value_name = "T")]
     target: Option<String>,
-    /// How to print what was found
+    /// How to print the errors
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
 }
@@ -48,7 +49,8 @@ pub(crate) fn main(args: &CheckArgs) -> Outcome {
             Err(diagnostics) => faults.extend(diagnostics),
         }
     }
-    // What a file that cannot be read would have defined is not known, so nothing is said about missing definitions then.
+    // The definitions of a file that cannot be read are unknown, so missing ones are not reported
+    // then.
     let complete = faults.is_empty();
     let all: Vec<_> = modules.iter().collect();
     faults.extend(check_program(&all));

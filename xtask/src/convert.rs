@@ -1,6 +1,6 @@
 //! `convert`: between text and binary form.
 //!
-//! One module is held at a time. What is written appears when all of it is there, or not at all.
+//! One module is in memory at a time. A file appears when it is complete, or not at all.
 
 use std::collections::HashSet;
 use std::fs::Permissions;
@@ -16,13 +16,15 @@ use crate::output::{Failure, Outcome, count};
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
 ///
-/// What B is follows from its extension; without one it is a folder. What A is follows from its content. Binary form is read twice
-/// as fast; it belongs to one version of Kiln, so text is the form to keep. Converted to text, a module is printed in the usual form, with
-/// its comments: convert a `.clif` file to itself to format it.
+/// The form of A follows from its content, the form of B from its extension; without an extension,
+/// B is a folder. Binary form is read twice as fast as text, but only by the version of Kiln that
+/// wrote it, so keep the text. A module that is converted to text is printed in the usual layout,
+/// with its comments: to format a `.clif` file, convert it to itself.
 ///
-/// A `.kir` file can hold many modules: give several files as A. Each keeps the name of the text that it was. In a folder, each module
-/// becomes a text of that name without its own folder, in letters, digits, `.`, `-` and `_`; where an earlier module has that name, with `#` and the number of
-/// the module, counted from 0. The folder is made if it is not there, and no file in it is overwritten.
+/// Several files as A become one `.kir` file of many modules, each of which keeps the name of its
+/// text. In a folder, each module becomes a text with that name: its last part, in letters, digits,
+/// `.`, `-` and `_`. If an earlier module has the same name, `#` and the module's number, counted
+/// from 0, are added. The folder is created if it does not exist, and no file in it is overwritten.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask convert program.clif program.kir
@@ -33,7 +35,8 @@ pub(crate) struct ConvertArgs {
     /// Files to read, and last the file or folder to write
     #[arg(required = true, num_args = 2.., value_name = "A.. B")]
     paths: Vec<PathBuf>,
-    /// Architecture or triple that the modules are for: x86_64, aarch64, riscv64, s390x [default: this machine]
+    /// Architecture or triple that the modules are for: x86_64, aarch64, riscv64, s390x [default:
+    /// this machine]
     #[arg(long, value_name = "T")]
     target: Option<String>,
 }
@@ -65,7 +68,8 @@ pub(crate) fn main(args: &ConvertArgs) -> Outcome {
     }
 }
 
-/// Hands the modules to `write` one after the other. What is wrong with them is printed, for all of them.
+/// Calls `write` with one module after the other. After the first error, only the errors of all
+/// modules are printed.
 fn each(
     modules: &[FileModule],
     target: &Target,
@@ -110,12 +114,12 @@ fn file(
     Ok(())
 }
 
-/// Writes each module to a file in a folder that is not there yet; it is gone again if that fails.
+/// Writes each module to a file in a new folder, which is removed again if that fails.
 fn new_folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
     std::fs::create_dir(output).map_err(|error| unwritable(output, &error))?;
     let written = folder(output, modules, target);
     if written.is_err() {
-        // Only if it is empty.
+        // This removes the folder only if it is empty.
         let _ = std::fs::remove_dir(output);
     }
     written
@@ -144,9 +148,10 @@ fn folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
     Ok(())
 }
 
-/// A module's name as that of a file, without folder and extension: no more than letters, digits, `.`, `-` and `_`.
+/// Makes a file name, without folder and extension, of a module's name: letters, digits, `.`, `-`
+/// and `_`.
 fn file_name(module: &str) -> String {
-    /// In bytes, so that a file system takes it with a number and an extension.
+    /// The longest name in bytes; a file system takes it with a number and an extension.
     const LONGEST: usize = 200;
     let last = module.rsplit(['/', '\\']).next().unwrap_or_default();
     let stem = [input::TEXT, input::BINARY]
@@ -162,7 +167,7 @@ fn file_name(module: &str) -> String {
     }
 }
 
-/// A file in `folder` that is as one that is simply written, once it has got its name.
+/// Creates a temporary file that has the permissions of an ordinary one, for when it gets its name.
 fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
     let file = NamedTempFile::new_in(folder)?;
     file.as_file().set_permissions(Permissions::from_mode(0o644))?;

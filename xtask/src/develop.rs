@@ -1,4 +1,4 @@
-//! `test` and `ci`: what developers run, and what CI runs.
+//! `test` and `ci`: the commands of developers and of CI.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,15 +13,15 @@ use crate::output::{Failure, Outcome, time};
   cargo xtask test -p kiln-image
   cargo xtask test --bless")]
 pub(crate) struct TestArgs {
-    /// Accept what tests print now as what they should print
+    /// Accept the tests' present output as the expected output
     #[arg(long)]
     bless: bool,
-    /// Only the tests of this crate
+    /// Run only the tests of this crate
     #[arg(short, long, value_name = "CRATE")]
     package: Option<String>,
 }
 
-/// Everything that CI checks, in the order of how soon it fails.
+/// Run all checks of CI, those that fail soonest first.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask ci")]
@@ -40,7 +40,7 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
-/// Runs `command`; its failure is a failure that was reported.
+/// Runs a command that reports its own failure.
 pub(crate) fn execute(command: &mut Command) -> Outcome {
     let status =
         command.status().map_err(|error| Failure::while_doing(format!("cannot start {command:?}"), error))?;
@@ -81,7 +81,7 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ("run as an image in memory", run(&["--image-codegen"])),
         ("run interpreted", run(&["--via", "interpreter"])),
         ("run split", run(&["--split-modules"])),
-        // A workspace of its own, with the same target folder.
+        // A workspace of its own, which shares the target folder.
         ("fuzz targets", cargo(&["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"])),
         ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),
         ("bench, a small slice", own(&["bench", "--slice"])),

@@ -1,4 +1,4 @@
-//! `inspect`: what an image contains.
+//! `inspect`: the contents of an image.
 
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::output::{Failure, Format, Outcome, bytes, print_json};
 
-/// Show the sections, exports and slots of an image, after checking every byte of it.
+/// Check every byte of an image, and show its sections, exports and slots.
 ///
 /// Works for images of every architecture.
 #[derive(clap::Args)]

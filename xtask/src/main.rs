@@ -1,7 +1,7 @@
 //! Every developer and user command of Kiln: `cargo xtask --help`.
 //!
-//! One table of commands; what CI runs is one of them. Exit code 0 is success, 1 is failure of what was asked (errors in the
-//! input, failed tests), 2 is a command line that cannot be understood.
+//! One table of commands; CI runs one of them. Exit code 0 means success, 1 means that the command
+//! failed (errors in the input, failed tests), 2 that the command line could not be understood.
 
 #![deny(unsafe_code)]
 
@@ -53,11 +53,12 @@ enum Command {
     RunImage(run::RunImageArgs),
 }
 
-/// Panics that are not mistakes of this program end quietly.
+/// Keeps panics quiet that are not faults of this program.
 ///
-/// The code generator panics on instructions that a target has no code for. Kiln catches that and reports it with the function's
-/// name and place; the panic's own message and backtrace would only be noise. And printing panics when whoever reads
-/// the output has gone, as `head` does.
+/// The code generator panics on instructions for which a target has no code. Kiln catches such a
+/// panic and reports it with the function's name and line, so the panic's own message and backtrace
+/// would be noise. Printing panics when the reader of the output is gone, such as `head`, and ends
+/// the program.
 fn quiet_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
@@ -73,7 +74,7 @@ fn quiet_panics() {
 fn main() -> std::process::ExitCode {
     quiet_panics();
     let command = Cli::parse().command;
-    // What nobody caught must not end quietly.
+    // The hook may have kept the message of a panic quiet that was not caught.
     let Ok(result) = std::panic::catch_unwind(|| execute(command)) else {
         eprintln!("error: internal error, please report it with the input");
         return std::process::ExitCode::FAILURE;

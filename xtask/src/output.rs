@@ -1,4 +1,4 @@
-//! What commands print, and how they fail.
+//! Output that commands share: failures, formats, progress, numbers with units.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -15,7 +15,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// Makes a failure with the message `error: TEXT`; a text that begins with `error` is left as it is.
+    /// Makes a failure with the message `error: TEXT`; a text that begins with `error` is left as
+    /// it is.
     pub(crate) fn new(text: impl Display) -> Self {
         let text = text.to_string();
         Self::Message(if text.starts_with("error") { text } else { format!("error: {text}") })
@@ -26,7 +27,8 @@ impl Failure {
         Self::new(chain(&error))
     }
 
-    /// Makes a failure of an error and its sources, after the words that say what could not be done.
+    /// Makes a failure of an error and its sources, after the words that say what could not be
+    /// done.
     pub(crate) fn while_doing(action: impl Display, error: impl Error) -> Self {
         Self::new(format!("{action}: {}", chain(&error)))
     }
@@ -34,8 +36,8 @@ impl Failure {
 
 /// The message of an error and those of its sources: `cannot write x: No space left on device`.
 ///
-/// Every error that a command prints goes through here. A source that the message ends with already is
-/// not repeated: some errors print their source, which then is also the source of theirs.
+/// Every error that a command prints goes through here. A source that the message ends with already
+/// is not repeated: some errors print their source, which then is also the source of theirs.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -53,7 +55,7 @@ pub(crate) fn chain(error: &dyn Error) -> String {
 /// The result of a command.
 pub(crate) type Outcome = Result<(), Failure>;
 
-/// How results are printed.
+/// A way to print results.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
 pub(crate) enum Format {
     /// For people.
@@ -67,7 +69,7 @@ pub(crate) fn print_json(value: &serde_json::Value) {
     println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
 }
 
-/// A progress bar on a terminal, nothing elsewhere.
+/// A progress bar, which is drawn only on a terminal.
 pub(crate) fn progress(what: &str, len: u64) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(Some(len), ProgressDrawTarget::stderr_with_hz(10));
     let style = ProgressStyle::with_template("{prefix:>10} [{bar:40}] {pos}/{len} {elapsed}")
@@ -82,7 +84,7 @@ pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 
-/// Bytes with a unit.
+/// A number of bytes with a unit.
 pub(crate) fn bytes(count: u64) -> String {
     match count {
         0..10_000 => format!("{count} B"),
@@ -103,7 +105,7 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// The most memory this process ever held, in bytes; 0 where the system does not tell.
+/// The peak of this process's memory in bytes; 0 if the system does not tell it.
 pub(crate) fn peak_rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

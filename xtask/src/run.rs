@@ -1,10 +1,12 @@
 //! `run`: execute the `; run:` lines of files.
 //!
-//! Every file is the root of a program of its own: the file, and those other files of the command that define what it imports,
-//! and so on. The modules of a file that has several belong together. So a folder of unrelated files can be run at once, and files that belong together find each other.
+//! Every file has a program of its own: all its modules, then the other files of the command that
+//! define its imports, then those that define the imports of these, and so on. So a folder of
+//! unrelated files can be run at once, and the files of one program find each other.
 //!
-//! Compiled code may crash the process that runs it. So the work is done by a worker process that reports every step; when it
-//! dies, the file at which it died has failed, and a new worker goes on with the next one.
+//! Compiled code may crash the process that runs it, so a worker process does the work and reports
+//! every step. If it dies, the file that it was executing has failed, and a new worker continues
+//! with the next file.
 
 mod args;
 mod execute;
@@ -80,7 +82,7 @@ pub(crate) fn main(args: &RunArgs) -> Outcome {
                 next = index + 1;
             }
             None if status.success() => break,
-            // The worker has said why.
+            // The worker has printed the reason.
             None if next == 0 || next < files.len() => return Err(Failure::Reported),
             None => {}
         }
@@ -96,7 +98,7 @@ pub(crate) fn main(args: &RunArgs) -> Outcome {
     if failed == 0 { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// This very command as a worker that starts with file `first`.
+/// Starts this command once more, as a worker that begins with file `first`.
 fn spawn(first: usize) -> Result<std::process::Child, Failure> {
     let error = |error| Failure::while_doing("cannot start a worker", error);
     let program = std::env::current_exe().map_err(error)?;

@@ -22,7 +22,7 @@ struct BodyBuilder<'a, 'f> {
     memory: Value,
     depth: Value,
     slot: StackSlot,
-    /// Loops around the place where statements are added.
+    /// Number of loops around the next statement.
     loops: u32,
 }
 
@@ -174,7 +174,7 @@ impl BodyBuilder<'_, '_> {
         self.set_float(value);
     }
 
-    /// Reads or writes memory, at an index that is kept inside.
+    /// Reads or writes memory, at an index that is within bounds.
     fn access(&mut self) {
         let flags = MemFlagsData::new();
         let (pointer, writable) = match self.random.below(5) {
@@ -267,7 +267,7 @@ impl BodyBuilder<'_, '_> {
         self.builder.seal_block(after);
     }
 
-    /// A call, if the depth allows one more.
+    /// Adds a call that is made if the depth allows it.
     fn call(&mut self) {
         if self.random.below(8) == 0 {
             let value = self.int();

@@ -1,4 +1,5 @@
-//! The functions of the generated program before any body is made, so that modules can call one another.
+//! The functions of the generated program before any body is made, so that modules can call one
+//! another.
 
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
 use cranelift_module::{DataId, FuncId, Linkage, Module as _};
@@ -6,14 +7,16 @@ use kiln::ir::ModuleBuilder;
 
 use super::random::Random;
 
-/// Functions of a module.
+/// The number of functions in a module.
 pub(super) const MODULE: u32 = 40;
-/// Run-time objects that the program uses.
+/// The number of run-time objects that the program uses.
 pub(crate) const GLOBALS: u64 = 200;
-/// Bytes of memory that a caller passes to every function, and of each module's own memory.
+/// The size in bytes of the memory that a caller passes to every function, and of each module's own
+/// memory.
 pub(crate) const MEMORY: usize = 512;
 
-/// Types of functions. All start with a pointer to [`MEMORY`] bytes and the number of calls that may be nested.
+/// Types of functions: parameters and result. All have two parameters before these: a pointer to
+/// [`MEMORY`] bytes, and the number of calls that may still be nested.
 pub(super) const SHAPES: [(&[Type], Type); 4] = [
     (&[types::I64], types::I64),
     (&[types::I64, types::F64], types::I64),
@@ -27,12 +30,13 @@ pub(super) struct FunctionPlan {
     pub(super) index: u32,
     pub(super) shape: usize,
     pub(super) linkage: Linkage,
-    /// Statements.
+    /// Number of statements.
     pub(super) size: u32,
 }
 
 pub(super) fn plan(index: u32, random: &mut Random) -> FunctionPlan {
-    // Sizes as in real code: half of all functions have a few instructions, one in fifty has hundreds.
+    // Sizes are those of real code: half of all functions have a few instructions, one in fifty has
+    // hundreds.
     let size = match random.below(100) {
         0..50 => 1 + random.below(4),
         50..80 => 4 + random.below(12),
@@ -66,7 +70,8 @@ impl FunctionPlan {
     }
 }
 
-/// Functions that a test may call: exported, of type `(i64 memory, i32 depth, i64) -> i64`.
+/// Whether the function of this name can be called from outside: exported, of type
+/// `(i64 memory, i32 depth, i64) -> i64`.
 pub(crate) fn is_entry(name: &str) -> bool {
     name.ends_with("_s0_export")
 }

@@ -15,24 +15,24 @@ use crate::measure::{Contender, median, timed};
 use crate::setup::Failure;
 use crate::workload::Workload;
 
-/// Builds in a turn of what is quick; the median counts.
+/// Number of builds in a turn if a build is quick; their median is taken.
 pub(super) const TIMES: usize = 5;
-/// How long the background may take to write everything.
+/// The longest time that writing everything in the background may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 pub(super) const PARTS: &[&str] = &["compile or find", "image"];
 
-/// Times of one build, and what came of it.
+/// The times and the results of a build.
 pub(super) struct TimedBuild {
     pub(super) times: [Duration; 2],
     pub(super) image: Vec<u8>,
     pub(super) stats: Stats,
-    /// Dropped with the rest, when the clock was read.
+    /// Kept only to be dropped after the times were taken.
     pub(super) _artifacts: Vec<Artifact>,
 }
 
 pub(super) type SharedStore = Arc<dyn Store + Send + Sync>;
 
-/// What all builds of a program have in common.
+/// The program that is built, and the threads that build it.
 pub(super) struct ProgramBuilder<'a> {
     pub(super) workload: &'a Workload,
     pub(super) pool: Arc<ThreadPool>,
@@ -74,7 +74,7 @@ impl ProgramBuilder<'_> {
         self.build(store, |compiler| Ok(compiler.compile(modules)?))
     }
 
-    /// Nothing is in the folder yet, and what is written to it is not waited for.
+    /// Builds with an empty folder, to which entries are written in the background.
     pub(super) fn fresh(&self, modules: &[Module]) -> Result<TimedBuild, Failure> {
         let folder = tempfile::tempdir()?;
         let store = behind(folder.path());
@@ -83,7 +83,8 @@ impl ProgramBuilder<'_> {
         Ok(build)
     }
 
-    /// By keys that the client has. `build` says whether modules are there to be built.
+    /// Builds with the client's keys. Without `build`, a module that is not in the store is an
+    /// error.
     pub(super) fn lazy(
         &self,
         store: SharedStore,
@@ -101,7 +102,7 @@ impl ProgramBuilder<'_> {
         })
     }
 
-    /// Refuses a build that reused less than everything.
+    /// Checks that a build reused everything.
     pub(super) fn unchanged(&self, build: TimedBuild) -> Result<TimedBuild, Failure> {
         let Stats { compiled_functions, reused_modules, .. } = build.stats;
         if (compiled_functions, reused_modules) != (0, self.workload.modules.len()) {
@@ -110,7 +111,7 @@ impl ProgramBuilder<'_> {
         Ok(build)
     }
 
-    /// A build of which every second module is in the store, and no other.
+    /// Builds when every second module is in the store, and no other.
     pub(super) fn half(&self, store: SharedStore) -> Result<TimedBuild, Failure> {
         let modules = &self.workload.modules;
         let half: Vec<Module> = modules.iter().step_by(2).cloned().collect();
@@ -122,7 +123,7 @@ impl ProgramBuilder<'_> {
         Ok(build)
     }
 
-    /// Refuses a build that compiled more than one function.
+    /// Builds, and checks that one function was compiled.
     pub(super) fn edited(&self, store: SharedStore, modules: &[Module]) -> Result<TimedBuild, Failure> {
         let build = self.modules(Some(store), modules)?;
         let Stats { compiled_functions, reused_modules, .. } = build.stats;
@@ -133,7 +134,7 @@ impl ProgramBuilder<'_> {
     }
 }
 
-/// The median of every part of some builds.
+/// The median time of every part of several builds.
 pub(super) fn parts(
     builds: impl Iterator<Item = Result<TimedBuild, Failure>>,
 ) -> Result<Vec<Duration>, Failure> {
@@ -141,7 +142,7 @@ pub(super) fn parts(
     Ok((0..PARTS.len()).map(|part| median(times.iter().map(|times| times[part]).collect())).collect())
 }
 
-/// A contender that builds `times` times in a turn.
+/// Makes a contender that builds `times` times in a turn.
 pub(super) fn repeated<'a>(
     name: &str,
     times: usize,
@@ -150,12 +151,12 @@ pub(super) fn repeated<'a>(
     Contender::in_parts(name, PARTS, move || parts((0..times).map(|_| build())))
 }
 
-/// A folder that is written behind the build, as the command `build` does it.
+/// A store that writes to a folder in the background, like that of the command `build`.
 pub(super) fn behind(folder: &Path) -> Arc<WriteBehind<DiskStore>> {
     Arc::new(WriteBehind::new(DiskStore::new(folder)))
 }
 
-/// Waits until what was put is in the folder.
+/// Waits until all entries are in the folder.
 pub(super) fn written(store: &WriteBehind<DiskStore>) -> Result<(), Failure> {
     if store.flush(PATIENCE) { Ok(()) } else { Err("entries were not written".into()) }
 }

@@ -9,7 +9,7 @@ use kiln::ir::{Body, Code, Linkage, Module, SymbolKind};
 use crate::setup::Failure;
 use crate::workload::Workload;
 
-/// A constant that is changed, to another number each time.
+/// A constant in a function, which is changed to another number for each build.
 pub(super) struct Edit {
     pub(super) module: usize,
     pub(super) function: usize,
@@ -19,7 +19,8 @@ pub(super) struct Edit {
 }
 
 impl Edit {
-    /// One in the middle of the program, in a function of middle size, that makes a difference to machine code.
+    /// Finds a constant that changes machine code, in the middle of the program, in a function of
+    /// middle size.
     pub(super) fn find(workload: &Workload, artifacts: &[Artifact]) -> Result<Self, Failure> {
         let compiler = Compiler::new(workload.target.clone());
         let middle = workload.modules.len() / 2;
@@ -55,7 +56,7 @@ impl Edit {
     }
 }
 
-/// The last one of at least 32 bits that something uses as a number.
+/// The last constant of a function that has at least 32 bits.
 pub(super) fn constant(function: &ir::Function) -> Option<ir::Inst> {
     let insts = function.layout.blocks().flat_map(|block| function.layout.block_insts(block));
     let constants = insts.filter(|&inst| {
@@ -66,7 +67,7 @@ pub(super) fn constant(function: &ir::Function) -> Option<ir::Inst> {
     constants.last()
 }
 
-/// The program so many times, every time under other names.
+/// Copies the program so that there are `times` of it, each with other names.
 pub(super) fn repeat(modules: &[Module], times: usize) -> Vec<Module> {
     let seen_by_others = |symbol: &&kiln::ir::Symbol| {
         symbol.kind != SymbolKind::Global && !matches!(symbol.linkage, Linkage::Import | Linkage::Local)

@@ -1,7 +1,7 @@
 //! The messages of a build that failed: which module it was, by the name of its file.
 //!
-//! A build drops each module when it is compiled. The modules are read once more only for these messages,
-//! which show where they disagree.
+//! A build drops each module when it is compiled. The modules are read once more only for these
+//! messages, which show where they disagree.
 
 use std::path::PathBuf;
 
@@ -85,7 +85,8 @@ impl Reread<'_> {
     }
 }
 
-/// Prints the errors in modules, and returns those that the code generator found, with files and lines.
+/// Prints the errors in modules, and returns those that the code generator found, with files and
+/// lines.
 fn not_compiled(failures: Vec<LazyError<ReadError>>, modules: &Reread<'_>) -> Failure {
     let mut errors = 0;
     let mut lines = Vec::new();

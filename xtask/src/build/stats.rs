@@ -60,7 +60,8 @@ impl From<Tally> for CacheStats {
     }
 }
 
-/// The seconds that each part of a build took. Reading is a part of `compile`: modules are read as they are compiled.
+/// The seconds that each part of a build took. Modules are read while others are compiled, so
+/// `compile` includes it.
 #[derive(Serialize)]
 struct Seconds {
     compile: f64,

@@ -15,13 +15,15 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
             let name = module.map_or_else(|| short(key), |module| of(module, key));
             format!("{name}: cannot be used: {}", chain(*reason))
         }
-        Event::Healed { key } => format!("{}: stored anew", short(key)),
+        Event::Healed { key } => format!("{}: stored again", short(key)),
         Event::Evicted { key, bytes } => format!("{}: removed to make room, {bytes} bytes", short(key)),
         Event::LeftoverRemoved => "a leftover of a killed process removed".into(),
         Event::WriteFailed { key, error } => format!("{}: cannot be stored: {}", short(key), chain(*error)),
-        Event::WriteDropped { key } => format!("{}: not stored, for the disk is too slow", short(key)),
+        Event::WriteDropped { key } => format!("{}: not stored, because the disk is too slow", short(key)),
         Event::Quarantined { key, reason } => format!("{}: moved aside: {reason}", short(key)),
-        Event::Verified { key, module } => format!("{}: compiled again, and the same", of(module, key)),
+        Event::Verified { key, module } => {
+            format!("{}: compiled again, with the same result", of(module, key))
+        }
         Event::VerifyFailed { key, module } => {
             format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
         }

@@ -11,10 +11,10 @@ use serde_json::json;
 use crate::input;
 use crate::output::{Failure, Format, Outcome, count, print_json};
 
-/// One state of a module, as a cache sees it.
+/// A state of a module, as a cache sees it.
 struct State {
     recipe: Recipe,
-    /// Functions by name; those without one by their position.
+    /// The keys of functions by their names; a function without a name is called by its position.
     functions: BTreeMap<String, FunctionKey>,
 }
 

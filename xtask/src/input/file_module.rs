@@ -48,7 +48,8 @@ pub(crate) struct FileModule {
 
 /// The modules of a file, in order.
 ///
-/// The form follows from the first bytes of the file; a file that is called `.kir` must be in binary form.
+/// The form follows from the first bytes of the file; a file that is called `.kir` must be in
+/// binary form.
 pub(crate) fn modules_of(path: &Path) -> Result<Vec<FileModule>, ReadError> {
     let failed = |error| ReadError::Failed(unreadable(path, &error));
     let mut file = File::open(path).map_err(failed)?;
@@ -79,8 +80,8 @@ impl FileModule {
         self.number.map_or_else(|| path.to_string(), |number| format!("{path}#{number}"))
     }
 
-    /// The module's name in messages: that of the file, and `stored`, which is the name that the module
-    /// has in the file, if that is another.
+    /// The module's name in messages: that of the file, and `stored`, which is the name that the
+    /// module has in the file, if that is another.
     pub(crate) fn shown(&self, stored: &str) -> String {
         let name = self.name();
         if stored.is_empty() || Path::new(stored) == self.path {
@@ -185,7 +186,8 @@ fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::new(Source::new(name, text))),
         Err(error) => {
-            // Replaced characters are only after the fault, so its line is shown as it is in the file.
+            // Replaced characters are only after the fault, so its line is shown as it is in the
+            // file.
             let source = Arc::new(Source::new(name, String::from_utf8_lossy(error.as_bytes())));
             let location = Location::at(&source, error.utf8_error().valid_up_to(), 1);
             Err(vec![Diagnostic::new(DiagnosticKind::Syntax, "not UTF-8 text", location)])

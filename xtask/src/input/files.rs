@@ -10,9 +10,11 @@ pub(crate) const TEXT: &str = "clif";
 /// Extension of files in binary form.
 pub(crate) const BINARY: &str = "kir";
 
-/// The `.clif` and `.kir` files that `paths` name, each once; folders are searched with those inside them.
+/// The `.clif` and `.kir` files that `paths` name, each once; folders are searched with those
+/// inside them.
 ///
-/// The files are in order of their paths, so the result of a build does not depend on the order of arguments.
+/// The files are in order of their paths, so the result of a build does not depend on the order of
+/// arguments.
 pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
     let mut files = BTreeSet::new();
     for path in paths {
@@ -35,7 +37,8 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
 fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let path = entry?.path();
-        // The user of a folder of links wants them followed; a cycle ends with the system's limit on links.
+        // The user of a folder of links wants them followed; a cycle ends with the system's limit
+        // on links.
         if path.is_dir() {
             search(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == TEXT || extension == BINARY) {

@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use super::file_module::{FileModule, Parsed, ReadError, modules_of};
 use crate::output::{Failure, count, progress};
 
-/// Reads the modules of files in parallel, and returns those of each file in order, as `keep` makes them smaller.
+/// Reads the modules of files in parallel, and returns those of each file in order, as `keep` makes
+/// them smaller.
 pub(crate) fn modules<T: Send>(
     files: &[PathBuf],
     target: &Target,
@@ -58,8 +59,8 @@ pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
 
 /// The modules of `files`, each of which is read when a build gets to it.
 ///
-/// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need not be read
-/// as IR. `done` is called after each module that was read.
+/// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need
+/// not be read as IR. `done` is called after each module that was read.
 pub(crate) fn lazy<'t>(
     files: &[PathBuf],
     target: &'t Target,
@@ -79,8 +80,8 @@ pub(crate) fn lazy<'t>(
             }
             let parsed = module.parse(bytes, target).map_err(ReadError::Faults)?;
             done();
-            // The last build of a module is found by its name, so that is the file's, and not the name of the
-            // text that the module was converted from.
+            // The last build of a module is found by its name, so that is the file's, and not the
+            // name of the text that the module was converted from.
             Ok(Module { name: module.name().into(), ..parsed })
         };
         Ok(match hash {
@@ -91,7 +92,8 @@ pub(crate) fn lazy<'t>(
     modules.into_iter().flatten().collect::<Vec<_>>().into_par_iter().map(lazy).collect()
 }
 
-/// Returns everything that was read if there are no errors in it; else prints every diagnostic, in order.
+/// Returns everything that was read if there are no errors in it; else prints every diagnostic, in
+/// order.
 pub(crate) fn all<T>(parsed: impl IntoIterator<Item = Parsed<T>>) -> Result<Vec<T>, Failure> {
     let mut modules = Vec::new();
     let mut errors = 0;

@@ -19,7 +19,8 @@ fn compare(text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
         faults.push(format!("ARCHITECTURE.md has {lines} lines, at most {MAX_ARCHITECTURE_LINES} are read"));
     }
     for (number, line) in text.lines().enumerate() {
-        // Every word in backquotes that has a slash and no space is a path; one that starts as our crates do is a crate.
+        // Every word in backquotes that has a slash and no space is a path; one that starts as our
+        // crates do is a crate.
         for word in line.split('`').skip(1).step_by(2) {
             let path = word.trim_end_matches('/');
             let is_path = word.contains('/') && !word.contains([' ', '<', '*', '(']) && !word.contains("::");

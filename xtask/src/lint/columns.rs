@@ -47,8 +47,8 @@ fn is_unbreakable(line: &str) -> bool {
 
 /// For each line of a Rust file, whether it has a comment.
 ///
-/// A `//` in a string is none, so a line's text after its last token is looked at. Documentation is a
-/// token too, but one that begins its line.
+/// A `//` in a string is none, so a line's text after its last token is looked at. Documentation is
+/// a token too, but one that begins its line.
 fn comments_of_rust(text: &str) -> Vec<bool> {
     let mut lines = vec![Line::default(); text.lines().count() + 1];
     // A file that does not parse is a fault for the compiler to report.

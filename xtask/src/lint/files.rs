@@ -3,7 +3,8 @@
 use super::rules::{MAX_FILE_LINES, MEDIAN_FILE_LINES};
 use super::sources::Source;
 
-/// Files that do not say what they are for, files that are too long, and a median length that is too great.
+/// Files that do not say what they are for, files that are too long, and a median length that is
+/// too great.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     let mut faults: Vec<String> =
         sources.iter().filter(|source| source.is_rust()).flat_map(faults_of_one).collect();

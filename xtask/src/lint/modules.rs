@@ -1,7 +1,9 @@
-//! The modules of a crate, as its files declare them, and the files in which paths between them end.
+//! The modules of a crate, as its files declare them, and the files in which paths between them
+//! end.
 //!
-//! This is the part of Rust's name resolution that shows which file needs which. Visibility, and names
-//! that macros make, are left out: a name that is not found is taken to be defined in its module.
+//! This is the part of Rust's name resolution that shows which file needs which. Visibility, and
+//! names that macros make, are left out: a name that is not found is taken to be defined in its
+//! module.
 
 use std::collections::BTreeMap;
 
@@ -139,7 +141,8 @@ impl<'a> Crate<'a> {
         std::iter::successors(Some(module), |&module| self.modules[module].parent)
     }
 
-    /// The end of a path that is written in `module`. Of a name with several meanings, a path ends at the item.
+    /// The end of a path that is written in `module`. Of a name with several meanings, a path ends
+    /// at the item.
     pub(super) fn resolve(&self, module: usize, path: &[String]) -> Found<'a> {
         self.follow(module, path, 0)
     }

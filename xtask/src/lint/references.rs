@@ -1,8 +1,9 @@
-//! The references from file to file in a crate: every path that is written in one and ends at an item of another.
+//! The references from file to file in a crate: every path that is written in one and ends at an
+//! item of another.
 //!
-//! Paths are found in `use`, in types, expressions and patterns, and among the tokens of macros. A path that
-//! goes through a re-export is a reference to the file where the item is defined, not to the one that
-//! re-exports it; the re-export is a reference itself. Test code is left out.
+//! Paths are found in `use`, in types, expressions and patterns, and among the tokens of macros. A
+//! path that goes through a re-export is a reference to the file where the item is defined, not to
+//! the one that re-exports it; the re-export is a reference itself. Test code is left out.
 
 use std::collections::BTreeMap;
 
@@ -77,8 +78,8 @@ impl<'a> Finder<'_, 'a> {
         }
     }
 
-    /// Adds the paths of two names and more among a macro's tokens. A single name may be a variable of the
-    /// macro's; where it is imported, the `use` is a reference already.
+    /// Adds the paths of two names and more among a macro's tokens. A single name may be a variable
+    /// of the macro's; where it is imported, the `use` is a reference already.
     fn scan(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut line = 0;

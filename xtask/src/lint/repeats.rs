@@ -1,7 +1,7 @@
 //! Code that is written twice, as `jscpd` finds it.
 //!
-//! `jscpd` compares the tokens of all files. It is installed like the other tools that the checks run: `.ci/run`
-//! says which version and how.
+//! `jscpd` compares the tokens of all files. It is installed like the other tools that the checks
+//! run: `.ci/run` says which version and how.
 
 use std::io::ErrorKind;
 use std::path::Path;

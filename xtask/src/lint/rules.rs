@@ -1,4 +1,5 @@
-//! The rules that `lint` checks, with their thresholds and their exceptions. An exception needs a reason.
+//! The rules that `lint` checks, with their thresholds and their exceptions. An exception needs a
+//! reason.
 
 /// Which crates of ours a crate may depend on, and whether it may reach Cranelift at all.
 ///
@@ -28,7 +29,8 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 10] = [
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cranelift {
     Yes,
-    /// Not even through other crates: a program that depends on this crate must not build a code generator.
+    /// Not even through other crates: a program that depends on this crate must not build a code
+    /// generator.
     Never,
 }
 
@@ -59,6 +61,6 @@ pub(super) const MAX_REPEATED_TOKENS: u32 = 70;
 /// Columns of a line of Markdown and of a line with a comment, at most.
 pub(super) const MAX_COLUMNS: usize = 100;
 
-/// Words that the summary of a documentation comment must not begin with: such a summary is a clause without
-/// a verb. A summary begins with a verb, or names the thing.
+/// Words that the summary of a documentation comment must not begin with: such a summary is a
+/// clause without a verb. A summary begins with a verb, or names the thing.
 pub(super) const HEADLESS: [&str; 2] = ["What", "Where"];

@@ -53,7 +53,8 @@ impl Source {
         name == "tests.rs" || self.path.split('/').any(|folder| folder == "tests")
     }
 
-    /// Whether the file is a part of a library or program of the workspace, not of its tests or benches.
+    /// Whether the file is a part of a library or program of the workspace, not of its tests or
+    /// benches.
     pub(super) fn is_of_a_crate(&self) -> bool {
         self.is_rust() && !self.is_test() && self.path.split('/').any(|folder| folder == "src")
     }

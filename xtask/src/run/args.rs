@@ -6,14 +6,18 @@ use crate::output::Format;
 
 /// Execute every `; run:` line of `.clif` and `.kir` files on this machine.
 ///
-/// A line `; run: %f(1, 2) == 3` after a function calls it and compares; `; print: %f(1)` calls it and prints. Files named together
-/// are linked with each other where one defines what another imports; of several that define it, the one in the same folder counts. All modules of a `.kir` file are linked together, and all their
-/// lines executed, in order. A file without such a line is compiled and linked by itself. Each global is bound to 4096 zeroed bytes of its own. A line is printed for each file, for a failure with the
-/// invocation, the value expected and the value that came; the last line counts files.
+/// A line `; run: %f(1, 2) == 3` after a function calls it and compares the result;
+/// `; print: %f(1)` calls it and prints the result. Files named together are linked with each other
+/// where one defines a name that another imports; if several define it, the one in the same folder
+/// is taken. All modules of a `.kir` file are linked together, and all their lines are executed, in
+/// order. A file without such a line is compiled and linked by itself. Each global is bound to 4096
+/// zeroed bytes of its own. A line is printed for each file; after a failure it shows the
+/// invocation, the value expected and the value returned. The last line counts files.
 ///
-/// A file is skipped only if its `target` lines are for other machines or ask for CPU features that this machine lacks; with
-/// `--via interpreter` also if its `test` lines do not ask for the interpreter, or the interpreter does not know an instruction. A file
-/// whose `test` lines ask for nothing but the interpreter is interpreted.
+/// A file is skipped only if its `target` lines name other machines or CPU features that this
+/// machine lacks. With `--via interpreter` it is also skipped if its `test` lines do not name the
+/// interpreter, or the interpreter does not know an instruction. A file whose `test` lines name
+/// only the interpreter is interpreted.
 #[derive(clap::Args, Clone)]
 #[command(after_help = "Examples:
   cargo xtask run examples/clif
@@ -26,19 +30,19 @@ pub(crate) struct RunArgs {
     /// How to execute: in memory; saved as an image and run in another process; or interpreted
     #[arg(long, value_enum, default_value_t = Via::Jit)]
     pub(super) via: Via,
-    /// Run in memory, laid out and filled exactly as the saved image would be
+    /// Run in memory, laid out and filled exactly like the saved image
     #[arg(long, conflicts_with = "via")]
     pub(super) image_codegen: bool,
-    /// Put every function and every datum in a module of its own
+    /// Put every function and every data object in a module of its own
     #[arg(long)]
     pub(super) split_modules: bool,
-    /// Number of threads [default: one for each core]
+    /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
     /// How to print results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
-    /// Be the worker, and start with this file
+    /// Be the worker, and begin with this file
     #[arg(long, hide = true)]
     pub(super) worker: Option<usize>,
 }

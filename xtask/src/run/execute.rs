@@ -1,4 +1,5 @@
-//! The ways to execute the modules of one file: compiled in memory, compiled to an image, or interpreted.
+//! The ways to execute the modules of one file: compiled in memory, compiled to an image, or
+//! interpreted.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -15,7 +16,8 @@ use super::report::{Event, Verdict, ending};
 use super::thunks::Thunks;
 use crate::output::{Failure, chain};
 
-/// Executes a file with `roots` as its modules, compiled for those of their `target` lines that have these numbers.
+/// Compiles and executes the modules `roots` of a file, each for the `target` line whose number is
+/// in `numbers`.
 pub(super) fn compiled(
     args: &RunArgs,
     target: &Target,
@@ -34,7 +36,7 @@ pub(super) fn compiled(
             .collect::<Option<Vec<_>>>()
         {
             Some(pieces) => pieces.concat(),
-            None => return failed("a definition without a name cannot stand in a module of its own".into()),
+            None => return failed("a definition without a name cannot be in a module of its own".into()),
         }
     } else {
         modules
@@ -63,7 +65,7 @@ pub(super) fn compiled(
     match (args.via, args.image_codegen) {
         (Via::Image, _) => in_another_process(&session, path, numbers),
         (_, true) => {
-            // Objects of its own: the program must not see what the session's copy left behind.
+            // With new objects: the session's copy of the program may have written to the others.
             let objects = Objects::default();
             let image = session.image().map_err(|error| chain(&error));
             match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
@@ -85,12 +87,14 @@ pub(super) fn compiled(
     }
 }
 
+/// Whether any of the modules has a run line.
 pub(super) fn have_run_lines(modules: &[Module]) -> bool {
     let mut functions = modules.iter().flat_map(|module| &module.functions);
     functions.any(|function| function.run_lines().next().is_some())
 }
 
-/// A file without run lines is compiled and linked by itself; nobody has to provide what it imports, since nothing is called.
+/// Compiles and links a file without run lines by itself. Its imports need no definition, since
+/// nothing is called.
 fn linked(target: &Target, modules: &[Module]) -> Verdict {
     let faults = kiln::ir::check_program(&modules.iter().collect::<Vec<_>>());
     if !faults.is_empty() {
@@ -109,6 +113,7 @@ fn linked(target: &Target, modules: &[Module]) -> Verdict {
     }
 }
 
+/// Interprets the modules `roots` of a file together with the other modules of its program.
 pub(super) fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
     let modules: Vec<&Module> = roots.iter().chain(others.iter().copied()).collect();
     let program = LinkedProgram::new(&modules);
@@ -125,7 +130,8 @@ pub(super) fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
     invocation::all(roots, &mut execute, &mut Event::send)
 }
 
-/// Saves the session as an image, and lets another process load it and execute the file's run lines.
+/// Saves the session as an image, and starts another process that loads it and executes the file's
+/// run lines.
 fn in_another_process(session: &Session, path: &Path, variants: &[usize]) -> Verdict {
     let attempt = || -> Result<Verdict, Failure> {
         let folder = tempfile::tempdir().map_err(Failure::of)?;
@@ -165,6 +171,7 @@ fn in_another_process(session: &Session, path: &Path, variants: &[usize]) -> Ver
     })
 }
 
+/// The diagnostics as text, which begins on a new line.
 pub(super) fn text(diagnostics: &[Diagnostic]) -> String {
     let mut text = String::from("\n");
     diagnostics.iter().for_each(|diagnostic| text.push_str(&format!("{diagnostic}\n")));

@@ -1,4 +1,5 @@
-//! `run-image`: the other process of `run --via image`. Loads an image and executes a file's run lines in it.
+//! `run-image`: the other process of `run --via image`. It loads an image and executes a file's run
+//! lines in it.
 
 use std::path::PathBuf;
 
@@ -20,7 +21,7 @@ use crate::output::{Outcome, chain};
 pub(crate) struct RunImageArgs {
     image: PathBuf,
     file: PathBuf,
-    /// For each module of the file, number of the `target` line that the image was compiled for
+    /// The number of the `target` line that the image was compiled for, for each module of the file
     #[arg(long, value_delimiter = ',')]
     variants: Vec<usize>,
 }
@@ -46,7 +47,7 @@ pub(crate) fn main(args: &RunImageArgs) -> Outcome {
     Ok(())
 }
 
-/// Loads an image from memory, filled with what this process provides.
+/// Loads an image from memory, and fills its slots with `objects` and the symbols of this process.
 pub(super) fn load_bytes(bytes: &[u8], objects: &Objects) -> Result<Loaded, String> {
     Image::from_bytes(bytes).and_then(|image| image.bind(objects)).map_err(|error| chain(&error))
 }

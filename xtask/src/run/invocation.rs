@@ -1,4 +1,4 @@
-//! Invocations: what a run line asks for, and whether it came.
+//! Invocations: the calls that run lines make, and the comparison of their results.
 
 use cranelift_codegen::data_value::{DataValue, DisplayDataValues};
 use cranelift_codegen::ir::Signature;
@@ -7,11 +7,12 @@ use kiln::ir::{Function, Module, RunLine};
 
 use super::report::{Event, Verdict};
 
-/// Executes one invocation: the number of the module, its function, the arguments, and the results or why there are none.
+/// Executes an invocation, given the number of the module, the function, its signature and the
+/// arguments.
 pub(super) type Execute<'a> =
     dyn FnMut(usize, &Function, &Signature, &[DataValue]) -> Result<Vec<DataValue>, Stop> + 'a;
 
-/// Why an invocation gave no results.
+/// The reason why an invocation has no results.
 pub(super) enum Stop {
     /// The file has failed.
     Failed(String),
@@ -19,7 +20,7 @@ pub(super) enum Stop {
     Skipped(String),
 }
 
-/// Executes all run lines of a file's modules, and says how that went. `event` is told of every step.
+/// Executes all run lines of a file's modules, and calls `event` with every step.
 pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn FnMut(&Event)) -> Verdict {
     let mut invocations = 0;
     let functions = modules
@@ -52,7 +53,7 @@ pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn
     Verdict::Passed { invocations, interpreted: false }
 }
 
-/// Executes one run line; `Some` is what a `print` line prints.
+/// Executes a run line, and returns the text that a `print` line prints.
 fn one(
     signature: &Signature,
     line: &RunLine<'_>,

@@ -1,4 +1,5 @@
-//! The host's side of a program that `run` executes: run-time objects, and the symbols of this process.
+//! The host's part of a program that `run` executes: run-time objects, and the symbols of this
+//! process.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,17 +9,17 @@ use kiln::jit::libcalls;
 
 /// Size of a run-time object, in 8-byte words.
 const WORDS: usize = 512;
-/// The same in bytes.
+/// Size of a run-time object, in bytes.
 pub(super) const SIZE: usize = 8 * WORDS;
 
-/// One object of 4096 zeroed bytes for every key, made when it is first asked for.
+/// An object of 4096 zeroed bytes for every key, made when its address is first needed.
 #[derive(Default)]
 pub(super) struct Objects {
     objects: RefCell<HashMap<Box<str>, Box<[u64; WORDS]>>>,
 }
 
 impl Objects {
-    /// Where the object `key` lies; the same address as long as `self` lives.
+    /// The address of the object `key`, which stays the same as long as `self` lives.
     pub(super) fn address(&self, key: &str) -> usize {
         let mut objects = self.objects.borrow_mut();
         let object = objects.entry(key.into()).or_insert_with(|| Box::new([0; WORDS]));

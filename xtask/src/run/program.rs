@@ -1,4 +1,4 @@
-//! Which files make up the program of a root file.
+//! The files that make up the program of a root file.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use kiln::ir::{Linkage, Module};
 
 use crate::input::Parsed;
 
-/// Files by the names that their modules define.
+/// The files of a command, by the names that their modules define.
 pub(super) struct Definitions<'a> {
     paths: &'a [PathBuf],
     files: &'a [Parsed<Vec<Module>>],
@@ -20,7 +20,7 @@ impl<'a> Definitions<'a> {
         for (index, modules) in files.iter().enumerate() {
             for name in modules.iter().flatten().flat_map(defined) {
                 let files = by_name.entry(name).or_default();
-                // Defined by two modules of one file it is for the linker to judge.
+                // Two definitions in one file are for the linker to report.
                 if files.last() != Some(&index) {
                     files.push(index);
                 }
@@ -29,17 +29,18 @@ impl<'a> Definitions<'a> {
         Self { paths, files, by_name }
     }
 
-    /// Where a file lies.
+    /// The folder of a file.
     fn folder(&self, index: usize) -> Option<&Path> {
         self.paths[index].parent()
     }
 
-    /// `root` and the files that define what it imports, what those import, and so on, in order of their numbers.
+    /// `root`, the files that define its imports, the files that define the imports of those, and
+    /// so on, in order of their numbers.
     ///
     /// # Errors
     ///
-    /// A name that several other files define, none of which is part of the program otherwise, nor the only one in the folder
-    /// of the file that imports it.
+    /// A name that several other files define, unless one of them is in the program already, or
+    /// just one is in the folder of the file that imports the name.
     pub(super) fn program(&self, root: usize) -> Result<Vec<usize>, String> {
         let mut program = BTreeSet::from([root]);
         let mut queue = vec![root];

@@ -8,36 +8,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::{Format, count};
 
-/// What a worker reports, a line each. The program under test shares the worker's standard output, so a report is told
-/// from the program's own text by [`MARK`].
+/// A report of a worker, which is one line.
+///
+/// The program under test writes to the same standard output; [`MARK`] tells reports from its text.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Event {
-    /// A file begins.
+    /// The worker begins with a file.
     File(usize),
-    /// An invocation is about to be executed: its place and text.
+    /// The worker is about to execute an invocation: its place and text.
     Invoke(String),
-    /// A `print` invocation gave this.
+    /// The result of a `print` invocation.
     Printed(String),
-    /// A file ended.
+    /// The worker is done with a file.
     Done(Verdict),
 }
 
-/// Stands before every report: the program's text may end without a newline, and may look like a report.
+/// The text before every report. The program's own text may end without a newline, and may look
+/// like a report.
 const MARK: &str = "\u{1e}kiln ";
 
 impl Event {
-    /// Reports this on standard output.
+    /// Writes the report to standard output.
     pub(super) fn send(&self) {
         let line = serde_json::to_string(self).expect("plain data");
         let mut out = std::io::stdout().lock();
-        // If nobody listens any more there is nothing left to do.
+        // Without a reader the worker has nothing left to do.
         if writeln!(out, "{MARK}{line}").and_then(|()| out.flush()).is_err() {
             std::process::exit(1);
         }
     }
 
-    /// The program's own text in a line of a worker's output, and the report behind it.
+    /// Splits a line of a worker's output into the program's own text and the report after it.
     pub(super) fn receive(line: &[u8]) -> (Option<String>, Option<Self>) {
         let line = String::from_utf8_lossy(line);
         if let Some((own, report)) = line.rsplit_once(MARK)
@@ -49,23 +51,23 @@ impl Event {
     }
 }
 
-/// How a file ended.
+/// The result of a file.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub(super) enum Verdict {
-    /// All of this many invocations gave what was expected.
+    /// All invocations returned the expected values.
     Passed {
         invocations: usize,
-        /// Not compiled: the file's `test` lines ask for the interpreter only.
+        /// Whether the file was interpreted because its `test` lines name only the interpreter.
         interpreted: bool,
     },
-    /// Something did not.
+    /// An invocation failed, or there was none to execute because of an error.
     Failed { reason: String },
     /// The file cannot be executed here.
     Skipped { reason: String },
 }
 
-/// How a process ended that should have reported a verdict.
+/// The reason why a process ended without reporting a verdict.
 pub(super) fn ending(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
         (Some(4), _) => "the program trapped (signal 4, illegal instruction)".into(),
@@ -85,7 +87,7 @@ struct Line<'a> {
     printed: &'a [String],
 }
 
-/// Prints how a file ended, and counts it: passed, failed, skipped.
+/// Prints the result of a file, and adds it to the counts of passed, failed and skipped files.
 pub(super) fn print(
     format: Format,
     file: &str,

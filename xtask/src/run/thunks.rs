@@ -9,7 +9,7 @@ use kiln::jit::invoke;
 use super::invocation::Stop;
 use crate::output::chain;
 
-/// Entry thunks, made when a signature is first called.
+/// The thunks of a module, each of which is made when a function of its signature is first called.
 pub(super) struct Thunks<'a> {
     target: &'a Target,
     settings: &'a ModuleSettings,
@@ -17,13 +17,13 @@ pub(super) struct Thunks<'a> {
 }
 
 impl<'a> Thunks<'a> {
-    /// For calls of the functions of each module.
+    /// One set of thunks for each module.
     pub(super) fn of_each(target: &'a Target, modules: &'a [Module]) -> Vec<Self> {
         let of = |module: &'a Module| Self { target, settings: &module.settings, thunks: Vec::new() };
         modules.iter().map(of).collect()
     }
 
-    /// Calls `callee`, which has this signature.
+    /// Calls `callee`, whose signature must be `signature`.
     pub(super) fn call(
         &mut self,
         callee: *const u8,
@@ -49,13 +49,14 @@ impl<'a> Thunks<'a> {
     }
 }
 
-/// Runs machine code that the user asked to run.
+/// Runs machine code on behalf of the user.
 #[expect(
     unsafe_code,
     reason = "a command whose purpose is to execute compiled code must execute it somewhere"
 )]
 pub(crate) fn call(thunk: &Thunk, callee: *const u8, cells: &mut [kiln::jit::Cell]) {
-    // SAFETY: `callee` is code of the thunk's signature, which was compared, and `cells` were encoded by the thunk. That the code does
-    // nothing undefined is up to the IR that the user gave; the process is there for nothing else and may crash.
+    // SAFETY: `callee` is code of the thunk's signature, which the callers compare, and the thunk
+    // encoded `cells`. Whether the code's own behaviour is defined depends on the user's IR;
+    // running it is this process's only purpose, and it may crash.
     unsafe { invoke(thunk.address(), callee, cells) };
 }

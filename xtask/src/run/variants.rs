@@ -5,8 +5,13 @@ use kiln::ir::{ModuleSettings, Target};
 use super::report::Verdict;
 use crate::output::chain;
 
-/// The header lines of a file with one `target` line each, by its number, as far as a machine can run them whose features `host_has`
-/// knows.
+/// The settings of a module with one of its `target` lines each, with the number of that line.
+///
+/// Lines that the machine cannot run are left out; `host_has` says which CPU features it has.
+///
+/// # Errors
+///
+/// The verdict on the module if no line is left, or if one has an error.
 pub(super) fn variants(
     target: &Target,
     settings: &ModuleSettings,
@@ -35,7 +40,8 @@ pub(super) fn variants(
     if variants.is_empty() { Err(Verdict::Skipped { reason: missing }) } else { Ok(variants) }
 }
 
-/// `settings` with only its `target` line `number`, or as they are if they have none.
+/// The settings with only their `target` line `number`; settings without such lines are returned as
+/// they are.
 pub(super) fn variant_settings(settings: &ModuleSettings, number: usize) -> ModuleSettings {
     let targets = settings.targets.get(number).cloned().into_iter().collect();
     ModuleSettings { targets, ..settings.clone() }

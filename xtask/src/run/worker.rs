@@ -1,4 +1,5 @@
-//! The worker: parses all files, then executes them one after the other, and reports every step on standard output.
+//! The worker: it parses all files, executes one after the other, and reports every step on
+//! standard output.
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +39,7 @@ pub(super) fn work(args: &RunArgs, files: &[PathBuf], first: usize) -> Outcome {
     Ok(())
 }
 
-/// All modules of a file, or all that is wrong with them.
+/// All modules of a file, or all errors in them.
 fn together(parsed: Vec<Parsed>) -> Parsed<Vec<Module>> {
     let mut modules = Vec::with_capacity(parsed.len());
     let mut faults = Vec::new();
@@ -51,6 +52,7 @@ fn together(parsed: Vec<Parsed>) -> Parsed<Vec<Module>> {
     if faults.is_empty() { Ok(modules) } else { Err(faults) }
 }
 
+/// The verdict on a file that could not be read.
 fn not_modules(diagnostics: &[Diagnostic]) -> Verdict {
     let fault = |diagnostic: &&Diagnostic| diagnostic.kind != DiagnosticKind::OtherTarget;
     match (diagnostics.first(), diagnostics.iter().find(fault)) {
@@ -59,7 +61,8 @@ fn not_modules(diagnostics: &[Diagnostic]) -> Verdict {
     }
 }
 
-/// Executes one file, its modules together, once for each of the `target` lines that this machine can run.
+/// Executes one file, its modules together, once for each of the `target` lines that this machine
+/// can run.
 fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: &[&Module]) -> Verdict {
     let tests: Vec<&str> = roots.iter().flat_map(|root| root.settings.tests()).collect();
     if args.via == Via::Interpreter {
@@ -81,7 +84,7 @@ fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: 
     };
     let mut invocations = 0;
     for time in 0..variants.iter().map(Vec::len).max().unwrap_or(0) {
-        // A module with fewer lines than another of the file stays with its last one.
+        // A module with fewer lines than another module of the file keeps its last line.
         let chosen = variants.iter().map(|lines| &lines[time.min(lines.len() - 1)]);
         let numbers: Vec<usize> = chosen.clone().map(|(number, _)| *number).collect();
         let roots = roots.iter().zip(chosen);

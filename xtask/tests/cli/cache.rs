@@ -66,7 +66,7 @@ fn a_build_says_why() {
     build(&["--opt-level", "none"]).code(0).says(&["miss: ", "setting opt_level: was speed, is none"]);
     place.write("a.clif", adder("plus", 3));
     build(&[]).code(0).says(&["miss: ", "IR of the module"]);
-    build(&["--cache-verify"]).code(0).says(&["compiled again, and the same"]);
+    build(&["--cache-verify"]).code(0).says(&["compiled again, with the same result"]);
     let more = ["--stats", "s.json"];
     build(&more).code(0);
     let stats: Value = serde_json::from_slice(&place.read("s.json")).unwrap();
