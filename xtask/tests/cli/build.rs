@@ -1,14 +1,14 @@
-//! `build`: the same image however it is built, and one that other programs can read and run.
+//! `build`: the image is the same however it is built, and other programs can read and run it.
 
 use std::io::Write as _;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{Ended, Place, adder, root};
+use crate::support::{Ended, TestFolder, adder, root};
 
 /// Three files that call each other, read data and use a run-time object.
-fn program() -> Place {
+fn program() -> TestFolder {
     let first = "function %first(i64) -> i64 system_v {
     fn0 = %second(i64) -> i64 system_v
     gv0 = symbol %bias
@@ -30,7 +30,7 @@ block0:
     return v1
 }
 "#;
-    Place::new(&[("a.clif", first), ("b.clif", &adder("second", 5)), ("c.clif", third)])
+    TestFolder::new(&[("a.clif", first), ("b.clif", &adder("second", 5)), ("c.clif", third)])
 }
 
 #[track_caller]
@@ -44,9 +44,9 @@ fn keys(value: &Value) -> Vec<&str> {
 
 #[test]
 fn stats_have_the_documented_keys() {
-    let place = program();
-    let printed = place.xtask(&["build", ".", "-o", "p.so", "--stats", "s.json", "--format", "json"]).ok();
-    assert_eq!(printed.as_bytes(), place.read("s.json"));
+    let dir = program();
+    let printed = dir.xtask(&["build", ".", "-o", "p.so", "--stats", "s.json", "--format", "json"]).ok();
+    assert_eq!(printed.as_bytes(), dir.read("s.json"));
     let stats: Value = serde_json::from_str(&printed).unwrap();
     let mut expected = [
         "modules",
@@ -63,7 +63,7 @@ fn stats_have_the_documented_keys() {
         "peak_rss_bytes",
         "seconds",
     ];
-    // The order in which they stand is the order in which they are declared; a parsed document forgets it.
+    // The text has the keys in order of declaration; a parsed document does not keep the order.
     let order: Vec<&str> = expected.to_vec();
     let at = |key: &&str| printed.find(&format!("\"{key}\":")).unwrap();
     assert!(order.is_sorted_by_key(at), "{printed}");
@@ -72,7 +72,7 @@ fn stats_have_the_documented_keys() {
     assert_eq!(keys(&stats["seconds"]), ["compile", "link", "total", "write"]);
     assert_eq!((&stats["modules"], &stats["functions"], &stats["slots"]), (&3.into(), &3.into(), &1.into()));
     assert_eq!((&stats["compiled_functions"], &stats["reused_modules"]), (&3.into(), &0.into()));
-    assert_eq!(stats["image_bytes"], place.read("p.so").len());
+    assert_eq!(stats["image_bytes"], dir.read("p.so").len());
     assert!(stats["peak_rss_bytes"].as_u64().unwrap() > 1 << 20, "{stats}");
     let total = stats["seconds"]["total"].as_f64().unwrap();
     let parts = ["compile", "link", "write"].map(|part| stats["seconds"][part].as_f64().unwrap());
@@ -81,34 +81,34 @@ fn stats_have_the_documented_keys() {
 
 #[test]
 fn the_image_does_not_depend_on_threads_or_order() {
-    let place = program();
-    place.xtask(&["build", "a.clif", "b.clif", "c.clif", "-o", "one.so", "--threads", "1"]).ok();
-    place.xtask(&["build", "a.clif", "b.clif", "c.clif", "-o", "two.so", "--threads", "2"]).ok();
-    place.xtask(&["build", "c.clif", "b.clif", "a.clif", "-o", "reverse.so"]).ok();
-    place.xtask(&["build", "c.clif", "./a.clif", "b.clif", "a.clif", "-o", "twice.so"]).ok();
+    let dir = program();
+    dir.xtask(&["build", "a.clif", "b.clif", "c.clif", "-o", "one.so", "--threads", "1"]).ok();
+    dir.xtask(&["build", "a.clif", "b.clif", "c.clif", "-o", "two.so", "--threads", "2"]).ok();
+    dir.xtask(&["build", "c.clif", "b.clif", "a.clif", "-o", "reverse.so"]).ok();
+    dir.xtask(&["build", "c.clif", "./a.clif", "b.clif", "a.clif", "-o", "twice.so"]).ok();
     for other in ["two.so", "reverse.so", "twice.so"] {
-        assert!(place.read("one.so") == place.read(other), "{other} differs");
+        assert!(dir.read("one.so") == dir.read(other), "{other} differs");
     }
 }
 
 #[test]
 fn a_warm_cache_compiles_nothing_and_gives_the_same_bytes() {
-    let place = program();
-    place.xtask(&["build", ".", "-o", "none.so"]).ok();
-    let build = |output| place.xtask(&["build", ".", "-o", output, "--cache", "cache", "--format", "json"]);
+    let dir = program();
+    dir.xtask(&["build", ".", "-o", "none.so"]).ok();
+    let build = |output| dir.xtask(&["build", ".", "-o", output, "--cache", "cache", "--format", "json"]);
     let cold = stats(build("cold.so"));
     assert_eq!((&cold["compiled_functions"], &cold["reused_modules"]), (&3.into(), &0.into()));
     let warm = stats(build("warm.so"));
     assert_eq!((&warm["compiled_functions"], &warm["reused_modules"]), (&0.into(), &3.into()));
     assert_eq!(warm["reused_functions"], 3);
-    assert!(place.read("none.so") == place.read("cold.so"), "a cold cache changes the image");
-    assert!(place.read("none.so") == place.read("warm.so"), "a warm cache changes the image");
-    // One module changed: only that one is compiled.
-    place.write("b.clif", adder("second", 6));
+    assert!(dir.read("none.so") == dir.read("cold.so"), "a cold cache changes the image");
+    assert!(dir.read("none.so") == dir.read("warm.so"), "a warm cache changes the image");
+    // Only the module that changed is compiled.
+    dir.write("b.clif", adder("second", 6));
     let changed = stats(build("changed.so"));
     assert_eq!((&changed["compiled_functions"], &changed["reused_modules"]), (&1.into(), &2.into()));
-    // A cache whose every entry was damaged is no cache, and says so.
-    for path in walk(&place.path("cache")) {
+    // A build with a cache of damaged entries compiles everything, and warns.
+    for path in walk(&dir.path("cache")) {
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
@@ -116,7 +116,7 @@ fn a_warm_cache_compiles_nothing_and_gives_the_same_bytes() {
     }
     let damaged = build("damaged.so").says(&["warning: cache cache: "]);
     assert_eq!(stats(damaged)["compiled_functions"], 3);
-    assert!(place.read("changed.so") == place.read("damaged.so"), "a damaged cache changes the image");
+    assert!(dir.read("changed.so") == dir.read("damaged.so"), "a damaged cache changes the image");
 }
 
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
@@ -126,28 +126,28 @@ fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn summary_call_and_inspect() {
-    let place = program();
-    let summary = place.xtask(&["build", ".", "-o", "p.so"]).ok();
+    let dir = program();
+    let summary = dir.xtask(&["build", ".", "-o", "p.so"]).ok();
     assert!(
         summary.starts_with("p.so: ")
             && summary.contains(" of 3 functions (3 compiled, 0 reused) in 3 modules, ")
     );
     assert!(summary.contains(", 1 slot, in "), "{summary}");
     let global = "--global=test:object=0x1000";
-    assert_eq!(place.xtask(&["call", "p.so", "first", "-7", global]).ok(), "998\n");
-    let json = place.xtask(&["call", "p.so", "first", "0x10", global, "--format", "json"]).ok();
+    assert_eq!(dir.xtask(&["call", "p.so", "first", "-7", global]).ok(), "998\n");
+    let json = dir.xtask(&["call", "p.so", "first", "0x10", global, "--format", "json"]).ok();
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         json,
         serde_json::json!({ "function": "first", "signature": "(i64) -> i64 system_v", "results": ["1021"] })
     );
-    let text = place.xtask(&["inspect", "p.so"]).ok();
+    let text = dir.xtask(&["inspect", "p.so"]).ok();
     for part in
         ["target     ", "first(i64) -> i64 system_v", "slots (1):", "global  test:object", ".eh_frame"]
     {
         assert!(text.contains(part), "no `{part}` in:\n{text}");
     }
-    let json = place.xtask(&["inspect", "p.so", "--format", "json"]).ok();
+    let json = dir.xtask(&["inspect", "p.so", "--format", "json"]).ok();
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         json["slots"],
@@ -158,7 +158,7 @@ fn summary_call_and_inspect() {
     assert!(["first", "second", "bias", "read"].iter().all(|name| names.contains(name)), "{names:?}");
 }
 
-/// Runs a tool; `None`, said aloud, if it is not installed.
+/// Runs a tool. If it is not installed, prints so and returns `None`.
 fn tool(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
     match Command::new(name).args(args).env("LC_ALL", "C").output() {
         Ok(output) => {
@@ -167,7 +167,7 @@ fn tool(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             assert!(std::env::var_os("CI").is_none(), "{name} is not installed, and CI must have it");
-            // Past the test harness, which would swallow it.
+            // Written directly, because the test harness would not show it.
             let _ = writeln!(std::io::stderr(), "skipped: {name} is not installed");
             None
         }
@@ -177,9 +177,9 @@ fn tool(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
 
 #[test]
 fn readelf_and_objdump_accept_the_image() {
-    let place = program();
-    place.xtask(&["build", ".", "-o", "p.so"]).ok();
-    let image = place.path("p.so");
+    let dir = program();
+    dir.xtask(&["build", ".", "-o", "p.so"]).ok();
+    let image = dir.path("p.so");
     let image = image.to_str().unwrap();
     if let Some((success, stdout, stderr)) = tool("readelf", &["--all", "--wide", image]) {
         assert!(success && stderr.is_empty(), "{stderr}");
@@ -197,10 +197,10 @@ fn readelf_and_objdump_accept_the_image() {
 
 #[test]
 fn a_c_program_opens_the_image_and_calls_it() {
-    // Without run-time objects there is nothing to fill, so the C library's loader is enough.
-    let place = Place::new(&[("a.clif", &adder("plus", 2)), ("b.clif", &adder("more", 40))]);
-    place.xtask(&["build", ".", "-o", "p.so"]).ok();
-    place.write(
+    // An image without run-time objects needs no loader but the C library's.
+    let dir = TestFolder::new(&[("a.clif", &adder("plus", 2)), ("b.clif", &adder("more", 40))]);
+    dir.xtask(&["build", ".", "-o", "p.so"]).ok();
+    dir.write(
         "host.c",
         r#"#include <dlfcn.h>
 #include <stdio.h>
@@ -215,7 +215,7 @@ int main(int argc, char **argv) {
 }
 "#,
     );
-    let path = |name: &str| place.path(name).to_str().unwrap().to_owned();
+    let path = |name: &str| dir.path(name).to_str().unwrap().to_owned();
     if let Some((success, _, stderr)) = tool("cc", &["-O1", "-o", &path("host"), &path("host.c"), "-ldl"]) {
         assert!(success, "{stderr}");
         let (success, stdout, stderr) = tool(&path("host"), &[&path("p.so")]).unwrap();
@@ -226,23 +226,23 @@ int main(int argc, char **argv) {
 
 #[test]
 fn images_for_other_machines_can_be_made_and_inspected_but_not_called() {
-    let place = Place::new(&[("a.clif", &adder("plus", 2))]);
+    let dir = TestFolder::new(&[("a.clif", &adder("plus", 2))]);
     for (target, machine) in [("aarch64", "AArch64"), ("riscv64", "RISC-V"), ("s390x", "IBM S/390")] {
         if target == std::env::consts::ARCH {
             continue;
         }
         let image = format!("{target}.so");
-        place.xtask(&["build", ".", "-o", &image, "--target", target]).ok();
-        let text = place.xtask(&["inspect", &image]).ok();
+        dir.xtask(&["build", ".", "-o", &image, "--target", target]).ok();
+        let text = dir.xtask(&["inspect", &image]).ok();
         assert!(text.starts_with(&format!("target     {target}-unknown-linux-gnu\n")), "{text}");
         assert!(text.contains("plus(i64) -> i64 system_v"), "{text}");
         let host = std::env::consts::ARCH;
         let clear =
             format!("error: image {image}: the image is for {target}-unknown-linux-gnu, this is {host}\n");
-        let ended = place.xtask(&["call", &image, "plus", "1"]).code(1);
+        let ended = dir.xtask(&["call", &image, "plus", "1"]).code(1);
         assert_eq!((ended.stderr, ended.stdout), (clear, String::new()));
         if let Some((success, stdout, stderr)) =
-            tool("readelf", &["--all", "--wide", place.path(&image).to_str().unwrap()])
+            tool("readelf", &["--all", "--wide", dir.path(&image).to_str().unwrap()])
         {
             assert!(
                 success && !format!("{stdout}{stderr}").to_lowercase().contains("warning"),
@@ -254,24 +254,24 @@ fn images_for_other_machines_can_be_made_and_inspected_but_not_called() {
 }
 
 #[test]
-fn a_whole_triple_is_a_target_too_and_the_level_counts() {
-    // Optimized, a multiplication by 8 is a shift.
-    let place = Place::new(&[("a.clif", &adder("times", 8).replace("iadd", "imul"))]);
-    place.xtask(&["build", ".", "-o", "short.so", "--target", "aarch64"]).ok();
-    place.xtask(&["build", ".", "-o", "long.so", "--target", "aarch64-unknown-linux-gnu"]).ok();
-    assert!(place.read("short.so") == place.read("long.so"));
-    place.xtask(&["build", ".", "-o", "none.so", "--target", "aarch64", "--opt-level", "none"]).ok();
-    assert!(place.read("short.so") != place.read("none.so"));
+fn a_whole_triple_is_a_target_too_and_the_level_changes_code() {
+    // Optimization turns a multiplication by 8 into a shift.
+    let dir = TestFolder::new(&[("a.clif", &adder("times", 8).replace("iadd", "imul"))]);
+    dir.xtask(&["build", ".", "-o", "short.so", "--target", "aarch64"]).ok();
+    dir.xtask(&["build", ".", "-o", "long.so", "--target", "aarch64-unknown-linux-gnu"]).ok();
+    assert!(dir.read("short.so") == dir.read("long.so"));
+    dir.xtask(&["build", ".", "-o", "none.so", "--target", "aarch64", "--opt-level", "none"]).ok();
+    assert!(dir.read("short.so") != dir.read("none.so"));
 }
 
 #[test]
 fn an_output_is_replaced_in_place_and_may_be_executed() {
     use std::os::unix::fs::PermissionsExt;
-    let place = program();
-    place.write("p.so", "old");
-    place.xtask(&["build", root().join("examples/clif").to_str().unwrap(), "-o", "p.so"]).ok();
-    assert!(place.read("p.so").starts_with(b"\x7fELF"));
-    let mode = std::fs::metadata(place.path("p.so")).unwrap().permissions().mode();
+    let dir = program();
+    dir.write("p.so", "old");
+    dir.xtask(&["build", root().join("examples/clif").to_str().unwrap(), "-o", "p.so"]).ok();
+    assert!(dir.read("p.so").starts_with(b"\x7fELF"));
+    let mode = std::fs::metadata(dir.path("p.so")).unwrap().permissions().mode();
     assert_eq!(mode & 0o500, 0o500, "{mode:o}");
-    assert_eq!(place.names(), ["a.clif", "b.clif", "c.clif", "p.so"]);
+    assert_eq!(dir.names(), ["a.clif", "b.clif", "c.clif", "p.so"]);
 }

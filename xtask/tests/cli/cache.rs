@@ -1,17 +1,17 @@
-//! `cache`, and `build --cache`: what is kept, what is found wrong, what is explained.
+//! `cache` and `build --cache`: entries that are kept, checked, removed and explained.
 
 use serde_json::Value;
 
-use crate::support::{Place, adder};
+use crate::support::{TestFolder, adder};
 
-fn place() -> Place {
-    let place = Place::new(&[("a.clif", &*adder("plus", 2)), ("b.clif", &*adder("more", 40))]);
-    place.xtask(&["build", "a.clif", "b.clif", "-o", "p.so", "--cache", "kept"]).ok();
-    place
+fn dir() -> TestFolder {
+    let dir = TestFolder::new(&[("a.clif", &*adder("plus", 2)), ("b.clif", &*adder("more", 40))]);
+    dir.xtask(&["build", "a.clif", "b.clif", "-o", "p.so", "--cache", "kept"]).ok();
+    dir
 }
 
 /// The files of entries, in order.
-fn entries(place: &Place) -> Vec<std::path::PathBuf> {
+fn entries(dir: &TestFolder) -> Vec<std::path::PathBuf> {
     fn walk(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -22,8 +22,8 @@ fn entries(place: &Place) -> Vec<std::path::PathBuf> {
         }
     }
     let mut found = Vec::new();
-    walk(&place.path("kept"), &mut found);
-    // Pointers to entries are short.
+    walk(&dir.path("kept"), &mut found);
+    // Pointers to entries are shorter than any entry.
     found.retain(|path| std::fs::metadata(path).unwrap().len() > 500);
     found.sort();
     found
@@ -31,61 +31,61 @@ fn entries(place: &Place) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn stat_verify_and_gc() {
-    let place = place();
+    let dir = dir();
     let stat: Value =
-        serde_json::from_str(&place.xtask(&["cache", "stat", "kept", "--format", "json"]).ok()).unwrap();
+        serde_json::from_str(&dir.xtask(&["cache", "stat", "kept", "--format", "json"]).ok()).unwrap();
     assert_eq!((&stat["entries"], &stat["quarantined"], &stat["foreign"]), (&2.into(), &0.into(), &0.into()));
-    assert!(place.xtask(&["cache", "stat", "kept"]).ok().starts_with("entries      2 ("));
-    assert!(place.xtask(&["cache", "verify", "kept"]).ok().starts_with("2 entries checked ("));
-    let files = entries(&place);
+    assert!(dir.xtask(&["cache", "stat", "kept"]).ok().starts_with("entries      2 ("));
+    assert!(dir.xtask(&["cache", "verify", "kept"]).ok().starts_with("2 entries checked ("));
+    let files = entries(&dir);
     assert_eq!(files.len(), 2);
     let mut bytes = std::fs::read(&files[0]).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&files[0], bytes).unwrap();
-    let found = place.xtask(&["cache", "verify", "kept"]).code(1);
+    let found = dir.xtask(&["cache", "verify", "kept"]).code(1);
     assert!(found.stdout.contains("checksum") && found.stdout.ends_with(", 1 broken\n"), "{}", found.stdout);
-    assert!(place.xtask(&["cache", "verify", "kept"]).ok().starts_with("1 entry checked ("));
-    assert!(place.xtask(&["cache", "gc", "kept", "--limit", "0"]).ok().contains(" removed ("));
-    assert!(place.xtask(&["cache", "stat", "kept"]).ok().starts_with("entries      0 ("));
-    place.xtask(&["cache", "stat", "nowhere"]).code(1).says(&["there is no folder nowhere"]);
-    // It heals.
-    let again = place.xtask(&["build", "a.clif", "b.clif", "-o", "q.so", "--cache", "kept"]).ok();
+    assert!(dir.xtask(&["cache", "verify", "kept"]).ok().starts_with("1 entry checked ("));
+    assert!(dir.xtask(&["cache", "gc", "kept", "--limit", "0"]).ok().contains(" removed ("));
+    assert!(dir.xtask(&["cache", "stat", "kept"]).ok().starts_with("entries      0 ("));
+    dir.xtask(&["cache", "stat", "nowhere"]).code(1).says(&["there is no folder nowhere"]);
+    // The next build stores the entries again.
+    let again = dir.xtask(&["build", "a.clif", "b.clif", "-o", "q.so", "--cache", "kept"]).ok();
     assert!(again.contains("(2 compiled, 0 reused)"), "{again}");
-    assert!(place.read("p.so") == place.read("q.so"));
+    assert!(dir.read("p.so") == dir.read("q.so"));
 }
 
 #[test]
 fn a_build_says_why() {
-    let place = place();
+    let dir = dir();
     let build = |more: &[&str]| {
         let args = ["build", "a.clif", "b.clif", "-o", "q.so", "--cache", "kept", "--verbose"];
-        place.xtask(&[&args[..], more].concat())
+        dir.xtask(&[&args[..], more].concat())
     };
     build(&[]).code(0).says(&[": hit\n"]);
     build(&["--opt-level", "none"]).code(0).says(&["miss: ", "setting opt_level: was speed, is none"]);
-    place.write("a.clif", adder("plus", 3));
+    dir.write("a.clif", adder("plus", 3));
     build(&[]).code(0).says(&["miss: ", "IR of the module"]);
     build(&["--cache-verify"]).code(0).says(&["compiled again, with the same result"]);
     let more = ["--stats", "s.json"];
     build(&more).code(0);
-    let stats: Value = serde_json::from_slice(&place.read("s.json")).unwrap();
+    let stats: Value = serde_json::from_slice(&dir.read("s.json")).unwrap();
     assert_eq!((&stats["cache"]["hits"], &stats["cache"]["misses"]), (&2.into(), &0.into()));
     assert_eq!(stats["lazy_modules"], 2);
-    place.xtask(&["build", "a.clif", "-o", "q.so", "--cache-verify"]).code(2);
+    dir.xtask(&["build", "a.clif", "-o", "q.so", "--cache-verify"]).code(2);
 }
 
 #[test]
 fn explain_names_fields_and_functions() {
     let two = |number: u32| format!("{}{}", adder("same", 1), adder("edited", number));
-    let place = Place::new(&[("old.clif", &*two(5)), ("new.clif", &*two(6))]);
-    let told = place.xtask(&["cache", "explain", "old.clif", "new.clif"]).ok();
+    let dir = TestFolder::new(&[("old.clif", &*two(5)), ("new.clif", &*two(6))]);
+    let told = dir.xtask(&["cache", "explain", "old.clif", "new.clif"]).ok();
     assert!(told.starts_with("miss:\n  IR of the module: was "), "{told}");
     assert!(told.ends_with("1 function reused, 1 compiled:\n  edited: changed\n"), "{told}");
-    let told = place.xtask(&["cache", "explain", "old.clif", "old.clif"]).ok();
+    let told = dir.xtask(&["cache", "explain", "old.clif", "old.clif"]).ok();
     assert_eq!(told, "hit: both are the same module for a cache\n");
     let other = ["cache", "explain", "old.clif", "old.clif", "--old-opt-level", "none", "--format", "json"];
-    let told: Value = serde_json::from_str(&place.xtask(&other).ok()).unwrap();
+    let told: Value = serde_json::from_str(&dir.xtask(&other).ok()).unwrap();
     assert_eq!(told["differences"][0]["field"], "setting opt_level");
     assert_eq!(
         (&told["reused_functions"], told["compiled_functions"].as_array().unwrap().len()),
@@ -93,9 +93,9 @@ fn explain_names_fields_and_functions() {
     );
 }
 
-/// A session of this process, in a folder of code that others use too.
-fn session(place: &Place, number: u32) -> kiln::Stats {
-    let store = kiln::cache::DiskStore::new(place.path("kept"));
+/// Compiles in a session of this process, with a folder that other processes use too.
+fn session(dir: &TestFolder, number: u32) -> kiln::Stats {
+    let store = kiln::cache::DiskStore::new(dir.path("kept"));
     let compiler = kiln::Compiler::new(kiln::ir::Target::host()).store(std::sync::Arc::new(store));
     let mut session = kiln::Session::with_compiler(compiler, kiln::jit::Options::default()).unwrap();
     let source = kiln::ir::Source::new("a.clif", adder("plus", number));
@@ -110,16 +110,16 @@ fn session(place: &Place, number: u32) -> kiln::Stats {
 
 #[test]
 fn processes_share_what_they_compiled() {
-    let place = Place::new(&[("a.clif", &*adder("plus", 7))]);
-    // What a session compiled, a build in another process reuses ..
-    assert_eq!(session(&place, 7).compiled_functions, 1);
-    let build = |output| place.xtask(&["build", "a.clif", "-o", output, "--cache", "kept"]).ok();
+    let dir = TestFolder::new(&[("a.clif", &*adder("plus", 7))]);
+    // A build in another process reuses the session's code ..
+    assert_eq!(session(&dir, 7).compiled_functions, 1);
+    let build = |output| dir.xtask(&["build", "a.clif", "-o", output, "--cache", "kept"]).ok();
     assert!(build("p.so").contains("(0 compiled, 1 reused)"));
-    place.xtask(&["build", "a.clif", "-o", "cold.so"]).ok();
-    assert!(place.read("p.so") == place.read("cold.so"));
-    // .. and the reverse.
-    place.write("a.clif", adder("plus", 8));
+    dir.xtask(&["build", "a.clif", "-o", "cold.so"]).ok();
+    assert!(dir.read("p.so") == dir.read("cold.so"));
+    // .. and a session reuses the code of a build.
+    dir.write("a.clif", adder("plus", 8));
     assert!(build("q.so").contains("(1 compiled, 0 reused)"));
-    let stats = session(&place, 8);
+    let stats = session(&dir, 8);
     assert_eq!((stats.compiled_functions, stats.reused_modules), (0, 1));
 }

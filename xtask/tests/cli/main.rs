@@ -1,7 +1,7 @@
-//! The command line: what it prints, what it leaves behind, and its exit codes.
+//! The command line: its output, the files it writes, and its exit codes.
 //!
-//! The command is run as users run it, in a folder of its own. No command line here, however wrong, may make it panic
-//! or leave a temporary file; [`support`] asserts that for all of them.
+//! The command is run as users run it, in a folder of its own. No command line here, however wrong,
+//! may make it panic or leave a temporary file; [`support`] asserts this for all of them.
 
 mod bad_image;
 mod bad_input;

@@ -1,11 +1,12 @@
-//! `run`: every way of executing gives the same verdicts, and no program can stop the files behind it.
+//! `run`: every way of executing gives the same verdicts, and no program keeps later files from
+//! running.
 
 use std::path::{Path, PathBuf};
 
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::support::{Place, root, xtask};
+use crate::support::{TestFolder, root, xtask};
 
 /// The ways of executing.
 const WAYS: [&[&str]; 5] =
@@ -26,13 +27,13 @@ fn clif_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Words behind `keyword`, of every line that begins with it.
+/// The first word after `keyword` of every line that begins with it.
 fn header<'a>(text: &'a str, keyword: &str) -> Vec<&'a str> {
     let words = |line: &'a str| line.strip_prefix(keyword)?.strip_prefix(' ')?.split(' ').next();
     text.lines().filter_map(words).collect()
 }
 
-/// The line that `run` must print for a file, from what the file's text says.
+/// The line that `run` must print for a file, as the file's text tells.
 fn expected(file: &Path, interpreter: bool) -> String {
     let text = std::fs::read_to_string(file).unwrap();
     let name = file.strip_prefix(root()).unwrap().display();
@@ -108,10 +109,10 @@ block0:
 ; run: %one() == 1
 ; run: %one() == 2
 ";
-    let place =
-        Place::new(&[("a.clif", wrong), ("b.clif", &wrong.replace("== 2", "!= 1")), ("z.clif", FINE)]);
+    let dir =
+        TestFolder::new(&[("a.clif", wrong), ("b.clif", &wrong.replace("== 2", "!= 1")), ("z.clif", FINE)]);
     for way in WAYS {
-        let ended = place.xtask(&[&["run", "."], way].concat()).code(1);
+        let ended = dir.xtask(&[&["run", "."], way].concat()).code(1);
         expect![[r#"
             ./a.clif: FAILED: line 7: `run: %one() == 2`: expected 2, got 1
             ./b.clif: FAILED: line 7: `run: %one() != 1`: expected anything but 1, got 1
@@ -154,9 +155,9 @@ block0(v0: i64):
 
 #[test]
 fn a_crash_fails_its_file_only_and_names_the_invocation() {
-    let place = Place::new(&[("a.clif", TRAP), ("b.clif", NULL), ("c.clif", RECURSION), ("d.clif", FINE)]);
+    let dir = TestFolder::new(&[("a.clif", TRAP), ("b.clif", NULL), ("c.clif", RECURSION), ("d.clif", FINE)]);
     for way in WAYS.iter().filter(|way| !way.contains(&"interpreter")) {
-        let ended = place.xtask(&[&["run", "."], *way].concat()).code(1);
+        let ended = dir.xtask(&[&["run", "."], *way].concat()).code(1);
         expect![[r#"
             %trap(5) -> 5
             ./a.clif: FAILED: the program trapped (signal 4, illegal instruction), line 7: `run: %trap(0) == 0`
@@ -168,8 +169,8 @@ fn a_crash_fails_its_file_only_and_names_the_invocation() {
         "#]]
         .assert_eq(&ended.stdout);
     }
-    // The interpreter knows what happened.
-    let ended = place.xtask(&["run", "a.clif", "b.clif", "d.clif", "--via", "interpreter"]).code(1);
+    // The interpreter knows the kind of the trap.
+    let ended = dir.xtask(&["run", "a.clif", "b.clif", "d.clif", "--via", "interpreter"]).code(1);
     expect![[r#"
         %trap(5) -> 5
         a.clif: FAILED: line 7: `run: %trap(0) == 0`: trapped: user code: user1
@@ -192,9 +193,9 @@ block0:
 }
 ; print: %leave()
 ";
-    let place = Place::new(&[("a.clif", leave), ("b.clif", FINE)]);
+    let dir = TestFolder::new(&[("a.clif", leave), ("b.clif", FINE)]);
     for way in [&[][..], &["--via", "image"]] {
-        let ended = place.xtask(&[&["run", "."], way].concat()).code(1);
+        let ended = dir.xtask(&[&["run", "."], way].concat()).code(1);
         expect![[r#"
             ./a.clif: FAILED: the program ended its process with exit code 0, line 8: `print: %leave()`
             %fine() -> 9
@@ -235,10 +236,10 @@ block0:
 }
 ; run: %say() == 11
 "#;
-    let place = Place::new(&[("a.clif", say)]);
+    let dir = TestFolder::new(&[("a.clif", say)]);
     for way in WAYS.iter().filter(|way| !way.contains(&"interpreter")) {
-        let output = place.xtask(&[&["run", "."], *way].concat()).ok();
-        // What the C library holds back until the process ends comes late.
+        let output = dir.xtask(&[&["run", "."], *way].concat()).ok();
+        // The C library writes this text only when the process ends.
         let mut lines: Vec<&str> = output.lines().collect();
         let late = lines.iter().position(|line| *line == "!").map(|at| lines.remove(at));
         assert_eq!(late, Some("!"), "{way:?}: {output}");
@@ -268,8 +269,8 @@ block0:
 }
 ; run: %g() == 1
 ";
-    let place = Place::new(&[("a.clif", define), ("b.clif", define), ("c.clif", import)]);
-    let ended = place.xtask(&["run", "."]).code(1);
+    let dir = TestFolder::new(&[("a.clif", define), ("b.clif", define), ("c.clif", import)]);
+    let ended = dir.xtask(&["run", "."]).code(1);
     expect![[r#"
         ./a.clif: ok, 1 invocation
         ./b.clif: ok, 1 invocation
@@ -277,8 +278,8 @@ block0:
         2 passed, 1 failed, 0 skipped
     "#]]
     .assert_eq(&ended.stdout);
-    // Either alone will do.
-    assert!(place.xtask(&["run", "c.clif", "b.clif"]).ok().ends_with("2 passed, 0 failed, 0 skipped\n"));
+    // With only one of the two files, the import is not ambiguous.
+    assert!(dir.xtask(&["run", "c.clif", "b.clif"]).ok().ends_with("2 passed, 0 failed, 0 skipped\n"));
 }
 
 #[test]
@@ -291,8 +292,8 @@ block0:
 }
 ; print: %u()
 ";
-    let place = Place::new(&[("a.clif", undefined), ("b.clif", "function %s( {\n"), ("c.clif", FINE)]);
-    let ended = place.xtask(&["run", "."]).code(1);
+    let dir = TestFolder::new(&[("a.clif", undefined), ("b.clif", "function %s( {\n"), ("c.clif", FINE)]);
+    let ended = dir.xtask(&["run", "."]).code(1);
     let shown = |text: &str| assert!(ended.stdout.contains(text), "no `{text}` in:\n{}", ended.stdout);
     shown("error: `%no_such_function_anywhere` is not defined\n --> ./a.clif:2:11\n");
     shown("error: expected parameter type\n --> ./b.clif:1:1\n");
@@ -302,16 +303,16 @@ block0:
 #[test]
 fn a_file_for_another_machine_is_skipped_with_the_reason() {
     let other = if cfg!(target_arch = "aarch64") { "x86_64" } else { "aarch64" };
-    let place = Place::new(&[("a.clif", &format!("target {other}\n{FINE}"))]);
+    let dir = TestFolder::new(&[("a.clif", &format!("target {other}\n{FINE}"))]);
     for way in WAYS {
-        let output = place.xtask(&[&["run", "."], way].concat()).ok();
+        let output = dir.xtask(&[&["run", "."], way].concat()).ok();
         let reason = format!("./a.clif: skipped: the module is for {other}, not for ");
         assert!(output.starts_with(&reason), "{output}");
         assert!(output.ends_with("0 passed, 0 failed, 1 skipped\n"), "{output}");
     }
 }
 
-/// A CPU feature of Cranelift's that this machine lacks, if there is one.
+/// A CPU feature that Cranelift knows and this machine lacks, if there is one.
 #[cfg(target_arch = "x86_64")]
 fn lacking() -> Option<&'static str> {
     use std::arch::is_x86_feature_detected as has;
@@ -329,23 +330,24 @@ fn lacking() -> Option<&'static str> {
 #[test]
 fn a_file_for_another_cpu_is_skipped_with_the_reason() {
     let Some(feature) = lacking() else {
-        // `run/worker.rs` has a test with a made-up CPU.
-        // Past the test harness, which would swallow it; a unit test covers the rule with a made-up CPU.
+        // Written directly, because the test harness would not show it. `run/variants.rs` tests the
+        // rule with an invented CPU.
         let _ = std::io::Write::write_all(&mut std::io::stderr(), b"skipped: this CPU has every feature\n");
         return;
     };
-    let place = Place::new(&[("a.clif", &format!("target x86_64 {feature}\n{FINE}"))]);
-    let output = place.xtask(&["run", "."]).ok();
+    let dir = TestFolder::new(&[("a.clif", &format!("target x86_64 {feature}\n{FINE}"))]);
+    let output = dir.xtask(&["run", "."]).ok();
     assert_eq!(
         output,
         format!("./a.clif: skipped: this CPU lacks {feature}\n0 passed, 0 failed, 1 skipped\n")
     );
-    // A second line that fits is enough.
-    let place = Place::new(&[("a.clif", &format!("target x86_64 {feature}\ntarget x86_64\n{FINE}"))]);
-    assert!(place.xtask(&["run", "."]).ok().contains("./a.clif: ok, 2 invocations\n"));
+    // One line that fits is enough.
+    let dir = TestFolder::new(&[("a.clif", &format!("target x86_64 {feature}\ntarget x86_64\n{FINE}"))]);
+    assert!(dir.xtask(&["run", "."]).ok().contains("./a.clif: ok, 2 invocations\n"));
 }
 
-/// The modules of a file belong together, their lines are executed in order, and files find each other whatever their form.
+/// The modules of a file are one program, their lines are executed in order, and files in text and
+/// in binary form find each other.
 #[test]
 fn all_modules_of_a_file_are_one_program() {
     let one = "function %one() -> i32 {
@@ -369,40 +371,40 @@ block0:
         "{}\nfunction %uses() -> i32 {{\n    fn0 = %one() -> i32\nblock0:\n    v0 = call fn0()\n    return v0\n}}\n; run: %uses() == 2\n",
         constant("four", 4)
     );
-    let place = Place::new(&[("one.clif", one), ("two.clif", &constant("two", 2)), ("four.clif", &*four)]);
-    place.xtask(&["convert", "one.clif", "two.clif", "both.kir"]).ok();
-    std::fs::rename(place.path("both.kir"), place.path("both.bin")).unwrap();
-    place.xtask(&["convert", "one.clif", "two.clif", "four.clif", "all.kir"]).ok();
+    let dir = TestFolder::new(&[("one.clif", one), ("two.clif", &constant("two", 2)), ("four.clif", &*four)]);
+    dir.xtask(&["convert", "one.clif", "two.clif", "both.kir"]).ok();
+    std::fs::rename(dir.path("both.kir"), dir.path("both.bin")).unwrap();
+    dir.xtask(&["convert", "one.clif", "two.clif", "four.clif", "all.kir"]).ok();
     for way in WAYS {
-        let output = place.xtask(&[&["run", "all.kir"], way].concat()).ok();
+        let output = dir.xtask(&[&["run", "all.kir"], way].concat()).ok();
         assert_eq!(
             output, "%one() -> 2\nall.kir: ok, 5 invocations\n1 passed, 0 failed, 0 skipped\n",
             "{way:?}"
         );
-        let output = place.xtask(&[&["run", "both.bin", "four.clif"], way].concat()).ok();
+        let output = dir.xtask(&[&["run", "both.bin", "four.clif"], way].concat()).ok();
         let expected = "%one() -> 2\nboth.bin: ok, 3 invocations\nfour.clif: ok, 2 invocations\n";
         assert_eq!(output, format!("{expected}2 passed, 0 failed, 0 skipped\n"), "{way:?}");
-        let output = place.xtask(&[&["run", "one.clif", "two.clif", "four.clif"], way].concat()).ok();
+        let output = dir.xtask(&[&["run", "one.clif", "two.clif", "four.clif"], way].concat()).ok();
         assert!(output.ends_with("3 passed, 0 failed, 0 skipped\n"), "{way:?}: {output}");
     }
 }
 
-/// Of several modules, messages say which one.
+/// Messages about a file of several modules name the module.
 #[test]
 fn a_line_of_a_module_of_several_is_named_with_it() {
     let trap = "function %trap() {\nblock0:\n    trap user1\n}\n; run: %trap()\n";
     let wrong = FINE.replace("== 9", "== 8");
-    let place = Place::new(&[("fine.clif", &FINE.replace("%fine", "%good")), ("wrong.clif", &*wrong)]);
-    place.write("trap.clif", trap);
-    place.xtask(&["convert", "fine.clif", "wrong.clif", "wrong.kir"]).ok();
-    place.xtask(&["convert", "fine.clif", "trap.clif", "trap.kir"]).ok();
+    let dir = TestFolder::new(&[("fine.clif", &FINE.replace("%fine", "%good")), ("wrong.clif", &*wrong)]);
+    dir.write("trap.clif", trap);
+    dir.xtask(&["convert", "fine.clif", "wrong.clif", "wrong.kir"]).ok();
+    dir.xtask(&["convert", "fine.clif", "trap.clif", "trap.kir"]).ok();
     for way in WAYS {
-        let ended = place.xtask(&[&["run", "wrong.kir"], way].concat()).code(1);
+        let ended = dir.xtask(&[&["run", "wrong.kir"], way].concat()).code(1);
         let line = "wrong.kir: FAILED: wrong.kir#1 (was wrong.clif), line 7: `run: %fine() == 8`: expected 8, got 9\n";
         assert!(ended.stdout.contains(line), "{way:?}: {}", ended.stdout);
-        let ended = place.xtask(&[&["run", "trap.kir"], way].concat()).code(1);
-        let place = "trap.kir#1 (was trap.clif), line 5: `run: %trap()`";
-        assert!(ended.stdout.contains(place), "{way:?}: {}", ended.stdout);
+        let ended = dir.xtask(&[&["run", "trap.kir"], way].concat()).code(1);
+        let dir = "trap.kir#1 (was trap.clif), line 5: `run: %trap()`";
+        assert!(ended.stdout.contains(dir), "{way:?}: {}", ended.stdout);
     }
 }
 
@@ -412,16 +414,16 @@ fn modules_of_a_file_with_target_lines_of_their_own() {
     let arch = std::env::consts::ARCH;
     let lines = |count: usize| format!("target {arch}\n").repeat(count);
     let named = |name: &str| FINE.replace("%fine", name);
-    let place = Place::new(&[("a.clif", &format!("test run\n{}{}", lines(2), named("%a")))]);
-    place.write("b.clif", named("%b"));
-    place.write("c.clif", format!("target s390x\n{}", named("%c")));
-    place.xtask(&["convert", "a.clif", "b.clif", "ab.kir"]).ok();
+    let dir = TestFolder::new(&[("a.clif", &format!("test run\n{}{}", lines(2), named("%a")))]);
+    dir.write("b.clif", named("%b"));
+    dir.write("c.clif", format!("target s390x\n{}", named("%c")));
+    dir.xtask(&["convert", "a.clif", "b.clif", "ab.kir"]).ok();
     for way in [&[][..], &["--via", "image"], &["--image-codegen"]] {
-        let output = place.xtask(&[&["run", "ab.kir"], way].concat()).ok();
+        let output = dir.xtask(&[&["run", "ab.kir"], way].concat()).ok();
         assert!(output.contains("ab.kir: ok, 8 invocations\n"), "{way:?}: {output}");
     }
-    place.xtask(&["convert", "c.clif", "c.kir", "--target", "s390x"]).ok();
-    place.write("abc.kir", [place.read("ab.kir"), place.read("c.kir")].concat());
-    let output = place.xtask(&["run", "abc.kir"]).ok();
+    dir.xtask(&["convert", "c.clif", "c.kir", "--target", "s390x"]).ok();
+    dir.write("abc.kir", [dir.read("ab.kir"), dir.read("c.kir")].concat());
+    let output = dir.xtask(&["run", "abc.kir"]).ok();
     assert!(output.starts_with("abc.kir: skipped: the module is for s390x"), "{output}");
 }

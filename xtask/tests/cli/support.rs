@@ -1,11 +1,11 @@
-//! A folder for each test, and the command run in it.
+//! A folder for each test, and a way to run the command in it.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// What one run of the command left: its exit code and what it printed.
+/// The exit code and the output of a run of the command.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
@@ -13,7 +13,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Standard output, after exit code 0.
+    /// Asserts exit code 0, and returns the standard output.
     #[track_caller]
     pub(crate) fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
@@ -27,7 +27,7 @@ impl Ended {
         self
     }
 
-    /// Asserts that every one of `parts` is in the message.
+    /// Asserts that all `parts` are in the message.
     #[track_caller]
     pub(crate) fn says(self, parts: &[&str]) -> Self {
         for part in parts {
@@ -39,7 +39,7 @@ impl Ended {
 
 /// Runs the command in `folder`, with `temporary` for its temporary files.
 ///
-/// Whatever it is asked, it must not panic.
+/// Asserts that it does not panic.
 #[track_caller]
 pub(crate) fn xtask(folder: &Path, temporary: &Path, args: &[&str]) -> Ended {
     let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
@@ -56,17 +56,17 @@ pub(crate) fn xtask(folder: &Path, temporary: &Path, args: &[&str]) -> Ended {
     ended
 }
 
-/// A folder with files, and another for temporary files, which must be empty in the end.
-pub(crate) struct Place {
+/// A folder with files, and another for temporary files, which must be empty after each run.
+pub(crate) struct TestFolder {
     folder: TempDir,
     temporary: TempDir,
 }
 
-impl Place {
+impl TestFolder {
     pub(crate) fn new(files: &[(&str, &str)]) -> Self {
-        let place = Self { folder: TempDir::new().unwrap(), temporary: TempDir::new().unwrap() };
-        files.iter().for_each(|(name, text)| place.write(name, text));
-        place
+        let dir = Self { folder: TempDir::new().unwrap(), temporary: TempDir::new().unwrap() };
+        files.iter().for_each(|(name, text)| dir.write(name, text));
+        dir
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -82,7 +82,7 @@ impl Place {
         std::fs::read(self.path(name)).unwrap()
     }
 
-    /// Names of everything in the folder.
+    /// The names of all files and folders in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         names(self.folder.path())
     }
@@ -108,7 +108,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-/// A function that gives its argument plus `number`; its name and type may be called by a C program.
+/// A function that returns its argument plus `number`, with a type that a C program can call.
 pub(crate) fn adder(name: &str, number: u32) -> String {
     format!(
         "function %{name}(i64) -> i64 system_v {{
