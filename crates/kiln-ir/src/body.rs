@@ -33,7 +33,7 @@ use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 
 pub(crate) use self::decode::CheckScratch;
 use self::decode::{DecodeInput, check, decode};
-pub(crate) use self::encode::{Encoded, Encoder, Site, Undefined};
+pub(crate) use self::encode::{Encoded, Encoder, ExternalRef, UndefinedEntity};
 use self::wire::ByteReader;
 pub(crate) use self::wire::DecodeError;
 use crate::symbol::SymbolId;
@@ -58,8 +58,8 @@ pub enum BodyError {
     Name(AnyEntity),
 }
 
-impl From<Undefined> for BodyError {
-    fn from(Undefined(entity): Undefined) -> Self {
+impl From<UndefinedEntity> for BodyError {
+    fn from(UndefinedEntity(entity): UndefinedEntity) -> Self {
         Self::Undefined(entity)
     }
 }
@@ -85,8 +85,8 @@ impl Body {
     pub fn new(function: &ir::Function) -> Result<Self, BodyError> {
         let symbol = |site| {
             let (entity, name) = match site {
-                Site::Function(at) => (at.into(), &function.dfg.ext_funcs[at].name),
-                Site::Global(at) => match &function.global_values[at] {
+                ExternalRef::Function(at) => (at.into(), &function.dfg.ext_funcs[at].name),
+                ExternalRef::Global(at) => match &function.global_values[at] {
                     GlobalValueData::Symbol { name, .. } => (at.into(), name),
                     _ => return Err(BodyError::Name(at.into())),
                 },

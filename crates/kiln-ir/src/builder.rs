@@ -28,7 +28,7 @@ use cranelift_module::{
 use indexmap::IndexMap;
 
 pub use self::error::{BuildError, CodeError, DataError};
-use crate::body::{Body, Encoded, Encoder, Site};
+use crate::body::{Body, Encoded, Encoder, ExternalRef};
 use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
@@ -275,8 +275,8 @@ impl ModuleBuilder {
         let mut encoder = std::mem::take(&mut self.encoder);
         let encoded = encoder.encode(function, |site| {
             let (target, callee) = match site {
-                Site::Function(at) => (&function.dfg.ext_funcs[at].name, Some(at)),
-                Site::Global(at) => (function.global_values[at].symbol_name(), None),
+                ExternalRef::Function(at) => (&function.dfg.ext_funcs[at].name, Some(at)),
+                ExternalRef::Global(at) => (function.global_values[at].symbol_name(), None),
             };
             let declared = self.resolve(function, target)?;
             match (declared, callee) {

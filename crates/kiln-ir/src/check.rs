@@ -16,12 +16,12 @@ use crate::symbol::{Linkage, Symbol, SymbolKind};
 
 /// A symbol and its module.
 #[derive(Clone, Copy)]
-struct Site<'m> {
+struct ModuleSymbol<'m> {
     module: &'m Module,
     symbol: &'m Symbol,
 }
 
-impl Site<'_> {
+impl ModuleSymbol<'_> {
     fn location(&self) -> Location {
         let line = self.symbol.line;
         match &self.module.source {
@@ -34,18 +34,21 @@ impl Site<'_> {
 }
 
 /// Symbols that other modules can see, in order of module and number.
-fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = Site<'m>> {
+fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = ModuleSymbol<'m>> {
     modules.iter().flat_map(|&module| {
         let symbols =
             module.symbols.iter().filter(|s| s.linkage != Linkage::Local && s.kind != SymbolKind::Global);
-        symbols.map(move |symbol| Site { module, symbol })
+        symbols.map(move |symbol| ModuleSymbol { module, symbol })
     })
 }
 
 /// The definition that each name stands for, and what is wrong with the others. A definition takes the place of one that
 /// is preemptible; of several preemptible ones the first counts.
-fn definitions<'m>(modules: &[&'m Module], faults: &mut Vec<Diagnostic>) -> HashMap<&'m str, Site<'m>> {
-    let mut chosen: HashMap<&str, Site<'_>> = HashMap::new();
+fn definitions<'m>(
+    modules: &[&'m Module],
+    faults: &mut Vec<Diagnostic>,
+) -> HashMap<&'m str, ModuleSymbol<'m>> {
+    let mut chosen: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
     for site in visible(modules).filter(|site| site.symbol.linkage != Linkage::Import) {
         match chosen.get(&*site.symbol.name) {
             None => {
@@ -72,7 +75,7 @@ fn definitions<'m>(modules: &[&'m Module], faults: &mut Vec<Diagnostic>) -> Hash
 pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
     let chosen = definitions(modules, &mut faults);
-    let mut imported: HashMap<&str, Site<'_>> = HashMap::new();
+    let mut imported: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
     for site in visible(modules) {
         let Symbol { name, signature: Some(signature), .. } = site.symbol else { continue };
         let shown = written(name);

@@ -56,12 +56,12 @@ pub struct RunLine<'m> {
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Comments {
     text: String,
-    marks: Vec<Mark>,
+    marks: Vec<CommentMark>,
 }
 
 /// A comment but for its text.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Mark {
+pub(crate) struct CommentMark {
     pub(crate) anchor: Anchor,
     pub(crate) trailing: bool,
     pub(crate) line: u32,
@@ -80,7 +80,7 @@ impl Comments {
     }
 
     /// What was checked to keep the invariant.
-    pub(crate) fn of(text: String, marks: Vec<Mark>) -> Self {
+    pub(crate) fn of(text: String, marks: Vec<CommentMark>) -> Self {
         Self { text, marks }
     }
 
@@ -93,7 +93,7 @@ impl Comments {
         let Comment { anchor, trailing, line, text } = comment;
         self.text.push_str(text);
         let end = u32::try_from(self.text.len()).expect("comments of less than 4 GiB");
-        self.marks.push(Mark { anchor, trailing, line, end });
+        self.marks.push(CommentMark { anchor, trailing, line, end });
     }
 
     /// How many there are.
@@ -124,7 +124,7 @@ impl Comments {
     }
 }
 
-impl Mark {
+impl CommentMark {
     fn comment<'m>(&self, text: &'m str, start: u32) -> Comment<'m> {
         let Self { anchor, trailing, line, end } = *self;
         Comment { anchor, trailing, line, text: &text[start as usize..end as usize] }
@@ -151,7 +151,7 @@ impl<'m> IntoIterator for &'m Comments {
 pub struct CommentsIter<'m> {
     text: &'m str,
     start: u32,
-    marks: std::slice::Iter<'m, Mark>,
+    marks: std::slice::Iter<'m, CommentMark>,
 }
 
 impl std::fmt::Debug for CommentsIter<'_> {

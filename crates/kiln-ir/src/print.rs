@@ -12,21 +12,23 @@ mod code;
 mod data;
 mod function;
 mod names;
-pub(crate) mod order;
+mod uses;
 
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use self::names::Names;
-use self::order::{Entry, Item, Uses};
+use self::uses::DeclaredTypes;
 use crate::comments::{Anchor, ModuleAnchor};
 use crate::data::Init;
 use crate::function::{Code, Function};
+use crate::item_order::{self, ItemKind, PrintedItem};
+use crate::limits::{FREE_DATA, MAX_DATA, MAX_ZEROS};
 use crate::module::Module;
+use crate::reader_limits::too_many;
 use crate::settings::Setting;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
-use crate::text::{self, FREE_DATA, MAX_DATA};
 
 /// Why a module has no text form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,9 +44,6 @@ impl PrintError {
         &self.name
     }
 }
-
-/// The largest datum at all.
-const MAX_ZEROS: u64 = 1 << 40;
 
 /// The module in the text form that the crate's documentation describes.
 ///
@@ -74,8 +73,8 @@ const MAX_ZEROS: u64 = 1 << 40;
 /// ");
 /// ```
 pub fn print(module: &Module) -> Result<String, PrintError> {
-    let (names, comments) = (&Names::new(module), Comments::new(module));
-    let printer = Printer { module, names, comments, zeros: Cell::new(FREE_DATA) };
+    let (names, comments) = (&Names::new(module), CommentsByAnchor::new(module));
+    let printer = ModulePrinter { module, names, comments, zeros: Cell::new(FREE_DATA) };
     // A reader takes so many bytes in a file, zeros apart.
     let mut bytes = 0;
     for data in module.data.iter().filter(|data| matches!(data.init, Init::Bytes(_))) {
@@ -85,7 +84,7 @@ pub fn print(module: &Module) -> Result<String, PrintError> {
         }
     }
     let mut functions = Vec::with_capacity(module.functions.len());
-    let mut uses = Uses::new(module);
+    let mut uses = DeclaredTypes::new(module);
     for function in &module.functions {
         let ir = function.ir();
         if let Some(ir) = &ir {
@@ -96,7 +95,7 @@ pub fn print(module: &Module) -> Result<String, PrintError> {
     let mut out = String::new();
     printer.header(&mut out);
     let mut before = None;
-    for entry in order::entries(module) {
+    for entry in item_order::entries(module) {
         before = printer.entry(entry, &functions, &uses, before, &mut out)?.or(before);
     }
     if !printer.comments.end.is_empty() {
@@ -115,13 +114,13 @@ fn separate(out: &mut String) {
 
 /// Comments of a module by what they stand at.
 #[derive(Default)]
-struct Comments<'m> {
+struct CommentsByAnchor<'m> {
     header: Vec<&'m str>,
     above: HashMap<SymbolId, Vec<&'m str>>,
     end: Vec<&'m str>,
 }
 
-impl<'m> Comments<'m> {
+impl<'m> CommentsByAnchor<'m> {
     fn new(module: &'m Module) -> Self {
         let mut comments = Self::default();
         for comment in &module.comments {
@@ -142,15 +141,15 @@ fn lines(lines: &[&str], out: &mut String) {
     }
 }
 
-struct Printer<'m> {
+struct ModulePrinter<'m> {
     module: &'m Module,
     names: &'m Names,
-    comments: Comments<'m>,
+    comments: CommentsByAnchor<'m>,
     /// How many more zeros between other data may be counted: a reader does not take many for few words.
     zeros: Cell<u64>,
 }
 
-impl Printer<'_> {
+impl ModulePrinter<'_> {
     fn header(&self, out: &mut String) {
         lines(&self.comments.header, out);
         let settings = &self.module.settings;
@@ -169,20 +168,20 @@ impl Printer<'_> {
     /// Writes an item if there is any need of it, and says what it was. `before` is what stands before it.
     fn entry(
         &self,
-        entry: Entry,
+        entry: PrintedItem,
         functions: &[String],
-        uses: &Uses,
-        before: Option<Item>,
+        uses: &DeclaredTypes,
+        before: Option<ItemKind>,
         out: &mut String,
-    ) -> Result<Option<Item>, PrintError> {
-        let Entry { symbol, item } = entry;
+    ) -> Result<Option<ItemKind>, PrintError> {
+        let PrintedItem { symbol, item } = entry;
         let above = self.comments.above.get(&symbol);
         let declared = above.is_some() || !uses.tell(self.module, symbol);
-        if item == Item::Import && !declared && !self.names.is_alias(symbol) {
+        if item == ItemKind::Import && !declared && !self.names.is_alias(symbol) {
             return Ok(None);
         }
         // Short items of one kind stand together.
-        let together = before == Some(item) && matches!(item, Item::Import | Item::Global);
+        let together = before == Some(item) && matches!(item, ItemKind::Import | ItemKind::Global);
         if above.is_some() || !together {
             separate(out);
         }
@@ -191,9 +190,9 @@ impl Printer<'_> {
             self.alias(symbol, out);
         }
         match item {
-            Item::Import if declared => self.import(symbol, out),
-            Item::Import | Item::Global => {}
-            Item::Data(number) => {
+            ItemKind::Import if declared => self.import(symbol, out),
+            ItemKind::Import | ItemKind::Global => {}
+            ItemKind::Data(number) => {
                 let data = &self.module.data[number];
                 if matches!(data.init, Init::Zeros(len) if len > MAX_ZEROS) {
                     return Err(self.error(symbol, format!("it has more than {MAX_ZEROS} bytes")));
@@ -202,7 +201,7 @@ impl Printer<'_> {
                 out.push_str("data ");
                 data::write(data, self.names, &self.zeros, out);
             }
-            Item::Function(number) => out.push_str(&functions[number]),
+            ItemKind::Function(number) => out.push_str(&functions[number]),
         }
         Ok(Some(item))
     }
@@ -252,13 +251,13 @@ impl Printer<'_> {
                 self.linkage(symbol, &mut out);
                 let comments = &function.comments;
                 function::write(ir, self.names, symbol, comments, &mut out)?;
-                if text::bounds::too_many(&out).is_none() {
+                if too_many(&out).is_none() {
                     return Ok(());
                 }
                 // Comments may look like code.
                 let mut bare = String::new();
                 function::write(ir, self.names, symbol, &crate::Comments::new(), &mut bare)?;
-                text::bounds::too_many(&bare).map_or(Ok(()), |found| Err(found.message))
+                too_many(&bare).map_or(Ok(()), |found| Err(found.message))
             }),
             (Code::Ir(_), None) => Ok(()),
         };

@@ -4,9 +4,7 @@ use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData, Inst, InstructionData};
 
-/// How many values may stand for, or be made from, one another in a row. The verifier and Cranelift's reader go through the whole chain for
-/// each of its members.
-pub(crate) const MAX_CHAIN: usize = 1000;
+use crate::limits::MAX_CHAIN;
 
 /// A reference that the encoder or the verifier could not follow, or a name that has no meaning here.
 #[derive(Debug, PartialEq, Eq)]

@@ -5,23 +5,21 @@
 
 use std::collections::HashSet;
 
-use super::write::{Before, code_settings};
+use super::write::{PreviousComment, code_settings};
 use crate::body::wire::{ByteReader, ByteWriter, DecodeResult, unzigzag};
 use crate::body::{Body, CheckScratch};
-use crate::comments::{Anchor, Comments, Mark, ModuleAnchor, ModuleComment};
+use crate::comments::{Anchor, CommentMark, Comments, ModuleAnchor, ModuleComment};
 use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::limits::MAX_ZEROS;
 use crate::module::Module;
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// The most bytes that a datum of zeros may have, as in text.
-const MAX_ZEROS: u64 = 1 << 40;
-
 /// The module in `content` and `notes`.
 pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> DecodeResult<Module> {
-    let mut reading = Reading::default();
+    let mut reading = ContentReader::default();
     // The code's settings are a part of those in the notes, and are compared with them below.
     let settings_start = content.clone();
     skip_settings(&mut content)?;
@@ -121,7 +119,7 @@ fn check_numbers(
 }
 
 #[derive(Default)]
-struct Reading<'b> {
+struct ContentReader<'b> {
     symbols: Vec<Symbol>,
     /// The types of functions as they were written. They have one encoding, so that equal ones have equal bytes.
     signatures: Vec<Option<&'b [u8]>>,
@@ -130,7 +128,7 @@ struct Reading<'b> {
     scratch: CheckScratch,
 }
 
-impl<'b> Reading<'b> {
+impl<'b> ContentReader<'b> {
     fn symbols(&mut self, content: &mut ByteReader<'b>) -> DecodeResult<()> {
         let count = content.count()?;
         if count >= u32::MAX as usize {
@@ -325,7 +323,7 @@ fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Comments> {
         return Err(notes.error("not comments"));
     }
     let mut marks = Vec::with_capacity(count);
-    let (mut start, mut before) = (0, Before::new(line));
+    let (mut start, mut before) = (0, PreviousComment::new(line));
     for _ in 0..count {
         let code = notes.uint()?;
         let kind = (code >> 1 & 3) as usize;
@@ -355,7 +353,7 @@ fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Comments> {
         if blank {
             return Err(notes.error("not a comment"));
         }
-        marks.push(Mark { anchor, trailing: code & 1 != 0, line, end: start as u32 });
+        marks.push(CommentMark { anchor, trailing: code & 1 != 0, line, end: start as u32 });
     }
     if start != text.len() {
         return Err(notes.error("more text than the comments have"));

@@ -194,7 +194,7 @@ fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
         return;
     }
     out.str(comments.text());
-    let mut before = Before::new(line);
+    let mut before = PreviousComment::new(line);
     for Comment { anchor, trailing, line, text } in comments {
         let (kind, number) = match anchor {
             Anchor::Declarations => (0, 0),
@@ -215,14 +215,14 @@ fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
 }
 
 /// What the numbers of a comment are relative to: those of the comment before.
-pub(super) struct Before {
+pub(super) struct PreviousComment {
     /// By kind of anchor.
     pub(super) numbers: [u32; 4],
     pub(super) line: u32,
 }
 
-impl Before {
-    /// Before the first comment of a function that starts on `line`.
+impl PreviousComment {
+    /// PreviousComment the first comment of a function that starts on `line`.
     pub(super) fn new(line: u32) -> Self {
         Self { numbers: [0; 4], line }
     }

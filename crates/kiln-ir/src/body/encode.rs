@@ -29,7 +29,7 @@ const NONE: u32 = u32::MAX;
 
 /// A place where a function names something outside itself.
 #[derive(Clone, Copy)]
-pub(crate) enum Site {
+pub(crate) enum ExternalRef {
     /// Something to call or to take the address of.
     Function(FuncRef),
     /// Something to take the address of.
@@ -39,18 +39,18 @@ pub(crate) enum Site {
 /// A function that has no canonical form: it uses a value or a block that is nowhere defined, which the verifier reports, or
 /// (as a whole) has more values than 64 for each byte of its form.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Undefined(pub(crate) AnyEntity);
+pub(crate) struct UndefinedEntity(pub(crate) AnyEntity);
 
 /// Numbers given in order of first use.
 #[derive(Default)]
-struct Dense {
+struct Renumbering {
     /// New number by old number, or [`NONE`].
     numbers: Vec<u32>,
     /// Old number by new number.
     order: Vec<u32>,
 }
 
-impl Dense {
+impl Renumbering {
     #[inline]
     fn number(&mut self, old: usize) -> u64 {
         if old >= self.numbers.len() {
@@ -73,7 +73,7 @@ impl Dense {
 /// Runs of instructions of one source location: how many instructions further it changes, and how far from the one before, plus 1; 0
 /// to none. (0 in place of the first ends the list.)
 #[derive(Default)]
-struct Locations {
+struct LocationRuns {
     runs: ByteWriter,
     /// Number of the first instruction of the last run, and its location.
     last: (usize, RelSourceLoc),
@@ -81,7 +81,7 @@ struct Locations {
     before: i64,
 }
 
-impl Locations {
+impl LocationRuns {
     /// The location of the instruction with this number.
     #[inline]
     fn push(&mut self, number: usize, location: RelSourceLoc) {
@@ -107,7 +107,7 @@ pub(crate) struct Encoder {
     memory: ByteWriter,
     tables: ByteWriter,
     code: ByteWriter,
-    locations: Locations,
+    locations: LocationRuns,
     values: Vec<u32>,
     blocks: Vec<u32>,
     /// Blocks in order.
@@ -117,13 +117,13 @@ pub(crate) struct Encoder {
     /// Instructions with debug tags, and those with stack maps, with their numbers.
     tagged: Vec<(usize, Inst)>,
     mapped: Vec<(usize, Inst)>,
-    flags: Dense,
-    regions: Dense,
-    globals: Dense,
-    signatures: Dense,
-    functions: Dense,
+    flags: Renumbering,
+    regions: Renumbering,
+    globals: Renumbering,
+    signatures: Renumbering,
+    functions: Renumbering,
     /// What sites name, as numbered by the caller.
-    targets: Dense,
+    targets: Renumbering,
     /// Number of the next value that is defined.
     next: i64,
 }
@@ -139,10 +139,10 @@ pub(crate) struct Encoded {
 impl Encoder {
     /// Writes `function`. `name` gives a number to what a site names: the same one to the same thing. It is asked about
     /// everything that the function uses, in order of first use.
-    pub(crate) fn encode<E: From<Undefined>>(
+    pub(crate) fn encode<E: From<UndefinedEntity>>(
         &mut self,
         function: &ir::Function,
-        mut name: impl FnMut(Site) -> Result<u32, E>,
+        mut name: impl FnMut(ExternalRef) -> Result<u32, E>,
     ) -> Result<Encoded, E> {
         self.clear();
         self.number_blocks(function);
@@ -177,7 +177,7 @@ impl Encoder {
             let ExtFuncData { name: target, signature, colocated, patchable } = &dfg.ext_funcs[reference];
             tables.byte(u8::from(*colocated) | u8::from(*patchable) << 1);
             tables.uint(self.signatures.number(signature.index()));
-            self.target(&mut tables, target, Site::Function(reference), &mut name)?;
+            self.target(&mut tables, target, ExternalRef::Function(reference), &mut name)?;
         }
         tables.count(self.signatures.order.len());
         for &old in &self.signatures.order {
@@ -206,7 +206,7 @@ impl Encoder {
         bytes.extend_from_slice(&head.0);
         bytes.extend_from_slice(&self.code.0);
         if self.next as u64 > max_values(bytes.len()) {
-            return Err(Undefined(AnyEntity::Function).into());
+            return Err(UndefinedEntity(AnyEntity::Function).into());
         }
         let targets = self.targets.order.clone();
         Ok(Encoded { bytes, targets, base: function.params.base_srcloc() })
@@ -280,7 +280,7 @@ impl Encoder {
     }
 
     /// Writes blocks and side tables, and the tables of what is declared and kept, used or not. What else is used is known then.
-    fn code(&mut self, function: &ir::Function) -> Result<(), Undefined> {
+    fn code(&mut self, function: &ir::Function) -> Result<(), UndefinedEntity> {
         // What is not used here is used by the caller, or goes with the instructions.
         let FunctionStencil {
             version_marker: _,
@@ -325,7 +325,7 @@ impl Encoder {
         self.side_tables(function)
     }
 
-    fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), Undefined> {
+    fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), UndefinedEntity> {
         let (dfg, layout, debug_tags) = (&function.dfg, &function.layout, &function.debug_tags);
         let params = dfg.block_params(block);
         self.code.uint((params.len() as u64) << 1 | u64::from(layout.is_cold(block)));
@@ -352,7 +352,12 @@ impl Encoder {
         Ok(())
     }
 
-    fn inst(&mut self, dfg: &ir::DataFlowGraph, inst: Inst, first: Option<Value>) -> Result<(), Undefined> {
+    fn inst(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        inst: Inst,
+        first: Option<Value>,
+    ) -> Result<(), UndefinedEntity> {
         let data = &dfg.insts[inst];
         let opcode = data.opcode();
         let constraints = opcode.constraints();
@@ -501,7 +506,7 @@ impl Encoder {
 
     /// The new number of a value; an alias has that of what it stands for.
     #[inline]
-    fn new_value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, Undefined> {
+    fn new_value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, UndefinedEntity> {
         match self.values.get(value.index()) {
             Some(&number) if number != NONE => Ok(number),
             _ => self.alias(dfg, value),
@@ -510,10 +515,10 @@ impl Encoder {
 
     #[cold]
     #[inline(never)]
-    fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, Undefined> {
+    fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, UndefinedEntity> {
         // A value that does not exist stands for nothing.
         if value.index() >= self.values.len() {
-            return Err(Undefined(value.into()));
+            return Err(UndefinedEntity(value.into()));
         }
         let mut original = value;
         for _ in 0..dfg.num_values() {
@@ -533,29 +538,29 @@ impl Encoder {
                 }
             }
         }
-        Err(Undefined(value.into()))
+        Err(UndefinedEntity(value.into()))
     }
 
     /// How far back a value was defined.
     #[inline]
-    fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, Undefined> {
+    fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, UndefinedEntity> {
         let number = self.new_value(dfg, value)?;
         Ok(zigzag(self.next - i64::from(number)))
     }
 
     #[inline]
-    fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), Undefined> {
+    fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), UndefinedEntity> {
         let distance = self.distance(dfg, value)?;
         self.code.uints([distance]);
         Ok(())
     }
 
     #[inline]
-    fn values(&mut self, dfg: &ir::DataFlowGraph, values: &[Value]) -> Result<(), Undefined> {
+    fn values(&mut self, dfg: &ir::DataFlowGraph, values: &[Value]) -> Result<(), UndefinedEntity> {
         values.iter().try_for_each(|value| self.value(dfg, *value))
     }
 
-    fn list(&mut self, dfg: &ir::DataFlowGraph, list: ValueList) -> Result<(), Undefined> {
+    fn list(&mut self, dfg: &ir::DataFlowGraph, list: ValueList) -> Result<(), UndefinedEntity> {
         let values = list.as_slice(&dfg.value_lists);
         self.code.count(values.len());
         self.values(dfg, values)
@@ -563,14 +568,14 @@ impl Encoder {
 
     /// The new number of a block.
     #[inline]
-    fn block_number(&self, block: Block) -> Result<u64, Undefined> {
+    fn block_number(&self, block: Block) -> Result<u64, UndefinedEntity> {
         match self.blocks.get(block.index()) {
-            None | Some(&NONE) => Err(Undefined(block.into())),
+            None | Some(&NONE) => Err(UndefinedEntity(block.into())),
             Some(&number) => Ok(u64::from(number)),
         }
     }
 
-    fn block_call(&mut self, dfg: &ir::DataFlowGraph, call: BlockCall) -> Result<(), Undefined> {
+    fn block_call(&mut self, dfg: &ir::DataFlowGraph, call: BlockCall) -> Result<(), UndefinedEntity> {
         let number = self.block_number(call.block(&dfg.value_lists))?;
         self.code.uints([number, call.len(&dfg.value_lists) as u64]);
         for argument in call.args(&dfg.value_lists) {
@@ -584,7 +589,7 @@ impl Encoder {
         Ok(())
     }
 
-    fn handlers(&mut self, dfg: &ir::DataFlowGraph, table: ExceptionTable) -> Result<(), Undefined> {
+    fn handlers(&mut self, dfg: &ir::DataFlowGraph, table: ExceptionTable) -> Result<(), UndefinedEntity> {
         let table = &dfg.exception_tables[table];
         self.code.uint(self.signatures.number(table.signature().index()));
         self.block_call(dfg, *table.normal_return())?;
@@ -610,7 +615,7 @@ impl Encoder {
     }
 
     /// What few functions have: source locations, debug tags, stack maps, labels of values.
-    fn side_tables(&mut self, function: &ir::Function) -> Result<(), Undefined> {
+    fn side_tables(&mut self, function: &ir::Function) -> Result<(), UndefinedEntity> {
         let dfg = &function.dfg;
         self.code.raw(&self.locations.runs.0);
         self.code.byte(0);
@@ -644,7 +649,7 @@ impl Encoder {
     }
 
     /// Labels of values for debug information, by ascending number of the value; of values that were dropped nothing stays.
-    fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), Undefined> {
+    fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), UndefinedEntity> {
         self.code.bool(dfg.values_labels.is_some());
         let Some(labels) = &dfg.values_labels else { return Ok(()) };
         let mut kept = Vec::with_capacity(labels.len());
@@ -681,12 +686,12 @@ impl Encoder {
         Ok(())
     }
 
-    fn global<E: From<Undefined>>(
+    fn global<E: From<UndefinedEntity>>(
         &mut self,
         tables: &mut ByteWriter,
         at: GlobalValue,
         data: &GlobalValueData,
-        name: &mut impl FnMut(Site) -> Result<u32, E>,
+        name: &mut impl FnMut(ExternalRef) -> Result<u32, E>,
     ) -> Result<(), E> {
         match data {
             GlobalValueData::VMContext => tables.byte(0),
@@ -707,7 +712,7 @@ impl Encoder {
                 tables.byte(3);
                 tables.byte(u8::from(*colocated) | u8::from(*tls) << 1);
                 tables.int(offset.bits());
-                self.target(tables, target, Site::Global(at), name)?;
+                self.target(tables, target, ExternalRef::Global(at), name)?;
             }
             GlobalValueData::DynScaleTargetConst { vector_type } => {
                 tables.byte(4);
@@ -722,8 +727,8 @@ impl Encoder {
         &mut self,
         tables: &mut ByteWriter,
         target: &ExternalName,
-        site: Site,
-        name: &mut impl FnMut(Site) -> Result<u32, E>,
+        site: ExternalRef,
+        name: &mut impl FnMut(ExternalRef) -> Result<u32, E>,
     ) -> Result<(), E> {
         if let ExternalName::LibCall(call) = target {
             tables.byte(0);
@@ -748,7 +753,7 @@ fn stack_slot_kind(kind: StackSlotKind) -> u8 {
     }
 }
 
-fn mem_flags(out: &mut ByteWriter, regions: &mut Dense, flags: MemFlagsData) {
+fn mem_flags(out: &mut ByteWriter, regions: &mut Renumbering, flags: MemFlagsData) {
     let order = match flags.explicit_endianness() {
         None => 0,
         Some(Endianness::Little) => 1,

@@ -6,7 +6,7 @@
 use cranelift_codegen::ir;
 use cranelift_module::ModuleError;
 
-use crate::body::Undefined;
+use crate::body::UndefinedEntity;
 use crate::settings::TargetError;
 
 /// Why a module cannot be built.
@@ -67,8 +67,8 @@ pub enum BuildError {
     },
 }
 
-impl From<Undefined> for BuildError {
-    fn from(Undefined(entity): Undefined) -> Self {
+impl From<UndefinedEntity> for BuildError {
+    fn from(UndefinedEntity(entity): UndefinedEntity) -> Self {
         let name = "a function".into();
         Self::Unusable { name, reason: format!("{entity} is used and not defined").into() }
     }

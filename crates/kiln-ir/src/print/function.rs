@@ -25,7 +25,7 @@ const MAX_BLOCKS: usize = 100_000;
 
 type Written = Result<(), String>;
 
-struct Printer<'f> {
+struct FunctionPrinter<'f> {
     ir: &'f ir::Function,
     names: &'f Names,
     dynamic: HashMap<Type, DynamicType>,
@@ -61,7 +61,7 @@ pub(super) fn write(
             let _ = writeln!(out, "    {}", comment.text);
         }
     };
-    let mut printer = Printer { ir, names, dynamic, first: None, out };
+    let mut printer = FunctionPrinter { ir, names, dynamic, first: None, out };
     printer.signature("function ", names.text(symbol), &ir.signature)?;
     printer.out.push_str(" {");
     let before = printer.out.len();
@@ -142,7 +142,7 @@ fn signature(name: impl Display, signature: &ir::Signature, out: &mut String) ->
     }
 }
 
-impl Printer<'_> {
+impl FunctionPrinter<'_> {
     fn signature(&mut self, before: &str, name: &str, of: &ir::Signature) -> Written {
         signature(format_args!("{before}{name}"), of, self.out)
     }

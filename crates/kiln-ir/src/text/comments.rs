@@ -12,12 +12,12 @@ use std::sync::Arc;
 use cranelift_codegen::ir;
 use cranelift_codegen::ir::entities::AnyEntity;
 
-use super::function::Noted;
+use super::item::ItemRange;
 use super::locate::Locator;
-use super::scan::Extent;
+use super::shorten::CommentNote;
 use crate::comments::{Anchor, Comment, Comments, ModuleAnchor, ModuleComment};
+use crate::item_order;
 use crate::module::Module;
-use crate::print::order;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::symbol::SymbolId;
@@ -40,7 +40,7 @@ pub(super) enum Owner {
 pub(super) fn inside<'n>(
     locator: Locator<'_>,
     ir: &ir::Function,
-    noted: impl Iterator<Item = (&'n Noted, AnyEntity)>,
+    noted: impl Iterator<Item = (&'n CommentNote, AnyEntity)>,
 ) -> Comments {
     let item = locator.item;
     let text = &*locator.source.text;
@@ -88,17 +88,17 @@ fn trailing(text: &str, at: usize) -> bool {
 }
 
 /// Comments outside of functions, while it is found out what they belong to.
-struct Sorter<'m> {
+struct CommentSorter<'m> {
     source: &'m Arc<Source>,
     module: &'m mut Module,
     /// Position and line up to which lines were counted.
     counted: (usize, u32),
     /// Comments that wait for an item.
-    waiting: Vec<Waiting>,
+    waiting: Vec<WaitingComment>,
 }
 
 /// A comment that belongs to what comes next.
-struct Waiting {
+struct WaitingComment {
     start: usize,
     end: usize,
     /// Whether an empty line stands behind it.
@@ -109,11 +109,11 @@ struct Waiting {
 pub(super) fn outside(
     source: &Arc<Source>,
     comments: &[(usize, usize)],
-    header: Option<Extent>,
-    items: &[(Extent, Owner)],
+    header: Option<ItemRange>,
+    items: &[(ItemRange, Owner)],
     module: &mut Module,
 ) {
-    let mut sorter = Sorter { source, module, counted: (0, 1), waiting: Vec::new() };
+    let mut sorter = CommentSorter { source, module, counted: (0, 1), waiting: Vec::new() };
     let mut done = 0;
     if let Some(header) = header {
         done = header.comments;
@@ -126,13 +126,13 @@ pub(super) fn outside(
         }
     }
     // What stands before the comments at hand.
-    let mut before: Option<(Extent, Owner)> = None;
+    let mut before: Option<(ItemRange, Owner)> = None;
     // The last item that is printed where it stands.
     let mut last: Option<Owner> = None;
-    for &(extent, owner) in items {
-        let own = &comments[done..extent.comments];
-        done = extent.comments;
-        sorter.gap(own, extent.start, before, last);
+    for &(range, owner) in items {
+        let own = &comments[done..range.comments];
+        done = range.comments;
+        sorter.gap(own, range.start, before, last);
         match owner {
             Owner::Function(number) => {
                 let symbol = sorter.module.functions[number].symbol;
@@ -146,14 +146,14 @@ pub(super) fn outside(
             Owner::Import(symbol) => sorter.flush(ModuleAnchor::Above(symbol)),
             Owner::Nothing => {}
         }
-        before = Some((extent, owner));
+        before = Some((range, owner));
     }
     sorter.gap(&comments[done..], usize::MAX, before, last);
     sorter.flush(ModuleAnchor::End);
 
     // Items of one line may be printed in another order than they stand in.
     let mut ranks = vec![0; module.symbols.len()];
-    for (rank, entry) in order::entries(module).into_iter().enumerate() {
+    for (rank, entry) in item_order::entries(module).into_iter().enumerate() {
         ranks[entry.symbol.index()] = rank + 1;
     }
     module.comments.sort_by_key(|comment| match comment.anchor {
@@ -163,17 +163,17 @@ pub(super) fn outside(
     });
 }
 
-impl<'m> Sorter<'m> {
+impl<'m> CommentSorter<'m> {
     /// Sorts what stands between two items, and what stands in the second, which starts at `next`.
     fn gap(
         &mut self,
         comments: &[(usize, usize)],
         next: usize,
-        before: Option<(Extent, Owner)>,
+        before: Option<(ItemRange, Owner)>,
         last: Option<Owner>,
     ) {
         let text = self.source.text.as_bytes();
-        let mut end = before.map_or(0, |(extent, _)| extent.end);
+        let mut end = before.map_or(0, |(range, _)| range.end);
         let mut adjacent = true;
         for (number, &(start, stop)) in comments.iter().enumerate() {
             let lines = if start < next { newlines(&text[end..start]) } else { 0 };
@@ -186,8 +186,8 @@ impl<'m> Sorter<'m> {
                 (Some((_, Owner::Function(number))), _) if adjacent || run => self.behind(number, comment),
                 (_, Some(Owner::Function(number))) if run => self.behind(number, comment),
                 // On the line where the item ends.
-                (Some((extent, Owner::Symbol(symbol) | Owner::Import(symbol))), _)
-                    if newlines(&text[extent.end..start]) == 0 =>
+                (Some((range, Owner::Symbol(symbol) | Owner::Import(symbol))), _)
+                    if newlines(&text[range.end..start]) == 0 =>
                 {
                     let Comment { line, text, .. } = comment;
                     self.module.comments.push(ModuleComment {
@@ -224,12 +224,12 @@ impl<'m> Sorter<'m> {
     fn wait(&mut self, start: usize, end: usize, then: Option<&(usize, usize)>, next: usize) {
         let until = then.map_or(next, |(start, _)| next.min(*start));
         let apart = self.source.text.as_bytes().get(end..until).is_some_and(|text| newlines(text) > 1);
-        self.waiting.push(Waiting { start, end, apart });
+        self.waiting.push(WaitingComment { start, end, apart });
     }
 
     /// Gives the comments that wait to `anchor`. An empty line behind one of them is a comment without text.
     fn flush(&mut self, anchor: ModuleAnchor) {
-        for Waiting { start, end, apart } in std::mem::take(&mut self.waiting) {
+        for WaitingComment { start, end, apart } in std::mem::take(&mut self.waiting) {
             let Comment { line, text, .. } = self.comment(start, end);
             self.module.comments.push(ModuleComment { anchor, line, text: text.into() });
             if apart {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_reader::SourceMap;
 
-use super::scan::FunctionItem;
+use super::item::FunctionItem;
 use crate::location::{Location, find_word};
 use crate::source::Source;
 

@@ -10,75 +10,32 @@
 //! Invariant: the text of a function item starts with `function` and ends with its closing brace, so that the reader never
 //! takes anything in it for a header line.
 
-use super::MAX_FAULTS;
 use cranelift_codegen::isa::CallConv;
 
 use super::cursor::{Cursor, Token};
-use super::items::{self, Alias, CodeItem, Debug, Import};
-use super::notation::{self, Datum, Global};
+use super::item::{FunctionItem, Item, ItemRange};
+use super::{code, data, debug, items};
 use crate::diagnostic::Diagnostic;
+use crate::limits::MAX_FAULTS;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
 
-/// One function's text.
-pub(super) struct FunctionItem<'t> {
-    pub(super) linkage: Linkage,
-    /// Position of the `function` keyword.
-    pub(super) at: usize,
-    /// Line of the `function` keyword.
-    pub(super) line: u32,
-    /// The function to its closing brace.
-    pub(super) text: &'t str,
-    /// Start and end of the comments in it, as positions in the file.
-    pub(super) comments: Vec<(usize, usize)>,
-}
-
-/// A top-level item.
-pub(super) enum Item<'t> {
-    Function(FunctionItem<'t>),
-    Datum(Datum<'t>),
-    Global(Global<'t>),
-    Code(CodeItem<'t>),
-    Alias(Alias<'t>),
-    Import(Import<'t>),
-    Debug(Debug<'t>),
-}
-
-impl<'t> Item<'t> {
-    /// The function, if it is one.
-    pub(super) fn function(&self) -> Option<&FunctionItem<'t>> {
-        match self {
-            Self::Function(item) => Some(item),
-            _ => None,
-        }
-    }
-}
-
-/// Where an item stands.
-#[derive(Clone, Copy)]
-pub(super) struct Extent {
-    pub(super) start: usize,
-    pub(super) end: usize,
-    /// How many comments start before its end, those inside functions not counted.
-    pub(super) comments: usize,
-}
-
 /// What is read in the light of the target.
 #[derive(Clone, Copy)]
-pub(super) struct Defaults {
+pub(super) struct TargetDefaults {
     pub(super) big_endian: bool,
     pub(super) call_conv: CallConv,
 }
 
 /// A file, cut up.
 #[derive(Default)]
-pub(super) struct File<'t> {
+pub(super) struct ScannedFile<'t> {
     pub(super) settings: ModuleSettings,
     pub(super) items: Vec<Item<'t>>,
     /// Where the items stand.
-    pub(super) extents: Vec<Extent>,
+    pub(super) ranges: Vec<ItemRange>,
     /// Where the header lines stand, if there are any.
-    pub(super) header: Option<Extent>,
+    pub(super) header: Option<ItemRange>,
 }
 
 /// First words of all others, and of header lines.
@@ -102,10 +59,10 @@ const OTHERS: [&str; 5] = ["global", "symbol", "anonymous", "import", "debug"];
 /// Cuts up the text of `cursor`. Faults outside functions are added to `faults`, and the item they are in is left out.
 pub(super) fn scan<'t>(
     cursor: &mut Cursor<'t>,
-    defaults: Defaults,
+    defaults: TargetDefaults,
     faults: &mut Vec<Diagnostic>,
-) -> File<'t> {
-    let mut file = File::default();
+) -> ScannedFile<'t> {
+    let mut file = ScannedFile::default();
     loop {
         cursor.trivia();
         if cursor.rest().is_empty() || faults.len() >= MAX_FAULTS {
@@ -118,7 +75,7 @@ pub(super) fn scan<'t>(
     }
 }
 
-fn item<'t>(cursor: &mut Cursor<'t>, defaults: Defaults, file: &mut File<'t>) -> Token<()> {
+fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut ScannedFile<'t>) -> Token<()> {
     let start = cursor.at;
     let word = cursor.peek_word();
     if matches!(word, "test" | "feature" | "set" | "target") {
@@ -128,7 +85,7 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: Defaults, file: &mut File<'t>) ->
         }
         header(cursor, word, &mut file.settings)?;
         let start = file.header.map_or(start, |header| header.start);
-        file.header = Some(Extent { start, end: cursor.at, comments: cursor.comments.len() });
+        file.header = Some(ItemRange { start, end: cursor.at, comments: cursor.comments.len() });
         return Ok(());
     }
     let linkage = match word {
@@ -149,17 +106,17 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: Defaults, file: &mut File<'t>) ->
     }
     let item = match (kind, linkage) {
         ("function", _) => Item::Function(function(cursor, defined)?),
-        ("data", _) => Item::Datum(notation::datum(cursor, defined, defaults.big_endian)?),
-        ("code", _) => Item::Code(items::code(cursor, defined, defaults.call_conv)?),
-        ("global", None) => Item::Global(notation::global(cursor)?),
+        ("data", _) => Item::Data(data::datum(cursor, defined, defaults.big_endian)?),
+        ("code", _) => Item::Code(code::code(cursor, defined, defaults.call_conv)?),
+        ("global", None) => Item::Global(data::global(cursor)?),
         ("symbol", None) => Item::Alias(items::alias(cursor, true)?),
         ("anonymous", None) => Item::Alias(items::alias(cursor, false)?),
         ("import", None) => Item::Import(items::import(cursor, defaults.call_conv)?),
-        ("debug", None) => Item::Debug(items::debug(cursor)?),
+        ("debug", None) => Item::Debug(debug::debug(cursor)?),
         (_, Some(_)) => return Err(cursor.unexpected("`function`, `data` or `code`")),
         (_, None) => return Err(cursor.unexpected("`function`, `data`, `global` or another item")),
     };
-    file.extents.push(Extent { start, end: cursor.at, comments: cursor.comments.len() });
+    file.ranges.push(ItemRange { start, end: cursor.at, comments: cursor.comments.len() });
     file.items.push(item);
     Ok(())
 }
@@ -263,7 +220,7 @@ mod tests {
     use crate::data::Init;
     use crate::source::Source;
 
-    const LITTLE: Defaults = Defaults { big_endian: false, call_conv: CallConv::SystemV };
+    const LITTLE: TargetDefaults = TargetDefaults { big_endian: false, call_conv: CallConv::SystemV };
 
     /// The items of a text: `line kind text`, with faults behind them.
     fn items(text: &str) -> Vec<String> {
@@ -275,7 +232,7 @@ mod tests {
                 assert_eq!(&text[item.at..item.at + item.text.len()], item.text);
                 format!("{} {:?} {}", item.line, item.linkage, item.text)
             }
-            Item::Datum(item) => format!("{} {:?} data {}", item.line, item.linkage, item.name),
+            Item::Data(item) => format!("{} {:?} data {}", item.line, item.linkage, item.name),
             Item::Global(item) => format!("{} global {} {}", item.line, item.name, item.key),
             Item::Code(item) => format!("{} {:?} code {}", item.line, item.linkage, item.name),
             Item::Alias(item) => format!("{} alias {} {:?}", item.line, item.name, item.of),
@@ -338,13 +295,13 @@ mod tests {
         let source = Arc::new(Source::new("test", "data %d { i32 1, f32 1.0, bytes #0102 }"));
         let init = |big_endian| match scan(
             &mut Cursor::new(&source),
-            Defaults { big_endian, ..LITTLE },
+            TargetDefaults { big_endian, ..LITTLE },
             &mut Vec::new(),
         )
         .items
         .remove(0)
         {
-            Item::Datum(datum) => datum.init,
+            Item::Data(datum) => datum.init,
             _ => panic!("a datum was written"),
         };
         assert_eq!(init(true), Init::Bytes(vec![0, 0, 0, 1, 0x3f, 0x80, 0, 0, 1, 2]));

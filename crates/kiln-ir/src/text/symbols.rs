@@ -37,7 +37,7 @@ pub(super) enum Meaning {
     Global(Box<str>),
 }
 
-struct Alias {
+struct AliasEntry {
     meaning: Meaning,
     line: u32,
     at: (usize, usize),
@@ -45,7 +45,7 @@ struct Alias {
 
 /// What a name stands for, to be looked up: names for linking, names without meaning outside and keys do not meet.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-enum Space {
+enum NameSpace {
     Name,
     Anonymous,
     Global,
@@ -53,33 +53,36 @@ enum Space {
 
 /// What a name stands for, to compare it by.
 #[derive(PartialEq, Eq, Hash)]
-pub(super) struct Key(Space, Box<str>);
+pub(super) struct LinkKey(NameSpace, Box<str>);
 
 type Table<T> = [HashMap<Box<str>, T>; 3];
 
-/// Symbols so far.
-pub(super) struct Symbols<'t> {
+/// SymbolTable so far.
+pub(super) struct SymbolTable<'t> {
     source: &'t Arc<Source>,
-    aliases: HashMap<Box<str>, Alias>,
+    aliases: HashMap<Box<str>, AliasEntry>,
     definitions: Table<Definition>,
     list: Vec<Symbol>,
     numbers: Table<SymbolId>,
 }
 
 /// What `name` stands for.
-fn meaning<'n>(aliases: &'n HashMap<Box<str>, Alias>, name: &'n str) -> (Space, &'n str, Option<&'n Alias>) {
+fn meaning<'n>(
+    aliases: &'n HashMap<Box<str>, AliasEntry>,
+    name: &'n str,
+) -> (NameSpace, &'n str, Option<&'n AliasEntry>) {
     // Most files have no aliases.
     match if aliases.is_empty() { None } else { aliases.get(name) } {
-        None => (Space::Name, name, None),
+        None => (NameSpace::Name, name, None),
         Some(alias) => match &alias.meaning {
-            Meaning::Name(of) => (Space::Name, of, Some(alias)),
-            Meaning::Anonymous => (Space::Anonymous, name, Some(alias)),
-            Meaning::Global(key) => (Space::Global, key, Some(alias)),
+            Meaning::Name(of) => (NameSpace::Name, of, Some(alias)),
+            Meaning::Anonymous => (NameSpace::Anonymous, name, Some(alias)),
+            Meaning::Global(key) => (NameSpace::Global, key, Some(alias)),
         },
     }
 }
 
-impl<'t> Symbols<'t> {
+impl<'t> SymbolTable<'t> {
     pub(super) fn new(source: &'t Arc<Source>) -> Self {
         Self {
             source,
@@ -96,9 +99,9 @@ impl<'t> Symbols<'t> {
     }
 
     /// What `name` stands for; asked when all aliases are known.
-    pub(super) fn key(&self, name: &str) -> Key {
+    pub(super) fn key(&self, name: &str) -> LinkKey {
         let (space, key, _) = meaning(&self.aliases, name);
-        Key(space, key.into())
+        LinkKey(space, key.into())
     }
 
     /// Enters a name that stands for something else. All of them are entered before any definition.
@@ -112,7 +115,7 @@ impl<'t> Symbols<'t> {
         match self.aliases.get(name) {
             Some(first) => Err(duplicate(name, self.location(at), self.location(first.at))),
             None => {
-                self.aliases.insert(name.into(), Alias { meaning, line, at });
+                self.aliases.insert(name.into(), AliasEntry { meaning, line, at });
                 Ok(())
             }
         }
@@ -130,7 +133,7 @@ impl<'t> Symbols<'t> {
         let kind = if signature.is_some() { SymbolKind::Function } else { SymbolKind::Data };
         let signature = signature.cloned();
         let (space, ..) = meaning(&self.aliases, name);
-        if space == Space::Anonymous && linkage != Linkage::Local {
+        if space == NameSpace::Anonymous && linkage != Linkage::Local {
             let message =
                 format!("`{}` has no name outside of this file, so it must be `local`", written(name));
             return Err(Diagnostic::new(DiagnosticKind::Syntax, message, self.location(at)));
@@ -153,7 +156,7 @@ impl<'t> Symbols<'t> {
     fn enter(&mut self, name: &str, definition: Definition) -> Result<(), Diagnostic> {
         let (space, key, alias) = meaning(&self.aliases, name);
         let first = match alias {
-            Some(alias) if space == Space::Global => Some(alias.at),
+            Some(alias) if space == NameSpace::Global => Some(alias.at),
             _ => self.definitions[space as usize].get(key).map(|first| first.at),
         };
         match first {
@@ -175,7 +178,7 @@ impl<'t> Symbols<'t> {
             .get(key)
             .is_some_and(|definition| definition.linkage != Linkage::Import);
         match alias {
-            Some(alias) if space == Space::Anonymous && !defined => {
+            Some(alias) if space == NameSpace::Anonymous && !defined => {
                 let message = format!("`{}` is anonymous, and not defined in this file", written(name));
                 Err(Diagnostic::new(DiagnosticKind::Undefined, message, self.location(alias.at)))
             }
@@ -195,7 +198,7 @@ impl<'t> Symbols<'t> {
             return *id;
         }
         let id = SymbolId::from_u32(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
-        let name = if space == Space::Anonymous { "" } else { key };
+        let name = if space == NameSpace::Anonymous { "" } else { key };
         let symbol = match (self.definitions[space as usize].get(key), alias) {
             (Some(definition), _) => Symbol {
                 name: name.into(),
@@ -204,7 +207,7 @@ impl<'t> Symbols<'t> {
                 signature: definition.signature.clone(),
                 line: definition.line,
             },
-            (None, Some(alias)) if space == Space::Global => Symbol {
+            (None, Some(alias)) if space == NameSpace::Global => Symbol {
                 name: name.into(),
                 kind: SymbolKind::Global,
                 linkage: Linkage::Import,
@@ -238,7 +241,7 @@ impl<'t> Symbols<'t> {
             let fault = Diagnostic::new(kind, message, Location::word(self.source, line(), &shown));
             Err(fault.related(self.location(other), "defined here"))
         };
-        if let (Space::Global, Some(alias)) = (space, alias) {
+        if let (NameSpace::Global, Some(alias)) = (space, alias) {
             let message = format!("`{shown}` is declared as a function, but defined as a global");
             return fault(DiagnosticKind::Kind, message, alias.at);
         }

@@ -2,10 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::references::MAX_CHAIN;
-
-/// Names such as `u0:1` in a function: each is looked for among those before it.
-const MAX_NAMES: usize = 1 << 14;
+use crate::limits::{MAX_CHAIN, MAX_NAMES};
 
 /// Something of which there is too much.
 #[derive(Debug, PartialEq, Eq)]

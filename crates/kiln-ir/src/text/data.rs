@@ -3,55 +3,25 @@
 //! Each function here reads one item, the cursor standing behind its keyword, and gives it by value; names are resolved
 //! later, when all definitions of the file are known.
 
-use std::borrow::Cow;
-
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 
 use super::cursor::{Cursor, Token};
-use super::items;
+use super::item::{AddressItem, DataItem, GlobalItem};
 use crate::data::Init;
+use crate::limits::MAX_ZEROS;
 use crate::symbol::Linkage;
 
-/// `global %name = "key"`.
-pub(super) struct Global<'t> {
-    pub(super) name: Cow<'t, str>,
-    pub(super) at: usize,
-    pub(super) line: u32,
-    pub(super) key: Box<str>,
-}
-
-/// `data %name { .. }`, addresses still by name.
-pub(super) struct Datum<'t> {
-    pub(super) linkage: Linkage,
-    pub(super) name: Cow<'t, str>,
-    pub(super) at: usize,
-    pub(super) line: u32,
-    pub(super) writable: bool,
-    pub(super) align: u32,
-    pub(super) section: Option<String>,
-    pub(super) init: Init,
-    pub(super) addresses: Vec<Address<'t>>,
-}
-
-/// `addr %name + 8`.
-pub(super) struct Address<'t> {
-    pub(super) offset: u64,
-    pub(super) name: Cow<'t, str>,
-    pub(super) line: u32,
-    pub(super) addend: i64,
-}
-
 /// Reads a global.
-pub(super) fn global<'t>(cursor: &mut Cursor<'t>) -> Token<Global<'t>> {
+pub(super) fn global<'t>(cursor: &mut Cursor<'t>) -> Token<GlobalItem<'t>> {
     let (at, name) = cursor.name()?;
     let line = cursor.line_of(at);
     cursor.expect(b'=', "`=` and the global's key")?;
     let key = cursor.text("a global's key")?;
-    Ok(Global { name, at, line, key })
+    Ok(GlobalItem { name, at, line, key })
 }
 
 /// Reads a datum.
-pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: bool) -> Token<Datum<'t>> {
+pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: bool) -> Token<DataItem<'t>> {
     let (at, name) = cursor.name()?;
     let line = cursor.line_of(at);
     let mut writable = false;
@@ -63,7 +33,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         } else if cursor.word("align") {
             cursor.expect(b'=', "`=`")?;
             let (number_at, number) = cursor.integer()?;
-            align = items::align(cursor, number_at, number)?;
+            align = cursor.align(number_at, number)?;
         } else if cursor.word("section") {
             cursor.expect(b'=', "`=`")?;
             let (text_at, text) = cursor.string()?;
@@ -77,7 +47,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
         }
     }
     cursor.expect(b'{', "`writable`, `align`, `section` or `{`")?;
-    let mut content = Content { big_endian, bytes: Vec::new(), len: 0, addresses: Vec::new() };
+    let mut content = DataContent { big_endian, bytes: Vec::new(), len: 0, addresses: Vec::new() };
     if !cursor.eat(b'}') {
         loop {
             content.init(cursor)?;
@@ -87,28 +57,28 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
             cursor.expect(b',', "`,` or `}`")?;
         }
     }
-    let Content { bytes, len, addresses, .. } = content;
+    let DataContent { bytes, len, addresses, .. } = content;
     let init = if addresses.is_empty() && bytes.iter().all(|byte| *byte == 0) {
         Init::Zeros(len)
     } else {
         let mut bytes = bytes;
-        // In range: `Content::grow` bounds the size as soon as there is content.
+        // In range: `DataContent::grow` bounds the size as soon as there is content.
         bytes.resize(usize::try_from(len).unwrap_or(usize::MAX), 0);
         cursor.data_left -= len;
         Init::Bytes(bytes)
     };
-    Ok(Datum { linkage, name, at, line, writable, align, section, init, addresses })
+    Ok(DataItem { linkage, name, at, line, writable, align, section, init, addresses })
 }
 
 /// What a datum holds so far: `bytes`, then zeros up to `len`.
-struct Content<'t> {
+struct DataContent<'t> {
     big_endian: bool,
     bytes: Vec<u8>,
     len: u64,
-    addresses: Vec<Address<'t>>,
+    addresses: Vec<AddressItem<'t>>,
 }
 
-impl<'t> Content<'t> {
+impl<'t> DataContent<'t> {
     fn init(&mut self, cursor: &mut Cursor<'t>) -> Token<()> {
         cursor.trivia();
         let at = cursor.at;
@@ -116,12 +86,12 @@ impl<'t> Content<'t> {
         match word {
             "bytes" => {
                 cursor.at += word.len();
-                let bytes = if cursor.eat(b'#') { hex(cursor)? } else { cursor.string()?.1 };
+                let bytes = if cursor.eat(b'#') { cursor.hex()? } else { cursor.string()?.1 };
                 self.push(cursor, at, &bytes)
             }
             "zeros" => {
                 cursor.at += word.len();
-                let count = cursor.integer_in(0, 1 << 40, "zeros takes 0 to 2^40")?;
+                let count = cursor.integer_in(0, i128::from(MAX_ZEROS), "zeros takes 0 to 2^40")?;
                 self.grow(cursor, at, u64::try_from(count).unwrap_or(0))
             }
             "i8" | "i16" | "i32" | "i64" => {
@@ -159,7 +129,7 @@ impl<'t> Content<'t> {
                 let addend = cursor.addend()?;
                 let (offset, line) = (self.len, cursor.line_of(name_at));
                 self.push(cursor, at, &[0; 8])?;
-                self.addresses.push(Address { offset, name, line, addend });
+                self.addresses.push(AddressItem { offset, name, line, addend });
                 Ok(())
             }
             _ => Err(cursor.unexpected("`bytes`, `zeros`, `addr` or a type from i8 to f64")),
@@ -189,7 +159,7 @@ impl<'t> Content<'t> {
     }
 
     fn grow(&mut self, cursor: &Cursor<'t>, at: usize, by: u64) -> Token<()> {
-        let limit = if self.bytes.is_empty() { 1 << 40 } else { cursor.data_left };
+        let limit = if self.bytes.is_empty() { MAX_ZEROS } else { cursor.data_left };
         self.len = self.len.saturating_add(by);
         if self.len > limit {
             let message = match self.bytes.is_empty() {
@@ -201,19 +171,5 @@ impl<'t> Content<'t> {
             return Err(cursor.fault_at(at, cursor.at - at, message));
         }
         Ok(())
-    }
-}
-
-/// Pairs of hexadecimal digits, `_` allowed.
-pub(super) fn hex(cursor: &mut Cursor<'_>) -> Token<Vec<u8>> {
-    let (at, word) = (cursor.at, cursor.peek_word());
-    cursor.at += word.len();
-    let digits: Option<Vec<u32>> = word.chars().filter(|c| *c != '_').map(|c| c.to_digit(16)).collect();
-    match digits {
-        Some(digits) if digits.len().is_multiple_of(2) => {
-            Ok(digits.chunks(2).map(|pair| u8::try_from(pair[0] << 4 | pair[1]).unwrap_or(0)).collect())
-        }
-        Some(_) => Err(cursor.fault_at(at, word.len(), "an odd number of hexadecimal digits".to_owned())),
-        None => Err(cursor.fault_at(at, word.len(), format!("`{word}` is not hexadecimal"))),
     }
 }

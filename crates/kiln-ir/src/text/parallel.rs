@@ -7,70 +7,27 @@
 //! Invariant: the result does not depend on the number of threads, nor on which of them is faster. Reading stops behind the
 //! function with which a file has [`MAX_FAULTS`] faults; functions behind it may be looked at, and are forgotten.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cranelift_codegen::entity::PrimaryMap;
-use cranelift_codegen::ir::entities::AnyEntity;
-use cranelift_codegen::ir::function::{FunctionParameters, FunctionStencil};
-use cranelift_codegen::ir::{
-    self, ExtFuncData, ExternalName, FuncRef, GlobalValue, GlobalValueData, SigRef, Signature, UserFuncName,
-};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use rayon::prelude::*;
 
-use super::MAX_FAULTS;
-use super::function::{self, Budget, Numbers, Read, Refused};
+use super::function::{self, ReadFunction, Refused};
+use super::item::{FunctionItem, Item};
+use super::large_numbers::{LargestNumber, NumberBudget};
 use super::locate::Locator;
-use super::scan::{FunctionItem, Item};
-use super::symbols::{Key, Symbols};
-use crate::body::{Encoded, Encoder, Site, Undefined};
-use crate::comments::Comments;
 use crate::diagnostic::Diagnostic;
-use crate::names::external_name;
+use crate::limits::MAX_FAULTS;
 use crate::source::Source;
 
 /// Less text than this is read faster than threads are woken.
 const SMALL: usize = 32 * 1024;
 
-/// A function in canonical form, its names still as written.
-pub(super) struct Draft {
-    pub(super) name: UserFuncName,
-    pub(super) signature: Signature,
-    pub(super) comments: Comments,
-    /// The form, its targets numbered as in `uses`; or what is not defined, of a function that was not verified.
-    pub(super) encoded: Result<Encoded, AnyEntity>,
-    /// Everything that names something, in order of use, with the same number for the same name.
-    pub(super) uses: Vec<(Site, u32)>,
-    params: FunctionParameters,
-    functions: PrimaryMap<FuncRef, ExtFuncData>,
-    signatures: PrimaryMap<SigRef, Signature>,
-    globals: PrimaryMap<GlobalValue, GlobalValueData>,
-}
-
-impl Draft {
-    /// What is used at `site`, and its signature if it is to be called.
-    pub(super) fn used(&self, site: Site) -> (AnyEntity, &ExternalName, Option<&Signature>) {
-        match site {
-            Site::Function(at) => {
-                let data = &self.functions[at];
-                (at.into(), &data.name, Some(&self.signatures[data.signature]))
-            }
-            Site::Global(at) => (at.into(), self.globals[at].symbol_name(), None),
-        }
-    }
-
-    /// The table that names are looked up in.
-    pub(super) fn params(&self) -> &FunctionParameters {
-        &self.params
-    }
-}
-
 /// How functions are read.
 #[derive(Clone, Copy)]
-pub(super) struct Options<'a> {
+pub(super) struct ReadOptions<'a> {
     pub(super) source: &'a Arc<Source>,
     pub(super) call_conv: CallConv,
     /// Verifies for this code generator, if there is any.
@@ -84,17 +41,17 @@ enum Outcome<T> {
     Read(T),
     Faults(Vec<Diagnostic>),
     /// It waits for leave to have a large table.
-    Large(Numbers),
+    Large(LargestNumber),
 }
 
 /// Reads every function among `items`, adding to `faults`. `finish` is what is done with each of them.
 pub(super) fn read<T: Send>(
     items: &[Item<'_>],
-    options: Options<'_>,
-    finish: impl Fn(Read) -> T + Sync,
+    options: ReadOptions<'_>,
+    finish: impl Fn(ReadFunction) -> T + Sync,
     faults: &mut Vec<Diagnostic>,
 ) -> Vec<Option<T>> {
-    let limit = Limit::new(faults.len());
+    let limit = FaultLimit::new(faults.len());
     let one = |number: usize, item: &FunctionItem<'_>, large: bool| {
         if limit.passed(number) {
             return Outcome::Nothing;
@@ -120,7 +77,7 @@ pub(super) fn read<T: Send>(
     };
 
     // Who may have large tables is decided in the order of the text.
-    let mut budget = Budget::new(&options.source.text);
+    let mut budget = NumberBudget::new(&options.source.text);
     let mut granted = Vec::new();
     for (number, (item, outcome)) in items.iter().zip(&mut outcomes).enumerate() {
         if let (Some(item), Outcome::Large(numbers)) = (item.function(), &*outcome) {
@@ -154,7 +111,7 @@ pub(super) fn read<T: Send>(
 }
 
 /// Behind which function there are too many faults.
-struct Limit {
+struct FaultLimit {
     before: usize,
     /// Number of faults by function.
     counts: Mutex<BTreeMap<usize, usize>>,
@@ -162,7 +119,7 @@ struct Limit {
     last: AtomicUsize,
 }
 
-impl Limit {
+impl FaultLimit {
     fn new(before: usize) -> Self {
         let last = if before >= MAX_FAULTS { 0 } else { usize::MAX };
         Self { before, counts: Mutex::default(), last: AtomicUsize::new(last) }
@@ -185,38 +142,4 @@ impl Limit {
             }
         }
     }
-}
-
-/// Brings a function to its canonical form. `symbols` knows which names are others for the same.
-pub(super) fn draft(read: Read, symbols: &Symbols<'_>) -> Draft {
-    thread_local! {
-        static ENCODER: RefCell<Encoder> = RefCell::default();
-    }
-    let Read { ir, comments } = read;
-    let mut uses = Vec::new();
-    let mut others: HashMap<Key, u32> = HashMap::new();
-    let encoded = ENCODER.with_borrow_mut(|encoder| {
-        encoder.encode(&ir, |site| {
-            let name = match site {
-                Site::Function(at) => &ir.dfg.ext_funcs[at].name,
-                Site::Global(at) => ir.global_values[at].symbol_name(),
-            };
-            let number = match name {
-                // In a function equal names of this kind have equal numbers.
-                ExternalName::User(number) if !symbols.has_aliases() => number.as_u32() << 1,
-                _ => {
-                    let next = others.len() as u32;
-                    let key = symbols.key(&external_name(&ir.params, name));
-                    *others.entry(key).or_insert(next) << 1 | 1
-                }
-            };
-            uses.push((site, number));
-            Ok::<u32, Undefined>(number)
-        })
-    });
-    let encoded = encoded.map_err(|Undefined(entity)| entity);
-    let ir::Function { name, params, stencil } = ir;
-    let FunctionStencil { signature, global_values: globals, dfg, .. } = stencil;
-    let ir::DataFlowGraph { ext_funcs: functions, signatures, .. } = dfg;
-    Draft { name, signature, comments, encoded, uses, params, functions, signatures, globals }
 }

@@ -1,0 +1,53 @@
+//! In which order the items of a module are printed, and which imports need an item.
+
+use crate::module::Module;
+use crate::symbol::{Linkage, SymbolId, SymbolKind};
+
+/// An item that stands for a symbol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PrintedItem {
+    pub(crate) symbol: SymbolId,
+    pub(crate) item: ItemKind,
+}
+
+/// What kind of item.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ItemKind {
+    /// What another module defines. It need not be printed.
+    Import,
+    Global,
+    /// A datum with this number.
+    Data(usize),
+    /// A function with this number.
+    Function(usize),
+}
+
+/// All items: imports by number, then the others by line. Functions stay in their order and so do data, for symbols are numbered
+/// by it; if lines say otherwise, or there are none, the kinds follow one another.
+pub(crate) fn entries(module: &Module) -> Vec<PrintedItem> {
+    let numbered = |(number, symbol)| (SymbolId::from_u32(number), symbol);
+    let symbols = || (0..).zip(&module.symbols).map(numbered);
+    let mut entries: Vec<(u32, PrintedItem)> = symbols()
+        .filter(|(_, symbol)| symbol.linkage == Linkage::Import && symbol.kind != SymbolKind::Global)
+        .map(|(symbol, _)| (0, PrintedItem { symbol, item: ItemKind::Import }))
+        .collect();
+    let imports = entries.len();
+    let globals = symbols().filter(|(_, symbol)| symbol.kind == SymbolKind::Global);
+    entries.extend(globals.map(|(symbol, of)| (of.line, PrintedItem { symbol, item: ItemKind::Global })));
+    let data = module.data.iter().enumerate();
+    entries.extend(data.map(|(number, data)| {
+        (data.line, PrintedItem { symbol: data.symbol, item: ItemKind::Data(number) })
+    }));
+    let functions = module.functions.iter().enumerate();
+    entries.extend(functions.map(|(number, function)| {
+        (function.line, PrintedItem { symbol: function.symbol, item: ItemKind::Function(number) })
+    }));
+    let others = &mut entries[imports..];
+    if others.iter().all(|(line, _)| *line != 0)
+        && module.functions.is_sorted_by_key(|function| function.line)
+        && module.data.is_sorted_by_key(|data| data.line)
+    {
+        others.sort_by_key(|(line, _)| *line);
+    }
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}

@@ -1,0 +1,84 @@
+//! A function of a file in canonical form, before its symbols are numbered.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+use cranelift_codegen::entity::PrimaryMap;
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_codegen::ir::function::{FunctionParameters, FunctionStencil};
+use cranelift_codegen::ir::{
+    self, ExtFuncData, ExternalName, FuncRef, GlobalValue, GlobalValueData, SigRef, Signature, UserFuncName,
+};
+
+use super::function::ReadFunction;
+use super::symbols::{LinkKey, SymbolTable};
+use crate::body::{Encoded, Encoder, ExternalRef, UndefinedEntity};
+use crate::comments::Comments;
+use crate::names::external_name;
+
+/// A function in canonical form, its names still as written.
+pub(super) struct FunctionDraft {
+    pub(super) name: UserFuncName,
+    pub(super) signature: Signature,
+    pub(super) comments: Comments,
+    /// The form, its targets numbered as in `uses`; or what is not defined, of a function that was not verified.
+    pub(super) encoded: Result<Encoded, AnyEntity>,
+    /// Everything that names something, in order of use, with the same number for the same name.
+    pub(super) uses: Vec<(ExternalRef, u32)>,
+    params: FunctionParameters,
+    functions: PrimaryMap<FuncRef, ExtFuncData>,
+    signatures: PrimaryMap<SigRef, Signature>,
+    globals: PrimaryMap<GlobalValue, GlobalValueData>,
+}
+
+impl FunctionDraft {
+    /// What is used at `site`, and its signature if it is to be called.
+    pub(super) fn used(&self, site: ExternalRef) -> (AnyEntity, &ExternalName, Option<&Signature>) {
+        match site {
+            ExternalRef::Function(at) => {
+                let data = &self.functions[at];
+                (at.into(), &data.name, Some(&self.signatures[data.signature]))
+            }
+            ExternalRef::Global(at) => (at.into(), self.globals[at].symbol_name(), None),
+        }
+    }
+
+    /// The table that names are looked up in.
+    pub(super) fn params(&self) -> &FunctionParameters {
+        &self.params
+    }
+}
+
+/// Brings a function to its canonical form. `symbols` knows which names are others for the same.
+pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDraft {
+    thread_local! {
+        static ENCODER: RefCell<Encoder> = RefCell::default();
+    }
+    let ReadFunction { ir, comments } = read;
+    let mut uses = Vec::new();
+    let mut others: HashMap<LinkKey, u32> = HashMap::new();
+    let encoded = ENCODER.with_borrow_mut(|encoder| {
+        encoder.encode(&ir, |site| {
+            let name = match site {
+                ExternalRef::Function(at) => &ir.dfg.ext_funcs[at].name,
+                ExternalRef::Global(at) => ir.global_values[at].symbol_name(),
+            };
+            let number = match name {
+                // In a function equal names of this kind have equal numbers.
+                ExternalName::User(number) if !symbols.has_aliases() => number.as_u32() << 1,
+                _ => {
+                    let next = others.len() as u32;
+                    let key = symbols.key(&external_name(&ir.params, name));
+                    *others.entry(key).or_insert(next) << 1 | 1
+                }
+            };
+            uses.push((site, number));
+            Ok::<u32, UndefinedEntity>(number)
+        })
+    });
+    let encoded = encoded.map_err(|UndefinedEntity(entity)| entity);
+    let ir::Function { name, params, stencil } = ir;
+    let FunctionStencil { signature, global_values: globals, dfg, .. } = stencil;
+    let ir::DataFlowGraph { ext_funcs: functions, signatures, .. } = dfg;
+    FunctionDraft { name, signature, comments, encoded, uses, params, functions, signatures, globals }
+}

@@ -1,0 +1,182 @@
+//! Enters what items define, and numbers what they refer to.
+
+use std::cell::OnceCell;
+use std::sync::Arc;
+
+use cranelift_codegen::ir::entities::AnyEntity;
+
+use super::draft::FunctionDraft;
+use super::item::{CodeItem, DataItem, Item, RelocTarget};
+use super::locate::Locator;
+use super::symbols::{Meaning, SymbolTable};
+use crate::body::Body;
+use crate::comments::Comments;
+use crate::data::{DataAddress, DataObject};
+use crate::diagnostic::{Diagnostic, DiagnosticKind};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::limits::MAX_FAULTS;
+use crate::location::Location;
+use crate::names::{external_name, function_name, written};
+use crate::source::Source;
+
+/// Enters names that stand for something else.
+pub(super) fn aliases(items: &[Item<'_>], symbols: &mut SymbolTable<'_>, faults: &mut Vec<Diagnostic>) {
+    for item in items {
+        if faults.len() >= MAX_FAULTS {
+            return;
+        }
+        let entered = match item {
+            Item::Global(global) => {
+                let at = (global.at, written(&global.name).len());
+                symbols.alias(&global.name, Meaning::Global(global.key.clone()), global.line, at)
+            }
+            Item::Alias(alias) => {
+                let at = (alias.at, written(&alias.name).len());
+                let meaning = alias.of.clone().map_or(Meaning::Anonymous, Meaning::Name);
+                symbols.alias(&alias.name, meaning, alias.line, at)
+            }
+            _ => Ok(()),
+        };
+        faults.extend(entered.err());
+    }
+}
+
+/// Enters what the items define.
+pub(super) fn define(
+    items: &[Item<'_>],
+    functions: &[Option<FunctionDraft>],
+    source: &Arc<Source>,
+    symbols: &mut SymbolTable<'_>,
+    faults: &mut Vec<Diagnostic>,
+) {
+    for (item, draft) in items.iter().zip(functions) {
+        if faults.len() >= MAX_FAULTS {
+            return;
+        }
+        let entered = match (item, draft) {
+            (Item::Function(item), Some(draft)) => {
+                let at = Locator { source, item }.header();
+                let signature = Some(&draft.signature);
+                let name = function_name(&draft.name);
+                if name.is_empty() {
+                    let place = Location::at(source, at.0, at.1);
+                    faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a function needs a name", place));
+                }
+                symbols.define(&name, item.linkage, signature, item.line, at)
+            }
+            (Item::Function(_), None) => Ok(()),
+            (Item::Data(datum), _) => {
+                let at = (datum.at, written(&datum.name).len());
+                symbols.define(&datum.name, datum.linkage, None, datum.line, at)
+            }
+            (Item::Code(code), _) => {
+                let at = (code.at, written(&code.name).len());
+                symbols.define(&code.name, code.linkage, Some(&code.signature), code.line, at)
+            }
+            (Item::Import(import), _) => {
+                let at = (import.at, written(&import.name).len());
+                symbols.import(&import.name, import.kind, import.signature.clone(), import.line, at)
+            }
+            (Item::Global(_) | Item::Alias(_) | Item::Debug(_), _) => Ok(()),
+        };
+        faults.extend(entered.err());
+    }
+    // What could not be read may be what is missing.
+    if faults.is_empty() {
+        let checked = items.iter().filter_map(|item| match item {
+            Item::Alias(alias) => symbols.check_anonymous(&alias.name).err(),
+            _ => None,
+        });
+        faults.extend(checked);
+    }
+}
+
+/// LargestNumber the symbols of a function.
+pub(super) fn resolve(
+    draft: FunctionDraft,
+    locator: Locator<'_>,
+    symbols: &mut SymbolTable<'_>,
+    faults: &mut Vec<Diagnostic>,
+) -> Option<Function> {
+    let symbol = symbols.address(&function_name(&draft.name), || locator.item.line);
+    // Where the function declares what it names; looked for once, when it is first asked.
+    let declarations = OnceCell::new();
+    let declaration = |entity: AnyEntity| {
+        let all = declarations.get_or_init(|| locator.declarations());
+        all.get(&entity.to_string())
+    };
+    let line = |entity: AnyEntity| declaration(entity).map_or(locator.item.line, |(_, line)| line);
+    let mut targets = draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.targets).iter().peekable();
+    let mut references = Vec::with_capacity(targets.len());
+    for &(site, number) in &draft.uses {
+        let (entity, name, signature) = draft.used(site);
+        let name = external_name(draft.params(), name);
+        if name.is_empty() {
+            let place = |(at, _)| Location::at(locator.source, at, entity.to_string().len());
+            let place = declaration(entity).map_or_else(|| locator.function(), place);
+            faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place));
+        }
+        let used = match signature {
+            Some(signature) => symbols.function(&name, signature, || line(entity)),
+            None => Ok(symbols.address(&name, || line(entity))),
+        };
+        // Behind a fault any number will do, for there will be no module.
+        let used = used.unwrap_or_else(|fault| {
+            faults.push(fault);
+            symbol
+        });
+        // Targets stand in order of first use.
+        if targets.next_if_eq(&&number).is_some() {
+            references.push(used);
+        }
+    }
+    match draft.encoded {
+        Ok(encoded) => {
+            let code = Code::Ir(Body::of(encoded, references));
+            Some(Function { symbol, code, line: locator.item.line, comments: draft.comments })
+        }
+        // Only of a function that was not verified.
+        Err(entity) => {
+            let message = format!("{entity} is used and not defined");
+            faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
+            None
+        }
+    }
+}
+
+/// LargestNumber the symbols of a datum.
+pub(super) fn place_datum(datum: &DataItem<'_>, symbols: &mut SymbolTable<'_>) -> DataObject {
+    let symbol = symbols.address(&datum.name, || datum.line);
+    let addresses = datum.addresses.iter().map(|address| DataAddress {
+        offset: address.offset,
+        symbol: symbols.address(&address.name, || address.line),
+        addend: address.addend,
+    });
+    DataObject {
+        symbol,
+        writable: datum.writable,
+        align: datum.align,
+        addresses: addresses.collect(),
+        section: datum.section.as_deref().map(Into::into),
+        init: datum.init.clone(),
+        line: datum.line,
+    }
+}
+
+/// LargestNumber the symbols of machine code.
+pub(super) fn place_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
+    let symbol = symbols.address(&item.name, || item.line);
+    let relocs = item.relocs.iter().map(|reloc| CodeReloc {
+        offset: reloc.offset,
+        kind: reloc.kind,
+        target: match &reloc.target {
+            RelocTarget::Name(name, line) => CodeTarget::Symbol(symbols.address(name, || *line)),
+            RelocTarget::Routine(call) => CodeTarget::LibCall(*call),
+            RelocTarget::Here(place) => CodeTarget::Here(*place),
+        },
+        addend: reloc.addend,
+    });
+    let relocs = relocs.collect();
+    let code = MachineCode { bytes: item.bytes.as_slice().into(), align: item.align, relocs };
+    Function { symbol, code: Code::Machine(code), line: item.line, comments: Comments::new() }
+}

@@ -1,0 +1,91 @@
+//! Shortens the text of a function for Cranelift's reader.
+
+use super::item::FunctionItem;
+
+/// Working memory.
+#[derive(Default)]
+pub(super) struct ShortText {
+    /// The text that Cranelift's reader is given.
+    pub(super) text: String,
+    pub(super) comments: Vec<CommentNote>,
+}
+
+/// What is noted of a comment on the way.
+pub(super) struct CommentNote {
+    /// Line in the function's text.
+    pub(super) line: usize,
+    /// Whether anything but spaces and tabs stands before it.
+    pub(super) behind: bool,
+}
+
+/// Writes the text of a function without what its reader, which goes from character to character, would take its time to skip:
+/// blanks at the start of lines and behind source locations, and of comments all but that there is one. Lines stay what they
+/// are.
+pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
+    let ShortText { text, comments } = short;
+    text.clear();
+    comments.clear();
+    text.reserve(item.text.len());
+    let (mut from, mut line) = (0, 1);
+    for &(start, end) in &item.comments {
+        line += lines(&item.text[from..start - item.at], text);
+        comments.push(CommentNote { line, behind: !matches!(text.as_bytes().last(), None | Some(b'\n')) });
+        text.push(';');
+        from = end - item.at;
+    }
+    lines(&item.text[from..], text);
+}
+
+/// Adds a piece of a function's text without comments, and tells how many lines end in it. A string does not go over the end of
+/// a line.
+fn lines(text: &str, out: &mut String) -> usize {
+    let (mut rest, mut count) = (text, 0);
+    loop {
+        let Some(end) = memchr::memchr(b'\n', rest.as_bytes()) else {
+            out.push_str(rest);
+            return count;
+        };
+        out.push_str(&rest[..=end]);
+        count += 1;
+        rest = blanks(&rest[end + 1..]);
+        if rest.starts_with('@') {
+            let word = rest.bytes().take_while(|b| !matches!(b, b' ' | b'\t' | b'\n')).count();
+            let behind = blanks(&rest[word..]);
+            if rest.len() - behind.len() > word {
+                out.push_str(&rest[..word]);
+                out.push(' ');
+                rest = behind;
+            }
+        }
+    }
+}
+
+/// The text behind the blanks that it starts with.
+#[inline]
+fn blanks(text: &str) -> &str {
+    // Listings are indented by dozens of spaces.
+    let (groups, _) = text.as_bytes().as_chunks::<8>();
+    let at = groups.iter().take_while(|group| **group == [b' '; 8]).count() * 8;
+    let rest = &text[at..];
+    &rest[rest.bytes().take_while(|b| matches!(b, b' ' | b'\t')).count()..]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_reader_need_not_skip() {
+        let text = "function %f() {\n\tss0 = explicit_slot 8  ; a \"\n\n           block0: ; b\n@12  \t   return ;\n   ; c\n @3\n}";
+        let at = text.match_indices(';').map(|(at, _)| at);
+        let comments = at.map(|at| (at, at + text[at..].find('\n').unwrap())).collect();
+        let linkage = crate::Linkage::Export;
+        let item = FunctionItem { linkage, at: 0, line: 1, text, comments };
+        let mut short = ShortText::default();
+        shorten(&item, &mut short);
+        let expected = "function %f() {\nss0 = explicit_slot 8  ;\n\nblock0: ;\n@12 return ;\n;\n@3\n}";
+        assert_eq!(short.text, expected);
+        let noted: Vec<_> = short.comments.iter().map(|noted| (noted.line, noted.behind)).collect();
+        assert_eq!(noted, [(2, true), (4, true), (5, true), (6, false)]);
+    }
+}
