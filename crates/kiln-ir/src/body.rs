@@ -102,13 +102,14 @@ impl Body {
             static ENCODER: RefCell<Encoder> = RefCell::default();
         }
         let mut encoded = ENCODER.with_borrow_mut(|encoder| encoder.encode(function, symbol))?;
-        let references = std::mem::take(&mut encoded.targets).into_iter().map(SymbolId::from_u32).collect();
+        let references =
+            std::mem::take(&mut encoded.references).into_iter().map(SymbolId::from_u32).collect();
         Ok(Self::of(encoded, references))
     }
 
     /// What an encoder wrote, with the symbols that the numbers of its targets stand for.
     pub(crate) fn of(encoded: Encoded, references: Vec<SymbolId>) -> Self {
-        let Encoded { bytes, targets: _, base } = encoded;
+        let Encoded { bytes, references: _, base } = encoded;
         Self { bytes: bytes.into(), references: references.into(), base: base.bits() }
     }
 

@@ -11,32 +11,38 @@
 //!   is known. So the module does not depend on the order of declarations, and an error leaves nothing behind.
 //! - Every number in what a client defines is checked: one that was never declared is an error, not a panic.
 
+mod data;
 mod error;
+mod machine;
+mod numbering;
+mod pending;
 
 use std::collections::HashMap;
 
-use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::{CodegenError, Context, verify_function};
 use cranelift_module::{
-    DataDescription, DataId, FuncId, FuncOrDataId, Init as DataInit, Linkage as DeclaredLinkage,
-    ModuleDeclarations, ModuleError, ModuleReloc, ModuleRelocTarget, ModuleResult,
+    DataDescription, DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage, ModuleDeclarations,
+    ModuleError, ModuleReloc, ModuleResult,
 };
-
 use indexmap::IndexMap;
 
+use self::data::data_object;
 pub use self::error::{BuildError, CodeError, DataError};
-use crate::body::{Body, Encoded, Encoder, ExternalRef};
+use self::machine::machine_code;
+use self::numbering::Numbering;
+use self::pending::{PendingCode, PendingData, declared, key};
+use crate::body::{Encoder, ExternalRef};
 use crate::comments::Comments;
-use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
-use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::data::{DataAddress, DataObject};
+use crate::function::Function;
 use crate::module::Module;
-use crate::settings::{ModuleSettings, Target};
+use crate::references;
+use crate::settings::ModuleSettings;
 use crate::signature::same_type;
-use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
-use crate::{references, relocs};
+use crate::target::Target;
 
 /// Builds a [`Module`] through the interface of [`cranelift_module::Module`].
 ///
@@ -77,45 +83,6 @@ pub struct ModuleBuilder {
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
     encoder: Encoder,
-}
-
-/// A function that still refers to declarations.
-enum PendingCode {
-    /// The targets are [`key`]s.
-    Ir(Encoded),
-    Machine {
-        bytes: Box<[u8]>,
-        align: u32,
-        relocs: Vec<(u32, Reloc, PendingTarget, i64)>,
-    },
-}
-
-enum PendingTarget {
-    Declared(FuncOrDataId),
-    Other(CodeTarget),
-}
-
-/// A datum that still refers to declarations.
-struct PendingData {
-    align: u32,
-    init: Init,
-    section: Option<Box<str>>,
-    addresses: Vec<(u64, FuncOrDataId, i64)>,
-}
-
-/// A declaration as one number: functions are even, data odd.
-fn key(declared: FuncOrDataId) -> u32 {
-    match declared {
-        FuncOrDataId::Func(id) => id.as_u32() << 1,
-        FuncOrDataId::Data(id) => id.as_u32() << 1 | 1,
-    }
-}
-
-fn of_key(key: u32) -> FuncOrDataId {
-    match key & 1 {
-        0 => FuncOrDataId::Func(FuncId::from_u32(key >> 1)),
-        _ => FuncOrDataId::Data(DataId::from_u32(key >> 1)),
-    }
 }
 
 impl std::fmt::Debug for ModuleBuilder {
@@ -214,37 +181,23 @@ impl ModuleBuilder {
         Ok(module)
     }
 
-    /// The function or datum that a number of `cranelift-module` stands for.
-    fn declared(&self, namespace: u32, index: u32) -> Option<FuncOrDataId> {
-        let position = usize::try_from(index).ok()?;
-        match namespace {
-            0 if position < self.declarations.get_functions().size_hint().0 => {
-                Some(FuncOrDataId::Func(FuncId::from_u32(index)))
-            }
-            1 if position < self.declarations.get_data_objects().size_hint().0 => {
-                Some(FuncOrDataId::Data(DataId::from_u32(index)))
-            }
-            _ => None,
-        }
-    }
-
     /// What a name in a function stands for.
     fn resolve(&self, function: &ir::Function, name: &ExternalName) -> Result<FuncOrDataId, BuildError> {
-        let declared = match name {
+        let declaration = match name {
             ExternalName::User(number) => {
                 let name = &function.params.user_named_funcs()[*number];
-                self.declared(name.namespace, name.index)
+                declared(&self.declarations, name.namespace, name.index)
             }
             ExternalName::TestCase(_) | ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => None,
         };
         let referrer = || name.display(Some(&function.params)).to_string().into();
-        declared.ok_or_else(|| BuildError::Undeclared { referrer: referrer() })
+        declaration.ok_or_else(|| BuildError::Undeclared { referrer: referrer() })
     }
 
     /// The name of a function that may be defined now.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn definable(&self, id: FuncId) -> ModuleResult<Box<str>> {
-        self.declared(0, id.as_u32())
+        declared(&self.declarations, 0, id.as_u32())
             .ok_or_else(|| BuildError::Undeclared { referrer: id.to_string().into() })?;
         let declaration = self.declarations.get_function_decl(id);
         let name: Box<str> = declaration.linkage_name(id).into();
@@ -314,43 +267,14 @@ impl ModuleBuilder {
         relocs: &[ModuleReloc],
     ) -> ModuleResult<()> {
         let name = self.definable(id)?;
-        let fault = |reason| BuildError::Code { name: name.clone(), reason };
-        let align = u32::try_from(align).ok().filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN);
-        let align = align.ok_or_else(|| fault(CodeError::Align))?;
-        let len =
-            u32::try_from(bytes.len()).ok().filter(|len| *len != 0).ok_or_else(|| fault(CodeError::Size))?;
-        let mut pending = Vec::with_capacity(relocs.len());
-        for ModuleReloc { offset, kind, name: target, addend } in relocs {
-            if *offset >= len {
-                return Err(fault(CodeError::RelocOutside(*offset)).into());
-            }
-            if relocs::name(*kind).is_none() {
-                return Err(fault(CodeError::RelocKind(*offset)).into());
-            }
-            let target = match target {
-                ModuleRelocTarget::User { namespace, index } => {
-                    let declared = self.declared(*namespace, *index);
-                    let missing = || BuildError::Undeclared { referrer: name.clone() };
-                    PendingTarget::Declared(declared.ok_or_else(missing)?)
-                }
-                ModuleRelocTarget::LibCall(call) => PendingTarget::Other(CodeTarget::LibCall(*call)),
-                ModuleRelocTarget::FunctionOffset(of, place) if *of == id => {
-                    PendingTarget::Other(CodeTarget::Here(*place))
-                }
-                ModuleRelocTarget::FunctionOffset(..) | ModuleRelocTarget::KnownSymbol(_) => {
-                    return Err(fault(CodeError::RelocTarget(*offset)).into());
-                }
-            };
-            pending.push((*offset, *kind, target, *addend));
-        }
-        pending.sort_by_key(|(offset, ..)| *offset);
-        self.functions.insert(id, PendingCode::Machine { bytes: bytes.into(), align, relocs: pending });
+        let code = machine_code(&self.declarations, id, &name, align, bytes, relocs)?;
+        self.functions.insert(id, code);
         Ok(())
     }
 
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_data(&mut self, id: DataId, description: &DataDescription) -> ModuleResult<()> {
-        self.declared(1, id.as_u32())
+        declared(&self.declarations, 1, id.as_u32())
             .ok_or_else(|| BuildError::Undeclared { referrer: id.to_string().into() })?;
         if let Some(key) = self.keys.get(&id) {
             return Err(BuildError::Global(key.clone()).into());
@@ -363,177 +287,13 @@ impl ModuleBuilder {
         if self.data.contains_key(&id) {
             return Err(ModuleError::DuplicateDefinition(name.into()));
         }
-        let fault = |reason| ModuleError::from(BuildError::Data { name: name.clone(), reason });
         if declaration.tls {
-            return Err(fault(DataError::ThreadLocal));
+            return Err(BuildError::Data { name, reason: DataError::ThreadLocal }.into());
         }
-        let DataDescription {
-            init,
-            function_decls,
-            data_decls,
-            function_relocs,
-            data_relocs,
-            custom_section,
-            align,
-            // What is defined stays: Kiln drops nothing.
-            used: _,
-        } = description;
-        let section = custom_section.as_deref().map(Box::from);
-        if custom_section.as_ref().is_some_and(|name| name.is_empty() || name.contains('\0')) {
-            return Err(fault(DataError::Section));
-        }
-        let align = align.map_or(Some(8), |align| u32::try_from(align).ok());
-        let align = align
-            .filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN)
-            .ok_or_else(|| fault(DataError::Align))?;
-        let size = match init {
-            DataInit::Uninitialized => return Err(fault(DataError::Uninitialized)),
-            DataInit::Zeros { .. } | DataInit::Bytes { .. } => init.size(),
-        };
-
-        let mut places: Vec<(u32, &ModuleRelocTarget, i64)> = Vec::new();
-        let missing = || ModuleError::from(BuildError::Undeclared { referrer: name.clone() });
-        for &(offset, function) in function_relocs {
-            places.push((offset, function_decls.get(function).ok_or_else(missing)?, 0));
-        }
-        for &(offset, datum, addend) in data_relocs {
-            places.push((offset, data_decls.get(datum).ok_or_else(missing)?, addend));
-        }
-        places.sort_by_key(|(offset, ..)| *offset);
-        let mut end = 0;
-        for &(offset, ..) in &places {
-            let start = u64::from(offset);
-            if start < end {
-                return Err(fault(DataError::AddressOverlap(offset)));
-            }
-            end = start + 8;
-            if end > size as u64 {
-                return Err(fault(DataError::AddressOutside(offset)));
-            }
-        }
-
-        let mut addresses = Vec::with_capacity(places.len());
-        for (offset, target, addend) in places {
-            let declared = match target {
-                ModuleRelocTarget::User { namespace, index } => self.declared(*namespace, *index),
-                _ => None,
-            };
-            addresses.push((u64::from(offset), declared.ok_or_else(missing)?, addend));
-        }
-        let init = match init {
-            DataInit::Bytes { contents } => {
-                let mut bytes = contents.to_vec();
-                for (offset, ..) in &addresses {
-                    // Inside, as checked above.
-                    let start = usize::try_from(*offset).unwrap_or(usize::MAX);
-                    bytes[start..start + 8].fill(0);
-                }
-                Init::of(bytes, addresses.is_empty())
-            }
-            _ if addresses.is_empty() => Init::Zeros(size as u64),
-            _ => Init::Bytes(vec![0; size]),
-        };
-        self.data.insert(id, PendingData { align, init, section, addresses });
+        let data = data_object(&self.declarations, &name, description)?;
+        self.data.insert(id, data);
         Ok(())
     }
-}
-
-impl PendingCode {
-    /// The declarations it refers to.
-    fn targets(&self) -> Vec<FuncOrDataId> {
-        match self {
-            Self::Ir(encoded) => encoded.targets.iter().copied().map(of_key).collect(),
-            Self::Machine { relocs, .. } => {
-                let declared = relocs.iter().filter_map(|(_, _, target, _)| match target {
-                    PendingTarget::Declared(id) => Some(*id),
-                    PendingTarget::Other(_) => None,
-                });
-                declared.collect()
-            }
-        }
-    }
-
-    fn finish(self, numbers: &HashMap<FuncOrDataId, SymbolId>) -> Code {
-        match self {
-            Self::Ir(encoded) => {
-                let references = encoded.targets.iter().map(|key| numbers[&of_key(*key)]).collect();
-                Code::Ir(Body::of(encoded, references))
-            }
-            Self::Machine { bytes, align, relocs } => {
-                let reloc = |(offset, kind, target, addend)| {
-                    let target = match target {
-                        PendingTarget::Declared(id) => CodeTarget::Symbol(numbers[&id]),
-                        PendingTarget::Other(target) => target,
-                    };
-                    CodeReloc { offset, kind, target, addend }
-                };
-                Code::Machine(MachineCode { bytes, align, relocs: relocs.into_iter().map(reloc).collect() })
-            }
-        }
-    }
-}
-
-/// Numbers declarations as symbols, when all is known about them.
-struct Numbering<'a> {
-    declarations: &'a ModuleDeclarations,
-    keys: &'a HashMap<DataId, Box<str>>,
-    functions: &'a IndexMap<FuncId, PendingCode>,
-    data: &'a IndexMap<DataId, PendingData>,
-    numbers: HashMap<FuncOrDataId, SymbolId>,
-    symbols: Vec<Symbol>,
-}
-
-impl Numbering<'_> {
-    fn symbol(&mut self, id: FuncOrDataId) -> SymbolId {
-        if let Some(number) = self.numbers.get(&id) {
-            return *number;
-        }
-        let (name, kind, linkage, signature) = match id {
-            FuncOrDataId::Func(id) => {
-                let declared = self.declarations.get_function_decl(id);
-                let linkage = linkage(declared.linkage, self.functions.contains_key(&id));
-                (declared.name.as_deref(), SymbolKind::Function, linkage, Some(declared.signature.clone()))
-            }
-            FuncOrDataId::Data(id) => match self.keys.get(&id) {
-                Some(key) => (Some(&**key), SymbolKind::Global, Linkage::Import, None),
-                None => {
-                    let declared = self.declarations.get_data_decl(id);
-                    let linkage = linkage(declared.linkage, self.data.contains_key(&id));
-                    (declared.name.as_deref(), SymbolKind::Data, linkage, None)
-                }
-            },
-        };
-        let number = SymbolId::from_u32(u32::try_from(self.symbols.len()).expect("fewer than 2^32 symbols"));
-        let name = name.unwrap_or_default().into();
-        self.symbols.push(Symbol { name, kind, linkage, signature, line: 0 });
-        self.numbers.insert(id, number);
-        number
-    }
-
-    /// Whether everything that must have a definition has one.
-    fn check(&self) -> Result<(), BuildError> {
-        let used = |id| self.numbers.contains_key(&id);
-        for (id, declared) in self.declarations.get_functions() {
-            let needed = must_be_defined(declared.linkage, declared.name.is_some())
-                || declared.linkage.requires_definition() && used(FuncOrDataId::Func(id));
-            if needed && !self.functions.contains_key(&id) {
-                return Err(BuildError::Undefined(declared.linkage_name(id).into()));
-            }
-        }
-        for (id, declared) in self.declarations.get_data_objects() {
-            let needed = must_be_defined(declared.linkage, declared.name.is_some())
-                || declared.linkage.requires_definition() && used(FuncOrDataId::Data(id));
-            if needed && !self.keys.contains_key(&id) && !self.data.contains_key(&id) {
-                return Err(BuildError::Undefined(declared.linkage_name(id).into()));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether something must be defined even if nothing in the module uses it: others may.
-fn must_be_defined(linkage: DeclaredLinkage, named: bool) -> bool {
-    named && linkage.requires_definition() && linkage != DeclaredLinkage::Local
 }
 
 /// A name that linking can go by.
@@ -543,18 +303,6 @@ fn check_name(name: &str) -> ModuleResult<()> {
         return Err(BuildError::Name(name.into()).into());
     }
     Ok(())
-}
-
-/// Our word for a linkage.
-fn linkage(declared: DeclaredLinkage, defined: bool) -> Linkage {
-    match declared {
-        DeclaredLinkage::Import => Linkage::Import,
-        _ if !defined => Linkage::Import,
-        DeclaredLinkage::Local => Linkage::Local,
-        DeclaredLinkage::Preemptible => Linkage::Preemptible,
-        DeclaredLinkage::Hidden => Linkage::Hidden,
-        DeclaredLinkage::Export => Linkage::Export,
-    }
 }
 
 impl cranelift_module::Module for ModuleBuilder {

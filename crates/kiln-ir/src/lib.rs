@@ -27,10 +27,12 @@ mod signature;
 mod source;
 mod split;
 mod symbol;
+mod target;
 mod text;
 mod thunk;
+mod unverified;
 
-pub use binary::{BinaryError, FunctionError, Modules, Unverified, VerifyError, is_binary, spans};
+pub use binary::{BinaryError, Modules, is_binary, spans};
 pub use body::{Body, BodyError};
 pub use builder::{BuildError, CodeError, DataError, ModuleBuilder};
 pub use check::{check_program, undefined};
@@ -42,11 +44,13 @@ pub use function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
 pub use location::Location;
 pub use module::Module;
 pub use print::{PrintError, print};
-pub use settings::{ModuleSettings, OptLevel, Setting, Target, TargetError, TargetLine};
+pub use settings::{ModuleSettings, Setting, TargetLine};
 pub use source::Source;
 pub use symbol::{Linkage, Symbol, SymbolId, SymbolKind};
+pub use target::{OptLevel, Target, TargetError};
 pub use text::{parse, parse_unverified};
 pub use thunk::{CELL_SIZE, entry_thunk};
+pub use unverified::{FunctionError, Unverified, VerifyError};
 
 #[doc = include_str!("../docs/porting.md")]
 pub mod porting {}

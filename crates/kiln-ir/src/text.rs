@@ -42,13 +42,14 @@ use self::parallel::ReadOptions;
 use self::resolve::{aliases, define, place_code, place_datum, resolve};
 use self::scan::TargetDefaults;
 use self::symbols::SymbolTable;
-use crate::binary::Unverified;
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind};
 use crate::limits::MAX_FAULTS;
 use crate::location::Location;
 use crate::module::Module;
-use crate::settings::{ModuleSettings, Target, TargetError};
+use crate::settings::ModuleSettings;
 use crate::source::Source;
+use crate::target::{Target, TargetError};
+use crate::unverified::Unverified;
 
 /// Reads and verifies a file.
 ///

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use super::header::*;
 use super::*;
-use crate::{Source, parse};
+use crate::body::Body;
+use crate::{Source, Target, Unverified, parse};
 
 /// A module with something of everything.
 const TEXT: &str = r#"; a comment

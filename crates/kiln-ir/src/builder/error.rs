@@ -7,7 +7,7 @@ use cranelift_codegen::ir;
 use cranelift_module::ModuleError;
 
 use crate::body::UndefinedEntity;
-use crate::settings::TargetError;
+use crate::target::TargetError;
 
 /// Why a module cannot be built.
 #[derive(Debug, thiserror::Error)]

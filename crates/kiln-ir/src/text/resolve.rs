@@ -106,7 +106,7 @@ pub(super) fn resolve(
         all.get(&entity.to_string())
     };
     let line = |entity: AnyEntity| declaration(entity).map_or(locator.item.line, |(_, line)| line);
-    let mut targets = draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.targets).iter().peekable();
+    let mut targets = draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.references).iter().peekable();
     let mut references = Vec::with_capacity(targets.len());
     for &(site, number) in &draft.uses {
         let (entity, name, signature) = draft.used(site);

@@ -1,0 +1,257 @@
+//! The state of an encoder, and the operands that every table writes: values and branches.
+
+use cranelift_codegen::entity::EntityRef;
+use cranelift_codegen::ir::entities::AnyEntity;
+use cranelift_codegen::ir::{
+    self, Block, BlockArg, BlockCall, ExceptionTable, ExceptionTableItem, FuncRef, GlobalValue, Inst,
+    SourceLoc, Value, ValueList,
+};
+
+use super::locations::LocationRuns;
+use super::renumbering::{NONE, Renumbering};
+use crate::body::wire::{ByteWriter, zigzag};
+
+/// A place where a function names something outside itself.
+#[derive(Clone, Copy)]
+pub(crate) enum ExternalRef {
+    /// Something to call or to take the address of.
+    Function(FuncRef),
+    /// Something to take the address of.
+    Global(GlobalValue),
+}
+
+/// A function that has no canonical form: it uses a value or a block that is nowhere defined, which the verifier reports, or
+/// (as a whole) has more values than 64 for each byte of its form.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UndefinedEntity(pub(crate) AnyEntity);
+
+/// Working memory, to be used for many functions.
+#[derive(Default)]
+pub(crate) struct Encoder {
+    pub(super) head: ByteWriter,
+    pub(super) memory: ByteWriter,
+    pub(super) tables: ByteWriter,
+    pub(super) code: ByteWriter,
+    pub(super) locations: LocationRuns,
+    pub(super) values: Vec<u32>,
+    pub(super) blocks: Vec<u32>,
+    /// Blocks in order.
+    pub(super) block_order: Vec<Block>,
+    /// Number of the next instruction.
+    pub(super) next_inst: usize,
+    /// Instructions with debug tags, and those with stack maps, with their numbers.
+    pub(super) tagged: Vec<(usize, Inst)>,
+    pub(super) mapped: Vec<(usize, Inst)>,
+    pub(super) flags: Renumbering,
+    pub(super) regions: Renumbering,
+    pub(super) globals: Renumbering,
+    pub(super) signatures: Renumbering,
+    pub(super) functions: Renumbering,
+    /// What sites name, as numbered by the caller.
+    pub(super) references: Renumbering,
+    /// Number of the next value that is defined.
+    pub(super) next_value: i64,
+}
+
+/// A function's canonical form.
+pub(crate) struct Encoded {
+    pub(crate) bytes: Vec<u8>,
+    /// What the function names, as numbered by the caller, in order of first use.
+    pub(crate) references: Vec<u32>,
+    pub(crate) base: SourceLoc,
+}
+
+impl Encoder {
+    pub(super) fn clear(&mut self) {
+        let Self {
+            head,
+            memory,
+            tables,
+            code,
+            locations,
+            values,
+            blocks,
+            block_order,
+            next_inst,
+            tagged,
+            mapped,
+            flags,
+            regions,
+            globals,
+            signatures,
+            functions,
+            references,
+            next_value,
+        } = self;
+        for writer in [head, memory, tables, code] {
+            writer.0.clear();
+        }
+        locations.clear();
+        values.clear();
+        blocks.clear();
+        block_order.clear();
+        tagged.clear();
+        mapped.clear();
+        for dense in [flags, regions, globals, signatures, functions, references] {
+            dense.clear();
+        }
+        (*next_inst, *next_value) = (0, 0);
+    }
+
+    /// Numbers the blocks of the layout.
+    pub(super) fn number_blocks(&mut self, function: &ir::Function) {
+        self.values.resize(function.dfg.num_values(), NONE);
+        self.blocks.resize(function.dfg.num_blocks(), NONE);
+        self.block_order.extend(function.layout.blocks());
+        for (number, block) in self.block_order.iter().enumerate() {
+            self.blocks[block.index()] = number as u32;
+        }
+    }
+
+    /// Numbers the values that blocks define, before any of them is used.
+    pub(super) fn number_values(&mut self, function: &ir::Function) {
+        let (dfg, layout) = (&function.dfg, &function.layout);
+        let mut next = 0;
+        for block in &self.block_order {
+            let results = layout.block_insts(*block).flat_map(|inst| dfg.inst_results(inst));
+            for value in dfg.block_params(*block).iter().chain(results) {
+                self.values[value.index()] = next;
+                next += 1;
+            }
+        }
+    }
+
+    /// Gives numbers to values that are defined here.
+    pub(super) fn define(&mut self, defined: &[Value]) {
+        for value in defined {
+            self.values[value.index()] = self.next_value as u32;
+            self.next_value += 1;
+        }
+    }
+
+    /// The new number of a value; an alias has that of what it stands for.
+    #[inline]
+    pub(super) fn new_value(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        value: Value,
+    ) -> Result<u32, UndefinedEntity> {
+        match self.values.get(value.index()) {
+            Some(&number) if number != NONE => Ok(number),
+            _ => self.alias(dfg, value),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, UndefinedEntity> {
+        // A value that does not exist stands for nothing.
+        if value.index() >= self.values.len() {
+            return Err(UndefinedEntity(value.into()));
+        }
+        let mut original = value;
+        for _ in 0..dfg.num_values() {
+            let Some(next) = dfg.value_alias_dest_for_serialization(original) else { break };
+            original = next;
+            match self.values.get(original.index()) {
+                None => break,
+                Some(&NONE) => {}
+                Some(&number) => {
+                    // Every alias on the way is known then, so that chains are gone through once.
+                    let mut alias = value;
+                    while alias != original {
+                        self.values[alias.index()] = number;
+                        alias = dfg.value_alias_dest_for_serialization(alias).unwrap_or(original);
+                    }
+                    return Ok(number);
+                }
+            }
+        }
+        Err(UndefinedEntity(value.into()))
+    }
+
+    /// How far back a value was defined.
+    #[inline]
+    pub(super) fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, UndefinedEntity> {
+        let number = self.new_value(dfg, value)?;
+        Ok(zigzag(self.next_value - i64::from(number)))
+    }
+
+    #[inline]
+    pub(super) fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), UndefinedEntity> {
+        let distance = self.distance(dfg, value)?;
+        self.code.uints([distance]);
+        Ok(())
+    }
+
+    #[inline]
+    pub(super) fn values(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        values: &[Value],
+    ) -> Result<(), UndefinedEntity> {
+        values.iter().try_for_each(|value| self.value(dfg, *value))
+    }
+
+    pub(super) fn list(&mut self, dfg: &ir::DataFlowGraph, list: ValueList) -> Result<(), UndefinedEntity> {
+        let values = list.as_slice(&dfg.value_lists);
+        self.code.count(values.len());
+        self.values(dfg, values)
+    }
+
+    /// The new number of a block.
+    #[inline]
+    pub(super) fn block_number(&self, block: Block) -> Result<u64, UndefinedEntity> {
+        match self.blocks.get(block.index()) {
+            None | Some(&NONE) => Err(UndefinedEntity(block.into())),
+            Some(&number) => Ok(u64::from(number)),
+        }
+    }
+
+    pub(super) fn block_call(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        call: BlockCall,
+    ) -> Result<(), UndefinedEntity> {
+        let number = self.block_number(call.block(&dfg.value_lists))?;
+        self.code.uints([number, call.len(&dfg.value_lists) as u64]);
+        for argument in call.args(&dfg.value_lists) {
+            let (kind, number) = match argument {
+                BlockArg::Value(value) => (0, self.distance(dfg, value)?),
+                BlockArg::TryCallRet(index) => (1, u64::from(index)),
+                BlockArg::TryCallExn(index) => (2, u64::from(index)),
+            };
+            self.code.uints([number << 2 | kind]);
+        }
+        Ok(())
+    }
+
+    pub(super) fn handlers(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        table: ExceptionTable,
+    ) -> Result<(), UndefinedEntity> {
+        let table = &dfg.exception_tables[table];
+        self.code.uint(self.signatures.number(table.signature().index()));
+        self.block_call(dfg, *table.normal_return())?;
+        self.code.count(table.items().count());
+        for item in table.items() {
+            match item {
+                ExceptionTableItem::Tag(tag, call) => {
+                    self.code.byte(0);
+                    self.code.uint(u64::from(tag.as_u32()));
+                    self.block_call(dfg, call)?;
+                }
+                ExceptionTableItem::Default(call) => {
+                    self.code.byte(1);
+                    self.block_call(dfg, call)?;
+                }
+                ExceptionTableItem::Context(value) => {
+                    self.code.byte(2);
+                    self.value(dfg, value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,223 @@
+//! The target of a build, and the code generator for a module.
+
+use std::str::FromStr;
+
+use cranelift_codegen::isa::{self, OwnedTargetIsa};
+use cranelift_codegen::settings::{self, Configurable, SetError};
+use target_lexicon::{Architecture, OperatingSystem, Triple};
+
+use crate::settings::{FORCED, ModuleSettings, Setting};
+
+/// The target of a build.
+#[derive(Clone, Debug)]
+pub struct Target {
+    triple: Triple,
+    settings: Vec<Setting>,
+    isa_settings: Vec<Setting>,
+}
+
+/// Why there is no code generator for a target, or not with these settings.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TargetError {
+    /// The triple is not one.
+    #[error("`{text}` is not a target triple: {reason}")]
+    Triple {
+        /// What was given.
+        text: Box<str>,
+        /// Why it is refused.
+        reason: Box<str>,
+    },
+    /// Cranelift cannot generate code for the triple, or was built without it.
+    #[error("no code generator for `{triple}`: {reason}")]
+    Unsupported {
+        /// What was given.
+        triple: Box<str>,
+        /// Why not.
+        reason: Box<str>,
+    },
+    /// A setting does not exist, or not with this value.
+    #[error("setting `{setting}`: {reason}")]
+    Setting {
+        /// The setting, with the line it stands on.
+        setting: Setting,
+        /// Why it is refused.
+        reason: Box<str>,
+    },
+    /// The module is for other architectures.
+    #[error("the module is for {wanted}, not for {triple}")]
+    OtherArchitecture {
+        /// What the module's `target` lines say.
+        wanted: Box<str>,
+        /// The build's target.
+        triple: Box<str>,
+        /// The first `target` line.
+        line: u32,
+    },
+}
+
+impl TargetError {
+    /// The line of the module that is at fault, or 0.
+    pub fn line(&self) -> u32 {
+        match self {
+            Self::Setting { setting, .. } => setting.line,
+            Self::OtherArchitecture { line, .. } => *line,
+            Self::Triple { .. } | Self::Unsupported { .. } => 0,
+        }
+    }
+}
+
+/// How much a build optimizes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum OptLevel {
+    /// Compile quickly.
+    None,
+    /// Make code fast.
+    #[default]
+    Speed,
+    /// Make code fast, then small.
+    SpeedAndSize,
+}
+
+impl OptLevel {
+    /// Cranelift's name of the level.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Speed => "speed",
+            Self::SpeedAndSize => "speed_and_size",
+        }
+    }
+}
+
+impl Target {
+    /// The machine this program was built for, with a fixed set of CPU features (on x86-64 those of level v2). Code does not
+    /// depend on the CPU that happens to compile it; ask for more, or for less, with [`Target::isa_setting`].
+    pub fn host() -> Self {
+        Self::for_triple(Triple::host())
+    }
+
+    /// A triple, or the name of an architecture alone, which means Linux there.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Triple`] if the text is neither.
+    pub fn parse(text: &str) -> Result<Self, TargetError> {
+        let mut triple = Triple::from_str(text)
+            .map_err(|error| TargetError::Triple { text: text.into(), reason: error.to_string().into() })?;
+        if triple.operating_system == OperatingSystem::Unknown {
+            triple.operating_system = OperatingSystem::Linux;
+            triple.environment = target_lexicon::Environment::Gnu;
+            triple.binary_format = target_lexicon::BinaryFormat::Elf;
+        }
+        Ok(Self::for_triple(triple))
+    }
+
+    fn for_triple(triple: Triple) -> Self {
+        Self { triple, settings: Vec::new(), isa_settings: Vec::new() }
+    }
+
+    /// How much to optimize; a module's own `set opt_level` line wins.
+    #[must_use]
+    pub fn opt_level(self, level: OptLevel) -> Self {
+        self.setting("opt_level", level.name())
+    }
+
+    /// A setting of Cranelift that holds for all modules; a module's own `set` line wins.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push(Setting::new(name, value));
+        self
+    }
+
+    /// A setting of the architecture, such as `has_avx2`, that holds for all modules.
+    #[must_use]
+    pub fn isa_setting(mut self, name: &str, value: &str) -> Self {
+        self.isa_settings.push(Setting::new(name, value));
+        self
+    }
+
+    /// The target triple.
+    pub fn triple(&self) -> &Triple {
+        &self.triple
+    }
+
+    /// The code generator for a module with these header lines.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for another architecture.
+    pub fn isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
+        if self.triple.operating_system != OperatingSystem::Linux {
+            return Err(TargetError::Unsupported {
+                triple: self.triple.to_string().into(),
+                reason: "code is linked and loaded for Linux only".into(),
+            });
+        }
+        let mut builder = isa::lookup(self.triple.clone()).map_err(|error| TargetError::Unsupported {
+            triple: self.triple.to_string().into(),
+            reason: error.to_string().into(),
+        })?;
+        if !module.allows(&self.triple) {
+            return Err(TargetError::OtherArchitecture {
+                wanted: module.targets.iter().map(|line| &*line.triple).collect::<Vec<_>>().join(", ").into(),
+                triple: self.triple.to_string().into(),
+                line: module.targets.first().map_or(0, |line| line.line),
+            });
+        }
+        let mut flags = settings::builder();
+        for (name, value) in DEFAULTS {
+            flags.set(name, value).expect("a setting of this Cranelift version");
+        }
+        if module.targets.is_empty() && self.triple.architecture == Architecture::X86_64 {
+            for name in X86_64_BASELINE {
+                builder.enable(name).expect("a setting of this Cranelift version");
+            }
+        }
+        for setting in &self.isa_settings {
+            apply(&mut builder, setting)?;
+        }
+        for setting in self.settings.iter().chain(&module.shared) {
+            // A `set` line may name a setting of the architecture too, as clif-util allows.
+            match apply(&mut flags, setting) {
+                Err(_) if apply(&mut builder, setting).is_ok() => {}
+                other => other?,
+            }
+        }
+        for setting in module.target_for(&self.triple).into_iter().flat_map(|line| &line.settings) {
+            apply(&mut builder, setting)?;
+        }
+        for (name, value) in FORCED {
+            flags.set(name, value).expect("a setting of this Cranelift version");
+        }
+        builder.finish(settings::Flags::new(flags)).map_err(|error| TargetError::Unsupported {
+            triple: self.triple.to_string().into(),
+            reason: error.to_string().into(),
+        })
+    }
+}
+
+/// Where Kiln's defaults differ from Cranelift's. Code is made to run. Frame pointers let profilers and run-times walk the stack, and IR that asks for
+/// its frame pointer is valid only with them.
+const DEFAULTS: [(&str, &str); 2] = [("opt_level", "speed"), ("preserve_frame_pointers", "true")];
+
+/// CPU features that code for x86-64 uses unless a module's `target` line says otherwise: the level x86-64-v2 of the System V
+/// ABI, which every such CPU since 2009 has. Without it rounding a float is a call of the C library. Images
+/// record the features they need, and loaders check them.
+const X86_64_BASELINE: [&str; 6] =
+    ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt", "has_cmpxchg16b"];
+
+fn apply(target: &mut dyn Configurable, setting: &Setting) -> Result<(), TargetError> {
+    let done = match &setting.value {
+        Some(value) => target.set(&setting.name, value),
+        None => target.enable(&setting.name),
+    };
+    done.map_err(|error| {
+        let reason = match &error {
+            SetError::BadName(_) => "no such setting".into(),
+            SetError::BadType => "a setting of another type".into(),
+            SetError::BadValue(value) => format!("not a value it can have: {value}"),
+        };
+        TargetError::Setting { setting: setting.clone(), reason: reason.into() }
+    })
+}

@@ -1,0 +1,102 @@
+//! A module whose functions the verifier has not seen.
+
+use cranelift_codegen::verify_function;
+
+use crate::body::Body;
+use crate::fingerprint::Fingerprint;
+use crate::guard::guard;
+use crate::module::Module;
+use crate::references;
+use crate::target::{Target, TargetError};
+
+/// Why a module in binary form is not one to be compiled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum VerifyError {
+    /// There is no code generator for it.
+    #[error(transparent)]
+    Target(#[from] TargetError),
+    /// Functions that are not valid IR, in order.
+    #[error("{}", .0.iter().map(FunctionError::to_string).collect::<Vec<_>>().join("\n"))]
+    Functions(Vec<FunctionError>),
+}
+
+/// What is wrong with a function.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{module}: function `{function}` (line {line}): {entity}: {message}")]
+pub struct FunctionError {
+    /// The module's name.
+    pub module: Box<str>,
+    /// The function's name.
+    pub function: Box<str>,
+    /// Line of the function in the text that the module came from, or 0.
+    pub line: u32,
+    /// What is at fault in it, numbered as the canonical form has it.
+    pub entity: Box<str>,
+    /// What is wrong.
+    pub message: Box<str>,
+}
+
+/// A module that is what it has to be, but for its functions: the verifier has not seen them.
+///
+/// Whoever finds code for it in a cache need not ask for more: see [`Unverified::fingerprint`].
+#[derive(Clone, Debug)]
+pub struct Unverified(pub(crate) Module);
+
+impl Unverified {
+    /// The fingerprint that the module will have.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.fingerprint()
+    }
+
+    /// The module, to look at. Code generation relies on the verifier, so this must not be compiled.
+    pub fn module(&self) -> &Module {
+        &self.0
+    }
+
+    /// Verifies every function.
+    ///
+    /// # Errors
+    ///
+    /// [`VerifyError`] with everything that is wrong.
+    pub fn verify(self, target: &Target) -> Result<Module, VerifyError> {
+        let Self(module) = self;
+        let isa = target.isa(&module.settings)?;
+        let mut faults = Vec::new();
+        let mut ir = cranelift_codegen::ir::Function::new();
+        for function in &module.functions {
+            let Some(body) = function.body() else { continue };
+            body.decode_into(function.symbol, &mut ir);
+            let mut fault = |entity: String, message: String| {
+                faults.push(FunctionError {
+                    module: module.name.clone(),
+                    function: module.symbol(function.symbol).name.clone(),
+                    line: function.line,
+                    entity: entity.into(),
+                    message: message.into(),
+                });
+            };
+            let unusable = references::check(&ir);
+            for reason in &unusable {
+                fault(reason.entity().to_string(), reason.to_string());
+            }
+            if unusable.is_empty() {
+                match guard(|| verify_function(&ir, &*isa)) {
+                    // What decodes may still be another form than a writer gives the function.
+                    Ok(Ok(())) if Body::new(&ir).as_ref() == Ok(body) => {}
+                    Ok(Ok(())) => fault("function".into(), "its form is not the canonical one".into()),
+                    Ok(Err(errors)) => {
+                        errors
+                            .0
+                            .into_iter()
+                            .for_each(|error| fault(error.location.to_string(), error.message));
+                    }
+                    Err(panic) => {
+                        fault("function".into(), format!("Cranelift's verifier fails on it: {panic}"))
+                    }
+                }
+            }
+        }
+        if faults.is_empty() { Ok(module) } else { Err(VerifyError::Functions(faults)) }
+    }
+}
