@@ -1,11 +1,12 @@
 //! Phase `assign`: GOT slots and stubs, in order of modules.
 //!
-//! Needs are met one module after the other, so numbers do not depend on threads. External slots, which
-//! the client or the loader fills, are at the front of the slot array: those of globals first, then those
-//! of undefined symbols by first need. Internal slots, whose content the linker knows, follow.
+//! Needs are met one module after the other, so numbers do not depend on threads. External slots,
+//! which the client or the loader fills, are at the front of the slot array: those of globals
+//! first, then those of undefined symbols by first need. Internal slots, whose content the linker
+//! knows, follow.
 //!
-//! As a rule all modules share one stub for a symbol. Where calls do not reach all code, each module has
-//! its own stubs, which are placed right after its code.
+//! As a rule all modules share one stub for a symbol. Where calls do not reach all code, each
+//! module has its own stubs, which are placed right after its code.
 
 use std::ops::Range;
 
@@ -176,8 +177,8 @@ struct Assigner<'a> {
 }
 
 impl Assigner<'_> {
-    /// Meets the needs of a module. Stubs from number `first_stub` on can be used by it; `stub_of` has
-    /// the last stub of each resolved symbol.
+    /// Meets the needs of a module. Stubs from number `first_stub` on can be used by it; `stub_of`
+    /// has the last stub of each resolved symbol.
     fn add_module(
         &mut self,
         resolved: &[ResolvedId],

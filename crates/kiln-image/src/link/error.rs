@@ -1,4 +1,5 @@
-//! Why modules cannot be linked. Every error names the module, by its number, and the symbol.
+//! [`LinkError`]: the reasons why modules cannot be linked. Errors name the module, by its number,
+//! and the symbol.
 
 use kiln_artifact::RelocKind;
 
@@ -6,17 +7,17 @@ use kiln_artifact::RelocKind;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// Two modules define one name, and neither definition is preemptible.
+    /// Two modules define one name, and neither definition is weak.
     #[error("`{name}` is defined by module {first} and by module {second}")]
     DuplicateDefinition {
         /// The name.
         name: Box<str>,
         /// The module that defines it first.
         first: usize,
-        /// Another module that defines it; may be the same.
+        /// The module that defines it again; can be the same module.
         second: usize,
     },
-    /// A module believes in another type of a function than its definition has.
+    /// A module uses a function by another type than that of its definition.
     #[error(
         "module {importer} uses `{name}` as {import_signature}, but module {definer} defines it as {definition_signature}"
     )]
@@ -25,14 +26,14 @@ pub enum LinkError {
         name: Box<str>,
         /// The module that uses it.
         importer: usize,
-        /// The type that the user believes in.
+        /// The type by which it is used.
         import_signature: Box<str>,
         /// The module that defines it.
         definer: usize,
-        /// The type that the function has.
+        /// The type of the definition.
         definition_signature: Box<str>,
     },
-    /// A module calls what is data.
+    /// A module uses data as a function.
     #[error("module {importer} uses `{name}` as a function, but module {definer} defines it as data")]
     KindConflict {
         /// The symbol.
@@ -47,23 +48,23 @@ pub enum LinkError {
     TargetMismatch {
         /// The module.
         module: usize,
-        /// Its target.
+        /// Its target triple.
         triple: Box<str>,
-        /// The target of module 0.
+        /// The target triple of module 0.
         expected: Box<str>,
     },
-    /// The architecture is not one that can be linked.
+    /// Modules for this architecture cannot be linked.
     #[error("target {triple} cannot be linked")]
     UnsupportedTarget {
-        /// The target.
+        /// The target triple.
         triple: Box<str>,
     },
-    /// Code holds an absolute address, so it would have to be written to when it is loaded.
+    /// Code holds an absolute address, so loading it would write to it.
     #[error("module {module} needs a text relocation at {offset:#x} for `{symbol}`")]
     TextRelocation {
         /// The module.
         module: usize,
-        /// The place, in bytes from the start of the module's code.
+        /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
         symbol: Box<str>,
@@ -73,43 +74,44 @@ pub enum LinkError {
     ForeignRelocation {
         /// The module.
         module: usize,
-        /// The place, in bytes from the start of the module's code.
+        /// The patch site, in bytes from the start of the module's code.
         offset: u64,
-        /// The relocation.
+        /// The kind of the relocation.
         kind: RelocKind,
     },
-    /// The instruction at a relocation is not one that the relocation can patch.
+    /// The relocation cannot patch the instruction at its offset.
     #[error(
         "module {module}: the instruction at {offset:#x} cannot take a relocation {kind:?} for `{symbol}`"
     )]
     Instruction {
         /// The module.
         module: usize,
-        /// The place, in bytes from the start of the module's code.
+        /// The patch site, in bytes from the start of the module's code.
         offset: u64,
-        /// The relocation.
+        /// The kind of the relocation.
         kind: RelocKind,
         /// The symbol.
         symbol: Box<str>,
     },
-    /// Code refers directly to a symbol that no module defines, and cannot be made to go through a slot.
+    /// Code refers directly to a symbol that no module defines, and the access cannot be changed to
+    /// go through a slot.
     #[error(
         "module {module} refers at {offset:#x} directly to `{symbol}`, which no module defines; use a slot or a call"
     )]
     DirectReference {
         /// The module.
         module: usize,
-        /// The place, in bytes from the start of the module's code.
+        /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
         symbol: Box<str>,
     },
-    /// The distance between a place and its target does not fit.
+    /// The distance between a patch site and its target is too large for the instruction.
     #[error("module {module}: `{symbol}` is {distance} bytes away from {offset:#x}, limit {limit}")]
     OutOfRange {
         /// The module.
         module: usize,
-        /// The place, in bytes from the start of the module's code.
+        /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
         symbol: Box<str>,
@@ -118,26 +120,27 @@ pub enum LinkError {
         /// The largest distance, in bytes.
         limit: u64,
     },
-    /// An address is not a multiple of what the instruction can express.
+    /// An address is not aligned as the instruction needs it.
     #[error("module {module}: `{symbol}` is misaligned for the instruction at {offset:#x}")]
     Misaligned {
         /// The module.
         module: usize,
-        /// The place, in bytes from the start of the module's code.
+        /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
         symbol: Box<str>,
     },
-    /// Unwind rows without a common information entry, or one that is not as long as it says.
+    /// A module has unwind rows but no common information entry (CIE), or the length field of the
+    /// CIE is wrong.
     #[error("module {module} has malformed unwind information")]
     Unwind {
         /// The module.
         module: usize,
     },
-    /// The program is larger than can be linked.
-    #[error("{what} takes {size} bytes, limit {limit}")]
+    /// The program, or a part of it, is larger than the linker or the file format can handle.
+    #[error("too large: {what}, {size} bytes, limit {limit}")]
     TooLarge {
-        /// The part that is too large.
+        /// The name of the part that is too large.
         what: &'static str,
         /// Its size in bytes.
         size: u64,
@@ -152,7 +155,8 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
-    /// Data asks for a section that images have for other things, or that means something to those who read images.
+    /// Data is to be in a section that images use otherwise, or whose name has a meaning to their
+    /// readers.
     #[error("module {module} has data in section `{section}`, a name that is not for data")]
     ReservedSection {
         /// The module.
@@ -160,33 +164,33 @@ pub enum LinkError {
         /// The section.
         section: Box<str>,
     },
-    /// One section is asked for by data that the program writes and by data that it does not.
+    /// Data that the program writes and data that it does not write are to be in one section.
     #[error(
         "section `{section}` has both writable and read-only data: that of module {first} and of module {second}"
     )]
     SectionConflict {
         /// The section.
         section: Box<str>,
-        /// The module that asks for it first.
+        /// The first module that has data in it.
         first: usize,
-        /// The module that disagrees; may be the same.
+        /// The module that disagrees; can be the same module.
         second: usize,
     },
-    /// Data asks for more sections than an image can have.
+    /// There are more named sections than an image can have.
     #[error("{count} named sections, limit {limit}")]
     TooManySections {
-        /// How many.
+        /// The number of sections.
         count: usize,
         /// The largest number.
         limit: usize,
     },
-    /// The image's own name cannot be written to an ELF string table.
+    /// The image's own name (`DT_SONAME`) contains a zero byte, so no ELF string table can hold it.
     #[error("a soname that contains a zero byte: {name:?}")]
     Soname {
         /// The name.
         name: Box<str>,
     },
-    /// A name or key that cannot be written to an ELF string table.
+    /// The name of a visible symbol contains a zero byte, so no ELF string table can hold it.
     #[error("module {module} has a visible symbol whose name contains a zero byte: {name:?}")]
     NameWithZero {
         /// The module.
@@ -194,7 +198,7 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
-    /// The caller's buffers or addresses do not match the layout.
+    /// A buffer of the caller's does not have the size that the layout says.
     #[error("{area} is {given} bytes, the layout says {expected}")]
     Buffer {
         /// The area.
@@ -207,7 +211,9 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// The number of the module that is at fault; of two that disagree, the one that refers to the other or was given later.
+    /// Returns the number of the module that is at fault. Of two modules that disagree, this is the
+    /// one that refers to the other or was given later. `None` if the error is not about one
+    /// module.
     pub fn module(&self) -> Option<usize> {
         match *self {
             Self::DuplicateDefinition { second: module, .. }

@@ -1,21 +1,23 @@
-//! What is left to do once the bytes are where they will stay: pointers in data, and internal slots.
+//! [`Fixups`]: pointers in data, and internal slots, which are filled when the bytes are where they
+//! will stay.
 //!
-//! An image writes these down as dynamic relocations; a JIT applies them at once.
+//! The image writer turns them into dynamic relocations; the JIT applies them at once.
 
-use super::{Area, Layout};
+use super::layout::{Area, Layout};
 
-/// A place that must hold an address of the program itself.
+/// A word of data, or a slot, that must hold an address of the program itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pointer {
-    /// The area of the place: relocated data, data or slots.
+    /// The area it is in: relocated data, data or slots.
     pub area: Area,
-    /// The place, in bytes from the start of the area.
+    /// Offset in the area, in bytes.
     pub offset: u64,
-    /// The address, as virtual as the [`Addresses`](super::Addresses) given to the linker.
+    /// The address that it must hold, in the same address space as the
+    /// [`Addresses`](super::Addresses) given to the linker.
     pub target: u64,
 }
 
-/// Where the value of a symbolic pointer comes from.
+/// The source of the value of a symbolic pointer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PointerSource {
     /// The value of the external slot with this number.
@@ -24,20 +26,21 @@ pub enum PointerSource {
     KnownSlot(u64),
 }
 
-/// A place that must hold the value of a slot plus an addend.
+/// A word of data that must hold the value of a slot plus an addend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SymbolicPointer {
-    /// The area of the place: relocated data or data.
+    /// The area it is in: relocated data or data.
     pub area: Area,
-    /// The place, in bytes from the start of the area.
+    /// Offset in the area, in bytes.
     pub offset: u64,
-    /// Whose value.
+    /// The slot.
     pub source: PointerSource,
-    /// What is added to it.
+    /// The number that is added to the slot's value.
     pub addend: i64,
 }
 
-/// Everything that remains to be filled, in order of module and place.
+/// Everything that remains to be filled. Pointers in data are in order of module; within a module,
+/// those of read-only data come first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fixups {
     /// Addresses of the program itself, in data.
@@ -48,7 +51,7 @@ pub struct Fixups {
     pub internal_slots: Vec<Pointer>,
 }
 
-/// The memory that fixups are applied to, each as large as the layout says.
+/// The memory that fixups are applied to, each area as large as the layout says.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is the area of its name")]
 pub struct FixupOutput<'o> {
@@ -58,11 +61,11 @@ pub struct FixupOutput<'o> {
 }
 
 impl Fixups {
-    /// Writes every pointer, in the byte order of this machine. `value` tells what a slot holds.
+    /// Writes every pointer, in the byte order of this machine. `value` returns what a slot holds.
     ///
     /// # Panics
     ///
-    /// When `out` is smaller than the layout that these fixups were made for.
+    /// If `out` is smaller than the layout that these fixups were made for.
     pub fn apply(&self, out: FixupOutput<'_>, value: &mut dyn FnMut(PointerSource) -> u64) {
         let FixupOutput { relro, data, slots } = out;
         let mut write = |area: Area, offset: u64, word: u64| {
@@ -90,7 +93,7 @@ impl Fixups {
 }
 
 impl FixupOutput<'_> {
-    /// Whether each part is as large as `layout` says.
+    /// Whether each area is as large as `layout` says.
     pub fn fits(&self, layout: &Layout) -> bool {
         let same = |bytes: &[u8], area| bytes.len() as u64 == layout[area].size;
         same(self.relro, Area::Relro) && same(self.data, Area::Data) && same(self.slots, Area::Slots)

@@ -1,6 +1,8 @@
-//! Areas: the parts of a linked program that differ in permissions, their sizes and their addresses.
+//! Areas: the parts of a linked program that differ in permissions, their sizes and their
+//! addresses.
 //!
-//! The layout is fixed before a byte is copied; whoever owns the memory or the file then says where each area lies.
+//! The layout is fixed before a byte is copied. The owner of the memory or the file then decides
+//! the address of each area.
 
 use std::ops::{Index, IndexMut};
 
@@ -8,8 +10,8 @@ use std::ops::{Index, IndexMut};
 pub(super) const MAX_SIZE: u64 = 1 << 31;
 /// The largest alignment, in bytes: no loader promises more than that of a page.
 pub(super) const MAX_ALIGN: u64 = 4096;
-/// The smallest alignment of what a module has in an area, in bytes. s390x needs 2; with 8, pointers are
-/// aligned.
+/// The smallest alignment of what a module has in an area, in bytes. s390x needs 2; with 8,
+/// pointers are aligned.
 pub(super) const MIN_ALIGN: u64 = 8;
 /// The size of a slot, in bytes.
 pub(super) const SLOT_SIZE: u64 = 8;
@@ -29,7 +31,7 @@ pub enum Area {
     Relro,
     /// Data that the program writes.
     Data,
-    /// The same, all zeros at first.
+    /// Data that the program writes and that is zero at first.
     Bss,
     /// The slot array: external slots, then internal ones, 8 bytes each.
     Slots,
@@ -48,7 +50,7 @@ impl Area {
         Self::Slots,
     ];
 
-    /// Its section name in an image.
+    /// Returns its section name in an image.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => ".text",
@@ -63,7 +65,7 @@ impl Area {
     }
 }
 
-/// How much room an area takes.
+/// The size and alignment of an area.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
     /// Size in bytes.
@@ -107,7 +109,7 @@ impl IndexMut<Area> for Layout {
 }
 
 impl Layout {
-    /// The sum of all sizes, each rounded up to its alignment.
+    /// Returns the size of all areas in a row, each aligned, in bytes.
     pub fn total(&self) -> u64 {
         self.0
             .iter()
@@ -115,8 +117,8 @@ impl Layout {
     }
 }
 
-/// The virtual address of each area: where it will be when the program runs, or for an image its distance from the
-/// load address. An area of size 0 may have any.
+/// The virtual address of each area when the program runs; for an image, its distance from the load
+/// address. An area of size 0 may have any address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses([u64; 8]);
 
@@ -134,8 +136,9 @@ impl IndexMut<Area> for Addresses {
     }
 }
 
-/// The memory to link into, exactly as large as the layout says. Zeroed data and slots are not written by
-/// [`Plan::emit`](crate::link::Plan::emit): [`Fixups`](crate::link::Fixups) describe what the slots hold.
+/// The memory to link into, exactly as large as the layout says.
+/// [`Plan::emit`](crate::link::Plan::emit) does not write zeroed data and slots;
+/// [`Fixups`](crate::link::Fixups) describe the content of slots.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is the area of its name")]
 pub struct Output<'o> {

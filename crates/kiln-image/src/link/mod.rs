@@ -1,4 +1,35 @@
-//! The linker proper: from artifacts to laid out, relocated bytes, for memory and file alike.
+//! The linker proper: from artifacts to laid out, relocated bytes, for memory and for files.
+//!
+//! [`plan()`] runs the phases below, one after the other. Each takes the results of earlier phases,
+//! and none changes them. [`Plan::emit`] then copies and relocates all modules in parallel, into
+//! any memory and for any addresses. The caller applies what remains to be done, the [`Fixups`]:
+//! they are pointers in data and slots, never in code.
+//!
+//! # A worked example
+//!
+//! On x86-64, module 0 defines `main`, which calls `twice` and reads the global `stdout` through a
+//! GOT slot. Module 1 defines `twice`, which calls `puts`, a function of the host.
+//!
+//! - `resolve`: there are four symbols. `main` and `twice` are defined; `stdout` and `puts` are
+//!   undefined.
+//! - `types`: no error, because module 0 calls `twice` by the type of its definition.
+//! - `reach`: the program has less than 600 kB, so pc-relative calls and addresses reach all of it.
+//! - `scan`: module 0 needs a slot for `stdout`, and nothing for the call of `twice`. Module 1
+//!   needs a stub for `puts`.
+//! - `assign`: external slot 0 is that of `stdout`, slot 1 that of `puts`; stub 0 jumps to `puts`.
+//! - `place`: the code of module 0 is at offset 0 of `.text`, that of module 1 at 16, stub 0 at 24.
+//! - `unwind`: `.eh_frame` has one CIE, which both modules share, and two FDEs.
+//! - `emit`: the call of `twice` becomes direct. The call of `puts` becomes a call of stub 0, which
+//!   is `jmp *[rip + slot 1]`. The load of `stdout` reads slot 0. The client fills both slots.
+//!
+//! If module 0 read the address of `twice` through a slot, `emit` would relax the access: `mov`
+//! becomes `lea`, and no slot is needed. An access that cannot be relaxed gets an internal slot,
+//! which is after the external slots; the fixups have its content.
+//!
+//! # Architecture invariants
+//!
+//! One path for zero, one and many modules. The result depends on the artifacts and their order,
+//! not on threads. After `resolve` no name is hashed, and `emit` allocates nothing per relocation.
 
 mod assign;
 mod describe;

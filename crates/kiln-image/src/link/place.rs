@@ -1,7 +1,7 @@
 //! Phase `place`: offsets in areas for everything that modules have, once each.
 //!
-//! In every area modules follow each other in order. Named sections follow what is in no section. Shared
-//! stubs follow all code; a module's own stubs follow its code.
+//! In every area modules follow each other in order. Named sections follow what is in no section.
+//! Shared stubs follow all code; a module's own stubs follow its code.
 
 use std::ops::Range;
 
@@ -57,7 +57,8 @@ pub(super) struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// The area and offset of what module `module` has at `offset` of `section`; `None` if that is undefined.
+    /// The area and offset of what module `module` has at `offset` of `section`; `None` if that is
+    /// undefined.
     pub(super) fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
         let runs = &self.runs[module];
         let next = runs.partition_point(|run| (run.section, run.start) <= (section, offset));

@@ -36,14 +36,15 @@ impl std::fmt::Debug for Plan<'_> {
     }
 }
 
-/// Resolves and lays out `artifacts`, in this order. `table` lays out the first slots. `external` returns
-/// the definitions that undefined symbols, weak definitions and globals have outside this link, and is
-/// called once for each. (A global of `table` keeps its slot in the array even if it has one.)
+/// Resolves and lays out `artifacts`, in this order. `table` lays out the first slots. `external`
+/// returns the definitions that undefined symbols, weak definitions and globals have outside this
+/// link, and is called once for each. (A global of `table` keeps its slot in the array even if it
+/// has one.)
 ///
 /// # Errors
 ///
-/// Every error that can be found without addresses: those of one phase after those of the phase before,
-/// and in each phase in order of modules.
+/// Every error that can be found without addresses: those of one phase after those of the phase
+/// before, and in each phase in order of modules.
 pub fn plan<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
@@ -125,7 +126,8 @@ impl<'a> Plan<'a> {
         &self.layout
     }
 
-    /// Named sections, in order of the first module that has data in them. Each is a part of an area.
+    /// Named sections, in order of the first module that has data in them. Each is a part of an
+    /// area.
     pub fn sections(&self) -> impl ExactSizeIterator<Item = NamedSection<'a>> {
         self.placement.sections.iter().map(|section| section.info)
     }
@@ -159,8 +161,8 @@ impl<'a> Plan<'a> {
         self.artifacts
     }
 
-    /// The area and offset of something that module `module` defines; `None` if there is no such module
-    /// or `section` is that of imports.
+    /// The area and offset of something that module `module` defines; `None` if there is no such
+    /// module or `section` is that of imports.
     pub fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
         self.artifacts.get(module)?;
         self.placement.locate(module, section, offset)

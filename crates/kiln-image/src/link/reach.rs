@@ -1,10 +1,11 @@
 //! Whether pc-relative references reach everything, decided before anything is placed.
 //!
-//! The phase `scan` must know it: a reference that reaches needs no slot or stub, and slots and stubs
-//! are placed later. So the decision rests on upper bounds of sizes. They are the sums of what artifacts
-//! say of themselves, with alignment at its worst and a slot and a stub for every symbol. A bound that is
-//! too large costs a few needless stubs in programs that almost reach the limit; one that is too small
-//! would make a link fail, so `Plan` compares them with the real sizes in debug builds.
+//! The phase `scan` must know it: a reference that reaches needs no slot or stub, and slots and
+//! stubs are placed later. So the decision rests on upper bounds of sizes. They are the sums of
+//! what artifacts say of themselves, with alignment at its worst and a slot and a stub for every
+//! symbol. A bound that is too large costs a few needless stubs in programs that almost reach the
+//! limit; one that is too small would make a link fail, so `Plan` compares them with the real sizes
+//! in debug builds.
 
 use kiln_artifact::Artifact;
 use rayon::prelude::*;
@@ -15,8 +16,8 @@ use super::resolve::SymbolTable;
 use super::unwind;
 use crate::arch::Arch;
 
-/// How far apart areas may be beyond their sizes, in bytes: each starts on a page of at most 64 KiB, and
-/// an image has a small table between two of them.
+/// How far apart areas may be beyond their sizes, in bytes: each starts on a page of at most 64
+/// KiB, and an image has a small table between two of them.
 const SPARE: u64 = Area::ALL.len() as u64 * 0x1_0000 + 4096;
 
 /// How far the linker relies on pc-relative references to reach, in bytes. It is smaller in tests.

@@ -8,8 +8,8 @@
 //! looked up, never iterated, so their order cannot reach the result.
 //!
 //! *Weak.* `Linkage::Preemptible` is Cranelift's name for what ELF calls a weak definition
-//! (`STB_WEAK`): any other definition of the name overrides it, be it a strong one of a module or one
-//! outside the link. Of several weak definitions the first one is used.
+//! (`STB_WEAK`): any other definition of the name overrides it, be it a strong one of a module or
+//! one outside the link. Of several weak definitions the first one is used.
 
 use std::collections::HashMap;
 
@@ -126,7 +126,8 @@ pub(super) struct GlobalSlot {
 pub(super) struct Resolved<'a> {
     pub(super) symbols: SymbolTable,
     pub(super) sections: NamedSections<'a>,
-    /// The globals that have a slot, in order of slots: those of the table, then others by first use.
+    /// The globals that have a slot, in order of slots: those of the table, then others by first
+    /// use.
     pub(super) global_slots: Vec<GlobalSlot>,
 }
 
@@ -162,8 +163,8 @@ struct Resolver<'a, 'e> {
     external: &'e dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
     symbols: Vec<ResolvedSymbol>,
     names: HashMap<&'a str, ResolvedId, FastHash>,
-    /// Routines that the code generator calls are the C library's, whatever modules define under such
-    /// a name; so they have names of their own.
+    /// Routines that the code generator calls are the C library's, whatever modules define under
+    /// such a name; so they have names of their own.
     libcalls: HashMap<&'a str, ResolvedId, FastHash>,
     globals: HashMap<&'a str, ResolvedId, FastHash>,
     global_slots: Vec<GlobalSlot>,
@@ -253,8 +254,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
             self.symbols.push(resolved);
             return id;
         }
-        // The name was met before: a strong definition overrides a use and a weak definition, a weak
-        // one overrides only a use.
+        // The name was met before: a strong definition overrides a use and a weak definition, a
+        // weak one overrides only a use.
         if !symbol.is_defined() {
             return id;
         }

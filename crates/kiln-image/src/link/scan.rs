@@ -29,8 +29,8 @@ pub(super) struct Need {
     pub(super) kind: NeedKind,
 }
 
-/// Scans all modules. The result has the needs of each module in order of its first relocation that has
-/// the need: those of code, then those of data.
+/// Scans all modules. The result has the needs of each module in order of its first relocation that
+/// has the need: those of code, then those of data.
 pub(super) fn scan(
     arch: Arch,
     artifacts: &[Artifact],
@@ -73,7 +73,7 @@ impl Scanner<'_> {
                 relocate::classify(self.arch, kind, artifact.text(), offset as usize, reloc.addend.get());
             let need = match usage {
                 Ok(usage) => self.need(usage, resolution, symbol, offset),
-                Err(fault) => Err(fault.into_error(self.number, self.name(symbol), offset, kind)),
+                Err(error) => Err(error.into_error(self.number, self.name(symbol), offset, kind)),
             };
             match need {
                 Ok(Some(kind)) => add(symbol, kind),

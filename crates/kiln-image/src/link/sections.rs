@@ -1,17 +1,18 @@
 //! Named sections: data objects that are placed in a section of a given name, from all modules.
 //!
-//! A named section is a range of the area that its data would be in without it, after all data without
-//! a section: [`Area::Data`] if the program writes it, else [`Area::Relro`] if some of it holds
-//! addresses, else [`Area::Rodata`]. So code that maps areas need not know of sections. Inside a section
-//! the modules follow each other in order, each module's data in order of definition, with no gaps
-//! other than those for alignment; so records of one size can be read as one array.
+//! A named section is a range of the area that its data would be in without it, after all data
+//! without a section: [`Area::Data`] if the program writes it, else [`Area::Relro`] if some of it
+//! holds addresses, else [`Area::Rodata`]. So code that maps areas need not know of sections.
+//! Inside a section the modules follow each other in order, each module's data in order of
+//! definition, with no gaps other than those for alignment; so records of one size can be read as
+//! one array.
 //!
-//! As with other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name is a
-//! C identifier. Any other definition of such a name overrides the bound. Only modules of the link can
-//! refer to bounds.
+//! As with other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name
+//! is a C identifier. Any other definition of such a name overrides the bound. Only modules of the
+//! link can refer to bounds.
 //!
-//! This file finds the sections, which is a part of the phase `resolve`, since bounds are definitions.
-//! The phase `place` places them.
+//! This file finds the sections, which is a part of the phase `resolve`, since bounds are
+//! definitions. The phase `place` places them.
 
 use std::collections::HashMap;
 
@@ -76,7 +77,8 @@ const RESERVED_PREFIXES: [&str; 12] = [
     ".symtab_",
 ];
 
-/// Whether no data may be in a section of this name: images have it, or their readers give it a meaning.
+/// Whether no data may be in a section of this name: images have it, or their readers give it a
+/// meaning.
 pub(crate) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -102,13 +104,13 @@ pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
     (letters && first).then_some((bound, name))
 }
 
-/// A named section of a linked program: the data of all modules that is to be in it, modules in order,
-/// each module's data in order of definition, with no gaps other than those for alignment. It is either
-/// writable or read-only, and loaders, debuggers and linkers give its name no meaning (as they do to
-/// `.text`, `.init_array` and `.note.x`).
+/// A named section of a linked program: the data of all modules that is to be in it, modules in
+/// order, each module's data in order of definition, with no gaps other than those for alignment.
+/// It is either writable or read-only, and loaders, debuggers and linkers give its name no meaning
+/// (as they do to `.text`, `.init_array` and `.note.x`).
 ///
-/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is a C identifier, unless
-/// something else has their name.
+/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is a C identifier,
+/// unless something else has their name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedSection<'a> {
     /// The name.
@@ -214,8 +216,8 @@ impl<'a> NamedSections<'a> {
         Ok(())
     }
 
-    /// Returns the section, and the end of it, that the undefined symbol `symbol` is the bound of, and
-    /// notes that it is used.
+    /// Returns the section, and the end of it, that the undefined symbol `symbol` is the bound of,
+    /// and notes that it is used.
     pub(super) fn use_bound(&mut self, symbol: &str) -> Option<(u32, Bound)> {
         if self.list.is_empty() {
             return None;

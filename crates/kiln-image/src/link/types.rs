@@ -22,7 +22,8 @@ pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Ve
 fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
     let artifact = &artifacts[importer];
     let mut errors = Vec::new();
-    // Comparing the texts of signatures is faster than parsing them; pairs that agree are remembered.
+    // Comparing the texts of signatures is faster than parsing them; pairs that agree are
+    // remembered.
     let mut compatible: HashSet<(&str, &str)> = HashSet::new();
     for (symbol, &id) in artifact.symbols().iter().zip(resolved.symbols.of_module(importer)) {
         if symbol.linkage() == Linkage::Local || symbol.kind() != SymbolKind::Function {

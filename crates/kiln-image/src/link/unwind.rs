@@ -2,19 +2,20 @@
 //!
 //! Format: Linux Standard Base Core, "Exception Frames". Each function with unwind rows has a frame
 //! description entry (FDE), which refers to a common information entry (CIE). CIEs are shared when
-//! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so nothing needs relocation at
-//! load. Functions are in order of address, so the index in `.eh_frame_hdr` is sorted as it is written.
+//! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so nothing needs
+//! relocation at load. Functions are in order of address, so the index in `.eh_frame_hdr` is sorted
+//! as it is written.
 
 use std::collections::HashMap;
 
 use kiln_artifact::Artifact;
 
 use super::error::LinkError;
-use super::layout::Extent;
+use super::layout::{Extent, Layout, MAX_SIZE};
 use crate::arch::Arch;
 
-/// The fixed part of an FDE, in bytes: length, CIE pointer, first address, number of bytes, length of the
-/// augmentation.
+/// The fixed part of an FDE, in bytes: length, CIE pointer, first address, number of bytes, length
+/// of the augmentation.
 const FDE_FIXED: u64 = 4 + 4 + 4 + 4 + 1;
 /// The head of the index, in bytes.
 pub(super) const HDR_FIXED: u64 = 12;
@@ -25,8 +26,8 @@ const TERMINATOR: u64 = 4;
 
 /// The entries of one module.
 pub(super) struct ModuleEntries {
-    /// The offset of its entries in `.eh_frame`, in bytes; its CIE comes first if no earlier module has an
-    /// identical one.
+    /// The offset of its entries in `.eh_frame`, in bytes; its CIE comes first if no earlier module
+    /// has an identical one.
     pub(super) start: u64,
     pub(super) size: u64,
     /// The offset of its CIE.
@@ -124,6 +125,12 @@ pub(super) struct UnwindAddresses {
 /// The distance as a 4-byte pointer relative to `origin`; `None` if it does not fit.
 fn relative(target: u64, origin: u64) -> Option<u32> {
     i32::try_from(target.wrapping_sub(origin) as i64).ok().map(|distance| distance as u32)
+}
+
+/// Returns the error for code that is too far from its unwind information.
+pub(super) fn out_of_reach(layout: &Layout) -> LinkError {
+    let what = "the distance between code and unwind rows";
+    LinkError::TooLarge { what, size: layout.total(), limit: MAX_SIZE }
 }
 
 /// Writes one module's entries, and their lines of the index. `None` if an address is out of reach.

@@ -248,7 +248,7 @@ fn sections_of_images_are_not_for_data() {
 fn what_is_too_large_is_an_error() {
     let mut module = Module::new();
     module.named("s", "d", SectionKind::Writable, 8192, &[1], &[]);
-    assert_eq!(errors(&[module.finish()]), ["an alignment takes 8192 bytes, limit 4096"]);
+    assert_eq!(errors(&[module.finish()]), ["too large: an alignment, 8192 bytes, limit 4096"]);
     let mut module = Module::new();
     for number in 0..0xfe01 {
         module.named(&format!("s{number}"), "", SectionKind::ReadOnly, 1, &[], &[]);

@@ -8,16 +8,16 @@ use super::super::error::LinkError;
 use super::super::fixups::{Fixups, Pointer, PointerSource, SymbolicPointer};
 use super::super::layout::Area;
 use super::super::plan::Plan;
-use super::super::relocate::{self, Fault, PatchAddresses, PatchSite, riscv64};
+use super::super::relocate::{self, PatchAddresses, PatchError, PatchSite, riscv64};
 use super::super::resolve::{Resolution, ResolvedId};
 use super::super::unwind::{self, UnwindAddresses};
-use super::Emitter;
 use super::pieces::ModulePieces;
 use super::riscv_pairs::HighParts;
+use super::targets::Targets;
 
 /// Copies and relocates one module.
 pub(super) struct ModuleWriter<'m> {
-    emitter: &'m Emitter<'m>,
+    targets: &'m Targets<'m>,
     plan: &'m Plan<'m>,
     number: usize,
     artifact: &'m Artifact,
@@ -28,10 +28,10 @@ pub(super) struct ModuleWriter<'m> {
 }
 
 impl<'m> ModuleWriter<'m> {
-    pub(super) fn new(emitter: &'m Emitter<'m>, number: usize) -> Self {
-        let plan = emitter.plan;
+    pub(super) fn new(targets: &'m Targets<'m>, number: usize) -> Self {
+        let plan = targets.plan;
         Self {
-            emitter,
+            targets,
             plan,
             number,
             artifact: &plan.artifacts[number],
@@ -61,11 +61,11 @@ impl<'m> ModuleWriter<'m> {
             let addresses = UnwindAddresses {
                 arch: self.plan.arch,
                 text: self.text_address(),
-                eh_frame: self.emitter.addresses[Area::EhFrame],
-                eh_frame_hdr: self.emitter.addresses[Area::EhFrameHdr],
+                eh_frame: self.targets.areas[Area::EhFrame],
+                eh_frame_hdr: self.targets.areas[Area::EhFrameHdr],
             };
             unwind::write_module(artifact, entries, addresses, pieces.eh_frame, pieces.eh_index)
-                .ok_or_else(|| self.plan.unwind_out_of_reach())?;
+                .ok_or_else(|| unwind::out_of_reach(self.plan.layout()))?;
         }
 
         let mut fixups = Fixups::default();
@@ -76,18 +76,16 @@ impl<'m> ModuleWriter<'m> {
 
     /// The address of the module's code.
     fn text_address(&self) -> u64 {
-        self.emitter.addresses[Area::Text] + self.plan.placement.modules[self.number].text.start
+        self.targets.areas[Area::Text] + self.plan.placement.modules[self.number].text.start
     }
 
     /// The addresses by which the module's code reaches a symbol.
-    fn targets_of(&self, symbol: u32) -> PatchAddresses {
-        let mut targets = self.emitter.targets[self.resolved[symbol as usize].index()];
+    fn addresses_of(&self, symbol: u32) -> PatchAddresses {
+        let mut addresses = self.targets.of(self.resolved[symbol as usize]);
         if let Some(own_stubs) = self.own_stubs {
-            let text = self.emitter.addresses[Area::Text];
-            let address = |stub: u32| text + self.plan.placement.stubs[stub as usize];
-            targets.stub = own_stubs[symbol as usize].map(address);
+            addresses.stub = own_stubs[symbol as usize].map(|stub| self.targets.stub_address(stub));
         }
-        targets
+        addresses
     }
 
     /// Copies and relocates code, and writes the module's own stubs after it.
@@ -109,20 +107,20 @@ impl<'m> ModuleWriter<'m> {
                     address: start + offset,
                     addend: reloc.addend.get(),
                 };
-                relocate::patch(arch, reloc.kind(), site, self.targets_of(reloc.symbol.get()))
+                relocate::patch(arch, reloc.kind(), site, self.addresses_of(reloc.symbol.get()))
             };
-            result.map_err(|fault| {
+            result.map_err(|error| {
                 let symbol = artifact.name(&artifact.symbols()[reloc.symbol.get() as usize]).into();
-                fault.into_error(self.number, symbol, offset, reloc.kind())
+                error.into_error(self.number, symbol, offset, reloc.kind())
             })?;
         }
         stubs.fill(arch.trap_byte());
         let stubs_start = self.plan.placement.modules[self.number].text.start + code.len() as u64;
-        self.emitter.write_stubs(self.plan.assignment.stubs_of_module(self.number), stubs, stubs_start)
+        self.targets.write_stubs(self.plan.assignment.stubs_of_module(self.number), stubs, stubs_start)
     }
 
-    /// riscv64: patches the low part of a pair. Its symbol and addend name the `auipc` of the high part,
-    /// which is in the same module.
+    /// riscv64: patches the low part of a pair. Its symbol and addend name the `auipc` of the high
+    /// part, which is in the same module.
     fn patch_low(
         &self,
         code: &mut [u8],
@@ -130,12 +128,13 @@ impl<'m> ModuleWriter<'m> {
         relocs: &[Reloc],
         index: usize,
         high_parts: &mut HighParts,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), PatchError> {
         let reloc = &relocs[index];
         let symbol = &self.artifact.symbols()[reloc.symbol.get() as usize];
-        let auipc = symbol.offset.get().checked_add_signed(reloc.addend.get()).ok_or(Fault::Instruction)?;
-        let high = high_parts.find(relocs, index, auipc).ok_or(Fault::Instruction)?;
-        let targets = self.targets_of(high.symbol.get());
+        let auipc =
+            symbol.offset.get().checked_add_signed(reloc.addend.get()).ok_or(PatchError::Instruction)?;
+        let high = high_parts.find(relocs, index, auipc).ok_or(PatchError::Instruction)?;
+        let targets = self.addresses_of(high.symbol.get());
         let high = riscv64::High { kind: high.kind(), address: start + auipc, addend: high.addend.get() };
         riscv64::patch_low(code, reloc.offset.get() as usize, high, targets)
     }
@@ -148,7 +147,7 @@ impl<'m> ModuleWriter<'m> {
             let located = placement.locate(self.number, section, reloc.offset.get());
             let Some((area, offset)) = located else { continue };
             let addend = reloc.addend.get();
-            if let Some(symbol) = self.emitter.targets[id.index()].symbol {
+            if let Some(symbol) = self.targets.of(id).symbol {
                 let target = symbol.wrapping_add_signed(addend);
                 fixups.pointers.push(Pointer { area, offset, target });
                 continue;

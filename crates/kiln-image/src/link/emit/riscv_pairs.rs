@@ -6,8 +6,8 @@ use kiln_artifact::record::Reloc;
 /// How many relocations just before a low part are searched for its high part.
 const NEAR: usize = 8;
 
-/// Finds the relocation of an `auipc` by its offset. Usually it is just before that of the low part; the
-/// table of all is made only when it is not.
+/// Finds the relocation of an `auipc` by its offset. Usually it is just before that of the low
+/// part; the table of all is made only when it is not.
 #[derive(Default)]
 pub(super) struct HighParts {
     /// Offsets and numbers of all relocations of high parts, in order.
@@ -15,8 +15,8 @@ pub(super) struct HighParts {
 }
 
 impl HighParts {
-    /// The relocation at `offset` of the code that is one of a high part. `index` is the number of the
-    /// low part's relocation.
+    /// The relocation at `offset` of the code that is one of a high part. `index` is the number of
+    /// the low part's relocation.
     pub(super) fn find<'r>(&mut self, relocs: &'r [Reloc], index: usize, offset: u64) -> Option<&'r Reloc> {
         let is_high = |reloc: &Reloc| matches!(reloc.kind(), RelocKind::RvGotHi20 | RelocKind::RvPcrelHi20);
         let before = &relocs[index.saturating_sub(NEAR)..index];

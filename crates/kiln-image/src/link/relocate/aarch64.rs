@@ -1,12 +1,12 @@
-//! aarch64: ELF for the Arm 64-bit Architecture, section 5.7; instruction encodings from the Arm Architecture
-//! Reference Manual.
+//! aarch64: ELF for the Arm 64-bit Architecture, section 5.7; instruction encodings from the Arm
+//! Architecture Reference Manual.
 //!
-//! A slot access is a pair `adrp xn, page; ldr xt, [xn, #lo12]` with a relocation each. The two are relaxed alike because
-//! both go by the symbol: it is relaxed if, and only if, the symbol was given no slot.
+//! A slot access is a pair `adrp xn, page; ldr xt, [xn, #lo12]`, each with a relocation. Both are
+//! relaxed or neither is, because they are relaxed if, and only if, the symbol has no slot.
 
 use kiln_artifact::RelocKind;
 
-use super::{Fault, PatchAddresses, PatchSite, Use, distance, read32, write32};
+use super::site::{PatchAddresses, PatchError, PatchSite, Use, distance, read32, write32};
 
 const CALL_REACH: u64 = 1 << 27;
 const PAGE_REACH: u64 = 1 << 32;
@@ -15,42 +15,42 @@ fn is_adrp(word: u32) -> bool {
     word & 0x9f00_0000 == 0x9000_0000
 }
 
-/// `ldr xt, [xn, #imm]`, 64 bits; not to `xzr`, since the same number in `add` means `sp`.
+/// Whether this is `ldr xt, [xn, #imm]`, 64 bits; not to `xzr`, since the same number in `add` means `sp`.
 fn is_ldr(word: u32) -> bool {
     word & 0xffc0_0000 == 0xf940_0000 && word & 31 != 31
 }
 
-/// `add xd, xn, #imm`, 64 bits, not shifted.
+/// Whether this is `add xd, xn, #imm`, 64 bits, not shifted.
 fn is_add(word: u32) -> bool {
     word & 0xffc0_0000 == 0x9100_0000
 }
 
-/// `b` or `bl`.
+/// Whether this is `b` or `bl`.
 fn is_branch(word: u32) -> bool {
     word & 0x7c00_0000 == 0x1400_0000
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, Fault> {
-    let word = read32(text, offset).ok_or(Fault::Instruction)?;
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, PatchError> {
+    let word = read32(text, offset).ok_or(PatchError::Instruction)?;
     let (fits, usage) = match kind {
         RelocKind::A64Call26 => (is_branch(word), Use::Call),
         RelocKind::A64AdrGotPage21 => (is_adrp(word) && addend == 0, Use::Slot { relaxable: true }),
         RelocKind::A64Ld64GotLo12 => (is_ldr(word) && addend == 0, Use::Slot { relaxable: true }),
         RelocKind::A64AdrPrelPg21 => (is_adrp(word), Use::Direct),
         RelocKind::A64AddLo12 => (is_add(word), Use::Direct),
-        _ => return Err(Fault::Foreign),
+        _ => return Err(PatchError::Foreign),
     };
-    if fits { Ok(usage) } else { Err(Fault::Instruction) }
+    if fits { Ok(usage) } else { Err(PatchError::Instruction) }
 }
 
-fn branch(word: u32, distance: i64) -> Result<u32, Fault> {
+fn branch(word: u32, distance: i64) -> Result<u32, PatchError> {
     if distance % 4 != 0 {
-        return Err(Fault::Misaligned);
+        return Err(PatchError::Misaligned);
     }
     Ok(word & 0xfc00_0000 | (distance >> 2) as u32 & 0x03ff_ffff)
 }
 
-fn adrp(word: u32, target: u64, address: u64) -> Result<u32, Fault> {
+fn adrp(word: u32, target: u64, address: u64) -> Result<u32, PatchError> {
     let pages = (distance(target & !0xfff, address & !0xfff, PAGE_REACH)? >> 12) as u32;
     Ok(word & 0x9f00_001f | (pages & 3) << 29 | (pages >> 2 & 0x7_ffff) << 5)
 }
@@ -59,25 +59,25 @@ fn add(word: u32, target: u64) -> u32 {
     word & 0xffc0_03ff | (target as u32 & 0xfff) << 10
 }
 
-fn ldr(word: u32, slot: u64) -> Result<u32, Fault> {
+fn ldr(word: u32, slot: u64) -> Result<u32, PatchError> {
     if !slot.is_multiple_of(8) {
-        return Err(Fault::Misaligned);
+        return Err(PatchError::Misaligned);
     }
     Ok(word & 0xffc0_03ff | (slot as u32 & 0xfff) >> 3 << 10)
 }
 
-pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     classify(kind, site.text, site.offset, site.addend)?;
-    let word = read32(site.text, site.offset).ok_or(Fault::Instruction)?;
+    let word = read32(site.text, site.offset).ok_or(PatchError::Instruction)?;
     let symbol =
-        targets.symbol.map(|symbol| symbol.wrapping_add_signed(site.addend)).ok_or(Fault::Unreachable);
+        targets.symbol.map(|symbol| symbol.wrapping_add_signed(site.addend)).ok_or(PatchError::Unreachable);
     let word = match kind {
         RelocKind::A64Call26 => {
             let direct = symbol.and_then(|symbol| distance(symbol, site.address, CALL_REACH));
             let distance = match (direct, targets.stub) {
                 (Ok(distance), _) => distance,
                 (Err(_), Some(stub)) => distance(stub, site.address, CALL_REACH)?,
-                (Err(fault), None) => return Err(fault),
+                (Err(error), None) => return Err(error),
             };
             branch(word, distance)?
         }
@@ -88,17 +88,18 @@ pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresse
         },
         RelocKind::A64AdrPrelPg21 => adrp(word, symbol?, site.address)?,
         RelocKind::A64AddLo12 => add(word, symbol?),
-        _ => return Err(Fault::Foreign),
+        _ => return Err(PatchError::Foreign),
     };
     write32(site.text, site.offset, word)
 }
 
-/// `adrp x16, slot; ldr x16, [x16, #slot]; br x16`, or with `add` if the symbol has no slot.
-pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+/// Writes `adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if the symbol
+/// has no slot.
+pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let (page, second) = match (targets.slot, targets.symbol) {
         (Some(slot), _) => (slot, ldr(0xf940_0210, slot)?),
         (None, Some(symbol)) => (symbol, add(0x9100_0210, symbol)),
-        (None, None) => return Err(Fault::Unreachable),
+        (None, None) => return Err(PatchError::Unreachable),
     };
     write32(site.text, site.offset, adrp(0x9000_0010, page, site.address)?)?;
     write32(site.text, site.offset + 4, second)?;
@@ -110,7 +111,7 @@ pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result
 mod tests {
     use super::*;
 
-    fn run(word: u32, kind: RelocKind, address: u64, targets: PatchAddresses) -> Result<u32, Fault> {
+    fn run(word: u32, kind: RelocKind, address: u64, targets: PatchAddresses) -> Result<u32, PatchError> {
         let mut text = word.to_le_bytes();
         patch(kind, PatchSite { text: &mut text, offset: 0, address, addend: 0 }, targets)?;
         Ok(u32::from_le_bytes(text))
@@ -124,11 +125,11 @@ mod tests {
         assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0x2000)).unwrap(), 0x9400_0400);
         // b -4
         assert_eq!(run(0x1400_0000, RelocKind::A64Call26, 0x1000, to(0xffc)).unwrap(), 0x17ff_ffff);
-        assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0x1002)), Err(Fault::Misaligned));
+        assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0x1002)), Err(PatchError::Misaligned));
         let far = PatchAddresses { symbol: Some(0x1000 + (1 << 27)), stub: Some(0x1010), slot: None };
         assert_eq!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, far).unwrap(), 0x9400_0004);
         let lost = run(0x9400_0000, RelocKind::A64Call26, 0x1000, PatchAddresses { stub: None, ..far });
-        assert_eq!(lost, Err(Fault::OutOfRange { distance: 1 << 27, limit: 1 << 27 }));
+        assert_eq!(lost, Err(PatchError::OutOfRange { distance: 1 << 27, limit: 1 << 27 }));
         assert!(run(0x9400_0000, RelocKind::A64Call26, 0x1000, to(0xffc + (1 << 27))).is_ok());
     }
 
@@ -149,7 +150,10 @@ mod tests {
         // add x4, x3, #0xabc
         assert_eq!(run(0xf940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets).unwrap(), 0x912a_f064);
         assert_eq!(run(0x9100_0064, RelocKind::A64AddLo12, 0x100c, targets).unwrap(), 0x912a_f064);
-        assert_eq!(run(0xb940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets), Err(Fault::Instruction));
+        assert_eq!(
+            run(0xb940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets),
+            Err(PatchError::Instruction)
+        );
     }
 
     #[test]

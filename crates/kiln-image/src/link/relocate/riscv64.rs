@@ -1,12 +1,13 @@
 //! riscv64: RISC-V ELF psABI, "Relocations"; encodings from the unprivileged ISA manual.
 //!
-//! A pc-relative access is a pair: `auipc` with the high 20 bits, and an instruction with the low 12 bits whose
-//! relocation names the *place of the `auipc`*. Low bits are signed, so the high part is rounded. A slot access
-//! (`auipc; ld`) is relaxed to `auipc; addi` if, and only if, the symbol was given no slot.
+//! A pc-relative access is a pair: an `auipc` with the high 20 bits of the distance, and an
+//! instruction with the low 12 bits. The relocation of the second names the *`auipc`*, not the
+//! target. Low bits are signed, so the high part is rounded. A slot access (`auipc; ld`) is relaxed
+//! to `auipc; addi` if, and only if, the symbol has no slot.
 
 use kiln_artifact::RelocKind;
 
-use super::{Fault, PatchAddresses, PatchSite, Use, read32, write32};
+use super::site::{PatchAddresses, PatchError, PatchSite, Use, read32, write32};
 
 /// Rounding makes the range asymmetric: -2^31 - 2^11 to 2^31 - 2^11 - 1.
 const REACH: u64 = 1 << 31;
@@ -23,69 +24,71 @@ fn is_ld(word: u32) -> bool {
     word & 0x707f == 0x3003
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, _addend: i64) -> Result<Use, Fault> {
-    let word = read32(text, offset).ok_or(Fault::Instruction)?;
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, _addend: i64) -> Result<Use, PatchError> {
+    let word = read32(text, offset).ok_or(PatchError::Instruction)?;
     let (fits, usage) = match kind {
         RelocKind::RvCallPlt => (is_auipc(word) && read32(text, offset + 4).is_some_and(is_jalr), Use::Call),
         RelocKind::RvGotHi20 => (is_auipc(word), Use::Slot { relaxable: true }),
         RelocKind::RvPcrelHi20 => (is_auipc(word), Use::Direct),
-        // I-type: loads, `addi` and its kin, `jalr`.
+        // I-type: loads, `addi` and similar ones, `jalr`.
         RelocKind::RvPcrelLo12I => (matches!(word & 0x7f, 0x03 | 0x07 | 0x13 | 0x1b | 0x67), Use::Pair),
-        _ => return Err(Fault::Foreign),
+        _ => return Err(PatchError::Foreign),
     };
-    if fits { Ok(usage) } else { Err(Fault::Instruction) }
+    if fits { Ok(usage) } else { Err(PatchError::Instruction) }
 }
 
-/// High and low parts of the distance.
-fn split(target: u64, address: u64) -> Result<(u32, u32), Fault> {
+/// Returns the high and the low part of the distance, where their instructions have them.
+fn split(target: u64, address: u64) -> Result<(u32, u32), PatchError> {
     let distance = target.wrapping_sub(address) as i64;
     let high = distance.wrapping_add(0x800) >> 12;
     if !(-(1 << 19)..1 << 19).contains(&high) {
-        return Err(Fault::OutOfRange { distance, limit: REACH });
+        return Err(PatchError::OutOfRange { distance, limit: REACH });
     }
     Ok(((high as u32) << 12, (distance as u32 & 0xfff) << 20))
 }
 
+/// Puts the high part into an instruction.
 fn high(word: u32, high: u32) -> u32 {
     word & 0xfff | high
 }
 
+/// Puts the low part into an instruction.
 fn low(word: u32, low: u32) -> u32 {
     word & 0x000f_ffff | low
 }
 
-/// What the `auipc` of a pair computes, and whether the access through the slot is relaxed.
-fn target(kind: RelocKind, addend: i64, targets: PatchAddresses) -> Result<(u64, bool), Fault> {
+/// Returns the address that a pair computes, and whether it is a relaxed slot access.
+fn target(kind: RelocKind, addend: i64, targets: PatchAddresses) -> Result<(u64, bool), PatchError> {
     let symbol = targets.symbol.map(|symbol| symbol.wrapping_add_signed(addend));
     match (kind, targets.slot, symbol) {
         (RelocKind::RvGotHi20, Some(slot), _) => Ok((slot.wrapping_add_signed(addend), false)),
         (RelocKind::RvGotHi20, None, Some(symbol)) => Ok((symbol, true)),
         (RelocKind::RvPcrelHi20, _, Some(symbol)) => Ok((symbol, false)),
-        (RelocKind::RvGotHi20 | RelocKind::RvPcrelHi20, _, None) => Err(Fault::Unreachable),
-        _ => Err(Fault::Instruction),
+        (RelocKind::RvGotHi20 | RelocKind::RvPcrelHi20, _, None) => Err(PatchError::Unreachable),
+        _ => Err(PatchError::Instruction),
     }
 }
 
-pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     classify(kind, site.text, site.offset, site.addend)?;
-    let word = read32(site.text, site.offset).ok_or(Fault::Instruction)?;
+    let word = read32(site.text, site.offset).ok_or(PatchError::Instruction)?;
     if kind != RelocKind::RvCallPlt {
         let (target, _) = target(kind, site.addend, targets)?;
         return write32(site.text, site.offset, high(word, split(target, site.address)?.0));
     }
-    let direct = targets.symbol.ok_or(Fault::Unreachable);
+    let direct = targets.symbol.ok_or(PatchError::Unreachable);
     let direct = direct.and_then(|symbol| split(symbol.wrapping_add_signed(site.addend), site.address));
     let (hi, lo) = match (direct, targets.stub) {
         (Ok(parts), _) => parts,
         (Err(_), Some(stub)) => split(stub, site.address)?,
-        (Err(fault), None) => return Err(fault),
+        (Err(error), None) => return Err(error),
     };
-    let jalr = read32(site.text, site.offset + 4).ok_or(Fault::Instruction)?;
+    let jalr = read32(site.text, site.offset + 4).ok_or(PatchError::Instruction)?;
     write32(site.text, site.offset, high(word, hi))?;
     write32(site.text, site.offset + 4, low(jalr, lo))
 }
 
-/// The relocation of the `auipc` that a low part belongs to.
+/// The relocation of the high part, an `auipc`, that a low part belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(in super::super) struct High {
     pub(in super::super) kind: RelocKind,
@@ -100,20 +103,20 @@ pub(in super::super) fn patch_low(
     offset: usize,
     auipc: High,
     targets: PatchAddresses,
-) -> Result<(), Fault> {
-    let word = read32(text, offset).ok_or(Fault::Instruction)?;
+) -> Result<(), PatchError> {
+    let word = read32(text, offset).ok_or(PatchError::Instruction)?;
     let (target, relaxed) = target(auipc.kind, auipc.addend, targets)?;
     let word = match (auipc.kind, relaxed) {
-        (RelocKind::RvGotHi20, _) if !is_ld(word) => return Err(Fault::Instruction),
+        (RelocKind::RvGotHi20, _) if !is_ld(word) => return Err(PatchError::Instruction),
         (RelocKind::RvGotHi20, true) => word & !0x707f | 0x13, // addi
         _ => word,
     };
     write32(text, offset, low(word, split(target, auipc.address)?.1))
 }
 
-/// `auipc t3, slot; ld t3, slot(t3); jr t3`.
-pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
-    let (hi, lo) = split(targets.slot.ok_or(Fault::Unreachable)?, site.address)?;
+/// Writes `auipc t3, slot; ld t3, slot(t3); jr t3`.
+pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
+    let (hi, lo) = split(targets.slot.ok_or(PatchError::Unreachable)?, site.address)?;
     write32(site.text, site.offset, high(0x0000_0e17, hi))?;
     write32(site.text, site.offset + 4, low(0x000e_3e03, lo))?;
     write32(site.text, site.offset + 8, 0x000e_0067)?;
@@ -145,7 +148,7 @@ mod tests {
         let far = PatchAddresses { symbol: Some(0x1000 + 0x7fff_f800), ..PatchAddresses::default() };
         let mut text = code.clone();
         let site = PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 };
-        assert!(matches!(patch(RelocKind::RvCallPlt, site, far), Err(Fault::OutOfRange { .. })));
+        assert!(matches!(patch(RelocKind::RvCallPlt, site, far), Err(PatchError::OutOfRange { .. })));
         let near = PatchAddresses { symbol: Some(0x1000 + 0x7fff_f7ff), ..PatchAddresses::default() };
         let mut text = code;
         patch(

@@ -1,76 +1,78 @@
-//! s390x: ELF ABI s390x supplement, "Relocation"; encodings from the z/Architecture Principles of Operation.
+//! s390x: ELF ABI s390x supplement, "Relocation"; encodings from the z/Architecture Principles of
+//! Operation.
 //!
-//! Everything is big-endian. Distances count halfwords from the start of the instruction, which is two bytes before
-//! the place: hence the addend of 2.
+//! Everything is big-endian. Distances are in halfwords from the start of the instruction. The patch
+//! site is two bytes after that, hence the addend of 2.
 
 use kiln_artifact::RelocKind;
 
-use super::{Fault, PatchAddresses, PatchSite, Use, distance};
+use super::site::{PatchAddresses, PatchError, PatchSite, Use, distance};
 
 const REACH: u64 = 1 << 32;
 
-/// `lgrl r, place`: load 8 bytes, pc-relative.
+/// Whether the patch site is the operand of `lgrl r, target`, a pc-relative load of 8 bytes.
 fn is_lgrl(text: &[u8], offset: usize) -> bool {
     offset >= 2 && text[offset - 2] == 0xc4 && text[offset - 1] & 0x0f == 0x08
 }
 
-/// `brasl r, place` or `brcl mask, place`.
+/// Whether the patch site is the operand of `brasl r, target` or `brcl mask, target`.
 fn is_branch(text: &[u8], offset: usize) -> bool {
     offset >= 2 && text[offset - 2] == 0xc0 && matches!(text[offset - 1] & 0x0f, 0x04 | 0x05)
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, Fault> {
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, PatchError> {
     match kind {
         RelocKind::S390xPlt32Dbl if is_branch(text, offset) => Ok(Use::Call),
-        RelocKind::S390xPlt32Dbl => Err(Fault::Instruction),
+        RelocKind::S390xPlt32Dbl => Err(PatchError::Instruction),
         RelocKind::S390xPc32Dbl => Ok(Use::Direct),
         RelocKind::S390xGotEnt => Ok(Use::Slot { relaxable: addend == 2 && is_lgrl(text, offset) }),
-        _ => Err(Fault::Foreign),
+        _ => Err(PatchError::Foreign),
     }
 }
 
-fn halfwords(target: u64, address: u64) -> Result<[u8; 4], Fault> {
+/// Returns the distance in halfwords, as the instruction has it.
+fn halfwords(target: u64, address: u64) -> Result<[u8; 4], PatchError> {
     let distance = distance(target, address, REACH)?;
     if distance % 2 != 0 {
-        return Err(Fault::Misaligned);
+        return Err(PatchError::Misaligned);
     }
     Ok(((distance >> 1) as i32).to_be_bytes())
 }
 
-pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let reach = |target: Option<u64>| {
-        halfwords(target.ok_or(Fault::Unreachable)?.wrapping_add_signed(site.addend), site.address)
+        halfwords(target.ok_or(PatchError::Unreachable)?.wrapping_add_signed(site.addend), site.address)
     };
     let direct = reach(targets.symbol);
     let bytes = match classify(kind, site.text, site.offset, site.addend)? {
         Use::Slot { relaxable } => match (direct, targets.slot) {
             (Ok(bytes), _) if relaxable => {
-                // larl r, place
+                // larl r, target
                 site.text[site.offset - 2] = 0xc0;
                 site.text[site.offset - 1] &= 0xf0;
                 bytes
             }
             (_, Some(_)) => reach(targets.slot)?,
-            (Err(fault), None) => return Err(fault),
-            (Ok(_), None) => return Err(Fault::Unreachable),
+            (Err(error), None) => return Err(error),
+            (Ok(_), None) => return Err(PatchError::Unreachable),
         },
         Use::Call => match (direct, targets.stub) {
             (Ok(bytes), _) => bytes,
             (Err(_), Some(_)) => reach(targets.stub)?,
-            (Err(fault), None) => return Err(fault),
+            (Err(error), None) => return Err(error),
         },
         _ => direct?,
     };
-    let place = site.text.get_mut(site.offset..).and_then(|rest| rest.first_chunk_mut());
-    *place.ok_or(Fault::Instruction)? = bytes;
+    let operand = site.text.get_mut(site.offset..).and_then(|rest| rest.first_chunk_mut());
+    *operand.ok_or(PatchError::Instruction)? = bytes;
     Ok(())
 }
 
-/// `lgrl %r1, slot; br %r1`. `%r1` is the ABI's scratch register for stubs.
-pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
-    let [a, b, c, d] = halfwords(targets.slot.ok_or(Fault::Unreachable)?, site.address)?;
+/// Writes `lgrl %r1, slot; br %r1`. `%r1` is the ABI's scratch register for stubs.
+pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
+    let [a, b, c, d] = halfwords(targets.slot.ok_or(PatchError::Unreachable)?, site.address)?;
     let code = site.text.get_mut(site.offset..).and_then(|rest| rest.first_chunk_mut::<8>());
-    *code.ok_or(Fault::Instruction)? = [0xc4, 0x18, a, b, c, d, 0x07, 0xf1];
+    *code.ok_or(PatchError::Instruction)? = [0xc4, 0x18, a, b, c, d, 0x07, 0xf1];
     Ok(())
 }
 
@@ -78,7 +80,7 @@ pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result
 mod tests {
     use super::*;
 
-    fn run(code: [u8; 6], kind: RelocKind, targets: PatchAddresses) -> Result<[u8; 6], Fault> {
+    fn run(code: [u8; 6], kind: RelocKind, targets: PatchAddresses) -> Result<[u8; 6], PatchError> {
         let mut text = code;
         patch(kind, PatchSite { text: &mut text, offset: 2, address: 0x1002, addend: 2 }, targets)?;
         Ok(text)

@@ -1,18 +1,20 @@
-//! x86-64: System V ABI, AMD64 supplement, section 4.4 and appendix B.2 (relaxation of `GOTPCRELX`).
+//! x86-64: System V ABI, AMD64 supplement, section 4.4 and appendix B.2 (relaxation of
+//! `GOTPCRELX`).
 //!
-//! All displacements are the last four bytes before the next instruction or before an immediate, so an addend of -4
-//! means "nothing follows". Instructions are told apart by the bytes before the displacement: in `lea` and `mov` these
-//! are REX, opcode and a ModRM byte of the form `00 reg 101`, which is never `e8` or `e9`.
+//! The patched bytes are a displacement of four bytes, which is relative to the next instruction. An
+//! addend of -4 means that no immediate is between the two. The bytes before the displacement tell
+//! instructions apart: in `lea` and `mov` these are REX, opcode and a ModRM byte of the form
+//! `00 reg 101`, which is never `e8` or `e9`, the opcodes of `call` and `jmp`.
 
 use kiln_artifact::RelocKind;
 
-use super::{Fault, PatchAddresses, PatchSite, Use, distance};
+use super::site::{PatchAddresses, PatchError, PatchSite, Use, distance};
 
 const REACH: u64 = 1 << 31;
 const LEA: u8 = 0x8d;
 const MOV: u8 = 0x8b;
 
-/// Whether a `REX.W opcode /r` with a pc-relative operand targets just before `offset`.
+/// Whether the displacement at `offset` is the operand of a `REX.W opcode /r`.
 fn is_load(text: &[u8], offset: usize, opcode: u8) -> bool {
     offset >= 3 && {
         let (rex, op, modrm) = (text[offset - 3], text[offset - 2], text[offset - 1]);
@@ -20,31 +22,37 @@ fn is_load(text: &[u8], offset: usize, opcode: u8) -> bool {
     }
 }
 
+/// Whether the displacement at `offset` is the target of a `call` or `jmp`.
 fn is_branch(text: &[u8], offset: usize) -> bool {
     offset >= 1 && matches!(text[offset - 1], 0xe8 | 0xe9)
 }
 
-pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, Fault> {
+pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64) -> Result<Use, PatchError> {
     match kind {
         RelocKind::X86Pc32 if is_branch(text, offset) && addend == -4 => Ok(Use::Call),
         RelocKind::X86Pc32 if is_load(text, offset, LEA) && addend == -4 => Ok(Use::AddressOrSlot),
         RelocKind::X86Pc32 => Ok(Use::Direct),
         RelocKind::X86GotPc32 => Ok(Use::Slot { relaxable: addend == -4 && is_load(text, offset, MOV) }),
-        _ => Err(Fault::Foreign),
+        _ => Err(PatchError::Foreign),
     }
 }
 
-fn store(site: &mut PatchSite<'_>, distance: i64) -> Result<(), Fault> {
+/// Writes the displacement.
+fn store(site: &mut PatchSite<'_>, distance: i64) -> Result<(), PatchError> {
     let offset = site.offset;
-    let place =
-        site.text.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()).ok_or(Fault::Instruction)?;
-    *place = (distance as i32).to_le_bytes();
+    let bytes =
+        site.text.get_mut(offset..).and_then(|rest| rest.first_chunk_mut()).ok_or(PatchError::Instruction)?;
+    *bytes = (distance as i32).to_le_bytes();
     Ok(())
 }
 
-pub(super) fn patch(kind: RelocKind, mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
+pub(super) fn patch(
+    kind: RelocKind,
+    mut site: PatchSite<'_>,
+    targets: PatchAddresses,
+) -> Result<(), PatchError> {
     let reach = |target: Option<u64>, site: &PatchSite<'_>| {
-        let target = target.ok_or(Fault::Unreachable)?;
+        let target = target.ok_or(PatchError::Unreachable)?;
         distance(target.wrapping_add_signed(site.addend), site.address, REACH)
     };
     let usage = classify(kind, site.text, site.offset, site.addend)?;
@@ -56,12 +64,12 @@ pub(super) fn patch(kind: RelocKind, mut site: PatchSite<'_>, targets: PatchAddr
                 site.text[site.offset - 2] = LEA;
                 distance
             }
-            Err(fault) if targets.slot.is_none() => return Err(fault),
+            Err(error) if targets.slot.is_none() => return Err(error),
             Err(_) => reach(targets.slot, &site)?,
         },
         Use::AddressOrSlot => match direct {
             Ok(distance) => distance,
-            Err(fault) if targets.slot.is_none() => return Err(fault),
+            Err(error) if targets.slot.is_none() => return Err(error),
             Err(_) => {
                 site.text[site.offset - 2] = MOV;
                 reach(targets.slot, &site)?
@@ -69,7 +77,7 @@ pub(super) fn patch(kind: RelocKind, mut site: PatchSite<'_>, targets: PatchAddr
         },
         Use::Call => match direct {
             Ok(distance) => distance,
-            Err(fault) if targets.stub.is_none() => return Err(fault),
+            Err(error) if targets.stub.is_none() => return Err(error),
             Err(_) => reach(targets.stub, &site)?,
         },
         _ => direct?,
@@ -77,12 +85,12 @@ pub(super) fn patch(kind: RelocKind, mut site: PatchSite<'_>, targets: PatchAddr
     store(&mut site, distance)
 }
 
-/// `jmp *[rip + slot]`, two times `int3`.
-pub(super) fn write_stub(mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), Fault> {
-    let slot = targets.slot.ok_or(Fault::Unreachable)?;
+/// Writes `jmp *[rip + slot]` and two `int3`.
+pub(super) fn write_stub(mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
+    let slot = targets.slot.ok_or(PatchError::Unreachable)?;
     let distance = distance(slot, site.address.wrapping_add(6), REACH)?;
     let code = site.text.get_mut(site.offset..).and_then(|rest| rest.first_chunk_mut::<8>());
-    *code.ok_or(Fault::Instruction)? = [0xff, 0x25, 0, 0, 0, 0, 0xcc, 0xcc];
+    *code.ok_or(PatchError::Instruction)? = [0xff, 0x25, 0, 0, 0, 0, 0xcc, 0xcc];
     site.offset += 2;
     store(&mut site, distance)
 }
@@ -91,7 +99,12 @@ pub(super) fn write_stub(mut site: PatchSite<'_>, targets: PatchAddresses) -> Re
 mod tests {
     use super::*;
 
-    fn run(code: &[u8], offset: usize, kind: RelocKind, targets: PatchAddresses) -> Result<Vec<u8>, Fault> {
+    fn run(
+        code: &[u8],
+        offset: usize,
+        kind: RelocKind,
+        targets: PatchAddresses,
+    ) -> Result<Vec<u8>, PatchError> {
         let mut text = code.to_vec();
         patch(
             kind,
@@ -143,7 +156,7 @@ mod tests {
         assert_eq!(text, [0xe8, 0xfb, 0x07, 0, 0]);
         let error = run(&[0xe8, 0, 0, 0, 0], 1, RelocKind::X86Pc32, PatchAddresses { stub: None, ..targets })
             .unwrap_err();
-        assert_eq!(error, Fault::OutOfRange { distance: FAR as i64 - 0x1005, limit: 1 << 31 });
+        assert_eq!(error, PatchError::OutOfRange { distance: FAR as i64 - 0x1005, limit: 1 << 31 });
     }
 
     #[test]

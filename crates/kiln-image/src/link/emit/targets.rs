@@ -1,0 +1,89 @@
+//! The addresses of symbols, slots and stubs, once those of areas are known.
+
+use std::ops::Range;
+
+use kiln_artifact::RelocKind;
+use rayon::prelude::*;
+
+use super::super::error::LinkError;
+use super::super::layout::{Addresses, Area};
+use super::super::plan::Plan;
+use super::super::relocate::{self, PatchAddresses, PatchSite};
+use super::super::resolve::{Resolution, ResolvedId, ResolvedSymbol};
+use super::super::sections::Bound;
+
+/// The addresses by which code reaches each resolved symbol.
+pub(super) struct Targets<'e> {
+    pub(super) plan: &'e Plan<'e>,
+    /// The addresses of areas.
+    pub(super) areas: &'e Addresses,
+    by_id: Vec<PatchAddresses>,
+}
+
+impl<'e> Targets<'e> {
+    pub(super) fn new(plan: &'e Plan<'e>, areas: &'e Addresses) -> Self {
+        let ids = 0..plan.symbols.len();
+        let by_id =
+            ids.into_par_iter().map(|index| addresses_of(plan, areas, ResolvedId::at(index))).collect();
+        Self { plan, areas, by_id }
+    }
+
+    /// The addresses of a resolved symbol. The stub is the one that all modules share.
+    pub(super) fn of(&self, id: ResolvedId) -> PatchAddresses {
+        self.by_id[id.index()]
+    }
+
+    /// The address of a stub.
+    pub(super) fn stub_address(&self, stub: u32) -> u64 {
+        stub_address(self.plan, self.areas, stub)
+    }
+
+    /// Writes the stubs with these numbers into `text`, which starts at offset `start` of the code.
+    pub(super) fn write_stubs(
+        &self,
+        numbers: Range<usize>,
+        text: &mut [u8],
+        start: u64,
+    ) -> Result<(), LinkError> {
+        let Plan { arch, artifacts, ref symbols, ref assignment, ref placement, .. } = *self.plan;
+        let stubs = assignment.stubs()[numbers.clone()].iter().zip(&placement.stubs[numbers]);
+        for (&id, &offset) in stubs {
+            let address = self.areas[Area::Text] + offset;
+            let site = PatchSite { text: &mut *text, offset: (offset - start) as usize, address, addend: 0 };
+            relocate::write_stub(arch, site, self.of(id)).map_err(|error| {
+                let ResolvedSymbol { module, .. } = symbols.symbols()[id.index()];
+                let name = symbols.name(artifacts, id).into();
+                error.into_error(module as usize, name, offset, RelocKind::Abs64)
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn stub_address(plan: &Plan<'_>, areas: &Addresses, stub: u32) -> u64 {
+    areas[Area::Text] + plan.placement.stubs[stub as usize]
+}
+
+fn addresses_of(plan: &Plan<'_>, areas: &Addresses, id: ResolvedId) -> PatchAddresses {
+    let resolution = plan.symbols.resolution(id);
+    let symbol = match resolution {
+        Resolution::Defined { module, symbol } => {
+            let record = &plan.artifacts[module as usize].symbols()[symbol as usize];
+            let located = plan.placement.locate(module as usize, record.section(), record.offset.get());
+            located.map(|(area, offset)| areas[area] + offset)
+        }
+        Resolution::SectionBound { section, bound } => {
+            let section = &plan.placement.sections[section as usize].info;
+            let size = if bound == Bound::Stop { section.size } else { 0 };
+            Some(areas[section.area] + section.offset + size)
+        }
+        Resolution::KnownAddress(address) => Some(address),
+        Resolution::KnownSlot(_) | Resolution::Undefined => None,
+    };
+    let slot = match resolution {
+        Resolution::KnownSlot(address) => Some(address),
+        _ => plan.assignment.slot(id).map(|slot| areas[Area::Slots] + plan.assignment.slot_offset(slot)),
+    };
+    let stub = plan.assignment.shared_stub(id).map(|stub| stub_address(plan, areas, stub));
+    PatchAddresses { symbol, slot, stub }
+}
