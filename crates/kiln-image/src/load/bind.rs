@@ -5,10 +5,11 @@ use std::ops::Range;
 use kiln_globals::SlotKey;
 
 use super::function::FunctionRef;
-use super::map::Access;
+use super::map::{Access, Reservation};
 use super::mapped::Mapped;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
+use crate::note::Span;
 use crate::read::Segment;
 
 /// An image that is ready to be called.
@@ -21,6 +22,7 @@ pub struct Loaded {
 }
 
 impl Loaded {
+    /// Makes a mapped image callable. `addresses` are those of its external slots.
     pub(super) fn bind(mut mapped: Mapped, addresses: &[usize]) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = mapped.segments.clone();
@@ -67,11 +69,12 @@ impl Loaded {
             let entry = start + index * RELA;
             let bad = || LoadError::malformed("bad relative relocation", entry as u64);
             let tables = self.mapped.tables();
-            let (place, info) = (tables.u64(entry).ok_or_else(bad)?, tables.u64(entry + 8).ok_or_else(bad)?);
+            let address = tables.u64(entry).ok_or_else(bad)?;
+            let info = tables.u64(entry + 8).ok_or_else(bad)?;
             let addend = tables.u64(entry + 16).ok_or_else(bad)?;
-            let place = self.writable(place, 8).filter(|_| info == expected).ok_or_else(bad)?;
-            // SAFETY: `writable` found the place in a segment that was made writable.
-            unsafe { self.mapped.memory.write(place, &base.wrapping_add(addend).to_ne_bytes()) };
+            let offset = self.writable(address, 8).filter(|_| info == expected).ok_or_else(bad)?;
+            // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
+            unsafe { self.mapped.memory.write(offset, &base.wrapping_add(addend).to_ne_bytes()) };
         }
         Ok(())
     }
@@ -79,32 +82,33 @@ impl Loaded {
     /// Fills the slot array, and the pointers in data that are the value of a slot.
     fn fill(&mut self, addresses: &[usize]) -> Result<(), LoadError> {
         let head = self.mapped.tables().note.head;
-        let slots_at = head.slot_array.start.get();
+        let array = head.slot_array.start.get();
         let len = size_of_val(addresses) as u64;
         if len > 0 {
-            let bad = || LoadError::malformed("a misplaced slot array", slots_at);
-            let place = self.writable(slots_at, len).ok_or_else(bad)?;
+            let bad = || LoadError::malformed("a misplaced slot array", array);
+            let offset = self.writable(array, len).ok_or_else(bad)?;
             let bytes = zerocopy::IntoBytes::as_bytes(addresses);
-            // SAFETY: `writable` found the place in a segment that was made writable.
-            unsafe { self.mapped.memory.write(place, bytes) };
+            // SAFETY: `writable` found `len` bytes in a segment that was made writable.
+            unsafe { self.mapped.memory.write(offset, bytes) };
         }
         for index in 0..self.mapped.tables().note.symbolic().len() {
             let Some(&record) = self.mapped.tables().note.symbolic().get(index) else { break };
-            let bad = || LoadError::malformed("bad symbolic pointer to", record.place.get());
+            let bad = || LoadError::malformed("bad symbolic pointer to", record.address.get());
             let slot = *addresses.get(record.slot.get() as usize).ok_or_else(bad)?;
             let word = (slot as u64).wrapping_add_signed(record.addend.get());
-            let place = self.writable(record.place.get(), 8).ok_or_else(bad)?;
-            // SAFETY: `writable` found the place in a segment that was made writable.
-            unsafe { self.mapped.memory.write(place, &word.to_ne_bytes()) };
+            let offset = self.writable(record.address.get(), 8).ok_or_else(bad)?;
+            // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
+            unsafe { self.mapped.memory.write(offset, &word.to_ne_bytes()) };
         }
         Ok(())
     }
 
-    /// The index of `place` in the mapping, if `len` bytes from there are in one writable segment.
-    fn writable(&self, place: u64, len: u64) -> Option<usize> {
-        let end = place.checked_add(len)?;
-        let fits = |s: &&Segment| s.is_writable() && place >= s.start && end <= s.start + s.mem_len;
-        self.mapped.segments.iter().find(fits).map(|_| place as usize)
+    /// The offset of `address` in the mapping, if `len` bytes from there are in one writable
+    /// segment.
+    fn writable(&self, address: u64, len: u64) -> Option<usize> {
+        let end = address.checked_add(len)?;
+        let fits = |s: &&Segment| s.is_writable() && address >= s.start && end <= s.start + s.mem_len;
+        self.mapped.segments.iter().find(fits).map(|_| address as usize)
     }
 
     /// The exported function `name`; `None` if there is none, if it is data, or if the image does
@@ -156,7 +160,7 @@ impl Loaded {
         (span.len.get() > 0).then(|| self.range(span))
     }
 
-    fn range(&self, span: crate::note::Span) -> Range<*const u8> {
+    fn range(&self, span: Span) -> Range<*const u8> {
         let start = self.mapped.memory.base().wrapping_add(span.start.get() as usize);
         start..start.wrapping_add(span.len.get() as usize)
     }
@@ -165,7 +169,7 @@ impl Loaded {
 /// Makes a segment writable and clears its zeroed data. `from_file` are the pages that have bytes
 /// of the file, and `all` the pages of the segment.
 fn prepare_writable(
-    memory: &mut super::map::Reservation,
+    memory: &mut Reservation,
     segment: &Segment,
     from_file: Range<usize>,
     all: Range<usize>,

@@ -1,6 +1,6 @@
-//! Functions found by name: an address and a type that only the running program knows.
+//! Functions found by name, with a type that is known only at run time.
 //!
-//! Shared with `kiln-jit`, so that code in memory and code of an image are called in the same way.
+//! `kiln-jit` uses them too, so that functions in memory and in images are called in the same way.
 
 use kiln_artifact::Signature;
 
@@ -66,8 +66,9 @@ impl<'a> FunctionRef<'a> {
     ///
     /// # Safety
     ///
-    /// The pointer may be called only while the image or JIT that the function belongs to lives.
-    /// The function's code must be trusted, and the slots that it reads must hold what it expects.
+    /// Calling the function must be sound: its code and its recorded type must be trusted, the
+    /// slots that it reads must hold what it expects, and the pointer must not be called once the
+    /// image or JIT that it belongs to is dropped.
     pub unsafe fn typed<F: FunctionPointer>(&self) -> Result<F, TypeMismatchError> {
         let wanted = F::signature();
         if !self.signature.parse::<Signature>().is_ok_and(|found| wanted.is_compatible(&found)) {

@@ -20,11 +20,12 @@ pub(super) struct Mapped {
     pub(super) note: Range<usize>,
     /// Length of the first segment, which is never written.
     pub(super) readable: usize,
+    /// The keys of the external slots, once they are needed.
     pub(super) slots: OnceLock<Box<[SlotKey]>>,
 }
 
 impl Mapped {
-    /// The never-written tables.
+    /// The tables of the first segment, which is never written.
     pub(super) fn tables(&self) -> Tables<'_> {
         // SAFETY: the first segment stays readable as long as `memory` lives; only writable
         // segments are written, and segments do not overlap.

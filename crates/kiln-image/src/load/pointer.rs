@@ -38,7 +38,7 @@ impl<T> AbiValue for *mut T {
 ///
 /// # Safety
 ///
-/// `signature` describes exactly the type's calling convention, parameters and return value.
+/// `signature` must describe exactly the type's calling convention, parameters and return value.
 pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
     /// The signature that Cranelift gives such a function.
     fn signature() -> Signature;
@@ -51,6 +51,7 @@ pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
     unsafe fn from_address(code: *const u8) -> Self;
 }
 
+/// A signature of Cranelift types, with the calling convention of `extern "C"`.
 fn signature(params: &[&str], result: Option<&str>) -> Signature {
     let param = |ty: &&str| Param { ty: (*ty).into(), attributes: Vec::new() };
     Signature {

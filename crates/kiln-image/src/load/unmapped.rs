@@ -9,8 +9,9 @@ use crate::error::LoadError;
 /// The bytes of the file after those that are mapped.
 #[derive(Debug)]
 pub(super) enum Unmapped {
-    /// They are read from the file when they are needed.
+    /// The whole file; they are read when they are needed.
     File(File),
+    /// The bytes themselves.
     Memory(Box<[u8]>),
 }
 

@@ -1,4 +1,4 @@
-//! A note while it is being made.
+//! The note of an image that is being written.
 
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;

@@ -54,8 +54,8 @@ record! {
 }
 
 record! {
-    /// A pointer in data that is the value of external slot `slot` plus `addend`.
-    SymbolicRecord { place: U64, addend: I64, slot: U32, reserved: U32, }
+    /// A pointer in data, at `address`, that is the value of external slot `slot` plus `addend`.
+    SymbolicRecord { address: U64, addend: I64, slot: U32, reserved: U32, }
 }
 
 record! {
@@ -97,6 +97,7 @@ record! {
     }
 }
 
+/// Length of the fixed part in bytes.
 pub(crate) const HEAD_LEN: usize = size_of::<Head>();
 
 impl Span {

@@ -1,4 +1,4 @@
-//! A note that is read where it is in memory.
+//! The note of an image that is read, as a view of its bytes.
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -63,6 +63,8 @@ impl<'a> Note<'a> {
         Head::ref_from_prefix(body).ok().map(|(head, _)| Self { head, body })
     }
 
+    /// The table with this range; `None` if it is outside the body or not a whole number of
+    /// records.
     fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, span: Span) -> Option<&'a [T]> {
         <[T]>::ref_from_bytes(&self.body[span.within(self.body.len())?]).ok()
     }

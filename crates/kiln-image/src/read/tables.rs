@@ -29,7 +29,7 @@ impl DynamicSymbol {
     }
 }
 
-/// The dynamic tables, read where they are in memory.
+/// The dynamic tables, as views of the image's bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Tables<'a> {
     pub(crate) bytes: &'a [u8],
@@ -104,11 +104,11 @@ impl<'a> Tables<'a> {
         if word >> (hash % 64) & word >> (hash.checked_shr(shift).unwrap_or(0) % 64) & 1 == 0 {
             return None;
         }
-        let buckets_at = GNU_HASH_HEADER + 8 * bloom_len as usize;
-        let chains_at = buckets_at + 4 * buckets as usize;
-        let mut index = table.u32(buckets_at + 4 * hash.checked_rem(buckets)? as usize)?;
+        let buckets_start = GNU_HASH_HEADER + 8 * bloom_len as usize;
+        let chains_start = buckets_start + 4 * buckets as usize;
+        let mut index = table.u32(buckets_start + 4 * hash.checked_rem(buckets)? as usize)?;
         loop {
-            let chain = table.u32(chains_at.checked_add(4 * index.checked_sub(base)? as usize)?)?;
+            let chain = table.u32(chains_start.checked_add(4 * index.checked_sub(base)? as usize)?)?;
             if chain | 1 == hash | 1 {
                 let symbol = self.symbol(index)?;
                 if symbol.section != elf::SHN_UNDEF && self.name(symbol.name)? == name.as_bytes() {

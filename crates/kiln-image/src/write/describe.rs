@@ -18,8 +18,8 @@ use crate::note::{
     checksum_parallel,
 };
 
-/// The note of an image, without what depends on the layout. `details` are those of the plan's
-/// slots.
+/// Makes the note of an image, without what depends on the layout. `details` are those of the
+/// plan's slots.
 pub(super) fn describe(
     plan: &Plan<'_>,
     triple: &str,
@@ -60,13 +60,14 @@ pub(super) fn describe(
     note
 }
 
-/// Each signature once, in order of first use.
+/// The signatures in the note, each once, in order of first use.
 #[derive(Default)]
 struct Signatures<'a> {
     known: HashMap<&'a str, u32, FastHash>,
 }
 
 impl<'a> Signatures<'a> {
+    /// The index of a signature in the note, which is added if it is new.
     fn index(&mut self, note: &mut Builder, signature: Option<&'a str>) -> U32 {
         let Some(signature) = signature else { return U32::new(NONE) };
         U32::new(*self.known.entry(signature).or_insert_with(|| {
@@ -77,8 +78,8 @@ impl<'a> Signatures<'a> {
     }
 }
 
-/// Adds a checksum, not yet taken, for each part of the file that [`FileLayout::checksummed_parts`]
-/// will return.
+/// Adds an empty record for each checksum, so that the note has its length. The records are in the
+/// order of [`FileLayout::checksummed_parts`].
 pub(super) fn announce_checksums(note: &mut Builder, sections: &[Section<'_>]) {
     let names = sections.iter().filter(|section| section.has_checksum()).map(|section| section.name);
     for name in names.chain(["section headers"]) {
@@ -99,7 +100,7 @@ pub(super) fn seal(
 ) {
     for (record, pointer) in note.symbolic.iter_mut().zip(&fixups.symbolic) {
         let PointerSource::Slot(slot) = pointer.source else { continue };
-        record.place = U64::new(layout.addresses[pointer.area] + pointer.offset);
+        record.address = U64::new(layout.addresses[pointer.area] + pointer.offset);
         record.addend = I64::new(pointer.addend);
         record.slot = U32::new(slot);
     }

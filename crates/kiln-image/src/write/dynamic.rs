@@ -31,6 +31,8 @@ pub(super) struct DynamicSection {
 }
 
 impl DynamicSection {
+    /// The entries for these symbols and relocations.
+    ///
     /// # Errors
     ///
     /// [`LinkError::TooLarge`] if the names take more than 4 GiB.
@@ -75,7 +77,7 @@ impl DynamicSection {
         Ok(Self { entries, undefined, exports, strings: strings.finish()? })
     }
 
-    /// Number of entries, with the last one that ends the list.
+    /// Number of entries, including `DT_NULL`, which ends the list.
     pub(super) fn len(&self) -> usize {
         self.entries.len()
     }

@@ -1,4 +1,4 @@
-//! The dynamic symbols: what an image takes from outside and what it exports.
+//! The dynamic symbols: those that an image imports and those that it exports.
 //!
 //! Undefined symbols come first, then exports in the order that the GNU hash table requires: by
 //! ascending bucket. Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
@@ -11,18 +11,20 @@ use crate::link::{Area, Plan};
 
 /// The name under which an image exports its external slots.
 pub(super) const SLOTS_SYMBOL: &str = "kiln_slots";
-/// How far a hash is shifted for the second bit of the Bloom filter; GNU ld takes the same.
+/// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
 pub(super) const BLOOM_SHIFT: u32 = 26;
 
 /// An exported symbol.
 #[derive(Clone, Copy)]
 pub(super) struct Export<'a> {
     pub(super) name: &'a str,
+    /// Whether it is a function; otherwise it is data.
     pub(super) function: bool,
     pub(super) signature: Option<&'a str>,
     pub(super) area: Area,
     pub(super) offset: u64,
     pub(super) size: u64,
+    /// The GNU hash of its name.
     pub(super) hash: u32,
 }
 
@@ -31,18 +33,24 @@ pub(super) struct DynamicSymbols<'p, 'a> {
     /// Names of undefined symbols, with their slots, in slot order.
     pub(super) undefined: Vec<(&'p str, u32)>,
     pub(super) exports: Vec<Export<'a>>,
+    /// Number of buckets of the hash table.
     pub(super) buckets: u32,
     /// Number of 64-bit words of the Bloom filter.
     pub(super) bloom: u32,
 }
 
+/// Whether an image exports a symbol of this linkage.
+pub(super) fn is_exported(linkage: Linkage) -> bool {
+    matches!(linkage, Linkage::Export | Linkage::Preemptible)
+}
+
 impl<'p, 'a> DynamicSymbols<'p, 'a> {
+    /// The dynamic symbols of a program.
     pub(super) fn of(plan: &'p Plan<'a>) -> Self {
         let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
             SlotKey::Symbol(name) => Some((&**name, number as u32)),
             SlotKey::Global(_) => None,
         });
-        let visible = |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible);
         let export = |name: &'a str| Export {
             name,
             function: false,
@@ -54,7 +62,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
         };
         let mut exports: Vec<Export<'a>> = plan
             .definitions()
-            .filter(|definition| visible(definition.linkage))
+            .filter(|definition| is_exported(definition.linkage))
             .map(|definition| Export {
                 function: definition.kind == SymbolKind::Function,
                 signature: definition.signature,
@@ -84,7 +92,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
     }
 }
 
-/// The exports by ascending bucket; those of one bucket stay in their order.
+/// Sorts exports by bucket. Those of one bucket keep their order.
 fn by_bucket<'a>(exports: &[Export<'a>], buckets: u32) -> Vec<Export<'a>> {
     // The position of the next export of each bucket.
     let mut next = vec![0u32; buckets as usize + 1];

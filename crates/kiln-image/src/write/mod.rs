@@ -1,9 +1,9 @@
-//! Writing: one ELF shared object from a linked program.
+//! Writing a linked program as one ELF shared object.
 //!
 //! `section` lists the sections and `layout` reserves a range for everything, in order of the file.
 //! Then `headers` and `tables` write into these ranges, code and data are relocated straight into
 //! the file's buffer by [`Plan::emit`](crate::link::Plan::emit), and `describe` ends with the note,
-//! which holds the checksums of the rest. `image` calls them in this order.
+//! which holds the checksums of everything else. `image` calls them in this order.
 //!
 //! Invariants: a section's file offset is its virtual address; equal inputs give equal bytes; what
 //! is written is what was reserved.

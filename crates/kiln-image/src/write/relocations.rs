@@ -1,10 +1,10 @@
-//! `.rela.dyn`: what `dlopen` and our loader do to the data of an image.
+//! `.rela.dyn`: the relocations that `dlopen` and our loader apply to the data of an image.
 
 use super::dynamic_symbols::DynamicSymbols;
 use crate::elf64::{RELA, rela_info};
 use crate::link::{Addresses, Area, Fixups, Plan, PointerSource};
 
-/// How many dynamic relocations and symbolic pointers an image will have.
+/// Numbers of dynamic relocations and symbolic pointers of an image.
 pub(super) struct RelaCounts {
     /// All dynamic relocations.
     pub(super) rela: usize,
@@ -15,6 +15,7 @@ pub(super) struct RelaCounts {
 }
 
 impl RelaCounts {
+    /// The counts for a program.
     pub(super) fn of(plan: &Plan<'_>) -> Self {
         let counts = plan.pointer_counts();
         let relative = counts.relative + plan.internal_slot_count();

@@ -14,7 +14,7 @@ pub(super) const READ_ONLY: [Area; 3] = [Area::Rodata, Area::EhFrameHdr, Area::E
 /// Areas that the program writes and that have bytes in the file, in order.
 pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
 
-/// What a section holds.
+/// The content of a section; most are named after their section.
 #[derive(Clone, Copy)]
 pub(super) enum Content {
     Note,
@@ -29,7 +29,7 @@ pub(super) enum Content {
     Shstrtab,
 }
 
-/// A piece of an area: what is in no named section, or one named section.
+/// A piece of an area: a named section, or all that is in no named section.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
     pub(super) area: Area,
@@ -39,11 +39,11 @@ pub(super) struct Piece {
     pub(super) align: u64,
 }
 
-/// A section, numbered.
+/// A section with its number.
 pub(super) struct Section<'p> {
     pub(super) name: &'p str,
     pub(super) content: Content,
-    /// Its name among the names of sections; `None` if `object` adds it.
+    /// Its name in `.shstrtab`; `None` if `object` writes its header.
     pub(super) name_id: Option<StringId>,
     pub(super) index: SectionIndex,
 }
@@ -115,8 +115,8 @@ fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Con
     unnamed.map(|extent| (area.name(), piece(0, extent))).into_iter().chain(named)
 }
 
-/// Reserves number and name of a section. `object` adds the names of those whose headers it writes
-/// itself.
+/// Reserves number and name of a section. `object` itself names the sections whose headers it
+/// writes.
 fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: Content) -> Section<'p> {
     let own_header = matches!(content, Content::GnuHash | Content::Dynamic | Content::Shstrtab);
     let name_id = (!own_header).then(|| w.add_section_name(name.as_bytes()));

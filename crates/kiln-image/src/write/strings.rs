@@ -1,8 +1,8 @@
 //! String tables of symbols.
 //!
-//! Strings are kept in the order in which they are added. The string tables of `object` put a
-//! string that another one ends with inside that, for which they sort all strings, twice. That
-//! would save a few bytes, and take a third of the time of a link.
+//! Strings keep the order in which they are added. The string tables of `object` store a string
+//! that is the end of another one inside that, and sort all strings twice to find such pairs. That
+//! would save a few bytes and take a third of the time of a link.
 
 use crate::link::LinkError;
 
@@ -15,8 +15,8 @@ impl Strings {
         Self(vec![0])
     }
 
-    /// Adds a string without zero bytes, and returns its offset; the offset is right if `finish`
-    /// succeeds.
+    /// Adds a string, which must have no zero bytes, and returns its offset. The offset is valid if
+    /// [`finish`](Self::finish) succeeds.
     pub(super) fn add(&mut self, text: &str) -> u32 {
         let start = self.0.len();
         self.0.extend_from_slice(text.as_bytes());

@@ -1,10 +1,10 @@
-//! Symbols as ELF stores them, and the full symbol table, `.symtab`, which debuggers and profilers
-//! read.
+//! Symbols as ELF stores them, and the full symbol table, `.symtab`, for debuggers and profilers.
 
-use kiln_artifact::record::{Linkage, SymbolKind};
+use kiln_artifact::record::SymbolKind;
 use object::elf::{self, SHN_UNDEF, Sym64};
 use object::{Endianness, U16, U32, U64, pod};
 
+use super::dynamic_symbols::is_exported;
 use super::strings::Strings;
 use crate::elf64::symbol_info;
 use crate::link::{Area, LinkError, Plan};
@@ -51,17 +51,19 @@ pub(super) struct FullSymbol {
     pub(super) size: u64,
 }
 
-/// The full symbol table: all named definitions, local ones too.
+/// The full symbol table: all named definitions, local ones included.
 pub(super) struct FullSymbols {
     /// The symbols, without the null symbol; local ones first, as ELF requires.
     pub(super) list: Vec<FullSymbol>,
-    /// How many are local.
+    /// Number of local symbols.
     pub(super) local_count: usize,
     /// `.strtab`.
     pub(super) names: Vec<u8>,
 }
 
 impl FullSymbols {
+    /// The full symbol table of a program.
+    ///
     /// # Errors
     ///
     /// [`LinkError::TooLarge`] if the names take more than 4 GiB.
@@ -75,8 +77,7 @@ impl FullSymbols {
                 else {
                     continue;
                 };
-                let global = plan.is_definition(number, index)
-                    && matches!(symbol.linkage(), Linkage::Export | Linkage::Preemptible);
+                let global = plan.is_definition(number, index) && is_exported(symbol.linkage());
                 let kind =
                     if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
                 let binding = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };

@@ -1,7 +1,7 @@
 //! The bytes of the tables: hash table, symbol tables, string tables, `.dynamic`.
 //!
-//! Each is written where the layout reserved it, and is as long as was reserved; both are asserted,
-//! since everything else, the checksums too, goes by the layout.
+//! Each is written to the range that the layout reserved for it. That is asserted, because headers
+//! and checksums rely on the layout.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! What other readers find in an image: `object`, `readelf`, `gimli` and the C library's loader.
+//! Images as other readers see them: `object`, `readelf`, `gimli` and the C library's loader.
 
 use std::io::Write as _;
 use std::path::Path;
