@@ -1,4 +1,4 @@
-//! Fuzz target: artifacts. What it does and what must hold is in `kiln_oracle::fuzz`.
+//! Fuzz target: artifacts. Its body, with the properties that it checks, is in `kiln_oracle::fuzz`.
 
 #![no_main]
 

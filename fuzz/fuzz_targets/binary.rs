@@ -1,4 +1,5 @@
-//! Fuzz target: modules in binary form. What it does and what must hold is in `kiln_oracle::fuzz`.
+//! Fuzz target: modules in binary form. Its body, with the properties that it checks, is in
+//! `kiln_oracle::fuzz`.
 
 #![no_main]
 

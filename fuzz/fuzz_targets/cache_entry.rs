@@ -1,4 +1,5 @@
-//! Fuzz target: entries of a cache. What it does and what must hold is in `kiln_oracle::fuzz`.
+//! Fuzz target: entries of a cache. Its body, with the properties that it checks, is in
+//! `kiln_oracle::fuzz`.
 
 #![no_main]
 

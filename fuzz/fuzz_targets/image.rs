@@ -1,4 +1,4 @@
-//! Fuzz target: images. What it does and what must hold is in `kiln_oracle::fuzz`.
+//! Fuzz target: images. Its body, with the properties that it checks, is in `kiln_oracle::fuzz`.
 
 #![no_main]
 

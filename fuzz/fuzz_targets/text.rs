@@ -1,4 +1,5 @@
-//! Fuzz target: text of modules. What it does and what must hold is in `kiln_oracle::fuzz`.
+//! Fuzz target: text of modules. Its body, with the properties that it checks, is in
+//! `kiln_oracle::fuzz`.
 
 #![no_main]
 
