@@ -1,18 +1,21 @@
-//! An entry: what is kept for a key, and its byte form.
+//! An entry, which a store keeps under a key, and its byte form.
 //!
-//! Header, numbers little-endian: magic (8 bytes), entry version (`u32`), length of the recipe (`u32`), key (32 bytes), number of
-//! function keys (`u32`), zero (`u32`), length of the artifact (`u64`), BLAKE3 of all that follows the header (32 bytes), first 8 bytes
-//! of the BLAKE3 of all of these. Behind it lie the recipe, the function keys (16 bytes each), zeros up to a multiple of 16, and the
-//! artifact. Every byte of the file is covered by a checksum, and the key is the hash of the recipe, so it is checked as well.
+//! Header, numbers little-endian: magic (8 bytes), entry version (`u32`), length of the recipe
+//! (`u32`), key (32 bytes), number of function keys (`u32`), zero (`u32`), length of the artifact
+//! (`u64`), BLAKE3 of all that follows the header (32 bytes), first 8 bytes of the BLAKE3 of these
+//! fields. Then the recipe, the function keys (16 bytes each), zeros up to a multiple of 16, and the
+//! artifact. A checksum covers every byte of the file. The key is the hash of the recipe, so it is
+//! checked as well.
 //!
-//! Invariant: nothing is believed before its checksum held, and [`parse`] takes the file's bytes and leaves the artifact in them.
+//! Invariants: nothing is used before its checksum was found right; [`parse`] takes the file's bytes
+//! and leaves the artifact in them.
 
 use std::io;
 use std::sync::Arc;
 
-use kiln_artifact::{Artifact, ArtifactError, FORMAT_VERSION};
+use kiln_artifact::{Artifact, FORMAT_VERSION};
 
-use crate::{FunctionKey, Key, Recipe};
+use crate::{EntryError, FunctionKey, Key, Recipe};
 
 const MAGIC: [u8; 8] = *b"KilnEnt\0";
 const VERSION: u32 = 2;
@@ -20,86 +23,42 @@ pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 4 + 4 + 8 + 32 + 8;
 /// The artifact starts at a multiple of this.
 const ALIGN: usize = 16;
 
-/// What is kept for a key. Cheap to clone.
+/// A compiled module as a store keeps it. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// What went into the key.
+    /// The parts of the key.
     pub recipe: Recipe,
-    /// A key for each function of the artifact, in order; or none at all, if functions of this module are not to be reused.
+    /// A key for each function of the artifact, in order; or no keys, if functions of this module are
+    /// not to be reused.
     pub functions: Arc<[FunctionKey]>,
-    /// What was compiled.
+    /// The artifact of the module.
     pub artifact: Artifact,
 }
 
-/// Why an entry cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EntryError {
-    /// The entry could not be read.
-    #[error("entry cannot be read: {0}")]
-    Unreadable(#[source] io::Error),
-    /// Not an entry at all.
-    #[error("not an entry")]
-    Foreign,
-    /// An entry, or an artifact in it, of another version of the format. Another version of this crate may be able to read it.
-    #[error("entry of another version")]
-    OtherVersion,
-    /// The entry is shorter or longer than it says.
-    #[error("entry of {actual} bytes, expected {expected}")]
-    Length {
-        /// Bytes that are there.
-        actual: u64,
-        /// Bytes that its header asks for.
-        expected: u64,
-    },
-    /// The entry belongs to another key.
-    #[error("entry of another key")]
-    OtherKey,
-    /// A checksum differs.
-    #[error("checksum of the {0} differs")]
-    Checksum(&'static str),
-    /// The recipe's bytes are not a recipe, or it is the recipe of another key.
-    #[error("recipe that does not belong to the key")]
-    Recipe,
-    /// The checksums hold, but bytes that are unused are not zero.
-    #[error("bytes between the parts that are not zero")]
-    Padding,
-    /// There are function keys, but not as many as functions.
-    #[error("{keys} function keys for {functions} functions")]
-    FunctionKeys {
-        /// Keys that are there.
-        keys: usize,
-        /// Functions of the artifact.
-        functions: usize,
-    },
-    /// The checksums hold, but the body is not an artifact.
-    #[error(transparent)]
-    Malformed(#[from] ArtifactError),
-}
-
 impl Entry {
-    /// Bytes that the entry takes in a file.
+    /// Number of bytes of the byte form.
     pub fn file_len(&self) -> u64 {
         (head_len(self.recipe.to_bytes().len(), self.functions.len()) + self.artifact.as_bytes().len()) as u64
     }
 
-    /// The byte form, as [`Entry::from_bytes`] takes it. For stores of one's own.
+    /// The byte form, as [`Entry::from_bytes`] takes it. For stores of your own.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = head(&self.recipe.key(), self);
         bytes.extend_from_slice(self.artifact.as_bytes());
         bytes
     }
 
-    /// Takes bytes that may come from anywhere, and that should be the entry of `key`. They are not copied.
+    /// Reads the entry of `key` from bytes that may come from anywhere. They are not copied.
     ///
     /// # Errors
     ///
-    /// [`EntryError`] if they are not exactly that.
+    /// [`EntryError`] if they are not exactly the byte form of an entry of `key`.
     pub fn from_bytes(key: &Key, bytes: Vec<u8>) -> Result<Self, EntryError> {
         parse(key, bytes)
     }
 
-    /// Refuses an entry that could not be read back: of another key, or with a wrong number of function keys.
+    /// Refuses an entry that could not be read back: of another key, or with a wrong number of
+    /// function keys.
     ///
     /// # Errors
     ///
@@ -114,7 +73,7 @@ impl Entry {
     }
 }
 
-/// An entry without functions is told from one without function keys by nothing, and need not be.
+/// Refuses a wrong number of keys. None is right for any artifact: see [`Entry::functions`].
 fn check_function_keys(keys: usize, artifact: &Artifact) -> Result<(), EntryError> {
     let functions = artifact.functions().len();
     if keys == 0 || keys == functions { Ok(()) } else { Err(EntryError::FunctionKeys { keys, functions }) }
@@ -125,7 +84,7 @@ fn head_len(recipe: usize, functions: usize) -> usize {
     (HEADER_LEN + recipe + functions * FunctionKey::LEN).next_multiple_of(ALIGN)
 }
 
-/// All that stands before the artifact's bytes.
+/// The bytes of an entry before the artifact's.
 pub(crate) fn head(key: &Key, entry: &Entry) -> Vec<u8> {
     let recipe = entry.recipe.to_bytes();
     let artifact = entry.artifact.as_bytes();
@@ -205,7 +164,7 @@ pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, EntryError> {
     if header.key != *key.as_bytes() {
         return Err(EntryError::OtherKey);
     }
-    // 64 bits do not overflow: two factors below 2^32 and a length that is added with saturation.
+    // 64 bits do not overflow: both factors are below 2^32, and the length is added with saturation.
     let keys_len = header.functions as u64 * FunctionKey::LEN as u64;
     let start = (HEADER_LEN as u64 + header.recipe as u64 + keys_len).next_multiple_of(ALIGN as u64);
     let expected = start.saturating_add(header.artifact);

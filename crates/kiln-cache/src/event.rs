@@ -1,8 +1,9 @@
-//! What happens to entries, told to whoever wants to know.
+//! Events: what happens to entries, for logs and numbers.
 //!
-//! What a method *returns* (a hit, a miss, a corrupt entry, a failed write) the caller reports, because only it knows more: why it
-//! missed, that it compiled anew. What happens *beside* a call (an eviction, a background write that failed or was dropped, an entry
-//! that a lower layer healed) the store reports. So the same sink can be given to both, and nothing is counted twice.
+//! The caller reports what a method *returns* (a hit, a miss, a corrupt entry, a failed write),
+//! because it knows more: the module, and why it was missed. The store reports what happens *beside*
+//! a call (an eviction, a background write that failed or was dropped, an entry that a lower layer
+//! healed). So both can be given the same sink, and nothing is counted twice.
 //!
 //! Invariant: nothing is reported under a lock.
 
@@ -19,81 +20,82 @@ use crate::{EntryError, Key, MissReason};
 pub enum Event<'a> {
     /// A build reused an entry.
     Hit {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
         /// The module's name.
         module: &'a str,
     },
     /// A build had to compile.
     Miss {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
         /// The module's name.
         module: &'a str,
-        /// Why there was nothing.
+        /// Why there was no entry.
         reason: &'a MissReason,
     },
-    /// An entry could not be used, and is a miss.
+    /// An entry could not be used, which is a miss.
     Corrupt {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
-        /// The module's name, if a build found it: stores know none.
+        /// The module's name, if a build found the entry: stores know no names.
         module: Option<&'a str>,
-        /// Why not.
+        /// Why it cannot be used.
         reason: &'a EntryError,
     },
-    /// An entry that could not be used was stored anew.
+    /// An entry that could not be used was replaced.
     Healed {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
     },
     /// An entry was removed to stay within a limit.
     Evicted {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
         /// Its length in bytes.
         bytes: u64,
     },
     /// The temporary file of a writer that was killed was removed.
     LeftoverRemoved,
-    /// An entry could not be stored, or not be noted as the last build of its module.
+    /// An entry could not be stored, or could not be noted as the last build of its module.
     WriteFailed {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
-        /// Why not.
+        /// The error of the store.
         error: &'a io::Error,
     },
-    /// An entry was not stored, or not noted as the last build of its module, because too many were waiting already.
+    /// An entry was not stored, or not noted as the last build of its module, because too much was
+    /// waiting to be written already.
     WriteDropped {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
     },
     /// An entry was put out of use.
     Quarantined {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
-        /// Who found what.
+        /// What is wrong with it.
         reason: &'a str,
     },
     /// A build compiled a hit's module again, and got the same bytes.
     Verified {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
         /// The module's name.
         module: &'a str,
     },
     /// A build compiled a hit's module again, and got other bytes.
     VerifyFailed {
-        /// Of which key.
+        /// The entry's key.
         key: &'a Key,
         /// The module's name.
         module: &'a str,
     },
 }
 
-/// A sink of events. Every closure over [`Event`] that may be called from any thread is one.
+/// A sink of events. A closure over [`Event`] that may be called from any thread is a sink.
 pub trait Events: Send + Sync {
-    /// Something happened.
+    /// Takes an event.
     fn report(&self, event: &Event<'_>);
 }
 
@@ -103,7 +105,7 @@ impl<F: Fn(&Event<'_>) + Send + Sync> Events for F {
     }
 }
 
-/// Where a store reports to, if anywhere.
+/// The sink of a store, if it has one.
 #[derive(Clone, Default)]
 pub(crate) struct Sink(Option<Arc<dyn Events>>);
 
@@ -127,7 +129,7 @@ impl fmt::Debug for Sink {
 
 macro_rules! counts {
     ($($event:ident, $field:ident, $text:literal;)*) => {
-        /// Counts events. A sink of its own, or part of one that calls [`Events::report`].
+        /// A sink that counts events. Another sink can pass its events on to it.
         #[derive(Debug, Default)]
         pub struct Counts {
             $($field: AtomicU64,)*
@@ -141,12 +143,12 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// Nothing so far.
+            /// Nothing is counted yet.
             pub fn new() -> Self {
                 Self::default()
             }
 
-            /// What was counted so far.
+            /// The numbers so far.
             pub fn tally(&self) -> Tally {
                 Tally { $($field: self.$field.load(Relaxed),)* }
             }
@@ -162,7 +164,7 @@ macro_rules! counts {
         }
 
         impl fmt::Display for Tally {
-            /// All that is not zero, such as `hits 3, misses 1`.
+            /// Writes all numbers that are not zero, such as `hits 3, misses 1`.
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let mut separator = "";
                 $(if self.$field != 0 {

@@ -1,7 +1,8 @@
 //! The one door to the file system and its clock.
 //!
-//! [`crate::DiskStore`] does everything through [`Files`], so tests can make the n-th operation fail, or end the "process" there.
-//! Only operations that work on network file systems are in it: no lock, no mapping, no append.
+//! [`crate::DiskStore`] does everything through [`Files`], so tests can make the n-th operation fail,
+//! or end the "process" there. It has only operations that work on network file systems: no lock, no
+//! mapping, no append.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -9,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::SystemTime;
 
-/// What is known of a file.
+/// Properties of a file.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Meta {
     pub(crate) len: u64,
@@ -17,29 +18,30 @@ pub(crate) struct Meta {
     pub(crate) is_file: bool,
 }
 
-/// What a store does with files.
+/// The operations of a store on files.
 pub(crate) trait Files: Send + Sync + std::fmt::Debug {
-    /// The time.
+    /// Returns the time.
     fn now(&self) -> SystemTime;
-    /// A file's whole content.
+    /// Reads a whole file.
     fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Meta)>;
-    /// Makes a file that does not exist yet, of `parts` one behind the other; `sync` waits until they are on the medium.
+    /// Makes a file that does not exist yet, and writes `parts` to it, one after the other. `sync`
+    /// waits until they are on the medium.
     fn write_new(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()>;
-    /// Moves a file over whatever file has the new name.
+    /// Renames a file, over the file that has the new name, if any.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Sets the time of last use.
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()>;
-    /// Makes a folder and those above it, unless it is there.
+    /// Makes a folder and those above it, unless they exist.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
-    /// Names in a folder, sorted.
+    /// Returns the names in a folder, sorted.
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
-    /// What is known of a file; of a symbolic link itself, not of what it points to.
+    /// Returns the properties of a file. Those of a symbolic link are its own, not those of its target.
     fn meta(&self, path: &Path) -> io::Result<Meta>;
 }
 
-/// The operating system's.
+/// The files of the operating system.
 #[derive(Debug)]
 pub(crate) struct RealFiles;
 
@@ -59,7 +61,7 @@ impl Files for RealFiles {
         let meta = Meta::new(&file.metadata()?)?;
         let mut bytes = Vec::new();
         if meta.is_file {
-            // Files appear whole and stay as they are, so their length is known, and the end need not be looked for.
+            // Files appear whole and do not change, so the length is exact and one read is enough.
             let len = usize::try_from(meta.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
             bytes.try_reserve_exact(len)?;
             bytes.resize(len, 0);
@@ -71,7 +73,7 @@ impl Files for RealFiles {
     }
 
     fn write_new(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
-        // The umask says who may read it: other users of a shared folder should.
+        // The umask decides who may read it: other users of a shared folder should be able to.
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;
         if sync { file.sync_all() } else { Ok(()) }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crate::event::Sink;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// Asks the upper store, then the lower one; what is found below is copied up, and what is put goes to both.
+/// Asks the upper store, then the lower one. An entry found below is copied up, and what is put goes
+/// to both.
 ///
-/// What is wrong above and right below is healed on the way.
+/// An entry that is damaged above and sound below is healed on the way.
 #[derive(Debug)]
 pub struct LayeredStore<U, L> {
     upper: U,
@@ -18,7 +19,7 @@ pub struct LayeredStore<U, L> {
 }
 
 impl<U: Store, L: Store> LayeredStore<U, L> {
-    /// `upper` over `lower`.
+    /// Puts `upper` over `lower`.
     pub fn new(upper: U, lower: L) -> Self {
         Self { upper, lower, sink: Sink::default() }
     }
@@ -65,7 +66,7 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         }
     }
 
-    /// Both stores are tried. If both fail, the error is the lower one's, which outlives this build.
+    /// Tries both stores. If both fail, the error is that of the lower one, which outlives this build.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
         let above = self.upper.put(key, entry);
         self.lower.put(key, entry).and(above)
@@ -79,7 +80,7 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         self.upper.latest(lineage).or_else(|| {
             let key = self.lower.latest(lineage)?;
-            // A hint that could not be copied is looked up again.
+            // A pointer that could not be copied is read below again.
             let _ = self.upper.set_latest(lineage, &key);
             Some(key)
         })

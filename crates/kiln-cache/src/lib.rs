@@ -1,27 +1,41 @@
 //! A content-addressed store of compiled modules.
 //!
-//! - [`KeyParts`] names everything that native code depends on, and [`KeyParts::key`] cannot forget a field, because it takes the
-//!   struct apart exhaustively. A [`Recipe`] is the same by name, and [`explain`] says with it why a key was missed.
-//! - [`Entry`] is what is kept for a key: its recipe, the keys of its functions, the artifact.
-//! - [`Store`] is what a build asks before it compiles: [`MemoryStore`], [`DiskStore`], the client's own, or one made of others:
-//!   [`LayeredStore`] puts a quick one over a large one, [`WriteBehind`] writes in the background.
-//! - A store answers with a [`Lookup`]. Whatever is wrong with an entry (truncated, altered, of another version, for another
-//!   key) makes it [`Lookup::Corrupt`], which a build treats as a miss that it reports, and heals by storing anew.
-//! - [`Event`]s tell what happened; [`Counts`] counts them.
+//! - [`KeyParts`] names everything that native code depends on. Its [`key`](KeyParts::key) cannot
+//!   forget a field, because the struct is taken apart exhaustively. A [`Recipe`] is the same by name:
+//!   [`explain`] uses it to say why a key was missed.
+//! - An [`Entry`] is what is kept under a key: its recipe, the keys of its functions, the artifact.
+//! - A [`Lineage`] stands for a module whatever its IR. A store points from it to the key of the
+//!   module's last build.
+//! - A [`Store`] is asked before a module is compiled. There are [`MemoryStore`] and [`DiskStore`],
+//!   and stores made of others: [`LayeredStore`] puts a quick store over a large one, [`WriteBehind`]
+//!   writes in the background. Clients can write their own.
+//! - A store answers with a [`Lookup`]. An entry with any fault (truncated, altered, of another
+//!   version, for another key) is [`Lookup::Corrupt`]: a build treats it as a miss, reports it, and
+//!   heals it by storing the module again.
+//! - [`Event`]s say what happened; [`Counts`] counts them.
 //!
 //! # Should I use this crate?
 //!
-//! If you keep artifacts yourself. `kiln::Compiler` and `kiln::Session` take any [`Store`].
+//! If you keep artifacts yourself. `kiln::Compiler` takes any [`Store`].
 //!
 //! ```
 //! use kiln_artifact::Contents;
-//! use kiln_cache::{Entry, KeyParts, Lookup, MemoryStore, Store, Lineage, explain};
+//! use kiln_cache::{Entry, KeyParts, Lineage, Lookup, MemoryStore, Store, explain};
 //!
-//! let parts = KeyParts { fingerprint: &[7; 32], names: b"", target: "x86_64", settings: "opt_level=none", producer: "example", revision: 1, abi: b"" };
+//! let parts = KeyParts {
+//!     fingerprint: &[7; 32],
+//!     names: b"",
+//!     target: "x86_64",
+//!     settings: "opt_level=none",
+//!     producer: "example",
+//!     revision: 1,
+//!     abi: b"",
+//! };
 //! let store = MemoryStore::new();
 //! assert!(matches!(store.get(&parts.key()), Lookup::Miss));
 //!
-//! let entry = Entry { recipe: parts.recipe(), functions: [].into(), artifact: Contents::default().finish() };
+//! let artifact = Contents::default().finish();
+//! let entry = Entry { recipe: parts.recipe(), functions: [].into(), artifact };
 //! store.put(&parts.key(), &entry)?;
 //! store.set_latest(&Lineage::new("main", "x86_64"), &parts.key())?;
 //! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found) if found == entry));
@@ -29,14 +43,14 @@
 //! // The same module, compiled in another way.
 //! let faster = KeyParts { settings: "opt_level=speed", ..parts };
 //! assert!(matches!(store.get(&faster.key()), Lookup::Miss));
-//! let (why, last) = explain(&store, &Lineage::new("main", "x86_64"), &faster.recipe());
-//! assert_eq!(why.to_string(), "setting opt_level: was none, is speed");
+//! let (reason, last) = explain(&store, &Lineage::new("main", "x86_64"), &faster.recipe());
+//! assert_eq!(reason.to_string(), "setting opt_level: was none, is speed");
 //! assert_eq!(last, Some(entry));
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A store for many builds, in many processes: what was used last is in memory, everything is in a folder of at most a gigabyte, and
-//! writing never holds up a build.
+//! A store for many builds, in many processes: what was used last is in memory, everything is in a
+//! folder of at most a gigabyte, and no build waits for a write.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -59,10 +73,11 @@
 //!
 //! # Architecture invariants
 //!
-//! A cache never decides correctness: nothing here returns an artifact that was not checked, and no failure of a store is an
-//! error of a build. No lock is held while a file is read or written or while code of the client runs; entries appear by rename, whole
-//! or not at all. There is no index that could disagree with the files. All file operations go through one internal trait, behind
-//! which tests let each of them fail.
+//! A cache never decides correctness: nothing here returns an artifact that was not checked, and no
+//! failure of a store is an error of a build. No lock is held while a file is read or written, or
+//! while code of the client runs. Entries appear by rename, whole or not at all. There is no index that
+//! could disagree with the files. All file operations go through one internal trait, so that tests can
+//! let each of them fail.
 
 #![forbid(unsafe_code)]
 
@@ -70,26 +85,34 @@
 #[cfg(test)]
 extern crate self as kiln_cache;
 
+mod difference;
 mod disk;
 mod entry;
+mod error;
 mod event;
 mod files;
 mod key;
 mod layered;
+mod lineage;
 mod lru;
 mod memory;
+mod parts;
 mod recipe;
 mod store;
 #[cfg(test)]
 mod tests;
 mod write_behind;
 
+pub use difference::{Difference, Field};
 pub use disk::{DiskStat, DiskStore, EntryInfo, GcReport, VerifyReport};
-pub use entry::{Entry, EntryError};
+pub use entry::Entry;
+pub use error::EntryError;
 pub use event::{Counts, Event, Events, Tally};
-pub use key::{FunctionKey, FunctionParts, Key, KeyParts, Lineage, ParseKeyError};
+pub use key::{FunctionKey, Key, ParseKeyError};
 pub use layered::LayeredStore;
+pub use lineage::Lineage;
 pub use memory::{MemoryStat, MemoryStore};
-pub use recipe::{Difference, Field, Recipe};
+pub use parts::{FunctionParts, KeyParts};
+pub use recipe::Recipe;
 pub use store::{Lookup, MissReason, Store, explain};
 pub use write_behind::WriteBehind;

@@ -1,6 +1,6 @@
 //! A map that knows what was used last. Every operation takes constant time.
 //!
-//! Nodes lie in one vector and are linked by index, newest first; free nodes are linked by the same field.
+//! Nodes are in one vector and linked by index, newest first. Free nodes are linked by the same field.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -42,60 +42,60 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         self.cost
     }
 
-    /// The value of `key`, which becomes the newest.
+    /// Returns the value of `key`, which becomes the newest.
     pub(crate) fn get<Q: Eq + Hash + ?Sized>(&mut self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
     {
-        let place = *self.index.get(key)?;
-        self.unlink(place);
-        self.link_newest(place);
-        self.nodes[place].content.as_ref().map(|(_, value)| value)
+        let slot = *self.index.get(key)?;
+        self.unlink(slot);
+        self.link_newest(slot);
+        self.nodes[slot].content.as_ref().map(|(_, value)| value)
     }
 
-    /// Sets the value of `key`, which becomes the newest. The old value, if there was one.
+    /// Sets the value of `key`, which becomes the newest. Returns the old value.
     pub(crate) fn insert(&mut self, key: K, value: V, cost: u64) -> Option<V> {
         let old = self.remove(&key);
         let node = Node { content: Some((key, value)), cost, newer: NONE, older: NONE };
-        let place = if self.free == NONE {
+        let slot = if self.free == NONE {
             self.nodes.push(node);
             self.nodes.len() - 1
         } else {
-            let place = self.free;
-            self.free = self.nodes[place].older;
-            self.nodes[place] = node;
-            place
+            let slot = self.free;
+            self.free = self.nodes[slot].older;
+            self.nodes[slot] = node;
+            slot
         };
-        self.index.insert(key, place);
-        self.link_newest(place);
+        self.index.insert(key, slot);
+        self.link_newest(slot);
         self.cost += cost;
         old
     }
 
     pub(crate) fn remove(&mut self, key: &K) -> Option<V> {
-        let place = self.index.remove(key)?;
-        self.release(place).map(|(_, value)| value)
+        let slot = self.index.remove(key)?;
+        self.release(slot).map(|(_, value)| value)
     }
 
-    /// Takes out what was not used for longest.
+    /// Removes what was used least recently.
     pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         let node = self.nodes.get(self.oldest)?;
         let (key, _) = node.content.as_ref()?;
-        let place = self.index.remove(key)?;
-        self.release(place)
+        let slot = self.index.remove(key)?;
+        self.release(slot)
     }
 
-    fn release(&mut self, place: usize) -> Option<(K, V)> {
-        self.unlink(place);
-        let node = &mut self.nodes[place];
+    fn release(&mut self, slot: usize) -> Option<(K, V)> {
+        self.unlink(slot);
+        let node = &mut self.nodes[slot];
         self.cost -= node.cost;
         node.older = self.free;
-        self.free = place;
+        self.free = slot;
         node.content.take()
     }
 
-    fn unlink(&mut self, place: usize) {
-        let (newer, older) = (self.nodes[place].newer, self.nodes[place].older);
+    fn unlink(&mut self, slot: usize) {
+        let (newer, older) = (self.nodes[slot].newer, self.nodes[slot].older);
         match self.nodes.get_mut(newer) {
             Some(node) => node.older = older,
             None => self.newest = older,
@@ -106,13 +106,13 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         }
     }
 
-    fn link_newest(&mut self, place: usize) {
-        let second = std::mem::replace(&mut self.newest, place);
-        self.nodes[place].newer = NONE;
-        self.nodes[place].older = second;
+    fn link_newest(&mut self, slot: usize) {
+        let second = std::mem::replace(&mut self.newest, slot);
+        self.nodes[slot].newer = NONE;
+        self.nodes[slot].older = second;
         match self.nodes.get_mut(second) {
-            Some(node) => node.newer = place,
-            None => self.oldest = place,
+            Some(node) => node.newer = slot,
+            None => self.oldest = slot,
         }
     }
 }
@@ -121,7 +121,7 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
 mod tests {
     use super::*;
 
-    /// Against a vector, newest last.
+    /// The model is a vector, newest last.
     #[test]
     fn behaves_like_a_sorted_vector() {
         let mut lru = Lru::new();

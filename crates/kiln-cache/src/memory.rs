@@ -1,6 +1,7 @@
-//! Entries of this process.
+//! A store in the memory of this process.
 //!
-//! One lock, held for a map access and a reference count; what is dropped is dropped behind it.
+//! It has one lock, held for a map access and a reference count. Entries are dropped after it is
+//! released.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,12 +11,12 @@ use crate::event::Sink;
 use crate::lru::Lru;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// Subjects that are remembered at most: 24 MB of them, roughly.
-const MAX_SUBJECTS: usize = 1 << 18;
-/// What the bookkeeping of an entry takes, roughly.
+/// At most this many lineages are remembered: 24 MB of them, roughly.
+const MAX_LINEAGES: usize = 1 << 18;
+/// Bytes that the bookkeeping of an entry takes, roughly.
 const OVERHEAD: u64 = 512;
 
-/// Keeps entries in memory until it is dropped, and if it has a limit, those that were used last.
+/// Keeps entries in memory until it is dropped. If it has a limit, it keeps those that were used last.
 #[derive(Debug)]
 pub struct MemoryStore {
     limit: u64,
@@ -32,7 +33,7 @@ struct Inside {
     latest: Lru<Lineage, Key>,
 }
 
-/// What a [`MemoryStore`] holds and did.
+/// The content of a [`MemoryStore`], and what it did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStat {
@@ -42,9 +43,9 @@ pub struct MemoryStat {
     pub bytes: u64,
     /// Bytes that they may take.
     pub limit: u64,
-    /// Lookups that found something.
+    /// Lookups that found an entry.
     pub hits: u64,
-    /// Lookups that did not.
+    /// Lookups that found none.
     pub misses: u64,
     /// Entries that were removed to stay within the limit.
     pub evicted: u64,
@@ -62,9 +63,9 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// An empty store that keeps at most `bytes`, of entries and what their bookkeeping takes, roughly.
+    /// An empty store that keeps at most `bytes` of entries and their bookkeeping, roughly.
     ///
-    /// An entry that is larger than that is not kept, and that is no error.
+    /// A larger entry is not kept, which is no error.
     pub fn with_limit(bytes: u64) -> Self {
         Self {
             limit: bytes,
@@ -93,7 +94,7 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// What it holds and did.
+    /// Returns what the store holds and did.
     pub fn stat(&self) -> MemoryStat {
         let (entries, bytes) = {
             let inside = self.inside();
@@ -168,7 +169,7 @@ impl Store for MemoryStore {
     fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         let latest = &mut self.inside().latest;
         latest.insert(*lineage, *key, 1);
-        if latest.len() > MAX_SUBJECTS {
+        if latest.len() > MAX_LINEAGES {
             latest.pop_oldest();
         }
         Ok(())

@@ -1,18 +1,19 @@
-//! What went into a key, by name, so that a miss can be explained.
+//! A recipe: the parts of a key by name, so that a miss can be explained.
 //!
-//! Settings are kept as text, since a person asks *which* setting differs; what is long or secret (IR, names, the client's ABI) is
-//! kept as a hash. The byte form is canonical: equal recipes have equal bytes, and reading accepts nothing else.
+//! Settings are kept as text, since a person asks *which* setting differs; what is long or secret
+//! (IR, names, the client's ABI) is kept as a hash. The byte form is canonical: equal recipes have
+//! equal bytes, and reading accepts nothing else. A module's key is the hash of these bytes.
 //!
-//! Byte form, numbers little-endian: format version (`u32`), revision (`u32`), three hashes of 32 bytes (ABI, fingerprint, names),
-//! then four texts (crate version, producer, target, settings), each with its length (`u32`) before it.
+//! Byte form, numbers little-endian: format version (`u32`), revision (`u32`), three hashes of 32
+//! bytes (ABI, fingerprint, names), then four texts (crate version, producer, target, settings), each
+//! after its length (`u32`).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
 use crate::{EntryError, Key};
 
-/// What went into a key, by name. Cheap to clone.
+/// The parts of a module's key, by name. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipe(Arc<Fields>);
 
@@ -35,70 +36,13 @@ impl fmt::Debug for Recipe {
     }
 }
 
-/// A part of a recipe.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[non_exhaustive]
-pub enum Field {
-    /// Version of the artifact format.
-    FormatVersion,
-    /// Version of this crate.
-    CrateVersion,
-    /// The code generator and its version.
-    Producer,
-    /// Revision of whatever turns generated code into artifacts.
-    Revision,
-    /// Target triple.
-    Target,
-    /// One setting, by its name.
-    Setting(Box<str>),
-    /// The settings as a whole: each is the same, but not the text.
-    Settings,
-    /// What else the client's code assumes.
-    Abi,
-    /// The module's IR.
-    Fingerprint,
-    /// The module's local names.
-    Names,
-}
-
-impl fmt::Display for Field {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::FormatVersion => f.write_str("artifact format"),
-            Self::CrateVersion => f.write_str("version of the cache"),
-            Self::Producer => f.write_str("code generator"),
-            Self::Revision => f.write_str("revision of the backend"),
-            Self::Target => f.write_str("target"),
-            Self::Setting(name) => write!(f, "setting {name}"),
-            Self::Settings => f.write_str("order of settings"),
-            Self::Abi => f.write_str("ABI of the client"),
-            Self::Fingerprint => f.write_str("IR of the module"),
-            Self::Names => f.write_str("local names"),
-        }
-    }
-}
-
-/// A part in which two recipes differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Which part.
-    pub field: Field,
-    /// What it was: text, or the first digits of a hash. `None` is a setting that was not there.
-    pub old: Option<Box<str>>,
-    /// What it is.
-    pub new: Option<Box<str>>,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = |side: &Option<Box<str>>| side.as_deref().unwrap_or("absent").to_owned();
-        write!(f, "{}: was {}, is {}", self.field, text(&self.old), text(&self.new))
-    }
-}
-
 impl Recipe {
     pub(crate) fn new(fields: Fields) -> Self {
         Self(Arc::new(fields))
+    }
+
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.0
     }
 
     /// The key of the parts that this was made of.
@@ -153,9 +97,10 @@ impl Recipe {
         &self.0.names
     }
 
-    /// Whether functions of a build of this can be reused in one of `other`: all but the module's IR is the same.
+    /// Whether functions of a build of this can be reused in a build of `other`: everything but the
+    /// module's IR is the same.
     pub fn same_environment(&self, other: &Self) -> bool {
-        // What is added some day counts, unless it is left out here.
+        // Exhaustive: a new field is compared, unless it is left out here.
         let Fields {
             format_version,
             crate_version,
@@ -173,7 +118,7 @@ impl Recipe {
             && (&own.target, &own.settings) == (target, settings)
     }
 
-    /// A key that stands for all recipes that are like this one.
+    /// The environment of this recipe: everything but the module's IR, as a key of its own.
     pub fn environment(&self) -> Key {
         Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() }).key()
     }
@@ -184,7 +129,7 @@ impl Recipe {
     ///
     /// If a text is longer than 4 GiB.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Exhaustive: a field that were left out would be left out of keys.
+        // Exhaustive: a field that is not written here would be left out of keys.
         let Fields {
             format_version,
             crate_version,
@@ -211,7 +156,7 @@ impl Recipe {
         out
     }
 
-    /// Takes bytes that may come from anywhere.
+    /// Reads a recipe from bytes that may come from anywhere.
     ///
     /// # Errors
     ///
@@ -252,69 +197,4 @@ impl Recipe {
             })
         })
     }
-
-    /// In what `new` differs from this one, which is the old one. Empty exactly if they are equal.
-    pub fn differences(&self, new: &Self) -> Vec<Difference> {
-        let Fields {
-            format_version,
-            crate_version,
-            producer,
-            revision,
-            target,
-            settings,
-            abi,
-            fingerprint,
-            names,
-        } = &*self.0;
-        let new = &*new.0;
-        let mut found = Vec::new();
-        let mut compare = |field, old: String, new: String| {
-            if old != new {
-                found.push(Difference { field, old: Some(old.into()), new: Some(new.into()) });
-            }
-        };
-        compare(Field::FormatVersion, format_version.to_string(), new.format_version.to_string());
-        compare(Field::CrateVersion, crate_version.to_string(), new.crate_version.to_string());
-        compare(Field::Producer, producer.to_string(), new.producer.to_string());
-        compare(Field::Revision, revision.to_string(), new.revision.to_string());
-        compare(Field::Target, target.to_string(), new.target.to_string());
-        if *settings != new.settings {
-            compare_settings(settings, &new.settings, &mut found);
-        }
-        for (field, old, new) in [
-            (Field::Abi, abi, &new.abi),
-            (Field::Fingerprint, fingerprint, &new.fingerprint),
-            (Field::Names, names, &new.names),
-        ] {
-            if old != new {
-                found.push(Difference { field, old: Some(digest(old)), new: Some(digest(new)) });
-            }
-        }
-        found
-    }
-}
-
-/// Single settings that differ, in the order of their names; the whole texts if no single one does.
-fn compare_settings(old: &str, new: &str, found: &mut Vec<Difference>) {
-    fn table(settings: &str) -> BTreeMap<&str, &str> {
-        settings.split_whitespace().map(|setting| setting.split_once('=').unwrap_or((setting, ""))).collect()
-    }
-    let before = found.len();
-    let (olds, news) = (table(old), table(new));
-    let names = olds.keys().chain(news.keys().filter(|name| !olds.contains_key(**name)));
-    for &name in names {
-        let (old, new) = (olds.get(name), news.get(name));
-        if old != new {
-            let own = |value: Option<&&str>| value.map(|&value| Box::from(value));
-            found.push(Difference { field: Field::Setting(name.into()), old: own(old), new: own(new) });
-        }
-    }
-    if found.len() == before {
-        found.push(Difference { field: Field::Settings, old: Some(old.into()), new: Some(new.into()) });
-    }
-}
-
-/// Enough of a hash to tell two apart, and the whole if that is not enough: differences are shown, not compared.
-fn digest(hash: &[u8; 32]) -> Box<str> {
-    Key::new(*hash).to_string()[..16].into()
 }

@@ -1,6 +1,7 @@
-//! What a build asks before it compiles, and why an answer was no.
+//! The interface of stores, and the reasons of misses.
 //!
-//! Invariant: no method of a store decides whether a build succeeds. What goes wrong is a value that the build may report.
+//! Invariant: no method of a store decides whether a build succeeds. What goes wrong is a value that
+//! the build may report.
 
 use std::fmt;
 use std::io;
@@ -9,58 +10,62 @@ use std::time::Duration;
 
 use crate::{Difference, Entry, EntryError, Key, Lineage, Recipe};
 
-/// What a store knows about a key.
+/// The answer of a store to a key.
 #[derive(Debug)]
 pub enum Lookup {
     /// The entry, checked.
     Hit(Entry),
-    /// Nothing.
+    /// There is no entry.
     Miss,
-    /// An entry that cannot be used, and why.
+    /// There is an entry that cannot be used, and why.
     Corrupt(EntryError),
 }
 
 /// Keeps entries by key. Called from many threads at once.
 ///
-/// Implement it for a store of your own: three methods are needed, and the others cost only explanations and reuse of single
-/// functions when they are left out. What comes from outside must be checked before it becomes an [`Entry`]; [`Entry::from_bytes`] does.
+/// Implement it for a store of your own. Three methods are needed; without the others, misses are not
+/// explained and single functions are not reused. What comes from outside must be checked before it
+/// becomes an [`Entry`]: [`Entry::from_bytes`] does that.
 pub trait Store: Sync {
-    /// What is stored under `key`.
+    /// Returns what is stored under `key`.
     fn get(&self, key: &Key) -> Lookup;
 
     /// Stores `entry` under `key`, replacing what is there.
     ///
     /// # Errors
     ///
-    /// When the entry could not be stored. The caller may report it; nothing else depends on it. Of kind `InvalidInput` if
-    /// [`Entry::check`] refuses the entry.
+    /// If the entry could not be stored. The caller may report it; nothing else depends on it. It is of
+    /// kind `InvalidInput` if [`Entry::check`] refuses the entry.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()>;
 
-    /// Puts the entry of `key` out of use, since it was found to be wrong although its checksums hold. Until something is stored under
-    /// `key` again, it is a miss.
+    /// Puts the entry of `key` out of use, since it was found to be wrong although its checksums are
+    /// right. Until something is stored under `key` again, it is a miss.
     ///
     /// # Errors
     ///
-    /// When that could not be done for other processes too.
+    /// If it could not be done for other processes as well.
     fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()>;
 
-    /// The key that was last given to [`Store::set_latest`] for `lineage`. Its entry may be gone.
+    /// Returns the key that was last given to [`Store::set_latest`] for `lineage`. Its entry may be
+    /// gone.
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         let _ = lineage;
         None
     }
 
-    /// Remembers that the last build of `lineage` had `key`. Costs little when that is known already, so a build may call it for hits too.
+    /// Remembers that the last build of `lineage` had `key`. That costs little if it is known already,
+    /// so a build may call it for hits too.
     ///
     /// # Errors
     ///
-    /// When it could not be remembered: later misses are explained less well, and reuse fewer functions.
+    /// If it could not be remembered: later misses are explained less well, and reuse fewer functions.
     fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         let _ = (lineage, key);
         Ok(())
     }
 
-    /// Waits at most `timeout` until everything that was put is where it stays. Whether it is.
+    /// Waits at most `timeout` until everything that was put is in its final place. Returns whether it
+    /// is.
     fn flush(&self, timeout: Duration) -> bool {
         let _ = timeout;
         true
@@ -96,17 +101,18 @@ forward!(&S, Store + ?Sized);
 forward!(Box<S>, Store + ?Sized);
 forward!(Arc<S>, Store + Send + ?Sized);
 
-/// Why a key was a miss.
+/// The reason of a miss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum MissReason {
-    /// Nothing was ever stored for the lineage, or that is forgotten.
+    /// Nothing was ever stored for the lineage, or it was forgotten.
     New,
     /// The lineage's last build had another key. The differences are not empty.
     Changed(Vec<Difference>),
-    /// The lineage's last build had this very key, and its entry is gone: evicted, quarantined or never written.
+    /// The lineage's last build had this very key, and its entry is gone: evicted, quarantined or
+    /// never written.
     Gone,
-    /// The lineage's last build had another key, and its entry is gone, so what changed cannot be told.
+    /// The lineage's last build had another key, and its entry is gone, so the difference is not known.
     Unknown,
 }
 
@@ -129,9 +135,10 @@ impl fmt::Display for MissReason {
     }
 }
 
-/// Why `recipe`'s key is a miss, and the entry of the lineage's last build if it is still there, to reuse functions of.
+/// Returns why `recipe`'s key is a miss, and the entry of the lineage's last build if it is still
+/// there, so that its functions can be reused.
 ///
-/// To be asked after a miss and before the new entry is stored.
+/// Call it after a miss and before the new entry is stored.
 pub fn explain<S: Store + ?Sized>(
     store: &S,
     lineage: &Lineage,

@@ -5,8 +5,8 @@
 use std::io;
 use std::time::SystemTime;
 
+use super::folder::{DiskStore, cost};
 use super::name::{self, Kind};
-use super::{DiskStore, sweep};
 use crate::{Entry, EntryError, Key, Store};
 
 /// How much lies in a folder.
@@ -113,13 +113,13 @@ impl DiskStore {
                     Kind::Entry(_) if meta.is_file => {
                         stat.entries += 1;
                         stat.bytes += meta.len;
-                        stat.disk_bytes += sweep::cost(meta.len);
+                        stat.disk_bytes += cost(meta.len);
                         stat.oldest = Some(stat.oldest.map_or(meta.modified, |time| time.min(meta.modified)));
                         stat.newest = Some(stat.newest.map_or(meta.modified, |time| time.max(meta.modified)));
                     }
                     Kind::Latest if meta.is_file => {
                         stat.last_builds += 1;
-                        stat.disk_bytes += sweep::cost(meta.len);
+                        stat.disk_bytes += cost(meta.len);
                     }
                     Kind::Temporary => stat.leftovers += 1,
                     Kind::Entry(_) | Kind::Latest | Kind::Foreign => stat.foreign += 1,

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::time::SystemTime;
 
-use super::name::{self, Kind};
-use super::{DiskStore, HOUR, distance, is_gone};
+use super::folder::{DiskStore, HOUR, cost, distance, is_gone};
+use super::name::Kind;
 use crate::{Event, Key};
 
 /// Files that a sweep looks at.
@@ -30,11 +30,6 @@ pub(super) struct Candidate {
     pub(super) path: PathBuf,
     pub(super) key: Option<Key>,
     pub(super) len: u64,
-}
-
-/// What a file of `len` bytes takes on a disk.
-pub(super) fn cost(len: u64) -> u64 {
-    len.checked_next_multiple_of(4096).unwrap_or(u64::MAX)
 }
 
 impl DiskStore {
@@ -157,23 +152,6 @@ impl DiskStore {
             self.sink.report(&Event::LeftoverRemoved);
         }
         removed
-    }
-
-    /// Subfolders of entries, sorted.
-    pub(super) fn shards(&self) -> Vec<String> {
-        let names = self.files.list(&self.folder).unwrap_or_default();
-        names
-            .into_iter()
-            .filter_map(|name| name.into_string().ok())
-            .filter(|name| name::is_shard(name))
-            .collect()
-    }
-
-    /// What lies in a subfolder, sorted.
-    pub(super) fn names(&self, folder: &Path, shard: &str) -> Vec<(String, Kind)> {
-        let names = self.files.list(folder).unwrap_or_default();
-        let texts = names.into_iter().filter_map(|name| name.into_string().ok());
-        texts.map(|name| (name::classify(shard, &name), name)).map(|(kind, name)| (name, kind)).collect()
     }
 }
 

@@ -128,7 +128,7 @@ fn forged_entries_with_right_checksums_are_refused() {
         let at = bytes.windows(8).position(|text| text == b"KilnArt\0").unwrap();
         bytes[at + 8] ^= 0x40;
     });
-    assert!(matches!(reason(&other), EntryError::Malformed(_)));
+    assert!(matches!(reason(&other), EntryError::Artifact(_)));
     // Function keys taken away: the lengths agree, the numbers do not.
     let mut wrong = entry(1, 0, 50);
     wrong.functions = [wrong.functions[0], wrong.functions[0]].into();

@@ -1,0 +1,176 @@
+//! A folder of entries: its options, and reading, writing and listing its files.
+
+use std::collections::HashSet;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, RwLock};
+use std::time::{Duration, SystemTime};
+
+use super::name::{self, Kind};
+use crate::event::Sink;
+use crate::files::{Files, Meta, RealFiles};
+use crate::{Events, Key};
+
+/// A time of last use is written again when it is older than this, and a time so far ahead is taken for a clock that was set back.
+pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+/// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
+///
+/// It writes at once, and whoever stores something waits for it. A build should not: put it into a [`WriteBehind`](crate::WriteBehind).
+///
+/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] says otherwise: every few writes look at a hundred files or two and
+/// remove those among them that were not used for longest, so no build is held up by a cleaning. [`DiskStore::gc`] is exact.
+///
+/// Whoever may write to the folder can make this store return any artifact, since checksums do not prove who wrote an entry. So a
+/// folder should be shared only among those who trust each other with running code.
+#[derive(Clone, Debug)]
+pub struct DiskStore {
+    pub(super) folder: Arc<Path>,
+    pub(super) limit: u64,
+    pub(super) sync: bool,
+    pub(super) sink: Sink,
+    pub(super) files: Arc<dyn Files>,
+    pub(super) inside: Arc<Inside>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inside {
+    /// Bytes written since somebody looked whether there are too many.
+    pub(super) unswept: AtomicU64,
+    /// Bytes that may be written before somebody must look.
+    pub(super) room: AtomicU64,
+    pub(super) sweeping: AtomicBool,
+    /// Quarantined here, but the file could not be moved. Asked only if `any_banned`.
+    pub(super) banned: RwLock<HashSet<Key>>,
+    pub(super) any_banned: AtomicBool,
+}
+
+impl DiskStore {
+    /// A store in `folder`, which need not exist.
+    pub fn new(folder: impl Into<PathBuf>) -> Self {
+        Self::with_files(folder.into(), Arc::new(RealFiles))
+    }
+
+    pub(crate) fn with_files(folder: PathBuf, files: Arc<dyn Files>) -> Self {
+        Self {
+            folder: folder.into(),
+            limit: 8 << 30,
+            sync: false,
+            sink: Sink::default(),
+            files,
+            inside: Arc::default(),
+        }
+    }
+
+    /// How many bytes the folder may take, counted in blocks of 4 KiB, as file systems do. It is kept roughly.
+    #[must_use]
+    pub fn limit(mut self, bytes: u64) -> Self {
+        self.limit = bytes;
+        self
+    }
+
+    /// Whether to wait until an entry is on the medium before it gets its name. Off unless set: after a power failure, an entry that was
+    /// named and not yet written is found damaged by its checksum, and compiled again.
+    #[must_use]
+    pub fn sync(mut self, sync: bool) -> Self {
+        self.sync = sync;
+        self
+    }
+
+    /// Reports evictions and quarantined entries to `events`.
+    #[must_use]
+    pub fn events(mut self, events: Arc<dyn Events>) -> Self {
+        self.sink = Sink::new(events);
+        self
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Where the entry of `key` lies, whether or not it exists.
+    pub fn path(&self, key: &Key) -> PathBuf {
+        name::entry(&self.folder, key)
+    }
+
+    /// Reads a file. `None` if there is none.
+    pub(super) fn read(&self, path: &Path) -> io::Result<Option<(Vec<u8>, Meta)>> {
+        let read = match self.files.read(path) {
+            // The file was replaced on another machine: the new one is wanted.
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => self.files.read(path),
+            read => read,
+        };
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes `parts` to `path`, which appears whole or not at all.
+    pub(super) fn write(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
+        let folder = path.parent().expect("a file of the store lies in a folder");
+        let attempt = || {
+            let temporary = name::temporary(folder);
+            let written = self
+                .files
+                .write_new(&temporary, parts, sync)
+                .and_then(|()| self.files.rename(&temporary, path));
+            if written.is_err() {
+                // If this fails as well, a sweep removes it some day.
+                let _ = self.files.remove(&temporary);
+            }
+            written
+        };
+        match attempt() {
+            // The folder is not there yet, or was removed meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                self.files.create_folder(folder)?;
+                attempt()
+            }
+            written => written,
+        }
+    }
+
+    /// Notes that a file was used, if that was last noted long ago.
+    pub(super) fn used(&self, path: &Path, meta: &Meta) {
+        let now = self.files.now();
+        if distance(now, meta.modified) > HOUR {
+            // In a folder that is only read, somebody else's uses count.
+            let _ = self.files.touch(path, now);
+        }
+    }
+
+    /// Subfolders of entries, sorted.
+    pub(super) fn shards(&self) -> Vec<String> {
+        let names = self.files.list(&self.folder).unwrap_or_default();
+        names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name::is_shard(name))
+            .collect()
+    }
+
+    /// What lies in a subfolder, sorted.
+    pub(super) fn names(&self, folder: &Path, shard: &str) -> Vec<(String, Kind)> {
+        let names = self.files.list(folder).unwrap_or_default();
+        let texts = names.into_iter().filter_map(|name| name.into_string().ok());
+        texts.map(|name| (name::classify(shard, &name), name)).map(|(kind, name)| (name, kind)).collect()
+    }
+}
+
+/// Whether a file is not there, or no longer.
+pub(super) fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle)
+}
+
+/// How far apart two times are, whichever is the later.
+pub(super) fn distance(a: SystemTime, b: SystemTime) -> Duration {
+    a.duration_since(b).unwrap_or_else(|error| error.duration())
+}
+
+/// What a file of `len` bytes takes on a disk.
+pub(super) fn cost(len: u64) -> u64 {
+    len.checked_next_multiple_of(4096).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,70 @@
+//! Entries that are out of use: moved aside, and if that fails, at least banned in this process.
+
+use std::io;
+use std::path::Path;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use super::folder::{DiskStore, is_gone};
+use super::name;
+use crate::Key;
+
+/// Entries that are kept in quarantine.
+const MAX_QUARANTINED: usize = 16;
+
+impl DiskStore {
+    pub(super) fn is_banned(&self, key: &Key) -> bool {
+        self.inside.any_banned.load(Relaxed)
+            && self.inside.banned.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    pub(super) fn set_banned(&self, key: &Key, banned: bool) {
+        if banned || self.inside.any_banned.load(Relaxed) {
+            let mut keys = self.inside.banned.write().unwrap_or_else(PoisonError::into_inner);
+            let _ = if banned { keys.insert(*key) } else { keys.remove(key) };
+            self.inside.any_banned.store(!keys.is_empty(), Relaxed);
+        }
+    }
+
+    /// Moves the entry of `key` aside. Whether there was one.
+    pub(super) fn move_aside(&self, key: &Key, reason: &str) -> io::Result<bool> {
+        let path = self.path(key);
+        let folder = self.folder.join(name::QUARANTINE);
+        let aside = folder.join(key.to_string());
+        let moved = self.files.create_folder(&folder).and_then(|()| self.files.rename(&path, &aside));
+        match moved {
+            Ok(()) => {}
+            Err(_) => {
+                return match self.files.remove(&path) {
+                    Ok(()) => Ok(true),
+                    Err(error) if is_gone(&error) => Ok(false),
+                    Err(error) => Err(error),
+                };
+            }
+        }
+        // It is out of use; the rest is for those who look at it.
+        let note = folder.join(format!("{key}{}", name::WHY));
+        let _ = self.files.touch(&aside, self.files.now());
+        let _ = self.files.remove(&note);
+        let _ = self.files.write_new(&note, &[reason.as_bytes(), b"\n"], false);
+        self.bound_quarantine(&folder);
+        Ok(true)
+    }
+
+    fn bound_quarantine(&self, folder: &Path) {
+        let names = self.files.list(folder).unwrap_or_default();
+        let mut entries: Vec<(SystemTime, String)> = names
+            .iter()
+            .filter_map(|name| name.to_str())
+            .filter(|name| name::is_quarantined(name) && !name.ends_with(name::WHY))
+            .filter_map(|name| Some((self.files.meta(&folder.join(name)).ok()?.modified, name.to_owned())))
+            .collect();
+        entries.sort_unstable();
+        let excess = entries.len().saturating_sub(MAX_QUARANTINED);
+        for (_, name) in &entries[..excess] {
+            let _ = self.files.remove(&folder.join(name));
+            let _ = self.files.remove(&folder.join(format!("{name}{}", name::WHY)));
+        }
+    }
+}

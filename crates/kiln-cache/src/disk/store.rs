@@ -1,0 +1,80 @@
+//! A folder as a store.
+
+use std::io::{self, ErrorKind};
+
+use super::folder::{DiskStore, cost};
+use super::{latest, name};
+use crate::{Entry, EntryError, Event, Key, Lineage, Lookup, Store, entry};
+
+impl Store for DiskStore {
+    fn get(&self, key: &Key) -> Lookup {
+        if self.is_banned(key) {
+            return Lookup::Miss;
+        }
+        let path = self.path(key);
+        match self.read(&path) {
+            Ok(None) => Lookup::Miss,
+            Ok(Some((bytes, meta))) => match entry::parse(key, bytes) {
+                Ok(entry) => {
+                    self.used(&path, &meta);
+                    Lookup::Hit(entry)
+                }
+                Err(reason) => Lookup::Corrupt(reason),
+            },
+            Err(error) => Lookup::Corrupt(EntryError::Unreadable(error)),
+        }
+    }
+
+    fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
+        entry.check(key)?;
+        let head = entry::head(key, entry);
+        let artifact = entry.artifact.as_bytes();
+        let len = (head.len() + artifact.len()) as u64;
+        if cost(len) > self.limit {
+            return Err(io::Error::new(ErrorKind::FileTooLarge, "larger than the cache may be"));
+        }
+        self.write(&self.path(key), &[&head, artifact], self.sync)?;
+        self.set_banned(key, false);
+        self.sweep_sometimes(key, len);
+        Ok(())
+    }
+
+    fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()> {
+        match self.move_aside(key, reason) {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.sink.report(&Event::Quarantined { key, reason });
+                Ok(())
+            }
+            Err(error) => {
+                // At least this process does not use it again.
+                self.set_banned(key, true);
+                self.sink.report(&Event::Quarantined { key, reason });
+                Err(error)
+            }
+        }
+    }
+
+    fn latest(&self, lineage: &Lineage) -> Option<Key> {
+        let path = name::latest(&self.folder, lineage);
+        let (bytes, meta) = self.read(&path).ok()??;
+        let key = latest::from_bytes(lineage, &bytes)?;
+        self.used(&path, &meta);
+        Some(key)
+    }
+
+    fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
+        if self.latest(lineage) == Some(*key) {
+            return Ok(());
+        }
+        match self.write(&name::latest(&self.folder, lineage), &[&latest::to_bytes(lineage, key)], false) {
+            // Nothing can be stored here either, so whoever only reads has nothing to point to, and need not hear of it for every hit.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
+            {
+                Ok(())
+            }
+            written => written,
+        }
+    }
+}

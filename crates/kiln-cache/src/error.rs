@@ -1,0 +1,52 @@
+//! Reasons why an entry cannot be used.
+
+use std::io;
+
+use kiln_artifact::ArtifactError;
+
+/// An entry cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EntryError {
+    /// The entry could not be read.
+    #[error("entry cannot be read")]
+    Unreadable(#[source] io::Error),
+    /// The bytes are not an entry at all.
+    #[error("not an entry")]
+    Foreign,
+    /// An entry, or an artifact in it, of another version of the format. Another version of this
+    /// crate may be able to read it.
+    #[error("entry of another version")]
+    OtherVersion,
+    /// The entry is shorter or longer than its header says.
+    #[error("entry of {actual} bytes, expected {expected}")]
+    Length {
+        /// Bytes that are there.
+        actual: u64,
+        /// Bytes that the header requires.
+        expected: u64,
+    },
+    /// The entry belongs to another key.
+    #[error("entry of another key")]
+    OtherKey,
+    /// A checksum differs.
+    #[error("checksum of the {0} differs")]
+    Checksum(&'static str),
+    /// The recipe's bytes are not a recipe, or it is the recipe of another key.
+    #[error("recipe that does not belong to the key")]
+    Recipe,
+    /// The checksums hold, but unused bytes are not zero.
+    #[error("bytes between the parts that are not zero")]
+    Padding,
+    /// There are function keys, but not as many as functions.
+    #[error("{keys} function keys for {functions} functions")]
+    FunctionKeys {
+        /// Number of keys.
+        keys: usize,
+        /// Number of the artifact's functions.
+        functions: usize,
+    },
+    /// The checksums hold, but the body is not an artifact.
+    #[error(transparent)]
+    Artifact(#[from] ArtifactError),
+}

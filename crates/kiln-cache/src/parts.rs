@@ -1,0 +1,100 @@
+//! Everything that code depends on, from which keys are made.
+//!
+//! The parts are taken apart exhaustively: a field that is added and left out of the key does not
+//! compile.
+
+use kiln_artifact::FORMAT_VERSION;
+
+use crate::key::first_half;
+use crate::recipe::Fields;
+use crate::{FunctionKey, Key, Recipe};
+
+/// Everything that the code of a module depends on. The versions of the artifact format and of this
+/// crate are added.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyParts<'a> {
+    /// Fingerprint of the module's IR.
+    pub fingerprint: &'a [u8; 32],
+    /// Names that the artifact carries and the fingerprint leaves out. Only their hash is kept.
+    pub names: &'a [u8],
+    /// Target triple.
+    pub target: &'a str,
+    /// All settings of the code generator, shared and of the architecture, in a fixed order, with
+    /// white space between them.
+    pub settings: &'a str,
+    /// The code generator and its version.
+    pub producer: &'a str,
+    /// Revision of whatever turns generated code into artifacts.
+    pub revision: u32,
+    /// Everything else that the client's code assumes: object layouts, calling conventions of its
+    /// run-time. Only its hash is kept.
+    pub abi: &'a [u8],
+}
+
+impl KeyParts<'_> {
+    /// The key.
+    pub fn key(&self) -> Key {
+        self.recipe().key()
+    }
+
+    /// The recipe of the key: its parts by name.
+    pub fn recipe(&self) -> Recipe {
+        let Self { fingerprint, names, target, settings, producer, revision, abi } = *self;
+        Recipe::new(Fields {
+            format_version: FORMAT_VERSION,
+            crate_version: env!("CARGO_PKG_VERSION").into(),
+            producer: producer.into(),
+            revision,
+            target: target.into(),
+            settings: settings.into(),
+            abi: *blake3::hash(abi).as_bytes(),
+            fingerprint: *fingerprint,
+            names: *blake3::hash(names).as_bytes(),
+        })
+    }
+}
+
+/// Everything that the code of one function depends on. The versions of the artifact format and of
+/// this crate are added.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionParts<'a> {
+    /// Fingerprint, or bytes, of the function's IR.
+    pub body: &'a [u8],
+    /// The function's references, as far as code depends on them: of each its kind, linkage,
+    /// signature.
+    pub references: &'a [u8],
+    /// Target triple.
+    pub target: &'a str,
+    /// All settings of the code generator, as in [`KeyParts::settings`].
+    pub settings: &'a str,
+    /// The code generator and its version.
+    pub producer: &'a str,
+    /// Revision of whatever turns generated code into artifacts.
+    pub revision: u32,
+    /// Everything else that the client's code assumes, as in [`KeyParts::abi`].
+    pub abi: &'a [u8],
+}
+
+impl FunctionParts<'_> {
+    /// The key. Each part is hashed with its length, so no two lists of parts run together.
+    pub fn key(&self) -> FunctionKey {
+        let Self { body, references, target, settings, producer, revision, abi } = *self;
+        let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a function");
+        let parts: [&[u8]; 9] = [
+            &FORMAT_VERSION.to_le_bytes(),
+            env!("CARGO_PKG_VERSION").as_bytes(),
+            target.as_bytes(),
+            settings.as_bytes(),
+            producer.as_bytes(),
+            &revision.to_le_bytes(),
+            abi,
+            references,
+            body,
+        ];
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        FunctionKey::new(first_half(&hasher))
+    }
+}
