@@ -1,12 +1,12 @@
 //! Phase `assign`: GOT slots and stubs, in order of modules.
 //!
-//! Needs are met one module after the other, so numbers do not depend on threads. External slots,
-//! which the client or the loader fills, are at the front of the slot array: those of globals
-//! first, then those of undefined symbols by first need. Internal slots, whose content the linker
-//! knows, follow.
+//! Slots and stubs are numbered in one pass over all modules, in order, so numbers do not depend on
+//! threads. The slot array begins with the external slots, which the client or the loader fills:
+//! first those of globals, then those of undefined symbols in order of need. Internal slots follow;
+//! they hold addresses that the linker knows.
 //!
-//! As a rule all modules share one stub for a symbol. Where calls do not reach all code, each
-//! module has its own stubs, which are placed right after its code.
+//! Usually a symbol has one stub, which all modules share. If calls do not reach all code, each
+//! module has stubs of its own, which are placed right after its code.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use super::resolve::{GlobalSlot, Resolution, ResolvedId, SymbolTable};
 use super::scan::{Need, NeedKind};
 use crate::arch::Arch;
 
-/// A slot by its number among those of its sort.
+/// A slot, by its number among the external or the internal slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slot {
     External(u32),
@@ -32,11 +32,11 @@ struct ModuleStubs {
     by_symbol: Vec<Option<u32>>,
 }
 
-/// Who uses which stub.
+/// The mapping from symbols to stubs.
 enum StubMap {
-    /// All modules share stubs. The stub of each resolved symbol.
+    /// All modules share stubs: the stub of each resolved symbol.
     Shared(Vec<Option<u32>>),
-    /// Each module has its own.
+    /// Each module has stubs of its own.
     PerModule(Vec<ModuleStubs>),
 }
 
@@ -52,22 +52,22 @@ pub(super) struct Assignment {
 }
 
 impl Assignment {
-    /// The external slots.
+    /// Returns the external slots.
     pub(super) fn external(&self) -> &Slots {
         &self.external
     }
 
-    /// The symbols whose addresses the internal slots hold, in order of these slots.
+    /// Returns the symbols whose addresses the internal slots hold, in order of slots.
     pub(super) fn internal(&self) -> &[ResolvedId] {
         &self.internal
     }
 
-    /// The slot of a resolved symbol.
+    /// Returns the slot of a resolved symbol.
     pub(super) fn slot(&self, id: ResolvedId) -> Option<Slot> {
         self.slot_of[id.index()]
     }
 
-    /// The offset of a slot in the slot array, in bytes.
+    /// Returns the offset of a slot in the slot array, in bytes.
     pub(super) fn slot_offset(&self, slot: Slot) -> u64 {
         let position = match slot {
             Slot::External(number) => u64::from(number),
@@ -76,17 +76,17 @@ impl Assignment {
         position * SLOT_SIZE
     }
 
-    /// The size of the slot array.
+    /// Returns the size and alignment of the slot array.
     pub(super) fn slot_array(&self) -> Extent {
         Extent { size: (self.external.len() + self.internal.len()) as u64 * SLOT_SIZE, align: SLOT_SIZE }
     }
 
-    /// The symbols that stubs jump to, in order of stubs.
+    /// Returns the symbols that stubs jump to, in order of stubs.
     pub(super) fn stubs(&self) -> &[ResolvedId] {
         &self.stubs
     }
 
-    /// The numbers of the stubs that belong to a module alone.
+    /// Returns the numbers of the stubs that belong to one module.
     pub(super) fn stubs_of_module(&self, module: usize) -> Range<usize> {
         match &self.stub_map {
             StubMap::Shared(_) => 0..0,
@@ -97,7 +97,7 @@ impl Assignment {
         }
     }
 
-    /// The numbers of the stubs that all modules share.
+    /// Returns the numbers of the stubs that all modules share.
     pub(super) fn shared_stubs(&self) -> Range<usize> {
         match &self.stub_map {
             StubMap::Shared(_) => 0..self.stubs.len(),
@@ -105,7 +105,7 @@ impl Assignment {
         }
     }
 
-    /// The number of the shared stub of a resolved symbol.
+    /// Returns the number of the shared stub of a resolved symbol.
     pub(super) fn shared_stub(&self, id: ResolvedId) -> Option<u32> {
         match &self.stub_map {
             StubMap::Shared(by_id) => by_id[id.index()],
@@ -113,7 +113,7 @@ impl Assignment {
         }
     }
 
-    /// The stubs of a module's symbols, if the module has stubs of its own.
+    /// Returns the stub of each symbol of a module, if the module has stubs of its own.
     pub(super) fn own_stubs(&self, module: usize) -> Option<&[Option<u32>]> {
         match &self.stub_map {
             StubMap::Shared(_) => None,
@@ -122,7 +122,7 @@ impl Assignment {
     }
 }
 
-/// Meets the needs of all modules.
+/// Numbers the slots and stubs that all modules need.
 pub(super) fn assign(
     arch: Arch,
     artifacts: &[Artifact],
@@ -140,7 +140,7 @@ pub(super) fn assign(
         slot_of: vec![None; symbols.len()],
         stubs: Vec::new(),
     };
-    // Globals of the table come first: slot i is global i.
+    // Slot i is global i of the table.
     for GlobalSlot { key, symbol } in global_slots {
         let slot = Slot::External(assigner.external.push(key) as u32);
         if let Some(id) = symbol {
@@ -150,7 +150,7 @@ pub(super) fn assign(
     let mut stub_of = vec![None; symbols.len()];
     let mut modules = Vec::new();
     for (module, needs) in needs.iter().enumerate() {
-        // A stub before this one belongs to another module.
+        // Earlier stubs belong to other modules.
         let first = if share_stubs { 0 } else { assigner.stubs.len() as u32 };
         assigner.add_module(symbols.of_module(module), needs, first, &mut stub_of);
         if !share_stubs {
@@ -165,7 +165,7 @@ pub(super) fn assign(
     Assignment { external, internal, slot_of, stubs, stub_map }
 }
 
-/// Numbers slots and stubs.
+/// Counts slots and stubs.
 struct Assigner<'a> {
     arch: Arch,
     artifacts: &'a [Artifact],
@@ -177,8 +177,8 @@ struct Assigner<'a> {
 }
 
 impl Assigner<'_> {
-    /// Meets the needs of a module. Stubs from number `first_stub` on can be used by it; `stub_of`
-    /// has the last stub of each resolved symbol.
+    /// Numbers the slots and stubs that a module needs. It can use stubs from number `first_stub`
+    /// on. `stub_of` has the last stub of each resolved symbol.
     fn add_module(
         &mut self,
         resolved: &[ResolvedId],
@@ -222,8 +222,8 @@ impl Assigner<'_> {
         }
     }
 
-    /// Whether the stub of a symbol jumps where its slot says. On aarch64 the stub of a definition
-    /// computes the address instead: it reaches 4 GiB.
+    /// Whether the stub of a symbol loads the address from the symbol's slot. On aarch64 the stub
+    /// of a definition computes the address instead, since that reaches 4 GiB.
     fn stub_has_slot(&self, id: ResolvedId) -> bool {
         let is_definition = matches!(self.symbols.resolution(id), Resolution::Defined { .. });
         !(self.arch == Arch::Aarch64 && is_definition)

@@ -1,4 +1,4 @@
-//! What a plan says of its program: definitions, functions, slots, pointers.
+//! Descriptions of a planned program: its definitions, functions, slots and pointers.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_artifact::signatures_agree;
@@ -47,30 +47,30 @@ pub struct FunctionRange<'a> {
     pub size: u64,
 }
 
-/// What modules say of an external slot, besides its key.
+/// Facts about an external slot, from the modules that use it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotDetails<'a> {
     /// The type of the function, if it is one and all modules agree.
     pub signature: Option<&'a str>,
-    /// Whether the code generator calls it: a routine of the C library.
+    /// Whether it is a routine of the C library that the code generator calls.
     pub libcall: bool,
 }
 
-/// How many pointers data holds, by what they point at.
+/// The numbers of pointers in data, by what they point at.
 #[cfg(feature = "write")]
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct PointerCounts {
-    /// At the program itself.
+    /// Pointers at the program itself.
     pub(crate) relative: usize,
-    /// At what an external slot points at.
+    /// Pointers that hold the value of an external slot plus an addend.
     pub(crate) symbolic: usize,
-    /// At what an external slot of a symbol points at.
+    /// Those of the symbolic ones whose slot is that of a symbol, not of a global.
     pub(crate) symbols: usize,
 }
 
 impl<'a> Plan<'a> {
-    /// Everything defined under a visible name, hidden definitions included, in order of module and
-    /// symbol. Overridden definitions are not among them.
+    /// Returns everything that is defined under a visible name, hidden definitions included, in
+    /// order of module and symbol. Overridden definitions are left out.
     pub fn definitions(&self) -> impl Iterator<Item = Definition<'a>> {
         self.artifacts.iter().enumerate().flat_map(move |(module, artifact)| {
             artifact.symbols().iter().enumerate().filter_map(move |(number, symbol)| {
@@ -92,7 +92,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// Every function, local ones included, in order of address.
+    /// Returns every function, local functions included, in order of address.
     pub fn functions(&self) -> impl Iterator<Item = FunctionRange<'a>> {
         let modules = self.artifacts.iter().zip(&self.placement.modules).enumerate();
         modules.flat_map(|(number, (artifact, placed))| {
@@ -109,7 +109,7 @@ impl<'a> Plan<'a> {
         })
     }
 
-    /// What the modules say of each external slot, in order of slots.
+    /// Returns facts about each external slot, in order of slots.
     pub fn slot_details(&self) -> Vec<SlotDetails<'a>> {
         let count = self.slots().len();
         let mut details = vec![SlotDetails::default(); count];
@@ -133,7 +133,7 @@ impl<'a> Plan<'a> {
         details
     }
 
-    /// How many pointers data will hold.
+    /// Counts the pointers that data will hold.
     #[cfg(feature = "write")]
     pub(crate) fn pointer_counts(&self) -> PointerCounts {
         let mut counts = PointerCounts::default();
@@ -159,7 +159,7 @@ impl<'a> Plan<'a> {
         counts
     }
 
-    /// How many external slots are those of symbols.
+    /// Counts the external slots of symbols.
     #[cfg(feature = "write")]
     pub(crate) fn symbol_slot_count(&self) -> usize {
         self.slots().keys().iter().filter(|key| matches!(key, SlotKey::Symbol(_))).count()

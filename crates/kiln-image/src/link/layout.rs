@@ -1,17 +1,17 @@
-//! Areas: the parts of a linked program that differ in permissions, their sizes and their
-//! addresses.
+//! Areas, the parts of a linked program that differ in permissions: their sizes, addresses and
+//! bytes.
 //!
 //! The layout is fixed before a byte is copied. The owner of the memory or the file then decides
 //! the address of each area.
 
 use std::ops::{Index, IndexMut};
 
-/// The largest program that is linked, in bytes: pc-relative unwind pointers reach this far.
+/// Programs are smaller than this, in bytes: pc-relative unwind pointers reach this far.
 pub(super) const MAX_SIZE: u64 = 1 << 31;
-/// The largest alignment, in bytes: no loader promises more than that of a page.
+/// The largest alignment, in bytes: loaders keep that of a page, and not more.
 pub(super) const MAX_ALIGN: u64 = 4096;
-/// The smallest alignment of what a module has in an area, in bytes. s390x needs 2; with 8,
-/// pointers are aligned.
+/// The smallest alignment of a module's piece of an area, in bytes. s390x needs 2; with 8, pointers
+/// are aligned.
 pub(super) const MIN_ALIGN: u64 = 8;
 /// The size of a slot, in bytes.
 pub(super) const SLOT_SIZE: u64 = 8;

@@ -1,7 +1,7 @@
-//! Phase `place`: offsets in areas for everything that modules have, once each.
+//! Phase `place`: offsets in areas of code, stubs and data, each computed once.
 //!
-//! In every area modules follow each other in order. Named sections follow what is in no section.
-//! Shared stubs follow all code; a module's own stubs follow its code.
+//! Every area has the modules in order. Named sections are after all data that is in none. Shared
+//! stubs are after all code; a module's own stubs are right after its code.
 
 use std::ops::Range;
 
@@ -15,9 +15,10 @@ use super::relocate::stub_size;
 use super::sections::{NamedSection, SectionPiece, UnplacedSection};
 use crate::arch::Arch;
 
-/// The places of what one module has outside named sections. Offsets are in areas, in bytes.
+/// The places of a module's code, stubs and data outside named sections. Offsets are those in the
+/// areas, in bytes.
 pub(super) struct PlacedModule {
-    /// Offsets of its code, and of its own stubs if it has some.
+    /// The range of its code, and of its own stubs if it has some.
     pub(super) text: Range<u64>,
     /// The area of its read-only data.
     pub(super) read_only_area: Area,
@@ -26,30 +27,31 @@ pub(super) struct PlacedModule {
     pub(super) zeroed: u64,
 }
 
-/// A module's run of named data.
+/// The place of a run of named data of one module.
 struct PlacedRun {
     section: SectionKind,
-    /// Offset in that section of the module.
+    /// Offset in this section of the artifact, in bytes.
     start: u64,
     area: Area,
-    /// Offset in the area.
+    /// Offset in the area, in bytes.
     offset: u64,
 }
 
-/// A named section, and where in its area its pieces start.
+/// A named section with its place.
 pub(super) struct PlacedSection<'a> {
     pub(super) info: NamedSection<'a>,
+    /// The pieces, and their offsets in the area, in bytes.
     pub(super) pieces: Vec<(SectionPiece, u64)>,
 }
 
 /// The places of everything but slots and unwind information.
 pub(super) struct Placement<'a> {
-    /// Sizes and alignments of areas; areas of slots and unwind information are empty.
+    /// Sizes and alignments of areas. Those of slots and unwind information are still empty.
     pub(super) layout: Layout,
-    /// The same without named sections.
+    /// Sizes and alignments of areas without their named sections.
     pub(super) unnamed: Layout,
     pub(super) modules: Vec<PlacedModule>,
-    /// The named runs of each module, by place and start.
+    /// The runs of named data of each module, in order of section and start.
     runs: Vec<Vec<PlacedRun>>,
     /// The offset of each stub in the area of code.
     pub(super) stubs: Vec<u64>,
@@ -57,8 +59,8 @@ pub(super) struct Placement<'a> {
 }
 
 impl Placement<'_> {
-    /// The area and offset of what module `module` has at `offset` of `section`; `None` if that is
-    /// undefined.
+    /// Returns the area and offset of what module `module` has at `offset` of `section`; `None` if
+    /// `section` is that of imports.
     pub(super) fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
         let runs = &self.runs[module];
         let next = runs.partition_point(|run| (run.section, run.start) <= (section, offset));
@@ -89,7 +91,7 @@ pub(super) fn place<'a>(
     let mut layout = Layout::default();
     let stub = stub_size(arch);
 
-    // What modules have outside named sections, and their own stubs.
+    // Code, data outside named sections, and stubs.
     let mut stubs = Vec::with_capacity(assignment.stubs().len());
     let mut modules = Vec::with_capacity(artifacts.len());
     for (number, artifact) in artifacts.iter().enumerate() {
@@ -103,6 +105,7 @@ pub(super) fn place<'a>(
     }
     stubs.extend(assignment.shared_stubs().map(|_| layout[Area::Text].push(stub, stub)));
 
+    // Named sections.
     let unnamed = layout.clone();
     let sections: Vec<PlacedSection<'a>> = sections
         .into_iter()
@@ -120,14 +123,14 @@ fn place_module(artifact: &Artifact, layout: &mut Layout, errors: &mut Vec<LinkE
     let summary = artifact.summary();
     let [read_only, writable] =
         [SectionKind::ReadOnly, SectionKind::Writable].map(|section| artifact.unnamed_len(section));
-    // The loader writes what holds an address.
+    // Read-only data that holds addresses is written by the loader.
     let relocated = artifact.read_only_relocs().iter().any(|reloc| reloc.offset.get() < read_only);
     let read_only_area = if relocated { Area::Relro } else { Area::Rodata };
     let mut push = |area: Area, size: u64, align: u32| {
         let placed = push_piece(layout, area, size, u64::from(align).max(MIN_ALIGN));
         placed.unwrap_or_else(|error| {
             errors.push(error);
-            0 // a plan with errors is thrown away
+            0 // not used: there is no plan if there are errors
         })
     };
     let code = artifact.text().len() as u64;
@@ -141,7 +144,7 @@ fn place_module(artifact: &Artifact, layout: &mut Layout, errors: &mut Vec<LinkE
     }
 }
 
-/// Places a named section after what its area has.
+/// Places a named section at the end of its area.
 fn place_section<'a>(
     artifacts: &[Artifact],
     section: UnplacedSection<'a>,
@@ -173,6 +176,7 @@ fn push_piece(layout: &mut Layout, area: Area, size: u64, align: u64) -> Result<
     Ok(if size == 0 { extent.size } else { extent.push(size, align) })
 }
 
+/// Refuses alignments that loaders do not keep.
 fn check_align(align: u64) -> Result<(), LinkError> {
     if align > MAX_ALIGN {
         return Err(LinkError::TooLarge { what: "an alignment", size: align, limit: MAX_ALIGN });
@@ -180,7 +184,7 @@ fn check_align(align: u64) -> Result<(), LinkError> {
     Ok(())
 }
 
-/// The named runs of each module, in order.
+/// Returns the places of each module's runs of named data, in order of runs.
 fn placed_runs(artifacts: &[Artifact], sections: &[PlacedSection<'_>]) -> Vec<Vec<PlacedRun>> {
     let mut pieces: Vec<(SectionPiece, Area, u64)> = Vec::new();
     for section in sections {

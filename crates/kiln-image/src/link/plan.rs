@@ -1,4 +1,4 @@
-//! The plan: the results of all phases, before a byte is copied.
+//! [`Plan`]: the results of all phases. [`plan`] runs the phases.
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
@@ -36,15 +36,15 @@ impl std::fmt::Debug for Plan<'_> {
     }
 }
 
-/// Resolves and lays out `artifacts`, in this order. `table` lays out the first slots. `external`
-/// returns the definitions that undefined symbols, weak definitions and globals have outside this
-/// link, and is called once for each. (A global of `table` keeps its slot in the array even if it
-/// has one.)
+/// Resolves and lays out `artifacts`, in this order. The first slots are those of the globals of
+/// `table`. `external` is called once for each undefined symbol, weak definition and global, and
+/// returns its definition outside this link, if it has one. (A global of `table` has a slot even
+/// then.)
 ///
 /// # Errors
 ///
-/// Every error that can be found without addresses: those of one phase after those of the phase
-/// before, and in each phase in order of modules.
+/// Every error that can be found without addresses, in order of phases, and in order of modules in
+/// each phase.
 pub fn plan<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
@@ -53,7 +53,7 @@ pub fn plan<'a>(
     plan_for(Arch::host().unwrap_or(Arch::X86_64), artifacts, table, external)
 }
 
-/// As [`plan`]; without modules, the program is for `default_arch`.
+/// Does the same as [`plan`]; without modules, the program is for `default_arch`.
 pub(crate) fn plan_for<'a>(
     default_arch: Arch,
     artifacts: &'a [Artifact],
@@ -98,7 +98,7 @@ pub(super) fn plan_within<'a>(
     if !errors.is_empty() {
         return Err(errors);
     }
-    debug_assert!(layout.total() <= bounds.program(), "bounds of sizes are no smaller than the sizes");
+    debug_assert!(layout.total() <= bounds.program(), "sizes are within their bounds");
     Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, layout })
 }
 
@@ -121,18 +121,19 @@ fn check_targets(artifacts: &[Artifact], default: Arch) -> Result<Arch, Vec<Link
 }
 
 impl<'a> Plan<'a> {
-    /// Sizes and alignments of all areas.
+    /// Returns sizes and alignments of all areas.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Named sections, in order of the first module that has data in them. Each is a part of an
-    /// area.
+    /// Returns the named sections, in order of the first module that has data in them. Each is a
+    /// part of an area.
     pub fn sections(&self) -> impl ExactSizeIterator<Item = NamedSection<'a>> {
         self.placement.sections.iter().map(|section| section.info)
     }
 
-    /// Size and alignment of the part of `area` that is in no named section. It comes first.
+    /// Returns size and alignment of the part of `area` that is in no named section. The area
+    /// begins with it.
     pub fn unnamed(&self, area: Area) -> Extent {
         match area {
             Area::Rodata | Area::Relro | Area::Data => self.placement.unnamed[area],
@@ -140,35 +141,35 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The external slots, in order of the slot array. Internal slots, filled by
-    /// [`Fixups`](super::Fixups), follow.
+    /// Returns the external slots, in order. The slot array begins with them. Internal slots, which
+    /// [`Fixups`](super::Fixups) fill, follow.
     pub fn slots(&self) -> &Slots {
         self.assignment.external()
     }
 
-    /// Number of internal slots.
+    /// Returns the number of internal slots.
     pub fn internal_slot_count(&self) -> usize {
         self.assignment.internal().len()
     }
 
-    /// The architecture of the modules; without modules, the host's.
+    /// Returns the architecture of the program.
     pub fn arch(&self) -> Arch {
         self.arch
     }
 
-    /// The modules, in order of their numbers.
+    /// Returns the modules, in order of their numbers.
     pub fn artifacts(&self) -> &'a [Artifact] {
         self.artifacts
     }
 
-    /// The area and offset of something that module `module` defines; `None` if there is no such
-    /// module or `section` is that of imports.
+    /// Returns the area and offset of what module `module` has at `offset` of `section`; `None` if
+    /// there is no such module or `section` is that of imports.
     pub fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
         self.artifacts.get(module)?;
         self.placement.locate(module, section, offset)
     }
 
-    /// Whether symbol `symbol` of module `module` is the definition that its name resolves to.
+    /// Whether symbol `symbol` of module `module` is the definition to which its name resolves.
     pub(crate) fn is_definition(&self, module: usize, symbol: usize) -> bool {
         let here = Resolution::Defined { module: module as u32, symbol: symbol as u32 };
         self.symbols.resolution(self.symbols.of_module(module)[symbol]) == here

@@ -1,14 +1,12 @@
-//! Whether pc-relative references reach everything, decided before anything is placed.
+//! The decision whether pc-relative references reach all code and data.
 //!
-//! The phase `scan` must know it: a reference that reaches needs no slot or stub, and slots and
-//! stubs are placed later. So the decision rests on upper bounds of sizes. They are the sums of
-//! what artifacts say of themselves, with alignment at its worst and a slot and a stub for every
-//! symbol. A bound that is too large costs a few needless stubs in programs that almost reach the
-//! limit; one that is too small would make a link fail, so `Plan` compares them with the real sizes
-//! in debug builds.
+//! The phase `scan` needs it before anything is placed: a reference that reaches needs no slot and
+//! no stub. So it depends on upper bounds of sizes: sums of the sizes in all artifacts, plus the
+//! largest gaps that alignment can cause, plus a slot and a stub for every symbol. Bounds that are
+//! too large only cost needless slots and stubs in programs that are almost too large. With bounds
+//! that are too small a link could fail, so debug builds compare them with the real sizes.
 
 use kiln_artifact::Artifact;
-use rayon::prelude::*;
 
 use super::layout::{Area, MIN_ALIGN, SLOT_SIZE};
 use super::relocate::stub_size;
@@ -16,11 +14,11 @@ use super::resolve::SymbolTable;
 use super::unwind;
 use crate::arch::Arch;
 
-/// How far apart areas may be beyond their sizes, in bytes: each starts on a page of at most 64
-/// KiB, and an image has a small table between two of them.
+/// The bytes that can be between areas: each area starts on a page of at most 64 KiB, and an image
+/// has a small table between two of them.
 const SPARE: u64 = Area::ALL.len() as u64 * 0x1_0000 + 4096;
 
-/// How far the linker relies on pc-relative references to reach, in bytes. It is smaller in tests.
+/// The distances that pc-relative references are sure to reach, in bytes. Tests use smaller ones.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
     pub(crate) data: u64,
@@ -28,7 +26,7 @@ pub(crate) struct Reach {
 }
 
 impl Reach {
-    /// The reach of the architecture's instructions.
+    /// Returns the reach of the architecture's instructions.
     pub(super) fn of(arch: Arch) -> Self {
         Self { data: arch.data_reach(), call: arch.call_reach() }
     }
@@ -37,23 +35,21 @@ impl Reach {
 /// Upper bounds of sizes, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SizeBounds {
-    /// Code, with one stub for every symbol of the program.
+    /// The bound for code, with a stub for every resolved symbol.
     text: u64,
-    /// The whole program, with one stub for every symbol of each module.
+    /// The bound for the whole program, with a stub for every symbol of each module.
     program: u64,
 }
 
 impl SizeBounds {
-    /// Bounds the sizes of a program with `globals` globals in its table.
+    /// Bounds the sizes of a program whose table has `globals` globals.
     pub(super) fn new(arch: Arch, artifacts: &[Artifact], symbols: &SymbolTable, globals: usize) -> Self {
         let stub = stub_size(arch);
-        let sum = |bound: &(dyn Fn(&Artifact) -> u64 + Sync)| {
-            artifacts.par_iter().map(bound).reduce(|| 0, u64::saturating_add)
-        };
+        let sum = |bound: &dyn Fn(&Artifact) -> u64| artifacts.iter().map(bound).fold(0, u64::saturating_add);
         let text = sum(&|artifact| padded(artifact.text().len() as u64, artifact.summary().text_align.get()));
         let data = sum(&data_bound);
         let unwind = sum(&unwind::size_bound);
-        // A module's own stubs are aligned to their size.
+        // The first of a module's own stubs may need a gap before it.
         let own_stubs = sum(&|artifact| (artifact.symbols().len() as u64 + 1) * stub);
         let spare = symbols.len() as u64 * (SLOT_SIZE + stub) + globals as u64 * SLOT_SIZE + SPARE;
         let text = text.saturating_add(spare);
@@ -61,21 +57,21 @@ impl SizeBounds {
         Self { text, program: text.saturating_add(rest) }
     }
 
-    /// The bound of the whole program.
+    /// Returns the bound for the whole program.
     pub(super) fn program(&self) -> u64 {
         self.program
     }
 }
 
-/// A size with the gap that alignment may need before it.
+/// Adds the gap that alignment can cause to a size.
 fn padded(size: u64, align: u32) -> u64 {
     if size == 0 { 0 } else { size.saturating_add(u64::from(align).max(MIN_ALIGN)) }
 }
 
-/// Bounds what a module has in the areas of data.
+/// Bounds the size of a module's data.
 fn data_bound(artifact: &Artifact) -> u64 {
     let summary = artifact.summary();
-    // Each run of named data may need a gap before it, and one before its section.
+    // A gap before each run of named data, and one before its section.
     let gaps = artifact.named_data().iter().map(|run| 2 * u64::from(run.align.get()).max(MIN_ALIGN));
     [
         padded(artifact.read_only().len() as u64, summary.read_only_align.get()),
@@ -87,12 +83,12 @@ fn data_bound(artifact: &Artifact) -> u64 {
     .fold(0, u64::saturating_add)
 }
 
-/// Which references reach all of the program without a slot or a stub.
+/// The decision: which references reach.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Near {
-    /// Direct calls reach all code.
+    /// Whether direct calls reach all code.
     pub(super) calls: bool,
-    /// Pc-relative addresses reach all code and data.
+    /// Whether pc-relative addresses reach all code and data.
     pub(super) data: bool,
 }
 

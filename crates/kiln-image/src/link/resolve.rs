@@ -1,15 +1,15 @@
 //! Phase `resolve`: from names to definitions.
 //!
-//! Every local symbol, every visible name and every key of a global becomes one [`ResolvedSymbol`],
-//! whose [`Resolution`] says where its address comes from. Names are hashed here and in no later
-//! phase: afterwards everything is an index.
+//! Every local symbol, every visible name and every key of a global becomes one [`ResolvedSymbol`].
+//! Its [`Resolution`] is the source of its address. Names are hashed here and in no later phase:
+//! afterwards symbols are indices.
 //!
-//! Invariant: resolved symbols are numbered in order of module and symbol. The hash maps are only
-//! looked up, never iterated, so their order cannot reach the result.
+//! *Weak definitions.* `Linkage::Preemptible` is Cranelift's name for a definition that ELF calls
+//! weak (`STB_WEAK`): a strong definition of the name in a module overrides it, and so does a
+//! definition outside the link. The first of several weak definitions is used.
 //!
-//! *Weak.* `Linkage::Preemptible` is Cranelift's name for what ELF calls a weak definition
-//! (`STB_WEAK`): any other definition of the name overrides it, be it a strong one of a module or
-//! one outside the link. Of several weak definitions the first one is used.
+//! Invariant: resolved symbols are numbered in order of module and symbol. Code looks names up in
+//! the hash maps but never iterates over these, so their order has no effect on the result.
 
 use std::collections::HashMap;
 
@@ -31,18 +31,18 @@ pub enum ExternalDefinition {
     Slot(u64),
 }
 
-/// Where the address of a symbol comes from.
+/// The source of a symbol's address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Resolution {
     /// Symbol `symbol` of module `module` defines it.
     Defined { module: u32, symbol: u32 },
-    /// It is a bound of the named section with this number.
+    /// The symbol is a bound of the named section with this number.
     SectionBound { section: u32, bound: Bound },
-    /// Its absolute address was known before the link.
+    /// The symbol's absolute address was known before the link.
     KnownAddress(u64),
-    /// The address of a slot that holds its address was known before the link.
+    /// The address of a slot that holds the symbol's address was known before the link.
     KnownSlot(u64),
-    /// Nothing defines it. Code reaches it through an external slot of this link.
+    /// The symbol has no definition. Code reaches it through an external slot of this link.
     Undefined,
 }
 
@@ -69,44 +69,44 @@ impl ResolvedId {
     }
 }
 
-/// A symbol after resolution: one for all modules that mean the same thing by it.
+/// A symbol after resolution. Symbols of several modules that have one name are one such symbol.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResolvedSymbol {
     pub(super) resolution: Resolution,
-    /// The module of a symbol record that has its name: its definition or its first use.
+    /// The module of a symbol record with its name: that of its definition or of its first use.
     pub(super) module: u32,
     /// The number of that symbol record.
     pub(super) symbol: u32,
 }
 
-/// All resolved symbols, and which of them each symbol of each module is.
+/// All resolved symbols, and the mapping from the symbols of modules to them.
 pub(super) struct SymbolTable {
     symbols: Vec<ResolvedSymbol>,
     by_module: Vec<Vec<ResolvedId>>,
 }
 
 impl SymbolTable {
-    /// The number of resolved symbols.
+    /// Returns the number of resolved symbols.
     pub(super) fn len(&self) -> usize {
         self.symbols.len()
     }
 
-    /// All resolved symbols, in order of their numbers.
+    /// Returns all resolved symbols, in order of their numbers.
     pub(super) fn symbols(&self) -> &[ResolvedSymbol] {
         &self.symbols
     }
 
-    /// The resolved symbols of a module's symbols, in order of these.
+    /// Returns the resolved symbol of each symbol of a module.
     pub(super) fn of_module(&self, module: usize) -> &[ResolvedId] {
         &self.by_module[module]
     }
 
-    /// Where the address of a resolved symbol comes from.
+    /// Returns the source of the address of a resolved symbol.
     pub(super) fn resolution(&self, id: ResolvedId) -> Resolution {
         self.symbols[id.index()].resolution
     }
 
-    /// The name or key of a resolved symbol.
+    /// Returns the name or key of a resolved symbol.
     pub(super) fn name<'a>(&self, artifacts: &'a [Artifact], id: ResolvedId) -> &'a str {
         let ResolvedSymbol { module, symbol, .. } = self.symbols[id.index()];
         let artifact = &artifacts[module as usize];
@@ -117,8 +117,8 @@ impl SymbolTable {
 /// A global that has an external slot.
 pub(super) struct GlobalSlot {
     pub(super) key: SlotKey,
-    /// The symbol that is reached through the slot. `None` if no module uses the global, or if its
-    /// definition outside the link is used instead.
+    /// The symbol that code reaches through the slot. `None` if no module uses the global, or if it
+    /// has a definition outside the link.
     pub(super) symbol: Option<ResolvedId>,
 }
 
@@ -126,13 +126,13 @@ pub(super) struct GlobalSlot {
 pub(super) struct Resolved<'a> {
     pub(super) symbols: SymbolTable,
     pub(super) sections: NamedSections<'a>,
-    /// The globals that have a slot, in order of slots: those of the table, then others by first
-    /// use.
+    /// The globals that have a slot, in order of slots: first those of the table, then others in
+    /// order of their first use.
     pub(super) global_slots: Vec<GlobalSlot>,
 }
 
-/// Resolves all symbols. `external` tells the definitions outside the link, and is called once for
-/// each global, each undefined symbol and each weak definition.
+/// Resolves all symbols. `external` returns the definitions outside the link, and is called once
+/// for each global, each undefined symbol and each weak definition.
 pub(super) fn resolve<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
@@ -141,7 +141,7 @@ pub(super) fn resolve<'a>(
 ) -> Resolved<'a> {
     let mut sections = NamedSections::collect(artifacts, errors);
 
-    // Inside the link: symbols of one name become one resolved symbol.
+    // Inside the link: symbols with one name become one resolved symbol.
     let mut resolver = Resolver::new(artifacts, table, external);
     let mut by_module = Vec::with_capacity(artifacts.len());
     for (module, artifact) in artifacts.iter().enumerate() {
@@ -151,20 +151,20 @@ pub(super) fn resolve<'a>(
     }
     let Resolver { mut symbols, global_slots, .. } = resolver;
 
-    // Outside the link, and bounds of sections: for symbols without a strong definition.
+    // Symbols without a strong definition: definitions outside the link, and bounds of sections.
     resolve_outside(artifacts, external, &mut sections, &mut symbols);
     Resolved { symbols: SymbolTable { symbols, by_module }, sections, global_slots }
 }
 
-/// Names and keys met so far.
+/// The names and keys that were met so far.
 struct Resolver<'a, 'e> {
     artifacts: &'a [Artifact],
     table: &'e GlobalTable,
     external: &'e dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
     symbols: Vec<ResolvedSymbol>,
     names: HashMap<&'a str, ResolvedId, FastHash>,
-    /// Routines that the code generator calls are the C library's, whatever modules define under
-    /// such a name; so they have names of their own.
+    /// The routines that the code generator calls. These names are apart, because they mean
+    /// routines of the C library even if a module defines something else under such a name.
     libcalls: HashMap<&'a str, ResolvedId, FastHash>,
     globals: HashMap<&'a str, ResolvedId, FastHash>,
     global_slots: Vec<GlobalSlot>,
@@ -190,7 +190,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
         }
     }
 
-    /// The resolved symbol of symbol `number` of module `module`.
+    /// Returns the resolved symbol of symbol `number` of module `module`.
     fn add(
         &mut self,
         module: usize,
@@ -254,8 +254,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
             self.symbols.push(resolved);
             return id;
         }
-        // The name was met before: a strong definition overrides a use and a weak definition, a
-        // weak one overrides only a use.
+        // The name was met before. A strong definition overrides uses and a weak definition; a weak
+        // definition overrides only uses.
         if !symbol.is_defined() {
             return id;
         }
@@ -276,8 +276,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
     }
 }
 
-/// Gives symbols that are undefined or weak their definition outside the link; then undefined ones
-/// the bound of a named section. Globals have theirs already.
+/// Resolves undefined symbols and weak definitions to definitions outside the link; then symbols
+/// that are still undefined to bounds of named sections. Globals are resolved before.
 fn resolve_outside(
     artifacts: &[Artifact],
     external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
@@ -293,7 +293,7 @@ fn resolve_outside(
         let is_libcall = symbol.libcall != 0;
         if resolved.resolution == Resolution::Undefined || symbol.linkage() == Linkage::Preemptible {
             match external(&SlotKey::Symbol(artifact.name(symbol).into())) {
-                // Again: what a client defines under the name of a libcall is not that libcall.
+                // As inside the link: a definition with the name of a libcall is not the libcall.
                 Some(ExternalDefinition::Address(_)) if is_libcall => {}
                 Some(definition) => resolved.resolution = definition.into(),
                 None => {}

@@ -1,7 +1,7 @@
-//! Phase `scan`: what each module needs of the symbols it refers to, read from its relocations.
+//! Phase `scan`: the slots and stubs that each module needs, read from its relocations.
 //!
-//! Modules are scanned in parallel. A scan uses the resolution and the decision whether references
-//! reach; it knows of no slot, stub or address.
+//! Modules are scanned in parallel. A scan depends on the resolution, and on the decision whether
+//! pc-relative references reach; slots, stubs and addresses do not exist yet.
 
 use kiln_artifact::Artifact;
 use rayon::prelude::*;
@@ -12,7 +12,7 @@ use super::relocate::{self, Use};
 use super::resolve::{Resolution, SymbolTable};
 use crate::arch::Arch;
 
-/// What is needed to reach a symbol.
+/// The means of reaching a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NeedKind {
     /// A GOT slot, which holds the address.
@@ -21,7 +21,7 @@ pub(super) enum NeedKind {
     Stub,
 }
 
-/// Something that a module needs of one of its symbols.
+/// A slot or a stub that a module needs for one of its symbols.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Need {
     /// The number of the symbol in the module.
@@ -29,8 +29,8 @@ pub(super) struct Need {
     pub(super) kind: NeedKind,
 }
 
-/// Scans all modules. The result has the needs of each module in order of its first relocation that
-/// has the need: those of code, then those of data.
+/// Returns the needs of each module, each once: first those of code, then those of data, in order
+/// of relocations.
 pub(super) fn scan(
     arch: Arch,
     artifacts: &[Artifact],
@@ -81,7 +81,7 @@ impl Scanner<'_> {
                 Err(error) => errors.push(error),
             }
         }
-        // A pointer in data to a symbol without an address takes the value of its slot.
+        // The value of a pointer to an undefined symbol is that of the symbol's slot.
         for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
             let symbol = reloc.symbol.get();
             if self.symbols.resolution(resolved[symbol as usize]) == Resolution::Undefined {
@@ -91,7 +91,7 @@ impl Scanner<'_> {
         (needs, errors)
     }
 
-    /// What a relocation of code at `offset` needs of a symbol.
+    /// Returns what a relocation at `offset` of the code needs for its symbol.
     fn need(
         &self,
         usage: Use,
@@ -112,7 +112,7 @@ impl Scanner<'_> {
             }
             (Use::AddressOrSlot, Defined { .. } | SectionBound { .. }) => None,
             (Use::AddressOrSlot, _) => Some(NeedKind::Slot),
-            // A module's calls reach its own code.
+            // Calls inside a module always reach.
             (Use::Call, Defined { module: definer, .. }) => {
                 (!self.near.calls && definer as usize != module).then_some(NeedKind::Stub)
             }
@@ -122,7 +122,7 @@ impl Scanner<'_> {
                 (!relaxed).then_some(NeedKind::Slot)
             }
             (Use::Slot { relaxable }, SectionBound { .. }) => {
-                // The end of a section may be odd.
+                // The end of a section can be odd.
                 let relaxed = self.near.data && relaxable && self.arch != Arch::S390x;
                 (!relaxed).then_some(NeedKind::Slot)
             }
@@ -130,7 +130,7 @@ impl Scanner<'_> {
         })
     }
 
-    /// Whether the address is one that `larl` of s390x cannot compute.
+    /// Whether the address is odd, so that `larl` of s390x cannot compute it.
     fn is_odd(&self, module: u32, symbol: u32) -> bool {
         self.arch == Arch::S390x
             && !self.artifacts[module as usize].symbols()[symbol as usize].offset.get().is_multiple_of(2)

@@ -1,18 +1,19 @@
 //! Named sections: data objects that are placed in a section of a given name, from all modules.
 //!
-//! A named section is a range of the area that its data would be in without it, after all data
-//! without a section: [`Area::Data`] if the program writes it, else [`Area::Relro`] if some of it
-//! holds addresses, else [`Area::Rodata`]. So code that maps areas need not know of sections.
-//! Inside a section the modules follow each other in order, each module's data in order of
-//! definition, with no gaps other than those for alignment; so records of one size can be read as
-//! one array.
+//! A named section is a range of an area: of [`Area::Data`] if the program writes the section, else
+//! of [`Area::Relro`] if some of its data holds addresses, else of [`Area::Rodata`]. It is after
+//! all data of the area that is in no named section. So code that maps areas need not know of
+//! sections.
 //!
-//! As with other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name
-//! is a C identifier. Any other definition of such a name overrides the bound. Only modules of the
+//! Inside a section the data is in order of module, and each module's data in order of definition.
+//! The only gaps are those for alignment, so records of one size can be read as an array.
+//!
+//! As in other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name is
+//! a C identifier. Any other definition of such a name overrides the bound. Only modules of the
 //! link can refer to bounds.
 //!
-//! This file finds the sections, which is a part of the phase `resolve`, since bounds are
-//! definitions. The phase `place` places them.
+//! This file finds the sections. That is a part of the phase `resolve`, because bounds are
+//! definitions. The phase `place` places the sections.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,7 @@ use super::layout::Area;
 /// The largest number of named sections. ELF files with more sections need extended tables.
 const MAX_SECTIONS: usize = 0xfe00;
 
-/// Names of sections that images have, or that loaders, debuggers and linkers give a meaning.
+/// Names of sections that images have, or that have a meaning to loaders, debuggers and linkers.
 const RESERVED: [&str; 32] = [
     ".bss",
     ".ctors",
@@ -77,8 +78,8 @@ const RESERVED_PREFIXES: [&str; 12] = [
     ".symtab_",
 ];
 
-/// Whether no data may be in a section of this name: images have it, or their readers give it a
-/// meaning.
+/// Whether this name is not for data: images have such a section, or it has a meaning to their
+/// readers.
 pub(crate) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -104,10 +105,10 @@ pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
     (letters && first).then_some((bound, name))
 }
 
-/// A named section of a linked program: the data of all modules that is to be in it, modules in
-/// order, each module's data in order of definition, with no gaps other than those for alignment.
-/// It is either writable or read-only, and loaders, debuggers and linkers give its name no meaning
-/// (as they do to `.text`, `.init_array` and `.note.x`).
+/// A named section of a linked program: data of all modules, in order of module, and each module's
+/// data in order of definition. The only gaps are those for alignment. A section is either writable
+/// or read-only. Names that have a meaning to loaders, debuggers and linkers (`.text`,
+/// `.init_array`, `.note.x`) are not for named sections.
 ///
 /// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is a C identifier,
 /// unless something else has their name.
@@ -129,11 +130,11 @@ pub struct NamedSection<'a> {
     pub bounds_used: bool,
 }
 
-/// One module's run of named data.
+/// A run of named data of one module.
 #[derive(Clone, Copy)]
 pub(super) struct SectionPiece {
     pub(super) module: u32,
-    /// Its number among the module's runs of named data.
+    /// The number of the run in the module.
     pub(super) run: u32,
 }
 
@@ -165,7 +166,7 @@ impl<'a> NamedSections<'a> {
             if runs.is_empty() {
                 continue;
             }
-            // Data that holds an address is written once, by the loader.
+            // Read-only data that holds addresses is written by the loader.
             let mut relocated = vec![false; runs.len()];
             for reloc in artifact.read_only_relocs() {
                 if let Some(run) = artifact.named_data_at(SectionKind::ReadOnly, reloc.offset.get()) {
@@ -191,7 +192,7 @@ impl<'a> NamedSections<'a> {
         sections
     }
 
-    /// Adds a run, which alone would be in `area`, to the section called `name`.
+    /// Adds a run to the section called `name`. `area` is where the run would be without others.
     fn add(&mut self, name: &'a str, area: Area, piece: SectionPiece) -> Result<(), LinkError> {
         let module = piece.module as usize;
         if is_reserved(name) {
@@ -217,7 +218,7 @@ impl<'a> NamedSections<'a> {
     }
 
     /// Returns the section, and the end of it, that the undefined symbol `symbol` is the bound of,
-    /// and notes that it is used.
+    /// and notes that a module uses it.
     pub(super) fn use_bound(&mut self, symbol: &str) -> Option<(u32, Bound)> {
         if self.list.is_empty() {
             return None;

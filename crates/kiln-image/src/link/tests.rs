@@ -1,4 +1,4 @@
-//! What only shows with limits smaller than the real ones, or with code for other processors.
+//! Links with limits smaller than the real ones, and of code for other processors.
 
 use kiln_artifact::record::{
     FunctionRecord, Linkage, NONE, Reloc, SectionKind, Summary, SymbolKind, SymbolRecord,
@@ -11,7 +11,7 @@ use super::reach::Reach;
 use super::{Addresses, Area, Fixups, Output, Plan, plan};
 use crate::arch::Arch;
 
-/// A symbol: name, defined at an offset of the code or data, or not at all.
+/// A symbol: its name, linkage, section and offset in the section.
 type Sym<'s> = (&'s str, Linkage, SectionKind, u64);
 
 fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocKind, u32, i64)]) -> Artifact {
@@ -63,7 +63,7 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
     contents.finish()
 }
 
-/// The code, for text at 0x10000, data at 0x20000, slots at 0x30000.
+/// Returns the code, linked for text at 0x10000, data at 0x20000, slots at 0x30000, and the fixups.
 fn emit(plan: &Plan<'_>) -> (Vec<u8>, Fixups) {
     let mut at = Addresses::default();
     at[Area::Text] = 0x10000;
@@ -113,7 +113,7 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     assert_eq!(plan.placement.stubs, [16, 32, 64, 80]);
     let (text, fixups) = emit(&plan);
     let text = words(&text);
-    // The definition is in reach after all; the host is called through the module's second stub.
+    // The definition is in reach, so the call is direct; the module's second stub calls the host.
     assert_eq!(text[..2], [0x9400_000c, 0x9400_0007]);
     assert_eq!(text[12..14], [0x97ff_fff4, 0x9400_0007]);
     // To a definition without a slot: adrp x16, page; add x16, x16, #48; br x16.
@@ -121,6 +121,25 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     // To the host: adrp x16, +0x20 pages; ldr x16, [x16]; br x16.
     assert_eq!(text[8..11], [0x9000_0110, 0xf940_0210, 0xd61f_0200]);
     assert!(fixups.internal_slots.is_empty());
+}
+
+#[test]
+fn two_symbols_of_one_name_share_a_stub_of_their_module() {
+    let triple = "aarch64-unknown-linux-gnu";
+    let host = ("host", Linkage::Import, SectionKind::Undefined, 0);
+    let symbols = [("f", Linkage::Local, SectionKind::Text, 0), host, host];
+    // bl host; bl host
+    let relocs = [(0, RelocKind::A64Call26, 1, 0), (4, RelocKind::A64Call26, 2, 0)];
+    let user = || module(triple, &symbols, &code(&[0x9400_0000, 0x9400_0000]), &relocs);
+    let artifacts = [user(), user()];
+    let plan = plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH).unwrap();
+    assert_eq!((&plan.placement.stubs[..], plan.slots().len()), (&[16, 48][..], 1));
+    let text = words(&emit(&plan).0);
+    // Both calls of a module, at 0 and 4 of it, jump to its stub, at 16 of it.
+    assert_eq!(
+        (&text[..2], &text[8..10]),
+        (&[0x9400_0004, 0x9400_0003][..], &[0x9400_0004, 0x9400_0003][..])
+    );
 }
 
 #[test]
@@ -163,7 +182,7 @@ fn the_low_part_of_a_riscv_pair_follows_its_auipc() {
     let relocs = [
         (4, RelocKind::RvGotHi20, 1, 0),
         (12, RelocKind::RvGotHi20, 2, 0),
-        // the places of both, counted from `f`, in the other order
+        // both low parts in the other order; their `auipc`s are at 0 and 8 from `f`
         (16, RelocKind::RvPcrelLo12I, 0, 8),
         (8, RelocKind::RvPcrelLo12I, 0, 0),
         (20, RelocKind::RvCallPlt, 2, 0),

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::error::LinkError;
 use super::resolve::{Resolution, Resolved};
 
-/// Compares the types that modules use functions by with those of their definitions. The errors are
-/// in order of module and symbol.
+/// Checks that modules use functions by the types of their definitions. The errors are in order of
+/// module and symbol.
 pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
     let errors: Vec<Vec<LinkError>> = (0..artifacts.len())
         .into_par_iter()
@@ -22,8 +22,7 @@ pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Ve
 fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
     let artifact = &artifacts[importer];
     let mut errors = Vec::new();
-    // Comparing the texts of signatures is faster than parsing them; pairs that agree are
-    // remembered.
+    // Pairs of texts that agree: looking them up is faster than parsing signatures again.
     let mut compatible: HashSet<(&str, &str)> = HashSet::new();
     for (symbol, &id) in artifact.symbols().iter().zip(resolved.symbols.of_module(importer)) {
         if symbol.linkage() == Linkage::Local || symbol.kind() != SymbolKind::Function {

@@ -38,7 +38,7 @@ pub(super) struct ModuleEntries {
     pub(super) count: u64,
 }
 
-/// Sizes and places of all unwind information.
+/// The places of all unwind information.
 pub(super) struct UnwindLayout {
     /// The entries of each module; `None` for a module without unwind rows.
     pub(super) modules: Vec<Option<ModuleEntries>>,
@@ -47,13 +47,13 @@ pub(super) struct UnwindLayout {
 }
 
 impl UnwindLayout {
-    /// The size and alignment of `.eh_frame`.
+    /// Returns the size and alignment of `.eh_frame`.
     pub(super) fn eh_frame(&self) -> Extent {
         let end = self.modules.iter().flatten().next_back().map(|last| last.start + last.size);
         end.map_or_else(Extent::default, |end| Extent { size: end + TERMINATOR, align: 8 })
     }
 
-    /// The size and alignment of `.eh_frame_hdr`.
+    /// Returns the size and alignment of `.eh_frame_hdr`.
     pub(super) fn eh_frame_hdr(&self) -> Extent {
         match self.count {
             0 => Extent::default(),
@@ -66,18 +66,18 @@ fn fde_size(rows: u32) -> u64 {
     (FDE_FIXED + u64::from(rows)).next_multiple_of(8)
 }
 
-/// The lengths of the unwind rows of all functions that have some.
+/// Returns the lengths of unwind rows, in bytes, of all functions that have some.
 fn row_lengths(artifact: &Artifact) -> impl Iterator<Item = u32> {
     artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0)
 }
 
-/// Bounds the size of a module's entries and their part of the index, in bytes.
+/// Bounds the size of a module's entries and of their lines of the index, in bytes.
 pub(super) fn size_bound(artifact: &Artifact) -> u64 {
     let entries: u64 = row_lengths(artifact).map(|len| fde_size(len) + HDR_LINE).sum();
     entries + artifact.cie().len() as u64 + 8
 }
 
-/// Whether these bytes are a CIE whose length field is right.
+/// Whether these bytes are a CIE, and its length field is right.
 fn is_cie(arch: Arch, cie: &[u8]) -> bool {
     let Some((head, _)) = cie.split_first_chunk::<8>() else { return false };
     let [a, b, c, d, id @ ..] = *head;
@@ -122,7 +122,8 @@ pub(super) struct UnwindAddresses {
     pub(super) eh_frame_hdr: u64,
 }
 
-/// The distance as a 4-byte pointer relative to `origin`; `None` if it does not fit.
+/// Returns the 4-byte pointer to `target` relative to `origin`; `None` if the distance does not
+/// fit.
 fn relative(target: u64, origin: u64) -> Option<u32> {
     i32::try_from(target.wrapping_sub(origin) as i64).ok().map(|distance| distance as u32)
 }
@@ -133,7 +134,8 @@ pub(super) fn out_of_reach(layout: &Layout) -> LinkError {
     LinkError::TooLarge { what, size: layout.total(), limit: MAX_SIZE }
 }
 
-/// Writes one module's entries, and their lines of the index. `None` if an address is out of reach.
+/// Writes one module's entries, and their lines of the index. Returns `None` if an address is out
+/// of reach.
 pub(super) fn write_module(
     artifact: &Artifact,
     entries: &ModuleEntries,
@@ -178,8 +180,8 @@ pub(super) fn write_module(
     Some(())
 }
 
-/// Writes what belongs to no module: the head of the index and the end of `.eh_frame`. `None` if an
-/// address is out of reach.
+/// Writes what belongs to no module: the head of the index and the end of `.eh_frame`. Returns
+/// `None` if an address is out of reach.
 pub(super) fn write_ends(
     arch: Arch,
     layout: &UnwindLayout,

@@ -169,6 +169,58 @@ fn one_stub_serves_all_calls() {
     assert_eq!(text[5..16], [0xcc; 11], "gaps trap");
 }
 
+/// The example of the documentation of `kiln_image::link`.
+#[test]
+fn a_call_between_modules_a_host_function_and_a_global() {
+    let mut user = Module::new();
+    let twice = user.import("twice", I64_TO_I64);
+    let stdout = user.global("stdout");
+    // call twice; mov rcx, [rip + slot]; ret
+    let code = [0xe8, 0, 0, 0, 0, 0x48, 0x8b, 0x0d, 0, 0, 0, 0, 0xc3];
+    user.function("main", Linkage::Export, I64_TO_I64, &code, &[(1, PC, twice, -4), (8, GOT, stdout, -4)]);
+    let mut definer = Module::new();
+    let puts = definer.import("puts", I64_TO_I64);
+    // jmp puts
+    definer.function("twice", Linkage::Export, I64_TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, PC, puts, -4)]);
+    let artifacts = [user.finish(), definer.finish()];
+    let plan = plain(&artifacts).unwrap();
+    let keys: Vec<_> = plan.slots().keys().iter().map(SlotKey::text).collect();
+    assert_eq!((&keys[..], plan.internal_slot_count()), (&["stdout", "puts"][..], 0));
+    let (text, at, fixups) = emit(&plan).unwrap();
+    let slots = (at[Area::Slots] - at[Area::Text]) as i64;
+    assert_eq!(text.len(), 24 + 8, "modules at 0 and 16, the stub at 24");
+    assert_eq!(5 + i32_at(&text, 1), 16, "`main` calls `twice` directly");
+    assert_eq!(12 + i32_at(&text, 8), slots, "`main` reads slot 0");
+    assert_eq!(21 + i32_at(&text, 17), 24, "`twice` jumps to the stub");
+    assert_eq!(30 + i32_at(&text, 26), slots + 8, "the stub reads slot 1");
+    assert!(fixups.is_empty());
+}
+
+#[test]
+fn stubs_and_their_slots_are_in_order_of_modules_then_calls() {
+    let user = |hosts: [&str; 2]| {
+        let mut module = Module::new();
+        // The order of symbols is not that of calls.
+        let [second, first] = [hosts[1], hosts[0]].map(|host| module.import(host, I64_TO_I64));
+        let code = [0xe8, 0, 0, 0, 0, 0xe9, 0, 0, 0, 0];
+        module.function("", Linkage::Local, I64_TO_I64, &code, &[(1, PC, first, -4), (6, PC, second, -4)]);
+        module.finish()
+    };
+    let artifacts = [user(["d", "b"]), user(["b", "c"]), user(["a", "d"])];
+    let plan = plain(&artifacts).unwrap();
+    let keys: Vec<_> = plan.slots().keys().iter().map(SlotKey::text).collect();
+    assert_eq!(keys, ["d", "b", "c", "a"]);
+    let (text, at, _) = emit(&plan).unwrap();
+    let stub_of = |call: usize| (call as i64 + 4 + i32_at(&text, call) - 48) / 8;
+    let calls = [1, 6, 17, 22, 33, 38].map(stub_of);
+    assert_eq!(calls, [0, 1, 1, 2, 3, 0], "modules at 0, 16 and 32, stubs from 48 on");
+    for stub in 0..4 {
+        let end = 48 + 8 * stub + 6;
+        let slot = at[Area::Text] as i64 + end + i32_at(&text, end as usize - 4);
+        assert_eq!(slot, at[Area::Slots] as i64 + 8 * stub);
+    }
+}
+
 #[test]
 fn slots_are_ordered_by_table_then_modules_then_symbols() {
     let mut table = GlobalTable::new();
@@ -217,7 +269,7 @@ fn known_addresses_and_slots_are_used() {
     let here = at[Area::Text] as i64;
     assert_eq!(here + 5 + i32_at(&text, 1), 0x20);
     assert_eq!(here + 32 + 7 + i32_at(&text, 35), 0x40);
-    // the far call goes through a stub and its internal slot
+    // The far call goes through a stub and its internal slot.
     let stub = (16 + 5 + i32_at(&text, 17)) as usize;
     assert_eq!(text[stub..stub + 2], [0xff, 0x25]);
     let slot = here + stub as i64 + 6 + i32_at(&text, stub + 2) - at[Area::Slots] as i64;
@@ -261,7 +313,7 @@ fn out_of_range_is_an_error_that_names_everything() {
 fn identical_cies_are_shared() {
     let artifacts = [defines(Linkage::Local), defines(Linkage::Local)];
     let plan = plain(&artifacts).unwrap();
-    // one CIE of 24, two FDEs of 17 + 3, padded, terminator
+    // One CIE of 24 bytes, two FDEs of 17 + 3 bytes with padding, the terminator.
     assert_eq!(plan.layout()[Area::EhFrame].size, 24 + 2 * 24 + 4);
     assert_eq!(plan.layout()[Area::EhFrameHdr].size, 12 + 2 * 8);
 }

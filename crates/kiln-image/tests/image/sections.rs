@@ -91,7 +91,7 @@ fn a_section_has_the_data_of_all_modules_and_nothing_else() {
     assert_eq!(data("records"), [[11; 12], [21; 12], [21; 12], [31; 12]].concat());
     assert_eq!(data("state"), [&[13; 3][..], &[0; 13], &[23; 5]].concat());
     assert_eq!(data(".empty"), []);
-    // The modules' own data is as long as without named sections: up to the first run of each.
+    // The data outside named sections has the size that it has without them.
     assert!(data(".rodata").starts_with(&[1; 5]) && data(".rodata").len() < 48);
     assert!(!data(".rodata").contains(&11) && !data(".data").contains(&13));
     // Pointers: filled at load, so writable for the loader.
@@ -100,7 +100,7 @@ fn a_section_has_the_data_of_all_modules_and_nothing_else() {
         _ => unreachable!(),
     };
     assert_eq!(["records", "state", ".tables", ".empty"].map(flags), [2, 3, 3, 2]);
-    // Symbols are where their sections are.
+    // Symbols are in their sections.
     for (name, section, offset) in [
         ("a1", "records", 0),
         ("b1", "records", 12),
@@ -147,9 +147,9 @@ fn code_and_data_find_the_bounds() {
     let records = unsafe { std::slice::from_raw_parts(start as *const u8, 48) };
     assert_eq!(records, [[11; 12], [21; 12], [21; 12], [31; 12]].concat());
     let bounds = loaded.address("bounds").unwrap().cast::<[i64; 2]>();
-    // SAFETY: a datum of 16 bytes, aligned to 8.
+    // SAFETY: a data object of 16 bytes, aligned to 8.
     assert_eq!(unsafe { *bounds }, [start, stop - 12]);
-    // Pointers inside a named section: 24 bytes, of which the last 8 hold one.
+    // A pointer inside a named section: in the last 8 of 24 bytes.
     let place = info.exports.iter().find(|export| &*export.name == "bounds").unwrap().address;
     let tables = info.sections.iter().find(|section| &*section.name == ".tables").unwrap();
     let tables = bounds.cast::<u8>().wrapping_sub(place as usize).wrapping_add(tables.address as usize);
@@ -159,7 +159,7 @@ fn code_and_data_find_the_bounds() {
 }
 
 #[test]
-fn bounds_give_way_to_definitions_and_exist_only_with_their_section() {
+fn definitions_override_bounds_and_bounds_exist_only_with_their_section() {
     let import = || {
         let mut module = Module::new();
         let symbol = module.import_data("__start_s");

@@ -22,12 +22,13 @@ use super::plan::Plan;
 use super::unwind;
 
 impl Plan<'_> {
-    /// Writes the linked program into `out`, as it must be for areas at `addresses`.
+    /// Writes the linked program into `out`, for areas at `addresses`, and returns what remains to
+    /// be filled.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Buffer`] if `out` is not as large as the layout says; else the first error in
-    /// order of modules: an address out of reach.
+    /// [`LinkError::Buffer`] if `out` is not as large as the layout says; else the error about the
+    /// first address that is out of reach or misaligned, in order of modules.
     pub fn emit(&self, addresses: &Addresses, out: Output<'_>) -> Result<Fixups, LinkError> {
         self.check_sizes(&out)?;
         let targets = Targets::new(self, addresses);
@@ -47,7 +48,7 @@ impl Plan<'_> {
             fixups.symbolic.extend(module.symbolic);
         }
 
-        // What belongs to no module.
+        // Shared stubs, and the parts of the unwind information that belong to no module.
         shared_stubs.fill(self.arch.trap_byte());
         let numbers = self.assignment.shared_stubs();
         targets.write_stubs(numbers, shared_stubs, shared_stubs_start)?;
@@ -76,7 +77,7 @@ impl Plan<'_> {
         Ok(())
     }
 
-    /// The contents of the internal slots.
+    /// Returns the contents of the internal slots.
     fn internal_slots(&self, targets: &Targets<'_>) -> impl Iterator<Item = Pointer> {
         self.assignment.internal().iter().enumerate().map(|(number, &id)| Pointer {
             area: Area::Slots,

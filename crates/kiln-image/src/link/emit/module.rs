@@ -1,4 +1,4 @@
-//! One module on its way into the output.
+//! Copying and relocating of one module.
 
 use kiln_artifact::record::{Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
@@ -74,12 +74,12 @@ impl<'m> ModuleWriter<'m> {
         Ok(fixups)
     }
 
-    /// The address of the module's code.
+    /// Returns the address of the module's code.
     fn text_address(&self) -> u64 {
         self.targets.areas[Area::Text] + self.plan.placement.modules[self.number].text.start
     }
 
-    /// The addresses by which the module's code reaches a symbol.
+    /// Returns the addresses by which the module's code reaches a symbol.
     fn addresses_of(&self, symbol: u32) -> PatchAddresses {
         let mut addresses = self.targets.of(self.resolved[symbol as usize]);
         if let Some(own_stubs) = self.own_stubs {
@@ -139,7 +139,7 @@ impl<'m> ModuleWriter<'m> {
         riscv64::patch_low(code, reloc.offset.get() as usize, high, targets)
     }
 
-    /// Notes the pointers in data, which are filled when the program is loaded.
+    /// Adds the pointers in one section of data to the fixups.
     fn collect_pointers(&self, relocs: &[Reloc], section: SectionKind, fixups: &mut Fixups) {
         let placement = &self.plan.placement;
         for reloc in relocs {

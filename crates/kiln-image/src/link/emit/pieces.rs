@@ -1,4 +1,4 @@
-//! The pieces of the output: each module's, and what is between and after them.
+//! The pieces of the output that belong to modules, and what is between and after them.
 
 use kiln_artifact::record::SectionKind;
 
@@ -44,7 +44,7 @@ impl<'o> Pieces<'o> {
         let (eh_frame_hdr_head, index) = out.eh_frame_hdr.split_at_mut(head_len);
         let mut eh_index = Cutter::new(index, 0);
 
-        // What modules have outside named sections.
+        // Code, data outside named sections, and unwind information.
         let mut modules = Vec::with_capacity(plan.artifacts.len());
         let placed = plan.placement.modules.iter().zip(&plan.unwind.modules);
         for (artifact, (module, entries)) in plan.artifacts.iter().zip(placed) {
@@ -62,7 +62,7 @@ impl<'o> Pieces<'o> {
             modules.push(pieces);
         }
 
-        // Named sections follow.
+        // Named sections.
         for section in &plan.placement.sections {
             let area = match section.info.area {
                 Area::Rodata => &mut rodata,

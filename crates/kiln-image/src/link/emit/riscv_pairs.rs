@@ -1,4 +1,4 @@
-//! riscv64: the relocation of the high part that a low part belongs to.
+//! Pairs of relocations of riscv64: the high part that a low part belongs to.
 
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::Reloc;
@@ -6,8 +6,8 @@ use kiln_artifact::record::Reloc;
 /// How many relocations just before a low part are searched for its high part.
 const NEAR: usize = 8;
 
-/// Finds the relocation of an `auipc` by its offset. Usually it is just before that of the low
-/// part; the table of all is made only when it is not.
+/// Finds relocations of high parts by their offsets. Usually a high part is just before its low
+/// part; the table of all high parts is made only if one is not.
 #[derive(Default)]
 pub(super) struct HighParts {
     /// Offsets and numbers of all relocations of high parts, in order.
@@ -15,7 +15,7 @@ pub(super) struct HighParts {
 }
 
 impl HighParts {
-    /// The relocation at `offset` of the code that is one of a high part. `index` is the number of
+    /// Returns the relocation of the high part at `offset` of the code. `index` is the number of
     /// the low part's relocation.
     pub(super) fn find<'r>(&mut self, relocs: &'r [Reloc], index: usize, offset: u64) -> Option<&'r Reloc> {
         let is_high = |reloc: &Reloc| matches!(reloc.kind(), RelocKind::RvGotHi20 | RelocKind::RvPcrelHi20);

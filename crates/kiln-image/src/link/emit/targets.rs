@@ -1,4 +1,4 @@
-//! The addresses of symbols, slots and stubs, once those of areas are known.
+//! The addresses of symbols, slots and stubs, computed from those of areas.
 
 use std::ops::Range;
 
@@ -28,12 +28,12 @@ impl<'e> Targets<'e> {
         Self { plan, areas, by_id }
     }
 
-    /// The addresses of a resolved symbol. The stub is the one that all modules share.
+    /// Returns the addresses of a resolved symbol. The stub is the shared one.
     pub(super) fn of(&self, id: ResolvedId) -> PatchAddresses {
         self.by_id[id.index()]
     }
 
-    /// The address of a stub.
+    /// Returns the address of a stub.
     pub(super) fn stub_address(&self, stub: u32) -> u64 {
         stub_address(self.plan, self.areas, stub)
     }

@@ -15,7 +15,8 @@ fn is_adrp(word: u32) -> bool {
     word & 0x9f00_0000 == 0x9000_0000
 }
 
-/// Whether this is `ldr xt, [xn, #imm]`, 64 bits; not to `xzr`, since the same number in `add` means `sp`.
+/// Whether this is `ldr xt, [xn, #imm]`, 64 bits; not to `xzr`, since the same number in `add`
+/// means `sp`.
 fn is_ldr(word: u32) -> bool {
     word & 0xffc0_0000 == 0xf940_0000 && word & 31 != 31
 }
@@ -93,8 +94,8 @@ pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresse
     write32(site.text, site.offset, word)
 }
 
-/// Writes `adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if the symbol
-/// has no slot.
+/// Writes `adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if the
+/// symbol has no slot.
 pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let (page, second) = match (targets.slot, targets.symbol) {
         (Some(slot), _) => (slot, ldr(0xf940_0210, slot)?),

@@ -4,8 +4,8 @@
 //! applies the relocation. Both read the instruction at the patch site and rely on nothing else:
 //! artifacts are checked, but their code is only bytes.
 //!
-//! *Relaxing* turns "load the address from a slot" into "compute the address", when the target is in
-//! the program itself. It never changes the length of an instruction.
+//! *Relaxing* turns "load the address from a slot" into "compute the address", when the target is
+//! in the program itself. It never changes the length of an instruction.
 
 mod aarch64;
 pub(super) mod riscv64;

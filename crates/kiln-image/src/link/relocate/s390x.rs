@@ -1,8 +1,8 @@
 //! s390x: ELF ABI s390x supplement, "Relocation"; encodings from the z/Architecture Principles of
 //! Operation.
 //!
-//! Everything is big-endian. Distances are in halfwords from the start of the instruction. The patch
-//! site is two bytes after that, hence the addend of 2.
+//! Everything is big-endian. Distances are in halfwords from the start of the instruction. The
+//! patch site is two bytes after that, hence the addend of 2.
 
 use kiln_artifact::RelocKind;
 

@@ -15,8 +15,8 @@ pub(in super::super) enum Use {
     Call,
     /// The symbol's slot; or its address, if that is in reach and the instruction can be relaxed.
     Slot { relaxable: bool },
-    /// The symbol names another relocation of the code, which this relocation completes. riscv64 has
-    /// such pairs.
+    /// The symbol names another relocation of the code, which this relocation completes. riscv64
+    /// has such pairs.
     Pair,
     /// The symbol's absolute address, which code must not hold.
     Absolute,
@@ -69,7 +69,8 @@ pub(in super::super) struct PatchSite<'t> {
     pub(in super::super) addend: i64,
 }
 
-/// The virtual addresses by which code can reach a symbol: its own, that of its slot, that of its stub.
+/// The virtual addresses by which code can reach a symbol: its own, that of its slot, that of its
+/// stub.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct PatchAddresses {
     pub(in super::super) symbol: Option<u64>,

@@ -1,9 +1,9 @@
 //! x86-64: System V ABI, AMD64 supplement, section 4.4 and appendix B.2 (relaxation of
 //! `GOTPCRELX`).
 //!
-//! The patched bytes are a displacement of four bytes, which is relative to the next instruction. An
-//! addend of -4 means that no immediate is between the two. The bytes before the displacement tell
-//! instructions apart: in `lea` and `mov` these are REX, opcode and a ModRM byte of the form
+//! The patched bytes are a displacement of four bytes, which is relative to the next instruction.
+//! An addend of -4 means that no immediate is between the two. The bytes before the displacement
+//! tell instructions apart: in `lea` and `mov` these are REX, opcode and a ModRM byte of the form
 //! `00 reg 101`, which is never `e8` or `e9`, the opcodes of `call` and `jmp`.
 
 use kiln_artifact::RelocKind;
