@@ -8,7 +8,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::{FunctionRef, ImageOptions, save, write_image};
 use kiln_ir::{Module, Target, check_program};
-use kiln_jit::{Jit, Options};
+use kiln_jit::{Jit, JitOptions};
 
 pub use self::error::{AddLazyError, SessionError};
 use crate::compiler::{Compiled, Compiler, Lazy, Stats};
@@ -44,7 +44,7 @@ impl Session {
     ///
     /// [`SessionError::Jit`] if no address space can be reserved.
     pub fn new(target: Target) -> Result<Self, SessionError> {
-        Self::with_compiler(Compiler::new(target), Options::default())
+        Self::with_compiler(Compiler::new(target), JitOptions::default())
     }
 
     /// An empty session that compiles with `compiler`: its pool, store, events and so on. `options`
@@ -53,7 +53,7 @@ impl Session {
     /// # Errors
     ///
     /// As for [`Session::new`].
-    pub fn with_compiler(compiler: Compiler, options: Options) -> Result<Self, SessionError> {
+    pub fn with_compiler(compiler: Compiler, options: JitOptions) -> Result<Self, SessionError> {
         Ok(Self {
             compiler,
             globals: GlobalTable::new(),

@@ -4,7 +4,7 @@ use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
 use kiln_backend::{Job, compile};
 use kiln_ir::{ModuleSettings, Target, entry_thunk};
-use kiln_jit::{Cell, Jit, Options};
+use kiln_jit::{Cell, Jit, JitOptions};
 
 use crate::{CompilerError, SessionError};
 
@@ -37,7 +37,7 @@ impl Thunk {
         let module = entry_thunk("thunk", signature, settings, &*isa);
         let built = compile(&Job::new(&module, &*isa))
             .map_err(|errors| SessionError::Compile(CompilerError::Functions(errors)))?;
-        let mut jit = Jit::new(Options { reserve: 1 << 26, ..Options::default() })?;
+        let mut jit = Jit::new(JitOptions { reserve: 1 << 26, ..JitOptions::default() })?;
         jit.link(&[built.artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");
         Ok(Self { signature: signature.clone(), address, _jit: jit })

@@ -11,7 +11,7 @@ use kiln::Compiler;
 use kiln::artifact::Artifact;
 use kiln::globals::SlotKey;
 use kiln::ir::SymbolKind;
-use kiln::jit::{Jit, Options, libcalls};
+use kiln::jit::{Jit, JitOptions, libcalls};
 
 use crate::generate;
 use crate::numbering::Numbering;
@@ -144,7 +144,7 @@ pub(crate) fn kiln(workload: &Workload, compiler: &Compiler) -> Result<Jit, Fail
 }
 
 fn link(artifacts: &[Artifact]) -> Result<Jit, Failure> {
-    let mut jit = Jit::new(Options::default())?;
+    let mut jit = Jit::new(JitOptions::default())?;
     jit.link(artifacts, &resolve)?;
     Ok(jit)
 }

@@ -32,7 +32,7 @@ fn functions_aligned_to_more_than_a_page() {
 
 #[test]
 fn a_reservation_that_is_too_small() {
-    let options = kiln::jit::Options { reserve: 1 << 16, ..Default::default() };
+    let options = kiln::jit::JitOptions { reserve: 1 << 16, ..Default::default() };
     let mut session = Session::with_compiler(Compiler::new(Target::host()), options).unwrap();
     let error = session.add(&[module("d", "data %d writable { zeros 100_000 }")]).unwrap_err().to_string();
     assert!(error.contains("no room"), "{error}");

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use kiln::artifact::Artifact;
 use kiln::cache::{Entry, Event, Events, Key, Lookup, MemoryStore, Store};
 use kiln::ir::{Module, Target};
-use kiln::jit::Options;
+use kiln::jit::JitOptions;
 use kiln::{Compiler, Lazy, Session, Stats, Verify};
 
 use crate::common::{SharedStore, module, modules, shared};
@@ -264,7 +264,7 @@ fn a_session_uses_the_settings_of_its_compiler() {
     let compiler =
         Compiler::new(Target::host()).store(store.clone()).events(log.clone()).verify(Verify::Nothing);
     let run = |modules: &[Module], compiler: Compiler| {
-        let mut session = Session::with_compiler(compiler, Options::default()).unwrap();
+        let mut session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         session.add(modules).unwrap();
         session.stats()
     };
@@ -323,7 +323,7 @@ fn what_is_in_the_store_is_not_built() {
     assert_eq!((built.swap(0, Ordering::Relaxed), stats.reused_modules), (all.len(), 0));
     // A session takes them too.
     let mut session =
-        Session::with_compiler(Compiler::new(Target::host()).store(store), Options::default()).unwrap();
+        Session::with_compiler(Compiler::new(Target::host()).store(store), JitOptions::default()).unwrap();
     let numbers =
         |text: &'static str| Lazy::new("n", text.as_bytes(), move || Ok::<_, Infallible>(module("n", text)));
     session

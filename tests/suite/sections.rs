@@ -4,7 +4,7 @@
 use kiln::globals::Bindings;
 use kiln::image::{Image, ImageInfo};
 use kiln::ir::{Module, Target};
-use kiln::jit::Options;
+use kiln::jit::JitOptions;
 use kiln::{Compiler, Session};
 
 use crate::common::module;
@@ -145,7 +145,7 @@ fn images_do_not_depend_on_threads() {
     let image = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let compiler = Compiler::new(Target::host()).pool(std::sync::Arc::new(pool));
-        let mut session = Session::with_compiler(compiler, Options::default()).unwrap();
+        let mut session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         session.add(&[plugin(1), plugin(2), module("walk", WALK), plugin(3)]).unwrap();
         session.image().unwrap()
     };

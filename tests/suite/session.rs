@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use kiln::globals::{Bindings, SlotKey};
 use kiln::image::Image;
 use kiln::ir::Target;
-use kiln::jit::Options;
+use kiln::jit::JitOptions;
 use kiln::{Compiler, Session, SessionError};
 
 use crate::common::module;
@@ -204,7 +204,7 @@ fn a_session_reuses_what_a_store_holds() {
     let text = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
     for (compiled, reused) in [(1, 0), (0, 1)] {
         let compiler = Compiler::new(Target::host()).store(store.clone());
-        let mut session = Session::with_compiler(compiler, Options::default()).unwrap();
+        let mut session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         session.add(&[module("f", text)]).unwrap();
         assert_eq!(
             (session.stats().compiled_functions, session.stats().reused_functions),

@@ -12,7 +12,7 @@ use kiln_image::link::{self, Area, FixupOutput, Fixups, Layout, PointerSource};
 use crate::blocks::Blocks;
 use crate::error::JitError;
 use crate::memory::Memory;
-use crate::options::Options;
+use crate::options::JitOptions;
 use crate::published::{Published, PublishedSymbol};
 use crate::unwind::Registration;
 
@@ -32,7 +32,7 @@ pub struct Jit {
     // Declared first: registrations are taken back before the memory goes.
     registrations: Vec<Registration>,
     memory: Memory,
-    options: Options,
+    options: JitOptions,
     published: Published,
     code: Vec<CodeRange>,
 }
@@ -58,7 +58,7 @@ impl Jit {
     /// # Errors
     ///
     /// [`JitError::Memory`] if the system refuses.
-    pub fn new(options: Options) -> Result<Self, JitError> {
+    pub fn new(options: JitOptions) -> Result<Self, JitError> {
         Ok(Self {
             registrations: Vec::new(),
             memory: Memory::reserve(options.reserve)?,

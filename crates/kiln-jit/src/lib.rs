@@ -36,4 +36,4 @@ mod unwind;
 pub use error::JitError;
 pub use invoke::{Cell, invoke};
 pub use jit::{CodeRange, Jit};
-pub use options::Options;
+pub use options::JitOptions;

@@ -2,7 +2,7 @@
 
 /// How a [`Jit`](crate::Jit) is set up.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct JitOptions {
     /// Address space to reserve for code and data, in bytes, at most 2 GiB. Memory is used only as
     /// code is linked. Default 1 GiB.
     pub reserve: usize,
@@ -11,7 +11,7 @@ pub struct Options {
     pub unwind: bool,
 }
 
-impl Default for Options {
+impl Default for JitOptions {
     fn default() -> Self {
         Self { reserve: 1 << 30, unwind: true }
     }
