@@ -22,94 +22,22 @@
 mod body;
 mod build;
 mod calls;
+mod constants;
+mod control;
+mod floats;
+mod integers;
 mod memory;
+mod objects;
 mod plan;
-mod scalar;
-mod vector;
+mod planner;
+mod program;
+mod vectors;
 
-use cranelift_codegen::data_value::DataValue;
-use cranelift_codegen::ir::Signature;
 use cranelift_module::{DataId, Module, ModuleResult};
 use kiln_ir::{ModuleBuilder, Target};
 
 use self::plan::Plan;
-
-/// How large a program is, and what it may contain.
-#[derive(Clone, Debug)]
-pub struct ProgramOptions {
-    /// Modules, at most.
-    pub modules: u32,
-    /// Functions of a module, at most, on average.
-    pub functions: u32,
-    /// Data of a module, at most, on average.
-    pub data: u32,
-    /// Run-time objects, at most.
-    pub globals: u32,
-    /// Statements of a function, at most. A statement is some instructions.
-    pub statements: u32,
-    /// Instructions that a call of an entry executes, at most, more or less.
-    pub steps: u32,
-    /// Whether there are floats.
-    pub floats: bool,
-    /// Whether there are vectors of 128 bits. For machines that have them.
-    pub vectors: bool,
-    /// Whether there is integer arithmetic that tells of overflow, which riscv64 has not.
-    pub overflow: bool,
-    /// Whether there are functions with the calling convention `tail`, and tail calls between them.
-    pub tail_calls: bool,
-    /// Whether there are atomic accesses.
-    pub atomics: bool,
-    /// Whether there are functions and data without a name.
-    pub anonymous: bool,
-}
-
-impl Default for ProgramOptions {
-    fn default() -> Self {
-        Self {
-            modules: 4,
-            functions: 5,
-            data: 4,
-            globals: 3,
-            statements: 40,
-            steps: 20_000,
-            floats: true,
-            vectors: true,
-            overflow: true,
-            tail_calls: true,
-            atomics: true,
-            anonymous: true,
-        }
-    }
-}
-
-/// A call of an exported function. Entries are called in order, and see what those before them wrote.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// The function.
-    pub name: Box<str>,
-    /// Its type.
-    pub signature: Signature,
-    /// What it is called with.
-    pub arguments: Vec<DataValue>,
-}
-
-/// A program as Kiln's modules.
-#[derive(Clone, Debug)]
-pub struct RandomProgram {
-    /// Its modules.
-    pub modules: Vec<kiln_ir::Module>,
-    /// What to call. The last ones, one for each module, read all of the module's data and give a checksum.
-    pub entries: Vec<Entry>,
-    /// Run-time objects: keys, and initial bytes, which the host must align to 16 bytes. There may be some that no module uses.
-    pub globals: Vec<(Box<str>, Vec<u8>)>,
-}
-
-impl RandomProgram {
-    /// Initial bytes of a run-time object.
-    pub fn global(&self, key: &str) -> Option<&[u8]> {
-        self.globals.iter().find(|(other, _)| **other == *key).map(|(_, bytes)| &**bytes)
-    }
-}
+pub use self::program::{Entry, ProgramOptions, RandomProgram};
 
 /// The program of `seed` for this machine.
 ///
@@ -149,7 +77,7 @@ pub struct Draft {
 impl Draft {
     /// The program of `seed`.
     pub fn new(seed: u64, options: &ProgramOptions) -> Self {
-        Self { plan: Plan::new(seed, options), options: options.clone() }
+        Self { plan: planner::plan(seed, options), options: options.clone() }
     }
 
     /// Number of modules.

@@ -4,22 +4,15 @@
 
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
-use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleResult};
+use cranelift_module::{DataDescription, DataId, Linkage, Module, ModuleResult};
 
-use super::ProgramOptions;
 use super::body;
-use super::plan::{Function, Plan, Target, visible};
+use super::plan::{HostIds, Plan, PlannedFunction, PointerTarget, visible};
+use super::program::ProgramOptions;
 use crate::random::Random;
 
-/// What the host calls the things of a plan.
-pub(super) struct Ids {
-    pub(super) functions: Vec<Option<FuncId>>,
-    pub(super) data: Vec<Option<DataId>>,
-    pub(super) globals: Vec<DataId>,
-}
-
 #[derive(Clone, Copy)]
-enum Definition {
+enum PlannedItem {
     Function(usize),
     Data(usize),
     Checksum(usize),
@@ -40,26 +33,26 @@ pub(super) fn modules<M: Module>(
     let mut definitions = Vec::new();
     for (at, function) in plan.functions.iter().enumerate() {
         if here(function.module) && (only.is_some() || counts(plan, at)) {
-            definitions.push(Definition::Function(at));
+            definitions.push(PlannedItem::Function(at));
         }
     }
-    definitions.extend((0..plan.data.len()).filter(|&at| here(plan.data[at].module)).map(Definition::Data));
-    definitions.extend((0..plan.modules).filter(|&at| here(at)).map(Definition::Checksum));
+    definitions.extend((0..plan.data.len()).filter(|&at| here(plan.data[at].module)).map(PlannedItem::Data));
+    definitions.extend((0..plan.modules).filter(|&at| here(at)).map(PlannedItem::Checksum));
     random.shuffle(&mut definitions);
 
     let mut scratch = FunctionBuilderContext::new();
     let mut context = host.make_context();
     for definition in definitions {
         match definition {
-            Definition::Function(at) => {
+            PlannedItem::Function(at) => {
                 let function = &plan.functions[at];
                 context.func.signature = function.signature.clone();
                 body::build(&mut context.func, &mut scratch, host, plan, options, &ids, at);
                 host.define_function(ids.functions[at].expect("what is defined is declared"), &mut context)?;
                 host.clear_context(&mut context);
             }
-            Definition::Data(at) => define_data(plan, at, &ids, host)?,
-            Definition::Checksum(module) => {
+            PlannedItem::Data(at) => define_data(plan, at, &ids, host)?,
+            PlannedItem::Checksum(module) => {
                 context.func.signature.returns =
                     plan.entries.last().expect("checksums").signature.returns.clone();
                 context.func.signature.call_conv =
@@ -100,8 +93,8 @@ fn declare<M: Module>(
     host: &mut M,
     global: &mut dyn FnMut(&mut M, &str) -> DataId,
     random: &mut Random,
-) -> ModuleResult<Ids> {
-    let mut ids = Ids {
+) -> ModuleResult<HostIds> {
+    let mut ids = HostIds {
         functions: vec![None; plan.functions.len()],
         data: vec![None; plan.data.len()],
         globals: plan.globals.iter().map(|object| global(host, &object.key)).collect(),
@@ -146,7 +139,7 @@ fn declare<M: Module>(
     Ok(ids)
 }
 
-fn local(name: &str, function: &Function, only: Option<usize>) -> String {
+fn local(name: &str, function: &PlannedFunction, only: Option<usize>) -> String {
     match only {
         None if function.linkage == Linkage::Local => format!("{name}.{}", function.module),
         _ => name.to_owned(),
@@ -154,7 +147,7 @@ fn local(name: &str, function: &Function, only: Option<usize>) -> String {
 }
 
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
-fn define_data<M: Module>(plan: &Plan, at: usize, ids: &Ids, host: &mut M) -> ModuleResult<()> {
+fn define_data<M: Module>(plan: &Plan, at: usize, ids: &HostIds, host: &mut M) -> ModuleResult<()> {
     let data = &plan.data[at];
     let mut description = DataDescription::new();
     match &data.bytes {
@@ -167,16 +160,16 @@ fn define_data<M: Module>(plan: &Plan, at: usize, ids: &Ids, host: &mut M) -> Mo
     let declared = "a pointer's target is visible where the pointer is";
     for &(offset, target) in &data.pointers {
         match target {
-            Target::Function(at) => {
+            PointerTarget::Function(at) => {
                 let function =
                     host.declare_func_in_data(ids.functions[at].expect(declared), &mut description);
                 description.write_function_addr(offset, function);
             }
-            Target::Data(at, addend) => {
+            PointerTarget::Data(at, addend) => {
                 let target = host.declare_data_in_data(ids.data[at].expect(declared), &mut description);
                 description.write_data_addr(offset, target, addend);
             }
-            Target::Global(at, addend) => {
+            PointerTarget::Global(at, addend) => {
                 let target = host.declare_data_in_data(ids.globals[at], &mut description);
                 description.write_data_addr(offset, target, addend);
             }
@@ -191,7 +184,7 @@ fn checksum<M: Module>(
     scratch: &mut FunctionBuilderContext,
     host: &mut M,
     plan: &Plan,
-    ids: &Ids,
+    ids: &HostIds,
     module: usize,
 ) {
     let mut builder = FunctionBuilder::new(function, scratch);

@@ -5,14 +5,14 @@ use cranelift_codegen::isa::CallConv;
 use cranelift_module::Module;
 
 use super::body::Body;
-use super::plan::{Function, Target, visible};
+use super::plan::{PlannedFunction, PointerTarget, visible};
 
 impl<M: Module> Body<'_, '_, M> {
     /// Functions that may be called here, by number.
     fn callees(&self) -> Vec<usize> {
         let left = self.plan.functions[self.me].cap.saturating_sub(self.cost);
         let behind = self.plan.functions.iter().enumerate().skip(self.me + 1);
-        let fits = |at: usize, function: &Function| {
+        let fits = |at: usize, function: &PlannedFunction| {
             // The one that takes my place is called by my name.
             let replaces = at == self.me + 1 && function.second;
             !function.second && !replaces && function.cap * self.times <= left
@@ -28,11 +28,11 @@ impl<M: Module> Body<'_, '_, M> {
         };
         let direct: Vec<usize> = callees.iter().copied().filter(seen).collect();
         let pointers =
-            self.pointers(|target| matches!(target, Target::Function(at) if callees.contains(&at)));
+            self.pointers(|target| matches!(target, PointerTarget::Function(at) if callees.contains(&at)));
         let kind = self.random.below(4);
         let (callee, address) = if kind == 0 && !pointers.is_empty() {
             let (data, offset, target) = *self.random.choose(&pointers);
-            let Target::Function(callee) = target else { return };
+            let PointerTarget::Function(callee) = target else { return };
             (callee, Some(self.load_pointer(data, offset)))
         } else if !direct.is_empty() {
             let callee = *self.random.choose(&direct);

@@ -1,36 +1,33 @@
-//! The state of a running program, and the loop that steps through it.
+//! The state of a running program, as Cranelift's interpreter sees it through its trait [`State`].
 //!
-//! What an instruction computes is Cranelift's to say: [`step`] of its interpreter. Ours are memory, symbols, calls and the
-//! loop, since Cranelift's own state knows neither data nor the addresses of symbols, and its loop recurses where the program
-//! calls.
+//! Cranelift's interpreter computes what an instruction gives. Memory, symbols and frames are ours,
+//! since Cranelift's own state knows neither data nor the addresses of symbols.
 //!
-//! Invariant: every address is a plain number (in the terms of Cranelift's interpreter, an offset into its region `Stack`), so
-//! programs may compute with addresses.
+//! Invariant: every address is a plain number (in the terms of Cranelift's interpreter, an offset into
+//! its region `Stack`), so programs may compute with addresses.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::{
-    ArgumentPurpose, ExternalName, FuncRef, Function, GlobalValue, GlobalValueData, Inst, LibCall,
+    ArgumentPurpose, Endianness, ExternalName, FuncRef, Function, GlobalValue, GlobalValueData, LibCall,
     MemFlagsData, StackSlot, Type,
 };
 use cranelift_interpreter::address::{Address, AddressRegion, AddressSize};
 use cranelift_interpreter::frame::Frame;
-use cranelift_interpreter::instruction::DfgInstructionContext;
 use cranelift_interpreter::interpreter::{LibCallHandler, LibCallValues};
 use cranelift_interpreter::state::{InterpreterFunctionRef, MemoryError, State};
-use cranelift_interpreter::step::{ControlFlow, CraneliftTrap, StepError, step};
+use cranelift_interpreter::step::CraneliftTrap;
 
-use super::access::no_such;
-use super::memory::{Memory, STACK, code, function_at, libcall_at};
-use super::{InterpretError, Item, LinkedProgram, memory};
+use super::memory::{self, Memory, STACK, code, function_at, libcall_at};
+use super::program::{LinkedProgram, Resolved};
 
-/// A program in execution.
+/// The state of a program in execution.
 pub(super) struct Machine<'p> {
     program: &'p LinkedProgram,
     pub(super) memory: Memory,
-    /// Object of each datum, then of each global.
+    /// The memory object of each data object, then of each run-time object.
     pub(super) objects: Vec<usize>,
     frames: Vec<Frame<'p>>,
-    /// Where the stack ended before each frame.
+    /// The size of the stack before each frame.
     bases: Vec<usize>,
     pinned: DataValue,
 }
@@ -41,121 +38,83 @@ impl<'p> Machine<'p> {
         Self { program, memory, objects, frames: Vec::new(), bases: Vec::new(), pinned }
     }
 
-    /// The address of an item, if the program has it.
-    pub(super) fn address(&self, item: &Item) -> Option<u64> {
-        match *item {
-            Item::Function(number) => Some(code(number)),
-            Item::Object(number) => Some(self.memory.object(self.objects[number]).base),
-            Item::Missing => None,
-        }
-    }
-
-    /// Calls `function`, at most `fuel` instructions long.
-    pub(super) fn run(
-        &mut self,
-        function: &'p Function,
-        arguments: &[DataValue],
-        mut fuel: u64,
-    ) -> Result<Vec<DataValue>, InterpretError> {
-        // A call before this one may have ended in the middle.
+    /// Ends all calls.
+    pub(super) fn clear_stack(&mut self) {
         self.frames.clear();
         self.bases.clear();
         self.memory.stack.clear();
-        let mut calls: Vec<Inst> = Vec::new();
-        let mut at = self.enter(function, arguments.to_vec())?;
-        loop {
-            fuel = fuel.checked_sub(1).ok_or(InterpretError::Fuel)?;
-            let function = self.get_current_function();
-            let flow = match self.access(function, at) {
-                Some(flow) => flow?,
-                None => {
-                    step(self, DfgInstructionContext::new(at, &function.dfg)).map_err(|e| self.error(e))?
-                }
-            };
-            let assign = |machine: &mut Self, inst: Inst, values: Vec<DataValue>| {
-                let function = machine.get_current_function();
-                machine.current_frame_mut().set_all(function.dfg.inst_results(inst), values);
-                function
-                    .layout
-                    .next_inst(inst)
-                    .ok_or(InterpretError::Unsupported("a block without an end".into()))
-            };
-            at = match flow {
-                ControlFlow::Assign(values) => assign(self, at, values.to_vec())?,
-                ControlFlow::Continue => assign(self, at, Vec::new())?,
-                ControlFlow::ContinueAt(block, values) => {
-                    self.current_frame_mut().set_all(function.dfg.block_params(block), values.to_vec());
-                    first(function, block)?
-                }
-                ControlFlow::Call(callee, values) => {
-                    calls.push(at);
-                    self.enter(callee, values.to_vec())?
-                }
-                ControlFlow::ReturnCall(callee, values) => {
-                    self.pop_frame();
-                    self.enter(callee, values.to_vec())?
-                }
-                ControlFlow::Return(values) => {
-                    self.pop_frame();
-                    match calls.pop() {
-                        None => return Ok(values.to_vec()),
-                        Some(call) => assign(self, call, values.to_vec())?,
-                    }
-                }
-                ControlFlow::Trap(trap) => return Err(InterpretError::Trapped(trap.to_string().into())),
-            };
+    }
+
+    /// Returns the number of frames.
+    pub(super) fn depth(&self) -> usize {
+        self.frames.len()
+    }
+
+    /// Returns the address of a symbol, if the program defines it.
+    pub(super) fn address(&self, symbol: &Resolved) -> Option<u64> {
+        match *symbol {
+            Resolved::Function(number) => Some(code(number)),
+            Resolved::Object(number) => Some(self.memory.object(self.objects[number]).base),
+            Resolved::Missing => None,
         }
     }
 
-    fn enter(&mut self, function: &'p Function, arguments: Vec<DataValue>) -> Result<Inst, InterpretError> {
-        // Frames are the interpreter's, and cost more than a machine's.
-        const DEPTH: usize = 1 << 16;
-        if self.frames.len() >= DEPTH {
-            return Err(InterpretError::Trapped("the stack is exhausted".into()));
-        }
-        let entry = function
-            .layout
-            .entry_block()
-            .ok_or(InterpretError::Unsupported("a function without a block".into()))?;
-        let params = function.dfg.block_params(entry);
-        if params.len() != arguments.len() {
-            return Err(InterpretError::Unsupported("a call with another number of arguments".into()));
-        }
-        self.push_frame(function);
-        self.current_frame_mut().set_all(params, arguments);
-        first(function, entry)
-    }
-
-    fn error(&self, error: StepError) -> InterpretError {
-        match error {
-            StepError::UnknownFunction(callee) => {
-                let function = self.get_current_function();
-                let name = &function.dfg.ext_funcs[callee].name;
-                let name = match self.item(name) {
-                    Some((number, _)) => self.program.name(number).to_owned(),
-                    None => name.display(Some(&function.params)).to_string(),
-                };
-                InterpretError::Unsupported(format!("a call to `{name}` of the host").into())
-            }
-            error => InterpretError::Unsupported(error.to_string().into()),
-        }
-    }
-
-    /// The item that a name of the current function stands for, and its program-wide number.
-    fn item(&self, name: &ExternalName) -> Option<(u32, &'p Item)> {
+    /// Returns the definition that a name of the current function refers to, and its program-wide
+    /// number.
+    fn resolve(&self, name: &ExternalName) -> Option<(u32, &'p Resolved)> {
         let ExternalName::User(name) = name else { return None };
         let function = self.get_current_function();
         let number = function.params.user_named_funcs().get(*name)?.index;
-        Some((number, self.program.items.get(number as usize)?))
+        Some((number, self.program.resolved.get(number as usize)?))
+    }
+
+    /// Returns the name of a callee of the current function, for messages.
+    pub(super) fn callee_name(&self, callee: FuncRef) -> String {
+        let function = self.get_current_function();
+        let name = &function.dfg.ext_funcs[callee].name;
+        match self.resolve(name) {
+            Some((number, _)) => self.program.name(number).to_owned(),
+            None => name.display(Some(&function.params)).to_string(),
+        }
+    }
+
+    /// Loads a value.
+    pub(super) fn read(&self, address: u64, ty: Type, flags: MemFlagsData) -> Result<DataValue, MemoryError> {
+        let bytes = self.memory.bytes(address, ty.bytes() as usize).ok_or_else(|| no_object(address))?;
+        Ok(match flags.endianness(native()) {
+            Endianness::Big => DataValue::read_from_slice_be(bytes, ty),
+            Endianness::Little => DataValue::read_from_slice_le(bytes, ty),
+        })
+    }
+
+    /// Stores a value.
+    pub(super) fn write(
+        &mut self,
+        address: u64,
+        value: &DataValue,
+        flags: MemFlagsData,
+    ) -> Result<(), MemoryError> {
+        let len = value.ty().bytes() as usize;
+        let bytes = self.memory.bytes_mut(address, len).ok_or_else(|| no_object(address))?;
+        match flags.endianness(native()) {
+            Endianness::Big => value.write_to_slice_be(bytes),
+            Endianness::Little => value.write_to_slice_le(bytes),
+        }
+        Ok(())
     }
 }
 
-/// The first instruction of a block.
-fn first(function: &Function, block: cranelift_codegen::ir::Block) -> Result<Inst, InterpretError> {
-    function.layout.first_inst(block).ok_or(InterpretError::Unsupported("an empty block".into()))
+/// The byte order of accesses that do not name one.
+pub(super) fn native() -> Endianness {
+    if cfg!(target_endian = "little") { Endianness::Little } else { Endianness::Big }
 }
 
-/// An address as Cranelift's interpreter passes it around.
+/// The error for an access outside of all objects.
+fn no_object(address: u64) -> MemoryError {
+    MemoryError::InvalidAddress(DataValue::I64(address as i64))
+}
+
+/// Returns an address in the form of Cranelift's interpreter.
 fn flat(size: AddressSize, address: u64) -> Result<Address, MemoryError> {
     Address::from_parts(size, AddressRegion::Stack, 0, address)
 }
@@ -164,25 +123,25 @@ fn plain(address: &Address) -> Option<u64> {
     (address.region == AddressRegion::Stack).then_some(address.offset)
 }
 
-/// Where a stack slot begins in its frame, and the size of the frame if there is no such slot.
+/// Returns the offset of a stack slot in its frame, or the size of the frame if there is no such slot.
 fn slot_offset(function: &Function, slot: Option<StackSlot>) -> u64 {
     let mut end = 0u64;
-    for (at, data) in function.sized_stack_slots.iter() {
+    for (other, data) in function.sized_stack_slots.iter() {
         end = end.next_multiple_of(1 << data.align_shift.min(12));
-        if Some(at) == slot {
+        if Some(other) == slot {
             return end;
         }
         end += u64::from(data.size);
     }
-    // What lies on top of the frame begins at a boundary for every slot.
+    // The next frame starts at a multiple of every alignment that a slot may have.
     end.next_multiple_of(4096)
 }
 
 impl<'p> State<'p> for Machine<'p> {
     fn get_function(&self, callee: FuncRef) -> Option<&'p Function> {
         let data = self.get_current_function().dfg.ext_funcs.get(callee)?;
-        match self.item(&data.name)?.1 {
-            Item::Function(number) => self.program.functions.get(*number),
+        match self.resolve(&data.name)?.1 {
+            Resolved::Function(number) => self.program.functions.get(*number),
             _ => None,
         }
     }
@@ -220,22 +179,27 @@ impl<'p> State<'p> for Machine<'p> {
     fn stack_address(&self, size: AddressSize, slot: StackSlot, offset: u64) -> Result<Address, MemoryError> {
         let base = self.bases.last().copied().unwrap_or(0) as u64;
         let start = STACK + base + slot_offset(self.get_current_function(), Some(slot));
-        // The offset comes as 32 bits without a sign.
+        // Cranelift passes the offset as 32 bits without a sign.
         flat(size, start.wrapping_add_signed(i64::from(offset as i32)))
     }
 
-    fn checked_load(&self, at: Address, ty: Type, flags: MemFlagsData) -> Result<DataValue, MemoryError> {
-        let address = plain(&at).ok_or_else(|| no_such(at.offset))?;
+    fn checked_load(
+        &self,
+        address: Address,
+        ty: Type,
+        flags: MemFlagsData,
+    ) -> Result<DataValue, MemoryError> {
+        let address = plain(&address).ok_or_else(|| no_object(address.offset))?;
         self.read(address, ty, flags)
     }
 
     fn checked_store(
         &mut self,
-        at: Address,
+        address: Address,
         value: DataValue,
         flags: MemFlagsData,
     ) -> Result<(), MemoryError> {
-        let address = plain(&at).ok_or_else(|| no_such(at.offset))?;
+        let address = plain(&address).ok_or_else(|| no_object(address.offset))?;
         self.write(address, &value, flags)
     }
 
@@ -244,9 +208,9 @@ impl<'p> State<'p> for Machine<'p> {
             ExternalName::LibCall(call) => {
                 LibCall::all_libcalls().iter().position(|other| other == call).map(memory::libcall)
             }
-            name => self.item(name).and_then(|(_, item)| self.address(item)),
+            name => self.resolve(name).and_then(|(_, symbol)| self.address(symbol)),
         };
-        flat(size, address.ok_or_else(|| no_such(0))?)
+        flat(size, address.ok_or_else(|| no_object(0))?)
     }
 
     fn get_function_from_address(&self, address: Address) -> Option<InterpreterFunctionRef<'p>> {
@@ -260,24 +224,24 @@ impl<'p> State<'p> for Machine<'p> {
 
     fn resolve_global_value(&self, global: GlobalValue) -> Result<DataValue, MemoryError> {
         let function = self.get_current_function();
-        // From the value that is asked for down to a base; a cycle is longer than the table.
+        // From the value down to its base; a cycle would be longer than the table.
         let mut chain = vec![global];
-        let mut at = global;
+        let mut last = global;
         while let GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } =
-            function.global_values[at]
+            function.global_values[last]
         {
-            at = base;
-            chain.push(at);
+            last = base;
+            chain.push(last);
             if chain.len() > function.global_values.len() {
-                return Err(no_such(0));
+                return Err(no_object(0));
             }
         }
         let mut value = 0u64;
-        for at in chain.into_iter().rev() {
-            value = match &function.global_values[at] {
+        for global in chain.into_iter().rev() {
+            value = match &function.global_values[global] {
                 GlobalValueData::Symbol { name, offset, .. } => {
-                    let address = self.item(name).and_then(|(_, item)| self.address(item));
-                    address.ok_or_else(|| no_such(0))?.wrapping_add_signed(offset.bits())
+                    let address = self.resolve(name).and_then(|(_, symbol)| self.address(symbol));
+                    address.ok_or_else(|| no_object(0))?.wrapping_add_signed(offset.bits())
                 }
                 GlobalValueData::IAddImm { offset, .. } => value.wrapping_add_signed(offset.bits()),
                 GlobalValueData::Load { offset, global_type, flags, .. } => {
@@ -289,10 +253,10 @@ impl<'p> State<'p> for Machine<'p> {
                     let params = &function.signature.params;
                     let index = params.iter().position(|p| p.purpose == ArgumentPurpose::VMContext);
                     let entry = function.layout.entry_block();
-                    let (Some(index), Some(entry)) = (index, entry) else { return Err(no_such(0)) };
+                    let (Some(index), Some(entry)) = (index, entry) else { return Err(no_object(0)) };
                     number(self.current_frame().get(function.dfg.block_params(entry)[index]))?
                 }
-                GlobalValueData::DynScaleTargetConst { .. } => return Err(no_such(0)),
+                GlobalValueData::DynScaleTargetConst { .. } => return Err(no_object(0)),
             };
         }
         Ok(DataValue::I64(value as i64))

@@ -1,59 +1,59 @@
-//! The interpreter's memory: objects with room between them, a stack, and addresses of functions, in one flat space of 62
-//! bits, which is what an address of Cranelift's interpreter holds.
+//! The interpreter's memory: objects with room between them, a stack, and addresses of functions, in
+//! one flat space of 62 bits, which is the size of an address of Cranelift's interpreter.
 //!
-//! Invariant: an access is inside one object, or it is refused. The room between objects belongs to nobody.
+//! Invariant: an access is inside one object, or it is refused. The room between objects is in none.
 
-/// Where the first object lies: what is near 0 is nobody's.
+/// The address of the first object: addresses near 0 are invalid.
 const OBJECTS: u64 = 0x1_0000;
-/// Where the stack begins.
+/// The address of the stack.
 pub(crate) const STACK: u64 = 1 << 40;
-/// Where functions begin.
+/// The address of the first function.
 const CODE: u64 = 1 << 41;
-/// Where the routines of Cranelift's begin.
+/// The address of the first of Cranelift's library routines.
 const LIBCALLS: u64 = 1 << 42;
-/// Bytes from a function to the next.
+/// The number of bytes from a function to the next.
 const FUNCTION: u64 = 16;
-/// Bytes between two objects, at least.
+/// The least number of bytes between two objects.
 const GAP: u64 = 64;
 
-/// A datum, or a run-time object.
-pub(crate) struct Object {
+/// A data object, or a run-time object.
+pub(crate) struct MemoryObject {
     pub(crate) base: u64,
     pub(crate) bytes: Vec<u8>,
     pub(crate) writable: bool,
 }
 
-/// All that a program can load from.
+/// The memory that a program can access.
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// By ascending address.
-    objects: Vec<Object>,
+    /// Objects by ascending address.
+    objects: Vec<MemoryObject>,
     pub(crate) stack: Vec<u8>,
 }
 
 impl Memory {
-    /// Makes an object, and gives its number.
+    /// Makes an object, and returns its number.
     pub(crate) fn allocate(&mut self, bytes: Vec<u8>, align: u64, writable: bool) -> usize {
         let end = self.objects.last().map_or(OBJECTS, |last| last.base + last.bytes.len() as u64 + GAP);
-        self.objects.push(Object { base: end.next_multiple_of(align.max(1)), bytes, writable });
+        self.objects.push(MemoryObject { base: end.next_multiple_of(align.max(1)), bytes, writable });
         self.objects.len() - 1
     }
 
-    pub(crate) fn object(&self, number: usize) -> &Object {
+    pub(crate) fn object(&self, number: usize) -> &MemoryObject {
         &self.objects[number]
     }
 
-    pub(crate) fn object_mut(&mut self, number: usize) -> &mut Object {
+    pub(crate) fn object_mut(&mut self, number: usize) -> &mut MemoryObject {
         &mut self.objects[number]
     }
 
-    /// The object that begins at or before `address`, and how far behind its start that is.
+    /// Returns the last object that starts at or before `address`, and the distance from its start.
     fn find(&self, address: u64) -> Option<(usize, usize)> {
         let number = self.objects.partition_point(|object| object.base <= address).checked_sub(1)?;
         Some((number, usize::try_from(address - self.objects[number].base).ok()?))
     }
 
-    /// `len` bytes from `address` on.
+    /// Returns `len` bytes from `address` on, if they are inside one object.
     pub(crate) fn bytes(&self, address: u64, len: usize) -> Option<&[u8]> {
         if (STACK..CODE).contains(&address) {
             let start = usize::try_from(address - STACK).ok()?;
@@ -63,7 +63,7 @@ impl Memory {
         self.objects[number].bytes.get(start..start.checked_add(len)?)
     }
 
-    /// The same, to be written.
+    /// Returns `len` bytes from `address` on, to be written, if they are inside one writable object.
     pub(crate) fn bytes_mut(&mut self, address: u64, len: usize) -> Option<&mut [u8]> {
         if (STACK..CODE).contains(&address) {
             let start = usize::try_from(address - STACK).ok()?;
@@ -78,22 +78,22 @@ impl Memory {
     }
 }
 
-/// The address of function `number`.
+/// Returns the address of function `number`.
 pub(crate) fn code(number: usize) -> u64 {
     CODE + FUNCTION * number as u64
 }
 
-/// The function at `address`.
+/// Returns the number of the function at `address`.
 pub(crate) fn function_at(address: u64) -> Option<usize> {
     if address < LIBCALLS { number(address, CODE) } else { None }
 }
 
-/// The address of routine `number`.
+/// Returns the address of library routine `number`.
 pub(crate) fn libcall(number: usize) -> u64 {
     LIBCALLS + FUNCTION * number as u64
 }
 
-/// The routine at `address`.
+/// Returns the number of the library routine at `address`.
 pub(crate) fn libcall_at(address: u64) -> Option<usize> {
     number(address, LIBCALLS)
 }

@@ -8,8 +8,9 @@ use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
 use cranelift_module::Module;
 
 use super::body::Body;
+use super::constants::cast;
+use super::integers::INT_CONDITIONS;
 use super::plan::VECTORS;
-use super::scalar::{INT_CONDITIONS, cast};
 
 impl<M: Module> Body<'_, '_, M> {
     /// A new vector.

@@ -1,0 +1,203 @@
+//! The objects that a function can load from and store to: data, run-time objects, stack slots,
+//! directly and through pointers in data.
+//!
+//! Invariant: every access site is inside the plain bytes of one object, and its promises (`aligned`,
+//! `readonly`, `notrap`) are kept.
+
+use cranelift_codegen::ir::{
+    Endianness, GlobalValueData, InstBuilder, MemFlagsData, StackSlot, Value, types,
+};
+use cranelift_module::Module;
+
+use super::body::Body;
+use super::plan::{PointerTarget, visible};
+
+/// Something to load from.
+#[derive(Clone, Copy)]
+pub(super) struct AccessibleObject {
+    pub(super) base: ObjectBase,
+    /// Where the plain bytes are, and how many.
+    pub(super) start: u32,
+    pub(super) len: u32,
+    /// What the base is a multiple of, for certain.
+    pub(super) align: u32,
+    pub(super) writable: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) enum ObjectBase {
+    Data(usize),
+    Global(usize),
+    Slot(StackSlot),
+    /// The pointer at this place of a datum, less the number.
+    Pointer(usize, u32, i64),
+}
+
+/// A place in an object.
+pub(super) struct AccessSite {
+    pub(super) address: Value,
+    pub(super) offset: i32,
+    pub(super) flags: MemFlagsData,
+}
+
+impl<M: Module> Body<'_, '_, M> {
+    /// Stores zeros to a new slot.
+    pub(super) fn clear(&mut self, slot: StackSlot, size: u32) {
+        let (wide, narrow) =
+            (self.builder.ins().iconst(types::I64, 0), self.builder.ins().iconst(types::I8, 0));
+        let base = self.builder.ins().stack_addr(types::I64, slot, 0);
+        let flags = MemFlagsData::new();
+        for at in 0..size / 8 {
+            self.builder.ins().store(flags, wide, base, 8 * at as i32);
+        }
+        for at in size / 8 * 8..size {
+            self.builder.ins().store(flags, narrow, base, at as i32);
+        }
+    }
+
+    /// Pointers in visible data that fulfil a condition: datum, offset, target.
+    pub(super) fn pointers(
+        &self,
+        wanted: impl Fn(PointerTarget) -> bool,
+    ) -> Vec<(usize, u32, PointerTarget)> {
+        let data = self.plan.data.iter().enumerate();
+        let data = data.filter(|(_, data)| visible(data.linkage, data.module, self.module));
+        data.flat_map(|(at, data)| data.pointers.iter().map(move |&(offset, target)| (at, offset, target)))
+            .filter(|&(.., target)| wanted(target))
+            .collect()
+    }
+
+    /// Loads a pointer from a datum.
+    pub(super) fn load_pointer(&mut self, data: usize, offset: u32) -> Value {
+        let id = self.ids.data[data].expect("what is visible is declared");
+        let global = self.host.declare_data_in_func(id, self.builder.func);
+        let offset = offset as i32;
+        let base = self.builder.ins().symbol_value(types::I64, global);
+        self.builder.ins().load(types::I64, MemFlagsData::new(), base, offset)
+    }
+
+    /// The address of a datum or run-time object, `by` further.
+    pub(super) fn symbol(&mut self, id: cranelift_module::DataId, by: i64) -> Value {
+        let global = self.host.declare_data_in_func(id, self.builder.func);
+        // An offset may belong to the symbol. Values computed from other global values are not for `symbol_value`.
+        if by != 0 && self.random.once_in(3) {
+            let mut data = self.builder.func.global_values[global].clone();
+            if let GlobalValueData::Symbol { offset, .. } = &mut data {
+                *offset = by.into();
+            }
+            let global = self.builder.create_global_value(data);
+            return self.builder.ins().symbol_value(types::I64, global);
+        }
+        let base = self.builder.ins().symbol_value(types::I64, global);
+        self.add(base, by)
+    }
+
+    pub(super) fn add(&mut self, base: Value, by: i64) -> Value {
+        if by == 0 {
+            return base;
+        }
+        let by = self.builder.ins().iconst(types::I64, by);
+        self.builder.ins().iadd(base, by)
+    }
+
+    /// An object with room for `width` bytes.
+    pub(super) fn object(&mut self, width: u32, write: bool) -> Option<AccessibleObject> {
+        let mut objects = Vec::new();
+        let plain = |at: usize, base: ObjectBase| {
+            let data = &self.plan.data[at];
+            let (start, len) = data.plain;
+            AccessibleObject { base, start, len, align: data.align.unwrap_or(1), writable: data.writable }
+        };
+        let global = |at: usize, base: ObjectBase| {
+            let len = self.plan.globals[at].bytes.len() as u32;
+            AccessibleObject { base, start: 0, len, align: 16, writable: true }
+        };
+        for (at, data) in self.plan.data.iter().enumerate() {
+            if visible(data.linkage, data.module, self.module) {
+                objects.push(plain(at, ObjectBase::Data(at)));
+            }
+        }
+        objects.extend((0..self.plan.globals.len()).map(|at| global(at, ObjectBase::Global(at))));
+        for &(slot, len, align) in &self.slots {
+            objects.push(AccessibleObject {
+                base: ObjectBase::Slot(slot),
+                start: 0,
+                len,
+                align,
+                writable: true,
+            });
+        }
+        for (data, offset, target) in self.pointers(|_| true) {
+            match target {
+                PointerTarget::Data(at, addend) => {
+                    objects.push(plain(at, ObjectBase::Pointer(data, offset, addend)))
+                }
+                PointerTarget::Global(at, addend) => {
+                    objects.push(global(at, ObjectBase::Pointer(data, offset, addend)))
+                }
+                PointerTarget::Function(_) => {}
+            }
+        }
+        objects.retain(|object| object.len >= width && (object.writable || !write));
+        (!objects.is_empty()).then(|| *self.random.choose(&objects))
+    }
+
+    /// A place for `width` bytes.
+    pub(super) fn access_site(&mut self, width: u32, write: bool, aligned: bool) -> Option<AccessSite> {
+        let object = self.object(width, write)?;
+        if aligned && object.align < width {
+            return None;
+        }
+        let mut at = i64::from(object.start + self.random.below(object.len - width + 1));
+        if aligned {
+            at = at / i64::from(width) * i64::from(width);
+            if at < i64::from(object.start) {
+                return None;
+            }
+        }
+        let mut flags = MemFlagsData::new().with_endianness(Endianness::Little);
+        if self.random.once_in(3) {
+            flags = flags.with_notrap();
+        }
+        if !object.writable && self.random.once_in(3) {
+            flags = flags.with_readonly();
+        }
+        let dynamic = !aligned && self.random.once_in(3);
+        if !dynamic && object.align >= width && at % i64::from(width) == 0 && self.random.once_in(2) {
+            flags = flags.with_aligned();
+        }
+        // A part of the offset stands in the instruction, and may be negative.
+        let offset = match self.random.below(4) {
+            0 => at as i32,
+            1 => 0,
+            2 => -8,
+            _ => self.random.below(64) as i32 - 32,
+        };
+        let by = at - i64::from(offset);
+        let base = |body: &mut Self, by: i64| match object.base {
+            ObjectBase::Data(at) => body.symbol(body.ids.data[at].expect("what is visible is declared"), by),
+            ObjectBase::Global(at) => body.symbol(body.ids.globals[at], by),
+            ObjectBase::Slot(slot) => {
+                let base = body.builder.ins().stack_addr(types::I64, slot, 0);
+                body.add(base, by)
+            }
+            ObjectBase::Pointer(data, offset, addend) => {
+                let pointer = body.load_pointer(data, offset);
+                body.add(pointer, by - addend)
+            }
+        };
+        if !dynamic {
+            return Some(AccessSite { address: base(self, by), offset, flags });
+        }
+        // At an index that is masked, from the start of the plain bytes on.
+        let room = object.len - width;
+        let mask = (room + 1).next_power_of_two() - 1;
+        let mask = if mask > room { mask >> 1 } else { mask };
+        let index = self.pick(types::I64);
+        let mask = self.builder.ins().iconst(types::I64, i64::from(mask));
+        let index = self.builder.ins().band(index, mask);
+        let base = base(self, i64::from(object.start) - i64::from(offset));
+        let address = self.builder.ins().iadd(base, index);
+        Some(AccessSite { address, offset, flags })
+    }
+}

@@ -1,0 +1,149 @@
+//! Modules linked by name, for the interpreter.
+//!
+//! Every symbol gets a program-wide number: one for all modules if its name is visible, one of its own
+//! if it is local. Inside functions, names are replaced by these numbers.
+
+use std::collections::HashMap;
+
+use cranelift_codegen::ir::{self, UserExternalName, UserFuncName};
+use kiln_ir::{Init, Linkage, Module, SymbolId, SymbolKind};
+
+/// The definition that a program-wide number stands for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Resolved {
+    /// The function with this index.
+    Function(usize),
+    /// The data object with this index, or after all data objects the run-time object.
+    Object(usize),
+    /// None: no module defines it.
+    Missing,
+}
+
+/// A data object, with pointers by program-wide number.
+#[derive(Debug)]
+pub(super) struct LinkedData {
+    pub(super) bytes: Vec<u8>,
+    pub(super) align: u64,
+    pub(super) writable: bool,
+    /// Offset, symbol, addend.
+    pub(super) pointers: Vec<(usize, u32, i64)>,
+}
+
+/// Modules that were linked with each other.
+#[derive(Debug)]
+pub struct LinkedProgram {
+    pub(super) functions: Vec<ir::Function>,
+    pub(super) data: Vec<LinkedData>,
+    /// Keys of run-time objects, in order of first use.
+    pub(super) keys: Vec<Box<str>>,
+    /// The definition of each program-wide number.
+    pub(super) resolved: Vec<Resolved>,
+    /// The program-wide number of each visible name.
+    pub(super) names: HashMap<Box<str>, u32>,
+    /// The program-wide number of each symbol, by module.
+    pub(super) numbers: Vec<Vec<u32>>,
+}
+
+impl LinkedProgram {
+    /// Links `modules` by name. A definition overrides a preemptible one; of several preemptible ones
+    /// the first is taken. [`kiln_ir::check_program`] checks whether modules fit together; this does
+    /// not.
+    pub fn new(modules: &[&Module]) -> Self {
+        let mut names: HashMap<Box<str>, u32> = HashMap::new();
+        let mut keys: Vec<Box<str>> = Vec::new();
+        let mut globals: HashMap<&str, u32> = HashMap::new();
+        let mut resolved = Vec::new();
+        let mut numbers = Vec::with_capacity(modules.len());
+        let fresh = |resolved: &mut Vec<Resolved>| {
+            resolved.push(Resolved::Missing);
+            resolved.len() as u32 - 1
+        };
+        for module in modules {
+            let mut own = Vec::with_capacity(module.symbols.len());
+            for symbol in &module.symbols {
+                own.push(match (symbol.kind, symbol.linkage) {
+                    (SymbolKind::Global, _) => *globals.entry(&symbol.name).or_insert_with(|| {
+                        keys.push(symbol.name.clone());
+                        fresh(&mut resolved)
+                    }),
+                    (_, Linkage::Local) => fresh(&mut resolved),
+                    _ => *names.entry(symbol.name.clone()).or_insert_with(|| fresh(&mut resolved)),
+                });
+            }
+            numbers.push(own);
+        }
+
+        let mut functions = Vec::new();
+        let mut data = Vec::new();
+        // By number: whether its definition can be overridden.
+        let mut weak: HashMap<u32, bool> = HashMap::new();
+        let mut wins = |number: u32, module: &Module, symbol: SymbolId| {
+            let is_weak = module.symbol(symbol).linkage == Linkage::Preemptible;
+            let wins = weak.get(&number).is_none_or(|&other| other && !is_weak);
+            if wins {
+                weak.insert(number, is_weak);
+            }
+            wins
+        };
+        for (module, numbers) in modules.iter().zip(&numbers) {
+            for function in &module.functions {
+                let number = numbers[function.symbol.index()];
+                if wins(number, module, function.symbol) {
+                    // Machine code cannot be interpreted.
+                    let Some(code) = function.ir() else { continue };
+                    resolved[number as usize] = Resolved::Function(functions.len());
+                    functions.push(renumbered(code, number, numbers));
+                }
+            }
+            for datum in &module.data {
+                let number = numbers[datum.symbol.index()];
+                if wins(number, module, datum.symbol) {
+                    resolved[number as usize] = Resolved::Object(data.len());
+                    let bytes = match &datum.init {
+                        Init::Zeros(len) => vec![0; usize::try_from(*len).unwrap_or(0)],
+                        Init::Bytes(bytes) => bytes.clone(),
+                    };
+                    let pointers = datum.addresses.iter().map(|address| {
+                        let offset = usize::try_from(address.offset).unwrap_or(usize::MAX);
+                        (offset, numbers[address.symbol.index()], address.addend)
+                    });
+                    let pointers = pointers.collect();
+                    let (align, writable) = (u64::from(datum.align), datum.writable);
+                    data.push(LinkedData { bytes, align, writable, pointers });
+                }
+            }
+        }
+        for (index, key) in keys.iter().enumerate() {
+            resolved[globals[&**key] as usize] = Resolved::Object(data.len() + index);
+        }
+        Self { functions, data, keys, resolved, names, numbers }
+    }
+
+    /// Keys of the run-time objects that the program uses.
+    pub fn globals(&self) -> impl Iterator<Item = &str> {
+        self.keys.iter().map(|key| &**key)
+    }
+
+    /// Returns the visible name of a number, for messages.
+    pub(super) fn name(&self, number: u32) -> &str {
+        self.names.iter().find(|(_, other)| **other == number).map_or("a local function", |(name, _)| name)
+    }
+}
+
+/// Returns `function` with program-wide numbers for names.
+fn renumbered(mut function: ir::Function, number: u32, numbers: &[u32]) -> ir::Function {
+    function.name = UserFuncName::user(0, number);
+    let names: Vec<_> =
+        function.params.user_named_funcs().iter().map(|(reference, name)| (reference, name.index)).collect();
+    // Two steps, since two references may not have the same name, even for a moment.
+    let unused = |index: usize| UserExternalName { namespace: u32::MAX, index: index as u32 };
+    for (index, (reference, _)) in names.iter().enumerate() {
+        function.params.reset_user_func_name(*reference, unused(index));
+    }
+    for (reference, index) in names {
+        // A name that text declares and does not use may have any number.
+        let index = numbers.get(index as usize).copied().unwrap_or(u32::MAX);
+        function.params.reset_user_func_name(reference, UserExternalName { namespace: 0, index });
+    }
+    function
+}
