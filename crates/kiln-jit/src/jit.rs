@@ -29,7 +29,7 @@ pub struct CodeRange {
 
 /// Executable memory, and what is linked into it.
 pub struct Jit {
-    // Declared first: registrations are taken back before the memory goes.
+    // Declared first, so that registrations are removed before the memory is freed.
     registrations: Vec<Registration>,
     memory: Memory,
     options: JitOptions,
@@ -75,7 +75,7 @@ impl Jit {
     /// # Errors
     ///
     /// [`JitError`]; then nothing is published. Address space that was taken before the error was
-    /// found is given back only when the [`Jit`] is dropped.
+    /// found is freed only when the [`Jit`] is dropped.
     pub fn link(&mut self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<(), JitError> {
         self.published.check(artifacts)?;
         // Slots are laid out by first use: a session's table may hold many globals that this batch
@@ -148,8 +148,7 @@ impl Jit {
 impl Drop for Jit {
     fn drop(&mut self) {
         self.registrations.clear();
-        // SAFETY: callers of `link`'s code and users of its addresses promised to stop before the
-        // `Jit` is dropped.
+        // SAFETY: addresses of this memory were given out to be used only while the `Jit` lives.
         unsafe { self.memory.free() };
     }
 }

@@ -35,6 +35,7 @@ impl PublishedSections {
         is_defined: &dyn Fn(&str) -> bool,
         is_slot: &dyn Fn(&SlotKey) -> bool,
     ) -> Result<(), JitError> {
+        // Data that the batch has in published sections, or in sections whose bounds are slots.
         let mut present = HashSet::new();
         for (module, artifact) in artifacts.iter().enumerate() {
             for run in artifact.named_data() {
@@ -56,6 +57,7 @@ impl PublishedSections {
                 }
             }
         }
+        // Symbols that are called like a bound of a published section.
         if self.0.is_empty() {
             return Ok(());
         }
@@ -121,12 +123,12 @@ impl PublishedSections {
     ) {
         for section in sections {
             let start = addresses[section.area] + section.offset;
-            let here = PublishedSection {
+            let published = PublishedSection {
                 writable: section.area == Area::Data,
                 bounds: Some((start, start + section.size)),
                 used: section.bounds_used,
             };
-            self.0.entry(section.name.into()).and_modify(|before| before.bounds = None).or_insert(here);
+            self.0.entry(section.name.into()).and_modify(|before| before.bounds = None).or_insert(published);
         }
     }
 }

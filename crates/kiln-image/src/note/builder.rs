@@ -13,7 +13,7 @@ use crate::arch::Arch;
 /// A note that is being made. Its length does not depend on addresses and checksums, so it can be
 /// reserved first.
 #[derive(Default)]
-pub(crate) struct Builder {
+pub(crate) struct NoteBuilder {
     pub(crate) head: Head,
     pub(crate) producers: Vec<Text>,
     pub(crate) features: Vec<Text>,
@@ -25,7 +25,7 @@ pub(crate) struct Builder {
     strings: Vec<u8>,
 }
 
-impl Builder {
+impl NoteBuilder {
     /// Adds a text to the strings.
     pub(crate) fn text(&mut self, text: &str) -> Text {
         let start = U32::new(self.strings.len() as u32);

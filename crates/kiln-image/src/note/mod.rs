@@ -12,7 +12,7 @@ mod format;
 mod view;
 
 #[cfg(feature = "write")]
-pub(crate) use builder::Builder;
+pub(crate) use builder::NoteBuilder;
 #[cfg(feature = "write")]
 pub(crate) use checksum::checksum_parallel;
 #[cfg(feature = "load")]

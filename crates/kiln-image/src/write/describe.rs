@@ -11,10 +11,10 @@ use zerocopy::little_endian::{I64, U32, U64};
 
 use super::dynamic_symbols::DynamicSymbols;
 use super::layout::FileLayout;
-use super::section::Section;
+use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
-    Builder, NONE, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum,
+    NONE, NoteBuilder, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum,
     checksum_parallel,
 };
 
@@ -26,8 +26,8 @@ pub(super) fn describe(
     symbols: &DynamicSymbols<'_, '_>,
     details: &[SlotDetails<'_>],
     symbolic_pointers: usize,
-) -> Builder {
-    let mut note = Builder::default();
+) -> NoteBuilder {
+    let mut note = NoteBuilder::default();
     let mut signatures = Signatures::default();
     note.head.kiln_version = note.text(env!("CARGO_PKG_VERSION"));
     note.head.triple = note.text(triple);
@@ -68,7 +68,7 @@ struct Signatures<'a> {
 
 impl<'a> Signatures<'a> {
     /// The index of a signature in the note, which is added if it is new.
-    fn index(&mut self, note: &mut Builder, signature: Option<&'a str>) -> U32 {
+    fn index(&mut self, note: &mut NoteBuilder, signature: Option<&'a str>) -> U32 {
         let Some(signature) = signature else { return U32::new(NONE) };
         U32::new(*self.known.entry(signature).or_insert_with(|| {
             let text = note.text(signature);
@@ -80,7 +80,7 @@ impl<'a> Signatures<'a> {
 
 /// Adds an empty record for each checksum, so that the note has its length. The records are in the
 /// order of [`FileLayout::checksummed_parts`].
-pub(super) fn announce_checksums(note: &mut Builder, sections: &[Section<'_>]) {
+pub(super) fn announce_checksums(note: &mut NoteBuilder, sections: &[FileSection<'_>]) {
     let names = sections.iter().filter(|section| section.has_checksum()).map(|section| section.name);
     for name in names.chain(["section headers"]) {
         let name = note.text(name);
@@ -95,7 +95,7 @@ pub(super) fn seal(
     layout: &FileLayout<'_>,
     symbols: &DynamicSymbols<'_, '_>,
     fixups: &Fixups,
-    mut note: Builder,
+    mut note: NoteBuilder,
     buffer: &mut [u8],
 ) {
     for (record, pointer) in note.symbolic.iter_mut().zip(&fixups.symbolic) {

@@ -13,7 +13,7 @@ use crate::link::LinkError;
 
 /// The value of an entry.
 #[derive(Clone, Copy)]
-enum Value {
+enum EntryValue {
     Number(u64),
     /// An address or a length, known once the file is laid out.
     Of(fn(&FileLayout<'_>) -> usize),
@@ -21,7 +21,7 @@ enum Value {
 
 /// The entries of `.dynamic`, and `.dynstr` with the offsets in it.
 pub(super) struct DynamicSection {
-    entries: Vec<(i64, Value)>,
+    entries: Vec<(i64, EntryValue)>,
     /// Offsets of the names of undefined symbols, in order of the symbols.
     pub(super) undefined: Vec<u32>,
     /// Offsets of the names of exports, in order of the symbols.
@@ -48,31 +48,31 @@ impl DynamicSection {
         let mut entries = Vec::new();
         if needs_libc {
             for library in ["libm.so.6", "libc.so.6"] {
-                entries.push((elf::DT_NEEDED, Value::Number(strings.add(library).into())));
+                entries.push((elf::DT_NEEDED, EntryValue::Number(strings.add(library).into())));
             }
         }
         if let Some(soname) = &options.soname {
-            entries.push((elf::DT_SONAME, Value::Number(strings.add(soname).into())));
+            entries.push((elf::DT_SONAME, EntryValue::Number(strings.add(soname).into())));
         }
         entries.extend([
-            (elf::DT_GNU_HASH, Value::Of(|layout| layout.gnu_hash.start)),
-            (elf::DT_STRTAB, Value::Of(|layout| layout.dynstr.start)),
-            (elf::DT_SYMTAB, Value::Of(|layout| layout.dynsym.start)),
-            (elf::DT_STRSZ, Value::Of(|layout| layout.dynstr.len())),
-            (elf::DT_SYMENT, Value::Number(SYMBOL as u64)),
+            (elf::DT_GNU_HASH, EntryValue::Of(|layout| layout.gnu_hash.start)),
+            (elf::DT_STRTAB, EntryValue::Of(|layout| layout.dynstr.start)),
+            (elf::DT_SYMTAB, EntryValue::Of(|layout| layout.dynsym.start)),
+            (elf::DT_STRSZ, EntryValue::Of(|layout| layout.dynstr.len())),
+            (elf::DT_SYMENT, EntryValue::Number(SYMBOL as u64)),
         ]);
         if counts.rela > 0 {
             entries.extend([
-                (elf::DT_RELA, Value::Of(|layout| layout.rela.start)),
-                (elf::DT_RELASZ, Value::Of(|layout| layout.rela.len())),
-                (elf::DT_RELAENT, Value::Number(RELA as u64)),
-                (elf::DT_RELACOUNT, Value::Number(counts.relative as u64)),
+                (elf::DT_RELA, EntryValue::Of(|layout| layout.rela.start)),
+                (elf::DT_RELASZ, EntryValue::Of(|layout| layout.rela.len())),
+                (elf::DT_RELAENT, EntryValue::Number(RELA as u64)),
+                (elf::DT_RELACOUNT, EntryValue::Number(counts.relative as u64)),
             ]);
         }
         entries.extend([
-            (elf::DT_FLAGS, Value::Number(elf::DF_BIND_NOW.into())),
-            (elf::DT_FLAGS_1, Value::Number(elf::DF_1_NOW.into())),
-            (elf::DT_NULL, Value::Number(0)),
+            (elf::DT_FLAGS, EntryValue::Number(elf::DF_BIND_NOW.into())),
+            (elf::DT_FLAGS_1, EntryValue::Number(elf::DF_1_NOW.into())),
+            (elf::DT_NULL, EntryValue::Number(0)),
         ]);
         Ok(Self { entries, undefined, exports, strings: strings.finish()? })
     }
@@ -85,8 +85,8 @@ impl DynamicSection {
     /// Tag and value of each entry.
     pub(super) fn entries(&self, layout: &FileLayout<'_>) -> impl Iterator<Item = (i64, u64)> {
         self.entries.iter().map(move |&(tag, value)| match value {
-            Value::Number(number) => (tag, number),
-            Value::Of(value) => (tag, value(layout) as u64),
+            EntryValue::Number(number) => (tag, number),
+            EntryValue::Of(value) => (tag, value(layout) as u64),
         })
     }
 }

@@ -5,8 +5,8 @@ use std::ops::Range;
 use object::elf;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
 
-use super::layout::{FileLayout, Segment};
-use super::section::{Content, Section, type_and_flags};
+use super::layout::{FileLayout, SegmentKind};
+use super::section::{FileSection, SectionContent, type_and_flags};
 use crate::elf64::{NOTE_ALIGN, READ_EXECUTE, READ_WRITE, RELA, SYMBOL, TABLE_ALIGN};
 use crate::link::{Area, LinkError, Plan};
 
@@ -43,24 +43,24 @@ pub(super) fn too_large(layout: &FileLayout<'_>) -> LinkError {
     LinkError::TooLarge { what: "the file", size: layout.len as u64, limit: 1 << 32 }
 }
 
-fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: Segment) -> ProgramHeader {
+fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind) -> ProgramHeader {
     let page = plan.arch().page_size() as usize;
     let (p_type, p_flags, range, align) = match segment {
-        Segment::ReadOnly => (elf::PT_LOAD, elf::PF_R, layout.read_only.clone(), page),
-        Segment::Code => (elf::PT_LOAD, READ_EXECUTE, layout.code.clone(), page),
-        Segment::Relro => (elf::PT_LOAD, READ_WRITE, layout.relro.clone(), page),
-        Segment::Writable => (elf::PT_LOAD, READ_WRITE, layout.writable.clone(), page),
-        Segment::Dynamic => (elf::PT_DYNAMIC, READ_WRITE, layout.dynamic.clone(), TABLE_ALIGN),
-        Segment::Note => (elf::PT_NOTE, elf::PF_R, layout.note.clone(), NOTE_ALIGN),
-        Segment::UnwindIndex => {
+        SegmentKind::ReadOnly => (elf::PT_LOAD, elf::PF_R, layout.read_only.clone(), page),
+        SegmentKind::Code => (elf::PT_LOAD, READ_EXECUTE, layout.code.clone(), page),
+        SegmentKind::Relro => (elf::PT_LOAD, READ_WRITE, layout.relro.clone(), page),
+        SegmentKind::Writable => (elf::PT_LOAD, READ_WRITE, layout.writable.clone(), page),
+        SegmentKind::Dynamic => (elf::PT_DYNAMIC, READ_WRITE, layout.dynamic.clone(), TABLE_ALIGN),
+        SegmentKind::Note => (elf::PT_NOTE, elf::PF_R, layout.note.clone(), NOTE_ALIGN),
+        SegmentKind::UnwindIndex => {
             let start = layout.addresses[Area::EhFrameHdr] as usize;
             let range = start..start + plan.layout()[Area::EhFrameHdr].size as usize;
             (elf::PT_GNU_EH_FRAME, elf::PF_R, range, 4)
         }
-        Segment::Stack => (elf::PT_GNU_STACK, READ_WRITE, 0..0, 16),
-        Segment::SealedRelro => (elf::PT_GNU_RELRO, elf::PF_R, layout.relro.clone(), 1),
+        SegmentKind::Stack => (elf::PT_GNU_STACK, READ_WRITE, 0..0, 16),
+        SegmentKind::SealedRelro => (elf::PT_GNU_RELRO, elf::PF_R, layout.relro.clone(), 1),
     };
-    let memory_end = if let Segment::Writable = segment { layout.zeroed_end } else { range.end };
+    let memory_end = if let SegmentKind::Writable = segment { layout.zeroed_end } else { range.end };
     ProgramHeader {
         p_type,
         p_flags,
@@ -76,43 +76,43 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: Segment) ->
 /// Writes the section headers. The full symbol table has `local_symbols` local symbols, without the
 /// null symbol.
 pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>, local_symbols: usize) {
-    let index_of = |wanted: fn(Content) -> bool| {
+    let index_of = |wanted: fn(SectionContent) -> bool| {
         let section = layout.sections.iter().find(|section| wanted(section.content));
         section.map_or(0, |section| section.index.0)
     };
-    let dynsym = index_of(|content| matches!(content, Content::Dynsym));
-    let dynstr = index_of(|content| matches!(content, Content::Dynstr));
-    let strtab = index_of(|content| matches!(content, Content::Strtab));
+    let dynsym = index_of(|content| matches!(content, SectionContent::Dynsym));
+    let dynstr = index_of(|content| matches!(content, SectionContent::Dynstr));
+    let strtab = index_of(|content| matches!(content, SectionContent::Strtab));
     w.write_null_section_header();
     for section in &layout.sections {
         let range = layout.range(section.content);
         let header = match section.content {
-            Content::GnuHash => {
+            SectionContent::GnuHash => {
                 w.write_gnu_hash_section_header(range.start as u64);
                 continue;
             }
-            Content::Dynamic => {
+            SectionContent::Dynamic => {
                 w.write_dynamic_section_header(range.start as u64);
                 continue;
             }
-            Content::Shstrtab => {
+            SectionContent::Shstrtab => {
                 w.write_shstrtab_section_header();
                 continue;
             }
-            Content::Note => table(section, elf::SHT_NOTE, range, NOTE_ALIGN),
-            Content::Dynsym => SectionHeader {
+            SectionContent::Note => table(section, elf::SHT_NOTE, range, NOTE_ALIGN),
+            SectionContent::Dynsym => SectionHeader {
                 sh_link: dynstr,
                 sh_info: 1, // the null symbol is the only local one
                 sh_entsize: SYMBOL as u64,
                 ..table(section, elf::SHT_DYNSYM, range, TABLE_ALIGN)
             },
-            Content::Dynstr => table(section, elf::SHT_STRTAB, range, 1),
-            Content::Rela => SectionHeader {
+            SectionContent::Dynstr => table(section, elf::SHT_STRTAB, range, 1),
+            SectionContent::Rela => SectionHeader {
                 sh_link: dynsym,
                 sh_entsize: RELA as u64,
                 ..table(section, elf::SHT_RELA, range, TABLE_ALIGN)
             },
-            Content::Area(piece) => {
+            SectionContent::Area(piece) => {
                 let (sh_type, flags) = type_and_flags(piece.area);
                 SectionHeader {
                     sh_flags: flags.into(),
@@ -121,7 +121,7 @@ pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>,
                     ..table(section, sh_type, range, piece.align as usize)
                 }
             }
-            Content::Symtab => SectionHeader {
+            SectionContent::Symtab => SectionHeader {
                 sh_flags: 0,
                 sh_addr: 0,
                 sh_link: strtab,
@@ -129,7 +129,7 @@ pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>,
                 sh_entsize: SYMBOL as u64,
                 ..table(section, elf::SHT_SYMTAB, range, TABLE_ALIGN)
             },
-            Content::Strtab => {
+            SectionContent::Strtab => {
                 SectionHeader { sh_flags: 0, sh_addr: 0, ..table(section, elf::SHT_STRTAB, range, 1) }
             }
         };
@@ -138,7 +138,7 @@ pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>,
 }
 
 /// The header of a section that is loaded and only read.
-fn table(section: &Section<'_>, sh_type: u32, range: Range<usize>, align: usize) -> SectionHeader {
+fn table(section: &FileSection<'_>, sh_type: u32, range: Range<usize>, align: usize) -> SectionHeader {
     SectionHeader {
         name: section.name_id,
         sh_type,

@@ -19,7 +19,7 @@ use super::symbols::FullSymbols;
 use super::tables::{write_dynamic_tables, write_full_symbols};
 use crate::arch::Arch;
 use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, plan_for};
-use crate::note::Builder;
+use crate::note::NoteBuilder;
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
 /// external slots are those of `table`, then those that the modules need in addition.
@@ -91,7 +91,7 @@ fn write_frame<'p>(
     symbols: &DynamicSymbols<'_, '_>,
     counts: &RelaCounts,
     dynamic: &DynamicSection,
-    note: &mut Builder,
+    note: &mut NoteBuilder,
     buffer: &mut Vec<u8>,
 ) -> Result<FileLayout<'p>, LinkError> {
     let arch = plan.arch();

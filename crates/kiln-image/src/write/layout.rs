@@ -8,14 +8,14 @@ use std::ops::Range;
 use object::elf;
 use object::write::elf::Writer;
 
-use super::section::{Content, READ_ONLY, Section, WRITABLE};
+use super::section::{FileSection, READ_ONLY, SectionContent, WRITABLE};
 use crate::arch::Arch;
 use crate::elf64::{NOTE_ALIGN, RELA, SYMBOL, TABLE_ALIGN};
 use crate::link::{Addresses, Area, Layout};
 
 /// An entry of the program header table.
 #[derive(Clone, Copy)]
-pub(super) enum Segment {
+pub(super) enum SegmentKind {
     ReadOnly,
     Code,
     Relro,
@@ -54,8 +54,8 @@ pub(super) struct TableSizes {
 
 /// The ranges of the file, in order, and the addresses of areas.
 pub(super) struct FileLayout<'p> {
-    pub(super) segments: Vec<Segment>,
-    pub(super) sections: Vec<Section<'p>>,
+    pub(super) segments: Vec<SegmentKind>,
+    pub(super) sections: Vec<FileSection<'p>>,
     /// The sections of each area, as a range of `sections`.
     sections_of: [Range<usize>; Area::ALL.len()],
 
@@ -90,7 +90,7 @@ impl<'p> FileLayout<'p> {
         w: &mut Writer<'_>,
         arch: Arch,
         areas: &Layout,
-        sections: Vec<Section<'p>>,
+        sections: Vec<FileSection<'p>>,
         sizes: &TableSizes,
     ) -> Self {
         let page = arch.page_size() as usize;
@@ -166,22 +166,22 @@ impl<'p> FileLayout<'p> {
     }
 
     /// The bytes of a section in the file.
-    pub(super) fn range(&self, content: Content) -> Range<usize> {
+    pub(super) fn range(&self, content: SectionContent) -> Range<usize> {
         match content {
-            Content::Note => self.note.clone(),
-            Content::GnuHash => self.gnu_hash.clone(),
-            Content::Dynsym => self.dynsym.clone(),
-            Content::Dynstr => self.dynstr.clone(),
-            Content::Rela => self.rela.clone(),
-            Content::Area(piece) if piece.area == Area::Bss => self.writable.end..self.writable.end,
-            Content::Area(piece) => {
+            SectionContent::Note => self.note.clone(),
+            SectionContent::GnuHash => self.gnu_hash.clone(),
+            SectionContent::Dynsym => self.dynsym.clone(),
+            SectionContent::Dynstr => self.dynstr.clone(),
+            SectionContent::Rela => self.rela.clone(),
+            SectionContent::Area(piece) if piece.area == Area::Bss => self.writable.end..self.writable.end,
+            SectionContent::Area(piece) => {
                 let start = (self.addresses[piece.area] + piece.offset) as usize;
                 start..start + piece.size as usize
             }
-            Content::Dynamic => self.dynamic.clone(),
-            Content::Symtab => self.symtab.clone(),
-            Content::Strtab => self.strtab.clone(),
-            Content::Shstrtab => self.shstrtab.clone(),
+            SectionContent::Dynamic => self.dynamic.clone(),
+            SectionContent::Symtab => self.symtab.clone(),
+            SectionContent::Strtab => self.strtab.clone(),
+            SectionContent::Shstrtab => self.shstrtab.clone(),
         }
     }
 
@@ -189,7 +189,7 @@ impl<'p> FileLayout<'p> {
     pub(super) fn section_at(&self, area: Area, offset: u64) -> u16 {
         let sections = &self.sections[self.sections_of[area as usize].clone()];
         let starts_before =
-            |section: &Section<'_>| section.piece().is_some_and(|piece| piece.offset <= offset);
+            |section: &FileSection<'_>| section.piece().is_some_and(|piece| piece.offset <= offset);
         let after = sections.partition_point(starts_before);
         // Data without bytes may be in an area without a section. A plan has fewer sections than 16
         // bits can number.
@@ -204,9 +204,9 @@ impl<'p> FileLayout<'p> {
     ///
     /// If the sections are not in order of the file.
     pub(super) fn checksummed_parts(&self) -> Vec<Range<usize>> {
-        let start_of = |section: &Section<'_>| match section.content {
-            Content::GnuHash => self.note.end,
-            Content::Symtab => self.writable.end,
+        let start_of = |section: &FileSection<'_>| match section.content {
+            SectionContent::GnuHash => self.note.end,
+            SectionContent::Symtab => self.writable.end,
             content => self.range(content).start,
         };
         let sections = self.sections.iter().filter(|section| section.has_checksum());
@@ -218,26 +218,26 @@ impl<'p> FileLayout<'p> {
 }
 
 /// The entries of the program header table, in order.
-fn segments(areas: &Layout) -> Vec<Segment> {
+fn segments(areas: &Layout) -> Vec<SegmentKind> {
     let has = |area: Area| areas[area].size > 0;
-    let mut segments = vec![Segment::ReadOnly];
+    let mut segments = vec![SegmentKind::ReadOnly];
     if has(Area::Text) {
-        segments.push(Segment::Code);
+        segments.push(SegmentKind::Code);
     }
-    segments.push(Segment::Relro);
+    segments.push(SegmentKind::Relro);
     if has(Area::Slots) || has(Area::Data) || has(Area::Bss) {
-        segments.push(Segment::Writable);
+        segments.push(SegmentKind::Writable);
     }
-    segments.extend([Segment::Dynamic, Segment::Note]);
+    segments.extend([SegmentKind::Dynamic, SegmentKind::Note]);
     if has(Area::EhFrame) {
-        segments.push(Segment::UnwindIndex);
+        segments.push(SegmentKind::UnwindIndex);
     }
-    segments.extend([Segment::Stack, Segment::SealedRelro]);
+    segments.extend([SegmentKind::Stack, SegmentKind::SealedRelro]);
     segments
 }
 
 /// The sections of each area, which follow each other.
-fn sections_of(sections: &[Section<'_>]) -> [Range<usize>; Area::ALL.len()] {
+fn sections_of(sections: &[FileSection<'_>]) -> [Range<usize>; Area::ALL.len()] {
     let mut ranges = [const { 0..0 }; Area::ALL.len()];
     for (number, section) in sections.iter().enumerate() {
         let Some(piece) = section.piece() else { continue };

@@ -1,7 +1,7 @@
 //! The sections of an image, as one list in order of the file.
 //!
-//! Section numbers, section headers and the checksums of the note are all made from this list, so
-//! they agree without being compared.
+//! Section numbers, section headers and the checksums of the note are all made from this list,
+//! so they agree without being compared.
 
 use object::elf;
 use object::write::StringId;
@@ -16,13 +16,13 @@ pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
 
 /// The content of a section; most are named after their section.
 #[derive(Clone, Copy)]
-pub(super) enum Content {
+pub(super) enum SectionContent {
     Note,
     GnuHash,
     Dynsym,
     Dynstr,
     Rela,
-    Area(Piece),
+    Area(AreaPiece),
     Dynamic,
     Symtab,
     Strtab,
@@ -31,7 +31,7 @@ pub(super) enum Content {
 
 /// A piece of an area: a named section, or all that is in no named section.
 #[derive(Clone, Copy)]
-pub(super) struct Piece {
+pub(super) struct AreaPiece {
     pub(super) area: Area,
     /// Offset in the area, in bytes.
     pub(super) offset: u64,
@@ -40,27 +40,27 @@ pub(super) struct Piece {
 }
 
 /// A section with its number.
-pub(super) struct Section<'p> {
+pub(super) struct FileSection<'p> {
     pub(super) name: &'p str,
-    pub(super) content: Content,
+    pub(super) content: SectionContent,
     /// Its name in `.shstrtab`; `None` if `object` writes its header.
     pub(super) name_id: Option<StringId>,
     pub(super) index: SectionIndex,
 }
 
-impl Section<'_> {
+impl FileSection<'_> {
     /// Whether the note has a checksum for it: it has bytes, and is not the note.
     pub(super) fn has_checksum(&self) -> bool {
         match self.content {
-            Content::Note => false,
-            Content::Area(piece) => piece.area != Area::Bss && piece.size > 0,
+            SectionContent::Note => false,
+            SectionContent::Area(piece) => piece.area != Area::Bss && piece.size > 0,
             _ => true,
         }
     }
 
     /// The piece of an area that it holds, if it holds one.
-    pub(super) fn piece(&self) -> Option<Piece> {
-        if let Content::Area(piece) = self.content { Some(piece) } else { None }
+    pub(super) fn piece(&self) -> Option<AreaPiece> {
+        if let SectionContent::Area(piece) = self.content { Some(piece) } else { None }
     }
 }
 
@@ -79,35 +79,36 @@ pub(super) fn sections<'p: 'w, 'w>(
     w: &mut Writer<'w>,
     plan: &Plan<'p>,
     has_relocations: bool,
-) -> Vec<Section<'p>> {
-    let mut list: Vec<(&'p str, Content)> = vec![
-        (".note.kiln", Content::Note),
-        (".gnu.hash", Content::GnuHash),
-        (".dynsym", Content::Dynsym),
-        (".dynstr", Content::Dynstr),
+) -> Vec<FileSection<'p>> {
+    let mut list: Vec<(&'p str, SectionContent)> = vec![
+        (".note.kiln", SectionContent::Note),
+        (".gnu.hash", SectionContent::GnuHash),
+        (".dynsym", SectionContent::Dynsym),
+        (".dynstr", SectionContent::Dynstr),
     ];
     if has_relocations {
-        list.push((".rela.dyn", Content::Rela));
+        list.push((".rela.dyn", SectionContent::Rela));
     }
     for area in READ_ONLY.into_iter().chain([Area::Text, Area::Relro]) {
         list.extend(pieces(plan, area));
     }
-    list.push((".dynamic", Content::Dynamic));
+    list.push((".dynamic", SectionContent::Dynamic));
     for area in WRITABLE.into_iter().chain([Area::Bss]) {
         list.extend(pieces(plan, area));
     }
     list.extend([
-        (".symtab", Content::Symtab),
-        (".strtab", Content::Strtab),
-        (".shstrtab", Content::Shstrtab),
+        (".symtab", SectionContent::Symtab),
+        (".strtab", SectionContent::Strtab),
+        (".shstrtab", SectionContent::Shstrtab),
     ]);
     list.into_iter().map(|(name, content)| number(w, name, content)).collect()
 }
 
 /// The sections of `area`: first what is in no named section, if there is any, then the named
 /// sections.
-fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Content)> {
-    let piece = move |offset, Extent { size, align }| Content::Area(Piece { area, offset, size, align });
+fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, SectionContent)> {
+    let piece =
+        move |offset, Extent { size, align }| SectionContent::Area(AreaPiece { area, offset, size, align });
     let unnamed = Some(plan.unnamed(area)).filter(|extent| extent.size > 0);
     let named = plan.sections().filter(move |section| section.area == area).map(move |section| {
         (section.name, piece(section.offset, Extent { size: section.size, align: section.align }))
@@ -117,18 +118,21 @@ fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Con
 
 /// Reserves number and name of a section. `object` itself names the sections whose headers it
 /// writes.
-fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: Content) -> Section<'p> {
-    let own_header = matches!(content, Content::GnuHash | Content::Dynamic | Content::Shstrtab);
+fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: SectionContent) -> FileSection<'p> {
+    let own_header =
+        matches!(content, SectionContent::GnuHash | SectionContent::Dynamic | SectionContent::Shstrtab);
     let name_id = (!own_header).then(|| w.add_section_name(name.as_bytes()));
     let index = match content {
-        Content::GnuHash => w.reserve_gnu_hash_section_index(),
-        Content::Dynsym => w.reserve_dynsym_section_index(),
-        Content::Dynstr => w.reserve_dynstr_section_index(),
-        Content::Dynamic => w.reserve_dynamic_section_index(),
-        Content::Shstrtab => w.reserve_shstrtab_section_index(),
-        Content::Note | Content::Rela | Content::Area(_) | Content::Symtab | Content::Strtab => {
-            w.reserve_section_index()
-        }
+        SectionContent::GnuHash => w.reserve_gnu_hash_section_index(),
+        SectionContent::Dynsym => w.reserve_dynsym_section_index(),
+        SectionContent::Dynstr => w.reserve_dynstr_section_index(),
+        SectionContent::Dynamic => w.reserve_dynamic_section_index(),
+        SectionContent::Shstrtab => w.reserve_shstrtab_section_index(),
+        SectionContent::Note
+        | SectionContent::Rela
+        | SectionContent::Area(_)
+        | SectionContent::Symtab
+        | SectionContent::Strtab => w.reserve_section_index(),
     };
-    Section { name, content, name_id, index }
+    FileSection { name, content, name_id, index }
 }

@@ -2,7 +2,7 @@
 
 use std::error::Error;
 
-use kiln_artifact::record::Linkage;
+use kiln_artifact::record::{Linkage, NONE};
 use kiln_globals::{Bindings, GlobalTable, SlotKey};
 use kiln_image::{Image, ImageOptions, LoadError, Loaded, save, write_image};
 
@@ -113,6 +113,16 @@ fn a_function_of_another_type_is_refused() {
     // SAFETY: nothing is called.
     let error = unsafe { loaded.function("add3").unwrap().typed::<extern "C" fn(f64) -> i64>() }.unwrap_err();
     assert_eq!(error.to_string(), "`add3` has type (i64) -> i64 system_v, not (f64) -> i64 system_v");
+}
+
+#[test]
+fn a_function_without_a_recorded_type_has_an_address_alone() {
+    let mut module = Module::new();
+    let f = module.function("f", Linkage::Export, I64_TO_I64, &ADD3, &[]);
+    module.contents.symbols[f as usize].signature = NONE.into();
+    let bytes = write_image(&[module.finish()], &GlobalTable::new(), &ImageOptions::default()).unwrap();
+    let loaded = Image::from_bytes(&bytes).unwrap().bind_array(&[]).unwrap();
+    assert!(loaded.address("f").is_some() && loaded.function("f").is_none());
 }
 
 #[test]
