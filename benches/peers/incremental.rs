@@ -12,7 +12,7 @@ use std::sync::Arc;
 use kiln::artifact::Artifact;
 use kiln::cache::{DiskStore, MemoryStore};
 
-use self::builds::{ProgramBuilder, SharedStore, TIMES, TimedBuild, behind, repeated, written};
+use self::builds::{ProgramBuilder, SharedStore, TIMES, TimedBuild, repeated, write_behind, written};
 use self::edit::{Edit, repeat};
 use crate::image;
 use crate::measure::interleave;
@@ -35,10 +35,10 @@ pub(crate) fn compare(
     comparison.check(same_images(workload, setup, &keys, &mut edit, artifacts)?);
 
     let folder = tempfile::tempdir()?;
-    let (memory, disk) = (Arc::new(MemoryStore::new()), behind(&folder.path().join("unchanged")));
+    let (memory, disk) = (Arc::new(MemoryStore::new()), write_behind(&folder.path().join("unchanged")));
     builder.lazy(memory.clone(), &keys, true)?;
     builder.lazy(disk.clone(), &keys, true)?;
-    let edits = behind(&folder.path().join("edited"));
+    let edits = write_behind(&folder.path().join("edited"));
     builder.modules(Some(edits.clone()), modules)?;
     written(&disk)?;
     written(&edits)?;
@@ -104,7 +104,7 @@ fn larger(
 ) -> Result<f64, Failure> {
     let modules = repeat(&builder.workload.modules, times);
     let mut program = modules.clone();
-    let store = behind(&folder.join(format!("edited-{times}")));
+    let store = write_behind(&folder.join(format!("edited-{times}")));
     builder.modules(Some(store.clone()), &modules)?;
     written(&store)?;
     let cold = format!("{times} times the program, all is new");

@@ -194,7 +194,7 @@ fn slots_hold(path: &Path, bindings: &Bindings, addresses: &[usize]) -> Result<S
     let image = Image::open(path)?;
     let in_order = image.slots().iter().zip(addresses).all(|(key, _)| matches!(key, SlotKey::Global(_)));
     if image.slots().len() != addresses.len() || !in_order {
-        return Err("the image does not have the slots that were asked for".into());
+        return Err("the image has other slots than its keys".into());
     }
     for loaded in [image.bind(bindings)?, Image::open(path)?.bind_array(addresses)?] {
         // SAFETY: the loader checks the type, and the function only returns the content of a slot.

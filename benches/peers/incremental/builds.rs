@@ -77,7 +77,7 @@ impl ProgramBuilder<'_> {
     /// Builds with an empty folder, to which entries are written in the background.
     pub(super) fn fresh(&self, modules: &[Module]) -> Result<TimedBuild, Failure> {
         let folder = tempfile::tempdir()?;
-        let store = behind(folder.path());
+        let store = write_behind(folder.path());
         let build = self.modules(Some(store.clone()), modules)?;
         written(&store)?;
         Ok(build)
@@ -152,7 +152,7 @@ pub(super) fn repeated<'a>(
 }
 
 /// A store that writes to a folder in the background, like that of the command `build`.
-pub(super) fn behind(folder: &Path) -> Arc<WriteBehind<DiskStore>> {
+pub(super) fn write_behind(folder: &Path) -> Arc<WriteBehind<DiskStore>> {
     Arc::new(WriteBehind::new(DiskStore::new(folder)))
 }
 

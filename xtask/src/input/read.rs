@@ -57,7 +57,7 @@ pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
     }
 }
 
-/// The modules of `files`, each of which is read when a build gets to it.
+/// The modules of `files`. A build reads each module when it needs it.
 ///
 /// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need
 /// not be read as IR. `done` is called after each module that was read.

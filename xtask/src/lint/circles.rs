@@ -1,4 +1,4 @@
-//! Circles between the files of a crate: files that need each other can only be read together.
+//! Circles between the files of a crate. Files that need each other can only be read together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -24,7 +24,7 @@ fn circles(graph: &Graph<'_>) -> Vec<String> {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut faults = Vec::new();
     for (&file, others) in &reached {
-        // The files of a group reach each other; a file in no circle does not reach itself.
+        // The files of a group reach each other. A file that is in no circle does not reach itself.
         let group: Vec<&str> = others
             .iter()
             .copied()
@@ -40,7 +40,7 @@ fn circles(graph: &Graph<'_>) -> Vec<String> {
     faults
 }
 
-/// The files that are needed by a file, by those that it needs, and so on.
+/// The files that a file needs, the files that those need, and so on.
 fn reachable<'a>(graph: &Graph<'a>, from: &str) -> BTreeSet<&'a str> {
     let mut reached = BTreeSet::new();
     let mut queue = vec![from];
@@ -72,6 +72,7 @@ fn shortest_circle<'a>(graph: &Graph<'a>, from: &'a str) -> Option<Vec<&'a str>>
     None
 }
 
+/// The message for a circle in a group of files.
 fn message(graph: &Graph<'_>, circle: &[&str], group: &[&str]) -> String {
     let (first, edges) = (circle[0], circle.windows(2).map(|edge| (edge[1], &graph[edge[0]][edge[1]])));
     let line = graph[first][circle[1]].line;

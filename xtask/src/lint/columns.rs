@@ -34,7 +34,7 @@ fn faults_of_one(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Whether nothing but an address is on the line, which has no place to break it.
+/// Whether the line has only an address, which cannot be broken.
 fn is_unbreakable(line: &str) -> bool {
     let text = line.trim_start_matches(|c: char| c.is_whitespace() || "/!#;*->".contains(c));
     // The label of a Markdown link definition stays with its address.
@@ -45,13 +45,13 @@ fn is_unbreakable(line: &str) -> bool {
     text.contains("://") && !text.contains(char::is_whitespace)
 }
 
-/// For each line of a Rust file, whether it has a comment.
+/// Whether each line of a Rust file has a comment.
 ///
-/// A `//` in a string is none, so a line's text after its last token is looked at. Documentation is
-/// a token too, but one that begins its line.
+/// A `//` inside a string is not a comment, so only the text after a line's last token is searched.
+/// A documentation comment is a token itself, but it begins its line.
 fn comments_of_rust(text: &str) -> Vec<bool> {
     let mut lines = vec![Line::default(); text.lines().count() + 1];
-    // A file that does not parse is a fault for the compiler to report.
+    // The compiler reports a file that does not parse.
     if let Ok(tokens) = TokenStream::from_str(text) {
         mark(tokens, &mut lines);
     }
@@ -66,7 +66,7 @@ fn comments_of_rust(text: &str) -> Vec<bool> {
 struct Line {
     /// Number of the column after the last token that ends on the line.
     code_end: usize,
-    /// Whether the line's first column is inside a token, which is a string then.
+    /// Whether the line's first column is inside a token, which must be a string.
     begins_in_token: bool,
 }
 
@@ -98,7 +98,7 @@ fn has_comment(line: &str, mark: char) -> bool {
     })
 }
 
-/// Whether a line of IR is a comment for people: a line that is executed cannot be broken.
+/// Whether a line of IR is a comment for people. A `run:` or `print:` comment cannot be broken.
 fn is_comment_of_clif(line: &str) -> bool {
     let Some(comment) = line.trim_start().strip_prefix(';') else { return false };
     !["run:", "print:"].iter().any(|command| comment.trim_start().starts_with(command))

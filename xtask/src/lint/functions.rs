@@ -16,7 +16,7 @@ fn faults_except(sources: &[Source], exceptions: &[(&str, &str, &str)]) -> Vec<S
     let mut faults = Vec::new();
     let mut used = Vec::new();
     for source in sources.iter().filter(|source| source.is_rust() && !source.is_test()) {
-        // A file that does not parse is a fault for the compiler to report.
+        // The compiler reports a file that does not parse.
         let Ok(file) = syn::parse_file(&source.text) else { continue };
         let mut found = LongFunctions::default();
         found.visit_file(&file);
@@ -91,7 +91,7 @@ mod tests {
     use super::super::sources::source;
     use super::*;
 
-    /// A function of so many lines.
+    /// The text of a function that has `lines` lines.
     fn function(name: &str, lines: usize) -> String {
         format!("fn {name}() {{\n{}}}\n", "\n".repeat(lines - 2))
     }

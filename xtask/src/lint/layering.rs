@@ -11,7 +11,8 @@ use crate::output::Failure;
 /// Normal dependencies by package name, for every package of the build.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// Edges that the table does not have, and crates that are not in both.
+/// The edges that the table does not allow, and the crates that are not both in the table and in
+/// the workspace.
 pub(super) fn faults() -> Result<Vec<String>, Failure> {
     let output = cargo(&["metadata", "--format-version=1", "--locked"]).output().map_err(Failure::of)?;
     if !output.status.success() {
@@ -73,7 +74,7 @@ fn ours(name: &str) -> bool {
     name == "kiln" || name == "xtask" || name.starts_with("kiln-")
 }
 
-/// A way from a crate to Cranelift, if there is one.
+/// A chain of dependencies from a crate to Cranelift, if there is one.
 fn reaches_cranelift(graph: &Graph, from: &str) -> Option<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut stack = vec![vec![from.to_owned()]];
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn cranelift_is_found_behind_others() {
+    fn cranelift_is_found_through_others() {
         let graph = with(&[("kiln-cache", "a"), ("a", "b"), ("b", "a"), ("b", "cranelift-entity")]);
         assert_eq!(
             compare(&graph),
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn only_normal_dependencies_count() {
+    fn only_normal_dependencies_are_edges() {
         let dep =
             |name: &str, kind: Value| serde_json::json!({ "pkg": name, "dep_kinds": [{ "kind": kind }] });
         let metadata = serde_json::json!({

@@ -1,9 +1,7 @@
-//! The modules of a crate, as its files declare them, and the files in which paths between them
-//! end.
+//! The modules of a crate, and the resolution of paths to the files that define their items.
 //!
-//! This is the part of Rust's name resolution that shows which file needs which. Visibility, and
-//! names that macros make, are left out: a name that is not found is taken to be defined in its
-//! module.
+//! This is a part of Rust's name resolution. It ignores visibility. It does not expand macros, so a
+//! name that is not found in a module is taken to be defined there by a macro.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +21,7 @@ pub(super) struct Module<'a> {
     pub(super) items: Vec<Item>,
     parent: Option<usize>,
     names: BTreeMap<String, Vec<Definition>>,
-    /// Paths that everything is imported from.
+    /// Paths of glob imports, without the `*`.
     globs: Vec<Vec<String>>,
 }
 
@@ -35,12 +33,12 @@ enum Definition {
     Import(Vec<String>),
 }
 
-/// The end of a path.
+/// The item or module at the end of a path.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Found<'a> {
     /// An item, by its file and name.
     Item(&'a str, String),
-    /// The number of a module.
+    /// A module, by its number.
     Module(usize),
     /// Another crate, a local variable, or a name that Rust provides.
     Outside,
@@ -91,12 +89,12 @@ impl<'a> Crate<'a> {
         parent: Option<usize>,
         folder: &str,
     ) -> usize {
-        // A file that does not parse is a fault for the compiler to report.
+        // The compiler reports a file that does not parse.
         let items = syn::parse_file(&file.text).map_or(Vec::new(), |file| file.items);
         self.add(sources, &file.path, parent, folder, items)
     }
 
-    /// Adds a module, and those in it; `folder` is where the files of those are.
+    /// Adds a module and the modules in it, whose files are in `folder`.
     fn add(
         &mut self,
         sources: &'a [Source],
@@ -136,13 +134,13 @@ impl<'a> Crate<'a> {
         number
     }
 
-    /// The module around this one, and so on up to the root.
+    /// The module itself, the module around it, and so on up to the root.
     pub(super) fn ancestors(&self, module: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(module), |&module| self.modules[module].parent)
     }
 
-    /// The end of a path that is written in `module`. Of a name with several meanings, a path ends
-    /// at the item.
+    /// Resolves a path that is written in `module`. If the last name is both an item and a module,
+    /// the item is returned.
     pub(super) fn resolve(&self, module: usize, path: &[String]) -> Found<'a> {
         self.follow(module, path, 0)
     }
@@ -164,7 +162,7 @@ impl<'a> Crate<'a> {
             };
             match next {
                 Found::Module(number) => place = Some(number),
-                // After an item follow its own names, such as variants and methods.
+                // The names after an item are its own, such as variants and methods.
                 end => return end,
             }
         }
@@ -173,7 +171,7 @@ impl<'a> Crate<'a> {
 
     /// The meaning of a name in a module; `None` if the module does not have it.
     fn look_up(&self, module: usize, name: &str, item_first: bool, depth: usize) -> Option<Found<'a>> {
-        // Imports that go round in a circle are for the compiler to report.
+        // The compiler reports imports that lead back to themselves.
         if depth > 16 {
             return None;
         }
@@ -189,7 +187,8 @@ impl<'a> Crate<'a> {
         let named = found.into_iter().find_map(|definition| match definition {
             Definition::Item => Some(Found::Item(this.file, name.to_owned())),
             Definition::Module(number) => Some(Found::Module(*number)),
-            // An import of a name from where it is already leads nowhere else.
+            // `use a;` makes the name of a macro or a crate an item; it does not lead to another
+            // module.
             Definition::Import(path) if *path == [name] => None,
             Definition::Import(path) => Some(self.follow(module, path, depth + 1)),
         });
@@ -230,7 +229,7 @@ impl Module<'_> {
         self.define(ident.to_string(), Definition::Item);
     }
 
-    /// Adds the names that a `use` imports, also one inside a function.
+    /// Adds the names that a `use` imports, which may be inside a function.
     pub(super) fn import(&mut self, item: &syn::ItemUse) {
         let mut found = Vec::new();
         imports(&item.tree, &[], &mut found);

@@ -1,9 +1,11 @@
-//! The references from file to file in a crate: every path that is written in one and ends at an
-//! item of another.
+//! The references between the files of a crate: paths in one file to items of another.
 //!
 //! Paths are found in `use`, in types, expressions and patterns, and among the tokens of macros. A
-//! path that goes through a re-export is a reference to the file where the item is defined, not to
-//! the one that re-exports it; the re-export is a reference itself. Test code is left out.
+//! path through a re-export is a reference to the file that defines the item. The re-export itself
+//! is a reference from its own file to that file. Test code is ignored.
+//!
+//! For example, with `pub use decode::Decoder;` in `body.rs`, `use crate::body::Decoder;` in
+//! `check.rs` makes two references: `check.rs` to `decode.rs`, and `body.rs` to `decode.rs`.
 
 use std::collections::BTreeMap;
 
@@ -14,10 +16,10 @@ use syn::{Attribute, ImplItemFn, Item, ItemUse, Macro, Meta, Path};
 use super::modules::{Crate, Found, attributes, imports, is_test_only};
 use super::sources::Source;
 
-/// Files by the files that they name items of; of each edge, the first item and its line.
+/// The references from each file to others. Of several to one file, the first is kept.
 pub(super) type Graph<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Reference>>;
 
-/// An item that a file names.
+/// An item that a file names, and the line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Reference {
     pub(super) item: String,
@@ -36,7 +38,7 @@ pub(super) fn between_files<'a>(sources: &'a [Source], root: &'a Source) -> Grap
     graph
 }
 
-/// Makes what functions import known in their module, so that paths in them can be followed.
+/// Adds the imports inside functions to the function's module, so that paths in it are resolved.
 fn import_in_functions(whole: &mut Crate<'_>) {
     struct Uses(Vec<ItemUse>);
     impl<'a> Visit<'a> for Uses {
@@ -78,8 +80,8 @@ impl<'a> Finder<'_, 'a> {
         }
     }
 
-    /// Adds the paths of two names and more among a macro's tokens. A single name may be a variable
-    /// of the macro's; where it is imported, the `use` is a reference already.
+    /// Adds the paths of at least two names among a macro's tokens. A single name may be a
+    /// variable; if it is imported, its `use` is a reference already.
     fn scan(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut line = 0;
@@ -159,7 +161,7 @@ impl<'a> Visit<'a> for Finder<'_, '_> {
     }
 
     fn visit_macro(&mut self, invocation: &'a Macro) {
-        // A macro is known in the modules inside the one that defines it, without an import.
+        // A macro needs no import in the modules inside the one that defines it.
         if let Some(name) = invocation.path.get_ident() {
             let mut around = self.whole.ancestors(self.module);
             let definer = around.find(|&module| self.whole.modules[module].has_item(&name.to_string()));

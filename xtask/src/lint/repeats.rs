@@ -1,7 +1,6 @@
 //! Code that is written twice, as `jscpd` finds it.
 //!
-//! `jscpd` compares the tokens of all files. It is installed like the other tools that the checks
-//! run: `.ci/run` says which version and how.
+//! `jscpd` compares the tokens of all files. `.ci/run` installs it, in the version that CI uses.
 
 use std::io::ErrorKind;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The rules that `lint` checks, with their thresholds and their exceptions. An exception needs a
 //! reason.
 
-/// Which crates of ours a crate may depend on, and whether it may reach Cranelift at all.
+/// The crates of ours that a crate may depend on, and whether it may reach Cranelift at all.
 ///
 /// This is the layering of ARCHITECTURE.md. An edge that is added here needs a reason there.
 pub(super) const LAYERS: [(&str, &[&str], Cranelift); 10] = [
@@ -25,7 +25,7 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 10] = [
     ("xtask", &["kiln", "kiln-oracle"], Cranelift::Yes),
 ];
 
-/// Whether Cranelift may be among the dependencies of a crate.
+/// Whether Cranelift may be among a crate's dependencies.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cranelift {
     Yes,
@@ -40,16 +40,16 @@ pub(super) const UNSAFE: [&str; 3] = ["kiln-jit", "kiln-image", "xtask"];
 /// Crate roots that deny `unsafe`, so that it occurs only where an `expect` gives the reason.
 pub(super) const DENIES_UNSAFE: [&str; 2] = ["crates/kiln-image/src/lib.rs", "xtask/src/main.rs"];
 
-/// Lines of a Rust file, at most.
+/// The most lines that a Rust file may have.
 pub(super) const MAX_FILE_LINES: usize = 1000;
 
-/// The median of the lengths of all files of the crates, in lines, must be below this.
+/// The median length of the crates' files, in lines, must be below this.
 pub(super) const MEDIAN_FILE_LINES: usize = 200;
 
-/// Lines of ARCHITECTURE.md, at most.
+/// The most lines that ARCHITECTURE.md may have.
 pub(super) const MAX_ARCHITECTURE_LINES: usize = 250;
 
-/// Lines of a function from `fn` to the closing brace, at most.
+/// The most lines that a function may have, from `fn` to the closing brace.
 pub(super) const MAX_FUNCTION_LINES: usize = 120;
 
 /// Functions that may be longer than [`MAX_FUNCTION_LINES`]: file, name, and the reason.
@@ -66,10 +66,10 @@ pub(super) const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
     ),
 ];
 
-/// Tokens that two places may have in common, one after the other, at most.
+/// The longest sequence of tokens that may occur twice.
 pub(super) const MAX_REPEATED_TOKENS: u32 = 70;
 
-/// Columns of a line of Markdown and of a line with a comment, at most.
+/// The most columns that a line of Markdown or a line with a comment may have.
 pub(super) const MAX_COLUMNS: usize = 100;
 
 /// Words that the summary of a documentation comment must not begin with: such a summary is a

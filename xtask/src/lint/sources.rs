@@ -1,4 +1,4 @@
-//! The files that the checks read: those that Git tracks, and new ones that it does not ignore.
+//! The files that the checks read: all that Git tracks, and new files that it does not ignore.
 
 use std::path::Path;
 use std::process::Command;

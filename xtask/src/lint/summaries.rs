@@ -3,7 +3,7 @@
 use super::rules::HEADLESS;
 use super::sources::Source;
 
-/// Documentation comments of which the first word makes a clause without a head.
+/// The documentation comments whose first word makes a clause without a verb.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     sources.iter().filter(|source| source.is_rust()).flat_map(faults_of_one).collect()
 }

@@ -108,7 +108,7 @@ pub(super) fn print(
     match verdict {
         Verdict::Passed { invocations: 0, .. } => println!("{file}: ok, compiled and linked, no invocation"),
         Verdict::Passed { invocations, interpreted } => {
-            let how = if *interpreted { ", interpreted as its `test` lines ask" } else { "" };
+            let how = if *interpreted { ", interpreted, as its `test` lines say" } else { "" };
             println!("{file}: ok, {}{how}", count(*invocations, "invocation"));
         }
         Verdict::Failed { reason } => println!("{file}: FAILED: {reason}"),

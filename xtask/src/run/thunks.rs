@@ -9,7 +9,7 @@ use kiln::jit::invoke;
 use super::invocation::Stop;
 use crate::output::chain;
 
-/// The thunks of a module, each of which is made when a function of its signature is first called.
+/// The thunks of a module. A thunk is made when a function of its signature is first called.
 pub(super) struct Thunks<'a> {
     target: &'a Target,
     settings: &'a ModuleSettings,

@@ -67,7 +67,7 @@ fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: 
     let tests: Vec<&str> = roots.iter().flat_map(|root| root.settings.tests()).collect();
     if args.via == Via::Interpreter {
         if !tests.is_empty() && !tests.contains(&"interpret") {
-            return Verdict::Skipped { reason: "its `test` lines do not ask for the interpreter".into() };
+            return Verdict::Skipped { reason: "its `test` lines do not name the interpreter".into() };
         }
         return interpreted(roots, others);
     }

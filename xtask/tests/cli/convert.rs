@@ -76,7 +76,7 @@ fn damage_after_the_first_module_is_found() {
     altered[second + 100] ^= 1;
     let mut newer = whole.clone();
     newer[second + 8..second + 24].fill(77);
-    let (inside, behind) = (format!("byte {second}"), format!("byte {}", whole.len()));
+    let (inside, after) = (format!("byte {second}"), format!("byte {}", whole.len()));
     let ends = format!("{inside}: the file ends inside of a module");
     let foreign = |place: &str| format!("{place}: not a module in binary form");
     let own = format!("version 2 with Cranelift {}", cranelift_codegen::VERSION);
@@ -86,8 +86,8 @@ fn damage_after_the_first_module_is_found() {
         ("bad.kir", whole[..whole.len() - 10].to_vec(), ends.clone(), "bad.kir"),
         ("bad.kir", whole[..second + 10].to_vec(), ends.clone(), "bad.kir"),
         ("bad.bin", whole[..whole.len() - 10].to_vec(), ends, "bad.bin"),
-        ("bad.kir", [&whole[..], b"garbage"].concat(), foreign(&behind), "bad.kir"),
-        ("bad.kir", [&whole[..], &[b'x'; 100]].concat(), foreign(&behind), "bad.kir"),
+        ("bad.kir", [&whole[..], b"garbage"].concat(), foreign(&after), "bad.kir"),
+        ("bad.kir", [&whole[..], &[b'x'; 100]].concat(), foreign(&after), "bad.kir"),
         ("bad.kir", altered, checksum, "bad.kir#1"),
         ("bad.kir", newer, version, "bad.kir"),
         ("bad.kir", whole[..5].to_vec(), "byte 0: the file ends inside of a module".into(), "bad.kir"),

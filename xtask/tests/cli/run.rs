@@ -43,9 +43,9 @@ fn expected(file: &Path, interpreter: bool) -> String {
         return format!("{name}: skipped: the module is for {}", targets.join(", "));
     }
     let tests = header(&text, "test");
-    let asks = tests.contains(&"interpret");
-    if interpreter && !tests.is_empty() && !asks {
-        return format!("{name}: skipped: its `test` lines do not ask for the interpreter");
+    let names_interpreter = tests.contains(&"interpret");
+    if interpreter && !tests.is_empty() && !names_interpreter {
+        return format!("{name}: skipped: its `test` lines do not name the interpreter");
     }
     let is_run = |line: &&str| line.starts_with("; run:") || line.starts_with("; print:");
     let (count, times) = (text.lines().filter(is_run).count(), if interpreter { 1 } else { fitting.max(1) });
