@@ -1,9 +1,9 @@
-//! A tiny expression language: compiled in parallel, run in this process, saved as an image, and run by another process that
-//! compiles nothing.
+//! A tiny expression language: compiled in parallel, run in this process, saved as an image, and
+//! run by another process that compiles nothing.
 //!
-//! Each definition becomes a module of its own, built through `cranelift_module::Module` and linked with the others.
-//! The word `ans` reads a run-time object of the host, which every process has at another address: the code
-//! refers to it as the global `calculator:memory`, never by address.
+//! Each definition becomes a module of its own, built through `cranelift_module::Module` and linked
+//! with the others. The word `ans` reads a run-time object of the host, which every process has at
+//! another address: the code refers to it as the global `calculator:memory`, never by address.
 //!
 //! ```text
 //! cargo run --release --example expressions
@@ -59,7 +59,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     type Unary = extern "C" fn(i64) -> i64;
     let (fact, next) = (session.function("fact"), session.function("next"));
     let (fact, next) = (fact.ok_or("no `fact`")?, next.ok_or("no `next`")?);
-    // SAFETY: the signatures are checked; the code reads nothing but `memory`, and session and memory live on.
+    // SAFETY: the signatures are checked; the code reads nothing but `memory`, and session and
+    // memory live on.
     let (fact, next) = unsafe { (fact.typed::<Unary>()?, next.typed::<Unary>()?) };
     println!("  fact(10) = {}", fact(10));
     println!("  next(2)  = {}   (ans is 7)", next(2));
@@ -90,7 +91,8 @@ fn load(path: &Path) -> Result<(), Box<dyn Error>> {
     println!("another process: slots to fill: {:?}", image.slots());
     let loaded = image.bind(&bindings)?;
     let next = loaded.function("next").ok_or("no `next`")?;
-    // SAFETY: the signature is checked; the code reads nothing but `memory`, and image and memory live on.
+    // SAFETY: the signature is checked; the code reads nothing but `memory`, and image and memory
+    // live on.
     let next = unsafe { next.typed::<extern "C" fn(i64) -> i64>()? };
     println!("  next(2)  = {} (ans is 500000)", next(2));
     Ok(())

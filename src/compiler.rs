@@ -2,9 +2,9 @@
 //! thread pool.
 //!
 //! Three things are reused, from coarse to fine: a module by the client's own key, without its IR
-//! being built ([`Lazy`]); a module by the fingerprint of its IR; and functions of a changed module,
-//! out of the artifact of its last build. Whatever is reused, the artifacts are those that compiling
-//! everything makes. The policy is in `reuse`.
+//! being built ([`Lazy`]); a module by the fingerprint of its IR; and functions of a changed
+//! module, out of the artifact of its last build. Whatever is reused, the artifacts are those that
+//! compiling everything makes. The policy is in `reuse`.
 
 mod background;
 mod error;
@@ -99,8 +99,8 @@ impl Compiler {
         self
     }
 
-    /// Adds a hash of everything else that the code assumes, such as the layout of run-time objects,
-    /// to every cache key.
+    /// Adds a hash of everything else that the code assumes, such as the layout of run-time
+    /// objects, to every cache key.
     #[must_use]
     pub fn abi(mut self, abi: impl Into<Vec<u8>>) -> Self {
         self.abi = abi.into().into();
@@ -108,8 +108,8 @@ impl Compiler {
     }
 
     /// Names the program that the modules belong to. A changed module takes functions from the last
-    /// build of the module of the same name in the same program. So programs that share a store need
-    /// different names here, or module names that differ.
+    /// build of the module of the same name in the same program. So programs that share a store
+    /// need different names here, or module names that differ.
     ///
     /// It is no part of a key: an unchanged module is found whatever the program is called.
     #[must_use]

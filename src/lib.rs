@@ -1,7 +1,9 @@
-//! Parallel, pure code generation for Cranelift IR: one compiled artifact, run in the process, saved as an image, kept in a cache.
+//! Parallel, pure code generation for Cranelift IR: one compiled artifact, run in the process,
+//! saved as an image, kept in a cache.
 //!
-//! Kiln compiles many modules of IR at once, without merging them, against a globals module that is laid out first. The
-//! machine code that results depends on the IR and the target only, so the very same bytes serve three uses.
+//! Kiln compiles many modules of IR at once, without merging them, against a globals module that is
+//! laid out first. The machine code that results depends on the IR and the target only, so the very
+//! same bytes serve three uses.
 //!
 //! | you want to | use |
 //! |---|---|
@@ -46,7 +48,8 @@
 //!
 //! # Architecture invariants
 //!
-//! The facade composes and holds no algorithm: removing it, every step can be written by hand from public parts.
+//! The facade composes and holds no algorithm: removing it, every step can be written by hand from
+//! public parts.
 
 #![forbid(unsafe_code)]
 

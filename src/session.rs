@@ -15,8 +15,9 @@ use crate::compiler::{Compiled, Compiler, Lazy, Stats};
 
 /// Compiles modules into this process, and remembers what an image of the program needs.
 ///
-/// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with everything before it. The artifacts are
-/// kept, so [`Session::image`] costs a link and no compilation, and the image holds the very machine code that runs.
+/// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with
+/// everything before it. The artifacts are kept, so [`Session::image`] costs a link and no
+/// compilation, and the image holds the very machine code that runs.
 pub struct Session {
     compiler: Compiler,
     globals: GlobalTable,
@@ -74,8 +75,8 @@ impl Session {
         self.compiler.target()
     }
 
-    /// Numbers the global `key`; its slot in images has this number. Globals that modules use are numbered when they
-    /// are added, so this is needed only to fix an order.
+    /// Numbers the global `key`; its slot in images has this number. Globals that modules use are
+    /// numbered when they are added, so this is needed only to fix an order.
     pub fn global(&mut self, key: &str) -> GlobalId {
         self.globals.intern(key)
     }
@@ -86,13 +87,14 @@ impl Session {
         self.globals.intern(key)
     }
 
-    /// Says where the symbol `name`, a function or datum of the host, lies. Symbols that were not bound are looked up among the
-    /// routines of the C library, then in the process.
+    /// Says where the symbol `name`, a function or datum of the host, lies. Symbols that were not
+    /// bound are looked up among the routines of the C library, then in the process.
     pub fn bind_symbol(&mut self, name: &str, address: usize) {
         self.bindings.bind_symbol(name, address);
     }
 
-    /// Compiles `modules`, links them with each other and with what was added before, and makes them callable.
+    /// Compiles `modules`, links them with each other and with what was added before, and makes
+    /// them callable.
     ///
     /// # Errors
     ///
@@ -102,13 +104,15 @@ impl Session {
         if !diagnostics.is_empty() {
             return Err(SessionError::Check(diagnostics));
         }
-        // The globals module comes first: every global has its slot number before any function is compiled.
+        // The globals module comes first: every global has its slot number before any function is
+        // compiled.
         self.with_globals(modules.iter().flat_map(Module::globals), |session| session.compile(modules))
     }
 
     /// The same with modules that are built only if the store has no code for them.
     ///
-    /// What is wrong between modules is found by the linker here, since not all of them are there to be checked.
+    /// What is wrong between modules is found by the linker here, since not all of them are there
+    /// to be checked.
     ///
     /// # Errors
     ///

@@ -10,8 +10,8 @@ use crate::{CompilerError, SessionError};
 
 /// The entry thunk of a signature, compiled into memory of its own.
 ///
-/// A call is three steps: [`Thunk::encode`] the arguments, [`kiln_jit::invoke`] (which is `unsafe`, since it runs machine code),
-/// [`Thunk::decode`] the results.
+/// A call is three steps: [`Thunk::encode`] the arguments, [`kiln_jit::invoke`] (which is `unsafe`,
+/// since it runs machine code), [`Thunk::decode`] the results.
 #[derive(Debug)]
 pub struct Thunk {
     signature: Signature,
@@ -21,11 +21,13 @@ pub struct Thunk {
 }
 
 impl Thunk {
-    /// Compiles the thunk. `settings` are those of the callee's module, which may change the calling convention.
+    /// Compiles the thunk. `settings` are those of the callee's module, which may change the
+    /// calling convention.
     ///
     /// # Errors
     ///
-    /// [`SessionError`] if the target has no code generator, is not this machine, or cannot pass such values.
+    /// [`SessionError`] if the target has no code generator, is not this machine, or cannot pass
+    /// such values.
     pub fn new(
         target: &Target,
         settings: &ModuleSettings,
@@ -53,8 +55,8 @@ impl Thunk {
         &self.signature
     }
 
-    /// Cells that hold `arguments`, long enough for the results as well; `None` if number or types differ from the
-    /// signature's parameters.
+    /// Cells that hold `arguments`, long enough for the results as well; `None` if number or types
+    /// differ from the signature's parameters.
     pub fn encode(&self, arguments: &[DataValue]) -> Option<Vec<Cell>> {
         let params = &self.signature.params;
         let fits = arguments.len() == params.len()

@@ -8,10 +8,11 @@ use super::verify::{Sample, Samples};
 
 impl Samples {
     /// Compiles the modules and compares the artifacts with what was reused. `compiler` is the one
-    /// that chose them, or has the same target and store. A difference is reported to its events, and
-    /// the entry is replaced by the right one.
+    /// that chose them, or has the same target and store. A difference is reported to its events,
+    /// and the entry is replaced by the right one.
     ///
-    /// Returns the number of entries that were wrong. A module that does not compile counts as wrong.
+    /// Returns the number of entries that were wrong. A module that does not compile counts as
+    /// wrong.
     pub fn verify(self, compiler: &Compiler) -> usize {
         self.0.into_iter().filter(|sample| !compiler.verify_sample(sample)).count()
     }

@@ -34,8 +34,8 @@ impl<E> std::fmt::Debug for Lazy<'_, E> {
 }
 
 impl<'m, E> Lazy<'m, E> {
-    /// A module that `build` makes. `key` must differ whenever `build` would make another module: it
-    /// is a hash of what the module is made from, and of the compiler that makes it.
+    /// A module that `build` makes. `key` must differ whenever `build` would make another module:
+    /// it is a hash of what the module is made from, and of the compiler that makes it.
     pub fn new(
         name: impl Into<Box<str>>,
         key: impl Into<Box<[u8]>>,
@@ -156,7 +156,8 @@ impl Compiler {
         Ok(Done { artifact, stats, samples })
     }
 
-    /// Compiles one module: on this thread if there are `many`, otherwise its functions in parallel.
+    /// Compiles one module: on this thread if there are `many`, otherwise its functions in
+    /// parallel.
     fn compile_job(&self, job: Job<'_>, many: bool) -> Result<Built, Vec<CompileError>> {
         if !many {
             return compile_all(&[job], &*self.progress).map(|mut built| built.remove(0));

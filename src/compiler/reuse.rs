@@ -1,8 +1,8 @@
 //! The policy of reuse: what a build asks its store, and what it stores.
 //!
-//! The store answers two questions. Under a [`Key`], the hash of everything that code depends on, it
-//! has an [`Entry`]: the artifact and a key for each of its functions. That says whether exactly this
-//! was compiled before. Under a [`Lineage`], which is a module's name in a program and its
+//! The store answers two questions. Under a [`Key`], the hash of everything that code depends on,
+//! it has an [`Entry`]: the artifact and a key for each of its functions. That says whether exactly
+//! this was compiled before. Under a [`Lineage`], which is a module's name in a program and its
 //! *environment* (all that a key holds but the IR), it has the key of the module's last build. That
 //! says where functions can be taken from when the module has changed.
 //!
@@ -10,18 +10,18 @@
 //! stored under K1. Then `pop` is edited, and the program is built again:
 //!
 //! 1. [`Cache::look_up`] hashes the IR to K2, and finds nothing under it: a miss. The lineage of
-//!    `list` points to K1. The entry there is the last build, and its recipe says why K2 was missed:
-//!    the IR differs.
+//!    `list` points to K1. The entry there is the last build, and its recipe says why K2 was
+//!    missed: the IR differs.
 //! 2. [`Pending::reusable`] finds the keys of `push` and `len` in the last build, and not that of
 //!    `pop`. So `pop` is compiled, and the code of the two others is copied from the last build.
 //! 3. [`Cache::finish`] stores the new artifact under K2 (`store`), then points the lineage to K2
 //!    (`set_latest`), in this order: a pointer never leads to an entry that was not stored.
 //! 4. The edit is undone. `look_up` finds K1: a hit, and nothing is compiled. It points the lineage
-//!    back to K1, so that the next edit is compared with the code in use, not with the code that was
-//!    compiled last.
+//!    back to K1, so that the next edit is compared with the code in use, not with the code that
+//!    was compiled last.
 //!
-//! With [`Verify::All`] a hit is [`Pending::HitToVerify`]: it is compiled, and compared before it is
-//! used. An entry that differs is put out of use (`quarantine`), reported, and replaced.
+//! With [`Verify::All`] a hit is [`Pending::HitToVerify`]: it is compiled, and compared before it
+//! is used. An entry that differs is put out of use (`quarantine`), reported, and replaced.
 //!
 //! Invariant: whatever the store does, the artifacts are those that compiling everything makes. Its
 //! failures are events and numbers in [`Stats`], never errors.
@@ -89,8 +89,8 @@ pub(super) struct Identity {
 }
 
 impl Pending {
-    /// For each of the module's functions the equal one of its last build, if there is one. Empty if
-    /// there is no last build.
+    /// For each of the module's functions the equal one of its last build, if there is one. Empty
+    /// if there is no last build.
     pub(super) fn reusable(&self) -> Vec<Option<Reuse<'_>>> {
         let Self::Miss { functions, last_build: Some(last_build), .. } = self else { return Vec::new() };
         let known: HashMap<&FunctionKey, usize> =
@@ -130,7 +130,8 @@ impl Cache {
             Lookup::Miss => {
                 let any_settings = Lineage::new(&self.full_name(name), recipe.target());
                 let (reason, last_build) = match explain(store, &lineage, &recipe) {
-                    // Never built with these settings. The last build with others says which differ.
+                    // Never built with these settings. The last build with others says which
+                    // differ.
                     (MissReason::New, _) => explain(store, &any_settings, &recipe),
                     found => found,
                 };
@@ -151,8 +152,8 @@ impl Cache {
 
     /// Asks the store for the module called `name` by the client's key, before its IR is built.
     ///
-    /// `None` also if hits are to be verified: the IR is needed for that. What is missing or corrupt
-    /// is not reported: the module's own key is asked next, and says why.
+    /// `None` also if hits are to be verified: the IR is needed for that. What is missing or
+    /// corrupt is not reported: the module's own key is asked next, and says why.
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
         let key = store.latest(client)?;
@@ -181,7 +182,8 @@ impl Cache {
         entry.artifact
     }
 
-    /// The artifact of `module`, which was compiled to `built`. It is stored unless the store has it.
+    /// The artifact of `module`, which was compiled to `built`. It is stored unless the store has
+    /// it.
     pub(super) fn finish(
         &self,
         module: &Module,

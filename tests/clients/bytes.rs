@@ -1,8 +1,8 @@
 //! Functions that a client hands over as machine code.
 //!
-//! The client compiles with the module's own code generator and takes code and relocations from there, as one does that
-//! assembles something itself. Its functions call each other, a function that is defined as IR, one of the host's and a routine of the
-//! C library, and use data.
+//! The client compiles with the module's own code generator and takes code and relocations from
+//! there, as one does that assembles something itself. Its functions call each other, a function
+//! that is defined as IR, one of the host's and a routine of the C library, and use data.
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;

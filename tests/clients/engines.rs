@@ -1,7 +1,7 @@
 //! The implementations of the trait, and how each runs what a client made.
 //!
-//! Everything that a client's author has to change for a port is in this file: a constructor before the client, and what
-//! comes after it.
+//! Everything that a client's author has to change for a port is in this file: a constructor before
+//! the client, and what comes after it.
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable as _};
@@ -17,7 +17,8 @@ use crate::host::{Host, Outcome, call};
 use crate::language::Failure;
 use crate::library;
 
-/// Something that defines a program: `start`, which takes nothing and returns an integer, and perhaps `state`.
+/// Something that defines a program: `start`, which takes nothing and returns an integer, and
+/// perhaps `state`.
 pub(crate) trait Client {
     fn build<M: Module>(&self, module: &mut M) -> Result<(), Failure>;
 }
@@ -56,7 +57,8 @@ pub(crate) fn jit(client: &impl Client) -> Result<Outcome, Failure> {
         _ => std::ptr::null(),
     };
     let start = module.get_finalized_function(start);
-    // SAFETY: `Client` promises the type; the module lives until after the call, and no address is kept.
+    // SAFETY: `Client` promises the type; the module lives until after the call, and no address is
+    // kept.
     unsafe {
         let outcome = call(start, state, || host.tally());
         module.free_memory();
@@ -79,7 +81,8 @@ pub(crate) fn object(client: &impl Client) -> Result<Outcome, Failure> {
         // SAFETY: `host.c` has a table of as many pointers, which nobody else uses.
         unsafe { table.cast::<*const u8>().add(index).write(function) };
     }
-    // SAFETY: `Client` promises the type; the library stays open during the call; `tally` is a variable of `host.c`.
+    // SAFETY: `Client` promises the type; the library stays open during the call; `tally` is a
+    // variable of `host.c`.
     unsafe { call(library.symbol(c"start"), library.symbol(c"state"), || tally.cast::<i64>().read()) }
 }
 

@@ -39,7 +39,8 @@ extern "C" fn print_float(value: f64) -> i64 {
 }
 
 unsafe extern "C" fn print_text(text: *const Text) -> i64 {
-    // SAFETY: only compiled programs call this, and their texts are laid out so; the bytes are as many as it says.
+    // SAFETY: only compiled programs call this, and their texts are laid out so; the bytes are as
+    // many as it says.
     let bytes = unsafe {
         let text = &*text;
         std::slice::from_raw_parts(text.bytes, text.len as usize)
@@ -106,8 +107,9 @@ pub(crate) struct Outcome {
 ///
 /// # Safety
 ///
-/// `start` is the address of a function of the language that takes nothing and returns an integer, and of code that imports
-/// [`Host::symbols`] and nothing else that is not what the language takes it for. `state` is null or readable.
+/// `start` is the address of a function of the language that takes nothing and returns an integer,
+/// and of code that imports [`Host::symbols`] and nothing else that is not what the language takes
+/// it for. `state` is null or readable.
 pub(crate) unsafe fn call(
     start: *const u8,
     state: *const u8,

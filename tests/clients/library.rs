@@ -1,4 +1,5 @@
-//! Object files to a shared object that is loaded here, by the tools that users of object files have: `cc` and `dlopen`.
+//! Object files to a shared object that is loaded here, by the tools that users of object files
+//! have: `cc` and `dlopen`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::os::unix::ffi::OsStrExt;
@@ -43,12 +44,14 @@ pub(crate) struct Library(*mut c_void);
 impl Library {
     fn open(path: &Path) -> Result<Self, Failure> {
         let path = CString::new(path.as_os_str().as_bytes())?;
-        // SAFETY: the path is a C string, and what was linked by `link` runs no code when it is loaded.
+        // SAFETY: the path is a C string, and what was linked by `link` runs no code when it is
+        // loaded.
         let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
         if !handle.is_null() {
             return Ok(Self(handle));
         }
-        // SAFETY: `dlerror` gives the reason for the failure above as a C string that lives until the next call.
+        // SAFETY: `dlerror` gives the reason for the failure above as a C string that lives until
+        // the next call.
         let reason = unsafe { CStr::from_ptr(dlerror()) };
         Err(reason.to_string_lossy().into_owned().into())
     }
@@ -62,7 +65,8 @@ impl Library {
 
 impl Drop for Library {
     fn drop(&mut self) {
-        // SAFETY: the handle came from `dlopen` and is closed once; the tests keep no address of the library.
+        // SAFETY: the handle came from `dlopen` and is closed once; the tests keep no address of
+        // the library.
         unsafe { dlclose(self.0) };
     }
 }

@@ -1,11 +1,15 @@
-//! Clients of `cranelift_module::Module` that know nothing of Kiln, run on Kiln and on Cranelift's own modules.
+//! Clients of `cranelift_module::Module` that know nothing of Kiln, run on Kiln and on Cranelift's
+//! own modules.
 //!
-//! `language` is a compiler that is generic over the module. Every file in `programs` is compiled and run four times:
-//! by `cranelift_jit::JITModule`, through an object file of `cranelift_object::ObjectModule` that `cc` links, in a
-//! `kiln::Session`, and from the image of that session. Each says at its top what has to come out. `errors` compares what the
-//! trait's errors are, `bytes` defines functions by machine code, `recorder` sees which methods a client calls.
+//! `language` is a compiler that is generic over the module. Every file in `programs` is compiled
+//! and run four times: by `cranelift_jit::JITModule`, through an object file of
+//! `cranelift_object::ObjectModule` that `cc` links, in a `kiln::Session`, and from the image of
+//! that session. Each says at its top what has to come out. `errors` compares what the trait's
+//! errors are, `bytes` defines functions by machine code, `recorder` sees which methods a client
+//! calls.
 //!
-//! Without `cc` the tests of object files are reported as ignored; when the environment variable `CI` is set, they fail.
+//! Without `cc` the tests of object files are reported as ignored; when the environment variable
+//! `CI` is set, they fail.
 
 mod bytes;
 mod engines;

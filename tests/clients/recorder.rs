@@ -1,5 +1,5 @@
-//! A module that passes everything on to another and remembers what it was asked: are the clients of these tests worth
-//! their name?
+//! A module that passes everything on to another and remembers what it was asked: are the clients
+//! of these tests worth their name?
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! The run lines of `tests/clif`, executed by `corpus.c` in images of another machine.
 //!
-//! C cannot call a function whose type it does not know, so every signature gets an entry thunk in the image. Arguments
-//! and expected results are written out in the byte order of the machine.
+//! C cannot call a function whose type it does not know, so every signature gets an entry thunk in
+//! the image. Arguments and expected results are written out in the byte order of the machine.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -72,7 +72,8 @@ pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The image of `program` with the thunks that the run lines of `root` need, and what `corpus.c` shall call.
+/// The image of `program` with the thunks that the run lines of `root` need, and what `corpus.c`
+/// shall call.
 fn compile(
     machine: &Machine,
     target: &Target,

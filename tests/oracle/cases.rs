@@ -1,7 +1,8 @@
 //! How many cases are tried, and which: the same for every test of this binary.
 //!
-//! `KILN_CASES=100000` tries so many instead of the few that are tried by default; `KILN_SEED=n` tries one case alone; with both, that many from
-//! there on. A case that crashes the test leaves a file with its seed in the folder for temporary files of tests.
+//! `KILN_CASES=100000` tries so many instead of the few that are tried by default; `KILN_SEED=n`
+//! tries one case alone; with both, that many from there on. A case that crashes the test leaves a
+//! file with its seed in the folder for temporary files of tests.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,8 +20,8 @@ pub(crate) fn alone() -> Option<u64> {
     number("KILN_SEED").filter(|_| number("KILN_CASES").is_none())
 }
 
-/// Tries cases of the test `name`, `default` of them unless the environment says otherwise. The first one that fails is named. How many were
-/// tried.
+/// Tries cases of the test `name`, `default` of them unless the environment says otherwise. The
+/// first one that fails is named. How many were tried.
 pub(crate) fn run(name: &str, default: u64, case: impl Fn(u64) -> Result<(), String> + Sync) -> u64 {
     let (seed, cases) = (number("KILN_SEED"), number("KILN_CASES"));
     let first = seed.unwrap_or(0);
@@ -59,7 +60,8 @@ impl Drop for Running {
     }
 }
 
-/// The size of a program that is executed: mostly small ones, since they are executed faster and understood sooner.
+/// The size of a program that is executed: mostly small ones, since they are executed faster and
+/// understood sooner.
 pub(crate) fn options(seed: u64) -> ProgramOptions {
     let default = ProgramOptions::default();
     match seed % 8 {

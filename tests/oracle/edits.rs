@@ -1,4 +1,5 @@
-//! Random changes of one thing that a fingerprint counts, each with the functions whose own fingerprints count it.
+//! Random changes of one thing that a fingerprint counts, each with the functions whose own
+//! fingerprints count it.
 //!
 //! What is edited need not be valid any more: fingerprints are of what stands there.
 
@@ -18,7 +19,8 @@ pub(crate) struct Edit {
     /// What was changed, for messages.
     pub(crate) what: String,
     pub(crate) module: Module,
-    /// For each function whether its fingerprint must be another one; otherwise it must be the same.
+    /// For each function whether its fingerprint must be another one; otherwise it must be the
+    /// same.
     pub(crate) concerned: Vec<bool>,
 }
 
@@ -238,8 +240,8 @@ fn order(module: &mut Module, random: &mut Random) -> Changed {
     let concerned = nobody(module);
     if random.once_in(2) {
         let (one, other) = swap(module.functions.len(), random)?;
-        // Functions keep their numbers, so that only the order of definitions changes; the same function twice would be no
-        // change, but no two have the same symbol.
+        // Functions keep their numbers, so that only the order of definitions changes; the same
+        // function twice would be no change, but no two have the same symbol.
         module.functions.swap(one, other);
         let mut concerned = concerned;
         (concerned[one], concerned[other]) = (true, true);
@@ -254,7 +256,8 @@ fn order(module: &mut Module, random: &mut Random) -> Changed {
     }
 }
 
-/// A function refers to another local symbol, which is like the one before in everything but its number.
+/// A function refers to another local symbol, which is like the one before in everything but its
+/// number.
 fn twin(module: &mut Module, random: &mut Random) -> Changed {
     let at = random.below(module.functions.len() as u32) as usize;
     let body = module.functions[at].body()?;

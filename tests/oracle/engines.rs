@@ -75,8 +75,8 @@ impl Thunks {
         });
         let thunk = &self.thunks[index];
         let mut cells = thunk.encode(&entry.arguments).expect("arguments of the signature");
-        // SAFETY: the program is valid and stays inside its memory by construction; `callee` is of the entry's signature,
-        // which engines check or were told.
+        // SAFETY: the program is valid and stays inside its memory by construction; `callee` is of
+        // the entry's signature, which engines check or were told.
         unsafe { invoke(thunk.address(), callee, &mut cells) };
         thunk.decode(&cells).expect("results of the signature")
     }

@@ -1,4 +1,5 @@
-//! What a fingerprint counts and what it leaves out, tried with random modules against what `kiln_ir::Fingerprint` promises.
+//! What a fingerprint counts and what it leaves out, tried with random modules against what
+//! `kiln_ir::Fingerprint` promises.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -91,7 +92,8 @@ fn unchanged(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// One change of something that counts gives another fingerprint, to the module and to the functions concerned.
+/// One change of something that counts gives another fingerprint, to the module and to the
+/// functions concerned.
 fn changed(seed: u64, kinds: &Mutex<BTreeSet<String>>) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0xed17);
     for module in modules::of(seed) {

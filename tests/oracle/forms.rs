@@ -1,5 +1,5 @@
-//! Every form of a module holds all of it: text, binary form, canonical code, one after the other; and the artifact compiled
-//! from each is that of the original.
+//! Every form of a module holds all of it: text, binary form, canonical code, one after the other;
+//! and the artifact compiled from each is that of the original.
 
 use kiln::ir::{Target, print};
 use kiln_oracle::forms::{read, same, through_bytes, through_ir, through_text};

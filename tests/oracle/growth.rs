@@ -1,7 +1,9 @@
-//! Time to read is in proportion to length, for inputs that ask for more than it: four times the input takes about four times as long.
+//! Time to read is in proportion to length, for inputs that ask for more than it: four times the
+//! input takes about four times as long.
 //!
-//! What takes less than a blink at the larger size is not compared, for it would be noise. Long chains of aliases and of global values are
-//! refused, since Cranelift follows each of them from every member: here they are as long as they may be.
+//! What takes less than a blink at the larger size is not compared, for it would be noise. Long
+//! chains of aliases and of global values are refused, since Cranelift follows each of them from
+//! every member: here they are as long as they may be.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

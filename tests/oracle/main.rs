@@ -1,9 +1,10 @@
-//! Random programs give the same in every way that there is to execute them: interpreted, compiled into memory, loaded from an
-//! image, and with `cranelift-jit`.
+//! Random programs give the same in every way that there is to execute them: interpreted, compiled
+//! into memory, loaded from an image, and with `cranelift-jit`.
 //!
-//! The same programs, written and read in every form, are the same (`forms`); what changes a fingerprint changes it, and
-//! nothing else does (`fingerprint`); and what reads bytes survives those that are nearly right (`readers`). `KILN_CASES` and `KILN_SEED` say which
-//! cases are tried, see `cases`.
+//! The same programs, written and read in every form, are the same (`forms`); what changes a
+//! fingerprint changes it, and nothing else does (`fingerprint`); and what reads bytes survives
+//! those that are nearly right (`readers`). `KILN_CASES` and `KILN_SEED` say which cases are tried,
+//! see `cases`.
 
 mod cases;
 mod edits;
@@ -41,7 +42,8 @@ fn all_ways_agree() {
     run("all_ways_agree", CASES, case);
 }
 
-/// What this machine cannot execute it can compile: every operation of a program has code on every machine. Needs the feature `all-arch`.
+/// What this machine cannot execute it can compile: every operation of a program has code on every
+/// machine. Needs the feature `all-arch`.
 #[test]
 fn other_machines_have_code_for_it() {
     for (name, vectors) in [("aarch64", true), ("riscv64", false), ("s390x", true)] {

@@ -1,4 +1,5 @@
-//! Modules to try properties with: random ones, decorated with what the generator leaves out, and the files of `tests/clif`.
+//! Modules to try properties with: random ones, decorated with what the generator leaves out, and
+//! the files of `tests/clif`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};

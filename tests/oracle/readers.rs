@@ -1,7 +1,8 @@
-//! What reads bytes survives those that are nearly right: the bodies of the fuzz targets, with inputs that are the same in every run.
+//! What reads bytes survives those that are nearly right: the bodies of the fuzz targets, with
+//! inputs that are the same in every run.
 //!
-//! Seeds are the files of `tests/clif` and random modules, in the form that the reader reads. `KILN_CORPUS=fuzz/corpus` writes them to a folder
-//! for each fuzz target, to start from.
+//! Seeds are the files of `tests/clif` and random modules, in the form that the reader reads.
+//! `KILN_CORPUS=fuzz/corpus` writes them to a folder for each fuzz target, to start from.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{LazyLock, Once};
@@ -65,7 +66,8 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
     seeds
 });
 
-/// Tries alterations of `seeds`, and shows the one that fails if it is tried alone. `target` is the name of the fuzz target.
+/// Tries alterations of `seeds`, and shows the one that fails if it is tried alone. `target` is the
+/// name of the fuzz target.
 fn altered(target: &str, default: u64, seeds: &[Vec<u8>], body: fn(&[u8])) {
     if let Some(folder) = std::env::var_os("KILN_CORPUS") {
         let folder = std::path::Path::new(&folder).join(target);

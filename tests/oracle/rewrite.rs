@@ -1,7 +1,8 @@
 //! Another text of the same module: rewritten token by token, without anything being parsed.
 //!
-//! What is altered is what a fingerprint leaves out: numbers of values, blocks and declarations, the order of declarations and
-//! of items, what is declared and not used, aliases, comments, header lines without influence, how a text calls its symbols.
+//! What is altered is what a fingerprint leaves out: numbers of values, blocks and declarations,
+//! the order of declarations and of items, what is declared and not used, aliases, comments, header
+//! lines without influence, how a text calls its symbols.
 
 use std::collections::HashMap;
 
@@ -79,8 +80,8 @@ fn is_code(item: &str) -> bool {
     keyword.is_some_and(|word| word == "function" || word == "code")
 }
 
-/// Another text for the module that `text`, which has no comments, is the print of. With `locals`, symbols that no other
-/// module sees get other names too.
+/// Another text for the module that `text`, which has no comments, is the print of. With `locals`,
+/// symbols that no other module sees get other names too.
 pub(crate) fn rewrite(text: &str, module: &Module, locals: bool, random: &mut Random) -> String {
     let text = rename(text, module, locals, random);
     let (mut header, mut free, mut code, mut data) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());

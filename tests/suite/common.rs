@@ -45,7 +45,8 @@ pub(crate) fn files_below(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// The modules of the test files that this machine can compile, except those whose names clash with others.
+/// The modules of the test files that this machine can compile, except those whose names clash with
+/// others.
 pub(crate) fn modules() -> Vec<Module> {
     let target = Target::host();
     let parsed = files("tests/clif").into_iter().filter_map(|path| {

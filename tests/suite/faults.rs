@@ -1,4 +1,5 @@
-//! Whatever happens to the folder of a cache, a build gives the image that it gives without one, and the next build finds what it needs.
+//! Whatever happens to the folder of a cache, a build gives the image that it gives without one,
+//! and the next build finds what it needs.
 
 use std::convert::Infallible;
 use std::io;
@@ -51,7 +52,8 @@ impl Place {
         Self { modules, expected, log: Arc::default() }
     }
 
-    /// Builds with `store`, with `meanwhile` called after every function that is compiled. The image is the right one.
+    /// Builds with `store`, with `meanwhile` called after every function that is compiled. The
+    /// image is the right one.
     fn build_while(
         &self,
         store: SharedStore,
@@ -205,7 +207,8 @@ fn a_folder_that_vanishes_is_made_again() {
         let files = DiskStore::new(&kept);
         let disk = shared(files.clone());
         place.build(&disk, lazy);
-        // One module is new, and while it is compiled somebody removes the folder, entries that were found included.
+        // One module is new, and while it is compiled somebody removes the folder, entries that
+        // were found included.
         std::fs::remove_file(&entries(&kept)[0]).unwrap();
         let once = Arc::new(Once::new());
         let (done, gone) = (once.clone(), folder.path().join("gone"));

@@ -1,4 +1,5 @@
-//! An artifact depends on its module and the target, and on nothing else; an image on its artifacts, and on nothing else.
+//! An artifact depends on its module and the target, and on nothing else; an image on its
+//! artifacts, and on nothing else.
 
 use std::sync::Arc;
 

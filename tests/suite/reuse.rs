@@ -1,4 +1,5 @@
-//! What is compiled again and what is not, as the events of a build tell; and that nothing of it shows in the result.
+//! What is compiled again and what is not, as the events of a build tell; and that nothing of it
+//! shows in the result.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

@@ -1,4 +1,5 @@
-//! The machine code in memory, in an image and in an artifact is the same, byte for byte, but for the places that relocations name.
+//! The machine code in memory, in an image and in an artifact is the same, byte for byte, but for
+//! the places that relocations name.
 
 use kiln::Session;
 use kiln::artifact::{Artifact, RelocKind};
@@ -18,7 +19,8 @@ fn session(modules: &[Module]) -> Session {
     session
 }
 
-/// The code of a function in an artifact, with what relocations touch set to zero, and which bytes those are.
+/// The code of a function in an artifact, with what relocations touch set to zero, and which bytes
+/// those are.
 fn masked(artifact: &Artifact, start: usize, len: usize) -> (Vec<u8>, Vec<bool>) {
     let mut touched = vec![false; artifact.text().len()];
     for reloc in artifact.text_relocs() {

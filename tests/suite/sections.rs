@@ -1,5 +1,5 @@
-//! Named sections end to end: modules that register themselves, found by code in memory and in an image, and what a session
-//! refuses because its image would see it differently.
+//! Named sections end to end: modules that register themselves, found by code in memory and in an
+//! image, and what a session refuses because its image would see it differently.
 
 use kiln::globals::Bindings;
 use kiln::image::{Image, ImageInfo};

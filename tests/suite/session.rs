@@ -1,4 +1,5 @@
-//! A session: batches that build on each other, run-time objects, and images that are saved on the way.
+//! A session: batches that build on each other, run-time objects, and images that are saved on the
+//! way.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -32,7 +33,8 @@ const READER: &str = r#"
 /// Calls the function `name` of a session that knows no wild code.
 fn call(session: &Session, name: &str) -> i64 {
     let function = session.function(name).unwrap();
-    // SAFETY: the type is checked, and the tests' functions read nothing but bound objects that live on.
+    // SAFETY: the type is checked, and the tests' functions read nothing but bound objects that
+    // live on.
     let function = unsafe { function.typed::<Get>() }.unwrap();
     function()
 }
@@ -50,7 +52,8 @@ fn one_code_reads_the_objects_of_each_process() {
     FIRST.store(5, Ordering::Relaxed);
     assert_eq!(call(&session, "sum"), 205);
 
-    // Slot i is global i of the session, whether or not code uses it, and other objects may be bound.
+    // Slot i is global i of the session, whether or not code uses it, and other objects may be
+    // bound.
     let image = session.image().unwrap();
     let keys = ["object:unused", "object:first", "object:second"].map(|key| SlotKey::Global(key.into()));
     let others = [7i64, 8];

@@ -68,8 +68,8 @@ impl fmt::Display for Difference {
 }
 
 impl Recipe {
-    /// The parts in which `new` differs from this recipe, which is the old one. Empty exactly if they
-    /// are equal.
+    /// The parts in which `new` differs from this recipe, which is the old one. Empty exactly if
+    /// they are equal.
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         let Fields {
             format_version,

@@ -3,12 +3,12 @@
 //! Header, numbers little-endian: magic (8 bytes), entry version (`u32`), length of the recipe
 //! (`u32`), key (32 bytes), number of function keys (`u32`), zero (`u32`), length of the artifact
 //! (`u64`), BLAKE3 of all that follows the header (32 bytes), first 8 bytes of the BLAKE3 of these
-//! fields. Then the recipe, the function keys (16 bytes each), zeros up to a multiple of 16, and the
-//! artifact. A checksum covers every byte of the file. The key is the hash of the recipe, so it is
-//! checked as well.
+//! fields. Then the recipe, the function keys (16 bytes each), zeros up to a multiple of 16, and
+//! the artifact. A checksum covers every byte of the file. The key is the hash of the recipe, so it
+//! is checked as well.
 //!
-//! Invariants: nothing is used before its checksum was found right; [`parse`] takes the file's bytes
-//! and leaves the artifact in them.
+//! Invariants: nothing is used before its checksum was found right; [`parse`] takes the file's
+//! bytes and leaves the artifact in them.
 
 use std::io;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ const ALIGN: usize = 16;
 pub struct Entry {
     /// The parts of the key.
     pub recipe: Recipe,
-    /// A key for each function of the artifact, in order; or no keys, if functions of this module are
-    /// not to be reused.
+    /// A key for each function of the artifact, in order; or no keys, if functions of this module
+    /// are not to be reused.
     pub functions: Arc<[FunctionKey]>,
     /// The artifact of the module.
     pub artifact: Artifact,
@@ -164,7 +164,8 @@ pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, EntryError> {
     if header.key != *key.as_bytes() {
         return Err(EntryError::OtherKey);
     }
-    // 64 bits do not overflow: both factors are below 2^32, and the length is added with saturation.
+    // 64 bits do not overflow: both factors are below 2^32, and the length is added with
+    // saturation.
     let keys_len = header.functions as u64 * FunctionKey::LEN as u64;
     let start = (HEADER_LEN as u64 + header.recipe as u64 + keys_len).next_multiple_of(ALIGN as u64);
     let expected = start.saturating_add(header.artifact);

@@ -1,8 +1,8 @@
 //! The one door to the file system and its clock.
 //!
-//! [`crate::DiskStore`] does everything through [`Files`], so tests can make the n-th operation fail,
-//! or end the "process" there. It has only operations that work on network file systems: no lock, no
-//! mapping, no append.
+//! [`crate::DiskStore`] does everything through [`Files`], so tests can make the n-th operation
+//! fail, or end the "process" there. It has only operations that work on network file systems: no
+//! lock, no mapping, no append.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -37,7 +37,8 @@ pub(crate) trait Files: Send + Sync + std::fmt::Debug {
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Returns the names in a folder, sorted.
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
-    /// Returns the properties of a file. Those of a symbolic link are its own, not those of its target.
+    /// Returns the properties of a file. Those of a symbolic link are its own, not those of its
+    /// target.
     fn meta(&self, path: &Path) -> io::Result<Meta>;
 }
 

@@ -16,8 +16,8 @@ impl Key {
         &self.0
     }
 
-    /// Whether this key belongs to a fraction of `1 / one_in` of all keys. The choice is the same on
-    /// every machine. For `0` no key is chosen, for `1` all are.
+    /// Whether this key belongs to a fraction of `1 / one_in` of all keys. The choice is the same
+    /// on every machine. For `0` no key is chosen, for `1` all are.
     ///
     /// For checks that are too expensive for every hit.
     pub fn sampled(&self, one_in: u32) -> bool {
@@ -76,7 +76,8 @@ impl FromStr for Key {
 /// 128 bits that stand for everything that a function's code depends on.
 ///
 /// They are half of a module's key, since functions are many and every entry holds the keys of its
-/// own. Accidents stay improbable: among 2^40 functions, two share a key with a probability of 2^-49.
+/// own. Accidents stay improbable: among 2^40 functions, two share a key with a probability of
+/// 2^-49.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionKey([u8; 16]);
 

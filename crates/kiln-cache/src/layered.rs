@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use crate::event::Sink;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// Asks the upper store, then the lower one. An entry found below is copied up, and what is put goes
-/// to both.
+/// Asks the upper store, then the lower one. An entry found below is copied up, and what is put
+/// goes to both.
 ///
 /// An entry that is damaged above and sound below is healed on the way.
 #[derive(Debug)]
@@ -66,7 +66,8 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         }
     }
 
-    /// Tries both stores. If both fail, the error is that of the lower one, which outlives this build.
+    /// Tries both stores. If both fail, the error is that of the lower one, which outlives this
+    /// build.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
         let above = self.upper.put(key, entry);
         self.lower.put(key, entry).and(above)

@@ -1,14 +1,14 @@
 //! A content-addressed store of compiled modules.
 //!
 //! - [`KeyParts`] names everything that native code depends on. Its [`key`](KeyParts::key) cannot
-//!   forget a field, because the struct is taken apart exhaustively. A [`Recipe`] is the same by name:
-//!   [`explain`] uses it to say why a key was missed.
+//!   forget a field, because the struct is taken apart exhaustively. A [`Recipe`] is the same by
+//!   name: [`explain`] uses it to say why a key was missed.
 //! - An [`Entry`] is what is kept under a key: its recipe, the keys of its functions, the artifact.
 //! - A [`Lineage`] stands for a module whatever its IR. A store points from it to the key of the
 //!   module's last build.
 //! - A [`Store`] is asked before a module is compiled. There are [`MemoryStore`] and [`DiskStore`],
-//!   and stores made of others: [`LayeredStore`] puts a quick store over a large one, [`WriteBehind`]
-//!   writes in the background. Clients can write their own.
+//!   and stores made of others: [`LayeredStore`] puts a quick store over a large one,
+//!   [`WriteBehind`] writes in the background. Clients can write their own.
 //! - A store answers with a [`Lookup`]. An entry with any fault (truncated, altered, of another
 //!   version, for another key) is [`Lookup::Corrupt`]: a build treats it as a miss, reports it, and
 //!   heals it by storing the module again.
@@ -75,9 +75,9 @@
 //!
 //! A cache never decides correctness: nothing here returns an artifact that was not checked, and no
 //! failure of a store is an error of a build. No lock is held while a file is read or written, or
-//! while code of the client runs. Entries appear by rename, whole or not at all. There is no index that
-//! could disagree with the files. All file operations go through one internal trait, so that tests can
-//! let each of them fail.
+//! while code of the client runs. Entries appear by rename, whole or not at all. There is no index
+//! that could disagree with the files. All file operations go through one internal trait, so that
+//! tests can let each of them fail.
 
 #![forbid(unsafe_code)]
 

@@ -13,8 +13,8 @@ impl Lineage {
     /// The lineage of the module of this name, compiled for this target, with any settings.
     ///
     /// Programs that share a store should put their own name before the module's; otherwise each
-    /// takes the other's modules for its own last build. That costs reuse and makes explanations odd;
-    /// it never makes code wrong.
+    /// takes the other's modules for its own last build. That costs reuse and makes explanations
+    /// odd; it never makes code wrong.
     pub fn new(module: &str, target: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache subject");
         for part in [module, target] {

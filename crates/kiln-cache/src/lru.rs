@@ -1,6 +1,7 @@
 //! A map that knows what was used last. Every operation takes constant time.
 //!
-//! Nodes are in one vector and linked by index, newest first. Free nodes are linked by the same field.
+//! Nodes are in one vector and linked by index, newest first. Free nodes are linked by the same
+//! field.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;

@@ -16,7 +16,8 @@ const MAX_LINEAGES: usize = 1 << 18;
 /// Bytes that the bookkeeping of an entry takes, roughly.
 const OVERHEAD: u64 = 512;
 
-/// Keeps entries in memory until it is dropped. If it has a limit, it keeps those that were used last.
+/// Keeps entries in memory until it is dropped. If it has a limit, it keeps those that were used
+/// last.
 #[derive(Debug)]
 pub struct MemoryStore {
     limit: u64,

@@ -5,8 +5,8 @@
 //! equal bytes, and reading accepts nothing else. A module's key is the hash of these bytes.
 //!
 //! Byte form, numbers little-endian: format version (`u32`), revision (`u32`), three hashes of 32
-//! bytes (ABI, fingerprint, names), then four texts (crate version, producer, target, settings), each
-//! after its length (`u32`).
+//! bytes (ABI, fingerprint, names), then four texts (crate version, producer, target, settings),
+//! each after its length (`u32`).
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! The interface of stores, and the reasons of misses.
 //!
-//! Invariant: no method of a store decides whether a build succeeds. What goes wrong is a value that
-//! the build may report.
+//! Invariant: no method of a store decides whether a build succeeds. What goes wrong is a value
+//! that the build may report.
 
 use std::fmt;
 use std::io;
@@ -23,9 +23,9 @@ pub enum Lookup {
 
 /// Keeps entries by key. Called from many threads at once.
 ///
-/// Implement it for a store of your own. Three methods are needed; without the others, misses are not
-/// explained and single functions are not reused. What comes from outside must be checked before it
-/// becomes an [`Entry`]: [`Entry::from_bytes`] does that.
+/// Implement it for a store of your own. Three methods are needed; without the others, misses are
+/// not explained and single functions are not reused. What comes from outside must be checked
+/// before it becomes an [`Entry`]: [`Entry::from_bytes`] does that.
 pub trait Store: Sync {
     /// Returns what is stored under `key`.
     fn get(&self, key: &Key) -> Lookup;
@@ -34,12 +34,12 @@ pub trait Store: Sync {
     ///
     /// # Errors
     ///
-    /// If the entry could not be stored. The caller may report it; nothing else depends on it. It is of
-    /// kind `InvalidInput` if [`Entry::check`] refuses the entry.
+    /// If the entry could not be stored. The caller may report it; nothing else depends on it. It
+    /// is of kind `InvalidInput` if [`Entry::check`] refuses the entry.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()>;
 
-    /// Puts the entry of `key` out of use, since it was found to be wrong although its checksums are
-    /// right. Until something is stored under `key` again, it is a miss.
+    /// Puts the entry of `key` out of use, since it was found to be wrong although its checksums
+    /// are right. Until something is stored under `key` again, it is a miss.
     ///
     /// # Errors
     ///
@@ -53,19 +53,20 @@ pub trait Store: Sync {
         None
     }
 
-    /// Remembers that the last build of `lineage` had `key`. That costs little if it is known already,
-    /// so a build may call it for hits too.
+    /// Remembers that the last build of `lineage` had `key`. That costs little if it is known
+    /// already, so a build may call it for hits too.
     ///
     /// # Errors
     ///
-    /// If it could not be remembered: later misses are explained less well, and reuse fewer functions.
+    /// If it could not be remembered: later misses are explained less well, and reuse fewer
+    /// functions.
     fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         let _ = (lineage, key);
         Ok(())
     }
 
-    /// Waits at most `timeout` until everything that was put is in its final place. Returns whether it
-    /// is.
+    /// Waits at most `timeout` until everything that was put is in its final place. Returns whether
+    /// it is.
     fn flush(&self, timeout: Duration) -> bool {
         let _ = timeout;
         true
@@ -112,7 +113,8 @@ pub enum MissReason {
     /// The lineage's last build had this very key, and its entry is gone: evicted, quarantined or
     /// never written.
     Gone,
-    /// The lineage's last build had another key, and its entry is gone, so the difference is not known.
+    /// The lineage's last build had another key, and its entry is gone, so the difference is not
+    /// known.
     Unknown,
 }
 

@@ -1,4 +1,5 @@
-//! Closures: an anonymous function, and memory of the host that holds its address and what it captured.
+//! Closures: an anonymous function, and memory of the host that holds its address and what it
+//! captured.
 
 use std::collections::BTreeMap;
 

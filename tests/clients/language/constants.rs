@@ -113,7 +113,8 @@ impl<M: Module> Generator<'_, M> {
         Ok(())
     }
 
-    /// The function `name` as a value: a closure that captures nothing, so that it can be a constant.
+    /// The function `name` as a value: a closure that captures nothing, so that it can be a
+    /// constant.
     pub(super) fn value(&mut self, name: &str) -> Result<DataId, Failure> {
         if let Some(id) = self.values.get(name) {
             return Ok(*id);

@@ -1,7 +1,8 @@
 //! A program to definitions in a module: declarations by name, and one context for all functions.
 //!
-//! A function that is used before it is defined is declared as an import then; its definition widens the linkage. The
-//! module itself is the symbol table: what a name stands for is asked of it, only types are kept here.
+//! A function that is used before it is defined is declared as an import then; its definition
+//! widens the linkage. The module itself is the symbol table: what a name stands for is asked of
+//! it, only types are kept here.
 
 use std::collections::HashMap;
 
@@ -26,7 +27,8 @@ pub(super) enum Global {
 pub(super) struct Generator<'m, M> {
     pub(super) module: &'m mut M,
     pub(super) globals: HashMap<String, Global>,
-    /// Bytes of the texts that were written out, with their lengths: by name, and by content for those without one.
+    /// Bytes of the texts that were written out, with their lengths: by name, and by content for
+    /// those without one.
     pub(super) bytes: HashMap<String, (DataId, usize)>,
     pub(super) literals: HashMap<String, DataId>,
     /// Functions as values, by name.

@@ -1,8 +1,9 @@
 //! A small typed language, compiled by code that is generic over `cranelift_module::Module`.
 //!
-//! This folder is a client as others write them: it was made against the trait, knows none of its implementations, and a
-//! test makes sure that it names none. The language is small, but whole: functions of every linkage, recursion, integers
-//! and floats, texts, tables, arrays, global variables, and closures that capture by value.
+//! This folder is a client as others write them: it was made against the trait, knows none of its
+//! implementations, and a test makes sure that it names none. The language is small, but whole:
+//! functions of every linkage, recursion, integers and floats, texts, tables, arrays, global
+//! variables, and closures that capture by value.
 //!
 //! ```text
 //! item  ::= [linkage] "fn" name "(" [param {"," param}] ")" ["->" type] (block | ";")
@@ -17,8 +18,9 @@
 //! expr  ::= the usual, and "|" params "|" "->" type block for a closure
 //! ```
 //!
-//! A function without a `return` at its end returns zero. Functions that are built in: `len`, `next`, `int`, `float`, `sqrt`,
-//! `floor`, `fused` (multiply and add), `address`. The host gives `allocate`, from which closures come.
+//! A function without a `return` at its end returns zero. Functions that are built in: `len`,
+//! `next`, `int`, `float`, `sqrt`, `floor`, `fused` (multiply and add), `address`. The host gives
+//! `allocate`, from which closures come.
 
 mod ast;
 mod body;

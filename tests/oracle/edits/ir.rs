@@ -22,7 +22,8 @@ const ALIKE: [&[Opcode]; 7] = [
     &[Opcode::Uextend, Opcode::Sextend],
 ];
 
-/// Changes one thing, and says which; `None` if there is nothing of the kind that was chosen. `symbols` is how many the module has.
+/// Changes one thing, and says which; `None` if there is nothing of the kind that was chosen.
+/// `symbols` is how many the module has.
 pub(super) fn edit(function: &mut Function, symbols: u32, random: &mut Random) -> Option<String> {
     if random.once_in(4) {
         return around(function, symbols, random).map(str::to_owned);

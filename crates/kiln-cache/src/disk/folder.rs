@@ -12,17 +12,22 @@ use crate::event::Sink;
 use crate::files::{Files, Meta, RealFiles};
 use crate::{Events, Key};
 
-/// A time of last use is written again when it is older than this, and a time so far ahead is taken for a clock that was set back.
+/// A time of last use is written again when it is older than this. A time that is further ahead
+/// than this means that the clock was set back.
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+
 /// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
 ///
-/// It writes at once, and whoever stores something waits for it. A build should not: put it into a [`WriteBehind`](crate::WriteBehind).
+/// It writes at once, and the caller waits for it. A build should not wait: put the store into a
+/// [`WriteBehind`](crate::WriteBehind).
 ///
-/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] says otherwise: every few writes look at a hundred files or two and
-/// remove those among them that were not used for longest, so no build is held up by a cleaning. [`DiskStore::gc`] is exact.
+/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] sets another. Every few
+/// writes look at one or two hundred files and remove the least recently used of them, so no build
+/// waits for a long cleaning. [`DiskStore::gc`] is exact.
 ///
-/// Whoever may write to the folder can make this store return any artifact, since checksums do not prove who wrote an entry. So a
-/// folder should be shared only among those who trust each other with running code.
+/// Anyone who may write to the folder can make this store return any artifact, since checksums do
+/// not prove who wrote an entry. So share a folder only among users who trust each other with
+/// running code.
 #[derive(Clone, Debug)]
 pub struct DiskStore {
     pub(super) folder: Arc<Path>,
@@ -30,17 +35,18 @@ pub struct DiskStore {
     pub(super) sync: bool,
     pub(super) sink: Sink,
     pub(super) files: Arc<dyn Files>,
-    pub(super) inside: Arc<Inside>,
+    pub(super) shared: Arc<Shared>,
 }
 
+/// The state that clones share.
 #[derive(Debug, Default)]
-pub(super) struct Inside {
-    /// Bytes written since somebody looked whether there are too many.
+pub(super) struct Shared {
+    /// Bytes written since the last sweep.
     pub(super) unswept: AtomicU64,
-    /// Bytes that may be written before somebody must look.
+    /// Bytes that may be written before the next sweep.
     pub(super) room: AtomicU64,
     pub(super) sweeping: AtomicBool,
-    /// Quarantined here, but the file could not be moved. Asked only if `any_banned`.
+    /// Keys that were quarantined, but whose files could not be moved. Read only if `any_banned`.
     pub(super) banned: RwLock<HashSet<Key>>,
     pub(super) any_banned: AtomicBool,
 }
@@ -58,19 +64,21 @@ impl DiskStore {
             sync: false,
             sink: Sink::default(),
             files,
-            inside: Arc::default(),
+            shared: Arc::default(),
         }
     }
 
-    /// How many bytes the folder may take, counted in blocks of 4 KiB, as file systems do. It is kept roughly.
+    /// Sets how many bytes the folder may take, counted in blocks of 4 KiB, as file systems do. The
+    /// limit is kept roughly.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// Whether to wait until an entry is on the medium before it gets its name. Off unless set: after a power failure, an entry that was
-    /// named and not yet written is found damaged by its checksum, and compiled again.
+    /// Sets whether a write waits until an entry is on the medium before the entry gets its name.
+    /// It is off unless set: if the power fails, an entry that has its name but was not written is
+    /// found damaged by its checksum, and compiled again.
     #[must_use]
     pub fn sync(mut self, sync: bool) -> Self {
         self.sync = sync;
@@ -89,12 +97,12 @@ impl DiskStore {
         &self.folder
     }
 
-    /// Where the entry of `key` lies, whether or not it exists.
+    /// The path of the entry of `key`, whether or not it exists.
     pub fn path(&self, key: &Key) -> PathBuf {
         name::entry(&self.folder, key)
     }
 
-    /// Reads a file. `None` if there is none.
+    /// Reads a file. Returns `None` if there is none.
     pub(super) fn read(&self, path: &Path) -> io::Result<Option<(Vec<u8>, Meta)>> {
         let read = match self.files.read(path) {
             // The file was replaced on another machine: the new one is wanted.
@@ -110,7 +118,7 @@ impl DiskStore {
 
     /// Writes `parts` to `path`, which appears whole or not at all.
     pub(super) fn write(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
-        let folder = path.parent().expect("a file of the store lies in a folder");
+        let folder = path.parent().expect("a file of the store is in a folder");
         let attempt = || {
             let temporary = name::temporary(folder);
             let written = self
@@ -137,7 +145,7 @@ impl DiskStore {
     pub(super) fn used(&self, path: &Path, meta: &Meta) {
         let now = self.files.now();
         if distance(now, meta.modified) > HOUR {
-            // In a folder that is only read, somebody else's uses count.
+            // This fails in a folder that is only read. Then those who write note their own uses.
             let _ = self.files.touch(path, now);
         }
     }
@@ -152,7 +160,7 @@ impl DiskStore {
             .collect()
     }
 
-    /// What lies in a subfolder, sorted.
+    /// The names in a subfolder, sorted, and what they are.
     pub(super) fn names(&self, folder: &Path, shard: &str) -> Vec<(String, Kind)> {
         let names = self.files.list(folder).unwrap_or_default();
         let texts = names.into_iter().filter_map(|name| name.into_string().ok());
@@ -160,17 +168,17 @@ impl DiskStore {
     }
 }
 
-/// Whether a file is not there, or no longer.
+/// Whether the error says that there is no such file, or no longer.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle)
 }
 
-/// How far apart two times are, whichever is the later.
+/// The time between `a` and `b`, whichever is later.
 pub(super) fn distance(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|error| error.duration())
 }
 
-/// What a file of `len` bytes takes on a disk.
+/// Bytes that a file of `len` bytes takes on a disk.
 pub(super) fn cost(len: u64) -> u64 {
     len.checked_next_multiple_of(4096).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,7 @@ use crate::{Key, Lineage};
 
 const MAGIC: [u8; 8] = *b"KilnSub\0";
 
-/// The file that says which key a lineage's last build had.
+/// The file that says that the last build of `lineage` had `key`.
 pub(super) fn to_bytes(lineage: &Lineage, key: &Key) -> [u8; 64] {
     let mut file = [0; 64];
     file[..8].copy_from_slice(&MAGIC);
@@ -18,6 +18,7 @@ pub(super) fn to_bytes(lineage: &Lineage, key: &Key) -> [u8; 64] {
     file
 }
 
+/// The key in a file of `lineage`; `None` if the file is damaged or of another lineage.
 pub(super) fn from_bytes(lineage: &Lineage, bytes: &[u8]) -> Option<Key> {
     let key = Key::new(bytes.get(24..56)?.try_into().ok()?);
     (*bytes == to_bytes(lineage, &key)).then_some(key)

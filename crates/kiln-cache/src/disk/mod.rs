@@ -1,10 +1,13 @@
 //! Entries in a folder.
 //!
-//! One file per key, named by the key, in a subfolder of its first byte. A file is written under a temporary name in the same folder
-//! and renamed, so a reader sees it whole or not at all, whatever happens to the writer. There is no index, no database and no lock:
-//! any number of processes may share the folder, on a network file system too. Last use is the time of modification.
+//! There is one file per key, named by the key, in a subfolder of its first byte. A file is written
+//! under a temporary name in the same folder and renamed, so a reader sees it whole or not at all,
+//! whatever happens to the writer. There is no index, no database and no lock: any number of
+//! processes may share the folder, on a network file system too. A file's time of last use is its
+//! time of modification.
 //!
-//! Invariants: what a name promises is checked when it is read; a file that vanished is a miss; nothing foreign is touched.
+//! Invariants: the content of a file is checked against its name; a file that vanished is a miss;
+//! foreign files are left alone.
 
 mod folder;
 mod latest;

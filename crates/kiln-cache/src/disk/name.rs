@@ -1,8 +1,11 @@
-//! What files in a store's folder are called, and therefore are.
+//! The names of files in a store's folder, which say what the files are.
 //!
-//! `ab/cdef..` (2 and 62 digits of the key) is an entry, `ab/latest-..` the last key of a lineage, `ab/.kiln-new-..` what somebody is
-//! writing, `quarantine/<64 digits>` an entry that is out of use. Everything else is foreign, and is neither read, counted against the
-//! limit, nor removed.
+//! - `ab/cdef..` (2 and 62 digits of the key) is an entry.
+//! - `ab/latest-..` is the last key of a lineage.
+//! - `ab/.kiln-new-..` is a file that is being written.
+//! - `quarantine/<64 digits>` is an entry that is out of use; `<64 digits>.why` says why.
+//!
+//! Everything else is foreign: it is not read, not counted against the limit, and not removed.
 
 use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
@@ -12,12 +15,12 @@ use crate::{Key, Lineage};
 
 const TEMPORARY: &str = ".kiln-new-";
 const LATEST: &str = "latest-";
-/// Folder of entries that are out of use.
+/// The folder of entries that are out of use.
 pub(crate) const QUARANTINE: &str = "quarantine";
-/// What the reason for a quarantine is called, behind the name of the entry.
+/// The file with the reason of a quarantine has the name of the entry and this ending.
 pub(crate) const WHY: &str = ".why";
 
-/// What a file is by its name.
+/// The kind of a file, by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Entry(Key),
@@ -26,19 +29,19 @@ pub(crate) enum Kind {
     Foreign,
 }
 
-/// Where the entry of `key` lies.
+/// The path of the entry of `key`.
 pub(crate) fn entry(folder: &Path, key: &Key) -> PathBuf {
     let name = key.to_string();
     folder.join(&name[..2]).join(&name[2..])
 }
 
-/// Where the last key of `lineage` lies.
+/// The path of the last key of `lineage`.
 pub(crate) fn latest(folder: &Path, lineage: &Lineage) -> PathBuf {
     let name = lineage.to_string();
     folder.join(&name[..2]).join(format!("{LATEST}{}", &name[2..]))
 }
 
-/// A name in `folder` that nobody else uses, here or on another machine.
+/// A path in `folder` that no other writer uses, here or on another machine.
 pub(crate) fn temporary(folder: &Path) -> PathBuf {
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     // The standard library's hash tables are seeded at random for each process.
@@ -46,7 +49,7 @@ pub(crate) fn temporary(folder: &Path) -> PathBuf {
     folder.join(format!("{TEMPORARY}{}-{random:016x}", std::process::id()))
 }
 
-/// Whether a name in the store's folder is that of a folder of entries.
+/// Whether `name` is that of a subfolder of entries.
 pub(crate) fn is_shard(name: &str) -> bool {
     is_hex(name, 2)
 }
@@ -55,7 +58,7 @@ fn is_hex(name: &str, len: usize) -> bool {
     name.len() == len && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// What `name` in the folder of entries called `shard` is.
+/// The kind of the file `name` in the subfolder `shard`.
 pub(crate) fn classify(shard: &str, name: &str) -> Kind {
     if let Ok(key) = format!("{shard}{name}").parse() {
         Kind::Entry(key)
@@ -68,7 +71,7 @@ pub(crate) fn classify(shard: &str, name: &str) -> Kind {
     }
 }
 
-/// Whether `name` in the quarantine is ours.
+/// Whether `name` in the quarantine is an entry or the reason of one.
 pub(crate) fn is_quarantined(name: &str) -> bool {
     is_hex(name.strip_suffix(WHY).unwrap_or(name), 64)
 }

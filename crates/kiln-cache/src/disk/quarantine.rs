@@ -10,24 +10,25 @@ use super::folder::{DiskStore, is_gone};
 use super::name;
 use crate::Key;
 
-/// Entries that are kept in quarantine.
+/// At most this many entries are kept in quarantine.
 const MAX_QUARANTINED: usize = 16;
 
 impl DiskStore {
+    /// Whether the entry of `key` must not be used, although its file is in place.
     pub(super) fn is_banned(&self, key: &Key) -> bool {
-        self.inside.any_banned.load(Relaxed)
-            && self.inside.banned.read().unwrap_or_else(PoisonError::into_inner).contains(key)
+        self.shared.any_banned.load(Relaxed)
+            && self.shared.banned.read().unwrap_or_else(PoisonError::into_inner).contains(key)
     }
 
     pub(super) fn set_banned(&self, key: &Key, banned: bool) {
-        if banned || self.inside.any_banned.load(Relaxed) {
-            let mut keys = self.inside.banned.write().unwrap_or_else(PoisonError::into_inner);
+        if banned || self.shared.any_banned.load(Relaxed) {
+            let mut keys = self.shared.banned.write().unwrap_or_else(PoisonError::into_inner);
             let _ = if banned { keys.insert(*key) } else { keys.remove(key) };
-            self.inside.any_banned.store(!keys.is_empty(), Relaxed);
+            self.shared.any_banned.store(!keys.is_empty(), Relaxed);
         }
     }
 
-    /// Moves the entry of `key` aside. Whether there was one.
+    /// Moves the entry of `key` aside, or removes it. Returns whether there was one.
     pub(super) fn move_aside(&self, key: &Key, reason: &str) -> io::Result<bool> {
         let path = self.path(key);
         let folder = self.folder.join(name::QUARANTINE);
@@ -43,7 +44,8 @@ impl DiskStore {
                 };
             }
         }
-        // It is out of use; the rest is for those who look at it.
+        // The entry is out of use now. What follows is for people who look into the folder, and may
+        // fail.
         let note = folder.join(format!("{key}{}", name::WHY));
         let _ = self.files.touch(&aside, self.files.now());
         let _ = self.files.remove(&note);
@@ -52,6 +54,7 @@ impl DiskStore {
         Ok(true)
     }
 
+    /// Removes the oldest entries of the quarantine if there are too many.
     fn bound_quarantine(&self, folder: &Path) {
         let names = self.files.list(folder).unwrap_or_default();
         let mut entries: Vec<(SystemTime, String)> = names

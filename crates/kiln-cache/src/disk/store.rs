@@ -68,7 +68,8 @@ impl Store for DiskStore {
             return Ok(());
         }
         match self.write(&name::latest(&self.folder, lineage), &[&latest::to_bytes(lineage, key)], false) {
-            // Nothing can be stored here either, so whoever only reads has nothing to point to, and need not hear of it for every hit.
+            // The folder is only read, so nothing is lost: no entry can be stored either. An error
+            // for every hit would be noise.
             Err(error)
                 if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
             {

@@ -1,6 +1,7 @@
-//! Looking at a whole folder: how much there is, whether it is sound, and making it smaller.
+//! Work on a whole folder: counting its files, checking its entries, making it smaller.
 //!
-//! These are for people and cron jobs. They take time linear in the number of files, and other processes may go on using the folder.
+//! This is for people and cron jobs. It takes time linear in the number of files, and other
+//! processes may go on using the folder.
 
 use std::io;
 use std::time::SystemTime;
@@ -9,7 +10,7 @@ use super::folder::{DiskStore, cost};
 use super::name::{self, Kind};
 use crate::{Entry, EntryError, Key, Store};
 
-/// How much lies in a folder.
+/// The numbers of a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskStat {
@@ -17,23 +18,23 @@ pub struct DiskStat {
     pub entries: u64,
     /// Sum of their lengths.
     pub bytes: u64,
-    /// What entries and lineages take in blocks of 4 KiB. This is what the limit is about.
+    /// Bytes that entries and last keys take in blocks of 4 KiB. The limit applies to them.
     pub disk_bytes: u64,
-    /// Number of lineages whose last key is known.
+    /// Number of lineages whose last build is known.
     pub last_builds: u64,
     /// Entries that are out of use.
     pub quarantined: u64,
-    /// Files that somebody writes just now, or was killed at.
+    /// Files that are being written, or whose writer was killed.
     pub leftovers: u64,
-    /// Files that are none of ours.
+    /// Files that are not of the store.
     pub foreign: u64,
-    /// Last use of the entry that was not used for longest.
+    /// Last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
-    /// Last use of the entry that was used last.
+    /// Last use of the most recently used entry.
     pub newest: Option<SystemTime>,
 }
 
-/// An entry in a folder. It was not read.
+/// An entry in a folder, without its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EntryInfo {
@@ -45,7 +46,7 @@ pub struct EntryInfo {
     pub last_used: SystemTime,
 }
 
-/// What [`DiskStore::verify`] found.
+/// The findings of [`DiskStore::verify`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -53,23 +54,25 @@ pub struct VerifyReport {
     pub checked: u64,
     /// Sum of their lengths.
     pub bytes: u64,
-    /// Entries of other versions of the format, which another version of this crate may be using. They were left alone.
+    /// Entries of other versions of the format, which another version of this crate may be using.
+    /// They were left alone.
     pub other_versions: u64,
     /// Entries that were damaged. They are in quarantine now, or removed.
     pub broken: Vec<(Key, EntryError)>,
-    /// Entries that could not be read, or were damaged and could not be moved. They are where they were.
+    /// Entries that could not be read, or were damaged and could not be moved. They are still in
+    /// place.
     pub unreadable: Vec<(Key, io::Error)>,
 }
 
-/// What [`DiskStore::gc`] did.
+/// The work of [`DiskStore::gc`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcReport {
-    /// Entries and lineages that were removed.
+    /// Entries and last keys that were removed.
     pub removed: u64,
     /// Sum of their lengths.
     pub removed_bytes: u64,
-    /// Entries and lineages that are left, if no other process removed them.
+    /// Entries and last keys that are left, if no other process removed them.
     pub kept: u64,
     /// Sum of their lengths.
     pub kept_bytes: u64,
@@ -80,7 +83,7 @@ pub struct GcReport {
 }
 
 impl DiskStore {
-    /// Entries in the order of their keys. Those that vanish meanwhile may be missing.
+    /// Lists the entries in the order of their keys. Those that vanish meanwhile may be missing.
     pub fn entries(&self) -> impl Iterator<Item = EntryInfo> {
         self.shards().into_iter().flat_map(move |shard| {
             let folder = self.folder().join(&shard);
@@ -93,7 +96,7 @@ impl DiskStore {
         })
     }
 
-    /// Counts what lies in the folder. One that is not there holds nothing.
+    /// Counts what is in the folder. A folder that does not exist is empty.
     ///
     /// # Errors
     ///
@@ -137,12 +140,12 @@ impl DiskStore {
         Ok(stat)
     }
 
-    /// Reads every entry, and puts those that are damaged out of use. `progress` is called with the number of entries that are done and
-    /// of all.
+    /// Reads every entry, and puts those that are damaged out of use. `progress` is called with the
+    /// number of entries that are done, and the number of all.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be listed. What is wrong with an entry is in the report.
+    /// If the folder cannot be listed. Faults of entries are in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> io::Result<VerifyReport> {
         self.list_or_empty()?;
         let mut report = VerifyReport::default();
@@ -170,7 +173,8 @@ impl DiskStore {
         Ok(report)
     }
 
-    /// Removes what was not used for longest until at most `limit` bytes are taken, in blocks of 4 KiB; and what killed writers left.
+    /// Removes the least recently used files until at most `limit` bytes are taken, in blocks of
+    /// 4 KiB, and the files that killed writers left.
     ///
     /// # Errors
     ///
@@ -198,7 +202,7 @@ impl DiskStore {
         Ok(report)
     }
 
-    /// Names in the folder; none if it does not exist.
+    /// The names in the folder; none if it does not exist.
     fn list_or_empty(&self) -> io::Result<Vec<std::ffi::OsString>> {
         match self.files.list(self.folder()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,11 +1,14 @@
 //! Eviction in small steps.
 //!
-//! Some writes are followed by a sweep: it looks at a sample of the files, and if the sample takes more than its share of the limit,
-//! removes those of it that were not used for longest. The sample is all files if they are few, so then this is exact; otherwise it is
-//! taken from as many subfolders as give enough names, and since keys are hashes, it is as good as a random one. Nothing is remembered
-//! between sweeps, so processes need not agree on anything: when several sweep at once, they choose the same oldest files.
+//! Some writes are followed by a sweep. It looks at a sample of the files, and if the sample takes
+//! more than its share of the limit, removes the least recently used files of the sample. If files
+//! are few, the sample is all of them, and the sweep is exact. Otherwise it is taken from as many
+//! subfolders as give enough names, and since keys are hashes, it is as good as a random sample.
+//! Nothing is remembered between sweeps, so processes need not agree on anything: if several sweep
+//! at once, they choose the same oldest files.
 //!
-//! Bounds of one sweep: about [`SAMPLE`] files looked at (less than twice as many), [`MAX_REMOVED`] removed.
+//! Bounds of one sweep: it looks at about [`SAMPLE`] files (less than twice as many), and removes
+//! [`MAX_REMOVED`].
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
@@ -17,11 +20,12 @@ use crate::{Event, Key};
 
 /// Files that a sweep looks at.
 const SAMPLE: usize = 128;
-/// Files that a sweep removes. More than are made between two sweeps, so that a folder shrinks when its limit did.
+/// Files that a sweep removes at most. They are more than are made between two sweeps, so that a
+/// folder shrinks when its limit is lowered.
 const MAX_REMOVED: usize = 16;
-/// One write in so many is followed by a sweep,
+/// One write in so many is followed by a sweep.
 const SWEEP_ONE_IN: u32 = 4;
-/// and one in so many if the last sweep found that there is room.
+/// One write in so many is followed by a sweep if the last one left room.
 const SWEEP_WITH_ROOM_ONE_IN: u32 = 64;
 
 /// A file that may be evicted.
@@ -33,25 +37,27 @@ pub(super) struct Candidate {
 }
 
 impl DiskStore {
-    /// After `key` was written with `len` bytes: a sweep, if the last one did not leave enough room for that.
+    /// Sweeps after some writes; this one was `key` with `len` bytes. One key in so many is followed by
+    /// a sweep, and any key if a sixteenth of the limit was written since the last sweep.
     pub(super) fn sweep_sometimes(&self, key: &Key, len: u64) {
-        let unswept = self.inside.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
+        let unswept = self.shared.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
         let one_in =
-            if unswept <= self.inside.room.load(Relaxed) { SWEEP_WITH_ROOM_ONE_IN } else { SWEEP_ONE_IN };
+            if unswept <= self.shared.room.load(Relaxed) { SWEEP_WITH_ROOM_ONE_IN } else { SWEEP_ONE_IN };
         if !key.sampled(one_in) && unswept < self.limit / 16 {
             return;
         }
         // One thread is enough.
-        if !self.inside.sweeping.swap(true, AcqRel) {
-            self.inside.unswept.store(0, Relaxed);
+        if !self.shared.sweeping.swap(true, AcqRel) {
+            self.shared.unswept.store(0, Relaxed);
             let free = self.limit.saturating_sub(self.sweep(key));
-            // Little enough that many processes together do not write much too much.
-            self.inside.room.store((free / 16).min(self.limit / 64), Relaxed);
-            self.inside.sweeping.store(false, Release);
+            // So little that many processes together do not exceed the limit by much.
+            self.shared.room.store((free / 16).min(self.limit / 64), Relaxed);
+            self.shared.sweeping.store(false, Release);
         }
     }
 
-    /// What the whole folder takes, estimated, before anything was removed.
+    /// Removes old files of a sample. Returns an estimate of the bytes that the whole folder took
+    /// before.
     fn sweep(&self, key: &Key) -> u64 {
         let shards = self.shards();
         let own = key.to_string();
@@ -86,7 +92,7 @@ impl DiskStore {
         (bytes as f64 / part) as u64
     }
 
-    /// What is known of a file that may be evicted; `None` if it vanished or is no file.
+    /// The properties of a file that may be evicted; `None` if it vanished or is no file.
     pub(super) fn candidate(&self, path: PathBuf, kind: Kind) -> Option<Candidate> {
         let key = match kind {
             Kind::Entry(key) => Some(key),
@@ -96,16 +102,20 @@ impl DiskStore {
         let now = self.files.now();
         let mut used = meta.modified;
         if used > now && distance(used, now) > HOUR {
-            // The clock was set back. The file counts as used now, and from now on ages as others do.
+            // The clock was set back. The file is marked as used now, and ages like others from now
+            // on.
             let _ = self.files.touch(&path, now);
             used = now;
         }
         Some(Candidate { used, path, key, len: meta.len })
     }
 
-    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but at most `max` of them, and not the entry
-    /// of `spare`: what was just written may look no younger than its neighbours, since file systems keep time in steps of milliseconds.
-    /// Number and length of what was removed, and the number of those that could not be.
+    /// Removes the least recently used of `candidates` until they take at most `share` bytes, but
+    /// at most `max` of them.
+    ///
+    /// The entry of `spare` stays: it was just written, but may look no younger than others, since
+    /// file systems keep time in steps of milliseconds. Returns number and length of what was
+    /// removed, and the number of files that could not be removed.
     pub(super) fn evict(
         &self,
         mut candidates: Vec<Candidate>,
@@ -144,7 +154,7 @@ impl DiskStore {
         (removed, bytes, failed)
     }
 
-    /// Removes what a writer left that was killed long ago. Whether it did.
+    /// Removes a temporary file if its writer was killed long ago. Returns whether it did.
     pub(super) fn remove_leftover(&self, path: &Path) -> bool {
         let old = self.files.meta(path).is_ok_and(|meta| distance(self.files.now(), meta.modified) > HOUR);
         let removed = old && self.files.remove(path).is_ok();
@@ -155,7 +165,8 @@ impl DiskStore {
     }
 }
 
-/// At most [`SAMPLE`] or so of `names`, evenly spread from an offset, and the number of the others.
+/// Chooses about [`SAMPLE`] of `names`, evenly spread from an offset. Returns them, and the number
+/// of the others.
 fn sample<T>(names: Vec<T>, offset: usize) -> (Vec<T>, usize) {
     let total = names.len();
     let step = total / SAMPLE;

@@ -1,7 +1,8 @@
-//! Every operation of a store, with every one of its file operations failing, or being the last one before the process dies.
+//! Every operation of a store, with every one of its file operations failing, or being the last one
+//! before the process dies.
 //!
-//! Whatever happens: what was there before and was not concerned is there; every entry that can be read is right; a later build heals;
-//! and what a dead process left is removed some day.
+//! Whatever happens: what was there before and was not concerned is there; every entry that can be
+//! read is right; a later build heals; and what a dead process left is removed some day.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -76,7 +77,8 @@ fn prepare(folder: &Path) {
     std::fs::write(store.path(&key(50)), b"damaged").unwrap();
 }
 
-/// What must hold, whatever went wrong. The store is asked as another process would, unless it is the one that lived on.
+/// What must hold, whatever went wrong. The store is asked as another process would, unless it is
+/// the one that lived on.
 fn check(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     let name = case.name;
     for n in (0..FEW).chain([NEW]) {
@@ -130,7 +132,8 @@ fn try_plan(case: &Case, plan: Plan) -> bool {
         check(case, &store, &plan);
         if matches!(plan.fault, Fault::Error(_)) && case.name.starts_with("put") {
             let left = store.stat().unwrap().leftovers;
-            // It removes its temporary file; if that is what failed, the rename had failed before, or it is a leftover.
+            // It removes its temporary file; if that is what failed, the rename had failed before,
+            // or it is a leftover.
             assert_eq!(left, 0, "{}, {plan:?}", case.name);
         }
     }
@@ -161,7 +164,8 @@ fn nothing_is_lost_or_wrong_wherever_an_operation_fails_or_the_process_dies() {
                     break;
                 }
             }
-            // Writes that were begun: nothing but a file's bytes is ever written in parts, and those of an entry come early.
+            // Writes that were begun: nothing but a file's bytes is ever written in parts, and
+            // those of an entry come early.
             let lens: &[usize] =
                 if case.name.starts_with("put") { &[1, 104, len / 2, len - 1, len] } else { &[] };
             for &partial in lens {
@@ -190,7 +194,8 @@ fn a_folder_that_is_only_read_serves_and_reports() {
     assert!(store.set_latest(&lineage(), &key(2)).is_ok() && store.latest(&lineage()) == Some(key(OLD)));
     assert!(store.set_latest(&lineage(), &key(OLD)).is_ok(), "nothing to do");
     assert_eq!(store.latest(&lineage()), Some(key(OLD)));
-    // What is quarantined stays where it is, and this process, with all clones of the store, does not use it again.
+    // What is quarantined stays where it is, and this process, with all clones of the store, does
+    // not use it again.
     assert!(store.quarantine(&key(OLD), "wrong").is_err());
     assert!(matches!(store.get(&key(OLD)), Lookup::Miss));
     assert!(matches!(store.clone().get(&key(OLD)), Lookup::Miss));

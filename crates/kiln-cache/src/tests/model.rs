@@ -1,7 +1,8 @@
 //! Random sequences of operations on every store, beside a map that says what may come out.
 //!
-//! Without failures a store without a limit must answer exactly as the map does. An operation that failed leaves one of two states, and
-//! once something was evicted or damaged, an entry may also be gone; it is never another one than was stored.
+//! Without failures a store without a limit must answer exactly as the map does. An operation that
+//! failed leaves one of two states, and once something was evicted or damaged, an entry may also be
+//! gone; it is never another one than was stored.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -147,7 +148,8 @@ impl Model {
 struct Place {
     store: Box<dyn Store>,
     disk: Option<(DiskStore, Arc<Shim>)>,
-    /// Memory above the disk or a queue before it: what is done to the disk may go unseen, and failures too.
+    /// Memory above the disk or a queue before it: what is done to the disk may go unseen, and
+    /// failures too.
     hides: bool,
     limited: bool,
 }
@@ -188,7 +190,8 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
                 if place.limited {
                     model.forget();
                 }
-                // In the background it may fail later, and then what was there before is still there.
+                // In the background it may fail later, and then what was there before is still
+                // there.
                 if background && trouble {
                     let may = model.may(n);
                     (may.miss, may.corrupt) = (true, true);
@@ -275,7 +278,8 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
             }
             (&Op::Clock { hours }, Some((_, shim))) => shim.set_ahead(Duration::from_secs(hours * 3600)),
             (Op::Reopen, Some((_, shim))) if kind == 2 => {
-                // What was quarantined and could not be moved is there again for another process; `quarantined` left it possible.
+                // What was quarantined and could not be moved is there again for another process;
+                // `quarantined` left it possible.
                 let shim = shim.clone();
                 let disk = DiskStore::with_files(folder.path().join("cache"), shim.clone());
                 place.store = Box::new(disk.clone());

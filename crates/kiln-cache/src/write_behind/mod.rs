@@ -1,8 +1,8 @@
 //! A store that writes in the background, so that a build does not wait for a disk.
 //!
 //! `put` and `set_latest` add to a queue in memory. One thread takes writes from it, the oldest
-//! first, and does them in the inner store. `get` and `latest` look into the queue first, so a build
-//! sees at once what it put.
+//! first, and does them in the inner store. `get` and `latest` look into the queue first, so a
+//! build sees at once what it put.
 //!
 //! An example: a build compiles a module anew, puts its entry under K2, and points the module's
 //! lineage from K1 to K2.
@@ -15,13 +15,13 @@
 //!    there. If the entry could not be written, K2 is *lost*: the pointer is dropped with it, the
 //!    lineage still points to K1, and the failure is reported.
 //!
-//! The queue is bounded in bytes. If it is full, an entry is dropped and reported, and its key is lost
-//! as well. The module is compiled again some day, which costs less than a build that waits for a
-//! slow disk.
+//! The queue is bounded in bytes. If it is full, an entry is dropped and reported, and its key is
+//! lost as well. The module is compiled again some day, which costs less than a build that waits
+//! for a slow disk.
 //!
 //! Invariants: the inner store and event sinks are called without a lock; `get` sees whatever is
-//! queued or being written; nothing here waits longer than it was allowed to, even if the inner store
-//! hangs.
+//! queued or being written; nothing here waits longer than it was allowed to, even if the inner
+//! store hangs.
 
 mod queue;
 mod thread;
@@ -37,13 +37,13 @@ use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
 /// Stores in `S` what is put, on a background thread.
 ///
-/// [`Store::put`] does not wait, and fails only for entries that [`Entry::check`] refuses. What goes
-/// wrong later is reported as [`Event::WriteFailed`] and [`Event::WriteDropped`]. If the thread could
-/// not be started, `put` writes at once, and waits.
+/// [`Store::put`] does not wait, and fails only for entries that [`Entry::check`] refuses. What
+/// goes wrong later is reported as [`Event::WriteFailed`] and [`Event::WriteDropped`]. If the
+/// thread could not be started, `put` writes at once, and waits.
 ///
-/// Dropping this waits for the queue, but at most [`WriteBehind::drop_wait`]; what is not written by
-/// then is dropped. A process that exits without dropping it loses what is queued, and never damages
-/// an entry.
+/// Dropping this waits for the queue, but at most [`WriteBehind::drop_wait`]; what is not written
+/// by then is dropped. A process that exits without dropping it loses what is queued, and never
+/// damages an entry.
 #[derive(Debug)]
 pub struct WriteBehind<S> {
     shared: Arc<Shared<S>>,
@@ -136,8 +136,8 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         let mut queue = self.shared.queue();
         if !queue.latest.contains_key(lineage) && !queue.entries.contains_key(key) {
             drop(queue);
-            // A build that repeats the last one finds its pointers as they should be. To read one is
-            // faster than to wake the thread for it.
+            // A build that repeats the last one finds its pointers as they should be. To read one
+            // is faster than to wake the thread for it.
             if self.shared.store.latest(lineage) == Some(*key) {
                 return Ok(());
             }

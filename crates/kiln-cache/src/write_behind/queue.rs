@@ -1,19 +1,20 @@
-//! The queue between a build and the thread that writes. It is data only: who locks it calls nothing
-//! of the client's meanwhile.
+//! The queue between a build and the thread that writes. It is data only: who locks it calls
+//! nothing of the client's meanwhile.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::event::Sink;
 use crate::{Entry, Key, Lineage};
 
-/// At most this many pointers to last builds wait, and more are dropped. At most this many lost keys
-/// are remembered; a pointer to another lost key may lead to a missing entry, which is a miss.
+/// At most this many pointers to last builds wait, and more are dropped. At most this many lost
+/// keys are remembered; a pointer to another lost key may lead to a missing entry, which is a miss.
 const MAX_POINTERS: usize = 1 << 16;
 
 /// Bytes of entries that may wait unless [`Queue::limit`] is changed.
 const LIMIT: u64 = 256 << 20;
 
-/// A write that the thread has to do. What is written is in [`Queue::entries`] or [`Queue::latest`].
+/// A write that the thread has to do. What is written is in [`Queue::entries`] or
+/// [`Queue::latest`].
 #[derive(Debug)]
 pub(super) enum Write {
     Entry(Key),
@@ -146,7 +147,8 @@ impl Queue {
         }
     }
 
-    /// Takes everything out that is queued. The entry that is being written is the thread's business.
+    /// Takes everything out that is queued. The entry that is being written is the thread's
+    /// business.
     pub(super) fn abandon(&mut self) -> Abandoned {
         Abandoned {
             writes: std::mem::take(&mut self.writes),
@@ -166,8 +168,8 @@ pub(super) struct Abandoned {
 }
 
 impl Abandoned {
-    /// The keys whose entries or pointers are not written, in order. A pointer to an entry of the list
-    /// is not listed beside it.
+    /// The keys whose entries or pointers are not written, in order. A pointer to an entry of the
+    /// list is not listed beside it.
     pub(super) fn keys(&self) -> Vec<Key> {
         let Self { writes, entries, latest, lost } = self;
         let queued = |key: &Key| entries.get(key).is_some_and(|entry| entry.queued);

@@ -110,7 +110,8 @@ impl<S: Store> Shared<S> {
             queue.doomed = None;
         }
         queue.writing = None;
-        // If it was put again meanwhile, the new entry is queued and decides what becomes of the key.
+        // If it was put again meanwhile, the new entry is queued and decides what becomes of the
+        // key.
         if !queue.entries.get(&key).is_some_and(|waiting| waiting.queued) {
             queue.forget(&key);
             if lost {

@@ -1,6 +1,8 @@
-//! What the tests of stores share: entries whose content follows from their number, and how much to test.
+//! What the tests of stores share: entries whose content follows from their number, and how much to
+//! test.
 //!
-//! Long tests are small unless the environment variable `KILN_CASES` holds a factor; `KILN_CASES=100` is the full size.
+//! Long tests are small unless the environment variable `KILN_CASES` holds a factor;
+//! `KILN_CASES=100` is the full size.
 
 use kiln_artifact::record::{FunctionRecord, Linkage, NONE, SectionKind, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, Contents};
@@ -12,7 +14,8 @@ pub(crate) fn cases(small: usize, full: usize) -> usize {
     small.saturating_mul(factor).min(full)
 }
 
-/// A folder in memory if the system has one: for tests that make very many files and do not care where.
+/// A folder in memory if the system has one: for tests that make very many files and do not care
+/// where.
 pub(crate) fn quick_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -74,7 +77,8 @@ pub(crate) fn artifact(text: &[u8]) -> Artifact {
     contents.finish()
 }
 
-/// The entry with this number, in one of several versions that have the same key, with `len` bytes of code.
+/// The entry with this number, in one of several versions that have the same key, with `len` bytes
+/// of code.
 pub(crate) fn entry(n: u32, version: u32, len: usize) -> Entry {
     let function = FunctionParts {
         body: &n.to_le_bytes(),

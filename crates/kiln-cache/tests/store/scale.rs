@@ -1,6 +1,7 @@
 //! Very many entries: what operations cost then, beside reading and writing the same bytes plainly.
 //!
-//! 3,000 entries, or 100,000 with `KILN_CASES=100`. `cargo test --release -p kiln-cache -- --nocapture scale` shows the figures.
+//! 3,000 entries, or 100,000 with `KILN_CASES=100`.
+//! `cargo test --release -p kiln-cache -- --nocapture scale` shows the figures.
 
 use std::fs;
 use std::path::PathBuf;

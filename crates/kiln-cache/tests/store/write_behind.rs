@@ -1,4 +1,5 @@
-//! Writing in the background: nothing waits longer than it was told, and nothing that is queued is invisible.
+//! Writing in the background: nothing waits longer than it was told, and nothing that is queued is
+//! invisible.
 
 use std::collections::HashMap;
 use std::io;
@@ -258,7 +259,8 @@ fn a_pointer_waits_for_its_own_entry() {
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     store.set_latest(&lineage, &key(0)).unwrap();
     begun.recv_timeout(SOON).unwrap();
-    // Built again before any of it is written: the pointer's place in the queue is before the second entry's.
+    // Built again before any of it is written: the pointer's place in the queue is before the
+    // second entry's.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
     store.set_latest(&lineage, &key(1)).unwrap();
     open.send(Ok(())).unwrap();
