@@ -2,8 +2,8 @@
 //! run by another process that compiles nothing.
 //!
 //! Each definition becomes a module of its own, built through `cranelift_module::Module` and linked
-//! with the others. The word `ans` reads a run-time object of the host, which every process has at
-//! another address: the code refers to it as the global `calculator:memory`, never by address.
+//! with the others. The word `ans` reads a run-time object of the host. Its address differs from
+//! process to process, so the code refers to it as the global `calculator:memory`.
 //!
 //! ```text
 //! cargo run --release --example expressions
@@ -82,7 +82,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if status.success() { Ok(()) } else { Err("the other process failed".into()) }
 }
 
-/// What a run-time does that links no code generator: map, fill the slots, call.
+/// The work of a run-time without a code generator: map, fill the slots, call.
 fn load(path: &Path) -> Result<(), Box<dyn Error>> {
     let memory = Memory { last: 500_000 };
     let mut bindings = Bindings::new();
@@ -188,7 +188,7 @@ impl<'a> Compiler<'_, 'a> {
         Ok(left)
     }
 
-    /// A number, `ans`, a parameter, a call, or something in parentheses.
+    /// A number, `ans`, a parameter, a call, or an expression in parentheses.
     fn atom(&mut self) -> Result<Value, Box<dyn Error>> {
         if self.take("(") {
             let value = self.choice()?;

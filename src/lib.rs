@@ -41,7 +41,8 @@
 //! let get = unsafe { get.typed::<extern "C" fn() -> i64>()? };
 //! assert_eq!(get(), 42);
 //!
-//! let image: Vec<u8> = session.image()?; // no compilation: the same machine code, linked as a shared object
+//! // No compilation: the same machine code, linked as a shared object.
+//! let image: Vec<u8> = session.image()?;
 //! assert!(image.starts_with(b"\x7fELF"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -1,8 +1,8 @@
-//! Functions that a client hands over as machine code.
+//! Functions that a client defines by machine code.
 //!
 //! The client compiles with the module's own code generator and takes code and relocations from
-//! there, as one does that assembles something itself. Its functions call each other, a function
-//! that is defined as IR, one of the host's and a routine of the C library, and use data.
+//! there, like a client with its own assembler. Its functions call each other, a function that is
+//! defined as IR, a function of the host and a routine of the C library, and use data.
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
@@ -26,7 +26,7 @@ pub(crate) fn check(run: Way<Machine>) -> Result<(), Failure> {
     }
 }
 
-/// A client whose functions are bytes, but for one.
+/// A client whose functions are bytes, except for one.
 pub(crate) struct Machine;
 
 impl Client for Machine {
@@ -56,7 +56,7 @@ impl Client for Machine {
             call(module, builder, add, doubled)
         });
         define_bytes(module, start, context)?;
-        // With a fused multiply-add, which is a call where the CPU has no instruction for it.
+        // With a fused multiply-add, which is a call if the CPU has no instruction for it.
         let context = code(module, twice, |_, builder, value| {
             let value = builder.ins().fcvt_from_sint(types::F64, value);
             let (two, zero) = (builder.ins().f64const(2.0), builder.ins().f64const(0.0));
@@ -84,7 +84,7 @@ fn signature<M: Module>(module: &M, params: usize) -> Signature {
     signature
 }
 
-/// The code of `id`, in one block; `body` is given its parameter, or an unused zero.
+/// The IR of `id`, in one block. `body` gets its parameter, or an unused zero.
 fn code<M: Module>(
     module: &mut M,
     id: FuncId,
@@ -112,7 +112,7 @@ fn call<M: Module>(module: &mut M, builder: &mut FunctionBuilder<'_>, callee: Fu
     builder.inst_results(call)[0]
 }
 
-/// Compiles with the module's code generator, and defines the function by what comes out.
+/// Compiles with the module's code generator, and defines the function by the resulting bytes.
 fn define_bytes<M: Module>(module: &mut M, id: FuncId, mut context: Context) -> Result<(), Failure> {
     let compiled = context.compile(module.isa(), &mut ControlPlane::default());
     let alignment = u64::from(compiled.map_err(|error| format!("{:?}", error.inner))?.buffer.alignment);

@@ -1,7 +1,7 @@
-//! The implementations of the trait, and how each runs what a client made.
+//! The implementations of the trait, and how each runs a client's program.
 //!
-//! Everything that a client's author has to change for a port is in this file: a constructor before
-//! the client, and what comes after it.
+//! Everything that a client's author has to change for a port is in this file: the module is made
+//! before the client runs, and finished after it.
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable as _};
@@ -17,8 +17,8 @@ use crate::host::{Host, Outcome, call};
 use crate::language::Failure;
 use crate::library;
 
-/// Something that defines a program: `start`, which takes nothing and returns an integer, and
-/// perhaps `state`.
+/// Defines a program: `start`, which takes nothing and returns an integer, and perhaps the variable
+/// `state`.
 pub(crate) trait Client {
     fn build<M: Module>(&self, module: &mut M) -> Result<(), Failure>;
 }
@@ -78,7 +78,7 @@ pub(crate) fn object(client: &impl Client) -> Result<Outcome, Failure> {
     }
     let functions = host.symbols().into_iter().filter(|(name, _)| *name != "tally");
     for (index, (_, function)) in functions.enumerate() {
-        // SAFETY: `host.c` has a table of as many pointers, which nobody else uses.
+        // SAFETY: `host.c` has a table of as many pointers, which only this test uses.
         unsafe { table.cast::<*const u8>().add(index).write(function) };
     }
     // SAFETY: `Client` promises the type; the library stays open during the call; `tally` is a
@@ -86,7 +86,7 @@ pub(crate) fn object(client: &impl Client) -> Result<Outcome, Failure> {
     unsafe { call(library.symbol(c"start"), library.symbol(c"state"), || tally.cast::<i64>().read()) }
 }
 
-/// A session that holds what the client made.
+/// A session that holds the client's program.
 fn session(client: &impl Client, host: &Host) -> Result<Session, Failure> {
     let mut session = Session::new(Target::host())?;
     for (name, address) in host.symbols() {
@@ -114,7 +114,7 @@ pub(crate) fn image(client: &impl Client) -> Result<Outcome, Failure> {
     let path = folder.path().join("program.so");
     session(client, &Host::new())?.save_image(&path)?;
 
-    // The session is gone; the variables of this host lie elsewhere.
+    // The session is gone, and this host has its variables at other addresses.
     let host = Host::new();
     let mut bindings = Bindings::new();
     for (name, address) in host.symbols() {

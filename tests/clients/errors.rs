@@ -9,10 +9,10 @@ use crate::engines::{jit_module, kiln_module, object_module};
 use crate::host::Host;
 use crate::language::Failure;
 
-/// A fault, and what the module says of it.
+/// A fault, and the module's error.
 pub(crate) type Finding = (&'static str, String);
 
-/// The same faults on all three modules have to give the same.
+/// Equal faults have to give equal errors on all three modules.
 pub(crate) fn compare(
     jit: Vec<Finding>,
     object: Vec<Finding>,
@@ -33,13 +33,13 @@ pub(crate) fn compare(
 pub(crate) fn are_equal() -> Result<(), Failure> {
     let (mut jit, mut object, mut kiln) = (jit_module(&Host::new())?, object_module()?, kiln_module()?);
     let found = [provoke(&mut jit)?, provoke(&mut object)?, provoke(&mut kiln)?];
-    // A module stays usable: what was declared before the faults is complete.
+    // A module stays usable: the declarations before the faults are complete.
     kiln.finish()?;
     let [jit, object, kiln] = found;
     compare(jit, object, kiln, 13)
 }
 
-/// The variant, and where the trait says what it holds, that too.
+/// The variant of an error, and its content where the trait defines it.
 pub(crate) fn said<T>(result: Result<T, ModuleError>) -> String {
     match result {
         Ok(_) => "accepted".into(),
@@ -50,7 +50,7 @@ pub(crate) fn said<T>(result: Result<T, ModuleError>) -> String {
     }
 }
 
-/// A function that returns a number, or does not when `whole` is false.
+/// A function that returns a number. If `whole` is false, the `return` is missing.
 pub(crate) fn function<M: Module>(module: &M, whole: bool) -> Context {
     let mut context = module.make_context();
     context.func.signature.returns.push(AbiParam::new(types::I64));
@@ -76,7 +76,7 @@ fn provoke<M: Module>(module: &mut M) -> Result<Vec<Finding>, Failure> {
     found.push(("a function as data", said(module.declare_data("f", Linkage::Import, false, false))));
     found.push(("data as a function", said(module.declare_function("d", Linkage::Import, &plain))));
     found.push(("another signature", said(module.declare_function("f", Linkage::Import, &other))));
-    // None of which has changed anything, and a declaration that fits may be repeated.
+    // The faults changed nothing, and a declaration that fits may be repeated.
     assert!(module.declare_function("f", Linkage::Import, &plain)? == f);
     assert!(module.declare_data("d", Linkage::Export, true, false)? == d);
     let declared = module.declarations().get_data_decl(d);
@@ -106,7 +106,7 @@ fn provoke<M: Module>(module: &mut M) -> Result<Vec<Finding>, Failure> {
     module.define_data(anonymous, &data)?;
     found.push(("anonymous data twice", said(module.define_data(anonymous, &data))));
 
-    // What was an import until now may be widened, and is defined then.
+    // An import may be widened, and is defined then.
     let widened = module.declare_function("import", Linkage::Export, &plain)?;
     assert!(define(module, widened) == "accepted");
     found.push(("a widened import twice", define(module, widened)));

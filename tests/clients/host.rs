@@ -1,6 +1,8 @@
-//! What programs import: printing, memory, a function that calls back, and a variable.
+//! The host's symbols, which programs import: printing, memory, a function that calls back, and a
+//! variable.
 //!
-//! Output and memory belong to the thread that runs a program, so that tests do not meet.
+//! Output and memory belong to the thread that runs a program, so that tests do not disturb each
+//! other.
 
 use std::cell::{Cell, RefCell};
 
@@ -11,7 +13,7 @@ thread_local! {
     static MEMORY: RefCell<Vec<Box<[u64]>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A text, as the language has it.
+/// A text in the language's layout.
 #[repr(C)]
 pub(crate) struct Text {
     len: u64,
@@ -19,7 +21,7 @@ pub(crate) struct Text {
     next: *const Text,
 }
 
-/// A function as a value, as the language has it: behind the code stands what was captured.
+/// A function as a value, in the language's layout: the captured values follow the code pointer.
 #[repr(C)]
 pub(crate) struct Closure {
     code: extern "C" fn(*const Closure, i64) -> i64,
@@ -39,8 +41,8 @@ extern "C" fn print_float(value: f64) -> i64 {
 }
 
 unsafe extern "C" fn print_text(text: *const Text) -> i64 {
-    // SAFETY: only compiled programs call this, and their texts are laid out so; the bytes are as
-    // many as it says.
+    // SAFETY: only compiled programs call this, and their texts have this layout; there are `len`
+    // bytes.
     let bytes = unsafe {
         let text = &*text;
         std::slice::from_raw_parts(text.bytes, text.len as usize)
@@ -48,7 +50,7 @@ unsafe extern "C" fn print_text(text: *const Text) -> i64 {
     print(String::from_utf8_lossy(bytes))
 }
 
-/// Zeros; freed when the program has ended.
+/// Allocates zeros, which are freed when the program has ended.
 extern "C" fn allocate(size: i64) -> *mut u64 {
     let mut memory = vec![0; usize::try_from(size).map_or(0, |size| size.div_ceil(8))].into_boxed_slice();
     let address = memory.as_mut_ptr();
@@ -56,14 +58,14 @@ extern "C" fn allocate(size: i64) -> *mut u64 {
     address
 }
 
-/// The sum of what `closure` gives for the numbers below `count`.
+/// The sum of the results of `closure` for the numbers below `count`.
 unsafe extern "C" fn repeat(closure: *const Closure, count: i64) -> i64 {
-    // SAFETY: only compiled programs call this, and their functions are laid out so.
+    // SAFETY: only compiled programs call this, and their functions have this layout.
     let code = unsafe { (*closure).code };
     (0..count).map(|number| code(closure, number)).sum()
 }
 
-/// What the host offers to one run of a program.
+/// The host of one run of a program.
 pub(crate) struct Host {
     /// The variable `tally`.
     tally: Box<Cell<i64>>,
@@ -92,7 +94,7 @@ impl Host {
     }
 }
 
-/// What a program did.
+/// The outcome of a program.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Outcome {
     pub(crate) result: i64,
@@ -103,13 +105,13 @@ pub(crate) struct Outcome {
     pub(crate) state: Option<i64>,
 }
 
-/// Calls a program. `state` is where its variable of that name lies, `tally` reads the host's.
+/// Calls a program. `state` is the address of its variable of that name, `tally` reads the host's.
 ///
 /// # Safety
 ///
-/// `start` is the address of a function of the language that takes nothing and returns an integer,
-/// and of code that imports [`Host::symbols`] and nothing else that is not what the language takes
-/// it for. `state` is null or readable.
+/// `start` is the address of a function of the language that takes nothing and returns an integer.
+/// The code imports only [`Host::symbols`] and routines of the types that the language assumes.
+/// `state` is null or readable.
 pub(crate) unsafe fn call(
     start: *const u8,
     state: *const u8,
@@ -118,10 +120,10 @@ pub(crate) unsafe fn call(
     if start.is_null() {
         return Err("the program has no `start`".into());
     }
-    // SAFETY: the caller says so.
+    // SAFETY: the caller promises it.
     let start = unsafe { std::mem::transmute::<*const u8, extern "C" fn() -> i64>(start) };
     let result = start();
-    // SAFETY: the caller says so.
+    // SAFETY: the caller promises it.
     let state = (!state.is_null()).then(|| unsafe { state.cast::<i64>().read() });
     let outcome = Outcome { result, output: OUTPUT.take(), tally: tally(), state };
     MEMORY.take();

@@ -1,4 +1,4 @@
-//! Object files to a shared object that is loaded here, by the tools that users of object files
+//! Links object files to a shared object and loads it, with the tools that users of object files
 //! have: `cc` and `dlopen`.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -17,7 +17,7 @@ unsafe extern "C" {
     fn dlerror() -> *const c_char;
 }
 
-/// What is needed for this and is not installed.
+/// The tool that is needed and not installed, if there is one.
 pub(crate) fn missing() -> Option<&'static str> {
     let mut cc = Command::new("cc");
     let status = cc.arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
@@ -44,8 +44,8 @@ pub(crate) struct Library(*mut c_void);
 impl Library {
     fn open(path: &Path) -> Result<Self, Failure> {
         let path = CString::new(path.as_os_str().as_bytes())?;
-        // SAFETY: the path is a C string, and what was linked by `link` runs no code when it is
-        // loaded.
+        // SAFETY: the path is a C string, and the library that `link` linked runs no code when it
+        // is loaded.
         let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
         if !handle.is_null() {
             return Ok(Self(handle));
@@ -56,7 +56,7 @@ impl Library {
         Err(reason.to_string_lossy().into_owned().into())
     }
 
-    /// Where `name` lies, or null.
+    /// The address of `name`, or null.
     pub(crate) fn symbol(&self, name: &CStr) -> *mut u8 {
         // SAFETY: the handle is open, and the name is a C string.
         unsafe { dlsym(self.0, name.as_ptr()) }.cast()

@@ -4,12 +4,12 @@
 //! `language` is a compiler that is generic over the module. Every file in `programs` is compiled
 //! and run four times: by `cranelift_jit::JITModule`, through an object file of
 //! `cranelift_object::ObjectModule` that `cc` links, in a `kiln::Session`, and from the image of
-//! that session. Each says at its top what has to come out. `errors` compares what the trait's
-//! errors are, `bytes` defines functions by machine code, `recorder` sees which methods a client
+//! that session. The expected outcome is at the top of each file. `errors` compares the errors of
+//! the trait, `bytes` defines functions by machine code, `recorder` records which methods a client
 //! calls.
 //!
-//! Without `cc` the tests of object files are reported as ignored; when the environment variable
-//! `CI` is set, they fail.
+//! Without `cc` the tests of object files are reported as ignored. If the environment variable `CI`
+//! is set, they fail.
 
 mod bytes;
 mod engines;
@@ -38,9 +38,9 @@ fn ways<C: Client>() -> [(&'static str, Way<C>); 4] {
     ]
 }
 
-/// Why a test is not run unless it is asked for with `--ignored`.
+/// The reason why a test runs only with `--ignored`.
 enum Obstacle {
-    /// Something is not installed here; in CI it has to be.
+    /// A tool is not installed here. In CI it has to be.
     Tool(&'static str),
 }
 

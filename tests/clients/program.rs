@@ -1,4 +1,4 @@
-//! The files in `programs`: what has to come out stands at their top.
+//! The files in `programs`, with the expected outcome at their top.
 //!
 //! ```text
 //! # result: 42
@@ -67,7 +67,7 @@ fn expected(text: &str) -> Result<Outcome, Failure> {
     })
 }
 
-/// Faults of programs are errors of the client, whatever the module.
+/// Faults of programs are errors of the client, with every module.
 pub(crate) fn rejects_what_is_wrong() -> Result<(), Failure> {
     for (text, wanted) in [
         ("fn f( {", "a name expected"),
@@ -87,7 +87,7 @@ pub(crate) fn rejects_what_is_wrong() -> Result<(), Failure> {
     Ok(())
 }
 
-/// The compiler is a client like any other: its source names the trait, and nothing behind it.
+/// The compiler is a client like any other: its source names the trait, and no implementation.
 pub(crate) fn knows_no_implementation() -> Result<(), Failure> {
     for path in files_in("language") {
         let text = std::fs::read_to_string(&path)?.to_lowercase();

@@ -1,5 +1,5 @@
-//! A module that passes everything on to another and remembers what it was asked: are the clients
-//! of these tests worth their name?
+//! A module that passes every call on to another module and records it, to see whether the clients
+//! of these tests use the whole trait.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -23,7 +23,7 @@ struct Recorder<'m> {
     seen: RefCell<BTreeSet<String>>,
 }
 
-/// Everything that a client can ask.
+/// Every call that a client can make.
 const METHODS: [&str; 20] = [
     "clear_context",
     "clear_signature",

@@ -1,4 +1,4 @@
-// Loads an image and calls what a script says, through the entry thunks in the image.
+// Loads an image and makes the calls of a script, through the entry thunks in the image.
 //
 // The script begins with the number of slots, each of which gets 4096 zeroed bytes of its own. Every line then is:
 // line, thunk, function, `eq` or `ne`, number of arguments, their bytes in hex, number of results, theirs.
@@ -11,7 +11,7 @@
 typedef unsigned char cell[16];
 
 #ifdef __x86_64__
-// A routine that Cranelift asks for and no library has.
+// A routine that Cranelift's code calls and no library has.
 typedef unsigned char lanes __attribute__((vector_size(16)));
 lanes __cranelift_x86_pshufb(lanes values, lanes which) {
     lanes result = {0};
@@ -20,7 +20,7 @@ lanes __cranelift_x86_pshufb(lanes values, lanes which) {
 }
 #endif
 
-// Reads values into cells, and how long they are.
+// Reads values and their lengths into cells.
 static int read_values(FILE *script, cell *cells, int *lengths) {
     int count;
     char text[64];

@@ -14,7 +14,8 @@ use libtest_mimic::Failed;
 
 use crate::machine::Machine;
 
-/// Functions to which `dlopen`, or if so marked a big-endian machine, gives other results, and why.
+/// Functions that give other results with `dlopen`, or on a big-endian machine if they are marked
+/// so, and why.
 const EXCEPT: [(&str, bool, &str); 4] = [
     ("narrow", true, "looks at the bytes of a number"),
     ("copy_greeting", true, "looks at bytes as at a number"),
@@ -22,7 +23,7 @@ const EXCEPT: [(&str, bool, &str); 4] = [
     ("floor", false, "`dlopen` finds the image's own definition where the compiler wants the C library's"),
 ];
 
-/// Executes everything that is for `machine`.
+/// Executes every file that is for `machine`.
 pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
     let target = machine.newer_target();
     let mut modules = Vec::new();
@@ -72,8 +73,8 @@ pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The image of `program` with the thunks that the run lines of `root` need, and what `corpus.c`
-/// shall call.
+/// The image of `program` with the thunks that the run lines of `root` need, and the script for
+/// `corpus.c`.
 fn compile(
     machine: &Machine,
     target: &Target,
@@ -115,7 +116,7 @@ fn compile(
     Ok((image, format!("{}\n{script}", globals.keys().count()), count))
 }
 
-/// ` ` and the bytes of `value` in the order of the machine.
+/// A space and the bytes of `value` in the byte order of the machine.
 fn hex(value: &DataValue, big_endian: bool) -> String {
     let mut bytes = [0; 16];
     if big_endian {
@@ -127,7 +128,7 @@ fn hex(value: &DataValue, big_endian: bool) -> String {
     bytes.iter().fold(" ".into(), |text: String, byte| text + &format!("{byte:02x}"))
 }
 
-/// `root` and the modules that define what it imports, what those import, and so on.
+/// `root` and the modules that define its imports, their imports, and so on.
 fn closure(modules: &[Module], root: usize) -> BTreeSet<usize> {
     let mut program = BTreeSet::from([root]);
     let mut queue = vec![root];

@@ -8,7 +8,7 @@
 
 typedef int64_t i64;
 
-// What the image imports.
+// The symbols that the image imports.
 i64 host_datum = 5;
 i64 host_twice(i64 x) { return 2 * x; }
 

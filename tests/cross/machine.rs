@@ -10,7 +10,7 @@ use libtest_mimic::Failed;
 pub(crate) struct Machine {
     /// The architecture as triples and qemu name it.
     pub(crate) name: &'static str,
-    /// What Debian calls the package of its C library.
+    /// Debian's name of the package of its C library.
     libc: &'static str,
     /// Whether the most significant byte comes first.
     pub(crate) big_endian: bool,
@@ -56,7 +56,7 @@ impl Machine {
         Target::parse(self.name).expect("a known architecture")
     }
 
-    /// The same with CPU features that not every machine has.
+    /// The target with CPU features that not every machine has.
     pub(crate) fn newer_target(&self) -> Target {
         self.newer.iter().fold(self.target(), |target, feature| target.isa_setting(feature, "true"))
     }
@@ -73,12 +73,12 @@ impl Machine {
         format!("qemu-{}", self.name)
     }
 
-    /// Where the C library of another machine is.
+    /// The folder of the C library of another machine.
     fn root(&self) -> PathBuf {
         format!("/usr/{}-linux-gnu", self.name).into()
     }
 
-    /// What is not installed but needed.
+    /// The tool that is needed and not installed, if there is one.
     pub(crate) fn missing(&self) -> Option<String> {
         let mut missing = Vec::new();
         if self.target().isa(&ModuleSettings::default()).is_err() {

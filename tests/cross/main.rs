@@ -1,12 +1,12 @@
 //! Images for every architecture, loaded by the C library of that architecture: under qemu-user, or
-//! natively on their own.
+//! natively if it is the host's.
 //!
 //! `program` calls everything in `program.clif` and `library.clif` from `host.c`; `unoptimized` and
-//! `newer_cpu` do the same to code of another kind. `corpus` executes the run lines of `tests/clif`
-//! through entry thunks that are part of the image.
+//! `newer_cpu` do so with other settings. `corpus` executes the run lines of `tests/clif` through
+//! entry thunks that are part of the image.
 //!
-//! What needs a tool that is not installed is reported as ignored, with the name of the tool; when
-//! the environment variable `CI` is set, it fails.
+//! A test that needs a tool that is not installed is reported as ignored, with the name of the
+//! tool. If the environment variable `CI` is set, it fails.
 
 mod corpus;
 mod machine;

@@ -1,8 +1,8 @@
-//! How many cases are tried, and which: the same for every test of this binary.
+//! The number and the seeds of the cases that every test of this binary tries.
 //!
-//! `KILN_CASES=100000` tries so many instead of the few that are tried by default; `KILN_SEED=n`
-//! tries one case alone; with both, that many from there on. A case that crashes the test leaves a
-//! file with its seed in the folder for temporary files of tests.
+//! `KILN_CASES=100000` tries that many cases; by default there are few. `KILN_SEED=n` tries one
+//! case alone. With both, that many cases are tried from seed `n` on. A case that crashes the test
+//! leaves a file with its seed in the folder for temporary files of tests.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -20,8 +20,8 @@ pub(crate) fn alone() -> Option<u64> {
     number("KILN_SEED").filter(|_| number("KILN_CASES").is_none())
 }
 
-/// Tries cases of the test `name`, `default` of them unless the environment says otherwise. The
-/// first one that fails is named. How many were tried.
+/// Tries cases of the test `name`, `default` of them unless the environment says otherwise. It
+/// panics with the first case that fails, and returns the number of cases.
 pub(crate) fn run(name: &str, default: u64, case: impl Fn(u64) -> Result<(), String> + Sync) -> u64 {
     let (seed, cases) = (number("KILN_SEED"), number("KILN_CASES"));
     let first = seed.unwrap_or(0);
@@ -42,13 +42,13 @@ pub(crate) fn run(name: &str, default: u64, case: impl Fn(u64) -> Result<(), Str
     cases
 }
 
-/// A file that is there while a case is tried.
+/// A file that exists while a case is tried.
 struct Running(PathBuf);
 
 impl Running {
     fn new(name: &str, seed: u64) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("oracle-crashed-{name}-{seed}"));
-        // Without it only the message about a crash is less exact.
+        // Without the file only the message about a crash is less exact.
         let _ = std::fs::write(&path, "");
         Self(path)
     }

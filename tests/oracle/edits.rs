@@ -1,7 +1,7 @@
-//! Random changes of one thing that a fingerprint counts, each with the functions whose own
-//! fingerprints count it.
+//! Random changes of one thing that a fingerprint covers, each with the functions whose own
+//! fingerprints cover it.
 //!
-//! What is edited need not be valid any more: fingerprints are of what stands there.
+//! An edited module need not be valid: a fingerprint covers whatever the module holds.
 
 mod ir;
 
@@ -16,11 +16,10 @@ use kiln_oracle::random::Random;
 
 /// An edited module.
 pub(crate) struct Edit {
-    /// What was changed, for messages.
+    /// The change, for messages.
     pub(crate) what: String,
     pub(crate) module: Module,
-    /// For each function whether its fingerprint must be another one; otherwise it must be the
-    /// same.
+    /// For each function, whether its fingerprint must differ; otherwise it must stay the same.
     pub(crate) concerned: Vec<bool>,
 }
 
@@ -40,7 +39,7 @@ pub(crate) fn edit(module: &Module, random: &mut Random) -> Option<Edit> {
     Some(Edit { what, module: edited, concerned })
 }
 
-/// What was changed, and whom it concerns.
+/// A change, and the functions that it concerns.
 type Changed = Option<(String, Vec<bool>)>;
 
 fn nobody(module: &Module) -> Vec<bool> {
@@ -58,7 +57,7 @@ fn who_refers(module: &Module, symbol: SymbolId) -> Vec<bool> {
     module.functions.iter().map(|function| refers(&function.code)).collect()
 }
 
-/// Another signature, in one thing.
+/// Changes one thing in a signature.
 fn other_signature(signature: &mut Signature, random: &mut Random) -> &'static str {
     let list = if random.once_in(2) { &mut signature.params } else { &mut signature.returns };
     let at = random.below(list.len() as u32) as usize;
@@ -240,8 +239,8 @@ fn order(module: &mut Module, random: &mut Random) -> Changed {
     let concerned = nobody(module);
     if random.once_in(2) {
         let (one, other) = swap(module.functions.len(), random)?;
-        // Functions keep their numbers, so that only the order of definitions changes; the same
-        // function twice would be no change, but no two have the same symbol.
+        // Functions keep their numbers, so that only the order of definitions changes. Two equal
+        // functions would be no change, but no two have the same symbol.
         module.functions.swap(one, other);
         let mut concerned = concerned;
         (concerned[one], concerned[other]) = (true, true);
@@ -256,7 +255,7 @@ fn order(module: &mut Module, random: &mut Random) -> Changed {
     }
 }
 
-/// A function refers to another local symbol, which is like the one before in everything but its
+/// Lets a function refer to another local symbol, which equals the old one in everything but its
 /// number.
 fn twin(module: &mut Module, random: &mut Random) -> Changed {
     let at = random.below(module.functions.len() as u32) as usize;

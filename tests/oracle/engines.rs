@@ -12,12 +12,12 @@ use kiln::{Session, Thunk};
 use kiln_oracle::generate::{Draft, Entry, RandomProgram};
 use kiln_oracle::interpret;
 
-/// What a program did.
+/// The outcome of a program.
 #[derive(PartialEq)]
 pub(crate) struct Outcome {
     /// Results of each entry.
     pub(crate) results: Vec<Vec<DataValue>>,
-    /// What run-time objects hold in the end.
+    /// The bytes of the run-time objects at the end.
     pub(crate) globals: Vec<Vec<u8>>,
 }
 
@@ -47,7 +47,7 @@ impl Objects {
 
     fn bytes(self) -> Vec<Vec<u8>> {
         let bytes = |(_, words, len): (_, Vec<u128>, usize)| {
-            // Compiled code wrote behind the compiler's back.
+            // Compiled code wrote to it, which the compiler of this test does not see.
             let words = std::hint::black_box(words);
             words.into_iter().flat_map(u128::to_ne_bytes).take(len).collect()
         };
@@ -55,7 +55,7 @@ impl Objects {
     }
 }
 
-/// Entry thunks, made when a signature is first called. They belong to no engine.
+/// Entry thunks, made when a signature is first called. All engines use them.
 pub(crate) struct Thunks {
     target: Target,
     thunks: Vec<Thunk>,
@@ -75,8 +75,8 @@ impl Thunks {
         });
         let thunk = &self.thunks[index];
         let mut cells = thunk.encode(&entry.arguments).expect("arguments of the signature");
-        // SAFETY: the program is valid and stays inside its memory by construction; `callee` is of
-        // the entry's signature, which engines check or were told.
+        // SAFETY: the program is valid and stays inside its memory by construction; `callee` has
+        // the entry's signature, which the engines check or know.
         unsafe { invoke(thunk.address(), callee, &mut cells) };
         thunk.decode(&cells).expect("results of the signature")
     }
@@ -99,7 +99,7 @@ pub(crate) fn interpreted(program: &RandomProgram) -> Result<Outcome, String> {
     Ok(Outcome { results, globals: globals.collect() })
 }
 
-/// Compiles `modules` and executes them in a session; the image is written before or after that.
+/// Compiles `modules` and executes them in a session. The image is written before or after that.
 pub(crate) fn session(
     program: &RandomProgram,
     modules: &[Module],
@@ -153,7 +153,7 @@ pub(crate) fn image(program: &RandomProgram, bytes: &[u8], thunks: &mut Thunks) 
     Ok(Outcome { results, globals: objects.bytes() })
 }
 
-/// Builds the same program into one `JITModule` and executes it.
+/// Builds the program into one `JITModule` and executes it.
 pub(crate) fn peer(draft: &Draft, thunks: &mut Thunks) -> Result<Outcome, String> {
     let globals = draft.globals();
     let mut objects = Objects::new(&globals);
@@ -175,7 +175,7 @@ pub(crate) fn peer(draft: &Draft, thunks: &mut Thunks) -> Result<Outcome, String
     for (key, _) in &globals {
         builder.symbol(format!("global {key}"), objects.address(key) as *const u8);
     }
-    // Routines of the mathematical library, which it looks for in the process only.
+    // `JITModule` looks for routines of the mathematical library in the process only.
     for name in ["fma", "fmaf"] {
         let address = libcalls::process(&SlotKey::Symbol(name.into())).ok_or("a libcall is missing")?;
         builder.symbol(name, address as *const u8);
@@ -193,7 +193,7 @@ pub(crate) fn peer(draft: &Draft, thunks: &mut Thunks) -> Result<Outcome, String
         };
         results.push(thunks.call(module.get_finalized_function(id), entry));
     }
-    // SAFETY: nothing of the module runs any more.
+    // SAFETY: no code of the module runs any more.
     unsafe { module.free_memory() };
     Ok(Outcome { results, globals: objects.bytes() })
 }

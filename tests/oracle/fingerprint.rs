@@ -1,5 +1,5 @@
-//! What a fingerprint counts and what it leaves out, tried with random modules against what
-//! `kiln_ir::Fingerprint` promises.
+//! A fingerprint covers what `kiln_ir::Fingerprint` promises, and leaves out what it promises to:
+//! tried with random modules.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,7 @@ fn of_functions(module: &Module) -> Vec<Fingerprint> {
     module.functions.iter().map(|function| module.function_fingerprint(function)).collect()
 }
 
-/// Fingerprints of the functions when every symbol has a higher number.
+/// Fingerprints of the functions after every symbol got a higher number.
 fn shifted(module: &Module) -> Vec<Fingerprint> {
     let next = |id: SymbolId| SymbolId::from_u32(id.as_u32() + 1);
     let mut module = module.clone();
@@ -52,7 +52,7 @@ fn unchanged(seed: u64) -> Result<(), String> {
         module.comments.clear();
         module.functions.iter_mut().for_each(|function| function.comments = Default::default());
         let text = print(&module).map_err(|error| error.to_string())?;
-        // As text has it, for lines count in nothing, and there is no other difference.
+        // Compared as text, since only line numbers differ, and fingerprints leave them out.
         let module = read(&text, &Target::host())?;
         let other = shifted(&module);
         for (one, other) in module.functions.iter().zip(&other) {
@@ -92,8 +92,8 @@ fn unchanged(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// One change of something that counts gives another fingerprint, to the module and to the
-/// functions concerned.
+/// A change of something that fingerprints cover changes those of the module and of the functions
+/// concerned.
 fn changed(seed: u64, kinds: &Mutex<BTreeSet<String>>) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0xed17);
     for module in modules::of(seed) {
@@ -108,7 +108,7 @@ fn changed(seed: u64, kinds: &Mutex<BTreeSet<String>>) -> Result<(), String> {
         }
         for _ in 0..64 {
             let Some(Edit { what, module: edited, concerned }) = edit(&module, &mut random) else { continue };
-            // What was changed, without where.
+            // The kind of the change, without its place.
             let kind = what.split(" in `").next().unwrap_or_default().to_owned();
             kinds.lock().expect("no case panicked").insert(kind);
             if edited.fingerprint() == whole {

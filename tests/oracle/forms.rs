@@ -1,5 +1,5 @@
-//! Every form of a module holds all of it: text, binary form, canonical code, one after the other;
-//! and the artifact compiled from each is that of the original.
+//! Text, binary form and canonical code each hold everything of a module: converted from one to the
+//! next, it compiles to the artifact of the original.
 
 use kiln::ir::{Target, print};
 use kiln_oracle::forms::{read, same, through_bytes, through_ir, through_text};
@@ -18,7 +18,7 @@ fn case(seed: u64) -> Result<(), String> {
         let text = through_text(&module, &target)?;
         let bytes = through_bytes(&module, &target)?;
         let ir = through_ir(&module)?;
-        // Text, bytes, text: lines differ from those of the module, and nothing else does.
+        // Text, bytes, text: line numbers differ from the module's, and nothing else does.
         let again = through_bytes(&text, &target)?;
         same(&module, &again)?;
         let printed = print(&again).map_err(|error| error.to_string())?;

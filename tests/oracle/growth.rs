@@ -1,9 +1,9 @@
-//! Time to read is in proportion to length, for inputs that ask for more than it: four times the
-//! input takes about four times as long.
+//! Reading takes time in proportion to the length of the input, also for inputs that provoke more:
+//! four times the input takes about four times as long.
 //!
-//! What takes less than a blink at the larger size is not compared, for it would be noise. Long
-//! chains of aliases and of global values are refused, since Cranelift follows each of them from
-//! every member: here they are as long as they may be.
+//! Times that are very short at the larger size are not compared, because they would be noise. Long
+//! chains of aliases and of global values are refused, since Cranelift follows each chain from
+//! every member. Here they are as long as they may be.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
@@ -57,7 +57,7 @@ const SHAPES: [(&str, Shape); 11] = [
     }),
 ];
 
-/// Parses, prints, writes and reads `text`; the time that each of the four took.
+/// Parses, prints, writes and reads `text`. Returns the time of each of the four.
 fn steps(text: &str) -> [Duration; 4] {
     let target = Target::host();
     let start = Instant::now();
@@ -77,7 +77,7 @@ fn steps(text: &str) -> [Duration; 4] {
     [parsed, printed, written, start.elapsed()]
 }
 
-/// Which step takes more than in proportion.
+/// Returns the step that takes more than in proportion, if there is one.
 fn compare(small: [Duration; 4], large: [Duration; 4]) -> Result<(), String> {
     let noise = Duration::from_millis(50);
     let steps = ["parse", "print", "write", "read"].into_iter().zip(small).zip(large);
@@ -95,7 +95,7 @@ fn time_grows_with_length() {
             let runs: Vec<_> = (0..3).map(|_| steps(&text)).collect();
             [0, 1, 2, 3].map(|step| runs.iter().map(|run| run[step]).min().expect("three runs"))
         };
-        // Other tests run at the same time: what is slow once is tried again.
+        // Other tests run at the same time, so a slow step is tried again.
         let faults: Vec<_> = (0..4).map_while(|_| compare(best(size), best(4 * size)).err()).collect();
         assert!(faults.len() < 4, "{name}: {faults:?}");
     }

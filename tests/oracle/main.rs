@@ -1,10 +1,9 @@
-//! Random programs give the same in every way that there is to execute them: interpreted, compiled
-//! into memory, loaded from an image, and with `cranelift-jit`.
+//! Random programs give the same results in every way to execute them: interpreted, compiled into
+//! memory, loaded from an image, and with `cranelift-jit`.
 //!
-//! The same programs, written and read in every form, are the same (`forms`); what changes a
-//! fingerprint changes it, and nothing else does (`fingerprint`); and what reads bytes survives
-//! those that are nearly right (`readers`). `KILN_CASES` and `KILN_SEED` say which cases are tried,
-//! see `cases`.
+//! The programs survive writing and reading in every form (`forms`). Fingerprints change exactly
+//! with what they cover (`fingerprint`). Readers survive bytes that are nearly right (`readers`).
+//! `KILN_CASES` and `KILN_SEED` choose the cases: see `cases`.
 
 mod cases;
 mod edits;
@@ -42,8 +41,8 @@ fn all_ways_agree() {
     run("all_ways_agree", CASES, case);
 }
 
-/// What this machine cannot execute it can compile: every operation of a program has code on every
-/// machine. Needs the feature `all-arch`.
+/// Compiles programs for the machines that this one is not: every operation of a program has code
+/// on every machine. Needs the feature `all-arch`.
 #[test]
 fn other_machines_have_code_for_it() {
     for (name, vectors) in [("aarch64", true), ("riscv64", false), ("s390x", true)] {
@@ -78,13 +77,13 @@ fn case(seed: u64) -> Result<(), String> {
     let random = program(seed, &options);
     let mut modules = random.modules.clone();
     for (number, module) in modules.iter_mut().enumerate() {
-        // Some modules are compiled in another way than others.
+        // Some modules are compiled with other settings.
         if (seed / 8 + number as u64).is_multiple_of(4) {
             module.settings.shared.push(Setting::new("opt_level", "none"));
         }
     }
     if !options.anonymous {
-        // Every definition in a module of its own.
+        // Every definition gets a module of its own.
         let pieces = modules.iter().enumerate().map(|(number, module)| module.split(number));
         modules = pieces.collect::<Option<Vec<_>>>().ok_or("a definition has no name")?.concat();
     }
@@ -100,7 +99,7 @@ fn case(seed: u64) -> Result<(), String> {
     compare(&random, &expected, &actual, "with cranelift-jit")
 }
 
-/// The first difference, if there is one.
+/// Returns the first difference, if there is one.
 fn compare(program: &RandomProgram, expected: &Outcome, actual: &Outcome, place: &str) -> Result<(), String> {
     for (number, (entry, (expected, actual))) in
         program.entries.iter().zip(expected.results.iter().zip(&actual.results)).enumerate()
@@ -130,7 +129,7 @@ fn compare(program: &RandomProgram, expected: &Outcome, actual: &Outcome, place:
     Ok(())
 }
 
-/// Prints what a program consists of.
+/// Prints the parts of a program.
 fn print(program: &RandomProgram) {
     for module in &program.modules {
         eprintln!("; module {}", module.name);

@@ -1,5 +1,5 @@
-//! Modules to try properties with: random ones, decorated with what the generator leaves out, and
-//! the files of `tests/clif`.
+//! Modules to test properties with: random modules, to which is added what the generator leaves
+//! out, and the files of `tests/clif`.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
@@ -14,7 +14,7 @@ use kiln_oracle::forms::only_printable_locations;
 use kiln_oracle::generate::{ProgramOptions, program};
 use kiln_oracle::random::Random;
 
-/// The text of every file in `tests/clif`, by path, and one with something of everything.
+/// The text of every file in `tests/clif`, by path, and of a file with something of everything.
 pub(crate) static FILES: LazyLock<Vec<(PathBuf, String)>> = LazyLock::new(|| {
     fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
@@ -49,7 +49,7 @@ static READ: LazyLock<Vec<Module>> = LazyLock::new(|| {
     modules
 });
 
-/// Small modules, of which many can be tried.
+/// Small modules, so that many can be tried.
 pub(crate) fn of(seed: u64) -> Vec<Module> {
     if seed % 8 == 7 {
         let number = if seed % 16 == 7 { READ.len() - 1 } else { (seed / 16) as usize % READ.len() };
@@ -129,7 +129,7 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     }
 }
 
-/// A bit that depends on the function.
+/// A flag that depends on the function.
 fn seed_bit(ir: &cranelift_codegen::ir::Function, bit: u32) -> bool {
     ir.dfg.num_values() >> bit & 1 == 1
 }
@@ -140,7 +140,7 @@ pub(crate) fn compile(module: &Module) -> Result<Artifact, String> {
     Ok(compiled.map_err(|error| error.to_string())?.artifacts.remove(0))
 }
 
-/// Whether two modules become the same artifact, byte for byte.
+/// Whether two modules compile to the same artifact, byte for byte.
 pub(crate) fn same_artifact(one: &Module, other: &Module) -> Result<(), String> {
     let (one, other) = (compile(one)?, compile(other)?);
     if one == other {

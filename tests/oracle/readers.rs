@@ -1,8 +1,9 @@
-//! What reads bytes survives those that are nearly right: the bodies of the fuzz targets, with
-//! inputs that are the same in every run.
+//! Readers survive bytes that are nearly right: the bodies of the fuzz targets, with inputs that
+//! are the same in every run.
 //!
 //! Seeds are the files of `tests/clif` and random modules, in the form that the reader reads.
-//! `KILN_CORPUS=fuzz/corpus` writes them to a folder for each fuzz target, to start from.
+//! `KILN_CORPUS=fuzz/corpus` writes them to a folder for each fuzz target, for fuzzing to start
+//! from.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{LazyLock, Once};
@@ -18,7 +19,7 @@ use kiln_oracle::random::Random;
 use crate::cases::{alone, run};
 use crate::modules::{self, FILES, compile};
 
-/// Inputs that are right.
+/// Valid inputs.
 struct Seeds {
     text: Vec<Vec<u8>>,
     binary: Vec<Vec<u8>>,
@@ -60,13 +61,13 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         seeds.image.extend(write_image(&[entry.artifact], &globals, &ImageOptions::default()));
     }
     assert!(seeds.image.len() > 5);
-    // Kiln catches panics of Cranelift; nobody need read them.
+    // Kiln catches panics of Cranelift, so their messages are hidden.
     static QUIET: Once = Once::new();
     QUIET.call_once(fuzz::quiet_cranelift);
     seeds
 });
 
-/// Tries alterations of `seeds`, and shows the one that fails if it is tried alone. `target` is the
+/// Tries altered `seeds`. If a single case is tried and fails, its bytes are shown. `target` is the
 /// name of the fuzz target.
 fn altered(target: &str, default: u64, seeds: &[Vec<u8>], body: fn(&[u8])) {
     if let Some(folder) = std::env::var_os("KILN_CORPUS") {

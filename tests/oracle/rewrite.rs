@@ -1,18 +1,19 @@
-//! Another text of the same module: rewritten token by token, without anything being parsed.
+//! Another text of the same module, rewritten token by token, without a parser.
 //!
-//! What is altered is what a fingerprint leaves out: numbers of values, blocks and declarations,
-//! the order of declarations and of items, what is declared and not used, aliases, comments, header
-//! lines without influence, how a text calls its symbols.
+//! It alters what a fingerprint leaves out: numbers of values, blocks and declarations, the order
+//! of declarations and of items, unused declarations, aliases, comments, header lines without
+//! influence, the names of symbols inside a text.
 
 use std::collections::HashMap;
 
 use kiln::ir::{Linkage, Module};
 use kiln_oracle::random::Random;
 
-/// Entities whose numbers mean nothing. Stack slots and regions are kept: the reader counts them.
+/// Entities whose numbers have no meaning. Stack slots and regions keep theirs: the reader counts
+/// them.
 const ENTITIES: [&str; 6] = ["v", "block", "gv", "const", "fn", "sig"];
 
-/// `text` with every token but strings and comments replaced by what `new` makes of it.
+/// Returns `text` with every token but strings and comments replaced by the result of `new`.
 fn tokens(text: &str, new: &mut dyn FnMut(&str) -> Option<String>) -> String {
     let mut out = String::with_capacity(text.len() * 2);
     let bytes = text.as_bytes();
@@ -44,7 +45,7 @@ fn tokens(text: &str, new: &mut dyn FnMut(&str) -> Option<String>) -> String {
     out
 }
 
-/// Prefix and number of an entity.
+/// Splits an entity into prefix and number.
 fn entity(token: &str) -> Option<(&'static str, u32)> {
     let digits = token.trim_start_matches(|c: char| c.is_ascii_lowercase());
     let prefix = &token[..token.len() - digits.len()];
@@ -52,7 +53,8 @@ fn entity(token: &str) -> Option<(&'static str, u32)> {
     Some((prefix, digits.parse().ok()?))
 }
 
-/// Items of a text: what ends with a line and has as many closing as opening braces.
+/// The items of a text: an item ends at the end of a line and has as many closing as opening
+/// braces.
 fn items(text: &str) -> Vec<String> {
     let (mut items, mut item, mut depth) = (Vec::new(), String::new(), 0_i32);
     for line in text.lines().filter(|line| !line.is_empty()) {
@@ -74,14 +76,14 @@ fn is(item: &str, words: &[&str]) -> bool {
     words.iter().any(|word| item.starts_with(&format!("{word} ")))
 }
 
-/// Whether it is a function or machine code.
+/// Whether an item is a function or machine code.
 fn is_code(item: &str) -> bool {
     let keyword = item.split(' ').find(|word| !["export", "hidden", "local", "preemptible"].contains(word));
     keyword.is_some_and(|word| word == "function" || word == "code")
 }
 
-/// Another text for the module that `text`, which has no comments, is the print of. With `locals`,
-/// symbols that no other module sees get other names too.
+/// Returns another text for the module whose printed form is `text`, which has no comments. With
+/// `locals`, symbols that no other module sees get other names too.
 pub(crate) fn rewrite(text: &str, module: &Module, locals: bool, random: &mut Random) -> String {
     let text = rename(text, module, locals, random);
     let (mut header, mut free, mut code, mut data) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -104,7 +106,7 @@ pub(crate) fn rewrite(text: &str, module: &Module, locals: bool, random: &mut Ra
             header.insert(random.below(header.len() as u32 + 1) as usize, line.into());
         }
     }
-    // Functions stay in their order, and data in theirs.
+    // Functions stay in order, and so do data objects.
     let mut rest = Vec::new();
     let (mut code, mut data) = (code.into_iter().peekable(), data.into_iter().peekable());
     while code.peek().is_some() || data.peek().is_some() {
@@ -129,7 +131,7 @@ pub(crate) fn rewrite(text: &str, module: &Module, locals: bool, random: &mut Ra
     header.concat() + "\n" + &rest.concat()
 }
 
-/// Other names for symbols. Names that other modules see stay what they are, behind an alias.
+/// Other names for symbols. A name that other modules see is kept: an alias refers to it.
 fn rename(text: &str, module: &Module, locals: bool, random: &mut Random) -> String {
     let mut names: HashMap<String, String> = HashMap::new();
     let mut aliases = String::new();
@@ -156,7 +158,7 @@ fn rename(text: &str, module: &Module, locals: bool, random: &mut Random) -> Str
         }
     }
     let renamed = tokens(text, &mut |token| names.get(token).cloned());
-    // Behind the header.
+    // After the header.
     let at = renamed
         .lines()
         .take_while(|line| line.is_empty() || is(line, &["set", "target", "test"]))
@@ -166,7 +168,7 @@ fn rename(text: &str, module: &Module, locals: bool, random: &mut Random) -> Str
     format!("{}\n{aliases}{}", &renamed[..at], &renamed[at..])
 }
 
-/// A function, with what `debug` says about it, renumbered and reordered.
+/// Renumbers and reorders a function, and what `debug` says about it.
 fn function(debug: &str, item: &str, random: &mut Random) -> String {
     if !item.contains("\nblock") {
         return format!("{debug}{item}");
@@ -208,10 +210,10 @@ fn function(debug: &str, item: &str, random: &mut Random) -> String {
     format!("{debug}{head}\n{declarations}{body}")
 }
 
-/// Declarations in another order, with some that nothing uses.
+/// Reorders declarations, and adds some that nothing uses.
 fn declare(lines: &[&str], spare: &mut HashMap<&str, Vec<u32>>, random: &mut Random) -> String {
     let starts = |line: &&str, words: &[&str]| words.iter().any(|word| line.trim_start().starts_with(word));
-    // The reader wants signatures before what has them, and counts the others.
+    // The reader needs signatures before their uses, and counts the other declarations.
     let mut first: Vec<String> = Vec::new();
     let (mut signatures, mut middle, mut last) = (Vec::new(), Vec::new(), Vec::new());
     for line in lines {
@@ -244,7 +246,7 @@ fn declare(lines: &[&str], spare: &mut HashMap<&str, Vec<u32>>, random: &mut Ran
     [first, signatures, middle, last].concat().iter().map(|line| format!("{line}\n")).collect()
 }
 
-/// The code, with aliases that are used, and comments.
+/// Adds aliases that are used, and comments, to the code.
 fn aliases(lines: &[&str], mut spare: Vec<u32>, random: &mut Random) -> String {
     let mut out = String::new();
     let mut names: HashMap<String, String> = HashMap::new();

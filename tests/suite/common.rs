@@ -1,4 +1,4 @@
-//! What the tests share: modules from text and from the test files.
+//! Helpers of the tests: modules from text and from the test files, shared stores.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kiln::cache::Store;
 use kiln::ir::{Module, Source, Target, parse};
 
-/// The module in `text`.
+/// Parses the module in `text`.
 pub(crate) fn module(name: &str, text: &str) -> Module {
     match parse(Arc::new(Source::new(name, text)), &Target::host()) {
         Ok(module) => module,

@@ -1,5 +1,5 @@
-//! Whatever happens to the folder of a cache, a build gives the image that it gives without one,
-//! and the next build finds what it needs.
+//! Whatever happens to the folder of a cache, a build gives the image that it gives without a
+//! cache, and the next build finds everything.
 
 use std::convert::Infallible;
 use std::io;
@@ -18,7 +18,7 @@ use crate::reuse::{Log, MODULE};
 
 const MODULES: usize = 3;
 
-/// Modules with references, tables and names, of which no two are the same.
+/// Modules with references, tables and names. No two are the same.
 fn program() -> Vec<Module> {
     let one = |n: usize| {
         let names = ["first", "second", "third", "fourth"].iter();
@@ -52,8 +52,8 @@ impl Place {
         Self { modules, expected, log: Arc::default() }
     }
 
-    /// Builds with `store`, with `meanwhile` called after every function that is compiled. The
-    /// image is the right one.
+    /// Builds with `store` and checks the image. `meanwhile` is called after every function that is
+    /// compiled.
     fn build_while(
         &self,
         store: SharedStore,
@@ -81,7 +81,7 @@ impl Place {
         self.build_while(store.clone(), lazy, || ())
     }
 
-    /// Builds, and builds again: the first one tells `told`, the second one finds everything.
+    /// Builds twice: the first build reports `told`, the second finds everything.
     fn heals(&self, store: &SharedStore, lazy: bool, told: &str, what: &dyn std::fmt::Debug) {
         self.build(store, lazy);
         assert_eq!(self.log.take(), told, "{what:?}");
@@ -90,7 +90,7 @@ impl Place {
     }
 }
 
-/// Entries in `folder`, which are longer than pointers to them.
+/// Entries in `folder`. They are longer than the files of last builds.
 fn entries(folder: &Path) -> Vec<PathBuf> {
     let mut files = files_below(folder);
     files.retain(|path| path.metadata().unwrap().len() > 64);
@@ -142,7 +142,7 @@ fn damaged_pointers_cost_no_more_than_reuse() {
     }
 }
 
-/// A folder that others write to.
+/// A folder that only others may write to.
 struct ReadOnly(DiskStore);
 
 fn refused() -> io::Result<()> {
@@ -181,7 +181,7 @@ fn a_folder_that_cannot_be_written_is_read() {
         let stats = place.build(&store, lazy);
         assert_eq!((stats.reused_modules, stats.failed_writes), (MODULES, 0));
     }
-    // One entry is damaged, and stays so: it is compiled in every build.
+    // One entry is damaged and cannot be replaced: its module is compiled in every build.
     let path = &entries(folder.path())[0];
     std::fs::write(path, b"damaged").unwrap();
     place.log.take();
@@ -191,7 +191,7 @@ fn a_folder_that_cannot_be_written_is_read() {
         assert_eq!(place.log.take(), "1 corrupt, 2 hit, 1 writefailed");
     }
     place.heals(&disk, true, "1 corrupt, 1 healed, 2 hit", &"written again");
-    // Nowhere to write at all: a file is no folder.
+    // The folder cannot exist, because its path is that of a file.
     let file = folder.path().join("file");
     std::fs::write(&file, b"").unwrap();
     let stats = place.build(&shared(DiskStore::new(&file)), true);
@@ -207,8 +207,8 @@ fn a_folder_that_vanishes_is_made_again() {
         let files = DiskStore::new(&kept);
         let disk = shared(files.clone());
         place.build(&disk, lazy);
-        // One module is new, and while it is compiled somebody removes the folder, entries that
-        // were found included.
+        // One module is new. While it is compiled, the folder is removed, with the entries that
+        // were found.
         std::fs::remove_file(&entries(&kept)[0]).unwrap();
         let once = Arc::new(Once::new());
         let (done, gone) = (once.clone(), folder.path().join("gone"));
@@ -217,7 +217,7 @@ fn a_folder_that_vanishes_is_made_again() {
         let stats = place.build_while(store, lazy, remove);
         assert!(once.is_completed() && stats.compiled_functions > 0);
         assert_eq!(stats.failed_writes, 0, "the folder is made again");
-        // What was removed is compiled, and then everything is there.
+        // The removed entries are compiled, and then everything is found.
         place.build(&disk, lazy);
         place.log.take();
         assert_eq!(place.build(&disk, lazy).reused_modules, MODULES);

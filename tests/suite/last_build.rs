@@ -1,4 +1,4 @@
-//! Whose functions an edited module takes: those of the build that it was edited from.
+//! An edited module takes functions from the build that it was edited from.
 
 use std::convert::Infallible;
 use std::fs::{File, FileTimes};
@@ -13,7 +13,7 @@ use crate::common::{SharedStore, files_below as files, module, shared};
 
 const FUNCTIONS: usize = 6;
 
-/// A module of functions that return numbers from `first` on, and the last one of them `last`.
+/// A module of functions that return `first`, `first + 1` and so on; the last returns `last`.
 fn numbers(name: &str, first: usize, last: usize) -> Module {
     let function = |at, number| {
         format!("function %{name}{at}() -> i64 {{\nblock0:\n v0 = iconst.i64 {number}\n return v0\n}}\n")
@@ -47,7 +47,7 @@ fn compiler_without_store(compiler: &Compiler) -> Compiler {
     Compiler::new(compiler.target().clone())
 }
 
-/// The module under a key of the client, which is its fingerprint.
+/// The module with its fingerprint as the client's key.
 fn lazily(module: &Module) -> Lazy<'_, Infallible> {
     Lazy::new(module.name.clone(), *module.fingerprint().as_bytes(), || Ok(module.clone()))
 }
@@ -83,11 +83,11 @@ fn going_back_and_editing_compiles_the_edit() {
         let trusting = compiler(&store);
         assert_eq!(build(&trusting, &numbers("m", 10, 1)), ALL);
         assert_eq!(build(&trusting, &numbers("m", 20, 2)), ALL);
-        // Back: nothing is compiled, and this is the last build now.
+        // The edit is undone: nothing is compiled, and this is the last build now.
         let (compiled, reused, _) = build(&trusting, &numbers("m", 10, 1));
         assert_eq!((compiled, reused), (0, FUNCTIONS));
         assert_eq!(build(&trusting, &numbers("m", 10, 3)), ONE);
-        // The same with a hit that is compared first.
+        // The same holds for a hit that is verified.
         build(&trusting, &numbers("m", 20, 2));
         assert_eq!(build(&compiler(&store).verify(Verify::All), &numbers("m", 10, 3)), ALL);
         assert_eq!(build(&trusting, &numbers("m", 10, 4)), ONE);
@@ -97,7 +97,7 @@ fn going_back_and_editing_compiles_the_edit() {
 #[test]
 fn functions_are_reused_through_lazy_modules() {
     let pool = std::sync::Arc::new(rayon(2));
-    // Few modules share the threads by function, many by module.
+    // Few modules are compiled function by function in parallel, many module by module.
     for count in [1, 20] {
         let store = shared(MemoryStore::new());
         let compiler = compiler(&store).pool(pool.clone());
@@ -134,13 +134,13 @@ fn programs_that_share_a_store_keep_their_functions() {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Lets every file look as if it had been used long ago.
+/// Sets the time of last use of every file to long ago.
 fn age(folder: &Path) {
     let long_ago = FileTimes::new().set_modified(SystemTime::now() - 3 * DAY);
     files(folder).iter().for_each(|path| File::open(path).unwrap().set_times(long_ago).unwrap());
 }
 
-/// What files take that were used since.
+/// Bytes on disk of the files that were used since then.
 fn young(folder: &Path) -> u64 {
     let files = files(folder);
     let files = files.iter().map(|path| path.metadata().unwrap());

@@ -1,4 +1,4 @@
-//! Input that asks for too much gets an error, soon and without taking the memory it asks for.
+//! Input that needs too much memory gets an error, soon and without taking the memory.
 
 use kiln::ir::Target;
 use kiln::{Compiler, Session};

@@ -1,4 +1,4 @@
-//! Tests of the whole: modules in, the same machine code in memory, in images and in caches.
+//! Tests of the facade: modules become the same machine code in memory, in images and in caches.
 
 mod common;
 mod faults;

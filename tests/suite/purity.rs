@@ -50,7 +50,7 @@ fn artifacts_from_a_store_are_those_that_were_compiled() {
         // Another setting that alters code finds nothing.
         let other = Compiler::new(Target::host().opt_level(OptLevel::None)).store(store.clone());
         assert_eq!(other.compile(&modules[..1]).unwrap().stats.reused_modules, 0);
-        // Nor does another layout of run-time objects.
+        // Another layout of run-time objects finds nothing either.
         let other = Compiler::new(Target::host()).store(store.clone()).abi(b"v2");
         assert_eq!(other.compile(&modules[..1]).unwrap().stats.reused_modules, 0);
     }

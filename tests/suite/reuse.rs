@@ -1,5 +1,5 @@
-//! What is compiled again and what is not, as the events of a build tell; and that nothing of it
-//! shows in the result.
+//! Tests of reuse: the events of a build say what was compiled and what was reused, and the result
+//! is the same either way.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -33,7 +33,7 @@ impl Events for Log {
 }
 
 impl Log {
-    /// What was reported since this was asked last.
+    /// Takes the events that were reported since the last call.
     pub(crate) fn take(&self) -> String {
         let events = std::mem::take(&mut *self.0.lock().unwrap());
         events.iter().map(|(event, count)| format!("{count} {event}")).collect::<Vec<_>>().join(", ")
@@ -91,11 +91,11 @@ fn one_function_edited_compiles_that_function_alone() {
 
     let edits = [
         ("iconst.i64 10", "iconst.i64 11", 1),
-        // Who is called is not a part of the code.
+        // The callee's name is no part of the code.
         ("%outside", "%elsewhere", 0),
-        // How it is called is: it was near.
+        // How it is called is: the callee was near before.
         ("local function %third", "preemptible function %third", 1),
-        // Names that nobody sees are in the artifact all the same.
+        // Names of local symbols are in the artifact, but not in the code.
         ("%third", "%renamed", 0),
         ("v0: i64", "v77: i64", 0),
     ];
@@ -181,7 +181,7 @@ fn wrong_code_in_a_store_is_found() {
     let two = [module("two.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 2\n return v0\n}")];
     let log = Arc::<Log>::default();
     for (verify, told) in [
-        // Sampled: this build has got it, later ones do not.
+        // A sample: this build has the wrong code, later builds do not.
         (Verify::Sample(NonZeroU32::MIN), "1 hit, 1 verifyfailed"),
         (Verify::All, "1 hit, 1 verifyfailed"),
         (Verify::Nothing, "1 hit"),
@@ -196,7 +196,7 @@ fn wrong_code_in_a_store_is_found() {
         assert_eq!(stats.wrong_entries, usize::from(verify == Verify::All));
         if verify != Verify::Nothing {
             assert_eq!(quarantined.load(Ordering::Relaxed), 1);
-            // What was found to be right then is what later builds get: they compile nothing.
+            // Later builds get the code that was compiled then, and compile nothing.
             assert!(build(&liar, &log, Verify::Nothing, &one).0 == cold(&one));
             assert_eq!(log.take(), "1 hit");
         }
@@ -273,11 +273,11 @@ fn a_session_uses_the_settings_of_its_compiler() {
     assert_eq!(log.take(), "1 miss: never stored before");
     assert_eq!(run(&modules, compiler.clone()).reused_modules, 1);
     assert_eq!(log.take(), "1 hit");
-    // Everything is compiled, and found to be the same.
+    // Everything is compiled, and equals what was stored.
     let stats = run(&modules, compiler.clone().verify(Verify::All));
     assert_eq!((stats.compiled_functions, stats.reused_modules), (4, 0));
     assert_eq!(log.take(), "1 hit, 1 verified");
-    // Other code, for all that anyone knows.
+    // Another ABI may mean other code.
     assert_eq!(run(&modules, compiler.clone().abi("layout 2")).compiled_functions, 4);
     let told = log.take();
     assert!(told.starts_with("1 miss: ABI of the client: "), "{told}");
@@ -312,17 +312,17 @@ fn what_is_in_the_store_is_not_built() {
     let again = compiler.compile_lazy(lazy("a")).unwrap();
     assert_eq!((built.swap(0, Ordering::Relaxed), again.stats.lazy_modules), (0, all.len()));
     assert!(again.artifacts == first.artifacts && first.artifacts == cold(&all));
-    // Under other keys they are built, and found by what they are.
+    // Under other keys they are built, and found by their IR.
     let other = compiler.compile_lazy(lazy("b")).unwrap();
     assert_eq!(built.swap(0, Ordering::Relaxed), all.len());
     assert_eq!((other.stats.reused_modules, other.stats.compiled_functions), (all.len(), 0));
-    // Another target or another host finds nothing under the same keys.
+    // With another target or another ABI, the same keys find nothing.
     let target = Target::host().setting("opt_level", "none");
     let stats = Compiler::new(target).store(store.clone()).compile_lazy(lazy("a")).unwrap().stats;
     assert_eq!((built.swap(0, Ordering::Relaxed), stats.lazy_modules), (all.len(), 0));
     let stats = compiler.clone().abi("layout 2").compile_lazy(lazy("a")).unwrap().stats;
     assert_eq!((built.swap(0, Ordering::Relaxed), stats.reused_modules), (all.len(), 0));
-    // A session takes them too.
+    // A session takes lazy modules too.
     let mut session =
         Session::with_compiler(Compiler::new(Target::host()).store(store), JitOptions::default()).unwrap();
     let numbers =

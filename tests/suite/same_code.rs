@@ -1,5 +1,5 @@
-//! The machine code in memory, in an image and in an artifact is the same, byte for byte, but for
-//! the places that relocations name.
+//! The machine code in memory, in an image and in an artifact is the same, byte for byte, except
+//! for patch sites.
 
 use kiln::Session;
 use kiln::artifact::{Artifact, RelocKind};
@@ -19,13 +19,13 @@ fn session(modules: &[Module]) -> Session {
     session
 }
 
-/// The code of a function in an artifact, with what relocations touch set to zero, and which bytes
-/// those are.
+/// The code of a function in an artifact, with patch sites set to zero, and for each byte whether
+/// it is part of a patch site.
 fn masked(artifact: &Artifact, start: usize, len: usize) -> (Vec<u8>, Vec<bool>) {
     let mut touched = vec![false; artifact.text().len()];
     for reloc in artifact.text_relocs() {
         let at = reloc.offset.get() as usize;
-        // Relaxing a slot access replaces the opcode before the place too.
+        // Relaxing a slot access replaces the opcode before the patch site too.
         let before = if reloc.kind() == RelocKind::X86GotPc32 { 2 } else { 0 };
         touched[at - before..at + reloc.kind().width()].fill(true);
     }

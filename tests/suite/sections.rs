@@ -25,7 +25,7 @@ fn plugin(number: i64) -> Module {
     module(&format!("plugin{number}"), &text)
 }
 
-/// Walks over the records: the sum of all, each weighted with its place.
+/// Walks over the records: the sum of all, each weighted with its position.
 const WALK: &str = r#"
     function %walk() -> i64 system_v {
         gv0 = symbol %__start_plugins
@@ -56,7 +56,7 @@ const WALK: &str = r#"
     }"#;
 
 fn call(session: &Session, name: &str) -> i64 {
-    // SAFETY: the type is checked, and these functions read nothing but their own data.
+    // SAFETY: the type is checked, and these functions read only their own data.
     unsafe { session.function(name).unwrap().typed::<Get>() }.unwrap()()
 }
 
@@ -116,7 +116,7 @@ fn what_an_image_would_see_differently_is_refused() {
         add(&mut session, &[module("d", "data %__start_plugins { i64 1 }")]),
         "`__start_plugins` is defined by module 0 of this link, and was defined before"
     );
-    // The host's, taken before there was a section.
+    // The host's symbol, used before there was a section.
     let mut session = new();
     session.bind_symbol("__start_plugins", 0x1000);
     session.bind_symbol("__stop_plugins", 0x1000);
@@ -126,7 +126,7 @@ fn what_an_image_would_see_differently_is_refused() {
         add(&mut session, &[plugin(1)]),
         "`__start_plugins` is defined by module 0 of this link, but code linked before uses the host's"
     );
-    // A definition that was there before goes on counting, in the image too.
+    // An earlier definition keeps its meaning, in the image too.
     let mut session = new();
     let empty = "data %__start_plugins { addr %get7, i64 0 } data %__stop_plugins { i64 0 }
         function %get7() -> i64 system_v { block0: v0 = iconst.i64 7 return v0 }";

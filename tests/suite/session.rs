@@ -30,11 +30,10 @@ const READER: &str = r#"
         return v6
     }"#;
 
-/// Calls the function `name` of a session that knows no wild code.
+/// Calls the function `name` of a session that holds code of these tests only.
 fn call(session: &Session, name: &str) -> i64 {
     let function = session.function(name).unwrap();
-    // SAFETY: the type is checked, and the tests' functions read nothing but bound objects that
-    // live on.
+    // SAFETY: the type is checked, and the tests' functions read only bound objects, which live on.
     let function = unsafe { function.typed::<Get>() }.unwrap();
     function()
 }
@@ -144,7 +143,7 @@ fn errors_leave_the_session_as_it_was() {
     assert_eq!(call(&session, "one"), 1);
 }
 
-/// A session of batches that each hold one module.
+/// A session to which each text was added as a batch of one module.
 fn batches(texts: &[&str]) -> (Session, Result<(), SessionError>) {
     let mut session = Session::new(Target::host()).unwrap();
     let (last, first) = texts.split_last().unwrap();

@@ -1,4 +1,4 @@
-//! What the parser makes of a program.
+//! The syntax tree of a program.
 
 use cranelift_module::Linkage;
 
@@ -13,7 +13,7 @@ pub(super) enum Type {
     Cells,
     /// A pointer to pointers.
     Table(Box<Type>),
-    /// A pointer to a code pointer, behind which the captured values stand.
+    /// A pointer to a code pointer, which the captured values follow.
     Function(Vec<Type>, Box<Type>),
 }
 
@@ -29,14 +29,14 @@ pub(super) struct Item {
 }
 
 pub(super) enum ItemKind {
-    /// Without a body if another program defines it.
+    /// The body is missing if another program defines the function.
     Function(Lambda),
     Variable(Type, Option<Constant>),
     Text {
         content: TextContent,
         then: Option<String>,
     },
-    /// So many zeros.
+    /// This many zeros.
     Cells(usize),
     /// Texts, or functions, by name.
     Table(Vec<String>),

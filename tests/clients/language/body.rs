@@ -42,7 +42,7 @@ impl<'a, 'g, 'm, M: Module> Body<'a, 'g, 'm, M> {
         }
     }
 
-    /// Returns zero if the end is reached.
+    /// Returns zero at the end of the function.
     pub(super) fn finish(mut self, config: TargetFrontendConfig) {
         let zero = match &self.result {
             Type::Float => self.builder.ins().f64const(0.0),
@@ -126,7 +126,7 @@ impl<'a, 'g, 'm, M: Module> Body<'a, 'g, 'm, M> {
                 let result = self.result.clone();
                 let value = self.typed(value, &result)?;
                 self.builder.ins().return_(&[value]);
-                // What follows is never reached.
+                // The statements after it are never reached.
                 self.start_block();
             }
             Stmt::Expr(value) => {
@@ -137,7 +137,7 @@ impl<'a, 'g, 'm, M: Module> Body<'a, 'g, 'm, M> {
     }
 }
 
-/// An error if the types differ.
+/// Returns an error if the types differ.
 pub(super) fn same(wanted: &Type, found: &Type) -> Result<(), Failure> {
     if wanted == found { Ok(()) } else { Err(format!("{wanted:?} expected, not {found:?}").into()) }
 }

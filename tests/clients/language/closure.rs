@@ -1,5 +1,4 @@
-//! Closures: an anonymous function, and memory of the host that holds its address and what it
-//! captured.
+//! Closures: an anonymous function, and memory of the host for its address and the captured values.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +12,7 @@ use super::ast::{Lambda, Type, names};
 use super::body::Body;
 
 impl<M: Module> Body<'_, '_, '_, M> {
-    /// Makes a closure: values of variables are copied when it is made.
+    /// Makes a closure, and copies the captured variables into it.
     pub(super) fn closure(&mut self, lambda: &Lambda) -> Result<(Value, Type), Failure> {
         let mut used = BTreeMap::new();
         names(lambda.body.as_deref().unwrap_or_default(), &mut |name| {

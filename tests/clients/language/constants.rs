@@ -8,14 +8,14 @@ use super::Failure;
 use super::ast::{Constant, ItemKind, Program, TextContent};
 use super::generate::{Generator, Global};
 
-/// Where a text has the address of its bytes, and that of the text after it.
+/// Offsets in a text: the address of its bytes, and the address of the next text.
 const BYTES: u32 = 8;
 const NEXT: u32 = 16;
 
 impl<M: Module> Generator<'_, M> {
     /// Defines all data of the program.
     pub(super) fn constants(&mut self, program: &Program) -> Result<(), Failure> {
-        // Bytes first: another text may be the tail of them.
+        // Bytes first: another text may be their tail.
         for item in &program.items {
             if let ItemKind::Text { content: TextContent::Literal(text), .. } = &item.kind {
                 let bytes = self.define_bytes(text)?;
@@ -25,7 +25,7 @@ impl<M: Module> Generator<'_, M> {
         let mut data = DataDescription::new();
         for item in &program.items {
             data.clear();
-            // Modules differ in what they align data to that does not ask.
+            // Modules differ in their default alignment of data.
             data.set_align(8);
             match &item.kind {
                 ItemKind::Function(_) | ItemKind::Variable(_, None) => continue,
@@ -87,7 +87,7 @@ impl<M: Module> Generator<'_, M> {
         data.write_data_addr(BYTES, bytes, skipped as i64);
     }
 
-    /// A text that has no name; the same one for the same content.
+    /// A text without a name. Equal content gives the same text.
     pub(super) fn literal(&mut self, text: &str) -> Result<DataId, Failure> {
         if let Some(id) = self.literals.get(text) {
             return Ok(*id);
@@ -102,7 +102,7 @@ impl<M: Module> Generator<'_, M> {
         Ok(id)
     }
 
-    /// Writes the address of what `name` stands for into `data`.
+    /// Writes the address of `name` into `data`.
     fn point(&mut self, data: &mut DataDescription, offset: u32, name: &str) -> Result<(), Failure> {
         let target = match self.globals.get(name) {
             Some(Global::Function(..)) => self.value(name)?,
@@ -122,7 +122,7 @@ impl<M: Module> Generator<'_, M> {
         let Some(Global::Function(params, result)) = self.globals.get(name).cloned() else {
             return Err(format!("there is no function `{name}`").into());
         };
-        // An adaptor takes the environment and drops it.
+        // An adaptor drops the environment, which functions do not take.
         let target = self.function(name)?;
         let mut context = self.module.make_context();
         context.func.signature = self.signature(&params, &result, true);

@@ -67,14 +67,14 @@ impl<M: Module> Body<'_, '_, '_, M> {
         }
     }
 
-    /// Where the datum `name` lies.
+    /// The address of the data object `name`.
     pub(super) fn address(&mut self, name: &str) -> Result<Value, Failure> {
         let id = self.generator.datum(name)?;
         let datum = self.generator.module.declare_data_in_func(id, self.builder.func);
         Ok(self.builder.ins().symbol_value(self.generator.pointer, datum))
     }
 
-    /// Where the element of an array lies.
+    /// The address of an element of an array.
     pub(super) fn element(&mut self, base: &Expr, index: &Expr, ty: &Type) -> Result<Value, Failure> {
         let base = self.typed(base, ty)?;
         let index = self.typed(index, &Type::Int)?;
@@ -180,7 +180,7 @@ impl<M: Module> Body<'_, '_, '_, M> {
             "float" => (&[Type::Int], Type::Float),
             "sqrt" | "floor" => (&[Type::Float], Type::Float),
             "fused" => (&[Type::Float, Type::Float, Type::Float], Type::Float),
-            // Of anything that is a pointer.
+            // For any type that is a pointer.
             "address" => match arguments {
                 [argument] => return Ok((self.expr(argument)?.0, Type::Int)),
                 _ => return Err("`address` takes one argument".into()),

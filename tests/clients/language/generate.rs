@@ -1,8 +1,8 @@
-//! A program to definitions in a module: declarations by name, and one context for all functions.
+//! From a program to definitions in a module: declarations by name, and one context for all
+//! functions.
 //!
-//! A function that is used before it is defined is declared as an import then; its definition
-//! widens the linkage. The module itself is the symbol table: what a name stands for is asked of
-//! it, only types are kept here.
+//! A function that is used before its definition is declared as an import; its definition widens
+//! the linkage. The module itself is the symbol table, and only types are kept here.
 
 use std::collections::HashMap;
 
@@ -15,20 +15,20 @@ use super::Failure;
 use super::ast::{ItemKind, Lambda, Program, Type};
 use super::body::Body;
 
-/// What a name at the top level is.
+/// The kind of a name at the top level.
 #[derive(Clone)]
 pub(super) enum Global {
     Function(Vec<Type>, Type),
     Variable(Type),
-    /// Its address is its value.
+    /// The value is its address.
     Constant(Type),
 }
 
 pub(super) struct Generator<'m, M> {
     pub(super) module: &'m mut M,
     pub(super) globals: HashMap<String, Global>,
-    /// Bytes of the texts that were written out, with their lengths: by name, and by content for
-    /// those without one.
+    /// Bytes of the texts that were defined, with their lengths: by name, or by content if the text
+    /// has none.
     pub(super) bytes: HashMap<String, (DataId, usize)>,
     pub(super) literals: HashMap<String, DataId>,
     /// Functions as values, by name.
@@ -68,7 +68,7 @@ fn within(name: &str, error: Failure) -> Failure {
 }
 
 impl<M: Module> Generator<'_, M> {
-    /// Learns the types of everything, and declares data.
+    /// Collects all types, and declares data.
     fn declare(&mut self, program: &Program) -> Result<(), Failure> {
         for item in &program.items {
             let (global, writable) = match &item.kind {
@@ -79,7 +79,7 @@ impl<M: Module> Generator<'_, M> {
                 ItemKind::Variable(ty, _) => (Global::Variable(ty.clone()), Some(true)),
                 ItemKind::Text { .. } => (Global::Constant(Type::Text), Some(false)),
                 ItemKind::Cells(_) => (Global::Constant(Type::Cells), Some(true)),
-                // Its entries have the type of the first.
+                // All entries have the type of the first.
                 ItemKind::Table(entries) => {
                     let first = program.items.iter().find(|item| entries.first() == Some(&item.name));
                     let entry = match first.map(|item| &item.kind) {
@@ -113,7 +113,7 @@ impl<M: Module> Generator<'_, M> {
         }
     }
 
-    /// Closures have their environment as first parameter.
+    /// The signature; the first parameter of a closure is its environment.
     pub(super) fn signature(&self, params: &[Type], result: &Type, closure: bool) -> ir::Signature {
         let mut signature = self.module.make_signature();
         self.set_signature(&mut signature, params, result, closure);
@@ -127,7 +127,7 @@ impl<M: Module> Generator<'_, M> {
         signature.returns.push(AbiParam::new(self.ty(result)));
     }
 
-    /// The function called `name`, declared now if it was not yet.
+    /// The function called `name`. It is declared if it was not yet.
     pub(super) fn function(&mut self, name: &str) -> Result<FuncId, Failure> {
         if let Some(FuncOrDataId::Func(id)) = self.module.get_name(name) {
             return Ok(id);
@@ -139,7 +139,7 @@ impl<M: Module> Generator<'_, M> {
         Ok(self.module.declare_function(name, Linkage::Import, &signature)?)
     }
 
-    /// The datum called `name`.
+    /// The data object called `name`.
     pub(super) fn datum(&self, name: &str) -> Result<DataId, Failure> {
         match self.module.get_name(name) {
             Some(FuncOrDataId::Data(id)) => Ok(id),
@@ -147,7 +147,7 @@ impl<M: Module> Generator<'_, M> {
         }
     }
 
-    /// The code of a function or a closure, into `context`.
+    /// Builds the IR of a function or a closure in `context`.
     pub(super) fn lambda(
         &mut self,
         lambda: &Lambda,
@@ -169,7 +169,7 @@ impl<M: Module> Generator<'_, M> {
 }
 
 impl Lambda {
-    /// Its type as a value.
+    /// The function's type as a value.
     pub(super) fn as_value(&self) -> Type {
         Type::Function(self.params.iter().map(|(_, ty)| ty.clone()).collect(), Box::new(self.result.clone()))
     }

@@ -1,4 +1,4 @@
-//! Text to tokens. A comment goes from `#` to the end of the line.
+//! From text to tokens. A comment goes from `#` to the end of the line.
 
 use super::Failure;
 
@@ -11,7 +11,7 @@ pub(super) enum Token {
     Sign(&'static str),
 }
 
-/// Longer signs first.
+/// Signs, longer ones first.
 const SIGNS: [&str; 23] = [
     "->", "==", "!=", "<=", ">=", "(", ")", "[", "]", "{", "}", ",", ":", ";", "=", "<", ">", "+", "-", "*",
     "/", "%", "|",

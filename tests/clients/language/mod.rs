@@ -1,7 +1,7 @@
 //! A small typed language, compiled by code that is generic over `cranelift_module::Module`.
 //!
-//! This folder is a client as others write them: it was made against the trait, knows none of its
-//! implementations, and a test makes sure that it names none. The language is small, but whole:
+//! This folder is a client as others write them: it uses the trait and knows none of its
+//! implementations, and a test makes sure that it names none. The language is small, but complete:
 //! functions of every linkage, recursion, integers and floats, texts, tables, arrays, global
 //! variables, and closures that capture by value.
 //!
@@ -13,14 +13,14 @@
 //!         | [linkage] "table" name "=" name {"," name} ";"
 //! linkage ::= "export" | "hidden" | "weak" | "extern"                    ; private if left out
 //! type  ::= "int" | "float" | "text" | "cells" | "fn" "(" [type {"," type}] ")" "->" type
-//! stmt  ::= "let" name "=" expr ";" | name "=" expr ";" | expr "[" expr "]" "=" expr ";" | expr ";"
-//!         | "if" expr block ["else" block] | "while" expr block | "return" expr ";"
+//! stmt  ::= "let" name "=" expr ";" | name "=" expr ";" | expr ";"
+//!         | expr "[" expr "]" "=" expr ";" | "if" expr block ["else" block] | "while" expr block | "return" expr ";"
 //! expr  ::= the usual, and "|" params "|" "->" type block for a closure
 //! ```
 //!
 //! A function without a `return` at its end returns zero. Functions that are built in: `len`,
-//! `next`, `int`, `float`, `sqrt`, `floor`, `fused` (multiply and add), `address`. The host gives
-//! `allocate`, from which closures come.
+//! `next`, `int`, `float`, `sqrt`, `floor`, `fused` (multiply and add), `address`. The host has
+//! `allocate`, which closures use.
 
 mod ast;
 mod body;
@@ -35,5 +35,5 @@ pub(crate) use ast::Program;
 pub(crate) use generate::generate;
 pub(crate) use parser::parse;
 
-/// What went wrong, in words.
+/// An error message.
 pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,4 +1,4 @@
-//! Tokens to a program, by recursive descent.
+//! From tokens to a program, by recursive descent.
 
 use cranelift_module::Linkage;
 

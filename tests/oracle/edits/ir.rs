@@ -11,7 +11,7 @@ use cranelift_codegen::ir::{
 };
 use kiln_oracle::random::Random;
 
-/// Operations that can stand for one another.
+/// Operations that can replace each other.
 const ALIKE: [&[Opcode]; 7] = [
     &[Opcode::Iadd, Opcode::Isub, Opcode::Imul, Opcode::Band, Opcode::Bor, Opcode::Bxor, Opcode::Udiv],
     &[Opcode::Smin, Opcode::Smax, Opcode::Umin, Opcode::Umax],
@@ -23,14 +23,14 @@ const ALIKE: [&[Opcode]; 7] = [
 ];
 
 /// Changes one thing, and says which; `None` if there is nothing of the kind that was chosen.
-/// `symbols` is how many the module has.
+/// `symbols` is the number of the module's symbols.
 pub(super) fn edit(function: &mut Function, symbols: u32, random: &mut Random) -> Option<String> {
     if random.once_in(4) {
         return around(function, symbols, random).map(str::to_owned);
     }
     let layout = &function.layout;
     let insts: Vec<Inst> = layout.blocks().flat_map(|block| layout.block_insts(block)).collect();
-    // A kind first, for some are rare.
+    // The kind is chosen first, since some kinds are rare.
     let mut kinds: Vec<String> = Vec::new();
     let kind = |inst: Inst| format!("{:?}", function.dfg.insts[inst].opcode().format());
     for inst in &insts {
@@ -51,7 +51,7 @@ pub(super) fn edit(function: &mut Function, symbols: u32, random: &mut Random) -
     Some(format!("{what} in `{before}`"))
 }
 
-/// What belongs to the function as a whole.
+/// Edits something that belongs to the function as a whole.
 fn around(function: &mut Function, symbols: u32, random: &mut Random) -> Option<&'static str> {
     let block_count = function.layout.blocks().count() as u32;
     match random.below(11) {
@@ -90,7 +90,7 @@ fn around(function: &mut Function, symbols: u32, random: &mut Random) -> Option<
             function.stack_limit = Some(limit);
             Some("stack limit")
         }
-        // Labels would go on naming the old value.
+        // Labels would keep the name of the old value.
         5 if function.dfg.values_labels.is_none() => {
             let block = function.layout.blocks().nth(random.below(block_count) as usize)?;
             let params = function.dfg.block_params(block);
@@ -120,7 +120,7 @@ fn around(function: &mut Function, symbols: u32, random: &mut Random) -> Option<
         }
         7 | 8 => global_value(function, symbols, random),
         9 => {
-            // All locations move, which leaves the relative ones as they are.
+            // All locations move, so the relative ones stay the same.
             let base = function.params.base_srcloc();
             (!base.is_default()).then_some(())?;
             let mut params = FunctionParameters::new();
@@ -187,7 +187,7 @@ fn global_value(function: &mut Function, symbols: u32, random: &mut Random) -> O
     Some(what)
 }
 
-/// What is kept beside an instruction.
+/// Edits something that is kept beside an instruction.
 fn beside(function: &mut Function, inst: Inst, random: &mut Random) -> Option<&'static str> {
     match random.below(3) {
         0 => {
@@ -236,11 +236,11 @@ fn other_flags(function: &mut Function, flags: MemFlags, random: &mut Random) ->
     (new != old).then(|| function.dfg.mem_flags.insert(new).ok())?
 }
 
-/// The instruction itself.
+/// Edits the instruction itself.
 fn instruction(function: &mut Function, inst: Inst, random: &mut Random) -> Option<&'static str> {
     use InstructionData as I;
     let old = function.dfg.insts[inst];
-    // Operands and types are the same question for every instruction.
+    // Operands and types are edited in the same way for every instruction.
     if random.once_in(3) {
         return operand(function, inst, random);
     }
@@ -344,7 +344,7 @@ fn instruction(function: &mut Function, inst: Inst, random: &mut Random) -> Opti
     Some(what)
 }
 
-/// Uses `new` instead of `old`, everywhere.
+/// Replaces `old` by `new`, everywhere.
 fn substitute(function: &mut Function, old: Value, new: Value) {
     let insts: Vec<Inst> =
         function.layout.blocks().flat_map(|block| function.layout.block_insts(block)).collect();
@@ -353,7 +353,7 @@ fn substitute(function: &mut Function, old: Value, new: Value) {
     }
 }
 
-/// Another operation with the same operands.
+/// Changes the operation and keeps the operands.
 fn like(opcode: Opcode, random: &mut Random) -> Option<Opcode> {
     let group = ALIKE.iter().find(|group| group.contains(&opcode))?;
     let new = *random.choose(group);
@@ -367,7 +367,7 @@ fn other_bytes(data: &ConstantData, random: &mut Random) -> ConstantData {
     ConstantData::from(bytes)
 }
 
-/// One operand becomes another value.
+/// Replaces one operand by another value.
 fn operand(function: &mut Function, inst: Inst, random: &mut Random) -> Option<&'static str> {
     let entry = function.layout.entry_block()?;
     let count = function.dfg.inst_args(inst).len() as u32;
