@@ -35,7 +35,7 @@ pub use self::verify::{Samples, Verify};
 
 /// Compiles modules in parallel. Cheap to clone.
 ///
-/// Unless it is told otherwise, it uses rayon's global pool and no store.
+/// Without further settings, it uses rayon's global pool and no store.
 #[derive(Clone)]
 pub struct Compiler {
     target: Target,
@@ -50,7 +50,7 @@ pub struct Compiler {
 pub struct Compiled {
     /// One artifact for each module.
     pub artifacts: Vec<Artifact>,
-    /// What was compiled and what was reused.
+    /// Numbers of what was compiled and what was reused.
     pub stats: Stats,
     /// Reused modules that were chosen to be compiled again when there is time: see
     /// [`Samples::verify`].

@@ -49,8 +49,8 @@
 //!
 //! # Architecture invariants
 //!
-//! The facade composes and holds no algorithm: removing it, every step can be written by hand from
-//! public parts.
+//! The facade composes and holds no algorithm but the policy of reuse: every step can be written by
+//! hand from public parts.
 
 #![forbid(unsafe_code)]
 

@@ -13,11 +13,11 @@ use kiln_jit::{Jit, JitOptions};
 pub use self::error::{AddLazyError, SessionError};
 use crate::compiler::{Compiled, Compiler, Lazy, Stats};
 
-/// Compiles modules into this process, and remembers what an image of the program needs.
+/// Compiles modules into this process, and keeps what an image of the program needs.
 ///
-/// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with
-/// everything before it. The artifacts are kept, so [`Session::image`] costs a link and no
-/// compilation, and the image holds the very machine code that runs.
+/// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with all
+/// earlier batches. The artifacts are kept, so [`Session::image`] costs a link and no compilation,
+/// and the image holds the same machine code that runs.
 pub struct Session {
     compiler: Compiler,
     globals: GlobalTable,
@@ -39,7 +39,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// An empty session for `target`, which must be this machine, with default settings.
+    /// An empty session with default settings. `target` must be this machine.
     ///
     /// # Errors
     ///
@@ -48,12 +48,12 @@ impl Session {
         Self::with_compiler(Compiler::new(target), JitOptions::default())
     }
 
-    /// An empty session that compiles with `compiler`: its pool, store, events and so on. `options`
-    /// are those of the memory.
+    /// An empty session that compiles with `compiler` and its settings: thread pool, store, events
+    /// and so on. `options` are those of the memory.
     ///
     /// # Errors
     ///
-    /// As for [`Session::new`].
+    /// Those of [`Session::new`].
     pub fn with_compiler(compiler: Compiler, options: JitOptions) -> Result<Self, SessionError> {
         Ok(Self {
             compiler,
@@ -81,24 +81,24 @@ impl Session {
         self.globals.intern(key)
     }
 
-    /// Says where the run-time object `key` lies in this process.
+    /// Sets the address of the run-time object `key` in this process.
     pub fn bind_global(&mut self, key: &str, address: usize) -> GlobalId {
         self.bindings.bind(key, address);
         self.globals.intern(key)
     }
 
-    /// Says where the symbol `name`, a function or datum of the host, lies. Symbols that were not
-    /// bound are looked up among the routines of the C library, then in the process.
+    /// Sets the address of the symbol `name`, a function or data object of the host. Symbols
+    /// without an address are looked up among the routines of the C library, then in the process.
     pub fn bind_symbol(&mut self, name: &str, address: usize) {
         self.bindings.bind_symbol(name, address);
     }
 
-    /// Compiles `modules`, links them with each other and with what was added before, and makes
-    /// them callable.
+    /// Compiles `modules`, links them with each other and with all earlier batches, and makes them
+    /// callable.
     ///
     /// # Errors
     ///
-    /// [`SessionError`]; no module is added then.
+    /// [`SessionError`]; then no module is added.
     pub fn add(&mut self, modules: &[Module]) -> Result<(), SessionError> {
         let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
         if !diagnostics.is_empty() {
@@ -109,14 +109,15 @@ impl Session {
         self.with_globals(modules.iter().flat_map(Module::globals), |session| session.compile(modules))
     }
 
-    /// The same with modules that are built only if the store has no code for them.
+    /// Adds modules as [`Session::add`] does, but builds their IR only if the store has no code for
+    /// them.
     ///
-    /// What is wrong between modules is found by the linker here, since not all of them are there
-    /// to be checked.
+    /// Modules that do not fit together are found by the linker here, since not all IR is there to
+    /// be checked.
     ///
     /// # Errors
     ///
-    /// What went wrong with each module, or with all of them together; no module is added then.
+    /// [`AddLazyError`]; then no module is added.
     pub fn add_lazy<E: Send>(&mut self, modules: Vec<Lazy<'_, E>>) -> Result<(), AddLazyError<E>> {
         let compiled = self.compiler.compile_lazy(modules).map_err(AddLazyError::Modules)?;
         let Compiled { artifacts, stats, samples } = compiled;
@@ -138,7 +139,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As for [`Session::add`].
+    /// Those of [`Session::add`], except [`SessionError::Compile`].
     pub fn add_artifacts(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
         // Artifacts are shared, so this copies no code.
         let own = artifacts.clone();
@@ -174,7 +175,7 @@ impl Session {
         self.jit.function(name)
     }
 
-    /// The memory the session's code lies in.
+    /// The memory of the session's code.
     pub fn jit(&self) -> &Jit {
         &self.jit
     }
@@ -189,12 +190,13 @@ impl Session {
         &self.globals
     }
 
-    /// What the session compiled and reused so far. Saving an image does not change it.
+    /// Numbers of what the session compiled and reused so far. Saving an image does not change
+    /// them.
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// The whole program as an image, in memory.
+    /// Links the whole program to an image in memory.
     ///
     /// # Errors
     ///

@@ -55,8 +55,8 @@ impl Thunk {
         &self.signature
     }
 
-    /// Cells that hold `arguments`, long enough for the results as well; `None` if number or types
-    /// differ from the signature's parameters.
+    /// Writes `arguments` to cells, enough of them for the results as well. Returns `None` if
+    /// number or types differ from the signature's parameters.
     pub fn encode(&self, arguments: &[DataValue]) -> Option<Vec<Cell>> {
         let params = &self.signature.params;
         let fits = arguments.len() == params.len()
@@ -74,7 +74,7 @@ impl Thunk {
         Some(cells)
     }
 
-    /// The results that a call left in `cells`; `None` if there are too few cells.
+    /// Reads the results that a call left in `cells`. Returns `None` if there are too few cells.
     pub fn decode(&self, cells: &[Cell]) -> Option<Vec<DataValue>> {
         let returns = &self.signature.returns;
         let values = cells

@@ -16,7 +16,7 @@ pub enum CompilerError {
         module: usize,
         /// The module's name.
         name: Box<str>,
-        /// Why there is none.
+        /// The reason why there is none.
         source: TargetError,
     },
     /// Functions that cannot be compiled, in order of modules and functions.

@@ -66,7 +66,7 @@ struct Done {
     samples: Samples,
 }
 
-/// What the modules of one call have in common.
+/// The common state of the modules of one call.
 struct Shared {
     /// The keys of a code generator without header lines: the client's key covers the lines.
     keys: Option<Keys>,
@@ -83,7 +83,7 @@ impl Compiler {
     ///
     /// # Errors
     ///
-    /// Everything that went wrong, in the order of the modules. It is not empty.
+    /// The errors in the order of the modules: at least one.
     pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
         // With few modules their functions are compiled in parallel instead.
         let threads =

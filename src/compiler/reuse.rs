@@ -52,7 +52,7 @@ pub(super) struct Cache {
     environment: OnceLock<(Recipe, Key)>,
 }
 
-/// What the cache knew about a module.
+/// The answer of the cache for a module.
 pub(super) enum CacheLookup {
     /// The module's entry, which is used as it is: the module is not compiled.
     Hit(Hit),
@@ -68,7 +68,7 @@ pub(super) struct Hit {
     pub(super) failed_writes: usize,
 }
 
-/// What the cache knew about a module that is compiled.
+/// The answer of the cache for a module that is compiled.
 pub(super) enum Pending {
     /// There is no store.
     NotAsked,
@@ -80,11 +80,11 @@ pub(super) enum Pending {
     Corrupt { identity: Identity, functions: Vec<FunctionKey> },
 }
 
-/// What a compiled module is stored as.
+/// The names under which a compiled module is stored.
 pub(super) struct Identity {
     recipe: Recipe,
     key: Key,
-    /// What this becomes the last build of, as soon as its entry is stored.
+    /// The lineages whose last build this becomes, as soon as its entry is stored.
     lineages: Vec<Lineage>,
 }
 

@@ -1,4 +1,4 @@
-//! What was compiled and what was reused, in numbers.
+//! Numbers of what was compiled and what was reused.
 
 /// The numbers of a build, or of all builds of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

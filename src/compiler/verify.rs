@@ -9,17 +9,17 @@ use std::num::NonZeroU32;
 use kiln_cache::{Entry, Key};
 use kiln_ir::Module;
 
-/// How much of what comes from a store is compiled again and compared.
+/// The share of a store's hits that is compiled again and compared.
 ///
 /// The default is `Sample(512)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
     /// Everything is compiled and compared with what the store has, before any of it is used.
     All,
-    /// What the store has is used at once. One module in so many, chosen by its key, is compiled
-    /// again when there is time, and compared: see [`Samples`].
+    /// Hits are used at once. One module in this many, chosen by its key, is compiled again when
+    /// there is time, and compared: see [`Samples`].
     Sample(NonZeroU32),
-    /// What the store has is used, and nothing is compared.
+    /// Hits are used, and nothing is compared.
     Nothing,
 }
 

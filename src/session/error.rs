@@ -38,7 +38,7 @@ pub enum SessionError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddLazyError<E> {
-    /// Everything that went wrong with single modules, in their order.
+    /// The errors of single modules, in the order of the modules.
     Modules(Vec<LazyError<E>>),
     /// The modules could not be linked.
     Session(SessionError),

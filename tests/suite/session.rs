@@ -158,7 +158,7 @@ const CALLER: &str =
     "function %g() -> i64 system_v { fn0 = %f() -> i64 system_v block0: v0 = call fn0() return v0 }";
 
 #[test]
-fn a_definition_that_gives_way_does_so_in_memory_and_in_the_image() {
+fn an_overridden_definition_is_so_in_memory_and_in_the_image() {
     let strong = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
     let weak = format!("preemptible {} {CALLER}", strong.replace("64 1", "64 2"));
     let (session, result) = batches(&[strong, &weak]);

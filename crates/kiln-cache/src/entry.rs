@@ -62,7 +62,7 @@ impl Entry {
     ///
     /// # Errors
     ///
-    /// Of kind `InvalidInput`.
+    /// An error of kind `InvalidInput`.
     pub fn check(&self, key: &Key) -> io::Result<()> {
         let wrong = if self.recipe.key() != *key {
             Some(EntryError::OtherKey)
@@ -121,7 +121,7 @@ impl Writer<'_> {
     }
 }
 
-/// The fixed fields of a header whose checksum held.
+/// The fixed fields of a header whose checksum is right.
 struct Header {
     key: [u8; 32],
     recipe: usize,
@@ -158,7 +158,7 @@ fn read_header(bytes: &[u8]) -> Result<Header, EntryError> {
     Ok(Header { key, recipe, functions, artifact: u64::from_le_bytes(take(rest)), sum: take(rest) })
 }
 
-/// The entry that was stored under `key`, from the bytes of its file.
+/// Reads the entry that was stored under `key` from the bytes of its file.
 pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, EntryError> {
     let header = read_header(&bytes)?;
     if header.key != *key.as_bytes() {

@@ -31,7 +31,7 @@ pub enum Event<'a> {
         key: &'a Key,
         /// The module's name.
         module: &'a str,
-        /// Why there was no entry.
+        /// The reason why there was no entry.
         reason: &'a MissReason,
     },
     /// An entry could not be used, which is a miss.
@@ -40,7 +40,7 @@ pub enum Event<'a> {
         key: &'a Key,
         /// The module's name, if a build found the entry: stores know no names.
         module: Option<&'a str>,
-        /// Why it cannot be used.
+        /// The reason why it cannot be used.
         reason: &'a EntryError,
     },
     /// An entry that could not be used was replaced.
@@ -74,7 +74,7 @@ pub enum Event<'a> {
     Quarantined {
         /// The entry's key.
         key: &'a Key,
-        /// What is wrong with it.
+        /// The fault that was found.
         reason: &'a str,
     },
     /// A build compiled a hit's module again, and got the same bytes.
@@ -135,7 +135,7 @@ macro_rules! counts {
             $($field: AtomicU64,)*
         }
 
-        /// How many events there were of each kind.
+        /// The number of events of each kind.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Tally {

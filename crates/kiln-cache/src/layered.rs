@@ -24,7 +24,8 @@ impl<U: Store, L: Store> LayeredStore<U, L> {
         Self { upper, lower, sink: Sink::default() }
     }
 
-    /// Reports what happens when an entry is copied up. Give the stores themselves a sink as well.
+    /// Reports faults and failures when an entry is copied up. Give the stores themselves a sink as
+    /// well.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn Events>) -> Self {
         self.sink = Sink::new(events);

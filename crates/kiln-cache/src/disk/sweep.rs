@@ -37,8 +37,9 @@ pub(super) struct Candidate {
 }
 
 impl DiskStore {
-    /// Sweeps after some writes; this one was `key` with `len` bytes. One key in so many is followed by
-    /// a sweep, and any key if a sixteenth of the limit was written since the last sweep.
+    /// Sweeps after some writes; this one was `key` with `len` bytes. One key in so many is
+    /// followed by a sweep, and any key if a sixteenth of the limit was written since the last
+    /// sweep.
     pub(super) fn sweep_sometimes(&self, key: &Key, len: u64) {
         let unswept = self.shared.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
         let one_in =

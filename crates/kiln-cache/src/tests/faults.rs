@@ -1,8 +1,8 @@
-//! Every operation of a store, with every one of its file operations failing, or being the last one
+//! Every operation of a store is tried while each of its file operations fails, or is the last one
 //! before the process dies.
 //!
-//! Whatever happens: what was there before and was not concerned is there; every entry that can be
-//! read is right; a later build heals; and what a dead process left is removed some day.
+//! Whatever fails, entries that were not concerned are still there, every entry that can be read is
+//! right, a later build heals, and the files that a dead process left are removed later.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use super::shim::{EIO, ENOSPC, EROFS, Fault, Plan, READ_ONLY, Shim};
 use crate::files::{Files, RealFiles};
 use crate::{DiskStore, Lineage, Lookup, Store};
 
-/// What is done to a store while something goes wrong.
+/// An operation on a store, during which something fails.
 struct Case {
     name: &'static str,
     run: fn(&DiskStore),
@@ -66,7 +66,7 @@ fn prepare(folder: &Path) {
     let store = DiskStore::new(folder);
     for n in 0..FEW {
         store.put(&key(n), &entry(n, 0, 300)).unwrap();
-        // So long ago that a use is worth noting.
+        // So long ago that a use is noted.
         RealFiles
             .touch(&store.path(&key(n)), SystemTime::now() - Duration::from_secs(86_400 + u64::from(n)))
             .unwrap();
@@ -77,8 +77,8 @@ fn prepare(folder: &Path) {
     std::fs::write(store.path(&key(50)), b"damaged").unwrap();
 }
 
-/// What must hold, whatever went wrong. The store is asked as another process would, unless it is
-/// the one that lived on.
+/// Checks what must be true whatever failed. The store is opened as another process would open it,
+/// unless it is that of the surviving process.
 fn check(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     let name = case.name;
     for n in (0..FEW).chain([NEW]) {
@@ -106,7 +106,7 @@ fn heals(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     assert!(matches!(store.get(&key(3)), Lookup::Miss));
 }
 
-/// What a dead process left is gone once it is old.
+/// Checks that the files of a dead process are removed once they are old.
 fn cleans(folder: &Path) {
     let late = Arc::new(Shim::default());
     late.set_ahead(Duration::from_secs(2 * 60 * 60));
@@ -115,7 +115,7 @@ fn cleans(folder: &Path) {
     assert_eq!(store.stat().unwrap().leftovers, 0);
 }
 
-/// Runs a case with one plan. Whether the plan's operation was reached.
+/// Runs a case with one plan. Returns whether the plan's operation was reached.
 fn try_plan(case: &Case, plan: Plan) -> bool {
     let folder = quick_folder();
     prepare(folder.path());
@@ -127,13 +127,13 @@ fn try_plan(case: &Case, plan: Plan) -> bool {
     if plan.fault == Fault::Kill {
         drop(store);
     } else {
-        // The process lives on, and the trouble is over.
+        // The process survives, and files work again.
         shim.plan(None);
         check(case, &store, &plan);
         if matches!(plan.fault, Fault::Error(_)) && case.name.starts_with("put") {
             let left = store.stat().unwrap().leftovers;
-            // It removes its temporary file; if that is what failed, the rename had failed before,
-            // or it is a leftover.
+            // The process removes its temporary file. If the removal is what failed, the file is a
+            // leftover.
             assert_eq!(left, 0, "{}, {plan:?}", case.name);
         }
     }
@@ -164,7 +164,7 @@ fn nothing_is_lost_or_wrong_wherever_an_operation_fails_or_the_process_dies() {
                     break;
                 }
             }
-            // Writes that were begun: nothing but a file's bytes is ever written in parts, and
+            // Writes that end in the middle. Only the bytes of a file are written in parts, and
             // those of an entry come early.
             let lens: &[usize] =
                 if case.name.starts_with("put") { &[1, 104, len / 2, len - 1, len] } else { &[] };
@@ -190,12 +190,12 @@ fn a_folder_that_is_only_read_serves_and_reports() {
         assert!(matches!(store.get(&key(n)), Lookup::Hit(_)));
     }
     assert_eq!(store.put(&key(NEW), &entry(NEW, 0, 300)).unwrap_err().raw_os_error(), Some(EROFS));
-    // Somebody else's last builds count, and no hit is a failure.
+    // The last builds of other users are found, and no hit is a failure.
     assert!(store.set_latest(&lineage(), &key(2)).is_ok() && store.latest(&lineage()) == Some(key(OLD)));
     assert!(store.set_latest(&lineage(), &key(OLD)).is_ok(), "nothing to do");
     assert_eq!(store.latest(&lineage()), Some(key(OLD)));
-    // What is quarantined stays where it is, and this process, with all clones of the store, does
-    // not use it again.
+    // A quarantined entry cannot be moved, but this process, with all clones of the store, does not
+    // use it again.
     assert!(store.quarantine(&key(OLD), "wrong").is_err());
     assert!(matches!(store.get(&key(OLD)), Lookup::Miss));
     assert!(matches!(store.clone().get(&key(OLD)), Lookup::Miss));
@@ -213,7 +213,7 @@ fn a_disk_that_is_full_is_an_error_until_there_is_room() {
     let store = DiskStore::with_files(folder.path().to_owned(), shim.clone());
     store.put(&key(1), &entry(1, 0, 300)).unwrap();
     for partial in [0, 1, 200] {
-        // Files can be made and removed, but not filled.
+        // Files can be made and removed, but not written.
         shim.plan(Some(Plan { at: 0, fault: Fault::Error(ENOSPC), partial, only_writes: true }));
         let error = store.put(&key(1), &entry(1, 1, 300)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);

@@ -1,4 +1,4 @@
-//! Tests that need the inside: file systems that fail, and processes that die at any operation.
+//! Tests that need private parts: file systems that fail, and processes that die at any operation.
 
 #[path = "../../tests/store/common.rs"]
 mod common;

@@ -1,8 +1,9 @@
-//! Random sequences of operations on every store, beside a map that says what may come out.
+//! Random sequences of operations on every store, compared with a model that knows the possible
+//! answers.
 //!
-//! Without failures a store without a limit must answer exactly as the map does. An operation that
-//! failed leaves one of two states, and once something was evicted or damaged, an entry may also be
-//! gone; it is never another one than was stored.
+//! Without failures, a store without a limit must answer exactly as the model does. An operation
+//! that failed leaves one of two states. After an eviction or a damage, an entry may also be gone.
+//! It is never an entry that was not stored.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ enum Op {
         lineage: u32,
         n: u32,
     },
-    /// The next operations on files go wrong, until there is another plan.
+    /// The next operations on files fail, until there is another plan.
     Trouble {
         at: usize,
         fault: u8,
@@ -77,7 +78,7 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// What may come out for a key.
+/// The possible answers for a key.
 #[derive(Clone, Debug, Default)]
 struct May {
     versions: HashSet<(u32, usize)>,
@@ -112,7 +113,7 @@ impl Model {
         may.miss = true;
     }
 
-    /// Anything may be gone.
+    /// From now on, any entry may be gone.
     fn forget(&mut self) {
         self.keys.values_mut().for_each(|may| may.miss = true);
         self.latest.values_mut().for_each(|may| may.extend([None]));
@@ -148,8 +149,7 @@ impl Model {
 struct Place {
     store: Box<dyn Store>,
     disk: Option<(DiskStore, Arc<Shim>)>,
-    /// Memory above the disk or a queue before it: what is done to the disk may go unseen, and
-    /// failures too.
+    /// Whether memory or a queue is above the disk. It may hide changes of the disk, and failures.
     hides: bool,
     limited: bool,
 }
@@ -190,7 +190,7 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
                 if place.limited {
                     model.forget();
                 }
-                // In the background it may fail later, and then what was there before is still
+                // In the background the write may fail later, and then the old entry is still
                 // there.
                 if background && trouble {
                     let may = model.may(n);
@@ -201,7 +201,7 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
             (&Op::Get { n }, _) => {
                 let found = place.store.get(&key(n));
                 if trouble {
-                    // It could not be read, or not be seen.
+                    // The entry may be unreadable, or seem to be missing.
                     let may = model.may(n).clone();
                     (model.may(n).miss, model.may(n).corrupt) = (true, true);
                     model.check(n, &found)?;
@@ -236,7 +236,7 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
                 place.store.flush(Duration::from_secs(10));
                 shim.plan(None);
                 trouble = false;
-                // A layer above may have seen what the one below has not, or the reverse.
+                // A write may have reached the upper layer only, or the lower layer only.
                 if place.hides {
                     model.forget();
                 }
@@ -278,8 +278,8 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
             }
             (&Op::Clock { hours }, Some((_, shim))) => shim.set_ahead(Duration::from_secs(hours * 3600)),
             (Op::Reopen, Some((_, shim))) if kind == 2 => {
-                // What was quarantined and could not be moved is there again for another process;
-                // `quarantined` left it possible.
+                // Another process sees an entry again that was quarantined and could not be moved.
+                // `quarantined` allowed that.
                 let shim = shim.clone();
                 let disk = DiskStore::with_files(folder.path().join("cache"), shim.clone());
                 place.store = Box::new(disk.clone());

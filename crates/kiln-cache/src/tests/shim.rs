@@ -1,4 +1,4 @@
-//! Real files behind a door that fails at the n-th operation, or ends the "process" there.
+//! Real files, but the n-th operation fails, or ends the "process" there.
 
 use std::ffi::OsString;
 use std::io;
@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::files::{Files, Meta, RealFiles};
 
-/// What goes wrong at an operation.
+/// The fault of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It fails with this error number of the system; the next one works again.
+    /// The operation fails with this error number of the system; the next one works again.
     Error(i32),
-    /// It and all later ones fail with this error number.
+    /// This operation and all later ones fail with this error number.
     ErrorFrom(i32),
-    /// It does not happen, nor does any later one.
+    /// Neither this operation nor any later one happens.
     Kill,
 }
 
@@ -23,19 +23,19 @@ pub(super) const EIO: i32 = 5;
 pub(super) const ENOSPC: i32 = 28;
 pub(super) const EROFS: i32 = 30;
 
-/// Operations that change something fail with `EROFS`, whichever it is; the others work.
+/// Every operation that changes something fails with `EROFS`; the others work.
 pub(super) const READ_ONLY: Plan =
     Plan { at: 0, fault: Fault::ErrorFrom(EROFS), partial: 0, only_writes: true };
 
-/// When what goes wrong.
+/// A fault, and the operation at which it happens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Number of the operation, from 0.
     pub(super) at: usize,
     pub(super) fault: Fault,
-    /// If the operation writes a file, so many bytes are written before it fails.
+    /// If the operation writes a file, this many bytes are written before it fails.
     pub(super) partial: usize,
-    /// Operations that only read are neither counted nor do they fail.
+    /// Operations that only read are not counted and do not fail.
     pub(super) only_writes: bool,
 }
 
@@ -51,23 +51,24 @@ struct State {
 pub(super) struct Shim(Mutex<State>);
 
 impl Shim {
-    /// From now on, this goes wrong; operations are counted anew.
+    /// Sets the plan, and counts operations from 0 again.
     pub(super) fn plan(&self, plan: Option<Plan>) {
         let mut state = self.0.lock().unwrap();
         (state.calls, state.plan, state.fired) = (0, plan, false);
     }
 
-    /// Whether something went wrong since the last plan.
+    /// Whether an operation failed since the plan was set.
     pub(super) fn fired(&self) -> bool {
         self.0.lock().unwrap().fired
     }
 
-    /// Sets the clock ahead, or back to what the files have.
+    /// Sets how far the clock is ahead of the file system's.
     pub(super) fn set_ahead(&self, ahead: Duration) {
         self.0.lock().unwrap().ahead = ahead;
     }
 
-    /// Counts an operation. An error, and how many bytes a write still writes, if it is to fail.
+    /// Counts an operation. If it is to fail, returns the error and the number of bytes that a
+    /// write still writes.
     fn call(&self, writes: bool) -> Result<(), (io::Error, usize)> {
         let mut state = self.0.lock().unwrap();
         let Some(plan) = state.plan.filter(|plan| writes || !plan.only_writes) else { return Ok(()) };

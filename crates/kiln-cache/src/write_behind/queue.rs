@@ -7,7 +7,7 @@ use crate::event::Sink;
 use crate::{Entry, Key, Lineage};
 
 /// At most this many pointers to last builds wait, and more are dropped. At most this many lost
-/// keys are remembered; a pointer to another lost key may lead to a missing entry, which is a miss.
+/// keys are remembered; a pointer to another lost key leads to a missing entry, which is a miss.
 const MAX_POINTERS: usize = 1 << 16;
 
 /// Bytes of entries that may wait unless [`Queue::limit`] is changed.
@@ -31,7 +31,7 @@ pub(super) struct Waiting {
     pub(super) queued: bool,
 }
 
-/// What became of something that was added.
+/// The outcome of adding a write.
 #[derive(Debug)]
 pub(super) enum Added {
     /// There is a new write for the thread.
@@ -159,7 +159,7 @@ impl Queue {
     }
 }
 
-/// What was queued when the time to write it was over.
+/// The queue at the time when no more was to be written.
 pub(super) struct Abandoned {
     writes: VecDeque<Write>,
     entries: HashMap<Key, Waiting>,

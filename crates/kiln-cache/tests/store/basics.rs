@@ -1,4 +1,4 @@
-//! What holds for every store, and limits of the store in memory.
+//! Tests of every store, and of the limits of the store in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ fn what_is_damaged_above_is_healed_from_below() {
     hit(&store, 1, 0);
     hit(&upper, 1, 0);
     assert_eq!(counts.tally().to_string(), "corrupt 1, healed 1");
-    // Damaged above and unknown below is what the upper store says.
+    // Damaged above and missing below: the answer is that of the upper store.
     store.lower().quarantine(&key(1), "").unwrap();
     std::fs::write(upper.path(&key(1)), b"").unwrap();
     assert!(matches!(store.get(&key(1)), Lookup::Corrupt(_)));
@@ -139,7 +139,7 @@ fn memory_stays_within_its_limit_and_keeps_what_was_used_last() {
     assert_eq!((stat.entries, stat.bytes, stat.hits, stat.misses, stat.evicted), (3, 3 * cost, 4, 1, 1));
     assert_eq!(counts.tally().evicted, 1);
 
-    // What is too large is not kept, and takes the place of its old self.
+    // An entry that is too large is not kept, and its old version is removed.
     store.put(&key(3), &entry(3, 1, 100_000)).unwrap();
     miss(&store, 3);
     assert_eq!((store.len(), store.stat().bytes), (2, 2 * cost));

@@ -1,5 +1,5 @@
-//! What the tests of stores share: entries whose content follows from their number, and how much to
-//! test.
+//! Helpers of the tests of stores: entries whose content follows from their number, and the size of
+//! long tests.
 //!
 //! Long tests are small unless the environment variable `KILN_CASES` holds a factor;
 //! `KILN_CASES=100` is the full size.
@@ -14,8 +14,7 @@ pub(crate) fn cases(small: usize, full: usize) -> usize {
     small.saturating_mul(factor).min(full)
 }
 
-/// A folder in memory if the system has one: for tests that make very many files and do not care
-/// where.
+/// A folder, in memory if the system has one, for tests that make very many files.
 pub(crate) fn quick_folder() -> tempfile::TempDir {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
@@ -96,7 +95,7 @@ pub(crate) fn entry(n: u32, version: u32, len: usize) -> Entry {
     }
 }
 
-/// Whether an entry is the one with this number, in whatever version and length.
+/// Whether an entry is the one with this number, in any version and length.
 pub(crate) fn is_right(n: u32, found: &Entry) -> bool {
     let text = found.artifact.text();
     found.recipe == recipe(n)

@@ -1,4 +1,4 @@
-//! Folders: limits, clocks, what others do to them, and what tools see.
+//! Folders: limits, clocks, changes by others, and the findings of tools.
 
 use std::fs::{self, File, FileTimes};
 use std::path::Path;
@@ -34,7 +34,7 @@ fn a_folder_stays_near_its_limit_and_keeps_what_was_used_last() {
         age(&store.path(&key(n)), ago(100 - n));
     }
     assert!((0..40).all(|n| fs::exists(store.path(&key(n))).unwrap()), "nothing is evicted before the limit");
-    // Reading is using.
+    // A read is a use.
     assert!(is_hit(&store, 0));
     for n in 40..60 {
         store.put(&key(n), &entry(n, 0, 100)).unwrap();
@@ -70,7 +70,7 @@ fn a_lower_limit_is_reached_step_by_step() {
     }
     let entries = small.stat().unwrap().entries;
     assert!((350..=650).contains(&entries), "{entries} of 500");
-    // Eviction went by age, roughly: of the newest 200, nearly all are there.
+    // The oldest were evicted, roughly: of the newest 200, nearly all are there.
     let newest = (2800..3000).filter(|&n| is_hit(&small, n)).count();
     assert!(newest >= 180, "{newest} of 200");
 }
@@ -99,7 +99,7 @@ fn use_is_noted_but_not_every_time() {
     age(&path, ago(1));
     assert!(is_hit(&store, 1));
     assert!(time() > recent);
-    // The same for the last key of a lineage.
+    // The last key of a lineage is noted as used as well.
     let lineage = Lineage::new("m", "t");
     store.set_latest(&lineage, &key(1)).unwrap();
     let name = lineage.to_string();
@@ -117,7 +117,7 @@ fn a_clock_that_was_set_back_makes_files_age_from_now_on() {
         store.put(&key(n), &entry(n, 0, 100)).unwrap();
         age(&store.path(&key(n)), SystemTime::now() + 365 * DAY);
     }
-    // New entries look older than all others, and must not be evicted at once for that.
+    // New entries look older than all others, and still must not be evicted at once.
     for n in 20..40 {
         store.put(&key(n), &entry(n, 0, 100)).unwrap();
         std::thread::sleep(Duration::from_millis(2));
@@ -215,7 +215,7 @@ fn verify_puts_damaged_entries_aside_and_keeps_a_few() {
     assert_eq!((stat.entries, stat.quarantined), (20, 16));
     assert_eq!(fs::read_dir(folder.path().join("quarantine")).unwrap().count(), 32, "each with its reason");
     assert_eq!(store.verify(&mut |_, _| ()).unwrap().broken.len(), 0);
-    // What was put aside is stored anew as anything else.
+    // A quarantined entry can be stored again.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
     assert!(is_hit(&store, 1));
 }

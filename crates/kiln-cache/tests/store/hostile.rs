@@ -1,4 +1,5 @@
-//! Files that are not what their name says: never a wrong artifact, and healed by storing anew.
+//! Files that do not hold what their name says: they never give a wrong artifact, and storing again
+//! heals them.
 
 use kiln_cache::{DiskStore, Entry, EntryError, Lineage, Lookup, Recipe, Store};
 
@@ -33,7 +34,7 @@ fn every_altered_byte_and_every_truncation_is_corrupt() {
     }
     std::fs::write(store.path(&key(1)), [&good[..], b"\0"].concat()).unwrap();
     assert!(matches!(store.get(&key(1)), Lookup::Corrupt(_)), "a byte too many");
-    // Storing anew heals the entry.
+    // Storing again heals the entry.
     store.put(&key(1), &entry(1, 0, 50)).unwrap();
     assert!(matches!(store.get(&key(1)), Lookup::Hit(_)));
 }
@@ -59,7 +60,7 @@ fn every_altered_byte_of_a_subject_is_nothing() {
     assert_eq!(store.latest(&lineage), Some(key(2)));
 }
 
-/// Writes `bytes` where the entry of `n` lies.
+/// Writes `bytes` to the file of the entry `n`.
 fn plant(store: &DiskStore, n: u32, bytes: &[u8]) {
     let path = store.path(&key(n));
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -74,7 +75,7 @@ fn an_entry_under_another_name_is_corrupt() {
     assert!(matches!(store.get(&key(2)), Lookup::Corrupt(EntryError::OtherKey)));
 }
 
-/// An entry with `change` made to its header, whose checksum is right again.
+/// An entry with a changed header, whose checksum is right.
 fn forged(change: impl FnOnce(&mut [u8])) -> Vec<u8> {
     let mut bytes = entry(1, 0, 50).to_bytes();
     change(&mut bytes);
@@ -103,7 +104,7 @@ fn forged_entries_with_right_checksums_are_refused() {
     for version in [0, 1, 3, u32::MAX] {
         let bytes = forged(|bytes| bytes[8..12].copy_from_slice(&version.to_le_bytes()));
         assert!(matches!(reason(&bytes), EntryError::OtherVersion));
-        // Whoever wrote it can read it.
+        // It is left for the version that wrote it.
         assert_eq!(store.verify(&mut |_, _| ()).unwrap().other_versions, 1);
         assert!(matches!(reason(&bytes), EntryError::OtherVersion));
     }
@@ -163,7 +164,7 @@ fn a_folder_or_link_in_place_of_an_entry_is_corrupt_and_not_fatal() {
     assert!(matches!(store.get(&key(2)), Lookup::Corrupt(EntryError::Unreadable(_))));
     store.put(&key(2), &entry(2, 0, 50)).unwrap();
     assert!(matches!(store.get(&key(2)), Lookup::Hit(_)));
-    // Nothing was left lying about.
+    // No temporary file is left.
     assert_eq!(store.stat().unwrap().leftovers, 0);
     assert_eq!(store.gc(0).unwrap().failed, 0);
 }

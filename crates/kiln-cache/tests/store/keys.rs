@@ -40,7 +40,7 @@ fn every_part_changes_the_key_and_is_named() {
             assert_eq!(differences.iter().map(|found| &found.field).collect::<Vec<_>>(), [&field]);
         }
     }
-    // Parts do not run together.
+    // Bytes cannot move from one part to the next.
     assert_ne!(
         KeyParts { target: "ab", settings: "c", ..BASE }.key(),
         KeyParts { target: "a", settings: "bc", ..BASE }.key()
@@ -170,7 +170,7 @@ proptest! {
         let mut bytes = recipe(1).to_bytes();
         let at = at % bytes.len();
         bytes[at] ^= bits;
-        // Another recipe, or none; never the same.
+        // It is another recipe or none.
         prop_assert!(Recipe::from_bytes(&bytes).ok().is_none_or(|found| found != recipe(1) && found.to_bytes() == bytes));
     }
 

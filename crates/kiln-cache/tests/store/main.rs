@@ -1,4 +1,4 @@
-//! All stores: what is stored comes back, and nothing else does.
+//! Tests of stores: they return what was stored, and nothing else.
 
 mod basics;
 mod common;

@@ -38,7 +38,7 @@ fn start(task: &str, folder: &Path, seed: u64) -> Child {
         .unwrap()
 }
 
-/// Not a test but what the children do.
+/// The work of the children; it is not a test.
 #[test]
 fn child() {
     let Ok(task) = std::env::var(TASK) else { return };
@@ -90,7 +90,7 @@ fn child() {
     }
 }
 
-/// Everything in the folder is right. Number of entries.
+/// Checks everything in the folder. Returns the number of entries.
 fn all_right(store: &DiskStore) -> usize {
     let numbers: HashMap<Key, u32> = (0..KEYS).map(|n| (key(n), n)).collect();
     let entries: Vec<_> = store.entries().collect();

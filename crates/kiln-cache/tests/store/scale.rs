@@ -1,4 +1,5 @@
-//! Very many entries: what operations cost then, beside reading and writing the same bytes plainly.
+//! The cost of operations with very many entries, compared with plain reads and writes of the same
+//! bytes.
 //!
 //! 3,000 entries, or 100,000 with `KILN_CASES=100`.
 //! `cargo test --release -p kiln-cache -- --nocapture scale` shows the figures.
@@ -28,7 +29,7 @@ fn timed(what: &str, count: usize, mut run: impl FnMut(u32)) -> Duration {
     worst
 }
 
-/// Entries made beforehand, over and over, so that only the store is measured.
+/// Entries that were made before and are used repeatedly, so that only the store is measured.
 fn measure(len: usize) {
     let folder = tempfile::tempdir().unwrap();
     let count = cases(100, 1000);
@@ -39,7 +40,7 @@ fn measure(len: usize) {
     let path = |n: u32| -> PathBuf { folder.path().join(format!("{:02x}/{n}", n % 256)) };
     (0..256).for_each(|n| fs::create_dir(folder.path().join(format!("{n:02x}"))).unwrap());
     println!("entries of {} bytes, artifacts of {}", files[0].len(), entries[0].artifact.as_bytes().len());
-    // Each makes its folders first.
+    // Each store makes its folders first.
     timed("put (and make folders)", count, |n| store.put(&keys[n as usize], &entries[n as usize]).unwrap());
     store.gc(0).unwrap();
     timed("fs::write", count, |n| fs::write(path(n), &files[n as usize]).unwrap());
@@ -83,7 +84,7 @@ fn very_many_entries() {
     timed("gc of half", 1, |_| {
         assert_eq!(store.gc(u64::from(all) / 2 * 4096).unwrap().kept, u64::from(all) / 2);
     });
-    // Generous: these are not benchmarks, but must not be quadratic.
+    // The bounds are generous: they are to find quadratic time, not to measure.
     let limit = Duration::from_secs(2) + Duration::from_micros(200) * all;
     assert!(stat < limit && nothing < limit, "{stat:?}, {nothing:?}");
     assert!(worst < Duration::from_secs(5), "a write is held up by eviction: {worst:?}");

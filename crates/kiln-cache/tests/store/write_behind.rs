@@ -1,5 +1,4 @@
-//! Writing in the background: nothing waits longer than it was told, and nothing that is queued is
-//! invisible.
+//! Writing in the background: nothing waits longer than allowed, and everything queued is visible.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +10,7 @@ use kiln_cache::{Counts, Entry, Key, Lineage, Lookup, MemoryStore, Store, WriteB
 
 use crate::common::{entry, key};
 
-/// A store whose every write says that it begins and waits to be let through.
+/// A store whose every write reports that it begins, and waits for permission.
 struct Gate {
     inner: Arc<MemoryStore>,
     begun: Mutex<Sender<Key>>,
@@ -83,10 +82,10 @@ fn what_is_queued_or_being_written_is_seen_and_arrives() {
     assert_eq!(store.latest(&lineage), Some(key(1)));
     assert!(memory.is_empty() && memory.latest(&lineage).is_none());
     assert!(!store.flush(Duration::from_millis(20)));
-    // Stored again while it is being written: the later one wins.
+    // It is stored again while it is being written: the later entry wins.
     store.put(&key(0), &entry(0, 1, 100)).unwrap();
     assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
-    // Stored again while it waits: written once.
+    // It is stored again while it waits: it is written once.
     store.put(&key(2), &entry(2, 1, 100)).unwrap();
     for _ in 0..4 {
         open.send(Ok(())).unwrap();
@@ -113,7 +112,8 @@ fn a_full_queue_drops_and_counts_and_does_not_wait() {
     drop(open);
     assert!(store.flush(SOON));
     assert_eq!((memory.len(), begun.try_iter().count()), (2, 2));
-    // There is room again, and what is larger than the queue is taken if nothing else waits.
+    // There is room again, and an entry that is larger than the queue is taken if nothing else
+    // waits.
     store.put(&key(20), &entry(20, 0, 10_000)).unwrap();
     assert!(store.flush(SOON));
     assert_eq!((memory.len(), counts.tally().dropped_writes), (3, 8));
@@ -131,7 +131,7 @@ fn dropping_waits_no_longer_than_it_may() {
     let waited = start.elapsed();
     assert!((Duration::from_millis(50)..SOON / 2).contains(&waited), "{waited:?}");
     assert_eq!(counts.tally().dropped_writes, 4);
-    // The write that hung comes back later: it is the last one.
+    // The write that hung returns later, and is the last one.
     open.send(Ok(())).unwrap();
     assert!(begun.recv_timeout(SOON).is_err(), "the thread ended");
     assert_eq!(memory.len(), 1);
@@ -174,7 +174,7 @@ fn what_is_quarantined_while_it_waits_or_is_written_does_not_come_back() {
     store.quarantine(&key(1), "wrong").unwrap();
     assert!(matches!(store.get(&key(0)), Lookup::Miss));
     assert!(matches!(store.get(&key(1)), Lookup::Miss));
-    // Stored anew while the wrong one is still being written.
+    // It is stored again while the wrong entry is still being written.
     store.put(&key(0), &entry(0, 1, 100)).unwrap();
     assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
     drop(open);
@@ -186,7 +186,7 @@ fn what_is_quarantined_while_it_waits_or_is_written_does_not_come_back() {
 
 #[test]
 fn sinks_are_called_without_a_lock() {
-    // A sink that asks the store it hears of would hang if it were called under the store's lock.
+    // The sink calls the store. It would hang if it were called under the store's lock.
     let memory = Arc::new(MemoryStore::new());
     let seen = Arc::new(Mutex::new(HashMap::new()));
     let store: Arc<WriteBehind<Arc<MemoryStore>>> =
@@ -206,7 +206,7 @@ fn sinks_are_called_without_a_lock() {
     assert!(seen.lock().unwrap().values().all(|found| !found));
 }
 
-/// What `memory` knows of `lineage` after everything was written.
+/// The last build of `lineage` in `memory` after everything was written.
 fn settled(store: &WriteBehind<Gate>, memory: &MemoryStore, lineage: &Lineage) -> Option<Key> {
     assert!(store.flush(SOON));
     memory.latest(lineage)
@@ -226,7 +226,7 @@ fn nothing_points_to_an_entry_that_was_dropped() {
     assert_eq!(settled(&store, &memory, &one), Some(key(0)));
     assert_eq!(memory.latest(&two), None);
     assert_eq!(counts.tally().dropped_writes, 1, "the pointer is not counted beside its entry");
-    // As soon as it is stored, by this process or another one, it is pointed to.
+    // As soon as the entry is stored, by this process or another one, pointers to it are written.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
     store.set_latest(&two, &key(1)).unwrap();
     assert_eq!(settled(&store, &memory, &two), Some(key(1)));
@@ -236,7 +236,7 @@ fn nothing_points_to_an_entry_that_was_dropped() {
 fn nothing_points_to_an_entry_that_could_not_be_written() {
     let Place { store, memory, begun, open, counts } = place(1 << 20);
     let (before, after) = (Lineage::new("before", "t"), Lineage::new("after", "t"));
-    // The pointer comes while its entry is being written, or when that has failed.
+    // The pointer is set while its entry is being written, or after the write failed.
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
     store.set_latest(&before, &key(0)).unwrap();
@@ -245,7 +245,7 @@ fn nothing_points_to_an_entry_that_could_not_be_written() {
     store.set_latest(&after, &key(0)).unwrap();
     assert_eq!(settled(&store, &memory, &after), None);
     assert_eq!(counts.tally().failed_writes, 1);
-    // Another process has stored it, which is seen when it is asked for.
+    // Another process has stored the entry, which `get` notices.
     memory.put(&key(0), &entry(0, 0, 100)).unwrap();
     assert!(matches!(store.get(&key(0)), Lookup::Hit(_)));
     store.set_latest(&after, &key(0)).unwrap();
@@ -259,8 +259,8 @@ fn a_pointer_waits_for_its_own_entry() {
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     store.set_latest(&lineage, &key(0)).unwrap();
     begun.recv_timeout(SOON).unwrap();
-    // Built again before any of it is written: the pointer's place in the queue is before the
-    // second entry's.
+    // The module is built again before anything is written: the pointer is before the second entry
+    // in the queue.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
     store.set_latest(&lineage, &key(1)).unwrap();
     open.send(Ok(())).unwrap();
@@ -272,7 +272,7 @@ fn a_pointer_waits_for_its_own_entry() {
 
 #[test]
 fn pointers_that_are_lost_are_counted() {
-    /// Takes entries only, and those when it is let.
+    /// Takes entries only, and each when it is permitted.
     struct NoPointers(Gate);
     impl Store for NoPointers {
         fn get(&self, key: &Key) -> Lookup {
@@ -302,7 +302,7 @@ fn pointers_that_are_lost_are_counted() {
     store.set_latest(&lineage(0), &key(0)).unwrap();
     assert!(store.flush(SOON));
     assert_eq!((counts.tally().failed_writes, counts.tally().dropped_writes), (1, 0));
-    // Dropped with two pointers in the queue, of which one is lost with its entry.
+    // The store is dropped with two pointers in the queue. One of them is lost with its entry.
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
     store.put(&key(2), &entry(2, 0, 100)).unwrap();
