@@ -77,7 +77,9 @@ fn main() -> ExitCode {
     match run(&PeersArgs::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // An error does not print its sources.
+            let sources = std::iter::successors(error.source(), |&error| error.source());
+            eprintln!("error: {error}{}", sources.map(|source| format!(": {source}")).collect::<String>());
             ExitCode::FAILURE
         }
     }
