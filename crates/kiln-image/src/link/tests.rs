@@ -1,5 +1,7 @@
 //! Links with limits smaller than the real ones, and of code for other processors.
 
+mod bounds;
+
 use kiln_artifact::record::{
     FunctionRecord, Linkage, NONE, Reloc, SectionKind, Summary, SymbolKind, SymbolRecord,
 };

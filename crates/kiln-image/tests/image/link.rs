@@ -152,6 +152,25 @@ fn a_slot_access_is_relaxed_unless_the_instruction_forbids_it() {
 }
 
 #[test]
+fn internal_slots_follow_external_slots() {
+    let mut module = Module::new();
+    let datum = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
+    let host = module.import("host", I64_TO_I64);
+    // add rax, [rip + slot]
+    let add = [0x48, 0x03, 0x05, 0, 0, 0, 0, 0xc3];
+    module.function("internal", Linkage::Export, TO_I64, &add, &[(3, GOT, datum, -4)]);
+    module.function("external", Linkage::Export, TO_I64, &SLOT_VALUE, &[(3, GOT, host, -4)]);
+    let artifacts = [module.finish()];
+    let plan = plain(&artifacts).unwrap();
+    assert_eq!((plan.slots().len(), plan.internal_slot_count()), (1, 1));
+    let (text, at, fixups) = emit(&plan).unwrap();
+    let slots = (at[Area::Slots] - at[Area::Text]) as i64;
+    assert_eq!((7 + i32_at(&text, 3), 16 + 7 + i32_at(&text, 19)), (slots + 8, slots));
+    let contents: Vec<_> = fixups.internal_slots.iter().map(|slot| (slot.offset, slot.target)).collect();
+    assert_eq!(contents, [(8, at[Area::Data])]);
+}
+
+#[test]
 fn one_stub_serves_all_calls() {
     let mut module = Module::new();
     let f = module.import("f", I64_TO_I64);
