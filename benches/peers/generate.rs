@@ -8,18 +8,17 @@
 
 mod body;
 mod plan;
-mod random;
 
 use cranelift_codegen::Context;
 use cranelift_codegen::ir::{AbiParam, types};
 use cranelift_frontend::FunctionBuilderContext;
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module as _};
 use kiln::ir::{Module, ModuleBuilder, Target};
+use kiln_oracle::random::Random;
 use rayon::prelude::*;
 
 use self::plan::{FunctionPlan, MODULE, ModuleScope, plan};
 pub(crate) use self::plan::{GLOBALS, MEMORY, is_entry};
-use self::random::Random;
 use crate::setup::Failure;
 
 /// Generates `functions` functions in modules of [`MODULE`] functions.
@@ -41,7 +40,7 @@ fn module(number: usize, plans: &[FunctionPlan], seed: u64, target: &Target) -> 
         callees.push((builder.declare_function(&plan.name(), plan.linkage, &signature)?, *plan));
     }
     for _ in 0..12 {
-        let other = plans[random.below(plans.len() as u64) as usize];
+        let other = plans[random.below(plans.len() as u32) as usize];
         let elsewhere = other.index as usize / MODULE as usize != number;
         if elsewhere && other.linkage != Linkage::Local {
             let signature = other.signature(&builder);

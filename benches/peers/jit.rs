@@ -54,7 +54,7 @@ pub(crate) fn resolve(key: &SlotKey) -> Option<usize> {
 /// The run-time objects of the generated program.
 fn objects() -> &'static [u64] {
     static OBJECTS: OnceLock<Vec<u64>> = OnceLock::new();
-    OBJECTS.get_or_init(|| (0..generate::GLOBALS).map(|number| number * number * 31 + 7).collect())
+    OBJECTS.get_or_init(|| (0..u64::from(generate::GLOBALS)).map(|number| number * number * 31 + 7).collect())
 }
 
 /// The settings of `isa`, but not position independent.

@@ -7,9 +7,9 @@ use cranelift_codegen::ir::{
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext, Switch, Variable};
 use cranelift_module::Module as _;
 use kiln::ir::ModuleBuilder;
+use kiln_oracle::random::Random;
 
 use super::plan::{FunctionPlan, MEMORY, ModuleScope, SHAPES};
-use super::random::Random;
 
 /// A function under construction.
 struct BodyBuilder<'a, 'f> {
@@ -85,7 +85,7 @@ impl BodyBuilder<'_, '_> {
     fn statements(&mut self, size: u32) {
         let mut left = size;
         while left > 0 {
-            let inner = (left - 1).min(1 + self.random.below(8) as u32);
+            let inner = (left - 1).min(1 + self.random.below(8));
             left -= 1;
             match self.random.below(20) {
                 0..6 => self.arithmetic(),
@@ -130,7 +130,7 @@ impl BodyBuilder<'_, '_> {
     }
 
     fn arithmetic(&mut self) {
-        let (a, b, small) = (self.int(), self.int(), self.random.below(1000) as i64);
+        let (a, b, small) = (self.int(), self.int(), i64::from(self.random.below(1000)));
         let kind = self.random.below(9);
         let ins = self.builder.ins();
         let value = match kind {
@@ -229,7 +229,7 @@ impl BodyBuilder<'_, '_> {
 
     fn count(&mut self, size: u32) {
         let counter = self.builder.declare_var(types::I64);
-        let start = self.builder.ins().iconst(types::I64, 1 + self.random.below(6) as i64);
+        let start = self.builder.ins().iconst(types::I64, i64::from(1 + self.random.below(6)));
         self.builder.def_var(counter, start);
         let [head, after] = [(); 2].map(|()| self.builder.create_block());
         self.builder.ins().jump(head, &[]);
@@ -260,7 +260,7 @@ impl BodyBuilder<'_, '_> {
         for block in blocks {
             self.builder.switch_to_block(block);
             self.builder.seal_block(block);
-            self.statements((size / (cases as u32 + 1)).max(1));
+            self.statements((size / (cases + 1)).max(1));
             self.builder.ins().jump(after, &[]);
         }
         self.builder.switch_to_block(after);
@@ -300,7 +300,7 @@ impl BodyBuilder<'_, '_> {
             let (_, plan) =
                 self.scope.callees.iter().find(|(_, plan)| plan.shape == 0).expect("the table has an entry");
             let signature = self.builder.import_signature(plan.signature(self.module));
-            let entry = 8 * self.random.below(u64::from(len)) as i32;
+            let entry = 8 * self.random.below(len) as i32;
             let table = self.address(table);
             let callee = self.builder.ins().load(types::I64, MemFlagsData::trusted(), table, entry);
             self.builder.ins().call_indirect(signature, callee, &arguments)

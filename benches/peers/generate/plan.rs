@@ -4,13 +4,12 @@
 use cranelift_codegen::ir::{AbiParam, Signature, Type, types};
 use cranelift_module::{DataId, FuncId, Linkage, Module as _};
 use kiln::ir::ModuleBuilder;
-
-use super::random::Random;
+use kiln_oracle::random::Random;
 
 /// The number of functions in a module.
 pub(super) const MODULE: u32 = 40;
 /// The number of run-time objects that the program uses.
-pub(crate) const GLOBALS: u64 = 200;
+pub(crate) const GLOBALS: u32 = 200;
 /// The size in bytes of the memory that a caller passes to every function, and of each module's own
 /// memory.
 pub(crate) const MEMORY: usize = 512;
@@ -48,7 +47,7 @@ pub(super) fn plan(index: u32, random: &mut Random) -> FunctionPlan {
         4..6 => Linkage::Hidden,
         _ => Linkage::Local,
     };
-    FunctionPlan { index, shape: random.below(SHAPES.len() as u64) as usize, linkage, size: size as u32 }
+    FunctionPlan { index, shape: random.below(SHAPES.len() as u32) as usize, linkage, size }
 }
 
 impl FunctionPlan {
