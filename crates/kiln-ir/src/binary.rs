@@ -1,26 +1,31 @@
-//! The binary form of a module: what tools of one build pass to each other.
+//! The binary form of a module, in which tools of one build pass modules to each other.
 //!
-//! Reading it costs a fraction of reading text, and fingerprints are hashes of a part of it. It belongs to one version of
-//! Kiln and of Cranelift, and is refused by any other: text is the form to keep.
+//! Reading it takes a fraction of the time of reading text, and fingerprints are hashes of a part
+//! of it. It belongs to one version of Kiln and of Cranelift, and every other version refuses it.
+//! To keep a module, keep its text.
 //!
-//! A file is a row of modules, each by itself: two files joined are a file. A module is, integers of the header little-endian:
+//! A file is a sequence of independent modules, so two files joined are a file. The header of a
+//! module, with little-endian integers, is:
 //!
-//! | bytes | what |
+//! | bytes | content |
 //! |---|---|
 //! | 0..8 | `KilnIR` and two zeros |
 //! | 8..12 | version of this form |
 //! | 12..16 | length of the version of Cranelift, which follows the header |
 //! | 16..24 | length of the content |
 //! | 24..32 | length of the notes |
-//! | 32..64 | BLAKE3 of everything but these bytes |
+//! | 32..64 | BLAKE3 of all other bytes |
 //!
-//! Behind the header come the version of Cranelift as text, the content and the notes. The content is what an artifact
-//! depends on; notes are names that no other module sees, lines and comments (see `write`).
+//! After the header come the version of Cranelift as text, the content and the notes. The content
+//! is all that an artifact depends on. The notes are names that no other module sees, lines and
+//! comments (see `write`).
 //!
 //! Invariants:
-//! - Equal modules have equal bytes, whatever the machine, the process and the seeds of its hash maps.
-//! - Any bytes end in a module or in an error with its place, in time and memory proportional to their length. Nothing is
-//!   trusted for its checksum: that tells damage early, and is made by whoever made the bytes.
+//! - Equal modules have equal bytes, whatever the machine, the process and the seeds of its hash
+//!   maps.
+//! - Any bytes end in a module or in an error with an offset, in time and memory proportional to
+//!   their length. A checksum that fits is no reason to trust the bytes: it detects damage early,
+//!   but whoever makes bytes makes their checksum too.
 
 mod content;
 mod error;
@@ -39,7 +44,7 @@ use crate::body::wire::ByteWriter;
 use crate::module::Module;
 
 impl Module {
-    /// The module in binary form.
+    /// Returns the module in binary form.
     ///
     /// ```
     /// use kiln_ir::{Modules, Source, Target, parse};
@@ -74,7 +79,7 @@ impl Module {
     }
 }
 
-/// Whether `bytes` start as a file in binary form does.
+/// Tells whether `bytes` start like a file in binary form.
 pub fn is_binary(bytes: &[u8]) -> bool {
     bytes.starts_with(MAGIC)
 }

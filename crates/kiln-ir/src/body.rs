@@ -1,24 +1,29 @@
-//! A function's code in canonical form: the bytes that it is stored, fingerprinted and compiled from.
+//! A function's code in canonical form: the bytes that it is stored, fingerprinted and compiled
+//! from.
 //!
-//! Two functions have the same form exactly if they differ in nothing that code generation may look at. What does not
-//! reach the form: numbers of values, blocks and other entities, aliases of values, what is declared and not used, the order
-//! of declarations, the function's name, and *who* is behind a reference, for that is a number outside of the form.
-//! Code is generated from what the form decodes to, never from what a client built. So equal forms give equal
-//! code, whatever a code generator makes of the numbers of values.
+//! Two functions have the same form exactly if they differ in nothing that code generation may look
+//! at. The form leaves out: numbers of values, blocks and other entities, aliases of values, unused
+//! declarations, the order of declarations, the function's name, and the symbols that references
+//! mean, which are numbers outside of the form. Code is generated from what the form decodes to,
+//! never from what a client built. So equal forms give equal code, whatever use a code generator
+//! makes of the numbers of values.
 //!
-//! The form of a function is, in this order (see `wire` for integers, `parts` for types and signatures):
+//! The form of a function consists of these parts, in this order (see `wire` for integers, `parts`
+//! for types and signatures, `encode` for an example):
 //!
-//! | part | content |
-//! |---|---|
-//! | signature | of the function |
-//! | tables | alias regions, memory flags, stack slots, dynamic types, dynamic stack slots, the stack limit, global values, external functions, signatures |
-//! | code | the number of values; for each block in layout order its parameters and instructions |
-//! | side tables | source locations (relative), debug tags, stack maps, labels of values |
+//! 1. the signature of the function;
+//! 2. tables: alias regions, memory flags, stack slots, dynamic types, dynamic stack slots, the
+//!    stack limit, global values, external functions, signatures;
+//! 3. code: the number of values, then for each block in layout order its parameters and
+//!    instructions;
+//! 4. side tables: source locations (relative), debug tags, stack maps, labels of values.
 //!
-//! Entities are numbered by first use, values and blocks by position; an operand is how many values before the next one it
-//! was defined. Stack slots and dynamic types are kept as declared, for unused ones take room as well.
+//! Entities are numbered by first use, values and blocks by position. An operand is the distance
+//! from the value to the next value that will be defined. Stack slots and dynamic types are kept as
+//! declared, because unused ones take room as well.
 //!
-//! Invariant: the bytes of a [`Body`] decode. They come from the encoder, or were decoded once before a `Body` was made.
+//! Invariant: the bytes of a [`Body`] decode. They come from the encoder, or were decoded once
+//! before the `Body` was made.
 
 mod decode;
 mod encode;
@@ -38,7 +43,7 @@ use self::wire::ByteReader;
 pub(crate) use self::wire::DecodeError;
 use crate::symbol::SymbolId;
 
-/// A function's code in canonical form, with what it refers to.
+/// A function's code in canonical form, with the symbols that it refers to.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Body {
     bytes: Box<[u8]>,
@@ -46,14 +51,14 @@ pub struct Body {
     base: u32,
 }
 
-/// Why a function has no canonical form.
+/// An error of bringing a function to canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// Something is used and nowhere defined, which the verifier would have reported.
+    /// An entity is used and not defined. The verifier would have reported it.
     #[error("{0} is used and not defined")]
     Undefined(AnyEntity),
-    /// A name that is neither a symbol's number nor a library call.
+    /// A name is neither a symbol's number nor a library call.
     #[error("{0} names no symbol of the module by number")]
     Name(AnyEntity),
 }
@@ -76,19 +81,19 @@ impl std::fmt::Debug for Body {
 }
 
 impl Body {
-    /// The canonical form of `function`, which names symbols as `UserExternalName { namespace: 0, index }` with the
-    /// number of a symbol, and has passed the verifier.
+    /// Returns the canonical form of `function`. It must have passed the verifier, and name symbols
+    /// as `UserExternalName { namespace: 0, index }` with the number of a symbol.
     ///
     /// # Errors
     ///
     /// [`BodyError`]; of a function that passes the verifier only [`BodyError::Name`].
     pub fn new(function: &ir::Function) -> Result<Self, BodyError> {
-        let symbol = |site| {
-            let (entity, name) = match site {
-                ExternalRef::Function(at) => (at.into(), &function.dfg.ext_funcs[at].name),
-                ExternalRef::Global(at) => match &function.global_values[at] {
-                    GlobalValueData::Symbol { name, .. } => (at.into(), name),
-                    _ => return Err(BodyError::Name(at.into())),
+        let symbol = |external| {
+            let (entity, name) = match external {
+                ExternalRef::Function(func_ref) => (func_ref.into(), &function.dfg.ext_funcs[func_ref].name),
+                ExternalRef::Global(global) => match &function.global_values[global] {
+                    GlobalValueData::Symbol { name, .. } => (global.into(), name),
+                    _ => return Err(BodyError::Name(global.into())),
                 },
             };
             let name = match name {
@@ -107,13 +112,13 @@ impl Body {
         Ok(Self::of(encoded, references))
     }
 
-    /// What an encoder wrote, with the symbols that the numbers of its targets stand for.
+    /// Returns the body that an encoder wrote, with the symbols that its references mean.
     pub(crate) fn of(encoded: Encoded, references: Vec<SymbolId>) -> Self {
         let Encoded { bytes, references: _, base } = encoded;
         Self { bytes: bytes.into(), references: references.into(), base: base.bits() }
     }
 
-    /// Takes bytes that nobody has checked.
+    /// Checks bytes, and makes a body of them.
     pub(crate) fn check(
         reader: ByteReader<'_>,
         bytes: &[u8],
@@ -126,37 +131,38 @@ impl Body {
         Ok(Self { bytes: bytes.into(), references, base })
     }
 
-    /// The form without what is behind its references, and without the base of its source locations: what determines the
-    /// code up to the targets of its relocations.
+    /// Returns the form. It determines the code, except the targets of relocations: the symbols of
+    /// references and the base of source locations are not in it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// What the function refers to, in order of first use.
+    /// Returns the symbols that the function refers to, in order of first use.
     pub fn references(&self) -> &[SymbolId] {
         &self.references
     }
 
-    /// The location that those of the form are relative to.
+    /// Returns the location that those of the form are relative to.
     pub fn base_srcloc(&self) -> SourceLoc {
         SourceLoc::new(self.base)
     }
 
-    /// The same code, referring to other symbols.
+    /// Returns the same code with other symbols.
     #[must_use]
     pub fn with_references(&self, symbol: impl FnMut(SymbolId) -> SymbolId) -> Self {
         let references = self.references.iter().copied().map(symbol).collect();
         Self { bytes: self.bytes.clone(), references, base: self.base }
     }
 
-    /// The function, named `UserFuncName::user(0, symbol)`, its entities numbered as the form has them.
+    /// Decodes the function. Its name is `UserFuncName::user(0, symbol)`, its entities are numbered
+    /// as in the form.
     pub fn decode(&self, symbol: SymbolId) -> ir::Function {
         let mut function = ir::Function::new();
         self.decode_into(symbol, &mut function);
         function
     }
 
-    /// The same into `function`, whose memory is used again.
+    /// Decodes the function into `function`, whose memory is reused.
     pub fn decode_into(&self, symbol: SymbolId, function: &mut ir::Function) {
         let reader = ByteReader::new(&self.bytes);
         let input = DecodeInput { reader, references: &self.references, base: self.base_srcloc() };

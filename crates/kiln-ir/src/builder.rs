@@ -1,15 +1,19 @@
-//! A module built by calls instead of read from text.
+//! Builds a module by calls instead of reading it from text.
 //!
-//! [`ModuleBuilder`] implements [`cranelift_module::Module`], the trait that clients of Cranelift are generic over, so
-//! that a compiler written for `JITModule` or `ObjectModule` builds modules for Kiln unchanged. "Defining" a function
-//! here generates no code: the IR is verified, made to refer to symbols by number, and kept.
+//! [`ModuleBuilder`] implements [`cranelift_module::Module`], the trait that clients of Cranelift
+//! are generic over. So a compiler written for `JITModule` or `ObjectModule` builds modules for
+//! Kiln unchanged. "Defining" a function here generates no code: the IR is verified, brought to
+//! canonical form, and kept.
 //!
-//! What clients name by address today (`iconst` of a pointer) they name by a stable key with [`ModuleBuilder::global`].
+//! What clients name by address today (`iconst` of a pointer) they name by a stable key with
+//! [`ModuleBuilder::global`].
 //!
 //! Invariants:
-//! - Definitions are kept as they arrive and refer to declarations; symbols are numbered by [`ModuleBuilder::finish`], when all
-//!   is known. So the module does not depend on the order of declarations, and an error leaves nothing behind.
-//! - Every number in what a client defines is checked: one that was never declared is an error, not a panic.
+//! - Definitions are kept in their order and refer to declarations. [`ModuleBuilder::finish`]
+//!   numbers symbols, when everything is known. So the module does not depend on the order of
+//!   declarations, and a definition that fails changes nothing.
+//! - Every number in a client's definition is checked. A number that was never declared is an
+//!   error, not a panic.
 
 mod data;
 mod error;
@@ -55,7 +59,8 @@ use crate::target::Target;
 /// let mut module = ModuleBuilder::new("example", &Target::host()).unwrap();
 /// let mut context = module.make_context();
 /// context.func.signature.returns.push(AbiParam::new(types::I64));
-/// let answer = module.declare_function("answer", Linkage::Export, &context.func.signature).unwrap();
+/// let signature = &context.func.signature;
+/// let answer = module.declare_function("answer", Linkage::Export, signature).unwrap();
 /// let object = module.global("example::object");
 ///
 /// let mut scratch = FunctionBuilderContext::new();
@@ -76,10 +81,10 @@ pub struct ModuleBuilder {
     name: Box<str>,
     isa: OwnedTargetIsa,
     declarations: ModuleDeclarations,
-    /// Keys of the data objects that stand for globals.
+    /// The keys of data objects that are globals.
     keys: HashMap<DataId, Box<str>>,
     by_key: HashMap<Box<str>, DataId>,
-    /// Definitions in order of arrival.
+    /// Definitions in their order.
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
     encoder: Encoder,
@@ -92,7 +97,7 @@ impl std::fmt::Debug for ModuleBuilder {
 }
 
 impl ModuleBuilder {
-    /// An empty module; `name` is for messages.
+    /// Creates an empty module; `name` is for messages.
     ///
     /// # Errors
     ///
@@ -110,26 +115,26 @@ impl ModuleBuilder {
         })
     }
 
-    /// The run-time object with this stable key, to be used with `declare_data_in_func` and the `symbol_value`
-    /// instruction, or with `declare_data_in_data`. Its address is given when the module is linked or loaded. The same key gives
-    /// the same object.
+    /// Returns the run-time object with this stable key, for use with `declare_data_in_func` and
+    /// the `symbol_value` instruction, or with `declare_data_in_data`. Its address is given when
+    /// the module is linked or loaded. Equal keys are the same object.
     pub fn global(&mut self, key: &str) -> DataId {
         if let Some(id) = self.by_key.get(key) {
             return *id;
         }
-        // Anonymous, for a key may be anything and must not meet a name.
+        // Anonymous, because a key may be any text and must not clash with a name.
         let id = self.declarations.declare_anonymous_data(true, false).expect("it only counts up");
         self.by_key.insert(key.into(), id);
         self.keys.insert(id, key.into());
         id
     }
 
-    /// The module.
+    /// Finishes the module.
     ///
     /// # Errors
     ///
-    /// [`BuildError::Undefined`] if something that is declared under a name as exported or hidden has no definition, or
-    /// something local that is used.
+    /// [`BuildError::Undefined`] if a definition is missing: of anything that is declared under a
+    /// name as exported or hidden, or of anything local that is used.
     pub fn finish(self) -> Result<Module, BuildError> {
         let Self { name, declarations, keys, functions, data, .. } = self;
         let mut numbering = Numbering {
@@ -149,7 +154,7 @@ impl ModuleBuilder {
             data: Vec::with_capacity(data.len()),
             comments: Vec::new(),
         };
-        // Targets are numbered before anything is taken apart, for numbering asks what is defined.
+        // Number all symbols before any definition is moved: numbering looks up what is defined.
         let mut symbols = Vec::new();
         for (id, pending) in &functions {
             symbols.push(numbering.symbol(FuncOrDataId::Func(*id)));
@@ -181,7 +186,7 @@ impl ModuleBuilder {
         Ok(module)
     }
 
-    /// What a name in a function stands for.
+    /// Returns the declaration that a name in a function means.
     fn resolve(&self, function: &ir::Function, name: &ExternalName) -> Result<FuncOrDataId, BuildError> {
         let declaration = match name {
             ExternalName::User(number) => {
@@ -194,7 +199,7 @@ impl ModuleBuilder {
         declaration.ok_or_else(|| BuildError::Undeclared { referrer: referrer() })
     }
 
-    /// The name of a function that may be defined now.
+    /// Checks that a function may be defined now, and returns its name.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn definable(&self, id: FuncId) -> ModuleResult<Box<str>> {
         declared(&self.declarations, 0, id.as_u32())
@@ -226,10 +231,10 @@ impl ModuleBuilder {
             .map_err(|errors| ModuleError::Compilation(CodegenError::Verifier(errors)))?;
 
         let mut encoder = std::mem::take(&mut self.encoder);
-        let encoded = encoder.encode(function, |site| {
-            let (target, callee) = match site {
-                ExternalRef::Function(at) => (&function.dfg.ext_funcs[at].name, Some(at)),
-                ExternalRef::Global(at) => (function.global_values[at].symbol_name(), None),
+        let encoded = encoder.encode(function, |external| {
+            let (target, callee) = match external {
+                ExternalRef::Function(func_ref) => (&function.dfg.ext_funcs[func_ref].name, Some(func_ref)),
+                ExternalRef::Global(global) => (function.global_values[global].symbol_name(), None),
             };
             let declared = self.resolve(function, target)?;
             match (declared, callee) {
@@ -238,7 +243,8 @@ impl ModuleBuilder {
                     Err(BuildError::Unusable { name: name.clone(), reason })
                 }
                 (FuncOrDataId::Func(id), Some(callee)) => {
-                    // What another module defines may be called in several ways, as C's variadic functions are.
+                    // A function of another module may be called with several types, as C's
+                    // variadic functions are.
                     let declaration = self.declarations.get_function_decl(id);
                     let used = &function.dfg.signatures[function.dfg.ext_funcs[callee].signature];
                     if declaration.linkage.is_definable() && !same_type(&declaration.signature, used) {
@@ -296,7 +302,7 @@ impl ModuleBuilder {
     }
 }
 
-/// A name that linking can go by.
+/// Checks that a name can be linked.
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
 fn check_name(name: &str) -> ModuleResult<()> {
     if name.is_empty() || name.contains('\0') {
@@ -351,8 +357,8 @@ impl cranelift_module::Module for ModuleBuilder {
         self.declarations.declare_anonymous_data(writable, tls)
     }
 
-    /// As the trait does it, except that a reference to a global is never marked as colocated: no distance to a run-time
-    /// object is known.
+    /// Declares a data object as the trait does, except that a reference to a global is never
+    /// colocated: no distance to a run-time object is known.
     fn declare_data_in_func(&self, data: DataId, function: &mut ir::Function) -> ir::GlobalValue {
         let declared = self.declarations.get_data_decl(data);
         let colocated = declared.linkage.is_final() && !self.keys.contains_key(&data);
@@ -362,7 +368,8 @@ impl cranelift_module::Module for ModuleBuilder {
         function.create_global_value(GlobalValueData::Symbol { name, offset, colocated, tls: declared.tls })
     }
 
-    /// Keeps what `context.func` is. The context is not compiled, and stays as it was: there is no `compiled_code` in it.
+    /// Keeps the IR in `context.func`. It is not compiled: the context stays as it was, without
+    /// `compiled_code`.
     fn define_function_with_control_plane(
         &mut self,
         id: FuncId,
@@ -372,9 +379,10 @@ impl cranelift_module::Module for ModuleBuilder {
         self.add_function(id, &context.func)
     }
 
-    /// Keeps the code as it is. Relocations are applied when it is linked, and those that would have to be written into code
-    /// when it is loaded are refused then: code refers to what lies elsewhere through a slot, as Cranelift's does with
-    /// `is_pic`. The code has no unwind rows, so nothing can be thrown through it.
+    /// Keeps the code as it is. Relocations are applied when it is linked. Linking refuses
+    /// relocations that would have to be written into code when it is loaded: code must refer to
+    /// anything elsewhere through a slot, as Cranelift's does with `is_pic`. The code has no unwind
+    /// rows, so nothing can be thrown through it.
     fn define_function_bytes(
         &mut self,
         id: FuncId,

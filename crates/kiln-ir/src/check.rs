@@ -1,7 +1,8 @@
-//! Checks over all modules of a build, before any code is generated: what a linker would find last, or not at all.
+//! Checks over all modules of a build, before any code is generated.
 //!
-//! Only symbols that other modules can see take part; globals are named by key and need no definition. The result does
-//! not depend on the order of a hash map: maps are only asked, and symbols are visited module by module.
+//! A linker would find these faults last, or not at all. Only symbols that other modules can see
+//! take part; globals are named by key and need no definition. The result does not depend on the
+//! order of a hash map: maps are only looked up in, and symbols are visited module by module.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -33,7 +34,7 @@ impl ModuleSymbol<'_> {
     }
 }
 
-/// Symbols that other modules can see, in order of module and number.
+/// Returns the symbols that other modules can see, in order of module and number.
 fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = ModuleSymbol<'m>> {
     modules.iter().flat_map(|&module| {
         let symbols =
@@ -42,57 +43,61 @@ fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = ModuleSymbol<'m>>
     })
 }
 
-/// The definition that each name stands for, and what is wrong with the others. A definition takes the place of one that
-/// is preemptible; of several preemptible ones the first counts.
+/// Returns the definition of each name, and adds a fault for each name that is defined twice. A
+/// definition replaces a preemptible one; of several preemptible ones the first is chosen.
 fn definitions<'m>(
     modules: &[&'m Module],
     faults: &mut Vec<Diagnostic>,
 ) -> HashMap<&'m str, ModuleSymbol<'m>> {
     let mut chosen: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
-    for site in visible(modules).filter(|site| site.symbol.linkage != Linkage::Import) {
-        match chosen.get(&*site.symbol.name) {
+    for candidate in visible(modules).filter(|candidate| candidate.symbol.linkage != Linkage::Import) {
+        match chosen.get(&*candidate.symbol.name) {
             None => {
-                chosen.insert(&site.symbol.name, site);
+                chosen.insert(&candidate.symbol.name, candidate);
             }
-            Some(_) if site.symbol.linkage == Linkage::Preemptible => {}
+            Some(_) if candidate.symbol.linkage == Linkage::Preemptible => {}
             Some(first) if first.symbol.linkage == Linkage::Preemptible => {
-                chosen.insert(&site.symbol.name, site);
+                chosen.insert(&candidate.symbol.name, candidate);
             }
-            Some(first) => faults.push(duplicate(&site.symbol.name, site.location(), first.location())),
+            Some(first) => {
+                faults.push(duplicate(&candidate.symbol.name, candidate.location(), first.location()))
+            }
         }
     }
     chosen
 }
 
-/// What is wrong with modules that are each correct, when they are to be linked together:
+/// Returns the faults of modules that are each correct, but cannot be linked together:
 ///
 /// - a name that two of them define, unless all but one are [`Linkage::Preemptible`];
-/// - a function that is imported with another type than it is defined with, or with two types (parameter and return
-///   types and the calling convention count; extension and purpose of parameters do not);
+/// - a function that is imported with another type than it is defined with, or with two types
+///   (parameter and return types and the calling convention are compared; extension and purpose of
+///   parameters are not);
 /// - data imported as a function.
 ///
-/// Ordered by place. Each diagnostic names the other place too.
+/// Diagnostics are ordered by location. Each names the other location too.
 pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     let mut faults = Vec::new();
     let chosen = definitions(modules, &mut faults);
     let mut imported: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
-    for site in visible(modules) {
-        let Symbol { name, signature: Some(signature), .. } = site.symbol else { continue };
+    for candidate in visible(modules) {
+        let Symbol { name, signature: Some(signature), .. } = candidate.symbol else { continue };
         let shown = written(name);
-        let (other, whose) = match (chosen.get(&**name), site.symbol.linkage) {
+        let (other, whose) = match (chosen.get(&**name), candidate.symbol.linkage) {
             (Some(definition), _) => (*definition, "defined"),
-            (None, _) => (*imported.entry(name).or_insert(site), "first declared"),
+            (None, _) => (*imported.entry(name).or_insert(candidate), "first declared"),
         };
         let fault = match &other.symbol.signature {
             Some(own) if same_type(own, signature) => continue,
             Some(own) => {
                 let message = format!("`{shown}` is declared as {signature}, but {whose} as {own}");
-                Diagnostic::new(DiagnosticKind::Signature, message, site.location())
+                Diagnostic::new(DiagnosticKind::Signature, message, candidate.location())
             }
-            // A preemptible function may give way to data; an import of a function may not mean data.
+            // A data object may replace a preemptible function, but an import of a function must
+            // not mean data.
             None => {
                 let message = format!("`{shown}` is declared as a function, but defined as data");
-                Diagnostic::new(DiagnosticKind::Kind, message, site.location())
+                Diagnostic::new(DiagnosticKind::Kind, message, candidate.location())
             }
         };
         faults.push(fault.related(other.location(), format!("{whose} here")));
@@ -101,8 +106,9 @@ pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     faults
 }
 
-/// The section whose first or last address a symbol called `symbol` stands for, if nothing else has the name:
-/// `__start_NAME` and `__stop_NAME`, where `NAME` is an identifier of C. Linkers that know sections provide them.
+/// Returns the section of which a symbol called `symbol` is the first or last address, if nothing
+/// else has the name: `__start_NAME` and `__stop_NAME`, where `NAME` is an identifier of C. Linkers
+/// provide these symbols.
 fn bounded_section(symbol: &str) -> Option<&str> {
     let name = symbol.strip_prefix("__start_").or_else(|| symbol.strip_prefix("__stop_"))?;
     let letters = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
@@ -110,22 +116,23 @@ fn bounded_section(symbol: &str) -> Option<&str> {
     (letters && first).then_some(name)
 }
 
-/// Imports that no module defines and the host does not provide, one diagnostic a name, at its first use, ordered by place. The
-/// bounds of a section that some datum asks for are defined.
+/// Returns the imports that no module defines and the host does not provide: one diagnostic for
+/// each name, at its first use, ordered by location. The bounds of a section that a data object
+/// names are defined.
 pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
     let chosen = definitions(modules, &mut Vec::new());
     let data = modules.iter().flat_map(|module| &module.data);
-    let sections: HashSet<&str> = data.filter_map(|datum| datum.section.as_deref()).collect();
+    let sections: HashSet<&str> = data.filter_map(|object| object.section.as_deref()).collect();
     let mut seen = HashSet::new();
     let mut faults = Vec::new();
-    for site in visible(modules).filter(|site| site.symbol.linkage == Linkage::Import) {
-        let name = &*site.symbol.name;
+    for candidate in visible(modules).filter(|candidate| candidate.symbol.linkage == Linkage::Import) {
+        let name = &*candidate.symbol.name;
         if bounded_section(name).is_some_and(|section| sections.contains(section)) {
             continue;
         }
         if !chosen.contains_key(name) && seen.insert(name) && !provided(name) {
             let message = format!("`{}` is not defined", written(name));
-            faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, site.location()));
+            faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, candidate.location()));
         }
     }
     diagnostic::sort(&mut faults);

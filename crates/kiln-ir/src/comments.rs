@@ -1,32 +1,33 @@
-//! Comments of a function, held together.
+//! Comments of text, with what they belong to.
 //!
-//! A listing may have one behind nearly every instruction. So all texts of a function lie in one string, each with a small mark,
-//! and reading many of them takes two allocations.
+//! A listing may have a comment after nearly every instruction. So the texts of all comments of a
+//! function are in one string, each with a small mark, and reading many of them takes two
+//! allocations.
 //!
-//! Invariant: ends never descend, and lie on boundaries of characters of the text.
+//! Invariant: ends never descend, and are at character boundaries of the text.
 
 use crate::symbol::SymbolId;
 
-/// What a comment stands at. Blocks and instructions are counted as they lie in the function.
+/// The place of a comment in a function. Blocks and instructions are counted in layout order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Anchor {
     /// Before the first block, among the declarations.
     Declarations,
-    /// Behind the header of this block.
+    /// After the header of this block.
     Block(u32),
-    /// Behind this instruction.
+    /// After this instruction.
     Inst(u32),
-    /// Behind the function.
+    /// After the function.
     End,
 }
 
 /// A comment in the text of a function.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comment<'m> {
-    /// What it stands at.
+    /// Its place in the function.
     pub anchor: Anchor,
-    /// Whether code stands before it on its line. Only the first comment at a place can be so, and among the declarations only
-    /// one behind the head of the function.
+    /// Whether code precedes it on its line. Only the first comment at a place can be trailing.
+    /// Among the declarations it must follow the head of the function.
     pub trailing: bool,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
@@ -35,7 +36,7 @@ pub struct Comment<'m> {
 }
 
 impl<'m> Comment<'m> {
-    /// The command, if the comment is one.
+    /// Returns the command that the comment is, if it is a command.
     pub fn run_line(&self) -> Option<RunLine<'m>> {
         let text = self.text.trim_start_matches([' ', ';']).trim_end();
         let tail = text.strip_prefix("run").or_else(|| text.strip_prefix("print"))?;
@@ -43,7 +44,7 @@ impl<'m> Comment<'m> {
     }
 }
 
-/// A comment that asks for the function before it to be called.
+/// A comment that is a command to call the function before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RunLine<'m> {
     /// Its line in the file.
@@ -52,25 +53,25 @@ pub struct RunLine<'m> {
     pub text: &'m str,
 }
 
-/// The comments inside a function and directly behind it, in order.
+/// The comments in a function and directly after it, in order.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Comments {
     text: String,
     marks: Vec<CommentMark>,
 }
 
-/// A comment but for its text.
+/// A comment without its text.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CommentMark {
     pub(crate) anchor: Anchor,
     pub(crate) trailing: bool,
     pub(crate) line: u32,
-    /// Where its text ends in that of all. It starts where the one before ends.
+    /// The end of its text in the text of all comments. It starts where the comment before ends.
     pub(crate) end: u32,
 }
 
 impl Comments {
-    /// No comments.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
@@ -79,12 +80,12 @@ impl Comments {
         Self { text: String::with_capacity(text), marks: Vec::with_capacity(count) }
     }
 
-    /// What was checked to keep the invariant.
+    /// Creates a list from parts that were checked to keep the invariant.
     pub(crate) fn of(text: String, marks: Vec<CommentMark>) -> Self {
         Self { text, marks }
     }
 
-    /// Adds a comment behind the others.
+    /// Adds a comment after the others.
     ///
     /// # Panics
     ///
@@ -96,29 +97,29 @@ impl Comments {
         self.marks.push(CommentMark { anchor, trailing, line, end });
     }
 
-    /// How many there are.
+    /// Returns the number of comments.
     pub fn len(&self) -> usize {
         self.marks.len()
     }
 
-    /// Whether there is none.
+    /// Tells whether there are no comments.
     pub fn is_empty(&self) -> bool {
         self.marks.is_empty()
     }
 
-    /// The last one.
+    /// Returns the last comment.
     pub fn last(&self) -> Option<Comment<'_>> {
         let (mark, before) = self.marks.split_last()?;
         let start = before.last().map_or(0, |mark| mark.end);
         Some(mark.comment(&self.text, start))
     }
 
-    /// One after the other.
+    /// Iterates over the comments in order.
     pub fn iter(&self) -> CommentsIter<'_> {
         CommentsIter { text: &self.text, start: 0, marks: self.marks.iter() }
     }
 
-    /// All texts, one behind the other.
+    /// Returns the texts of all comments, joined.
     pub(crate) fn text(&self) -> &str {
         &self.text
     }
@@ -177,18 +178,19 @@ impl<'m> Iterator for CommentsIter<'m> {
 
 impl ExactSizeIterator for CommentsIter<'_> {}
 
-/// A comment in a file, outside of functions.
+/// A comment outside of functions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModuleComment {
-    /// What it stands at.
+    /// Its place in the file.
     pub anchor: ModuleAnchor,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
-    /// Its text from `;` to the end of the line; nothing for an empty line behind the comment before.
+    /// Its text from `;` to the end of the line. An empty text is an empty line after the comment
+    /// before.
     pub text: Box<str>,
 }
 
-/// What a comment outside of functions stands at.
+/// The place of a comment outside of functions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ModuleAnchor {
     /// Above a header line.

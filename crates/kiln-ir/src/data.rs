@@ -2,10 +2,11 @@
 
 use crate::symbol::SymbolId;
 
-/// The largest alignment of a datum, in bytes: a page, which is what images and memory are laid out in.
+/// The largest alignment of a data object, in bytes: a page, the unit of the layout of images and
+/// memory.
 pub const MAX_ALIGN: u32 = 4096;
 
-/// A datum that a module defines.
+/// A data object that a module defines.
 #[derive(Clone, Debug)]
 pub struct DataObject {
     /// Its symbol.
@@ -16,27 +17,32 @@ pub struct DataObject {
     pub align: u32,
     /// Initial content.
     pub init: Init,
-    /// Section of an image it is to lie in, if not where others like it do. Data of all modules that asks for one section
-    /// lies side by side there, in order of modules and definitions, writable or not, but not both; if the name is an
-    /// identifier of C, imports called `__start_NAME` and `__stop_NAME` are its bounds. An empty datum takes no room in it.
+    /// The named section of an image that the object is placed in; `None` for the usual section.
+    ///
+    /// A named section has the objects of all modules that name it, in order of modules and
+    /// definitions. Either all of them are writable or none is. If the name is an identifier of C,
+    /// imports called `__start_NAME` and `__stop_NAME` are the section's bounds. An empty object
+    /// takes no room in it.
     pub section: Option<Box<str>>,
-    /// Addresses inside the content, by ascending offset, not overlapping.
+    /// Pointers in the content, by ascending offset. They do not overlap.
     pub addresses: Vec<DataAddress>,
-    /// Line of the definition; 0 if the module was not read from text.
+    /// The line of the definition; 0 if the module was not read from text.
     pub line: u32,
 }
 
-/// Initial content of a datum.
+/// The initial content of a data object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Init {
-    /// So many zeros; takes no room in an image if the datum is writable, holds no address and asks for no section.
+    /// A number of zero bytes. They take no room in an image if the object is writable, has no
+    /// pointers and names no section.
     Zeros(u64),
-    /// These bytes; places of addresses are zero.
+    /// These bytes, with zeros at the offsets of pointers.
     Bytes(Vec<u8>),
 }
 
 impl Init {
-    /// `bytes`, or so many zeros if that is what they are and nothing else will be `alone` in them.
+    /// Returns `bytes`, or their number if they are all zeros and the object has no pointers
+    /// (`alone`).
     pub(crate) fn of(bytes: Vec<u8>, alone: bool) -> Self {
         if alone && bytes.iter().all(|byte| *byte == 0) {
             Self::Zeros(bytes.len() as u64)
@@ -45,7 +51,7 @@ impl Init {
         }
     }
 
-    /// Size in bytes.
+    /// Returns the size in bytes.
     pub fn len(&self) -> u64 {
         match self {
             Self::Zeros(len) => *len,
@@ -53,19 +59,19 @@ impl Init {
         }
     }
 
-    /// Whether there is no content.
+    /// Tells whether there is no content.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A pointer inside a datum: 8 bytes that hold the address of `symbol` plus `addend`.
+/// A pointer in a data object: 8 bytes that hold the address of `symbol` plus `addend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DataAddress {
-    /// Where in the datum.
+    /// Its offset in the object, in bytes.
     pub offset: u64,
-    /// Whose address.
+    /// The symbol whose address it is.
     pub symbol: SymbolId,
-    /// What is added to it.
+    /// The number that is added to the address.
     pub addend: i64,
 }

@@ -1,12 +1,10 @@
-//! What is wrong with a module, where, and how that is shown.
+//! Diagnostics: faults of modules, and how they are shown.
 //!
-//! A [`Diagnostic`] is a value: its kind says what a caller may do about it, its places say where to look. `Display`
-//! shows it with the text it is about, as rustc does. Nothing here prints.
+//! A [`Diagnostic`] is a value. Its kind tells what a caller may do about it, its locations tell
+//! where to look. `Display` shows it with the text it is about, as rustc does. Nothing here prints.
 //!
-//! Invariants:
-//! - Lines and columns count from 1, columns and lengths in characters. Line 0 stands for the module as a whole, which
-//!   is all that can be said of one that was not read from text; column 0 for a line of a text that is not there.
-//! - [`sort`] is a total order, so that the same faults are reported in the same order by every run.
+//! Invariant: [`sort`] is a total order, so that every run reports the same faults in the same
+//! order.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -16,7 +14,7 @@ use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippe
 use crate::location::Location;
 use crate::names::written;
 
-/// What a diagnostic is about.
+/// The kind of a diagnostic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DiagnosticKind {
@@ -26,15 +24,16 @@ pub enum DiagnosticKind {
     Verifier,
     /// Something is defined twice.
     Duplicate,
-    /// Two uses of a function, or a use and its definition, disagree about its type.
+    /// Two uses of a function, or a use and its definition, have different types.
     Signature,
     /// A name is used as another kind of thing than it is defined as.
     Kind,
     /// A name that nothing defines.
     Undefined,
-    /// A `set` or `target` line asks for a setting that does not exist, or not with this value.
+    /// A `set` or `target` line names a setting that does not exist, or does not have this value.
     Setting,
-    /// The module has `target` lines, and none is for the target of the build. Not a fault of the module: skip it.
+    /// The module has `target` lines, but none for the target of the build. This is no fault of the
+    /// module: skip it.
     OtherTarget,
     /// Code cannot be generated for the target of the build.
     Target,
@@ -42,35 +41,35 @@ pub enum DiagnosticKind {
     Unsupported,
 }
 
-/// Another place that has to do with a diagnostic.
+/// Another location that matters for a diagnostic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Related {
-    /// The place.
+    /// The location.
     pub location: Location,
-    /// What is there: `first defined here`.
+    /// A note on it: `first defined here`.
     pub label: Box<str>,
 }
 
-/// One fault of a module, or of several together.
+/// One fault of a module, or of several modules together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    /// What it is about.
+    /// Its kind.
     pub kind: DiagnosticKind,
-    /// What is wrong: lower case, one line, no full stop.
+    /// The message: lower case, one line, no full stop.
     pub message: Box<str>,
-    /// Where.
+    /// The location of the fault.
     pub location: Location,
-    /// Where else to look.
+    /// Other locations to look at.
     pub related: Vec<Related>,
 }
 
 impl Diagnostic {
-    /// A diagnostic without related places.
+    /// Creates a diagnostic without related locations.
     pub fn new(kind: DiagnosticKind, message: impl Into<Box<str>>, location: Location) -> Self {
         Self { kind, message: message.into(), location, related: Vec::new() }
     }
 
-    /// Adds a related place.
+    /// Adds a related location.
     #[must_use]
     pub fn related(mut self, location: Location, label: impl Into<Box<str>>) -> Self {
         self.related.push(Related { location, label: label.into() });
@@ -92,7 +91,8 @@ impl fmt::Display for Diagnostic {
 /// Longer lines, in bytes, are not shown.
 const MAX_LINE: usize = 1000;
 
-/// The line of a place with carets under it. Only that line is handed to the renderer, whatever the size of the text.
+/// Shows the line of a location with carets under it. Only that line is passed to the renderer,
+/// whatever the size of the text.
 fn excerpt<'a>(location: &'a Location, label: Option<&'a str>) -> Element<'a> {
     let (name, number) = (&*location.source.name, usize::try_from(location.line).unwrap_or(usize::MAX));
     let line = location.source.line(location.line);
@@ -121,7 +121,8 @@ pub fn sort(diagnostics: &mut [Diagnostic]) {
     });
 }
 
-/// A foreign message in our form: one line, lower case unless it starts with a name, no full stop.
+/// Returns a message of Cranelift in our form: one line, lower case unless it starts with a name,
+/// no full stop.
 pub(crate) fn one_line(message: &str) -> String {
     let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut chars = text.chars();

@@ -1,7 +1,7 @@
-//! Fingerprints: 256 bits that stand for the content of a function or a module.
+//! Fingerprints: 256 bits that identify the content of a function or a module.
 //!
-//! What is hashed is the content that a module's binary form begins with, so that the two cannot differ, and no field can be forgotten
-//! (see `binary::write`).
+//! The hashed bytes are those that a module's binary form begins with. So the two cannot differ,
+//! and no field can be forgotten (see `binary::write`).
 
 use std::cell::RefCell;
 
@@ -11,28 +11,41 @@ use crate::function::Function;
 use crate::module::Module;
 use crate::symbol::Linkage;
 
-/// 256 bits that stand for the content of a function or a module: BLAKE3 of it.
+/// 256 bits that identify the content of a function or a module: its BLAKE3 hash.
 ///
-/// Equal content has equal fingerprints, in every process and on every machine; different content has different ones, as
-/// far as BLAKE3 has no collisions.
+/// Equal content has equal fingerprints, in every process and on every machine. Different content
+/// has different fingerprints, as far as BLAKE3 has no collisions.
 ///
-/// | counts | does not count |
-/// |---|---|
-/// | every instruction, type, flag, constant, source location | numbers of values, blocks and other entities; aliases |
-/// | signatures, stack slots, the order of blocks | what is declared and not used; the order of declarations |
-/// | the callee, datum or key behind a reference | names of symbols that no other module sees |
-/// | of a module: names, kinds and linkage of symbols that others see | the module's name, its text, lines, comments, `test` and `feature` lines |
-/// | of a module: bytes, alignment, section and addresses of data | of a function: its own name and linkage |
-/// | `set` and `target` lines, but for settings that Kiln fixes | the target and what the code generator is set to besides |
+/// The content of a function is:
 ///
-/// So it does not tell by itself whether code has to be generated again: whoever keeps code needs the target, its settings and the version
-/// of the code generator in the key too, as `kiln-cache` has them. The code of a function is determined by less, see
-/// [`Body::as_bytes`](crate::Body::as_bytes): caches of functions may go by that.
+/// - every instruction, type, flag, constant and source location;
+/// - signatures, stack slots, the order of blocks;
+/// - the callee, data object or key that each reference means.
+///
+/// The content of a module is also:
+///
+/// - names, kinds and linkage of symbols that other modules see;
+/// - bytes, alignment, section and pointers of data objects;
+/// - `set` and `target` lines, except settings that Kiln fixes.
+///
+/// Not part of the content are:
+///
+/// - numbers of values, blocks and other entities; aliases;
+/// - unused declarations, and the order of declarations;
+/// - names of symbols that no other module sees;
+/// - a function's own name and linkage, for the fingerprint of a function;
+/// - the module's name, its text, lines, comments, `test` and `feature` lines;
+/// - the target of the build, and its settings.
+///
+/// A fingerprint alone does not tell whether code must be generated again. The key of stored code
+/// also needs the target, its settings and the version of the code generator, as in `kiln-cache`.
+/// The code of a function depends on less, see [`Body::as_bytes`](crate::Body::as_bytes): caches of
+/// functions may use that.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
 impl Fingerprint {
-    /// The bits.
+    /// Returns the bits.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -50,16 +63,18 @@ impl std::fmt::Display for Fingerprint {
     }
 }
 
-/// Keeps fingerprints of different kinds of content apart, and those of other versions of this file.
+/// These keep fingerprints of different kinds of content apart, and those of other versions of this
+/// file.
 const MODULE: &[u8] = b"kiln module 1";
 const FUNCTION: &[u8] = b"kiln function 2";
 const NAMES: &[u8] = b"kiln local names 1";
 
-/// What is hashed at once: it stays in the cache, and is a power of two, so that BLAKE3 hashes many of its blocks side by side.
+/// The number of bytes that are hashed at once. They stay in the processor's cache, and are a power
+/// of two, so that BLAKE3 hashes many of its blocks side by side.
 const PIECE: usize = 64 * 1024;
 
 impl Module {
-    /// The fingerprint of the module's content.
+    /// Returns the fingerprint of the module's content.
     pub fn fingerprint(&self) -> Fingerprint {
         written(|out| {
             let mut hasher = blake3::Hasher::new();
@@ -76,8 +91,9 @@ impl Module {
         })
     }
 
-    /// The fingerprint of the names that [`Module::fingerprint`] leaves out: those of symbols that no other module sees. They change
-    /// no code, but tables of names have them.
+    /// Returns the fingerprint of the names that [`Module::fingerprint`] leaves out: those of
+    /// symbols that no other module sees. They do not affect code, but tables of names contain
+    /// them.
     pub fn local_names_fingerprint(&self) -> Fingerprint {
         written(|out| {
             out.raw(NAMES);
@@ -88,8 +104,9 @@ impl Module {
         })
     }
 
-    /// The fingerprint of one of the module's functions: its code, what that refers to, and the module's settings. A symbol that other
-    /// modules see counts by its name, another one by its number. The function's own name and linkage do not count.
+    /// Returns the fingerprint of one of the module's functions: its code, the symbols it refers
+    /// to, and the module's settings. A symbol that other modules see is identified by its name,
+    /// another symbol by its number. The function's own name and linkage are not included.
     ///
     /// # Panics
     ///
@@ -111,7 +128,7 @@ impl Module {
     }
 }
 
-/// Calls `work` with an empty writer, whose memory is used again.
+/// Calls `work` with an empty writer, whose memory is reused.
 fn written(work: impl FnOnce(&mut ByteWriter) -> Fingerprint) -> Fingerprint {
     thread_local! {
         static OUT: RefCell<ByteWriter> = RefCell::default();
@@ -119,7 +136,7 @@ fn written(work: impl FnOnce(&mut ByteWriter) -> Fingerprint) -> Fingerprint {
     OUT.with_borrow_mut(|out| {
         out.0.clear();
         let fingerprint = work(out);
-        // One large datum shall not stay in memory for as long as the thread.
+        // One large data object must not occupy memory for as long as the thread lives.
         out.0.clear();
         out.0.shrink_to(2 * PIECE);
         fingerprint

@@ -1,10 +1,11 @@
-//! The last resort against Cranelift's reader and verifier, which panic on some of what is not valid IR.
+//! Catches panics of Cranelift's reader and verifier, which panic on some invalid IR.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Turns a panic into its message. The process's panic hook still prints; with `panic = "abort"` nothing can be caught.
+/// Calls `work` and turns a panic into its message. The process's panic hook still prints; with
+/// `panic = "abort"` nothing can be caught.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // Whatever the work has half done is dropped with it.
+    // What `work` has half done is dropped with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

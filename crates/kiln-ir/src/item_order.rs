@@ -1,29 +1,30 @@
-//! In which order the items of a module are printed, and which imports need an item.
+//! The order in which the items of a module are printed.
 
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
-/// An item that stands for a symbol.
+/// An item of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PrintedItem {
     pub(crate) symbol: SymbolId,
     pub(crate) item: ItemKind,
 }
 
-/// What kind of item.
+/// The kind of an item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ItemKind {
-    /// What another module defines. It need not be printed.
+    /// A symbol that another module defines. It need not be printed.
     Import,
     Global,
-    /// A datum with this number.
+    /// The data object with this number.
     Data(usize),
-    /// A function with this number.
+    /// The function with this number.
     Function(usize),
 }
 
-/// All items: imports by number, then the others by line. Functions stay in their order and so do data, for symbols are numbered
-/// by it; if lines say otherwise, or there are none, the kinds follow one another.
+/// Returns all items: imports by number, then the others by line. Functions keep their order and so
+/// do data objects, because symbols are numbered by it. If lines contradict that order, or there
+/// are none, items are ordered by kind.
 pub(crate) fn entries(module: &Module) -> Vec<PrintedItem> {
     let numbered = |(number, symbol)| (SymbolId::from_u32(number), symbol);
     let symbols = || (0..).zip(&module.symbols).map(numbered);

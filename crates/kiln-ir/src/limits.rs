@@ -1,20 +1,23 @@
 //! Limits that keep memory and time in proportion to the length of what is read.
 
-/// So many bytes may the data of any file have together, those apart that are all zeros.
+/// The number of bytes of data that any file may have, not counting data objects that are all
+/// zeros.
 pub(crate) const FREE_DATA: u64 = 1 << 24;
-/// And so many more for each byte of the file, but no more than [`MAX_DATA`].
+/// The number of bytes of data that each byte of the file adds, up to [`MAX_DATA`] in all.
 pub(crate) const DATA_FOR_BYTE: u64 = 64;
 pub(crate) const MAX_DATA: u64 = 1 << 30;
 
-/// The largest data object, in bytes. Only one of zeros can be as large.
+/// The largest data object, in bytes. Only an object of zeros can be as large.
 pub(crate) const MAX_ZEROS: u64 = 1 << 40;
 
-/// How many faults of a file are reported before reading stops. Each costs a pass over the text.
+/// The number of faults of a file that are reported before reading stops. Each costs a pass over
+/// the text.
 pub(crate) const MAX_FAULTS: usize = 1000;
 
-/// How many values may stand for, or be made from, one another in a row. The verifier and Cranelift's reader go through the whole chain for
-/// each of its members.
+/// The length of a chain of values that are aliases of, or made from, one another. The verifier and
+/// Cranelift's reader follow the whole chain for each of its members.
 pub(crate) const MAX_CHAIN: usize = 1000;
 
-/// Names such as `u0:1` in a function: each is looked for among those before it.
+/// The number of names such as `u0:1` in a function. Cranelift's reader looks for each among those
+/// before it.
 pub(crate) const MAX_NAMES: usize = 1 << 14;

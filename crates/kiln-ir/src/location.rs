@@ -14,27 +14,28 @@ use crate::source::Source;
 pub struct Location {
     /// The text.
     pub source: Arc<Source>,
-    /// The line, or 0 for the whole of it.
+    /// The line, or 0 for the whole text.
     pub line: u32,
-    /// The first character, or 0 for all of the line.
+    /// The first character, or 0 for the whole line.
     pub column: u32,
     /// The number of characters; 0 only if `column` is 0.
     pub length: u32,
 }
 
 impl Location {
-    /// The module as a whole.
+    /// Returns the module as a whole.
     pub fn whole(source: Arc<Source>) -> Self {
         Self { source, line: 0, column: 0, length: 0 }
     }
 
-    /// Line `number` of a text that is not there: the module was read from binary form, which keeps the number.
+    /// Returns line `number` of a text that is not available: the module was read from binary form,
+    /// which keeps only the number.
     pub fn unseen(source: Arc<Source>, number: u32) -> Self {
         Self { line: number, ..Self::whole(source) }
     }
 
-    /// `length` bytes of the text at byte `offset`, cut off at the end of the line. Both are rounded down to whole
-    /// characters and to the text's end.
+    /// Returns `length` bytes of the text at byte `offset`, cut off at the end of the line. Both
+    /// are rounded down to whole characters and to the text's end.
     pub fn at(source: &Arc<Source>, offset: usize, length: usize) -> Self {
         let text = &*source.text;
         let offset = text.floor_char_boundary(offset);
@@ -49,7 +50,8 @@ impl Location {
         }
     }
 
-    /// Line `number` from its first to its last character that is not blank, comments left out.
+    /// Returns line `number` from its first to its last character that is not blank, without
+    /// comments.
     pub fn line(source: &Arc<Source>, number: u32) -> Self {
         if number == 0 {
             return Self::whole(source.clone());
@@ -61,7 +63,8 @@ impl Location {
         Self { source: source.clone(), line: number, column: count(blank) + 1, length: count(length) }
     }
 
-    /// The first occurrence on line `number` of `word` as a whole word, or else [`Location::line`].
+    /// Returns the first occurrence on line `number` of `word` as a whole word, or else
+    /// [`Location::line`].
     pub fn word(source: &Arc<Source>, number: u32, word: &str) -> Self {
         let line = source.line(number);
         match find_word(line, word) {
@@ -80,12 +83,12 @@ impl Location {
     }
 }
 
-/// Saturates: a text has fewer than 2^32 bytes before anything is reported in it.
+/// Saturates. A text that messages are about has fewer than 2^32 bytes.
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 
-/// Position of `word` in `line` where no letter, digit or `_` stands beside it.
+/// Returns the byte offset of `word` in `line` where no letter, digit or `_` is next to it.
 pub(crate) fn find_word(line: &str, word: &str) -> Option<usize> {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line.match_indices(word).map(|(at, _)| at).find(|&at| {

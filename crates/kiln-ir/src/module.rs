@@ -1,12 +1,13 @@
-//! A module of IR: what one work-queue item consists of.
+//! A module of IR: one item of the work queue.
 //!
 //! Invariants:
-//! - Everything inside a module is an index. A function refers to a symbol by its [`SymbolId`], or to a library call;
-//!   never to text.
-//! - A symbol has at most one definition. A symbol without one has linkage [`Linkage::Import`].
-//! - A symbol is defined or used. Symbols are numbered in the order of functions, then of data, each followed by what it
-//!   is the first to refer to. So globals stand in the table in order of first use, and the table does not depend on
-//!   the order of declarations.
+//! - Everything in a module is referred to by number. A function refers to a symbol by its
+//!   [`SymbolId`], or to a library call, never to text.
+//! - A symbol has at most one definition. A symbol without a definition has the linkage
+//!   [`Linkage::Import`](crate::Linkage::Import).
+//! - Every symbol is defined or used. Symbols are numbered in the order of functions, then of data
+//!   objects, each followed by the symbols that it is the first to refer to. So globals are in the
+//!   table in order of first use, and the table does not depend on the order of declarations.
 
 use std::sync::Arc;
 
@@ -17,27 +18,28 @@ use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::symbol::{Symbol, SymbolId, SymbolKind};
 
-/// A module of IR, checked.
+/// A checked module of IR.
 #[derive(Clone, Debug)]
 pub struct Module {
-    /// Name for messages: the file's path, or what the client calls it. It never reaches machine code.
+    /// The name for messages: the file's path, or a name that the client chose. It never reaches
+    /// machine code.
     pub name: Box<str>,
-    /// The text it was read from.
+    /// The text that the module was read from.
     pub source: Option<Arc<Source>>,
-    /// `set` and `target` lines.
+    /// The `set` and `target` lines.
     pub settings: ModuleSettings,
     /// Symbols by [`SymbolId`].
     pub symbols: Vec<Symbol>,
     /// Functions in order of definition.
     pub functions: Vec<Function>,
-    /// Data in order of definition.
+    /// Data objects in order of definition.
     pub data: Vec<DataObject>,
     /// Comments outside of functions, in order.
     pub comments: Vec<ModuleComment>,
 }
 
 impl Module {
-    /// The symbol with this number.
+    /// Returns the symbol with this number.
     ///
     /// # Panics
     ///
@@ -46,7 +48,7 @@ impl Module {
         &self.symbols[id.index()]
     }
 
-    /// Keys of the globals that the module uses, in order of first use.
+    /// Returns the keys of the globals that the module uses, in order of first use.
     pub fn globals(&self) -> impl Iterator<Item = &str> {
         self.symbols.iter().filter(|symbol| symbol.kind == SymbolKind::Global).map(|symbol| &*symbol.name)
     }

@@ -10,7 +10,7 @@ pub(crate) fn written(name: &str) -> String {
     if name.contains(':') { name.to_owned() } else { format!("%{name}") }
 }
 
-/// The name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.
+/// Returns the name of a function that was read: `f` for `%f`, `u0:1` for `u0:1`.
 pub(crate) fn function_name(name: &UserFuncName) -> Cow<'_, str> {
     match name {
         UserFuncName::User(name) => name.to_string().into(),
@@ -18,12 +18,12 @@ pub(crate) fn function_name(name: &UserFuncName) -> Cow<'_, str> {
     }
 }
 
-/// The name that an import goes by.
+/// Returns the name of an import.
 pub(crate) fn external_name<'f>(params: &'f FunctionParameters, name: &'f ExternalName) -> Cow<'f, str> {
     match name {
         ExternalName::User(number) => params.user_named_funcs()[*number].to_string().into(),
         ExternalName::TestCase(name) => String::from_utf8_lossy(name.raw()),
-        // The encoder writes library calls itself, and the others were refused.
+        // The encoder writes library calls itself, and known symbols were refused.
         ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => "".into(),
     }
 }

@@ -1,12 +1,13 @@
-//! A module as text, which [`parse`](crate::parse) reads back as the same module.
+//! Prints a module as text, which [`parse`](crate::parse) reads back as the same module.
 //!
-//! Items stand in the order of their lines if the module has lines, or else globals, data, functions. Aliases and imports of
-//! what the module does not define come first, for they stand nowhere in particular.
+//! Items are in the order of their lines if the module has lines, or else globals, data, functions.
+//! Aliases and imports of symbols that the module does not define come first, because they have no
+//! place of their own.
 //!
 //! Invariants:
-//! - The text depends on the module without its name and source. It is a fixed point: reading and printing it again
-//!   gives the same bytes.
-//! - Nothing is left out silently. What the text form cannot say is a [`PrintError`].
+//! - The text does not depend on the module's name and source. It is a fixed point: reading and
+//!   printing it again gives the same bytes.
+//! - Nothing is left out silently. What the text form cannot express is a [`PrintError`].
 
 mod code;
 mod data;
@@ -30,7 +31,7 @@ use crate::reader_limits::too_many;
 use crate::settings::Setting;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
-/// Why a module has no text form.
+/// A module has no text form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` has no text form: {reason}")]
 pub struct PrintError {
@@ -39,28 +40,32 @@ pub struct PrintError {
 }
 
 impl PrintError {
-    /// The function or datum that is at fault.
+    /// Returns the name of the function or data object at fault.
     pub fn name(&self) -> &str {
         &self.name
     }
 }
 
-/// The module in the text form that the crate's documentation describes.
+/// Prints the module in the text form that the crate's documentation describes.
 ///
-/// Reading it gives the same module but for its name, source and lines. Values and other entities are numbered as in
-/// [`Body::decode`](crate::Body::decode), names of globals are made from their keys.
+/// Reading the text gives the same module except for its name, source and lines. Values and other
+/// entities are numbered as in [`Body::decode`](crate::Body::decode). Names of globals are made
+/// from their keys.
 ///
 /// # Errors
 ///
-/// [`PrintError`] if there is something in a function that Cranelift's reader cannot read, or a datum is too large. Modules
-/// that were read from text always have a text form.
+/// [`PrintError`] if Cranelift's reader cannot read something in a function, or a data object is
+/// too large. Modules that were read from text always have a text form.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use kiln_ir::{Source, Target, parse, print};
 ///
-/// let text = "local data %d{i32 1}\nfunction %f()->i64{gv7=symbol %d block0: v5=symbol_value.i64 gv7 return v5} ; run\n";
-/// let module = parse(Arc::new(Source::new("f.clif", text)), &Target::parse("x86_64").unwrap()).unwrap();
+/// let text = "local data %d{i32 1}
+/// function %f()->i64{gv7=symbol %d block0: v5=symbol_value.i64 gv7 return v5} ; run
+/// ";
+/// let target = Target::parse("x86_64").unwrap();
+/// let module = parse(Arc::new(Source::new("f.clif", text)), &target).unwrap();
 /// assert_eq!(print(&module).unwrap(), "local data %d { bytes #01000000 }
 ///
 /// function %f() -> i64 system_v {
@@ -75,7 +80,7 @@ impl PrintError {
 pub fn print(module: &Module) -> Result<String, PrintError> {
     let (names, comments) = (&Names::new(module), CommentsByAnchor::new(module));
     let printer = ModulePrinter { module, names, comments, zeros: Cell::new(FREE_DATA) };
-    // A reader takes so many bytes in a file, zeros apart.
+    // A reader refuses more bytes in one file, zeros not counted.
     let mut bytes = 0;
     for data in module.data.iter().filter(|data| matches!(data.init, Init::Bytes(_))) {
         bytes += data.init.len();
@@ -105,14 +110,14 @@ pub fn print(module: &Module) -> Result<String, PrintError> {
     Ok(out)
 }
 
-/// An empty line, unless nothing stands before it.
+/// Writes an empty line, unless nothing precedes it.
 fn separate(out: &mut String) {
     if !out.is_empty() {
         out.push('\n');
     }
 }
 
-/// Comments of a module by what they stand at.
+/// The comments of a module by their place.
 #[derive(Default)]
 struct CommentsByAnchor<'m> {
     header: Vec<&'m str>,
@@ -145,7 +150,8 @@ struct ModulePrinter<'m> {
     module: &'m Module,
     names: &'m Names,
     comments: CommentsByAnchor<'m>,
-    /// How many more zeros between other data may be counted: a reader does not take many for few words.
+    /// The number of zeros between other data that may still be written as a count: a reader
+    /// refuses many zeros for few words.
     zeros: Cell<u64>,
 }
 
@@ -156,7 +162,7 @@ impl ModulePrinter<'_> {
         for directive in &settings.directives {
             let _ = writeln!(out, "{directive}");
         }
-        // What stood on one line does so again.
+        // Settings of one line are written on one line again.
         for line in settings.shared.chunk_by(|a, b| a.line == b.line && a.line != 0) {
             list(out, "set", line);
         }
@@ -165,7 +171,8 @@ impl ModulePrinter<'_> {
         }
     }
 
-    /// Writes an item if there is any need of it, and says what it was. `before` is what stands before it.
+    /// Writes an item if it is needed, and returns its kind. `before` is the kind of the item
+    /// before it.
     fn entry(
         &self,
         entry: PrintedItem,
@@ -180,7 +187,7 @@ impl ModulePrinter<'_> {
         if item == ItemKind::Import && !declared && !self.names.is_alias(symbol) {
             return Ok(None);
         }
-        // Short items of one kind stand together.
+        // There is no empty line between short items of one kind.
         let together = before == Some(item) && matches!(item, ItemKind::Import | ItemKind::Global);
         if above.is_some() || !together {
             separate(out);
@@ -206,7 +213,7 @@ impl ModulePrinter<'_> {
         Ok(Some(item))
     }
 
-    /// The item that says what a name that was made up stands for.
+    /// Writes the item that explains a name that was made up.
     fn alias(&self, symbol: SymbolId, out: &mut String) {
         let (text, of) = (self.names.text(symbol), self.module.symbol(symbol));
         let _ = match (of.kind, &*of.name) {
@@ -234,7 +241,7 @@ impl ModulePrinter<'_> {
         });
     }
 
-    /// A function with what belongs to it, to the end of its comments.
+    /// Writes a function with all that belongs to it, up to the end of its comments.
     fn function(
         &self,
         function: &Function,
@@ -254,7 +261,7 @@ impl ModulePrinter<'_> {
                 if too_many(&out).is_none() {
                     return Ok(());
                 }
-                // Comments may look like code.
+                // The search may have found something in comments, so it is repeated without them.
                 let mut bare = String::new();
                 function::write(ir, self.names, symbol, &crate::Comments::new(), &mut bare)?;
                 too_many(&bare).map_or(Ok(()), |found| Err(found.message))
@@ -271,7 +278,7 @@ impl ModulePrinter<'_> {
     }
 }
 
-/// Comments behind a function, the end of its last line included.
+/// Writes the comments after a function, from the end of its last line on.
 fn end(comments: &crate::Comments, out: &mut String) {
     let mut comments = comments.iter().filter(|comment| comment.anchor == Anchor::End).peekable();
     if let Some(comment) = comments.next_if(|comment| comment.trailing) {
@@ -291,7 +298,7 @@ fn list(out: &mut String, words: &str, settings: &[Setting]) {
     out.push('\n');
 }
 
-/// A string of the notation.
+/// Writes a string of the notation.
 fn quoted(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
@@ -303,7 +310,7 @@ fn quoted(bytes: &[u8]) -> String {
                 '\r' => out.push_str("\\r"),
                 '\0' => out.push_str("\\0"),
                 '"' | '\\' => out.extend(['\\', c]),
-                // What cannot be seen is not written as it is.
+                // Characters that cannot be seen are written as escapes.
                 c if c.is_control() || (!c.is_ascii() && !c.is_alphanumeric()) => {
                     for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                         let _ = write!(out, "\\x{byte:02x}");

@@ -1,19 +1,20 @@
-//! What Cranelift's reader takes time for in proportion to the square of its number, found before it is asked.
+//! Finds texts that would take Cranelift's reader a time proportional to the square of their
+//! length.
 
 use std::collections::HashMap;
 
 use crate::limits::{MAX_CHAIN, MAX_NAMES};
 
-/// Something of which there is too much.
+/// Something that a text has too much of.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany<'t> {
-    /// The word with which it gets too much, and its line.
+    /// The word that exceeds the limit, and its line.
     pub(crate) word: &'t str,
     pub(crate) line: usize,
     pub(crate) message: String,
 }
 
-/// What there is too much of in the text of a function, which has no comments.
+/// Returns what the text of a function, without comments, has too much of.
 pub(crate) fn too_many(text: &str) -> Option<TooMany<'_>> {
     long_chain(text).or_else(|| many_names(text))
 }
@@ -24,16 +25,16 @@ impl<'t> TooMany<'t> {
     }
 }
 
-/// Each alias is followed to the end of its chain.
+/// Cranelift's reader follows each alias to the end of its chain.
 fn long_chain(text: &str) -> Option<TooMany<'_>> {
     let bytes = text.as_bytes();
-    // `v1->v0` and a blank for each.
+    // Each takes at least `v1->v0` and a blank.
     if bytes.len() < 7 * MAX_CHAIN {
         return None;
     }
     let arrows = || memchr::memmem::find_iter(bytes, "->");
     arrows().nth(MAX_CHAIN)?;
-    // What an alias stands for is defined before it.
+    // The target of an alias is defined before it.
     let mut depths: HashMap<u64, usize> = HashMap::new();
     arrows().find_map(|at| {
         let word = last_word(&text[..at]);
@@ -47,7 +48,7 @@ fn long_chain(text: &str) -> Option<TooMany<'_>> {
 
 fn many_names(text: &str) -> Option<TooMany<'_>> {
     let bytes = text.as_bytes();
-    // `u0:1` and a blank for each.
+    // Each takes at least `u0:1` and a blank.
     if bytes.len() < 5 * MAX_NAMES {
         return None;
     }
@@ -58,7 +59,7 @@ fn many_names(text: &str) -> Option<TooMany<'_>> {
     Some(TooMany::new(text, last_word(&text[..at]), at, message))
 }
 
-/// What may stand between two words: blanks, and what is left of a comment.
+/// Tells whether `c` may be between two words: blanks, and what is left of a comment.
 fn is_between(c: char) -> bool {
     c.is_ascii_whitespace() || c == ';'
 }
@@ -73,7 +74,7 @@ fn last_word(text: &str) -> &str {
     &text[text.len() - text.bytes().rev().take_while(u8::is_ascii_alphanumeric).count()..]
 }
 
-/// The number behind a letter.
+/// Returns the number after a letter.
 fn number(letter: char, word: &str) -> Option<u64> {
     word.strip_prefix(letter)?.parse().ok()
 }

@@ -1,4 +1,4 @@
-//! What a function must not name, looked for before the verifier and the encoder follow its references.
+//! Checks what a function refers to, before the verifier and the encoder follow its references.
 
 use cranelift_codegen::entity::SecondaryMap;
 use cranelift_codegen::ir::entities::AnyEntity;
@@ -6,7 +6,8 @@ use cranelift_codegen::ir::{ExternalName, Function, GlobalValue, GlobalValueData
 
 use crate::limits::MAX_CHAIN;
 
-/// A reference that the encoder or the verifier could not follow, or a name that has no meaning here.
+/// A reference that the encoder or the verifier could not follow, or a name that has no meaning
+/// here.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unusable {
     /// A global value that does not exist.
@@ -17,18 +18,20 @@ pub(crate) enum Unusable {
     KnownSymbol(AnyEntity),
     /// A thread-local symbol.
     ThreadLocal(GlobalValue),
-    /// The address of a global value that is no symbol: no code generator has instructions for it any more.
+    /// The address of a global value that is no symbol. Code generators have no instructions for it
+    /// any more.
     NoAddress(Inst, GlobalValue),
     /// A symbol with an offset that no instruction can hold.
     Offset(GlobalValue),
-    /// A global value that is made from so many others that going through them for each takes too long.
+    /// A global value that is made from so many others that following the chain for each takes too
+    /// long.
     Chain(GlobalValue),
     /// There is no block. Cranelift's verifier lets that pass, and code generation panics.
     Empty,
 }
 
 impl Unusable {
-    /// Where it stands.
+    /// Returns the entity that has the reference.
     pub(crate) fn entity(&self) -> AnyEntity {
         match self {
             Self::NoGlobal(entity, _) | Self::NoName(entity) | Self::KnownSymbol(entity) => *entity,
@@ -58,7 +61,7 @@ impl std::fmt::Display for Unusable {
     }
 }
 
-/// What the function refers to and Cranelift's verifier takes for granted.
+/// Returns the references that Cranelift's verifier takes for granted, but that are not usable.
 pub(crate) fn check(function: &Function) -> Vec<Unusable> {
     let mut faults = Vec::new();
     if function.layout.entry_block().is_none() {
@@ -108,7 +111,8 @@ pub(crate) fn check(function: &Function) -> Vec<Unusable> {
     faults
 }
 
-/// The first global value that is made from too many others. A circle is left to the verifier, if it is no larger.
+/// Returns the first global value that is made from too many others. A small circle is left to the
+/// verifier.
 fn long_chain(function: &Function) -> Option<GlobalValue> {
     let globals = &function.global_values;
     if globals.len() <= MAX_CHAIN {
@@ -120,7 +124,7 @@ fn long_chain(function: &Function) -> Option<GlobalValue> {
         | GlobalValueData::Symbol { .. }
         | GlobalValueData::DynScaleTargetConst { .. } => None,
     };
-    // How long the chain is that ends with each; 0 where that is not known yet.
+    // The length of the chain that ends with each global value; 0 where it is not known yet.
     let mut lengths: SecondaryMap<GlobalValue, usize> = SecondaryMap::with_capacity(globals.len());
     let mut path = Vec::new();
     globals.keys().find(|at| {
@@ -138,7 +142,7 @@ fn long_chain(function: &Function) -> Option<GlobalValue> {
     })
 }
 
-/// Finds addresses that are taken of what has none.
+/// Finds addresses that are taken of global values that have none.
 fn addresses(function: &Function, faults: &mut Vec<Unusable>) {
     let layout = &function.layout;
     for inst in layout.blocks().flat_map(|block| layout.block_insts(block)) {

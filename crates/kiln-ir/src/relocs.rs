@@ -1,8 +1,9 @@
-//! Relocations that machine code from a client may have, by the name that text and binary form give them.
+//! Relocations that machine code of a client may have, and their names in text and binary form.
 
 use cranelift_codegen::binemit::Reloc;
 
-/// What Kiln links, of what Cranelift knows. (Some of it only where no code has to be written when it is loaded; linkers say so.)
+/// The relocations of Cranelift that Kiln links. A linker refuses some of them where code would
+/// have to be written when it is loaded.
 const RELOCS: [(Reloc, &str); 17] = [
     (Reloc::Abs4, "abs4"),
     (Reloc::Abs8, "abs8"),
@@ -23,12 +24,12 @@ const RELOCS: [(Reloc, &str); 17] = [
     (Reloc::S390xPLTRel32Dbl, "s390x_pltrel32_dbl"),
 ];
 
-/// The name of a relocation, or `None` if Kiln does not link it.
+/// Returns the name of a relocation, or `None` if Kiln does not link it.
 pub(crate) fn name(reloc: Reloc) -> Option<&'static str> {
     RELOCS.iter().find(|(known, _)| *known == reloc).map(|(_, name)| *name)
 }
 
-/// The relocation of this name.
+/// Returns the relocation with this name.
 pub(crate) fn named(name: &str) -> Option<Reloc> {
     RELOCS.iter().find(|(_, known)| *known == name).map(|(reloc, _)| *reloc)
 }

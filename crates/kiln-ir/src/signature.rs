@@ -2,8 +2,9 @@
 
 use cranelift_codegen::ir::{self, AbiParam, ArgumentPurpose, Signature};
 
-/// Whether a call of type `a` fits a function of type `b`: the same values, passed in the same way, in the same convention.
-/// Extension and `vmctx` move no value; callers and callees are known to differ there.
+/// Tells whether a call of type `a` fits a function of type `b`: the same values, passed in the
+/// same way, with the same calling convention. Extension and `vmctx` move no value; callers and
+/// callees are known to differ there.
 pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
     fn passing(param: &AbiParam) -> (ir::Type, ArgumentPurpose) {
         let purpose = match param.purpose {

@@ -3,7 +3,7 @@
 /// A file's name and text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Source {
-    /// Name for messages, usually the path as the user wrote it.
+    /// The name for messages, usually the path as the user wrote it.
     pub name: Box<str>,
     /// The whole text.
     pub text: Box<str>,
@@ -16,12 +16,13 @@ impl std::fmt::Debug for Source {
 }
 
 impl Source {
-    /// A source of this name and text.
+    /// Creates a source from its name and text.
     pub fn new(name: impl Into<Box<str>>, text: impl Into<Box<str>>) -> Self {
         Self { name: name.into(), text: text.into() }
     }
 
-    /// The text of line `number`, counted from 1, without its end; empty if there is no such line.
+    /// Returns the text of line `number`, counted from 1, without its line end; empty if there is
+    /// no such line.
     pub fn line(&self, number: u32) -> &str {
         let index = usize::try_from(number).unwrap_or(usize::MAX).wrapping_sub(1);
         self.text.lines().nth(index).unwrap_or("")

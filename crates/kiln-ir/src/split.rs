@@ -1,7 +1,7 @@
-//! A module taken apart: every function and every datum in a module of its own.
+//! Splits a module, so that every function and every data object has a module of its own.
 //!
-//! Used to show that nothing depends on which definitions share a module, and by compilers that want the finest grain of
-//! reuse.
+//! Tests use it to show that nothing depends on which definitions share a module. Compilers that
+//! want the finest grain of reuse use it too.
 
 use crate::data::{DataAddress, DataObject};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
@@ -9,12 +9,13 @@ use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId};
 
 impl Module {
-    /// The modules that result when every function and datum is put into a module of its own.
+    /// Returns one module for each function and each data object.
     ///
-    /// What was local becomes hidden, so that the pieces still find one another, under a name that ends with `.` and
-    /// `number`: give each module of a program another number, and locals of one name stay apart. CLIF names hold no `.`.
+    /// Local symbols become hidden, so that the new modules find them. Their names get the suffix
+    /// `.number`; CLIF names contain no `.`. Each module of a program must be split with another
+    /// `number`, so that local symbols of one name stay distinct.
     ///
-    /// `None` if a definition has no name.
+    /// Returns `None` if a definition has no name.
     pub fn split(&self, number: usize) -> Option<Vec<Module>> {
         let module = self;
         let anonymous = |symbol: SymbolId| module.symbol(symbol).name.is_empty();
@@ -60,9 +61,9 @@ impl Module {
 /// A module with one definition, symbol 0, while it is being made.
 struct Piece<'a> {
     from: &'a Module,
-    /// Number of `from` in its program.
+    /// The number of `from` in its program.
     number: usize,
-    /// New number by old number.
+    /// The new number of each symbol, by old number.
     numbers: Vec<Option<SymbolId>>,
     module: Module,
 }

@@ -2,39 +2,39 @@
 
 use cranelift_codegen::ir;
 
-/// Number of a symbol within its module.
+/// The number of a symbol in its module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SymbolId(u32);
 
 impl SymbolId {
-    /// The symbol at `index` of a module's table.
+    /// Returns the symbol at position `index` of a module's table.
     pub fn from_u32(index: u32) -> Self {
         Self(index)
     }
 
-    /// The position in the table.
+    /// Returns the position in the table.
     pub fn as_u32(self) -> u32 {
         self.0
     }
 
-    /// The position in the table.
+    /// Returns the position in the table.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// What a symbol names.
+/// The kind of thing that a symbol names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SymbolKind {
     /// Code.
     Function,
-    /// Data, or something that only its address is known to be used of.
+    /// Data, or something of which only the address is used.
     Data,
-    /// A run-time object; the symbol's name is its stable key.
+    /// A run-time object. The symbol's name is its stable key.
     Global,
 }
 
-/// Who may see a symbol.
+/// The visibility of a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Linkage {
     /// Defined in another module, or by the host.
@@ -43,25 +43,27 @@ pub enum Linkage {
     Local,
     /// Visible to the modules it is linked with.
     Hidden,
-    /// Visible to everybody.
+    /// Visible everywhere.
     Export,
-    /// Like `Export`, but gives way to another definition.
+    /// Like `Export`, but another definition of the name replaces it, as with a weak definition in
+    /// ELF.
     Preemptible,
 }
 
 /// A symbol of a module.
 #[derive(Clone, Debug)]
 pub struct Symbol {
-    /// The name that linking goes by: `foo` for `%foo`, `u1:23` for `u1:23`; the stable key of a global;
-    /// empty for an anonymous local.
+    /// The name for linking: `foo` for `%foo`, `u1:23` for `u1:23`. For a global it is the stable
+    /// key; for an anonymous local symbol it is empty.
     pub name: Box<str>,
-    /// What it names.
+    /// The kind of thing it names.
     pub kind: SymbolKind,
-    /// Who may see it.
+    /// Its visibility.
     pub linkage: Linkage,
-    /// Type of a function, as defined here or as first imported; `None` for data, globals and functions of which only the
-    /// address is used.
+    /// The type of a function, as defined here or as first imported. `None` for data, for globals,
+    /// and for functions of which only the address is used.
     pub signature: Option<ir::Signature>,
-    /// Line of the definition, or of the first use of an import; 0 if the module was not read from text.
+    /// The line of the definition, or of the first use of an import; 0 if the module was not read
+    /// from text.
     pub line: u32,
 }

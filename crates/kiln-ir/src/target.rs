@@ -16,14 +16,14 @@ pub struct Target {
     isa_settings: Vec<Setting>,
 }
 
-/// Why there is no code generator for a target, or not with these settings.
+/// An error of choosing a code generator for a target and settings.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The triple is not one.
+    /// The text is no triple.
     #[error("`{text}` is not a target triple: {reason}")]
     Triple {
-        /// What was given.
+        /// The text.
         text: Box<str>,
         /// Why it is refused.
         reason: Box<str>,
@@ -31,15 +31,15 @@ pub enum TargetError {
     /// Cranelift cannot generate code for the triple, or was built without it.
     #[error("no code generator for `{triple}`: {reason}")]
     Unsupported {
-        /// What was given.
+        /// The triple.
         triple: Box<str>,
-        /// Why not.
+        /// Why it is not supported.
         reason: Box<str>,
     },
-    /// A setting does not exist, or not with this value.
+    /// A setting does not exist, or does not have this value.
     #[error("setting `{setting}`: {reason}")]
     Setting {
-        /// The setting, with the line it stands on.
+        /// The setting, with its line.
         setting: Setting,
         /// Why it is refused.
         reason: Box<str>,
@@ -47,17 +47,17 @@ pub enum TargetError {
     /// The module is for other architectures.
     #[error("the module is for {wanted}, not for {triple}")]
     OtherArchitecture {
-        /// What the module's `target` lines say.
+        /// The architectures of the module's `target` lines.
         wanted: Box<str>,
         /// The build's target.
         triple: Box<str>,
-        /// The first `target` line.
+        /// The line of the first `target` line.
         line: u32,
     },
 }
 
 impl TargetError {
-    /// The line of the module that is at fault, or 0.
+    /// Returns the line of the module that is at fault, or 0.
     pub fn line(&self) -> u32 {
         match self {
             Self::Setting { setting, .. } => setting.line,
@@ -67,7 +67,7 @@ impl TargetError {
     }
 }
 
-/// How much a build optimizes.
+/// The level of optimization.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
 pub enum OptLevel {
     /// Compile quickly.
@@ -80,7 +80,7 @@ pub enum OptLevel {
 }
 
 impl OptLevel {
-    /// Cranelift's name of the level.
+    /// Returns Cranelift's name of the level.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -91,13 +91,14 @@ impl OptLevel {
 }
 
 impl Target {
-    /// The machine this program was built for, with a fixed set of CPU features (on x86-64 those of level v2). Code does not
-    /// depend on the CPU that happens to compile it; ask for more, or for less, with [`Target::isa_setting`].
+    /// Returns the machine this program was built for, with a fixed set of CPU features (level v2
+    /// on x86-64). Code does not depend on the CPU that happens to compile it.
+    /// [`Target::isa_setting`] adds or removes features.
     pub fn host() -> Self {
         Self::for_triple(Triple::host())
     }
 
-    /// A triple, or the name of an architecture alone, which means Linux there.
+    /// Parses a triple, or the name of an architecture alone, which means Linux on it.
     ///
     /// # Errors
     ///
@@ -117,36 +118,37 @@ impl Target {
         Self { triple, settings: Vec::new(), isa_settings: Vec::new() }
     }
 
-    /// How much to optimize; a module's own `set opt_level` line wins.
+    /// Sets the level of optimization. A module's own `set opt_level` line overrides it.
     #[must_use]
     pub fn opt_level(self, level: OptLevel) -> Self {
         self.setting("opt_level", level.name())
     }
 
-    /// A setting of Cranelift that holds for all modules; a module's own `set` line wins.
+    /// Sets a setting of Cranelift for all modules. A module's own `set` line overrides it.
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push(Setting::new(name, value));
         self
     }
 
-    /// A setting of the architecture, such as `has_avx2`, that holds for all modules.
+    /// Sets a setting of the architecture, such as `has_avx2`, for all modules.
     #[must_use]
     pub fn isa_setting(mut self, name: &str, value: &str) -> Self {
         self.isa_settings.push(Setting::new(name, value));
         self
     }
 
-    /// The target triple.
+    /// Returns the target triple.
     pub fn triple(&self) -> &Triple {
         &self.triple
     }
 
-    /// The code generator for a module with these header lines.
+    /// Returns the code generator for a module with these header lines.
     ///
     /// # Errors
     ///
-    /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for another architecture.
+    /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for
+    /// another architecture.
     pub fn isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
         if self.triple.operating_system != OperatingSystem::Linux {
             return Err(TargetError::Unsupported {
@@ -178,7 +180,7 @@ impl Target {
             apply(&mut builder, setting)?;
         }
         for setting in self.settings.iter().chain(&module.shared) {
-            // A `set` line may name a setting of the architecture too, as clif-util allows.
+            // A `set` line may also name a setting of the architecture, as in clif-util.
             match apply(&mut flags, setting) {
                 Err(_) if apply(&mut builder, setting).is_ok() => {}
                 other => other?,
@@ -197,13 +199,13 @@ impl Target {
     }
 }
 
-/// Where Kiln's defaults differ from Cranelift's. Code is made to run. Frame pointers let profilers and run-times walk the stack, and IR that asks for
-/// its frame pointer is valid only with them.
+/// Defaults of Kiln that differ from Cranelift's. Frame pointers let profilers and run-times walk
+/// the stack, and IR that reads its frame pointer is valid only with them.
 const DEFAULTS: [(&str, &str); 2] = [("opt_level", "speed"), ("preserve_frame_pointers", "true")];
 
-/// CPU features that code for x86-64 uses unless a module's `target` line says otherwise: the level x86-64-v2 of the System V
-/// ABI, which every such CPU since 2009 has. Without it rounding a float is a call of the C library. Images
-/// record the features they need, and loaders check them.
+/// CPU features that code for x86-64 uses unless a module's `target` line says otherwise: the level
+/// x86-64-v2 of the System V ABI, which every such CPU since 2009 has. Without it, rounding a float
+/// is a call of the C library. Images record the features they need, and loaders check them.
 const X86_64_BASELINE: [&str; 6] =
     ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt", "has_cmpxchg16b"];
 

@@ -1,13 +1,24 @@
-//! The text form of a module.
+//! The text form of a module. Its grammar is in the crate's documentation (`README.md`).
 //!
-//! The grammar stands in the crate's documentation (`README.md`). How a file is read: `scan` cuts it into items, `notation`
-//! and `items` read those that are not plain CLIF, `function` hands each function to Cranelift's reader and verifier, many at
-//! once if the file is large (`functions`), `symbols` numbers what they define and use, `comments` decides what comments belong to, and `locate` finds the column of what Cranelift reports by line or entity.
+//! A file is read in these steps:
+//!
+//! 1. `scan` cuts the text into the items of `item`.
+//! 2. `data`, `code`, `debug` and `items` read items that are not plain CLIF. They use `cursor`,
+//!    `tokens` and `signature`.
+//! 3. `function` passes each function to Cranelift's reader and verifier, after `shorten` and
+//!    `large_numbers`. `parallel` does so on several threads if the file is large.
+//! 4. `draft` brings each function to canonical form.
+//! 5. `resolve` enters definitions into the table of `symbols`, then numbers symbols.
+//! 6. `comments` finds out what comments belong to.
+//!
+//! `locate` finds the column of errors that Cranelift reports by line or entity.
 //!
 //! Invariants:
-//! - Items are slices of the source. Text is copied for Cranelift's reader only, one function at a time.
-//! - Functions are read and verified independently of one another and of the symbol table; only then symbols are numbered.
-//! - Whatever the text, the result is a module or diagnostics. Nothing here panics.
+//! - Items are slices of the source. Text is copied only for Cranelift's reader, one function at a
+//!   time.
+//! - Functions are read and verified independently of one another and of the symbol table. Symbols
+//!   are numbered after that.
+//! - Whatever the text is, the result is a module or diagnostics. Nothing here panics.
 
 mod code;
 mod comments;
@@ -39,7 +50,7 @@ use self::draft::draft;
 use self::item::Item;
 use self::locate::Locator;
 use self::parallel::ReadOptions;
-use self::resolve::{aliases, define, place_code, place_datum, resolve};
+use self::resolve::{aliases, define, number_code, number_data, number_function};
 use self::scan::TargetDefaults;
 use self::symbols::SymbolTable;
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind};
@@ -53,18 +64,25 @@ use crate::unverified::Unverified;
 
 /// Reads and verifies a file.
 ///
-/// A file without `target` line is for every target. All functions are read and verified whatever is wrong with others.
+/// A file without `target` line is for every target. All functions are read and verified, even if
+/// others have faults.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file (or the first thousand faults), ordered by place, and at least one thing. If its `target` lines are all for
-/// other architectures, that is a single diagnostic of kind [`DiagnosticKind::OtherTarget`], and nothing else was looked at.
+/// Everything that is wrong with the file (or the first thousand faults), ordered by location; at
+/// least one diagnostic. If all `target` lines are for other architectures, the only diagnostic is
+/// of kind [`DiagnosticKind::OtherTarget`], and nothing else was checked.
 ///
 /// ```
 /// use std::sync::Arc;
 /// use kiln_ir::{Source, Target, parse};
 ///
-/// let text = "function %answer() -> i64 {\nblock0:\n  v0 = iconst.i64 42\n  return v0\n}\n; run: %answer() == 42";
+/// let text = "function %answer() -> i64 {
+/// block0:
+///   v0 = iconst.i64 42
+///   return v0
+/// }
+/// ; run: %answer() == 42";
 /// let module = parse(Arc::new(Source::new("answer.clif", text)), &Target::host()).unwrap();
 /// assert_eq!(&*module.symbols[0].name, "answer");
 /// assert_eq!(module.functions[0].run_lines().next().unwrap().text, "run: %answer() == 42");
@@ -74,17 +92,18 @@ use crate::unverified::Unverified;
 /// assert_eq!((faults[0].location.line, faults[0].location.column), (3, 3));
 /// ```
 ///
-/// Functions of large files are read on the threads of the current rayon pool; the result does not depend on how many there
-/// are.
+/// Functions of large files are read on the threads of the current rayon pool. The result does not
+/// depend on the number of threads.
 pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnostic>> {
     read(source, target, true)
 }
 
-/// Reads a file as [`parse`] does, but for verifying its functions: the counterpart of [`Modules`](crate::Modules) for text.
+/// Reads a file as [`parse`] does, without verifying its functions: the counterpart of
+/// [`Modules`](crate::Modules) for text.
 ///
 /// # Errors
 ///
-/// As of [`parse`], without what the verifier finds.
+/// The same as of [`parse`], without the faults that the verifier finds.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -101,8 +120,12 @@ pub fn parse_unverified(source: Arc<Source>, target: &Target) -> Result<Unverifi
 fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Vec<Diagnostic>> {
     let mut faults = Vec::new();
     if u32::try_from(source.text.len()).is_err() {
-        let place = Location::whole(source);
-        return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, "the file has more than 4 GB", place)]);
+        let location = Location::whole(source);
+        return Err(vec![Diagnostic::new(
+            DiagnosticKind::Unsupported,
+            "the file has more than 4 GB",
+            location,
+        )]);
     }
     let call_conv = CallConv::triple_default(target.triple());
     let big_endian = target.triple().endianness() == Ok(Endianness::Big);
@@ -126,7 +149,8 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     let isa = isa.as_deref().filter(|_| verify);
     let options = ReadOptions { source: &source, call_conv, isa };
     let mut drafts = if file.items.iter().any(|item| matches!(item, Item::Debug(_))) {
-        // What such items say goes into the form.
+        // The canonical form includes what `debug` items say. So they are applied before it is
+        // made.
         let mut functions = parallel::read(&file.items, options, |read| read, &mut faults);
         debug::apply_debug(&file.items, &mut functions, &source, &mut faults);
         functions.into_iter().map(|read| read.map(|read| draft(read, &symbols))).collect()
@@ -153,16 +177,16 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         match (item, draft.take()) {
             (Item::Function(item), Some(draft)) => {
                 let locator = Locator { source: &source, item };
-                module.functions.extend(resolve(draft, locator, &mut symbols, &mut faults));
+                module.functions.extend(number_function(draft, locator, &mut symbols, &mut faults));
             }
-            (Item::Code(item), _) => module.functions.push(place_code(item, &mut symbols)),
+            (Item::Code(item), _) => module.functions.push(number_code(item, &mut symbols)),
             _ => continue,
         }
         *owner = Owner::Function(number);
     }
     for (item, owner) in file.items.iter().zip(&mut owners) {
-        if let Item::Data(datum) = item {
-            let data = place_datum(datum, &mut symbols);
+        if let Item::Data(data) = item {
+            let data = number_data(data, &mut symbols);
             *owner = Owner::Symbol(data.symbol);
             module.data.push(data);
         }
@@ -195,13 +219,13 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     Ok(module)
 }
 
-/// What to say when there is no code generator for a file.
+/// Returns the diagnostic of a file that there is no code generator for.
 fn target_fault(source: &Arc<Source>, settings: &ModuleSettings, error: &TargetError) -> Diagnostic {
     let unknown = settings.targets.iter().find(|line| line.triple.parse::<target_lexicon::Triple>().is_err());
-    let (kind, place, message) = match (error, unknown) {
+    let (kind, location, message) = match (error, unknown) {
         (TargetError::OtherArchitecture { .. }, Some(line)) => {
-            let place = Location::word(source, line.line, &line.triple);
-            (DiagnosticKind::Setting, place, format!("`{}` is not a target", line.triple))
+            let location = Location::word(source, line.line, &line.triple);
+            (DiagnosticKind::Setting, location, format!("`{}` is not a target", line.triple))
         }
         (TargetError::OtherArchitecture { line, .. }, None) => {
             (DiagnosticKind::OtherTarget, Location::line(source, *line), error.to_string())
@@ -213,5 +237,5 @@ fn target_fault(source: &Arc<Source>, settings: &ModuleSettings, error: &TargetE
         ),
         _ => (DiagnosticKind::Target, Location::line(source, error.line()), error.to_string()),
     };
-    Diagnostic::new(kind, message, place)
+    Diagnostic::new(kind, message, location)
 }

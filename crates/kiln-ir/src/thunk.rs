@@ -1,8 +1,10 @@
-//! Entry thunks: how a caller that knows a signature only at run time calls a function.
+//! Entry thunks, for callers that know a signature only at run time.
 //!
-//! The thunk of a signature is an `extern "C"` function that takes the callee's address and an array of 16-byte cells. It loads the arguments from the cells,
-//! calls, and stores the results into the cells from the start. A value occupies the first bytes of its cell in native
-//! byte order, vectors in little-endian lane order, as `DataValue::write_to_slice_ne` writes it.
+//! The thunk of a signature is an `extern "C"` function. Its parameters are the callee's address
+//! and an array of 16-byte cells. It loads the arguments from the cells, calls the callee, and
+//! stores the results into the cells from the start. A value takes the first bytes of its cell in
+//! native byte order, vectors in little-endian lane order, as `DataValue::write_to_slice_ne` writes
+//! it.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, UserFuncName};
@@ -15,10 +17,10 @@ use crate::module::Module;
 use crate::settings::ModuleSettings;
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// Bytes of a cell.
+/// The size of a cell, in bytes.
 pub const CELL_SIZE: usize = 16;
 
-/// A module that defines the entry thunk for `signature` under `name`.
+/// Returns a module that defines the entry thunk for `signature` under `name`.
 pub fn entry_thunk(
     name: &str,
     signature: &ir::Signature,

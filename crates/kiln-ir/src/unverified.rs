@@ -9,7 +9,7 @@ use crate::module::Module;
 use crate::references;
 use crate::target::{Target, TargetError};
 
-/// Why a module in binary form is not one to be compiled.
+/// An error of verifying a module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
@@ -21,7 +21,7 @@ pub enum VerifyError {
     Functions(Vec<FunctionError>),
 }
 
-/// What is wrong with a function.
+/// A function that is not valid IR.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{module}: function `{function}` (line {line}): {entity}: {message}")]
 pub struct FunctionError {
@@ -29,27 +29,28 @@ pub struct FunctionError {
     pub module: Box<str>,
     /// The function's name.
     pub function: Box<str>,
-    /// Line of the function in the text that the module came from, or 0.
+    /// The line of the function in the text that the module came from, or 0.
     pub line: u32,
-    /// What is at fault in it, numbered as the canonical form has it.
+    /// The entity at fault, numbered as in the canonical form.
     pub entity: Box<str>,
-    /// What is wrong.
+    /// The message of the verifier.
     pub message: Box<str>,
 }
 
-/// A module that is what it has to be, but for its functions: the verifier has not seen them.
+/// A module that is checked except for its functions: the verifier has not seen them.
 ///
-/// Whoever finds code for it in a cache need not ask for more: see [`Unverified::fingerprint`].
+/// If a cache has code for it, there is no need to verify it: see [`Unverified::fingerprint`].
 #[derive(Clone, Debug)]
 pub struct Unverified(pub(crate) Module);
 
 impl Unverified {
-    /// The fingerprint that the module will have.
+    /// Returns the fingerprint that the module will have.
     pub fn fingerprint(&self) -> Fingerprint {
         self.0.fingerprint()
     }
 
-    /// The module, to look at. Code generation relies on the verifier, so this must not be compiled.
+    /// Returns the module, to look at. It must not be compiled, because code generation relies on
+    /// the verifier.
     pub fn module(&self) -> &Module {
         &self.0
     }
@@ -82,7 +83,8 @@ impl Unverified {
             }
             if unusable.is_empty() {
                 match guard(|| verify_function(&ir, &*isa)) {
-                    // What decodes may still be another form than a writer gives the function.
+                    // A form that decodes may differ from the form that an encoder gives the
+                    // function.
                     Ok(Ok(())) if Body::new(&ir).as_ref() == Ok(body) => {}
                     Ok(Ok(())) => fault("function".into(), "its form is not the canonical one".into()),
                     Ok(Err(errors)) => {

@@ -1,6 +1,7 @@
-//! Memory to read a text is in proportion to its length: with more, allocation fails and this test with it.
+//! The memory for reading a text is proportional to its length. With more, allocation fails, and
+//! this test with it.
 //!
-//! A test binary of its own, so that nothing else allocates.
+//! It has a test binary of its own, so that nothing else allocates.
 
 use std::alloc::System;
 use std::sync::Arc;
@@ -12,16 +13,17 @@ use kiln_oracle::greedy::TEXTS;
 #[global_allocator]
 static MEMORY: Cap<System> = Cap::new(System, usize::MAX);
 
-/// For each byte of text.
+/// Bytes of memory for each byte of text.
 const FOR_BYTE: usize = 150;
-/// What a text of any length may take: that of zeros between other data, which are 2^24 bytes on the way from one buffer to the next, more.
+/// Bytes of memory for a text of any length. Zeros between other data take more: 2^24 bytes, while
+/// they go from one buffer to the next.
 const FREE: usize = 1 << 20;
 const FREE_ZEROS: usize = 5 << 24;
 
 #[test]
 fn memory_is_proportional_to_length() {
     let target = Target::parse("x86_64").expect("a target of every build");
-    // What is made once.
+    // Reading the first text also initializes what is kept.
     drop(parse(Arc::new(Source::new("first.clif", "function %f() { block0: return }")), &target));
     for (name, text) in TEXTS {
         let text = text(200_000);

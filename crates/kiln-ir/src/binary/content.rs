@@ -12,9 +12,10 @@ use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 #[derive(Default)]
 pub(super) struct ContentReader<'b> {
     pub(super) symbols: Vec<Symbol>,
-    /// The types of functions as they were written. They have one encoding, so that equal ones have equal bytes.
+    /// The types of functions as they were written. A type has one encoding, so equal types have
+    /// equal bytes.
     signatures: Vec<Option<&'b [u8]>>,
-    /// Whether a definition of the symbol was met.
+    /// Whether each symbol has been defined.
     pub(super) defined: Vec<bool>,
     scratch: CheckScratch,
 }
@@ -65,7 +66,7 @@ impl<'b> ContentReader<'b> {
         Ok(SymbolId::from_u32(index as u32))
     }
 
-    /// The symbol that a definition is of.
+    /// Reads the symbol of a definition.
     fn define(&mut self, reader: &mut ByteReader<'_>, kind: SymbolKind) -> DecodeResult<SymbolId> {
         let id = self.symbol(reader)?;
         let symbol = &self.symbols[id.index()];
@@ -84,7 +85,7 @@ impl<'b> ContentReader<'b> {
             _ => return Err(content.error("neither IR nor machine code")),
         };
         let fits = match (&code, self.signatures[symbol.index()]) {
-            // A body starts with its type.
+            // The form of a function starts with its type.
             (Code::Ir(body), Some(declared)) => body.as_bytes().starts_with(declared),
             (Code::Machine(_), Some(_)) => true,
             (_, None) => false,
@@ -105,7 +106,7 @@ impl<'b> ContentReader<'b> {
         let length = content.count()?;
         let offset = content.offset();
         let bytes = content.raw(length)?;
-        let reader = ByteReader::at(bytes, offset);
+        let reader = ByteReader::with_base(bytes, offset);
         Body::check(reader, bytes, references.into(), base, &mut self.scratch)
     }
 
@@ -150,7 +151,7 @@ impl<'b> ContentReader<'b> {
             _ => return Err(content.error("neither zeros nor bytes")),
         };
         if init.len() > MAX_ZEROS {
-            return Err(content.error("a datum of more than 2^40 bytes"));
+            return Err(content.error("a data object of more than 2^40 bytes"));
         }
         let mut addresses = Vec::new();
         let mut end = 0;
@@ -158,10 +159,11 @@ impl<'b> ContentReader<'b> {
             let offset = content.uint()?;
             let address = DataAddress { offset, symbol: self.symbol(content)?, addend: content.int()? };
             let next = offset.checked_add(8).filter(|next| offset >= end && *next <= init.len());
-            end = next.ok_or_else(|| content.error("an address outside of its datum or over another"))?;
+            end =
+                next.ok_or_else(|| content.error("a pointer outside of its data object or over another"))?;
             let zero = |bytes: &Vec<u8>| bytes[offset as usize..end as usize].iter().all(|byte| *byte == 0);
             if !matches!(&init, Init::Bytes(bytes) if zero(bytes)) {
-                return Err(content.error("an address over other content"));
+                return Err(content.error("a pointer over other content"));
             }
             addresses.push(address);
         }

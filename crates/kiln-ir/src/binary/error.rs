@@ -1,44 +1,44 @@
 //! Errors of the binary form.
 
-/// Why bytes are no module.
+/// An error of reading modules in binary form.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BinaryError {
-    /// The bytes could not be read.
+    /// The input could not be read.
     #[error("cannot be read")]
     Io(#[from] std::io::Error),
-    /// They do not start as a module in binary form does.
+    /// The bytes do not start like a module in binary form.
     #[error("byte {offset}: not a module in binary form")]
     Foreign {
-        /// Where, from the start of the file.
+        /// The offset in the file.
         offset: u64,
     },
-    /// They were written by another version.
+    /// Another version wrote the module.
     #[error("byte {offset}: written by {found}, and this is {own}")]
     Version {
-        /// Where the module starts.
+        /// The offset of the module in the file.
         offset: u64,
-        /// Who wrote it.
+        /// The version that wrote it.
         found: Box<str>,
-        /// Who reads it.
+        /// The version that reads it.
         own: Box<str>,
     },
-    /// They end early.
+    /// The file ends before the module does.
     #[error("byte {offset}: the file ends inside of a module")]
     Truncated {
-        /// Where the module starts.
+        /// The offset of the module in the file.
         offset: u64,
     },
-    /// They were altered.
+    /// The bytes do not fit their checksum.
     #[error("byte {offset}: the checksum of the module differs")]
     Checksum {
-        /// Where the module starts.
+        /// The offset of the module in the file.
         offset: u64,
     },
-    /// The checksum holds, but they are not what a module consists of.
+    /// The checksum fits, but the bytes are not those of a module.
     #[error("byte {offset}: {what}")]
     Malformed {
-        /// Where, from the start of the file.
+        /// The offset in the file.
         offset: u64,
         /// What is wrong.
         what: &'static str,

@@ -6,7 +6,7 @@ pub(super) const MAGIC: &[u8; 8] = b"KilnIR\0\0";
 pub(super) const VERSION: u32 = 2;
 pub(super) const HEADER: usize = 64;
 
-/// Of a whole module, the checksum itself left out.
+/// Returns the checksum of a whole module, computed without the bytes of the checksum itself.
 pub(super) fn checksum(bytes: &[u8]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&bytes[..32]);
@@ -22,7 +22,7 @@ pub(super) fn other_version(offset: u64, found: String) -> BinaryError {
 
 /// The lengths that a header gives.
 pub(super) struct Lengths {
-    /// Bytes of the version of Cranelift.
+    /// The length of the version of Cranelift, in bytes.
     pub(super) producer: u64,
     pub(super) content: u64,
     pub(super) notes: u64,
@@ -49,7 +49,7 @@ impl Lengths {
     }
 }
 
-/// Tells whether `bytes`, of which there may be too few, start as a header does.
+/// Tells whether `bytes`, which may end early, start like a header.
 pub(super) fn may_be_header(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())])
 }

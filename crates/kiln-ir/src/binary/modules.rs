@@ -9,28 +9,28 @@ use super::read;
 use crate::body::wire::{ByteReader, DecodeError};
 use crate::unverified::Unverified;
 
-/// Reads the modules of a file one at a time: no more than one of them is held in memory.
+/// Iterates over the modules of a file. Only one of them is held in memory at a time.
 ///
-/// After an error there is nothing more, for where the next module starts is not known.
+/// After an error the iterator ends, because it is not known where the next module starts.
 #[derive(Debug)]
 pub struct Modules<R> {
     input: R,
-    /// Where the next module starts.
+    /// The offset of the next module.
     offset: u64,
     buffer: Vec<u8>,
     done: bool,
 }
 
 impl<R: Read> Modules<R> {
-    /// The modules in `input`, which is read in large pieces and needs no buffer.
+    /// Reads the modules in `input`. It is read in large pieces and needs no buffer.
     pub fn new(input: R) -> Self {
         Self { input, offset: 0, buffer: Vec::new(), done: false }
     }
 
-    /// Takes `length` bytes more into the buffer; whether they were there.
+    /// Appends `length` bytes of the input to the buffer. Returns whether there were so many.
     fn take(&mut self, length: u64) -> std::io::Result<bool> {
         let before = self.buffer.len();
-        // Grows as bytes arrive, whatever a length claims.
+        // The buffer grows as bytes arrive, whatever a length claims.
         (&mut self.input).take(length).read_to_end(&mut self.buffer)?;
         Ok((self.buffer.len() - before) as u64 == length)
     }
@@ -54,7 +54,7 @@ impl<R: Read> Modules<R> {
         if self.buffer[32..HEADER] != checksum(&self.buffer) {
             return Err(BinaryError::Checksum { offset });
         }
-        // Their sum is the length of what was read.
+        // Both are at most the number of bytes that were read.
         let (producer, content) = (lengths.producer as usize, lengths.content as usize);
         let body = &self.buffer[HEADER..];
         if &body[..producer] != cranelift_codegen::VERSION.as_bytes() {
@@ -64,8 +64,10 @@ impl<R: Read> Modules<R> {
         }
         let start = HEADER + producer;
         let (content, notes) = self.buffer[start..].split_at(content);
-        let module =
-            read::module(ByteReader::at(content, start), ByteReader::at(notes, start + content.len()));
+        let module = read::module(
+            ByteReader::with_base(content, start),
+            ByteReader::with_base(notes, start + content.len()),
+        );
         let module = module.map_err(|DecodeError { offset: within, what }| BinaryError::Malformed {
             offset: offset + within as u64,
             what,
@@ -88,11 +90,12 @@ impl<R: Read> Iterator for Modules<R> {
     }
 }
 
-/// Where each module of a file in binary form lies. Only headers are read.
+/// Returns the range of bytes of each module of a file in binary form. Only headers are read.
 ///
 /// # Errors
 ///
-/// [`BinaryError::Io`], [`BinaryError::Foreign`], [`BinaryError::Version`] and [`BinaryError::Truncated`].
+/// [`BinaryError::Io`], [`BinaryError::Foreign`], [`BinaryError::Version`] and
+/// [`BinaryError::Truncated`].
 pub fn spans(mut input: impl Read + Seek) -> Result<Vec<Range<u64>>, BinaryError> {
     let end = input.seek(SeekFrom::End(0))?;
     let mut spans = Vec::new();

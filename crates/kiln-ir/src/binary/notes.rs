@@ -6,7 +6,7 @@ use crate::comments::{Anchor, CommentMark, Comments, ModuleAnchor, ModuleComment
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::SymbolId;
 
-/// Reads a comment outside of functions of a module that has so many symbols.
+/// Reads a comment outside of functions. The module has `symbols` symbols.
 pub(super) fn module_comment(notes: &mut ByteReader<'_>, symbols: usize) -> DecodeResult<ModuleComment> {
     let kind = notes.byte()?;
     let number = notes.u32()?;
@@ -17,7 +17,7 @@ pub(super) fn module_comment(notes: &mut ByteReader<'_>, symbols: usize) -> Deco
         _ => return Err(notes.error("not a place of a comment")),
     };
     let line = notes.u32()?;
-    // An empty one is an empty line.
+    // An empty text is an empty line.
     let text = match notes.clone().str()? {
         "" => notes.str()?.into(),
         _ => comment_text(notes)?,
@@ -25,7 +25,7 @@ pub(super) fn module_comment(notes: &mut ByteReader<'_>, symbols: usize) -> Deco
     Ok(ModuleComment { anchor, line, text })
 }
 
-/// The comments of a function on `line`: all of their texts are checked at once.
+/// Reads the comments of a function on `line`. Their texts are read and checked as one string.
 pub(super) fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Comments> {
     let count = notes.count()?;
     if count == 0 {
@@ -53,7 +53,7 @@ pub(super) fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Co
         let length = notes.uint()?;
         let rest = &text.as_bytes()[start..];
         let own = usize::try_from(length).ok().and_then(|length| rest.get(..length));
-        // What starts with a `;` starts on the boundary of a character.
+        // A text that starts with `;` starts at a character boundary.
         let Some([b';', .., last] | [last @ b';']) = own else {
             return Err(notes.error("not a comment"));
         };
@@ -74,7 +74,7 @@ pub(super) fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Co
     Ok(Comments::of(text.to_owned(), marks))
 }
 
-/// The number that is so far from the one before.
+/// Returns the number at this distance from the number before.
 #[inline]
 fn distant(notes: &ByteReader<'_>, before: &mut u32, distance: u64) -> DecodeResult<u32> {
     let number =
@@ -83,13 +83,13 @@ fn distant(notes: &ByteReader<'_>, before: &mut u32, distance: u64) -> DecodeRes
     Ok(*before)
 }
 
-/// Whether a blank ends at `end`, or a character goes on there.
+/// Tells whether a blank ends at `end`, or `end` is within a character.
 #[cold]
 fn blank_before(text: &str, end: usize) -> bool {
     text.get(..end).is_none_or(|text| text.ends_with(char::is_whitespace))
 }
 
-/// A comment must not end early when it is printed.
+/// Reads the text of a comment. When it is printed, it must not end early.
 fn comment_text(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     if !text.starts_with(';') || text.contains('\n') || text.trim_end() != text {
@@ -98,7 +98,7 @@ fn comment_text(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     Ok(text.into())
 }
 
-/// A word of a header line, which is read back by blanks.
+/// Reads a word of a header line. When it is printed, blanks must delimit it.
 fn word(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     if text.is_empty() || text.contains(|c: char| c.is_ascii_whitespace() || c == ';') {
@@ -107,7 +107,7 @@ fn word(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     Ok(text.into())
 }
 
-/// A line that directs programs that execute files.
+/// Reads a `test` or `feature` line.
 fn directive(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     let mut words = text.split(' ');

@@ -1,7 +1,7 @@
-//! From bytes to a module, every byte checked.
+//! Reads a module from bytes, and checks every byte.
 //!
-//! Invariant: what comes out keeps the invariants of [`Module`] (see `module`), whatever went in; only whether its functions
-//! are valid IR is left to the verifier.
+//! Invariant: the module has the invariants of [`Module`] (see `module`), whatever the bytes are.
+//! Only the verifier can tell whether its functions are valid IR.
 
 use std::collections::HashSet;
 
@@ -14,10 +14,10 @@ use crate::function::{Code, CodeTarget, Function};
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
-/// The module in `content` and `notes`.
+/// Reads the module in `content` and `notes`.
 pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> DecodeResult<Module> {
     let mut reading = ContentReader::default();
-    // The code's settings are a part of those in the notes, and are compared with them below.
+    // The settings of the code are a part of those in the notes. They are compared below.
     let settings_start = content.clone();
     skip_settings(&mut content)?;
     let settings_len = settings_start.left() - content.left();
@@ -53,8 +53,8 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
         }
         symbol.line = notes.u32()?;
         let text = &*symbol.name;
-        // A name is that of one symbol. Keys of globals are names of another kind, and may be any text; only what is local
-        // may have no name.
+        // A name belongs to one symbol. Keys of globals are separate from names, and may be any
+        // text. Only a local symbol may have no name.
         let global = symbol.kind == SymbolKind::Global;
         let anonymous = symbol.linkage == Linkage::Local && text.is_empty();
         let fits = global || anonymous || !text.is_empty() && !text.contains('\0');
@@ -67,8 +67,8 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
         function.line = notes.u32()?;
         function.comments = comments(&mut notes, function.line)?;
     }
-    for datum in &mut data {
-        datum.line = notes.u32()?;
+    for object in &mut data {
+        object.line = notes.u32()?;
     }
     let mut outside = Vec::new();
     for _ in 0..notes.count()? {
@@ -78,7 +78,8 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
     Ok(Module { name, source: None, settings, symbols: reading.symbols, functions, data, comments: outside })
 }
 
-/// Symbols are numbered in the order of functions, then of data, each followed by what it is the first to refer to.
+/// Checks that symbols are numbered in the order of functions, then of data objects, each followed
+/// by the symbols that it is the first to refer to.
 fn check_numbers(
     symbols: usize,
     functions: &[Function],
@@ -104,9 +105,9 @@ fn check_numbers(
             }
         }
     }
-    for datum in data {
-        ordered &= meet(datum.symbol);
-        ordered &= datum.addresses.iter().all(|address| meet(address.symbol));
+    for object in data {
+        ordered &= meet(object.symbol);
+        ordered &= object.addresses.iter().all(|address| meet(address.symbol));
     }
     if ordered && next == symbols {
         Ok(())

@@ -1,4 +1,5 @@
-//! The binary form against damage and malice: checksums are made to fit again, so that what lies behind them is reached.
+//! Tests of the binary form with damaged and malicious bytes. Checksums are corrected, so that the
+//! bytes they protect are read.
 
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use super::*;
 use crate::body::Body;
 use crate::{Source, Target, Unverified, parse};
 
-/// A module with something of everything.
+/// A module with a sample of everything.
 const TEXT: &str = r#"; a comment
 test run
 set opt_level=none
@@ -74,7 +75,7 @@ fn one(bytes: &[u8]) -> Result<Unverified, BinaryError> {
     Modules::new(bytes).next().expect("there are bytes")
 }
 
-/// The message about `bytes`, which are no module.
+/// Returns the error of `bytes`, which are not a module.
 fn fault(bytes: &[u8]) -> String {
     one(bytes).expect_err("it is no module").to_string()
 }
@@ -155,14 +156,14 @@ fn every_altered_byte_is_noticed() {
     }
 }
 
-/// Makes the checksum fit again.
+/// Corrects the checksum.
 fn refresh(bytes: &mut [u8]) {
     let sum = checksum(bytes);
     bytes[32..HEADER].copy_from_slice(&sum);
 }
 
-/// Whatever stands behind a checksum that fits is read or refused, and nothing panics; what is read is written again as it
-/// was read.
+/// With a correct checksum, any bytes are read or refused, and nothing panics. What is read is
+/// written again as it was read.
 #[test]
 fn altered_bytes_behind_a_checksum_that_fits() {
     let bytes = module().to_bytes();
@@ -182,7 +183,7 @@ fn altered_bytes_behind_a_checksum_that_fits() {
             }
         }
     }
-    // Most of a module are numbers that have another meaning when they are changed.
+    // Most bytes of a module are numbers, which have another valid meaning when they are changed.
     assert!(refused > 500 && read > 500, "{refused} refused, {read} read");
 }
 

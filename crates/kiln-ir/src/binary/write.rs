@@ -1,7 +1,8 @@
-//! A module as bytes: its content, which is what a fingerprint covers, and notes, which it leaves out.
+//! Writes a module as bytes: its content, which a fingerprint covers, and its notes, which it does
+//! not.
 //!
-//! Invariant: structs are taken apart exhaustively, and every field goes into the content or into the notes, never into
-//! both but for settings. So a field cannot be forgotten, neither by a fingerprint nor by a file.
+//! Invariant: structs are taken apart exhaustively. Every field is in the content or in the notes;
+//! only settings are in both. So neither a fingerprint nor a file can forget a field.
 
 use cranelift_codegen::ir::LibCall;
 
@@ -14,7 +15,8 @@ use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// Writes what the module's artifact depends on. `flush` is called between items, and may take what was written.
+/// Writes all that the module's artifact depends on. `flush` is called between items, and may take
+/// what was written.
 pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnMut(&mut ByteWriter)) {
     let Module { name: _, source: _, settings, symbols, functions, data, comments: _ } = module;
     code_settings(out, settings);
@@ -29,13 +31,13 @@ pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnM
         flush(out);
     }
     out.count(data.len());
-    for datum in data {
-        self::data(out, datum);
+    for object in data {
+        self::data(out, object);
         flush(out);
     }
 }
 
-/// A symbol; its name only if other modules see it.
+/// Writes a symbol, with its name only if other modules see it.
 pub(crate) fn symbol(out: &mut ByteWriter, symbol: &Symbol) {
     let Symbol { name, kind, linkage, signature, line: _ } = symbol;
     out.byte(match kind {
@@ -59,7 +61,7 @@ pub(crate) fn symbol(out: &mut ByteWriter, symbol: &Symbol) {
     }
 }
 
-/// Code; `reference` writes what stands for a symbol.
+/// Writes code. `reference` writes what identifies a symbol.
 pub(crate) fn code(out: &mut ByteWriter, code: &Code, reference: impl Fn(&mut ByteWriter, SymbolId)) {
     match code {
         Code::Ir(body) => {
@@ -89,9 +91,9 @@ pub(crate) fn code(out: &mut ByteWriter, code: &Code, reference: impl Fn(&mut By
                         out.byte(1);
                         out.listed(LibCall::all_libcalls(), call);
                     }
-                    CodeTarget::Here(place) => {
+                    CodeTarget::Here(offset) => {
                         out.byte(2);
-                        out.uint(u64::from(*place));
+                        out.uint(u64::from(*offset));
                     }
                 }
             }
@@ -123,7 +125,7 @@ fn data(out: &mut ByteWriter, data: &DataObject) {
     }
 }
 
-/// Settings that alter code, in order, for later ones win over earlier ones.
+/// Writes the settings that affect code, in order, because later ones override earlier ones.
 pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
     let ModuleSettings { shared, targets, directives: _ } = settings;
     fn list(out: &mut ByteWriter, settings: &[Setting]) {
@@ -143,7 +145,7 @@ pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
     }
 }
 
-/// Writes the rest: names that no other module sees, lines, comments, header lines in full.
+/// Writes names that no other module sees, lines, comments, and header lines in full.
 pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
     let Module { name, source: _, settings, symbols, functions, data, comments } = module;
     out.str(name);
@@ -169,8 +171,8 @@ pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
         out.uint(u64::from(*line));
         self::comments(out, comments, *line);
     }
-    for datum in data {
-        out.uint(u64::from(datum.line));
+    for object in data {
+        out.uint(u64::from(object.line));
     }
     out.count(comments.len());
     for ModuleComment { anchor, line, text } in comments {
@@ -186,8 +188,9 @@ pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
     }
 }
 
-/// The comments of a function: their number; if that is not 0, their texts, one behind the other, and for each comment what it
-/// stands at, and the length of its text. Numbers are given as the distance from the comment before.
+/// Writes the comments of a function: their number; if it is not 0, their texts, joined; then for
+/// each comment its place and the length of its text. Numbers are written as the distance from
+/// those of the comment before.
 fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
     out.count(comments.len());
     if comments.is_empty() {
@@ -214,15 +217,15 @@ fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
     }
 }
 
-/// What the numbers of a comment are relative to: those of the comment before.
+/// The numbers that those of the next comment are relative to.
 pub(super) struct PreviousComment {
-    /// By kind of anchor.
+    /// The number of the block or instruction, by kind of anchor.
     pub(super) numbers: [u32; 4],
     pub(super) line: u32,
 }
 
 impl PreviousComment {
-    /// PreviousComment the first comment of a function that starts on `line`.
+    /// Creates the numbers for the first comment of a function that starts on `line`.
     pub(super) fn new(line: u32) -> Self {
         Self { numbers: [0; 4], line }
     }

@@ -1,23 +1,24 @@
 //! Encodes a function, as a client or a reader made it, in canonical form.
 //!
-//! The form is written in the order of its parts, but the tables at its start hold only what the code
-//! uses. So the code comes first and goes into a buffer of its own:
+//! The form is written in the order of its parts, but the tables at its start hold only what the
+//! code uses. So the code comes first and goes into a buffer of its own:
 //!
 //! 1. Blocks get numbers, in layout order.
 //! 2. The code is written. Each value gets the next number where it is defined. Global values,
-//!    functions, signatures and memory flags get theirs where they are first used. If a value is used
-//!    in a block that precedes its definition, the code is written again, with all values numbered
-//!    before.
+//!    functions, signatures and memory flags get theirs where they are first used. If a value is
+//!    used in a block that precedes its definition, the code is written again, with all values
+//!    numbered before.
 //! 3. The tables are written, for what has a number now. An entry can use further entries: a global
-//!    value has a base, a function has a signature, memory flags have an alias region. So tables are
-//!    written from the users to the used, into buffers that are joined in the order of the form.
+//!    value has a base, a function has a signature, memory flags have an alias region. So tables
+//!    are written from the users to the used, into buffers that are joined in the order of the
+//!    form.
 //!
 //! The function `%f(i32) -> i32 system_v { block0(v0: i32): v1 = iadd v0, v0; return v1 }` becomes
 //!
 //! | bytes (hexadecimal) | meaning |
 //! |---|---|
 //! | `02 01 76 00 01 76 00` | System V; 1 parameter and 1 result: `i32`, normal, not extended |
-//! | `00` ×9 | no alias regions, flags, stack slots, dynamic types and slots, limit, globals, functions, signatures |
+//! | `00` ×9 | the tables from alias regions to signatures are empty, and there is no stack limit |
 //! | `02 01` | 2 values, 1 block |
 //! | `02 76` | 1 parameter (shifted by a bit that marks cold blocks): `i32` |
 //! | `4a 76 02 02` | `iadd.i32`; both operands were defined 1 value back (2 is the zigzag of 1) |

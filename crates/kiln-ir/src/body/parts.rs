@@ -1,11 +1,11 @@
-//! Small parts of IR as bytes: types, signatures, codes. Shared by the canonical form of functions and the binary form of
+//! Types, signatures and codes as bytes, for the canonical form of functions and the binary form of
 //! modules.
 //!
 //! Invariants:
-//! - What is written is taken apart exhaustively, so that a field that a new version of Cranelift adds does not compile until it
-//!   is written too.
-//! - Enumerations that Cranelift lists (`all()`) are written as a position in that list (which for opcodes and conditions is
-//!   their discriminant), others as a number given here.
+//! - What is written is taken apart exhaustively. If a new version of Cranelift adds a field, this
+//!   does not compile until the field is written too.
+//! - Enumerations that Cranelift lists (`all()`) are written as a position in that list, which for
+//!   opcodes and conditions is their discriminant. Others are written as a number given here.
 
 use std::sync::LazyLock;
 
@@ -18,7 +18,7 @@ use cranelift_codegen::isa::CallConv;
 
 use super::wire::{ByteReader, ByteWriter, DecodeResult};
 
-/// Types by their number in Cranelift; [`types::INVALID`] where there is none.
+/// Types by their number in Cranelift; [`types::INVALID`] for numbers without a type.
 static TYPES: LazyLock<[Type; 0x200]> = LazyLock::new(|| {
     let lanes = [
         types::I8,
@@ -46,7 +46,7 @@ static TYPES: LazyLock<[Type; 0x200]> = LazyLock::new(|| {
     table
 });
 
-/// For each opcode a bit for each type, by number, that may be its controlling one.
+/// For each opcode, the set of types that may be its controlling type: one bit for each number.
 static CONTROLLING: LazyLock<Box<[[u64; 8]; 0x100]>> = LazyLock::new(|| {
     let mut table = Box::new([[0; 8]; 0x100]);
     for opcode in Opcode::all() {
@@ -59,7 +59,8 @@ static CONTROLLING: LazyLock<Box<[[u64; 8]; 0x100]>> = LazyLock::new(|| {
 });
 
 impl ByteWriter {
-    /// A type: its number, or 1 and the rest of it if it is dynamic. No type has number 1.
+    /// Writes a type: its number, or 1 and the low byte of the number if it is dynamic. No type has
+    /// number 1.
     pub(crate) fn ty(&mut self, ty: Type) {
         let number = ty.index();
         if number > 0xff {
@@ -68,7 +69,7 @@ impl ByteWriter {
         self.byte(number as u8);
     }
 
-    /// A byte, and a type behind it.
+    /// Writes a byte and a type.
     #[inline]
     pub(crate) fn byte_and_type(&mut self, byte: u8, ty: Type) {
         match u8::try_from(ty.index()) {
@@ -119,7 +120,7 @@ impl ByteWriter {
         self.byte(code.map_or(0, |code| code.as_raw().get()));
     }
 
-    /// The position of `item` in `list`, which holds it.
+    /// Writes the position of `item` in `list`, which contains it.
     pub(crate) fn listed<T: PartialEq>(&mut self, list: &[T], item: &T) {
         let position = list.iter().position(|other| other == item);
         self.count(position.expect("Cranelift lists all of them"));
@@ -127,7 +128,7 @@ impl ByteWriter {
 }
 
 impl ByteReader<'_> {
-    /// A type; an invalid one is none.
+    /// Reads a type, which must be valid.
     #[inline]
     pub(crate) fn ty(&mut self) -> DecodeResult<Type> {
         let first = usize::from(self.byte()?);
@@ -138,7 +139,7 @@ impl ByteReader<'_> {
         }
     }
 
-    /// A type that `opcode` may have as its controlling one.
+    /// Reads a type that may be the controlling type of `opcode`.
     #[inline]
     pub(crate) fn controlling(&mut self, opcode: Opcode) -> DecodeResult<Type> {
         let ty = self.ty()?;
@@ -162,13 +163,13 @@ impl ByteReader<'_> {
         Ok(Signature { params, returns, call_conv })
     }
 
-    /// Goes past a signature. How many results it has.
+    /// Goes past a signature. Returns its number of results.
     pub(crate) fn skip_signature(&mut self) -> DecodeResult<usize> {
         self.params(|_, _, _| ()).map(|(_, results)| results)
     }
 
-    /// A signature, whose parameters (list 0) and results (list 1) are given to `each`, with the length of the list. The number of
-    /// results.
+    /// Reads a signature. Calls `each` for each parameter (list 0) and result (list 1), with the
+    /// number of the list and its length. Returns the calling convention and the number of results.
     #[inline]
     fn params(&mut self, mut each: impl FnMut(usize, usize, AbiParam)) -> DecodeResult<(CallConv, usize)> {
         let call_conv = match self.byte()? {
@@ -210,12 +211,12 @@ impl ByteReader<'_> {
         Ok((call_conv, count))
     }
 
-    /// A trap code, or none.
+    /// Reads a trap code or none.
     pub(crate) fn trap(&mut self) -> DecodeResult<Option<TrapCode>> {
         Ok(std::num::NonZeroU8::new(self.byte()?).map(TrapCode::from_raw))
     }
 
-    /// A trap code that must be there.
+    /// Reads a trap code.
     pub(crate) fn some_trap(&mut self) -> DecodeResult<TrapCode> {
         self.trap()?.ok_or_else(|| self.error("not a trap code"))
     }

@@ -1,24 +1,26 @@
 //! Bytes of the canonical and of the binary form: little endian, integers as LEB128.
 //!
 //! Invariants:
-//! - Every integer has one encoding: the shortest. A reader refuses others, so equal content has equal bytes.
-//! - A [`ByteReader`] never looks beyond its end, and a count it returns is at most the number of bytes that are left. So the
-//!   memory that a caller reserves for a count is bounded by the length of the input.
+//! - Every integer has one encoding: the shortest. A reader refuses others, so equal content has
+//!   equal bytes.
+//! - A [`ByteReader`] never looks beyond its end. A count that it returns is at most the number of
+//!   bytes that are left. So the memory that a caller reserves for a count is bounded by the length
+//!   of the input.
 
-/// Why bytes are not what they should be.
+/// An error of reading bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {what}")]
 pub(crate) struct DecodeError {
-    /// Where, from the start of what was given.
+    /// The offset from the start of what the caller was given.
     pub(crate) offset: usize,
     /// What is wrong.
     pub(crate) what: &'static str,
 }
 
-/// What reading gives.
+/// The result of reading bytes.
 pub(crate) type DecodeResult<T> = Result<T, DecodeError>;
 
-/// Bytes that grow.
+/// Writes bytes to a vector.
 #[derive(Default)]
 pub(crate) struct ByteWriter(pub(crate) Vec<u8>);
 
@@ -31,7 +33,7 @@ impl ByteWriter {
         self.0.extend_from_slice(bytes);
     }
 
-    /// An unsigned integer.
+    /// Writes an unsigned integer.
     #[inline]
     pub(crate) fn uint(&mut self, mut value: u64) {
         while value >= 0x80 {
@@ -41,8 +43,10 @@ impl ByteWriter {
         self.0.push(value as u8);
     }
 
-    /// Up to four unsigned integers. Mostly each takes one or two bytes, no one can tell which, and a wrong guess of the processor takes
-    /// longer than all else: so it is not left to guess.
+    /// Writes up to four unsigned integers.
+    ///
+    /// Most take one or two bytes, in no pattern, so that a branch for each would often be
+    /// predicted wrongly. That costs more than the rest of the work, so there is no such branch.
     #[inline(always)]
     pub(crate) fn uints<const N: usize>(&mut self, values: [u64; N]) {
         const { assert!(N <= 4) };
@@ -62,13 +66,13 @@ impl ByteWriter {
         self.0.truncate(end);
     }
 
-    /// A number of entries or a position in a table.
+    /// Writes a number of entries or a position in a table.
     #[inline]
     pub(crate) fn count(&mut self, value: usize) {
         self.uint(value as u64);
     }
 
-    /// A signed integer; small ones of either sign are short.
+    /// Writes a signed integer. Small integers of either sign are short.
     #[inline]
     pub(crate) fn int(&mut self, value: i64) {
         self.uint(zigzag(value));
@@ -78,7 +82,7 @@ impl ByteWriter {
         self.byte(u8::from(value));
     }
 
-    /// A length and so many bytes.
+    /// Writes a length and so many bytes.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.raw(bytes);
@@ -89,7 +93,7 @@ impl ByteWriter {
     }
 }
 
-/// 0, -1, 1, -2, .. as 0, 1, 2, 3, ..
+/// Maps 0, -1, 1, -2, .. to 0, 1, 2, 3, ..
 #[inline]
 pub(crate) fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
@@ -100,66 +104,66 @@ pub(crate) fn unzigzag(value: u64) -> i64 {
     (value >> 1) as i64 ^ -((value & 1) as i64)
 }
 
-/// Bytes that are read from front to back.
+/// Reads bytes from front to back.
 #[derive(Clone)]
 pub(crate) struct ByteReader<'b> {
     bytes: &'b [u8],
-    at: usize,
-    /// Where the bytes start in what the caller was given.
+    position: usize,
+    /// The offset of the bytes in what the caller was given.
     base: usize,
 }
 
 impl<'b> ByteReader<'b> {
     pub(crate) fn new(bytes: &'b [u8]) -> Self {
-        Self::at(bytes, 0)
+        Self::with_base(bytes, 0)
     }
 
-    /// A reader of bytes that start at `base` of something larger.
-    pub(crate) fn at(bytes: &'b [u8], base: usize) -> Self {
-        Self { bytes, at: 0, base }
+    /// Creates a reader of bytes that start at offset `base` of a larger input.
+    pub(crate) fn with_base(bytes: &'b [u8], base: usize) -> Self {
+        Self { bytes, position: 0, base }
     }
 
-    /// What is wrong with what was just read.
+    /// Returns an error at the current position.
     #[cold]
     pub(crate) fn error(&self, what: &'static str) -> DecodeError {
-        DecodeError { offset: self.base + self.at, what }
+        DecodeError { offset: self.base + self.position, what }
     }
 
-    /// Position from the start of what the caller was given.
+    /// Returns the position, from the start of what the caller was given.
     pub(crate) fn offset(&self) -> usize {
-        self.base + self.at
+        self.base + self.position
     }
 
-    /// What `later` has read since it was a copy of this reader.
+    /// Returns the bytes that `later`, a copy of this reader, has read since.
     pub(crate) fn until(&self, later: &Self) -> &'b [u8] {
-        &self.bytes[self.at..later.at]
+        &self.bytes[self.position..later.position]
     }
 
-    /// The next byte, which stays.
+    /// Returns the next byte and does not go past it.
     #[inline]
     pub(crate) fn peek(&self) -> Option<u8> {
-        self.bytes.get(self.at).copied()
+        self.bytes.get(self.position).copied()
     }
 
-    /// Number of bytes, read or not.
+    /// Returns the number of bytes, read or not.
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
 
     pub(crate) fn left(&self) -> usize {
-        self.bytes.len() - self.at
+        self.bytes.len() - self.position
     }
 
-    /// Nothing may be left.
+    /// Checks that no bytes are left.
     pub(crate) fn end(&self) -> DecodeResult<()> {
         if self.left() == 0 { Ok(()) } else { Err(self.error("more bytes than were announced")) }
     }
 
     #[inline]
     pub(crate) fn byte(&mut self) -> DecodeResult<u8> {
-        match self.bytes.get(self.at) {
+        match self.bytes.get(self.position) {
             Some(byte) => {
-                self.at += 1;
+                self.position += 1;
                 Ok(*byte)
             }
             None => Err(self.error("ends early")),
@@ -171,8 +175,8 @@ impl<'b> ByteReader<'b> {
         if length > self.left() {
             return Err(self.error("ends early"));
         }
-        self.at += length;
-        Ok(&self.bytes[self.at - length..self.at])
+        self.position += length;
+        Ok(&self.bytes[self.position - length..self.position])
     }
 
     #[inline]
@@ -228,7 +232,7 @@ impl<'b> ByteReader<'b> {
         }
     }
 
-    /// A number of entries, of which each takes at least one byte.
+    /// Reads a number of entries, each of which takes at least one byte.
     #[inline]
     pub(crate) fn count(&mut self) -> DecodeResult<usize> {
         let value = self.uint()?;
@@ -238,7 +242,7 @@ impl<'b> ByteReader<'b> {
         }
     }
 
-    /// A position in a table of `len` entries.
+    /// Reads a position in a table of `len` entries.
     #[inline]
     pub(crate) fn index(&mut self, len: usize, what: &'static str) -> DecodeResult<usize> {
         let value = self.uint()?;

@@ -21,7 +21,7 @@ pub(super) fn data_object(
         data_relocs,
         custom_section,
         align,
-        // What is defined stays: Kiln drops nothing.
+        // Kiln drops no definition.
         used: _,
     } = description;
     let section = custom_section.as_deref().map(Box::from);
@@ -42,8 +42,8 @@ pub(super) fn data_object(
     for &(offset, function) in function_relocs {
         places.push((offset, function_decls.get(function).ok_or_else(missing)?, 0));
     }
-    for &(offset, datum, addend) in data_relocs {
-        places.push((offset, data_decls.get(datum).ok_or_else(missing)?, addend));
+    for &(offset, object, addend) in data_relocs {
+        places.push((offset, data_decls.get(object).ok_or_else(missing)?, addend));
     }
     places.sort_by_key(|(offset, ..)| *offset);
     let mut end = 0;
@@ -70,7 +70,7 @@ pub(super) fn data_object(
         DescribedInit::Bytes { contents } => {
             let mut bytes = contents.to_vec();
             for (offset, ..) in &addresses {
-                // Inside, as checked above.
+                // In range, as checked above.
                 let start = usize::try_from(*offset).unwrap_or(usize::MAX);
                 bytes[start..start + 8].fill(0);
             }

@@ -1,7 +1,10 @@
-//! Why a module cannot be built.
+//! Errors of building a module.
 //!
-//! Clients meet these inside `ModuleError::Backend`, the only variant of Cranelift's error that is open to others; faults that
-//! Cranelift has a variant for are reported as that.
+//! Clients find these inside `ModuleError::Backend`, the only variant of Cranelift's error that is
+//! open to others. Errors that Cranelift has a variant for are reported as that variant.
+//!
+//! `ModuleError` prints only the error that it contains, not that error's source. So a reason is
+//! part of the message here, and not a source.
 
 use cranelift_codegen::ir;
 use cranelift_module::ModuleError;
@@ -9,23 +12,23 @@ use cranelift_module::ModuleError;
 use crate::body::UndefinedEntity;
 use crate::target::TargetError;
 
-/// Why a module cannot be built.
+/// An error of building a module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
     /// There is no code generator for the target.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A function or datum was declared as defined here, and is not.
+    /// A function or data object was declared as defined here, and is not.
     #[error("`{0}` is declared as defined in this module, but has no definition")]
     Undefined(Box<str>),
-    /// A name that is empty or holds a zero byte: nothing could be linked by it.
+    /// A name is empty or holds a zero byte, so it could not be linked.
     #[error("`{}` cannot be a name: it is empty or holds a zero byte", .0.escape_debug())]
     Name(Box<str>),
-    /// Something refers to a number that was never declared.
-    #[error("{referrer}: there is no function or datum with this number")]
+    /// A definition refers to a number that was never declared.
+    #[error("{referrer}: there is no function or data object with this number")]
     Undeclared {
-        /// What refers to it.
+        /// The definition.
         referrer: Box<str>,
     },
     /// A function's IR has another type than its declaration.
@@ -38,7 +41,7 @@ pub enum BuildError {
         /// The type of the code.
         defined: Box<ir::Signature>,
     },
-    /// A function's IR refers to something that Kiln does not support or that does not exist.
+    /// A function's IR refers to something that does not exist, or that Kiln does not support.
     #[error("`{name}`: {reason}")]
     Unusable {
         /// The function.
@@ -46,18 +49,18 @@ pub enum BuildError {
         /// What is wrong.
         reason: Box<str>,
     },
-    /// A datum is not as it has to be.
+    /// A data object cannot be defined.
     #[error("`{name}`: {reason}")]
     Data {
-        /// The datum.
+        /// The data object.
         name: Box<str>,
         /// What is wrong.
         reason: DataError,
     },
-    /// A global cannot be defined, and nothing else can have its name.
+    /// A global cannot be defined: nothing but a run-time object has its name.
     #[error("`{0}` is a global: it has no definition in a module")]
     Global(Box<str>),
-    /// Machine code from elsewhere is not as it has to be.
+    /// Machine code cannot be defined.
     #[error("`{name}`: {reason}")]
     Code {
         /// The function.
@@ -74,7 +77,7 @@ impl From<UndefinedEntity> for BuildError {
     }
 }
 
-/// What is wrong with machine code that a client brings along.
+/// An error in machine code that a client supplies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CodeError {
@@ -84,18 +87,19 @@ pub enum CodeError {
     /// It is empty, or has 4 GiB or more.
     #[error("the code is empty or has 4 GiB")]
     Size,
-    /// A relocation lies outside of it.
+    /// The offset of a relocation is outside of the code.
     #[error("the relocation at offset {0} lies outside of the code")]
     RelocOutside(u32),
     /// A relocation is of a kind that Kiln does not link.
     #[error("the relocation at offset {0} is of a kind that is not linked")]
     RelocKind(u32),
-    /// A relocation refers into another function, or to a symbol that only some object formats have.
+    /// A relocation refers into another function, or to a symbol that only some object formats
+    /// have.
     #[error("the relocation at offset {0} refers to something that cannot be linked")]
     RelocTarget(u32),
 }
 
-/// What is wrong with a datum.
+/// An error in a data object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DataError {
@@ -105,10 +109,10 @@ pub enum DataError {
     /// Its alignment is not a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
     #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
     Align,
-    /// An address does not lie inside the content.
+    /// A pointer is not inside the content.
     #[error("the address at offset {0} does not lie inside the content")]
     AddressOutside(u32),
-    /// Two addresses overlap.
+    /// Two pointers overlap.
     #[error("the address at offset {0} overlaps another")]
     AddressOverlap(u32),
     /// The name of its section is empty or holds a zero byte.

@@ -37,8 +37,8 @@ pub(super) fn machine_code(
                 PendingTarget::Declared(target.ok_or_else(missing)?)
             }
             ModuleRelocTarget::LibCall(call) => PendingTarget::Other(CodeTarget::LibCall(*call)),
-            ModuleRelocTarget::FunctionOffset(of, place) if *of == id => {
-                PendingTarget::Other(CodeTarget::Here(*place))
+            ModuleRelocTarget::FunctionOffset(function, here) if *function == id => {
+                PendingTarget::Other(CodeTarget::Here(*here))
             }
             ModuleRelocTarget::FunctionOffset(..) | ModuleRelocTarget::KnownSymbol(_) => {
                 return Err(fault(CodeError::RelocTarget(*offset)));

@@ -9,7 +9,7 @@ use super::error::BuildError;
 use super::pending::{PendingCode, PendingData};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// Numbers declarations as symbols, when all is known about them.
+/// Numbers declarations as symbols, in the order in which they are first referred to.
 pub(super) struct Numbering<'a> {
     pub(super) declarations: &'a ModuleDeclarations,
     pub(super) keys: &'a HashMap<DataId, Box<str>>,
@@ -46,7 +46,7 @@ impl Numbering<'_> {
         number
     }
 
-    /// Whether everything that must have a definition has one.
+    /// Checks that everything that must have a definition has one.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         let used = |id| self.numbers.contains_key(&id);
         for (id, declared) in self.declarations.get_functions() {
@@ -67,12 +67,13 @@ impl Numbering<'_> {
     }
 }
 
-/// Whether something must be defined even if nothing in the module uses it: others may.
+/// Tells whether a declaration must be defined even if nothing in the module uses it, because other
+/// modules may.
 fn must_be_defined(linkage: DeclaredLinkage, named: bool) -> bool {
     named && linkage.requires_definition() && linkage != DeclaredLinkage::Local
 }
 
-/// Our word for a linkage.
+/// Returns our linkage for a linkage of `cranelift-module`.
 fn linkage(declared: DeclaredLinkage, defined: bool) -> Linkage {
     match declared {
         DeclaredLinkage::Import => Linkage::Import,

@@ -12,7 +12,7 @@ use crate::symbol::SymbolId;
 
 /// A function that still refers to declarations.
 pub(super) enum PendingCode {
-    /// The targets are [`key`]s.
+    /// The references are [`key`]s.
     Ir(Encoded),
     Machine {
         bytes: Box<[u8]>,
@@ -26,7 +26,7 @@ pub(super) enum PendingTarget {
     Other(CodeTarget),
 }
 
-/// A datum that still refers to declarations.
+/// A data object that still refers to declarations.
 pub(super) struct PendingData {
     pub(super) align: u32,
     pub(super) init: Init,
@@ -34,7 +34,7 @@ pub(super) struct PendingData {
     pub(super) addresses: Vec<(u64, FuncOrDataId, i64)>,
 }
 
-/// A declaration as one number: functions are even, data odd.
+/// Returns a declaration as one number: functions are even, data objects odd.
 pub(super) fn key(declaration: FuncOrDataId) -> u32 {
     match declaration {
         FuncOrDataId::Func(id) => id.as_u32() << 1,
@@ -51,7 +51,7 @@ pub(super) fn of_key(key: u32) -> FuncOrDataId {
 }
 
 impl PendingCode {
-    /// The declarations it refers to.
+    /// Returns the declarations that it refers to.
     pub(super) fn targets(&self) -> Vec<FuncOrDataId> {
         match self {
             Self::Ir(encoded) => encoded.references.iter().copied().map(of_key).collect(),
@@ -85,7 +85,8 @@ impl PendingCode {
     }
 }
 
-/// Returns the function or data object that a number of `cranelift-module` means, if it is declared.
+/// Returns the function or data object that a number of `cranelift-module` means, if it is
+/// declared.
 pub(super) fn declared(
     declarations: &ModuleDeclarations,
     namespace: u32,

@@ -1,4 +1,4 @@
-//! Machine code of a client as text.
+//! Prints machine code of a client.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::function::{CodeTarget, MachineCode};
 use crate::relocs;
 use crate::symbol::SymbolId;
 
-/// Bytes on a line.
+/// The number of bytes on a line.
 const LINE: usize = 32;
 
 /// Writes the item from its keyword to its closing brace.
@@ -45,7 +45,7 @@ pub(super) fn write(
         let _ = match reloc.target {
             CodeTarget::Symbol(target) => write!(out, "{}", names.text(target)),
             CodeTarget::LibCall(call) => write!(out, "routine {call}"),
-            CodeTarget::Here(place) => write!(out, "here {place}"),
+            CodeTarget::Here(offset) => write!(out, "here {offset}"),
         };
         if reloc.addend != 0 {
             let sign = if reloc.addend < 0 { '-' } else { '+' };

@@ -1,4 +1,4 @@
-//! Data as text: what can be read is written as strings, addresses by name, the rest in hexadecimal.
+//! Prints data objects: text as strings, pointers by name, other bytes in hexadecimal.
 
 use std::cell::Cell;
 use std::fmt::Write as _;
@@ -7,18 +7,19 @@ use super::names::Names;
 use super::quoted;
 use crate::data::{DataObject, Init};
 
-/// From this many zeros on they are counted, not written.
+/// From this many zeros on, their number is written.
 const ZEROS: usize = 8;
-/// So many printable characters in a row are text.
+/// From this many printable characters in a row on, they are text.
 const TEXT: usize = 4;
-/// Bytes in one piece.
+/// The number of bytes in one piece.
 const PIECE: usize = 32;
-/// Characters of text in one piece.
+/// The number of characters in one piece of text.
 const LINE: usize = 72;
-/// What fits on one line is written on one.
+/// A data object that fits this width is written on one line.
 const WIDTH: usize = 100;
 
-/// Writes the datum from its name on. `zeros` between other content may be counted.
+/// Writes a data object from its name on. `zeros` is the number of zeros that may still be written
+/// as a count.
 pub(super) fn write(data: &DataObject, names: &Names, zeros: &Cell<u64>, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     out.push_str(names.text(data.symbol));
@@ -54,7 +55,7 @@ fn pieces(data: &DataObject, names: &Names, zeros: &Cell<u64>) -> Vec<String> {
     };
     let mut at = 0;
     for address in &data.addresses {
-        // Addresses lie in the content, one behind the other.
+        // Pointers are in the content and in ascending order.
         let start = usize::try_from(address.offset).unwrap_or(usize::MAX).min(bytes.len());
         plain(&bytes[at.min(start)..start], zeros, &mut pieces);
         let mut piece = format!("addr {}", names.text(address.symbol));
@@ -69,7 +70,7 @@ fn pieces(data: &DataObject, names: &Names, zeros: &Cell<u64>) -> Vec<String> {
     pieces
 }
 
-/// Bytes without addresses.
+/// Writes bytes without pointers.
 fn plain(bytes: &[u8], left: &Cell<u64>, pieces: &mut Vec<String>) {
     let mut at = 0;
     let mut hex = 0;
@@ -85,7 +86,7 @@ fn plain(bytes: &[u8], left: &Cell<u64>, pieces: &mut Vec<String>) {
                 pieces.push(format!("zeros {zeros}"));
                 at += zeros;
             } else {
-                // The zero that ends a string, if it is not the first of many.
+                // The zero that ends a string, unless it is the first of many.
                 let ends = rest[text..].first() == Some(&0)
                     && rest[text..].iter().take(ZEROS).take_while(|b| **b == 0).count() < ZEROS;
                 string(&rest[..text + usize::from(ends)], pieces);
@@ -93,7 +94,7 @@ fn plain(bytes: &[u8], left: &Cell<u64>, pieces: &mut Vec<String>) {
             }
             hex = at;
         } else {
-            // Neither a count nor a text starts in what was looked at.
+            // Neither a count nor a text starts in these bytes.
             at += zeros.max(text).max(1);
         }
     }
@@ -114,13 +115,13 @@ fn hexadecimal(bytes: &[u8], pieces: &mut Vec<String>) {
     }
 }
 
-/// Text is cut behind line ends, and where it is long.
+/// Writes text, which is cut after line ends and where it is long.
 fn string(bytes: &[u8], pieces: &mut Vec<String>) {
     let mut rest = bytes;
     while !rest.is_empty() {
         let line = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
         let mut length = line.min(LINE);
-        // A zero does not stand alone.
+        // A final zero is not a piece of its own.
         if rest.len() - length == 1 && rest[length] == 0 {
             length += 1;
         }

@@ -1,10 +1,12 @@
-//! Functions as Cranelift's reader reads them.
+//! Prints functions as Cranelift's reader reads them.
 //!
-//! Cranelift's own printer leaves out dynamic types, the memory flags of atomic instructions and the names of symbols in global
-//! values, adds comments about constants, and writes some offsets in a way that its reader refuses. So all but the operands of instructions
-//! is written here.
+//! Cranelift's own printer leaves out dynamic types, the memory flags of atomic instructions and
+//! the names of symbols in global values, adds comments about constants, and writes some offsets in
+//! a way that its reader refuses. So everything except the operands of instructions is written
+//! here.
 //!
-//! Invariant: entities keep their numbers, so that the canonical form that is read back is the one that was printed.
+//! Invariant: entities keep their numbers, so that the canonical form that is read back is the form
+//! that was printed.
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -20,7 +22,7 @@ use super::quoted;
 use crate::comments::{Anchor, Comments};
 use crate::symbol::SymbolId;
 
-/// Cranelift's reader takes no more.
+/// Cranelift's reader refuses more blocks.
 const MAX_BLOCKS: usize = 100_000;
 
 type Written = Result<(), String>;
@@ -86,7 +88,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes the item that says what the function's text cannot: `debug %f { .. }`, if there is anything to say.
+/// Writes the item for what the function's text cannot express: `debug %f { .. }`, if there is
+/// anything.
 pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written {
     let mut entries = Vec::new();
     let base = ir.params.base_srcloc();
@@ -102,7 +105,7 @@ pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written 
             break;
         }
     }
-    // The base is the location that is met first.
+    // Without such an item the base is the first location.
     if base != first {
         entries.push(format!("base {base}"));
     }
@@ -130,7 +133,7 @@ pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written 
     Ok(())
 }
 
-/// Writes a signature behind `name`; dynamic types cannot be read back.
+/// Writes a signature after `name`. Dynamic types could not be read back.
 fn signature(name: impl Display, signature: &ir::Signature, out: &mut String) -> Written {
     let values = signature.params.iter().chain(&signature.returns);
     match values.map(|param| param.value_type).find(|ty| ty.is_dynamic_vector()) {
@@ -259,7 +262,8 @@ impl FunctionPrinter<'_> {
             if location.is_default() {
                 return Err(format!("the source location of {inst} wraps around"));
             }
-            // A reader counts from the one it meets first, and takes the one before that for none.
+            // A reader makes locations relative to the first one, and takes the location before
+            // that for none.
             let first = *self.first.get_or_insert(location);
             if location.bits() == first.bits().wrapping_sub(1) {
                 return Err(format!("the source location of {inst} is the one before the first"));
@@ -298,14 +302,15 @@ impl FunctionPrinter<'_> {
         }
         let start = self.out.len();
         let _ = write_operands(self.out, dfg, inst);
-        // What is known about operands is added as a comment; nothing else holds a `;`.
+        // Cranelift adds what is known about operands as a comment. Operands contain no `;`.
         let written = &self.out[start..];
         let length = written[..written.find(';').unwrap_or(written.len())].trim_end().len();
         self.out.truncate(start + length);
         Ok(())
     }
 
-    /// The type behind the opcode, which is left out where it is that of an operand from the same block, as Cranelift does it.
+    /// Returns the type after the opcode. It is left out where it is the type of an operand from
+    /// the same block, as Cranelift does.
     fn suffix(&self, inst: Inst) -> Option<Type> {
         let (dfg, layout) = (&self.ir.dfg, &self.ir.layout);
         let constraints = dfg.insts[inst].opcode().constraints();
@@ -317,7 +322,7 @@ impl FunctionPrinter<'_> {
             let operand = dfg.insts[inst].typevar_operand(&dfg.value_lists)?;
             let block = match dfg.value_def(operand) {
                 ValueDef::Result(definition, _) => {
-                    // An operand may stand behind its use in code that is never reached.
+                    // In unreachable code an operand may be defined after its use.
                     let before = definition.as_u32() < inst.as_u32();
                     layout.inst_block(definition).filter(|_| before)
                 }
@@ -332,8 +337,8 @@ impl FunctionPrinter<'_> {
     }
 }
 
-/// The description of an alias region. Cranelift's reader takes a string as it stands, so that no quote may be in it;
-/// ours resolves the escapes afterwards.
+/// Returns the description of an alias region as text. Cranelift's reader takes a string literally,
+/// so it must contain no quote; our reader resolves the escapes afterwards.
 fn description(text: &str) -> String {
     let piece = |piece: &str| {
         let quoted = quoted(piece.as_bytes());

@@ -1,10 +1,11 @@
 //! The name that each symbol of a module has in its text.
 //!
-//! A symbol is written under its own name where the text form can: `%word`, `u1:23`. Globals, anonymous symbols and names
-//! that hold anything else get a word of their own, which an alias item explains.
+//! A symbol is written under its own name where the text form can express it: `%word`, `u1:23`.
+//! Globals, anonymous symbols and other names get a word of their own, which an alias item
+//! explains.
 //!
-//! Invariant: no two symbols have the same text name, and no name that is made up here is the name of anything, in the
-//! module or in Cranelift.
+//! Invariant: no two symbols have the same text name, and a name that is made up here has no other
+//! meaning, neither in the module nor in Cranelift.
 
 use std::collections::HashSet;
 
@@ -13,7 +14,7 @@ use cranelift_codegen::ir::ExternalName;
 use crate::module::Module;
 use crate::symbol::{Symbol, SymbolId, SymbolKind};
 
-/// Text names by symbol, with the `%` if there is one.
+/// The text name of each symbol, with its `%` if it has one, and whether it was made up.
 pub(super) struct Names(Vec<(Box<str>, bool)>);
 
 impl Names {
@@ -42,18 +43,18 @@ impl Names {
         Self(names.into_iter().flatten().collect())
     }
 
-    /// How functions and data write the symbol.
+    /// Returns the name under which functions and data objects write the symbol.
     pub(super) fn text(&self, symbol: SymbolId) -> &str {
         &self.0[symbol.index()].0
     }
 
-    /// Whether its name had to be made up.
+    /// Tells whether the symbol's name was made up.
     pub(super) fn is_alias(&self, symbol: SymbolId) -> bool {
         self.0[symbol.index()].1
     }
 }
 
-/// The name as text, if text can say it.
+/// Returns the name as text, if text can express it.
 fn plain(name: &str) -> Option<String> {
     if plain_word(name) {
         return Some(format!("%{name}"));
@@ -63,14 +64,15 @@ fn plain(name: &str) -> Option<String> {
     number(space).and(number(index)).map(|_| name.to_owned())
 }
 
-/// Whether `%name` means `name` in a function: a word, and none that Cranelift has a meaning for.
+/// Tells whether `%name` means `name` in a function: it is a word, and has no other meaning in
+/// Cranelift.
 fn plain_word(name: &str) -> bool {
     !name.is_empty()
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
         && matches!(name.parse(), Ok(ExternalName::TestCase(_)))
 }
 
-/// A word that reminds of `name`.
+/// Returns a word that resembles `name`.
 fn word(name: &str) -> String {
     let mut word = String::new();
     for c in name.chars().take(64) {

@@ -1,4 +1,4 @@
-//! `code` items: machine code that a client brings along.
+//! Reads `code` items: machine code that a client supplies.
 
 use cranelift_codegen::isa::CallConv;
 
@@ -8,7 +8,7 @@ use super::signature::signature;
 use crate::relocs;
 use crate::symbol::Linkage;
 
-/// Reads machine code.
+/// Reads machine code, after the keyword.
 pub(super) fn code<'t>(
     cursor: &mut Cursor<'t>,
     linkage: Linkage,
@@ -47,7 +47,7 @@ pub(super) fn code<'t>(
             return Err(cursor.fault_at(reloc.at, 1, message));
         }
     }
-    // Stable: two at one place stay as they are.
+    // A stable sort: two relocations at one offset keep their order.
     item.relocs.sort_by_key(|reloc| reloc.offset);
     Ok(item)
 }

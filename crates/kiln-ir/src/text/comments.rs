@@ -1,11 +1,12 @@
-//! What the comments of a file belong to.
+//! Finds out what the comments of a file belong to.
 //!
-//! Inside a function a comment stands at the block or instruction before it. Behind a function, the lines up to the first
-//! empty one belong to it, and so do run lines, wherever they stand before the next definition. Every other comment belongs to the
-//! item below it, or to the item that it stands in or behind on one line; if that item defines nothing that is used, to the
-//! next one that does.
+//! A comment in a function belongs to the block or instruction before it. After a function, the
+//! lines up to the first empty line belong to it, and so do run lines anywhere before the next
+//! definition. Every other comment belongs to the item below it, or to the item that it is in, or
+//! that it follows on the same line. If that item defines nothing that is used, the comment belongs
+//! to the next item that does.
 //!
-//! Invariant: comments that are printed where they belong are found there again.
+//! Invariant: when comments are printed at their place, reading the text finds them there again.
 
 use std::sync::Arc;
 
@@ -22,21 +23,22 @@ use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::symbol::SymbolId;
 
-/// What an item of the text became.
+/// The result of an item of the text.
 #[derive(Clone, Copy)]
 pub(super) enum Owner {
     /// The function with this number.
     Function(usize),
-    /// A datum or a global.
+    /// A data object or a global.
     Symbol(SymbolId),
     /// An import, which is printed elsewhere.
     Import(SymbolId),
-    /// Nothing that will be printed for its own sake.
+    /// Nothing that has an item of its own in a printed module.
     Nothing,
 }
 
-/// Comments inside a function, with what they stand at: the last block or instruction that starts on their line or before
-/// it. `noted` is what is known of each of them, and what Cranelift's reader gave it to.
+/// Returns the comments in a function, each with its place: the last block or instruction that
+/// starts on its line or before it. `noted` has a note on each comment, and the entity that
+/// Cranelift's reader attached it to.
 pub(super) fn inside<'n>(
     locator: Locator<'_>,
     ir: &ir::Function,
@@ -60,7 +62,7 @@ pub(super) fn inside<'n>(
             }
             _ => {}
         }
-        // One comment can stand behind something, for it ends the line.
+        // Only the first comment at a place can be trailing, because a comment ends its line.
         let first = last.replace(anchor) != Some(anchor);
         let beside = anchor != Anchor::Declarations || noted.line == 1;
         comments.push(Comment {
@@ -73,7 +75,7 @@ pub(super) fn inside<'n>(
     comments
 }
 
-/// Whether anything but blanks stands before position `at` on its line.
+/// Tells whether anything but blanks precedes position `at` on its line.
 fn trailing(text: &str, at: usize) -> bool {
     let before =
         text.as_bytes()[..at].iter().rev().find(|byte| !matches!(byte, b' ' | b'\t' | b'\r' | 11 | 12));
@@ -87,25 +89,26 @@ fn trailing(text: &str, at: usize) -> bool {
     }
 }
 
-/// Comments outside of functions, while it is found out what they belong to.
+/// Distributes the comments outside of functions.
 struct CommentSorter<'m> {
     source: &'m Arc<Source>,
     module: &'m mut Module,
-    /// Position and line up to which lines were counted.
+    /// The position up to which lines were counted, and its line.
     counted: (usize, u32),
-    /// Comments that wait for an item.
+    /// Comments that belong to the next item.
     waiting: Vec<WaitingComment>,
 }
 
-/// A comment that belongs to what comes next.
+/// A comment that belongs to the next item.
 struct WaitingComment {
     start: usize,
     end: usize,
-    /// Whether an empty line stands behind it.
+    /// Whether an empty line follows it.
     apart: bool,
 }
 
-/// Gives the comments of a file to what they belong to. `owners` are what its items became.
+/// Distributes the comments of a file to what they belong to. `items` has the range of each item
+/// and its result.
 pub(super) fn outside(
     source: &Arc<Source>,
     comments: &[(usize, usize)],
@@ -120,14 +123,14 @@ pub(super) fn outside(
         for (number, &(start, end)) in comments[..done].iter().enumerate() {
             sorter.wait(start, end, comments[..done].get(number + 1), header.start);
         }
-        // Of some header lines nothing is kept.
+        // Not every header line leaves something in the settings.
         if sorter.module.settings != ModuleSettings::default() {
             sorter.flush(ModuleAnchor::Header);
         }
     }
-    // What stands before the comments at hand.
+    // The item before the comments at hand.
     let mut before: Option<(ItemRange, Owner)> = None;
-    // The last item that is printed where it stands.
+    // The last item that is printed at its own place.
     let mut last: Option<Owner> = None;
     for &(range, owner) in items {
         let own = &comments[done..range.comments];
@@ -151,7 +154,7 @@ pub(super) fn outside(
     sorter.gap(&comments[done..], usize::MAX, before, last);
     sorter.flush(ModuleAnchor::End);
 
-    // Items of one line may be printed in another order than they stand in.
+    // Items of one line may be printed in another order than in the text.
     let mut ranks = vec![0; module.symbols.len()];
     for (rank, entry) in item_order::entries(module).into_iter().enumerate() {
         ranks[entry.symbol.index()] = rank + 1;
@@ -164,7 +167,7 @@ pub(super) fn outside(
 }
 
 impl<'m> CommentSorter<'m> {
-    /// Sorts what stands between two items, and what stands in the second, which starts at `next`.
+    /// Distributes the comments between two items and those in the second, which starts at `next`.
     fn gap(
         &mut self,
         comments: &[(usize, usize)],
@@ -213,21 +216,23 @@ impl<'m> CommentSorter<'m> {
         Comment { anchor: Anchor::End, trailing, line: self.counted.1, text: text[start..end].trim_end() }
     }
 
-    /// Adds a comment behind a function.
+    /// Adds a comment after a function.
     fn behind(&mut self, number: usize, mut comment: Comment<'_>) {
         let comments = &mut self.module.functions[number].comments;
         comment.trailing &= comments.last().is_none_or(|last| last.anchor != Anchor::End);
         comments.push(comment);
     }
 
-    /// Lets a comment wait. What comes next in the text is the comment `then`, or the item at `next`.
+    /// Keeps a comment for the next item. The comment `then` or the item at `next` follows it in
+    /// the text.
     fn wait(&mut self, start: usize, end: usize, then: Option<&(usize, usize)>, next: usize) {
         let until = then.map_or(next, |(start, _)| next.min(*start));
         let apart = self.source.text.as_bytes().get(end..until).is_some_and(|text| newlines(text) > 1);
         self.waiting.push(WaitingComment { start, end, apart });
     }
 
-    /// Gives the comments that wait to `anchor`. An empty line behind one of them is a comment without text.
+    /// Gives the waiting comments to `anchor`. An empty line after one of them is a comment without
+    /// text.
     fn flush(&mut self, anchor: ModuleAnchor) {
         for WaitingComment { start, end, apart } in std::mem::take(&mut self.waiting) {
             let Comment { line, text, .. } = self.comment(start, end);

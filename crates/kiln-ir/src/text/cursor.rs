@@ -1,6 +1,7 @@
-//! A position in a text, and the small tokens of Kiln's own notation.
+//! A position in a text.
 //!
-//! Invariant: `at` lies on a character boundary of the text and never goes back, so a caller's loop that advances it ends.
+//! Invariant: `at` is at a character boundary of the text and never goes back, so a caller's loop
+//! that advances it ends.
 
 use std::sync::Arc;
 
@@ -9,21 +10,21 @@ use crate::limits::{DATA_FOR_BYTE, FREE_DATA, MAX_DATA};
 use crate::location::Location;
 use crate::source::Source;
 
-/// Where reading stands.
+/// Reads a text from front to back.
 pub(super) struct Cursor<'t> {
     pub(super) source: &'t Arc<Source>,
     pub(super) text: &'t str,
     pub(super) at: usize,
-    /// Start and end of the comments that were skipped.
+    /// Start and end of each comment that was skipped.
     pub(super) comments: Vec<(usize, usize)>,
-    /// How many bytes more data may have that are held as bytes rather than as a number of zeros: a few words of text can ask for
-    /// many.
+    /// The number of bytes that data objects may still have, not counting those that are all zeros.
+    /// Without this limit a few words of text could take much memory.
     pub(super) data_left: u64,
-    /// A position and its line, to count on from.
+    /// A position and its line, to continue counting from.
     counted: (usize, u32),
 }
 
-/// A token, or what is wrong with it.
+/// A token, or the fault of its text.
 pub(super) type Token<T> = Result<T, Diagnostic>;
 
 impl<'t> Cursor<'t> {
@@ -35,7 +36,7 @@ impl<'t> Cursor<'t> {
         Self { source, text, at, comments: Vec::new(), data_left, counted: (0, 1) }
     }
 
-    /// The text from here on.
+    /// Returns the text from here on.
     pub(super) fn rest(&self) -> &'t str {
         &self.text[self.at..]
     }
@@ -56,14 +57,14 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Skips the comment that stands here, and keeps its place.
+    /// Skips the comment that starts here, and notes its range.
     pub(super) fn comment(&mut self) {
         let start = self.at;
         self.line_end();
         self.comments.push((start, self.at));
     }
 
-    /// Skips to the end of the line and gives what was skipped.
+    /// Skips to the end of the line and returns what was skipped.
     pub(super) fn line_end(&mut self) -> &'t str {
         let rest = self.rest();
         let end = memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len());
@@ -71,7 +72,7 @@ impl<'t> Cursor<'t> {
         &rest[..end]
     }
 
-    /// Line of the position `at`, which must not lie before one asked for earlier.
+    /// Returns the line of position `at`. Positions must not descend from call to call.
     pub(super) fn line_of(&mut self, at: usize) -> u32 {
         let (from, line) = self.counted;
         let more = memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..at]).count();
@@ -79,14 +80,14 @@ impl<'t> Cursor<'t> {
         self.counted.1
     }
 
-    /// The letters, digits and `_` that stand here.
+    /// Returns the letters, digits and `_` from here on.
     pub(super) fn peek_word(&self) -> &'t str {
         let rest = self.rest();
         let end = rest.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
         &rest[..end]
     }
 
-    /// Takes `word` if it stands here, after blanks.
+    /// Takes `word` if it comes next, after blanks.
     pub(super) fn word(&mut self, word: &str) -> bool {
         self.trivia();
         let found = self.peek_word() == word;
@@ -96,7 +97,7 @@ impl<'t> Cursor<'t> {
         found
     }
 
-    /// Takes the character `c` if it stands here, after blanks.
+    /// Takes the character `c` if it comes next, after blanks.
     pub(super) fn eat(&mut self, c: u8) -> bool {
         self.trivia();
         let found = self.bytes().first() == Some(&c);
@@ -106,12 +107,12 @@ impl<'t> Cursor<'t> {
         found
     }
 
-    /// Takes the character `c`, which must stand here.
+    /// Takes the character `c`, which must come next.
     pub(super) fn expect(&mut self, c: u8, what: &str) -> Token<()> {
         if self.eat(c) { Ok(()) } else { Err(self.unexpected(what)) }
     }
 
-    /// The next token is not `expected`.
+    /// Returns the fault that the next token is not `expected`.
     pub(super) fn unexpected(&mut self, expected: &str) -> Diagnostic {
         self.trivia();
         let word = self.peek_word();
@@ -131,7 +132,7 @@ impl<'t> Cursor<'t> {
         self.fault_at(self.at, length, format!("expected {expected}, found {found}"))
     }
 
-    /// Something is wrong with `length` bytes at `at`.
+    /// Returns a fault of the `length` bytes at `at`.
     pub(super) fn fault_at(&self, at: usize, length: usize, message: String) -> Diagnostic {
         Diagnostic::new(DiagnosticKind::Syntax, message, Location::at(self.source, at, length))
     }

@@ -1,7 +1,7 @@
-//! Data and globals: the items of the notation that are not plain CLIF.
+//! Reads `data` and `global` items.
 //!
-//! Each function here reads one item, the cursor standing behind its keyword, and gives it by value; names are resolved
-//! later, when all definitions of the file are known.
+//! Each function reads one item, with the cursor after its keyword, and returns it. Names are
+//! resolved later, when all definitions of the file are known.
 
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 
@@ -20,8 +20,12 @@ pub(super) fn global<'t>(cursor: &mut Cursor<'t>) -> Token<GlobalItem<'t>> {
     Ok(GlobalItem { name, at, line, key })
 }
 
-/// Reads a datum.
-pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: bool) -> Token<DataItem<'t>> {
+/// Reads a data object.
+pub(super) fn data_object<'t>(
+    cursor: &mut Cursor<'t>,
+    linkage: Linkage,
+    big_endian: bool,
+) -> Token<DataItem<'t>> {
     let (at, name) = cursor.name()?;
     let line = cursor.line_of(at);
     let mut writable = false;
@@ -70,7 +74,7 @@ pub(super) fn datum<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, big_endian: b
     Ok(DataItem { linkage, name, at, line, writable, align, section, init, addresses })
 }
 
-/// What a datum holds so far: `bytes`, then zeros up to `len`.
+/// The content of a data object so far: `bytes`, then zeros up to `len`.
 struct DataContent<'t> {
     big_endian: bool,
     bytes: Vec<u8>,
@@ -136,7 +140,7 @@ impl<'t> DataContent<'t> {
         }
     }
 
-    /// A number, given little endian.
+    /// Appends a number, which is given little endian.
     fn scalar(&mut self, cursor: &Cursor<'t>, at: usize, bytes: &[u8]) -> Token<()> {
         let mut bytes = bytes.to_vec();
         if self.big_endian {
@@ -163,9 +167,9 @@ impl<'t> DataContent<'t> {
         self.len = self.len.saturating_add(by);
         if self.len > limit {
             let message = match self.bytes.is_empty() {
-                true => "this datum has more than 2^40 bytes".to_owned(),
+                true => "this data object has more than 2^40 bytes".to_owned(),
                 false => format!(
-                    "this datum has more than the {limit} bytes that a file of this length may still have"
+                    "this data object has more than the {limit} bytes that a file of this length may still have"
                 ),
             };
             return Err(cursor.fault_at(at, cursor.at - at, message));

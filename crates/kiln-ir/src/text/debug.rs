@@ -1,4 +1,4 @@
-//! `debug` items: what they say, and how it is added to functions.
+//! Reads `debug` items and adds what they say to functions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use crate::location::Location;
 use crate::names::{function_name, written};
 use crate::source::Source;
 
-/// Reads debugging information.
+/// Reads a `debug` item, after the keyword.
 pub(super) fn debug<'t>(cursor: &mut Cursor<'t>) -> Token<DebugItem<'t>> {
     let (at, name) = cursor.name()?;
     let mut item = DebugItem { name, at, base: None, labels: None };
@@ -86,7 +86,8 @@ pub(super) fn apply_debug(
 }
 
 impl DebugItem<'_> {
-    /// Adds what it says to the function, or gives the place of a value that the function does not have.
+    /// Adds what the item says to `function`. Returns the position of a value that the function
+    /// does not have, or that has another label.
     pub(super) fn apply(&self, function: &mut ir::Function) -> Result<(), usize> {
         if let Some(base) = self.base {
             rebase(function, base);
@@ -120,12 +121,12 @@ impl DebugItem<'_> {
     }
 }
 
-/// Counts the source locations of a function from `base`.
+/// Makes the source locations of a function relative to `base`.
 fn rebase(function: &mut ir::Function, base: SourceLoc) {
     let insts: Vec<_> =
         function.layout.blocks().flat_map(|block| function.layout.block_insts(block)).collect();
     let locations: Vec<_> = insts.iter().map(|inst| function.srcloc(*inst)).collect();
-    // A base is set once and for all.
+    // A base can be set only once, so the parameters are replaced.
     let names: Vec<_> = function.params.user_named_funcs().values().cloned().collect();
     function.params = FunctionParameters::new();
     for name in names {

@@ -21,9 +21,10 @@ pub(super) struct FunctionDraft {
     pub(super) name: UserFuncName,
     pub(super) signature: Signature,
     pub(super) comments: Comments,
-    /// The form, its targets numbered as in `uses`; or what is not defined, of a function that was not verified.
+    /// The form, with references numbered as in `uses`; or the entity that is not defined, if the
+    /// function was not verified.
     pub(super) encoded: Result<Encoded, AnyEntity>,
-    /// Everything that names something, in order of use, with the same number for the same name.
+    /// Every declaration that names something, in order of use, with equal numbers for equal names.
     pub(super) uses: Vec<(ExternalRef, u32)>,
     params: FunctionParameters,
     functions: PrimaryMap<FuncRef, ExtFuncData>,
@@ -32,24 +33,24 @@ pub(super) struct FunctionDraft {
 }
 
 impl FunctionDraft {
-    /// What is used at `site`, and its signature if it is to be called.
-    pub(super) fn used(&self, site: ExternalRef) -> (AnyEntity, &ExternalName, Option<&Signature>) {
-        match site {
-            ExternalRef::Function(at) => {
-                let data = &self.functions[at];
-                (at.into(), &data.name, Some(&self.signatures[data.signature]))
+    /// Returns what `external` declares: its entity, its name, and its type if it can be called.
+    pub(super) fn used(&self, external: ExternalRef) -> (AnyEntity, &ExternalName, Option<&Signature>) {
+        match external {
+            ExternalRef::Function(func_ref) => {
+                let data = &self.functions[func_ref];
+                (func_ref.into(), &data.name, Some(&self.signatures[data.signature]))
             }
-            ExternalRef::Global(at) => (at.into(), self.globals[at].symbol_name(), None),
+            ExternalRef::Global(global) => (global.into(), self.globals[global].symbol_name(), None),
         }
     }
 
-    /// The table that names are looked up in.
+    /// Returns the table that names are looked up in.
     pub(super) fn params(&self) -> &FunctionParameters {
         &self.params
     }
 }
 
-/// Brings a function to its canonical form. `symbols` knows which names are others for the same.
+/// Brings a function to canonical form. `symbols` knows which names are aliases of one symbol.
 pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDraft {
     thread_local! {
         static ENCODER: RefCell<Encoder> = RefCell::default();
@@ -58,13 +59,13 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDr
     let mut uses = Vec::new();
     let mut others: HashMap<LinkKey, u32> = HashMap::new();
     let encoded = ENCODER.with_borrow_mut(|encoder| {
-        encoder.encode(&ir, |site| {
-            let name = match site {
-                ExternalRef::Function(at) => &ir.dfg.ext_funcs[at].name,
-                ExternalRef::Global(at) => ir.global_values[at].symbol_name(),
+        encoder.encode(&ir, |external| {
+            let name = match external {
+                ExternalRef::Function(func_ref) => &ir.dfg.ext_funcs[func_ref].name,
+                ExternalRef::Global(global) => ir.global_values[global].symbol_name(),
             };
             let number = match name {
-                // In a function equal names of this kind have equal numbers.
+                // In a function, equal names of this kind have equal numbers.
                 ExternalName::User(number) if !symbols.has_aliases() => number.as_u32() << 1,
                 _ => {
                     let next = others.len() as u32;
@@ -72,7 +73,7 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDr
                     *others.entry(key).or_insert(next) << 1 | 1
                 }
             };
-            uses.push((site, number));
+            uses.push((external, number));
             Ok::<u32, UndefinedEntity>(number)
         })
     });

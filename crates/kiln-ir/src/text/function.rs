@@ -1,11 +1,10 @@
 //! Reads and verifies one function.
 //!
-//! Cranelift's reader is made for trusted test files: some wrong texts make it panic, and an entity number is taken as a
-//! table size, so that `block4000000000:` asks for all memory. LargestNumber are therefore bounded before the reader sees them
-//! ([`large_numbers`]), references that the verifier takes for granted are checked between the two
-//! ([`references::check`]), and what is left is caught as a last resort: a panic of the reader or of the verifier
-//! becomes a diagnostic of that function. (The process's panic hook still prints; with `panic = "abort"` nothing can be
-//! caught.)
+//! Cranelift's reader is made for trusted test files. Some wrong texts make it panic, and it takes
+//! the number of an entity for the size of a table, so that `block4000000000:` would take all
+//! memory. So numbers are bounded before the reader sees them ([`large_numbers`]), and references
+//! that the verifier takes for granted are checked before it runs ([`references::check`]). Any
+//! other panic of the reader or the verifier becomes a diagnostic of the function (`guard`).
 
 use std::cell::Cell;
 
@@ -27,21 +26,22 @@ use crate::location::Location;
 use crate::reader_limits::{TooMany, too_many};
 use crate::references::{self, Unusable};
 
-/// A function, read and verified; names still as written.
+/// A function that was read and verified. Its names are still those of the text.
 pub(super) struct ReadFunction {
     pub(super) ir: ir::Function,
     pub(super) comments: Comments,
 }
 
-/// Why a function was not read.
+/// The reason why a function was not read.
 pub(super) enum Refused {
-    /// For everything that is wrong with it.
+    /// Its faults.
     Faults(Vec<Diagnostic>),
-    /// For its entity numbers, unless there is leave to have them.
+    /// Its entity numbers, unless they are granted.
     Large(LargestNumber),
 }
 
-/// Reads a function, and verifies it if `isa` is given. `large` is leave to have large entity numbers.
+/// Reads a function, and verifies it if `isa` is given. With `large`, large entity numbers are
+/// granted.
 pub(super) fn read(
     locator: Locator<'_>,
     call_conv: CallConv,
@@ -53,7 +53,7 @@ pub(super) fn read(
     }
     let mut short = SHORT_TEXT.take();
     shorten(locator.item, &mut short);
-    // What is left out holds no entity, so that the short text tells whether a closer look is needed.
+    // What the short text leaves out contains no entity.
     let numbers = if large { None } else { large_numbers(locator.item.text, &short.text) };
     let read = match numbers {
         Some(numbers) => Err(Refused::Large(numbers)),
@@ -70,23 +70,23 @@ fn read_short(
     isa: Option<&dyn TargetIsa>,
 ) -> Result<ReadFunction, Vec<Diagnostic>> {
     if let Some(TooMany { word, line, message }) = too_many(&short.text) {
-        let place = Location::word(locator.source, locator.line(line), word);
-        return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, place)]);
+        let location = Location::word(locator.source, locator.line(line), word);
+        return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, location)]);
     }
     let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
     let read = match guard(|| parse_test(&short.text, options)) {
         Ok(Ok(file)) => file.functions.into_iter().next(),
         Ok(Err(ParseError { location, message, .. })) => {
-            let (place, better) = locator.syntax(location.line_number, &message);
+            let (location, better) = locator.syntax(location.line_number, &message);
             let message = better.unwrap_or_else(|| one_line(&message));
-            return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, place)]);
+            return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, location)]);
         }
         Err(panic) => {
             let message = format!("Cranelift's reader fails on this function: {}", one_line(&panic));
             return Err(vec![Diagnostic::new(DiagnosticKind::Syntax, message, locator.function())]);
         }
     };
-    // The item starts with `function`, so that the reader has read one or failed.
+    // The item starts with `function`, so the reader has read a function or failed.
     let (mut ir, Details { map, comments, .. }) = read.ok_or_else(Vec::new)?;
     let unusable = references::check(&ir).into_iter().map(|fault| {
         let kind = match fault {
@@ -127,13 +127,13 @@ fn verify(
     match guard(|| verify_function(ir, isa)) {
         Ok(Ok(())) => {}
         Ok(Err(errors)) => faults.extend(errors.0.into_iter().map(|error| {
-            let place = match error.location {
+            let location = match error.location {
                 AnyEntity::Inst(inst) if map.location(error.location).is_none() => {
                     locator.entity(ir.layout.inst_block(inst).map_or(AnyEntity::Function, Into::into), map)
                 }
                 location => locator.entity(location, map),
             };
-            Diagnostic::new(DiagnosticKind::Verifier, one_line(&error.message), place)
+            Diagnostic::new(DiagnosticKind::Verifier, one_line(&error.message), location)
         })),
         Err(panic) => {
             let message = format!("Cranelift's verifier fails on this function: {}", one_line(&panic));
@@ -142,8 +142,8 @@ fn verify(
     }
 }
 
-/// Resolves the escapes in the descriptions of alias regions, which the reader takes as they stand. What is no escape stays
-/// as it is.
+/// Resolves the escapes in the descriptions of alias regions, which the reader takes literally. A
+/// text with anything that is no escape is left as it is.
 fn described(ir: &mut ir::Function) {
     let regions = &mut ir.dfg.alias_regions;
     if regions.iter().all(|(_, region)| !region.description.contains('\\')) {

@@ -1,4 +1,4 @@
-//! The items of a file, as they are cut out and read; names are not resolved.
+//! The items of a file, as they are cut out and read. Their names are not resolved.
 
 use std::borrow::Cow;
 
@@ -20,7 +20,7 @@ pub(super) enum Item<'t> {
 }
 
 impl<'t> Item<'t> {
-    /// The function, if it is one.
+    /// Returns the function, if the item is a function.
     pub(super) fn function(&self) -> Option<&FunctionItem<'t>> {
         match self {
             Self::Function(item) => Some(item),
@@ -29,25 +29,25 @@ impl<'t> Item<'t> {
     }
 }
 
-/// Where an item stands.
+/// The range of an item in the text.
 #[derive(Clone, Copy)]
 pub(super) struct ItemRange {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// How many comments start before its end, those inside functions not counted.
+    /// The number of comments that start before its end, without those in functions.
     pub(super) comments: usize,
 }
 
-/// One function's text.
+/// The text of a function.
 pub(super) struct FunctionItem<'t> {
     pub(super) linkage: Linkage,
-    /// Position of the `function` keyword.
-    pub(super) at: usize,
-    /// Line of the `function` keyword.
+    /// The position of the `function` keyword.
+    pub(super) start: usize,
+    /// The line of the `function` keyword.
     pub(super) line: u32,
-    /// The function to its closing brace.
+    /// The function up to its closing brace.
     pub(super) text: &'t str,
-    /// Start and end of the comments in it, as positions in the file.
+    /// Start and end of each comment in it, as positions in the file.
     pub(super) comments: Vec<(usize, usize)>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct GlobalItem<'t> {
     pub(super) key: Box<str>,
 }
 
-/// `data %name { .. }`, addresses still by name.
+/// `data %name { .. }`.
 pub(super) struct DataItem<'t> {
     pub(super) linkage: Linkage,
     pub(super) name: Cow<'t, str>,
@@ -85,7 +85,7 @@ pub(super) struct AliasItem<'t> {
     pub(super) name: Cow<'t, str>,
     pub(super) at: usize,
     pub(super) line: u32,
-    /// What it stands for; `None` if that has no name.
+    /// The name for linking; `None` if there is none.
     pub(super) of: Option<Box<str>>,
 }
 
@@ -98,7 +98,7 @@ pub(super) struct ImportItem<'t> {
     pub(super) signature: Option<Signature>,
 }
 
-/// `code %name(i64) { .. }`, names not resolved.
+/// `code %name(i64) { .. }`.
 pub(super) struct CodeItem<'t> {
     pub(super) linkage: Linkage,
     pub(super) name: Cow<'t, str>,
@@ -120,7 +120,7 @@ pub(super) struct RelocItem<'t> {
     pub(super) addend: i64,
 }
 
-/// What a relocation refers to.
+/// The target of a relocation.
 pub(super) enum RelocTarget<'t> {
     /// A name, and its line.
     Name(Cow<'t, str>, u32),
@@ -136,7 +136,7 @@ pub(super) struct DebugItem<'t> {
     pub(super) labels: Option<Vec<(u32, usize, DebugLabel)>>,
 }
 
-/// What is said about a value.
+/// What an entry of a `debug` item says about a value.
 pub(super) enum DebugLabel {
     Nothing,
     Start(ValueLabelStart),

@@ -1,6 +1,6 @@
-//! Aliases, imports, machine code and debugging information: items that modules from elsewhere need more than people do.
+//! Reads aliases and imports.
 //!
-//! As in `notation`, each function reads one item, the cursor standing behind its keyword, and gives it by value.
+//! As in `data`, each function reads one item, with the cursor after its keyword, and returns it.
 
 use cranelift_codegen::isa::CallConv;
 

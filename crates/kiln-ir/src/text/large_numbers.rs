@@ -1,14 +1,14 @@
-//! Finds entity numbers that Cranelift's reader would make large tables for.
+//! Finds entity numbers for which Cranelift's reader would allocate large tables.
 
 use super::locate::Locator;
 use crate::diagnostic::{Diagnostic, DiagnosticKind};
 use crate::location::Location;
 
-/// A function may hold entity numbers up to so many for each byte of its text.
+/// The entity numbers that a function may have for each byte of its text.
 const FREE_NUMBERS: usize = 4;
 
-/// Entries of tables that a file may ask for beyond what its functions may hold. So memory and time are in proportion to the
-/// length of a file, and numbers may still be sparse.
+/// The table entries that the functions of a file may take beyond what each may have. It keeps
+/// memory and time in proportion to the length of a file, and still allows sparse numbers.
 pub(super) struct NumberBudget(usize);
 
 impl NumberBudget {
@@ -16,46 +16,46 @@ impl NumberBudget {
         Self(file.len().saturating_mul(FREE_NUMBERS).saturating_add(1 << 16))
     }
 
-    /// Takes what a function asks for, if it is there.
+    /// Takes what a function needs, if it is left. Returns whether it was.
     pub(super) fn take(&mut self, numbers: &LargestNumber) -> bool {
         let rest = self.0.checked_sub(numbers.number);
         self.0 = rest.unwrap_or(self.0);
         rest.is_some()
     }
 
-    /// What to say of a function that asks for more.
+    /// Returns the fault of a function that needs more than is left.
     pub(super) fn fault(&self, numbers: &LargestNumber, locator: Locator<'_>) -> Diagnostic {
-        let place = Location::at(locator.source, locator.item.at + numbers.at, numbers.length);
+        let location = Location::at(locator.source, locator.item.start + numbers.offset, numbers.length);
         let limit = numbers.free.max(self.0);
         let message = format!("entity numbers go up to {limit} in a function of this size");
-        Diagnostic::new(DiagnosticKind::Unsupported, message, place)
+        Diagnostic::new(DiagnosticKind::Unsupported, message, location)
     }
 }
 
 /// The largest entity number of a function.
 pub(super) struct LargestNumber {
-    /// Where it stands in the function's text.
-    at: usize,
+    /// Its position in the function's text.
+    offset: usize,
     length: usize,
     number: usize,
-    /// Up to which number a function of this length may have any.
+    /// The largest number that a function of this length may have without taking from the budget.
     free: usize,
 }
 
-/// What stands before the numbers that are table indices.
+/// The words before numbers that are table indices.
 const ENTITIES: [&str; 13] =
     ["v", "block", "ss", "dss", "dt", "gv", "mt", "const", "fn", "sig", "userextname", "region", "ex"];
 
-/// The largest entity number of a function, if it may not have it without being asked about.
-/// `short` is its text without what needs no look.
+/// Returns the largest entity number of a function, if the function may not have it without taking
+/// from the budget. `short` is its text without what contains no entity.
 pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
     let bytes = text.as_bytes();
-    // Below a hundred nothing is looked at.
+    // Numbers below 100 are always allowed.
     let free = text.len().saturating_mul(FREE_NUMBERS).max(100);
     if !suspicious(short.as_bytes(), free.ilog10() as usize + 1) {
         return None;
     }
-    // Now exactly: words outside comments and strings.
+    // The exact search: words outside of comments and strings.
     let mut largest = (0, 0, 0);
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
@@ -69,7 +69,7 @@ pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
                 let word = &text[at..at + length];
                 let number = word.trim_start_matches(|c: char| !c.is_ascii_digit());
                 let entity = &word[..length - number.len()];
-                // A number of more than 64 bits is refused by the reader.
+                // The reader refuses a number of more than 64 bits.
                 if let (true, Ok(number)) = (ENTITIES.contains(&entity), number.parse::<u64>()) {
                     let number = usize::try_from(number).unwrap_or(usize::MAX);
                     if number > largest.2 {
@@ -83,10 +83,11 @@ pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
         at += length;
     }
     let (at, length, number) = largest;
-    (number > free).then_some(LargestNumber { at, length, number, free })
+    (number > free).then_some(LargestNumber { offset: at, length, number, free })
 }
 
-/// Whether there may be an entity number of so many digits, at least 3; a quick look, for nearly all functions have none.
+/// Tells whether there may be an entity number of `digits` digits, at least 3. This is a quick
+/// search, because nearly all functions have none.
 fn suspicious(bytes: &[u8], digits: usize) -> bool {
     let long = |at: usize| {
         let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
@@ -96,18 +97,20 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
         before + behind >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
     };
     if digits >= 5 {
-        // Four of the five are two pairs in a row, each of which starts at an even place.
+        // Among five digits in a row, four are two pairs in a row that each start at an even
+        // position.
         let (chunks, rest) = bytes.as_chunks::<8>();
         let mut before = (0, 0);
         let groups = chunks.iter().enumerate().any(|(n, chunk)| {
-            // Digits are 0 to 9 after the exclusive or. The top bit of each byte then tells whether it is none.
+            // After the exclusive or, digits are 0 to 9. The top bit of each byte then tells that
+            // it is no digit.
             let value = u64::from_le_bytes(*chunk) ^ 0x3030_3030_3030_3030;
             let other = value | (value & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7676_7676_7676_7676);
             let digits = !other & 0x8080_8080_8080_8080;
             // A bit for each of the four pairs, at 15, 31, 47 and 63.
             let pairs = digits & digits << 8 & 0x8000_8000_8000_8000;
             let found = pairs & (pairs << 16 | before.0 >> 48);
-            // A long row of digits is looked at once.
+            // A long row of digits is searched once.
             let first = found & !(found << 16 | before.1 >> 48);
             before = (pairs, found);
             let mut left = first;
@@ -119,11 +122,12 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
             }
             false
         });
-        // What is left has less than two pairs in a row, but for what stands before it.
+        // The tail alone has less than two pairs in a row; with the bytes before it, it may have
+        // two.
         let tail = bytes.len() - rest.len();
         groups || (tail.saturating_sub(2)..bytes.len()).any(|at| bytes[at].is_ascii_digit() && long(at))
     } else {
-        // Of three in a row, two are an aligned pair.
+        // Among three digits in a row, two are an aligned pair.
         let mut pairs = bytes.as_chunks::<2>().0.iter().enumerate();
         pairs.any(|(n, [a, b])| a.is_ascii_digit() && b.is_ascii_digit() && long(n * 2))
     }

@@ -1,8 +1,9 @@
-//! Finds the column of what Cranelift reports by line or by entity.
+//! Finds the column of an error that Cranelift reports by line or by entity.
 //!
-//! The reader knows the line of an error, the verifier an entity, and the reader's map from entity to line is that of the
-//! *next* token for some kinds of declaration. Here the text itself is asked: the entity or the word that a message names
-//! is looked for where it must stand. Where nothing is found, the place is the whole line, never a guess.
+//! The reader knows the line of an error, the verifier an entity. For some kinds of declaration the
+//! reader's map from entity to line has the line of the *next* token. So the text itself is
+//! searched: for the entity or the word that a message names, at the place where it must be. If
+//! nothing is found, the location is the whole line, never a guess.
 
 use std::sync::Arc;
 
@@ -13,45 +14,45 @@ use super::item::FunctionItem;
 use crate::location::{Location, find_word};
 use crate::source::Source;
 
-/// Finds places in one function.
+/// Finds locations in one function.
 #[derive(Clone, Copy)]
 pub(super) struct Locator<'t> {
     pub(super) source: &'t Arc<Source>,
     pub(super) item: &'t FunctionItem<'t>,
 }
 
-/// Declarations by name, with position in the file and line.
+/// Declarations, sorted by name, with the position in the file and the line.
 pub(super) struct Declarations<'t>(Vec<(&'t str, (usize, u32))>);
 
 impl Declarations<'_> {
-    /// Position in the file and line of what is declared as `word`.
+    /// Returns the position in the file and the line of the declaration of `word`.
     pub(super) fn get(&self, word: &str) -> Option<(usize, u32)> {
         let at = self.0.partition_point(|(other, _)| *other < word);
-        self.0.get(at).filter(|(other, _)| *other == word).map(|(_, place)| *place)
+        self.0.get(at).filter(|(other, _)| *other == word).map(|(_, found)| *found)
     }
 }
 
 impl<'t> Locator<'t> {
-    /// Position and length of `function` and the name behind it.
+    /// Returns the position and length of `function` with the name after it.
     pub(super) fn header(&self) -> (usize, usize) {
         let line = self.item.text.lines().next().unwrap_or("");
         let end = line.find(['(', '{', ';']).unwrap_or(line.len());
-        (self.item.at, line[..end].trim_end().len())
+        (self.item.start, line[..end].trim_end().len())
     }
 
-    /// The place of `function` and the name behind it.
+    /// Returns the location of `function` with the name after it.
     pub(super) fn function(&self) -> Location {
         let (at, length) = self.header();
         Location::at(self.source, at, length)
     }
 
-    /// Line of the file for line `number` of the function's text.
+    /// Returns the line in the file of line `number` of the function's text.
     pub(super) fn line(&self, number: usize) -> u32 {
         let number = u32::try_from(number).unwrap_or(u32::MAX).max(1);
         self.item.line.saturating_add(number - 1)
     }
 
-    /// Where `entity` is defined, or what comes nearest to it.
+    /// Returns the location where `entity` is defined, or a location close to it.
     pub(super) fn entity(&self, entity: AnyEntity, map: &SourceMap) -> Location {
         let word = entity.to_string();
         match entity {
@@ -80,7 +81,8 @@ impl<'t> Locator<'t> {
         }
     }
 
-    /// Position in the file and line of the declaration `word = ..`, looked for from position `from` of the function on.
+    /// Searches for the declaration `word = ..` from position `from` of the function on. Returns
+    /// its position in the file and its line.
     pub(super) fn declaration(&self, word: &str, from: usize) -> Option<(usize, u32)> {
         let text = self.item.text;
         memchr::memmem::find_iter(&text.as_bytes()[from..], word).map(|at| from + at).find_map(|at| {
@@ -92,12 +94,12 @@ impl<'t> Locator<'t> {
             let alone = !code[..at - start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
             (alone && behind.trim_start().starts_with('=')).then(|| {
                 let lines = memchr::memchr_iter(b'\n', &text.as_bytes()[..at]).count();
-                (self.item.at + at, self.line(lines + 1))
+                (self.item.start + at, self.line(lines + 1))
             })
         })
     }
 
-    /// The declarations `word = ..` of functions and global values before the first block.
+    /// Returns the declarations `word = ..` of functions and global values before the first block.
     pub(super) fn declarations(&self) -> Declarations<'t> {
         let mut found = Vec::new();
         let text = self.item.text;
@@ -110,18 +112,18 @@ impl<'t> Locator<'t> {
             }
             if code.starts_with("fn") || code.starts_with("gv") {
                 let word = code.bytes().take_while(u8::is_ascii_alphanumeric).count();
-                found.push((&code[..word], (self.item.at + start, self.line(line))));
+                found.push((&code[..word], (self.item.start + start, self.line(line))));
             }
             let Some(end) = memchr::memchr(b'\n', code.as_bytes()) else { break };
             at = start + end + 1;
             line += 1;
         }
-        // Several with one name stay in order.
+        // A stable sort: declarations of one name keep their order.
         found.sort_by_key(|(word, _)| *word);
         Declarations(found)
     }
 
-    /// The instruction on line `number`: without debug tags, source location and comment.
+    /// Returns the instruction on line `number`, without debug tags, source location and comment.
     fn instruction(&self, number: u32) -> Location {
         let line = self.source.line(number);
         let code = &line[..line.find(';').unwrap_or(line.len())];
@@ -145,14 +147,15 @@ impl<'t> Locator<'t> {
         }
     }
 
-    /// The place of a reader's error, and a better message if the reader's hides the cause.
+    /// Returns the location of a reader's error, and a better message if the reader's hides the
+    /// cause.
     pub(super) fn syntax(&self, number: usize, message: &str) -> (Location, Option<String>) {
-        // Only what of the line belongs to the function: a line may hold a whole file.
+        // A line may contain a whole file, so only the function's part of it is searched.
         let text = self.item.text;
         let Some(line) = text.lines().nth(number.saturating_sub(1)).filter(|line| !line.is_empty()) else {
             return (Location::line(self.source, self.line(number)), None);
         };
-        let start = self.item.at + (line.as_ptr().addr() - text.as_ptr().addr());
+        let start = self.item.start + (line.as_ptr().addr() - text.as_ptr().addr());
         let place = |at: usize, length: usize| Location::at(self.source, start + at, length);
         if let Some((at, c)) = invalid_character(line) {
             return (place(at, c.len_utf8()), Some(format!("invalid character `{}`", c.escape_debug())));
@@ -176,7 +179,7 @@ impl<'t> Locator<'t> {
     }
 }
 
-/// The first character outside comments and strings that no token of CLIF has.
+/// Returns the first character outside of comments and strings that is in no token of CLIF.
 fn invalid_character(line: &str) -> Option<(usize, char)> {
     let mut quoted = false;
     for (at, c) in line.char_indices() {

@@ -1,11 +1,12 @@
-//! Reads the functions of a file, each by itself and all at once on the current pool of threads.
+//! Reads the functions of a file independently, on the current pool of threads.
 //!
-//! What can be done without the other functions is done at once, while a function lies in the cache: it is read, verified and
-//! brought to its canonical form, and its IR is dropped. Only who is behind a name is asked later, in the order of the
-//! text.
+//! Everything that does not need other functions is done at once, while a function is in the
+//! processor's cache: it is read, verified and brought to canonical form, and its IR is dropped.
+//! Only the symbols of its names are resolved later, in the order of the text.
 //!
-//! Invariant: the result does not depend on the number of threads, nor on which of them is faster. Reading stops behind the
-//! function with which a file has [`MAX_FAULTS`] faults; functions behind it may be looked at, and are forgotten.
+//! Invariant: the result does not depend on the number or the speed of threads. Reading stops after
+//! the function with which a file has [`MAX_FAULTS`] faults. Functions after it may be read, but
+//! their results are dropped.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,29 +23,29 @@ use crate::diagnostic::Diagnostic;
 use crate::limits::MAX_FAULTS;
 use crate::source::Source;
 
-/// Less text than this is read faster than threads are woken.
+/// A shorter text is read faster than threads are woken.
 const SMALL: usize = 32 * 1024;
 
-/// How functions are read.
+/// Settings for reading functions.
 #[derive(Clone, Copy)]
 pub(super) struct ReadOptions<'a> {
     pub(super) source: &'a Arc<Source>,
     pub(super) call_conv: CallConv,
-    /// Verifies for this code generator, if there is any.
+    /// The code generator to verify for, if functions are verified.
     pub(super) isa: Option<&'a dyn TargetIsa>,
 }
 
-/// What became of a function's text.
+/// The result of a function's text.
 enum Outcome<T> {
-    /// Nobody looked, for it stands behind too many faults, or it is no function.
+    /// Not read: it comes after too many faults, or is no function.
     Nothing,
     Read(T),
     Faults(Vec<Diagnostic>),
-    /// It waits for leave to have a large table.
+    /// Not read yet: its large entity numbers must be granted first.
     Large(LargestNumber),
 }
 
-/// Reads every function among `items`, adding to `faults`. `finish` is what is done with each of them.
+/// Reads every function among `items`, passes it to `finish`, and adds to `faults`.
 pub(super) fn read<T: Send>(
     items: &[Item<'_>],
     options: ReadOptions<'_>,
@@ -76,7 +77,7 @@ pub(super) fn read<T: Send>(
         false => items.par_iter().enumerate().map(first).collect(),
     };
 
-    // Who may have large tables is decided in the order of the text.
+    // Large numbers are granted in the order of the text.
     let mut budget = NumberBudget::new(&options.source.text);
     let mut granted = Vec::new();
     for (number, (item, outcome)) in items.iter().zip(&mut outcomes).enumerate() {
@@ -110,12 +111,12 @@ pub(super) fn read<T: Send>(
     kept.collect()
 }
 
-/// Behind which function there are too many faults.
+/// Finds the function at which there are too many faults.
 struct FaultLimit {
     before: usize,
-    /// Number of faults by function.
+    /// The number of faults of each function.
     counts: Mutex<BTreeMap<usize, usize>>,
-    /// The last function that counts, as far as known.
+    /// The last function whose result is kept, as far as known.
     last: AtomicUsize,
 }
 
@@ -125,7 +126,7 @@ impl FaultLimit {
         Self { before, counts: Mutex::default(), last: AtomicUsize::new(last) }
     }
 
-    /// Whether nothing of function `number` will be kept.
+    /// Tells whether nothing of function `number` will be kept.
     fn passed(&self, number: usize) -> bool {
         self.before >= MAX_FAULTS || number > self.last.load(Ordering::Relaxed)
     }

@@ -1,4 +1,4 @@
-//! Enters what items define, and numbers what they refer to.
+//! Enters the definitions of items into the symbol table, and numbers the symbols they refer to.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use crate::location::Location;
 use crate::names::{external_name, function_name, written};
 use crate::source::Source;
 
-/// Enters names that stand for something else.
+/// Enters aliases and globals.
 pub(super) fn aliases(items: &[Item<'_>], symbols: &mut SymbolTable<'_>, faults: &mut Vec<Diagnostic>) {
     for item in items {
         if faults.len() >= MAX_FAULTS {
@@ -41,7 +41,7 @@ pub(super) fn aliases(items: &[Item<'_>], symbols: &mut SymbolTable<'_>, faults:
     }
 }
 
-/// Enters what the items define.
+/// Enters definitions and imports.
 pub(super) fn define(
     items: &[Item<'_>],
     functions: &[Option<FunctionDraft>],
@@ -59,15 +59,15 @@ pub(super) fn define(
                 let signature = Some(&draft.signature);
                 let name = function_name(&draft.name);
                 if name.is_empty() {
-                    let place = Location::at(source, at.0, at.1);
-                    faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a function needs a name", place));
+                    let location = Location::at(source, at.0, at.1);
+                    faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a function needs a name", location));
                 }
                 symbols.define(&name, item.linkage, signature, item.line, at)
             }
             (Item::Function(_), None) => Ok(()),
-            (Item::Data(datum), _) => {
-                let at = (datum.at, written(&datum.name).len());
-                symbols.define(&datum.name, datum.linkage, None, datum.line, at)
+            (Item::Data(data), _) => {
+                let at = (data.at, written(&data.name).len());
+                symbols.define(&data.name, data.linkage, None, data.line, at)
             }
             (Item::Code(code), _) => {
                 let at = (code.at, written(&code.name).len());
@@ -81,7 +81,7 @@ pub(super) fn define(
         };
         faults.extend(entered.err());
     }
-    // What could not be read may be what is missing.
+    // An item that could not be read may be the definition that is missing.
     if faults.is_empty() {
         let checked = items.iter().filter_map(|item| match item {
             Item::Alias(alias) => symbols.check_anonymous(&alias.name).err(),
@@ -91,42 +91,43 @@ pub(super) fn define(
     }
 }
 
-/// LargestNumber the symbols of a function.
-pub(super) fn resolve(
+/// Numbers the symbols of a function.
+pub(super) fn number_function(
     draft: FunctionDraft,
     locator: Locator<'_>,
     symbols: &mut SymbolTable<'_>,
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Function> {
     let symbol = symbols.address(&function_name(&draft.name), || locator.item.line);
-    // Where the function declares what it names; looked for once, when it is first asked.
+    // The declarations of the function, searched when one is first needed.
     let declarations = OnceCell::new();
     let declaration = |entity: AnyEntity| {
         let all = declarations.get_or_init(|| locator.declarations());
         all.get(&entity.to_string())
     };
     let line = |entity: AnyEntity| declaration(entity).map_or(locator.item.line, |(_, line)| line);
-    let mut targets = draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.references).iter().peekable();
-    let mut references = Vec::with_capacity(targets.len());
-    for &(site, number) in &draft.uses {
-        let (entity, name, signature) = draft.used(site);
+    let mut encoded_references =
+        draft.encoded.as_ref().map_or(&[][..], |encoded| &encoded.references).iter().peekable();
+    let mut references = Vec::with_capacity(encoded_references.len());
+    for &(external, number) in &draft.uses {
+        let (entity, name, signature) = draft.used(external);
         let name = external_name(draft.params(), name);
         if name.is_empty() {
-            let place = |(at, _)| Location::at(locator.source, at, entity.to_string().len());
-            let place = declaration(entity).map_or_else(|| locator.function(), place);
-            faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", place));
+            let location = |(at, _)| Location::at(locator.source, at, entity.to_string().len());
+            let location = declaration(entity).map_or_else(|| locator.function(), location);
+            faults.push(Diagnostic::new(DiagnosticKind::Syntax, "a symbol needs a name", location));
         }
         let used = match signature {
             Some(signature) => symbols.function(&name, signature, || line(entity)),
             None => Ok(symbols.address(&name, || line(entity))),
         };
-        // Behind a fault any number will do, for there will be no module.
+        // After a fault any number will do, because there will be no module.
         let used = used.unwrap_or_else(|fault| {
             faults.push(fault);
             symbol
         });
-        // Targets stand in order of first use.
-        if targets.next_if_eq(&&number).is_some() {
+        // References are in order of first use.
+        if encoded_references.next_if_eq(&&number).is_some() {
             references.push(used);
         }
     }
@@ -135,7 +136,7 @@ pub(super) fn resolve(
             let code = Code::Ir(Body::of(encoded, references));
             Some(Function { symbol, code, line: locator.item.line, comments: draft.comments })
         }
-        // Only of a function that was not verified.
+        // Only a function that was not verified can get here.
         Err(entity) => {
             let message = format!("{entity} is used and not defined");
             faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
@@ -144,27 +145,27 @@ pub(super) fn resolve(
     }
 }
 
-/// LargestNumber the symbols of a datum.
-pub(super) fn place_datum(datum: &DataItem<'_>, symbols: &mut SymbolTable<'_>) -> DataObject {
-    let symbol = symbols.address(&datum.name, || datum.line);
-    let addresses = datum.addresses.iter().map(|address| DataAddress {
+/// Numbers the symbols of a data object.
+pub(super) fn number_data(data: &DataItem<'_>, symbols: &mut SymbolTable<'_>) -> DataObject {
+    let symbol = symbols.address(&data.name, || data.line);
+    let addresses = data.addresses.iter().map(|address| DataAddress {
         offset: address.offset,
         symbol: symbols.address(&address.name, || address.line),
         addend: address.addend,
     });
     DataObject {
         symbol,
-        writable: datum.writable,
-        align: datum.align,
+        writable: data.writable,
+        align: data.align,
         addresses: addresses.collect(),
-        section: datum.section.as_deref().map(Into::into),
-        init: datum.init.clone(),
-        line: datum.line,
+        section: data.section.as_deref().map(Into::into),
+        init: data.init.clone(),
+        line: data.line,
     }
 }
 
-/// LargestNumber the symbols of machine code.
-pub(super) fn place_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
+/// Numbers the symbols of machine code.
+pub(super) fn number_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
     let symbol = symbols.address(&item.name, || item.line);
     let relocs = item.relocs.iter().map(|reloc| CodeReloc {
         offset: reloc.offset,
@@ -172,7 +173,7 @@ pub(super) fn place_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> 
         target: match &reloc.target {
             RelocTarget::Name(name, line) => CodeTarget::Symbol(symbols.address(name, || *line)),
             RelocTarget::Routine(call) => CodeTarget::LibCall(*call),
-            RelocTarget::Here(place) => CodeTarget::Here(*place),
+            RelocTarget::Here(offset) => CodeTarget::Here(*offset),
         },
         addend: reloc.addend,
     });

@@ -1,14 +1,15 @@
 //! Cuts a file into its top-level items, in one pass at the speed of `memchr`.
 //!
-//! Cranelift's reader takes a whole file and stops at its first error. Reading item by item gives the errors of every
-//! function, leaves room for items of our own, and allows reading in parallel. A function is cut out by its
-//! closing brace, for braces do not nest in CLIF; only comments and strings have to be skipped. What is inside a function
-//! is not looked at here.
+//! Cranelift's reader takes a whole file and stops at its first error. Reading item by item gives
+//! the errors of every function, leaves room for items of our own, and allows reading in parallel.
+//! Braces do not nest in CLIF, so a function ends at the first closing brace that is not in a
+//! comment or a string. Nothing else inside of a function is examined here.
 //!
-//! Comments are only noted where they stand; what they belong to is decided when all items are known (`comments`).
+//! The ranges of comments are noted. What they belong to is decided when all items are known
+//! (`comments`).
 //!
-//! Invariant: the text of a function item starts with `function` and ends with its closing brace, so that the reader never
-//! takes anything in it for a header line.
+//! Invariant: the text of a function item starts with `function` and ends with its closing brace,
+//! so that the reader never takes anything in it for a header line.
 
 use cranelift_codegen::isa::CallConv;
 
@@ -20,25 +21,25 @@ use crate::limits::MAX_FAULTS;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
 
-/// What is read in the light of the target.
+/// What the target determines.
 #[derive(Clone, Copy)]
 pub(super) struct TargetDefaults {
     pub(super) big_endian: bool,
     pub(super) call_conv: CallConv,
 }
 
-/// A file, cut up.
+/// A file that is cut into items.
 #[derive(Default)]
 pub(super) struct ScannedFile<'t> {
     pub(super) settings: ModuleSettings,
     pub(super) items: Vec<Item<'t>>,
-    /// Where the items stand.
+    /// The range of each item.
     pub(super) ranges: Vec<ItemRange>,
-    /// Where the header lines stand, if there are any.
+    /// The range of the header lines, if there are any.
     pub(super) header: Option<ItemRange>,
 }
 
-/// First words of all others, and of header lines.
+/// First words of header lines, and of items that may have a linkage.
 const FIRST: [&str; 11] = [
     "function",
     "data",
@@ -56,7 +57,8 @@ const FIRST: [&str; 11] = [
 /// First words of items that have no linkage.
 const OTHERS: [&str; 5] = ["global", "symbol", "anonymous", "import", "debug"];
 
-/// Cuts up the text of `cursor`. Faults outside functions are added to `faults`, and the item they are in is left out.
+/// Cuts the text of `cursor` into items. Adds faults outside of functions to `faults`, and leaves
+/// out the items that have them.
 pub(super) fn scan<'t>(
     cursor: &mut Cursor<'t>,
     defaults: TargetDefaults,
@@ -106,7 +108,7 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut Scanne
     }
     let item = match (kind, linkage) {
         ("function", _) => Item::Function(function(cursor, defined)?),
-        ("data", _) => Item::Data(data::datum(cursor, defined, defaults.big_endian)?),
+        ("data", _) => Item::Data(data::data_object(cursor, defined, defaults.big_endian)?),
         ("code", _) => Item::Code(code::code(cursor, defined, defaults.call_conv)?),
         ("global", None) => Item::Global(data::global(cursor)?),
         ("symbol", None) => Item::Alias(items::alias(cursor, true)?),
@@ -163,7 +165,7 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
     Ok(())
 }
 
-/// Cuts out a function, the cursor standing at its keyword.
+/// Cuts out a function, with the cursor at its keyword.
 fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem<'t>> {
     let at = cursor.at;
     let line = cursor.line_of(at);
@@ -183,8 +185,8 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem
                 comments.push((start, cursor.at));
             }
             _ => {
-                // Cranelift's reader takes a string of several lines too. That is mostly one that was not closed, and the
-                // fault would be found far behind it.
+                // Cranelift's reader would accept a string of several lines. Usually that is a
+                // string that was not closed, and the fault would be found far after it.
                 let rest = cursor.rest().as_bytes();
                 let Some(end) = memchr::memchr2(b'"', b'\n', rest).filter(|&end| rest[end] == b'"') else {
                     let message = "this string does not end on its line".to_owned();
@@ -194,7 +196,7 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem
             }
         }
     }
-    Ok(FunctionItem { linkage, at, line, text: &cursor.text[at..cursor.at], comments })
+    Ok(FunctionItem { linkage, start: at, line, text: &cursor.text[at..cursor.at], comments })
 }
 
 /// Skips to the next line that starts with the first word of an item.
@@ -222,14 +224,14 @@ mod tests {
 
     const LITTLE: TargetDefaults = TargetDefaults { big_endian: false, call_conv: CallConv::SystemV };
 
-    /// The items of a text: `line kind text`, with faults behind them.
+    /// Returns the items of a text as `line kind text`, followed by its faults.
     fn items(text: &str) -> Vec<String> {
         let source = Arc::new(Source::new("test", text));
         let mut faults = Vec::new();
         let file = scan(&mut Cursor::new(&source), LITTLE, &mut faults);
         let items = file.items.iter().map(|item| match item {
             Item::Function(item) => {
-                assert_eq!(&text[item.at..item.at + item.text.len()], item.text);
+                assert_eq!(&text[item.start..item.start + item.text.len()], item.text);
                 format!("{} {:?} {}", item.line, item.linkage, item.text)
             }
             Item::Data(item) => format!("{} {:?} data {}", item.line, item.linkage, item.name),
@@ -301,8 +303,8 @@ mod tests {
         .items
         .remove(0)
         {
-            Item::Data(datum) => datum.init,
-            _ => panic!("a datum was written"),
+            Item::Data(object) => object.init,
+            _ => panic!("a data object was written"),
         };
         assert_eq!(init(true), Init::Bytes(vec![0, 0, 0, 1, 0x3f, 0x80, 0, 0, 1, 2]));
         assert_eq!(init(false), Init::Bytes(vec![1, 0, 0, 0, 0, 0, 0x80, 0x3f, 1, 2]));

@@ -2,25 +2,25 @@
 
 use super::item::FunctionItem;
 
-/// Working memory.
+/// The shortened text of a function. Its memory is reused.
 #[derive(Default)]
 pub(super) struct ShortText {
-    /// The text that Cranelift's reader is given.
+    /// The text for Cranelift's reader.
     pub(super) text: String,
     pub(super) comments: Vec<CommentNote>,
 }
 
-/// What is noted of a comment on the way.
+/// A note on a comment that was shortened.
 pub(super) struct CommentNote {
-    /// Line in the function's text.
+    /// Its line in the function's text.
     pub(super) line: usize,
-    /// Whether anything but spaces and tabs stands before it.
+    /// Whether anything but spaces and tabs precedes it on its line.
     pub(super) behind: bool,
 }
 
-/// Writes the text of a function without what its reader, which goes from character to character, would take its time to skip:
-/// blanks at the start of lines and behind source locations, and of comments all but that there is one. Lines stay what they
-/// are.
+/// Writes the text of a function without what the reader would skip slowly, character by character:
+/// blanks at the start of lines and after source locations, and the texts of comments. Each comment
+/// leaves a `;`, and lines keep their numbers.
 pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
     let ShortText { text, comments } = short;
     text.clear();
@@ -28,16 +28,16 @@ pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
     text.reserve(item.text.len());
     let (mut from, mut line) = (0, 1);
     for &(start, end) in &item.comments {
-        line += lines(&item.text[from..start - item.at], text);
+        line += lines(&item.text[from..start - item.start], text);
         comments.push(CommentNote { line, behind: !matches!(text.as_bytes().last(), None | Some(b'\n')) });
         text.push(';');
-        from = end - item.at;
+        from = end - item.start;
     }
     lines(&item.text[from..], text);
 }
 
-/// Adds a piece of a function's text without comments, and tells how many lines end in it. A string does not go over the end of
-/// a line.
+/// Appends a piece of a function's text that has no comments. Returns the number of lines that end
+/// in it. No string goes over the end of a line.
 fn lines(text: &str, out: &mut String) -> usize {
     let (mut rest, mut count) = (text, 0);
     loop {
@@ -60,7 +60,7 @@ fn lines(text: &str, out: &mut String) -> usize {
     }
 }
 
-/// The text behind the blanks that it starts with.
+/// Returns the text after its leading blanks.
 #[inline]
 fn blanks(text: &str) -> &str {
     // Listings are indented by dozens of spaces.
@@ -80,7 +80,7 @@ mod tests {
         let at = text.match_indices(';').map(|(at, _)| at);
         let comments = at.map(|at| (at, at + text[at..].find('\n').unwrap())).collect();
         let linkage = crate::Linkage::Export;
-        let item = FunctionItem { linkage, at: 0, line: 1, text, comments };
+        let item = FunctionItem { linkage, start: 0, line: 1, text, comments };
         let mut short = ShortText::default();
         shorten(&item, &mut short);
         let expected = "function %f() {\nss0 = explicit_slot 8  ;\n\nblock0: ;\n@12 return ;\n;\n@3\n}";

@@ -1,9 +1,9 @@
 //! The symbol table of a file, while it is read.
 //!
-//! Definitions are entered first, for a use may stand before them; then symbols are numbered in the order in which the
-//! text first defines or uses them.
+//! Definitions are entered first, because a use may precede them. Then symbols are numbered in the
+//! order in which the text first defines or uses them.
 //!
-//! Invariant: hash maps are only asked, never iterated.
+//! Invariant: hash maps are looked up in, and never iterated.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,21 +17,22 @@ use crate::signature::same_type;
 use crate::source::Source;
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// What a name of this file is defined as.
+/// The definition or import of a name.
 struct Definition {
     kind: SymbolKind,
     linkage: Linkage,
     signature: Option<Signature>,
     line: u32,
-    /// Position and length in the text. A place is made of it only for a fault: that counts lines from the start.
+    /// Position and length in the text. They become a location only for a fault, because that
+    /// counts lines from the start.
     at: (usize, usize),
 }
 
-/// What a name that an item introduces stands for.
+/// The meaning of a name that an item introduces.
 pub(super) enum Meaning {
-    /// The symbol with this name, for linking.
+    /// The symbol with this name for linking.
     Name(Box<str>),
-    /// A symbol without name.
+    /// A symbol without a name.
     Anonymous,
     /// The run-time object with this key.
     Global(Box<str>),
@@ -43,7 +44,7 @@ struct AliasEntry {
     at: (usize, usize),
 }
 
-/// What a name stands for, to be looked up: names for linking, names without meaning outside and keys do not meet.
+/// A name space: names for linking, names without meaning outside, and keys cannot clash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum NameSpace {
     Name,
@@ -51,13 +52,13 @@ enum NameSpace {
     Global,
 }
 
-/// What a name stands for, to compare it by.
+/// The meaning of a name, to compare it with others.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct LinkKey(NameSpace, Box<str>);
 
 type Table<T> = [HashMap<Box<str>, T>; 3];
 
-/// SymbolTable so far.
+/// The symbols so far.
 pub(super) struct SymbolTable<'t> {
     source: &'t Arc<Source>,
     aliases: HashMap<Box<str>, AliasEntry>,
@@ -66,7 +67,7 @@ pub(super) struct SymbolTable<'t> {
     numbers: Table<SymbolId>,
 }
 
-/// What `name` stands for.
+/// Returns the name space and the name in it that `name` means, and the alias if it is one.
 fn meaning<'n>(
     aliases: &'n HashMap<Box<str>, AliasEntry>,
     name: &'n str,
@@ -93,18 +94,18 @@ impl<'t> SymbolTable<'t> {
         }
     }
 
-    /// Whether there are names that stand for something else.
+    /// Tells whether there are aliases.
     pub(super) fn has_aliases(&self) -> bool {
         !self.aliases.is_empty()
     }
 
-    /// What `name` stands for; asked when all aliases are known.
+    /// Returns the meaning of `name`. All aliases must have been entered.
     pub(super) fn key(&self, name: &str) -> LinkKey {
         let (space, key, _) = meaning(&self.aliases, name);
         LinkKey(space, key.into())
     }
 
-    /// Enters a name that stands for something else. All of them are entered before any definition.
+    /// Enters an alias. All aliases are entered before any definition.
     pub(super) fn alias(
         &mut self,
         name: &str,
@@ -121,7 +122,7 @@ impl<'t> SymbolTable<'t> {
         }
     }
 
-    /// Enters a function or, without `signature`, a datum.
+    /// Enters a function or, without `signature`, a data object.
     pub(super) fn define(
         &mut self,
         name: &str,
@@ -141,7 +142,7 @@ impl<'t> SymbolTable<'t> {
         self.enter(name, Definition { kind, linkage, signature, line, at })
     }
 
-    /// Enters what is defined elsewhere.
+    /// Enters an import.
     pub(super) fn import(
         &mut self,
         name: &str,
@@ -171,7 +172,7 @@ impl<'t> SymbolTable<'t> {
         }
     }
 
-    /// What is wrong with `anonymous %name` if nothing in the file defines it.
+    /// Checks that the name of an item `anonymous %name` is defined in the file.
     pub(super) fn check_anonymous(&self, name: &str) -> Result<(), Diagnostic> {
         let (space, key, alias) = meaning(&self.aliases, name);
         let defined = self.definitions[space as usize]
@@ -190,8 +191,8 @@ impl<'t> SymbolTable<'t> {
         Location::at(self.source, at, length)
     }
 
-    /// The symbol of a definition or of anything that has its address taken; `line` is asked for the line of the use when
-    /// nothing here defines it.
+    /// Returns the symbol of a definition, or of anything whose address is taken. `line` returns
+    /// the line of the use; it is called if the file does not define the name.
     pub(super) fn address(&mut self, name: &str, line: impl FnOnce() -> u32) -> SymbolId {
         let (space, key, alias) = meaning(&self.aliases, name);
         if let Some(id) = self.numbers[space as usize].get(key) {
@@ -227,7 +228,8 @@ impl<'t> SymbolTable<'t> {
         id
     }
 
-    /// The symbol of a function that is declared with `signature` on the line that `line` tells.
+    /// Returns the symbol of a function that is declared with `signature`. `line` returns the line
+    /// of the declaration.
     pub(super) fn function(
         &mut self,
         name: &str,
@@ -267,14 +269,14 @@ impl<'t> SymbolTable<'t> {
         Ok(id)
     }
 
-    /// The symbol of `name`, if it is used and its line is `line`.
+    /// Returns the symbol of `name`, if it is used and its line is `line`.
     pub(super) fn defined_at(&self, name: &str, line: u32) -> Option<SymbolId> {
         let (space, key, _) = meaning(&self.aliases, name);
         let id = *self.numbers[space as usize].get(key)?;
         (self.list[id.index()].line == line).then_some(id)
     }
 
-    /// The table.
+    /// Returns the symbols by number.
     pub(super) fn finish(self) -> Vec<Symbol> {
         self.list
     }

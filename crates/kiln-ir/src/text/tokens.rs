@@ -6,7 +6,7 @@ use super::cursor::{Cursor, Token};
 use crate::data::MAX_ALIGN;
 
 impl<'t> Cursor<'t> {
-    /// `%word` without its `%`, or `u1:23`.
+    /// Reads `%word`, which it returns without `%`, or `u1:23`.
     pub(super) fn name(&mut self) -> Token<(usize, Cow<'t, str>)> {
         self.trivia();
         let at = self.at;
@@ -34,7 +34,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// An integer with or without sign, decimal or `0x`, `_` allowed between digits.
+    /// Reads an integer with or without sign, decimal or `0x`, with `_` allowed between digits.
     pub(super) fn integer(&mut self) -> Token<(usize, i128)> {
         self.trivia();
         let at = self.at;
@@ -62,7 +62,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// `+ 8` or `- 8` or nothing.
+    /// Reads `+ 8` or `- 8` or nothing.
     pub(super) fn addend(&mut self) -> Token<i64> {
         self.trivia();
         let Some(sign @ (b'+' | b'-')) = self.rest().bytes().next() else { return Ok(0) };
@@ -80,7 +80,7 @@ impl<'t> Cursor<'t> {
         })
     }
 
-    /// An integer from `low` to `high`, which are described by `range`.
+    /// Reads an integer from `low` to `high`; `range` describes these limits in a message.
     pub(super) fn integer_in(&mut self, low: i128, high: i128, range: &str) -> Token<i128> {
         let (at, value) = self.integer()?;
         if (low..=high).contains(&value) {
@@ -90,7 +90,8 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// What looks like a floating-point number: decimal, `0x1.8p3`, `Inf` or `NaN`, with or without sign.
+    /// Reads what looks like a floating-point number: decimal, `0x1.8p3`, `Inf` or `NaN`, with or
+    /// without sign.
     pub(super) fn float(&mut self) -> Token<(usize, &'t str)> {
         self.trivia();
         let (at, rest) = (self.at, self.rest());
@@ -110,7 +111,7 @@ impl<'t> Cursor<'t> {
         Ok((at, &rest[..end]))
     }
 
-    /// A string that is UTF-8 and not empty, and what it is.
+    /// Reads a string that must be UTF-8 and not empty; `what` names it in a message.
     pub(super) fn text(&mut self, what: &str) -> Token<Box<str>> {
         let (at, bytes) = self.string()?;
         match String::from_utf8(bytes) {
@@ -120,7 +121,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// A string with its escapes resolved.
+    /// Reads a string and resolves its escapes.
     pub(super) fn string(&mut self) -> Token<(usize, Vec<u8>)> {
         self.trivia();
         let at = self.at;
@@ -161,7 +162,7 @@ impl<'t> Cursor<'t> {
         Ok(u32::try_from(value).unwrap_or(u32::MAX))
     }
 
-    /// The alignment that stood at `at`.
+    /// Checks the alignment `number`, which was read at `at`.
     pub(super) fn align(&self, at: usize, number: i128) -> Token<u32> {
         u32::try_from(number).ok().filter(|n| n.is_power_of_two() && *n <= MAX_ALIGN).ok_or_else(|| {
             let message = format!("{number} is not an alignment: a power of two up to {MAX_ALIGN}");
@@ -184,7 +185,7 @@ impl<'t> Cursor<'t> {
         self.value()
     }
 
-    /// `@12`, in hexadecimal; `@-` is none.
+    /// Reads a source location: `@12`, in hexadecimal, or `@-` for none.
     pub(super) fn location(&mut self) -> Token<u32> {
         if !self.eat(b'@') {
             return Err(self.unexpected("a source location (`@12`)"));
@@ -203,7 +204,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Pairs of hexadecimal digits, `_` allowed.
+    /// Reads pairs of hexadecimal digits, with `_` allowed.
     pub(super) fn hex(&mut self) -> Token<Vec<u8>> {
         let (at, word) = (self.at, self.peek_word());
         self.at += word.len();
@@ -218,7 +219,8 @@ impl<'t> Cursor<'t> {
     }
 }
 
-/// What an escape stands for, whose `\` is followed by `rest`, and how many bytes of that it takes.
+/// Returns the byte of an escape, whose `\` is followed by `rest`, and the number of bytes that it
+/// takes of `rest`.
 fn escape(rest: &str) -> Option<(u8, usize)> {
     match *rest.as_bytes().first()? {
         b'n' => Some((b'\n', 1)),
@@ -234,7 +236,7 @@ fn escape(rest: &str) -> Option<(u8, usize)> {
     }
 }
 
-/// The bytes that a string stands for; `None` if it holds anything that looks like an escape and is none.
+/// Returns the bytes of a string; `None` if it contains a `\` that starts no escape.
 pub(super) fn unescaped(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

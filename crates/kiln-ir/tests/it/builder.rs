@@ -1,4 +1,4 @@
-//! Modules built through `cranelift_module::Module`, by code that does not know what it builds.
+//! Modules that are built through `cranelift_module::Module`, by code that is generic over it.
 
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, types};
@@ -221,7 +221,7 @@ fn faults_of_functions() {
     );
     fails(
         module.define_function_bytes(f, 1, &[0xc3], &[reloc(0, Reloc::Abs8, ModuleRelocTarget::user(0, 99))]),
-        expect!["Backend error: f: there is no function or datum with this number"],
+        expect!["Backend error: f: there is no function or data object with this number"],
     );
 
     let mut context = module.make_context();
@@ -233,11 +233,11 @@ fn faults_of_functions() {
         ],
     );
 
-    // A return that the type does not have: found by Cranelift's verifier.
+    // A return without the declared value, which Cranelift's verifier finds.
     let wrong = define(&mut module, f, |_, builder| vec![builder.ins().iconst(types::I64, 1)]);
     assert!(matches!(wrong, Err(ModuleError::Compilation(_))), "{wrong:?}");
 
-    // References by hand: out of range, by text, and to data as to a function.
+    // References made by hand: out of range, by text, and to data as if it were a function.
     for (namespace, index) in [(0, 99), (1, 99), (7, 0), (1, data.as_u32())] {
         let result = define(&mut module, f, |_, builder| {
             let name = builder.func.declare_imported_user_function(ir::UserExternalName { namespace, index });
@@ -247,12 +247,12 @@ fn faults_of_functions() {
     }
     fails(
         define(&mut module, f, |_, builder| call(builder, ir::ExternalName::testcase("f"))),
-        expect!["Backend error: %f: there is no function or datum with this number"],
+        expect!["Backend error: %f: there is no function or data object with this number"],
     );
 
     define(&mut module, f, |_, _| vec![]).unwrap();
     fails(define(&mut module, f, |_, _| vec![]), expect!["Duplicate definition of identifier: f"]);
-    // What failed has left nothing behind.
+    // What failed has changed nothing.
     let module = module.finish().unwrap();
     assert_eq!((module.symbols.len(), module.functions.len()), (1, 1));
 }
@@ -292,7 +292,7 @@ fn faults_of_data() {
     );
     fails(
         module.define_data(DataId::from_u32(77), &description),
-        expect!["Backend error: dataid77: there is no function or datum with this number"],
+        expect!["Backend error: dataid77: there is no function or data object with this number"],
     );
 
     let own = module.declare_data_in_data(data, &mut description);

@@ -1,4 +1,5 @@
-//! What is reported, where, and how it looks. Every kind of fault is planted once.
+//! Faults: what is reported, at which location, and how it is shown. Each kind of fault is planted
+//! once.
 
 use expect_test::{Expect, expect};
 use kiln_ir::{DiagnosticKind, Target, parse};
@@ -701,7 +702,7 @@ fn notation() {
             1 | data %d { zeros -1 }
               |                 ^^
 
-            Syntax: error: this datum has more than the 16782976 bytes that a file of this length may still have
+            Syntax: error: this data object has more than the 16782976 bytes that a file of this length may still have
              --> test.clif:2:17
               |
             2 | data %e { i8 1, zeros 0x80000000 }

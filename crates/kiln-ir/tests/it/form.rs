@@ -4,7 +4,7 @@ use expect_test::expect;
 
 use crate::module;
 
-/// A block may stand before the one that defines what it uses, and name it by an alias.
+/// A block may precede the block that defines what it uses, and name it by an alias.
 #[test]
 fn values_used_before_they_stand() {
     let text = |first: &str, second: &str| {
@@ -40,12 +40,13 @@ block2:
         }
     "#]]
     .assert_eq(&body.decode(one.functions[0].symbol).display().to_string());
-    // Whatever the numbers were.
+    // The form does not depend on the numbers of values.
     assert_eq!(text("v5", "v3").functions[0].body(), Some(body));
 }
 
-/// Files and keys of this version, whoever made them, must be what this version makes. When this changes, so must the version in
-/// `crates/kiln-ir/src/binary.rs`, or the names of kinds of fingerprints if nothing else did.
+/// Files and keys of this version must be equal, whatever made them. If this test fails because the
+/// form has changed, change the version in `crates/kiln-ir/src/binary/header.rs`, or the names of
+/// kinds of fingerprints if only fingerprints have changed.
 #[test]
 fn bytes_of_this_version() {
     let module = module(

@@ -1,5 +1,5 @@
-//! Text that nobody meant: whatever stands in a file, reading it ends with a module or with diagnostics, never with a
-//! panic, and every place lies in the text.
+//! Texts that make no sense. Reading any file ends with a module or with diagnostics, never with a
+//! panic, and every location is in the text.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -119,7 +119,7 @@ fn words_exchanged() {
     }
 }
 
-/// How long it takes to read `text`, and to show what came of it.
+/// Returns the time to read `text` and to show the result.
 fn time(text: String) -> Duration {
     let source = Arc::new(Source::new("hostile.clif", text));
     let start = Instant::now();
@@ -130,13 +130,14 @@ fn time(text: String) -> Duration {
     start.elapsed()
 }
 
-/// Four times the text takes about four times as long; what is quadratic takes sixteen times.
+/// Four times the text takes about four times as long. With quadratic time it would take sixteen
+/// times as long.
 #[test]
 fn time_is_proportional_to_length() {
     let noise = Duration::from_millis(50);
     for (name, text) in TEXTS {
         let best = |len: usize| (0..2).map(|_| time(text(len))).min().expect("two runs");
-        // Other tests run at the same time: what is slow once is tried again.
+        // Other tests run at the same time, so a slow measurement is repeated.
         let tries = (0..4).map(|_| (best(250_000), best(1_000_000)));
         let slow: Vec<_> = tries.take_while(|(small, large)| *large > *small * 9 + noise).collect();
         assert!(slow.len() < 4, "{name}: {slow:?}");

@@ -1,4 +1,4 @@
-//! Tests of the front end through its public interface: one binary, a module per subject.
+//! Tests of the front end through its public interface: one binary, a module for each subject.
 
 mod builder;
 mod diagnostics;
@@ -34,7 +34,7 @@ fn show(faults: &[Diagnostic]) -> String {
     faults.iter().map(|fault| format!("{:?}: {fault}\n\n", fault.kind)).collect()
 }
 
-/// Symbols, data and functions of a module, for expected texts.
+/// Describes symbols, data and functions of a module, for expected texts.
 fn describe(module: &Module) -> String {
     let mut out = String::new();
     for (number, symbol) in module.symbols.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Data, globals and linkage: what each form of the notation means.
+//! The meaning of each form of the notation: data, globals and linkage.
 
 use expect_test::expect;
 use kiln_ir::Init;

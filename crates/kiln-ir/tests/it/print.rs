@@ -1,4 +1,4 @@
-//! Printed modules are read back as they were, and what is printed is a fixed point.
+//! Printed modules are read back unchanged, and printing them again gives the same text.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use kiln_oracle::forms::through_text;
 
 use crate::{module, show, target};
 
-/// The module's text, which is read back as the same module and printed in the same way.
+/// Returns the module's text, after checking that it is read back as the same module and printed in
+/// the same way.
 #[track_caller]
 pub(crate) fn assert_round_trips_for(module: &Module, target: &Target) -> String {
     if let Err(difference) = through_text(module, target) {
@@ -27,7 +28,7 @@ pub(crate) fn assert_round_trips_for(module: &Module, target: &Target) -> String
     print(module).expect("it was just printed")
 }
 
-/// The same for modules of the tests' target.
+/// Does the same for modules of the tests' target.
 #[track_caller]
 pub(crate) fn assert_round_trips(module: &Module) -> String {
     assert_round_trips_for(module, &target())
@@ -47,7 +48,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// Checks the files of a folder, and gives how many modules there were, a target at a time.
+/// Checks the files of a folder. Returns the number of modules, each target counted.
 fn check_files(folder: &Path, foreign: bool) -> usize {
     let targets = ["x86_64", "aarch64", "riscv64", "s390x"].map(|name| Target::parse(name).unwrap());
     let mut modules = 0;
@@ -64,7 +65,7 @@ fn check_files(folder: &Path, foreign: bool) -> usize {
                     let kind = faults[0].kind;
                     let other = matches!(kind, DiagnosticKind::OtherTarget | DiagnosticKind::Target);
                     assert!(foreign || other, "{}", show(&faults));
-                    // Of a file with faults, the functions that have none.
+                    // From a file with faults, take the functions that have none.
                     for piece in text.split("\nfunction ").skip(1).filter(|_| !other) {
                         let source = Source::new("piece", format!("function {piece}"));
                         if let Ok(module) = parse(Arc::new(source), target) {
@@ -85,7 +86,8 @@ fn every_program() {
     assert!(check_files(&folder, false) > 15);
 }
 
-/// Files from elsewhere, which may hold what Kiln refuses: `KILN_PRINT_FILES=folder cargo test -p kiln-ir`.
+/// Files from elsewhere, which may contain what Kiln refuses:
+/// `KILN_PRINT_FILES=folder cargo test -p kiln-ir`.
 #[test]
 fn files_of_a_folder() {
     match std::env::var_os("KILN_PRINT_FILES") {
@@ -119,7 +121,7 @@ fn define(
     module.define_function(id, &mut context).unwrap();
 }
 
-/// Names that a text cannot say, or that mean something else there.
+/// Names that a text cannot express, or that have another meaning there.
 const NAMES: [&str; 18] = [
     "_ZN3foo3barE",
     "foo.bar$baz",
@@ -175,7 +177,7 @@ fn strange_names() {
                     }
                     _ => {}
                 }
-                // The same text as a key is another thing.
+                // As a key the same text is a different thing.
                 let id = module.global(name);
                 let id = module.declare_data_in_func(id, builder.func);
                 builder.ins().symbol_value(types::I64, id);
@@ -446,7 +448,7 @@ fn what_only_instructions_hold() {
     assert!(text.contains("atomic_rmw.i32 notrap aligned umin"), "{text}");
 }
 
-/// A text with a comment in every place.
+/// A text with a comment at every place.
 const COMMENTED: &str = "; first line
 
 ;; title
@@ -643,7 +645,7 @@ fn manuals_are_as_they_are_printed() {
     }
 }
 
-/// Why a module with one function, `f`, has no text form.
+/// Returns the reason why a module with one function, `f`, has no text form.
 #[track_caller]
 fn refused(body: impl FnOnce(&mut ModuleBuilder, &mut FunctionBuilder<'_>) -> Vec<ir::Value>) -> String {
     let mut module = builder();
@@ -704,7 +706,7 @@ fn a_location_that_a_reader_would_lose() {
     let second = insts.nth(1).unwrap();
     ir.set_srcloc(second, SourceLoc::new(0x11));
     let mut lost = module("function %f() {\nblock0:\nreturn\n}");
-    // Counted from another base, it is a location like others.
+    // Relative to another base, it is a location like others.
     let mut params = ir::function::FunctionParameters::new();
     params.ensure_base_srcloc(SourceLoc::new(0x10));
     let locations = [0x12, 0x11, 0x13].map(SourceLoc::new);
@@ -718,7 +720,7 @@ fn a_location_that_a_reader_would_lose() {
     assert_eq!(message, "`f` has no text form: the source location of inst1 is the one before the first");
 }
 
-/// A reader takes 2^24 bytes for few words, and no more; what goes beyond is written out.
+/// A reader takes up to 2^24 bytes for few words. Zeros beyond that are written out.
 #[test]
 fn many_zeros() {
     let mut builder = builder();
@@ -749,7 +751,8 @@ fn many_zeros() {
     assert!(file("data %d { zeros 1000000000000 }").is_ok());
 }
 
-/// More references by number than a reader takes are refused, and comments that look like them are not counted.
+/// More references by number than a reader takes are refused. Comments that look like references
+/// are not counted.
 #[test]
 fn many_names() {
     let names = |count: usize| -> String { (0..count).map(|n| format!("u0:{n} ")).collect() };

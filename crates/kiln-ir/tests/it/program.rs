@@ -51,7 +51,7 @@ fn defined_twice() {
 
     "#]],
     );
-    // What is local may have any name.
+    // A local symbol may have any name.
     check(&[F, "local data %f { i8 1 }", "local function %f() {\nblock0:\n    return\n}\n"], expect![[""]]);
 }
 
@@ -128,7 +128,7 @@ fn types_disagree() {
 
     "#]],
     );
-    // Extension of a parameter is the business of either side.
+    // Extension of a parameter does not belong to its type.
     let callee = "function %f(i32 sext) {\nblock0(v0: i32):\n    return\n}\n";
     check(&[CALLS_F_I32, callee], expect![[""]]);
 }

@@ -1,4 +1,4 @@
-//! What becomes a symbol, in which order, and how functions refer to it.
+//! Which things become symbols, in which order, and how functions refer to them.
 
 use expect_test::expect;
 
@@ -113,7 +113,7 @@ block0(v0: i64):
 
     "#]];
     expected.assert_eq(&describe(&module));
-    // Hashing and cloning visit everything, placeholders too.
+    // Hashing and cloning visit everything in a function.
     let function = module.functions[0].ir().unwrap();
     let mut hasher = std::hash::DefaultHasher::new();
     std::hash::Hash::hash(&function.stencil, &mut hasher);

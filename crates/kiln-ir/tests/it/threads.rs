@@ -1,11 +1,11 @@
-//! What is read does not depend on the number of threads.
+//! The result of reading does not depend on the number of threads.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kiln_ir::{Source, Target, parse, parse_unverified};
 
-/// What comes out of `text` on so many threads: the module's bytes, or its faults.
+/// Reads `text` on `threads` threads. Returns the module's bytes, or its faults.
 fn read(text: &str, threads: usize) -> Result<Vec<u8>, Vec<String>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let source = Arc::new(Source::new("threads.clif", text));
@@ -14,7 +14,7 @@ fn read(text: &str, threads: usize) -> Result<Vec<u8>, Vec<String>> {
     module.map(|module| module.to_bytes()).map_err(faults)
 }
 
-/// Functions, of which `wrong` tells what is wrong with them.
+/// Returns functions; `wrong` returns the faulty line of each, if it has one.
 fn functions(count: usize, wrong: impl Fn(usize) -> &'static str) -> String {
     let mut text = String::new();
     for number in 0..count {

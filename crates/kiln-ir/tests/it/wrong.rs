@@ -1,6 +1,9 @@
-//! What users are shown for modules that are wrong: `tests/wrong/*.clif`, and folders of modules that do not fit together, each with
-//! a `.stderr` file beside it: every fault as `cargo xtask check --target x86_64` prints it (a test of `xtask` compares), and an empty
-//! line behind it. `UPDATE_EXPECT=1` writes those files.
+//! Messages that users see for modules that are wrong: `tests/wrong/*.clif`, and folders of modules
+//! that do not fit together.
+//!
+//! Next to each is a `.stderr` file with every fault as `cargo xtask check --target x86_64` prints
+//! it, each followed by an empty line; a test of `xtask` compares them too. `UPDATE_EXPECT=1`
+//! writes those files.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use kiln_ir::{Module, Source, check_program, parse, undefined};
 
 use crate::target;
 
-/// The `.clif` files at `path`, which is one or a folder of them.
+/// Returns the `.clif` files at `path`, which is a file or a folder.
 fn files(path: &Path) -> Vec<PathBuf> {
     if path.is_file() {
         return vec![path.to_owned()];
@@ -20,7 +23,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// What is wrong with the modules, each alone and then together.
+/// Returns the faults of the modules, of each alone and then of all together.
 fn faults(folder: &Path, path: &Path) -> String {
     let mut modules: Vec<Module> = Vec::new();
     let mut faults = Vec::new();

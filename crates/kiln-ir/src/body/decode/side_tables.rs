@@ -21,8 +21,8 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(())
     }
 
-    /// Reads runs of instructions that have one source location, as the encoder's `locations` writes
-    /// them. The last run goes to the end.
+    /// Reads runs of instructions that have one source location, as the encoder's `locations`
+    /// writes them. The last run goes to the end.
     fn source_locations(&mut self) -> DecodeResult<()> {
         let (mut start, mut location) = (0usize, RelSourceLoc::default());
         // The bits of the last location that is not none.

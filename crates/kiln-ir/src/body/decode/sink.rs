@@ -11,11 +11,11 @@ use crate::body::wire::{ByteReader, DecodeResult};
 
 /// Receives the parts of a function in the order in which its form has them.
 ///
-/// A decoder has checked every index that it passes, except those of global values and signatures in
-/// tables that precede theirs: these it checks before the code begins.
+/// A decoder has checked every index that it passes, except those of global values and signatures
+/// in tables that precede theirs: these it checks before the code begins.
 ///
-/// Some parts are only handles into a function, such as [`ValueList`]. Their type is [`Sink::Made`],
-/// so that a sink that makes no function needs no values in their place.
+/// Some parts are only handles into a function, such as [`ValueList`]. Their type is
+/// [`Sink::Made`], so that a sink that makes no function needs no values in their place.
 pub(super) trait Sink {
     /// A `T` if the sink makes functions, or else nothing.
     type Made<T>;

@@ -11,21 +11,23 @@ use super::locations::LocationRuns;
 use super::renumbering::{NONE, Renumbering};
 use crate::body::wire::{ByteWriter, zigzag};
 
-/// A place where a function names something outside itself.
+/// A declaration of a function by which it refers to something outside.
 #[derive(Clone, Copy)]
 pub(crate) enum ExternalRef {
-    /// Something to call or to take the address of.
+    /// An external function, to call it or to take its address.
     Function(FuncRef),
-    /// Something to take the address of.
+    /// A global value, to take the address of a symbol.
     Global(GlobalValue),
 }
 
-/// A function that has no canonical form: it uses a value or a block that is nowhere defined, which the verifier reports, or
-/// (as a whole) has more values than 64 for each byte of its form.
+/// An entity because of which a function has no canonical form.
+///
+/// Either it is a value or block that is used and not defined, which the verifier reports. Or it is
+/// the function as a whole, which has more than 64 values for each byte of its form.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UndefinedEntity(pub(crate) AnyEntity);
 
-/// Working memory, to be used for many functions.
+/// Encodes functions. Its memory is reused from one function to the next.
 #[derive(Default)]
 pub(crate) struct Encoder {
     pub(super) head: ByteWriter,
@@ -35,11 +37,11 @@ pub(crate) struct Encoder {
     pub(super) locations: LocationRuns,
     pub(super) values: Vec<u32>,
     pub(super) blocks: Vec<u32>,
-    /// Blocks in order.
+    /// The blocks in layout order.
     pub(super) block_order: Vec<Block>,
-    /// Number of the next instruction.
+    /// The number of the next instruction.
     pub(super) next_inst: usize,
-    /// Instructions with debug tags, and those with stack maps, with their numbers.
+    /// Instructions with debug tags and instructions with stack maps, each with its number.
     pub(super) tagged: Vec<(usize, Inst)>,
     pub(super) mapped: Vec<(usize, Inst)>,
     pub(super) flags: Renumbering,
@@ -47,16 +49,16 @@ pub(crate) struct Encoder {
     pub(super) globals: Renumbering,
     pub(super) signatures: Renumbering,
     pub(super) functions: Renumbering,
-    /// What sites name, as numbered by the caller.
+    /// Numbers for what references name, by the numbers that the caller gives.
     pub(super) references: Renumbering,
-    /// Number of the next value that is defined.
+    /// The number of the next value that is defined.
     pub(super) next_value: i64,
 }
 
 /// A function's canonical form.
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
-    /// What the function names, as numbered by the caller, in order of first use.
+    /// What the function refers to, as numbered by the caller, in order of first use.
     pub(crate) references: Vec<u32>,
     pub(crate) base: SourceLoc,
 }
@@ -108,7 +110,7 @@ impl Encoder {
         }
     }
 
-    /// Numbers the values that blocks define, before any of them is used.
+    /// Numbers all values that blocks define, before the code is written.
     pub(super) fn number_values(&mut self, function: &ir::Function) {
         let (dfg, layout) = (&function.dfg, &function.layout);
         let mut next = 0;
@@ -121,7 +123,7 @@ impl Encoder {
         }
     }
 
-    /// Gives numbers to values that are defined here.
+    /// Numbers values that are defined here.
     pub(super) fn define(&mut self, defined: &[Value]) {
         for value in defined {
             self.values[value.index()] = self.next_value as u32;
@@ -129,7 +131,7 @@ impl Encoder {
         }
     }
 
-    /// The new number of a value; an alias has that of what it stands for.
+    /// Returns the new number of a value. An alias has the number of its original.
     #[inline]
     pub(super) fn new_value(
         &mut self,
@@ -145,7 +147,7 @@ impl Encoder {
     #[cold]
     #[inline(never)]
     fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, UndefinedEntity> {
-        // A value that does not exist stands for nothing.
+        // A value that does not exist is no alias.
         if value.index() >= self.values.len() {
             return Err(UndefinedEntity(value.into()));
         }
@@ -157,7 +159,7 @@ impl Encoder {
                 None => break,
                 Some(&NONE) => {}
                 Some(&number) => {
-                    // Every alias on the way is known then, so that chains are gone through once.
+                    // Number every alias on the way, so that each chain is followed once.
                     let mut alias = value;
                     while alias != original {
                         self.values[alias.index()] = number;
@@ -170,7 +172,8 @@ impl Encoder {
         Err(UndefinedEntity(value.into()))
     }
 
-    /// How far back a value was defined.
+    /// Returns the distance from a value to the next value that will be defined, as an unsigned
+    /// integer.
     #[inline]
     pub(super) fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, UndefinedEntity> {
         let number = self.new_value(dfg, value)?;
@@ -199,7 +202,7 @@ impl Encoder {
         self.values(dfg, values)
     }
 
-    /// The new number of a block.
+    /// Returns the new number of a block.
     #[inline]
     pub(super) fn block_number(&self, block: Block) -> Result<u64, UndefinedEntity> {
         match self.blocks.get(block.index()) {

@@ -16,7 +16,7 @@ impl Encoder {
             self.code.ty(dfg.value_type(*param));
         }
         self.define(params);
-        // `block_insts` and `inst_results` are calls into another crate that take longer.
+        // `block_insts` and `inst_results` are slower: they call into another crate.
         let mut next = layout.first_inst(block);
         while let Some(inst) = next {
             next = layout.next_inst(inst);
@@ -30,7 +30,7 @@ impl Encoder {
             self.define(results);
             self.next_inst += 1;
         }
-        // No instruction has number 0.
+        // 0 ends the block. No opcode is 0.
         self.code.byte(0);
         Ok(())
     }
@@ -45,7 +45,7 @@ impl Encoder {
         let opcode = data.opcode();
         let constraints = opcode.constraints();
         if constraints.is_polymorphic() {
-            // What `ctrl_typevar` gives.
+            // This is the type that `ctrl_typevar` returns.
             let first = first.unwrap_or(Value::reserved_value());
             let value = match constraints.requires_typevar_operand() {
                 true => data.typevar_operand(&dfg.value_lists).unwrap_or(first),
@@ -55,7 +55,7 @@ impl Encoder {
         } else {
             self.code.byte(opcode as u8);
         }
-        // Only these may have one.
+        // Only safepoints may have a stack map.
         if opcode.is_safepoint() && dfg.user_stack_map_entries(inst).is_some_and(|map| !map.is_empty()) {
             self.mapped.push((self.next_inst, inst));
         }
@@ -91,7 +91,7 @@ impl Encoder {
                 self.code.uint(self.globals.number(global_value.index()));
             }
             InstructionData::IntCompare { opcode: _, args: [a, b], cond } => {
-                // A condition is smaller than 128, and so is itself as an integer.
+                // A condition is smaller than 128, so its byte is also its encoding as an integer.
                 let values = [cond as u64, self.distance(dfg, a)?, self.distance(dfg, b)?];
                 self.code.uints(values);
             }

@@ -4,14 +4,17 @@ use cranelift_codegen::ir::{RelSourceLoc, SourceLoc};
 
 use crate::body::wire::{ByteWriter, zigzag};
 
-/// Runs of instructions of one source location: how many instructions further it changes, and how far from the one before, plus 1; 0
-/// to none. (0 in place of the first ends the list.)
+/// Source locations as runs of instructions that have the same location.
+///
+/// A run is two integers. The first is 1 more than the number of instructions since the last run
+/// started; a 0 in its place ends the list. The second is 0 for no location, or else 1 more than
+/// the distance from the last location.
 #[derive(Default)]
 pub(super) struct LocationRuns {
     pub(super) runs: ByteWriter,
-    /// Number of the first instruction of the last run, and its location.
+    /// The number of the first instruction of the last run, and its location.
     last: (usize, RelSourceLoc),
-    /// The last location that is not none.
+    /// The last location that was not none.
     before: i64,
 }
 
@@ -23,7 +26,7 @@ impl LocationRuns {
         (*last, *before) = Default::default();
     }
 
-    /// The location of the instruction with this number.
+    /// Adds the location of the instruction with this number.
     #[inline]
     pub(super) fn push(&mut self, number: usize, location: RelSourceLoc) {
         if location == self.last.1 {
@@ -41,7 +44,7 @@ impl LocationRuns {
     }
 }
 
-/// A relative location as a number. Relative to 0 it is itself.
+/// Returns a relative location as a number: what it is relative to 0.
 #[inline]
 pub(super) fn relative(location: RelSourceLoc) -> u32 {
     location.expand(SourceLoc::new(0)).bits()

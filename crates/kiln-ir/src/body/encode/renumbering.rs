@@ -3,12 +3,12 @@
 /// Stands for no number.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Numbers given in order of first use.
+/// Gives numbers in order of first use.
 #[derive(Default)]
 pub(super) struct Renumbering {
-    /// New number by old number, or [`NONE`].
+    /// The new number of each old number, or [`NONE`].
     numbers: Vec<u32>,
-    /// Old number by new number.
+    /// The old number of each new number.
     pub(super) order: Vec<u32>,
 }
 

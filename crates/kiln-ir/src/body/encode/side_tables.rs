@@ -1,4 +1,5 @@
-//! Tables after the code: what is known about instructions and values besides.
+//! Tables after the code, which most functions leave empty: source locations, debug tags, stack
+//! maps, labels of values.
 
 use cranelift_codegen::ir::{self, DebugTag, UserStackMapEntry, ValueLabelAssignments, ValueLabelStart};
 
@@ -6,7 +7,7 @@ use super::encoder::{Encoder, UndefinedEntity};
 use super::locations::relative;
 
 impl Encoder {
-    /// What few functions have: source locations, debug tags, stack maps, labels of values.
+    /// Writes the side tables.
     pub(super) fn side_tables(&mut self, function: &ir::Function) -> Result<(), UndefinedEntity> {
         let dfg = &function.dfg;
         self.code.raw(&self.locations.runs.0);
@@ -40,7 +41,8 @@ impl Encoder {
         self.labels(dfg)
     }
 
-    /// Labels of values for debug information, by ascending number of the value; of values that were dropped nothing stays.
+    /// Writes labels of values for debug information, by ascending number of the value. Labels of
+    /// values that were dropped are left out.
     fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), UndefinedEntity> {
         self.code.bool(dfg.values_labels.is_some());
         let Some(labels) = &dfg.values_labels else { return Ok(()) };
@@ -50,7 +52,8 @@ impl Encoder {
                 kept.push((number, assignment));
             }
         }
-        // Several aliases of one value keep the order of their numbers; the last one counts, as it does in a map.
+        // Aliases of one value keep the order of their old numbers, and the last one is kept, as in
+        // a map.
         kept.sort_by_key(|(number, _)| *number);
         kept.reverse();
         kept.dedup_by_key(|(number, _)| *number);

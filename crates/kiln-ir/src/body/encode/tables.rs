@@ -13,9 +13,9 @@ use super::renumbering::Renumbering;
 use crate::body::wire::ByteWriter;
 
 impl Encoder {
-    /// Writes blocks and side tables, and the tables of what is declared and kept, used or not. What else is used is known then.
+    /// Writes the tables that are kept as declared. The global values that they name count as used.
     pub(super) fn kept_tables(&mut self, function: &ir::Function) {
-        // What is not used here is used by the caller, or goes with the instructions.
+        // Other fields are written elsewhere.
         let FunctionStencil {
             version_marker: _,
             signature: _,
@@ -153,7 +153,8 @@ impl Encoder {
         Ok(())
     }
 
-    /// What a declaration names: 0 and a library call, or one more than its position among the targets.
+    /// Writes the name of a declaration: 0 and a library call, or 1 more than the position of a
+    /// reference.
     fn external_name<E>(
         &mut self,
         tables: &mut ByteWriter,
