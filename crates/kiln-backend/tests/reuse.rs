@@ -1,4 +1,4 @@
-//! Artifacts put together from functions of others are those that compiling makes.
+//! Artifacts assembled from functions of other artifacts have the bytes that compiling gives.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ fn module(text: &str) -> Module {
         .unwrap_or_else(|faults| panic!("{}", faults.iter().map(ToString::to_string).collect::<String>()))
 }
 
-/// Every function from `artifacts`, which hold as many functions as the module, in its order.
+/// Builds the module with `reuse`: for each function in order, compiled code that may be used.
 fn assembled(module: &Module, target: &Target, reuse: &[Option<Reuse<'_>>]) -> Built {
     let isa = target.isa(&module.settings).unwrap();
     compile(&Job { module, isa: &*isa, reuse }).unwrap()
@@ -32,7 +32,7 @@ fn all(artifact: &Artifact) -> Vec<Option<Reuse<'_>>> {
     (0..artifact.functions().len()).map(|function| Some(Reuse { artifact, function })).collect()
 }
 
-/// Test files below the repository's folder `folder`.
+/// Collects the test files in `folder` and its folders.
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -55,7 +55,7 @@ fn every_function_of_the_test_files_on_every_target() {
     for triple in ["x86_64", "aarch64", "riscv64", "s390x"] {
         let target = Target::parse(triple).unwrap();
         if target.isa(&Default::default()).is_err() {
-            // Built for this machine only; `all-arch` brings the others.
+            // Built for this machine only; the feature `all-arch` adds the others.
             println!("no code generator for {triple}");
             continue;
         }
@@ -138,13 +138,13 @@ fn functions_find_their_place_in_another_module() {
     let reuse = [None, from(0), from(1), None, None];
     let built = Built { artifact: expected.clone(), reused: 2 };
     assert!(assembled(&new, &target, &reuse) == built);
-    // In the queue too.
+    // The queue gives the same.
     let isa = target.isa(&new.settings).unwrap();
     let jobs =
         [Job { module: &new, isa: &*isa, reuse: &reuse }, Job { module: &old, isa: &*isa, reuse: &[] }];
     let compiled = Built { artifact: old_artifact.clone(), reused: 0 };
     assert!(compile_all(&jobs, &|| {}).unwrap() == [built, compiled]);
-    // What does not fit is compiled, and does not count as reused.
+    // A function that does not fit is compiled, and not reported as reused.
     let reuse = [from(7), None, None, from(1), from(1)];
     assert!(assembled(&new, &target, &reuse) == Built { artifact: expected, reused: 0 });
 }

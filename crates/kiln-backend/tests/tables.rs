@@ -7,8 +7,8 @@ use kiln_artifact::record::HandlerKind;
 use kiln_backend::{Job, compile, compile_all};
 use kiln_ir::{Module, Source, Target, parse};
 
-/// Traps, source locations, stack maps, exception tables and patchable calls, in functions behind
-/// one another.
+/// Traps, source locations, stack maps, exception tables and patchable calls, in several
+/// functions.
 const TEXT: &str = "
 function %padding() -> i32 {
 block0:
@@ -102,12 +102,12 @@ fn tables(artifact: &Artifact) -> Vec<String> {
     lines
 }
 
-/// The same from Cranelift, function by function, each at the place that the artifact gave it.
+/// The tables that Cranelift gives function by function, each at its offset in the artifact.
 fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String> {
     let isa = target.isa(&module.settings).unwrap();
     let mut groups: [Vec<String>; 5] = Default::default();
-    for (function, place) in module.functions.iter().zip(artifact.functions()) {
-        let start = place.start.get();
+    for (function, record) in module.functions.iter().zip(artifact.functions()) {
+        let start = record.start.get();
         let mut context = Context::for_function(function.ir().expect("a function of IR"));
         let code = context.compile(&*isa, &mut Default::default()).unwrap();
         let buffer = &code.buffer;
@@ -121,10 +121,12 @@ fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String
         for site in buffer.call_sites() {
             groups[2].push(format!("call {} {:?}", start + site.ret_addr, site.frame_offset));
             groups[2].extend(site.exception_handlers.iter().map(|handler| match handler {
-                FinalizedMachExceptionHandler::Tag(tag, at) => {
-                    format!("  Tag {} {}", tag.as_u32(), start + at)
+                FinalizedMachExceptionHandler::Tag(tag, target) => {
+                    format!("  Tag {} {}", tag.as_u32(), start + target)
                 }
-                FinalizedMachExceptionHandler::Default(at) => format!("  Default 0 {}", start + at),
+                FinalizedMachExceptionHandler::Default(target) => {
+                    format!("  Default 0 {}", start + target)
+                }
                 FinalizedMachExceptionHandler::Context(ExceptionContextLoc::SPOffset(offset)) => {
                     format!("  ContextStack {offset} 0")
                 }
@@ -145,7 +147,7 @@ fn expected(module: &Module, target: &Target, artifact: &Artifact) -> Vec<String
 }
 
 #[test]
-fn tables_are_cranelifts() {
+fn tables_are_those_of_cranelift() {
     let (module, target) = module();
     let isa = target.isa(&module.settings).unwrap();
     let artifact = compile(&Job::new(&module, &*isa)).unwrap().artifact;

@@ -1,21 +1,22 @@
 //! Names run-time objects without addresses, and lays out the slots that will hold their addresses.
 //!
-//! Compiled code that refers to a run-time object (a symbol table, an interned string, a type descriptor)
-//! must not contain the object's address, or the code can be neither cached nor saved. It loads the address
-//! from a *slot* instead. This crate is the table behind those slots:
+//! Compiled code that refers to a run-time object (a symbol table, an interned string, a type
+//! descriptor) must not contain the object's address, or the code can be neither cached nor saved.
+//! Instead, it loads the address from a *slot*. This crate describes those slots:
 //!
-//! - [`GlobalTable`] interns *stable keys*, strings that mean the same object in every process, and numbers
-//!   them in order of first use ([`GlobalId`]). It never sees an address.
-//! - [`Slots`] is the globals module: the ordered list of slots, each described by a [`SlotKey`]. All globals of the
-//!   table come first, slot *i* being global *i*, so the layout is known before any function is compiled.
-//!   Symbols that nobody defines are appended by the linker.
-//! - [`Bindings`] gives the addresses, apart from both, when code is linked in the process or an image is loaded.
-//!   Anything that can answer "where is this key?" implements [`Resolve`].
+//! - [`GlobalTable`] interns *stable keys*, strings that mean the same object in every process, and
+//!   numbers them in order of first use ([`GlobalId`]). It never sees an address.
+//! - [`Slots`] is the globals module: the ordered list of slots, each described by a [`SlotKey`].
+//!   All globals of the table come first, slot *i* being global *i*, so the layout is known before
+//!   any function is compiled. The linker appends slots for symbols that no module defines.
+//! - [`Bindings`] gives the addresses, when code is linked in the process or an image is loaded.
+//!   Any type that finds the address of a key implements [`Resolve`].
 //!
 //! # Should I use this crate?
 //!
-//! Take it alone if your compiler turns host pointers into immediates today and you want code that survives the
-//! process. With the rest of Kiln you meet it through `kiln::Session` and `kiln_image`.
+//! Take it alone if your compiler turns host pointers into immediates today and you want code that
+//! survives the process. With the other crates of Kiln, use it through `kiln::Session` and
+//! `kiln_image`.
 //!
 //! # Example
 //!
@@ -24,7 +25,7 @@
 //!
 //! let mut table = GlobalTable::new();
 //! let stdout = table.intern("stream:stdout");
-//! assert_eq!(table.intern("stream:stdout"), stdout); // a key is one global
+//! assert_eq!(table.intern("stream:stdout"), stdout); // one key, one global
 //!
 //! let slots = Slots::from_globals(&table); // laid out before any code exists
 //! let mut bindings = Bindings::new();

@@ -1,23 +1,24 @@
 //! The globals module: an ordered list of slots, and the addresses that fill it.
 //!
-//! A slot is one pointer-sized cell that compiled code loads an address from. Invariant: slot *i* is described by
-//! key *i*, globals first, so filling is one pass in order, or one copy of an array that the client prepared.
+//! A slot is one pointer-sized cell that compiled code loads an address from, an entry of the GOT
+//! in the terms of ELF. Invariant: slot *i* is described by key *i*, globals first, so slots are
+//! filled in one pass in order, or by one copy of an array that the client prepared.
 
 use std::collections::HashMap;
 
 use crate::GlobalTable;
 
-/// What a slot must hold the address of.
+/// The thing whose address a slot must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SlotKey {
     /// A run-time object, by its stable key.
     Global(Box<str>),
-    /// A function or datum that no module defines, by its symbol name.
+    /// A function or data object that no module defines, by its symbol name.
     Symbol(Box<str>),
 }
 
 impl SlotKey {
-    /// The key's text: a global's key or a symbol's name.
+    /// Returns the key's text: a global's key or a symbol's name.
     pub fn text(&self) -> &str {
         match self {
             Self::Global(text) | Self::Symbol(text) => text,
@@ -34,9 +35,9 @@ impl std::fmt::Display for SlotKey {
     }
 }
 
-/// Answers where a slot's object lies in this process.
+/// Finds the addresses of slots' objects in this process.
 pub trait Resolve {
-    /// The address for `key`, or `None` if this resolver does not know it.
+    /// Returns the address for `key`, or `None` if this resolver does not know it.
     fn resolve(&self, key: &SlotKey) -> Option<usize>;
 }
 
@@ -48,7 +49,7 @@ impl<F: Fn(&SlotKey) -> Option<usize>> Resolve for F {
 
 /// Addresses by key: the part of a global that is different in every process.
 ///
-/// One `Bindings` serves globals and symbols alike; their names live in separate spaces.
+/// One `Bindings` has globals and symbols; a global and a symbol of the same name are two things.
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
     globals: HashMap<Box<str>, usize>,
@@ -56,7 +57,7 @@ pub struct Bindings {
 }
 
 impl Bindings {
-    /// No binding at all.
+    /// Makes an empty set of bindings.
     pub fn new() -> Self {
         Self::default()
     }
@@ -67,7 +68,7 @@ impl Bindings {
         self
     }
 
-    /// Binds the symbol `name`, a function or datum of the host, to `address`.
+    /// Binds the symbol `name`, a function or data object of the host, to `address`.
     pub fn bind_symbol(&mut self, name: &str, address: usize) -> &mut Self {
         self.symbols.insert(name.into(), address);
         self
@@ -113,12 +114,12 @@ pub struct Slots {
 }
 
 impl Slots {
-    /// One slot for every global of `table`, in order of ids: slot *i* is global *i*.
+    /// Makes one slot for every global of `table`, in order of ids: slot *i* is global *i*.
     pub fn from_globals(table: &GlobalTable) -> Self {
         Self { keys: table.keys().map(|key| SlotKey::Global(key.into())).collect() }
     }
 
-    /// Appends a slot and returns its number. The caller sees to it that `key` has none yet.
+    /// Appends a slot and returns its number. The caller makes sure that `key` has none yet.
     pub fn push(&mut self, key: SlotKey) -> usize {
         self.keys.push(key);
         self.keys.len() - 1
@@ -139,7 +140,7 @@ impl Slots {
         self.keys.is_empty()
     }
 
-    /// The content of the whole slot array, in one pass.
+    /// Returns the content of the whole slot array, in one pass.
     ///
     /// # Errors
     ///
@@ -149,7 +150,7 @@ impl Slots {
     }
 }
 
-/// The content of an array of slots that are described by `keys`, in one pass.
+/// Returns the content of an array of slots that `keys` describe, in one pass.
 ///
 /// # Errors
 ///

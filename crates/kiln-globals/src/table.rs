@@ -1,23 +1,24 @@
 //! The table of stable keys.
 //!
-//! Invariant: ids are dense and in order of first insertion, so iteration order never depends on a hash.
+//! Invariant: ids are dense and in order of first insertion, so iteration order never depends on a
+//! hash.
 
 use indexmap::IndexSet;
 
-/// Number of a global within one [`GlobalTable`]: its position in order of first insertion.
+/// The number of a global within one [`GlobalTable`]: its index in order of first insertion.
 ///
 /// Ids are meaningful only together with their table. An artifact stores keys, never ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GlobalId(u32);
 
 impl GlobalId {
-    /// The position, counted from 0; also the number of the global's slot.
+    /// Returns the index, counted from 0; also the number of the global's slot.
     pub fn index(self) -> usize {
         self.0 as usize
     }
 }
 
-/// Insertion-ordered set of stable keys.
+/// An insertion-ordered set of stable keys.
 ///
 /// A key is any string that names the same object in every process that runs the code:
 /// `type:Point`, `str:hello`, `fn:print/1`. Keys are compared byte by byte.
@@ -27,12 +28,12 @@ pub struct GlobalTable {
 }
 
 impl GlobalTable {
-    /// An empty table.
+    /// Makes an empty table.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The id of `key`, which is inserted at the end if it is new.
+    /// Returns the id of `key`, which is inserted at the end if it is new.
     ///
     /// # Panics
     ///
@@ -45,17 +46,18 @@ impl GlobalTable {
         GlobalId(u32::try_from(index).expect("fewer than 2^32 globals"))
     }
 
-    /// Forgets all globals but the first `len`: takes back what was interned for work that then failed.
+    /// Removes all globals but the first `len`: for globals that were interned for work that then
+    /// failed.
     pub fn truncate(&mut self, len: usize) {
         self.keys.truncate(len);
     }
 
-    /// The id of `key`, if it was interned.
+    /// Returns the id of `key`, if it was interned.
     pub fn get(&self, key: &str) -> Option<GlobalId> {
         self.keys.get_index_of(key).and_then(|index| u32::try_from(index).ok()).map(GlobalId)
     }
 
-    /// The key of `id`, or `None` if `id` belongs to another, longer table.
+    /// Returns the key of `id`, or `None` if `id` belongs to another, longer table.
     pub fn key(&self, id: GlobalId) -> Option<&str> {
         self.keys.get_index(id.index()).map(|key| &**key)
     }
@@ -89,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_back_is_numbered_anew() {
+    fn a_number_is_used_again_after_truncation() {
         let mut table = GlobalTable::new();
         table.intern("a");
         let b = table.intern("b");

@@ -1,8 +1,10 @@
-//! The forms of a module, text and binary, and that each holds all of it.
+//! Checks that text and binary form hold all of a module.
 //!
-//! Checks give the difference as text instead of panicking, so that tests can say which case it was.
+//! The checks return the difference as text instead of panicking, so that a test can add which case
+//! it was.
 //!
-//! Invariant: structs are taken apart exhaustively, so that a field that is added is compared or does not compile.
+//! Invariant: structs are destructured exhaustively, so that a new field does not compile until it
+//! is compared.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use kiln_ir::{
     Target, parse, print,
 };
 
-/// All that a module is, but for its name, source and lines.
+/// Returns all of a module but its name, source and lines, as text.
 pub fn content(module: &Module) -> String {
     let Module { name: _, source: _, settings, symbols, functions, data, comments } = module;
     let mut out = String::new();
@@ -42,7 +44,7 @@ pub fn content(module: &Module) -> String {
     out
 }
 
-/// Whether two modules are the same but for name, source and lines.
+/// Compares two modules, but for name, source and lines.
 ///
 /// # Errors
 ///
@@ -61,17 +63,18 @@ pub fn same(expected: &Module, actual: &Module) -> Result<(), String> {
 ///
 /// # Errors
 ///
-/// What is wrong with it.
+/// The diagnostics.
 pub fn read(text: &str, target: &Target) -> Result<Module, String> {
     parse(Arc::new(Source::new("text.clif", text)), target)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
-/// Prints the module, and reads it back: the same module, which is printed in the same way.
+/// Prints the module and reads it again: the result is the same module, and prints as the same
+/// text.
 ///
 /// # Errors
 ///
-/// What is different.
+/// The difference.
 pub fn through_text(module: &Module, target: &Target) -> Result<Module, String> {
     let text = print(module).map_err(|error| error.to_string())?;
     let again = read(&text, target).map_err(|faults| format!("{faults}\n--- in\n{text}"))?;
@@ -83,8 +86,8 @@ pub fn through_text(module: &Module, target: &Target) -> Result<Module, String> 
     Ok(again)
 }
 
-/// Gives instructions another source location where text has no form for theirs: one that is one less than the first one of its
-/// function is "none" relative to that one, for Cranelift, and `print` refuses such a module.
+/// Replaces source locations that text has no form for. To Cranelift, a location one less than the
+/// first of its function is "none" relative to that one, and `print` refuses such a module.
 pub fn only_printable_locations(module: &mut Module) {
     for function in &mut module.functions {
         let Some(mut ir) = function.ir() else { continue };
@@ -101,11 +104,12 @@ pub fn only_printable_locations(module: &mut Module) {
     }
 }
 
-/// Writes the module as bytes, and reads it back: the same module, with the same bytes.
+/// Writes the module as bytes and reads it again: the result is the same module, with the same
+/// bytes.
 ///
 /// # Errors
 ///
-/// What is different.
+/// The difference.
 pub fn through_bytes(module: &Module, target: &Target) -> Result<Module, String> {
     let bytes = module.to_bytes();
     let mut modules = Modules::new(&bytes[..]);
@@ -124,7 +128,7 @@ pub fn through_bytes(module: &Module, target: &Target) -> Result<Module, String>
     Ok(read)
 }
 
-/// The module, its code decoded and encoded again, which gives the same code.
+/// Decodes and encodes the code of all functions, which gives the same code.
 ///
 /// # Errors
 ///

@@ -1,8 +1,12 @@
 //! Random valid programs of several modules.
 //!
-//! A program is a function of a seed and [`ProgramOptions`], the same on every machine. It is valid by construction: nothing is
-//! tried and thrown away. It ends, does not trap, reads no memory that it did not write, and its results do not depend on
-//! addresses or on the bits of a NaN, so every correct engine gives the same ones.
+//! A program is a function of a seed and [`ProgramOptions`], the same on every machine. It is valid
+//! by construction: nothing is tried and discarded. It ends, does not trap, reads no memory that it
+//! did not write, and its results do not depend on addresses or on the bits of a NaN. So every
+//! correct engine gives the same results.
+//!
+//! The planner decides what a program consists of; for each function, a body is made from a seed of
+//! its own when the program is built.
 //!
 //! # Example
 //!
@@ -39,7 +43,7 @@ use kiln_ir::{ModuleBuilder, Target};
 use self::plan::Plan;
 pub use self::program::{Entry, ProgramOptions, RandomProgram};
 
-/// The program of `seed` for this machine.
+/// Makes the program of `seed` for this machine.
 ///
 /// # Panics
 ///
@@ -48,11 +52,11 @@ pub fn program(seed: u64, options: &ProgramOptions) -> RandomProgram {
     program_for(seed, options, &Target::host())
 }
 
-/// The program of `seed` for another machine of 64 bits.
+/// Makes the program of `seed` for another machine of 64 bits.
 ///
 /// # Panics
 ///
-/// As for [`program`], and when there is no code generator for the target.
+/// Like [`program`], and when there is no code generator for the target.
 pub fn program_for(seed: u64, options: &ProgramOptions, target: &Target) -> RandomProgram {
     let draft = Draft::new(seed, options);
     let modules = (0..draft.modules())
@@ -67,7 +71,7 @@ pub fn program_for(seed: u64, options: &ProgramOptions, target: &Target) -> Rand
     RandomProgram { modules, entries: draft.entries().to_vec(), globals: draft.globals() }
 }
 
-/// A program that can be built into anything that is a [`cranelift_module::Module`], any number of times.
+/// A program that can be built into any [`cranelift_module::Module`], any number of times.
 #[derive(Clone, Debug)]
 pub struct Draft {
     plan: Plan,
@@ -75,7 +79,7 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// The program of `seed`.
+    /// Plans the program of `seed`.
     pub fn new(seed: u64, options: &ProgramOptions) -> Self {
         Self { plan: planner::plan(seed, options), options: options.clone() }
     }
@@ -85,7 +89,7 @@ impl Draft {
         self.plan.modules
     }
 
-    /// What to call.
+    /// The calls to make, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.plan.entries
     }
@@ -95,11 +99,12 @@ impl Draft {
         self.plan.globals.iter().map(|global| (global.key.as_str().into(), global.bytes.clone())).collect()
     }
 
-    /// Defines everything of module `number` in `host`; `global` names a run-time object of `host` by key.
+    /// Defines everything of module `number` in `host`; `global` returns the id of a run-time
+    /// object by its key.
     ///
     /// # Errors
     ///
-    /// What `host` has against it.
+    /// Those of `host`.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     pub fn define<M: Module>(
         &self,
@@ -110,12 +115,12 @@ impl Draft {
         build::modules(&self.plan, &self.options, Some(number), host, global)
     }
 
-    /// Defines everything of all modules in one `host`: local names get the number of their module, and of two definitions of a
-    /// name only the one that counts is built.
+    /// Defines everything of all modules in one `host`: local names get the number of their module,
+    /// and of two definitions of a name only the one that is used is built.
     ///
     /// # Errors
     ///
-    /// What `host` has against it.
+    /// Those of `host`.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     pub fn define_all<M: Module>(
         &self,

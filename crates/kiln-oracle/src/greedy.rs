@@ -1,9 +1,10 @@
-//! Texts that ask for more than their length: what reads them must take time and memory in proportion to it all the same.
+//! Texts that could make a reader take much more time or memory than is in proportion to their
+//! length.
 
-/// A text of about so many bytes.
+/// Makes a text of about the given number of bytes.
 pub type Text = fn(usize) -> String;
 
-/// Texts that ask for more than their length, by kind.
+/// The texts, by kind.
 pub const TEXTS: [(&str, Text); 21] = [
     ("tables", |len| numbered(len, "", |n| format!("function %a{n}(){{block4999:return}}\n"), "")),
     ("values", |len| {
@@ -27,8 +28,8 @@ pub const TEXTS: [(&str, Text); 21] = [
     ("aliases", |len| numbered(len, "", |n| format!("symbol %a{n} = \"b\"\n"), "data %d { addr %a1 }")),
     ("symbols", |len| numbered(len, "data %d {", |n| format!("addr %a{n},"), "i8 0}")),
     ("debug", |len| {
-        let behind = "base @0}\nfunction %f(i64) {block0(v0:i64): return}";
-        numbered(len, "debug %f {", |n| format!("v0 label {n} @0,"), behind)
+        let after = "base @0}\nfunction %f(i64) {block0(v0:i64): return}";
+        numbered(len, "debug %f {", |n| format!("v0 label {n} @0,"), after)
     }),
     ("chain of aliases", |len| {
         numbered(len, "function %f(i32) {block0(v0:i32):\n", |n| format!("v{}->v{n}\n", n + 1), "return}")

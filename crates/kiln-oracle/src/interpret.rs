@@ -1,8 +1,9 @@
 //! An interpreter of whole programs: an oracle that shares nothing with the code generator.
 //!
-//! [`LinkedProgram`] is modules that were linked, [`Process`] is one execution of them: memory lives as
-//! long as the process, so calls see what earlier calls wrote. Cranelift's interpreter executes the
-//! instructions; symbols, data, run-time objects and calls across modules are added here.
+//! [`LinkedProgram`] is modules that were linked, [`Process`] is one execution of them: memory
+//! lives as long as the process, so calls see what earlier calls wrote. Cranelift's interpreter
+//! executes the instructions; symbols, data, run-time objects and calls across modules are added
+//! here.
 //!
 //! Cranelift's interpreter panics at what it does not know; that becomes
 //! [`InterpretError::Unsupported`]. Known to be missing or wrong in version 0.135.8, and avoided by

@@ -2,15 +2,15 @@
 //!
 //! | you want to | use |
 //! |---|---|
-//! | test what takes modules with many modules | [`generate::program`] |
+//! | test code that takes modules with many modules | [`generate::program`] |
 //! | build the same program for Kiln and for another engine | [`generate::Draft`] |
-//! | know what a program must give | [`interpret::Process`] |
-//! | know whether a module survives being written and read | [`forms`] |
-//! | fuzz what reads bytes | [`fuzz`], seeds from [`mutate`]; [`greedy`] texts |
+//! | know the right results of a program | [`interpret::Process`] |
+//! | know whether a module is the same after writing and reading | [`forms`] |
+//! | fuzz code that reads bytes | [`fuzz`], seeds from [`mutate`]; [`greedy`] texts |
 //!
 //! # Should I use this crate?
 //!
-//! In tests, fuzz targets and tools. Nothing that compiles depends on it.
+//! In tests, fuzz targets and tools. No crate that compiles or links depends on it.
 //!
 //! # Architecture invariants
 //!

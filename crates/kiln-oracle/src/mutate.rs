@@ -1,11 +1,12 @@
-//! Bytes that are nearly right: readers are tried with what they once wrote, altered.
+//! Bytes that are nearly right: inputs that a reader accepts, altered.
 //!
-//! The alterations are those that reach far: single bits, cuts, pieces of the same or of another input in another place, words of a text
-//! exchanged, and numbers made huge, as text and as bytes.
+//! The alterations are those that get far into a reader: single bits, cuts, pieces of the same or
+//! of another input moved to another offset, words of a text exchanged, and numbers made huge, as
+//! text and as bytes.
 
 use crate::random::Random;
 
-/// Words that mean something in a text, and numbers at the borders of types.
+/// Words that have a meaning in a text, and numbers at the limits of types.
 pub const WORDS: [&str; 44] = [
     "",
     " ",
@@ -81,13 +82,13 @@ pub fn mutate(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
                 bytes.splice(at..end, piece.iter().copied());
             }
             5 => {
-                // A number of 4 or 8 bytes.
+                // A number of 4 or 8 bytes, aligned.
                 let width = *random.choose(&[4, 8]);
                 let number =
                     *random.choose(&[0, 1, u64::MAX, 1 << 31, u64::from(u32::MAX), 1 << 40, 1 << 62]);
                 let at = at & !3;
-                if let Some(place) = bytes.get_mut(at..at + width) {
-                    place.copy_from_slice(&number.to_le_bytes()[..width]);
+                if let Some(site) = bytes.get_mut(at..at + width) {
+                    site.copy_from_slice(&number.to_le_bytes()[..width]);
                 }
             }
             _ => {
@@ -104,18 +105,18 @@ pub fn mutate(input: &[u8], other: &[u8], random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// A short range of `bytes`.
+/// Returns a range of at most `most` bytes.
 fn piece(bytes: &[u8], random: &mut Random, most: u32) -> std::ops::Range<usize> {
     let start = random.below(bytes.len() as u32) as usize;
     let start = start.min(bytes.len());
     start..(start + random.within(1, most) as usize).min(bytes.len())
 }
 
-/// The word around `at`, or the byte there.
-fn word(bytes: &[u8], at: usize) -> std::ops::Range<usize> {
-    let at = at.min(bytes.len());
+/// Returns the range of the word around `offset`, or of the byte there.
+fn word(bytes: &[u8], offset: usize) -> std::ops::Range<usize> {
+    let offset = offset.min(bytes.len());
     let part = |byte: &&u8| byte.is_ascii_alphanumeric() || **byte == b'_';
-    let before = bytes[..at].iter().rev().take_while(part).take(64).count();
-    let behind = bytes[at..].iter().take_while(part).take(64).count();
-    if before + behind == 0 { at..(at + 1).min(bytes.len()) } else { at - before..at + behind }
+    let before = bytes[..offset].iter().rev().take_while(part).take(64).count();
+    let after = bytes[offset..].iter().take_while(part).take(64).count();
+    if before + after == 0 { offset..(offset + 1).min(bytes.len()) } else { offset - before..offset + after }
 }

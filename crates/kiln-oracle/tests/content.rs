@@ -1,4 +1,4 @@
-//! What generated programs contain: all that is promised, and the same each time.
+//! Generated programs contain everything that is promised, and are the same each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,7 +18,7 @@ const OPCODES: &str = "
     sload16x4 uload32x2 sload32x2 stack_addr symbol_value func_addr atomic_load atomic_store atomic_rmw atomic_cas fence
     call call_indirect return_call return_call_indirect jump brif br_table return trapz trapnz nop";
 
-/// The code of a function. All access to it is here.
+/// Returns the code of a function.
 fn code_of(function: &kiln_ir::Function) -> cranelift_codegen::ir::Function {
     function.ir().expect("generated as IR")
 }

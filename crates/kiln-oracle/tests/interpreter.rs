@@ -1,4 +1,4 @@
-//! The interpreter on programs written by hand: what it knows beyond a single function, and how it stops.
+//! The interpreter on programs written by hand: pointers and calls across modules, and errors.
 
 use std::sync::Arc;
 

@@ -1,11 +1,11 @@
 //! Bodies of functions: statements over variables and values, in nested control flow.
 //!
-//! A body has a variable of every type, so every statement finds what it needs; values that dominate the place are used
-//! directly as well. Blocks are filled in one order and laid out in another, and numbers of values, blocks and instructions
-//! have holes.
+//! A body has a variable of every type, so every statement finds its operands; values that dominate
+//! the statement are used directly as well. Blocks are filled in one order and laid out in another,
+//! and the numbers of values, blocks and instructions have gaps.
 //!
-//! Invariant: what a statement can execute, times the rounds of the loops around it, is added to `cost` before the statement
-//! is built, and stays below the plan's cap.
+//! Invariant: before a statement is built, the number of instructions that it can execute, times
+//! the rounds of the loops around it, is added to `cost`, which stays below the plan's cap.
 
 use cranelift_codegen::ir::{
     Block, Function, InstBuilder, SourceLoc, StackSlot, StackSlotData, StackSlotKind, TrapCode, Type, Value,
@@ -25,24 +25,25 @@ pub(super) struct Body<'a, 'f, M> {
     pub(super) plan: &'a Plan,
     pub(super) options: &'a ProgramOptions,
     pub(super) ids: &'a HostIds,
-    /// Number of the function.
+    /// The function's number in the plan.
     pub(super) me: usize,
     pub(super) module: usize,
     pub(super) random: Random,
     pub(super) types: Vec<Type>,
     pub(super) variables: Vec<(Type, Variable)>,
-    /// Values that dominate the place where statements are added.
+    /// Values that dominate the current position.
     pub(super) scope: Vec<(Type, Value)>,
     /// Slot, size, alignment.
     pub(super) slots: Vec<(StackSlot, u32, u32)>,
     /// Blocks that are laid out.
     pub(super) blocks: Vec<Block>,
-    /// Rounds of the loops around the place, multiplied.
+    /// The product of the rounds of all loops around the current position.
     pub(super) times: u64,
     pub(super) loops: u32,
     pub(super) cost: u64,
 }
 
+/// Builds the body of function `me` of the plan.
 pub(super) fn build<M: Module>(
     function: &mut Function,
     scratch: &mut FunctionBuilderContext,
@@ -109,7 +110,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Whether `steps` more instructions may be executed here; if so they are counted.
+    /// Whether `steps` more instructions may be executed here; if so they are added to the cost.
     pub(super) fn afford(&mut self, steps: u64) -> bool {
         let cost = self.cost + steps * self.times;
         let affordable = cost <= self.plan.functions[self.me].cap;
@@ -156,7 +157,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Computes something, and keeps it as a value, as a variable, or not at all.
+    /// Adds an operation, and keeps its result as a value, as a variable, or not at all.
     fn compute(&mut self) {
         let ty = *self.random.choose(&self.types.clone());
         let value = self.operation(ty);
@@ -167,7 +168,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// A new value of type `ty`.
+    /// Adds an operation that gives a value of type `ty`.
     pub(super) fn operation(&mut self, ty: Type) -> Value {
         if ty.is_vector() {
             self.vector(ty)
@@ -184,7 +185,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.def_var(variable, value);
     }
 
-    /// Some value of type `ty` that is known here.
+    /// Returns some value of type `ty` that may be used here.
     pub(super) fn pick(&mut self, ty: Type) -> Value {
         let kind = self.random.below(8);
         if kind < 3
@@ -206,7 +207,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// A value for a decision: an integer, or the result of a comparison.
+    /// Returns a value to branch on: an integer, or the result of a comparison.
     pub(super) fn condition(&mut self) -> Value {
         match self.random.below(6) {
             0 => self.pick(types::I64),
@@ -222,7 +223,8 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// What rarely stands in code, and may not disturb it.
+    /// Adds something that is rare in code and has no effect: traps that do not happen, removed
+    /// instructions.
     fn odd(&mut self) {
         match self.random.below(6) {
             0 => {
@@ -245,7 +247,7 @@ impl<M: Module> Body<'_, '_, M> {
                 self.builder.ins().trapnz(value, TrapCode::HEAP_OUT_OF_BOUNDS);
             }
             4 => {
-                // Instructions that are taken out again, so that their numbers are not in the layout.
+                // An instruction that is removed again, so that its number is not in the layout.
                 let ty = *self.random.choose(&[types::I32, types::I64]);
                 let (a, b) = (self.pick(ty), self.pick(ty));
                 let kept = self.builder.ins().isub(a, b);

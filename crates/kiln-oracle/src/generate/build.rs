@@ -1,6 +1,7 @@
 //! Defines what a plan holds in a module, or in one module for all.
 //!
-//! Everything that a module can see is declared, used or not, in an order of its own; definitions come in another order.
+//! Everything that a module can see is declared, used or not, in an order of its own; definitions
+//! come in another order.
 
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -18,7 +19,7 @@ enum PlannedItem {
     Checksum(usize),
 }
 
-/// See [`super::Draft`].
+/// Defines module `only`, or all modules: see [`super::Draft`].
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
 pub(super) fn modules<M: Module>(
     plan: &Plan,
@@ -32,7 +33,7 @@ pub(super) fn modules<M: Module>(
     let here = |module: usize| only.is_none_or(|only| only == module);
     let mut definitions = Vec::new();
     for (at, function) in plan.functions.iter().enumerate() {
-        if here(function.module) && (only.is_some() || counts(plan, at)) {
+        if here(function.module) && (only.is_some() || is_used(plan, at)) {
             definitions.push(PlannedItem::Function(at));
         }
     }
@@ -68,9 +69,9 @@ pub(super) fn modules<M: Module>(
     Ok(())
 }
 
-/// Whether a definition is the one of its name that counts in the whole program.
-fn counts(plan: &Plan, at: usize) -> bool {
-    let gives_way = |at: usize| plan.functions[at].linkage == Linkage::Preemptible;
+/// Whether a definition is the one of its name that the whole program uses.
+fn is_used(plan: &Plan, at: usize) -> bool {
+    let is_weak = |at: usize| plan.functions[at].linkage == Linkage::Preemptible;
     let (first, second) = if plan.functions[at].second {
         (at - 1, at)
     } else if plan.functions.get(at + 1).is_some_and(|next| next.second) {
@@ -78,8 +79,8 @@ fn counts(plan: &Plan, at: usize) -> bool {
     } else {
         return true;
     };
-    // Of two that give way the one in the first module counts.
-    let winner = match gives_way(second) && plan.functions[first].module < plan.functions[second].module {
+    // Of two that can be overridden, the one in the first module is used.
+    let winner = match is_weak(second) && plan.functions[first].module < plan.functions[second].module {
         true => first,
         false => second,
     };
@@ -107,7 +108,7 @@ fn declare<M: Module>(
             Some(only) if !visible(function.linkage, function.module, only) => continue,
             Some(only) if function.module != only => Linkage::Import,
             Some(_) => function.linkage,
-            None if counts(plan, at) => function.linkage,
+            None if is_used(plan, at) => function.linkage,
             None => Linkage::Import,
         };
         ids.functions[at] = Some(match &function.name {
@@ -178,7 +179,7 @@ fn define_data<M: Module>(plan: &Plan, at: usize, ids: &HostIds, host: &mut M) -
     host.define_data(ids.data[at].expect("what is defined is declared"), &description)
 }
 
-/// A function that reads the plain bytes of all data of a module.
+/// Builds a function that reads the plain bytes of all data of a module.
 fn checksum<M: Module>(
     function: &mut cranelift_codegen::ir::Function,
     scratch: &mut FunctionBuilderContext,
@@ -199,7 +200,7 @@ fn checksum<M: Module>(
         let base = builder.ins().symbol_value(types::I64, global);
         let first = builder.ins().iconst(types::I64, i64::from(start));
         let first = builder.ins().iadd(base, first);
-        // Of large data every 61st byte, so that the interpreter is done in time.
+        // Of large data only every 61st byte: the interpreter is slow.
         let stride = if len > 300 { 61 } else { 1 };
         let count = builder.ins().iconst(types::I64, i64::from(len.div_ceil(stride)));
         let [head, after] = [(); 2].map(|()| builder.create_block());

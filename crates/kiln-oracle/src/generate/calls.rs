@@ -1,4 +1,4 @@
-//! Calls of other functions, in all ways there are, and how a function ends.
+//! Calls of other functions, direct and indirect, and the end of a function.
 
 use cranelift_codegen::ir::{InstBuilder, Type, Value, types};
 use cranelift_codegen::isa::CallConv;
@@ -8,16 +8,16 @@ use super::body::Body;
 use super::plan::{PlannedFunction, PointerTarget, visible};
 
 impl<M: Module> Body<'_, '_, M> {
-    /// Functions that may be called here, by number.
+    /// Returns the numbers of the functions that may be called here.
     fn callees(&self) -> Vec<usize> {
         let left = self.plan.functions[self.me].cap.saturating_sub(self.cost);
-        let behind = self.plan.functions.iter().enumerate().skip(self.me + 1);
+        let later = self.plan.functions.iter().enumerate().skip(self.me + 1);
         let fits = |at: usize, function: &PlannedFunction| {
-            // The one that takes my place is called by my name.
+            // The definition that overrides this function has its name: a call would be recursive.
             let replaces = at == self.me + 1 && function.second;
             !function.second && !replaces && function.cap * self.times <= left
         };
-        behind.filter(|(at, function)| fits(*at, function)).map(|(at, _)| at).collect()
+        later.filter(|(at, function)| fits(*at, function)).map(|(at, _)| at).collect()
     }
 
     pub(super) fn call(&mut self) {
@@ -39,7 +39,7 @@ impl<M: Module> Body<'_, '_, M> {
             let address = match kind {
                 1 => Some(self.function_address(callee)),
                 2 => {
-                    // One of two functions of the same type.
+                    // The address of one of two functions of the same type.
                     let signature = &self.plan.functions[callee].signature;
                     let same = |at: &usize| self.plan.functions[*at].signature == *signature;
                     let others: Vec<usize> = direct.iter().copied().filter(same).collect();
@@ -92,7 +92,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.ins().func_addr(types::I64, function)
     }
 
-    /// Returns, or hands over to another function that returns the same types.
+    /// Ends the function: by a return, or by a tail call of a function that returns the same types.
     pub(super) fn end(&mut self) {
         let own = self.plan.functions[self.me].signature.clone();
         if own.call_conv == CallConv::Tail && self.random.once_in(2) {
@@ -121,7 +121,7 @@ impl<M: Module> Body<'_, '_, M> {
                 return;
             }
         }
-        // What is not looked at is not compiled, so nearly everything is.
+        // A value without a use is not compiled, so the result depends on nearly all values.
         let sum = self.fold();
         let mut values = Vec::with_capacity(own.returns.len());
         let mut returned = false;
@@ -140,7 +140,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.ins().return_(&values);
     }
 
-    /// A number that depends on all variables, and on the newest values.
+    /// Adds code that makes a number of all variables and of the newest values.
     fn fold(&mut self) -> Value {
         let mut values: Vec<(Type, Value)> = Vec::new();
         if self.afford(6 * self.variables.len() as u64) {

@@ -7,7 +7,7 @@ use cranelift_module::Module;
 use super::body::Body;
 use crate::random::Random;
 
-/// The bits of a number that is likely to be interesting.
+/// Returns a number that is likely to be interesting.
 pub(super) fn bits(random: &mut Random) -> u64 {
     match random.below(10) {
         0 => 0,
@@ -21,7 +21,7 @@ pub(super) fn bits(random: &mut Random) -> u64 {
     }
 }
 
-/// The bits of a float of 64 bits that is likely to be interesting; a NaN is the one that results are.
+/// Returns a float of 64 bits that is likely to be interesting; a NaN is always the canonical one.
 pub(super) fn float(random: &mut Random) -> f64 {
     let special = [
         0.0,
@@ -52,19 +52,19 @@ pub(super) fn float(random: &mut Random) -> f64 {
     }
 }
 
-/// A float of 32 bits, in the same way.
+/// Returns the bits of a float of 32 bits, chosen in the same way.
 pub(super) fn float32(random: &mut Random) -> u32 {
     let value = float(random);
     if value.is_nan() { 0x7fc0_0000 } else { (value as f32).to_bits() }
 }
 
-/// Flags of a `bitcast`: lanes are numbered from the lowest byte on.
+/// Returns the flags of a `bitcast`: lanes are numbered from the lowest byte on.
 pub(super) fn cast() -> MemFlagsData {
     MemFlagsData::new().with_endianness(Endianness::Little)
 }
 
 impl<M: Module> Body<'_, '_, M> {
-    /// A constant of any type.
+    /// Adds a constant of any type.
     pub(super) fn constant(&mut self, ty: Type) -> Value {
         match ty {
             types::F32 => {
@@ -99,13 +99,13 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// An immediate of an integer type: no bit is set that the type has not.
+    /// Returns an immediate of an integer type: no bit is set beyond the type's width.
     pub(super) fn number(&mut self, ty: Type, bits: impl FnOnce(&mut Random) -> u64) -> i64 {
         let bits = bits(&mut self.random);
         if ty.bits() < 64 { (bits & ((1 << ty.bits()) - 1)) as i64 } else { bits as i64 }
     }
 
-    /// The bits of any value as 64 bits, all of which count.
+    /// Adds code that makes 64 bits of any value; they depend on all of its bits.
     pub(super) fn bits(&mut self, ty: Type, value: Value) -> Value {
         match ty {
             types::I64 => value,

@@ -6,7 +6,8 @@ use cranelift_module::Module;
 use super::body::Body;
 
 impl<M: Module> Body<'_, '_, M> {
-    /// A block, sometimes laid out at once behind any other, sometimes cold, sometimes not with the next number.
+    /// Makes a block: sometimes laid out at once after any other, sometimes cold, sometimes with a
+    /// gap in the numbers before it.
     fn block(&mut self) -> Block {
         if self.random.once_in(6) {
             self.builder.create_block();
@@ -31,21 +32,22 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Starts a block to which everything that leads there has been written.
+    /// Starts a block whose predecessors are all built.
     fn enter(&mut self, block: Block, params: &[(Type, Value)]) {
         self.start(block);
         self.builder.seal_block(block);
         self.scope.extend_from_slice(params);
     }
 
-    /// Ends an arm with a jump to where all arms meet, and forgets all but the first `known` values, which others have too.
+    /// Ends an arm with a jump to the block after the branch, and forgets all but the first `known`
+    /// values, which dominate the other arms too.
     fn leave(&mut self, after: Block, types: &[Type], known: usize) {
         let arguments = self.arguments(types);
         self.builder.ins().jump(after, &arguments);
         self.scope.truncate(known);
     }
 
-    /// Types for the parameters of a block.
+    /// Returns types for the parameters of a block.
     fn params(&mut self) -> Vec<Type> {
         (0..self.random.below(4)).map(|_| *self.random.choose(&self.types.clone())).collect()
     }
@@ -81,7 +83,7 @@ impl<M: Module> Body<'_, '_, M> {
                 self.leave(after, &both, known);
             }
         } else {
-            // No second arm: straight on.
+            // No second arm.
             let around = self.arguments(&both);
             self.builder.ins().brif(condition, yes, &to_yes, after, &around);
         }
@@ -115,7 +117,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.loops -= 1;
         self.builder.ins().brif(left, head, &again, after, &[]);
         self.builder.seal_block(head);
-        // The body was executed once at least, but its values are left to it.
+        // The body dominates what follows, but its values are not used there.
         self.scope.truncate(known);
         self.enter(after, &[]);
     }

@@ -1,7 +1,7 @@
 //! Operations on floats.
 //!
-//! Invariant: a result that may be a NaN is replaced by the one canonical NaN at once, since machines
-//! differ in the bits of a NaN that an operation makes.
+//! Invariant: a result that may be a NaN is replaced by the one canonical NaN at once, since
+//! machines differ in the bits of a NaN that an operation makes.
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
@@ -28,14 +28,14 @@ const FLOAT_CONDITIONS: [FloatCC; 14] = [
 ];
 
 impl<M: Module> Body<'_, '_, M> {
-    /// A comparison of floats; 1 or 0 as `i8`.
+    /// Adds a comparison of floats; it gives 1 or 0 as `i8`.
     pub(super) fn compare_floats(&mut self, ty: Type) -> Value {
         let (a, b) = (self.pick(ty), self.pick(ty));
         let condition = *self.random.choose(&FLOAT_CONDITIONS);
         self.builder.ins().fcmp(condition, a, b)
     }
 
-    /// A new float.
+    /// Adds an operation that gives a float.
     pub(super) fn float(&mut self, ty: Type) -> Value {
         let value = match self.random.below(20) {
             0..8 => {
@@ -77,7 +77,7 @@ impl<M: Module> Body<'_, '_, M> {
                     self.builder.ins().fpromote(ty, a)
                 }
             },
-            // What follows moves bits or cannot give a NaN.
+            // The other operations move bits or cannot give a NaN.
             kind => return self.exact(ty, kind),
         };
         self.canonical(ty, value)
@@ -118,7 +118,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// `value`, or the canonical NaN if it is a NaN.
+    /// Adds code that replaces a NaN by the canonical one.
     fn canonical(&mut self, ty: Type, value: Value) -> Value {
         let nan = match ty {
             types::F32 => self.builder.ins().f32const(Ieee32::with_bits(0x7fc0_0000)),

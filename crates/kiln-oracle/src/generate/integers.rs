@@ -25,14 +25,14 @@ pub(super) const INT_CONDITIONS: [IntCC; 10] = [
 ];
 
 impl<M: Module> Body<'_, '_, M> {
-    /// A comparison of integers; 1 or 0 as `i8`.
+    /// Adds a comparison of integers; it gives 1 or 0 as `i8`.
     pub(super) fn compare(&mut self, ty: Type) -> Value {
         let (a, b) = (self.pick(ty), self.pick(ty));
         let condition = *self.random.choose(&INT_CONDITIONS);
         self.builder.ins().icmp(condition, a, b)
     }
 
-    /// A new integer.
+    /// Adds an operation that gives an integer.
     pub(super) fn int(&mut self, ty: Type) -> Value {
         let wide = ty == types::I128;
         match self.random.below(32) {
@@ -94,7 +94,8 @@ impl<M: Module> Body<'_, '_, M> {
             }
             20 if !wide && self.options.overflow => self.overflow(ty),
             21 | 22 => {
-                // A choice of the larger of two is made a `umax` by the optimizer, which no back end has for 128 bits.
+                // The optimizer turns a choice of the larger of two into `umax`, which no back end
+                // has for 128 bits.
                 let condition = if wide { self.compare(types::I64) } else { self.condition() };
                 let (a, b) = (self.pick(ty), self.pick(ty));
                 match self.random.below(4) {
@@ -156,7 +157,7 @@ impl<M: Module> Body<'_, '_, M> {
         value
     }
 
-    /// An integer of another width, made wider or narrower.
+    /// Adds a conversion from an integer of another width.
     fn resize(&mut self, ty: Type) -> Value {
         let from = *self.random.choose(&INTS);
         if from == ty {
@@ -184,7 +185,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// An integer from a float, if there is such a conversion.
+    /// Adds a conversion from a float, if there is one to this type.
     fn int_of_float(&mut self, ty: Type) -> Option<Value> {
         let from = *self.random.choose(&[types::F32, types::F64]);
         let a = self.pick(from);

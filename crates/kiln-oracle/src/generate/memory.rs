@@ -10,7 +10,7 @@ use super::objects::{AccessSite, ObjectBase};
 use super::plan::{PointerTarget, visible};
 
 impl<M: Module> Body<'_, '_, M> {
-    /// A load or a store.
+    /// Adds a load, a store or a comparison of addresses.
     pub(super) fn memory(&mut self) {
         let kind = self.random.below(14);
         match kind {
@@ -31,8 +31,8 @@ impl<M: Module> Body<'_, '_, M> {
                 else {
                     return;
                 };
-                // Without AVX, Cranelift 0.135 lets `cmpps` and `cmppd` load from where they must not: addresses that are no multiple of 16.
-                // Loads of integers are not put into them.
+                // Without AVX, Cranelift 0.135 lets `cmpps` and `cmppd` load from unaligned
+                // addresses, where they fault. It never merges loads of integers into them.
                 let value = if ty.is_vector() && ty.lane_type().is_float() {
                     let bits = self.builder.ins().load(ty.as_int(), flags, address, offset);
                     self.builder.ins().bitcast(ty, cast(), bits)
@@ -49,7 +49,8 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Adds a number to 8 bytes of memory that outlives the function, if there are any.
+    /// Adds code that mixes a number into 8 bytes of memory that outlives the function, if there
+    /// are any.
     pub(super) fn keep_in_memory(&mut self, value: Value) {
         let slots = std::mem::take(&mut self.slots);
         let site = self.access_site(8, true, false);
@@ -68,7 +69,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// The little that is known about every address: what it is a multiple of.
+    /// Adds code that gives an address modulo its alignment, which is 0 in every engine.
     fn alignment(&mut self) {
         let Some(object) = self.object(1, false) else { return };
         let base = match object.base {
@@ -85,7 +86,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.scope.push((types::I64, rest));
     }
 
-    /// Whether a pointer in data is the address that code computes: always.
+    /// Adds a comparison of a pointer in data with the address that code computes: they are equal.
     fn identity(&mut self) {
         let seen = |target| match target {
             PointerTarget::Function(at) => self.ids.functions[at].is_some() && self.sees(at),

@@ -1,8 +1,8 @@
 //! The objects that a function can load from and store to: data, run-time objects, stack slots,
 //! directly and through pointers in data.
 //!
-//! Invariant: every access site is inside the plain bytes of one object, and its promises (`aligned`,
-//! `readonly`, `notrap`) are kept.
+//! Invariant: every access site is inside the plain bytes of one object, and its promises
+//! (`aligned`, `readonly`, `notrap`) are kept.
 
 use cranelift_codegen::ir::{
     Endianness, GlobalValueData, InstBuilder, MemFlagsData, StackSlot, Value, types,
@@ -12,14 +12,14 @@ use cranelift_module::Module;
 use super::body::Body;
 use super::plan::{PointerTarget, visible};
 
-/// Something to load from.
+/// An object to load from.
 #[derive(Clone, Copy)]
 pub(super) struct AccessibleObject {
     pub(super) base: ObjectBase,
-    /// Where the plain bytes are, and how many.
+    /// Offset and number of the plain bytes.
     pub(super) start: u32,
     pub(super) len: u32,
-    /// What the base is a multiple of, for certain.
+    /// The base is a multiple of this.
     pub(super) align: u32,
     pub(super) writable: bool,
 }
@@ -29,11 +29,11 @@ pub(super) enum ObjectBase {
     Data(usize),
     Global(usize),
     Slot(StackSlot),
-    /// The pointer at this place of a datum, less the number.
+    /// The pointer at this offset of a data object, less the number.
     Pointer(usize, u32, i64),
 }
 
-/// A place in an object.
+/// An address in an object, for an access with these flags.
 pub(super) struct AccessSite {
     pub(super) address: Value,
     pub(super) offset: i32,
@@ -41,7 +41,7 @@ pub(super) struct AccessSite {
 }
 
 impl<M: Module> Body<'_, '_, M> {
-    /// Stores zeros to a new slot.
+    /// Adds stores that clear a new slot.
     pub(super) fn clear(&mut self, slot: StackSlot, size: u32) {
         let (wide, narrow) =
             (self.builder.ins().iconst(types::I64, 0), self.builder.ins().iconst(types::I8, 0));
@@ -55,7 +55,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Pointers in visible data that fulfil a condition: datum, offset, target.
+    /// Returns the pointers in visible data that fulfil a condition: data object, offset, target.
     pub(super) fn pointers(
         &self,
         wanted: impl Fn(PointerTarget) -> bool,
@@ -67,7 +67,7 @@ impl<M: Module> Body<'_, '_, M> {
             .collect()
     }
 
-    /// Loads a pointer from a datum.
+    /// Adds a load of a pointer from a data object.
     pub(super) fn load_pointer(&mut self, data: usize, offset: u32) -> Value {
         let id = self.ids.data[data].expect("what is visible is declared");
         let global = self.host.declare_data_in_func(id, self.builder.func);
@@ -76,10 +76,11 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.ins().load(types::I64, MemFlagsData::new(), base, offset)
     }
 
-    /// The address of a datum or run-time object, `by` further.
+    /// Adds code that gives the address of a data object or run-time object, plus `by`.
     pub(super) fn symbol(&mut self, id: cranelift_module::DataId, by: i64) -> Value {
         let global = self.host.declare_data_in_func(id, self.builder.func);
-        // An offset may belong to the symbol. Values computed from other global values are not for `symbol_value`.
+        // The offset may be part of the symbol. `symbol_value` does not take global values that are
+        // computed from others.
         if by != 0 && self.random.once_in(3) {
             let mut data = self.builder.func.global_values[global].clone();
             if let GlobalValueData::Symbol { offset, .. } = &mut data {
@@ -100,7 +101,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.ins().iadd(base, by)
     }
 
-    /// An object with room for `width` bytes.
+    /// Returns an object with at least `width` plain bytes.
     pub(super) fn object(&mut self, width: u32, write: bool) -> Option<AccessibleObject> {
         let mut objects = Vec::new();
         let plain = |at: usize, base: ObjectBase| {
@@ -142,7 +143,7 @@ impl<M: Module> Body<'_, '_, M> {
         (!objects.is_empty()).then(|| *self.random.choose(&objects))
     }
 
-    /// A place for `width` bytes.
+    /// Returns an address of `width` plain bytes.
     pub(super) fn access_site(&mut self, width: u32, write: bool, aligned: bool) -> Option<AccessSite> {
         let object = self.object(width, write)?;
         if aligned && object.align < width {
@@ -166,7 +167,7 @@ impl<M: Module> Body<'_, '_, M> {
         if !dynamic && object.align >= width && at % i64::from(width) == 0 && self.random.once_in(2) {
             flags = flags.with_aligned();
         }
-        // A part of the offset stands in the instruction, and may be negative.
+        // A part of the offset is in the instruction, and may be negative.
         let offset = match self.random.below(4) {
             0 => at as i32,
             1 => 0,
@@ -189,7 +190,7 @@ impl<M: Module> Body<'_, '_, M> {
         if !dynamic {
             return Some(AccessSite { address: base(self, by), offset, flags });
         }
-        // At an index that is masked, from the start of the plain bytes on.
+        // At a masked index, from the start of the plain bytes on.
         let room = object.len - width;
         let mask = (room + 1).next_power_of_two() - 1;
         let mask = if mask > room { mask >> 1 } else { mask };

@@ -1,9 +1,11 @@
-//! What a program consists of, decided before any of it is built: who calls whom, who points at what.
+//! A program before any of it is built: functions, data objects, pointers, entries.
 //!
 //! Invariants, which make every program end and give the same result everywhere:
-//! - A function calls only functions with a higher number, and none that another takes the place of. So there is no recursion.
-//! - A function executes at most [`PlannedFunction::cap`] instructions, more or less, calls included.
-//! - The bytes of a datum are either plain or a pointer for good: no address is ever read as a number.
+//! - A function calls only functions with a higher number, and none that another overrides. So
+//!   there is no recursion.
+//! - A function executes about [`PlannedFunction::cap`] instructions at most, calls included.
+//! - A byte of a data object is either plain or part of a pointer, always: no address is read as a
+//!   number.
 
 use cranelift_codegen::ir::{Signature, Type, types};
 use cranelift_module::{DataId, FuncId, Linkage};
@@ -29,21 +31,22 @@ pub(super) struct PlannedFunction {
     pub(super) cap: u64,
     /// Seed of its body.
     pub(super) seed: u64,
-    /// Another definition takes its place, or it takes the place of another: callers use the first of the two.
+    /// Whether it is the second of two definitions of a name, of which one overrides the other.
+    /// Callers use the number of the first.
     pub(super) second: bool,
 }
 
-/// What a pointer in data points at.
+/// The thing that a pointer in data points at, by number.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PointerTarget {
     Function(usize),
-    /// A datum, and what is added to its address.
+    /// A data object, and the number that is added to its address.
     Data(usize, i64),
-    /// A run-time object, the same.
+    /// A run-time object, and the number that is added to its address.
     Global(usize, i64),
 }
 
-/// A datum to be built.
+/// A data object to be built.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedData {
     /// `None`: anonymous.
@@ -55,8 +58,9 @@ pub(super) struct PlannedData {
     /// Initial content; `None` if it is zeros.
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) len: u32,
-    /// Where the plain bytes are, and how many.
+    /// Offset and number of the plain bytes.
     pub(super) plain: (u32, u32),
+    /// By offset.
     pub(super) pointers: Vec<(u32, PointerTarget)>,
 }
 
@@ -79,13 +83,13 @@ pub(super) struct Plan {
     pub(super) entries: Vec<Entry>,
 }
 
-/// Whether module `from` can name what `module` defines with this linkage.
+/// Whether module `from` can name a symbol that `module` defines with this linkage.
 pub(super) fn visible(linkage: Linkage, module: usize, from: usize) -> bool {
     module == from || linkage != Linkage::Local
 }
 
 impl Plan {
-    /// The name of the function that reads all data of a module.
+    /// Returns the name of the function that reads all data of a module.
     pub(super) fn checksum(module: usize) -> String {
         format!("checksum{module}")
     }

@@ -32,13 +32,14 @@ pub(super) fn plan(seed: u64, options: &ProgramOptions) -> Plan {
     Plan { seed, modules, functions, data, globals, entries }
 }
 
+/// Decides on the calls: every function that the host can call, a few times, then the checksums.
 fn entries(random: &mut Random, functions: &[PlannedFunction], modules: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
     let exported =
         |function: &PlannedFunction| matches!(function.linkage, Linkage::Export | Linkage::Preemptible);
-    let callable = |at: usize| {
-        let replaced = functions.get(at + 1).is_some_and(|next| next.second && !exported(next));
-        let function = &functions[at];
+    let callable = |number: usize| {
+        let replaced = functions.get(number + 1).is_some_and(|next| next.second && !exported(next));
+        let function = &functions[number];
         let first = !function.second && !replaced;
         (first && exported(function) && function.signature.call_conv == CallConv::SystemV).then_some(function)
     };
@@ -59,6 +60,7 @@ fn entries(random: &mut Random, functions: &[PlannedFunction], modules: usize) -
     entries
 }
 
+/// Returns an argument of this type.
 fn argument(random: &mut Random, ty: Type) -> DataValue {
     match ty {
         types::F32 => DataValue::F32(Ieee32::with_bits(float32(random))),

@@ -6,23 +6,23 @@ use cranelift_codegen::ir::Signature;
 /// The size of a program, and what it may contain.
 #[derive(Clone, Debug)]
 pub struct ProgramOptions {
-    /// Modules, at most.
+    /// The most modules.
     pub modules: u32,
-    /// Functions of a module, at most, on average.
+    /// The most functions for each module, on average.
     pub functions: u32,
-    /// Data of a module, at most, on average.
+    /// The most data objects for each module, on average.
     pub data: u32,
-    /// Run-time objects, at most.
+    /// The most run-time objects.
     pub globals: u32,
-    /// Statements of a function, at most. A statement is some instructions.
+    /// The most statements of a function. A statement is some instructions.
     pub statements: u32,
-    /// Instructions that a call of an entry executes, at most, more or less.
+    /// About the most instructions that a call of an entry executes.
     pub steps: u32,
     /// Whether there are floats.
     pub floats: bool,
     /// Whether there are vectors of 128 bits. For machines that have them.
     pub vectors: bool,
-    /// Whether there is integer arithmetic that tells of overflow, which riscv64 has not.
+    /// Whether there is integer arithmetic that reports overflow, which riscv64 lacks.
     pub overflow: bool,
     /// Whether there are functions with the calling convention `tail`, and tail calls between them.
     pub tail_calls: bool,
@@ -51,30 +51,32 @@ impl Default for ProgramOptions {
     }
 }
 
-/// A call of an exported function. Entries are called in order, and see what those before them wrote.
+/// A call of an exported function. Entries are called in order, and see what earlier ones wrote.
 #[derive(Clone, Debug)]
 pub struct Entry {
-    /// The function.
+    /// The function's name.
     pub name: Box<str>,
     /// Its type.
     pub signature: Signature,
-    /// What it is called with.
+    /// The arguments of the call.
     pub arguments: Vec<DataValue>,
 }
 
-/// A program as Kiln's modules.
+/// A program, as modules of Kiln.
 #[derive(Clone, Debug)]
 pub struct RandomProgram {
     /// Its modules.
     pub modules: Vec<kiln_ir::Module>,
-    /// What to call. The last ones, one for each module, read all of the module's data and give a checksum.
+    /// The calls to make. The last ones, one for each module, read all of the module's data and
+    /// return a checksum.
     pub entries: Vec<Entry>,
-    /// Run-time objects: keys, and initial bytes, which the host must align to 16 bytes. There may be some that no module uses.
+    /// Run-time objects: keys, and initial bytes, which the host must align to 16 bytes. Some may
+    /// be unused.
     pub globals: Vec<(Box<str>, Vec<u8>)>,
 }
 
 impl RandomProgram {
-    /// Initial bytes of a run-time object.
+    /// Returns the initial bytes of a run-time object.
     pub fn global(&self, key: &str) -> Option<&[u8]> {
         self.globals.iter().find(|(other, _)| **other == *key).map(|(_, bytes)| &**bytes)
     }

@@ -1,7 +1,7 @@
 //! Operations on vectors of 128 bits.
 //!
-//! Left out is what not every back end has (multiplication of bytes, minima of 64 bits, rotation), and what Cranelift's
-//! interpreter does not know (see [`crate::interpret`]).
+//! Operations that some back end lacks are left out (multiplication of bytes, minima of 64 bits,
+//! rotation), and those that Cranelift's interpreter lacks (see [`crate::interpret`]).
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
@@ -13,7 +13,7 @@ use super::integers::INT_CONDITIONS;
 use super::plan::VECTORS;
 
 impl<M: Module> Body<'_, '_, M> {
-    /// A new vector.
+    /// Adds an operation that gives a vector.
     pub(super) fn vector(&mut self, ty: Type) -> Value {
         match self.random.below(10) {
             0 => {
@@ -57,7 +57,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// A lane of a vector, or what is told of all lanes, as a scalar.
+    /// Adds an operation that gives a scalar: a lane of a vector, or a test of all lanes.
     pub(super) fn lane(&mut self, ty: Type) -> Value {
         let vector = ty.by(128 / ty.bits()).expect("a vector of 128 bits");
         let a = self.pick(vector);
@@ -141,7 +141,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.ins().shuffle(a, b, mask)
     }
 
-    /// Lanes made narrower or wider.
+    /// Adds a conversion to narrower or wider lanes.
     fn rearranged(&mut self, ty: Type) -> Value {
         let wider = match ty {
             types::I8X16 => Some(types::I16X8),
@@ -177,7 +177,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Integers from floats: conversions and comparisons.
+    /// Adds a conversion or a comparison of floats, which gives integers.
     fn ints_of_floats(&mut self, ty: Type) -> Value {
         let from = match ty {
             types::I32X4 => types::F32X4,
@@ -189,7 +189,7 @@ impl<M: Module> Body<'_, '_, M> {
             (types::I32X4, 0) => self.builder.ins().fcvt_to_sint_sat(ty, a),
             (types::I32X4, 1) => self.builder.ins().fcvt_to_uint_sat(ty, a),
             _ => {
-                // The other conditions some back ends do not have for vectors.
+                // Some back ends lack the other conditions for vectors.
                 let conditions = [
                     FloatCC::Equal,
                     FloatCC::NotEqual,
@@ -230,7 +230,7 @@ impl<M: Module> Body<'_, '_, M> {
                 let a = self.pick(types::F32X4);
                 self.builder.ins().fvpromote_low(a)
             }
-            // What follows moves bits or cannot give a NaN.
+            // The other operations move bits or cannot give a NaN.
             13 => return ins.fneg(a),
             14 => return ins.fabs(a),
             _ => {

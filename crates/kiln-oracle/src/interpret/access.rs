@@ -1,7 +1,7 @@
 //! Executes loads and stores.
 //!
-//! They are ours, since Cranelift's interpreter takes a negative offset for a large one, and lacks the
-//! widening loads of vectors.
+//! They are ours, since Cranelift's interpreter takes a negative offset for a large one, and lacks
+//! the widening loads of vectors.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::{

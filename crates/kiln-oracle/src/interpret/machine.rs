@@ -3,8 +3,8 @@
 //! Cranelift's interpreter computes what an instruction gives. Memory, symbols and frames are ours,
 //! since Cranelift's own state knows neither data nor the addresses of symbols.
 //!
-//! Invariant: every address is a plain number (in the terms of Cranelift's interpreter, an offset into
-//! its region `Stack`), so programs may compute with addresses.
+//! Invariant: every address is a plain number (in the terms of Cranelift's interpreter, an offset
+//! into its region `Stack`), so programs may compute with addresses.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::{
@@ -123,7 +123,8 @@ fn plain(address: &Address) -> Option<u64> {
     (address.region == AddressRegion::Stack).then_some(address.offset)
 }
 
-/// Returns the offset of a stack slot in its frame, or the size of the frame if there is no such slot.
+/// Returns the offset of a stack slot in its frame, or the size of the frame if there is no such
+/// slot.
 fn slot_offset(function: &Function, slot: Option<StackSlot>) -> u64 {
     let mut end = 0u64;
     for (other, data) in function.sized_stack_slots.iter() {

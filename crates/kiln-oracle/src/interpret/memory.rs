@@ -1,7 +1,8 @@
-//! The interpreter's memory: objects with room between them, a stack, and addresses of functions, in
-//! one flat space of 62 bits, which is the size of an address of Cranelift's interpreter.
+//! The interpreter's memory: objects with room between them, a stack, and addresses of functions,
+//! in one flat space of 62 bits, which is the size of an address of Cranelift's interpreter.
 //!
-//! Invariant: an access is inside one object, or it is refused. The room between objects is in none.
+//! Invariant: an access is inside one object, or it is refused. The room between objects is in
+//! none.
 
 /// The address of the first object: addresses near 0 are invalid.
 const OBJECTS: u64 = 0x1_0000;
@@ -63,7 +64,8 @@ impl Memory {
         self.objects[number].bytes.get(start..start.checked_add(len)?)
     }
 
-    /// Returns `len` bytes from `address` on, to be written, if they are inside one writable object.
+    /// Returns `len` bytes from `address` on, to be written, if they are inside one writable
+    /// object.
     pub(crate) fn bytes_mut(&mut self, address: u64, len: usize) -> Option<&mut [u8]> {
         if (STACK..CODE).contains(&address) {
             let start = usize::try_from(address - STACK).ok()?;

@@ -1,7 +1,7 @@
 //! Modules linked by name, for the interpreter.
 //!
-//! Every symbol gets a program-wide number: one for all modules if its name is visible, one of its own
-//! if it is local. Inside functions, names are replaced by these numbers.
+//! Every symbol gets a program-wide number: one for all modules if its name is visible, one of its
+//! own if it is local. Inside functions, names are replaced by these numbers.
 
 use std::collections::HashMap;
 
@@ -45,9 +45,9 @@ pub struct LinkedProgram {
 }
 
 impl LinkedProgram {
-    /// Links `modules` by name. A definition overrides a preemptible one; of several preemptible ones
-    /// the first is taken. [`kiln_ir::check_program`] checks whether modules fit together; this does
-    /// not.
+    /// Links `modules` by name. A definition overrides a preemptible one; of several preemptible
+    /// ones the first is taken. [`kiln_ir::check_program`] checks whether modules fit together;
+    /// this does not.
     pub fn new(modules: &[&Module]) -> Self {
         let mut names: HashMap<Box<str>, u32> = HashMap::new();
         let mut keys: Vec<Box<str>> = Vec::new();

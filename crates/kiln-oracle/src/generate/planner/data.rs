@@ -58,7 +58,7 @@ pub(super) fn data(
     data
 }
 
-/// Adds pointers to a datum, before or behind its plain bytes, at odd places too.
+/// Adds pointers to a data object, before or after its plain bytes, at unaligned offsets too.
 fn pointers(
     random: &mut Random,
     plan: &mut PlannedData,
@@ -94,7 +94,7 @@ fn pointers(
     let room = 8 * targets.len() as u32;
     let gap = if random.once_in(4) { random.below(8) } else { 0 };
     let start = if random.once_in(2) {
-        // In front.
+        // Before the plain bytes.
         plan.plain.0 += room + gap;
         gap
     } else {
