@@ -22,8 +22,8 @@
 //!   relocation is refused.
 //! - The external slots of an image are described in order, and are identified by their position
 //!   alone. C programs find the array under the name `kiln_slots`.
-//! - A named section holds the data of all modules that is defined for it, in order of modules and
-//!   definitions, and nothing else. `__start_NAME` and `__stop_NAME` are its bounds; see
+//! - A named section has the data that modules define in it, in order of modules and definitions,
+//!   and nothing else. `__start_NAME` and `__stop_NAME` are its bounds; see
 //!   `link::NamedSection`.
 //! - A file's section offsets are its virtual addresses; equal inputs give equal bytes.
 //! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it
@@ -65,7 +65,7 @@ mod error;
 mod features;
 pub mod link;
 #[cfg(feature = "load")]
-#[expect(unsafe_code, reason = "maps files and hands out functions; each block says why it is sound")]
+#[expect(unsafe_code, reason = "maps files and returns pointers into them; each block says why it is sound")]
 mod load;
 mod note;
 mod read;

@@ -25,7 +25,7 @@ pub(crate) struct PublishedSymbol {
 #[derive(Default)]
 pub(crate) struct Published {
     pub(crate) symbols: IndexMap<Box<str>, PublishedSymbol>,
-    /// Addresses of the slots, by what they hold.
+    /// The addresses of the slots.
     pub(crate) slots: HashMap<SlotKey, u64>,
     sections: PublishedSections,
 }

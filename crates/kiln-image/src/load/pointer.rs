@@ -33,8 +33,8 @@ impl<T> AbiValue for *mut T {
     const TYPE: &'static str = "i64";
 }
 
-/// A type `extern "C" fn(..)`, `unsafe` or not, with up to eight [`AbiValue`]s as parameters and
-/// one or none as result.
+/// A type `extern "C" fn(..)`, `unsafe` or not, with up to eight parameters. Parameters and result
+/// are [`AbiValue`]s; there may be no result.
 ///
 /// # Safety
 ///

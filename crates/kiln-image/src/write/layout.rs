@@ -1,7 +1,17 @@
 //! The layout of an image's file: every range, reserved in order before a byte is written.
 //!
-//! A virtual address is an offset in the file. Only zeroed data has addresses without bytes; they
-//! follow what is mapped of the file, and the tables that are not loaded follow there in the file.
+//! ```text
+//! read-only segment  file header, program headers, note, .gnu.hash, .dynsym, .dynstr, .rela.dyn,
+//!                    .rodata, .eh_frame_hdr, .eh_frame
+//! code segment       .text
+//! relro segment      .data.rel.ro, .dynamic
+//! writable segment   .kiln.slots, .data, and the addresses of .bss
+//! not loaded         .symtab, .strtab, .shstrtab, section headers
+//! ```
+//!
+//! Each segment starts at a page. Named sections follow the section that has the other data of
+//! their area. A virtual address is an offset in the file, except for `.bss`: its addresses
+//! continue those of the last segment, but the file continues with tables that are not loaded.
 
 use std::ops::Range;
 

@@ -129,15 +129,15 @@ fn an_undefined_symbol_cannot_be_referred_to_directly() {
 #[test]
 fn a_slot_access_is_relaxed_unless_the_instruction_forbids_it() {
     let mut module = Module::new();
-    let datum = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
-    module.function("relaxed", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, GOT, datum, -4)]);
+    let object = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
+    module.function("relaxed", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[(3, GOT, object, -4)]);
     // add rax, [rip + slot]
     module.function(
         "kept",
         Linkage::Export,
         TO_I64,
         &[0x48, 0x03, 0x05, 0, 0, 0, 0, 0xc3],
-        &[(3, GOT, datum, -4)],
+        &[(3, GOT, object, -4)],
     );
     let artifacts = [module.finish()];
     let plan = plain(&artifacts).unwrap();
@@ -306,9 +306,9 @@ fn known_addresses_and_slots_are_used() {
 #[test]
 fn out_of_range_is_an_error_that_names_everything() {
     let mut module = Module::new();
-    let datum = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
+    let object = module.data("d", Linkage::Local, SectionKind::Writable, &[7; 8], &[]);
     let lea = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
-    module.function("f", Linkage::Export, TO_I64, &lea, &[(3, PC, datum, -4)]);
+    module.function("f", Linkage::Export, TO_I64, &lea, &[(3, PC, object, -4)]);
     let artifacts = [module.finish()];
     let plan = plain(&artifacts).unwrap();
     let mut at = Addresses::default();
