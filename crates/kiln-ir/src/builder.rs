@@ -5,7 +5,7 @@
 //! Kiln unchanged. "Defining" a function here generates no code: the IR is verified, brought to
 //! canonical form, and kept.
 //!
-//! What clients name by address today (`iconst` of a pointer) they name by a stable key with
+//! Objects that clients name by address today (`iconst` of a pointer) get a stable key with
 //! [`ModuleBuilder::global`].
 //!
 //! Invariants:
@@ -123,7 +123,7 @@ impl ModuleBuilder {
             return *id;
         }
         // Anonymous, because a key may be any text and must not clash with a name.
-        let id = self.declarations.declare_anonymous_data(true, false).expect("it only counts up");
+        let id = self.declarations.declare_anonymous_data(true, false).expect("the name is new");
         self.by_key.insert(key.into(), id);
         self.keys.insert(id, key.into());
         id

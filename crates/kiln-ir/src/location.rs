@@ -93,8 +93,8 @@ pub(crate) fn find_word(line: &str, word: &str) -> Option<usize> {
     let part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     line.match_indices(word).map(|(at, _)| at).find(|&at| {
         let before = word.starts_with(part) && line[..at].ends_with(part);
-        let behind = word.ends_with(part) && line[at + word.len()..].starts_with(part);
-        !(word.is_empty() || before || behind)
+        let after = word.ends_with(part) && line[at + word.len()..].starts_with(part);
+        !(word.is_empty() || before || after)
     })
 }
 

@@ -25,7 +25,7 @@ pub enum TargetError {
     Triple {
         /// The text.
         text: Box<str>,
-        /// Why it is refused.
+        /// The reason.
         reason: Box<str>,
     },
     /// Cranelift cannot generate code for the triple, or was built without it.
@@ -33,7 +33,7 @@ pub enum TargetError {
     Unsupported {
         /// The triple.
         triple: Box<str>,
-        /// Why it is not supported.
+        /// The reason.
         reason: Box<str>,
     },
     /// A setting does not exist, or does not have this value.
@@ -41,7 +41,7 @@ pub enum TargetError {
     Setting {
         /// The setting, with its line.
         setting: Setting,
-        /// Why it is refused.
+        /// The reason.
         reason: Box<str>,
     },
     /// The module is for other architectures.

@@ -44,17 +44,14 @@ use std::sync::Arc;
 use cranelift_codegen::isa::CallConv;
 use target_lexicon::Endianness;
 
-use self::comments::Owner;
 use self::cursor::Cursor;
 use self::draft::draft;
 use self::item::Item;
-use self::locate::Locator;
 use self::parallel::ReadOptions;
-use self::resolve::{aliases, define, number_code, number_data, number_function};
+use self::resolve::{aliases, define, number_definitions, own_names};
 use self::scan::TargetDefaults;
 use self::symbols::SymbolTable;
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind};
-use crate::limits::MAX_FAULTS;
 use crate::location::Location;
 use crate::module::Module;
 use crate::settings::ModuleSettings;
@@ -118,15 +115,13 @@ pub fn parse_unverified(source: Arc<Source>, target: &Target) -> Result<Unverifi
 }
 
 fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Vec<Diagnostic>> {
-    let mut faults = Vec::new();
     if u32::try_from(source.text.len()).is_err() {
-        let location = Location::whole(source);
-        return Err(vec![Diagnostic::new(
-            DiagnosticKind::Unsupported,
-            "the file has more than 4 GB",
-            location,
-        )]);
+        let message = "the file has more than 4 GB";
+        return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, Location::whole(source))]);
     }
+    let mut faults = Vec::new();
+
+    // Items, and the code generator for the header lines.
     let call_conv = CallConv::triple_default(target.triple());
     let big_endian = target.triple().endianness() == Ok(Endianness::Big);
     let mut cursor = Cursor::new(&source);
@@ -144,13 +139,12 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         }
     };
 
+    // Functions, each independently of the others.
     let mut symbols = SymbolTable::new(&source);
     aliases(&file.items, &mut symbols, &mut faults);
-    let isa = isa.as_deref().filter(|_| verify);
-    let options = ReadOptions { source: &source, call_conv, isa };
+    let options = ReadOptions { source: &source, call_conv, isa: isa.as_deref().filter(|_| verify) };
     let mut drafts = if file.items.iter().any(|item| matches!(item, Item::Debug(_))) {
-        // The canonical form includes what `debug` items say. So they are applied before it is
-        // made.
+        // `debug` items affect the canonical form, so they are applied before it is made.
         let mut functions = parallel::read(&file.items, options, |read| read, &mut faults);
         debug::apply_debug(&file.items, &mut functions, &source, &mut faults);
         functions.into_iter().map(|read| read.map(|read| draft(read, &symbols))).collect()
@@ -158,6 +152,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         parallel::read(&file.items, options, |read| draft(read, &symbols), &mut faults)
     };
 
+    // Symbols: all definitions first, because a use may precede its definition.
     define(&file.items, &drafts, &source, &mut symbols, &mut faults);
     let mut module = Module {
         name: source.name.clone(),
@@ -168,47 +163,16 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         data: Vec::new(),
         comments: Vec::new(),
     };
-    let mut owners = vec![Owner::Nothing; file.items.len()];
-    for ((item, draft), owner) in file.items.iter().zip(&mut drafts).zip(&mut owners) {
-        if faults.len() >= MAX_FAULTS {
-            break;
-        }
-        let number = module.functions.len();
-        match (item, draft.take()) {
-            (Item::Function(item), Some(draft)) => {
-                let locator = Locator { source: &source, item };
-                module.functions.extend(number_function(draft, locator, &mut symbols, &mut faults));
-            }
-            (Item::Code(item), _) => module.functions.push(number_code(item, &mut symbols)),
-            _ => continue,
-        }
-        *owner = Owner::Function(number);
-    }
-    for (item, owner) in file.items.iter().zip(&mut owners) {
-        if let Item::Data(data) = item {
-            let data = number_data(data, &mut symbols);
-            *owner = Owner::Symbol(data.symbol);
-            module.data.push(data);
-        }
-    }
+    let mut owners =
+        number_definitions(&file.items, &mut drafts, &source, &mut symbols, &mut module, &mut faults);
     if !faults.is_empty() {
         diagnostic::sort(&mut faults);
         return Err(faults);
     }
+
+    // Comments outside of functions.
     if !outside.is_empty() {
-        for (item, owner) in file.items.iter().zip(&mut owners) {
-            match item {
-                Item::Global(global) => {
-                    let symbol = symbols.defined_at(&global.name, global.line);
-                    *owner = symbol.map_or(Owner::Nothing, Owner::Symbol);
-                }
-                Item::Import(import) => {
-                    let symbol = symbols.defined_at(&import.name, import.line);
-                    *owner = symbol.map_or(Owner::Nothing, Owner::Import);
-                }
-                Item::Function(_) | Item::Code(_) | Item::Data(_) | Item::Alias(_) | Item::Debug(_) => {}
-            }
-        }
+        own_names(&file.items, &symbols, &mut owners);
     }
     module.symbols = symbols.finish();
     if !outside.is_empty() {

@@ -40,7 +40,7 @@ pub enum BinaryError {
     Malformed {
         /// The offset in the file.
         offset: u64,
-        /// What is wrong.
+        /// The fault.
         what: &'static str,
     },
 }

@@ -41,7 +41,7 @@ use self::decoder::Decoder;
 use super::wire::{ByteReader, DecodeResult};
 use crate::symbol::SymbolId;
 
-/// What a function is decoded from.
+/// The input that a function is decoded from.
 pub(crate) struct DecodeInput<'b> {
     pub(crate) reader: ByteReader<'b>,
     /// The symbols that the function refers to, in order of first use.

@@ -13,7 +13,7 @@
 pub(crate) struct DecodeError {
     /// The offset from the start of what the caller was given.
     pub(crate) offset: usize,
-    /// What is wrong.
+    /// The fault.
     pub(crate) what: &'static str,
 }
 
@@ -182,7 +182,7 @@ impl<'b> ByteReader<'b> {
     #[inline]
     pub(crate) fn array<const N: usize>(&mut self) -> DecodeResult<[u8; N]> {
         let bytes = self.raw(N)?;
-        Ok(bytes.try_into().expect("`raw` gives as many bytes as it is asked for"))
+        Ok(bytes.try_into().expect("`raw` returns `N` bytes"))
     }
 
     #[inline]

@@ -46,7 +46,7 @@ pub enum BuildError {
     Unusable {
         /// The function.
         name: Box<str>,
-        /// What is wrong.
+        /// The reason.
         reason: Box<str>,
     },
     /// A data object cannot be defined.
@@ -54,7 +54,7 @@ pub enum BuildError {
     Data {
         /// The data object.
         name: Box<str>,
-        /// What is wrong.
+        /// The reason.
         reason: DataError,
     },
     /// A global cannot be defined: nothing but a run-time object has its name.
@@ -65,7 +65,7 @@ pub enum BuildError {
     Code {
         /// The function.
         name: Box<str>,
-        /// What is wrong.
+        /// The reason.
         reason: CodeError,
     },
 }
@@ -88,7 +88,7 @@ pub enum CodeError {
     #[error("the code is empty or has 4 GiB")]
     Size,
     /// The offset of a relocation is outside of the code.
-    #[error("the relocation at offset {0} lies outside of the code")]
+    #[error("the relocation at offset {0} is outside of the code")]
     RelocOutside(u32),
     /// A relocation is of a kind that Kiln does not link.
     #[error("the relocation at offset {0} is of a kind that is not linked")]
@@ -110,7 +110,7 @@ pub enum DataError {
     #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
     Align,
     /// A pointer is not inside the content.
-    #[error("the address at offset {0} does not lie inside the content")]
+    #[error("the address at offset {0} is not inside the content")]
     AddressOutside(u32),
     /// Two pointers overlap.
     #[error("the address at offset {0} overlaps another")]

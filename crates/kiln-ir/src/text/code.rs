@@ -43,7 +43,7 @@ pub(super) fn code<'t>(
     }
     for reloc in &item.relocs {
         if reloc.offset as usize >= item.bytes.len() {
-            let message = format!("offset {} lies outside of the code", reloc.offset);
+            let message = format!("offset {} is outside of the code", reloc.offset);
             return Err(cursor.fault_at(reloc.at, 1, message));
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn inside<'n>(
         let beside = anchor != Anchor::Declarations || noted.line == 1;
         comments.push(Comment {
             anchor,
-            trailing: first && beside && noted.behind && trailing(text, start),
+            trailing: first && beside && noted.after_code && trailing(text, start),
             line: locator.line(noted.line),
             text: text[start..end].trim_end(),
         });
@@ -186,8 +186,8 @@ impl<'m> CommentSorter<'m> {
             let run = comment.run_line().is_some();
             match (before, last) {
                 _ if start >= next => self.wait(start, stop, None, next),
-                (Some((_, Owner::Function(number))), _) if adjacent || run => self.behind(number, comment),
-                (_, Some(Owner::Function(number))) if run => self.behind(number, comment),
+                (Some((_, Owner::Function(number))), _) if adjacent || run => self.after(number, comment),
+                (_, Some(Owner::Function(number))) if run => self.after(number, comment),
                 // On the line where the item ends.
                 (Some((range, Owner::Symbol(symbol) | Owner::Import(symbol))), _)
                     if newlines(&text[range.end..start]) == 0 =>
@@ -217,7 +217,7 @@ impl<'m> CommentSorter<'m> {
     }
 
     /// Adds a comment after a function.
-    fn behind(&mut self, number: usize, mut comment: Comment<'_>) {
+    fn after(&mut self, number: usize, mut comment: Comment<'_>) {
         let comments = &mut self.module.functions[number].comments;
         comment.trailing &= comments.last().is_none_or(|last| last.anchor != Anchor::End);
         comments.push(comment);

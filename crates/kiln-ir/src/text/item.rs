@@ -136,7 +136,7 @@ pub(super) struct DebugItem<'t> {
     pub(super) labels: Option<Vec<(u32, usize, DebugLabel)>>,
 }
 
-/// What an entry of a `debug` item says about a value.
+/// The statement of a `debug` item about a value.
 pub(super) enum DebugLabel {
     Nothing,
     Start(ValueLabelStart),

@@ -91,10 +91,10 @@ pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
 fn suspicious(bytes: &[u8], digits: usize) -> bool {
     let long = |at: usize| {
         let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
-        let behind = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
+        let after = bytes[at..].iter().take_while(|b| b.is_ascii_digit()).count();
         let word = bytes[..at - before].iter().rev().take_while(|b| b.is_ascii_alphabetic()).count();
         let word = &bytes[at - before - word..at - before];
-        before + behind >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
+        before + after >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
     };
     if digits >= 5 {
         // Among five digits in a row, four are two pairs in a row that each start at an even
@@ -145,12 +145,12 @@ mod tests {
     fn long_numbers_are_found_wherever_they_stand() {
         for digits in 5..9 {
             for at in 0..40 {
-                for behind in 0..20 {
+                for after in 0..20 {
                     let blanks = |count| " ".repeat(count);
-                    let text = |number: &str| format!("{}v{number}{}", blanks(at), blanks(behind));
+                    let text = |number: &str| format!("{}v{number}{}", blanks(at), blanks(after));
                     assert!(
                         suspicious(text(&"7".repeat(digits)).as_bytes(), digits),
-                        "{digits} {at} {behind}"
+                        "{digits} {at} {after}"
                     );
                     assert!(!suspicious(text(&"7".repeat(digits - 1)).as_bytes(), digits));
                     assert!(!suspicious(text(&format!("x{}", "7".repeat(digits))).as_bytes(), digits));

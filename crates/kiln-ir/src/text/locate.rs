@@ -90,9 +90,9 @@ impl<'t> Locator<'t> {
             let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
             let code = &text[start..end];
             let code = &code[..code.find(';').unwrap_or(code.len())];
-            let behind = code.get(at - start + word.len()..)?;
+            let after = code.get(at - start + word.len()..)?;
             let alone = !code[..at - start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-            (alone && behind.trim_start().starts_with('=')).then(|| {
+            (alone && after.trim_start().starts_with('=')).then(|| {
                 let lines = memchr::memchr_iter(b'\n', &text.as_bytes()[..at]).count();
                 (self.item.start + at, self.line(lines + 1))
             })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
 
+use super::comments::Owner;
 use super::draft::FunctionDraft;
 use super::item::{CodeItem, DataItem, Item, RelocTarget};
 use super::locate::Locator;
@@ -16,6 +17,7 @@ use crate::diagnostic::{Diagnostic, DiagnosticKind};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
 use crate::limits::MAX_FAULTS;
 use crate::location::Location;
+use crate::module::Module;
 use crate::names::{external_name, function_name, written};
 use crate::source::Source;
 
@@ -91,8 +93,61 @@ pub(super) fn define(
     }
 }
 
+/// Moves functions and data objects to `module`, and numbers their symbols. Returns the result of
+/// each item.
+pub(super) fn number_definitions(
+    items: &[Item<'_>],
+    drafts: &mut [Option<FunctionDraft>],
+    source: &Arc<Source>,
+    symbols: &mut SymbolTable<'_>,
+    module: &mut Module,
+    faults: &mut Vec<Diagnostic>,
+) -> Vec<Owner> {
+    let mut owners = vec![Owner::Nothing; items.len()];
+    for ((item, draft), owner) in items.iter().zip(drafts).zip(&mut owners) {
+        if faults.len() >= MAX_FAULTS {
+            break;
+        }
+        let number = module.functions.len();
+        match (item, draft.take()) {
+            (Item::Function(item), Some(draft)) => {
+                let locator = Locator { source, item };
+                module.functions.extend(number_function(draft, locator, symbols, faults));
+            }
+            (Item::Code(item), _) => module.functions.push(number_code(item, symbols)),
+            _ => continue,
+        }
+        *owner = Owner::Function(number);
+    }
+    for (item, owner) in items.iter().zip(&mut owners) {
+        if let Item::Data(data) = item {
+            let data = number_data(data, symbols);
+            *owner = Owner::Symbol(data.symbol);
+            module.data.push(data);
+        }
+    }
+    owners
+}
+
+/// Sets the results of items that only name a symbol, if the symbol is used.
+pub(super) fn own_names(items: &[Item<'_>], symbols: &SymbolTable<'_>, owners: &mut [Owner]) {
+    for (item, owner) in items.iter().zip(owners) {
+        match item {
+            Item::Global(global) => {
+                let symbol = symbols.defined_at(&global.name, global.line);
+                *owner = symbol.map_or(Owner::Nothing, Owner::Symbol);
+            }
+            Item::Import(import) => {
+                let symbol = symbols.defined_at(&import.name, import.line);
+                *owner = symbol.map_or(Owner::Nothing, Owner::Import);
+            }
+            Item::Function(_) | Item::Code(_) | Item::Data(_) | Item::Alias(_) | Item::Debug(_) => {}
+        }
+    }
+}
+
 /// Numbers the symbols of a function.
-pub(super) fn number_function(
+fn number_function(
     draft: FunctionDraft,
     locator: Locator<'_>,
     symbols: &mut SymbolTable<'_>,
@@ -146,7 +201,7 @@ pub(super) fn number_function(
 }
 
 /// Numbers the symbols of a data object.
-pub(super) fn number_data(data: &DataItem<'_>, symbols: &mut SymbolTable<'_>) -> DataObject {
+fn number_data(data: &DataItem<'_>, symbols: &mut SymbolTable<'_>) -> DataObject {
     let symbol = symbols.address(&data.name, || data.line);
     let addresses = data.addresses.iter().map(|address| DataAddress {
         offset: address.offset,
@@ -165,7 +220,7 @@ pub(super) fn number_data(data: &DataItem<'_>, symbols: &mut SymbolTable<'_>) ->
 }
 
 /// Numbers the symbols of machine code.
-pub(super) fn number_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
+fn number_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
     let symbol = symbols.address(&item.name, || item.line);
     let relocs = item.relocs.iter().map(|reloc| CodeReloc {
         offset: reloc.offset,

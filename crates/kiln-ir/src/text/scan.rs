@@ -21,7 +21,7 @@ use crate::limits::MAX_FAULTS;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
 
-/// What the target determines.
+/// The properties of the target that affect reading.
 #[derive(Clone, Copy)]
 pub(super) struct TargetDefaults {
     pub(super) big_endian: bool,

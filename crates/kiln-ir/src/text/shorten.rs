@@ -15,7 +15,7 @@ pub(super) struct CommentNote {
     /// Its line in the function's text.
     pub(super) line: usize,
     /// Whether anything but spaces and tabs precedes it on its line.
-    pub(super) behind: bool,
+    pub(super) after_code: bool,
 }
 
 /// Writes the text of a function without what the reader would skip slowly, character by character:
@@ -29,7 +29,8 @@ pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
     let (mut from, mut line) = (0, 1);
     for &(start, end) in &item.comments {
         line += lines(&item.text[from..start - item.start], text);
-        comments.push(CommentNote { line, behind: !matches!(text.as_bytes().last(), None | Some(b'\n')) });
+        comments
+            .push(CommentNote { line, after_code: !matches!(text.as_bytes().last(), None | Some(b'\n')) });
         text.push(';');
         from = end - item.start;
     }
@@ -50,11 +51,11 @@ fn lines(text: &str, out: &mut String) -> usize {
         rest = blanks(&rest[end + 1..]);
         if rest.starts_with('@') {
             let word = rest.bytes().take_while(|b| !matches!(b, b' ' | b'\t' | b'\n')).count();
-            let behind = blanks(&rest[word..]);
-            if rest.len() - behind.len() > word {
+            let after = blanks(&rest[word..]);
+            if rest.len() - after.len() > word {
                 out.push_str(&rest[..word]);
                 out.push(' ');
-                rest = behind;
+                rest = after;
             }
         }
     }
@@ -85,7 +86,7 @@ mod tests {
         shorten(&item, &mut short);
         let expected = "function %f() {\nss0 = explicit_slot 8  ;\n\nblock0: ;\n@12 return ;\n;\n@3\n}";
         assert_eq!(short.text, expected);
-        let noted: Vec<_> = short.comments.iter().map(|noted| (noted.line, noted.behind)).collect();
+        let noted: Vec<_> = short.comments.iter().map(|noted| (noted.line, noted.after_code)).collect();
         assert_eq!(noted, [(2, true), (4, true), (5, true), (6, false)]);
     }
 }

@@ -15,7 +15,7 @@ impl<'t> Cursor<'t> {
             let word = self.peek_word();
             self.at += word.len();
             if word.is_empty() {
-                return Err(self.fault_at(at, 1, "expected a word behind `%`".to_owned()));
+                return Err(self.fault_at(at, 1, "expected a word after `%`".to_owned()));
             }
             return Ok((at, word.into()));
         }

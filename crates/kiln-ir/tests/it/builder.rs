@@ -208,7 +208,7 @@ fn faults_of_functions() {
     let own = ModuleRelocTarget::from(f);
     fails(
         module.define_function_bytes(f, 1, &[0xc3], &[reloc(1, Reloc::Abs8, own.clone())]),
-        expect!["Backend error: `f`: the relocation at offset 1 lies outside of the code"],
+        expect!["Backend error: `f`: the relocation at offset 1 is outside of the code"],
     );
     fails(
         module.define_function_bytes(f, 1, &[0xc3], &[reloc(0, Reloc::ElfX86_64TlsGd, own)]),
@@ -303,7 +303,7 @@ fn faults_of_data() {
     };
     fails(
         module.define_data(data, &attempt(&|d| d.write_data_addr(13, own, 0))),
-        expect!["Backend error: `data`: the address at offset 13 does not lie inside the content"],
+        expect!["Backend error: `data`: the address at offset 13 is not inside the content"],
     );
     fails(
         module.define_data(

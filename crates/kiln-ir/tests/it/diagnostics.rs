@@ -311,13 +311,13 @@ data % { }\ndata %d { addr % }\n",
             3 |     fn1 = %()
               |     ^^^
 
-            Syntax: error: expected a word behind `%`
+            Syntax: error: expected a word after `%`
              --> test.clif:9:6
               |
             9 | data % { }
               |      ^
 
-            Syntax: error: expected a word behind `%`
+            Syntax: error: expected a word after `%`
               --> test.clif:10:16
                |
             10 | data %d { addr % }
@@ -748,7 +748,7 @@ fn notation() {
     check(
         "data %ü { i8 'a' }\n\u{feff}function %f() {\nblock0:\n    return\n}\n",
         expect![[r#"
-            Syntax: error: expected a word behind `%`
+            Syntax: error: expected a word after `%`
              --> test.clif:1:6
               |
             1 | data %ü { i8 'a' }

@@ -58,7 +58,7 @@ pub(crate) struct Encoder {
 /// A function's canonical form.
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
-    /// What the function refers to, as numbered by the caller, in order of first use.
+    /// The things that the function refers to, as numbered by the caller, in order of first use.
     pub(crate) references: Vec<u32>,
     pub(crate) base: SourceLoc,
 }
