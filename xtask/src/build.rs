@@ -58,7 +58,8 @@ pub(crate) struct BuildArgs {
     /// Compile everything, and compare it with the cache's entries before any of them is used
     #[arg(long, requires = "cache")]
     cache_verify: bool,
-    /// Keep the cache below this number of bytes; the entry that was not used for longest is removed first
+    /// Keep the cache below this number of bytes; the entry that was not used for longest is
+    /// removed first
     #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
     cache_limit: u64,
     /// Print for each module whether the cache had it, and if not, why

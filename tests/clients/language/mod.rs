@@ -14,7 +14,8 @@
 //! linkage ::= "export" | "hidden" | "weak" | "extern"                    ; private if left out
 //! type  ::= "int" | "float" | "text" | "cells" | "fn" "(" [type {"," type}] ")" "->" type
 //! stmt  ::= "let" name "=" expr ";" | name "=" expr ";" | expr ";"
-//!         | expr "[" expr "]" "=" expr ";" | "if" expr block ["else" block] | "while" expr block | "return" expr ";"
+//!         | expr "[" expr "]" "=" expr ";" | "if" expr block ["else" block] | "while" expr block
+//!         | "return" expr ";"
 //! expr  ::= the usual, and "|" params "|" "->" type block for a closure
 //! ```
 //!
