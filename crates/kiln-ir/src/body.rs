@@ -29,6 +29,8 @@ mod decode;
 mod encode;
 mod limits;
 mod parts;
+#[cfg(test)]
+mod tests;
 pub(crate) mod wire;
 
 use std::cell::RefCell;
