@@ -2,7 +2,7 @@
 //! saved as an image, kept in a cache.
 //!
 //! Kiln compiles many modules of IR at once, without merging them, against a globals module that is
-//! laid out first. The machine code that results depends on the IR and the target only, so the very
+//! laid out first. The machine code that results depends on the IR and the target only, so the
 //! same bytes serve three uses.
 //!
 //! | you want to | use |

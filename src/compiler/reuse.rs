@@ -23,8 +23,8 @@
 //! With [`Verify::All`] a hit is [`Pending::HitToVerify`]: it is compiled, and compared before it
 //! is used. An entry that differs is put out of use (`quarantine`), reported, and replaced.
 //!
-//! Invariant: whatever the store does, the artifacts are those that compiling everything makes. Its
-//! failures are events and numbers in [`Stats`], never errors.
+//! Invariant: whatever a store has lost, damaged or refused, the artifacts are those that compiling
+//! everything makes. Its failures are events and numbers in [`Stats`], never errors.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-/// 256 bits that stand for everything that a module's code depends on.
+/// 256 bits: a hash of everything that a module's code depends on.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 
@@ -73,7 +73,7 @@ impl FromStr for Key {
     }
 }
 
-/// 128 bits that stand for everything that a function's code depends on.
+/// 128 bits: a hash of everything that a function's code depends on.
 ///
 /// They are half of a module's key, since functions are many and every entry holds the keys of its
 /// own. Accidents stay improbable: among 2^40 functions, two share a key with a probability of

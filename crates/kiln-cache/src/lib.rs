@@ -4,7 +4,7 @@
 //!   forget a field, because the struct is taken apart exhaustively. A [`Recipe`] is the same by
 //!   name: [`explain`] uses it to say why a key was missed.
 //! - An [`Entry`] is what is kept under a key: its recipe, the keys of its functions, the artifact.
-//! - A [`Lineage`] stands for a module whatever its IR. A store points from it to the key of the
+//! - A [`Lineage`] identifies a module whatever its IR. A store points from it to the key of the
 //!   module's last build.
 //! - A [`Store`] is asked before a module is compiled. There are [`MemoryStore`] and [`DiskStore`],
 //!   and stores made of others: [`LayeredStore`] puts a quick store over a large one,

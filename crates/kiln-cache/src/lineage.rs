@@ -3,7 +3,7 @@
 use crate::Key;
 use crate::key::{first_half, hex};
 
-/// 128 bits that stand for a module whatever its IR: a module keeps its lineage when it is edited.
+/// 128 bits that identify a module whatever its IR: a module keeps its lineage when it is edited.
 ///
 /// A store points from it to the key of the module's last build.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

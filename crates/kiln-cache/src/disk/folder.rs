@@ -126,7 +126,7 @@ impl DiskStore {
                 .write_new(&temporary, parts, sync)
                 .and_then(|()| self.files.rename(&temporary, path));
             if written.is_err() {
-                // If this fails as well, a sweep removes it some day.
+                // If this fails as well, a sweep removes it later.
                 let _ = self.files.remove(&temporary);
             }
             written
