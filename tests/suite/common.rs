@@ -16,7 +16,7 @@ pub(crate) fn module(name: &str, text: &str) -> Module {
 
 pub(crate) type SharedStore = Arc<dyn Store + Send + Sync>;
 
-pub(crate) fn shared(store: impl Store + Send + Sync + 'static) -> SharedStore {
+pub(crate) fn shared(store: impl Store + Send + 'static) -> SharedStore {
     Arc::new(store)
 }
 
