@@ -28,8 +28,8 @@ pub enum CompilerError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LazyError<E> {
-    /// The client's closure did not build the module. Its error need not be an
-    /// [`Error`](std::error::Error), so it is printed here and is no source.
+    /// The client's closure did not build the module. Its error need not be an [`Error`], so it is
+    /// printed here and is no source.
     #[error("module {name}: {error}")]
     Build {
         /// Position of the module.
