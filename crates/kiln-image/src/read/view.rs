@@ -147,7 +147,7 @@ impl<'a> View<'a> {
 /// # Errors
 ///
 /// [`LoadError::Altered`] names the part that was altered; other errors as for
-/// [`ImageInfo::parse`].
+/// [`ImageInfo::parse`](crate::ImageInfo::parse).
 pub fn verify_bytes(bytes: &[u8]) -> Result<(), LoadError> {
     let view = View::parse(bytes, bytes.len() as u64)?;
     view.verify(&mut |range| {
