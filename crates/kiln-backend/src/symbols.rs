@@ -20,7 +20,8 @@ pub(crate) struct SymbolRange {
     pub(crate) size: u64,
 }
 
-/// Writes the symbols, of which `ranges` has the places in order, and the signatures they refer to.
+/// Writes the symbols and the signatures that they refer to. `ranges` has the place of each symbol
+/// of the module, in order.
 pub(crate) fn write(
     module: &Module,
     ranges: &[SymbolRange],

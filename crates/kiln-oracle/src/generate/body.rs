@@ -93,8 +93,8 @@ pub(super) fn build<M: Module>(
 
 impl<M: Module> Body<'_, '_, M> {
     fn begin(&mut self) {
-        for at in 0..self.types.len() {
-            let ty = self.types[at];
+        for index in 0..self.types.len() {
+            let ty = self.types[index];
             let variable = self.builder.declare_var(ty);
             let value = if self.random.once_in(2) { self.pick(ty) } else { self.constant(ty) };
             self.builder.def_var(variable, value);
@@ -147,8 +147,8 @@ impl<M: Module> Body<'_, '_, M> {
                 8..14 => self.memory(),
                 14 => self.odd(),
                 15..18 => {
-                    let at = self.random.below(self.variables.len() as u32) as usize;
-                    let (ty, variable) = self.variables[at];
+                    let index = self.random.below(self.variables.len() as u32) as usize;
+                    let (ty, variable) = self.variables[index];
                     let value = self.pick(ty);
                     self.builder.def_var(variable, value);
                 }
@@ -193,7 +193,8 @@ impl<M: Module> Body<'_, '_, M> {
         {
             return self.builder.use_var(*variable);
         }
-        let known: Vec<Value> = self.scope.iter().filter(|(other, _)| *other == ty).map(|at| at.1).collect();
+        let known: Vec<Value> =
+            self.scope.iter().filter(|(other, _)| *other == ty).map(|(_, value)| *value).collect();
         // The newest values most often, so that computations become deep.
         let recent = &known[known.len().saturating_sub(4)..];
         match kind {

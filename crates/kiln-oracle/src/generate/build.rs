@@ -1,7 +1,7 @@
-//! Defines what a plan holds in a module, or in one module for all.
+//! Defines the items of a plan: those of one module in a host of its own, or all in one host.
 //!
-//! Everything that a module can see is declared, used or not, in an order of its own; definitions
-//! come in another order.
+//! Everything that a module can see is declared, used or not, in random order; definitions are in
+//! another random order.
 
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -32,27 +32,31 @@ pub(super) fn modules<M: Module>(
     let ids = declare(plan, only, host, global, &mut random)?;
     let here = |module: usize| only.is_none_or(|only| only == module);
     let mut definitions = Vec::new();
-    for (at, function) in plan.functions.iter().enumerate() {
-        if here(function.module) && (only.is_some() || is_used(plan, at)) {
-            definitions.push(PlannedItem::Function(at));
+    for (number, function) in plan.functions.iter().enumerate() {
+        if here(function.module) && (only.is_some() || is_used(plan, number)) {
+            definitions.push(PlannedItem::Function(number));
         }
     }
-    definitions.extend((0..plan.data.len()).filter(|&at| here(plan.data[at].module)).map(PlannedItem::Data));
-    definitions.extend((0..plan.modules).filter(|&at| here(at)).map(PlannedItem::Checksum));
+    definitions
+        .extend((0..plan.data.len()).filter(|&number| here(plan.data[number].module)).map(PlannedItem::Data));
+    definitions.extend((0..plan.modules).filter(|&number| here(number)).map(PlannedItem::Checksum));
     random.shuffle(&mut definitions);
 
     let mut scratch = FunctionBuilderContext::new();
     let mut context = host.make_context();
     for definition in definitions {
         match definition {
-            PlannedItem::Function(at) => {
-                let function = &plan.functions[at];
+            PlannedItem::Function(number) => {
+                let function = &plan.functions[number];
                 context.func.signature = function.signature.clone();
-                body::build(&mut context.func, &mut scratch, host, plan, options, &ids, at);
-                host.define_function(ids.functions[at].expect("what is defined is declared"), &mut context)?;
+                body::build(&mut context.func, &mut scratch, host, plan, options, &ids, number);
+                host.define_function(
+                    ids.functions[number].expect("what is defined is declared"),
+                    &mut context,
+                )?;
                 host.clear_context(&mut context);
             }
-            PlannedItem::Data(at) => define_data(plan, at, &ids, host)?,
+            PlannedItem::Data(number) => define_data(plan, number, &ids, host)?,
             PlannedItem::Checksum(module) => {
                 context.func.signature.returns =
                     plan.entries.last().expect("checksums").signature.returns.clone();
@@ -70,12 +74,12 @@ pub(super) fn modules<M: Module>(
 }
 
 /// Whether a definition is the one of its name that the whole program uses.
-fn is_used(plan: &Plan, at: usize) -> bool {
-    let is_weak = |at: usize| plan.functions[at].linkage == Linkage::Preemptible;
-    let (first, second) = if plan.functions[at].second {
-        (at - 1, at)
-    } else if plan.functions.get(at + 1).is_some_and(|next| next.second) {
-        (at, at + 1)
+fn is_used(plan: &Plan, number: usize) -> bool {
+    let is_weak = |number: usize| plan.functions[number].linkage == Linkage::Preemptible;
+    let (first, second) = if plan.functions[number].second {
+        (number - 1, number)
+    } else if plan.functions.get(number + 1).is_some_and(|next| next.second) {
+        (number, number + 1)
     } else {
         return true;
     };
@@ -84,7 +88,7 @@ fn is_used(plan: &Plan, at: usize) -> bool {
         true => first,
         false => second,
     };
-    at == winner
+    number == winner
 }
 
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
@@ -102,16 +106,16 @@ fn declare<M: Module>(
     };
     let mut order: Vec<usize> = (0..plan.functions.len()).collect();
     random.shuffle(&mut order);
-    for at in order {
-        let function = &plan.functions[at];
+    for number in order {
+        let function = &plan.functions[number];
         let linkage = match only {
             Some(only) if !visible(function.linkage, function.module, only) => continue,
             Some(only) if function.module != only => Linkage::Import,
             Some(_) => function.linkage,
-            None if is_used(plan, at) => function.linkage,
+            None if is_used(plan, number) => function.linkage,
             None => Linkage::Import,
         };
-        ids.functions[at] = Some(match &function.name {
+        ids.functions[number] = Some(match &function.name {
             Some(name) => {
                 let name = local(name, function, only);
                 host.declare_function(&name, linkage, &function.signature)?
@@ -121,14 +125,14 @@ fn declare<M: Module>(
     }
     let mut order: Vec<usize> = (0..plan.data.len()).collect();
     random.shuffle(&mut order);
-    for at in order {
-        let data = &plan.data[at];
+    for number in order {
+        let data = &plan.data[number];
         let linkage = match only {
             Some(only) if !visible(data.linkage, data.module, only) => continue,
             Some(only) if data.module != only => Linkage::Import,
             _ => data.linkage,
         };
-        ids.data[at] = Some(match &data.name {
+        ids.data[number] = Some(match &data.name {
             Some(name) if data.linkage == Linkage::Local && only.is_none() => {
                 let name = format!("{name}.{}", data.module);
                 host.declare_data(&name, linkage, data.writable, false)?
@@ -148,8 +152,8 @@ fn local(name: &str, function: &PlannedFunction, only: Option<usize>) -> String 
 }
 
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
-fn define_data<M: Module>(plan: &Plan, at: usize, ids: &HostIds, host: &mut M) -> ModuleResult<()> {
-    let data = &plan.data[at];
+fn define_data<M: Module>(plan: &Plan, number: usize, ids: &HostIds, host: &mut M) -> ModuleResult<()> {
+    let data = &plan.data[number];
     let mut description = DataDescription::new();
     match &data.bytes {
         Some(bytes) => description.define(bytes.clone().into()),
@@ -161,22 +165,22 @@ fn define_data<M: Module>(plan: &Plan, at: usize, ids: &HostIds, host: &mut M) -
     let declared = "a pointer's target is visible where the pointer is";
     for &(offset, target) in &data.pointers {
         match target {
-            PointerTarget::Function(at) => {
+            PointerTarget::Function(number) => {
                 let function =
-                    host.declare_func_in_data(ids.functions[at].expect(declared), &mut description);
+                    host.declare_func_in_data(ids.functions[number].expect(declared), &mut description);
                 description.write_function_addr(offset, function);
             }
-            PointerTarget::Data(at, addend) => {
-                let target = host.declare_data_in_data(ids.data[at].expect(declared), &mut description);
+            PointerTarget::Data(number, addend) => {
+                let target = host.declare_data_in_data(ids.data[number].expect(declared), &mut description);
                 description.write_data_addr(offset, target, addend);
             }
-            PointerTarget::Global(at, addend) => {
-                let target = host.declare_data_in_data(ids.globals[at], &mut description);
+            PointerTarget::Global(number, addend) => {
+                let target = host.declare_data_in_data(ids.globals[number], &mut description);
                 description.write_data_addr(offset, target, addend);
             }
         }
     }
-    host.define_data(ids.data[at].expect("what is defined is declared"), &description)
+    host.define_data(ids.data[number].expect("what is defined is declared"), &description)
 }
 
 /// Builds a function that reads the plain bytes of all data of a module.

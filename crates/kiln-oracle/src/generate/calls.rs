@@ -12,23 +12,24 @@ impl<M: Module> Body<'_, '_, M> {
     fn callees(&self) -> Vec<usize> {
         let left = self.plan.functions[self.me].cap.saturating_sub(self.cost);
         let later = self.plan.functions.iter().enumerate().skip(self.me + 1);
-        let fits = |at: usize, function: &PlannedFunction| {
+        let fits = |number: usize, function: &PlannedFunction| {
             // The definition that overrides this function has its name: a call would be recursive.
-            let replaces = at == self.me + 1 && function.second;
+            let replaces = number == self.me + 1 && function.second;
             !function.second && !replaces && function.cap * self.times <= left
         };
-        later.filter(|(at, function)| fits(*at, function)).map(|(at, _)| at).collect()
+        later.filter(|(number, function)| fits(*number, function)).map(|(number, _)| number).collect()
     }
 
     pub(super) fn call(&mut self) {
         let callees = self.callees();
-        let seen = |at: &usize| {
-            let function = &self.plan.functions[*at];
+        let seen = |number: &usize| {
+            let function = &self.plan.functions[*number];
             visible(function.linkage, function.module, self.module)
         };
         let direct: Vec<usize> = callees.iter().copied().filter(seen).collect();
-        let pointers =
-            self.pointers(|target| matches!(target, PointerTarget::Function(at) if callees.contains(&at)));
+        let pointers = self.pointers(
+            |target| matches!(target, PointerTarget::Function(number) if callees.contains(&number)),
+        );
         let kind = self.random.below(4);
         let (callee, address) = if kind == 0 && !pointers.is_empty() {
             let (data, offset, target) = *self.random.choose(&pointers);
@@ -41,7 +42,7 @@ impl<M: Module> Body<'_, '_, M> {
                 2 => {
                     // The address of one of two functions of the same type.
                     let signature = &self.plan.functions[callee].signature;
-                    let same = |at: &usize| self.plan.functions[*at].signature == *signature;
+                    let same = |number: &usize| self.plan.functions[*number].signature == *signature;
                     let others: Vec<usize> = direct.iter().copied().filter(same).collect();
                     let other = *self.random.choose(&others);
                     self.afford(self.plan.functions[other].cap);
@@ -96,8 +97,8 @@ impl<M: Module> Body<'_, '_, M> {
     pub(super) fn end(&mut self) {
         let own = self.plan.functions[self.me].signature.clone();
         if own.call_conv == CallConv::Tail && self.random.once_in(2) {
-            let fits = |at: &usize| {
-                let other = &self.plan.functions[*at];
+            let fits = |number: &usize| {
+                let other = &self.plan.functions[*number];
                 other.signature.call_conv == CallConv::Tail
                     && other.signature.returns == own.returns
                     && visible(other.linkage, other.module, self.module)
@@ -144,8 +145,8 @@ impl<M: Module> Body<'_, '_, M> {
     fn fold(&mut self) -> Value {
         let mut values: Vec<(Type, Value)> = Vec::new();
         if self.afford(6 * self.variables.len() as u64) {
-            for at in 0..self.variables.len() {
-                let (ty, variable) = self.variables[at];
+            for index in 0..self.variables.len() {
+                let (ty, variable) = self.variables[index];
                 values.push((ty, self.builder.use_var(variable)));
             }
         }

@@ -73,8 +73,10 @@ impl<M: Module> Body<'_, '_, M> {
     fn alignment(&mut self) {
         let Some(object) = self.object(1, false) else { return };
         let base = match object.base {
-            ObjectBase::Data(at) => self.symbol(self.ids.data[at].expect("what is visible is declared"), 0),
-            ObjectBase::Global(at) => self.symbol(self.ids.globals[at], 0),
+            ObjectBase::Data(number) => {
+                self.symbol(self.ids.data[number].expect("what is visible is declared"), 0)
+            }
+            ObjectBase::Global(number) => self.symbol(self.ids.globals[number], 0),
             ObjectBase::Slot(slot) => self.builder.ins().stack_addr(types::I64, slot, 0),
             ObjectBase::Pointer(data, offset, addend) => {
                 let pointer = self.load_pointer(data, offset);
@@ -89,9 +91,9 @@ impl<M: Module> Body<'_, '_, M> {
     /// Adds a comparison of a pointer in data with the address that code computes: they are equal.
     fn identity(&mut self) {
         let seen = |target| match target {
-            PointerTarget::Function(at) => self.ids.functions[at].is_some() && self.sees(at),
-            PointerTarget::Data(at, _) => {
-                visible(self.plan.data[at].linkage, self.plan.data[at].module, self.module)
+            PointerTarget::Function(number) => self.ids.functions[number].is_some() && self.sees(number),
+            PointerTarget::Data(number, _) => {
+                visible(self.plan.data[number].linkage, self.plan.data[number].module, self.module)
             }
             PointerTarget::Global(..) => true,
         };
@@ -102,11 +104,11 @@ impl<M: Module> Body<'_, '_, M> {
         let (data, offset, target) = *self.random.choose(&pointers);
         let loaded = self.load_pointer(data, offset);
         let computed = match target {
-            PointerTarget::Function(at) => self.function_address(at),
-            PointerTarget::Data(at, addend) => {
-                self.symbol(self.ids.data[at].expect("what is visible is declared"), addend)
+            PointerTarget::Function(number) => self.function_address(number),
+            PointerTarget::Data(number, addend) => {
+                self.symbol(self.ids.data[number].expect("what is visible is declared"), addend)
             }
-            PointerTarget::Global(at, addend) => self.symbol(self.ids.globals[at], addend),
+            PointerTarget::Global(number, addend) => self.symbol(self.ids.globals[number], addend),
         };
         let equal = self.builder.ins().icmp(IntCC::Equal, loaded, computed);
         self.scope.push((types::I8, equal));

@@ -47,11 +47,11 @@ impl<M: Module> Body<'_, '_, M> {
             (self.builder.ins().iconst(types::I64, 0), self.builder.ins().iconst(types::I8, 0));
         let base = self.builder.ins().stack_addr(types::I64, slot, 0);
         let flags = MemFlagsData::new();
-        for at in 0..size / 8 {
-            self.builder.ins().store(flags, wide, base, 8 * at as i32);
+        for index in 0..size / 8 {
+            self.builder.ins().store(flags, wide, base, 8 * index as i32);
         }
-        for at in size / 8 * 8..size {
-            self.builder.ins().store(flags, narrow, base, at as i32);
+        for index in size / 8 * 8..size {
+            self.builder.ins().store(flags, narrow, base, index as i32);
         }
     }
 
@@ -62,9 +62,11 @@ impl<M: Module> Body<'_, '_, M> {
     ) -> Vec<(usize, u32, PointerTarget)> {
         let data = self.plan.data.iter().enumerate();
         let data = data.filter(|(_, data)| visible(data.linkage, data.module, self.module));
-        data.flat_map(|(at, data)| data.pointers.iter().map(move |&(offset, target)| (at, offset, target)))
-            .filter(|&(.., target)| wanted(target))
-            .collect()
+        data.flat_map(|(number, data)| {
+            data.pointers.iter().map(move |&(offset, target)| (number, offset, target))
+        })
+        .filter(|&(.., target)| wanted(target))
+        .collect()
     }
 
     /// Adds a load of a pointer from a data object.
@@ -104,21 +106,21 @@ impl<M: Module> Body<'_, '_, M> {
     /// Returns an object with at least `width` plain bytes.
     pub(super) fn object(&mut self, width: u32, write: bool) -> Option<AccessibleObject> {
         let mut objects = Vec::new();
-        let plain = |at: usize, base: ObjectBase| {
-            let data = &self.plan.data[at];
+        let plain = |number: usize, base: ObjectBase| {
+            let data = &self.plan.data[number];
             let (start, len) = data.plain;
             AccessibleObject { base, start, len, align: data.align.unwrap_or(1), writable: data.writable }
         };
-        let global = |at: usize, base: ObjectBase| {
-            let len = self.plan.globals[at].bytes.len() as u32;
+        let global = |number: usize, base: ObjectBase| {
+            let len = self.plan.globals[number].bytes.len() as u32;
             AccessibleObject { base, start: 0, len, align: 16, writable: true }
         };
-        for (at, data) in self.plan.data.iter().enumerate() {
+        for (number, data) in self.plan.data.iter().enumerate() {
             if visible(data.linkage, data.module, self.module) {
-                objects.push(plain(at, ObjectBase::Data(at)));
+                objects.push(plain(number, ObjectBase::Data(number)));
             }
         }
-        objects.extend((0..self.plan.globals.len()).map(|at| global(at, ObjectBase::Global(at))));
+        objects.extend((0..self.plan.globals.len()).map(|number| global(number, ObjectBase::Global(number))));
         for &(slot, len, align) in &self.slots {
             objects.push(AccessibleObject {
                 base: ObjectBase::Slot(slot),
@@ -130,11 +132,11 @@ impl<M: Module> Body<'_, '_, M> {
         }
         for (data, offset, target) in self.pointers(|_| true) {
             match target {
-                PointerTarget::Data(at, addend) => {
-                    objects.push(plain(at, ObjectBase::Pointer(data, offset, addend)))
+                PointerTarget::Data(number, addend) => {
+                    objects.push(plain(number, ObjectBase::Pointer(data, offset, addend)))
                 }
-                PointerTarget::Global(at, addend) => {
-                    objects.push(global(at, ObjectBase::Pointer(data, offset, addend)))
+                PointerTarget::Global(number, addend) => {
+                    objects.push(global(number, ObjectBase::Pointer(data, offset, addend)))
                 }
                 PointerTarget::Function(_) => {}
             }
@@ -149,10 +151,10 @@ impl<M: Module> Body<'_, '_, M> {
         if aligned && object.align < width {
             return None;
         }
-        let mut at = i64::from(object.start + self.random.below(object.len - width + 1));
+        let mut position = i64::from(object.start + self.random.below(object.len - width + 1));
         if aligned {
-            at = at / i64::from(width) * i64::from(width);
-            if at < i64::from(object.start) {
+            position = position / i64::from(width) * i64::from(width);
+            if position < i64::from(object.start) {
                 return None;
             }
         }
@@ -164,20 +166,22 @@ impl<M: Module> Body<'_, '_, M> {
             flags = flags.with_readonly();
         }
         let dynamic = !aligned && self.random.once_in(3);
-        if !dynamic && object.align >= width && at % i64::from(width) == 0 && self.random.once_in(2) {
+        if !dynamic && object.align >= width && position % i64::from(width) == 0 && self.random.once_in(2) {
             flags = flags.with_aligned();
         }
         // A part of the offset is in the instruction, and may be negative.
         let offset = match self.random.below(4) {
-            0 => at as i32,
+            0 => position as i32,
             1 => 0,
             2 => -8,
             _ => self.random.below(64) as i32 - 32,
         };
-        let by = at - i64::from(offset);
+        let by = position - i64::from(offset);
         let base = |body: &mut Self, by: i64| match object.base {
-            ObjectBase::Data(at) => body.symbol(body.ids.data[at].expect("what is visible is declared"), by),
-            ObjectBase::Global(at) => body.symbol(body.ids.globals[at], by),
+            ObjectBase::Data(number) => {
+                body.symbol(body.ids.data[number].expect("what is visible is declared"), by)
+            }
+            ObjectBase::Global(number) => body.symbol(body.ids.globals[number], by),
             ObjectBase::Slot(slot) => {
                 let base = body.builder.ins().stack_addr(types::I64, slot, 0);
                 body.add(base, by)

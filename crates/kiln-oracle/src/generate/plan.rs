@@ -31,7 +31,7 @@ pub(super) struct PlannedFunction {
     pub(super) cap: u64,
     /// Seed of its body.
     pub(super) seed: u64,
-    /// Whether it is the second of two definitions of a name, of which one overrides the other.
+    /// Whether it is the second of two definitions of a name. One of them overrides the other.
     /// Callers use the number of the first.
     pub(super) second: bool,
 }

@@ -21,9 +21,13 @@ pub(super) fn plan(seed: u64, options: &ProgramOptions) -> Plan {
     let modules = random.within(1, options.modules.max(1)) as usize;
     let functions = functions::functions(random, options, modules);
     let globals: Vec<PlannedGlobal> = (0..random.below(options.globals + 1))
-        .map(|at| {
+        .map(|number| {
             let len = *random.choose(&[16, 24, 33, 64, 200]);
-            let key = if random.once_in(4) { format!("object {at}: é=\"{at}\"") } else { format!("g{at}") };
+            let key = if random.once_in(4) {
+                format!("object {number}: é=\"{number}\"")
+            } else {
+                format!("g{number}")
+            };
             PlannedGlobal { key, bytes: random.bytes(len) }
         })
         .collect();

@@ -22,8 +22,8 @@ impl<M: Module> Body<'_, '_, M> {
             }
             1 => {
                 let (a, lane) = (self.pick(ty), self.pick(ty.lane_type()));
-                let at = self.random.below(ty.lane_count()) as u8;
-                self.builder.ins().insertlane(a, lane, at)
+                let index = self.random.below(ty.lane_count()) as u8;
+                self.builder.ins().insertlane(a, lane, index)
             }
             2 => {
                 let others: Vec<Type> =
@@ -70,8 +70,8 @@ impl<M: Module> Body<'_, '_, M> {
                 self.builder.ins().vhigh_bits(ty, a)
             }
             _ => {
-                let at = self.random.below(vector.lane_count()) as u8;
-                self.builder.ins().extractlane(a, at)
+                let index = self.random.below(vector.lane_count()) as u8;
+                self.builder.ins().extractlane(a, index)
             }
         }
     }
@@ -136,7 +136,7 @@ impl<M: Module> Body<'_, '_, M> {
         let limit = *self.random.choose(&[16, 32, 32]) / width;
         let lanes: Vec<u32> = (0..16 / width).map(|_| self.random.below(limit)).collect();
         let mask: Vec<u8> =
-            lanes.iter().flat_map(|lane| (0..width).map(move |at| (lane * width + at) as u8)).collect();
+            lanes.iter().flat_map(|lane| (0..width).map(move |byte| (lane * width + byte) as u8)).collect();
         let mask = self.builder.func.dfg.immediates.push(ConstantData::from(mask));
         self.builder.ins().shuffle(a, b, mask)
     }

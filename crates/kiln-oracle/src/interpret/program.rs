@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use cranelift_codegen::ir::{self, UserExternalName, UserFuncName};
 use kiln_ir::{Init, Linkage, Module, SymbolId, SymbolKind};
 
-/// The definition that a program-wide number stands for.
+/// The definition of a program-wide number.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Resolved {
     /// The function with this index.
@@ -95,20 +95,20 @@ impl LinkedProgram {
                     functions.push(renumbered(code, number, numbers));
                 }
             }
-            for datum in &module.data {
-                let number = numbers[datum.symbol.index()];
-                if wins(number, module, datum.symbol) {
+            for object in &module.data {
+                let number = numbers[object.symbol.index()];
+                if wins(number, module, object.symbol) {
                     resolved[number as usize] = Resolved::Object(data.len());
-                    let bytes = match &datum.init {
+                    let bytes = match &object.init {
                         Init::Zeros(len) => vec![0; usize::try_from(*len).unwrap_or(0)],
                         Init::Bytes(bytes) => bytes.clone(),
                     };
-                    let pointers = datum.addresses.iter().map(|address| {
+                    let pointers = object.addresses.iter().map(|address| {
                         let offset = usize::try_from(address.offset).unwrap_or(usize::MAX);
                         (offset, numbers[address.symbol.index()], address.addend)
                     });
                     let pointers = pointers.collect();
-                    let (align, writable) = (u64::from(datum.align), datum.writable);
+                    let (align, writable) = (u64::from(object.align), object.writable);
                     data.push(LinkedData { bytes, align, writable, pointers });
                 }
             }

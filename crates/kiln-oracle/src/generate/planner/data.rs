@@ -70,21 +70,21 @@ fn pointers(
     for _ in 0..random.within(1, 6) {
         let target = match random.below(4) {
             0 if !data.is_empty() => {
-                let at = random.below(data.len() as u32) as usize;
-                PointerTarget::Data(at, *random.choose(&[0, 0, 1, 8, -8, 100]))
+                let number = random.below(data.len() as u32) as usize;
+                PointerTarget::Data(number, *random.choose(&[0, 0, 1, 8, -8, 100]))
             }
             1 if globals > 0 => {
-                let at = random.below(globals as u32) as usize;
-                PointerTarget::Global(at, *random.choose(&[0, 0, 4, -16]))
+                let number = random.below(globals as u32) as usize;
+                PointerTarget::Global(number, *random.choose(&[0, 0, 4, -16]))
             }
             _ => PointerTarget::Function(random.below(functions.len() as u32) as usize),
         };
         let fits = match target {
-            PointerTarget::Function(at) => {
-                let function = &functions[at];
+            PointerTarget::Function(number) => {
+                let function = &functions[number];
                 visible(function.linkage, function.module, plan.module) && !function.second
             }
-            PointerTarget::Data(at, _) => visible(data[at].linkage, data[at].module, plan.module),
+            PointerTarget::Data(number, _) => visible(data[number].linkage, data[number].module, plan.module),
             PointerTarget::Global(..) => true,
         };
         if fits {
@@ -102,7 +102,7 @@ fn pointers(
     };
     plan.len += room + gap;
     plan.pointers =
-        targets.into_iter().enumerate().map(|(at, target)| (start + 8 * at as u32, target)).collect();
+        targets.into_iter().enumerate().map(|(index, target)| (start + 8 * index as u32, target)).collect();
     if let Some(bytes) = &mut plan.bytes {
         *bytes = random.bytes(plan.len as usize);
     }
