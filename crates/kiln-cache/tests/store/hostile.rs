@@ -40,7 +40,7 @@ fn every_altered_byte_and_every_truncation_is_corrupt() {
 }
 
 #[test]
-fn every_altered_byte_of_a_subject_is_nothing() {
+fn an_altered_byte_in_the_file_of_a_lineage_is_no_last_build() {
     let folder = quick_folder();
     let store = DiskStore::new(folder.path());
     let lineage = Lineage::new("m", "t");

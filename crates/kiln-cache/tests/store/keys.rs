@@ -106,14 +106,14 @@ fn a_sample_of_keys_is_the_fraction_that_was_asked_for() {
 }
 
 #[test]
-fn subjects_differ_by_name_and_target() {
+fn lineages_differ_by_name_and_target() {
     assert_eq!(Lineage::new("a", "b"), Lineage::new("a", "b"));
     assert_ne!(Lineage::new("a", "b"), Lineage::new("ab", ""));
     assert_ne!(Lineage::new("a", "b"), Lineage::new("b", "a"));
 }
 
 #[test]
-fn a_recipe_has_the_subject_of_all_that_are_compiled_alike() {
+fn modules_in_one_environment_share_a_lineage() {
     let base = KeyParts {
         fingerprint: &[1; 32],
         names: b"n",
