@@ -7,6 +7,7 @@
 //! compiling everything makes. The policy is in `reuse`.
 
 mod background;
+mod compile_lazy;
 mod error;
 mod generator;
 mod keys;

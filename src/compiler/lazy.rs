@@ -1,30 +1,12 @@
-//! Modules whose IR is built only if there is no code for them.
-//!
-//! The client's key covers what the module is made from. Together with the environment (target,
-//! settings and all else that keys have in common) it is a lineage: the store points from it to the
-//! key that the module's IR had when it was last built, and keeps no second copy of the artifact.
+//! Modules whose IR is built only if it is needed.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
-use kiln_artifact::Artifact;
-use kiln_backend::{Built, CompileError, Job, compile, compile_all};
-use kiln_ir::{Module, ModuleSettings};
-use rayon::prelude::*;
-
-use super::error::{CompilerError, LazyError};
-use super::generator::Generator;
-use super::keys::Keys;
-use super::reuse::{CacheLookup, Hit};
-use super::stats::Stats;
-use super::verify::Samples;
-use super::{Compiled, Compiler};
+use kiln_ir::Module;
 
 /// A module that is built when it is needed.
 pub struct Lazy<'m, E> {
-    name: Box<str>,
-    key: Option<Box<[u8]>>,
-    build: Box<dyn FnOnce() -> Result<Module, E> + Send + 'm>,
+    pub(super) name: Box<str>,
+    pub(super) key: Option<Box<[u8]>>,
+    pub(super) build: Box<dyn FnOnce() -> Result<Module, E> + Send + 'm>,
 }
 
 impl<E> std::fmt::Debug for Lazy<'_, E> {
@@ -56,129 +38,5 @@ impl<'m, E> Lazy<'m, E> {
     /// The module's name. Messages use it, and a changed module's last build is found by it.
     pub fn name(&self) -> &str {
         &self.name
-    }
-}
-
-/// One module's share of the result.
-struct Done {
-    artifact: Artifact,
-    stats: Stats,
-    samples: Samples,
-}
-
-/// The common state of the modules of one call.
-struct Shared {
-    /// The keys of a code generator without header lines: the client's key covers the lines.
-    keys: Option<Keys>,
-    /// Whether there are enough modules to keep every thread busy with modules of its own.
-    many: bool,
-    /// A code generator for every distinct set of header lines found so far.
-    generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
-}
-
-impl Compiler {
-    /// Compiles modules one after the other on every thread: a module's IR is built when a thread
-    /// takes it, and dropped when it is compiled. So memory holds the IR of one module for each
-    /// thread, however many modules there are. A module whose key is in the store is not built.
-    ///
-    /// # Errors
-    ///
-    /// The errors in the order of the modules: at least one.
-    pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
-        // With few modules their functions are compiled in parallel instead.
-        let threads =
-            self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
-        let many = modules.len() >= 4 * threads;
-        let keys = self.target.isa(&ModuleSettings::default()).ok();
-        let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
-        let shared = Shared { keys, many, generators: Mutex::default() };
-        let work = || -> Vec<_> {
-            let modules = modules.into_par_iter().enumerate().with_max_len(1);
-            modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect()
-        };
-        let done: Vec<Result<Done, LazyError<E>>> = self.install(work);
-
-        let mut result =
-            Compiled { artifacts: Vec::new(), stats: Stats::default(), samples: Samples::default() };
-        let mut errors = Vec::new();
-        for done in done {
-            match done {
-                Ok(Done { artifact, stats, samples }) => {
-                    result.artifacts.push(artifact);
-                    result.stats += stats;
-                    result.samples.extend(samples);
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        if errors.is_empty() { Ok(result) } else { Err(errors) }
-    }
-
-    fn compile_one_lazy<E>(
-        &self,
-        index: usize,
-        lazy: Lazy<'_, E>,
-        shared: &Shared,
-    ) -> Result<Done, LazyError<E>> {
-        let Lazy { name, key, build } = lazy;
-        let client = key.as_ref().zip(shared.keys.as_ref()).map(|(key, keys)| keys.client(key));
-        if let Some(hit) = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client)) {
-            let Hit { entry, failed_writes, key: _ } = hit;
-            let stats = Stats {
-                reused_functions: entry.artifact.functions().len(),
-                reused_modules: 1,
-                lazy_modules: 1,
-                failed_writes,
-                ..Stats::default()
-            };
-            return Ok(Done { artifact: entry.artifact, stats, samples: Samples::default() });
-        }
-
-        let module = match build() {
-            Ok(module) => module,
-            Err(error) => return Err(LazyError::Build { module: index, name, error }),
-        };
-        let generator = self.shared_generator(index, &module, shared).map_err(LazyError::Compile)?;
-        let (mut stats, mut samples) = (Stats::default(), Samples::default());
-        let artifact = match self.cache.look_up(&module, &name, client, &generator.keys) {
-            CacheLookup::Hit(hit) => self.cache.use_hit(&module, hit, &mut stats, &mut samples),
-            CacheLookup::Compile(pending) => {
-                let reuse = pending.reusable();
-                let job = Job { module: &module, isa: &*generator.isa, reuse: &reuse };
-                let built = self.compile_job(job, shared.many).map_err(|mut errors| {
-                    errors.iter_mut().for_each(|error| error.module = index);
-                    LazyError::Compile(CompilerError::Functions(errors))
-                })?;
-                drop(reuse);
-                self.cache.finish(&module, &generator.keys, pending, built, &mut stats)
-            }
-        };
-        Ok(Done { artifact, stats, samples })
-    }
-
-    /// Compiles one module: on this thread if there are `many`, otherwise its functions in
-    /// parallel.
-    fn compile_job(&self, job: Job<'_>, many: bool) -> Result<Built, Vec<CompileError>> {
-        if !many {
-            return compile_all(&[job], &*self.progress).map(|mut built| built.remove(0));
-        }
-        let functions = job.module.functions.len();
-        compile(&job).inspect(|_| (0..functions).for_each(|_| (self.progress)()))
-    }
-
-    fn shared_generator(
-        &self,
-        index: usize,
-        module: &Module,
-        shared: &Shared,
-    ) -> Result<Arc<Generator>, CompilerError> {
-        let lock = || shared.generators.lock().expect("nothing panics while it is held");
-        if let Some(generator) = lock().get(&module.settings) {
-            return Ok(generator.clone());
-        }
-        // Two threads may each make one; that is cheaper than waiting.
-        let generator = Arc::new(self.generator(index, module)?);
-        lock().insert(module.settings.clone(), generator.clone());
-        Ok(generator)
     }
 }

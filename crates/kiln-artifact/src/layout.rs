@@ -12,8 +12,10 @@
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
 
-use crate::{ArtifactError, FORMAT_VERSION};
+use crate::ArtifactError;
 
+/// The version of the byte format. Artifacts of another version are refused.
+pub const FORMAT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// The number of tables of an artifact.
 pub(crate) const TABLES: usize = Table::ALL.len();

@@ -41,9 +41,6 @@ mod unwind;
 pub use artifact::Artifact;
 pub use contents::Contents;
 pub use error::ArtifactError;
-pub use layout::Table;
+pub use layout::{FORMAT_VERSION, Table};
 pub use reloc::RelocKind;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
-
-/// The version of the byte format. Artifacts of another version are refused.
-pub const FORMAT_VERSION: u32 = 2;

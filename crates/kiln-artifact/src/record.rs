@@ -24,25 +24,11 @@ pub struct Str {
     pub len: U32,
 }
 
-macro_rules! code_enum {
-    ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $value:literal,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[repr(u8)]
-        pub enum $name { $($(#[$vdoc])* $variant = $value,)* }
-
-        impl $name {
-            /// Returns the value with this code.
-            pub fn from_code(code: u8) -> Option<Self> {
-                match code { $($value => Some(Self::$variant),)* _ => None }
-            }
-        }
-    };
-}
-
 mod code;
+mod code_enum;
 
 pub use code::{FunctionRecord, Handler, HandlerKind, PatchableCall, ResolvedCall, StackMap, StackMapEntry};
+use code_enum::code_enum;
 
 code_enum! {
     /// The kind of thing that a symbol names.

@@ -18,8 +18,9 @@ use zerocopy::little_endian::U32;
 
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
 use crate::error::{CompileErrorKind, MAX_SIZE};
+use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
-use crate::{PRODUCER, data, symbols};
+use crate::{data, symbols};
 
 /// Makes the artifact of `module`, whose functions were compiled to `functions`.
 ///

@@ -13,6 +13,7 @@ mod code;
 mod data;
 mod function;
 mod names;
+mod quote;
 mod uses;
 
 use std::cell::Cell;
@@ -20,6 +21,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use self::names::Names;
+use self::quote::quoted;
 use self::uses::DeclaredTypes;
 use crate::comments::{Anchor, ModuleAnchor};
 use crate::data::Init;
@@ -296,33 +298,4 @@ fn list(out: &mut String, words: &str, settings: &[Setting]) {
         let _ = write!(out, " {setting}");
     }
     out.push('\n');
-}
-
-/// Writes a string of the notation.
-fn quoted(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() + 2);
-    out.push('"');
-    for chunk in bytes.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\n' => out.push_str("\\n"),
-                '\t' => out.push_str("\\t"),
-                '\r' => out.push_str("\\r"),
-                '\0' => out.push_str("\\0"),
-                '"' | '\\' => out.extend(['\\', c]),
-                // Characters that cannot be seen are written as escapes.
-                c if c.is_control() || (!c.is_ascii() && !c.is_alphanumeric()) => {
-                    for byte in c.encode_utf8(&mut [0; 4]).bytes() {
-                        let _ = write!(out, "\\x{byte:02x}");
-                    }
-                }
-                c => out.push(c),
-            }
-        }
-        for byte in chunk.invalid() {
-            let _ = write!(out, "\\x{byte:02x}");
-        }
-    }
-    out.push('"');
-    out
 }

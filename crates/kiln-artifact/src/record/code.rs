@@ -3,6 +3,7 @@
 use zerocopy::little_endian::{I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::code_enum::code_enum;
 use crate::RelocKind;
 
 /// A function of the module. Records are in the order of the code.

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::fmt::Write as _;
 
 use super::names::Names;
-use super::quoted;
+use super::quote::quoted;
 use crate::data::{DataObject, Init};
 
 /// From this many zeros on, their number is written.

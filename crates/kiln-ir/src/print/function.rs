@@ -18,7 +18,7 @@ use cranelift_codegen::ir::{
 use cranelift_codegen::write::write_operands;
 
 use super::names::Names;
-use super::quoted;
+use super::quote::quoted;
 use crate::comments::{Anchor, Comments};
 use crate::symbol::SymbolId;
 
