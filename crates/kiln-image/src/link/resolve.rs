@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::{GlobalTable, SlotKey};
 
 use super::error::LinkError;
@@ -143,12 +143,8 @@ pub(super) fn resolve<'a>(
 
     // Inside the link: symbols with one name become one resolved symbol.
     let mut resolver = Resolver::new(artifacts, table, external);
-    let mut by_module = Vec::with_capacity(artifacts.len());
-    for (module, artifact) in artifacts.iter().enumerate() {
-        let symbols = artifact.symbols().iter().enumerate();
-        let resolved = symbols.map(|(number, symbol)| resolver.add(module, number, symbol, errors));
-        by_module.push(resolved.collect());
-    }
+    let modules = 0..artifacts.len();
+    let by_module = modules.map(|module| resolver.add_module(module, errors)).collect();
     let Resolver { mut symbols, global_slots, .. } = resolver;
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
@@ -190,89 +186,84 @@ impl<'a, 'e> Resolver<'a, 'e> {
         }
     }
 
-    /// Returns the resolved symbol of symbol `number` of module `module`.
-    fn add(
-        &mut self,
-        module: usize,
-        number: usize,
-        symbol: &SymbolRecord,
-        errors: &mut Vec<LinkError>,
-    ) -> ResolvedId {
+    /// Returns the resolved symbol of each symbol of a module.
+    fn add_module(&mut self, module: usize, errors: &mut Vec<LinkError>) -> Vec<ResolvedId> {
         let artifact = &self.artifacts[module];
-        let (module, number) = (module as u32, number as u32);
-        let resolution = if symbol.is_defined() {
-            Resolution::Defined { module, symbol: number }
-        } else {
-            Resolution::Undefined
-        };
-        let resolved = ResolvedSymbol { resolution, module, symbol: number };
-        if symbol.linkage() == Linkage::Local {
-            self.symbols.push(resolved);
-            return ResolvedId(self.symbols.len() as u32 - 1);
+        let mut resolved = Vec::with_capacity(artifact.symbols().len());
+        for (number, symbol) in artifact.symbols().iter().enumerate() {
+            let next = ResolvedId(self.symbols.len() as u32);
+            let (module, number) = (module as u32, number as u32);
+            let resolution = Resolution::Defined { module, symbol: number };
+            let definition = ResolvedSymbol { resolution, module, symbol: number };
+            if symbol.linkage() == Linkage::Local {
+                self.symbols.push(definition);
+                resolved.push(next);
+                continue;
+            }
+            let name = artifact.name(symbol);
+            let is_global = symbol.kind() == SymbolKind::Global;
+            let names = match (is_global, symbol.libcall) {
+                (true, _) => &mut self.globals,
+                (false, 0) => &mut self.names,
+                (false, _) => &mut self.libcalls,
+            };
+            let id = *names.entry(name).or_insert(next);
+            resolved.push(id);
+            if id == next {
+                self.symbols.push(ResolvedSymbol { resolution: Resolution::Undefined, ..definition });
+            }
+            if is_global {
+                if id == next {
+                    self.resolve_global(name, id);
+                }
+                continue;
+            }
+            if name.as_bytes().contains(&0) {
+                errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
+            }
+            if symbol.is_defined()
+                && let Err(error) = self.define(id, definition)
+            {
+                errors.push(error);
+            }
         }
-        let name = artifact.name(symbol);
-        if symbol.kind() == SymbolKind::Global {
-            self.add_global(name, resolved)
-        } else {
-            self.add_name(name, symbol, resolved, errors)
-        }
+        resolved
     }
 
-    fn add_global(&mut self, key: &'a str, mut resolved: ResolvedSymbol) -> ResolvedId {
-        let next = ResolvedId(self.symbols.len() as u32);
-        let id = *self.globals.entry(key).or_insert(next);
-        if id != next {
-            return id;
-        }
+    /// Resolves a global that was not met before.
+    fn resolve_global(&mut self, key: &str, id: ResolvedId) {
         let slot_key = SlotKey::Global(key.into());
-        resolved.resolution = (self.external)(&slot_key).map_or(Resolution::Undefined, Resolution::from);
-        self.symbols.push(resolved);
-        if resolved.resolution == Resolution::Undefined {
-            match self.table.get(key) {
-                Some(global) => self.global_slots[global.index()].symbol = Some(id),
-                None => self.global_slots.push(GlobalSlot { key: slot_key, symbol: Some(id) }),
-            }
+        if let Some(definition) = (self.external)(&slot_key) {
+            self.symbols[id.index()].resolution = definition.into();
+            return;
         }
-        id
+        match self.table.get(key) {
+            Some(global) => self.global_slots[global.index()].symbol = Some(id),
+            None => self.global_slots.push(GlobalSlot { key: slot_key, symbol: Some(id) }),
+        }
     }
 
-    fn add_name(
-        &mut self,
-        name: &'a str,
-        symbol: &SymbolRecord,
-        resolved: ResolvedSymbol,
-        errors: &mut Vec<LinkError>,
-    ) -> ResolvedId {
-        let module = resolved.module as usize;
-        if name.contains('\0') {
-            errors.push(LinkError::NameWithZero { module, name: name.into() });
-        }
-        let next = ResolvedId(self.symbols.len() as u32);
-        let names = if symbol.libcall == 0 { &mut self.names } else { &mut self.libcalls };
-        let id = *names.entry(name).or_insert(next);
-        if id == next {
-            self.symbols.push(resolved);
-            return id;
-        }
-        // The name was met before. A strong definition overrides uses and a weak definition; a weak
-        // definition overrides only uses.
-        if !symbol.is_defined() {
-            return id;
-        }
-        let before = &mut self.symbols[id.index()];
-        if let Resolution::Defined { module: first, symbol: first_symbol } = before.resolution {
-            let is_weak = |symbol: &SymbolRecord| symbol.linkage() == Linkage::Preemptible;
-            if is_weak(symbol) {
-                return id;
+    /// Resolves a symbol to a definition. A strong definition overrides a weak definition; a weak
+    /// definition overrides none.
+    fn define(&mut self, id: ResolvedId, definition: ResolvedSymbol) -> Result<(), LinkError> {
+        let record = |resolved: ResolvedSymbol| {
+            let artifact = &self.artifacts[resolved.module as usize];
+            (artifact, &artifact.symbols()[resolved.symbol as usize])
+        };
+        let before = self.symbols[id.index()];
+        if before.resolution != Resolution::Undefined {
+            let (artifact, symbol) = record(definition);
+            if symbol.linkage() == Linkage::Preemptible {
+                return Ok(());
             }
-            let first = first as usize;
-            if !is_weak(&self.artifacts[first].symbols()[first_symbol as usize]) {
-                errors.push(LinkError::DuplicateDefinition { name: name.into(), first, second: module });
-                return id;
+            if record(before).1.linkage() != Linkage::Preemptible {
+                let (first, second) = (before.module as usize, definition.module as usize);
+                let name = artifact.name(symbol).into();
+                return Err(LinkError::DuplicateDefinition { name, first, second });
             }
         }
-        *before = resolved;
-        id
+        self.symbols[id.index()] = definition;
+        Ok(())
     }
 }
 

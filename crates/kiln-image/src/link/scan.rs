@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::error::LinkError;
 use super::reach::Near;
-use super::relocate::{self, Use};
+use super::relocate::{self, PatchError, Use};
 use super::resolve::{Resolution, SymbolTable};
 use crate::arch::Arch;
 
@@ -71,14 +71,13 @@ impl Scanner<'_> {
             let resolution = self.symbols.resolution(resolved[symbol as usize]);
             let usage =
                 relocate::classify(self.arch, kind, artifact.text(), offset as usize, reloc.addend.get());
-            let need = match usage {
-                Ok(usage) => self.need(usage, resolution, symbol, offset),
-                Err(error) => Err(error.into_error(self.number, self.name(symbol), offset, kind)),
-            };
-            match need {
+            match usage.and_then(|usage| self.need(usage, resolution)) {
                 Ok(Some(kind)) => add(symbol, kind),
                 Ok(None) => {}
-                Err(error) => errors.push(error),
+                Err(error) => {
+                    let symbol = artifact.name(&artifact.symbols()[symbol as usize]).into();
+                    errors.push(error.into_error(self.number, symbol, offset, kind));
+                }
             }
         }
         // The value of a pointer to an undefined symbol is that of the symbol's slot.
@@ -91,30 +90,18 @@ impl Scanner<'_> {
         (needs, errors)
     }
 
-    /// Returns what a relocation at `offset` of the code needs for its symbol.
-    fn need(
-        &self,
-        usage: Use,
-        resolution: Resolution,
-        symbol: u32,
-        offset: u64,
-    ) -> Result<Option<NeedKind>, LinkError> {
+    /// Returns what a relocation of code needs for its symbol.
+    fn need(&self, usage: Use, resolution: Resolution) -> Result<Option<NeedKind>, PatchError> {
         use Resolution::{Defined, KnownAddress, SectionBound};
-        let module = self.number;
         Ok(match (usage, resolution) {
-            (Use::Absolute, _) => {
-                return Err(LinkError::TextRelocation { module, offset, symbol: self.name(symbol) });
-            }
             (Use::Pair, _) => None,
             (Use::Direct, Defined { .. } | SectionBound { .. } | KnownAddress(_)) => None,
-            (Use::Direct, _) => {
-                return Err(LinkError::DirectReference { module, offset, symbol: self.name(symbol) });
-            }
+            (Use::Direct, _) => return Err(PatchError::Unreachable),
             (Use::AddressOrSlot, Defined { .. } | SectionBound { .. }) => None,
             (Use::AddressOrSlot, _) => Some(NeedKind::Slot),
             // Calls inside a module always reach.
             (Use::Call, Defined { module: definer, .. }) => {
-                (!self.near.calls && definer as usize != module).then_some(NeedKind::Stub)
+                (!self.near.calls && definer as usize != self.number).then_some(NeedKind::Stub)
             }
             (Use::Call, _) => Some(NeedKind::Stub),
             (Use::Slot { relaxable }, Defined { module, symbol }) => {
@@ -134,10 +121,5 @@ impl Scanner<'_> {
     fn is_odd(&self, module: u32, symbol: u32) -> bool {
         self.arch == Arch::S390x
             && !self.artifacts[module as usize].symbols()[symbol as usize].offset.get().is_multiple_of(2)
-    }
-
-    fn name(&self, symbol: u32) -> Box<str> {
-        let artifact = &self.artifacts[self.number];
-        artifact.name(&artifact.symbols()[symbol as usize]).into()
     }
 }

@@ -43,6 +43,9 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
             errors.push(LinkError::KindConflict { name: name(), importer, definer });
             continue;
         }
+        if std::ptr::eq(definition, symbol) {
+            continue;
+        }
         let import = symbol.signature().and_then(|index| artifact.signature(index));
         let defined = definition.signature().and_then(|index| artifacts[definer].signature(index));
         let (Some(import), Some(defined)) = (import, defined) else { continue };

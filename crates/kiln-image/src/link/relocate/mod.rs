@@ -27,7 +27,7 @@ pub(super) fn classify(
     addend: i64,
 ) -> Result<Use, PatchError> {
     match (arch, kind) {
-        (_, RelocKind::Abs64 | RelocKind::Abs32) => Ok(Use::Absolute),
+        (_, RelocKind::Abs64 | RelocKind::Abs32) => Err(PatchError::Absolute),
         (Arch::X86_64, _) => x86_64::classify(kind, text, offset, addend),
         (Arch::Aarch64, _) => aarch64::classify(kind, text, offset, addend),
         (Arch::Riscv64, _) => riscv64::classify(kind, text, offset, addend),

@@ -18,8 +18,6 @@ pub(in super::super) enum Use {
     /// The symbol names another relocation of the code, which this relocation completes. riscv64
     /// has such pairs.
     Pair,
-    /// The symbol's absolute address, which code must not hold.
-    Absolute,
 }
 
 /// The reason why a site cannot be patched.
@@ -27,6 +25,8 @@ pub(in super::super) enum Use {
 pub(in super::super) enum PatchError {
     /// The relocation belongs to another architecture.
     Foreign,
+    /// Code would hold an absolute address.
+    Absolute,
     /// The relocation cannot patch this instruction.
     Instruction,
     /// The distance is too large for the instruction.
@@ -48,6 +48,7 @@ impl PatchError {
     ) -> LinkError {
         match self {
             Self::Foreign => LinkError::ForeignRelocation { module, offset, kind },
+            Self::Absolute => LinkError::TextRelocation { module, offset, symbol },
             Self::Instruction => LinkError::Instruction { module, offset, kind, symbol },
             Self::OutOfRange { distance, limit } => {
                 LinkError::OutOfRange { module, offset, symbol, distance, limit }
