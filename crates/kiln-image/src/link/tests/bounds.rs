@@ -24,8 +24,8 @@ fn large_programs() -> Vec<(&'static str, Vec<Artifact>)> {
     };
     let many = |change: &dyn Fn(&mut Contents)| (0..LARGE / 4096).map(|_| build(change)).collect();
     let function = |contents: &mut Contents, unwind_len: usize| {
-        // `zR`, code alignment 1, data alignment -8, return address 16; CFA = rsp + 8, return address
-        // at CFA - 8.
+        // `zR`, code alignment 1, data alignment -8, return address 16; CFA = rsp + 8, return
+        // address at CFA - 8.
         contents.cie = vec![20, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b];
         contents.cie.extend([0x0c, 7, 8, 0x90, 1, 0, 0]);
         contents.functions.push(FunctionRecord {
