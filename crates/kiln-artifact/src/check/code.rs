@@ -81,7 +81,7 @@ pub(super) fn check_streams(artifact: &Artifact) -> Checked {
         if ranges.any(|range| range.end > end) || ranges.is_broken() {
             return fail(Table::SourceRanges, outside);
         }
-        // Not `call_sites_of`: that one relies on the number of handlers.
+        // Not `call_sites_of`: it relies on the number of handlers, which is checked below.
         let stream = artifact.stream_of(index, Table::CallSites);
         let mut sites = CallSites::new(stream, function.start.get(), 0);
         let mut handlers = 0u64;
