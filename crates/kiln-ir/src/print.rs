@@ -23,7 +23,7 @@ use std::fmt::Write as _;
 use self::names::Names;
 use self::quote::quoted;
 use self::uses::DeclaredTypes;
-use crate::comments::{Anchor, ModuleAnchor};
+use crate::comments::{Anchor, Comments, ModuleAnchor};
 use crate::data::Init;
 use crate::function::{Code, Function};
 use crate::item_order::{self, ItemKind, PrintedItem};
@@ -265,7 +265,7 @@ impl ModulePrinter<'_> {
                 }
                 // The search may have found something in comments, so it is repeated without them.
                 let mut bare = String::new();
-                function::write(ir, self.names, symbol, &crate::Comments::new(), &mut bare)?;
+                function::write(ir, self.names, symbol, &Comments::new(), &mut bare)?;
                 too_many(&bare).map_or(Ok(()), |found| Err(found.message))
             }),
             (Code::Ir(_), None) => Ok(()),
@@ -281,7 +281,7 @@ impl ModulePrinter<'_> {
 }
 
 /// Writes the comments after a function, from the end of its last line on.
-fn end(comments: &crate::Comments, out: &mut String) {
+fn end(comments: &Comments, out: &mut String) {
     let mut comments = comments.iter().filter(|comment| comment.anchor == Anchor::End).peekable();
     if let Some(comment) = comments.next_if(|comment| comment.trailing) {
         let _ = write!(out, " {}", comment.text);

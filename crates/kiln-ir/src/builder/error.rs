@@ -82,7 +82,7 @@ impl From<UndefinedEntity> for BuildError {
 #[non_exhaustive]
 pub enum CodeError {
     /// Its alignment is not a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
-    #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
+    #[error("the alignment is not a power of two up to {max}", max = crate::data::MAX_ALIGN)]
     Align,
     /// It is empty, or has 4 GiB or more.
     #[error("the code is empty or has 4 GiB")]
@@ -107,7 +107,7 @@ pub enum DataError {
     #[error("the content is not initialized")]
     Uninitialized,
     /// Its alignment is not a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
-    #[error("the alignment is not a power of two up to {max}", max = crate::MAX_ALIGN)]
+    #[error("the alignment is not a power of two up to {max}", max = crate::data::MAX_ALIGN)]
     Align,
     /// A pointer is not inside the content.
     #[error("the address at offset {0} is not inside the content")]

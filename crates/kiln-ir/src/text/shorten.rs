@@ -80,7 +80,7 @@ mod tests {
         let text = "function %f() {\n\tss0 = explicit_slot 8  ; a \"\n\n           block0: ; b\n@12  \t   return ;\n   ; c\n @3\n}";
         let at = text.match_indices(';').map(|(at, _)| at);
         let comments = at.map(|at| (at, at + text[at..].find('\n').unwrap())).collect();
-        let linkage = crate::Linkage::Export;
+        let linkage = crate::symbol::Linkage::Export;
         let item = FunctionItem { linkage, start: 0, line: 1, text, comments };
         let mut short = ShortText::default();
         shorten(&item, &mut short);

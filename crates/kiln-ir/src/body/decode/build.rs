@@ -24,7 +24,7 @@ pub(super) struct BuildSink<'f> {
     references: Vec<ExternalName>,
     alias_regions: Vec<AliasRegion>,
     mem_flags: Vec<MemFlags>,
-    /// The list of values that is being read.
+    /// The memory of lists of values.
     list: Vec<Value>,
 }
 
@@ -153,18 +153,22 @@ impl Sink for BuildSink<'_> {
     }
 
     #[inline]
-    fn start_list(&mut self) {
-        self.list.clear();
+    fn start_list(&mut self) -> Vec<Value> {
+        let mut list = std::mem::take(&mut self.list);
+        list.clear();
+        list
     }
 
     #[inline]
-    fn list_value(&mut self, value: Value) {
-        self.list.push(value);
+    fn list_value(list: &mut Vec<Value>, value: Value) {
+        list.push(value);
     }
 
     #[inline]
-    fn end_list(&mut self) -> ValueList {
-        ValueList::from_slice(&self.list, &mut self.function.dfg.value_lists)
+    fn end_list(&mut self, list: Vec<Value>) -> ValueList {
+        let values = ValueList::from_slice(&list, &mut self.function.dfg.value_lists);
+        self.list = list;
+        values
     }
 
     #[inline]

@@ -96,10 +96,10 @@ impl Sink for CheckSink<'_> {
     fn start_list(&mut self) {}
 
     #[inline]
-    fn list_value(&mut self, _: Value) {}
+    fn list_value((): &mut (), _: Value) {}
 
     #[inline]
-    fn end_list(&mut self) {}
+    fn end_list(&mut self, (): ()) {}
 
     #[inline]
     fn block_call(&mut self, _: Block) {}

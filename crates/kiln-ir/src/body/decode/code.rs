@@ -68,12 +68,11 @@ impl<S: Sink> Decoder<'_, S> {
         if count < fixed {
             return Err(self.reader.error("too few arguments"));
         }
-        self.sink.start_list();
+        let mut list = self.sink.start_list();
         for _ in 0..count {
-            let value = self.value()?;
-            self.sink.list_value(value);
+            S::list_value(&mut list, self.value()?);
         }
-        Ok(self.sink.end_list())
+        Ok(self.sink.end_list(list))
     }
 
     /// Reads a branch: its block and its arguments.

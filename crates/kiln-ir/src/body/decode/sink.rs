@@ -85,13 +85,13 @@ pub(super) trait Sink {
     fn mask(&mut self, bytes: &[u8]) -> Self::Made<Immediate>;
 
     /// Starts a list of values. No list is started within another.
-    fn start_list(&mut self);
+    fn start_list(&mut self) -> Self::Made<Vec<Value>>;
 
-    /// Adds a value to the list.
-    fn list_value(&mut self, value: Value);
+    /// Adds a value to a list.
+    fn list_value(list: &mut Self::Made<Vec<Value>>, value: Value);
 
-    /// Ends the list.
-    fn end_list(&mut self) -> Self::Made<ValueList>;
+    /// Ends a list.
+    fn end_list(&mut self, list: Self::Made<Vec<Value>>) -> Self::Made<ValueList>;
 
     /// Makes a branch to `block` without arguments.
     fn block_call(&mut self, block: Block) -> Self::Made<BlockCall>;
