@@ -1,4 +1,8 @@
 //! A running program that grows module by module and can be saved at any time.
+//!
+//! A session refuses a batch that its image would see differently: a second definition of a name,
+//! or a definition of a name that running code already took from the host. A weak definition
+//! (`Preemptible`) is overridden in both.
 
 mod error;
 

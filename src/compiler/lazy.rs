@@ -1,4 +1,8 @@
 //! Modules whose IR is built only if it is needed.
+//!
+//! A client's key, hashed with everything of an environment, is a second name for an entry and not
+//! a second copy: it points to the key of the module's IR. Only the client knows whether its key
+//! covers everything that the IR is made from.
 
 use kiln_ir::Module;
 

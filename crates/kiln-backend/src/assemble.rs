@@ -4,6 +4,9 @@
 //! resolves calls between them and places veneers where a call does not reach. A relocation that it
 //! cannot resolve remains, against the module's symbol table, whose numbers are those of the IR
 //! module; routines of the C library are appended.
+//!
+//! This is the pre-link: when many modules are linked, the linker copies each one as a block, and
+//! patches only the few relocations that lead out of it.
 
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::LibCall;

@@ -34,6 +34,14 @@
 //!
 //! No files, no clocks, no process-wide counters, no hash map is iterated. The verifier does not
 //! run here: modules are verified by the front end, once.
+//!
+//! # Faults of Cranelift 0.135.8
+//!
+//! - On x86-64 without AVX, which is the default, `fcmp` of vectors faults if an operand is loaded
+//!   without the flag `aligned` from an address that is not a multiple of 16. Set `has_avx`, or
+//!   load integers and `bitcast` them.
+//! - `umax.i128` at `opt_level=speed` has no lowering on x86-64, and `fcmp uno` of vectors has none
+//!   on aarch64. Both are errors that name the function.
 
 #![forbid(unsafe_code)]
 

@@ -2,6 +2,9 @@
 //!
 //! Results are collected in the order of modules and functions before they are used, so neither the
 //! artifacts nor the errors depend on which thread was faster.
+//!
+//! The unit of parallelism is the function. The queue is flat over all modules, so one large module
+//! does not keep one thread busy while the others wait.
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_artifact::Artifact;

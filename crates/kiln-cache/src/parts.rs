@@ -2,6 +2,10 @@
 //!
 //! The parts are taken apart exhaustively: a field that is added and left out of the key does not
 //! compile.
+//!
+//! The versions of Cranelift and of its register allocator are parts. Both are pinned in
+//! Cargo.toml, the allocator because Cranelift would accept later versions, which may make other
+//! code.
 
 use kiln_artifact::FORMAT_VERSION;
 

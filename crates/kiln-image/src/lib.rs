@@ -16,6 +16,13 @@
 //! Cranelift. To link ordinary object files, use a linker: this crate links only
 //! [`Artifact`](kiln_artifact::Artifact)s.
 //!
+//! # Why ELF?
+//!
+//! So that the tools people have work on images: `readelf`, `objdump`, `gdb`, `perf`, `dlopen`. The
+//! loader of this crate maps the same file faster and checks it first. When it opens an image, it
+//! compares the checksum of the note and the headers. It compares those of sections on demand,
+//! because hashing all code would take longer than the rest of opening.
+//!
 //! # Architecture invariants
 //!
 //! - Loading writes pointers in data and slots, never code: an artifact that would need a text

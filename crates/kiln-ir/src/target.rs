@@ -1,4 +1,10 @@
 //! The target of a build, and the code generator for a module.
+//!
+//! Some defaults differ from Cranelift's. `opt_level` is `speed`. `preserve_frame_pointers` is on,
+//! since stack walkers need it, and so does IR that reads its frame pointer. On x86-64 the CPU
+//! features are those of level v2, unless a module has a `target` line; an image records the
+//! features that it needs. `enable_verifier` is off, because the front end verifies every function
+//! once, against the settings of its module; verifying takes about 7 % of the time of compiling.
 
 use std::str::FromStr;
 

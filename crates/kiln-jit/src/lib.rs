@@ -10,6 +10,12 @@
 //! If you have artifacts and want to call their functions. `kiln::Session` starts from IR and
 //! remembers what an image needs.
 //!
+//! # Why not `JITModule`?
+//!
+//! `cranelift_jit::JITModule` refuses position-independent code, panics on unresolved symbols, and
+//! cannot free less than everything. It is the reference engine of tests and benches. Its arena is
+//! the memory provider of this crate.
+//!
 //! # Safety
 //!
 //! Compiled code can do anything that its IR says. So the functions that return or call machine

@@ -8,6 +8,9 @@
 //! | know whether a module is the same after writing and reading | [`forms`] |
 //! | fuzz code that reads bytes | [`fuzz`], seeds from [`mutate`]; [`greedy`] texts |
 //!
+//! Tests that only compare ways to run the same machine code also agree when the code is wrong. An
+//! interpreter that shares nothing with the code generator tells which results are right.
+//!
 //! # Should I use this crate?
 //!
 //! In tests, fuzz targets and tools. No crate that compiles or links depends on it.

@@ -18,15 +18,27 @@ fn compare(text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     if lines > MAX_ARCHITECTURE_LINES {
         faults.push(format!("ARCHITECTURE.md has {lines} lines, at most {MAX_ARCHITECTURE_LINES} are read"));
     }
+    let mut folder = "";
     for (number, line) in text.lines().enumerate() {
-        // Every word in backquotes that has a slash and no space is a path; one that starts as our
+        // Every word in backquotes that has a slash and no space is a path. In a paragraph, paths
+        // of Rust files continue the last path that ends with a slash. A word that starts as our
         // crates do is a crate.
+        if line.is_empty() {
+            folder = "";
+        }
         for word in line.split('`').skip(1).step_by(2) {
-            let path = word.trim_end_matches('/');
             let is_path = word.contains('/') && !word.contains([' ', '<', '*', '(']) && !word.contains("::");
-            let is_crate = word.starts_with("kiln-");
-            if is_path && !exists(path) || is_crate && !LAYERS.iter().any(|(name, ..)| *name == word) {
+            let is_missing = if is_path || word.ends_with(".rs") {
+                let path = word.trim_end_matches('/');
+                !exists(path) && !(path.ends_with(".rs") && exists(&format!("{folder}{path}")))
+            } else {
+                word.starts_with("kiln-") && !LAYERS.iter().any(|(name, ..)| *name == word)
+            };
+            if is_missing {
                 faults.push(format!("ARCHITECTURE.md:{}: `{word}` does not exist", number + 1));
+            }
+            if word.ends_with('/') {
+                folder = word;
             }
         }
     }
@@ -45,15 +57,18 @@ mod tests {
     #[test]
     fn architecture_names_what_exists() {
         let crates: String = LAYERS.iter().map(|(name, ..)| format!("`{name}` ")).collect();
-        let exists = |path: &str| path == "src/lib.rs" || path == "crates";
+        let exists = |path: &str| ["src", "src/lib.rs", "crates"].contains(&path);
         let faults = |text: &str| compare(&format!("{crates}\n{text}"), &exists);
         assert_eq!(faults("`src/lib.rs`, `crates/`, `a::b/c`, `x / y`, `*/z` and src/gone.rs"), [""; 0]);
         assert_eq!(faults("`src/gone.rs`"), ["ARCHITECTURE.md:2: `src/gone.rs` does not exist"]);
+        assert_eq!(faults("`src/`: `lib.rs`,\n`lib.rs`"), [""; 0]);
+        assert_eq!(faults("`src/`: `gone.rs`"), ["ARCHITECTURE.md:2: `gone.rs` does not exist"]);
+        assert_eq!(faults("`src/`: a\n\n`lib.rs`"), ["ARCHITECTURE.md:4: `lib.rs` does not exist"]);
         assert_eq!(
             compare(&crates.replace("`kiln-jit`", "kiln-jit"), &exists),
             ["ARCHITECTURE.md does not name the crate `kiln-jit`"]
         );
-        assert_eq!(faults(&"x\n".repeat(249)), [""; 0]);
-        assert_eq!(faults(&"x\n".repeat(250)), ["ARCHITECTURE.md has 251 lines, at most 250 are read"]);
+        assert_eq!(faults(&"x\n".repeat(149)), [""; 0]);
+        assert_eq!(faults(&"x\n".repeat(150)), ["ARCHITECTURE.md has 151 lines, at most 150 are read"]);
     }
 }

@@ -47,7 +47,7 @@ pub(super) const MAX_FILE_LINES: usize = 1000;
 pub(super) const MEDIAN_FILE_LINES: usize = 200;
 
 /// The most lines that ARCHITECTURE.md may have.
-pub(super) const MAX_ARCHITECTURE_LINES: usize = 250;
+pub(super) const MAX_ARCHITECTURE_LINES: usize = 150;
 
 /// The most lines that a function may have, from `fn` to the closing brace.
 pub(super) const MAX_FUNCTION_LINES: usize = 120;

@@ -1,4 +1,8 @@
 //! The files that make up the program of a root file.
+//!
+//! Each file is the root of a program of its own: its modules, and the files that define its
+//! imports, those in its own folder first. So one command runs a folder of unrelated tests and a
+//! program of many files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -26,6 +26,15 @@
 //! becomes `lea`, and no slot is needed. An access that cannot be relaxed gets an internal slot,
 //! which is after the external slots; the fixups have its content.
 //!
+//! # Why slots
+//!
+//! The GOT serves as the table of globals. Code is position independent (`is_pic`), so Cranelift
+//! reaches every symbol that is not marked `colocated` through a slot relative to the instruction.
+//! When the definition turns out to be in the same program, the linker relaxes the access, as ELF
+//! linkers do. So a client need not know which modules will be linked together, IR is never
+//! rewritten, and no code contains an address. A symbol that is marked `colocated` and defined
+//! elsewhere gets a stub, so a call that was meant to be direct still works.
+//!
 //! # Architecture invariants
 //!
 //! One path for zero, one and many modules. The result depends on the artifacts and their order,

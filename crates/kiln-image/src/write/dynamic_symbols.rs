@@ -2,6 +2,13 @@
 //!
 //! Undefined symbols come first, then exports in the order that the GNU hash table requires: by
 //! ascending bucket. Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
+//!
+//! Symbols of the host are imported, so `dlopen` fills their slots. Slots of globals are filled by
+//! the host, through the exported array `kiln_slots` or through our loader. Two things only our
+//! loader does, and both are rare with the default settings: it fills pointers in data to globals,
+//! and it has the two helpers that no C library has (`__cranelift_x86_pshufb`,
+//! `__cranelift_probestack`). After `dlopen`, an image that exports a name of the C library's and
+//! also calls that routine calls its own.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;
