@@ -27,7 +27,7 @@ pub(crate) fn compare(
     let folder = image.parent().ok_or("the image has no folder")?;
     let linkers = linker::known();
     for linker in linkers.iter().filter(|linker| !linker.is_installed()) {
-        comparison.note(format!("{} is not installed, and so not measured", linker.name));
+        comparison.note(format!("{} is not installed, so it is not measured", linker.name));
     }
     let cuts = [Cut::Modules, Cut::Whole];
     let units = cuts.map(|cut| object::units(workload, cut));
@@ -65,9 +65,9 @@ pub(crate) fn compare(
         }
         None => comparison.note("no linker is installed, so there is nothing to compare with"),
     }
-    comparison.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic; every file is new, none is forced to disk");
+    comparison.note("peers: objects are emitted from compiled code; linkers run with -shared -Bsymbolic; every file is new, and none is synced to disk");
     comparison.note(
-        "kiln does more: unwind tables, checksums, signatures of exports, and its file appears as a whole",
+        "kiln does more: unwind tables, checksums, signatures of exports, and its file appears in one step",
     );
     for (cut, units) in cuts.iter().zip(units.iter().flatten()) {
         let count: usize = units.iter().map(Unit::function_count).sum();
@@ -140,7 +140,7 @@ fn check(
     let opened = Image::open(image)?;
     opened.verify()?;
     if !workload.runs {
-        comparison.check("the image's checksums hold");
+        comparison.check("the image's checksums match");
         return Ok(());
     }
     let loaded = opened.bind(&jit::resolve)?;
@@ -153,7 +153,7 @@ fn check(
             format!("{count} functions computed {ours:#x} in the image, {expected:#x} in memory").into()
         );
     }
-    comparison.check(format!("the image's checksums hold; {count} functions were run, with equal results in the image and in memory"));
+    comparison.check(format!("the image's checksums match; {count} functions were run, with equal results in the image and in memory"));
     Ok(())
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn compare(
     written(&edits)?;
 
     let cold = "all is new, no cache";
-    let fresh = "all is new, into a folder behind the build";
+    let fresh = "all is new, into a folder in the background";
     let warm = ["nothing is new, from a folder", "nothing is new, from memory"];
     let lazy = ["nothing is new, client's keys, from a folder", "nothing is new, client's keys, from memory"];
     let edited = "1 function is new, from a folder";
@@ -156,7 +156,7 @@ fn same_images(
             Err(format!("another image: {name}, {threads} threads").into())
         };
         check("no cache", builder.modules(None, modules)?, &expected)?;
-        check("written behind the build", builder.fresh(modules)?, &expected)?;
+        check("written in the background", builder.fresh(modules)?, &expected)?;
         for (name, store) in stores {
             check(name, builder.lazy(store.clone(), keys, true)?, &expected)?;
             check(name, builder.unchanged(builder.modules(Some(store.clone()), modules)?)?, &expected)?;

@@ -76,11 +76,11 @@ fn without_pic(isa: &OwnedTargetIsa) -> Result<OwnedTargetIsa, Failure> {
 }
 
 impl<'a> CraneliftJit<'a> {
-    /// Prepares the program with the numbers that `JITModule` will give.
+    /// Prepares the program with the numbers that `JITModule` will assign.
     pub(crate) fn new(workload: &'a Workload) -> Result<Self, Failure> {
         let settings = &workload.modules.first().ok_or("there is no module")?.settings;
         if workload.modules.iter().any(|module| module.settings != *settings) {
-            return Err("modules have different settings, and it takes one set".into());
+            return Err("the modules have different settings, and JITModule takes one set".into());
         }
         let isa = without_pic(&workload.isas[0])?;
         let modules: Vec<_> = workload.modules.iter().collect();
@@ -122,7 +122,7 @@ impl<'a> CraneliftJit<'a> {
         Ok(BuiltModule(Some(module)))
     }
 
-    /// Checks that every function has an address of its own.
+    /// Checks that every function has a distinct address.
     pub(crate) fn check(&self) -> Result<String, Failure> {
         let built = self.build()?;
         let module = built.0.as_ref().expect("it was just built");
@@ -186,9 +186,9 @@ pub(crate) fn run(
         if symbol.linkage != kiln::ir::Linkage::Export {
             continue;
         }
-        let address = find(&symbol.name).ok_or_else(|| format!("{} is not there", symbol.name))?;
-        // SAFETY: `is_entry` means that the function has this type. It ends, it reads and writes
-        // only its argument's memory and its module's own, and it calls only such functions.
+        let address = find(&symbol.name).ok_or_else(|| format!("{} is not found", symbol.name))?;
+        // SAFETY: `is_entry` means that the function has this type. It terminates, reads and writes
+        // only its argument's memory and its own module's, and calls only such functions.
         let result = unsafe {
             let entry: extern "C" fn(*mut u64, i32, i64) -> i64 = std::mem::transmute(address);
             entry(memory.as_mut_ptr(), 2, count as i64 * 17)

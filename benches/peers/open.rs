@@ -18,7 +18,7 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
 
-/// Openings in each round.
+/// How many times an image is opened in each round.
 const TIMES: usize = 200;
 const RTLD_NOW: c_int = 2;
 
@@ -123,7 +123,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
     comparison.ratio(kiln, nothing, Goal::None);
     let slots = addresses.len();
     comparison.note(format!(
-        "the image has {slots} slots, which kiln fills, by a resolver or from an array; dlopen finds symbols only"
+        "the image has {slots} slots, which kiln fills, by a resolver or from an array; dlopen only finds symbols"
     ));
     Ok(comparison)
 }
@@ -189,19 +189,19 @@ fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
     Ok(save(path, &image)?)
 }
 
-/// Checks that code sees the same address after both ways of filling.
+/// Checks that code sees the same address after a resolver and after an array filled the slots.
 fn slots_hold(path: &Path, bindings: &Bindings, addresses: &[usize]) -> Result<String, Failure> {
     let image = Image::open(path)?;
     let in_order = image.slots().iter().zip(addresses).all(|(key, _)| matches!(key, SlotKey::Global(_)));
     if image.slots().len() != addresses.len() || !in_order {
-        return Err("the image has other slots than its keys".into());
+        return Err("the image's slots are not its keys".into());
     }
     for loaded in [image.bind(bindings)?, Image::open(path)?.bind_array(addresses)?] {
         // SAFETY: the loader checks the type, and the function only returns the content of a slot.
         let get = unsafe { loaded.function("get").ok_or("no `get`")?.typed::<extern "C" fn() -> i64>()? };
         if get() != *addresses.last().ok_or("no address")? as i64 {
-            return Err("a slot holds another address than it was given".into());
+            return Err("a slot does not hold the address that it was given".into());
         }
     }
-    Ok("code reads the address that was given, both ways".into())
+    Ok("code reads the given address, both ways".into())
 }

@@ -21,21 +21,22 @@
 //!    was compiled last.
 //!
 //! With [`Verify::All`] a hit is [`Pending::HitToVerify`]: it is compiled, and compared before it
-//! is used. An entry that differs is put out of use (`quarantine`), reported, and replaced.
+//! is used. An entry that differs is quarantined, reported, and replaced.
 //!
 //! Invariant: whatever a store has lost, damaged or refused, the artifacts are those that compiling
 //! everything makes. Its failures are events and numbers in [`Stats`], never errors.
 //!
-//! # Why so
+//! # Reasons
 //!
-//! The unit of storage is the module. An entry for each function would need a file for each, and a
-//! copy of what its module has once. A function's key leaves out which symbols it refers to, as far
-//! as code does not depend on that, so renaming a callee compiles nothing.
+//! The unit of storage is the module. An entry for each function would need a file for each
+//! function, with a copy of everything that the functions of a module share. A function's key
+//! contains its callees only by what code depends on, not by name, so renaming a callee compiles
+//! nothing.
 //!
 //! The environment is a part of the lineage, so that builds with other settings, or of other
-//! programs, do not take the last build from each other. When something is compiled, a second
-//! lineage without the environment is set too. It is looked up if the first one is unknown, mostly
-//! to report which setting is new. Noting a hit as the last build costs a read of 64 bytes.
+//! programs, do not replace each other's last build. When something is compiled, a second lineage
+//! without the environment is set too. It is looked up if the first one is unknown, mostly to
+//! report which setting has changed. Noting a hit as the last build costs a read of 64 bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -100,8 +101,8 @@ pub(super) struct Identity {
 }
 
 impl Pending {
-    /// For each of the module's functions the equal one of its last build, if there is one. Empty
-    /// if there is no last build.
+    /// Returns, for each of the module's functions, the equal function of its last build, if there
+    /// is one. The result is empty if there is no last build.
     pub(super) fn reusable(&self) -> Vec<Option<Reuse<'_>>> {
         let Self::Miss { functions, last_build: Some(last_build), .. } = self else { return Vec::new() };
         let known: HashMap<&FunctionKey, usize> =
@@ -163,8 +164,8 @@ impl Cache {
 
     /// Asks the store for the module called `name` by the client's key, before its IR is built.
     ///
-    /// `None` also if hits are to be verified: the IR is needed for that. What is missing or
-    /// corrupt is not reported: the module's own key is asked next, and says why.
+    /// `None` also if hits are to be verified: the IR is needed for that. A miss or a corrupt entry
+    /// is not reported here: the module's own key is looked up next, and that reports it.
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
         let key = store.latest(client)?;
@@ -175,7 +176,7 @@ impl Cache {
         Some(Hit { key, entry, failed_writes })
     }
 
-    /// The artifact of a hit on `module`, which may be chosen as a sample.
+    /// Returns the artifact of a hit on `module`, which may be chosen as a sample to verify.
     pub(super) fn use_hit(
         &self,
         module: &Module,
@@ -193,8 +194,8 @@ impl Cache {
         entry.artifact
     }
 
-    /// The artifact of `module`, which was compiled to `built`. It is stored unless the store has
-    /// it.
+    /// Returns the artifact of `module`, which was compiled to `built`, and stores it unless the
+    /// store has it.
     pub(super) fn finish(
         &self,
         module: &Module,
@@ -247,15 +248,15 @@ impl Cache {
         self.set_latest(lineages, key)
     }
 
-    /// Notes that the last build of `lineages` had `key`: a short read for each if the store knows.
-    /// Returns the number of writes that failed.
+    /// Notes that the last build of `lineages` had `key`: a short read for each if the store has
+    /// that already. Returns the number of writes that failed.
     fn set_latest<'l>(&self, lineages: impl IntoIterator<Item = &'l Lineage>, key: &Key) -> usize {
         let Some(store) = &self.store else { return 0 };
         let failed = lineages.into_iter().filter_map(|lineage| store.set_latest(lineage, key).err());
         failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
     }
 
-    /// Puts an entry out of use that is not what compiling makes.
+    /// Quarantines an entry that differs from what compiling makes.
     pub(super) fn quarantine(&self, key: &Key, module: &str) {
         self.report(&Event::VerifyFailed { key, module });
         if let Some(store) = &self.store {
@@ -270,7 +271,7 @@ impl Cache {
         }
     }
 
-    /// The lineage of the module called `name` in the environment of `recipe`.
+    /// Returns the lineage of the module called `name` in the environment of `recipe`.
     fn lineage(&self, name: &str, recipe: &Recipe) -> Lineage {
         // The environment is a hash, and most modules of a build have the same.
         let (known, environment) = self.environment.get_or_init(|| (recipe.clone(), recipe.environment()));
@@ -278,7 +279,7 @@ impl Cache {
         Lineage::in_environment(&self.full_name(name), &environment)
     }
 
-    /// A module's name, after the program's.
+    /// Returns a module's name, preceded by the program's.
     fn full_name(&self, module: &str) -> String {
         format!("{}\0{module}", self.program)
     }

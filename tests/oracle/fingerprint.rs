@@ -14,14 +14,14 @@ use crate::modules::{self, compile, same_artifact};
 use crate::rewrite::rewrite;
 
 #[test]
-fn what_does_not_count() {
-    run("what_does_not_count", 100, unchanged);
+fn unchanged_fingerprints() {
+    run("unchanged_fingerprints", 100, unchanged);
 }
 
 #[test]
-fn what_counts() {
+fn changed_fingerprints() {
     let kinds = Mutex::default();
-    let cases = run("what_counts", 400, |seed| changed(seed, &kinds));
+    let cases = run("changed_fingerprints", 400, |seed| changed(seed, &kinds));
     let kinds: BTreeSet<String> = kinds.into_inner().expect("no case panicked");
     println!("{} kinds of changes", kinds.len());
     assert!(cases < 400 || kinds.len() >= 150, "{} kinds of changes: {kinds:?}", kinds.len());

@@ -122,7 +122,10 @@ fn damaged_entries_are_compiled_again_and_heal() {
         for (at, (what, bytes)) in damaged.into_iter().enumerate() {
             std::fs::write(&path, bytes).unwrap();
             place.heals(&store, at % 2 == 0, "1 corrupt, 1 healed, 2 hit", &(path.file_name(), what));
-            assert!(std::fs::read(&path).unwrap() == whole, "what was stored anew is what was there");
+            assert!(
+                std::fs::read(&path).unwrap() == whole,
+                "the entry that was stored again is equal to the first"
+            );
         }
     }
 }
@@ -138,7 +141,7 @@ fn damaged_pointers_cost_no_more_than_reuse() {
     for damage in [&b""[..], b"KilnSub\0", &[7; 64], &[7; 65]] {
         pointers.iter().for_each(|path| std::fs::write(path, damage).unwrap());
         assert_eq!(place.build(&store, true).reused_modules, MODULES);
-        assert_eq!(place.build(&store, true).lazy_modules, MODULES, "they are written anew");
+        assert_eq!(place.build(&store, true).lazy_modules, MODULES, "they are written again");
     }
 }
 

@@ -82,7 +82,7 @@ fn an_image_saved_to_a_file_is_the_image_in_memory() {
     let path = folder.path().join("program.so");
     session.save_image(&path).unwrap();
     assert!(std::fs::read(&path).unwrap() == session.image().unwrap());
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file stays behind");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no temporary file is left");
 }
 
 #[test]

@@ -49,8 +49,7 @@ pub(crate) fn main(args: &CheckArgs) -> Outcome {
             Err(diagnostics) => faults.extend(diagnostics),
         }
     }
-    // The definitions of a file that cannot be read are unknown, so missing ones are not reported
-    // then.
+    // If a file cannot be read, its definitions are unknown, so undefined imports are not reported.
     let complete = faults.is_empty();
     let all: Vec<_> = modules.iter().collect();
     faults.extend(check_program(&all));

@@ -29,7 +29,7 @@ use crate::{data, symbols};
 ///
 /// # Errors
 ///
-/// The number of the function at fault, and what is wrong with it; 0 for data.
+/// An error, and the number of the function that it is in; 0 for an error in data.
 pub(crate) fn assemble(
     module: &Module,
     isa: &dyn TargetIsa,
@@ -51,13 +51,13 @@ struct Assembly<'a> {
     module: &'a Module,
     contents: Contents,
     libcalls: IndexSet<LibCall>,
-    /// The place of each symbol that is defined so far.
+    /// The place of each symbol that was laid out so far.
     ranges: Vec<SymbolRange>,
 }
 
 impl Assembly<'_> {
-    /// Lays out all functions, and resolves calls between them where the call is to a final
-    /// definition and reaches it.
+    /// Lays out all functions, and resolves calls between them where the callee cannot be preempted
+    /// and is within range.
     fn text(
         &mut self,
         isa: &dyn TargetIsa,
@@ -190,7 +190,8 @@ impl Assembly<'_> {
     }
 }
 
-/// The record with which a resolved call can be undone: see [`crate::Reuse`].
+/// Returns the record from which [`crate::Reuse`] restores the call as it was before it was
+/// resolved.
 fn resolved_call(
     reloc: &FunctionReloc,
     start: u32,

@@ -10,7 +10,7 @@ use kiln_artifact::record::HandlerKind;
 
 use crate::unwind::UnwindRows;
 
-/// The thing whose address a relocation needs.
+/// The target of a relocation.
 #[derive(Clone, Copy)]
 pub(crate) enum RelocTarget {
     /// A symbol of the module, by number.
@@ -51,10 +51,10 @@ pub(crate) struct FunctionStackMap {
 pub(crate) struct CompiledFunction {
     pub(crate) code: Box<[u8]>,
     pub(crate) align: u32,
-    /// By ascending offset.
+    /// In ascending order of offset.
     pub(crate) relocs: Vec<FunctionReloc>,
-    /// The function's part of the artifact's stream; so are the next two. They do not depend on the
-    /// function's offset in the code.
+    /// The function's part of the artifact's stream of traps. The next two are such parts too. None
+    /// depends on the function's offset in the code.
     pub(crate) traps: Vec<u8>,
     pub(crate) source_ranges: Vec<u8>,
     pub(crate) call_sites: Vec<u8>,
@@ -67,6 +67,6 @@ pub(crate) struct CompiledFunction {
     /// The target's shortest no-op; empty if no call is patchable.
     pub(crate) nop: Vec<u8>,
     pub(crate) unwind: UnwindRows,
-    /// Whether it was taken out of an earlier artifact.
+    /// Whether it was taken from an earlier artifact.
     pub(crate) reused: bool,
 }

@@ -4,13 +4,13 @@
 /// register allocator, with the exact version of each, since code depends on both.
 pub const PRODUCER: &str = "cranelift 0.135.8, regalloc2 0.15.2";
 
-/// The number of changes of this crate that gave other artifacts for the same IR; a part of cache
-/// keys.
+/// The number of times that a change of this crate made it produce different artifacts from the
+/// same IR. A part of every cache key.
 pub const REVISION: u32 = 2;
 
 #[cfg(test)]
 mod tests {
-    /// Versions of `name` in the lock file, which is what is linked.
+    /// The versions of `name` in the lock file: those that are linked.
     fn locked(name: &str) -> Vec<&'static str> {
         let lock = include_str!("../../../Cargo.lock");
         let packages =

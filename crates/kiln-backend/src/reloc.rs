@@ -26,8 +26,8 @@ pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
     })
 }
 
-/// Returns the relocation that the artifact calls `kind`, if Cranelift may resolve it inside a
-/// module: that of a call, on s390x also of an address.
+/// Returns Cranelift's relocation for `kind`, if Cranelift may resolve it inside a module. Those
+/// are relocations of calls and, on s390x, of pc-relative addresses.
 pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
     Some(match kind {
         RelocKind::X86Pc32 => Reloc::X86CallPCRel4,

@@ -12,7 +12,7 @@ use crate::error::CompileErrorKind;
 
 /// `lg %rd, 0(%r1)` after the address, with `rd` 0.
 const LOAD: [u8; 6] = [0xe3, 0x00, 0x10, 0x00, 0x00, 0x04];
-/// `bras %r1, .+12`, which leaves in `%r1` where the eight bytes are, and jumps over them.
+/// `bras %r1, .+12`, which puts the address of the eight bytes into `%r1` and jumps over them.
 const SKIP: [u8; 4] = [0xa7, 0x15, 0x00, 0x06];
 /// `brcl 0, 0` and `bcr 0, 0`: no-ops of six and of two bytes.
 const NOP6: [u8; 6] = [0xc0, 0x04, 0, 0, 0, 0];
@@ -31,7 +31,7 @@ pub(crate) fn use_slots(code: &mut [u8], relocs: &mut [FunctionReloc]) -> Result
         let Some(site) = start.and_then(|start| code.get_mut(start..start + 18)) else {
             return fail("outside of an instruction");
         };
-        // The register, in the upper half.
+        // The register `rd`, in the upper four bits.
         let target = site[13] & 0xf0;
         let load = [LOAD[0], target, LOAD[2], LOAD[3], LOAD[4], LOAD[5]];
         if site[..4] != SKIP || site[12..] != load || target <= 0x10 {

@@ -1,5 +1,5 @@
-//! The symbol table of an artifact: the symbols of the module under their numbers, then the
-//! routines of the C library that its code calls.
+//! The symbol table of an artifact: the module's symbols, with the numbers that they have in the
+//! IR, then the routines of the C library that its code calls.
 
 use cranelift_codegen::ir::{LibCall, Signature};
 use indexmap::{IndexMap, IndexSet};
@@ -9,14 +9,14 @@ use kiln_ir::{Linkage, Module, SymbolKind};
 
 use crate::reloc;
 
-/// The place of a defined symbol; the default is that of a symbol that is not defined.
+/// The place of a symbol. The default is for an undefined symbol.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SymbolRange {
-    /// Code of a [`SectionKind`].
+    /// A [`SectionKind`] as a number.
     pub(crate) section: u8,
-    /// First byte in the section.
+    /// Offset in the section, in bytes.
     pub(crate) offset: u64,
-    /// Number of bytes.
+    /// Size in bytes.
     pub(crate) size: u64,
 }
 

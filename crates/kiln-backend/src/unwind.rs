@@ -9,20 +9,20 @@ use cranelift_codegen::{CodegenResult, CompiledCode, ir::Endianness};
 use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
 use gimli::{RunTimeEndian, constants};
 
-/// Bytes of a frame description entry before its rows: length, pointer to the common entry, start
-/// and size of the function (4 bytes each), and the length of the (empty) augmentation.
+/// Size of a frame description entry (FDE) up to its instructions: length, CIE pointer, start and
+/// size of the function (4 bytes each), and the length of the (empty) augmentation data.
 const FDE_HEADER: usize = 4 + 4 + 4 + 4 + 1;
 
-/// The rows of one function, and the common entry that they refer to.
+/// The unwind rows of one function, and the CIE that they refer to.
 #[derive(Default)]
 pub(crate) struct UnwindRows {
-    /// The common information entry with its length field; empty if the function has no rows.
+    /// The common information entry (CIE) with its length field; empty if the function has no rows.
     pub(crate) cie: Vec<u8>,
-    /// Call frame instructions.
+    /// The rows, encoded as call frame instructions.
     pub(crate) rows: Vec<u8>,
 }
 
-/// Returns the rows of `code`; empty if the target or the calling convention has none.
+/// Returns the rows of `code`: none if Cranelift has none for the target or the calling convention.
 pub(crate) fn rows(code: &CompiledCode, isa: &dyn TargetIsa) -> CodegenResult<UnwindRows> {
     let Some(UnwindInfo::SystemV(info)) = code.create_unwind_info(isa)? else {
         return Ok(UnwindRows::default());

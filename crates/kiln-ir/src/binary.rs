@@ -25,7 +25,7 @@
 //!   maps.
 //! - Any bytes end in a module or in an error with an offset, in time and memory proportional to
 //!   their length. A checksum that fits is no reason to trust the bytes: it detects damage early,
-//!   but whoever makes bytes makes their checksum too.
+//!   but anyone can compute the checksum of bytes that they made up.
 
 mod content;
 mod error;

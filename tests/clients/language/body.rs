@@ -27,7 +27,7 @@ impl<'a, 'g, 'm, M: Module> Body<'a, 'g, 'm, M> {
         Self { generator, builder, scopes: vec![HashMap::new()], result }
     }
 
-    /// Opens the first block: parameters become variables, and so do values that were captured.
+    /// Opens the first block: parameters become variables, and so do captured values.
     pub(super) fn enter(&mut self, lambda: &Lambda, captured: &[(String, Type)], closure: bool) {
         let entry = self.start_block();
         self.builder.append_block_params_for_function_params(entry);
@@ -126,7 +126,7 @@ impl<'a, 'g, 'm, M: Module> Body<'a, 'g, 'm, M> {
                 let result = self.result.clone();
                 let value = self.typed(value, &result)?;
                 self.builder.ins().return_(&[value]);
-                // The statements after it are never reached.
+                // The statements after a `return` are never reached, but need a block.
                 self.start_block();
             }
             Stmt::Expr(value) => {

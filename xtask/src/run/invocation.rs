@@ -29,7 +29,7 @@ pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn
         .flat_map(|(number, module)| module.functions.iter().map(move |function| (number, module, function)));
     for (number, module, function) in functions {
         let signature = module.symbol(function.symbol).signature.as_ref();
-        let signature = signature.expect("a function that is defined has a type");
+        let signature = signature.expect("a defined function has a signature");
         for line in function.run_lines() {
             let place = match modules.len() {
                 1 => format!("line {}: `{}`", line.line, line.text),

@@ -4,24 +4,24 @@
 //! first, and does them in the inner store. `get` and `latest` look into the queue first, so a
 //! build sees at once what it put.
 //!
-//! An example: a build compiles a module anew, puts its entry under K2, and points the module's
-//! lineage from K1 to K2.
+//! An example: a build compiles a module that was edited, puts its entry under K2, and points the
+//! module's lineage from K1 to K2.
 //!
 //! 1. Two writes are queued: the entry of K2, and the pointer. `get(K2)` is a hit from the queue.
 //! 2. The thread writes the entry, without holding the lock. It is still a hit. If the build
-//!    quarantines K2 now, the write cannot be stopped any more: the entry is *doomed*. It is a miss
+//!    quarantines K2 now, the write can no longer be stopped: the entry is *doomed*. It is a miss
 //!    from now on, and the thread quarantines it as soon as it is written.
 //! 3. The thread writes the pointer, after the entry: a pointer never leads to an entry that is not
 //!    there. If the entry could not be written, K2 is *lost*: the pointer is dropped with it, the
 //!    lineage still points to K1, and the failure is reported.
 //!
 //! The queue is bounded in bytes. If it is full, an entry is dropped and reported, and its key is
-//! lost as well. The module is compiled again some day, which costs less than a build that waits
-//! for a slow disk.
+//! lost as well. The module will be compiled again, which costs less than a build that waits for a
+//! slow disk.
 //!
-//! Invariants: the inner store and event sinks are called without a lock; `get` sees whatever is
-//! queued or being written; nothing here waits longer than it was allowed to, even if the inner
-//! store hangs.
+//! Invariants: the inner store and event sinks are called without a lock; `get` sees everything
+//! that is queued or being written; no call waits longer than its timeout for the thread, even if
+//! the inner store hangs.
 
 mod queue;
 mod thread;
@@ -53,7 +53,8 @@ pub struct WriteBehind<S> {
 }
 
 impl<S: Store + Send + 'static> WriteBehind<S> {
-    /// Writes to `store`. At most 256 MiB wait, and dropping it waits at most one second.
+    /// Writes to `store`. At most 256 MiB of entries wait in the queue, and dropping this waits at
+    /// most one second.
     pub fn new(store: S) -> Self {
         let shared = Arc::new(Shared::new(store));
         let own = Arc::clone(&shared);
@@ -61,7 +62,7 @@ impl<S: Store + Send + 'static> WriteBehind<S> {
         Self { shared, thread, drop_wait: Duration::from_secs(1) }
     }
 
-    /// Sets how many bytes of entries may wait. A larger entry is taken when nothing else waits.
+    /// Sets how many bytes of entries may wait. A larger entry is accepted when nothing else waits.
     #[must_use]
     pub fn queue_bytes(self, bytes: u64) -> Self {
         self.shared.queue().limit = bytes;
@@ -165,7 +166,7 @@ impl<S> Drop for WriteBehind<S> {
             }
             return;
         }
-        // The thread ends after the write it is at, if that ever returns.
+        // The thread ends after the write that it is doing, if that ever returns.
         let mut queue = self.shared.queue();
         let (abandoned, sink) = (queue.abandon(), queue.sink.clone());
         drop(queue);

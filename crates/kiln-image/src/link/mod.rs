@@ -1,4 +1,4 @@
-//! The linker proper: from artifacts to laid out, relocated bytes, for memory and for files.
+//! The linker proper: from artifacts to a laid-out, relocated program, for memory and for files.
 //!
 //! [`plan()`] runs the phases below, one after the other. Each takes the results of earlier phases,
 //! and none changes them. [`Plan::emit`] then copies and relocates all modules in parallel, into
@@ -12,19 +12,21 @@
 //!
 //! - `resolve`: there are four symbols. `main` and `twice` are defined; `stdout` and `puts` are
 //!   undefined.
-//! - `types`: no error, because module 0 calls `twice` by the type of its definition.
-//! - `reach`: the program has less than 600 kB, so pc-relative calls and addresses reach all of it.
+//! - `types`: no error, because module 0 imports `twice` with the signature of its definition.
+//! - `reach`: the program is smaller than 600 kB, so pc-relative calls and addresses reach all of
+//!   it.
 //! - `scan`: module 0 needs a slot for `stdout`, and nothing for the call of `twice`. Module 1
 //!   needs a stub for `puts`.
-//! - `assign`: external slot 0 is that of `stdout`, slot 1 that of `puts`; stub 0 jumps to `puts`.
+//! - `assign`: external slot 0 is for `stdout`, and slot 1 for `puts`; stub 0 jumps to `puts`.
 //! - `place`: the code of module 0 is at offset 0 of `.text`, that of module 1 at 16, stub 0 at 24.
 //! - `unwind`: `.eh_frame` has one CIE, which both modules share, and two FDEs.
 //! - `emit`: the call of `twice` becomes direct. The call of `puts` becomes a call of stub 0, which
-//!   is `jmp *[rip + slot 1]`. The load of `stdout` reads slot 0. The client fills both slots.
+//!   is `jmp [rip + slot 1]`. The load of `stdout` reads slot 0. The loader or the JIT fills both
+//!   slots.
 //!
 //! If module 0 read the address of `twice` through a slot, `emit` would relax the access: `mov`
 //! becomes `lea`, and no slot is needed. An access that cannot be relaxed gets an internal slot,
-//! which is after the external slots; the fixups have its content.
+//! after the external slots; a fixup fills it.
 //!
 //! # Why slots
 //!
@@ -32,13 +34,14 @@
 //! reaches every symbol that is not marked `colocated` through a slot relative to the instruction.
 //! When the definition turns out to be in the same program, the linker relaxes the access, as ELF
 //! linkers do. So a client need not know which modules will be linked together, IR is never
-//! rewritten, and no code contains an address. A symbol that is marked `colocated` and defined
-//! elsewhere gets a stub, so a call that was meant to be direct still works.
+//! rewritten, and no code contains an absolute address. A symbol that is marked `colocated` and
+//! defined elsewhere gets a stub, so a call that was meant to be direct still works.
 //!
 //! # Architecture invariants
 //!
-//! One path for zero, one and many modules. The result depends on the artifacts and their order,
-//! not on threads. After `resolve` no name is hashed, and `emit` allocates nothing per relocation.
+//! There is one path for zero, one and many modules. The result depends on the artifacts and their
+//! order, not on threads. After `resolve` no name is hashed, and `emit` allocates nothing per
+//! relocation.
 
 mod assign;
 mod describe;

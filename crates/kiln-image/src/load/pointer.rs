@@ -1,4 +1,4 @@
-//! Rust function pointer types and the signatures that they have.
+//! Rust function pointer types, and the Cranelift signature of each.
 
 use kiln_artifact::{Param, Signature};
 
@@ -33,8 +33,8 @@ impl<T> AbiValue for *mut T {
     const TYPE: &'static str = "i64";
 }
 
-/// A type `extern "C" fn(..)`, `unsafe` or not, with up to eight parameters. Parameters and result
-/// are [`AbiValue`]s; there may be no result.
+/// An `extern "C"` function pointer type, safe or `unsafe`, with up to eight parameters. Each
+/// parameter, and the result if there is one, is an [`AbiValue`].
 ///
 /// # Safety
 ///
@@ -47,7 +47,7 @@ pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
     ///
     /// # Safety
     ///
-    /// `code` must be the address of a function of this type as long as the result is used.
+    /// `code` must be the address of a function of this type for as long as the result is used.
     unsafe fn from_address(code: *const u8) -> Self;
 }
 
@@ -66,7 +66,7 @@ macro_rules! function {
         impl<$($arg: AbiValue,)* $($result: AbiValue)?> sealed::Sealed for $fn {}
 
         // SAFETY: `extern "C"` on Linux is what Cranelift calls `system_v`, and each `AbiValue`
-        // names its own type.
+        // names its own Cranelift type.
         unsafe impl<$($arg: AbiValue,)* $($result: AbiValue)?> FunctionPointer for $fn {
             fn signature() -> Signature {
                 signature(&[$($arg::TYPE),*], $returns)
@@ -74,7 +74,7 @@ macro_rules! function {
 
             unsafe fn from_address(code: *const u8) -> Self {
                 // SAFETY: a function pointer has the size of a data pointer; the caller promises
-                // that it is one.
+                // that `code` is the address of such a function.
                 unsafe { std::mem::transmute::<*const u8, Self>(code) }
             }
         }

@@ -165,7 +165,7 @@ fn refresh(bytes: &mut [u8]) {
 /// With a correct checksum, any bytes are read or refused, and nothing panics. What is read is
 /// written again as it was read.
 #[test]
-fn altered_bytes_behind_a_checksum_that_fits() {
+fn altered_bytes_with_a_correct_checksum() {
     let bytes = module().to_bytes();
     let (mut refused, mut read) = (0, 0);
     for at in HEADER..bytes.len() {

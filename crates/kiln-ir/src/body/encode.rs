@@ -7,11 +7,11 @@
 //! 2. The code is written. Each value gets the next number where it is defined. Global values,
 //!    functions, signatures and memory flags get theirs where they are first used. If a value is
 //!    used in a block that precedes its definition, the code is written again, with all values
-//!    numbered before.
-//! 3. The tables are written, for what has a number now. An entry can use further entries: a global
-//!    value has a base, a function has a signature, memory flags have an alias region. So tables
-//!    are written from the users to the used, into buffers that are joined in the order of the
-//!    form.
+//!    numbered first.
+//! 3. The tables are written, for everything that has a number by now. An entry can use further
+//!    entries: a global value has a base, a function has a signature, memory flags have an alias
+//!    region. So tables are written from the users to the used, into buffers that are joined in the
+//!    order of the form.
 //!
 //! The function `%f(i32) -> i32 system_v { block0(v0: i32): v1 = iadd v0, v0; return v1 }` becomes
 //!
@@ -29,8 +29,9 @@
 //! Invariants:
 //! - Nothing that the layout does not reach is written. Stack slots and dynamic types are an
 //!   exception: they take room in the frame whether or not an instruction names them.
-//! - Every field of Cranelift's structures is taken apart by name, without `..`. Structures with
-//!   private fields (the data flow graph, memory flags, parameters) are read by their methods.
+//! - Cranelift's structures are destructured with every field named, without `..`, so that a new
+//!   field is a compile error. Structures with private fields (the data flow graph, memory flags,
+//!   parameters) are read by their methods.
 
 mod encoder;
 mod instructions;
@@ -48,8 +49,9 @@ use super::limits::max_values;
 impl Encoder {
     /// Encodes `function`.
     ///
-    /// `name` gives a number to what a reference names, equal numbers to equal things. It is called
-    /// for every reference that the function uses, in order of first use.
+    /// `name` returns the number of the symbol or library call that a reference names: the same
+    /// number for the same one. It is called for every reference that the function uses, in order
+    /// of first use.
     ///
     /// # Errors
     ///
@@ -74,7 +76,7 @@ impl Encoder {
         self.used_tables(function, &mut name)?;
         self.head(function);
 
-        // All in the order of the form.
+        // Everything in the order of the form.
         let mut bytes = Vec::with_capacity(self.head.0.len() + self.code.0.len());
         bytes.extend_from_slice(&self.head.0);
         bytes.extend_from_slice(&self.code.0);

@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn long_numbers_are_found_wherever_they_stand() {
+    fn long_numbers_are_found_at_every_position() {
         for digits in 5..9 {
             for at in 0..40 {
                 for after in 0..20 {

@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn functions_without_the_comments_behind_them() {
+    fn functions_without_the_comments_after_them() {
         assert_eq!(
             items("; a\nfunction %a() {}\n; b\n; c\n\n function %b() { } function %c() {}"),
             ["2 Export function %a() {}", "6 Export function %b() { }", "6 Export function %c() {}"]
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn goes_on_behind_a_fault() {
+    fn goes_on_after_an_error() {
         assert_eq!(
             items("what\n is this\nfunction %a() {}\n}\ndata ?\nfunction %b() {}"),
             [

@@ -242,7 +242,7 @@ block0:
 }
 
 #[test]
-fn numbers_that_ask_for_all_memory() {
+fn numbers_that_would_take_all_memory() {
     check(
         "function %a() {\nblock4000000000:\n    return\n}
 function %b() {\n    fn2000000 = %x()\nblock0:\n    return\n}

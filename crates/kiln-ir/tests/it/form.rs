@@ -6,7 +6,7 @@ use crate::module;
 
 /// A block may precede the block that defines what it uses, and name it by an alias.
 #[test]
-fn values_used_before_they_stand() {
+fn values_used_before_their_definition() {
     let text = |first: &str, second: &str| {
         module(&format!(
             "function %f(i64) -> i64 {{

@@ -453,7 +453,7 @@ const COMMENTED: &str = "; first line
 
 ;; title
 ;
-test run ; behind a header line
+test run ; after a header line
 set opt_level=speed unwind_info=true
 ; between header lines
 target x86_64
@@ -461,31 +461,31 @@ target x86_64
 ; about the file
 
 ; about the globals
-global %unused = \"unused\" ; behind what is dropped
-global %g = \"a key\" ; behind a global
+global %unused = \"unused\" ; after what is dropped
+global %g = \"a key\" ; after a global
 ; above data
 data %d ; in data
   { i32 1 ; in data too
-  , addr %g } ; behind data
+  , addr %g } ; after data
 ; below data
   ; run: belongs to nobody
 
-import function %i(i64) ; behind an import
+import function %i(i64) ; after an import
 
-function %f(i64) -> i64 { ; behind the head
+function %f(i64) -> i64 { ; after the head
     ; before the declarations
-    fn0 = %i(i64) ; behind a declaration
+    fn0 = %i(i64) ; after a declaration
 
     ; before the block
-block0(v0: i64): ; behind a block
+block0(v0: i64): ; after a block
     ; in the block
-    call fn0(v0) ; behind an instruction ; twice
+    call fn0(v0) ; after an instruction ; twice
     ;
     v1 = iconst.i64 1
     v2 = iadd ; in an instruction
       v0, v1
     gv9
-} ; behind a function
+} ; after a function
 ; run: %f(1) == 1
 ; not a run line
 
@@ -497,10 +497,10 @@ global %late = \"late\"
 ; run: %f(3) == 3
 local ; between linkage and keyword
 code %c() { ; in code
-  bytes #c3 } ; behind code
+  bytes #c3 } ; after code
 ; run: %c()
 
-symbol %s = \"strange name\" ; behind an alias
+symbol %s = \"strange name\" ; after an alias
 function %s() { block0: return ; }
 }
 
@@ -519,7 +519,7 @@ fn comments_stay_where_they_are() {
 
         ;; title
         ;
-        ; behind a header line
+        ; after a header line
         ; between header lines
         test run
         set opt_level=speed unwind_info=true
@@ -528,37 +528,37 @@ fn comments_stay_where_they_are() {
         ; below data
         ; run: belongs to nobody
 
-        ; behind an import
+        ; after an import
         import function %i(i64) system_v
 
         ; about the file
 
         ; about the globals
-        ; behind what is dropped
-        ; behind a global
+        ; after what is dropped
+        ; after a global
         global %a_key = "a key"
 
         ; above data
         ; in data
         ; in data too
-        ; behind data
+        ; after data
         data %d { bytes #01000000, addr %a_key }
 
-        function %f(i64) -> i64 system_v { ; behind the head
+        function %f(i64) -> i64 system_v { ; after the head
             ; before the declarations
-            ; behind a declaration
+            ; after a declaration
             ; before the block
             sig0 = (i64) system_v
             fn0 = %i sig0
 
-        block0(v0: i64): ; behind a block
+        block0(v0: i64): ; after a block
             ; in the block
-            call fn0(v0) ; behind an instruction ; twice
+            call fn0(v0) ; after an instruction ; twice
             ;
             v1 = iconst.i64 1
             v2 = iadd v0, v1 ; in an instruction
             return v2
-        } ; behind a function
+        } ; after a function
         ; run: %f(1) == 1
         ; not a run line
         ; run: %f(2) == 2
@@ -572,10 +572,10 @@ fn comments_stay_where_they_are() {
         local code %c() system_v {
             align 1,
             bytes #c3
-        } ; behind code
+        } ; after code
         ; run: %c()
 
-        ; behind an alias
+        ; after an alias
         symbol %strange_name = "strange name"
         function %strange_name() system_v {
         block0:

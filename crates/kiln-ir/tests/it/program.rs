@@ -56,7 +56,7 @@ fn defined_twice() {
 }
 
 #[test]
-fn preemptible_gives_way() {
+fn preemptible_definitions_are_overridden() {
     let weak = "preemptible function %f() {\nblock0:\n    return\n}\n";
     check(&[weak, F], expect![[""]]);
     check(&[F, weak, weak], expect![[""]]);

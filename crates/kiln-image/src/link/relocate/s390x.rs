@@ -2,7 +2,7 @@
 //! Operation.
 //!
 //! Everything is big-endian. Distances are in halfwords from the start of the instruction. The
-//! patch site is two bytes after that, hence the addend of 2.
+//! patch site is two bytes after that, so the addend is 2.
 
 use kiln_artifact::RelocKind;
 

@@ -1,6 +1,6 @@
 //! Numbers that entities get in order of first use.
 
-/// Stands for no number.
+/// Marks an entity that has no new number.
 pub(super) const NONE: u32 = u32::MAX;
 
 /// Gives numbers in order of first use.
