@@ -68,8 +68,8 @@ impl fmt::Display for Difference {
 }
 
 impl Recipe {
-    /// The parts in which `new` differs from this recipe, which is the old one. Empty exactly if
-    /// they are equal.
+    /// Returns the parts in which `new` differs from this recipe, which is the old one: none
+    /// exactly if the two are equal.
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         let Fields {
             format_version,

@@ -7,8 +7,8 @@
 //! the artifact. A checksum covers every byte of the file. The key is the hash of the recipe, so it
 //! is checked as well.
 //!
-//! Invariants: nothing is used before its checksum was found right; [`parse`] takes the file's
-//! bytes and leaves the artifact in them.
+//! Invariants: nothing is used before its checksum was found to be correct; [`parse`] takes the
+//! file's bytes and leaves the artifact in them.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 4 + 4 + 8 + 32 + 8;
 /// The artifact starts at a multiple of this.
 const ALIGN: usize = 16;
 
-/// A compiled module as a store keeps it. Cheap to clone.
+/// A compiled module as a store keeps it. It is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The parts of the key.
@@ -41,7 +41,7 @@ impl Entry {
         (head_len(self.recipe.to_bytes().len(), self.functions.len()) + self.artifact.as_bytes().len()) as u64
     }
 
-    /// The byte form, as [`Entry::from_bytes`] takes it. For stores of your own.
+    /// The byte form, as [`Entry::from_bytes`] takes it. Use it in a store of your own.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = head(&self.recipe.key(), self);
         bytes.extend_from_slice(self.artifact.as_bytes());
@@ -73,7 +73,8 @@ impl Entry {
     }
 }
 
-/// Refuses a wrong number of keys. None is right for any artifact: see [`Entry::functions`].
+/// Refuses a wrong number of keys. Having no keys is right for any artifact: see
+/// [`Entry::functions`].
 fn check_function_keys(keys: usize, artifact: &Artifact) -> Result<(), EntryError> {
     let functions = artifact.functions().len();
     if keys == 0 || keys == functions { Ok(()) } else { Err(EntryError::FunctionKeys { keys, functions }) }

@@ -35,7 +35,7 @@ pub enum EntryError {
     /// The recipe's bytes are not a recipe, or it is the recipe of another key.
     #[error("recipe that does not belong to the key")]
     Recipe,
-    /// The checksums hold, but unused bytes are not zero.
+    /// The checksums match, but unused bytes are not zero.
     #[error("bytes between the parts that are not zero")]
     Padding,
     /// There are function keys, but not as many as functions.
@@ -46,7 +46,7 @@ pub enum EntryError {
         /// Number of the artifact's functions.
         functions: usize,
     },
-    /// The checksums hold, but the body is not an artifact.
+    /// The checksums match, but the body is not an artifact.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
 }

@@ -1,9 +1,9 @@
 //! Events: what happens to entries, for logs and numbers.
 //!
 //! The caller reports what a method *returns* (a hit, a miss, a corrupt entry, a failed write),
-//! because it knows more: the module, and why it was missed. The store reports what happens
-//! *beside* a call (an eviction, a background write that failed or was dropped, an entry that a
-//! lower layer healed). So both can be given the same sink, and nothing is counted twice.
+//! because it knows more: the module, and why it was missed. The store reports what happens *apart
+//! from* the result of a call (an eviction, a background write that failed or was dropped, an entry
+//! that a lower layer healed). So both can be given the same sink, and nothing is counted twice.
 //!
 //! Invariant: nothing is reported under a lock.
 
@@ -70,11 +70,11 @@ pub enum Event<'a> {
         /// The entry's key.
         key: &'a Key,
     },
-    /// An entry was put out of use.
+    /// An entry was quarantined.
     Quarantined {
         /// The entry's key.
         key: &'a Key,
-        /// The fault that was found.
+        /// The reason for the quarantine.
         reason: &'a str,
     },
     /// A build compiled a hit's module again, and got the same bytes.

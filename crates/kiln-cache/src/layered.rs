@@ -1,4 +1,4 @@
-//! A quick store over a large one.
+//! A fast store in front of a large one.
 
 use std::io;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::event::Sink;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// Asks the upper store, then the lower one. An entry found below is copied up, and what is put
-/// goes to both.
+/// Asks the upper store, then the lower one. An entry found in the lower store is copied to the
+/// upper one, and what is put goes to both.
 ///
-/// An entry that is damaged above and sound below is healed on the way.
+/// An entry that is damaged in the upper store and intact in the lower one is healed by this.
 #[derive(Debug)]
 pub struct LayeredStore<U, L> {
     upper: U,
@@ -19,13 +19,13 @@ pub struct LayeredStore<U, L> {
 }
 
 impl<U: Store, L: Store> LayeredStore<U, L> {
-    /// Puts `upper` over `lower`.
+    /// Puts `upper` in front of `lower`.
     pub fn new(upper: U, lower: L) -> Self {
         Self { upper, lower, sink: Sink::default() }
     }
 
-    /// Reports faults and failures when an entry is copied up. Give the stores themselves a sink as
-    /// well.
+    /// Reports damaged entries of the upper store, and failures to copy an entry to it. Give the
+    /// stores themselves a sink as well.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn Events>) -> Self {
         self.sink = Sink::new(events);
@@ -82,7 +82,7 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         self.upper.latest(lineage).or_else(|| {
             let key = self.lower.latest(lineage)?;
-            // A pointer that could not be copied is read below again.
+            // A pointer that could not be copied is read from the lower store again.
             let _ = self.upper.set_latest(lineage, &key);
             Some(key)
         })

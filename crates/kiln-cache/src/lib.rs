@@ -1,22 +1,23 @@
 //! A content-addressed store of compiled modules.
 //!
 //! - [`KeyParts`] names everything that native code depends on. Its [`key`](KeyParts::key) cannot
-//!   forget a field, because the struct is taken apart exhaustively. A [`Recipe`] is the same by
-//!   name: [`explain`] uses it to say why a key was missed.
+//!   forget a field, because the struct is destructured with every field named. A [`Recipe`] holds
+//!   the same fields by name: [`explain`] uses it to say why a key was missed.
 //! - An [`Entry`] is what is kept under a key: its recipe, the keys of its functions, the artifact.
 //! - A [`Lineage`] identifies a module whatever its IR. A store points from it to the key of the
 //!   module's last build.
 //! - A [`Store`] is asked before a module is compiled. There are [`MemoryStore`] and [`DiskStore`],
-//!   and stores made of others: [`LayeredStore`] puts a quick store over a large one,
+//!   and stores made of others: [`LayeredStore`] puts a fast store in front of a large one,
 //!   [`WriteBehind`] writes in the background. Clients can write their own.
-//! - A store answers with a [`Lookup`]. An entry with any fault (truncated, altered, of another
+//! - A store answers with a [`Lookup`]. An entry with any defect (truncated, altered, of another
 //!   version, for another key) is [`Lookup::Corrupt`]: a build treats it as a miss, reports it, and
 //!   heals it by storing the module again.
 //! - [`Event`]s say what happened; [`Counts`] counts them.
 //!
 //! # Should I use this crate?
 //!
-//! If you keep artifacts yourself. `kiln::Compiler` takes any [`Store`].
+//! Yes, if you keep artifacts yourself, or write a store for `kiln::Compiler`, which takes any
+//! [`Store`].
 //!
 //! ```
 //! use kiln_artifact::Contents;
@@ -49,7 +50,7 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A store for many builds, in many processes: what was used last is in memory, everything is in a
+//! A store for many builds, in many processes: the entries used last are in memory, all are in a
 //! folder of at most a gigabyte, and no build waits for a write.
 //!
 //! ```

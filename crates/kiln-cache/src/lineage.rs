@@ -14,7 +14,7 @@ impl Lineage {
     ///
     /// Programs that share a store should put their own name before the module's; otherwise each
     /// takes the other's modules for its own last build. That costs reuse and makes explanations
-    /// odd; it never makes code wrong.
+    /// misleading; it never makes code wrong.
     pub fn new(module: &str, target: &str) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache subject");
         for part in [module, target] {

@@ -34,11 +34,11 @@ struct Inside {
     latest: Lru<Lineage, Key>,
 }
 
-/// The content of a [`MemoryStore`], and what it did.
+/// Statistics on the content of a [`MemoryStore`] and its operations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MemoryStat {
-    /// Entries that are there.
+    /// The number of entries.
     pub entries: usize,
     /// Bytes that they take, roughly.
     pub bytes: u64,
@@ -66,7 +66,7 @@ impl MemoryStore {
 
     /// An empty store that keeps at most `bytes` of entries and their bookkeeping, roughly.
     ///
-    /// A larger entry is not kept, which is no error.
+    /// A larger entry is not kept. That is not an error.
     pub fn with_limit(bytes: u64) -> Self {
         Self {
             limit: bytes,
@@ -95,7 +95,7 @@ impl MemoryStore {
         self.len() == 0
     }
 
-    /// Returns what the store holds and did.
+    /// Returns statistics on the content of the store and its operations.
     pub fn stat(&self) -> MemoryStat {
         let (entries, bytes) = {
             let inside = self.inside();

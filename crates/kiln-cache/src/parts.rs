@@ -1,11 +1,11 @@
-//! Everything that code depends on, from which keys are made.
+//! The parts of keys: everything that code depends on.
 //!
-//! The parts are taken apart exhaustively: a field that is added and left out of the key does not
-//! compile.
+//! The structs are destructured with every field named: a field that is added and left out of the
+//! key is a compile error.
 //!
 //! The versions of Cranelift and of its register allocator are parts. Both are pinned in
-//! Cargo.toml, the allocator because Cranelift would accept later versions, which may make other
-//! code.
+//! Cargo.toml, the allocator because Cranelift would accept later versions, which may make
+//! different code.
 
 use kiln_artifact::FORMAT_VERSION;
 
@@ -64,8 +64,8 @@ impl KeyParts<'_> {
 pub struct FunctionParts<'a> {
     /// Fingerprint, or bytes, of the function's IR.
     pub body: &'a [u8],
-    /// The function's references, as far as code depends on them: of each its kind, linkage,
-    /// signature.
+    /// The properties of the function's references on which code depends: kind, linkage and
+    /// signature of each.
     pub references: &'a [u8],
     /// Target triple.
     pub target: &'a str,

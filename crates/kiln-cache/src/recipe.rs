@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use crate::{EntryError, Key};
 
-/// The parts of a module's key, by name. Cheap to clone.
+/// The parts of a module's key, by name. It is cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Recipe(Arc<Fields>);
 

@@ -38,8 +38,8 @@ pub trait Store: Sync {
     /// is of kind `InvalidInput` if [`Entry::check`] refuses the entry.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()>;
 
-    /// Puts the entry of `key` out of use, since it was found to be wrong although its checksums
-    /// are right. Until something is stored under `key` again, it is a miss.
+    /// Quarantines the entry of `key`, which was found to be wrong although its checksums match.
+    /// Until something is stored under `key` again, it is a miss.
     ///
     /// # Errors
     ///
@@ -54,7 +54,7 @@ pub trait Store: Sync {
     }
 
     /// Remembers that the last build of `lineage` had `key`. That costs little if it is known
-    /// already, so a build may call it for hits too.
+    /// already, so a build may call this for hits too.
     ///
     /// # Errors
     ///

@@ -27,9 +27,9 @@ pub enum LoadError {
     /// The bytes are not a Kiln image.
     #[error("not a kiln image: {what} at file offset {offset:#x}")]
     Malformed {
-        /// The fault.
+        /// The reason.
         what: &'static str,
-        /// The position of the fault, in bytes from the start of the file.
+        /// The position of the wrong bytes, in bytes from the start of the file.
         offset: u64,
     },
     /// The image was made by another version of the format.

@@ -1,11 +1,11 @@
-//! Links compiled modules, saves them as one ELF file, and maps that file: three steps that work
-//! alone.
+//! Links compiled modules, saves them as one ELF file, and maps that file: three steps that can be
+//! used separately.
 //!
 //! - [`link`] lays out artifacts, resolves symbols between them and relocates them into any memory.
 //!   The JIT uses it too, so there is one copy of relocation code.
 //! - `write_image` and `save` (feature `write`) make an ELF64 shared object of linked artifacts,
 //!   which works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
-//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill its slots by one copy
+//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill its slots with one copy,
 //!   and find its functions. A [`FunctionRef`] is a function found by name, here and in a JIT.
 //! - [`ImageInfo`] and [`verify_bytes`] read an image of any architecture without mapping it.
 //!
@@ -18,10 +18,10 @@
 //!
 //! # Why ELF?
 //!
-//! So that the tools people have work on images: `readelf`, `objdump`, `gdb`, `perf`, `dlopen`. The
-//! loader of this crate maps the same file faster and checks it first. When it opens an image, it
-//! compares the checksum of the note and the headers. It compares those of sections on demand,
-//! because hashing all code would take longer than the rest of opening.
+//! So that common tools work on images: `readelf`, `objdump`, `gdb`, `perf`, `dlopen`. The loader
+//! of this crate maps the same file faster and checks it first. When it opens an image, it compares
+//! the checksum of the note and the headers. It compares those of sections on demand, because
+//! hashing all code would take longer than the rest of opening.
 //!
 //! # Architecture invariants
 //!

@@ -1,6 +1,6 @@
-//! How a JIT is set up.
+//! The options of a JIT.
 
-/// How a [`Jit`](crate::Jit) is set up.
+/// Options of a [`Jit`](crate::Jit).
 #[derive(Clone, Debug)]
 pub struct JitOptions {
     /// Address space to reserve for code and data, in bytes, at most 2 GiB. Memory is used only as

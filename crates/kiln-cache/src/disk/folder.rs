@@ -21,9 +21,9 @@ pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 /// It writes at once, and the caller waits for it. A build should not wait: put the store into a
 /// [`WriteBehind`](crate::WriteBehind).
 ///
-/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] sets another. Every few
-/// writes look at one or two hundred files and remove the least recently used of them, so no build
-/// waits for a long cleaning. [`DiskStore::gc`] is exact.
+/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] sets another. Every so many
+/// writes, a store looks at one or two hundred files and removes the least recently used of them,
+/// so no build waits for a long cleanup. [`DiskStore::gc`] is exact.
 ///
 /// Anyone who may write to the folder can make this store return any artifact, since checksums do
 /// not prove who wrote an entry. So share a folder only among users who trust each other with
@@ -116,7 +116,7 @@ impl DiskStore {
         }
     }
 
-    /// Writes `parts` to `path`, which appears whole or not at all.
+    /// Writes `parts` to `path`. The file appears whole or not at all.
     pub(super) fn write(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
         let folder = path.parent().expect("a file of the store is in a folder");
         let attempt = || {
@@ -132,7 +132,7 @@ impl DiskStore {
             written
         };
         match attempt() {
-            // The folder is not there yet, or was removed meanwhile.
+            // The folder does not exist yet, or was removed in the meantime.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.files.create_folder(folder)?;
                 attempt()
@@ -168,12 +168,12 @@ impl DiskStore {
     }
 }
 
-/// Whether the error says that there is no such file, or no longer.
+/// Whether the error says that the file does not exist, or no longer exists.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle)
 }
 
-/// The time between `a` and `b`, whichever is later.
+/// The time between `a` and `b`; either may be the later one.
 pub(super) fn distance(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|error| error.duration())
 }

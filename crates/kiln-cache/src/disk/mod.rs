@@ -9,8 +9,8 @@
 //! Invariants: the content of a file is checked against its name; a file that vanished is a miss;
 //! foreign files are left alone.
 //!
-//! Eviction looks at a sample of the files after some of the writes, so no build waits for
-//! cleaning, and processes need not agree on anything. Writes are not synced unless a client asks
+//! Eviction looks at a sample of the files after some of the writes, so no build waits for a
+//! cleanup, and processes need not agree on anything. Writes are not synced unless a client asks
 //! for it: a checksum finds an entry that a power failure damaged, and compiling it again is cheap.
 
 mod folder;

@@ -3,7 +3,7 @@
 //! - `ab/cdef..` (2 and 62 digits of the key) is an entry.
 //! - `ab/latest-..` is the last key of a lineage.
 //! - `ab/.kiln-new-..` is a file that is being written.
-//! - `quarantine/<64 digits>` is an entry that is out of use; `<64 digits>.why` says why.
+//! - `quarantine/<64 digits>` is an entry in quarantine; `<64 digits>.why` says why.
 //!
 //! Everything else is foreign: it is not read, not counted against the limit, and not removed.
 
@@ -15,7 +15,7 @@ use crate::{Key, Lineage};
 
 const TEMPORARY: &str = ".kiln-new-";
 const LATEST: &str = "latest-";
-/// The folder of entries that are out of use.
+/// The folder of quarantined entries.
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// The file with the reason of a quarantine has the name of the entry and this ending.
 pub(crate) const WHY: &str = ".why";

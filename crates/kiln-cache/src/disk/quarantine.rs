@@ -1,4 +1,5 @@
-//! Entries that are out of use: moved aside, and if that fails, at least banned in this process.
+//! Quarantine: an entry that must not be used is moved to a folder of its own. If that fails, at
+//! least this process does not use it.
 
 use std::io;
 use std::path::Path;
@@ -44,8 +45,8 @@ impl DiskStore {
                 };
             }
         }
-        // The entry is out of use now. What follows is for people who look into the folder, and may
-        // fail.
+        // The entry is not used from here on. The rest is for people who look into the folder, and
+        // may fail.
         let note = folder.join(format!("{key}{}", name::WHY));
         let _ = self.files.touch(&aside, self.files.now());
         let _ = self.files.remove(&note);

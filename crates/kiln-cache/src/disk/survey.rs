@@ -10,7 +10,7 @@ use super::folder::{DiskStore, cost};
 use super::name::{self, Kind};
 use crate::{Entry, EntryError, Key, Store};
 
-/// The numbers of a folder.
+/// The numbers and sizes of the files in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DiskStat {
@@ -22,11 +22,11 @@ pub struct DiskStat {
     pub disk_bytes: u64,
     /// Number of lineages whose last build is known.
     pub last_builds: u64,
-    /// Entries that are out of use.
+    /// Entries in quarantine.
     pub quarantined: u64,
     /// Files that are being written, or whose writer was killed.
     pub leftovers: u64,
-    /// Files that are not of the store.
+    /// Files that do not belong to the store.
     pub foreign: u64,
     /// Last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
@@ -83,7 +83,8 @@ pub struct GcReport {
 }
 
 impl DiskStore {
-    /// Lists the entries in the order of their keys. Those that vanish meanwhile may be missing.
+    /// Lists the entries in the order of their keys. Entries that are removed in the meantime may
+    /// be missing.
     pub fn entries(&self) -> impl Iterator<Item = EntryInfo> {
         self.shards().into_iter().flat_map(move |shard| {
             let folder = self.folder().join(&shard);
@@ -140,12 +141,12 @@ impl DiskStore {
         Ok(stat)
     }
 
-    /// Reads every entry, and puts those that are damaged out of use. `progress` is called with the
+    /// Reads every entry, and quarantines those that are damaged. `progress` is called with the
     /// number of entries that are done, and the number of all.
     ///
     /// # Errors
     ///
-    /// If the folder cannot be listed. Faults of entries are in the report.
+    /// If the folder cannot be listed. Damaged entries are in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> io::Result<VerifyReport> {
         self.list_or_empty()?;
         let mut report = VerifyReport::default();

@@ -23,9 +23,9 @@ const SAMPLE: usize = 128;
 /// Files that a sweep removes at most. They are more than are made between two sweeps, so that a
 /// folder shrinks when its limit is lowered.
 const MAX_REMOVED: usize = 16;
-/// One write in so many is followed by a sweep.
+/// One write in this many is followed by a sweep.
 const SWEEP_ONE_IN: u32 = 4;
-/// One write in so many is followed by a sweep if the last one left room.
+/// One write in this many is followed by a sweep if the last sweep left room.
 const SWEEP_WITH_ROOM_ONE_IN: u32 = 64;
 
 /// A file that may be evicted.
@@ -37,9 +37,9 @@ pub(super) struct Candidate {
 }
 
 impl DiskStore {
-    /// Sweeps after some writes; this one was `key` with `len` bytes. One key in so many is
-    /// followed by a sweep, and any key if a sixteenth of the limit was written since the last
-    /// sweep.
+    /// Sweeps after some writes; this one was `key` with `len` bytes. The key decides, as a sample
+    /// of all keys, unless a sixteenth of the limit was written since the last sweep: then there is
+    /// one in any case.
     pub(super) fn sweep_sometimes(&self, key: &Key, len: u64) {
         let unswept = self.shared.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
         let one_in =
@@ -51,7 +51,7 @@ impl DiskStore {
         if !self.shared.sweeping.swap(true, AcqRel) {
             self.shared.unswept.store(0, Relaxed);
             let free = self.limit.saturating_sub(self.sweep(key));
-            // So little that many processes together do not exceed the limit by much.
+            // Small, so that many processes together do not exceed the limit by much.
             self.shared.room.store((free / 16).min(self.limit / 64), Relaxed);
             self.shared.sweeping.store(false, Release);
         }
@@ -114,9 +114,9 @@ impl DiskStore {
     /// Removes the least recently used of `candidates` until they take at most `share` bytes, but
     /// at most `max` of them.
     ///
-    /// The entry of `spare` stays: it was just written, but may look no younger than others, since
-    /// file systems keep time in steps of milliseconds. Returns number and length of what was
-    /// removed, and the number of files that could not be removed.
+    /// The entry of `spare` stays: it was just written, but may look as old as others, since file
+    /// systems keep time in steps of milliseconds. Returns number and length of what was removed,
+    /// and the number of files that could not be removed.
     pub(super) fn evict(
         &self,
         mut candidates: Vec<Candidate>,

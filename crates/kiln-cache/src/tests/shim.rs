@@ -8,14 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use crate::files::{Files, Meta, RealFiles};
 
-/// The fault of an operation.
+/// The way in which an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The operation fails with this error number of the system; the next one works again.
     Error(i32),
     /// This operation and all later ones fail with this error number.
     ErrorFrom(i32),
-    /// Neither this operation nor any later one happens.
+    /// The process "dies": neither this operation nor any later one happens.
     Kill,
 }
 
@@ -27,7 +27,7 @@ pub(super) const EROFS: i32 = 30;
 pub(super) const READ_ONLY: Plan =
     Plan { at: 0, fault: Fault::ErrorFrom(EROFS), partial: 0, only_writes: true };
 
-/// A fault, and the operation at which it happens.
+/// A failure, and the operation at which it happens.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
     /// Number of the operation, from 0.

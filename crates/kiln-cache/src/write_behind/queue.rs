@@ -1,5 +1,5 @@
-//! The queue between a build and the thread that writes. It is data only: who locks it calls
-//! nothing of the client's meanwhile.
+//! The queue between a build and the thread that writes. It is only data: no code of the client
+//! runs while it is locked.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -52,7 +52,7 @@ pub(super) struct Queue {
     pub(super) lost: HashSet<Key>,
     bytes: u64,
     pub(super) limit: u64,
-    /// Whether the thread is at a write.
+    /// Whether the thread is writing.
     pub(super) busy: bool,
     /// The key of the entry that is being written.
     pub(super) writing: Option<Key>,
@@ -87,7 +87,7 @@ impl Queue {
     /// Adds an entry of `cost` bytes. It replaces a queued one of the same key.
     pub(super) fn put(&mut self, key: &Key, entry: &Entry, cost: u64) -> Added {
         let replaced = self.entries.get(key).map_or(0, |waiting| waiting.cost);
-        // An entry that is larger than the limit is taken when nothing else waits.
+        // An entry that is larger than the limit is accepted when nothing else waits.
         if !self.entries.is_empty() && (self.bytes - replaced).saturating_add(cost) > self.limit {
             if replaced == 0 {
                 self.lose(key);
@@ -147,8 +147,7 @@ impl Queue {
         }
     }
 
-    /// Takes everything out that is queued. The entry that is being written is the thread's
-    /// business.
+    /// Takes out everything that is queued. The entry that is being written is left to the thread.
     pub(super) fn abandon(&mut self) -> Abandoned {
         Abandoned {
             writes: std::mem::take(&mut self.writes),
@@ -159,7 +158,7 @@ impl Queue {
     }
 }
 
-/// The queue at the time when no more was to be written.
+/// The part of the queue that will not be written.
 pub(super) struct Abandoned {
     writes: VecDeque<Write>,
     entries: HashMap<Key, Waiting>,
@@ -169,7 +168,7 @@ pub(super) struct Abandoned {
 
 impl Abandoned {
     /// The keys whose entries or pointers are not written, in order. A pointer to an entry of the
-    /// list is not listed beside it.
+    /// list is not listed as well.
     pub(super) fn keys(&self) -> Vec<Key> {
         let Self { writes, entries, latest, lost } = self;
         let queued = |key: &Key| entries.get(key).is_some_and(|entry| entry.queued);

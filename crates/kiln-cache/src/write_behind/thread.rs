@@ -92,7 +92,7 @@ impl<S: Store> Shared<S> {
         let sink = queue.sink.clone();
         drop(queue);
 
-        // Without the lock: a build may put, get and quarantine the same key meanwhile.
+        // Without the lock: a build may put, get and quarantine the same key in the meantime.
         let written = guarded(|| self.store.put(&key, &entry));
         drop(entry);
         if let Err(error) = &written {
@@ -110,8 +110,8 @@ impl<S: Store> Shared<S> {
             queue.doomed = None;
         }
         queue.writing = None;
-        // If it was put again meanwhile, the new entry is queued and decides what becomes of the
-        // key.
+        // If it was put again in the meantime, the new entry is queued, and whether the key is lost
+        // depends on that entry.
         if !queue.entries.get(&key).is_some_and(|waiting| waiting.queued) {
             queue.forget(&key);
             if lost {
@@ -149,7 +149,7 @@ impl<S: Store> Shared<S> {
         if queue.latest.get(&lineage) == Some(&key) {
             queue.latest.remove(&lineage);
         } else {
-            // It was moved meanwhile.
+            // It was moved in the meantime.
             queue.writes.push_back(Write::Latest(lineage));
         }
         queue

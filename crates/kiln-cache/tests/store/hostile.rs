@@ -109,7 +109,7 @@ fn forged_entries_with_right_checksums_are_refused() {
         assert!(matches!(reason(&bytes), EntryError::OtherVersion));
     }
     assert!(matches!(reason(&forged(|bytes| bytes[0] ^= 1)), EntryError::Foreign));
-    // Lengths that do not add up, or overflow.
+    // Lengths whose sum is wrong or overflows.
     for place in [12..16, 48..52, 56..60, 60..64] {
         for value in [0_u32, 1, 1 << 16, u32::MAX] {
             let bytes = forged(|bytes| bytes[place.clone()].copy_from_slice(&value.to_le_bytes()));

@@ -2,8 +2,8 @@
 //!
 //! Slots and stubs are numbered in one pass over all modules, in order, so numbers do not depend on
 //! threads. The slot array begins with the external slots, which the client or the loader fills:
-//! first those of globals, then those of undefined symbols in order of need. Internal slots follow;
-//! they hold addresses that the linker knows.
+//! first those of globals, then those of undefined symbols in order of first use. Internal slots
+//! follow; they hold addresses that the linker knows.
 //!
 //! Usually a symbol has one stub, which all modules share. If calls do not reach all code, each
 //! module has stubs of its own, which are placed right after its code.

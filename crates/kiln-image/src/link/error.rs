@@ -17,7 +17,7 @@ pub enum LinkError {
         /// The module that defines it again; can be the same module.
         second: usize,
     },
-    /// A module uses a function by another type than that of its definition.
+    /// A module declares a function with a type that differs from its definition's.
     #[error(
         "module {importer} uses `{name}` as {import_signature}, but module {definer} defines it as {definition_signature}"
     )]
@@ -26,7 +26,7 @@ pub enum LinkError {
         name: Box<str>,
         /// The module that uses it.
         importer: usize,
-        /// The type by which it is used.
+        /// The type with which it is declared.
         import_signature: Box<str>,
         /// The module that defines it.
         definer: usize,
@@ -69,7 +69,7 @@ pub enum LinkError {
         /// The symbol.
         symbol: Box<str>,
     },
-    /// A relocation is for another architecture than the module.
+    /// The architecture of a relocation is not that of the module.
     #[error("module {module} has a relocation {kind:?} at {offset:#x}, which its target does not have")]
     ForeignRelocation {
         /// The module.
@@ -211,7 +211,7 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Returns the number of the module that is at fault. Of two modules that disagree, this is the
+    /// Returns the number of the module that the error is in. If two modules disagree, this is the
     /// one that refers to the other or was given later. `None` if the error is not about one
     /// module.
     pub fn module(&self) -> Option<usize> {

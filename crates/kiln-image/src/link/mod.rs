@@ -28,7 +28,7 @@
 //! becomes `lea`, and no slot is needed. An access that cannot be relaxed gets an internal slot,
 //! after the external slots; a fixup fills it.
 //!
-//! # Why slots
+//! # Why there are slots
 //!
 //! The GOT serves as the table of globals. Code is position independent (`is_pic`), so Cranelift
 //! reaches every symbol that is not marked `colocated` through a slot relative to the instruction.

@@ -159,7 +159,7 @@ struct Resolver<'a, 'e> {
     external: &'e dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
     symbols: Vec<ResolvedSymbol>,
     names: HashMap<&'a str, ResolvedId, FastHash>,
-    /// The routines that the code generator calls. These names are apart, because they mean
+    /// The routines that the code generator calls. These names are kept apart, because they mean
     /// routines of the C library even if a module defines something else under such a name.
     libcalls: HashMap<&'a str, ResolvedId, FastHash>,
     globals: HashMap<&'a str, ResolvedId, FastHash>,

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::error::LinkError;
 use super::resolve::{Resolution, Resolved};
 
-/// Checks that modules use functions by the types of their definitions. The errors are in order of
-/// module and symbol.
+/// Checks that modules declare functions with the types of their definitions. The errors are in
+/// order of module and symbol.
 pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
     let errors: Vec<Vec<LinkError>> = (0..artifacts.len())
         .into_par_iter()

@@ -3,8 +3,8 @@
 //! Format: Linux Standard Base Core, "Exception Frames". Each function with unwind rows has a frame
 //! description entry (FDE), which refers to a common information entry (CIE). CIEs are shared when
 //! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so nothing needs
-//! relocation at load. Functions are in order of address, so the index in `.eh_frame_hdr` is sorted
-//! as it is written.
+//! relocation at load. Functions are in order of address, so writing the index in `.eh_frame_hdr`
+//! in that order sorts it.
 
 use std::collections::HashMap;
 
@@ -17,9 +17,9 @@ use crate::arch::Arch;
 /// The fixed part of an FDE, in bytes: length, CIE pointer, first address, number of bytes, length
 /// of the augmentation.
 const FDE_FIXED: u64 = 4 + 4 + 4 + 4 + 1;
-/// The head of the index, in bytes.
+/// The size of the head of the index, in bytes.
 pub(super) const HDR_FIXED: u64 = 12;
-/// A line of the index, in bytes.
+/// The size of an entry of the index, in bytes.
 pub(super) const HDR_LINE: u64 = 8;
 /// The zero length that ends `.eh_frame`, in bytes.
 const TERMINATOR: u64 = 4;
@@ -71,13 +71,13 @@ fn row_lengths(artifact: &Artifact) -> impl Iterator<Item = u32> {
     artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0)
 }
 
-/// Bounds the size of a module's entries and of their lines of the index, in bytes.
+/// Bounds the size of a module's entries and of their entries of the index, in bytes.
 pub(super) fn size_bound(artifact: &Artifact) -> u64 {
     let entries: u64 = row_lengths(artifact).map(|len| fde_size(len) + HDR_LINE).sum();
     entries + artifact.cie().len() as u64 + 8
 }
 
-/// Whether these bytes are a CIE, and its length field is right.
+/// Whether these bytes are a CIE with a correct length field.
 fn is_cie(arch: Arch, cie: &[u8]) -> bool {
     let Some((head, _)) = cie.split_first_chunk::<8>() else { return false };
     let [a, b, c, d, id @ ..] = *head;
@@ -134,7 +134,7 @@ pub(super) fn out_of_reach(layout: &Layout) -> LinkError {
     LinkError::TooLarge { what, size: layout.total(), limit: MAX_SIZE }
 }
 
-/// Writes one module's entries, and their lines of the index. Returns `None` if an address is out
+/// Writes one module's entries, and their entries of the index. Returns `None` if an address is out
 /// of reach.
 pub(super) fn write_module(
     artifact: &Artifact,

@@ -18,7 +18,7 @@ pub struct FunctionRef<'a> {
     signature: &'a str,
 }
 
-/// A function has another type than its caller expects.
+/// A function's type is not the one that its caller expects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` has type {found}, not {wanted}")]
 #[non_exhaustive]

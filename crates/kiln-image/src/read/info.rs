@@ -9,7 +9,7 @@ use super::view::View;
 use crate::arch::Arch;
 use crate::error::LoadError;
 
-/// The contents of an image, as far as they are known without running it.
+/// The contents of an image that are known without running it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ImageInfo {

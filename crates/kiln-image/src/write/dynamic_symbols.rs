@@ -7,8 +7,8 @@
 //! the host, through the exported array `kiln_slots` or through our loader. Two things only our
 //! loader does, and both are rare with the default settings: it fills pointers in data to globals,
 //! and it has the two helpers that no C library has (`__cranelift_x86_pshufb`,
-//! `__cranelift_probestack`). After `dlopen`, an image that exports a name of the C library's and
-//! also calls that routine calls its own.
+//! `__cranelift_probestack`). If `dlopen` loads an image that exports the name of a routine of the
+//! C library and also calls that routine, the image calls its own definition.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;

@@ -14,7 +14,7 @@ use crate::link::{Area, LinkError, Plan};
 ///
 /// # Errors
 ///
-/// [`LinkError::TooLarge`] if there are more sections than the header can say.
+/// [`LinkError::TooLarge`] if there are more sections than the header can count.
 pub(super) fn write_file_headers(
     w: &mut Writer<'_>,
     plan: &Plan<'_>,
@@ -38,7 +38,7 @@ pub(super) fn write_file_headers(
     Ok(())
 }
 
-/// The error of a file that ELF has no numbers for.
+/// The error for a file that has too many sections for the fields of ELF.
 pub(super) fn too_large(layout: &FileLayout<'_>) -> LinkError {
     LinkError::TooLarge { what: "the file", size: layout.len as u64, limit: 1 << 32 }
 }

@@ -1,4 +1,4 @@
-//! From artifacts to the bytes of an image: the steps, in order.
+//! The steps from artifacts to the bytes of an image, in order.
 
 use std::ops::Range;
 

@@ -1,6 +1,6 @@
-//! How an image is written.
+//! The options for writing an image.
 
-/// How an image is written.
+/// Options for writing an image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageOptions {
     /// The name by which other shared objects refer to the image, `DT_SONAME`.

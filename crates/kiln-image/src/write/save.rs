@@ -5,10 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 /// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same
-/// folder is written and renamed. The umask permitting, everybody may read and execute the file.
+/// folder is written and renamed. If the umask permits it, everybody may read and execute the file.
 ///
 /// If `path` is a symbolic link, the file that it names is replaced. Like linkers, this does not
-/// force the file to disk: it can be made again, and the remains after a power failure do not pass
+/// sync the file to disk: it can be made again, and what a power failure leaves of it does not pass
 /// [`verify_bytes`](crate::verify_bytes).
 ///
 /// # Errors

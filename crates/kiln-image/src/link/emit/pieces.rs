@@ -16,7 +16,7 @@ pub(super) struct ModulePieces<'o> {
     /// Runs of named data, by their numbers.
     pub(super) named: Vec<(u32, &'o mut [u8])>,
     pub(super) eh_frame: &'o mut [u8],
-    /// Its lines of the index of unwind rows.
+    /// Its entries of the index of unwind rows.
     pub(super) eh_index: &'o mut [u8],
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Pieces<'o> {
     pub(super) shared_stubs_start: u64,
     /// The end of `.eh_frame`, after the entries of all modules.
     pub(super) eh_frame_end: &'o mut [u8],
-    /// The head of `.eh_frame_hdr`, before the lines of all modules.
+    /// The head of `.eh_frame_hdr`, before the entries of all modules.
     pub(super) eh_frame_hdr_head: &'o mut [u8],
 }
 

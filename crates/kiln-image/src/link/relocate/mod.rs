@@ -1,4 +1,4 @@
-//! How code is patched, one file per architecture.
+//! Patching of code, one file per architecture.
 //!
 //! Before anything is placed, [`classify`] returns what a relocation needs; afterwards [`patch`]
 //! applies the relocation. Both read the instruction at the patch site and rely on nothing else:

@@ -2,9 +2,9 @@
 //! `GOTPCRELX`).
 //!
 //! The patched bytes are a displacement of four bytes, which is relative to the next instruction.
-//! An addend of -4 means that no immediate is between the two. The bytes before the displacement
-//! tell instructions apart: in `lea` and `mov` these are REX, opcode and a ModRM byte of the form
-//! `00 reg 101`, which is never `e8` or `e9`, the opcodes of `call` and `jmp`.
+//! An addend of -4 means that no immediate follows the displacement. The bytes before the
+//! displacement tell instructions apart: in `lea` and `mov` these are REX, opcode and a ModRM byte
+//! of the form `00 reg 101`, which is never `e8` or `e9`, the opcodes of `call` and `jmp`.
 
 use kiln_artifact::RelocKind;
 
@@ -85,7 +85,7 @@ pub(super) fn patch(
     store(&mut site, distance)
 }
 
-/// Writes `jmp *[rip + slot]` and two `int3`.
+/// Writes `jmp [rip + slot]` and two `int3`.
 pub(super) fn write_stub(mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let slot = targets.slot.ok_or(PatchError::Unreachable)?;
     let distance = distance(slot, site.address.wrapping_add(6), REACH)?;
