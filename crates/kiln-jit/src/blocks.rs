@@ -1,7 +1,7 @@
 //! Memory for the areas of one batch.
 
 use cranelift_jit::JITMemoryKind;
-use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output};
+use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output, Plan};
 
 use crate::error::JitError;
 use crate::memory::{Block, Memory};
@@ -20,11 +20,12 @@ const CONSTANTS: [Area; 4] = [Area::EhFrame, Area::EhFrameHdr, Area::Rodata, Are
 const DATA: [Area; 3] = [Area::Slots, Area::Data, Area::Bss];
 
 impl Blocks {
-    /// Takes fresh memory for all areas of `layout`.
-    pub(crate) fn allocate(memory: &mut Memory, layout: &Layout) -> Result<Self, JitError> {
+    /// Takes fresh memory for all areas of `plan`.
+    pub(crate) fn allocate(memory: &mut Memory, plan: &Plan<'_>) -> Result<Self, JitError> {
+        let layout = plan.layout();
         let mut addresses = Addresses::default();
-        let text =
-            memory.allocate(layout[Area::Text].size, layout[Area::Text].align, JITMemoryKind::Executable)?;
+        let is_start = |offset| plan.functions().any(|function| function.offset == offset);
+        let text = memory.allocate_code(layout[Area::Text].size, layout[Area::Text].align, is_start)?;
         addresses[Area::Text] = text.address();
         let mut block = |areas: &[Area], kind| {
             let (mut size, mut align) = (0u64, 8);

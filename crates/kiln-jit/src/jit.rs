@@ -85,7 +85,7 @@ impl Jit {
         let values = plan.slots().addresses(resolver)?;
 
         let layout = plan.layout();
-        let blocks = Blocks::allocate(&mut self.memory, layout)?;
+        let blocks = Blocks::allocate(&mut self.memory, &plan)?;
         // SAFETY: the blocks are fresh, disjoint and not published; the references end before
         // `publish`.
         let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }

@@ -49,9 +49,32 @@ impl Memory {
                 format!("a reservation of {size} bytes, at most {}", Self::LIMIT).into(),
             ));
         }
-        let arena = ArenaMemoryProvider::new_with_size(size)
+        let mut arena = ArenaMemoryProvider::new_with_size(size)
             .map_err(|error| JitError::Memory(format!("cannot reserve {size} bytes: {error}").into()))?;
+        // Large reservations often begin at a boundary. The rest of this page is for the first
+        // code, which so begins after the boundary.
+        arena
+            .allocate(1, 1, JITMemoryKind::Executable)
+            .map_err(|error| JitError::Memory(error.to_string().into()))?;
         Ok(Self { arena })
+    }
+
+    /// Takes a block for code, as [`allocate`](Self::allocate) does. `is_start` says whether a
+    /// function begins at an offset; none begins at a [`BOUNDARY`].
+    pub(crate) fn allocate_code(
+        &mut self,
+        len: u64,
+        align: u64,
+        is_start: impl Fn(u64) -> bool,
+    ) -> Result<Block, JitError> {
+        loop {
+            let block = self.allocate(len, align, JITMemoryKind::Executable)?;
+            let offset = block.address().next_multiple_of(BOUNDARY) - block.address();
+            if len == 0 || offset >= len || !is_start(offset) {
+                return Ok(block);
+            }
+            // This block stays empty, and the next is after the boundary.
+        }
     }
 
     /// Takes a block of `len` bytes, zeroed and writable until it is published.
@@ -89,7 +112,43 @@ impl Memory {
     }
 }
 
+/// A function must not begin at a multiple of this. Linkers leave unwind rows with a zero address
+/// of functions they removed, and libgcc's unwinder ignores those. If addresses are encoded in 4
+/// bytes, it looks at the low 32 bits of the address that it computes (`unwind-dw2-fde.c`,
+/// `classify_object_over_fdes`), so it ignores a function at a multiple of 4 GiB too, and no panic
+/// passes it.
+const BOUNDARY: u64 = 1 << 32;
+
 /// The largest alignment that the arena provides, which is the size of a page, in bytes.
 fn page_size() -> u64 {
     4096
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_function_begins_at_a_multiple_of_four_gigabytes() {
+        const SIZE: u64 = 256 << 20;
+        // All at once, so that they are side by side and together span many multiples.
+        let mut all: Vec<_> = (0..8).map(|_| Memory::reserve(Memory::LIMIT).unwrap()).collect();
+        let mut skipped = 0;
+        for memory in &mut all {
+            let mut blocks = 0;
+            while let Ok(block) = memory.allocate_code(SIZE, 16, |_| true) {
+                let start = block.address();
+                assert!(start % BOUNDARY != 0 && start / BOUNDARY == (start + SIZE - 1) / BOUNDARY);
+                blocks += 1;
+            }
+            assert!(blocks >= 6, "{blocks}");
+            skipped += 7 - blocks;
+            // SAFETY: nothing of it was given out.
+            unsafe { memory.free() };
+        }
+        assert!(skipped > 0, "16 GiB side by side hold a multiple");
+        // A boundary inside a function does no harm.
+        let mut memory = Memory::reserve(Memory::LIMIT).unwrap();
+        assert_eq!((0..7).filter(|_| memory.allocate_code(SIZE, 16, |_| false).is_ok()).count(), 7);
+    }
 }

@@ -1,7 +1,8 @@
 //! Address space: one reservation per image, released as a whole.
 //!
 //! Invariant: a [`Reservation`] owns `base..base + len` until it is dropped, and every method
-//! checks that its range is inside.
+//! checks that its range is inside. No multiple of 4 GiB is inside it, other than its base:
+//! libgcc's unwinder ignores rows of a function that begins there, when a client registers them.
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -18,6 +19,9 @@ pub(super) enum Access {
     ReadWrite,
     ReadExecute,
 }
+
+/// No multiple of this is inside a reservation, if its size allows.
+const BOUNDARY: usize = 1 << 32;
 
 /// An owned range of address space.
 #[derive(Debug)]
@@ -37,8 +41,29 @@ impl Reservation {
         let len = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-        let base = unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) }?;
-        Ok(Self { base: base.cast(), len })
+        let map = |len| unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) };
+        let new = Self { base: map(len)?.cast(), len };
+        if !new.crosses_boundary() {
+            return Ok(new);
+        }
+        // In twice as much there is a part that crosses none: the rest is given back.
+        drop(new);
+        let twice = len.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = map(twice)? as usize;
+        let boundary = start.next_multiple_of(BOUNDARY);
+        let base = if boundary < start + len { boundary } else { start };
+        for unused in [start..base, base + len..start + twice] {
+            if !unused.is_empty() {
+                // SAFETY: a part of the new mapping, which nothing uses.
+                let _ = unsafe { munmap(unused.start as *mut c_void, unused.len()) };
+            }
+        }
+        Ok(Self { base: base as *mut u8, len })
+    }
+
+    /// Whether a [`BOUNDARY`] is inside.
+    fn crosses_boundary(&self) -> bool {
+        self.base as usize / BOUNDARY != (self.base as usize + self.len - 1) / BOUNDARY
     }
 
     /// Reserves `len` bytes, rounded up to `page`, and maps as many of `file` read-only there, in
@@ -47,7 +72,14 @@ impl Reservation {
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
         let base = unsafe { mmap(ptr::null_mut(), rounded, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
-        Ok(Self { base: base.cast(), len: rounded })
+        let new = Self { base: base.cast(), len: rounded };
+        if !new.crosses_boundary() {
+            return Ok(new);
+        }
+        drop(new);
+        let mut new = Self::new(len, page)?;
+        new.map_file(file, rounded)?;
+        Ok(new)
     }
 
     /// The address of the first byte.
@@ -137,5 +169,19 @@ impl Drop for Reservation {
         // it were given out to be used only while it lives. After an error, which cannot be handled
         // here, the range stays reserved.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_multiple_of_four_gigabytes_is_inside() {
+        // All at once, so that they are side by side and together span many multiples.
+        let all: Vec<_> = (0..16).map(|_| Reservation::new((1 << 31) - 4096, 4096).unwrap()).collect();
+        for one in all {
+            assert_eq!(one.base as usize >> 32, (one.base as usize + one.len - 1) >> 32);
+        }
     }
 }
