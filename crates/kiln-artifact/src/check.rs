@@ -4,8 +4,14 @@
 //! strings before names, named data before the symbols and relocations that must not cross its
 //! borders. Nothing is copied and nothing allocated; time is linear in the length, but for a binary
 //! search in the named data for each symbol and relocation.
+//!
+//! Records of a table that is walked do not share bytes of another: ranges of functions and of
+//! stack maps are in order and disjoint, and texts together are no longer than the string table.
+//! So what is made of an artifact is in proportion to it, too: an image has every unwind row and
+//! every name once.
 
 mod code;
+mod strings;
 
 use zerocopy::little_endian::U32;
 
@@ -24,8 +30,8 @@ impl Artifact {
     /// # Errors
     ///
     /// [`ArtifactError`] if the bytes are not an artifact of this format version: wrong magic or
-    /// version, truncated, longer than they say, or with a record that points outside its target.
-    /// Time is linear in the length.
+    /// version, truncated, longer than they say, with a record that points outside its target, or
+    /// with records that share what each must have of its own. Time is linear in the length.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self, ArtifactError> {
         Self::from_buffer(bytes.into(), 0)
     }
@@ -41,7 +47,7 @@ impl Artifact {
     pub fn from_buffer(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
         let artifact = Self::unchecked(buffer, start)?;
         check_record_lengths(&artifact)?;
-        check_strings(&artifact)?;
+        strings::check_strings(&artifact)?;
         check_alignments(artifact.summary())?;
         check_named_data(&artifact)?;
         check_symbols(&artifact)?;
@@ -81,32 +87,6 @@ fn check_record_lengths(artifact: &Artifact) -> Checked {
     count::<U32>(artifact, Table::References)?;
     count::<ResolvedCall>(artifact, Table::ResolvedCalls)?;
     count::<NamedData>(artifact, Table::NamedData)?;
-    Ok(())
-}
-
-fn check_strings(artifact: &Artifact) -> Checked {
-    let check = |table: Table, record: usize, text: Str| {
-        let start = text.start.get() as usize;
-        let end = start.checked_add(text.len.get() as usize);
-        match end.and_then(|end| artifact.strings().get(start..end)) {
-            Some(_) => Ok(()),
-            None => Err(table.error(record, "string outside the string table")),
-        }
-    };
-    let summary = artifact.summary();
-    check(Table::Summary, 0, summary.triple)?;
-    check(Table::Summary, 0, summary.producer)?;
-    for table in [Table::Features, Table::Signatures] {
-        for (index, &text) in artifact.records::<Str>(table).iter().enumerate() {
-            check(table, index, text)?;
-        }
-    }
-    for (index, symbol) in artifact.symbols().iter().enumerate() {
-        check(Table::Symbols, index, symbol.name)?;
-    }
-    for (index, run) in artifact.named_data().iter().enumerate() {
-        check(Table::NamedData, index, run.name)?;
-    }
     Ok(())
 }
 

@@ -46,7 +46,8 @@ pub struct Contents {
 
 impl Contents {
     /// Appends `text` to the string table. Equal strings are not shared: callers keep the result
-    /// and use it again.
+    /// and use it again, but in another table: the texts that one table refers to are together not
+    /// longer than the string table.
     ///
     /// # Panics
     ///

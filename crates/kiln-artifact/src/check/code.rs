@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use zerocopy::little_endian::U32;
 
+use super::strings::TotalLength;
 use crate::layout::Table;
 use crate::record::HandlerKind;
 use crate::stream::CallSites;
@@ -11,11 +12,24 @@ use crate::{Artifact, ArtifactError, RelocKind, unwind};
 
 type Checked = Result<(), ArtifactError>;
 
+/// The largest alignment of a function, in bytes: a page, since loaders keep no other.
+const MAX_ALIGN: u32 = 4096;
+
 /// Returns the range that starts at `start`, if it ends within `limit`.
 fn range(start: U32, len: U32, limit: usize) -> Option<Range<usize>> {
     let start = start.get() as usize;
     let end = start.checked_add(len.get() as usize)?;
     (end <= limit).then_some(start..end)
+}
+
+/// Whether `range` is after all ranges before it, which end at `end`; an empty one has no place.
+fn follows(range: &Range<usize>, end: &mut usize) -> bool {
+    if range.is_empty() {
+        return true;
+    }
+    let follows = range.start >= *end;
+    *end = range.end;
+    follows
 }
 
 /// Checks the functions, but for their parts of the streams; and the unwind information.
@@ -25,10 +39,16 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
         return Err(Table::Cie.error(0, "not an entry that unwinders can follow"));
     }
     let mut end = 0;
+    let (mut references_end, mut rows_end) = (0, 0);
+    let mut names = TotalLength::default();
     for (index, function) in artifact.functions().iter().enumerate() {
         let fail = |what| Err(Table::Functions.error(index, what));
-        if function.symbol.get() as usize >= artifact.symbols().len() {
+        let Some(symbol) = artifact.symbols().get(function.symbol.get() as usize) else {
             return fail("unknown symbol");
+        };
+        // Many functions of one symbol would give its name to an image many times.
+        if names.add(symbol.name.len, artifact.strings().len()).is_none() {
+            return fail("the symbol of another function");
         }
         let Some(code) = range(function.start, function.len, text) else {
             return fail("range outside the code");
@@ -36,14 +56,24 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
         if code.start < end {
             return fail("overlaps the function before it");
         }
+        let align = function.align.get();
+        if !align.is_power_of_two() || align > MAX_ALIGN {
+            return fail("an alignment that is not a power of two up to 4096");
+        }
         end = code.end;
         let references = artifact.references().len();
-        if range(function.references_start, function.references_len, references).is_none() {
+        let Some(references) = range(function.references_start, function.references_len, references) else {
             return fail("references outside their table");
+        };
+        if !follows(&references, &mut references_end) {
+            return fail("references that another function has");
         }
         let Some(rows) = range(function.unwind_start, function.unwind_len, unwind.len()) else {
             return fail("unwind rows outside their table");
         };
+        if !follows(&rows, &mut rows_end) {
+            return fail("unwind rows that another function has");
+        }
         if !rows.is_empty() && (cie.is_empty() || !unwind::are_rows(&unwind[rows])) {
             return fail("unwind rows that unwinders cannot follow");
         }
@@ -119,10 +149,16 @@ pub(super) fn check_records(artifact: &Artifact) -> Checked {
             return Err(Table::Handlers.error(index, "unknown kind"));
         }
     }
+    let mut entries_end = 0;
     for (index, map) in artifact.stack_maps().iter().enumerate() {
         inside(Table::StackMaps, index, map.return_offset)?;
-        if range(map.entries_start, map.entries_len, artifact.stack_map_entries().len()).is_none() {
-            return Err(Table::StackMaps.error(index, "entries outside their table"));
+        let fail = |what| Err(Table::StackMaps.error(index, what));
+        let Some(entries) = range(map.entries_start, map.entries_len, artifact.stack_map_entries().len())
+        else {
+            return fail("entries outside their table");
+        };
+        if !follows(&entries, &mut entries_end) {
+            return fail("entries that another stack map has");
         }
     }
     for (index, symbol) in artifact.references().iter().enumerate() {

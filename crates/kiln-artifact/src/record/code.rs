@@ -6,7 +6,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::code_enum::code_enum;
 use crate::RelocKind;
 
-/// A function of the module. Records are in the order of the code.
+/// A function of the module. Records are in the order of the code, and so are the parts of other
+/// tables that belong to them; no two functions share bytes, rows or references.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct FunctionRecord {
@@ -24,7 +25,7 @@ pub struct FunctionRecord {
     pub references_start: U32,
     /// Number of the symbols that it refers to.
     pub references_len: U32,
-    /// Required alignment, in bytes.
+    /// Required alignment, a power of two up to 4096, in bytes.
     pub align: U32,
     /// The client's source location that the function's others are relative to, or
     /// [`NONE`](super::NONE).
@@ -94,7 +95,8 @@ pub struct Handler {
     pub reserved: [u8; 3],
 }
 
-/// The live references at one call.
+/// The live references at one call. The entries of maps are in the order of the maps, and no two
+/// maps share one.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct StackMap {

@@ -70,6 +70,7 @@ pub(crate) fn artifact(text: &[u8]) -> Artifact {
         len: u32::try_from(text.len()).unwrap().into(),
         unwind_start: 0.into(),
         unwind_len: 0.into(),
+        align: 1.into(),
         ..Default::default()
     }];
     contents.text = text.to_vec();

@@ -48,6 +48,7 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
                 len: 0.into(),
                 unwind_start: 0.into(),
                 unwind_len: 0.into(),
+                align: 1.into(),
                 ..Default::default()
             });
         }

@@ -126,6 +126,7 @@ impl Module {
             len: (code.len() as u32).into(),
             unwind_start: (self.contents.unwind.len() as u32).into(),
             unwind_len: 3.into(),
+            align: 1.into(),
             ..Default::default()
         });
         self.contents.unwind.extend(rows);

@@ -29,8 +29,10 @@ fn large_programs() -> Vec<(&'static str, Vec<Artifact>)> {
         contents.cie = vec![20, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b];
         contents.cie.extend([0x0c, 7, 8, 0x90, 1, 0, 0]);
         contents.functions.push(FunctionRecord {
+            symbol: (contents.symbols.len() as u32 - 1).into(),
             unwind_start: (contents.unwind.len() as u32).into(),
             unwind_len: (unwind_len as u32).into(),
+            align: 1.into(),
             ..Default::default()
         });
         contents.unwind.resize(contents.unwind.len() + unwind_len, 0); // DW_CFA_nop
@@ -79,8 +81,10 @@ fn large_programs() -> Vec<(&'static str, Vec<Artifact>)> {
         (
             "unwind entries",
             vec![build(&|contents| {
-                symbol(contents);
-                (0..LARGE / 8).for_each(|_| function(contents, 1));
+                for _ in 0..LARGE / 8 {
+                    symbol(contents);
+                    function(contents, 1);
+                }
             })],
         ),
     ]

@@ -1,0 +1,56 @@
+//! Checks of the texts that records refer to.
+//!
+//! The texts of a table together are not longer than the string table. Compilers give every symbol
+//! and every signature a text of its own; records that share a long one would make an image, or a
+//! list of names, that is longer than the artifact by their number.
+
+use zerocopy::little_endian::U32;
+
+use crate::layout::Table;
+use crate::record::Str;
+use crate::{Artifact, ArtifactError};
+
+/// The length of texts together, in bytes.
+#[derive(Default)]
+pub(super) struct TotalLength(usize);
+
+impl TotalLength {
+    /// Adds a text. Returns `None` if the sum is over `limit`.
+    pub(super) fn add(&mut self, len: U32, limit: usize) -> Option<()> {
+        self.0 = self.0.checked_add(len.get() as usize).filter(|&sum| sum <= limit)?;
+        Some(())
+    }
+}
+
+/// Checks every text of every table.
+pub(super) fn check_strings(artifact: &Artifact) -> Result<(), ArtifactError> {
+    let summary = artifact.summary();
+    check_table(artifact, Table::Summary, [summary.triple].into_iter())?;
+    check_table(artifact, Table::Summary, [summary.producer].into_iter())?;
+    for table in [Table::Features, Table::Signatures] {
+        check_table(artifact, table, artifact.records::<Str>(table).iter().copied())?;
+    }
+    check_table(artifact, Table::Symbols, artifact.symbols().iter().map(|symbol| symbol.name))?;
+    check_table(artifact, Table::NamedData, artifact.named_data().iter().map(|run| run.name))
+}
+
+/// Checks the texts of one table.
+fn check_table(
+    artifact: &Artifact,
+    table: Table,
+    texts: impl Iterator<Item = Str>,
+) -> Result<(), ArtifactError> {
+    let strings = artifact.strings();
+    let mut total = TotalLength::default();
+    for (record, text) in texts.enumerate() {
+        let start = text.start.get() as usize;
+        let end = start.checked_add(text.len.get() as usize);
+        if end.and_then(|end| strings.get(start..end)).is_none() {
+            return Err(table.error(record, "string outside the string table"));
+        }
+        if total.add(text.len, strings.len()).is_none() {
+            return Err(table.error(record, "strings that are together longer than the string table"));
+        }
+    }
+    Ok(())
+}
