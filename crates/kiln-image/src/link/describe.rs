@@ -1,10 +1,10 @@
 //! Descriptions of a planned program: its definitions, functions, slots and pointers.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
-use kiln_artifact::signatures_agree;
 #[cfg(feature = "write")]
 use kiln_globals::SlotKey;
 
+use super::agreement::{Agreement, Agreements};
 use super::assign::Slot;
 use super::layout::Area;
 use super::plan::Plan;
@@ -114,6 +114,7 @@ impl<'a> Plan<'a> {
         let count = self.slots().len();
         let mut details = vec![SlotDetails::default(); count];
         let mut agree = vec![true; count];
+        let mut agreements = Agreements::default();
         for (module, artifact) in self.artifacts.iter().enumerate() {
             for (symbol, &id) in artifact.symbols().iter().zip(self.symbols.of_module(module)) {
                 let Some(Slot::External(slot)) = self.assignment.slot(id) else { continue };
@@ -121,7 +122,9 @@ impl<'a> Plan<'a> {
                 detail.libcall |= symbol.libcall != 0;
                 let signature = symbol.signature().and_then(|index| artifact.signature(index));
                 match (detail.signature, signature) {
-                    (Some(old), Some(new)) => agree[slot as usize] &= signatures_agree(old, new),
+                    (Some(old), Some(new)) => {
+                        agree[slot as usize] &= agreements.compare(old, new) == Agreement::Agree;
+                    }
                     (None, new) => detail.signature = new,
                     (Some(_), None) => {}
                 }

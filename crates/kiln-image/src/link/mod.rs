@@ -43,6 +43,7 @@
 //! order, not on threads. After `resolve` no name is hashed, and `emit` allocates nothing per
 //! relocation.
 
+mod agreement;
 mod assign;
 mod describe;
 mod emit;

@@ -61,6 +61,8 @@ impl Scanner<'_> {
         let resolved = self.symbols.of_module(self.number);
         let (mut needs, mut errors) = (Vec::new(), Vec::new());
         let mut seen = vec![[false; 2]; artifact.symbols().len()];
+        // Of a symbol, one relocation is reported: the message has its name.
+        let mut reported = vec![false; artifact.symbols().len()];
         let mut add = |symbol: u32, kind: NeedKind| {
             if !std::mem::replace(&mut seen[symbol as usize][kind as usize], true) {
                 needs.push(Need { symbol, kind });
@@ -74,6 +76,7 @@ impl Scanner<'_> {
             match usage.and_then(|usage| self.need(usage, resolution)) {
                 Ok(Some(kind)) => add(symbol, kind),
                 Ok(None) => {}
+                Err(_) if std::mem::replace(&mut reported[symbol as usize], true) => {}
                 Err(error) => {
                     let symbol = artifact.name(&artifact.symbols()[symbol as usize]).into();
                     errors.push(error.into_error(self.number, symbol, offset, kind));

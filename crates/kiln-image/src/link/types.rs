@@ -1,11 +1,10 @@
 //! Type checking: every use of a function agrees with its definition.
 
-use std::collections::HashSet;
-
+use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
-use kiln_artifact::{Artifact, signatures_agree};
 use rayon::prelude::*;
 
+use super::agreement::{Agreement, Agreements};
 use super::error::LinkError;
 use super::resolve::{Resolution, Resolved};
 
@@ -22,8 +21,7 @@ pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Ve
 fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
     let artifact = &artifacts[importer];
     let mut errors = Vec::new();
-    // Pairs of texts that agree: looking them up is faster than parsing signatures again.
-    let mut compatible: HashSet<(&str, &str)> = HashSet::new();
+    let mut agreements = Agreements::default();
     for (symbol, &id) in artifact.symbols().iter().zip(resolved.symbols.of_module(importer)) {
         if symbol.linkage() == Linkage::Local || symbol.kind() != SymbolKind::Function {
             continue;
@@ -49,12 +47,8 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
         let import = symbol.signature().and_then(|index| artifact.signature(index));
         let defined = definition.signature().and_then(|index| artifacts[definer].signature(index));
         let (Some(import), Some(defined)) = (import, defined) else { continue };
-        if import == defined || compatible.contains(&(import, defined)) {
-            continue;
-        }
-        if signatures_agree(import, defined) {
-            compatible.insert((import, defined));
-        } else {
+        // Of a pair of signatures that differ, one use is reported: the message has both texts.
+        if agreements.compare(import, defined) == Agreement::Conflict {
             errors.push(LinkError::SignatureConflict {
                 name: name(),
                 importer,

@@ -64,17 +64,32 @@ pub(super) fn describe(
 #[derive(Default)]
 struct Signatures<'a> {
     known: HashMap<&'a str, u32, FastHash>,
+    /// Long texts by their places in artifacts: symbols share them, and each is hashed once.
+    places: HashMap<(usize, usize), u32, FastHash>,
 }
+
+/// Texts shorter than this are hashed for every symbol, in bytes.
+const LONG: usize = 256;
 
 impl<'a> Signatures<'a> {
     /// The index of a signature in the note, which is added if it is new.
     fn index(&mut self, note: &mut NoteBuilder, signature: Option<&'a str>) -> U32 {
         let Some(signature) = signature else { return U32::new(NONE) };
-        U32::new(*self.known.entry(signature).or_insert_with(|| {
+        let place = (signature.as_ptr() as usize, signature.len());
+        if signature.len() >= LONG
+            && let Some(&known) = self.places.get(&place)
+        {
+            return U32::new(known);
+        }
+        let index = *self.known.entry(signature).or_insert_with(|| {
             let text = note.text(signature);
             note.signatures.push(text);
             note.signatures.len() as u32 - 1
-        }))
+        });
+        if signature.len() >= LONG {
+            self.places.insert(place, index);
+        }
+        U32::new(index)
     }
 }
 

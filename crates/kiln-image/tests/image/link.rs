@@ -118,12 +118,17 @@ fn code_must_not_hold_addresses() {
 fn an_undefined_symbol_cannot_be_referred_to_directly() {
     let mut module = Module::new();
     let f = module.import("f", I64_TO_I64);
+    let e = module.import("e", I64_TO_I64);
     // cmp rax, [rip + f]
-    module.function("g", Linkage::Export, TO_I64, &[0x48, 0x3b, 0x05, 0, 0, 0, 0, 0xc3], &[(3, PC, f, -4)]);
-    module.function("h", Linkage::Export, TO_I64, &[0x1f, 0, 0, 0, 0x94], &[(0, RelocKind::A64Call26, f, 0)]);
+    let compare = [0x48, 0x3b, 0x05, 0, 0, 0, 0, 0xc3];
+    module.function("g", Linkage::Export, TO_I64, &compare, &[(3, PC, f, -4)]);
+    module.function("h", Linkage::Export, TO_I64, &[0x1f, 0, 0, 0, 0x94], &[(0, RelocKind::A64Call26, e, 0)]);
+    // A symbol is reported once: thousands of relocations may share one of any length.
+    (0..5000).for_each(|_| drop(module.function("i", Linkage::Local, TO_I64, &compare, &[(3, PC, f, -4)])));
     let errors = plain(&[module.finish()]).unwrap_err();
     assert!(matches!(errors[0], LinkError::DirectReference { module: 0, offset: 3, .. }));
     assert!(matches!(errors[1], LinkError::ForeignRelocation { module: 0, offset: 16, .. }));
+    assert_eq!(errors.len(), 2);
 }
 
 #[test]
