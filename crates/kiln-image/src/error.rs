@@ -24,6 +24,9 @@ pub enum LoadError {
         /// The reason.
         source: Box<LoadError>,
     },
+    /// The path is that of a folder, a device, a pipe or a socket.
+    #[error("not a regular file")]
+    NotAFile,
     /// The bytes are not a Kiln image.
     #[error("not a kiln image: {what} at file offset {offset:#x}")]
     Malformed {

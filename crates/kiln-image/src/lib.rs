@@ -36,7 +36,9 @@
 //! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it
 //!   relies on, in time that does not depend on the size of code; the contents of sections have
 //!   checksums that are compared on demand. These checks cannot find code that is malicious:
-//!   calling it is `unsafe`.
+//!   calling it is `unsafe`. Whatever the bytes, time and memory are in proportion to their length.
+//! - A mapped file that is changed changes the image. [`Image::open`](crate::Image::open) says what
+//!   that does, and [`Image::open_private`](crate::Image::open_private) is immune to it.
 //!
 //! # Example
 //!
@@ -85,6 +87,8 @@ pub use features::host_has_feature;
 #[cfg(feature = "load")]
 pub use load::{AbiValue, FunctionPointer, FunctionRef, Image, Loaded, TypeMismatchError};
 pub use note::FORMAT_VERSION;
+#[cfg(feature = "load")]
+pub use read::read_image;
 pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType, verify_bytes};
 #[cfg(feature = "write")]
 pub use write::{ImageOptions, save, write_image};

@@ -115,8 +115,8 @@ impl Loaded {
     /// not record its type. [`address`](Self::address) finds data and such functions.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let tables = self.mapped.tables();
-        let symbol = tables.lookup(name).filter(|symbol| symbol.is_function())?;
-        let name = std::str::from_utf8(tables.name(symbol.name)?).ok()?;
+        let symbol = self.mapped.lookup(name).filter(|symbol| symbol.is_function())?;
+        let name = tables.name(&symbol, name.len())?;
         let code = self.executable(symbol.value)?;
         let signature = tables.note.export_signature(symbol.index)?;
         // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and
@@ -133,7 +133,7 @@ impl Loaded {
 
     /// The address of the exported function or data object `name`.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        let symbol = self.mapped.tables().lookup(name)?;
+        let symbol = self.mapped.lookup(name)?;
         let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
     }

@@ -3,11 +3,13 @@
 //! Everything is still read-only and as in the file, so it can be verified.
 
 use std::fs::File;
+use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
 use kiln_globals::{Resolve, SlotKey};
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::Loaded;
 use super::map::{Access, Reservation};
@@ -17,10 +19,7 @@ use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::features::host_has_feature;
 use crate::note::{checksum, truncate};
-use crate::read::{View, extent};
-
-/// Number of bytes that hold the ELF header and as many program headers as are accepted.
-const HEAD: usize = 1024;
+use crate::read::{HEAD, View, extent, open_image};
 
 /// An image in memory, checked, with slots that are not yet filled. Its functions can be called
 /// once it is bound.
@@ -36,31 +35,64 @@ impl Image {
     /// Maps the image in the file at `path` and checks it: headers, length, note, target, CPU
     /// features. The contents of sections are not read; [`Image::verify`] does that.
     ///
+    /// A path that is not that of a regular file is refused at once, and so is a file whose headers
+    /// are not those of an image, or of one with another length. Time and memory are in proportion
+    /// to the note and do not depend on the rest.
+    ///
+    /// # Changes of the file
+    ///
+    /// Pages of the file are read when they are used, so **the file must not change while the image
+    /// lives**, as with `dlopen`. The kernel does not prevent it, and Rust's types cannot:
+    ///
+    /// - After the file was truncated, reading a page beyond its new end raises `SIGBUS`, which by
+    ///   default ends the process. This happens in safe code too: in [`Loaded::function`] and
+    ///   [`Image::verify`] as well as in the code of the image.
+    /// - Bytes that are overwritten may appear in memory, after they were checked: in code, which
+    ///   then does something else, and in tables, where a look-up may give wrong results or panic.
+    ///
+    /// [`save`](crate::save) replaces a file by renaming, as linkers and package managers do; that
+    /// is no change, since the old file remains as long as it is mapped. A file that others may
+    /// write to is opened with [`Image::open_private`].
+    ///
     /// # Errors
     ///
     /// [`LoadError::At`], with the path and the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        Self::open_file(path).map_err(|error| error.at(path))
+        let mut head = [0; HEAD];
+        let opened = open_image(path, &mut head);
+        opened.and_then(|(file, head, len)| Self::map(file, head, len)).map_err(|error| error.at(path))
     }
 
-    fn open_file(path: &Path) -> Result<Self, LoadError> {
-        let file = File::open(path).map_err(LoadError::io("open"))?;
-        let metadata = file.metadata().map_err(LoadError::io("examine"))?;
-        if !metadata.is_file() {
-            return Err(LoadError::malformed("not a regular file", 0));
-        }
+    /// Copies the image in the file at `path` into memory that nobody can change, and checks it as
+    /// [`Image::open`] does. No change of the file has an effect on the image.
+    ///
+    /// The copy is a sealed `memfd`. It takes as much memory as the file is long, and the time to
+    /// copy it; two processes do not share it.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::At`], with the path and the reason; among them [`LoadError::Length`] if the
+    /// file was truncated meanwhile.
+    pub fn open_private(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        let path = path.as_ref();
         let mut head = [0; HEAD];
-        let mut len = 0;
-        while len < HEAD {
-            match file.read_at(&mut head[len..], len as u64) {
-                Ok(0) => break,
-                Ok(read) => len += read,
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(LoadError::io("read")(error)),
-            }
-        }
-        let (span, mapped_len) = extent(&head[..len], metadata.len())?;
+        let opened = open_image(path, &mut head);
+        opened
+            .and_then(|(file, _, len)| {
+                let copy = sealed_copy(&file, len)?;
+                // The head of the copy: that of the file may be another by now.
+                let mut head = [0; HEAD];
+                let head = &mut head[..HEAD.min(usize::try_from(len).unwrap_or(HEAD))];
+                copy.read_exact_at(head, 0).map_err(LoadError::io("read"))?;
+                Self::map(copy, head, len)
+            })
+            .map_err(|error| error.at(path))
+    }
+
+    /// Maps a file of `len` bytes that starts with `head`, and checks it.
+    fn map(file: File, head: &[u8], len: u64) -> Result<Self, LoadError> {
+        let (span, mapped_len) = extent(head, len)?;
         let page = rustix::param::page_size();
         let memory = if span.next_multiple_of(page as u64) == mapped_len.next_multiple_of(page) as u64 {
             Reservation::of_file(&file, mapped_len, page).map_err(LoadError::io("map"))?
@@ -69,7 +101,7 @@ impl Image {
             memory.map_file(&file, mapped_len).map_err(LoadError::io("map"))?;
             memory
         };
-        Self::check(memory, mapped_len, metadata.len(), Unmapped::File(file))
+        Self::check(memory, mapped_len, len, Unmapped::File(file))
     }
 
     /// Copies an image that is in memory, and checks it as [`Image::open`] does.
@@ -100,7 +132,15 @@ impl Image {
         check_host(&view)?;
         let readable = view.segments.first().map_or(0, |segment| segment.file_len as usize);
         let (arch, note, segments) = (view.arch, view.note_range, view.segments);
-        let mapped = Mapped { arch, segments, note, readable, slots: OnceLock::new(), memory };
+        let mapped = Mapped {
+            arch,
+            segments,
+            note,
+            readable,
+            slots: OnceLock::new(),
+            sorted: OnceLock::new(),
+            memory,
+        };
         Ok(Self { mapped, mapped_len, unmapped })
     }
 
@@ -136,7 +176,7 @@ impl Image {
     /// The type of the exported function `name`, as `kiln_artifact::Signature` prints it.
     pub fn signature(&self, name: &str) -> Option<&str> {
         let tables = self.mapped.tables();
-        tables.note.export_signature(tables.lookup(name)?.index)
+        tables.note.export_signature(self.mapped.lookup(name)?.index)
     }
 
     /// Compares every byte of the image with the checksums that were taken when it was written.
@@ -177,7 +217,7 @@ impl Image {
     /// relocation would write outside writable data.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
         let keys = self.slots();
-        // A slot with a bad record has no key.
+        // A slot whose record was altered after it was checked has no key.
         if keys.len() != self.mapped.tables().note.slots().len() {
             return Err(LoadError::malformed("bad slot in the note", self.mapped.note.start as u64));
         }
@@ -204,6 +244,20 @@ impl Image {
 fn reserve(span: u64) -> Result<Reservation, LoadError> {
     let len = usize::try_from(span).map_err(|_| LoadError::malformed("a segment that is too large", 0))?;
     Reservation::new(len, rustix::param::page_size()).map_err(LoadError::io("reserve memory for"))
+}
+
+/// Copies the first `len` bytes of `file` into a file in memory that nobody can change.
+fn sealed_copy(file: &File, len: u64) -> Result<File, LoadError> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let copy = memfd_create(c"kiln image", flags).map_err(|error| LoadError::io("copy")(error.into()))?;
+    let copy = File::from(copy);
+    let found = std::io::copy(&mut file.take(len), &mut &copy).map_err(LoadError::io("copy"))?;
+    if found != len {
+        return Err(LoadError::Length { found, expected: len });
+    }
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    fcntl_add_seals(&copy, seals).map_err(|error| LoadError::io("seal")(error.into()))?;
+    Ok(copy)
 }
 
 /// Refuses an image that this machine cannot run.

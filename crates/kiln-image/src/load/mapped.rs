@@ -8,7 +8,7 @@ use kiln_globals::SlotKey;
 use super::map::Reservation;
 use crate::arch::Arch;
 use crate::note::{Note, PREFIX_LEN};
-use crate::read::{Segment, Tables};
+use crate::read::{DynamicSymbol, Found, Segment, Tables};
 
 /// The mapping and the results of its checks, shared by the unbound and the bound state.
 #[derive(Debug)]
@@ -22,6 +22,8 @@ pub(super) struct Mapped {
     pub(super) readable: usize,
     /// The keys of the external slots, once they are needed.
     pub(super) slots: OnceLock<Box<[SlotKey]>>,
+    /// The exports in order of their names, once a look-up needs them.
+    pub(super) sorted: OnceLock<Box<[u32]>>,
 }
 
 impl Mapped {
@@ -33,6 +35,18 @@ impl Mapped {
         let body = &bytes[self.note.start + PREFIX_LEN..self.note.end];
         let note = Note::again(body).expect("the note was checked when the image was mapped");
         Tables { bytes, endian: self.arch.endian(), note }
+    }
+
+    /// Finds an export.
+    pub(super) fn lookup(&self, name: &str) -> Option<DynamicSymbol> {
+        let tables = self.tables();
+        match tables.lookup(name) {
+            Found::Export(symbol) => Some(symbol),
+            Found::Nothing => None,
+            Found::LongChain => {
+                tables.lookup_sorted(self.sorted.get_or_init(|| tables.sorted_exports()), name)
+            }
+        }
     }
 
     /// The keys of the external slots. A bad record has none; `Image::bind` refuses such an image.

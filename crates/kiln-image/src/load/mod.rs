@@ -7,7 +7,14 @@
 //! with `unsafe` code; it relies on checks that release builds make.
 //!
 //! The file must not be modified while it is mapped, as with `dlopen`; [`save`](crate::save)
-//! replaces a file by renaming and never modifies one.
+//! replaces a file by renaming and never modifies one. [`Image::open_private`] maps a copy that
+//! nobody can modify.
+//!
+//! Offsets of a file are indices here, and sums of 32-bit numbers do not overflow, because all
+//! architectures of images have 64-bit addresses.
+
+/// Offsets of files are indices in this module.
+const _: () = assert!(usize::BITS == 64, "images are for machines with 64-bit addresses");
 
 mod bind;
 mod function;

@@ -32,10 +32,12 @@ impl Unmapped {
                 hasher.update(bytes.get(start..end).ok_or_else(truncated)?);
             }
             Self::File(file) => {
-                let mut buffer = vec![0; 1 << 16];
+                // No longer than the range: there may be as many ranges as they have bytes.
+                let most = (range.end - range.start).min(1 << 16) as usize;
+                let mut buffer = vec![0; most];
                 let mut offset = range.start;
                 while offset < range.end {
-                    let len = buffer.len().min((range.end - offset) as usize);
+                    let len = (range.end - offset).min(most as u64) as usize;
                     file.read_exact_at(&mut buffer[..len], offset).map_err(LoadError::io("read"))?;
                     hasher.update(&buffer[..len]);
                     offset += len as u64;

@@ -19,14 +19,39 @@ pub(crate) struct Note<'a> {
 }
 
 impl<'a> Note<'a> {
-    /// Checks a whole ELF note at file offset `offset`: prefix, version, checksum, and the range of
-    /// every table.
-    pub(crate) fn parse(note: &'a [u8], arch: Arch, offset: u64) -> Result<Self, LoadError> {
+    /// Checks a whole ELF note at file offset `offset`: first what [`Note::peek`] does, then its
+    /// checksum, and every table, text and index.
+    pub(crate) fn parse(note: &'a [u8], arch: Arch, offset: u64, file_len: u64) -> Result<Self, LoadError> {
+        let note = Self::peek(note, note.len(), arch, offset, file_len)?;
+        let Self { head, body } = note;
+        let body_offset = offset + PREFIX_LEN as u64;
+        if checksum(&body[SUM_LEN..]) != head.sum {
+            return Err(LoadError::Altered { section: "note".into() });
+        }
+        if head.head_len.get() as usize != HEAD_LEN {
+            return Err(LoadError::malformed("note head of another length", body_offset));
+        }
+        note.check().map_err(|what| LoadError::malformed(what, body_offset))?;
+        Ok(note)
+    }
+
+    /// Checks the start of an ELF note of `len` bytes for a file of `file_len` bytes: that it is
+    /// ours, of this version, and written into a file of this length. Nothing is hashed, so a file
+    /// of gigabytes that is no image is refused before it is read.
+    pub(crate) fn peek(
+        note: &'a [u8],
+        len: usize,
+        arch: Arch,
+        offset: u64,
+        file_len: u64,
+    ) -> Result<Self, LoadError> {
         let fail = |what| Err(LoadError::malformed(what, offset));
-        let Some((start, body)) = note.split_first_chunk::<PREFIX_LEN>() else {
+        let (Some((start, body)), Some(body_len)) =
+            (note.split_first_chunk::<PREFIX_LEN>(), len.checked_sub(PREFIX_LEN))
+        else {
             return fail("truncated note");
         };
-        if u32::try_from(body.len()).ok().is_none_or(|len| *start != prefix(arch, len)) {
+        if u32::try_from(body_len).ok().is_none_or(|len| *start != prefix(arch, len)) {
             return fail("note that is not kiln's");
         }
         let body_offset = offset + PREFIX_LEN as u64;
@@ -39,22 +64,10 @@ impl<'a> Note<'a> {
         if head.version.get() != FORMAT_VERSION {
             return Err(LoadError::Version { found: head.version.get(), expected: FORMAT_VERSION });
         }
-        if checksum(&body[SUM_LEN..]) != head.sum {
-            return Err(LoadError::Altered { section: "note".into() });
+        if head.file_len.get() != file_len {
+            return Err(LoadError::Length { found: file_len, expected: head.file_len.get() });
         }
-        if head.head_len.get() as usize != HEAD_LEN {
-            return Err(LoadError::malformed("note head of another length", body_offset));
-        }
-        let note = Self { head, body };
-        let whole = note.table::<Text>(head.producers).is_some()
-            && note.table::<Text>(head.features).is_some()
-            && note.table::<Text>(head.signatures).is_some()
-            && note.table::<SlotRecord>(head.slots).is_some()
-            && note.table::<U32>(head.export_signatures).is_some()
-            && note.table::<SymbolicRecord>(head.symbolic).is_some()
-            && note.table::<SumRecord>(head.sums).is_some()
-            && note.table::<u8>(head.strings).is_some();
-        if whole { Ok(note) } else { Err(LoadError::malformed("note table outside the note", body_offset)) }
+        Ok(Self { head, body })
     }
 
     /// The note with this body, which [`Note::parse`] accepted before; `None` if it is too short.
@@ -65,11 +78,14 @@ impl<'a> Note<'a> {
 
     /// The table with this range; `None` if it is outside the body or not a whole number of
     /// records.
-    fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, span: Span) -> Option<&'a [T]> {
+    pub(super) fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(
+        &self,
+        span: Span,
+    ) -> Option<&'a [T]> {
         <[T]>::ref_from_bytes(&self.body[span.within(self.body.len())?]).ok()
     }
 
-    /// A text; `None` if it is outside the strings or not UTF-8.
+    /// A text; `None` if the note was altered after it was checked.
     pub(crate) fn text(&self, text: Text) -> Option<&'a str> {
         let strings = self.table::<u8>(self.head.strings)?;
         let start = text.start.get() as usize;
@@ -102,16 +118,26 @@ impl<'a> Note<'a> {
         self.table(self.head.sums).unwrap_or_default()
     }
 
-    /// The signature with this index.
-    pub(crate) fn signature(&self, index: u32) -> Option<&'a str> {
-        let signatures = self.table::<Text>(self.head.signatures)?;
-        self.text(*signatures.get(index as usize)?)
+    /// The signatures.
+    pub(crate) fn signatures(&self) -> &'a [Text] {
+        self.table(self.head.signatures).unwrap_or_default()
+    }
+
+    /// The indices of the exports' signatures, in order of the dynamic symbols from
+    /// `head.first_export` on; [`NONE`](super::format::NONE) for an export without one.
+    pub(crate) fn export_signatures(&self) -> &'a [U32] {
+        self.table(self.head.export_signatures).unwrap_or_default()
+    }
+
+    /// The index of the signature of the dynamic symbol with this index.
+    pub(crate) fn export_signature_index(&self, symbol: u32) -> Option<usize> {
+        let number = symbol.checked_sub(self.head.first_export.get())?;
+        self.export_signatures().get(number as usize).map(|index| index.get() as usize)
     }
 
     /// The signature of the dynamic symbol with this index.
+    #[cfg(feature = "load")]
     pub(crate) fn export_signature(&self, symbol: u32) -> Option<&'a str> {
-        let indices = self.table::<U32>(self.head.export_signatures)?;
-        let index = indices.get(symbol.checked_sub(self.head.first_export.get())? as usize)?;
-        self.signature(index.get())
+        self.text(*self.signatures().get(self.export_signature_index(symbol)?)?)
     }
 }

@@ -1,5 +1,7 @@
 //! The contents of an image as plain data for tools, for images of every architecture.
 
+use std::sync::Arc;
+
 use kiln_globals::SlotKey;
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
@@ -78,8 +80,8 @@ pub struct ExportInfo {
     pub name: Box<str>,
     /// Function or data.
     pub kind: SymbolType,
-    /// A function's type, as `kiln_artifact::Signature` prints it.
-    pub signature: Option<Box<str>>,
+    /// A function's type, as `kiln_artifact::Signature` prints it. Functions of one type share it.
+    pub signature: Option<Arc<str>>,
     /// Distance from the load address, in bytes.
     pub address: u64,
     /// Size in bytes.
@@ -92,13 +94,15 @@ pub struct ExportInfo {
 pub struct SlotInfo {
     /// The global or symbol whose address it must hold.
     pub key: SlotKey,
-    /// The type of the function, if it is a function and all modules agree on its type.
-    pub signature: Option<Box<str>>,
+    /// The type of the function, if it is a function and all modules agree on its type. It is
+    /// shared.
+    pub signature: Option<Arc<str>>,
 }
 
 impl ImageInfo {
     /// Reads the whole file of an image. Contents are not compared with their checksums;
-    /// [`verify_bytes`](crate::verify_bytes) does that.
+    /// [`verify_bytes`](crate::verify_bytes) does that. Whatever the bytes, time and memory are in
+    /// proportion to their length.
     ///
     /// # Errors
     ///
@@ -114,24 +118,21 @@ impl ImageInfo {
         };
         let texts =
             |list: &[crate::note::Text]| list.iter().map(|&item| text(item)).collect::<Result<Vec<_>, _>>();
+        let signatures: Vec<Arc<str>> = texts(note.signatures())?.into_iter().map(Arc::<str>::from).collect();
+        let signature = |index: usize| signatures.get(index).cloned();
         let slots = note.slots().iter().map(|slot| {
             let key =
                 tables.slot_key(slot).ok_or(LoadError::malformed("bad slot in the note", note_offset))?;
-            Ok(SlotInfo { key, signature: note.signature(slot.signature.get()).map(Into::into) })
+            Ok(SlotInfo { key, signature: signature(slot.signature.get() as usize) })
         });
         let mut exports = Vec::new();
-        for index in 1..tables.symbol_count() {
+        for export in tables.exports() {
             let bad = || LoadError::malformed("bad dynamic symbol", head.dynsym.start.get());
-            let symbol = tables.symbol(index).ok_or_else(bad)?;
-            if symbol.section == elf::SHN_UNDEF {
-                continue;
-            }
-            let name =
-                tables.name(symbol.name).and_then(|name| std::str::from_utf8(name).ok()).ok_or_else(bad)?;
+            let (index, symbol, name) = export.ok_or_else(bad)?;
             exports.push(ExportInfo {
-                name: name.into(),
+                name: std::str::from_utf8(name).map_err(|_| bad())?.into(),
                 kind: if symbol.is_function() { SymbolType::Function } else { SymbolType::Data },
-                signature: note.export_signature(index).map(Into::into),
+                signature: note.export_signature_index(index).and_then(signature),
                 address: symbol.value,
                 size: symbol.size,
             });
@@ -161,11 +162,17 @@ fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
     let endian = header.endian().map_err(bad)?;
     let table = header.sections(endian, bytes).map_err(bad)?;
     let mut sections = Vec::with_capacity(table.len());
+    // Sections may share bytes of their names, as those of linkers do. All names are in the note,
+    // too, each once; so an image has more bytes than they have.
+    let mut room = bytes.len();
     for (index, section) in table.enumerate() {
         if index == SectionIndex(0) {
             continue;
         }
         let name = table.section_name(endian, section).map_err(bad)?;
+        room = room
+            .checked_sub(name.len())
+            .ok_or(LoadError::malformed("names of sections that are longer than the file", 40))?;
         let flags = section.sh_flags(endian);
         let has = |flag: u32| flags & u64::from(flag) != 0;
         sections.push(SectionInfo {

@@ -1,4 +1,4 @@
-//! The dynamic tables of an image: symbols, their names, and the hash table that finds them.
+//! The dynamic tables of an image: symbols and their names.
 
 use std::ops::Range;
 
@@ -6,8 +6,6 @@ use kiln_globals::SlotKey;
 use object::Endianness;
 use object::elf;
 
-#[cfg(feature = "load")]
-use crate::elf64::GNU_HASH_HEADER;
 use crate::elf64::{SYMBOL, symbol_type};
 use crate::note::{Note, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span};
 
@@ -42,7 +40,7 @@ impl<'a> Tables<'a> {
         self.endian == Endianness::Big
     }
 
-    fn u32(&self, offset: usize) -> Option<u32> {
+    pub(super) fn u32(&self, offset: usize) -> Option<u32> {
         let bytes = *self.bytes.get(offset..)?.first_chunk()?;
         Some(if self.big() { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
     }
@@ -53,15 +51,15 @@ impl<'a> Tables<'a> {
         Some(if self.big() { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) })
     }
 
-    fn span(&self, span: Span) -> Option<Range<usize>> {
+    pub(super) fn span(&self, span: Span) -> Option<Range<usize>> {
         span.within(self.bytes.len())
     }
 
     /// The symbol with this index of the dynamic symbol table.
     pub(crate) fn symbol(&self, index: u32) -> Option<DynamicSymbol> {
         let table = self.span(self.note.head.dynsym)?;
-        let start = table.start.checked_add(index as usize * SYMBOL)?;
-        if start + SYMBOL > table.end {
+        let start = (index as usize).checked_mul(SYMBOL)?.checked_add(table.start)?;
+        if start.checked_add(SYMBOL)? > table.end {
             return None;
         }
         Some(DynamicSymbol {
@@ -80,46 +78,43 @@ impl<'a> Tables<'a> {
 
     /// Number of dynamic symbols, the null symbol included.
     pub(crate) fn symbol_count(&self) -> u32 {
-        u32::try_from(self.note.head.dynsym.len.get() / SYMBOL as u64).unwrap_or(0)
+        // `View` has refused more than fit.
+        u32::try_from(self.note.head.dynsym.len.get() / SYMBOL as u64).unwrap_or(u32::MAX)
     }
 
-    /// The name that starts at `offset` of the string table, without the zero that ends it.
-    pub(crate) fn name(&self, offset: u32) -> Option<&'a [u8]> {
-        let table = self.bytes.get(self.span(self.note.head.dynstr)?)?;
-        let rest = table.get(offset as usize..)?;
-        Some(&rest[..rest.iter().position(|&byte| byte == 0)?])
+    /// The names of dynamic symbols, each ended by a zero.
+    pub(super) fn names(&self) -> Option<&'a [u8]> {
+        self.bytes.get(self.span(self.note.head.dynstr)?)
     }
 
-    /// Finds an export through the GNU hash table. The search ends on any bytes, since each step
-    /// moves forward in the table.
-    #[cfg(feature = "load")]
-    pub(crate) fn lookup(&self, name: &str) -> Option<DynamicSymbol> {
-        let range = self.span(self.note.head.gnu_hash)?;
-        let table = Tables { bytes: self.bytes.get(range)?, ..*self };
-        let (buckets, base) = (table.u32(0)?, table.u32(4)?);
-        let (bloom_len, shift) = (table.u32(8)?, table.u32(12)?);
-        let hash = elf::gnu_hash(name.as_bytes());
-        let bloom = (hash / 64).checked_rem(bloom_len)? as usize;
-        let word = table.u64(GNU_HASH_HEADER + 8 * bloom)?;
-        if word >> (hash % 64) & word >> (hash.checked_shr(shift).unwrap_or(0) % 64) & 1 == 0 {
-            return None;
-        }
-        let buckets_start = GNU_HASH_HEADER + 8 * bloom_len as usize;
-        let chains_start = buckets_start + 4 * buckets as usize;
-        let mut index = table.u32(buckets_start + 4 * hash.checked_rem(buckets)? as usize)?;
-        loop {
-            let chain = table.u32(chains_start.checked_add(4 * index.checked_sub(base)? as usize)?)?;
-            if chain | 1 == hash | 1 {
-                let symbol = self.symbol(index)?;
-                if symbol.section != elf::SHN_UNDEF && self.name(symbol.name)? == name.as_bytes() {
-                    return Some(symbol);
+    /// The exports in order of their indices, with their names; `None` for one that is malformed.
+    ///
+    /// Symbols must not share bytes of their names, so the names together are not longer than their
+    /// table. The iterator ends at the first fault.
+    pub(crate) fn exports(self) -> impl Iterator<Item = Option<(u32, DynamicSymbol, &'a [u8])>> {
+        let names = self.names().unwrap_or_default();
+        let mut room = names.len();
+        let mut ended = false;
+        (1..self.symbol_count())
+            .map_while(move |index| {
+                if ended {
+                    return None;
                 }
-            }
-            if chain & 1 != 0 {
-                return None;
-            }
-            index = index.checked_add(1)?;
-        }
+                let export = (|| {
+                    let symbol = self.symbol(index)?;
+                    if symbol.section == elf::SHN_UNDEF {
+                        return Some((index, symbol, &[][..]));
+                    }
+                    let rest = names.get(symbol.name as usize..)?;
+                    // What is searched for the end is bounded, too.
+                    let name = &rest[..rest[..rest.len().min(room)].iter().position(|&byte| byte == 0)?];
+                    room -= name.len() + 1;
+                    Some((index, symbol, name))
+                })();
+                ended = export.is_none();
+                Some(export)
+            })
+            .filter(|export| !matches!(export, Some((_, symbol, _)) if symbol.section == elf::SHN_UNDEF))
     }
 
     /// The key of an external slot; `None` if its record is bad.

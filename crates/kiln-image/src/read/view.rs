@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use object::Endianness;
-use object::elf::{self, FileHeader64};
+use object::elf::{self, FileHeader64, ProgramHeader64};
 use object::read::elf::FileHeader;
 
 use super::segments::{Segment, note_range, segments};
@@ -27,10 +27,18 @@ pub(crate) struct View<'a> {
     bytes: &'a [u8],
 }
 
-impl<'a> View<'a> {
-    /// Checks an image of `file_len` bytes. At least the segment that is only read must be in
-    /// `bytes`.
-    pub(crate) fn parse(bytes: &'a [u8], file_len: u64) -> Result<Self, LoadError> {
+/// The headers of an image, as far as they are checked without reading anything else.
+struct Headers<'a> {
+    arch: Arch,
+    phdrs: &'a [ProgramHeader64<Endianness>],
+    /// The end of the program headers.
+    end: usize,
+    note_range: Range<usize>,
+}
+
+impl<'a> Headers<'a> {
+    /// Finds the headers at the start of `bytes`, and the note, which ends at `limit` or before.
+    fn parse(bytes: &'a [u8], limit: usize) -> Result<Self, LoadError> {
         let fail = |what, offset| Err(LoadError::malformed(what, offset));
         let Ok(header) = FileHeader64::<Endianness>::parse(bytes) else {
             return fail("no 64-bit ELF header", 0);
@@ -52,16 +60,33 @@ impl<'a> View<'a> {
             Ok(phdrs) if (1..=MAX_SEGMENTS).contains(&phdrs.len()) => phdrs,
             _ => return fail("bad program header table", FILE_HEADER as u64),
         };
-        let headers_end = FILE_HEADER + phdrs.len() * PROGRAM_HEADER;
-        let note_range = note_range(phdrs, endian, headers_end, bytes.len())?;
-        let note = Note::parse(&bytes[note_range.clone()], arch, note_range.start as u64)?;
-        if file_len != note.head.file_len.get() {
-            return Err(LoadError::Length { found: file_len, expected: note.head.file_len.get() });
-        }
-        if bytes.get(..headers_end).map(checksum) != Some(note.head.headers_sum) {
+        let end = FILE_HEADER + phdrs.len() * PROGRAM_HEADER;
+        let note_range = note_range(phdrs, endian, end, limit)?;
+        Ok(Self { arch, phdrs, end, note_range })
+    }
+}
+
+/// Checks the start of a file of `file_len` bytes, which `head` is, as far as this is possible
+/// without reading more: that it is an image, and of this length.
+#[cfg(feature = "load")]
+pub(super) fn peek(head: &[u8], file_len: u64) -> Result<(), LoadError> {
+    let limit = usize::try_from(file_len).unwrap_or(usize::MAX);
+    let Headers { arch, note_range, .. } = Headers::parse(head, limit)?;
+    let note = head.get(note_range.start..).unwrap_or_default();
+    Note::peek(note, note_range.len(), arch, note_range.start as u64, file_len)?;
+    Ok(())
+}
+
+impl<'a> View<'a> {
+    /// Checks an image of `file_len` bytes. At least the segment that is only read must be in
+    /// `bytes`.
+    pub(crate) fn parse(bytes: &'a [u8], file_len: u64) -> Result<Self, LoadError> {
+        let Headers { arch, phdrs, end, note_range } = Headers::parse(bytes, bytes.len())?;
+        let note = Note::parse(&bytes[note_range.clone()], arch, note_range.start as u64, file_len)?;
+        if bytes.get(..end).map(checksum) != Some(note.head.headers_sum) {
             return Err(LoadError::Altered { section: "headers".into() });
         }
-        let segments = segments(phdrs, endian, arch, file_len)?;
+        let segments = segments(phdrs, arch.endian(), arch, file_len)?;
         let view = Self { arch, note, note_range, segments, bytes };
         view.check_tables()?;
         Ok(view)
@@ -107,6 +132,11 @@ impl<'a> View<'a> {
         {
             return Err(LoadError::malformed("a table of broken length", note_offset));
         }
+        let symbols = head.dynsym.len.get() / SYMBOL as u64;
+        let exports_end = u64::from(head.first_export.get()) + self.note.export_signatures().len() as u64;
+        if symbols > u64::from(u32::MAX) || exports_end > symbols.max(1) {
+            return Err(LoadError::malformed("another number of dynamic symbols", note_offset));
+        }
         Ok(())
     }
 
@@ -116,7 +146,7 @@ impl<'a> View<'a> {
     }
 
     /// Compares every checksum; `sum` hashes a range of the file. Together with the checks of
-    /// [`View::parse`] this covers every byte of the file.
+    /// [`View::parse`] this covers every byte of the file, once.
     pub(crate) fn verify(
         &self,
         sum: &mut dyn FnMut(Range<u64>) -> Result<Sum, LoadError>,
@@ -151,6 +181,7 @@ impl<'a> View<'a> {
 pub fn verify_bytes(bytes: &[u8]) -> Result<(), LoadError> {
     let view = View::parse(bytes, bytes.len() as u64)?;
     view.verify(&mut |range| {
+        // The casts keep the values: ranges end at the length of the file, that of `bytes`.
         let bytes = bytes.get(range.start as usize..range.end as usize);
         bytes.map(checksum).ok_or_else(|| LoadError::malformed("truncated", range.start))
     })

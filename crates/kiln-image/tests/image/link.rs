@@ -124,7 +124,9 @@ fn an_undefined_symbol_cannot_be_referred_to_directly() {
     module.function("g", Linkage::Export, TO_I64, &compare, &[(3, PC, f, -4)]);
     module.function("h", Linkage::Export, TO_I64, &[0x1f, 0, 0, 0, 0x94], &[(0, RelocKind::A64Call26, e, 0)]);
     // A symbol is reported once: thousands of relocations may share one of any length.
-    (0..5000).for_each(|_| drop(module.function("i", Linkage::Local, TO_I64, &compare, &[(3, PC, f, -4)])));
+    for _ in 0..5000 {
+        module.function("i", Linkage::Local, TO_I64, &compare, &[(3, PC, f, -4)]);
+    }
     let errors = plain(&[module.finish()]).unwrap_err();
     assert!(matches!(errors[0], LinkError::DirectReference { module: 0, offset: 3, .. }));
     assert!(matches!(errors[1], LinkError::ForeignRelocation { module: 0, offset: 16, .. }));

@@ -3,6 +3,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod elf;
+mod files;
 mod hostile;
 mod link;
 mod run;

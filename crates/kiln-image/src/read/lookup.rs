@@ -1,0 +1,98 @@
+//! Finding an export by its name.
+//!
+//! The hash table is that of ELF, and opening an image does not read it, so it may hold anything. A
+//! look-up visits few entries of it and compares no more bytes than the name has. Where an entry
+//! has more followers than names that nobody chose for it ever have, exports are found in a list
+//! that is sorted by their names. It is made once, in a time in proportion to the tables.
+//!
+//! Format of the hash table: "GNU Hash ELF Sections" in the documentation of binutils.
+
+use object::elf;
+
+use super::tables::{DynamicSymbol, Tables};
+use crate::elf64::GNU_HASH_HEADER;
+
+/// Entries of a chain that a look-up visits. Chains have two on average, and with any ten million
+/// names that are not chosen to collide the longest has fewer than this.
+const MAX_STEPS: usize = 32;
+
+/// The result of a look-up in the hash table.
+pub(crate) enum Found {
+    Export(DynamicSymbol),
+    Nothing,
+    /// The chain is too long to be searched.
+    LongChain,
+}
+
+impl<'a> Tables<'a> {
+    /// Finds an export through the hash table.
+    pub(crate) fn lookup(&self, name: &str) -> Found {
+        self.search(name).unwrap_or(Found::Nothing)
+    }
+
+    fn search(&self, name: &str) -> Option<Found> {
+        let range = self.span(self.note.head.gnu_hash)?;
+        let table = Tables { bytes: self.bytes.get(range)?, ..*self };
+        let (buckets, base) = (table.u32(0)?, table.u32(4)?);
+        let (bloom_len, shift) = (table.u32(8)?, table.u32(12)?);
+        let hash = elf::gnu_hash(name.as_bytes());
+        let bloom = (hash / 64).checked_rem(bloom_len)? as usize;
+        let word = table.u64(GNU_HASH_HEADER + 8 * bloom)?;
+        if word >> (hash % 64) & word >> (hash.checked_shr(shift).unwrap_or(0) % 64) & 1 == 0 {
+            return None;
+        }
+        // 64-bit sums of 32-bit numbers do not overflow.
+        let buckets_start = GNU_HASH_HEADER + 8 * bloom_len as usize;
+        let chains_start = buckets_start + 4 * buckets as usize;
+        let first = table.u32(buckets_start + 4 * hash.checked_rem(buckets)? as usize)?;
+        for step in 0..MAX_STEPS {
+            let index = first.checked_add(step as u32)?;
+            let chain = table.u32(chains_start + 4 * index.checked_sub(base)? as usize)?;
+            if chain | 1 == hash | 1 {
+                let symbol = self.symbol(index)?;
+                if symbol.section != elf::SHN_UNDEF && self.has_name(&symbol, name) {
+                    return Some(Found::Export(symbol));
+                }
+            }
+            if chain & 1 != 0 {
+                return None;
+            }
+        }
+        Some(Found::LongChain)
+    }
+
+    /// Whether the symbol has this name. Reads no more bytes than the name has, and one.
+    fn has_name(&self, symbol: &DynamicSymbol, name: &str) -> bool {
+        let rest = self.names().and_then(|names| names.get(symbol.name as usize..)).unwrap_or_default();
+        rest.strip_prefix(name.as_bytes()).is_some_and(|after| after.first() == Some(&0))
+            && !name.as_bytes().contains(&0)
+    }
+
+    /// The name of a symbol that was found by a name of this length.
+    pub(crate) fn name(&self, symbol: &DynamicSymbol, len: usize) -> Option<&'a str> {
+        std::str::from_utf8(self.names()?.get(symbol.name as usize..)?.get(..len)?).ok()
+    }
+
+    /// The indices of all exports, in order of their names; none if the tables are malformed.
+    pub(crate) fn sorted_exports(self) -> Box<[u32]> {
+        let exports: Option<Vec<_>> =
+            self.exports().map(|export| export.map(|(index, _, name)| (name, index))).collect();
+        let mut exports = exports.unwrap_or_default();
+        exports.sort_unstable();
+        exports.into_iter().map(|(_, index)| index).collect()
+    }
+
+    /// Finds an export in the list that [`sorted_exports`](Self::sorted_exports) made.
+    pub(crate) fn lookup_sorted(&self, sorted: &[u32], name: &str) -> Option<DynamicSymbol> {
+        let names = self.names()?;
+        // Up to the end of the table: the zero after a name is less than all bytes of names.
+        let is_before = |index: u32| {
+            let symbol = self.symbol(index);
+            let rest = symbol.and_then(|symbol| names.get(symbol.name as usize..)).unwrap_or_default();
+            let start = &rest[..rest.len().min(name.len())];
+            start < name.as_bytes()
+        };
+        let symbol = self.symbol(*sorted.get(sorted.partition_point(|&index| is_before(index)))?)?;
+        self.has_name(&symbol, name).then_some(symbol)
+    }
+}

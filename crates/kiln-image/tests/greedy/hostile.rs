@@ -1,0 +1,143 @@
+//! Images with right checksums in which many records refer to the same bytes. Their tables are
+//! written out here, since no writer makes them.
+
+/// What an image has in its tables; everything else is as small as possible.
+#[derive(Default)]
+pub(crate) struct Hostile {
+    /// After the target triple.
+    pub(crate) strings: Vec<u8>,
+    pub(crate) producers: Vec<u8>,
+    pub(crate) features: Vec<u8>,
+    pub(crate) signatures: Vec<u8>,
+    pub(crate) slots: Vec<u8>,
+    pub(crate) export_signatures: Vec<u8>,
+    /// Names of checksums; all are of no bytes and at the end of the note.
+    pub(crate) sums: Vec<(u32, u32)>,
+    pub(crate) gnu_hash: Vec<u8>,
+    /// After the null symbol.
+    pub(crate) dynsym: Vec<u8>,
+    pub(crate) dynstr: Vec<u8>,
+    /// Section headers after the null section, with the offset of their names only.
+    pub(crate) section_names: Vec<u32>,
+    /// The string table of section names.
+    pub(crate) shstrtab: Vec<u8>,
+}
+
+const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
+/// The offset of [`Hostile::strings`] in the strings of the note.
+pub(crate) const START: u32 = TRIPLE.len() as u32;
+const HEADERS: usize = 64 + 3 * 56;
+const NOTE_PREFIX: usize = 20;
+const NOTE_HEAD: usize = 336;
+const PAGE: usize = 4096;
+
+/// Numbers of 4 bytes.
+pub(crate) fn words(numbers: &[u32]) -> Vec<u8> {
+    numbers.iter().flat_map(|number| number.to_le_bytes()).collect()
+}
+
+fn longs(numbers: &[usize]) -> Vec<u8> {
+    numbers.iter().flat_map(|&number| (number as u64).to_le_bytes()).collect()
+}
+
+/// A dynamic symbol: a function at address 0 whose name is at this offset.
+pub(crate) fn symbol(name: u32) -> Vec<u8> {
+    [words(&[name]), vec![0x12, 0, 1, 0], vec![0; 16]].concat()
+}
+
+fn sum(bytes: &[u8]) -> [u8; 16] {
+    *blake3::hash(bytes).as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+impl Hostile {
+    /// The bytes of the image.
+    pub(crate) fn image(&self) -> Vec<u8> {
+        let note_end = HEADERS + NOTE_PREFIX + NOTE_HEAD + self.note_tables(0).1.len();
+        // Behind the note: the tables that are loaded.
+        let mut tables = Vec::new();
+        let dynsym = [vec![0; 24], self.dynsym.clone()].concat();
+        let loaded = [&self.gnu_hash, &dynsym, &self.dynstr].map(|table| {
+            let start = note_end + tables.len();
+            tables.extend_from_slice(table);
+            [start, table.len()]
+        });
+        let readable = (note_end + tables.len()).next_multiple_of(PAGE);
+        tables.resize(readable - note_end, 0);
+        // Behind what is loaded: the sections.
+        let (sections, file_len) = self.sections(readable);
+        let slots = self.slots.len() / 16;
+        let count = if sections.is_empty() { 0 } else { self.section_names.len() + 2 };
+        let mut headers = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
+        headers.extend(longs(&[0, 64, if count == 0 { 0 } else { readable + self.shstrtab.len() }]));
+        headers.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 64, 0]);
+        headers.extend([count as u16, if count == 0 { 0 } else { 1 }].map(u16::to_le_bytes).concat());
+        let writable = readable.next_multiple_of(PAGE);
+        for (kind, flags, start, file, memory, align) in [
+            (1, 4, 0, readable, readable, PAGE),
+            (1, 6, writable, 0, 8 * slots, PAGE),
+            (4, 4, HEADERS, note_end - HEADERS, note_end - HEADERS, 4),
+        ] {
+            headers.extend(words(&[kind, flags]));
+            headers.extend(longs(&[start, start, start, file, memory, align]));
+        }
+        assert_eq!(headers.len(), HEADERS);
+
+        let (spans, note_tables) = self.note_tables(note_end);
+        let mut head = b"KilnImg\0".to_vec();
+        head.extend(words(&[1, NOTE_HEAD as u32]));
+        head.extend(longs(&[file_len]));
+        head.extend(sum(&headers));
+        head.extend(words(&[0, 0, 0, START]));
+        head.extend(longs(&[0, 0]));
+        head.extend(words(&[1, 0]));
+        head.extend(spans.iter().chain(&loaded).flat_map(|span| longs(span)));
+        head.extend(longs(&[0, 0, if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0]));
+        assert_eq!(head.len() + 16, NOTE_HEAD);
+        let body = [head, note_tables].concat();
+        let body = [&sum(&body)[..], &body].concat();
+        let prefix = [words(&[5, body.len() as u32, 1]), b"Kiln\0\0\0\0".to_vec()].concat();
+        [headers, prefix, body, tables, sections].concat()
+    }
+
+    /// The tables of the note and their ranges in its body.
+    fn note_tables(&self, note_end: usize) -> (Vec<[usize; 2]>, Vec<u8>) {
+        let sums = self.sums.iter().flat_map(|&(start, len)| {
+            [words(&[start, len]), longs(&[note_end, 0]), sum(b"").to_vec()].concat()
+        });
+        let (sums, strings) = (sums.collect(), [TRIPLE.as_bytes(), &self.strings].concat());
+        let mut tables = Vec::new();
+        let parts = [
+            &self.producers,
+            &self.features,
+            &self.signatures,
+            &self.slots,
+            &self.export_signatures,
+            &Vec::new(),
+            &sums,
+            &strings,
+        ];
+        let spans = parts.map(|part| {
+            let start = NOTE_HEAD + tables.len();
+            tables.extend_from_slice(part);
+            [start, part.len()]
+        });
+        tables.resize(tables.len().next_multiple_of(4), 0);
+        (spans.to_vec(), tables)
+    }
+
+    /// The section names, the section headers, and the length of the file.
+    fn sections(&self, start: usize) -> (Vec<u8>, usize) {
+        if self.section_names.is_empty() {
+            return (Vec::new(), start);
+        }
+        let header = |name: u32, kind: u32, range: [usize; 2]| {
+            [words(&[name, kind]), longs(&[0, 0, range[0], range[1]]), vec![0; 24]].concat()
+        };
+        let mut bytes = self.shstrtab.clone();
+        bytes.extend(header(0, 0, [0, 0]));
+        bytes.extend(header(0, 3, [start, self.shstrtab.len()]));
+        bytes.extend(self.section_names.iter().flat_map(|&name| header(name, 1, [0, 0])));
+        let len = start + bytes.len();
+        (bytes, len)
+    }
+}
