@@ -97,12 +97,16 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
     let (kiln, peer, nothing) =
         ("kiln: open, bind, drop", "dlopen(RTLD_NOW), dlclose", "nothing: open, mmap, munmap");
     let array = "kiln: open, bind_array, drop";
+    let private = "kiln: open_private, bind_array, drop";
     let image = Image::open(path)?;
     let addresses = image.slots().iter().map(|key| jit::resolve(key).ok_or_else(|| format!("no {key}")));
     let addresses = addresses.collect::<Result<Vec<_>, _>>()?;
     let mut contenders = vec![
         Contender::in_parts(array, parts, || {
             open_and_close(|| Ok(Image::open(path)?.bind_array(&addresses)?))
+        }),
+        Contender::in_parts(private, parts, || {
+            open_and_close(|| Ok(Image::open_private(path)?.bind_array(&addresses)?))
         }),
         Contender::in_parts(kiln, parts, || open_and_close(|| Ok(Image::open(path)?.bind(&jit::resolve)?))),
         Contender::in_parts(nothing, parts, || open_and_close(|| map_file(path))),
@@ -121,6 +125,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
         comparison.ratio(array, peer, Goal::AtMost(1.0));
     }
     comparison.ratio(kiln, nothing, Goal::None);
+    // The price of a copy that no change of the file reaches.
+    comparison.ratio(private, array, Goal::None);
     let slots = addresses.len();
     comparison.note(format!(
         "the image has {slots} slots, which kiln fills, by a resolver or from an array; dlopen only finds symbols"

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
-use kiln::image::{ImageInfo, SymbolType, verify_bytes};
+use kiln::image::{ImageInfo, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
 use crate::output::{Failure, Format, Outcome, bytes, print_json};
@@ -24,9 +24,7 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn main(args: &InspectArgs) -> Outcome {
-    let path = args.image.display();
-    let file = std::fs::read(&args.image)
-        .map_err(|error| Failure::while_doing(format!("cannot read {path}"), error))?;
+    let file = read_image(&args.image).map_err(Failure::of)?;
     let bad = |error| Failure::while_doing(args.image.display(), error);
     let info = ImageInfo::parse(&file).map_err(bad)?;
     verify_bytes(&file).map_err(bad)?;
@@ -107,11 +105,11 @@ fn document(info: &ImageInfo) -> serde_json::Value {
             "loaded": section.loaded, "writable": section.writable, "executable": section.executable,
         })).collect::<Vec<_>>(),
         "exports": info.exports.iter().map(|export| json!({
-            "name": export.name, "kind": kind(export.kind), "signature": export.signature,
+            "name": export.name, "kind": kind(export.kind), "signature": export.signature.as_deref(),
             "address": export.address, "size": export.size,
         })).collect::<Vec<_>>(),
         "slots": info.slots.iter().map(|slot| json!({
-            "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": slot.signature,
+            "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": slot.signature.as_deref(),
         })).collect::<Vec<_>>(),
     })
 }
