@@ -1,9 +1,9 @@
-//! From modules to artifacts: the settings of a build, the cache asked first, the work queue, the
-//! thread pool.
+//! Compiles modules to artifacts: the settings of a build, the cache that is asked first, the work
+//! queue, the thread pool.
 //!
 //! Three things are reused, from coarse to fine: a module by the client's own key, without its IR
 //! being built ([`Lazy`]); a module by the fingerprint of its IR; and functions of a changed
-//! module, out of the artifact of its last build. Whatever is reused, the artifacts are those that
+//! module, from the artifact of its last build. Whatever is reused, the artifacts are those that
 //! compiling everything makes. The policy is in `reuse`.
 
 mod background;
@@ -34,7 +34,7 @@ use self::reuse::{Cache, CacheLookup, Pending};
 pub use self::stats::Stats;
 pub use self::verify::{Samples, Verify};
 
-/// Compiles modules in parallel. Cheap to clone.
+/// Compiles modules in parallel. It is cheap to clone.
 ///
 /// Without further settings, it uses rayon's global pool and no store.
 #[derive(Clone)]
@@ -51,7 +51,7 @@ pub struct Compiler {
 pub struct Compiled {
     /// One artifact for each module.
     pub artifacts: Vec<Artifact>,
-    /// Numbers of what was compiled and what was reused.
+    /// How much was compiled and how much was reused.
     pub stats: Stats,
     /// Reused modules that were chosen to be compiled again when there is time: see
     /// [`Samples::verify`].
@@ -100,8 +100,8 @@ impl Compiler {
         self
     }
 
-    /// Adds a hash of everything else that the code assumes, such as the layout of run-time
-    /// objects, to every cache key.
+    /// Adds to every cache key a hash of everything else that the code assumes, such as the layout
+    /// of run-time objects.
     #[must_use]
     pub fn abi(mut self, abi: impl Into<Vec<u8>>) -> Self {
         self.abi = abi.into().into();
@@ -112,7 +112,7 @@ impl Compiler {
     /// build of the module of the same name in the same program. So programs that share a store
     /// need different names here, or module names that differ.
     ///
-    /// It is no part of a key: an unchanged module is found whatever the program is called.
+    /// The name is not a part of keys: an unchanged module is found whatever the program is called.
     #[must_use]
     pub fn program(mut self, name: impl Into<Arc<str>>) -> Self {
         self.cache.program = name.into();

@@ -49,8 +49,8 @@
 //!
 //! # Architecture invariants
 //!
-//! The facade composes and holds no algorithm but the policy of reuse: every step can be written by
-//! hand from public parts.
+//! The facade combines the other crates, and has no algorithm of its own except the policy of
+//! reuse: every step can be written by hand from public parts.
 
 #![forbid(unsafe_code)]
 

@@ -53,7 +53,7 @@ impl Session {
     }
 
     /// An empty session that compiles with `compiler` and its settings: thread pool, store, events
-    /// and so on. `options` are those of the memory.
+    /// and so on. `options` are those of the JIT.
     ///
     /// # Errors
     ///
@@ -116,8 +116,8 @@ impl Session {
     /// Adds modules as [`Session::add`] does, but builds their IR only if the store has no code for
     /// them.
     ///
-    /// Modules that do not fit together are found by the linker here, since not all IR is there to
-    /// be checked.
+    /// Here the linker finds modules that do not fit together, since not all IR is available to be
+    /// checked.
     ///
     /// # Errors
     ///
@@ -194,7 +194,7 @@ impl Session {
         &self.globals
     }
 
-    /// Numbers of what the session compiled and reused so far. Saving an image does not change
+    /// Statistics of what the session compiled and reused so far. Saving an image does not change
     /// them.
     pub fn stats(&self) -> Stats {
         self.stats

@@ -1,4 +1,4 @@
-//! Samples of what was reused are compiled again when there is time.
+//! Background verification: samples of what was reused are compiled again when there is time.
 
 use kiln_backend::{Built, Job, compile};
 use kiln_cache::{Entry, Event};
@@ -11,8 +11,8 @@ impl Samples {
     /// that chose them, or has the same target and store. A difference is reported to its events,
     /// and the entry is replaced by the right one.
     ///
-    /// Returns the number of entries that were wrong. A module that does not compile counts as
-    /// wrong.
+    /// Returns the number of entries that were wrong. A module that does not compile is one of
+    /// them.
     pub fn verify(self, compiler: &Compiler) -> usize {
         self.0.into_iter().filter(|sample| !compiler.verify_sample(sample)).count()
     }
@@ -24,7 +24,7 @@ impl Compiler {
         if samples.is_empty() {
             return;
         }
-        // The work does not keep the pool alive that it waits in.
+        // The work does not keep alive the pool that it waits in.
         let compiler = Self { pool: None, ..self.clone() };
         let work = move || {
             samples.verify(&compiler);
@@ -35,7 +35,7 @@ impl Compiler {
         }
     }
 
-    /// Whether compiling makes what was reused. If not, the entry is put right.
+    /// Whether compiling makes what was reused. If not, the entry is replaced.
     fn verify_sample(&self, sample: &Sample) -> bool {
         let Sample { module, entry, key } = sample;
         let generator = self.generator(0, module).ok();

@@ -1,8 +1,9 @@
 //! The compilation of modules whose IR is built only if there is no code for them.
 //!
 //! The client's key covers what the module is made from. Together with the environment (target,
-//! settings and all else that keys have in common) it is a lineage: the store points from it to the
-//! key that the module's IR had when it was last built, and keeps no second copy of the artifact.
+//! settings and everything else that keys have in common) it is a lineage: the store points from it
+//! to the key that the module's IR had when it was last built, and keeps no second copy of the
+//! artifact.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -21,7 +22,7 @@ use super::stats::Stats;
 use super::verify::Samples;
 use super::{Compiled, Compiler};
 
-/// One module's share of the result.
+/// One module's part of the result.
 struct Done {
     artifact: Artifact,
     stats: Stats,

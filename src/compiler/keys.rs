@@ -1,6 +1,6 @@
 //! Cache keys of modules and functions for one code generator.
 //!
-//! The environment, which is all that the modules of a build have in common (target, settings,
+//! The environment, which is everything that the keys of a build have in common (target, settings,
 //! versions, the client's ABI), is gathered once.
 
 use std::sync::Arc;

@@ -1,8 +1,8 @@
 //! Modules whose IR is built only if it is needed.
 //!
-//! A client's key, hashed with everything of an environment, is a second name for an entry and not
-//! a second copy: it points to the key of the module's IR. Only the client knows whether its key
-//! covers everything that the IR is made from.
+//! A client's key, hashed with an environment, is a second name for an entry and not a second copy
+//! of it: it points to the key of the module's IR. Only the client knows whether its key covers
+//! everything that the IR is made from.
 
 use kiln_ir::Module;
 
@@ -20,8 +20,8 @@ impl<E> std::fmt::Debug for Lazy<'_, E> {
 }
 
 impl<'m, E> Lazy<'m, E> {
-    /// A module that `build` makes. `key` must differ whenever `build` would make another module:
-    /// it is a hash of what the module is made from, and of the compiler that makes it.
+    /// A module that `build` makes. `key` must differ whenever `build` would make a different
+    /// module: it is a hash of what the module is made from, and of the compiler that makes it.
     pub fn new(
         name: impl Into<Box<str>>,
         key: impl Into<Box<[u8]>>,

@@ -1,6 +1,6 @@
-//! Numbers of what was compiled and what was reused.
+//! Statistics of what was compiled and what was reused.
 
-/// The numbers of a build, or of all builds of a session.
+/// The statistics of a build, or of all builds of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Functions that were compiled.
@@ -15,7 +15,7 @@ pub struct Stats {
     pub corrupt_entries: usize,
     /// Entries of the store that were compiled again and differed: the store had wrong code.
     pub wrong_entries: usize,
-    /// Artifacts and last builds that the store did not take.
+    /// Artifacts and last builds that could not be stored.
     pub failed_writes: usize,
 }
 

@@ -1,7 +1,7 @@
 //! Verification: how much of what comes from a store is compiled again and compared.
 //!
 //! Keys leave out nothing that code depends on, and checksums cover entries. Verification finds out
-//! if a key left something out after all: then the store has an entry that compiling would not
+//! whether a key left something out after all: then the store has an entry that compiling would not
 //! make.
 
 use std::num::NonZeroU32;

@@ -20,7 +20,7 @@ pub(crate) fn compare(
     count: usize,
 ) -> Result<(), Failure> {
     if kiln.len() != count || kiln.iter().any(|(_, said)| said == "accepted") {
-        return Err(format!("a fault was accepted, or not tried: {kiln:#?}").into());
+        return Err(format!("an error was accepted, or not tried: {kiln:#?}").into());
     }
     for (peer, theirs) in [("jit", jit), ("object", object)] {
         if theirs != kiln {
@@ -92,7 +92,7 @@ fn provoke<M: Module>(module: &mut M) -> Result<Vec<Finding>, Failure> {
     let g = module.declare_function("g", Linkage::Local, &plain)?;
     let mut half = function(module, false);
     found.push(("code that is wrong", said(module.define_function(g, &mut half))));
-    for (id, again) in [(f, "a function twice"), (g, "twice after a fault")] {
+    for (id, again) in [(f, "a function twice"), (g, "twice after an error")] {
         assert!(define(module, id) == "accepted");
         found.push((again, define(module, id)));
     }

@@ -52,7 +52,7 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Reuse code of unchanged modules and functions from this folder, and keep new code there. A
-    /// file that was built before is not even read as IR
+    /// file that was built before is not even parsed
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Compile everything, and compare it with the cache's entries before any of them is used
@@ -157,7 +157,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     Ok(())
 }
 
-/// The globals that modules use, in the order of the modules. This numbers their slots before
+/// The globals that modules use, in the order of the modules. This order numbers their slots before
 /// anything is laid out.
 fn globals(artifacts: &[Artifact]) -> GlobalTable {
     let mut globals = GlobalTable::new();

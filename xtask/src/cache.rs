@@ -1,4 +1,4 @@
-//! `cache`: the contents of a folder of compiled code, whether they are sound, and why a build did
+//! `cache`: the contents of a folder of compiled code, whether they are intact, and why a build did
 //! not use them.
 
 mod event;

@@ -75,7 +75,7 @@ pub(crate) fn main(args: &CheckArgs) -> Outcome {
     match faults.len() {
         0 => Ok(()),
         _ if args.format == Format::Json => Err(Failure::Reported),
-        found => Err(Failure::new(format!("{} found", count(found, "fault")))),
+        found => Err(Failure::new(format!("{} found", count(found, "error")))),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `convert`: between text and binary form.
+//! `convert`: converts modules between text and binary form.
 //!
 //! One module is in memory at a time. A file appears when it is complete, or not at all.
 
@@ -18,8 +18,8 @@ use crate::output::{Failure, Outcome, count};
 ///
 /// The form of A follows from its content, the form of B from its extension; without an extension,
 /// B is a folder. Binary form is read twice as fast as text, but only by the version of Kiln that
-/// wrote it, so keep the text. A module that is converted to text is printed in the usual layout,
-/// with its comments: to format a `.clif` file, convert it to itself.
+/// wrote it, so keep the text. A module that is converted to text is printed in the standard
+/// layout, with its comments: to format a `.clif` file, convert it to itself.
 ///
 /// Several files as A become one `.kir` file of many modules, each of which keeps the name of its
 /// text. In a folder, each module becomes a text with that name: its last part, in letters, digits,
@@ -160,7 +160,7 @@ fn file_name(module: &str) -> String {
         .unwrap_or(last);
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
     let name: String = stem[..stem.floor_char_boundary(LONGEST)].chars().map(safe).collect();
-    // Neither hidden nor taken for an option.
+    // The file is not hidden, and its name does not look like an option.
     match name.trim_start_matches(['.', '-']) {
         "" => "module".into(),
         name => name.into(),

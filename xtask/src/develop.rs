@@ -13,7 +13,7 @@ use crate::output::{Failure, Outcome, time};
   cargo xtask test -p kiln-image
   cargo xtask test --bless")]
 pub(crate) struct TestArgs {
-    /// Accept the tests' present output as the expected output
+    /// Accept the current output of the tests as the expected output
     #[arg(long)]
     bless: bool,
     /// Run only the tests of this crate

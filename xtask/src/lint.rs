@@ -3,8 +3,8 @@
 //! The rules themselves, with their thresholds and exceptions, are in `lint/rules.rs`.
 
 mod architecture;
-mod circles;
 mod columns;
+mod cycles;
 mod files;
 mod functions;
 mod layering;
@@ -26,7 +26,7 @@ use crate::output::{Failure, Outcome};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask lint
-  cargo xtask lint --only circles")]
+  cargo xtask lint --only cycles")]
 pub(crate) struct LintArgs {
     /// Run only this check
     #[arg(long, value_enum)]
@@ -45,8 +45,8 @@ enum Check {
     Files,
     /// `unsafe` is only in the crates and files that may have it
     Unsafe,
-    /// The files of a crate do not need each other in a circle
-    Circles,
+    /// The files of a crate do not depend on each other in a cycle
+    Cycles,
     /// Functions are short
     Functions,
     /// Comments and Markdown end at column 100
@@ -69,7 +69,7 @@ impl Check {
             Self::Architecture => verdict(&architecture::faults()?),
             Self::Files => verdict(&files::faults(sources)),
             Self::Unsafe => verdict(&unsafe_code::faults(sources)),
-            Self::Circles => verdict(&circles::faults(sources)),
+            Self::Cycles => verdict(&cycles::faults(sources)),
             Self::Functions => verdict(&functions::faults(sources)),
             Self::Columns => verdict(&columns::faults(sources)),
             Self::Summaries => verdict(&summaries::faults(sources)),
@@ -115,7 +115,7 @@ pub(crate) fn main(args: &LintArgs) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("lint failed: {}", failed.join(", ")))) }
 }
 
-/// Makes a failure of all faults, unless there are none.
+/// Makes a failure of all findings, unless there are none.
 fn verdict(faults: &[String]) -> Outcome {
     if faults.is_empty() {
         return Ok(());

@@ -53,7 +53,7 @@ enum Command {
     RunImage(run::RunImageArgs),
 }
 
-/// Keeps panics quiet that are not faults of this program.
+/// Prints no message for panics that are not bugs of this program.
 ///
 /// The code generator panics on instructions for which a target has no code. Kiln catches such a
 /// panic and reports it with the function's name and line, so the panic's own message and backtrace
@@ -74,7 +74,7 @@ fn quiet_panics() {
 fn main() -> std::process::ExitCode {
     quiet_panics();
     let command = Cli::parse().command;
-    // The hook may have kept the message of a panic quiet that was not caught.
+    // The hook may have suppressed the message of a panic that was not caught.
     let Ok(result) = std::panic::catch_unwind(|| execute(command)) else {
         eprintln!("error: internal error, please report it with the input");
         return std::process::ExitCode::FAILURE;

@@ -105,7 +105,7 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// The peak of this process's memory in bytes; 0 if the system does not tell it.
+/// The peak of this process's memory in bytes; 0 if the system does not report it.
 pub(crate) fn peak_rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

@@ -15,7 +15,7 @@ use crate::record::{
     Summary, SymbolKind, SymbolRecord,
 };
 
-/// The compiled form of one module. Cheap to clone.
+/// The compiled form of one module. It is cheap to clone.
 #[derive(Clone)]
 pub struct Artifact(Arc<Inner>);
 
@@ -23,7 +23,7 @@ struct Inner {
     /// The buffer that the caller gave; the artifact is in it from `start` to the end.
     buffer: Vec<u8>,
     start: usize,
-    /// A copy of the string table, as text: names are taken from it very often.
+    /// A copy of the string table, as text: names are read from it very often.
     strings: Box<str>,
     /// The start and end of each table in `buffer`.
     tables: [(usize, usize); TABLES],
@@ -182,7 +182,7 @@ impl Artifact {
         self.table_bytes(Table::Unwind)
     }
 
-    /// Stack maps, by ascending return address.
+    /// Stack maps, in order of return address.
     pub fn stack_maps(&self) -> &[StackMap] {
         self.records(Table::StackMaps)
     }
@@ -208,12 +208,12 @@ impl Artifact {
         self.records(Table::References)
     }
 
-    /// Calls inside the module that are resolved in the code, by ascending offset.
+    /// Calls inside the module that are resolved in the code, in order of offset.
     pub fn resolved_calls(&self) -> &[ResolvedCall] {
         self.records(Table::ResolvedCalls)
     }
 
-    /// Runs of data that belong to a named section of an image, read-only ones first, by ascending
+    /// Runs of data that belong to a named section of an image, read-only ones first, in order of
     /// offset.
     pub fn named_data(&self) -> &[NamedData] {
         self.records(Table::NamedData)

@@ -1,14 +1,15 @@
-//! The only way from bytes to an [`Artifact`]: every range and index is checked once.
+//! Conversion of bytes to an [`Artifact`], and the only way to it: every range and index is checked
+//! once.
 //!
 //! The checks are in the order in which they need each other: record lengths before records,
 //! strings before names, named data before the symbols and relocations that must not cross its
-//! borders. Nothing is copied and nothing allocated; time is linear in the length, but for a binary
-//! search in the named data for each symbol and relocation.
+//! borders. Nothing is copied and nothing allocated; time is linear in the length, except for a
+//! binary search in the named data for each symbol and relocation.
 //!
-//! Records of a table that is walked do not share bytes of another: ranges of functions and of
-//! stack maps are in order and disjoint, and texts together are no longer than the string table.
-//! So what is made of an artifact is in proportion to it, too: an image has every unwind row and
-//! every name once.
+//! The ranges of functions and of stack maps are in order and disjoint, and the texts of all names
+//! together are no longer than the string table. So no bytes are read for two records, and the size
+//! of anything made from an artifact is proportional to the artifact's: an image has every unwind
+//! row and every name once.
 
 mod code;
 mod strings;
@@ -39,7 +40,7 @@ impl Artifact {
     /// Takes an artifact that is in `buffer` from `start` to the end, and leaves it there: only the
     /// string table is copied.
     ///
-    /// For readers of files that hold more than the artifact.
+    /// Use it to read files that hold more than the artifact.
     ///
     /// # Errors
     ///

@@ -51,7 +51,7 @@ impl Contents {
     ///
     /// # Panics
     ///
-    /// When the strings of one module exceed 4 GiB.
+    /// If the strings of one module exceed 4 GiB.
     pub fn string(&mut self, text: &str) -> Str {
         let start = u32::try_from(self.strings.len()).expect("strings of one module below 4 GiB");
         self.strings.extend_from_slice(text.as_bytes());
@@ -63,7 +63,7 @@ impl Contents {
     ///
     /// # Panics
     ///
-    /// When the contents break a rule that [`Artifact::from_bytes`] checks: that is a mistake of
+    /// If the contents break a rule that [`Artifact::from_bytes`] checks: that is a mistake of
     /// the compiler that made them, not of its input.
     pub fn finish(self) -> Artifact {
         // Exhaustive, so that a new field cannot be forgotten.

@@ -14,7 +14,7 @@ impl ArtifactError {
         Self { table, record, what }
     }
 
-    /// The name of the table at fault; `header` for the bytes before all tables.
+    /// The name of the table that the error is in; `header` for the bytes before all tables.
     pub fn table(&self) -> &'static str {
         self.table
     }

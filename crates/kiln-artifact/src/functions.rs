@@ -9,48 +9,48 @@ use crate::record::{FunctionRecord, Handler};
 use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
 
 impl Artifact {
-    /// Traps of all functions, by ascending offset.
+    /// Traps of all functions, in order of offset.
     pub fn traps(&self) -> impl Iterator<Item = Trap> {
         (0..self.functions().len()).flat_map(|function| self.traps_of(function))
     }
 
-    /// Traps of the function with this index, by ascending offset.
+    /// Traps of the function with this index, in order of offset.
     ///
     /// # Panics
     ///
-    /// When there is no such function.
+    /// If there is no such function.
     pub fn traps_of(&self, function: usize) -> Traps<'_> {
         let record = &self.functions()[function];
         Traps::new(self.stream_of(function, Table::Traps), record.start.get(), 0)
     }
 
-    /// Source locations of all functions, by ascending offset.
+    /// Source locations of all functions, in order of offset.
     pub fn source_ranges(&self) -> impl Iterator<Item = SourceRange> {
         (0..self.functions().len()).flat_map(|function| self.source_ranges_of(function))
     }
 
-    /// Source locations of the function with this index, by ascending offset.
+    /// Source locations of the function with this index, in order of offset.
     ///
     /// # Panics
     ///
-    /// When there is no such function.
+    /// If there is no such function.
     pub fn source_ranges_of(&self, function: usize) -> SourceRanges<'_> {
         let record = &self.functions()[function];
         let stream = self.stream_of(function, Table::SourceRanges);
         SourceRanges::new(stream, record.start.get(), record.base_location.get())
     }
 
-    /// Calls of all functions, by ascending return address, each with its exception handlers.
+    /// Calls of all functions, in order of return address, each with its exception handlers.
     pub fn call_sites(&self) -> impl Iterator<Item = (CallSite, &[Handler])> {
         (0..self.functions().len()).flat_map(|function| self.call_sites_of(function))
     }
 
-    /// Calls of the function with this index, by ascending return address, each with its exception
+    /// Calls of the function with this index, in order of return address, each with its exception
     /// handlers.
     ///
     /// # Panics
     ///
-    /// When there is no such function.
+    /// If there is no such function.
     pub fn call_sites_of(&self, function: usize) -> impl Iterator<Item = (CallSite, &[Handler])> {
         let record = &self.functions()[function];
         let mut handlers = self.handlers_of(function);
@@ -71,7 +71,7 @@ impl Artifact {
     ///
     /// # Panics
     ///
-    /// When there is no such function.
+    /// If there is no such function.
     pub fn handlers_of(&self, function: usize) -> &[Handler] {
         let (start, end) = self.part_of(function, Table::Handlers);
         &self.handlers()[start..end]
@@ -81,7 +81,7 @@ impl Artifact {
     ///
     /// # Panics
     ///
-    /// When there is no such function, or the table is not a stream.
+    /// If there is no such function, or the table is not a stream.
     ///
     /// [`StreamWriter`]: crate::stream::StreamWriter
     pub fn stream_of(&self, function: usize, table: Table) -> &[u8] {

@@ -15,14 +15,14 @@
 //!
 //! # Should I use this crate?
 //!
-//! If you write a tool that reads compiled modules, or another backend that Kiln should link. It
-//! depends on neither Cranelift nor the operating system.
+//! Yes, if you write a tool that reads compiled modules, or another backend that Kiln should link.
+//! The crate depends on neither Cranelift nor the operating system.
 //!
 //! # Architecture invariants
 //!
 //! No name is made by concatenation: inside a module everything is an index, and a name exists only
-//! for symbols that a module exports or imports. An artifact has no checksum: what stores the bytes
-//! (a cache entry) adds its own.
+//! for symbols that a module exports or imports. An artifact has no checksum: whatever stores the
+//! bytes (a cache entry) adds its own.
 
 #![forbid(unsafe_code)]
 

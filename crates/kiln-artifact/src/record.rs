@@ -87,11 +87,11 @@ pub struct SymbolRecord {
     pub size: U64,
     /// Index of the signature of a function, or [`NONE`].
     pub signature: U32,
-    /// Code of a [`SymbolKind`].
+    /// A [`SymbolKind`] as a byte.
     pub kind: u8,
-    /// Code of a [`Linkage`].
+    /// A [`Linkage`] as a byte.
     pub linkage: u8,
-    /// Code of a [`SectionKind`].
+    /// A [`SectionKind`] as a byte.
     pub section: u8,
     /// 1 if this is a routine of the C library that the code generator calls, else 0.
     pub libcall: u8,
@@ -134,7 +134,7 @@ pub struct Reloc {
     pub addend: I64,
     /// Index of the symbol.
     pub symbol: U32,
-    /// Code of a [`RelocKind`].
+    /// A [`RelocKind`] as a byte.
     pub kind: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -163,7 +163,7 @@ pub struct NamedData {
     pub len: U64,
     /// Alignment, a power of two, in bytes.
     pub align: U32,
-    /// Code of a [`SectionKind`]: [`SectionKind::ReadOnly`] or [`SectionKind::Writable`].
+    /// A [`SectionKind`] as a byte: [`SectionKind::ReadOnly`] or [`SectionKind::Writable`].
     pub section: u8,
     /// Zero.
     pub reserved: [u8; 3],

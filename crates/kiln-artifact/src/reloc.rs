@@ -41,7 +41,7 @@ kinds! {
     Abs64 = 1, 8, false;
     /// `S + A`, 4 bytes, must fit.
     Abs32 = 2, 4, false;
-    /// x86-64, `S + A - P`, 4 bytes: a call, jump or `lea`, told apart by the opcode before the
+    /// x86-64, `S + A - P`, 4 bytes: a call, jump or `lea`, depending on the opcode before the
     /// site.
     X86Pc32 = 16, 4, false;
     /// x86-64, `G + A - P`, 4 bytes: `mov reg, [rip + slot]`.

@@ -11,8 +11,8 @@
 //! | source locations | `start`; length; `location` |
 //! | calls | `return_offset`; `frame_offset` plus 1, or 0 for none; `handlers` |
 //!
-//! Offsets are written as the difference to the offset before (of a range: to its end), locations
-//! as the difference to the location before, zigzag-encoded.
+//! Offsets are written as the difference from the previous offset (or from the end of the previous
+//! range), locations as the difference from the previous location, zigzag-encoded.
 //!
 //! Integers are LEB128. Invariant: readers never go beyond their part, and end at the first entry
 //! that is not whole.
@@ -66,11 +66,11 @@ impl StreamWriter {
         self.bytes.push(value as u8);
     }
 
-    /// Writes the difference of `offset` to the one before.
+    /// Writes the difference of `offset` from the one before.
     ///
     /// # Panics
     ///
-    /// When the offset is less than the one before: entries are in order.
+    /// If the offset is less than the one before: entries are in order.
     fn step(&mut self, offset: u32) {
         let step = offset.checked_sub(self.offset).expect("entries are in ascending order");
         self.uint(step);
@@ -81,7 +81,7 @@ impl StreamWriter {
     ///
     /// # Panics
     ///
-    /// When the trap is before the one added last.
+    /// If the trap is before the one added last.
     pub fn trap(&mut self, trap: Trap) {
         let Trap { offset, code } = trap;
         self.step(offset);
@@ -92,7 +92,7 @@ impl StreamWriter {
     ///
     /// # Panics
     ///
-    /// When the range starts before the end of the one added last, or ends before it starts.
+    /// If the range starts before the end of the one added last, or ends before it starts.
     pub fn source_range(&mut self, range: SourceRange) {
         let SourceRange { start, end, location } = range;
         self.step(start);
@@ -106,7 +106,7 @@ impl StreamWriter {
     ///
     /// # Panics
     ///
-    /// When the call is before the one added last, or its frame has 4 GiB.
+    /// If the call is before the one added last, or its frame has 4 GiB.
     pub fn call_site(&mut self, site: CallSite) {
         let CallSite { return_offset, frame_offset, handlers } = site;
         self.step(return_offset);
@@ -203,7 +203,7 @@ macro_rules! reader {
 }
 
 reader! {
-    /// Traps of a function, by ascending offset.
+    /// Traps of a function, in order of offset.
     Traps gives Trap, |reader, this| {
         let offset = this.start.checked_add(reader.step()?)?;
         Some(Trap { offset, code: reader.byte()? })
@@ -211,7 +211,7 @@ reader! {
 }
 
 reader! {
-    /// Source locations of a function, by ascending offset.
+    /// Source locations of a function, in order of offset.
     SourceRanges gives SourceRange, |reader, this| {
         let start = this.start.checked_add(reader.step()?)?;
         let end = this.start.checked_add(reader.step()?)?;
@@ -223,7 +223,7 @@ reader! {
 }
 
 reader! {
-    /// Calls of a function, by ascending return address.
+    /// Calls of a function, in order of return address.
     CallSites gives CallSite, |reader, this| {
         let return_offset = this.start.checked_add(reader.step()?)?;
         let frame_offset = reader.uint()?.checked_sub(1);

@@ -1,8 +1,8 @@
 //! Checks unwind information before an unwinder may see it.
 //!
 //! The system's unwinder trusts the tables that are registered with it: bytes that it does not
-//! understand end the process. So the common entry and every row are walked once when an artifact
-//! is checked. The checks accept more than code generators write. They refuse expressions, but for
+//! understand abort the process. So the CIE and every row are walked once when an artifact is
+//! checked. The checks accept more than code generators write. They refuse expressions, except for
 //! the one that says whether return addresses are signed on aarch64. Source: DWARF 5, section 6.4;
 //! Linux Standard Base, section 10.6.
 
@@ -12,7 +12,7 @@ const MAX_REMEMBERED: u32 = 16;
 const MAX_REGISTER: u64 = 256;
 
 /// Whether `bytes` are one common information entry with augmentation `zR`, 4-byte pc-relative
-/// pointers, and good rows.
+/// pointers, and valid rows.
 pub(crate) fn is_common_entry(bytes: &[u8]) -> bool {
     let Some((len, rest)) = bytes.split_first_chunk::<4>() else { return false };
     let len_fits = [u32::from_le_bytes(*len), u32::from_be_bytes(*len)].contains(&(rest.len() as u32));

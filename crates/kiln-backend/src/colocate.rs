@@ -7,13 +7,13 @@
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, InstructionData};
 use kiln_ir::{Function, Linkage, Module, Symbol, SymbolId, SymbolKind};
 
-/// Whether the module defines the symbol, and its definition is final.
+/// Whether the module defines the symbol, and no other definition can override it.
 fn is_near(symbol: &Symbol) -> bool {
     !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)
 }
 
-/// Returns, for each symbol that `function` refers to, one byte with all that the code generator
-/// learns about it. Functions of equal canonical form and equal classes have equal code.
+/// Returns, for each symbol that `function` refers to, one byte with everything about it that the
+/// code generator uses. Functions of equal canonical form and equal classes have equal code.
 pub fn reference_classes(module: &Module, function: &Function) -> Vec<u8> {
     let references = function.body().map_or(&[][..], |body| body.references());
     let class = |id: &SymbolId| {
@@ -30,7 +30,8 @@ pub fn reference_classes(module: &Module, function: &Function) -> Vec<u8> {
     references.iter().map(class).collect()
 }
 
-/// Makes calls to near functions direct, whether or not the client marked them so.
+/// Makes calls to the module's own functions direct, whether or not the client marked them as
+/// colocated.
 pub(crate) fn colocate(module: &Module, function: &mut ir::Function) {
     let ir::Function { stencil, params, .. } = function;
     let names = params.user_named_funcs();

@@ -22,8 +22,8 @@ struct Run<'a> {
     data: Vec<(&'a DataObject, u64)>,
 }
 
-/// Lays out all data of `module`, each object aligned to `symbol_align` bytes at least, and notes
-/// where its symbol is in `ranges`.
+/// Lays out all data of `module`, each object aligned to `symbol_align` bytes at least, and writes
+/// the place of its symbol to `ranges`.
 ///
 /// # Errors
 ///

@@ -1,4 +1,4 @@
-//! Errors of compiling, and the limit of a module's size.
+//! Errors of the compiler, and the limit of a module's size.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -46,7 +46,7 @@ pub enum CompileErrorKind {
     Alignment(u32),
 }
 
-/// The largest size of a module's code, or of its data of a kind, in bytes: the reach of a
+/// The largest size of a module's code, or of each kind of its data, in bytes: the reach of a
 /// reference with 32 bits.
 pub(crate) const MAX_SIZE: u32 = 1 << 31;
 

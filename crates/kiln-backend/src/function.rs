@@ -12,7 +12,7 @@ use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
 use crate::error::{CompileErrorKind, guard};
 use crate::{reloc, s390x, tables, unwind};
 
-/// Per-thread working memory: reused from function to function.
+/// Working memory of a thread, reused from one function to the next.
 pub(crate) struct Scratch {
     context: Context,
     control: ControlPlane,
@@ -42,8 +42,8 @@ pub(crate) fn compile(
     if is_s390x(isa) {
         colocate_s390x(module, &mut scratch.context.func);
     }
-    // Cranelift panics on an instruction that a target has no lowering for. The context is of no
-    // further use then.
+    // Cranelift panics on an instruction that a target has no lowering for. The context must not be
+    // used again then.
     let Scratch { context, control } = scratch;
     match guard(|| compile_context(context, isa, control)) {
         Ok(result) => result,

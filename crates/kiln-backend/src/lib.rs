@@ -1,4 +1,4 @@
-//! From IR to artifact.
+//! Compiles IR to artifacts.
 //!
 //! [`compile`] is one pure function: the artifact's bytes depend on the module and on the code
 //! generator's settings, and on nothing else. [`compile_all`] is the work queue: it runs the
@@ -7,15 +7,15 @@
 //! again. Both give the same bytes, whatever the number of threads.
 //!
 //! A worker *pre-links* its module: functions are laid out one after the other, and calls between
-//! them are resolved at once (veneers included), so to link many modules later is to copy bytes and
-//! to apply a few relocations.
+//! them are resolved at once (veneers included), so linking many modules later means copying bytes
+//! and applying a few relocations.
 //!
 //! A function whose code is in an earlier artifact need not be compiled: see [`Reuse`].
 //!
 //! # Should I use this crate?
 //!
-//! If you have `kiln_ir::Module`s and want artifacts. `kiln::Session` and `kiln::Compiler` add a
-//! cache and a linker.
+//! Yes, if you have `kiln_ir::Module`s and want artifacts. `kiln::Session` and `kiln::Compiler` add
+//! a cache and a linker.
 //!
 //! ```
 //! use kiln_backend::{Job, compile};
@@ -32,10 +32,10 @@
 //!
 //! # Architecture invariants
 //!
-//! No files, no clocks, no process-wide counters, no hash map is iterated. The verifier does not
-//! run here: modules are verified by the front end, once.
+//! This crate uses no files, clocks or process-wide counters, and iterates over no hash map. The
+//! verifier does not run here: modules are verified by the front end, once.
 //!
-//! # Faults of Cranelift 0.135.8
+//! # Bugs of Cranelift 0.135.8
 //!
 //! - On x86-64 without AVX, which is the default, `fcmp` of vectors faults if an operand is loaded
 //!   without the flag `aligned` from an address that is not a multiple of 16. Set `has_avx`, or

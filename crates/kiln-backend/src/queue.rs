@@ -22,8 +22,8 @@ use crate::reuse::{Reuse, extract};
 pub struct Built {
     /// The artifact: the same bytes, whether or not functions were reused.
     pub artifact: Artifact,
-    /// The number of functions that were taken out of earlier artifacts. A function that
-    /// [`Job::reuse`] offers but that does not fit is compiled, and not included.
+    /// The number of functions that were taken from earlier artifacts. A function that
+    /// [`Job::reuse`] offers but that does not fit is compiled, and not counted here.
     pub reused: usize,
 }
 
@@ -34,9 +34,9 @@ pub struct Job<'a> {
     pub module: &'a Module,
     /// The code generator, from `Target::isa` with the module's settings.
     pub isa: &'a dyn TargetIsa,
-    /// For each function in order, or for none: compiled code that may be used instead of compiling
-    /// it. It must come from the same canonical form, with references of the same
-    /// [class](crate::reference_classes), and from the same code generator.
+    /// Compiled code that may be used instead of compiling a function: an entry for each function
+    /// in order, or no entries at all. It must come from the same canonical form, with references
+    /// of the same [class](crate::reference_classes), and from the same code generator.
     pub reuse: &'a [Option<Reuse<'a>>],
 }
 
@@ -46,7 +46,7 @@ impl<'a> Job<'a> {
         Self { module, isa, reuse: &[] }
     }
 
-    /// Compiles the function with this index, or takes it out of an earlier artifact.
+    /// Compiles the function with this index, or takes it from an earlier artifact.
     fn function(&self, index: usize, scratch: &mut Scratch) -> Result<CompiledFunction, CompileErrorKind> {
         let function = &self.module.functions[index];
         let reused = self.reuse.get(index).copied().flatten().and_then(|reuse| extract(reuse, function));

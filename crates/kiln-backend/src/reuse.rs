@@ -1,4 +1,4 @@
-//! Takes a function out of an artifact, as it was before its module was assembled.
+//! Extracts a function from an artifact, as it was before its module was assembled.
 //!
 //! When one function of a module changes, the others are not compiled again: the module is
 //! assembled from the one new function and the code of the last build. [`extract`] undoes for one
@@ -7,11 +7,11 @@
 //!
 //! - Code: the bytes that resolving a call overwrote are put back, and the call is a relocation
 //!   again.
-//! - Relocations: a symbol's number in the old module becomes its number in the new one. The
-//!   function itself stays itself, its n-th reference is the new function's n-th reference (the
-//!   canonical form numbers references in order of first use), and a routine of the C library is
-//!   found by name.
-//! - Offsets in the module's code become offsets in the function. Streams need nothing: they are
+//! - Relocations: a symbol's number in the old module becomes its number in the new one. A
+//!   reference to the function itself remains one, its n-th reference is the new function's n-th
+//!   reference (the canonical form numbers references in order of first use), and a routine of the
+//!   C library is found by name.
+//! - Offsets in the module's code become offsets in the function. Streams need no change: they are
 //!   relative to their function already.
 //!
 //! Example: an x86-64 module has functions `a` in bytes 0..16 and `b` in 16..32, with symbol
@@ -23,7 +23,7 @@
 //! wherever it is now, and resolves the call again.
 //!
 //! The caller has made sure, by a key, that the function is the same. Invariant: nothing is assumed
-//! of the artifact beyond the checks of [`Artifact::from_bytes`]. If its tables do not fit
+//! about the artifact beyond the checks of [`Artifact::from_bytes`]. If its tables do not fit
 //! together, the result is `None`, and the caller compiles.
 
 use kiln_artifact::record::{FunctionRecord, Handler, HandlerKind};
@@ -43,8 +43,8 @@ pub struct Reuse<'a> {
     pub function: usize,
 }
 
-/// Returns the entries of a sorted table that belong to a function: those with an offset from
-/// `start` up to, but without, `end`.
+/// Returns the entries of a sorted table that belong to a function: those with an offset in
+/// `start..end`.
 fn within<T>(table: &[T], offset: impl Fn(&T) -> u64, start: u64, end: u64) -> &[T] {
     let from = table.partition_point(|entry| offset(entry) < start);
     let to = table.partition_point(|entry| offset(entry) < end);
@@ -131,7 +131,7 @@ fn relocs(
         relocs.push(FunctionReloc {
             offset: (reloc.offset.get() - from) as u32,
             kind: reloc.kind(),
-            // Resolving it was tried in vain, and would be again.
+            // The builder could not resolve it before, and could not now.
             call: None,
             target: target(reloc.symbol.get())?,
             addend: reloc.addend.get(),

@@ -12,7 +12,7 @@ use crate::reloc;
 /// The place of a symbol. The default is for an undefined symbol.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct SymbolRange {
-    /// A [`SectionKind`] as a number.
+    /// A [`SectionKind`] as a byte.
     pub(crate) section: u8,
     /// Offset in the section, in bytes.
     pub(crate) offset: u64,

@@ -14,8 +14,8 @@
 //!
 //! # Should I use this crate?
 //!
-//! Take it alone if your compiler turns host pointers into immediates today and you want code that
-//! survives the process. With the other crates of Kiln, use it through `kiln::Session` and
+//! Yes, on its own, if your compiler turns host pointers into immediates today and you want code
+//! that survives the process. With the other crates of Kiln, use it through `kiln::Session` and
 //! `kiln_image`.
 //!
 //! # Example

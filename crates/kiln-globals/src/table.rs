@@ -37,7 +37,7 @@ impl GlobalTable {
     ///
     /// # Panics
     ///
-    /// When the table already holds 2^32 keys.
+    /// If the table already holds 2^32 keys.
     pub fn intern(&mut self, key: &str) -> GlobalId {
         let index = match self.keys.get_index_of(key) {
             Some(index) => index,

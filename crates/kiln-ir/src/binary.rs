@@ -24,8 +24,8 @@
 //! - Equal modules have equal bytes, whatever the machine, the process and the seeds of its hash
 //!   maps.
 //! - Any bytes end in a module or in an error with an offset, in time and memory proportional to
-//!   their length. A checksum that fits is no reason to trust the bytes: it detects damage early,
-//!   but anyone can compute the checksum of bytes that they made up.
+//!   their length. A correct checksum is no reason to trust the bytes: it detects damage early, but
+//!   anyone can compute the checksum of bytes that they made up.
 
 mod content;
 mod error;

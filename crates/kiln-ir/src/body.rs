@@ -3,8 +3,8 @@
 //!
 //! Two functions have the same form exactly if they differ in nothing that code generation may look
 //! at. The form leaves out: numbers of values, blocks and other entities, aliases of values, unused
-//! declarations, the order of declarations, the function's name, and the symbols that references
-//! mean, which are numbers outside of the form. Code is generated from what the form decodes to,
+//! declarations, the order of declarations, the function's name, and which symbols references refer
+//! to: those are numbers outside of the form. Code is generated from what the form decodes to,
 //! never from what a client built. So equal forms give equal code, whatever use a code generator
 //! makes of the numbers of values.
 //!
@@ -20,7 +20,7 @@
 //!
 //! Entities are numbered by first use, values and blocks by position. An operand is the distance
 //! from the value to the next value that will be defined. Stack slots and dynamic types are kept as
-//! declared, because unused ones take room as well.
+//! declared, because unused ones also take up space.
 //!
 //! Invariant: the bytes of a [`Body`] decode. They come from the encoder, or were decoded once
 //! before the `Body` was made.
@@ -53,7 +53,7 @@ pub struct Body {
     base: u32,
 }
 
-/// An error of bringing a function to canonical form.
+/// An error while bringing a function to canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
@@ -114,7 +114,7 @@ impl Body {
         Ok(Self::of(encoded, references))
     }
 
-    /// Returns the body that an encoder wrote, with the symbols that its references mean.
+    /// Returns the body that an encoder wrote, with the symbols that its references refer to.
     pub(crate) fn of(encoded: Encoded, references: Vec<SymbolId>) -> Self {
         let Encoded { bytes, references: _, base } = encoded;
         Self { bytes: bytes.into(), references: references.into(), base: base.bits() }

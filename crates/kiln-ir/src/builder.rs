@@ -186,7 +186,7 @@ impl ModuleBuilder {
         Ok(module)
     }
 
-    /// Returns the declaration that a name in a function means.
+    /// Returns the declaration that a name in a function refers to.
     fn resolve(&self, function: &ir::Function, name: &ExternalName) -> Result<FuncOrDataId, BuildError> {
         let declaration = match name {
             ExternalName::User(number) => {

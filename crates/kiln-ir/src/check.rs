@@ -1,7 +1,7 @@
 //! Checks over all modules of a build, before any code is generated.
 //!
-//! A linker would find these faults last, or not at all. Only symbols that other modules can see
-//! take part; globals are named by key and need no definition. The result does not depend on the
+//! A linker would find these errors late, or not at all. Only symbols that other modules can see
+//! are checked; globals are named by key and need no definition. The result does not depend on the
 //! order of a hash map: maps are only looked up in, and symbols are visited module by module.
 
 use std::collections::{HashMap, HashSet};
@@ -43,7 +43,7 @@ fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = ModuleSymbol<'m>>
     })
 }
 
-/// Returns the definition of each name, and adds a fault for each name that is defined twice. A
+/// Returns the definition of each name, and adds an error for each name that is defined twice. A
 /// definition replaces a preemptible one; of several preemptible ones the first is chosen.
 fn definitions<'m>(
     modules: &[&'m Module],
@@ -67,10 +67,10 @@ fn definitions<'m>(
     chosen
 }
 
-/// Returns the faults of modules that are each correct, but cannot be linked together:
+/// Returns the errors in modules that are each correct, but cannot be linked together:
 ///
 /// - a name that two of them define, unless all but one are [`Linkage::Preemptible`];
-/// - a function that is imported with another type than it is defined with, or with two types
+/// - a function that is imported with a type that differs from its definition's, or with two types
 ///   (parameter and return types and the calling convention are compared; extension and purpose of
 ///   parameters are not);
 /// - data imported as a function.

@@ -89,7 +89,7 @@ impl Comments {
     ///
     /// # Panics
     ///
-    /// When all texts together have 4 GiB or more.
+    /// If all texts together have 4 GiB or more.
     pub fn push(&mut self, comment: Comment<'_>) {
         let Comment { anchor, trailing, line, text } = comment;
         self.text.push_str(text);

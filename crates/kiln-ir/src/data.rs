@@ -24,7 +24,7 @@ pub struct DataObject {
     /// imports called `__start_NAME` and `__stop_NAME` are the section's bounds. An empty object
     /// takes no room in it.
     pub section: Option<Box<str>>,
-    /// Pointers in the content, by ascending offset. They do not overlap.
+    /// Pointers in the content, in order of offset. They do not overlap.
     pub addresses: Vec<DataAddress>,
     /// The line of the definition; 0 if the module was not read from text.
     pub line: u32,

@@ -1,9 +1,9 @@
-//! Diagnostics: faults of modules, and how they are shown.
+//! Diagnostics: errors in modules, and how they are shown.
 //!
-//! A [`Diagnostic`] is a value. Its kind tells what a caller may do about it, its locations tell
+//! A [`Diagnostic`] is a value. Its kind says what a caller may do about it, and its locations say
 //! where to look. `Display` shows it with the text it is about, as rustc does. Nothing here prints.
 //!
-//! Invariant: [`sort`] is a total order, so that every run reports the same faults in the same
+//! Invariant: [`sort`] is a total order, so that every run reports the same errors in the same
 //! order.
 
 use std::cmp::Ordering;
@@ -26,14 +26,14 @@ pub enum DiagnosticKind {
     Duplicate,
     /// Two uses of a function, or a use and its definition, have different types.
     Signature,
-    /// A name is used as another kind of thing than it is defined as.
+    /// A name is not used as the kind of thing that it is defined as.
     Kind,
     /// A name that nothing defines.
     Undefined,
     /// A `set` or `target` line names a setting that does not exist, or does not have this value.
     Setting,
-    /// The module has `target` lines, but none for the target of the build. This is no fault of the
-    /// module: skip it.
+    /// The module has `target` lines, but none for the target of the build. This is not an error in
+    /// the module: skip it.
     OtherTarget,
     /// Code cannot be generated for the target of the build.
     Target,
@@ -50,14 +50,14 @@ pub struct Related {
     pub label: Box<str>,
 }
 
-/// One fault of a module, or of several modules together.
+/// One error in a module, or between several modules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// Its kind.
     pub kind: DiagnosticKind,
     /// The message: lower case, one line, no full stop.
     pub message: Box<str>,
-    /// The location of the fault.
+    /// The location of the error.
     pub location: Location,
     /// Other locations to look at.
     pub related: Vec<Related>,

@@ -14,13 +14,13 @@ use crate::symbol::Linkage;
 /// 256 bits that identify the content of a function or a module: its BLAKE3 hash.
 ///
 /// Equal content has equal fingerprints, in every process and on every machine. Different content
-/// has different fingerprints, as far as BLAKE3 has no collisions.
+/// has different fingerprints, unless BLAKE3 has a collision.
 ///
 /// The content of a function is:
 ///
 /// - every instruction, type, flag, constant and source location;
 /// - signatures, stack slots, the order of blocks;
-/// - the callee, data object or key that each reference means.
+/// - the callee, data object or key that each reference refers to.
 ///
 /// The content of a module is also:
 ///
@@ -110,7 +110,7 @@ impl Module {
     ///
     /// # Panics
     ///
-    /// When `function` belongs to another module and refers to a symbol that is out of range here.
+    /// If `function` belongs to another module and refers to a symbol that is out of range here.
     pub fn function_fingerprint(&self, function: &Function) -> Fingerprint {
         let Function { symbol: _, code, line: _, comments: _ } = function;
         written(|out| {

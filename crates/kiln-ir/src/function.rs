@@ -58,7 +58,7 @@ pub struct MachineCode {
     pub bytes: Box<[u8]>,
     /// Alignment in bytes, a power of two up to [`MAX_ALIGN`](crate::MAX_ALIGN).
     pub align: u32,
-    /// Relocations, by ascending offset.
+    /// Relocations, in order of offset.
     pub relocs: Vec<CodeReloc>,
 }
 

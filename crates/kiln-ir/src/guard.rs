@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Calls `work` and turns a panic into its message. The process's panic hook still prints; with
 /// `panic = "abort"` nothing can be caught.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
-    // What `work` has half done is dropped with it.
+    // Anything that `work` has left half done is dropped with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {
         let text = panic.downcast_ref::<&str>().copied();
         let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -10,7 +10,7 @@ pub(crate) const MAX_DATA: u64 = 1 << 30;
 /// The largest data object, in bytes. Only an object of zeros can be as large.
 pub(crate) const MAX_ZEROS: u64 = 1 << 40;
 
-/// The number of faults of a file that are reported before reading stops. Each costs a pass over
+/// The number of errors in a file that are reported before reading stops. Each costs a pass over
 /// the text.
 pub(crate) const MAX_FAULTS: usize = 1000;
 

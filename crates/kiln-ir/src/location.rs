@@ -1,4 +1,4 @@
-//! A stretch of text that a message is about.
+//! A range of text that a message is about.
 //!
 //! Lines and columns count from 1, columns and lengths in characters. Line 0 means the module as a
 //! whole, which is all that can be said of a module that was not read from text. Column 0 means a
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::source::Source;
 
-/// A stretch of one line of a text.
+/// A range in one line of a text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Location {
     /// The text.

@@ -43,7 +43,7 @@ impl Module {
     ///
     /// # Panics
     ///
-    /// When `id` belongs to another module and is out of range here.
+    /// If `id` belongs to another module and is out of range here.
     pub fn symbol(&self, id: SymbolId) -> &Symbol {
         &self.symbols[id.index()]
     }

@@ -42,7 +42,7 @@ pub struct PrintError {
 }
 
 impl PrintError {
-    /// Returns the name of the function or data object at fault.
+    /// Returns the name of the function or data object that has no text form.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -215,7 +215,7 @@ impl ModulePrinter<'_> {
         Ok(Some(item))
     }
 
-    /// Writes the item that explains a name that was made up.
+    /// Writes the item that defines a name that was made up.
     fn alias(&self, symbol: SymbolId, out: &mut String) {
         let (text, of) = (self.names.text(symbol), self.module.symbol(symbol));
         let _ = match (of.kind, &*of.name) {

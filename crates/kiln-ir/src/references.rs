@@ -18,8 +18,7 @@ pub(crate) enum Unusable {
     KnownSymbol(AnyEntity),
     /// A thread-local symbol.
     ThreadLocal(GlobalValue),
-    /// The address of a global value that is no symbol. Code generators have no instructions for it
-    /// any more.
+    /// The address of a global value that is no symbol. Code generators no longer support it.
     NoAddress(Inst, GlobalValue),
     /// A symbol with an offset that no instruction can hold.
     Offset(GlobalValue),
@@ -111,7 +110,7 @@ pub(crate) fn check(function: &Function) -> Vec<Unusable> {
     faults
 }
 
-/// Returns the first global value that is made from too many others. A small circle is left to the
+/// Returns the first global value that is made from too many others. A small cycle is left to the
 /// verifier.
 fn long_chain(function: &Function) -> Option<GlobalValue> {
     let globals = &function.global_values;
@@ -129,7 +128,7 @@ fn long_chain(function: &Function) -> Option<GlobalValue> {
     let mut path = Vec::new();
     globals.keys().find(|at| {
         path.clear();
-        // A circle ends here too.
+        // A cycle ends here too.
         path.extend(
             std::iter::successors(Some(*at), base).take_while(|at| lengths[*at] == 0).take(MAX_CHAIN + 2),
         );

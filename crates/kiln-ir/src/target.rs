@@ -22,7 +22,7 @@ pub struct Target {
     isa_settings: Vec<Setting>,
 }
 
-/// An error of choosing a code generator for a target and settings.
+/// An error while choosing a code generator for a target and settings.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
@@ -63,7 +63,7 @@ pub enum TargetError {
 }
 
 impl TargetError {
-    /// Returns the line of the module that is at fault, or 0.
+    /// Returns the line of the module that the error is on, or 0.
     pub fn line(&self) -> u32 {
         match self {
             Self::Setting { setting, .. } => setting.line,

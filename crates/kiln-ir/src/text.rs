@@ -62,13 +62,13 @@ use crate::unverified::Unverified;
 /// Reads and verifies a file.
 ///
 /// A file without `target` line is for every target. All functions are read and verified, even if
-/// others have faults.
+/// others have errors.
 ///
 /// # Errors
 ///
-/// Everything that is wrong with the file (or the first thousand faults), ordered by location; at
-/// least one diagnostic. If all `target` lines are for other architectures, the only diagnostic is
-/// of kind [`DiagnosticKind::OtherTarget`], and nothing else was checked.
+/// All errors in the file (or the first thousand), ordered by location; at least one diagnostic. If
+/// all `target` lines are for other architectures, the only diagnostic is of kind
+/// [`DiagnosticKind::OtherTarget`], and nothing else was checked.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -85,8 +85,8 @@ use crate::unverified::Unverified;
 /// assert_eq!(module.functions[0].run_lines().next().unwrap().text, "run: %answer() == 42");
 ///
 /// let wrong = Arc::new(Source::new("wrong.clif", "function %f() {\nblock0:\n  retrun\n}"));
-/// let faults = parse(wrong, &Target::host()).unwrap_err();
-/// assert_eq!((faults[0].location.line, faults[0].location.column), (3, 3));
+/// let errors = parse(wrong, &Target::host()).unwrap_err();
+/// assert_eq!((errors[0].location.line, errors[0].location.column), (3, 3));
 /// ```
 ///
 /// Functions of large files are read on the threads of the current rayon pool. The result does not
@@ -100,7 +100,7 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
 ///
 /// # Errors
 ///
-/// The same as of [`parse`], without the faults that the verifier finds.
+/// Those of [`parse`], without the errors that the verifier finds.
 ///
 /// ```
 /// use std::sync::Arc;

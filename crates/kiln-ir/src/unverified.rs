@@ -9,7 +9,7 @@ use crate::module::Module;
 use crate::references;
 use crate::target::{Target, TargetError};
 
-/// An error of verifying a module.
+/// An error while verifying a module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
@@ -31,7 +31,7 @@ pub struct FunctionError {
     pub function: Box<str>,
     /// The line of the function in the text that the module came from, or 0.
     pub line: u32,
-    /// The entity at fault, numbered as in the canonical form.
+    /// The entity that the error is about, numbered as in the canonical form.
     pub entity: Box<str>,
     /// The message of the verifier.
     pub message: Box<str>,

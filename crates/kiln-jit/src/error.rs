@@ -7,7 +7,7 @@ use kiln_image::link::LinkError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JitError {
-    /// The artifacts do not fit together.
+    /// The artifacts cannot be linked with each other.
     #[error("{}", list(.0))]
     Link(Vec<LinkError>),
     /// A name was defined by artifacts that were linked before. It cannot be redefined even if that
@@ -64,7 +64,7 @@ pub enum JitError {
         /// Position of the module.
         module: usize,
     },
-    /// A function was linked before with another signature than an import expects.
+    /// A function that was linked before does not have the signature that an import expects.
     #[error("module {module} imports `{name}` as {imported}, but it was defined as {defined}")]
     SignatureConflict {
         /// The name.
@@ -103,7 +103,7 @@ pub enum JitError {
         /// The page size, in bytes.
         limit: u64,
     },
-    /// No memory, or the reservation is used up.
+    /// There is no memory, or the reservation is used up.
     #[error("executable memory: {0}")]
     Memory(Box<str>),
 }

@@ -1,4 +1,4 @@
-//! Linking into memory, batch after batch.
+//! Links artifacts into memory, one batch after another.
 //!
 //! A batch is planned with what earlier batches published as known addresses, laid out in fresh
 //! memory, relocated, and only then published: after an error, the symbols are as they were.

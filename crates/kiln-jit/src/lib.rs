@@ -1,4 +1,4 @@
-//! Artifacts in executable memory of this process.
+//! Links artifacts into executable memory of this process.
 //!
 //! [`Jit::link`] takes the artifacts that an image is written from, and links them with the same
 //! code (`kiln_image::link`). This crate adds executable memory, the addresses of what was linked
@@ -7,7 +7,7 @@
 //!
 //! # Should I use this crate?
 //!
-//! If you have artifacts and want to call their functions. `kiln::Session` starts from IR and
+//! Yes, if you have artifacts and want to call their functions. `kiln::Session` starts from IR and
 //! remembers what an image needs.
 //!
 //! # Why not `JITModule`?
@@ -24,9 +24,9 @@
 //!
 //! # Architecture invariants
 //!
-//! No relocation code. All memory of a [`Jit`] is in one reservation of at most 2 GiB, so every
-//! reference inside reaches. Memory is writable or executable, never both; it is freed when the
-//! [`Jit`] is dropped.
+//! This crate has no relocation code. All memory of a [`Jit`] is in one reservation of at most 2
+//! GiB, so every reference inside it is in range. Memory is writable or executable, never both; it
+//! is freed when the [`Jit`] is dropped.
 
 mod blocks;
 mod error;

@@ -1,8 +1,7 @@
 //! Routines that Cranelift calls when the target has no instruction for an operation.
 //!
-//! A plain Rust program may not link the C library's mathematics, so looking these names up in the
-//! process is not enough. [`resolve`] finds the routines of this module; [`process`] then asks the
-//! dynamic linker.
+//! A plain Rust program may not link libm, so looking these names up in the process is not enough.
+//! [`resolve`] finds the routines of this module; [`process`] then asks the dynamic linker.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -54,8 +53,8 @@ extern "C" fn x86_pshufb(
     unsafe { std::mem::transmute::<[u8; 16], std::arch::x86_64::__m128i>(lanes) }
 }
 
-/// Touches every page of a frame of `rax` bytes below the stack pointer, so that a guard page
-/// cannot be stepped over. Called from prologues: preserves every register.
+/// Touches every page of a frame of `rax` bytes below the stack pointer, so that the stack cannot
+/// grow past a guard page. Called from prologues: preserves every register.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 extern "C" fn probestack() {

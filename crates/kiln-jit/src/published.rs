@@ -62,8 +62,8 @@ impl Published {
         self.sections.add(plan.sections(), addresses);
     }
 
-    /// Refuses what can be refused before any work: code for other machines, redefinitions, imports
-    /// of another type than what was published.
+    /// Refuses what can be refused before any work: code for other machines, redefinitions, and
+    /// imports whose type differs from the published definition's.
     pub(crate) fn check(&self, artifacts: &[Artifact]) -> Result<(), JitError> {
         for (module, artifact) in artifacts.iter().enumerate() {
             check_machine(module, artifact)?;
@@ -114,7 +114,7 @@ fn check_machine(module: usize, artifact: &Artifact) -> Result<(), JitError> {
     }
 }
 
-/// Refuses an import that does not fit the definition that was published `before`.
+/// Refuses an import whose kind or type differs from that of `before`, which was published earlier.
 fn check_import(
     module: usize,
     artifact: &Artifact,

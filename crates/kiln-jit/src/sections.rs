@@ -57,7 +57,7 @@ impl PublishedSections {
                 }
             }
         }
-        // Symbols that are called like a bound of a published section.
+        // Symbols that have the name of a bound of a published section.
         if self.0.is_empty() {
             return Ok(());
         }
@@ -133,7 +133,7 @@ impl PublishedSections {
     }
 }
 
-/// Whether a definition in another module may be meant.
+/// Whether the symbol may refer to a definition in another module.
 fn is_import(symbol: &SymbolRecord) -> bool {
     symbol.linkage() == Linkage::Import && symbol.kind() != SymbolKind::Global && symbol.libcall == 0
 }

@@ -1,4 +1,4 @@
-//! Checks that text and binary form hold all of a module.
+//! Checks that text and binary form keep everything in a module.
 //!
 //! The checks return the difference as text instead of panicking, so that a test can add which case
 //! it was.
@@ -14,7 +14,7 @@ use kiln_ir::{
     Target, parse, print,
 };
 
-/// Returns all of a module but its name, source and lines, as text.
+/// Returns everything in a module except its name, source and lines, as text.
 pub fn content(module: &Module) -> String {
     let Module { name: _, source: _, settings, symbols, functions, data, comments } = module;
     let mut out = String::new();
@@ -44,7 +44,7 @@ pub fn content(module: &Module) -> String {
     out
 }
 
-/// Compares two modules, but for name, source and lines.
+/// Compares two modules, except for name, source and lines.
 ///
 /// # Errors
 ///

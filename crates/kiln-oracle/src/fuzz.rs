@@ -2,7 +2,7 @@
 //!
 //! They panic when a property does not hold. `fuzz/` calls them with inputs from libFuzzer, and
 //! `tests/oracle/readers.rs` with inputs from [`mutate`](crate::mutate). Where a form has
-//! checksums, they are made to fit first; otherwise the reader would always stop at them.
+//! checksums, they are corrected first; otherwise the reader would always stop at them.
 //!
 //! Properties: a reader returns a result or an error with a location, and never panics. The result
 //! is in proportion to the input. Written and read again, the result is the same.
@@ -93,7 +93,7 @@ fn has_location(fault: &Diagnostic, text: &str) {
 ///
 /// # Panics
 ///
-/// When a property does not hold.
+/// If a property does not hold.
 pub fn text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match parse(Arc::new(Source::new("fuzz.clif", text)), target()) {
@@ -117,7 +117,7 @@ pub fn text(bytes: &[u8]) {
 ///
 /// # Panics
 ///
-/// When a property does not hold.
+/// If a property does not hold.
 pub fn binary(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     fit_binary(&mut bytes);
@@ -137,12 +137,12 @@ pub fn binary(bytes: &[u8]) {
         read.fingerprint();
         if let Ok(module) = read.verify(target()) {
             // Not everything that Cranelift verifies has a text form, and a module that a client
-            // built may hold symbols in another order than text would give them.
+            // built may hold symbols in an order that text would not give them.
             if let Ok(text) = print(&module) {
                 let _ = forms::read(&text, target());
             }
-            // Bytes that no encoder wrote may number values in another order than the encoder does,
-            // so the code is encoded first.
+            // Bytes that no encoder wrote may not number values in the order of the encoder, so the
+            // code is encoded first.
             let mut encoded = module;
             for function in &mut encoded.functions {
                 if let Some(ir) = function.ir() {
@@ -161,7 +161,7 @@ pub fn binary(bytes: &[u8]) {
 ///
 /// # Panics
 ///
-/// When a property does not hold.
+/// If a property does not hold.
 pub fn artifact(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     if bytes.len() >= 24 {
@@ -220,7 +220,7 @@ fn link(artifact: &Artifact) {
 ///
 /// # Panics
 ///
-/// When a property does not hold.
+/// If a property does not hold.
 pub fn image(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     fit_image(&mut bytes);
@@ -244,7 +244,7 @@ pub fn image(bytes: &[u8]) {
 ///
 /// # Panics
 ///
-/// When a property does not hold.
+/// If a property does not hold.
 pub fn cache_entry(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
     let Some(key) = fit_entry(&mut bytes) else { return };

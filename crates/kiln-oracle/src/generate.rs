@@ -1,9 +1,9 @@
 //! Random valid programs of several modules.
 //!
 //! A program is a function of a seed and [`ProgramOptions`], the same on every machine. It is valid
-//! by construction: nothing is tried and discarded. It ends, does not trap, reads no memory that it
-//! did not write, and its results do not depend on addresses or on the bits of a NaN. So every
-//! correct engine gives the same results.
+//! by construction: nothing is tried and discarded. It terminates, does not trap, reads no memory
+//! that it did not write, and its results do not depend on addresses or on the bits of a NaN. So
+//! every correct engine gives the same results.
 //!
 //! The planner decides what a program consists of; for each function, a body is made from a seed of
 //! its own when the program is built.
@@ -47,7 +47,7 @@ pub use self::program::{Entry, ProgramOptions, RandomProgram};
 ///
 /// # Panics
 ///
-/// When a module is refused: a fault in the generator or in the checks.
+/// If a module is refused: that is a bug in the generator or in the checks.
 pub fn program(seed: u64, options: &ProgramOptions) -> RandomProgram {
     program_for(seed, options, &Target::host())
 }
@@ -56,7 +56,7 @@ pub fn program(seed: u64, options: &ProgramOptions) -> RandomProgram {
 ///
 /// # Panics
 ///
-/// Like [`program`], and when there is no code generator for the target.
+/// Like [`program`], and if there is no code generator for the target.
 pub fn program_for(seed: u64, options: &ProgramOptions, target: &Target) -> RandomProgram {
     let draft = Draft::new(seed, options);
     let modules = (0..draft.modules())

@@ -1,5 +1,4 @@
-//! Texts that could make a reader take much more time or memory than is in proportion to their
-//! length.
+//! Texts that could make a reader take time or memory out of proportion to their length.
 
 /// Makes a text of about the given number of bytes.
 pub type Text = fn(usize) -> String;
@@ -16,10 +15,10 @@ pub const TEXTS: [(&str, Text); 21] = [
             "function %a(){gv4000=vmctx fn4000=%x() sig4000=() ss4000=explicit_slot 1 block0:return}\n";
         filled(len, piece)
     }),
-    ("faults", |len| filled(len, "what\n")),
-    ("faults in functions", |len| filled(len, "function %f() {\nblock0:\n    retrun\n}\n")),
+    ("errors", |len| filled(len, "what\n")),
+    ("errors in functions", |len| filled(len, "function %f() {\nblock0:\n    retrun\n}\n")),
     ("one long line", |len| filled(len, "data %d { i8 256 } ")),
-    ("long line of faults", |len| filled(len, "function %f() { block0: retrun } ")),
+    ("long line of errors", |len| filled(len, "function %f() { block0: retrun } ")),
     ("duplicates", |len| filled(len, "data %d {}\n")),
     ("comments", |len| filled(len, ";\n")),
     ("comments in a function", |len| {
@@ -38,7 +37,7 @@ pub const TEXTS: [(&str, Text); 21] = [
         let load = |n| format!("gv{}=load.i64 notrap aligned gv{n}\n", n + 1);
         numbered(len, "function %f(i64 vmctx) {gv0=vmctx\n", load, "block0(v0:i64): return}")
     }),
-    ("circle of global values", |len| {
+    ("cycle of global values", |len| {
         let load = |n| format!("gv{n}=load.i64 notrap aligned gv{}\n", n + 1);
         numbered(len, "function %f() {\n", load, "block0: return}")
     }),

@@ -186,7 +186,7 @@ fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
     match String::from_utf8(bytes) {
         Ok(text) => Ok(Arc::new(Source::new(name, text))),
         Err(error) => {
-            // Replaced characters are only after the fault, so its line is shown as it is in the
+            // Replaced characters are only after the error, so its line is shown as it is in the
             // file.
             let source = Arc::new(Source::new(name, String::from_utf8_lossy(error.as_bytes())));
             let location = Location::at(&source, error.utf8_error().valid_up_to(), 1);

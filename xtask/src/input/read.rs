@@ -1,4 +1,4 @@
-//! Reading many modules: all at once, or each when a build gets to it.
+//! Reads many modules: all at once, or each when a build gets to it.
 
 use std::path::{Path, PathBuf};
 
@@ -60,7 +60,7 @@ pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
 /// The modules of `files`. A build reads each module when it needs it.
 ///
 /// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need
-/// not be read as IR. `done` is called after each module that was read.
+/// not be parsed. `done` is called after each module that was read.
 pub(crate) fn lazy<'t>(
     files: &[PathBuf],
     target: &'t Target,

@@ -30,7 +30,7 @@ fn faults_of_one(source: &Source) -> Vec<String> {
     faults
 }
 
-/// A fault with the longest files, if the median of these lengths is too great.
+/// A finding with the longest files, if the median of these lengths is too great.
 fn median_fault(mut lengths: Vec<(usize, &str)>) -> Option<String> {
     lengths.sort_unstable();
     let median = lengths.get(lengths.len() / 2)?.0;

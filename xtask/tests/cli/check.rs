@@ -23,7 +23,7 @@ fn everything_is_found_together_with_both_places() {
         "error: `%adder` is declared as (i64) -> i32 system_v",
         " --> ./user.clif:2:11\n",
         "error: `%nowhere` is not defined\n --> ./user.clif:3:11\n",
-        "error: 3 faults found\n",
+        "error: 3 errors found\n",
     ]);
     assert_eq!(dir.names(), ["a.clif", "b.clif", "user.clif"]);
 }
@@ -32,7 +32,7 @@ fn everything_is_found_together_with_both_places() {
 fn what_the_host_provides_is_not_missing() {
     let user = USER.replace("%adder(i64)", "%host(i64)");
     let dir = TestFolder::new(&[("user.clif", &*user)]);
-    dir.xtask(&["check", "user.clif"]).code(1).says(&["`%host` is not defined", "error: 2 faults found\n"]);
+    dir.xtask(&["check", "user.clif"]).code(1).says(&["`%host` is not defined", "error: 2 errors found\n"]);
     let out = dir.xtask(&["check", "user.clif", "--provide", "host", "--provide", "nowhere"]).ok();
     assert_eq!(out, "1 module with 1 function fit together\n");
 }
@@ -63,7 +63,7 @@ fn faults_between_modules_in_binary_form_name_file_module_and_line() {
     ];
     dir.xtask(&["check", "all.kir"]).code(1).says(&parts).says(&[
         "error: `%nowhere` is not defined\n--> all.kir#2 (was user.clif):3\n",
-        "error: 3 faults found\n",
+        "error: 3 errors found\n",
     ]);
     for more in [&["--cache", "kept"][..], &[]] {
         let args = [&["build", "all.kir", "-o", "all.so"], more].concat();
@@ -128,7 +128,7 @@ fn wrong_modules_are_shown_as_the_front_end_expects() {
         let blessed = std::fs::read_to_string(folder.join(format!("{stem}.stderr"))).unwrap();
         let count = blessed.matches("\n\n").count();
         let plural = if count == 1 { "" } else { "s" };
-        let expected = format!("{}error: {count} fault{plural} found\n", blessed.replace("\n\n", "\n"));
+        let expected = format!("{}error: {count} error{plural} found\n", blessed.replace("\n\n", "\n"));
         let ended = xtask(&folder, temporary.path(), &["check", &name, "--target", "x86_64"]).code(1);
         assert_eq!(ended.stderr, expected, "{name}");
         assert_eq!(ended.stdout, "");

@@ -22,7 +22,8 @@ fn range(start: U32, len: U32, limit: usize) -> Option<Range<usize>> {
     (end <= limit).then_some(start..end)
 }
 
-/// Whether `range` is after all ranges before it, which end at `end`; an empty one has no place.
+/// Whether `range` is after all ranges before it, which end at `end`; an empty range may be
+/// anywhere.
 fn follows(range: &Range<usize>, end: &mut usize) -> bool {
     if range.is_empty() {
         return true;
@@ -32,7 +33,7 @@ fn follows(range: &Range<usize>, end: &mut usize) -> bool {
     follows
 }
 
-/// Checks the functions, but for their parts of the streams; and the unwind information.
+/// Checks the functions, except for their parts of the streams, and the unwind information.
 pub(super) fn check_functions(artifact: &Artifact) -> Checked {
     let (cie, unwind, text) = (artifact.cie(), artifact.unwind(), artifact.text().len());
     if !cie.is_empty() && !unwind::is_common_entry(cie) {

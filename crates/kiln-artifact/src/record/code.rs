@@ -41,7 +41,7 @@ pub struct FunctionRecord {
 }
 
 /// A call inside the module that is resolved in the code, and the bytes that resolving overwrote:
-/// with them, a function can be taken out of the code and used in another module.
+/// with them, a function can be extracted from the code and used in another module.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct ResolvedCall {
@@ -53,7 +53,7 @@ pub struct ResolvedCall {
     pub offset: U32,
     /// Index of the symbol that is called.
     pub symbol: U32,
-    /// Code of a [`RelocKind`].
+    /// A [`RelocKind`] as a byte.
     pub kind: u8,
     /// Zero.
     pub reserved: [u8; 3],
@@ -89,7 +89,7 @@ pub struct Handler {
     pub value: U32,
     /// The offset in the code where execution continues; 0 for the context kinds.
     pub target: U32,
-    /// Code of a [`HandlerKind`].
+    /// A [`HandlerKind`] as a byte.
     pub kind: u8,
     /// Zero.
     pub reserved: [u8; 3],

@@ -185,7 +185,7 @@ fn align(reader: &mut ByteReader<'_>) -> DecodeResult<u32> {
     }
 }
 
-/// Goes past the settings of the code.
+/// Skips the settings of the code.
 pub(super) fn skip_settings(content: &mut ByteReader<'_>) -> DecodeResult<()> {
     fn list(content: &mut ByteReader<'_>) -> DecodeResult<()> {
         for _ in 0..content.count()? {

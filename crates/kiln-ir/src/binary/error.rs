@@ -1,6 +1,6 @@
 //! Errors of the binary form.
 
-/// An error of reading modules in binary form.
+/// An error while reading modules in binary form.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BinaryError {
@@ -29,18 +29,18 @@ pub enum BinaryError {
         /// The offset of the module in the file.
         offset: u64,
     },
-    /// The bytes do not fit their checksum.
+    /// The bytes do not match their checksum.
     #[error("byte {offset}: the checksum of the module differs")]
     Checksum {
         /// The offset of the module in the file.
         offset: u64,
     },
-    /// The checksum fits, but the bytes are not those of a module.
+    /// The checksum is correct, but the bytes are not those of a module.
     #[error("byte {offset}: {what}")]
     Malformed {
         /// The offset in the file.
         offset: u64,
-        /// The fault.
+        /// The reason.
         what: &'static str,
     },
 }

@@ -27,7 +27,7 @@ impl<R: Read> Modules<R> {
         Self { input, offset: 0, buffer: Vec::new(), done: false }
     }
 
-    /// Appends `length` bytes of the input to the buffer. Returns whether there were so many.
+    /// Appends `length` bytes of the input to the buffer. Returns whether there were that many.
     fn take(&mut self, length: u64) -> std::io::Result<bool> {
         let before = self.buffer.len();
         // The buffer grows as bytes arrive, whatever a length claims.

@@ -1,8 +1,8 @@
 //! Writes a module as bytes: its content, which a fingerprint covers, and its notes, which it does
 //! not.
 //!
-//! Invariant: structs are taken apart exhaustively. Every field is in the content or in the notes;
-//! only settings are in both. So neither a fingerprint nor a file can forget a field.
+//! Invariant: structs are destructured with every field named. Every field is in the content or in
+//! the notes; only settings are in both. So no field can be missing in fingerprints or files.
 
 use cranelift_codegen::ir::LibCall;
 
@@ -15,7 +15,7 @@ use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// Writes all that the module's artifact depends on. `flush` is called between items, and may take
+/// Writes all that the module's artifact depends on. `flush` is called between items, and may drain
 /// what was written.
 pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnMut(&mut ByteWriter)) {
     let Module { name: _, source: _, settings, symbols, functions, data, comments: _ } = module;

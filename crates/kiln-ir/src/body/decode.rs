@@ -1,6 +1,6 @@
 //! Decodes the canonical form, either to check it or to build the function that Cranelift compiles.
 //!
-//! A [`Decoder`] reads the bytes and checks every number in them. What it has read it gives to a
+//! A [`Decoder`] reads the bytes and checks every number in them. It passes what it has read to a
 //! [`Sink`](sink::Sink): [`BuildSink`] makes a function of it, [`CheckSink`] keeps only the few
 //! facts that later bytes are checked against. Both are driven by the same reading code, so they
 //! accept exactly the same bytes.
@@ -17,9 +17,10 @@
 //! Invariants:
 //! - Any bytes end in success or in an error, in time and memory proportional to their length.
 //!   Counts are bounded by the bytes that are left. Every number is checked against the table that
-//!   it is an index of: at once where the length of that table is known, otherwise when it is read.
+//!   it is an index of: at once if the length of that table is known, otherwise when the table is
+//!   read.
 //! - In a function that is built, every entity that is named exists. Whether the function is
-//!   *valid* IR is for the verifier to tell.
+//!   *valid* IR is checked by the verifier.
 //! - Values are created in the order of their numbers, because the form numbers them in layout
 //!   order. So a use may precede its definition.
 

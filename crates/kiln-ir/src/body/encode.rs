@@ -28,7 +28,7 @@
 //!
 //! Invariants:
 //! - Nothing that the layout does not reach is written. Stack slots and dynamic types are an
-//!   exception: they take room in the frame whether or not an instruction names them.
+//!   exception: they take up space in the frame whether or not an instruction names them.
 //! - Cranelift's structures are destructured with every field named, without `..`, so that a new
 //!   field is a compile error. Structures with private fields (the data flow graph, memory flags,
 //!   parameters) are read by their methods.

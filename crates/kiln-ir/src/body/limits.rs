@@ -3,7 +3,7 @@
 /// Numbers of values stay below this: Cranelift packs them into 32 bits together with other bits.
 pub(super) const MAX_VALUES: u64 = 1 << 30;
 
-/// Returns how many values a function may have whose form has `bytes` bytes.
+/// Returns the largest number of values of a function whose form has `bytes` bytes.
 ///
 /// One call can have 65,535 results. Without this limit a few bytes of input would make a decoder
 /// allocate much memory.

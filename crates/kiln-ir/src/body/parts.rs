@@ -2,8 +2,8 @@
 //! modules.
 //!
 //! Invariants:
-//! - What is written is taken apart exhaustively. If a new version of Cranelift adds a field, this
-//!   does not compile until the field is written too.
+//! - What is written is destructured with every field named. If a new version of Cranelift adds a
+//!   field, this does not compile until the field is written too.
 //! - Enumerations that Cranelift lists (`all()`) are written as a position in that list, which for
 //!   opcodes and conditions is their discriminant. Others are written as a number given here.
 
@@ -177,7 +177,7 @@ impl ByteReader<'_> {
         Ok(Signature { params, returns, call_conv })
     }
 
-    /// Goes past a signature. Returns its number of results.
+    /// Skips a signature. Returns its number of results.
     pub(crate) fn skip_signature(&mut self) -> DecodeResult<usize> {
         self.params(|_, _, _| ()).map(|(_, results)| results)
     }

@@ -1,4 +1,4 @@
-//! Forms that are altered: the decoder refuses what is wrong, whether it checks or builds.
+//! Altered forms: the decoder refuses what is wrong, whether it checks or builds.
 
 use std::sync::Arc;
 
@@ -63,7 +63,7 @@ block5(v31: i64):
 }
 ";
 
-/// Checks and builds a function from `bytes`, which refer to so many symbols.
+/// Checks and builds a function from `bytes`, which refer to this many symbols.
 fn check_and_build(bytes: &[u8], references: usize) -> [DecodeResult<()>; 2] {
     let references = vec![SymbolId::from_u32(7); references];
     let input = || DecodeInput {

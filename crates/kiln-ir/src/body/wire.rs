@@ -7,13 +7,13 @@
 //!   bytes that are left. So the memory that a caller reserves for a count is bounded by the length
 //!   of the input.
 
-/// An error of reading bytes.
+/// An error while reading bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {what}")]
 pub(crate) struct DecodeError {
     /// The offset from the start of what the caller was given.
     pub(crate) offset: usize,
-    /// The fault.
+    /// The reason.
     pub(crate) what: &'static str,
 }
 
@@ -82,7 +82,7 @@ impl ByteWriter {
         self.byte(u8::from(value));
     }
 
-    /// Writes a length and so many bytes.
+    /// Writes a length and that many bytes.
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         self.raw(bytes);

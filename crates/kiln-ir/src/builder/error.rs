@@ -12,7 +12,7 @@ use cranelift_module::ModuleError;
 use crate::body::UndefinedEntity;
 use crate::target::TargetError;
 
-/// An error of building a module.
+/// An error while building a module.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
@@ -31,7 +31,7 @@ pub enum BuildError {
         /// The definition.
         referrer: Box<str>,
     },
-    /// A function's IR has another type than its declaration.
+    /// The type of a function's IR differs from that of its declaration.
     #[error("`{name}` is declared as {declared}, but its code has the type {defined}")]
     Signature {
         /// The function.

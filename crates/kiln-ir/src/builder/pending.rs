@@ -85,8 +85,7 @@ impl PendingCode {
     }
 }
 
-/// Returns the function or data object that a number of `cranelift-module` means, if it is
-/// declared.
+/// Returns the function or data object with this number of `cranelift-module`, if it is declared.
 pub(super) fn declared(
     declarations: &ModuleDeclarations,
     namespace: u32,

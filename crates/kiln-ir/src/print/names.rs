@@ -1,8 +1,7 @@
 //! The name that each symbol of a module has in its text.
 //!
 //! A symbol is written under its own name where the text form can express it: `%word`, `u1:23`.
-//! Globals, anonymous symbols and other names get a word of their own, which an alias item
-//! explains.
+//! Globals, anonymous symbols and other names get a word of their own, which an alias item defines.
 //!
 //! Invariant: no two symbols have the same text name, and a name that is made up here has no other
 //! meaning, neither in the module nor in Cranelift.

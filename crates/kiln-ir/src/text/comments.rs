@@ -32,7 +32,7 @@ pub(super) enum Owner {
     Symbol(SymbolId),
     /// An import, which is printed elsewhere.
     Import(SymbolId),
-    /// Nothing that has an item of its own in a printed module.
+    /// An item that a printed module does not have.
     Nothing,
 }
 
@@ -154,7 +154,7 @@ pub(super) fn outside(
     sorter.gap(&comments[done..], usize::MAX, before, last);
     sorter.flush(ModuleAnchor::End);
 
-    // Items of one line may be printed in another order than in the text.
+    // Items of one line may not be printed in the order of the text.
     let mut ranks = vec![0; module.symbols.len()];
     for (rank, entry) in item_order::entries(module).into_iter().enumerate() {
         ranks[entry.symbol.index()] = rank + 1;

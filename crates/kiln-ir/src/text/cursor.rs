@@ -24,7 +24,7 @@ pub(super) struct Cursor<'t> {
     counted: (usize, u32),
 }
 
-/// A token, or the fault of its text.
+/// A token, or the error in its text.
 pub(super) type Token<T> = Result<T, Diagnostic>;
 
 impl<'t> Cursor<'t> {
@@ -112,7 +112,7 @@ impl<'t> Cursor<'t> {
         if self.eat(c) { Ok(()) } else { Err(self.unexpected(what)) }
     }
 
-    /// Returns the fault that the next token is not `expected`.
+    /// Returns the error that the next token is not `expected`.
     pub(super) fn unexpected(&mut self, expected: &str) -> Diagnostic {
         self.trivia();
         let word = self.peek_word();
@@ -132,7 +132,7 @@ impl<'t> Cursor<'t> {
         self.fault_at(self.at, length, format!("expected {expected}, found {found}"))
     }
 
-    /// Returns a fault of the `length` bytes at `at`.
+    /// Returns an error in the `length` bytes at `at`.
     pub(super) fn fault_at(&self, at: usize, length: usize, message: String) -> Diagnostic {
         Diagnostic::new(DiagnosticKind::Syntax, message, Location::at(self.source, at, length))
     }

@@ -34,7 +34,7 @@ pub(super) struct ReadFunction {
 
 /// The reason why a function was not read.
 pub(super) enum Refused {
-    /// Its faults.
+    /// Its errors.
     Faults(Vec<Diagnostic>),
     /// Its entity numbers, unless they are granted.
     Large(LargestNumber),

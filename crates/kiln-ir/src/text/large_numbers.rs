@@ -23,7 +23,7 @@ impl NumberBudget {
         rest.is_some()
     }
 
-    /// Returns the fault of a function that needs more than is left.
+    /// Returns the error for a function that needs more than is left.
     pub(super) fn fault(&self, numbers: &LargestNumber, locator: Locator<'_>) -> Diagnostic {
         let location = Location::at(locator.source, locator.item.start + numbers.offset, numbers.length);
         let limit = numbers.free.max(self.0);

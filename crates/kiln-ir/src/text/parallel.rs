@@ -5,7 +5,7 @@
 //! Only the symbols of its names are resolved later, in the order of the text.
 //!
 //! Invariant: the result does not depend on the number or the speed of threads. Reading stops after
-//! the function with which a file has [`MAX_FAULTS`] faults. Functions after it may be read, but
+//! the function with which a file has [`MAX_FAULTS`] errors. Functions after it may be read, but
 //! their results are dropped.
 
 use std::collections::BTreeMap;
@@ -37,7 +37,7 @@ pub(super) struct ReadOptions<'a> {
 
 /// The result of a function's text.
 enum Outcome<T> {
-    /// Not read: it comes after too many faults, or is no function.
+    /// Not read: it comes after too many errors, or is not a function.
     Nothing,
     Read(T),
     Faults(Vec<Diagnostic>),
@@ -111,12 +111,12 @@ pub(super) fn read<T: Send>(
     kept.collect()
 }
 
-/// Finds the function at which there are too many faults.
+/// Finds the function at which there are too many errors.
 struct FaultLimit {
     before: usize,
-    /// The number of faults of each function.
+    /// The number of errors in each function.
     counts: Mutex<BTreeMap<usize, usize>>,
-    /// The last function whose result is kept, as far as known.
+    /// The last function whose result is kept, as known so far.
     last: AtomicUsize,
 }
 

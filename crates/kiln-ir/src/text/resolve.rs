@@ -176,7 +176,7 @@ fn number_function(
             Some(signature) => symbols.function(&name, signature, || line(entity)),
             None => Ok(symbols.address(&name, || line(entity))),
         };
-        // After a fault any number will do, because there will be no module.
+        // After an error any number will do, because there will be no module.
         let used = used.unwrap_or_else(|fault| {
             faults.push(fault);
             symbol

@@ -57,7 +57,7 @@ const FIRST: [&str; 11] = [
 /// First words of items that have no linkage.
 const OTHERS: [&str; 5] = ["global", "symbol", "anonymous", "import", "debug"];
 
-/// Cuts the text of `cursor` into items. Adds faults outside of functions to `faults`, and leaves
+/// Cuts the text of `cursor` into items. Adds errors outside of functions to `faults`, and leaves
 /// out the items that have them.
 pub(super) fn scan<'t>(
     cursor: &mut Cursor<'t>,
@@ -186,7 +186,7 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem
             }
             _ => {
                 // Cranelift's reader would accept a string of several lines. Usually that is a
-                // string that was not closed, and the fault would be found far after it.
+                // string that was not closed, and the error would be reported far below it.
                 let rest = cursor.rest().as_bytes();
                 let Some(end) = memchr::memchr2(b'"', b'\n', rest).filter(|&end| rest[end] == b'"') else {
                     let message = "this string does not end on its line".to_owned();
@@ -224,7 +224,7 @@ mod tests {
 
     const LITTLE: TargetDefaults = TargetDefaults { big_endian: false, call_conv: CallConv::SystemV };
 
-    /// Returns the items of a text as `line kind text`, followed by its faults.
+    /// Returns the items of a text as `line kind text`, followed by its errors.
     fn items(text: &str) -> Vec<String> {
         let source = Arc::new(Source::new("test", text));
         let mut faults = Vec::new();

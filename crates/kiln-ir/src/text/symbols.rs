@@ -23,7 +23,7 @@ struct Definition {
     linkage: Linkage,
     signature: Option<Signature>,
     line: u32,
-    /// Position and length in the text. They become a location only for a fault, because that
+    /// Position and length in the text. They become a location only for an error, because that
     /// counts lines from the start.
     at: (usize, usize),
 }

@@ -1,4 +1,4 @@
-//! Faults: what is reported, at which location, and how it is shown. Each kind of fault is planted
+//! Errors: what is reported, at which location, and how it is shown. Each kind of error is planted
 //! once.
 
 use expect_test::{Expect, expect};
@@ -9,7 +9,7 @@ use crate::{read, show};
 #[track_caller]
 fn check(text: &str, expected: Expect) {
     match read(text) {
-        Ok(_) => panic!("no fault was found"),
+        Ok(_) => panic!("no error was found"),
         Err(faults) => expected.assert_eq(&show(&faults)),
     }
 }

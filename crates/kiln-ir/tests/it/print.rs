@@ -65,7 +65,7 @@ fn check_files(folder: &Path, foreign: bool) -> usize {
                     let kind = faults[0].kind;
                     let other = matches!(kind, DiagnosticKind::OtherTarget | DiagnosticKind::Target);
                     assert!(foreign || other, "{}", show(&faults));
-                    // From a file with faults, take the functions that have none.
+                    // From a file with errors, take the functions that have none.
                     for piece in text.split("\nfunction ").skip(1).filter(|_| !other) {
                         let source = Source::new("piece", format!("function {piece}"));
                         if let Ok(module) = parse(Arc::new(source), target) {
@@ -214,7 +214,7 @@ fn imports_that_only_data_or_code_names() {
     let table = module.declare_data("table", Linkage::Local, false, false).unwrap();
 
     define(&mut module, main, |module, builder| {
-        // A variadic function is called with another type than it is declared with.
+        // A variadic function is called with a type that differs from its declaration's.
         let called = module.declare_func_in_func(call, builder.func);
         let other = builder.import_signature(unary.clone());
         builder.func.dfg.ext_funcs[called].signature = other;

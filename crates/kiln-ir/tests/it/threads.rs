@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kiln_ir::{Source, Target, parse, parse_unverified};
 
-/// Reads `text` on `threads` threads. Returns the module's bytes, or its faults.
+/// Reads `text` on `threads` threads. Returns the module's bytes, or its errors.
 fn read(text: &str, threads: usize) -> Result<Vec<u8>, Vec<String>> {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
     let source = Arc::new(Source::new("threads.clif", text));

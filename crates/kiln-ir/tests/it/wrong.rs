@@ -1,7 +1,7 @@
 //! Messages that users see for modules that are wrong: `tests/wrong/*.clif`, and folders of modules
 //! that do not fit together.
 //!
-//! Next to each is a `.stderr` file with every fault as `cargo xtask check --target x86_64` prints
+//! Next to each is a `.stderr` file with every error as `cargo xtask check --target x86_64` prints
 //! it, each followed by an empty line; a test of `xtask` compares them too. `UPDATE_EXPECT=1`
 //! writes those files.
 
@@ -23,7 +23,7 @@ fn files(path: &Path) -> Vec<PathBuf> {
     files
 }
 
-/// Returns the faults of the modules, of each alone and then of all together.
+/// Returns the errors in the modules, in each alone and then in all together.
 fn faults(folder: &Path, path: &Path) -> String {
     let mut modules: Vec<Module> = Vec::new();
     let mut faults = Vec::new();
@@ -52,7 +52,7 @@ fn every_wrong_module() {
     assert!(paths.len() > 15);
     for path in paths {
         let shown = faults(&folder, &path);
-        assert!(!shown.is_empty(), "{} has no fault", path.display());
+        assert!(!shown.is_empty(), "{} has no error", path.display());
         expect_file![path.with_extension("stderr")].assert_eq(&shown);
     }
 }

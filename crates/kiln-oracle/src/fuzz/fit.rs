@@ -1,10 +1,10 @@
-//! Makes lengths and checksums in altered bytes fit, so that a reader gets beyond its first checks.
+//! Corrects lengths and checksums in altered bytes, so that a reader gets beyond its first checks.
 //!
 //! The offsets are those of the formats' own documentation.
 
 use kiln_cache::{Key, Recipe};
 
-/// Makes the lengths and the checksum of the first module fit, if `bytes` begin with a module.
+/// Corrects the lengths and the checksum of the first module, if `bytes` begin with a module.
 pub(super) fn fit_binary(bytes: &mut [u8]) {
     const HEADER: usize = 64;
     if bytes.len() < HEADER || !bytes.starts_with(b"KilnIR\0\0") {
@@ -26,7 +26,7 @@ pub(super) fn fit_binary(bytes: &mut [u8]) {
     bytes[32..HEADER].copy_from_slice(&sum);
 }
 
-/// Makes the checksums of an image's headers and of its note fit.
+/// Corrects the checksums of an image's headers and of its note.
 pub(super) fn fit_image(bytes: &mut [u8]) {
     const PREFIX: usize = 20;
     let number = |bytes: &[u8], at: usize| {
@@ -55,7 +55,7 @@ pub(super) fn fit_image(bytes: &mut [u8]) {
     body[..16].copy_from_slice(&sum);
 }
 
-/// Makes the key, the length and the checksums of a cache entry fit, and returns the key.
+/// Corrects the key, the length and the checksums of a cache entry, and returns the key.
 pub(super) fn fit_entry(bytes: &mut [u8]) -> Option<Key> {
     const HEADER: usize = 104;
     let number = |bytes: &[u8], at: usize| {

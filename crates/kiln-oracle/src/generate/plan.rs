@@ -1,6 +1,6 @@
 //! A program before any of it is built: functions, data objects, pointers, entries.
 //!
-//! Invariants, which make every program end and give the same result everywhere:
+//! Invariants, which make every program terminate and give the same result everywhere:
 //! - A function calls only functions with a higher number, and none that another overrides. So
 //!   there is no recursion.
 //! - A function executes about [`PlannedFunction::cap`] instructions at most, calls included.

@@ -27,7 +27,7 @@ pub(crate) struct MemoryObject {
 /// The memory that a program can access.
 #[derive(Default)]
 pub(crate) struct Memory {
-    /// Objects by ascending address.
+    /// Objects in order of address.
     objects: Vec<MemoryObject>,
     pub(crate) stack: Vec<u8>,
 }

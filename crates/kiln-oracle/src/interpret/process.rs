@@ -78,7 +78,7 @@ impl<'p> Process<'p> {
     ///
     /// # Panics
     ///
-    /// When there is no such symbol.
+    /// If there is no such symbol.
     pub fn call_symbol(
         &mut self,
         module: usize,

@@ -135,7 +135,7 @@ fn renumbered(mut function: ir::Function, number: u32, numbers: &[u32]) -> ir::F
     function.name = UserFuncName::user(0, number);
     let names: Vec<_> =
         function.params.user_named_funcs().iter().map(|(reference, name)| (reference, name.index)).collect();
-    // Two steps, since two references may not have the same name, even for a moment.
+    // Two steps, since two references must never have the same name, not even temporarily.
     let unused = |index: usize| UserExternalName { namespace: u32::MAX, index: index as u32 };
     for (index, (reference, _)) in names.iter().enumerate() {
         function.params.reset_user_func_name(*reference, unused(index));

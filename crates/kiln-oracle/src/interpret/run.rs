@@ -19,7 +19,7 @@ pub(super) fn run<'p>(
     arguments: &[DataValue],
     mut fuel: u64,
 ) -> Result<Vec<DataValue>, InterpretError> {
-    // A call before this one may have ended in the middle.
+    // An earlier call may have stopped in the middle.
     machine.clear_stack();
     let mut calls: Vec<Inst> = Vec::new();
     let mut inst = enter(machine, function, arguments.to_vec())?;

@@ -34,7 +34,7 @@ pub(super) struct Decoder<'b, S> {
 }
 
 impl<'b, S: Sink> Decoder<'b, S> {
-    /// Creates a decoder for a function that refers to so many symbols.
+    /// Creates a decoder for a function that refers to this many symbols.
     pub(super) fn new(reader: ByteReader<'b>, references: usize, sink: S) -> Self {
         Self {
             reader,

@@ -1,4 +1,4 @@
-//! Tables after the code: what is known about instructions and values besides.
+//! Tables after the code: further facts about instructions and values.
 
 use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::{
@@ -103,7 +103,7 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(())
     }
 
-    /// Reads labels of values. For several entries of one value the last one holds.
+    /// Reads labels of values. If a value has several entries, the last one is used.
     fn labels(&mut self) -> DecodeResult<()> {
         self.sink.start_labels();
         for _ in 0..self.reader.count()? {

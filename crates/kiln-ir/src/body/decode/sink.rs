@@ -114,10 +114,10 @@ pub(super) trait Sink {
         items: Vec<Self::Made<ExceptionTableItem>>,
     ) -> Self::Made<ExceptionTable>;
 
-    /// Notes that the instruction that is being read calls `callee`.
+    /// Records that the current instruction calls `callee`.
     fn callee(&mut self, callee: FuncRef);
 
-    /// Notes that the instruction that is being read calls a function of the type `signature`.
+    /// Records that the current instruction calls a function of the type `signature`.
     fn callee_signature(&mut self, signature: SigRef);
 
     /// Adds an instruction at the end of `block` and returns its number of results.

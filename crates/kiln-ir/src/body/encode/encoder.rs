@@ -20,7 +20,7 @@ pub(crate) enum ExternalRef {
     Global(GlobalValue),
 }
 
-/// An entity because of which a function has no canonical form.
+/// The entity that prevents a function from having a canonical form.
 ///
 /// Either it is a value or block that is used and not defined, which the verifier reports. Or it is
 /// the function as a whole, which has more than 64 values for each byte of its form.
@@ -49,7 +49,7 @@ pub(crate) struct Encoder {
     pub(super) globals: Renumbering,
     pub(super) signatures: Renumbering,
     pub(super) functions: Renumbering,
-    /// Numbers for what references name, by the numbers that the caller gives.
+    /// The number of each symbol that references name, by the number that the caller gives it.
     pub(super) references: Renumbering,
     /// The number of the next value that is defined.
     pub(super) next_value: i64,

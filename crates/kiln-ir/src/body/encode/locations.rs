@@ -44,7 +44,7 @@ impl LocationRuns {
     }
 }
 
-/// Returns a relative location as a number: what it is relative to 0.
+/// Returns a relative location as a number: the location that it would be relative to base 0.
 #[inline]
 pub(super) fn relative(location: RelSourceLoc) -> u32 {
     location.expand(SourceLoc::new(0)).bits()

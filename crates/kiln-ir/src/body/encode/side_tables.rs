@@ -41,7 +41,7 @@ impl Encoder {
         self.labels(dfg)
     }
 
-    /// Writes labels of values for debug information, by ascending number of the value. Labels of
+    /// Writes labels of values for debug information, in order of the values' numbers. Labels of
     /// values that were dropped are left out.
     fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), UndefinedEntity> {
         self.code.bool(dfg.values_labels.is_some());

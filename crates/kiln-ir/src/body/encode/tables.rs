@@ -13,7 +13,7 @@ use super::renumbering::Renumbering;
 use crate::body::wire::ByteWriter;
 
 impl Encoder {
-    /// Writes the tables that are kept as declared. The global values that they name count as used.
+    /// Writes the tables that are kept as declared. The global values that they name are used too.
     pub(super) fn kept_tables(&mut self, function: &ir::Function) {
         // Other fields are written elsewhere.
         let FunctionStencil {

@@ -1,14 +1,14 @@
-//! Circles between the files of a crate. Files that need each other can only be read together.
+//! Cycles between the files of a crate. Files that depend on each other can only be read together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::references::{Graph, between_files};
 use super::sources::Source;
 
-/// One shortest circle of each group of files that need each other.
+/// One shortest cycle of each group of files that depend on each other.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     let roots = sources.iter().filter(|source| is_root(source));
-    roots.flat_map(|root| circles(&between_files(sources, root))).collect()
+    roots.flat_map(|root| cycles(&between_files(sources, root))).collect()
 }
 
 /// Whether a file is the root of a crate that is not a test.
@@ -18,13 +18,13 @@ fn is_root(source: &Source) -> bool {
         && matches!(folders[..], [.., "src", "lib.rs" | "main.rs"] | ["benches" | "examples", _, "main.rs"])
 }
 
-fn circles(graph: &Graph<'_>) -> Vec<String> {
+fn cycles(graph: &Graph<'_>) -> Vec<String> {
     let reached: BTreeMap<&str, BTreeSet<&str>> =
         graph.keys().map(|&file| (file, reachable(graph, file))).collect();
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut faults = Vec::new();
     for (&file, others) in &reached {
-        // The files of a group reach each other. A file that is in no circle does not reach itself.
+        // The files of a group reach each other. A file that is in no cycle does not reach itself.
         let group: Vec<&str> = others
             .iter()
             .copied()
@@ -34,8 +34,8 @@ fn circles(graph: &Graph<'_>) -> Vec<String> {
             continue;
         }
         seen.extend(&group);
-        let circles = group.iter().filter_map(|&file| shortest_circle(graph, file));
-        faults.extend(circles.min_by_key(Vec::len).map(|circle| message(graph, &circle, &group)));
+        let cycles = group.iter().filter_map(|&file| shortest_cycle(graph, file));
+        faults.extend(cycles.min_by_key(Vec::len).map(|cycle| message(graph, &cycle, &group)));
     }
     faults
 }
@@ -55,7 +55,7 @@ fn reachable<'a>(graph: &Graph<'a>, from: &str) -> BTreeSet<&'a str> {
 }
 
 /// The shortest way from a file back to it, with the file at both ends.
-fn shortest_circle<'a>(graph: &Graph<'a>, from: &'a str) -> Option<Vec<&'a str>> {
+fn shortest_cycle<'a>(graph: &Graph<'a>, from: &'a str) -> Option<Vec<&'a str>> {
     let mut queue = VecDeque::from([vec![from]]);
     let mut seen = BTreeSet::new();
     while let Some(way) = queue.pop_front() {
@@ -72,22 +72,22 @@ fn shortest_circle<'a>(graph: &Graph<'a>, from: &'a str) -> Option<Vec<&'a str>>
     None
 }
 
-/// The message for a circle in a group of files.
-fn message(graph: &Graph<'_>, circle: &[&str], group: &[&str]) -> String {
-    let (first, edges) = (circle[0], circle.windows(2).map(|edge| (edge[1], &graph[edge[0]][edge[1]])));
-    let line = graph[first][circle[1]].line;
+/// The message for a cycle in a group of files.
+fn message(graph: &Graph<'_>, cycle: &[&str], group: &[&str]) -> String {
+    let (first, edges) = (cycle[0], cycle.windows(2).map(|edge| (edge[1], &graph[edge[0]][edge[1]])));
+    let line = graph[first][cycle[1]].line;
     let chain: String = edges
         .map(|(to, reference)| format!(" → {to} ({}, line {})", reference.item, reference.line))
         .collect();
-    let others = match group.len() + 1 - circle.len() {
+    let others = match group.len() + 1 - cycle.len() {
         0 => String::new(),
-        others => format!("; {others} more in circles with these: {}", outside(group, circle).join(", ")),
+        others => format!("; {others} more in cycles with these: {}", outside(group, cycle).join(", ")),
     };
-    format!("{first}:{line}: circle of files: {first}{chain}{others}")
+    format!("{first}:{line}: cycle of files: {first}{chain}{others}")
 }
 
-fn outside<'a>(group: &[&'a str], circle: &[&str]) -> Vec<&'a str> {
-    group.iter().copied().filter(|file| !circle.contains(file)).collect()
+fn outside<'a>(group: &[&'a str], cycle: &[&str]) -> Vec<&'a str> {
+    group.iter().copied().filter(|file| !cycle.contains(file)).collect()
 }
 
 #[cfg(test)]
@@ -106,22 +106,22 @@ mod tests {
     }
 
     #[test]
-    fn a_graph_without_circles_has_no_faults() {
-        assert_eq!(circles(&graph(&[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])), [""; 0]);
+    fn a_graph_without_cycles_has_no_faults() {
+        assert_eq!(cycles(&graph(&[("a", "b"), ("a", "c"), ("b", "d"), ("c", "d")])), [""; 0]);
     }
 
     #[test]
-    fn one_shortest_circle_of_each_group_is_shown() {
+    fn one_shortest_cycle_of_each_group_is_shown() {
         assert_eq!(
-            circles(&graph(&[("a", "b"), ("b", "a"), ("c", "d"), ("a", "c"), ("d", "c")])),
+            cycles(&graph(&[("a", "b"), ("b", "a"), ("c", "d"), ("a", "c"), ("d", "c")])),
             [
-                "a:1: circle of files: a → b (B, line 1) → a (A, line 2)",
-                "c:3: circle of files: c → d (D, line 3) → c (C, line 5)"
+                "a:1: cycle of files: a → b (B, line 1) → a (A, line 2)",
+                "c:3: cycle of files: c → d (D, line 3) → c (C, line 5)"
             ]
         );
         assert_eq!(
-            circles(&graph(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "b")])),
-            ["b:2: circle of files: b → c (C, line 2) → b (B, line 4); 1 more in circles with these: a"]
+            cycles(&graph(&[("a", "b"), ("b", "c"), ("c", "a"), ("c", "b")])),
+            ["b:2: cycle of files: b → c (C, line 2) → b (B, line 4); 1 more in cycles with these: a"]
         );
     }
 
@@ -141,7 +141,7 @@ mod tests {
             ("benches/peers/main.rs", "benches/peers"),
         ] {
             let expected = format!(
-                "{folder}/a.rs:1: circle of files: {folder}/a.rs → {folder}/b.rs (B, line 1) → {folder}/a.rs (A, line 2)"
+                "{folder}/a.rs:1: cycle of files: {folder}/a.rs → {folder}/b.rs (B, line 1) → {folder}/a.rs (A, line 2)"
             );
             assert_eq!(faults(&files(root, folder)), [expected]);
         }
