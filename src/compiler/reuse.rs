@@ -44,7 +44,7 @@ use std::sync::{Arc, OnceLock};
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, Reuse};
 use kiln_cache::{
-    Entry, Event, Events, FunctionKey, Key, Lineage, Lookup, MissReason, Recipe, Store, explain,
+    Entry, EntryError, Event, Events, FunctionKey, Key, Lineage, Lookup, MissReason, Recipe, Store, explain,
 };
 use kiln_ir::Module;
 
@@ -204,7 +204,7 @@ impl Cache {
         built: Built,
         stats: &mut Stats,
     ) -> Artifact {
-        let Built { artifact, reused } = built;
+        let Built { artifact, reused, unfit } = built;
         stats.compiled_functions += module.functions.len() - reused;
         stats.reused_functions += reused;
         let (identity, functions, heals) = match pending {
@@ -221,7 +221,13 @@ impl Cache {
                 self.quarantine(&identity.key, &module.name);
                 (identity, keys.functions(module), false)
             }
-            Pending::Miss { identity, functions, last_build: _ } => (identity, functions, false),
+            Pending::Miss { identity, functions, last_build } => {
+                if let Some(last_build) = last_build.filter(|_| unfit > 0) {
+                    stats.corrupt_entries += 1;
+                    self.put_out_of_use(&last_build.recipe.key(), &module.name, &EntryError::Functions);
+                }
+                (identity, functions, false)
+            }
             Pending::Corrupt { identity, functions } => {
                 stats.corrupt_entries += 1;
                 (identity, functions, true)
@@ -254,6 +260,16 @@ impl Cache {
         let Some(store) = &self.store else { return 0 };
         let failed = lineages.into_iter().filter_map(|lineage| store.set_latest(lineage, key).err());
         failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
+    }
+
+    /// Puts an entry out of use whose functions could not be reused. It is a miss when its module is
+    /// built again as it was, and is stored anew.
+    fn put_out_of_use(&self, key: &Key, module: &str, reason: &EntryError) {
+        self.report(&Event::Corrupt { key, module: Some(module), reason });
+        if let Some(store) = &self.store {
+            // If it cannot be moved aside, every build that finds it compiles instead.
+            let _ = store.quarantine(key, &reason.to_string());
+        }
     }
 
     /// Quarantines an entry that differs from what compiling makes.

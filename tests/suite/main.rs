@@ -1,5 +1,6 @@
 //! Tests of the facade: modules become the same machine code in memory, in images and in caches.
 
+mod altered;
 mod common;
 mod faults;
 mod last_build;

@@ -155,7 +155,7 @@ impl Artifact {
         self.table_bytes(Table::Writable)
     }
 
-    /// Relocations of the code.
+    /// Relocations of the code, by ascending offset.
     pub fn text_relocs(&self) -> &[Reloc] {
         self.records(Table::TextRelocs)
     }
@@ -177,7 +177,7 @@ impl Artifact {
     }
 
     /// Call frame instructions of all functions; each [`FunctionRecord`] gives the range of its
-    /// own.
+    /// own. No two functions share a part.
     pub fn unwind(&self) -> &[u8] {
         self.table_bytes(Table::Unwind)
     }
@@ -187,12 +187,13 @@ impl Artifact {
         self.records(Table::StackMaps)
     }
 
-    /// Entries of the stack maps; each [`StackMap`] gives the range of its own.
+    /// Entries of the stack maps; each [`StackMap`] gives the range of its own. No two maps share a
+    /// part.
     pub fn stack_map_entries(&self) -> &[StackMapEntry] {
         self.records(Table::StackMapEntries)
     }
 
-    /// Calls that can be switched off.
+    /// Calls that can be switched off, by ascending end.
     pub fn patchable_calls(&self) -> &[PatchableCall] {
         self.records(Table::PatchableCalls)
     }
@@ -203,7 +204,7 @@ impl Artifact {
     }
 
     /// Symbols that functions refer to, each function's in order of first use; each
-    /// [`FunctionRecord`] gives the range of its own.
+    /// [`FunctionRecord`] gives the range of its own. No two functions share a part.
     pub fn references(&self) -> &[U32] {
         self.records(Table::References)
     }

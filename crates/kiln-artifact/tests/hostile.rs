@@ -328,6 +328,110 @@ fn tables_that_describe_code_are_checked() {
     );
 }
 
+/// The message for an artifact whose contents `change` alters: two functions of 8 bytes each, with
+/// two records in every table that must be in order.
+fn in_order(change: impl FnOnce(&mut Contents)) -> String {
+    let mut contents = Contents::default();
+    let name = contents.string("f");
+    let symbol = |start: u64| SymbolRecord {
+        name,
+        offset: start.into(),
+        size: 8.into(),
+        signature: NONE.into(),
+        kind: SymbolKind::Function as u8,
+        linkage: Linkage::Export as u8,
+        section: SectionKind::Text as u8,
+        libcall: 0,
+    };
+    contents.symbols = vec![symbol(0), symbol(8)];
+    contents.text = vec![0x90; 16];
+    contents.cie = CIE.to_vec();
+    contents.unwind = vec![0; 2];
+    contents.references = vec![0.into(), 1.into()];
+    contents.stack_map_entries = vec![StackMapEntry { offset: 0.into(), size: 8.into() }; 2];
+    for n in 0..2u32 {
+        contents.functions.push(FunctionRecord {
+            symbol: n.into(),
+            start: (8 * n).into(),
+            len: 8.into(),
+            unwind_start: n.into(),
+            unwind_len: 1.into(),
+            references_start: n.into(),
+            references_len: 1.into(),
+            ..Default::default()
+        });
+        contents.text_relocs.push(Reloc {
+            offset: u64::from(8 * n).into(),
+            addend: 0.into(),
+            symbol: n.into(),
+            kind: RelocKind::X86Pc32 as u8,
+            reserved: [0; 3],
+        });
+        contents.resolved_calls.push(ResolvedCall {
+            original: [0; 8],
+            addend: 0.into(),
+            offset: (8 * n + 4).into(),
+            symbol: n.into(),
+            kind: RelocKind::X86Pc32 as u8,
+            reserved: [0; 3],
+        });
+        contents.stack_maps.push(StackMap {
+            return_offset: (8 * n + 4).into(),
+            span: 8.into(),
+            entries_start: n.into(),
+            entries_len: 1.into(),
+        });
+        contents.patchable_calls.push(PatchableCall { end: (8 * n + 4).into(), len: 1.into() });
+    }
+    change(&mut contents);
+    // Whoever makes contents panics with the message that a reader of the bytes gets.
+    let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| contents.finish()));
+    made.map_or_else(
+        |panic| panic.downcast_ref::<String>().unwrap().rsplit(": ").next().unwrap().to_owned(),
+        |_| "accepted".to_owned(),
+    )
+}
+
+#[test]
+fn records_are_in_the_order_of_the_code_and_share_no_parts() {
+    assert_eq!(in_order(|_| ()), "accepted");
+    let misplaced = |table: Table| format!("before the record in front of it in {}, record 1", table.name());
+    assert_eq!(in_order(|contents| contents.text_relocs.swap(0, 1)), misplaced(Table::TextRelocs));
+    assert_eq!(in_order(|contents| contents.resolved_calls.swap(0, 1)), misplaced(Table::ResolvedCalls));
+    assert_eq!(in_order(|contents| contents.patchable_calls.swap(0, 1)), misplaced(Table::PatchableCalls));
+    assert_eq!(
+        in_order(|contents| {
+            let maps = &mut contents.stack_maps;
+            (maps[0].return_offset, maps[1].return_offset) = (maps[1].return_offset, maps[0].return_offset);
+        }),
+        misplaced(Table::StackMaps)
+    );
+    // Equal places are in order.
+    assert_eq!(in_order(|contents| contents.text_relocs[1].offset = 0.into()), "accepted");
+    // A part that two records name would be read twice, and a table of them over and over.
+    let shared = |what: &str, table: Table| format!("{what} in {}, record 1", table.name());
+    assert_eq!(
+        in_order(|contents| contents.functions[1].unwind_start = 0.into()),
+        shared("unwind rows of another function", Table::Functions)
+    );
+    assert_eq!(
+        in_order(|contents| contents.functions[1].references_start = 0.into()),
+        shared("references of another function", Table::Functions)
+    );
+    assert_eq!(
+        in_order(|contents| contents.stack_maps[1].entries_start = 0.into()),
+        shared("entries of another stack map", Table::StackMaps)
+    );
+    // An empty part may be anywhere.
+    assert_eq!(
+        in_order(|contents| {
+            contents.functions[1].unwind_start = 0.into();
+            contents.functions[1].unwind_len = 0.into();
+        }),
+        "accepted"
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
 

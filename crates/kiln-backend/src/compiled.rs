@@ -69,4 +69,6 @@ pub(crate) struct CompiledFunction {
     pub(crate) unwind: UnwindRows,
     /// Whether it was taken from an earlier artifact.
     pub(crate) reused: bool,
+    /// Whether it was compiled because what an earlier artifact has does not fit.
+    pub(crate) unfit: bool,
 }

@@ -69,10 +69,13 @@ fn machine(code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
         };
         function_reloc(reloc.offset, reloc.kind, target, reloc.addend)
     };
+    let mut relocs = relocs.iter().map(reloc).collect::<Result<Vec<_>, _>>()?;
+    // The client may list them in any order.
+    relocs.sort_by_key(|reloc| reloc.offset);
     Ok(CompiledFunction {
         code: bytes.clone(),
         align: *align,
-        relocs: relocs.iter().map(reloc).collect::<Result<_, _>>()?,
+        relocs,
         ..CompiledFunction::default()
     })
 }
@@ -121,6 +124,8 @@ fn compile_context(
     if is_s390x(isa) {
         s390x::use_slots(&mut bytes, &mut relocs)?;
     }
+    // Nothing promises that they are in order.
+    relocs.sort_by_key(|reloc| reloc.offset);
     let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
     let tables = tables::collect(code, context.func.params.base_srcloc().bits());
     Ok(CompiledFunction { code: bytes, relocs, unwind, ..tables })

@@ -8,7 +8,7 @@
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_artifact::Artifact;
-use kiln_ir::Module;
+use kiln_ir::{Code, Module};
 use rayon::prelude::*;
 
 use crate::assemble::assemble;
@@ -25,6 +25,9 @@ pub struct Built {
     /// The number of functions that were taken from earlier artifacts. A function that
     /// [`Job::reuse`] offers but that does not fit is compiled, and not counted here.
     pub reused: usize,
+    /// The number of functions that were compiled although [`Job::reuse`] offers code for them:
+    /// the earlier artifact is damaged. If it cannot be said which ones do not fit, they are all.
+    pub unfit: usize,
 }
 
 /// A module to compile, and the code generator to compile it with.
@@ -49,8 +52,19 @@ impl<'a> Job<'a> {
     /// Compiles the function with this index, or takes it from an earlier artifact.
     fn function(&self, index: usize, scratch: &mut Scratch) -> Result<CompiledFunction, CompileErrorKind> {
         let function = &self.module.functions[index];
-        let reused = self.reuse.get(index).copied().flatten().and_then(|reuse| extract(reuse, function));
-        reused.map_or_else(|| function::compile(self.module, function, self.isa, scratch), Ok)
+        // Machine code is copied anyway.
+        let offer = self.reuse.get(index).copied().flatten();
+        let (Some(reuse), Code::Ir(body)) = (offer, &function.code) else {
+            return function::compile(self.module, function, self.isa, scratch);
+        };
+        match extract(reuse, function, body) {
+            Some(reused) => Ok(reused),
+            None => {
+                let mut compiled = function::compile(self.module, function, self.isa, scratch)?;
+                compiled.unfit = true;
+                Ok(compiled)
+            }
+        }
     }
 }
 
@@ -139,10 +153,19 @@ fn finish(
     if !errors.is_empty() {
         return Err(errors);
     }
+    let count = |is: fn(&CompiledFunction) -> bool| compiled.iter().filter(|function| is(function)).count();
+    let (reused, unfit) = (count(|function| function.reused), count(|function| function.unfit));
     // Cranelift's text section builder panics when a call cannot reach its target.
     match guard(|| assemble(job.module, job.isa, &compiled)) {
-        Ok(Ok(artifact)) => {
-            Ok(Built { artifact, reused: compiled.iter().filter(|function| function.reused).count() })
+        Ok(Ok(artifact)) => Ok(Built { artifact, reused, unfit }),
+        // Perhaps an earlier artifact is the reason. A module that fails without it fails again.
+        _ if reused > 0 => {
+            drop(compiled);
+            let built = compile(&Job { reuse: &[], ..*job }).map_err(|mut errors| {
+                errors.iter_mut().for_each(|error| error.module = module);
+                errors
+            })?;
+            Ok(Built { unfit: reused + unfit, ..built })
         }
         Ok(Err((index, kind))) => Err(vec![error(index, kind)]),
         Err(kind) => Err(vec![error(0, kind)]),

@@ -24,11 +24,12 @@
 //!
 //! The caller has made sure, by a key, that the function is the same. Invariant: nothing is assumed
 //! about the artifact beyond the checks of [`Artifact::from_bytes`]. If its tables do not fit
-//! together, the result is `None`, and the caller compiles.
+//! together, the result is `None`, and the caller compiles: no artifact makes a function or a
+//! module fail. What fits is used, so who can alter artifacts chooses the code.
 
 use kiln_artifact::record::{FunctionRecord, Handler, HandlerKind};
 use kiln_artifact::{Artifact, Table};
-use kiln_ir::{Code, Function};
+use kiln_ir::{Body, Function, MAX_ALIGN};
 
 use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, FunctionStackMap, RelocTarget};
 use crate::reloc;
@@ -51,14 +52,15 @@ fn within<T>(table: &[T], offset: impl Fn(&T) -> u64, start: u64, end: u64) -> &
     table.get(from..to).unwrap_or_default()
 }
 
-/// Returns the function, to be used for `new`; `None` if it does not fit.
-pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<CompiledFunction> {
+/// Returns the function, to be used for `new` with this body; `None` if it does not fit.
+pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<CompiledFunction> {
     let Reuse { artifact, function } = reuse;
     let old = artifact.functions().get(function)?;
+    let align = Some(old.align.get()).filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN)?;
     let (start, len) = (old.start.get(), old.len.get());
     let mut code: Box<[u8]> = artifact.text()[start as usize..][..len as usize].into();
-    let relocs = relocs(artifact, old, new, &mut code)?;
-    let handlers = artifact.handlers_of(function).iter().map(|handler| self::handler(handler, start));
+    let relocs = relocs(artifact, old, new, body, &mut code)?;
+    let handlers = artifact.handlers_of(function).iter().map(|handler| self::handler(handler, start, len));
     let handlers = handlers.collect::<Option<Vec<_>>>()?;
 
     // A return address or an end may be one past the function's last byte, but not its first byte.
@@ -66,6 +68,11 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<CompiledFuncti
     let before = |offset: u32| u64::from(offset).saturating_sub(1);
     let maps = within(artifact.stack_maps(), |map| before(map.return_offset.get()), from, to);
     let patchable = within(artifact.patchable_calls(), |call| before(call.end.get()), from, to);
+    let patchable_calls = patchable.iter().map(|call| {
+        let end = call.end.get().checked_sub(start)?;
+        (call.len.get() <= end).then_some((end, call.len.get()))
+    });
+    let patchable_calls = patchable_calls.collect::<Option<Vec<_>>>()?;
     let mut stack_map_entries = Vec::new();
     let mut stack_maps = Vec::with_capacity(maps.len());
     for map in maps {
@@ -73,7 +80,7 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<CompiledFuncti
         let entries = entries.get(..map.entries_len.get() as usize)?;
         stack_map_entries.extend(entries.iter().map(|entry| (entry.offset.get(), entry.size.get())));
         stack_maps.push(FunctionStackMap {
-            return_offset: map.return_offset.get() - start,
+            return_offset: map.return_offset.get().checked_sub(start)?,
             span: map.span.get(),
             entries: map.entries_len.get(),
         });
@@ -82,7 +89,7 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<CompiledFuncti
     let rows = &artifact.unwind()[old.unwind_start.get() as usize..][..old.unwind_len.get() as usize];
     Some(CompiledFunction {
         code,
-        align: old.align.get(),
+        align,
         relocs,
         traps: artifact.stream_of(function, Table::Traps).to_vec(),
         source_ranges: artifact.stream_of(function, Table::SourceRanges).to_vec(),
@@ -90,13 +97,14 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function) -> Option<CompiledFuncti
         handlers,
         stack_maps,
         stack_map_entries,
-        patchable_calls: patchable.iter().map(|call| (call.end.get() - start, call.len.get())).collect(),
-        nop: if patchable.is_empty() { Vec::new() } else { artifact.nops().to_vec() },
+        nop: if patchable_calls.is_empty() { Vec::new() } else { artifact.nops().to_vec() },
+        patchable_calls,
         unwind: match rows.is_empty() {
             true => UnwindRows::default(),
             false => UnwindRows { cie: artifact.cie().to_vec(), rows: rows.to_vec() },
         },
         reused: true,
+        unfit: false,
     })
 }
 
@@ -106,9 +114,9 @@ fn relocs(
     artifact: &Artifact,
     old: &FunctionRecord,
     new: &Function,
+    body: &Body,
     code: &mut [u8],
 ) -> Option<Vec<FunctionReloc>> {
-    let Code::Ir(body) = &new.code else { return None };
     let references = &artifact.references()[old.references_start.get() as usize..];
     let references = references.get(..old.references_len.get() as usize)?;
     if references.len() != body.references().len() {
@@ -128,9 +136,12 @@ fn relocs(
     let (from, to) = (u64::from(old.start.get()), u64::from(old.start.get()) + u64::from(old.len.get()));
     let mut relocs = Vec::new();
     for reloc in within(artifact.text_relocs(), |reloc| reloc.offset.get(), from, to) {
+        let (offset, kind) = (reloc.offset.get().checked_sub(from)?, reloc.kind());
+        // A patch site that reaches into the next function is of neither.
+        code.get(offset as usize..)?.get(..kind.width())?;
         relocs.push(FunctionReloc {
-            offset: (reloc.offset.get() - from) as u32,
-            kind: reloc.kind(),
+            offset: offset as u32,
+            kind,
             // The builder could not resolve it before, and could not now.
             call: None,
             target: target(reloc.symbol.get())?,
@@ -138,9 +149,9 @@ fn relocs(
         });
     }
     for call in within(artifact.resolved_calls(), |call| u64::from(call.offset.get()), from, to) {
-        let offset = call.offset.get() - old.start.get();
+        let offset = call.offset.get().checked_sub(old.start.get())?;
         let kind = call.kind();
-        let site = code.get_mut(offset as usize..offset as usize + kind.width())?;
+        let site = code.get_mut(offset as usize..)?.get_mut(..kind.width())?;
         site.copy_from_slice(call.original.get(..site.len())?);
         relocs.push(FunctionReloc {
             offset,
@@ -155,11 +166,14 @@ fn relocs(
     Some(relocs)
 }
 
-/// A handler with its target as an offset in the function.
-fn handler(handler: &Handler, start: u32) -> Option<FunctionHandler> {
+/// A handler with its target as an offset in the function, which has `len` bytes.
+fn handler(handler: &Handler, start: u32, len: u32) -> Option<FunctionHandler> {
     let kind = HandlerKind::from_code(handler.kind)?;
     let target = match kind {
-        HandlerKind::Tag | HandlerKind::Default => Some(handler.target.get().checked_sub(start)?),
+        HandlerKind::Tag | HandlerKind::Default => {
+            let target = handler.target.get().checked_sub(start)?;
+            Some(Some(target).filter(|target| *target <= len)?)
+        }
         HandlerKind::ContextStack | HandlerKind::ContextRegister => None,
     };
     Some(FunctionHandler { kind, value: handler.value.get(), target })

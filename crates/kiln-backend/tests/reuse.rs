@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use kiln_artifact::Artifact;
+use kiln_artifact::{Artifact, Table};
 use kiln_backend::{Built, Job, Reuse, compile, compile_all};
 use kiln_ir::{Code, Diagnostic, DiagnosticKind, Module, Source, Target, parse};
 
@@ -24,7 +24,7 @@ fn assembled(module: &Module, target: &Target, reuse: &[Option<Reuse<'_>>]) -> B
 
 fn compiled(module: &Module, target: &Target) -> Artifact {
     let built = assembled(module, target, &[]);
-    assert_eq!(built.reused, 0);
+    assert_eq!((built.reused, built.unfit), (0, 0));
     built.artifact
 }
 
@@ -136,15 +136,64 @@ fn functions_find_their_place_in_another_module() {
     let expected = compiled(&new, &target);
     let from = |function| Some(Reuse { artifact: &old_artifact, function });
     let reuse = [None, from(0), from(1), None, None];
-    let built = Built { artifact: expected.clone(), reused: 2 };
+    let built = Built { artifact: expected.clone(), reused: 2, unfit: 0 };
     assert!(assembled(&new, &target, &reuse) == built);
     // The queue gives the same.
     let isa = target.isa(&new.settings).unwrap();
     let jobs =
         [Job { module: &new, isa: &*isa, reuse: &reuse }, Job { module: &old, isa: &*isa, reuse: &[] }];
-    let compiled = Built { artifact: old_artifact.clone(), reused: 0 };
+    let compiled = Built { artifact: old_artifact.clone(), reused: 0, unfit: 0 };
     assert!(compile_all(&jobs, &|| {}).unwrap() == [built, compiled]);
     // A function that does not fit is compiled, and not reported as reused.
     let reuse = [from(7), None, None, from(1), from(1)];
-    assert!(assembled(&new, &target, &reuse) == Built { artifact: expected, reused: 0 });
+    assert!(assembled(&new, &target, &reuse) == Built { artifact: expected, reused: 0, unfit: 3 });
+}
+
+/// Alters bytes of `artifact` from `offset` of `table` on.
+fn altered(artifact: &Artifact, table: Table, offset: usize, value: &[u8]) -> Artifact {
+    let mut bytes = artifact.as_bytes().to_vec();
+    let start = artifact.table_bytes(table).as_ptr() as usize - artifact.as_bytes().as_ptr() as usize;
+    bytes[start + offset..][..value.len()].copy_from_slice(value);
+    Artifact::from_bytes(bytes).unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[test]
+fn damaged_artifacts_cost_no_more_than_reuse() {
+    for triple in ["x86_64", "aarch64", "riscv64", "s390x"] {
+        let target = Target::parse(triple).unwrap();
+        if target.isa(&Default::default()).is_err() {
+            println!("no code generator for {triple}");
+            continue;
+        }
+        let module = read("test", OLD, &target).unwrap();
+        let sound = compiled(&module, &target);
+        // An alignment of 3; a handler, stack map or relocation is out of place; a call that is
+        // resolved at an odd address, by which Cranelift's text section builder may panic.
+        for (table, offset, value) in [
+            (Table::Functions, 28, 3),
+            (Table::Functions, 28, 1 << 30),
+            (Table::TextRelocs, 0, sound.functions()[0].len.get() - 1),
+            (Table::ResolvedCalls, 16, 1),
+            (Table::ResolvedCalls, 16, 3),
+            (Table::ResolvedCalls, 16, sound.functions()[0].len.get() - 1),
+        ] {
+            let offset = match table {
+                // The last relocation of the first function.
+                Table::TextRelocs => {
+                    let end = u64::from(sound.functions()[0].len.get());
+                    let last = sound.text_relocs().iter().rposition(|reloc| reloc.offset.get() < end);
+                    last.unwrap() * 24
+                }
+                _ => offset,
+            };
+            let damaged = altered(&sound, table, offset, &value.to_le_bytes());
+            let built = assembled(&module, &target, &all(&damaged));
+            let what = format!("{triple}: {value} at {offset} of {}", table.name());
+            assert!(built.artifact == sound || built.unfit == 0, "{what}");
+            println!("{what}: {} reused, {} unfit", built.reused, built.unfit);
+            if table == Table::Functions {
+                assert_eq!((built.reused, built.unfit), (2, 1), "{what}");
+            }
+        }
+    }
 }

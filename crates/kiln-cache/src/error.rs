@@ -46,6 +46,10 @@ pub enum EntryError {
         /// Number of the artifact's functions.
         functions: usize,
     },
+    /// The artifact is sound by itself, but single functions cannot be taken out of it: tables
+    /// contradict each other.
+    #[error("functions that cannot be taken out of the artifact")]
+    Functions,
     /// The checksums match, but the body is not an artifact.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),

@@ -34,7 +34,8 @@ pub enum Event<'a> {
         /// The reason why there was no entry.
         reason: &'a MissReason,
     },
-    /// An entry could not be used, which is a miss.
+    /// An entry could not be used, which is a miss; or, if it is that of a module's last build, no
+    /// function could be taken out of it.
     Corrupt {
         /// The entry's key.
         key: &'a Key,

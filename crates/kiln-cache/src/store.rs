@@ -116,6 +116,8 @@ pub enum MissReason {
     /// The lineage's last build had another key, and its entry is gone, so the difference is not
     /// known.
     Unknown,
+    /// The lineage's last build had another key, and its entry cannot be used: the reason.
+    Unusable(Box<str>),
 }
 
 impl fmt::Display for MissReason {
@@ -132,6 +134,7 @@ impl fmt::Display for MissReason {
                 Ok(())
             }
             Self::Gone => f.write_str("stored before, and no longer there"),
+            Self::Unusable(reason) => write!(f, "changed; the last build's entry cannot be used: {reason}"),
             Self::Unknown => f.write_str("changed; the last build's entry is no longer there"),
         }
     }
@@ -154,6 +157,7 @@ pub fn explain<S: Store + ?Sized>(
     }
     match store.get(&latest) {
         Lookup::Hit(entry) => (MissReason::Changed(entry.recipe.differences(recipe)), Some(entry)),
-        Lookup::Miss | Lookup::Corrupt(_) => (MissReason::Unknown, None),
+        Lookup::Miss => (MissReason::Unknown, None),
+        Lookup::Corrupt(reason) => (MissReason::Unusable(reason.to_string().into()), None),
     }
 }

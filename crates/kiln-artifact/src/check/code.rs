@@ -1,4 +1,9 @@
 //! Checks of the tables that describe code: functions, and all records that refer to their code.
+//!
+//! Tables whose records have a place in the code are in ascending order of it, so a reader may
+//! search them. Parts of a table that functions or records name by range are in order as well and
+//! do not overlap: following all ranges reads each byte once, so no reader takes more time or
+//! memory than the table is long.
 
 use std::ops::Range;
 
@@ -31,6 +36,17 @@ fn follows(range: &Range<usize>, end: &mut usize) -> bool {
     let follows = range.start >= *end;
     *end = range.end;
     follows
+}
+
+/// Checks that the records of a table are in ascending order of a place in the code.
+fn check_order<T>(table: Table, records: &[T], place: impl Fn(&T) -> u64) -> Checked {
+    match records.is_sorted_by_key(&place) {
+        true => Ok(()),
+        false => {
+            let before = records.windows(2).position(|pair| place(&pair[0]) > place(&pair[1]));
+            Err(table.error(before.map_or(0, |before| before + 1), "before the record in front of it"))
+        }
+    }
 }
 
 /// Checks the functions, except for their parts of the streams, and the unwind information.
@@ -185,5 +201,9 @@ pub(super) fn check_records(artifact: &Artifact) -> Checked {
             return Err(Table::PatchableCalls.error(index, "starts before the code"));
         }
     }
-    Ok(())
+    let place = |offset: U32| u64::from(offset.get());
+    check_order(Table::TextRelocs, artifact.text_relocs(), |reloc| reloc.offset.get())?;
+    check_order(Table::StackMaps, artifact.stack_maps(), |map| place(map.return_offset))?;
+    check_order(Table::ResolvedCalls, artifact.resolved_calls(), |call| place(call.offset))?;
+    check_order(Table::PatchableCalls, artifact.patchable_calls(), |call| place(call.end))
 }
