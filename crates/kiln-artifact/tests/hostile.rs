@@ -332,9 +332,9 @@ fn tables_that_describe_code_are_checked() {
 /// two records in every table that must be in order.
 fn in_order(change: impl FnOnce(&mut Contents)) -> String {
     let mut contents = Contents::default();
-    let name = contents.string("f");
+    let names = [contents.string("f"), contents.string("g")];
     let symbol = |start: u64| SymbolRecord {
-        name,
+        name: names[usize::from(start > 0)],
         offset: start.into(),
         size: 8.into(),
         signature: NONE.into(),
@@ -358,6 +358,7 @@ fn in_order(change: impl FnOnce(&mut Contents)) -> String {
             unwind_len: 1.into(),
             references_start: n.into(),
             references_len: 1.into(),
+            align: 1.into(),
             ..Default::default()
         });
         contents.text_relocs.push(Reloc {
@@ -412,15 +413,15 @@ fn records_are_in_the_order_of_the_code_and_share_no_parts() {
     let shared = |what: &str, table: Table| format!("{what} in {}, record 1", table.name());
     assert_eq!(
         in_order(|contents| contents.functions[1].unwind_start = 0.into()),
-        shared("unwind rows of another function", Table::Functions)
+        shared("unwind rows that another function has", Table::Functions)
     );
     assert_eq!(
         in_order(|contents| contents.functions[1].references_start = 0.into()),
-        shared("references of another function", Table::Functions)
+        shared("references that another function has", Table::Functions)
     );
     assert_eq!(
         in_order(|contents| contents.stack_maps[1].entries_start = 0.into()),
-        shared("entries of another stack map", Table::StackMaps)
+        shared("entries that another stack map has", Table::StackMaps)
     );
     // An empty part may be anywhere.
     assert_eq!(

@@ -29,7 +29,7 @@
 
 use kiln_artifact::record::{FunctionRecord, Handler, HandlerKind};
 use kiln_artifact::{Artifact, Table};
-use kiln_ir::{Body, Function, MAX_ALIGN};
+use kiln_ir::{Body, Function};
 
 use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, FunctionStackMap, RelocTarget};
 use crate::reloc;
@@ -56,7 +56,6 @@ fn within<T>(table: &[T], offset: impl Fn(&T) -> u64, start: u64, end: u64) -> &
 pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<CompiledFunction> {
     let Reuse { artifact, function } = reuse;
     let old = artifact.functions().get(function)?;
-    let align = Some(old.align.get()).filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN)?;
     let (start, len) = (old.start.get(), old.len.get());
     let mut code: Box<[u8]> = artifact.text()[start as usize..][..len as usize].into();
     let relocs = relocs(artifact, old, new, body, &mut code)?;
@@ -89,7 +88,7 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<C
     let rows = &artifact.unwind()[old.unwind_start.get() as usize..][..old.unwind_len.get() as usize];
     Some(CompiledFunction {
         code,
-        align,
+        align: old.align.get(),
         relocs,
         traps: artifact.stream_of(function, Table::Traps).to_vec(),
         source_ranges: artifact.stream_of(function, Table::SourceRanges).to_vec(),

@@ -167,11 +167,9 @@ fn damaged_artifacts_cost_no_more_than_reuse() {
         }
         let module = read("test", OLD, &target).unwrap();
         let sound = compiled(&module, &target);
-        // An alignment of 3; a handler, stack map or relocation is out of place; a call that is
-        // resolved at an odd address, by which Cranelift's text section builder may panic.
+        // A patch site that reaches into the next function; a resolved call at an odd offset, by
+        // which Cranelift's text section builder may panic.
         for (table, offset, value) in [
-            (Table::Functions, 28, 3),
-            (Table::Functions, 28, 1 << 30),
             (Table::TextRelocs, 0, sound.functions()[0].len.get() - 1),
             (Table::ResolvedCalls, 16, 1),
             (Table::ResolvedCalls, 16, 3),
@@ -190,8 +188,7 @@ fn damaged_artifacts_cost_no_more_than_reuse() {
             let built = assembled(&module, &target, &all(&damaged));
             let what = format!("{triple}: {value} at {offset} of {}", table.name());
             assert!(built.artifact == sound || built.unfit == 0, "{what}");
-            println!("{what}: {} reused, {} unfit", built.reused, built.unfit);
-            if table == Table::Functions {
+            if table == Table::TextRelocs {
                 assert_eq!((built.reused, built.unfit), (2, 1), "{what}");
             }
         }

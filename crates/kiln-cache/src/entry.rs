@@ -17,7 +17,8 @@ use kiln_artifact::{Artifact, FORMAT_VERSION};
 
 use crate::{EntryError, FunctionKey, Key, Recipe};
 
-const MAGIC: [u8; 8] = *b"KilnEnt\0";
+/// The first bytes of every entry.
+pub(crate) const MAGIC: [u8; 8] = *b"KilnEnt\0";
 const VERSION: u32 = 2;
 pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 4 + 4 + 8 + 32 + 8;
 /// The artifact starts at a multiple of this.
@@ -131,6 +132,24 @@ struct Header {
     sum: [u8; 32],
 }
 
+impl Header {
+    /// Where the artifact starts, and the length of the whole entry.
+    fn layout(&self) -> (u64, u64) {
+        // 64 bits do not overflow: both factors are below 2^32, and the length is added with
+        // saturation.
+        let keys_len = self.functions as u64 * FunctionKey::LEN as u64;
+        let start = (HEADER_LEN as u64 + self.recipe as u64 + keys_len).next_multiple_of(ALIGN as u64);
+        (start, start.saturating_add(self.artifact))
+    }
+}
+
+/// Refuses the file of an entry that has `len` bytes, of which the first are `head`, without reading
+/// the others.
+pub(crate) fn admit(head: &[u8], len: u64) -> Result<(), EntryError> {
+    let (_, expected) = read_header(head)?.layout();
+    if expected == len { Ok(()) } else { Err(EntryError::Length { actual: len, expected }) }
+}
+
 fn read_header(bytes: &[u8]) -> Result<Header, EntryError> {
     fn take<const N: usize>(bytes: &mut &[u8]) -> [u8; N] {
         let (chunk, rest) = bytes.split_first_chunk().expect("the header is as long as its fields");
@@ -165,11 +184,7 @@ pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, EntryError> {
     if header.key != *key.as_bytes() {
         return Err(EntryError::OtherKey);
     }
-    // 64 bits do not overflow: both factors are below 2^32, and the length is added with
-    // saturation.
-    let keys_len = header.functions as u64 * FunctionKey::LEN as u64;
-    let start = (HEADER_LEN as u64 + header.recipe as u64 + keys_len).next_multiple_of(ALIGN as u64);
-    let expected = start.saturating_add(header.artifact);
+    let (start, expected) = header.layout();
     if expected != bytes.len() as u64 {
         return Err(EntryError::Length { actual: bytes.len() as u64, expected });
     }
@@ -186,7 +201,8 @@ pub(crate) fn parse(key: &Key, bytes: Vec<u8>) -> Result<Entry, EntryError> {
     if recipe.format_version() != FORMAT_VERSION {
         return Err(EntryError::OtherVersion);
     }
-    let padding = HEADER_LEN + header.recipe + keys_len as usize..start as usize;
+    let keys_end = HEADER_LEN + header.recipe + header.functions * FunctionKey::LEN;
+    let padding = keys_end..start as usize;
     if bytes[padding].iter().any(|byte| *byte != 0) {
         return Err(EntryError::Padding);
     }

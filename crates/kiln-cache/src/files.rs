@@ -7,8 +7,15 @@
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::SystemTime;
+
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::EntryError;
+use crate::entry::HEADER_LEN;
 
 /// Properties of a file.
 #[derive(Clone, Copy, Debug)]
@@ -18,12 +25,23 @@ pub(crate) struct Meta {
     pub(crate) is_file: bool,
 }
 
+/// Refuses a file by its first bytes and its length.
+pub(crate) type Admit = fn(&[u8], u64) -> Result<(), EntryError>;
+
+/// A file that is longer is read only after its first bytes were looked at: a sparse file may claim
+/// any length.
+const AT_ONCE: u64 = 1 << 20;
+
 /// The operations of a store on files.
 pub(crate) trait Files: Send + Sync + std::fmt::Debug {
     /// Returns the time.
     fn now(&self) -> SystemTime;
-    /// Reads a whole file.
-    fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Meta)>;
+    /// Reads a whole file, if it is a regular file. Of a long one its first [`HEADER_LEN`] bytes and
+    /// its length are given to `admit` before memory is taken for it.
+    fn read(&self, path: &Path, admit: Admit) -> io::Result<(Vec<u8>, Meta)>;
+    /// Reads the first bytes of a regular file: as many as `head` has room for, or all that the file
+    /// has. Returns their number.
+    fn read_head(&self, path: &Path, head: &mut [u8]) -> io::Result<usize>;
     /// Makes a file that does not exist yet, and writes `parts` to it, one after the other. `sync`
     /// waits until they are on the medium.
     fn write_new(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()>;
@@ -52,25 +70,62 @@ impl Meta {
     }
 }
 
+/// Whether the error of opening a file says that it is no regular file.
+pub(crate) fn is_no_file(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::InvalidInput
+}
+
+/// Opens a regular file for reading.
+///
+/// Opening returns at once, whatever is there: without `O_NONBLOCK` it would wait until somebody
+/// writes to a pipe. A symbolic link is refused as well, because the store makes none.
+fn open(path: &Path) -> io::Result<(File, Meta)> {
+    let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| match error.raw_os_error() {
+        // A link; a socket, or a device that is not there.
+        Some(code) if [Errno::LOOP, Errno::NXIO].map(Errno::raw_os_error).contains(&code) => no_file(),
+        _ => error,
+    })?;
+    let meta = Meta::new(&file.metadata()?)?;
+    if meta.is_file { Ok((file, meta)) } else { Err(no_file()) }
+}
+
 impl Files for RealFiles {
     fn now(&self) -> SystemTime {
         SystemTime::now()
     }
 
-    fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Meta)> {
-        let mut file = File::open(path)?;
-        let meta = Meta::new(&file.metadata()?)?;
+    fn read(&self, path: &Path, admit: Admit) -> io::Result<(Vec<u8>, Meta)> {
+        let (mut file, meta) = open(path)?;
         let mut bytes = Vec::new();
-        if meta.is_file {
-            // Files appear whole and do not change, so the length is exact and one read is enough.
-            let len = usize::try_from(meta.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
-            bytes.try_reserve_exact(len)?;
-            bytes.resize(len, 0);
+        if meta.len > AT_ONCE {
+            bytes.resize(HEADER_LEN, 0);
             file.read_exact(&mut bytes)?;
-        } else {
-            file.read_to_end(&mut bytes)?;
+            admit(&bytes, meta.len).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
+        // Files appear whole and do not change, so the length is exact and one read is enough.
+        let len = usize::try_from(meta.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        let start = bytes.len();
+        bytes.try_reserve_exact(len - start)?;
+        bytes.resize(len, 0);
+        file.read_exact(&mut bytes[start..])?;
         Ok((bytes, meta))
+    }
+
+    fn read_head(&self, path: &Path, head: &mut [u8]) -> io::Result<usize> {
+        let (mut file, _) = open(path)?;
+        let mut filled = 0;
+        while filled < head.len() {
+            match file.read(&mut head[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
     }
 
     fn write_new(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
@@ -89,7 +144,7 @@ impl Files for RealFiles {
     }
 
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()> {
-        File::open(path)?.set_times(FileTimes::new().set_modified(time))
+        open(path)?.0.set_times(FileTimes::new().set_modified(time))
     }
 
     fn create_folder(&self, path: &Path) -> io::Result<()> {

@@ -3,18 +3,22 @@
 use std::collections::HashSet;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, SystemTime};
 
+use super::latest;
 use super::name::{self, Kind};
 use crate::event::Sink;
-use crate::files::{Files, Meta, RealFiles};
-use crate::{Events, Key};
+use crate::files::{Admit, Files, Meta, RealFiles, is_no_file};
+use crate::{Events, Key, entry};
 
 /// A time of last use is written again when it is older than this. A time that is further ahead
 /// than this means that the clock was set back.
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// Leftovers of killed writers that one write removes at most.
+const MAX_CLEARED: usize = 64;
 
 /// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
 ///
@@ -46,6 +50,8 @@ pub(super) struct Shared {
     /// Bytes that may be written before the next sweep.
     pub(super) room: AtomicU64,
     pub(super) sweeping: AtomicBool,
+    /// Whether leftovers of killed writers were looked for since the store was opened.
+    cleared: AtomicBool,
     /// Keys that were quarantined, but whose files could not be moved. Read only if `any_banned`.
     pub(super) banned: RwLock<HashSet<Key>>,
     pub(super) any_banned: AtomicBool,
@@ -103,10 +109,12 @@ impl DiskStore {
     }
 
     /// Reads a file. Returns `None` if there is none.
-    pub(super) fn read(&self, path: &Path) -> io::Result<Option<(Vec<u8>, Meta)>> {
-        let read = match self.files.read(path) {
+    pub(super) fn read(&self, path: &Path, admit: Admit) -> io::Result<Option<(Vec<u8>, Meta)>> {
+        let read = match self.files.read(path, admit) {
             // The file was replaced on another machine: the new one is wanted.
-            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => self.files.read(path),
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => {
+                self.files.read(path, admit)
+            }
             read => read,
         };
         match read {
@@ -118,26 +126,45 @@ impl DiskStore {
 
     /// Writes `parts` to `path`. The file appears whole or not at all.
     pub(super) fn write(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
-        let folder = path.parent().expect("a file of the store is in a folder");
-        let attempt = || {
-            let temporary = name::temporary(folder);
-            let written = self
-                .files
-                .write_new(&temporary, parts, sync)
-                .and_then(|()| self.files.rename(&temporary, path));
-            if written.is_err() {
-                // If this fails as well, a sweep removes it later.
-                let _ = self.files.remove(&temporary);
-            }
-            written
-        };
-        match attempt() {
-            // The folder does not exist yet, or was removed in the meantime.
+        // What killed writers left is removed before the first write, and by sweeps later.
+        if !self.shared.cleared.swap(true, Relaxed) {
+            self.clear_incoming(MAX_CLEARED);
+        }
+        let temporary = name::temporary(&self.folder);
+        let in_folder_of = |path: &Path, work: &dyn Fn() -> io::Result<()>| match work() {
+            // The folder is not there yet, or was removed meanwhile.
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                self.files.create_folder(folder)?;
-                attempt()
+                self.files.create_folder(path.parent().expect("a file of the store is in a folder"))?;
+                work()
             }
-            written => written,
+            done => done,
+        };
+        let written = in_folder_of(&temporary, &|| self.files.write_new(&temporary, parts, sync))
+            .and_then(|()| in_folder_of(path, &|| self.files.rename(&temporary, path)));
+        if written.is_err() {
+            // If this fails as well, a later process removes it.
+            let _ = self.files.remove(&temporary);
+        }
+        written
+    }
+
+    /// Whether the file begins as files of its kind do, as far as it goes. All others are foreign,
+    /// whatever they are called: a folder of git's objects has files with the names of entries.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or is gone.
+    pub(super) fn is_ours(&self, path: &Path, kind: Kind) -> io::Result<bool> {
+        let magic = match kind {
+            Kind::Entry(_) => entry::MAGIC,
+            Kind::Latest => latest::MAGIC,
+            Kind::Temporary | Kind::Foreign => return Ok(false),
+        };
+        let mut head = [0; 8];
+        match self.files.read_head(path, &mut head) {
+            Ok(len) => Ok(begins(&head[..len], &magic)),
+            Err(error) if is_no_file(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 
@@ -160,12 +187,17 @@ impl DiskStore {
             .collect()
     }
 
-    /// The names in a subfolder, sorted, and what they are.
+    /// The names in a subfolder, sorted, and what they are by their names.
     pub(super) fn names(&self, folder: &Path, shard: &str) -> Vec<(String, Kind)> {
         let names = self.files.list(folder).unwrap_or_default();
         let texts = names.into_iter().filter_map(|name| name.into_string().ok());
         texts.map(|name| (name::classify(shard, &name), name)).map(|(kind, name)| (name, kind)).collect()
     }
+}
+
+/// Whether `bytes` begin with `magic`, or are a beginning of it.
+fn begins(bytes: &[u8], magic: &[u8; 8]) -> bool {
+    !bytes.is_empty() && bytes.iter().zip(magic).all(|(byte, expected)| byte == expected)
 }
 
 /// Whether the error says that the file does not exist, or no longer exists.

@@ -3,9 +3,15 @@
 //! Byte form: magic (8 bytes), lineage (16 bytes), key (32 bytes), first 8 bytes of the BLAKE3 of
 //! these.
 
-use crate::{Key, Lineage};
+use crate::{EntryError, Key, Lineage};
 
-const MAGIC: [u8; 8] = *b"KilnSub\0";
+/// The first bytes of every such file.
+pub(super) const MAGIC: [u8; 8] = *b"KilnSub\0";
+
+/// Refuses a file that is so long that its first bytes are asked for.
+pub(super) fn admit(_: &[u8], len: u64) -> Result<(), EntryError> {
+    Err(EntryError::Length { actual: len, expected: 64 })
+}
 
 /// The file that says that the last build of `lineage` had `key`.
 pub(super) fn to_bytes(lineage: &Lineage, key: &Key) -> [u8; 64] {

@@ -1,13 +1,13 @@
 //! Entries in a folder.
 //!
 //! There is one file per key, named by the key, in a subfolder of its first byte. A file is written
-//! under a temporary name in the same folder and renamed, so a reader sees it whole or not at all,
-//! whatever happens to the writer. There is no index, no database and no lock: any number of
+//! under a temporary name in the subfolder `incoming` and renamed, so a reader sees it whole or not
+//! at all, whatever happens to the writer; what a killed writer leaves is found in one place. There is no index, no database and no lock: any number of
 //! processes may share the folder, on a network file system too. A file's time of last use is its
 //! time of modification.
 //!
 //! Invariants: the content of a file is checked against its name; a file that vanished is a miss;
-//! foreign files are left alone.
+//! foreign files are left alone, and nothing but a regular file is read.
 //!
 //! Eviction looks at a sample of the files after some of the writes, so no build waits for a
 //! cleanup, and processes need not agree on anything. Writes are not synced unless a client asks
@@ -20,6 +20,7 @@ mod quarantine;
 mod store;
 mod survey;
 mod sweep;
+mod writer;
 
 pub use folder::DiskStore;
 pub use survey::{DiskStat, EntryInfo, GcReport, VerifyReport};

@@ -2,19 +2,23 @@
 //!
 //! - `ab/cdef..` (2 and 62 digits of the key) is an entry.
 //! - `ab/latest-..` is the last key of a lineage.
-//! - `ab/.kiln-new-..` is a file that is being written.
+//! - `incoming/.kiln-new-..` is a file that is being written; the rest of the name is its writer.
+//!   Earlier versions wrote to `ab/.kiln-new-..`.
 //! - `quarantine/<64 digits>` is an entry in quarantine; `<64 digits>.why` says why.
 //!
-//! Everything else is foreign: it is not read, not counted against the limit, and not removed.
+//! Everything else is foreign: it is not counted against the limit, not moved and not removed. So is
+//! a file with the name of an entry that does not begin as entries do.
 
-use std::hash::BuildHasher;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use super::writer::Writer;
 
 use crate::{Key, Lineage};
 
 const TEMPORARY: &str = ".kiln-new-";
 const LATEST: &str = "latest-";
+/// The folder of files that are being written.
+pub(crate) const INCOMING: &str = "incoming";
 /// The folder of quarantined entries.
 pub(crate) const QUARANTINE: &str = "quarantine";
 /// The file with the reason of a quarantine has the name of the entry and this ending.
@@ -41,12 +45,15 @@ pub(crate) fn latest(folder: &Path, lineage: &Lineage) -> PathBuf {
     folder.join(&name[..2]).join(format!("{LATEST}{}", &name[2..]))
 }
 
-/// A path in `folder` that no other writer uses, here or on another machine.
+/// A path below `folder` that no other writer uses, here or on another machine.
 pub(crate) fn temporary(folder: &Path) -> PathBuf {
-    static COUNTER: AtomicU64 = AtomicU64::new(0);
-    // The standard library's hash tables are seeded at random for each process.
-    let random = std::hash::RandomState::new().hash_one(COUNTER.fetch_add(1, Relaxed));
-    folder.join(format!("{TEMPORARY}{}-{random:016x}", std::process::id()))
+    folder.join(INCOMING).join(format!("{TEMPORARY}{}", Writer::this().unique_name()))
+}
+
+/// The writer of the file `name` in the folder of files that are being written; `None` if that is
+/// not the name of one.
+pub(crate) fn writer(name: &str) -> Option<Writer> {
+    Writer::of_name(name.strip_prefix(TEMPORARY)?)
 }
 
 /// Whether `name` is that of a subfolder of entries.

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
 use super::folder::{DiskStore, is_gone};
-use super::name;
-use crate::Key;
+use super::name::{self, Kind};
+use crate::{EntryError, Key};
 
 /// At most this many entries are kept in quarantine.
 const MAX_QUARANTINED: usize = 16;
@@ -32,6 +32,12 @@ impl DiskStore {
     /// Moves the entry of `key` aside, or removes it. Returns whether there was one.
     pub(super) fn move_aside(&self, key: &Key, reason: &str) -> io::Result<bool> {
         let path = self.path(key);
+        match self.is_ours(&path, Kind::Entry(*key)) {
+            Ok(true) => {}
+            Ok(false) => return Err(io::Error::new(io::ErrorKind::InvalidData, EntryError::Foreign)),
+            Err(error) if is_gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
         let folder = self.folder.join(name::QUARANTINE);
         let aside = folder.join(key.to_string());
         let moved = self.files.create_folder(&folder).and_then(|()| self.files.rename(&path, &aside));
@@ -64,6 +70,13 @@ impl DiskStore {
             .filter(|name| name::is_quarantined(name) && !name.ends_with(name::WHY))
             .filter_map(|name| Some((self.files.meta(&folder.join(name)).ok()?.modified, name.to_owned())))
             .collect();
+        if entries.len() <= MAX_QUARANTINED {
+            return;
+        }
+        entries.retain(|(_, name)| {
+            let key = name.parse();
+            key.is_ok_and(|key| self.is_ours(&folder.join(name), Kind::Entry(key)).unwrap_or(false))
+        });
         entries.sort_unstable();
         let excess = entries.len().saturating_sub(MAX_QUARANTINED);
         for (_, name) in &entries[..excess] {

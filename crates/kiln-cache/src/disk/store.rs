@@ -12,7 +12,7 @@ impl Store for DiskStore {
             return Lookup::Miss;
         }
         let path = self.path(key);
-        match self.read(&path) {
+        match self.read(&path, entry::admit) {
             Ok(None) => Lookup::Miss,
             Ok(Some((bytes, meta))) => match entry::parse(key, bytes) {
                 Ok(entry) => {
@@ -21,7 +21,7 @@ impl Store for DiskStore {
                 }
                 Err(reason) => Lookup::Corrupt(reason),
             },
-            Err(error) => Lookup::Corrupt(EntryError::Unreadable(error)),
+            Err(error) => Lookup::Corrupt(error.downcast().unwrap_or_else(EntryError::Unreadable)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Store for DiskStore {
 
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         let path = name::latest(&self.folder, lineage);
-        let (bytes, meta) = self.read(&path).ok()??;
+        let (bytes, meta) = self.read(&path, latest::admit).ok()??;
         let key = latest::from_bytes(lineage, &bytes)?;
         self.used(&path, &meta);
         Some(key)

@@ -4,11 +4,13 @@
 //! processes may go on using the folder.
 
 use std::io;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use super::folder::{DiskStore, cost};
+use super::folder::{DiskStore, cost, is_gone};
 use super::name::{self, Kind};
-use crate::{Entry, EntryError, Key, Store};
+use crate::files::Meta;
+use crate::{Entry, EntryError, Key, Store, entry};
 
 /// The numbers and sizes of the files in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +28,7 @@ pub struct DiskStat {
     pub quarantined: u64,
     /// Files that are being written, or whose writer was killed.
     pub leftovers: u64,
-    /// Files that do not belong to the store.
+    /// Files that do not belong to the store, whatever their names are.
     pub foreign: u64,
     /// Last use of the least recently used entry.
     pub oldest: Option<SystemTime>,
@@ -57,6 +59,9 @@ pub struct VerifyReport {
     /// Entries of other versions of the format, which another version of this crate may be using.
     /// They were left alone.
     pub other_versions: u64,
+    /// Files that do not belong to the store, some perhaps with the names of entries. They were left
+    /// alone.
+    pub foreign: u64,
     /// Entries that were damaged. They are in quarantine now, or removed.
     pub broken: Vec<(Key, EntryError)>,
     /// Entries that could not be read, or were damaged and could not be moved. They are still in
@@ -80,21 +85,85 @@ pub struct GcReport {
     pub leftovers: u64,
     /// Files that could not be removed.
     pub failed: u64,
+    /// Files that do not belong to the store. They were left alone.
+    pub foreign: u64,
+}
+
+/// What is in a folder beside the subfolders of entries.
+#[derive(Default)]
+struct Others {
+    foreign: u64,
+    quarantined: u64,
+    /// Files that are being written, or whose writer was killed.
+    incoming: u64,
 }
 
 impl DiskStore {
     /// Lists the entries in the order of their keys. Entries that are removed in the meantime may
     /// be missing.
     pub fn entries(&self) -> impl Iterator<Item = EntryInfo> {
+        self.listed().filter_map(|(_, kind, meta)| match kind {
+            Kind::Entry(key) => Some(EntryInfo { key, bytes: meta.len, last_used: meta.modified }),
+            _ => None,
+        })
+    }
+
+    /// Lists the files in the subfolders of entries. What a file is is said by its name and its
+    /// first bytes.
+    fn listed(&self) -> impl Iterator<Item = (PathBuf, Kind, Meta)> {
         self.shards().into_iter().flat_map(move |shard| {
             let folder = self.folder().join(&shard);
-            let names = self.names(&folder, &shard).into_iter();
-            names.filter_map(move |(name, kind)| {
-                let Kind::Entry(key) = kind else { return None };
-                let meta = self.files.meta(&folder.join(name)).ok().filter(|meta| meta.is_file)?;
-                Some(EntryInfo { key, bytes: meta.len, last_used: meta.modified })
+            self.names(&folder, &shard).into_iter().filter_map(move |(name, kind)| {
+                let path = folder.join(name);
+                let meta = self.files.meta(&path).ok()?;
+                let kind = match kind {
+                    Kind::Entry(_) | Kind::Latest if !meta.is_file => Kind::Foreign,
+                    Kind::Entry(_) | Kind::Latest => match self.is_ours(&path, kind) {
+                        Ok(false) => Kind::Foreign,
+                        Err(error) if is_gone(&error) => return None,
+                        // Reading it whole says why it cannot be read.
+                        Ok(true) | Err(_) => kind,
+                    },
+                    kind => kind,
+                };
+                Some((path, kind, meta))
             })
         })
+    }
+
+    /// Counts the files that are not in the subfolders of entries.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be listed. One that does not exist is empty.
+    fn others(&self) -> io::Result<Others> {
+        let names = match self.files.list(self.folder()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            listed => listed?,
+        };
+        let mut others = Others::default();
+        for name in names.iter().map(|name| name.to_str().unwrap_or_default()) {
+            let within = || self.files.list(&self.folder().join(name)).unwrap_or_default();
+            match name {
+                name::INCOMING => {
+                    let writers =
+                        within().iter().map(|name| name.to_str().and_then(name::writer)).collect::<Vec<_>>();
+                    let written = writers.iter().flatten().count();
+                    others.incoming += written as u64;
+                    others.foreign += (writers.len() - written) as u64;
+                }
+                name::QUARANTINE => {
+                    for name in within().iter().map(|name| name.to_str().unwrap_or_default()) {
+                        others.foreign += u64::from(!name::is_quarantined(name));
+                        others.quarantined +=
+                            u64::from(name::is_quarantined(name) && !name.ends_with(name::WHY));
+                    }
+                }
+                name if name::is_shard(name) => {}
+                _ => others.foreign += 1,
+            }
+        }
+        Ok(others)
     }
 
     /// Counts what is in the folder. A folder that does not exist is empty.
@@ -103,39 +172,23 @@ impl DiskStore {
     ///
     /// If the folder cannot be listed.
     pub fn stat(&self) -> io::Result<DiskStat> {
-        let mut stat = DiskStat::default();
-        for name in self.list_or_empty()? {
-            if !name.to_str().is_some_and(|name| name::is_shard(name) || name == name::QUARANTINE) {
-                stat.foreign += 1;
-            }
-        }
-        for shard in self.shards() {
-            let folder = self.folder().join(&shard);
-            for (name, kind) in self.names(&folder, &shard) {
-                let Ok(meta) = self.files.meta(&folder.join(name)) else { continue };
-                match kind {
-                    Kind::Entry(_) if meta.is_file => {
-                        stat.entries += 1;
-                        stat.bytes += meta.len;
-                        stat.disk_bytes += cost(meta.len);
-                        stat.oldest = Some(stat.oldest.map_or(meta.modified, |time| time.min(meta.modified)));
-                        stat.newest = Some(stat.newest.map_or(meta.modified, |time| time.max(meta.modified)));
-                    }
-                    Kind::Latest if meta.is_file => {
-                        stat.last_builds += 1;
-                        stat.disk_bytes += cost(meta.len);
-                    }
-                    Kind::Temporary => stat.leftovers += 1,
-                    Kind::Entry(_) | Kind::Latest | Kind::Foreign => stat.foreign += 1,
+        let Others { foreign, quarantined, incoming } = self.others()?;
+        let mut stat = DiskStat { foreign, quarantined, leftovers: incoming, ..DiskStat::default() };
+        for (_, kind, meta) in self.listed() {
+            match kind {
+                Kind::Entry(_) => {
+                    stat.entries += 1;
+                    stat.bytes += meta.len;
+                    stat.disk_bytes += cost(meta.len);
+                    stat.oldest = Some(stat.oldest.map_or(meta.modified, |time| time.min(meta.modified)));
+                    stat.newest = Some(stat.newest.map_or(meta.modified, |time| time.max(meta.modified)));
                 }
-            }
-        }
-        let aside = self.files.list(&self.folder().join(name::QUARANTINE)).unwrap_or_default();
-        for name in aside.iter().map(|name| name.to_str().unwrap_or_default()) {
-            if !name::is_quarantined(name) {
-                stat.foreign += 1;
-            } else if !name.ends_with(name::WHY) {
-                stat.quarantined += 1;
+                Kind::Latest => {
+                    stat.last_builds += 1;
+                    stat.disk_bytes += cost(meta.len);
+                }
+                Kind::Temporary => stat.leftovers += 1,
+                Kind::Foreign => stat.foreign += 1,
             }
         }
         Ok(stat)
@@ -148,26 +201,42 @@ impl DiskStore {
     ///
     /// If the folder cannot be listed. Damaged entries are in the report.
     pub fn verify(&self, progress: &mut dyn FnMut(u64, u64)) -> io::Result<VerifyReport> {
-        self.list_or_empty()?;
-        let mut report = VerifyReport::default();
-        let keys: Vec<Key> = self.entries().map(|entry| entry.key).collect();
+        let mut report = VerifyReport { foreign: self.others()?.foreign, ..VerifyReport::default() };
+        let mut keys = Vec::new();
+        for (_, kind, _) in self.listed() {
+            match kind {
+                Kind::Entry(key) => keys.push(key),
+                Kind::Foreign => report.foreign += 1,
+                Kind::Latest | Kind::Temporary => {}
+            }
+        }
         for (done, key) in keys.iter().enumerate() {
             progress(done as u64, keys.len() as u64);
-            match self.read(&self.path(key)) {
-                Ok(None) => {}
+            let reason = match self.read(&self.path(key), entry::admit) {
+                Ok(None) => continue,
                 Ok(Some((bytes, meta))) => {
                     report.checked += 1;
                     report.bytes += meta.len;
-                    match Entry::from_bytes(key, bytes) {
-                        Ok(_) => {}
-                        Err(EntryError::OtherVersion) => report.other_versions += 1,
-                        Err(reason) => match self.quarantine(key, &reason.to_string()) {
-                            Ok(()) => report.broken.push((*key, reason)),
-                            Err(error) => report.unreadable.push((*key, error)),
-                        },
-                    }
+                    Entry::from_bytes(key, bytes).err()
                 }
-                Err(error) => report.unreadable.push((*key, error)),
+                Err(error) => match error.downcast() {
+                    Ok(reason) => {
+                        report.checked += 1;
+                        Some(reason)
+                    }
+                    Err(error) => {
+                        report.unreadable.push((*key, error));
+                        continue;
+                    }
+                },
+            };
+            match reason {
+                None => {}
+                Some(EntryError::OtherVersion) => report.other_versions += 1,
+                Some(reason) => match self.quarantine(key, &reason.to_string()) {
+                    Ok(()) => report.broken.push((*key, reason)),
+                    Err(error) => report.unreadable.push((*key, error)),
+                },
             }
         }
         progress(keys.len() as u64, keys.len() as u64);
@@ -181,18 +250,14 @@ impl DiskStore {
     ///
     /// If the folder cannot be listed.
     pub fn gc(&self, limit: u64) -> io::Result<GcReport> {
-        self.list_or_empty()?;
-        let mut report = GcReport::default();
+        let mut report = GcReport { foreign: self.others()?.foreign, ..GcReport::default() };
+        report.leftovers = self.clear_incoming(usize::MAX);
         let mut candidates = Vec::new();
-        for shard in self.shards() {
-            let folder = self.folder().join(&shard);
-            for (name, kind) in self.names(&folder, &shard) {
-                let path = folder.join(name);
-                match kind {
-                    Kind::Entry(_) | Kind::Latest => candidates.extend(self.candidate(path, kind)),
-                    Kind::Temporary => report.leftovers += u64::from(self.remove_leftover(&path)),
-                    Kind::Foreign => {}
-                }
+        for (path, kind, _) in self.listed() {
+            match kind {
+                Kind::Entry(_) | Kind::Latest => candidates.extend(self.candidate(path, kind)),
+                Kind::Temporary => report.leftovers += u64::from(self.remove_leftover(&path, None)),
+                Kind::Foreign => report.foreign += 1,
             }
         }
         let (all, all_bytes) =
@@ -201,13 +266,5 @@ impl DiskStore {
             self.evict(candidates, limit, usize::MAX, None);
         (report.kept, report.kept_bytes) = (all - report.removed, all_bytes - report.removed_bytes);
         Ok(report)
-    }
-
-    /// The names in the folder; none if it does not exist.
-    fn list_or_empty(&self) -> io::Result<Vec<std::ffi::OsString>> {
-        match self.files.list(self.folder()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            listed => listed,
-        }
     }
 }

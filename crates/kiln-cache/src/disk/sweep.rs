@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
 use std::time::SystemTime;
 
 use super::folder::{DiskStore, HOUR, cost, distance, is_gone};
-use super::name::Kind;
+use super::name::{self, Kind};
+use super::writer::Writer;
 use crate::{Event, Key};
 
 /// Files that a sweep looks at.
@@ -60,6 +61,7 @@ impl DiskStore {
     /// Removes old files of a sample. Returns an estimate of the bytes that the whole folder took
     /// before.
     fn sweep(&self, key: &Key) -> u64 {
+        self.clear_incoming(usize::MAX);
         let shards = self.shards();
         let own = key.to_string();
         let start = shards.partition_point(|shard| **shard < own[..2]);
@@ -71,7 +73,7 @@ impl DiskStore {
             for (name, kind) in self.names(&folder, shard) {
                 match kind {
                     Kind::Temporary => {
-                        self.remove_leftover(&folder.join(name));
+                        self.remove_leftover(&folder.join(name), None);
                     }
                     Kind::Entry(_) | Kind::Latest => names.push((folder.join(name), kind)),
                     Kind::Foreign => {}
@@ -131,10 +133,30 @@ impl DiskStore {
         }
         candidates.sort_unstable_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
         let may_go = candidates.iter().filter(|candidate| spare.is_none() || candidate.key.as_ref() != spare);
-        for candidate in may_go.take(max) {
-            if total <= share {
+        let mut tried = 0;
+        for candidate in may_go {
+            if total <= share || tried == max {
                 break;
             }
+            // Only what is about to be removed is looked into.
+            let kind = candidate.key.map_or(Kind::Latest, Kind::Entry);
+            match self.is_ours(&candidate.path, kind) {
+                Ok(true) => {}
+                Ok(false) => {
+                    total -= cost(candidate.len);
+                    continue;
+                }
+                // Another process removed it.
+                Err(error) if is_gone(&error) => {
+                    total -= cost(candidate.len);
+                    continue;
+                }
+                Err(_) => {
+                    failed += 1;
+                    continue;
+                }
+            }
+            tried += 1;
             match self.files.remove(&candidate.path) {
                 Ok(()) => {
                     removed += 1;
@@ -155,10 +177,22 @@ impl DiskStore {
         (removed, bytes, failed)
     }
 
-    /// Removes a temporary file if its writer was killed long ago. Returns whether it did.
-    pub(super) fn remove_leftover(&self, path: &Path) -> bool {
-        let old = self.files.meta(path).is_ok_and(|meta| distance(self.files.now(), meta.modified) > HOUR);
-        let removed = old && self.files.remove(path).is_ok();
+    /// Removes files that ended processes left unfinished, but at most `max`. Returns their number.
+    pub(super) fn clear_incoming(&self, max: usize) -> u64 {
+        let folder = self.folder.join(name::INCOMING);
+        let names = self.files.list(&folder).unwrap_or_default();
+        let temporary = names.iter().filter_map(|name| Some((name, name::writer(name.to_str()?)?)));
+        let removed = temporary.map(|(name, writer)| self.remove_leftover(&folder.join(name), Some(writer)));
+        removed.filter(|removed| *removed).take(max).count() as u64
+    }
+
+    /// Removes a temporary file if its writer has ended, or did not write for long. Returns whether
+    /// it did.
+    pub(super) fn remove_leftover(&self, path: &Path, writer: Option<Writer>) -> bool {
+        let is_old =
+            || self.files.meta(path).is_ok_and(|meta| distance(self.files.now(), meta.modified) > HOUR);
+        let ended = writer.and_then(Writer::has_ended).unwrap_or(false) || is_old();
+        let removed = ended && self.files.remove(path).is_ok();
         if removed {
             self.sink.report(&Event::LeftoverRemoved);
         }

@@ -74,7 +74,7 @@ fn prepare(folder: &Path) {
     store.set_latest(&lineage(), &key(OLD)).unwrap();
     // A damaged entry, for `verify`.
     store.put(&key(50), &entry(50, 0, 300)).unwrap();
-    std::fs::write(store.path(&key(50)), b"damaged").unwrap();
+    std::fs::write(store.path(&key(50)), b"KilnEnt\0damaged").unwrap();
 }
 
 /// Checks what must be true whatever failed. The store is opened as another process would open it,

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use crate::files::{Files, Meta, RealFiles};
+use crate::files::{Admit, Files, Meta, RealFiles};
 
 /// The way in which an operation fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,9 +100,14 @@ impl Files for Shim {
         SystemTime::now() + self.0.lock().unwrap().ahead
     }
 
-    fn read(&self, path: &Path) -> io::Result<(Vec<u8>, Meta)> {
+    fn read(&self, path: &Path, admit: Admit) -> io::Result<(Vec<u8>, Meta)> {
         self.reads()?;
-        RealFiles.read(path)
+        RealFiles.read(path, admit)
+    }
+
+    fn read_head(&self, path: &Path, head: &mut [u8]) -> io::Result<usize> {
+        self.reads()?;
+        RealFiles.read_head(path, head)
     }
 
     fn write_new(&self, path: &Path, parts: &[&[u8]], _: bool) -> io::Result<()> {

@@ -2,6 +2,7 @@
 
 mod basics;
 mod common;
+mod foreign;
 mod disk;
 mod hostile;
 mod keys;

@@ -125,14 +125,12 @@ fn a_writer_killed_at_any_moment_damages_nothing() {
     let stat = store.stat().unwrap();
     println!("{rounds} killed, {read} entries read, {} leftovers", stat.leftovers);
     assert!(read > 0 && stat.foreign == 0);
-    // A later build cleans up and heals.
-    for shard in std::fs::read_dir(folder.path()).unwrap() {
-        for file in std::fs::read_dir(shard.unwrap().path()).unwrap() {
-            let time = std::time::SystemTime::now() - Duration::from_secs(86_400);
-            crate::disk::age(&file.unwrap().path(), time);
-        }
-    }
-    assert_eq!(store.gc(u64::MAX).unwrap().leftovers, stat.leftovers);
+    // Each killed writer was writing one file at most, and the next writer removed it.
+    assert!(stat.leftovers <= 1, "{stat:?}");
+    // A later build cleans up at once, however young they are, and heals.
+    let store = DiskStore::new(folder.path());
+    store.put(&key(0), &entry(0, 0, 100)).unwrap();
+    assert_eq!(store.stat().unwrap().leftovers, 0);
     for n in 0..KEYS {
         store.put(&key(n), &entry(n, 0, 100)).unwrap();
     }
