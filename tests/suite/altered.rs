@@ -1,8 +1,8 @@
 //! Entries with records exchanged or altered, whose checksums were made to fit: whatever they hold,
 //! a build of the edited module succeeds, and what is found wrong costs no more than reuse.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln::artifact::{Artifact, Table};
 use kiln::cache::{DiskStore, Entry, Key, Lineage, Lookup, Store};
@@ -239,8 +239,7 @@ fn altered_records_never_fail_a_build() {
             let value = [0, 1, 3, 16, 0x7f, 0x80, 0xff][next(7)];
             changes.push((at.start + next(at.len()), value));
         }
-        let outcome =
-            place.build(|bytes| changes.iter().for_each(|&(at, value)| bytes[at] = value));
+        let outcome = place.build(|bytes| changes.iter().for_each(|&(at, value)| bytes[at] = value));
         refused += usize::from(outcome.told.contains("cannot be used"));
         unfit += usize::from(outcome.quarantined);
         assert!(outcome.right || outcome.stats.reused_functions > 0, "{changes:?}: {}", outcome.told);

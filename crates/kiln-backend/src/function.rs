@@ -72,12 +72,7 @@ fn machine(code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
     let mut relocs = relocs.iter().map(reloc).collect::<Result<Vec<_>, _>>()?;
     // The client may list them in any order.
     relocs.sort_by_key(|reloc| reloc.offset);
-    Ok(CompiledFunction {
-        code: bytes.clone(),
-        align: *align,
-        relocs,
-        ..CompiledFunction::default()
-    })
+    Ok(CompiledFunction { code: bytes.clone(), align: *align, relocs, ..CompiledFunction::default() })
 }
 
 fn function_reloc(

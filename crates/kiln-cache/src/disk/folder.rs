@@ -112,9 +112,7 @@ impl DiskStore {
     pub(super) fn read(&self, path: &Path, admit: Admit) -> io::Result<Option<(Vec<u8>, Meta)>> {
         let read = match self.files.read(path, admit) {
             // The file was replaced on another machine: the new one is wanted.
-            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => {
-                self.files.read(path, admit)
-            }
+            Err(error) if error.kind() == ErrorKind::StaleNetworkFileHandle => self.files.read(path, admit),
             read => read,
         };
         match read {

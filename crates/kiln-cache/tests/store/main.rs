@@ -2,8 +2,8 @@
 
 mod basics;
 mod common;
-mod foreign;
 mod disk;
+mod foreign;
 mod hostile;
 mod keys;
 mod processes;
