@@ -3,7 +3,7 @@
 //! Most functions are small, and a few have several hundred instructions. Bodies have loops,
 //! branches, `br_table`, memory accesses, integer and float arithmetic, calls inside the module, to
 //! other modules and to the C library, run-time objects and a table of function addresses. Every
-//! function ends, because loops are counted and a parameter limits the depth of calls. No
+//! function terminates, because loops have a counter and a parameter limits the depth of calls. No
 //! instruction can trap. So functions can be run, and the results of different engines compared.
 
 mod body;

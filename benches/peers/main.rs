@@ -13,8 +13,8 @@
 //!   everything.
 //!
 //! Contenders take turns in every round, ratios are computed for each round, and medians are
-//! reported with their ranges, so a noisy machine disturbs all contenders alike. Every result is
-//! checked before its time is used, and a wrong result ends the run. A goal that is not met does
+//! reported with their ranges, so noise of the machine affects all contenders equally. Every result
+//! is checked before its time is used, and a wrong result ends the run. A goal that is not met does
 //! not end it: wall-clock times depend on the machine.
 
 mod compile;

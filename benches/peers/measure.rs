@@ -1,4 +1,4 @@
-//! Timing. Contenders take turns, so that noise disturbs all of them alike.
+//! Timing. Contenders take turns, so that noise affects all of them equally.
 
 use std::time::{Duration, Instant};
 

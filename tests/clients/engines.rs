@@ -38,7 +38,7 @@ pub(crate) fn kiln_module() -> Result<ModuleBuilder, Failure> {
     Ok(ModuleBuilder::new("program", &Target::host())?)
 }
 
-/// Without features of the CPU, so that some instructions are calls of the C library.
+/// No CPU features are enabled, so that some instructions are calls of the C library.
 fn isa() -> Result<OwnedTargetIsa, Failure> {
     let mut flags = settings::builder();
     flags.set("is_pic", "true")?;
@@ -103,7 +103,7 @@ pub(crate) fn in_memory(client: &impl Client) -> Result<Outcome, Failure> {
     let session = session(client, &host)?;
     let start = session.function("start").ok_or("no `start`")?;
     let state = session.jit().address("state").unwrap_or(std::ptr::null());
-    // SAFETY: only the type is looked at here.
+    // SAFETY: only the type is read here.
     unsafe { start.typed::<extern "C" fn() -> i64>()? };
     // SAFETY: the type was compared; the session lives until after the call.
     unsafe { call(start.address(), state, || host.tally()) }
@@ -126,7 +126,7 @@ pub(crate) fn image(client: &impl Client) -> Result<Outcome, Failure> {
     let loaded = image.bind(&resolve)?;
     let start = loaded.function("start").ok_or("no `start`")?;
     let state = loaded.address("state").unwrap_or(std::ptr::null());
-    // SAFETY: only the type is looked at here.
+    // SAFETY: only the type is read here.
     unsafe { start.typed::<extern "C" fn() -> i64>()? };
     // SAFETY: the type was compared; the image stays loaded until after the call.
     unsafe { call(start.address(), state, || host.tally()) }

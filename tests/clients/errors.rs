@@ -9,10 +9,10 @@ use crate::engines::{jit_module, kiln_module, object_module};
 use crate::host::Host;
 use crate::language::Failure;
 
-/// A fault, and the module's error.
+/// A wrong call, and the module's error.
 pub(crate) type Finding = (&'static str, String);
 
-/// Equal faults have to give equal errors on all three modules.
+/// Equal wrong calls have to give equal errors on all three modules.
 pub(crate) fn compare(
     jit: Vec<Finding>,
     object: Vec<Finding>,
@@ -33,7 +33,7 @@ pub(crate) fn compare(
 pub(crate) fn are_equal() -> Result<(), Failure> {
     let (mut jit, mut object, mut kiln) = (jit_module(&Host::new())?, object_module()?, kiln_module()?);
     let found = [provoke(&mut jit)?, provoke(&mut object)?, provoke(&mut kiln)?];
-    // A module stays usable: the declarations before the faults are complete.
+    // A module stays usable: the declarations before the errors are complete.
     kiln.finish()?;
     let [jit, object, kiln] = found;
     compare(jit, object, kiln, 13)
@@ -76,7 +76,7 @@ fn provoke<M: Module>(module: &mut M) -> Result<Vec<Finding>, Failure> {
     found.push(("a function as data", said(module.declare_data("f", Linkage::Import, false, false))));
     found.push(("data as a function", said(module.declare_function("d", Linkage::Import, &plain))));
     found.push(("another signature", said(module.declare_function("f", Linkage::Import, &other))));
-    // The faults changed nothing, and a declaration that fits may be repeated.
+    // The errors changed nothing, and an equal declaration may be repeated.
     assert!(module.declare_function("f", Linkage::Import, &plain)? == f);
     assert!(module.declare_data("d", Linkage::Export, true, false)? == d);
     let declared = module.declarations().get_data_decl(d);
@@ -106,7 +106,7 @@ fn provoke<M: Module>(module: &mut M) -> Result<Vec<Finding>, Failure> {
     module.define_data(anonymous, &data)?;
     found.push(("anonymous data twice", said(module.define_data(anonymous, &data))));
 
-    // An import may be widened, and is defined then.
+    // The linkage of an import may be widened; then it is defined.
     let widened = module.declare_function("import", Linkage::Export, &plain)?;
     assert!(define(module, widened) == "accepted");
     found.push(("a widened import twice", define(module, widened)));

@@ -67,7 +67,7 @@ fn expected(text: &str) -> Result<Outcome, Failure> {
     })
 }
 
-/// Faults of programs are errors of the client, with every module.
+/// Errors in programs are errors of the client, with every module.
 pub(crate) fn rejects_what_is_wrong() -> Result<(), Failure> {
     for (text, wanted) in [
         ("fn f( {", "a name expected"),

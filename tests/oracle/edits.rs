@@ -39,7 +39,7 @@ pub(crate) fn edit(module: &Module, random: &mut Random) -> Option<Edit> {
     Some(Edit { what, module: edited, concerned })
 }
 
-/// A change, and the functions that it concerns.
+/// A change, and the functions that it affects.
 type Changed = Option<(String, Vec<bool>)>;
 
 fn nobody(module: &Module) -> Vec<bool> {

@@ -175,7 +175,7 @@ pub(crate) fn peer(draft: &Draft, thunks: &mut Thunks) -> Result<Outcome, String
     for (key, _) in &globals {
         builder.symbol(format!("global {key}"), objects.address(key) as *const u8);
     }
-    // `JITModule` looks for routines of the mathematical library in the process only.
+    // `JITModule` looks for routines of libm in the process only.
     for name in ["fma", "fmaf"] {
         let address = libcalls::process(&SlotKey::Symbol(name.into())).ok_or("a libcall is missing")?;
         builder.symbol(name, address as *const u8);

@@ -93,7 +93,7 @@ fn unchanged(seed: u64) -> Result<(), String> {
 }
 
 /// A change of something that fingerprints cover changes those of the module and of the functions
-/// concerned.
+/// that it affects.
 fn changed(seed: u64, kinds: &Mutex<BTreeSet<String>>) -> Result<(), String> {
     let mut random = Random::new(seed ^ 0xed17);
     for module in modules::of(seed) {

@@ -1,4 +1,4 @@
-//! Text, binary form and canonical code each hold everything of a module: converted from one to the
+//! Text, binary form and canonical code each keep everything in a module: converted from one to the
 //! next, it compiles to the artifact of the original.
 
 use kiln::ir::{Target, print};

@@ -1,9 +1,9 @@
-//! Reading takes time in proportion to the length of the input, also for inputs that provoke more:
-//! four times the input takes about four times as long.
+//! Reading takes time in proportion to the length of the input, even for inputs designed to take
+//! longer: four times the input takes about four times as long.
 //!
 //! Times that are very short at the larger size are not compared, because they would be noise. Long
 //! chains of aliases and of global values are refused, since Cranelift follows each chain from
-//! every member. Here they are as long as they may be.
+//! every member. Here they have the largest length that is accepted.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};

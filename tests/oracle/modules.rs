@@ -14,7 +14,8 @@ use kiln_oracle::forms::only_printable_locations;
 use kiln_oracle::generate::{ProgramOptions, program};
 use kiln_oracle::random::Random;
 
-/// The text of every file in `tests/clif`, by path, and of a file with something of everything.
+/// The text of every file in `tests/clif`, by path, and of a file that uses every part of the
+/// notation.
 pub(crate) static FILES: LazyLock<Vec<(PathBuf, String)>> = LazyLock::new(|| {
     fn collect(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
         for entry in std::fs::read_dir(folder).expect("a folder of the repository") {

@@ -2,7 +2,7 @@
 //!
 //! It alters what a fingerprint leaves out: numbers of values, blocks and declarations, the order
 //! of declarations and of items, unused declarations, aliases, comments, header lines without
-//! influence, the names of symbols inside a text.
+//! effect, the names of symbols inside a text.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,5 @@
-//! Whatever happens to the folder of a cache, a build gives the image that it gives without a
-//! cache, and the next build finds everything.
+//! Whatever happens to the folder of a cache, a build makes the same image as without a cache, and
+//! the next build finds everything.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,4 +1,4 @@
-//! Input that needs too much memory gets an error, soon and without taking the memory.
+//! Input that needs too much memory gets an error, quickly and without taking the memory.
 
 use kiln::ir::Target;
 use kiln::{Compiler, Session};

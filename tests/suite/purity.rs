@@ -47,10 +47,10 @@ fn artifacts_from_a_store_are_those_that_were_compiled() {
         assert_eq!((warm.stats.compiled_functions, warm.stats.reused_modules), (0, modules.len()));
         assert_eq!(warm.stats.reused_functions, functions);
         assert!(cold.artifacts == warm.artifacts);
-        // Another setting that alters code finds nothing.
+        // A different setting that alters code finds nothing.
         let other = Compiler::new(Target::host().opt_level(OptLevel::None)).store(store.clone());
         assert_eq!(other.compile(&modules[..1]).unwrap().stats.reused_modules, 0);
-        // Another layout of run-time objects finds nothing either.
+        // A different layout of run-time objects finds nothing either.
         let other = Compiler::new(Target::host()).store(store.clone()).abi(b"v2");
         assert_eq!(other.compile(&modules[..1]).unwrap().stats.reused_modules, 0);
     }

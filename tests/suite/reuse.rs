@@ -93,7 +93,7 @@ fn one_function_edited_compiles_that_function_alone() {
         ("iconst.i64 10", "iconst.i64 11", 1),
         // The callee's name is no part of the code.
         ("%outside", "%elsewhere", 0),
-        // How it is called is: the callee was near before.
+        // The kind of its reference is: the callee was colocated before.
         ("local function %third", "preemptible function %third", 1),
         // Names of local symbols are in the artifact, but not in the code.
         ("%third", "%renamed", 0),
@@ -181,7 +181,7 @@ fn wrong_code_in_a_store_is_found() {
     let two = [module("two.clif", "function %f() -> i64 fast {\nblock0:\n v0 = iconst.i64 2\n return v0\n}")];
     let log = Arc::<Log>::default();
     for (verify, told) in [
-        // A sample: this build has the wrong code, later builds do not.
+        // Only a sample is verified: this build has the wrong code, later builds do not.
         (Verify::Sample(NonZeroU32::MIN), "1 hit, 1 verifyfailed"),
         (Verify::All, "1 hit, 1 verifyfailed"),
         (Verify::Nothing, "1 hit"),

@@ -1,4 +1,4 @@
-//! Changed programs: another constant in a function, and copies of a program.
+//! Changed programs: a function with a different constant, and several copies of a program.
 
 use cranelift_codegen::ir::immediates::Imm64;
 use cranelift_codegen::ir::{self, InstructionData, Opcode, types};
@@ -67,7 +67,7 @@ pub(super) fn constant(function: &ir::Function) -> Option<ir::Inst> {
     constants.last()
 }
 
-/// Copies the program so that there are `times` of it, each with other names.
+/// Makes `times` copies of the program, each with other names.
 pub(super) fn repeat(modules: &[Module], times: usize) -> Vec<Module> {
     let seen_by_others = |symbol: &&kiln::ir::Symbol| {
         symbol.kind != SymbolKind::Global && !matches!(symbol.linkage, Linkage::Import | Linkage::Local)

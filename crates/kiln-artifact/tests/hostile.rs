@@ -9,7 +9,7 @@ use kiln_artifact::stream::{CallSite, SourceRange, StreamWriter, Trap};
 use kiln_artifact::{Artifact, Contents, RelocKind, Table};
 use proptest::prelude::*;
 
-/// The common unwind entry that Cranelift writes for x86-64.
+/// The CIE that Cranelift writes for x86-64.
 const CIE: &[u8] = b"\x14\0\0\0\0\0\0\0\x01zR\0\x01\x78\x10\x01\x1b\x0c\x07\x08\x90\x01\0\0";
 
 /// An artifact with something in every table.
@@ -113,8 +113,7 @@ fn artifact() -> Artifact {
     contents.finish()
 }
 
-/// Uses every accessor and follows every index. The sum is of no interest: the reads must not
-/// panic.
+/// Uses every accessor and follows every index. The sum does not matter: the reads must not panic.
 fn read_all(artifact: &Artifact) -> usize {
     let mut sum =
         artifact.triple().len() + artifact.producer().len() + artifact.cie().len() + artifact.nops().len();

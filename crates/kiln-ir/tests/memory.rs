@@ -1,5 +1,5 @@
-//! The memory for reading a text is proportional to its length. With more, allocation fails, and
-//! this test with it.
+//! The memory for reading a text is proportional to its length. If reading takes more, an
+//! allocation fails, and so does this test.
 //!
 //! It has a test binary of its own, so that nothing else allocates.
 

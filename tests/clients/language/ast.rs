@@ -36,7 +36,7 @@ pub(super) enum ItemKind {
         content: TextContent,
         then: Option<String>,
     },
-    /// This many zeros.
+    /// A number of zeros.
     Cells(usize),
     /// Texts, or functions, by name.
     Table(Vec<String>),

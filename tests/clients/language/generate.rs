@@ -1,4 +1,4 @@
-//! From a program to definitions in a module: declarations by name, and one context for all
+//! Turns a program into definitions in a module: declarations by name, and one context for all
 //! functions.
 //!
 //! A function that is used before its definition is declared as an import; its definition widens

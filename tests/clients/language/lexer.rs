@@ -1,4 +1,4 @@
-//! From text to tokens. A comment goes from `#` to the end of the line.
+//! Splits text into tokens. A comment goes from `#` to the end of the line.
 
 use super::Failure;
 

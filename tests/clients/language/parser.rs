@@ -1,4 +1,4 @@
-//! From tokens to a program, by recursive descent.
+//! Parses tokens to a program, by recursive descent.
 
 use cranelift_module::Linkage;
 

@@ -187,7 +187,7 @@ fn global_value(function: &mut Function, symbols: u32, random: &mut Random) -> O
     Some(what)
 }
 
-/// Edits something that is kept beside an instruction.
+/// Edits something that is stored outside the instruction that it belongs to.
 fn beside(function: &mut Function, inst: Inst, random: &mut Random) -> Option<&'static str> {
     match random.below(3) {
         0 => {

@@ -1,8 +1,8 @@
 //! Checks of the texts that records refer to.
 //!
 //! The texts of a table together are not longer than the string table. Compilers give every symbol
-//! and every signature a text of its own; records that share a long one would make an image, or a
-//! list of names, that is longer than the artifact by their number.
+//! and every signature a text of its own; if many records shared one long text, an image or a list
+//! of names made from them could be many times as long as the artifact.
 
 use zerocopy::little_endian::U32;
 

@@ -1,4 +1,4 @@
-//! Binding an image: permissions, relocations and slots; and the bound image.
+//! Binds an image: sets permissions, applies relocations and fills slots.
 
 use std::ops::Range;
 

@@ -204,7 +204,7 @@ impl Image {
         })
     }
 
-    /// Length of the file in bytes, as the note has it.
+    /// Length of the file in bytes, according to the note.
     fn file_len(&self) -> u64 {
         self.mapped.tables().note.head.file_len.get()
     }

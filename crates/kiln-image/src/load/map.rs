@@ -66,8 +66,8 @@ impl Reservation {
         self.base as usize / BOUNDARY != (self.base as usize + self.len - 1) / BOUNDARY
     }
 
-    /// Reserves `len` bytes, rounded up to `page`, and maps as many of `file` read-only there, in
-    /// one step.
+    /// Reserves `len` bytes, rounded up to `page`, and maps as many bytes of `file` read-only
+    /// there, in one step.
     pub(super) fn of_file(file: &File, len: usize, page: usize) -> io::Result<Self> {
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.

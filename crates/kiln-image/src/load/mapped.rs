@@ -49,7 +49,8 @@ impl Mapped {
         }
     }
 
-    /// The keys of the external slots. A bad record has none; `Image::bind` refuses such an image.
+    /// The keys of the external slots. A slot with an invalid record has none; `Image::bind`
+    /// refuses such an image.
     pub(super) fn slots(&self) -> &[SlotKey] {
         self.slots.get_or_init(|| {
             let tables = self.tables();

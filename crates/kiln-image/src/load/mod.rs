@@ -1,5 +1,5 @@
-//! Loading: an image in this process's memory, first checked and unbound ([`Image`]), then bound
-//! ([`Loaded`]).
+//! Loads an image into this process's memory, where it is first checked and unbound ([`Image`]),
+//! then bound ([`Loaded`]).
 //!
 //! The steps: address space is reserved once and the file is mapped into it, read-only. Everything
 //! that the loader relies on is checked there. Binding sets permissions, fills pointers in data and

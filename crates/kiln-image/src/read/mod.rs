@@ -1,4 +1,4 @@
-//! Reading an image without mapping it, for tools and as the first step of loading.
+//! Reads an image without mapping it, for tools and as the first step of loading.
 //!
 //! [`View`](view::View) checks what a loader relies on: headers, segments, note, and that every
 //! table that the note names is in the segment that it must be in. It reads no more than that, so

@@ -117,7 +117,7 @@ impl<'a> Tables<'a> {
             .filter(|export| !matches!(export, Some((_, symbol, _)) if symbol.section == elf::SHN_UNDEF))
     }
 
-    /// The key of an external slot; `None` if its record is bad.
+    /// The key of an external slot; `None` if its record is invalid.
     pub(crate) fn slot_key(&self, slot: &SlotRecord) -> Option<SlotKey> {
         let text = self.note.text(slot.key)?;
         Some(match slot.kind.get() {

@@ -1,4 +1,4 @@
-//! Writing a linked program as one ELF shared object.
+//! Writes a linked program as one ELF shared object.
 //!
 //! `section` lists the sections and `layout` reserves a range for everything, in order of the file.
 //! Then `headers` and `tables` write into these ranges, code and data are relocated straight into

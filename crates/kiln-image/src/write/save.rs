@@ -1,4 +1,4 @@
-//! Writing a file in one step, so that no reader sees a part of it.
+//! Writes a file in one step, so that no reader sees a part of it.
 
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;

@@ -153,7 +153,7 @@ int main(int argc, char **argv) {
 }
 "#;
 
-/// Compiles a C program. Rust links with the same compiler, so it is there.
+/// Compiles a C program. Rust links with the same compiler, so it is installed.
 fn compile(source: &Path, program: &Path) {
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-rdynamic", "-o"]).arg(program).arg(source).arg("-ldl");

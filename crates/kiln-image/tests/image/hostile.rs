@@ -84,7 +84,7 @@ impl Note {
         Self { head, body: head + 20..head + len }
     }
 
-    /// Makes the note's own checksums right again.
+    /// Corrects the note's own checksums.
     fn reseal(&self, altered: &mut [u8]) {
         let Self { head, body } = self;
         let headers = blake3::hash(&altered[..*head]);
@@ -94,8 +94,8 @@ impl Note {
     }
 }
 
-/// Hostile bytes with right checksums: the note is resealed after every change, so the checks that
-/// follow are reached.
+/// Hostile bytes with correct checksums: the note is resealed after every change, so the checks
+/// that follow are reached.
 #[test]
 fn a_resealed_note_still_cannot_do_harm() {
     let bytes = image();
@@ -131,8 +131,8 @@ fn altered_tables_cannot_do_harm() {
     }
 }
 
-/// Several bytes at once, with right checksums where the loader compares them. The numbers are the
-/// same in every run.
+/// Several bytes at once, with correct checksums where the loader compares them. The numbers are
+/// the same in every run.
 #[test]
 fn random_damage_cannot_do_harm() {
     let bytes = image();

@@ -10,7 +10,7 @@ use object::{Object, ObjectSection, ObjectSymbol, SectionFlags};
 use crate::support::{ADD3, I64_TO_I64, Module, TO_I64};
 
 impl Module {
-    /// Adds a data object that is a run of named data by itself.
+    /// Adds a data object that is a run of named data on its own.
     fn named(
         &mut self,
         section: &str,
@@ -20,7 +20,7 @@ impl Module {
         bytes: &[u8],
         pointers: &[(u64, u32, i64)],
     ) -> u32 {
-        // Runs are apart, and aligned as `align` says.
+        // There is a gap between runs, and they are aligned as `align` says.
         let all = if place == SectionKind::ReadOnly {
             &mut self.contents.read_only
         } else {

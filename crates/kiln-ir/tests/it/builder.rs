@@ -252,7 +252,7 @@ fn faults_of_functions() {
 
     define(&mut module, f, |_, _| vec![]).unwrap();
     fails(define(&mut module, f, |_, _| vec![]), expect!["Duplicate definition of identifier: f"]);
-    // What failed has changed nothing.
+    // The definitions that failed have changed nothing.
     let module = module.finish().unwrap();
     assert_eq!((module.symbols.len(), module.functions.len()), (1, 1));
 }

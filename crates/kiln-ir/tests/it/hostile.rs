@@ -1,5 +1,5 @@
-//! Texts that make no sense. Reading any file ends with a module or with diagnostics, never with a
-//! panic, and every location is in the text.
+//! Nonsensical texts. Reading any file ends with a module or with diagnostics, never with a panic,
+//! and every location is in the text.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

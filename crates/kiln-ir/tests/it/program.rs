@@ -128,7 +128,7 @@ fn types_disagree() {
 
     "#]],
     );
-    // Extension of a parameter does not belong to its type.
+    // The extension of a parameter is not part of its type.
     let callee = "function %f(i32 sext) {\nblock0(v0: i32):\n    return\n}\n";
     check(&[CALLS_F_I32, callee], expect![[""]]);
 }

@@ -1,4 +1,4 @@
-//! Which things become symbols, in which order, and how functions refer to them.
+//! The things that become symbols, their order, and the references of functions to them.
 
 use expect_test::expect;
 

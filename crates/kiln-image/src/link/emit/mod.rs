@@ -1,4 +1,4 @@
-//! Copying and relocating: all modules at once, each into its own pieces of every area.
+//! Copies and relocates all modules in parallel, each into its own pieces of every area.
 //!
 //! [`Pieces::cut`] splits the areas before the threads start, so no two threads can touch one byte,
 //! and the result is the same for any number of them. The loop over relocations only follows

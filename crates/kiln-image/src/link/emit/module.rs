@@ -1,4 +1,4 @@
-//! Copying and relocating of one module.
+//! Copies and relocates one module.
 
 use kiln_artifact::record::{Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
