@@ -5,8 +5,9 @@
 //! that it did not write, and its results do not depend on addresses or on the bits of a NaN. So
 //! every correct engine gives the same results.
 //!
-//! The planner decides what a program consists of; for each function, a body is made from a seed of
-//! its own when the program is built.
+//! `planner` decides what a program consists of, as a `plan`; `build` defines it in modules. For
+//! each function, `body` makes a body from a seed of its own, with a file for each kind of
+//! statement: `control`, `calls`, `memory`, `integers`, `floats`, `vectors`.
 //!
 //! # Example
 //!

@@ -30,14 +30,14 @@ fn compare(text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
             let is_path = word.contains('/') && !word.contains([' ', '<', '*', '(']) && !word.contains("::");
             let is_missing = if is_path || word.ends_with(".rs") {
                 let path = word.trim_end_matches('/');
-                !exists(path) && !(path.ends_with(".rs") && exists(&format!("{folder}{path}")))
+                !exists(path) && !exists(&format!("{folder}{path}"))
             } else {
                 word.starts_with("kiln-") && !LAYERS.iter().any(|(name, ..)| *name == word)
             };
             if is_missing {
                 faults.push(format!("ARCHITECTURE.md:{}: `{word}` does not exist", number + 1));
             }
-            if word.ends_with('/') {
+            if word.ends_with('/') && exists(word.trim_end_matches('/')) {
                 folder = word;
             }
         }
@@ -62,7 +62,10 @@ mod tests {
         assert_eq!(faults("`src/lib.rs`, `crates/`, `a::b/c`, `x / y`, `*/z` and src/gone.rs"), [""; 0]);
         assert_eq!(faults("`src/gone.rs`"), ["ARCHITECTURE.md:2: `src/gone.rs` does not exist"]);
         assert_eq!(faults("`src/`: `lib.rs`,\n`lib.rs`"), [""; 0]);
-        assert_eq!(faults("`src/`: `gone.rs`"), ["ARCHITECTURE.md:2: `gone.rs` does not exist"]);
+        assert_eq!(
+            faults("`src/`: `gone.rs`, `a/`"),
+            ["ARCHITECTURE.md:2: `gone.rs` does not exist", "ARCHITECTURE.md:2: `a/` does not exist"]
+        );
         assert_eq!(faults("`src/`: a\n\n`lib.rs`"), ["ARCHITECTURE.md:4: `lib.rs` does not exist"]);
         assert_eq!(
             compare(&crates.replace("`kiln-jit`", "kiln-jit"), &exists),

@@ -1,5 +1,9 @@
 //! Entries in a folder.
 //!
+//! `name` has the names of files, `folder` reads, writes and lists them, and `store` makes a store
+//! of that. `latest` is the file of a last build, `quarantine` moves bad entries aside, `sweep`
+//! evicts, and `survey` counts, checks and shrinks a whole folder.
+//!
 //! There is one file per key, named by the key, in a subfolder of its first byte. A file is written
 //! under a temporary name in the subfolder `incoming` and renamed, so a reader sees it whole or not
 //! at all, whatever happens to the writer; what a killed writer leaves is found in one place. There is no index, no database and no lock: any number of
