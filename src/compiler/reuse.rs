@@ -262,8 +262,8 @@ impl Cache {
         failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
     }
 
-    /// Puts an entry out of use whose functions could not be reused. It is a miss when its module is
-    /// built again as it was, and is stored anew.
+    /// Puts an entry out of use whose functions could not be reused. It is a miss when its module
+    /// is built again as it was, and is stored anew.
     fn put_out_of_use(&self, key: &Key, module: &str, reason: &EntryError) {
         self.report(&Event::Corrupt { key, module: Some(module), reason });
         if let Some(store) = &self.store {

@@ -143,8 +143,8 @@ impl Header {
     }
 }
 
-/// Refuses the file of an entry that has `len` bytes, of which the first are `head`, without reading
-/// the others.
+/// Refuses the file of an entry that has `len` bytes, of which the first are `head`, without
+/// reading the others.
 pub(crate) fn admit(head: &[u8], len: u64) -> Result<(), EntryError> {
     let (_, expected) = read_header(head)?.layout();
     if expected == len { Ok(()) } else { Err(EntryError::Length { actual: len, expected }) }

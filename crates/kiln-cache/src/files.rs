@@ -36,11 +36,11 @@ const AT_ONCE: u64 = 1 << 20;
 pub(crate) trait Files: Send + Sync + std::fmt::Debug {
     /// Returns the time.
     fn now(&self) -> SystemTime;
-    /// Reads a whole file, if it is a regular file. Of a long one its first [`HEADER_LEN`] bytes and
-    /// its length are given to `admit` before memory is taken for it.
+    /// Reads a whole file, if it is a regular file. Of a long one its first [`HEADER_LEN`] bytes
+    /// and its length are given to `admit` before memory is taken for it.
     fn read(&self, path: &Path, admit: Admit) -> io::Result<(Vec<u8>, Meta)>;
-    /// Reads the first bytes of a regular file: as many as `head` has room for, or all that the file
-    /// has. Returns their number.
+    /// Reads the first bytes of a regular file: as many as `head` has room for, or all that the
+    /// file has. Returns their number.
     fn read_head(&self, path: &Path, head: &mut [u8]) -> io::Result<usize>;
     /// Makes a file that does not exist yet, and writes `parts` to it, one after the other. `sync`
     /// waits until they are on the medium.

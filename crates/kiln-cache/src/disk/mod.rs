@@ -6,9 +6,9 @@
 //!
 //! There is one file per key, named by the key, in a subfolder of its first byte. A file is written
 //! under a temporary name in the subfolder `incoming` and renamed, so a reader sees it whole or not
-//! at all, whatever happens to the writer; what a killed writer leaves is found in one place. There is no index, no database and no lock: any number of
-//! processes may share the folder, on a network file system too. A file's time of last use is its
-//! time of modification.
+//! at all, whatever happens to the writer; what a killed writer leaves is found in one place. There
+//! is no index, no database and no lock: any number of processes may share the folder, on a network
+//! file system too. A file's time of last use is its time of modification.
 //!
 //! Invariants: the content of a file is checked against its name; a file that vanished is a miss;
 //! foreign files are left alone, and nothing but a regular file is read.

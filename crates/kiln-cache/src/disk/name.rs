@@ -6,8 +6,8 @@
 //!   Earlier versions wrote to `ab/.kiln-new-..`.
 //! - `quarantine/<64 digits>` is an entry in quarantine; `<64 digits>.why` says why.
 //!
-//! Everything else is foreign: it is not counted against the limit, not moved and not removed. So is
-//! a file with the name of an entry that does not begin as entries do.
+//! Everything else is foreign: it is not counted against the limit, not moved and not removed. So
+//! is a file with the name of an entry that does not begin as entries do.
 
 use std::path::{Path, PathBuf};
 

@@ -59,8 +59,8 @@ pub struct VerifyReport {
     /// Entries of other versions of the format, which another version of this crate may be using.
     /// They were left alone.
     pub other_versions: u64,
-    /// Files that do not belong to the store, some perhaps with the names of entries. They were left
-    /// alone.
+    /// Files that do not belong to the store, some perhaps with the names of entries. They were
+    /// left alone.
     pub foreign: u64,
     /// Entries that were damaged. They are in quarantine now, or removed.
     pub broken: Vec<(Key, EntryError)>,

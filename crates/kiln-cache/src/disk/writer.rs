@@ -73,8 +73,8 @@ fn place() -> Option<u64> {
 /// When a process started; `None` if there is none.
 fn started(process: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold anything. From the third
-    // on there are numbers, and this is the 22nd. A zombie has ended.
+    // The second field is the program's name in parentheses, which may hold anything. From the
+    // third on there are numbers, and this is the 22nd. A zombie has ended.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let runs = !matches!(fields.next()?, "Z" | "X");
     fields.nth(18)?.parse().ok().filter(|_| runs)
