@@ -29,7 +29,7 @@ use rayon::prelude::*;
 pub(crate) use self::error::lines;
 pub use self::error::{CompilerError, LazyError};
 use self::generator::Generator;
-pub use self::lazy::Lazy;
+pub use self::lazy::{Lazy, LazyKey};
 use self::reuse::{Cache, CacheLookup, Pending};
 pub use self::stats::Stats;
 pub use self::verify::{Samples, Verify};
@@ -112,7 +112,8 @@ impl Compiler {
     /// build of the module of the same name in the same program. So programs that share a store
     /// need different names here, or module names that differ.
     ///
-    /// The name is not a part of keys: an unchanged module is found whatever the program is called.
+    /// The name is part of the key of a [`Lazy`] module, whose IR is not there to be compared.
+    /// Otherwise an unchanged module is found whatever the program is called.
     #[must_use]
     pub fn program(mut self, name: impl Into<Arc<str>>) -> Self {
         self.cache.program = name.into();

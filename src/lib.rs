@@ -58,7 +58,7 @@ mod compiler;
 mod session;
 mod thunk;
 
-pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, Samples, Stats, Verify};
+pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, Samples, Stats, Verify};
 pub use session::{AddLazyError, Session, SessionError};
 pub use thunk::Thunk;
 

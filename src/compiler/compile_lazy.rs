@@ -39,10 +39,25 @@ struct Shared {
     generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
 }
 
+/// The result for a hit on a module that is not built.
+fn unbuilt(hit: Hit) -> Done {
+    let Hit { entry, failed_writes, key: _ } = hit;
+    let stats = Stats {
+        reused_functions: entry.artifact.functions().len(),
+        reused_modules: 1,
+        lazy_modules: 1,
+        failed_writes,
+        ..Stats::default()
+    };
+    Done { artifact: entry.artifact, stats, samples: Samples::default() }
+}
+
 impl Compiler {
     /// Compiles modules one after the other on every thread: a module's IR is built when a thread
     /// takes it, and dropped when it is compiled. So memory holds the IR of one module for each
-    /// thread, however many modules there are. A module whose key is in the store is not built.
+    /// thread, however many modules there are. A module whose key is in the store is not built,
+    /// unless it is chosen to be verified: then it is built at once, its IR is compared with that
+    /// which the key was stored for, and its code is compared when there is time.
     ///
     /// # Errors
     ///
@@ -84,18 +99,13 @@ impl Compiler {
         shared: &Shared,
     ) -> Result<Done, LazyError<E>> {
         let Lazy { name, key, build } = lazy;
-        let client = key.as_ref().zip(shared.keys.as_ref()).map(|(key, keys)| keys.client(key));
-        if let Some(hit) = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client)) {
-            let Hit { entry, failed_writes, key: _ } = hit;
-            let stats = Stats {
-                reused_functions: entry.artifact.functions().len(),
-                reused_modules: 1,
-                lazy_modules: 1,
-                failed_writes,
-                ..Stats::default()
-            };
-            return Ok(Done { artifact: entry.artifact, stats, samples: Samples::default() });
-        }
+        let (program, keys) = (&self.cache.program, shared.keys.as_ref());
+        let client = key.as_ref().zip(keys).map(|(key, keys)| keys.client(program, &name, key));
+        let hit = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client));
+        let hit = match hit {
+            Some(hit) if !self.cache.verify.samples(&hit.key) => return Ok(unbuilt(hit)),
+            hit => hit,
+        };
 
         let module = match build() {
             Ok(module) => module,
@@ -103,6 +113,16 @@ impl Compiler {
         };
         let generator = self.shared_generator(index, &module, shared).map_err(LazyError::Compile)?;
         let (mut stats, mut samples) = (Stats::default(), Samples::default());
+        // A hit that is verified was built after all. That costs the client's part of the work, for
+        // few modules; code generation waits until there is time.
+        let stored = hit.as_ref().map(|hit| hit.key).or_else(|| self.cache.stored_for(&client?));
+        let is_right =
+            stored.is_none_or(|key| self.cache.check_client_key(&module, &name, &key, &generator.keys));
+        stats.wrong_keys += usize::from(!is_right);
+        if let Some(hit) = hit.filter(|_| is_right) {
+            let artifact = self.cache.use_hit(&module, hit, &mut stats, &mut samples);
+            return Ok(Done { artifact, stats, samples });
+        }
         let artifact = match self.cache.look_up(&module, &name, client, &generator.keys) {
             CacheLookup::Hit(hit) => self.cache.use_hit(&module, hit, &mut stats, &mut samples),
             CacheLookup::Compile(pending) => {

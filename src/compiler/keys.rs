@@ -10,6 +10,8 @@ use kiln_backend::{PRODUCER, REVISION, reference_classes};
 use kiln_cache::{FunctionKey, FunctionParts, Key, KeyParts, Lineage, Recipe};
 use kiln_ir::{Code, Module};
 
+use super::lazy::LazyKey;
+
 /// The common part of the keys of one code generator.
 pub(super) struct Keys {
     target: String,
@@ -38,9 +40,10 @@ impl Keys {
         recipe(target, settings, abi, fingerprint.as_bytes(), names.as_bytes())
     }
 
-    /// The lineage of the module that the client knows by `key`.
-    pub(super) fn client(&self, key: &[u8]) -> Lineage {
-        Lineage::of_client(key, &self.environment)
+    /// The lineage of the module of this name in a program that the client knows by `key`.
+    pub(super) fn client(&self, program: &str, module: &str, key: &LazyKey) -> Lineage {
+        let LazyKey { compiler_version, source_hash } = key;
+        Lineage::of_source(program, module, compiler_version, source_hash, &self.environment)
     }
 
     /// The keys of `module`'s functions, in order.

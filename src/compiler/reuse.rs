@@ -140,7 +140,7 @@ impl Cache {
                 Pending::HitToVerify { identity: identity(recipe, None), entry }
             }
             Lookup::Miss => {
-                let any_settings = Lineage::new(&self.full_name(name), recipe.target());
+                let any_settings = Lineage::new(&self.program, name, recipe.target());
                 let (reason, last_build) = match explain(store, &lineage, &recipe) {
                     // Never built with these settings. The last build with others says which
                     // differ.
@@ -164,7 +164,7 @@ impl Cache {
 
     /// Asks the store for the module called `name` by the client's key, before its IR is built.
     ///
-    /// `None` also if hits are to be verified: the IR is needed for that. A miss or a corrupt entry
+    /// `None` also if all hits are to be verified: the IR is needed for that. A miss or a corrupt entry
     /// is not reported here: the module's own key is looked up next, and that reports it.
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
@@ -174,6 +174,22 @@ impl Cache {
         // The next edit is compared with the code in use, not with the code that was compiled last.
         let failed_writes = self.set_latest([&self.lineage(name, &entry.recipe)], &key);
         Some(Hit { key, entry, failed_writes })
+    }
+
+    /// Whether the client's key is right about `module`, which the client built for it: the key was
+    /// stored for `stored`. If not, the client's key leaves out something that the IR is made from,
+    /// and the module is treated as if it were new.
+    pub(super) fn check_client_key(&self, module: &Module, name: &str, stored: &Key, keys: &Keys) -> bool {
+        let is_right = keys.module(module).key() == *stored;
+        if !is_right {
+            self.report(&Event::WrongLazyKey { key: stored, module: name });
+        }
+        is_right
+    }
+
+    /// Returns the key that the client's key was stored for, if all hits are to be verified.
+    pub(super) fn stored_for(&self, client: &Lineage) -> Option<Key> {
+        self.store.as_deref().filter(|_| self.verify == Verify::All)?.latest(client)
     }
 
     /// Returns the artifact of a hit on `module`, which may be chosen as a sample to verify.
@@ -292,11 +308,6 @@ impl Cache {
         // The environment is a hash, and most modules of a build have the same.
         let (known, environment) = self.environment.get_or_init(|| (recipe.clone(), recipe.environment()));
         let environment = if known.same_environment(recipe) { *environment } else { recipe.environment() };
-        Lineage::in_environment(&self.full_name(name), &environment)
-    }
-
-    /// Returns a module's name, preceded by the program's.
-    fn full_name(&self, module: &str) -> String {
-        format!("{}\0{module}", self.program)
+        Lineage::in_environment(&self.program, name, &environment)
     }
 }

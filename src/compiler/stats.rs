@@ -15,6 +15,9 @@ pub struct Stats {
     pub corrupt_entries: usize,
     /// Entries of the store that were compiled again and differed: the store had wrong code.
     pub wrong_entries: usize,
+    /// Lazy modules whose key the store has for other IR: [`LazyKey`](crate::LazyKey) left something
+    /// out. They were built and compiled.
+    pub wrong_keys: usize,
     /// Artifacts and last builds that could not be stored.
     pub failed_writes: usize,
 }
@@ -28,6 +31,7 @@ impl std::ops::AddAssign for Stats {
             lazy_modules,
             corrupt_entries,
             wrong_entries,
+            wrong_keys,
             failed_writes,
         } = other;
         self.compiled_functions += compiled_functions;
@@ -36,6 +40,7 @@ impl std::ops::AddAssign for Stats {
         self.lazy_modules += lazy_modules;
         self.corrupt_entries += corrupt_entries;
         self.wrong_entries += wrong_entries;
+        self.wrong_keys += wrong_keys;
         self.failed_writes += failed_writes;
     }
 }

@@ -14,10 +14,14 @@ use kiln_ir::Module;
 /// The default is `Sample(512)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Everything is compiled and compared with what the store has, before any of it is used.
+    /// Everything is compiled and compared with what the store has, before any of it is used. So
+    /// are the keys of [`Lazy`](crate::Lazy) modules: each is built, and its IR compared with that
+    /// which its key was stored for.
     All,
     /// Hits are used at once. One module in this many, chosen by its key, is compiled again when
-    /// there is time, and compared: see [`Samples`].
+    /// there is time, and compared: see [`Samples`]. A [`Lazy`](crate::Lazy) module that is chosen
+    /// is built before its hit is used, since its closure may borrow what is gone later, and its IR
+    /// is compared at once.
     Sample(NonZeroU32),
     /// Hits are used, and nothing is compared.
     Nothing,

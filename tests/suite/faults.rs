@@ -11,7 +11,7 @@ use kiln::cache::{DiskStore, Entry, Key, Lineage, Lookup, Store, WriteBehind};
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, Target};
-use kiln::{Compiled, Compiler, Lazy, Stats, Verify};
+use kiln::{Compiled, Compiler, Lazy, LazyKey, Stats, Verify};
 
 use crate::common::{SharedStore, files_below, module, shared};
 use crate::reuse::{Log, MODULE};
@@ -68,7 +68,7 @@ impl Place {
                 let keyed = |module: &Module| {
                     let (name, key, module) =
                         (module.name.clone(), *module.fingerprint().as_bytes(), module.clone());
-                    Lazy::new(name, key, || Ok::<_, Infallible>(module))
+                    Lazy::new(name, LazyKey::new("test", key), || Ok::<_, Infallible>(module))
                 };
                 compiler.compile_lazy(self.modules.iter().map(keyed).collect()).unwrap()
             }

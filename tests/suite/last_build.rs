@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use kiln::cache::{DiskStore, MemoryStore};
 use kiln::ir::{Module, Target};
-use kiln::{Compiler, Lazy, Stats, Verify};
+use kiln::{Compiler, Lazy, LazyKey, Stats, Verify};
 
 use crate::common::{SharedStore, files_below as files, module, shared};
 
@@ -49,7 +49,8 @@ fn compiler_without_store(compiler: &Compiler) -> Compiler {
 
 /// The module with its fingerprint as the client's key.
 fn lazily(module: &Module) -> Lazy<'_, Infallible> {
-    Lazy::new(module.name.clone(), *module.fingerprint().as_bytes(), || Ok(module.clone()))
+    let key = LazyKey::new("test", *module.fingerprint().as_bytes());
+    Lazy::new(module.name.clone(), key, || Ok(module.clone()))
 }
 
 fn lazy(compiler: &Compiler, module: &Module) -> (usize, usize, usize) {

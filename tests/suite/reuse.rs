@@ -11,7 +11,7 @@ use kiln::artifact::Artifact;
 use kiln::cache::{Entry, Event, Events, Key, Lookup, MemoryStore, Store};
 use kiln::ir::{Module, Target};
 use kiln::jit::JitOptions;
-use kiln::{Compiler, Lazy, Session, Stats, Verify};
+use kiln::{Compiler, Lazy, LazyKey, Session, Stats, Verify};
 
 use crate::common::{SharedStore, module, modules, shared};
 
@@ -248,7 +248,9 @@ fn events_name_modules() {
     for _ in 0..2 {
         compiler.compile(&module).unwrap().samples.verify(&compiler);
     }
-    let lazy = || vec![Lazy::new("some.clif", *b"key", || Ok::<_, Infallible>(module[0].clone()))];
+    let lazy = || {
+        vec![Lazy::new("some.clif", LazyKey::new("test", *b"key"), || Ok::<_, Infallible>(module[0].clone()))]
+    };
     compiler.clone().verify(Verify::All).compile_lazy(lazy()).unwrap();
     compiler.compile_lazy(lazy()).unwrap();
     let expected =
@@ -298,8 +300,7 @@ fn what_is_in_the_store_is_not_built() {
     let lazy = |key: &'static str| -> Vec<Lazy<'_, Infallible>> {
         let one = |module: &Module| {
             let (copy, built) = (module.clone(), &built);
-            let key = format!("{key} {}", module.name).into_bytes();
-            Lazy::new(module.name.clone(), key, move || {
+            Lazy::new(module.name.clone(), LazyKey::new("test", key.as_bytes()), move || {
                 built.fetch_add(1, Ordering::Relaxed);
                 Ok(copy)
             })
@@ -325,8 +326,9 @@ fn what_is_in_the_store_is_not_built() {
     // A session takes lazy modules too.
     let mut session =
         Session::with_compiler(Compiler::new(Target::host()).store(store), JitOptions::default()).unwrap();
-    let numbers =
-        |text: &'static str| Lazy::new("n", text.as_bytes(), move || Ok::<_, Infallible>(module("n", text)));
+    let numbers = |text: &'static str| {
+        Lazy::new("n", LazyKey::new("test", text.as_bytes()), move || Ok::<_, Infallible>(module("n", text)))
+    };
     session
         .add_lazy(vec![numbers("function %n() -> i64 {\nblock0:\n v0 = iconst.i64 7\n return v0\n}")])
         .unwrap();
@@ -347,4 +349,96 @@ fn every_module_that_cannot_be_built_is_named_in_order() {
     let failures = Compiler::new(Target::host()).compile_lazy(modules).unwrap_err();
     let texts: Vec<_> = failures.iter().map(ToString::to_string).collect();
     assert_eq!(texts, ["module b: b failed", "module c: c failed"]);
+}
+
+/// A module of one function, `f`, which returns `number`.
+fn numbered(name: &str, number: i64) -> Module {
+    let text = format!("function %f() -> i64 {{\nblock0:\n v0 = iconst.i64 {number}\n return v0\n}}");
+    module(name, &text)
+}
+
+#[test]
+fn a_lazy_key_is_that_of_one_module_of_one_program() {
+    let store = shared(MemoryStore::new());
+    let build = |program: &str, name: &str, version: &str, number: i64| {
+        let compiler = Compiler::new(Target::host()).store(store.clone()).verify(Verify::Nothing);
+        let module = numbered(name, number);
+        let key = LazyKey::new(version, *b"the source");
+        let lazy = Lazy::new(name, key, || Ok::<_, Infallible>(module.clone()));
+        let compiled = compiler.program(program).compile_lazy(vec![lazy]).unwrap();
+        assert!(compiled.artifacts == cold(&[module]), "{program}, {name}: code of another module");
+        compiled.stats.lazy_modules
+    };
+    let all = [
+        ("one", "a", "1", 1),
+        ("one", "b", "1", 2),
+        ("two", "a", "1", 3),
+        ("one", "a", "2", 4),
+        // Names that are the same when they are put together.
+        ("one\0a", "b", "1", 5),
+        ("one", "a\0b", "1", 6),
+        ("onea", "", "1", 7),
+        ("", "onea", "1", 8),
+    ];
+    for (program, name, version, number) in all {
+        assert_eq!(build(program, name, version, number), 0, "{program}, {name}, {version}");
+    }
+    for (program, name, version, number) in all {
+        assert_eq!(build(program, name, version, number), 1, "{program}, {name}, {version}");
+    }
+}
+
+#[test]
+fn lazy_hits_are_verified_like_others() {
+    for verify in [Verify::Sample(NonZeroU32::MIN), Verify::All] {
+        let (store, log) = (Arc::new(MemoryStore::new()), Arc::<Log>::default());
+        let build = |verify, number| {
+            let compiler = Compiler::new(Target::host()).store(store.clone()).events(log.clone());
+            let compiler = compiler.verify(verify);
+            // The client forgot the number in its key.
+            let key = LazyKey::new("1", *b"the source");
+            let lazy = Lazy::new("a", key, || Ok::<_, Infallible>(numbered("a", number)));
+            let compiled = compiler.compile_lazy(vec![lazy]).unwrap();
+            let right = compiled.artifacts == cold(&[numbered("a", number)]);
+            let wrong = compiled.samples.verify(&compiler);
+            (right, compiled.stats.lazy_modules, compiled.stats.wrong_keys, wrong)
+        };
+        build(Verify::Nothing, 1);
+        assert_eq!(build(Verify::Nothing, 1), (true, 1, 0, 0));
+        log.take();
+        assert_eq!(build(verify, 1), (true, 0, 0, 0));
+        assert_eq!(log.take(), "1 hit, 1 verified");
+        assert_eq!(build(Verify::Nothing, 2), (false, 1, 0, 0), "nobody can know");
+        log.take();
+        assert_eq!(build(verify, 2), (true, 0, 1, 0));
+        let told = log.take();
+        assert!(told.contains("1 wronglazykey") && told.contains("1 miss: IR of the module"), "{told}");
+        // The key is that of the new module now.
+        assert_eq!(build(Verify::Nothing, 2), (true, 1, 0, 0));
+
+        // Wrong code under a right key is found as well.
+        let right = Compiler::new(Target::host()).keys(&numbered("a", 2)).unwrap();
+        let artifact = cold(&[numbered("a", 3)]).remove(0);
+        let (key, functions) = (right.0.key(), right.1.into());
+        store.put(&key, &Entry { recipe: right.0, functions, artifact }).unwrap();
+        log.take();
+        let (right, _, wrong_keys, wrong) = build(verify, 2);
+        assert_eq!((right, wrong_keys, wrong), (verify == Verify::All, 0, usize::from(!right)));
+        assert!(log.take().contains("1 verifyfailed"));
+        assert_eq!(build(Verify::Nothing, 2), (true, 1, 0, 0), "it was replaced");
+    }
+}
+
+#[test]
+fn the_error_of_a_lazy_module_that_is_verified_is_that_of_a_cold_build() {
+    let store = shared(MemoryStore::new());
+    let build = |verify, fails: bool| {
+        let compiler = Compiler::new(Target::host()).store(store.clone()).verify(verify);
+        let make = move || if fails { Err("the source is gone") } else { Ok(numbered("a", 1)) };
+        let lazy = Lazy::new("a", LazyKey::new("1", *b"the source"), make);
+        compiler.compile_lazy(vec![lazy]).map(|_| ()).map_err(|errors| errors[0].to_string())
+    };
+    assert_eq!(build(Verify::Nothing, false), Ok(()));
+    assert_eq!(build(Verify::Nothing, true), Ok(()), "it is not called");
+    assert_eq!(build(Verify::Sample(NonZeroU32::MIN), true), Err("module a: the source is gone".into()));
 }

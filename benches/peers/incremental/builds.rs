@@ -8,7 +8,7 @@ use kiln::artifact::Artifact;
 use kiln::cache::{DiskStore, Store, WriteBehind};
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::Module;
-use kiln::{Compiled, Compiler, Lazy, Stats};
+use kiln::{Compiled, Compiler, Lazy, LazyKey, Stats};
 use rayon::ThreadPool;
 
 use crate::measure::{Contender, median, timed};
@@ -92,7 +92,7 @@ impl ProgramBuilder<'_> {
         build: bool,
     ) -> Result<TimedBuild, Failure> {
         let lazy = self.workload.modules.iter().zip(keys).map(|(module, key)| {
-            Lazy::new(module.name.clone(), *key, move || {
+            Lazy::new(module.name.clone(), LazyKey::new("bench", *key), move || {
                 if build { Ok(module.clone()) } else { Err("it was built, and should be in the store") }
             })
         });

@@ -78,6 +78,14 @@ pub enum Event<'a> {
         /// The reason for the quarantine.
         reason: &'a str,
     },
+    /// A client built a module that a build had found by the client's key, and its IR is not what
+    /// was compiled for that key: the client's key leaves something out.
+    WrongLazyKey {
+        /// The key of the entry that was found.
+        key: &'a Key,
+        /// The module's name.
+        module: &'a str,
+    },
     /// A build compiled a hit's module again, and got the same bytes.
     Verified {
         /// The entry's key.
@@ -190,4 +198,5 @@ counts! {
     Quarantined, quarantined, "quarantined";
     Verified, verified, "verified";
     VerifyFailed, failed_verifications, "failed verifications";
+    WrongLazyKey, wrong_lazy_keys, "wrong lazy keys";
 }

@@ -38,13 +38,13 @@
 //! let artifact = Contents::default().finish();
 //! let entry = Entry { recipe: parts.recipe(), functions: [].into(), artifact };
 //! store.put(&parts.key(), &entry)?;
-//! store.set_latest(&Lineage::new("main", "x86_64"), &parts.key())?;
+//! store.set_latest(&Lineage::new("program", "main", "x86_64"), &parts.key())?;
 //! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found) if found == entry));
 //!
 //! // The same module, compiled in another way.
 //! let faster = KeyParts { settings: "opt_level=speed", ..parts };
 //! assert!(matches!(store.get(&faster.key()), Lookup::Miss));
-//! let (reason, last) = explain(&store, &Lineage::new("main", "x86_64"), &faster.recipe());
+//! let (reason, last) = explain(&store, &Lineage::new("program", "main", "x86_64"), &faster.recipe());
 //! assert_eq!(reason.to_string(), "setting opt_level: was none, is speed");
 //! assert_eq!(last, Some(entry));
 //! # Ok::<(), std::io::Error>(())

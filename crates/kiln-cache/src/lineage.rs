@@ -10,36 +10,39 @@ use crate::key::{first_half, hex};
 pub struct Lineage([u8; 16]);
 
 impl Lineage {
-    /// The lineage of the module of this name, compiled for this target, with any settings.
+    /// The lineage of the module of this name in a program, compiled for this target, with any
+    /// settings.
     ///
-    /// Programs that share a store should put their own name before the module's; otherwise each
-    /// takes the other's modules for its own last build. That costs reuse and makes explanations
-    /// misleading; it never makes code wrong.
-    pub fn new(module: &str, target: &str) -> Self {
-        let mut hasher = blake3::Hasher::new_derive_key("kiln-cache subject");
-        for part in [module, target] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part.as_bytes());
-        }
-        Self(first_half(&hasher))
+    /// Programs that share a store should have different names; otherwise each takes the other's
+    /// modules for its own last build. That costs reuse and makes explanations odd; it never makes
+    /// code wrong.
+    pub fn new(program: &str, module: &str, target: &str) -> Self {
+        Self::hashed("kiln-cache lineage of a module", [program, module, target].map(str::as_bytes))
     }
 
-    /// The lineage of the module of this name in an [environment](crate::Recipe::environment):
-    /// functions can be reused among its builds.
-    pub fn in_environment(module: &str, environment: &Key) -> Self {
-        Self::hashed("kiln-cache subject of a module and a kind", module.as_bytes(), environment)
+    /// The lineage of the module of this name in a program, in an
+    /// [environment](crate::Recipe::environment): functions can be reused among its builds.
+    pub fn in_environment(program: &str, module: &str, environment: &Key) -> Self {
+        let parts = [program.as_bytes(), module.as_bytes(), environment.as_bytes()];
+        Self::hashed("kiln-cache lineage of a module in an environment", parts)
     }
 
-    /// The lineage of what a client knows by `key`, in an environment.
-    pub fn of_client(key: &[u8], environment: &Key) -> Self {
-        Self::hashed("kiln-cache subject of a client's key and a kind", key, environment)
+    /// The lineage of the module of this name in a program, which this version of the client's
+    /// compiler makes from a source with this hash, in an environment.
+    pub fn of_source(program: &str, module: &str, compiler: &str, source: &[u8], environment: &Key) -> Self {
+        let [program, module, compiler] = [program, module, compiler].map(str::as_bytes);
+        let parts = [program, module, compiler, source, environment.as_bytes()];
+        Self::hashed("kiln-cache lineage of a client's source", parts)
     }
 
-    /// A hash in its own domain. The names of the domains are part of the format of folders.
-    fn hashed(domain: &str, name: &[u8], environment: &Key) -> Self {
+    /// A hash in its own domain; the names of the domains are part of the format of folders. Each
+    /// part is hashed with its length, so no two lists of parts run together.
+    fn hashed<const N: usize>(domain: &str, parts: [&[u8]; N]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(domain);
-        hasher.update(environment.as_bytes());
-        hasher.update(name);
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
         Self(first_half(&hasher))
     }
 

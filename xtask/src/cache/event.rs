@@ -27,6 +27,9 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
         Event::VerifyFailed { key, module } => {
             format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
         }
+        Event::WrongLazyKey { key, module } => {
+            format!("{}: WRONG KEY: it is that of another module", of(module, key))
+        }
         other => format!("{other:?}"),
     }
 }

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use kiln::Lazy;
 use kiln::ir::{DataObject, Init, Module, Target};
+use kiln::{Lazy, LazyKey};
 use rayon::prelude::*;
 
 use super::file_module::{FileModule, Parsed, ReadError, modules_of};
@@ -85,7 +85,10 @@ pub(crate) fn lazy<'t>(
             Ok(Module { name: module.name().into(), ..parsed })
         };
         Ok(match hash {
-            Some(hash) => Lazy::new(name, *hash.as_bytes(), build),
+            Some(hash) => {
+                let version = concat!("kiln-ir ", env!("CARGO_PKG_VERSION"));
+                Lazy::new(name, LazyKey::new(version, *hash.as_bytes()), build)
+            }
             None => Lazy::without_key(name, build),
         })
     };

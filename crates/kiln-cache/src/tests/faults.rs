@@ -26,7 +26,7 @@ const NEW: u32 = 100;
 const FEW: u32 = 6;
 
 fn lineage() -> Lineage {
-    Lineage::new("m", "t")
+    Lineage::new("program", "m", "t")
 }
 
 const CASES: &[Case] = &[

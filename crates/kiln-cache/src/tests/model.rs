@@ -132,7 +132,7 @@ impl Model {
 
     fn check_latest(&self, store: &dyn Store) -> Result<(), TestCaseError> {
         for (lineage, may) in &self.latest {
-            let found = store.latest(&Lineage::new("m", &lineage.to_string()));
+            let found = store.latest(&Lineage::new("program", "m", &lineage.to_string()));
             prop_assert!(
                 may.iter().any(|n| n.map(key) == found),
                 "lineage {}: {:?} of {:?}",
@@ -215,8 +215,10 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
                 model.quarantined(n, worked && !(background && trouble));
             }
             (&Op::SetLatest { lineage, n }, _) => {
-                let worked =
-                    place.store.set_latest(&Lineage::new("m", &lineage.to_string()), &key(n)).is_ok();
+                let worked = place
+                    .store
+                    .set_latest(&Lineage::new("program", "m", &lineage.to_string()), &key(n))
+                    .is_ok();
                 let may = model.latest.entry(lineage).or_insert_with(|| HashSet::from([None]));
                 if worked && !(background && trouble) {
                     may.clear();

@@ -45,7 +45,7 @@ fn round_trip(store: &dyn Store) {
     assert_eq!(store.put(&key(1), &wrong).unwrap_err().kind(), std::io::ErrorKind::InvalidInput);
     hit(store, 1, 2);
 
-    let (one, two) = (Lineage::new("one", "t"), Lineage::new("two", "t"));
+    let (one, two) = (Lineage::new("program", "one", "t"), Lineage::new("program", "two", "t"));
     assert_eq!(store.latest(&one), None);
     assert_eq!(explain(store, &one, &recipe(2)), (MissReason::New, None));
     store.set_latest(&one, &key(1)).unwrap();
@@ -90,12 +90,12 @@ fn composed_round_trip() {
 fn a_hit_below_is_copied_up() {
     let (upper, lower) = (MemoryStore::new(), MemoryStore::new());
     lower.put(&key(1), &entry(1, 0, 100)).unwrap();
-    lower.set_latest(&Lineage::new("m", "t"), &key(1)).unwrap();
+    lower.set_latest(&Lineage::new("program", "m", "t"), &key(1)).unwrap();
     let store = LayeredStore::new(&upper, &lower);
     hit(&store, 1, 0);
     hit(&upper, 1, 0);
-    assert_eq!(store.latest(&Lineage::new("m", "t")), Some(key(1)));
-    assert_eq!(upper.latest(&Lineage::new("m", "t")), Some(key(1)));
+    assert_eq!(store.latest(&Lineage::new("program", "m", "t")), Some(key(1)));
+    assert_eq!(upper.latest(&Lineage::new("program", "m", "t")), Some(key(1)));
     hit(&store, 1, 0);
     assert_eq!(lower.stat().hits, 1, "the second time it is found above");
 }

@@ -100,7 +100,7 @@ fn use_is_noted_but_not_every_time() {
     assert!(is_hit(&store, 1));
     assert!(time() > recent);
     // The last key of a lineage is noted as used as well.
-    let lineage = Lineage::new("m", "t");
+    let lineage = Lineage::new("program", "m", "t");
     store.set_latest(&lineage, &key(1)).unwrap();
     let name = lineage.to_string();
     let path = folder.path().join(&name[..2]).join(format!("latest-{}", &name[2..]));
@@ -167,10 +167,10 @@ fn a_folder_that_is_removed_in_the_middle_is_made_again() {
     for round in 0..3 {
         assert!(!is_hit(&store, 1), "round {round}");
         store.put(&key(1), &entry(1, 0, 100)).unwrap();
-        store.set_latest(&Lineage::new("m", "t"), &key(1)).unwrap();
+        store.set_latest(&Lineage::new("program", "m", "t"), &key(1)).unwrap();
         assert!(is_hit(&store, 1));
         fs::remove_dir_all(&inner).unwrap();
-        assert_eq!(store.latest(&Lineage::new("m", "t")), None);
+        assert_eq!(store.latest(&Lineage::new("program", "m", "t")), None);
         assert_eq!(store.stat().unwrap(), kiln_cache::DiskStat::default());
         assert_eq!(store.verify(&mut |_, _| ()).unwrap().checked, 0);
         assert_eq!(store.gc(0).unwrap().removed, 0);
@@ -187,7 +187,7 @@ fn a_folder_that_cannot_be_written_is_an_error_not_a_panic() {
     let store = DiskStore::new(&file);
     assert!(store.put(&key(1), &entry(1, 0, 100)).is_err());
     assert!(!is_hit(&store, 1));
-    assert!(store.set_latest(&Lineage::new("m", "t"), &key(1)).is_err());
+    assert!(store.set_latest(&Lineage::new("program", "m", "t"), &key(1)).is_err());
     assert!(store.stat().is_err() && store.gc(0).is_err() && store.verify(&mut |_, _| ()).is_err());
 }
 

@@ -45,7 +45,7 @@ fn plant(path: &Path, make: Make) {
 
 #[test]
 fn what_is_no_file_of_the_store_is_refused_before_it_is_read() {
-    let lineage = Lineage::new("m", "t");
+    let lineage = Lineage::new("program", "m", "t");
     for (what, make) in ODD {
         let start = Instant::now();
         let folder = quick_folder();

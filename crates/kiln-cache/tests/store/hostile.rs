@@ -43,7 +43,7 @@ fn every_altered_byte_and_every_truncation_is_corrupt() {
 fn an_altered_byte_in_the_file_of_a_lineage_is_no_last_build() {
     let folder = quick_folder();
     let store = DiskStore::new(folder.path());
-    let lineage = Lineage::new("m", "t");
+    let lineage = Lineage::new("program", "m", "t");
     store.set_latest(&lineage, &key(1)).unwrap();
     let name = lineage.to_string();
     let path = folder.path().join(&name[..2]).join(format!("latest-{}", &name[2..]));

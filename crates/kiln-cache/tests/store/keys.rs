@@ -107,9 +107,39 @@ fn a_sample_of_keys_is_the_fraction_that_was_asked_for() {
 
 #[test]
 fn lineages_differ_by_name_and_target() {
-    assert_eq!(Lineage::new("a", "b"), Lineage::new("a", "b"));
-    assert_ne!(Lineage::new("a", "b"), Lineage::new("ab", ""));
-    assert_ne!(Lineage::new("a", "b"), Lineage::new("b", "a"));
+    assert_eq!(Lineage::new("program", "a", "b"), Lineage::new("program", "a", "b"));
+    assert_ne!(Lineage::new("program", "a", "b"), Lineage::new("program", "ab", ""));
+    assert_ne!(Lineage::new("program", "a", "b"), Lineage::new("program", "b", "a"));
+}
+
+/// Every way to divide a text among the parts of a lineage gives another one, and so does every
+/// kind of lineage.
+#[test]
+fn parts_of_lineages_do_not_run_together() {
+    let text = "a\0b\0c\0d";
+    let environment = recipe(1).environment();
+    let ends = || (0..=text.len()).flat_map(|end| (0..=end).map(move |middle| (middle, end)));
+    let mut seen = std::collections::HashSet::new();
+    let mut count = 0;
+    let mut new = |lineage: Lineage| {
+        count += 1;
+        assert!(seen.insert(lineage), "lineage number {count}");
+    };
+    for (middle, end) in ends() {
+        let (program, module, rest) = (&text[..middle], &text[middle..end], &text[end..]);
+        new(Lineage::new(program, module, rest));
+        new(Lineage::of_source(program, module, rest, b"", &environment));
+        if !rest.is_empty() {
+            new(Lineage::of_source(program, module, "", rest.as_bytes(), &environment));
+        }
+        if end == text.len() {
+            new(Lineage::in_environment(program, module, &environment));
+        }
+    }
+    assert_ne!(
+        Lineage::of_source("p", "m", "1", b"s", &environment),
+        Lineage::of_source("p", "m", "1", b"s", &recipe(1).key())
+    );
 }
 
 #[test]
@@ -123,7 +153,7 @@ fn modules_in_one_environment_share_a_lineage() {
         revision: 1,
         abi: b"a",
     };
-    let named = |parts: KeyParts<'_>, name| Lineage::in_environment(name, &parts.recipe().environment());
+    let named = |parts: KeyParts<'_>, name| Lineage::in_environment("p", name, &parts.recipe().environment());
     let lineage = |parts| named(parts, "m");
     assert!(
         base.recipe().same_environment(&KeyParts { fingerprint: &[2; 32], names: b"o", ..base }.recipe())
@@ -136,7 +166,8 @@ fn modules_in_one_environment_share_a_lineage() {
         KeyParts { revision: 2, ..base },
         KeyParts { abi: b"b", ..base },
     ];
-    let mut seen = std::collections::HashSet::from([lineage(base), named(base, "n"), Lineage::new("m", "t")]);
+    let mut seen =
+        std::collections::HashSet::from([lineage(base), named(base, "n"), Lineage::new("program", "m", "t")]);
     assert!(others.iter().all(|other| seen.insert(lineage(*other))) && seen.len() == 8);
     assert!(!others.iter().any(|other| other.recipe().same_environment(&base.recipe())));
 }

@@ -49,7 +49,7 @@ fn child() {
         "write" => loop {
             let (n, version, len) = (random.below(KEYS), random.below(4), random.below(30_000));
             store.put(&key(n), &entry(n, version, len as usize)).unwrap();
-            store.set_latest(&Lineage::new(&n.to_string(), "t"), &key(n)).unwrap();
+            store.set_latest(&Lineage::new("program", &n.to_string(), "t"), &key(n)).unwrap();
         },
         "mixed" | "mixed, in a folder that vanishes" => {
             let end = Instant::now() + Duration::from_millis(cases(1000, 5000) as u64);
@@ -70,7 +70,7 @@ fn child() {
                         failed += u32::from(store.put(&key(n), &entry).is_err());
                     }
                     17 => {
-                        let lineage = Lineage::new(&n.to_string(), "t");
+                        let lineage = Lineage::new("program", &n.to_string(), "t");
                         failed += u32::from(store.set_latest(&lineage, &key(n)).is_err());
                         assert!(store.latest(&lineage).is_none_or(|found| found == key(n)));
                     }
@@ -101,7 +101,9 @@ fn all_right(store: &DiskStore) -> usize {
         }
     }
     for n in 0..KEYS {
-        assert!(store.latest(&Lineage::new(&n.to_string(), "t")).is_none_or(|found| found == key(n)));
+        assert!(
+            store.latest(&Lineage::new("program", &n.to_string(), "t")).is_none_or(|found| found == key(n))
+        );
     }
     entries.len()
 }

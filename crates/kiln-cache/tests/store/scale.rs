@@ -48,7 +48,7 @@ fn measure(len: usize) {
     timed("fs::read", count, |n| assert!(!fs::read(path(n)).unwrap().is_empty()));
     timed("get", count, |n| assert!(matches!(store.get(&keys[n as usize]), Lookup::Hit(_))));
     timed("get of nothing", count, |n| assert!(matches!(store.get(&key(n + 1_000_000)), Lookup::Miss)));
-    let lineage = |n: u32| Lineage::new(&n.to_string(), "t");
+    let lineage = |n: u32| Lineage::new("program", &n.to_string(), "t");
     timed("set_latest", count, |n| store.set_latest(&lineage(n), &keys[n as usize]).unwrap());
     timed("set_latest, known", count, |n| store.set_latest(&lineage(n), &keys[n as usize]).unwrap());
     let synced = DiskStore::new(folder.path().join("synced")).sync(true);

@@ -69,7 +69,7 @@ const SOON: Duration = Duration::from_secs(20);
 #[test]
 fn what_is_queued_or_being_written_is_seen_and_arrives() {
     let Place { store, memory, begun, open, .. } = place(1 << 20);
-    let lineage = Lineage::new("m", "t");
+    let lineage = Lineage::new("program", "m", "t");
     for n in 0..3 {
         store.put(&key(n), &entry(n, 0, 100)).unwrap();
     }
@@ -215,7 +215,7 @@ fn settled(store: &WriteBehind<Gate>, memory: &MemoryStore, lineage: &Lineage) -
 #[test]
 fn nothing_points_to_an_entry_that_was_dropped() {
     let Place { store, memory, begun, open, counts } = place(0);
-    let (one, two) = (Lineage::new("one", "t"), Lineage::new("two", "t"));
+    let (one, two) = (Lineage::new("program", "one", "t"), Lineage::new("program", "two", "t"));
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
     store.put(&key(1), &entry(1, 0, 100)).unwrap();
@@ -235,7 +235,7 @@ fn nothing_points_to_an_entry_that_was_dropped() {
 #[test]
 fn nothing_points_to_an_entry_that_could_not_be_written() {
     let Place { store, memory, begun, open, counts } = place(1 << 20);
-    let (before, after) = (Lineage::new("before", "t"), Lineage::new("after", "t"));
+    let (before, after) = (Lineage::new("program", "before", "t"), Lineage::new("program", "after", "t"));
     // The pointer is set while its entry is being written, or after the write failed.
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     begun.recv_timeout(SOON).unwrap();
@@ -255,7 +255,7 @@ fn nothing_points_to_an_entry_that_could_not_be_written() {
 #[test]
 fn a_pointer_waits_for_its_own_entry() {
     let Place { store, memory, begun, open, .. } = place(1 << 20);
-    let lineage = Lineage::new("m", "t");
+    let lineage = Lineage::new("program", "m", "t");
     store.put(&key(0), &entry(0, 0, 100)).unwrap();
     store.set_latest(&lineage, &key(0)).unwrap();
     begun.recv_timeout(SOON).unwrap();
@@ -298,7 +298,7 @@ fn pointers_that_are_lost_are_counted() {
     let counts = Arc::new(Counts::new());
     let store =
         WriteBehind::new(NoPointers(gate)).drop_wait(Duration::from_millis(50)).events(counts.clone());
-    let lineage = |n: u32| Lineage::new(&n.to_string(), "t");
+    let lineage = |n: u32| Lineage::new("program", &n.to_string(), "t");
     store.set_latest(&lineage(0), &key(0)).unwrap();
     assert!(store.flush(SOON));
     assert_eq!((counts.tally().failed_writes, counts.tally().dropped_writes), (1, 0));
