@@ -2,9 +2,11 @@
 //! memory, loaded from an image, and with `cranelift-jit`.
 //!
 //! The programs survive writing and reading in every form (`forms`). Fingerprints change exactly
-//! with what they cover (`fingerprint`). Readers survive bytes that are nearly right (`readers`).
+//! with what they cover (`fingerprint`). Readers survive bytes that are nearly right (`readers`). A
+//! session and an image accept the same programs (`batches`).
 //! `KILN_CASES` and `KILN_SEED` choose the cases: see `cases`.
 
+mod batches;
 mod cases;
 mod edits;
 mod engines;

@@ -110,11 +110,11 @@ fn what_an_image_would_see_differently_is_refused() {
     );
     assert_eq!(
         add(&mut session, &[module("w", r#"data %w writable section = "plugins" { i64 1 }"#)]),
-        "module 0 has data in section `plugins` that is writable, or what was linked before is, but not both"
+        "section `plugins` has both writable and read-only data: that of module 0 of this link and of module 0 linked before"
     );
     assert_eq!(
         add(&mut session, &[module("d", "data %__start_plugins { i64 1 }")]),
-        "`__start_plugins` is defined by module 0 of this link, and was defined before"
+        "`__start_plugins` is defined by module 0 of this link and by module 0 linked before"
     );
     // The host's symbol, used before there was a section.
     let mut session = new();

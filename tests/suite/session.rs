@@ -3,8 +3,8 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use kiln::globals::{Bindings, SlotKey};
-use kiln::image::Image;
+use kiln::globals::{Bindings, GlobalTable, SlotKey};
+use kiln::image::{Image, ImageOptions, write_image};
 use kiln::ir::Target;
 use kiln::jit::JitOptions;
 use kiln::{Compiler, Session, SessionError};
@@ -173,6 +173,56 @@ fn an_overridden_definition_is_so_in_memory_and_in_the_image() {
 }
 
 #[test]
+fn an_overridden_definition_has_the_kind_and_type_of_the_one_that_overrides_it() {
+    let data = "data %f align=8 { i64 7 }";
+    let strong = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
+    let weak = format!("preemptible {strong}\n{CALLER}");
+    let weak_data = format!("preemptible {data}");
+    let narrow = strong.replace("i64", "i32");
+    let used_as_function = "module 0 uses `f` as a function, but module 0 linked before defines it as data";
+    let two_types = "module 0 uses `f` as () -> i64 system_v, but module 0 linked before defines it as () -> i32 system_v";
+    let data_of_function =
+        "module 0 defines `f` as data, but module 0 linked before defines it as a function";
+    let cases = [
+        (data, &*weak, used_as_function),
+        (&weak_data, &weak, used_as_function),
+        (&narrow, &weak, two_types),
+        (&format!("hidden {narrow}"), &weak, two_types),
+        (&format!("preemptible {narrow}"), &weak, two_types),
+        (strong, &weak_data, data_of_function),
+        (&weak, &weak_data, data_of_function),
+        (&weak, data, "`f` is defined by module 0 of this link and by module 0 linked before"),
+    ];
+    for (first, second, expected) in cases {
+        let (session, result) = batches(&[first, second]);
+        assert_eq!(result.unwrap_err().to_string(), expected, "{first} and {second}");
+        // One batch of the two, and their image, are refused too.
+        let modules = [module("first", first), module("second", second)];
+        assert!(Session::new(Target::host()).unwrap().add(&modules).is_err(), "{first} and {second}");
+        let added = Compiler::new(Target::host()).compile(&modules[1..]).unwrap().artifacts;
+        let both = [session.artifacts(), &added].concat();
+        let image = write_image(&both, &GlobalTable::new(), &ImageOptions::default());
+        assert!(image.is_err(), "{first} and {second}");
+    }
+}
+
+#[test]
+fn batches_are_for_one_target() {
+    let mut session = Session::new(Target::host()).unwrap();
+    session.add(&[module("one", "function %one() { block0: return }")]).unwrap();
+    let musl = Target::parse(&format!("{}-unknown-linux-musl", std::env::consts::ARCH)).unwrap();
+    let two = module("two", "function %two() { block0: return }");
+    let added = Compiler::new(musl.clone()).compile(&[two]).unwrap().artifacts;
+    let error = session.add_artifacts(added).unwrap_err().to_string();
+    let expected = format!(
+        "module 0 was compiled for {}, but module 0 linked before for {}",
+        musl.triple(),
+        Target::host().triple()
+    );
+    assert_eq!(error, expected);
+}
+
+#[test]
 fn what_the_host_gave_cannot_be_defined_later() {
     extern "C" fn host() -> i64 {
         100
@@ -190,7 +240,7 @@ fn what_the_host_gave_cannot_be_defined_later() {
 fn data_of_an_earlier_batch_cannot_be_called() {
     let (_, result) = batches(&["data %f { i64 5 }", CALLER]);
     let error = result.unwrap_err().to_string();
-    assert!(error.contains("defined as data"), "{error}");
+    assert!(error.contains("defines it as data"), "{error}");
 }
 
 #[test]

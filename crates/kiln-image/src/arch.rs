@@ -24,8 +24,12 @@ impl Arch {
         Self::from_triple(std::env::consts::ARCH)
     }
 
-    /// The architecture that a target triple names, or `None` if it is not supported.
+    /// The architecture that a target triple names, or `None` if it is not supported: neither are
+    /// the variants with pointers of 32 bits, `gnux32` and `gnu_ilp32`.
     pub fn from_triple(triple: &str) -> Option<Self> {
+        if triple.ends_with("x32") || triple.ends_with("ilp32") {
+            return None;
+        }
         match triple.split('-').next()? {
             "x86_64" => Some(Self::X86_64),
             "aarch64" => Some(Self::Aarch64),
@@ -33,6 +37,12 @@ impl Arch {
             name if name.starts_with("riscv64") => Some(Self::Riscv64),
             _ => None,
         }
+    }
+
+    /// Whether this process can run code for a target triple, but for CPU features.
+    pub fn is_host(triple: &str) -> bool {
+        let arch = Self::from_triple(triple);
+        arch.is_some() && arch == Self::host() && triple.split('-').any(|part| part == "linux")
     }
 
     /// The first part of a triple for it.

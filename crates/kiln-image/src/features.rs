@@ -1,5 +1,11 @@
 //! CPU features of this machine, by Cranelift's setting names.
 
+/// Returns those of `features` that the CPU of this process lacks, or of which it is unknown
+/// whether it has them: code that needs them must not run.
+pub fn missing_features<'f>(features: impl Iterator<Item = &'f str>) -> impl Iterator<Item = &'f str> {
+    features.filter(|feature| host_has_feature(feature) != Some(true))
+}
+
 /// Whether the CPU of this process has the feature that Cranelift calls `name`, such as `has_avx2`;
 /// `None` if the name is unknown here or is that of another setting.
 pub fn host_has_feature(name: &str) -> Option<bool> {

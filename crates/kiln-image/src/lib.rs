@@ -83,7 +83,7 @@ mod write;
 
 pub use arch::Arch;
 pub use error::LoadError;
-pub use features::host_has_feature;
+pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
 pub use load::{AbiValue, FunctionPointer, FunctionRef, Image, Loaded, TypeMismatchError};
 pub use note::FORMAT_VERSION;

@@ -8,6 +8,7 @@ use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_globals::SlotKey;
 use kiln_image::link::{Addresses, Area, ExternalDefinition, Plan};
+use kiln_image::{Arch, missing_features};
 
 use crate::error::JitError;
 use crate::sections::PublishedSections;
@@ -19,6 +20,8 @@ pub(crate) struct PublishedSymbol {
     /// Whether only code of the program sees it: the host and images do not.
     pub(crate) hidden: bool,
     pub(crate) signature: Option<Box<str>>,
+    /// The number of the module that defines it, among all that were linked.
+    pub(crate) module: usize,
 }
 
 /// Symbols, slots and named sections of all batches so far.
@@ -28,6 +31,10 @@ pub(crate) struct Published {
     /// The addresses of the slots.
     pub(crate) slots: HashMap<SlotKey, u64>,
     sections: PublishedSections,
+    /// The number of modules that were linked.
+    modules: usize,
+    /// Their target.
+    triple: Option<Box<str>>,
 }
 
 impl Published {
@@ -53,20 +60,28 @@ impl Published {
                 kind: definition.kind,
                 hidden: definition.linkage == Linkage::Hidden,
                 signature: definition.signature.map(Into::into),
+                module: self.modules + definition.module,
             };
             // A preemptible definition does not replace the one that was published before it.
             self.symbols.entry(definition.name.into()).or_insert(symbol);
         }
         let symbols = &self.symbols;
         self.sections.note_uses(artifacts, &|name| symbols.contains_key(name));
-        self.sections.add(plan.sections(), addresses);
+        self.sections.add(plan.sections(), addresses, self.modules);
+        if let (None, Some(artifact)) = (&self.triple, artifacts.first()) {
+            self.triple = Some(artifact.triple().into());
+        }
+        self.modules += artifacts.len();
     }
 
     /// Refuses what can be refused before any work: code for other machines, redefinitions, and
-    /// imports whose type differs from the published definition's.
+    /// imports and overridden definitions whose type differs from the published definition's.
+    ///
+    /// What an image of all modules would refuse is refused; beyond that, only what an image can
+    /// resolve otherwise than running code did.
     pub(crate) fn check(&self, artifacts: &[Artifact]) -> Result<(), JitError> {
         for (module, artifact) in artifacts.iter().enumerate() {
-            check_machine(module, artifact)?;
+            self.check_machine(module, artifact)?;
             for symbol in artifact.symbols().iter().filter(|symbol| is_shared(symbol)) {
                 self.check_symbol(module, artifact, symbol)?;
             }
@@ -87,10 +102,28 @@ impl Published {
         }
         let Some(before) = self.symbols.get(name) else { return Ok(()) };
         match symbol.linkage() {
-            Linkage::Export | Linkage::Hidden => Err(JitError::Redefinition { name: name.into(), module }),
-            // The published definition is used instead.
-            Linkage::Preemptible | Linkage::Local => Ok(()),
-            Linkage::Import => check_import(module, artifact, symbol, before),
+            Linkage::Export | Linkage::Hidden => {
+                Err(JitError::Redefinition { name: name.into(), module, earlier: before.module })
+            }
+            Linkage::Local => Ok(()),
+            // The published definition is used by what uses a preemptible one.
+            Linkage::Preemptible | Linkage::Import => check_use(module, artifact, symbol, before),
+        }
+    }
+
+    /// Refuses a module that this machine cannot run, or that no image can hold with the others.
+    fn check_machine(&self, module: usize, artifact: &Artifact) -> Result<(), JitError> {
+        let triple = artifact.triple();
+        if !Arch::is_host(triple) {
+            return Err(JitError::OtherTarget { module, triple: triple.into() });
+        }
+        if let Some(expected) = self.triple.as_deref().filter(|&expected| expected != triple) {
+            let (triple, expected) = (triple.into(), expected.into());
+            return Err(JitError::TargetMismatch { module, triple, expected });
+        }
+        match missing_features(artifact.features()).next() {
+            Some(feature) => Err(JitError::MissingFeature { module, feature: feature.into() }),
+            None => Ok(()),
         }
     }
 }
@@ -101,36 +134,31 @@ fn is_shared(symbol: &SymbolRecord) -> bool {
     symbol.kind() != SymbolKind::Global && symbol.linkage() != Linkage::Local && symbol.libcall == 0
 }
 
-/// Refuses a module that this machine cannot run.
-fn check_machine(module: usize, artifact: &Artifact) -> Result<(), JitError> {
-    let triple = artifact.triple();
-    if !triple.starts_with(std::env::consts::ARCH) {
-        return Err(JitError::OtherTarget { module, triple: triple.into() });
-    }
-    let mut features = artifact.features();
-    match features.find(|feature| kiln_image::host_has_feature(feature) == Some(false)) {
-        Some(feature) => Err(JitError::MissingFeature { module, feature: feature.into() }),
-        None => Ok(()),
-    }
-}
-
-/// Refuses an import whose kind or type differs from that of `before`, which was published earlier.
-fn check_import(
+/// Refuses an import or an overridden definition whose kind or type differs from that of `before`,
+/// which was published earlier.
+fn check_use(
     module: usize,
     artifact: &Artifact,
     symbol: &SymbolRecord,
     before: &PublishedSymbol,
 ) -> Result<(), JitError> {
-    let name = artifact.name(symbol);
-    if symbol.kind() == SymbolKind::Function && before.kind != SymbolKind::Function {
-        return Err(JitError::KindConflict { name: name.into(), module });
+    let (name, earlier) = (artifact.name(symbol), before.module);
+    match (symbol.kind(), before.kind) {
+        (SymbolKind::Function, SymbolKind::Function) => {}
+        (SymbolKind::Function, _) => {
+            return Err(JitError::KindConflict { name: name.into(), module, earlier });
+        }
+        (_, SymbolKind::Function) if symbol.is_defined() => {
+            return Err(JitError::DataConflict { name: name.into(), module, earlier });
+        }
+        _ => return Ok(()),
     }
     let imported = symbol.signature().and_then(|index| artifact.signature(index));
     if let (Some(imported), Some(defined)) = (imported, before.signature.as_deref())
         && !signatures_agree(imported, defined)
     {
         let (imported, defined) = (imported.into(), defined.into());
-        return Err(JitError::SignatureConflict { name: name.into(), module, imported, defined });
+        return Err(JitError::SignatureConflict { name: name.into(), module, earlier, imported, defined });
     }
     Ok(())
 }

@@ -9,12 +9,14 @@ use std::collections::{HashMap, HashSet};
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
-use kiln_image::link::{Addresses, Area, Bound, NamedSection, section_bound};
+use kiln_image::link::{Addresses, Area, Bound, MAX_SECTIONS, NamedSection, section_bound};
 
 use crate::error::JitError;
 
 /// A section that published batches have.
 struct PublishedSection {
+    /// The number of the first module that has data in it, among all that were linked.
+    module: usize,
     writable: bool,
     /// The addresses of its first byte and of the end, if one batch has all of it.
     bounds: Option<(u64, u64)>,
@@ -50,12 +52,17 @@ impl PublishedSections {
                 }
                 let Some(before) = self.0.get(name) else { continue };
                 if before.writable != (run.section() == SectionKind::Writable) {
-                    return Err(JitError::SectionConflict { section: name.into(), module });
+                    let earlier = before.module;
+                    return Err(JitError::SectionConflict { section: name.into(), module, earlier });
                 }
                 if before.used {
                     return Err(JitError::SectionGrows { section: name.into(), module });
                 }
             }
+        }
+        let count = self.0.len() + present.iter().filter(|&&name| !self.0.contains_key(name)).count();
+        if count > MAX_SECTIONS {
+            return Err(JitError::TooManySections { count, limit: MAX_SECTIONS });
         }
         // Symbols that have the name of a bound of a published section.
         if self.0.is_empty() {
@@ -75,11 +82,13 @@ impl PublishedSections {
                             return Err(JitError::SectionInPieces { section: section.into(), module });
                         }
                         if whole && symbol.kind() == SymbolKind::Function && !is_defined(name) {
-                            return Err(JitError::KindConflict { name: name.into(), module });
+                            let earlier = before.module;
+                            return Err(JitError::KindConflict { name: name.into(), module, earlier });
                         }
                     }
                     Linkage::Hidden | Linkage::Export | Linkage::Preemptible if !is_defined(name) => {
-                        return Err(JitError::Redefinition { name: name.into(), module });
+                        let earlier = before.module;
+                        return Err(JitError::Redefinition { name: name.into(), module, earlier });
                     }
                     // The name was defined before the section was.
                     Linkage::Hidden | Linkage::Export | Linkage::Preemptible => {}
@@ -115,15 +124,17 @@ impl PublishedSections {
         }
     }
 
-    /// Adds the sections of a batch.
+    /// Adds the sections of a batch, whose modules are numbered from `first`.
     pub(crate) fn add<'a>(
         &mut self,
         sections: impl Iterator<Item = NamedSection<'a>>,
         addresses: &Addresses,
+        first: usize,
     ) {
         for section in sections {
             let start = addresses[section.area] + section.offset;
             let published = PublishedSection {
+                module: first + section.module,
                 writable: section.area == Area::Data,
                 bounds: Some((start, start + section.size)),
                 used: section.bounds_used,

@@ -77,7 +77,9 @@ impl Reread<'_> {
         let line = format!("error: {}: {}", self.title(number), chain(error));
         let other = match *error {
             LinkError::DuplicateDefinition { first, .. } | LinkError::SectionConflict { first, .. } => first,
-            LinkError::SignatureConflict { definer, .. } | LinkError::KindConflict { definer, .. } => definer,
+            LinkError::SignatureConflict { definer, .. }
+            | LinkError::KindConflict { definer, .. }
+            | LinkError::DataConflict { definer, .. } => definer,
             LinkError::TargetMismatch { .. } => 0,
             _ => return line,
         };

@@ -43,6 +43,16 @@ pub enum LinkError {
         /// The module that defines it.
         definer: usize,
     },
+    /// A module defines data, which the definition of a function overrides.
+    #[error("module {overridden} defines `{name}` as data, but module {definer} defines it as a function")]
+    DataConflict {
+        /// The symbol.
+        name: Box<str>,
+        /// The module whose definition is overridden.
+        overridden: usize,
+        /// The module that defines the function.
+        definer: usize,
+    },
     /// Modules were compiled for different targets.
     #[error("module {module} was compiled for {triple}, but module 0 for {expected}")]
     TargetMismatch {
@@ -147,8 +157,8 @@ pub enum LinkError {
         /// The largest size in bytes.
         limit: u64,
     },
-    /// A module defines a name that the image itself needs.
-    #[error("module {module} defines `{name}`, a name that the image itself needs")]
+    /// A module defines or imports a name that the image itself needs.
+    #[error("module {module} uses `{name}`, a name that the image itself needs")]
     ReservedName {
         /// The module.
         module: usize,
@@ -219,6 +229,7 @@ impl LinkError {
             Self::DuplicateDefinition { second: module, .. }
             | Self::SignatureConflict { importer: module, .. }
             | Self::KindConflict { importer: module, .. }
+            | Self::DataConflict { overridden: module, .. }
             | Self::TargetMismatch { module, .. }
             | Self::TextRelocation { module, .. }
             | Self::ForeignRelocation { module, .. }

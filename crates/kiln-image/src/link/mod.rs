@@ -70,4 +70,6 @@ pub use layout::{Addresses, Area, Extent, Layout, Output};
 pub(crate) use plan::plan_for;
 pub use plan::{Plan, plan};
 pub use resolve::ExternalDefinition;
-pub use sections::{Bound, NamedSection, section_bound};
+#[cfg(feature = "write")]
+pub(crate) use resolve::SLOTS_SYMBOL;
+pub use sections::{Bound, MAX_SECTIONS, NamedSection, section_bound};

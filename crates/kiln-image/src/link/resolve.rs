@@ -21,6 +21,10 @@ use kiln_globals::{GlobalTable, SlotKey};
 use super::error::LinkError;
 use super::sections::{Bound, NamedSections};
 
+/// The name under which an image exports its external slots. No module may use it, since what is
+/// linked into memory must have an image.
+pub(crate) const SLOTS_SYMBOL: &str = "kiln_slots";
+
 /// The definition that a symbol or a global already has outside this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExternalDefinition {
@@ -217,6 +221,9 @@ impl<'a, 'e> Resolver<'a, 'e> {
                     self.resolve_global(name, id);
                 }
                 continue;
+            }
+            if name == SLOTS_SYMBOL {
+                errors.push(LinkError::ReservedName { module: module as usize, name: name.into() });
             }
             if name.as_bytes().contains(&0) {
                 errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });

@@ -25,7 +25,7 @@ use super::error::LinkError;
 use super::layout::Area;
 
 /// The largest number of named sections. ELF files with more sections need extended tables.
-const MAX_SECTIONS: usize = 0xfe00;
+pub const MAX_SECTIONS: usize = 0xfe00;
 
 /// Names of sections that images have, or that have a meaning to loaders, debuggers and linkers.
 const RESERVED: [&str; 32] = [

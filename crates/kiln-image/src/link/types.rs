@@ -23,20 +23,32 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
     let mut errors = Vec::new();
     let mut agreements = Agreements::default();
     for (symbol, &id) in artifact.symbols().iter().zip(resolved.symbols.of_module(importer)) {
-        if symbol.linkage() == Linkage::Local || symbol.kind() != SymbolKind::Function {
+        let is_function = symbol.kind() == SymbolKind::Function;
+        let is_overridable_data =
+            symbol.kind() == SymbolKind::Data && symbol.linkage() == Linkage::Preemptible;
+        if symbol.linkage() == Linkage::Local || !(is_function || is_overridable_data) {
             continue;
         }
         let name = || artifact.name(symbol).into();
         let (definer, defined_as) = match resolved.symbols.resolution(id) {
             Resolution::Defined { module, symbol } => (module as usize, symbol as usize),
-            Resolution::SectionBound { section, .. } => {
+            Resolution::SectionBound { section, .. } if is_function => {
                 let definer = resolved.sections.list[section as usize].module;
                 errors.push(LinkError::KindConflict { name: name(), importer, definer });
                 continue;
             }
-            Resolution::KnownAddress(_) | Resolution::KnownSlot(_) | Resolution::Undefined => continue,
+            Resolution::SectionBound { .. }
+            | Resolution::KnownAddress(_)
+            | Resolution::KnownSlot(_)
+            | Resolution::Undefined => continue,
         };
         let definition = &artifacts[definer].symbols()[defined_as];
+        if is_overridable_data {
+            if definition.section() == SectionKind::Text {
+                errors.push(LinkError::DataConflict { name: name(), overridden: importer, definer });
+            }
+            continue;
+        }
         if definition.section() != SectionKind::Text {
             errors.push(LinkError::KindConflict { name: name(), importer, definer });
             continue;

@@ -17,7 +17,7 @@ use super::mapped::Mapped;
 use super::unmapped::Unmapped;
 use crate::arch::Arch;
 use crate::error::LoadError;
-use crate::features::host_has_feature;
+use crate::features::missing_features;
 use crate::note::{checksum, truncate};
 use crate::read::{HEAD, View, extent, open_image};
 
@@ -264,16 +264,10 @@ fn sealed_copy(file: &File, len: u64) -> Result<File, LoadError> {
 fn check_host(view: &View<'_>) -> Result<(), LoadError> {
     let note = view.note;
     let triple = note.text(note.head.triple).unwrap_or_default();
-    let linux = triple.split('-').any(|part| part == "linux");
-    if Arch::host() != Some(view.arch) || Arch::from_triple(triple) != Some(view.arch) || !linux {
+    if Arch::from_triple(triple) != Some(view.arch) || !Arch::is_host(triple) {
         return Err(LoadError::Target { triple: triple.into(), host: std::env::consts::ARCH });
     }
-    let mut missing: Vec<Box<str>> = Vec::new();
-    for &feature in note.features() {
-        let feature = note.text(feature).unwrap_or("unknown");
-        if host_has_feature(feature) != Some(true) {
-            missing.push(feature.into());
-        }
-    }
+    let features = note.features().iter().map(|&feature| note.text(feature).unwrap_or("unknown"));
+    let missing: Vec<Box<str>> = missing_features(features).map(Into::into).collect();
     if missing.is_empty() { Ok(()) } else { Err(LoadError::Features { features: missing }) }
 }

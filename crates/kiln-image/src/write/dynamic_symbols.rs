@@ -14,10 +14,8 @@ use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;
 use object::elf;
 
-use crate::link::{Area, Plan};
+use crate::link::{Area, Plan, SLOTS_SYMBOL};
 
-/// The name under which an image exports its external slots.
-pub(super) const SLOTS_SYMBOL: &str = "kiln_slots";
 /// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
 pub(super) const BLOOM_SHIFT: u32 = 26;
 

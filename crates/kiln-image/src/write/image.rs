@@ -3,13 +3,12 @@
 use std::ops::Range;
 
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_globals::GlobalTable;
 use object::write::elf::Writer;
 
 use super::describe::{announce_checksums, describe, seal};
 use super::dynamic::DynamicSection;
-use super::dynamic_symbols::{DynamicSymbols, SLOTS_SYMBOL};
+use super::dynamic_symbols::DynamicSymbols;
 use super::headers::{write_file_headers, write_section_headers};
 use super::layout::{FileLayout, TableSizes};
 use super::options::ImageOptions;
@@ -45,25 +44,10 @@ pub fn write_image(
         (None, Some(triple)) => triple.clone(),
         (None, None) => format!("{}-unknown-linux-gnu", plan.arch().name()).into(),
     };
-    check_names(&plan, options)?;
-    write(&plan, &triple, options).map_err(|error| vec![error])
-}
-
-/// Refuses names that an image cannot have.
-fn check_names(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> {
-    // A module may neither define nor import the name of the image's own symbol.
-    let uses = plan.artifacts().iter().enumerate().filter(|(_, artifact)| {
-        let reserved = |symbol: &&SymbolRecord| artifact.name(symbol) == SLOTS_SYMBOL;
-        let visible =
-            |symbol: &SymbolRecord| symbol.linkage() != Linkage::Local && symbol.kind() != SymbolKind::Global;
-        artifact.symbols().iter().find(reserved).is_some_and(visible)
-    });
-    let mut errors: Vec<LinkError> =
-        uses.map(|(module, _)| LinkError::ReservedName { module, name: SLOTS_SYMBOL.into() }).collect();
     if let Some(soname) = options.soname.as_deref().filter(|name| name.contains('\0')) {
-        errors.push(LinkError::Soname { name: soname.into() });
+        return Err(vec![LinkError::Soname { name: soname.into() }]);
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    write(&plan, &triple, options).map_err(|error| vec![error])
 }
 
 fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8>, LinkError> {
