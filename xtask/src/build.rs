@@ -100,6 +100,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
 
     // Compile, each module as it is read.
     let watch = Arc::new(Watch { counts: Counts::new(), verbose: args.verbose });
+    args.cache.as_deref().map_or(Ok(()), crate::cache::check_folder)?;
     let store = args.cache.as_ref().map(|folder| {
         let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
         Arc::new(WriteBehind::new(disk).events(watch.clone()))

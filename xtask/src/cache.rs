@@ -7,13 +7,13 @@ mod explain;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln::cache::DiskStore;
+use kiln::cache::{DiskStat, DiskStore};
 use serde_json::json;
 
 pub(crate) use self::event::describe;
 use self::explain::explain;
 use crate::input::{self, Level};
-use crate::output::{Failure, Format, Outcome, bytes, chain, print_json, progress};
+use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, progress};
 
 /// Inspect a folder in which `build --cache` keeps compiled code.
 #[derive(clap::Args)]
@@ -91,15 +91,44 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
     }
 }
 
-fn store(folder: &Path) -> Result<DiskStore, Failure> {
-    if folder.is_dir() {
-        return Ok(DiskStore::new(folder));
+/// The cache in `folder`, and the numbers of its files. Nothing is made, and a folder without a file
+/// of a cache is refused, unless it is empty.
+fn store(folder: &Path) -> Result<(DiskStore, DiskStat), Failure> {
+    let shown = folder.display();
+    check_folder(folder)?;
+    if !folder.exists() {
+        return Err(Failure::new(format!("there is no folder {shown}")));
     }
-    Err(Failure::new(format!("there is no folder {}", folder.display())))
+    let store = DiskStore::new(folder);
+    let stat = store.stat().map_err(|error| cannot(folder, &error))?;
+    let own = stat.entries + stat.last_builds + stat.quarantined + stat.leftovers;
+    if own == 0 && stat.foreign > 0 {
+        let files = count(stat.foreign as usize, "file");
+        return Err(Failure::new(format!("{shown} is not a cache: it has {files}, none of them of a cache")));
+    }
+    Ok((store, stat))
+}
+
+/// Refuses a path that exists and is not a folder.
+pub(crate) fn check_folder(path: &Path) -> Outcome {
+    match std::fs::metadata(path) {
+        Ok(meta) if !meta.is_dir() => {
+            Err(Failure::new(format!("{} is not a folder; a cache is a folder", path.display())))
+        }
+        // A folder that is missing is made by a build.
+        _ => Ok(()),
+    }
 }
 
 fn cannot(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::while_doing(format!("cache {}", folder.display()), error)
+}
+
+/// Says how many files are not of the cache.
+fn print_foreign(number: u64) {
+    if number > 0 {
+        println!("{} not of the cache, left alone", count(number as usize, "file"));
+    }
 }
 
 fn entries(number: u64) -> String {
@@ -117,7 +146,7 @@ fn age(time: Option<SystemTime>) -> String {
 }
 
 fn stat(folder: &Path, format: Format) -> Outcome {
-    let stat = store(folder)?.stat().map_err(|error| cannot(folder, &error))?;
+    let (_, stat) = store(folder)?;
     match format {
         Format::Json => print_json(&json!({
             "entries": stat.entries, "bytes": stat.bytes, "disk_bytes": stat.disk_bytes, "last_builds": stat.last_builds,
@@ -138,8 +167,9 @@ fn stat(folder: &Path, format: Format) -> Outcome {
 }
 
 fn verify(folder: &Path, format: Format) -> Outcome {
+    let (store, _) = store(folder)?;
     let bar = progress("checking", 0);
-    let report = store(folder)?.verify(&mut |done, total| {
+    let report = store.verify(&mut |done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -150,7 +180,7 @@ fn verify(folder: &Path, format: Format) -> Outcome {
     let faults: Vec<(String, String)> = broken.chain(unreadable).collect();
     match format {
         Format::Json => print_json(&json!({
-            "checked": report.checked, "bytes": report.bytes,
+            "checked": report.checked, "bytes": report.bytes, "foreign": report.foreign,
             "faults": faults.iter().map(|(key, reason)| json!({ "key": key, "reason": reason })).collect::<Vec<_>>(),
         })),
         Format::Text => {
@@ -163,25 +193,30 @@ fn verify(folder: &Path, format: Format) -> Outcome {
                 bytes(report.bytes),
                 faults.len()
             );
+            print_foreign(report.foreign);
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(Failure::Reported) }
 }
 
 fn gc(folder: &Path, limit: u64, format: Format) -> Outcome {
-    let report = store(folder)?.gc(limit).map_err(|error| cannot(folder, &error))?;
+    let report = store(folder)?.0.gc(limit).map_err(|error| cannot(folder, &error))?;
     match format {
         Format::Json => print_json(&json!({
             "removed": report.removed, "removed_bytes": report.removed_bytes, "kept": report.kept,
             "kept_bytes": report.kept_bytes, "leftovers": report.leftovers, "failed": report.failed,
+            "foreign": report.foreign,
         })),
-        Format::Text => println!(
-            "{} removed ({}), {} kept ({})",
-            entries(report.removed),
-            bytes(report.removed_bytes),
-            entries(report.kept),
-            bytes(report.kept_bytes)
-        ),
+        Format::Text => {
+            println!(
+                "{} removed ({}), {} kept ({})",
+                entries(report.removed),
+                bytes(report.removed_bytes),
+                entries(report.kept),
+                bytes(report.kept_bytes)
+            );
+            print_foreign(report.foreign);
+        }
     }
     Ok(())
 }

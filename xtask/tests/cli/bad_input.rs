@@ -153,11 +153,14 @@ fn outputs_that_cannot_be_written() {
 }
 
 #[test]
-fn a_cache_that_cannot_be_used_is_only_a_warning() {
+fn a_cache_that_is_not_a_folder_is_an_error() {
     let dir = TestFolder::new(&[("a.clif", &adder("f", 1))]);
-    let ended = dir.xtask(&["build", "a.clif", "-o", "p.so", "--cache", "a.clif"]);
-    ended.says(&["warning: cache a.clif: "]).ok();
-    assert_eq!(dir.names(), ["a.clif", "p.so"]);
+    let message = ["error: a.clif is not a folder; a cache is a folder"];
+    dir.xtask(&["build", "a.clif", "-o", "p.so", "--cache", "a.clif"]).code(1).says(&message);
+    for command in [&["stat", "a.clif"][..], &["verify", "a.clif"], &["gc", "a.clif", "--limit", "0"]] {
+        dir.xtask(&[&["cache"], command].concat()).code(1).says(&message);
+    }
+    assert_eq!(dir.names(), ["a.clif"]);
 }
 
 #[test]

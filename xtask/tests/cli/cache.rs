@@ -123,3 +123,32 @@ fn processes_share_what_they_compiled() {
     let stats = session(&dir, 8);
     assert_eq!((stats.compiled_functions, stats.reused_modules), (0, 1));
 }
+
+/// A folder of files that another program named by hashes, as version control does.
+#[test]
+fn a_folder_that_is_no_cache_is_an_error_and_is_left_alone() {
+    let dir = TestFolder::new(&[("a.clif", &*adder("plus", 2))]);
+    let foreign: Vec<_> =
+        (0..16_u8).map(|n| dir.path(&format!("objects/{n:02x}/{}", "ab".repeat(31)))).collect();
+    for path in &foreign {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, b"x\x01some object").unwrap();
+    }
+    let commands = [&["stat", "objects"][..], &["verify", "objects"], &["gc", "objects", "--limit", "0"]];
+    for command in commands {
+        let ended = dir.xtask(&[&["cache"], command].concat()).code(1);
+        ended.says(&["objects is not a cache: it has 16 files, none of them of a cache"]);
+    }
+    // With entries among them, each command counts the others.
+    dir.xtask(&["build", "a.clif", "-o", "p.so", "--cache", "objects"]).ok();
+    assert!(dir.xtask(&["cache", "stat", "objects"]).ok().contains("\nother files  16\n"));
+    let said = "16 files not of the cache, left alone\n";
+    assert!(dir.xtask(&["cache", "verify", "objects"]).ok().ends_with(said));
+    assert!(dir.xtask(&["cache", "gc", "objects", "--limit", "0"]).ok().ends_with(said));
+    assert!(foreign.iter().all(|path| std::fs::read(path).unwrap() == b"x\x01some object"));
+    // Looking makes nothing.
+    for command in [&["stat", "none"][..], &["verify", "none"], &["gc", "none", "--limit", "0"]] {
+        dir.xtask(&[&["cache"], command].concat()).code(1).says(&["there is no folder none"]);
+    }
+    assert!(!dir.path("none").exists());
+}
