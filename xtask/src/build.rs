@@ -20,8 +20,8 @@ use kiln::{Compiler, Verify};
 
 use self::failure::Inputs;
 use self::stats::{Stats, Times};
-use crate::input::{self, Level};
-use crate::output::{Failure, Format, Outcome, progress};
+use crate::input::{self, InputFile, Level};
+use crate::output::{Failure, Format, Outcome, print_json, progress};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
 ///
@@ -33,12 +33,15 @@ use crate::output::{Failure, Format, Outcome, progress};
 #[command(after_help = "Examples:
   cargo xtask build examples/clif -o hello.so
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
-  cargo xtask build lib --target aarch64 -o lib.so")]
+  cargo xtask build lib --target aarch64 -o lib.so
+  compiler | cargo xtask build - library.clif -o program.so")]
 pub(crate) struct BuildArgs {
-    /// `.clif` and `.kir` files, and folders that are searched for them
+    /// `.clif` and `.kir` files, folders that are searched for them, and `-`, which is standard
+    /// input
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// The image to write; it is written completely or not at all
+    /// The image to write; it is written completely or not at all, unless only the file may be
+    /// written and not its folder
     #[arg(short, long, value_name = "IMAGE")]
     output: PathBuf,
     /// Architecture or triple to compile for: x86_64, aarch64, riscv64, s390x [default: this
@@ -128,7 +131,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
 
     let artifacts = &result.artifacts;
     let image = write_image(artifacts, &globals(artifacts), &ImageOptions::default())
-        .map_err(|errors| inputs.not_linked(&errors))?;
+        .map_err(|errors| inputs.not_linked(&errors, artifacts))?;
     let linked = Instant::now();
     save(&args.output, &image)
         .map_err(|error| Failure::while_doing(format!("cannot write {}", args.output.display()), error))?;
@@ -146,13 +149,13 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let info = ImageInfo::parse(&image).map_err(Failure::of)?;
     let times = Times { started, compiled, linked, written };
     let stats = Stats::new(artifacts, &result.stats, tally, (&image, &info), threads, &times);
-    let json = serde_json::to_string_pretty(&stats).expect("plain data");
     if let Some(path) = &args.stats {
+        let json = serde_json::to_string_pretty(&stats).expect("plain data");
         std::fs::write(path, format!("{json}\n"))
             .map_err(|error| Failure::while_doing(format!("cannot write {}", path.display()), error))?;
     }
     match args.format {
-        Format::Json => println!("{json}"),
+        Format::Json => print_json(&stats),
         Format::Text => println!("{}", stats.summary(&args.output)),
     }
     Ok(())
@@ -185,12 +188,14 @@ fn warn(folder: &Path, wrong: usize, tally: &Tally) {
 }
 
 /// Refuses a path that could not be written, before any work is done.
-fn check_output(path: &Path, inputs: &[PathBuf]) -> Outcome {
+fn check_output(path: &Path, inputs: &[InputFile]) -> Outcome {
     let error = |what: &str| Err(Failure::new(format!("cannot write {}: {what}", path.display())));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
+        // Standard output is for the summary.
+        _ if path == Path::new("-") => error("name a file"),
         _ if path.is_dir() => error("it is a folder"),
-        _ if inputs.iter().any(|input| input == path) => error("it is an input"),
+        _ if inputs.iter().any(|input| input.name == path) => error("it is an input"),
         Some(folder) if !folder.is_dir() => error(&format!("there is no folder {}", folder.display())),
         _ => Ok(()),
     }

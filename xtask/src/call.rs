@@ -1,41 +1,56 @@
 //! `call`: calls a function of an image.
 
-use std::path::PathBuf;
+mod time;
+mod value;
 
-use cranelift_codegen::data_value::{DataValue, DisplayDataValues};
-use cranelift_codegen::ir::{AbiParam, Signature};
-use cranelift_codegen::isa::CallConv;
-use cranelift_reader::{RunCommand, parse_functions, parse_run_command};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use cranelift_codegen::data_value::DataValue;
+use cranelift_codegen::ir::Signature;
+use cranelift_reader::parse_functions;
 use kiln::Thunk;
 use kiln::globals::{Bindings, Resolve, SlotKey};
-use kiln::image::Image;
+use kiln::image::{Image, ImageInfo, SymbolType, read_image};
 use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
 
-use crate::output::{Failure, Format, Outcome, count};
+use self::time::measure;
+use crate::input::{self, InputFile};
+use crate::inspect::no_image;
+use crate::nearest::did_you_mean;
+use crate::output::{Failure, Format, Outcome, count, name, print_json_line};
 use crate::run::call;
 
 /// Load an image, call one of its functions and print the results.
 ///
-/// Arguments are written as in `; run:` lines: integers, floats (0x1.8p1, 2.5), vectors
-/// (0x01020304..., [1 2 3 4]). Slots are filled from `--global`, then from the C library and this
-/// process.
+/// Arguments are written as people write numbers, and results are printed so: integers with or
+/// without sign (-1, 255, 0xff), floats (3, 2.5, -0.0, 1e3, inf, nan, 0x1.8p1), vectors by their
+/// lanes ("[1 2 3 4]"). Slots are filled from `--global`, then from the C library and this process.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
-  cargo xtask call hello.so gcd 12 18
-  cargo xtask call program.so u0:17 -- -1 0x1.8p1
+  cargo xtask call program.so square_area 2.5
+  cargo xtask call program.so u0:17 -1 0xff
+  cargo xtask call program.so gcd 12 18 --time 1000000
   cargo xtask call counter.so get --global counter:main=0x7f0000001000")]
 pub(crate) struct CallArgs {
-    /// The image
+    /// The image; `-` is standard input
     image: PathBuf,
     /// Name of an exported function, as `inspect` lists it
     function: String,
     /// Arguments, one for each parameter
-    #[arg(value_name = "ARG", allow_negative_numbers = true)]
+    #[arg(value_name = "ARG")]
     args: Vec<String>,
     /// Address of a run-time object, by its stable key
     #[arg(long, value_name = "KEY=ADDRESS", value_parser = binding)]
     global: Vec<(String, usize)>,
+    /// Call the function this often, and print the time of a call too. What the function does
+    /// outside of its results is done each time
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    time: Option<u64>,
+    /// The longest time of all calls together; 0 is no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u32,
     /// How to print the results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -51,60 +66,27 @@ fn binding(text: &str) -> Result<(String, usize), String> {
     Ok((key.to_owned(), parsed.map_err(|error| format!("address `{address}`: {error}"))?))
 }
 
-/// Parses the value of an argument, as the only argument of an invocation.
-fn value(text: &str, param: AbiParam, call_conv: CallConv) -> Result<DataValue, String> {
-    let mut signature = Signature::new(call_conv);
-    signature.params.push(param);
-    // The parser below ignores text after the invocation.
-    if text.contains(['(', ')']) {
-        return Err("not a value".into());
-    }
-    match parse_run_command(&format!("print: %f({text})"), &signature) {
-        Ok(Some(RunCommand::Print(mut invocation))) if invocation.args.len() == 1 => {
-            Ok(invocation.args.remove(0))
-        }
-        Ok(_) => Err("not a value".into()),
-        Err(error) => Err(error.message),
-    }
-}
-
 pub(crate) fn main(args: &CallArgs) -> Outcome {
     let mut bindings = Bindings::new();
     for (key, address) in &args.global {
         bindings.bind(key, *address);
     }
     let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| libcalls::process(key));
-    let image = Image::open(&args.image).map_err(Failure::of)?;
-    let altered = |error| Failure::while_doing(format!("image {}", args.image.display()), error);
-    image.verify().map_err(altered)?;
-    let loaded = image.bind(&resolve).map_err(Failure::of)?;
+    let input = input::image(&args.image)?;
+    let loaded = open(&input)?.bind(&resolve).map_err(Failure::of)?;
     let function = &*args.function;
     let Some(callee) = loaded.function(function) else {
-        return Err(Failure::new(format!("{} exports no function `{function}`", args.image.display())));
+        let (file, near) = (input.name.display(), suggestion(&input.path, function));
+        return Err(Failure::new(format!("{file} exports no function `{}`{near}", name(function))));
     };
 
     let text = callee.signature();
-    // Cranelift parses the signature and the arguments, so both are written as in `.clif` files.
+    // Cranelift parses the signature, so it is written as in `.clif` files.
     let declaration = format!("function %f{text} {{\nblock0:\n trap user1\n}}");
     let parsed = parse_functions(&declaration)
         .map_err(|error| Failure::while_doing(format!("signature {text}"), error))?;
     let signature: &Signature = &parsed[0].signature;
-    if args.args.len() != signature.params.len() {
-        let (given, wanted) = (args.args.len(), signature.params.len());
-        return Err(Failure::new(format!(
-            "`{function}` is {text}: {} expected, {given} given",
-            count(wanted, "argument")
-        )));
-    }
-    let mut values = Vec::with_capacity(args.args.len());
-    for (index, (argument, param)) in args.args.iter().zip(&signature.params).enumerate() {
-        values.push(value(argument, *param, signature.call_conv).map_err(|reason| {
-            Failure::new(format!(
-                "argument {} of `{function}`, which is {text}: `{argument}`: {reason}",
-                index + 1
-            ))
-        })?);
-    }
+    let values = values(args, signature, text)?;
 
     let target = Target::host();
     // A signature that needs these settings was compiled with them; any other signature is called
@@ -116,17 +98,80 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     let mut cells = thunk
         .encode(&values)
         .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;
+    limit(args, text);
+    let arguments = cells.clone();
     call(&thunk, callee.address(), &mut cells);
     let results = thunk.decode(&cells).unwrap_or_default();
+    let times = args.time.map(|calls| measure(&thunk, callee.address(), &arguments, calls));
+
+    let results = results.iter().zip(&signature.returns);
+    let results: Vec<_> =
+        results.map(|(result, returned)| value::shown(result, returned.value_type)).collect();
     match args.format {
-        Format::Text => println!("{}", DisplayDataValues(&results)),
+        Format::Text => {
+            println!("{}", results.join(", "));
+            times.iter().for_each(|times| println!("{}", times.text()));
+        }
         Format::Json => {
-            let results: Vec<_> = results.iter().map(ToString::to_string).collect();
-            println!(
-                "{}",
-                serde_json::json!({ "function": function, "signature": text, "results": results })
-            );
+            let mut document =
+                serde_json::json!({ "function": function, "signature": text, "results": results });
+            if let Some(times) = times {
+                document["time"] = times.json();
+            }
+            print_json_line(&document);
         }
     }
     Ok(())
+}
+
+/// Opens an image and checks every byte of it.
+fn open(input: &InputFile) -> Result<Image, Failure> {
+    let checked = Image::open(&input.path).and_then(|image| image.verify().map(|()| image));
+    checked.map_err(|error| no_image(input, error))
+}
+
+/// The exported functions whose names are near to `function`.
+fn suggestion(image: &Path, function: &str) -> String {
+    let Ok(bytes) = read_image(image) else { return String::new() };
+    let Ok(info) = ImageInfo::parse(&bytes) else { return String::new() };
+    let functions = info.exports.iter().filter(|export| export.kind == SymbolType::Function);
+    did_you_mean(function, functions.map(|export| &*export.name))
+}
+
+/// The arguments as values.
+fn values(args: &CallArgs, signature: &Signature, text: &str) -> Result<Vec<DataValue>, Failure> {
+    let function = name(&args.function);
+    if args.args.len() != signature.params.len() {
+        let (given, wanted) = (args.args.len(), signature.params.len());
+        return Err(Failure::new(format!(
+            "`{function}` is {text}: {} expected, {given} given",
+            count(wanted, "argument")
+        )));
+    }
+    let arguments = args.args.iter().zip(&signature.params).enumerate();
+    arguments
+        .map(|(index, (argument, param))| {
+            value::parse(argument, param.value_type).map_err(|reason| {
+                let (number, argument) = (index + 1, name(argument.trim()));
+                Failure::new(format!(
+                    "argument {number} of `{function}`, which is {text}: `{argument}`: {reason}"
+                ))
+            })
+        })
+        .collect()
+}
+
+/// Ends this process when `--timeout` has passed: nothing else ends code that does not return.
+fn limit(args: &CallArgs, text: &str) {
+    if args.timeout == 0 {
+        return;
+    }
+    let seconds = args.timeout;
+    let message =
+        format!("error: `{}`, which is {text}: no result after {seconds} s (`--timeout`)", args.function);
+    std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_secs(seconds.into()));
+        eprintln!("{}", name(&message));
+        std::process::exit(1);
+    });
 }

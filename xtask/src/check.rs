@@ -7,7 +7,7 @@ use kiln::ir::{Diagnostic, Module, check_program, undefined};
 use serde_json::json;
 
 use crate::input;
-use crate::output::{Failure, Format, Outcome, count, print_json};
+use crate::output::{Failure, Format, Outcome, Shown, count, print_json};
 
 /// Read and verify modules, and check that they fit together, without compiling anything.
 ///
@@ -19,7 +19,8 @@ use crate::output::{Failure, Format, Outcome, count, print_json};
   cargo xtask check examples/clif
   cargo xtask check main.clif library.clif --provide malloc --provide free")]
 pub(crate) struct CheckArgs {
-    /// `.clif` and `.kir` files, with all their modules, and folders that are searched for them
+    /// `.clif` and `.kir` files, with all their modules, folders that are searched for them, and
+    /// `-`, which is standard input
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
     /// A function or data object that the host provides; may be repeated
@@ -58,24 +59,20 @@ pub(crate) fn main(args: &CheckArgs) -> Outcome {
         faults.extend(undefined(&all, &|name| provided.contains(name)));
     }
     match args.format {
-        Format::Text => {
-            faults.iter().for_each(|fault| eprintln!("{fault}"));
-            if faults.is_empty() {
-                println!(
-                    "{} with {} fit together",
-                    count(modules.len(), "module"),
-                    count(functions, "function")
-                );
-            }
-        }
         Format::Json => {
             print_json(&document(&faults));
+            if faults.is_empty() { Ok(()) } else { Err(Failure::Reported) }
         }
-    }
-    match faults.len() {
-        0 => Ok(()),
-        _ if args.format == Format::Json => Err(Failure::Reported),
-        found => Err(Failure::new(format!("{} found", count(found, "error")))),
+        Format::Text if faults.is_empty() => {
+            let (modules, functions) = (count(modules.len(), "module"), count(functions, "function"));
+            println!("{modules} with {functions} fit together");
+            Ok(())
+        }
+        Format::Text => {
+            let mut shown = Shown::default();
+            shown.print(&faults);
+            Err(shown.failure("error", "found"))
+        }
     }
 }
 

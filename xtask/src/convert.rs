@@ -3,16 +3,16 @@
 //! One module is in memory at a time. A file appears when it is complete, or not at all.
 
 use std::collections::HashSet;
-use std::fs::Permissions;
-use std::io::{BufWriter, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::fs::File;
+use std::io::{BufWriter, IsTerminal as _, Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln::ir::{Module, Target, print};
 use tempfile::{NamedTempFile, TempPath};
 
 use crate::input::{self, FileModule, ReadError};
-use crate::output::{Failure, Outcome, count};
+use crate::output::{Failure, Outcome, Shown, print_bytes};
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
 ///
@@ -30,9 +30,11 @@ use crate::output::{Failure, Outcome, count};
   cargo xtask convert program.clif program.kir
   cargo xtask convert program.kir program.clif
   cargo xtask convert a.clif b.clif all.kir
-  cargo xtask convert all.kir folder")]
+  cargo xtask convert all.kir folder
+  compiler | cargo xtask convert - -")]
 pub(crate) struct ConvertArgs {
-    /// Files to read, and last the file or folder to write
+    /// Files to read, and last the file or folder to write. `-` is standard input, and as B
+    /// standard output, for the text of one module
     #[arg(required = true, num_args = 2.., value_name = "A.. B")]
     paths: Vec<PathBuf>,
     /// Architecture or triple that the modules are for: x86_64, aarch64, riscv64, s390x [default:
@@ -44,21 +46,18 @@ pub(crate) struct ConvertArgs {
 pub(crate) fn main(args: &ConvertArgs) -> Outcome {
     let target = input::target(args.target.as_deref())?;
     let (output, inputs) = args.paths.split_last().expect("two at least");
-    let modules = inputs.iter().map(|path| ReadError::split(input::modules_of(path)));
+    let files = input::in_order(inputs)?;
+    let modules = files.iter().map(|file| ReadError::split(input::modules_of(file)));
     let modules = input::all(modules.collect::<Result<Vec<_>, _>>()?)?;
     let modules: Vec<_> = modules.into_iter().flatten().collect();
     let extension = output.extension().and_then(|extension| extension.to_str());
     match extension {
+        _ if output == Path::new("-") => standard_output(&modules, &target),
         _ if output.is_dir() => folder(output, &modules, &target),
         None => new_folder(output, &modules, &target),
         Some(input::BINARY) => file(output, &modules, &target, |_, module| Ok(module.to_bytes())),
         Some(input::TEXT) if modules.len() == 1 => file(output, &modules, &target, text),
-        Some(input::TEXT) => {
-            let found = modules.len();
-            Err(Failure::new(format!(
-                "a .clif file is one module, and these are {found}: name a folder to write a file for each"
-            )))
-        }
+        Some(input::TEXT) => Err(not_one(modules.len())),
         Some(_) => {
             let name = output.display();
             Err(Failure::new(format!(
@@ -68,6 +67,29 @@ pub(crate) fn main(args: &ConvertArgs) -> Outcome {
     }
 }
 
+fn not_one(found: usize) -> Failure {
+    Failure::new(format!(
+        "a .clif file is one module, and these are {found}: name a folder to write a file for each"
+    ))
+}
+
+/// Prints a module as text. A terminal is shown escapes for characters that cannot be seen, and
+/// everything else gets the text as it is.
+fn standard_output(modules: &[FileModule], target: &Target) -> Outcome {
+    if modules.len() != 1 {
+        return Err(not_one(modules.len()));
+    }
+    each(modules, target, |file_module, module| {
+        let text = text(file_module, module)?;
+        if std::io::stdout().is_terminal() {
+            println!("{}", String::from_utf8_lossy(&text).trim_end());
+        } else {
+            print_bytes(&text);
+        }
+        Ok(())
+    })
+}
+
 /// Calls `write` with one module after the other. After the first error, only the errors of all
 /// modules are printed.
 fn each(
@@ -75,20 +97,17 @@ fn each(
     target: &Target,
     mut write: impl FnMut(&FileModule, &Module) -> Outcome,
 ) -> Outcome {
-    let mut errors = 0;
+    let mut errors = Shown::default();
     for file_module in modules {
         match ReadError::split(file_module.stored(target))? {
-            Ok(module) if errors == 0 => write(file_module, &module)?,
+            Ok(module) if errors.count() == 0 => write(file_module, &module)?,
             Ok(_) => {}
-            Err(faults) => {
-                errors += faults.len();
-                faults.iter().for_each(|fault| eprintln!("{fault}"));
-            }
+            Err(faults) => errors.print(&faults),
         }
     }
-    match errors {
+    match errors.count() {
         0 => Ok(()),
-        _ => Err(Failure::new(format!("{} in the input", count(errors, "error")))),
+        _ => Err(errors.failure("error", "in the input")),
     }
 }
 
@@ -107,11 +126,31 @@ fn file(
 ) -> Outcome {
     let cannot = |error| unwritable(output, &error);
     let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = BufWriter::new(temporary(folder).map_err(cannot)?);
-    each(modules, target, |file_module, module| file.write_all(&form(file_module, module)?).map_err(cannot))?;
-    let file = file.into_inner().map_err(|error| cannot(error.into_error()))?;
-    file.persist(output).map_err(|error| cannot(error.error))?;
-    Ok(())
+    let write = |file: &mut dyn Write| {
+        let mut file = BufWriter::new(file);
+        each(modules, target, |file_module, module| {
+            file.write_all(&form(file_module, module)?).map_err(cannot)
+        })?;
+        file.flush().map_err(cannot)
+    };
+    match temporary(folder) {
+        Ok(mut file) => {
+            write(&mut file)?;
+            file.persist(output).map(drop).map_err(|error| cannot(error.error))
+        }
+        // If no file may be made in the folder, one that is there may still be written.
+        Err(error) => {
+            let mut complete = tempfile::tempfile().map_err(cannot)?;
+            write(&mut complete)?;
+            let mut file = File::options().write(true).open(output).map_err(|_| cannot(error))?;
+            let mut overwrite = || {
+                complete.rewind()?;
+                let length = std::io::copy(&mut complete, &mut file)?;
+                file.set_len(length)
+            };
+            overwrite().map_err(cannot)
+        }
+    }
 }
 
 /// Writes each module to a file in a new folder, which is removed again if that fails.
@@ -169,9 +208,10 @@ fn file_name(module: &str) -> String {
 
 /// Creates a temporary file that has the permissions of an ordinary one, for when it gets its name.
 fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
-    let file = NamedTempFile::new_in(folder)?;
-    file.as_file().set_permissions(Permissions::from_mode(0o644))?;
-    Ok(file)
+    // Opened here, because the errors of `tempfile` name the temporary file, which means nothing to
+    // anybody.
+    let open = |path: &Path| File::options().write(true).create_new(true).mode(0o666).open(path);
+    tempfile::Builder::new().make_in(folder, open)
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

@@ -1,12 +1,15 @@
 //! `inspect`: the contents of an image.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
-use kiln::image::{ImageInfo, SymbolType, read_image, verify_bytes};
+use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
-use crate::output::{Failure, Format, Outcome, bytes, print_json};
+use crate::input::{self, InputFile, KIND_LENGTH};
+use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 
 /// Check every byte of an image, and show its sections, exports and slots.
 ///
@@ -16,7 +19,7 @@ use crate::output::{Failure, Format, Outcome, bytes, print_json};
   cargo xtask inspect program.so
   cargo xtask inspect program.so --format json")]
 pub(crate) struct InspectArgs {
-    /// The image
+    /// The image; `-` is standard input
     image: PathBuf,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
@@ -24,15 +27,31 @@ pub(crate) struct InspectArgs {
 }
 
 pub(crate) fn main(args: &InspectArgs) -> Outcome {
-    let file = read_image(&args.image).map_err(Failure::of)?;
-    let bad = |error| Failure::while_doing(args.image.display(), error);
-    let info = ImageInfo::parse(&file).map_err(bad)?;
-    verify_bytes(&file).map_err(bad)?;
+    let input = input::image(&args.image)?;
+    let bytes = read_image(&input.path).map_err(|error| no_image(&input, error))?;
+    let info = ImageInfo::parse(&bytes).map_err(|error| no_image(&input, error))?;
+    verify_bytes(&bytes).map_err(|error| no_image(&input, error))?;
     match args.format {
         Format::Text => text(&info),
         Format::Json => print_json(&document(&info)),
     }
     Ok(())
+}
+
+/// The failure of a file that is not an image, and perhaps what else it is.
+pub(crate) fn no_image(input: &InputFile, error: LoadError) -> Failure {
+    // The path of a copy says nothing.
+    let error = match error {
+        LoadError::At { source, .. } => *source,
+        error => error,
+    };
+    let failure = Failure::while_doing(format!("image {}", input.name.display()), error);
+    let mut start = Vec::new();
+    let read = File::open(&input.path).and_then(|file| file.take(KIND_LENGTH as u64).read_to_end(&mut start));
+    match input::kind_of_no_image(&start) {
+        Some(kind) if read.is_ok() && !kind.may_be_image() => failure.and(&kind.sentence()),
+        _ => failure,
+    }
 }
 
 fn kind(kind: SymbolType) -> &'static str {
@@ -69,7 +88,7 @@ fn text(info: &ImageInfo) {
             [flag(section.loaded, 'r'), flag(section.writable, 'w'), flag(section.executable, 'x')]
                 .iter()
                 .collect();
-        println!("  {:#10x} {:>9}  {flags}  {}", section.address, section.size, section.name);
+        println!("  {:#10x} {:>9}  {flags}  {}", section.address, section.size, name(&section.name));
     }
     println!("\nexports ({}):", info.exports.len());
     for export in &info.exports {
@@ -79,13 +98,13 @@ fn text(info: &ImageInfo) {
             export.address,
             export.size,
             kind(export.kind),
-            export.name
+            name(&export.name)
         );
     }
     println!("\nslots ({}):", info.slots.len());
     for (number, slot) in info.slots.iter().enumerate() {
         let signature = slot.signature.as_deref().unwrap_or("");
-        println!("  {number:>10}  {:6}  {}{signature}", slot_kind(&slot.key), slot.key.text());
+        println!("  {number:>10}  {:6}  {}{signature}", slot_kind(&slot.key), name(slot.key.text()));
     }
 }
 

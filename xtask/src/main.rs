@@ -5,17 +5,22 @@
 
 #![deny(unsafe_code)]
 
+// First, because it defines how everything is printed.
+#[macro_use]
+mod output;
+
 mod bench;
 mod build;
 mod cache;
 mod call;
 mod check;
+mod command_line;
 mod convert;
 mod develop;
 mod input;
 mod inspect;
 mod lint;
-mod output;
+mod nearest;
 mod run;
 
 use clap::{Parser, Subcommand};
@@ -57,14 +62,10 @@ enum Command {
 ///
 /// The code generator panics on instructions for which a target has no code. Kiln catches such a
 /// panic and reports it with the function's name and line, so the panic's own message and backtrace
-/// would be noise. Printing panics when the reader of the output is gone, such as `head`, and ends
-/// the program.
+/// would be noise.
 fn quiet_panics() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if info.payload_as_str().is_some_and(|text| text.starts_with("failed printing to std")) {
-            std::process::exit(1);
-        }
         if !info.location().is_some_and(|location| location.file().contains("cranelift-codegen")) {
             default(info);
         }
@@ -73,7 +74,10 @@ fn quiet_panics() {
 
 fn main() -> std::process::ExitCode {
     quiet_panics();
-    let command = Cli::parse().command;
+    let command = match command_line::parse::<Cli>(std::env::args_os()) {
+        Ok(cli) => cli.command,
+        Err(code) => return code,
+    };
     // The hook may have suppressed the message of a panic that was not caught.
     let Ok(result) = std::panic::catch_unwind(|| execute(command)) else {
         eprintln!("error: internal error, please report it with the input");

@@ -1,10 +1,23 @@
 //! Output that commands share: failures, formats, progress, numbers with units.
 
+// First, because it defines how everything is printed.
+#[macro_use]
+mod print;
+
+mod diagnostics;
+mod escape;
+mod link;
+
 use std::error::Error;
 use std::fmt::Display;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+pub(crate) use self::diagnostics::{Shown, first_lines, shown};
+pub(crate) use self::escape::name;
+pub(crate) use self::link::{compiler_lines, link_line};
+pub(crate) use self::print::{print_bytes, print_error_line, print_line, unwritten};
 
 /// The reason why a command ends with exit code 1.
 pub(crate) enum Failure {
@@ -27,6 +40,14 @@ impl Failure {
         Self::new(chain(&error))
     }
 
+    /// Adds to the message.
+    pub(crate) fn and(self, more: &str) -> Self {
+        match self {
+            Self::Message(text) => Self::Message(format!("{text}; {more}")),
+            Self::Reported => self,
+        }
+    }
+
     /// Makes a failure of an error and its sources, after the words that say what could not be
     /// done.
     pub(crate) fn while_doing(action: impl Display, error: impl Error) -> Self {
@@ -37,12 +58,14 @@ impl Failure {
 /// The message of an error and those of its sources: `cannot write x: No space left on device`.
 ///
 /// Every error that a command prints goes through here. A source that the message ends with already
-/// is not repeated: some errors print their source, which then is also the source of theirs.
+/// is not repeated: some errors print their source, which then is also the source of theirs. A name
+/// in a message does not end the line.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
+    let message = |error: &dyn Error| name(&error.to_string()).into_owned();
+    let mut text = message(error);
     let mut source = error.source();
     while let Some(error) = source {
-        let message = error.to_string();
+        let message = message(error);
         if !text.ends_with(&message) {
             text.push_str(": ");
             text.push_str(&message);
@@ -65,8 +88,15 @@ pub(crate) enum Format {
 }
 
 /// Prints a JSON document.
-pub(crate) fn print_json(value: &serde_json::Value) {
-    println!("{}", serde_json::to_string_pretty(value).expect("plain data"));
+pub(crate) fn print_json(value: &impl serde::Serialize) {
+    let text = serde_json::to_string_pretty(value).expect("plain data");
+    println!("{}", escape::json(&text));
+}
+
+/// Prints a JSON document that is one line.
+pub(crate) fn print_json_line(value: &impl serde::Serialize) {
+    let text = serde_json::to_string(value).expect("plain data");
+    println!("{}", escape::json(&text));
 }
 
 /// A progress bar, which is drawn only on a terminal.

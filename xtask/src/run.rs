@@ -12,101 +12,115 @@ mod args;
 mod execute;
 mod image;
 mod invocation;
+mod list;
 mod objects;
 mod program;
 mod report;
+mod supervise;
 mod thunks;
 mod variants;
 mod worker;
 
-use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 pub(crate) use self::args::RunArgs;
 pub(crate) use self::image::{RunImageArgs, main as run_image};
-use self::report::{Event, Verdict, ending};
+use self::list::List;
+use self::report::{Event, Output, Totals, Verdict};
 pub(crate) use self::thunks::call;
-use crate::input;
-use crate::output::{Failure, Format, Outcome, progress};
+use crate::input::{self, InputFile};
+use crate::output::{Failure, Format, Outcome, print_bytes, progress};
 
 pub(crate) fn main(args: &RunArgs) -> Outcome {
     input::threads(args.threads.map(usize::from))?;
-    let files = input::files(&args.paths)?;
-    if let Some(first) = args.worker {
+    if let (Some(first), Some(list)) = (args.worker, &args.list) {
+        let files = list::read(list).map_err(|error| Failure::while_doing("cannot read the list", error))?;
+        supervise::end_with_parent();
         return worker::work(args, &files, first);
     }
 
-    let mut counts = [0usize; 3];
+    let files = input::files(&args.paths)?;
+    let list = List::new(&files).map_err(|error| Failure::while_doing("cannot list the files", error))?;
+    let mut totals = Totals::default();
     let bar = progress("running", files.len() as u64);
     let mut next = 0;
     while next < files.len() {
-        let mut worker = spawn(next)?;
-        let stdout = worker.stdout.take().expect("piped");
-        let mut current = None;
-        let mut invocation = None;
-        let mut printed = Vec::new();
-        for line in BufReader::new(stdout).split(b'\n') {
-            let line = line.map_err(|error| Failure::while_doing("cannot read from the worker", error))?;
-            let (own, event) = Event::receive(&line);
-            if let Some(own) = own {
-                bar.suspend(|| println!("{own}"));
-            }
-            match event {
-                Some(Event::File(index)) => {
-                    current = Some(index);
-                    invocation = None;
-                }
-                Some(Event::Invoke(place)) => invocation = Some(place),
-                Some(Event::Printed(text)) => printed.push(text),
-                Some(Event::Done(verdict)) => {
-                    if let Some(index) = current.take() {
-                        let name = files[index].display().to_string();
-                        bar.suspend(|| report::print(args.format, &name, &verdict, &printed, &mut counts));
-                        bar.inc(1);
-                        next = index + 1;
-                    }
-                    printed.clear();
-                }
-                None => {}
-            }
-        }
-        let status =
-            worker.wait().map_err(|error| Failure::while_doing("cannot wait for the worker", error))?;
-        match current {
-            Some(index) => {
-                let place = invocation.as_deref().unwrap_or("before its first invocation");
-                let name = files[index].display().to_string();
-                let verdict = Verdict::Failed { reason: format!("{}, {place}", ending(status)) };
-                bar.suspend(|| report::print(args.format, &name, &verdict, &printed, &mut counts));
-                bar.inc(1);
-                next = index + 1;
-            }
-            None if status.success() => break,
-            // The worker has printed the reason.
-            None if next == 0 || next < files.len() => return Err(Failure::Reported),
-            None => {}
-        }
+        next = execute_from(next, args, &files, &list.path(), &mut |file, verdict, output| {
+            let name = files[file].name.display().to_string();
+            bar.suspend(|| totals.file(args.format, &name, verdict, output));
+            bar.inc(1);
+        })?;
     }
     bar.finish_and_clear();
-    let [passed, failed, skipped] = counts;
-    match args.format {
-        Format::Text => println!("{passed} passed, {failed} failed, {skipped} skipped"),
-        Format::Json => {
-            println!("{}", serde_json::json!({ "passed": passed, "failed": failed, "skipped": skipped }))
-        }
-    }
-    if failed == 0 { Ok(()) } else { Err(Failure::Reported) }
+    totals.print(args.format);
+    if totals.failed == 0 { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// Starts this command once more, as a worker that begins with file `first`.
-fn spawn(first: usize) -> Result<std::process::Child, Failure> {
-    let error = |error| Failure::while_doing("cannot start a worker", error);
-    let program = std::env::current_exe().map_err(error)?;
-    Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .arg(format!("--worker={first}"))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(error)
+/// Executes files from number `first` on, until all are executed or one has ended its worker, and
+/// tells the verdict on each. Returns the number of the next file.
+fn execute_from(
+    first: usize,
+    args: &RunArgs,
+    files: &[InputFile],
+    list: &Path,
+    each: &mut dyn FnMut(usize, &Verdict, &Output),
+) -> Result<usize, Failure> {
+    let mut next = first;
+    let mut current = None;
+    let mut invocation = None;
+    let mut output = Output::default();
+    let ending = supervise::watch(&mut worker(first, list)?, args.limit(), &mut |own, event| {
+        if let Some(own) = own {
+            match (args.format, current) {
+                (Format::Text, _) => print_bytes(format!("{own}\n").as_bytes()),
+                (Format::Json, Some(_)) => output.output.push(own),
+                // Buffers of the C library are written when the process ends, which is no file's.
+                (Format::Json, None) => eprintln!("{own}"),
+            }
+        }
+        match event {
+            Some(Event::File(index)) => {
+                current = Some(index);
+                invocation = None;
+            }
+            Some(Event::Invoke(place)) => invocation = Some(place),
+            Some(Event::Printed(text)) => output.printed.push(text),
+            // A file with several `target` lines is executed several times.
+            Some(Event::Note(text)) if output.notes.contains(&text) => {}
+            Some(Event::Note(text)) => output.notes.push(text),
+            Some(Event::Done(verdict)) => {
+                let output = std::mem::take(&mut output);
+                if let Some(index) = current.take() {
+                    each(index, &verdict, &output);
+                    next = index + 1;
+                }
+            }
+            None => {}
+        }
+    });
+    let ending = ending.map_err(|error| Failure::while_doing("cannot start a worker", error))?;
+    if let Some(index) = current {
+        let place = invocation.as_deref().unwrap_or("before its first invocation");
+        let reason = format!("{}, {}", ending.reason(), crate::output::name(place));
+        each(index, &Verdict::Failed { reason }, &output);
+        next = index + 1;
+    } else if next < files.len() && ending.is_success() {
+        let reason = "it was not executed".into();
+        each(next, &Verdict::Failed { reason }, &output);
+        next += 1;
+    } else if next == first && next < files.len() {
+        // The worker has printed the reason.
+        return Err(Failure::Reported);
+    }
+    Ok(next)
+}
+
+/// This command once more, as a worker that begins with file `first`.
+fn worker(first: usize, list: &Path) -> Result<Command, Failure> {
+    let program = std::env::current_exe();
+    let program = program.map_err(|error| Failure::while_doing("cannot start a worker", error))?;
+    let mut command = Command::new(program);
+    command.args(std::env::args_os().skip(1)).arg(format!("--worker={first}")).arg("--list").arg(list);
+    Ok(command)
 }

@@ -3,18 +3,17 @@
 //! A build drops each module when it is compiled. The modules are read once more only for these
 //! messages, which show where they disagree.
 
-use std::path::PathBuf;
-
+use kiln::LazyError;
+use kiln::artifact::Artifact;
 use kiln::image::link::LinkError;
 use kiln::ir::{Target, check_program};
-use kiln::{CompilerError, LazyError};
 
-use crate::input::{self, ReadError};
-use crate::output::{Failure, chain, count};
+use crate::input::{self, InputFile, ReadError};
+use crate::output::{Failure, Shown, compiler_lines, first_lines, link_line, name};
 
 /// The modules that a build was given.
 pub(super) struct Inputs<'a> {
-    pub(super) files: &'a [PathBuf],
+    pub(super) files: &'a [InputFile],
     pub(super) target: &'a Target,
     /// The names of the modules in the build, in order.
     pub(super) names: Vec<Box<str>>,
@@ -33,12 +32,10 @@ impl Inputs<'_> {
     }
 
     /// Says why artifacts could not be linked.
-    pub(super) fn not_linked(&self, errors: &[LinkError]) -> Failure {
+    pub(super) fn not_linked(&self, errors: &[LinkError], artifacts: &[Artifact]) -> Failure {
         let modules = self.reread();
-        modules.misfit().unwrap_or_else(|| {
-            let lines = errors.iter().map(|error| modules.line(error));
-            Failure::Message(lines.collect::<Vec<_>>().join("\n"))
-        })
+        let line = |error| link_line(error, &|number| name(modules.title(number)).into_owned(), artifacts);
+        modules.misfit().unwrap_or_else(|| Failure::Message(first_lines(errors.iter().map(line))))
     }
 
     fn reread(&self) -> Reread<'_> {
@@ -58,9 +55,9 @@ impl Reread<'_> {
     /// Prints the errors between the modules, with their places; `None` if there are none.
     fn misfit(&self) -> Option<Failure> {
         let diagnostics = check_program(&self.modules.iter().flatten().collect::<Vec<_>>());
-        diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-        let found = count(diagnostics.len(), "error");
-        (!diagnostics.is_empty()).then(|| Failure::new(format!("{found} between the modules")))
+        let mut shown = Shown::default();
+        shown.print(&diagnostics);
+        (shown.count() > 0).then(|| shown.failure("error", "between the modules"))
     }
 
     /// The name of module `number` in messages: its file, its position there, and its former name.
@@ -70,52 +67,35 @@ impl Reread<'_> {
             _ => self.names.get(number).map_or("", |name| name),
         }
     }
-
-    /// An error of the linker, which knows the numbers of modules, with their names.
-    fn line(&self, error: &LinkError) -> String {
-        let Some(number) = error.module() else { return format!("error: {}", chain(error)) };
-        let line = format!("error: {}: {}", self.title(number), chain(error));
-        let other = match *error {
-            LinkError::DuplicateDefinition { first, .. } | LinkError::SectionConflict { first, .. } => first,
-            LinkError::SignatureConflict { definer, .. }
-            | LinkError::KindConflict { definer, .. }
-            | LinkError::DataConflict { definer, .. } => definer,
-            LinkError::TargetMismatch { .. } => 0,
-            _ => return line,
-        };
-        format!("{line}; module {other} is {}", self.title(other))
-    }
 }
 
 /// Prints the errors in modules, and returns those that the code generator found, with files and
 /// lines.
 fn not_compiled(failures: Vec<LazyError<ReadError>>, modules: &Reread<'_>) -> Failure {
-    let mut errors = 0;
+    let mut errors = Shown::default();
     let mut lines = Vec::new();
     for failure in failures {
         match failure {
-            LazyError::Build { error: ReadError::Faults(diagnostics), .. } => {
-                errors += diagnostics.len();
-                diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-            }
+            LazyError::Build { error: ReadError::Faults(diagnostics), .. } => errors.print(&diagnostics),
             LazyError::Build { error: ReadError::Failed(failure), .. } => match failure {
                 Failure::Message(text) => lines.push(text),
                 Failure::Reported => {}
             },
-            LazyError::Compile(CompilerError::Functions(functions)) => {
-                lines.extend(functions.iter().map(|error| {
-                    let line = if error.line == 0 { String::new() } else { format!(":{}", error.line) };
-                    let number = modules.names.iter().position(|name| *name == error.module_name);
-                    let name = number.map_or(&*error.module_name, |number| modules.title(number));
-                    format!("error: {name}{line}: function `{}`: {}", error.function, chain(&error.kind))
-                }));
-            }
-            LazyError::Compile(other) => lines.push(format!("error: {}", chain(&other))),
+            LazyError::Compile(error) => lines.extend(compiler_lines(&error, &|module| {
+                let number = modules.names.iter().position(|name| **name == *module);
+                name(number.map_or(module, |number| modules.title(number))).into_owned()
+            })),
             _ => lines.push("error: a module could not be compiled".into()),
         }
     }
-    if errors > 0 {
-        lines.push(format!("error: {} in the input", count(errors, "error")));
+    let mut text = first_lines(lines.into_iter());
+    if errors.count() > 0
+        && let Failure::Message(last) = errors.failure("error", "in the input")
+    {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(&last);
     }
-    Failure::Message(lines.join("\n"))
+    Failure::Message(text)
 }

@@ -8,8 +8,8 @@ use kiln::cache::{FunctionKey, Recipe};
 use kiln::ir::{Module, Target};
 use serde_json::json;
 
-use crate::input;
-use crate::output::{Failure, Format, Outcome, count, print_json};
+use crate::input::{self, InputFile};
+use crate::output::{Failure, Format, Outcome, count, name as shown, print_json};
 
 /// A state of a module, as a cache sees it.
 struct State {
@@ -18,8 +18,8 @@ struct State {
     functions: BTreeMap<String, FunctionKey>,
 }
 
-fn state(path: &Path, target: Target) -> Result<State, Failure> {
-    let module = input::one(path, &target)?;
+fn state(file: &InputFile, target: Target) -> Result<State, Failure> {
+    let module = input::one(file, &target)?;
     let compiler = Compiler::new(target);
     let (recipe, keys) = compiler.keys(&module).map_err(Failure::of)?;
     let functions = module.functions.iter().zip(keys).enumerate();
@@ -36,7 +36,8 @@ fn name(module: &Module, at: usize, symbol: kiln::ir::SymbolId) -> String {
 }
 
 pub(super) fn explain(old: (&Path, Target), new: (&Path, Target), format: Format) -> Outcome {
-    let (old, new) = (state(old.0, old.1)?, state(new.0, new.1)?);
+    let files = input::in_order(&[old.0.to_owned(), new.0.to_owned()])?;
+    let (old, new) = (state(&files[0], old.1)?, state(&files[1], new.1)?);
     let differences = old.recipe.differences(&new.recipe);
     let known: BTreeSet<&FunctionKey> = old.functions.values().collect();
     let compiled: Vec<(&String, &str)> = new
@@ -60,7 +61,7 @@ pub(super) fn explain(old: (&Path, Target), new: (&Path, Target), format: Format
             println!("miss:");
             differences.iter().for_each(|difference| println!("  {difference}"));
             println!("{} reused, {} compiled:", count(reused, "function"), compiled.len());
-            compiled.iter().for_each(|(name, why)| println!("  {name}: {why}"));
+            compiled.iter().for_each(|(name, why)| println!("  {}: {why}", shown(name)));
         }
     }
     Ok(())

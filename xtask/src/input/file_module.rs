@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use kiln::ir::{
@@ -12,7 +12,8 @@ use kiln::ir::{
     VerifyError, is_binary, parse, spans,
 };
 
-use super::files::BINARY;
+use super::files::{BINARY, InputFile, refuse_long};
+use super::kind::{KIND_LENGTH, binary_kind};
 use crate::output::{Failure, chain};
 
 /// A module, or the errors in it.
@@ -39,7 +40,7 @@ impl ReadError {
 
 /// A module of a file that is yet to be read. Reading it reads no other module of the file.
 pub(crate) struct FileModule {
-    pub(super) path: PathBuf,
+    pub(super) file: InputFile,
     /// The bytes of the file that the module takes in binary form; a text is one module as a whole.
     span: Option<Range<u64>>,
     /// The module's position in a file that has several.
@@ -50,23 +51,26 @@ pub(crate) struct FileModule {
 ///
 /// The form follows from the first bytes of the file; a file that is called `.kir` must be in
 /// binary form.
-pub(crate) fn modules_of(path: &Path) -> Result<Vec<FileModule>, ReadError> {
-    let failed = |error| ReadError::Failed(unreadable(path, &error));
-    let mut file = File::open(path).map_err(failed)?;
-    let module = |span, number| FileModule { path: path.to_owned(), span, number };
-    // A file that can be read only once, such as a pipe, is not read here.
-    if !file.metadata().map_err(failed)?.is_file() {
-        return Ok(vec![module(None, None)]);
-    }
+pub(crate) fn modules_of(input: &InputFile) -> Result<Vec<FileModule>, ReadError> {
+    let name = &input.name;
+    let failed = |error| ReadError::Failed(unreadable(name, &error));
+    let mut file = File::open(&input.path).map_err(failed)?;
+    let length = file.metadata().map_err(failed)?.len();
+    let module = |span, number| FileModule { file: input.clone(), span, number };
     let mut start = Vec::new();
-    file.by_ref().take(16).read_to_end(&mut start).map_err(failed)?;
-    if !is_binary(&start) && path.extension().is_none_or(|extension| extension != BINARY) {
+    file.by_ref().take(KIND_LENGTH as u64).read_to_end(&mut start).map_err(failed)?;
+    let faults = |fault| ReadError::Faults(vec![fault]);
+    if let Some(kind) = binary_kind(&start) {
+        return Err(faults(whole(&name.display().to_string(), kind.instead_of_module())));
+    }
+    if !is_binary(&start) && name.extension().is_none_or(|extension| extension != BINARY) {
+        refuse_long(name, length).map_err(ReadError::Failed)?;
         return Ok(vec![module(None, None)]);
     }
-    let faults = |error| ReadError::Faults(vec![damaged(&path.display().to_string(), &error)]);
-    let spans = spans(file).map_err(faults)?;
+    let damaged = |error| faults(damaged(&name.display().to_string(), &error));
+    let spans = spans(file).map_err(damaged)?;
     if spans.is_empty() {
-        return Err(faults(BinaryError::Foreign { offset: 0 }));
+        return Err(damaged(BinaryError::Foreign { offset: 0 }));
     }
     let many = spans.len() > 1;
     let spans = spans.into_iter().enumerate();
@@ -76,7 +80,7 @@ pub(crate) fn modules_of(path: &Path) -> Result<Vec<FileModule>, ReadError> {
 impl FileModule {
     /// The path of the file, with the module's number if the file has several.
     pub(super) fn name(&self) -> String {
-        let path = self.path.display();
+        let path = self.file.name.display();
         self.number.map_or_else(|| path.to_string(), |number| format!("{path}#{number}"))
     }
 
@@ -84,7 +88,7 @@ impl FileModule {
     /// module has in the file, if that is another.
     pub(crate) fn shown(&self, stored: &str) -> String {
         let name = self.name();
-        if stored.is_empty() || Path::new(stored) == self.path {
+        if stored.is_empty() || Path::new(stored) == self.file.name {
             return name;
         }
         format!("{name} (was {})", stored.replace(char::is_control, " "))
@@ -93,14 +97,14 @@ impl FileModule {
     /// The module's bytes in the file.
     pub(super) fn bytes(&self) -> Result<Vec<u8>, Failure> {
         let read = || {
-            let Some(span) = &self.span else { return std::fs::read(&self.path) };
+            let Some(span) = &self.span else { return std::fs::read(&self.file.path) };
             // `spans` has seen that the file is as long as this.
             let length = usize::try_from(span.end - span.start).map_err(std::io::Error::other)?;
             let mut bytes = vec![0; length];
-            File::open(&self.path)?.read_exact_at(&mut bytes, span.start)?;
+            File::open(&self.file.path)?.read_exact_at(&mut bytes, span.start)?;
             Ok(bytes)
         };
-        read().map_err(|error| unreadable(&self.path, &error))
+        read().map_err(|error| unreadable(&self.file.name, &error))
     }
 
     /// The module that is made of its `bytes`, under the name that it has in the file.
@@ -119,7 +123,7 @@ impl FileModule {
             None => Ok(module),
             Some(Err(error)) => Err(error),
             Some(Ok(_)) => {
-                let what = "several modules, which are read from a regular file only";
+                let what = "the file has changed while it was read";
                 Err(BinaryError::Malformed { offset: 0, what })
             }
         });
@@ -163,8 +167,13 @@ fn unreadable(file: &Path, error: &std::io::Error) -> Failure {
 
 /// A diagnostic for bytes that are not a module in binary form.
 fn damaged(name: &str, error: &BinaryError) -> Diagnostic {
+    whole(name, chain(error))
+}
+
+/// A diagnostic for a file as a whole.
+fn whole(name: &str, message: String) -> Diagnostic {
     let location = Location::whole(Arc::new(Source::new(name, "")));
-    Diagnostic::new(DiagnosticKind::Syntax, chain(error), location)
+    Diagnostic::new(DiagnosticKind::Syntax, message, location)
 }
 
 /// Turns an offset in a module that starts at byte `start` of its file into one in the file.

@@ -1,7 +1,16 @@
 //! The files that a command line names.
+//!
+//! A file that can be read only once (standard input, a pipe, a process substitution) is copied
+//! when the command starts, and the copy is read like every other file: as often as needed, from
+//! any position, by other processes too. The copy has no name, so nothing is left of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fs::{File, FileType, Metadata};
+use std::io::{IsTerminal as _, Read};
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::output::Failure;
 
@@ -10,40 +19,190 @@ pub(crate) const TEXT: &str = "clif";
 /// Extension of files in binary form.
 pub(crate) const BINARY: &str = "kir";
 
-/// The `.clif` and `.kir` files that `paths` name, each once; folders are searched with those
-/// inside them.
+/// The name of standard input on a command line.
+const STDIN: &str = "-";
+/// The largest copy, in bytes.
+const LONGEST: u64 = 1 << 30;
+
+/// A file that a command reads.
+#[derive(Clone, Debug)]
+pub(crate) struct InputFile {
+    /// Its name for people.
+    pub(crate) name: PathBuf,
+    /// A regular file with its contents; it can be opened by other processes as long as this one
+    /// lives.
+    pub(crate) path: PathBuf,
+    /// Keeps the copy.
+    copy: Option<Arc<File>>,
+}
+
+impl InputFile {
+    /// A file whose contents are at another path than its name says.
+    pub(crate) fn at(name: PathBuf, path: PathBuf) -> Self {
+        Self { name, path, copy: None }
+    }
+
+    /// Whether the file was copied, because it can be read only once.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.copy.is_some()
+    }
+}
+
+/// The files that `paths` name, each once; folders are searched for `.clif` and `.kir` files, with
+/// the folders inside them.
 ///
-/// The files are in order of their paths, so the result of a build does not depend on the order of
+/// The files are in order of their names, so the result of a build does not depend on the order of
 /// arguments.
-pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Failure> {
-    let mut files = BTreeSet::new();
+pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<InputFile>, Failure> {
+    let mut files = BTreeMap::new();
+    let mut streams = Streams::default();
     for path in paths {
-        let error = |error| Failure::while_doing(format!("cannot read {}", path.display()), error);
-        if std::fs::metadata(path).map_err(error)?.is_dir() {
+        let error = |error| cannot_read(path, &error);
+        if path.as_os_str() != STDIN && std::fs::metadata(path).map_err(error)?.is_dir() {
             let before = files.len();
-            search(path, &mut files).map_err(error)?;
+            search(path, &mut files)?;
             if files.len() == before {
                 return Err(Failure::new(format!("no .clif or .kir file in folder {}", path.display())));
             }
         } else {
-            files.insert(path.clone());
+            let file = streams.file(path)?;
+            files.insert(file.name.clone(), file);
         }
     }
     // `a.clif` and `./a.clif` are the same file.
-    let mut seen = BTreeSet::new();
-    Ok(files.into_iter().filter(|file| seen.insert(file.canonicalize().unwrap_or(file.clone()))).collect())
+    let mut seen = HashSet::new();
+    let new = |file: &InputFile| {
+        file.is_copy() || seen.insert(file.path.canonicalize().unwrap_or_else(|_| file.path.clone()))
+    };
+    Ok(files.into_values().filter(new).collect())
 }
 
-fn search(folder: &Path, files: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
+/// The files that `paths` name, in their order; none of them is a folder.
+pub(crate) fn in_order(paths: &[PathBuf]) -> Result<Vec<InputFile>, Failure> {
+    let mut streams = Streams::default();
+    paths.iter().map(|path| streams.file(path)).collect()
+}
+
+/// The image that `path` names. A FIFO of the file system is refused, since opening it may wait for
+/// ever; a pipe that this process was given is not.
+pub(crate) fn image(path: &Path) -> Result<InputFile, Failure> {
+    let is_fifo = std::fs::metadata(path).is_ok_and(|data| data.file_type().is_fifo());
+    if is_fifo && !is_descriptor(path, None) {
+        return Err(Failure::new(format!("cannot read {}: it is a FIFO", path.display())));
+    }
+    Streams::default().file(path)
+}
+
+fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::while_doing(format!("cannot read {}", path.display()), error)
+}
+
+fn search(folder: &Path, files: &mut BTreeMap<PathBuf, InputFile>) -> Result<(), Failure> {
+    for entry in std::fs::read_dir(folder).map_err(|error| cannot_read(folder, &error))? {
+        let path = entry.map_err(|error| cannot_read(folder, &error))?.path();
         // The user of a folder of links wants them followed; a cycle ends with the system's limit
         // on links.
         if path.is_dir() {
             search(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == TEXT || extension == BINARY) {
-            files.insert(path);
+            let data = std::fs::metadata(&path).map_err(|error| cannot_read(&path, &error))?;
+            if !data.is_file() {
+                let what = what(data.file_type());
+                return Err(Failure::new(format!("cannot read {}: it is {what}", path.display())));
+            }
+            files.insert(path.clone(), InputFile::at(path.clone(), path));
         }
     }
     Ok(())
+}
+
+/// The kind of what is not a regular file.
+fn what(kind: FileType) -> &'static str {
+    match kind {
+        kind if kind.is_dir() => "a folder",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        _ => "a device",
+    }
+}
+
+/// The files that can be read only once, which a command has read.
+#[derive(Default)]
+struct Streams(HashMap<(u64, u64), PathBuf>);
+
+impl Streams {
+    fn file(&mut self, path: &Path) -> Result<InputFile, Failure> {
+        let error = |error| cannot_read(path, &error);
+        let is_stdin = path.as_os_str() == STDIN || is_descriptor(path, Some(0));
+        let opened = if is_stdin { Path::new("/proc/self/fd/0") } else { path };
+        let data = std::fs::metadata(opened).map_err(error)?;
+        if !is_stdin && data.is_file() && !is_descriptor(path, None) {
+            return Ok(InputFile::at(path.into(), path.into()));
+        }
+        let name = if path.as_os_str() == STDIN { Path::new("<stdin>") } else { path };
+        if let Some(first) = self.0.insert((data.dev(), data.ino()), name.into()) {
+            let (first, second) = (first.display(), name.display());
+            return Err(Failure::new(format!("{first} and {second} are the same, which is read only once")));
+        }
+        let copy = if is_stdin {
+            refuse_endless(path, &data, std::io::stdin().is_terminal())?;
+            copy(path, &mut std::io::stdin().lock())?
+        } else {
+            // Before it is opened: opening a device may do something, and opening a FIFO waits.
+            refuse_endless(path, &data, false)?;
+            copy(path, &mut File::open(path).map_err(error)?)?
+        };
+        let path = format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd()).into();
+        Ok(InputFile { name: name.into(), path, copy: Some(Arc::new(copy)) })
+    }
+}
+
+/// Refuses what has no end or no contents: folders, and devices but terminals and the null device.
+fn refuse_endless(path: &Path, data: &Metadata, is_terminal: bool) -> Result<(), Failure> {
+    let kind = data.file_type();
+    let is_null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == data.rdev());
+    let device = kind.is_block_device() || (kind.is_char_device() && !is_null && !is_terminal);
+    if kind.is_dir() || device {
+        return Err(Failure::new(format!("cannot read {}: it is {}", path.display(), what(kind))));
+    }
+    Ok(())
+}
+
+fn copy(path: &Path, from: &mut dyn Read) -> Result<File, Failure> {
+    let error = |error| cannot_read(path, &error);
+    let mut copy = tempfile::tempfile().map_err(error)?;
+    if std::io::copy(&mut from.take(LONGEST + 1), &mut copy).map_err(error)? > LONGEST {
+        return Err(too_long(path));
+    }
+    Ok(copy)
+}
+
+pub(super) fn too_long(path: &Path) -> Failure {
+    Failure::new(format!("cannot read {}: it is longer than {} MiB", path.display(), LONGEST >> 20))
+}
+
+/// Refuses a regular file that is longer than any module in text form.
+pub(super) fn refuse_long(path: &Path, length: u64) -> Result<(), Failure> {
+    if length > LONGEST { Err(too_long(path)) } else { Ok(()) }
+}
+
+/// Whether a path leads to an open file of this process, which in another process is another file:
+/// `/dev/stdin`, `/dev/fd/63`. With a number, whether to the one with this number.
+fn is_descriptor(path: &Path, number: Option<u32>) -> bool {
+    /// The limit of Linux on links in a path.
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let (Some(folder), Some(last)) = (path.parent(), path.file_name()) else { return false };
+        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+        let Ok(folder) = folder.canonicalize() else { return false };
+        if folder.starts_with("/proc") && folder.ends_with("fd") {
+            return number.is_none_or(|number| *last == *number.to_string());
+        }
+        match std::fs::read_link(folder.join(last)) {
+            Ok(link) => path = folder.join(link),
+            Err(_) => return false,
+        }
+    }
+    false
 }

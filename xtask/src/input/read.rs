@@ -1,18 +1,17 @@
 //! Reads many modules: all at once, or each when a build gets to it.
 
-use std::path::{Path, PathBuf};
-
 use kiln::ir::{DataObject, Init, Module, Target};
 use kiln::{Lazy, LazyKey};
 use rayon::prelude::*;
 
 use super::file_module::{FileModule, Parsed, ReadError, modules_of};
-use crate::output::{Failure, count, progress};
+use super::files::InputFile;
+use crate::output::{Failure, Shown, progress};
 
 /// Reads the modules of files in parallel, and returns those of each file in order, as `keep` makes
 /// them smaller.
 pub(crate) fn modules<T: Send>(
-    files: &[PathBuf],
+    files: &[InputFile],
     target: &Target,
     show_progress: bool,
     keep: impl Fn(Module) -> T + Sync,
@@ -45,10 +44,10 @@ pub(crate) fn outline(module: Module) -> Module {
 }
 
 /// Reads a file that must have one module.
-pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
-    let mut modules =
-        all(modules(&[file.to_owned()], target, false, |module| module)?.into_iter().flatten())?;
-    let (found, name) = (modules.len(), file.display());
+pub(crate) fn one(file: &InputFile, target: &Target) -> Result<Module, Failure> {
+    let files = std::slice::from_ref(file);
+    let mut modules = all(modules(files, target, false, |module| module)?.into_iter().flatten())?;
+    let (found, name) = (modules.len(), file.name.display());
     match modules.pop() {
         Some(module) if found == 1 => Ok(module),
         _ => {
@@ -62,7 +61,7 @@ pub(crate) fn one(file: &Path, target: &Target) -> Result<Module, Failure> {
 /// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need
 /// not be parsed. `done` is called after each module that was read.
 pub(crate) fn lazy<'t>(
-    files: &[PathBuf],
+    files: &[InputFile],
     target: &'t Target,
     keyed: bool,
     done: &'t (dyn Fn() + Sync),
@@ -75,7 +74,7 @@ pub(crate) fn lazy<'t>(
         let build = move || {
             let bytes = module.bytes().map_err(ReadError::Failed)?;
             if hash.is_some_and(|hash| hash != blake3::hash(&bytes)) {
-                let text = format!("{} was changed while it was built", module.path.display());
+                let text = format!("{} was changed while it was built", module.file.name.display());
                 return Err(ReadError::Failed(Failure::new(text)));
             }
             let parsed = module.parse(bytes, target).map_err(ReadError::Faults)?;
@@ -99,18 +98,15 @@ pub(crate) fn lazy<'t>(
 /// order.
 pub(crate) fn all<T>(parsed: impl IntoIterator<Item = Parsed<T>>) -> Result<Vec<T>, Failure> {
     let mut modules = Vec::new();
-    let mut errors = 0;
+    let mut errors = Shown::default();
     for result in parsed {
         match result {
             Ok(module) => modules.push(module),
-            Err(diagnostics) => {
-                errors += diagnostics.len();
-                diagnostics.iter().for_each(|diagnostic| eprintln!("{diagnostic}"));
-            }
+            Err(diagnostics) => errors.print(&diagnostics),
         }
     }
-    if errors == 0 {
+    if errors.count() == 0 {
         return Ok(modules);
     }
-    Err(Failure::new(format!("{} in the input", count(errors, "error"))))
+    Err(errors.failure("error", "in the input"))
 }

@@ -1,6 +1,7 @@
 //! The command line of `run`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::output::Format;
 
@@ -10,9 +11,12 @@ use crate::output::Format;
 /// `; print: %f(1)` calls it and prints the result. Files named together are linked with each other
 /// where one defines a name that another imports; if several define it, the one in the same folder
 /// is taken. All modules of a `.kir` file are linked together, and all their lines are executed, in
-/// order. A file without such a line is compiled and linked by itself. Each global is bound to 4096
+/// order. A file without such a line is compiled and linked by itself, and counted apart. Each global is bound to 4096
 /// zeroed bytes of its own. A line is printed for each file; after a failure it shows the
 /// invocation, the value expected and the value returned. The last line counts files.
+///
+/// An invocation that has no result after `--timeout` seconds is a failure, and the next file
+/// follows.
 ///
 /// A file is skipped only if its `target` lines name other machines or CPU features that this
 /// machine lacks. With `--via interpreter` it is also skipped if its `test` lines do not name the
@@ -22,9 +26,11 @@ use crate::output::Format;
 #[command(after_help = "Examples:
   cargo xtask run examples/clif
   cargo xtask run main.clif library.clif --via image
-  cargo xtask run tests/clif --split-modules --threads 1")]
+  cargo xtask run tests/clif --split-modules --threads 1
+  compiler | cargo xtask run - --timeout 5")]
 pub(crate) struct RunArgs {
-    /// `.clif` and `.kir` files, and folders that are searched for them
+    /// `.clif` and `.kir` files, folders that are searched for them, and `-`, which is standard
+    /// input
     #[arg(required = true, value_name = "FILE|DIR")]
     pub(super) paths: Vec<PathBuf>,
     /// How to execute: in memory; saved as an image and run in another process; or interpreted
@@ -39,12 +45,25 @@ pub(crate) struct RunArgs {
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(super) threads: Option<u16>,
+    /// The longest time of an invocation; 0 is no limit
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(super) timeout: u32,
     /// How to print results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
     /// Be the worker, and begin with this file
     #[arg(long, hide = true)]
     pub(super) worker: Option<usize>,
+    /// The list of the worker's files
+    #[arg(long, hide = true, requires = "worker")]
+    pub(super) list: Option<PathBuf>,
+}
+
+impl RunArgs {
+    /// The longest time of an invocation.
+    pub(super) fn limit(&self) -> Option<Duration> {
+        (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into()))
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]

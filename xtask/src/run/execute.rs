@@ -1,27 +1,34 @@
 //! The ways to execute the modules of one file: compiled in memory, compiled to an image, or
 //! interpreted.
 
-use std::path::Path;
-use std::process::{Command, Stdio};
+use std::io::Write as _;
+use std::process::Command;
 
+use kiln::artifact::Artifact;
 use kiln::globals::{GlobalTable, SlotKey};
+use kiln::image::link::LinkError;
+use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Diagnostic, Module, Target};
-use kiln::{Session, image};
+use kiln::jit::JitError;
+use kiln::{CompilerError, Session, SessionError};
 use kiln_oracle::interpret::{InterpretError, LinkedProgram, Process};
 
 use super::args::{RunArgs, Via};
 use super::invocation::{self, Stop};
+use super::list::of_this_process;
 use super::objects::{Objects, SIZE};
-use super::report::{Event, Verdict, ending};
+use super::report::{Event, Verdict};
+use super::supervise::watch;
 use super::thunks::Thunks;
-use crate::output::{Failure, chain};
+use crate::input::InputFile;
+use crate::output::{chain, compiler_lines, first_lines, link_line, name, print_bytes, shown};
 
 /// Compiles and executes the modules `roots` of a file, each for the `target` line whose number is
 /// in `numbers`.
 pub(super) fn compiled(
     args: &RunArgs,
     target: &Target,
-    path: &Path,
+    path: &InputFile,
     numbers: &[usize],
     roots: &[Module],
     others: &[&Module],
@@ -42,75 +49,100 @@ pub(super) fn compiled(
         modules
     };
     if !have_run_lines(roots) {
-        return linked(target, &modules);
+        // It is linked by itself. Its imports need no definition, since nothing is called.
+        return match image_of(target, &modules) {
+            Ok(_) => Verdict::Compiled,
+            Err(reason) => failed(reason),
+        };
     }
     let provided = |name: &str| kiln::jit::libcalls::process(&SlotKey::Symbol(name.into())).is_some();
     let missing = kiln::ir::undefined(&modules.iter().collect::<Vec<_>>(), &provided);
     if !missing.is_empty() {
         return failed(text(&missing));
     }
-    let objects = Objects::default();
-    let session = Session::new(target.clone()).and_then(|mut session| {
-        for key in modules.iter().flat_map(Module::globals) {
-            session.bind_global(key, objects.address(key));
-        }
-        session.add(&modules)?;
-        Ok(session)
-    });
-    let session = match session {
-        Ok(session) => session,
-        Err(kiln::SessionError::Check(diagnostics)) => return failed(text(&diagnostics)),
-        Err(error) => return failed(chain(&error)),
-    };
     match (args.via, args.image_codegen) {
-        (Via::Image, _) => in_another_process(&session, path, numbers),
+        (Via::Image, _) => match image_of(target, &modules) {
+            Ok(image) => in_another_process(args, &image, path, numbers),
+            Err(reason) => failed(reason),
+        },
         (_, true) => {
-            // With new objects: the session's copy of the program may have written to the others.
             let objects = Objects::default();
-            let image = session.image().map_err(|error| chain(&error));
+            let image = image_of(target, &modules);
             match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
                 Ok(loaded) => super::image::execute(&loaded, roots, target, &mut Event::send),
                 Err(reason) => failed(reason),
             }
         }
-        (_, false) => {
-            let mut thunks = Thunks::of_each(target, roots);
-            let mut execute =
-                |number: usize, function: &kiln::ir::Function, signature: &_, arguments: &[_]| {
-                    let name = &roots[number].symbol(function.symbol).name;
-                    let callee =
-                        session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
-                    thunks[number].call(callee.address(), signature, arguments)
-                };
-            invocation::all(roots, &mut execute, &mut Event::send)
-        }
+        (_, false) => in_memory(target, roots, &modules),
     }
+}
+
+/// Executes the run lines of `roots` in this process.
+fn in_memory(target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
+    let objects = Objects::default();
+    let session = Session::new(target.clone()).and_then(|mut session| {
+        for key in modules.iter().flat_map(Module::globals) {
+            session.bind_global(key, objects.address(key));
+        }
+        session.add(modules)?;
+        Ok(session)
+    });
+    let session = match session {
+        Ok(session) => session,
+        Err(error) => return Verdict::Failed { reason: session_error(&error, modules) },
+    };
+    let mut thunks = Thunks::of_each(target, roots);
+    let mut execute = |number: usize, function: &kiln::ir::Function, signature: &_, arguments: &[_]| {
+        let name = &roots[number].symbol(function.symbol).name;
+        let callee = session.function(name).ok_or_else(|| Stop::Failed("the function is local".into()))?;
+        thunks[number].call(callee.address(), signature, arguments)
+    };
+    invocation::all(roots, &mut execute, &mut Event::send)
+}
+
+/// The errors of a session, with the names of modules.
+fn session_error(error: &SessionError, modules: &[Module]) -> String {
+    match error {
+        SessionError::Check(diagnostics) => text(diagnostics),
+        SessionError::Compile(error) => not_compiled(error),
+        SessionError::Jit(JitError::Link(errors)) => not_linked(errors, modules, &[]),
+        error => chain(error),
+    }
+}
+
+/// The errors of a compiler, which name modules, after a line end.
+fn not_compiled(error: &CompilerError) -> String {
+    let lines = compiler_lines(error, &|module| name(module).into_owned());
+    format!("\n{}", first_lines(lines.into_iter()))
+}
+
+/// The errors of a linker, with the names of modules, after a line end.
+fn not_linked(errors: &[LinkError], modules: &[Module], artifacts: &[Artifact]) -> String {
+    let title =
+        |number: usize| modules.get(number).map_or("".into(), |module| name(&module.name).into_owned());
+    format!("\n{}", first_lines(errors.iter().map(|error| link_line(error, &title, artifacts))))
+}
+
+/// Links modules to an image, without linking them in memory.
+fn image_of(target: &Target, modules: &[Module]) -> Result<Vec<u8>, String> {
+    let faults = kiln::ir::check_program(&modules.iter().collect::<Vec<_>>());
+    if !faults.is_empty() {
+        return Err(text(&faults));
+    }
+    let compiled = kiln::Compiler::new(target.clone()).compile(modules);
+    let artifacts = compiled.map_err(|error| not_compiled(&error))?.artifacts;
+    let mut globals = GlobalTable::new();
+    for key in modules.iter().flat_map(Module::globals) {
+        globals.intern(key);
+    }
+    write_image(&artifacts, &globals, &ImageOptions::default())
+        .map_err(|errors| not_linked(&errors, modules, &artifacts))
 }
 
 /// Whether any of the modules has a run line.
 pub(super) fn have_run_lines(modules: &[Module]) -> bool {
     let mut functions = modules.iter().flat_map(|module| &module.functions);
     functions.any(|function| function.run_lines().next().is_some())
-}
-
-/// Compiles and links a file without run lines by itself. Its imports need no definition, since
-/// nothing is called.
-fn linked(target: &Target, modules: &[Module]) -> Verdict {
-    let faults = kiln::ir::check_program(&modules.iter().collect::<Vec<_>>());
-    if !faults.is_empty() {
-        return Verdict::Failed { reason: text(&faults) };
-    }
-    let compiled = match kiln::Compiler::new(target.clone()).compile(modules) {
-        Ok(compiled) => compiled,
-        Err(error) => return Verdict::Failed { reason: chain(&error) },
-    };
-    match image::write_image(&compiled.artifacts, &GlobalTable::new(), &image::ImageOptions::default()) {
-        Ok(_) => Verdict::Passed { invocations: 0, interpreted: false },
-        Err(errors) => {
-            let errors: Vec<_> = errors.iter().map(|error| chain(error)).collect();
-            Verdict::Failed { reason: errors.join("\n") }
-        }
-    }
 }
 
 /// Interprets the modules `roots` of a file together with the other modules of its program.
@@ -130,50 +162,45 @@ pub(super) fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
     invocation::all(roots, &mut execute, &mut Event::send)
 }
 
-/// Saves the session as an image, and starts another process that loads it and executes the file's
+/// Writes the image to a file, and starts another process that loads it and executes the file's
 /// run lines.
-fn in_another_process(session: &Session, path: &Path, variants: &[usize]) -> Verdict {
-    let attempt = || -> Result<Verdict, Failure> {
-        let folder = tempfile::tempdir().map_err(Failure::of)?;
-        let image = folder.path().join("program.so");
-        session.save_image(&image).map_err(Failure::of)?;
+fn in_another_process(args: &RunArgs, image: &[u8], input: &InputFile, variants: &[usize]) -> Verdict {
+    let attempt = || -> std::io::Result<Verdict> {
+        // The file has no name, so nothing is left of it, however this ends.
+        let mut file = tempfile::tempfile()?;
+        file.write_all(image)?;
         let variants = variants.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
-        let output = Command::new(std::env::current_exe().map_err(Failure::of)?)
-            .arg("run-image")
-            .args([&image, path])
-            .arg(format!("--variants={variants}"))
-            .stdin(Stdio::null())
-            .stderr(Stdio::inherit())
-            .output()
-            .map_err(Failure::of)?;
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg("run-image").arg(format!("--variants={variants}")).arg("--").args([
+            &of_this_process(&file),
+            &input.name,
+            &input.path,
+        ]);
         let (mut last, mut done) = (None, None);
-        for line in output.stdout.split_inclusive(|&byte| byte == b'\n') {
-            let (own, event) = Event::receive(line.strip_suffix(b"\n").unwrap_or(line));
+        let ending = watch(&mut command, args.limit(), &mut |own, event| {
             if let Some(own) = own {
-                println!("{own}");
+                print_bytes(format!("{own}\n").as_bytes());
             }
             match event {
                 Some(Event::Done(verdict)) => done = Some(verdict),
+                // The limit of the invocation is watched here.
                 Some(Event::Invoke(place)) => last = Some(place),
                 Some(event) => event.send(),
                 None => {}
             }
-        }
-        if let (Some(verdict), true) = (done, output.status.success()) {
+        })?;
+        if let (Some(verdict), true) = (done, ending.is_success()) {
             return Ok(verdict);
         }
-        let place = last.as_deref().unwrap_or("while it was loaded");
-        Ok(Verdict::Failed { reason: format!("{}, {place}", ending(output.status)) })
+        let place = last.as_deref().map_or("while it was loaded".into(), name);
+        Ok(Verdict::Failed { reason: format!("{}, {place}", ending.reason()) })
     };
-    attempt().unwrap_or_else(|failure| match failure {
-        Failure::Message(reason) => Verdict::Failed { reason },
-        Failure::Reported => Verdict::Failed { reason: String::new() },
+    attempt().unwrap_or_else(|error| Verdict::Failed {
+        reason: format!("cannot execute its image: {}", chain(&error)),
     })
 }
 
-/// The diagnostics as text, which begins on a new line.
+/// The first diagnostics as text, which begins on a new line.
 pub(super) fn text(diagnostics: &[Diagnostic]) -> String {
-    let mut text = String::from("\n");
-    diagnostics.iter().for_each(|diagnostic| text.push_str(&format!("{diagnostic}\n")));
-    text
+    format!("\n{}\n", first_lines(diagnostics.iter().map(shown)))
 }

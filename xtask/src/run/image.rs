@@ -5,22 +5,26 @@ use std::path::PathBuf;
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
-use kiln::image::{Image, Loaded};
+use kiln::image::{Image, LoadError, Loaded};
 use kiln::ir::{Function, Module, Target};
 
 use super::invocation::{self, Stop};
 use super::objects::Objects;
 use super::report::{Event, Verdict};
+use super::supervise::end_with_parent;
 use super::thunks::Thunks;
 use super::variants::variant_settings;
-use crate::input;
+use crate::input::{self, InputFile};
 use crate::output::{Outcome, chain};
 
 /// Execute the run lines of FILE in IMAGE.
 #[derive(clap::Args)]
 pub(crate) struct RunImageArgs {
     image: PathBuf,
+    /// Name of the file
     file: PathBuf,
+    /// The path of its contents
+    contents: PathBuf,
     /// The number of the `target` line that the image was compiled for, for each module of the file
     #[arg(long, value_delimiter = ',')]
     variants: Vec<usize>,
@@ -28,8 +32,9 @@ pub(crate) struct RunImageArgs {
 
 pub(crate) fn main(args: &RunImageArgs) -> Outcome {
     let target = Target::host();
-    let files = std::slice::from_ref(&args.file);
-    let parsed = input::modules(files, &target, false, |module| module)?;
+    end_with_parent();
+    let files = [InputFile::at(args.file.clone(), args.contents.clone())];
+    let parsed = input::modules(&files, &target, false, |module| module)?;
     let mut modules = input::all(parsed.into_iter().flatten())?;
     for (module, &number) in modules.iter_mut().zip(&args.variants) {
         module.settings = variant_settings(&module.settings, number);
@@ -41,7 +46,10 @@ pub(crate) fn main(args: &RunImageArgs) -> Outcome {
     });
     let verdict = match loaded {
         Ok(loaded) => execute(&loaded, &modules, &target, &mut Event::send),
-        Err(error) => Verdict::Failed { reason: chain(&error) },
+        Err(LoadError::At { source, .. }) => {
+            Verdict::Failed { reason: format!("its image: {}", chain(&source)) }
+        }
+        Err(error) => Verdict::Failed { reason: format!("its image: {}", chain(&error)) },
     };
     Event::Done(verdict).send();
     Ok(())

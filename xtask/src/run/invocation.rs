@@ -36,6 +36,10 @@ pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn
                 _ => format!("{}, line {}: `{}`", module.name, line.line, line.text),
             };
             event(&Event::Invoke(place.clone()));
+            if let Some(other) = other_name(&line, &module.symbol(function.symbol).name) {
+                let name = &module.symbol(function.symbol).name;
+                event(&Event::Note(format!("{place}: the function above is `%{name}`, and not `{other}`")));
+            }
             let execute = |arguments: &[_]| execute(number, function, signature, arguments);
             match one(signature, &line, execute) {
                 Ok(None) => invocations += 1,
@@ -51,6 +55,16 @@ pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn
         }
     }
     Verdict::Passed { invocations, interpreted: false }
+}
+
+/// The function that a run line names, if that is another than the one above, which it calls. A
+/// name that run lines cannot spell is spelt in any way.
+fn other_name<'l>(line: &RunLine<'l>, name: &str) -> Option<&'l str> {
+    let (_, invocation) = line.text.split_once(':')?;
+    let named = invocation.trim_start().split('(').next()?.trim_end();
+    let own = named.strip_prefix('%').unwrap_or(named);
+    let spelt = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+    (spelt && !own.is_empty() && own != name).then_some(named)
 }
 
 /// Executes a run line, and returns the text that a `print` line prints.

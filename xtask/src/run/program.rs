@@ -5,21 +5,22 @@
 //! program of many files.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kiln::ir::{Linkage, Module};
 
-use crate::input::Parsed;
+use crate::input::{InputFile, Parsed};
+use crate::output::name;
 
 /// The files of a command, by the names that their modules define.
 pub(super) struct Definitions<'a> {
-    paths: &'a [PathBuf],
+    paths: &'a [InputFile],
     files: &'a [Parsed<Vec<Module>>],
     by_name: HashMap<&'a str, Vec<usize>>,
 }
 
 impl<'a> Definitions<'a> {
-    pub(super) fn new(paths: &'a [PathBuf], files: &'a [Parsed<Vec<Module>>]) -> Self {
+    pub(super) fn new(paths: &'a [InputFile], files: &'a [Parsed<Vec<Module>>]) -> Self {
         let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
         for (index, modules) in files.iter().enumerate() {
             for name in modules.iter().flatten().flat_map(defined) {
@@ -35,7 +36,7 @@ impl<'a> Definitions<'a> {
 
     /// The folder of a file.
     fn folder(&self, index: usize) -> Option<&Path> {
-        self.paths[index].parent()
+        self.paths[index].name.parent()
     }
 
     /// `root`, the files that define its imports, the files that define the imports of those, and
@@ -49,8 +50,8 @@ impl<'a> Definitions<'a> {
         let mut program = BTreeSet::from([root]);
         let mut queue = vec![root];
         while let Some(index) = queue.pop() {
-            for name in self.files[index].iter().flatten().flat_map(imported) {
-                let Some(candidates) = self.by_name.get(name) else { continue };
+            for import in self.files[index].iter().flatten().flat_map(imported) {
+                let Some(candidates) = self.by_name.get(import) else { continue };
                 if candidates.iter().any(|candidate| program.contains(candidate)) {
                     continue;
                 }
@@ -60,9 +61,10 @@ impl<'a> Definitions<'a> {
                     .filter(|&other| self.folder(other) == self.folder(index))
                     .collect();
                 let ((&[candidate], _) | (_, &[candidate])) = (candidates.as_slice(), near.as_slice()) else {
-                    let file = |&index: &usize| self.paths[index].display().to_string();
+                    let file = |&index: &usize| name(&self.paths[index].name.to_string_lossy()).into_owned();
                     let files = candidates.iter().map(file).collect::<Vec<_>>().join(", ");
-                    return Err(format!("import `{name}` is defined by several files: {files}"));
+                    let import = name(import);
+                    return Err(format!("import `{import}` is defined by several files: {files}"));
                 };
                 program.insert(candidate);
                 queue.push(candidate);

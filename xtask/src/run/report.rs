@@ -1,12 +1,12 @@
 //! The reports of a worker: its steps as it takes them, and how each file ended.
 
-use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::output::{Format, count};
+use crate::output::{Format, count, name, print_bytes, print_json_line};
 
 /// A report of a worker, which is one line.
 ///
@@ -20,6 +20,8 @@ pub(super) enum Event {
     Invoke(String),
     /// The result of a `print` invocation.
     Printed(String),
+    /// Something about an invocation that is no failure.
+    Note(String),
     /// The worker is done with a file.
     Done(Verdict),
 }
@@ -32,11 +34,8 @@ impl Event {
     /// Writes the report to standard output.
     pub(super) fn send(&self) {
         let line = serde_json::to_string(self).expect("plain data");
-        let mut out = std::io::stdout().lock();
-        // Without a reader the worker has nothing left to do.
-        if writeln!(out, "{MARK}{line}").and_then(|()| out.flush()).is_err() {
-            std::process::exit(1);
-        }
+        // Without a reader the worker has nothing left to do, and ends.
+        print_bytes(format!("{MARK}{line}\n").as_bytes());
     }
 
     /// Splits a line of a worker's output into the program's own text and the report after it.
@@ -61,21 +60,54 @@ pub(super) enum Verdict {
         /// Whether the file was interpreted because its `test` lines name only the interpreter.
         interpreted: bool,
     },
+    /// The file was compiled and linked. It has no run line, so nothing was executed.
+    Compiled,
     /// An invocation failed, or there was none to execute because of an error.
     Failed { reason: String },
     /// The file cannot be executed here.
     Skipped { reason: String },
 }
 
-/// The reason why a process ended without reporting a verdict.
-pub(super) fn ending(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(4), _) => "the program trapped (signal 4, illegal instruction)".into(),
-        (Some(8), _) => "the program trapped (signal 8, arithmetic)".into(),
-        (Some(11), _) => "the program crashed (signal 11, bad memory access)".into(),
-        (Some(signal), _) => format!("the program was killed by signal {signal}"),
-        (None, code) => format!("the program ended its process with exit code {}", code.unwrap_or(0)),
+/// The way in which a process ended that has not reported a verdict.
+pub(super) enum Ending {
+    Exited(ExitStatus),
+    /// It was ended, because an invocation took longer than this.
+    TimedOut(Duration),
+}
+
+impl Ending {
+    pub(super) fn is_success(&self) -> bool {
+        matches!(self, Self::Exited(status) if status.success())
     }
+
+    /// The reason why there is no verdict.
+    pub(super) fn reason(&self) -> String {
+        let status = match self {
+            Self::Exited(status) => status,
+            Self::TimedOut(limit) => return format!("no result after {} s (`--timeout`)", limit.as_secs()),
+        };
+        match (status.signal(), status.code()) {
+            (Some(4), _) => "the program trapped (signal 4, illegal instruction)".into(),
+            (Some(8), _) => "the program trapped (signal 8, arithmetic)".into(),
+            (Some(11), _) => "the program crashed (signal 11, bad memory access)".into(),
+            (Some(signal), _) => format!("the program was killed by signal {signal}"),
+            (None, code) => format!("the program ended its process with exit code {}", code.unwrap_or(0)),
+        }
+    }
+}
+
+/// The output of a file that is executed.
+#[derive(Default, Serialize)]
+pub(super) struct Output {
+    /// The results of its `print` lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) printed: Vec<String>,
+    /// Notes on its run lines.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) notes: Vec<String>,
+    /// The program's own lines. Only JSON has them here; people see them when they are printed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) output: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -83,35 +115,58 @@ struct Line<'a> {
     file: &'a str,
     #[serde(flatten)]
     verdict: &'a Verdict,
-    #[serde(skip_serializing_if = "<[String]>::is_empty")]
-    printed: &'a [String],
+    #[serde(flatten)]
+    output: &'a Output,
 }
 
-/// Prints the result of a file, and adds it to the counts of passed, failed and skipped files.
-pub(super) fn print(
-    format: Format,
-    file: &str,
-    verdict: &Verdict,
-    printed: &[String],
-    counts: &mut [usize; 3],
-) {
-    counts[match verdict {
-        Verdict::Passed { .. } => 0,
-        Verdict::Failed { .. } => 1,
-        Verdict::Skipped { .. } => 2,
-    }] += 1;
-    if format == Format::Json {
-        println!("{}", serde_json::to_string(&Line { file, verdict, printed }).expect("plain data"));
-        return;
-    }
-    printed.iter().for_each(|text| println!("{text}"));
-    match verdict {
-        Verdict::Passed { invocations: 0, .. } => println!("{file}: ok, compiled and linked, no invocation"),
-        Verdict::Passed { invocations, interpreted } => {
-            let how = if *interpreted { ", interpreted, as its `test` lines say" } else { "" };
-            println!("{file}: ok, {}{how}", count(*invocations, "invocation"));
+/// The number of files by their verdicts.
+#[derive(Default, Serialize)]
+pub(super) struct Totals {
+    passed: usize,
+    pub(super) failed: usize,
+    skipped: usize,
+    /// Without a run line.
+    compiled: usize,
+}
+
+impl Totals {
+    /// Prints the last line.
+    pub(super) fn print(&self, format: Format) {
+        let Self { passed, failed, skipped, compiled } = self;
+        match (format, compiled) {
+            (Format::Json, _) => print_json_line(self),
+            (Format::Text, 0) => println!("{passed} passed, {failed} failed, {skipped} skipped"),
+            (Format::Text, _) => {
+                println!(
+                    "{passed} passed, {failed} failed, {skipped} skipped, {compiled} without a run line"
+                );
+            }
         }
-        Verdict::Failed { reason } => println!("{file}: FAILED: {reason}"),
-        Verdict::Skipped { reason } => println!("{file}: skipped: {reason}"),
+    }
+
+    /// Prints the result of a file, and counts it.
+    pub(super) fn file(&mut self, format: Format, file: &str, verdict: &Verdict, output: &Output) {
+        *match verdict {
+            Verdict::Passed { .. } => &mut self.passed,
+            Verdict::Failed { .. } => &mut self.failed,
+            Verdict::Skipped { .. } => &mut self.skipped,
+            Verdict::Compiled => &mut self.compiled,
+        } += 1;
+        if format == Format::Json {
+            print_json_line(&Line { file, verdict, output });
+            return;
+        }
+        output.printed.iter().for_each(|text| println!("{}", name(text)));
+        let file = name(file);
+        output.notes.iter().for_each(|note| println!("{file}: note: {}", name(note)));
+        match verdict {
+            Verdict::Compiled => println!("{file}: ok, compiled and linked, no invocation"),
+            Verdict::Passed { invocations, interpreted } => {
+                let how = if *interpreted { ", interpreted, as its `test` lines say" } else { "" };
+                println!("{file}: ok, {}{how}", count(*invocations, "invocation"));
+            }
+            Verdict::Failed { reason } => println!("{file}: FAILED: {reason}"),
+            Verdict::Skipped { reason } => println!("{file}: skipped: {reason}"),
+        }
     }
 }

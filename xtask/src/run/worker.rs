@@ -1,21 +1,19 @@
 //! The worker: it parses all files, executes one after the other, and reports every step on
 //! standard output.
 
-use std::path::{Path, PathBuf};
-
 use kiln::image;
-use kiln::ir::{Diagnostic, DiagnosticKind, Module, Target};
+use kiln::ir::{Anchor, Comment, Diagnostic, DiagnosticKind, Module, ModuleComment, Target};
 
 use super::args::{RunArgs, Via};
 use super::execute::{compiled, have_run_lines, interpreted, text};
 use super::program::Definitions;
 use super::report::{Event, Verdict};
 use super::variants::variants;
-use crate::input::{self, Parsed};
-use crate::output::Outcome;
+use crate::input::{self, InputFile, Parsed};
+use crate::output::{Outcome, name};
 
 /// Executes `files` from number `first` on.
-pub(super) fn work(args: &RunArgs, files: &[PathBuf], first: usize) -> Outcome {
+pub(super) fn work(args: &RunArgs, files: &[InputFile], first: usize) -> Outcome {
     let target = Target::host();
     let parsed = input::modules(files, &target, false, |module| module)?;
     let parsed: Vec<_> = parsed.into_iter().map(together).collect();
@@ -34,9 +32,32 @@ pub(super) fn work(args: &RunArgs, files: &[PathBuf], first: usize) -> Outcome {
                 }
             },
         };
-        Event::Done(verdict).send();
+        Event::Done(executed(verdict, &parsed[index])).send();
     }
     Ok(())
+}
+
+/// The verdict, unless it is that a file has passed, although a line of it was not executed.
+fn executed(verdict: Verdict, modules: &Parsed<Vec<Module>>) -> Verdict {
+    let Ok(modules) = modules else { return verdict };
+    let lost = |comment: &ModuleComment| {
+        let comment =
+            Comment { anchor: Anchor::End, trailing: false, line: comment.line, text: &comment.text };
+        comment
+            .run_line()
+            .map(|line| format!("line {}: `{}` follows no function", line.line, name(line.text)))
+    };
+    let lost = modules.iter().flat_map(|module| &module.comments).find_map(lost);
+    match (verdict, lost) {
+        (Verdict::Passed { .. } | Verdict::Compiled, Some(reason)) => Verdict::Failed { reason },
+        (Verdict::Passed { invocations: 0, .. }, None) if have_run_lines(modules) => {
+            Verdict::Failed { reason: "no run line was executed".into() }
+        }
+        (Verdict::Passed { invocations: 0, .. }, None) => {
+            Verdict::Skipped { reason: "it has no run line to interpret".into() }
+        }
+        (verdict, _) => verdict,
+    }
 }
 
 /// All modules of a file, or all errors in them.
@@ -63,7 +84,7 @@ fn not_modules(diagnostics: &[Diagnostic]) -> Verdict {
 
 /// Executes one file, its modules together, once for each of the `target` lines that this machine
 /// can run.
-fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: &[&Module]) -> Verdict {
+fn file(args: &RunArgs, target: &Target, path: &InputFile, roots: &[Module], others: &[&Module]) -> Verdict {
     let tests: Vec<&str> = roots.iter().flat_map(|root| root.settings.tests()).collect();
     if args.via == Via::Interpreter {
         if !tests.is_empty() && !tests.contains(&"interpret") {
@@ -71,7 +92,7 @@ fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: 
         }
         return interpreted(roots, others);
     }
-    if tests.contains(&"interpret") && !tests.contains(&"run") {
+    if tests.contains(&"interpret") && !tests.contains(&"run") && have_run_lines(roots) {
         return match interpreted(roots, others) {
             Verdict::Passed { invocations, .. } => Verdict::Passed { invocations, interpreted: true },
             other => other,
@@ -82,7 +103,7 @@ fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: 
         Ok(variants) => variants,
         Err(verdict) => return verdict,
     };
-    let mut invocations = 0;
+    let (mut invocations, mut compiled_only) = (0, false);
     for time in 0..variants.iter().map(Vec::len).max().unwrap_or(0) {
         // A module with fewer lines than another module of the file keeps its last line.
         let chosen = variants.iter().map(|lines| &lines[time.min(lines.len() - 1)]);
@@ -93,8 +114,9 @@ fn file(args: &RunArgs, target: &Target, path: &Path, roots: &[Module], others: 
             .collect();
         match compiled(args, target, path, &numbers, &roots, others) {
             Verdict::Passed { invocations: more, .. } => invocations += more,
+            Verdict::Compiled => compiled_only = true,
             other => return other,
         }
     }
-    Verdict::Passed { invocations, interpreted: false }
+    if compiled_only { Verdict::Compiled } else { Verdict::Passed { invocations, interpreted: false } }
 }

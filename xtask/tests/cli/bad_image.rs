@@ -77,9 +77,9 @@ fn calls_that_do_not_fit_the_function() {
     said(&["plus", ""], &format!("argument 1 of {function}: ``: expected an i64"));
     said(
         &["plus", "1) == 1 ; run: %f(2"],
-        &format!("argument 1 of {function}: `1) == 1 ; run: %f(2`: not a value"),
+        &format!("argument 1 of {function}: `1) == 1 ; run: %f(2`: expected an i64"),
     );
-    said(&["plus", "1)"], &format!("argument 1 of {function}: `1)`: not a value"));
+    said(&["plus", "1)"], &format!("argument 1 of {function}: `1)`: expected an i64"));
     for argument in ["1.5", "1, 2", "1 2", "0x1_0000_0000_0000_0000", "99999999999999999999", "[1 2]"] {
         let ended = dir.xtask(&["call", "p.so", "plus", argument]).code(1);
         ended.says(&[&format!("argument 1 of {function}: `{argument}`: ")]);

@@ -42,17 +42,17 @@ impl Ended {
 /// Asserts that it does not panic.
 #[track_caller]
 pub(crate) fn xtask(folder: &Path, temporary: &Path, args: &[&str]) -> Ended {
-    let output = Command::new(env!("CARGO_BIN_EXE_xtask"))
-        .current_dir(folder)
-        .env("TMPDIR", temporary)
-        .env_remove("RUST_BACKTRACE")
-        .args(args)
-        .output()
-        .unwrap();
+    ended(Command::new(env!("CARGO_BIN_EXE_xtask")).current_dir(folder).args(args), temporary)
+}
+
+/// Runs a command, with `temporary` for its temporary files.
+#[track_caller]
+fn ended(command: &mut Command, temporary: &Path) -> Ended {
+    let output = command.env("TMPDIR", temporary).env_remove("RUST_BACKTRACE").output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let ended =
         Ended { code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) };
-    assert!(!ended.stderr.contains("panicked"), "{args:?}: {}", ended.stderr);
+    assert!(!ended.stderr.contains("panicked"), "{command:?}: {}", ended.stderr);
     ended
 }
 
@@ -85,6 +85,16 @@ impl TestFolder {
     /// The names of all files and folders in the folder.
     pub(crate) fn names(&self) -> Vec<String> {
         names(self.folder.path())
+    }
+
+    /// Runs a line of `bash`, in which `$xtask` is the command.
+    #[track_caller]
+    pub(crate) fn shell(&self, line: &str) -> Ended {
+        let mut shell = Command::new("bash");
+        shell.current_dir(self.folder.path()).env("xtask", env!("CARGO_BIN_EXE_xtask"));
+        let ended = ended(shell.args(["-c", line]), self.temporary.path());
+        assert_eq!(names(self.temporary.path()), Vec::<String>::new(), "temporary files of {line}");
+        ended
     }
 
     #[track_caller]

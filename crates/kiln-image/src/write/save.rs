@@ -1,8 +1,11 @@
 //! Writes a file in one step, so that no reader sees a part of it.
 
-use std::io::{self, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::fs::OpenOptions;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use tempfile::NamedTempFile;
 
 /// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same
 /// folder is written and renamed. If the umask permits it, everybody may read and execute the file.
@@ -11,25 +14,91 @@ use std::path::Path;
 /// sync the file to disk: it can be made again, and what a power failure leaves of it does not pass
 /// [`verify_bytes`](crate::verify_bytes).
 ///
+/// If no file may be made in the folder, but there is a file at `path` that may be written, its
+/// contents are overwritten. That is not one step: a reader may see a part, an error leaves a part,
+/// and a process that has mapped the old file sees it change under it.
+///
 /// # Errors
 ///
-/// If `path` exists and is not a file (a folder, a device), or the temporary file cannot be made,
-/// written or renamed. Then what is at `path` is unchanged.
+/// If `path` exists and is not a file (a folder, a device), or no file can be made, written or
+/// renamed. Then what is at `path` is unchanged, unless it had to be overwritten.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
-    let path = path.as_ref();
+    save_in(path.as_ref(), bytes, &temporary)
+}
+
+/// Makes a temporary file in a folder.
+type Temporary<'a> = &'a dyn Fn(&Path) -> io::Result<NamedTempFile>;
+
+fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
+    // Opened here, because the errors of `tempfile` name the temporary file, which means nothing to
+    // anybody. `open` applies the umask to the mode.
+    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o755).open(path);
+    tempfile::Builder::new().prefix(".kiln-").make_in(folder, open)
+}
+
+fn save_in(path: &Path, bytes: &[u8], temporary: Temporary<'_>) -> io::Result<()> {
     let path = &match std::fs::metadata(path) {
         Ok(data) if data.is_file() => path.canonicalize()?,
-        Ok(_) => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it exists and is not a file")),
+        Ok(_) => return Err(io::Error::new(ErrorKind::InvalidInput, "it exists and is not a file")),
         Err(_) => path.to_owned(),
     };
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     };
-    // `open` applies the umask to these permissions.
-    let mode = std::fs::Permissions::from_mode(0o755);
-    let mut file = tempfile::Builder::new().prefix(".kiln-").permissions(mode).tempfile_in(folder)?;
-    file.write_all(bytes)?;
-    file.persist(path).map_err(|error| error.error)?;
-    Ok(())
+    let replaced = temporary(folder).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.persist(path).map_err(|error| error.error).map(drop)
+    });
+    match replaced {
+        Err(error) if not_in_folder(&error) => {
+            let mut file = OpenOptions::new().write(true).open(path).map_err(|_| error)?;
+            file.write_all(bytes)?;
+            file.set_len(bytes.len() as u64)
+        }
+        other => other,
+    }
+}
+
+/// Whether an error says that the folder, and perhaps not the file, must not change. A file that is
+/// a mount of its own is busy.
+fn not_in_folder(error: &io::Error) -> bool {
+    use ErrorKind::{CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ResourceBusy | CrossesDevices)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder in which no file can be made.
+    fn refuse(_: &Path) -> io::Result<NamedTempFile> {
+        Err(ErrorKind::PermissionDenied.into())
+    }
+
+    #[test]
+    fn a_file_is_overwritten_if_its_folder_must_not_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.so");
+        // There is no file to overwrite.
+        assert_eq!(save_in(&path, b"new", &refuse).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert!(!path.exists());
+        for old in ["", "something longer"] {
+            std::fs::write(&path, old).unwrap();
+            save_in(&path, b"new", &refuse).unwrap();
+            assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        }
+        // Another error is not answered by overwriting.
+        let full = |_: &Path| Err(ErrorKind::StorageFull.into());
+        assert_eq!(save_in(&path, b"newer", &full).unwrap_err().kind(), ErrorKind::StorageFull);
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn errors_do_not_name_the_temporary_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = save(folder.path().join("nowhere/a.so"), b"new").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(!error.to_string().contains(".kiln-"), "{error}");
+    }
 }

@@ -1,0 +1,65 @@
+//! The command line as clap reads it, and what it does not do: negative numbers that are words, and
+//! options in which letters are swapped.
+
+use std::ffi::{OsStr, OsString};
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Command, Parser};
+
+use crate::nearest::nearest;
+use crate::output::{name, unwritten};
+
+/// Parses the command line. On an error, or a request for help, prints it and returns the exit
+/// code.
+pub(crate) fn parse<T: Parser>(args: impl Iterator<Item = OsString>) -> Result<T, ExitCode> {
+    let mut args: Vec<_> = args.collect();
+    if args.get(1).is_some_and(|command| command == "call") {
+        args.iter_mut().for_each(keep_number);
+    }
+    let mut error = match T::try_parse_from(&args) {
+        Ok(parsed) => return Ok(parsed),
+        Err(error) => error,
+    };
+    if error.kind() == ErrorKind::UnknownArgument {
+        let command = args.get(1).and_then(|name| T::command().find_subcommand(name).cloned());
+        suggest(&mut error, command.unwrap_or_else(T::command));
+    }
+    let text = error.render().to_string();
+    if error.use_stderr() && text.lines().any(|line| name(line) != line) {
+        // An argument has characters that cannot be seen; clap would print them.
+        eprintln!("{}", text.trim_end());
+    } else if let Err(error) = error.print().and_then(|()| std::io::stdout().flush()) {
+        unwritten(&error);
+    }
+    Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
+}
+
+/// Names the option that is nearest to an unknown one. Clap compares letters at like positions, so
+/// it finds none for `--vai`.
+fn suggest(error: &mut clap::Error, command: Command) {
+    let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return };
+    let Some(unknown) = unknown.strip_prefix("--") else { return };
+    let options: Vec<&str> = command.get_arguments().filter_map(|option| option.get_long()).collect();
+    let near = nearest(unknown, options.into_iter());
+    if let (Some(near), None) = (near.first(), error.get(ContextKind::SuggestedArg)) {
+        error.insert(ContextKind::SuggestedArg, ContextValue::String(format!("--{near}")));
+        error.remove(ContextKind::Suggested);
+    }
+}
+
+/// Marks an argument like `-inf`, `-0x10` or `-1e-3` as a number, which clap takes for options of
+/// one letter each: a space before it is none to whoever reads the number.
+fn keep_number(argument: &mut OsString) {
+    let is_number = |text: &str| {
+        let Some(text) = text.strip_prefix('-') else { return false };
+        let text = text.to_ascii_lowercase();
+        text.starts_with(|c: char| c.is_ascii_digit() || c == '.')
+            || ["inf", "nan", "snan"].iter().any(|word| text.starts_with(word))
+    };
+    if argument.to_str().is_some_and(is_number) {
+        let number = std::mem::replace(argument, OsString::from(" "));
+        argument.push::<&OsStr>(&number);
+    }
+}
