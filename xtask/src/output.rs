@@ -6,77 +6,18 @@ mod print;
 
 mod diagnostics;
 mod escape;
+mod failure;
 mod link;
-
-use std::error::Error;
-use std::fmt::Display;
-use std::time::Duration;
+mod units;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 pub(crate) use self::diagnostics::{Shown, first_lines, shown};
 pub(crate) use self::escape::name;
+pub(crate) use self::failure::{Failure, Outcome, chain};
 pub(crate) use self::link::{compiler_lines, link_line};
 pub(crate) use self::print::{print_bytes, print_error_line, print_line, unwritten};
-
-/// The reason why a command ends with exit code 1.
-pub(crate) enum Failure {
-    /// The whole message, which is still to be printed.
-    Message(String),
-    /// Everything has been printed already.
-    Reported,
-}
-
-impl Failure {
-    /// Makes a failure with the message `error: TEXT`; a text that begins with `error` is left as
-    /// it is.
-    pub(crate) fn new(text: impl Display) -> Self {
-        let text = text.to_string();
-        Self::Message(if text.starts_with("error") { text } else { format!("error: {text}") })
-    }
-
-    /// Makes a failure of an error and its sources.
-    pub(crate) fn of(error: impl Error) -> Self {
-        Self::new(chain(&error))
-    }
-
-    /// Adds to the message.
-    pub(crate) fn and(self, more: &str) -> Self {
-        match self {
-            Self::Message(text) => Self::Message(format!("{text}; {more}")),
-            Self::Reported => self,
-        }
-    }
-
-    /// Makes a failure of an error and its sources, after the words that say what could not be
-    /// done.
-    pub(crate) fn while_doing(action: impl Display, error: impl Error) -> Self {
-        Self::new(format!("{action}: {}", chain(&error)))
-    }
-}
-
-/// The message of an error and those of its sources: `cannot write x: No space left on device`.
-///
-/// Every error that a command prints goes through here. A source that the message ends with already
-/// is not repeated: some errors print their source, which then is also the source of theirs. A name
-/// in a message does not end the line.
-pub(crate) fn chain(error: &dyn Error) -> String {
-    let message = |error: &dyn Error| name(&error.to_string()).into_owned();
-    let mut text = message(error);
-    let mut source = error.source();
-    while let Some(error) = source {
-        let message = message(error);
-        if !text.ends_with(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// The result of a command.
-pub(crate) type Outcome = Result<(), Failure>;
+pub(crate) use self::units::{bytes, count, peak_rss, time};
 
 /// A way to print results.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -107,89 +48,4 @@ pub(crate) fn progress(what: &str, len: u64) -> ProgressBar {
     bar.set_style(style.progress_chars("=> "));
     bar.set_prefix(what.to_owned());
     bar
-}
-
-/// `1 module`, `2 modules`.
-pub(crate) fn count(number: usize, noun: &str) -> String {
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// A number of bytes with a unit.
-pub(crate) fn bytes(count: u64) -> String {
-    match count {
-        0..10_000 => format!("{count} B"),
-        10_000..10_000_000 => format!("{:.1} kB", count as f64 / 1e3),
-        _ => format!("{:.1} MB", count as f64 / 1e6),
-    }
-}
-
-/// A time with a unit.
-pub(crate) fn time(time: Duration) -> String {
-    let seconds = time.as_secs_f64();
-    if seconds < 1e-3 {
-        format!("{:.1} us", seconds * 1e6)
-    } else if seconds < 1.0 {
-        format!("{:.1} ms", seconds * 1e3)
-    } else {
-        format!("{seconds:.2} s")
-    }
-}
-
-/// The peak of this process's memory in bytes; 0 if the system does not report it.
-pub(crate) fn peak_rss() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<u64>().ok());
-    kilobytes.unwrap_or(0) * 1024
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// An error with a message and perhaps a source.
-    #[derive(Debug)]
-    struct Link(&'static str, Option<Box<Link>>);
-
-    impl Display for Link {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str(self.0)
-        }
-    }
-
-    impl Error for Link {
-        fn source(&self) -> Option<&(dyn Error + 'static)> {
-            self.1.as_deref().map(|error| error as &dyn Error)
-        }
-    }
-
-    /// A chain of errors with these messages, the outermost first.
-    fn link(messages: &[&'static str]) -> Link {
-        let (first, rest) = messages.split_first().unwrap();
-        Link(first, (!rest.is_empty()).then(|| Box::new(link(rest))))
-    }
-
-    #[test]
-    fn sources_are_printed_in_order_and_once() {
-        assert_eq!(chain(&link(&["a"])), "a");
-        assert_eq!(chain(&link(&["a", "b", "c"])), "a: b: c");
-        assert_eq!(chain(&link(&["a: b", "b", "c"])), "a: b: c");
-        assert_eq!(chain(&link(&["a: b: c", "b: c", "c"])), "a: b: c");
-        assert_eq!(chain(&std::io::Error::other(link(&["a", "b"]))), "a: b");
-    }
-
-    #[test]
-    fn a_failure_begins_with_error_once() {
-        let message = |failure| match failure {
-            Failure::Message(text) => text,
-            Failure::Reported => String::new(),
-        };
-        assert_eq!(message(Failure::new("a")), "error: a");
-        assert_eq!(message(Failure::new("error: a")), "error: a");
-        assert_eq!(message(Failure::of(link(&["a", "b"]))), "error: a: b");
-        assert_eq!(
-            message(Failure::while_doing("cannot read x", link(&["a", "b"]))),
-            "error: cannot read x: a: b"
-        );
-    }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kiln::ir::{Diagnostic, Location, Source};
 
 use super::escape::name;
-use super::{Failure, count};
+use super::failure::Failure;
+use super::units::count;
 
 /// The number of errors that are shown; the others are counted.
 const SHOWN: usize = 100;

@@ -5,7 +5,8 @@ use kiln::CompilerError;
 use kiln::artifact::Artifact;
 use kiln::image::link::LinkError;
 
-use super::{chain, name};
+use super::escape::name;
+use super::failure::chain;
 
 /// The errors of a compiler, one a line.
 pub(crate) fn compiler_lines(error: &CompilerError, title: &dyn Fn(&str) -> String) -> Vec<String> {

@@ -28,8 +28,8 @@ pub(crate) fn print_error_line(line: Arguments<'_>) {
     let _ = stderr().write_all(format!("{}\n", visible(&line.to_string())).as_bytes());
 }
 
-/// Writes bytes to standard output as they are. If they cannot be written, the process ends: without
-/// a word if the reader is gone, such as `head`.
+/// Writes bytes to standard output as they are. If they cannot be written, the process ends:
+/// without a word if the reader is gone, such as `head`.
 pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut out = stdout().lock();
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {

@@ -11,9 +11,10 @@ use crate::output::Format;
 /// `; print: %f(1)` calls it and prints the result. Files named together are linked with each other
 /// where one defines a name that another imports; if several define it, the one in the same folder
 /// is taken. All modules of a `.kir` file are linked together, and all their lines are executed, in
-/// order. A file without such a line is compiled and linked by itself, and counted apart. Each global is bound to 4096
-/// zeroed bytes of its own. A line is printed for each file; after a failure it shows the
-/// invocation, the value expected and the value returned. The last line counts files.
+/// order. A file without such a line is compiled and linked by itself, and counted apart. Each
+/// global is bound to 4096 zeroed bytes of its own. A line is printed for each file; after a
+/// failure it shows the invocation, the value expected and the value returned. The last line counts
+/// files.
 ///
 /// An invocation that has no result after `--timeout` seconds is a failure, and the next file
 /// follows.

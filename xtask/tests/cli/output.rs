@@ -76,7 +76,6 @@ fn long_lists_of_errors_are_cut() {
     }
 }
 
-/// Errors of the linker name the file, and of relocations the function.
 #[test]
 fn nothing_names_a_temporary_file() {
     let dir = TestFolder::new(&[("a.clif", &adder("plus", 2))]);
@@ -92,7 +91,7 @@ fn nothing_names_a_temporary_file() {
     }
 }
 
-/// What does not fit into the memory that a session reserves is executed from its image: it is not
+/// A program that does not fit into the memory of a session is executed from its image, and not
 /// linked in memory first.
 #[test]
 fn an_image_may_be_larger_than_a_session() {

@@ -116,7 +116,7 @@ fn faults_in_standard_input_are_named_with_it() {
     );
 }
 
-/// What has no end is not read, and nothing waits.
+/// Files without an end are not read, and nothing waits.
 #[test]
 fn devices_and_fifos_are_refused() {
     let dir = folder();
