@@ -73,12 +73,12 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     ];
     // cranelift-reader does not read files with data or names of run-time objects.
     let readable =
-        workload.sources.iter().all(|source| cranelift_reader::parse_functions(&source.text).is_ok());
+        workload.sources.iter().all(|source| cranelift_reader::parse_functions(source.text()).is_ok());
     if readable {
         contenders.push(Contender::new(text, || {
             let mut functions = 0;
             for source in &workload.sources {
-                functions += std::hint::black_box(cranelift_reader::parse_functions(&source.text)?).len();
+                functions += std::hint::black_box(cranelift_reader::parse_functions(source.text())?).len();
             }
             Ok(functions)
         }));
@@ -90,7 +90,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
         comparison.ratio(text, verified, Goal::None);
     }
     let size: usize = files.iter().map(Vec::len).sum();
-    let text: usize = workload.sources.iter().map(|source| source.text.len()).sum();
+    let text: usize = workload.sources.iter().map(|source| source.text().len()).sum();
     comparison.note(format!("{} KB in binary form, {} KB of text", size / 1024, text / 1024));
     comparison.note("canonical form: right after verifying the function, as a builder or reader does; the verifier's time is not included");
     comparison.note("reading the binary form: checksum, every index checked, comments taken over; nothing is decoded to IR");

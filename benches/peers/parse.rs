@@ -95,7 +95,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     comparison.ratio(&many_unverified, &many_peer, Goal::AtMost(1.00));
     comparison.ratio(&many_unverified, peer, Goal::AtMost(1.00));
     comparison.ratio(&whole, whole_peer, Goal::None);
-    let bytes: usize = workload.sources.iter().map(|source| source.text.len()).sum();
+    let bytes: usize = workload.sources.iter().map(|source| source.text().len()).sum();
     comparison
         .note(format!("{} KB of text; kiln verifies what it reads, and numbers it densely", bytes / 1024));
     Ok(comparison)
@@ -107,7 +107,7 @@ fn joined(workload: &Workload) -> String {
     for (number, source) in workload.sources.iter().enumerate() {
         // A header line may not follow a function. Other names need no change: each function
         // declares those it uses.
-        for line in source.text.lines().filter(|line| !line.starts_with("target ")) {
+        for line in source.text().lines().filter(|line| !line.starts_with("target ")) {
             match line.strip_prefix("function ").and_then(|rest| rest.split_once('(')) {
                 Some((_, rest)) => {
                     text.push_str(&format!("function %joined{number}_{}({rest}", text.len()));

@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use kiln_backend::CompileError;
+use kiln_globals::list_errors;
 use kiln_ir::TargetError;
 
 /// Modules could not be compiled.
@@ -56,7 +57,7 @@ impl<E: std::fmt::Display> LazyError<E> {
 
 /// The messages of `errors`, one a line, each followed by those of its sources.
 pub(crate) fn lines<E: Error>(errors: &[E]) -> String {
-    errors.iter().map(|error| with_sources(error)).collect::<Vec<_>>().join("\n")
+    list_errors(errors.iter().map(|error| with_sources(error)))
 }
 
 /// The message of `error`, followed by those of its sources.

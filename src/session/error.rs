@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use kiln_globals::list_errors;
 use kiln_image::link::LinkError;
 use kiln_ir::Diagnostic;
 use kiln_jit::JitError;
@@ -13,7 +14,7 @@ use crate::compiler::{CompilerError, LazyError, lines};
 #[non_exhaustive]
 pub enum SessionError {
     /// The modules do not fit together.
-    #[error("{}", .0.iter().map(Diagnostic::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", list_errors(.0))]
     Check(Vec<Diagnostic>),
     /// A module could not be compiled.
     #[error(transparent)]
@@ -47,9 +48,7 @@ pub enum AddLazyError<E> {
 impl<E: fmt::Display> fmt::Display for AddLazyError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Modules(errors) => {
-                f.write_str(&errors.iter().map(LazyError::line).collect::<Vec<_>>().join("\n"))
-            }
+            Self::Modules(errors) => f.write_str(&list_errors(errors.iter().map(LazyError::line))),
             Self::Session(error) => error.fmt(f),
         }
     }

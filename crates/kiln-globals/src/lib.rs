@@ -12,6 +12,8 @@
 //! - [`Bindings`] gives the addresses, when code is linked in the process or an image is loaded.
 //!   Any type that finds the address of a key implements [`Resolve`].
 //!
+//! It also has [`list_errors`], by which all crates of Kiln show lists of errors.
+//!
 //! # Should I use this crate?
 //!
 //! Yes, on its own, if your compiler turns host pointers into immediates today and you want code
@@ -36,8 +38,10 @@
 
 #![forbid(unsafe_code)]
 
+mod error_list;
 mod slots;
 mod table;
 
+pub use error_list::{SHOWN_ERRORS, list_errors};
 pub use slots::{Bindings, Resolve, SlotKey, Slots, UnboundError, addresses};
 pub use table::{GlobalId, GlobalTable};

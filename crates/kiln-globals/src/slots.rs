@@ -102,7 +102,7 @@ fn list(keys: &[SlotKey]) -> String {
     const SHOWN: usize = 8;
     let mut text = keys.iter().take(SHOWN).map(SlotKey::to_string).collect::<Vec<_>>().join(", ");
     if keys.len() > SHOWN {
-        text.push_str(", ...");
+        text.push_str(&format!(" and {} more", keys.len() - SHOWN));
     }
     text
 }

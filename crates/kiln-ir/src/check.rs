@@ -4,53 +4,74 @@
 //! are checked; globals are named by key and need no definition. The result does not depend on the
 //! order of a hash map: maps are only looked up in, and symbols are visited module by module.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use crate::diagnostic::{self, Diagnostic, DiagnosticKind, duplicate};
+use crate::diagnostic::{self, Diagnostic, DiagnosticKind, Related, duplicate};
 use crate::location::Location;
 use crate::module::Module;
 use crate::names::written;
-use crate::signature::same_type;
+use crate::signature::{Shown, same_type};
+use crate::similar::{Candidate, nearest};
 use crate::source::Source;
 use crate::symbol::{Linkage, Symbol, SymbolKind};
 
-/// A symbol and its module.
+/// The modules, and what errors in them say about their sources.
+struct Program<'m> {
+    modules: &'m [&'m Module],
+    /// The source of each module that has none: in binary form a module keeps its lines, not its
+    /// text. Made for the module's first error, as each error would otherwise copy the name.
+    unseen: Vec<OnceCell<Arc<Source>>>,
+}
+
+/// A symbol and the number of its module.
 #[derive(Clone, Copy)]
 struct ModuleSymbol<'m> {
-    module: &'m Module,
+    module: usize,
     symbol: &'m Symbol,
 }
 
-impl ModuleSymbol<'_> {
-    fn location(&self) -> Location {
-        let line = self.symbol.line;
-        match &self.module.source {
-            Some(source) if line != 0 => Location::word(source, line, &written(&self.symbol.name)),
+impl<'m> Program<'m> {
+    fn new(modules: &'m [&'m Module]) -> Self {
+        Self { modules, unseen: modules.iter().map(|_| OnceCell::new()).collect() }
+    }
+
+    fn location(&self, place: ModuleSymbol<'_>) -> Location {
+        let (module, line) = (self.modules[place.module], place.symbol.line);
+        match &module.source {
+            Some(source) if line != 0 => Location::word(source, line, &written(&place.symbol.name)),
             Some(source) => Location::whole(source.clone()),
-            // In binary form a module keeps its lines, not its text.
-            None => Location::unseen(Arc::new(Source::new(self.module.name.clone(), "")), line),
+            None => {
+                let source =
+                    self.unseen[place.module].get_or_init(|| Arc::new(Source::new(module.name.clone(), "")));
+                Location::unseen(source.clone(), line)
+            }
         }
     }
-}
 
-/// Returns the symbols that other modules can see, in order of module and number.
-fn visible<'m>(modules: &[&'m Module]) -> impl Iterator<Item = ModuleSymbol<'m>> {
-    modules.iter().flat_map(|&module| {
-        let symbols =
-            module.symbols.iter().filter(|s| s.linkage != Linkage::Local && s.kind != SymbolKind::Global);
-        symbols.map(move |symbol| ModuleSymbol { module, symbol })
-    })
+    /// Returns all symbols with a name for linking, in order of module and number.
+    fn symbols(&self) -> impl Iterator<Item = ModuleSymbol<'m>> + use<'m> {
+        self.modules.iter().enumerate().flat_map(|(module, definer)| {
+            let symbols = definer.symbols.iter().filter(|symbol| symbol.kind != SymbolKind::Global);
+            symbols.map(move |symbol| ModuleSymbol { module, symbol })
+        })
+    }
+
+    /// Returns the symbols that other modules can see, in the same order.
+    fn visible(&self) -> impl Iterator<Item = ModuleSymbol<'m>> + use<'m> {
+        self.symbols().filter(|candidate| candidate.symbol.linkage != Linkage::Local)
+    }
 }
 
 /// Returns the definition of each name, and adds an error for each name that is defined twice. A
 /// definition replaces a preemptible one; of several preemptible ones the first is chosen.
 fn definitions<'m>(
-    modules: &[&'m Module],
+    program: &Program<'m>,
     faults: &mut Vec<Diagnostic>,
 ) -> HashMap<&'m str, ModuleSymbol<'m>> {
     let mut chosen: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
-    for candidate in visible(modules).filter(|candidate| candidate.symbol.linkage != Linkage::Import) {
+    for candidate in program.visible().filter(|candidate| candidate.symbol.linkage != Linkage::Import) {
         match chosen.get(&*candidate.symbol.name) {
             None => {
                 chosen.insert(&candidate.symbol.name, candidate);
@@ -60,7 +81,8 @@ fn definitions<'m>(
                 chosen.insert(&candidate.symbol.name, candidate);
             }
             Some(first) => {
-                faults.push(duplicate(&candidate.symbol.name, candidate.location(), first.location()))
+                let (second, first) = (program.location(candidate), program.location(*first));
+                faults.push(duplicate(&candidate.symbol.name, second, first));
             }
         }
     }
@@ -77,10 +99,11 @@ fn definitions<'m>(
 ///
 /// Diagnostics are ordered by location. Each names the other location too.
 pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
+    let program = Program::new(modules);
     let mut faults = Vec::new();
-    let chosen = definitions(modules, &mut faults);
+    let chosen = definitions(&program, &mut faults);
     let mut imported: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
-    for candidate in visible(modules) {
+    for candidate in program.visible() {
         let Symbol { name, signature: Some(signature), .. } = candidate.symbol else { continue };
         let shown = written(name);
         let (other, whose) = match (chosen.get(&**name), candidate.symbol.linkage) {
@@ -90,17 +113,18 @@ pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
         let fault = match &other.symbol.signature {
             Some(own) if same_type(own, signature) => continue,
             Some(own) => {
+                let (signature, own) = (Shown(signature), Shown(own));
                 let message = format!("`{shown}` is declared as {signature}, but {whose} as {own}");
-                Diagnostic::new(DiagnosticKind::Signature, message, candidate.location())
+                Diagnostic::new(DiagnosticKind::Signature, message, program.location(candidate))
             }
             // A data object may replace a preemptible function, but an import of a function must
             // not mean data.
             None => {
                 let message = format!("`{shown}` is declared as a function, but defined as data");
-                Diagnostic::new(DiagnosticKind::Kind, message, candidate.location())
+                Diagnostic::new(DiagnosticKind::Kind, message, program.location(candidate))
             }
         };
-        faults.push(fault.related(other.location(), format!("{whose} here")));
+        faults.push(fault.related(program.location(other), format!("{whose} here")));
     }
     diagnostic::sort(&mut faults);
     faults
@@ -116,25 +140,55 @@ fn bounded_section(symbol: &str) -> Option<&str> {
     (letters && first).then_some(name)
 }
 
+/// The number of undefined names for which a similar name is searched. Each compares all names.
+const CORRECTED: usize = 100;
+
 /// Returns the imports that no module defines and the host does not provide: one diagnostic for
 /// each name, at its first use, ordered by location. The bounds of a section that a data object
-/// names are defined.
+/// names are defined. The first hundred diagnostics name the definition that has the most similar
+/// name, if there is one.
 pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
-    let chosen = definitions(modules, &mut Vec::new());
+    let program = Program::new(modules);
+    let chosen = definitions(&program, &mut Vec::new());
     let data = modules.iter().flat_map(|module| &module.data);
     let sections: HashSet<&str> = data.filter_map(|object| object.section.as_deref()).collect();
     let mut seen = HashSet::new();
     let mut faults = Vec::new();
-    for candidate in visible(modules).filter(|candidate| candidate.symbol.linkage == Linkage::Import) {
+    for candidate in program.visible().filter(|candidate| candidate.symbol.linkage == Linkage::Import) {
         let name = &*candidate.symbol.name;
         if bounded_section(name).is_some_and(|section| sections.contains(section)) {
             continue;
         }
         if !chosen.contains_key(name) && seen.insert(name) && !provided(name) {
             let message = format!("`{}` is not defined", written(name));
-            faults.push(Diagnostic::new(DiagnosticKind::Undefined, message, candidate.location()));
+            let location = program.location(candidate);
+            faults.push((Diagnostic::new(DiagnosticKind::Undefined, message, location), candidate));
         }
     }
-    diagnostic::sort(&mut faults);
-    faults
+    faults.sort_by(|(a, _), (b, _)| diagnostic::order(a, b));
+    if !faults.is_empty() {
+        correct(&program, &mut faults);
+    }
+    faults.into_iter().map(|(fault, _)| fault).collect()
+}
+
+/// Adds to the first of `faults`, which are about undefined names, the similar names.
+fn correct(program: &Program<'_>, faults: &mut [(Diagnostic, ModuleSymbol<'_>)]) {
+    let defined = program.symbols().filter(|place| place.symbol.linkage != Linkage::Import);
+    let candidates: Vec<_> = defined.map(|place| Candidate::new(&place.symbol.name, place)).collect();
+    for (fault, place) in faults.iter_mut().take(CORRECTED) {
+        // Numbers are not misspelt.
+        if place.symbol.name.contains(':') {
+            continue;
+        }
+        let usable = |other: &ModuleSymbol<'_>| {
+            !other.symbol.name.contains(':')
+                && (other.symbol.linkage != Linkage::Local || other.module == place.module)
+        };
+        if let Some(similar) = nearest(&place.symbol.name, &candidates, usable) {
+            fault.message = format!("{}; did you mean `{}`?", fault.message, written(similar.name)).into();
+            let location = program.location(similar.what);
+            fault.related.push(Related { location, label: "defined here".into() });
+        }
+    }
 }

@@ -116,9 +116,12 @@ fn excerpt<'a>(location: &'a Location, label: Option<&'a str>) -> Element<'a> {
 
 /// Orders diagnostics by file name, line, column, then message.
 pub fn sort(diagnostics: &mut [Diagnostic]) {
-    diagnostics.sort_by(|a, b| -> Ordering {
-        (a.location.key(), &a.message, a.kind as u8).cmp(&(b.location.key(), &b.message, b.kind as u8))
-    });
+    diagnostics.sort_by(order);
+}
+
+/// Compares diagnostics by their order.
+pub(crate) fn order(a: &Diagnostic, b: &Diagnostic) -> Ordering {
+    (a.location.key(), &a.message, a.kind as u8).cmp(&(b.location.key(), &b.message, b.kind as u8))
 }
 
 /// Returns a message of Cranelift in our form: one line, lower case unless it starts with a name,

@@ -10,10 +10,6 @@ pub(crate) const MAX_DATA: u64 = 1 << 30;
 /// The largest data object, in bytes. Only an object of zeros can be as large.
 pub(crate) const MAX_ZEROS: u64 = 1 << 40;
 
-/// The number of errors in a file that are reported before reading stops. Each costs a pass over
-/// the text.
-pub(crate) const MAX_FAULTS: usize = 1000;
-
 /// The length of a chain of values that are aliases of, or made from, one another. The verifier and
 /// Cranelift's reader follow the whole chain for each of its members.
 pub(crate) const MAX_CHAIN: usize = 1000;

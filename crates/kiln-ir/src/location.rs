@@ -37,26 +37,26 @@ impl Location {
     /// Returns `length` bytes of the text at byte `offset`, cut off at the end of the line. Both
     /// are rounded down to whole characters and to the text's end.
     pub fn at(source: &Arc<Source>, offset: usize, length: usize) -> Self {
-        let text = &*source.text;
+        let (text, positions) = (&*source.text, source.positions());
         let offset = text.floor_char_boundary(offset);
-        let start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
-        let end = text.floor_char_boundary(offset.saturating_add(length));
-        let stretch = text[offset..end].lines().next().unwrap_or("");
+        let line = positions.line_of(text, offset);
+        let (start, line_end) = source.line_range(line).unwrap_or((offset, offset));
+        let end = text.floor_char_boundary(offset.saturating_add(length)).clamp(offset, line_end.max(offset));
         Self {
             source: source.clone(),
-            line: count(memchr::memchr_iter(b'\n', &text.as_bytes()[..offset]).count()).saturating_add(1),
-            column: count(text[start..offset].chars().count()).saturating_add(1),
-            length: count(stretch.chars().count()).max(1),
+            line: count(line).saturating_add(1),
+            column: count(positions.characters(text, start, offset)).saturating_add(1),
+            length: count(positions.characters(text, offset, end)).max(1),
         }
     }
 
     /// Returns line `number` from its first to its last character that is not blank, without
-    /// comments.
+    /// comments. Of a line that is too long to be shown, only the beginning is looked at.
     pub fn line(source: &Arc<Source>, number: u32) -> Self {
         if number == 0 {
             return Self::whole(source.clone());
         }
-        let line = source.line(number);
+        let line = beginning(source.line(number));
         let code = line.split(';').next().filter(|code| !code.trim().is_empty()).unwrap_or(line);
         let blank = code.chars().take_while(|c| c.is_whitespace()).count();
         let length = code.trim().chars().count().max(1);
@@ -64,23 +64,38 @@ impl Location {
     }
 
     /// Returns the first occurrence on line `number` of `word` as a whole word, or else
-    /// [`Location::line`].
+    /// [`Location::line`]. Of a line that is too long to be shown, only the beginning is searched.
     pub fn word(source: &Arc<Source>, number: u32, word: &str) -> Self {
-        let line = source.line(number);
-        match find_word(line, word) {
-            Some(at) if number != 0 => Self {
-                source: source.clone(),
-                line: number,
-                column: count(line[..at].chars().count()) + 1,
-                length: count(word.chars().count()).max(1),
-            },
-            _ => Self::line(source, number),
+        Self::word_from(source, number, word, 0)
+    }
+
+    /// Does the same as [`Location::word`], but the search begins at byte `from` of the text, if
+    /// that is on the line.
+    pub(crate) fn word_from(source: &Arc<Source>, number: u32, word: &str, from: usize) -> Self {
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        let range = index.checked_sub(1).and_then(|index| source.line_range(index));
+        let found = range.and_then(|(start, end)| {
+            let from = if (start..end).contains(&from) { from } else { start };
+            find_word(beginning(&source.text[from..end]), word).map(|at| from + at)
+        });
+        match found {
+            Some(at) => Self::at(source, at, word.len()),
+            None => Self::line(source, number),
         }
     }
 
     pub(crate) fn key(&self) -> (&str, u32, u32, u32) {
         (&self.source.name, self.line, self.column, self.length)
     }
+}
+
+/// The number of bytes of a line that are searched. A line may be the whole file, and each of its
+/// errors be on it.
+const SEARCHED: usize = 1 << 12;
+
+/// Returns the part of a line, or of any text, that is searched.
+pub(crate) fn beginning(line: &str) -> &str {
+    &line[..line.floor_char_boundary(SEARCHED)]
 }
 
 /// Saturates. A text that messages are about has fewer than 2^32 bytes.

@@ -1,13 +1,27 @@
 //! The text that a module was read from, kept for messages.
 
+use std::sync::OnceLock;
+
+use crate::positions::Positions;
+
 /// A file's name and text.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Source {
     /// The name for messages, usually the path as the user wrote it.
     pub name: Box<str>,
-    /// The whole text.
-    pub text: Box<str>,
+    /// Cannot be changed, because of `positions`.
+    pub(crate) text: Box<str>,
+    /// Made when the first place is looked up, which for most texts is never.
+    positions: OnceLock<Positions>,
 }
+
+impl PartialEq for Source {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.name, &self.text) == (&other.name, &other.text)
+    }
+}
+
+impl Eq for Source {}
 
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -18,13 +32,37 @@ impl std::fmt::Debug for Source {
 impl Source {
     /// Creates a source from its name and text.
     pub fn new(name: impl Into<Box<str>>, text: impl Into<Box<str>>) -> Self {
-        Self { name: name.into(), text: text.into() }
+        Self { name: name.into(), text: text.into(), positions: OnceLock::new() }
     }
 
-    /// Returns the text of line `number`, counted from 1, without its line end; empty if there is
-    /// no such line.
+    /// Returns the whole text.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Returns line `number`, counted from 1, without its line end; empty if there is no such line.
     pub fn line(&self, number: u32) -> &str {
-        let index = usize::try_from(number).unwrap_or(usize::MAX).wrapping_sub(1);
-        self.text.lines().nth(index).unwrap_or("")
+        let index = usize::try_from(number).unwrap_or(usize::MAX);
+        let Some((start, end)) = index.checked_sub(1).and_then(|index| self.line_range(index)) else {
+            return "";
+        };
+        &self.text[start..end]
+    }
+
+    /// Returns start and end of a line, counted from 0, without its line end.
+    pub(crate) fn line_range(&self, index: usize) -> Option<(usize, usize)> {
+        let positions = self.positions();
+        let start = positions.line_start(&self.text, index)?;
+        let next = positions.line_start(&self.text, index.saturating_add(1));
+        let end = next.map_or(self.text.len(), |next| {
+            let line = &self.text[start..next - 1];
+            start + line.strip_suffix('\r').unwrap_or(line).len()
+        });
+        Some((start, end))
+    }
+
+    /// Returns the index of the text.
+    pub(crate) fn positions(&self) -> &Positions {
+        self.positions.get_or_init(|| Positions::new(&self.text))
     }
 }

@@ -66,8 +66,8 @@ use crate::unverified::Unverified;
 ///
 /// # Errors
 ///
-/// All errors in the file (or the first thousand), ordered by location; at least one diagnostic. If
-/// all `target` lines are for other architectures, the only diagnostic is of kind
+/// All errors in the file, ordered by location; at least one diagnostic. If all
+/// `target` lines are for other architectures, the only diagnostic is of kind
 /// [`DiagnosticKind::OtherTarget`], and nothing else was checked.
 ///
 /// ```

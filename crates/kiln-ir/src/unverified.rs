@@ -1,6 +1,7 @@
 //! A module whose functions the verifier has not seen.
 
 use cranelift_codegen::verify_function;
+use kiln_globals::list_errors;
 
 use crate::body::Body;
 use crate::fingerprint::Fingerprint;
@@ -17,7 +18,7 @@ pub enum VerifyError {
     #[error(transparent)]
     Target(#[from] TargetError),
     /// Functions that are not valid IR, in order.
-    #[error("{}", .0.iter().map(FunctionError::to_string).collect::<Vec<_>>().join("\n"))]
+    #[error("{}", list_errors(.0))]
     Functions(Vec<FunctionError>),
 }
 

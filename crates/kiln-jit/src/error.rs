@@ -1,6 +1,6 @@
 //! The errors of linking artifacts into memory.
 
-use kiln_globals::UnboundError;
+use kiln_globals::{UnboundError, list_errors};
 use kiln_image::link::LinkError;
 
 /// Artifacts could not be linked into memory. Nothing was published.
@@ -10,8 +10,8 @@ use kiln_image::link::LinkError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JitError {
-    /// The artifacts cannot be linked with each other.
-    #[error("{}", list(.0))]
+    /// The artifacts do not fit together.
+    #[error("{}", list_errors(.0))]
     Link(Vec<LinkError>),
     /// A name was defined by artifacts that were linked before. It cannot be redefined even if that
     /// definition was preemptible, because code that uses it is running.
@@ -155,9 +155,4 @@ pub enum JitError {
     /// There is no memory, or the reservation is used up.
     #[error("executable memory: {0}")]
     Memory(Box<str>),
-}
-
-/// One line for each error.
-fn list(errors: &[LinkError]) -> String {
-    errors.iter().map(LinkError::to_string).collect::<Vec<_>>().join("\n")
 }

@@ -7,7 +7,7 @@
 pub(super) const LAYERS: [(&str, &[&str], Cranelift); 10] = [
     ("kiln-globals", &[], Cranelift::Never),
     ("kiln-artifact", &[], Cranelift::Never),
-    ("kiln-ir", &[], Cranelift::Yes),
+    ("kiln-ir", &["kiln-globals"], Cranelift::Yes),
     ("kiln-backend", &["kiln-ir", "kiln-artifact"], Cranelift::Yes),
     (
         "kiln-oracle",

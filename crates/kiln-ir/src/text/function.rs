@@ -11,11 +11,11 @@ use std::cell::Cell;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{ir, verify_function};
-use cranelift_reader::{Details, ParseError, ParseOptions, SourceMap, parse_test};
+use cranelift_reader::{Details, ParseError, ParseOptions, parse_test};
 
 use super::comments;
 use super::large_numbers::{LargestNumber, large_numbers};
-use super::locate::Locator;
+use super::locate::{EntityLocator, Locator};
 use super::shorten::{ShortText, shorten};
 use super::tokens::unescaped;
 use crate::comments::Comments;
@@ -70,7 +70,7 @@ fn read_short(
     isa: Option<&dyn TargetIsa>,
 ) -> Result<ReadFunction, Vec<Diagnostic>> {
     if let Some(TooMany { word, line, message }) = too_many(&short.text) {
-        let location = Location::word(locator.source, locator.line(line), word);
+        let location = Location::word_from(locator.source, locator.line(line), word, locator.item.start);
         return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, location)]);
     }
     let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
@@ -88,6 +88,7 @@ fn read_short(
     };
     // The item starts with `function`, so the reader has read a function or failed.
     let (mut ir, Details { map, comments, .. }) = read.ok_or_else(Vec::new)?;
+    let entities = EntityLocator::new(locator, &map);
     let unusable = references::check(&ir).into_iter().map(|fault| {
         let kind = match fault {
             Unusable::NoGlobal(..) | Unusable::NoName(_) | Unusable::Empty => DiagnosticKind::Verifier,
@@ -97,11 +98,11 @@ fn read_short(
             | Unusable::Chain(_)
             | Unusable::Offset(_) => DiagnosticKind::Unsupported,
         };
-        Diagnostic::new(kind, fault.to_string(), locator.entity(fault.entity(), &map))
+        Diagnostic::new(kind, fault.to_string(), entities.location(fault.entity()))
     });
     let mut faults: Vec<_> = unusable.collect();
     if let (Some(isa), true) = (isa, faults.is_empty()) {
-        verify(&ir, isa, &map, locator, &mut faults);
+        verify(&ir, isa, &entities, &mut faults);
     }
     if !faults.is_empty() {
         return Err(faults);
@@ -120,24 +121,24 @@ fn read_short(
 fn verify(
     ir: &ir::Function,
     isa: &dyn TargetIsa,
-    map: &SourceMap,
-    locator: Locator<'_>,
+    entities: &EntityLocator<'_, '_>,
     faults: &mut Vec<Diagnostic>,
 ) {
     match guard(|| verify_function(ir, isa)) {
         Ok(Ok(())) => {}
         Ok(Err(errors)) => faults.extend(errors.0.into_iter().map(|error| {
-            let location = match error.location {
-                AnyEntity::Inst(inst) if map.location(error.location).is_none() => {
-                    locator.entity(ir.layout.inst_block(inst).map_or(AnyEntity::Function, Into::into), map)
+            let entity = match error.location {
+                AnyEntity::Inst(inst) if !entities.has_line(error.location) => {
+                    ir.layout.inst_block(inst).map_or(AnyEntity::Function, Into::into)
                 }
-                location => locator.entity(location, map),
+                entity => entity,
             };
+            let location = entities.location(entity);
             Diagnostic::new(DiagnosticKind::Verifier, one_line(&error.message), location)
         })),
         Err(panic) => {
             let message = format!("Cranelift's verifier fails on this function: {}", one_line(&panic));
-            faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
+            faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, entities.locator.function()));
         }
     }
 }

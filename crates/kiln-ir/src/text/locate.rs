@@ -5,13 +5,14 @@
 //! searched: for the entity or the word that a message names, at the place where it must be. If
 //! nothing is found, the location is the whole line, never a guess.
 
+use std::cell::OnceCell;
 use std::sync::Arc;
 
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_reader::SourceMap;
 
 use super::item::FunctionItem;
-use crate::location::{Location, find_word};
+use crate::location::{Location, beginning, find_word};
 use crate::source::Source;
 
 /// Finds locations in one function.
@@ -19,6 +20,14 @@ use crate::source::Source;
 pub(super) struct Locator<'t> {
     pub(super) source: &'t Arc<Source>,
     pub(super) item: &'t FunctionItem<'t>,
+}
+
+/// Finds the entities of one function. The declarations are searched once, when one is first
+/// needed, because each may have an error.
+pub(super) struct EntityLocator<'t, 'm> {
+    pub(super) locator: Locator<'t>,
+    map: &'m SourceMap,
+    declarations: OnceCell<Declarations<'t>>,
 }
 
 /// Declarations, sorted by name, with the position in the file and the line.
@@ -35,9 +44,9 @@ impl Declarations<'_> {
 impl<'t> Locator<'t> {
     /// Returns the position and length of `function` with the name after it.
     pub(super) fn header(&self) -> (usize, usize) {
-        let line = self.item.text.lines().next().unwrap_or("");
-        let end = line.find(['(', '{', ';']).unwrap_or(line.len());
-        (self.item.start, line[..end].trim_end().len())
+        let text = beginning(self.item.text);
+        let end = text.find(['(', '{', ';', '\r', '\n']).unwrap_or(text.len());
+        (self.item.start, text[..end].trim_end().len())
     }
 
     /// Returns the location of `function` with the name after it.
@@ -52,54 +61,7 @@ impl<'t> Locator<'t> {
         self.item.line.saturating_add(number - 1)
     }
 
-    /// Returns the location where `entity` is defined, or a location close to it.
-    pub(super) fn entity(&self, entity: AnyEntity, map: &SourceMap) -> Location {
-        let word = entity.to_string();
-        match entity {
-            AnyEntity::Function | AnyEntity::JumpTable(_) | AnyEntity::ExceptionTable(_) => self.function(),
-            AnyEntity::GlobalValue(_)
-            | AnyEntity::SigRef(_)
-            | AnyEntity::FuncRef(_)
-            | AnyEntity::Constant(_)
-            | AnyEntity::AliasRegion(_)
-            | AnyEntity::StackLimit => match self.declaration(&word, 0) {
-                Some((at, _)) => Location::at(self.source, at, word.len()),
-                None => self.function(),
-            },
-            AnyEntity::Inst(_) => match map.location(entity) {
-                Some(location) => self.instruction(self.line(location.line_number)),
-                None => self.function(),
-            },
-            AnyEntity::Block(_)
-            | AnyEntity::Value(_)
-            | AnyEntity::StackSlot(_)
-            | AnyEntity::DynamicStackSlot(_)
-            | AnyEntity::DynamicType(_) => match map.location(entity) {
-                Some(location) => Location::word(self.source, self.line(location.line_number), &word),
-                None => self.function(),
-            },
-        }
-    }
-
-    /// Searches for the declaration `word = ..` from position `from` of the function on. Returns
-    /// its position in the file and its line.
-    pub(super) fn declaration(&self, word: &str, from: usize) -> Option<(usize, u32)> {
-        let text = self.item.text;
-        memchr::memmem::find_iter(&text.as_bytes()[from..], word).map(|at| from + at).find_map(|at| {
-            let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
-            let end = text[at..].find('\n').map_or(text.len(), |end| at + end);
-            let code = &text[start..end];
-            let code = &code[..code.find(';').unwrap_or(code.len())];
-            let after = code.get(at - start + word.len()..)?;
-            let alone = !code[..at - start].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
-            (alone && after.trim_start().starts_with('=')).then(|| {
-                let lines = memchr::memchr_iter(b'\n', &text.as_bytes()[..at]).count();
-                (self.item.start + at, self.line(lines + 1))
-            })
-        })
-    }
-
-    /// Returns the declarations `word = ..` of functions and global values before the first block.
+    /// Returns the declarations `word = ..` before the first block that are first on their lines.
     pub(super) fn declarations(&self) -> Declarations<'t> {
         let mut found = Vec::new();
         let text = self.item.text;
@@ -110,8 +72,8 @@ impl<'t> Locator<'t> {
             if code.starts_with("block") {
                 break;
             }
-            if code.starts_with("fn") || code.starts_with("gv") {
-                let word = code.bytes().take_while(u8::is_ascii_alphanumeric).count();
+            if DECLARED.iter().any(|kind| code.starts_with(kind)) {
+                let word = code.bytes().take_while(|b| b.is_ascii_alphanumeric() || *b == b'_').count();
                 found.push((&code[..word], (self.item.start + start, self.line(line))));
             }
             let Some(end) = memchr::memchr(b'\n', code.as_bytes()) else { break };
@@ -125,7 +87,7 @@ impl<'t> Locator<'t> {
 
     /// Returns the instruction on line `number`, without debug tags, source location and comment.
     fn instruction(&self, number: u32) -> Location {
-        let line = self.source.line(number);
+        let line = beginning(self.source.line(number));
         let code = &line[..line.find(';').unwrap_or(line.len())];
         let mut rest = code.trim_start();
         if rest.starts_with('<') {
@@ -178,6 +140,66 @@ impl<'t> Locator<'t> {
         (place(at, length), None)
     }
 }
+
+impl<'t, 'm> EntityLocator<'t, 'm> {
+    pub(super) fn new(locator: Locator<'t>, map: &'m SourceMap) -> Self {
+        Self { locator, map, declarations: OnceCell::new() }
+    }
+
+    /// Tells whether the reader noted a line for `entity`.
+    pub(super) fn has_line(&self, entity: AnyEntity) -> bool {
+        self.map.location(entity).is_some()
+    }
+
+    /// Returns the location where `entity` is defined, or a location close to it.
+    pub(super) fn location(&self, entity: AnyEntity) -> Location {
+        let Locator { source, item } = self.locator;
+        let line = || self.map.location(entity).map(|location| self.locator.line(location.line_number));
+        let found = match entity {
+            AnyEntity::Function | AnyEntity::JumpTable(_) | AnyEntity::ExceptionTable(_) => None,
+            AnyEntity::GlobalValue(_)
+            | AnyEntity::SigRef(_)
+            | AnyEntity::FuncRef(_)
+            | AnyEntity::Constant(_)
+            | AnyEntity::AliasRegion(_)
+            | AnyEntity::StackLimit => {
+                let word = entity.to_string();
+                self.declaration(&word).map(|at| Location::at(source, at, word.len()))
+            }
+            AnyEntity::Inst(_) => line().map(|line| self.locator.instruction(line)),
+            AnyEntity::Block(_)
+            | AnyEntity::Value(_)
+            | AnyEntity::StackSlot(_)
+            | AnyEntity::DynamicStackSlot(_)
+            | AnyEntity::DynamicType(_) => {
+                line().map(|line| Location::word_from(source, line, &entity.to_string(), item.start))
+            }
+        };
+        found.unwrap_or_else(|| self.locator.function())
+    }
+
+    /// Returns the position in the file of the declaration `word = ..`.
+    fn declaration(&self, word: &str) -> Option<usize> {
+        let all = self.declarations.get_or_init(|| self.locator.declarations());
+        all.get(word).map(|(at, _)| at).or_else(|| self.within_line(word))
+    }
+
+    /// Searches near the start of the function for a declaration that is not the first on its line.
+    fn within_line(&self, word: &str) -> Option<usize> {
+        let Locator { item, .. } = self.locator;
+        let text = beginning(item.text);
+        memchr::memmem::find_iter(text.as_bytes(), word).find_map(|at| {
+            let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+            let before = &text[start..at];
+            let after = text[at + word.len()..].trim_start();
+            let alone = !before.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_');
+            (alone && after.starts_with('=') && !before.contains(';')).then_some(item.start + at)
+        })
+    }
+}
+
+/// The first letters of words that declarations define.
+const DECLARED: [&str; 6] = ["fn", "gv", "sig", "const", "region", "stack_limit"];
 
 /// Returns the first character outside of comments and strings that is in no token of CLIF.
 fn invalid_character(line: &str) -> Option<(usize, char)> {

@@ -4,13 +4,9 @@
 //! processor's cache: it is read, verified and brought to canonical form, and its IR is dropped.
 //! Only the symbols of its names are resolved later, in the order of the text.
 //!
-//! Invariant: the result does not depend on the number or the speed of threads. Reading stops after
-//! the function with which a file has [`MAX_FAULTS`] errors. Functions after it may be read, but
-//! their results are dropped.
+//! Invariant: the result does not depend on the number or the speed of threads.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use rayon::prelude::*;
@@ -20,7 +16,6 @@ use super::item::{FunctionItem, Item};
 use super::large_numbers::{LargestNumber, NumberBudget};
 use super::locate::Locator;
 use crate::diagnostic::Diagnostic;
-use crate::limits::MAX_FAULTS;
 use crate::source::Source;
 
 /// A shorter text is read faster than threads are woken.
@@ -37,7 +32,7 @@ pub(super) struct ReadOptions<'a> {
 
 /// The result of a function's text.
 enum Outcome<T> {
-    /// Not read: it comes after too many errors, or is not a function.
+    /// No function.
     Nothing,
     Read(T),
     Faults(Vec<Diagnostic>),
@@ -52,29 +47,22 @@ pub(super) fn read<T: Send>(
     finish: impl Fn(ReadFunction) -> T + Sync,
     faults: &mut Vec<Diagnostic>,
 ) -> Vec<Option<T>> {
-    let limit = FaultLimit::new(faults.len());
-    let one = |number: usize, item: &FunctionItem<'_>, large: bool| {
-        if limit.passed(number) {
-            return Outcome::Nothing;
-        }
+    let one = |item: &FunctionItem<'_>, large: bool| {
         let locator = Locator { source: options.source, item };
         match function::read(locator, options.call_conv, options.isa, large) {
             Ok(read) => Outcome::Read(finish(read)),
             Err(Refused::Large(numbers)) => Outcome::Large(numbers),
-            Err(Refused::Faults(faults)) => {
-                limit.add(number, faults.len());
-                Outcome::Faults(faults)
-            }
+            Err(Refused::Faults(faults)) => Outcome::Faults(faults),
         }
     };
-    let first = |(number, item): (usize, &Item<'_>)| match item {
-        Item::Function(item) => one(number, item, false),
+    let first = |item: &Item<'_>| match item {
+        Item::Function(item) => one(item, false),
         _ => Outcome::Nothing,
     };
     let length: usize = items.iter().map(|item| item.function().map_or(0, |item| item.text.len())).sum();
     let mut outcomes: Vec<Outcome<T>> = match length < SMALL || items.len() < 2 {
-        true => items.iter().enumerate().map(first).collect(),
-        false => items.par_iter().enumerate().map(first).collect(),
+        true => items.iter().map(first).collect(),
+        false => items.par_iter().map(first).collect(),
     };
 
     // Large numbers are granted in the order of the text.
@@ -82,25 +70,20 @@ pub(super) fn read<T: Send>(
     let mut granted = Vec::new();
     for (number, (item, outcome)) in items.iter().zip(&mut outcomes).enumerate() {
         if let (Some(item), Outcome::Large(numbers)) = (item.function(), &*outcome) {
-            if limit.passed(number) {
-                *outcome = Outcome::Nothing;
-            } else if budget.take(numbers) {
+            if budget.take(numbers) {
                 granted.push((number, item));
             } else {
-                limit.add(number, 1);
                 let locator = Locator { source: options.source, item };
                 *outcome = Outcome::Faults(vec![budget.fault(numbers, locator)]);
             }
         }
     }
-    let second: Vec<_> =
-        granted.into_par_iter().map(|(number, item)| (number, one(number, item, true))).collect();
+    let second: Vec<_> = granted.into_par_iter().map(|(number, item)| (number, one(item, true))).collect();
     for (number, outcome) in second {
         outcomes[number] = outcome;
     }
 
     let kept = outcomes.into_iter().map(|outcome| match outcome {
-        _ if faults.len() >= MAX_FAULTS => None,
         Outcome::Read(read) => Some(read),
         Outcome::Faults(own) => {
             faults.extend(own);
@@ -109,38 +92,4 @@ pub(super) fn read<T: Send>(
         Outcome::Nothing | Outcome::Large(_) => None,
     });
     kept.collect()
-}
-
-/// Finds the function at which there are too many errors.
-struct FaultLimit {
-    before: usize,
-    /// The number of errors in each function.
-    counts: Mutex<BTreeMap<usize, usize>>,
-    /// The last function whose result is kept, as known so far.
-    last: AtomicUsize,
-}
-
-impl FaultLimit {
-    fn new(before: usize) -> Self {
-        let last = if before >= MAX_FAULTS { 0 } else { usize::MAX };
-        Self { before, counts: Mutex::default(), last: AtomicUsize::new(last) }
-    }
-
-    /// Tells whether nothing of function `number` will be kept.
-    fn passed(&self, number: usize) -> bool {
-        self.before >= MAX_FAULTS || number > self.last.load(Ordering::Relaxed)
-    }
-
-    fn add(&self, number: usize, faults: usize) {
-        let mut counts = self.counts.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        counts.insert(number, faults);
-        let mut sum = self.before;
-        for (number, count) in &*counts {
-            sum += count;
-            if sum >= MAX_FAULTS {
-                self.last.store(*number, Ordering::Relaxed);
-                break;
-            }
-        }
-    }
 }

@@ -15,7 +15,6 @@ use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject};
 use crate::diagnostic::{Diagnostic, DiagnosticKind};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
-use crate::limits::MAX_FAULTS;
 use crate::location::Location;
 use crate::module::Module;
 use crate::names::{external_name, function_name, written};
@@ -24,9 +23,6 @@ use crate::source::Source;
 /// Enters aliases and globals.
 pub(super) fn aliases(items: &[Item<'_>], symbols: &mut SymbolTable<'_>, faults: &mut Vec<Diagnostic>) {
     for item in items {
-        if faults.len() >= MAX_FAULTS {
-            return;
-        }
         let entered = match item {
             Item::Global(global) => {
                 let at = (global.at, written(&global.name).len());
@@ -52,9 +48,6 @@ pub(super) fn define(
     faults: &mut Vec<Diagnostic>,
 ) {
     for (item, draft) in items.iter().zip(functions) {
-        if faults.len() >= MAX_FAULTS {
-            return;
-        }
         let entered = match (item, draft) {
             (Item::Function(item), Some(draft)) => {
                 let at = Locator { source, item }.header();
@@ -105,9 +98,6 @@ pub(super) fn number_definitions(
 ) -> Vec<Owner> {
     let mut owners = vec![Owner::Nothing; items.len()];
     for ((item, draft), owner) in items.iter().zip(drafts).zip(&mut owners) {
-        if faults.len() >= MAX_FAULTS {
-            break;
-        }
         let number = module.functions.len();
         match (item, draft.take()) {
             (Item::Function(item), Some(draft)) => {

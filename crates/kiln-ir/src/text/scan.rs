@@ -17,7 +17,6 @@ use super::cursor::{Cursor, Token};
 use super::item::{FunctionItem, Item, ItemRange};
 use super::{code, data, debug, items};
 use crate::diagnostic::Diagnostic;
-use crate::limits::MAX_FAULTS;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
 
@@ -67,7 +66,7 @@ pub(super) fn scan<'t>(
     let mut file = ScannedFile::default();
     loop {
         cursor.trivia();
-        if cursor.rest().is_empty() || faults.len() >= MAX_FAULTS {
+        if cursor.rest().is_empty() {
             return file;
         }
         if let Err(fault) = item(cursor, defaults, &mut file) {

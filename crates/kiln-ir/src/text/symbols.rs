@@ -13,7 +13,7 @@ use cranelift_codegen::ir::Signature;
 use crate::diagnostic::{Diagnostic, DiagnosticKind, duplicate};
 use crate::location::Location;
 use crate::names::written;
-use crate::signature::same_type;
+use crate::signature::{Shown, same_type};
 use crate::source::Source;
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
@@ -252,6 +252,7 @@ impl<'t> SymbolTable<'t> {
             return match (&definition.signature, definition.kind) {
                 (Some(own), _) if import || same_type(own, signature) => Ok(id),
                 (Some(own), _) => {
+                    let (signature, own) = (Shown(signature), Shown(own));
                     let message = format!("`{shown}` is declared as {signature}, but defined as {own}");
                     fault(DiagnosticKind::Signature, message, definition.at)
                 }

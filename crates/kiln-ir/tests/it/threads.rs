@@ -56,11 +56,10 @@ fn faults_are_the_same() {
 }
 
 #[test]
-fn reading_stops_at_the_same_function() {
+fn many_faults_are_the_same() {
     let text = functions(3000, |number| if number % 2 == 0 { "v3 = what v0" } else { "" });
     let one = read(&text, 1).unwrap_err();
-    assert_eq!(one.len(), 1000);
-    assert!(one[999].contains("threads.clif:19987:"), "{}", one[999]);
+    assert_eq!(one.len(), 1500);
     for threads in [2, 5] {
         assert_eq!(read(&text, threads).as_ref(), Err(&one), "{threads} threads");
     }
