@@ -25,9 +25,9 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
         Ok(std::hint::black_box(&module).module().functions.len())
     };
     let read =
-        |&file: &usize| Ok::<_, Failure>(std::hint::black_box(reader(&workload.sources[file].text)?).len());
+        |&file: &usize| Ok::<_, Failure>(std::hint::black_box(reader(workload.sources[file].text())?).len());
     let verify = |&file: &usize| -> Result<usize, Failure> {
-        let functions = reader(&workload.sources[file].text)?;
+        let functions = reader(workload.sources[file].text())?;
         let isa = &*workload.isas[file];
         functions.iter().try_for_each(|function| verify_function(function, isa))?;
         Ok(functions.len())
@@ -86,7 +86,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
         })
     }));
     contenders.push(Contender::new(whole_peer, || {
-        many.install(|| reader(&joined.text).map(|functions| std::hint::black_box(functions).len()))
+        many.install(|| reader(joined.text()).map(|functions| std::hint::black_box(functions).len()))
     }));
     comparison.add(interleave(setup.rounds, contenders)?);
     comparison.ratio(one, verified, Goal::AtMost(1.10));
