@@ -53,7 +53,7 @@ pub(crate) fn first_lines(lines: impl Iterator<Item = String>) -> String {
 pub(crate) fn shown(diagnostic: &Diagnostic) -> String {
     let file = |location: &mut Location| {
         if let std::borrow::Cow::Owned(escaped) = name(&location.source.name) {
-            location.source = Arc::new(Source::new(escaped, &*location.source.text));
+            location.source = Arc::new(Source::new(escaped, location.source.text()));
         }
     };
     let mut diagnostic = diagnostic.clone();
