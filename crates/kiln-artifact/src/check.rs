@@ -114,7 +114,7 @@ fn check_named_data(artifact: &Artifact) -> Checked {
         }
         let (start, align) = (run.start.get(), run.align.get());
         if !align.is_power_of_two() || !start.is_multiple_of(align.into()) {
-            return fail("an alignment that is not a power of two, or not kept");
+            return fail("a start that is not a multiple of an alignment that is a power of two");
         }
         let end = start.checked_add(run.len.get());
         let Some(end) = end.filter(|&end| end <= artifact.section_size(run.section())) else {

@@ -272,7 +272,7 @@ fn named_data_is_checked() {
         assert_eq!(section(0, code), malformed("a section that cannot have named data", 0));
     }
     for wrong in [0, 3, 32] {
-        assert_eq!(align(wrong), malformed("an alignment that is not a power of two, or not kept", 0));
+        assert_eq!(align(wrong), malformed("a start that is not a multiple of an alignment that is a power of two", 0));
     }
     assert_eq!(start(1, 48), malformed("range outside its section", 1));
     assert_eq!(start(1, u64::MAX - 7), malformed("range outside its section", 1));
@@ -311,7 +311,7 @@ fn tables_that_describe_code_are_checked() {
     assert_eq!(altered(Table::Traps, 1, &[0x80]), "accepted", "the code of a trap is not an integer");
     assert_eq!(altered(Table::SourceRanges, 1, &[17]), malformed(broken, Table::SourceRanges));
     assert_eq!(altered(Table::CallSites, 2, &[0x81]), malformed(broken, Table::CallSites));
-    assert_eq!(altered(Table::CallSites, 2, &[0]), malformed("another number of handlers", Table::CallSites));
+    assert_eq!(altered(Table::CallSites, 2, &[0]), malformed("wrong number of handlers", Table::CallSites));
     assert_eq!(number(Table::Handlers, 4, 16), "accepted");
     assert_eq!(number(Table::Handlers, 4, 17), malformed("offset outside the code", Table::Handlers));
     assert_eq!(number(Table::StackMaps, 12, 2), malformed("entries outside their table", Table::StackMaps));

@@ -112,7 +112,7 @@ pub(super) fn check_streams(artifact: &Artifact) -> Checked {
             end = next;
         }
         if end != artifact.parts_len(table) {
-            return Err(table.error(0, "more than what functions have"));
+            return Err(table.error(0, "records that belong to no function"));
         }
     }
     for (index, function) in artifact.functions().iter().enumerate() {
@@ -142,7 +142,7 @@ pub(super) fn check_streams(artifact: &Artifact) -> Checked {
             return fail(Table::CallSites, outside);
         }
         if handlers != artifact.handlers_of(index).len() as u64 {
-            return fail(Table::CallSites, "another number of handlers");
+            return fail(Table::CallSites, "wrong number of handlers");
         }
     }
     Ok(())

@@ -29,7 +29,7 @@ impl<'a> Note<'a> {
             return Err(LoadError::Altered { section: "note".into() });
         }
         if head.head_len.get() as usize != HEAD_LEN {
-            return Err(LoadError::malformed("note head of another length", body_offset));
+            return Err(LoadError::malformed("note head of a wrong length", body_offset));
         }
         note.check().map_err(|what| LoadError::malformed(what, body_offset))?;
         Ok(note)

@@ -47,7 +47,7 @@ pub(crate) fn open_image<'h>(
 /// Reads the file of an image, for [`ImageInfo::parse`](crate::ImageInfo::parse) and
 /// [`verify_bytes`](crate::verify_bytes). The image may be for any architecture.
 ///
-/// A file that is no image of this format version, or of another length than the image has, is
+/// A file that is not an image of this format version, or whose length is not that of the image, is
 /// refused before it is read; so are pipes and devices. What is returned is not checked otherwise.
 ///
 /// # Errors

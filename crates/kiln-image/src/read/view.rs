@@ -54,7 +54,7 @@ impl<'a> Headers<'a> {
             return fail("an ELF file that is not a shared object", 16);
         }
         if header.e_phoff(endian) != FILE_HEADER as u64 {
-            return fail("program headers in another place", 32);
+            return fail("program headers at a wrong offset", 32);
         }
         let phdrs = match header.program_headers(endian, bytes) {
             Ok(phdrs) if (1..=MAX_SEGMENTS).contains(&phdrs.len()) => phdrs,
@@ -135,7 +135,7 @@ impl<'a> View<'a> {
         let symbols = head.dynsym.len.get() / SYMBOL as u64;
         let exports_end = u64::from(head.first_export.get()) + self.note.export_signatures().len() as u64;
         if symbols > u64::from(u32::MAX) || exports_end > symbols.max(1) {
-            return Err(LoadError::malformed("another number of dynamic symbols", note_offset));
+            return Err(LoadError::malformed("wrong number of dynamic symbols", note_offset));
         }
         Ok(())
     }

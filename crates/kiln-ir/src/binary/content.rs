@@ -91,7 +91,7 @@ impl<'b> ContentReader<'b> {
             (_, None) => false,
         };
         if !fits {
-            return Err(content.error("a function of another type than its symbol"));
+            return Err(content.error("a function whose type is not that of its symbol"));
         }
         Ok(Function { symbol, code, line: 0, comments: Comments::new() })
     }

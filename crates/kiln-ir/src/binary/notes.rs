@@ -131,7 +131,7 @@ fn setting_value(notes: &mut ByteReader<'_>) -> DecodeResult<Option<Box<str>>> {
     }
     match notes.str()? {
         "" => Ok(None),
-        _ => Err(notes.error("a value that is none")),
+        _ => Err(notes.error("a value for a setting that has none")),
     }
 }
 

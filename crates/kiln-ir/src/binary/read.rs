@@ -44,7 +44,7 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
     let mut of_code = ByteWriter::default();
     code_settings(&mut of_code, &settings);
     if settings_start.clone().raw(settings_len)? != of_code.0 {
-        return Err(notes.error("other settings than those of the code"));
+        return Err(notes.error("settings that differ from those of the code"));
     }
     let mut names = HashSet::with_capacity(reading.symbols.len());
     for symbol in &mut reading.symbols {
@@ -59,7 +59,7 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
         let anonymous = symbol.linkage == Linkage::Local && text.is_empty();
         let fits = global || anonymous || !text.is_empty() && !text.contains('\0');
         if !fits || !anonymous && !names.insert((text, global)) {
-            return Err(notes.error("a name that cannot be linked by, or has another symbol"));
+            return Err(notes.error("a name that cannot be linked, or that another symbol has"));
         }
     }
     drop(names);

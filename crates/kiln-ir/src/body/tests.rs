@@ -94,7 +94,7 @@ fn each_number_is_checked() {
     refused("no such value", |bytes| bytes[23] = 1);
     refused("no such value", |bytes| bytes[26] = 3);
     refused("more values than announced", |bytes| bytes[16] = 1);
-    refused("another number of values than announced", |bytes| bytes[16] = 3);
+    refused("not as many values as announced", |bytes| bytes[16] = 3);
     refused("not a type for this instruction", |bytes| bytes[21] = types::F32.index() as u8);
     refused("not a type", |bytes| bytes[21] = 0xff);
     refused("not an instruction", |bytes| bytes[20] = 0xff);

@@ -40,7 +40,7 @@ impl<S: Sink> Decoder<'_, S> {
         if self.next_value as u64 == self.values {
             Ok(())
         } else {
-            Err(self.reader.error("another number of values than announced"))
+            Err(self.reader.error("not as many values as announced"))
         }
     }
 
