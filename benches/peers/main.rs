@@ -94,7 +94,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     let workloads: Vec<Workload> = [Workload::generated(args.functions)?].into_iter().chain(corpus).collect();
 
     println!(
-        "Kiln beside its peers: {} rounds, {threads} threads on {cores} cores, cranelift {}, {}",
+        "Kiln and its peers: {} rounds, {threads} threads on {cores} cores, cranelift {}, {}",
         args.rounds,
         cranelift_codegen::VERSION,
         workloads[0].target.triple(),

@@ -240,7 +240,7 @@ impl Cache {
             Pending::Miss { identity, functions, last_build } => {
                 if let Some(last_build) = last_build.filter(|_| unfit > 0) {
                     stats.corrupt_entries += 1;
-                    self.put_out_of_use(&last_build.recipe.key(), &module.name, &EntryError::Functions);
+                    self.quarantine_unusable(&last_build.recipe.key(), &module.name, &EntryError::Functions);
                 }
                 (identity, functions, false)
             }
@@ -278,9 +278,9 @@ impl Cache {
         failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
     }
 
-    /// Puts an entry out of use whose functions could not be reused. It is a miss when its module
-    /// is built again as it was, and is stored anew.
-    fn put_out_of_use(&self, key: &Key, module: &str, reason: &EntryError) {
+    /// Quarantines an entry whose functions could not be reused. If its module is built again as it
+    /// was, that is a miss, and the entry is stored again.
+    fn quarantine_unusable(&self, key: &Key, module: &str, reason: &EntryError) {
         self.report(&Event::Corrupt { key, module: Some(module), reason });
         if let Some(store) = &self.store {
             // If it cannot be moved aside, every build that finds it compiles instead.
@@ -293,7 +293,7 @@ impl Cache {
         self.report(&Event::VerifyFailed { key, module });
         if let Some(store) = &self.store {
             // If it cannot be moved aside, storing the right one replaces it.
-            let _ = store.quarantine(key, "compiling makes another artifact");
+            let _ = store.quarantine(key, "compiling makes a different artifact");
         }
     }
 

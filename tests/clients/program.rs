@@ -74,7 +74,7 @@ pub(crate) fn rejects_what_is_wrong() -> Result<(), Failure> {
         ("fn f() { return 1.5; }", "Int expected, not Float"),
         ("fn f() { return g(); }", "no function `g`"),
         ("fn f() { let x = 1; x = \"a\"; }", "Int expected, not Text"),
-        ("var x = 1; text x = \"a\";", "`x` is there twice"),
+        ("var x = 1; text x = \"a\";", "`x` is defined twice"),
         ("table t = nothing;", "no datum `nothing`"),
         ("text a = \"abc\"; text b = a from 4;", "no such tail"),
     ] {

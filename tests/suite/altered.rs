@@ -1,5 +1,6 @@
-//! Entries with records exchanged or altered, whose checksums were made to fit: whatever they hold,
-//! a build of the edited module succeeds, and what is found wrong costs no more than reuse.
+//! Entries with records exchanged or altered, whose checksums were corrected: whatever they hold, a
+//! build of the edited module succeeds, and an entry that is found to be wrong costs no more than
+//! reuse.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use crate::common::{module, shared};
 use crate::reuse::Log;
 
 /// Several functions, with at least two records in every table that is in order. `edited` is in the
-/// middle, so that functions before and behind it are taken out of the last build.
+/// middle, so that functions before and after it are taken from the last build.
 fn program(edited: i64) -> Module {
     let one = |n: i64| {
         format!(
@@ -66,7 +67,7 @@ block0(v0: i64):
     module("altered.clif", &format!("{}{edited}{}{}", one(1), one(2), one(3)))
 }
 
-/// The tables whose records are in order of a place.
+/// The tables whose records are in order of an offset.
 const ORDERED: [Table; 6] = [
     Table::Functions,
     Table::TextRelocs,
@@ -93,7 +94,7 @@ fn record_len(table: Table) -> usize {
     }
 }
 
-/// A store with one entry, the last build of whatever is asked for.
+/// A store with one entry, which is the last build of every module.
 struct One {
     key: Key,
     bytes: Vec<u8>,
@@ -123,7 +124,7 @@ impl Store for One {
     }
 }
 
-/// Makes the checksums of an entry fit.
+/// Corrects the checksums of an entry.
 fn fit(bytes: &mut [u8]) {
     let body = *blake3::hash(&bytes[104..]).as_bytes();
     bytes[64..96].copy_from_slice(&body);
@@ -212,15 +213,15 @@ fn exchanged_records_never_fail_a_build() {
             if ORDERED.contains(&table) {
                 assert!(told.contains("cannot be used") && right, "{what}");
             }
-            // What was found wrong is not used.
+            // An entry that was found to be wrong is not used.
             assert!(right || stats.reused_functions > 0, "{what}");
             assert_eq!(quarantined, stats.corrupt_entries > 0, "{what}");
         }
     }
 }
 
-/// Any few bytes of any table, altered to any value: what is accepted may give other code, which is
-/// the code of who wrote the entry, but it never ends a build.
+/// Any few bytes of any table, altered to any value: what is accepted may give different code,
+/// chosen by the author of the entry, but it never ends a build.
 #[test]
 fn altered_records_never_fail_a_build() {
     let place = Place::new();
@@ -249,7 +250,7 @@ fn altered_records_never_fail_a_build() {
 }
 
 #[test]
-fn an_entry_whose_functions_cannot_be_taken_out_is_a_miss_that_heals() {
+fn an_entry_whose_functions_cannot_be_extracted_is_a_miss_that_heals() {
     let (place, folder) = (Place::new(), tempfile::tempdir().unwrap());
     let (disk, log) = (DiskStore::new(folder.path()), Arc::<Log>::default());
     let build = |edited: i64| {

@@ -174,7 +174,7 @@ fn folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
         let unique = if names.insert(name.clone()) { name } else { format!("{name}#{}", files.len()) };
         let path = output.join(format!("{unique}.{}", input::TEXT));
         if path.symlink_metadata().is_ok() {
-            return Err(Failure::new(format!("cannot write {}: it is there already", path.display())));
+            return Err(Failure::new(format!("cannot write {}: it exists already", path.display())));
         }
         let mut file = temporary(output).map_err(cannot)?;
         file.write_all(&text(file_module, module)?).map_err(cannot)?;

@@ -1,9 +1,9 @@
 //! Conversion of bytes to an [`Artifact`], and the only way to it: every range and index is checked
 //! once.
 //!
-//! The checks are in the order in which they need each other: record lengths before records,
-//! strings before names, named data before the symbols and relocations that must not cross its
-//! borders. Nothing is copied and nothing allocated; time is linear in the length, except for a
+//! The checks are in the order in which later ones rely on earlier ones: record lengths before
+//! records, strings before names, named data before the symbols and relocations that must not cross
+//! its borders. Nothing is copied and nothing allocated; time is linear in the length, except for a
 //! binary search in the named data for each symbol and relocation.
 //!
 //! The ranges of functions and of stack maps are in order and disjoint, and the texts of all names

@@ -272,7 +272,10 @@ fn named_data_is_checked() {
         assert_eq!(section(0, code), malformed("a section that cannot have named data", 0));
     }
     for wrong in [0, 3, 32] {
-        assert_eq!(align(wrong), malformed("a start that is not a multiple of an alignment that is a power of two", 0));
+        assert_eq!(
+            align(wrong),
+            malformed("a start that is not a multiple of an alignment that is a power of two", 0)
+        );
     }
     assert_eq!(start(1, 48), malformed("range outside its section", 1));
     assert_eq!(start(1, u64::MAX - 7), malformed("range outside its section", 1));
@@ -384,7 +387,7 @@ fn in_order(change: impl FnOnce(&mut Contents)) -> String {
         contents.patchable_calls.push(PatchableCall { end: (8 * n + 4).into(), len: 1.into() });
     }
     change(&mut contents);
-    // Whoever makes contents panics with the message that a reader of the bytes gets.
+    // `finish` panics with the message that a reader of the bytes gets.
     let made = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| contents.finish()));
     made.map_or_else(
         |panic| panic.downcast_ref::<String>().unwrap().rsplit(": ").next().unwrap().to_owned(),

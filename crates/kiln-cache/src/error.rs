@@ -46,9 +46,9 @@ pub enum EntryError {
         /// Number of the artifact's functions.
         functions: usize,
     },
-    /// The artifact is sound by itself, but single functions cannot be taken out of it: tables
+    /// The artifact is valid as a whole, but single functions cannot be extracted from it: tables
     /// contradict each other.
-    #[error("functions that cannot be taken out of the artifact")]
+    #[error("functions that cannot be extracted from the artifact")]
     Functions,
     /// The checksums match, but the body is not an artifact.
     #[error(transparent)]

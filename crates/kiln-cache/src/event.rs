@@ -34,8 +34,8 @@ pub enum Event<'a> {
         /// The reason why there was no entry.
         reason: &'a MissReason,
     },
-    /// An entry could not be used, which is a miss; or, if it is that of a module's last build, no
-    /// function could be taken out of it.
+    /// An entry could not be used, which is a miss. Or it is the entry of a module's last build,
+    /// and no function could be extracted from it.
     Corrupt {
         /// The entry's key.
         key: &'a Key,

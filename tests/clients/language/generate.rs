@@ -93,7 +93,7 @@ impl<M: Module> Generator<'_, M> {
                 self.module.declare_data(&item.name, item.linkage, writable, false)?;
             }
             if self.globals.insert(item.name.clone(), global).is_some() {
-                return Err(format!("`{}` is there twice", item.name).into());
+                return Err(format!("`{}` is defined twice", item.name).into());
             }
         }
         Ok(())

@@ -25,7 +25,7 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
             format!("{}: compiled again, with the same result", of(module, key))
         }
         Event::VerifyFailed { key, module } => {
-            format!("{}: WRONG CODE: compiling makes another artifact", of(module, key))
+            format!("{}: WRONG CODE: compiling makes a different artifact", of(module, key))
         }
         Event::WrongLazyKey { key, module } => {
             format!("{}: WRONG KEY: it is that of another module", of(module, key))

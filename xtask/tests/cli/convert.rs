@@ -176,9 +176,7 @@ fn a_file_of_many_modules_becomes_a_folder() {
 
     // No file is overwritten, and none is written if one cannot be.
     std::fs::remove_file(dir.path("new/a.clif")).unwrap();
-    dir.xtask(&["convert", "all.kir", "new"])
-        .code(1)
-        .says(&["cannot write new/a#1.clif: it is there already"]);
+    dir.xtask(&["convert", "all.kir", "new"]).code(1).says(&["cannot write new/a#1.clif: it exists already"]);
     assert!(!dir.path("new/a.clif").exists());
     assert_eq!(std::fs::read_dir(dir.path("new")).unwrap().count(), names.len() - 1);
     dir.xtask(&["convert", "all.kir", "a.clif/new"]).code(1).says(&["cannot write a.clif/new: "]);

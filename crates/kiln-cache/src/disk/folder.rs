@@ -124,13 +124,13 @@ impl DiskStore {
 
     /// Writes `parts` to `path`. The file appears whole or not at all.
     pub(super) fn write(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
-        // What killed writers left is removed before the first write, and by sweeps later.
+        // Leftovers of killed writers are removed before the first write, and later by sweeps.
         if !self.shared.cleared.swap(true, Relaxed) {
             self.clear_incoming(MAX_CLEARED);
         }
         let temporary = name::temporary(&self.folder);
         let in_folder_of = |path: &Path, work: &dyn Fn() -> io::Result<()>| match work() {
-            // The folder is not there yet, or was removed meanwhile.
+            // The folder does not exist yet, or was removed in the meantime.
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 self.files.create_folder(path.parent().expect("a file of the store is in a folder"))?;
                 work()
@@ -146,8 +146,9 @@ impl DiskStore {
         written
     }
 
-    /// Whether the file begins as files of its kind do, as far as it goes. All others are foreign,
-    /// whatever they are called: a folder of git's objects has files with the names of entries.
+    /// Whether the file begins like files of its kind; it may be shorter than their beginning. All
+    /// others are foreign, whatever their names: Git's folder of objects has files with the names
+    /// of entries.
     ///
     /// # Errors
     ///

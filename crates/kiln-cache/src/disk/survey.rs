@@ -89,7 +89,7 @@ pub struct GcReport {
     pub foreign: u64,
 }
 
-/// What is in a folder beside the subfolders of entries.
+/// The content of a folder other than the subfolders of entries.
 #[derive(Default)]
 struct Others {
     foreign: u64,

@@ -1,9 +1,9 @@
 //! The process that writes a temporary file, as a part of the file's name: so that others can tell
 //! whether it still runs.
 //!
-//! A process is known by its number and by when it started, on one start of one machine, in one
-//! name space of processes. Where that cannot be found out, or is another, only the file's age
-//! says that nobody writes it any more.
+//! A process is identified by its number and start time, the boot of its machine, and its PID
+//! namespace. If these cannot be determined, or the boot or the namespace is not this process's,
+//! only the file's age says that it is no longer being written.
 
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
@@ -12,10 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// A process that writes files of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Writer {
-    /// A hash of the machine, its start and the name space of processes; 0 if not known.
+    /// A hash of the machine, its boot and the PID namespace; 0 if not known.
     place: u64,
     process: u32,
-    /// Clock ticks from the machine's start to the process's; 0 if not known.
+    /// Clock ticks from the boot to the start of the process; 0 if not known.
     started: u64,
 }
 
@@ -26,7 +26,7 @@ impl Writer {
         let process = std::process::id();
         let find = || Self { place: place().unwrap_or(0), process, started: started(process).unwrap_or(0) };
         let known = *THIS.get_or_init(find);
-        // In the child of a fork, what is known is the parent.
+        // In the child of a fork, the known process is the parent.
         if known.process == process { known } else { find() }
     }
 
@@ -55,12 +55,12 @@ impl Writer {
         if self.place == 0 || this.place != self.place || self.started == 0 || this.started == 0 {
             return None;
         }
-        // A process that started at another time is another one with the same number.
+        // A process with another start time is a different one with the same number.
         Some(started(self.process) != Some(self.started))
     }
 }
 
-/// A hash of the machine, its start, and the name space of processes.
+/// A hash of the machine, its boot and the PID namespace.
 fn place() -> Option<u64> {
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     let space = std::fs::read_link("/proc/self/ns/pid").ok()?;

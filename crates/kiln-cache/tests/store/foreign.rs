@@ -1,5 +1,5 @@
-//! Files that are not of the store, although they have the names of its files: what cannot be read
-//! is refused at once, and nothing foreign is moved, removed or altered.
+//! Files that do not belong to the store, although they have the names of its files: those that
+//! cannot be read are refused at once, and none is moved, removed or altered.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -76,7 +76,7 @@ fn what_is_no_file_of_the_store_is_refused_before_it_is_read() {
             assert!(matches!(store.get(&key(1)), Lookup::Miss), "{what}: not used again");
             assert!(store.path(&key(1)).symlink_metadata().is_ok(), "{what}: still there");
         }
-        // Storing heals, but for a folder, which no file replaces.
+        // Storing heals, except in the place of a folder, which no file replaces.
         let healed = store.put(&key(1), &entry(1, 0, 100)).is_ok();
         assert_eq!(healed, what != "a folder", "{what}");
         assert!(!healed || matches!(store.get(&key(1)), Lookup::Hit(_)), "{what}");

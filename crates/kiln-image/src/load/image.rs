@@ -73,7 +73,7 @@ impl Image {
     /// # Errors
     ///
     /// [`LoadError::At`], with the path and the reason; among them [`LoadError::Length`] if the
-    /// file was truncated meanwhile.
+    /// file was truncated in the meantime.
     pub fn open_private(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let mut head = [0; HEAD];

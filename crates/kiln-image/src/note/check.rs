@@ -1,15 +1,14 @@
 //! The check of a note's tables: ranges, texts and indices.
 //!
-//! No two texts share bytes, as far as their lengths tell: together they are not longer than the
-//! strings. So copies of all of them are in proportion to the note, and reading them takes a time
-//! in proportion to it.
+//! The texts together are not longer than the strings, so many texts cannot share the same bytes.
+//! So copies of all texts, and the time to read them, are in proportion to the note.
 
 use zerocopy::little_endian::U32;
 
 use super::format::{NONE, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, SumRecord, SymbolicRecord, Text};
 use super::view::Note;
 
-/// What a note is refused for, if it is.
+/// The reason why a note is refused, if it is.
 type Checked = Result<(), &'static str>;
 
 impl Note<'_> {

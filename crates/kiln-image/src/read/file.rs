@@ -1,7 +1,7 @@
 //! Opening the file of an image, and reading it as a whole.
 //!
-//! A path may be that of anything: opening a pipe must not wait for a writer, and a device must not
-//! be read. A file that is no image is refused after its first two kilobytes, however long it is.
+//! A path may name anything: opening a pipe must not wait for a writer, and a device must not be
+//! read. A file that is not an image is refused after its first two kilobytes, however long it is.
 
 use std::fs::{File, OpenOptions};
 use std::io::Read;
@@ -23,7 +23,8 @@ pub(crate) fn open_image<'h>(
     path: &Path,
     head: &'h mut [u8; HEAD],
 ) -> Result<(File, &'h [u8], u64), LoadError> {
-    // Neither waits for a writer of a pipe nor makes a terminal that of this process.
+    // Does not wait for a writer of a pipe, nor make a terminal the controlling terminal of this
+    // process.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(LoadError::io("open"))?;
     let metadata = file.metadata().map_err(LoadError::io("examine"))?;
@@ -48,7 +49,8 @@ pub(crate) fn open_image<'h>(
 /// [`verify_bytes`](crate::verify_bytes). The image may be for any architecture.
 ///
 /// A file that is not an image of this format version, or whose length is not that of the image, is
-/// refused before it is read; so are pipes and devices. What is returned is not checked otherwise.
+/// refused before it is read; so are pipes and devices. The returned bytes are not checked
+/// otherwise.
 ///
 /// # Errors
 ///

@@ -27,7 +27,7 @@ pub(crate) struct View<'a> {
     bytes: &'a [u8],
 }
 
-/// The headers of an image, as far as they are checked without reading anything else.
+/// The headers of an image, after the checks that need no other part of the image.
 struct Headers<'a> {
     arch: Arch,
     phdrs: &'a [ProgramHeader64<Endianness>],
@@ -66,8 +66,8 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Checks the start of a file of `file_len` bytes, which `head` is, as far as this is possible
-/// without reading more: that it is an image, and of this length.
+/// Checks `head`, the start of a file of `file_len` bytes: that the file is an image of this
+/// length, if that can be decided without reading more.
 #[cfg(feature = "load")]
 pub(super) fn peek(head: &[u8], file_len: u64) -> Result<(), LoadError> {
     let limit = usize::try_from(file_len).unwrap_or(usize::MAX);

@@ -1,7 +1,7 @@
-//! Images with right checksums in which many records refer to the same bytes. Their tables are
+//! Images with correct checksums in which many records refer to the same bytes. Their tables are
 //! written out here, since no writer makes them.
 
-/// What an image has in its tables; everything else is as small as possible.
+/// The content of an image's tables; everything else is as small as possible.
 #[derive(Default)]
 pub(crate) struct Hostile {
     /// After the target triple.
@@ -53,7 +53,7 @@ impl Hostile {
     /// The bytes of the image.
     pub(crate) fn image(&self) -> Vec<u8> {
         let note_end = HEADERS + NOTE_PREFIX + NOTE_HEAD + self.note_tables(0).1.len();
-        // Behind the note: the tables that are loaded.
+        // After the note: the tables that are loaded.
         let mut tables = Vec::new();
         let dynsym = [vec![0; 24], self.dynsym.clone()].concat();
         let loaded = [&self.gnu_hash, &dynsym, &self.dynstr].map(|table| {
@@ -63,7 +63,7 @@ impl Hostile {
         });
         let readable = (note_end + tables.len()).next_multiple_of(PAGE);
         tables.resize(readable - note_end, 0);
-        // Behind what is loaded: the sections.
+        // After everything that is loaded: the sections.
         let (sections, file_len) = self.sections(readable);
         let slots = self.slots.len() / 16;
         let count = if sections.is_empty() { 0 } else { self.section_names.len() + 2 };

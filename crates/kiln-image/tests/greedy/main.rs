@@ -38,8 +38,8 @@ fn one_chain(name: &str, count: u32) -> Vec<u8> {
     table
 }
 
-/// A kind of image: its name; what it is refused for; and the image of about `size` bytes, half of
-/// which are records that share the other half.
+/// A kind of image: its name; the reason why it is refused; and the image of about `size` bytes,
+/// half of which are records that share the other half.
 type Kind = (&'static str, &'static str, fn(u32) -> Hostile);
 
 const KINDS: [Kind; 12] = [
@@ -96,7 +96,7 @@ const KINDS: [Kind; 12] = [
         dynstr: [&vec![b'n'; size as usize / 2][..], &[0]].concat(),
         ..Hostile::default()
     }),
-    ("a chain of names that begin alike", "", |size| Hostile {
+    ("a chain of names with the same beginning", "", |size| Hostile {
         gnu_hash: one_chain(ABSENT, size / 60),
         dynsym: (0..size / 60).flat_map(|number| symbol(3 * number)).collect(),
         dynstr: b"aa\0".repeat(size as usize / 60),
@@ -157,7 +157,7 @@ fn time_and_memory_are_proportional_to_length() {
             assert_eq!(error.is_empty(), refused.is_empty(), "{name}: {error}");
             assert!(error.contains(refused), "{name}: {error}");
         }
-        // With the square, this would be 64 times as long.
+        // In quadratic time, this would take 64 times as long.
         let [short, long] = images.map(|bytes| time(&bytes));
         println!("{name}: {short:?}, {long:?}");
         let most = 3 * FACTOR * short + Duration::from_millis(50);

@@ -68,7 +68,7 @@ block0:
 }
 
 #[test]
-fn sparse_numbers_leave_nothing_behind() {
+fn sparse_numbers_leave_no_trace() {
     let module = module(
         "function %f(i64 vmctx) -> i64 {
     gv0 = vmctx
