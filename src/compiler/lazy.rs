@@ -8,8 +8,9 @@ use kiln_ir::Module;
 
 /// Everything that the IR of a lazy module is made from.
 ///
-/// The module's name, the name of the program (see [`Compiler::program`](crate::Compiler::program)),
-/// the target, the settings and the ABI are added.
+/// The module's name, the name of the program (see
+/// [`Compiler::program`](crate::Compiler::program)), the target, the settings and the ABI are
+/// added.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LazyKey {
     pub(super) compiler_version: Box<str>,

@@ -164,8 +164,8 @@ impl Cache {
 
     /// Asks the store for the module called `name` by the client's key, before its IR is built.
     ///
-    /// `None` also if all hits are to be verified: the IR is needed for that. A miss or a corrupt entry
-    /// is not reported here: the module's own key is looked up next, and that reports it.
+    /// `None` also if all hits are to be verified: the IR is needed for that. A miss or a corrupt
+    /// entry is not reported here: the module's own key is looked up next, and that reports it.
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
         let key = store.latest(client)?;

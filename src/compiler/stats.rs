@@ -15,8 +15,8 @@ pub struct Stats {
     pub corrupt_entries: usize,
     /// Entries of the store that were compiled again and differed: the store had wrong code.
     pub wrong_entries: usize,
-    /// Lazy modules whose key the store has for other IR: [`LazyKey`](crate::LazyKey) left something
-    /// out. They were built and compiled.
+    /// Lazy modules whose key the store has for other IR: [`LazyKey`](crate::LazyKey) left
+    /// something out. They were built and compiled.
     pub wrong_keys: usize,
     /// Artifacts and last builds that could not be stored.
     pub failed_writes: usize,

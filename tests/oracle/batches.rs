@@ -71,7 +71,7 @@ fn case(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What the names are in this process, unless a module defines them.
+/// The host's function of every name, unless a module defines the name.
 extern "C" fn host() -> i64 {
     1_000_000
 }

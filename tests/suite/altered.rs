@@ -160,7 +160,7 @@ impl Place {
         Self { key: entry.recipe.key(), entry: entry.to_bytes(), artifact, edited, cold }
     }
 
-    /// Where a table is in the entry.
+    /// The range of a table in the entry.
     fn place(&self, table: Table) -> std::ops::Range<usize> {
         let whole = self.artifact.as_bytes();
         let part = self.artifact.table_bytes(table);

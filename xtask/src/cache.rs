@@ -91,8 +91,8 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
     }
 }
 
-/// The cache in `folder`, and the numbers of its files. Nothing is made, and a folder without a file
-/// of a cache is refused, unless it is empty.
+/// The cache in `folder`, and the numbers of its files. Nothing is made, and a folder without a
+/// file of a cache is refused, unless it is empty.
 fn store(folder: &Path) -> Result<(DiskStore, DiskStat), Failure> {
     let shown = folder.display();
     check_folder(folder)?;

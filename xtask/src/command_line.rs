@@ -50,7 +50,8 @@ fn suggest(error: &mut clap::Error, command: Command) {
 }
 
 /// Marks an argument like `-inf`, `-0x10` or `-1e-3` as a number, which clap takes for options of
-/// one letter each: a space before it is none to whoever reads the number.
+/// one letter each: with a space before it, clap does not, and the parser of numbers ignores the
+/// space.
 fn keep_number(argument: &mut OsString) {
     let is_number = |text: &str| {
         let Some(text) = text.strip_prefix('-') else { return false };

@@ -133,7 +133,7 @@ struct Header {
 }
 
 impl Header {
-    /// Where the artifact starts, and the length of the whole entry.
+    /// The start of the artifact, and the length of the whole entry.
     fn layout(&self) -> (u64, u64) {
         // 64 bits do not overflow: both factors are below 2^32, and the length is added with
         // saturation.

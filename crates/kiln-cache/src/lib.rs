@@ -44,7 +44,8 @@
 //! // The same module, compiled in another way.
 //! let faster = KeyParts { settings: "opt_level=speed", ..parts };
 //! assert!(matches!(store.get(&faster.key()), Lookup::Miss));
-//! let (reason, last) = explain(&store, &Lineage::new("program", "main", "x86_64"), &faster.recipe());
+//! let lineage = Lineage::new("program", "main", "x86_64");
+//! let (reason, last) = explain(&store, &lineage, &faster.recipe());
 //! assert_eq!(reason.to_string(), "setting opt_level: was none, is speed");
 //! assert_eq!(last, Some(entry));
 //! # Ok::<(), std::io::Error>(())

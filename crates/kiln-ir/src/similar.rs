@@ -28,7 +28,7 @@ pub(crate) fn nearest<'c, 'n, T>(
     candidates: &'c [Candidate<'n, T>],
     usable: impl Fn(&T) -> bool,
 ) -> Option<&'c Candidate<'n, T>> {
-    // Names of one letter are all alike.
+    // All names of one letter are similar.
     if !(2..=MAX_LENGTH).contains(&name.len()) {
         return None;
     }

@@ -5,8 +5,8 @@ use kiln_image::link::LinkError;
 
 /// Artifacts could not be linked into memory. Nothing was published.
 ///
-/// `module` is the position of the module at fault in this link. `earlier` is a module that was
-/// linked before; those are numbered in order, as in the image of all of them.
+/// `module` is the position in this link of the module that the error is in. `earlier` is a module
+/// that was linked before; those are numbered in order, as in the image of all of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JitError {

@@ -37,7 +37,7 @@ pub(crate) struct InputFile {
 }
 
 impl InputFile {
-    /// A file whose contents are at another path than its name says.
+    /// A file called `name`, whose contents are at `path`.
     pub(crate) fn at(name: PathBuf, path: PathBuf) -> Self {
         Self { name, path, copy: None }
     }

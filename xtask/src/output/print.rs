@@ -1,8 +1,8 @@
 //! The way to the terminal. Everything that this program prints goes through here.
 //!
 //! [`println!`] and [`eprintln!`] are ours in this crate: what they print is for people, so
-//! characters that cannot be seen are shown as escapes, whoever's name they are in. Standard output
-//! that cannot be written is an error, and not a panic.
+//! characters that cannot be seen are shown as escapes, in every name. Standard output that cannot
+//! be written is an error, and not a panic.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write as _, stderr, stdout};

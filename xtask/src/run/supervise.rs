@@ -20,7 +20,7 @@ pub(super) fn watch(
 ) -> std::io::Result<Ending> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().expect("piped");
-    // A short queue: a program that prints without end waits for whoever reads it.
+    // A short queue: a program that prints without end waits for its reader.
     let (sender, lines) = sync_channel(64);
     std::thread::spawn(move || read(stdout, &sender));
     let ended = follow(&lines, limit, each);

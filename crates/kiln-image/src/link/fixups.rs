@@ -1,4 +1,5 @@
-//! [`Fixups`]: pointers in data, and internal slots, which are filled when the bytes are at their final addresses.
+//! Fixups: pointers in data, and internal slots, which are filled when the bytes are at their final
+//! addresses.
 //!
 //! The image writer turns them into dynamic relocations; the JIT applies them at once.
 
