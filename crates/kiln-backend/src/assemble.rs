@@ -20,27 +20,23 @@ use kiln_ir::{Code, Function, Linkage, MAX_ALIGN, Module};
 use zerocopy::little_endian::U32;
 
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
-use crate::error::{CompileErrorKind, MAX_SIZE};
+use crate::error::{AssembleError, CompileErrorKind, MAX_SIZE};
 use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
 use crate::{data, symbols};
 
 /// Makes the artifact of `module`, whose functions were compiled to `functions`.
-///
-/// # Errors
-///
-/// An error, and the number of the function that it is in; 0 for an error in data.
 pub(crate) fn assemble(
     module: &Module,
     isa: &dyn TargetIsa,
     functions: &[CompiledFunction],
-) -> Result<Artifact, (usize, CompileErrorKind)> {
+) -> Result<Artifact, AssembleError> {
     let ranges = vec![SymbolRange::default(); module.symbols.len()];
     let mut assembly = Assembly { module, contents: Contents::default(), libcalls: IndexSet::new(), ranges };
     assembly.text(isa, functions)?;
     let Assembly { mut contents, libcalls, mut ranges, .. } = assembly;
     let symbol_align = isa.symbol_alignment() as u32;
-    data::lay_out(module, symbol_align, &mut contents, &mut ranges).map_err(|kind| (0, kind))?;
+    data::lay_out(module, symbol_align, &mut contents, &mut ranges)?;
     symbols::write(module, &ranges, &libcalls, &mut contents);
     write_target(isa, &mut contents);
     Ok(contents.finish())
@@ -58,11 +54,7 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     /// Lays out all functions, and resolves calls between them where the callee cannot be preempted
     /// and is within range.
-    fn text(
-        &mut self,
-        isa: &dyn TargetIsa,
-        functions: &[CompiledFunction],
-    ) -> Result<(), (usize, CompileErrorKind)> {
+    fn text(&mut self, isa: &dyn TargetIsa, functions: &[CompiledFunction]) -> Result<(), AssembleError> {
         // The label, for the text section builder, of each symbol to which calls may be resolved.
         let mut labels = vec![None; self.module.symbols.len()];
         for (label, function) in self.module.functions.iter().enumerate() {
@@ -74,17 +66,19 @@ impl Assembly<'_> {
         let control = &mut ControlPlane::default();
         let mut align = isa.function_alignment().minimum.max(isa.symbol_alignment() as u32).max(16);
         for (index, (definition, compiled)) in self.module.functions.iter().zip(functions).enumerate() {
-            let fail = |kind| (index, kind);
+            let fail = |kind| AssembleError::Function(index, kind);
             if compiled.align > MAX_ALIGN {
                 return Err(fail(CompileErrorKind::Alignment(compiled.align)));
             }
             align = align.max(compiled.align);
             let len = compiled.code.len();
             let start = builder.append(true, &compiled.code, compiled.align, control);
-            let start = u32::try_from(start)
-                .ok()
-                .filter(|start| start.checked_add(len as u32).is_some_and(|end| end <= MAX_SIZE));
-            let start = start.ok_or(fail(CompileErrorKind::TooLarge("code")))?;
+            let size = start.saturating_add(len as u64);
+            if size > u64::from(MAX_SIZE) {
+                let what = "the module's code with that of this function".into();
+                return Err(fail(CompileErrorKind::TooLarge { what, size, limit: MAX_SIZE.into() }));
+            }
+            let start = start as u32;
             for reloc in &compiled.relocs {
                 let offset = u64::from(start) + u64::from(reloc.offset);
                 if let RelocTarget::Symbol(symbol) = reloc.target

@@ -10,7 +10,7 @@ use kiln_artifact::record::{NamedData, Reloc, SectionKind};
 use kiln_artifact::{Contents, RelocKind};
 use kiln_ir::{DataObject, Init, Module};
 
-use crate::error::{CompileErrorKind, MAX_SIZE};
+use crate::error::{AssembleError, CompileErrorKind, MAX_SIZE};
 use crate::symbols::SymbolRange;
 
 /// The data objects of one named section.
@@ -27,22 +27,25 @@ struct Run<'a> {
 ///
 /// # Errors
 ///
-/// A section that exceeds [`MAX_SIZE`].
+/// The first data object with which a section exceeds [`MAX_SIZE`].
 pub(crate) fn lay_out(
     module: &Module,
     symbol_align: u32,
     contents: &mut Contents,
     ranges: &mut [SymbolRange],
-) -> Result<(), CompileErrorKind> {
+) -> Result<(), AssembleError> {
     let mut zeroed_size = 0u64;
     let [mut read_only_align, mut writable_align, mut zeroed_align] = [1u32; 3];
     let mut runs: IndexMap<(bool, &str), Run<'_>> = IndexMap::new();
     for data in &module.data {
+        let kind = if data.writable { "writable" } else { "read-only" };
+        let too_large = |kind: &str, size| too_large(module, data, kind, size);
         let align = data.align.max(symbol_align);
         if let Some(name) = &data.section {
             let run = runs.entry((data.writable, name)).or_default();
             run.align = run.align.max(align);
-            let offset = append(&mut run.bytes, data, align, data.init.len())?;
+            let offset =
+                append(&mut run.bytes, data, align, data.init.len()).map_err(|size| too_large(kind, size))?;
             run.data.push((data, offset));
             continue;
         }
@@ -50,19 +53,23 @@ pub(crate) fn lay_out(
             (true, Init::Zeros(len)) if data.addresses.is_empty() => {
                 zeroed_align = zeroed_align.max(align);
                 let offset = zeroed_size.next_multiple_of(u64::from(align));
-                let end = offset.checked_add((*len).max(1)).filter(|&end| end <= u64::from(MAX_SIZE));
-                zeroed_size = end.ok_or(CompileErrorKind::TooLarge("zeroed data"))?;
+                zeroed_size = offset.saturating_add((*len).max(1));
+                if zeroed_size > u64::from(MAX_SIZE) {
+                    return Err(too_large("zeroed", zeroed_size));
+                }
                 (SectionKind::Zeroed, offset)
             }
             (true, _) => {
                 writable_align = writable_align.max(align);
-                let offset = append(&mut contents.writable, data, align, data.init.len().max(1))?;
+                let offset = append(&mut contents.writable, data, align, data.init.len().max(1))
+                    .map_err(|size| too_large(kind, size))?;
                 contents.writable_relocs.extend(relocs(data, offset));
                 (SectionKind::Writable, offset)
             }
             (false, _) => {
                 read_only_align = read_only_align.max(align);
-                let offset = append(&mut contents.read_only, data, align, data.init.len().max(1))?;
+                let offset = append(&mut contents.read_only, data, align, data.init.len().max(1))
+                    .map_err(|size| too_large(kind, size))?;
                 contents.read_only_relocs.extend(relocs(data, offset));
                 (SectionKind::ReadOnly, offset)
             }
@@ -86,11 +93,11 @@ fn append_runs(
     runs: &IndexMap<(bool, &str), Run<'_>>,
     contents: &mut Contents,
     ranges: &mut [SymbolRange],
-) -> Result<(), CompileErrorKind> {
+) -> Result<(), AssembleError> {
     let is_writable = section == SectionKind::Writable;
     let mut first = true;
-    for ((_, name), run) in runs.iter().filter(|((writable, _), _)| *writable == is_writable) {
-        let name = contents.string(name);
+    for ((_, section_name), run) in runs.iter().filter(|((writable, _), _)| *writable == is_writable) {
+        let name = contents.string(section_name);
         let (bytes, all_relocs) = match is_writable {
             true => (&mut contents.writable, &mut contents.writable_relocs),
             false => (&mut contents.read_only, &mut contents.read_only_relocs),
@@ -99,8 +106,15 @@ fn append_runs(
         // address of the first object of the next.
         let gap = usize::from(!std::mem::take(&mut first));
         let start = (bytes.len() + gap).next_multiple_of(run.align.max(1) as usize);
-        let end = start.checked_add(run.bytes.len()).filter(|&end| end <= MAX_SIZE as usize);
-        bytes.resize(end.ok_or(CompileErrorKind::TooLarge("data"))?, 0);
+        let end = start.saturating_add(run.bytes.len());
+        if end > MAX_SIZE as usize {
+            let kind = if is_writable { "writable" } else { "read-only" };
+            let what = format!("the module's {kind} data with its section `{section_name}`");
+            let (size, limit) = (end as u64, MAX_SIZE.into());
+            let kind = CompileErrorKind::TooLarge { what: what.into(), size, limit };
+            return Err(AssembleError::Data { line: 0, kind });
+        }
+        bytes.resize(end, 0);
         bytes[start..].copy_from_slice(&run.bytes);
         for &(data, offset) in &run.data {
             let offset = start as u64 + offset;
@@ -120,12 +134,28 @@ fn append_runs(
     Ok(())
 }
 
-/// Appends the content of `data` at its alignment, in `room` bytes, and returns its offset.
-fn append(section: &mut Vec<u8>, data: &DataObject, align: u32, room: u64) -> Result<u64, CompileErrorKind> {
+/// Returns the error that data of a `kind` has `size` bytes with the object `data`.
+fn too_large(module: &Module, data: &DataObject, kind: &str, size: u64) -> AssembleError {
+    let name = &module.symbol(data.symbol).name;
+    let object =
+        if name.is_empty() { "an unnamed data object".into() } else { format!("data object `{name}`") };
+    let what = match &data.section {
+        Some(section) => format!("{kind} section `{section}` with {object}"),
+        None => format!("the module's {kind} data with {object}"),
+    };
+    let kind = CompileErrorKind::TooLarge { what: what.into(), size, limit: MAX_SIZE.into() };
+    AssembleError::Data { line: data.line, kind }
+}
+
+/// Appends the content of `data` at its alignment, in `room` bytes, and returns its offset. Fails
+/// with the size that the section would have, if that is too large.
+fn append(section: &mut Vec<u8>, data: &DataObject, align: u32, room: u64) -> Result<u64, u64> {
     let offset = section.len().next_multiple_of(align as usize);
-    let end = usize::try_from(room).ok().and_then(|len| offset.checked_add(len));
-    let end = end.filter(|&end| end <= MAX_SIZE as usize).ok_or(CompileErrorKind::TooLarge("data"))?;
-    section.resize(end, 0);
+    let end = (offset as u64).saturating_add(room);
+    if end > u64::from(MAX_SIZE) {
+        return Err(end);
+    }
+    section.resize(end as usize, 0);
     if let Init::Bytes(bytes) = &data.init {
         section[offset..offset + bytes.len()].copy_from_slice(bytes);
     }

@@ -5,21 +5,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use cranelift_codegen::CodegenError;
 use kiln_ir::MAX_ALIGN;
 
-/// A function that could not be compiled.
+/// A function or a data object that could not be compiled.
 ///
 /// Such errors come in lists, so the message includes the reason, and there is no source.
 #[derive(Debug, thiserror::Error)]
-#[error("function `{function}` of module {module_name}: {kind}")]
+#[error("{}module {module_name}: {kind}", of_function(.function_index, .function))]
 pub struct CompileError {
     /// Index of the module in the work queue.
     pub module: usize,
     /// The module's name.
     pub module_name: Box<str>,
-    /// Index of the function in its module.
-    pub function_index: usize,
-    /// The function's name.
+    /// Index of the function in its module; `None` if the error is in data, which the reason names,
+    /// or in the module as a whole.
+    pub function_index: Option<usize>,
+    /// The function's name; empty if there is none.
     pub function: Box<str>,
-    /// Line of the function in the source, or 0.
+    /// Line of the function or data object in the source, or 0.
     pub line: u32,
     /// The reason.
     pub kind: CompileErrorKind,
@@ -38,12 +39,35 @@ pub enum CompileErrorKind {
     /// A relocation that Kiln does not link, such as thread-local storage.
     #[error("{0} is not supported")]
     Relocation(Box<str>),
+    /// The function exceeds a limit of Cranelift, which is named with what the function has.
+    #[error("{0}")]
+    Limit(Box<str>),
     /// Code or data of one module exceeds 2 GiB.
-    #[error("the module's {0} exceeds 2 GiB")]
-    TooLarge(&'static str),
+    #[error("{what} has {size} bytes, limit {limit}")]
+    TooLarge {
+        /// The part of the module that is too large, and the data object with which it is.
+        what: Box<str>,
+        /// Its size with that data object or function, in bytes.
+        size: u64,
+        /// The largest size in bytes.
+        limit: u64,
+    },
     /// A setting requires functions to be aligned to more than a page.
     #[error("functions aligned to {0} bytes, at most {MAX_ALIGN} are possible")]
     Alignment(u32),
+}
+
+/// The reason why a module has no artifact.
+pub(crate) enum AssembleError {
+    /// The number of the function that the error is in, and the error.
+    Function(usize, CompileErrorKind),
+    /// An error in data. The line is that of the data object, or 0.
+    Data { line: u32, kind: CompileErrorKind },
+}
+
+/// `function `f` of `, or nothing.
+fn of_function(index: &Option<usize>, name: &str) -> String {
+    index.map_or_else(String::new, |_| format!("function `{name}` of "))
 }
 
 /// The largest size of a module's code, or of each kind of its data, in bytes: the reach of a

@@ -10,7 +10,7 @@ use kiln_ir::{Code, CodeReloc, CodeTarget, Function, MachineCode, Module};
 use crate::colocate::{colocate, colocate_s390x};
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
 use crate::error::{CompileErrorKind, guard};
-use crate::{reloc, s390x, tables, unwind};
+use crate::{limits, reloc, s390x, tables, unwind};
 
 /// Working memory of a thread, reused from one function to the next.
 pub(crate) struct Scratch {
@@ -92,7 +92,10 @@ fn compile_context(
     isa: &dyn TargetIsa,
     control: &mut ControlPlane,
 ) -> Result<CompiledFunction, CompileErrorKind> {
-    context.compile(isa, control).map_err(|error| CompileErrorKind::Codegen(error.inner))?;
+    if let Err(error) = context.compile(isa, control) {
+        let error = error.inner;
+        return Err(limits::reason(error, &context.func));
+    }
     let code = context.compiled_code().expect("the function was just compiled");
     let names = context.func.params.user_named_funcs();
     let mut relocs = code

@@ -51,6 +51,7 @@ mod compiled;
 mod data;
 mod error;
 mod function;
+mod limits;
 mod producer;
 mod queue;
 mod reloc;

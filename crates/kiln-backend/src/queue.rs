@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::assemble::assemble;
 use crate::compiled::CompiledFunction;
-use crate::error::{CompileError, CompileErrorKind, guard};
+use crate::error::{AssembleError, CompileError, CompileErrorKind, guard};
 use crate::function::{self, Scratch};
 use crate::reuse::{Reuse, extract};
 
@@ -130,8 +130,8 @@ fn finish(
     job: &Job<'_>,
     results: Vec<Result<CompiledFunction, CompileErrorKind>>,
 ) -> Result<Built, Vec<CompileError>> {
-    let error = |function_index: usize, kind| {
-        let function = job.module.functions.get(function_index);
+    let error = |function_index: Option<usize>, kind| {
+        let function = function_index.and_then(|index| job.module.functions.get(index));
         let name = function.map_or("", |function| &*job.module.symbol(function.symbol).name);
         CompileError {
             module,
@@ -147,7 +147,7 @@ fn finish(
     for (index, result) in results.into_iter().enumerate() {
         match result {
             Ok(function) => compiled.push(function),
-            Err(kind) => errors.push(error(index, kind)),
+            Err(kind) => errors.push(error(Some(index), kind)),
         }
     }
     if !errors.is_empty() {
@@ -167,7 +167,8 @@ fn finish(
             })?;
             Ok(Built { unfit: reused + unfit, ..built })
         }
-        Ok(Err((index, kind))) => Err(vec![error(index, kind)]),
-        Err(kind) => Err(vec![error(0, kind)]),
+        Ok(Err(AssembleError::Function(index, kind))) => Err(vec![error(Some(index), kind)]),
+        Ok(Err(AssembleError::Data { line, kind })) => Err(vec![CompileError { line, ..error(None, kind) }]),
+        Err(kind) => Err(vec![error(None, kind)]),
     }
 }

@@ -202,5 +202,62 @@ fn every_function_that_cannot_be_compiled_is_named_in_order() {
     let errors = compile_all(&jobs, &|| {}).unwrap_err();
     let places: Vec<_> =
         errors.iter().map(|e| (e.module, &*e.module_name, e.function_index, &*e.function, e.line)).collect();
-    assert_eq!(places, [(0, "a", 0, "first", 1), (0, "a", 2, "second", 9), (2, "c", 0, "third", 1)]);
+    assert_eq!(
+        places,
+        [(0, "a", Some(0), "first", 1), (0, "a", Some(2), "second", 9), (2, "c", Some(0), "third", 1)]
+    );
+}
+
+/// The only error of compiling `text`.
+fn error_of(text: &str) -> (String, u32) {
+    let target = Target::parse("x86_64").unwrap();
+    let module = parse(Source::new("m", text).into(), &target).unwrap();
+    let isa = target.isa(&module.settings).unwrap();
+    let errors = compile_all(&[Job::new(&module, &*isa)], &|| {}).unwrap_err();
+    assert_eq!(errors.len(), 1);
+    (errors[0].to_string(), errors[0].line)
+}
+
+#[test]
+fn data_that_is_too_large_is_named_with_its_place() {
+    let small = "function %f() {\nblock0:\n return\n}\ndata %s writable { zeros 8 }\n";
+    let errors = [
+        (
+            "data %z writable { zeros 3000000000 }",
+            "the module's zeroed data with data object `z` has 3000000008 bytes",
+        ),
+        (
+            "data %r { zeros 3000000000 }",
+            "the module's read-only data with data object `r` has 3000000000 bytes",
+        ),
+        (
+            "data %w writable { addr %s, zeros 8 }\ndata %v section=\"x\" writable { zeros 2147483649 }",
+            "writable section `x` with data object `v` has 2147483649 bytes",
+        ),
+    ];
+    for (data, message) in errors {
+        let line = 5 + u32::try_from(data.lines().count()).unwrap();
+        let expected = format!("module m: {message}, limit 2147483648");
+        assert_eq!(error_of(&format!("{small}{data}")), (expected, line));
+    }
+}
+
+#[test]
+fn limits_of_the_code_generator_are_named() {
+    let slots = "function %f() {\n ss0 = explicit_slot 4000000000\n ss1 = explicit_slot 1000000000\nblock0:\n return\n}";
+    let message = "function `f` of module m: its stack frame is larger than the code generator can address: \
+                   2 stack slots of 5000000000 bytes, of which the largest has 4000000000";
+    assert_eq!(error_of(slots), (message.into(), 1));
+    let one = slots.replace("ss1 = explicit_slot 1000000000", "");
+    assert!(error_of(&one).0.contains("1 stack slots of 4000000000 bytes"), "{}", error_of(&one).0);
+    let params = "function %g(i64 sarg(200000000)) {\nblock0(v0: i64):\n return\n}";
+    let message = "function `g` of module m: the parameters of the function take 200000000 bytes of stack, limit 134217728";
+    assert_eq!(error_of(params), (message.into(), 1));
+    let call =
+        "function %h(i64) {\n fn0 = %g(i64 sarg(200000000))\nblock0(v0: i64):\n call fn0(v0)\n return\n}";
+    assert!(
+        error_of(call).0.contains("the parameters of a function that it calls take 200000000 bytes"),
+        "{}",
+        error_of(call).0
+    );
 }

@@ -14,7 +14,8 @@ pub(crate) fn compiler_lines(error: &CompilerError, title: &dyn Fn(&str) -> Stri
     let line = |error: &kiln::backend::CompileError| {
         let line = if error.line == 0 { String::new() } else { format!(":{}", error.line) };
         let title = title(&error.module_name);
-        format!("error: {title}{line}: function `{}`: {}", name(&error.function), chain(&error.kind))
+        let function = error.function_index.map(|_| format!("function `{}`: ", name(&error.function)));
+        format!("error: {title}{line}: {}{}", function.unwrap_or_default(), chain(&error.kind))
     };
     functions.iter().map(line).collect()
 }
