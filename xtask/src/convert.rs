@@ -5,14 +5,17 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufWriter, IsTerminal as _, Seek as _, Write};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use kiln::image::temporary_for;
 use kiln::ir::{Module, Target, print};
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::TempPath;
 
 use crate::input::{self, FileModule, ReadError};
 use crate::output::{Failure, Outcome, Shown, print_bytes};
+
+/// The mode of files of modules, under the umask.
+const MODE: u32 = 0o666;
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
 ///
@@ -125,7 +128,6 @@ fn file(
     form: impl Fn(&FileModule, &Module) -> Result<Vec<u8>, Failure>,
 ) -> Outcome {
     let cannot = |error| unwritable(output, &error);
-    let folder = output.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = |file: &mut dyn Write| {
         let mut file = BufWriter::new(file);
         each(modules, target, |file_module, module| {
@@ -133,7 +135,7 @@ fn file(
         })?;
         file.flush().map_err(cannot)
     };
-    match temporary(folder) {
+    match temporary_for(output, MODE) {
         Ok(mut file) => {
             write(&mut file)?;
             file.persist(output).map(drop).map_err(|error| cannot(error.error))
@@ -176,8 +178,9 @@ fn folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
         if path.symlink_metadata().is_ok() {
             return Err(Failure::new(format!("cannot write {}: it exists already", path.display())));
         }
-        let mut file = temporary(output).map_err(cannot)?;
+        let mut file = temporary_for(&path, MODE).map_err(cannot)?;
         file.write_all(&text(file_module, module)?).map_err(cannot)?;
+        // Closed, since there may be more of them than files that may be open.
         files.push((file.into_temp_path(), path));
         Ok(())
     })?;
@@ -204,14 +207,6 @@ fn file_name(module: &str) -> String {
         "" => "module".into(),
         name => name.into(),
     }
-}
-
-/// Creates a temporary file that has the permissions of an ordinary one, for when it gets its name.
-fn temporary(folder: &Path) -> std::io::Result<NamedTempFile> {
-    // Opened here, because the errors of `tempfile` name the temporary file, which means nothing to
-    // anybody.
-    let open = |path: &Path| File::options().write(true).create_new(true).mode(0o666).open(path);
-    tempfile::Builder::new().make_in(folder, open)
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

@@ -91,4 +91,4 @@ pub use note::FORMAT_VERSION;
 pub use read::read_image;
 pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType, verify_bytes};
 #[cfg(feature = "write")]
-pub use write::{ImageOptions, save, write_image};
+pub use write::{ImageOptions, save, temporary_for, write_image};

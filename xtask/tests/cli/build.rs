@@ -275,3 +275,40 @@ fn an_output_is_replaced_in_place_and_may_be_executed() {
     assert_eq!(mode & 0o500, 0o500, "{mode:o}");
     assert_eq!(dir.names(), ["a.clif", "b.clif", "c.clif", "p.so"]);
 }
+
+/// Builds that are killed leave nothing behind that a later build to the same output and cache does
+/// not remove.
+#[test]
+fn what_killed_builds_leave_goes_with_the_next_build() {
+    // Writing takes long enough to be met.
+    let many = format!("{}data %large {{ zeros 4000000 }}\n", adder("f", 1));
+    let dir = TestFolder::new(&[("a.clif", &*many), ("b.clif", &*adder("g", 1))]);
+    let args = ["build", "a.clif", "b.clif", "-o", "p.so", "--cache", "kept"];
+    let started = std::time::Instant::now();
+    dir.xtask(&args).ok();
+    let whole = started.elapsed();
+    let expected = dir.read("p.so");
+    let before = dir.names().len();
+    let mut left = 0;
+    for round in 0..40 {
+        // Every round compiles and stores anew.
+        dir.write("a.clif", format!("{many}{}", adder("last", round)));
+        let mut child = dir.start(&args);
+        std::thread::sleep(whole.mul_f64(f64::from(round) / 40.0));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        left += dir.names().len() - before + walk(&dir.path("kept/incoming")).len();
+    }
+    // Leftovers of any moment, whether or not one was met.
+    let name = "kept/incoming/.kiln-new-0000000000000000-1-1-0000000000000000";
+    std::fs::write(dir.path(name), b"another machine may be writing it").unwrap();
+    dir.write("a.clif", &*many);
+    std::fs::remove_dir_all(dir.path("kept/quarantine")).unwrap_or_default();
+    let entries = walk(&dir.path("kept")).into_iter().filter(|path| path.metadata().unwrap().len() > 64);
+    entries.for_each(|path| std::fs::remove_file(path).unwrap());
+    dir.xtask(&args).ok();
+    assert!(dir.read("p.so") == expected);
+    assert_eq!(dir.names(), ["a.clif", "b.clif", "kept", "p.so"], "{left} leftovers before");
+    assert_eq!(walk(&dir.path("kept/incoming")), [dir.path(name)]);
+    println!("{left} leftovers before");
+}

@@ -97,6 +97,13 @@ impl TestFolder {
         ended
     }
 
+    /// Starts the command without waiting for its end. What it prints is lost.
+    pub(crate) fn start(&self, args: &[&str]) -> std::process::Child {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.current_dir(self.folder.path()).args(args).env("TMPDIR", self.temporary.path());
+        command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
+    }
+
     #[track_caller]
     pub(crate) fn xtask(&self, args: &[&str]) -> Ended {
         let ended = xtask(self.folder.path(), self.temporary.path(), args);

@@ -212,3 +212,39 @@ fn sample<T>(names: Vec<T>, offset: usize) -> (Vec<T>, usize) {
     let skipped = total - sample.len();
     (sample, skipped)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_write_removes_what_ended_writers_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let incoming = folder.path().join(name::INCOMING);
+        std::fs::create_dir(&incoming).unwrap();
+        let this = Writer::this().unique_name();
+        let parts: Vec<&str> = this.split('-').collect();
+        let [place, process, started, random] = parts[..] else { panic!("{this}") };
+        let of = |place: &str, process: &str, started: &str| {
+            let path = incoming.join(format!(".kiln-new-{place}-{process}-{started}-{random}"));
+            std::fs::write(&path, b"KilnEn").unwrap();
+            path
+        };
+        let ended = of(place, "4294967295", started);
+        let earlier = of(place, process, "1");
+        let stays =
+            [of(place, process, started), of("0123456789abcdef", "1", "1"), incoming.join("not ours")];
+        std::fs::write(&stays[2], b"KilnEn").unwrap();
+        let store = DiskStore::new(folder.path());
+        let path = folder.path().join("ab").join("a file");
+        store.write(&path, &[b"content"], false).unwrap();
+        assert!(!ended.exists() && !earlier.exists());
+        assert!(stays.iter().all(|path| path.exists()));
+        // Later ones are left to sweeps.
+        let ended = of(place, "4294967295", started);
+        store.write(&path, &[b"content"], false).unwrap();
+        assert!(ended.exists());
+        assert_eq!(store.clear_incoming(usize::MAX), 1);
+        assert!(!ended.exists());
+    }
+}

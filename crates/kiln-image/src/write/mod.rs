@@ -21,7 +21,9 @@ mod section;
 mod strings;
 mod symbols;
 mod tables;
+mod temporary;
 
 pub use image::write_image;
 pub use options::ImageOptions;
 pub use save::save;
+pub use temporary::temporary_for;

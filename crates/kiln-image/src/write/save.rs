@@ -2,13 +2,15 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use tempfile::NamedTempFile;
 
+use super::temporary::temporary_for;
+
 /// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same
-/// folder is written and renamed. If the umask permits it, everybody may read and execute the file.
+/// folder is written and renamed. What killed processes left of earlier writes to the same file is
+/// removed. If the umask permits it, everybody may read and execute the file.
 ///
 /// If `path` is a symbolic link, the file that it names is replaced. Like linkers, this does not
 /// sync the file to disk: it can be made again, and what a power failure leaves of it does not pass
@@ -23,18 +25,11 @@ use tempfile::NamedTempFile;
 /// If `path` exists and is not a file (a folder, a device), or no file can be made, written or
 /// renamed. Then what is at `path` is unchanged, unless it had to be overwritten.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
-    save_in(path.as_ref(), bytes, &temporary)
+    save_in(path.as_ref(), bytes, &|path| temporary_for(path, 0o755))
 }
 
-/// Makes a temporary file in a folder.
+/// Makes the temporary file for an output.
 type Temporary<'a> = &'a dyn Fn(&Path) -> io::Result<NamedTempFile>;
-
-fn temporary(folder: &Path) -> io::Result<NamedTempFile> {
-    // Opened here, because the errors of `tempfile` name the temporary file, which means nothing to
-    // anybody. `open` applies the umask to the mode.
-    let open = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o755).open(path);
-    tempfile::Builder::new().prefix(".kiln-").make_in(folder, open)
-}
 
 fn save_in(path: &Path, bytes: &[u8], temporary: Temporary<'_>) -> io::Result<()> {
     let path = &match std::fs::metadata(path) {
@@ -42,11 +37,7 @@ fn save_in(path: &Path, bytes: &[u8], temporary: Temporary<'_>) -> io::Result<()
         Ok(_) => return Err(io::Error::new(ErrorKind::InvalidInput, "it exists and is not a file")),
         Err(_) => path.to_owned(),
     };
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let replaced = temporary(folder).and_then(|mut file| {
+    let replaced = temporary(path).and_then(|mut file| {
         file.write_all(bytes)?;
         file.persist(path).map_err(|error| error.error).map(drop)
     });
