@@ -72,6 +72,9 @@ pub(crate) fn modules_of(input: &InputFile) -> Result<Vec<FileModule>, ReadError
     if spans.is_empty() {
         return Err(damaged(BinaryError::Foreign { offset: 0 }));
     }
+    for span in &spans {
+        refuse_long(name, span.end - span.start).map_err(ReadError::Failed)?;
+    }
     let many = spans.len() > 1;
     let spans = spans.into_iter().enumerate();
     Ok(spans.map(|(number, span)| module(Some(span), many.then_some(number))).collect())

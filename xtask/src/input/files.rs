@@ -181,7 +181,7 @@ pub(super) fn too_long(path: &Path) -> Failure {
     Failure::new(format!("cannot read {}: it is longer than {} MiB", path.display(), LONGEST >> 20))
 }
 
-/// Refuses a regular file that is longer than any module in text form.
+/// Refuses a module that is longer than any that this program makes.
 pub(super) fn refuse_long(path: &Path, length: u64) -> Result<(), Failure> {
     if length > LONGEST { Err(too_long(path)) } else { Ok(()) }
 }

@@ -63,3 +63,29 @@ fn function_at(artifact: &Artifact, offset: u64) -> Option<String> {
     let symbol = artifact.symbols().get(function.symbol.get() as usize)?;
     Some(name(artifact.name(symbol)).into_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_in_code_names_file_and_function() {
+        let function = |name| format!("function %{name}() {{\nblock0:\n    return\n}}\n");
+        let text = ["first", "last"].map(function).concat();
+        let target = kiln::ir::Target::host();
+        let module = kiln::ir::parse(kiln::ir::Source::new("a.clif", text).into(), &target).unwrap();
+        let artifacts = kiln::Compiler::new(target).compile(&[module]).unwrap().artifacts;
+        let line = |module: usize, offset: u64| {
+            let error = LinkError::DirectReference { module, offset, symbol: "there".into() };
+            link_line(&error, &|number| format!("{number}.clif"), &artifacts)
+        };
+        let start = artifacts[0].functions()[1].start.get();
+        let what = format!("refers at {start:#x} directly to `there`");
+        assert!(line(0, start.into()).starts_with("error: 0.clif: function `last`: module 0"), "{what}");
+        assert!(line(0, start.into()).contains(&what));
+        assert!(line(0, 0).starts_with("error: 0.clif: function `first`: "));
+        // Neither a place outside of functions nor a module that is not there is a fault here.
+        assert!(line(0, 1 << 40).starts_with("error: 0.clif: module 0"));
+        assert!(line(7, 0).starts_with("error: 7.clif: module 7"));
+    }
+}
