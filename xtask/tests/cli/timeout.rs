@@ -66,7 +66,7 @@ block1:
 "#;
     let dir = TestFolder::new(&[("a.clif", text)]);
     for way in ["", "--via image"] {
-        let ended = dir.shell(&format!("$xtask run a.clif --timeout 1 {way} | tail -2")).ok();
+        let ended = dir.shell(&format!("timeout 30 $xtask run a.clif --timeout 1 {way} | tail -2")).ok();
         expect![[r#"
             a.clif: FAILED: no result after 1 s (`--timeout`), line 14: `print: %spin()`
             0 passed, 1 failed, 0 skipped
