@@ -21,7 +21,7 @@ use kiln::{Compiler, Verify};
 use self::failure::Inputs;
 use self::stats::{Stats, Times};
 use crate::input::{self, InputFile, Level};
-use crate::output::{Failure, Format, Outcome, print_json, progress};
+use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
 ///
@@ -177,6 +177,10 @@ fn warn(folder: &Path, wrong: usize, tally: &Tally) {
     if wrong > 0 {
         let entries = if wrong == 1 { "1 entry".into() } else { format!("{wrong} entries") };
         eprintln!("warning: cache {folder}: {entries} with wrong code moved aside");
+    }
+    if tally.wrong_lazy_keys > 0 {
+        let modules = count(tally.wrong_lazy_keys as usize, "module");
+        eprintln!("warning: cache {folder}: {modules} found by a wrong key, and compiled");
     }
     let unusable = tally.corrupt;
     let unwritten = tally.failed_writes + tally.dropped_writes;

@@ -27,6 +27,8 @@
 //! together, the result is `None`, and the caller compiles: no artifact makes a function or a
 //! module fail. What fits is used, so who can alter artifacts chooses the code.
 
+use std::collections::HashMap;
+
 use kiln_artifact::record::{FunctionRecord, Handler, HandlerKind};
 use kiln_artifact::{Artifact, Table};
 use kiln_ir::{Body, Function};
@@ -34,6 +36,9 @@ use kiln_ir::{Body, Function};
 use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, FunctionStackMap, RelocTarget};
 use crate::reloc;
 use crate::unwind::UnwindRows;
+
+/// So many references of a function are searched one by one.
+const FEW: usize = 32;
 
 /// A compiled function that may be used for one that is to be compiled.
 #[derive(Clone, Copy, Debug)]
@@ -121,12 +126,21 @@ fn relocs(
     if references.len() != body.references().len() {
         return None;
     }
+    // For many references a table, so that the time is linear whatever the artifact says.
+    let positions: Option<HashMap<u32, usize>> = (references.len() > FEW).then(|| {
+        let positions = references.iter().enumerate().rev();
+        positions.map(|(position, reference)| (reference.get(), position)).collect()
+    });
+    let position = |symbol: u32| match &positions {
+        Some(positions) => positions.get(&symbol).copied(),
+        None => references.iter().position(|reference| reference.get() == symbol),
+    };
     // From the old module's symbol number to the thing that the new function refers to.
     let target = |symbol: u32| {
         if symbol == old.symbol.get() {
             return Some(RelocTarget::Symbol(new.symbol.as_u32()));
         }
-        if let Some(position) = references.iter().position(|reference| reference.get() == symbol) {
+        if let Some(position) = position(symbol) {
             return Some(RelocTarget::Symbol(body.references()[position].as_u32()));
         }
         let symbol = artifact.symbols().get(symbol as usize).filter(|symbol| symbol.libcall == 1)?;
