@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use zerocopy::little_endian::U32;
 
-use super::strings::TotalLength;
 use crate::layout::Table;
 use crate::record::HandlerKind;
 use crate::stream::CallSites;
@@ -57,16 +56,13 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
     }
     let mut end = 0;
     let (mut references_end, mut rows_end) = (0, 0);
-    let mut names = TotalLength::default();
+    let mut names = 0u64;
     for (index, function) in artifact.functions().iter().enumerate() {
         let fail = |what| Err(Table::Functions.error(index, what));
         let Some(symbol) = artifact.symbols().get(function.symbol.get() as usize) else {
             return fail("unknown symbol");
         };
-        // Many functions of one symbol would give its name to an image many times.
-        if names.add(symbol.name.len, artifact.strings().len()).is_none() {
-            return fail("the symbol of another function");
-        }
+        names += u64::from(symbol.name.len.get());
         let Some(code) = range(function.start, function.len, text) else {
             return fail("range outside the code");
         };
@@ -94,6 +90,10 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
         if !rows.is_empty() && (cie.is_empty() || !unwind::are_rows(&unwind[rows])) {
             return fail("unwind rows that unwinders cannot follow");
         }
+    }
+    // Many functions of one symbol would give its name to an image many times.
+    if names > artifact.strings().len() as u64 {
+        return Err(Table::Functions.error(0, "functions that share a symbol"));
     }
     Ok(())
 }

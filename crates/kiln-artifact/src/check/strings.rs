@@ -4,23 +4,9 @@
 //! and every signature a text of its own; if many records shared one long text, an image or a list
 //! of names made from them could be many times as long as the artifact.
 
-use zerocopy::little_endian::U32;
-
 use crate::layout::Table;
 use crate::record::Str;
 use crate::{Artifact, ArtifactError};
-
-/// The length of texts together, in bytes.
-#[derive(Default)]
-pub(super) struct TotalLength(usize);
-
-impl TotalLength {
-    /// Adds a text. Returns `None` if the sum is over `limit`.
-    pub(super) fn add(&mut self, len: U32, limit: usize) -> Option<()> {
-        self.0 = self.0.checked_add(len.get() as usize).filter(|&sum| sum <= limit)?;
-        Some(())
-    }
-}
 
 /// Checks every text of every table.
 pub(super) fn check_strings(artifact: &Artifact) -> Result<(), ArtifactError> {
@@ -41,16 +27,18 @@ fn check_table(
     texts: impl Iterator<Item = Str>,
 ) -> Result<(), ArtifactError> {
     let strings = artifact.strings();
-    let mut total = TotalLength::default();
+    // There are less than 2^32 texts of a table that is in memory, so the sum does not overflow.
+    let mut total = 0u64;
     for (record, text) in texts.enumerate() {
         let start = text.start.get() as usize;
         let end = start.checked_add(text.len.get() as usize);
         if end.and_then(|end| strings.get(start..end)).is_none() {
             return Err(table.error(record, "string outside the string table"));
         }
-        if total.add(text.len, strings.len()).is_none() {
-            return Err(table.error(record, "strings that are together longer than the string table"));
-        }
+        total += u64::from(text.len.get());
+    }
+    if total > strings.len() as u64 {
+        return Err(table.error(0, "strings that are together longer than the string table"));
     }
     Ok(())
 }

@@ -144,7 +144,8 @@ impl Image {
         Ok(Self { mapped, mapped_len, unmapped })
     }
 
-    /// The keys of the external slots, in order of the slot array.
+    /// The keys of the external slots, in order of the slot array; none if a record is malformed,
+    /// for which [`Image::bind`] returns an error.
     pub fn slots(&self) -> &[SlotKey] {
         self.mapped.slots()
     }
@@ -217,9 +218,9 @@ impl Image {
     /// relocation would write outside writable data.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
         let keys = self.slots();
-        // A slot whose record was altered after it was checked has no key.
         if keys.len() != self.mapped.tables().note.slots().len() {
-            return Err(LoadError::malformed("bad slot in the note", self.mapped.note.start as u64));
+            let what = self.mapped.tables().slot_keys().err().unwrap_or("bad slot in the note");
+            return Err(LoadError::malformed(what, self.mapped.note.start as u64));
         }
         let addresses = kiln_globals::addresses(keys, resolver)?;
         Loaded::bind(self.mapped, &addresses)

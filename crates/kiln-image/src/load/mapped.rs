@@ -49,12 +49,9 @@ impl Mapped {
         }
     }
 
-    /// The keys of the external slots. A slot with an invalid record has none; `Image::bind`
-    /// refuses such an image.
+    /// The keys of the external slots; none if the record of one is invalid. `Image::bind` refuses
+    /// such an image.
     pub(super) fn slots(&self) -> &[SlotKey] {
-        self.slots.get_or_init(|| {
-            let tables = self.tables();
-            tables.note.slots().iter().filter_map(|slot| tables.slot_key(slot)).collect()
-        })
+        self.slots.get_or_init(|| self.tables().slot_keys().unwrap_or_default().into())
     }
 }

@@ -1,19 +1,19 @@
-//! The check of a note's tables: ranges, texts and indices.
+//! The check of a note's tables and texts.
 //!
-//! The texts together are not longer than the strings, so many texts cannot share the same bytes.
-//! So copies of all texts, and the time to read them, are in proportion to the note.
+//! Texts do not share bytes, as far as their lengths tell: those of short tables together are not
+//! longer than the strings, and neither are the keys of all slots. So copies of all of them are in
+//! proportion to the note, and reading them takes a time in proportion to it. Keys are counted when
+//! they are copied, since opening an image with thousands of slots does not need them. Whether a
+//! text is UTF-8 is found when it is read.
 
 use zerocopy::little_endian::U32;
 
-use super::format::{NONE, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, SumRecord, SymbolicRecord, Text};
+use super::format::{SlotRecord, SumRecord, SymbolicRecord, Text};
 use super::view::Note;
 
-/// The reason why a note is refused, if it is.
-type Checked = Result<(), &'static str>;
-
 impl Note<'_> {
-    /// Checks everything that the head refers to.
-    pub(super) fn check(&self) -> Checked {
+    /// Checks that tables are in the note, and texts in its strings. Returns the fault.
+    pub(super) fn check(&self) -> Result<(), &'static str> {
         let head = self.head;
         let whole = self.table::<Text>(head.producers).is_some()
             && self.table::<Text>(head.features).is_some()
@@ -26,40 +26,29 @@ impl Note<'_> {
         if !whole {
             return Err("note table outside the note");
         }
-        self.check_texts()?;
-        let signatures = self.signatures().len();
-        let is_known = |index: U32| index.get() == NONE || (index.get() as usize) < signatures;
-        for slot in self.slots() {
-            if !matches!(slot.kind.get(), SLOT_OF_GLOBAL | SLOT_OF_SYMBOL) || !is_known(slot.signature) {
-                return Err("bad slot in the note");
-            }
-        }
-        if self.export_signatures().iter().all(|&index| is_known(index)) {
-            Ok(())
-        } else {
-            Err("unknown signature in the note")
-        }
+        let texts = [self.producers(), self.features(), self.signatures()].into_iter().flatten().copied();
+        let texts = texts.chain([head.kiln_version, head.triple]);
+        self.check_texts(texts.chain(self.sums().iter().map(|sum| sum.name)))
     }
 
-    fn check_texts(&self) -> Checked {
-        let strings = self.table::<u8>(self.head.strings).unwrap_or_default();
-        let strings = std::str::from_utf8(strings).map_err(|_| "text in the note that is not UTF-8")?;
-        let mut room = strings.len();
-        let mut check = |text: Text| {
-            let (start, len) = (text.start.get() as usize, text.len.get() as usize);
-            let end = start.checked_add(len);
-            if end.and_then(|end| strings.get(start..end)).is_none() {
-                return Err("text outside the strings of the note");
-            }
-            room = room.checked_sub(len).ok_or("texts in the note that share bytes")?;
-            Ok(())
-        };
-        check(self.head.kiln_version)?;
-        check(self.head.triple)?;
-        for texts in [self.producers(), self.features(), self.signatures()] {
-            texts.iter().try_for_each(|&text| check(text))?;
+    /// Checks the keys of slots. Returns the fault.
+    pub(crate) fn check_keys(&self) -> Result<(), &'static str> {
+        self.check_texts(self.slots().iter().map(|slot| slot.key))
+    }
+
+    fn check_texts(&self, texts: impl Iterator<Item = Text>) -> Result<(), &'static str> {
+        // There are less than 2^32 texts, so the sums do not overflow.
+        let (mut total, mut end) = (0, 0);
+        texts.for_each(|text| {
+            let (start, len) = (u64::from(text.start.get()), u64::from(text.len.get()));
+            total += len;
+            end = end.max(start + len);
+        });
+        let strings = self.head.strings.len.get();
+        match (end <= strings, total <= strings) {
+            (true, true) => Ok(()),
+            (false, _) => Err("text outside the strings of the note"),
+            (true, false) => Err("texts in the note that share bytes"),
         }
-        self.slots().iter().try_for_each(|slot| check(slot.key))?;
-        self.sums().iter().try_for_each(|sum| check(sum.name))
     }
 }

@@ -21,6 +21,7 @@ const NOTE_TYPE: u32 = 1;
 /// Length of what precedes the body in an ELF note, in bytes.
 pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
 /// No index, in a field that holds one.
+#[cfg(feature = "write")]
 pub(crate) const NONE: u32 = u32::MAX;
 /// Kind of a slot that holds the address of a global.
 pub(crate) const SLOT_OF_GLOBAL: u32 = 0;

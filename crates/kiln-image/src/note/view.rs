@@ -20,7 +20,8 @@ pub(crate) struct Note<'a> {
 
 impl<'a> Note<'a> {
     /// Checks a whole ELF note at file offset `offset`: first what [`Note::peek`] does, then its
-    /// checksum, and every table, text and index.
+    /// checksum, and the ranges of tables and texts. The keys of slots are left to
+    /// [`Note::check_keys`].
     pub(crate) fn parse(note: &'a [u8], arch: Arch, offset: u64, file_len: u64) -> Result<Self, LoadError> {
         let note = Self::peek(note, note.len(), arch, offset, file_len)?;
         let Self { head, body } = note;
@@ -85,7 +86,7 @@ impl<'a> Note<'a> {
         <[T]>::ref_from_bytes(&self.body[span.within(self.body.len())?]).ok()
     }
 
-    /// A text; `None` if the note was altered after it was checked.
+    /// A text; `None` if it is not UTF-8.
     pub(crate) fn text(&self, text: Text) -> Option<&'a str> {
         let strings = self.table::<u8>(self.head.strings)?;
         let start = text.start.get() as usize;
@@ -124,7 +125,7 @@ impl<'a> Note<'a> {
     }
 
     /// The indices of the exports' signatures, in order of the dynamic symbols from
-    /// `head.first_export` on; [`NONE`](super::format::NONE) for an export without one.
+    /// `head.first_export` on; `u32::MAX` for an export without one.
     pub(crate) fn export_signatures(&self) -> &'a [U32] {
         self.table(self.head.export_signatures).unwrap_or_default()
     }

@@ -120,10 +120,10 @@ impl ImageInfo {
             |list: &[crate::note::Text]| list.iter().map(|&item| text(item)).collect::<Result<Vec<_>, _>>();
         let signatures: Vec<Arc<str>> = texts(note.signatures())?.into_iter().map(Arc::<str>::from).collect();
         let signature = |index: usize| signatures.get(index).cloned();
-        let slots = note.slots().iter().map(|slot| {
-            let key =
-                tables.slot_key(slot).ok_or(LoadError::malformed("bad slot in the note", note_offset))?;
-            Ok(SlotInfo { key, signature: signature(slot.signature.get() as usize) })
+        let keys = tables.slot_keys().map_err(|what| LoadError::malformed(what, note_offset))?;
+        let slots = keys.into_iter().zip(note.slots()).map(|(key, slot)| {
+            let signature = signature(slot.signature.get() as usize);
+            SlotInfo { key, signature }
         });
         let mut exports = Vec::new();
         for export in tables.exports() {
@@ -147,7 +147,7 @@ impl ImageInfo {
             file_len: head.file_len.get(),
             sections: sections(bytes)?,
             exports,
-            slots: slots.collect::<Result<_, LoadError>>()?,
+            slots: slots.collect(),
             internal_slots: head.internal_slots.get(),
             relative_pointers: head.relative_count.get(),
             symbolic_pointers: note.symbolic().len() as u64,

@@ -117,8 +117,14 @@ impl<'a> Tables<'a> {
             .filter(|export| !matches!(export, Some((_, symbol, _)) if symbol.section == elf::SHN_UNDEF))
     }
 
+    /// The keys of the external slots, in order. The error says what is wrong with one.
+    pub(crate) fn slot_keys(&self) -> Result<Vec<SlotKey>, &'static str> {
+        self.note.check_keys()?;
+        self.note.slots().iter().map(|slot| self.slot_key(slot).ok_or("bad slot in the note")).collect()
+    }
+
     /// The key of an external slot; `None` if its record is invalid.
-    pub(crate) fn slot_key(&self, slot: &SlotRecord) -> Option<SlotKey> {
+    fn slot_key(&self, slot: &SlotRecord) -> Option<SlotKey> {
         let text = self.note.text(slot.key)?;
         Some(match slot.kind.get() {
             SLOT_OF_GLOBAL => SlotKey::Global(text.into()),

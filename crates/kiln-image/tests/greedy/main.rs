@@ -9,7 +9,7 @@ use std::alloc::System;
 use std::time::{Duration, Instant};
 
 use cap::Cap;
-use kiln_image::{Image, ImageInfo, verify_bytes};
+use kiln_image::{Image, ImageInfo, LoadError, verify_bytes};
 
 use crate::hostile::{Hostile, START, symbol, words};
 
@@ -121,14 +121,23 @@ fn use_all(bytes: &[u8]) -> String {
     if let Ok(image) = Image::from_bytes(bytes) {
         let _ = (image.verify(), image.triple(), image.kiln_version());
         let _ = (image.features().count(), image.producers().count(), image.slots().len());
-        let loaded = image.bind(&|_: &_| Some(0x1000)).expect("there is nothing to relocate");
+        // Slots without a key cannot be bound by name, but in order.
+        let count = image.slots().len();
+        let bound = image.bind(&|_: &_| Some(0x1000));
+        let again = || Image::from_bytes(bytes)?.bind_array(&vec![0x1000; count]);
+        let Ok(loaded) = bound.or_else(|_| again()) else { return reason(info) };
         // As many look-ups as there may be exports.
         for _ in 0..bytes.len() / 64 {
             assert!(loaded.address(ABSENT).is_none());
             assert!(loaded.function(ABSENT).is_none());
         }
     }
-    info.map_or_else(|error| error.to_string(), |_| String::new())
+    reason(info)
+}
+
+/// The message of an error; an empty text if there is none.
+fn reason<T>(result: Result<T, LoadError>) -> String {
+    result.map_or_else(|error| error.to_string(), |_| String::new())
 }
 
 /// The shortest time of a few.
