@@ -131,7 +131,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
 
     let artifacts = &result.artifacts;
     let image = write_image(artifacts, &globals(artifacts), &ImageOptions::default())
-        .map_err(|errors| inputs.not_linked(&errors, artifacts))?;
+        .map_err(|errors| inputs.not_linked(&errors))?;
     let linked = Instant::now();
     save(&args.output, &image)
         .map_err(|error| Failure::while_doing(format!("cannot write {}", args.output.display()), error))?;

@@ -4,7 +4,6 @@
 //! messages, which show where they disagree.
 
 use kiln::LazyError;
-use kiln::artifact::Artifact;
 use kiln::image::link::LinkError;
 use kiln::ir::{Target, check_program};
 
@@ -32,9 +31,9 @@ impl Inputs<'_> {
     }
 
     /// Says why artifacts could not be linked.
-    pub(super) fn not_linked(&self, errors: &[LinkError], artifacts: &[Artifact]) -> Failure {
+    pub(super) fn not_linked(&self, errors: &[LinkError]) -> Failure {
         let modules = self.reread();
-        let line = |error| link_line(error, &|number| name(modules.title(number)).into_owned(), artifacts);
+        let line = |error| link_line(error, &|number| name(modules.title(number)).into_owned());
         modules.misfit().unwrap_or_else(|| Failure::Message(first_lines(errors.iter().map(line))))
     }
 

@@ -4,7 +4,6 @@
 use std::io::Write as _;
 use std::process::Command;
 
-use kiln::artifact::Artifact;
 use kiln::globals::{GlobalTable, SlotKey};
 use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, write_image};
@@ -105,7 +104,7 @@ fn session_error(error: &SessionError, modules: &[Module]) -> String {
     match error {
         SessionError::Check(diagnostics) => text(diagnostics),
         SessionError::Compile(error) => not_compiled(error),
-        SessionError::Jit(JitError::Link(errors)) => not_linked(errors, modules, &[]),
+        SessionError::Jit(JitError::Link(errors)) => not_linked(errors, modules),
         error => chain(error),
     }
 }
@@ -117,10 +116,10 @@ fn not_compiled(error: &CompilerError) -> String {
 }
 
 /// The errors of a linker, with the names of modules, after a line end.
-fn not_linked(errors: &[LinkError], modules: &[Module], artifacts: &[Artifact]) -> String {
+fn not_linked(errors: &[LinkError], modules: &[Module]) -> String {
     let title =
         |number: usize| modules.get(number).map_or("".into(), |module| name(&module.name).into_owned());
-    format!("\n{}", first_lines(errors.iter().map(|error| link_line(error, &title, artifacts))))
+    format!("\n{}", first_lines(errors.iter().map(|error| link_line(error, &title))))
 }
 
 /// Links modules to an image, without linking them in memory.
@@ -135,8 +134,7 @@ fn image_of(target: &Target, modules: &[Module]) -> Result<Vec<u8>, String> {
     for key in modules.iter().flat_map(Module::globals) {
         globals.intern(key);
     }
-    write_image(&artifacts, &globals, &ImageOptions::default())
-        .map_err(|errors| not_linked(&errors, modules, &artifacts))
+    write_image(&artifacts, &globals, &ImageOptions::default()).map_err(|errors| not_linked(&errors, modules))
 }
 
 /// Whether any of the modules has a run line.

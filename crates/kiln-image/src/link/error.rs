@@ -19,13 +19,16 @@ pub enum LinkError {
     },
     /// A module declares a function with a type that differs from its definition's.
     #[error(
-        "module {importer} uses `{name}` as {import_signature}, but module {definer} defines it as {definition_signature}"
+        "{} uses `{name}` as {import_signature}, but module {definer} defines it as {definition_signature}",
+        used_by(*.importer, .user)
     )]
     SignatureConflict {
         /// The function.
         name: Box<str>,
         /// The module that uses it.
         importer: usize,
+        /// The first function of that module that uses it; empty if none is known.
+        user: Box<str>,
         /// The type with which it is declared.
         import_signature: Box<str>,
         /// The module that defines it.
@@ -34,12 +37,14 @@ pub enum LinkError {
         definition_signature: Box<str>,
     },
     /// A module uses data as a function.
-    #[error("module {importer} uses `{name}` as a function, but module {definer} defines it as data")]
+    #[error("{} uses `{name}` as a function, but module {definer} defines it as data", used_by(*.importer, .user))]
     KindConflict {
         /// The symbol.
         name: Box<str>,
         /// The module that uses it.
         importer: usize,
+        /// The first function of that module that uses it; empty if none is known.
+        user: Box<str>,
         /// The module that defines it.
         definer: usize,
     },
@@ -70,20 +75,24 @@ pub enum LinkError {
         triple: Box<str>,
     },
     /// Code holds an absolute address, so loading it would write to it.
-    #[error("module {module} needs a text relocation at {offset:#x} for `{symbol}`")]
+    #[error("{} needs a text relocation for `{symbol}`", site(*.module, .function, *.offset))]
     TextRelocation {
         /// The module.
         module: usize,
+        /// The function with the patch site; empty if it has no name.
+        function: Box<str>,
         /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
         symbol: Box<str>,
     },
     /// The architecture of a relocation is not that of the module.
-    #[error("module {module} has a relocation {kind:?} at {offset:#x}, which its target does not have")]
+    #[error("{} has a relocation {kind:?}, which its target does not have", site(*.module, .function, *.offset))]
     ForeignRelocation {
         /// The module.
         module: usize,
+        /// The function with the patch site; empty if it has no name.
+        function: Box<str>,
         /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The kind of the relocation.
@@ -91,11 +100,14 @@ pub enum LinkError {
     },
     /// The relocation cannot patch the instruction at its offset.
     #[error(
-        "module {module}: the instruction at {offset:#x} cannot take a relocation {kind:?} for `{symbol}`"
+        "{}: the instruction cannot take a relocation {kind:?} for `{symbol}`",
+        site(*.module, .function, *.offset)
     )]
     Instruction {
         /// The module.
         module: usize,
+        /// The function with the patch site; empty if it has no name.
+        function: Box<str>,
         /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The kind of the relocation.
@@ -106,21 +118,26 @@ pub enum LinkError {
     /// Code refers directly to a symbol that no module defines, and the access cannot be changed to
     /// go through a slot.
     #[error(
-        "module {module} refers at {offset:#x} directly to `{symbol}`, which no module defines; use a slot or a call"
+        "{} refers directly to `{symbol}`, which no module defines; use a slot or a call",
+        site(*.module, .function, *.offset)
     )]
     DirectReference {
         /// The module.
         module: usize,
+        /// The function with the patch site; empty if it has no name.
+        function: Box<str>,
         /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
         symbol: Box<str>,
     },
     /// The distance between a patch site and its target is too large for the instruction.
-    #[error("module {module}: `{symbol}` is {distance} bytes away from {offset:#x}, limit {limit}")]
+    #[error("{}: `{symbol}` is {distance} bytes away, limit {limit}", site(*.module, .function, *.offset))]
     OutOfRange {
         /// The module.
         module: usize,
+        /// The function with the patch site; empty if it has no name.
+        function: Box<str>,
         /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
@@ -131,10 +148,12 @@ pub enum LinkError {
         limit: u64,
     },
     /// An address is not aligned as the instruction needs it.
-    #[error("module {module}: `{symbol}` is misaligned for the instruction at {offset:#x}")]
+    #[error("{}: `{symbol}` is misaligned for the instruction", site(*.module, .function, *.offset))]
     Misaligned {
         /// The module.
         module: usize,
+        /// The function with the patch site; empty if it has no name.
+        function: Box<str>,
         /// The patch site, in bytes from the start of the module's code.
         offset: u64,
         /// The symbol.
@@ -148,11 +167,13 @@ pub enum LinkError {
         module: usize,
     },
     /// The program, or a part of it, is larger than the linker or the file format can handle.
-    #[error("too large: {what}, {size} bytes, limit {limit}")]
+    #[error("{}{what} is too large: {size} bytes, limit {limit}", with_module(*.module))]
     TooLarge {
+        /// The module with which it is too large; `None` if that is not one module.
+        module: Option<usize>,
         /// The name of the part that is too large.
-        what: &'static str,
-        /// Its size in bytes.
+        what: Box<str>,
+        /// Its size in bytes, with what does not fit.
         size: u64,
         /// The largest size in bytes.
         limit: u64,
@@ -242,11 +263,30 @@ impl LinkError {
             | Self::ReservedSection { module, .. }
             | Self::SectionConflict { second: module, .. }
             | Self::NameWithZero { module, .. } => Some(module),
+            Self::TooLarge { module, .. } => module,
             Self::UnsupportedTarget { .. }
-            | Self::TooLarge { .. }
             | Self::TooManySections { .. }
             | Self::Soname { .. }
             | Self::Buffer { .. } => None,
         }
     }
+}
+
+/// `function `f` of module 3`, or `module 3`.
+fn used_by(module: usize, function: &str) -> String {
+    if function.is_empty() {
+        format!("module {module}")
+    } else {
+        format!("function `{function}` of module {module}")
+    }
+}
+
+/// `function `f` of module 3 (at 0x2a of its code)`.
+fn site(module: usize, function: &str, offset: u64) -> String {
+    format!("{} (at {offset:#x} of its code)", used_by(module, function))
+}
+
+/// `module 3: `, or nothing.
+fn with_module(module: Option<usize>) -> String {
+    module.map_or_else(String::new, |module| format!("module {module}: "))
 }

@@ -61,6 +61,7 @@ mod sections;
 mod tests;
 mod types;
 mod unwind;
+mod users;
 
 pub use describe::{Definition, FunctionRange, SlotDetails};
 pub use error::LinkError;

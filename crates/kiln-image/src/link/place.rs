@@ -13,6 +13,7 @@ use super::error::LinkError;
 use super::layout::{Area, Layout, MAX_ALIGN, MAX_SIZE, MIN_ALIGN};
 use super::relocate::stub_size;
 use super::sections::{NamedSection, SectionPiece, UnplacedSection};
+use super::users::largest;
 use crate::arch::Arch;
 
 /// The places of a module's code, stubs and data outside named sections. Offsets are those in the
@@ -95,7 +96,7 @@ pub(super) fn place<'a>(
     let mut stubs = Vec::with_capacity(assignment.stubs().len());
     let mut modules = Vec::with_capacity(artifacts.len());
     for (number, artifact) in artifacts.iter().enumerate() {
-        modules.push(place_module(artifact, &mut layout, errors));
+        modules.push(place_module(number, artifact, &mut layout, errors));
         let own_stubs = assignment.stubs_of_module(number);
         if !own_stubs.is_empty() {
             let text = &mut layout[Area::Text];
@@ -119,28 +120,43 @@ pub(super) fn place<'a>(
 }
 
 /// Places the code of a module, and its data outside named sections.
-fn place_module(artifact: &Artifact, layout: &mut Layout, errors: &mut Vec<LinkError>) -> PlacedModule {
+fn place_module(
+    number: usize,
+    artifact: &Artifact,
+    layout: &mut Layout,
+    errors: &mut Vec<LinkError>,
+) -> PlacedModule {
     let summary = artifact.summary();
     let [read_only, writable] =
         [SectionKind::ReadOnly, SectionKind::Writable].map(|section| artifact.unnamed_len(section));
     // Read-only data that holds addresses is written by the loader.
     let relocated = artifact.read_only_relocs().iter().any(|reloc| reloc.offset.get() < read_only);
     let read_only_area = if relocated { Area::Relro } else { Area::Rodata };
-    let mut push = |area: Area, size: u64, align: u32| {
-        let placed = push_piece(layout, area, size, u64::from(align).max(MIN_ALIGN));
+    let mut push = |section: SectionKind, area: Area, size: u64, align: u32| {
+        let what = || {
+            let (part, kind) = if area == Area::Text { ("code", "function") } else { ("data", "object") };
+            let name = area.name();
+            match largest(artifact, section) {
+                Some((largest, size)) if !largest.is_empty() => {
+                    format!("`{name}` with its {part} (the largest {kind} is `{largest}`, {size} bytes)")
+                }
+                _ => format!("`{name}` with its {part}"),
+            }
+        };
+        let placed = push_piece(layout, area, size, u64::from(align).max(MIN_ALIGN), number, &what);
         placed.unwrap_or_else(|error| {
             errors.push(error);
             0 // not used: there is no plan if there are errors
         })
     };
     let code = artifact.text().len() as u64;
-    let text = push(Area::Text, code, summary.text_align.get());
+    let text = push(SectionKind::Text, Area::Text, code, summary.text_align.get());
     PlacedModule {
         text: text..text + code,
         read_only_area,
-        read_only: push(read_only_area, read_only, summary.read_only_align.get()),
-        writable: push(Area::Data, writable, summary.writable_align.get()),
-        zeroed: push(Area::Bss, summary.zeroed_size.get(), summary.zeroed_align.get()),
+        read_only: push(SectionKind::ReadOnly, read_only_area, read_only, summary.read_only_align.get()),
+        writable: push(SectionKind::Writable, Area::Data, writable, summary.writable_align.get()),
+        zeroed: push(SectionKind::Zeroed, Area::Bss, summary.zeroed_size.get(), summary.zeroed_align.get()),
     }
 }
 
@@ -153,11 +169,13 @@ fn place_section<'a>(
     let UnplacedSection { name, module, area, bounds_used, pieces } = section;
     let run_of = |piece: &SectionPiece| &artifacts[piece.module as usize].named_data()[piece.run as usize];
     let align = pieces.iter().map(|piece| u64::from(run_of(piece).align.get())).fold(MIN_ALIGN, u64::max);
-    check_align(align)?;
+    let what = || format!("section `{name}`");
+    check_align(align, module, name)?;
     let start = layout[area].push(0, align);
     let placed = pieces.into_iter().map(|piece| {
         let run = run_of(&piece);
-        let offset = push_piece(layout, area, run.len.get(), run.align.get().into())?;
+        let offset =
+            push_piece(layout, area, run.len.get(), run.align.get().into(), piece.module as usize, &what)?;
         Ok((piece, offset))
     });
     let pieces = placed.collect::<Result<_, _>>()?;
@@ -166,20 +184,31 @@ fn place_section<'a>(
     Ok(PlacedSection { info, pieces })
 }
 
-/// Appends a piece to an area and returns its offset. An empty piece does not move what follows.
-fn push_piece(layout: &mut Layout, area: Area, size: u64, align: u64) -> Result<u64, LinkError> {
-    check_align(align)?;
+/// Appends a piece of `module` to an area and returns its offset. An empty piece does not move what
+/// follows. `what` names the area with the piece, for errors.
+fn push_piece(
+    layout: &mut Layout,
+    area: Area,
+    size: u64,
+    align: u64,
+    module: usize,
+    what: &dyn Fn() -> String,
+) -> Result<u64, LinkError> {
+    check_align(align, module, area.name())?;
     let extent = &mut layout[area];
-    if extent.size.saturating_add(size) >= MAX_SIZE {
-        return Err(LinkError::TooLarge { what: area.name(), size, limit: MAX_SIZE });
+    let total = extent.size.saturating_add(size);
+    if total >= MAX_SIZE {
+        let what = what().into();
+        return Err(LinkError::TooLarge { module: Some(module), what, size: total, limit: MAX_SIZE });
     }
     Ok(if size == 0 { extent.size } else { extent.push(size, align) })
 }
 
 /// Refuses alignments that loaders do not keep.
-fn check_align(align: u64) -> Result<(), LinkError> {
+fn check_align(align: u64, module: usize, section: &str) -> Result<(), LinkError> {
     if align > MAX_ALIGN {
-        return Err(LinkError::TooLarge { what: "an alignment", size: align, limit: MAX_ALIGN });
+        let what = format!("the alignment of `{section}`").into();
+        return Err(LinkError::TooLarge { module: Some(module), what, size: align, limit: MAX_ALIGN });
     }
     Ok(())
 }

@@ -93,7 +93,10 @@ pub(super) fn plan_within<'a>(
     layout[Area::EhFrame] = unwind.eh_frame();
     layout[Area::EhFrameHdr] = unwind.eh_frame_hdr();
     if layout.total() >= MAX_SIZE {
-        errors.push(LinkError::TooLarge { what: "the program", size: layout.total(), limit: MAX_SIZE });
+        errors.push({
+            let what = "the program".into();
+            LinkError::TooLarge { module: None, what, size: layout.total(), limit: MAX_SIZE }
+        });
     }
     if !errors.is_empty() {
         return Err(errors);

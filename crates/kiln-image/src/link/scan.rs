@@ -10,6 +10,7 @@ use super::error::LinkError;
 use super::reach::Near;
 use super::relocate::{self, PatchError, Use};
 use super::resolve::{Resolution, SymbolTable};
+use super::users::function_at;
 use crate::arch::Arch;
 
 /// The means of reaching a symbol.
@@ -79,7 +80,8 @@ impl Scanner<'_> {
                 Err(_) if std::mem::replace(&mut reported[symbol as usize], true) => {}
                 Err(error) => {
                     let symbol = artifact.name(&artifact.symbols()[symbol as usize]).into();
-                    errors.push(error.into_error(self.number, symbol, offset, kind));
+                    let function = function_at(artifact, offset);
+                    errors.push(error.into_error(self.number, function, symbol, offset, kind));
                 }
             }
         }

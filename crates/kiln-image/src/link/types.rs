@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::agreement::{Agreement, Agreements};
 use super::error::LinkError;
 use super::resolve::{Resolution, Resolved};
+use super::users::Users;
 
 /// Checks that modules declare functions with the types of their definitions. The errors are in
 /// order of module and symbol.
@@ -22,7 +23,10 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
     let artifact = &artifacts[importer];
     let mut errors = Vec::new();
     let mut agreements = Agreements::default();
-    for (symbol, &id) in artifact.symbols().iter().zip(resolved.symbols.of_module(importer)) {
+    let users = Users::new(artifact);
+    for (number, (symbol, &id)) in
+        artifact.symbols().iter().zip(resolved.symbols.of_module(importer)).enumerate()
+    {
         let is_function = symbol.kind() == SymbolKind::Function;
         let is_overridable_data =
             symbol.kind() == SymbolKind::Data && symbol.linkage() == Linkage::Preemptible;
@@ -34,7 +38,12 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
             Resolution::Defined { module, symbol } => (module as usize, symbol as usize),
             Resolution::SectionBound { section, .. } if is_function => {
                 let definer = resolved.sections.list[section as usize].module;
-                errors.push(LinkError::KindConflict { name: name(), importer, definer });
+                errors.push(LinkError::KindConflict {
+                    name: name(),
+                    importer,
+                    user: users.of(number),
+                    definer,
+                });
                 continue;
             }
             Resolution::SectionBound { .. }
@@ -50,7 +59,7 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
             continue;
         }
         if definition.section() != SectionKind::Text {
-            errors.push(LinkError::KindConflict { name: name(), importer, definer });
+            errors.push(LinkError::KindConflict { name: name(), importer, user: users.of(number), definer });
             continue;
         }
         if std::ptr::eq(definition, symbol) {
@@ -64,6 +73,7 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
             errors.push(LinkError::SignatureConflict {
                 name: name(),
                 importer,
+                user: users.of(number),
                 import_signature: import.into(),
                 definer,
                 definition_signature: defined.into(),

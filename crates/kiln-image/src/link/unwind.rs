@@ -130,8 +130,8 @@ fn relative(target: u64, origin: u64) -> Option<u32> {
 
 /// Returns the error for code that is too far from its unwind information.
 pub(super) fn out_of_reach(layout: &Layout) -> LinkError {
-    let what = "the distance between code and unwind rows";
-    LinkError::TooLarge { what, size: layout.total(), limit: MAX_SIZE }
+    let what = "the distance between code and unwind rows".into();
+    LinkError::TooLarge { module: None, what, size: layout.total(), limit: MAX_SIZE }
 }
 
 /// Writes one module's entries, and their entries of the index. Returns `None` if an address is out

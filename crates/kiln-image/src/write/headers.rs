@@ -40,7 +40,7 @@ pub(super) fn write_file_headers(
 
 /// The error for a file that has too many sections for the fields of ELF.
 pub(super) fn too_large(layout: &FileLayout<'_>) -> LinkError {
-    LinkError::TooLarge { what: "the file", size: layout.len as u64, limit: 1 << 32 }
+    LinkError::TooLarge { module: None, what: "the file".into(), size: layout.len as u64, limit: 1 << 32 }
 }
 
 fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind) -> ProgramHeader {

@@ -83,7 +83,10 @@ fn write_frame<'p>(
     let mut w = Writer::new(arch.endian(), true, buffer);
     let sections = sections(&mut w, plan, counts.rela > 0);
     announce_checksums(note, &sections);
-    let too_long = || LinkError::TooLarge { what: "the note", size: u64::MAX, limit: u64::from(u32::MAX) };
+    let too_long = || {
+        let what = "the note".into();
+        LinkError::TooLarge { module: None, what, size: u64::MAX, limit: u64::from(u32::MAX) }
+    };
     let sizes = TableSizes {
         note: note.len().ok_or_else(too_long)?,
         bloom: symbols.bloom,

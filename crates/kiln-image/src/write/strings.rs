@@ -32,7 +32,12 @@ impl Strings {
     pub(super) fn finish(self) -> Result<Vec<u8>, LinkError> {
         let (size, limit) = (self.0.len() as u64, u64::from(u32::MAX));
         if size > limit {
-            return Err(LinkError::TooLarge { what: "the names of symbols", size, limit });
+            return Err(LinkError::TooLarge {
+                module: None,
+                what: "the table of names of symbols".into(),
+                size,
+                limit,
+            });
         }
         Ok(self.0)
     }

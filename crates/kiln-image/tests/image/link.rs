@@ -77,6 +77,7 @@ fn every_error_is_collected_in_order() {
     let conflict = LinkError::SignatureConflict {
         name: "f".into(),
         importer: 1,
+        user: "".into(),
         import_signature: "(f64) -> i64 system_v".into(),
         definer: 0,
         definition_signature: I64_TO_I64.into(),
@@ -91,9 +92,17 @@ fn data_is_not_a_function_but_a_function_is_data() {
     definer.function("f", Linkage::Export, I64_TO_I64, &ADD3, &[]);
     let mut user = Module::new();
     user.import_data("f");
-    user.import("d", I64_TO_I64);
+    let d = user.import("d", I64_TO_I64);
+    let jump = [0xe9, 0, 0, 0, 0];
+    user.function("idle", Linkage::Export, TO_I64, &READ_THROUGH_SLOT, &[]);
+    user.function("caller", Linkage::Export, TO_I64, &jump, &[(1, PC, d, -4)]);
     let errors = plain(&[definer.finish(), user.finish()]).unwrap_err();
-    assert_eq!(errors, [LinkError::KindConflict { name: "d".into(), importer: 1, definer: 0 }]);
+    let user = "caller".into();
+    assert_eq!(errors, [LinkError::KindConflict { name: "d".into(), importer: 1, user, definer: 0 }]);
+    assert_eq!(
+        errors[0].to_string(),
+        "function `caller` of module 1 uses `d` as a function, but module 0 defines it as data"
+    );
 }
 
 #[test]
@@ -111,7 +120,38 @@ fn code_must_not_hold_addresses() {
     let code = [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
     module.function("g", Linkage::Export, TO_I64, &code, &[(2, RelocKind::Abs64, f, 0)]);
     let errors = plain(&[module.finish()]).unwrap_err();
-    assert_eq!(errors, [LinkError::TextRelocation { module: 0, offset: 2, symbol: "f".into() }]);
+    let function = "g".into();
+    assert_eq!(errors, [LinkError::TextRelocation { module: 0, function, offset: 2, symbol: "f".into() }]);
+}
+
+#[test]
+fn the_function_and_the_data_that_an_error_is_about_are_named() {
+    // The function is found by its offset, also if it is not the first, and a long name is cut.
+    let mut module = Module::new();
+    let f = module.import("f", I64_TO_I64);
+    let code = [0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0xc3];
+    module.function("a", Linkage::Export, TO_I64, &[0xc3], &[]);
+    module.function(&"g".repeat(5000), Linkage::Export, TO_I64, &code, &[(2, RelocKind::Abs64, f, 0)]);
+    module.function("z", Linkage::Export, TO_I64, &[0xc3], &[]);
+    let errors = plain(&[module.finish()]).unwrap_err();
+    let expected = format!(
+        "function `{}...` of module 0 (at 0x12 of its code) needs a text relocation for `f`",
+        "g".repeat(200)
+    );
+    assert_eq!(errors[0].to_string(), expected);
+
+    let zeroed = |name: &str| {
+        let mut module = Module::new();
+        module.zeroed("small", Linkage::Local, 8);
+        module.zeroed(name, Linkage::Export, 1 << 30);
+        module.finish()
+    };
+    let errors = plain(&[zeroed("one"), zeroed("two"), zeroed("three")]).unwrap_err();
+    assert_eq!(errors[0].module(), Some(1));
+    assert_eq!(
+        errors[0].to_string(),
+        "module 1: `.bss` with its data (the largest object is `two`, 1073741824 bytes) is too large: 2147483664 bytes, limit 2147483648"
+    );
 }
 
 #[test]
@@ -331,7 +371,7 @@ fn out_of_range_is_an_error_that_names_everything() {
     };
     assert_eq!(
         plan.emit(&at, output).unwrap_err().to_string(),
-        "module 0: `d` is 4294967289 bytes away from 0x3, limit 2147483648"
+        "function `f` of module 0 (at 0x3 of its code): `d` is 4294967289 bytes away, limit 2147483648"
     );
 }
 

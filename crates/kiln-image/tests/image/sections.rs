@@ -186,7 +186,7 @@ fn definitions_override_bounds_and_bounds_exist_only_with_their_section() {
     call.function("g", Linkage::Export, TO_I64, &[0xe9, 0, 0, 0, 0], &[(1, RelocKind::X86Pc32, symbol, -4)]);
     assert_eq!(
         errors(&[call.finish(), section("s")]),
-        ["module 0 uses `__stop_s` as a function, but module 1 defines it as data"]
+        ["function `g` of module 0 uses `__stop_s` as a function, but module 1 defines it as data"]
     );
 }
 
@@ -248,7 +248,10 @@ fn sections_of_images_are_not_for_data() {
 fn what_is_too_large_is_an_error() {
     let mut module = Module::new();
     module.named("s", "d", SectionKind::Writable, 8192, &[1], &[]);
-    assert_eq!(errors(&[module.finish()]), ["too large: an alignment, 8192 bytes, limit 4096"]);
+    assert_eq!(
+        errors(&[module.finish()]),
+        ["module 0: the alignment of `s` is too large: 8192 bytes, limit 4096"]
+    );
     let mut module = Module::new();
     for number in 0..0xfe01 {
         module.named(&format!("s{number}"), "", SectionKind::ReadOnly, 1, &[], &[]);

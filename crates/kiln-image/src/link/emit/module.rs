@@ -11,6 +11,7 @@ use super::super::plan::Plan;
 use super::super::relocate::{self, PatchAddresses, PatchError, PatchSite, riscv64};
 use super::super::resolve::{Resolution, ResolvedId};
 use super::super::unwind::{self, UnwindAddresses};
+use super::super::users::function_at;
 use super::pieces::ModulePieces;
 use super::riscv_pairs::HighParts;
 use super::targets::Targets;
@@ -111,7 +112,7 @@ impl<'m> ModuleWriter<'m> {
             };
             result.map_err(|error| {
                 let symbol = artifact.name(&artifact.symbols()[reloc.symbol.get() as usize]).into();
-                error.into_error(self.number, symbol, offset, reloc.kind())
+                error.into_error(self.number, function_at(artifact, offset), symbol, offset, reloc.kind())
             })?;
         }
         stubs.fill(arch.trap_byte());

@@ -53,7 +53,8 @@ impl<'e> Targets<'e> {
             relocate::write_stub(arch, site, self.of(id)).map_err(|error| {
                 let ResolvedSymbol { module, .. } = symbols.symbols()[id.index()];
                 let name = symbols.name(artifacts, id).into();
-                error.into_error(module as usize, name, offset, RelocKind::Abs64)
+                // A stub is in no function.
+                error.into_error(module as usize, "".into(), name, offset, RelocKind::Abs64)
             })?;
         }
         Ok(())

@@ -38,23 +38,25 @@ pub(in super::super) enum PatchError {
 }
 
 impl PatchError {
-    /// Returns the error for a relocation of `symbol` at `offset` of the code of `module`.
+    /// Returns the error for a relocation of `symbol` at `offset` of the code of `module`, which is
+    /// in `function`.
     pub(in super::super) fn into_error(
         self,
         module: usize,
+        function: Box<str>,
         symbol: Box<str>,
         offset: u64,
         kind: RelocKind,
     ) -> LinkError {
         match self {
-            Self::Foreign => LinkError::ForeignRelocation { module, offset, kind },
-            Self::Absolute => LinkError::TextRelocation { module, offset, symbol },
-            Self::Instruction => LinkError::Instruction { module, offset, kind, symbol },
+            Self::Foreign => LinkError::ForeignRelocation { module, function, offset, kind },
+            Self::Absolute => LinkError::TextRelocation { module, function, offset, symbol },
+            Self::Instruction => LinkError::Instruction { module, function, offset, kind, symbol },
             Self::OutOfRange { distance, limit } => {
-                LinkError::OutOfRange { module, offset, symbol, distance, limit }
+                LinkError::OutOfRange { module, function, offset, symbol, distance, limit }
             }
-            Self::Misaligned => LinkError::Misaligned { module, offset, symbol },
-            Self::Unreachable => LinkError::DirectReference { module, offset, symbol },
+            Self::Misaligned => LinkError::Misaligned { module, function, offset, symbol },
+            Self::Unreachable => LinkError::DirectReference { module, function, offset, symbol },
         }
     }
 }
