@@ -57,7 +57,7 @@ pub(crate) fn modules_of(input: &InputFile) -> Result<Vec<FileModule>, ReadError
     let mut file = File::open(&input.path).map_err(failed)?;
     let length = file.metadata().map_err(failed)?.len();
     let module = |span, number| FileModule { file: input.clone(), span, number };
-    let mut start = Vec::new();
+    let mut start = Vec::with_capacity(KIND_LENGTH);
     file.by_ref().take(KIND_LENGTH as u64).read_to_end(&mut start).map_err(failed)?;
     let faults = |fault| ReadError::Faults(vec![fault]);
     if let Some(kind) = binary_kind(&start) {
