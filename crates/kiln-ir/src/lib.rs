@@ -33,6 +33,7 @@ mod target;
 mod text;
 mod thunk;
 mod unverified;
+mod wrong_kind;
 
 pub use binary::{BinaryError, Modules, is_binary, spans};
 pub use body::{Body, BodyError};

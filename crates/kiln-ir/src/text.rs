@@ -58,6 +58,7 @@ use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::target::{Target, TargetError};
 use crate::unverified::Unverified;
+use crate::wrong_kind;
 
 /// Reads and verifies a file.
 ///
@@ -166,6 +167,9 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     let mut owners =
         number_definitions(&file.items, &mut drafts, &source, &mut symbols, &mut module, &mut faults);
     if !faults.is_empty() {
+        if let Some(fault) = wrong_kind::instead_of_text(&source) {
+            return Err(vec![fault]);
+        }
         diagnostic::sort(&mut faults);
         return Err(faults);
     }

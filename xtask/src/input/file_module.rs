@@ -195,14 +195,5 @@ fn moved(mut error: BinaryError, start: u64) -> BinaryError {
 
 /// The text of a file, or a diagnostic with the place where it is not text.
 fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok(Arc::new(Source::new(name, text))),
-        Err(error) => {
-            // Replaced characters are only after the error, so its line is shown as it is in the
-            // file.
-            let source = Arc::new(Source::new(name, String::from_utf8_lossy(error.as_bytes())));
-            let location = Location::at(&source, error.utf8_error().valid_up_to(), 1);
-            Err(vec![Diagnostic::new(DiagnosticKind::Syntax, "not UTF-8 text", location)])
-        }
-    }
+    Source::from_bytes(name, bytes).map(Arc::new).map_err(|fault| vec![fault])
 }

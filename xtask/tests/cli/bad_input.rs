@@ -120,11 +120,19 @@ fn text_that_is_not_utf_8() {
     let dir = TestFolder::new(&[("fine.clif", &adder("g", 1))]);
     dir.write("latin.clif", b"function %f() {\nblock0: ; \xe9t\xe9\n    return\n}\n");
     let ended = refused(&dir, &["fine.clif", "latin.clif"], &[]).code(1);
-    assert!(ended.stderr.starts_with("error: not UTF-8 text\n --> latin.clif:2:11\n"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.starts_with("error: byte 0xe9 is not UTF-8\n --> latin.clif:2:11\n"),
+        "{}",
+        ended.stderr
+    );
     // The other files are run.
     let ended = dir.xtask(&["run", "fine.clif", "latin.clif"]).code(1);
     assert!(ended.stdout.starts_with("fine.clif: ok"), "{}", ended.stdout);
-    assert!(ended.stdout.contains("error: not UTF-8 text\n --> latin.clif:2:11\n"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.contains("error: byte 0xe9 is not UTF-8\n --> latin.clif:2:11\n"),
+        "{}",
+        ended.stdout
+    );
     let totals = "0 passed, 1 failed, 0 skipped, 1 without a run line\n";
     assert!(ended.stdout.ends_with(totals), "{}", ended.stdout);
 }

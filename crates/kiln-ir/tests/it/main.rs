@@ -11,6 +11,7 @@ mod program;
 mod symbols;
 mod threads;
 mod wrong;
+mod wrong_kind;
 
 use std::fmt::Write as _;
 use std::sync::Arc;
