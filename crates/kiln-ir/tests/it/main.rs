@@ -4,6 +4,7 @@ mod builder;
 mod diagnostics;
 mod form;
 mod hostile;
+mod leaks;
 mod many_faults;
 mod notation;
 mod print;
