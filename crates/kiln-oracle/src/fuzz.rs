@@ -207,6 +207,10 @@ fn link(artifact: &Artifact) {
         Ok(image) => {
             let info = ImageInfo::parse(&image).unwrap_or_else(|error| panic!("own image: {error}"));
             assert_eq!(info.file_len, image.len() as u64);
+            // Records of an artifact do not share what an image has for each of them. The constant
+            // is for pages, of which every segment begins one.
+            let limit = 64 * artifact.as_bytes().len() + (1 << 19);
+            assert!(image.len() <= limit, "{} bytes became {}", artifact.as_bytes().len(), image.len());
             verify_bytes(&image).unwrap_or_else(|error| panic!("own image: {error}"));
         }
         Err(errors) => {

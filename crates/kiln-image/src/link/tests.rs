@@ -184,10 +184,10 @@ fn the_low_part_of_a_riscv_pair_follows_its_auipc() {
     let text = code(&[0x13, 0x517, 0x0005_3503, 0x597, 0x0005_b583, 0x97, 0x80e7]);
     let relocs = [
         (4, RelocKind::RvGotHi20, 1, 0),
-        (12, RelocKind::RvGotHi20, 2, 0),
-        // both low parts in the other order; their `auipc`s are at 0 and 8 from `f`
-        (16, RelocKind::RvPcrelLo12I, 0, 8),
+        // the `auipc`s of the low parts are at 0 and 8 from `f`
         (8, RelocKind::RvPcrelLo12I, 0, 0),
+        (12, RelocKind::RvGotHi20, 2, 0),
+        (16, RelocKind::RvPcrelLo12I, 0, 8),
         (20, RelocKind::RvCallPlt, 2, 0),
     ];
     let artifacts = [module("riscv64gc-unknown-linux-gnu", &symbols, &text, &relocs)];
