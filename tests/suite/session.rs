@@ -278,8 +278,7 @@ fn struct_arguments_are_part_of_a_type() {
 #[test]
 fn only_linux_has_code() {
     for triple in ["x86_64-pc-windows-msvc", "x86_64-apple-darwin", "x86_64-unknown-freebsd"] {
-        let target = Target::parse(triple).unwrap();
-        let error = target.isa(&Default::default()).map(drop).unwrap_err();
+        let error = Target::parse(triple).unwrap_err();
         assert!(error.to_string().contains("Linux"), "{triple}");
     }
 }

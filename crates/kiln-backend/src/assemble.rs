@@ -20,10 +20,11 @@ use kiln_ir::{Code, Function, Linkage, MAX_ALIGN, Module};
 use zerocopy::little_endian::U32;
 
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
-use crate::error::{AssembleError, CompileErrorKind, MAX_SIZE};
+use crate::error::{AssembleError, CompileErrorKind, MAX_CODE, too_much_code};
+use crate::islands::{AARCH64_CALL_REACH, IslandLayout};
 use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
-use crate::{data, symbols};
+use crate::{data, islands, symbols};
 
 /// Makes the artifact of `module`, whose functions were compiled to `functions`.
 pub(crate) fn assemble(
@@ -31,9 +32,40 @@ pub(crate) fn assemble(
     isa: &dyn TargetIsa,
     functions: &[CompiledFunction],
 ) -> Result<Artifact, AssembleError> {
+    // One module of many is so large.
+    let reach = (isa.name() == "aarch64").then_some(AARCH64_CALL_REACH);
+    let reach = reach.filter(|&reach| islands::size_bound(functions) >= reach.into());
+    assemble_within(module, isa, functions, reach)
+}
+
+/// Does the same as [`assemble`]; with veneers of our own if the code may be larger than `reach`.
+fn assemble_within(
+    module: &Module,
+    isa: &dyn TargetIsa,
+    functions: &[CompiledFunction],
+    reach: Option<u32>,
+) -> Result<Artifact, AssembleError> {
     let ranges = vec![SymbolRange::default(); module.symbols.len()];
     let mut assembly = Assembly { module, contents: Contents::default(), libcalls: IndexSet::new(), ranges };
-    assembly.text(isa, functions)?;
+    // The function of each symbol to which calls may be resolved.
+    let mut labels = vec![None; module.symbols.len()];
+    for (label, function) in module.functions.iter().enumerate() {
+        if module.symbol(function.symbol).linkage != Linkage::Preemptible {
+            labels[function.symbol.index()] = Some(label);
+        }
+    }
+    let mut align = isa.function_alignment().minimum.max(isa.symbol_alignment() as u32).max(16);
+    for (index, function) in functions.iter().enumerate() {
+        if function.align > MAX_ALIGN {
+            return Err(AssembleError::Function(index, CompileErrorKind::Alignment(function.align)));
+        }
+        align = align.max(function.align);
+    }
+    match reach {
+        Some(reach) => assembly.text_with_islands(functions, &labels, reach)?,
+        None => assembly.text(isa, functions, &labels)?,
+    }
+    assembly.contents.summary.text_align = align.into();
     let Assembly { mut contents, libcalls, mut ranges, .. } = assembly;
     let symbol_align = isa.symbol_alignment() as u32;
     data::lay_out(module, symbol_align, &mut contents, &mut ranges)?;
@@ -54,31 +86,23 @@ struct Assembly<'a> {
 impl Assembly<'_> {
     /// Lays out all functions, and resolves calls between them where the callee cannot be preempted
     /// and is within range.
-    fn text(&mut self, isa: &dyn TargetIsa, functions: &[CompiledFunction]) -> Result<(), AssembleError> {
-        // The label, for the text section builder, of each symbol to which calls may be resolved.
-        let mut labels = vec![None; self.module.symbols.len()];
-        for (label, function) in self.module.functions.iter().enumerate() {
-            if self.module.symbol(function.symbol).linkage != Linkage::Preemptible {
-                labels[function.symbol.index()] = Some(label);
-            }
-        }
+    fn text(
+        &mut self,
+        isa: &dyn TargetIsa,
+        functions: &[CompiledFunction],
+        labels: &[Option<usize>],
+    ) -> Result<(), AssembleError> {
         let mut builder = isa.text_section_builder(functions.len());
         let control = &mut ControlPlane::default();
-        let mut align = isa.function_alignment().minimum.max(isa.symbol_alignment() as u32).max(16);
+        // Above the limit, the builder could not patch calls.
+        let mut bound = 0;
         for (index, (definition, compiled)) in self.module.functions.iter().zip(functions).enumerate() {
-            let fail = |kind| AssembleError::Function(index, kind);
-            if compiled.align > MAX_ALIGN {
-                return Err(fail(CompileErrorKind::Alignment(compiled.align)));
-            }
-            align = align.max(compiled.align);
             let len = compiled.code.len();
-            let start = builder.append(true, &compiled.code, compiled.align, control);
-            let size = start.saturating_add(len as u64);
-            if size > u64::from(MAX_SIZE) {
-                let what = "the module's code with that of this function".into();
-                return Err(fail(CompileErrorKind::TooLarge { what, size, limit: MAX_SIZE.into() }));
+            bound += u64::from(compiled.align) + len as u64;
+            if bound > u64::from(MAX_CODE) {
+                return Err(AssembleError::Function(index, too_much_code(bound)));
             }
-            let start = start as u32;
+            let start = builder.append(true, &compiled.code, compiled.align, control) as u32;
             for reloc in &compiled.relocs {
                 let offset = u64::from(start) + u64::from(reloc.offset);
                 if let RelocTarget::Symbol(symbol) = reloc.target
@@ -91,24 +115,78 @@ impl Assembly<'_> {
                     self.text_reloc(definition, reloc, offset);
                 }
             }
-            self.tables(definition, start, compiled);
-            self.ranges[definition.symbol.index()] =
-                SymbolRange { section: SectionKind::Text as u8, offset: start.into(), size: len as u64 };
+            self.define(definition, start, compiled);
         }
         self.contents.text = builder.finish(control);
-        self.contents.summary.text_align = align.into();
         Ok(())
+    }
+
+    /// Does the same as [`text`](Self::text), for code that is larger than calls reach.
+    fn text_with_islands(
+        &mut self,
+        functions: &[CompiledFunction],
+        labels: &[Option<usize>],
+        reach: u32,
+    ) -> Result<(), AssembleError> {
+        let layout = IslandLayout::new(functions, labels, reach)
+            .map_err(|(index, kind)| AssembleError::Function(index, kind))?;
+        let mut text = Vec::new();
+        for (index, (definition, compiled)) in self.module.functions.iter().zip(functions).enumerate() {
+            let start = layout.starts[index];
+            text.resize(start as usize, 0);
+            text.extend_from_slice(&compiled.code);
+            for reloc in &compiled.relocs {
+                let offset = start + reloc.offset;
+                if let Some(target) = layout.call(index, reloc, labels) {
+                    islands::patch_call(&mut text, offset, target);
+                    let symbol = self.symbol(definition, reloc.target);
+                    self.contents.resolved_calls.push(resolved_call(reloc, start, symbol, compiled));
+                } else {
+                    self.text_reloc(definition, reloc, offset.into());
+                }
+            }
+            self.define(definition, start, compiled);
+            let Some(island) = layout.island_after(index) else { continue };
+            text.resize(island.start as usize, 0);
+            for &target in &island.targets {
+                for (at, kind) in islands::VENEER_RELOCS {
+                    let reloc = FunctionReloc { offset: at, kind, call: None, target, addend: 0 };
+                    self.text_reloc(definition, &reloc, text.len() as u64 + u64::from(at));
+                }
+                text.extend(islands::VENEER.iter().flat_map(|word| word.to_le_bytes()));
+            }
+        }
+        self.contents.text = text;
+        Ok(())
+    }
+
+    /// Adds the function that begins at `start`: its record, tables and place.
+    fn define(&mut self, definition: &Function, start: u32, compiled: &CompiledFunction) {
+        self.tables(definition, start, compiled);
+        self.ranges[definition.symbol.index()] = SymbolRange {
+            section: SectionKind::Text as u8,
+            offset: start.into(),
+            size: compiled.code.len() as u64,
+        };
+    }
+
+    /// Returns the number of the symbol that a relocation of `definition` is against.
+    fn symbol(&mut self, definition: &Function, target: RelocTarget) -> u32 {
+        match target {
+            RelocTarget::Symbol(symbol) => symbol,
+            RelocTarget::LibCall(call) => {
+                (self.module.symbols.len() + self.libcalls.insert_full(call).0) as u32
+            }
+            RelocTarget::Here(_) => definition.symbol.as_u32(),
+        }
     }
 
     /// Adds a relocation of `definition` for the linker.
     fn text_reloc(&mut self, definition: &Function, reloc: &FunctionReloc, offset: u64) {
-        let (symbol, addend) = match reloc.target {
-            RelocTarget::Symbol(symbol) => (symbol, reloc.addend),
-            RelocTarget::LibCall(call) => {
-                let index = self.libcalls.insert_full(call).0;
-                ((self.module.symbols.len() + index) as u32, reloc.addend)
-            }
-            RelocTarget::Here(here) => (definition.symbol.as_u32(), i64::from(here) + reloc.addend),
+        let symbol = self.symbol(definition, reloc.target);
+        let addend = match reloc.target {
+            RelocTarget::Here(here) => i64::from(here) + reloc.addend,
+            RelocTarget::Symbol(_) | RelocTarget::LibCall(_) => reloc.addend,
         };
         self.contents.text_relocs.push(Reloc {
             offset: offset.into(),

@@ -11,7 +11,7 @@ use kiln_artifact::record::HandlerKind;
 use crate::unwind::UnwindRows;
 
 /// The target of a relocation.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RelocTarget {
     /// A symbol of the module, by number.
     Symbol(u32),

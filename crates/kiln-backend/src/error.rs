@@ -52,6 +52,14 @@ pub enum CompileErrorKind {
         /// The largest size in bytes.
         limit: u64,
     },
+    /// A function is so large that calls in it do not reach its end.
+    #[error("a call in it would have to reach {distance} bytes, limit {limit}")]
+    CallReach {
+        /// The distance, in bytes.
+        distance: u64,
+        /// The largest distance, in bytes.
+        limit: u64,
+    },
     /// A setting requires functions to be aligned to more than a page.
     #[error("functions aligned to {0} bytes, at most {MAX_ALIGN} are possible")]
     Alignment(u32),
@@ -73,6 +81,15 @@ fn of_function(index: &Option<usize>, name: &str) -> String {
 /// The largest size of a module's code, or of each kind of its data, in bytes: the reach of a
 /// reference with 32 bits.
 pub(crate) const MAX_SIZE: u32 = 1 << 31;
+
+/// The largest size of a module's code, in bytes. On riscv64 a call reaches 2 KiB less than 2 GiB.
+pub(crate) const MAX_CODE: u32 = MAX_SIZE - 0x1_0000;
+
+/// Returns the error for code of `size` bytes.
+pub(crate) fn too_much_code(size: u64) -> CompileErrorKind {
+    let what = "the module's code with that of this function".into();
+    CompileErrorKind::TooLarge { what, size, limit: MAX_CODE.into() }
+}
 
 /// Returns the result of `work`, or Cranelift's message if it panicked; then the data that `work`
 /// was changing must not be used again.

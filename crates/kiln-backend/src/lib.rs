@@ -51,6 +51,7 @@ mod compiled;
 mod data;
 mod error;
 mod function;
+mod islands;
 mod limits;
 mod producer;
 mod queue;

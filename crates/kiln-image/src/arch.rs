@@ -169,3 +169,25 @@ impl Arch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pointers_of_32_bits_are_other_architectures() {
+        for triple in ["x86_64-unknown-linux-gnux32", "aarch64-unknown-linux-gnu_ilp32", "aarch64_be", ""] {
+            assert_eq!(Arch::from_triple(triple), None, "{triple}");
+        }
+        assert_eq!(Arch::from_triple("riscv64gc-unknown-linux-gnu"), Some(Arch::Riscv64));
+    }
+
+    #[test]
+    fn the_host_runs_code_for_linux_on_it() {
+        let arch = std::env::consts::ARCH;
+        assert!(Arch::is_host(&format!("{arch}-unknown-linux-musl")));
+        assert!(!Arch::is_host(&format!("{arch}-apple-darwin")));
+        assert!(!Arch::is_host(&format!("{arch}-unknown-linux-gnux32")));
+        assert!(!Arch::is_host("mips-unknown-linux-gnu"));
+    }
+}

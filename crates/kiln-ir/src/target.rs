@@ -10,7 +10,10 @@ use std::str::FromStr;
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError};
-use target_lexicon::{Architecture, OperatingSystem, Triple};
+use target_lexicon::{
+    Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Riscv64Architecture,
+    Triple,
+};
 
 use crate::settings::{FORCED, ModuleSettings, Setting};
 
@@ -108,15 +111,22 @@ impl Target {
     ///
     /// # Errors
     ///
-    /// [`TargetError::Triple`] if the text is neither.
+    /// [`TargetError::Triple`] if the text is neither; [`TargetError::Unsupported`] for a machine,
+    /// a system or an ABI that code is not linked for: anything but 64-bit Linux on x86-64, aarch64
+    /// (little-endian), riscv64 (with floats in registers) and s390x.
     pub fn parse(text: &str) -> Result<Self, TargetError> {
         let mut triple = Triple::from_str(text)
             .map_err(|error| TargetError::Triple { text: text.into(), reason: error.to_string().into() })?;
         if triple.operating_system == OperatingSystem::Unknown {
             triple.operating_system = OperatingSystem::Linux;
-            triple.environment = target_lexicon::Environment::Gnu;
-            triple.binary_format = target_lexicon::BinaryFormat::Elf;
+            if triple.environment == Environment::Unknown {
+                triple.environment = Environment::Gnu;
+            }
+            if triple.binary_format == BinaryFormat::Unknown {
+                triple.binary_format = BinaryFormat::Elf;
+            }
         }
+        check_supported(&triple)?;
         Ok(Self::for_triple(triple))
     }
 
@@ -156,12 +166,8 @@ impl Target {
     /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for
     /// another architecture.
     pub fn isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
-        if self.triple.operating_system != OperatingSystem::Linux {
-            return Err(TargetError::Unsupported {
-                triple: self.triple.to_string().into(),
-                reason: "code is linked and loaded for Linux only".into(),
-            });
-        }
+        // The host may be unsupported.
+        check_supported(&self.triple)?;
         let mut builder = isa::lookup(self.triple.clone()).map_err(|error| TargetError::Unsupported {
             triple: self.triple.to_string().into(),
             reason: error.to_string().into(),
@@ -203,6 +209,38 @@ impl Target {
             reason: error.to_string().into(),
         })
     }
+}
+
+/// Refuses a triple that code is not linked and loaded for. Cranelift would take some of them for
+/// others: those with pointers of 32 bits for their 64-bit relatives.
+fn check_supported(triple: &Triple) -> Result<(), TargetError> {
+    let reason = match triple.architecture {
+        Architecture::X86_64
+        | Architecture::Aarch64(Aarch64Architecture::Aarch64)
+        | Architecture::Riscv64(
+            Riscv64Architecture::Riscv64 | Riscv64Architecture::Riscv64gc | Riscv64Architecture::Riscv64a23,
+        )
+        | Architecture::S390x => match (triple.operating_system, triple.environment) {
+            (OperatingSystem::Linux, environment) => match environment {
+                Environment::Unknown
+                | Environment::Gnu
+                | Environment::GnuLlvm
+                | Environment::Musl
+                | Environment::Uclibc
+                | Environment::Ohos
+                | Environment::Android => match triple.binary_format {
+                    BinaryFormat::Elf | BinaryFormat::Unknown => return Ok(()),
+                    format => format!("files are ELF, not {format}"),
+                },
+                Environment::Gnux32 | Environment::GnuIlp32 => "pointers have 64 bits".into(),
+                other => format!("`{other}` is no ABI of it that code is linked for"),
+            },
+            _ => "code is linked and loaded for Linux only".into(),
+        },
+        Architecture::Aarch64(_) => "aarch64 is little-endian".into(),
+        other => format!("`{other}` is none of x86_64, aarch64, riscv64gc and s390x"),
+    };
+    Err(TargetError::Unsupported { triple: triple.to_string().into(), reason: reason.into() })
 }
 
 /// Defaults of Kiln that differ from Cranelift's. Frame pointers let profilers and run-times walk

@@ -347,6 +347,6 @@ fn faults_of_modules() {
     module.declare_data("gone", Linkage::Hidden, false, false).unwrap();
     assert!(matches!(module.finish(), Err(BuildError::Undefined(name)) if &*name == "gone"));
 
-    let target = Target::parse("wasm32").unwrap();
+    let target = Target::host().setting("no_such_setting", "1");
     assert!(matches!(ModuleBuilder::new("test", &target), Err(BuildError::Target(_))));
 }

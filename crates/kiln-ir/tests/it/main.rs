@@ -10,6 +10,7 @@ mod notation;
 mod print;
 mod program;
 mod symbols;
+mod target;
 mod threads;
 mod wrong;
 mod wrong_kind;
