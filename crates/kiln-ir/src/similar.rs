@@ -43,7 +43,7 @@ pub(crate) fn nearest<'c, 'n, T>(
         if far || !usable(&candidate.what) {
             continue;
         }
-        let distance = distance(name.as_bytes(), candidate.name.as_bytes());
+        let distance = strsim::osa_distance(name, candidate.name);
         if distance <= limit {
             found = Some(candidate);
             match distance.checked_sub(1) {
@@ -54,25 +54,6 @@ pub(crate) fn nearest<'c, 'n, T>(
         }
     }
     found
-}
-
-/// Returns the number of bytes to insert, remove, replace or exchange with the next one (the
-/// distance called "optimal string alignment").
-fn distance(a: &[u8], b: &[u8]) -> usize {
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut row = vec![i + 1; b.len() + 1];
-        for (j, y) in b.iter().enumerate() {
-            let mut best = (last[j] + usize::from(x != y)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && *x == b[j - 1] && a[i - 1] == *y {
-                best = best.min(before[j - 1] + 1);
-            }
-            row[j + 1] = best;
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]
@@ -94,6 +75,5 @@ mod tests {
         assert_eq!(found("malloc", &names), None);
         assert_eq!(found("ab", &["ba", "abc"]), Some("ba"));
         assert_eq!(found("", &[""]), None);
-        assert_eq!(distance(b"kitten", b"sitting"), 3);
     }
 }
