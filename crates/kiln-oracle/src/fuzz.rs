@@ -22,7 +22,7 @@ use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::{Image, ImageInfo, ImageOptions, verify_bytes, write_image};
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, print};
 
-use self::fit::{fit_binary, fit_entry, fit_image};
+use self::fit::{fit_artifact, fit_binary, fit_entry, fit_image};
 use crate::forms;
 
 fn target() -> &'static Target {
@@ -164,10 +164,7 @@ pub fn binary(bytes: &[u8]) {
 /// If a property does not hold.
 pub fn artifact(bytes: &[u8]) {
     let mut bytes = bytes.to_vec();
-    if bytes.len() >= 24 {
-        let len = bytes.len() as u64;
-        bytes[16..24].copy_from_slice(&len.to_le_bytes());
-    }
+    fit_artifact(&mut bytes);
     match Artifact::from_bytes(bytes.clone()) {
         Ok(artifact) => {
             assert!(artifact.as_bytes() == bytes);

@@ -2,6 +2,7 @@
 //!
 //! The offsets are those of the formats' own documentation.
 
+use kiln_artifact::Table;
 use kiln_cache::{Key, Recipe};
 
 /// Corrects the lengths and the checksum of the first module, if `bytes` begin with a module.
@@ -26,6 +27,26 @@ pub(super) fn fit_binary(bytes: &mut [u8]) {
     bytes[32..HEADER].copy_from_slice(&sum);
 }
 
+/// Makes the lengths in an artifact's header fit: what was inserted or removed counts as code, so
+/// the tables before and after it stay where they were.
+pub(super) fn fit_artifact(bytes: &mut [u8]) {
+    const LENGTHS: usize = 24;
+    let header = LENGTHS + 8 * Table::ALL.len();
+    let Some(content) = bytes.len().checked_sub(header) else { return };
+    let len = bytes.len() as u64;
+    bytes[16..24].copy_from_slice(&len.to_le_bytes());
+    let mut others = 0u64;
+    for (table, length) in Table::ALL.iter().zip(bytes[LENGTHS..header].chunks_exact(8)) {
+        if *table != Table::Text {
+            others = others.saturating_add(u64::from_le_bytes(length.try_into().expect("eight bytes")));
+        }
+    }
+    if let Some(text) = (content as u64).checked_sub(others) {
+        let at = LENGTHS + 8 * Table::Text as usize;
+        bytes[at..at + 8].copy_from_slice(&text.to_le_bytes());
+    }
+}
+
 /// Corrects the checksums of an image's headers and of its note.
 pub(super) fn fit_image(bytes: &mut [u8]) {
     const PREFIX: usize = 20;
@@ -46,6 +67,11 @@ pub(super) fn fit_image(bytes: &mut [u8]) {
         (note.1 >= PREFIX + 56 && end <= bytes.len()).then_some((note.0, end))
     })();
     let Some((start, end)) = note else { return };
+    // The section headers are last.
+    let sections = 64 * u64::from(u16::from_le_bytes([bytes[0x3c], bytes[0x3d]]));
+    if let Some(offset) = (bytes.len() as u64).checked_sub(sections) {
+        bytes[0x28..0x30].copy_from_slice(&offset.to_le_bytes());
+    }
     let length = (bytes.len() as u64).to_le_bytes();
     let headers = sum(&bytes[..start]);
     let body = &mut bytes[start + PREFIX..end];
@@ -77,7 +103,9 @@ pub(super) fn fit_entry(bytes: &mut [u8]) -> Option<Key> {
     if let Some(padding) = bytes.get_mut(end..start) {
         padding.fill(0);
     }
-    if let Some(artifact) = bytes.len().checked_sub(start) {
+    if let Some(artifact) = bytes.get_mut(start..) {
+        fit_artifact(artifact);
+        let artifact = artifact.len();
         bytes[56..64].copy_from_slice(&(artifact as u64).to_le_bytes());
     }
     let sum = *blake3::hash(&bytes[HEADER..]).as_bytes();
