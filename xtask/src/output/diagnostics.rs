@@ -9,7 +9,7 @@ use super::failure::Failure;
 use super::units::count;
 
 /// The number of errors that are shown; the others are counted.
-const SHOWN: usize = 100;
+const SHOWN: usize = kiln::globals::SHOWN_ERRORS;
 
 /// Prints the first errors of a list that comes piece by piece, and counts all.
 #[derive(Default)]
