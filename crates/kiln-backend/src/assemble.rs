@@ -3,8 +3,8 @@
 //! Functions are laid out in order of definition by Cranelift's text section builder, which
 //! resolves calls between them and places veneers where a call does not reach. A relocation that it
 //! cannot resolve remains, against the module's symbol table, whose numbers are those of the IR
-//! module; routines of the C library are appended. A module whose code is larger than a call reaches
-//! is laid out by [`islands`] instead.
+//! module; routines of the C library are appended. A module whose code is larger than a call
+//! reaches is laid out by [`islands`] instead.
 //!
 //! This is the pre-link: when many modules are linked, the linker copies each one as a block, and
 //! patches only the few relocations that lead out of it.

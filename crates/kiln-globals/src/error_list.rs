@@ -12,7 +12,7 @@ pub const SHOWN_ERRORS: usize = 100;
 /// and nobody reads thousands. Only the errors that are shown are taken from `errors`.
 ///
 /// ```
-/// let errors = kiln_globals::list_errors((1..=10_000).map(|n| format!("`f{n}` is not defined")));
+/// let errors = kiln_globals::list_errors((1..10_001).map(|n| format!("`f{n}` is not defined")));
 /// assert_eq!(errors.lines().count(), 101);
 /// assert!(errors.ends_with("`f100` is not defined\nand 9,900 more"));
 /// ```

@@ -145,7 +145,7 @@ fn time(texts: &[String], binary: bool) -> Duration {
     let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
     one.install(|| {
         let start = used();
-        assert!(!list_errors(&faults(texts, binary)).is_empty());
+        assert!(!list_errors(faults(texts, binary)).is_empty());
         used() - start
     })
 }
