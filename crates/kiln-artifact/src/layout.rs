@@ -14,7 +14,7 @@ use zerocopy::little_endian::{U32, U64};
 
 use crate::ArtifactError;
 
-/// The version of the byte format. Artifacts of another version are refused.
+/// The version of the byte format. Artifacts of any other version are rejected.
 pub const FORMAT_VERSION: u32 = 2;
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// The number of tables of an artifact.
@@ -70,18 +70,18 @@ tables! {
 }
 
 impl Table {
-    /// The error for the record with this number.
+    /// Returns an error for the record with this index.
     pub(crate) fn error(self, record: usize, what: &'static str) -> ArtifactError {
         ArtifactError::new(self.name(), record, what)
     }
 }
 
-/// The error for the bytes before the tables.
+/// Returns an error for the header.
 pub(crate) fn header_error(what: &'static str) -> ArtifactError {
     ArtifactError::new("header", 0, what)
 }
 
-/// Appends the header of an artifact with tables of these lengths.
+/// Appends the header of an artifact whose tables have these lengths.
 pub(crate) fn write_header(out: &mut Vec<u8>, lens: &[(Table, usize); TABLES]) {
     let total = HEADER_LEN + lens.iter().map(|(_, len)| len).sum::<usize>();
     out.extend_from_slice(&MAGIC);
@@ -94,7 +94,8 @@ pub(crate) fn write_header(out: &mut Vec<u8>, lens: &[(Table, usize); TABLES]) {
     }
 }
 
-/// Returns the start and end of each table in `bytes`, which must end with the last table.
+/// Checks the header, and returns the start and end of each table in `bytes`. There must be no
+/// bytes after the last table.
 pub(crate) fn read_header(bytes: &[u8]) -> Result<[(usize, usize); TABLES], ArtifactError> {
     let fail = |what| Err(header_error(what));
     if bytes.len() < 8 || bytes[..8] != MAGIC {

@@ -1,9 +1,9 @@
 //! The layout of a module whose code is larger than a call reaches: 128 MiB on aarch64.
 //!
 //! Functions are laid out in order of definition, and after every segment of them there is an
-//! island of veneers. A call inside the module that is sure to reach is direct. Every other call of
-//! the segment, to a function that is further away or of another module, goes to the veneer of its
-//! target in the island of its segment:
+//! island of veneers. A call to a function of the module is direct if it is certain to reach. Every
+//! other call (to a function that is further away, or to a symbol whose definition is not final or
+//! is elsewhere) goes to the veneer for its target in the island after the caller's segment:
 //!
 //! ```text
 //! adrp x16, slot of the target
@@ -11,9 +11,9 @@
 //! br   x16
 //! ```
 //!
-//! The linker relocates a veneer as any slot access, so it reaches everything; if the target is in
-//! the same program, no slot remains. The stubs that a linker places after a module's code would
-//! not be reached from its start.
+//! The linker relocates a veneer like any access to a slot, so a veneer reaches every address; if
+//! the target is in the same program, no slot remains. The stubs that a linker places after a
+//! module's code would be out of reach of the module's first functions.
 //!
 //! Cranelift's text section builder is not used, because it does not count the gaps that alignment
 //! causes, so it may find too late that a call does not reach.
@@ -40,21 +40,21 @@ const VENEER_SIZE: u32 = 4 * VENEER.len() as u32;
 pub(crate) struct Island {
     /// Offset in the module's code.
     pub(crate) start: u32,
-    /// The functions of the segment before it.
+    /// The functions of the segment that the island follows, by index.
     functions: Range<usize>,
     /// The targets of its veneers, in order.
     pub(crate) targets: IndexSet<RelocTarget>,
 }
 
-/// The places of functions and islands.
+/// The offsets of functions and islands in the module's code.
 pub(crate) struct IslandLayout {
     /// The offset of each function in the module's code.
     pub(crate) starts: Vec<u32>,
-    /// At least one for all functions, in order.
+    /// The islands, in order. Their segments together contain every function.
     islands: Vec<Island>,
 }
 
-/// The largest size that the code can have without veneers, in bytes.
+/// Returns an upper bound of the code's size without veneers, in bytes.
 pub(crate) fn size_bound(functions: &[CompiledFunction]) -> u64 {
     functions.iter().map(|function| function.code.len() as u64 + u64::from(function.align)).sum()
 }
@@ -63,7 +63,8 @@ fn is_call(reloc: &FunctionReloc) -> bool {
     reloc.kind == RelocKind::A64Call26 && reloc.addend == 0
 }
 
-/// Returns the function of the module that a call is to, if `labels` says that it is final.
+/// Returns the index of the function that a call goes to, if `labels` has it: if it is defined in
+/// this module and the definition is final.
 fn callee(reloc: &FunctionReloc, labels: &[Option<usize>]) -> Option<usize> {
     match reloc.target {
         RelocTarget::Symbol(symbol) => labels[symbol as usize],
@@ -72,13 +73,13 @@ fn callee(reloc: &FunctionReloc, labels: &[Option<usize>]) -> Option<usize> {
 }
 
 impl IslandLayout {
-    /// Lays out `functions`, where calls reach `reach` bytes. `labels` has the function of each
-    /// symbol that is a final definition.
+    /// Lays out `functions`, where a call reaches `reach` bytes. `labels` has, for each symbol with
+    /// a final definition, the index of its function.
     ///
     /// # Errors
     ///
-    /// The first function that is so large that calls do not reach its end, or ends beyond
-    /// [`MAX_CODE`].
+    /// The first function that is so large that its calls may not reach the island after it, or
+    /// that ends beyond [`MAX_CODE`].
     pub(crate) fn new(
         functions: &[CompiledFunction],
         labels: &[Option<usize>],
@@ -99,7 +100,7 @@ impl IslandLayout {
                 let kind = CompileErrorKind::CallReach { distance: span, limit: reach.into() };
                 return Err((index, kind));
             }
-            // The next function must not make the segment too large.
+            // End the segment here if the next function would make it too large.
             let next = functions.get(index + 1).map_or(u64::MAX, |next| {
                 let calls = next.relocs.iter().filter(|reloc| is_call(reloc)).count() as u64;
                 u64::from(next.align) + next.code.len() as u64 + u64::from(VENEER_SIZE) * calls
@@ -112,11 +113,11 @@ impl IslandLayout {
             }
         }
 
-        // The calls that need a veneer.
+        // Find the calls that need a veneer.
         for island in &mut islands {
             for index in island.functions.clone() {
                 for reloc in functions[index].relocs.iter().filter(|reloc| is_call(reloc)) {
-                    // The real distance is at most that of the bounds.
+                    // The real distance is at most the distance between the bounds.
                     let site = bounds[index] + u64::from(reloc.offset);
                     let reaches = |callee: usize| site.abs_diff(bounds[callee]) < u64::from(reach);
                     if !callee(reloc, labels).is_some_and(reaches) {
@@ -126,7 +127,7 @@ impl IslandLayout {
             }
         }
 
-        // Offsets.
+        // Assign offsets.
         let mut starts = Vec::with_capacity(functions.len());
         let mut end = 0u64;
         for island in &mut islands {
@@ -146,19 +147,20 @@ impl IslandLayout {
         Ok(Self { starts, islands })
     }
 
-    /// Returns the number of the island after the segment of a function.
+    /// Returns the index of the island after the segment that contains a function.
     fn segment(&self, function: usize) -> usize {
         self.islands.partition_point(|island| island.functions.end <= function)
     }
 
-    /// Returns the offset that a relocation of function `index` is to be patched to; `None` if it
-    /// is for the linker.
+    /// Returns the offset that a call of function `index` must be patched to go to; `None` if the
+    /// relocation is left for the linker.
     pub(crate) fn call(&self, index: usize, reloc: &FunctionReloc, labels: &[Option<usize>]) -> Option<u32> {
         if !is_call(reloc) {
             return None;
         }
         let island = &self.islands[self.segment(index)];
-        // What has a veneer in the segment is reached through it from everywhere in the segment.
+        // If any call of the segment needs a veneer for a target, all its calls to it use the
+        // veneer.
         match island.targets.get_index_of(&reloc.target) {
             Some(number) => Some(island.start + VENEER_SIZE * number as u32),
             None => Some(self.starts[callee(reloc, labels)?]),

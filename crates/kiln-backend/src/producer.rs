@@ -1,16 +1,17 @@
-//! The versions that generated code depends on, for artifacts and cache keys.
+//! The versions that artifacts depend on: those of the code generator and of this crate.
 
-/// The producer that artifacts name, and that cache keys must contain: the code generator and its
-/// register allocator, with the exact version of each, since code depends on both.
+/// The code generator and its register allocator, with the exact version of each. Artifacts record
+/// this string, and cache keys must contain it, since the generated code depends on both versions.
 pub const PRODUCER: &str = "cranelift 0.135.8, regalloc2 0.15.2";
 
-/// The number of times that a change of this crate made it produce different artifacts from the
-/// same IR. A part of every cache key.
+/// A number that increases whenever a change of this crate makes it produce different artifacts
+/// from the same IR. Cache keys must contain it.
 pub const REVISION: u32 = 2;
 
 #[cfg(test)]
 mod tests {
-    /// The versions of `name` in the lock file: those that are linked.
+    /// Returns the versions of the package `name` in Cargo.lock, which are the ones that are
+    /// linked.
     fn locked(name: &str) -> Vec<&'static str> {
         let lock = include_str!("../../../Cargo.lock");
         let packages =

@@ -1,10 +1,10 @@
-//! The work queue: modules, and the functions inside them, in parallel.
+//! Compiles one module on the calling thread, or many modules in parallel.
 //!
 //! Results are collected in the order of modules and functions before they are used, so neither the
 //! artifacts nor the errors depend on which thread was faster.
 //!
-//! The unit of parallelism is the function. The queue is flat over all modules, so one large module
-//! does not keep one thread busy while the others wait.
+//! The unit of parallelism is the function. One queue holds the functions of all modules, so a
+//! large module does not keep one thread busy while the others wait.
 
 use cranelift_codegen::isa::TargetIsa;
 use kiln_artifact::Artifact;
@@ -25,8 +25,9 @@ pub struct Built {
     /// The number of functions that were taken from earlier artifacts. A function that
     /// [`Job::reuse`] offers but that does not fit is compiled, and not counted here.
     pub reused: usize,
-    /// The number of functions that were compiled although [`Job::reuse`] offers code for them:
-    /// the earlier artifact is damaged. If it cannot be said which ones do not fit, they are all.
+    /// The number of functions that were compiled although [`Job::reuse`] offers code for them,
+    /// because the earlier artifact is damaged. If it is not known which offers are damaged, every
+    /// function that [`Job::reuse`] offers code for is counted.
     pub unfit: usize,
 }
 
@@ -52,7 +53,7 @@ impl<'a> Job<'a> {
     /// Compiles the function with this index, or takes it from an earlier artifact.
     fn function(&self, index: usize, scratch: &mut Scratch) -> Result<CompiledFunction, CompileErrorKind> {
         let function = &self.module.functions[index];
-        // Machine code is copied anyway.
+        // A function whose body is already machine code has nothing to reuse: its code is copied.
         let offer = self.reuse.get(index).copied().flatten();
         let (Some(reuse), Code::Ir(body)) = (offer, &function.code) else {
             return function::compile(self.module, function, self.isa, scratch);
@@ -72,7 +73,8 @@ impl<'a> Job<'a> {
 ///
 /// # Errors
 ///
-/// One error for every function that cannot be compiled, in order.
+/// One error for every function that cannot be compiled, in order. If all can be compiled, the one
+/// error that prevents the artifact from being assembled.
 pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
     let mut scratch = Scratch::new();
     let functions = 0..job.module.functions.len();
@@ -83,11 +85,12 @@ pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
 /// Compiles many modules on rayon's current pool: call it inside `ThreadPool::install` to choose
 /// another pool.
 ///
-/// `progress` is called from worker threads after every function.
+/// `progress` is called on a worker thread after each function, whether or not it was compiled.
 ///
 /// # Errors
 ///
-/// One error for every function that cannot be compiled, in order of modules and functions.
+/// One error for every function that cannot be compiled, in order of modules and functions. A
+/// module whose functions can all be compiled may have one error of its assembly instead.
 pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Built>, Vec<CompileError>> {
     let queue: Vec<(&Job<'_>, usize)> =
         jobs.iter().flat_map(|job| (0..job.module.functions.len()).map(move |index| (job, index))).collect();
@@ -100,7 +103,7 @@ pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec
         })
         .collect();
 
-    // Divide the functions among the modules, from the end, then assemble the modules in parallel.
+    // Split the results by module, starting from the last, then assemble the modules in parallel.
     let mut modules = Vec::with_capacity(jobs.len());
     for job in jobs.iter().rev() {
         modules.push(results.split_off(results.len() - job.module.functions.len()));
@@ -158,7 +161,7 @@ fn finish(
     // Cranelift's text section builder panics when a call cannot reach its target.
     match guard(|| assemble(job.module, job.isa, &compiled)) {
         Ok(Ok(artifact)) => Ok(Built { artifact, reused, unfit }),
-        // Perhaps an earlier artifact is the reason. A module that fails without it fails again.
+        // Reused code may be the reason: compile everything. If that fails too, it was not.
         _ if reused > 0 => {
             drop(compiled);
             let built = compile(&Job { reuse: &[], ..*job }).map_err(|mut errors| {

@@ -1,8 +1,8 @@
-//! The one door to the file system and its clock.
+//! File operations and the clock, behind one trait.
 //!
-//! [`crate::DiskStore`] does everything through [`Files`], so tests can make the n-th operation
-//! fail, or end the "process" there. It has only operations that work on network file systems: no
-//! lock, no mapping, no append.
+//! [`crate::DiskStore`] accesses its folder only through [`Files`], so tests can make the n-th
+//! operation fail, or simulate that the process dies there. The trait has only operations that work
+//! on network file systems: no locks, no memory mapping, no appending.
 
 use std::ffi::OsString;
 use std::fs::{self, File, FileTimes, OpenOptions};
@@ -25,42 +25,41 @@ pub(crate) struct Meta {
     pub(crate) is_file: bool,
 }
 
-/// Refuses a file by its first bytes and its length.
+/// Decides from a file's first bytes and its length whether to read it; an error refuses it.
 pub(crate) type Admit = fn(&[u8], u64) -> Result<(), EntryError>;
 
-/// A file that is longer is read only after its first bytes were looked at: a sparse file may claim
-/// any length.
+/// The length up to which a file is read at once, in bytes. Of a longer file the first bytes are
+/// checked before memory is allocated for the rest, because a sparse file may have any length.
 const AT_ONCE: u64 = 1 << 20;
 
 /// The operations of a store on files.
 pub(crate) trait Files: Send + Sync + std::fmt::Debug {
-    /// Returns the time.
+    /// Returns the current time.
     fn now(&self) -> SystemTime;
-    /// Reads a whole file, if it is a regular file. Of a long one its first [`HEADER_LEN`] bytes
-    /// and its length are given to `admit` before memory is taken for it.
+    /// Reads a whole regular file. If the file is long, `admit` is called with its first
+    /// [`HEADER_LEN`] bytes and its length before memory is allocated for the rest.
     fn read(&self, path: &Path, admit: Admit) -> io::Result<(Vec<u8>, Meta)>;
     /// Reads the first bytes of a regular file: as many as `head` has room for, or all that the
     /// file has. Returns their number.
     fn read_head(&self, path: &Path, head: &mut [u8]) -> io::Result<usize>;
-    /// Makes a file that does not exist yet, and writes `parts` to it, one after the other. `sync`
-    /// waits until they are on the medium.
+    /// Creates a file, which must not exist yet, and writes `parts` to it, one after the other. If
+    /// `sync` is set, waits until they are on the storage device.
     fn write_new(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()>;
-    /// Renames a file, over the file that has the new name, if any.
+    /// Renames a file, and replaces the file that has the new name, if there is one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Sets the time of last use.
+    /// Sets the modification time, which records the last use.
     fn touch(&self, path: &Path, time: SystemTime) -> io::Result<()>;
-    /// Makes a folder and those above it, unless they exist.
+    /// Creates a folder and those above it, unless they exist.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Returns the names in a folder, sorted.
     fn list(&self, folder: &Path) -> io::Result<Vec<OsString>>;
-    /// Returns the properties of a file. Those of a symbolic link are its own, not those of its
-    /// target.
+    /// Returns the properties of a file. Symbolic links are not followed.
     fn meta(&self, path: &Path) -> io::Result<Meta>;
 }
 
-/// The files of the operating system.
+/// The operating system's files.
 #[derive(Debug)]
 pub(crate) struct RealFiles;
 
@@ -70,21 +69,22 @@ impl Meta {
     }
 }
 
-/// Whether the error of opening a file says that it is no regular file.
+/// Returns whether an error of [`Files::read`] or [`Files::read_head`] means that the path is not a
+/// regular file.
 pub(crate) fn is_no_file(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::InvalidInput
 }
 
 /// Opens a regular file for reading.
 ///
-/// Opening returns at once, whatever is there: without `O_NONBLOCK` it would wait until somebody
-/// writes to a pipe. A symbolic link is refused as well, because the store makes none.
+/// Never blocks: without `O_NONBLOCK`, opening a named pipe would wait until another process opens
+/// it for writing. Symbolic links are refused as well, because the store makes none.
 fn open(path: &Path) -> io::Result<(File, Meta)> {
     let flags = OFlags::NONBLOCK | OFlags::NOFOLLOW;
     let no_file = || io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
     let opened = OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path);
     let file = opened.map_err(|error| match error.raw_os_error() {
-        // A link; a socket, or a device that is not there.
+        // `ELOOP`: a symbolic link. `ENXIO`: a socket, or a device file without its device.
         Some(code) if [Errno::LOOP, Errno::NXIO].map(Errno::raw_os_error).contains(&code) => no_file(),
         _ => error,
     })?;
@@ -105,7 +105,8 @@ impl Files for RealFiles {
             file.read_exact(&mut bytes)?;
             admit(&bytes, meta.len).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         }
-        // Files appear whole and do not change, so the length is exact and one read is enough.
+        // Files appear whole and do not change, so the length is exact: no need to read until the
+        // end of the file.
         let len = usize::try_from(meta.len).map_err(|_| io::ErrorKind::FileTooLarge)?;
         let start = bytes.len();
         bytes.try_reserve_exact(len - start)?;
@@ -129,7 +130,7 @@ impl Files for RealFiles {
     }
 
     fn write_new(&self, path: &Path, parts: &[&[u8]], sync: bool) -> io::Result<()> {
-        // The umask decides who may read it: other users of a shared folder should be able to.
+        // No mode is set: the umask decides whether other users of a shared folder may read it.
         let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
         parts.iter().try_for_each(|part| file.write_all(part))?;
         if sync { file.sync_all() } else { Ok(()) }

@@ -1,18 +1,20 @@
 //! A content-addressed store of compiled modules.
 //!
-//! - [`KeyParts`] names everything that native code depends on. Its [`key`](KeyParts::key) cannot
-//!   forget a field, because the struct is destructured with every field named. A [`Recipe`] holds
-//!   the same fields by name: [`explain`] uses it to say why a key was missed.
-//! - An [`Entry`] is what is kept under a key: its recipe, the keys of its functions, the artifact.
-//! - A [`Lineage`] identifies a module whatever its IR. A store points from it to the key of the
-//!   module's last build.
-//! - A [`Store`] is asked before a module is compiled. There are [`MemoryStore`] and [`DiskStore`],
-//!   and stores made of others: [`LayeredStore`] puts a fast store in front of a large one,
-//!   [`WriteBehind`] writes in the background. Clients can write their own.
+//! - [`KeyParts`] has a field for everything that native code depends on. Its
+//!   [`key`](KeyParts::key) includes every field: the struct is destructured with each one named,
+//!   so the compiler reports one that is left out. A [`Recipe`] holds the same parts by name, long
+//!   ones as hashes: [`explain`] uses it to say why there was no entry for a key.
+//! - An [`Entry`] is the value that is stored for a key: the key's recipe, the keys of the module's
+//!   functions, and the artifact.
+//! - A [`Lineage`] identifies a module independently of its IR, so it stays the same when the
+//!   module is edited. A store maps it to the key of the module's last build.
+//! - A [`Store`] is where a build looks before it compiles a module. There are [`MemoryStore`] and
+//!   [`DiskStore`], and stores that wrap others: [`LayeredStore`] puts a fast store in front of a
+//!   large one, [`WriteBehind`] writes in the background. Clients can write their own.
 //! - A store answers with a [`Lookup`]. An entry with any defect (truncated, altered, of another
 //!   version, for another key) is [`Lookup::Corrupt`]: a build treats it as a miss, reports it, and
-//!   heals it by storing the module again.
-//! - [`Event`]s say what happened; [`Counts`] counts them.
+//!   replaces it after it has compiled the module again.
+//! - Builds and stores report what happens as [`Event`]s; [`Counts`] counts them.
 //!
 //! # Should I use this crate?
 //!
@@ -41,7 +43,7 @@
 //! store.set_latest(&Lineage::new("program", "main", "x86_64"), &parts.key())?;
 //! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found) if found == entry));
 //!
-//! // The same module, compiled in another way.
+//! // The same module with other settings.
 //! let faster = KeyParts { settings: "opt_level=speed", ..parts };
 //! assert!(matches!(store.get(&faster.key()), Lookup::Miss));
 //! let lineage = Lineage::new("program", "main", "x86_64");
@@ -51,8 +53,8 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! A store for many builds, in many processes: the entries used last are in memory, all are in a
-//! folder of at most a gigabyte, and no build waits for a write.
+//! A store for many builds, in many processes: recently used entries are in memory, all entries are
+//! in a folder of at most one gibibyte, and no build waits for a write.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -76,14 +78,14 @@
 //! # Architecture invariants
 //!
 //! A cache never decides correctness: nothing here returns an artifact that was not checked, and no
-//! failure of a store is an error of a build. No lock is held while a file is read or written, or
-//! while code of the client runs. Entries appear by rename, whole or not at all. There is no index
-//! that could disagree with the files. All file operations go through one internal trait, so that
-//! tests can let each of them fail.
+//! failure of a store makes a build fail. No lock is held while a file is read or written, or while
+//! the client's code runs. A file is written under a temporary name and then renamed, so an entry
+//! appears whole or not at all. There is no index that could disagree with the files. All file
+//! operations of the store go through one internal trait, so that tests can make each of them fail.
 
 #![forbid(unsafe_code)]
 
-// Tests inside and outside of the crate share a module, which names the crate.
+// Unit and integration tests share a module, which refers to this crate by name.
 #[cfg(test)]
 extern crate self as kiln_cache;
 

@@ -1,5 +1,5 @@
-//! Quarantine: an entry that must not be used is moved to a folder of its own. If that fails, at
-//! least this process does not use it.
+//! Quarantine: an entry that must not be used is moved to the quarantine folder. If it can be
+//! neither moved nor removed, at least this process does not use it again.
 
 use std::io;
 use std::path::Path;
@@ -11,11 +11,11 @@ use super::folder::{DiskStore, is_gone};
 use super::name::{self, Kind};
 use crate::{EntryError, Key};
 
-/// At most this many entries are kept in quarantine.
+/// The largest number of entries that are kept in quarantine.
 const MAX_QUARANTINED: usize = 16;
 
 impl DiskStore {
-    /// Whether the entry of `key` must not be used, although its file is in place.
+    /// Returns whether the entry of `key` must not be used, although its file is still in place.
     pub(super) fn is_banned(&self, key: &Key) -> bool {
         self.shared.any_banned.load(Relaxed)
             && self.shared.banned.read().unwrap_or_else(PoisonError::into_inner).contains(key)
@@ -29,7 +29,8 @@ impl DiskStore {
         }
     }
 
-    /// Moves the entry of `key` aside, or removes it. Returns whether there was one.
+    /// Moves the entry of `key` to quarantine, or removes it if that fails. Returns whether there
+    /// was an entry.
     pub(super) fn move_aside(&self, key: &Key, reason: &str) -> io::Result<bool> {
         let path = self.path(key);
         match self.is_ours(&path, Kind::Entry(*key)) {
@@ -51,8 +52,8 @@ impl DiskStore {
                 };
             }
         }
-        // The entry is not used from here on. The rest is for people who look into the folder, and
-        // may fail.
+        // From here on the entry is out of use. What follows only helps people who look into the
+        // folder, so its errors are ignored.
         let note = folder.join(format!("{key}{}", name::WHY));
         let _ = self.files.touch(&aside, self.files.now());
         let _ = self.files.remove(&note);

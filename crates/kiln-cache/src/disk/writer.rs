@@ -1,9 +1,9 @@
-//! The process that writes a temporary file, as a part of the file's name: so that others can tell
-//! whether it still runs.
+//! Identifies the process that writes a temporary file. The file's name contains this identity, so
+//! that other processes can tell whether the writer still runs.
 //!
-//! A process is identified by its number and start time, the boot of its machine, and its PID
-//! namespace. If these cannot be determined, or the boot or the namespace is not this process's,
-//! only the file's age says that it is no longer being written.
+//! A process is identified by its PID and start time, the boot of its machine, and its PID
+//! namespace. If these cannot be determined, or if the boot or the namespace is not that of this
+//! process, only the file's age shows that it is no longer being written.
 
 use std::hash::BuildHasher;
 use std::sync::OnceLock;
@@ -20,17 +20,17 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// This process.
+    /// Returns the identity of this process.
     pub(crate) fn this() -> Self {
         static THIS: OnceLock<Writer> = OnceLock::new();
         let process = std::process::id();
         let find = || Self { place: place().unwrap_or(0), process, started: started(process).unwrap_or(0) };
         let known = *THIS.get_or_init(find);
-        // In the child of a fork, the known process is the parent.
+        // In a forked child, `known` is still the parent.
         if known.process == process { known } else { find() }
     }
 
-    /// A part of a file name that no other file has, and that names this process.
+    /// Returns a part of a file name that no other file has, and that identifies this process.
     pub(crate) fn unique_name(self) -> String {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         // The standard library's hash tables are seeded at random for each process.
@@ -39,7 +39,7 @@ impl Writer {
         format!("{place:016x}-{process}-{started}-{random:016x}")
     }
 
-    /// The process in a part of a name that [`Writer::unique_name`] made.
+    /// Reads the process from a part of a file name that [`Writer::unique_name`] made.
     pub(crate) fn of_name(name: &str) -> Option<Self> {
         let mut parts = name.split('-');
         let hex = |part: &str| if part.len() == 16 { u64::from_str_radix(part, 16).ok() } else { None };
@@ -49,18 +49,18 @@ impl Writer {
         parts.next().is_none().then_some(Self { place, process, started })
     }
 
-    /// Whether the process has ended; `None` if that cannot be found out here.
+    /// Returns whether the process has ended; `None` if this process cannot tell.
     pub(crate) fn has_ended(self) -> Option<bool> {
         let this = Self::this();
         if self.place == 0 || this.place != self.place || self.started == 0 || this.started == 0 {
             return None;
         }
-        // A process with another start time is a different one with the same number.
+        // With another start time, it is a different process that was given the same PID.
         Some(started(self.process) != Some(self.started))
     }
 }
 
-/// A hash of the machine, its boot and the PID namespace.
+/// Returns a hash of the machine, its boot and the PID namespace.
 fn place() -> Option<u64> {
     let boot = std::fs::read("/proc/sys/kernel/random/boot_id").ok()?;
     let space = std::fs::read_link("/proc/self/ns/pid").ok()?;
@@ -70,11 +70,11 @@ fn place() -> Option<u64> {
     Some(u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk()?))
 }
 
-/// When a process started; `None` if there is none.
+/// Returns when a process started, in clock ticks since boot; `None` if it is not running.
 fn started(process: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The second field is the program's name in parentheses, which may hold anything. From the
-    // third on there are numbers, and this is the 22nd. A zombie has ended.
+    // The second field is the program's name in parentheses, which may contain anything. The third
+    // is the state: a zombie has ended. The start time is the 22nd.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
     let runs = !matches!(fields.next()?, "Z" | "X");
     fields.nth(18)?.parse().ok().filter(|_| runs)

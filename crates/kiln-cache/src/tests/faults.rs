@@ -1,8 +1,9 @@
-//! Every operation of a store is tried while each of its file operations fails, or is the last one
-//! before the process dies.
+//! Runs the operations of a [`DiskStore`] again and again: each time another of their file
+//! operations fails, or the process dies there.
 //!
-//! Whatever fails, entries that were not concerned are still there, every entry that can be read is
-//! right, a later build heals, and the files that a dead process left are removed later.
+//! Whatever fails, the entries that the operation does not concern are still there, every entry
+//! that can be read is right, a later build replaces what is damaged or lost, and the files that a
+//! dead process left behind are removed later.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use crate::{DiskStore, Lineage, Lookup, Store};
 struct Case {
     name: &'static str,
     run: fn(&DiskStore),
-    /// Entries that may be gone afterwards.
+    /// Returns whether the entry with this number may be gone afterwards.
     may_vanish: fn(u32) -> bool,
 }
 
@@ -66,7 +67,7 @@ fn prepare(folder: &Path) {
     let store = DiskStore::new(folder);
     for n in 0..FEW {
         store.put(&key(n), &entry(n, 0, 300)).unwrap();
-        // So long ago that a use is noted.
+        // So long ago that the next use updates the time.
         RealFiles
             .touch(&store.path(&key(n)), SystemTime::now() - Duration::from_secs(86_400 + u64::from(n)))
             .unwrap();
@@ -77,8 +78,8 @@ fn prepare(folder: &Path) {
     std::fs::write(store.path(&key(50)), b"KilnEnt\0damaged").unwrap();
 }
 
-/// Checks what must be true whatever failed. The store is opened as another process would open it,
-/// unless it is that of the surviving process.
+/// Checks what must be true whatever failed. `store` is the store in which the operation failed, if
+/// its process survives, or one newly opened, as another process would open it.
 fn check(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     let name = case.name;
     for n in (0..FEW).chain([NEW]) {
@@ -106,7 +107,7 @@ fn heals(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     assert!(matches!(store.get(&key(3)), Lookup::Miss));
 }
 
-/// Checks that the files of a dead process are removed once they are old.
+/// Checks that the files that a dead process left behind are removed once they are old.
 fn cleans(folder: &Path) {
     let late = Arc::new(Shim::default());
     late.set_ahead(Duration::from_secs(2 * 60 * 60));
@@ -127,13 +128,12 @@ fn try_plan(case: &Case, plan: Plan) -> bool {
     if plan.fault == Fault::Kill {
         drop(store);
     } else {
-        // The process survives, and files work again.
+        // The process survives, and file operations work again.
         shim.plan(None);
         check(case, &store, &plan);
         if matches!(plan.fault, Fault::Error(_)) && case.name.starts_with("put") {
             let left = store.stat().unwrap().leftovers;
-            // The process removes its temporary file. If the removal is what failed, the file is a
-            // leftover.
+            // After one failure the process can still remove its temporary file.
             assert_eq!(left, 0, "{}, {plan:?}", case.name);
         }
     }
@@ -164,8 +164,8 @@ fn nothing_is_lost_or_wrong_wherever_an_operation_fails_or_the_process_dies() {
                     break;
                 }
             }
-            // Writes that end in the middle. Only the bytes of a file are written in parts, and
-            // those of an entry come early.
+            // Writes that stop in the middle. Only writing a file's content can stop there, and an
+            // entry's content is among the first operations that change something.
             let lens: &[usize] =
                 if case.name.starts_with("put") { &[1, 104, len / 2, len - 1, len] } else { &[] };
             for &partial in lens {
@@ -190,12 +190,12 @@ fn a_folder_that_is_only_read_serves_and_reports() {
         assert!(matches!(store.get(&key(n)), Lookup::Hit(_)));
     }
     assert_eq!(store.put(&key(NEW), &entry(NEW, 0, 300)).unwrap_err().raw_os_error(), Some(EROFS));
-    // The last builds of other users are found, and no hit is a failure.
+    // The last builds that other users stored are found. A hit on another entry sets the last
+    // build, which must not fail although nothing can be written.
     assert!(store.set_latest(&lineage(), &key(2)).is_ok() && store.latest(&lineage()) == Some(key(OLD)));
     assert!(store.set_latest(&lineage(), &key(OLD)).is_ok(), "nothing to do");
     assert_eq!(store.latest(&lineage()), Some(key(OLD)));
-    // A quarantined entry cannot be moved, but this process, with all clones of the store, does not
-    // use it again.
+    // The entry cannot be moved to quarantine, but this store and its clones do not use it again.
     assert!(store.quarantine(&key(OLD), "wrong").is_err());
     assert!(matches!(store.get(&key(OLD)), Lookup::Miss));
     assert!(matches!(store.clone().get(&key(OLD)), Lookup::Miss));
@@ -213,7 +213,7 @@ fn a_disk_that_is_full_is_an_error_until_there_is_room() {
     let store = DiskStore::with_files(folder.path().to_owned(), shim.clone());
     store.put(&key(1), &entry(1, 0, 300)).unwrap();
     for partial in [0, 1, 200] {
-        // Files can be made and removed, but not written.
+        // The first write fails, after `partial` bytes.
         shim.plan(Some(Plan { at: 0, fault: Fault::Error(ENOSPC), partial, only_writes: true }));
         let error = store.put(&key(1), &entry(1, 1, 300)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);

@@ -1,7 +1,7 @@
-//! The sections of an image, as one list in order of the file.
+//! The sections of an image, as one list in file order.
 //!
-//! Section numbers, section headers and the checksums of the note are all made from this list,
-//! so they agree without being compared.
+//! Section indices, section headers and the checksums in the note are all made from this list, so
+//! they cannot disagree.
 
 use object::elf;
 use object::write::StringId;
@@ -9,12 +9,12 @@ use object::write::elf::{SectionIndex, Writer};
 
 use crate::link::{Area, Extent, Plan};
 
-/// Areas that are only read, in order of the file.
+/// The read-only areas without code, in file order.
 pub(super) const READ_ONLY: [Area; 3] = [Area::Rodata, Area::EhFrameHdr, Area::EhFrame];
-/// Areas that the program writes and that have bytes in the file, in order.
+/// The areas that stay writable at run time and have bytes in the file, in file order.
 pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
 
-/// The content of a section; most are named after their section.
+/// The content of a section. Most variants are named after the section.
 #[derive(Clone, Copy)]
 pub(super) enum SectionContent {
     Note,
@@ -29,7 +29,7 @@ pub(super) enum SectionContent {
     Shstrtab,
 }
 
-/// A piece of an area: a named section, or all that is in no named section.
+/// A part of an area: one named section, or everything that is in no named section.
 #[derive(Clone, Copy)]
 pub(super) struct AreaPiece {
     pub(super) area: Area,
@@ -39,7 +39,7 @@ pub(super) struct AreaPiece {
     pub(super) align: u64,
 }
 
-/// A section with its number.
+/// A section of the file, with its index.
 pub(super) struct FileSection<'p> {
     pub(super) name: &'p str,
     pub(super) content: SectionContent,
@@ -49,7 +49,8 @@ pub(super) struct FileSection<'p> {
 }
 
 impl FileSection<'_> {
-    /// Whether the note has a checksum for it: it has bytes, and is not the note.
+    /// Returns whether the note has a checksum of the section: if it has bytes, and is not the
+    /// note.
     pub(super) fn has_checksum(&self) -> bool {
         match self.content {
             SectionContent::Note => false,
@@ -58,13 +59,13 @@ impl FileSection<'_> {
         }
     }
 
-    /// The piece of an area that it holds, if it holds one.
+    /// Returns the part of an area that is the section's content, if it is one.
     pub(super) fn piece(&self) -> Option<AreaPiece> {
         if let SectionContent::Area(piece) = self.content { Some(piece) } else { None }
     }
 }
 
-/// Type and flags of a section of `area`.
+/// Returns the type and flags of a section in `area`.
 pub(super) fn type_and_flags(area: Area) -> (u32, u32) {
     match area {
         Area::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
@@ -74,7 +75,7 @@ pub(super) fn type_and_flags(area: Area) -> (u32, u32) {
     }
 }
 
-/// The sections of an image of `plan`, in order of the file; reserves their numbers and names.
+/// Returns the sections of an image of `plan`, in file order, and reserves their indices and names.
 pub(super) fn sections<'p: 'w, 'w>(
     w: &mut Writer<'w>,
     plan: &Plan<'p>,
@@ -104,8 +105,8 @@ pub(super) fn sections<'p: 'w, 'w>(
     list.into_iter().map(|(name, content)| number(w, name, content)).collect()
 }
 
-/// The sections of `area`: first what is in no named section, if there is any, then the named
-/// sections.
+/// Returns the sections of `area`: first one for everything that is in no named section, if there
+/// is any, then the named sections.
 fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, SectionContent)> {
     let piece =
         move |offset, Extent { size, align }| SectionContent::Area(AreaPiece { area, offset, size, align });
@@ -116,8 +117,8 @@ fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Sec
     unnamed.map(|extent| (area.name(), piece(0, extent))).into_iter().chain(named)
 }
 
-/// Reserves number and name of a section. `object` itself names the sections whose headers it
-/// writes.
+/// Reserves the index and the name of a section. If `object` writes a section's header, it also
+/// reserves the name itself.
 fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: SectionContent) -> FileSection<'p> {
     let own_header =
         matches!(content, SectionContent::GnuHash | SectionContent::Dynamic | SectionContent::Shstrtab);
