@@ -79,7 +79,7 @@
 //!
 //! A cache never decides correctness: nothing here returns an artifact that was not checked, and no
 //! failure of a store makes a build fail. No lock is held while a file is read or written, or while
-//! the client's code runs. A file is written under a temporary name and then renamed, so an entry
+//! the client's code runs. An entry is written under a temporary name and then renamed, so it
 //! appears whole or not at all. There is no index that could disagree with the files. All file
 //! operations of the store go through one internal trait, so that tests can make each of them fail.
 
