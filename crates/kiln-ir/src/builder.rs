@@ -1,17 +1,18 @@
-//! Builds a module by calls instead of reading it from text.
+//! Builds a module through an API instead of reading it from text.
 //!
 //! [`ModuleBuilder`] implements [`cranelift_module::Module`], the trait that clients of Cranelift
 //! are generic over. So a compiler written for `JITModule` or `ObjectModule` builds modules for
 //! Kiln unchanged. "Defining" a function here generates no code: the IR is verified, brought to
 //! canonical form, and kept.
 //!
-//! Objects that clients name by address today (`iconst` of a pointer) get a stable key with
-//! [`ModuleBuilder::global`].
+//! A run-time object that a client would refer to by its address (an `iconst` of a pointer) gets a
+//! stable key with [`ModuleBuilder::global`] instead.
 //!
 //! Invariants:
-//! - Definitions are kept in their order and refer to declarations. [`ModuleBuilder::finish`]
-//!   numbers symbols, when everything is known. So the module does not depend on the order of
-//!   declarations, and a definition that fails changes nothing.
+//! - Definitions are kept in the order in which they are made, and refer to declarations. Symbols
+//!   are numbered only in [`ModuleBuilder::finish`], when all declarations and definitions are
+//!   known. So the module does not depend on the order of declarations, and a definition that fails
+//!   changes nothing.
 //! - Every number in a client's definition is checked. A number that was never declared is an
 //!   error, not a panic.
 
@@ -84,7 +85,7 @@ pub struct ModuleBuilder {
     /// The keys of data objects that are globals.
     keys: HashMap<DataId, Box<str>>,
     by_key: HashMap<Box<str>, DataId>,
-    /// Definitions in their order.
+    /// The functions defined so far, in order of definition.
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
     encoder: Encoder,
@@ -133,8 +134,8 @@ impl ModuleBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Undefined`] if a definition is missing: of anything that is declared under a
-    /// name as exported or hidden, or of anything local that is used.
+    /// [`BuildError::Undefined`] if a named function or data object is declared as exported or
+    /// hidden and not defined, or if a local one is used and not defined.
     pub fn finish(self) -> Result<Module, BuildError> {
         let Self { name, declarations, keys, functions, data, .. } = self;
         let mut numbering = Numbering {
@@ -154,7 +155,8 @@ impl ModuleBuilder {
             data: Vec::with_capacity(data.len()),
             comments: Vec::new(),
         };
-        // Number all symbols before any definition is moved: numbering looks up what is defined.
+        // Number all symbols before any definition is moved, because numbering looks up the
+        // definitions.
         let mut symbols = Vec::new();
         for (id, pending) in &functions {
             symbols.push(numbering.symbol(FuncOrDataId::Func(*id)));
@@ -358,7 +360,7 @@ impl cranelift_module::Module for ModuleBuilder {
     }
 
     /// Declares a data object as the trait does, except that a reference to a global is never
-    /// colocated: no distance to a run-time object is known.
+    /// colocated, because a run-time object may be at any distance.
     fn declare_data_in_func(&self, data: DataId, function: &mut ir::Function) -> ir::GlobalValue {
         let declared = self.declarations.get_data_decl(data);
         let colocated = declared.linkage.is_final() && !self.keys.contains_key(&data);
@@ -379,10 +381,10 @@ impl cranelift_module::Module for ModuleBuilder {
         self.add_function(id, &context.func)
     }
 
-    /// Keeps the code as it is. Relocations are applied when it is linked. Linking refuses
-    /// relocations that would have to be written into code when it is loaded: code must refer to
-    /// anything elsewhere through a slot, as Cranelift's does with `is_pic`. The code has no unwind
-    /// rows, so nothing can be thrown through it.
+    /// Keeps the code as it is. The linker applies its relocations, and refuses those that would
+    /// have to be applied to code at load time: the code must refer to symbols outside of the
+    /// linked output through GOT slots, as Cranelift's code does with `is_pic`. The code has no
+    /// unwind information, so exceptions cannot pass through it.
     fn define_function_bytes(
         &mut self,
         id: FuncId,

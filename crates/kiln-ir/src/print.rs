@@ -1,8 +1,8 @@
 //! Prints a module as text, which [`parse`](crate::parse) reads back as the same module.
 //!
-//! Items are in the order of their lines if the module has lines, or else globals, data, functions.
-//! Aliases and imports of symbols that the module does not define come first, because they have no
-//! place of their own.
+//! Items are in the order of their line numbers if the module has them; otherwise globals precede
+//! data, and data precede functions. Aliases and imports of symbols that the module does not define
+//! come first, because they have no place of their own.
 //!
 //! Invariants:
 //! - The text does not depend on the module's name and source. It is a fixed point: reading and
@@ -33,7 +33,7 @@ use crate::reader_limits::too_many;
 use crate::settings::Setting;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
-/// A module has no text form.
+/// The error that a module has no text form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` has no text form: {reason}")]
 pub struct PrintError {
@@ -56,8 +56,8 @@ impl PrintError {
 ///
 /// # Errors
 ///
-/// [`PrintError`] if Cranelift's reader cannot read something in a function, or a data object is
-/// too large. Modules that were read from text always have a text form.
+/// [`PrintError`] if a function contains something that Cranelift's reader cannot read, or if the
+/// data objects are too large. Modules that were read from text always have a text form.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -82,7 +82,8 @@ impl PrintError {
 pub fn print(module: &Module) -> Result<String, PrintError> {
     let (names, comments) = (&Names::new(module), CommentsByAnchor::new(module));
     let printer = ModulePrinter { module, names, comments, zeros: Cell::new(FREE_DATA) };
-    // A reader refuses more bytes in one file, zeros not counted.
+    // Our reader refuses a file with more bytes of data. Data objects that are all zeros do not
+    // count.
     let mut bytes = 0;
     for data in module.data.iter().filter(|data| matches!(data.init, Init::Bytes(_))) {
         bytes += data.init.len();
@@ -119,7 +120,7 @@ fn separate(out: &mut String) {
     }
 }
 
-/// The comments of a module by their place.
+/// The comments of a module, grouped by their position.
 #[derive(Default)]
 struct CommentsByAnchor<'m> {
     header: Vec<&'m str>,
@@ -152,8 +153,8 @@ struct ModulePrinter<'m> {
     module: &'m Module,
     names: &'m Names,
     comments: CommentsByAnchor<'m>,
-    /// The number of zeros between other data that may still be written as a count: a reader
-    /// refuses many zeros for few words.
+    /// The number of zeros between other data that may still be written as a count. The limit
+    /// exists because our reader refuses a short text that stands for many zeros.
     zeros: Cell<u64>,
 }
 
@@ -164,7 +165,7 @@ impl ModulePrinter<'_> {
         for directive in &settings.directives {
             let _ = writeln!(out, "{directive}");
         }
-        // Settings of one line are written on one line again.
+        // Settings that were on one line are written on one line again.
         for line in settings.shared.chunk_by(|a, b| a.line == b.line && a.line != 0) {
             list(out, "set", line);
         }
@@ -215,7 +216,7 @@ impl ModulePrinter<'_> {
         Ok(Some(item))
     }
 
-    /// Writes the item that defines a name that was made up.
+    /// Writes the item that defines a generated name.
     fn alias(&self, symbol: SymbolId, out: &mut String) {
         let (text, of) = (self.names.text(symbol), self.module.symbol(symbol));
         let _ = match (of.kind, &*of.name) {
@@ -243,7 +244,7 @@ impl ModulePrinter<'_> {
         });
     }
 
-    /// Writes a function with all that belongs to it, up to the end of its comments.
+    /// Writes a function with its `debug` item and its comments.
     fn function(
         &self,
         function: &Function,
@@ -263,7 +264,7 @@ impl ModulePrinter<'_> {
                 if too_many(&out).is_none() {
                     return Ok(());
                 }
-                // The search may have found something in comments, so it is repeated without them.
+                // The match may be inside a comment, so the search is repeated without comments.
                 let mut bare = String::new();
                 function::write(ir, self.names, symbol, &Comments::new(), &mut bare)?;
                 too_many(&bare).map_or(Ok(()), |found| Err(found.message))

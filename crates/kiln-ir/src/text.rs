@@ -3,13 +3,14 @@
 //! A file is read in these steps:
 //!
 //! 1. `scan` cuts the text into the items of `item`.
-//! 2. `data`, `code`, `debug` and `items` read items that are not plain CLIF. They use `cursor`,
+//! 2. `data`, `code`, `debug` and `items` read the items that are not functions. They use `cursor`,
 //!    `tokens` and `signature`.
-//! 3. `function` passes each function to Cranelift's reader and verifier, after `shorten` and
-//!    `large_numbers`. `parallel` does so on several threads if the file is large.
+//! 3. `shorten` and `large_numbers` prepare the text of each function, and `function` passes it to
+//!    Cranelift's reader and verifier. `parallel` uses several threads for this if the file is
+//!    large.
 //! 4. `draft` brings each function to canonical form.
 //! 5. `resolve` enters definitions into the table of `symbols`, then numbers symbols.
-//! 6. `comments` finds out what comments belong to.
+//! 6. `comments` determines which item each comment belongs to.
 //!
 //! `locate` finds the column of errors that Cranelift reports by line or entity.
 //!
@@ -62,14 +63,14 @@ use crate::wrong_kind;
 
 /// Reads and verifies a file.
 ///
-/// A file without `target` line is for every target. All functions are read and verified, even if
+/// A file without a `target` line is for every target. Every function is read and verified, even if
 /// others have errors.
 ///
 /// # Errors
 ///
-/// All errors in the file, ordered by location; at least one diagnostic. If all
-/// `target` lines are for other architectures, the only diagnostic is of kind
-/// [`DiagnosticKind::OtherTarget`], and nothing else was checked.
+/// The errors of all items, ordered by location: at least one diagnostic. Reading a function stops
+/// at its first syntax error. If all `target` lines are for other architectures, the only
+/// diagnostic is of kind [`DiagnosticKind::OtherTarget`], and nothing else was checked.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -101,7 +102,7 @@ pub fn parse(source: Arc<Source>, target: &Target) -> Result<Module, Vec<Diagnos
 ///
 /// # Errors
 ///
-/// Those of [`parse`], without the errors that the verifier finds.
+/// The errors of [`parse`], except for those that only the verifier finds.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -122,7 +123,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     }
     let mut faults = Vec::new();
 
-    // Items, and the code generator for the header lines.
+    // Cut the text into items, and find the code generator that the header lines select.
     let call_conv = CallConv::triple_default(target.triple());
     let big_endian = target.triple().endianness() == Ok(Endianness::Big);
     let mut cursor = Cursor::new(&source);
@@ -140,7 +141,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         }
     };
 
-    // Functions, each independently of the others.
+    // Read the functions, each independently of the others.
     let mut symbols = SymbolTable::new(&source);
     aliases(&file.items, &mut symbols, &mut faults);
     let options = ReadOptions { source: &source, call_conv, isa: isa.as_deref().filter(|_| verify) };
@@ -153,7 +154,8 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         parallel::read(&file.items, options, |read| draft(read, &symbols), &mut faults)
     };
 
-    // Symbols: all definitions first, because a use may precede its definition.
+    // Number the symbols. All definitions are entered first, because a use may precede its
+    // definition.
     define(&file.items, &drafts, &source, &mut symbols, &mut faults);
     let mut module = Module {
         name: source.name.clone(),
@@ -174,7 +176,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         return Err(faults);
     }
 
-    // Comments outside of functions.
+    // Attach the comments that are outside of functions.
     if !outside.is_empty() {
         own_names(&file.items, &symbols, &mut owners);
     }
@@ -187,7 +189,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     Ok(module)
 }
 
-/// Returns the diagnostic of a file that there is no code generator for.
+/// Returns the diagnostic for a file whose target has no code generator.
 fn target_fault(source: &Arc<Source>, settings: &ModuleSettings, error: &TargetError) -> Diagnostic {
     let unknown = settings.targets.iter().find(|line| line.triple.parse::<target_lexicon::Triple>().is_err());
     let (kind, location, message) = match (error, unknown) {

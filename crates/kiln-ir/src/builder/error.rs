@@ -1,10 +1,11 @@
 //! Errors of building a module.
 //!
-//! Clients find these inside `ModuleError::Backend`, the only variant of Cranelift's error that is
-//! open to others. Errors that Cranelift has a variant for are reported as that variant.
+//! Clients find these inside `ModuleError::Backend`, the only variant of Cranelift's error that can
+//! hold an error of another crate. An error for which Cranelift has its own variant is reported as
+//! that variant.
 //!
 //! `ModuleError` prints only the error that it contains, not that error's source. So a reason is
-//! part of the message here, and not a source.
+//! part of the message here, and is not returned by `source()`.
 
 use cranelift_codegen::ir;
 use cranelift_module::ModuleError;
@@ -19,7 +20,7 @@ pub enum BuildError {
     /// There is no code generator for the target.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A function or data object was declared as defined here, and is not.
+    /// A function or data object is declared as defined in this module, but has no definition.
     #[error("`{0}` is declared as defined in this module, but has no definition")]
     Undefined(Box<str>),
     /// A name is empty or holds a zero byte, so it could not be linked.
@@ -57,7 +58,7 @@ pub enum BuildError {
         /// The reason.
         reason: DataError,
     },
-    /// A global cannot be defined: nothing but a run-time object has its name.
+    /// A global cannot be defined, because it stands for a run-time object.
     #[error("`{0}` is a global: it has no definition in a module")]
     Global(Box<str>),
     /// Machine code cannot be defined.

@@ -73,7 +73,7 @@ fn must_be_defined(linkage: DeclaredLinkage, named: bool) -> bool {
     named && linkage.requires_definition() && linkage != DeclaredLinkage::Local
 }
 
-/// Returns our linkage for a linkage of `cranelift-module`.
+/// Converts a linkage of `cranelift-module` to Kiln's.
 fn linkage(declared: DeclaredLinkage, defined: bool) -> Linkage {
     match declared {
         DeclaredLinkage::Import => Linkage::Import,

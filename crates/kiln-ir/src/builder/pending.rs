@@ -1,4 +1,4 @@
-//! Definitions that still refer to declarations, until all declarations are numbered.
+//! Definitions whose references are declarations, which are replaced by symbols at the end.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::data::Init;
 use crate::function::{Code, CodeReloc, CodeTarget, MachineCode};
 use crate::symbol::SymbolId;
 
-/// A function that still refers to declarations.
+/// A function whose references are declarations.
 pub(super) enum PendingCode {
     /// The references are [`key`]s.
     Ir(Encoded),
@@ -26,7 +26,7 @@ pub(super) enum PendingTarget {
     Other(CodeTarget),
 }
 
-/// A data object that still refers to declarations.
+/// A data object whose references are declarations.
 pub(super) struct PendingData {
     pub(super) align: u32,
     pub(super) init: Init,
@@ -34,7 +34,7 @@ pub(super) struct PendingData {
     pub(super) addresses: Vec<(u64, FuncOrDataId, i64)>,
 }
 
-/// Returns a declaration as one number: functions are even, data objects odd.
+/// Encodes a declaration as one number: functions are even, data objects odd.
 pub(super) fn key(declaration: FuncOrDataId) -> u32 {
     match declaration {
         FuncOrDataId::Func(id) => id.as_u32() << 1,
@@ -51,7 +51,7 @@ pub(super) fn of_key(key: u32) -> FuncOrDataId {
 }
 
 impl PendingCode {
-    /// Returns the declarations that it refers to.
+    /// Returns the declarations that the definition refers to.
     pub(super) fn targets(&self) -> Vec<FuncOrDataId> {
         match self {
             Self::Ir(encoded) => encoded.references.iter().copied().map(of_key).collect(),

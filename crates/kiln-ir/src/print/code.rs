@@ -1,4 +1,4 @@
-//! Prints machine code of a client.
+//! Prints the machine code that a client supplied.
 
 use std::fmt::Write as _;
 

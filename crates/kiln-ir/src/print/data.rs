@@ -7,19 +7,19 @@ use super::names::Names;
 use super::quote::quoted;
 use crate::data::{DataObject, Init};
 
-/// From this many zeros on, their number is written.
+/// The length from which a run of zeros is written as a count.
 const ZEROS: usize = 8;
-/// From this many printable characters in a row on, they are text.
+/// The length from which a run of printable characters is written as a string.
 const TEXT: usize = 4;
-/// The number of bytes in one piece.
+/// The largest number of bytes in one piece of hexadecimal.
 const PIECE: usize = 32;
-/// The number of characters in one piece of text.
+/// The largest number of characters in one string.
 const LINE: usize = 72;
 /// A data object that fits this width is written on one line.
 const WIDTH: usize = 100;
 
-/// Writes a data object from its name on. `zeros` is the number of zeros that may still be written
-/// as a count.
+/// Writes a data object, starting with its name. `zeros` is the number of zeros that may still be
+/// written as a count.
 pub(super) fn write(data: &DataObject, names: &Names, zeros: &Cell<u64>, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     out.push_str(names.text(data.symbol));
@@ -55,7 +55,7 @@ fn pieces(data: &DataObject, names: &Names, zeros: &Cell<u64>) -> Vec<String> {
     };
     let mut at = 0;
     for address in &data.addresses {
-        // Pointers are in the content and in ascending order.
+        // Pointers are inside the content and in ascending order.
         let start = usize::try_from(address.offset).unwrap_or(usize::MAX).min(bytes.len());
         plain(&bytes[at.min(start)..start], zeros, &mut pieces);
         let mut piece = format!("addr {}", names.text(address.symbol));
@@ -86,7 +86,8 @@ fn plain(bytes: &[u8], left: &Cell<u64>, pieces: &mut Vec<String>) {
                 pieces.push(format!("zeros {zeros}"));
                 at += zeros;
             } else {
-                // The zero that ends a string, unless it is the first of many.
+                // A zero after the text ends the string, unless it starts a run that is long enough
+                // for a count.
                 let ends = rest[text..].first() == Some(&0)
                     && rest[text..].iter().take(ZEROS).take_while(|b| **b == 0).count() < ZEROS;
                 string(&rest[..text + usize::from(ends)], pieces);
@@ -94,7 +95,7 @@ fn plain(bytes: &[u8], left: &Cell<u64>, pieces: &mut Vec<String>) {
             }
             hex = at;
         } else {
-            // Neither a count nor a text starts in these bytes.
+            // Neither a count nor a string starts in these bytes.
             at += zeros.max(text).max(1);
         }
     }
@@ -115,13 +116,13 @@ fn hexadecimal(bytes: &[u8], pieces: &mut Vec<String>) {
     }
 }
 
-/// Writes text, which is cut after line ends and where it is long.
+/// Writes text as strings. It is split after line ends and where it is too long for one string.
 fn string(bytes: &[u8], pieces: &mut Vec<String>) {
     let mut rest = bytes;
     while !rest.is_empty() {
         let line = rest.iter().position(|b| *b == b'\n').map_or(rest.len(), |at| at + 1);
         let mut length = line.min(LINE);
-        // A final zero is not a piece of its own.
+        // A final zero joins the last string instead of getting its own.
         if rest.len() - length == 1 && rest[length] == 0 {
             length += 1;
         }

@@ -1,12 +1,12 @@
-//! Prints functions as Cranelift's reader reads them.
+//! Prints functions in the form that Cranelift's reader accepts.
 //!
 //! Cranelift's own printer leaves out dynamic types, the memory flags of atomic instructions and
 //! the names of symbols in global values, adds comments about constants, and writes some offsets in
 //! a way that its reader refuses. So everything except the operands of instructions is written
 //! here.
 //!
-//! Invariant: entities keep their numbers, so that the canonical form that is read back is the form
-//! that was printed.
+//! Invariant: entities keep their numbers, so that reading the text gives the canonical form that
+//! was printed.
 
 use std::collections::HashMap;
 use std::fmt::{Display, Write as _};
@@ -22,7 +22,7 @@ use super::quote::quoted;
 use crate::comments::{Anchor, Comments};
 use crate::symbol::SymbolId;
 
-/// Cranelift's reader refuses more blocks.
+/// The largest number of blocks that Cranelift's reader accepts in a function.
 const MAX_BLOCKS: usize = 100_000;
 
 type Written = Result<(), String>;
@@ -88,8 +88,8 @@ pub(super) fn write(
     Ok(())
 }
 
-/// Writes the item for what the function's text cannot express: `debug %f { .. }`, if there is
-/// anything.
+/// Writes the item `debug %f { .. }` if the function has properties that its own text cannot
+/// express.
 pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written {
     let mut entries = Vec::new();
     let base = ir.params.base_srcloc();
@@ -105,7 +105,7 @@ pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written 
             break;
         }
     }
-    // Without such an item the base is the first location.
+    // Without a `debug` item, the base is the first location.
     if base != first {
         entries.push(format!("base {base}"));
     }
@@ -133,7 +133,8 @@ pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written 
     Ok(())
 }
 
-/// Writes a signature after `name`. Dynamic types could not be read back.
+/// Writes a signature after `name`. A dynamic type in it is an error, because Cranelift's reader
+/// cannot read it back.
 fn signature(name: impl Display, signature: &ir::Signature, out: &mut String) -> Written {
     let values = signature.params.iter().chain(&signature.returns);
     match values.map(|param| param.value_type).find(|ty| ty.is_dynamic_vector()) {
@@ -262,8 +263,8 @@ impl FunctionPrinter<'_> {
             if location.is_default() {
                 return Err(format!("the source location of {inst} wraps around"));
             }
-            // A reader makes locations relative to the first one, and takes the location before
-            // that for none.
+            // A reader stores locations relative to the first one. A location that is one less than
+            // the first would be read as no location.
             let first = *self.first.get_or_insert(location);
             if location.bits() == first.bits().wrapping_sub(1) {
                 return Err(format!("the source location of {inst} is the one before the first"));
@@ -302,15 +303,16 @@ impl FunctionPrinter<'_> {
         }
         let start = self.out.len();
         let _ = write_operands(self.out, dfg, inst);
-        // Cranelift adds what is known about operands as a comment. Operands contain no `;`.
+        // Cranelift appends facts about the operands as a comment, which is cut off. Operands
+        // contain no `;`.
         let written = &self.out[start..];
         let length = written[..written.find(';').unwrap_or(written.len())].trim_end().len();
         self.out.truncate(start + length);
         Ok(())
     }
 
-    /// Returns the type after the opcode. It is left out where it is the type of an operand from
-    /// the same block, as Cranelift does.
+    /// Returns the type to write after the opcode. As in Cranelift's printer, there is none if an
+    /// operand that is defined in the same block determines it.
     fn suffix(&self, inst: Inst) -> Option<Type> {
         let (dfg, layout) = (&self.ir.dfg, &self.ir.layout);
         let constraints = dfg.insts[inst].opcode().constraints();
@@ -337,8 +339,8 @@ impl FunctionPrinter<'_> {
     }
 }
 
-/// Returns the description of an alias region as text. Cranelift's reader takes a string literally,
-/// so it must contain no quote; our reader resolves the escapes afterwards.
+/// Returns the description of an alias region as a string literal. Cranelift's reader does not
+/// resolve escapes, so quotes are written as `\x22`. Our reader resolves the escapes afterwards.
 fn description(text: &str) -> String {
     let piece = |piece: &str| {
         let quoted = quoted(piece.as_bytes());

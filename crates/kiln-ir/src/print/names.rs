@@ -1,10 +1,11 @@
 //! The name that each symbol of a module has in its text.
 //!
 //! A symbol is written under its own name where the text form can express it: `%word`, `u1:23`.
-//! Globals, anonymous symbols and other names get a word of their own, which an alias item defines.
+//! Globals, anonymous symbols and symbols with other names get a generated word, which an alias
+//! item defines.
 //!
-//! Invariant: no two symbols have the same text name, and a name that is made up here has no other
-//! meaning, neither in the module nor in Cranelift.
+//! Invariant: no two symbols have the same text name, and a generated name has no other meaning in
+//! the module or in Cranelift.
 
 use std::collections::HashSet;
 
@@ -13,7 +14,7 @@ use cranelift_codegen::ir::ExternalName;
 use crate::module::Module;
 use crate::symbol::{Symbol, SymbolId, SymbolKind};
 
-/// The text name of each symbol, with its `%` if it has one, and whether it was made up.
+/// The text name of each symbol, including any `%`, and whether the name was generated.
 pub(super) struct Names(Vec<(Box<str>, bool)>);
 
 impl Names {
@@ -42,18 +43,18 @@ impl Names {
         Self(names.into_iter().flatten().collect())
     }
 
-    /// Returns the name under which functions and data objects write the symbol.
+    /// Returns the name that functions and data objects use for the symbol.
     pub(super) fn text(&self, symbol: SymbolId) -> &str {
         &self.0[symbol.index()].0
     }
 
-    /// Tells whether the symbol's name was made up.
+    /// Tells whether the symbol's text name was generated.
     pub(super) fn is_alias(&self, symbol: SymbolId) -> bool {
         self.0[symbol.index()].1
     }
 }
 
-/// Returns the name as text, if text can express it.
+/// Returns the text form of the name, if it has one without an alias.
 fn plain(name: &str) -> Option<String> {
     if plain_word(name) {
         return Some(format!("%{name}"));

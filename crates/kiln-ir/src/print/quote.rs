@@ -1,8 +1,8 @@
-//! Strings of the notation, with escapes.
+//! Writes string literals of the text form.
 
 use std::fmt::Write as _;
 
-/// Writes a string of the notation.
+/// Returns `bytes` as a string literal, with quotes and escapes.
 pub(super) fn quoted(bytes: &[u8]) -> String {
     let mut out = String::with_capacity(bytes.len() + 2);
     out.push('"');
@@ -14,7 +14,8 @@ pub(super) fn quoted(bytes: &[u8]) -> String {
                 '\r' => out.push_str("\\r"),
                 '\0' => out.push_str("\\0"),
                 '"' | '\\' => out.extend(['\\', c]),
-                // Characters that cannot be seen are written as escapes.
+                // Control characters, and non-ASCII characters that are not alphanumeric, may be
+                // invisible, so they are escaped.
                 c if c.is_control() || (!c.is_ascii() && !c.is_alphanumeric()) => {
                     for byte in c.encode_utf8(&mut [0; 4]).bytes() {
                         let _ = write!(out, "\\x{byte:02x}");

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{self, ExternalName, Signature};
 use crate::module::Module;
 use crate::symbol::{SymbolId, SymbolKind};
 
-/// The type with which functions declare each symbol.
+/// The type with which a function first declares each symbol.
 pub(super) struct DeclaredTypes(Vec<Option<Signature>>);
 
 impl DeclaredTypes {
@@ -13,7 +13,7 @@ impl DeclaredTypes {
         Self(vec![None; module.symbols.len()])
     }
 
-    /// Notes the declarations of a function. Functions must be passed in order.
+    /// Records the declarations of a function. Functions must be passed in order.
     pub(super) fn function(&mut self, function: &ir::Function) {
         for data in function.dfg.ext_funcs.values() {
             if let ExternalName::User(name) = data.name {
@@ -24,7 +24,7 @@ impl DeclaredTypes {
         }
     }
 
-    /// Tells whether a reader would find the kind and type of an import without an item for it.
+    /// Tells whether a reader can infer the kind and type of an import without an `import` item.
     pub(super) fn tell(&self, module: &Module, symbol: SymbolId) -> bool {
         let (used, of) = (&self.0[symbol.index()], module.symbol(symbol));
         match of.kind {

@@ -1,12 +1,12 @@
-//! Finds out what the comments of a file belong to.
+//! Determines which item each comment of a file belongs to.
 //!
 //! A comment in a function belongs to the block or instruction before it. After a function, the
-//! lines up to the first empty line belong to it, and so do run lines anywhere before the next
-//! definition. Every other comment belongs to the item below it, or to the item that it is in, or
-//! that it follows on the same line. If that item defines nothing that is used, the comment belongs
-//! to the next item that does.
+//! comments up to the first empty line belong to it, and so do run lines (`; run` and `; print`)
+//! anywhere before the next definition. A comment inside another item, or after it on its last
+//! line, belongs to that item. Every other comment belongs to the item below it. If its item
+//! defines nothing that is used, the comment belongs to the next item that does.
 //!
-//! Invariant: when comments are printed at their place, reading the text finds them there again.
+//! Invariant: reading a printed module gives each comment the same owner again.
 
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::symbol::SymbolId;
 
-/// The result of an item of the text.
+/// The part of the module that an item of the text became.
 #[derive(Clone, Copy)]
 pub(super) enum Owner {
     /// The function with this number.
@@ -36,9 +36,9 @@ pub(super) enum Owner {
     Nothing,
 }
 
-/// Returns the comments in a function, each with its place: the last block or instruction that
-/// starts on its line or before it. `noted` has a note on each comment, and the entity that
-/// Cranelift's reader attached it to.
+/// Returns the comments in a function, each with its anchor: the last block or instruction that
+/// starts on the comment's line or before it. `noted` gives, for each comment, the note from
+/// shortening and the entity that Cranelift's reader attached the comment to.
 pub(super) fn inside<'n>(
     locator: Locator<'_>,
     ir: &ir::Function,
@@ -53,7 +53,7 @@ pub(super) fn inside<'n>(
     let mut last = None;
     for (&(start, end), (noted, entity)) in item.comments.iter().zip(noted) {
         match entity {
-            // The reader makes instructions in the order of the text, and no others.
+            // The reader creates exactly the instructions of the text, in the order of the text.
             AnyEntity::Inst(inst) => anchor = Anchor::Inst(inst.as_u32()),
             AnyEntity::Block(block) => {
                 if let Some((number, _)) = blocks.find(|(_, other)| *other == block) {
@@ -62,7 +62,7 @@ pub(super) fn inside<'n>(
             }
             _ => {}
         }
-        // Only the first comment at a place can be trailing, because a comment ends its line.
+        // Only the first comment of an anchor can be trailing, because a comment ends its line.
         let first = last.replace(anchor) != Some(anchor);
         let beside = anchor != Anchor::Declarations || noted.line == 1;
         comments.push(Comment {
@@ -89,7 +89,7 @@ fn trailing(text: &str, at: usize) -> bool {
     }
 }
 
-/// Distributes the comments outside of functions.
+/// Attaches the comments outside of functions to their owners.
 struct CommentSorter<'m> {
     source: &'m Arc<Source>,
     module: &'m mut Module,
@@ -107,8 +107,8 @@ struct WaitingComment {
     apart: bool,
 }
 
-/// Distributes the comments of a file to what they belong to. `items` has the range of each item
-/// and its result.
+/// Attaches each comment outside of functions to its owner. `items` has the range and the owner for
+/// each item.
 pub(super) fn outside(
     source: &Arc<Source>,
     comments: &[(usize, usize)],
@@ -123,14 +123,14 @@ pub(super) fn outside(
         for (number, &(start, end)) in comments[..done].iter().enumerate() {
             sorter.wait(start, end, comments[..done].get(number + 1), header.start);
         }
-        // Not every header line leaves something in the settings.
+        // Some header lines change no settings, so there may be no header to print.
         if sorter.module.settings != ModuleSettings::default() {
             sorter.flush(ModuleAnchor::Header);
         }
     }
-    // The item before the comments at hand.
+    // The item before the current comments.
     let mut before: Option<(ItemRange, Owner)> = None;
-    // The last item that is printed at its own place.
+    // The last function, data object or global so far.
     let mut last: Option<Owner> = None;
     for &(range, owner) in items {
         let own = &comments[done..range.comments];
@@ -154,7 +154,7 @@ pub(super) fn outside(
     sorter.gap(&comments[done..], usize::MAX, before, last);
     sorter.flush(ModuleAnchor::End);
 
-    // Items of one line may not be printed in the order of the text.
+    // Items that share a line may be printed in another order than that of the text.
     let mut ranks = vec![0; module.symbols.len()];
     for (rank, entry) in item_order::entries(module).into_iter().enumerate() {
         ranks[entry.symbol.index()] = rank + 1;
@@ -167,7 +167,7 @@ pub(super) fn outside(
 }
 
 impl<'m> CommentSorter<'m> {
-    /// Distributes the comments between two items and those in the second, which starts at `next`.
+    /// Attaches the comments between two items and those inside the second, which starts at `next`.
     fn gap(
         &mut self,
         comments: &[(usize, usize)],
@@ -188,7 +188,7 @@ impl<'m> CommentSorter<'m> {
                 _ if start >= next => self.wait(start, stop, None, next),
                 (Some((_, Owner::Function(number))), _) if adjacent || run => self.after(number, comment),
                 (_, Some(Owner::Function(number))) if run => self.after(number, comment),
-                // On the line where the item ends.
+                // The comment is on the line where the item ends.
                 (Some((range, Owner::Symbol(symbol) | Owner::Import(symbol))), _)
                     if newlines(&text[range.end..start]) == 0 =>
                 {

@@ -18,7 +18,7 @@ pub(super) struct Cursor<'t> {
     /// Start and end of each comment that was skipped.
     pub(super) comments: Vec<(usize, usize)>,
     /// The number of bytes that data objects may still have, not counting those that are all zeros.
-    /// Without this limit a few words of text could take much memory.
+    /// Without this limit, a short text could need a lot of memory.
     pub(super) data_left: u64,
     /// A position and its line, to continue counting from.
     counted: (usize, u32),
@@ -57,7 +57,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Skips the comment that starts here, and notes its range.
+    /// Skips the comment that starts here, and records its range.
     pub(super) fn comment(&mut self) {
         let start = self.at;
         self.line_end();
@@ -72,7 +72,7 @@ impl<'t> Cursor<'t> {
         &rest[..end]
     }
 
-    /// Returns the line of position `at`. Positions must not descend from call to call.
+    /// Returns the line of position `at`. Positions must not decrease from call to call.
     pub(super) fn line_of(&mut self, at: usize) -> u32 {
         let (from, line) = self.counted;
         let more = memchr::memchr_iter(b'\n', &self.text.as_bytes()[from..at]).count();
@@ -132,7 +132,7 @@ impl<'t> Cursor<'t> {
         self.fault_at(self.at, length, format!("expected {expected}, found {found}"))
     }
 
-    /// Returns an error in the `length` bytes at `at`.
+    /// Returns a syntax error that is located at the `length` bytes from `at`.
     pub(super) fn fault_at(&self, at: usize, length: usize, message: String) -> Diagnostic {
         Diagnostic::new(DiagnosticKind::Syntax, message, Location::at(self.source, at, length))
     }

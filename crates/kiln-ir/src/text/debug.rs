@@ -1,4 +1,4 @@
-//! Reads `debug` items and adds what they say to functions.
+//! Reads `debug` items and applies them to functions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ pub(super) fn debug<'t>(cursor: &mut Cursor<'t>) -> Token<DebugItem<'t>> {
     }
 }
 
-/// Adds to functions what `debug` items say about them.
+/// Applies `debug` items to their functions.
 pub(super) fn apply_debug(
     items: &[Item<'_>],
     functions: &mut [Option<ReadFunction>],
@@ -78,7 +78,7 @@ pub(super) fn apply_debug(
                     faults.push(fault(at, format!("`{shown}` has no such value, or it has another label")));
                 }
             }
-            // The function may be one that could not be read.
+            // The function may have failed to be read.
             None if broken => {}
             None => faults.push(fault(debug.at, format!("there is no function `{shown}` in this file"))),
         }
@@ -86,8 +86,8 @@ pub(super) fn apply_debug(
 }
 
 impl DebugItem<'_> {
-    /// Adds what the item says to `function`. Returns the position of a value that the function
-    /// does not have, or that has another label.
+    /// Applies the item to `function`. On failure, returns the position of a value that the
+    /// function does not have, or that has another label.
     pub(super) fn apply(&self, function: &mut ir::Function) -> Result<(), usize> {
         if let Some(base) = self.base {
             rebase(function, base);
@@ -126,7 +126,7 @@ fn rebase(function: &mut ir::Function, base: SourceLoc) {
     let insts: Vec<_> =
         function.layout.blocks().flat_map(|block| function.layout.block_insts(block)).collect();
     let locations: Vec<_> = insts.iter().map(|inst| function.srcloc(*inst)).collect();
-    // A base can be set only once, so the parameters are replaced.
+    // A base can be set only once, so `params` is replaced.
     let names: Vec<_> = function.params.user_named_funcs().values().cloned().collect();
     function.params = FunctionParameters::new();
     for name in names {

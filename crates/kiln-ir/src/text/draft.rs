@@ -21,8 +21,8 @@ pub(super) struct FunctionDraft {
     pub(super) name: UserFuncName,
     pub(super) signature: Signature,
     pub(super) comments: Comments,
-    /// The form, with references numbered as in `uses`; or the entity that is not defined, if the
-    /// function was not verified.
+    /// The canonical form, with references numbered as in `uses`. For a function that was not
+    /// verified, this may instead be an entity that is used and not defined.
     pub(super) encoded: Result<Encoded, AnyEntity>,
     /// Every declaration that names something, in order of use, with equal numbers for equal names.
     pub(super) uses: Vec<(ExternalRef, u32)>,
@@ -50,7 +50,7 @@ impl FunctionDraft {
     }
 }
 
-/// Brings a function to canonical form. `symbols` knows which names are aliases of one symbol.
+/// Brings a function to canonical form. `symbols` tells which names are aliases of the same symbol.
 pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDraft {
     thread_local! {
         static ENCODER: RefCell<Encoder> = RefCell::default();
@@ -65,7 +65,7 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDr
                 ExternalRef::Global(global) => ir.global_values[global].symbol_name(),
             };
             let number = match name {
-                // In a function, equal names of this kind have equal numbers.
+                // In one function, equal user names have equal numbers, so no look-up is needed.
                 ExternalName::User(number) if !symbols.has_aliases() => number.as_u32() << 1,
                 _ => {
                     let next = others.len() as u32;

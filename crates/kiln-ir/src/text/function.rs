@@ -1,10 +1,10 @@
 //! Reads and verifies one function.
 //!
 //! Cranelift's reader is made for trusted test files. Some wrong texts make it panic, and it takes
-//! the number of an entity for the size of a table, so that `block4000000000:` would take all
-//! memory. So numbers are bounded before the reader sees them ([`large_numbers`]), and references
-//! that the verifier takes for granted are checked before it runs ([`references::check`]). Any
-//! other panic of the reader or the verifier becomes a diagnostic of the function (`guard`).
+//! the number of an entity for the size of a table, so `block4000000000:` would use up all memory.
+//! So numbers are bounded before the reader sees them ([`large_numbers`]), and references that the
+//! verifier assumes to be valid are checked before it runs ([`references::check`]). Any other panic
+//! of the reader or the verifier becomes a diagnostic of the function (`guard`).
 
 use std::cell::Cell;
 
@@ -36,12 +36,12 @@ pub(super) struct ReadFunction {
 pub(super) enum Refused {
     /// Its errors.
     Faults(Vec<Diagnostic>),
-    /// Its entity numbers, unless they are granted.
+    /// The function's entity numbers are so large that they need part of the file's budget.
     Large(LargestNumber),
 }
 
 /// Reads a function, and verifies it if `isa` is given. With `large`, large entity numbers are
-/// granted.
+/// allowed.
 pub(super) fn read(
     locator: Locator<'_>,
     call_conv: CallConv,
@@ -53,7 +53,7 @@ pub(super) fn read(
     }
     let mut short = SHORT_TEXT.take();
     shorten(locator.item, &mut short);
-    // What the short text leaves out contains no entity.
+    // The parts that the short text leaves out contain no entities.
     let numbers = if large { None } else { large_numbers(locator.item.text, &short.text) };
     let read = match numbers {
         Some(numbers) => Err(Refused::Large(numbers)),
@@ -144,7 +144,7 @@ fn verify(
 }
 
 /// Resolves the escapes in the descriptions of alias regions, which the reader takes literally. A
-/// text with anything that is no escape is left as it is.
+/// description with an invalid escape is left as it is.
 fn described(ir: &mut ir::Function) {
     let regions = &mut ir.dfg.alias_regions;
     if regions.iter().all(|(_, region)| !region.description.contains('\\')) {

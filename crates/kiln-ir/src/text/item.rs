@@ -1,4 +1,4 @@
-//! The items of a file, as they are cut out and read. Their names are not resolved.
+//! The items of a file as they are read, before their names are resolved.
 
 use std::borrow::Cow;
 
@@ -34,7 +34,8 @@ impl<'t> Item<'t> {
 pub(super) struct ItemRange {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// The number of comments that start before its end, without those in functions.
+    /// The number of comments in the file that start before the item's end, not counting comments
+    /// in functions.
     pub(super) comments: usize,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct FunctionItem<'t> {
     pub(super) start: usize,
     /// The line of the `function` keyword.
     pub(super) line: u32,
-    /// The function up to its closing brace.
+    /// The text from the `function` keyword to the closing brace.
     pub(super) text: &'t str,
     /// Start and end of each comment in it, as positions in the file.
     pub(super) comments: Vec<(usize, usize)>,
@@ -136,7 +137,7 @@ pub(super) struct DebugItem<'t> {
     pub(super) labels: Option<Vec<(u32, usize, DebugLabel)>>,
 }
 
-/// The statement of a `debug` item about a value.
+/// The label that a `debug` item gives to a value.
 pub(super) enum DebugLabel {
     Nothing,
     Start(ValueLabelStart),

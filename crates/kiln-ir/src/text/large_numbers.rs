@@ -1,14 +1,15 @@
-//! Finds entity numbers for which Cranelift's reader would allocate large tables.
+//! Finds entity numbers that would make Cranelift's reader allocate large tables.
 
 use super::locate::Locator;
 use crate::diagnostic::{Diagnostic, DiagnosticKind};
 use crate::location::Location;
 
-/// The entity numbers that a function may have for each byte of its text.
+/// The factor between the length of a text in bytes and the largest entity number that it allows.
 const FREE_NUMBERS: usize = 4;
 
-/// The table entries that the functions of a file may take beyond what each may have. It keeps
-/// memory and time in proportion to the length of a file, and still allows sparse numbers.
+/// The table entries that the functions of a file share, for numbers larger than a function's
+/// length allows. It keeps memory and time in proportion to the length of a file, and still allows
+/// sparse numbers.
 pub(super) struct NumberBudget(usize);
 
 impl NumberBudget {
@@ -16,7 +17,8 @@ impl NumberBudget {
         Self(file.len().saturating_mul(FREE_NUMBERS).saturating_add(1 << 16))
     }
 
-    /// Takes what a function needs, if it is left. Returns whether it was.
+    /// Takes what a function needs from the budget. Returns false, and takes nothing, if too little
+    /// is left.
     pub(super) fn take(&mut self, numbers: &LargestNumber) -> bool {
         let rest = self.0.checked_sub(numbers.number);
         self.0 = rest.unwrap_or(self.0);
@@ -34,7 +36,7 @@ impl NumberBudget {
 
 /// The largest entity number of a function.
 pub(super) struct LargestNumber {
-    /// Its position in the function's text.
+    /// The position of the number in the function's text.
     offset: usize,
     length: usize,
     number: usize,
@@ -46,8 +48,8 @@ pub(super) struct LargestNumber {
 const ENTITIES: [&str; 13] =
     ["v", "block", "ss", "dss", "dt", "gv", "mt", "const", "fn", "sig", "userextname", "region", "ex"];
 
-/// Returns the largest entity number of a function, if the function may not have it without taking
-/// from the budget. `short` is its text without what contains no entity.
+/// Returns the largest entity number of a function, if it must be taken from the budget. `short` is
+/// the function's shortened text, which contains all its entities.
 pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
     let bytes = text.as_bytes();
     // Numbers below 100 are always allowed.
@@ -86,8 +88,8 @@ pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
     (number > free).then_some(LargestNumber { offset: at, length, number, free })
 }
 
-/// Tells whether there may be an entity number of `digits` digits, at least 3. This is a quick
-/// search, because nearly all functions have none.
+/// Tells whether the text may contain an entity number of `digits` or more digits; `digits` is at
+/// least 3. This is a quick search, because nearly all functions have no such number.
 fn suspicious(bytes: &[u8], digits: usize) -> bool {
     let long = |at: usize| {
         let before = bytes[..at].iter().rev().take_while(|b| b.is_ascii_digit()).count();
@@ -97,20 +99,19 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
         before + after >= digits && ENTITIES.iter().any(|entity| entity.as_bytes() == word)
     };
     if digits >= 5 {
-        // Among five digits in a row, four are two pairs in a row that each start at an even
-        // position.
+        // Five digits in a row contain two adjacent pairs that each start at an even position.
         let (chunks, rest) = bytes.as_chunks::<8>();
         let mut before = (0, 0);
         let groups = chunks.iter().enumerate().any(|(n, chunk)| {
-            // After the exclusive or, digits are 0 to 9. The top bit of each byte then tells that
-            // it is no digit.
+            // After the exclusive or, digits are 0 to 9. In `other`, the top bit of a byte is set
+            // if the byte is not a digit.
             let value = u64::from_le_bytes(*chunk) ^ 0x3030_3030_3030_3030;
             let other = value | (value & 0x7f7f_7f7f_7f7f_7f7f).wrapping_add(0x7676_7676_7676_7676);
             let digits = !other & 0x8080_8080_8080_8080;
-            // A bit for each of the four pairs, at 15, 31, 47 and 63.
+            // Bits 15, 31, 47 and 63 tell which of the four pairs are digits.
             let pairs = digits & digits << 8 & 0x8000_8000_8000_8000;
             let found = pairs & (pairs << 16 | before.0 >> 48);
-            // A long row of digits is searched once.
+            // Only the first match in a run of digits is examined.
             let first = found & !(found << 16 | before.1 >> 48);
             before = (pairs, found);
             let mut left = first;
@@ -122,12 +123,12 @@ fn suspicious(bytes: &[u8], digits: usize) -> bool {
             }
             false
         });
-        // The tail alone has less than two pairs in a row; with the bytes before it, it may have
-        // two.
+        // The tail has fewer than 8 bytes. It is searched byte by byte, together with the two bytes
+        // before it, which may be the first of two pairs.
         let tail = bytes.len() - rest.len();
         groups || (tail.saturating_sub(2)..bytes.len()).any(|at| bytes[at].is_ascii_digit() && long(at))
     } else {
-        // Among three digits in a row, two are an aligned pair.
+        // Three digits in a row contain a pair that starts at an even position.
         let mut pairs = bytes.as_chunks::<2>().0.iter().enumerate();
         pairs.any(|(n, [a, b])| a.is_ascii_digit() && b.is_ascii_digit() && long(n * 2))
     }

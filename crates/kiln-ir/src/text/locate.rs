@@ -1,9 +1,9 @@
 //! Finds the column of an error that Cranelift reports by line or by entity.
 //!
-//! The reader knows the line of an error, the verifier an entity. For some kinds of declaration the
-//! reader's map from entity to line has the line of the *next* token. So the text itself is
-//! searched: for the entity or the word that a message names, at the place where it must be. If
-//! nothing is found, the location is the whole line, never a guess.
+//! The reader reports the line of an error, and the verifier reports an entity. For some kinds of
+//! declaration the reader's map from entity to line has the line of the *next* token. So the text
+//! itself is searched: for the entity or the word that a message names, at the place where it must
+//! be. If nothing is found, the location is the whole line, never a guess.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub(super) struct Locator<'t> {
     pub(super) item: &'t FunctionItem<'t>,
 }
 
-/// Finds the entities of one function. The declarations are searched once, when one is first
+/// Finds the entities of one function. All declarations are searched at once, when the first is
 /// needed, because each may have an error.
 pub(super) struct EntityLocator<'t, 'm> {
     pub(super) locator: Locator<'t>,
@@ -30,7 +30,7 @@ pub(super) struct EntityLocator<'t, 'm> {
     declarations: OnceCell<Declarations<'t>>,
 }
 
-/// Declarations, sorted by name, with the position in the file and the line.
+/// The declarations of a function, sorted by name, each with its position in the file and its line.
 pub(super) struct Declarations<'t>(Vec<(&'t str, (usize, u32))>);
 
 impl Declarations<'_> {
@@ -42,20 +42,20 @@ impl Declarations<'_> {
 }
 
 impl<'t> Locator<'t> {
-    /// Returns the position and length of `function` with the name after it.
+    /// Returns the position and length of the `function` keyword with the name after it.
     pub(super) fn header(&self) -> (usize, usize) {
         let text = beginning(self.item.text);
         let end = text.find(['(', '{', ';', '\r', '\n']).unwrap_or(text.len());
         (self.item.start, text[..end].trim_end().len())
     }
 
-    /// Returns the location of `function` with the name after it.
+    /// Returns the location of the `function` keyword with the name after it.
     pub(super) fn function(&self) -> Location {
         let (at, length) = self.header();
         Location::at(self.source, at, length)
     }
 
-    /// Returns the line in the file of line `number` of the function's text.
+    /// Converts line `number` of the function's text to a line of the file.
     pub(super) fn line(&self, number: usize) -> u32 {
         let number = u32::try_from(number).unwrap_or(u32::MAX).max(1);
         self.item.line.saturating_add(number - 1)
@@ -109,8 +109,8 @@ impl<'t> Locator<'t> {
         }
     }
 
-    /// Returns the location of a reader's error, and a better message if the reader's hides the
-    /// cause.
+    /// Returns the location of an error that Cranelift's reader reports, and a better message if
+    /// the reader's message hides the cause.
     pub(super) fn syntax(&self, number: usize, message: &str) -> (Location, Option<String>) {
         // A line may contain a whole file, so only the function's part of it is searched.
         let text = self.item.text;
@@ -146,7 +146,7 @@ impl<'t, 'm> EntityLocator<'t, 'm> {
         Self { locator, map, declarations: OnceCell::new() }
     }
 
-    /// Tells whether the reader noted a line for `entity`.
+    /// Tells whether the reader recorded a line for `entity`.
     pub(super) fn has_line(&self, entity: AnyEntity) -> bool {
         self.map.location(entity).is_some()
     }
@@ -198,7 +198,7 @@ impl<'t, 'm> EntityLocator<'t, 'm> {
     }
 }
 
-/// The first letters of words that declarations define.
+/// The prefixes of the words that declarations define, such as `fn` of `fn0`.
 const DECLARED: [&str; 6] = ["fn", "gv", "sig", "const", "region", "stack_limit"];
 
 /// Returns the first character outside of comments and strings that is in no token of CLIF.

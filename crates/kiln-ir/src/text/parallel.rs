@@ -1,8 +1,8 @@
-//! Reads the functions of a file independently, on the current pool of threads.
+//! Reads the functions of a file independently, on the current thread pool.
 //!
-//! Everything that does not need other functions is done at once, while a function is in the
+//! All work that needs only one function is done in one go, while the function is in the
 //! processor's cache: it is read, verified and brought to canonical form, and its IR is dropped.
-//! Only the symbols of its names are resolved later, in the order of the text.
+//! Only its names are resolved to symbols later, in the order of the text.
 //!
 //! Invariant: the result does not depend on the number or the speed of threads.
 
@@ -18,7 +18,8 @@ use super::locate::Locator;
 use crate::diagnostic::Diagnostic;
 use crate::source::Source;
 
-/// A shorter text is read faster than threads are woken.
+/// The length in bytes below which a text is read on one thread, because waking threads takes
+/// longer.
 const SMALL: usize = 32 * 1024;
 
 /// Settings for reading functions.
@@ -30,17 +31,18 @@ pub(super) struct ReadOptions<'a> {
     pub(super) isa: Option<&'a dyn TargetIsa>,
 }
 
-/// The result of a function's text.
+/// The result of reading an item.
 enum Outcome<T> {
-    /// No function.
+    /// The item is not a function.
     Nothing,
     Read(T),
     Faults(Vec<Diagnostic>),
-    /// Not read yet: its large entity numbers must be granted first.
+    /// The function is not read yet, because its large entity numbers must be taken from the budget
+    /// first.
     Large(LargestNumber),
 }
 
-/// Reads every function among `items`, passes it to `finish`, and adds to `faults`.
+/// Reads every function among `items`, passes it to `finish`, and adds errors to `faults`.
 pub(super) fn read<T: Send>(
     items: &[Item<'_>],
     options: ReadOptions<'_>,
@@ -65,7 +67,7 @@ pub(super) fn read<T: Send>(
         false => items.par_iter().map(first).collect(),
     };
 
-    // Large numbers are granted in the order of the text.
+    // The budget for large numbers is given out in the order of the text.
     let mut budget = NumberBudget::new(&options.source.text);
     let mut granted = Vec::new();
     for (number, (item, outcome)) in items.iter().zip(&mut outcomes).enumerate() {

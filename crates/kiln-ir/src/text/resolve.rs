@@ -20,7 +20,7 @@ use crate::module::Module;
 use crate::names::{external_name, function_name, written};
 use crate::source::Source;
 
-/// Enters aliases and globals.
+/// Enters aliases and globals into the symbol table.
 pub(super) fn aliases(items: &[Item<'_>], symbols: &mut SymbolTable<'_>, faults: &mut Vec<Diagnostic>) {
     for item in items {
         let entered = match item {
@@ -39,7 +39,7 @@ pub(super) fn aliases(items: &[Item<'_>], symbols: &mut SymbolTable<'_>, faults:
     }
 }
 
-/// Enters definitions and imports.
+/// Enters definitions and imports into the symbol table.
 pub(super) fn define(
     items: &[Item<'_>],
     functions: &[Option<FunctionDraft>],
@@ -76,7 +76,8 @@ pub(super) fn define(
         };
         faults.extend(entered.err());
     }
-    // An item that could not be read may be the definition that is missing.
+    // Anonymous names are checked for a definition only if there are no other errors, because an
+    // item that could not be read may be the definition.
     if faults.is_empty() {
         let checked = items.iter().filter_map(|item| match item {
             Item::Alias(alias) => symbols.check_anonymous(&alias.name).err(),
@@ -86,7 +87,7 @@ pub(super) fn define(
     }
 }
 
-/// Moves functions and data objects to `module`, and numbers their symbols. Returns the result of
+/// Moves functions and data objects to `module`, and numbers their symbols. Returns an `Owner` for
 /// each item.
 pub(super) fn number_definitions(
     items: &[Item<'_>],
@@ -119,7 +120,7 @@ pub(super) fn number_definitions(
     owners
 }
 
-/// Sets the results of items that only name a symbol, if the symbol is used.
+/// Sets the owners of items that only name a symbol, if the symbol is used.
 pub(super) fn own_names(items: &[Item<'_>], symbols: &SymbolTable<'_>, owners: &mut [Owner]) {
     for (item, owner) in items.iter().zip(owners) {
         match item {
@@ -144,7 +145,7 @@ fn number_function(
     faults: &mut Vec<Diagnostic>,
 ) -> Option<Function> {
     let symbol = symbols.address(&function_name(&draft.name), || locator.item.line);
-    // The declarations of the function, searched when one is first needed.
+    // The declarations of the function, which are searched when the first is needed.
     let declarations = OnceCell::new();
     let declaration = |entity: AnyEntity| {
         let all = declarations.get_or_init(|| locator.declarations());
@@ -181,7 +182,7 @@ fn number_function(
             let code = Code::Ir(Body::of(encoded, references));
             Some(Function { symbol, code, line: locator.item.line, comments: draft.comments })
         }
-        // Only a function that was not verified can get here.
+        // Only a function that was not verified can have such an entity.
         Err(entity) => {
             let message = format!("{entity} is used and not defined");
             faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));

@@ -1,15 +1,15 @@
 //! Cuts a file into its top-level items, in one pass at the speed of `memchr`.
 //!
 //! Cranelift's reader takes a whole file and stops at its first error. Reading item by item gives
-//! the errors of every function, leaves room for items of our own, and allows reading in parallel.
-//! Braces do not nest in CLIF, so a function ends at the first closing brace that is not in a
-//! comment or a string. Nothing else inside of a function is examined here.
+//! the errors of every function, allows for items that are not in CLIF, and allows reading in
+//! parallel. Braces do not nest in CLIF, so a function ends at the first closing brace that is not
+//! in a comment or a string. Nothing else inside of a function is examined here.
 //!
-//! The ranges of comments are noted. What they belong to is decided when all items are known
-//! (`comments`).
+//! The ranges of comments are recorded. `comments` decides which item each belongs to when all
+//! items are known.
 //!
 //! Invariant: the text of a function item starts with `function` and ends with its closing brace,
-//! so that the reader never takes anything in it for a header line.
+//! so that Cranelift's reader never mistakes part of it for a header line.
 
 use cranelift_codegen::isa::CallConv;
 
@@ -20,7 +20,7 @@ use crate::diagnostic::Diagnostic;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
 
-/// The properties of the target that affect reading.
+/// The properties of the target that affect how a file is read.
 #[derive(Clone, Copy)]
 pub(super) struct TargetDefaults {
     pub(super) big_endian: bool,

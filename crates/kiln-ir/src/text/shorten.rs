@@ -12,15 +12,15 @@ pub(super) struct ShortText {
 
 /// A note on a comment that was shortened.
 pub(super) struct CommentNote {
-    /// Its line in the function's text.
+    /// The comment's line in the function's text.
     pub(super) line: usize,
     /// Whether anything but spaces and tabs precedes it on its line.
     pub(super) after_code: bool,
 }
 
-/// Writes the text of a function without what the reader would skip slowly, character by character:
-/// blanks at the start of lines and after source locations, and the texts of comments. Each comment
-/// leaves a `;`, and lines keep their numbers.
+/// Writes the text of a function without the parts that Cranelift's reader would skip slowly,
+/// character by character: blanks at the start of lines and after source locations, and the text of
+/// comments. The `;` of each comment remains, and lines keep their numbers.
 pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
     let ShortText { text, comments } = short;
     text.clear();
@@ -37,8 +37,8 @@ pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
     lines(&item.text[from..], text);
 }
 
-/// Appends a piece of a function's text that has no comments. Returns the number of lines that end
-/// in it. No string goes over the end of a line.
+/// Appends a piece of a function's text that has no comments, and returns the number of line ends
+/// in it. Strings never contain a line end.
 fn lines(text: &str, out: &mut String) -> usize {
     let (mut rest, mut count) = (text, 0);
     loop {

@@ -1,4 +1,4 @@
-//! Reads types of functions that are not part of a function, by means of Cranelift's reader.
+//! Reads signatures outside of functions, with Cranelift's reader.
 
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::CallConv;
@@ -8,7 +8,7 @@ use super::cursor::{Cursor, Token};
 use crate::diagnostic::one_line;
 use crate::guard::guard;
 
-/// Reads a signature, which ends with the line or before a brace.
+/// Reads a signature, which ends at the end of the line or before a brace.
 pub(super) fn signature(cursor: &mut Cursor<'_>, call_conv: CallConv) -> Token<Signature> {
     let rest = cursor.rest();
     let end = rest.find(['\n', ';', '{', '}', '"']).unwrap_or(rest.len());

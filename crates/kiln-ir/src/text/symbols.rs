@@ -3,7 +3,7 @@
 //! Definitions are entered first, because a use may precede them. Then symbols are numbered in the
 //! order in which the text first defines or uses them.
 //!
-//! Invariant: hash maps are looked up in, and never iterated.
+//! Invariant: hash maps are never iterated, because their order is not deterministic.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ struct Definition {
     linkage: Linkage,
     signature: Option<Signature>,
     line: u32,
-    /// Position and length in the text. They become a location only for an error, because that
-    /// counts lines from the start.
+    /// Position and length in the text. They become a location only for an error, because computing
+    /// one counts lines from the start of the file.
     at: (usize, usize),
 }
 
@@ -44,7 +44,8 @@ struct AliasEntry {
     at: (usize, usize),
 }
 
-/// A name space: names for linking, names without meaning outside, and keys cannot clash.
+/// The kind of a name: a name for linking, a name that is only valid in this file, or a key of a
+/// global. Names of different kinds cannot clash.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 enum NameSpace {
     Name,
@@ -52,13 +53,13 @@ enum NameSpace {
     Global,
 }
 
-/// The meaning of a name, to compare it with others.
+/// The meaning of a name. Names that mean the same symbol have equal keys.
 #[derive(PartialEq, Eq, Hash)]
 pub(super) struct LinkKey(NameSpace, Box<str>);
 
 type Table<T> = [HashMap<Box<str>, T>; 3];
 
-/// The symbols so far.
+/// The symbols that were entered or numbered so far.
 pub(super) struct SymbolTable<'t> {
     source: &'t Arc<Source>,
     aliases: HashMap<Box<str>, AliasEntry>,
@@ -67,7 +68,8 @@ pub(super) struct SymbolTable<'t> {
     numbers: Table<SymbolId>,
 }
 
-/// Returns the name space and the name in it that `name` means, and the alias if it is one.
+/// Returns the name space of `name`, the name that it stands for there, and its alias entry if it
+/// is an alias.
 fn meaning<'n>(
     aliases: &'n HashMap<Box<str>, AliasEntry>,
     name: &'n str,

@@ -6,7 +6,7 @@ use super::cursor::{Cursor, Token};
 use crate::data::MAX_ALIGN;
 
 impl<'t> Cursor<'t> {
-    /// Reads `%word`, which it returns without `%`, or `u1:23`.
+    /// Reads a name and returns it with its position: `%word`, without the `%`, or `u1:23`.
     pub(super) fn name(&mut self) -> Token<(usize, Cow<'t, str>)> {
         self.trivia();
         let at = self.at;
@@ -62,7 +62,7 @@ impl<'t> Cursor<'t> {
         }
     }
 
-    /// Reads `+ 8` or `- 8` or nothing.
+    /// Reads an optional addend, such as `+ 8` or `- 8`.
     pub(super) fn addend(&mut self) -> Token<i64> {
         self.trivia();
         let Some(sign @ (b'+' | b'-')) = self.rest().bytes().next() else { return Ok(0) };
