@@ -1,7 +1,8 @@
-//! The artifact: one byte string, and the accessors of its tables.
+//! The [`Artifact`] type: one byte string, with an accessor for each of its tables.
 //!
-//! Invariant: an [`Artifact`] exists only after the checks of `check.rs`, which is where
-//! [`Artifact::from_bytes`] is. So accessors cannot fail, and every index in a record is valid.
+//! Invariant: an [`Artifact`] exists only if its bytes passed the checks in `check.rs`, where
+//! [`Artifact::from_bytes`] is defined. So accessors cannot fail, and every index in a record is
+//! valid.
 
 use std::sync::Arc;
 
@@ -48,8 +49,8 @@ impl PartialEq for Artifact {
 impl Eq for Artifact {}
 
 impl Artifact {
-    /// Finds the tables in `buffer` from `start` on. The result must be checked before any accessor
-    /// but [`Artifact::table_bytes`] is used.
+    /// Finds the tables of the artifact that starts at `start` in `buffer`, without checking their
+    /// content. Until the result is checked, only [`Artifact::table_bytes`] may be used.
     pub(crate) fn unchecked(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
         let bytes = buffer.get(start..).ok_or(header_error("start outside the buffer"))?;
         let tables = read_header(bytes)?.map(|(from, to)| (start + from, start + to));
@@ -60,7 +61,7 @@ impl Artifact {
         Ok(Self(Arc::new(Inner { buffer, start, strings, tables })))
     }
 
-    /// Returns the bytes, as [`Artifact::from_bytes`] takes them.
+    /// Returns the artifact's bytes, in the form that [`Artifact::from_bytes`] accepts.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0.buffer[self.0.start..]
     }
@@ -86,28 +87,29 @@ impl Artifact {
         &self.0.strings[start..start + text.len.get() as usize]
     }
 
-    /// Facts about the module as a whole.
+    /// Returns the facts about the module as a whole.
     pub fn summary(&self) -> &Summary {
         &self.records::<Summary>(Table::Summary)[0]
     }
 
-    /// The target triple, as target-lexicon prints it.
+    /// Returns the target triple, as target-lexicon prints it.
     pub fn triple(&self) -> &str {
         self.str(self.summary().triple)
     }
 
-    /// The name and version of the compiler.
+    /// Returns the name and version of the compiler.
     pub fn producer(&self) -> &str {
         self.str(self.summary().producer)
     }
 
-    /// CPU features that the code may use, by Cranelift's setting names (`has_avx2`), sorted.
+    /// Returns the CPU features that the code may use, by their names in Cranelift's settings
+    /// (`has_avx2`), sorted.
     pub fn features(&self) -> impl ExactSizeIterator<Item = &str> {
         self.records::<Str>(Table::Features).iter().map(|&text| self.str(text))
     }
 
-    /// Signatures of the module's functions and imports, as [`Signature`](crate::Signature) prints
-    /// them.
+    /// Returns the signatures of the module's functions and imports, as
+    /// [`Signature`](crate::Signature) prints them.
     pub fn signatures(&self) -> impl ExactSizeIterator<Item = &str> {
         self.records::<Str>(Table::Signatures).iter().map(|&text| self.str(text))
     }
@@ -117,7 +119,7 @@ impl Artifact {
         self.records::<Str>(Table::Signatures).get(index).map(|&text| self.str(text))
     }
 
-    /// Symbols that the module defines or uses. Globals are in order of first use.
+    /// Returns the symbols that the module defines or uses. Globals are in order of first use.
     pub fn symbols(&self) -> &[SymbolRecord] {
         self.records(Table::Symbols)
     }
@@ -127,7 +129,7 @@ impl Artifact {
         self.str(symbol.name)
     }
 
-    /// Keys of the globals that the module uses, in order of first use.
+    /// Returns the keys of the globals that the module uses, in order of first use.
     pub fn globals(&self) -> impl Iterator<Item = &str> {
         self.symbols()
             .iter()
@@ -135,87 +137,93 @@ impl Artifact {
             .map(|symbol| self.name(symbol))
     }
 
-    /// Functions, in the order of their code in the text section.
+    /// Returns the module's functions, in the order of their code in the text section.
     pub fn functions(&self) -> &[FunctionRecord] {
         self.records(Table::Functions)
     }
 
-    /// The text section: code, position independent, with calls inside the module resolved.
+    /// Returns the text section: position-independent code, in which calls inside the module are
+    /// resolved.
     pub fn text(&self) -> &[u8] {
         self.table_bytes(Table::Text)
     }
 
-    /// Data that is never written once it is relocated.
+    /// Returns the data that is never written once it is relocated.
     pub fn read_only(&self) -> &[u8] {
         self.table_bytes(Table::ReadOnly)
     }
 
-    /// The initial content of writable data.
+    /// Returns the initial content of writable data, without zeroed data.
     pub fn writable(&self) -> &[u8] {
         self.table_bytes(Table::Writable)
     }
 
-    /// Relocations of the code, by ascending offset.
+    /// Returns the relocations of the code, in order of offset.
     pub fn text_relocs(&self) -> &[Reloc] {
         self.records(Table::TextRelocs)
     }
 
-    /// Relocations of read-only data; all are [`RelocKind::Abs64`](crate::RelocKind::Abs64).
+    /// Returns the relocations of read-only data; all are
+    /// [`RelocKind::Abs64`](crate::RelocKind::Abs64).
     pub fn read_only_relocs(&self) -> &[Reloc] {
         self.records(Table::ReadOnlyRelocs)
     }
 
-    /// Relocations of writable data; all are [`RelocKind::Abs64`](crate::RelocKind::Abs64).
+    /// Returns the relocations of writable data; all are
+    /// [`RelocKind::Abs64`](crate::RelocKind::Abs64).
     pub fn writable_relocs(&self) -> &[Reloc] {
         self.records(Table::WritableRelocs)
     }
 
-    /// The common information entry of `.eh_frame` that all unwind rows refer to, with its length
-    /// field; empty if there is none. Its augmentation is `zR`, with 4-byte pc-relative pointers.
+    /// Returns the common information entry (CIE) of `.eh_frame` that all unwind rows refer to,
+    /// with its length field; empty if there is none. Its augmentation is `zR`, with 4-byte
+    /// pc-relative pointers.
     pub fn cie(&self) -> &[u8] {
         self.table_bytes(Table::Cie)
     }
 
-    /// Call frame instructions of all functions; each [`FunctionRecord`] gives the range of its
-    /// own. No two functions share a part.
+    /// Returns the call frame instructions of all functions. Each [`FunctionRecord`] gives the
+    /// range that belongs to its function; these ranges do not overlap.
     pub fn unwind(&self) -> &[u8] {
         self.table_bytes(Table::Unwind)
     }
 
-    /// Stack maps, in order of return address.
+    /// Returns the stack maps, in order of return address.
     pub fn stack_maps(&self) -> &[StackMap] {
         self.records(Table::StackMaps)
     }
 
-    /// Entries of the stack maps; each [`StackMap`] gives the range of its own. No two maps share a
-    /// part.
+    /// Returns the entries of all stack maps. Each [`StackMap`] gives the range of its own entries;
+    /// these ranges do not overlap.
     pub fn stack_map_entries(&self) -> &[StackMapEntry] {
         self.records(Table::StackMapEntries)
     }
 
-    /// Calls that can be switched off, by ascending end.
+    /// Returns the calls that can be switched off, in order of their end.
     pub fn patchable_calls(&self) -> &[PatchableCall] {
         self.records(Table::PatchableCalls)
     }
 
-    /// The shortest no-op of the target: repeat it over a patchable call to switch the call off.
+    /// Returns the shortest no-op instruction of the target; empty if no call is patchable. To
+    /// switch a patchable call off, overwrite it with copies of this instruction.
     pub fn nops(&self) -> &[u8] {
         self.table_bytes(Table::Nops)
     }
 
-    /// Symbols that functions refer to, each function's in order of first use; each
-    /// [`FunctionRecord`] gives the range of its own. No two functions share a part.
+    /// Returns the indices of the symbols that functions refer to. Each [`FunctionRecord`] gives
+    /// the range that belongs to its function, in order of first use; these ranges do not overlap.
     pub fn references(&self) -> &[U32] {
         self.records(Table::References)
     }
 
-    /// Calls inside the module that are resolved in the code, in order of offset.
+    /// Returns the calls inside the module that are already resolved in the code, in order of
+    /// offset.
     pub fn resolved_calls(&self) -> &[ResolvedCall] {
         self.records(Table::ResolvedCalls)
     }
 
-    /// Runs of data that belong to a named section of an image, read-only ones first, in order of
-    /// offset.
+    /// Returns the runs of data that belong to a named section of an image: first the read-only
+    /// runs, then the writable runs, each in order of offset.
     pub fn named_data(&self) -> &[NamedData] {
         self.records(Table::NamedData)
     }
@@ -236,7 +244,8 @@ impl Artifact {
         }
     }
 
-    /// Returns the number of bytes at the start of `section` that are before all named data.
+    /// Returns the number of bytes of `section` before its first run of named data; if it has no
+    /// such run, the size of the section.
     pub fn unnamed_len(&self, section: SectionKind) -> u64 {
         let runs = self.named_data();
         let first = runs.get(runs.partition_point(|run| run.section < section as u8));

@@ -1,15 +1,15 @@
-//! Conversion of bytes to an [`Artifact`], and the only way to it: every range and index is checked
-//! once.
+//! Converts bytes to an [`Artifact`], after checking every range and index once. There is no other
+//! way to make an artifact.
 //!
-//! The checks are in the order in which later ones rely on earlier ones: record lengths before
-//! records, strings before names, named data before the symbols and relocations that must not cross
-//! its borders. Nothing is copied and nothing allocated; time is linear in the length, except for a
-//! binary search in the named data for each symbol and relocation.
+//! The order of the checks matters, because later checks rely on earlier ones: record lengths come
+//! before records, strings before names, and named data before the symbols and relocations that
+//! must not cross its borders. The checks copy and allocate nothing. Their time is linear in the
+//! length, except for a binary search in the named data for each symbol and relocation.
 //!
 //! The ranges of functions and of stack maps are in order and disjoint, and the texts of all names
-//! together are no longer than the string table. So no bytes are read for two records, and the size
-//! of anything made from an artifact is proportional to the artifact's: an image has every unwind
-//! row and every name once.
+//! together are no longer than the string table. So no two functions or stack maps share bytes, and
+//! anything made from an artifact has a size proportional to that of the artifact: an image has
+//! every unwind row and every name once.
 
 mod code;
 mod strings;
@@ -26,25 +26,27 @@ use crate::{Artifact, ArtifactError, RelocKind};
 type Checked = Result<(), ArtifactError>;
 
 impl Artifact {
-    /// Takes bytes that may come from anywhere, and checks them.
+    /// Makes an artifact of bytes that may come from anywhere, if they pass every check.
     ///
     /// # Errors
     ///
     /// [`ArtifactError`] if the bytes are not an artifact of this format version: wrong magic or
-    /// version, truncated, longer than they say, with a record that points outside its target, or
-    /// with records that share what each must have of its own. Time is linear in the length.
+    /// version, truncated, longer than the header says, with a record that refers to something
+    /// outside its table or section, or with two records that share a part of a table that each
+    /// must have for itself. Time is linear in the length, except for a binary search for each
+    /// symbol and relocation.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Result<Self, ArtifactError> {
         Self::from_buffer(bytes.into(), 0)
     }
 
-    /// Takes an artifact that is in `buffer` from `start` to the end, and leaves it there: only the
-    /// string table is copied.
+    /// Makes an artifact of the bytes of `buffer` from `start` to the end, if they pass every
+    /// check. The bytes stay in `buffer`; only the string table is copied.
     ///
     /// Use it to read files that hold more than the artifact.
     ///
     /// # Errors
     ///
-    /// Those of [`Artifact::from_bytes`]; also if `start` is outside the buffer.
+    /// The errors of [`Artifact::from_bytes`]; also an error if `start` is outside the buffer.
     pub fn from_buffer(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
         let artifact = Self::unchecked(buffer, start)?;
         check_record_lengths(&artifact)?;
@@ -101,7 +103,7 @@ fn check_alignments(summary: &Summary) -> Checked {
 }
 
 fn check_named_data(artifact: &Artifact) -> Checked {
-    // Section and end of the run before.
+    // The section and the end of the previous run.
     let mut before = None;
     for (index, run) in artifact.named_data().iter().enumerate() {
         let fail = |what| Err(Table::NamedData.error(index, what));
@@ -128,8 +130,8 @@ fn check_named_data(artifact: &Artifact) -> Checked {
     Ok(())
 }
 
-/// Returns the end of the bytes around `offset` that stay together when an image is laid out: of a
-/// run of named data, or of all data before the first run.
+/// Returns the end of the piece of `section` that contains `offset`. A piece stays together when an
+/// image is laid out: it is a run of named data, or all data before the first run.
 fn piece_end(artifact: &Artifact, section: SectionKind, offset: u64) -> u64 {
     match artifact.named_data_at(section, offset) {
         Some(index) => {

@@ -45,9 +45,9 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Appends `text` to the string table. Equal strings are not shared: callers keep the result
-    /// and use it again, but in another table: the texts that one table refers to are together not
-    /// longer than the string table.
+    /// Appends `text` to the string table, even if an equal string is there already. To share a
+    /// string, keep the result and use it again, but only in another table: the strings that one
+    /// table refers to must together be no longer than the string table.
     ///
     /// # Panics
     ///
@@ -63,8 +63,8 @@ impl Contents {
     ///
     /// # Panics
     ///
-    /// If the contents break a rule that [`Artifact::from_bytes`] checks: that is a mistake of
-    /// the compiler that made them, not of its input.
+    /// If the contents break a rule that [`Artifact::from_bytes`] checks. That is a bug in the
+    /// compiler that made them, not an error in its input.
     pub fn finish(self) -> Artifact {
         // Exhaustive, so that a new field cannot be forgotten.
         let Self {

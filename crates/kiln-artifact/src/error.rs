@@ -1,6 +1,7 @@
 //! The error for bytes that are not an artifact.
 
-/// Bytes that are not an artifact of this version: what is wrong, in which table, at which record.
+/// The error for bytes that are not an artifact of this version. It says what is wrong, in which
+/// table and at which record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("malformed artifact: {what} in {table}, record {record}")]
 pub struct ArtifactError {
@@ -14,12 +15,13 @@ impl ArtifactError {
         Self { table, record, what }
     }
 
-    /// The name of the table that the error is in; `header` for the bytes before all tables.
+    /// Returns the name of the table that the error is in; `header` for the bytes before all
+    /// tables.
     pub fn table(&self) -> &'static str {
         self.table
     }
 
-    /// The number of the record within the table, counted from 0.
+    /// Returns the index of the record within the table, counted from 0.
     pub fn record(&self) -> usize {
         self.record
     }

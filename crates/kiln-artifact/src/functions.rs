@@ -9,12 +9,12 @@ use crate::record::{FunctionRecord, Handler};
 use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
 
 impl Artifact {
-    /// Traps of all functions, in order of offset.
+    /// Returns the traps of all functions, in order of offset.
     pub fn traps(&self) -> impl Iterator<Item = Trap> {
         (0..self.functions().len()).flat_map(|function| self.traps_of(function))
     }
 
-    /// Traps of the function with this index, in order of offset.
+    /// Returns the traps of the function with this index, in order of offset.
     ///
     /// # Panics
     ///
@@ -24,12 +24,12 @@ impl Artifact {
         Traps::new(self.stream_of(function, Table::Traps), record.start.get(), 0)
     }
 
-    /// Source locations of all functions, in order of offset.
+    /// Returns the source locations of all functions, in order of offset.
     pub fn source_ranges(&self) -> impl Iterator<Item = SourceRange> {
         (0..self.functions().len()).flat_map(|function| self.source_ranges_of(function))
     }
 
-    /// Source locations of the function with this index, in order of offset.
+    /// Returns the source locations of the function with this index, in order of offset.
     ///
     /// # Panics
     ///
@@ -40,13 +40,14 @@ impl Artifact {
         SourceRanges::new(stream, record.start.get(), record.base_location.get())
     }
 
-    /// Calls of all functions, in order of return address, each with its exception handlers.
+    /// Returns the calls of all functions, in order of return address, each with its exception
+    /// handlers.
     pub fn call_sites(&self) -> impl Iterator<Item = (CallSite, &[Handler])> {
         (0..self.functions().len()).flat_map(|function| self.call_sites_of(function))
     }
 
-    /// Calls of the function with this index, in order of return address, each with its exception
-    /// handlers.
+    /// Returns the calls of the function with this index, in order of return address, each with its
+    /// exception handlers.
     ///
     /// # Panics
     ///
@@ -62,12 +63,12 @@ impl Artifact {
         })
     }
 
-    /// Entries of the exception tables of all functions.
+    /// Returns the entries of the exception tables of all functions.
     pub fn handlers(&self) -> &[Handler] {
         self.records(Table::Handlers)
     }
 
-    /// Entries of the exception tables of the function with this index.
+    /// Returns the entries of the exception tables of the function with this index.
     ///
     /// # Panics
     ///
@@ -89,7 +90,8 @@ impl Artifact {
         &self.table_bytes(table)[start..end]
     }
 
-    /// Returns the start and end of a function's part: in bytes, or in records for handlers.
+    /// Returns the start and end of a function's part of `table`: in bytes, or in records for
+    /// handlers.
     pub(crate) fn part_of(&self, function: usize, table: Table) -> (usize, usize) {
         let start = |function: &FunctionRecord| match table {
             Table::Traps => function.traps_start.get() as usize,
@@ -105,7 +107,8 @@ impl Artifact {
         )
     }
 
-    /// Returns the length of all functions' parts together, in bytes, or in records for handlers.
+    /// Returns the total length of all functions' parts of `table`: in bytes, or in records for
+    /// handlers.
     pub(crate) fn parts_len(&self, table: Table) -> usize {
         match table {
             Table::Handlers => self.handlers().len(),

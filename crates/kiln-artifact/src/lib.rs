@@ -1,4 +1,5 @@
-//! The contract between compilers and linkers: one compiled module, as bytes.
+//! The artifact, the format by which compilers hand modules to linkers: one compiled module, as
+//! bytes.
 //!
 //! An [`Artifact`] is what the backend makes of one module, and it is all that a linker, a cache or
 //! a tool needs: code with the calls inside the module already resolved, data, relocations,
@@ -10,8 +11,9 @@
 //! - [`Artifact`] is one byte string that is read in place: every [`Table`] is a slice of
 //!   little-endian records ([`record`]) or a [`stream`]. [`Artifact::from_bytes`] accepts any bytes
 //!   and checks every index once; accessors never fail.
-//! - [`RelocKind`] says how a site is patched, in terms of the ELF processor supplements.
-//! - [`Signature`] is the text form of a function's type, which is read without Cranelift.
+//! - [`RelocKind`] says how a patch site is relocated, in the terms of the ELF processor
+//!   supplements.
+//! - [`Signature`] is a function's type, which is stored as text and can be read without Cranelift.
 //!
 //! # Should I use this crate?
 //!
@@ -20,9 +22,9 @@
 //!
 //! # Architecture invariants
 //!
-//! No name is made by concatenation: inside a module everything is an index, and a name exists only
-//! for symbols that a module exports or imports. An artifact has no checksum: whatever stores the
-//! bytes (a cache entry) adds its own.
+//! No name is made by concatenation: records refer to each other by index, and only symbols that a
+//! module exports or imports need a name. An artifact has no checksum: whatever stores the bytes (a
+//! cache entry) adds its own.
 
 #![forbid(unsafe_code)]
 

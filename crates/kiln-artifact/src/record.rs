@@ -1,8 +1,8 @@
 //! The records of an artifact's tables: fixed-width, little-endian, unaligned.
 //!
-//! The same types serve in memory and on disk, so reading an artifact decodes nothing. Fields are
-//! raw numbers. Those in an [`Artifact`](crate::Artifact) have been checked, so for them the typed
-//! accessors give exactly what the bytes say.
+//! The same types are used in memory and on disk, so reading an artifact decodes nothing. Fields
+//! are raw numbers. The records of an [`Artifact`](crate::Artifact) have been checked, so their
+//! typed accessors return exactly what the bytes say.
 
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -49,7 +49,7 @@ code_enum! {
         Import = 0,
         /// Visible inside its module only; may be anonymous.
         Local = 1,
-        /// Visible to the modules it is linked with, not in the image's symbol table.
+        /// Visible to the modules that it is linked with, but not in the image's symbol table.
         Hidden = 2,
         /// Visible to all modules, and in the image's symbol table.
         Export = 3,
@@ -62,7 +62,7 @@ code_enum! {
 code_enum! {
     /// The section of the module that a symbol is in.
     SectionKind {
-        /// None: the module does not define the symbol.
+        /// No section: the module does not define the symbol.
         Undefined = 0,
         /// Code.
         Text = 1,
@@ -124,7 +124,7 @@ impl SymbolRecord {
     }
 }
 
-/// A relocation: a site to patch, how, and with the address of which symbol.
+/// A relocation: the patch site, how to patch it, and the symbol whose address to patch in.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct Reloc {
@@ -156,8 +156,8 @@ impl Reloc {
 pub struct NamedData {
     /// Name of the section, not empty, without zero bytes.
     pub name: Str,
-    /// First byte in its section of the module, a multiple of the alignment; greater than the end
-    /// of the run before it.
+    /// Offset of the first byte in the module's section, a multiple of the alignment; greater than
+    /// the end of the previous run in that section.
     pub start: U64,
     /// Number of bytes.
     pub len: U64,
@@ -197,7 +197,7 @@ pub struct Summary {
 }
 
 impl Default for Summary {
-    /// No strings, no zeroed data, every alignment 1.
+    /// Returns a summary with empty strings, no zeroed data and every alignment 1.
     fn default() -> Self {
         Self {
             triple: Str::default(),

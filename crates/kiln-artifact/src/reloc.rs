@@ -17,18 +17,18 @@ macro_rules! kinds {
             /// Every kind, in order of its code.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// Returns the kind with this code.
+            /// Returns the kind with this code, or `None` if there is none.
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($value => Some(Self::$name),)* _ => None }
             }
 
-            /// Returns the number of bytes from the relocation's offset on that a linker reads or
-            /// writes.
+            /// Returns the width of the patch site: the number of bytes, starting at the
+            /// relocation's offset, that a linker reads or writes.
             pub fn width(self) -> usize {
                 match self { $(Self::$name => $width,)* }
             }
 
-            /// Whether the site refers to the symbol's slot rather than to the symbol.
+            /// Whether the site refers to the symbol's GOT slot rather than to the symbol.
             pub fn uses_slot(self) -> bool {
                 match self { $(Self::$name => $slot,)* }
             }
@@ -39,7 +39,7 @@ macro_rules! kinds {
 kinds! {
     /// `S + A`, 8 bytes. In data it becomes a relative or symbolic pointer, filled at load.
     Abs64 = 1, 8, false;
-    /// `S + A`, 4 bytes, must fit.
+    /// `S + A`, 4 bytes; the value must fit.
     Abs32 = 2, 4, false;
     /// x86-64, `S + A - P`, 4 bytes: a call, jump or `lea`, depending on the opcode before the
     /// site.

@@ -1,7 +1,7 @@
-//! A function's type as text, and its parts.
+//! A function's type, and its conversion from and to text.
 //!
-//! The text is in Cranelift's notation, so Cranelift can parse it again, and a loader that does not
-//! link Cranelift can compare it: `(i64 vmctx, i32 uext) -> i8, f64 system_v`.
+//! The text is in Cranelift's notation, so Cranelift can parse it, and a loader can compare two
+//! signatures without linking Cranelift: `(i64 vmctx, i32 uext) -> i8, f64 system_v`.
 
 /// A parameter or return value.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,7 +34,7 @@ pub struct SignatureError {
 impl Signature {
     /// Whether a caller that expects `self` can call a function of type `other`: same calling
     /// convention, same types, and the same values passed in special ways (`sret`, `sarg`).
-    /// Extensions and `vmctx` move no value and are not compared.
+    /// Extensions and `vmctx` do not change where a value is passed, and are not compared.
     pub fn is_compatible(&self, other: &Self) -> bool {
         fn passing(param: &Param) -> impl Iterator<Item = &str> {
             param
@@ -54,7 +54,7 @@ impl Signature {
 
 /// Whether a caller that expects signature `a` can call a function of signature `b`, both as text.
 ///
-/// Text that is no signature agrees only with itself.
+/// Text that is not a signature agrees only with equal text.
 pub fn signatures_agree(a: &str, b: &str) -> bool {
     a == b
         || matches!((a.parse::<Signature>(), b.parse::<Signature>()), (Ok(a), Ok(b)) if a.is_compatible(&b))

@@ -1,9 +1,9 @@
 //! Tables with an entry for every few instructions, as streams of short integers: traps, source
 //! locations, calls.
 //!
-//! As fixed-width records they would be as long as the code. Each function has its own part of each
-//! stream. In it, offsets are relative to the function's start and locations to its base, so a part
-//! moves with its function, unchanged.
+//! As fixed-width records, such tables would be as long as the code. Each function has its own part
+//! of each stream. In a part, offsets are relative to the function's start, and locations to the
+//! function's base location, so the part does not change when its function moves.
 //!
 //! | stream | an entry |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! Offsets are written as the difference from the previous offset (or from the end of the previous
 //! range), locations as the difference from the previous location, zigzag-encoded.
 //!
-//! Integers are LEB128. Invariant: readers never go beyond their part, and end at the first entry
-//! that is not whole.
+//! Integers are LEB128. Invariant: a reader never goes beyond its part, and stops at the first
+//! incomplete entry.
 
 /// An instruction that may trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,33 +66,35 @@ impl StreamWriter {
         self.bytes.push(value as u8);
     }
 
-    /// Writes the difference of `offset` from the one before.
+    /// Writes the difference of `offset` from the previous offset.
     ///
     /// # Panics
     ///
-    /// If the offset is less than the one before: entries are in order.
+    /// If the offset is less than the previous offset: entries must be in order.
     fn step(&mut self, offset: u32) {
         let step = offset.checked_sub(self.offset).expect("entries are in ascending order");
         self.uint(step);
         self.offset = offset;
     }
 
-    /// Adds to a stream of traps.
+    /// Adds a trap to a stream of traps.
     ///
     /// # Panics
     ///
-    /// If the trap is before the one added last.
+    /// If the trap is before the last trap that was added.
     pub fn trap(&mut self, trap: Trap) {
         let Trap { offset, code } = trap;
         self.step(offset);
         self.bytes.push(code);
     }
 
-    /// Adds to a stream of source locations; the location is relative to the function's base.
+    /// Adds a range to a stream of source locations. Its location is relative to the function's
+    /// base location.
     ///
     /// # Panics
     ///
-    /// If the range starts before the end of the one added last, or ends before it starts.
+    /// If the range starts before the end of the last range that was added, or ends before it
+    /// starts.
     pub fn source_range(&mut self, range: SourceRange) {
         let SourceRange { start, end, location } = range;
         self.step(start);
@@ -102,11 +104,11 @@ impl StreamWriter {
         self.location = location;
     }
 
-    /// Adds to a stream of calls.
+    /// Adds a call to a stream of calls.
     ///
     /// # Panics
     ///
-    /// If the call is before the one added last, or its frame has 4 GiB.
+    /// If the call is before the last call that was added, or its frame offset is 4 GiB - 1.
     pub fn call_site(&mut self, site: CallSite) {
         let CallSite { return_offset, frame_offset, handlers } = site;
         self.step(return_offset);
@@ -126,9 +128,9 @@ impl StreamWriter {
 #[derive(Clone, Debug)]
 struct StreamReader<'a> {
     bytes: &'a [u8],
-    /// The offset of the entry before.
+    /// The last offset of the previous entry; 0 at first.
     offset: u32,
-    /// The location of the entry before; the function's base at first.
+    /// The location of the previous entry; the function's base location at first.
     location: u32,
 }
 
@@ -173,13 +175,13 @@ macro_rules! reader {
         }
 
         impl<'a> $name<'a> {
-            /// Reads `bytes` of a function that starts at `start` and has this base of
-            /// locations.
+            /// Makes a reader of `bytes`, the part of a function that starts at `start` and whose
+            /// base location is `base`.
             pub(crate) fn new(bytes: &'a [u8], start: u32, base: u32) -> Self {
                 Self { reader: StreamReader { bytes, offset: 0, location: base }, start, broken: false }
             }
 
-            /// Whether reading ended before the bytes did.
+            /// Whether reading stopped at an entry that is incomplete or not valid.
             pub(crate) fn is_broken(&self) -> bool {
                 self.broken
             }

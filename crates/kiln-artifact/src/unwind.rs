@@ -1,17 +1,17 @@
 //! Checks unwind information before an unwinder may see it.
 //!
 //! The system's unwinder trusts the tables that are registered with it: bytes that it does not
-//! understand abort the process. So the CIE and every row are walked once when an artifact is
-//! checked. The checks accept more than code generators write. They refuse expressions, except for
-//! the one that says whether return addresses are signed on aarch64. Source: DWARF 5, section 6.4;
-//! Linux Standard Base, section 10.6.
+//! understand make it abort the process. So the CIE and every row are checked once, when an
+//! artifact is checked. The checks accept more instructions than code generators write, but no
+//! expressions, except for the expression that says whether return addresses are signed on aarch64.
+//! Source: DWARF 5, section 6.4; Linux Standard Base, section 10.6.
 
-/// The depth to which saved states may nest.
+/// The largest depth to which saved states may nest (`remember_state`).
 const MAX_REMEMBERED: u32 = 16;
 /// An upper bound of the register numbers of all targets.
 const MAX_REGISTER: u64 = 256;
 
-/// Whether `bytes` are one common information entry with augmentation `zR`, 4-byte pc-relative
+/// Whether `bytes` are a common information entry (CIE) with augmentation `zR`, 4-byte pc-relative
 /// pointers, and valid rows.
 pub(crate) fn is_common_entry(bytes: &[u8]) -> bool {
     let Some((len, rest)) = bytes.split_first_chunk::<4>() else { return false };
@@ -68,7 +68,8 @@ impl Cursor<'_> {
         self.leb().filter(|&register| register < MAX_REGISTER).map(drop)
     }
 
-    /// Skips the operands of the instruction `op`; `None` if it is not one that is accepted.
+    /// Skips the operands of the instruction `op`; returns `None` if the instruction is not
+    /// accepted.
     fn row(&mut self, op: u8, remembered: &mut u32) -> Option<()> {
         match (op >> 6, op & 0x3f) {
             // advance_loc, restore

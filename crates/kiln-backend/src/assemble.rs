@@ -1,13 +1,14 @@
-//! One module: compiled functions and data in, artifact out.
+//! Assembles the artifact of one module from its compiled functions and its data.
 //!
 //! Functions are laid out in order of definition by Cranelift's text section builder, which
 //! resolves calls between them and places veneers where a call does not reach. A relocation that it
-//! cannot resolve remains, against the module's symbol table, whose numbers are those of the IR
-//! module; routines of the C library are appended. A module whose code is larger than a call
-//! reaches is laid out by [`islands`] instead.
+//! cannot resolve stays in the artifact, and refers to the module's symbol table. There, symbols
+//! have the same numbers as in the IR module, and routines of the C library come after them. On
+//! aarch64, a module whose code may be larger than a call reaches is laid out by [`islands`]
+//! instead.
 //!
-//! This is the pre-link: when many modules are linked, the linker copies each one as a block, and
-//! patches only the few relocations that lead out of it.
+//! This step is the pre-link: when many modules are linked, the linker copies each one as a block,
+//! and patches only the few relocations that refer to other modules, to data or to slots.
 
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::LibCall;
@@ -33,13 +34,14 @@ pub(crate) fn assemble(
     isa: &dyn TargetIsa,
     functions: &[CompiledFunction],
 ) -> Result<Artifact, AssembleError> {
-    // One module of many is so large.
+    // Few modules are this large; all others are left to Cranelift's builder.
     let reach = (isa.name() == "aarch64").then_some(AARCH64_CALL_REACH);
     let reach = reach.filter(|&reach| islands::size_bound(functions) >= reach.into());
     assemble_within(module, isa, functions, reach)
 }
 
-/// Does the same as [`assemble`]; with veneers of our own if the code may be larger than `reach`.
+/// Does the same as [`assemble`]. If `reach` is given, the code may be larger than that, and is
+/// laid out with islands of veneers.
 fn assemble_within(
     module: &Module,
     isa: &dyn TargetIsa,
@@ -48,7 +50,7 @@ fn assemble_within(
 ) -> Result<Artifact, AssembleError> {
     let ranges = vec![SymbolRange::default(); module.symbols.len()];
     let mut assembly = Assembly { module, contents: Contents::default(), libcalls: IndexSet::new(), ranges };
-    // The function of each symbol to which calls may be resolved.
+    // For each symbol, the index of its function if calls to it may be resolved.
     let mut labels = vec![None; module.symbols.len()];
     for (label, function) in module.functions.iter().enumerate() {
         if module.symbol(function.symbol).linkage != Linkage::Preemptible {
@@ -122,7 +124,7 @@ impl Assembly<'_> {
         Ok(())
     }
 
-    /// Does the same as [`text`](Self::text), for code that is larger than calls reach.
+    /// Does the same as [`text`](Self::text), for code that may be larger than calls reach.
     fn text_with_islands(
         &mut self,
         functions: &[CompiledFunction],
@@ -205,7 +207,7 @@ impl Assembly<'_> {
             Code::Ir(body) => (body.references(), body.base_srcloc().bits()),
             Code::Machine(_) => (&[][..], NONE),
         };
-        // The record first: its parts start where the tables end now.
+        // The record comes first, because its parts start where the tables end now.
         contents.functions.push(FunctionRecord {
             symbol: definition.symbol.as_u32().into(),
             start: start.into(),
@@ -253,7 +255,7 @@ impl Assembly<'_> {
         contents
             .patchable_calls
             .extend(calls.map(|&(end, len)| PatchableCall { end: (start + end).into(), len: len.into() }));
-        // The same for all functions of a target that have one.
+        // All functions of a target have the same CIE and the same no-op, if they have them.
         if contents.cie.is_empty() {
             contents.cie.clone_from(&compiled.unwind.cie);
         }

@@ -1,5 +1,5 @@
-//! Decides which references are direct: those to symbols that the module itself defines and that no
-//! other definition can override.
+//! Decides which references are direct: references to symbols that the module itself defines and
+//! that no other definition can override.
 //!
 //! Cranelift calls such a reference colocated. It reaches the symbol relative to the program
 //! counter; any other reference goes through the symbol's GOT slot.
@@ -12,8 +12,9 @@ fn is_near(symbol: &Symbol) -> bool {
     !matches!(symbol.linkage, Linkage::Import | Linkage::Preemptible)
 }
 
-/// Returns, for each symbol that `function` refers to, one byte with everything about it that the
-/// code generator uses. Functions of equal canonical form and equal classes have equal code.
+/// Returns one byte, the class, for each symbol that `function` refers to. The class contains
+/// everything about the symbol that the code generator uses, so functions with equal canonical
+/// forms and equal classes have equal code.
 pub fn reference_classes(module: &Module, function: &Function) -> Vec<u8> {
     let references = function.body().map_or(&[][..], |body| body.references());
     let class = |id: &SymbolId| {
@@ -23,7 +24,8 @@ pub fn reference_classes(module: &Module, function: &Function) -> Vec<u8> {
             SymbolKind::Data => 1,
             SymbolKind::Global => 2,
         };
-        // A recursive function must not match one that calls another function in the same way.
+        // A recursive function must not match a function that calls another function in the same
+        // way.
         let recursive = *id == function.symbol;
         kind | u8::from(is_near(symbol)) << 2 | u8::from(recursive) << 3
     };
@@ -46,11 +48,12 @@ pub(crate) fn colocate(module: &Module, function: &mut ir::Function) {
     }
 }
 
-/// Sets every mark of a function for s390x, whatever the client says.
+/// Decides for every reference of a function for s390x whether it is marked as colocated, whatever
+/// the client says.
 ///
-/// Near data and near functions are reached by `larl` and loads, without a slot. Functions that are
-/// only called are marked wherever they are, because `brasl` may go through a stub. The address of
-/// everything else comes from a slot.
+/// Data and functions that the module defines, and that cannot be overridden, are marked: `larl`
+/// and loads reach them without a slot. Functions that are only called are marked wherever they are
+/// defined, because `brasl` may go through a stub. Every other address comes from a slot.
 pub(crate) fn colocate_s390x(module: &Module, function: &mut ir::Function) {
     let ir::Function { stencil, params, .. } = function;
     let names = params.user_named_funcs();

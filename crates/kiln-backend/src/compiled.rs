@@ -53,8 +53,8 @@ pub(crate) struct CompiledFunction {
     pub(crate) align: u32,
     /// In ascending order of offset.
     pub(crate) relocs: Vec<FunctionReloc>,
-    /// The function's part of the artifact's stream of traps. The next two are such parts too. None
-    /// depends on the function's offset in the code.
+    /// The function's part of the artifact's stream of traps. The next two fields are its parts of
+    /// the other streams. None of the three depends on the function's offset in the code.
     pub(crate) traps: Vec<u8>,
     pub(crate) source_ranges: Vec<u8>,
     pub(crate) call_sites: Vec<u8>,
@@ -69,6 +69,7 @@ pub(crate) struct CompiledFunction {
     pub(crate) unwind: UnwindRows,
     /// Whether it was taken from an earlier artifact.
     pub(crate) reused: bool,
-    /// Whether it was compiled because what an earlier artifact has does not fit.
+    /// Whether it was compiled although an earlier artifact was offered, because its code does not
+    /// fit.
     pub(crate) unfit: bool,
 }

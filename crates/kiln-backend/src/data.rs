@@ -1,9 +1,9 @@
-//! The layout of a module's data objects: read-only, writable and zeroed data, and after the plain
-//! ones the runs for named sections.
+//! The layout of a module's data objects: read-only, writable and zeroed data. The runs for named
+//! sections come after the plain data.
 //!
 //! A plain data object takes at least one byte, so that it has an address of its own even if it is
-//! empty. In a named section an empty object takes none: code that walks over the section finds
-//! exactly what was put there.
+//! empty. In a named section an empty object takes no bytes: code that walks over the section finds
+//! exactly the data that was put there.
 
 use indexmap::IndexMap;
 use kiln_artifact::record::{NamedData, Reloc, SectionKind};
@@ -27,7 +27,7 @@ struct Run<'a> {
 ///
 /// # Errors
 ///
-/// The first data object with which a section exceeds [`MAX_SIZE`].
+/// An error for the first data object that makes a section exceed [`MAX_SIZE`].
 pub(crate) fn lay_out(
     module: &Module,
     symbol_align: u32,
@@ -102,8 +102,8 @@ fn append_runs(
             true => (&mut contents.writable, &mut contents.writable_relocs),
             false => (&mut contents.read_only, &mut contents.read_only_relocs),
         };
-        // A gap of a byte between runs: otherwise an empty object at the end of one would have the
-        // address of the first object of the next.
+        // Leave a gap of a byte between runs. Otherwise, an empty object at the end of a run would
+        // have the address of the first object of the next run.
         let gap = usize::from(!std::mem::take(&mut first));
         let start = (bytes.len() + gap).next_multiple_of(run.align.max(1) as usize);
         let end = start.saturating_add(run.bytes.len());
@@ -134,7 +134,8 @@ fn append_runs(
     Ok(())
 }
 
-/// Returns the error that data of a `kind` has `size` bytes with the object `data`.
+/// Returns the error for a section that would have `size` bytes with the object `data`. `kind` is
+/// the kind of data in it, for the message.
 fn too_large(module: &Module, data: &DataObject, kind: &str, size: u64) -> AssembleError {
     let name = &module.symbol(data.symbol).name;
     let object =
@@ -147,8 +148,8 @@ fn too_large(module: &Module, data: &DataObject, kind: &str, size: u64) -> Assem
     AssembleError::Data { line: data.line, kind }
 }
 
-/// Appends the content of `data` at its alignment, in `room` bytes, and returns its offset. Fails
-/// with the size that the section would have, if that is too large.
+/// Appends the content of `data`, aligned to `align` and padded to `room` bytes, and returns its
+/// offset. If the section would be too large, returns the size that it would have as the error.
 fn append(section: &mut Vec<u8>, data: &DataObject, align: u32, room: u64) -> Result<u64, u64> {
     let offset = section.len().next_multiple_of(align as usize);
     let end = (offset as u64).saturating_add(room);
@@ -162,7 +163,7 @@ fn append(section: &mut Vec<u8>, data: &DataObject, align: u32, room: u64) -> Re
     Ok(offset as u64)
 }
 
-/// The relocations of a data object at this offset.
+/// Returns the relocations of a data object that is at offset `start`.
 fn relocs(data: &DataObject, start: u64) -> impl Iterator<Item = Reloc> + '_ {
     data.addresses.iter().map(move |address| Reloc {
         offset: (start + address.offset).into(),

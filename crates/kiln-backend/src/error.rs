@@ -1,4 +1,4 @@
-//! Errors of the compiler, and the limit of a module's size.
+//! Errors of the compiler, and the limits of a module's size.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,7 +7,7 @@ use kiln_ir::MAX_ALIGN;
 
 /// A function or a data object that could not be compiled.
 ///
-/// Such errors come in lists, so the message includes the reason, and there is no source.
+/// Such errors come in lists, so the message includes the reason, and `source()` returns `None`.
 #[derive(Debug, thiserror::Error)]
 #[error("{}module {module_name}: {kind}", of_function(.function_index, .function))]
 pub struct CompileError {
@@ -39,20 +39,21 @@ pub enum CompileErrorKind {
     /// A relocation that Kiln does not link, such as thread-local storage.
     #[error("{0} is not supported")]
     Relocation(Box<str>),
-    /// The function exceeds a limit of Cranelift, which is named with what the function has.
+    /// The function exceeds a limit of Cranelift. The text names the limit and says how large the
+    /// function is.
     #[error("{0}")]
     Limit(Box<str>),
-    /// Code or data of one module exceeds 2 GiB.
+    /// The code of one module, or one kind of its data, is too large: the limit is about 2 GiB.
     #[error("{what} has {size} bytes, limit {limit}")]
     TooLarge {
-        /// The part of the module that is too large, and the data object with which it is.
+        /// The part of the module that is too large, and the data object that makes it so.
         what: Box<str>,
         /// Its size with that data object or function, in bytes.
         size: u64,
         /// The largest size in bytes.
         limit: u64,
     },
-    /// A function is so large that calls in it do not reach its end.
+    /// A function is so large that its calls may not reach the veneers after it.
     #[error("a call in it would have to reach {distance} bytes, limit {limit}")]
     CallReach {
         /// The distance, in bytes.
@@ -78,11 +79,11 @@ fn of_function(index: &Option<usize>, name: &str) -> String {
     index.map_or_else(String::new, |_| format!("function `{name}` of "))
 }
 
-/// The largest size of a module's code, or of each kind of its data, in bytes: the reach of a
-/// reference with 32 bits.
+/// The largest size of each kind of a module's data, in bytes: the reach of a 32-bit reference.
 pub(crate) const MAX_SIZE: u32 = 1 << 31;
 
-/// The largest size of a module's code, in bytes. On riscv64 a call reaches 2 KiB less than 2 GiB.
+/// The largest size of a module's code, in bytes. It is 64 KiB less than [`MAX_SIZE`], because on
+/// riscv64 a call reaches 2 KiB less than 2 GiB.
 pub(crate) const MAX_CODE: u32 = MAX_SIZE - 0x1_0000;
 
 /// Returns the error for code of `size` bytes.
@@ -91,8 +92,8 @@ pub(crate) fn too_much_code(size: u64) -> CompileErrorKind {
     CompileErrorKind::TooLarge { what, size, limit: MAX_CODE.into() }
 }
 
-/// Returns the result of `work`, or Cranelift's message if it panicked; then the data that `work`
-/// was changing must not be used again.
+/// Returns the result of `work`, or the panic's message if it panicked. After a panic, the data
+/// that `work` was changing must not be used again.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, CompileErrorKind> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|payload| {
         let text = payload.downcast_ref::<&str>().copied();

@@ -1,4 +1,4 @@
-//! One function: IR in, compact machine code and tables out.
+//! Compiles one function from IR to machine code and compact tables.
 
 use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedRelocTarget;
@@ -36,7 +36,7 @@ pub(crate) fn compile(
         Code::Machine(code) => return machine(code),
     };
     scratch.context.clear();
-    // The canonical form is compiled, so that the code depends on nothing that the form leaves out.
+    // Compile the canonical form, so that the code depends on nothing that this form leaves out.
     body.decode_into(function.symbol, &mut scratch.context.func);
     colocate(module, &mut scratch.context.func);
     if is_s390x(isa) {
@@ -58,7 +58,7 @@ fn is_s390x(isa: &dyn TargetIsa) -> bool {
     isa.name() == "s390x"
 }
 
-/// Takes machine code from the client: unchanged, without any table.
+/// Takes machine code from the client, unchanged. It has no tables.
 fn machine(code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
     let MachineCode { bytes, align, relocs } = code;
     let reloc = |reloc: &CodeReloc| {
@@ -70,7 +70,7 @@ fn machine(code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
         function_reloc(reloc.offset, reloc.kind, target, reloc.addend)
     };
     let mut relocs = relocs.iter().map(reloc).collect::<Result<Vec<_>, _>>()?;
-    // The client may list them in any order.
+    // The client may list relocations in any order.
     relocs.sort_by_key(|reloc| reloc.offset);
     Ok(CompiledFunction { code: bytes.clone(), align: *align, relocs, ..CompiledFunction::default() })
 }
@@ -122,7 +122,7 @@ fn compile_context(
     if is_s390x(isa) {
         s390x::use_slots(&mut bytes, &mut relocs)?;
     }
-    // Nothing promises that they are in order.
+    // Cranelift does not promise that relocations are in order.
     relocs.sort_by_key(|reloc| reloc.offset);
     let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
     let tables = tables::collect(code, context.func.params.base_srcloc().bits());

@@ -1,9 +1,10 @@
 //! The layout of a module whose code is larger than a call reaches: 128 MiB on aarch64.
 //!
-//! Functions are laid out in order of definition, and after every segment of them there is an
-//! island of veneers. A call to a function of the module is direct if it is certain to reach. Every
-//! other call (to a function that is further away, or to a symbol whose definition is not final or
-//! is elsewhere) goes to the veneer for its target in the island after the caller's segment:
+//! Functions are laid out in order of definition. They are divided into segments, and an island of
+//! veneers follows each segment. A call to a function of the module is direct if it is certain to
+//! reach. Every other call (to a function that is further away, or to a symbol whose definition is
+//! not final or is elsewhere) goes to the veneer for its target in the island after the caller's
+//! segment:
 //!
 //! ```text
 //! adrp x16, slot of the target
@@ -11,9 +12,10 @@
 //! br   x16
 //! ```
 //!
-//! The linker relocates a veneer like any access to a slot, so a veneer reaches every address; if
-//! the target is in the same program, no slot remains. The stubs that a linker places after a
-//! module's code would be out of reach of the module's first functions.
+//! The linker relocates a veneer like any access to a slot, so a veneer reaches every address. If
+//! the target is in the same program, the linked program needs no slot for it. The stubs that a
+//! linker places after a module's code would not help, because the module's first functions could
+//! not reach them.
 //!
 //! Cranelift's text section builder is not used, because it does not count the gaps that alignment
 //! causes, so it may find too late that a call does not reach.
@@ -63,8 +65,8 @@ fn is_call(reloc: &FunctionReloc) -> bool {
     reloc.kind == RelocKind::A64Call26 && reloc.addend == 0
 }
 
-/// Returns the index of the function that a call goes to, if `labels` has it: if it is defined in
-/// this module and the definition is final.
+/// Returns the index of the function that a call goes to, or `None` if `labels` does not have it:
+/// if it is not defined in this module, or another definition can override it.
 fn callee(reloc: &FunctionReloc, labels: &[Option<usize>]) -> Option<usize> {
     match reloc.target {
         RelocTarget::Symbol(symbol) => labels[symbol as usize],
@@ -78,8 +80,8 @@ impl IslandLayout {
     ///
     /// # Errors
     ///
-    /// The first function that is so large that its calls may not reach the island after it, or
-    /// that ends beyond [`MAX_CODE`].
+    /// An error for the first function that is so large that its calls may not reach the island
+    /// after it, or that ends beyond [`MAX_CODE`].
     pub(crate) fn new(
         functions: &[CompiledFunction],
         labels: &[Option<usize>],

@@ -1,5 +1,4 @@
-//! Names the limit of Cranelift that a function exceeds. Cranelift's own messages do not say which
-//! it is.
+//! Names the limit of Cranelift that a function exceeds, because Cranelift's own messages do not.
 
 use cranelift_codegen::CodegenError;
 use cranelift_codegen::ir::{AbiParam, ArgumentPurpose, Function, Signature};
@@ -26,7 +25,7 @@ pub(crate) fn reason(error: CodegenError, function: &Function) -> CompileErrorKi
     CompileErrorKind::Limit(message.into())
 }
 
-/// Says what is too large for the stack: of a signature, or else the frame.
+/// Says what takes too much stack: the parameters or results of a signature, or else the frame.
 fn stack(function: &Function) -> String {
     let signatures = std::iter::once((None, &function.signature))
         .chain(function.dfg.signatures.iter().map(|(_, s)| (Some(()), s)));

@@ -1,4 +1,4 @@
-//! The versions that artifacts depend on: those of the code generator and of this crate.
+//! The versions that artifacts depend on: the versions of the code generator and of this crate.
 
 /// The code generator and its register allocator, with the exact version of each. Artifacts record
 /// this string, and cache keys must contain it, since the generated code depends on both versions.

@@ -45,7 +45,7 @@ pub struct Job<'a> {
 }
 
 impl<'a> Job<'a> {
-    /// A job that compiles every function of `module`.
+    /// Makes a job that compiles every function of `module`.
     pub fn new(module: &'a Module, isa: &'a dyn TargetIsa) -> Self {
         Self { module, isa, reuse: &[] }
     }
@@ -73,8 +73,8 @@ impl<'a> Job<'a> {
 ///
 /// # Errors
 ///
-/// One error for every function that cannot be compiled, in order. If all can be compiled, the one
-/// error that prevents the artifact from being assembled.
+/// One error for every function that cannot be compiled, in order. If all can be compiled, but the
+/// artifact cannot be assembled, the one error that prevents it.
 pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
     let mut scratch = Scratch::new();
     let functions = 0..job.module.functions.len();
@@ -161,7 +161,8 @@ fn finish(
     // Cranelift's text section builder panics when a call cannot reach its target.
     match guard(|| assemble(job.module, job.isa, &compiled)) {
         Ok(Ok(artifact)) => Ok(Built { artifact, reused, unfit }),
-        // Reused code may be the reason: compile everything. If that fails too, it was not.
+        // Reused code may be the reason, so compile everything. If that fails too, reuse was not
+        // the reason.
         _ if reused > 0 => {
             drop(compiled);
             let built = compile(&Job { reuse: &[], ..*job }).map_err(|mut errors| {

@@ -1,4 +1,4 @@
-//! Cranelift's relocations and library calls in the artifact's terms, and back.
+//! Translates Cranelift's relocations and library calls to those of the artifact, and back.
 
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::LibCall;
@@ -26,8 +26,8 @@ pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
     })
 }
 
-/// Returns Cranelift's relocation for `kind`, if Cranelift may resolve it inside a module. Those
-/// are relocations of calls and, on s390x, of pc-relative addresses.
+/// Returns Cranelift's relocation for `kind`, if Cranelift may resolve such a relocation inside a
+/// module: if it is for a call or, on s390x, for a pc-relative address.
 pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
     Some(match kind {
         RelocKind::X86Pc32 => Reloc::X86CallPCRel4,
@@ -39,7 +39,8 @@ pub(crate) fn call(kind: RelocKind) -> Option<Reloc> {
     })
 }
 
-/// Returns the routine with this name.
+/// Returns the routine of the C library with this name, or `None` if Cranelift calls no such
+/// routine.
 pub(crate) fn libcall(name: &str) -> Option<LibCall> {
     LibCall::all_libcalls().iter().copied().find(|call| libcall_name(*call) == name)
 }

@@ -1,16 +1,16 @@
 //! Extracts a function from an artifact, as it was before its module was assembled.
 //!
 //! When one function of a module changes, the others are not compiled again: the module is
-//! assembled from the one new function and the code of the last build. [`extract`] undoes for one
-//! function what assembling did to it, so assembling gives the bytes that compiling everything
-//! would give.
+//! assembled from the one new function and the code of the last build. [`extract`] undoes what
+//! assembling did to one function, so that assembling it again gives the same bytes as compiling
+//! everything.
 //!
 //! - Code: the bytes that resolving a call overwrote are put back, and the call is a relocation
 //!   again.
 //! - Relocations: a symbol's number in the old module becomes its number in the new one. A
-//!   reference to the function itself remains one, its n-th reference is the new function's n-th
-//!   reference (the canonical form numbers references in order of first use), and a routine of the
-//!   C library is found by name.
+//!   reference to the function itself stays a reference to itself, its n-th reference is the new
+//!   function's n-th reference (the canonical form numbers references in order of first use), and a
+//!   routine of the C library is found by name.
 //! - Offsets in the module's code become offsets in the function. Streams need no change: they are
 //!   relative to their function already.
 //!
@@ -22,10 +22,11 @@
 //! and the relocation `{ offset: 4, target: Symbol(1), addend: -4 }`. Assembling places `b`
 //! wherever it is now, and resolves the call again.
 //!
-//! The caller has made sure, by a key, that the function is the same. Invariant: nothing is assumed
-//! about the artifact beyond the checks of [`Artifact::from_bytes`]. If its tables do not fit
-//! together, the result is `None`, and the caller compiles: no artifact makes a function or a
-//! module fail. What fits is used, so who can alter artifacts chooses the code.
+//! The caller must make sure, by comparing keys, that the function is the same. Invariant: nothing
+//! is assumed about the artifact beyond the checks of [`Artifact::from_bytes`]. If its tables do
+//! not fit together, the result is `None`, and the caller compiles the function: no artifact makes
+//! a function or a module fail. Code that fits is used without further checks, so whoever can alter
+//! artifacts chooses the code that runs.
 
 use std::collections::HashMap;
 
@@ -37,15 +38,15 @@ use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, Function
 use crate::reloc;
 use crate::unwind::UnwindRows;
 
-/// So many references of a function are searched one by one.
+/// The largest number of references of a function that are searched one by one.
 const FEW: usize = 32;
 
-/// A compiled function that may be used for one that is to be compiled.
+/// A compiled function of an earlier artifact, to be used instead of compiling a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Reuse<'a> {
     /// The artifact that has the function.
     pub artifact: &'a Artifact,
-    /// Its index there.
+    /// The function's index in `artifact`.
     pub function: usize,
 }
 
@@ -57,7 +58,8 @@ fn within<T>(table: &[T], offset: impl Fn(&T) -> u64, start: u64, end: u64) -> &
     table.get(from..to).unwrap_or_default()
 }
 
-/// Returns the function, to be used for `new` with this body; `None` if it does not fit.
+/// Returns the function that `reuse` offers, converted for use as `new`, whose body is `body`;
+/// `None` if it does not fit.
 pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<CompiledFunction> {
     let Reuse { artifact, function } = reuse;
     let old = artifact.functions().get(function)?;
@@ -67,7 +69,8 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<C
     let handlers = artifact.handlers_of(function).iter().map(|handler| self::handler(handler, start, len));
     let handlers = handlers.collect::<Option<Vec<_>>>()?;
 
-    // A return address or an end may be one past the function's last byte, but not its first byte.
+    // A return address or an end may be the offset just after the function's last byte, but not
+    // that of its first byte.
     let (from, to) = (u64::from(start), u64::from(start) + u64::from(len));
     let before = |offset: u32| u64::from(offset).saturating_sub(1);
     let maps = within(artifact.stack_maps(), |map| before(map.return_offset.get()), from, to);
@@ -126,7 +129,7 @@ fn relocs(
     if references.len() != body.references().len() {
         return None;
     }
-    // For many references a table, so that the time is linear whatever the artifact says.
+    // If there are many references, make a hash table, so that the time is linear for any artifact.
     let positions: Option<HashMap<u32, usize>> = (references.len() > FEW).then(|| {
         let positions = references.iter().enumerate().rev();
         positions.map(|(position, reference)| (reference.get(), position)).collect()
@@ -150,12 +153,12 @@ fn relocs(
     let mut relocs = Vec::new();
     for reloc in within(artifact.text_relocs(), |reloc| reloc.offset.get(), from, to) {
         let (offset, kind) = (reloc.offset.get().checked_sub(from)?, reloc.kind());
-        // A patch site that reaches into the next function is of neither.
+        // Refuse a patch site that reaches into the next function: it belongs to neither.
         code.get(offset as usize..)?.get(..kind.width())?;
         relocs.push(FunctionReloc {
             offset: offset as u32,
             kind,
-            // The builder could not resolve it before, and could not now.
+            // Cranelift's builder could not resolve it before, and cannot now.
             call: None,
             target: target(reloc.symbol.get())?,
             addend: reloc.addend.get(),
@@ -179,7 +182,8 @@ fn relocs(
     Some(relocs)
 }
 
-/// A handler with its target as an offset in the function, which has `len` bytes.
+/// Returns the handler with its target as an offset in the function, which starts at `start` and
+/// has `len` bytes; `None` if the target is outside the function.
 fn handler(handler: &Handler, start: u32, len: u32) -> Option<FunctionHandler> {
     let kind = HandlerKind::from_code(handler.kind)?;
     let target = match kind {

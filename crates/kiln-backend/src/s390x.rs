@@ -23,7 +23,8 @@ const NOP2: [u8; 2] = [0x07, 0x00];
 ///
 /// # Errors
 ///
-/// An address that is not loaded as expected, or an offset of 2 GiB or more.
+/// An error for an address that is not loaded by the expected instructions, or that has an offset
+/// of 2 GiB or more.
 pub(crate) fn use_slots(code: &mut [u8], relocs: &mut [FunctionReloc]) -> Result<(), CompileErrorKind> {
     for reloc in relocs.iter_mut().filter(|reloc| reloc.kind == RelocKind::Abs64) {
         let fail = |what| Err(CompileErrorKind::Relocation(format!("an absolute address {what}").into()));

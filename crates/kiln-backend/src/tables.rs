@@ -1,5 +1,5 @@
-//! The tables of one function, from Cranelift's buffers: traps, source locations, calls, exception
-//! handlers, stack maps, patchable calls.
+//! Collects the tables of one function from Cranelift's buffers: traps, source locations, calls,
+//! exception handlers, stack maps, patchable calls.
 
 use cranelift_codegen::{CompiledCode, ExceptionContextLoc, FinalizedMachExceptionHandler, MachTrap};
 use kiln_artifact::record::HandlerKind;

@@ -1,15 +1,15 @@
-//! How every crate of Kiln shows a list of errors to people.
+//! Formats a list of errors for people, in the same way in all crates of Kiln that show such lists.
 //!
-//! It is here because all of them build on this crate.
+//! The code is here because all crates that show such lists depend on this crate.
 
 use std::fmt::{Display, Write as _};
 
-/// The number of errors of a list that are shown.
+/// The largest number of errors of a list that are shown.
 pub const SHOWN_ERRORS: usize = 100;
 
-/// Returns a list of errors as text, one after the other on lines of their own. After the first
-/// [`SHOWN_ERRORS`] it has the number of the others: a build can have as many errors as functions,
-/// and nobody reads thousands. Only the errors that are shown are taken from `errors`.
+/// Returns a list of errors as text, each error on a new line. After the first [`SHOWN_ERRORS`]
+/// errors, the text only says how many more there are: a build can have as many errors as
+/// functions, and nobody reads thousands. Only the errors that are shown are taken from `errors`.
 ///
 /// ```
 /// let errors = kiln_globals::list_errors((1..10_001).map(|n| format!("`f{n}` is not defined")));
@@ -30,7 +30,7 @@ pub fn list_errors<T: Display>(errors: impl IntoIterator<Item = T, IntoIter: Exa
     text
 }
 
-/// Returns a number as English writes it.
+/// Returns a number with commas between groups of three digits: `1,234,567`.
 fn with_commas(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -12,7 +12,8 @@
 //! - [`Bindings`] gives the addresses, when code is linked in the process or an image is loaded.
 //!   Any type that finds the address of a key implements [`Resolve`].
 //!
-//! It also has [`list_errors`], by which all crates of Kiln show lists of errors.
+//! The crate also has [`list_errors`], the one way in which the crates of Kiln show lists of
+//! errors.
 //!
 //! # Should I use this crate?
 //!

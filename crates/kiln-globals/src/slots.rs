@@ -35,7 +35,7 @@ impl std::fmt::Display for SlotKey {
     }
 }
 
-/// Finds the addresses of slots' objects in this process.
+/// Finds the addresses that slots must hold in this process.
 pub trait Resolve {
     /// Returns the address for `key`, or `None` if this resolver does not know it.
     fn resolve(&self, key: &SlotKey) -> Option<usize>;
@@ -47,9 +47,10 @@ impl<F: Fn(&SlotKey) -> Option<usize>> Resolve for F {
     }
 }
 
-/// Addresses by key: the part of a global that is different in every process.
+/// A map from keys to addresses. The address is the part of a global that is different in every
+/// process.
 ///
-/// One `Bindings` has globals and symbols; a global and a symbol of the same name are two things.
+/// It holds both globals and symbols; a global and a symbol of the same name are bound separately.
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
     globals: HashMap<Box<str>, usize>,
@@ -84,7 +85,7 @@ impl Resolve for Bindings {
     }
 }
 
-/// Slots that a resolver has no address for, in slot order.
+/// The error for slots that a resolver has no address for. It has their keys, in slot order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} slot(s) without an address: {}", .keys.len(), list(.keys))]
 pub struct UnboundError {
@@ -92,7 +93,7 @@ pub struct UnboundError {
 }
 
 impl UnboundError {
-    /// The keys that were not resolved.
+    /// Returns the keys that were not resolved.
     pub fn keys(&self) -> &[SlotKey] {
         &self.keys
     }
@@ -125,12 +126,12 @@ impl Slots {
         self.keys.len() - 1
     }
 
-    /// Keys in slot order.
+    /// Returns the keys in slot order.
     pub fn keys(&self) -> &[SlotKey] {
         &self.keys
     }
 
-    /// Number of slots.
+    /// Returns the number of slots.
     pub fn len(&self) -> usize {
         self.keys.len()
     }

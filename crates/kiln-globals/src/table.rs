@@ -12,7 +12,7 @@ use indexmap::IndexSet;
 pub struct GlobalId(u32);
 
 impl GlobalId {
-    /// Returns the index, counted from 0; also the number of the global's slot.
+    /// Returns the index, counted from 0. It is also the number of the global's slot.
     pub fn index(self) -> usize {
         self.0 as usize
     }
@@ -57,22 +57,23 @@ impl GlobalTable {
         self.keys.get_index_of(key).and_then(|index| u32::try_from(index).ok()).map(GlobalId)
     }
 
-    /// Returns the key of `id`, or `None` if `id` belongs to another, longer table.
+    /// Returns the key of `id`, or `None` if the table has no such global: if `id` is from a longer
+    /// table, or its global was removed.
     pub fn key(&self, id: GlobalId) -> Option<&str> {
         self.keys.get_index(id.index()).map(|key| &**key)
     }
 
-    /// Keys in order of their ids.
+    /// Returns the keys in order of their ids.
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &str> {
         self.keys.iter().map(|key| &**key)
     }
 
-    /// Number of globals.
+    /// Returns the number of globals.
     pub fn len(&self) -> usize {
         self.keys.len()
     }
 
-    /// Whether no global was interned.
+    /// Whether the table has no globals.
     pub fn is_empty(&self) -> bool {
         self.keys.is_empty()
     }

@@ -1,9 +1,9 @@
 //! Checks of the tables that describe code: functions, and all records that refer to their code.
 //!
-//! Tables whose records have a place in the code are in ascending order of it, so a reader may
-//! search them. Parts of a table that functions or records name by range are in order as well and
-//! do not overlap: following all ranges reads each byte once, so no reader takes more time or
-//! memory than the table is long.
+//! If the records of a table have an offset in the code, the table is sorted by that offset, so a
+//! reader may use binary search. If functions or records refer to ranges of a table, these ranges
+//! are in order as well and do not overlap. So a reader that follows all ranges reads each byte at
+//! most once, and its time and memory are linear in the length of the table.
 
 use std::ops::Range;
 
@@ -16,7 +16,8 @@ use crate::{Artifact, ArtifactError, RelocKind, unwind};
 
 type Checked = Result<(), ArtifactError>;
 
-/// The largest alignment of a function, in bytes: a page, since loaders keep no other.
+/// The largest alignment of a function, in bytes: a page, because loaders preserve no larger
+/// alignment.
 const MAX_ALIGN: u32 = 4096;
 
 /// Returns the range that starts at `start`, if it ends within `limit`.
@@ -37,7 +38,7 @@ fn follows(range: &Range<usize>, end: &mut usize) -> bool {
     follows
 }
 
-/// Checks that the records of a table are in ascending order of a place in the code.
+/// Checks that the records of a table are in ascending order of `place`, an offset in the code.
 fn check_order<T>(table: Table, records: &[T], place: impl Fn(&T) -> u64) -> Checked {
     match records.is_sorted_by_key(&place) {
         true => Ok(()),
@@ -91,7 +92,7 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
             return fail("unwind rows that unwinders cannot follow");
         }
     }
-    // Many functions of one symbol would give its name to an image many times.
+    // If many functions had the same symbol, an image would contain its name many times.
     if names > artifact.strings().len() as u64 {
         return Err(Table::Functions.error(0, "functions that share a symbol"));
     }
@@ -116,7 +117,7 @@ pub(super) fn check_streams(artifact: &Artifact) -> Checked {
         }
     }
     for (index, function) in artifact.functions().iter().enumerate() {
-        // Return addresses and ends of ranges may be one past the last byte.
+        // Return addresses and ends of ranges may be the offset just after the last byte.
         let end = function.start.get() + function.len.get();
         let fail = |table: Table, what| Err(table.error(index, what));
         let outside = "an entry that is not whole, or outside of its function";
@@ -152,7 +153,7 @@ pub(super) fn check_streams(artifact: &Artifact) -> Checked {
 /// resolved and patchable calls.
 pub(super) fn check_records(artifact: &Artifact) -> Checked {
     let (text, symbols) = (artifact.text().len(), artifact.symbols().len());
-    // A return address or the end of a range may be one past the last byte.
+    // A return address or the end of a range may be the offset just after the last byte.
     let inside = |table: Table, record: usize, offset: U32| {
         if offset.get() as usize <= text {
             Ok(())

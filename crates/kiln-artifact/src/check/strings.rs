@@ -1,14 +1,14 @@
-//! Checks of the texts that records refer to.
+//! Checks of the strings that records refer to.
 //!
-//! The texts of a table together are not longer than the string table. Compilers give every symbol
-//! and every signature a text of its own; if many records shared one long text, an image or a list
-//! of names made from them could be many times as long as the artifact.
+//! The strings that one table refers to are together no longer than the string table. Compilers
+//! give every symbol and every signature a string of its own. If many records shared one long
+//! string, an image or a list of names made from them could be many times as long as the artifact.
 
 use crate::layout::Table;
 use crate::record::Str;
 use crate::{Artifact, ArtifactError};
 
-/// Checks every text of every table.
+/// Checks every string that a table refers to.
 pub(super) fn check_strings(artifact: &Artifact) -> Result<(), ArtifactError> {
     let summary = artifact.summary();
     check_table(artifact, Table::Summary, [summary.triple].into_iter())?;
@@ -20,14 +20,14 @@ pub(super) fn check_strings(artifact: &Artifact) -> Result<(), ArtifactError> {
     check_table(artifact, Table::NamedData, artifact.named_data().iter().map(|run| run.name))
 }
 
-/// Checks the texts of one table.
+/// Checks the strings that one table refers to.
 fn check_table(
     artifact: &Artifact,
     table: Table,
     texts: impl Iterator<Item = Str>,
 ) -> Result<(), ArtifactError> {
     let strings = artifact.strings();
-    // There are less than 2^32 texts of a table that is in memory, so the sum does not overflow.
+    // A table in memory refers to fewer than 2^32 strings, so the sum does not overflow.
     let mut total = 0u64;
     for (record, text) in texts.enumerate() {
         let start = text.start.get() as usize;

@@ -6,8 +6,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::code_enum::code_enum;
 use crate::RelocKind;
 
-/// A function of the module. Records are in the order of the code, and so are the parts of other
-/// tables that belong to them; no two functions share bytes, rows or references.
+/// A function of the module. Records are in the order of the functions' code, and so are the parts
+/// of other tables that belong to the functions. No two functions share code bytes, unwind rows or
+/// references.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct FunctionRecord {
@@ -27,10 +28,11 @@ pub struct FunctionRecord {
     pub references_len: U32,
     /// Required alignment, a power of two up to 4096, in bytes.
     pub align: U32,
-    /// The client's source location that the function's others are relative to, or
+    /// The client's source location that the function's other source locations are relative to, or
     /// [`NONE`](super::NONE).
     pub base_location: U32,
-    /// First byte of its traps in their table; they end where those of the next function start.
+    /// First byte of its traps in the table of traps; they end where the next function's traps
+    /// start.
     pub traps_start: U32,
     /// First byte of its source locations; they end in the same way.
     pub source_ranges_start: U32,
@@ -40,12 +42,13 @@ pub struct FunctionRecord {
     pub handlers_start: U32,
 }
 
-/// A call inside the module that is resolved in the code, and the bytes that resolving overwrote:
-/// with them, a function can be extracted from the code and used in another module.
+/// A call inside the module that is resolved in the code, with the bytes that resolving it
+/// overwrote. They allow a function to be extracted from the code and used in another module.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct ResolvedCall {
-    /// The patched bytes as the compiler wrote them; those beyond the width of the kind are zero.
+    /// The bytes of the patch site as the compiler wrote them; bytes beyond the width of the kind
+    /// are zero.
     pub original: [u8; 8],
     /// The addend.
     pub addend: I64,
@@ -95,8 +98,8 @@ pub struct Handler {
     pub reserved: [u8; 3],
 }
 
-/// The live references at one call. The entries of maps are in the order of the maps, and no two
-/// maps share one.
+/// The live references at one call. Entries are in the order of their maps, and no two maps share
+/// an entry.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct StackMap {
@@ -110,7 +113,7 @@ pub struct StackMap {
     pub entries_len: U32,
 }
 
-/// One live reference.
+/// A live reference on the stack.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct StackMapEntry {
@@ -120,7 +123,7 @@ pub struct StackMapEntry {
     pub size: U32,
 }
 
-/// A call that a run-time may switch off by writing no-ops over it.
+/// A call that a runtime may switch off by writing no-ops over it.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
 pub struct PatchableCall {

@@ -8,7 +8,7 @@ macro_rules! code_enum {
         pub enum $name { $($(#[$vdoc])* $variant = $value,)* }
 
         impl $name {
-            /// Returns the value with this code.
+            /// Returns the variant with this code, or `None` if there is none.
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($value => Some(Self::$variant),)* _ => None }
             }
