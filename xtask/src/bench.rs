@@ -1,4 +1,4 @@
-//! `bench`: Kiln compared with its peers.
+//! `bench`: measures Kiln and its peers side by side.
 
 use std::path::PathBuf;
 

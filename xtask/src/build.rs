@@ -1,9 +1,9 @@
-//! `build`: many modules in, one image out.
+//! `build`: compiles many modules and links them into one image.
 //!
-//! A module is read when a thread is free to compile it, and dropped when it is compiled. So a
+//! A module is read when a thread is free to compile it, and dropped after it is compiled. So a
 //! build of many thousands of modules holds the IR of only a few. The linker finds out whether
-//! modules fit together; if they do not, all of them are read again, so that the message can show
-//! the places.
+//! modules fit together. If they do not, all of them are read again, so that the message can show
+//! where they disagree.
 
 mod failure;
 mod stats;
@@ -101,7 +101,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         .flatten()
         .try_for_each(|path| check_output(path, &files))?;
 
-    // Compile, each module as it is read.
+    // Compile each module as soon as it is read.
     let watch = Arc::new(Watch { counts: Counts::new(), verbose: args.verbose });
     args.cache.as_deref().map_or(Ok(()), crate::cache::check_folder)?;
     let store = args.cache.as_ref().map(|folder| {
@@ -110,7 +110,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     });
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
-    // Modules are named by their paths, which mean the same files in one folder only.
+    // Modules are named by their paths. A relative path means the same file only in the same
+    // folder, so the folder is a part of the program's name.
     let folder = std::env::current_dir().unwrap_or_default();
     let mut compiler =
         Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
@@ -137,7 +138,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         .map_err(|error| Failure::while_doing(format!("cannot write {}", args.output.display()), error))?;
     let written = Instant::now();
 
-    // The image is written, so it does not wait for work that serves later builds.
+    // The image is written first, so it does not wait for work that serves only later builds.
     let wrong = result.stats.wrong_entries + result.samples.verify(&compiler);
     drop(compiler);
     drop(store);
@@ -161,8 +162,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     Ok(())
 }
 
-/// The globals that modules use, in the order of the modules. This order numbers their slots before
-/// anything is laid out.
+/// Returns the globals that the modules use, in the order of the modules. This order numbers their
+/// slots before anything is laid out.
 fn globals(artifacts: &[Artifact]) -> GlobalTable {
     let mut globals = GlobalTable::new();
     for key in artifacts.iter().flat_map(Artifact::globals) {
@@ -171,7 +172,7 @@ fn globals(artifacts: &[Artifact]) -> GlobalTable {
     globals
 }
 
-/// Warns of entries that were wrong, could not be used, or could not be written.
+/// Warns of cache entries that were wrong, could not be used, or could not be written.
 fn warn(folder: &Path, wrong: usize, tally: &Tally) {
     let folder = folder.display();
     if wrong > 0 {
@@ -196,7 +197,7 @@ fn check_output(path: &Path, inputs: &[InputFile]) -> Outcome {
     let error = |what: &str| Err(Failure::new(format!("cannot write {}: {what}", path.display())));
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     match folder {
-        // Standard output is for the summary.
+        // `-` is refused, because the summary goes to standard output.
         _ if path == Path::new("-") => error("name a file"),
         _ if path.is_dir() => error("it is a folder"),
         _ if inputs.iter().any(|input| input.name == path) => error("it is an input"),

@@ -91,8 +91,8 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
     }
 }
 
-/// The cache in `folder`, and the numbers of its files. Nothing is made, and a folder without a
-/// file of a cache is refused, unless it is empty.
+/// Opens the cache in `folder`, and counts its files. Creates nothing. Refuses a folder that has
+/// files but none of a cache; an empty folder is accepted.
 fn store(folder: &Path) -> Result<(DiskStore, DiskStat), Failure> {
     let shown = folder.display();
     check_folder(folder)?;
@@ -115,7 +115,7 @@ pub(crate) fn check_folder(path: &Path) -> Outcome {
         Ok(meta) if !meta.is_dir() => {
             Err(Failure::new(format!("{} is not a folder; a cache is a folder", path.display())))
         }
-        // A folder that is missing is made by a build.
+        // A build creates a folder that does not exist.
         _ => Ok(()),
     }
 }
@@ -124,7 +124,7 @@ fn cannot(folder: &Path, error: &std::io::Error) -> Failure {
     Failure::while_doing(format!("cache {}", folder.display()), error)
 }
 
-/// Says how many files are not of the cache.
+/// Prints how many files in the folder do not belong to the cache.
 fn print_foreign(number: u64) {
     if number > 0 {
         println!("{} not of the cache, left alone", count(number as usize, "file"));

@@ -57,7 +57,7 @@ pub(crate) struct CallArgs {
 }
 
 fn binding(text: &str) -> Result<(String, usize), String> {
-    // A key may contain `=`, an address cannot.
+    // A key may contain `=`, but an address cannot.
     let (key, address) = text.rsplit_once('=').ok_or("expected KEY=ADDRESS")?;
     let parsed = match address.strip_prefix("0x") {
         Some(digits) => usize::from_str_radix(&digits.replace('_', ""), 16),
@@ -130,7 +130,7 @@ fn open(input: &InputFile) -> Result<Image, Failure> {
     checked.map_err(|error| no_image(input, error))
 }
 
-/// The exported functions whose names are near to `function`.
+/// Returns a suggestion of exported functions whose names are similar to `function`.
 fn suggestion(image: &Path, function: &str) -> String {
     let Ok(bytes) = read_image(image) else { return String::new() };
     let Ok(info) = ImageInfo::parse(&bytes) else { return String::new() };
@@ -138,7 +138,7 @@ fn suggestion(image: &Path, function: &str) -> String {
     did_you_mean(function, functions.map(|export| &*export.name))
 }
 
-/// The arguments as values.
+/// Parses the arguments as values of the types that the signature has.
 fn values(args: &CallArgs, signature: &Signature, text: &str) -> Result<Vec<DataValue>, Failure> {
     let function = name(&args.function);
     if args.args.len() != signature.params.len() {
@@ -161,7 +161,8 @@ fn values(args: &CallArgs, signature: &Signature, text: &str) -> Result<Vec<Data
         .collect()
 }
 
-/// Ends this process when `--timeout` has passed: nothing else ends code that does not return.
+/// Ends this process when `--timeout` has passed, because nothing else stops code that does not
+/// return.
 fn limit(args: &CallArgs, text: &str) {
     if args.timeout == 0 {
         return;

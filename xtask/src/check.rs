@@ -1,4 +1,5 @@
-//! `check`: the errors between the modules of a build, found without compiling anything.
+//! `check`: finds the errors in the modules of a build and between them, without compiling
+//! anything.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;

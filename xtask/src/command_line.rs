@@ -1,5 +1,5 @@
-//! The command line as clap reads it, and what it does not do: negative numbers that are words, and
-//! options in which letters are swapped.
+//! Parses the command line with clap, and adds two things that clap lacks: negative numbers that
+//! contain letters, and suggestions for options in which letters are swapped.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
@@ -11,8 +11,8 @@ use clap::{Command, Parser};
 use crate::nearest::nearest;
 use crate::output::{name, unwritten};
 
-/// Parses the command line. On an error, or a request for help, prints it and returns the exit
-/// code.
+/// Parses the command line. On an error or a request for help, prints the message and returns the
+/// exit code.
 pub(crate) fn parse<T: Parser>(args: impl Iterator<Item = OsString>) -> Result<T, ExitCode> {
     let mut args: Vec<_> = args.collect();
     if args.get(1).is_some_and(|command| command == "call") {
@@ -28,7 +28,7 @@ pub(crate) fn parse<T: Parser>(args: impl Iterator<Item = OsString>) -> Result<T
     }
     let text = error.render().to_string();
     if error.use_stderr() && text.lines().any(|line| name(line) != line) {
-        // An argument has characters that cannot be seen; clap would print them.
+        // An argument has characters that cannot be seen. Clap would print them unchanged.
         eprintln!("{}", text.trim_end());
     } else if let Err(error) = error.print().and_then(|()| std::io::stdout().flush()) {
         unwritten(&error);
@@ -36,8 +36,8 @@ pub(crate) fn parse<T: Parser>(args: impl Iterator<Item = OsString>) -> Result<T
     Err(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)))
 }
 
-/// Names the option that is nearest to an unknown one. Clap compares letters at like positions, so
-/// it finds none for `--vai`.
+/// Suggests the option that is most similar to an unknown one. Clap compares letters at similar
+/// positions, so it finds no option for `--vai`.
 fn suggest(error: &mut clap::Error, command: Command) {
     let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg) else { return };
     let Some(unknown) = unknown.strip_prefix("--") else { return };
@@ -49,9 +49,8 @@ fn suggest(error: &mut clap::Error, command: Command) {
     }
 }
 
-/// Marks an argument like `-inf`, `-0x10` or `-1e-3` as a number, which clap takes for options of
-/// one letter each: with a space before it, clap does not, and the parser of numbers ignores the
-/// space.
+/// Puts a space before a number like `-inf`, `-0x10` or `-1e-3`, which clap would otherwise take
+/// for one-letter options. The parser of numbers ignores the space.
 fn keep_number(argument: &mut OsString) {
     let is_number = |text: &str| {
         let Some(text) = text.strip_prefix('-') else { return false };

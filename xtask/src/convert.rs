@@ -14,7 +14,7 @@ use tempfile::TempPath;
 use crate::input::{self, FileModule, ReadError};
 use crate::output::{Failure, Outcome, Shown, print_bytes};
 
-/// The mode of files of modules, under the umask.
+/// The permissions of new module files, before the umask is applied.
 const MODE: u32 = 0o666;
 
 /// Convert modules between text (`.clif`) and binary form (`.kir`).
@@ -76,8 +76,8 @@ fn not_one(found: usize) -> Failure {
     ))
 }
 
-/// Prints a module as text. A terminal is shown escapes for characters that cannot be seen, and
-/// everything else gets the text as it is.
+/// Prints a module as text. On a terminal, characters that cannot be seen are shown as escapes; any
+/// other output gets the text as it is.
 fn standard_output(modules: &[FileModule], target: &Target) -> Outcome {
     if modules.len() != 1 {
         return Err(not_one(modules.len()));
@@ -93,8 +93,8 @@ fn standard_output(modules: &[FileModule], target: &Target) -> Outcome {
     })
 }
 
-/// Calls `write` with one module after the other. After the first error, only the errors of all
-/// modules are printed.
+/// Calls `write` with one module after the other. After the first error, no more modules are
+/// written, but the errors of all modules are printed.
 fn each(
     modules: &[FileModule],
     target: &Target,
@@ -140,7 +140,7 @@ fn file(
             write(&mut file)?;
             file.persist(output).map(drop).map_err(|error| cannot(error.error))
         }
-        // If no file may be made in the folder, one that is there may still be written.
+        // If no file may be created in the folder, an existing file may still be writable.
         Err(error) => {
             let mut complete = tempfile::tempfile().map_err(cannot)?;
             write(&mut complete)?;
@@ -155,7 +155,8 @@ fn file(
     }
 }
 
-/// Writes each module to a file in a new folder, which is removed again if that fails.
+/// Creates a folder and writes each module to a file in it. If that fails, removes the folder
+/// again.
 fn new_folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
     std::fs::create_dir(output).map_err(|error| unwritable(output, &error))?;
     let written = folder(output, modules, target);
@@ -180,7 +181,7 @@ fn folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
         }
         let mut file = temporary_for(&path, MODE).map_err(cannot)?;
         file.write_all(&text(file_module, module)?).map_err(cannot)?;
-        // Closed, since there may be more of them than files that may be open.
+        // Only the path is kept: there may be more modules than files that a process may have open.
         files.push((file.into_temp_path(), path));
         Ok(())
     })?;
@@ -190,10 +191,11 @@ fn folder(output: &Path, modules: &[FileModule], target: &Target) -> Outcome {
     Ok(())
 }
 
-/// Makes a file name, without folder and extension, of a module's name: letters, digits, `.`, `-`
-/// and `_`.
+/// Turns a module's name into a file name, without folder and extension, that has only letters,
+/// digits, `.`, `-` and `_`.
 fn file_name(module: &str) -> String {
-    /// The longest name in bytes; a file system takes it with a number and an extension.
+    /// The longest name in bytes. It leaves room for a number and an extension within the limit of
+    /// file systems.
     const LONGEST: usize = 200;
     let last = module.rsplit(['/', '\\']).next().unwrap_or_default();
     let stem = [input::TEXT, input::BINARY]
@@ -202,7 +204,7 @@ fn file_name(module: &str) -> String {
         .unwrap_or(last);
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' };
     let name: String = stem[..stem.floor_char_boundary(LONGEST)].chars().map(safe).collect();
-    // The file is not hidden, and its name does not look like an option.
+    // The file must not be hidden, and its name must not look like an option.
     match name.trim_start_matches(['.', '-']) {
         "" => "module".into(),
         name => name.into(),

@@ -81,7 +81,7 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ("run as an image in memory", run(&["--image-codegen"])),
         ("run interpreted", run(&["--via", "interpreter"])),
         ("run split", run(&["--split-modules"])),
-        // A workspace of its own, which shares the target folder.
+        // The fuzz targets are a workspace of their own, which shares the target folder.
         ("fuzz targets", cargo(&["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"])),
         ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),
         ("bench, a small slice", own(&["bench", "--slice"])),

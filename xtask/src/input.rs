@@ -1,4 +1,4 @@
-//! Files and folders named on the command line, as modules.
+//! Reads the files and folders that the command line names, as modules.
 
 mod file_module;
 mod files;

@@ -1,4 +1,4 @@
-//! `inspect`: the contents of an image.
+//! `inspect`: shows the contents of an image.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -38,9 +38,9 @@ pub(crate) fn main(args: &InspectArgs) -> Outcome {
     Ok(())
 }
 
-/// The failure of a file that is not an image, and perhaps what else it is.
+/// Returns the failure for a file that is not an image. It says what the file is, if that is known.
 pub(crate) fn no_image(input: &InputFile, error: LoadError) -> Failure {
-    // The path of a copy says nothing.
+    // The path of a copy would tell the user nothing.
     let error = match error {
         LoadError::At { source, .. } => *source,
         error => error,

@@ -1,4 +1,5 @@
-//! `lint`: the rules of the project that a machine can check, one check a file.
+//! `lint`: checks the rules of the project that a machine can check. Each check that is not just a
+//! cargo command is in a file of its own.
 //!
 //! The rules themselves, with their thresholds and exceptions, are in `lint/rules.rs`.
 
@@ -115,7 +116,7 @@ pub(crate) fn main(args: &LintArgs) -> Outcome {
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("lint failed: {}", failed.join(", ")))) }
 }
 
-/// Makes a failure of all findings, unless there are none.
+/// Returns a failure with all findings, if there are any.
 fn verdict(faults: &[String]) -> Outcome {
     if faults.is_empty() {
         return Ok(());

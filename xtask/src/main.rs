@@ -1,11 +1,12 @@
-//! Every developer and user command of Kiln: `cargo xtask --help`.
+//! Every command of Kiln for developers and users: see `cargo xtask --help`.
 //!
-//! One table of commands; CI runs one of them. Exit code 0 means success, 1 means that the command
-//! failed (errors in the input, failed tests), 2 that the command line could not be understood.
+//! All commands are in one table; CI runs one of them. Exit code 0 means success, 1 means that the
+//! command failed (errors in the input, failed tests), 2 that the command line could not be
+//! understood.
 
 #![deny(unsafe_code)]
 
-// First, because it defines how everything is printed.
+// This comes first, because its macros replace `println!` and `eprintln!` in all other modules.
 #[macro_use]
 mod output;
 

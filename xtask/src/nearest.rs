@@ -1,14 +1,15 @@
-//! Names that are near to one that does not exist.
+//! Suggests names that are similar to a name that does not exist.
 
 /// The number of names that are suggested.
 const SUGGESTED: usize = 3;
 
-/// The names that differ from `name` in few letters, the nearest first.
+/// Returns the names that differ from `name` in few letters, the most similar first.
 pub(crate) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
-    /// Longer names are not compared; the time grows with the product of the lengths.
+    /// The length in bytes above which names are not compared, because the time grows with the
+    /// product of the lengths.
     const LONGEST: usize = 200;
     let length = name.chars().count();
-    // Some letter must be the same.
+    // At least one letter must be the same.
     let limit = (1 + length / 4).min(length.saturating_sub(1));
     let mut found: Vec<(usize, &str)> = names
         .filter(|other| {
@@ -22,7 +23,7 @@ pub(crate) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> V
     found.into_iter().map(|(_, other)| other).take(SUGGESTED).collect()
 }
 
-/// `; did you mean `a` or `b`?`, or nothing.
+/// Returns text like ``; did you mean `a` or `b`?``, or nothing.
 pub(crate) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<_> =
         nearest(name, names).iter().map(|name| format!("`{}`", crate::output::name(name))).collect();

@@ -1,6 +1,6 @@
 //! Output that commands share: failures, formats, progress, numbers with units.
 
-// First, because it defines how everything is printed.
+// This comes first, because its macros replace `println!` and `eprintln!` in all other modules.
 #[macro_use]
 mod print;
 

@@ -1,8 +1,8 @@
-//! `run`: execute the `; run:` lines of files.
+//! `run`: executes the `; run:` lines of files.
 //!
-//! Every file has a program of its own: all its modules, then the other files of the command that
-//! define its imports, then those that define the imports of these, and so on. So a folder of
-//! unrelated files can be run at once, and the files of one program find each other.
+//! Every file has a program of its own: all its modules, the other files of the command that define
+//! its imports, the files that define the imports of those files, and so on. So one command can run
+//! a folder of unrelated files as well as the files of one program.
 //!
 //! Compiled code may crash the process that runs it, so a worker process does the work and reports
 //! every step. If it dies, the file that it was executing has failed, and a new worker continues
@@ -57,8 +57,8 @@ pub(crate) fn main(args: &RunArgs) -> Outcome {
     if totals.failed == 0 { Ok(()) } else { Err(Failure::Reported) }
 }
 
-/// Executes files from number `first` on, until all are executed or one has ended its worker, and
-/// tells the verdict on each. Returns the number of the next file.
+/// Executes files from number `first` on, until all are executed or one has ended its worker.
+/// Passes each file's verdict to `each`. Returns the number of the next file.
 fn execute_from(
     first: usize,
     args: &RunArgs,
@@ -75,7 +75,8 @@ fn execute_from(
             match (args.format, current) {
                 (Format::Text, _) => print_bytes(format!("{own}\n").as_bytes()),
                 (Format::Json, Some(_)) => output.output.push(own),
-                // Buffers of the C library are written when the process ends, which is no file's.
+                // The C library writes its buffers when the process ends. This text belongs to no
+                // file.
                 (Format::Json, None) => eprintln!("{own}"),
             }
         }
@@ -86,7 +87,8 @@ fn execute_from(
             }
             Some(Event::Invoke(place)) => invocation = Some(place),
             Some(Event::Printed(text)) => output.printed.push(text),
-            // A file with several `target` lines is executed several times.
+            // A file with several `target` lines is executed several times, but each note is kept
+            // only once.
             Some(Event::Note(text)) if output.notes.contains(&text) => {}
             Some(Event::Note(text)) => output.notes.push(text),
             Some(Event::Done(verdict)) => {
@@ -116,7 +118,7 @@ fn execute_from(
     Ok(next)
 }
 
-/// This command once more, as a worker that begins with file `first`.
+/// Returns this command once more, as a worker that begins with file `first`.
 fn worker(first: usize, list: &Path) -> Result<Command, Failure> {
     let program = std::env::current_exe();
     let program = program.map_err(|error| Failure::while_doing("cannot start a worker", error))?;

@@ -1,7 +1,7 @@
-//! The messages of a build that failed: which module it was, by the name of its file.
+//! The messages of a failed build, which name each module by its file.
 //!
-//! A build drops each module when it is compiled. The modules are read once more only for these
-//! messages, which show where they disagree.
+//! A build drops each module after it is compiled. For these messages alone, the modules are read
+//! once more, to show where they disagree.
 
 use kiln::LazyError;
 use kiln::image::link::LinkError;
@@ -43,15 +43,15 @@ impl Inputs<'_> {
     }
 }
 
-/// The modules of a build that failed, read once more.
+/// The modules of a failed build, read once more.
 struct Reread<'a> {
     modules: Vec<input::Parsed>,
-    /// Their names in the build, for those that could not be read.
+    /// The names of the modules in the build, for modules that could not be read.
     names: &'a [Box<str>],
 }
 
 impl Reread<'_> {
-    /// Prints the errors between the modules, with their places; `None` if there are none.
+    /// Prints the errors between modules, with their places. Returns `None` if there are none.
     fn misfit(&self) -> Option<Failure> {
         let diagnostics = check_program(&self.modules.iter().flatten().collect::<Vec<_>>());
         let mut shown = Shown::default();
@@ -59,7 +59,8 @@ impl Reread<'_> {
         (shown.count() > 0).then(|| shown.failure("error", "between the modules"))
     }
 
-    /// The name of module `number` in messages: its file, its position there, and its former name.
+    /// Returns the name of module `number` for messages: its file, its position there, and its
+    /// former name.
     fn title(&self, number: usize) -> &str {
         match self.modules.get(number) {
             Some(Ok(module)) => &module.name,
@@ -68,8 +69,8 @@ impl Reread<'_> {
     }
 }
 
-/// Prints the errors in modules, and returns those that the code generator found, with files and
-/// lines.
+/// Prints the errors in modules, and returns a failure with the errors of the code generator, with
+/// files and lines.
 fn not_compiled(failures: Vec<LazyError<ReadError>>, modules: &Reread<'_>) -> Failure {
     let mut errors = Shown::default();
     let mut lines = Vec::new();

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::output::{bytes, count, peak_rss, time};
 
-/// The numbers of a build. Their names and order are those of the JSON document.
+/// The numbers of a build. The JSON document has these fields, in this order.
 #[derive(Serialize)]
 pub(super) struct Stats {
     modules: usize,
@@ -60,8 +60,8 @@ impl From<Tally> for CacheStats {
     }
 }
 
-/// The seconds that each part of a build took. Modules are read while others are compiled, so
-/// `compile` includes it.
+/// The seconds that each part of a build took. Some modules are read while others are compiled, so
+/// `compile` includes the time for reading.
 #[derive(Serialize)]
 struct Seconds {
     compile: f64,
@@ -70,7 +70,7 @@ struct Seconds {
     total: f64,
 }
 
-/// The ends of the parts of a build.
+/// The times at which the build started and at which each part of it ended.
 pub(super) struct Times {
     pub(super) started: Instant,
     pub(super) compiled: Instant,
@@ -110,7 +110,7 @@ impl Stats {
         }
     }
 
-    /// A line for people.
+    /// Returns the summary of a build: a line for people.
     pub(super) fn summary(&self, output: &Path) -> String {
         format!(
             "{}: {} of {} ({} compiled, {} reused) in {}, {} of code, {}, in {}",

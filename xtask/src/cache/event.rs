@@ -1,10 +1,10 @@
-//! Events of a build's cache, as lines for people.
+//! The events of a build's cache, described in lines for people.
 
 use kiln::cache::Event;
 
 use crate::output::chain;
 
-/// The line for an event.
+/// Returns the line that describes an event.
 pub(crate) fn describe(event: &Event<'_>) -> String {
     let short = |key: &kiln::cache::Key| key.to_string()[..12].to_owned();
     let of = |module: &str, key| format!("{module} ({})", short(key));

@@ -14,7 +14,7 @@ use crate::output::{Failure, Format, Outcome, count, name as shown, print_json};
 /// A state of a module, as a cache sees it.
 struct State {
     recipe: Recipe,
-    /// The keys of functions by their names; a function without a name is called by its position.
+    /// The keys of functions by their names. A function without a name is listed by its position.
     functions: BTreeMap<String, FunctionKey>,
 }
 

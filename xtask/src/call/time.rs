@@ -1,5 +1,5 @@
-//! The time of a call: the function is called again and again, in groups that are long enough for
-//! the clock.
+//! Measures the time of a call. The function is called in groups that are long enough for the clock
+//! to measure.
 
 use std::time::{Duration, Instant};
 
@@ -10,17 +10,17 @@ use serde_json::json;
 use crate::output::time;
 use crate::run::call;
 
-/// The least time of a group, which the clock measures exactly enough.
+/// The shortest time of a group that the clock measures precisely enough.
 const GROUP: Duration = Duration::from_micros(10);
 
-/// The times of calls, in nanoseconds for each.
+/// The times of calls, in nanoseconds per call.
 pub(super) struct CallTimes {
     calls: u64,
     least: f64,
     median: f64,
 }
 
-/// Calls `callee` `calls` times with the arguments in `cells`, which stay as they are.
+/// Calls `callee` `calls` times with the arguments in `cells`, which are not changed.
 pub(super) fn measure(thunk: &Thunk, callee: *const u8, cells: &[Cell], calls: u64) -> CallTimes {
     let mut scratch = cells.to_vec();
     let mut group = |calls: u64| {
@@ -38,7 +38,7 @@ pub(super) fn measure(thunk: &Thunk, callee: *const u8, cells: &[Cell], calls: u
         let now = size.min(calls - done);
         let elapsed = group(now);
         done += now;
-        // Groups that are too short count only if there are no others.
+        // A group that is too short counts only if there is no other.
         if elapsed < GROUP && done < calls {
             size *= 2;
         } else if now == size || times.is_empty() {
@@ -50,7 +50,7 @@ pub(super) fn measure(thunk: &Thunk, callee: *const u8, cells: &[Cell], calls: u
 }
 
 impl CallTimes {
-    /// `1000 calls, median 2.1 ns, least 2.0 ns`.
+    /// Returns text like `1000 calls, median 2.1 ns, least 2.0 ns`.
     pub(super) fn text(&self) -> String {
         let shown = |nanoseconds: f64| {
             if nanoseconds < 1e4 {

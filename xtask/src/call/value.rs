@@ -1,6 +1,6 @@
 //! Values as people write them: `3`, `-0.0`, `2.5`, `1e3`, `inf`, `0xff`, `0x1.8p1`, `[1 2 3 4]`.
 //!
-//! What [`shown`] writes, [`parse`] reads as the same value, bit by bit.
+//! [`parse`] reads the output of [`shown`] as the same value, bit for bit.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::immediates::{Ieee16, Ieee64, Ieee128};
@@ -19,7 +19,7 @@ pub(super) fn parse(text: &str, ty: Type) -> Result<DataValue, String> {
     }
 }
 
-/// Reads an integer, with or without sign, in the range of either.
+/// Reads an integer, with or without a sign, in the range of the signed or the unsigned type.
 fn integer(text: &str, ty: Type) -> Result<DataValue, String> {
     let expected = || format!("expected an {ty}");
     let (negative, digits) = match text.strip_prefix('-') {
@@ -59,13 +59,14 @@ fn float(text: &str, ty: Type) -> Result<DataValue, String> {
         "inf" | "infinity" => return cranelift(&format!("{sign}Inf"), ty).ok_or_else(expected),
         "nan" => return cranelift(&format!("{sign}NaN"), ty).ok_or_else(expected),
         _ if word.starts_with("0x") || word.contains("nan:") => {
-            // A mantissa without exponent is one too, and `0x1p3` is one without a point.
+            // Cranelift also reads a mantissa without an exponent, and a number without a point,
+            // like `0x1p3`.
             let text = if text.starts_with('+') && word.starts_with("0x") { &text[1..] } else { text };
             return cranelift(text, ty).ok_or_else(expected);
         }
         _ => {}
     }
-    // Rust reads numbers, and more words.
+    // Rust's parser reads numbers, but also words, which are refused here.
     if !word.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
         return Err(expected());
     }
@@ -100,11 +101,12 @@ fn cranelift(text: &str, ty: Type) -> Option<DataValue> {
     }
 }
 
-/// The nearest 16-bit float, of two the even one; `None` if it is infinite.
+/// Rounds to the nearest 16-bit float, ties to even. Returns `None` if the result is infinite.
 fn half(value: f64) -> Option<Ieee16> {
     let sign = if value.is_sign_negative() { 0x8000 } else { 0 };
     let size = value.abs();
-    // The distance of neighbours: 2^-24 for the smallest, else 2^-10 of the power of two below.
+    // The distance between neighbouring floats (one ulp): 2^-10 of the power of two at or below
+    // `size`, but at least 2^-24.
     let exponent = i32::try_from((size.to_bits() >> 52) & 0x7ff).expect("11 bits") - 1023;
     let step = f64::powi(2.0, exponent.max(-14) - 10);
     let steps = (size / step).round_ties_even();
@@ -112,13 +114,14 @@ fn half(value: f64) -> Option<Ieee16> {
     if rounded > 65504.0 {
         return None;
     }
-    // Positive floats are ordered like their bits, so the number of steps is the rest of the bits.
+    // `steps` includes the leading bit of a normal float, which is not stored. Added to the bits of
+    // the exponent, which are 1 too low, it makes them right, and so does a carry from rounding.
     let exponent_bits = u16::try_from(exponent.max(-14) + 14).ok()? << 10;
     let bits = exponent_bits + steps as u16;
     Some(Ieee16::with_bits(sign | bits))
 }
 
-/// Whether `value` is the decimal number `digits` exactly.
+/// Whether `digits`, a decimal number without an exponent, is exactly `value`.
 fn is_exact(digits: &str, value: f64) -> bool {
     fn plain(text: &str) -> Option<(&str, &str)> {
         let text = text.trim_start_matches(['+', '-']);
@@ -192,8 +195,8 @@ fn lanes(bytes: &[u8], ty: Type) -> String {
     format!("[{}]", lanes.join(" "))
 }
 
-/// A float that is no number, given what Cranelift writes. A NaN with a payload is written as
-/// Cranelift does.
+/// Returns the text for a float that is infinite or a NaN, given the text that Cranelift writes. A
+/// NaN with a payload is written as Cranelift writes it.
 fn special(written: &str) -> Option<String> {
     match written {
         "+Inf" => Some("inf".into()),
@@ -217,11 +220,12 @@ fn float16(float: Ieee16) -> String {
     })
 }
 
-/// The decimal number if it is short and exact, else Cranelift's hexadecimal one.
+/// Writes the decimal number if it is short and exact, and Cranelift's hexadecimal number
+/// otherwise.
 fn float128(float: Ieee128) -> String {
     let written = float.to_string();
     special(&written).unwrap_or_else(|| {
-        // An f64 has 13 of the 28 digits after the point.
+        // Of the 28 hexadecimal digits after the point, an f64 has the first 13.
         let short = written.split_once('p').map(|(digits, exponent)| {
             let (digits, rest) = digits.split_at(digits.len().saturating_sub(15));
             (format!("{digits}p{exponent}"), rest.chars().all(|c| c == '0'))
@@ -327,7 +331,7 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!([bits("0.1"), bits("65504"), bits("65519.9"), bits("1e-9")], [0x2e66, 0x7bff, 0x7bff, 0]);
-        // Halfway between two floats, the even one is taken.
+        // Ties round to even.
         assert_eq!([bits("2049"), bits("2051"), bits("0.000000029802322387695313")], [0x6800, 0x6802, 0]);
         assert_eq!(parse("65520", types::F16), Err("out of range for an f16".into()));
     }

@@ -23,7 +23,7 @@ pub(crate) type Parsed<T = Module> = Result<T, Vec<Diagnostic>>;
 pub(crate) enum ReadError {
     /// The input has errors.
     Faults(Vec<Diagnostic>),
-    /// The command cannot go on.
+    /// The command cannot continue.
     Failed(Failure),
 }
 
@@ -38,10 +38,11 @@ impl ReadError {
     }
 }
 
-/// A module of a file that is yet to be read. Reading it reads no other module of the file.
+/// A module of a file, not read yet. Reading it reads no other module of the file.
 pub(crate) struct FileModule {
     pub(super) file: InputFile,
-    /// The bytes of the file that the module takes in binary form; a text is one module as a whole.
+    /// The range of bytes in the file that holds the module, if it is in binary form; a text file
+    /// is one module.
     span: Option<Range<u64>>,
     /// The module's position in a file that has several.
     number: Option<usize>,
@@ -49,8 +50,8 @@ pub(crate) struct FileModule {
 
 /// The modules of a file, in order.
 ///
-/// The form follows from the first bytes of the file; a file that is called `.kir` must be in
-/// binary form.
+/// The first bytes of the file tell whether it is text or in binary form; a file with the extension
+/// `.kir` must be in binary form.
 pub(crate) fn modules_of(input: &InputFile) -> Result<Vec<FileModule>, ReadError> {
     let name = &input.name;
     let failed = |error| ReadError::Failed(unreadable(name, &error));
@@ -87,8 +88,8 @@ impl FileModule {
         self.number.map_or_else(|| path.to_string(), |number| format!("{path}#{number}"))
     }
 
-    /// The module's name in messages: that of the file, and `stored`, which is the name that the
-    /// module has in the file, if that is another.
+    /// Returns the module's name for messages: the name of the file, and also `stored`, the
+    /// module's name in the file, if the two differ.
     pub(crate) fn shown(&self, stored: &str) -> String {
         let name = self.name();
         if stored.is_empty() || Path::new(stored) == self.file.name {
@@ -101,7 +102,7 @@ impl FileModule {
     pub(super) fn bytes(&self) -> Result<Vec<u8>, Failure> {
         let read = || {
             let Some(span) = &self.span else { return std::fs::read(&self.file.path) };
-            // `spans` has seen that the file is as long as this.
+            // `spans` has checked that the file is this long.
             let length = usize::try_from(span.end - span.start).map_err(std::io::Error::other)?;
             let mut bytes = vec![0; length];
             File::open(&self.file.path)?.read_exact_at(&mut bytes, span.start)?;
@@ -110,7 +111,7 @@ impl FileModule {
         read().map_err(|error| unreadable(&self.file.name, &error))
     }
 
-    /// The module that is made of its `bytes`, under the name that it has in the file.
+    /// Makes a module of its `bytes`, with the name that it has in the file.
     pub(super) fn parse(&self, bytes: Vec<u8>, target: &Target) -> Parsed {
         if self.span.is_some() || is_binary(&bytes) {
             self.decode(&bytes, target)
@@ -153,12 +154,12 @@ impl FileModule {
         })
     }
 
-    /// Reads the module, under the name that it has in the file.
+    /// Reads the module, and keeps the name that it has in the file.
     pub(crate) fn stored(&self, target: &Target) -> Result<Module, ReadError> {
         self.parse(self.bytes().map_err(ReadError::Failed)?, target).map_err(ReadError::Faults)
     }
 
-    /// Gives the module of this file the name that it has in messages.
+    /// Renames a module of this file to the name that messages use.
     pub(super) fn named(&self, module: Module) -> Module {
         Module { name: self.shown(&module.name).into(), ..module }
     }
@@ -179,7 +180,8 @@ fn whole(name: &str, message: String) -> Diagnostic {
     Diagnostic::new(DiagnosticKind::Syntax, message, location)
 }
 
-/// Turns an offset in a module that starts at byte `start` of its file into one in the file.
+/// Changes an error's offset in a module to the offset in the file, in which the module starts at
+/// byte `start`.
 fn moved(mut error: BinaryError, start: u64) -> BinaryError {
     use BinaryError::{Checksum, Foreign, Malformed, Truncated, Version};
     if let Foreign { offset }
@@ -193,7 +195,7 @@ fn moved(mut error: BinaryError, start: u64) -> BinaryError {
     error
 }
 
-/// The text of a file, or a diagnostic with the place where it is not text.
+/// Makes a source of a file's bytes, or returns a diagnostic at the first place that is not text.
 fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
     Source::from_bytes(name, bytes).map(Arc::new).map_err(|fault| vec![fault])
 }

@@ -1,8 +1,8 @@
 //! The files that a command line names.
 //!
 //! A file that can be read only once (standard input, a pipe, a process substitution) is copied
-//! when the command starts, and the copy is read like every other file: as often as needed, from
-//! any position, by other processes too. The copy has no name, so nothing is left of it.
+//! when the command starts. The copy is read like every other file: as often as needed, from any
+//! position, and by other processes too. The copy has no name, so nothing is left of it afterwards.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, FileType, Metadata};
@@ -27,17 +27,17 @@ const LONGEST: u64 = 1 << 30;
 /// A file that a command reads.
 #[derive(Clone, Debug)]
 pub(crate) struct InputFile {
-    /// Its name for people.
+    /// The file's name in messages.
     pub(crate) name: PathBuf,
-    /// A regular file with its contents; it can be opened by other processes as long as this one
-    /// lives.
+    /// The path of a regular file with the contents. Other processes can open it as long as this
+    /// process lives.
     pub(crate) path: PathBuf,
-    /// Keeps the copy.
+    /// Keeps the copy open, if the file was copied.
     copy: Option<Arc<File>>,
 }
 
 impl InputFile {
-    /// A file called `name`, whose contents are at `path`.
+    /// Makes an input file that is called `name` and whose contents are at `path`.
     pub(crate) fn at(name: PathBuf, path: PathBuf) -> Self {
         Self { name, path, copy: None }
     }
@@ -48,8 +48,8 @@ impl InputFile {
     }
 }
 
-/// The files that `paths` name, each once; folders are searched for `.clif` and `.kir` files, with
-/// the folders inside them.
+/// Returns the files that `paths` name, each only once. Folders are searched for `.clif` and `.kir`
+/// files, with all folders inside them.
 ///
 /// The files are in order of their names, so the result of a build does not depend on the order of
 /// arguments.
@@ -77,14 +77,14 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<InputFile>, Failure> {
     Ok(files.into_values().filter(new).collect())
 }
 
-/// The files that `paths` name, in their order; none of them is a folder.
+/// Returns the files that `paths` name, in the same order. None of them may be a folder.
 pub(crate) fn in_order(paths: &[PathBuf]) -> Result<Vec<InputFile>, Failure> {
     let mut streams = Streams::default();
     paths.iter().map(|path| streams.file(path)).collect()
 }
 
-/// The image that `path` names. A FIFO of the file system is refused, since opening it may wait for
-/// ever; a pipe that this process was given is not.
+/// Returns the image that `path` names. Refuses a named FIFO, because opening it may block forever,
+/// but not a pipe that this process inherited.
 pub(crate) fn image(path: &Path) -> Result<InputFile, Failure> {
     let is_fifo = std::fs::metadata(path).is_ok_and(|data| data.file_type().is_fifo());
     if is_fifo && !is_descriptor(path, None) {
@@ -100,8 +100,8 @@ fn cannot_read(path: &Path, error: &std::io::Error) -> Failure {
 fn search(folder: &Path, files: &mut BTreeMap<PathBuf, InputFile>) -> Result<(), Failure> {
     for entry in std::fs::read_dir(folder).map_err(|error| cannot_read(folder, &error))? {
         let path = entry.map_err(|error| cannot_read(folder, &error))?.path();
-        // The user of a folder of links wants them followed; a cycle ends with the system's limit
-        // on links.
+        // Links are followed, as the user of a folder of links expects. The system's limit on links
+        // ends a cycle.
         if path.is_dir() {
             search(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == TEXT || extension == BINARY) {
@@ -116,7 +116,7 @@ fn search(folder: &Path, files: &mut BTreeMap<PathBuf, InputFile>) -> Result<(),
     Ok(())
 }
 
-/// The kind of what is not a regular file.
+/// Names the kind of a file that is not a regular file.
 fn what(kind: FileType) -> &'static str {
     match kind {
         kind if kind.is_dir() => "a folder",
@@ -126,7 +126,7 @@ fn what(kind: FileType) -> &'static str {
     }
 }
 
-/// The files that can be read only once, which a command has read.
+/// The files that can be read only once and that this command has read.
 #[derive(Default)]
 struct Streams(HashMap<(u64, u64), PathBuf>);
 
@@ -148,7 +148,7 @@ impl Streams {
             refuse_endless(path, &data, std::io::stdin().is_terminal())?;
             copy(path, &mut std::io::stdin().lock())?
         } else {
-            // Before it is opened: opening a device may do something, and opening a FIFO waits.
+            // This comes before the file is opened, because opening a device may have side effects.
             refuse_endless(path, &data, false)?;
             copy(path, &mut File::open(path).map_err(error)?)?
         };
@@ -157,7 +157,8 @@ impl Streams {
     }
 }
 
-/// Refuses what has no end or no contents: folders, and devices but terminals and the null device.
+/// Refuses inputs that have no end or no contents: folders, and all devices except terminals and
+/// the null device.
 fn refuse_endless(path: &Path, data: &Metadata, is_terminal: bool) -> Result<(), Failure> {
     let kind = data.file_type();
     let is_null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == data.rdev());
@@ -181,15 +182,16 @@ pub(super) fn too_long(path: &Path) -> Failure {
     Failure::new(format!("cannot read {}: it is longer than {} MiB", path.display(), LONGEST >> 20))
 }
 
-/// Refuses a module that is longer than any that this program makes.
+/// Refuses a module that is longer than any module that this program writes.
 pub(super) fn refuse_long(path: &Path, length: u64) -> Result<(), Failure> {
     if length > LONGEST { Err(too_long(path)) } else { Ok(()) }
 }
 
-/// Whether a path leads to an open file of this process, which in another process is another file:
-/// `/dev/stdin`, `/dev/fd/63`. With a number, whether to the one with this number.
+/// Whether a path, such as `/dev/stdin` or `/dev/fd/63`, leads to a file descriptor of this
+/// process. Such a path means another file in another process. If `number` is given, only the
+/// descriptor with that number counts.
 fn is_descriptor(path: &Path, number: Option<u32>) -> bool {
-    /// The limit of Linux on links in a path.
+    /// Linux's limit on symbolic links in a path.
     const LINKS: usize = 40;
     let mut path = path.to_owned();
     for _ in 0..LINKS {

@@ -1,35 +1,35 @@
-//! The kinds of files that are given to the wrong command, by their first bytes.
+//! Recognizes, by their first bytes, files that were given to the wrong command.
 
-/// The number of bytes that tell a kind.
+/// The number of bytes at the start of a file that are enough to recognize its kind.
 pub(crate) const KIND_LENGTH: usize = 512;
 
 /// A kind of file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Kind {
-    /// Its name, with an article.
+    /// The kind's name, with an article.
     pub(crate) name: &'static str,
-    /// The command that takes such files, or what else can be done.
+    /// The command that takes such files, or other advice.
     advice: &'static str,
 }
 
 impl Kind {
-    /// `it is an object file (ELF); a linker takes it`.
+    /// Returns a sentence like `it is an object file (ELF); a linker takes it`.
     pub(crate) fn sentence(&self) -> String {
         format!("it is {}; {}", self.name, self.advice)
     }
 
-    /// Whether it may be an image, although a damaged one.
+    /// Whether the file may be an image, perhaps a damaged one.
     pub(crate) fn may_be_image(&self) -> bool {
         self.name.contains("ELF") && !self.name.contains("object file")
     }
 
-    /// `not a module but an object file (ELF); a linker takes it`.
+    /// Returns text like `not a module but an object file (ELF); a linker takes it`.
     pub(super) fn instead_of_module(&self) -> String {
         format!("not a module but {}; {}", self.name, self.advice)
     }
 }
 
-/// Kinds by their first bytes.
+/// The kinds: their first bytes, names and advice.
 const KINDS: &[(&[u8], &str, &str)] = &[
     (b"KilnEnt\0", "an entry of a cache", "`cache` takes the folder that it is in"),
     (b"KilnSub\0", "a last build in a cache", "`cache` takes the folder that it is in"),
@@ -47,7 +47,7 @@ const KINDS: &[(&[u8], &str, &str)] = &[
     (b"MZ\x90\0", "a Windows program", "Kiln makes and loads ELF images"),
 ];
 
-/// The kind of a binary file that is neither text nor in binary form, if it is known.
+/// Returns the kind of a file that is not a module, if its first bytes are known.
 pub(crate) fn binary_kind(start: &[u8]) -> Option<Kind> {
     if let Some(kind) = elf(start) {
         return Some(kind);
@@ -58,13 +58,13 @@ pub(crate) fn binary_kind(start: &[u8]) -> Option<Kind> {
     found.or(is_tar.then_some(Kind { name: "a tar archive", advice: "`tar x` unpacks it" }))
 }
 
-/// The kind of a file that is not an image.
+/// Returns the kind of a file that is not an image, if it is known.
 pub(crate) fn kind_of_no_image(start: &[u8]) -> Option<Kind> {
     if !start.is_empty() && kiln::ir::is_binary(start) {
         let advice = "`build` makes an image of it, `run` executes it";
         return Some(Kind { name: "a module in binary form", advice });
     }
-    // A character may be cut off at the end.
+    // The last character may be cut off.
     let text = || match std::str::from_utf8(start) {
         Ok(text) => !text.contains('\0') && !text.is_empty(),
         Err(error) => error.error_len().is_none(),
@@ -78,7 +78,7 @@ fn elf(start: &[u8]) -> Option<Kind> {
     if !start.starts_with(b"\x7fELF") {
         return None;
     }
-    // The type has the byte order of the file.
+    // The field for the type of an ELF file has the byte order of the file.
     let kind = match (start.get(5), start.get(16..18)) {
         (Some(1), Some(&[kind, 0])) | (Some(2), Some(&[0, kind])) => kind,
         _ => 0,

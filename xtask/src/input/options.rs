@@ -26,12 +26,13 @@ impl From<Level> for OptLevel {
     }
 }
 
-/// The target for `--target`, or the host.
+/// Returns the target that `--target` names, or the host.
 pub(crate) fn target(triple: Option<&str>) -> Result<Target, Failure> {
     triple.map_or_else(|| Ok(Target::host()), |text| Target::parse(text).map_err(Failure::of))
 }
 
-/// Gives rayon's global pool the number of threads for `--threads`, and returns the number it has.
+/// Sets the number of threads of rayon's global pool to `--threads`, and returns the number that
+/// the pool has.
 pub(crate) fn threads(threads: Option<usize>) -> Result<usize, Failure> {
     if let Some(threads) = threads {
         rayon::ThreadPoolBuilder::new()

@@ -1,4 +1,4 @@
-//! Reads many modules: all at once, or each when a build gets to it.
+//! Reads many modules: all at once, or each one when a build needs it.
 
 use kiln::ir::{DataObject, Init, Module, Target};
 use kiln::{Lazy, LazyKey};
@@ -8,8 +8,8 @@ use super::file_module::{FileModule, Parsed, ReadError, modules_of};
 use super::files::InputFile;
 use crate::output::{Failure, Shown, progress};
 
-/// Reads the modules of files in parallel, and returns those of each file in order, as `keep` makes
-/// them smaller.
+/// Reads the modules of files in parallel. Returns the modules of each file in order, each reduced
+/// by `keep` to the part that is needed.
 pub(crate) fn modules<T: Send>(
     files: &[InputFile],
     target: &Target,
@@ -36,14 +36,15 @@ pub(crate) fn modules<T: Send>(
     modules
 }
 
-/// The part of a module that other modules see, which is enough to check that they fit together.
+/// Returns the part of a module that other modules see. It is enough to check that modules fit
+/// together.
 pub(crate) fn outline(module: Module) -> Module {
     let bare = |data| DataObject { init: Init::Zeros(0), addresses: Vec::new(), ..data };
     let data = module.data.into_iter().map(bare).collect();
     Module { functions: Vec::new(), data, comments: Vec::new(), ..module }
 }
 
-/// Reads a file that must have one module.
+/// Reads a file that must contain exactly one module.
 pub(crate) fn one(file: &InputFile, target: &Target) -> Result<Module, Failure> {
     let files = std::slice::from_ref(file);
     let mut modules = all(modules(files, target, false, |module| module)?.into_iter().flatten())?;
@@ -56,10 +57,10 @@ pub(crate) fn one(file: &InputFile, target: &Target) -> Result<Module, Failure> 
     }
 }
 
-/// The modules of `files`. A build reads each module when it needs it.
+/// Returns the modules of `files`, not read yet. A build reads each module when it needs it.
 ///
 /// With `keyed`, a module's key is the hash of its bytes, so a module that was built before need
-/// not be parsed. `done` is called after each module that was read.
+/// not be parsed. `done` is called after each module is read.
 pub(crate) fn lazy<'t>(
     files: &[InputFile],
     target: &'t Target,
@@ -79,8 +80,8 @@ pub(crate) fn lazy<'t>(
             }
             let parsed = module.parse(bytes, target).map_err(ReadError::Faults)?;
             done();
-            // The last build of a module is found by its name, so that is the file's, and not the
-            // name of the text that the module was converted from.
+            // A module's last build is found by the module's name. So the name is that of the file,
+            // and not that of the text from which the module was converted.
             Ok(Module { name: module.name().into(), ..parsed })
         };
         Ok(match hash {
@@ -94,7 +95,7 @@ pub(crate) fn lazy<'t>(
     modules.into_iter().flatten().collect::<Vec<_>>().into_par_iter().map(lazy).collect()
 }
 
-/// Returns everything that was read if there are no errors in it; else prints every diagnostic, in
+/// Returns everything that was read if it has no errors. Otherwise prints every diagnostic, in
 /// order.
 pub(crate) fn all<T>(parsed: impl IntoIterator<Item = Parsed<T>>) -> Result<Vec<T>, Failure> {
     let mut modules = Vec::new();

@@ -1,4 +1,5 @@
-//! ARCHITECTURE.md: short enough to be read, and true about paths and crates.
+//! Checks that ARCHITECTURE.md is short enough to be read, and names only paths and crates that
+//! exist.
 
 use super::rules::{LAYERS, MAX_ARCHITECTURE_LINES};
 use crate::develop::root;
@@ -20,9 +21,9 @@ fn compare(text: &str, exists: &dyn Fn(&str) -> bool) -> Vec<String> {
     }
     let mut folder = "";
     for (number, line) in text.lines().enumerate() {
-        // Every word in backquotes that has a slash and no space is a path. In a paragraph, paths
-        // of Rust files continue the last path that ends with a slash. A word that starts as our
-        // crates do is a crate.
+        // A word in backquotes that has a slash and no space is a path. Within a paragraph, the
+        // path of a Rust file may continue the last path that ends with a slash. A word that
+        // starts like the names of this project's crates is a crate.
         if line.is_empty() {
             folder = "";
         }

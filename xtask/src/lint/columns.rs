@@ -1,4 +1,4 @@
-//! Comments and Markdown are as wide as a page, not as wide as code.
+//! Limits the width of comments and Markdown, which may be narrower than that of code.
 
 use std::str::FromStr as _;
 
@@ -34,7 +34,7 @@ fn faults_of_one(source: &Source) -> Vec<String> {
         .collect()
 }
 
-/// Whether the line has only an address, which cannot be broken.
+/// Whether the line consists of an address, which cannot be broken.
 fn is_unbreakable(line: &str) -> bool {
     let text = line.trim_start_matches(|c: char| c.is_whitespace() || "/!#;*->".contains(c));
     // The label of a Markdown link definition stays with its address.
@@ -45,7 +45,7 @@ fn is_unbreakable(line: &str) -> bool {
     text.contains("://") && !text.contains(char::is_whitespace)
 }
 
-/// Whether each line of a Rust file has a comment.
+/// Returns for each line of a Rust file whether it has a comment.
 ///
 /// A `//` inside a string is not a comment, so only the text after a line's last token is searched.
 /// A documentation comment is a token itself, but it begins its line.

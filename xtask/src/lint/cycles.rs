@@ -1,17 +1,18 @@
-//! Cycles between the files of a crate. Files that depend on each other can only be read together.
+//! Finds cycles between the files of a crate. Files that depend on each other can only be
+//! understood together.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::references::{Graph, between_files};
 use super::sources::Source;
 
-/// One shortest cycle of each group of files that depend on each other.
+/// Returns a shortest cycle for each group of files that depend on each other.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     let roots = sources.iter().filter(|source| is_root(source));
     roots.flat_map(|root| cycles(&between_files(sources, root))).collect()
 }
 
-/// Whether a file is the root of a crate that is not a test.
+/// Whether a file is the root of a crate that is not a test crate.
 fn is_root(source: &Source) -> bool {
     let folders: Vec<&str> = source.path.split('/').collect();
     !source.is_test()
@@ -24,7 +25,8 @@ fn cycles(graph: &Graph<'_>) -> Vec<String> {
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut faults = Vec::new();
     for (&file, others) in &reached {
-        // The files of a group reach each other. A file that is in no cycle does not reach itself.
+        // The files of a group reach each other. A file that is in no cycle does not reach itself,
+        // so its group is empty.
         let group: Vec<&str> = others
             .iter()
             .copied()
@@ -54,7 +56,7 @@ fn reachable<'a>(graph: &Graph<'a>, from: &str) -> BTreeSet<&'a str> {
     reached
 }
 
-/// The shortest way from a file back to it, with the file at both ends.
+/// Returns the shortest path from a file back to itself, with the file at both ends.
 fn shortest_cycle<'a>(graph: &Graph<'a>, from: &'a str) -> Option<Vec<&'a str>> {
     let mut queue = VecDeque::from([vec![from]]);
     let mut seen = BTreeSet::new();

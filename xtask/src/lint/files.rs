@@ -1,4 +1,4 @@
-//! Rust files: each says what it is for, and most are short.
+//! Checks that each Rust file says what it is for, and that most are short.
 
 use super::rules::{MAX_FILE_LINES, MEDIAN_FILE_LINES};
 use super::sources::Source;

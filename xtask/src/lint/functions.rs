@@ -1,4 +1,4 @@
-//! Functions are short enough to be read at once.
+//! Checks that functions are short enough to be read at once.
 
 use syn::visit::{self, Visit};
 use syn::{Block, ImplItemFn, ItemFn, ItemMod, Signature, TraitItemFn};
@@ -7,7 +7,7 @@ use super::modules::is_test_only;
 use super::rules::{LONG_FUNCTIONS, MAX_FUNCTION_LINES};
 use super::sources::Source;
 
-/// Functions outside tests that have too many lines, and exceptions that are not needed.
+/// Finds functions outside tests that have too many lines, and exceptions that are not needed.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     faults_except(sources, &LONG_FUNCTIONS)
 }

@@ -1,4 +1,4 @@
-//! Dependency edges between crates, compared with the table.
+//! Compares the dependencies between crates with the table of layers.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +11,8 @@ use crate::output::Failure;
 /// Normal dependencies by package name, for every package of the build.
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The edges that the table does not allow, and the crates that are not both in the table and in
-/// the workspace.
+/// Returns the dependencies that the table does not allow, and the crates that are in the table
+/// or in the workspace, but not in both.
 pub(super) fn faults() -> Result<Vec<String>, Failure> {
     let output = cargo(&["metadata", "--format-version=1", "--locked"]).output().map_err(Failure::of)?;
     if !output.status.success() {
@@ -74,7 +74,7 @@ fn ours(name: &str) -> bool {
     name == "kiln" || name == "xtask" || name.starts_with("kiln-")
 }
 
-/// A chain of dependencies from a crate to Cranelift, if there is one.
+/// Returns a chain of dependencies from a crate to Cranelift, if there is one.
 fn reaches_cranelift(graph: &Graph, from: &str) -> Option<Vec<String>> {
     let mut seen = BTreeSet::new();
     let mut stack = vec![vec![from.to_owned()]];

@@ -14,7 +14,7 @@ pub(super) struct Crate<'a> {
     pub(super) modules: Vec<Module<'a>>,
 }
 
-/// A module: a file, or a part of one.
+/// A module: a whole file, or a part of a file.
 pub(super) struct Module<'a> {
     /// Path of the file that the module is in.
     pub(super) file: &'a str,
@@ -44,7 +44,7 @@ pub(super) enum Found<'a> {
     Outside,
 }
 
-/// Whether these attributes leave their item out of everything but tests.
+/// Whether these attributes restrict their item to test builds.
 pub(super) fn is_test_only(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| match &attribute.meta {
         Meta::Path(path) => path.is_ident("test"),
@@ -56,7 +56,8 @@ pub(super) fn is_test_only(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// Adds the name and the full path of everything that a `use` imports. The name of a glob is `*`.
+/// Adds the name and the full path of everything that a `use` imports. A glob import has the name
+/// `*`.
 pub(super) fn imports(tree: &UseTree, prefix: &[String], found: &mut Vec<(String, Vec<String>)>) {
     let under = |name: &dyn ToString| [prefix, &[name.to_string()]].concat();
     // `use a::{self}` imports `a` itself.
@@ -134,7 +135,7 @@ impl<'a> Crate<'a> {
         number
     }
 
-    /// The module itself, the module around it, and so on up to the root.
+    /// Returns the module itself, its parent, and so on up to the root.
     pub(super) fn ancestors(&self, module: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(Some(module), |&module| self.modules[module].parent)
     }
@@ -162,16 +163,16 @@ impl<'a> Crate<'a> {
             };
             match next {
                 Found::Module(number) => place = Some(number),
-                // The names after an item are its own, such as variants and methods.
+                // Names after an item belong to the item, such as variants and methods.
                 end => return end,
             }
         }
         place.map_or(Found::Outside, Found::Module)
     }
 
-    /// The meaning of a name in a module; `None` if the module does not have it.
+    /// Returns the meaning of a name in a module, or `None` if the module does not have the name.
     fn look_up(&self, module: usize, name: &str, item_first: bool, depth: usize) -> Option<Found<'a>> {
-        // The compiler reports imports that lead back to themselves.
+        // The compiler reports circular imports.
         if depth > 16 {
             return None;
         }

@@ -16,10 +16,11 @@ use syn::{Attribute, ImplItemFn, Item, ItemUse, Macro, Meta, Path};
 use super::modules::{Crate, Found, attributes, imports, is_test_only};
 use super::sources::Source;
 
-/// The references from each file to others. Of several to one file, the first is kept.
+/// The references from each file to others. Only the first reference from one file to another is
+/// kept.
 pub(super) type Graph<'a> = BTreeMap<&'a str, BTreeMap<&'a str, Reference>>;
 
-/// An item that a file names, and the line.
+/// An item that a file names, and the line on which it does.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Reference {
     pub(super) item: String,
@@ -80,8 +81,8 @@ impl<'a> Finder<'_, 'a> {
         }
     }
 
-    /// Adds the paths of at least two names among a macro's tokens. A single name may be a
-    /// variable; if it is imported, its `use` is a reference already.
+    /// Adds the paths among a macro's tokens that have at least two names. A single name may be a
+    /// variable; if it is imported, its `use` already counts as a reference.
     fn scan(&mut self, tokens: TokenStream) {
         let mut path: Vec<String> = Vec::new();
         let mut line = 0;
@@ -161,7 +162,8 @@ impl<'a> Visit<'a> for Finder<'_, '_> {
     }
 
     fn visit_macro(&mut self, invocation: &'a Macro) {
-        // A macro needs no import in the modules inside the one that defines it.
+        // A macro can be used without an import in the module that defines it and in the modules
+        // inside.
         if let Some(name) = invocation.path.get_ident() {
             let mut around = self.whole.ancestors(self.module);
             let definer = around.find(|&module| self.whole.modules[module].has_item(&name.to_string()));

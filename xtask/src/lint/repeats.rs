@@ -1,4 +1,4 @@
-//! Code that is written twice, as `jscpd` finds it.
+//! Finds duplicated code with `jscpd`.
 //!
 //! `jscpd` compares the tokens of all files. `.ci/run` installs it, in the version that CI uses.
 
@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::rules::MAX_REPEATED_TOKENS;
 use crate::output::Failure;
 
-/// The repeated parts of all files that are not tests; `None` if `jscpd` is not installed.
+/// Returns the duplicated parts of all files that are not tests, or `None` if `jscpd` is not
+/// installed.
 pub(super) fn faults(root: &Path) -> Result<Option<Vec<String>>, Failure> {
     let folder = tempfile::tempdir().map_err(Failure::of)?;
     let tokens = format!("--min-tokens={}", MAX_REPEATED_TOKENS + 1);

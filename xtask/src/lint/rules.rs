@@ -1,9 +1,9 @@
 //! The rules that `lint` checks, with their thresholds and their exceptions. An exception needs a
 //! reason.
 
-/// The crates of ours that a crate may depend on, and whether it may reach Cranelift at all.
+/// The crates of this workspace that a crate may depend on, and whether it may depend on Cranelift.
 ///
-/// This is the layering of ARCHITECTURE.md. An edge that is added here needs a reason there.
+/// This is the layering of ARCHITECTURE.md. A dependency that is added here needs a reason there.
 pub(super) const LAYERS: [(&str, &[&str], Cranelift); 10] = [
     ("kiln-globals", &[], Cranelift::Never),
     ("kiln-artifact", &[], Cranelift::Never),
@@ -43,7 +43,7 @@ pub(super) const DENIES_UNSAFE: [&str; 2] = ["crates/kiln-image/src/lib.rs", "xt
 /// The most lines that a Rust file may have.
 pub(super) const MAX_FILE_LINES: usize = 1000;
 
-/// The median length of the crates' files, in lines, must be below this.
+/// The limit on the median length of the crates' files, in lines: the median must be below it.
 pub(super) const MEDIAN_FILE_LINES: usize = 200;
 
 /// The most lines that ARCHITECTURE.md may have.

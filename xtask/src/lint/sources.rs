@@ -1,4 +1,5 @@
-//! The files that the checks read: all that Git tracks, and new files that it does not ignore.
+//! The files that the checks read: all files that Git tracks, and new files that Git does not
+//! ignore.
 
 use std::path::Path;
 use std::process::Command;
@@ -28,7 +29,8 @@ pub(super) fn read(root: &Path) -> Result<Vec<Source>, Failure> {
     let mut paths: Vec<&str> = listed.split_terminator('\0').collect();
     paths.sort_unstable();
     paths.dedup();
-    // A file that was removed but is still tracked, or that is not text, has nothing to check.
+    // There is nothing to check in a file that was removed but is still tracked, or that is not
+    // text.
     let source = |path: &str| {
         let text = std::fs::read_to_string(root.join(path)).ok()?;
         Some(Source { path: path.to_owned(), text })
@@ -47,14 +49,14 @@ impl Source {
         self.has_extension("rs")
     }
 
-    /// Whether the whole file is test code.
+    /// Whether the file contains only test code.
     pub(super) fn is_test(&self) -> bool {
         let name = self.path.rsplit('/').next().unwrap_or_default();
         name == "tests.rs" || self.path.split('/').any(|folder| folder == "tests")
     }
 
-    /// Whether the file is a part of a library or program of the workspace, not of its tests or
-    /// benches.
+    /// Whether the file is part of a library or program of the workspace, as opposed to its tests
+    /// or benches.
     pub(super) fn is_of_a_crate(&self) -> bool {
         self.is_rust() && !self.is_test() && self.path.split('/').any(|folder| folder == "src")
     }

@@ -1,9 +1,9 @@
-//! Summaries of documentation begin with a verb or name the thing.
+//! Checks that summaries of documentation begin with a verb or name the thing.
 
 use super::rules::HEADLESS;
 use super::sources::Source;
 
-/// The documentation comments whose first word makes a clause without a verb.
+/// Returns the documentation comments whose first word makes a clause without a verb.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     sources.iter().filter(|source| source.is_rust()).flat_map(faults_of_one).collect()
 }

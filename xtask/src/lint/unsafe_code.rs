@@ -1,9 +1,9 @@
-//! `unsafe` stays in the crates and files that may have it.
+//! Checks that `unsafe` stays in the crates and files that may have it.
 
 use super::rules::{DENIES_UNSAFE, LAYERS, UNSAFE};
 use super::sources::Source;
 
-/// Crates that do not forbid `unsafe`, and roots that do not deny it.
+/// Finds crates that do not forbid `unsafe`, and crate roots that do not deny it.
 pub(super) fn faults(sources: &[Source]) -> Vec<String> {
     let forbids = LAYERS.iter().filter(|(name, ..)| !UNSAFE.contains(name)).map(|&(name, ..)| {
         let folder = if name == "kiln" { String::new() } else { format!("crates/{name}/") };
@@ -21,7 +21,8 @@ pub(super) fn faults(sources: &[Source]) -> Vec<String> {
         .collect()
 }
 
-/// Whether a crate's root has this attribute on a line of its own; in a comment it has no effect.
+/// Whether a crate's root has this attribute on a line of its own. An attribute in a comment does
+/// not count.
 fn has_line(text: &str, attribute: &str) -> bool {
     text.lines().any(|line| line.trim_end() == attribute)
 }

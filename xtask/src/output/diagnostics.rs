@@ -1,4 +1,4 @@
-//! Lists of errors, as people are shown them.
+//! Prints lists of errors for people.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use super::escape::name;
 use super::failure::Failure;
 use super::units::count;
 
-/// The number of errors that are shown; the others are counted.
+/// The number of errors that are shown. The rest are only counted.
 const SHOWN: usize = kiln::globals::SHOWN_ERRORS;
 
-/// Prints the first errors of a list that comes piece by piece, and counts all.
+/// Prints the first errors of a list that arrives in parts, and counts all of them.
 #[derive(Default)]
 pub(crate) struct Shown(usize);
 
 impl Shown {
-    /// Prints the errors of a piece to standard error.
+    /// Prints the errors of one part to standard error.
     pub(crate) fn print(&mut self, diagnostics: &[Diagnostic]) {
         let left = SHOWN.saturating_sub(self.0);
         diagnostics.iter().take(left).for_each(|diagnostic| eprintln!("{}", shown(diagnostic)));
@@ -28,7 +28,8 @@ impl Shown {
         self.0
     }
 
-    /// The failure of a command that has found `noun`s, `rest` says where: `2 errors in the input`.
+    /// Returns the failure of a command that has found errors. `noun` names an error and `rest`
+    /// says where they are: `2 errors in the input`.
     pub(crate) fn failure(&self, noun: &str, rest: &str) -> Failure {
         let found = count(self.0, noun);
         Failure::new(match self.0 {
@@ -38,7 +39,7 @@ impl Shown {
     }
 }
 
-/// The first lines of a list, and a line that counts the others.
+/// Returns the first lines of a list, and a line with the number of the others.
 pub(crate) fn first_lines(lines: impl Iterator<Item = String>) -> String {
     let mut lines = lines.fuse();
     let mut text: Vec<String> = lines.by_ref().take(SHOWN).collect();
@@ -49,7 +50,7 @@ pub(crate) fn first_lines(lines: impl Iterator<Item = String>) -> String {
     text.join("\n")
 }
 
-/// An error as people are shown it, in which a name does not end a line.
+/// Formats an error for people. Line ends in names are escaped, so a name cannot break a line.
 pub(crate) fn shown(diagnostic: &Diagnostic) -> String {
     let file = |location: &mut Location| {
         if let std::borrow::Cow::Owned(escaped) = name(&location.source.name) {

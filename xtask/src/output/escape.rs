@@ -1,7 +1,8 @@
-//! Text that others wrote, as a terminal may show it.
+//! Makes text that others wrote safe to show on a terminal.
 //!
-//! Names of symbols, modules and files can hold any character, also those that move the cursor,
-//! change colours, or reverse the order of what follows. Such characters are shown as escapes.
+//! Names of symbols, modules and files can hold any character, including characters that move the
+//! cursor, change colours, or reverse the order of what follows. Such characters are shown as
+//! escapes.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -11,13 +12,13 @@ pub(super) fn visible(text: &str) -> Cow<'_, str> {
     replace(text, |c| c != '\n' && is_hidden(c), &mut |out, c| out.extend(c.escape_default()))
 }
 
-/// Like [`visible`], but line ends are escaped too: for names, which are a part of a line.
+/// Like [`visible`], but escapes line ends too: a name must stay within its line.
 pub(crate) fn name(text: &str) -> Cow<'_, str> {
     replace(text, is_hidden, &mut |out, c| out.extend(c.escape_default()))
 }
 
-/// A JSON document in which all characters can be seen. It means the same: such characters can only
-/// be in its strings.
+/// Escapes the characters of a JSON document that cannot be seen. The document means the same,
+/// because such characters can only be in its strings.
 pub(super) fn json(text: &str) -> Cow<'_, str> {
     replace(text, |c| c != '\n' && is_hidden(c), &mut |out, c| {
         for unit in c.encode_utf16(&mut [0; 2]) {
@@ -45,13 +46,12 @@ fn replace<'t>(
 fn is_hidden(c: char) -> bool {
     match c {
         ' '..='~' => false,
-        // Letters by their category, but without a glyph.
+        // These characters count as printable by their category, but have no glyph.
         '\u{34f}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}' | '\u{ffa0}' => true,
-        // Selectors of variants.
+        // Variation selectors and tags.
         '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}' | '\u{e0000}'..='\u{e0fff}' => true,
-        // The library knows which characters can be printed, and tells it in its debug form: the
-        // first character of a text is escaped if it is a mark on another, so this is not the
-        // first.
+        // `escape_debug` escapes characters that cannot be printed. It also escapes a combining
+        // mark at the start of a text, so `a` comes before the character.
         _ => ['a', c].iter().collect::<String>().escape_debug().count() > 2,
     }
 }

@@ -1,4 +1,4 @@
-//! The reasons why commands fail, as messages.
+//! Makes messages of the reasons why commands fail.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -21,7 +21,7 @@ impl Failure {
         Self::Message(if text.starts_with("error") { text } else { format!("error: {text}") })
     }
 
-    /// Makes a failure of an error and its sources.
+    /// Makes a failure of an error and the chain of its sources.
     pub(crate) fn of(error: impl Error) -> Self {
         Self::new(chain(&error))
     }
@@ -34,18 +34,19 @@ impl Failure {
         }
     }
 
-    /// Makes a failure of an error and its sources, after the words that say what could not be
-    /// done.
+    /// Makes a failure of an error and the chain of its sources. The message begins with `action`,
+    /// which says what could not be done.
     pub(crate) fn while_doing(action: impl Display, error: impl Error) -> Self {
         Self::new(format!("{action}: {}", chain(&error)))
     }
 }
 
-/// The message of an error and those of its sources: `cannot write x: No space left on device`.
+/// Joins the message of an error and the messages of its sources:
+/// `cannot write x: No space left on device`.
 ///
-/// Every error that a command prints goes through here. A source that the message ends with already
-/// is not repeated: some errors print their source, which then is also the source of theirs. A name
-/// in a message does not end the line.
+/// Every error that a command prints goes through here. Some errors include the message of their
+/// source in their own; a source with which the message already ends is not repeated. Line ends in
+/// a message are escaped.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let message = |error: &dyn Error| name(&error.to_string()).into_owned();
     let mut text = message(error);

@@ -1,5 +1,5 @@
-//! Errors of code generator and linker, which know modules by numbers, with the names of files and
-//! functions.
+//! Formats errors of the code generator and the linker with the names of files and functions. The
+//! linker itself knows modules only by their numbers.
 
 use kiln::CompilerError;
 use kiln::image::link::LinkError;
@@ -7,7 +7,7 @@ use kiln::image::link::LinkError;
 use super::escape::name;
 use super::failure::chain;
 
-/// The errors of a compiler, one a line.
+/// Formats the errors of a compiler, one error per line.
 pub(crate) fn compiler_lines(error: &CompilerError, title: &dyn Fn(&str) -> String) -> Vec<String> {
     let CompilerError::Functions(functions) = error else { return vec![format!("error: {}", chain(error))] };
     let line = |error: &kiln::backend::CompileError| {
@@ -19,7 +19,7 @@ pub(crate) fn compiler_lines(error: &CompilerError, title: &dyn Fn(&str) -> Stri
     functions.iter().map(line).collect()
 }
 
-/// An error of the linker: the file of the module, the function, and what is wrong.
+/// Formats an error of the linker: the file of the module, the function, and what is wrong.
 pub(crate) fn link_line(error: &LinkError, title: &dyn Fn(usize) -> String) -> String {
     let Some(number) = error.module() else { return format!("error: {}", chain(error)) };
     let line = format!("error: {}: {}", title(number), chain(error));

@@ -1,8 +1,8 @@
-//! The way to the terminal. Everything that this program prints goes through here.
+//! Prints to the terminal. Everything that this program prints goes through here.
 //!
-//! [`println!`] and [`eprintln!`] are ours in this crate: what they print is for people, so
-//! characters that cannot be seen are shown as escapes, in every name. Standard output that cannot
-//! be written is an error, and not a panic.
+//! This module replaces [`println!`] and [`eprintln!`] in this crate. They print for people, so
+//! characters that cannot be seen are shown as escapes, in every name. If standard output cannot be
+//! written, that is an error and not a panic.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write as _, stderr, stdout};
@@ -24,12 +24,12 @@ pub(crate) fn print_line(line: Arguments<'_>) {
 }
 
 pub(crate) fn print_error_line(line: Arguments<'_>) {
-    // There is nobody to tell if this fails.
+    // If this fails, there is no way left to report it.
     let _ = stderr().write_all(format!("{}\n", visible(&line.to_string())).as_bytes());
 }
 
-/// Writes bytes to standard output as they are. If they cannot be written, the process ends:
-/// without a word if the reader is gone, such as `head`.
+/// Writes bytes to standard output as they are. If they cannot be written, the process ends,
+/// without a message if the reader, such as `head`, has closed the pipe.
 pub(crate) fn print_bytes(bytes: &[u8]) {
     let mut out = stdout().lock();
     if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// `1 module`, `2 modules`.
+/// Returns a number with its noun: `1 module`, `2 modules`.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
@@ -28,7 +28,8 @@ pub(crate) fn time(time: Duration) -> String {
     }
 }
 
-/// The peak of this process's memory in bytes; 0 if the system does not report it.
+/// Returns the peak resident memory of this process in bytes, or 0 if the system does not report
+/// it.
 pub(crate) fn peak_rss() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));

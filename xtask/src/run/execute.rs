@@ -1,5 +1,5 @@
-//! The ways to execute the modules of one file: compiled in memory, compiled to an image, or
-//! interpreted.
+//! Executes the modules of one file in one of three ways: compiled in memory, compiled to an image,
+//! or interpreted.
 
 use std::io::Write as _;
 use std::process::Command;
@@ -48,7 +48,7 @@ pub(super) fn compiled(
         modules
     };
     if !have_run_lines(roots) {
-        // It is linked by itself. Its imports need no definition, since nothing is called.
+        // The file is linked by itself. Its imports need no definition, since nothing is called.
         return match image_of(target, &modules) {
             Ok(_) => Verdict::Compiled,
             Err(reason) => failed(reason),
@@ -99,7 +99,7 @@ fn in_memory(target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
     invocation::all(roots, &mut execute, &mut Event::send)
 }
 
-/// The errors of a session, with the names of modules.
+/// Formats the errors of a session, with the names of modules.
 fn session_error(error: &SessionError, modules: &[Module]) -> String {
     match error {
         SessionError::Check(diagnostics) => text(diagnostics),
@@ -109,13 +109,13 @@ fn session_error(error: &SessionError, modules: &[Module]) -> String {
     }
 }
 
-/// The errors of a compiler, which name modules, after a line end.
+/// Formats the errors of a compiler, which name modules. The text begins on a new line.
 fn not_compiled(error: &CompilerError) -> String {
     let lines = compiler_lines(error, &|module| name(module).into_owned());
     format!("\n{}", first_lines(lines.into_iter()))
 }
 
-/// The errors of a linker, with the names of modules, after a line end.
+/// Formats the errors of a linker, with the names of modules. The text begins on a new line.
 fn not_linked(errors: &[LinkError], modules: &[Module]) -> String {
     let title =
         |number: usize| modules.get(number).map_or("".into(), |module| name(&module.name).into_owned());
@@ -164,7 +164,7 @@ pub(super) fn interpreted(roots: &[Module], others: &[&Module]) -> Verdict {
 /// run lines.
 fn in_another_process(args: &RunArgs, image: &[u8], input: &InputFile, variants: &[usize]) -> Verdict {
     let attempt = || -> std::io::Result<Verdict> {
-        // The file has no name, so nothing is left of it, however this ends.
+        // The file has no name, so nothing is left of it, however this process ends.
         let mut file = tempfile::tempfile()?;
         file.write_all(image)?;
         let variants = variants.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
@@ -181,7 +181,7 @@ fn in_another_process(args: &RunArgs, image: &[u8], input: &InputFile, variants:
             }
             match event {
                 Some(Event::Done(verdict)) => done = Some(verdict),
-                // The limit of the invocation is watched here.
+                // This process watches the time limit of the invocation.
                 Some(Event::Invoke(place)) => last = Some(place),
                 Some(event) => event.send(),
                 None => {}
@@ -198,7 +198,7 @@ fn in_another_process(args: &RunArgs, image: &[u8], input: &InputFile, variants:
     })
 }
 
-/// The first diagnostics as text, which begins on a new line.
+/// Formats the first diagnostics as text that begins on a new line.
 pub(super) fn text(diagnostics: &[Diagnostic]) -> String {
     format!("\n{}\n", first_lines(diagnostics.iter().map(shown)))
 }

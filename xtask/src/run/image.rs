@@ -1,5 +1,5 @@
-//! `run-image`: the other process of `run --via image`. It loads an image and executes a file's run
-//! lines in it.
+//! `run-image`: the other process of `run --via image`, which loads an image and executes a file's
+//! run lines in it.
 
 use std::path::PathBuf;
 

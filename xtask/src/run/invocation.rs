@@ -7,8 +7,8 @@ use kiln::ir::{Function, Module, RunLine};
 
 use super::report::{Event, Verdict};
 
-/// Executes an invocation, given the number of the module, the function, its signature and the
-/// arguments.
+/// Executes an invocation. The arguments are the number of the module, the function, its signature
+/// and the values of its parameters.
 pub(super) type Execute<'a> =
     dyn FnMut(usize, &Function, &Signature, &[DataValue]) -> Result<Vec<DataValue>, Stop> + 'a;
 
@@ -57,8 +57,8 @@ pub(super) fn all(modules: &[Module], execute: &mut Execute<'_>, event: &mut dyn
     Verdict::Passed { invocations, interpreted: false }
 }
 
-/// The function that a run line names, if that is another than the one above, which it calls. A
-/// name that run lines cannot spell is spelt in any way.
+/// Returns the function that a run line names, if it is not the function `name` above the line,
+/// which the line calls. If run lines cannot spell `name`, any spelling is accepted.
 fn other_name<'l>(line: &RunLine<'l>, name: &str) -> Option<&'l str> {
     let (_, invocation) = line.text.split_once(':')?;
     let named = invocation.trim_start().split('(').next()?.trim_end();

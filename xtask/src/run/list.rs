@@ -1,5 +1,5 @@
-//! The files of a command, for its worker: a worker that looked for them itself could find others,
-//! and standard input is not its own.
+//! Passes the list of a command's files to its worker. A worker that searched for the files itself
+//! could find others, and its standard input is not that of the command.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -31,7 +31,7 @@ impl List {
     }
 }
 
-/// The path under which other processes find an open file of this one.
+/// Returns the path at which other processes find an open file of this process.
 pub(super) fn of_this_process(file: &File) -> PathBuf {
     format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd()).into()
 }

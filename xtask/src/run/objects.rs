@@ -12,14 +12,14 @@ const WORDS: usize = 512;
 /// Size of a run-time object, in bytes.
 pub(super) const SIZE: usize = 8 * WORDS;
 
-/// An object of 4096 zeroed bytes for every key, made when its address is first needed.
+/// The run-time objects: 4096 zeroed bytes for every key, created when the address is first needed.
 #[derive(Default)]
 pub(super) struct Objects {
     objects: RefCell<HashMap<Box<str>, Box<[u64; WORDS]>>>,
 }
 
 impl Objects {
-    /// The address of the object `key`, which stays the same as long as `self` lives.
+    /// Returns the address of the object `key`, which stays the same as long as `self` lives.
     pub(super) fn address(&self, key: &str) -> usize {
         let mut objects = self.objects.borrow_mut();
         let object = objects.entry(key.into()).or_insert_with(|| Box::new([0; WORDS]));

@@ -1,8 +1,8 @@
-//! The files that make up the program of a root file.
+//! Finds the files that make up the program of a root file.
 //!
 //! Each file is the root of a program of its own: its modules, and the files that define its
-//! imports, those in its own folder first. So one command runs a folder of unrelated tests and a
-//! program of many files.
+//! imports. If several files define an import, the file in the same folder is taken. So one command
+//! runs a folder of unrelated tests as well as a program of many files.
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
@@ -25,7 +25,7 @@ impl<'a> Definitions<'a> {
         for (index, modules) in files.iter().enumerate() {
             for name in modules.iter().flatten().flat_map(defined) {
                 let files = by_name.entry(name).or_default();
-                // Two definitions in one file are for the linker to report.
+                // The linker reports two definitions in one file.
                 if files.last() != Some(&index) {
                     files.push(index);
                 }
@@ -39,13 +39,13 @@ impl<'a> Definitions<'a> {
         self.paths[index].name.parent()
     }
 
-    /// `root`, the files that define its imports, the files that define the imports of those, and
-    /// so on, in order of their numbers.
+    /// Returns `root`, the files that define its imports, the files that define the imports of
+    /// those files, and so on, in order of their numbers.
     ///
     /// # Errors
     ///
-    /// A name that several other files define, unless one of them is in the program already, or
-    /// just one is in the folder of the file that imports the name.
+    /// Fails if several other files define an imported name, unless one of them is in the program
+    /// already, or exactly one is in the folder of the file that imports the name.
     pub(super) fn program(&self, root: usize) -> Result<Vec<usize>, String> {
         let mut program = BTreeSet::from([root]);
         let mut queue = vec![root];

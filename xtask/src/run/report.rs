@@ -1,4 +1,4 @@
-//! The reports of a worker: its steps as it takes them, and how each file ended.
+//! The reports of a worker: each step as it happens, and the verdict on each file.
 
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::ExitStatus;
@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::output::{Format, count, name, print_bytes, print_json_line};
 
-/// A report of a worker, which is one line.
+/// A report of a worker, written as one line.
 ///
-/// The program under test writes to the same standard output; [`MARK`] tells reports from its text.
+/// The program under test writes to the same standard output; [`MARK`] distinguishes reports from
+/// its text.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Event {
@@ -20,21 +21,21 @@ pub(super) enum Event {
     Invoke(String),
     /// The result of a `print` invocation.
     Printed(String),
-    /// Something about an invocation that is no failure.
+    /// A remark on an invocation that is not a failure.
     Note(String),
     /// The worker is done with a file.
     Done(Verdict),
 }
 
 /// The text before every report. The program's own text may end without a newline, and may look
-/// like a report.
+/// much like a report.
 const MARK: &str = "\u{1e}kiln ";
 
 impl Event {
     /// Writes the report to standard output.
     pub(super) fn send(&self) {
         let line = serde_json::to_string(self).expect("plain data");
-        // Without a reader the worker has nothing left to do, and ends.
+        // If nobody reads the reports, the worker has nothing left to do, and this ends it.
         print_bytes(format!("{MARK}{line}\n").as_bytes());
     }
 
@@ -50,7 +51,7 @@ impl Event {
     }
 }
 
-/// The result of a file.
+/// The verdict on a file.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 #[serde(rename_all = "snake_case", tag = "status")]
 pub(super) enum Verdict {
@@ -68,10 +69,10 @@ pub(super) enum Verdict {
     Skipped { reason: String },
 }
 
-/// The way in which a process ended that has not reported a verdict.
+/// The way in which a process ended without a verdict.
 pub(super) enum Ending {
     Exited(ExitStatus),
-    /// It was ended, because an invocation took longer than this.
+    /// The process was killed, because an invocation took longer than this.
     TimedOut(Duration),
 }
 
@@ -80,7 +81,7 @@ impl Ending {
         matches!(self, Self::Exited(status) if status.success())
     }
 
-    /// The reason why there is no verdict.
+    /// Returns the reason why there is no verdict.
     pub(super) fn reason(&self) -> String {
         let status = match self {
             Self::Exited(status) => status,
@@ -99,13 +100,14 @@ impl Ending {
 /// The output of a file that is executed.
 #[derive(Default, Serialize)]
 pub(super) struct Output {
-    /// The results of its `print` lines.
+    /// The results of the file's `print` lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) printed: Vec<String>,
-    /// Notes on its run lines.
+    /// Notes on the file's run lines.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) notes: Vec<String>,
-    /// The program's own lines. Only JSON has them here; people see them when they are printed.
+    /// The program's own lines. They are collected only for JSON; in text form they are printed at
+    /// once.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) output: Vec<String>,
 }
@@ -125,7 +127,7 @@ pub(super) struct Totals {
     passed: usize,
     pub(super) failed: usize,
     skipped: usize,
-    /// Without a run line.
+    /// The number of files without a run line.
     compiled: usize,
 }
 

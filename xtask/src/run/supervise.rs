@@ -1,4 +1,4 @@
-//! A process that executes what may never end or may crash, watched by the one that started it.
+//! Starts a process whose code may crash or never end, and watches it.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::process::parent_id;
@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use super::report::{Ending, Event};
 
-/// Longer lines of a program are passed on in parts.
+/// The longest line of a program, in bytes. Longer lines are passed on in parts.
 const LONGEST_LINE: u64 = 1 << 26;
 
-/// Starts `command` and calls `each` with every line it prints: the program's own text, and the
-/// report. An invocation that takes longer than `limit` ends the process.
+/// Starts `command` and calls `each` for every line that it prints, with the program's own text and
+/// the report in the line. Kills the process if an invocation takes longer than `limit`.
 pub(super) fn watch(
     command: &mut Command,
     limit: Option<Duration>,
@@ -20,11 +20,11 @@ pub(super) fn watch(
 ) -> std::io::Result<Ending> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
     let stdout = child.stdout.take().expect("piped");
-    // A short queue: a program that prints without end waits for its reader.
+    // The queue is short, so a program that prints without end has to wait for its reader.
     let (sender, lines) = sync_channel(64);
     std::thread::spawn(move || read(stdout, &sender));
     let ended = follow(&lines, limit, each);
-    // The reader ends when nobody takes its lines.
+    // The thread that reads ends when its lines have no receiver.
     drop(lines);
     match ended {
         Ok(()) => child.wait().map(Ending::Exited),
@@ -51,8 +51,8 @@ fn read(stdout: ChildStdout, sender: &SyncSender<Vec<u8>>) {
     }
 }
 
-/// Takes lines until there are no more, or until an invocation has taken longer than `limit`, which
-/// then is the error.
+/// Passes on lines until there are no more, or until an invocation has taken longer than `limit`.
+/// In that case, the limit is the error.
 fn follow(
     lines: &Receiver<Vec<u8>>,
     limit: Option<Duration>,
@@ -76,14 +76,15 @@ fn follow(
         match &event {
             Some(Event::Invoke(_)) => deadline = limit.map(|limit| (Instant::now() + limit, limit)),
             Some(_) => deadline = None,
-            // The program's own text is no sign of an end.
+            // The program's own text does not show that an invocation has ended.
             None => {}
         }
         each(own, event);
     }
 }
 
-/// Ends this process soon after the one that started it: nobody would stop an endless loop then.
+/// Ends this process soon after its parent process has ended, since nobody would stop an endless
+/// loop then.
 pub(super) fn end_with_parent() {
     let parent = parent_id();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Calls of compiled code whose signature is known only at run time.
+//! Calls compiled code whose signature is known only at run time.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
@@ -17,7 +17,7 @@ pub(super) struct Thunks<'a> {
 }
 
 impl<'a> Thunks<'a> {
-    /// One set of thunks for each module.
+    /// Makes one set of thunks for each module.
     pub(super) fn of_each(target: &'a Target, modules: &'a [Module]) -> Vec<Self> {
         let of = |module: &'a Module| Self { target, settings: &module.settings, thunks: Vec::new() };
         modules.iter().map(of).collect()

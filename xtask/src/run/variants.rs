@@ -5,13 +5,14 @@ use kiln::ir::{ModuleSettings, Target};
 use super::report::Verdict;
 use crate::output::chain;
 
-/// The settings of a module with one of its `target` lines each, with the number of that line.
+/// Returns the settings of a module once for each of its `target` lines, with only that line, and
+/// the number of the line.
 ///
 /// Lines that the machine cannot run are left out; `host_has` says which CPU features it has.
 ///
 /// # Errors
 ///
-/// The verdict on the module if no line is left, or if one has an error.
+/// Returns the verdict on the module if no line is left, or if a line has an error.
 pub(super) fn variants(
     target: &Target,
     settings: &ModuleSettings,
@@ -40,8 +41,8 @@ pub(super) fn variants(
     if variants.is_empty() { Err(Verdict::Skipped { reason: missing }) } else { Ok(variants) }
 }
 
-/// The settings with only their `target` line `number`; settings without such lines are returned as
-/// they are.
+/// Returns the settings with only `target` line `number`. Settings without such lines are returned
+/// as they are.
 pub(super) fn variant_settings(settings: &ModuleSettings, number: usize) -> ModuleSettings {
     let targets = settings.targets.get(number).cloned().into_iter().collect();
     ModuleSettings { targets, ..settings.clone() }

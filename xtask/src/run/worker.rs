@@ -37,7 +37,8 @@ pub(super) fn work(args: &RunArgs, files: &[InputFile], first: usize) -> Outcome
     Ok(())
 }
 
-/// The verdict, unless it is that a file has passed, although a line of it was not executed.
+/// Returns `verdict`, but changes it to a failure or a skip if the file would pass although one of
+/// its run lines was not executed, or although it has none to execute.
 fn executed(verdict: Verdict, modules: &Parsed<Vec<Module>>) -> Verdict {
     let Ok(modules) = modules else { return verdict };
     let lost = |comment: &ModuleComment| {
@@ -60,7 +61,7 @@ fn executed(verdict: Verdict, modules: &Parsed<Vec<Module>>) -> Verdict {
     }
 }
 
-/// All modules of a file, or all errors in them.
+/// Returns all modules of a file, or all errors in them.
 fn together(parsed: Vec<Parsed>) -> Parsed<Vec<Module>> {
     let mut modules = Vec::with_capacity(parsed.len());
     let mut faults = Vec::new();
@@ -82,7 +83,7 @@ fn not_modules(diagnostics: &[Diagnostic]) -> Verdict {
     }
 }
 
-/// Executes one file, its modules together, once for each of the `target` lines that this machine
+/// Executes all modules of one file together, once for each of the `target` lines that this machine
 /// can run.
 fn file(args: &RunArgs, target: &Target, path: &InputFile, roots: &[Module], others: &[&Module]) -> Verdict {
     let tests: Vec<&str> = roots.iter().flat_map(|root| root.settings.tests()).collect();
@@ -105,7 +106,8 @@ fn file(args: &RunArgs, target: &Target, path: &InputFile, roots: &[Module], oth
     };
     let (mut invocations, mut compiled_only) = (0, false);
     for time in 0..variants.iter().map(Vec::len).max().unwrap_or(0) {
-        // A module with fewer lines than another module of the file keeps its last line.
+        // A module with fewer `target` lines than another module of the file is executed with its
+        // last line again.
         let chosen = variants.iter().map(|lines| &lines[time.min(lines.len() - 1)]);
         let numbers: Vec<usize> = chosen.clone().map(|(number, _)| *number).collect();
         let roots = roots.iter().zip(chosen);
