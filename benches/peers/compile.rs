@@ -110,7 +110,7 @@ fn raw_parallel(queue: &[(&ir::Function, &dyn TargetIsa)], pool: &ThreadPool) ->
     })
 }
 
-/// Checks that Kiln's code is that of raw Cranelift: as many functions, of the same sizes.
+/// Checks that Kiln and raw Cranelift made the same number of functions, of the same sizes.
 fn same_code(
     queue: &[(&ir::Function, &dyn TargetIsa)],
     workload: &Workload,

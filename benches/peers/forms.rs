@@ -35,8 +35,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
             }
             Ok(bytes)
         }),
-        // A front end verifies a function and then makes its form, so the function is in the
-        // processor's caches.
+        // A front end verifies a function just before it makes the canonical form, so the function
+        // is in the processor's caches.
         Contender::in_parts(forms, &["canonical form", "fingerprints"], || {
             let mut form = Duration::ZERO;
             for (number, _, ir) in workload.functions() {

@@ -1,4 +1,4 @@
-//! The generated workload: modules shaped like those of a compiler, from a seed.
+//! The generated workload: modules like the output of a compiler's front end, from a seed.
 //!
 //! Most functions are small, and a few have several hundred instructions. Bodies have loops,
 //! branches, `br_table`, memory accesses, integer and float arithmetic, calls inside the module, to

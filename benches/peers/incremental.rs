@@ -1,6 +1,6 @@
 //! Comparison F: building again, when nothing or little has changed.
 //!
-//! A build compiles the program and makes the image in memory. Every kind of build takes turns with
+//! A build compiles the program and makes the image in memory. Every kind of build alternates with
 //! a build of the same program without a cache.
 
 mod builds;
@@ -20,7 +20,7 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup, pool};
 use crate::workload::Workload;
 
-/// Measures builds; `artifacts` are those that Kiln compiled from the workload.
+/// Measures builds. `artifacts` are the artifacts that Kiln compiled from the workload.
 pub(crate) fn compare(
     workload: &Workload,
     setup: &Setup,
@@ -116,7 +116,8 @@ fn larger(
             builder.edited(store.clone(), &program)
         }),
     ];
-    // Large programs take long, and noise is a smaller part of their times.
+    // Fewer rounds are enough: a build of a large program takes long, and noise is a smaller part
+    // of its time.
     comparison.add(interleave((setup.rounds / times as u32).max(2), contenders)?);
     Ok(comparison.named_ratio(
         format!("1 function / all, {times} times the program"),

@@ -40,7 +40,7 @@ impl Drop for BuiltModule {
     }
 }
 
-/// The address of a run-time object or of a routine of the C library in this process.
+/// Returns the address of a run-time object or of a routine of the C library in this process.
 pub(crate) fn resolve(key: &SlotKey) -> Option<usize> {
     match key {
         SlotKey::Global(key) => {
@@ -51,13 +51,14 @@ pub(crate) fn resolve(key: &SlotKey) -> Option<usize> {
     }
 }
 
-/// The run-time objects of the generated program.
+/// Returns the run-time objects of the generated program.
 fn objects() -> &'static [u64] {
     static OBJECTS: OnceLock<Vec<u64>> = OnceLock::new();
     OBJECTS.get_or_init(|| (0..u64::from(generate::GLOBALS)).map(|number| number * number * 31 + 7).collect())
 }
 
-/// The settings of `isa`, but not position independent.
+/// Returns a code generator with the settings of `isa`, but for code that is not position
+/// independent.
 fn without_pic(isa: &OwnedTargetIsa) -> Result<OwnedTargetIsa, Failure> {
     let mut flags = settings::builder();
     for setting in isa.flags().iter() {

@@ -21,7 +21,7 @@ const KNOWN: [(&str, Option<&str>); 4] = [
     ("wild", Some("--threads")),
 ];
 
-/// The linkers that Kiln is compared with, in order, installed or not.
+/// Returns the linkers that Kiln is compared with, in order, installed or not.
 pub(crate) fn known() -> Vec<Linker> {
     let folders: Vec<PathBuf> = std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect();
     let find = |name: &str| folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
@@ -33,7 +33,7 @@ impl Linker {
         self.path.is_some()
     }
 
-    /// The first line of the linker's output for `--version`.
+    /// Returns the first line of the linker's output for `--version`.
     pub(crate) fn version(&self) -> String {
         let Some(path) = &self.path else { return "not installed".into() };
         let said = Command::new(path).arg("--version").output();
@@ -42,7 +42,7 @@ impl Linker {
         text.lines().next().unwrap_or("unknown version").into()
     }
 
-    /// Links a shared object whose own references go to its own definitions, as in an image.
+    /// Links a shared object whose references bind to its own definitions, as in an image.
     pub(crate) fn link(&self, objects: &[PathBuf], output: &Path, threads: usize) -> Result<(), Failure> {
         let path = self.path.as_ref().ok_or("not installed")?;
         let mut command = Command::new(path);

@@ -1,10 +1,10 @@
-//! Timing. Contenders take turns, so that noise affects all of them equally.
+//! Times contenders, which take turns, so that noise affects all of them equally.
 
 use std::time::{Duration, Instant};
 
 use crate::setup::Failure;
 
-/// A piece of work that is measured next to others.
+/// A piece of work that is timed in turn with others.
 pub(crate) struct Contender<'a> {
     pub(crate) name: String,
     /// The names of the parts of a turn. If there are several, their total is reported too.
@@ -58,8 +58,8 @@ impl<'a> Contender<'a> {
 
 /// Runs every contender once without measuring, then in `rounds` rounds.
 ///
-/// Every other round runs backwards, so that no contender always follows the same one. The result
-/// has the total of every contender in order, each followed by its parts.
+/// Every other round runs backwards, so that no contender always follows the same contender. The
+/// result has the total of every contender in order, each followed by its parts.
 pub(crate) fn interleave(rounds: u32, mut contenders: Vec<Contender<'_>>) -> Result<Vec<Series>, Failure> {
     let mut times: Vec<Vec<Vec<Duration>>> = vec![Vec::new(); contenders.len()];
     for round in 0..=rounds {
@@ -91,20 +91,20 @@ pub(crate) fn interleave(rounds: u32, mut contenders: Vec<Contender<'_>>) -> Res
     Ok(series)
 }
 
-/// The median of many times.
+/// Returns the median of many times.
 pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times.get(times.len() / 2).copied().unwrap_or_default()
 }
 
-/// Runs `work`, and returns the time and the result, which is not dropped inside that time.
+/// Runs `work`, and returns the time and the result. The time does not include dropping the result.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (Duration, T) {
     let start = Instant::now();
     let result = work();
     (start.elapsed(), result)
 }
 
-/// The median, least and greatest of `values`; not-a-number without values.
+/// Returns the median, the least and the greatest of `values`, or NaN if there are none.
 pub(crate) fn spread(values: &[f64]) -> Spread {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

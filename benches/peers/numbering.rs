@@ -27,10 +27,10 @@ pub(crate) struct Numbering {
 }
 
 struct Declaration {
-    /// `None` for a local symbol.
+    /// The symbol's name; `None` if it is local.
     name: Option<Box<str>>,
     linkage: Linkage,
-    /// `None` for data.
+    /// The function's signature; `None` for data.
     signature: Option<Signature>,
     writable: bool,
 }
@@ -103,7 +103,7 @@ impl Numbering {
         Ok(())
     }
 
-    /// The number of a function.
+    /// Returns the number of a function.
     pub(crate) fn function(&self, module: usize, symbol: SymbolId) -> FuncId {
         FuncId::from_u32(self.symbols[module][symbol.index()].index)
     }
@@ -127,7 +127,7 @@ impl Numbering {
         function
     }
 
-    /// The target of a relocation against a symbol.
+    /// Returns the target of a relocation against a symbol.
     fn target(&self, module: usize, symbol: SymbolId) -> ModuleRelocTarget {
         let name = &self.symbols[module][symbol.index()];
         ModuleRelocTarget::user(name.namespace, name.index)

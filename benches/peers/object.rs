@@ -70,7 +70,7 @@ fn unit(workload: &Workload, group: &[usize]) -> Result<Unit, Failure> {
             let id = numbering.function(at, function.symbol);
             context.clear();
             context.func = numbering.rename(at, &function.ir().ok_or("machine code in a module")?);
-            // Like Kiln, with the module's own settings.
+            // As in Kiln, each function is compiled with the settings of its own module.
             let isa = &*workload.isas[group[at]];
             context
                 .compile(isa, &mut ControlPlane::default())
@@ -91,7 +91,7 @@ impl Unit {
         self.functions.len()
     }
 
-    /// The bytes of the object file.
+    /// Returns the bytes of the object file.
     fn emit(&self) -> Result<Vec<u8>, Failure> {
         let builder = ObjectBuilder::new(self.isa.clone(), "unit", default_libcall_names())?;
         let mut module = ObjectModule::new(builder);
@@ -110,7 +110,7 @@ impl Unit {
 /// writing a new one.
 pub(crate) fn clean(units: &[Unit], folder: &Path) {
     for number in 0..units.len() {
-        // In the first turn there are none.
+        // The first turn finds no object files, so an error is ignored.
         let _ = std::fs::remove_file(file(folder, number));
     }
 }

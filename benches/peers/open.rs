@@ -18,7 +18,7 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
 
-/// How many times an image is opened in each round.
+/// The number of times that an image is opened in each round.
 const TIMES: usize = 200;
 const RTLD_NOW: c_int = 2;
 
@@ -125,7 +125,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
         comparison.ratio(array, peer, Goal::AtMost(1.0));
     }
     comparison.ratio(kiln, nothing, Goal::None);
-    // The price of a copy that no change of the file reaches.
+    // The ratio is the cost of a private copy, which later changes of the file do not reach.
     comparison.ratio(private, array, Goal::None);
     let slots = addresses.len();
     comparison.note(format!(
@@ -195,7 +195,7 @@ fn slots_image(keys: &[String], path: &Path) -> Result<(), Failure> {
     Ok(save(path, &image)?)
 }
 
-/// Checks that code sees the same address after a resolver and after an array filled the slots.
+/// Checks that code sees the same address whether a resolver or an array filled the slots.
 fn slots_hold(path: &Path, bindings: &Bindings, addresses: &[usize]) -> Result<String, Failure> {
     let image = Image::open(path)?;
     let in_order = image.slots().iter().zip(addresses).all(|(key, _)| matches!(key, SlotKey::Global(_)));

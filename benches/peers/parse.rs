@@ -65,7 +65,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     let many_unverified = format!("kiln, not verifying, {threads} threads");
     let many_peer = format!("cranelift-reader, {threads} threads");
     let many_verified = format!("cranelift-reader and verifier, {threads} threads");
-    // All functions in one file, under distinct names.
+    // One file holds all functions, under distinct names.
     let joined = Arc::new(Source::new("joined.clif", joined(workload)));
     let whole = format!("kiln (verifies), one file, {threads} threads");
     let whole_peer = "cranelift-reader, one file, which it reads on 1 thread";
@@ -105,8 +105,8 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
 fn joined(workload: &Workload) -> String {
     let mut text = String::new();
     for (number, source) in workload.sources.iter().enumerate() {
-        // A header line may not follow a function. Other names need no change: each function
-        // declares those it uses.
+        // A header line may not follow a function. Other names need no change, because each
+        // function declares the names that it uses.
         for line in source.text().lines().filter(|line| !line.starts_with("target ")) {
             match line.strip_prefix("function ").and_then(|rest| rest.split_once('(')) {
                 Some((_, rest)) => {

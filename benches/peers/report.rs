@@ -56,7 +56,7 @@ impl Comparison {
         self.series.extend(series);
     }
 
-    /// The total of the contender `name`.
+    /// Returns the total of the contender `name`.
     fn total(&self, name: &str) -> Option<&Series> {
         self.series.iter().find(|series| series.name == name && series.part.is_empty())
     }
@@ -89,7 +89,8 @@ impl Comparison {
         self.ratios.push(Ratio { name: name.into(), value: spread(&[value]), goal });
     }
 
-    /// The contender with the least median among those whose names `among` accepts.
+    /// Returns the name of the contender with the least median. Only names that `among` accepts
+    /// count.
     pub(crate) fn fastest(&self, among: impl Fn(&str) -> bool) -> Option<String> {
         let totals = self.series.iter().filter(|series| series.part.is_empty() && among(&series.name));
         let median = |series: &&Series| spread(&series.seconds).median;
@@ -178,7 +179,7 @@ impl Report {
         json!({ "run": run, "sections": self.comparisons.iter().map(Comparison::json).collect::<Vec<_>>() })
     }
 
-    /// The number of goals that are met, and of all goals.
+    /// Returns the number of goals that are met, and the number of all goals.
     pub(crate) fn met(&self) -> (usize, usize) {
         let verdicts = self.comparisons.iter().flat_map(|comparison| &comparison.ratios);
         let verdicts: Vec<bool> = verdicts.filter_map(|ratio| ratio.goal.met(ratio.value.median)).collect();
@@ -186,12 +187,12 @@ impl Report {
     }
 }
 
-/// A number with two decimal places, or four if it is small.
+/// Formats a number with two decimal places, or with four if it is small.
 fn number(value: f64) -> String {
     if value < 0.1 { format!("{value:.4}") } else { format!("{value:.2}") }
 }
 
-/// A time with three digits and its unit.
+/// Formats a time with three digits and its unit.
 fn seconds(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s"),

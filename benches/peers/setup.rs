@@ -1,4 +1,4 @@
-//! Everything that all comparisons share: threads, rounds, and the kind of their errors.
+//! Everything that all comparisons share: threads, rounds, and the error type.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ pub(crate) struct Setup {
     pub(crate) pool: Arc<ThreadPool>,
 }
 
-/// A pool of `threads` threads.
+/// Returns a pool of `threads` threads.
 pub(crate) fn pool(threads: usize) -> Result<ThreadPool, Failure> {
     Ok(ThreadPoolBuilder::new().num_threads(threads).build()?)
 }

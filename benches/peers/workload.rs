@@ -89,7 +89,7 @@ impl Workload {
         Ok(Self { name, target, modules, ir, isas, sources, globals, runs })
     }
 
-    /// Every function with the number of its module, in order.
+    /// Returns every function with the number of its module, in order.
     pub(crate) fn functions(&self) -> impl Iterator<Item = (usize, &Function, &ir::Function)> {
         let modules = self.modules.iter().enumerate();
         let functions = modules
@@ -97,14 +97,14 @@ impl Workload {
         functions.zip(&self.ir).map(|((number, function), ir)| (number, function, ir))
     }
 
-    /// The number of definitions that an image of the program exports.
+    /// Returns the number of definitions that an image of the program exports.
     pub(crate) fn exports(&self) -> usize {
         let exported = |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible);
         let symbols = self.modules.iter().flat_map(|module| &module.symbols);
         symbols.filter(|symbol| symbol.kind != SymbolKind::Global && exported(symbol.linkage)).count()
     }
 
-    /// The numbers of modules, functions and instructions, for people.
+    /// Describes the numbers of modules, functions and instructions, for people.
     pub(crate) fn describe(&self) -> String {
         let mut sizes: Vec<usize> = self.functions().map(|(.., ir)| ir.dfg.num_insts()).collect();
         sizes.sort_unstable();

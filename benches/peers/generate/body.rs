@@ -267,7 +267,8 @@ impl BodyBuilder<'_, '_> {
         self.builder.seal_block(after);
     }
 
-    /// Adds a call that is made if the depth allows it.
+    /// Adds a call of `labs`, or a call of a generated function that runs only if more calls may be
+    /// nested.
     fn call(&mut self) {
         if self.random.below(8) == 0 {
             let value = self.int();

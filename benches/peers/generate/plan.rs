@@ -14,8 +14,8 @@ pub(crate) const GLOBALS: u32 = 200;
 /// memory.
 pub(crate) const MEMORY: usize = 512;
 
-/// Types of functions: parameters and result. All have two parameters before these: a pointer to
-/// [`MEMORY`] bytes, and the number of calls that may still be nested.
+/// The types of functions: parameters and result. Every function has two more parameters before
+/// these: a pointer to [`MEMORY`] bytes, and the number of calls that may still be nested.
 pub(super) const SHAPES: [(&[Type], Type); 4] = [
     (&[types::I64], types::I64),
     (&[types::I64, types::F64], types::I64),
@@ -34,8 +34,8 @@ pub(super) struct FunctionPlan {
 }
 
 pub(super) fn plan(index: u32, random: &mut Random) -> FunctionPlan {
-    // Sizes are those of real code: half of all functions have a few instructions, one in fifty has
-    // hundreds.
+    // The sizes are like the sizes of functions in real code: half of all functions have a few
+    // instructions, and one in fifty has hundreds.
     let size = match random.below(100) {
         0..50 => 1 + random.below(4),
         50..80 => 4 + random.below(12),

@@ -16,7 +16,7 @@ use crate::measure::{Contender, median, timed};
 use crate::setup::Failure;
 use crate::workload::Workload;
 
-/// Number of builds in a turn if a build is quick; their median is taken.
+/// The number of builds in a turn if a build is quick. The time of the turn is their median.
 pub(super) const TIMES: usize = 5;
 /// The longest time that writing everything in the background may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -27,7 +27,7 @@ pub(super) struct TimedBuild {
     pub(super) times: [Duration; 2],
     pub(super) image: Vec<u8>,
     pub(super) stats: Stats,
-    /// Kept only to be dropped after the times were taken.
+    /// The artifacts, kept only so that they are dropped after the times were taken.
     pub(super) _artifacts: Vec<Artifact>,
 }
 
@@ -84,8 +84,8 @@ impl ProgramBuilder<'_> {
         Ok(build)
     }
 
-    /// Builds with the client's keys. Without `build`, a module that is not in the store is an
-    /// error; one that is verified may be built.
+    /// Builds with the client's keys. If `build` is false, a module that is not in the store is an
+    /// error; a module may still be built to verify its entry.
     pub(super) fn lazy(
         &self,
         store: SharedStore,
@@ -115,7 +115,7 @@ impl ProgramBuilder<'_> {
         Ok(build)
     }
 
-    /// Builds when every second module is in the store, and no other.
+    /// Builds with a store that has every second module and no other.
     pub(super) fn half(&self, store: SharedStore) -> Result<TimedBuild, Failure> {
         let modules = &self.workload.modules;
         let half: Vec<Module> = modules.iter().step_by(2).cloned().collect();
@@ -138,7 +138,7 @@ impl ProgramBuilder<'_> {
     }
 }
 
-/// The median time of every part of several builds.
+/// Returns the median time of every part of several builds.
 pub(super) fn parts(
     builds: impl Iterator<Item = Result<TimedBuild, Failure>>,
 ) -> Result<Vec<Duration>, Failure> {
@@ -155,7 +155,8 @@ pub(super) fn repeated<'a>(
     Contender::in_parts(name, PARTS, move || parts((0..times).map(|_| build())))
 }
 
-/// A store that writes to a folder in the background, like that of the command `build`.
+/// Returns a store that writes to a folder in the background, like the store of the command
+/// `build`.
 pub(super) fn write_behind(folder: &Path) -> Arc<WriteBehind<DiskStore>> {
     Arc::new(WriteBehind::new(DiskStore::new(folder)))
 }

@@ -56,7 +56,7 @@ impl Edit {
     }
 }
 
-/// The last constant of a function that has at least 32 bits.
+/// Returns the last integer constant of 32 or 64 bits in a function.
 pub(super) fn constant(function: &ir::Function) -> Option<ir::Inst> {
     let insts = function.layout.blocks().flat_map(|block| function.layout.block_insts(block));
     let constants = insts.filter(|&inst| {

@@ -1,7 +1,7 @@
-//! Checks that text and binary form keep everything in a module.
+//! Checks that the text form and the binary form of a module keep everything in it.
 //!
-//! The checks return the difference as text instead of panicking, so that a test can add which case
-//! it was.
+//! The checks do not panic: they return the difference as text, so that a test can add the name of
+//! the case that failed.
 //!
 //! Invariant: structs are destructured exhaustively, so that a new field does not compile until it
 //! is compared.
@@ -59,18 +59,18 @@ pub fn same(expected: &Module, actual: &Module) -> Result<(), String> {
     Err(format!("it was\n{one}\nand is\n{other}"))
 }
 
-/// Reads text.
+/// Reads a module from text.
 ///
 /// # Errors
 ///
-/// The diagnostics.
+/// The reader's diagnostics.
 pub fn read(text: &str, target: &Target) -> Result<Module, String> {
     parse(Arc::new(Source::new("text.clif", text)), target)
         .map_err(|faults| faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
-/// Prints the module and reads it again: the result is the same module, and prints as the same
-/// text.
+/// Prints the module and reads the text again. Checks that the result is the same module, and that
+/// it prints as the same text.
 ///
 /// # Errors
 ///
@@ -86,8 +86,9 @@ pub fn through_text(module: &Module, target: &Target) -> Result<Module, String> 
     Ok(again)
 }
 
-/// Replaces source locations that text has no form for. To Cranelift, a location one less than the
-/// first of its function is "none" relative to that one, and `print` refuses such a module.
+/// Replaces the source locations that text cannot express. Cranelift stores locations relative to
+/// the first location in the function, and a location that is one less than the first reads as
+/// "none"; `print` refuses a module with such a location.
 pub fn only_printable_locations(module: &mut Module) {
     for function in &mut module.functions {
         let Some(mut ir) = function.ir() else { continue };
@@ -104,8 +105,8 @@ pub fn only_printable_locations(module: &mut Module) {
     }
 }
 
-/// Writes the module as bytes and reads it again: the result is the same module, with the same
-/// bytes.
+/// Writes the module as bytes and reads them again. Checks that the result is the same module, and
+/// that it has the same bytes.
 ///
 /// # Errors
 ///
@@ -128,7 +129,8 @@ pub fn through_bytes(module: &Module, target: &Target) -> Result<Module, String>
     Ok(read)
 }
 
-/// Decodes and encodes the code of all functions, which gives the same code.
+/// Decodes the code of every function and encodes it again. Checks that the result is the same
+/// code.
 ///
 /// # Errors
 ///

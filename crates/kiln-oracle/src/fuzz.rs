@@ -1,11 +1,12 @@
-//! Bodies of fuzz targets, one for each reader of bytes from outside.
+//! The bodies of the fuzz targets, one for each reader of untrusted bytes.
 //!
 //! They panic when a property does not hold. `fuzz/` calls them with inputs from libFuzzer, and
-//! `tests/oracle/readers.rs` with inputs from [`mutate`](crate::mutate). Where a form has
-//! checksums, they are corrected first; otherwise the reader would always stop at them.
+//! `tests/oracle/readers.rs` with inputs from [`mutate`](crate::mutate). If a format has checksums,
+//! they are corrected first; otherwise the reader would refuse nearly every input at the checksum.
 //!
-//! Properties: a reader returns a result or an error with a location, and never panics. The result
-//! is in proportion to the input. Written and read again, the result is the same.
+//! Properties: a reader returns a result or an error with a location, and never panics. The size of
+//! the result is in proportion to the size of the input. A result that is written and read again is
+//! the same.
 //!
 //! Cranelift's reader and verifier do panic on some input; `kiln_ir` catches that, and names the
 //! function. Under libFuzzer every panic ends the process, in the panic hook, before it can be
@@ -31,7 +32,8 @@ fn target() -> &'static Target {
     &TARGET
 }
 
-/// Installs a panic hook that ends the process, unless the panic comes from a file of Cranelift's.
+/// Installs a panic hook that ends the process, unless the panic comes from one of Cranelift's
+/// files.
 pub fn let_cranelift_panic() {
     let show = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -43,7 +45,7 @@ pub fn let_cranelift_panic() {
     }));
 }
 
-/// Installs a panic hook that prints nothing for panics from files of Cranelift's, for tests.
+/// Installs a panic hook that prints nothing for panics from Cranelift's files. It is for tests.
 pub fn quiet_cranelift() {
     let show = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -57,7 +59,7 @@ fn is_cranelift(file: &str) -> bool {
     file.split(['/', '\\']).any(|part| part.starts_with("cranelift-"))
 }
 
-/// Asserts that a module read from `length` bytes is in proportion to them.
+/// Asserts that the size of a module is in proportion to the `length` bytes that it was read from.
 fn bounded(module: &Module, length: usize) {
     let limit = 64 * length + 4096;
     assert!(module.symbols.len() <= length, "{} symbols of {length} bytes", module.symbols.len());
@@ -67,7 +69,7 @@ fn bounded(module: &Module, length: usize) {
     assert!(values <= limit, "{length} bytes became {values} values");
 }
 
-/// Asserts that the module is the same through all its forms.
+/// Asserts that the module survives a round trip through each of its forms.
 fn forms(module: &Module) {
     if let Err(difference) = forms::through_text(module, target()) {
         panic!("{difference}");
@@ -89,7 +91,7 @@ fn has_location(fault: &Diagnostic, text: &str) {
     assert!(!fault.message.is_empty() && !fault.message.contains('\n'), "{fault:?}");
 }
 
-/// Tries text, as `kiln_ir::parse` reads it.
+/// Reads the input as text with `kiln_ir::parse`.
 ///
 /// # Panics
 ///
@@ -106,14 +108,14 @@ pub fn text(bytes: &[u8]) {
             assert!(!faults.is_empty());
             for fault in &faults {
                 has_location(fault, text);
-                // At most a hundred: showing one takes a pass over the text.
+                // To show a diagnostic takes a pass over the text.
                 assert!(fault.to_string().contains("fuzz.clif"), "{fault:?}");
             }
         }
     }
 }
 
-/// Tries modules in binary form.
+/// Reads the input as modules in binary form.
 ///
 /// # Panics
 ///
@@ -136,13 +138,13 @@ pub fn binary(bytes: &[u8]) {
         offset += written.len();
         read.fingerprint();
         if let Ok(module) = read.verify(target()) {
-            // Not everything that Cranelift verifies has a text form, and a module that a client
-            // built may hold symbols in an order that text would not give them.
+            // Some modules that Cranelift verifies have no text form, and the text of others gives
+            // the symbols another order. So the module that is read from the text is not compared.
             if let Ok(text) = print(&module) {
                 let _ = forms::read(&text, target());
             }
-            // Bytes that no encoder wrote may not number values in the order of the encoder, so the
-            // code is encoded first.
+            // The code is encoded first, because altered bytes may number values in an order that
+            // the encoder does not use.
             let mut encoded = module;
             for function in &mut encoded.functions {
                 if let Some(ir) = function.ir() {
@@ -157,7 +159,7 @@ pub fn binary(bytes: &[u8]) {
     assert_eq!(offset, bytes.len());
 }
 
-/// Tries an artifact: it is read, all accessors are used, and it is linked.
+/// Reads the input as an artifact, uses all its accessors, and links it.
 ///
 /// # Panics
 ///
@@ -194,7 +196,8 @@ fn use_accessors(artifact: &Artifact) {
     let _ = (artifact.unwind(), artifact.cie(), artifact.call_sites(), artifact.handlers());
 }
 
-/// Asserts that an accepted artifact is linked to a valid image, or refused with an error.
+/// Asserts that an artifact that the reader accepted links to a valid image, or that the linker
+/// refuses it with an error.
 fn link(artifact: &Artifact) {
     let mut globals = GlobalTable::new();
     artifact.globals().for_each(|key| {
@@ -204,8 +207,9 @@ fn link(artifact: &Artifact) {
         Ok(image) => {
             let info = ImageInfo::parse(&image).unwrap_or_else(|error| panic!("own image: {error}"));
             assert_eq!(info.file_len, image.len() as u64);
-            // Records of an artifact do not share what an image has for each of them. The constant
-            // is for pages, of which every segment begins one.
+            // The image is limited to a multiple of the artifact's size, because an image has a
+            // bounded number of bytes for each record of the artifact. The constant is for padding,
+            // because every segment begins on a page of its own.
             let limit = 64 * artifact.as_bytes().len() + (1 << 19);
             assert!(image.len() <= limit, "{} bytes became {}", artifact.as_bytes().len(), image.len());
             verify_bytes(&image).unwrap_or_else(|error| panic!("own image: {error}"));
@@ -217,7 +221,7 @@ fn link(artifact: &Artifact) {
     }
 }
 
-/// Tries an image, with the reader for tools and with the loader. Nothing in it is called.
+/// Reads the input as an image, with the reader for tools and with the loader. Calls nothing in it.
 ///
 /// # Panics
 ///
@@ -241,7 +245,7 @@ pub fn image(bytes: &[u8]) {
     }
 }
 
-/// Tries an entry of a cache.
+/// Reads the input as a cache entry.
 ///
 /// # Panics
 ///

@@ -44,20 +44,20 @@ use kiln_ir::{ModuleBuilder, Target};
 use self::plan::Plan;
 pub use self::program::{Entry, ProgramOptions, RandomProgram};
 
-/// Makes the program of `seed` for this machine.
+/// Generates the program of `seed` for this machine.
 ///
 /// # Panics
 ///
-/// If a module is refused: that is a bug in the generator or in the checks.
+/// If a module is refused, which is a bug in the generator or in the checks.
 pub fn program(seed: u64, options: &ProgramOptions) -> RandomProgram {
     program_for(seed, options, &Target::host())
 }
 
-/// Makes the program of `seed` for another machine of 64 bits.
+/// Generates the program of `seed` for another 64-bit machine.
 ///
 /// # Panics
 ///
-/// Like [`program`], and if there is no code generator for the target.
+/// If a module is refused, like [`program`], and if there is no code generator for the target.
 pub fn program_for(seed: u64, options: &ProgramOptions, target: &Target) -> RandomProgram {
     let draft = Draft::new(seed, options);
     let modules = (0..draft.modules())
@@ -85,17 +85,18 @@ impl Draft {
         Self { plan: planner::plan(seed, options), options: options.clone() }
     }
 
-    /// Number of modules.
+    /// Returns the number of modules.
     pub fn modules(&self) -> usize {
         self.plan.modules
     }
 
-    /// The calls to make, in order.
+    /// Returns the calls to make, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.plan.entries
     }
 
-    /// Keys and initial bytes of run-time objects, which the host must align to 16 bytes.
+    /// Returns the keys and the initial bytes of the run-time objects, which the host must align to
+    /// 16 bytes.
     pub fn globals(&self) -> Vec<(Box<str>, Vec<u8>)> {
         self.plan.globals.iter().map(|global| (global.key.as_str().into(), global.bytes.clone())).collect()
     }
@@ -105,7 +106,7 @@ impl Draft {
     ///
     /// # Errors
     ///
-    /// Those of `host`.
+    /// Returns the errors of `host`.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     pub fn define<M: Module>(
         &self,
@@ -116,12 +117,13 @@ impl Draft {
         build::modules(&self.plan, &self.options, Some(number), host, global)
     }
 
-    /// Defines everything of all modules in one `host`: local names get the number of their module,
-    /// and of two definitions of a name only the one that is used is built.
+    /// Defines everything of all modules in one `host`. The number of the module is added to a
+    /// local name. If a name has two definitions, only the definition that the program uses is
+    /// built.
     ///
     /// # Errors
     ///
-    /// Those of `host`.
+    /// Returns the errors of `host`.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     pub fn define_all<M: Module>(
         &self,

@@ -1,9 +1,9 @@
 //! Texts that could make a reader take time or memory out of proportion to their length.
 
-/// Makes a text of about the given number of bytes.
+/// A function that makes a text of about the given number of bytes.
 pub type Text = fn(usize) -> String;
 
-/// The texts, by kind.
+/// The kinds of texts, each with its name and its function.
 pub const TEXTS: [(&str, Text); 21] = [
     ("tables", |len| numbered(len, "", |n| format!("function %a{n}(){{block4999:return}}\n"), "")),
     ("values", |len| {

@@ -1,19 +1,19 @@
 //! An interpreter of whole programs: an oracle that shares nothing with the code generator.
 //!
-//! [`LinkedProgram`] is modules that were linked, [`Process`] is one execution of them: memory
-//! lives as long as the process, so calls see what earlier calls wrote. Cranelift's interpreter
-//! executes the instructions; symbols, data, run-time objects and calls across modules are added
-//! here.
+//! A [`LinkedProgram`] is a set of modules that were linked with each other. A [`Process`] is one
+//! execution of it: memory lives as long as the process, so calls see what earlier calls wrote.
+//! Cranelift's interpreter executes the instructions; symbols, data, run-time objects and calls
+//! across modules are added here.
 //!
-//! Cranelift's interpreter panics at what it does not know; that becomes
-//! [`InterpretError::Unsupported`]. Known to be missing or wrong in version 0.135.8, and avoided by
-//! [`crate::generate`]:
+//! Cranelift's interpreter panics at an instruction that it does not implement; the panic becomes
+//! [`InterpretError::Unsupported`]. These instructions are known to be missing or wrong in version
+//! 0.135.8, and [`crate::generate`] avoids them:
 //!
 //! - `avg_round` panics on vectors, and overflows on scalars;
 //! - `srem` of the least number and -1 traps, while machines give 0;
 //! - `bitcast` between a vector and a scalar panics, and so do big-endian lanes;
-//! - `x86_*`, `blendv`, `try_call`, `get_frame_pointer` and its like, dynamic stack slots and
-//!   `stack_switch` panic.
+//! - `x86_*`, `blendv`, `try_call`, `get_frame_pointer` and similar instructions, dynamic stack
+//!   slots and `stack_switch` panic.
 
 mod access;
 mod error;

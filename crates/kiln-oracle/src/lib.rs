@@ -1,4 +1,4 @@
-//! Random valid modules of Cranelift IR, and an interpreter that says what they must do.
+//! Random valid modules of Cranelift IR, and an interpreter that computes their right results.
 //!
 //! | you want to | use |
 //! |---|---|
@@ -8,8 +8,8 @@
 //! | know whether a module is the same after writing and reading | [`forms`] |
 //! | fuzz code that reads bytes | [`fuzz`], seeds from [`mutate`]; [`greedy`] texts |
 //!
-//! Tests that only compare ways to run the same machine code also agree when the code is wrong. An
-//! interpreter that shares nothing with the code generator tells which results are right.
+//! A test that only compares two ways to run the same machine code passes even if the code is
+//! wrong. An interpreter that shares nothing with the code generator tells which results are right.
 //!
 //! # Should I use this crate?
 //!

@@ -1,8 +1,8 @@
-//! Bytes that are nearly right: inputs that a reader accepts, altered.
+//! Alters inputs that a reader accepts, so that they are nearly right.
 //!
-//! The alterations are those that get far into a reader: single bits, cuts, pieces of the same or
-//! of another input moved to another offset, words of a text exchanged, and numbers made huge, as
-//! text and as bytes.
+//! The alterations are chosen so that a reader gets far before it refuses the result. They flip
+//! single bits, cut bytes, move pieces of the same or of another input to another offset, exchange
+//! words of a text, and make numbers huge, as text and as bytes.
 
 use crate::random::Random;
 

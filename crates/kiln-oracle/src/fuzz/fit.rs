@@ -1,6 +1,6 @@
 //! Corrects lengths and checksums in altered bytes, so that a reader gets beyond its first checks.
 //!
-//! The offsets are those of the formats' own documentation.
+//! The offsets come from the documentation of each format.
 
 use kiln_artifact::Table;
 use kiln_cache::{Key, Recipe};
@@ -27,8 +27,8 @@ pub(super) fn fit_binary(bytes: &mut [u8]) {
     bytes[32..HEADER].copy_from_slice(&sum);
 }
 
-/// Makes the lengths in an artifact's header fit: what was inserted or removed counts as code, so
-/// the tables before and after it stay where they were.
+/// Corrects the lengths in an artifact's header. Inserted or removed bytes count as code, so the
+/// length of the code changes, and every other table keeps its length.
 pub(super) fn fit_artifact(bytes: &mut [u8]) {
     const LENGTHS: usize = 24;
     let header = LENGTHS + 8 * Table::ALL.len();
@@ -98,7 +98,7 @@ pub(super) fn fit_entry(bytes: &mut [u8]) -> Option<Key> {
     }
     let end = HEADER.checked_add(recipe)?.checked_add(keys.checked_mul(16)?)?;
     let start = end.next_multiple_of(16);
-    // The reader does not look at what is between the parts.
+    // The unused field and the padding between the parts must be zero.
     bytes[52..56].fill(0);
     if let Some(padding) = bytes.get_mut(end..start) {
         padding.fill(0);

@@ -1,8 +1,8 @@
 //! Bodies of functions: statements over variables and values, in nested control flow.
 //!
-//! A body has a variable of every type, so every statement finds its operands; values that dominate
-//! the statement are used directly as well. Blocks are filled in one order and laid out in another,
-//! and the numbers of values, blocks and instructions have gaps.
+//! A body has a variable of every type, so every statement finds its operands. Statements also use
+//! values that dominate them directly. Blocks are filled in one order and laid out in another, and
+//! the numbers of values, blocks and instructions have gaps.
 //!
 //! Invariant: before a statement is built, the number of instructions that it can execute, times
 //! the rounds of the loops around it, is added to `cost`, which stays below the plan's cap.
@@ -33,7 +33,7 @@ pub(super) struct Body<'a, 'f, M> {
     pub(super) variables: Vec<(Type, Variable)>,
     /// Values that dominate the current position.
     pub(super) scope: Vec<(Type, Value)>,
-    /// Slot, size, alignment.
+    /// The stack slots, each with its size and its alignment in bytes.
     pub(super) slots: Vec<(StackSlot, u32, u32)>,
     /// Blocks that are laid out.
     pub(super) blocks: Vec<Block>,
@@ -195,7 +195,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
         let known: Vec<Value> =
             self.scope.iter().filter(|(other, _)| *other == ty).map(|(_, value)| *value).collect();
-        // The newest values most often, so that computations become deep.
+        // The newest values are chosen most often, so that computations become deep.
         let recent = &known[known.len().saturating_sub(4)..];
         match kind {
             3..6 if !recent.is_empty() => *self.random.choose(recent),
@@ -224,7 +224,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Adds something that is rare in code and has no effect: traps that do not happen, removed
+    /// Adds code that is rare and has no effect, such as traps that do not happen and removed
     /// instructions.
     fn odd(&mut self) {
         match self.random.below(6) {

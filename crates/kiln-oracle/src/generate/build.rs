@@ -1,7 +1,8 @@
-//! Defines the items of a plan: those of one module in a host of its own, or all in one host.
+//! Defines the items of a plan: the items of one module in a host of its own, or all items in one
+//! host.
 //!
-//! Everything that a module can see is declared, used or not, in random order; definitions are in
-//! another random order.
+//! Everything that a module can see is declared in random order, even if the module does not use
+//! it. Definitions are in another random order.
 
 use cranelift_codegen::ir::{InstBuilder, MemFlagsData, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -73,7 +74,7 @@ pub(super) fn modules<M: Module>(
     Ok(())
 }
 
-/// Whether a definition is the one of its name that the whole program uses.
+/// Whether the whole program uses this definition of its name.
 fn is_used(plan: &Plan, number: usize) -> bool {
     let is_weak = |number: usize| plan.functions[number].linkage == Linkage::Preemptible;
     let (first, second) = if plan.functions[number].second {
@@ -83,7 +84,7 @@ fn is_used(plan: &Plan, number: usize) -> bool {
     } else {
         return true;
     };
-    // Of two that can be overridden, the one in the first module is used.
+    // If both definitions can be overridden, the definition in the first module is used.
     let winner = match is_weak(second) && plan.functions[first].module < plan.functions[second].module {
         true => first,
         false => second,
@@ -204,7 +205,7 @@ fn checksum<M: Module>(
         let base = builder.ins().symbol_value(types::I64, global);
         let first = builder.ins().iconst(types::I64, i64::from(start));
         let first = builder.ins().iadd(base, first);
-        // Of large data only every 61st byte: the interpreter is slow.
+        // Only every 61st byte of a large object is read, because the interpreter is slow.
         let stride = if len > 300 { 61 } else { 1 };
         let count = builder.ins().iconst(types::I64, i64::from(len.div_ceil(stride)));
         let [head, after] = [(); 2].map(|()| builder.create_block());

@@ -13,7 +13,8 @@ impl<M: Module> Body<'_, '_, M> {
         let left = self.plan.functions[self.me].cap.saturating_sub(self.cost);
         let later = self.plan.functions.iter().enumerate().skip(self.me + 1);
         let fits = |number: usize, function: &PlannedFunction| {
-            // The definition that overrides this function has its name: a call would be recursive.
+            // The other definition of this function's name cannot be called: that would be
+            // recursion.
             let replaces = number == self.me + 1 && function.second;
             !function.second && !replaces && function.cap * self.times <= left
         };
@@ -40,7 +41,7 @@ impl<M: Module> Body<'_, '_, M> {
             let address = match kind {
                 1 => Some(self.function_address(callee)),
                 2 => {
-                    // The address of one of two functions of the same type.
+                    // The code selects the address of one of two functions of the same type.
                     let signature = &self.plan.functions[callee].signature;
                     let same = |number: &usize| self.plan.functions[*number].signature == *signature;
                     let others: Vec<usize> = direct.iter().copied().filter(same).collect();
@@ -122,7 +123,8 @@ impl<M: Module> Body<'_, '_, M> {
                 return;
             }
         }
-        // A value without a use is not compiled, so the result depends on nearly all values.
+        // The compiler removes a value that is not used, so the result depends on nearly all
+        // values.
         let sum = self.fold();
         let mut values = Vec::with_capacity(own.returns.len());
         let mut returned = false;
@@ -141,7 +143,7 @@ impl<M: Module> Body<'_, '_, M> {
         self.builder.ins().return_(&values);
     }
 
-    /// Adds code that makes a number of all variables and of the newest values.
+    /// Adds code that combines all variables and the newest values into one number.
     fn fold(&mut self) -> Value {
         let mut values: Vec<(Type, Value)> = Vec::new();
         if self.afford(6 * self.variables.len() as u64) {

@@ -1,4 +1,5 @@
-//! Numbers that are likely to be interesting, constants, and values as bits.
+//! Chooses numbers that are likely to find bugs, and adds constants and the bits of values to a
+//! body.
 
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
 use cranelift_codegen::ir::{ConstantData, Endianness, InstBuilder, MemFlagsData, Type, Value, types};
@@ -7,7 +8,7 @@ use cranelift_module::Module;
 use super::body::Body;
 use crate::random::Random;
 
-/// Returns a number that is likely to be interesting.
+/// Returns a number that is likely to find bugs, such as a limit of a type.
 pub(super) fn bits(random: &mut Random) -> u64 {
     match random.below(10) {
         0 => 0,
@@ -21,7 +22,7 @@ pub(super) fn bits(random: &mut Random) -> u64 {
     }
 }
 
-/// Returns a float of 64 bits that is likely to be interesting; a NaN is always the canonical one.
+/// Returns a 64-bit float that is likely to find bugs. A NaN is always the canonical NaN.
 pub(super) fn float(random: &mut Random) -> f64 {
     let special = [
         0.0,
@@ -52,13 +53,13 @@ pub(super) fn float(random: &mut Random) -> f64 {
     }
 }
 
-/// Returns the bits of a float of 32 bits, chosen in the same way.
+/// Returns the bits of a 32-bit float, chosen as in [`float`].
 pub(super) fn float32(random: &mut Random) -> u32 {
     let value = float(random);
     if value.is_nan() { 0x7fc0_0000 } else { (value as f32).to_bits() }
 }
 
-/// Returns the flags of a `bitcast`: lanes are numbered from the lowest byte on.
+/// Returns the flags of a `bitcast`, by which lanes are numbered from the lowest byte on.
 pub(super) fn cast() -> MemFlagsData {
     MemFlagsData::new().with_endianness(Endianness::Little)
 }
@@ -105,7 +106,8 @@ impl<M: Module> Body<'_, '_, M> {
         if ty.bits() < 64 { (bits & ((1 << ty.bits()) - 1)) as i64 } else { bits as i64 }
     }
 
-    /// Adds code that makes 64 bits of any value; they depend on all of its bits.
+    /// Adds code that reduces or extends any value to 64 bits, which depend on all bits of the
+    /// value.
     pub(super) fn bits(&mut self, ty: Type, value: Value) -> Value {
         match ty {
             types::I64 => value,

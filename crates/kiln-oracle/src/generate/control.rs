@@ -6,8 +6,8 @@ use cranelift_module::Module;
 use super::body::Body;
 
 impl<M: Module> Body<'_, '_, M> {
-    /// Makes a block: sometimes laid out at once after any other, sometimes cold, sometimes with a
-    /// gap in the numbers before it.
+    /// Makes a block. Some blocks are laid out at once after any other block, some are cold, and
+    /// some have a gap in the numbers before them.
     fn block(&mut self) -> Block {
         if self.random.once_in(6) {
             self.builder.create_block();
@@ -63,7 +63,7 @@ impl<M: Module> Body<'_, '_, M> {
     pub(super) fn branch(&mut self, size: u32) {
         let one_arm = self.random.once_in(3);
         let mut blocks: Vec<Block> = (0..if one_arm { 2 } else { 3 }).map(|_| self.block()).collect();
-        // Not always filled in the order of their numbers.
+        // The blocks are not always filled in the order of their numbers.
         self.random.shuffle(&mut blocks);
         let (yes, after, no) = (blocks[0], blocks[1], blocks.get(2).copied());
         let (own, both) = (self.params(), self.params());
@@ -83,7 +83,7 @@ impl<M: Module> Body<'_, '_, M> {
                 self.leave(after, &both, known);
             }
         } else {
-            // No second arm.
+            // The branch has no second arm.
             let around = self.arguments(&both);
             self.builder.ins().brif(condition, yes, &to_yes, after, &around);
         }

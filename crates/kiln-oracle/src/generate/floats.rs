@@ -28,7 +28,7 @@ const FLOAT_CONDITIONS: [FloatCC; 14] = [
 ];
 
 impl<M: Module> Body<'_, '_, M> {
-    /// Adds a comparison of floats; it gives 1 or 0 as `i8`.
+    /// Adds a comparison of floats, which gives 1 or 0 as `i8`.
     pub(super) fn compare_floats(&mut self, ty: Type) -> Value {
         let (a, b) = (self.pick(ty), self.pick(ty));
         let condition = *self.random.choose(&FLOAT_CONDITIONS);
@@ -118,7 +118,7 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Adds code that replaces a NaN by the canonical one.
+    /// Adds code that replaces a NaN by the canonical NaN.
     fn canonical(&mut self, ty: Type, value: Value) -> Value {
         let nan = match ty {
             types::F32 => self.builder.ins().f32const(Ieee32::with_bits(0x7fc0_0000)),

@@ -25,7 +25,7 @@ pub(super) const INT_CONDITIONS: [IntCC; 10] = [
 ];
 
 impl<M: Module> Body<'_, '_, M> {
-    /// Adds a comparison of integers; it gives 1 or 0 as `i8`.
+    /// Adds a comparison of integers, which gives 1 or 0 as `i8`.
     pub(super) fn compare(&mut self, ty: Type) -> Value {
         let (a, b) = (self.pick(ty), self.pick(ty));
         let condition = *self.random.choose(&INT_CONDITIONS);
@@ -38,7 +38,7 @@ impl<M: Module> Body<'_, '_, M> {
         match self.random.below(32) {
             0..10 => {
                 let (a, b) = (self.pick(ty), self.pick(ty));
-                // No back end has minima of 128 bits.
+                // No back end has the minimum of 128-bit integers.
                 let kind = self.random.below(if wide { 7 } else { 11 });
                 let ins = self.builder.ins();
                 match kind {
@@ -94,8 +94,8 @@ impl<M: Module> Body<'_, '_, M> {
             }
             20 if !wide && self.options.overflow => self.overflow(ty),
             21 | 22 => {
-                // The optimizer turns a choice of the larger of two into `umax`, which no back end
-                // has for 128 bits.
+                // The optimizer turns a `select` of the larger of two integers into `umax`, which
+                // no back end has for 128 bits.
                 let condition = if wide { self.compare(types::I64) } else { self.condition() };
                 let (a, b) = (self.pick(ty), self.pick(ty));
                 match self.random.below(4) {

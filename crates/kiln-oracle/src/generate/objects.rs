@@ -12,14 +12,14 @@ use cranelift_module::Module;
 use super::body::Body;
 use super::plan::{PointerTarget, visible};
 
-/// An object to load from.
+/// An object that a statement can load from or store to.
 #[derive(Clone, Copy)]
 pub(super) struct AccessibleObject {
     pub(super) base: ObjectBase,
-    /// Offset and number of the plain bytes.
+    /// The offset of the first plain byte, and the number of plain bytes.
     pub(super) start: u32,
     pub(super) len: u32,
-    /// The base is a multiple of this.
+    /// The alignment of the base address, in bytes.
     pub(super) align: u32,
     pub(super) writable: bool,
 }
@@ -29,7 +29,7 @@ pub(super) enum ObjectBase {
     Data(usize),
     Global(usize),
     Slot(StackSlot),
-    /// The pointer at this offset of a data object, less the number.
+    /// The pointer at this offset in a data object, minus the number.
     Pointer(usize, u32, i64),
 }
 
@@ -55,7 +55,8 @@ impl<M: Module> Body<'_, '_, M> {
         }
     }
 
-    /// Returns the pointers in visible data that fulfil a condition: data object, offset, target.
+    /// Returns the pointers in visible data that fulfil a condition, each as data object, offset
+    /// and target.
     pub(super) fn pointers(
         &self,
         wanted: impl Fn(PointerTarget) -> bool,
@@ -194,7 +195,7 @@ impl<M: Module> Body<'_, '_, M> {
         if !dynamic {
             return Some(AccessSite { address: base(self, by), offset, flags });
         }
-        // At a masked index, from the start of the plain bytes on.
+        // The access is at a masked index, counted from the first plain byte.
         let room = object.len - width;
         let mask = (room + 1).next_power_of_two() - 1;
         let mask = if mask > room { mask >> 1 } else { mask };

@@ -4,39 +4,39 @@
 //! - A function calls only functions with a higher number, and none that another overrides. So
 //!   there is no recursion.
 //! - A function executes about [`PlannedFunction::cap`] instructions at most, calls included.
-//! - A byte of a data object is either plain or part of a pointer, always: no address is read as a
-//!   number.
+//! - Every byte of a data object is either plain or part of a pointer, for as long as the program
+//!   runs. So no address is read as a number.
 
 use cranelift_codegen::ir::{Signature, Type, types};
 use cranelift_module::{DataId, FuncId, Linkage};
 
 use super::program::Entry;
 
-/// Scalars of every kind.
+/// The scalar types.
 pub(super) const SCALARS: [Type; 7] =
     [types::I8, types::I16, types::I32, types::I64, types::I128, types::F32, types::F64];
-/// Vectors of every kind.
+/// The vector types.
 pub(super) const VECTORS: [Type; 6] =
     [types::I8X16, types::I16X8, types::I32X4, types::I64X2, types::F32X4, types::F64X2];
 
 /// A function to be built.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedFunction {
-    /// `None`: anonymous.
+    /// The name; `None` if it is anonymous.
     pub(super) name: Option<String>,
     pub(super) module: usize,
     pub(super) linkage: Linkage,
     pub(super) signature: Signature,
-    /// Instructions that a call may take.
+    /// The number of instructions that a call may execute.
     pub(super) cap: u64,
-    /// Seed of its body.
+    /// The seed of its body.
     pub(super) seed: u64,
     /// Whether it is the second of two definitions of a name. One of them overrides the other.
     /// Callers use the number of the first.
     pub(super) second: bool,
 }
 
-/// The thing that a pointer in data points at, by number.
+/// The item that a pointer in data points to, by its number in the plan.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum PointerTarget {
     Function(usize),
@@ -49,18 +49,18 @@ pub(super) enum PointerTarget {
 /// A data object to be built.
 #[derive(Clone, Debug)]
 pub(super) struct PlannedData {
-    /// `None`: anonymous.
+    /// The name; `None` if it is anonymous.
     pub(super) name: Option<String>,
     pub(super) module: usize,
     pub(super) linkage: Linkage,
     pub(super) writable: bool,
     pub(super) align: Option<u32>,
-    /// Initial content; `None` if it is zeros.
+    /// The initial content; `None` if all bytes are zero.
     pub(super) bytes: Option<Vec<u8>>,
     pub(super) len: u32,
-    /// Offset and number of the plain bytes.
+    /// The offset of the first plain byte, and the number of plain bytes.
     pub(super) plain: (u32, u32),
-    /// By offset.
+    /// The pointers, each with its offset.
     pub(super) pointers: Vec<(u32, PointerTarget)>,
 }
 
@@ -76,7 +76,7 @@ pub(super) struct PlannedGlobal {
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) modules: usize,
-    /// The first ones are entries.
+    /// The functions of the program. The first one to three are always visible to the host.
     pub(super) functions: Vec<PlannedFunction>,
     pub(super) data: Vec<PlannedData>,
     pub(super) globals: Vec<PlannedGlobal>,
@@ -89,7 +89,7 @@ pub(super) fn visible(linkage: Linkage, module: usize, from: usize) -> bool {
 }
 
 impl Plan {
-    /// Returns the name of the function that reads all data of a module.
+    /// Returns the name of the function that computes the checksum of a module's data.
     pub(super) fn checksum(module: usize) -> String {
         format!("checksum{module}")
     }

@@ -36,7 +36,8 @@ pub(super) fn plan(seed: u64, options: &ProgramOptions) -> Plan {
     Plan { seed, modules, functions, data, globals, entries }
 }
 
-/// Decides on the calls: every function that the host can call, a few times, then the checksums.
+/// Decides on the calls: a few calls of every function that the host can call, then one of every
+/// checksum function.
 fn entries(random: &mut Random, functions: &[PlannedFunction], modules: usize) -> Vec<Entry> {
     let mut entries = Vec::new();
     let exported =

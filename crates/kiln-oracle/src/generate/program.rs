@@ -6,21 +6,21 @@ use cranelift_codegen::ir::Signature;
 /// The size of a program, and what it may contain.
 #[derive(Clone, Debug)]
 pub struct ProgramOptions {
-    /// The most modules.
+    /// The maximum number of modules.
     pub modules: u32,
-    /// The most functions for each module, on average.
+    /// The maximum number of functions for each module, on average.
     pub functions: u32,
-    /// The most data objects for each module, on average.
+    /// The maximum number of data objects for each module, on average.
     pub data: u32,
-    /// The most run-time objects.
+    /// The maximum number of run-time objects.
     pub globals: u32,
-    /// The most statements of a function. A statement is some instructions.
+    /// The maximum number of statements of a function. A statement becomes a few instructions.
     pub statements: u32,
-    /// About the most instructions that a call of an entry executes.
+    /// The approximate maximum number of instructions that a call of an entry executes.
     pub steps: u32,
     /// Whether there are floats.
     pub floats: bool,
-    /// Whether there are vectors of 128 bits. For machines that have them.
+    /// Whether there are 128-bit vectors, which not every machine has.
     pub vectors: bool,
     /// Whether there is integer arithmetic that reports overflow, which riscv64 lacks.
     pub overflow: bool,
@@ -51,7 +51,7 @@ impl Default for ProgramOptions {
     }
 }
 
-/// A call of an exported function. Entries are called in order, and see what earlier ones wrote.
+/// A call of an exported function. Entries are called in order, and see what earlier entries wrote.
 #[derive(Clone, Debug)]
 pub struct Entry {
     /// The function's name.
@@ -67,11 +67,11 @@ pub struct Entry {
 pub struct RandomProgram {
     /// Its modules.
     pub modules: Vec<kiln_ir::Module>,
-    /// The calls to make. The last ones, one for each module, read all of the module's data and
-    /// return a checksum.
+    /// The calls to make. The last calls, one for each module, return a checksum of the plain bytes
+    /// of the module's data. Of a large object, only every 61st byte is read.
     pub entries: Vec<Entry>,
-    /// Run-time objects: keys, and initial bytes, which the host must align to 16 bytes. Some may
-    /// be unused.
+    /// The keys and the initial bytes of the run-time objects, which the host must align to 16
+    /// bytes. The program may leave some of them unused.
     pub globals: Vec<(Box<str>, Vec<u8>)>,
 }
 

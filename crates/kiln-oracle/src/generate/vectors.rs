@@ -1,7 +1,8 @@
 //! Operations on vectors of 128 bits.
 //!
-//! Operations that some back end lacks are left out (multiplication of bytes, minima of 64 bits,
-//! rotation), and those that Cranelift's interpreter lacks (see [`crate::interpret`]).
+//! Operations that some back end lacks are left out (multiplication of bytes, the minimum of 64-bit
+//! lanes, rotation), and so are the operations that Cranelift's interpreter lacks (see
+//! [`crate::interpret`]).
 
 use cranelift_codegen::ir::condcodes::FloatCC;
 use cranelift_codegen::ir::{ConstantData, InstBuilder, Type, Value, types};
@@ -131,7 +132,7 @@ impl<M: Module> Body<'_, '_, M> {
         if self.random.once_in(2) {
             return self.builder.ins().swizzle(a, b);
         }
-        // Indices into both vectors, sometimes into one, sometimes of whole lanes.
+        // The indices select from both vectors or from one, and sometimes select whole lanes.
         let width = *self.random.choose(&[1, 1, 2, 4, 8]);
         let limit = *self.random.choose(&[16, 32, 32]) / width;
         let lanes: Vec<u32> = (0..16 / width).map(|_| self.random.below(limit)).collect();
@@ -242,7 +243,7 @@ impl<M: Module> Body<'_, '_, M> {
                 };
             }
         };
-        // The canonical NaN in every lane that is a NaN.
+        // Every lane that is a NaN becomes the canonical NaN.
         let nan: Vec<u8> = match ty {
             types::F32X4 => [0x7fc0_0000u32.to_le_bytes(); 4].concat(),
             _ => [0x7ff8_0000_0000_0000u64.to_le_bytes(); 2].concat(),

@@ -1,7 +1,7 @@
 //! Executes loads and stores.
 //!
-//! They are ours, since Cranelift's interpreter takes a negative offset for a large one, and lacks
-//! the widening loads of vectors.
+//! Cranelift's interpreter is not used for them, since it takes a negative offset for a large
+//! positive offset, and lacks the widening loads of vectors.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::{
@@ -14,7 +14,7 @@ use cranelift_interpreter::value::{DataValueExt, ValueConversionKind};
 use super::error::InterpretError;
 use super::machine::{Machine, native};
 
-/// Executes a load or a store; `None` for any other instruction.
+/// Executes a load or a store. Returns `None` for any other instruction.
 pub(super) fn access<'p>(
     machine: &mut Machine<'p>,
     function: &'p Function,
@@ -129,7 +129,7 @@ fn store<'p>(
     })
 }
 
-/// The effect of an access outside of all objects.
+/// Returns the effect of an access outside of all objects.
 fn outside(flags: MemFlagsData) -> ControlFlow<'static> {
     match flags.trap_code() {
         Some(code) => ControlFlow::Trap(CraneliftTrap::User(code)),

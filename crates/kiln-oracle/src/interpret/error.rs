@@ -4,7 +4,8 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InterpretError {
-    /// The interpreter lacks an instruction, or the program calls something that it lacks.
+    /// The interpreter lacks an instruction, or the program calls a function that neither a module
+    /// nor the interpreter defines.
     #[error("not supported: {0}")]
     Unsupported(Box<str>),
     /// The program trapped.

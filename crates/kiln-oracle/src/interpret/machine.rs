@@ -1,7 +1,7 @@
 //! The state of a running program, as Cranelift's interpreter sees it through its trait [`State`].
 //!
-//! Cranelift's interpreter computes what an instruction gives. Memory, symbols and frames are ours,
-//! since Cranelift's own state knows neither data nor the addresses of symbols.
+//! Cranelift's interpreter computes the result of an instruction. Memory, symbols and frames are
+//! implemented here, since Cranelift's own state knows neither data nor the addresses of symbols.
 //!
 //! Invariant: every address is a plain number (in the terms of Cranelift's interpreter, an offset
 //! into its region `Stack`), so programs may compute with addresses.
@@ -104,12 +104,12 @@ impl<'p> Machine<'p> {
     }
 }
 
-/// The byte order of accesses that do not name one.
+/// Returns the byte order of accesses that do not name a byte order.
 pub(super) fn native() -> Endianness {
     if cfg!(target_endian = "little") { Endianness::Little } else { Endianness::Big }
 }
 
-/// The error for an access outside of all objects.
+/// Returns the error for an access outside of all objects.
 fn no_object(address: u64) -> MemoryError {
     MemoryError::InvalidAddress(DataValue::I64(address as i64))
 }
@@ -180,7 +180,7 @@ impl<'p> State<'p> for Machine<'p> {
     fn stack_address(&self, size: AddressSize, slot: StackSlot, offset: u64) -> Result<Address, MemoryError> {
         let base = self.bases.last().copied().unwrap_or(0) as u64;
         let start = STACK + base + slot_offset(self.get_current_function(), Some(slot));
-        // Cranelift passes the offset as 32 bits without a sign.
+        // Cranelift passes the signed 32-bit offset without its sign.
         flat(size, start.wrapping_add_signed(i64::from(offset as i32)))
     }
 
@@ -225,7 +225,8 @@ impl<'p> State<'p> for Machine<'p> {
 
     fn resolve_global_value(&self, global: GlobalValue) -> Result<DataValue, MemoryError> {
         let function = self.get_current_function();
-        // From the value down to its base; a cycle would be longer than the table.
+        // The chain goes from the value to its base; a chain that is longer than the table has a
+        // cycle.
         let mut chain = vec![global];
         let mut last = global;
         while let GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } =
@@ -290,7 +291,7 @@ fn libcall(call: LibCall, arguments: LibCallValues) -> Result<LibCallValues, Cra
         (LibCall::TruncF64, [DataValue::F64(x)]) => DataValue::F64(x.trunc()),
         (LibCall::NearestF32, [DataValue::F32(x)]) => DataValue::F32(x.round_ties_even()),
         (LibCall::NearestF64, [DataValue::F64(x)]) => DataValue::F64(x.round_ties_even()),
-        // Caught, and reported as not supported.
+        // `Process` catches the panic, and reports the call as not supported.
         _ => panic!("library call {call}"),
     };
     Ok([result].into_iter().collect())

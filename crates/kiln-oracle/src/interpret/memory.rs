@@ -1,8 +1,9 @@
-//! The interpreter's memory: objects with room between them, a stack, and addresses of functions,
-//! in one flat space of 62 bits, which is the size of an address of Cranelift's interpreter.
+//! The interpreter's memory: objects with gaps between them, a stack, and addresses of functions,
+//! in one flat address space of 62 bits, which is the size of an address in Cranelift's
+//! interpreter.
 //!
-//! Invariant: an access is inside one object, or it is refused. The room between objects is in
-//! none.
+//! Invariant: an access is inside one object, or it is refused. The gaps between objects belong to
+//! no object.
 
 /// The address of the first object: addresses near 0 are invalid.
 const OBJECTS: u64 = 0x1_0000;

@@ -27,8 +27,8 @@ impl std::fmt::Debug for Process<'_> {
 }
 
 impl<'p> Process<'p> {
-    /// Puts data into memory, and run-time objects, whose bytes `object` gives by key. A run-time
-    /// object is aligned to 16 bytes.
+    /// Starts the program: puts its data and its run-time objects into memory. `object` returns the
+    /// bytes of a run-time object by its key. A run-time object is aligned to 16 bytes.
     pub fn new(program: &'p LinkedProgram, object: &mut dyn FnMut(&str) -> Vec<u8>) -> Self {
         let mut memory = Memory::default();
         let mut objects = Vec::with_capacity(program.data.len() + program.keys.len());
@@ -64,7 +64,7 @@ impl<'p> Process<'p> {
     ///
     /// # Errors
     ///
-    /// [`InterpretError`]; memory keeps what was written before.
+    /// [`InterpretError`]; memory keeps what the call wrote before the error.
     pub fn call(&mut self, name: &str, arguments: &[DataValue]) -> Result<Vec<DataValue>, InterpretError> {
         let number = *self.program.names.get(name).ok_or(InterpretError::NoFunction)?;
         self.call_number(number, arguments)
@@ -74,7 +74,7 @@ impl<'p> Process<'p> {
     ///
     /// # Errors
     ///
-    /// Those of [`Process::call`].
+    /// Returns the errors of [`Process::call`].
     ///
     /// # Panics
     ///

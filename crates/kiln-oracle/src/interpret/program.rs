@@ -1,7 +1,7 @@
 //! Modules linked by name, for the interpreter.
 //!
-//! Every symbol gets a program-wide number: one for all modules if its name is visible, one of its
-//! own if it is local. Inside functions, names are replaced by these numbers.
+//! Every symbol gets a program-wide number. All symbols with the same visible name share a number;
+//! a local symbol has a number of its own. Inside functions, these numbers replace names.
 
 use std::collections::HashMap;
 
@@ -13,19 +13,19 @@ use kiln_ir::{Init, Linkage, Module, SymbolId, SymbolKind};
 pub(super) enum Resolved {
     /// The function with this index.
     Function(usize),
-    /// The data object with this index, or after all data objects the run-time object.
+    /// The data object with this index. Indices after the last data object are run-time objects.
     Object(usize),
-    /// None: no module defines it.
+    /// No definition: no module defines the symbol.
     Missing,
 }
 
-/// A data object, with pointers by program-wide number.
+/// A data object whose pointers name their targets by program-wide number.
 #[derive(Debug)]
 pub(super) struct LinkedData {
     pub(super) bytes: Vec<u8>,
     pub(super) align: u64,
     pub(super) writable: bool,
-    /// Offset, symbol, addend.
+    /// The pointers, each as offset, program-wide number of the symbol, and addend.
     pub(super) pointers: Vec<(usize, u32, i64)>,
 }
 
@@ -45,9 +45,9 @@ pub struct LinkedProgram {
 }
 
 impl LinkedProgram {
-    /// Links `modules` by name. A definition overrides a preemptible one; of several preemptible
-    /// ones the first is taken. [`kiln_ir::check_program`] checks whether modules fit together;
-    /// this does not.
+    /// Links `modules` by name. A definition overrides a preemptible definition; of several
+    /// preemptible definitions, the first is taken. This does not check whether the modules fit
+    /// together; [`kiln_ir::check_program`] does.
     pub fn new(modules: &[&Module]) -> Self {
         let mut names: HashMap<Box<str>, u32> = HashMap::new();
         let mut keys: Vec<Box<str>> = Vec::new();
@@ -75,7 +75,7 @@ impl LinkedProgram {
 
         let mut functions = Vec::new();
         let mut data = Vec::new();
-        // By number: whether its definition can be overridden.
+        // Whether the definition of a number can be overridden, by number.
         let mut weak: HashMap<u32, bool> = HashMap::new();
         let mut wins = |number: u32, module: &Module, symbol: SymbolId| {
             let is_weak = module.symbol(symbol).linkage == Linkage::Preemptible;
@@ -119,7 +119,7 @@ impl LinkedProgram {
         Self { functions, data, keys, resolved, names, numbers }
     }
 
-    /// Keys of the run-time objects that the program uses.
+    /// Returns the keys of the run-time objects that the program uses.
     pub fn globals(&self) -> impl Iterator<Item = &str> {
         self.keys.iter().map(|key| &**key)
     }
@@ -141,7 +141,7 @@ fn renumbered(mut function: ir::Function, number: u32, numbers: &[u32]) -> ir::F
         function.params.reset_user_func_name(*reference, unused(index));
     }
     for (reference, index) in names {
-        // A name that text declares and does not use may have any number.
+        // A name that a text declares but does not use may have any number.
         let index = numbers.get(index as usize).copied().unwrap_or(u32::MAX);
         function.params.reset_user_func_name(reference, UserExternalName { namespace: 0, index });
     }

@@ -1,6 +1,7 @@
 //! The loop that executes a call.
 //!
-//! The loop of Cranelift's interpreter recurses where the program calls; this one keeps a list.
+//! The loop of Cranelift's interpreter recurses when the program makes a call; this loop keeps a
+//! list of frames.
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::{Block, Function, Inst};
@@ -12,14 +13,14 @@ use super::access::access;
 use super::error::InterpretError;
 use super::machine::Machine;
 
-/// Calls `function`, at most `fuel` instructions long.
+/// Calls `function`, and executes at most `fuel` instructions.
 pub(super) fn run<'p>(
     machine: &mut Machine<'p>,
     function: &'p Function,
     arguments: &[DataValue],
     mut fuel: u64,
 ) -> Result<Vec<DataValue>, InterpretError> {
-    // An earlier call may have stopped in the middle.
+    // An earlier call may have failed and left its frames.
     machine.clear_stack();
     let mut calls: Vec<Inst> = Vec::new();
     let mut inst = enter(machine, function, arguments.to_vec())?;
@@ -95,7 +96,8 @@ fn first_inst(function: &Function, block: Block) -> Result<Inst, InterpretError>
     function.layout.first_inst(block).ok_or(InterpretError::Unsupported("an empty block".into()))
 }
 
-/// The error for a step that failed; it names a callee that no module defines.
+/// Returns the error for a step that failed. If the step called a function that no module defines,
+/// the error names it.
 fn interpret_error(machine: &Machine<'_>, error: StepError) -> InterpretError {
     match error {
         StepError::UnknownFunction(callee) => {

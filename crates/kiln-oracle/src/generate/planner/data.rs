@@ -1,4 +1,4 @@
-//! Decides on the data objects of a program: content, alignment, and pointers at other things.
+//! Decides on the data objects of a program: content, alignment, and pointers to other items.
 
 use cranelift_module::Linkage;
 
@@ -94,7 +94,7 @@ fn pointers(
     let room = 8 * targets.len() as u32;
     let gap = if random.once_in(4) { random.below(8) } else { 0 };
     let start = if random.once_in(2) {
-        // Before the plain bytes.
+        // The pointers are before the plain bytes.
         plan.plain.0 += room + gap;
         gap
     } else {

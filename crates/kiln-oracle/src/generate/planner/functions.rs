@@ -13,7 +13,7 @@ pub(super) fn functions(
     options: &ProgramOptions,
     modules: usize,
 ) -> Vec<PlannedFunction> {
-    // Few signatures, so that calls can choose between functions of the same type.
+    // There are only a few signatures, so that calls can choose between functions of the same type.
     let pool: Vec<Signature> =
         (0..random.within(2, 5)).map(|_| signature(random, options, CallConv::SystemV)).collect();
     let mut tail = pool[..1].to_vec();
@@ -34,7 +34,7 @@ pub(super) fn functions(
             _ => Linkage::Preemptible,
         };
         let name = match linkage {
-            // On purpose the same in every module.
+            // Local names are the same in every module, on purpose.
             Linkage::Local => {
                 locals[module] += 1;
                 let anonymous = options.anonymous && random.once_in(4);
@@ -53,7 +53,8 @@ pub(super) fn functions(
         let preemptible = linkage == Linkage::Preemptible && modules > 1 && random.once_in(2);
         functions.push(function.clone());
         if preemptible {
-            // Another definition, in another module, which overrides it or can be overridden too.
+            // The second definition is in another module. It overrides the first, or can be
+            // overridden too.
             function.module = (module + 1 + random.below(modules as u32 - 1) as usize) % modules;
             function.linkage = *random.choose(&[Linkage::Export, Linkage::Hidden, Linkage::Preemptible]);
             if entry {
@@ -67,8 +68,8 @@ pub(super) fn functions(
     functions
 }
 
-/// Returns a signature whose results fit every machine's registers: two integers of 64 bits, and
-/// two floats or vectors.
+/// Returns a signature whose results fit every machine's registers: at most two 64-bit integers,
+/// and at most two floats or vectors.
 fn signature(random: &mut Random, options: &ProgramOptions, call_conv: CallConv) -> Signature {
     let ints = [types::I8, types::I16, types::I32, types::I64, types::I64];
     let mut others = Vec::new();
