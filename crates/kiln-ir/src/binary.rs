@@ -1,11 +1,11 @@
 //! The binary form of a module, in which tools of one build pass modules to each other.
 //!
-//! Reading it takes a fraction of the time of reading text, and fingerprints are hashes of a part
-//! of it. It belongs to one version of Kiln and of Cranelift, and every other version refuses it.
-//! To keep a module, keep its text.
+//! This form is much faster to read than text, and the fingerprint of a module is a hash of a part
+//! of it. Only the versions of Kiln and Cranelift that wrote it can read it; all others refuse it.
+//! To keep a module for longer, keep its text.
 //!
-//! A file is a sequence of independent modules, so two files joined are a file. The header of a
-//! module, with little-endian integers, is:
+//! A file is a sequence of independent modules, so the concatenation of two files is a valid file.
+//! Each module starts with a header, whose integers are little-endian:
 //!
 //! | bytes | content |
 //! |---|---|
@@ -17,15 +17,15 @@
 //! | 32..64 | BLAKE3 of all other bytes |
 //!
 //! After the header come the version of Cranelift as text, the content and the notes. The content
-//! is all that an artifact depends on. The notes are names that no other module sees, lines and
-//! comments (see `write`).
+//! is everything that an artifact depends on. The notes are the rest: the module's name, names that
+//! no other module sees, line numbers, comments and header lines (see `write`).
 //!
 //! Invariants:
 //! - Equal modules have equal bytes, whatever the machine, the process and the seeds of its hash
 //!   maps.
-//! - Any bytes end in a module or in an error with an offset, in time and memory proportional to
-//!   their length. A correct checksum is no reason to trust the bytes: it detects damage early, but
-//!   anyone can compute the checksum of bytes that they made up.
+//! - Reading any bytes gives a module or an error with an offset, in time and memory proportional
+//!   to their length. A correct checksum is no reason to trust the bytes: it detects damage early,
+//!   but anyone can compute it for bytes of their own.
 
 mod content;
 mod error;

@@ -2,11 +2,11 @@
 //! from.
 //!
 //! Two functions have the same form exactly if they differ in nothing that code generation may look
-//! at. The form leaves out: numbers of values, blocks and other entities, aliases of values, unused
-//! declarations, the order of declarations, the function's name, and which symbols references refer
-//! to: those are numbers outside of the form. Code is generated from what the form decodes to,
-//! never from what a client built. So equal forms give equal code, whatever use a code generator
-//! makes of the numbers of values.
+//! at. The form leaves out the numbers of values, blocks and other entities, aliases of values,
+//! unused declarations, the order of declarations, and the function's name. It also leaves out the
+//! symbols that references refer to, which are stored next to the form. Code is generated from the
+//! decoded form, never from the function that a client built. So equal forms give equal code, even
+//! if the code generator's result depends on the numbers of values.
 //!
 //! The form of a function consists of these parts, in this order (see `wire` for integers, `parts`
 //! for types and signatures, `encode` for an example):
@@ -19,7 +19,7 @@
 //! 4. side tables: source locations (relative), debug tags, stack maps, labels of values.
 //!
 //! Entities are numbered by first use, values and blocks by position. An operand is the distance
-//! from the value to the next value that will be defined. Stack slots and dynamic types are kept as
+//! from its value to the next value that will be defined. Stack slots and dynamic types are kept as
 //! declared, because unused ones also take up space.
 //!
 //! Invariant: the bytes of a [`Body`] decode. They come from the encoder, or were decoded once
@@ -57,10 +57,11 @@ pub struct Body {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// An entity is used and not defined. The verifier would have reported it.
+    /// An entity is used and not defined, which the verifier would have reported; or, with
+    /// `AnyEntity::Function`, the function has more than 64 values for each byte of its form.
     #[error("{0} is used and not defined")]
     Undefined(AnyEntity),
-    /// A name is neither a symbol's number nor a library call.
+    /// An external name is neither a symbol's number nor a library call.
     #[error("{0} names no symbol of the module by number")]
     Name(AnyEntity),
 }
@@ -88,7 +89,8 @@ impl Body {
     ///
     /// # Errors
     ///
-    /// [`BodyError`]; of a function that passes the verifier only [`BodyError::Name`].
+    /// [`BodyError`]. A function that passes the verifier has all its entities defined, but may
+    /// have too many values for its size, or a wrong name ([`BodyError::Name`]).
     pub fn new(function: &ir::Function) -> Result<Self, BodyError> {
         let symbol = |external| {
             let (entity, name) = match external {
@@ -120,7 +122,7 @@ impl Body {
         Self { bytes: bytes.into(), references: references.into(), base: base.bits() }
     }
 
-    /// Checks bytes, and makes a body of them.
+    /// Returns the body that bytes encode, after checking them.
     pub(crate) fn check(
         reader: ByteReader<'_>,
         bytes: &[u8],
@@ -133,8 +135,9 @@ impl Body {
         Ok(Self { bytes: bytes.into(), references, base })
     }
 
-    /// Returns the form. It determines the code, except the targets of relocations: the symbols of
-    /// references and the base of source locations are not in it.
+    /// Returns the form. It determines the generated code except for relocation targets and
+    /// absolute source locations: the symbols of references and the base of source locations are
+    /// not in it.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -144,7 +147,7 @@ impl Body {
         &self.references
     }
 
-    /// Returns the location that those of the form are relative to.
+    /// Returns the base: the source location that the locations in the form are relative to.
     pub fn base_srcloc(&self) -> SourceLoc {
         SourceLoc::new(self.base)
     }

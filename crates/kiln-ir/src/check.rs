@@ -1,8 +1,9 @@
 //! Checks over all modules of a build, before any code is generated.
 //!
 //! A linker would find these errors late, or not at all. Only symbols that other modules can see
-//! are checked; globals are named by key and need no definition. The result does not depend on the
-//! order of a hash map: maps are only looked up in, and symbols are visited module by module.
+//! are checked. Globals are not: they are identified by key and need no definition. The result does
+//! not depend on the order of a hash map, because maps are only used for look-ups, and symbols are
+//! visited module by module.
 
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
@@ -17,11 +18,12 @@ use crate::similar::{Candidate, nearest};
 use crate::source::Source;
 use crate::symbol::{Linkage, Symbol, SymbolKind};
 
-/// The modules, and what errors in them say about their sources.
+/// The modules of a build, and the sources that errors in them refer to.
 struct Program<'m> {
     modules: &'m [&'m Module],
-    /// The source of each module that has none: in binary form a module keeps its lines, not its
-    /// text. Made for the module's first error, as each error would otherwise copy the name.
+    /// A source without text for each module that has no source: the binary form keeps line
+    /// numbers, but not the text. It is made for the module's first error and then shared, so that
+    /// the name is not copied for each error.
     unseen: Vec<OnceCell<Arc<Source>>>,
 }
 
@@ -58,7 +60,7 @@ impl<'m> Program<'m> {
         })
     }
 
-    /// Returns the symbols that other modules can see, in the same order.
+    /// Returns the symbols that other modules can see, in order of module and number.
     fn visible(&self) -> impl Iterator<Item = ModuleSymbol<'m>> + use<'m> {
         self.symbols().filter(|candidate| candidate.symbol.linkage != Linkage::Local)
     }
@@ -92,12 +94,12 @@ fn definitions<'m>(
 /// Returns the errors in modules that are each correct, but cannot be linked together:
 ///
 /// - a name that two of them define, unless all but one are [`Linkage::Preemptible`];
-/// - a function that is imported with a type that differs from its definition's, or with two types
+/// - a function that is imported with a type other than that of its definition, or with two types
 ///   (parameter and return types and the calling convention are compared; extension and purpose of
 ///   parameters are not);
 /// - data imported as a function.
 ///
-/// Diagnostics are ordered by location. Each names the other location too.
+/// Diagnostics are ordered by location. Each also has the other location that is involved.
 pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     let program = Program::new(modules);
     let mut faults = Vec::new();
@@ -140,13 +142,14 @@ fn bounded_section(symbol: &str) -> Option<&str> {
     (letters && first).then_some(name)
 }
 
-/// The number of undefined names for which a similar name is searched. Each compares all names.
+/// The number of undefined names for which a similar name is searched. Each search compares all
+/// names.
 const CORRECTED: usize = 100;
 
 /// Returns the imports that no module defines and the host does not provide: one diagnostic for
-/// each name, at its first use, ordered by location. The bounds of a section that a data object
-/// names are defined. The first hundred diagnostics name the definition that has the most similar
-/// name, if there is one.
+/// each name, at its first use, ordered by location. Bounds of a section count as defined if a data
+/// object is in that section. The first hundred diagnostics name the definition that has the most
+/// similar name, if there is one.
 pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Diagnostic> {
     let program = Program::new(modules);
     let chosen = definitions(&program, &mut Vec::new());
@@ -172,7 +175,7 @@ pub fn undefined(modules: &[&Module], provided: &dyn Fn(&str) -> bool) -> Vec<Di
     faults.into_iter().map(|(fault, _)| fault).collect()
 }
 
-/// Adds to the first of `faults`, which are about undefined names, the similar names.
+/// Adds similar names to the first of `faults`, which are about undefined names.
 fn correct(program: &Program<'_>, faults: &mut [(Diagnostic, ModuleSymbol<'_>)]) {
     let defined = program.symbols().filter(|place| place.symbol.linkage != Linkage::Import);
     let candidates: Vec<_> = defined.map(|place| Candidate::new(&place.symbol.name, place)).collect();

@@ -1,10 +1,10 @@
-//! Comments of text, with what they belong to.
+//! The comments of a text, and their places.
 //!
 //! A listing may have a comment after nearly every instruction. So the texts of all comments of a
-//! function are in one string, each with a small mark, and reading many of them takes two
-//! allocations.
+//! function are in one string, with a small record for each comment in one vector. Reading many
+//! comments then takes two allocations.
 //!
-//! Invariant: ends never descend, and are at character boundaries of the text.
+//! Invariant: the ends of comments are in ascending order, and at character boundaries of the text.
 
 use crate::symbol::SymbolId;
 
@@ -27,7 +27,7 @@ pub struct Comment<'m> {
     /// Its place in the function.
     pub anchor: Anchor,
     /// Whether code precedes it on its line. Only the first comment at a place can be trailing.
-    /// Among the declarations it must follow the head of the function.
+    /// With [`Anchor::Declarations`], that code is the head of the function, which ends in `{`.
     pub trailing: bool,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
@@ -36,7 +36,7 @@ pub struct Comment<'m> {
 }
 
 impl<'m> Comment<'m> {
-    /// Returns the command that the comment is, if it is a command.
+    /// Returns the comment as a command, if it is a `run` or `print` command.
     pub fn run_line(&self) -> Option<RunLine<'m>> {
         let text = self.text.trim_start_matches([' ', ';']).trim_end();
         let tail = text.strip_prefix("run").or_else(|| text.strip_prefix("print"))?;
@@ -66,7 +66,8 @@ pub(crate) struct CommentMark {
     pub(crate) anchor: Anchor,
     pub(crate) trailing: bool,
     pub(crate) line: u32,
-    /// The end of its text in the text of all comments. It starts where the comment before ends.
+    /// The end of its text in the joined texts. Its text starts where that of the previous comment
+    /// ends.
     pub(crate) end: u32,
 }
 
@@ -185,8 +186,8 @@ pub struct ModuleComment {
     pub anchor: ModuleAnchor,
     /// Its line in the file; 0 if the module was not read from text.
     pub line: u32,
-    /// Its text from `;` to the end of the line. An empty text is an empty line after the comment
-    /// before.
+    /// Its text from `;` to the end of the line. An empty text stands for an empty line after the
+    /// previous comment.
     pub text: Box<str>,
 }
 

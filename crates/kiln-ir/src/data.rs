@@ -2,8 +2,8 @@
 
 use crate::symbol::SymbolId;
 
-/// The largest alignment of a data object, in bytes: a page, the unit of the layout of images and
-/// memory.
+/// The largest alignment of a data object, in bytes: the size of a page, which is the unit of
+/// layout in images and memory.
 pub const MAX_ALIGN: u32 = 4096;
 
 /// A data object that a module defines.
@@ -17,12 +17,13 @@ pub struct DataObject {
     pub align: u32,
     /// Initial content.
     pub init: Init,
-    /// The named section of an image that the object is placed in; `None` for the usual section.
+    /// The name of the section of an image that the object is placed in; `None` for the default
+    /// section.
     ///
     /// A named section has the objects of all modules that name it, in order of modules and
-    /// definitions. Either all of them are writable or none is. If the name is an identifier of C,
-    /// imports called `__start_NAME` and `__stop_NAME` are the section's bounds. An empty object
-    /// takes no room in it.
+    /// definitions. Either all these objects are writable or none is. If the name is an identifier
+    /// of C, imports called `__start_NAME` and `__stop_NAME` are the section's bounds. An empty
+    /// object takes no room in it.
     pub section: Option<Box<str>>,
     /// Pointers in the content, in order of offset. They do not overlap.
     pub addresses: Vec<DataAddress>,

@@ -1,7 +1,8 @@
-//! Diagnostics: errors in modules, and how they are shown.
+//! Diagnostics describe errors in modules, and can be displayed.
 //!
-//! A [`Diagnostic`] is a value. Its kind says what a caller may do about it, and its locations say
-//! where to look. `Display` shows it with the text it is about, as rustc does. Nothing here prints.
+//! A [`Diagnostic`] is a value. Its kind tells a caller how to react, and its locations tell a
+//! reader where to look. `Display` shows it with an excerpt of the text, as rustc does. Nothing
+//! here writes to the terminal.
 //!
 //! Invariant: [`sort`] is a total order, so that every run reports the same errors in the same
 //! order.
@@ -18,7 +19,7 @@ use crate::names::written;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum DiagnosticKind {
-    /// The text is not in the language.
+    /// The text is not valid CLIF, or not text at all.
     Syntax,
     /// A function breaks the rules of Cranelift IR.
     Verifier,
@@ -26,9 +27,9 @@ pub enum DiagnosticKind {
     Duplicate,
     /// Two uses of a function, or a use and its definition, have different types.
     Signature,
-    /// A name is not used as the kind of thing that it is defined as.
+    /// A name is used as another kind of symbol than it is defined as.
     Kind,
-    /// A name that nothing defines.
+    /// A name is used, but nothing defines it.
     Undefined,
     /// A `set` or `target` line names a setting that does not exist, or does not have this value.
     Setting,
@@ -37,7 +38,7 @@ pub enum DiagnosticKind {
     OtherTarget,
     /// Code cannot be generated for the target of the build.
     Target,
-    /// Valid IR that Kiln does not support.
+    /// The IR is valid, but Kiln does not support it.
     Unsupported,
 }
 
@@ -88,7 +89,7 @@ impl fmt::Display for Diagnostic {
     }
 }
 
-/// Longer lines, in bytes, are not shown.
+/// The length in bytes of the longest line that is shown.
 const MAX_LINE: usize = 1000;
 
 /// Shows the line of a location with carets under it. Only that line is passed to the renderer,
@@ -114,18 +115,18 @@ fn excerpt<'a>(location: &'a Location, label: Option<&'a str>) -> Element<'a> {
     Snippet::source(line).path(name).line_start(number).annotation(kind.span(start..end).label(label)).into()
 }
 
-/// Orders diagnostics by file name, line, column, then message.
+/// Orders diagnostics by file name, line, column, length, message, then kind.
 pub fn sort(diagnostics: &mut [Diagnostic]) {
     diagnostics.sort_by(order);
 }
 
-/// Compares diagnostics by their order.
+/// Compares diagnostics in the order of [`sort`].
 pub(crate) fn order(a: &Diagnostic, b: &Diagnostic) -> Ordering {
     (a.location.key(), &a.message, a.kind as u8).cmp(&(b.location.key(), &b.message, b.kind as u8))
 }
 
-/// Returns a message of Cranelift in our form: one line, lower case unless it starts with a name,
-/// no full stop.
+/// Returns a message of Cranelift in the form of Kiln's messages: one line, lower case unless it
+/// starts with a name, no full stop.
 pub(crate) fn one_line(message: &str) -> String {
     let mut text = message.split_whitespace().collect::<Vec<_>>().join(" ");
     let mut chars = text.chars();
@@ -139,7 +140,7 @@ pub(crate) fn one_line(message: &str) -> String {
     text
 }
 
-/// Returns the diagnostic of a name that has two definitions.
+/// Returns the diagnostic for a name that has two definitions.
 pub(crate) fn duplicate(name: &str, second: Location, first: Location) -> Diagnostic {
     let message = format!("`{}` is defined twice", written(name));
     Diagnostic::new(DiagnosticKind::Duplicate, message, second).related(first, "first defined here")

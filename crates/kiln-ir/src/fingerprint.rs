@@ -1,7 +1,7 @@
 //! Fingerprints: 256 bits that identify the content of a function or a module.
 //!
-//! The hashed bytes are those that a module's binary form begins with. So the two cannot differ,
-//! and no field can be forgotten (see `binary::write`).
+//! The hashed bytes are the content part of a module's binary form. So the fingerprint covers the
+//! same fields as that form, and no field can be forgotten (see `binary::write`).
 
 use std::cell::RefCell;
 
@@ -22,13 +22,13 @@ use crate::symbol::Linkage;
 /// - signatures, stack slots, the order of blocks;
 /// - the callee, data object or key that each reference refers to.
 ///
-/// The content of a module is also:
+/// The content of a module is that of its functions, and also:
 ///
 /// - names, kinds and linkage of symbols that other modules see;
 /// - bytes, alignment, section and pointers of data objects;
 /// - `set` and `target` lines, except settings that Kiln fixes.
 ///
-/// Not part of the content are:
+/// These are not part of the content:
 ///
 /// - numbers of values, blocks and other entities; aliases;
 /// - unused declarations, and the order of declarations;
@@ -39,8 +39,8 @@ use crate::symbol::Linkage;
 ///
 /// A fingerprint alone does not tell whether code must be generated again. The key of stored code
 /// also needs the target, its settings and the version of the code generator, as in `kiln-cache`.
-/// The code of a function depends on less, see [`Body::as_bytes`](crate::Body::as_bytes): caches of
-/// functions may use that.
+/// The code of a function depends on less than its fingerprint does. A cache of functions may use
+/// [`Body::as_bytes`](crate::Body::as_bytes) instead.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Fingerprint([u8; 32]);
 
@@ -63,14 +63,14 @@ impl std::fmt::Display for Fingerprint {
     }
 }
 
-/// These keep fingerprints of different kinds of content apart, and those of other versions of this
-/// file.
+/// Prefixes of the hashed bytes. They keep fingerprints of different kinds of content apart, and
+/// fingerprints of different versions of this file.
 const MODULE: &[u8] = b"kiln module 1";
 const FUNCTION: &[u8] = b"kiln function 2";
 const NAMES: &[u8] = b"kiln local names 1";
 
-/// The number of bytes that are hashed at once. They stay in the processor's cache, and are a power
-/// of two, so that BLAKE3 hashes many of its blocks side by side.
+/// The number of bytes that are hashed at once. They fit into the processor's cache. The number is
+/// a power of two, so that BLAKE3 hashes many of its blocks in parallel.
 const PIECE: usize = 64 * 1024;
 
 impl Module {
@@ -91,9 +91,8 @@ impl Module {
         })
     }
 
-    /// Returns the fingerprint of the names that [`Module::fingerprint`] leaves out: those of
-    /// symbols that no other module sees. They do not affect code, but tables of names contain
-    /// them.
+    /// Returns the fingerprint of the names of symbols that no other module sees, which
+    /// [`Module::fingerprint`] leaves out. They do not affect code, but symbol tables contain them.
     pub fn local_names_fingerprint(&self) -> Fingerprint {
         written(|out| {
             out.raw(NAMES);

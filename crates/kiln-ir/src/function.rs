@@ -1,4 +1,4 @@
-//! Functions that a module defines: IR, or machine code that a client supplies.
+//! Functions that a module defines, as IR or as machine code that a client supplies.
 
 use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir;
@@ -50,8 +50,8 @@ pub enum Code {
     Machine(MachineCode),
 }
 
-/// Machine code that a client supplies, and its relocations. It has no unwind rows, so nothing can
-/// be thrown through it.
+/// Machine code that a client supplies, and its relocations. It has no unwind information, so no
+/// exception can be thrown through it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineCode {
     /// The instructions.
@@ -82,6 +82,6 @@ pub enum CodeTarget {
     Symbol(SymbolId),
     /// A routine of the C library.
     LibCall(ir::LibCall),
-    /// An offset in the same function, in bytes.
+    /// An offset in the function that has the relocation, in bytes.
     Here(u32),
 }

@@ -2,8 +2,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// Calls `work` and turns a panic into its message. The process's panic hook still prints; with
-/// `panic = "abort"` nothing can be caught.
+/// Calls `work` and turns a panic into its message. The panic hook of the process still runs, so it
+/// may print; with `panic = "abort"` nothing can be caught.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     // Anything that `work` has left half done is dropped with it.
     catch_unwind(AssertUnwindSafe(work)).map_err(|panic| {

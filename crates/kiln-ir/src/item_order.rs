@@ -3,7 +3,7 @@
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
-/// An item of a symbol.
+/// A symbol and the kind of item that it is printed as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PrintedItem {
     pub(crate) symbol: SymbolId,
@@ -22,9 +22,9 @@ pub(crate) enum ItemKind {
     Function(usize),
 }
 
-/// Returns all items: imports by number, then the others by line. Functions keep their order and so
-/// do data objects, because symbols are numbered by it. If lines contradict that order, or there
-/// are none, items are ordered by kind.
+/// Returns all items: imports by number, then the others by line. Functions keep their order, and
+/// so do data objects, because symbols are numbered in that order. If lines contradict it, or an
+/// item has no line, the others are ordered by kind: globals, data objects, functions.
 pub(crate) fn entries(module: &Module) -> Vec<PrintedItem> {
     let numbered = |(number, symbol)| (SymbolId::from_u32(number), symbol);
     let symbols = || (0..).zip(&module.symbols).map(numbered);

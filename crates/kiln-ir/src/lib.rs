@@ -1,4 +1,4 @@
-//! Front end: modules of Cranelift IR, read, built, checked and fingerprinted.
+//! The front end: reads, builds, checks and fingerprints modules of Cranelift IR.
 //!
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]

@@ -1,4 +1,4 @@
-//! Limits that keep memory and time in proportion to the length of what is read.
+//! Limits that keep memory and time proportional to the length of the input.
 
 /// The number of bytes of data that any file may have, not counting data objects that are all
 /// zeros.
@@ -10,10 +10,11 @@ pub(crate) const MAX_DATA: u64 = 1 << 30;
 /// The largest data object, in bytes. Only an object of zeros can be as large.
 pub(crate) const MAX_ZEROS: u64 = 1 << 40;
 
-/// The length of a chain of values that are aliases of, or made from, one another. The verifier and
-/// Cranelift's reader follow the whole chain for each of its members.
+/// The length limit of a chain in which each value is an alias of the next, or each global value is
+/// made from the next. The verifier and Cranelift's reader follow the whole chain for each of its
+/// members.
 pub(crate) const MAX_CHAIN: usize = 1000;
 
-/// The number of names such as `u0:1` in a function. Cranelift's reader looks for each among those
-/// before it.
+/// The largest number of names such as `u0:1` in a function. Cranelift's reader compares each name
+/// with those before it.
 pub(crate) const MAX_NAMES: usize = 1 << 14;

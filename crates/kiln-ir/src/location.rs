@@ -1,8 +1,8 @@
 //! A range of text that a message is about.
 //!
 //! Lines and columns count from 1, columns and lengths in characters. Line 0 means the module as a
-//! whole, which is all that can be said of a module that was not read from text. Column 0 means a
-//! line of a text that is not available.
+//! whole, for example if it was not read from text. Column 0 means a whole line, whose text is not
+//! available.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,19 +23,19 @@ pub struct Location {
 }
 
 impl Location {
-    /// Returns the module as a whole.
+    /// Returns the location of a module as a whole.
     pub fn whole(source: Arc<Source>) -> Self {
         Self { source, line: 0, column: 0, length: 0 }
     }
 
-    /// Returns line `number` of a text that is not available: the module was read from binary form,
-    /// which keeps only the number.
+    /// Returns the location of line `number` of a text that is not available, because the module
+    /// was read from binary form, which keeps only line numbers.
     pub fn unseen(source: Arc<Source>, number: u32) -> Self {
         Self { line: number, ..Self::whole(source) }
     }
 
-    /// Returns `length` bytes of the text at byte `offset`, cut off at the end of the line. Both
-    /// are rounded down to whole characters and to the text's end.
+    /// Returns the location of the `length` bytes at byte `offset` of the text, cut off at the end
+    /// of the line. Both are rounded down to whole characters and to the text's end.
     pub fn at(source: &Arc<Source>, offset: usize, length: usize) -> Self {
         let (text, positions) = (&*source.text, source.positions());
         let offset = text.floor_char_boundary(offset);
@@ -50,8 +50,8 @@ impl Location {
         }
     }
 
-    /// Returns line `number` from its first to its last character that is not blank, without
-    /// comments. Of a line that is too long to be shown, only the beginning is looked at.
+    /// Returns the location of line `number`, without comments and without blanks at both ends.
+    /// Only the beginning of a very long line is looked at.
     pub fn line(source: &Arc<Source>, number: u32) -> Self {
         if number == 0 {
             return Self::whole(source.clone());
@@ -63,8 +63,8 @@ impl Location {
         Self { source: source.clone(), line: number, column: count(blank) + 1, length: count(length) }
     }
 
-    /// Returns the first occurrence on line `number` of `word` as a whole word, or else
-    /// [`Location::line`]. Of a line that is too long to be shown, only the beginning is searched.
+    /// Returns the location of the first occurrence of `word` as a whole word on line `number`, or
+    /// else [`Location::line`]. Only the beginning of a very long line is searched.
     pub fn word(source: &Arc<Source>, number: u32, word: &str) -> Self {
         Self::word_from(source, number, word, 0)
     }
@@ -89,8 +89,8 @@ impl Location {
     }
 }
 
-/// The number of bytes of a line that are searched. A line may be the whole file, and each of its
-/// errors be on it.
+/// The number of bytes of a line that are searched. The limit is needed because a whole file may be
+/// one line, with many errors on it.
 const SEARCHED: usize = 1 << 12;
 
 /// Returns the part of a line, or of any text, that is searched.
@@ -98,7 +98,7 @@ pub(crate) fn beginning(line: &str) -> &str {
     &line[..line.floor_char_boundary(SEARCHED)]
 }
 
-/// Saturates. A text that messages are about has fewer than 2^32 bytes.
+/// Converts a number to 32 bits, and saturates. Texts in messages have fewer than 2^32 bytes.
 fn count(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -1,13 +1,14 @@
-//! A module of IR: one item of the work queue.
+//! A module of IR: symbols, functions, data objects and header lines.
 //!
 //! Invariants:
-//! - Everything in a module is referred to by number. A function refers to a symbol by its
-//!   [`SymbolId`], or to a library call, never to text.
+//! - References within a module are numbers. A function refers to a symbol by its [`SymbolId`], or
+//!   to a library call, never to a name.
 //! - A symbol has at most one definition. A symbol without a definition has the linkage
 //!   [`Linkage::Import`](crate::Linkage::Import).
 //! - Every symbol is defined or used. Symbols are numbered in the order of functions, then of data
 //!   objects, each followed by the symbols that it is the first to refer to. So globals are in the
-//!   table in order of first use, and the table does not depend on the order of declarations.
+//!   symbol table in order of first use, and the table does not depend on the order of
+//!   declarations.
 
 use std::sync::Arc;
 
@@ -26,7 +27,7 @@ pub struct Module {
     pub name: Box<str>,
     /// The text that the module was read from.
     pub source: Option<Arc<Source>>,
-    /// The `set` and `target` lines.
+    /// The header lines: `set`, `target`, `test` and `feature`.
     pub settings: ModuleSettings,
     /// Symbols by [`SymbolId`].
     pub symbols: Vec<Symbol>,

@@ -1,10 +1,10 @@
-//! An index of a text: from byte offsets to lines and columns, and from lines to byte offsets.
+//! An index of a text, which maps byte offsets to lines and columns, and lines to byte offsets.
 //!
-//! A file may have as many errors as lines, and all its lines may be one. So no look-up may read
-//! the text from its start, nor a line from the line's start. The index counts lines and characters
-//! up to every block of [`BLOCK`] bytes; a look-up counts inside of a block.
+//! A file may have an error on every line, or many errors on one huge line. So a look-up must not
+//! read the text from its start, or the line from its start. The index has the number of lines and
+//! characters before every block of [`BLOCK`] bytes; a look-up only counts inside of one block.
 
-/// The bytes of the text for which the index has one entry.
+/// The number of bytes of text for which the index has one entry.
 const BLOCK: usize = 1 << 10;
 
 /// The numbers of line ends and characters before an offset.
@@ -45,7 +45,7 @@ impl Positions {
         before.after(&text.as_bytes()[block * BLOCK..offset])
     }
 
-    /// Returns the number of the line, from 0, with the byte at `offset`.
+    /// Returns the number of the line that has the byte at `offset`, counted from 0.
     pub(crate) fn line_of(&self, text: &str, offset: usize) -> usize {
         self.counts(text, offset).lines
     }

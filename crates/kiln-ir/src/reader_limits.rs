@@ -1,11 +1,10 @@
-//! Finds texts that would take Cranelift's reader a time proportional to the square of their
-//! length.
+//! Finds texts that Cranelift's reader would need quadratic time for.
 
 use std::collections::HashMap;
 
 use crate::limits::{MAX_CHAIN, MAX_NAMES};
 
-/// Something that a text has too much of.
+/// A limit that a text exceeds.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TooMany<'t> {
     /// The word that exceeds the limit, and its line.
@@ -14,7 +13,7 @@ pub(crate) struct TooMany<'t> {
     pub(crate) message: String,
 }
 
-/// Returns what the text of a function, without comments, has too much of.
+/// Returns the limit that the text of a function, without comments, exceeds.
 pub(crate) fn too_many(text: &str) -> Option<TooMany<'_>> {
     long_chain(text).or_else(|| many_names(text))
 }
@@ -25,10 +24,10 @@ impl<'t> TooMany<'t> {
     }
 }
 
-/// Cranelift's reader follows each alias to the end of its chain.
+/// Finds a long chain of aliases. Cranelift's reader follows each alias to the end of its chain.
 fn long_chain(text: &str) -> Option<TooMany<'_>> {
     let bytes = text.as_bytes();
-    // Each takes at least `v1->v0` and a blank.
+    // An alias takes at least `v1->v0` and a blank.
     if bytes.len() < 7 * MAX_CHAIN {
         return None;
     }
@@ -48,7 +47,7 @@ fn long_chain(text: &str) -> Option<TooMany<'_>> {
 
 fn many_names(text: &str) -> Option<TooMany<'_>> {
     let bytes = text.as_bytes();
-    // Each takes at least `u0:1` and a blank.
+    // A name takes at least `u0:1` and a blank.
     if bytes.len() < 5 * MAX_NAMES {
         return None;
     }
@@ -59,7 +58,7 @@ fn many_names(text: &str) -> Option<TooMany<'_>> {
     Some(TooMany::new(text, last_word(&text[..at]), at, message))
 }
 
-/// Tells whether `c` may be between two words: blanks, and what is left of a comment.
+/// Tells whether `c` may be between two words: it is a blank, or the `;` that is left of a comment.
 fn is_between(c: char) -> bool {
     c.is_ascii_whitespace() || c == ';'
 }
@@ -74,7 +73,7 @@ fn last_word(text: &str) -> &str {
     &text[text.len() - text.bytes().rev().take_while(u8::is_ascii_alphanumeric).count()..]
 }
 
-/// Returns the number after a letter.
+/// Returns the number after the letter `letter`, if the word consists of these.
 fn number(letter: char, word: &str) -> Option<u64> {
     word.strip_prefix(letter)?.parse().ok()
 }

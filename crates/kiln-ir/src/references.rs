@@ -14,18 +14,18 @@ pub(crate) enum Unusable {
     NoGlobal(AnyEntity, GlobalValue),
     /// A name number that does not exist.
     NoName(AnyEntity),
-    /// A symbol that only some object formats have.
+    /// A known symbol of Cranelift, which exists only in some object formats.
     KnownSymbol(AnyEntity),
     /// A thread-local symbol.
     ThreadLocal(GlobalValue),
-    /// The address of a global value that is no symbol. Code generators no longer support it.
+    /// The address of a global value that is not a symbol. Code generators no longer support that.
     NoAddress(Inst, GlobalValue),
     /// A symbol with an offset that no instruction can hold.
     Offset(GlobalValue),
     /// A global value that is made from so many others that following the chain for each takes too
     /// long.
     Chain(GlobalValue),
-    /// There is no block. Cranelift's verifier lets that pass, and code generation panics.
+    /// The function has no block. Cranelift's verifier accepts that, and code generation panics.
     Empty,
 }
 
@@ -60,7 +60,7 @@ impl std::fmt::Display for Unusable {
     }
 }
 
-/// Returns the references that Cranelift's verifier takes for granted, but that are not usable.
+/// Returns the unusable references that Cranelift's verifier does not report.
 pub(crate) fn check(function: &Function) -> Vec<Unusable> {
     let mut faults = Vec::new();
     if function.layout.entry_block().is_none() {
@@ -141,7 +141,7 @@ fn long_chain(function: &Function) -> Option<GlobalValue> {
     })
 }
 
-/// Finds addresses that are taken of global values that have none.
+/// Finds instructions that take the address of a global value without an address.
 fn addresses(function: &Function, faults: &mut Vec<Unusable>) {
     let layout = &function.layout;
     for inst in layout.blocks().flat_map(|block| layout.block_insts(block)) {

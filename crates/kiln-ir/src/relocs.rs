@@ -1,9 +1,9 @@
-//! Relocations that machine code of a client may have, and their names in text and binary form.
+//! The relocations that a client's machine code may have, and their names in text and binary form.
 
 use cranelift_codegen::binemit::Reloc;
 
-/// The relocations of Cranelift that Kiln links. A linker refuses some of them where code would
-/// have to be written when it is loaded.
+/// The relocations of Cranelift that Kiln links. The linker refuses some of them where the loader
+/// would have to patch code.
 const RELOCS: [(Reloc, &str); 17] = [
     (Reloc::Abs4, "abs4"),
     (Reloc::Abs8, "abs8"),

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use target_lexicon::{Architecture, Triple};
 
-/// One `name=value` setting. A name without value enables a boolean or names a preset.
+/// One `name=value` setting. A setting without a value enables a boolean or names a preset.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Setting {
     /// Cranelift's name.
@@ -50,10 +50,10 @@ pub struct TargetLine {
 pub struct ModuleSettings {
     /// `set` lines in order.
     pub shared: Vec<Setting>,
-    /// `target` lines in order. A module without any is for every target.
+    /// `target` lines in order. A module without `target` lines is for every target.
     pub targets: Vec<TargetLine>,
-    /// `test` and `feature` lines in order, their words with one blank between them, such as
-    /// `test run`. They are for programs that execute files, and do not affect code.
+    /// `test` and `feature` lines in order, with one blank between words, such as `test run`. They
+    /// are for programs that execute files, and do not affect code.
     pub directives: Vec<Box<str>>,
 }
 
@@ -86,8 +86,8 @@ fn same(a: Architecture, b: Architecture) -> bool {
     }
 }
 
-/// Settings that cannot be chosen: one artifact serves every address, and the front end has
-/// verified the IR.
+/// Settings that cannot be chosen: an artifact can be loaded at any address, and the front end has
+/// already verified the IR.
 pub(crate) const FORCED: [(&str, &str); 2] = [("is_pic", "true"), ("enable_verifier", "false")];
 
 /// Tells whether a setting of this name has no effect, because Kiln chooses its value.

@@ -1,12 +1,12 @@
-//! Types of functions, compared as callers and callees see them.
+//! Compares types of functions as callers and callees see them, and shows them in messages.
 
 use std::fmt;
 
 use cranelift_codegen::ir::{self, AbiParam, ArgumentPurpose, Signature};
 
 /// Tells whether a call of type `a` fits a function of type `b`: the same values, passed in the
-/// same way, with the same calling convention. Extension and `vmctx` move no value; callers and
-/// callees are known to differ there.
+/// same way, with the same calling convention. Extension and `vmctx` are ignored: they do not
+/// change where a value is passed, and callers and callees are known to differ in them.
 pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
     fn passing(param: &AbiParam) -> (ir::Type, ArgumentPurpose) {
         let purpose = match param.purpose {
@@ -19,13 +19,13 @@ pub(crate) fn same_type(a: &Signature, b: &Signature) -> bool {
     a.call_conv == b.call_conv && same(&a.params, &b.params) && same(&a.returns, &b.returns)
 }
 
-/// A signature in a message, cut off if it is long: many uses may disagree with one definition.
+/// A signature in a message, cut off if it is long, because many messages may show it.
 pub(crate) struct Shown<'s>(pub(crate) &'s Signature);
 
-/// The number of bytes of a signature that are shown.
+/// The largest number of bytes of a signature that are shown.
 const MAX_SHOWN: usize = 200;
 
-/// Writes until the limit, and fails beyond it, so that no more is formatted.
+/// Writes up to [`MAX_SHOWN`] bytes, and then fails, so that the rest is not formatted.
 struct Limited(String);
 
 impl fmt::Write for Limited {

@@ -1,6 +1,6 @@
-//! The name that a misspelt name was probably meant to be.
+//! Finds the correct name that a misspelt name probably stands for.
 
-/// Longer names are not compared.
+/// The length in bytes of the longest name that is compared.
 const MAX_LENGTH: usize = 200;
 
 /// A name that may have been meant.
@@ -16,19 +16,20 @@ impl<'n, T> Candidate<'n, T> {
     }
 }
 
-/// The set of the bytes of `name`, where some share a bit.
+/// Returns the set of the bytes of `name`, one bit each; bytes with equal low six bits share a bit.
 fn letters(name: &str) -> u64 {
     name.bytes().fold(0, |set, byte| set | 1 << (byte & 63))
 }
 
 /// Returns the candidate whose name is closest to `name`, the first of equally close ones; `None`
-/// if more than every third letter would have to be changed. `usable` tells which may be returned.
+/// if that takes more edits than a third of the letters of `name` (but at least one edit is
+/// allowed). `usable` tells which candidates may be returned.
 pub(crate) fn nearest<'c, 'n, T>(
     name: &str,
     candidates: &'c [Candidate<'n, T>],
     usable: impl Fn(&T) -> bool,
 ) -> Option<&'c Candidate<'n, T>> {
-    // All names of one letter are similar.
+    // With one edit, every name of one letter becomes every other.
     if !(2..=MAX_LENGTH).contains(&name.len()) {
         return None;
     }
@@ -36,7 +37,8 @@ pub(crate) fn nearest<'c, 'n, T>(
     let mut limit = (name.len() / 3).max(1);
     let mut found = None;
     for candidate in candidates {
-        // Most are left out by their lengths and sets of letters: an edit adds and removes one.
+        // Lengths and sets of letters exclude most candidates quickly: an edit adds and removes at
+        // most one letter.
         let far = candidate.name.len().abs_diff(name.len()) > limit
             || (candidate.letters & !own).count_ones() as usize > limit
             || (own & !candidate.letters).count_ones() as usize > limit;
@@ -47,7 +49,7 @@ pub(crate) fn nearest<'c, 'n, T>(
         if distance <= limit {
             found = Some(candidate);
             match distance.checked_sub(1) {
-                // A closer one is searched for.
+                // Go on, to find a closer candidate.
                 Some(closer) if closer > 0 => limit = closer,
                 _ => break,
             }

@@ -9,9 +9,10 @@ use crate::positions::Positions;
 pub struct Source {
     /// The name for messages, usually the path as the user wrote it.
     pub name: Box<str>,
-    /// Cannot be changed, because of `positions`.
+    /// The text. It must not change, because `positions` is an index of it.
     pub(crate) text: Box<str>,
-    /// Made when the first place is looked up, which for most texts is never.
+    /// The index of the text. It is made when a location is first looked up; most texts never need
+    /// it.
     positions: OnceLock<Positions>,
 }
 
@@ -49,7 +50,8 @@ impl Source {
         &self.text[start..end]
     }
 
-    /// Returns start and end of a line, counted from 0, without its line end.
+    /// Returns the byte offsets of the start and end of line `index`, counted from 0, without its
+    /// line end.
     pub(crate) fn line_range(&self, index: usize) -> Option<(usize, usize)> {
         let positions = self.positions();
         let start = positions.line_start(&self.text, index)?;

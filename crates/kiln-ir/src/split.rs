@@ -1,7 +1,7 @@
 //! Splits a module, so that every function and every data object has a module of its own.
 //!
-//! Tests use it to show that nothing depends on which definitions share a module. Compilers that
-//! want the finest grain of reuse use it too.
+//! Tests use it to show that nothing depends on which definitions share a module. Compilers can use
+//! it to reuse code at the finest granularity.
 
 use crate::data::{DataAddress, DataObject};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
@@ -12,8 +12,8 @@ impl Module {
     /// Returns one module for each function and each data object.
     ///
     /// Local symbols become hidden, so that the new modules find them. Their names get the suffix
-    /// `.number`; CLIF names contain no `.`. Each module of a program must be split with another
-    /// `number`, so that local symbols of one name stay distinct.
+    /// `.number`; CLIF names contain no `.`. Each module of a program must be split with a
+    /// different `number`, so that local symbols with the same name stay distinct.
     ///
     /// Returns `None` if a definition has no name.
     pub fn split(&self, number: usize) -> Option<Vec<Module>> {

@@ -1,4 +1,4 @@
-//! Symbols: what a module defines or refers to, by number and by name.
+//! Symbols, which a module defines or refers to. Each has a number and a name.
 
 use cranelift_codegen::ir;
 
@@ -28,9 +28,9 @@ impl SymbolId {
 pub enum SymbolKind {
     /// Code.
     Function,
-    /// Data, or something of which only the address is used.
+    /// Data, or a symbol of which only the address is used.
     Data,
-    /// A run-time object. The symbol's name is its stable key.
+    /// An object that is provided at run time. The symbol's name is its stable key.
     Global,
 }
 

@@ -1,10 +1,11 @@
 //! The target of a build, and the code generator for a module.
 //!
 //! Some defaults differ from Cranelift's. `opt_level` is `speed`. `preserve_frame_pointers` is on,
-//! since stack walkers need it, and so does IR that reads its frame pointer. On x86-64 the CPU
-//! features are those of level v2, unless a module has a `target` line; an image records the
-//! features that it needs. `enable_verifier` is off, because the front end verifies every function
-//! once, against the settings of its module; verifying takes about 7 % of the time of compiling.
+//! because stack walkers need frame pointers, and so does IR that reads its frame pointer. On
+//! x86-64 the CPU features are those of level v2, unless a module has a `target` line; an image
+//! records the features that it needs. `enable_verifier` is off, because the front end verifies
+//! every function once, against the settings of its module; verifying takes about 7 % of the time
+//! of compiling.
 
 use std::str::FromStr;
 
@@ -29,7 +30,7 @@ pub struct Target {
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TargetError {
-    /// The text is no triple.
+    /// The text is not a target triple.
     #[error("`{text}` is not a target triple: {reason}")]
     Triple {
         /// The text.
@@ -107,7 +108,8 @@ impl Target {
         Self::for_triple(Triple::host())
     }
 
-    /// Parses a triple, or the name of an architecture alone, which means Linux on it.
+    /// Parses a triple, or the name of an architecture alone, which means Linux on that
+    /// architecture.
     ///
     /// # Errors
     ///
@@ -166,7 +168,7 @@ impl Target {
     /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for
     /// another architecture.
     pub fn isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
-        // The host may be unsupported.
+        // `Target::host` does not check this.
         check_supported(&self.triple)?;
         let mut builder = isa::lookup(self.triple.clone()).map_err(|error| TargetError::Unsupported {
             triple: self.triple.to_string().into(),
@@ -211,8 +213,8 @@ impl Target {
     }
 }
 
-/// Refuses a triple that code is not linked and loaded for. Cranelift would take some of them for
-/// others: those with pointers of 32 bits for their 64-bit relatives.
+/// Refuses a triple that code is not linked and loaded for. Cranelift would treat ABIs with 32-bit
+/// pointers as their 64-bit counterparts.
 fn check_supported(triple: &Triple) -> Result<(), TargetError> {
     let reason = match triple.architecture {
         Architecture::X86_64

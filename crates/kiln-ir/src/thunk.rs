@@ -2,9 +2,9 @@
 //!
 //! The thunk of a signature is an `extern "C"` function. Its parameters are the callee's address
 //! and an array of 16-byte cells. It loads the arguments from the cells, calls the callee, and
-//! stores the results into the cells from the start. A value takes the first bytes of its cell in
-//! native byte order, vectors in little-endian lane order, as `DataValue::write_to_slice_ne` writes
-//! it.
+//! stores the results into the same cells, from the first one on. A value takes the first bytes of
+//! its cell in native byte order, vectors in little-endian lane order, as
+//! `DataValue::write_to_slice_ne` writes it.
 
 use cranelift_codegen::cursor::{Cursor, FuncCursor};
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, UserFuncName};

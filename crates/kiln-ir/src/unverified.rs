@@ -14,7 +14,7 @@ use crate::target::{Target, TargetError};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VerifyError {
-    /// There is no code generator for it.
+    /// There is no code generator for the module's settings and the target.
     #[error(transparent)]
     Target(#[from] TargetError),
     /// Functions that are not valid IR, in order.
@@ -60,7 +60,8 @@ impl Unverified {
     ///
     /// # Errors
     ///
-    /// [`VerifyError`] with everything that is wrong.
+    /// [`VerifyError`] if there is no code generator for the module, or else with the errors of all
+    /// its functions.
     pub fn verify(self, target: &Target) -> Result<Module, VerifyError> {
         let Self(module) = self;
         let isa = target.isa(&module.settings)?;
@@ -84,8 +85,8 @@ impl Unverified {
             }
             if unusable.is_empty() {
                 match guard(|| verify_function(&ir, &*isa)) {
-                    // A form that decodes may differ from the form that an encoder gives the
-                    // function.
+                    // Bytes that can be decoded may differ from the bytes that the encoder writes
+                    // for the same function.
                     Ok(Ok(())) if Body::new(&ir).as_ref() == Ok(body) => {}
                     Ok(Ok(())) => fault("function".into(), "its form is not the canonical one".into()),
                     Ok(Err(errors)) => {

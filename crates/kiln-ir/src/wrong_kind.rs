@@ -1,4 +1,5 @@
-//! Files that are not text of modules, and are named as what they are.
+//! Recognizes files that are not text, such as object files, so that messages can say what they
+//! are.
 
 use std::sync::Arc;
 
@@ -22,7 +23,8 @@ impl Source {
         let offset = bytes.utf8_error().valid_up_to();
         let bytes = bytes.into_bytes();
         let what = kind(&bytes);
-        // Replaced characters are only after the error, so its line is shown as it is in the file.
+        // Invalid bytes become replacement characters. None precedes the first error, so its line
+        // and column are those in the file.
         let source = Arc::new(Self::new(name, String::from_utf8_lossy(&bytes)));
         Err(match what {
             Some(what) => fault(what, source),
@@ -34,8 +36,8 @@ impl Source {
     }
 }
 
-/// Returns the diagnostic of a text that was not read because it is something else. Asked only of
-/// texts with errors.
+/// Returns a diagnostic if a source is some other kind of file. It is called only for sources with
+/// errors.
 pub(crate) fn instead_of_text(source: &Arc<Source>) -> Option<Diagnostic> {
     kind(source.text.as_bytes()).map(|what| fault(what, source.clone()))
 }
@@ -45,7 +47,7 @@ fn fault(what: &str, source: Arc<Source>) -> Diagnostic {
     Diagnostic::new(DiagnosticKind::Syntax, message, Location::whole(source))
 }
 
-/// Returns the kind of a file that is no text.
+/// Returns the kind of a file that is not text.
 fn kind(bytes: &[u8]) -> Option<&'static str> {
     let start = &bytes[..bytes.len().min(512)];
     let zeros = |first: usize| start.iter().skip(first).step_by(2).filter(|byte| **byte == 0).count();

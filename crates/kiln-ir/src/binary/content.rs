@@ -12,8 +12,8 @@ use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 #[derive(Default)]
 pub(super) struct ContentReader<'b> {
     pub(super) symbols: Vec<Symbol>,
-    /// The types of functions as they were written. A type has one encoding, so equal types have
-    /// equal bytes.
+    /// The encoded type of each symbol, if it is known. A type has only one encoding, so equal
+    /// types have equal bytes.
     signatures: Vec<Option<&'b [u8]>>,
     /// Whether each symbol has been defined.
     pub(super) defined: Vec<bool>,
@@ -62,7 +62,7 @@ impl<'b> ContentReader<'b> {
 
     fn symbol(&self, reader: &mut ByteReader<'_>) -> DecodeResult<SymbolId> {
         let index = reader.index(self.symbols.len(), "no such symbol")?;
-        // There are fewer than 2^32 of them.
+        // There are fewer than 2^32 symbols.
         Ok(SymbolId::from_u32(index as u32))
     }
 
@@ -185,7 +185,7 @@ fn align(reader: &mut ByteReader<'_>) -> DecodeResult<u32> {
     }
 }
 
-/// Skips the settings of the code.
+/// Skips the settings that affect code.
 pub(super) fn skip_settings(content: &mut ByteReader<'_>) -> DecodeResult<()> {
     fn list(content: &mut ByteReader<'_>) -> DecodeResult<()> {
         for _ in 0..content.count()? {

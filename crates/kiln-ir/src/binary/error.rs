@@ -13,7 +13,7 @@ pub enum BinaryError {
         /// The offset in the file.
         offset: u64,
     },
-    /// Another version wrote the module.
+    /// Another version of Kiln or Cranelift wrote the module.
     #[error("byte {offset}: written by {found}, and this is {own}")]
     Version {
         /// The offset of the module in the file.
@@ -23,7 +23,7 @@ pub enum BinaryError {
         /// The version that reads it.
         own: Box<str>,
     },
-    /// The file ends before the module does.
+    /// The file ends inside of the module.
     #[error("byte {offset}: the file ends inside of a module")]
     Truncated {
         /// The offset of the module in the file.
@@ -35,7 +35,7 @@ pub enum BinaryError {
         /// The offset of the module in the file.
         offset: u64,
     },
-    /// The checksum is correct, but the bytes are not those of a module.
+    /// The checksum is correct, but the bytes do not encode a module.
     #[error("byte {offset}: {what}")]
     Malformed {
         /// The offset in the file.

@@ -33,7 +33,8 @@ impl Lengths {
     ///
     /// # Errors
     ///
-    /// [`BinaryError::Version`]. Nothing is known about the lengths of another version.
+    /// [`BinaryError::Version`] for a header of another version, whose lengths may have another
+    /// format.
     pub(super) fn read(header: &[u8; HEADER], offset: u64) -> Result<Self, BinaryError> {
         let long = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
         let (version, producer) = (long(8) as u32, long(8) >> 32);
@@ -43,13 +44,14 @@ impl Lengths {
         Ok(Self { producer, content: long(16), notes: long(24) })
     }
 
-    /// Returns the number of bytes that follow the header, unless it exceeds 64 bits.
+    /// Returns the number of bytes that follow the header, or `None` if it does not fit into 64
+    /// bits.
     pub(super) fn sum(&self) -> Option<u64> {
         self.producer.checked_add(self.content)?.checked_add(self.notes)
     }
 }
 
-/// Tells whether `bytes`, which may end early, start like a header.
+/// Tells whether `bytes`, which may be shorter than a header, could be the start of a header.
 pub(super) fn may_be_header(bytes: &[u8]) -> bool {
     bytes.starts_with(&MAGIC[..bytes.len().min(MAGIC.len())])
 }

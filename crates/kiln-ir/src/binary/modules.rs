@@ -22,15 +22,16 @@ pub struct Modules<R> {
 }
 
 impl<R: Read> Modules<R> {
-    /// Reads the modules in `input`. It is read in large pieces and needs no buffer.
+    /// Creates an iterator over the modules in `input`. It reads in large pieces, so `input` needs
+    /// no buffer.
     pub fn new(input: R) -> Self {
         Self { input, offset: 0, buffer: Vec::new(), done: false }
     }
 
-    /// Appends `length` bytes of the input to the buffer. Returns whether there were that many.
+    /// Appends `length` bytes of the input to the buffer. Returns whether the input had that many.
     fn take(&mut self, length: u64) -> std::io::Result<bool> {
         let before = self.buffer.len();
-        // The buffer grows as bytes arrive, whatever a length claims.
+        // The buffer grows only as bytes arrive, so a wrong length cannot make it large.
         (&mut self.input).take(length).read_to_end(&mut self.buffer)?;
         Ok((self.buffer.len() - before) as u64 == length)
     }
@@ -54,7 +55,7 @@ impl<R: Read> Modules<R> {
         if self.buffer[32..HEADER] != checksum(&self.buffer) {
             return Err(BinaryError::Checksum { offset });
         }
-        // Both are at most the number of bytes that were read.
+        // Both lengths are at most the number of bytes that were read, so they fit.
         let (producer, content) = (lengths.producer as usize, lengths.content as usize);
         let body = &self.buffer[HEADER..];
         if &body[..producer] != cranelift_codegen::VERSION.as_bytes() {

@@ -1,4 +1,4 @@
-//! Reads the notes of a module: comments, and header lines in full.
+//! Reads comments and header lines from the notes of a module.
 
 use super::write::PreviousComment;
 use crate::body::wire::{ByteReader, DecodeResult, unzigzag};
@@ -17,7 +17,7 @@ pub(super) fn module_comment(notes: &mut ByteReader<'_>, symbols: usize) -> Deco
         _ => return Err(notes.error("not a place of a comment")),
     };
     let line = notes.u32()?;
-    // An empty text is an empty line.
+    // An empty text stands for an empty line.
     let text = match notes.clone().str()? {
         "" => notes.str()?.into(),
         _ => comment_text(notes)?,
@@ -53,7 +53,7 @@ pub(super) fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Co
         let length = notes.uint()?;
         let rest = &text.as_bytes()[start..];
         let own = usize::try_from(length).ok().and_then(|length| rest.get(..length));
-        // A text that starts with `;` starts at a character boundary.
+        // `;` is a whole character, so a text that starts with it starts at a character boundary.
         let Some([b';', .., last] | [last @ b';']) = own else {
             return Err(notes.error("not a comment"));
         };
@@ -74,7 +74,7 @@ pub(super) fn comments(notes: &mut ByteReader<'_>, line: u32) -> DecodeResult<Co
     Ok(Comments::of(text.to_owned(), marks))
 }
 
-/// Returns the number at this distance from the number before.
+/// Adds a zigzag-encoded distance to the previous number, and returns the sum.
 #[inline]
 fn distant(notes: &ByteReader<'_>, before: &mut u32, distance: u64) -> DecodeResult<u32> {
     let number =
@@ -83,13 +83,14 @@ fn distant(notes: &ByteReader<'_>, before: &mut u32, distance: u64) -> DecodeRes
     Ok(*before)
 }
 
-/// Tells whether a blank ends at `end`, or `end` is within a character.
+/// Tells whether the character before `end` is white space, or `end` is within a character.
 #[cold]
 fn blank_before(text: &str, end: usize) -> bool {
     text.get(..end).is_none_or(|text| text.ends_with(char::is_whitespace))
 }
 
-/// Reads the text of a comment. When it is printed, it must not end early.
+/// Reads the text of a comment. It has no line end and no blanks at its end, so that it is the same
+/// comment when it is printed and read.
 fn comment_text(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     if !text.starts_with(';') || text.contains('\n') || text.trim_end() != text {
@@ -98,7 +99,8 @@ fn comment_text(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     Ok(text.into())
 }
 
-/// Reads a word of a header line. When it is printed, blanks must delimit it.
+/// Reads a word of a header line. It has no white space or `;`, so that it is one word when it is
+/// printed.
 fn word(notes: &mut ByteReader<'_>) -> DecodeResult<Box<str>> {
     let text = notes.str()?;
     if text.is_empty() || text.contains(|c: char| c.is_ascii_whitespace() || c == ';') {

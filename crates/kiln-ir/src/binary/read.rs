@@ -17,7 +17,8 @@ use crate::symbol::{Linkage, SymbolId, SymbolKind};
 /// Reads the module in `content` and `notes`.
 pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> DecodeResult<Module> {
     let mut reading = ContentReader::default();
-    // The settings of the code are a part of those in the notes. They are compared below.
+    // The notes repeat the settings that affect code, among all header lines. Both are compared
+    // below.
     let settings_start = content.clone();
     skip_settings(&mut content)?;
     let settings_len = settings_start.left() - content.left();
@@ -78,8 +79,8 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
     Ok(Module { name, source: None, settings, symbols: reading.symbols, functions, data, comments: outside })
 }
 
-/// Checks that symbols are numbered in the order of functions, then of data objects, each followed
-/// by the symbols that it is the first to refer to.
+/// Checks the numbers of symbols: first functions in order, then data objects, each followed by the
+/// symbols that it is the first to refer to.
 fn check_numbers(
     symbols: usize,
     functions: &[Function],

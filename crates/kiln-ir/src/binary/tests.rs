@@ -1,5 +1,5 @@
-//! Tests of the binary form with damaged and malicious bytes. Checksums are corrected, so that the
-//! bytes they protect are read.
+//! Tests of the binary form with damaged and malicious bytes. Their checksums are corrected,
+//! because otherwise the reader would stop at the checksum.
 
 use std::sync::Arc;
 
@@ -162,8 +162,8 @@ fn refresh(bytes: &mut [u8]) {
     bytes[32..HEADER].copy_from_slice(&sum);
 }
 
-/// With a correct checksum, any bytes are read or refused, and nothing panics. What is read is
-/// written again as it was read.
+/// With a correct checksum, any bytes are read or refused, and nothing panics. A module that is
+/// read is written as the same bytes again.
 #[test]
 fn altered_bytes_with_a_correct_checksum() {
     let bytes = module().to_bytes();
@@ -183,7 +183,8 @@ fn altered_bytes_with_a_correct_checksum() {
             }
         }
     }
-    // Most bytes of a module are numbers, which have another valid meaning when they are changed.
+    // Both happen often: most bytes of a module are numbers, many of which are still valid when
+    // they are changed.
     assert!(refused > 500 && read > 500, "{refused} refused, {read} read");
 }
 

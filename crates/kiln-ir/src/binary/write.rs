@@ -1,8 +1,8 @@
-//! Writes a module as bytes: its content, which a fingerprint covers, and its notes, which it does
-//! not.
+//! Writes a module as bytes: its content, which is what a fingerprint hashes, and its notes.
 //!
-//! Invariant: structs are destructured with every field named. Every field is in the content or in
-//! the notes; only settings are in both. So no field can be missing in fingerprints or files.
+//! Invariant: structs are destructured with every field named. Every field is written to the
+//! content or to the notes, and settings to both; so a new field cannot be forgotten in
+//! fingerprints or files. Only `source`, the text, is not written.
 
 use cranelift_codegen::ir::LibCall;
 
@@ -15,8 +15,8 @@ use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
-/// Writes all that the module's artifact depends on. `flush` is called between items, and may drain
-/// what was written.
+/// Writes everything that the module's artifact depends on. `flush` is called after each function
+/// and data object, and may remove the bytes written so far.
 pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnMut(&mut ByteWriter)) {
     let Module { name: _, source: _, settings, symbols, functions, data, comments: _ } = module;
     code_settings(out, settings);
@@ -61,7 +61,7 @@ pub(crate) fn symbol(out: &mut ByteWriter, symbol: &Symbol) {
     }
 }
 
-/// Writes code. `reference` writes what identifies a symbol.
+/// Writes code. `reference` writes the number or name that identifies a symbol.
 pub(crate) fn code(out: &mut ByteWriter, code: &Code, reference: impl Fn(&mut ByteWriter, SymbolId)) {
     match code {
         Code::Ir(body) => {
@@ -145,7 +145,8 @@ pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
     }
 }
 
-/// Writes names that no other module sees, lines, comments, and header lines in full.
+/// Writes the notes: the module's name, names that no other module sees, line numbers, comments,
+/// and all header lines.
 pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
     let Module { name, source: _, settings, symbols, functions, data, comments } = module;
     out.str(name);
@@ -189,8 +190,8 @@ pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
 }
 
 /// Writes the comments of a function: their number; if it is not 0, their texts, joined; then for
-/// each comment its place and the length of its text. Numbers are written as the distance from
-/// those of the comment before.
+/// each comment its place and the length of its text. Places and lines are written as the distance
+/// from those of the previous comment.
 fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
     out.count(comments.len());
     if comments.is_empty() {
@@ -217,7 +218,7 @@ fn comments(out: &mut ByteWriter, comments: &Comments, line: u32) {
     }
 }
 
-/// The numbers that those of the next comment are relative to.
+/// The numbers of the previous comment, which those of the next comment are relative to.
 pub(super) struct PreviousComment {
     /// The number of the block or instruction, by kind of anchor.
     pub(super) numbers: [u32; 4],

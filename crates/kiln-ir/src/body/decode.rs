@@ -1,9 +1,9 @@
 //! Decodes the canonical form, either to check it or to build the function that Cranelift compiles.
 //!
 //! A [`Decoder`] reads the bytes and checks every number in them. It passes what it has read to a
-//! [`Sink`](sink::Sink): [`BuildSink`] makes a function of it, [`CheckSink`] keeps only the few
-//! facts that later bytes are checked against. Both are driven by the same reading code, so they
-//! accept exactly the same bytes.
+//! [`Sink`](sink::Sink): [`BuildSink`] builds a function, and [`CheckSink`] keeps only the few
+//! facts that later bytes are checked against. The same decoder drives both sinks, so both accept
+//! exactly the same bytes.
 //!
 //! | file | content |
 //! |---|---|
@@ -15,14 +15,13 @@
 //! | `sink`, `build`, `check` | the interface of sinks, and the two sinks |
 //!
 //! Invariants:
-//! - Any bytes end in success or in an error, in time and memory proportional to their length.
-//!   Counts are bounded by the bytes that are left. Every number is checked against the table that
-//!   it is an index of: at once if the length of that table is known, otherwise when the table is
-//!   read.
-//! - In a function that is built, every entity that is named exists. Whether the function is
-//!   *valid* IR is checked by the verifier.
+//! - Decoding any bytes succeeds or returns an error, in time and memory proportional to their
+//!   length. A count is at most the number of bytes that are left. Every index is checked against
+//!   the length of its table: at once if that length is known, otherwise when the table is read.
+//! - In a function that was built, every entity that is referred to exists. Only the verifier
+//!   checks whether the function is *valid* IR.
 //! - Values are created in the order of their numbers, because the form numbers them in layout
-//!   order. So a use may precede its definition.
+//!   order. So an operand may have the number of a value that is created later.
 
 mod build;
 mod check;
@@ -50,7 +49,7 @@ pub(crate) struct DecodeInput<'b> {
     pub(crate) base: SourceLoc,
 }
 
-/// Makes `function` the function that `input` describes, under the name of `symbol`.
+/// Decodes `input` into `function`, and names it after `symbol`.
 pub(crate) fn decode(
     input: DecodeInput<'_>,
     symbol: SymbolId,
@@ -60,7 +59,7 @@ pub(crate) fn decode(
     Decoder::new(input.reader, input.references.len(), sink).run()
 }
 
-/// Checks that [`decode`] succeeds.
+/// Checks that [`decode`] would succeed, without building a function.
 pub(crate) fn check(input: DecodeInput<'_>, scratch: &mut CheckScratch) -> DecodeResult<()> {
     Decoder::new(input.reader, input.references.len(), CheckSink::new(scratch)).run()
 }

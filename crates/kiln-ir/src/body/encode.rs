@@ -1,17 +1,17 @@
-//! Encodes a function, as a client or a reader made it, in canonical form.
+//! Encodes functions, which a client or a reader has built, into canonical form.
 //!
 //! The form is written in the order of its parts, but the tables at its start hold only what the
 //! code uses. So the code comes first and goes into a buffer of its own:
 //!
 //! 1. Blocks get numbers, in layout order.
 //! 2. The code is written. Each value gets the next number where it is defined. Global values,
-//!    functions, signatures and memory flags get theirs where they are first used. If a value is
-//!    used in a block that precedes its definition, the code is written again, with all values
-//!    numbered first.
+//!    functions, signatures and memory flags get their numbers where they are first used. If a
+//!    value is used in a block that precedes its definition, the code is written again, with all
+//!    values numbered first.
 //! 3. The tables are written, for everything that has a number by now. An entry can use further
 //!    entries: a global value has a base, a function has a signature, memory flags have an alias
-//!    region. So tables are written from the users to the used, into buffers that are joined in the
-//!    order of the form.
+//!    region. So a table is written before the tables that its entries refer to, and the buffers
+//!    are then joined in the order of the form.
 //!
 //! The function `%f(i32) -> i32 system_v { block0(v0: i32): v1 = iadd v0, v0; return v1 }` becomes
 //!
@@ -27,8 +27,9 @@
 //! | `00 00 00 00` | no source locations, debug tags, stack maps, labels |
 //!
 //! Invariants:
-//! - Nothing that the layout does not reach is written. Stack slots and dynamic types are an
-//!   exception: they take up space in the frame whether or not an instruction names them.
+//! - Entities that the code in the layout does not use are not written. Stack slots and dynamic
+//!   types are an exception: they take up space in the frame whether or not an instruction names
+//!   them.
 //! - Cranelift's structures are destructured with every field named, without `..`, so that a new
 //!   field is a compile error. Structures with private fields (the data flow graph, memory flags,
 //!   parameters) are read by their methods.
@@ -49,13 +50,13 @@ use super::limits::max_values;
 impl Encoder {
     /// Encodes `function`.
     ///
-    /// `name` returns the number of the symbol or library call that a reference names: the same
-    /// number for the same one. It is called for every reference that the function uses, in order
-    /// of first use.
+    /// `name` returns a number for the symbol or library call that a reference names, always the
+    /// same number for the same symbol or call. It is called for every reference that the function
+    /// uses, in order of first use.
     ///
     /// # Errors
     ///
-    /// [`UndefinedEntity`], and what `name` returns.
+    /// [`UndefinedEntity`], and the errors of `name`.
     pub(crate) fn encode<E: From<UndefinedEntity>>(
         &mut self,
         function: &ir::Function,
@@ -65,7 +66,7 @@ impl Encoder {
         self.clear();
         self.number_blocks(function);
         if self.code(function).is_err() {
-            // A value may be used in a block that precedes the one that defines it. That is rare.
+            // In rare cases a value is used in a block that precedes the block that defines it.
             self.clear();
             self.number_blocks(function);
             self.number_values(function);

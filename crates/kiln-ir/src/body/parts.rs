@@ -1,9 +1,9 @@
-//! Types, signatures and codes as bytes, for the canonical form of functions and the binary form of
-//! modules.
+//! Encodes types, signatures, opcodes and trap codes as bytes, for the canonical form of functions
+//! and the binary form of modules.
 //!
 //! Invariants:
-//! - What is written is destructured with every field named. If a new version of Cranelift adds a
-//!   field, this does not compile until the field is written too.
+//! - Structures are destructured with every field named before they are written. If a new version
+//!   of Cranelift adds a field, this does not compile until the field is written too.
 //! - Enumerations that Cranelift lists (`all()`) are written as a position in that list, which for
 //!   opcodes and conditions is their discriminant. Others are written as a number given here.
 
@@ -60,7 +60,7 @@ static CONTROLLING: LazyLock<Box<[[u64; 8]; 0x100]>> = LazyLock::new(|| {
 });
 
 /// Tells whether Cranelift can derive the types of results from a controlling type. Its type sets
-/// contain some types for which it panics instead, so no function has such an instruction.
+/// contain some types for which it panics instead; no function has an instruction with such a type.
 fn gives_results(opcode: Opcode, ty: Type) -> bool {
     match opcode {
         Opcode::ExtractVector => ty.is_dynamic_vector(),
@@ -225,12 +225,12 @@ impl ByteReader<'_> {
         Ok((call_conv, count))
     }
 
-    /// Reads a trap code or none.
+    /// Reads an optional trap code.
     pub(crate) fn trap(&mut self) -> DecodeResult<Option<TrapCode>> {
         Ok(std::num::NonZeroU8::new(self.byte()?).map(TrapCode::from_raw))
     }
 
-    /// Reads a trap code.
+    /// Reads a trap code that must be present.
     pub(crate) fn some_trap(&mut self) -> DecodeResult<TrapCode> {
         self.trap()?.ok_or_else(|| self.error("not a trap code"))
     }

@@ -1,4 +1,5 @@
-//! Altered forms: the decoder refuses what is wrong, whether it checks or builds.
+//! Tests with altered forms: the decoder refuses wrong ones, both when it checks and when it
+//! builds.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
-//! Bytes of the canonical and of the binary form: little endian, integers as LEB128.
+//! Reads and writes the bytes of the canonical form and the binary form. Integers are LEB128;
+//! numbers of a fixed size are little-endian.
 //!
 //! Invariants:
-//! - Every integer has one encoding: the shortest. A reader refuses others, so equal content has
-//!   equal bytes.
+//! - Every integer has only one valid encoding, the shortest. A reader refuses all others, so equal
+//!   content has equal bytes.
 //! - A [`ByteReader`] never looks beyond its end. A count that it returns is at most the number of
 //!   bytes that are left. So the memory that a caller reserves for a count is bounded by the length
 //!   of the input.
@@ -11,7 +12,7 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("byte {offset}: {what}")]
 pub(crate) struct DecodeError {
-    /// The offset from the start of what the caller was given.
+    /// The offset from the start of the whole input.
     pub(crate) offset: usize,
     /// The reason.
     pub(crate) what: &'static str,
@@ -45,8 +46,9 @@ impl ByteWriter {
 
     /// Writes up to four unsigned integers.
     ///
-    /// Most take one or two bytes, in no pattern, so that a branch for each would often be
-    /// predicted wrongly. That costs more than the rest of the work, so there is no such branch.
+    /// Most integers take one or two bytes, in no regular pattern, so a branch on the length of
+    /// each would often be mispredicted. That would cost more than the rest of the work, so there
+    /// is no such branch.
     #[inline(always)]
     pub(crate) fn uints<const N: usize>(&mut self, values: [u64; N]) {
         const { assert!(N <= 4) };
@@ -109,7 +111,7 @@ pub(crate) fn unzigzag(value: u64) -> i64 {
 pub(crate) struct ByteReader<'b> {
     bytes: &'b [u8],
     position: usize,
-    /// The offset of the bytes in what the caller was given.
+    /// The offset of the bytes in the whole input.
     base: usize,
 }
 
@@ -129,17 +131,17 @@ impl<'b> ByteReader<'b> {
         DecodeError { offset: self.base + self.position, what }
     }
 
-    /// Returns the position, from the start of what the caller was given.
+    /// Returns the position from the start of the whole input.
     pub(crate) fn offset(&self) -> usize {
         self.base + self.position
     }
 
-    /// Returns the bytes that `later`, a copy of this reader, has read since.
+    /// Returns the bytes that `later`, a copy of this reader, has read since it was copied.
     pub(crate) fn until(&self, later: &Self) -> &'b [u8] {
         &self.bytes[self.position..later.position]
     }
 
-    /// Returns the next byte and does not go past it.
+    /// Returns the next byte without consuming it.
     #[inline]
     pub(crate) fn peek(&self) -> Option<u8> {
         self.bytes.get(self.position).copied()

@@ -24,7 +24,7 @@ pub(super) struct BuildSink<'f> {
     references: Vec<ExternalName>,
     alias_regions: Vec<AliasRegion>,
     mem_flags: Vec<MemFlags>,
-    /// The memory of lists of values.
+    /// The memory that lists of values are built in.
     list: Vec<Value>,
 }
 
@@ -37,7 +37,7 @@ impl<'f> BuildSink<'f> {
         base: SourceLoc,
     ) -> Self {
         function.clear();
-        // `clear` keeps these.
+        // `clear` does not remove exception tables.
         function.dfg.exception_tables.clear();
         function.name = UserFuncName::user(0, symbol.as_u32());
         if !base.is_default() {

@@ -9,7 +9,7 @@ use cranelift_codegen::ir::{
 use super::sink::Sink;
 use crate::body::wire::{ByteReader, DecodeResult};
 
-/// Working memory of checking, to be used for many functions.
+/// Working memory of a check, which can be reused for many functions.
 #[derive(Default)]
 pub(crate) struct CheckScratch {
     /// The signature of each external function.
@@ -20,10 +20,10 @@ pub(crate) struct CheckScratch {
     safepoints: Vec<bool>,
 }
 
-/// Keeps what later bytes are checked against.
+/// Keeps the facts that later bytes are checked against.
 pub(super) struct CheckSink<'s> {
     scratch: &'s mut CheckScratch,
-    /// The number of results of what was called last.
+    /// The number of results of the last callee.
     callee_results: usize,
 }
 

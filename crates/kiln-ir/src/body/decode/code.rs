@@ -75,7 +75,7 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(self.sink.end_list(list))
     }
 
-    /// Reads a branch: its block and its arguments.
+    /// Reads the target of a branch: a block and its arguments.
     pub(super) fn block_call(&mut self) -> DecodeResult<S::Made<BlockCall>> {
         let block = self.block()?;
         let count = self.reader.count()?;

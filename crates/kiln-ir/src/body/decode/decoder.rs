@@ -6,7 +6,7 @@ use cranelift_codegen::ir::{Block, FuncRef, MemFlags, SigRef, Value};
 use super::sink::Sink;
 use crate::body::wire::{ByteReader, DecodeResult};
 
-/// The lengths of the tables that operands are positions in.
+/// The lengths of the tables that operands are indexes of.
 #[derive(Default)]
 pub(super) struct TableLengths {
     pub(super) references: usize,

@@ -10,7 +10,8 @@ use super::sink::Sink;
 use crate::body::wire::DecodeResult;
 
 impl<S: Sink> Decoder<'_, S> {
-    /// Reads what follows an opcode. A list of arguments must have at least `fixed` of them.
+    /// Reads the operands that follow an opcode. A list of arguments must have at least `fixed`
+    /// entries.
     #[inline]
     pub(super) fn operands(
         &mut self,

@@ -21,11 +21,11 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(())
     }
 
-    /// Reads runs of instructions that have one source location, as the encoder's `locations`
-    /// writes them. The last run goes to the end.
+    /// Reads runs of instructions that have the same source location, in the format of the
+    /// encoder's `locations`. The last run extends to the end of the function.
     fn source_locations(&mut self) -> DecodeResult<()> {
         let (mut start, mut location) = (0usize, RelSourceLoc::default());
-        // The bits of the last location that is not none.
+        // The bits of the last location that was present.
         let mut before = 0i64;
         loop {
             let step = self.reader.uint()?.checked_sub(1);

@@ -1,4 +1,4 @@
-//! The interface between reading a form and using what was read.
+//! The interface between the decoder of a form and the code that uses the decoded parts.
 
 use cranelift_codegen::ir::{
     Block, BlockArg, BlockCall, Constant, DebugTag, DynamicStackSlotData, DynamicTypeData, ExceptionTable,
@@ -11,13 +11,14 @@ use crate::body::wire::{ByteReader, DecodeResult};
 
 /// Receives the parts of a function in the order in which its form has them.
 ///
-/// A decoder has checked every index that it passes, except those of global values and signatures
-/// in tables that precede theirs: these it checks before the code begins.
+/// A decoder has checked every index that it passes. The exceptions are numbers of global values
+/// and signatures in tables that come before the tables of global values and signatures: the
+/// decoder checks these numbers before the code begins.
 ///
 /// Some parts are only handles into a function, such as [`ValueList`]. Their type is
 /// [`Sink::Made`], so that a sink that makes no function needs no values in their place.
 pub(super) trait Sink {
-    /// A `T` if the sink makes functions, or else nothing.
+    /// A `T` if the sink builds functions, or `()` if it does not.
     type Made<T>;
 
     /// Makes a value.
@@ -93,10 +94,10 @@ pub(super) trait Sink {
     /// Ends a list.
     fn end_list(&mut self, list: Self::Made<Vec<Value>>) -> Self::Made<ValueList>;
 
-    /// Makes a branch to `block` without arguments.
+    /// Makes a branch target: `block`, without arguments yet.
     fn block_call(&mut self, block: Block) -> Self::Made<BlockCall>;
 
-    /// Adds an argument to a branch.
+    /// Adds an argument to a branch target.
     fn block_argument(&mut self, call: &mut Self::Made<BlockCall>, argument: BlockArg);
 
     /// Adds a jump table.
@@ -146,7 +147,7 @@ pub(super) trait Sink {
     /// Starts the labels of values.
     fn start_labels(&mut self);
 
-    /// Labels a value from certain source locations on.
+    /// Gives a value labels, each of which applies from a certain source location on.
     fn label_starts(&mut self, value: Value, starts: Vec<Self::Made<ValueLabelStart>>);
 
     /// Gives a value the labels of `original` from a source location on.

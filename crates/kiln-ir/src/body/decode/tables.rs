@@ -1,4 +1,4 @@
-//! Tables before the code: what instructions refer to.
+//! Decodes the tables before the code, which hold the entities that instructions refer to.
 
 use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::immediates::{Imm64, Offset32};
@@ -14,7 +14,7 @@ use crate::body::wire::DecodeResult;
 const NO_GLOBAL: &str = "no such global value";
 
 impl<S: Sink> Decoder<'_, S> {
-    /// Reads the tables in their order. Some name entities of tables that follow; those numbers are
+    /// Reads the tables in their order. Some refer to entities of later tables; these numbers are
     /// checked as soon as the length of the later table is known.
     pub(super) fn tables(&mut self) -> DecodeResult<()> {
         self.sink.own_signature(&mut self.reader)?;
@@ -90,8 +90,8 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(())
     }
 
-    /// Reads dynamic types and the stack slots of such types. Returns the largest global value that
-    /// they name.
+    /// Reads dynamic types and the stack slots of such types. Returns the largest number of a
+    /// global value that they refer to.
     fn dynamic_types(&mut self) -> DecodeResult<Option<GlobalValue>> {
         let mut largest = None;
         let types = self.reader.count()?;
@@ -125,7 +125,7 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(Some(limit))
     }
 
-    /// Reads global values. `largest` is the largest one that was named before.
+    /// Reads global values. `largest` is the largest global value that earlier tables refer to.
     fn global_values(&mut self, largest: Option<GlobalValue>) -> DecodeResult<()> {
         let count = self.reader.count()?;
         for _ in 0..count {
@@ -189,7 +189,8 @@ impl<S: Sink> Decoder<'_, S> {
         Ok(largest)
     }
 
-    /// Reads the types of callees. `largest` is the largest number that was named before.
+    /// Reads the signatures of callees. `largest` is the largest number that earlier tables refer
+    /// to.
     fn signatures(&mut self, largest: Option<u32>) -> DecodeResult<()> {
         self.lengths.signatures = self.reader.count()?;
         for _ in 0..self.lengths.signatures {

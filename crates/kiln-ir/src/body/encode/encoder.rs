@@ -11,7 +11,7 @@ use super::locations::LocationRuns;
 use super::renumbering::{NONE, Renumbering};
 use crate::body::wire::{ByteWriter, zigzag};
 
-/// A declaration of a function by which it refers to something outside.
+/// A declaration in a function that refers to a symbol or library call.
 #[derive(Clone, Copy)]
 pub(crate) enum ExternalRef {
     /// An external function, to call it or to take its address.
@@ -49,7 +49,7 @@ pub(crate) struct Encoder {
     pub(super) globals: Renumbering,
     pub(super) signatures: Renumbering,
     pub(super) functions: Renumbering,
-    /// The number of each symbol that references name, by the number that the caller gives it.
+    /// Maps the caller's number of each symbol or library call to its number in the form.
     pub(super) references: Renumbering,
     /// The number of the next value that is defined.
     pub(super) next_value: i64,

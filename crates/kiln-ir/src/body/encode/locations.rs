@@ -8,13 +8,13 @@ use crate::body::wire::{ByteWriter, zigzag};
 ///
 /// A run is two integers. The first is 1 more than the number of instructions since the last run
 /// started; a 0 in its place ends the list. The second is 0 for no location, or else 1 more than
-/// the distance from the last location.
+/// the zigzag-encoded distance from the last location.
 #[derive(Default)]
 pub(super) struct LocationRuns {
     pub(super) runs: ByteWriter,
     /// The number of the first instruction of the last run, and its location.
     last: (usize, RelSourceLoc),
-    /// The last location that was not none.
+    /// The last location that was present.
     before: i64,
 }
 
@@ -44,7 +44,7 @@ impl LocationRuns {
     }
 }
 
-/// Returns a relative location as a number: the location that it would be relative to base 0.
+/// Returns a relative location as a number: the absolute location that it stands for with base 0.
 #[inline]
 pub(super) fn relative(location: RelSourceLoc) -> u32 {
     location.expand(SourceLoc::new(0)).bits()

@@ -1,4 +1,4 @@
-//! Numbers that entities get in order of first use.
+//! Numbers entities in order of first use.
 
 /// Marks an entity that has no new number.
 pub(super) const NONE: u32 = u32::MAX;

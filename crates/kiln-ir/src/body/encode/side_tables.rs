@@ -41,8 +41,8 @@ impl Encoder {
         self.labels(dfg)
     }
 
-    /// Writes labels of values for debug information, in order of the values' numbers. Labels of
-    /// values that were dropped are left out.
+    /// Writes labels of values for debug information, in order of the values' numbers. The labels
+    /// of values that are not in the form are left out.
     fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), UndefinedEntity> {
         self.code.bool(dfg.values_labels.is_some());
         let Some(labels) = &dfg.values_labels else { return Ok(()) };
@@ -52,8 +52,8 @@ impl Encoder {
                 kept.push((number, assignment));
             }
         }
-        // Aliases of one value keep the order of their old numbers, and the last one is kept, as in
-        // a map.
+        // If several aliases of one value have labels, only the entry with the highest old number
+        // is kept, as if each entry replaced the previous one in a map.
         kept.sort_by_key(|(number, _)| *number);
         kept.reverse();
         kept.dedup_by_key(|(number, _)| *number);

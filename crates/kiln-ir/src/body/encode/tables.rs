@@ -1,4 +1,5 @@
-//! Tables before the code: what instructions refer to, and what is kept whether used or not.
+//! Encodes the tables before the code. They hold the entities that instructions refer to, and stack
+//! slots and dynamic types, which are kept even if they are unused.
 
 use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::function::FunctionStencil;
@@ -13,7 +14,8 @@ use super::renumbering::Renumbering;
 use crate::body::wire::ByteWriter;
 
 impl Encoder {
-    /// Writes the tables that are kept as declared. The global values that they name are used too.
+    /// Writes the tables that are kept as declared. The global values that they refer to count as
+    /// used.
     pub(super) fn kept_tables(&mut self, function: &ir::Function) {
         // Other fields are written elsewhere.
         let FunctionStencil {
@@ -64,7 +66,7 @@ impl Encoder {
         let (global_values, dfg) = (&function.global_values, &function.dfg);
         let mut tables = std::mem::take(&mut self.tables);
 
-        // The base of a global value gets a number after all that the code uses.
+        // Global values that are only bases of others get numbers after those that the code uses.
         let mut count = 0;
         while let Some(&old) = self.globals.order.get(count) {
             if let GlobalValueData::Load { base, .. } | GlobalValueData::IAddImm { base, .. } =
@@ -100,7 +102,7 @@ impl Encoder {
         let dfg = &function.dfg;
         let Self { head, memory, tables, flags, regions, next_value, block_order, .. } = self;
         head.signature(&function.signature);
-        // Memory flags name alias regions, whose table precedes theirs.
+        // Memory flags refer to alias regions, whose table comes first in the form.
         memory.count(flags.order.len());
         for &old in &flags.order {
             mem_flags(memory, regions, dfg.mem_flags[MemFlags::from_u32(old)]);
