@@ -1,10 +1,11 @@
-//! Compiles modules to artifacts: the settings of a build, the cache that is asked first, the work
-//! queue, the thread pool.
+//! Compiles modules to artifacts. This file has the settings of a build, and puts together the
+//! cache lookup, the queue of functions to compile and the thread pool.
 //!
-//! Three things are reused, from coarse to fine: a module by the client's own key, without its IR
-//! being built ([`Lazy`]); a module by the fingerprint of its IR; and functions of a changed
-//! module, from the artifact of its last build. Whatever is reused, the artifacts are those that
-//! compiling everything makes. The policy is in `reuse`.
+//! Code is reused at three levels. A module that the client identifies by a key of its own is
+//! reused without building its IR ([`Lazy`]). Any other module is reused if the fingerprint of its
+//! IR is known. Of a changed module, single functions are reused from the artifact of its last
+//! build. The artifacts are always the same as if everything had been compiled. The policy is in
+//! `reuse`.
 
 mod background;
 mod compile_lazy;
@@ -46,7 +47,7 @@ pub struct Compiler {
     cache: Cache,
 }
 
-/// Artifacts in the order of their modules.
+/// The result of a build. The artifacts are in the order of their modules.
 #[derive(Debug)]
 pub struct Compiled {
     /// One artifact for each module.
@@ -65,7 +66,7 @@ impl std::fmt::Debug for Compiler {
 }
 
 impl Compiler {
-    /// A compiler for `target`.
+    /// Creates a compiler for `target`.
     pub fn new(target: Target) -> Self {
         Self { target, pool: None, abi: Arc::default(), progress: Arc::new(|| {}), cache: Cache::default() }
     }
@@ -85,15 +86,16 @@ impl Compiler {
         self
     }
 
-    /// Reports to `events` what was found in the store and what was not, from many threads.
+    /// Reports hits, misses and other events of the cache to `events`, which is called from many
+    /// threads.
     #[must_use]
     pub fn events(mut self, events: Arc<dyn Events>) -> Self {
         self.cache.events = Some(events);
         self
     }
 
-    /// Sets how much of what comes from the store is compiled again and compared: one module in 512
-    /// unless this is called.
+    /// Sets how many of the modules found in the store are compiled again and compared. The default
+    /// is one in 512.
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.cache.verify = verify;
@@ -110,30 +112,31 @@ impl Compiler {
 
     /// Names the program that the modules belong to. A changed module takes functions from the last
     /// build of the module of the same name in the same program. So programs that share a store
-    /// need different names here, or module names that differ.
+    /// need different program names, unless all their module names differ.
     ///
-    /// The name is part of the key of a [`Lazy`] module, whose IR is not there to be compared.
-    /// Otherwise an unchanged module is found whatever the program is called.
+    /// The program's name is a part of the key of a [`Lazy`] module, because its IR is not
+    /// available for comparison. Other modules, if unchanged, are found whatever the program is
+    /// called.
     #[must_use]
     pub fn program(mut self, name: impl Into<Arc<str>>) -> Self {
         self.cache.program = name.into();
         self
     }
 
-    /// Calls `progress` after every compiled function, from worker threads.
+    /// Sets a function that worker threads call after every compiled function.
     #[must_use]
     pub fn progress(mut self, progress: impl Fn() + Send + Sync + 'static) -> Self {
         self.progress = Arc::new(progress);
         self
     }
 
-    /// The target.
+    /// Returns the target.
     pub fn target(&self) -> &Target {
         &self.target
     }
 
-    /// The recipe of `module`'s key, and the keys of its functions. The recipe says in which fields
-    /// two keys differ.
+    /// Returns the recipe of `module`'s key, and the keys of its functions. Comparing the recipes
+    /// of two keys shows in which fields the keys differ.
     ///
     /// # Errors
     ///
@@ -161,7 +164,7 @@ impl Compiler {
         }
     }
 
-    /// One code generator for every distinct set of header lines.
+    /// Returns a code generator for every distinct set of header lines.
     fn generators<'m>(
         &self,
         modules: &'m [Module],
@@ -185,7 +188,8 @@ impl Compiler {
         generators: &IndexMap<&ModuleSettings, Generator>,
     ) -> Result<Compiled, CompilerError> {
         let generator = |module: &Module| &generators[&module.settings];
-        // Keys are hashes of all the IR, and entries are read and checked: both in parallel.
+        // Hashing the IR of every module, and reading and checking entries, take time, so lookups
+        // run in parallel.
         let lookups: Vec<CacheLookup> = modules
             .par_iter()
             .map(|module| self.cache.look_up(module, &module.name, None, &generator(module).keys))
@@ -222,7 +226,7 @@ impl Compiler {
             let artifact = self.cache.finish(module, &generator(module).keys, lookup, built, &mut stats);
             artifacts.push((index, artifact));
         }
-        // Hits come first so far.
+        // Until here, all hits come before the compiled modules.
         artifacts.sort_unstable_by_key(|(index, _)| *index);
         let artifacts = artifacts.into_iter().map(|(_, artifact)| artifact).collect();
         Ok(Compiled { artifacts, stats, samples })

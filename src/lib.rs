@@ -49,8 +49,8 @@
 //!
 //! # Architecture invariants
 //!
-//! The facade combines the other crates, and has no algorithm of its own except the policy of
-//! reuse: every step can be written by hand from public parts.
+//! This crate combines the other crates. Its only algorithm of its own is the policy of reuse; a
+//! client can write every other step with the public interfaces of those crates.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
 //! A running program that grows module by module and can be saved at any time.
 //!
-//! A session refuses a batch that its image would see differently: a second definition of a name,
-//! or a definition of a name that running code already took from the host. A weak definition
-//! (`Preemptible`) is overridden in both.
+//! The program must behave the same in the process and in its image. So a session refuses a batch
+//! that defines a name a second time, or defines a name that running code already uses from the
+//! host. A weak definition (`Preemptible`) can be overridden in both.
 
 mod error;
 
@@ -17,10 +17,11 @@ use kiln_jit::{Jit, JitOptions};
 pub use self::error::{AddLazyError, SessionError};
 use crate::compiler::{Compiled, Compiler, Lazy, Stats};
 
-/// Compiles modules into this process, and keeps what an image of the program needs.
+/// Compiles modules, links them into this process, and keeps the artifacts for an image of the
+/// program.
 ///
 /// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with all
-/// earlier batches. The artifacts are kept, so [`Session::image`] costs a link and no compilation,
+/// earlier batches. The artifacts are kept, so [`Session::image`] only links and compiles nothing,
 /// and the image holds the same machine code that runs.
 pub struct Session {
     compiler: Compiler,
@@ -43,7 +44,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// An empty session with default settings. `target` must be this machine.
+    /// Creates an empty session with default settings. `target` must be this machine.
     ///
     /// # Errors
     ///
@@ -52,12 +53,12 @@ impl Session {
         Self::with_compiler(Compiler::new(target), JitOptions::default())
     }
 
-    /// An empty session that compiles with `compiler` and its settings: thread pool, store, events
-    /// and so on. `options` are those of the JIT.
+    /// Creates an empty session that compiles with `compiler` and its settings: thread pool, store,
+    /// events and so on. `options` are the options of the JIT.
     ///
     /// # Errors
     ///
-    /// Those of [`Session::new`].
+    /// The same errors as [`Session::new`].
     pub fn with_compiler(compiler: Compiler, options: JitOptions) -> Result<Self, SessionError> {
         Ok(Self {
             compiler,
@@ -69,18 +70,19 @@ impl Session {
         })
     }
 
-    /// The compiler of the session's modules.
+    /// Returns the compiler of the session's modules.
     pub fn compiler(&self) -> &Compiler {
         &self.compiler
     }
 
-    /// The target, for reading and building modules.
+    /// Returns the target, which is needed to read and build modules.
     pub fn target(&self) -> &Target {
         self.compiler.target()
     }
 
-    /// Numbers the global `key`; its slot in images has this number. Globals that modules use are
-    /// numbered when they are added, so this is needed only to fix an order.
+    /// Returns the number of the global `key`, which is also the number of its slot in images. A
+    /// new global gets the next number. The globals of modules are numbered when the modules are
+    /// added, so this is needed only to fix their order.
     pub fn global(&mut self, key: &str) -> GlobalId {
         self.globals.intern(key)
     }
@@ -108,16 +110,15 @@ impl Session {
         if !diagnostics.is_empty() {
             return Err(SessionError::Check(diagnostics));
         }
-        // The globals module comes first: every global has its slot number before any function is
-        // compiled.
+        // Every global gets its slot number before any function is compiled.
         self.with_globals(modules.iter().flat_map(Module::globals), |session| session.compile(modules))
     }
 
     /// Adds modules as [`Session::add`] does, but builds their IR only if the store has no code for
     /// them.
     ///
-    /// Here the linker finds modules that do not fit together, since not all IR is available to be
-    /// checked.
+    /// Not all IR is available to be checked, so here it is the linker that finds modules that do
+    /// not fit together.
     ///
     /// # Errors
     ///
@@ -143,7 +144,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// Those of [`Session::add`], except [`SessionError::Compile`].
+    /// The same errors as [`Session::add`], except [`SessionError::Check`] and
+    /// [`SessionError::Compile`].
     pub fn add_artifacts(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
         // Artifacts are shared, so this copies no code.
         let own = artifacts.clone();
@@ -174,33 +176,33 @@ impl Session {
         Ok(())
     }
 
-    /// The function that is exported as `name`.
+    /// Returns the function that is exported as `name`.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         self.jit.function(name)
     }
 
-    /// The memory of the session's code.
+    /// Returns the JIT, which holds the session's code in memory.
     pub fn jit(&self) -> &Jit {
         &self.jit
     }
 
-    /// Every artifact of the session, in order.
+    /// Returns every artifact of the session, in order.
     pub fn artifacts(&self) -> &[Artifact] {
         &self.artifacts
     }
 
-    /// The session's globals, in order of their slots.
+    /// Returns the session's globals, in order of their slots.
     pub fn globals(&self) -> &GlobalTable {
         &self.globals
     }
 
-    /// Statistics of what the session compiled and reused so far. Saving an image does not change
-    /// them.
+    /// Returns statistics of what the session compiled and reused so far. Saving an image does not
+    /// change them.
     pub fn stats(&self) -> Stats {
         self.stats
     }
 
-    /// Links the whole program to an image in memory.
+    /// Links the whole program into an image and returns its bytes.
     ///
     /// # Errors
     ///
@@ -210,7 +212,8 @@ impl Session {
         self.compiler.install(write).map_err(SessionError::Image)
     }
 
-    /// Writes the whole program to an image file, whole or not at all.
+    /// Writes an image of the whole program to a file. If this fails, no partly written file
+    /// remains at `path`.
     ///
     /// # Errors
     ///

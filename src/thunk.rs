@@ -8,7 +8,7 @@ use kiln_jit::{Cell, Jit, JitOptions};
 
 use crate::{CompilerError, SessionError};
 
-/// The entry thunk of a signature, compiled into memory of its own.
+/// An entry thunk, in memory of its own: machine code that calls any function of one signature.
 ///
 /// A call is three steps: [`Thunk::encode`] the arguments, [`kiln_jit::invoke`] (which is `unsafe`,
 /// since it runs machine code), [`Thunk::decode`] the results.
@@ -21,7 +21,7 @@ pub struct Thunk {
 }
 
 impl Thunk {
-    /// Compiles the thunk. `settings` are those of the callee's module, which may change the
+    /// Compiles the thunk. `settings` are the settings of the callee's module, which may change the
     /// calling convention.
     ///
     /// # Errors
@@ -45,18 +45,19 @@ impl Thunk {
         Ok(Self { signature: signature.clone(), address, _jit: jit })
     }
 
-    /// The thunk's code, for [`kiln_jit::invoke`].
+    /// Returns the address of the thunk's code, for [`kiln_jit::invoke`].
     pub fn address(&self) -> *const u8 {
         self.address
     }
 
-    /// The signature of the functions it calls.
+    /// Returns the signature of the functions that the thunk calls.
     pub fn signature(&self) -> &Signature {
         &self.signature
     }
 
-    /// Writes `arguments` to cells, enough of them for the results as well. Returns `None` if
-    /// number or types differ from the signature's parameters.
+    /// Writes `arguments` to cells. There are enough cells for the results as well. Returns `None`
+    /// if the number of arguments, or the size of any of them, differs from the signature's
+    /// parameters.
     pub fn encode(&self, arguments: &[DataValue]) -> Option<Vec<Cell>> {
         let params = &self.signature.params;
         let fits = arguments.len() == params.len()

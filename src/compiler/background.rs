@@ -1,4 +1,4 @@
-//! Background verification: samples of what was reused are compiled again when there is time.
+//! Background verification: some of the reused modules are compiled again when there is time.
 
 use kiln_backend::{Built, Job, compile};
 use kiln_cache::{Entry, Event};
@@ -7,12 +7,11 @@ use super::Compiler;
 use super::verify::{Sample, Samples};
 
 impl Samples {
-    /// Compiles the modules and compares the artifacts with what was reused. `compiler` is the one
-    /// that chose them, or has the same target and store. A difference is reported to its events,
-    /// and the entry is replaced by the right one.
+    /// Compiles the modules and compares the artifacts with what was reused. `compiler` must be the
+    /// compiler that chose the modules, or have the same target and store. Differences are reported
+    /// to its events, and wrong entries are replaced.
     ///
-    /// Returns the number of entries that were wrong. A module that does not compile is one of
-    /// them.
+    /// Returns the number of wrong entries. A module that does not compile counts as a wrong entry.
     pub fn verify(self, compiler: &Compiler) -> usize {
         self.0.into_iter().filter(|sample| !compiler.verify_sample(sample)).count()
     }
@@ -24,7 +23,7 @@ impl Compiler {
         if samples.is_empty() {
             return;
         }
-        // The work does not keep alive the pool that it waits in.
+        // The clone has no pool, so that work waiting in the pool does not keep the pool alive.
         let compiler = Self { pool: None, ..self.clone() };
         let work = move || {
             samples.verify(&compiler);
@@ -35,7 +34,8 @@ impl Compiler {
         }
     }
 
-    /// Whether compiling makes what was reused. If not, the entry is replaced.
+    /// Returns whether compiling the module makes the artifact that was reused. If not, quarantines
+    /// the entry, and replaces it if the module compiles.
     fn verify_sample(&self, sample: &Sample) -> bool {
         let Sample { module, entry, key } = sample;
         let generator = self.generator(0, module).ok();

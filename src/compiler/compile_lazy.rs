@@ -1,9 +1,9 @@
-//! The compilation of modules whose IR is built only if there is no code for them.
+//! Compiles lazy modules, whose IR is built only if the store has no code for them.
 //!
-//! The client's key covers what the module is made from. Together with the environment (target,
-//! settings and everything else that keys have in common) it is a lineage: the store points from it
-//! to the key that the module's IR had when it was last built, and keeps no second copy of the
-//! artifact.
+//! The client's key covers everything that the module is made from. The key is hashed with the
+//! environment (target, settings and everything else that keys have in common) to a lineage. The
+//! store maps this lineage to the key that the module's IR had when it was last built. So it needs
+//! no second copy of the artifact.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -31,7 +31,8 @@ struct Done {
 
 /// The common state of the modules of one call.
 struct Shared {
-    /// The keys of a code generator without header lines: the client's key covers the lines.
+    /// The keys of a code generator for modules without header lines. The client's key covers the
+    /// header lines.
     keys: Option<Keys>,
     /// Whether there are enough modules to keep every thread busy with modules of its own.
     many: bool,
@@ -39,7 +40,7 @@ struct Shared {
     generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
 }
 
-/// The result for a hit on a module that is not built.
+/// Returns the result for a hit on a module whose IR is not built.
 fn unbuilt(hit: Hit) -> Done {
     let Hit { entry, failed_writes, key: _ } = hit;
     let stats = Stats {
@@ -56,14 +57,14 @@ impl Compiler {
     /// Compiles modules one after the other on every thread: a module's IR is built when a thread
     /// takes it, and dropped when it is compiled. So memory holds the IR of one module for each
     /// thread, however many modules there are. A module whose key is in the store is not built,
-    /// unless it is chosen to be verified: then it is built at once, its IR is compared with that
-    /// which the key was stored for, and its code is compared when there is time.
+    /// unless it is chosen to be verified: then it is built at once, and its IR is compared with
+    /// the IR that the key was stored for. Its code is compared when there is time.
     ///
     /// # Errors
     ///
-    /// The errors in the order of the modules: at least one.
+    /// A list of at least one error, in the order of the modules.
     pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
-        // With few modules their functions are compiled in parallel instead.
+        // If there are few modules, the functions of each are compiled in parallel as well.
         let threads =
             self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
         let many = modules.len() >= 4 * threads;
@@ -113,8 +114,8 @@ impl Compiler {
         };
         let generator = self.shared_generator(index, &module, shared).map_err(LazyError::Compile)?;
         let (mut stats, mut samples) = (Stats::default(), Samples::default());
-        // A hit that is verified was built after all. That costs the client's part of the work, for
-        // few modules; code generation waits until there is time.
+        // The module of a hit that is to be verified was built above. That costs the client the
+        // time to build the IR of a few modules. Their code is generated later, when there is time.
         let stored = hit.as_ref().map(|hit| hit.key).or_else(|| self.cache.stored_for(&client?));
         let is_right =
             stored.is_none_or(|key| self.cache.check_client_key(&module, &name, &key, &generator.keys));
@@ -159,7 +160,8 @@ impl Compiler {
         if let Some(generator) = lock().get(&module.settings) {
             return Ok(generator.clone());
         }
-        // Two threads may each make one; that is cheaper than waiting.
+        // Two threads may both create a generator; that is cheaper than making one wait for the
+        // other.
         let generator = Arc::new(self.generator(index, module)?);
         lock().insert(module.settings.clone(), generator.clone());
         Ok(generator)

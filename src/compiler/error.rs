@@ -17,7 +17,7 @@ pub enum CompilerError {
         module: usize,
         /// The module's name.
         name: Box<str>,
-        /// The reason why there is none.
+        /// The reason why there is no code generator.
         source: TargetError,
     },
     /// Functions that cannot be compiled, in order of modules and functions.
@@ -29,8 +29,8 @@ pub enum CompilerError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LazyError<E> {
-    /// The client's closure did not build the module. Its error need not be an [`Error`], so it is
-    /// printed here and is no source.
+    /// The client's closure did not build the module. The closure's error need not implement
+    /// [`Error`], so the message contains it and `source()` does not return it.
     #[error("module {name}: {error}")]
     Build {
         /// Position of the module.
@@ -46,7 +46,7 @@ pub enum LazyError<E> {
 }
 
 impl<E: std::fmt::Display> LazyError<E> {
-    /// The message in one line, with those of its sources.
+    /// Returns the message and the messages of its sources in one line.
     pub(crate) fn line(&self) -> String {
         match self {
             Self::Build { .. } => self.to_string(),
@@ -55,12 +55,12 @@ impl<E: std::fmt::Display> LazyError<E> {
     }
 }
 
-/// The messages of `errors`, one a line, each followed by those of its sources.
+/// Returns the messages of `errors`, one per line, each followed by the messages of its sources.
 pub(crate) fn lines<E: Error>(errors: &[E]) -> String {
     list_errors(errors.iter().map(|error| with_sources(error)))
 }
 
-/// The message of `error`, followed by those of its sources.
+/// Returns the message of `error`, followed by the messages of its sources.
 fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

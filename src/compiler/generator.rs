@@ -1,4 +1,4 @@
-//! A code generator for one set of settings, and the cache keys of what it makes.
+//! A code generator for one set of settings, and the cache keys of the code that it generates.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use kiln_ir::{Module, Target};
 use super::error::CompilerError;
 use super::keys::Keys;
 
-/// A code generator, and the keys of what it makes.
+/// A code generator, and the part that it contributes to cache keys.
 pub(super) struct Generator {
     pub(super) isa: OwnedTargetIsa,
     pub(super) keys: Keys,
 }
 
 impl Generator {
-    /// The code generator for `module`, which is number `index` of a build, with its header lines.
+    /// Creates the code generator for `module` and its header lines. `index` is the module's
+    /// position in the build, for error messages.
     pub(super) fn new(
         target: &Target,
         abi: &Arc<[u8]>,

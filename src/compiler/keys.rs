@@ -33,20 +33,21 @@ impl Keys {
         Self { target, settings, abi, environment, environment_text: environment.to_string() }
     }
 
-    /// The recipe of `module`'s key.
+    /// Returns the recipe of `module`'s key.
     pub(super) fn module(&self, module: &Module) -> Recipe {
         let Self { target, settings, abi, environment: _, environment_text: _ } = self;
         let (fingerprint, names) = (module.fingerprint(), module.local_names_fingerprint());
         recipe(target, settings, abi, fingerprint.as_bytes(), names.as_bytes())
     }
 
-    /// The lineage of the module of this name in a program that the client knows by `key`.
+    /// Returns the lineage of the lazy module `module` of `program`, which the client identifies by
+    /// `key`.
     pub(super) fn client(&self, program: &str, module: &str, key: &LazyKey) -> Lineage {
         let LazyKey { compiler_version, source_hash } = key;
         Lineage::of_source(program, module, compiler_version, source_hash, &self.environment)
     }
 
-    /// The keys of `module`'s functions, in order.
+    /// Returns the keys of `module`'s functions, in order.
     pub(super) fn functions(&self, module: &Module) -> Vec<FunctionKey> {
         let Self { target, environment_text, .. } = self;
         let key = |function: &kiln_ir::Function| {

@@ -1,42 +1,46 @@
 //! The policy of reuse: what a build asks its store, and what it stores.
 //!
-//! The store answers two questions. Under a [`Key`], the hash of everything that code depends on,
-//! it has an [`Entry`]: the artifact and a key for each of its functions. That says whether exactly
-//! this was compiled before. Under a [`Lineage`], which is a module's name in a program and its
-//! *environment* (all that a key holds but the IR), it has the key of the module's last build. That
-//! says where functions can be taken from when the module has changed.
+//! The store has two maps. The first maps a [`Key`], the hash of everything that a module's code
+//! depends on, to an [`Entry`]: the artifact and a key for each of its functions. It shows whether
+//! exactly this module was compiled before. The second maps a [`Lineage`], which is a hash of the
+//! program's name, the module's name and the *environment* (every part of a key except the IR), to
+//! the key of the module's last build. It shows which build functions can be taken from when the
+//! module has changed.
 //!
-//! An example: a module `list` of the functions `push`, `pop` and `len` was built, and its entry is
-//! stored under K1. Then `pop` is edited, and the program is built again:
+//! An example: a module `list` with the functions `push`, `pop` and `len` was built, and its entry
+//! is stored under K1. Then `pop` is edited, and the program is built again:
 //!
 //! 1. [`Cache::look_up`] hashes the IR to K2, and finds nothing under it: a miss. The lineage of
 //!    `list` points to K1. The entry there is the last build, and its recipe says why K2 was
 //!    missed: the IR differs.
-//! 2. [`Pending::reusable`] finds the keys of `push` and `len` in the last build, and not that of
-//!    `pop`. So `pop` is compiled, and the code of the two others is copied from the last build.
+//! 2. [`Pending::reusable`] finds the keys of `push` and `len` in the last build, but not the key
+//!    of `pop`. So `pop` is compiled, and the code of the two others is copied from the last build.
 //! 3. [`Cache::finish`] stores the new artifact under K2 (`store`), then points the lineage to K2
-//!    (`set_latest`), in this order: a pointer never leads to an entry that was not stored.
-//! 4. The edit is undone. `look_up` finds K1: a hit, and nothing is compiled. It points the lineage
-//!    back to K1, so that the next edit is compared with the code in use, not with the code that
-//!    was compiled last.
+//!    (`set_latest`), in this order, so that a lineage never points to an entry that was not
+//!    stored.
+//! 4. The edit is undone. `look_up` finds K1: a hit, and nothing is compiled. `look_up` points the
+//!    lineage back to K1, so that the next edit is compared with the code in use, not with the code
+//!    that was compiled last.
 //!
 //! With [`Verify::All`] a hit is [`Pending::HitToVerify`]: it is compiled, and compared before it
 //! is used. An entry that differs is quarantined, reported, and replaced.
 //!
-//! Invariant: whatever a store has lost, damaged or refused, the artifacts are those that compiling
-//! everything makes. Its failures are events and numbers in [`Stats`], never errors.
+//! Invariant: whatever a store has lost, damaged or refused, the artifacts are the same as if
+//! everything had been compiled. Failures of the store are reported as events and counted in
+//! [`Stats`]; they are never errors.
 //!
 //! # Reasons
 //!
 //! The unit of storage is the module. An entry for each function would need a file for each
 //! function, with a copy of everything that the functions of a module share. A function's key
-//! contains its callees only by what code depends on, not by name, so renaming a callee compiles
-//! nothing.
+//! contains only those properties of its callees that its code depends on, and not their names. So
+//! renaming a callee does not compile its callers again.
 //!
 //! The environment is a part of the lineage, so that builds with other settings, or of other
 //! programs, do not replace each other's last build. When something is compiled, a second lineage
 //! without the environment is set too. It is looked up if the first one is unknown, mostly to
-//! report which setting has changed. Noting a hit as the last build costs a read of 64 bytes.
+//! report which setting has changed. For a hit, recording the last build usually costs only a read
+//! of 64 bytes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -60,7 +64,8 @@ pub(super) struct Cache {
     pub(super) verify: Verify,
     /// The program's name: a part of every lineage.
     pub(super) program: Arc<str>,
-    /// A recipe and its environment, which most modules of a build share.
+    /// A recipe and the hash of its environment, computed once, because most modules of a build
+    /// share it.
     environment: OnceLock<(Recipe, Key)>,
 }
 
@@ -76,7 +81,7 @@ pub(super) enum CacheLookup {
 pub(super) struct Hit {
     pub(super) key: Key,
     pub(super) entry: Entry,
-    /// Lineages that the store could not point to the key.
+    /// Number of lineages that the store could not point to the key.
     pub(super) failed_writes: usize,
 }
 
@@ -84,7 +89,7 @@ pub(super) struct Hit {
 pub(super) enum Pending {
     /// There is no store.
     NotAsked,
-    /// An entry, which is compared with what compiling makes before it is used.
+    /// An entry that is compared with a newly compiled artifact before it is used.
     HitToVerify { identity: Identity, entry: Entry },
     /// No entry, but perhaps the module's last build, to take functions from.
     Miss { identity: Identity, functions: Vec<FunctionKey>, last_build: Option<Entry> },
@@ -96,7 +101,7 @@ pub(super) enum Pending {
 pub(super) struct Identity {
     recipe: Recipe,
     key: Key,
-    /// The lineages whose last build this becomes, as soon as its entry is stored.
+    /// The lineages that are pointed to the key when its entry has been stored.
     lineages: Vec<Lineage>,
 }
 
@@ -113,8 +118,8 @@ impl Pending {
 }
 
 impl Cache {
-    /// Asks the store for `module`, which is called `name`; `client` is its lineage by the client's
-    /// key, if it has one.
+    /// Looks up `module`, which is called `name`, in the store. `client` is the lineage of the
+    /// client's key, if the module has a client's key.
     pub(super) fn look_up(
         &self,
         module: &Module,
@@ -142,8 +147,8 @@ impl Cache {
             Lookup::Miss => {
                 let any_settings = Lineage::new(&self.program, name, recipe.target());
                 let (reason, last_build) = match explain(store, &lineage, &recipe) {
-                    // Never built with these settings. The last build with others says which
-                    // differ.
+                    // The module was never built with these settings. Its last build with other
+                    // settings shows which of them differ.
                     (MissReason::New, _) => explain(store, &any_settings, &recipe),
                     found => found,
                 };
@@ -151,7 +156,8 @@ impl Cache {
                 Pending::Miss {
                     identity: identity(recipe, Some(any_settings)),
                     functions: keys.functions(module),
-                    // An entry that would be verified as a whole is not used in parts.
+                    // With `Verify::All`, every entry is verified before use, and a last build is
+                    // not, so no functions are taken from it.
                     last_build: last_build.filter(|_| self.verify != Verify::All),
                 }
             }
@@ -162,10 +168,12 @@ impl Cache {
         })
     }
 
-    /// Asks the store for the module called `name` by the client's key, before its IR is built.
+    /// Looks up the module called `name` by the lineage of the client's key, before its IR is
+    /// built.
     ///
-    /// `None` also if all hits are to be verified: the IR is needed for that. A miss or a corrupt
-    /// entry is not reported here: the module's own key is looked up next, and that reports it.
+    /// Also returns `None` if all hits are to be verified, because that needs the IR. A miss or a
+    /// corrupt entry is not reported here: the module's own key is looked up next, and that reports
+    /// it.
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
         let key = store.latest(client)?;
@@ -176,9 +184,9 @@ impl Cache {
         Some(Hit { key, entry, failed_writes })
     }
 
-    /// Whether the client's key is right about `module`, which the client built for it: the key was
-    /// stored for `stored`. If not, the client's key leaves out something that the IR is made from,
-    /// and the module is treated as if it were new.
+    /// Returns whether `module`, which the client built, has the key `stored`, to which the store
+    /// maps the client's key. If not, the client's key leaves out something that the IR is made
+    /// from. This is reported, and the module is then looked up by the key of its IR.
     pub(super) fn check_client_key(&self, module: &Module, name: &str, stored: &Key, keys: &Keys) -> bool {
         let is_right = keys.module(module).key() == *stored;
         if !is_right {
@@ -187,7 +195,7 @@ impl Cache {
         is_right
     }
 
-    /// Returns the key that the client's key was stored for, if all hits are to be verified.
+    /// If all hits are to be verified, returns the key to which the store maps the client's key.
     pub(super) fn stored_for(&self, client: &Lineage) -> Option<Key> {
         self.store.as_deref().filter(|_| self.verify == Verify::All)?.latest(client)
     }
@@ -255,8 +263,8 @@ impl Cache {
         artifact
     }
 
-    /// Stores `entry`, and then notes it as the last build of `lineages`. `heals` says that it
-    /// replaces one that could not be used. Returns the number of writes that failed.
+    /// Stores `entry`, and then records it as the last build of `lineages`. `heals` means that it
+    /// replaces an entry that could not be used. Returns the number of writes that failed.
     pub(super) fn store(&self, key: &Key, lineages: &[Lineage], entry: &Entry, heals: bool) -> usize {
         let Some(store) = &self.store else { return 0 };
         match store.put(key, entry) {
@@ -270,29 +278,30 @@ impl Cache {
         self.set_latest(lineages, key)
     }
 
-    /// Notes that the last build of `lineages` had `key`: a short read for each if the store has
-    /// that already. Returns the number of writes that failed.
+    /// Records `key` as the last build of `lineages`. This is only a short read for each lineage
+    /// that already points to `key`. Returns the number of writes that failed.
     fn set_latest<'l>(&self, lineages: impl IntoIterator<Item = &'l Lineage>, key: &Key) -> usize {
         let Some(store) = &self.store else { return 0 };
         let failed = lineages.into_iter().filter_map(|lineage| store.set_latest(lineage, key).err());
         failed.map(|error| self.report(&Event::WriteFailed { key, error: &error })).count()
     }
 
-    /// Quarantines an entry whose functions could not be reused. If its module is built again as it
-    /// was, that is a miss, and the entry is stored again.
+    /// Quarantines an entry whose functions could not be reused. If the same module is built again,
+    /// its lookup is a miss, and the entry is stored again.
     fn quarantine_unusable(&self, key: &Key, module: &str, reason: &EntryError) {
         self.report(&Event::Corrupt { key, module: Some(module), reason });
         if let Some(store) = &self.store {
-            // If it cannot be moved aside, every build that finds it compiles instead.
+            // If the entry cannot be quarantined, every build that finds it compiles the functions
+            // instead.
             let _ = store.quarantine(key, &reason.to_string());
         }
     }
 
-    /// Quarantines an entry that differs from what compiling makes.
+    /// Quarantines an entry that differs from a newly compiled artifact.
     pub(super) fn quarantine(&self, key: &Key, module: &str) {
         self.report(&Event::VerifyFailed { key, module });
         if let Some(store) = &self.store {
-            // If it cannot be moved aside, storing the right one replaces it.
+            // If the entry cannot be quarantined, it is replaced when the right entry is stored.
             let _ = store.quarantine(key, "compiling makes a different artifact");
         }
     }
@@ -305,7 +314,8 @@ impl Cache {
 
     /// Returns the lineage of the module called `name` in the environment of `recipe`.
     fn lineage(&self, name: &str, recipe: &Recipe) -> Lineage {
-        // The environment is a hash, and most modules of a build have the same.
+        // Hashing the environment takes time, and most modules of a build have the same
+        // environment.
         let (known, environment) = self.environment.get_or_init(|| (recipe.clone(), recipe.environment()));
         let environment = if known.same_environment(recipe) { *environment } else { recipe.environment() };
         Lineage::in_environment(&self.program, name, &environment)

@@ -5,7 +5,7 @@
 pub struct Stats {
     /// Functions that were compiled.
     pub compiled_functions: usize,
-    /// Functions that were reused, with their modules or on their own.
+    /// Functions that were reused, with their whole module or one by one.
     pub reused_functions: usize,
     /// Modules whose whole artifact came from the store.
     pub reused_modules: usize,
@@ -13,10 +13,11 @@ pub struct Stats {
     pub lazy_modules: usize,
     /// Entries of the store that were there but could not be used.
     pub corrupt_entries: usize,
-    /// Entries of the store that were compiled again and differed: the store had wrong code.
+    /// Entries of the store that differed when their modules were compiled again: the store had
+    /// wrong code.
     pub wrong_entries: usize,
-    /// Lazy modules whose key the store has for other IR: [`LazyKey`](crate::LazyKey) left
-    /// something out. They were built and compiled.
+    /// Lazy modules whose key was stored for different IR, because the [`LazyKey`](crate::LazyKey)
+    /// left something out. They were built and compiled.
     pub wrong_keys: usize,
     /// Artifacts and last builds that could not be stored.
     pub failed_writes: usize,

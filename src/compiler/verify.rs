@@ -1,8 +1,8 @@
-//! Verification: how much of what comes from a store is compiled again and compared.
+//! Verification: modules found in a store are compiled again and compared with their entries.
 //!
-//! Keys leave out nothing that code depends on, and checksums cover entries. Verification finds out
-//! whether a key left something out after all: then the store has an entry that compiling would not
-//! make.
+//! A key should cover everything that code depends on, and checksums detect damaged entries.
+//! Verification tests the first assumption: if a key leaves something out, a store can return an
+//! entry that differs from what compiling would make.
 
 use std::num::NonZeroU32;
 
@@ -14,14 +14,14 @@ use kiln_ir::Module;
 /// The default is `Sample(512)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verify {
-    /// Everything is compiled and compared with what the store has, before any of it is used. So
-    /// are the keys of [`Lazy`](crate::Lazy) modules: each is built, and its IR compared with that
-    /// which its key was stored for.
+    /// Everything is compiled and compared with what the store has, before any of it is used.
+    /// [`Lazy`](crate::Lazy) modules are all built, and their IR is compared with the IR that their
+    /// keys were stored for.
     All,
     /// Hits are used at once. One module in this many, chosen by its key, is compiled again when
     /// there is time, and compared: see [`Samples`]. A [`Lazy`](crate::Lazy) module that is chosen
-    /// is built before its hit is used, since its closure may borrow what is gone later, and its IR
-    /// is compared at once.
+    /// is built before its hit is used, since its closure may borrow data that does not live
+    /// longer, and its IR is compared at once.
     Sample(NonZeroU32),
     /// Hits are used, and nothing is compared.
     Nothing,
@@ -34,11 +34,11 @@ impl Default for Verify {
 }
 
 impl Verify {
-    /// Whether the module of `key` is chosen to be compiled again when there is time.
+    /// Returns whether the module of `key` is chosen to be compiled again when there is time.
     pub(super) fn samples(self, key: &Key) -> bool {
         match self {
             Self::Sample(one_in) => key.sampled(one_in.get()),
-            // With `All` it was compared before it was used.
+            // With `All`, the module was compared before it was used.
             Self::All | Self::Nothing => false,
         }
     }
@@ -70,12 +70,12 @@ impl Samples {
         self.0.extend(other.0);
     }
 
-    /// Number of modules.
+    /// Returns the number of modules.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is nothing to do.
+    /// Returns whether there are no modules to verify.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

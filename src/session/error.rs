@@ -9,7 +9,7 @@ use kiln_jit::JitError;
 
 use crate::compiler::{CompilerError, LazyError, lines};
 
-/// A session could not do what was asked. It is as it was before.
+/// An operation of a session failed. The session is as it was before.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -30,7 +30,7 @@ pub enum SessionError {
     Write {
         /// Path of the image.
         path: Box<str>,
-        /// The error of the system.
+        /// The operating system's error.
         source: std::io::Error,
     },
 }
@@ -39,7 +39,7 @@ pub enum SessionError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AddLazyError<E> {
-    /// The errors of single modules, in the order of the modules.
+    /// Modules could not be built or compiled: their errors, in the order of the modules.
     Modules(Vec<LazyError<E>>),
     /// The modules could not be linked.
     Session(SessionError),

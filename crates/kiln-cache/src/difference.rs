@@ -54,7 +54,8 @@ impl fmt::Display for Field {
 pub struct Difference {
     /// The part.
     pub field: Field,
-    /// The old value: text, or the first digits of a hash. `None` is a setting that was not there.
+    /// The old value: text, or the first digits of a hash. `None` means that the setting did not
+    /// exist.
     pub old: Option<Box<str>>,
     /// The new value.
     pub new: Option<Box<str>>,
@@ -68,7 +69,7 @@ impl fmt::Display for Difference {
 }
 
 impl Recipe {
-    /// Returns the parts in which `new` differs from this recipe, which is the old one: none
+    /// Returns the parts in which `new` differs from this recipe, the old one. The list is empty
     /// exactly if the two are equal.
     pub fn differences(&self, new: &Self) -> Vec<Difference> {
         let Fields {
@@ -110,8 +111,8 @@ impl Recipe {
     }
 }
 
-/// Finds single settings that differ, in the order of their names; the whole texts if no single one
-/// differs.
+/// Adds the settings that differ, those of `old` first and each group in the order of names. If no
+/// setting differs, adds the whole texts.
 fn compare_settings(old: &str, new: &str, found: &mut Vec<Difference>) {
     fn table(settings: &str) -> BTreeMap<&str, &str> {
         settings.split_whitespace().map(|setting| setting.split_once('=').unwrap_or((setting, ""))).collect()
@@ -131,7 +132,8 @@ fn compare_settings(old: &str, new: &str, found: &mut Vec<Difference>) {
     }
 }
 
-/// The first digits of a hash. They are enough, since differences are shown and not compared.
+/// Returns the first digits of a hash. They are enough, since differences are shown and not
+/// compared.
 fn digest(hash: &[u8; 32]) -> Box<str> {
     Key::new(*hash).to_string()[..16].into()
 }

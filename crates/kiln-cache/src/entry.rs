@@ -1,11 +1,11 @@
 //! An entry, which a store keeps under a key, and its byte form.
 //!
-//! Header, numbers little-endian: magic (8 bytes), entry version (`u32`), length of the recipe
-//! (`u32`), key (32 bytes), number of function keys (`u32`), zero (`u32`), length of the artifact
-//! (`u64`), BLAKE3 of all that follows the header (32 bytes), first 8 bytes of the BLAKE3 of these
-//! fields. Then the recipe, the function keys (16 bytes each), zeros up to a multiple of 16, and
-//! the artifact. A checksum covers every byte of the file. The key is the hash of the recipe, so it
-//! is checked as well.
+//! The header, with numbers in little-endian order: magic (8 bytes), entry version (`u32`), length
+//! of the recipe (`u32`), key (32 bytes), number of function keys (`u32`), zero (`u32`), length of
+//! the artifact (`u64`), BLAKE3 hash of everything after the header (32 bytes), first 8 bytes of
+//! the BLAKE3 hash of these fields. Then follow the recipe, the function keys (16 bytes each),
+//! zeros up to a multiple of 16, and the artifact. A checksum covers every byte of the file. The
+//! key is the hash of the recipe, so it is checked as well.
 //!
 //! Invariants: nothing is used before its checksum was found to be correct; [`parse`] takes the
 //! file's bytes and leaves the artifact in them.
@@ -27,7 +27,7 @@ const ALIGN: usize = 16;
 /// A compiled module as a store keeps it. It is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The parts of the key.
+    /// The recipe of the entry's key.
     pub recipe: Recipe,
     /// A key for each function of the artifact, in order; or no keys, if functions of this module
     /// are not to be reused.
@@ -37,19 +37,19 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Number of bytes of the byte form.
+    /// Returns the length of the byte form.
     pub fn file_len(&self) -> u64 {
         (head_len(self.recipe.to_bytes().len(), self.functions.len()) + self.artifact.as_bytes().len()) as u64
     }
 
-    /// The byte form, as [`Entry::from_bytes`] takes it. Use it in a store of your own.
+    /// Returns the byte form, which [`Entry::from_bytes`] reads. Use it in a store of your own.
     pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = head(&self.recipe.key(), self);
         bytes.extend_from_slice(self.artifact.as_bytes());
         bytes
     }
 
-    /// Reads the entry of `key` from bytes that may come from anywhere. They are not copied.
+    /// Reads the entry of `key` from untrusted bytes. The artifact is not copied.
     ///
     /// # Errors
     ///
@@ -58,8 +58,8 @@ impl Entry {
         parse(key, bytes)
     }
 
-    /// Refuses an entry that could not be read back: of another key, or with a wrong number of
-    /// function keys.
+    /// Refuses an entry that could not be read back, because it belongs to another key or has a
+    /// wrong number of function keys.
     ///
     /// # Errors
     ///
@@ -74,19 +74,19 @@ impl Entry {
     }
 }
 
-/// Refuses a wrong number of keys. Having no keys is right for any artifact: see
+/// Refuses a wrong number of function keys. Having no keys is allowed for any artifact: see
 /// [`Entry::functions`].
 fn check_function_keys(keys: usize, artifact: &Artifact) -> Result<(), EntryError> {
     let functions = artifact.functions().len();
     if keys == 0 || keys == functions { Ok(()) } else { Err(EntryError::FunctionKeys { keys, functions }) }
 }
 
-/// Bytes before the artifact.
+/// Returns the number of bytes before the artifact.
 fn head_len(recipe: usize, functions: usize) -> usize {
     (HEADER_LEN + recipe + functions * FunctionKey::LEN).next_multiple_of(ALIGN)
 }
 
-/// The bytes of an entry before the artifact's.
+/// Returns the bytes of an entry that precede the artifact.
 pub(crate) fn head(key: &Key, entry: &Entry) -> Vec<u8> {
     let recipe = entry.recipe.to_bytes();
     let artifact = entry.artifact.as_bytes();
@@ -133,7 +133,7 @@ struct Header {
 }
 
 impl Header {
-    /// The start of the artifact, and the length of the whole entry.
+    /// Returns the start of the artifact, and the length of the whole entry.
     fn layout(&self) -> (u64, u64) {
         // 64 bits do not overflow: both factors are below 2^32, and the length is added with
         // saturation.
@@ -143,8 +143,8 @@ impl Header {
     }
 }
 
-/// Refuses the file of an entry that has `len` bytes, of which the first are `head`, without
-/// reading the others.
+/// Checks, from the first bytes `head` and the length `len` of an entry's file, whether the file is
+/// worth reading. Refuses it if its header is wrong or says another length.
 pub(crate) fn admit(head: &[u8], len: u64) -> Result<(), EntryError> {
     let (_, expected) = read_header(head)?.layout();
     if expected == len { Ok(()) } else { Err(EntryError::Length { actual: len, expected }) }

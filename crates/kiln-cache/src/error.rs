@@ -21,7 +21,7 @@ pub enum EntryError {
     /// The entry is shorter or longer than its header says.
     #[error("entry of {actual} bytes, expected {expected}")]
     Length {
-        /// Bytes that are there.
+        /// The actual number of bytes.
         actual: u64,
         /// Bytes that the header requires.
         expected: u64,

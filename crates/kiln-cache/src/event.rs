@@ -1,9 +1,10 @@
-//! Events: what happens to entries, for logs and numbers.
+//! Events: what happens to entries, for logs and statistics.
 //!
-//! The caller reports what a method *returns* (a hit, a miss, a corrupt entry, a failed write),
-//! because it knows more: the module, and why it was missed. The store reports what happens *apart
-//! from* the result of a call (an eviction, a background write that failed or was dropped, an entry
-//! that a lower layer healed). So both can be given the same sink, and nothing is counted twice.
+//! The caller of a store reports what a method *returns* (a hit, a miss, a corrupt entry, a failed
+//! write), because the caller also knows the module, and the reason of a miss. The store reports
+//! what happens *apart from* the result of a call (an eviction, a background write that failed or
+//! was dropped, an entry that a lower layer healed). So both can be given the same sink, and
+//! nothing is counted twice.
 //!
 //! Invariant: nothing is reported under a lock.
 
@@ -78,8 +79,8 @@ pub enum Event<'a> {
         /// The reason for the quarantine.
         reason: &'a str,
     },
-    /// A client built a module that a build had found by the client's key, and its IR is not what
-    /// was compiled for that key: the client's key leaves something out.
+    /// A client built the IR of a lazy module, and it differs from the IR for which the module's
+    /// client key was stored: the client's key leaves something out.
     WrongLazyKey {
         /// The key of the entry that was found.
         key: &'a Key,
@@ -152,12 +153,12 @@ macro_rules! counts {
         }
 
         impl Counts {
-            /// Nothing is counted yet.
+            /// Creates a sink that has counted nothing yet.
             pub fn new() -> Self {
                 Self::default()
             }
 
-            /// The numbers so far.
+            /// Returns the numbers so far.
             pub fn tally(&self) -> Tally {
                 Tally { $($field: self.$field.load(Relaxed),)* }
             }

@@ -11,15 +11,15 @@ impl Key {
         Self(bits)
     }
 
-    /// The bits.
+    /// Returns the bits.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// Whether this key belongs to a fraction of `1 / one_in` of all keys. The choice is the same
-    /// on every machine. For `0` no key is chosen, for `1` all are.
+    /// Returns whether this key belongs to a fixed fraction of `1 / one_in` of all keys, which is
+    /// the same on every machine. For `0` no key is chosen, for `1` every key.
     ///
-    /// For checks that are too expensive for every hit.
+    /// Use it for checks that are too expensive for every hit.
     pub fn sampled(&self, one_in: u32) -> bool {
         // The last bytes, because the first ones choose the folder.
         let (_, last) = self.0.split_last_chunk::<8>().expect("a key has 32 bytes");
@@ -27,7 +27,8 @@ impl Key {
     }
 }
 
-/// 128 bits of a hash: enough against accidents, as [`FunctionKey`] says.
+/// Returns the first 128 bits of a hash. They make accidental collisions improbable, as
+/// [`FunctionKey`] says.
 pub(crate) fn first_half(hasher: &blake3::Hasher) -> [u8; 16] {
     *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
@@ -75,9 +76,9 @@ impl FromStr for Key {
 
 /// 128 bits: a hash of everything that a function's code depends on.
 ///
-/// They are half of a module's key, since functions are many and every entry holds the keys of its
-/// own. Accidents stay improbable: among 2^40 functions, two share a key with a probability of
-/// 2^-49.
+/// This is half the length of a module's key, since there are many functions and every entry holds
+/// the keys of its functions. Accidental collisions are still improbable: among 2^40 functions, two
+/// share a key with a probability of 2^-49.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FunctionKey([u8; 16]);
 
@@ -89,7 +90,7 @@ impl FunctionKey {
         Self(bits)
     }
 
-    /// The bits.
+    /// Returns the bits.
     pub fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
     }

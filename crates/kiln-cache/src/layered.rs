@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use crate::event::Sink;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// Asks the upper store, then the lower one. An entry found in the lower store is copied to the
-/// upper one, and what is put goes to both.
+/// A store that asks the upper store first, then the lower one. An entry found in the lower store
+/// is copied to the upper one, and writes go to both.
 ///
-/// An entry that is damaged in the upper store and intact in the lower one is healed by this.
+/// The copy also replaces an entry that is damaged in the upper store and intact in the lower one.
 #[derive(Debug)]
 pub struct LayeredStore<U, L> {
     upper: U,
@@ -32,12 +32,12 @@ impl<U: Store, L: Store> LayeredStore<U, L> {
         self
     }
 
-    /// The store that is asked first.
+    /// Returns the store that is asked first.
     pub fn upper(&self) -> &U {
         &self.upper
     }
 
-    /// The store that is asked second.
+    /// Returns the store that is asked second.
     pub fn lower(&self) -> &L {
         &self.lower
     }
@@ -67,8 +67,8 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         }
     }
 
-    /// Tries both stores. If both fail, the error is that of the lower one, which outlives this
-    /// build.
+    /// Tries both stores. If both fail, returns the error of the lower store, which usually
+    /// outlives this build.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()> {
         let above = self.upper.put(key, entry);
         self.lower.put(key, entry).and(above)
@@ -82,7 +82,7 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         self.upper.latest(lineage).or_else(|| {
             let key = self.lower.latest(lineage)?;
-            // A pointer that could not be copied is read from the lower store again.
+            // If the pointer cannot be copied, later calls read it from the lower store again.
             let _ = self.upper.set_latest(lineage, &key);
             Some(key)
         })

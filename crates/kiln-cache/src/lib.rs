@@ -1,9 +1,10 @@
 //! A content-addressed store of compiled modules.
 //!
 //! - [`KeyParts`] has a field for everything that native code depends on. Its
-//!   [`key`](KeyParts::key) includes every field: the struct is destructured with each one named,
-//!   so the compiler reports one that is left out. A [`Recipe`] holds the same parts by name, long
-//!   ones as hashes: [`explain`] uses it to say why there was no entry for a key.
+//!   [`key`](KeyParts::key) includes every field: the code destructures the struct with every field
+//!   named, so the compiler reports a field that is left out. A [`Recipe`] holds the same parts as
+//!   separate fields, with long parts as hashes. [`explain`] uses it to say why there was no entry
+//!   for a key.
 //! - An [`Entry`] is the value that is stored for a key: the key's recipe, the keys of the module's
 //!   functions, and the artifact.
 //! - A [`Lineage`] identifies a module independently of its IR, so it stays the same when the
@@ -81,7 +82,8 @@
 //! failure of a store makes a build fail. No lock is held while a file is read or written, or while
 //! the client's code runs. An entry is written under a temporary name and then renamed, so it
 //! appears whole or not at all. There is no index that could disagree with the files. All file
-//! operations of the store go through one internal trait, so that tests can make each of them fail.
+//! operations of [`DiskStore`] go through one internal trait, so that tests can make each of them
+//! fail.
 
 #![forbid(unsafe_code)]
 

@@ -1,17 +1,16 @@
-//! The name under which a store finds a module's last build.
+//! The identifier under which a store finds a module's last build.
 
 use crate::Key;
 use crate::key::{first_half, hex};
 
 /// 128 bits that identify a module whatever its IR: a module keeps its lineage when it is edited.
 ///
-/// A store points from it to the key of the module's last build.
+/// A store maps a lineage to the key of the module's last build.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Lineage([u8; 16]);
 
 impl Lineage {
-    /// The lineage of the module of this name in a program, compiled for this target, with any
-    /// settings.
+    /// Returns the lineage of a module of a program, compiled for a target with any settings.
     ///
     /// Programs that share a store should have different names; otherwise each takes the other's
     /// modules for its own last build. That costs reuse and makes explanations odd; it never makes
@@ -20,23 +19,25 @@ impl Lineage {
         Self::hashed("kiln-cache lineage of a module", [program, module, target].map(str::as_bytes))
     }
 
-    /// The lineage of the module of this name in a program, in an
-    /// [environment](crate::Recipe::environment): functions can be reused among its builds.
+    /// Returns the lineage of a module of a program in an
+    /// [environment](crate::Recipe::environment). Builds of this lineage can reuse each other's
+    /// functions.
     pub fn in_environment(program: &str, module: &str, environment: &Key) -> Self {
         let parts = [program.as_bytes(), module.as_bytes(), environment.as_bytes()];
         Self::hashed("kiln-cache lineage of a module in an environment", parts)
     }
 
-    /// The lineage of the module of this name in a program, which this version of the client's
-    /// compiler makes from a source with this hash, in an environment.
+    /// Returns the lineage of a module of a program in an environment, made by the client's
+    /// compiler of version `compiler` from a source with the hash `source`.
     pub fn of_source(program: &str, module: &str, compiler: &str, source: &[u8], environment: &Key) -> Self {
         let [program, module, compiler] = [program, module, compiler].map(str::as_bytes);
         let parts = [program, module, compiler, source, environment.as_bytes()];
         Self::hashed("kiln-cache lineage of a client's source", parts)
     }
 
-    /// A hash in its own domain; the names of the domains are part of the format of folders. Each
-    /// part is hashed with its length, so no two lists of parts run together.
+    /// Hashes `parts` in the hash domain `domain`. Changing the name of a domain changes the format
+    /// of folders. Each part is hashed with its length, so different lists of parts never give the
+    /// same input to the hash.
     fn hashed<const N: usize>(domain: &str, parts: [&[u8]; N]) -> Self {
         let mut hasher = blake3::Hasher::new_derive_key(domain);
         for part in parts {
@@ -46,7 +47,7 @@ impl Lineage {
         Self(first_half(&hasher))
     }
 
-    /// The bits.
+    /// Returns the bits.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
     }

@@ -1,7 +1,7 @@
-//! A map that knows what was used last. Every operation takes constant time.
+//! A map that keeps its values in the order of their last use. Every operation takes constant time.
 //!
-//! Nodes are in one vector and linked by index, newest first. Free nodes are linked by the same
-//! field.
+//! Nodes are in one vector and linked by index, newest first. Free nodes are linked by the field
+//! `older`.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -38,7 +38,7 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         self.index.len()
     }
 
-    /// Sum of all costs.
+    /// Returns the sum of all costs.
     pub(crate) fn cost(&self) -> u64 {
         self.cost
     }
@@ -78,7 +78,7 @@ impl<K: Copy + Eq + Hash, V> Lru<K, V> {
         self.release(slot).map(|(_, value)| value)
     }
 
-    /// Removes what was used least recently.
+    /// Removes the value that was used least recently, and returns it with its key.
     pub(crate) fn pop_oldest(&mut self) -> Option<(K, V)> {
         let node = self.nodes.get(self.oldest)?;
         let (key, _) = node.content.as_ref()?;

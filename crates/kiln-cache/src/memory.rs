@@ -1,7 +1,7 @@
 //! A store in the memory of this process.
 //!
-//! It has one lock, held for a map access and a reference count. Entries are dropped after it is
-//! released.
+//! One lock protects the store. It is held only to access a map and to clone a reference-counted
+//! entry. Removed entries are dropped after the lock is released.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,13 +11,13 @@ use crate::event::Sink;
 use crate::lru::Lru;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// At most this many lineages are remembered: 24 MB of them, roughly.
+/// The largest number of lineages that are remembered. They take roughly 24 MB.
 const MAX_LINEAGES: usize = 1 << 18;
 /// Bytes that the bookkeeping of an entry takes, roughly.
 const OVERHEAD: u64 = 512;
 
-/// Keeps entries in memory until it is dropped. If it has a limit, it keeps those that were used
-/// last.
+/// A store that keeps entries in memory until it is dropped. If it has a limit, it keeps the most
+/// recently used entries.
 #[derive(Debug)]
 pub struct MemoryStore {
     limit: u64,
@@ -46,7 +46,7 @@ pub struct MemoryStat {
     pub limit: u64,
     /// Lookups that found an entry.
     pub hits: u64,
-    /// Lookups that found none.
+    /// Lookups that found no entry.
     pub misses: u64,
     /// Entries that were removed to stay within the limit.
     pub evicted: u64,
@@ -59,14 +59,15 @@ impl Default for MemoryStore {
 }
 
 impl MemoryStore {
-    /// An empty store without a limit.
+    /// Creates an empty store without a limit.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty store that keeps at most `bytes` of entries and their bookkeeping, roughly.
+    /// Creates an empty store that keeps at most roughly `bytes` bytes of entries and their
+    /// bookkeeping.
     ///
-    /// A larger entry is not kept. That is not an error.
+    /// An entry that is larger than the limit is not kept. That is not an error.
     pub fn with_limit(bytes: u64) -> Self {
         Self {
             limit: bytes,
@@ -85,12 +86,12 @@ impl MemoryStore {
         self
     }
 
-    /// Number of entries.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.inside().entries.len()
     }
 
-    /// Whether nothing is stored.
+    /// Returns whether the store has no entries.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -1,6 +1,6 @@
 //! The parts of keys: everything that code depends on.
 //!
-//! The structs are destructured with every field named: a field that is added and left out of the
+//! The code destructures the structs with every field named, so a new field that is left out of the
 //! key is a compile error.
 //!
 //! The versions of Cranelift and of its register allocator are parts. Both are pinned in
@@ -23,8 +23,8 @@ pub struct KeyParts<'a> {
     pub names: &'a [u8],
     /// Target triple.
     pub target: &'a str,
-    /// All settings of the code generator, shared and of the architecture, in a fixed order, with
-    /// white space between them.
+    /// All settings of the code generator, both general and specific to the architecture, in a
+    /// fixed order, with white space between them.
     pub settings: &'a str,
     /// The code generator and its version.
     pub producer: &'a str,
@@ -36,12 +36,12 @@ pub struct KeyParts<'a> {
 }
 
 impl KeyParts<'_> {
-    /// The key.
+    /// Returns the key.
     pub fn key(&self) -> Key {
         self.recipe().key()
     }
 
-    /// The recipe of the key: its parts by name.
+    /// Returns the recipe of the key.
     pub fn recipe(&self) -> Recipe {
         let Self { fingerprint, names, target, settings, producer, revision, abi } = *self;
         Recipe::new(Fields {
@@ -80,7 +80,8 @@ pub struct FunctionParts<'a> {
 }
 
 impl FunctionParts<'_> {
-    /// The key. Each part is hashed with its length, so no two lists of parts run together.
+    /// Returns the key. Each part is hashed with its length, so different lists of parts never give
+    /// the same input to the hash.
     pub fn key(&self) -> FunctionKey {
         let Self { body, references, target, settings, producer, revision, abi } = *self;
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a function");

@@ -1,12 +1,12 @@
-//! A recipe: the parts of a key by name, so that a miss can be explained.
+//! A recipe: the parts of a key as separate fields, so that a miss can be explained.
 //!
-//! Settings are kept as text, since a person asks *which* setting differs; what is long or secret
-//! (IR, names, the client's ABI) is kept as a hash. The byte form is canonical: equal recipes have
-//! equal bytes, and reading accepts nothing else. A module's key is the hash of these bytes.
+//! Settings are kept as text, since a person asks *which* setting differs; long or secret parts
+//! (IR, names, the client's ABI) are kept as hashes. The byte form is canonical: equal recipes have
+//! equal bytes, and other bytes are refused. A module's key is the hash of these bytes.
 //!
-//! Byte form, numbers little-endian: format version (`u32`), revision (`u32`), three hashes of 32
-//! bytes (ABI, fingerprint, names), then four texts (crate version, producer, target, settings),
-//! each after its length (`u32`).
+//! The byte form, with numbers in little-endian order: format version (`u32`), revision (`u32`),
+//! three hashes of 32 bytes (ABI, fingerprint, names), then four texts (crate version, producer,
+//! target, settings), each after its length (`u32`).
 
 use std::fmt;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Recipe {
         &self.0
     }
 
-    /// The key of the parts that this was made of.
+    /// Returns the key that this recipe describes.
     pub fn key(&self) -> Key {
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a module");
         hasher.update(&self.to_bytes());
@@ -97,10 +97,11 @@ impl Recipe {
         &self.0.names
     }
 
-    /// Whether functions of a build of this can be reused in a build of `other`: everything but the
-    /// module's IR is the same.
+    /// Returns whether both recipes have the same environment, which is everything except the
+    /// module's IR and names. If so, builds of one can reuse functions of the other.
     pub fn same_environment(&self, other: &Self) -> bool {
-        // Exhaustive: a new field is compared, unless it is left out here.
+        // Every field is named, so that a new field is a compile error until it is compared or
+        // ignored here.
         let Fields {
             format_version,
             crate_version,
@@ -118,18 +119,20 @@ impl Recipe {
             && (&own.target, &own.settings) == (target, settings)
     }
 
-    /// The environment of this recipe: everything but the module's IR, as a key of its own.
+    /// Returns the environment of this recipe as a key: a hash of everything except the module's IR
+    /// and names.
     pub fn environment(&self) -> Key {
         Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() }).key()
     }
 
-    /// The byte form, as [`Recipe::from_bytes`] takes it.
+    /// Returns the byte form, which [`Recipe::from_bytes`] reads.
     ///
     /// # Panics
     ///
     /// If a text is longer than 4 GiB.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Exhaustive: a field that is not written here would be left out of keys.
+        // Every field is named, so that a new field is a compile error until it is written here:
+        // otherwise keys would leave it out.
         let Fields {
             format_version,
             crate_version,
@@ -156,7 +159,7 @@ impl Recipe {
         out
     }
 
-    /// Reads a recipe from bytes that may come from anywhere.
+    /// Reads a recipe from untrusted bytes.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The interface of stores, and the reasons of misses.
 //!
-//! Invariant: no method of a store decides whether a build succeeds. What goes wrong is a value
-//! that the build may report.
+//! Invariant: no method of a store decides whether a build succeeds. Failures are returned as
+//! values that the build may report.
 
 use std::fmt;
 use std::io;
@@ -21,11 +21,11 @@ pub enum Lookup {
     Corrupt(EntryError),
 }
 
-/// Keeps entries by key. Called from many threads at once.
+/// A store of entries by key. Its methods are called from many threads at once.
 ///
-/// Implement it for a store of your own. Three methods are needed; without the others, misses are
-/// not explained and single functions are not reused. What comes from outside must be checked
-/// before it becomes an [`Entry`]: [`Entry::from_bytes`] does that.
+/// Implement it for a store of your own. Three methods are required; without the others, misses are
+/// not explained and single functions are not reused. Read entries with [`Entry::from_bytes`],
+/// which checks bytes that come from outside the process.
 pub trait Store: Sync {
     /// Returns what is stored under `key`.
     fn get(&self, key: &Key) -> Lookup;
@@ -34,16 +34,16 @@ pub trait Store: Sync {
     ///
     /// # Errors
     ///
-    /// If the entry could not be stored. The caller may report it; nothing else depends on it. It
-    /// is of kind `InvalidInput` if [`Entry::check`] refuses the entry.
+    /// If the entry could not be stored. The caller may report the error; nothing else depends on
+    /// it. Its kind is `InvalidInput` if [`Entry::check`] refuses the entry.
     fn put(&self, key: &Key, entry: &Entry) -> io::Result<()>;
 
     /// Quarantines the entry of `key`, which was found to be wrong although its checksums match.
-    /// Until something is stored under `key` again, it is a miss.
+    /// Until something is stored under `key` again, looking it up is a miss.
     ///
     /// # Errors
     ///
-    /// If it could not be done for other processes as well.
+    /// If other processes may still find the entry.
     fn quarantine(&self, key: &Key, reason: &str) -> io::Result<()>;
 
     /// Returns the key that was last given to [`Store::set_latest`] for `lineage`. Its entry may be
@@ -53,27 +53,26 @@ pub trait Store: Sync {
         None
     }
 
-    /// Remembers that the last build of `lineage` had `key`. That costs little if it is known
-    /// already, so a build may call this for hits too.
+    /// Records `key` as the key of `lineage`'s last build. If it is recorded already, this costs
+    /// little, so a build may call it for hits too.
     ///
     /// # Errors
     ///
-    /// If it could not be remembered: later misses are explained less well, and reuse fewer
-    /// functions.
+    /// If the key could not be recorded. Then later misses are explained less well, and fewer
+    /// functions are reused.
     fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         let _ = (lineage, key);
         Ok(())
     }
 
-    /// Waits at most `timeout` until everything that was put is in its final place. Returns whether
-    /// it is.
+    /// Waits at most `timeout` until all pending writes are done. Returns whether they are done.
     fn flush(&self, timeout: Duration) -> bool {
         let _ = timeout;
         true
     }
 }
 
-/// A pointer to a store is a store.
+/// Implements [`Store`] for a pointer to a store.
 macro_rules! forward {
     ($pointer:ty, $($bound:tt)*) => {
         impl<S: $($bound)*> Store for $pointer {

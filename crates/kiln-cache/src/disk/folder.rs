@@ -17,21 +17,23 @@ use crate::{Events, Key, entry};
 /// than this means that the clock was set back.
 pub(super) const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// Leftovers of killed writers that one write removes at most.
+/// The largest number of leftovers of killed writers that one write removes.
 const MAX_CLEARED: usize = 64;
 
-/// Keeps entries in a folder, which is made when something is stored. Clones are the same store.
+/// A store that keeps entries in a folder. The folder is created when something is stored. Clones
+/// are the same store.
 ///
-/// It writes at once, and the caller waits for it. A build should not wait: put the store into a
+/// The caller waits until a write is done. To keep a build from waiting, put the store into a
 /// [`WriteBehind`](crate::WriteBehind).
 ///
-/// The folder stays near its limit, 8 GiB unless [`DiskStore::limit`] sets another. Every so many
-/// writes, a store looks at one or two hundred files and removes the least recently used of them,
-/// so no build waits for a long cleanup. [`DiskStore::gc`] is exact.
+/// The size of the folder stays near its limit, which is 8 GiB unless [`DiskStore::limit`] sets
+/// another. After some writes, a store looks at one or two hundred files and removes the least
+/// recently used of them if space is short, so no build waits for a long cleanup. [`DiskStore::gc`]
+/// keeps a limit exactly.
 ///
 /// Anyone who may write to the folder can make this store return any artifact, since checksums do
-/// not prove who wrote an entry. So share a folder only among users who trust each other with
-/// running code.
+/// not prove who wrote an entry. So share a folder only among users who would run each other's
+/// code.
 #[derive(Clone, Debug)]
 pub struct DiskStore {
     pub(super) folder: Arc<Path>,
@@ -58,7 +60,7 @@ pub(super) struct Shared {
 }
 
 impl DiskStore {
-    /// A store in `folder`, which need not exist.
+    /// Creates a store in `folder`, which need not exist.
     pub fn new(folder: impl Into<PathBuf>) -> Self {
         Self::with_files(folder.into(), Arc::new(RealFiles))
     }
@@ -75,16 +77,16 @@ impl DiskStore {
     }
 
     /// Sets how many bytes the folder may take, counted in blocks of 4 KiB, as file systems do. The
-    /// limit is kept roughly.
+    /// limit is approximate.
     #[must_use]
     pub fn limit(mut self, bytes: u64) -> Self {
         self.limit = bytes;
         self
     }
 
-    /// Sets whether a write waits until an entry is on the medium before the entry gets its name.
-    /// It is off unless set: if the power fails, an entry that has its name but was not written is
-    /// found damaged by its checksum, and compiled again.
+    /// Sets whether a write waits until an entry is on the storage device before the entry gets its
+    /// name. The default is `false`: if a power failure loses the content of an entry, its checksum
+    /// shows the damage, and the module is compiled again.
     #[must_use]
     pub fn sync(mut self, sync: bool) -> Self {
         self.sync = sync;
@@ -98,17 +100,17 @@ impl DiskStore {
         self
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The path of the entry of `key`, whether or not it exists.
+    /// Returns the path of the entry of `key`, whether or not it exists.
     pub fn path(&self, key: &Key) -> PathBuf {
         name::entry(&self.folder, key)
     }
 
-    /// Reads a file. Returns `None` if there is none.
+    /// Reads a file. Returns `None` if it does not exist.
     pub(super) fn read(&self, path: &Path, admit: Admit) -> io::Result<Option<(Vec<u8>, Meta)>> {
         let read = match self.files.read(path, admit) {
             // The file was replaced on another machine: the new one is wanted.
@@ -140,15 +142,15 @@ impl DiskStore {
         let written = in_folder_of(&temporary, &|| self.files.write_new(&temporary, parts, sync))
             .and_then(|()| in_folder_of(path, &|| self.files.rename(&temporary, path)));
         if written.is_err() {
-            // If this fails as well, a later process removes it.
+            // If this fails as well, a later process removes the file.
             let _ = self.files.remove(&temporary);
         }
         written
     }
 
-    /// Whether the file begins like files of its kind; it may be shorter than their beginning. All
-    /// others are foreign, whatever their names: Git's folder of objects has files with the names
-    /// of entries.
+    /// Returns whether the file begins with the magic bytes of its kind, or, if it is shorter, with
+    /// some of them. All other files are foreign, whatever their names: Git's folder of objects has
+    /// files with names like those of entries.
     ///
     /// # Errors
     ///
@@ -167,16 +169,17 @@ impl DiskStore {
         }
     }
 
-    /// Notes that a file was used, if that was last noted long ago.
+    /// Records that a file was used, unless its recorded time of last use is recent.
     pub(super) fn used(&self, path: &Path, meta: &Meta) {
         let now = self.files.now();
         if distance(now, meta.modified) > HOUR {
-            // This fails in a folder that is only read. Then those who write note their own uses.
+            // This fails in a folder that this process may only read. Then only processes that may
+            // write record their uses.
             let _ = self.files.touch(path, now);
         }
     }
 
-    /// Subfolders of entries, sorted.
+    /// Returns the names of the subfolders of entries, sorted.
     pub(super) fn shards(&self) -> Vec<String> {
         let names = self.files.list(&self.folder).unwrap_or_default();
         names
@@ -186,7 +189,7 @@ impl DiskStore {
             .collect()
     }
 
-    /// The names in a subfolder, sorted, and what they are by their names.
+    /// Returns the names of the files in a subfolder, sorted, with the kind that each name says.
     pub(super) fn names(&self, folder: &Path, shard: &str) -> Vec<(String, Kind)> {
         let names = self.files.list(folder).unwrap_or_default();
         let texts = names.into_iter().filter_map(|name| name.into_string().ok());
@@ -194,22 +197,22 @@ impl DiskStore {
     }
 }
 
-/// Whether `bytes` begin with `magic`, or are a beginning of it.
+/// Returns whether `bytes` begin with `magic`, or are a non-empty prefix of it.
 fn begins(bytes: &[u8], magic: &[u8; 8]) -> bool {
     !bytes.is_empty() && bytes.iter().zip(magic).all(|(byte, expected)| byte == expected)
 }
 
-/// Whether the error says that the file does not exist, or no longer exists.
+/// Returns whether the error says that the file does not exist, or no longer exists.
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::StaleNetworkFileHandle)
 }
 
-/// The time between `a` and `b`; either may be the later one.
+/// Returns the time between `a` and `b`, whichever is later.
 pub(super) fn distance(a: SystemTime, b: SystemTime) -> Duration {
     a.duration_since(b).unwrap_or_else(|error| error.duration())
 }
 
-/// Bytes that a file of `len` bytes takes on a disk.
+/// Returns the number of bytes that a file of `len` bytes takes on a disk.
 pub(super) fn cost(len: u64) -> u64 {
     len.checked_next_multiple_of(4096).unwrap_or(u64::MAX)
 }

@@ -1,13 +1,14 @@
 //! The names of files in a store's folder, which say what the files are.
 //!
 //! - `ab/cdef..` (2 and 62 digits of the key) is an entry.
-//! - `ab/latest-..` is the last key of a lineage.
-//! - `incoming/.kiln-new-..` is a file that is being written; the rest of the name is its writer.
-//!   Earlier versions wrote to `ab/.kiln-new-..`.
+//! - `ab/latest-..` contains the key of a lineage's last build.
+//! - `incoming/.kiln-new-..` is a file that is being written; the rest of the name identifies the
+//!   process that writes it. Earlier versions wrote to `ab/.kiln-new-..`.
 //! - `quarantine/<64 digits>` is an entry in quarantine; `<64 digits>.why` says why.
 //!
-//! Everything else is foreign: it is not counted against the limit, not moved and not removed. So
-//! is a file with the name of an entry that does not begin as entries do.
+//! Everything else is foreign: it is not counted against the limit, not moved and not removed. A
+//! file that has the name of an entry, but does not begin with the magic bytes of entries, is
+//! foreign too.
 
 use std::path::{Path, PathBuf};
 
@@ -33,30 +34,30 @@ pub(crate) enum Kind {
     Foreign,
 }
 
-/// The path of the entry of `key`.
+/// Returns the path of the entry of `key`.
 pub(crate) fn entry(folder: &Path, key: &Key) -> PathBuf {
     let name = key.to_string();
     folder.join(&name[..2]).join(&name[2..])
 }
 
-/// The path of the last key of `lineage`.
+/// Returns the path of the file with the key of `lineage`'s last build.
 pub(crate) fn latest(folder: &Path, lineage: &Lineage) -> PathBuf {
     let name = lineage.to_string();
     folder.join(&name[..2]).join(format!("{LATEST}{}", &name[2..]))
 }
 
-/// A path below `folder` that no other writer uses, here or on another machine.
+/// Returns a path below `folder` that no other writer uses, here or on another machine.
 pub(crate) fn temporary(folder: &Path) -> PathBuf {
     folder.join(INCOMING).join(format!("{TEMPORARY}{}", Writer::this().unique_name()))
 }
 
-/// The writer of the file `name` in the folder of files that are being written; `None` if that is
-/// not the name of one.
+/// Returns the process that writes the file `name` in the folder `incoming`; `None` if the name is
+/// not the name of a temporary file.
 pub(crate) fn writer(name: &str) -> Option<Writer> {
     Writer::of_name(name.strip_prefix(TEMPORARY)?)
 }
 
-/// Whether `name` is that of a subfolder of entries.
+/// Returns whether `name` is the name of a subfolder of entries.
 pub(crate) fn is_shard(name: &str) -> bool {
     is_hex(name, 2)
 }
@@ -65,7 +66,7 @@ fn is_hex(name: &str, len: usize) -> bool {
     name.len() == len && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
-/// The kind of the file `name` in the subfolder `shard`.
+/// Returns the kind of the file `name` in the subfolder `shard`.
 pub(crate) fn classify(shard: &str, name: &str) -> Kind {
     if let Ok(key) = format!("{shard}{name}").parse() {
         Kind::Entry(key)
@@ -78,7 +79,8 @@ pub(crate) fn classify(shard: &str, name: &str) -> Kind {
     }
 }
 
-/// Whether `name` in the quarantine is an entry or the reason of one.
+/// Returns whether `name`, in the quarantine folder, is the name of an entry or of a file with a
+/// reason.
 pub(crate) fn is_quarantined(name: &str) -> bool {
     is_hex(name.strip_suffix(WHY).unwrap_or(name), 64)
 }

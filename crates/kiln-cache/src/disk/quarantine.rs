@@ -52,7 +52,7 @@ impl DiskStore {
                 };
             }
         }
-        // From here on the entry is out of use. What follows only helps people who look into the
+        // From here on the entry is no longer used. The rest only helps people who look into the
         // folder, so its errors are ignored.
         let note = folder.join(format!("{key}{}", name::WHY));
         let _ = self.files.touch(&aside, self.files.now());

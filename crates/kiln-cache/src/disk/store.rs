@@ -1,4 +1,4 @@
-//! A folder as a store.
+//! Implements [`Store`] for [`DiskStore`].
 
 use std::io::{self, ErrorKind};
 
@@ -47,7 +47,7 @@ impl Store for DiskStore {
                 Ok(())
             }
             Err(error) => {
-                // At least this process does not use it again.
+                // The entry is still in place, but this process does not use it again.
                 self.set_banned(key, true);
                 self.sink.report(&Event::Quarantined { key, reason });
                 Err(error)
@@ -68,8 +68,8 @@ impl Store for DiskStore {
             return Ok(());
         }
         match self.write(&name::latest(&self.folder, lineage), &[&latest::to_bytes(lineage, key)], false) {
-            // The folder is only read, so nothing is lost: no entry can be stored either. An error
-            // for every hit would be noise.
+            // This process may only read the folder, so no entry can be stored either, and nothing
+            // is lost. An error for every hit would only hide other errors.
             Err(error)
                 if matches!(error.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) =>
             {

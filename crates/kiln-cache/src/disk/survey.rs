@@ -1,7 +1,7 @@
 //! Work on a whole folder: counting its files, checking its entries, making it smaller.
 //!
-//! This is for people and cron jobs. It takes time linear in the number of files, and other
-//! processes may go on using the folder.
+//! This is for people and cron jobs. It takes time linear in the number of files. Other processes
+//! may use the folder meanwhile.
 
 use std::io;
 use std::path::PathBuf;
@@ -20,7 +20,8 @@ pub struct DiskStat {
     pub entries: u64,
     /// Sum of their lengths.
     pub bytes: u64,
-    /// Bytes that entries and last keys take in blocks of 4 KiB. The limit applies to them.
+    /// Bytes that entries and the files of last builds take in blocks of 4 KiB. The limit applies
+    /// to this number.
     pub disk_bytes: u64,
     /// Number of lineages whose last build is known.
     pub last_builds: u64,
@@ -44,11 +45,11 @@ pub struct EntryInfo {
     pub key: Key,
     /// Its length.
     pub bytes: u64,
-    /// When it was last used; noted about once an hour.
+    /// The time of its last use, which is recorded at most about once an hour.
     pub last_used: SystemTime,
 }
 
-/// The findings of [`DiskStore::verify`].
+/// The result of [`DiskStore::verify`].
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -69,15 +70,15 @@ pub struct VerifyReport {
     pub unreadable: Vec<(Key, io::Error)>,
 }
 
-/// The work of [`DiskStore::gc`].
+/// The result of [`DiskStore::gc`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GcReport {
-    /// Entries and last keys that were removed.
+    /// Entries and files of last builds that were removed.
     pub removed: u64,
     /// Sum of their lengths.
     pub removed_bytes: u64,
-    /// Entries and last keys that are left, if no other process removed them.
+    /// Entries and files of last builds that are left, if no other process removed them.
     pub kept: u64,
     /// Sum of their lengths.
     pub kept_bytes: u64,
@@ -89,7 +90,7 @@ pub struct GcReport {
     pub foreign: u64,
 }
 
-/// The content of a folder other than the subfolders of entries.
+/// The numbers of files in a folder that are not in the subfolders of entries.
 #[derive(Default)]
 struct Others {
     foreign: u64,
@@ -108,8 +109,8 @@ impl DiskStore {
         })
     }
 
-    /// Lists the files in the subfolders of entries. What a file is is said by its name and its
-    /// first bytes.
+    /// Lists the files in the subfolders of entries. The kind of a file is determined by its name
+    /// and its first bytes.
     fn listed(&self) -> impl Iterator<Item = (PathBuf, Kind, Meta)> {
         self.shards().into_iter().flat_map(move |shard| {
             let folder = self.folder().join(&shard);
@@ -121,7 +122,7 @@ impl DiskStore {
                     Kind::Entry(_) | Kind::Latest => match self.is_ours(&path, kind) {
                         Ok(false) => Kind::Foreign,
                         Err(error) if is_gone(&error) => return None,
-                        // Reading it whole says why it cannot be read.
+                        // A later read of the whole file reports why it cannot be read.
                         Ok(true) | Err(_) => kind,
                     },
                     kind => kind,
@@ -135,7 +136,7 @@ impl DiskStore {
     ///
     /// # Errors
     ///
-    /// If the folder cannot be listed. One that does not exist is empty.
+    /// If the folder cannot be listed. A folder that does not exist is empty.
     fn others(&self) -> io::Result<Others> {
         let names = match self.files.list(self.folder()) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
@@ -195,7 +196,7 @@ impl DiskStore {
     }
 
     /// Reads every entry, and quarantines those that are damaged. `progress` is called with the
-    /// number of entries that are done, and the number of all.
+    /// number of entries that are done, and the number of all entries.
     ///
     /// # Errors
     ///

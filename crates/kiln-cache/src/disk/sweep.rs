@@ -2,13 +2,13 @@
 //!
 //! Some writes are followed by a sweep. It looks at a sample of the files, and if the sample takes
 //! more than its share of the limit, removes the least recently used files of the sample. If files
-//! are few, the sample is all of them, and the sweep is exact. Otherwise it is taken from as many
-//! subfolders as give enough names, and since keys are hashes, it is as good as a random sample.
-//! Nothing is remembered between sweeps, so processes need not agree on anything: if several sweep
-//! at once, they choose the same oldest files.
+//! are few, the sample is all of them, and the sweep is exact. Otherwise the sample is taken from
+//! as many subfolders as are needed for enough names. Since keys are hashes, it is as good as a
+//! random sample. Nothing is remembered between sweeps, so processes need not agree on anything: if
+//! several sweep at once, they choose the same oldest files.
 //!
 //! Bounds of one sweep: it looks at about [`SAMPLE`] files (less than twice as many), and removes
-//! [`MAX_REMOVED`].
+//! at most [`MAX_REMOVED`].
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::{AcqRel, Relaxed, Release};
@@ -19,10 +19,10 @@ use super::name::{self, Kind};
 use super::writer::Writer;
 use crate::{Event, Key};
 
-/// Files that a sweep looks at.
+/// The approximate number of files that a sweep looks at.
 const SAMPLE: usize = 128;
-/// Files that a sweep removes at most. They are more than are made between two sweeps, so that a
-/// folder shrinks when its limit is lowered.
+/// The largest number of files that a sweep removes. It is larger than the number of files that are
+/// usually written between two sweeps, so that a folder shrinks when its limit is lowered.
 const MAX_REMOVED: usize = 16;
 /// One write in this many is followed by a sweep.
 const SWEEP_ONE_IN: u32 = 4;
@@ -38,9 +38,9 @@ pub(super) struct Candidate {
 }
 
 impl DiskStore {
-    /// Sweeps after some writes; this one was `key` with `len` bytes. The key decides, as a sample
-    /// of all keys, unless a sixteenth of the limit was written since the last sweep: then there is
-    /// one in any case.
+    /// Sweeps after a fraction of the writes, which is chosen by their keys, and always if a
+    /// sixteenth of the limit was written since the last sweep. The last write stored `len` bytes
+    /// under `key`.
     pub(super) fn sweep_sometimes(&self, key: &Key, len: u64) {
         let unswept = self.shared.unswept.fetch_add(cost(len), Relaxed).saturating_add(cost(len));
         let one_in =
@@ -52,7 +52,7 @@ impl DiskStore {
         if !self.shared.sweeping.swap(true, AcqRel) {
             self.shared.unswept.store(0, Relaxed);
             let free = self.limit.saturating_sub(self.sweep(key));
-            // Small, so that many processes together do not exceed the limit by much.
+            // The room is small, so that many processes together do not exceed the limit by much.
             self.shared.room.store((free / 16).min(self.limit / 64), Relaxed);
             self.shared.sweeping.store(false, Release);
         }
@@ -87,7 +87,7 @@ impl DiskStore {
         let looked_at = sample.len();
         let candidates: Vec<Candidate> =
             sample.into_iter().filter_map(|(path, kind)| self.candidate(path, kind)).collect();
-        // The part of all files that was looked at.
+        // The fraction of all files that was looked at.
         let part = (seen as f64 / shards.len().max(1) as f64)
             * (looked_at as f64 / (looked_at + skipped).max(1) as f64);
         let bytes: u64 = candidates.iter().map(|candidate| cost(candidate.len)).sum();
@@ -95,7 +95,8 @@ impl DiskStore {
         (bytes as f64 / part) as u64
     }
 
-    /// The properties of a file that may be evicted; `None` if it vanished or is no file.
+    /// Returns the properties of a file that may be evicted; `None` if it has disappeared or is not
+    /// a regular file.
     pub(super) fn candidate(&self, path: PathBuf, kind: Kind) -> Option<Candidate> {
         let key = match kind {
             Kind::Entry(key) => Some(key),
@@ -116,9 +117,9 @@ impl DiskStore {
     /// Removes the least recently used of `candidates` until they take at most `share` bytes, but
     /// at most `max` of them.
     ///
-    /// The entry of `spare` stays: it was just written, but may look as old as others, since file
-    /// systems keep time in steps of milliseconds. Returns number and length of what was removed,
-    /// and the number of files that could not be removed.
+    /// The entry of `spare` is not removed: it was just written, but may look as old as others,
+    /// since file systems keep time in steps of milliseconds. Returns the number and the total
+    /// length of the removed files, and the number of files that could not be removed.
     pub(super) fn evict(
         &self,
         mut candidates: Vec<Candidate>,
@@ -138,7 +139,7 @@ impl DiskStore {
             if total <= share || tried == max {
                 break;
             }
-            // Only what is about to be removed is looked into.
+            // Only files that are about to be removed are opened, to check their first bytes.
             let kind = candidate.key.map_or(Kind::Latest, Kind::Entry);
             match self.is_ours(&candidate.path, kind) {
                 Ok(true) => {}
@@ -177,7 +178,8 @@ impl DiskStore {
         (removed, bytes, failed)
     }
 
-    /// Removes files that ended processes left unfinished, but at most `max`. Returns their number.
+    /// Removes unfinished files of processes that have ended, but at most `max` files. Returns
+    /// their number.
     pub(super) fn clear_incoming(&self, max: usize) -> u64 {
         let folder = self.folder.join(name::INCOMING);
         let names = self.files.list(&folder).unwrap_or_default();
@@ -186,8 +188,8 @@ impl DiskStore {
         removed.filter(|removed| *removed).take(max).count() as u64
     }
 
-    /// Removes a temporary file if its writer has ended, or did not write for long. Returns whether
-    /// it did.
+    /// Removes a temporary file if its writer has ended, or if it was last modified over an hour
+    /// ago. Returns whether the file was removed.
     pub(super) fn remove_leftover(&self, path: &Path, writer: Option<Writer>) -> bool {
         let is_old =
             || self.files.meta(path).is_ok_and(|meta| distance(self.files.now(), meta.modified) > HOUR);
@@ -200,8 +202,8 @@ impl DiskStore {
     }
 }
 
-/// Chooses about [`SAMPLE`] of `names`, evenly spread from an offset. Returns them, and the number
-/// of the others.
+/// Chooses about [`SAMPLE`] of `names`, evenly spread from an offset. Returns the chosen names, and
+/// the number of the others.
 fn sample<T>(names: Vec<T>, offset: usize) -> (Vec<T>, usize) {
     let total = names.len();
     let step = total / SAMPLE;

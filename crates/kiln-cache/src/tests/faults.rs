@@ -1,5 +1,5 @@
-//! Runs the operations of a [`DiskStore`] again and again: each time another of their file
-//! operations fails, or the process dies there.
+//! Runs the operations of a [`DiskStore`] repeatedly. In each run a different file operation fails,
+//! or the process dies at it.
 //!
 //! Whatever fails, the entries that the operation does not concern are still there, every entry
 //! that can be read is right, a later build replaces what is damaged or lost, and the files that a
@@ -67,7 +67,7 @@ fn prepare(folder: &Path) {
     let store = DiskStore::new(folder);
     for n in 0..FEW {
         store.put(&key(n), &entry(n, 0, 300)).unwrap();
-        // So long ago that the next use updates the time.
+        // The time of last use is so long ago that the next use updates it.
         RealFiles
             .touch(&store.path(&key(n)), SystemTime::now() - Duration::from_secs(86_400 + u64::from(n)))
             .unwrap();

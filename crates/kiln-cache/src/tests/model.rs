@@ -2,8 +2,8 @@
 //! answers.
 //!
 //! Without failures, a store without a limit must answer exactly as the model does. An operation
-//! that failed leaves one of two states. After an eviction or a damage, an entry may also be gone.
-//! It is never an entry that was not stored.
+//! that failed leaves one of two states. After an eviction or damage, an entry may also be gone. A
+//! store never returns an entry that was not stored.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Real files, but the n-th operation fails, or ends the "process" there.
+//! An implementation of `Files` on real files in which the n-th operation fails, or the "process"
+//! dies at it.
 
 use std::ffi::OsString;
 use std::io;
@@ -57,7 +58,7 @@ impl Shim {
         (state.calls, state.plan, state.fired) = (0, plan, false);
     }
 
-    /// Whether an operation failed since the plan was set.
+    /// Returns whether an operation failed since the plan was set.
     pub(super) fn fired(&self) -> bool {
         self.0.lock().unwrap().fired
     }

@@ -1,16 +1,16 @@
 //! A store that writes in the background, so that a build does not wait for a disk.
 //!
-//! `put` and `set_latest` add to a queue in memory. One thread takes writes from it, the oldest
-//! first, and does them in the inner store. `get` and `latest` look into the queue first, so a
-//! build sees at once what it put.
+//! `put` and `set_latest` add to a queue in memory. One thread takes writes from the queue, the
+//! oldest first, and passes them to the inner store. `get` and `latest` look into the queue first,
+//! so a build sees at once what it put.
 //!
 //! An example: a build compiles a module that was edited, puts its entry under K2, and points the
 //! module's lineage from K1 to K2.
 //!
 //! 1. Two writes are queued: the entry of K2, and the pointer. `get(K2)` is a hit from the queue.
-//! 2. The thread writes the entry, without holding the lock. It is still a hit. If the build
-//!    quarantines K2 now, the write can no longer be stopped: the entry is *doomed*. It is a miss
-//!    from now on, and the thread quarantines it as soon as it is written.
+//! 2. The thread writes the entry, without holding the lock. `get(K2)` is still a hit. If the build
+//!    quarantines K2 now, the write can no longer be stopped: the entry is *doomed*. `get(K2)` is a
+//!    miss from now on, and the thread quarantines the entry as soon as it is written.
 //! 3. The thread writes the pointer, after the entry: a pointer never leads to an entry that is not
 //!    there. If the entry could not be written, K2 is *lost*: the pointer is dropped with it, the
 //!    lineage still points to K1, and the failure is reported.
@@ -35,11 +35,11 @@ use self::thread::Shared;
 use crate::event::Sink;
 use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
 
-/// Stores in `S` what is put, on a background thread.
+/// A store that passes writes to `S` on a background thread.
 ///
-/// [`Store::put`] does not wait, and fails only for entries that [`Entry::check`] refuses. What
-/// goes wrong later is reported as [`Event::WriteFailed`] and [`Event::WriteDropped`]. If the
-/// thread could not be started, `put` writes at once, and waits.
+/// [`Store::put`] does not wait, and fails only for entries that [`Entry::check`] refuses. Later
+/// failures are reported as [`Event::WriteFailed`] and [`Event::WriteDropped`]. If the thread could
+/// not be started, `put` writes to `S` itself, and the caller waits.
 ///
 /// Dropping this waits for the queue, but at most [`WriteBehind::drop_wait`]; what is not written
 /// by then is dropped. A process that exits without dropping it loses what is queued, and never
@@ -83,7 +83,7 @@ impl<S: Store + Send + 'static> WriteBehind<S> {
         self
     }
 
-    /// The store that is written to.
+    /// Returns the store that is written to.
     pub fn inner(&self) -> &S {
         &self.shared.store
     }
@@ -103,7 +103,7 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         };
         let found = self.shared.store.get(key);
         if lost && matches!(found, Lookup::Hit(_)) {
-            // Another process stored it.
+            // Another process stored the entry.
             self.shared.queue().lost.remove(key);
         }
         found
@@ -137,8 +137,8 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         let mut queue = self.shared.queue();
         if !queue.latest.contains_key(lineage) && !queue.entries.contains_key(key) {
             drop(queue);
-            // A build that repeats the last one finds its pointers as they should be. To read one
-            // is faster than to wake the thread for it.
+            // If nothing changed since the last build, the pointer is right already. Reading it is
+            // faster than waking the thread to write it.
             if self.shared.store.latest(lineage) == Some(*key) {
                 return Ok(());
             }

@@ -1,19 +1,20 @@
-//! The queue between a build and the thread that writes. It is only data: no code of the client
-//! runs while it is locked.
+//! The queue between a build and the thread that writes. No code of the client runs while it is
+//! locked.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use crate::event::Sink;
 use crate::{Entry, Key, Lineage};
 
-/// At most this many pointers to last builds wait, and more are dropped. At most this many lost
-/// keys are remembered; a pointer to another lost key leads to a missing entry, which is a miss.
+/// The largest number of waiting pointers to last builds; further pointers are dropped. It is also
+/// the largest number of lost keys that are remembered. A pointer to a lost key that is not
+/// remembered leads to a missing entry, which is a miss.
 const MAX_POINTERS: usize = 1 << 16;
 
-/// Bytes of entries that may wait unless [`Queue::limit`] is changed.
+/// The default of [`Queue::limit`], the bytes of entries that may wait.
 const LIMIT: u64 = 256 << 20;
 
-/// A write that the thread has to do. What is written is in [`Queue::entries`] or
+/// A write that the thread has to do. The value to write is in [`Queue::entries`] or
 /// [`Queue::latest`].
 #[derive(Debug)]
 pub(super) enum Write {
@@ -38,7 +39,7 @@ pub(super) enum Added {
     New,
     /// No new write is needed.
     Known,
-    /// It was dropped, because too much is waiting already.
+    /// The write was dropped, because too much is waiting already.
     Dropped,
 }
 
@@ -84,7 +85,7 @@ impl Queue {
         self.writes.is_empty() && !self.busy
     }
 
-    /// Adds an entry of `cost` bytes. It replaces a queued one of the same key.
+    /// Adds an entry of `cost` bytes. It replaces a queued entry of the same key.
     pub(super) fn put(&mut self, key: &Key, entry: &Entry, cost: u64) -> Added {
         let replaced = self.entries.get(key).map_or(0, |waiting| waiting.cost);
         // An entry that is larger than the limit is accepted when nothing else waits.
@@ -104,7 +105,7 @@ impl Queue {
         Added::New
     }
 
-    /// Adds a pointer. It replaces a queued one of the same lineage.
+    /// Adds a pointer. It replaces a queued pointer of the same lineage.
     pub(super) fn set_latest(&mut self, lineage: &Lineage, key: &Key) -> Added {
         if self.lost.contains(key) {
             // Its loss was reported.
@@ -167,8 +168,8 @@ pub(super) struct Abandoned {
 }
 
 impl Abandoned {
-    /// The keys whose entries or pointers are not written, in order. A pointer to an entry of the
-    /// list is not listed as well.
+    /// Returns the keys whose entries or pointers are not written, in order. A key whose entry is
+    /// not written is not listed again for its pointers.
     pub(super) fn keys(&self) -> Vec<Key> {
         let Self { writes, entries, latest, lost } = self;
         let queued = |key: &Key| entries.get(key).is_some_and(|entry| entry.queued);

@@ -1,4 +1,4 @@
-//! The thread that writes, and what it shares with the store that feeds it.
+//! The thread that writes, and the state that it shares with `WriteBehind`.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,7 +13,7 @@ use crate::{Event, Key, Lineage, Store};
 pub(super) struct Shared<S> {
     pub(super) store: S,
     queue: Mutex<Queue>,
-    /// Signalled when there is something to do for the thread.
+    /// Signalled when the thread has something to do.
     work: Condvar,
     /// Signalled when nothing is left to do.
     idle: Condvar,
@@ -46,7 +46,7 @@ impl<S> Shared<S> {
         self.work.notify_all();
     }
 
-    /// Waits until nothing is left to do. Returns whether that was within `timeout`.
+    /// Waits until nothing is left to do. Returns `false` if that takes longer than `timeout`.
     pub(super) fn wait_idle(&self, timeout: Duration) -> bool {
         let queue = self.queue();
         let (queue, _) = self
@@ -110,8 +110,8 @@ impl<S: Store> Shared<S> {
             queue.doomed = None;
         }
         queue.writing = None;
-        // If it was put again in the meantime, the new entry is queued, and whether the key is lost
-        // depends on that entry.
+        // If the key was put again in the meantime, its new entry is queued, and whether the key is
+        // lost depends on that entry.
         if !queue.entries.get(&key).is_some_and(|waiting| waiting.queued) {
             queue.forget(&key);
             if lost {
