@@ -6,7 +6,7 @@ use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output, Plan};
 use crate::error::JitError;
 use crate::memory::{Block, Memory};
 
-/// Three blocks of memory, by permission, and the areas inside them.
+/// Three blocks of memory, one per permission, and the addresses of the areas inside them.
 pub(crate) struct Blocks {
     text: Block,
     constants: Block,
@@ -50,7 +50,7 @@ impl Blocks {
         Ok(Self { text, constants, data, addresses })
     }
 
-    /// The bytes of `areas`, which are in `block` in this order.
+    /// Returns the bytes of `areas`, which are in `block` in this order.
     ///
     /// # Safety
     ///
@@ -74,7 +74,7 @@ impl Blocks {
         })
     }
 
-    /// The memory that a plan is emitted into.
+    /// Returns the memory that a plan is emitted into.
     ///
     /// # Safety
     ///
@@ -91,11 +91,11 @@ impl Blocks {
         Output { text, eh_frame, eh_frame_hdr, rodata, relro, data }
     }
 
-    /// The memory that fixups are applied to.
+    /// Returns the memory that fixups are applied to.
     ///
     /// # Safety
     ///
-    /// As for [`Block::bytes`], for the blocks of data.
+    /// As for [`Block::bytes`], for the blocks of read-only and of writable data.
     pub(crate) unsafe fn fixup_output<'a>(&self, layout: &Layout) -> FixupOutput<'a> {
         // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
         let ([_, _, _, relro], [slots, data, _]) =

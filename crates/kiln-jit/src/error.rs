@@ -5,8 +5,9 @@ use kiln_image::link::LinkError;
 
 /// Artifacts could not be linked into memory. Nothing was published.
 ///
-/// `module` is the position in this link of the module that the error is in. `earlier` is a module
-/// that was linked before; those are numbered in order, as in the image of all of them.
+/// `module` is the position, in this link, of the module that the error is about. `earlier` is a
+/// module that was linked before. Modules that were linked before are numbered from 0 in order of
+/// linking, as in an image of all of them.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JitError {
@@ -14,7 +15,7 @@ pub enum JitError {
     #[error("{}", list_errors(.0))]
     Link(Vec<LinkError>),
     /// A name was defined by artifacts that were linked before. It cannot be redefined even if that
-    /// definition was preemptible, because code that uses it is running.
+    /// definition was preemptible, because code that uses it may already run.
     #[error("`{name}` is defined by module {module} of this link and by module {earlier} linked before")]
     Redefinition {
         /// The name.
@@ -24,8 +25,9 @@ pub enum JitError {
         /// The module that defines it first.
         earlier: usize,
     },
-    /// A module defines a name that code linked before took from the host. That code would continue
-    /// to use the host's definition, while an image of the whole program would use the module's.
+    /// A module defines a name that code linked before resolved to the host's definition. That code
+    /// would continue to use the host's definition, while an image of the whole program would use
+    /// the module's.
     #[error("`{name}` is defined by module {module} of this link, but code linked before uses the host's")]
     DefinedLate {
         /// The name.
@@ -34,7 +36,7 @@ pub enum JitError {
         module: usize,
     },
     /// Data of this link is in a section whose bounds code linked before uses. In an image, the
-    /// bounds would differ.
+    /// bounds would include the new data, so they would differ.
     #[error("module {module} adds to section `{section}`, but code linked before uses its bounds")]
     SectionGrows {
         /// The section.
@@ -42,8 +44,8 @@ pub enum JitError {
         /// Position of the module.
         module: usize,
     },
-    /// A module uses the bounds of a section that is in several links, and so in several ranges of
-    /// memory.
+    /// A module uses the bounds of a section whose data comes from several links, so it is in
+    /// several ranges of memory.
     #[error("module {module} uses the bounds of section `{section}`, which was not linked all at once")]
     SectionInPieces {
         /// The section.
@@ -51,7 +53,8 @@ pub enum JitError {
         /// Position of the module.
         module: usize,
     },
-    /// A section has writable data in this link and read-only data in one before, or the reverse.
+    /// A section has writable data in this link and read-only data in an earlier link, or the
+    /// reverse.
     #[error(
         "section `{section}` has both writable and read-only data: that of module {module} of this link and of module {earlier} linked before"
     )]
@@ -71,8 +74,8 @@ pub enum JitError {
         /// The largest number.
         limit: usize,
     },
-    /// A module uses as a function, or defines as one that may be overridden, what was linked
-    /// before as data.
+    /// A module imports a name as a function, or has a preemptible definition of a function under
+    /// it, but the name was linked before as data.
     #[error(
         "module {module} uses `{name}` as a function, but module {earlier} linked before defines it as data"
     )]
@@ -84,8 +87,8 @@ pub enum JitError {
         /// The module that defines it.
         earlier: usize,
     },
-    /// A module defines data that may be overridden, and a function was linked before under its
-    /// name.
+    /// A module has a preemptible definition of data, but a function was linked before under the
+    /// same name.
     #[error(
         "module {module} defines `{name}` as data, but module {earlier} linked before defines it as a function"
     )]
@@ -97,8 +100,8 @@ pub enum JitError {
         /// The module that defines the function.
         earlier: usize,
     },
-    /// A function that was linked before does not have the signature that an import or a
-    /// definition it overrides has.
+    /// A module imports a function, or has a preemptible definition of it, with another signature
+    /// than the definition that was linked before.
     #[error(
         "module {module} uses `{name}` as {imported}, but module {earlier} linked before defines it as {defined}"
     )]
@@ -109,12 +112,12 @@ pub enum JitError {
         module: usize,
         /// The module that defines it.
         earlier: usize,
-        /// The signature that is expected.
+        /// The signature in the module of this link.
         imported: Box<str>,
-        /// The signature that it has.
+        /// The signature of the definition that was linked before.
         defined: Box<str>,
     },
-    /// The artifacts are for another machine.
+    /// An artifact is for another machine.
     #[error("module {module} is for {triple}, which this machine does not run")]
     OtherTarget {
         /// Position of the module.
@@ -122,15 +125,15 @@ pub enum JitError {
         /// Its target triple.
         triple: Box<str>,
     },
-    /// The artifacts are for this machine, but not for the target of those linked before, so no
-    /// image could hold both.
+    /// An artifact can run on this machine, but its target is not that of the modules linked
+    /// before, so no image could hold both.
     #[error("module {module} was compiled for {triple}, but module 0 linked before for {expected}")]
     TargetMismatch {
         /// Position of the module.
         module: usize,
         /// Its target triple.
         triple: Box<str>,
-        /// The target triple of what was linked before.
+        /// The target triple of the modules that were linked before.
         expected: Box<str>,
     },
     /// The code needs a CPU feature that this machine lacks, or that is unknown.
@@ -152,7 +155,7 @@ pub enum JitError {
         /// The page size, in bytes.
         limit: u64,
     },
-    /// There is no memory, or the reservation is used up.
+    /// Memory cannot be reserved, allocated or protected, or a requested size is out of range.
     #[error("executable memory: {0}")]
     Memory(Box<str>),
 }

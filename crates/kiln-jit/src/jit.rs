@@ -1,7 +1,7 @@
 //! Links artifacts into memory, one batch after another.
 //!
-//! A batch is planned with what earlier batches published as known addresses, laid out in fresh
-//! memory, relocated, and only then published: after an error, the symbols are as they were.
+//! A batch is planned with the symbols of earlier batches as known addresses, placed in fresh
+//! memory, relocated, and only then published. So an error leaves the published symbols unchanged.
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
@@ -19,7 +19,7 @@ use crate::unwind::Registration;
 /// The machine code of one function, for profilers and debuggers.
 #[derive(Clone, Debug)]
 pub struct CodeRange {
-    /// Its name; empty for an anonymous function.
+    /// The function's name; empty for an anonymous function.
     pub name: Box<str>,
     /// Address of the first byte.
     pub start: usize,
@@ -27,7 +27,7 @@ pub struct CodeRange {
     pub len: usize,
 }
 
-/// Executable memory, and what is linked into it.
+/// Executable memory, and the program that is linked into it.
 pub struct Jit {
     // Declared first, so that registrations are removed before the memory is freed.
     registrations: Vec<Registration>,
@@ -38,7 +38,7 @@ pub struct Jit {
 }
 
 // SAFETY: the memory belongs to the `Jit` alone; raw pointers in it are addresses of that memory,
-// not of a thread's.
+// which is not tied to a thread.
 unsafe impl Send for Jit {}
 // SAFETY: shared references only read tables.
 unsafe impl Sync for Jit {}
@@ -68,9 +68,9 @@ impl Jit {
         })
     }
 
-    /// Links `artifacts` with each other and with what was linked before, and publishes them.
-    /// Globals and symbols without a definition get a slot, which `resolver` fills; a slot is
-    /// filled once and shared by later batches.
+    /// Links `artifacts` with each other and with what was linked before, and publishes them. Each
+    /// global and each symbol without a definition gets a slot, whose value `resolver` returns. A
+    /// slot is filled once and shared by later batches.
     ///
     /// # Errors
     ///
@@ -78,8 +78,8 @@ impl Jit {
     /// found is freed only when the [`Jit`] is dropped.
     pub fn link(&mut self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<(), JitError> {
         self.published.check(artifacts)?;
-        // Slots are laid out by first use: a session's table may hold many globals that this batch
-        // does not use.
+        // The table is empty, so only globals that this batch uses get slots, in order of first
+        // use: a session's table may hold many other globals.
         let known = |key: &SlotKey| self.published.lookup(key);
         let plan = link::plan(artifacts, &GlobalTable::new(), &known).map_err(JitError::Link)?;
         let values = plan.slots().addresses(resolver)?;
@@ -102,7 +102,7 @@ impl Jit {
             start: text + function.offset as usize,
             len: function.size as usize,
         }));
-        // A section of 4 bytes is the end of the list alone.
+        // A section of 4 bytes has no entries, only the zero length that ends it.
         if self.options.unwind && layout[Area::EhFrame].size > 4 {
             // SAFETY: the section was just written for these addresses, ends with a zero length,
             // and lives as long as `memory`.
@@ -112,8 +112,8 @@ impl Jit {
         Ok(())
     }
 
-    /// The function that is exported as `name`; `None` for data, for what is hidden, as in an
-    /// image, and for a function whose artifact does not record its type.
+    /// Returns the function that is exported as `name`. `None` for data, for a hidden function (as
+    /// in an image), and for a function whose artifact does not record its type.
     /// [`address`](Self::address) finds data and such functions.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let exported = |symbol: &PublishedSymbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
@@ -125,18 +125,18 @@ impl Jit {
         Some(unsafe { FunctionRef::new(name, symbol.address as *const u8, signature) })
     }
 
-    /// The address of the function or data object that is exported as `name`.
+    /// Returns the address of the function or data object that is exported as `name`.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         let symbol = self.published.symbols.get(name).filter(|symbol| !symbol.hidden)?;
         Some(symbol.address as *const u8)
     }
 
-    /// Every function that was linked, local ones too, in order of linking.
+    /// Returns every function that was linked, local functions included, in order of linking.
     pub fn code(&self) -> &[CodeRange] {
         &self.code
     }
 
-    /// The machine code of a function; `None` if `range` is not one of [`code`](Self::code).
+    /// Returns the machine code of a function; `None` if [`code`](Self::code) has no such range.
     pub fn code_bytes(&self, range: &CodeRange) -> Option<&[u8]> {
         let known = self.code.iter().any(|own| own.start == range.start && own.len == range.len);
         // SAFETY: the range is one of ours, so it is published, readable code that is not written

@@ -1,20 +1,21 @@
 //! Links artifacts into executable memory of this process.
 //!
-//! [`Jit::link`] takes the artifacts that an image is written from, and links them with the same
-//! code (`kiln_image::link`). This crate adds executable memory, the addresses of what was linked
-//! before, and the routines of the C library that Cranelift calls ([`libcalls`]). A function found
-//! by name is a [`FunctionRef`](kiln_image::FunctionRef), as in an image.
+//! [`Jit::link`] takes the same artifacts that images are written from, and links them with the
+//! same linker (`kiln_image::link`). This crate adds executable memory, the addresses of symbols
+//! that were linked before, and the routines of the C library that Cranelift calls ([`libcalls`]).
+//! A function that is looked up by name is a [`FunctionRef`](kiln_image::FunctionRef), as in an
+//! image.
 //!
 //! # Should I use this crate?
 //!
-//! Yes, if you have artifacts and want to call their functions. `kiln::Session` starts from IR and
-//! remembers what an image needs.
+//! Yes, if you have artifacts and want to call their functions. If you have IR, use
+//! `kiln::Session`, which compiles it and keeps what an image needs.
 //!
 //! # Why not `JITModule`?
 //!
 //! `cranelift_jit::JITModule` refuses position-independent code, panics on unresolved symbols, and
-//! cannot free less than everything. It is the reference engine of tests and benches. Its arena is
-//! the memory provider of this crate.
+//! cannot free a part of its memory. It is the reference engine of tests and benches. Its arena
+//! provides the memory of this crate.
 //!
 //! # Safety
 //!

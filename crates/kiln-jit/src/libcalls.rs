@@ -1,7 +1,8 @@
 //! Routines that Cranelift calls when the target has no instruction for an operation.
 //!
 //! A plain Rust program may not link libm, so looking these names up in the process is not enough.
-//! [`resolve`] finds the routines of this module; [`process`] then asks the dynamic linker.
+//! [`resolve`] finds the routines of this module; [`process`] tries [`resolve`] first, then asks
+//! the dynamic linker.
 
 use std::ffi::{CString, c_char, c_void};
 
@@ -34,8 +35,8 @@ float_routines! {
     fma(x: f64, y: f64, z: f64) -> f64 = x.mul_add(y, z);
 }
 
-/// `pshufb` for CPUs without SSSE3: lane *i* of the result is lane `mask[i] & 15` of `value`, or 0
-/// if `mask[i]` is negative.
+/// Does what `pshufb` does, for CPUs without SSSE3: lane *i* of the result is lane `mask[i] & 15`
+/// of `value`, or 0 if `mask[i]` is negative.
 #[cfg(target_arch = "x86_64")]
 #[expect(
     improper_ctypes_definitions,
@@ -54,7 +55,7 @@ extern "C" fn x86_pshufb(
 }
 
 /// Touches every page of a frame of `rax` bytes below the stack pointer, so that the stack cannot
-/// grow past a guard page. Called from prologues: preserves every register.
+/// grow past a guard page. Prologues call it, so it preserves every register.
 #[cfg(target_arch = "x86_64")]
 #[unsafe(naked)]
 extern "C" fn probestack() {
@@ -78,7 +79,7 @@ extern "C" fn probestack() {
     )
 }
 
-/// The address of the routine that Cranelift calls `name`, if there is one.
+/// Returns the address of the routine that Cranelift calls `name`, if this module has it.
 pub fn resolve(name: &str) -> Option<usize> {
     Some(match name {
         "ceilf" => ceilf as *const () as usize,
@@ -103,8 +104,8 @@ pub fn resolve(name: &str) -> Option<usize> {
     })
 }
 
-/// Resolves a symbol to a routine of this module, or else to what this program and its shared
-/// libraries define. Globals are never found here.
+/// Resolves a symbol to a routine of this module, or else to a definition in this program or its
+/// shared libraries. Globals are never found here.
 pub fn process(key: &SlotKey) -> Option<usize> {
     let SlotKey::Symbol(name) = key else { return None };
     if let Some(address) = resolve(name) {

@@ -21,12 +21,12 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// The address of its first byte; dangling if it is empty.
+    /// Returns the address of the first byte; dangling if the block is empty.
     pub(crate) fn address(self) -> u64 {
         self.start as u64
     }
 
-    /// The block's bytes.
+    /// Returns the block's bytes.
     ///
     /// # Safety
     ///
@@ -39,7 +39,8 @@ impl Block {
 }
 
 impl Memory {
-    /// The largest reservation: every reference inside must fit into 32 bits, signed.
+    /// The size of the largest reservation, in bytes: every distance inside must fit into a signed
+    /// 32-bit number.
     pub(crate) const LIMIT: usize = 1 << 31;
 
     /// Reserves `size` bytes of address space, rounded up to whole pages.
@@ -51,8 +52,8 @@ impl Memory {
         }
         let mut arena = ArenaMemoryProvider::new_with_size(size)
             .map_err(|error| JitError::Memory(format!("cannot reserve {size} bytes: {error}").into()))?;
-        // Large reservations often begin at a boundary. The rest of this page is for the first
-        // code, which so begins after the boundary.
+        // Large reservations often begin at a [`BOUNDARY`], where no function may begin. This byte
+        // takes that place, and the first code follows it.
         arena
             .allocate(1, 1, JITMemoryKind::Executable)
             .map_err(|error| JitError::Memory(error.to_string().into()))?;
@@ -60,7 +61,8 @@ impl Memory {
     }
 
     /// Takes a block for code, as [`allocate`](Self::allocate) does. `is_start` says whether a
-    /// function begins at an offset; none begins at a [`BOUNDARY`].
+    /// function begins at an offset of the block. No function of the block will begin at a multiple
+    /// of [`BOUNDARY`].
     pub(crate) fn allocate_code(
         &mut self,
         len: u64,
@@ -77,7 +79,7 @@ impl Memory {
         }
     }
 
-    /// Takes a block of `len` bytes, zeroed and writable until it is published.
+    /// Takes a block of `len` bytes, which are zeroed, and writable until they are published.
     pub(crate) fn allocate(&mut self, len: u64, align: u64, kind: JITMemoryKind) -> Result<Block, JitError> {
         let limit = page_size();
         if align > limit {
@@ -112,14 +114,14 @@ impl Memory {
     }
 }
 
-/// A function must not begin at a multiple of this. Linkers leave unwind rows with a zero address
-/// of functions they removed, and libgcc's unwinder ignores those. If addresses are encoded in 4
-/// bytes, it looks at the low 32 bits of the address that it computes (`unwind-dw2-fde.c`,
-/// `classify_object_over_fdes`), so it ignores a function at a multiple of 4 GiB too, and no panic
-/// passes it.
+/// A function must not begin at a multiple of this number of bytes. When linkers remove a function,
+/// they leave its unwind rows with a zero address, and libgcc's unwinder ignores such rows. If
+/// addresses are encoded in 4 bytes, it tests only the low 32 bits of the address that it computes
+/// (`unwind-dw2-fde.c`, `classify_object_over_fdes`), so it also ignores a function at a multiple
+/// of 4 GiB, and no panic can unwind through that function.
 const BOUNDARY: u64 = 1 << 32;
 
-/// The largest alignment that the arena provides, which is the size of a page, in bytes.
+/// Returns the largest alignment that the arena provides, in bytes: the size of a page.
 fn page_size() -> u64 {
     4096
 }

@@ -3,11 +3,11 @@
 /// Options of a [`Jit`](crate::Jit).
 #[derive(Clone, Debug)]
 pub struct JitOptions {
-    /// Address space to reserve for code and data, in bytes, at most 2 GiB. Memory is used only as
-    /// code is linked. Default 1 GiB.
+    /// Address space to reserve for code and data, in bytes: at most 2 GiB, 1 GiB by default.
+    /// Memory is used only as code is linked.
     pub reserve: usize,
-    /// Whether panics and exceptions may unwind through compiled code, and backtraces show it.
-    /// Default yes.
+    /// Whether panics and exceptions can unwind through compiled code, and backtraces show that
+    /// code. Default `true`.
     pub unwind: bool,
 }
 

@@ -1,5 +1,5 @@
-//! Symbols, slots and named sections of the batches that were linked, which later batches use and
-//! must not contradict.
+//! The symbols, slots and named sections of earlier batches. Later batches use them and must not
+//! contradict them.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use kiln_image::{Arch, missing_features};
 use crate::error::JitError;
 use crate::sections::PublishedSections;
 
-/// A definition that later batches see.
+/// A definition that later batches can use.
 pub(crate) struct PublishedSymbol {
     pub(crate) address: u64,
     pub(crate) kind: SymbolKind,
@@ -33,12 +33,12 @@ pub(crate) struct Published {
     sections: PublishedSections,
     /// The number of modules that were linked.
     modules: usize,
-    /// Their target.
+    /// The target triple of those modules.
     triple: Option<Box<str>>,
 }
 
 impl Published {
-    /// The definition or slot that earlier batches have for `key`.
+    /// Returns the definition or slot that earlier batches have for `key`.
     pub(crate) fn lookup(&self, key: &SlotKey) -> Option<ExternalDefinition> {
         if let SlotKey::Symbol(name) = key {
             let symbol = self.symbols.get(name).map(|symbol| symbol.address);
@@ -74,11 +74,12 @@ impl Published {
         self.modules += artifacts.len();
     }
 
-    /// Refuses what can be refused before any work: code for other machines, redefinitions, and
-    /// imports and overridden definitions whose type differs from the published definition's.
+    /// Refuses batches that can be refused before any work is done: code for other machines,
+    /// redefinitions, and imports and overridden definitions whose type differs from that of the
+    /// published definition.
     ///
-    /// What an image of all modules would refuse is refused; beyond that, only what an image can
-    /// resolve otherwise than running code did.
+    /// It refuses modules that an image of all modules would refuse. Beyond that, it refuses only
+    /// symbols that an image could resolve in another way than the running code did.
     pub(crate) fn check(&self, artifacts: &[Artifact]) -> Result<(), JitError> {
         for (module, artifact) in artifacts.iter().enumerate() {
             self.check_machine(module, artifact)?;
@@ -106,7 +107,7 @@ impl Published {
                 Err(JitError::Redefinition { name: name.into(), module, earlier: before.module })
             }
             Linkage::Local => Ok(()),
-            // The published definition is used by what uses a preemptible one.
+            // Code that uses a preemptible definition uses the published definition instead.
             Linkage::Preemptible | Linkage::Import => check_use(module, artifact, symbol, before),
         }
     }
@@ -128,8 +129,8 @@ impl Published {
     }
 }
 
-/// Whether modules share a symbol under its name: it is no global, not local, and no routine of the
-/// C library that the compiler itself calls.
+/// Whether modules share this symbol by name: it is not a global, not local, and not a C library
+/// routine that the compiler itself calls.
 fn is_shared(symbol: &SymbolRecord) -> bool {
     symbol.kind() != SymbolKind::Global && symbol.linkage() != Linkage::Local && symbol.libcall == 0
 }

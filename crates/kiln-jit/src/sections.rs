@@ -1,8 +1,8 @@
 //! Named sections across batches, so that a running program and its image agree on their bounds.
 //!
-//! An image has one section of a name, with the data of all modules. Here each batch has memory of
-//! its own, so the bounds of a section (`__start_NAME`, `__stop_NAME`) are known only if one batch
-//! has all of it. Once code uses the bounds, nothing may be added to the section.
+//! An image has one section per name, with the data of all modules. In memory each batch has its
+//! own blocks, so the bounds of a section (`__start_NAME`, `__stop_NAME`) are known only if one
+//! batch has all of it. Once code uses the bounds, nothing may be added to the section.
 
 use std::collections::{HashMap, HashSet};
 
@@ -13,12 +13,12 @@ use kiln_image::link::{Addresses, Area, Bound, MAX_SECTIONS, NamedSection, secti
 
 use crate::error::JitError;
 
-/// A section that published batches have.
+/// A section with data of published batches.
 struct PublishedSection {
     /// The number of the first module that has data in it, among all that were linked.
     module: usize,
     writable: bool,
-    /// The addresses of its first byte and of the end, if one batch has all of it.
+    /// The addresses of its first byte and of its end, if one batch has all its data.
     bounds: Option<(u64, u64)>,
     /// Whether code uses the bounds.
     used: bool,
@@ -29,15 +29,17 @@ struct PublishedSection {
 pub(crate) struct PublishedSections(HashMap<Box<str>, PublishedSection>);
 
 impl PublishedSections {
-    /// Refuses what can be refused before a batch is linked. `is_defined` says whether a symbol was
-    /// published under a name, and `is_slot` whether there is a slot for a key.
+    /// Refuses a batch whose sections or bounds contradict published batches, before it is linked.
+    /// `is_defined` says whether a symbol was published under a name, and `is_slot` whether there
+    /// is a slot for a key.
     pub(crate) fn check(
         &self,
         artifacts: &[Artifact],
         is_defined: &dyn Fn(&str) -> bool,
         is_slot: &dyn Fn(&SlotKey) -> bool,
     ) -> Result<(), JitError> {
-        // Data that the batch has in published sections, or in sections whose bounds are slots.
+        // Refuse data in published sections that cannot take it, or in sections whose bounds are
+        // slots.
         let mut present = HashSet::new();
         for (module, artifact) in artifacts.iter().enumerate() {
             for run in artifact.named_data() {
@@ -64,7 +66,7 @@ impl PublishedSections {
         if count > MAX_SECTIONS {
             return Err(JitError::TooManySections { count, limit: MAX_SECTIONS });
         }
-        // Symbols that have the name of a bound of a published section.
+        // Refuse symbols that contradict a bound of a published section.
         if self.0.is_empty() {
             return Ok(());
         }
@@ -90,7 +92,7 @@ impl PublishedSections {
                         let earlier = before.module;
                         return Err(JitError::Redefinition { name: name.into(), module, earlier });
                     }
-                    // The name was defined before the section was.
+                    // The name was defined before the section was published.
                     Linkage::Hidden | Linkage::Export | Linkage::Preemptible => {}
                 }
             }
@@ -98,14 +100,15 @@ impl PublishedSections {
         Ok(())
     }
 
-    /// The address of `symbol`, if it is a bound of a published section.
+    /// Returns the address of `symbol`, if it is a bound of a section that one batch has published
+    /// whole.
     pub(crate) fn bound(&self, symbol: &str) -> Option<u64> {
         let (bound, name) = section_bound(symbol)?;
         let (start, stop) = self.0.get(name)?.bounds?;
         Some(if bound == Bound::Start { start } else { stop })
     }
 
-    /// Records which bounds of published sections a batch uses. `is_defined` says whether a symbol
+    /// Records the published sections whose bounds a batch uses. `is_defined` says whether a symbol
     /// was published under a name.
     pub(crate) fn note_uses(&mut self, artifacts: &[Artifact], is_defined: &dyn Fn(&str) -> bool) {
         if self.0.is_empty() {

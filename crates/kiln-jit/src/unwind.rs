@@ -1,9 +1,10 @@
-//! Registration of unwind rows with the process's unwinder, one section per link.
+//! Registers unwind rows with the process's unwinder, one `.eh_frame` section per link.
 //!
-//! Whole sections are registered, because unwinders search registrations one after the other.
+//! Whole sections are registered, not single functions, because unwinders search registrations one
+//! after the other.
 
 unsafe extern "C" {
-    // The system's unwinder (libgcc_s or libunwind), which the Rust runtime links.
+    // These belong to the system's unwinder (libgcc_s or libunwind), which the Rust runtime links.
     fn __register_frame(section: *const u8);
     fn __deregister_frame(section: *const u8);
 }

@@ -1,28 +1,28 @@
-//! Comparison of functions' types, each pair of long texts once.
+//! Comparison of function signatures. Each pair of long signatures is compared only once.
 //!
 //! Symbols refer to the signatures of their module by number, so thousands of symbols may share a
-//! signature of any length. Comparing it for each symbol would take time that grows with the
-//! product of both.
+//! signature of any length. Comparing the texts again for each symbol would take time proportional
+//! to the number of symbols times the length of the signature.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::signatures_agree;
 
-/// Texts shorter than this are compared faster than they are found, in bytes.
+/// The length, in bytes, below which comparing two texts is faster than looking the pair up.
 const LONG: usize = 256;
 
 /// The outcome of a comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Agreement {
     Agree,
-    /// They differ, which is known for the first time.
+    /// The signatures differ, and this pair of texts was not compared before.
     Conflict,
-    /// They differ, and the same pair of texts was compared before.
+    /// The signatures differ, and the same pair of texts was compared before.
     KnownConflict,
 }
 
-/// The pairs that were compared, by the places of their texts in artifacts.
+/// The pairs that were compared, keyed by the addresses and lengths of their texts.
 #[derive(Default)]
 pub(super) struct Agreements {
     known: HashMap<[(usize, usize); 2], bool, FastHash>,

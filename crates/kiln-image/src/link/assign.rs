@@ -1,12 +1,12 @@
-//! Phase `assign`: GOT slots and stubs, in order of modules.
+//! Phase `assign`: numbers GOT slots and stubs, in order of modules.
 //!
 //! Slots and stubs are numbered in one pass over all modules, in order, so numbers do not depend on
 //! threads. The slot array begins with the external slots, which the client or the loader fills:
-//! first those of globals, then those of undefined symbols in order of first use. Internal slots
-//! follow; they hold addresses that the linker knows.
+//! first the slots of globals, then the slots of undefined symbols in order of first use. Internal
+//! slots follow; they hold addresses that the linker knows.
 //!
-//! Usually a symbol has one stub, which all modules share. If calls do not reach all code, each
-//! module has stubs of its own, which are placed right after its code.
+//! Usually a symbol has one stub, which all modules share. If direct calls do not reach all code,
+//! each module has its own stubs, right after its code.
 
 use std::ops::Range;
 
@@ -18,7 +18,7 @@ use super::resolve::{GlobalSlot, Resolution, ResolvedId, SymbolTable};
 use super::scan::{Need, NeedKind};
 use crate::arch::Arch;
 
-/// A slot, by its number among the external or the internal slots.
+/// A slot, identified by its number among the external or among the internal slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Slot {
     External(u32),
@@ -165,7 +165,7 @@ pub(super) fn assign(
     Assignment { external, internal, slot_of, stubs, stub_map }
 }
 
-/// Counts slots and stubs.
+/// Numbers slots and stubs in order of first need.
 struct Assigner<'a> {
     arch: Arch,
     artifacts: &'a [Artifact],
@@ -177,8 +177,8 @@ struct Assigner<'a> {
 }
 
 impl Assigner<'_> {
-    /// Numbers the slots and stubs that a module needs. It can use stubs from number `first_stub`
-    /// on. `stub_of` has the last stub of each resolved symbol.
+    /// Numbers the slots and stubs that a module needs. The module can use stubs numbered
+    /// `first_stub` or higher. `stub_of` holds the newest stub of each resolved symbol.
     fn add_module(
         &mut self,
         resolved: &[ResolvedId],
@@ -223,7 +223,8 @@ impl Assigner<'_> {
     }
 
     /// Whether the stub of a symbol loads the address from the symbol's slot. On aarch64 the stub
-    /// of a definition computes the address instead, since that reaches 4 GiB.
+    /// of a symbol that a module defines computes the address instead, because `adrp` reaches 4
+    /// GiB.
     fn stub_has_slot(&self, id: ResolvedId) -> bool {
         let is_definition = matches!(self.symbols.resolution(id), Resolution::Defined { .. });
         !(self.arch == Arch::Aarch64 && is_definition)

@@ -16,9 +16,9 @@ use super::resolve::Resolution;
 pub struct Definition<'a> {
     /// The name.
     pub name: &'a str,
-    /// Function or data.
+    /// Whether it is a function or data.
     pub kind: SymbolKind,
-    /// `Export`, `Preemptible` or `Hidden`.
+    /// The linkage: `Export`, `Preemptible` or `Hidden`.
     pub linkage: Linkage,
     /// A function's type, as `kiln_artifact::Signature` prints it.
     pub signature: Option<&'a str>,
@@ -50,9 +50,9 @@ pub struct FunctionRange<'a> {
 /// Facts about an external slot, from the modules that use it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlotDetails<'a> {
-    /// The type of the function, if it is one and all modules agree.
+    /// The signature, if the slot holds the address of a function and all modules agree on it.
     pub signature: Option<&'a str>,
-    /// Whether it is a routine of the C library that the code generator calls.
+    /// Whether the slot holds the address of a C library routine that the code generator calls.
     pub libcall: bool,
 }
 
@@ -64,7 +64,8 @@ pub(crate) struct PointerCounts {
     pub(crate) relative: usize,
     /// Pointers that hold the value of an external slot plus an addend.
     pub(crate) symbolic: usize,
-    /// Those of the symbolic ones whose slot is that of a symbol, not of a global.
+    /// The symbolic pointers (counted in `symbolic` too) whose slot belongs to a symbol, not to a
+    /// global.
     pub(crate) symbols: usize,
 }
 

@@ -1,5 +1,5 @@
-//! [`LinkError`]: the reasons why modules cannot be linked. Errors name the module, by its number,
-//! and the symbol.
+//! [`LinkError`]: the reasons why modules cannot be linked. An error about a module or a symbol has
+//! the module's number or the symbol's name.
 
 use kiln_artifact::RelocKind;
 
@@ -7,7 +7,7 @@ use kiln_artifact::RelocKind;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
-    /// Two modules define one name, and neither definition is weak.
+    /// Two definitions have the same name, and neither is weak.
     #[error("`{name}` is defined by module {first} and by module {second}")]
     DuplicateDefinition {
         /// The name.
@@ -48,7 +48,7 @@ pub enum LinkError {
         /// The module that defines it.
         definer: usize,
     },
-    /// A module defines data, which the definition of a function overrides.
+    /// A module has a weak definition of data, and the definition of a function overrides it.
     #[error("module {overridden} defines `{name}` as data, but module {definer} defines it as a function")]
     DataConflict {
         /// The symbol.
@@ -68,13 +68,13 @@ pub enum LinkError {
         /// The target triple of module 0.
         expected: Box<str>,
     },
-    /// Modules for this architecture cannot be linked.
+    /// The linker does not support the target of the modules.
     #[error("target {triple} cannot be linked")]
     UnsupportedTarget {
         /// The target triple.
         triple: Box<str>,
     },
-    /// Code holds an absolute address, so loading it would write to it.
+    /// Code would hold an absolute address, so the loader would have to write to code.
     #[error("{} needs a text relocation for `{symbol}`", site(*.module, .function, *.offset))]
     TextRelocation {
         /// The module.
@@ -86,7 +86,7 @@ pub enum LinkError {
         /// The symbol.
         symbol: Box<str>,
     },
-    /// The architecture of a relocation is not that of the module.
+    /// A relocation belongs to another architecture than the module's.
     #[error("{} has a relocation {kind:?}, which its target does not have", site(*.module, .function, *.offset))]
     ForeignRelocation {
         /// The module.
@@ -147,7 +147,7 @@ pub enum LinkError {
         /// The largest distance, in bytes.
         limit: u64,
     },
-    /// An address is not aligned as the instruction needs it.
+    /// The target's address does not have the alignment that the instruction needs.
     #[error("{}: `{symbol}` is misaligned for the instruction", site(*.module, .function, *.offset))]
     Misaligned {
         /// The module.
@@ -166,14 +166,15 @@ pub enum LinkError {
         /// The module.
         module: usize,
     },
-    /// The program, or a part of it, is larger than the linker or the file format can handle.
+    /// The program, a part of it or an alignment is larger than the linker or the file format can
+    /// handle.
     #[error("{}{what} is too large: {size} bytes, limit {limit}", with_module(*.module))]
     TooLarge {
-        /// The module with which it is too large; `None` if that is not one module.
+        /// The module that the error is about; `None` if it is not about a particular module.
         module: Option<usize>,
-        /// The name of the part that is too large.
+        /// A description of what is too large.
         what: Box<str>,
-        /// Its size in bytes, with what does not fit.
+        /// Its size in bytes, including the piece that does not fit.
         size: u64,
         /// The largest size in bytes.
         limit: u64,
@@ -186,8 +187,8 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
-    /// Data is to be in a section that images use otherwise, or whose name has a meaning to their
-    /// readers.
+    /// A module places data in a section with a reserved name: images use the section for something
+    /// else, or the name has a meaning to loaders, debuggers or linkers.
     #[error("module {module} has data in section `{section}`, a name that is not for data")]
     ReservedSection {
         /// The module.
@@ -195,7 +196,7 @@ pub enum LinkError {
         /// The section.
         section: Box<str>,
     },
-    /// Data that the program writes and data that it does not write are to be in one section.
+    /// One section would have both writable and read-only data.
     #[error(
         "section `{section}` has both writable and read-only data: that of module {first} and of module {second}"
     )]
@@ -204,7 +205,7 @@ pub enum LinkError {
         section: Box<str>,
         /// The first module that has data in it.
         first: usize,
-        /// The module that disagrees; can be the same module.
+        /// A module whose data is of the other kind; can be the same module.
         second: usize,
     },
     /// There are more named sections than an image can have.
@@ -229,12 +230,12 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
-    /// A buffer of the caller's does not have the size that the layout says.
+    /// A buffer given by the caller does not have the size that the layout says.
     #[error("{area} is {given} bytes, the layout says {expected}")]
     Buffer {
         /// The area.
         area: &'static str,
-        /// Size of the buffer given, in bytes.
+        /// Size of the caller's buffer, in bytes.
         given: u64,
         /// Size in the layout, in bytes.
         expected: u64,
@@ -242,9 +243,9 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Returns the number of the module that the error is in. If two modules disagree, this is the
-    /// one that refers to the other or was given later. `None` if the error is not about one
-    /// module.
+    /// Returns the number of the module that the error is about, or `None` if it is not about a
+    /// particular module. If two modules disagree, this is the module that refers to the other,
+    /// whose definition is overridden, or that was given later.
     pub fn module(&self) -> Option<usize> {
         match *self {
             Self::DuplicateDefinition { second: module, .. }
@@ -272,7 +273,7 @@ impl LinkError {
     }
 }
 
-/// `function `f` of module 3`, or `module 3`.
+/// Returns "function `f` of module 3", or "module 3" if the function has no name.
 fn used_by(module: usize, function: &str) -> String {
     if function.is_empty() {
         format!("module {module}")
@@ -281,12 +282,12 @@ fn used_by(module: usize, function: &str) -> String {
     }
 }
 
-/// `function `f` of module 3 (at 0x2a of its code)`.
+/// Returns, for example, "function `f` of module 3 (at 0x2a of its code)".
 fn site(module: usize, function: &str, offset: u64) -> String {
     format!("{} (at {offset:#x} of its code)", used_by(module, function))
 }
 
-/// `module 3: `, or nothing.
+/// Returns "module 3: ", or an empty string.
 fn with_module(module: Option<usize>) -> String {
     module.map_or_else(String::new, |module| format!("module {module}: "))
 }

@@ -1,7 +1,7 @@
-//! Fixups: pointers in data, and internal slots, which are filled when the bytes are at their final
-//! addresses.
+//! Fixups: pointers in data and internal slots, which must be filled once the linked bytes are in
+//! place.
 //!
-//! The image writer turns them into dynamic relocations; the JIT applies them at once.
+//! The image writer turns fixups into dynamic relocations; the JIT applies them at once.
 
 use super::layout::{Area, Layout};
 
@@ -39,15 +39,15 @@ pub struct SymbolicPointer {
     pub addend: i64,
 }
 
-/// Everything that remains to be filled. Pointers in data are in order of module; within a module,
-/// those of read-only data come first.
+/// All words that remain to be filled. Pointers in data are in order of module; within a module,
+/// the pointers in read-only data come first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fixups {
     /// Addresses of the program itself, in data.
     pub pointers: Vec<Pointer>,
     /// Values of slots, in data.
     pub symbolic: Vec<SymbolicPointer>,
-    /// Contents of the internal slots; the area of all is [`Area::Slots`].
+    /// Contents of the internal slots. Each is in [`Area::Slots`].
     pub internal_slots: Vec<Pointer>,
 }
 
@@ -61,7 +61,8 @@ pub struct FixupOutput<'o> {
 }
 
 impl Fixups {
-    /// Writes every pointer, in the byte order of this machine. `value` returns what a slot holds.
+    /// Writes every pointer, in the byte order of this machine. `value` returns the content of a
+    /// slot.
     ///
     /// # Panics
     ///

@@ -8,10 +8,10 @@ use std::ops::{Index, IndexMut};
 
 /// Programs are smaller than this, in bytes: pc-relative unwind pointers reach this far.
 pub(super) const MAX_SIZE: u64 = 1 << 31;
-/// The largest alignment, in bytes: loaders keep that of a page, and not more.
+/// The largest alignment, in bytes: loaders honor alignments up to the size of a page, and no more.
 pub(super) const MAX_ALIGN: u64 = 4096;
-/// The smallest alignment of a module's piece of an area, in bytes. s390x needs 2; with 8, pointers
-/// are aligned.
+/// The smallest alignment of a module's piece of an area, in bytes. Code of s390x needs 2; pointers
+/// need 8.
 pub(super) const MIN_ALIGN: u64 = 8;
 /// The size of a slot, in bytes.
 pub(super) const SLOT_SIZE: u64 = 8;
@@ -38,7 +38,7 @@ pub enum Area {
 }
 
 impl Area {
-    /// Every area, in order of its number.
+    /// All areas, in order of their numbers.
     pub const ALL: [Self; 8] = [
         Self::Text,
         Self::EhFrame,
@@ -50,7 +50,7 @@ impl Area {
         Self::Slots,
     ];
 
-    /// Returns its section name in an image.
+    /// Returns the name of the area's section in an image.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => ".text",
@@ -109,7 +109,7 @@ impl IndexMut<Area> for Layout {
 }
 
 impl Layout {
-    /// Returns the size of all areas in a row, each aligned, in bytes.
+    /// Returns the total size, in bytes, of all areas placed one after the other, each aligned.
     pub fn total(&self) -> u64 {
         self.0
             .iter()

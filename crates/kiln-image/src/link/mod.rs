@@ -1,9 +1,9 @@
 //! The linker proper: from artifacts to a laid-out, relocated program, for memory and for files.
 //!
-//! [`plan()`] runs the phases below, one after the other. Each takes the results of earlier phases,
-//! and none changes them. [`Plan::emit`] then copies and relocates all modules in parallel, into
-//! any memory and for any addresses. The caller applies what remains to be done, the [`Fixups`]:
-//! they are pointers in data and slots, never in code.
+//! [`plan()`] runs the phases below, one after the other. Each reads the results of earlier phases
+//! and never changes them. [`Plan::emit`] then copies and relocates all modules in parallel, into
+//! any memory and for any addresses. The caller then applies the [`Fixups`]: pointers in data and
+//! in slots, never in code, that can be filled only when the bytes are in place.
 //!
 //! # A worked example
 //!
@@ -18,7 +18,7 @@
 //! - `scan`: module 0 needs a slot for `stdout`, and nothing for the call of `twice`. Module 1
 //!   needs a stub for `puts`.
 //! - `assign`: external slot 0 is for `stdout`, and slot 1 for `puts`; stub 0 jumps to `puts`.
-//! - `place`: the code of module 0 is at offset 0 of `.text`, that of module 1 at 16, stub 0 at 24.
+//! - `place`: `.text` holds the code of module 0, the code of module 1, and stub 0, in this order.
 //! - `unwind`: `.eh_frame` has one CIE, which both modules share, and two FDEs.
 //! - `emit`: the call of `twice` becomes direct. The call of `puts` becomes a call of stub 0, which
 //!   is `jmp [rip + slot 1]`. The load of `stdout` reads slot 0. The loader or the JIT fills both
@@ -33,15 +33,15 @@
 //! The GOT serves as the table of globals. Code is position independent (`is_pic`), so Cranelift
 //! reaches every symbol that is not marked `colocated` through a slot relative to the instruction.
 //! When the definition turns out to be in the same program, the linker relaxes the access, as ELF
-//! linkers do. So a client need not know which modules will be linked together, IR is never
-//! rewritten, and no code contains an absolute address. A symbol that is marked `colocated` and
+//! linkers do. So a client need not know which modules will be linked together, no IR is rewritten
+//! for a link, and no code contains an absolute address. A symbol that is marked `colocated` and
 //! defined elsewhere gets a stub, so a call that was meant to be direct still works.
 //!
 //! # Architecture invariants
 //!
-//! There is one path for zero, one and many modules. The result depends on the artifacts and their
-//! order, not on threads. After `resolve` no name is hashed, and `emit` allocates nothing per
-//! relocation.
+//! The same code links zero, one and many modules. The result depends on the artifacts and their
+//! order, not on the number of threads or their timing. After `resolve` no name is hashed, and
+//! `emit` allocates nothing per relocation.
 
 mod agreement;
 mod assign;

@@ -1,7 +1,8 @@
-//! Phase `place`: offsets in areas of code, stubs and data, each computed once.
+//! Phase `place`: computes the offsets of code, stubs and data in their areas, each once.
 //!
-//! Every area has the modules in order. Named sections are after all data that is in none. Shared
-//! stubs are after all code; a module's own stubs are right after its code.
+//! In every area, the pieces of modules are in order of modules. Named sections come after all data
+//! that is in no named section. Shared stubs are after all code; a module's own stubs are right
+//! after its code.
 
 use std::ops::Range;
 
@@ -16,10 +17,10 @@ use super::sections::{NamedSection, SectionPiece, UnplacedSection};
 use super::users::largest;
 use crate::arch::Arch;
 
-/// The places of a module's code, stubs and data outside named sections. Offsets are those in the
-/// areas, in bytes.
+/// The places of a module's code, stubs and data outside named sections. Offsets are from the start
+/// of the area, in bytes.
 pub(super) struct PlacedModule {
-    /// The range of its code, and of its own stubs if it has some.
+    /// The range of its code, including its own stubs if it has some.
     pub(super) text: Range<u64>,
     /// The area of its read-only data.
     pub(super) read_only_area: Area,
@@ -31,7 +32,7 @@ pub(super) struct PlacedModule {
 /// The place of a run of named data of one module.
 struct PlacedRun {
     section: SectionKind,
-    /// Offset in this section of the artifact, in bytes.
+    /// The run's offset in that section of the artifact, in bytes.
     start: u64,
     area: Area,
     /// Offset in the area, in bytes.
@@ -47,21 +48,21 @@ pub(super) struct PlacedSection<'a> {
 
 /// The places of everything but slots and unwind information.
 pub(super) struct Placement<'a> {
-    /// Sizes and alignments of areas. Those of slots and unwind information are still empty.
+    /// Sizes and alignments of areas. The areas of slots and unwind information are still empty.
     pub(super) layout: Layout,
     /// Sizes and alignments of areas without their named sections.
     pub(super) unnamed: Layout,
     pub(super) modules: Vec<PlacedModule>,
     /// The runs of named data of each module, in order of section and start.
     runs: Vec<Vec<PlacedRun>>,
-    /// The offset of each stub in the area of code.
+    /// The offset of each stub in the code area, in bytes.
     pub(super) stubs: Vec<u64>,
     pub(super) sections: Vec<PlacedSection<'a>>,
 }
 
 impl Placement<'_> {
-    /// Returns the area and offset of what module `module` has at `offset` of `section`; `None` if
-    /// `section` is that of imports.
+    /// Returns the area, and the offset in it, where the byte at `offset` of `section` of module
+    /// `module` is placed. `None` if `section` is `SectionKind::Undefined`, the section of imports.
     pub(super) fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
         let runs = &self.runs[module];
         let next = runs.partition_point(|run| (run.section, run.start) <= (section, offset));
@@ -184,8 +185,9 @@ fn place_section<'a>(
     Ok(PlacedSection { info, pieces })
 }
 
-/// Appends a piece of `module` to an area and returns its offset. An empty piece does not move what
-/// follows. `what` names the area with the piece, for errors.
+/// Appends a piece of `module` to an area and returns its offset. An empty piece does not change
+/// the offsets of later pieces. `what` describes what would be too large with this piece, for
+/// errors.
 fn push_piece(
     layout: &mut Layout,
     area: Area,
@@ -204,7 +206,7 @@ fn push_piece(
     Ok(if size == 0 { extent.size } else { extent.push(size, align) })
 }
 
-/// Refuses alignments that loaders do not keep.
+/// Refuses alignments that loaders do not honor.
 fn check_align(align: u64, module: usize, section: &str) -> Result<(), LinkError> {
     if align > MAX_ALIGN {
         let what = format!("the alignment of `{section}`").into();

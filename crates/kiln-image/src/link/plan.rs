@@ -16,7 +16,8 @@ use super::types::check_types;
 use super::unwind::{self, UnwindLayout};
 use crate::arch::Arch;
 
-/// A linked program whose bytes are not yet made: resolved and laid out. It does not change.
+/// A linked program that is resolved and laid out, but whose bytes are not yet written. It is
+/// immutable.
 pub struct Plan<'a> {
     pub(super) artifacts: &'a [Artifact],
     pub(super) arch: Arch,
@@ -36,15 +37,15 @@ impl std::fmt::Debug for Plan<'_> {
     }
 }
 
-/// Resolves and lays out `artifacts`, in this order. The first slots are those of the globals of
+/// Resolves and lays out `artifacts`, in this order. The first slots belong to the globals of
 /// `table`. `external` is called once for each undefined symbol, weak definition and global, and
-/// returns its definition outside this link, if it has one. (A global of `table` has a slot even
-/// then.)
+/// returns its definition outside this link, if there is one. (A global of `table` has a slot in
+/// either case.)
 ///
 /// # Errors
 ///
-/// Every error that can be found without addresses, in order of phases, and in order of modules in
-/// each phase.
+/// Every error that can be found without addresses, in order of phases, and within a phase in order
+/// of modules.
 pub fn plan<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
@@ -53,7 +54,7 @@ pub fn plan<'a>(
     plan_for(Arch::host().unwrap_or(Arch::X86_64), artifacts, table, external)
 }
 
-/// Does the same as [`plan`]; without modules, the program is for `default_arch`.
+/// Plans a program as [`plan`] does. If there are no modules, the program is for `default_arch`.
 pub(crate) fn plan_for<'a>(
     default_arch: Arch,
     artifacts: &'a [Artifact],
@@ -124,7 +125,7 @@ fn check_targets(artifacts: &[Artifact], default: Arch) -> Result<Arch, Vec<Link
 }
 
 impl<'a> Plan<'a> {
-    /// Returns sizes and alignments of all areas.
+    /// Returns the size and alignment of each area.
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
@@ -135,8 +136,8 @@ impl<'a> Plan<'a> {
         self.placement.sections.iter().map(|section| section.info)
     }
 
-    /// Returns size and alignment of the part of `area` that is in no named section. The area
-    /// begins with it.
+    /// Returns the size and alignment of the part of `area` that is in no named section, which is
+    /// at the start of the area.
     pub fn unnamed(&self, area: Area) -> Extent {
         match area {
             Area::Rodata | Area::Relro | Area::Data => self.placement.unnamed[area],
@@ -165,8 +166,9 @@ impl<'a> Plan<'a> {
         self.artifacts
     }
 
-    /// Returns the area and offset of what module `module` has at `offset` of `section`; `None` if
-    /// there is no such module or `section` is that of imports.
+    /// Returns the area, and the offset in it, where the byte at `offset` of `section` of module
+    /// `module` is placed. `None` if there is no such module, or if `section` is
+    /// `SectionKind::Undefined`, the section of imports.
     pub fn locate(&self, module: usize, section: SectionKind, offset: u64) -> Option<(Area, u64)> {
         self.artifacts.get(module)?;
         self.placement.locate(module, section, offset)

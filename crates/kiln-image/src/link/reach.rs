@@ -1,10 +1,11 @@
-//! The decision whether pc-relative references reach all code and data.
+//! Decides whether pc-relative references reach all code and data.
 //!
-//! The phase `scan` needs it before anything is placed: a reference that reaches needs no slot and
-//! no stub. So it depends on upper bounds of sizes: sums of the sizes in all artifacts, plus the
-//! largest gaps that alignment can cause, plus a slot and a stub for every symbol. Bounds that are
-//! too large only cost needless slots and stubs in programs that are almost too large. With bounds
-//! that are too small a link could fail, so debug builds compare them with the real sizes.
+//! The phase `scan` needs this decision before anything is placed: a reference that reaches its
+//! target needs no slot and no stub. So the decision is made from upper bounds of sizes: sums of
+//! the sizes in all artifacts, plus the largest gaps that alignment can cause, plus a slot and a
+//! stub for every symbol. Bounds that are too large only cost needless slots and stubs in programs
+//! that are almost too large. If a bound were too small, a link could fail, so debug builds check
+//! that the real size is within it.
 
 use kiln_artifact::Artifact;
 
@@ -14,11 +15,12 @@ use super::resolve::SymbolTable;
 use super::unwind;
 use crate::arch::Arch;
 
-/// The bytes that can be between areas: each area starts on a page of at most 64 KiB, and an image
-/// has a small table between two of them.
+/// The largest total size of the gaps between areas, in bytes: each area starts on a page of at
+/// most 64 KiB, and an image has a small table between two of them.
 const SPARE: u64 = Area::ALL.len() as u64 * 0x1_0000 + 4096;
 
-/// The distances that pc-relative references are sure to reach, in bytes. Tests use smaller ones.
+/// The distances that pc-relative references are sure to reach, in bytes. Tests use smaller
+/// distances.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reach {
     pub(crate) data: u64,
@@ -42,7 +44,7 @@ pub(super) struct SizeBounds {
 }
 
 impl SizeBounds {
-    /// Bounds the sizes of a program whose table has `globals` globals.
+    /// Computes the bounds for a program whose table has `globals` globals.
     pub(super) fn new(arch: Arch, artifacts: &[Artifact], symbols: &SymbolTable, globals: usize) -> Self {
         let stub = stub_size(arch);
         let sum = |bound: &dyn Fn(&Artifact) -> u64| artifacts.iter().map(bound).fold(0, u64::saturating_add);
@@ -63,12 +65,12 @@ impl SizeBounds {
     }
 }
 
-/// Adds the gap that alignment can cause to a size.
+/// Returns `size` plus the largest gap that alignment can cause.
 fn padded(size: u64, align: u32) -> u64 {
     if size == 0 { 0 } else { size.saturating_add(u64::from(align).max(MIN_ALIGN)) }
 }
 
-/// Bounds the size of a module's data.
+/// Returns an upper bound of the size of a module's data, in bytes.
 fn data_bound(artifact: &Artifact) -> u64 {
     let summary = artifact.summary();
     // A gap before each run of named data, and one before its section.
@@ -83,7 +85,7 @@ fn data_bound(artifact: &Artifact) -> u64 {
     .fold(0, u64::saturating_add)
 }
 
-/// The decision: which references reach.
+/// The decision which references are sure to reach their targets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Near {
     /// Whether direct calls reach all code.

@@ -1,4 +1,4 @@
-//! Phase `resolve`: from names to definitions.
+//! Phase `resolve`: finds the definition of each name.
 //!
 //! Every local symbol, every visible name and every key of a global becomes one [`ResolvedSymbol`].
 //! Its [`Resolution`] is the source of its address. Names are hashed here and in no later phase:
@@ -21,8 +21,8 @@ use kiln_globals::{GlobalTable, SlotKey};
 use super::error::LinkError;
 use super::sections::{Bound, NamedSections};
 
-/// The name under which an image exports its external slots. No module may use it, since what is
-/// linked into memory must have an image.
+/// The name under which an image exports its external slots. No module may use this name, not even
+/// in a link into memory, because every such program must also have an image.
 pub(crate) const SLOTS_SYMBOL: &str = "kiln_slots";
 
 /// The definition that a symbol or a global already has outside this link.
@@ -73,13 +73,15 @@ impl ResolvedId {
     }
 }
 
-/// A symbol after resolution. Symbols of several modules that have one name are one such symbol.
+/// A symbol after resolution. Visible symbols of several modules with the same name become one
+/// resolved symbol.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ResolvedSymbol {
     pub(super) resolution: Resolution,
-    /// The module of a symbol record with its name: that of its definition or of its first use.
+    /// The number of the module that defines the symbol, or else of the first module that uses it.
+    /// Its symbol record has the name.
     pub(super) module: u32,
-    /// The number of that symbol record.
+    /// The number of that symbol record in the module.
     pub(super) symbol: u32,
 }
 
@@ -156,15 +158,15 @@ pub(super) fn resolve<'a>(
     Resolved { symbols: SymbolTable { symbols, by_module }, sections, global_slots }
 }
 
-/// The names and keys that were met so far.
+/// The state of the resolver: the symbols, names and keys found so far.
 struct Resolver<'a, 'e> {
     artifacts: &'a [Artifact],
     table: &'e GlobalTable,
     external: &'e dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
     symbols: Vec<ResolvedSymbol>,
     names: HashMap<&'a str, ResolvedId, FastHash>,
-    /// The routines that the code generator calls. These names are kept apart, because they mean
-    /// routines of the C library even if a module defines something else under such a name.
+    /// The routines that the code generator calls. They are kept apart from `names`, because they
+    /// mean routines of the C library even if a module defines something else under the same name.
     libcalls: HashMap<&'a str, ResolvedId, FastHash>,
     globals: HashMap<&'a str, ResolvedId, FastHash>,
     global_slots: Vec<GlobalSlot>,
@@ -237,7 +239,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
         resolved
     }
 
-    /// Resolves a global that was not met before.
+    /// Resolves a global at its first use.
     fn resolve_global(&mut self, key: &str, id: ResolvedId) {
         let slot_key = SlotKey::Global(key.into());
         if let Some(definition) = (self.external)(&slot_key) {
@@ -251,7 +253,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
     }
 
     /// Resolves a symbol to a definition. A strong definition overrides a weak definition; a weak
-    /// definition overrides none.
+    /// definition overrides nothing.
     fn define(&mut self, id: ResolvedId, definition: ResolvedSymbol) -> Result<(), LinkError> {
         let record = |resolved: ResolvedSymbol| {
             let artifact = &self.artifacts[resolved.module as usize];
@@ -274,8 +276,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
     }
 }
 
-/// Resolves undefined symbols and weak definitions to definitions outside the link; then symbols
-/// that are still undefined to bounds of named sections. Globals are resolved before.
+/// Resolves undefined symbols and weak definitions to definitions outside the link. Symbols that
+/// are still undefined are then resolved to bounds of named sections. Globals are already resolved.
 fn resolve_outside(
     artifacts: &[Artifact],
     external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,

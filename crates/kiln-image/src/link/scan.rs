@@ -1,7 +1,7 @@
-//! Phase `scan`: the slots and stubs that each module needs, read from its relocations.
+//! Phase `scan`: finds the slots and stubs that each module needs, from its relocations.
 //!
-//! Modules are scanned in parallel. A scan depends on the resolution, and on the decision whether
-//! pc-relative references reach; slots, stubs and addresses do not exist yet.
+//! Modules are scanned in parallel. A scan depends on the results of `resolve` and `reach`; slots,
+//! stubs and addresses do not exist yet.
 
 use kiln_artifact::Artifact;
 use rayon::prelude::*;
@@ -30,8 +30,8 @@ pub(super) struct Need {
     pub(super) kind: NeedKind,
 }
 
-/// Returns the needs of each module, each once: first those of code, then those of data, in order
-/// of relocations.
+/// Returns the slots and stubs that each module needs, without duplicates: first for its code, then
+/// for its data, in order of relocations.
 pub(super) fn scan(
     arch: Arch,
     artifacts: &[Artifact],
@@ -62,7 +62,7 @@ impl Scanner<'_> {
         let resolved = self.symbols.of_module(self.number);
         let (mut needs, mut errors) = (Vec::new(), Vec::new());
         let mut seen = vec![[false; 2]; artifact.symbols().len()];
-        // Of a symbol, one relocation is reported: the message has its name.
+        // Only one error per symbol is reported, because the message has the symbol's name.
         let mut reported = vec![false; artifact.symbols().len()];
         let mut add = |symbol: u32, kind: NeedKind| {
             if !std::mem::replace(&mut seen[symbol as usize][kind as usize], true) {
@@ -85,7 +85,7 @@ impl Scanner<'_> {
                 }
             }
         }
-        // The value of a pointer to an undefined symbol is that of the symbol's slot.
+        // A pointer to an undefined symbol is filled from the symbol's slot.
         for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
             let symbol = reloc.symbol.get();
             if self.symbols.resolution(resolved[symbol as usize]) == Resolution::Undefined {
@@ -122,7 +122,7 @@ impl Scanner<'_> {
         })
     }
 
-    /// Whether the address is odd, so that `larl` of s390x cannot compute it.
+    /// Whether the symbol's address is odd, so that `larl` of s390x cannot compute it.
     fn is_odd(&self, module: u32, symbol: u32) -> bool {
         self.arch == Arch::S390x
             && !self.artifacts[module as usize].symbols()[symbol as usize].offset.get().is_multiple_of(2)

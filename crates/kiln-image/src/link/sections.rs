@@ -1,12 +1,12 @@
-//! Named sections: data objects that are placed in a section of a given name, from all modules.
+//! Named sections: each gathers the data that all modules place in a section of that name.
 //!
 //! A named section is a range of an area: of [`Area::Data`] if the program writes the section, else
-//! of [`Area::Relro`] if some of its data holds addresses, else of [`Area::Rodata`]. It is after
-//! all data of the area that is in no named section. So code that maps areas need not know of
-//! sections.
+//! of [`Area::Relro`] if some of its data holds addresses, else of [`Area::Rodata`]. It comes after
+//! all data of the area that is in no named section. So code that maps areas into memory need not
+//! know about sections.
 //!
 //! Inside a section the data is in order of module, and each module's data in order of definition.
-//! The only gaps are those for alignment, so records of one size can be read as an array.
+//! The only gaps are for alignment, so records of one size can be read as an array.
 //!
 //! As in other linkers, `__start_NAME` and `__stop_NAME` are the bounds of a section whose name is
 //! a C identifier. Any other definition of such a name overrides the bound. Only modules of the
@@ -62,7 +62,7 @@ const RESERVED: [&str; 32] = [
     ".tdata",
     ".text",
 ];
-/// Prefixes of such names.
+/// Prefixes of names that are reserved in the same way.
 const RESERVED_PREFIXES: [&str; 12] = [
     ".ctors.",
     ".debug_",
@@ -78,8 +78,8 @@ const RESERVED_PREFIXES: [&str; 12] = [
     ".symtab_",
 ];
 
-/// Whether this name is not for data: images have such a section, or it has a meaning to their
-/// readers.
+/// Whether data cannot be placed in a section of this name: images have such a section, or the name
+/// has a meaning to loaders, debuggers or linkers.
 pub(crate) fn is_reserved(name: &str) -> bool {
     RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
@@ -93,8 +93,8 @@ pub enum Bound {
     Stop,
 }
 
-/// Returns the section, and the end of it, that a symbol called `symbol` is the bound of, unless
-/// something else has this name.
+/// Returns which bound of which section `symbol` names (`__start_NAME` or `__stop_NAME`), or `None`
+/// if it is not such a name. A definition of the same name overrides the bound.
 pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
     let (bound, name) = match symbol.strip_prefix("__start_") {
         Some(name) => (Bound::Start, name),
@@ -106,12 +106,12 @@ pub fn section_bound(symbol: &str) -> Option<(Bound, &str)> {
 }
 
 /// A named section of a linked program: data of all modules, in order of module, and each module's
-/// data in order of definition. The only gaps are those for alignment. A section is either writable
-/// or read-only. Names that have a meaning to loaders, debuggers and linkers (`.text`,
-/// `.init_array`, `.note.x`) are not for named sections.
+/// data in order of definition. The only gaps are for alignment. A section is either writable or
+/// read-only. Names that have a meaning to loaders, debuggers and linkers (`.text`, `.init_array`,
+/// `.note.x`) are not for named sections.
 ///
-/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if the name is a C identifier,
-/// unless something else has their name.
+/// Imports called `__start_NAME` and `__stop_NAME` are its bounds if `NAME` is a C identifier,
+/// unless they have another definition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedSection<'a> {
     /// The name.
@@ -126,7 +126,7 @@ pub struct NamedSection<'a> {
     pub size: u64,
     /// Alignment in bytes, a power of two.
     pub align: u64,
-    /// Whether a module of the link uses `__start_NAME` or `__stop_NAME` of it.
+    /// Whether a module of the link uses the section's `__start_NAME` or `__stop_NAME`.
     pub bounds_used: bool,
 }
 
@@ -192,7 +192,8 @@ impl<'a> NamedSections<'a> {
         sections
     }
 
-    /// Adds a run to the section called `name`. `area` is where the run would be without others.
+    /// Adds a run to the section called `name`. `area` is the area that the run needs by itself;
+    /// other runs of the section can change it.
     fn add(&mut self, name: &'a str, area: Area, piece: SectionPiece) -> Result<(), LinkError> {
         let module = piece.module as usize;
         if is_reserved(name) {
@@ -217,8 +218,8 @@ impl<'a> NamedSections<'a> {
         Ok(())
     }
 
-    /// Returns the section, and the end of it, that the undefined symbol `symbol` is the bound of,
-    /// and notes that a module uses it.
+    /// Returns the section, and the bound of it, that the undefined symbol `symbol` names, and
+    /// records that the bound is used.
     pub(super) fn use_bound(&mut self, symbol: &str) -> Option<(u32, Bound)> {
         if self.list.is_empty() {
             return None;

@@ -1,4 +1,5 @@
-//! Links with limits smaller than the real ones, and of code for other processors.
+//! Tests of links with limits smaller than the real limits, and of links of code for other
+//! processors.
 
 mod bounds;
 
@@ -111,7 +112,7 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     };
     let artifacts = [call("a", "b"), call("b", "a")];
     let plan = plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH).unwrap();
-    // Each: 8 bytes of code, two stubs of 16 at 16.
+    // Each module has 8 bytes of code, and two stubs of 16 bytes each from offset 16.
     assert_eq!(plan.layout()[Area::Text].size, 96);
     assert_eq!(plan.placement.stubs, [16, 32, 64, 80]);
     let (text, fixups) = emit(&plan);

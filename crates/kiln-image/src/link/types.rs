@@ -1,4 +1,4 @@
-//! Type checking: every use of a function agrees with its definition.
+//! Phase `types`: checks that every use of a function agrees with its definition.
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
@@ -68,7 +68,8 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
         let import = symbol.signature().and_then(|index| artifact.signature(index));
         let defined = definition.signature().and_then(|index| artifacts[definer].signature(index));
         let (Some(import), Some(defined)) = (import, defined) else { continue };
-        // Of a pair of signatures that differ, one use is reported: the message has both texts.
+        // Each pair of signatures that differ is reported once per module, because the message has
+        // both texts.
         if agreements.compare(import, defined) == Agreement::Conflict {
             errors.push(LinkError::SignatureConflict {
                 name: name(),

@@ -1,10 +1,11 @@
-//! Phase `unwind`: `.eh_frame` and `.eh_frame_hdr`, from the unwind rows of artifacts.
+//! Phase `unwind`: lays out and writes `.eh_frame` and `.eh_frame_hdr`, from the unwind rows of
+//! artifacts.
 //!
 //! Format: Linux Standard Base Core, "Exception Frames". Each function with unwind rows has a frame
 //! description entry (FDE), which refers to a common information entry (CIE). CIEs are shared when
-//! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so nothing needs
-//! relocation at load. Functions are in order of address, so writing the index in `.eh_frame_hdr`
-//! in that order sorts it.
+//! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so the loader need not
+//! relocate them. Functions are in order of address, so writing the index in `.eh_frame_hdr` in
+//! that order sorts it.
 
 use std::collections::HashMap;
 
@@ -27,7 +28,7 @@ const TERMINATOR: u64 = 4;
 /// The entries of one module.
 pub(super) struct ModuleEntries {
     /// The offset of its entries in `.eh_frame`, in bytes; its CIE comes first if no earlier module
-    /// has an identical one.
+    /// has an identical CIE.
     pub(super) start: u64,
     pub(super) size: u64,
     /// The offset of its CIE.
@@ -66,12 +67,13 @@ fn fde_size(rows: u32) -> u64 {
     (FDE_FIXED + u64::from(rows)).next_multiple_of(8)
 }
 
-/// Returns the lengths of unwind rows, in bytes, of all functions that have some.
+/// Returns the length of the unwind rows, in bytes, of each function that has some.
 fn row_lengths(artifact: &Artifact) -> impl Iterator<Item = u32> {
     artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0)
 }
 
-/// Bounds the size of a module's entries and of their entries of the index, in bytes.
+/// Returns an upper bound of the size, in bytes, of a module's entries in `.eh_frame` and in the
+/// index.
 pub(super) fn size_bound(artifact: &Artifact) -> u64 {
     let entries: u64 = row_lengths(artifact).map(|len| fde_size(len) + HDR_LINE).sum();
     entries + artifact.cie().len() as u64 + 8
@@ -112,7 +114,7 @@ pub(super) fn lay_out(arch: Arch, artifacts: &[Artifact], errors: &mut Vec<LinkE
     UnwindLayout { modules, count: total }
 }
 
-/// Addresses that a module's entries refer to.
+/// The addresses that a module's entries refer to.
 #[derive(Clone, Copy)]
 pub(super) struct UnwindAddresses {
     pub(super) arch: Arch,
@@ -134,7 +136,7 @@ pub(super) fn out_of_reach(layout: &Layout) -> LinkError {
     LinkError::TooLarge { module: None, what, size: layout.total(), limit: MAX_SIZE }
 }
 
-/// Writes one module's entries, and their entries of the index. Returns `None` if an address is out
+/// Writes one module's entries of `.eh_frame` and of the index. Returns `None` if an address is out
 /// of reach.
 pub(super) fn write_module(
     artifact: &Artifact,
@@ -180,8 +182,8 @@ pub(super) fn write_module(
     Some(())
 }
 
-/// Writes what belongs to no module: the head of the index and the end of `.eh_frame`. Returns
-/// `None` if an address is out of reach.
+/// Writes the parts that belong to no module: the head of the index and the end of `.eh_frame`.
+/// Returns `None` if an address is out of reach.
 pub(super) fn write_ends(
     arch: Arch,
     layout: &UnwindLayout,

@@ -1,12 +1,13 @@
-//! The names of functions and data in errors. They are looked up when there is an error, so a link
-//! without errors does no work for them.
+//! The names of functions and data in errors. They are looked up only when there is an error, so a
+//! link without errors does no work for them.
 
 use std::cell::OnceCell;
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{NONE, SectionKind};
 
-/// The number of bytes of a name that an error repeats. Many errors may name one function.
+/// The largest number of bytes of a name that an error contains. Longer names are shortened,
+/// because many errors may name the same function.
 const MAX_NAME: usize = 200;
 
 fn shortened(name: &str) -> Box<str> {
@@ -20,9 +21,9 @@ fn function_name(artifact: &Artifact, function: usize) -> Box<str> {
     symbol.map_or("".into(), |symbol| shortened(artifact.name(symbol)))
 }
 
-/// Returns the number of the function that has the byte at `offset` of the code.
+/// Returns the number of the function that contains the byte at `offset` in the code.
 fn number_at(artifact: &Artifact, offset: u64) -> Option<usize> {
-    // Functions are in the order of the code.
+    // Functions are in order of address.
     let functions = artifact.functions();
     let number =
         functions.partition_point(|function| u64::from(function.start.get()) <= offset).checked_sub(1)?;
@@ -30,8 +31,8 @@ fn number_at(artifact: &Artifact, offset: u64) -> Option<usize> {
     (offset - u64::from(function.start.get()) < function.len.get().into()).then_some(number)
 }
 
-/// Returns the name of the function that has the byte at `offset` of the code; empty if there is
-/// none, or it has no name.
+/// Returns the name of the function that contains the byte at `offset` in the code; empty if there
+/// is no such function or it has no name.
 pub(super) fn function_at(artifact: &Artifact, offset: u64) -> Box<str> {
     number_at(artifact, offset).map_or("".into(), |number| function_name(artifact, number))
 }
@@ -39,7 +40,8 @@ pub(super) fn function_at(artifact: &Artifact, offset: u64) -> Box<str> {
 /// The functions of a module that use its symbols.
 pub(super) struct Users<'a> {
     artifact: &'a Artifact,
-    /// The first user of each symbol, or [`NONE`]. Made for the first error.
+    /// The number of the first function that uses each symbol, or [`NONE`]. Computed at the first
+    /// error.
     first: OnceCell<Vec<u32>>,
 }
 
@@ -48,8 +50,8 @@ impl<'a> Users<'a> {
         Self { artifact, first: OnceCell::new() }
     }
 
-    /// Returns the name of the first function that uses the symbol with this number; empty if none
-    /// does, or it has no name.
+    /// Returns the name of the first function that uses the symbol with this number; empty if no
+    /// function uses it or the function has no name.
     pub(super) fn of(&self, symbol: usize) -> Box<str> {
         match self.first.get_or_init(|| self.find())[symbol] {
             NONE => "".into(),
@@ -70,7 +72,7 @@ impl<'a> Users<'a> {
             let own = artifact.references().iter().skip(start as usize).take(len as usize);
             own.for_each(|symbol| note(symbol.get(), number));
         }
-        // Machine code of a client has no list of references.
+        // Machine code that a client supplied has no list of references.
         for reloc in artifact.text_relocs() {
             if let Some(number) = number_at(artifact, reloc.offset.get()) {
                 note(reloc.symbol.get(), number);

@@ -1,8 +1,8 @@
 //! Copies and relocates all modules in parallel, each into its own pieces of every area.
 //!
-//! [`Pieces::cut`] splits the areas before the threads start, so no two threads can touch one byte,
-//! and the result is the same for any number of them. The loop over relocations only follows
-//! indices.
+//! [`Pieces::cut`] splits the areas before the threads start, so no two threads can write the same
+//! byte, and the result is the same for any number of threads. The loop over relocations only
+//! follows indices.
 
 mod module;
 mod pieces;
@@ -22,20 +22,21 @@ use super::plan::Plan;
 use super::unwind;
 
 impl Plan<'_> {
-    /// Writes the linked program into `out`, for areas at `addresses`, and returns what remains to
-    /// be filled.
+    /// Writes the linked program into `out`, for areas at `addresses`, and returns the fixups,
+    /// which the caller must apply.
     ///
     /// # Errors
     ///
-    /// [`LinkError::Buffer`] if `out` is not as large as the layout says; else the error about the
-    /// first address that is out of reach or misaligned, in order of modules.
+    /// [`LinkError::Buffer`] if a buffer of `out` does not have the size that the layout says.
+    /// Otherwise the first error, in order of modules, about an address that is out of reach or
+    /// misaligned.
     pub fn emit(&self, addresses: &Addresses, out: Output<'_>) -> Result<Fixups, LinkError> {
         self.check_sizes(&out)?;
         let targets = Targets::new(self, addresses);
         let Pieces { modules, shared_stubs, shared_stubs_start, eh_frame_end, eh_frame_hdr_head } =
             Pieces::cut(self, out);
 
-        // Modules, in parallel. Their fixups are put together in order.
+        // Modules, in parallel. Their fixups are joined in order of modules.
         let results: Vec<Result<Fixups, LinkError>> = modules
             .into_par_iter()
             .enumerate()

@@ -22,9 +22,9 @@ pub(super) struct ModuleWriter<'m> {
     plan: &'m Plan<'m>,
     number: usize,
     artifact: &'m Artifact,
-    /// The resolved symbol of each of its symbols.
+    /// The resolved symbol of each of the module's symbols.
     resolved: &'m [ResolvedId],
-    /// The stub of each of its symbols, if it has stubs of its own.
+    /// The stub of each of the module's symbols, if the module has its own stubs.
     own_stubs: Option<&'m [Option<u32>]>,
 }
 
@@ -41,7 +41,7 @@ impl<'m> ModuleWriter<'m> {
         }
     }
 
-    /// Writes all pieces of the module, and returns what remains to be filled in its data.
+    /// Writes all pieces of the module, and returns the fixups of its data.
     pub(super) fn write(&self, pieces: ModulePieces<'_>) -> Result<Fixups, LinkError> {
         let artifact = self.artifact;
         self.write_text(pieces.text)?;
@@ -120,8 +120,8 @@ impl<'m> ModuleWriter<'m> {
         self.targets.write_stubs(self.plan.assignment.stubs_of_module(self.number), stubs, stubs_start)
     }
 
-    /// riscv64: patches the low part of a pair. Its symbol and addend name the `auipc` of the high
-    /// part, which is in the same module.
+    /// Patches the low part of a riscv64 pair. The symbol and addend of its relocation name the
+    /// `auipc` of the high part, which is in the same module.
     fn patch_low(
         &self,
         code: &mut [u8],
@@ -140,7 +140,7 @@ impl<'m> ModuleWriter<'m> {
         riscv64::patch_low(code, reloc.offset.get() as usize, high, targets)
     }
 
-    /// Adds the pointers in one section of data to the fixups.
+    /// Adds the pointers in one data section to the fixups.
     fn collect_pointers(&self, relocs: &[Reloc], section: SectionKind, fixups: &mut Fixups) {
         let placement = &self.plan.placement;
         for reloc in relocs {

@@ -1,4 +1,4 @@
-//! The pieces of the output that belong to modules, and what is between and after them.
+//! Cuts the output into pieces for each module, and fills the gaps between them.
 
 use kiln_artifact::record::SectionKind;
 
@@ -9,23 +9,23 @@ use super::super::unwind::{HDR_FIXED, HDR_LINE};
 /// One module's pieces of the output.
 #[derive(Default)]
 pub(super) struct ModulePieces<'o> {
-    /// Its code and its own stubs.
+    /// The module's code and its own stubs.
     pub(super) text: &'o mut [u8],
     pub(super) read_only: &'o mut [u8],
     pub(super) writable: &'o mut [u8],
-    /// Runs of named data, by their numbers.
+    /// Runs of named data, each with its number in the module.
     pub(super) named: Vec<(u32, &'o mut [u8])>,
     pub(super) eh_frame: &'o mut [u8],
-    /// Its entries of the index of unwind rows.
+    /// The module's entries in the index of unwind rows, `.eh_frame_hdr`.
     pub(super) eh_index: &'o mut [u8],
 }
 
-/// The whole output in pieces. Gaps between them are filled already.
+/// The whole output in pieces. The gaps between them are already filled.
 pub(super) struct Pieces<'o> {
     pub(super) modules: Vec<ModulePieces<'o>>,
-    /// The end of the code. The shared stubs are in it.
+    /// The end of the code area, which holds the shared stubs.
     pub(super) shared_stubs: &'o mut [u8],
-    /// The offset of that end in the area of code.
+    /// The offset of `shared_stubs` in the code area, in bytes.
     pub(super) shared_stubs_start: u64,
     /// The end of `.eh_frame`, after the entries of all modules.
     pub(super) eh_frame_end: &'o mut [u8],

@@ -1,21 +1,21 @@
-//! Pairs of relocations of riscv64: the high part that a low part belongs to.
+//! Pairs of riscv64 relocations: finds the high part that a low part belongs to.
 
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::Reloc;
 
-/// How many relocations just before a low part are searched for its high part.
+/// The number of relocations just before a low part that are searched for its high part.
 const NEAR: usize = 8;
 
 /// Finds relocations of high parts by their offsets. Usually a high part is just before its low
-/// part; the table of all high parts is made only if one is not.
+/// part; the table of all high parts is built only when a search of the nearest relocations fails.
 #[derive(Default)]
 pub(super) struct HighParts {
-    /// Offsets and numbers of all relocations of high parts, in order.
+    /// The offset and number of each high part's relocation, sorted by offset.
     all: Option<Vec<(u64, u32)>>,
 }
 
 impl HighParts {
-    /// Returns the relocation of the high part at `offset` of the code. `index` is the number of
+    /// Returns the relocation of the high part at `offset` in the code. `index` is the number of
     /// the low part's relocation.
     pub(super) fn find<'r>(&mut self, relocs: &'r [Reloc], index: usize, offset: u64) -> Option<&'r Reloc> {
         let is_high = |reloc: &Reloc| matches!(reloc.kind(), RelocKind::RvGotHi20 | RelocKind::RvPcrelHi20);

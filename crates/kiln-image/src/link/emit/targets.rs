@@ -1,4 +1,4 @@
-//! The addresses of symbols, slots and stubs, computed from those of areas.
+//! The addresses of symbols, slots and stubs, computed from the addresses of areas.
 
 use std::ops::Range;
 
@@ -28,7 +28,8 @@ impl<'e> Targets<'e> {
         Self { plan, areas, by_id }
     }
 
-    /// Returns the addresses of a resolved symbol. The stub is the shared one.
+    /// Returns the addresses of a resolved symbol. The address of the stub is that of the shared
+    /// stub.
     pub(super) fn of(&self, id: ResolvedId) -> PatchAddresses {
         self.by_id[id.index()]
     }
@@ -38,7 +39,8 @@ impl<'e> Targets<'e> {
         stub_address(self.plan, self.areas, stub)
     }
 
-    /// Writes the stubs with these numbers into `text`, which starts at offset `start` of the code.
+    /// Writes the stubs with these numbers into `text`, which starts at offset `start` in the code
+    /// area.
     pub(super) fn write_stubs(
         &self,
         numbers: Range<usize>,

@@ -1,8 +1,8 @@
 //! aarch64: ELF for the Arm 64-bit Architecture, section 5.7; instruction encodings from the Arm
 //! Architecture Reference Manual.
 //!
-//! A slot access is a pair `adrp xn, page; ldr xt, [xn, #lo12]`, each with a relocation. Both are
-//! relaxed or neither is, because they are relaxed if, and only if, the symbol has no slot.
+//! A slot access is a pair `adrp xn, page; ldr xt, [xn, #lo12]`, each with a relocation. Each is
+//! relaxed if, and only if, the symbol has no slot, so either both are relaxed or neither is.
 
 use kiln_artifact::RelocKind;
 
@@ -15,13 +15,13 @@ fn is_adrp(word: u32) -> bool {
     word & 0x9f00_0000 == 0x9000_0000
 }
 
-/// Whether this is `ldr xt, [xn, #imm]`, 64 bits; not to `xzr`, since the same number in `add`
-/// means `sp`.
+/// Whether this is a 64-bit `ldr xt, [xn, #imm]` whose target is not `xzr`: the register number of
+/// `xzr` means `sp` in `add`.
 fn is_ldr(word: u32) -> bool {
     word & 0xffc0_0000 == 0xf940_0000 && word & 31 != 31
 }
 
-/// Whether this is `add xd, xn, #imm`, 64 bits, not shifted.
+/// Whether this is a 64-bit `add xd, xn, #imm` without a shift.
 fn is_add(word: u32) -> bool {
     word & 0xffc0_0000 == 0x9100_0000
 }

@@ -1,8 +1,8 @@
-//! Patching of code, one file per architecture.
+//! Patches code. There is one file per architecture.
 //!
 //! Before anything is placed, [`classify`] returns what a relocation needs; afterwards [`patch`]
-//! applies the relocation. Both read the instruction at the patch site and rely on nothing else:
-//! artifacts are checked, but their code is only bytes.
+//! applies the relocation. Both read the instruction at the patch site and assume nothing about the
+//! code: artifacts are validated, but their code is not.
 //!
 //! *Relaxing* turns "load the address from a slot" into "compute the address", when the target is
 //! in the program itself. It never changes the length of an instruction.
@@ -18,7 +18,7 @@ use kiln_artifact::RelocKind;
 pub(super) use self::site::{PatchAddresses, PatchError, PatchSite, Use};
 use crate::arch::Arch;
 
-/// Returns how the relocation at `offset` of the code uses its symbol.
+/// Returns how the relocation at `offset` in the code uses its symbol.
 pub(super) fn classify(
     arch: Arch,
     kind: RelocKind,
@@ -35,7 +35,7 @@ pub(super) fn classify(
     }
 }
 
-/// Patches a site that [`classify`] accepts. Not for [`Use::Pair`], which needs two sites.
+/// Patches a site that [`classify`] accepts, except for [`Use::Pair`], which needs two sites.
 pub(super) fn patch(
     arch: Arch,
     kind: RelocKind,
@@ -50,7 +50,7 @@ pub(super) fn patch(
     }
 }
 
-/// Returns the size of a stub, in bytes; also its alignment.
+/// Returns the size of a stub, in bytes, which is also its alignment.
 pub(super) fn stub_size(arch: Arch) -> u64 {
     match arch {
         Arch::X86_64 | Arch::S390x => 8,

@@ -1,15 +1,16 @@
 //! riscv64: RISC-V ELF psABI, "Relocations"; encodings from the unprivileged ISA manual.
 //!
 //! A pc-relative access is a pair: an `auipc` with the high 20 bits of the distance, and an
-//! instruction with the low 12 bits. The relocation of the second names the *`auipc`*, not the
-//! target. Low bits are signed, so the high part is rounded. A slot access (`auipc; ld`) is relaxed
-//! to `auipc; addi` if, and only if, the symbol has no slot.
+//! instruction with the low 12 bits. The relocation of the second instruction names the *`auipc`*,
+//! not the target. The low part is signed, so the high part is rounded. A slot access (`auipc; ld`)
+//! is relaxed to `auipc; addi` if, and only if, the symbol has no slot.
 
 use kiln_artifact::RelocKind;
 
 use super::site::{PatchAddresses, PatchError, PatchSite, Use, read32, write32};
 
-/// Rounding makes the range asymmetric: -2^31 - 2^11 to 2^31 - 2^11 - 1.
+/// The limit that errors report, in bytes. The real range is asymmetric because the high part is
+/// rounded: -2^31 - 2^11 to 2^31 - 2^11 - 1.
 const REACH: u64 = 1 << 31;
 
 fn is_auipc(word: u32) -> bool {
@@ -30,14 +31,15 @@ pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, _addend: i64
         RelocKind::RvCallPlt => (is_auipc(word) && read32(text, offset + 4).is_some_and(is_jalr), Use::Call),
         RelocKind::RvGotHi20 => (is_auipc(word), Use::Slot { relaxable: true }),
         RelocKind::RvPcrelHi20 => (is_auipc(word), Use::Direct),
-        // I-type: loads, `addi` and similar ones, `jalr`.
+        // I-type instructions: loads, `addi` and similar instructions, `jalr`.
         RelocKind::RvPcrelLo12I => (matches!(word & 0x7f, 0x03 | 0x07 | 0x13 | 0x1b | 0x67), Use::Pair),
         _ => return Err(PatchError::Foreign),
     };
     if fits { Ok(usage) } else { Err(PatchError::Instruction) }
 }
 
-/// Returns the high and the low part of the distance, where their instructions have them.
+/// Returns the high and the low part of the distance, shifted to their positions in the
+/// instructions.
 fn split(target: u64, address: u64) -> Result<(u32, u32), PatchError> {
     let distance = target.wrapping_sub(address) as i64;
     let high = distance.wrapping_add(0x800) >> 12;

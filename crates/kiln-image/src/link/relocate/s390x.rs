@@ -1,8 +1,8 @@
 //! s390x: ELF ABI s390x supplement, "Relocation"; encodings from the z/Architecture Principles of
 //! Operation.
 //!
-//! Everything is big-endian. Distances are in halfwords from the start of the instruction. The
-//! patch site is two bytes after that, so the addend is 2.
+//! Everything is big-endian. Distances are in halfwords (2 bytes) from the start of the
+//! instruction. The patch site is two bytes after the start, so the addend is 2.
 
 use kiln_artifact::RelocKind;
 
@@ -30,7 +30,7 @@ pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64)
     }
 }
 
-/// Returns the distance in halfwords, as the instruction has it.
+/// Returns the distance in halfwords, as the instruction encodes it.
 fn halfwords(target: u64, address: u64) -> Result<[u8; 4], PatchError> {
     let distance = distance(target, address, REACH)?;
     if distance % 2 != 0 {

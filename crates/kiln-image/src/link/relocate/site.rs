@@ -1,4 +1,4 @@
-//! Patch sites: what relocations need and find there, for all architectures.
+//! Patch sites and the addresses that are written there, for all architectures.
 
 use kiln_artifact::RelocKind;
 
@@ -7,13 +7,14 @@ use super::super::error::LinkError;
 /// The way in which a relocation uses its symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) enum Use {
-    /// The symbol's address, which must be in reach.
+    /// The code needs the symbol's address, which must be in reach.
     Direct,
-    /// The symbol's address, if it is in reach; else its slot.
+    /// The code needs the symbol's address if it is in reach, else its slot.
     AddressOrSlot,
-    /// The symbol's address, if it is in reach; else a stub.
+    /// The code calls the symbol's address if it is in reach, else a stub.
     Call,
-    /// The symbol's slot; or its address, if that is in reach and the instruction can be relaxed.
+    /// The code needs the symbol's slot, or its address if that is in reach and the instruction can
+    /// be relaxed.
     Slot { relaxable: bool },
     /// The symbol names another relocation of the code, which this relocation completes. riscv64
     /// has such pairs.
@@ -31,15 +32,15 @@ pub(in super::super) enum PatchError {
     Instruction,
     /// The distance is too large for the instruction.
     OutOfRange { distance: i64, limit: u64 },
-    /// The address is not aligned as the instruction needs it.
+    /// The address does not have the alignment that the instruction needs.
     Misaligned,
     /// The symbol has no address, and no slot or stub that could be used instead.
     Unreachable,
 }
 
 impl PatchError {
-    /// Returns the error for a relocation of `symbol` at `offset` of the code of `module`, which is
-    /// in `function`.
+    /// Returns the error for a relocation against `symbol` at `offset` in the code of `module`. The
+    /// patch site is in `function`.
     pub(in super::super) fn into_error(
         self,
         module: usize,
@@ -63,17 +64,17 @@ impl PatchError {
 
 /// Bytes of code that a relocation patches.
 pub(in super::super) struct PatchSite<'t> {
-    /// The code that they are in.
+    /// The code that contains the bytes.
     pub(in super::super) text: &'t mut [u8],
-    /// Their offset in `text`.
+    /// The offset of the bytes in `text`.
     pub(in super::super) offset: usize,
-    /// Their virtual address.
+    /// The virtual address of the bytes.
     pub(in super::super) address: u64,
     pub(in super::super) addend: i64,
 }
 
-/// The virtual addresses by which code can reach a symbol: its own, that of its slot, that of its
-/// stub.
+/// The virtual addresses by which code can reach a symbol: the addresses of the symbol, of its slot
+/// and of its stub.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in super::super) struct PatchAddresses {
     pub(in super::super) symbol: Option<u64>,

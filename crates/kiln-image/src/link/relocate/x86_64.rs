@@ -3,7 +3,7 @@
 //!
 //! The patched bytes are a displacement of four bytes, which is relative to the next instruction.
 //! An addend of -4 means that no immediate follows the displacement. The bytes before the
-//! displacement tell instructions apart: in `lea` and `mov` these are REX, opcode and a ModRM byte
+//! displacement identify the instruction: in `lea` and `mov` they are REX, opcode and a ModRM byte
 //! of the form `00 reg 101`, which is never `e8` or `e9`, the opcodes of `call` and `jmp`.
 
 use kiln_artifact::RelocKind;
@@ -14,7 +14,7 @@ const REACH: u64 = 1 << 31;
 const LEA: u8 = 0x8d;
 const MOV: u8 = 0x8b;
 
-/// Whether the displacement at `offset` is the operand of a `REX.W opcode /r`.
+/// Whether the displacement at `offset` is the memory operand of an instruction `REX.W opcode /r`.
 fn is_load(text: &[u8], offset: usize, opcode: u8) -> bool {
     offset >= 3 && {
         let (rex, op, modrm) = (text[offset - 3], text[offset - 2], text[offset - 1]);

@@ -1,4 +1,4 @@
-//! Bounds of sizes against real sizes.
+//! Compares the bounds of sizes with real sizes.
 
 use kiln_artifact::record::{
     FunctionRecord, Linkage, NONE, NamedData, SectionKind, SymbolKind, SymbolRecord,
@@ -12,7 +12,8 @@ use super::super::reach::{Near, Reach, SizeBounds};
 use super::{NO_REACH, code, module};
 use crate::arch::Arch;
 
-/// Modules that are large in one respect only, by more than the bounds of sizes have to spare.
+/// Returns programs that are each large in one respect only, by more than the slack in the bounds
+/// of sizes.
 fn large_programs() -> Vec<(&'static str, Vec<Artifact>)> {
     const LARGE: usize = 1 << 20;
     let triple = "x86_64-unknown-linux-gnu";
