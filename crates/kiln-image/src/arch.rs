@@ -1,4 +1,4 @@
-//! The architectures whose images are linked, and how they differ in ELF.
+//! The supported architectures, and how their ELF files differ.
 //!
 //! Everything here is a table; instruction encodings are in `link::relocate`.
 
@@ -19,13 +19,13 @@ pub enum Arch {
 }
 
 impl Arch {
-    /// The architecture of this process, or `None` if it is not supported.
+    /// Returns the architecture of this process, or `None` if it is not supported.
     pub fn host() -> Option<Self> {
         Self::from_triple(std::env::consts::ARCH)
     }
 
-    /// The architecture that a target triple names, or `None` if it is not supported: neither are
-    /// the variants with pointers of 32 bits, `gnux32` and `gnu_ilp32`.
+    /// Returns the architecture that a target triple names, or `None` if it is not supported. The
+    /// variants with 32-bit pointers, `gnux32` and `gnu_ilp32`, are not supported.
     pub fn from_triple(triple: &str) -> Option<Self> {
         if triple.ends_with("x32") || triple.ends_with("ilp32") {
             return None;
@@ -39,13 +39,14 @@ impl Arch {
         }
     }
 
-    /// Whether this process can run code for a target triple, but for CPU features.
+    /// Returns whether this process can run code for a target triple, apart from the CPU features
+    /// that the code may need.
     pub fn is_host(triple: &str) -> bool {
         let arch = Self::from_triple(triple);
         arch.is_some() && arch == Self::host() && triple.split('-').any(|part| part == "linux")
     }
 
-    /// The first part of a triple for it.
+    /// Returns the first part of a target triple of this architecture.
     pub fn name(self) -> &'static str {
         match self {
             Self::X86_64 => "x86_64",
@@ -64,7 +65,7 @@ impl Arch {
         }
     }
 
-    /// The ELF machine number.
+    /// Returns the ELF machine number.
     pub fn elf_machine(self) -> u16 {
         match self {
             Self::X86_64 => elf::EM_X86_64,
@@ -74,14 +75,14 @@ impl Arch {
         }
     }
 
-    /// The architecture with this ELF machine number.
+    /// Returns the architecture with this ELF machine number.
     pub fn from_elf_machine(machine: u16) -> Option<Self> {
         [Self::X86_64, Self::Aarch64, Self::Riscv64, Self::S390x]
             .into_iter()
             .find(|arch| arch.elf_machine() == machine)
     }
 
-    /// Its byte order.
+    /// Returns the byte order of the architecture.
     pub(crate) fn endian(self) -> Endianness {
         match self {
             Self::S390x => Endianness::Big,
@@ -89,7 +90,7 @@ impl Arch {
         }
     }
 
-    /// A number in its byte order.
+    /// Returns the bytes of a number in the byte order of the architecture.
     pub(crate) fn u32_bytes(self, value: u32) -> [u8; 4] {
         match self {
             Self::S390x => value.to_be_bytes(),
@@ -97,7 +98,7 @@ impl Arch {
         }
     }
 
-    /// The byte that fills gaps between pieces of code, so that they trap.
+    /// Returns the byte that fills the gaps between pieces of code, so that executing a gap traps.
     pub(crate) fn trap_byte(self) -> u8 {
         match self {
             Self::X86_64 => 0xcc,
@@ -122,7 +123,7 @@ impl Arch {
         }
     }
 
-    /// The dynamic relocation "base plus addend".
+    /// Returns the type of the dynamic relocation "base plus addend".
     #[cfg_attr(not(any(feature = "write", feature = "load")), expect(dead_code, reason = "for images only"))]
     pub(crate) fn relative_reloc(self) -> u32 {
         match self {
@@ -136,7 +137,7 @@ impl Arch {
 
 #[cfg(feature = "write")]
 impl Arch {
-    /// The dynamic relocation "address of a symbol" for a slot.
+    /// Returns the type of the dynamic relocation "address of a symbol" for a slot.
     pub(crate) fn glob_dat_reloc(self) -> u32 {
         match self {
             Self::X86_64 => elf::R_X86_64_GLOB_DAT,
@@ -146,7 +147,7 @@ impl Arch {
         }
     }
 
-    /// The dynamic relocation "address of a symbol plus addend".
+    /// Returns the type of the dynamic relocation "address of a symbol plus addend".
     pub(crate) fn abs64_reloc(self) -> u32 {
         match self {
             Self::X86_64 => elf::R_X86_64_64,
@@ -156,7 +157,7 @@ impl Arch {
         }
     }
 
-    /// `e_flags` of the ELF header, for code that uses `features`.
+    /// Returns `e_flags` of the ELF header, for code that uses `features`.
     pub(crate) fn elf_flags<'f>(self, mut features: impl Iterator<Item = &'f str>) -> u32 {
         match self {
             // Cranelift passes floats in registers. The flag for compressed instructions must be

@@ -1,7 +1,7 @@
 //! Sizes and packed fields of ELF64 records, for the writer, the readers and the loader.
 //!
-//! Everything that `object::elf` names is taken from there; this file adds what it has no constant
-//! for.
+//! Constants that `object::elf` defines are taken from there; this file adds the values that it
+//! does not define.
 
 use object::Endianness;
 use object::elf;
@@ -14,7 +14,7 @@ pub(crate) const PROGRAM_HEADER: usize = size_of::<elf::ProgramHeader64<Endianne
 pub(crate) const SYMBOL: usize = size_of::<elf::Sym64<Endianness>>();
 /// Size of a relocation with addend in bytes.
 pub(crate) const RELA: usize = size_of::<elf::Rela64<Endianness>>();
-/// Size of what precedes the owner in a note, in bytes.
+/// Size of a note's header, which precedes the owner, in bytes.
 pub(crate) const NOTE_HEADER: usize = size_of::<elf::NoteHeader64<Endianness>>();
 /// Alignment of a note, in bytes.
 #[cfg(feature = "write")]
@@ -22,7 +22,7 @@ pub(crate) const NOTE_ALIGN: usize = 4;
 /// Alignment of tables of symbols and relocations, in bytes.
 #[cfg(feature = "write")]
 pub(crate) const TABLE_ALIGN: usize = 8;
-/// Size of the head of a GNU hash table in bytes.
+/// Size of the header of a GNU hash table in bytes.
 #[cfg(feature = "load")]
 pub(crate) const GNU_HASH_HEADER: usize = size_of::<elf::GnuHashHeader<Endianness>>();
 

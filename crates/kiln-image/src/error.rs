@@ -4,14 +4,14 @@ use std::path::Path;
 
 use kiln_globals::UnboundError;
 
-/// An image cannot be read, loaded or bound.
+/// The reason why an image cannot be read, loaded or bound.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error("cannot {action} the image")]
     Io {
-        /// The action that failed, a verb.
+        /// The action that failed, as a verb.
         action: &'static str,
         /// The reason.
         source: std::io::Error,
@@ -24,7 +24,7 @@ pub enum LoadError {
         /// The reason.
         source: Box<LoadError>,
     },
-    /// The path is that of a folder, a device, a pipe or a socket.
+    /// The path leads to a folder, a device, a pipe or a socket.
     #[error("not a regular file")]
     NotAFile,
     /// The bytes are not a Kiln image.

@@ -1,13 +1,13 @@
 //! CPU features of this machine, by Cranelift's setting names.
 
-/// Returns those of `features` that the CPU of this process lacks, or of which it is unknown
-/// whether it has them: code that needs them must not run.
+/// Returns every member of `features` that the CPU of this process lacks or that cannot be
+/// detected. Code that needs such a feature must not run.
 pub fn missing_features<'f>(features: impl Iterator<Item = &'f str>) -> impl Iterator<Item = &'f str> {
     features.filter(|feature| host_has_feature(feature) != Some(true))
 }
 
-/// Whether the CPU of this process has the feature that Cranelift calls `name`, such as `has_avx2`;
-/// `None` if the name is unknown here or is that of another setting.
+/// Returns whether the CPU of this process has the feature that Cranelift calls `name`, such as
+/// `has_avx2`, or `None` if the name is unknown here or names a setting that is not a CPU feature.
 pub fn host_has_feature(name: &str) -> Option<bool> {
     host(name)
 }
@@ -53,7 +53,7 @@ fn host(name: &str) -> Option<bool> {
 }
 
 /// The extensions of RV64G, which Cranelift requires and every riscv64 Linux has. Rust cannot
-/// detect others yet.
+/// detect other extensions yet.
 #[cfg(target_arch = "riscv64")]
 fn host(name: &str) -> Option<bool> {
     matches!(name, "has_m" | "has_a" | "has_f" | "has_d" | "has_zicsr" | "has_zifencei").then_some(true)

@@ -1,12 +1,13 @@
 //! Links compiled modules, saves them as one ELF file, and maps that file: three steps that can be
 //! used separately.
 //!
-//! - [`link`] lays out artifacts, resolves symbols between them and relocates them into any memory.
-//!   The JIT uses it too, so there is one copy of relocation code.
-//! - `write_image` and `save` (feature `write`) make an ELF64 shared object of linked artifacts,
-//!   which works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
-//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill its slots with one copy,
-//!   and find its functions. A [`FunctionRef`] is a function found by name, here and in a JIT.
+//! - [`link`] lays out artifacts, resolves symbols between them and relocates them into memory
+//!   that the caller provides. The JIT uses it too, so that the relocation code exists once.
+//! - `write_image` and `save` (feature `write`) make an ELF64 shared object from linked artifacts
+//!   and write it to a file. It works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
+//! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill all its slots in one
+//!   step, and find its functions. A [`FunctionRef`] is a function that was found by name in an
+//!   image or in a JIT.
 //! - [`ImageInfo`] and [`verify_bytes`] read an image of any architecture without mapping it.
 //!
 //! # Should I use this crate?
@@ -19,26 +20,27 @@
 //! # Why ELF?
 //!
 //! So that common tools work on images: `readelf`, `objdump`, `gdb`, `perf`, `dlopen`. The loader
-//! of this crate maps the same file faster and checks it first. When it opens an image, it compares
-//! the checksum of the note and the headers. It compares those of sections on demand, because
-//! hashing all code would take longer than the rest of opening.
+//! of this crate maps the same file faster and checks it first. Opening an image compares only the
+//! checksums of the note and the headers. The checksums of sections are compared on demand, because
+//! hashing all code would take longer than everything else that opening does.
 //!
 //! # Architecture invariants
 //!
-//! - Loading writes pointers in data and slots, never code: an artifact that would need a text
-//!   relocation is refused.
-//! - The external slots of an image are described in order, and are identified by their position
+//! - Loading writes pointers in data and in slots, never code. The linker refuses an artifact that
+//!   would need a text relocation.
+//! - The external slots of an image are listed in order, and a slot is identified by its position
 //!   alone. C programs find the array under the name `kiln_slots`.
-//! - A named section has the data that modules define in it, in order of modules and definitions,
-//!   and nothing else. `__start_NAME` and `__stop_NAME` are its bounds; see
-//!   `link::NamedSection`.
-//! - A file's section offsets are its virtual addresses; equal inputs give equal bytes.
-//! - An image is hostile until checked. [`Image::open`](crate::Image::open) checks all that it
-//!   relies on, in time that does not depend on the size of code; the contents of sections have
-//!   checksums that are compared on demand. These checks cannot find code that is malicious:
-//!   calling it is `unsafe`. Whatever the bytes, time and memory are in proportion to their length.
-//! - A mapped file that is changed changes the image. [`Image::open`](crate::Image::open) says what
-//!   that does, and [`Image::open_private`](crate::Image::open_private) is immune to it.
+//! - A named section holds the data that modules define in it, in the order of the modules and of
+//!   the definitions in each, and nothing else. `__start_NAME` and `__stop_NAME` are its bounds;
+//!   see `link::NamedSection`.
+//! - The file offset of a loaded section is its virtual address; equal inputs give equal bytes.
+//! - An image is untrusted until it is checked. [`Image::open`](crate::Image::open) checks
+//!   everything that the loader relies on, in a time that does not depend on the size of the code;
+//!   the contents of sections have checksums that are compared on demand. No check finds malicious
+//!   code, so calling code is `unsafe`. Time and memory are at most proportional to the length of
+//!   the file, even if it is malformed.
+//! - A change of a mapped file changes the image. [`Image::open`](crate::Image::open) describes
+//!   the consequences; [`Image::open_private`](crate::Image::open_private) avoids them.
 //!
 //! # Example
 //!

@@ -22,14 +22,14 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Makes a mapped image callable. `addresses` are those of its external slots.
+    /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
     pub(super) fn bind(mut mapped: Mapped, addresses: &[usize]) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = mapped.segments.clone();
         let pages = |segment: &Segment, len: u64| {
             segment.start as usize..(segment.start + len).next_multiple_of(page) as usize
         };
-        // Without a pointer to fill, relocated data stays mapped read-only.
+        // If there is no pointer to write, relocated data stays read-only.
         let note = mapped.tables().note;
         let pointers = note.head.relative_count.get() > 0 || !note.symbolic().is_empty();
         for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
@@ -58,7 +58,7 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Applies the pointers that are the load address plus a constant.
+    /// Writes the pointers that are the load address plus a constant.
     fn relocate(&mut self) -> Result<(), LoadError> {
         let base = self.mapped.memory.base() as u64;
         let tables = self.mapped.tables();
@@ -79,7 +79,8 @@ impl Loaded {
         Ok(())
     }
 
-    /// Fills the slot array, and the pointers in data that are the value of a slot.
+    /// Fills the slot array, and the pointers in data that are the value of a slot plus a
+    /// constant.
     fn fill(&mut self, addresses: &[usize]) -> Result<(), LoadError> {
         let head = self.mapped.tables().note.head;
         let array = head.slot_array.start.get();
@@ -103,16 +104,17 @@ impl Loaded {
         Ok(())
     }
 
-    /// The offset of `address` in the mapping, if `len` bytes from there are in one writable
-    /// segment.
+    /// Returns the offset of `address` in the mapping, or `None` unless one writable segment holds
+    /// the `len` bytes from there.
     fn writable(&self, address: u64, len: u64) -> Option<usize> {
         let end = address.checked_add(len)?;
         let fits = |s: &&Segment| s.is_writable() && address >= s.start && end <= s.start + s.mem_len;
         self.mapped.segments.iter().find(fits).map(|_| address as usize)
     }
 
-    /// The exported function `name`; `None` if there is none, if it is data, or if the image does
-    /// not record its type. [`address`](Self::address) finds data and such functions.
+    /// Returns the exported function `name`, or `None` if nothing with this name is exported, if
+    /// it is data, or if the image does not record its type. [`address`](Self::address) also finds
+    /// data, and functions without a recorded type.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let tables = self.mapped.tables();
         let symbol = self.mapped.lookup(name).filter(|symbol| symbol.is_function())?;
@@ -124,37 +126,40 @@ impl Loaded {
         Some(unsafe { FunctionRef::new(name, code, signature) })
     }
 
-    /// The address of `value`, if it is in an executable segment.
+    /// Returns the address that is `value` bytes after the load address, if it is in an executable
+    /// segment.
     fn executable(&self, value: u64) -> Option<*const u8> {
         let fits = |s: &&Segment| s.is_executable() && value >= s.start && value < s.start + s.mem_len;
         self.mapped.segments.iter().find(fits)?;
         Some(self.mapped.memory.base().wrapping_add(value as usize))
     }
 
-    /// The address of the exported function or data object `name`.
+    /// Returns the address of the exported function or data object `name`, or `None` if there is
+    /// no such export.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         let symbol = self.mapped.lookup(name)?;
         let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
     }
 
-    /// The keys of the external slots, in order of the slot array.
+    /// Returns the keys of the external slots, in order of the slot array.
     pub fn slots(&self) -> &[SlotKey] {
         self.mapped.slots()
     }
 
-    /// The load address.
+    /// Returns the load address.
     pub fn base(&self) -> *const u8 {
         self.mapped.memory.base()
     }
 
-    /// The addresses of the code; empty if there is none.
+    /// Returns the address range of the code, which is empty if there is none.
     pub fn text(&self) -> Range<*const u8> {
         self.range(self.mapped.tables().note.head.text)
     }
 
-    /// The addresses of `.eh_frame`, ended by four zero bytes as `__register_frame` requires;
-    /// `None` if there are no unwind rows. Loading does not register them.
+    /// Returns the address range of `.eh_frame`, which ends with four zero bytes, as
+    /// `__register_frame` requires, or `None` if the image has no unwind information. Loading does
+    /// not register it.
     pub fn eh_frame(&self) -> Option<Range<*const u8>> {
         let span = self.mapped.tables().note.head.eh_frame;
         (span.len.get() > 0).then(|| self.range(span))
@@ -166,8 +171,8 @@ impl Loaded {
     }
 }
 
-/// Makes a segment writable and clears its zeroed data. `from_file` are the pages that have bytes
-/// of the file, and `all` the pages of the segment.
+/// Makes a segment writable and clears its zeroed data. `from_file` is the range of the pages that
+/// hold bytes of the file, and `all` the range of all pages of the segment.
 fn prepare_writable(
     memory: &mut Reservation,
     segment: &Segment,

@@ -9,8 +9,8 @@ use super::pointer::FunctionPointer;
 /// A function of a loaded image or of a JIT: its name, its address and its type.
 ///
 /// It borrows from the [`Loaded`](super::Loaded) image or the JIT that it was taken from. The
-/// address and the pointers that [`typed`](Self::typed) returns do not; they are valid only as long
-/// as the owner lives.
+/// address and the pointers that [`typed`](Self::typed) returns do not borrow from it, but are
+/// valid only as long as it lives.
 #[derive(Clone, Copy, Debug)]
 pub struct FunctionRef<'a> {
     name: &'a str,
@@ -18,41 +18,43 @@ pub struct FunctionRef<'a> {
     signature: &'a str,
 }
 
-/// A function's type is not the one that its caller expects.
+/// The error for a function whose type is not the one that its caller expects.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{name}` has type {found}, not {wanted}")]
 #[non_exhaustive]
 pub struct TypeMismatchError {
     /// The function's name.
     pub name: Box<str>,
-    /// The type that it was compiled with, as [`Signature`] prints it.
+    /// The type with which the function was compiled, as [`Signature`] prints it.
     pub found: Box<str>,
     /// The type that the caller wanted.
     pub wanted: Box<str>,
 }
 
 impl<'a> FunctionRef<'a> {
-    /// The function `name` at `address`, whose type is `signature`, as [`Signature`] prints it.
+    /// Makes a reference to the function `name` at `address`, whose type is `signature`, as
+    /// [`Signature`] prints it.
     ///
     /// # Safety
     ///
-    /// `address` must be that of executable code for as long as `'a` lasts, and `signature` the
-    /// type that the code's compiler recorded for it.
+    /// `address` must be the address of executable code for as long as `'a` lasts, and `signature`
+    /// must be the type that the code's compiler recorded for it.
     pub unsafe fn new(name: &'a str, address: *const u8, signature: &'a str) -> Self {
         Self { name, address, signature }
     }
 
-    /// The name under which it is exported.
+    /// Returns the name under which the function is exported.
     pub fn name(&self) -> &'a str {
         self.name
     }
 
-    /// The address of its first instruction, for callers that learn its type at run time.
+    /// Returns the address of the function's first instruction, for callers that learn its type at
+    /// run time.
     pub fn address(&self) -> *const u8 {
         self.address
     }
 
-    /// Its type, as [`Signature`] prints it.
+    /// Returns the function's type, as [`Signature`] prints it.
     pub fn signature(&self) -> &'a str {
         self.signature
     }
@@ -75,8 +77,8 @@ impl<'a> FunctionRef<'a> {
             let (name, found) = (self.name.into(), self.signature.into());
             return Err(TypeMismatchError { name, found, wanted: wanted.to_string().into() });
         }
-        // SAFETY: `new` was promised executable code with this recorded type, and the record was
-        // compared with `F`. The caller of this function trusts the code, and so the record, and
+        // SAFETY: the caller of `new` promised executable code with this recorded type, which was
+        // compared with `F`. The caller of this function trusts the code and its recorded type, and
         // keeps the code alive.
         Ok(unsafe { F::from_address(self.address) })
     }

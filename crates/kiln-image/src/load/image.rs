@@ -1,6 +1,6 @@
 //! An image that is mapped and checked, but not yet bound.
 //!
-//! Everything is still read-only and as in the file, so it can be verified.
+//! All its memory is still read-only and equal to the file, so its checksums can be verified.
 
 use std::fs::File;
 use std::io::Read;
@@ -21,8 +21,8 @@ use crate::features::missing_features;
 use crate::note::{checksum, truncate};
 use crate::read::{HEAD, View, extent, open_image};
 
-/// An image in memory, checked, with slots that are not yet filled. Its functions can be called
-/// once it is bound.
+/// An image that is mapped and checked, but whose slots are not filled yet. Its functions can be
+/// called once it is bound.
 #[derive(Debug)]
 pub struct Image {
     mapped: Mapped,
@@ -35,24 +35,25 @@ impl Image {
     /// Maps the image in the file at `path` and checks it: headers, length, note, target, CPU
     /// features. The contents of sections are not read; [`Image::verify`] does that.
     ///
-    /// A path that is not that of a regular file is refused at once, and so is a file whose headers
-    /// are not those of an image, or of one with another length. Time and memory are in proportion
-    /// to the note and do not depend on the rest.
+    /// A path that does not lead to a regular file is refused at once. So is a file whose headers
+    /// are not those of an image, or whose length is not the length that its note records. Time and
+    /// memory are proportional to the size of the note and do not depend on the rest of the file.
     ///
     /// # Changes of the file
     ///
     /// Pages of the file are read when they are used, so **the file must not change while the image
     /// lives**, as with `dlopen`. The kernel does not prevent it, and Rust's types cannot:
     ///
-    /// - After the file was truncated, reading a page beyond its new end raises `SIGBUS`, which by
+    /// - After the file is truncated, reading a page beyond its new end raises `SIGBUS`, which by
     ///   default ends the process. This happens in safe code too: in [`Loaded::function`] and
     ///   [`Image::verify`] as well as in the code of the image.
-    /// - Bytes that are overwritten may appear in memory, after they were checked: in code, which
-    ///   then does something else, and in tables, where a look-up may give wrong results or panic.
+    /// - Bytes that are overwritten in the file may change in memory after they were checked:
+    ///   changed code does something else, and a look-up in changed tables may give wrong results
+    ///   or panic.
     ///
     /// [`save`](crate::save) replaces a file by renaming, as linkers and package managers do; that
-    /// is no change, since the old file remains as long as it is mapped. A file that others may
-    /// write to is opened with [`Image::open_private`].
+    /// does not change the mapped file, which remains as long as it is mapped. Open a file that
+    /// others may write to with [`Image::open_private`].
     ///
     /// # Errors
     ///
@@ -67,8 +68,8 @@ impl Image {
     /// Copies the image in the file at `path` into memory that nobody can change, and checks it as
     /// [`Image::open`] does. No change of the file has an effect on the image.
     ///
-    /// The copy is a sealed `memfd`. It takes as much memory as the file is long, and the time to
-    /// copy it; two processes do not share it.
+    /// The copy is a sealed `memfd`. It takes as much memory as the file is long, which processes
+    /// do not share, and opening takes the time to copy it.
     ///
     /// # Errors
     ///
@@ -81,7 +82,8 @@ impl Image {
         opened
             .and_then(|(file, _, len)| {
                 let copy = sealed_copy(&file, len)?;
-                // The head of the copy: that of the file may be another by now.
+                // Read the head from the copy, because the file may have changed since it was
+                // opened.
                 let mut head = [0; HEAD];
                 let head = &mut head[..HEAD.min(usize::try_from(len).unwrap_or(HEAD))];
                 copy.read_exact_at(head, 0).map_err(LoadError::io("read"))?;
@@ -108,7 +110,7 @@ impl Image {
     ///
     /// # Errors
     ///
-    /// As for [`Image::open`], without the path.
+    /// The errors of [`Image::open`], without the path.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
         let (span, mapped_len) = extent(&bytes[..bytes.len().min(HEAD)], bytes.len() as u64)?;
         let mut memory = reserve(span)?;
@@ -144,37 +146,37 @@ impl Image {
         Ok(Self { mapped, mapped_len, unmapped })
     }
 
-    /// The keys of the external slots, in order of the slot array; none if a record is malformed,
-    /// for which [`Image::bind`] returns an error.
+    /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
+    /// record is malformed; [`Image::bind`] then returns an error.
     pub fn slots(&self) -> &[SlotKey] {
         self.mapped.slots()
     }
 
-    /// The target triple.
+    /// Returns the target triple.
     pub fn triple(&self) -> &str {
         let note = self.mapped.tables().note;
         note.text(note.head.triple).unwrap_or_default()
     }
 
-    /// The version of Kiln that linked the image.
+    /// Returns the version of Kiln that linked the image.
     pub fn kiln_version(&self) -> &str {
         let note = self.mapped.tables().note;
         note.text(note.head.kiln_version).unwrap_or_default()
     }
 
-    /// The compilers of the modules, with versions, each once.
+    /// Returns the compilers of the modules, with versions, each once.
     pub fn producers(&self) -> impl Iterator<Item = &str> {
         let note = self.mapped.tables().note;
         note.producers().iter().filter_map(move |&text| note.text(text))
     }
 
-    /// The CPU features that the code may use, by Cranelift's setting names, sorted.
+    /// Returns the CPU features that the code may use, by Cranelift's setting names, sorted.
     pub fn features(&self) -> impl Iterator<Item = &str> {
         let note = self.mapped.tables().note;
         note.features().iter().filter_map(move |&text| note.text(text))
     }
 
-    /// The type of the exported function `name`, as `kiln_artifact::Signature` prints it.
+    /// Returns the type of the exported function `name`, as `kiln_artifact::Signature` prints it.
     pub fn signature(&self, name: &str) -> Option<&str> {
         let tables = self.mapped.tables();
         tables.note.export_signature(self.mapped.lookup(name)?.index)
@@ -205,7 +207,7 @@ impl Image {
         })
     }
 
-    /// Length of the file in bytes, according to the note.
+    /// Returns the length of the file in bytes, according to the note.
     fn file_len(&self) -> u64 {
         self.mapped.tables().note.head.file_len.get()
     }

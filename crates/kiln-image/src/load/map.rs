@@ -1,8 +1,9 @@
 //! Address space: one reservation per image, released as a whole.
 //!
 //! Invariant: a [`Reservation`] owns `base..base + len` until it is dropped, and every method
-//! checks that its range is inside. No multiple of 4 GiB is inside it, other than its base:
-//! libgcc's unwinder ignores rows of a function that begins there, when a client registers them.
+//! checks that its range is inside. If its length allows, no multiple of 4 GiB is inside it, other
+//! than its base, because libgcc's unwinder ignores registered unwind information of a function
+//! that begins at such an address.
 
 use std::ffi::c_void;
 use std::fs::File;
@@ -46,7 +47,7 @@ impl Reservation {
         if !new.crosses_boundary() {
             return Ok(new);
         }
-        // In twice as much there is a part that crosses none: the rest is given back.
+        // Twice the length holds a part that crosses no boundary; the rest is unmapped again.
         drop(new);
         let twice = len.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
         let start = map(twice)? as usize;
@@ -61,13 +62,13 @@ impl Reservation {
         Ok(Self { base: base as *mut u8, len })
     }
 
-    /// Whether a [`BOUNDARY`] is inside.
+    /// Returns whether a multiple of [`BOUNDARY`] is inside, other than the base.
     fn crosses_boundary(&self) -> bool {
         self.base as usize / BOUNDARY != (self.base as usize + self.len - 1) / BOUNDARY
     }
 
     /// Reserves `len` bytes, rounded up to `page`, and maps as many bytes of `file` read-only
-    /// there, in one step.
+    /// there, with one system call if the result crosses no boundary.
     pub(super) fn of_file(file: &File, len: usize, page: usize) -> io::Result<Self> {
         let rounded = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
@@ -82,12 +83,12 @@ impl Reservation {
         Ok(new)
     }
 
-    /// The address of the first byte.
+    /// Returns the address of the first byte.
     pub(super) fn base(&self) -> *const u8 {
         self.base
     }
 
-    /// The address of `range`, which must be inside.
+    /// Returns the address at which `range` starts, or an error if `range` is not inside.
     fn inside(&self, range: &Range<usize>) -> io::Result<*mut c_void> {
         if range.start > range.end || range.end > self.len {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -104,7 +105,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// Gives `range`, which starts at a page, fresh zeroed pages to read and write.
+    /// Maps fresh zeroed pages, readable and writable, at `range`, which starts at a page.
     pub(super) fn map_zeroed(&mut self, range: Range<usize>) -> io::Result<()> {
         let address = self.inside(&range)?;
         let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
@@ -127,7 +128,7 @@ impl Reservation {
         Ok(())
     }
 
-    /// The first `len` bytes of the reservation.
+    /// Returns the first `len` bytes of the reservation.
     ///
     /// # Safety
     ///
@@ -151,7 +152,7 @@ impl Reservation {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
     }
 
-    /// Clears `range`.
+    /// Fills `range` with zeros.
     ///
     /// # Safety
     ///
@@ -165,9 +166,9 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the range was reserved by `new` or `of_file` and is released once; addresses in
-        // it were given out to be used only while it lives. After an error, which cannot be handled
-        // here, the range stays reserved.
+        // SAFETY: the range was reserved by `new` or `of_file` and is released once; whoever was
+        // given an address in it may use the address only while it lives. After an error, which
+        // cannot be handled here, the range stays reserved.
         let _ = unsafe { munmap(self.base.cast(), self.len) };
     }
 }
@@ -178,7 +179,7 @@ mod tests {
 
     #[test]
     fn no_multiple_of_four_gigabytes_is_inside() {
-        // All at once, so that they are side by side and together span many multiples.
+        // All exist at once, so that they are side by side and together span many multiples.
         let all: Vec<_> = (0..16).map(|_| Reservation::new((1 << 31) - 4096, 4096).unwrap()).collect();
         for one in all {
             assert_eq!(one.base as usize >> 32, (one.base as usize + one.len - 1) >> 32);

@@ -20,14 +20,14 @@ pub(super) struct Mapped {
     pub(super) note: Range<usize>,
     /// Length of the first segment, which is never written.
     pub(super) readable: usize,
-    /// The keys of the external slots, once they are needed.
+    /// The keys of the external slots, read when they are first needed.
     pub(super) slots: OnceLock<Box<[SlotKey]>>,
-    /// The exports in order of their names, once a look-up needs them.
+    /// The indices of the exports in order of their names, sorted when a look-up first needs them.
     pub(super) sorted: OnceLock<Box<[u32]>>,
 }
 
 impl Mapped {
-    /// The tables of the first segment, which is never written.
+    /// Returns the tables in the first segment, which is never written.
     pub(super) fn tables(&self) -> Tables<'_> {
         // SAFETY: the first segment stays readable as long as `memory` lives; only writable
         // segments are written, and segments do not overlap.
@@ -49,8 +49,8 @@ impl Mapped {
         }
     }
 
-    /// The keys of the external slots; none if the record of one is invalid. `Image::bind` refuses
-    /// such an image.
+    /// Returns the keys of the external slots, or an empty list if a record is invalid.
+    /// `Image::bind` refuses such an image.
     pub(super) fn slots(&self) -> &[SlotKey] {
         self.slots.get_or_init(|| self.tables().slot_keys().unwrap_or_default().into())
     }

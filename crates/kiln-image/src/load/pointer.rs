@@ -8,7 +8,7 @@ mod sealed {
 
 /// A type that Rust's `extern "C"` and Cranelift's `system_v` pass in the same single register.
 pub trait AbiValue: sealed::Sealed {
-    /// Its Cranelift type.
+    /// The Cranelift type of such values.
     const TYPE: &'static str;
 }
 
@@ -40,7 +40,7 @@ impl<T> AbiValue for *mut T {
 ///
 /// `signature` must describe exactly the type's calling convention, parameters and return value.
 pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
-    /// The signature that Cranelift gives such a function.
+    /// Returns the Cranelift signature of functions of this type.
     fn signature() -> Signature;
 
     /// Returns the function at `code`.
@@ -51,7 +51,7 @@ pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
     unsafe fn from_address(code: *const u8) -> Self;
 }
 
-/// A signature of Cranelift types, with the calling convention of `extern "C"`.
+/// Makes a signature from names of Cranelift types, with the calling convention of `extern "C"`.
 fn signature(params: &[&str], result: Option<&str>) -> Signature {
     let param = |ty: &&str| Param { ty: (*ty).into(), attributes: Vec::new() };
     Signature {

@@ -9,7 +9,7 @@ use crate::error::LoadError;
 /// The bytes of the file after those that are mapped.
 #[derive(Debug)]
 pub(super) enum Unmapped {
-    /// The whole file; they are read when they are needed.
+    /// The whole file, from which the bytes are read when they are needed.
     File(File),
     /// The bytes themselves.
     Memory(Box<[u8]>),
@@ -32,7 +32,7 @@ impl Unmapped {
                 hasher.update(bytes.get(start..end).ok_or_else(truncated)?);
             }
             Self::File(file) => {
-                // No longer than the range: there may be as many ranges as they have bytes.
+                // Not longer than the range, because a file may have a range for every byte.
                 let most = (range.end - range.start).min(1 << 16) as usize;
                 let mut buffer = vec![0; most];
                 let mut offset = range.start;

@@ -10,8 +10,8 @@ use super::format::{
 };
 use crate::arch::Arch;
 
-/// A note that is being made. Its length does not depend on addresses and checksums, so it can be
-/// reserved first.
+/// A note that is being made. Its length does not depend on addresses and checksums, so its range
+/// of the file can be reserved before they are known.
 #[derive(Default)]
 pub(crate) struct NoteBuilder {
     pub(crate) head: Head,
@@ -26,7 +26,7 @@ pub(crate) struct NoteBuilder {
 }
 
 impl NoteBuilder {
-    /// Adds a text to the strings.
+    /// Adds a text to the strings and returns its range there.
     pub(crate) fn text(&mut self, text: &str) -> Text {
         let start = U32::new(self.strings.len() as u32);
         self.strings.extend_from_slice(text.as_bytes());
@@ -47,15 +47,15 @@ impl NoteBuilder {
         ]
     }
 
-    /// Length of the ELF note in bytes; `None` if it is too long for an ELF note. Afterwards
-    /// strings and records may be changed, but not added.
+    /// Returns the length of the ELF note in bytes, or `None` if it is too long for an ELF note.
+    /// After this call, records may still be changed, but no string or record may be added.
     pub(crate) fn len(&self) -> Option<usize> {
         let body = HEAD_LEN + self.tables().iter().map(|table| table.len()).sum::<usize>();
         let len = PREFIX_LEN + body.next_multiple_of(4);
         (len < NONE as usize).then_some(len)
     }
 
-    /// The bytes of the ELF note.
+    /// Returns the bytes of the ELF note.
     pub(crate) fn finish(&self, arch: Arch) -> Vec<u8> {
         let mut head = self.head;
         let mut body = vec![0; HEAD_LEN];

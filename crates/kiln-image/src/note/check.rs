@@ -1,10 +1,10 @@
 //! The check of a note's tables and texts.
 //!
-//! Texts do not share bytes, as far as their lengths tell: those of short tables together are not
-//! longer than the strings, and neither are the keys of all slots. So copies of all of them are in
-//! proportion to the note, and reading them takes a time in proportion to it. Keys are counted when
-//! they are copied, since opening an image with thousands of slots does not need them. Whether a
-//! text is UTF-8 is found when it is read.
+//! Many records could refer to the same long text. So the keys of all slots together must not be
+//! longer than the strings of the note, and neither must all other texts together. Reading and
+//! copying all texts then takes time and memory proportional to the note. The keys are checked only
+//! when they are copied, because opening an image with thousands of slots does not need them.
+//! Whether a text is UTF-8 is checked when it is read.
 
 use zerocopy::little_endian::U32;
 
@@ -12,7 +12,8 @@ use super::format::{SlotRecord, SumRecord, SymbolicRecord, Text};
 use super::view::Note;
 
 impl Note<'_> {
-    /// Checks that tables are in the note, and texts in its strings. Returns the fault.
+    /// Checks that all tables are in the note, and all texts except the keys of slots in its
+    /// strings. The error says what is wrong.
     pub(super) fn check(&self) -> Result<(), &'static str> {
         let head = self.head;
         let whole = self.table::<Text>(head.producers).is_some()
@@ -31,13 +32,13 @@ impl Note<'_> {
         self.check_texts(texts.chain(self.sums().iter().map(|sum| sum.name)))
     }
 
-    /// Checks the keys of slots. Returns the fault.
+    /// Checks the keys of slots. The error says what is wrong.
     pub(crate) fn check_keys(&self) -> Result<(), &'static str> {
         self.check_texts(self.slots().iter().map(|slot| slot.key))
     }
 
     fn check_texts(&self, texts: impl Iterator<Item = Text>) -> Result<(), &'static str> {
-        // There are less than 2^32 texts, so the sums do not overflow.
+        // There are fewer than 2^32 texts, so the sums do not overflow.
         let (mut total, mut end) = (0, 0);
         texts.for_each(|text| {
             let (start, len) = (u64::from(text.start.get()), u64::from(text.len.get()));

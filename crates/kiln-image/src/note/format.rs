@@ -14,13 +14,13 @@ use crate::elf64::NOTE_HEADER;
 pub const FORMAT_VERSION: u32 = 1;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
-/// The ELF note's owner, padded to a multiple of 4.
+/// The ELF note's owner, padded to a multiple of 4 bytes.
 const OWNER: [u8; 8] = *b"Kiln\0\0\0\0";
 const OWNER_LEN: u32 = 5;
 const NOTE_TYPE: u32 = 1;
-/// Length of what precedes the body in an ELF note, in bytes.
+/// Length of the header and the owner, which precede the body of an ELF note, in bytes.
 pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
-/// No index, in a field that holds one.
+/// The value of an index field that refers to nothing.
 #[cfg(feature = "write")]
 pub(crate) const NONE: u32 = u32::MAX;
 /// Kind of a slot that holds the address of a global.
@@ -49,7 +49,7 @@ record! {
 
 record! {
     /// An external slot. `kind` is [`SLOT_OF_GLOBAL`] or [`SLOT_OF_SYMBOL`]; `signature` is an
-    /// index of the signatures or `u32::MAX`.
+    /// index into the signatures, or `u32::MAX`.
     SlotRecord { key: Text, kind: U32, signature: U32, }
 }
 
@@ -64,8 +64,8 @@ record! {
 }
 
 record! {
-    /// The fixed part. Spans up to `strings` are ranges of the body, later ones of the file, where
-    /// offset and virtual address are equal.
+    /// The fixed part of the note's body. Spans up to `strings` are ranges of the body; later
+    /// spans are ranges of the file, where offset and virtual address are equal.
     Head {
         sum: Sum,
         magic: [u8; 8],
@@ -101,18 +101,18 @@ record! {
 pub(crate) const HEAD_LEN: usize = size_of::<Head>();
 
 impl Span {
-    /// The span of `len` bytes from `start`.
+    /// Returns the span of `len` bytes from `start`.
     pub(crate) fn new(start: u64, len: u64) -> Self {
         Self { start: U64::new(start), len: U64::new(len) }
     }
 
-    /// The span that covers `range`.
+    /// Returns the span that covers `range`.
     #[cfg(feature = "write")]
     pub(crate) fn of(range: &Range<usize>) -> Self {
         Self::new(range.start as u64, range.len() as u64)
     }
 
-    /// The span as a range of indices, if it ends at `limit` or before.
+    /// Returns the span as a range of indices, if it ends at `limit` or before.
     pub(crate) fn within(&self, limit: usize) -> Option<Range<usize>> {
         let start = usize::try_from(self.start.get()).ok()?;
         let end = start.checked_add(usize::try_from(self.len.get()).ok()?)?;
@@ -120,8 +120,8 @@ impl Span {
     }
 }
 
-/// Header and owner of an ELF note with a body of `body_len` bytes. Its numbers are in the byte
-/// order of the machine.
+/// Returns the header and the owner of an ELF note with a body of `body_len` bytes. The numbers of
+/// the header are in the byte order of the machine.
 pub(super) fn prefix(arch: Arch, body_len: u32) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
     prefix[..4].copy_from_slice(&arch.u32_bytes(OWNER_LEN));

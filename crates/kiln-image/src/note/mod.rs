@@ -1,8 +1,8 @@
 //! The note: what an image says about itself beyond ELF, in one `PT_NOTE` named `Kiln`.
 //!
 //! Its body is a fixed [`Head`](format::Head), then tables that the head refers to. The head begins
-//! with a checksum of everything after it, so one short hash guards all that a loader relies on;
-//! the checksums of sections are in a table and are compared only on demand. Invariant:
+//! with a checksum of everything after it, so one short hash covers all that a loader relies on in
+//! the note; the checksums of sections are in a table and are compared only on demand. Invariant:
 //! [`Note::parse`] has checked that every table is inside the body, so accessors only slice.
 
 #[cfg(feature = "write")]

@@ -1,4 +1,4 @@
-//! The note of an image that is read, as a view of its bytes.
+//! The note of an image that is being read, as a view of its bytes.
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
@@ -36,9 +36,9 @@ impl<'a> Note<'a> {
         Ok(note)
     }
 
-    /// Checks the start of an ELF note of `len` bytes for a file of `file_len` bytes: that it is
-    /// ours, of this version, and written into a file of this length. Nothing is hashed, so a file
-    /// of gigabytes that is no image is refused before it is read.
+    /// Checks the start of an ELF note of `len` bytes for a file of `file_len` bytes: that it is a
+    /// Kiln note of this format version, which was written into a file of this length. Nothing is
+    /// hashed, so a file of gigabytes that is not an image is refused before it is read.
     pub(crate) fn peek(
         note: &'a [u8],
         len: usize,
@@ -71,14 +71,15 @@ impl<'a> Note<'a> {
         Ok(Self { head, body })
     }
 
-    /// The note with this body, which [`Note::parse`] accepted before; `None` if it is too short.
+    /// Returns the note with this body, which [`Note::parse`] accepted before, or `None` if the
+    /// body is too short.
     #[cfg(feature = "load")]
     pub(crate) fn again(body: &'a [u8]) -> Option<Self> {
         Head::ref_from_prefix(body).ok().map(|(head, _)| Self { head, body })
     }
 
-    /// The table with this range; `None` if it is outside the body or not a whole number of
-    /// records.
+    /// Returns the table with this range, or `None` if the range is outside the body or not a
+    /// whole number of records.
     pub(super) fn table<T: FromBytes + Immutable + KnownLayout + Unaligned>(
         &self,
         span: Span,
@@ -86,7 +87,7 @@ impl<'a> Note<'a> {
         <[T]>::ref_from_bytes(&self.body[span.within(self.body.len())?]).ok()
     }
 
-    /// A text; `None` if it is not UTF-8.
+    /// Returns a text, or `None` if it is outside the strings or not UTF-8.
     pub(crate) fn text(&self, text: Text) -> Option<&'a str> {
         let strings = self.table::<u8>(self.head.strings)?;
         let start = text.start.get() as usize;
@@ -125,7 +126,7 @@ impl<'a> Note<'a> {
     }
 
     /// The indices of the exports' signatures, in order of the dynamic symbols from
-    /// `head.first_export` on; `u32::MAX` for an export without one.
+    /// `head.first_export` on; `u32::MAX` for an export without a signature.
     pub(crate) fn export_signatures(&self) -> &'a [U32] {
         self.table(self.head.export_signatures).unwrap_or_default()
     }

@@ -13,18 +13,18 @@ use rustix::fs::OFlags;
 use super::view::peek;
 use crate::error::LoadError;
 
-/// Number of bytes that hold the ELF header, as many program headers as are accepted, and the fixed
-/// part of the note.
+/// Number of bytes that suffice for the ELF header, the most program headers that are accepted,
+/// and the fixed part of the note.
 pub(crate) const HEAD: usize = 2048;
 
-/// Opens the file at `path` if it is a regular one whose start is that of an image of its length.
-/// Returns its first [`HEAD`] bytes, or all if it has fewer, and its length.
+/// Opens the file at `path` if it is a regular file that starts like an image of the file's
+/// length. Returns the file, its first [`HEAD`] bytes (all bytes if it is shorter), and its length.
 pub(crate) fn open_image<'h>(
     path: &Path,
     head: &'h mut [u8; HEAD],
 ) -> Result<(File, &'h [u8], u64), LoadError> {
-    // Does not wait for a writer of a pipe, nor make a terminal the controlling terminal of this
-    // process.
+    // With these flags, opening neither waits for a writer of a pipe nor makes a terminal the
+    // controlling terminal of this process.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path).map_err(LoadError::io("open"))?;
     let metadata = file.metadata().map_err(LoadError::io("examine"))?;
@@ -48,9 +48,9 @@ pub(crate) fn open_image<'h>(
 /// Reads the file of an image, for [`ImageInfo::parse`](crate::ImageInfo::parse) and
 /// [`verify_bytes`](crate::verify_bytes). The image may be for any architecture.
 ///
-/// A file that is not an image of this format version, or whose length is not that of the image, is
-/// refused before it is read; so are pipes and devices. The returned bytes are not checked
-/// otherwise.
+/// A file that is not an image of this format version, or whose length is not that of the image,
+/// is refused before it is read as a whole; so are pipes and devices. Nothing else about the
+/// returned bytes is checked.
 ///
 /// # Errors
 ///

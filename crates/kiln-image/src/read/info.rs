@@ -1,4 +1,4 @@
-//! The contents of an image as plain data for tools, for images of every architecture.
+//! The contents of an image of any architecture, as plain data for tools.
 
 use std::sync::Arc;
 
@@ -80,7 +80,8 @@ pub struct ExportInfo {
     pub name: Box<str>,
     /// Function or data.
     pub kind: SymbolType,
-    /// A function's type, as `kiln_artifact::Signature` prints it. Functions of one type share it.
+    /// A function's type, as `kiln_artifact::Signature` prints it. Functions of the same type
+    /// share the string.
     pub signature: Option<Arc<str>>,
     /// Distance from the load address, in bytes.
     pub address: u64,
@@ -94,19 +95,19 @@ pub struct ExportInfo {
 pub struct SlotInfo {
     /// The global or symbol whose address it must hold.
     pub key: SlotKey,
-    /// The type of the function, if it is a function and all modules agree on its type. It is
-    /// shared.
+    /// The type of the function, if it is a function and all modules agree on its type. Slots of
+    /// the same type share the string.
     pub signature: Option<Arc<str>>,
 }
 
 impl ImageInfo {
     /// Reads the whole file of an image. Contents are not compared with their checksums;
-    /// [`verify_bytes`](crate::verify_bytes) does that. Whatever the bytes, time and memory are in
-    /// proportion to their length.
+    /// [`verify_bytes`](crate::verify_bytes) does that. Time and memory are at most proportional
+    /// to the length of `bytes`, even if they are malformed.
     ///
     /// # Errors
     ///
-    /// [`LoadError`] if the bytes are not an image of this format version, or not a whole one.
+    /// [`LoadError`] if the bytes are not an image of this format version, or only a part of one.
     pub fn parse(bytes: &[u8]) -> Result<Self, LoadError> {
         let view = View::parse(bytes, bytes.len() as u64)?;
         let (note, head, tables) = (view.note, view.note.head, view.tables());
@@ -155,15 +156,15 @@ impl ImageInfo {
     }
 }
 
-/// The sections, from the section headers.
+/// Returns the sections, from the section headers.
 fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
     let bad = |_| LoadError::malformed("bad section headers", 40);
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(bad)?;
     let endian = header.endian().map_err(bad)?;
     let table = header.sections(endian, bytes).map_err(bad)?;
     let mut sections = Vec::with_capacity(table.len());
-    // Sections may share bytes of their names, as those of linkers do. All names are in the note,
-    // too, each once; so an image has more bytes than they have.
+    // Sections may share bytes of their names, as in the output of linkers. The note also holds
+    // all names, each once, so an image has more bytes than all names together.
     let mut room = bytes.len();
     for (index, section) in table.enumerate() {
         if index == SectionIndex(0) {

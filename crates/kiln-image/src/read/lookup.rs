@@ -1,9 +1,10 @@
 //! Finding an export by its name.
 //!
-//! The hash table is that of ELF, and opening an image does not read it, so it may hold anything. A
-//! look-up visits few entries of it and compares no more bytes than the name has. Where an entry
-//! has more followers than names that nobody chose for it ever have, exports are found in a list
-//! that is sorted by their names. It is made once, in a time in proportion to the tables.
+//! The hash table is the GNU hash table of the ELF file. Opening an image does not read it, so it
+//! may hold anything. A look-up visits few entries of a chain and compares no more bytes than the
+//! name has. A chain that is too long comes from names that were chosen to collide or from a
+//! malformed table; then the export is searched in a list of all exports that is sorted by name.
+//! The list is made once.
 //!
 //! Format of the hash table: "GNU Hash ELF Sections" in the documentation of binutils.
 
@@ -12,8 +13,9 @@ use object::elf;
 use super::tables::{DynamicSymbol, Tables};
 use crate::elf64::GNU_HASH_HEADER;
 
-/// Entries of a chain that a look-up visits. Chains have two on average, and with any ten million
-/// names that are not chosen to collide the longest has fewer than this.
+/// The most entries of a chain that a look-up visits. Chains have two entries on average, and with
+/// any ten million names that are not chosen to collide, the longest chain has fewer entries than
+/// this.
 const MAX_STEPS: usize = 32;
 
 /// The result of a look-up in the hash table.
@@ -61,19 +63,20 @@ impl<'a> Tables<'a> {
         Some(Found::LongChain)
     }
 
-    /// Whether the symbol has this name. Reads no more bytes than the name has, and one.
+    /// Returns whether the symbol has this name. Reads at most one byte more than the name has.
     fn has_name(&self, symbol: &DynamicSymbol, name: &str) -> bool {
         let rest = self.names().and_then(|names| names.get(symbol.name as usize..)).unwrap_or_default();
         rest.strip_prefix(name.as_bytes()).is_some_and(|after| after.first() == Some(&0))
             && !name.as_bytes().contains(&0)
     }
 
-    /// The name of a symbol that was found by a name of this length.
+    /// Returns the name of a symbol that was found by a name of `len` bytes.
     pub(crate) fn name(&self, symbol: &DynamicSymbol, len: usize) -> Option<&'a str> {
         std::str::from_utf8(self.names()?.get(symbol.name as usize..)?.get(..len)?).ok()
     }
 
-    /// The indices of all exports, in order of their names; none if the tables are malformed.
+    /// Returns the indices of all exports, in order of their names, or an empty list if the tables
+    /// are malformed.
     pub(crate) fn sorted_exports(self) -> Box<[u32]> {
         let exports: Option<Vec<_>> =
             self.exports().map(|export| export.map(|(index, _, name)| (name, index))).collect();
@@ -85,7 +88,8 @@ impl<'a> Tables<'a> {
     /// Finds an export in the list that [`sorted_exports`](Self::sorted_exports) made.
     pub(crate) fn lookup_sorted(&self, sorted: &[u32], name: &str) -> Option<DynamicSymbol> {
         let names = self.names()?;
-        // Up to the end of the table: the zero after a name is less than all bytes of names.
+        // Bytes after the end of a shorter name may be compared, too: the zero that ends it is
+        // less than every byte of a name, so the order is right.
         let is_before = |index: u32| {
             let symbol = self.symbol(index);
             let rest = symbol.and_then(|symbol| names.get(symbol.name as usize..)).unwrap_or_default();

@@ -5,9 +5,9 @@
 //! its cost does not grow with the number of exports beyond hashing the note. Nothing in the input
 //! is trusted; every access is a checked slice.
 //!
-//! Whatever the bytes, time and memory are in proportion to their length. Many records may refer to
-//! one long text; so texts are either refused if they are together longer than their table, or
-//! shared instead of copied.
+//! Time and memory are at most proportional to the length of the input, even if it is malformed.
+//! Many records may refer to the same long text, so texts are either refused if they are together
+//! longer than their table, or shared instead of copied.
 
 #[cfg(feature = "load")]
 mod file;

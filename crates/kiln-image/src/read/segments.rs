@@ -46,8 +46,9 @@ impl Segment {
     }
 }
 
-/// The address space that an image takes and the part of its file that is mapped, both in bytes.
-/// This is an estimate for a reservation, made before anything is checked.
+/// Returns the size of the address space that an image takes and the length of the part of its
+/// file that is mapped, both in bytes. This is an estimate for a reservation, made before anything
+/// is checked.
 #[cfg(feature = "load")]
 pub(crate) fn extent(head: &[u8], file_len: u64) -> Result<(u64, usize), LoadError> {
     let bad = |_| LoadError::malformed("no 64-bit ELF header", 0);
@@ -69,7 +70,8 @@ pub(crate) fn extent(head: &[u8], file_len: u64) -> Result<(u64, usize), LoadErr
     Ok((span, mapped as usize))
 }
 
-/// The range of the one note, which must follow the headers and end at `limit` or before.
+/// Returns the file range of the note. There must be exactly one note, which must follow the
+/// headers and end at `limit` or before.
 pub(super) fn note_range(
     phdrs: &[ProgramHeader64<Endianness>],
     endian: Endianness,
@@ -87,7 +89,7 @@ pub(super) fn note_range(
     }
 }
 
-/// The segments that are loaded, in order of their addresses.
+/// Returns the segments that are loaded, in order of their addresses, after checking them.
 pub(super) fn segments(
     phdrs: &[ProgramHeader64<Endianness>],
     endian: Endianness,
@@ -126,8 +128,8 @@ pub(super) fn segments(
         end = new_end;
         segments.push(Segment { start, file_len: file, mem_len: mem, flags, relro: false });
     }
-    // Zeroed data may only end the last segment, since the file continues after it with what is not
-    // mapped.
+    // Only the last segment may end with zeroed data, because the rest of the file after its bytes
+    // is not mapped.
     let count = segments.len();
     if segments.iter().take(count.saturating_sub(1)).any(|segment| segment.file_len != segment.mem_len) {
         return fail("zeroed data before the last segment", 0);

@@ -78,7 +78,7 @@ impl<'a> Tables<'a> {
 
     /// Number of dynamic symbols, the null symbol included.
     pub(crate) fn symbol_count(&self) -> u32 {
-        // `View` has refused more than fit.
+        // `View` has refused tables with more symbols than fit.
         u32::try_from(self.note.head.dynsym.len.get() / SYMBOL as u64).unwrap_or(u32::MAX)
     }
 
@@ -87,7 +87,8 @@ impl<'a> Tables<'a> {
         self.bytes.get(self.span(self.note.head.dynstr)?)
     }
 
-    /// The exports in order of their indices, with their names; `None` for one that is malformed.
+    /// Returns the exports in order of their indices, with their names. The item of a malformed
+    /// export is `None`.
     ///
     /// Symbols must not share bytes of their names, so the names together are not longer than their
     /// table. The iterator ends at the first fault.
@@ -106,7 +107,7 @@ impl<'a> Tables<'a> {
                         return Some((index, symbol, &[][..]));
                     }
                     let rest = names.get(symbol.name as usize..)?;
-                    // What is searched for the end is bounded, too.
+                    // The search for the end of the name is bounded, too.
                     let name = &rest[..rest[..rest.len().min(room)].iter().position(|&byte| byte == 0)?];
                     room -= name.len() + 1;
                     Some((index, symbol, name))
@@ -117,13 +118,13 @@ impl<'a> Tables<'a> {
             .filter(|export| !matches!(export, Some((_, symbol, _)) if symbol.section == elf::SHN_UNDEF))
     }
 
-    /// The keys of the external slots, in order. The error says what is wrong with one.
+    /// Returns the keys of the external slots, in order. The error says what is wrong.
     pub(crate) fn slot_keys(&self) -> Result<Vec<SlotKey>, &'static str> {
         self.note.check_keys()?;
         self.note.slots().iter().map(|slot| self.slot_key(slot).ok_or("bad slot in the note")).collect()
     }
 
-    /// The key of an external slot; `None` if its record is invalid.
+    /// Returns the key of an external slot, or `None` if its record is invalid.
     fn slot_key(&self, slot: &SlotRecord) -> Option<SlotKey> {
         let text = self.note.text(slot.key)?;
         Some(match slot.kind.get() {

@@ -13,7 +13,7 @@ use crate::elf64::{FILE_HEADER, PROGRAM_HEADER, RELA, SYMBOL};
 use crate::error::LoadError;
 use crate::note::{Note, PREFIX_LEN, Span, Sum, checksum};
 
-/// More program headers than this are not those of an image.
+/// The most program headers that an image may have.
 const MAX_SEGMENTS: usize = 16;
 
 /// An image whose headers, segments and note have been checked.
@@ -66,8 +66,8 @@ impl<'a> Headers<'a> {
     }
 }
 
-/// Checks `head`, the start of a file of `file_len` bytes: that the file is an image of this
-/// length, if that can be decided without reading more.
+/// Checks that a file of `file_len` bytes is an image of this length, as far as that can be
+/// decided from `head`, the start of the file.
 #[cfg(feature = "load")]
 pub(super) fn peek(head: &[u8], file_len: u64) -> Result<(), LoadError> {
     let limit = usize::try_from(file_len).unwrap_or(usize::MAX);
@@ -78,8 +78,7 @@ pub(super) fn peek(head: &[u8], file_len: u64) -> Result<(), LoadError> {
 }
 
 impl<'a> View<'a> {
-    /// Checks an image of `file_len` bytes. At least the segment that is only read must be in
-    /// `bytes`.
+    /// Checks an image of `file_len` bytes. `bytes` must hold at least the read-only segment.
     pub(crate) fn parse(bytes: &'a [u8], file_len: u64) -> Result<Self, LoadError> {
         let Headers { arch, phdrs, end, note_range } = Headers::parse(bytes, bytes.len())?;
         let note = Note::parse(&bytes[note_range.clone()], arch, note_range.start as u64, file_len)?;
@@ -99,7 +98,7 @@ impl<'a> View<'a> {
         let Some(first) = self.segments.first() else {
             return Err(LoadError::malformed("no segment", note_offset));
         };
-        // The loader reads these while it writes other segments.
+        // The loader reads the note and the tables while it writes other segments.
         if first.start != 0
             || first.flags != elf::PF_R
             || self.note_range.end as u64 > first.file_len
@@ -181,7 +180,8 @@ impl<'a> View<'a> {
 pub fn verify_bytes(bytes: &[u8]) -> Result<(), LoadError> {
     let view = View::parse(bytes, bytes.len() as u64)?;
     view.verify(&mut |range| {
-        // The casts keep the values: ranges end at the length of the file, that of `bytes`.
+        // The casts keep the values: no range ends after the end of the file, whose length is that
+        // of `bytes`.
         let bytes = bytes.get(range.start as usize..range.end as usize);
         bytes.map(checksum).ok_or_else(|| LoadError::malformed("truncated", range.start))
     })

@@ -18,8 +18,8 @@ use crate::note::{
     checksum_parallel,
 };
 
-/// Makes the note of an image, without what depends on the layout. `details` are those of the
-/// plan's slots.
+/// Makes the note of an image, without the fields that depend on the layout. `details` describes
+/// the plan's slots.
 pub(super) fn describe(
     plan: &Plan<'_>,
     triple: &str,
@@ -64,15 +64,16 @@ pub(super) fn describe(
 #[derive(Default)]
 struct Signatures<'a> {
     known: HashMap<&'a str, u32, FastHash>,
-    /// Long texts by their places in artifacts: symbols share them, and each is hashed once.
+    /// The indices of long texts by their places in memory: symbols share such texts, so each is
+    /// hashed only once.
     places: HashMap<(usize, usize), u32, FastHash>,
 }
 
-/// Texts shorter than this are hashed for every symbol, in bytes.
+/// Texts with fewer bytes than this are hashed for every symbol.
 const LONG: usize = 256;
 
 impl<'a> Signatures<'a> {
-    /// The index of a signature in the note, which is added if it is new.
+    /// Returns the index of a signature in the note, and adds the signature if it is new.
     fn index(&mut self, note: &mut NoteBuilder, signature: Option<&'a str>) -> U32 {
         let Some(signature) = signature else { return U32::new(NONE) };
         let place = (signature.as_ptr() as usize, signature.len());
@@ -93,8 +94,8 @@ impl<'a> Signatures<'a> {
     }
 }
 
-/// Adds an empty record for each checksum, so that the note has its length. The records are in the
-/// order of [`FileLayout::checksummed_parts`].
+/// Adds an empty record for each checksum, so that the note has its final length. The records are
+/// in the order of [`FileLayout::checksummed_parts`].
 pub(super) fn announce_checksums(note: &mut NoteBuilder, sections: &[FileSection<'_>]) {
     let names = sections.iter().filter(|section| section.has_checksum()).map(|section| section.name);
     for name in names.chain(["section headers"]) {

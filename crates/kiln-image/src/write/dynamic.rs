@@ -11,7 +11,7 @@ use super::strings::Strings;
 use crate::elf64::{RELA, SYMBOL};
 use crate::link::LinkError;
 
-/// The value of an entry.
+/// The value of an entry of `.dynamic`.
 #[derive(Clone, Copy)]
 enum EntryValue {
     Number(u64),
@@ -19,7 +19,7 @@ enum EntryValue {
     Of(fn(&FileLayout<'_>) -> usize),
 }
 
-/// The entries of `.dynamic`, and `.dynstr` with the offsets in it.
+/// The entries of `.dynamic`, and the strings of `.dynstr` with their offsets.
 pub(super) struct DynamicSection {
     entries: Vec<(i64, EntryValue)>,
     /// Offsets of the names of undefined symbols, in order of the symbols.
@@ -31,7 +31,7 @@ pub(super) struct DynamicSection {
 }
 
 impl DynamicSection {
-    /// The entries for these symbols and relocations.
+    /// Makes the entries for these symbols and relocations.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl DynamicSection {
         self.entries.len()
     }
 
-    /// Tag and value of each entry.
+    /// Returns the tag and the value of each entry.
     pub(super) fn entries(&self, layout: &FileLayout<'_>) -> impl Iterator<Item = (i64, u64)> {
         self.entries.iter().map(move |&(tag, value)| match value {
             EntryValue::Number(number) => (tag, number),

@@ -4,11 +4,12 @@
 //! ascending bucket. Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
 //!
 //! Symbols of the host are imported, so `dlopen` fills their slots. Slots of globals are filled by
-//! the host, through the exported array `kiln_slots` or through our loader. Two things only our
-//! loader does, and both are rare with the default settings: it fills pointers in data to globals,
-//! and it has the two helpers that no C library has (`__cranelift_x86_pshufb`,
-//! `__cranelift_probestack`). If `dlopen` loads an image that exports the name of a routine of the
-//! C library and also calls that routine, the image calls its own definition.
+//! the host, through the exported array `kiln_slots` or through our loader. Only our loader does
+//! two things, which images rarely need with the default settings: it fills pointers in data that
+//! refer to globals, and it provides the two helper functions that no C library has
+//! (`__cranelift_x86_pshufb`, `__cranelift_probestack`). If `dlopen` loads an image that exports
+//! the name of a routine of the C library and also calls that routine, the image calls its own
+//! definition.
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;
@@ -44,13 +45,13 @@ pub(super) struct DynamicSymbols<'p, 'a> {
     pub(super) bloom: u32,
 }
 
-/// Whether an image exports a symbol of this linkage.
+/// Returns whether an image exports a symbol of this linkage.
 pub(super) fn is_exported(linkage: Linkage) -> bool {
     matches!(linkage, Linkage::Export | Linkage::Preemptible)
 }
 
 impl<'p, 'a> DynamicSymbols<'p, 'a> {
-    /// The dynamic symbols of a program.
+    /// Returns the dynamic symbols of a program.
     pub(super) fn of(plan: &'p Plan<'a>) -> Self {
         let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
             SlotKey::Symbol(name) => Some((&**name, number as u32)),
@@ -97,7 +98,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
     }
 }
 
-/// Sorts exports by bucket. Those of one bucket keep their order.
+/// Sorts exports by bucket. Exports of the same bucket keep their order.
 fn by_bucket<'a>(exports: &[Export<'a>], buckets: u32) -> Vec<Export<'a>> {
     // The position of the next export of each bucket.
     let mut next = vec![0u32; buckets as usize + 1];

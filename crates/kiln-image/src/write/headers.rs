@@ -38,7 +38,7 @@ pub(super) fn write_file_headers(
     Ok(())
 }
 
-/// The error for a file that has too many sections for the fields of ELF.
+/// Returns the error for a file that has too many sections for the fields of ELF.
 pub(super) fn too_large(layout: &FileLayout<'_>) -> LinkError {
     LinkError::TooLarge { module: None, what: "the file".into(), size: layout.len as u64, limit: 1 << 32 }
 }
@@ -137,7 +137,7 @@ pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>,
     }
 }
 
-/// The header of a section that is loaded and only read.
+/// Returns the header of a section that is loaded and only read.
 fn table(section: &FileSection<'_>, sh_type: u32, range: Range<usize>, align: usize) -> SectionHeader {
     SectionHeader {
         name: section.name_id,

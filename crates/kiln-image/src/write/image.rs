@@ -21,11 +21,12 @@ use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, plan_for};
 use crate::note::NoteBuilder;
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
-/// external slots are those of `table`, then those that the modules need in addition.
+/// external slots of the image are the slots of `table`, then the slots that the modules need in
+/// addition.
 ///
 /// # Errors
 ///
-/// Every reason why the modules cannot be linked.
+/// A `LinkError` says why the modules cannot be linked.
 pub fn write_image(
     artifacts: &[Artifact],
     table: &GlobalTable,
@@ -68,7 +69,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8
     Ok(buffer)
 }
 
-/// Lays out the file and writes headers and tables. Room is left for areas, relocations and the
+/// Lays out the file and writes headers and tables. Leaves room for areas, relocations and the
 /// note.
 fn write_frame<'p>(
     plan: &Plan<'p>,
@@ -124,7 +125,7 @@ fn emit(plan: &Plan<'_>, addresses: &Addresses, buffer: &mut [u8]) -> Result<Fix
         (rest, done) = (tail, start + size);
         bytes
     };
-    // In order of the file.
+    // The areas are cut off in order of the file.
     let rodata: &mut [u8] = cut(Area::Rodata);
     let eh_frame_hdr = cut(Area::EhFrameHdr);
     let eh_frame = cut(Area::EhFrame);

@@ -175,7 +175,7 @@ impl<'p> FileLayout<'p> {
         }
     }
 
-    /// The bytes of a section in the file.
+    /// Returns the range of a section in the file.
     pub(super) fn range(&self, content: SectionContent) -> Range<usize> {
         match content {
             SectionContent::Note => self.note.clone(),
@@ -195,20 +195,21 @@ impl<'p> FileLayout<'p> {
         }
     }
 
-    /// Number of the section that holds `offset` of `area`.
+    /// Returns the index of the section that holds `offset` of `area`.
     pub(super) fn section_at(&self, area: Area, offset: u64) -> u16 {
         let sections = &self.sections[self.sections_of[area as usize].clone()];
         let starts_before =
             |section: &FileSection<'_>| section.piece().is_some_and(|piece| piece.offset <= offset);
         let after = sections.partition_point(starts_before);
-        // Data without bytes may be in an area without a section. A plan has fewer sections than 16
-        // bits can number.
+        // Data of size 0 may be in an area without a section. The cast keeps the value: a plan has
+        // fewer sections than 16 bits can number.
         sections.get(after.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
     }
 
-    /// Everything after the note, cut into one part for each section that has a checksum, and one
-    /// for the section headers. The parts follow each other without gaps: padding is part of what
-    /// precedes it, except that a part never has both bytes that are mapped and bytes that are not.
+    /// Returns everything after the note, cut into one part for each section that has a checksum,
+    /// and one part for the section headers. The parts follow each other without gaps: padding
+    /// belongs to the part before it, except that no part has both bytes that are mapped and bytes
+    /// that are not.
     ///
     /// # Panics
     ///
@@ -227,7 +228,7 @@ impl<'p> FileLayout<'p> {
     }
 }
 
-/// The entries of the program header table, in order.
+/// Returns the entries of the program header table, in order.
 fn segments(areas: &Layout) -> Vec<SegmentKind> {
     let has = |area: Area| areas[area].size > 0;
     let mut segments = vec![SegmentKind::ReadOnly];
@@ -246,7 +247,7 @@ fn segments(areas: &Layout) -> Vec<SegmentKind> {
     segments
 }
 
-/// The sections of each area, which follow each other.
+/// Returns the index range of the sections of each area, which follow each other.
 fn sections_of(sections: &[FileSection<'_>]) -> [Range<usize>; Area::ALL.len()] {
     let mut ranges = [const { 0..0 }; Area::ALL.len()];
     for (number, section) in sections.iter().enumerate() {

@@ -5,8 +5,8 @@
 //! the file's buffer by [`Plan::emit`](crate::link::Plan::emit), and `describe` ends with the note,
 //! which holds the checksums of everything else. `image` calls them in this order.
 //!
-//! Invariants: a section's file offset is its virtual address; equal inputs give equal bytes; what
-//! is written is what was reserved.
+//! Invariants: the file offset of a loaded section is its virtual address; equal inputs give equal
+//! bytes; every part has the length that was reserved for it.
 
 mod describe;
 mod dynamic;

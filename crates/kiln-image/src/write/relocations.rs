@@ -8,14 +8,14 @@ use crate::link::{Addresses, Area, Fixups, Plan, PointerSource};
 pub(super) struct RelaCounts {
     /// All dynamic relocations.
     pub(super) rela: usize,
-    /// Those that add the load address to a constant.
+    /// Dynamic relocations that add the load address to a constant.
     pub(super) relative: usize,
     /// Pointers in data that are the value of a slot plus a constant.
     pub(super) symbolic: usize,
 }
 
 impl RelaCounts {
-    /// The counts for a program.
+    /// Returns the counts for a program.
     pub(super) fn of(plan: &Plan<'_>) -> Self {
         let counts = plan.pointer_counts();
         let relative = counts.relative + plan.internal_slot_count();
@@ -24,8 +24,8 @@ impl RelaCounts {
     }
 }
 
-/// Writes the dynamic relocations into `table`: relative ones first, by address; then those against
-/// symbols.
+/// Writes the dynamic relocations into `table`: first the relative relocations, by address, then
+/// the relocations against symbols.
 pub(super) fn write_relocations(
     plan: &Plan<'_>,
     addresses: &Addresses,

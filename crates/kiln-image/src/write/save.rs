@@ -9,16 +9,18 @@ use tempfile::NamedTempFile;
 use super::temporary::temporary_for;
 
 /// Writes `bytes` to the file at `path`, replacing it in one step: a temporary file in the same
-/// folder is written and renamed. What killed processes left of earlier writes to the same file is
-/// removed. If the umask permits it, everybody may read and execute the file.
+/// folder is written and renamed. Temporary files that killed processes left behind when they
+/// wrote the same file are removed. If the umask permits it, everybody may read and execute the
+/// file.
 ///
 /// If `path` is a symbolic link, the file that it names is replaced. Like linkers, this does not
-/// sync the file to disk: it can be made again, and what a power failure leaves of it does not pass
-/// [`verify_bytes`](crate::verify_bytes).
+/// sync the file to disk: an image can be made again, and a file that a power failure damaged does
+/// not pass [`verify_bytes`](crate::verify_bytes).
 ///
-/// If no file may be made in the folder, but there is a file at `path` that may be written, its
-/// contents are overwritten. That is not one step: a reader may see a part, an error leaves a part,
-/// and a process that has mapped the old file sees it change under it.
+/// If no file can be created in the folder, but the file at `path` exists and is writable, its
+/// contents are overwritten. That is not atomic: a reader may see a part of the new contents, an
+/// error leaves an incomplete file, and a process that has mapped the old file sees its memory
+/// change.
 ///
 /// # Errors
 ///
@@ -28,7 +30,7 @@ pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
     save_in(path.as_ref(), bytes, &|path| temporary_for(path, 0o755))
 }
 
-/// Makes the temporary file for an output.
+/// A function that makes the temporary file for an output.
 type Temporary<'a> = &'a dyn Fn(&Path) -> io::Result<NamedTempFile>;
 
 fn save_in(path: &Path, bytes: &[u8], temporary: Temporary<'_>) -> io::Result<()> {
@@ -51,8 +53,8 @@ fn save_in(path: &Path, bytes: &[u8], temporary: Temporary<'_>) -> io::Result<()
     }
 }
 
-/// Whether an error says that the folder, and perhaps not the file, must not change. A file that is
-/// a mount of its own is busy.
+/// Returns whether an error says that the folder cannot be changed, although the file itself
+/// perhaps can. A file that is a mount point gives the error "busy".
 fn not_in_folder(error: &io::Error) -> bool {
     use ErrorKind::{CrossesDevices, PermissionDenied, ReadOnlyFilesystem, ResourceBusy};
     matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem | ResourceBusy | CrossesDevices)

@@ -59,7 +59,8 @@ impl FileSection<'_> {
         }
     }
 
-    /// Returns the part of an area that is the section's content, if it is one.
+    /// Returns the part of an area that is the section's content, or `None` if the content is
+    /// something else.
     pub(super) fn piece(&self) -> Option<AreaPiece> {
         if let SectionContent::Area(piece) = self.content { Some(piece) } else { None }
     }

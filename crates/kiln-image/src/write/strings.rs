@@ -1,8 +1,8 @@
 //! String tables of symbols.
 //!
 //! Strings keep the order in which they are added. The string tables of `object` store a string
-//! that is the end of another one inside that, and sort all strings twice to find such pairs. That
-//! would save a few bytes and take a third of the time of a link.
+//! that is the end of another string as a part of that string, and sort all strings twice to find
+//! such pairs. That would save a few bytes, but take a third of the time of a link.
 
 use crate::link::LinkError;
 
@@ -10,7 +10,7 @@ use crate::link::LinkError;
 pub(super) struct Strings(Vec<u8>);
 
 impl Strings {
-    /// A table that holds the empty string.
+    /// Makes a table that holds the empty string.
     pub(super) fn new() -> Self {
         Self(vec![0])
     }
@@ -24,7 +24,7 @@ impl Strings {
         start as u32
     }
 
-    /// The bytes of the table.
+    /// Returns the bytes of the table.
     ///
     /// # Errors
     ///

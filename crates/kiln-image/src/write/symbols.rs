@@ -22,7 +22,7 @@ pub(super) struct ElfSymbol {
 }
 
 impl ElfSymbol {
-    /// The first symbol of every table.
+    /// The null symbol, which is the first symbol of every table.
     pub(super) const NULL: Self = Self { name: 0, info: 0, section: SHN_UNDEF, value: 0, size: 0 };
 
     /// Appends the symbol to a table.
@@ -62,7 +62,7 @@ pub(super) struct FullSymbols {
 }
 
 impl FullSymbols {
-    /// The full symbol table of a program.
+    /// Returns the full symbol table of a program.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The bytes of the tables: hash table, symbol tables, string tables, `.dynamic`.
 //!
-//! Each is written to the range that the layout reserved for it. That is asserted, because headers
-//! and checksums rely on the layout.
+//! Each table is written to the range that the layout reserved for it. Assertions check this,
+//! because headers and checksums rely on the layout.
 
 use std::ops::Range;
 

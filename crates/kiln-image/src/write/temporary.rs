@@ -1,9 +1,9 @@
-//! Temporary files beside an output, whose names say which output they are for: what a killed
-//! process leaves is removed by the next write to the same output.
+//! Temporary files in the folder of an output file. Their names say which output they are for, so
+//! that the next write to the same output removes the files that a killed process left behind.
 //!
-//! An output has a few such names. Who writes holds a lock on the file, which the system releases
-//! whatever happens to the process; so a file that can be locked is a leftover. Where files cannot
-//! be locked, one that nobody wrote to for an hour is.
+//! An output has a few such names. The process that writes a temporary file holds a lock on it,
+//! which the system releases however the process ends; so a file that can be locked is a leftover.
+//! Where files cannot be locked, a file that nobody wrote to for an hour is a leftover.
 //!
 //! Invariant: a file is removed only under its lock, and only if the name still leads to it. So the
 //! file that another process has just given the name of the output is never touched.
@@ -16,18 +16,20 @@ use std::time::Duration;
 
 use tempfile::NamedTempFile;
 
-/// How many processes at once write to one output under names that are found again.
+/// The number of processes that can write to one output at once under names that a later write
+/// finds.
 const NAMES: usize = 4;
-/// The time after which nobody writes any more, where files cannot be locked.
+/// The time without a write after which a file is a leftover, where files cannot be locked.
 const OLD: Duration = Duration::from_secs(60 * 60);
 
 /// Makes the temporary file for an output, in the same folder and with this mode under the umask,
-/// and removes those of killed processes. Give it its name with `persist`; if it is dropped, it is
-/// removed.
+/// and removes the temporary files that killed processes left for this output. Rename the file to
+/// the output with `persist`; dropping it removes it.
 ///
 /// # Errors
 ///
-/// If it cannot be made. The error does not name it, since its name means nothing to anybody.
+/// If the file cannot be made. The error does not name it, because its name would mean nothing to
+/// a user.
 pub fn temporary_for(output: &Path, mode: u32) -> io::Result<NamedTempFile> {
     let folder = match output.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -44,7 +46,7 @@ pub fn temporary_for(output: &Path, mode: u32) -> io::Result<NamedTempFile> {
             // Another process took it for a leftover before it was locked.
             Err(TryLockError::WouldBlock) => Err(ErrorKind::AlreadyExists.into()),
             Ok(()) if !leads_to(path, &file) => Err(ErrorKind::AlreadyExists.into()),
-            // Where nothing can be locked, the file is young.
+            // Where files cannot be locked, others leave the file alone because it is new.
             Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
         }
     };
@@ -54,11 +56,11 @@ pub fn temporary_for(output: &Path, mode: u32) -> io::Result<NamedTempFile> {
             made => return made,
         }
     }
-    // So many write to the output at once that one of them may leave a file.
+    // All names are in use. If this process is killed, its file with a random name stays.
     tempfile::Builder::new().prefix(".kiln-").make_in(folder, open)
 }
 
-/// The names of the temporary files of an output.
+/// Returns the names of the temporary files of an output.
 fn names(output: &Path) -> [String; NAMES] {
     let name = output.file_name().unwrap_or_default();
     let hash = blake3::hash(name.as_encoded_bytes()).to_hex();
@@ -67,7 +69,7 @@ fn names(output: &Path) -> [String; NAMES] {
 
 /// Removes the file at `path` if no process is writing it.
 fn remove_leftover(path: &PathBuf) {
-    // What is not a plain file was not made here.
+    // Something that is not a plain file was not made by this module.
     if !path.symlink_metadata().is_ok_and(|meta| meta.is_file()) {
         return;
     }
@@ -86,7 +88,7 @@ fn remove_leftover(path: &PathBuf) {
     }
 }
 
-/// Whether `path` is a name of the open file.
+/// Returns whether `path` is a name of the open file.
 fn leads_to(path: &Path, file: &File) -> bool {
     let place = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
     match (path.symlink_metadata(), file.metadata()) {
