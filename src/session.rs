@@ -9,8 +9,8 @@ mod error;
 use std::path::Path;
 
 use kiln_artifact::Artifact;
-use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
-use kiln_image::{FunctionRef, ImageOptions, save, write_image};
+use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve};
+use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, bind_function, save, write_image};
 use kiln_ir::{Module, Target, check_program};
 use kiln_jit::{Jit, JitOptions};
 
@@ -99,6 +99,12 @@ impl Session {
         self.bindings.bind_symbol(name, address);
     }
 
+    /// Sets the function of the host that the symbol `name` stands for, and its type. Modules that
+    /// call it with another type are refused.
+    pub fn bind_function<F: FunctionPointer>(&mut self, name: &str, function: F) {
+        bind_function(&mut self.bindings, name, function);
+    }
+
     /// Compiles `modules`, links them with each other and with all earlier batches, and makes them
     /// callable.
     ///
@@ -170,7 +176,7 @@ impl Session {
     }
 
     fn link(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
-        let resolve = |key: &SlotKey| self.bindings.resolve(key).or_else(|| kiln_jit::libcalls::process(key));
+        let resolve = self.bindings.or(&kiln_jit::libcalls::process);
         self.compiler.install(|| self.jit.link(&artifacts, &resolve))?;
         self.artifacts.extend(artifacts);
         Ok(())

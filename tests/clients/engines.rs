@@ -9,7 +9,7 @@ use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncOrDataId, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use kiln::Session;
-use kiln::globals::{Bindings, Resolve as _, SlotKey};
+use kiln::globals::{Bindings, Resolve as _};
 use kiln::image::Image;
 use kiln::ir::{ModuleBuilder, Target};
 
@@ -122,7 +122,7 @@ pub(crate) fn image(client: &impl Client) -> Result<Outcome, Failure> {
     }
     let image = Image::open(&path)?;
     image.verify()?;
-    let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| kiln::jit::libcalls::process(key));
+    let resolve = bindings.or(&kiln::jit::libcalls::process);
     let loaded = image.bind(&resolve)?;
     let start = loaded.function("start").ok_or("no `start`")?;
     let state = loaded.address("state").unwrap_or(std::ptr::null());

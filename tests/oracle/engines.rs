@@ -4,7 +4,7 @@ use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::settings::Configurable;
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncOrDataId, Linkage, Module as _};
-use kiln::globals::{Bindings, Resolve, SlotKey};
+use kiln::globals::{Bindings, Resolve as _, SlotKey};
 use kiln::image::Image;
 use kiln::ir::{Module, ModuleSettings, Target};
 use kiln::jit::{invoke, libcalls};
@@ -138,7 +138,7 @@ pub(crate) fn image(program: &RandomProgram, bytes: &[u8], thunks: &mut Thunks) 
     for (key, _) in &program.globals {
         bindings.bind(key, objects.address(key));
     }
-    let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| libcalls::process(key));
+    let resolve = bindings.or(&libcalls::process);
     let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
     image.verify().map_err(|error| error.to_string())?;
     let loaded = image.bind(&resolve).map_err(|error| error.to_string())?;

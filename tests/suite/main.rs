@@ -1,6 +1,7 @@
 //! Tests of the facade: modules become the same machine code in memory, in images and in caches.
 
 mod altered;
+mod bindings;
 mod common;
 mod faults;
 mod last_build;

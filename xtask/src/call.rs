@@ -10,7 +10,7 @@ use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
 use cranelift_reader::parse_functions;
 use kiln::Thunk;
-use kiln::globals::{Bindings, Resolve, SlotKey};
+use kiln::globals::{Bindings, Resolve as _};
 use kiln::image::{Image, ImageInfo, SymbolType, read_image};
 use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
@@ -71,7 +71,7 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     for (key, address) in &args.global {
         bindings.bind(key, *address);
     }
-    let resolve = |key: &SlotKey| bindings.resolve(key).or_else(|| libcalls::process(key));
+    let resolve = bindings.or(&libcalls::process);
     let input = input::image(&args.image)?;
     let loaded = open(&input)?.bind(&resolve).map_err(Failure::of)?;
     let function = &*args.function;

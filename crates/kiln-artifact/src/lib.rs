@@ -36,7 +36,6 @@ mod functions;
 mod layout;
 pub mod record;
 mod reloc;
-mod signature;
 pub mod stream;
 mod unwind;
 
@@ -45,4 +44,5 @@ pub use contents::Contents;
 pub use error::ArtifactError;
 pub use layout::{FORMAT_VERSION, Table};
 pub use reloc::RelocKind;
-pub use signature::{Param, Signature, SignatureError, signatures_agree};
+// They are in the lowest crate, because bindings of host functions have types, too.
+pub use kiln_globals::{Param, Signature, SignatureError, signatures_agree};

@@ -10,7 +10,9 @@
 //!   All globals of the table come first, slot *i* being global *i*, so the layout is known before
 //!   any function is compiled. The linker appends slots for symbols that no module defines.
 //! - [`Bindings`] gives the addresses, when code is linked in the process or an image is loaded.
-//!   Any type that finds the address of a key implements [`Resolve`].
+//!   Any type that finds the address of a key implements [`Resolve`]. It is told the type with which
+//!   compiled code calls a function of the host ([`Signature`]), so that a function of another type
+//!   is an error and not a wrong number.
 //!
 //! The crate also has [`list_errors`], the one way in which the crates of Kiln show lists of
 //! errors.
@@ -39,10 +41,14 @@
 
 #![forbid(unsafe_code)]
 
+mod bindings;
 mod error_list;
+mod signature;
 mod slots;
 mod table;
 
+pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
-pub use slots::{Bindings, Resolve, SlotKey, Slots, UnboundError, addresses};
+pub use signature::{Param, Signature, SignatureError, signatures_agree};
+pub use slots::{Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses};
 pub use table::{GlobalId, GlobalTable};

@@ -4,8 +4,6 @@
 //! in the terms of ELF. Invariant: slot *i* is described by key *i*, globals first, so slots are
 //! filled in one pass in order, or by one copy of an array that the client prepared.
 
-use std::collections::HashMap;
-
 use crate::GlobalTable;
 
 /// The thing whose address a slot must hold.
@@ -36,74 +34,112 @@ impl std::fmt::Display for SlotKey {
 }
 
 /// Finds the addresses that slots must hold in this process.
+///
+/// A closure from a key to an address is a resolver; it does not look at types.
 pub trait Resolve {
-    /// Returns the address for `key`, or `None` if this resolver does not know it.
-    fn resolve(&self, key: &SlotKey) -> Option<usize>;
+    /// Returns the address for `key`.
+    ///
+    /// `expected` is the type with which the code calls the function, as
+    /// [`Signature`](crate::Signature) prints it. It is `None` for a global, for data, for a
+    /// function of which only the address is used, and if modules use the name with several types.
+    ///
+    /// # Errors
+    ///
+    /// [`Unresolved::Unknown`] if this resolver does not know the key, and [`Unresolved::Type`] if
+    /// it knows a function of another type than `expected`.
+    fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved>;
+
+    /// Returns a resolver that asks `self` first, and `next` about the keys that `self` does not
+    /// know. A type that `self` refuses remains refused.
+    fn or<'a, N: Resolve>(&'a self, next: &'a N) -> Or<'a, Self, N>
+    where
+        Self: Sized,
+    {
+        Or(self, next)
+    }
+}
+
+/// The reason why a resolver has no address for a slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unresolved {
+    /// The resolver does not know the key.
+    Unknown,
+    /// The resolver knows a function of this name, but of another type.
+    Type {
+        /// Its type, as [`Signature`](crate::Signature) prints it.
+        found: Box<str>,
+    },
 }
 
 impl<F: Fn(&SlotKey) -> Option<usize>> Resolve for F {
-    fn resolve(&self, key: &SlotKey) -> Option<usize> {
-        self(key)
+    fn resolve(&self, key: &SlotKey, _: Option<&str>) -> Result<usize, Unresolved> {
+        self(key).ok_or(Unresolved::Unknown)
     }
 }
 
-/// A map from keys to addresses. The address is the part of a global that is different in every
-/// process.
-///
-/// It holds both globals and symbols; a global and a symbol of the same name are bound separately.
-#[derive(Clone, Debug, Default)]
-pub struct Bindings {
-    globals: HashMap<Box<str>, usize>,
-    symbols: HashMap<Box<str>, usize>,
-}
+/// Two resolvers, of which the second is asked about what the first does not know. See
+/// [`Resolve::or`].
+#[derive(Debug)]
+pub struct Or<'a, A, B>(&'a A, &'a B);
 
-impl Bindings {
-    /// Makes an empty set of bindings.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Binds the global `key` to `address`; a later binding of the same key wins.
-    pub fn bind(&mut self, key: &str, address: usize) -> &mut Self {
-        self.globals.insert(key.into(), address);
-        self
-    }
-
-    /// Binds the symbol `name`, a function or data object of the host, to `address`.
-    pub fn bind_symbol(&mut self, name: &str, address: usize) -> &mut Self {
-        self.symbols.insert(name.into(), address);
-        self
-    }
-}
-
-impl Resolve for Bindings {
-    fn resolve(&self, key: &SlotKey) -> Option<usize> {
-        match key {
-            SlotKey::Global(key) => self.globals.get(key).copied(),
-            SlotKey::Symbol(name) => self.symbols.get(name).copied(),
+impl<A: Resolve, B: Resolve> Resolve for Or<'_, A, B> {
+    fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
+        match self.0.resolve(key, expected) {
+            Err(Unresolved::Unknown) => self.1.resolve(key, expected),
+            known => known,
         }
     }
 }
 
-/// The error for slots that a resolver has no address for. It has their keys, in slot order.
+/// The error for slots that a resolver has no address for, in slot order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} slot(s) without an address: {}", .keys.len(), list(.keys))]
+#[error("{} slot(s) without an address: {}", .slots.len(), list(.slots))]
 pub struct UnboundError {
-    keys: Vec<SlotKey>,
+    slots: Vec<UnboundSlot>,
 }
 
-impl UnboundError {
-    /// Returns the keys that were not resolved.
-    pub fn keys(&self) -> &[SlotKey] {
-        &self.keys
+/// A slot without an address, and the reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnboundSlot {
+    /// The slot's key.
+    pub key: SlotKey,
+    /// The type with which the code calls the function, if it is a function of one type.
+    pub expected: Option<Box<str>>,
+    /// The resolver's reason.
+    pub reason: Unresolved,
+}
+
+impl std::fmt::Display for UnboundSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { key, expected, reason } = self;
+        match (reason, expected) {
+            (Unresolved::Type { found }, Some(expected)) => {
+                write!(f, "{key} is called as {expected}, but is bound as {found}")
+            }
+            (Unresolved::Type { found }, None) => write!(f, "{key} is bound as {found}"),
+            (Unresolved::Unknown, _) => write!(f, "{key}"),
+        }
     }
 }
 
-fn list(keys: &[SlotKey]) -> String {
+impl UnboundError {
+    /// Returns the slots that have no address.
+    pub fn slots(&self) -> &[UnboundSlot] {
+        &self.slots
+    }
+
+    /// Returns their keys.
+    pub fn keys(&self) -> impl ExactSizeIterator<Item = &SlotKey> {
+        self.slots.iter().map(|slot| &slot.key)
+    }
+}
+
+fn list(slots: &[UnboundSlot]) -> String {
     const SHOWN: usize = 8;
-    let mut text = keys.iter().take(SHOWN).map(SlotKey::to_string).collect::<Vec<_>>().join(", ");
-    if keys.len() > SHOWN {
-        text.push_str(&format!(" and {} more", keys.len() - SHOWN));
+    let mut text = slots.iter().take(SHOWN).map(UnboundSlot::to_string).collect::<Vec<_>>().join(", ");
+    if slots.len() > SHOWN {
+        text.push_str(&format!(" and {} more", slots.len() - SHOWN));
     }
     text
 }
@@ -141,31 +177,38 @@ impl Slots {
         self.keys.is_empty()
     }
 
-    /// Returns the content of the whole slot array, in one pass.
+    /// Returns the content of the whole slot array, in one pass. The resolver learns no types;
+    /// [`addresses`] passes them on.
     ///
     /// # Errors
     ///
     /// [`UnboundError`] names every slot that `resolver` has no address for.
     pub fn addresses(&self, resolver: &dyn Resolve) -> Result<Vec<usize>, UnboundError> {
-        addresses(&self.keys, resolver)
+        addresses(self.keys.iter().map(|key| (key, None)), resolver)
     }
 }
 
-/// Returns the content of an array of slots that `keys` describe, in one pass.
+/// Returns the content of an array of slots, in one pass. `slots` are their keys, with the types
+/// that the code expects, as for [`Resolve::resolve`].
 ///
 /// # Errors
 ///
 /// [`UnboundError`] names every slot that `resolver` has no address for.
-pub fn addresses(keys: &[SlotKey], resolver: &dyn Resolve) -> Result<Vec<usize>, UnboundError> {
-    let mut addresses = Vec::with_capacity(keys.len());
+pub fn addresses<'s>(
+    slots: impl ExactSizeIterator<Item = (&'s SlotKey, Option<&'s str>)>,
+    resolver: &dyn Resolve,
+) -> Result<Vec<usize>, UnboundError> {
+    let mut addresses = Vec::with_capacity(slots.len());
     let mut missing = Vec::new();
-    for key in keys {
-        match resolver.resolve(key) {
-            Some(address) => addresses.push(address),
-            None => missing.push(key.clone()),
+    for (key, expected) in slots {
+        match resolver.resolve(key, expected) {
+            Ok(address) => addresses.push(address),
+            Err(reason) => {
+                missing.push(UnboundSlot { key: key.clone(), expected: expected.map(Into::into), reason });
+            }
         }
     }
-    if missing.is_empty() { Ok(addresses) } else { Err(UnboundError { keys: missing }) }
+    if missing.is_empty() { Ok(addresses) } else { Err(UnboundError { slots: missing }) }
 }
 
 impl FromIterator<SlotKey> for Slots {
@@ -177,26 +220,26 @@ impl FromIterator<SlotKey> for Slots {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn globals_and_symbols_of_one_name_are_two_things() {
-        let mut bindings = Bindings::new();
-        bindings.bind("puts", 1).bind_symbol("puts", 2);
-        let slots: Slots =
-            [SlotKey::Symbol("puts".into()), SlotKey::Global("puts".into())].into_iter().collect();
-        assert_eq!(slots.addresses(&bindings).unwrap(), [2, 1]);
-    }
+    use crate::Bindings;
 
     #[test]
     fn every_missing_slot_is_named_in_order() {
         let slots: Slots = ["b", "a"].into_iter().map(|k| SlotKey::Global(k.into())).collect();
         let error = slots.addresses(&Bindings::new()).unwrap_err();
-        assert_eq!(error.keys().iter().map(SlotKey::text).collect::<Vec<_>>(), ["b", "a"]);
+        assert_eq!(error.keys().map(SlotKey::text).collect::<Vec<_>>(), ["b", "a"]);
         assert_eq!(error.to_string(), r#"2 slot(s) without an address: global "b", global "a""#);
     }
 
     #[test]
     fn no_slots_need_no_bindings() {
         assert_eq!(Slots::default().addresses(&Bindings::new()).unwrap(), Vec::<usize>::new());
+    }
+
+    #[test]
+    fn a_closure_is_asked_only_about_what_is_unknown() {
+        let first = |key: &SlotKey| (key.text() == "a").then_some(1);
+        let second = |_: &SlotKey| Some(2);
+        let resolve = |name: &str| first.or(&second).resolve(&SlotKey::Symbol(name.into()), None);
+        assert_eq!((resolve("a"), resolve("b")), (Ok(1), Ok(2)));
     }
 }

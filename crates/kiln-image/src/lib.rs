@@ -87,7 +87,7 @@ pub use arch::Arch;
 pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
-pub use load::{AbiValue, FunctionPointer, FunctionRef, Image, Loaded, TypeMismatchError};
+pub use load::{AbiValue, FunctionPointer, FunctionRef, Image, Loaded, TypeMismatchError, bind_function};
 pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub use read::read_image;

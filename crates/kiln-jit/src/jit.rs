@@ -69,8 +69,8 @@ impl Jit {
     }
 
     /// Links `artifacts` with each other and with what was linked before, and publishes them. Each
-    /// global and each symbol without a definition gets a slot, whose value `resolver` returns. A
-    /// slot is filled once and shared by later batches.
+    /// global and each symbol without a definition gets a slot, whose value `resolver` returns;
+    /// it is told the type with which the code calls a function. A slot is filled once and shared by later batches.
     ///
     /// # Errors
     ///
@@ -82,7 +82,7 @@ impl Jit {
         // use: a session's table may hold many other globals.
         let known = |key: &SlotKey| self.published.lookup(key);
         let plan = link::plan(artifacts, &GlobalTable::new(), &known).map_err(JitError::Link)?;
-        let values = plan.slots().addresses(resolver)?;
+        let values = plan.slot_addresses(resolver)?;
 
         let layout = plan.layout();
         let blocks = Blocks::allocate(&mut self.memory, &plan)?;

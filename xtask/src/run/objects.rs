@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 
-use kiln::globals::{Resolve, SlotKey};
+use kiln::globals::{Resolve, SlotKey, Unresolved};
 use kiln::jit::libcalls;
 
 /// Size of a run-time object, in 8-byte words.
@@ -28,10 +28,10 @@ impl Objects {
 }
 
 impl Resolve for Objects {
-    fn resolve(&self, key: &SlotKey) -> Option<usize> {
+    fn resolve(&self, key: &SlotKey, _: Option<&str>) -> Result<usize, Unresolved> {
         match key {
-            SlotKey::Global(key) => Some(self.address(key)),
-            SlotKey::Symbol(_) => libcalls::process(key),
+            SlotKey::Global(key) => Ok(self.address(key)),
+            SlotKey::Symbol(_) => libcalls::process(key).ok_or(Unresolved::Unknown),
         }
     }
 }

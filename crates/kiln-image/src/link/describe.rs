@@ -3,6 +3,7 @@
 use kiln_artifact::record::{Linkage, SymbolKind};
 #[cfg(feature = "write")]
 use kiln_globals::SlotKey;
+use kiln_globals::{Resolve, UnboundError};
 
 use super::agreement::{Agreement, Agreements};
 use super::assign::Slot;
@@ -135,6 +136,21 @@ impl<'a> Plan<'a> {
             detail.signature = detail.signature.filter(|_| agree);
         }
         details
+    }
+
+    /// Returns the values of the external slots, in order of slots. `resolver` is told the type of
+    /// each function that all modules call with one type.
+    ///
+    /// # Errors
+    ///
+    /// [`UnboundError`] names every slot without an address.
+    pub fn slot_addresses(&self, resolver: &dyn Resolve) -> Result<Vec<usize>, UnboundError> {
+        let keys = self.slots().keys();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let types = self.slot_details().into_iter().map(|detail| detail.signature);
+        kiln_globals::addresses(keys.iter().zip(types), resolver)
     }
 
     /// Counts the pointers that data will hold.

@@ -212,7 +212,8 @@ impl Image {
         self.mapped.tables().note.head.file_len.get()
     }
 
-    /// Fills the slots with the addresses that `resolver` gives, and makes the image callable.
+    /// Fills the slots with the addresses that `resolver` gives, and makes the image callable. The
+    /// resolver is told the type with which the image calls a function.
     ///
     /// # Errors
     ///
@@ -224,7 +225,9 @@ impl Image {
             let what = self.mapped.tables().slot_keys().err().unwrap_or("bad slot in the note");
             return Err(LoadError::malformed(what, self.mapped.note.start as u64));
         }
-        let addresses = kiln_globals::addresses(keys, resolver)?;
+        let note = self.mapped.tables().note;
+        let types = note.slots().iter().map(|slot| note.signature(slot.signature.get() as usize));
+        let addresses = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
         Loaded::bind(self.mapped, &addresses)
     }
 

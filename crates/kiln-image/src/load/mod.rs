@@ -28,4 +28,4 @@ mod unmapped;
 pub use bind::Loaded;
 pub use function::{FunctionRef, TypeMismatchError};
 pub use image::Image;
-pub use pointer::{AbiValue, FunctionPointer};
+pub use pointer::{AbiValue, FunctionPointer, bind_function};

@@ -1,6 +1,7 @@
 //! Rust function pointer types, and the Cranelift signature of each.
 
 use kiln_artifact::{Param, Signature};
+use kiln_globals::Bindings;
 
 mod sealed {
     pub trait Sealed {}
@@ -49,6 +50,29 @@ pub unsafe trait FunctionPointer: Copy + sealed::Sealed {
     ///
     /// `code` must be the address of a function of this type for as long as the result is used.
     unsafe fn from_address(code: *const u8) -> Self;
+
+    /// Returns the address of the function's first instruction.
+    fn address(self) -> *const u8;
+}
+
+/// Binds the function `name` of the host, and its type: code that calls it with another type is
+/// refused.
+///
+/// ```
+/// use kiln_globals::{Bindings, Resolve, SlotKey};
+///
+/// extern "C" fn sine(x: f64) -> f64 {
+///     x.sin()
+/// }
+///
+/// let mut bindings = Bindings::new();
+/// kiln_image::bind_function(&mut bindings, "sin", sine as extern "C" fn(f64) -> f64);
+/// let sin = SlotKey::Symbol("sin".into());
+/// assert!(bindings.resolve(&sin, Some("(f64) -> f64 system_v")).is_ok());
+/// assert!(bindings.resolve(&sin, Some("(f32) -> f32 system_v")).is_err());
+/// ```
+pub fn bind_function<F: FunctionPointer>(bindings: &mut Bindings, name: &str, function: F) {
+    bindings.bind_function(name, function.address() as usize, &F::signature());
 }
 
 /// Makes a signature from names of Cranelift types, with the calling convention of `extern "C"`.
@@ -76,6 +100,10 @@ macro_rules! function {
                 // SAFETY: a function pointer has the size of a data pointer; the caller promises
                 // that `code` is the address of such a function.
                 unsafe { std::mem::transmute::<*const u8, Self>(code) }
+            }
+
+            fn address(self) -> *const u8 {
+                self as *const u8
             }
         }
     };

@@ -140,6 +140,12 @@ impl<'a> Note<'a> {
     /// The signature of the dynamic symbol with this index.
     #[cfg(feature = "load")]
     pub(crate) fn export_signature(&self, symbol: u32) -> Option<&'a str> {
-        self.text(*self.signatures().get(self.export_signature_index(symbol)?)?)
+        self.signature(self.export_signature_index(symbol)?)
+    }
+
+    /// The signature with this index.
+    #[cfg(feature = "load")]
+    pub(crate) fn signature(&self, index: usize) -> Option<&'a str> {
+        self.text(*self.signatures().get(index)?)
     }
 }

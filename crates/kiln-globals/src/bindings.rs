@@ -1,0 +1,111 @@
+//! A map from keys to addresses, given by a client.
+
+use std::collections::HashMap;
+
+use crate::signature::{Signature, signatures_agree};
+use crate::slots::{Resolve, SlotKey, Unresolved};
+
+/// A map from keys to addresses. The address is the part of a global that is different in every
+/// process.
+///
+/// It holds both globals and symbols; a global and a symbol of the same name are bound separately.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    globals: HashMap<Box<str>, usize>,
+    symbols: HashMap<Box<str>, BoundSymbol>,
+}
+
+#[derive(Clone, Debug)]
+struct BoundSymbol {
+    address: usize,
+    /// The type of a function, if it is known.
+    signature: Option<Box<str>>,
+}
+
+impl Bindings {
+    /// Makes an empty set of bindings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Binds the global `key` to `address`; a later binding of the same key wins.
+    pub fn bind(&mut self, key: &str, address: usize) -> &mut Self {
+        self.globals.insert(key.into(), address);
+        self
+    }
+
+    /// Binds the symbol `name`, a function or data object of the host, to `address`. Code may use
+    /// it with any type.
+    pub fn bind_symbol(&mut self, name: &str, address: usize) -> &mut Self {
+        self.symbols.insert(name.into(), BoundSymbol { address, signature: None });
+        self
+    }
+
+    /// Binds the function `name` of the host to `address`, and says its type. Code that calls it
+    /// with another type is refused with [`Unresolved::Type`].
+    ///
+    /// ```
+    /// use kiln_globals::{Bindings, Resolve, SlotKey, Unresolved};
+    ///
+    /// let mut bindings = Bindings::new();
+    /// bindings.bind_function("sin", 0x1000, &"(f64) -> f64 system_v".parse()?);
+    /// let sin = SlotKey::Symbol("sin".into());
+    /// assert_eq!(bindings.resolve(&sin, Some("(f64) -> f64 system_v")), Ok(0x1000));
+    /// let refused = bindings.resolve(&sin, Some("(f32) -> f32 system_v"));
+    /// assert!(matches!(refused, Err(Unresolved::Type { .. })));
+    /// # Ok::<(), kiln_globals::SignatureError>(())
+    /// ```
+    pub fn bind_function(&mut self, name: &str, address: usize, signature: &Signature) -> &mut Self {
+        let signature = Some(signature.to_string().into());
+        self.symbols.insert(name.into(), BoundSymbol { address, signature });
+        self
+    }
+}
+
+impl Resolve for Bindings {
+    fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
+        match key {
+            SlotKey::Global(key) => self.globals.get(key).copied().ok_or(Unresolved::Unknown),
+            SlotKey::Symbol(name) => {
+                let BoundSymbol { address, signature } = self.symbols.get(name).ok_or(Unresolved::Unknown)?;
+                match (signature, expected) {
+                    (Some(found), Some(expected)) if !signatures_agree(expected, found) => {
+                        Err(Unresolved::Type { found: found.clone() })
+                    }
+                    _ => Ok(*address),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Slots;
+
+    #[test]
+    fn globals_and_symbols_of_one_name_are_two_things() {
+        let mut bindings = Bindings::new();
+        bindings.bind("puts", 1).bind_symbol("puts", 2);
+        let slots: Slots =
+            [SlotKey::Symbol("puts".into()), SlotKey::Global("puts".into())].into_iter().collect();
+        assert_eq!(slots.addresses(&bindings).unwrap(), [2, 1]);
+    }
+
+    #[test]
+    fn a_function_of_another_type_is_refused() {
+        let mut bindings = Bindings::new();
+        bindings.bind_function("sin", 1, &"(f64) -> f64 system_v".parse().unwrap());
+        let sin = |expected| {
+            let slots = [(&SlotKey::Symbol("sin".into()), expected)];
+            let anything = |_: &SlotKey| Some(7);
+            crate::addresses(slots.into_iter(), &bindings.or(&anything)).map_err(|error| error.to_string())
+        };
+        assert_eq!(sin(Some("(f64 uext) -> f64 system_v")), Ok(vec![1]));
+        assert_eq!(sin(None), Ok(vec![1]));
+        let message = "1 slot(s) without an address: symbol `sin` is called as (f32) -> f32 system_v, but is \
+                       bound as (f64) -> f64 system_v";
+        assert_eq!(sin(Some("(f32) -> f32 system_v")), Err(message.into()));
+    }
+}
