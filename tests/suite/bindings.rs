@@ -49,8 +49,7 @@ fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
         .map(ToString::to_string)
         .collect::<Vec<_>>()
         .join(": ");
-    let expected =
-        "symbol `sin` is called as (f32) -> f32 system_v, but is bound as (f64) -> f64 system_v";
+    let expected = "symbol `sin` is called as (f32) -> f32 system_v, but is bound as (f64) -> f64 system_v";
     assert!(message.contains(expected), "{message}");
 
     session.bind_function("sin", sine_of_f32 as extern "C" fn(f32) -> f32);
