@@ -47,7 +47,7 @@ pub(crate) fn resolve(key: &SlotKey) -> Option<usize> {
             let number = key.rsplit(':').next()?.parse::<usize>().ok()?;
             Some(objects().get(number)? as *const u64 as usize)
         }
-        SlotKey::Symbol(_) => libcalls::process(key),
+        SlotKey::Symbol(_) | SlotKey::Routine(_) => libcalls::process(key),
     }
 }
 

@@ -80,3 +80,77 @@ fn a_resolver_learns_the_types_of_functions() {
     jit.link(session.artifacts(), &noting).unwrap();
     assert_eq!(*noting.0.lock().unwrap(), expected);
 }
+
+#[cfg(target_arch = "x86_64")]
+/// Calls the symbol `fma`, and multiplies and adds, for which this code calls the routine `fma`.
+const BOTH: &str = r#"
+    function %both(f64, f64, f64) -> f64, f64 system_v {
+        fn0 = %fma(f64, f64, f64) -> f64 system_v
+    block0(v0: f64, v1: f64, v2: f64):
+        v3 = call fn0(v0, v1, v2)
+        v4 = fma v0, v1, v2
+        return v3, v4
+    }
+    function %sum(f64, f64, f64) -> f64 system_v {
+        fn0 = colocated %both(f64, f64, f64) -> f64, f64 system_v
+    block0(v0: f64, v1: f64, v2: f64):
+        v3, v4 = call fn0(v0, v1, v2)
+        v5 = fadd v3, v4
+        return v5
+    }"#;
+
+#[cfg(target_arch = "x86_64")]
+/// Calls only the routine.
+const ROUTINE: &str = r#"
+    function %fused(f64, f64, f64) -> f64 system_v {
+    block0(v0: f64, v1: f64, v2: f64):
+        v3 = fma v0, v1, v2
+        return v3
+    }"#;
+
+#[cfg(target_arch = "x86_64")]
+/// The definition of `fma` that a client may have.
+const OWN_FMA: &str = r#"
+    function %fma(f64, f64, f64) -> f64 system_v {
+    block0(v0: f64, v1: f64, v2: f64):
+        v3 = f64const 0x1.8p6
+        return v3
+    }"#;
+
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_routine_of_the_c_library_is_not_the_symbol_of_its_name() {
+    type Sum = extern "C" fn(f64, f64, f64) -> f64;
+    extern "C" fn own_fma(_: f64, _: f64, _: f64) -> f64 {
+        1000.0
+    }
+    let mut session = Session::new(Target::host()).unwrap();
+    session.bind_function("fma", own_fma as Sum);
+    session.add(&[module("both", BOTH)]).unwrap();
+    let sum = session.function("sum").unwrap();
+    // SAFETY: the code calls only `fma` and this test's function.
+    assert_eq!(unsafe { sum.typed::<Sum>() }.unwrap()(2.0, 3.0, 4.0), 1010.0);
+
+    // Each has a slot of its own, with a key of its own.
+    let bytes = session.image().unwrap();
+    let image = Image::from_bytes(&bytes).unwrap();
+    let slots: Vec<String> = image.slots().iter().map(ToString::to_string).collect();
+    assert_eq!(slots, ["symbol `fma`", "routine `fma`"]);
+    let mut bindings = Bindings::new();
+    bind_function(&mut bindings, "fma", own_fma as Sum);
+    let error = image.bind(&bindings).unwrap_err();
+    assert!(error.to_string().ends_with("1 slot(s) without an address: routine `fma`"), "{error}");
+
+    // A program that has called the routine may define the symbol.
+    let mut session = Session::new(Target::host()).unwrap();
+    session.add(&[module("routine", ROUTINE)]).unwrap();
+    session.add(&[module("own", OWN_FMA), module("both", BOTH)]).unwrap();
+    let sum = session.function("sum").unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { sum.typed::<Sum>() }.unwrap()(2.0, 3.0, 4.0), 106.0);
+    let image = Image::from_bytes(&session.image().unwrap()).unwrap();
+    let loaded = image.bind(&jit::libcalls::process).unwrap();
+    let sum = loaded.function("sum").unwrap();
+    // SAFETY: as above.
+    assert_eq!(unsafe { sum.typed::<Sum>() }.unwrap()(2.0, 3.0, 4.0), 106.0);
+}

@@ -65,6 +65,7 @@ fn slot_kind(key: &SlotKey) -> &'static str {
     match key {
         SlotKey::Global(_) => "global",
         SlotKey::Symbol(_) => "symbol",
+        SlotKey::Routine(_) => "routine",
     }
 }
 
@@ -104,7 +105,7 @@ fn text(info: &ImageInfo) {
     println!("\nslots ({}):", info.slots.len());
     for (number, slot) in info.slots.iter().enumerate() {
         let signature = slot.signature.as_deref().unwrap_or("");
-        println!("  {number:>10}  {:6}  {}{signature}", slot_kind(&slot.key), name(slot.key.text()));
+        println!("  {number:>10}  {:7}  {}{signature}", slot_kind(&slot.key), name(slot.key.text()));
     }
 }
 

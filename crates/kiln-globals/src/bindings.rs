@@ -8,11 +8,12 @@ use crate::slots::{Resolve, SlotKey, Unresolved};
 /// A map from keys to addresses. The address is the part of a global that is different in every
 /// process.
 ///
-/// It holds both globals and symbols; a global and a symbol of the same name are bound separately.
+/// Globals, symbols and routines of the same name are bound separately.
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
     globals: HashMap<Box<str>, usize>,
     symbols: HashMap<Box<str>, BoundSymbol>,
+    routines: HashMap<Box<str>, usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,12 +61,21 @@ impl Bindings {
         self.symbols.insert(name.into(), BoundSymbol { address, signature });
         self
     }
+
+    /// Binds the routine `name` of the C library, which the code generator calls, to `address`. A
+    /// session has these routines already; a program that only loads images binds those that its
+    /// images use.
+    pub fn bind_routine(&mut self, name: &str, address: usize) -> &mut Self {
+        self.routines.insert(name.into(), address);
+        self
+    }
 }
 
 impl Resolve for Bindings {
     fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
         match key {
             SlotKey::Global(key) => self.globals.get(key).copied().ok_or(Unresolved::Unknown),
+            SlotKey::Routine(name) => self.routines.get(name).copied().ok_or(Unresolved::Unknown),
             SlotKey::Symbol(name) => {
                 let BoundSymbol { address, signature } = self.symbols.get(name).ok_or(Unresolved::Unknown)?;
                 match (signature, expected) {
@@ -85,12 +95,12 @@ mod tests {
     use crate::Slots;
 
     #[test]
-    fn globals_and_symbols_of_one_name_are_two_things() {
+    fn globals_symbols_and_routines_of_one_name_are_three_things() {
         let mut bindings = Bindings::new();
-        bindings.bind("puts", 1).bind_symbol("puts", 2);
-        let slots: Slots =
-            [SlotKey::Symbol("puts".into()), SlotKey::Global("puts".into())].into_iter().collect();
-        assert_eq!(slots.addresses(&bindings).unwrap(), [2, 1]);
+        bindings.bind("puts", 1).bind_symbol("puts", 2).bind_routine("puts", 3);
+        let keys = [SlotKey::Symbol, SlotKey::Routine, SlotKey::Global].map(|kind| kind("puts".into()));
+        let slots: Slots = keys.into_iter().collect();
+        assert_eq!(slots.addresses(&bindings).unwrap(), [2, 3, 1]);
     }
 
     #[test]

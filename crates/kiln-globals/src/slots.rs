@@ -13,13 +13,17 @@ pub enum SlotKey {
     Global(Box<str>),
     /// A function or data object that no module defines, by its symbol name.
     Symbol(Box<str>),
+    /// A routine of the C library that the code generator itself calls, such as `memcpy` or
+    /// `fmaf`. It is not the symbol of that name: a program may define or bind such a symbol, and
+    /// the routine stays what the code generator means.
+    Routine(Box<str>),
 }
 
 impl SlotKey {
-    /// Returns the key's text: a global's key or a symbol's name.
+    /// Returns the key's text: a global's key, or the name of a symbol or routine.
     pub fn text(&self) -> &str {
         match self {
-            Self::Global(text) | Self::Symbol(text) => text,
+            Self::Global(text) | Self::Symbol(text) | Self::Routine(text) => text,
         }
     }
 }
@@ -29,6 +33,7 @@ impl std::fmt::Display for SlotKey {
         match self {
             Self::Global(key) => write!(f, "global {key:?}"),
             Self::Symbol(name) => write!(f, "symbol `{name}`"),
+            Self::Routine(name) => write!(f, "routine `{name}`"),
         }
     }
 }

@@ -104,10 +104,10 @@ pub fn resolve(name: &str) -> Option<usize> {
     })
 }
 
-/// Resolves a symbol to a routine of this module, or else to a definition in this program or its
-/// shared libraries. Globals are never found here.
+/// Resolves a symbol or routine to a routine of this module, or else to a definition in this
+/// program or its shared libraries. Globals are never found here.
 pub fn process(key: &SlotKey) -> Option<usize> {
-    let SlotKey::Symbol(name) = key else { return None };
+    let (SlotKey::Symbol(name) | SlotKey::Routine(name)) = key else { return None };
     if let Some(address) = resolve(name) {
         return Some(address);
     }
@@ -124,6 +124,7 @@ mod tests {
     #[test]
     fn the_process_finds_its_own_symbols_and_no_others() {
         assert_eq!(process(&SlotKey::Symbol("ceilf".into())), resolve("ceilf"));
+        assert_eq!(process(&SlotKey::Routine("ceilf".into())), resolve("ceilf"));
         assert!(process(&SlotKey::Symbol("malloc".into())).is_some());
         assert_eq!(process(&SlotKey::Symbol("no such symbol".into())), None);
         assert_eq!(process(&SlotKey::Symbol("a\0b".into())), None);

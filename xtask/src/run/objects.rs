@@ -31,7 +31,7 @@ impl Resolve for Objects {
     fn resolve(&self, key: &SlotKey, _: Option<&str>) -> Result<usize, Unresolved> {
         match key {
             SlotKey::Global(key) => Ok(self.address(key)),
-            SlotKey::Symbol(_) => libcalls::process(key).ok_or(Unresolved::Unknown),
+            SlotKey::Symbol(_) | SlotKey::Routine(_) => libcalls::process(key).ok_or(Unresolved::Unknown),
         }
     }
 }

@@ -11,7 +11,7 @@
 use std::ops::Range;
 
 use kiln_artifact::Artifact;
-use kiln_globals::{SlotKey, Slots};
+use kiln_globals::Slots;
 
 use super::layout::{Extent, SLOT_SIZE};
 use super::resolve::{GlobalSlot, Resolution, ResolvedId, SymbolTable};
@@ -212,7 +212,7 @@ impl Assigner<'_> {
         match self.symbols.resolution(id) {
             Resolution::KnownSlot(_) => {}
             Resolution::Undefined => {
-                let key = SlotKey::Symbol(self.symbols.name(self.artifacts, id).into());
+                let key = self.symbols.slot_key(self.artifacts, id);
                 *slot = Some(Slot::External(self.external.push(key) as u32));
             }
             Resolution::Defined { .. } | Resolution::SectionBound { .. } | Resolution::KnownAddress(_) => {

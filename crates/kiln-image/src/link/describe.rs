@@ -53,8 +53,6 @@ pub struct FunctionRange<'a> {
 pub struct SlotDetails<'a> {
     /// The signature, if the slot holds the address of a function and all modules agree on it.
     pub signature: Option<&'a str>,
-    /// Whether the slot holds the address of a C library routine that the code generator calls.
-    pub libcall: bool,
 }
 
 /// The numbers of pointers in data, by what they point at.
@@ -65,8 +63,8 @@ pub(crate) struct PointerCounts {
     pub(crate) relative: usize,
     /// Pointers that hold the value of an external slot plus an addend.
     pub(crate) symbolic: usize,
-    /// The symbolic pointers (counted in `symbolic` too) whose slot belongs to a symbol, not to a
-    /// global.
+    /// The symbolic pointers (counted in `symbolic` too) whose slot belongs to a symbol or
+    /// routine, not to a global.
     pub(crate) symbols: usize,
 }
 
@@ -121,7 +119,6 @@ impl<'a> Plan<'a> {
             for (symbol, &id) in artifact.symbols().iter().zip(self.symbols.of_module(module)) {
                 let Some(Slot::External(slot)) = self.assignment.slot(id) else { continue };
                 let detail = &mut details[slot as usize];
-                detail.libcall |= symbol.libcall != 0;
                 let signature = symbol.signature().and_then(|index| artifact.signature(index));
                 match (detail.signature, signature) {
                     (Some(old), Some(new)) => {
@@ -170,7 +167,7 @@ impl<'a> Plan<'a> {
                         counts.symbolic += 1;
                         if let Some(Slot::External(slot)) = self.assignment.slot(id) {
                             let key = &self.slots().keys()[slot as usize];
-                            counts.symbols += usize::from(matches!(key, SlotKey::Symbol(_)));
+                            counts.symbols += usize::from(!matches!(key, SlotKey::Global(_)));
                         }
                     }
                 }
@@ -179,9 +176,9 @@ impl<'a> Plan<'a> {
         counts
     }
 
-    /// Counts the external slots of symbols.
+    /// Counts the external slots of symbols and routines.
     #[cfg(feature = "write")]
     pub(crate) fn symbol_slot_count(&self) -> usize {
-        self.slots().keys().iter().filter(|key| matches!(key, SlotKey::Symbol(_))).count()
+        self.slots().keys().iter().filter(|key| !matches!(key, SlotKey::Global(_))).count()
     }
 }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, SymbolKind};
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_globals::{GlobalTable, SlotKey};
 
 use super::error::LinkError;
@@ -114,10 +114,28 @@ impl SymbolTable {
 
     /// Returns the name or key of a resolved symbol.
     pub(super) fn name<'a>(&self, artifacts: &'a [Artifact], id: ResolvedId) -> &'a str {
+        let (artifact, symbol) = self.record(artifacts, id);
+        artifact.name(symbol)
+    }
+
+    /// Returns the key of the external slot of a resolved symbol that is not a global.
+    pub(super) fn slot_key(&self, artifacts: &[Artifact], id: ResolvedId) -> SlotKey {
+        let (artifact, symbol) = self.record(artifacts, id);
+        slot_key(artifact, symbol)
+    }
+
+    fn record<'a>(&self, artifacts: &'a [Artifact], id: ResolvedId) -> (&'a Artifact, &'a SymbolRecord) {
         let ResolvedSymbol { module, symbol, .. } = self.symbols[id.index()];
         let artifact = &artifacts[module as usize];
-        artifact.name(&artifact.symbols()[symbol as usize])
+        (artifact, &artifact.symbols()[symbol as usize])
     }
+}
+
+/// Returns the key of the slot of a symbol that is not a global. A symbol and a routine of one name
+/// have different keys, so no two slots of a program have the same key.
+fn slot_key(artifact: &Artifact, symbol: &SymbolRecord) -> SlotKey {
+    let name = artifact.name(symbol).into();
+    if symbol.libcall == 0 { SlotKey::Symbol(name) } else { SlotKey::Routine(name) }
 }
 
 /// A global that has an external slot.
@@ -290,17 +308,13 @@ fn resolve_outside(
         if symbol.kind() == SymbolKind::Global {
             continue;
         }
-        let is_libcall = symbol.libcall != 0;
         if resolved.resolution == Resolution::Undefined || symbol.linkage() == Linkage::Preemptible {
-            match external(&SlotKey::Symbol(artifact.name(symbol).into())) {
-                // As inside the link: a definition with the name of a libcall is not the libcall.
-                Some(ExternalDefinition::Address(_)) if is_libcall => {}
-                Some(definition) => resolved.resolution = definition.into(),
-                None => {}
+            if let Some(definition) = external(&slot_key(artifact, symbol)) {
+                resolved.resolution = definition.into();
             }
         }
         if resolved.resolution == Resolution::Undefined
-            && !is_libcall
+            && symbol.libcall == 0
             && let Some((section, bound)) = sections.use_bound(artifact.name(symbol))
         {
             resolved.resolution = Resolution::SectionBound { section, bound };

@@ -27,6 +27,8 @@ pub(crate) const NONE: u32 = u32::MAX;
 pub(crate) const SLOT_OF_GLOBAL: u32 = 0;
 /// Kind of a slot that holds the address of a symbol.
 pub(crate) const SLOT_OF_SYMBOL: u32 = 1;
+/// Kind of a slot that holds the address of a routine of the C library.
+pub(crate) const SLOT_OF_ROUTINE: u32 = 2;
 
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty,)* }) => {
@@ -48,8 +50,8 @@ record! {
 }
 
 record! {
-    /// An external slot. `kind` is [`SLOT_OF_GLOBAL`] or [`SLOT_OF_SYMBOL`]; `signature` is an
-    /// index into the signatures, or `u32::MAX`.
+    /// An external slot. `kind` is [`SLOT_OF_GLOBAL`], [`SLOT_OF_SYMBOL`] or [`SLOT_OF_ROUTINE`];
+    /// `signature` is an index into the signatures, or `u32::MAX`.
     SlotRecord { key: Text, kind: U32, signature: U32, }
 }
 

@@ -7,7 +7,7 @@ use object::Endianness;
 use object::elf;
 
 use crate::elf64::{SYMBOL, symbol_type};
-use crate::note::{Note, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span};
+use crate::note::{Note, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span};
 
 /// An entry of the dynamic symbol table.
 #[derive(Clone, Copy, Debug)]
@@ -130,6 +130,7 @@ impl<'a> Tables<'a> {
         Some(match slot.kind.get() {
             SLOT_OF_GLOBAL => SlotKey::Global(text.into()),
             SLOT_OF_SYMBOL => SlotKey::Symbol(text.into()),
+            SLOT_OF_ROUTINE => SlotKey::Routine(text.into()),
             _ => return None,
         })
     }

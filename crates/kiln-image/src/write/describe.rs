@@ -14,7 +14,7 @@ use super::layout::FileLayout;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
-    NONE, NoteBuilder, SLOT_OF_GLOBAL, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum,
+    NONE, NoteBuilder, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum,
     checksum_parallel,
 };
 
@@ -47,6 +47,7 @@ pub(super) fn describe(
         let kind = U32::new(match key {
             SlotKey::Global(_) => SLOT_OF_GLOBAL,
             SlotKey::Symbol(_) => SLOT_OF_SYMBOL,
+            SlotKey::Routine(_) => SLOT_OF_ROUTINE,
         });
         let signature = signatures.index(&mut note, detail.signature);
         let key = note.text(key.text());

@@ -54,7 +54,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
     /// Returns the dynamic symbols of a program.
     pub(super) fn of(plan: &'p Plan<'a>) -> Self {
         let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
-            SlotKey::Symbol(name) => Some((&**name, number as u32)),
+            SlotKey::Symbol(name) | SlotKey::Routine(name) => Some((&**name, number as u32)),
             SlotKey::Global(_) => None,
         });
         let export = |name: &'a str| Export {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use kiln_artifact::Artifact;
-use kiln_globals::GlobalTable;
+use kiln_globals::{GlobalTable, SlotKey};
 use object::write::elf::Writer;
 
 use super::describe::{announce_checksums, describe, seal};
@@ -55,7 +55,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8
     let symbols = DynamicSymbols::of(plan);
     let counts = RelaCounts::of(plan);
     let details = plan.slot_details();
-    let needs_libc = details.iter().any(|detail| detail.libcall);
+    let needs_libc = plan.slots().keys().iter().any(|key| matches!(key, SlotKey::Routine(_)));
     let dynamic = DynamicSection::new(&symbols, &counts, options, needs_libc)?;
     let mut note = describe(plan, triple, &symbols, &details, counts.symbolic);
 
