@@ -14,8 +14,8 @@ use super::layout::FileLayout;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
-    NONE, NoteBuilder, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum,
-    checksum_parallel,
+    NONE, NoteBuilder, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord,
+    SymbolicRecord, checksum, checksum_parallel,
 };
 
 /// Makes the note of an image, without the fields that depend on the layout. `details` describes
