@@ -4,6 +4,9 @@
 //! in the terms of ELF. Invariant: slot *i* is described by key *i*, globals first, so slots are
 //! filled in one pass in order, or by one copy of an array that the client prepared.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use crate::GlobalTable;
 
 /// The thing whose address a slot must hold.
@@ -109,15 +112,16 @@ pub struct UnboundError {
 pub struct UnboundSlot {
     /// The slot's key.
     pub key: SlotKey,
-    /// The type with which the code calls the function, if it is a function of one type.
-    pub expected: Option<Box<str>>,
     /// The resolver's reason.
     pub reason: Unresolved,
+    /// The type that the code expects, if the resolver knows another type. Slots of the same type
+    /// share the text.
+    pub expected: Option<Arc<str>>,
 }
 
 impl std::fmt::Display for UnboundSlot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { key, expected, reason } = self;
+        let Self { key, reason, expected } = self;
         match (reason, expected) {
             (Unresolved::Type { found }, Some(expected)) => {
                 write!(f, "{key} is called as {expected}, but is bound as {found}")
@@ -205,11 +209,16 @@ pub fn addresses<'s>(
 ) -> Result<Vec<usize>, UnboundError> {
     let mut addresses = Vec::with_capacity(slots.len());
     let mut missing = Vec::new();
+    // An image can have one long type and many slots of it, so a text is copied only once.
+    let mut texts: HashMap<*const str, Arc<str>> = HashMap::new();
     for (key, expected) in slots {
         match resolver.resolve(key, expected) {
             Ok(address) => addresses.push(address),
             Err(reason) => {
-                missing.push(UnboundSlot { key: key.clone(), expected: expected.map(Into::into), reason });
+                let expected = expected.filter(|_| reason != Unresolved::Unknown);
+                let expected =
+                    expected.map(|text| texts.entry(text).or_insert_with(|| text.into()).clone());
+                missing.push(UnboundSlot { key: key.clone(), reason, expected });
             }
         }
     }

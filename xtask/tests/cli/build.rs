@@ -143,7 +143,7 @@ fn summary_call_and_inspect() {
     );
     let text = dir.xtask(&["inspect", "p.so"]).ok();
     for part in
-        ["target     ", "first(i64) -> i64 system_v", "slots (1):", "global  test:object", ".eh_frame"]
+        ["target     ", "first(i64) -> i64 system_v", "slots (1):", "global   test:object", ".eh_frame"]
     {
         assert!(text.contains(part), "no `{part}` in:\n{text}");
     }

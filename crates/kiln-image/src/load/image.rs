@@ -226,7 +226,12 @@ impl Image {
             return Err(LoadError::malformed(what, self.mapped.note.start as u64));
         }
         let note = self.mapped.tables().note;
-        let types = note.slots().iter().map(|slot| note.signature(slot.signature.get() as usize));
+        // Slots may share a type of any length, so each is checked only once.
+        let mut known: Vec<Option<Option<&str>>> = vec![None; note.signatures().len()];
+        let types = note.slots().iter().map(|slot| {
+            let index = slot.signature.get() as usize;
+            *known.get_mut(index)?.get_or_insert_with(|| note.signature(index))
+        });
         let addresses = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
         Loaded::bind(self.mapped, &addresses)
     }
