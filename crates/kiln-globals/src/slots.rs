@@ -216,8 +216,7 @@ pub fn addresses<'s>(
             Ok(address) => addresses.push(address),
             Err(reason) => {
                 let expected = expected.filter(|_| reason != Unresolved::Unknown);
-                let expected =
-                    expected.map(|text| texts.entry(text).or_insert_with(|| text.into()).clone());
+                let expected = expected.map(|text| texts.entry(text).or_insert_with(|| text.into()).clone());
                 missing.push(UnboundSlot { key: key.clone(), reason, expected });
             }
         }
