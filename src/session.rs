@@ -48,7 +48,7 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Jit`] if no address space can be reserved.
+    /// [`SessionError::Jit`] if it is the first of the process and no address space can be reserved.
     pub fn new(target: Target) -> Result<Self, SessionError> {
         Self::with_compiler(Compiler::new(target), JitOptions::default())
     }

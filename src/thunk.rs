@@ -8,7 +8,7 @@ use kiln_jit::{Cell, Jit, JitOptions};
 
 use crate::{CompilerError, SessionError};
 
-/// An entry thunk, in memory of its own: machine code that calls any function of one signature.
+/// An entry thunk: machine code that calls any function of one signature.
 ///
 /// A call is three steps: [`Thunk::encode`] the arguments, [`kiln_jit::invoke`] (which is `unsafe`,
 /// since it runs machine code), [`Thunk::decode`] the results.
@@ -39,7 +39,7 @@ impl Thunk {
         let module = entry_thunk("thunk", signature, settings, &*isa);
         let built = compile(&Job::new(&module, &*isa))
             .map_err(|errors| SessionError::Compile(CompilerError::Functions(errors)))?;
-        let mut jit = Jit::new(JitOptions { reserve: 1 << 26, ..JitOptions::default() })?;
+        let mut jit = Jit::new(JitOptions::default())?;
         jit.link(&[built.artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");
         Ok(Self { signature: signature.clone(), address, _jit: jit })

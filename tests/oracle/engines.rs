@@ -108,7 +108,7 @@ pub(crate) fn session(
 ) -> Result<(Outcome, Vec<u8>), String> {
     let text = |error: kiln::SessionError| error.to_string();
     let mut objects = Objects::new(&program.globals);
-    let options = kiln::jit::JitOptions { reserve: 1 << 26, ..Default::default() };
+    let options = kiln::jit::JitOptions::default();
     let compiler = kiln::Compiler::new(thunks.target.clone());
     let mut session = Session::with_compiler(compiler, options).map_err(text)?;
     for (key, _) in &program.globals {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageInfo, ImageOptions, write_image};
 use kiln::ir::{Code, Module, ModuleSettings, Source, Target, parse};
+use kiln::jit::{JitOptions, Memory, MemoryOptions};
 use kiln::{Compiler, Session};
 
 use crate::common::module;
@@ -36,10 +37,11 @@ fn functions_aligned_to_more_than_a_page() {
 
 #[test]
 fn a_reservation_that_is_too_small() {
-    let options = kiln::jit::JitOptions { reserve: 1 << 16, ..Default::default() };
+    let memory = Memory::reserve(MemoryOptions::with_size(1 << 16)).unwrap();
+    let options = JitOptions { memory: Some(memory), ..Default::default() };
     let mut session = Session::with_compiler(Compiler::new(Target::host()), options).unwrap();
     let error = session.add(&[module("d", "data %d writable { zeros 100_000 }")]).unwrap_err().to_string();
-    assert!(error.contains("no room"), "{error}");
+    assert!(error.starts_with("no room for 100000 bytes of writable data"), "{error}");
 }
 
 /// The address that the call or jump of aarch64 at `at` of an image goes to: of code, or of the

@@ -1,10 +1,9 @@
 //! Memory for the areas of one batch.
 
-use cranelift_jit::JITMemoryKind;
 use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output, Plan};
 
 use crate::error::JitError;
-use crate::memory::{Block, Memory};
+use crate::memory::{Block, Memory, Region};
 
 /// Three blocks of memory, one per permission, and the addresses of the areas inside them.
 pub(crate) struct Blocks {
@@ -21,13 +20,14 @@ const DATA: [Area; 3] = [Area::Slots, Area::Data, Area::Bss];
 
 impl Blocks {
     /// Takes fresh memory for all areas of `plan`.
-    pub(crate) fn allocate(memory: &mut Memory, plan: &Plan<'_>) -> Result<Self, JitError> {
+    pub(crate) fn allocate(memory: &Memory, plan: &Plan<'_>) -> Result<Self, JitError> {
         let layout = plan.layout();
         let mut addresses = Addresses::default();
         let is_start = |offset| plan.functions().any(|function| function.offset == offset);
         let text = memory.allocate_code(layout[Area::Text].size, layout[Area::Text].align, is_start)?;
         addresses[Area::Text] = text.address();
-        let mut block = |areas: &[Area], kind| {
+        let mut taken = Vec::from([text]);
+        let mut block = |areas: &[Area], region| {
             let (mut size, mut align) = (0u64, 8);
             for &area in areas {
                 let extent = layout[area];
@@ -35,12 +35,16 @@ impl Blocks {
                 size = addresses[area] + extent.size;
                 align = align.max(extent.align);
             }
-            let block = memory.allocate(size, align, kind)?;
+            let block = memory.allocate(region, size, align).inspect_err(|_| {
+                // SAFETY: nobody knows these blocks.
+                taken.drain(..).for_each(|block| unsafe { memory.free(block) });
+            })?;
+            taken.push(block);
             areas.iter().for_each(|&area| addresses[area] += block.address());
             Ok::<_, JitError>(block)
         };
-        let constants = block(&CONSTANTS, JITMemoryKind::ReadOnly)?;
-        let data = block(&DATA, JITMemoryKind::Writable)?;
+        let constants = block(&CONSTANTS, Region::ReadOnly)?;
+        let data = block(&DATA, Region::Data)?;
         // An area without memory still has an address near the others, for symbols of size 0 at its
         // start.
         let near = addresses[Area::Text];
@@ -48,6 +52,11 @@ impl Blocks {
             addresses[area] = near;
         }
         Ok(Self { text, constants, data, addresses })
+    }
+
+    /// Returns the blocks.
+    pub(crate) fn all(&self) -> [Block; 3] {
+        [self.text, self.constants, self.data]
     }
 
     /// Returns the bytes of `areas`, which are in `block` in this order.

@@ -3,6 +3,8 @@
 use kiln_globals::{UnboundError, list_errors};
 use kiln_image::link::LinkError;
 
+use crate::memory::MemoryError;
+
 /// Artifacts could not be linked into memory. Nothing was published.
 ///
 /// `module` is the position, in this link, of the module that the error is about. `earlier` is a
@@ -155,7 +157,7 @@ pub enum JitError {
         /// The page size, in bytes.
         limit: u64,
     },
-    /// Memory cannot be reserved, allocated or protected, or a requested size is out of range.
-    #[error("executable memory: {0}")]
-    Memory(Box<str>),
+    /// Memory cannot be reserved, allocated or published.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
 }

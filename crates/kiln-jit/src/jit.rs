@@ -3,6 +3,8 @@
 //! A batch is planned with the symbols of earlier batches as known addresses, placed in fresh
 //! memory, relocated, and only then published. So an error leaves the published symbols unchanged.
 
+use std::sync::Arc;
+
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
@@ -11,7 +13,7 @@ use kiln_image::link::{self, Area, FixupOutput, Fixups, Layout, PointerSource};
 
 use crate::blocks::Blocks;
 use crate::error::JitError;
-use crate::memory::Memory;
+use crate::memory::{Block, Memory};
 use crate::options::JitOptions;
 use crate::published::{Published, PublishedSymbol};
 use crate::unwind::Registration;
@@ -31,14 +33,15 @@ pub struct CodeRange {
 pub struct Jit {
     // Declared first, so that registrations are removed before the memory is freed.
     registrations: Vec<Registration>,
-    memory: Memory,
+    memory: Arc<Memory>,
+    /// The memory that is freed with this.
+    blocks: Vec<Block>,
     options: JitOptions,
     published: Published,
     code: Vec<CodeRange>,
 }
 
-// SAFETY: the memory belongs to the `Jit` alone; raw pointers in it are addresses of that memory,
-// which is not tied to a thread.
+// SAFETY: raw pointers in it are addresses of its memory, which is not tied to a thread.
 unsafe impl Send for Jit {}
 // SAFETY: shared references only read tables.
 unsafe impl Sync for Jit {}
@@ -53,15 +56,17 @@ impl std::fmt::Debug for Jit {
 }
 
 impl Jit {
-    /// Reserves address space.
+    /// Makes a JIT without code.
     ///
     /// # Errors
     ///
-    /// [`JitError::Memory`] if the system refuses.
+    /// [`JitError::Memory`] if it uses the shared memory, which must be reserved first, and the
+    /// system refuses.
     pub fn new(options: JitOptions) -> Result<Self, JitError> {
         Ok(Self {
             registrations: Vec::new(),
-            memory: Memory::reserve(options.reserve)?,
+            memory: options.memory.clone().map_or_else(Memory::shared, Ok)?,
+            blocks: Vec::new(),
             options,
             published: Published::default(),
             code: Vec::new(),
@@ -74,8 +79,7 @@ impl Jit {
     ///
     /// # Errors
     ///
-    /// [`JitError`]; then nothing is published. Address space that was taken before the error was
-    /// found is freed only when the [`Jit`] is dropped.
+    /// [`JitError`]; then nothing is published, and the memory that was taken is free again.
     pub fn link(&mut self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<(), JitError> {
         self.published.check(artifacts)?;
         // The table is empty, so only globals that this batch uses get slots, in order of first
@@ -85,15 +89,23 @@ impl Jit {
         let values = plan.slot_addresses(resolver)?;
 
         let layout = plan.layout();
-        let blocks = Blocks::allocate(&mut self.memory, &plan)?;
+        let blocks = Blocks::allocate(&self.memory, &plan)?;
         // SAFETY: the blocks are fresh, disjoint and not published; the references end before
         // `publish`.
-        let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
-            .map_err(|error| JitError::Link(vec![error]))?;
-        // SAFETY: as above, and the references of `emit` have ended. Addresses of known slots come
-        // from `published`: 8 bytes of an earlier batch, which are not freed before `self`.
-        unsafe { fill_slots_and_pointers(&blocks, layout, &fixups, &values) };
-        self.memory.publish()?;
+        let emitted = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
+            .map_err(|error| JitError::Link(vec![error]));
+        let published = emitted.and_then(|fixups| {
+            // SAFETY: as above, and the references of `emit` have ended. Addresses of known slots
+            // come from `published`: 8 bytes of an earlier batch, not freed before `self`.
+            unsafe { fill_slots_and_pointers(&blocks, layout, &fixups, &values) };
+            self.memory.publish(&blocks.all())
+        });
+        if let Err(error) = published {
+            // SAFETY: nobody knows these blocks.
+            blocks.all().into_iter().for_each(|block| unsafe { self.memory.free(block) });
+            return Err(error);
+        }
+        self.blocks.extend(blocks.all());
 
         self.published.add(artifacts, &plan, &blocks.addresses);
         let text = blocks.addresses[Area::Text] as usize;
@@ -148,8 +160,10 @@ impl Jit {
 impl Drop for Jit {
     fn drop(&mut self) {
         self.registrations.clear();
-        // SAFETY: addresses of this memory were given out to be used only while the `Jit` lives.
-        unsafe { self.memory.free() };
+        for block in self.blocks.drain(..) {
+            // SAFETY: addresses of this memory were given out to be used only while the `Jit` lives.
+            unsafe { self.memory.free(block) };
+        }
     }
 }
 

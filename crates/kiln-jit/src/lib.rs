@@ -14,8 +14,7 @@
 //! # Why not `JITModule`?
 //!
 //! `cranelift_jit::JITModule` refuses position-independent code, panics on unresolved symbols, and
-//! cannot free a part of its memory. It is the reference engine of tests and benches. Its arena
-//! provides the memory of this crate.
+//! cannot free a part of its memory. It is the reference engine of tests and benches.
 //!
 //! # Safety
 //!
@@ -26,8 +25,8 @@
 //! # Architecture invariants
 //!
 //! This crate has no relocation code. All memory of a [`Jit`] is in one reservation of at most 2
-//! GiB, so every reference inside it is in range. Memory is writable or executable, never both; it
-//! is freed when the [`Jit`] is dropped.
+//! GiB, a [`Memory`], so every reference inside it is in range. No address is writable and
+//! executable at once. Memory is freed when the [`Jit`] is dropped.
 
 mod blocks;
 mod error;
@@ -43,4 +42,5 @@ mod unwind;
 pub use error::JitError;
 pub use invoke::{Cell, invoke};
 pub use jit::{CodeRange, Jit};
+pub use memory::{Mapping, Memory, MemoryError, MemoryOptions, MemoryUsage, Refused, Region, RegionUsage};
 pub use options::JitOptions;

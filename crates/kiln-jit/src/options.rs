@@ -1,11 +1,16 @@
 //! The options of a JIT.
 
+use std::sync::Arc;
+
+use crate::memory::Memory;
+
 /// Options of a [`Jit`](crate::Jit).
 #[derive(Clone, Debug)]
 pub struct JitOptions {
-    /// Address space to reserve for code and data, in bytes: at most 2 GiB, 1 GiB by default.
-    /// Memory is used only as code is linked.
-    pub reserve: usize,
+    /// Memory for code and data. By default it is [`Memory::shared`], so making a [`Jit`](crate::Jit)
+    /// takes no system call. A memory of its own, which [`Memory::reserve`] makes, is for a client
+    /// that limits what can be linked.
+    pub memory: Option<Arc<Memory>>,
     /// Whether panics and exceptions can unwind through compiled code, and backtraces show that
     /// code. Default `true`.
     pub unwind: bool,
@@ -13,6 +18,6 @@ pub struct JitOptions {
 
 impl Default for JitOptions {
     fn default() -> Self {
-        Self { reserve: 1 << 30, unwind: true }
+        Self { memory: None, unwind: true }
     }
 }

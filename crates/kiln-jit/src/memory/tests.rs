@@ -1,0 +1,178 @@
+//! Tests of memory as a whole.
+
+use super::*;
+
+/// A memory with small regions.
+fn memory(mapping: Mapping) -> Arc<Memory> {
+    Memory::reserve(MemoryOptions { mapping, ..MemoryOptions::with_size(8 << 20) }).unwrap()
+}
+
+/// Frees blocks that nobody uses.
+fn free(memory: &Memory, blocks: impl IntoIterator<Item = Block>) {
+    // SAFETY: the tests use no block after they have freed it.
+    blocks.into_iter().for_each(|block| unsafe { memory.free(block) });
+}
+
+#[test]
+fn functions_at_a_boundary_are_found() {
+    let start = 5 * BOUNDARY;
+    let only = |offset| move |other| other == offset;
+    assert!(starts_at_boundary(start, 1, only(0)));
+    assert!(starts_at_boundary(start - 16, 17, only(16)));
+    // The boundary is inside a function, is after the code, or there is no code.
+    assert!(!starts_at_boundary(start - 16, 17, only(8)));
+    assert!(!starts_at_boundary(start - 16, 16, only(16)));
+    assert!(!starts_at_boundary(start + 1, 4096, |_| true));
+    assert!(!starts_at_boundary(start, 0, |_| true));
+}
+
+#[test]
+fn no_function_begins_at_a_multiple_of_four_gigabytes() {
+    const PIECE: u64 = 64 << 20;
+    let options = MemoryOptions { code: 2040 << 20, ..MemoryOptions::with_size(1 << 20) };
+    // All at once, so that they are side by side and together span many multiples.
+    let all: Vec<_> = (0..8).map(|_| Memory::reserve(options.clone()).unwrap()).collect();
+    for memory in &all {
+        let mut state = memory.lock();
+        // Only the bookkeeping: nothing takes these pages from the system.
+        let ranges = &mut state.regions[Region::Code as usize].ranges;
+        let mut starts = Vec::new();
+        while let Some(start) = ranges.take(PIECE as usize, 16) {
+            starts.push(start);
+        }
+        assert_eq!(starts.len(), 31);
+        starts.into_iter().for_each(|start| drop(ranges.give(start..start + PIECE as usize)));
+        let first = state.views.address(Region::Code, 0) as u64;
+        drop(state);
+        // Put the next block right at a boundary, if there is one.
+        let until = (first.next_multiple_of(BOUNDARY) - first) as usize;
+        if until > 0 && until < 2000 << 20 {
+            memory.lock().regions[Region::Code as usize].ranges.take(until, 8).unwrap();
+        }
+        let block = memory.allocate_code(4096, 16, |offset| offset == 0).unwrap();
+        assert!(!block.address().is_multiple_of(BOUNDARY));
+        // A boundary inside a function does no harm.
+        if until < 2000 << 20 {
+            free(memory, [block]);
+            let block = memory.allocate_code(4096, 16, |_| false).unwrap();
+            assert!(block.address().is_multiple_of(BOUNDARY));
+        }
+    }
+}
+
+#[test]
+fn code_is_written_at_one_address_and_runs_at_another() {
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let memory = memory(mapping);
+        let block = memory.allocate_code(16, 16, |offset| offset == 0).unwrap();
+        let constant = memory.allocate(Region::ReadOnly, 8, 8).unwrap();
+        assert_eq!(mapping == Mapping::Dual, block.address != block.writable);
+        // SAFETY: both are fresh.
+        unsafe { block.bytes().fill(0xcc) };
+        // SAFETY: as above.
+        unsafe { constant.bytes().copy_from_slice(&7_u64.to_ne_bytes()) };
+        memory.publish(&[block, constant]).unwrap();
+        // SAFETY: it was published.
+        let seen = unsafe { std::slice::from_raw_parts(block.address, 16) };
+        assert_eq!(seen, [0xcc; 16]);
+        // SAFETY: it was published.
+        assert_eq!(unsafe { constant.address.cast::<u64>().read() }, 7);
+    }
+}
+
+#[test]
+fn memory_that_is_used_again_is_zero() {
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let memory = memory(mapping);
+        for region in Region::ALL {
+            for round in 0..20 {
+                let len = 100 + 3000 * round;
+                let blocks: Vec<_> = (0..4).map(|_| memory.allocate(region, len, 16).unwrap()).collect();
+                for &block in &blocks {
+                    // SAFETY: it is in use and not published.
+                    let bytes = unsafe { block.bytes() };
+                    assert!(bytes.iter().all(|&byte| byte == 0), "{region} {round}");
+                    bytes.fill(0xff);
+                }
+                memory.publish(&blocks).unwrap();
+                free(&memory, blocks);
+            }
+            let usage = *memory.usage().region_mut(region);
+            assert_eq!((usage.used, usage.free), (0, usage.reserved));
+        }
+    }
+}
+
+#[test]
+fn the_number_of_mappings_is_a_constant() {
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let memory = memory(mapping);
+        let mut live = Vec::new();
+        for round in 0..2000 {
+            let region = Region::ALL[round % 3];
+            let unit = if mapping == Mapping::Protect { 100 } else { 1000 };
+            match memory.allocate(region, 8 + (round * 7919 % unit) as u64, 8) {
+                Ok(block) => {
+                    memory.publish(&[block]).unwrap();
+                    live.push(block);
+                }
+                Err(_) => free(&memory, live.drain(..)),
+            }
+            if round % 3 == 0 {
+                free(&memory, [live.swap_remove(round * 31 % live.len())]);
+            }
+        }
+        let count = mappings(&memory);
+        assert!((4..=16).contains(&count), "{mapping:?}: {count}");
+    }
+}
+
+/// Returns how many mappings of the process are within those of `memory`.
+fn mappings(memory: &Memory) -> usize {
+    let state = memory.lock();
+    let run = state.views.address(Region::Code, 0) as usize;
+    let end = state.views.address(Region::Data, state.views.size(Region::Data)) as usize;
+    let write = state.views.writable(Region::Code, 0) as usize;
+    let write_end = write + (state.views.address(Region::Data, 0) as usize - run);
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let starts = maps.lines().map(|line| usize::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap());
+    starts.filter(|start| (run..end).contains(start) || (write..write_end).contains(start)).count()
+}
+
+#[test]
+fn running_out_names_the_region_and_the_option() {
+    let memory = Memory::reserve(MemoryOptions { code: 4096, ..MemoryOptions::with_size(1 << 20) }).unwrap();
+    let first = memory.allocate(Region::Code, 4000, 16).unwrap();
+    let error = memory.allocate(Region::Code, 200, 16).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "no room for 200 bytes of code: 96 of 4096 bytes are free, 96 of them in one piece; \
+         `MemoryOptions::code` sets the size"
+    );
+    let error = memory.allocate(Region::Data, u64::MAX, 16).unwrap_err().to_string();
+    assert!(error.contains("of writable data") && error.contains("MemoryOptions::data"), "{error}");
+    free(&memory, [first]);
+    memory.allocate(Region::Code, 4096, 16).unwrap();
+}
+
+#[test]
+fn what_is_retired_is_counted_until_it_is_free() {
+    let memory = memory(Mapping::Auto);
+    let block = memory.allocate(Region::Data, 24, 8).unwrap();
+    let (first, rest) = (block.part(0..8), block.part(8..24));
+    let first = memory.retire(first);
+    let usage = memory.usage().data;
+    assert_eq!((usage.used, usage.retired, usage.free), (16, 8, usage.reserved - 24));
+    free(&memory, [rest, memory.retire(first)]);
+    let usage = memory.usage().data;
+    assert_eq!((usage.used, usage.retired, usage.free), (0, 0, usage.reserved));
+}
+
+#[test]
+fn options_out_of_range_are_refused() {
+    let options = MemoryOptions { code: usize::MAX, ..MemoryOptions::default() };
+    assert!(matches!(Memory::reserve(options), Err(MemoryError::TooLarge { .. })));
+    let options = MemoryOptions::with_size(MemoryOptions::LIMIT + (1 << 20));
+    assert!(matches!(Memory::reserve(options), Err(MemoryError::TooLarge { .. })));
+    Memory::reserve(MemoryOptions::with_size(0)).unwrap();
+}

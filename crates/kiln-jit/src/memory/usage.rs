@@ -1,0 +1,39 @@
+//! Public figures.
+
+use super::error::Region;
+
+/// Bytes of one region: `reserved` is the sum of the other three.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RegionUsage {
+    /// Address space.
+    pub reserved: usize,
+    /// In use, including what alignment costs.
+    pub used: usize,
+    /// Removed, but a thread may still run or read it.
+    pub retired: usize,
+    /// Free.
+    pub free: usize,
+}
+
+/// How many bytes of a [`Memory`](super::Memory) are used for what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryUsage {
+    /// Machine code.
+    pub code: RegionUsage,
+    /// Constants and unwind information.
+    pub read_only: RegionUsage,
+    /// Slots, writable data and zeroed data.
+    pub data: RegionUsage,
+}
+
+impl MemoryUsage {
+    pub(super) fn region_mut(&mut self, region: Region) -> &mut RegionUsage {
+        match region {
+            Region::Code => &mut self.code,
+            Region::ReadOnly => &mut self.read_only,
+            Region::Data => &mut self.data,
+        }
+    }
+}
