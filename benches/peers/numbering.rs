@@ -162,5 +162,6 @@ fn linkage(linkage: OurLinkage) -> Linkage {
         OurLinkage::Hidden => Linkage::Hidden,
         OurLinkage::Export => Linkage::Export,
         OurLinkage::Preemptible => Linkage::Preemptible,
+        OurLinkage::Replaceable => Linkage::Export,
     }
 }

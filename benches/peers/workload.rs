@@ -99,7 +99,8 @@ impl Workload {
 
     /// Returns the number of definitions that an image of the program exports.
     pub(crate) fn exports(&self) -> usize {
-        let exported = |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible);
+        let exported =
+            |linkage| matches!(linkage, Linkage::Export | Linkage::Preemptible | Linkage::Replaceable);
         let symbols = self.modules.iter().flat_map(|module| &module.symbols);
         symbols.filter(|symbol| symbol.kind != SymbolKind::Global && exported(symbol.linkage)).count()
     }

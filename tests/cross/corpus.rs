@@ -86,7 +86,7 @@ fn compile(
     let (mut script, mut count) = (String::new(), 0);
     for function in &root.functions {
         let symbol = root.symbol(function.symbol);
-        let visible = matches!(symbol.linkage, Linkage::Export | Linkage::Preemptible);
+        let visible = !matches!(symbol.linkage, Linkage::Local | Linkage::Hidden);
         let except = EXCEPT
             .iter()
             .any(|(name, big_only, _)| **name == *symbol.name && (machine.big_endian || !big_only));

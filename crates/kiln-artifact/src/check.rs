@@ -159,6 +159,11 @@ fn check_symbols(artifact: &Artifact) -> Checked {
         if kind == SymbolKind::Global && linkage != Linkage::Import {
             return fail("a global that is defined");
         }
+        // Its type is compared when it is replaced.
+        let typed_code = section == SectionKind::Text && symbol.signature().is_some();
+        if linkage == Linkage::Replaceable && !(kind == SymbolKind::Function && typed_code) {
+            return fail("a replaceable symbol that is not a function with a type");
+        }
         if linkage != Linkage::Local && symbol.name.len.get() == 0 {
             return fail("a visible symbol without a name");
         }
@@ -182,6 +187,10 @@ fn check_relocs(artifact: &Artifact, table: Table, section: SectionKind) -> Chec
         };
         if section != SectionKind::Text && kind != RelocKind::Abs64 {
             return fail("a kind that data cannot have");
+        }
+        let flags = if section == SectionKind::Text { Reloc::TAKES_ADDRESS | Reloc::OWN } else { 0 };
+        if reloc.flags & !flags != 0 {
+            return fail("unknown flags");
         }
         let end = reloc.offset.get().checked_add(kind.width() as u64);
         if end.is_none_or(|end| end > piece_end(artifact, section, reloc.offset.get())) {

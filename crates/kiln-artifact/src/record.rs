@@ -54,8 +54,13 @@ code_enum! {
         /// Visible to all modules, and in the image's symbol table.
         Export = 3,
         /// Like `Export`, but an `Export` or `Hidden` definition of the same name overrides it: a
-        /// weak definition, in the terms of ELF. The name is Cranelift's.
+        /// weak definition (`STB_WEAK`), in the terms of ELF. It is decided when modules are linked:
+        /// nothing is interposed at run time. The name is Cranelift's.
         Preemptible = 4,
+        /// A function like `Export`, whose code can be exchanged while it is in use: every call goes
+        /// through the function's slot, also from its own module. Of several definitions of the
+        /// name, the last is in force.
+        Replaceable = 5,
     }
 }
 
@@ -136,11 +141,26 @@ pub struct Reloc {
     pub symbol: U32,
     /// A [`RelocKind`] as a byte.
     pub kind: u8,
+    /// [`Reloc::TAKES_ADDRESS`], [`Reloc::OWN`], both or none; none in data.
+    pub flags: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 
 impl Reloc {
+    /// A flag of an access to a function's slot: the code may use the address for something else
+    /// than a call, so it must be the same everywhere. Without the flag, the address is only called,
+    /// and may be that of the code that is in force at the moment.
+    pub const TAKES_ADDRESS: u8 = 1;
+    /// A flag: the symbol means the module's own definition, even if another definition of its name
+    /// is used everywhere else.
+    pub const OWN: u8 = 2;
+
+    /// Whether all of `flag` is set.
+    pub fn has(&self, flag: u8) -> bool {
+        self.flags & flag == flag
+    }
+
     /// Returns how the site is patched.
     pub fn kind(&self) -> RelocKind {
         RelocKind::from_code(self.kind).unwrap_or(RelocKind::Abs64)

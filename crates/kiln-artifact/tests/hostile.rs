@@ -69,7 +69,8 @@ fn artifact() -> Artifact {
         addend: (-4).into(),
         symbol: symbol.into(),
         kind: kind as u8,
-        reserved: [0; 3],
+        flags: 0,
+        reserved: [0; 2],
     };
     contents.text_relocs = vec![reloc(RelocKind::X86GotPc32, 2)];
     contents.read_only_relocs = vec![reloc(RelocKind::Abs64, 0)];
@@ -292,6 +293,26 @@ fn named_data_is_checked() {
 }
 
 #[test]
+fn replaceable_symbols_and_flags_of_relocations_are_checked() {
+    const SYMBOL: usize = size_of::<SymbolRecord>();
+    let replaceable = [Linkage::Replaceable as u8];
+    let malformed = |what: &str, table: &str, record: u32| {
+        format!("malformed artifact: {what} in {table}, record {record}")
+    };
+    let not_code = "a replaceable symbol that is not a function with a type";
+    assert_eq!(altered(Table::Symbols, 29, &replaceable), "accepted");
+    assert_eq!(altered(Table::Symbols, SYMBOL + 29, &replaceable), malformed(not_code, "symbols", 1));
+    // A type, kind and linkage in one: `f` without a type.
+    let untyped = [0xff, 0xff, 0xff, 0xff, SymbolKind::Function as u8, Linkage::Replaceable as u8];
+    assert_eq!(altered(Table::Symbols, 24, &untyped), malformed(not_code, "symbols", 0));
+    let unknown = |table| malformed("unknown flags", table, 0);
+    let both = Reloc::TAKES_ADDRESS | Reloc::OWN;
+    assert_eq!(altered(Table::TextRelocs, 21, &[both]), "accepted");
+    assert_eq!(altered(Table::TextRelocs, 21, &[4]), unknown("text relocations"));
+    assert_eq!(altered(Table::ReadOnlyRelocs, 21, &[Reloc::OWN]), unknown("read-only relocations"));
+}
+
+#[test]
 fn tables_that_describe_code_are_checked() {
     let number = |table, offset, value: u32| altered(table, offset, &value.to_le_bytes());
     let malformed =
@@ -368,7 +389,8 @@ fn in_order(change: impl FnOnce(&mut Contents)) -> String {
             addend: 0.into(),
             symbol: n.into(),
             kind: RelocKind::X86Pc32 as u8,
-            reserved: [0; 3],
+            flags: 0,
+            reserved: [0; 2],
         });
         contents.resolved_calls.push(ResolvedCall {
             original: [0; 8],

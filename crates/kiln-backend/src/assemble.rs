@@ -17,7 +17,7 @@ use indexmap::IndexSet;
 use kiln_artifact::record::{
     FunctionRecord, Handler, NONE, PatchableCall, Reloc, ResolvedCall, SectionKind, StackMap, StackMapEntry,
 };
-use kiln_artifact::{Artifact, Contents};
+use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_ir::{Code, Function, Linkage, MAX_ALIGN, Module};
 use zerocopy::little_endian::U32;
 
@@ -53,7 +53,8 @@ fn assemble_within(
     // For each symbol, the index of its function if calls to it may be resolved.
     let mut labels = vec![None; module.symbols.len()];
     for (label, function) in module.functions.iter().enumerate() {
-        if module.symbol(function.symbol).linkage != Linkage::Preemptible {
+        let linkage = module.symbol(function.symbol).linkage;
+        if !matches!(linkage, Linkage::Preemptible | Linkage::Replaceable) {
             labels[function.symbol.index()] = Some(label);
         }
     }
@@ -87,8 +88,8 @@ struct Assembly<'a> {
 }
 
 impl Assembly<'_> {
-    /// Lays out all functions, and resolves calls between them where the callee cannot be preempted
-    /// and is within range.
+    /// Lays out all functions, and resolves calls between them where the callee's definition is
+    /// final and is within range.
     fn text(
         &mut self,
         isa: &dyn TargetIsa,
@@ -153,7 +154,7 @@ impl Assembly<'_> {
             text.resize(island.start as usize, 0);
             for &target in &island.targets {
                 for (at, kind) in islands::VENEER_RELOCS {
-                    let reloc = FunctionReloc { offset: at, kind, call: None, target, addend: 0 };
+                    let reloc = FunctionReloc { offset: at, kind, call: None, target, addend: 0, flags: 0 };
                     self.text_reloc(definition, &reloc, text.len() as u64 + u64::from(at));
                 }
                 text.extend(islands::VENEER.iter().flat_map(|word| word.to_le_bytes()));
@@ -187,16 +188,21 @@ impl Assembly<'_> {
     /// Adds a relocation of `definition` for the linker.
     fn text_reloc(&mut self, definition: &Function, reloc: &FunctionReloc, offset: u64) {
         let symbol = self.symbol(definition, reloc.target);
-        let addend = match reloc.target {
-            RelocTarget::Here(here) => i64::from(here) + reloc.addend,
-            RelocTarget::Symbol(_) | RelocTarget::LibCall(_) => reloc.addend,
+        let (addend, own) = match reloc.target {
+            // The symbol of a low part only names the place of the high part.
+            RelocTarget::Here(here) if reloc.kind == RelocKind::RvPcrelLo12I => {
+                (i64::from(here) + reloc.addend, 0)
+            }
+            RelocTarget::Here(here) => (i64::from(here) + reloc.addend, Reloc::OWN),
+            RelocTarget::Symbol(_) | RelocTarget::LibCall(_) => (reloc.addend, 0),
         };
         self.contents.text_relocs.push(Reloc {
             offset: offset.into(),
             addend: addend.into(),
             symbol: symbol.into(),
             kind: reloc.kind as u8,
-            reserved: [0; 3],
+            flags: reloc.flags | own,
+            reserved: [0; 2],
         });
     }
 

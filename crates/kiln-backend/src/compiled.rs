@@ -30,6 +30,8 @@ pub(crate) struct FunctionReloc {
     pub(crate) call: Option<Reloc>,
     pub(crate) target: RelocTarget,
     pub(crate) addend: i64,
+    /// The flags of the artifact's relocation.
+    pub(crate) flags: u8,
 }
 
 pub(crate) struct FunctionHandler {

@@ -170,6 +170,7 @@ fn relocs(data: &DataObject, start: u64) -> impl Iterator<Item = Reloc> + '_ {
         addend: address.addend.into(),
         symbol: address.symbol.as_u32().into(),
         kind: RelocKind::Abs64 as u8,
-        reserved: [0; 3],
+        flags: 0,
+        reserved: [0; 2],
     })
 }

@@ -5,9 +5,10 @@ use cranelift_codegen::FinalizedRelocTarget;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::ExternalName;
 use cranelift_codegen::isa::TargetIsa;
-use kiln_ir::{Code, CodeReloc, CodeTarget, Function, MachineCode, Module};
+use kiln_artifact::record::Reloc;
+use kiln_ir::{Code, CodeReloc, CodeTarget, Function, MachineCode, Module, SymbolKind};
 
-use crate::colocate::{colocate, colocate_s390x};
+use crate::colocate::{addresses_taken, colocate, colocate_s390x};
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
 use crate::error::{CompileErrorKind, guard};
 use crate::{limits, reloc, s390x, tables, unwind};
@@ -33,7 +34,7 @@ pub(crate) fn compile(
 ) -> Result<CompiledFunction, CompileErrorKind> {
     let body = match &function.code {
         Code::Ir(body) => body,
-        Code::Machine(code) => return machine(code),
+        Code::Machine(code) => return machine(module, code),
     };
     scratch.context.clear();
     // Compile the canonical form, so that the code depends on nothing that this form leaves out.
@@ -45,7 +46,7 @@ pub(crate) fn compile(
     // Cranelift panics on an instruction that a target has no lowering for. The context must not be
     // used again then.
     let Scratch { context, control } = scratch;
-    match guard(|| compile_context(context, isa, control)) {
+    match guard(|| compile_context(module, context, isa, control)) {
         Ok(result) => result,
         Err(kind) => {
             *scratch = Scratch::new();
@@ -59,7 +60,7 @@ fn is_s390x(isa: &dyn TargetIsa) -> bool {
 }
 
 /// Takes machine code from the client, unchanged. It has no tables.
-fn machine(code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
+fn machine(module: &Module, code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
     let MachineCode { bytes, align, relocs } = code;
     let reloc = |reloc: &CodeReloc| {
         let target = match reloc.target {
@@ -72,6 +73,9 @@ fn machine(code: &MachineCode) -> Result<CompiledFunction, CompileErrorKind> {
     let mut relocs = relocs.iter().map(reloc).collect::<Result<Vec<_>, _>>()?;
     // The client may list relocations in any order.
     relocs.sort_by_key(|reloc| reloc.offset);
+    // Nobody knows what the code does with the content of a slot.
+    let is_function = |symbol: u32| module.symbols[symbol as usize].kind == SymbolKind::Function;
+    flag_addresses(&mut relocs, is_function);
     Ok(CompiledFunction { code: bytes.clone(), align: *align, relocs, ..CompiledFunction::default() })
 }
 
@@ -83,11 +87,23 @@ fn function_reloc(
 ) -> Result<FunctionReloc, CompileErrorKind> {
     let kind = reloc::kind(cranelift_kind)
         .ok_or_else(|| CompileErrorKind::Relocation(format!("relocation {cranelift_kind:?}").into()))?;
-    Ok(FunctionReloc { offset, kind, call: Some(cranelift_kind), target, addend })
+    Ok(FunctionReloc { offset, kind, call: Some(cranelift_kind), target, addend, flags: 0 })
+}
+
+/// Marks the accesses to slots of functions whose address the code takes.
+fn flag_addresses(relocs: &mut [FunctionReloc], takes_address: impl Fn(u32) -> bool) {
+    for reloc in relocs.iter_mut().filter(|reloc| reloc.kind.uses_slot()) {
+        if let RelocTarget::Symbol(symbol) = reloc.target
+            && takes_address(symbol)
+        {
+            reloc.flags |= Reloc::TAKES_ADDRESS;
+        }
+    }
 }
 
 /// Compiles the function in `context`.
 fn compile_context(
+    module: &Module,
     context: &mut Context,
     isa: &dyn TargetIsa,
     control: &mut ControlPlane,
@@ -121,6 +137,10 @@ fn compile_context(
     let mut bytes: Box<[u8]> = code.buffer.data().into();
     if is_s390x(isa) {
         s390x::use_slots(&mut bytes, &mut relocs)?;
+    }
+    if relocs.iter().any(|reloc| reloc.kind.uses_slot()) {
+        let taken = addresses_taken(module, &context.func);
+        flag_addresses(&mut relocs, |symbol| taken.binary_search(&symbol).is_ok());
     }
     // Cranelift does not promise that relocations are in order.
     relocs.sort_by_key(|reloc| reloc.offset);

@@ -162,6 +162,7 @@ fn relocs(
             call: None,
             target: target(reloc.symbol.get())?,
             addend: reloc.addend.get(),
+            flags: reloc.flags,
         });
     }
     for call in within(artifact.resolved_calls(), |call| u64::from(call.offset.get()), from, to) {
@@ -175,6 +176,7 @@ fn relocs(
             call: Some(reloc::call(kind)?),
             target: target(call.symbol.get())?,
             addend: call.addend.get(),
+            flags: 0,
         });
     }
     // The compiler's order: a relocation and a resolved call never share a patch site.

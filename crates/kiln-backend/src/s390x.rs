@@ -69,7 +69,7 @@ mod tests {
     fn run(addend: i64) -> Result<(Vec<u8>, FunctionReloc), CompileErrorKind> {
         let mut code = [&SKIP[..], &[0; 8], &[0xe3, 0x40, 0x10, 0, 0, 0x04]].concat();
         let (kind, target) = (RelocKind::Abs64, RelocTarget::Symbol(3));
-        let mut relocs = [FunctionReloc { offset: 4, kind, call: None, target, addend }];
+        let mut relocs = [FunctionReloc { offset: 4, kind, call: None, target, addend, flags: 0 }];
         use_slots(&mut code, &mut relocs)?;
         let [reloc] = relocs;
         Ok((code, reloc))
@@ -99,7 +99,7 @@ mod tests {
     fn an_absolute_address_elsewhere_is_refused() {
         for (code, offset) in [(vec![0; 32], 4), (vec![0; 8], 0), (SKIP.repeat(3), 4)] {
             let (kind, target) = (RelocKind::Abs64, RelocTarget::Here(0));
-            let mut relocs = [FunctionReloc { offset, kind, call: None, target, addend: 0 }];
+            let mut relocs = [FunctionReloc { offset, kind, call: None, target, addend: 0, flags: 0 }];
             assert!(use_slots(&mut code.clone(), &mut relocs).is_err());
         }
     }

@@ -43,6 +43,7 @@ pub(crate) fn write(
             Linkage::Hidden => record::Linkage::Hidden,
             Linkage::Export => record::Linkage::Export,
             Linkage::Preemptible => record::Linkage::Preemptible,
+            Linkage::Replaceable => record::Linkage::Replaceable,
         };
         let name = contents.string(&symbol.name);
         contents.symbols.push(SymbolRecord {

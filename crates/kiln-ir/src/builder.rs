@@ -22,7 +22,7 @@ mod machine;
 mod numbering;
 mod pending;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
@@ -88,6 +88,7 @@ pub struct ModuleBuilder {
     /// The functions defined so far, in order of definition.
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
+    replaceable: HashSet<FuncId>,
     encoder: Encoder,
 }
 
@@ -112,6 +113,7 @@ impl ModuleBuilder {
             by_key: HashMap::new(),
             functions: IndexMap::new(),
             data: IndexMap::new(),
+            replaceable: HashSet::new(),
             encoder: Encoder::default(),
         })
     }
@@ -130,6 +132,27 @@ impl ModuleBuilder {
         id
     }
 
+    /// Gives a function the linkage [`Linkage::Replaceable`](crate::Linkage::Replaceable), which
+    /// Cranelift does not have: its code can be exchanged while the program runs. The function must
+    /// be declared with a name and Cranelift's linkage `Export`, and be defined in this module.
+    /// Order does not matter: it may be defined before or after.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Replaceable`] if it is declared otherwise, and [`BuildError::Undeclared`] if it
+    /// is not declared.
+    pub fn set_replaceable(&mut self, function: FuncId) -> Result<(), BuildError> {
+        if declared(&self.declarations, 0, function.as_u32()).is_none() {
+            return Err(BuildError::Undeclared { referrer: function.to_string().into() });
+        }
+        let declaration = self.declarations.get_function_decl(function);
+        if declaration.linkage != DeclaredLinkage::Export || declaration.name.is_none() {
+            return Err(BuildError::Replaceable(declaration.linkage_name(function).into()));
+        }
+        self.replaceable.insert(function);
+        Ok(())
+    }
+
     /// Finishes the module.
     ///
     /// # Errors
@@ -137,11 +160,12 @@ impl ModuleBuilder {
     /// [`BuildError::Undefined`] if a named function or data object is declared as exported or
     /// hidden and not defined, or if a local one is used and not defined.
     pub fn finish(self) -> Result<Module, BuildError> {
-        let Self { name, declarations, keys, functions, data, .. } = self;
+        let Self { name, declarations, keys, functions, data, replaceable, .. } = self;
         let mut numbering = Numbering {
             declarations: &declarations,
             keys: &keys,
             functions: &functions,
+            replaceable: &replaceable,
             data: &data,
             numbers: HashMap::new(),
             symbols: Vec::new(),

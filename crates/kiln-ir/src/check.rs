@@ -67,7 +67,8 @@ impl<'m> Program<'m> {
 }
 
 /// Returns the definition of each name, and adds an error for each name that is defined twice. A
-/// definition replaces a preemptible one; of several preemptible ones the first is chosen.
+/// definition replaces a preemptible one; of several preemptible ones the first is chosen, of
+/// several replaceable ones the last. These do not mix with others.
 fn definitions<'m>(
     program: &Program<'m>,
     faults: &mut Vec<Diagnostic>,
@@ -76,6 +77,20 @@ fn definitions<'m>(
     for candidate in program.visible().filter(|candidate| candidate.symbol.linkage != Linkage::Import) {
         match chosen.get(&*candidate.symbol.name) {
             None => {
+                chosen.insert(&candidate.symbol.name, candidate);
+            }
+            Some(first) if is_replaceable(first) != is_replaceable(&candidate) => {
+                let name = written(&candidate.symbol.name);
+                let (now, before) = match is_replaceable(first) {
+                    true => ("not replaceable", "defined as replaceable here"),
+                    false => ("replaceable", "defined as not replaceable here"),
+                };
+                let message = format!("`{name}` is {now} here, but has another definition");
+                let (second, first) = (program.location(candidate), program.location(*first));
+                let fault = Diagnostic::new(DiagnosticKind::Duplicate, message, second);
+                faults.push(fault.related(first, before));
+            }
+            Some(first) if is_replaceable(first) && first.module != candidate.module => {
                 chosen.insert(&candidate.symbol.name, candidate);
             }
             Some(_) if candidate.symbol.linkage == Linkage::Preemptible => {}
@@ -91,9 +106,14 @@ fn definitions<'m>(
     chosen
 }
 
+fn is_replaceable(place: &ModuleSymbol<'_>) -> bool {
+    place.symbol.linkage == Linkage::Replaceable
+}
+
 /// Returns the errors in modules that are each correct, but cannot be linked together:
 ///
-/// - a name that two of them define, unless all but one are [`Linkage::Preemptible`];
+/// - a name that two of them define, unless all but one are [`Linkage::Preemptible`], or all are
+///   [`Linkage::Replaceable`];
 /// - a function that is imported with a type other than that of its definition, or with two types
 ///   (parameter and return types and the calling convention are compared; extension and purpose of
 ///   parameters are not);

@@ -241,6 +241,7 @@ impl ModulePrinter<'_> {
             Linkage::Hidden => "hidden ",
             Linkage::Local => "local ",
             Linkage::Preemptible => "preemptible ",
+            Linkage::Replaceable => "replaceable ",
         });
     }
 

@@ -45,9 +45,28 @@ pub enum Linkage {
     Hidden,
     /// Visible everywhere.
     Export,
-    /// Like `Export`, but another definition of the name replaces it, as with a weak definition in
-    /// ELF.
+    /// Like `Export`, but another definition of the name is used instead of it, if there is one: a
+    /// weak definition in the terms of ELF (`STB_WEAK`, `__attribute__((weak))`). An `Export` or
+    /// `Hidden` definition of another module overrides it, and so does one outside the program; of
+    /// several preemptible ones the first is used.
+    ///
+    /// That is decided once, when the modules are linked. It is *not* what ELF calls preemption or
+    /// interposition: no definition in another library (`LD_PRELOAD`) takes the place of one in an
+    /// image, whatever its linkage. To exchange a function at run time, make it
+    /// [`Replaceable`](Self::Replaceable).
     Preemptible,
+    /// A function, visible everywhere as with `Export`, whose code can be exchanged while the
+    /// program runs, in memory and in a loaded image.
+    ///
+    /// Every call of it goes through its slot, also from its own module and from itself; so a swap
+    /// of the address in the slot is a swap for all callers. Its address, as `func_addr`, data and
+    /// the host see it, is that of a stub that jumps through the slot: it is the same everywhere, and
+    /// stays the same when the function is replaced.
+    ///
+    /// A program may have several replaceable definitions of a name, all of one type. The last, in
+    /// order of modules, is in force. A name that has a replaceable definition must have no other
+    /// kind of definition. Data cannot be replaceable.
+    Replaceable,
 }
 
 /// A symbol of a module.

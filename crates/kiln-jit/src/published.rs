@@ -55,8 +55,12 @@ impl Published {
             self.slots.insert(key.clone(), addresses[Area::Slots] + 8 * number as u64);
         }
         for definition in plan.definitions() {
+            let stub = definition.indirection.and_then(|indirection| indirection.stub);
             let symbol = PublishedSymbol {
-                address: addresses[definition.area] + definition.offset,
+                address: match stub {
+                    Some(stub) => addresses[Area::Text] + stub,
+                    None => addresses[definition.area] + definition.offset,
+                },
                 kind: definition.kind,
                 hidden: definition.linkage == Linkage::Hidden,
                 signature: definition.signature.map(Into::into),
@@ -103,7 +107,7 @@ impl Published {
         }
         let Some(before) = self.symbols.get(name) else { return Ok(()) };
         match symbol.linkage() {
-            Linkage::Export | Linkage::Hidden => {
+            Linkage::Export | Linkage::Hidden | Linkage::Replaceable => {
                 Err(JitError::Redefinition { name: name.into(), module, earlier: before.module })
             }
             Linkage::Local => Ok(()),

@@ -88,12 +88,12 @@ impl PublishedSections {
                             return Err(JitError::KindConflict { name: name.into(), module, earlier });
                         }
                     }
-                    Linkage::Hidden | Linkage::Export | Linkage::Preemptible if !is_defined(name) => {
+                    _ if !is_defined(name) => {
                         let earlier = before.module;
                         return Err(JitError::Redefinition { name: name.into(), module, earlier });
                     }
                     // The name was defined before the section was published.
-                    Linkage::Hidden | Linkage::Export | Linkage::Preemptible => {}
+                    _ => {}
                 }
             }
         }

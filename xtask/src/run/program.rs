@@ -75,7 +75,7 @@ impl<'a> Definitions<'a> {
 }
 
 fn defined(module: &Module) -> impl Iterator<Item = &str> {
-    let visible = |linkage| matches!(linkage, Linkage::Export | Linkage::Hidden | Linkage::Preemptible);
+    let visible = |linkage| !matches!(linkage, Linkage::Import | Linkage::Local);
     module.symbols.iter().filter(move |symbol| visible(symbol.linkage)).map(|symbol| &*symbol.name)
 }
 

@@ -3,10 +3,13 @@
 //! Slots and stubs are numbered in one pass over all modules, in order, so numbers do not depend on
 //! threads. The slot array begins with the external slots, which the client or the loader fills:
 //! first the slots of globals, then the slots of undefined symbols in order of first use. Internal
-//! slots follow; they hold addresses that the linker knows.
+//! slots follow; they hold addresses that the linker knows. The first of them are the slots of
+//! replaceable functions. Those hold the addresses of code, and the linker's caller may change them
+//! at any time; no other slot has the same content.
 //!
 //! Usually a symbol has one stub, which all modules share. If direct calls do not reach all code,
-//! each module has its own stubs, right after its code.
+//! each module has its own stubs, right after its code. A replaceable function always has a stub
+//! that all modules share, whose address is that of the function.
 
 use std::ops::Range;
 
@@ -25,6 +28,15 @@ pub(super) enum Slot {
     Internal(u32),
 }
 
+/// The content of an internal slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SlotContent {
+    /// The address of a resolved symbol.
+    Address(ResolvedId),
+    /// The address of the code of the replaceable function with this number.
+    Code(u32),
+}
+
 /// The stubs that belong to one module.
 struct ModuleStubs {
     numbers: Range<u32>,
@@ -36,19 +48,25 @@ struct ModuleStubs {
 enum StubMap {
     /// All modules share stubs: the stub of each resolved symbol.
     Shared(Vec<Option<u32>>),
-    /// Each module has stubs of its own.
+    /// Each module has stubs of its own. The first stubs are those of replaceable functions.
     PerModule(Vec<ModuleStubs>),
 }
 
 /// All slots and stubs.
 pub(super) struct Assignment {
     external: Slots,
-    internal: Vec<ResolvedId>,
-    /// The slot of each resolved symbol.
+    internal: Vec<SlotContent>,
+    /// The slot of each resolved symbol. For a replaceable function it is the slot with the address
+    /// of its stub.
     slot_of: Vec<Option<Slot>>,
     /// The symbols that stubs jump to, in order of stubs.
     stubs: Vec<ResolvedId>,
     stub_map: StubMap,
+    /// For each replaceable function the slot with the address of its code, and its stub, if they
+    /// are this link's own.
+    replaceable: Vec<(Option<Slot>, Option<u32>)>,
+    /// The number of stubs of replaceable functions, which are the first.
+    replaceable_stubs: u32,
 }
 
 impl Assignment {
@@ -57,12 +75,19 @@ impl Assignment {
         &self.external
     }
 
-    /// Returns the symbols whose addresses the internal slots hold, in order of slots.
-    pub(super) fn internal(&self) -> &[ResolvedId] {
+    /// Returns the contents of the internal slots, in order.
+    pub(super) fn internal(&self) -> &[SlotContent] {
         &self.internal
     }
 
-    /// Returns the slot of a resolved symbol.
+    /// Returns the slot with the address of the code, and the stub, of a replaceable function, if
+    /// they are this link's own.
+    pub(super) fn replaceable(&self, number: u32) -> (Option<Slot>, Option<u32>) {
+        self.replaceable[number as usize]
+    }
+
+    /// Returns the slot of a resolved symbol. For a replaceable function it is the slot with the
+    /// address of its stub.
     pub(super) fn slot(&self, id: ResolvedId) -> Option<Slot> {
         self.slot_of[id.index()]
     }
@@ -101,11 +126,12 @@ impl Assignment {
     pub(super) fn shared_stubs(&self) -> Range<usize> {
         match &self.stub_map {
             StubMap::Shared(_) => 0..self.stubs.len(),
-            StubMap::PerModule(_) => self.stubs.len()..self.stubs.len(),
+            StubMap::PerModule(_) => 0..self.replaceable_stubs as usize,
         }
     }
 
-    /// Returns the number of the shared stub of a resolved symbol.
+    /// Returns the number of the shared stub of a resolved symbol, if modules have none of their
+    /// own.
     pub(super) fn shared_stub(&self, id: ResolvedId) -> Option<u32> {
         match &self.stub_map {
             StubMap::Shared(by_id) => by_id[id.index()],
@@ -140,6 +166,22 @@ pub(super) fn assign(
         slot_of: vec![None; symbols.len()],
         stubs: Vec::new(),
     };
+    let mut stub_of = vec![None; symbols.len()];
+    let replaceable = symbols.replaceable().iter().enumerate();
+    let replaceable = replaceable.map(|(number, function)| {
+        let slot = function.known_slot.is_none().then(|| {
+            assigner.internal.push(SlotContent::Code(number as u32));
+            Slot::Internal(assigner.internal.len() as u32 - 1)
+        });
+        let stub = function.known_stub.is_none().then(|| {
+            assigner.stubs.push(function.id);
+            assigner.stubs.len() as u32 - 1
+        });
+        stub_of[function.id.index()] = stub;
+        (slot, stub)
+    });
+    let replaceable: Vec<_> = replaceable.collect();
+    let replaceable_stubs = assigner.stubs.len() as u32;
     // Slot i is global i of the table.
     for GlobalSlot { key, symbol } in global_slots {
         let slot = Slot::External(assigner.external.push(key) as u32);
@@ -147,7 +189,6 @@ pub(super) fn assign(
             assigner.slot_of[id.index()] = Some(slot);
         }
     }
-    let mut stub_of = vec![None; symbols.len()];
     let mut modules = Vec::new();
     for (module, needs) in needs.iter().enumerate() {
         // Earlier stubs belong to other modules.
@@ -162,7 +203,7 @@ pub(super) fn assign(
     }
     let Assigner { external, internal, slot_of, stubs, .. } = assigner;
     let stub_map = if share_stubs { StubMap::Shared(stub_of) } else { StubMap::PerModule(modules) };
-    Assignment { external, internal, slot_of, stubs, stub_map }
+    Assignment { external, internal, slot_of, stubs, stub_map, replaceable, replaceable_stubs }
 }
 
 /// Numbers slots and stubs in order of first need.
@@ -171,7 +212,7 @@ struct Assigner<'a> {
     artifacts: &'a [Artifact],
     symbols: &'a SymbolTable,
     external: Slots,
-    internal: Vec<ResolvedId>,
+    internal: Vec<SlotContent>,
     slot_of: Vec<Option<Slot>>,
     stubs: Vec<ResolvedId>,
 }
@@ -189,7 +230,7 @@ impl Assigner<'_> {
         for need in needs {
             let id = resolved[need.symbol as usize];
             match need.kind {
-                NeedKind::Slot => self.add_slot(id),
+                NeedKind::Slot | NeedKind::AddressSlot => self.add_slot(id),
                 NeedKind::Stub => {
                     let stub = &mut stub_of[id.index()];
                     if stub.is_none_or(|number| number < first_stub) {
@@ -215,18 +256,24 @@ impl Assigner<'_> {
                 let key = self.symbols.slot_key(self.artifacts, id);
                 *slot = Some(Slot::External(self.external.push(key) as u32));
             }
-            Resolution::Defined { .. } | Resolution::SectionBound { .. } | Resolution::KnownAddress(_) => {
+            Resolution::Defined { .. }
+            | Resolution::SectionBound { .. }
+            | Resolution::KnownAddress(_)
+            | Resolution::Replaceable(_) => {
                 *slot = Some(Slot::Internal(self.internal.len() as u32));
-                self.internal.push(id);
+                self.internal.push(SlotContent::Address(id));
             }
         }
     }
 
-    /// Whether the stub of a symbol loads the address from the symbol's slot. On aarch64 the stub
-    /// of a symbol that a module defines computes the address instead, because `adrp` reaches 4
-    /// GiB.
+    /// Whether the stub of a symbol loads the address from [`slot_of`](Self::slot_of) the symbol. On
+    /// aarch64 the stub of a symbol that a module defines computes the address instead, because
+    /// `adrp` reaches 4 GiB. The stubs of a replaceable function load the address of its code.
     fn stub_has_slot(&self, id: ResolvedId) -> bool {
-        let is_definition = matches!(self.symbols.resolution(id), Resolution::Defined { .. });
-        !(self.arch == Arch::Aarch64 && is_definition)
+        match self.symbols.resolution(id) {
+            Resolution::Defined { .. } => self.arch != Arch::Aarch64,
+            Resolution::Replaceable(_) => false,
+            _ => true,
+        }
     }
 }

@@ -9,7 +9,7 @@ use super::agreement::{Agreement, Agreements};
 use super::assign::Slot;
 use super::layout::Area;
 use super::plan::Plan;
-#[cfg(feature = "write")]
+use super::relocate::stub_size;
 use super::resolve::Resolution;
 
 /// Something that a module defines under a visible name.
@@ -19,7 +19,7 @@ pub struct Definition<'a> {
     pub name: &'a str,
     /// Whether it is a function or data.
     pub kind: SymbolKind,
-    /// The linkage: `Export`, `Preemptible` or `Hidden`.
+    /// The linkage: `Export`, `Preemptible`, `Replaceable` or `Hidden`.
     pub linkage: Linkage,
     /// A function's type, as `kiln_artifact::Signature` prints it.
     pub signature: Option<&'a str>,
@@ -31,6 +31,21 @@ pub struct Definition<'a> {
     pub offset: u64,
     /// Size in bytes.
     pub size: u64,
+    /// Where the slot and the stub of a replaceable function are, of which `area` and `offset` are
+    /// the place of the code. `None` for everything else.
+    pub indirection: Option<Indirection>,
+}
+
+/// The parts of a replaceable function that remain when its code is replaced. A part is `None` if
+/// it was there before the link, as [`ExternalDefinition`](super::ExternalDefinition) said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Indirection {
+    /// The slot, through which all callers go: its offset in [`Area::Slots`], in bytes, a multiple
+    /// of 8. Once the [`Fixups`](super::Fixups) are applied it holds the address of the code; a
+    /// known slot does not.
+    pub slot: Option<u64>,
+    /// The stub, whose address is that of the function: its offset in [`Area::Text`], in bytes.
+    pub stub: Option<u64>,
 }
 
 /// The code of one function, visible or local.
@@ -87,9 +102,28 @@ impl<'a> Plan<'a> {
                     area,
                     offset,
                     size: symbol.size.get(),
+                    indirection: self.indirection(module, number),
                 })
             })
         })
+    }
+
+    /// Returns the slot and the stub of a symbol that is a replaceable function.
+    fn indirection(&self, module: usize, symbol: usize) -> Option<Indirection> {
+        match self.symbols.resolution(self.symbols.of_module(module)[symbol]) {
+            Resolution::Replaceable(number) => {
+                let (slot, stub) = self.assignment.replaceable(number);
+                let slot = slot.map(|slot| self.assignment.slot_offset(slot));
+                let stub = stub.map(|stub| self.placement.stubs[stub as usize]);
+                Some(Indirection { slot, stub })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns the size of a stub, in bytes.
+    pub fn stub_size(&self) -> u64 {
+        stub_size(self.arch)
     }
 
     /// Returns every function, local functions included, in order of address.
@@ -161,7 +195,8 @@ impl<'a> Plan<'a> {
                 match self.symbols.resolution(id) {
                     Resolution::Defined { .. }
                     | Resolution::SectionBound { .. }
-                    | Resolution::KnownAddress(_) => counts.relative += 1,
+                    | Resolution::KnownAddress(_)
+                    | Resolution::Replaceable(_) => counts.relative += 1,
                     Resolution::KnownSlot(_) => {}
                     Resolution::Undefined => {
                         counts.symbolic += 1;

@@ -17,6 +17,33 @@ pub enum LinkError {
         /// The module that defines it again; can be the same module.
         second: usize,
     },
+    /// A name has a replaceable definition and another one that is not.
+    #[error("`{name}` is replaceable in module {replaceable}, but not in module {other}")]
+    ReplaceableConflict {
+        /// The name.
+        name: Box<str>,
+        /// The module whose definition is replaceable.
+        replaceable: usize,
+        /// The module whose definition is not.
+        other: usize,
+    },
+    /// A replaceable function is replaced by one of another type.
+    #[error(
+        "module {module} defines `{name}` as {signature}, but the definition in module {replaced}, \
+         which it replaces, is {replaced_signature}"
+    )]
+    ReplacedSignature {
+        /// The function.
+        name: Box<str>,
+        /// The module whose definition is in force.
+        module: usize,
+        /// The type of that definition.
+        signature: Box<str>,
+        /// The module with the other definition.
+        replaced: usize,
+        /// The type of the other definition.
+        replaced_signature: Box<str>,
+    },
     /// A module declares a function with a type that differs from its definition's.
     #[error(
         "{} uses `{name}` as {import_signature}, but module {definer} defines it as {definition_signature}",
@@ -249,6 +276,7 @@ impl LinkError {
     pub fn module(&self) -> Option<usize> {
         match *self {
             Self::DuplicateDefinition { second: module, .. }
+            | Self::ReplacedSignature { module, .. }
             | Self::SignatureConflict { importer: module, .. }
             | Self::KindConflict { importer: module, .. }
             | Self::DataConflict { overridden: module, .. }
@@ -264,6 +292,7 @@ impl LinkError {
             | Self::ReservedSection { module, .. }
             | Self::SectionConflict { second: module, .. }
             | Self::NameWithZero { module, .. } => Some(module),
+            Self::ReplaceableConflict { replaceable, other, .. } => Some(replaceable.max(other)),
             Self::TooLarge { module, .. } => module,
             Self::UnsupportedTarget { .. }
             | Self::TooManySections { .. }

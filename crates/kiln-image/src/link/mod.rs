@@ -63,7 +63,7 @@ mod types;
 mod unwind;
 mod users;
 
-pub use describe::{Definition, FunctionRange, SlotDetails};
+pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};

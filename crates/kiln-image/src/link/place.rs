@@ -94,18 +94,19 @@ pub(super) fn place<'a>(
     let stub = stub_size(arch);
 
     // Code, data outside named sections, and stubs.
-    let mut stubs = Vec::with_capacity(assignment.stubs().len());
+    let mut stubs = vec![0; assignment.stubs().len()];
     let mut modules = Vec::with_capacity(artifacts.len());
     for (number, artifact) in artifacts.iter().enumerate() {
         modules.push(place_module(number, artifact, &mut layout, errors));
         let own_stubs = assignment.stubs_of_module(number);
         if !own_stubs.is_empty() {
             let text = &mut layout[Area::Text];
-            stubs.extend(own_stubs.map(|_| text.push(stub, stub)));
+            stubs[own_stubs].iter_mut().for_each(|offset| *offset = text.push(stub, stub));
             modules[number].text.end = text.size;
         }
     }
-    stubs.extend(assignment.shared_stubs().map(|_| layout[Area::Text].push(stub, stub)));
+    let text = &mut layout[Area::Text];
+    stubs[assignment.shared_stubs()].iter_mut().for_each(|offset| *offset = text.push(stub, stub));
 
     // Named sections.
     let unnamed = layout.clone();

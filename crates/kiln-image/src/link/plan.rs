@@ -9,7 +9,7 @@ use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
 use super::place::{Placement, place};
 use super::reach::{Near, Reach, SizeBounds};
-use super::resolve::{ExternalDefinition, Resolution, Resolved, SymbolTable, resolve};
+use super::resolve::{ExternalDefinition, Resolved, SymbolTable, resolve};
 use super::scan::scan;
 use super::sections::NamedSection;
 use super::types::check_types;
@@ -38,9 +38,9 @@ impl std::fmt::Debug for Plan<'_> {
 }
 
 /// Resolves and lays out `artifacts`, in this order. The first slots belong to the globals of
-/// `table`. `external` is called once for each undefined symbol, weak definition and global, and
-/// returns its definition outside this link, if there is one. (A global of `table` has a slot in
-/// either case.)
+/// `table`. `external` is called once for each undefined symbol, weak definition, replaceable
+/// function and global, and returns its definition outside this link, if there is one. (A global of
+/// `table` has a slot in either case.)
 ///
 /// # Errors
 ///
@@ -176,7 +176,7 @@ impl<'a> Plan<'a> {
 
     /// Whether symbol `symbol` of module `module` is the definition to which its name resolves.
     pub(crate) fn is_definition(&self, module: usize, symbol: usize) -> bool {
-        let here = Resolution::Defined { module: module as u32, symbol: symbol as u32 };
-        self.symbols.resolution(self.symbols.of_module(module)[symbol]) == here
+        let id = self.symbols.of_module(module)[symbol];
+        self.symbols.definition(id) == Some((module as u32, symbol as u32))
     }
 }

@@ -53,7 +53,10 @@ impl SizeBounds {
         let unwind = sum(&unwind::size_bound);
         // The first of a module's own stubs may need a gap before it.
         let own_stubs = sum(&|artifact| (artifact.symbols().len() as u64 + 1) * stub);
-        let spare = symbols.len() as u64 * (SLOT_SIZE + stub) + globals as u64 * SLOT_SIZE + SPARE;
+        // A replaceable function has two slots: one holds the address of its code, one that of its
+        // stub.
+        let slots = symbols.len() + symbols.replaceable().len() + globals;
+        let spare = symbols.len() as u64 * stub + slots as u64 * SLOT_SIZE + SPARE;
         let text = text.saturating_add(spare);
         let rest = data.saturating_add(unwind).saturating_add(own_stubs);
         Self { text, program: text.saturating_add(rest) }

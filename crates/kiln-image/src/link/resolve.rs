@@ -8,6 +8,14 @@
 //! weak (`STB_WEAK`): a strong definition of the name in a module overrides it, and so does a
 //! definition outside the link. The first of several weak definitions is used.
 //!
+//! *Replaceable functions.* The last of several definitions is in force, so a program in which a
+//! function was replaced is the link of its modules in order. Either all definitions of a name are
+//! replaceable or none: else one of them would promise what another cannot keep. A replaceable
+//! function has a slot, through which every call goes and whose content is the address of the code
+//! in force, and a stub that jumps through the slot. The address of the function is that of the
+//! stub, wherever it is taken; so addresses that were taken before the function is replaced remain
+//! valid, and are equal to those that are taken later.
+//!
 //! Invariant: resolved symbols are numbered in order of module and symbol. Code looks names up in
 //! the hash maps but never iterates over these, so their order has no effect on the result.
 
@@ -31,8 +39,18 @@ pub enum ExternalDefinition {
     /// The symbol's absolute address.
     Address(u64),
     /// The address of an existing slot, which holds the symbol's address or will hold it before the
-    /// code runs.
+    /// code runs. The slot can be that of a replaceable function for which this link has a new
+    /// definition: then the new definition is called through it too. The caller stores the address
+    /// of the new code.
     Slot(u64),
+    /// A replaceable function, whose slot and stub exist. This link may use it, and may have a new
+    /// definition of it, as with [`Slot`](Self::Slot).
+    Replaceable {
+        /// The address of the slot.
+        slot: u64,
+        /// The address of the stub, which is the function's address for everyone but callers.
+        stub: u64,
+    },
 }
 
 /// The source of a symbol's address.
@@ -48,15 +66,22 @@ pub(super) enum Resolution {
     KnownSlot(u64),
     /// The symbol has no definition. Code reaches it through an external slot of this link.
     Undefined,
+    /// The symbol is the replaceable function with this number.
+    Replaceable(u32),
 }
 
-impl From<ExternalDefinition> for Resolution {
-    fn from(definition: ExternalDefinition) -> Self {
-        match definition {
-            ExternalDefinition::Address(address) => Self::KnownAddress(address),
-            ExternalDefinition::Slot(address) => Self::KnownSlot(address),
-        }
-    }
+/// A replaceable function.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplaceableFunction {
+    pub(super) id: ResolvedId,
+    /// The module and the number of the definition in force, if this link has it.
+    pub(super) definition: Option<(u32, u32)>,
+    /// The address of the slot, if it was known before the link. Otherwise this link has a
+    /// definition.
+    pub(super) known_slot: Option<u64>,
+    /// The address of the stub, if it was known before the link. Otherwise this link has a
+    /// definition.
+    pub(super) known_stub: Option<u64>,
 }
 
 /// The number of a resolved symbol.
@@ -89,9 +114,25 @@ pub(super) struct ResolvedSymbol {
 pub(super) struct SymbolTable {
     symbols: Vec<ResolvedSymbol>,
     by_module: Vec<Vec<ResolvedId>>,
+    replaceable: Vec<ReplaceableFunction>,
 }
 
 impl SymbolTable {
+    /// Returns the replaceable functions, in order of their resolved symbols.
+    pub(super) fn replaceable(&self) -> &[ReplaceableFunction] {
+        &self.replaceable
+    }
+
+    /// Returns the module and the number of the definition of a resolved symbol, if a module
+    /// defines it.
+    pub(super) fn definition(&self, id: ResolvedId) -> Option<(u32, u32)> {
+        match self.resolution(id) {
+            Resolution::Defined { module, symbol } => Some((module, symbol)),
+            Resolution::Replaceable(number) => self.replaceable[number as usize].definition,
+            _ => None,
+        }
+    }
+
     /// Returns the number of resolved symbols.
     pub(super) fn len(&self) -> usize {
         self.symbols.len()
@@ -156,7 +197,7 @@ pub(super) struct Resolved<'a> {
 }
 
 /// Resolves all symbols. `external` returns the definitions outside the link, and is called once
-/// for each global, each undefined symbol and each weak definition.
+/// for each global, each undefined symbol, each weak definition and each replaceable function.
 pub(super) fn resolve<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
@@ -172,8 +213,8 @@ pub(super) fn resolve<'a>(
     let Resolver { mut symbols, global_slots, .. } = resolver;
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
-    resolve_outside(artifacts, external, &mut sections, &mut symbols);
-    Resolved { symbols: SymbolTable { symbols, by_module }, sections, global_slots }
+    let replaceable = resolve_outside(artifacts, external, &mut sections, &mut symbols);
+    Resolved { symbols: SymbolTable { symbols, by_module, replaceable }, sections, global_slots }
 }
 
 /// The state of the resolver: the symbols, names and keys found so far.
@@ -261,7 +302,12 @@ impl<'a, 'e> Resolver<'a, 'e> {
     fn resolve_global(&mut self, key: &str, id: ResolvedId) {
         let slot_key = SlotKey::Global(key.into());
         if let Some(definition) = (self.external)(&slot_key) {
-            self.symbols[id.index()].resolution = definition.into();
+            self.symbols[id.index()].resolution = match definition {
+                ExternalDefinition::Address(address) => Resolution::KnownAddress(address),
+                ExternalDefinition::Slot(slot) => Resolution::KnownSlot(slot),
+                // A run-time object is not replaceable: its address is that of the stub.
+                ExternalDefinition::Replaceable { stub, .. } => Resolution::KnownAddress(stub),
+            };
             return;
         }
         match self.table.get(key) {
@@ -271,7 +317,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
     }
 
     /// Resolves a symbol to a definition. A strong definition overrides a weak definition; a weak
-    /// definition overrides nothing.
+    /// definition overrides nothing. A replaceable definition replaces that of an earlier module.
     fn define(&mut self, id: ResolvedId, definition: ResolvedSymbol) -> Result<(), LinkError> {
         let record = |resolved: ResolvedSymbol| {
             let artifact = &self.artifacts[resolved.module as usize];
@@ -280,13 +326,24 @@ impl<'a, 'e> Resolver<'a, 'e> {
         let before = self.symbols[id.index()];
         if before.resolution != Resolution::Undefined {
             let (artifact, symbol) = record(definition);
-            if symbol.linkage() == Linkage::Preemptible {
-                return Ok(());
-            }
-            if record(before).1.linkage() != Linkage::Preemptible {
-                let (first, second) = (before.module as usize, definition.module as usize);
-                let name = artifact.name(symbol).into();
-                return Err(LinkError::DuplicateDefinition { name, first, second });
+            let (first, second) = (before.module as usize, definition.module as usize);
+            let name = || artifact.name(symbol).into();
+            match (record(before).1.linkage(), symbol.linkage()) {
+                (Linkage::Replaceable, Linkage::Replaceable) if first != second => {}
+                (Linkage::Replaceable, Linkage::Replaceable) => {
+                    return Err(LinkError::DuplicateDefinition { name: name(), first, second });
+                }
+                (Linkage::Replaceable, _) => {
+                    let (replaceable, other) = (first, second);
+                    return Err(LinkError::ReplaceableConflict { name: name(), replaceable, other });
+                }
+                (_, Linkage::Replaceable) => {
+                    let (replaceable, other) = (second, first);
+                    return Err(LinkError::ReplaceableConflict { name: name(), replaceable, other });
+                }
+                (_, Linkage::Preemptible) => return Ok(()),
+                (Linkage::Preemptible, _) => {}
+                _ => return Err(LinkError::DuplicateDefinition { name: name(), first, second }),
             }
         }
         self.symbols[id.index()] = definition;
@@ -296,21 +353,39 @@ impl<'a, 'e> Resolver<'a, 'e> {
 
 /// Resolves undefined symbols and weak definitions to definitions outside the link. Symbols that
 /// are still undefined are then resolved to bounds of named sections. Globals are already resolved.
+/// Returns the replaceable functions, which may have a slot outside.
 fn resolve_outside(
     artifacts: &[Artifact],
     external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
     sections: &mut NamedSections<'_>,
     symbols: &mut [ResolvedSymbol],
-) {
-    for resolved in symbols {
+) -> Vec<ReplaceableFunction> {
+    let mut replaceable = Vec::new();
+    for (index, resolved) in symbols.iter_mut().enumerate() {
         let artifact = &artifacts[resolved.module as usize];
         let symbol = &artifact.symbols()[resolved.symbol as usize];
         if symbol.kind() == SymbolKind::Global {
             continue;
         }
-        if resolved.resolution == Resolution::Undefined || symbol.linkage() == Linkage::Preemptible {
-            if let Some(definition) = external(&slot_key(artifact, symbol)) {
-                resolved.resolution = definition.into();
+        let definition = match (resolved.resolution, symbol.linkage()) {
+            (Resolution::Defined { module, symbol }, Linkage::Replaceable) => Some((module, symbol)),
+            _ => None,
+        };
+        let open = resolved.resolution == Resolution::Undefined || symbol.linkage() == Linkage::Preemptible;
+        if open || definition.is_some() {
+            let mut add = |known_slot, known_stub| {
+                let id = ResolvedId::at(index);
+                replaceable.push(ReplaceableFunction { id, definition, known_slot, known_stub });
+                Resolution::Replaceable(replaceable.len() as u32 - 1)
+            };
+            use ExternalDefinition::{Address, Replaceable, Slot};
+            match (external(&slot_key(artifact, symbol)), definition) {
+                (Some(Replaceable { slot, stub }), _) => resolved.resolution = add(Some(slot), Some(stub)),
+                (Some(Slot(slot)), Some(_)) => resolved.resolution = add(Some(slot), None),
+                (Some(Slot(slot)), None) => resolved.resolution = Resolution::KnownSlot(slot),
+                (Some(Address(address)), None) => resolved.resolution = Resolution::KnownAddress(address),
+                (Some(Address(_)) | None, Some(_)) => resolved.resolution = add(None, None),
+                (None, None) => {}
             }
         }
         if resolved.resolution == Resolution::Undefined
@@ -320,4 +395,5 @@ fn resolve_outside(
             resolved.resolution = Resolution::SectionBound { section, bound };
         }
     }
+    replaceable
 }

@@ -4,6 +4,7 @@
 //! stubs and addresses do not exist yet.
 
 use kiln_artifact::Artifact;
+use kiln_artifact::record::{Reloc, SymbolKind};
 use rayon::prelude::*;
 
 use super::error::LinkError;
@@ -20,6 +21,8 @@ pub(super) enum NeedKind {
     Slot,
     /// A stub (PLT entry), which jumps to the address.
     Stub,
+    /// A slot that holds the address of a replaceable function, which is that of its stub.
+    AddressSlot,
 }
 
 /// A slot or a stub that a module needs for one of its symbols.
@@ -56,12 +59,26 @@ struct Scanner<'s> {
     number: usize,
 }
 
+/// Whether the relocation is an access to a slot of a function that the code only calls.
+pub(super) fn is_called(artifact: &Artifact, reloc: &Reloc) -> bool {
+    reloc.kind().uses_slot()
+        && !reloc.has(Reloc::TAKES_ADDRESS)
+        && artifact.symbols()[reloc.symbol.get() as usize].kind() == SymbolKind::Function
+}
+
+/// Whether the relocation is a direct reference to the module's own definition of its symbol.
+pub(super) fn is_own(artifact: &Artifact, reloc: &Reloc) -> bool {
+    reloc.has(Reloc::OWN)
+        && !reloc.kind().uses_slot()
+        && artifact.symbols()[reloc.symbol.get() as usize].is_defined()
+}
+
 impl Scanner<'_> {
     fn scan(&self) -> (Vec<Need>, Vec<LinkError>) {
         let artifact = &self.artifacts[self.number];
         let resolved = self.symbols.of_module(self.number);
         let (mut needs, mut errors) = (Vec::new(), Vec::new());
-        let mut seen = vec![[false; 2]; artifact.symbols().len()];
+        let mut seen = vec![[false; 3]; artifact.symbols().len()];
         // Only one error per symbol is reported, because the message has the symbol's name.
         let mut reported = vec![false; artifact.symbols().len()];
         let mut add = |symbol: u32, kind: NeedKind| {
@@ -71,10 +88,14 @@ impl Scanner<'_> {
         };
         for reloc in artifact.text_relocs() {
             let (symbol, offset, kind) = (reloc.symbol.get(), reloc.offset.get(), reloc.kind());
-            let resolution = self.symbols.resolution(resolved[symbol as usize]);
+            let resolution = match is_own(artifact, reloc) {
+                true => Resolution::Defined { module: self.number as u32, symbol },
+                false => self.symbols.resolution(resolved[symbol as usize]),
+            };
+            let called = is_called(artifact, reloc);
             let usage =
                 relocate::classify(self.arch, kind, artifact.text(), offset as usize, reloc.addend.get());
-            match usage.and_then(|usage| self.need(usage, resolution)) {
+            match usage.and_then(|usage| self.need(usage, resolution, called)) {
                 Ok(Some(kind)) => add(symbol, kind),
                 Ok(None) => {}
                 Err(_) if std::mem::replace(&mut reported[symbol as usize], true) => {}
@@ -96,8 +117,21 @@ impl Scanner<'_> {
     }
 
     /// Returns what a relocation of code needs for its symbol.
-    fn need(&self, usage: Use, resolution: Resolution) -> Result<Option<NeedKind>, PatchError> {
-        use Resolution::{Defined, KnownAddress, SectionBound};
+    fn need(&self, usage: Use, resolution: Resolution, called: bool) -> Result<Option<NeedKind>, PatchError> {
+        use Resolution::{Defined, KnownAddress, Replaceable, SectionBound};
+        if let Replaceable(number) = resolution {
+            // Every replaceable function has a slot, and one whose stub is not known has a stub.
+            let has_stub = self.symbols.replaceable()[number as usize].known_stub.is_none();
+            return Ok(match usage {
+                Use::Pair | Use::Direct => None,
+                Use::Call => (!(has_stub && self.near.calls)).then_some(NeedKind::Stub),
+                Use::Slot { .. } if called => None,
+                Use::AddressOrSlot => (!has_stub).then_some(NeedKind::AddressSlot),
+                Use::Slot { relaxable } => {
+                    (!(has_stub && self.near.data && relaxable)).then_some(NeedKind::AddressSlot)
+                }
+            });
+        }
         Ok(match (usage, resolution) {
             (Use::Pair, _) => None,
             (Use::Direct, Defined { .. } | SectionBound { .. } | KnownAddress(_)) => None,

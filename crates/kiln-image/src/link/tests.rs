@@ -61,7 +61,8 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
             addend: addend.into(),
             symbol: symbol.into(),
             kind: kind as u8,
-            reserved: [0; 3],
+            flags: 0,
+            reserved: [0; 2],
         })
         .collect();
     contents.finish()

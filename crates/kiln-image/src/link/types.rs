@@ -46,6 +46,10 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
                 });
                 continue;
             }
+            Resolution::Replaceable(_) => match resolved.symbols.definition(id) {
+                Some((module, symbol)) => (module as usize, symbol as usize),
+                None => continue,
+            },
             Resolution::SectionBound { .. }
             | Resolution::KnownAddress(_)
             | Resolution::KnownSlot(_)
@@ -70,7 +74,18 @@ fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>
         let (Some(import), Some(defined)) = (import, defined) else { continue };
         // Each pair of signatures that differ is reported once per module, because the message has
         // both texts.
-        if agreements.compare(import, defined) == Agreement::Conflict {
+        if agreements.compare(import, defined) != Agreement::Conflict {
+            continue;
+        }
+        if symbol.linkage() == Linkage::Replaceable {
+            errors.push(LinkError::ReplacedSignature {
+                name: name(),
+                module: definer,
+                signature: defined.into(),
+                replaced: importer,
+                replaced_signature: import.into(),
+            });
+        } else {
             errors.push(LinkError::SignatureConflict {
                 name: name(),
                 importer,

@@ -15,7 +15,7 @@ use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;
 use object::elf;
 
-use crate::link::{Area, Plan, SLOTS_SYMBOL};
+use crate::link::{Area, Definition, Plan, SLOTS_SYMBOL};
 
 /// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
 pub(super) const BLOOM_SHIFT: u32 = 26;
@@ -47,7 +47,17 @@ pub(super) struct DynamicSymbols<'p, 'a> {
 
 /// Returns whether an image exports a symbol of this linkage.
 pub(super) fn is_exported(linkage: Linkage) -> bool {
-    matches!(linkage, Linkage::Export | Linkage::Preemptible)
+    matches!(linkage, Linkage::Export | Linkage::Preemptible | Linkage::Replaceable)
+}
+
+/// Returns the area, offset and size of what an export means: of a replaceable function it is the
+/// stub, so whoever looks the name up has the address that pointers have, and calls the code that is
+/// in force.
+fn exported_place(plan: &Plan<'_>, definition: &Definition<'_>) -> (Area, u64, u64) {
+    match definition.indirection.and_then(|indirection| indirection.stub) {
+        Some(stub) => (Area::Text, stub, plan.stub_size()),
+        None => (definition.area, definition.offset, definition.size),
+    }
 }
 
 impl<'p, 'a> DynamicSymbols<'p, 'a> {
@@ -69,13 +79,11 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
         let mut exports: Vec<Export<'a>> = plan
             .definitions()
             .filter(|definition| is_exported(definition.linkage))
-            .map(|definition| Export {
-                function: definition.kind == SymbolKind::Function,
-                signature: definition.signature,
-                area: definition.area,
-                offset: definition.offset,
-                size: definition.size,
-                ..export(definition.name)
+            .map(|definition| {
+                let (area, offset, size) = exported_place(plan, &definition);
+                let function = definition.kind == SymbolKind::Function;
+                let signature = definition.signature;
+                Export { function, signature, area, offset, size, ..export(definition.name) }
             })
             .collect();
         if !plan.slots().is_empty() {

@@ -1,6 +1,6 @@
 //! Symbols as ELF stores them, and the full symbol table, `.symtab`, for debuggers and profilers.
 
-use kiln_artifact::record::SymbolKind;
+use kiln_artifact::record::{Linkage, SymbolKind};
 use object::elf::{self, SHN_UNDEF, Sym64};
 use object::{Endianness, U16, U32, U64, pod};
 
@@ -77,7 +77,11 @@ impl FullSymbols {
                 else {
                     continue;
                 };
-                let global = plan.is_definition(number, index) && is_exported(symbol.linkage());
+                // The code of a replaceable function is not what its name means everywhere, but
+                // debuggers and profilers must know it by that name.
+                let replaceable = symbol.linkage() == Linkage::Replaceable;
+                let global =
+                    !replaceable && plan.is_definition(number, index) && is_exported(symbol.linkage());
                 let kind =
                     if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
                 let binding = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };
@@ -85,6 +89,14 @@ impl FullSymbols {
                 let (info, size) = (symbol_info(binding, kind), symbol.size.get());
                 list.push((name, FullSymbol { name: 0, info, area, offset, size }));
             }
+        }
+        for definition in plan.definitions() {
+            let Some(offset) = definition.indirection.and_then(|indirection| indirection.stub) else {
+                continue;
+            };
+            let info = symbol_info(elf::STB_GLOBAL, elf::STT_FUNC);
+            let (area, size) = (Area::Text, plan.stub_size());
+            globals.push((definition.name, FullSymbol { name: 0, info, area, offset, size }));
         }
         let local_count = locals.len();
         let mut names = Strings::new();

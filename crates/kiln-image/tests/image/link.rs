@@ -10,12 +10,12 @@ use crate::support::{ADD3, I64_TO_I64, Module, READ_THROUGH_SLOT, SLOT_VALUE, TO
 const PC: RelocKind = RelocKind::X86Pc32;
 const GOT: RelocKind = RelocKind::X86GotPc32;
 
-fn plain(artifacts: &[Artifact]) -> Result<Plan<'_>, Vec<LinkError>> {
+pub(crate) fn plain(artifacts: &[Artifact]) -> Result<Plan<'_>, Vec<LinkError>> {
     plan(artifacts, &GlobalTable::new(), &|_| None)
 }
 
 /// Emits with all areas in sequence from address 0x10000, each at a page.
-fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), LinkError> {
+pub(crate) fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), LinkError> {
     let mut addresses = Addresses::default();
     let mut next = 0x10000;
     for area in Area::ALL {
@@ -38,7 +38,7 @@ fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), LinkError> {
     Ok((text, addresses, fixups))
 }
 
-fn i32_at(text: &[u8], offset: usize) -> i64 {
+pub(crate) fn i32_at(text: &[u8], offset: usize) -> i64 {
     i32::from_le_bytes(text[offset..offset + 4].try_into().unwrap()).into()
 }
 

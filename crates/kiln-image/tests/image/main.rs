@@ -6,6 +6,7 @@ mod elf;
 mod files;
 mod hostile;
 mod link;
+mod replaceable;
 mod run;
 mod sections;
 mod support;

@@ -182,7 +182,8 @@ fn reloc(offset: u64, kind: RelocKind, symbol: u32, addend: i64) -> Reloc {
         addend: addend.into(),
         symbol: symbol.into(),
         kind: kind as u8,
-        reserved: [0; 3],
+        flags: 0,
+        reserved: [0; 2],
     }
 }
 

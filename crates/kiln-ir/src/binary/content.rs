@@ -41,10 +41,14 @@ impl<'b> ContentReader<'b> {
                 2 => Linkage::Hidden,
                 3 => Linkage::Export,
                 4 => Linkage::Preemptible,
+                5 => Linkage::Replaceable,
                 _ => return Err(content.error("not a linkage")),
             };
             if kind == SymbolKind::Global && linkage != Linkage::Import {
                 return Err(content.error("a global that is defined"));
+            }
+            if kind != SymbolKind::Function && linkage == Linkage::Replaceable {
+                return Err(content.error("replaceable data"));
             }
             let name = if linkage == Linkage::Local { "".into() } else { content.str()?.into() };
             let typed = content.bool()?;

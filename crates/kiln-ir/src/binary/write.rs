@@ -51,6 +51,7 @@ pub(crate) fn symbol(out: &mut ByteWriter, symbol: &Symbol) {
         Linkage::Hidden => 2,
         Linkage::Export => 3,
         Linkage::Preemptible => 4,
+        Linkage::Replaceable => 5,
     });
     if *linkage != Linkage::Local {
         out.str(name);

@@ -58,6 +58,9 @@ pub enum BuildError {
         /// The reason.
         reason: DataError,
     },
+    /// A function cannot be replaceable, because it is not declared as exported.
+    #[error("`{0}` is not declared as exported, so it cannot be replaceable")]
+    Replaceable(Box<str>),
     /// A global cannot be defined, because it stands for a run-time object.
     #[error("`{0}` is a global: it has no definition in a module")]
     Global(Box<str>),

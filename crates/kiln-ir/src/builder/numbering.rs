@@ -1,6 +1,6 @@
 //! Numbers declarations as symbols, when all definitions are known.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use cranelift_module::{DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage, ModuleDeclarations};
 use indexmap::IndexMap;
@@ -14,6 +14,7 @@ pub(super) struct Numbering<'a> {
     pub(super) declarations: &'a ModuleDeclarations,
     pub(super) keys: &'a HashMap<DataId, Box<str>>,
     pub(super) functions: &'a IndexMap<FuncId, PendingCode>,
+    pub(super) replaceable: &'a HashSet<FuncId>,
     pub(super) data: &'a IndexMap<DataId, PendingData>,
     pub(super) numbers: HashMap<FuncOrDataId, SymbolId>,
     pub(super) symbols: Vec<Symbol>,
@@ -27,7 +28,10 @@ impl Numbering<'_> {
         let (name, kind, linkage, signature) = match id {
             FuncOrDataId::Func(id) => {
                 let declared = self.declarations.get_function_decl(id);
-                let linkage = linkage(declared.linkage, self.functions.contains_key(&id));
+                let linkage = match linkage(declared.linkage, self.functions.contains_key(&id)) {
+                    Linkage::Export if self.replaceable.contains(&id) => Linkage::Replaceable,
+                    linkage => linkage,
+                };
                 (declared.name.as_deref(), SymbolKind::Function, linkage, Some(declared.signature.clone()))
             }
             FuncOrDataId::Data(id) => match self.keys.get(&id) {

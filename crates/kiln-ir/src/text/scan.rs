@@ -39,7 +39,7 @@ pub(super) struct ScannedFile<'t> {
 }
 
 /// First words of header lines, and of items that may have a linkage.
-const FIRST: [&str; 11] = [
+const FIRST: [&str; 12] = [
     "function",
     "data",
     "code",
@@ -47,6 +47,7 @@ const FIRST: [&str; 11] = [
     "hidden",
     "local",
     "preemptible",
+    "replaceable",
     "test",
     "feature",
     "set",
@@ -94,6 +95,7 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut Scanne
         "hidden" => Some(Linkage::Hidden),
         "local" => Some(Linkage::Local),
         "preemptible" => Some(Linkage::Preemptible),
+        "replaceable" => Some(Linkage::Replaceable),
         _ => None,
     };
     if linkage.is_some() {
@@ -101,6 +103,9 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut Scanne
         cursor.trivia();
     }
     let kind = cursor.peek_word();
+    if kind == "data" && linkage == Some(Linkage::Replaceable) {
+        return Err(cursor.fault_at(start, word.len(), "only functions can be `replaceable`".to_owned()));
+    }
     let defined = linkage.unwrap_or(Linkage::Export);
     if matches!(kind, "data" | "code") || (linkage.is_none() && OTHERS.contains(&kind)) {
         cursor.at += kind.len();

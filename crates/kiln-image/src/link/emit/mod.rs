@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use self::module::ModuleWriter;
 use self::pieces::Pieces;
 use self::targets::Targets;
-use super::assign::Slot;
+use super::assign::{Slot, SlotContent};
 use super::error::LinkError;
 use super::fixups::{Fixups, Pointer};
 use super::layout::{Addresses, Area, Output};
@@ -80,10 +80,16 @@ impl Plan<'_> {
 
     /// Returns the contents of the internal slots.
     fn internal_slots(&self, targets: &Targets<'_>) -> impl Iterator<Item = Pointer> {
-        self.assignment.internal().iter().enumerate().map(|(number, &id)| Pointer {
-            area: Area::Slots,
-            offset: self.assignment.slot_offset(Slot::Internal(number as u32)),
-            target: targets.of(id).symbol.unwrap_or_default(),
+        self.assignment.internal().iter().enumerate().map(|(number, &content)| {
+            let target = match content {
+                SlotContent::Address(id) => targets.of(id).symbol,
+                SlotContent::Code(function) => targets.code_of(function),
+            };
+            Pointer {
+                area: Area::Slots,
+                offset: self.assignment.slot_offset(Slot::Internal(number as u32)),
+                target: target.unwrap_or_default(),
+            }
         })
     }
 }

@@ -10,6 +10,7 @@ use super::super::layout::Area;
 use super::super::plan::Plan;
 use super::super::relocate::{self, PatchAddresses, PatchError, PatchSite, riscv64};
 use super::super::resolve::{Resolution, ResolvedId};
+use super::super::scan::{is_called, is_own};
 use super::super::unwind::{self, UnwindAddresses};
 use super::super::users::function_at;
 use super::pieces::ModulePieces;
@@ -80,9 +81,20 @@ impl<'m> ModuleWriter<'m> {
         self.targets.areas[Area::Text] + self.plan.placement.modules[self.number].text.start
     }
 
-    /// Returns the addresses by which the module's code reaches a symbol.
-    fn addresses_of(&self, symbol: u32) -> PatchAddresses {
-        let mut addresses = self.targets.of(self.resolved[symbol as usize]);
+    /// Returns the addresses by which the module's code reaches the symbol of a relocation.
+    fn addresses_of(&self, reloc: &Reloc) -> PatchAddresses {
+        let symbol = reloc.symbol.get();
+        let id = self.resolved[symbol as usize];
+        if is_own(self.artifact, reloc) {
+            let symbol = self.targets.definition(self.number as u32, symbol);
+            return PatchAddresses { symbol, ..PatchAddresses::default() };
+        }
+        if let Resolution::Replaceable(number) = self.plan.symbols.resolution(id)
+            && is_called(self.artifact, reloc)
+        {
+            return self.targets.slot_of_code(number);
+        }
+        let mut addresses = self.targets.of(id);
         if let Some(own_stubs) = self.own_stubs {
             addresses.stub = own_stubs[symbol as usize].map(|stub| self.targets.stub_address(stub));
         }
@@ -108,7 +120,7 @@ impl<'m> ModuleWriter<'m> {
                     address: start + offset,
                     addend: reloc.addend.get(),
                 };
-                relocate::patch(arch, reloc.kind(), site, self.addresses_of(reloc.symbol.get()))
+                relocate::patch(arch, reloc.kind(), site, self.addresses_of(reloc))
             };
             result.map_err(|error| {
                 let symbol = artifact.name(&artifact.symbols()[reloc.symbol.get() as usize]).into();
@@ -135,7 +147,7 @@ impl<'m> ModuleWriter<'m> {
         let auipc =
             symbol.offset.get().checked_add_signed(reloc.addend.get()).ok_or(PatchError::Instruction)?;
         let high = high_parts.find(relocs, index, auipc).ok_or(PatchError::Instruction)?;
-        let targets = self.addresses_of(high.symbol.get());
+        let targets = self.addresses_of(high);
         let high = riscv64::High { kind: high.kind(), address: start + auipc, addend: high.addend.get() };
         riscv64::patch_low(code, reloc.offset.get() as usize, high, targets)
     }

@@ -34,6 +34,27 @@ impl<'e> Targets<'e> {
         self.by_id[id.index()]
     }
 
+    /// Returns the address of symbol `symbol` of module `module`, which the module defines.
+    pub(super) fn definition(&self, module: u32, symbol: u32) -> Option<u64> {
+        definition(self.plan, self.areas, module, symbol)
+    }
+
+    /// Returns the address of the code of a replaceable function, if this link has it.
+    pub(super) fn code_of(&self, function: u32) -> Option<u64> {
+        let (module, symbol) = self.plan.symbols.replaceable()[function as usize].definition?;
+        self.definition(module, symbol)
+    }
+
+    /// Returns the slot with the address of the code of a replaceable function, as the only address
+    /// by which code reaches it.
+    pub(super) fn slot_of_code(&self, function: u32) -> PatchAddresses {
+        let Plan { ref symbols, ref assignment, .. } = *self.plan;
+        let own =
+            || Some(self.areas[Area::Slots] + assignment.slot_offset(assignment.replaceable(function).0?));
+        let slot = symbols.replaceable()[function as usize].known_slot.or_else(own);
+        PatchAddresses { slot, ..PatchAddresses::default() }
+    }
+
     /// Returns the address of a stub.
     pub(super) fn stub_address(&self, stub: u32) -> u64 {
         stub_address(self.plan, self.areas, stub)
@@ -52,7 +73,11 @@ impl<'e> Targets<'e> {
         for (&id, &offset) in stubs {
             let address = self.areas[Area::Text] + offset;
             let site = PatchSite { text: &mut *text, offset: (offset - start) as usize, address, addend: 0 };
-            relocate::write_stub(arch, site, self.of(id)).map_err(|error| {
+            let targets = match symbols.resolution(id) {
+                Resolution::Replaceable(function) => self.slot_of_code(function),
+                _ => self.of(id),
+            };
+            relocate::write_stub(arch, site, targets).map_err(|error| {
                 let ResolvedSymbol { module, .. } = symbols.symbols()[id.index()];
                 let name = symbols.name(artifacts, id).into();
                 // A stub is in no function.
@@ -67,13 +92,19 @@ fn stub_address(plan: &Plan<'_>, areas: &Addresses, stub: u32) -> u64 {
     areas[Area::Text] + plan.placement.stubs[stub as usize]
 }
 
+fn definition(plan: &Plan<'_>, areas: &Addresses, module: u32, symbol: u32) -> Option<u64> {
+    let record = &plan.artifacts[module as usize].symbols()[symbol as usize];
+    let located = plan.placement.locate(module as usize, record.section(), record.offset.get());
+    located.map(|(area, offset)| areas[area] + offset)
+}
+
 fn addresses_of(plan: &Plan<'_>, areas: &Addresses, id: ResolvedId) -> PatchAddresses {
     let resolution = plan.symbols.resolution(id);
     let symbol = match resolution {
-        Resolution::Defined { module, symbol } => {
-            let record = &plan.artifacts[module as usize].symbols()[symbol as usize];
-            let located = plan.placement.locate(module as usize, record.section(), record.offset.get());
-            located.map(|(area, offset)| areas[area] + offset)
+        Resolution::Defined { module, symbol } => definition(plan, areas, module, symbol),
+        Resolution::Replaceable(number) => {
+            let stub = plan.assignment.replaceable(number).1.map(|stub| stub_address(plan, areas, stub));
+            stub.or(plan.symbols.replaceable()[number as usize].known_stub)
         }
         Resolution::SectionBound { section, bound } => {
             let section = &plan.placement.sections[section as usize].info;
