@@ -58,13 +58,14 @@ fn objects() -> &'static [u64] {
 }
 
 /// Returns a code generator with the settings of `isa`, but for code that is not position
-/// independent.
-fn without_pic(isa: &OwnedTargetIsa) -> Result<OwnedTargetIsa, Failure> {
+/// independent. `verify` says whether it verifies functions.
+pub(crate) fn without_pic(isa: &OwnedTargetIsa, verify: bool) -> Result<OwnedTargetIsa, Failure> {
     let mut flags = settings::builder();
     for setting in isa.flags().iter() {
         flags.set(setting.name, &setting.value_string())?;
     }
     flags.set("is_pic", "false")?;
+    flags.set("enable_verifier", if verify { "true" } else { "false" })?;
     // cranelift-jit's own constructor sets this too.
     flags.set("use_colocated_libcalls", "false")?;
     let mut builder = cranelift_codegen::isa::lookup(isa.triple().clone())?;
@@ -83,7 +84,7 @@ impl<'a> CraneliftJit<'a> {
         if workload.modules.iter().any(|module| module.settings != *settings) {
             return Err("the modules have different settings, and JITModule takes one set".into());
         }
-        let isa = without_pic(&workload.isas[0])?;
+        let isa = without_pic(&workload.isas[0], false)?;
         let modules: Vec<_> = workload.modules.iter().collect();
         let numbering = Numbering::new(&modules, &*isa);
         let functions = workload

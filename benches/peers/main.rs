@@ -10,7 +10,9 @@
 //! - D: reading text with cranelift-reader;
 //! - E: canonical form, fingerprint and binary form with compilation and text;
 //! - F: building again with a cache, when nothing or one function has changed, with building
-//!   everything.
+//!   everything;
+//! - G: small functions, one at a time, in a session and in `JITModule`s (the same for every
+//!   workload, so it is run once).
 //!
 //! Contenders take turns in every round, ratios are computed for each round, and medians are
 //! reported with their ranges, so noise of the machine affects all contenders equally. Every result
@@ -30,6 +32,7 @@ mod object;
 mod open;
 mod parse;
 mod report;
+mod sessions;
 mod setup;
 mod workload;
 
@@ -68,6 +71,12 @@ struct PeersArgs {
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Functions that comparison G adds to a session one by one; its other sizes are in proportion
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
+    adds: u32,
+    /// Be a child process of comparison G
+    #[arg(long, hide = true)]
+    child: Option<sessions::Child>,
     /// Ignored; cargo adds it
     #[arg(long, hide = true)]
     bench: bool,
@@ -86,12 +95,18 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &PeersArgs) -> Result<(), Failure> {
+    let scale = sessions::Scale { adds: args.adds as usize };
+    if let Some(engine) = args.child {
+        return sessions::child(engine, scale);
+    }
     let cores = std::thread::available_parallelism()?.get();
     let threads = args.threads.unwrap_or(cores).max(1);
     let setup = Setup { rounds: args.rounds, threads, pool: Arc::new(pool(threads)?) };
     // The corpus is read first, so that a wrong path fails at once.
     let corpus = args.corpus.as_deref().map(Workload::corpus).transpose()?;
     let workloads: Vec<Workload> = [Workload::generated(args.functions)?].into_iter().chain(corpus).collect();
+    let wanted =
+        |letter: char| args.only.as_ref().is_none_or(|only| only.to_ascii_uppercase().contains(letter));
 
     println!(
         "Kiln and its peers: {} rounds, {threads} threads on {cores} cores, cranelift {}, {}",
@@ -105,9 +120,11 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     let folder = tempfile::tempdir()?;
     let mut report = Report::default();
-    let wanted =
-        |letter: char| args.only.as_ref().is_none_or(|only| only.to_ascii_uppercase().contains(letter));
-    for workload in &workloads {
+    // First, while the process is small.
+    if wanted('G') {
+        report.add(sessions::compare(&setup, scale)?);
+    }
+    for workload in workloads.iter().filter(|_| "ABCDEF".chars().any(&wanted)) {
         println!("\n{}: {}", workload.name, workload.describe());
         let artifacts = Compiler::new(workload.target.clone())
             .pool(setup.pool.clone())
@@ -142,7 +159,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
 
     if let Some(path) = &args.json {
         let run = json!({
-            "rounds": args.rounds, "threads": threads, "cores": cores, "functions": args.functions,
+            "rounds": args.rounds, "threads": threads, "cores": cores, "functions": args.functions, "adds": args.adds,
             "cranelift": cranelift_codegen::VERSION, "target": workloads[0].target.triple().to_string(),
             "linkers": linkers.iter().map(|(name, version)| json!({ "name": name, "version": version })).collect::<Vec<_>>(),
             "workloads": workloads.iter().map(|workload| {

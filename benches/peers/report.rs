@@ -84,9 +84,14 @@ impl Comparison {
         value.median
     }
 
+    /// Adds a number that is measured in rounds of its own.
+    pub(crate) fn values(&mut self, name: impl Into<String>, values: &[f64], goal: Goal) {
+        self.ratios.push(Ratio { name: name.into(), value: spread(values), goal });
+    }
+
     /// Adds a number that is not measured in rounds.
     pub(crate) fn value(&mut self, name: impl Into<String>, value: f64, goal: Goal) {
-        self.ratios.push(Ratio { name: name.into(), value: spread(&[value]), goal });
+        self.values(name, &[value], goal);
     }
 
     /// Returns the name of the contender with the least median. Only names that `among` accepts

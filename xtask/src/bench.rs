@@ -12,7 +12,7 @@ use crate::output::Outcome;
 /// cranelift-jit; writing an image with cranelift-object followed by every linker that is
 /// installed; opening an image with `dlopen`; reading text with cranelift-reader; canonical form,
 /// fingerprint and binary form with compilation and text; building again with a cache with building
-/// everything.
+/// everything; sessions that get one small function at a time with cranelift-jit.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask bench
@@ -31,23 +31,31 @@ pub(crate) struct BenchArgs {
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
+    /// Functions that comparison G adds to a session one by one; its other sizes are in proportion
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    adds: u32,
     /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F
-    /// build again [default: all]
+    /// build again, G sessions [default: all]
     #[arg(long, value_name = "LETTERS")]
     only: Option<String>,
     /// Write the results to this file
     #[arg(long, value_name = "FILE.json")]
     json: Option<PathBuf>,
     /// Run a small fixed part, to see that everything works
-    #[arg(long, conflicts_with_all = ["functions", "rounds", "corpus"])]
+    #[arg(long, conflicts_with_all = ["functions", "rounds", "adds", "corpus"])]
     slice: bool,
 }
 
 pub(crate) fn main(args: &BenchArgs) -> Outcome {
     let mut command = cargo(&["bench", "--bench", "peers", "--"]);
     let here = std::env::current_dir().unwrap_or_default();
-    let (functions, rounds) = if args.slice { (200, 3) } else { (args.functions, args.rounds) };
-    command.arg(format!("--functions={functions}")).arg(format!("--rounds={rounds}"));
+    let (functions, rounds, adds) =
+        if args.slice { (200, 3, 2000) } else { (args.functions, args.rounds, args.adds) };
+    command.args([
+        format!("--functions={functions}"),
+        format!("--rounds={rounds}"),
+        format!("--adds={adds}"),
+    ]);
     if let Some(corpus) = &args.corpus {
         command.arg("--corpus").arg(here.join(corpus));
     }

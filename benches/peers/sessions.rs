@@ -1,0 +1,61 @@
+//! Comparison G: small functions, one at a time, in sessions of Kiln and in `JITModule`s.
+//!
+//! A row is a function in a file of `sessions/`. It measures, adds its times and ratios to the
+//! comparison, and takes its sizes from [`Scale`], so that a short run stays short. To add a row,
+//! write such a function and name it in [`compare`].
+
+mod batch;
+mod function;
+mod growth;
+mod lookup;
+mod one;
+
+use self::function::Peer;
+pub(crate) use self::growth::{Child, child};
+use crate::report::Comparison;
+use crate::setup::{Failure, Setup};
+
+/// The sizes of all rows, in proportion to the number of adds of the longest one.
+#[derive(Clone, Copy)]
+pub(crate) struct Scale {
+    /// Functions that are added to one session, one by one.
+    pub(crate) adds: usize,
+}
+
+impl Scale {
+    /// The number of times that something is done in a turn whose time is divided by it.
+    fn repeats(self) -> usize {
+        (self.adds / 200).clamp(20, 500)
+    }
+
+    /// The number of functions that are published at once.
+    fn batch(self) -> usize {
+        (self.adds / 5).max(100)
+    }
+
+    /// The number of adds at the beginning and at the end of the growth that are compared.
+    fn group(self) -> usize {
+        (self.adds / 100).max(10)
+    }
+}
+
+/// Measures every row.
+pub(crate) fn compare(setup: &Setup, scale: Scale) -> Result<Comparison, Failure> {
+    let peer = Peer::new()?;
+    let mut comparison = Comparison::new("small functions", "G. sessions, one function at a time");
+    let rows =
+        [one::own_session, one::add, one::build_and_add, one::publish, batch::publish, lookup::two_threads];
+    for row in rows {
+        row(&peer, setup, scale, &mut comparison)?;
+    }
+    growth::compare(setup, scale, &mut comparison)?;
+    comparison.note(
+        "the function is `(a + b) * k`; both engines compile at opt_level none with the same settings and \
+         CPU features, except that cranelift-jit needs is_pic = false",
+    );
+    comparison.note(
+        "kiln: the default options, so unwind rows are made and registered, which cranelift-jit does not do; \
+         cranelift-jit: its default memory",
+    );
+    Ok(comparison)
+}
