@@ -95,11 +95,12 @@ fn text(info: &ImageInfo) {
     for export in &info.exports {
         let signature = export.signature.as_deref().unwrap_or("");
         println!(
-            "  {:#10x} {:>9}  {:8}  {}{signature}",
+            "  {:#10x} {:>9}  {:8}  {}{signature}{}",
             export.address,
             export.size,
             kind(export.kind),
-            name(&export.name)
+            name(&export.name),
+            export.replaceable.map_or(String::new(), |slot| format!("  replaceable, slot {slot:#x}"))
         );
     }
     println!("\nslots ({}):", info.slots.len());
@@ -126,7 +127,7 @@ fn document(info: &ImageInfo) -> serde_json::Value {
         })).collect::<Vec<_>>(),
         "exports": info.exports.iter().map(|export| json!({
             "name": export.name, "kind": kind(export.kind), "signature": export.signature.as_deref(),
-            "address": export.address, "size": export.size,
+            "address": export.address, "size": export.size, "replaceable": export.replaceable,
         })).collect::<Vec<_>>(),
         "slots": info.slots.iter().map(|slot| json!({
             "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": slot.signature.as_deref(),

@@ -28,6 +28,9 @@
 //!
 //! - Loading writes pointers in data and in slots, never code. The linker refuses an artifact that
 //!   would need a text relocation.
+//! - A replaceable function is called through its slot by all code, and its address is that of a
+//!   stub. So [`Loaded::replace`](crate::Loaded::replace) writes one pointer, atomically, and every
+//!   address that was taken of the function stays valid.
 //! - The external slots of an image are listed in order, and a slot is identified by its position
 //!   alone. C programs find the array under the name `kiln_slots`.
 //! - A named section holds the data that modules define in it, in the order of the modules and of
@@ -87,7 +90,9 @@ pub use arch::Arch;
 pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
-pub use load::{AbiValue, FunctionPointer, FunctionRef, Image, Loaded, TypeMismatchError, bind_function};
+pub use load::{
+    AbiValue, FunctionPointer, FunctionRef, Image, Loaded, ReplaceError, TypeMismatchError, bind_function,
+};
 pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub use read::read_image;

@@ -18,7 +18,7 @@ use crate::read::Segment;
 /// everything. Keep it where it outlives all callers, if necessary in a static.
 #[derive(Debug)]
 pub struct Loaded {
-    mapped: Mapped,
+    pub(super) mapped: Mapped,
 }
 
 impl Loaded {
@@ -106,7 +106,7 @@ impl Loaded {
 
     /// Returns the offset of `address` in the mapping, or `None` unless one writable segment holds
     /// the `len` bytes from there.
-    fn writable(&self, address: u64, len: u64) -> Option<usize> {
+    pub(super) fn writable(&self, address: u64, len: u64) -> Option<usize> {
         let end = address.checked_add(len)?;
         let fits = |s: &&Segment| s.is_writable() && address >= s.start && end <= s.start + s.mem_len;
         self.mapped.segments.iter().find(fits).map(|_| address as usize)

@@ -10,6 +10,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
 
@@ -33,7 +34,7 @@ pub(super) struct Reservation {
 
 // SAFETY: the memory of a reservation belongs to no thread; methods that write take `&mut self`.
 unsafe impl Send for Reservation {}
-// SAFETY: as above, and methods that take `&self` only read.
+// SAFETY: as above, and methods that take `&self` only read, or write one cell atomically.
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
@@ -150,6 +151,22 @@ impl Reservation {
         // SAFETY: inside the reservation, writable as the caller promises; `bytes` is not part of
         // it, since `self` is borrowed mutably.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
+    }
+
+    /// Writes `value` into the 8 bytes at `offset` and returns what was there, as one operation:
+    /// other threads see the old value or the new one.
+    ///
+    /// # Safety
+    ///
+    /// The pages must be writable, and nobody may have a reference to these bytes or write them in
+    /// another way.
+    pub(super) unsafe fn swap(&self, offset: usize, value: usize) -> usize {
+        let fits = offset.is_multiple_of(8) && offset.checked_add(8).is_some_and(|end| end <= self.len);
+        assert!(fits, "aligned, and inside the reservation");
+        // SAFETY: inside the reservation, whose base is that of a page, so the cell is aligned;
+        // writable and not accessed in another way, as the caller promises. Code of the image reads
+        // it with plain loads of 8 aligned bytes, which are atomic.
+        unsafe { AtomicUsize::from_ptr(self.base.add(offset).cast()) }.swap(value, Ordering::AcqRel)
     }
 
     /// Fills `range` with zeros.

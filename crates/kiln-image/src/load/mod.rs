@@ -3,7 +3,8 @@
 //!
 //! Address space is reserved once and the file is mapped into it, read-only. Everything that the
 //! loader relies on is checked in this mapping. Binding sets permissions, fills pointers in data
-//! and slots, and makes relocated data read-only again. Code is never written. This is the only
+//! and slots, and makes relocated data read-only again. Code is never written, not even when a
+//! function is replaced: that writes its slot. This is the only
 //! module of the crate with `unsafe` code, which relies only on checks that release builds make,
 //! too.
 //!
@@ -23,9 +24,11 @@ mod image;
 mod map;
 mod mapped;
 mod pointer;
+mod replace;
 mod unmapped;
 
 pub use bind::Loaded;
 pub use function::{FunctionRef, TypeMismatchError};
 pub use image::Image;
 pub use pointer::{AbiValue, FunctionPointer, bind_function};
+pub use replace::ReplaceError;

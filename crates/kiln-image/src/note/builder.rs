@@ -5,8 +5,8 @@ use zerocopy::little_endian::U32;
 
 use super::checksum::{SUM_LEN, checksum};
 use super::format::{
-    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, SlotRecord, Span, SumRecord, SymbolicRecord,
-    Text, prefix,
+    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span, SumRecord,
+    SymbolicRecord, Text, prefix,
 };
 use crate::arch::Arch;
 
@@ -21,6 +21,7 @@ pub(crate) struct NoteBuilder {
     pub(crate) slots: Vec<SlotRecord>,
     pub(crate) export_signatures: Vec<U32>,
     pub(crate) symbolic: Vec<SymbolicRecord>,
+    pub(crate) replaceable: Vec<ReplaceableRecord>,
     pub(crate) sums: Vec<SumRecord>,
     strings: Vec<u8>,
 }
@@ -34,7 +35,7 @@ impl NoteBuilder {
     }
 
     /// The bytes of the tables, in the order that [`finish`](Self::finish) gives their spans.
-    fn tables(&self) -> [&[u8]; 8] {
+    fn tables(&self) -> [&[u8]; 9] {
         [
             self.producers.as_bytes(),
             self.features.as_bytes(),
@@ -42,6 +43,7 @@ impl NoteBuilder {
             self.slots.as_bytes(),
             self.export_signatures.as_bytes(),
             self.symbolic.as_bytes(),
+            self.replaceable.as_bytes(),
             self.sums.as_bytes(),
             &self.strings,
         ]
@@ -72,6 +74,7 @@ impl NoteBuilder {
             head.slots,
             head.export_signatures,
             head.symbolic,
+            head.replaceable,
             head.sums,
             head.strings,
         ] = spans;

@@ -8,7 +8,7 @@
 
 use zerocopy::little_endian::U32;
 
-use super::format::{SlotRecord, SumRecord, SymbolicRecord, Text};
+use super::format::{ReplaceableRecord, SlotRecord, SumRecord, SymbolicRecord, Text};
 use super::view::Note;
 
 impl Note<'_> {
@@ -22,6 +22,7 @@ impl Note<'_> {
             && self.table::<SlotRecord>(head.slots).is_some()
             && self.table::<U32>(head.export_signatures).is_some()
             && self.table::<SymbolicRecord>(head.symbolic).is_some()
+            && self.table::<ReplaceableRecord>(head.replaceable).is_some()
             && self.table::<SumRecord>(head.sums).is_some()
             && self.table::<u8>(head.strings).is_some();
         if !whole {

@@ -11,7 +11,7 @@ use crate::arch::Arch;
 use crate::elf64::NOTE_HEADER;
 
 /// The version of the note, and so of the image format. Images of another version are refused.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
@@ -61,6 +61,12 @@ record! {
 }
 
 record! {
+    /// A replaceable function: the index of its dynamic symbol, and the address of its slot, one of
+    /// the internal slots. The records are in order of symbols.
+    ReplaceableRecord { symbol: U32, reserved: U32, slot: U64, }
+}
+
+record! {
     /// The checksum of a range of the file. The ranges follow each other without gaps.
     SumRecord { name: Text, range: Span, sum: Sum, }
 }
@@ -87,6 +93,7 @@ record! {
         slots: Span,
         export_signatures: Span,
         symbolic: Span,
+        replaceable: Span,
         sums: Span,
         strings: Span,
         gnu_hash: Span,

@@ -23,6 +23,6 @@ pub use format::FORMAT_VERSION;
 #[cfg(feature = "write")]
 pub(crate) use format::{NONE, SumRecord, SymbolicRecord};
 pub(crate) use format::{
-    PREFIX_LEN, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, Text,
+    PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, Text,
 };
 pub(crate) use view::Note;

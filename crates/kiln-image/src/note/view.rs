@@ -5,8 +5,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksum::{SUM_LEN, checksum};
 use super::format::{
-    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, SlotRecord, Span, SumRecord, SymbolicRecord, Text,
-    prefix,
+    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span, SumRecord,
+    SymbolicRecord, Text, prefix,
 };
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -113,6 +113,19 @@ impl<'a> Note<'a> {
     /// The pointers in data that are the value of a slot plus a constant.
     pub(crate) fn symbolic(&self) -> &'a [SymbolicRecord] {
         self.table(self.head.symbolic).unwrap_or_default()
+    }
+
+    /// The replaceable functions, in order of their dynamic symbols.
+    pub(crate) fn replaceable(&self) -> &'a [ReplaceableRecord] {
+        self.table(self.head.replaceable).unwrap_or_default()
+    }
+
+    /// The address of the slot of the dynamic symbol with this index, if that is a replaceable
+    /// function.
+    pub(crate) fn replaceable_slot(&self, symbol: u32) -> Option<u64> {
+        let records = self.replaceable();
+        let position = records.binary_search_by_key(&symbol, |record| record.symbol.get()).ok()?;
+        Some(records[position].slot.get())
     }
 
     /// The checksums, in order of the file.

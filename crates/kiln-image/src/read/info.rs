@@ -87,6 +87,9 @@ pub struct ExportInfo {
     pub address: u64,
     /// Size in bytes.
     pub size: u64,
+    /// The distance of its slot from the load address, in bytes, if it is a replaceable function.
+    /// `address` and `size` are then those of the stub that jumps through the slot.
+    pub replaceable: Option<u64>,
 }
 
 /// An external slot.
@@ -136,6 +139,7 @@ impl ImageInfo {
                 signature: note.export_signature_index(index).and_then(signature),
                 address: symbol.value,
                 size: symbol.size,
+                replaceable: note.replaceable_slot(index),
             });
         }
         Ok(Self {

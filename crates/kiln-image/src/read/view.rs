@@ -11,7 +11,7 @@ use super::tables::Tables;
 use crate::arch::Arch;
 use crate::elf64::{FILE_HEADER, PROGRAM_HEADER, RELA, SYMBOL};
 use crate::error::LoadError;
-use crate::note::{Note, PREFIX_LEN, Span, Sum, checksum};
+use crate::note::{Note, PREFIX_LEN, ReplaceableRecord, Span, Sum, checksum};
 
 /// The most program headers that an image may have.
 const MAX_SEGMENTS: usize = 16;
@@ -135,6 +135,26 @@ impl<'a> View<'a> {
         let exports_end = u64::from(head.first_export.get()) + self.note.export_signatures().len() as u64;
         if symbols > u64::from(u32::MAX) || exports_end > symbols.max(1) {
             return Err(LoadError::malformed("wrong number of dynamic symbols", note_offset));
+        }
+        self.check_replaceable(exports_end, note_offset)
+    }
+
+    /// Checks the slots of replaceable functions, which the loader writes at any time. `exports_end`
+    /// is the index after that of the last export.
+    fn check_replaceable(&self, exports_end: u64, note_offset: u64) -> Result<(), LoadError> {
+        let head = self.note.head;
+        let records = self.note.replaceable();
+        // `check_tables` has checked that the sums do not overflow.
+        let external_end = head.slot_array.start.get() + 8 * self.note.slots().len() as u64;
+        let end = head.slot_array.start.get() + head.slot_array.len.get();
+        let fits = |record: &ReplaceableRecord| {
+            let (symbol, slot) = (record.symbol.get(), record.slot.get());
+            (u64::from(head.first_export.get())..exports_end).contains(&symbol.into())
+                && (external_end..end).contains(&slot)
+                && slot.is_multiple_of(8)
+        };
+        if !records.iter().all(fits) || !records.is_sorted_by(|a, b| a.symbol.get() < b.symbol.get()) {
+            return Err(LoadError::malformed("a misplaced slot of a replaceable function", note_offset));
         }
         Ok(())
     }

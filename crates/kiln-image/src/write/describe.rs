@@ -14,12 +14,12 @@ use super::layout::FileLayout;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
-    NONE, NoteBuilder, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord,
-    SymbolicRecord, checksum, checksum_parallel,
+    NONE, NoteBuilder, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span,
+    SumRecord, SymbolicRecord, checksum, checksum_parallel,
 };
 
-/// Makes the note of an image, without the fields that depend on the layout. `details` describes
-/// the plan's slots.
+/// Makes the note of an image, without the fields that depend on the layout. The slots of
+/// replaceable functions are still offsets in the slot array. `details` describes the plan's slots.
 pub(super) fn describe(
     plan: &Plan<'_>,
     triple: &str,
@@ -53,9 +53,13 @@ pub(super) fn describe(
         let key = note.text(key.text());
         note.slots.push(SlotRecord { key, kind, signature });
     }
-    for export in &symbols.exports {
+    for (export, symbol) in symbols.exports.iter().zip(symbols.first_export()..) {
         let signature = signatures.index(&mut note, export.signature);
         note.export_signatures.push(signature);
+        if let Some(offset) = export.slot {
+            let (symbol, slot) = (U32::new(symbol), U64::new(offset));
+            note.replaceable.push(ReplaceableRecord { symbol, slot, ..ReplaceableRecord::default() });
+        }
     }
     note.symbolic = vec![SymbolicRecord::default(); symbolic_pointers];
     note
@@ -120,6 +124,9 @@ pub(super) fn seal(
         record.address = U64::new(layout.addresses[pointer.area] + pointer.offset);
         record.addend = I64::new(pointer.addend);
         record.slot = U32::new(slot);
+    }
+    for record in &mut note.replaceable {
+        record.slot = U64::new(layout.addresses[Area::Slots] + record.slot.get());
     }
     let area = |area: Area| Span::new(layout.addresses[area], plan.layout()[area].size);
     let head = &mut note.head;

@@ -30,6 +30,8 @@ pub(super) struct Export<'a> {
     pub(super) area: Area,
     pub(super) offset: u64,
     pub(super) size: u64,
+    /// The offset of its slot in the slot array, if it is a replaceable function.
+    pub(super) slot: Option<u64>,
     /// The GNU hash of its name.
     pub(super) hash: u32,
 }
@@ -74,6 +76,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
             area: Area::Slots,
             offset: 0,
             size: 0,
+            slot: None,
             hash: elf::gnu_hash(name.as_bytes()),
         };
         let mut exports: Vec<Export<'a>> = plan
@@ -83,7 +86,8 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
                 let (area, offset, size) = exported_place(plan, &definition);
                 let function = definition.kind == SymbolKind::Function;
                 let signature = definition.signature;
-                Export { function, signature, area, offset, size, ..export(definition.name) }
+                let slot = definition.indirection.and_then(|indirection| indirection.slot);
+                Export { function, signature, area, offset, size, slot, ..export(definition.name) }
             })
             .collect();
         if !plan.slots().is_empty() {

@@ -154,7 +154,7 @@ int main(int argc, char **argv) {
 "#;
 
 /// Compiles a C program. Rust links with the same compiler, so it is installed.
-fn compile(source: &Path, program: &Path) {
+pub(crate) fn compile(source: &Path, program: &Path) {
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-rdynamic", "-o"]).arg(program).arg(source).arg("-ldl");
     assert!(cc.status().expect("a C compiler").success());

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use kiln_image::{Image, ImageInfo, LoadError, verify_bytes};
+use kiln_image::{FunctionRef, Image, ImageInfo, LoadError, verify_bytes};
 
-use crate::support::image;
+use crate::replaceable;
+use crate::support::{I64_TO_I64, image};
 
 /// Loads an image and uses it, if it is accepted, without calling its code.
 fn load(bytes: &[u8]) -> Result<(), LoadError> {
@@ -12,9 +13,11 @@ fn load(bytes: &[u8]) -> Result<(), LoadError> {
     let verified = image.verify();
     let count = image.slots().len();
     if let Ok(loaded) = image.bind_array(&vec![0x1000; count]) {
-        for name in ["add3", "names", "kiln_slots", "nothing"] {
+        for name in ["add3", "f", "names", "kiln_slots", "nothing"] {
             let _ = loaded.address(name);
             let Some(function) = loaded.function(name) else { continue };
+            // SAFETY: nothing is called.
+            let _ = unsafe { loaded.replace(name, FunctionRef::new("", std::ptr::null(), I64_TO_I64)) };
             // SAFETY: nothing is called.
             let _ = unsafe { function.typed::<extern "C" fn(i64) -> i64>() };
         }
@@ -70,22 +73,22 @@ fn the_altered_section_is_named() {
 }
 
 /// The position of the note in an image.
-struct Note {
+pub(crate) struct Note {
     /// Length of everything before it.
     head: usize,
     /// Its body, after the ELF note's header.
-    body: Range<usize>,
+    pub(crate) body: Range<usize>,
 }
 
 impl Note {
-    fn of(bytes: &[u8]) -> Self {
+    pub(crate) fn of(bytes: &[u8]) -> Self {
         let section = ImageInfo::parse(bytes).unwrap().sections[0].clone();
         let (head, len) = (section.offset as usize, section.size as usize);
         Self { head, body: head + 20..head + len }
     }
 
     /// Corrects the note's own checksums.
-    fn reseal(&self, altered: &mut [u8]) {
+    pub(crate) fn reseal(&self, altered: &mut [u8]) {
         let Self { head, body } = self;
         let headers = blake3::hash(&altered[..*head]);
         altered[body.start + 40..body.start + 56].copy_from_slice(&headers.as_bytes()[..16]);
@@ -98,15 +101,20 @@ impl Note {
 /// that follow are reached.
 #[test]
 fn a_resealed_note_still_cannot_do_harm() {
-    let bytes = image();
-    let note = Note::of(&bytes);
+    for bytes in [image(), replaceable::image()] {
+        alter_note(&bytes);
+    }
+}
+
+fn alter_note(bytes: &[u8]) {
+    let note = Note::of(bytes);
     let (head, body) = (note.head, note.body.clone());
-    let mut same = bytes.clone();
+    let mut same = bytes.to_vec();
     note.reseal(&mut same);
     assert_eq!(same, bytes, "resealing changes nothing by itself");
     for at in (0..head).chain(body.start + 16..body.end) {
         for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
-            let mut altered = bytes.clone();
+            let mut altered = bytes.to_vec();
             altered[at] = value;
             note.reseal(&mut altered);
             let _ = (ImageInfo::parse(&altered), load(&altered));
@@ -144,7 +152,10 @@ fn random_damage_cannot_do_harm() {
         state ^= state << 17;
         (state % limit as u64) as usize
     };
-    for _ in 0..20_000 {
+    let other = replaceable::image();
+    let other = (Note::of(&other), other);
+    for round in 0..20_000 {
+        let (note, bytes) = if round % 4 == 0 { (&other.0, &other.1) } else { (&note, &bytes) };
         let mut altered = bytes.clone();
         for _ in 0..=next(6) {
             let at = next(note.body.end + 1024);
@@ -171,7 +182,7 @@ fn a_first_segment_that_is_short_or_writable_is_refused() {
         short[field..field + 8].copy_from_slice(&0x200u64.to_le_bytes()); // p_filesz, p_memsz
     }
     // The tables, which would be outside, have no bytes.
-    let head = note.body.start + 96 + 8 * 16;
+    let head = note.body.start + 96 + 9 * 16;
     short[head..head + 7 * 16].fill(0);
     let mut writable = bytes;
     writable[64 + 4] = 6; // p_flags

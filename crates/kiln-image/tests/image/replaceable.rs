@@ -1,10 +1,16 @@
 //! Replaceable functions: which definition is in force, and how calls and addresses reach it.
 
+use std::process::Command;
+
 use kiln_artifact::record::{Linkage, Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
-use kiln_globals::{GlobalTable, SlotKey};
+use kiln_globals::{Bindings, GlobalTable, SlotKey};
 use kiln_image::link::{Area, ExternalDefinition, Indirection, LinkError, plan};
+use kiln_image::{FunctionRef, Image, ImageInfo, ImageOptions, save, write_image};
+use object::{Object, ObjectSymbol};
 
+use crate::elf::compile;
+use crate::hostile::Note;
 use crate::link::{emit, i32_at, plain};
 use crate::support::{ADD3, I64_TO_I64, Module, SLOT_VALUE, TO_I64};
 
@@ -197,4 +203,133 @@ fn a_reference_to_the_own_code_is_not_replaced() {
     let plan = plain(&artifacts).unwrap();
     let (text, ..) = emit(&plan).unwrap();
     assert_eq!((7 + i32_at(&text, 3), 7 + i32_at(&text, 16 + 3)), (3, 2));
+}
+
+/// An image of `f`, which adds 1, and of a module that uses it in every way.
+pub(crate) fn image() -> Vec<u8> {
+    let artifacts = [user(), replaceable(3), replaceable(1)];
+    write_image(&artifacts, &GlobalTable::new(), &ImageOptions::default()).unwrap()
+}
+
+extern "C" fn add_100(value: i64) -> i64 {
+    value + 100
+}
+
+#[test]
+fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
+    let loaded = Image::from_bytes(&image()).unwrap().bind(&Bindings::new()).unwrap();
+    let call = |name: &str, value: i64| {
+        // SAFETY: the image was made by this test and is alive.
+        unsafe { loaded.function(name).unwrap().typed::<extern "C" fn(i64) -> i64>() }.unwrap()(value)
+    };
+    let address = |name: &str| {
+        // SAFETY: as in `call`.
+        unsafe { loaded.function(name).unwrap().typed::<extern "C" fn() -> usize>() }.unwrap()()
+    };
+    let results = || ["f", "call", "call_slot"].map(|name| call(name, 1));
+    let f = loaded.address("f").unwrap();
+    let taken: extern "C" fn(i64) -> i64 =
+        // SAFETY: as in `call`.
+        unsafe { loaded.function("f").unwrap().typed() }.unwrap();
+    let addresses_agree = || {
+        // SAFETY: `pointer` is 8 bytes of data.
+        let pointer = unsafe { loaded.address("pointer").unwrap().cast::<usize>().read() };
+        let all = [address("address"), address("slot_value"), pointer, loaded.address("f").unwrap() as usize];
+        assert_eq!(all, [f as usize; 4], "the address of `f` is the same everywhere, and stays");
+    };
+    assert_eq!((results(), taken(1)), ([2; 3], 2), "the last definition is in force");
+    addresses_agree();
+
+    // SAFETY: a function of this type that is there for ever.
+    let new = unsafe { FunctionRef::new("new", add_100 as *const u8, I64_TO_I64) };
+    // SAFETY: `f` takes and returns a number, and so does the new function.
+    let old = unsafe { loaded.replace("f", new) }.unwrap();
+    assert_eq!((results(), taken(1)), ([101; 3], 101));
+    addresses_agree();
+
+    // SAFETY: the old code is still in the image.
+    let old = unsafe { FunctionRef::new("old", old, I64_TO_I64) };
+    // SAFETY: as above.
+    assert_eq!(unsafe { loaded.replace("f", old) }.unwrap(), add_100 as *const u8);
+    assert_eq!((results(), taken(1)), ([2; 3], 2));
+
+    // SAFETY: nothing is replaced.
+    let error = |name: &str, function| unsafe { loaded.replace(name, function) }.unwrap_err().to_string();
+    assert_eq!(error("call", new), "the image has no replaceable function `call`");
+    assert_eq!(error("nothing", new), "the image has no replaceable function `nothing`");
+    assert_eq!(error("f", loaded.function("f").unwrap()), "`f` cannot be replaced by itself");
+    let other = loaded.function("address").unwrap();
+    assert_eq!(error("f", other), "`f` has type () -> i64 system_v, not (i64) -> i64 system_v");
+    assert_eq!(results(), [2; 3]);
+}
+
+#[test]
+fn an_image_says_which_functions_are_replaceable() {
+    let info = ImageInfo::parse(&image()).unwrap();
+    let slots = info.sections.iter().find(|section| &*section.name == ".kiln.slots").unwrap();
+    for export in &info.exports {
+        let slot = export.replaceable;
+        assert_eq!(slot, (&*export.name == "f").then_some(slots.address), "{}", export.name);
+    }
+    let f = info.exports.iter().find(|export| &*export.name == "f").unwrap();
+    assert_eq!((f.size, f.signature.as_deref(), slots.size), (8, Some(I64_TO_I64), 8));
+    // Debuggers find the stub and the code of each definition under the name.
+    let bytes = image();
+    let file = object::File::parse(&*bytes).unwrap();
+    let named: Vec<_> = file.symbols().filter(|symbol| symbol.name() == Ok("f")).collect();
+    let [.., stub] = &named[..] else { panic!("no symbol") };
+    assert_eq!((named.len(), stub.address(), stub.is_global()), (3, f.address, true));
+    assert!(named[..2].iter().all(|symbol| symbol.is_local() && symbol.size() == 5));
+}
+
+#[test]
+fn a_hostile_note_cannot_name_another_place_as_a_slot() {
+    let bytes = image();
+    let info = ImageInfo::parse(&bytes).unwrap();
+    let slot = info.exports.iter().find_map(|export| export.replaceable).unwrap();
+    let note = Note::of(&bytes);
+    // After the head, whose spans end with those of the file, the first is that in the record.
+    let tables = note.body.start + 96 + (9 + 7) * 16..note.body.end;
+    let record = tables.into_iter().find(|&at| bytes[at..].starts_with(&slot.to_le_bytes())).unwrap();
+    for wrong in [0, slot - 8, slot + 1, slot + 8, u64::MAX - 7] {
+        let mut altered = bytes.clone();
+        altered[record..record + 8].copy_from_slice(&wrong.to_le_bytes());
+        note.reseal(&mut altered);
+        let error = Image::from_bytes(&altered).unwrap_err().to_string();
+        assert!(error.contains("a misplaced slot of a replaceable function"), "{wrong:#x}: {error}");
+    }
+    for symbol in [0u32, u32::MAX] {
+        let mut altered = bytes.clone();
+        altered[record - 8..record - 4].copy_from_slice(&symbol.to_le_bytes());
+        note.reseal(&mut altered);
+        assert!(Image::from_bytes(&altered).is_err(), "symbol {symbol}");
+    }
+}
+
+const C_PROGRAM: &str = r#"
+#include <dlfcn.h>
+#include <stdio.h>
+int main(int argc, char **argv) {
+    void *h = dlopen(argv[1], RTLD_NOW);
+    if (!h) { puts(dlerror()); return 1; }
+    void *f = dlsym(h, "f");
+    long (*call)(long) = (long (*)(long))dlsym(h, "call");
+    long (*call_slot)(long) = (long (*)(long))dlsym(h, "call_slot");
+    void *(*address)(void) = (void *(*)(void))dlsym(h, "address");
+    void **pointer = dlsym(h, "pointer");
+    printf("%ld %ld %ld %d %d\n", ((long (*)(long))f)(1), call(1), call_slot(1), address() == f, *pointer == f);
+    return 0;
+}
+"#;
+
+#[test]
+fn the_c_library_loads_an_image_with_replaceable_functions() {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, main) = (folder.path().join("main.c"), folder.path().join("main"));
+    std::fs::write(&source, C_PROGRAM).unwrap();
+    compile(&source, &main);
+    let path = folder.path().join("program.so");
+    save(&path, &image()).unwrap();
+    let output = Command::new(&main).arg(&path).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "2 2 2 1 1\n");
 }
