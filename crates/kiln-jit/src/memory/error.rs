@@ -66,6 +66,16 @@ pub enum MemoryError {
         /// The size of the region, in bytes.
         size: u64,
     },
+    /// The system lets memory become executable in neither way.
+    #[error(
+        "no executable memory: {twice}: {}; without a second mapping, {once}: {}", twice.source, once.source
+    )]
+    NotExecutable {
+        /// Why the same memory could not be mapped twice.
+        twice: Refused,
+        /// Why writable memory could not become executable.
+        once: Refused,
+    },
     /// The system refused a call.
     #[error(transparent)]
     Refused(#[from] Refused),

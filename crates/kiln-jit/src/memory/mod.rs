@@ -2,7 +2,8 @@
 //!
 //! - `views.rs` maps it, `system.rs` makes the system calls, `cache.rs` looks after instruction
 //!   caches;
-//! - `ranges.rs` knows what is free, `pages.rs` what was taken from the system;
+//! - `core.rs` keeps the books: `ranges.rs` knows what is free, `pages.rs` what was taken from the
+//!   system;
 //! - `options.rs`, `usage.rs` and `error.rs` are what a client sees.
 //!
 //! A reservation has three regions: code, read-only data, and writable data. Each is contiguous, so
@@ -13,6 +14,7 @@
 //! Invariant: all blocks of a [`Memory`] are within [`MemoryOptions::LIMIT`] bytes.
 
 mod cache;
+mod core;
 mod error;
 mod options;
 mod pages;
@@ -24,36 +26,20 @@ mod usage;
 mod views;
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::JitError;
 
+use self::core::{Core, GRANULE, Taken};
 pub use error::{MemoryError, Region};
 pub use options::{Mapping, MemoryOptions};
-use pages::Pages;
-use ranges::Ranges;
 pub use system::Refused;
 use system::System;
 pub use usage::{MemoryUsage, RegionUsage};
-use views::Views;
 
 /// Address space for code and data, which any number of [`Jit`](crate::Jit)s share.
 pub struct Memory {
-    state: Mutex<State>,
-    page: usize,
-}
-
-#[derive(Debug)]
-struct State {
-    views: Views,
-    regions: [RegionState; 3],
-}
-
-#[derive(Debug)]
-struct RegionState {
-    ranges: Ranges,
-    pages: Pages,
-    retired: usize,
+    core: Core,
 }
 
 /// A block of memory. It is zeroed at first, and writable until it is published.
@@ -103,14 +89,6 @@ impl Block {
     }
 }
 
-/// Blocks begin at multiples of this number of bytes: the size of a slot.
-const GRANULE: usize = 8;
-
-/// Bytes of code or read-only data that are taken from the system at once.
-const SHARED_STEP: usize = 64 << 10;
-/// Bytes of writable data that are taken from the system at once. Taking them uses no memory yet.
-const DATA_STEP: usize = 1 << 20;
-
 impl std::fmt::Debug for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Memory").field("usage", &self.usage()).finish_non_exhaustive()
@@ -124,16 +102,11 @@ impl Memory {
     ///
     /// [`MemoryError`] if the options are out of range or the system refuses.
     pub fn reserve(options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
-        let page = rustix::param::page_size();
-        let views = Views::reserve(System::default(), &options, page)?;
-        let regions = Region::ALL.map(|region| {
-            let size = views.size(region);
-            let step = if region == Region::Data { DATA_STEP } else { SHARED_STEP };
-            // If pages change their permissions, each block takes its own.
-            let step = if views.whole_pages(region) { page } else { step };
-            RegionState { ranges: Ranges::new(size), pages: Pages::new(size, page, step), retired: 0 }
-        });
-        Ok(Arc::new(Self { state: Mutex::new(State { views, regions }), page }))
+        Self::with_system(System::default(), options)
+    }
+
+    fn with_system(system: System, options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
+        Ok(Arc::new(Self { core: Core::reserve(system, &options)? }))
     }
 
     /// Returns the memory that everything in this process shares that has none of its own. It is
@@ -155,21 +128,8 @@ impl Memory {
 
     /// Returns how many bytes are used for what.
     pub fn usage(&self) -> MemoryUsage {
-        let state = self.lock();
-        let mut usage = MemoryUsage::default();
-        for region in Region::ALL {
-            let reserved = state.views.size(region);
-            let RegionState { ranges, retired, .. } = &state.regions[region as usize];
-            let (free, retired) = (ranges.free(), *retired);
-            *usage.region_mut(region) =
-                RegionUsage { reserved, used: reserved - free - retired, retired, free };
-        }
-        usage
-    }
-
-    /// Returns the lock of the bookkeeping, which no client code runs under.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let [code, read_only, data] = Region::ALL.map(|region| self.core.usage(region));
+        MemoryUsage { code, read_only, data }
     }
 
     /// Takes a block for code, as [`allocate`](Self::allocate) does. `is_start` says whether a
@@ -194,7 +154,7 @@ impl Memory {
 
     /// Takes a block of `len` bytes, which are zeroed.
     pub(crate) fn allocate(&self, region: Region, len: u64, align: u64) -> Result<Block, JitError> {
-        let limit = self.page as u64;
+        let limit = self.core.page as u64;
         if align > limit {
             return Err(JitError::Alignment { align, limit });
         }
@@ -202,63 +162,59 @@ impl Memory {
             let dangling = std::ptr::NonNull::<u8>::dangling().as_ptr();
             return Ok(Block { address: dangling, writable: dangling, len: 0, retired: false });
         }
-        let mut state = self.lock();
-        let State { views, regions } = &mut *state;
-        let unit = if views.whole_pages(region) { self.page } else { GRANULE };
-        let RegionState { ranges, pages, .. } = &mut regions[region as usize];
-        let rounded = usize::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(unit));
-        let taken = rounded.and_then(|rounded| {
-            let start = ranges.take(rounded, (align as usize).max(unit))?;
-            Some(start..start + rounded)
-        });
-        let Some(taken) = taken else {
-            let (free, largest) = (ranges.free() as u64, ranges.largest() as u64);
-            let size = views.size(region) as u64;
-            return Err(MemoryError::Full { region, asked: len, free, largest, size }.into());
-        };
-        let mut dirty = pages.touch(taken.clone(), &|pages| views.commit(region, pages));
-        if views.whole_pages(region) && dirty.as_ref().is_ok_and(|dirty| !dirty.is_empty()) {
-            // SAFETY: the pages were just taken for this block alone.
-            dirty = unsafe { views.unseal(region, taken.clone()) }.and(dirty);
-        }
-        let dirty = dirty.map_err(|refused| {
-            ranges.give(taken.clone());
-            MemoryError::from(refused)
-        })?;
+        let Taken { range, dirty } = self.core.take(region, len, align as usize)?;
         let block = Block {
-            address: views.address(region, taken.start),
-            writable: views.writable(region, taken.start),
+            address: self.core.views.address(region, range.start),
+            writable: self.core.views.writable(region, range.start),
             len: len as usize,
             retired: false,
         };
-        drop(state);
-        for range in dirty {
+        for part in dirty {
             // SAFETY: a part of the memory that was just taken for this block and made writable.
-            unsafe { block.writable.add(range.start - taken.start).write_bytes(0, range.len()) };
+            unsafe { block.writable.add(part.start - range.start).write_bytes(0, part.len()) };
         }
         Ok(block)
     }
 
     /// Makes blocks usable after they were written: code becomes executable, constants read-only.
+    /// After an error the blocks can only be freed.
     pub(crate) fn publish(&self, blocks: &[Block]) -> Result<(), JitError> {
-        let mut code = false;
+        self.seal(blocks)?;
+        let mut is_code = false;
         for block in blocks.iter().filter(|block| block.len > 0) {
-            let state = self.lock();
-            let (region, start) = state.views.find(block.address as usize).expect("a block of this memory");
-            if state.views.whole_pages(region) {
-                let pages = start..(start + block.len).next_multiple_of(self.page);
-                // SAFETY: whoever calls this has written the block.
-                unsafe { state.views.seal(region, pages) }.map_err(MemoryError::from)?;
-            }
-            drop(state);
-            if region == Region::Code {
-                code = true;
+            if self.core.locate(block.address as usize, block.len).0 == Region::Code {
+                is_code = true;
                 // SAFETY: the block is in use, so it is mapped at both addresses.
                 unsafe { cache::publish(block.address, block.writable, block.len) }.map_err(flush_failed)?;
             }
         }
-        if code {
+        if is_code {
             cache::flush_pipelines().map_err(flush_failed)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the permission to write blocks away, if they have whole pages: with one system call
+    /// for blocks that are next to each other.
+    fn seal(&self, blocks: &[Block]) -> Result<(), MemoryError> {
+        let views = &self.core.views;
+        if !views.whole_pages(Region::Code) {
+            return Ok(());
+        }
+        let mut all: Vec<(Region, Range<usize>)> = blocks
+            .iter()
+            .filter(|block| block.len > 0)
+            .map(|block| self.core.locate(block.address as usize, block.len))
+            .filter(|&(region, _)| views.whole_pages(region))
+            .collect();
+        all.sort_unstable_by_key(|(region, range)| (*region as usize, range.start));
+        let joined =
+            all.chunk_by(|(region, range), (next, after)| region == next && range.end == after.start);
+        for run in joined {
+            let [(region, first), ..] = run else { continue };
+            let pages = first.start..run.last().map_or(first.end, |(_, last)| last.end);
+            // SAFETY: whoever calls this has written the blocks.
+            unsafe { views.seal(*region, pages) }?;
         }
         Ok(())
     }
@@ -266,14 +222,14 @@ impl Memory {
     /// Counts a block as removed but perhaps still in use, until it is freed. Returns it.
     pub(crate) fn retire(&self, block: Block) -> Block {
         if block.len > 0 && !block.retired {
-            let mut state = self.lock();
-            let (region, range) = self.range(&state.views, block);
-            state.regions[region as usize].retired += range.len();
+            let (region, range) = self.core.locate(block.address as usize, block.len);
+            self.core.retire(region, range.len());
         }
         Block { retired: true, ..block }
     }
 
-    /// Gives a block back, or a [part](Block::part) of one.
+    /// Gives a block back, or a [part](Block::part) of one. Large free ranges go back to the
+    /// system.
     ///
     /// # Safety
     ///
@@ -283,23 +239,11 @@ impl Memory {
     ///
     /// If it is free already, or not of this memory.
     pub(crate) unsafe fn free(&self, block: Block) {
-        if block.len == 0 {
-            return;
+        if block.len > 0 {
+            let (region, range) = self.core.locate(block.address as usize, block.len);
+            // SAFETY: the caller promises it.
+            unsafe { self.core.give(region, range, block.retired) };
         }
-        let mut state = self.lock();
-        let (region, range) = self.range(&state.views, block);
-        let RegionState { ranges, retired, .. } = &mut state.regions[region as usize];
-        if block.retired {
-            *retired -= range.len();
-        }
-        ranges.give(range);
-    }
-
-    /// Returns the region of a block, and the range that it takes there.
-    fn range(&self, views: &Views, block: Block) -> (Region, Range<usize>) {
-        let (region, start) = views.find(block.address as usize).expect("a block of this memory");
-        let unit = if views.whole_pages(region) { self.page } else { GRANULE };
-        (region, start..(start + block.len).next_multiple_of(unit))
     }
 }
 

@@ -16,6 +16,7 @@ pub(super) struct Pages {
     size: usize,
     /// Bytes to take from the system at once, so that few calls are needed.
     step: usize,
+    used: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,27 +25,33 @@ enum State {
     Absent,
     /// Taken from the system, and zero.
     Clean,
-    /// Used.
-    Used,
+    /// Used, for the first time after this number of forks.
+    Used { since: u32 },
 }
 
+/// Takes whole pages from the system or gives them back.
+pub(super) type Call<'c> = &'c dyn Fn(Range<usize>) -> Result<(), Refused>;
+
 impl Pages {
+    /// Returns the pages of a region of `size` bytes; nothing is taken yet.
     pub(super) fn new(size: usize, page: usize, step: usize) -> Self {
-        Self { states: Vec::new(), page, size, step: step.next_multiple_of(page) }
+        Self { states: Vec::new(), page, size, step: step.next_multiple_of(page), used: 0 }
     }
 
-    /// Prepares the pages of `bytes` for use. `commit` takes whole pages from the system. Returns
-    /// the parts of `bytes` that must be zeroed.
+    /// Prepares the pages of `bytes` for use, after `forks` forks. `commit` takes pages from the
+    /// system. Returns the parts of `bytes` that must be zeroed.
     pub(super) fn touch(
         &mut self,
         bytes: Range<usize>,
-        commit: &dyn Fn(Range<usize>) -> Result<(), Refused>,
+        forks: u32,
+        commit: Call<'_>,
     ) -> Result<Vec<Range<usize>>, Refused> {
         self.take(bytes.clone(), commit)?;
         let mut dirty: Vec<Range<usize>> = Vec::new();
-        for page in bytes.start / self.page..bytes.end.div_ceil(self.page) {
-            if self.states[page] != State::Used {
-                self.states[page] = State::Used;
+        for page in self.pages(&bytes) {
+            if !matches!(self.states[page], State::Used { .. }) {
+                self.states[page] = State::Used { since: forks };
+                self.used += 1;
                 continue;
             }
             let part = bytes.start.max(page * self.page)..bytes.end.min((page + 1) * self.page);
@@ -56,14 +63,14 @@ impl Pages {
         Ok(dirty)
     }
 
+    /// Returns the numbers of the pages that `bytes` are in.
+    fn pages(&self, bytes: &Range<usize>) -> Range<usize> {
+        bytes.start / self.page..bytes.end.div_ceil(self.page)
+    }
+
     /// Takes the absent pages of `bytes` from the system, and some after them.
-    fn take(
-        &mut self,
-        bytes: Range<usize>,
-        commit: &dyn Fn(Range<usize>) -> Result<(), Refused>,
-    ) -> Result<(), Refused> {
-        let end = bytes.end.div_ceil(self.page);
-        let mut first = bytes.start / self.page;
+    fn take(&mut self, bytes: Range<usize>, commit: Call<'_>) -> Result<(), Refused> {
+        let Range { start: mut first, end } = self.pages(&bytes);
         while first < end {
             if self.state(first) != State::Absent {
                 first += 1;
@@ -84,6 +91,37 @@ impl Pages {
     fn state(&self, page: usize) -> State {
         self.states.get(page).copied().unwrap_or(State::Absent)
     }
+
+    /// Returns the number of bytes in pages that are used, or were and may not be zero.
+    pub(super) fn used(&self) -> usize {
+        self.used * self.page
+    }
+
+    /// Gives used pages that are inside `free` back to the system, at most `budget` bytes of them,
+    /// and returns how many. `stay` says that such pages remain ours and are zero. Pages that the
+    /// system does not take are kept.
+    pub(super) fn discard(&mut self, free: Range<usize>, budget: usize, stay: bool, call: Call<'_>) -> usize {
+        let end = (free.end / self.page).min(self.states.len());
+        let mut first = free.start.div_ceil(self.page);
+        let mut done = 0;
+        while first < end && done < budget {
+            let is_used = |state: &State| matches!(state, State::Used { .. });
+            let most = end.min(first + (budget - done).div_ceil(self.page));
+            let Some(start) = self.states[first..end].iter().position(is_used).map(|n| first + n) else {
+                break;
+            };
+            let most = most.max(start + 1);
+            let run = self.states[start..most].iter().take_while(|state| is_used(state)).count();
+            first = start + run;
+            if call(start * self.page..first * self.page).is_err() {
+                break;
+            }
+            self.states[start..first].fill(if stay { State::Clean } else { State::Absent });
+            self.used -= run;
+            done += run * self.page;
+        }
+        done
+    }
 }
 
 #[cfg(test)]
@@ -100,11 +138,11 @@ mod tests {
             Ok(())
         };
         let mut pages = Pages::new(0x9000, 0x1000, 0x4000);
-        assert_eq!(pages.touch(8..16, &commit).unwrap(), []);
-        assert_eq!(pages.touch(0x20..0x30, &commit).unwrap(), [0x20..0x30]);
-        assert_eq!(pages.touch(0x0ff8..0x2008, &commit).unwrap(), [0x0ff8..0x1000]);
-        assert_eq!(pages.touch(0x1000..0x1008, &commit).unwrap(), [0x1000..0x1008]);
-        assert_eq!(pages.touch(0x3ff8..0x8ff8, &commit).unwrap(), []);
+        assert_eq!(pages.touch(8..16, 0, &commit).unwrap(), []);
+        assert_eq!(pages.touch(0x20..0x30, 0, &commit).unwrap(), [0x20..0x30]);
+        assert_eq!(pages.touch(0x0ff8..0x2008, 0, &commit).unwrap(), [0x0ff8..0x1000]);
+        assert_eq!(pages.touch(0x1000..0x1008, 0, &commit).unwrap(), [0x1000..0x1008]);
+        assert_eq!(pages.touch(0x3ff8..0x8ff8, 0, &commit).unwrap(), []);
         assert_eq!(*calls.borrow(), [0..0x4000, 0x4000..0x9000]);
     }
 
@@ -114,7 +152,35 @@ mod tests {
         let refuse = |_| {
             Err(Refused { call: "mprotect", purpose: "", source: std::io::ErrorKind::OutOfMemory.into() })
         };
-        assert!(pages.touch(0..0x2000, &refuse).is_err());
-        assert_eq!(pages.touch(0..0x2000, &|_| Ok(())).unwrap(), []);
+        assert!(pages.touch(0..0x2000, 0, &refuse).is_err());
+        assert_eq!(pages.touch(0..0x2000, 0, &|_| Ok(())).unwrap(), []);
+        assert_eq!(pages.discard(0..0x2000, usize::MAX, false, &refuse), 0);
+        assert_eq!(pages.used(), 0x2000);
+    }
+
+    #[test]
+    fn free_pages_go_back_in_pieces() {
+        for stay in [false, true] {
+            let calls = RefCell::new(Vec::new());
+            let call = |pages: Range<usize>| {
+                calls.borrow_mut().push(pages);
+                Ok(())
+            };
+            let mut pages = Pages::new(0x9000, 0x1000, 0x1000);
+            pages.touch(0..0x4000, 0, &call).unwrap();
+            pages.touch(0x5000..0x8000, 0, &call).unwrap();
+            calls.borrow_mut().clear();
+            // Pages 1 to 6 are whole and free.
+            assert_eq!(pages.discard(0x800..0x7800, 0x2000, stay, &call), 0x2000);
+            assert_eq!(pages.discard(0x800..0x7800, usize::MAX, stay, &call), 0x3000);
+            assert_eq!(pages.discard(0x800..0x7800, usize::MAX, stay, &call), 0);
+            assert_eq!(*calls.borrow(), [0x1000..0x3000, 0x3000..0x4000, 0x5000..0x7000]);
+            assert_eq!(pages.used(), 0x2000);
+            calls.borrow_mut().clear();
+            let dirty = pages.touch(0..0x3000, 0, &call).unwrap();
+            assert_eq!(dirty.len(), 1);
+            assert_eq!(dirty[0], 0..0x1000);
+            assert_eq!(calls.borrow().len(), usize::from(!stay));
+        }
     }
 }

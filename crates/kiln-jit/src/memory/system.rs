@@ -1,6 +1,7 @@
 //! The system calls. Each failure says which call was refused, and why.
 
 use std::ffi::c_void;
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::ptr;
@@ -13,14 +14,45 @@ use rustix::mm::{
 
 /// The system refused a call.
 #[derive(Debug, thiserror::Error)]
-#[error("the system refuses {call} ({purpose})")]
 pub struct Refused {
-    /// The call.
+    /// The call, as `mprotect(PROT_EXEC)`.
     pub call: &'static str,
     /// What the call was for.
     pub purpose: &'static str,
     /// The system's reason.
     pub source: io::Error,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the system refuses {}, {}", self.call, self.purpose)?;
+        self.likely_cause().map_or(Ok(()), |cause| write!(f, " (likely cause: {cause})"))
+    }
+}
+
+impl Refused {
+    /// Returns what makes a system refuse such a call, as far as we know.
+    fn likely_cause(&self) -> Option<&'static str> {
+        let errno = Errno::from_io_error(&self.source)?;
+        let executable = self.call.contains("PROT_EXEC");
+        Some(match errno {
+            Errno::ACCESS | Errno::PERM if self.call == "memfd_create" => {
+                "the sysctl vm.memfd_noexec or a filter of system calls"
+            }
+            Errno::ACCESS | Errno::PERM if executable => {
+                "PR_SET_MDWE, SELinux, a filter of system calls, or files in memory may not be executed"
+            }
+            Errno::NOSYS => "a filter of system calls, or an old kernel",
+            Errno::MFILE | Errno::NFILE => "too many open files",
+            Errno::NOMEM | Errno::FAULT if self.call.starts_with("mmap") => {
+                "the limit of address space (ulimit -v) or of mappings (vm.max_map_count)"
+            }
+            Errno::NOMEM | Errno::FAULT | Errno::NOSPC => {
+                "no memory left that the system may promise (vm.overcommit_memory, ulimit -d)"
+            }
+            _ => return None,
+        })
+    }
 }
 
 /// Permissions of pages.
@@ -46,8 +78,21 @@ impl Access {
 }
 
 /// The way to the system.
-#[derive(Debug, Default)]
-pub(super) struct System {}
+#[derive(Default)]
+pub(super) struct System {
+    #[cfg(test)]
+    pub(super) refuse: Option<Refuse>,
+}
+
+/// In tests: returns with which error a call is refused.
+#[cfg(test)]
+pub(super) type Refuse = Box<dyn Fn(&str) -> Option<Errno> + Send + Sync>;
+
+impl fmt::Debug for System {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("System")
+    }
+}
 
 impl System {
     /// Makes one call.
@@ -57,7 +102,11 @@ impl System {
         purpose: &'static str,
         make: impl FnOnce() -> Result<T, Errno>,
     ) -> Result<T, Refused> {
-        make().map_err(|errno| Refused { call, purpose, source: errno.into() })
+        #[cfg(test)]
+        let refused = self.refuse.as_ref().and_then(|refuse| refuse(call)).map_or(Ok(()), Err);
+        #[cfg(not(test))]
+        let refused = Ok(());
+        refused.and_then(|()| make()).map_err(|errno| Refused { call, purpose, source: errno.into() })
     }
 
     /// Reserves `len` bytes of address space without access.
@@ -77,8 +126,8 @@ impl System {
             Err(Errno::INVAL) => memfd_create("kiln", flags),
             result => result,
         };
-        let file = self.call("memfd_create", "memory for code", create)?;
-        self.call("ftruncate", "memory for code", || ftruncate(&file, len as u64))?;
+        let file = self.call("memfd_create", "to make memory that can be mapped twice", create)?;
+        self.call("ftruncate", "to make memory that can be mapped twice", || ftruncate(&file, len as u64))?;
         Ok(file)
     }
 
@@ -99,14 +148,14 @@ impl System {
     ) -> Result<*mut u8, Refused> {
         let place = if address.is_null() { MapFlags::empty() } else { MapFlags::FIXED };
         let flags = MapFlags::SHARED | place;
-        let purpose = match access {
-            Access::Read => "read-only data",
-            Access::ReadWrite => "the writable mapping of code",
-            Access::ReadExecute => "executable memory",
+        let (call, purpose) = match access {
+            Access::Read => ("mmap(PROT_READ)", "to map read-only data"),
+            Access::ReadWrite => ("mmap(PROT_WRITE)", "to map code where it is written"),
+            Access::ReadExecute => ("mmap(PROT_EXEC)", "to map code where it runs"),
         };
         // SAFETY: the caller owns the range, or the kernel chooses a new one.
         let map = || unsafe { mmap(address.cast(), len, access.prot(), flags, file, offset as u64) };
-        Ok(self.call("mmap", purpose, map)?.cast())
+        Ok(self.call(call, purpose, map)?.cast())
     }
 
     /// Sets the permissions of whole pages.
@@ -115,13 +164,13 @@ impl System {
     ///
     /// The pages belong to the caller, and nobody uses them in a way that is no longer permitted.
     pub(super) unsafe fn protect(&self, address: *mut u8, len: usize, access: Access) -> Result<(), Refused> {
-        let purpose = match access {
-            Access::Read => "to seal read-only data",
-            Access::ReadWrite => "to make memory writable",
-            Access::ReadExecute => "to make code executable",
+        let (call, purpose) = match access {
+            Access::Read => ("mprotect(PROT_READ)", "to seal read-only data"),
+            Access::ReadWrite => ("mprotect(PROT_WRITE)", "to make memory writable"),
+            Access::ReadExecute => ("mprotect(PROT_EXEC)", "to make code executable"),
         };
         // SAFETY: the caller owns the pages.
-        self.call("mprotect", purpose, || unsafe { mprotect(address.cast(), len, access.mprotect()) })
+        self.call(call, purpose, || unsafe { mprotect(address.cast(), len, access.mprotect()) })
     }
 
     /// Says that children of `fork` do not get these pages.
@@ -139,7 +188,23 @@ impl System {
             Err(Errno::INVAL) => Ok(()),
             result => result,
         };
-        self.call("madvise(MADV_POPULATE_WRITE)", "memory for code", populate)
+        self.call("madvise(MADV_POPULATE_WRITE)", "to get memory for code", populate)
+    }
+
+    /// Gives pages back to the system. They read as zero afterwards. `shared` says that they are of
+    /// a file, at a writable mapping.
+    ///
+    /// # Safety
+    ///
+    /// The pages belong to the caller, and nobody uses them.
+    pub(super) unsafe fn discard(&self, address: *mut u8, len: usize, shared: bool) -> Result<(), Refused> {
+        let (call, advice) = if shared {
+            ("madvise(MADV_REMOVE)", Advice::LinuxRemove)
+        } else {
+            ("madvise(MADV_DONTNEED)", Advice::LinuxDontNeed)
+        };
+        // SAFETY: the caller promises it.
+        self.call(call, "to give memory back", || unsafe { madvise(address.cast(), len, advice) })
     }
 
     /// Removes a mapping.

@@ -1,10 +1,17 @@
-//! Tests of memory as a whole.
+//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses.
+
+mod faults;
 
 use super::*;
 
 /// A memory with small regions.
 fn memory(mapping: Mapping) -> Arc<Memory> {
     Memory::reserve(MemoryOptions { mapping, ..MemoryOptions::with_size(8 << 20) }).unwrap()
+}
+
+/// Returns whether all bytes are `value`: also fast without optimization.
+fn all(bytes: &[u8], value: u8) -> bool {
+    bytes.first() == Some(&value) && bytes[1..] == bytes[..bytes.len() - 1]
 }
 
 /// Frees blocks that nobody uses.
@@ -28,26 +35,16 @@ fn functions_at_a_boundary_are_found() {
 
 #[test]
 fn no_function_begins_at_a_multiple_of_four_gigabytes() {
-    const PIECE: u64 = 64 << 20;
     let options = MemoryOptions { code: 2040 << 20, ..MemoryOptions::with_size(1 << 20) };
     // All at once, so that they are side by side and together span many multiples.
     let all: Vec<_> = (0..8).map(|_| Memory::reserve(options.clone()).unwrap()).collect();
     for memory in &all {
-        let mut state = memory.lock();
-        // Only the bookkeeping: nothing takes these pages from the system.
-        let ranges = &mut state.regions[Region::Code as usize].ranges;
-        let mut starts = Vec::new();
-        while let Some(start) = ranges.take(PIECE as usize, 16) {
-            starts.push(start);
-        }
-        assert_eq!(starts.len(), 31);
-        starts.into_iter().for_each(|start| drop(ranges.give(start..start + PIECE as usize)));
-        let first = state.views.address(Region::Code, 0) as u64;
-        drop(state);
-        // Put the next block right at a boundary, if there is one.
+        let first = memory.core.views.address(Region::Code, 0) as u64;
+        // Put the next block right at a boundary, if there is one. This is bookkeeping alone:
+        // nothing takes these pages from the system.
         let until = (first.next_multiple_of(BOUNDARY) - first) as usize;
         if until > 0 && until < 2000 << 20 {
-            memory.lock().regions[Region::Code as usize].ranges.take(until, 8).unwrap();
+            memory.core.lock(Region::Code).ranges.take(until, 8).unwrap();
         }
         let block = memory.allocate_code(4096, 16, |offset| offset == 0).unwrap();
         assert!(!block.address().is_multiple_of(BOUNDARY));
@@ -91,13 +88,13 @@ fn memory_that_is_used_again_is_zero() {
                 for &block in &blocks {
                     // SAFETY: it is in use and not published.
                     let bytes = unsafe { block.bytes() };
-                    assert!(bytes.iter().all(|&byte| byte == 0), "{region} {round}");
+                    assert!(all(bytes, 0), "{region} {round}");
                     bytes.fill(0xff);
                 }
                 memory.publish(&blocks).unwrap();
                 free(&memory, blocks);
             }
-            let usage = *memory.usage().region_mut(region);
+            let usage = memory.core.usage(region);
             assert_eq!((usage.used, usage.free), (0, usage.reserved));
         }
     }
@@ -129,11 +126,11 @@ fn the_number_of_mappings_is_a_constant() {
 
 /// Returns how many mappings of the process are within those of `memory`.
 fn mappings(memory: &Memory) -> usize {
-    let state = memory.lock();
-    let run = state.views.address(Region::Code, 0) as usize;
-    let end = state.views.address(Region::Data, state.views.size(Region::Data)) as usize;
-    let write = state.views.writable(Region::Code, 0) as usize;
-    let write_end = write + (state.views.address(Region::Data, 0) as usize - run);
+    let views = &memory.core.views;
+    let run = views.address(Region::Code, 0) as usize;
+    let end = views.address(Region::Data, views.size(Region::Data)) as usize;
+    let write = views.writable(Region::Code, 0) as usize;
+    let write_end = write + (views.address(Region::Data, 0) as usize - run);
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     let starts = maps.lines().map(|line| usize::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap());
     starts.filter(|start| (run..end).contains(start) || (write..write_end).contains(start)).count()
@@ -175,4 +172,79 @@ fn options_out_of_range_are_refused() {
     let options = MemoryOptions::with_size(MemoryOptions::LIMIT + (1 << 20));
     assert!(matches!(Memory::reserve(options), Err(MemoryError::TooLarge { .. })));
     Memory::reserve(MemoryOptions::with_size(0)).unwrap();
+}
+
+#[test]
+fn large_free_ranges_go_back_to_the_system() {
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let memory =
+            Memory::reserve(MemoryOptions { mapping, ..MemoryOptions::with_size(64 << 20) }).unwrap();
+        for region in Region::ALL {
+            let small = memory.allocate(region, 64, 8).unwrap();
+            let before = resident(&memory, region);
+            let large: Vec<_> = (0..3).map(|_| memory.allocate(region, 4 << 20, 8).unwrap()).collect();
+            for &block in &large {
+                // SAFETY: it is in use and not published.
+                unsafe { block.bytes().fill(0xff) };
+            }
+            memory.publish(&large).unwrap();
+            assert!(resident(&memory, region) > before + (11 << 20), "{mapping:?} {region}");
+            free(&memory, large);
+            let after = resident(&memory, region);
+            assert!(after <= before + (128 << 10), "{mapping:?} {region}: {before} then {after}");
+            // They can be used again, and are zero.
+            let again = memory.allocate(region, 12 << 20, 8).unwrap();
+            // SAFETY: as above.
+            assert!(all(unsafe { again.bytes() }, 0));
+            memory.publish(&[again]).unwrap();
+            free(&memory, [again, small]);
+        }
+        assert!((4..=16).contains(&mappings(&memory)));
+    }
+}
+
+/// Returns how many bytes of `region` are in memory, where they are written.
+fn resident(memory: &Memory, region: Region) -> usize {
+    let (start, page) = (memory.core.views.writable(region, 0) as usize, memory.core.page);
+    let mut file = std::fs::File::open("/proc/self/pagemap").unwrap();
+    let mut entries = vec![0; memory.core.views.size(region) / page * 8];
+    std::io::Seek::seek(&mut file, std::io::SeekFrom::Start((start / page * 8) as u64)).unwrap();
+    std::io::Read::read_exact(&mut file, &mut entries).unwrap();
+    // The topmost bit says that the page is present.
+    page * entries.chunks_exact(8).filter(|entry| entry[7] & 0x80 != 0).count()
+}
+
+#[test]
+fn threads_share_a_memory() {
+    let memory = memory(Mapping::Auto);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u8 {
+            let memory = &memory;
+            scope.spawn(move || {
+                let mut live = Vec::new();
+                for round in 0..2000_usize {
+                    let region = Region::ALL[round % 3];
+                    let len = 8 + (round * 7919 + usize::from(thread) * 31) % 2000;
+                    let block = memory.allocate(region, len as u64, 16).unwrap();
+                    // SAFETY: it is in use and not published.
+                    let bytes = unsafe { block.bytes() };
+                    assert!(all(bytes, 0));
+                    bytes.fill(thread + 1);
+                    memory.publish(&[block]).unwrap();
+                    live.push(block);
+                    if live.len() > 50 {
+                        let block = live.swap_remove(round % live.len());
+                        // SAFETY: it is in use, and nobody writes to it.
+                        let bytes = unsafe { std::slice::from_raw_parts(block.address, block.len) };
+                        assert!(all(bytes, thread + 1));
+                        free(memory, [block]);
+                    }
+                }
+                free(memory, live);
+            });
+        }
+    });
+    for region in Region::ALL {
+        assert_eq!(memory.core.usage(region).used, 0);
+    }
 }

@@ -1,7 +1,5 @@
 //! Public figures.
 
-use super::error::Region;
-
 /// Bytes of one region: `reserved` is the sum of the other three.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -26,14 +24,4 @@ pub struct MemoryUsage {
     pub read_only: RegionUsage,
     /// Slots, writable data and zeroed data.
     pub data: RegionUsage,
-}
-
-impl MemoryUsage {
-    pub(super) fn region_mut(&mut self, region: Region) -> &mut RegionUsage {
-        match region {
-            Region::Code => &mut self.code,
-            Region::ReadOnly => &mut self.read_only,
-            Region::Data => &mut self.data,
-        }
-    }
 }

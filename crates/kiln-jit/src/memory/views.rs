@@ -8,10 +8,11 @@
 //!
 //! Invariants: no page is writable and executable at one address. The number of mappings does not
 //! depend on what is allocated, except that pages that are not yet published split a mapping where
-//! there is one view.
+//! there is one view. No file descriptor stays open, because a process may close all that it has.
 
 use std::ops::Range;
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::error::{MemoryError, Region};
 use super::options::{Mapping, MemoryOptions};
@@ -20,38 +21,49 @@ use super::system::{Access, Refused, System};
 /// The mappings of a memory.
 #[derive(Debug)]
 pub(super) struct Views {
-    pub(super) system: System,
+    system: System,
     /// The reservation.
     base: *mut u8,
     /// The offsets at which the regions end.
     ends: [usize; 3],
-    /// The writable view of the first two regions; null if there is one view.
-    writable: *mut u8,
+    /// Whether code and read-only data are a file that is mapped twice.
+    dual: bool,
+    /// The writable view of the first two regions; null if there is none.
+    writable: AtomicPtr<u8>,
 }
 
 // SAFETY: the mappings belong to no thread.
 unsafe impl Send for Views {}
+// SAFETY: as above; methods that change mappings are unsafe or change only unused pages.
+unsafe impl Sync for Views {}
 
 impl Views {
     /// Reserves address space for the regions.
     pub(super) fn reserve(system: System, options: &MemoryOptions, page: usize) -> Result<Self, MemoryError> {
         let ends = options.ends(page)?;
-        let base = system.reserve(ends[2])?;
-        let mut views = Self { system, base, ends, writable: ptr::null_mut() };
-        let dual = match options.mapping {
-            Mapping::Protect => return Ok(views),
-            Mapping::Dual | Mapping::Auto => views.map_twice(),
+        let new = |system: System, dual| {
+            let base = system.reserve(ends[2])?;
+            Ok::<_, Refused>(Self { system, base, ends, dual, writable: AtomicPtr::new(ptr::null_mut()) })
         };
-        match dual {
+        if options.mapping == Mapping::Protect {
+            let views = new(system, false)?;
+            views.try_permissions(page)?;
+            return Ok(views);
+        }
+        let mut views = new(system, true)?;
+        match views.map_twice() {
+            Ok(()) => Ok(views),
             Err(refused) if options.mapping == Mapping::Dual => Err(refused.into()),
-            Err(_) => {
-                // A failure may have left a part of the file in the reservation.
+            Err(twice) => {
+                // The failure may have left a part of the file in this reservation.
                 let system = std::mem::take(&mut views.system);
                 drop(views);
-                let base = system.reserve(ends[2])?;
-                Ok(Self { system, base, ends, writable: ptr::null_mut() })
+                let views = new(system, false)?;
+                match views.try_permissions(page) {
+                    Ok(()) => Ok(views),
+                    Err(once) => Err(MemoryError::NotExecutable { twice, once }),
+                }
             }
-            Ok(()) => Ok(views),
         }
     }
 
@@ -66,9 +78,18 @@ impl Views {
         }
         // SAFETY: a new address.
         let writable = unsafe { self.system.map_file(ptr::null_mut(), shared, Access::ReadWrite, &file, 0)? };
-        self.writable = writable;
+        *self.writable.get_mut() = writable;
         self.system.not_in_children(writable, shared)
-        // The mappings keep the file, so it takes none of the process's file descriptors.
+    }
+
+    /// Finds out whether a page may be writable and later executable, so that a refusal is found
+    /// now and not when the first code is published.
+    fn try_permissions(&self, page: usize) -> Result<(), Refused> {
+        // SAFETY: the reservation is new, and nothing uses it.
+        unsafe {
+            self.system.protect(self.base, page, Access::ReadWrite)?;
+            self.system.protect(self.base, page, Access::ReadExecute)
+        }
     }
 
     /// Returns the offset at which a region starts.
@@ -85,9 +106,14 @@ impl Views {
         self.ends[region as usize] - self.start(region)
     }
 
+    /// Returns whether `region` is in the file that is mapped twice.
+    fn shared(&self, region: Region) -> bool {
+        self.dual && region != Region::Data
+    }
+
     /// Returns whether blocks of `region` take whole pages, whose permissions change.
     pub(super) fn whole_pages(&self, region: Region) -> bool {
-        region != Region::Data && self.writable.is_null()
+        !self.dual && region != Region::Data
     }
 
     /// Returns where `offset` of `region` is executed or read.
@@ -97,10 +123,10 @@ impl Views {
 
     /// Returns where `offset` of `region` is written.
     pub(super) fn writable(&self, region: Region, offset: usize) -> *mut u8 {
-        if region == Region::Data || self.writable.is_null() {
+        if !self.shared(region) {
             return self.address(region, offset);
         }
-        self.writable.wrapping_add(self.start(region) + offset)
+        self.writable.load(Ordering::Relaxed).wrapping_add(self.start(region) + offset)
     }
 
     /// Returns the region and the offset in it of an address, if it is in the reservation.
@@ -110,18 +136,34 @@ impl Views {
         Some((region, offset - self.start(region)))
     }
 
-    /// Takes pages of `region` from the system that were not used yet.
+    /// Takes pages of `region` from the system that nothing uses yet.
     pub(super) fn commit(&self, region: Region, pages: Range<usize>) -> Result<(), Refused> {
         let start = self.writable(region, pages.start);
-        if region == Region::Data || self.writable.is_null() {
+        if self.shared(region) {
+            self.system.populate(start, pages.len())
+        } else {
             // SAFETY: pages of the reservation that nothing uses yet.
             unsafe { self.system.protect(start, pages.len(), Access::ReadWrite) }
-        } else {
-            self.system.populate(start, pages.len())
         }
     }
 
-    /// Makes whole pages writable, in a memory with one view.
+    /// Returns whether pages that were given back are still ours: then they need no new commit.
+    pub(super) fn stays(&self, region: Region) -> bool {
+        region == Region::Data
+    }
+
+    /// Gives pages of `region` back to the system.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the pages.
+    pub(super) unsafe fn discard(&self, region: Region, pages: Range<usize>) -> Result<(), Refused> {
+        let start = self.writable(region, pages.start);
+        // SAFETY: the caller promises it.
+        unsafe { self.system.discard(start, pages.len(), self.shared(region)) }
+    }
+
+    /// Makes whole pages writable where they are executed or read.
     ///
     /// # Safety
     ///
@@ -131,7 +173,7 @@ impl Views {
         unsafe { self.system.protect(self.address(region, pages.start), pages.len(), Access::ReadWrite) }
     }
 
-    /// Takes the permission to write whole pages away, in a memory with one view.
+    /// Takes the permission to write whole pages away where they are executed or read.
     ///
     /// # Safety
     ///
@@ -145,12 +187,13 @@ impl Views {
 
 impl Drop for Views {
     fn drop(&mut self) {
+        let writable = *self.writable.get_mut();
         // SAFETY: these mappings are ours; whoever was given an address in them uses it only while
         // the memory lives.
         unsafe {
             self.system.unmap(self.base, self.ends[2]);
-            if !self.writable.is_null() {
-                self.system.unmap(self.writable, self.ends[1]);
+            if !writable.is_null() {
+                self.system.unmap(writable, self.ends[1]);
             }
         }
     }
