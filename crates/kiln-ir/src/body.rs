@@ -40,7 +40,7 @@ use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 
 pub(crate) use self::decode::CheckScratch;
 use self::decode::{DecodeInput, check, decode};
-pub(crate) use self::encode::{Encoded, Encoder, ExternalRef, UndefinedEntity};
+pub(crate) use self::encode::{EncodeError, Encoded, Encoder, ExternalRef};
 use self::wire::ByteReader;
 pub(crate) use self::wire::DecodeError;
 use crate::symbol::SymbolId;
@@ -57,18 +57,44 @@ pub struct Body {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BodyError {
-    /// An entity is used and not defined, which the verifier would have reported; or, with
-    /// `AnyEntity::Function`, the function has more than 64 values for each byte of its form.
+    /// An entity is used and not defined, which the verifier would have reported.
     #[error("{0} is used and not defined")]
     Undefined(AnyEntity),
+    /// This instruction or global value has memory flags that are not defined.
+    #[error("{0} has memory flags that are not defined")]
+    MemFlags(AnyEntity),
+    /// The function has more than 64 values for each byte of its form, or it has a part that no
+    /// form can have, for the reason in the string.
+    #[error("{0}")]
+    Form(&'static str),
     /// An external name is neither a symbol's number nor a library call.
     #[error("{0} names no symbol of the module by number")]
     Name(AnyEntity),
 }
 
-impl From<UndefinedEntity> for BodyError {
-    fn from(UndefinedEntity(entity): UndefinedEntity) -> Self {
-        Self::Undefined(entity)
+impl From<EncodeError> for BodyError {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::Undefined(entity) => Self::Undefined(entity),
+            EncodeError::MemFlags(user) => Self::MemFlags(user),
+            EncodeError::Form(reason) => Self::Form(reason),
+        }
+    }
+}
+
+impl Encoded {
+    /// Checks that the form of a function that the verifier has not seen decodes.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::Form`]. The encoder writes types and counts as they are, and the decoder
+    /// refuses those that Cranelift's constructors could not take.
+    pub(crate) fn checked(self) -> Result<Self, EncodeError> {
+        let reader = ByteReader::new(&self.bytes);
+        match check(reader, self.references.len(), &mut CheckScratch::default()) {
+            Ok(()) => Ok(self),
+            Err(DecodeError { offset: _, what }) => Err(EncodeError::Form(what)),
+        }
     }
 }
 
@@ -90,7 +116,8 @@ impl Body {
     /// # Errors
     ///
     /// [`BodyError`]. A function that passes the verifier has all its entities defined, but may
-    /// have too many values for its size, or a wrong name ([`BodyError::Name`]).
+    /// have too many values for its size ([`BodyError::Form`]), or a wrong name
+    /// ([`BodyError::Name`]).
     pub fn new(function: &ir::Function) -> Result<Self, BodyError> {
         let symbol = |external| {
             let (entity, name) = match external {
@@ -130,8 +157,7 @@ impl Body {
         base: u32,
         scratch: &mut CheckScratch,
     ) -> Result<Self, DecodeError> {
-        let input = DecodeInput { reader, references: &references, base: SourceLoc::new(base) };
-        check(input, scratch)?;
+        check(reader, references.len(), scratch)?;
         Ok(Self { bytes: bytes.into(), references, base })
     }
 

@@ -286,7 +286,7 @@ impl ModuleBuilder {
             }
         });
         self.encoder = encoder;
-        self.functions.insert(id, PendingCode::Ir(encoded?));
+        self.functions.insert(id, PendingCode::Ir(encoded.map_err(|error| error.named(&name))?));
         Ok(())
     }
 

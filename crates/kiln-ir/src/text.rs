@@ -145,13 +145,14 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     let mut symbols = SymbolTable::new(&source);
     aliases(&file.items, &mut symbols, &mut faults);
     let options = ReadOptions { source: &source, call_conv, isa: isa.as_deref().filter(|_| verify) };
+    let verified = options.isa.is_some();
     let mut drafts = if file.items.iter().any(|item| matches!(item, Item::Debug(_))) {
         // `debug` items affect the canonical form, so they are applied before it is made.
         let mut functions = parallel::read(&file.items, options, |read| read, &mut faults);
         debug::apply_debug(&file.items, &mut functions, &source, &mut faults);
-        functions.into_iter().map(|read| read.map(|read| draft(read, &symbols))).collect()
+        functions.into_iter().map(|read| read.map(|read| draft(read, &symbols, verified))).collect()
     } else {
-        parallel::read(&file.items, options, |read| draft(read, &symbols), &mut faults)
+        parallel::read(&file.items, options, |read| draft(read, &symbols, verified), &mut faults)
     };
 
     // Number the symbols. All definitions are entered first, because a use may precede its

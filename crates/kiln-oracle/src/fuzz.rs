@@ -21,7 +21,7 @@ use kiln_artifact::{Artifact, Table};
 use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::{Image, ImageInfo, ImageOptions, verify_bytes, write_image};
-use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, print};
+use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
 use self::fit::{fit_artifact, fit_binary, fit_entry, fit_image};
 use crate::forms;
@@ -91,14 +91,17 @@ fn has_location(fault: &Diagnostic, text: &str) {
     assert!(!fault.message.is_empty() && !fault.message.contains('\n'), "{fault:?}");
 }
 
-/// Reads the input as text with `kiln_ir::parse`.
+/// Reads the input as text with `kiln_ir::parse`, and without the verifier.
 ///
 /// # Panics
 ///
 /// If a property does not hold.
 pub fn text(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    match parse(Arc::new(Source::new("fuzz.clif", text)), target()) {
+    let source = Arc::new(Source::new("fuzz.clif", text));
+    let read = parse(source.clone(), target());
+    unverified(source, read.as_ref().ok());
+    match read {
         Ok(mut module) => {
             bounded(&module, bytes.len());
             forms::only_printable_locations(&mut module);
@@ -112,6 +115,22 @@ pub fn text(bytes: &[u8]) {
                 assert!(fault.to_string().contains("fuzz.clif"), "{fault:?}");
             }
         }
+    }
+}
+
+/// Reads text without the verifier. Verifying it afterwards gives the module that `parse` reads.
+fn unverified(source: Arc<Source>, module: Option<&Module>) {
+    match parse_unverified(source, target()) {
+        Ok(read) => {
+            for function in &read.module().functions {
+                function.ir();
+            }
+            match (read.verify(target()), module) {
+                (Ok(verified), Some(module)) => assert!(verified.fingerprint() == module.fingerprint()),
+                (verified, module) => assert!(verified.is_ok() == module.is_some(), "{verified:?}"),
+            }
+        }
+        Err(faults) => assert!(!faults.is_empty() && module.is_none(), "{faults:?}"),
     }
 }
 

@@ -59,9 +59,13 @@ pub(crate) fn decode(
     Decoder::new(input.reader, input.references.len(), sink).run()
 }
 
-/// Checks that [`decode`] would succeed, without building a function.
-pub(crate) fn check(input: DecodeInput<'_>, scratch: &mut CheckScratch) -> DecodeResult<()> {
-    Decoder::new(input.reader, input.references.len(), CheckSink::new(scratch)).run()
+/// Checks that [`decode`] would succeed with this many references, without building a function.
+pub(crate) fn check(
+    reader: ByteReader<'_>,
+    references: usize,
+    scratch: &mut CheckScratch,
+) -> DecodeResult<()> {
+    Decoder::new(reader, references, CheckSink::new(scratch)).run()
 }
 
 impl<S: sink::Sink> Decoder<'_, S> {

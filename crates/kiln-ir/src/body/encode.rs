@@ -42,10 +42,11 @@ mod side_tables;
 mod tables;
 
 use cranelift_codegen::ir;
-use cranelift_codegen::ir::entities::AnyEntity;
 
-pub(crate) use self::encoder::{Encoded, Encoder, ExternalRef, UndefinedEntity};
+pub(crate) use self::encoder::{EncodeError, Encoded, Encoder, ExternalRef};
 use super::limits::max_values;
+
+const TOO_MANY_VALUES: &str = "the function has more than 64 values for each byte of its canonical form";
 
 impl Encoder {
     /// Encodes `function`.
@@ -56,41 +57,41 @@ impl Encoder {
     ///
     /// # Errors
     ///
-    /// [`UndefinedEntity`], and the errors of `name`.
-    pub(crate) fn encode<E: From<UndefinedEntity>>(
+    /// [`EncodeError`], and the errors of `name`.
+    pub(crate) fn encode<E: From<EncodeError>>(
         &mut self,
         function: &ir::Function,
         mut name: impl FnMut(ExternalRef) -> Result<u32, E>,
     ) -> Result<Encoded, E> {
         // Blocks and code.
         self.clear();
-        self.number_blocks(function);
+        self.number_blocks(function)?;
         if self.code(function).is_err() {
             // In rare cases a value is used in a block that precedes the block that defines it.
             self.clear();
-            self.number_blocks(function);
+            self.number_blocks(function)?;
             self.number_values(function);
             self.code(function)?;
         }
 
         // Tables of what the code uses.
         self.used_tables(function, &mut name)?;
-        self.head(function);
+        self.head(function)?;
 
         // Everything in the order of the form.
         let mut bytes = Vec::with_capacity(self.head.0.len() + self.code.0.len());
         bytes.extend_from_slice(&self.head.0);
         bytes.extend_from_slice(&self.code.0);
         if self.next_value as u64 > max_values(bytes.len()) {
-            return Err(UndefinedEntity(AnyEntity::Function).into());
+            return Err(EncodeError::Form(TOO_MANY_VALUES).into());
         }
         let references = self.references.order.clone();
         Ok(Encoded { bytes, references, base: function.params.base_srcloc() })
     }
 
     /// Writes the code, and the tables before and after it that do not depend on what it uses.
-    fn code(&mut self, function: &ir::Function) -> Result<(), UndefinedEntity> {
-        self.kept_tables(function);
+    fn code(&mut self, function: &ir::Function) -> Result<(), EncodeError> {
+        self.kept_tables(function)?;
         for number in 0..self.block_order.len() {
             self.block(function, self.block_order[number])?;
         }
@@ -119,7 +120,7 @@ mod tests {
         let sum = cursor.ins().iadd(argument, argument);
         cursor.ins().return_(&[sum]);
 
-        let encoded = Encoder::default().encode(&function, |_| Ok::<u32, UndefinedEntity>(0));
+        let encoded = Encoder::default().encode(&function, |_| Ok::<u32, EncodeError>(0));
         let example: Vec<&[u8]> = vec![
             &[2, 1, 0x76, 0, 1, 0x76, 0],
             &[0; 9],
@@ -131,5 +132,66 @@ mod tests {
             &[0; 4],
         ];
         assert_eq!(encoded.unwrap().bytes, example.concat());
+    }
+
+    /// Returns the error for a function that a client built from instructions and never verified.
+    fn refused(build: impl FnOnce(&mut FuncCursor<'_>)) -> String {
+        let mut function = ir::Function::new();
+        let block = function.dfg.make_block();
+        function.layout.append_block(block);
+        build(&mut FuncCursor::new(&mut function).at_bottom(block));
+        let encoded = Encoder::default().encode(&function, |_| Ok::<u32, EncodeError>(0));
+        encoded.err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn undefined_entities_are_named() {
+        use cranelift_codegen::ir::{Block, FuncRef, GlobalValue, SigRef, StackSlot, Value};
+
+        let value = Value::from_u32(3_000_000_000);
+        let error = refused(|at| drop(at.ins().return_(&[value])));
+        assert_eq!(error, "v3000000000 is used and not defined");
+        let error = refused(|at| drop(at.ins().jump(Block::from_u32(7), &[])));
+        assert_eq!(error, "block7 is used and not defined");
+        // Numbers that a table of their size would need gigabytes for.
+        let far = 4_000_000_000;
+        let error = refused(|at| drop(at.ins().symbol_value(types::I64, GlobalValue::from_u32(far))));
+        assert_eq!(error, "gv4000000000 is used and not defined");
+        let error = refused(|at| drop(at.ins().func_addr(types::I64, FuncRef::from_u32(far))));
+        assert_eq!(error, "fn4000000000 is used and not defined");
+        let error = refused(|at| drop(at.ins().stack_addr(types::I64, StackSlot::from_u32(far), 0)));
+        assert_eq!(error, "ss4000000000 is used and not defined");
+        let error = refused(|at| {
+            let name = at.func.declare_imported_user_function(ir::UserExternalName::new(0, 0));
+            let function = at.func.import_function(ir::ExtFuncData {
+                name: ir::ExternalName::user(name),
+                signature: SigRef::from_u32(far),
+                colocated: false,
+                patchable: false,
+            });
+            at.ins().func_addr(types::I64, function);
+        });
+        assert_eq!(error, "sig4000000000 is used and not defined");
+        let error = refused(|at| {
+            let address = at.ins().iconst(types::I64, 0);
+            at.ins().load(types::I64, ir::MemFlagsData::new(), address, 0);
+            at.func.dfg.mem_flags.clear();
+        });
+        assert_eq!(error, "inst1 has memory flags that are not defined");
+    }
+
+    #[test]
+    fn too_many_values() {
+        let error = refused(|at| {
+            let mut signature = Signature::new(CallConv::Tail);
+            signature.returns = vec![AbiParam::new(types::I8); 65_535];
+            // The signature takes its own bytes once, and each call uses it.
+            let signature = at.func.import_signature(signature);
+            let callee = at.ins().iconst(types::I64, 0);
+            for _ in 0..200 {
+                at.ins().call_indirect(signature, callee, &[]);
+            }
+        });
+        assert_eq!(error, TOO_MANY_VALUES);
     }
 }

@@ -73,7 +73,7 @@ fn check_and_build(bytes: &[u8], references: usize) -> [DecodeResult<()>; 2] {
         base: SourceLoc::new(0x100),
     };
     let mut function = ir::Function::new();
-    let checked = check(input(), &mut CheckScratch::default());
+    let checked = check(ByteReader::new(bytes), references.len(), &mut CheckScratch::default());
     [checked, decode(input(), SymbolId::from_u32(0), &mut function)]
 }
 

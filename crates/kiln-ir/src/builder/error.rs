@@ -10,7 +10,7 @@
 use cranelift_codegen::ir;
 use cranelift_module::ModuleError;
 
-use crate::body::UndefinedEntity;
+use crate::body::EncodeError;
 use crate::target::TargetError;
 
 /// An error while building a module.
@@ -74,10 +74,21 @@ pub enum BuildError {
     },
 }
 
-impl From<UndefinedEntity> for BuildError {
-    fn from(UndefinedEntity(entity): UndefinedEntity) -> Self {
-        let name = "a function".into();
-        Self::Unusable { name, reason: format!("{entity} is used and not defined").into() }
+impl From<EncodeError> for BuildError {
+    fn from(error: EncodeError) -> Self {
+        Self::Unusable { name: Box::default(), reason: error.to_string().into() }
+    }
+}
+
+impl BuildError {
+    /// Sets the name of the function in an error of the encoder, which does not know it.
+    pub(super) fn named(self, function: &str) -> Self {
+        match self {
+            Self::Unusable { name, reason } if name.is_empty() => {
+                Self::Unusable { name: function.into(), reason }
+            }
+            other => other,
+        }
     }
 }
 
@@ -89,7 +100,7 @@ pub enum CodeError {
     #[error("the alignment is not a power of two up to {max}", max = crate::data::MAX_ALIGN)]
     Align,
     /// It is empty, or has 4 GiB or more.
-    #[error("the code is empty or has 4 GiB")]
+    #[error("the code is empty or has 4 GiB or more")]
     Size,
     /// The offset of a relocation is outside of the code.
     #[error("the relocation at offset {0} is outside of the code")]

@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{
 
 use super::function::ReadFunction;
 use super::symbols::{LinkKey, SymbolTable};
-use crate::body::{Encoded, Encoder, ExternalRef, UndefinedEntity};
+use crate::body::{EncodeError, Encoded, Encoder, ExternalRef};
 use crate::comments::Comments;
 use crate::names::external_name;
 
@@ -22,8 +22,8 @@ pub(super) struct FunctionDraft {
     pub(super) signature: Signature,
     pub(super) comments: Comments,
     /// The canonical form, with references numbered as in `uses`. For a function that was not
-    /// verified, this may instead be an entity that is used and not defined.
-    pub(super) encoded: Result<Encoded, AnyEntity>,
+    /// verified, this may instead be the reason why it has no such form.
+    pub(super) encoded: Result<Encoded, EncodeError>,
     /// Every declaration that names something, in order of use, with equal numbers for equal names.
     pub(super) uses: Vec<(ExternalRef, u32)>,
     params: FunctionParameters,
@@ -50,8 +50,9 @@ impl FunctionDraft {
     }
 }
 
-/// Brings a function to canonical form. `symbols` tells which names are aliases of the same symbol.
-pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDraft {
+/// Brings a function to canonical form. `symbols` tells which names are aliases of the same symbol,
+/// `verified` whether the verifier has accepted the function.
+pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>, verified: bool) -> FunctionDraft {
     thread_local! {
         static ENCODER: RefCell<Encoder> = RefCell::default();
     }
@@ -74,10 +75,10 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>) -> FunctionDr
                 }
             };
             uses.push((external, number));
-            Ok::<u32, UndefinedEntity>(number)
+            Ok::<u32, EncodeError>(number)
         })
     });
-    let encoded = encoded.map_err(|UndefinedEntity(entity)| entity);
+    let encoded = if verified { encoded } else { encoded.and_then(Encoded::checked) };
     let ir::Function { name, params, stencil } = ir;
     let FunctionStencil { signature, global_values: globals, dfg, .. } = stencil;
     let ir::DataFlowGraph { ext_funcs: functions, signatures, .. } = dfg;

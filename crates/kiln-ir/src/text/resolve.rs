@@ -182,10 +182,10 @@ fn number_function(
             let code = Code::Ir(Body::of(encoded, references));
             Some(Function { symbol, code, line: locator.item.line, comments: draft.comments })
         }
-        // Only a function that was not verified can have such an entity.
-        Err(entity) => {
-            let message = format!("{entity} is used and not defined");
-            faults.push(Diagnostic::new(DiagnosticKind::Verifier, message, locator.function()));
+        // A function that was verified has no such fault, or too many values.
+        Err(error) => {
+            let fault = Diagnostic::new(DiagnosticKind::Verifier, error.to_string(), locator.function());
+            faults.push(fault);
             None
         }
     }

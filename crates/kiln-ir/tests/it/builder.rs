@@ -202,7 +202,7 @@ fn faults_of_functions() {
     );
     fails(
         module.define_function_bytes(f, 1, &[], &[]),
-        expect!["Backend error: `f`: the code is empty or has 4 GiB"],
+        expect!["Backend error: `f`: the code is empty or has 4 GiB or more"],
     );
     let reloc = |offset, kind, name| ModuleReloc { offset, kind, name, addend: 0 };
     let own = ModuleRelocTarget::from(f);

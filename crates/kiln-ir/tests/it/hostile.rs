@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_ir::{Source, parse, print};
+use kiln_ir::{Source, parse, parse_unverified, print};
 use kiln_oracle::greedy::TEXTS;
 use kiln_oracle::mutate::WORDS;
 use kiln_oracle::random::Random;
@@ -68,7 +68,18 @@ local data %n { addr %s, addr %j }
 #[track_caller]
 fn survives(text: &str) -> bool {
     let source = Arc::new(Source::new("hostile.clif", text));
-    match parse(source, &target()) {
+    let read = parse(source.clone(), &target());
+    // What the verifier would report is not an assumption of the reader.
+    match parse_unverified(source, &target()) {
+        Ok(module) => {
+            for function in &module.module().functions {
+                function.ir();
+            }
+            assert_eq!(module.verify(&target()).is_ok(), read.is_ok(), "{text}");
+        }
+        Err(faults) => assert!(!faults.is_empty() && read.is_err(), "{}", show(&faults)),
+    }
+    match read {
         Ok(module) => {
             assert_round_trips(&module);
             true
@@ -93,6 +104,41 @@ fn the_seed_itself_is_read() {
         SEED.replace("i64, i32) -> i64 {", "i64, i32) -> i64 tail {").replace("-> i64\n", "-> i64 tail\n");
     if let Err(faults) = crate::read(&text) {
         panic!("{}", show(&faults));
+    }
+}
+
+/// The verifier never sees a file with a wrong setting either.
+#[test]
+fn references_that_the_verifier_would_report() {
+    const WRONG: [(&str, &str); 12] = [
+        ("region1", "store notrap region1 v0, v0"),
+        ("region7", "v1 = load.i64 region7 v0"),
+        ("region9", "nop"),
+        ("v99", "v1 = iadd v99, v99"),
+        ("v99", "return v99"),
+        ("v99", "v1 = bitcast.f64 v99"),
+        ("block9", "jump block9"),
+        ("block9", "br_table v0, block9, [block0]"),
+        ("sig9", "try_call fn0(v0), sig9, block0(v0), [ default: block0(v0) ]"),
+        ("ss9", "v1 = call fn0(v0), stack_map=[i64 @ ss9+0]"),
+        ("ss9", "<ss9> v1 = call fn0(v0)"),
+        ("block9", "v1 = get_exception_handler_address.i64 block9, 0"),
+    ];
+    for (missing, line) in WRONG {
+        let region = if missing == "region9" { missing } else { "region0" };
+        let text = format!(
+            "function %f(i64) {{\n region0 = 3 \"heap\"\n gv1 = symbol %d\n gv0 = load.i64 notrap aligned {region} gv1\n stack_limit = gv0\n sig0 = \
+             (i64) -> i64\n fn0 = %g(i64) -> i64\nblock0(v0: i64):\n {line}\n return\n}}\n"
+        );
+        for text in [text.clone(), format!("set is_pic=false\n{text}")] {
+            assert!(!survives(&text), "{text}");
+        }
+        let source = Arc::new(Source::new("hostile.clif", text));
+        let shown = match parse_unverified(source, &target()) {
+            Ok(module) => module.verify(&target()).expect_err(line).to_string(),
+            Err(faults) => show(&faults),
+        };
+        assert!(shown.contains(missing), "{line}: {shown}");
     }
 }
 

@@ -4,7 +4,7 @@ use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::ir::entities::AnyEntity;
 use cranelift_codegen::ir::{
     self, Block, BlockArg, BlockCall, ExceptionTable, ExceptionTableItem, FuncRef, GlobalValue, Inst,
-    SourceLoc, Value, ValueList,
+    MemFlags, SigRef, SourceLoc, Value, ValueList,
 };
 
 use super::locations::LocationRuns;
@@ -20,12 +20,32 @@ pub(crate) enum ExternalRef {
     Global(GlobalValue),
 }
 
-/// The entity that prevents a function from having a canonical form.
+/// The reason why a function has no canonical form.
 ///
-/// Either it is a value or block that is used and not defined, which the verifier reports. Or it is
-/// the function as a whole, which has more than 64 values for each byte of its form.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct UndefinedEntity(pub(crate) AnyEntity);
+/// The verifier reports each undefined entity. Here they are checked again, because functions are
+/// also encoded that the verifier has not seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum EncodeError {
+    /// An entity that is used and not defined.
+    #[error("{0} is used and not defined")]
+    Undefined(AnyEntity),
+    /// An instruction or global value with memory flags that are not defined.
+    #[error("{0} has memory flags that are not defined")]
+    MemFlags(AnyEntity),
+    /// The decoder would refuse the form, for this reason.
+    #[error("{0}")]
+    Form(&'static str),
+}
+
+/// Returns a closure that makes the error for `entity`.
+pub(super) fn undefined(entity: impl Into<AnyEntity>) -> impl FnOnce() -> EncodeError {
+    move || EncodeError::Undefined(entity.into())
+}
+
+/// Checks that an entity is defined that the form refers to by its old number.
+pub(super) fn defined(exists: bool, entity: impl Into<AnyEntity>) -> Result<(), EncodeError> {
+    exists.then_some(()).ok_or_else(undefined(entity))
+}
 
 /// Encodes functions. Its memory is reused from one function to the next.
 #[derive(Default)]
@@ -101,13 +121,15 @@ impl Encoder {
     }
 
     /// Numbers the blocks of the layout.
-    pub(super) fn number_blocks(&mut self, function: &ir::Function) {
+    pub(super) fn number_blocks(&mut self, function: &ir::Function) -> Result<(), EncodeError> {
         self.values.resize(function.dfg.num_values(), NONE);
         self.blocks.resize(function.dfg.num_blocks(), NONE);
         self.block_order.extend(function.layout.blocks());
         for (number, block) in self.block_order.iter().enumerate() {
-            self.blocks[block.index()] = number as u32;
+            let entry = self.blocks.get_mut(block.index()).ok_or_else(undefined(*block))?;
+            *entry = number as u32;
         }
+        Ok(())
     }
 
     /// Numbers all values that blocks define, before the code is written.
@@ -133,11 +155,7 @@ impl Encoder {
 
     /// Returns the new number of a value. An alias has the number of its original.
     #[inline]
-    pub(super) fn new_value(
-        &mut self,
-        dfg: &ir::DataFlowGraph,
-        value: Value,
-    ) -> Result<u32, UndefinedEntity> {
+    pub(super) fn new_value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, EncodeError> {
         match self.values.get(value.index()) {
             Some(&number) if number != NONE => Ok(number),
             _ => self.alias(dfg, value),
@@ -146,10 +164,10 @@ impl Encoder {
 
     #[cold]
     #[inline(never)]
-    fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, UndefinedEntity> {
+    fn alias(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u32, EncodeError> {
         // A value that does not exist is no alias.
         if value.index() >= self.values.len() {
-            return Err(UndefinedEntity(value.into()));
+            return Err(EncodeError::Undefined(value.into()));
         }
         let mut original = value;
         for _ in 0..dfg.num_values() {
@@ -169,53 +187,89 @@ impl Encoder {
                 }
             }
         }
-        Err(UndefinedEntity(value.into()))
+        Err(EncodeError::Undefined(value.into()))
     }
 
     /// Returns the distance from a value to the next value that will be defined, as an unsigned
     /// integer.
     #[inline]
-    pub(super) fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, UndefinedEntity> {
+    pub(super) fn distance(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<u64, EncodeError> {
         let number = self.new_value(dfg, value)?;
         Ok(zigzag(self.next_value - i64::from(number)))
     }
 
     #[inline]
-    pub(super) fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), UndefinedEntity> {
+    pub(super) fn value(&mut self, dfg: &ir::DataFlowGraph, value: Value) -> Result<(), EncodeError> {
         let distance = self.distance(dfg, value)?;
         self.code.uints([distance]);
         Ok(())
     }
 
     #[inline]
-    pub(super) fn values(
-        &mut self,
-        dfg: &ir::DataFlowGraph,
-        values: &[Value],
-    ) -> Result<(), UndefinedEntity> {
+    pub(super) fn values(&mut self, dfg: &ir::DataFlowGraph, values: &[Value]) -> Result<(), EncodeError> {
         values.iter().try_for_each(|value| self.value(dfg, *value))
     }
 
-    pub(super) fn list(&mut self, dfg: &ir::DataFlowGraph, list: ValueList) -> Result<(), UndefinedEntity> {
+    pub(super) fn list(&mut self, dfg: &ir::DataFlowGraph, list: ValueList) -> Result<(), EncodeError> {
         let values = list.as_slice(&dfg.value_lists);
         self.code.count(values.len());
         self.values(dfg, values)
     }
 
+    /// Returns the new number of a signature.
+    #[inline]
+    pub(super) fn signature(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        signature: SigRef,
+    ) -> Result<u64, EncodeError> {
+        let exists = || dfg.signatures.is_valid(signature);
+        self.signatures.number(signature.index(), exists).ok_or_else(undefined(signature))
+    }
+
+    /// Returns the new number of an external function.
+    #[inline]
+    pub(super) fn function(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        function: FuncRef,
+    ) -> Result<u64, EncodeError> {
+        let exists = || dfg.ext_funcs.is_valid(function);
+        self.functions.number(function.index(), exists).ok_or_else(undefined(function))
+    }
+
+    /// Returns the new number of a global value.
+    pub(super) fn global_value(
+        &mut self,
+        function: &ir::Function,
+        global: GlobalValue,
+    ) -> Result<u64, EncodeError> {
+        let exists = || function.global_values.is_valid(global);
+        self.globals.number(global.index(), exists).ok_or_else(undefined(global))
+    }
+
+    /// Returns the new number of the memory flags of `user`.
+    #[inline]
+    pub(super) fn mem_flags(
+        &mut self,
+        dfg: &ir::DataFlowGraph,
+        user: impl Into<AnyEntity>,
+        flags: MemFlags,
+    ) -> Result<u64, EncodeError> {
+        let exists = || dfg.mem_flags.is_valid(flags);
+        self.flags.number(flags.index(), exists).ok_or_else(|| EncodeError::MemFlags(user.into()))
+    }
+
     /// Returns the new number of a block.
     #[inline]
-    pub(super) fn block_number(&self, block: Block) -> Result<u64, UndefinedEntity> {
+    pub(super) fn block_number(&self, block: Block) -> Result<u64, EncodeError> {
         match self.blocks.get(block.index()) {
-            None | Some(&NONE) => Err(UndefinedEntity(block.into())),
+            None | Some(&NONE) => Err(EncodeError::Undefined(block.into())),
             Some(&number) => Ok(u64::from(number)),
         }
     }
 
-    pub(super) fn block_call(
-        &mut self,
-        dfg: &ir::DataFlowGraph,
-        call: BlockCall,
-    ) -> Result<(), UndefinedEntity> {
+    pub(super) fn block_call(&mut self, dfg: &ir::DataFlowGraph, call: BlockCall) -> Result<(), EncodeError> {
         let number = self.block_number(call.block(&dfg.value_lists))?;
         self.code.uints([number, call.len(&dfg.value_lists) as u64]);
         for argument in call.args(&dfg.value_lists) {
@@ -233,9 +287,10 @@ impl Encoder {
         &mut self,
         dfg: &ir::DataFlowGraph,
         table: ExceptionTable,
-    ) -> Result<(), UndefinedEntity> {
-        let table = &dfg.exception_tables[table];
-        self.code.uint(self.signatures.number(table.signature().index()));
+    ) -> Result<(), EncodeError> {
+        let table = dfg.exception_tables.get(table).ok_or_else(undefined(table))?;
+        let signature = self.signature(dfg, table.signature())?;
+        self.code.uint(signature);
         self.block_call(dfg, *table.normal_return())?;
         self.code.count(table.items().count());
         for item in table.items() {

@@ -1,14 +1,13 @@
 //! Blocks and their instructions.
 
-use cranelift_codegen::entity::EntityRef;
 use cranelift_codegen::entity::packed_option::ReservedValue as _;
 use cranelift_codegen::ir::{self, Block, Inst, InstructionData, Value};
 
-use super::encoder::{Encoder, UndefinedEntity};
+use super::encoder::{EncodeError, Encoder, defined, undefined};
 use crate::body::wire::zigzag;
 
 impl Encoder {
-    pub(super) fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), UndefinedEntity> {
+    pub(super) fn block(&mut self, function: &ir::Function, block: Block) -> Result<(), EncodeError> {
         let (dfg, layout, debug_tags) = (&function.dfg, &function.layout, &function.debug_tags);
         let params = dfg.block_params(block);
         self.code.uint((params.len() as u64) << 1 | u64::from(layout.is_cold(block)));
@@ -26,7 +25,7 @@ impl Encoder {
             }
             let results = dfg.inst_results_list(inst);
             let results = results.as_slice(&dfg.value_lists);
-            self.inst(dfg, inst, results.first().copied())?;
+            self.inst(function, inst, results.first().copied())?;
             self.define(results);
             self.next_inst += 1;
         }
@@ -35,12 +34,8 @@ impl Encoder {
         Ok(())
     }
 
-    fn inst(
-        &mut self,
-        dfg: &ir::DataFlowGraph,
-        inst: Inst,
-        first: Option<Value>,
-    ) -> Result<(), UndefinedEntity> {
+    fn inst(&mut self, function: &ir::Function, inst: Inst, first: Option<Value>) -> Result<(), EncodeError> {
+        let dfg = &function.dfg;
         let data = &dfg.insts[inst];
         let opcode = data.opcode();
         let constraints = opcode.constraints();
@@ -51,6 +46,7 @@ impl Encoder {
                 true => data.typevar_operand(&dfg.value_lists).unwrap_or(first),
                 false => first,
             };
+            defined(dfg.value_is_valid(value), value)?;
             self.code.byte_and_type(opcode as u8, dfg.value_type(value));
         } else {
             self.code.byte(opcode as u8);
@@ -84,11 +80,13 @@ impl Encoder {
                 self.code.bytes(dfg.constants.get(constant_handle).as_slice());
             }
             InstructionData::Shuffle { opcode: _, args, imm } => {
-                self.code.bytes(dfg.immediates[imm].as_slice());
+                let mask = dfg.immediates.get(imm).ok_or_else(undefined(inst))?;
+                self.code.bytes(mask.as_slice());
                 self.values(dfg, &args)?;
             }
             InstructionData::UnaryGlobalValue { opcode: _, global_value } => {
-                self.code.uint(self.globals.number(global_value.index()));
+                let number = self.global_value(function, global_value)?;
+                self.code.uint(number);
             }
             InstructionData::IntCompare { opcode: _, args: [a, b], cond } => {
                 // A condition is smaller than 128, so its byte is also its encoding as an integer.
@@ -109,54 +107,65 @@ impl Encoder {
                 self.value(dfg, arg)?;
             }
             InstructionData::Load { opcode: _, arg, flags, offset } => {
-                let flags = self.flags.number(flags.index());
+                let flags = self.mem_flags(dfg, inst, flags)?;
                 let offset = zigzag(i64::from(i32::from(offset)));
                 let arg = self.distance(dfg, arg)?;
                 self.code.uints([flags, offset, arg]);
             }
             InstructionData::Store { opcode: _, args: [value, address], flags, offset } => {
-                let flags = self.flags.number(flags.index());
+                let flags = self.mem_flags(dfg, inst, flags)?;
                 let offset = zigzag(i64::from(i32::from(offset)));
                 let (value, address) = (self.distance(dfg, value)?, self.distance(dfg, address)?);
                 self.code.uints([flags, offset, value, address]);
             }
             InstructionData::LoadNoOffset { opcode: _, arg, flags } => {
-                self.code.uint(self.flags.number(flags.index()));
+                let flags = self.mem_flags(dfg, inst, flags)?;
+                self.code.uint(flags);
                 self.value(dfg, arg)?;
             }
             InstructionData::StoreNoOffset { opcode: _, args, flags } => {
-                self.code.uint(self.flags.number(flags.index()));
+                let flags = self.mem_flags(dfg, inst, flags)?;
+                self.code.uint(flags);
                 self.values(dfg, &args)?;
             }
             InstructionData::AtomicCas { opcode: _, args, flags } => {
-                self.code.uint(self.flags.number(flags.index()));
+                let flags = self.mem_flags(dfg, inst, flags)?;
+                self.code.uint(flags);
                 self.values(dfg, &args)?;
             }
             InstructionData::AtomicRmw { opcode: _, args, flags, op } => {
-                self.code.uint(self.flags.number(flags.index()));
+                let flags = self.mem_flags(dfg, inst, flags)?;
+                self.code.uint(flags);
                 self.code.listed(ir::AtomicRmwOp::all(), &op);
                 self.values(dfg, &args)?;
             }
             InstructionData::StackAddr { opcode: _, stack_slot, offset } => {
+                defined(function.sized_stack_slots.is_valid(stack_slot), stack_slot)?;
                 self.code.uint(u64::from(stack_slot.as_u32()));
                 self.code.int(i64::from(i32::from(offset)));
             }
             InstructionData::DynamicStackAddr { opcode: _, dynamic_stack_slot } => {
+                let exists = function.dynamic_stack_slots.is_valid(dynamic_stack_slot);
+                defined(exists, dynamic_stack_slot)?;
                 self.code.uint(u64::from(dynamic_stack_slot.as_u32()));
             }
             InstructionData::FuncAddr { opcode: _, func_ref } => {
-                self.code.uint(self.functions.number(func_ref.index()));
+                let number = self.function(dfg, func_ref)?;
+                self.code.uint(number);
             }
             InstructionData::Call { opcode: _, args, func_ref } => {
-                self.code.uint(self.functions.number(func_ref.index()));
+                let number = self.function(dfg, func_ref)?;
+                self.code.uint(number);
                 self.list(dfg, args)?;
             }
             InstructionData::CallIndirect { opcode: _, args, sig_ref } => {
-                self.code.uint(self.signatures.number(sig_ref.index()));
+                let number = self.signature(dfg, sig_ref)?;
+                self.code.uint(number);
                 self.list(dfg, args)?;
             }
             InstructionData::TryCall { opcode: _, args, func_ref, exception } => {
-                self.code.uint(self.functions.number(func_ref.index()));
+                let number = self.function(dfg, func_ref)?;
+                self.code.uint(number);
                 self.list(dfg, args)?;
                 self.handlers(dfg, exception)?;
             }
@@ -177,7 +186,8 @@ impl Encoder {
             }
             InstructionData::BranchTable { opcode: _, arg, table } => {
                 self.value(dfg, arg)?;
-                let branches = dfg.jump_tables[table].all_branches();
+                let table = dfg.jump_tables.get(table).ok_or_else(undefined(table))?;
+                let branches = table.all_branches();
                 self.code.count(branches.len());
                 for call in branches {
                     self.block_call(dfg, *call)?;

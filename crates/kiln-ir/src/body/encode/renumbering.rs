@@ -13,16 +13,32 @@ pub(super) struct Renumbering {
 }
 
 impl Renumbering {
+    /// Returns the new number of an entity, or `None` if it has none yet and `exists` says that there
+    /// is no such entity.
     #[inline]
-    pub(super) fn number(&mut self, old: usize) -> u64 {
+    pub(super) fn number(&mut self, old: usize, exists: impl FnOnce() -> bool) -> Option<u64> {
+        match self.numbers.get(old) {
+            Some(&number) if number != NONE => Some(u64::from(number)),
+            _ => exists().then(|| self.add(old)),
+        }
+    }
+
+    /// Returns the new number of something that the caller numbered.
+    pub(super) fn given(&mut self, old: usize) -> u64 {
+        match self.numbers.get(old) {
+            Some(&number) if number != NONE => u64::from(number),
+            _ => self.add(old),
+        }
+    }
+
+    fn add(&mut self, old: usize) -> u64 {
         if old >= self.numbers.len() {
             self.numbers.resize(old + 1, NONE);
         }
-        if self.numbers[old] == NONE {
-            self.numbers[old] = self.order.len() as u32;
-            self.order.push(old as u32);
-        }
-        u64::from(self.numbers[old])
+        let number = self.order.len() as u32;
+        self.numbers[old] = number;
+        self.order.push(old as u32);
+        u64::from(number)
     }
 
     pub(super) fn clear(&mut self) {

@@ -3,12 +3,12 @@
 
 use cranelift_codegen::ir::{self, DebugTag, UserStackMapEntry, ValueLabelAssignments, ValueLabelStart};
 
-use super::encoder::{Encoder, UndefinedEntity};
+use super::encoder::{EncodeError, Encoder, defined};
 use super::locations::relative;
 
 impl Encoder {
     /// Writes the side tables.
-    pub(super) fn side_tables(&mut self, function: &ir::Function) -> Result<(), UndefinedEntity> {
+    pub(super) fn side_tables(&mut self, function: &ir::Function) -> Result<(), EncodeError> {
         let dfg = &function.dfg;
         self.code.raw(&self.locations.runs.0);
         self.code.byte(0);
@@ -21,7 +21,10 @@ impl Encoder {
             for tag in tags {
                 let (kind, number) = match tag {
                     DebugTag::User(number) => (0, *number),
-                    DebugTag::StackSlot(slot) => (1, slot.as_u32()),
+                    DebugTag::StackSlot(slot) => {
+                        defined(function.sized_stack_slots.is_valid(*slot), *slot)?;
+                        (1, slot.as_u32())
+                    }
                 };
                 self.code.uint(u64::from(number) << 1 | kind);
             }
@@ -33,6 +36,7 @@ impl Encoder {
             self.code.count(number);
             self.code.count(entries.len());
             for UserStackMapEntry { ty, slot, offset } in entries {
+                defined(function.sized_stack_slots.is_valid(*slot), *slot)?;
                 self.code.ty(*ty);
                 self.code.uint(u64::from(slot.as_u32()));
                 self.code.uint(u64::from(*offset));
@@ -43,7 +47,7 @@ impl Encoder {
 
     /// Writes labels of values for debug information, in order of the values' numbers. The labels
     /// of values that are not in the form are left out.
-    fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), UndefinedEntity> {
+    fn labels(&mut self, dfg: &ir::DataFlowGraph) -> Result<(), EncodeError> {
         self.code.bool(dfg.values_labels.is_some());
         let Some(labels) = &dfg.values_labels else { return Ok(()) };
         let mut kept = Vec::with_capacity(labels.len());
