@@ -118,7 +118,7 @@ impl<'b> ContentReader<'b> {
         let align = align(content)?;
         let bytes: Box<[u8]> = content.bytes()?.into();
         let len = u32::try_from(bytes.len()).ok().filter(|len| *len != 0);
-        let len = len.ok_or_else(|| content.error("code that is empty or has 4 GiB"))?;
+        let len = len.ok_or_else(|| content.error("code that is empty or has 4 GiB or more"))?;
         let mut relocs = Vec::new();
         for _ in 0..content.count()? {
             let offset = content.u32()?;

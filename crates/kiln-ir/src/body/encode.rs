@@ -149,17 +149,17 @@ mod tests {
         use cranelift_codegen::ir::{Block, FuncRef, GlobalValue, SigRef, StackSlot, Value};
 
         let value = Value::from_u32(3_000_000_000);
-        let error = refused(|at| drop(at.ins().return_(&[value])));
+        let error = refused(|at| _ = at.ins().return_(&[value]));
         assert_eq!(error, "v3000000000 is used and not defined");
-        let error = refused(|at| drop(at.ins().jump(Block::from_u32(7), &[])));
+        let error = refused(|at| _ = at.ins().jump(Block::from_u32(7), &[]));
         assert_eq!(error, "block7 is used and not defined");
         // Numbers that a table of their size would need gigabytes for.
         let far = 4_000_000_000;
-        let error = refused(|at| drop(at.ins().symbol_value(types::I64, GlobalValue::from_u32(far))));
+        let error = refused(|at| _ = at.ins().symbol_value(types::I64, GlobalValue::from_u32(far)));
         assert_eq!(error, "gv4000000000 is used and not defined");
-        let error = refused(|at| drop(at.ins().func_addr(types::I64, FuncRef::from_u32(far))));
+        let error = refused(|at| _ = at.ins().func_addr(types::I64, FuncRef::from_u32(far)));
         assert_eq!(error, "fn4000000000 is used and not defined");
-        let error = refused(|at| drop(at.ins().stack_addr(types::I64, StackSlot::from_u32(far), 0)));
+        let error = refused(|at| _ = at.ins().stack_addr(types::I64, StackSlot::from_u32(far), 0));
         assert_eq!(error, "ss4000000000 is used and not defined");
         let error = refused(|at| {
             let name = at.func.declare_imported_user_function(ir::UserExternalName::new(0, 0));
