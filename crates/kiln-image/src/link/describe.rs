@@ -9,7 +9,6 @@ use super::agreement::{Agreement, Agreements};
 use super::assign::Slot;
 use super::layout::Area;
 use super::plan::Plan;
-use super::relocate::stub_size;
 use super::resolve::Resolution;
 
 /// Something that a module defines under a visible name.
@@ -119,11 +118,6 @@ impl<'a> Plan<'a> {
             }
             _ => None,
         }
-    }
-
-    /// Returns the size of a stub, in bytes.
-    pub fn stub_size(&self) -> u64 {
-        stub_size(self.arch)
     }
 
     /// Returns every function, local functions included, in order of address.

@@ -70,6 +70,7 @@ pub use layout::{Addresses, Area, Extent, Layout, Output};
 #[cfg(feature = "write")]
 pub(crate) use plan::plan_for;
 pub use plan::{Plan, plan};
+pub use relocate::{stub_size, write_stub_to_slot};
 pub use resolve::ExternalDefinition;
 #[cfg(feature = "write")]
 pub(crate) use resolve::SLOTS_SYMBOL;

@@ -15,7 +15,7 @@ use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;
 use object::elf;
 
-use crate::link::{Area, Definition, Plan, SLOTS_SYMBOL};
+use crate::link::{Area, Definition, Plan, SLOTS_SYMBOL, stub_size};
 
 /// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
 pub(super) const BLOOM_SHIFT: u32 = 26;
@@ -57,7 +57,7 @@ pub(super) fn is_exported(linkage: Linkage) -> bool {
 /// in force.
 fn exported_place(plan: &Plan<'_>, definition: &Definition<'_>) -> (Area, u64, u64) {
     match definition.indirection.and_then(|indirection| indirection.stub) {
-        Some(stub) => (Area::Text, stub, plan.stub_size()),
+        Some(stub) => (Area::Text, stub, stub_size(plan.arch())),
         None => (definition.area, definition.offset, definition.size),
     }
 }

@@ -7,7 +7,7 @@ use object::{Endianness, U16, U32, U64, pod};
 use super::dynamic_symbols::is_exported;
 use super::strings::Strings;
 use crate::elf64::symbol_info;
-use crate::link::{Area, LinkError, Plan};
+use crate::link::{Area, LinkError, Plan, stub_size};
 
 /// A symbol of a 64-bit file.
 pub(super) struct ElfSymbol {
@@ -95,7 +95,7 @@ impl FullSymbols {
                 continue;
             };
             let info = symbol_info(elf::STB_GLOBAL, elf::STT_FUNC);
-            let (area, size) = (Area::Text, plan.stub_size());
+            let (area, size) = (Area::Text, stub_size(plan.arch()));
             globals.push((definition.name, FullSymbol { name: 0, info, area, offset, size }));
         }
         let local_count = locals.len();

@@ -5,8 +5,10 @@ use std::process::Command;
 use kiln_artifact::record::{Linkage, Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
 use kiln_globals::{Bindings, GlobalTable, SlotKey};
-use kiln_image::link::{Area, ExternalDefinition, Indirection, LinkError, plan};
-use kiln_image::{FunctionRef, Image, ImageInfo, ImageOptions, save, write_image};
+use kiln_image::link::{
+    Area, ExternalDefinition, Indirection, LinkError, plan, stub_size, write_stub_to_slot,
+};
+use kiln_image::{Arch, FunctionRef, Image, ImageInfo, ImageOptions, save, write_image};
 use object::{Object, ObjectSymbol};
 
 use crate::elf::compile;
@@ -149,6 +151,22 @@ fn a_slot_that_is_known_is_used_by_callers_and_by_a_new_definition() {
         if users > 0 {
             assert_eq!(target(2), SLOT, "the new definition calls itself through the known slot");
         }
+    }
+}
+
+#[test]
+fn a_stub_can_be_written_before_there_is_code() {
+    let mut stub = [0; 8];
+    write_stub_to_slot(Arch::X86_64, &mut stub, 0x1000, 0x3000).unwrap();
+    // jmp [rip + 0x1ffa]; int3; int3
+    assert_eq!(stub, [0xff, 0x25, 0xfa, 0x1f, 0, 0, 0xcc, 0xcc]);
+    for arch in [Arch::X86_64, Arch::Aarch64, Arch::Riscv64, Arch::S390x] {
+        let mut stub = vec![0; stub_size(arch) as usize];
+        write_stub_to_slot(arch, &mut stub, 0x1000, 0x3000).unwrap();
+        let far = write_stub_to_slot(arch, &mut stub, 0x1000, 1 << 40);
+        assert!(matches!(far, Err(LinkError::OutOfRange { .. })), "{arch:?}");
+        let short = write_stub_to_slot(arch, &mut stub[1..], 0x1000, 0x3000);
+        assert!(matches!(short, Err(LinkError::Buffer { .. })), "{arch:?}");
     }
 }
 

@@ -16,6 +16,7 @@ mod x86_64;
 use kiln_artifact::RelocKind;
 
 pub(super) use self::site::{PatchAddresses, PatchError, PatchSite, Use};
+use super::error::LinkError;
 use crate::arch::Arch;
 
 /// Returns how the relocation at `offset` in the code uses its symbol.
@@ -50,8 +51,30 @@ pub(super) fn patch(
     }
 }
 
+/// Writes a jump through the slot at address `slot` into `stub`, whose address is `address`, as the
+/// linker does for a replaceable function. `stub` must have the length and the alignment
+/// [`stub_size`].
+///
+/// With it, a function can have slot and address before there is code of it; a link is told by
+/// [`ExternalDefinition::Replaceable`](super::ExternalDefinition::Replaceable).
+///
+/// # Errors
+///
+/// [`LinkError::Buffer`] if `stub` has another length, [`LinkError::OutOfRange`] or
+/// [`LinkError::Misaligned`] if the slot cannot be reached. They name module 0.
+pub fn write_stub_to_slot(arch: Arch, stub: &mut [u8], address: u64, slot: u64) -> Result<(), LinkError> {
+    if stub.len() as u64 != stub_size(arch) {
+        let (given, expected) = (stub.len() as u64, stub_size(arch));
+        return Err(LinkError::Buffer { area: "stub", given, expected });
+    }
+    stub.fill(arch.trap_byte());
+    let site = PatchSite { text: stub, offset: 0, address, addend: 0 };
+    write_stub(arch, site, PatchAddresses { slot: Some(slot), ..PatchAddresses::default() })
+        .map_err(|error| error.into_error(0, "".into(), "a slot".into(), 0, RelocKind::Abs64))
+}
+
 /// Returns the size of a stub, in bytes, which is also its alignment.
-pub(super) fn stub_size(arch: Arch) -> u64 {
+pub fn stub_size(arch: Arch) -> u64 {
     match arch {
         Arch::X86_64 | Arch::S390x => 8,
         Arch::Aarch64 | Arch::Riscv64 => 16,
