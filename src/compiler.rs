@@ -19,17 +19,16 @@ mod verify;
 
 use std::sync::Arc;
 
-use indexmap::IndexMap;
 use kiln_artifact::Artifact;
-use kiln_backend::{Job, Reuse, compile_all};
+use kiln_backend::{Job, Reuse, compile_all, is_small};
 use kiln_cache::{Events, FunctionKey, Recipe, Store};
-use kiln_ir::{Module, ModuleSettings, Target};
+use kiln_ir::{Module, Target};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 pub(crate) use self::error::lines;
 pub use self::error::{CompilerError, LazyError};
-use self::generator::Generator;
+use self::generator::{Generator, Generators};
 pub use self::lazy::{Lazy, LazyKey};
 use self::reuse::{Cache, CacheLookup, Pending};
 pub use self::stats::Stats;
@@ -45,6 +44,8 @@ pub struct Compiler {
     abi: Arc<[u8]>,
     progress: Arc<dyn Fn() + Send + Sync>,
     cache: Cache,
+    /// The code generators made so far, for this target and ABI.
+    generators: Arc<Generators>,
 }
 
 /// The result of a build. The artifacts are in the order of their modules.
@@ -68,7 +69,8 @@ impl std::fmt::Debug for Compiler {
 impl Compiler {
     /// Creates a compiler for `target`.
     pub fn new(target: Target) -> Self {
-        Self { target, pool: None, abi: Arc::default(), progress: Arc::new(|| {}), cache: Cache::default() }
+        let (pool, abi, cache, generators) = Default::default();
+        Self { target, pool, abi, progress: Arc::new(|| {}), cache, generators }
     }
 
     /// Runs the work in `pool`.
@@ -107,6 +109,7 @@ impl Compiler {
     #[must_use]
     pub fn abi(mut self, abi: impl Into<Vec<u8>>) -> Self {
         self.abi = abi.into().into();
+        self.generators = Arc::default();
         self
     }
 
@@ -142,18 +145,28 @@ impl Compiler {
     ///
     /// [`CompilerError::Target`].
     pub fn keys(&self, module: &Module) -> Result<(Recipe, Vec<FunctionKey>), CompilerError> {
-        let keys = self.generator(0, module)?.keys;
+        let generator = self.generator(0, module)?;
+        let keys = generator.keys();
         Ok((keys.module(module), keys.functions(module)))
     }
 
-    /// Compiles `modules`, or finds them in the store.
+    /// Compiles `modules`, or finds them in the store. One function, or a few small ones, are
+    /// compiled on the calling thread.
     ///
     /// # Errors
     ///
     /// [`CompilerError`], the same one whatever the number of threads.
     pub fn compile(&self, modules: &[Module]) -> Result<Compiled, CompilerError> {
         let generators = self.generators(modules)?;
-        self.install(|| self.compile_with(modules, &generators))
+        let work = || self.compile_with(modules, &generators);
+        if self.few(modules) { work() } else { self.install(work) }
+    }
+
+    /// Whether handing `modules` to the pool would take longer than it saves.
+    fn few(&self, modules: &[Module]) -> bool {
+        // Each lookup may wait for a disk.
+        let lookups = if self.cache.store.is_some() { modules.len() } else { 0 };
+        lookups <= 1 && is_small(modules)
     }
 
     /// Runs `work` in the pool.
@@ -164,36 +177,39 @@ impl Compiler {
         }
     }
 
-    /// Returns a code generator for every distinct set of header lines.
-    fn generators<'m>(
-        &self,
-        modules: &'m [Module],
-    ) -> Result<IndexMap<&'m ModuleSettings, Generator>, CompilerError> {
-        let mut generators = IndexMap::new();
+    /// Returns the code generator of each module.
+    fn generators(&self, modules: &[Module]) -> Result<Vec<Arc<Generator>>, CompilerError> {
+        let mut generators: Vec<Arc<Generator>> = Vec::with_capacity(modules.len());
         for (index, module) in modules.iter().enumerate() {
-            if !generators.contains_key(&module.settings) {
-                generators.insert(&module.settings, self.generator(index, module)?);
-            }
+            // Most modules have the settings of the module before.
+            let before = index.checked_sub(1).filter(|&before| modules[before].settings == module.settings);
+            generators.push(match before {
+                Some(before) => generators[before].clone(),
+                None => self.generator(index, module)?,
+            });
         }
         Ok(generators)
     }
 
-    fn generator(&self, index: usize, module: &Module) -> Result<Generator, CompilerError> {
-        Generator::new(&self.target, &self.abi, index, module)
+    fn generator(&self, index: usize, module: &Module) -> Result<Arc<Generator>, CompilerError> {
+        self.generators.get(&self.target, &self.abi, index, module)
     }
 
     fn compile_with(
         &self,
         modules: &[Module],
-        generators: &IndexMap<&ModuleSettings, Generator>,
+        generators: &[Arc<Generator>],
     ) -> Result<Compiled, CompilerError> {
-        let generator = |module: &Module| &generators[&module.settings];
+        let look_up = |(module, generator): (&Module, &Arc<Generator>)| {
+            self.cache.look_up(module, &module.name, None, generator)
+        };
         // Hashing the IR of every module, and reading and checking entries, take time, so lookups
         // run in parallel.
-        let lookups: Vec<CacheLookup> = modules
-            .par_iter()
-            .map(|module| self.cache.look_up(module, &module.name, None, &generator(module).keys))
-            .collect();
+        let lookups: Vec<CacheLookup> = if self.cache.store.is_some() && modules.len() > 1 {
+            modules.par_iter().zip(generators).map(look_up).collect()
+        } else {
+            modules.iter().zip(generators).map(look_up).collect()
+        };
 
         let (mut stats, mut samples) = (Stats::default(), Samples::default());
         let mut artifacts: Vec<(usize, Artifact)> = Vec::with_capacity(modules.len());
@@ -212,7 +228,7 @@ impl Compiler {
             pending.iter().map(|(_, lookup)| lookup.reusable()).collect();
         let jobs = pending.iter().zip(&reuse).map(|((index, _), reuse)| {
             let module = &modules[*index];
-            Job { module, isa: &*generator(module).isa, reuse }
+            Job { module, isa: &*generators[*index].isa, reuse }
         });
         let built = compile_all(&jobs.collect::<Vec<_>>(), &*self.progress).map_err(|mut errors| {
             // Positions in the queue become positions among the modules.
@@ -223,7 +239,7 @@ impl Compiler {
 
         for ((index, lookup), built) in pending.into_iter().zip(built) {
             let module = &modules[index];
-            let artifact = self.cache.finish(module, &generator(module).keys, lookup, built, &mut stats);
+            let artifact = self.cache.finish(module, &generators[index], lookup, built, &mut stats);
             artifacts.push((index, artifact));
         }
         // Until here, all hits come before the compiled modules.

@@ -5,16 +5,12 @@
 //! store maps this lineage to the key that the module's IR had when it was last built. So it needs
 //! no second copy of the artifact.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
-
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, CompileError, Job, compile, compile_all};
-use kiln_ir::{Module, ModuleSettings};
+use kiln_ir::ModuleSettings;
 use rayon::prelude::*;
 
 use super::error::{CompilerError, LazyError};
-use super::generator::Generator;
 use super::keys::Keys;
 use super::lazy::Lazy;
 use super::reuse::{CacheLookup, Hit};
@@ -36,8 +32,6 @@ struct Shared {
     keys: Option<Keys>,
     /// Whether there are enough modules to keep every thread busy with modules of its own.
     many: bool,
-    /// A code generator for every distinct set of header lines found so far.
-    generators: Mutex<HashMap<ModuleSettings, Arc<Generator>>>,
 }
 
 /// Returns the result for a hit on a module whose IR is not built.
@@ -70,7 +64,7 @@ impl Compiler {
         let many = modules.len() >= 4 * threads;
         let keys = self.target.isa(&ModuleSettings::default()).ok();
         let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
-        let shared = Shared { keys, many, generators: Mutex::default() };
+        let shared = Shared { keys, many };
         let work = || -> Vec<_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
             modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect()
@@ -112,19 +106,19 @@ impl Compiler {
             Ok(module) => module,
             Err(error) => return Err(LazyError::Build { module: index, name, error }),
         };
-        let generator = self.shared_generator(index, &module, shared).map_err(LazyError::Compile)?;
+        let generator = self.generator(index, &module).map_err(LazyError::Compile)?;
         let (mut stats, mut samples) = (Stats::default(), Samples::default());
         // The module of a hit that is to be verified was built above. That costs the client the
         // time to build the IR of a few modules. Their code is generated later, when there is time.
         let stored = hit.as_ref().map(|hit| hit.key).or_else(|| self.cache.stored_for(&client?));
         let is_right =
-            stored.is_none_or(|key| self.cache.check_client_key(&module, &name, &key, &generator.keys));
+            stored.is_none_or(|key| self.cache.check_client_key(&module, &name, &key, generator.keys()));
         stats.wrong_keys += usize::from(!is_right);
         if let Some(hit) = hit.filter(|_| is_right) {
             let artifact = self.cache.use_hit(&module, hit, &mut stats, &mut samples);
             return Ok(Done { artifact, stats, samples });
         }
-        let artifact = match self.cache.look_up(&module, &name, client, &generator.keys) {
+        let artifact = match self.cache.look_up(&module, &name, client, &generator) {
             CacheLookup::Hit(hit) => self.cache.use_hit(&module, hit, &mut stats, &mut samples),
             CacheLookup::Compile(pending) => {
                 let reuse = pending.reusable();
@@ -134,7 +128,7 @@ impl Compiler {
                     LazyError::Compile(CompilerError::Functions(errors))
                 })?;
                 drop(reuse);
-                self.cache.finish(&module, &generator.keys, pending, built, &mut stats)
+                self.cache.finish(&module, &generator, pending, built, &mut stats)
             }
         };
         Ok(Done { artifact, stats, samples })
@@ -148,22 +142,5 @@ impl Compiler {
         }
         let functions = job.module.functions.len();
         compile(&job).inspect(|_| (0..functions).for_each(|_| (self.progress)()))
-    }
-
-    fn shared_generator(
-        &self,
-        index: usize,
-        module: &Module,
-        shared: &Shared,
-    ) -> Result<Arc<Generator>, CompilerError> {
-        let lock = || shared.generators.lock().expect("nothing panics while it is held");
-        if let Some(generator) = lock().get(&module.settings) {
-            return Ok(generator.clone());
-        }
-        // Two threads may both create a generator; that is cheaper than making one wait for the
-        // other.
-        let generator = Arc::new(self.generator(index, module)?);
-        lock().insert(module.settings.clone(), generator.clone());
-        Ok(generator)
     }
 }

@@ -52,6 +52,7 @@ use kiln_cache::{
 };
 use kiln_ir::Module;
 
+use super::generator::Generator;
 use super::keys::Keys;
 use super::stats::Stats;
 use super::verify::{Samples, Verify};
@@ -125,9 +126,10 @@ impl Cache {
         module: &Module,
         name: &str,
         client: Option<Lineage>,
-        keys: &Keys,
+        generator: &Generator,
     ) -> CacheLookup {
         let Some(store) = self.store.as_deref() else { return CacheLookup::Compile(Pending::NotAsked) };
+        let keys = generator.keys();
         let recipe = keys.module(module);
         let key = recipe.key();
         let lineage = self.lineage(name, &recipe);
@@ -223,7 +225,7 @@ impl Cache {
     pub(super) fn finish(
         &self,
         module: &Module,
-        keys: &Keys,
+        generator: &Generator,
         pending: Pending,
         built: Built,
         stats: &mut Stats,
@@ -243,7 +245,7 @@ impl Cache {
             Pending::HitToVerify { identity, entry: _ } => {
                 stats.wrong_entries += 1;
                 self.quarantine(&identity.key, &module.name);
-                (identity, keys.functions(module), false)
+                (identity, generator.keys().functions(module), false)
             }
             Pending::Miss { identity, functions, last_build } => {
                 if let Some(last_build) = last_build.filter(|_| unfit > 0) {

@@ -1,5 +1,7 @@
 //! Compiles one function from IR to machine code and compact tables.
 
+use std::cell::Cell;
+
 use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedRelocTarget;
 use cranelift_codegen::control::ControlPlane;
@@ -23,6 +25,28 @@ impl Scratch {
     pub(crate) fn new() -> Self {
         Self { context: Context::new(), control: ControlPlane::default() }
     }
+}
+
+thread_local! {
+    /// The working memory of a thread that is in no pool.
+    static SCRATCH: Cell<Option<Box<Scratch>>> = const { Cell::new(None) };
+}
+
+/// The largest number of instructions of a function whose working memory is kept, so that a large
+/// function does not occupy memory for as long as the thread lives.
+const KEPT: usize = 2000;
+
+/// Calls `work` with working memory that this thread keeps from call to call: to allocate it takes
+/// a good part of the time of compiling a small function.
+pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
+    let mut scratch =
+        SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new(Scratch::new()));
+    let result = work(&mut scratch);
+    if scratch.context.func.dfg.num_insts() <= KEPT {
+        // At the end of the thread, it is too late to keep anything.
+        let _ = SCRATCH.try_with(|kept| kept.set(Some(scratch)));
+    }
+    result
 }
 
 /// Compiles one function of `module`.

@@ -65,5 +65,5 @@ mod unwind;
 pub use colocate::reference_classes;
 pub use error::{CompileError, CompileErrorKind};
 pub use producer::{PRODUCER, REVISION};
-pub use queue::{Built, Job, compile, compile_all};
+pub use queue::{Built, Job, compile, compile_all, is_small};
 pub use reuse::Reuse;

@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use crate::assemble::assemble;
 use crate::compiled::CompiledFunction;
 use crate::error::{AssembleError, CompileError, CompileErrorKind, guard};
-use crate::function::{self, Scratch};
+use crate::function::{self, Scratch, with_scratch};
 use crate::reuse::{Reuse, extract};
 
 /// A compiled module.
@@ -76,22 +76,59 @@ impl<'a> Job<'a> {
 /// One error for every function that cannot be compiled, in order. If all can be compiled, but the
 /// artifact cannot be assembled, the one error that prevents it.
 pub fn compile(job: &Job<'_>) -> Result<Built, Vec<CompileError>> {
-    let mut scratch = Scratch::new();
+    compile_here(0, job, &|| {})
+}
+
+/// Compiles the module with number `number` on the calling thread.
+fn compile_here(number: usize, job: &Job<'_>, progress: &dyn Fn()) -> Result<Built, Vec<CompileError>> {
     let functions = 0..job.module.functions.len();
-    let compiled = functions.map(|index| job.function(index, &mut scratch)).collect();
-    finish(0, job, compiled)
+    let compiled = functions.map(|index| {
+        // Taken for one function at a time, because `progress` may compile something itself.
+        let result = with_scratch(|scratch| job.function(index, scratch));
+        progress();
+        result
+    });
+    finish(number, job, compiled.collect())
+}
+
+/// The size of all functions, in bytes of their canonical form, from which on they are compiled in
+/// parallel. To hand work to threads that sleep takes 10 to 50 us, and Cranelift compiles about
+/// 10 bytes in a microsecond at `opt_level=none`, so below this size there is little to gain.
+const LARGE: usize = 2000;
+
+/// Whether [`compile_all`] compiles these modules on the calling thread, without a thread pool,
+/// because there is only one function, or few small ones.
+pub fn is_small<'m>(modules: impl IntoIterator<Item = &'m Module>) -> bool {
+    let (mut functions, mut size) = (0, 0);
+    for function in modules.into_iter().flat_map(|module| &module.functions) {
+        functions += 1;
+        size += match &function.code {
+            Code::Ir(body) => body.as_bytes().len(),
+            // It is only copied.
+            Code::Machine(_) => 0,
+        };
+        if functions > 1 && size >= LARGE {
+            return false;
+        }
+    }
+    true
 }
 
 /// Compiles many modules on rayon's current pool: call it inside `ThreadPool::install` to choose
-/// another pool.
+/// another pool. If [`is_small`] says so, it compiles on the calling thread and starts no pool.
 ///
-/// `progress` is called on a worker thread after each function, whether or not it was compiled.
+/// `progress` is called after each function, whether or not it was compiled, on the thread that had
+/// the function.
 ///
 /// # Errors
 ///
 /// One error for every function that cannot be compiled, in order of modules and functions. A
 /// module whose functions can all be compiled may have one error of its assembly instead.
 pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Built>, Vec<CompileError>> {
+    if is_small(jobs.iter().map(|job| job.module)) {
+        let built = jobs.iter().enumerate().map(|(index, job)| compile_here(index, job, progress));
+        return all(built);
+    }
     let queue: Vec<(&Job<'_>, usize)> =
         jobs.iter().flat_map(|job| (0..job.module.functions.len()).map(move |index| (job, index))).collect();
     let mut results: Vec<Result<CompiledFunction, CompileErrorKind>> = queue
@@ -116,7 +153,15 @@ pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec
         .map(|(index, (job, compiled))| finish(index, job, compiled))
         .collect();
 
-    let mut done = Vec::with_capacity(built.len());
+    all(built)
+}
+
+/// Returns all modules, or all errors.
+fn all(
+    built: impl IntoIterator<Item = Result<Built, Vec<CompileError>>>,
+) -> Result<Vec<Built>, Vec<CompileError>> {
+    let built = built.into_iter();
+    let mut done = Vec::with_capacity(built.size_hint().0);
     let mut errors = Vec::new();
     for result in built {
         match result {

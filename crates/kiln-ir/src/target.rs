@@ -8,6 +8,7 @@
 //! of compiling.
 
 use std::str::FromStr;
+use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError};
@@ -19,11 +20,24 @@ use target_lexicon::{
 use crate::settings::{FORCED, ModuleSettings, Setting};
 
 /// The target of a build.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Target {
     triple: Triple,
     settings: Vec<Setting>,
     isa_settings: Vec<Setting>,
+    /// The code generator for modules without header lines, which is made once, because that takes
+    /// as long as compiling a small function. Copies of the target share it.
+    plain: Arc<OnceLock<OwnedTargetIsa>>,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target")
+            .field("triple", &self.triple)
+            .field("settings", &self.settings)
+            .field("isa_settings", &self.isa_settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An error while choosing a code generator for a target and settings.
@@ -133,7 +147,7 @@ impl Target {
     }
 
     fn for_triple(triple: Triple) -> Self {
-        Self { triple, settings: Vec::new(), isa_settings: Vec::new() }
+        Self { triple, settings: Vec::new(), isa_settings: Vec::new(), plain: Arc::default() }
     }
 
     /// Sets the level of optimization. A module's own `set opt_level` line overrides it.
@@ -146,6 +160,7 @@ impl Target {
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.push(Setting::new(name, value));
+        self.plain = Arc::default();
         self
     }
 
@@ -153,6 +168,7 @@ impl Target {
     #[must_use]
     pub fn isa_setting(mut self, name: &str, value: &str) -> Self {
         self.isa_settings.push(Setting::new(name, value));
+        self.plain = Arc::default();
         self
     }
 
@@ -168,6 +184,17 @@ impl Target {
     /// [`TargetError`] if the target is not supported, a setting is unknown, or the module is for
     /// another architecture.
     pub fn isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
+        if !(module.shared.is_empty() && module.targets.is_empty()) {
+            return self.new_isa(module);
+        }
+        if let Some(isa) = self.plain.get() {
+            return Ok(isa.clone());
+        }
+        let isa = self.new_isa(module)?;
+        Ok(self.plain.get_or_init(|| isa).clone())
+    }
+
+    fn new_isa(&self, module: &ModuleSettings) -> Result<OwnedTargetIsa, TargetError> {
         // `Target::host` does not check this.
         check_supported(&self.triple)?;
         let mut builder = isa::lookup(self.triple.clone()).map_err(|error| TargetError::Unsupported {
