@@ -39,8 +39,7 @@ const KEPT: usize = 2000;
 /// Calls `work` with working memory that this thread keeps from call to call: to allocate it takes
 /// a good part of the time of compiling a small function.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Scratch) -> R) -> R {
-    let mut scratch =
-        SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new(Scratch::new()));
+    let mut scratch = SCRATCH.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Box::new(Scratch::new()));
     let result = work(&mut scratch);
     if scratch.context.func.dfg.num_insts() <= KEPT {
         // At the end of the thread, it is too late to keep anything.
