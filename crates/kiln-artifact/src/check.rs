@@ -93,10 +93,16 @@ fn check_record_lengths(artifact: &Artifact) -> Checked {
     Ok(())
 }
 
+/// Whether `align` is an alignment of code or data. The largest is a page, because loaders preserve
+/// no larger one.
+fn is_alignment(align: u32) -> bool {
+    align.is_power_of_two() && align <= 4096
+}
+
 fn check_alignments(summary: &Summary) -> Checked {
     for align in [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align] {
-        if !align.get().is_power_of_two() {
-            return Err(Table::Summary.error(0, "alignment that is not a power of two"));
+        if !is_alignment(align.get()) {
+            return Err(Table::Summary.error(0, "an alignment that is not a power of two up to 4096"));
         }
     }
     Ok(())
@@ -115,8 +121,11 @@ fn check_named_data(artifact: &Artifact) -> Checked {
             return fail("a section that cannot have named data");
         }
         let (start, align) = (run.start.get(), run.align.get());
-        if !align.is_power_of_two() || !start.is_multiple_of(align.into()) {
-            return fail("a start that is not a multiple of an alignment that is a power of two");
+        if !is_alignment(align) {
+            return fail("an alignment that is not a power of two up to 4096");
+        }
+        if !start.is_multiple_of(align.into()) {
+            return fail("a start that is not a multiple of the alignment");
         }
         let end = start.checked_add(run.len.get());
         let Some(end) = end.filter(|&end| end <= artifact.section_size(run.section())) else {

@@ -181,7 +181,7 @@ pub struct NamedData {
     pub start: U64,
     /// Number of bytes.
     pub len: U64,
-    /// Alignment, a power of two, in bytes.
+    /// Alignment, a power of two up to 4096, in bytes.
     pub align: U32,
     /// A [`SectionKind`] as a byte: [`SectionKind::ReadOnly`] or [`SectionKind::Writable`].
     pub section: u8,
@@ -206,7 +206,7 @@ pub struct Summary {
     pub producer: Str,
     /// Number of bytes of zeroed data.
     pub zeroed_size: U64,
-    /// Alignment of the code, a power of two, in bytes.
+    /// Alignment of the code, a power of two up to 4096, in bytes.
     pub text_align: U32,
     /// Alignment of the read-only data.
     pub read_only_align: U32,

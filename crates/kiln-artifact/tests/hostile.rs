@@ -272,12 +272,10 @@ fn named_data_is_checked() {
     for code in [0, 1, 4, 9] {
         assert_eq!(section(0, code), malformed("a section that cannot have named data", 0));
     }
-    for wrong in [0, 3, 32] {
-        assert_eq!(
-            align(wrong),
-            malformed("a start that is not a multiple of an alignment that is a power of two", 0)
-        );
+    for wrong in [0, 3, 8192, 1 << 31] {
+        assert_eq!(align(wrong), malformed("an alignment that is not a power of two up to 4096", 0));
     }
+    assert_eq!(align(32), malformed("a start that is not a multiple of the alignment", 0));
     assert_eq!(start(1, 48), malformed("range outside its section", 1));
     assert_eq!(start(1, u64::MAX - 7), malformed("range outside its section", 1));
     assert_eq!(len(1, 9), malformed("range outside its section", 1));
@@ -290,6 +288,19 @@ fn named_data_is_checked() {
     assert!(size(17).contains("range outside its section, or across the border"), "{}", size(17));
     assert!(start(0, 8).contains("across the border"), "a relocation at 4 would be cut");
     assert_eq!(section(2, SectionKind::ReadOnly as u8), malformed("not after the run before it", 2));
+}
+
+#[test]
+fn modules_are_aligned_to_a_page_at_most() {
+    // The alignments of the four kinds of section, behind two names and a size.
+    for place in [24, 28, 32, 36] {
+        let align = |align: u32| altered(Table::Summary, place, &align.to_le_bytes());
+        assert_eq!(align(4096), "accepted");
+        for wrong in [0, 3, 8192, 1 << 31] {
+            let message = "an alignment that is not a power of two up to 4096 in summary, record 0";
+            assert_eq!(align(wrong), format!("malformed artifact: {message}"));
+        }
+    }
 }
 
 #[test]

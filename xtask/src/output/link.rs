@@ -23,13 +23,6 @@ pub(crate) fn compiler_lines(error: &CompilerError, title: &dyn Fn(&str) -> Stri
 pub(crate) fn link_line(error: &LinkError, title: &dyn Fn(usize) -> String) -> String {
     let Some(number) = error.module() else { return format!("error: {}", chain(error)) };
     let line = format!("error: {}: {}", title(number), chain(error));
-    let other = match *error {
-        LinkError::DuplicateDefinition { first, .. } | LinkError::SectionConflict { first, .. } => first,
-        LinkError::SignatureConflict { definer, .. }
-        | LinkError::KindConflict { definer, .. }
-        | LinkError::DataConflict { definer, .. } => definer,
-        LinkError::TargetMismatch { .. } => 0,
-        _ => return line,
-    };
+    let Some(other) = error.other_module() else { return line };
     format!("{line}; module {other} is {}", title(other))
 }

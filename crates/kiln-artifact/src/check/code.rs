@@ -9,16 +9,13 @@ use std::ops::Range;
 
 use zerocopy::little_endian::U32;
 
+use super::is_alignment;
 use crate::layout::Table;
 use crate::record::HandlerKind;
 use crate::stream::CallSites;
 use crate::{Artifact, ArtifactError, RelocKind, unwind};
 
 type Checked = Result<(), ArtifactError>;
-
-/// The largest alignment of a function, in bytes: a page, because loaders preserve no larger
-/// alignment.
-const MAX_ALIGN: u32 = 4096;
 
 /// Returns the range that starts at `start`, if it ends within `limit`.
 fn range(start: U32, len: U32, limit: usize) -> Option<Range<usize>> {
@@ -70,8 +67,7 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
         if code.start < end {
             return fail("overlaps the function before it");
         }
-        let align = function.align.get();
-        if !align.is_power_of_two() || align > MAX_ALIGN {
+        if !is_alignment(function.align.get()) {
             return fail("an alignment that is not a power of two up to 4096");
         }
         end = code.end;

@@ -193,8 +193,7 @@ pub enum LinkError {
         /// The module.
         module: usize,
     },
-    /// The program, a part of it or an alignment is larger than the linker or the file format can
-    /// handle.
+    /// The program or a part of it is larger than the linker or the file format can handle.
     #[error("{}{what} is too large: {size} bytes, limit {limit}", with_module(*.module))]
     TooLarge {
         /// The module that the error is about; `None` if it is not about a particular module.
@@ -274,14 +273,54 @@ impl LinkError {
     /// particular module. If two modules disagree, this is the module that refers to the other,
     /// whose definition is overridden, or that was given later.
     pub fn module(&self) -> Option<usize> {
+        self.parties().0
+    }
+
+    /// Returns the number of the other module, if two modules disagree. It can be the same module.
+    pub fn other_module(&self) -> Option<usize> {
+        self.parties().1
+    }
+
+    /// Returns the message with the modules' names after it, for callers who know more of a module
+    /// than its number: "`f` is defined by module 0 and by module 1; module 0 is a.clif, module 1
+    /// is b.clif".
+    ///
+    /// ```
+    /// use kiln_image::link::LinkError;
+    ///
+    /// let error = LinkError::DuplicateDefinition { name: "f".into(), first: 0, second: 1 };
+    /// let names = ["a.clif", "b.clif"];
+    /// assert_eq!(
+    ///     error.with_names(|module| names[module]),
+    ///     "`f` is defined by module 0 and by module 1; module 0 is a.clif, module 1 is b.clif"
+    /// );
+    /// ```
+    pub fn with_names<N: std::fmt::Display>(&self, name: impl Fn(usize) -> N) -> String {
+        let (module, other) = self.parties();
+        let mut modules: Vec<usize> = module.into_iter().chain(other).collect();
+        modules.sort_unstable();
+        modules.dedup();
+        let is = |(number, module): (usize, &usize)| {
+            let separator = if number == 0 { ';' } else { ',' };
+            format!("{separator} module {module} is {}", name(*module))
+        };
+        self.to_string() + &modules.iter().enumerate().map(is).collect::<String>()
+    }
+
+    /// Returns the module that the error is about, and the other one if two disagree.
+    fn parties(&self) -> (Option<usize>, Option<usize>) {
         match *self {
-            Self::DuplicateDefinition { second: module, .. }
-            | Self::ReplacedSignature { module, .. }
-            | Self::SignatureConflict { importer: module, .. }
-            | Self::KindConflict { importer: module, .. }
-            | Self::DataConflict { overridden: module, .. }
-            | Self::TargetMismatch { module, .. }
-            | Self::TextRelocation { module, .. }
+            Self::DuplicateDefinition { first: other, second: module, .. }
+            | Self::ReplacedSignature { module, replaced: other, .. }
+            | Self::SignatureConflict { importer: module, definer: other, .. }
+            | Self::KindConflict { importer: module, definer: other, .. }
+            | Self::DataConflict { overridden: module, definer: other, .. }
+            | Self::SectionConflict { first: other, second: module, .. } => (Some(module), Some(other)),
+            Self::TargetMismatch { module, .. } => (Some(module), Some(0)),
+            Self::ReplaceableConflict { replaceable, other, .. } => {
+                (Some(replaceable.max(other)), Some(replaceable.min(other)))
+            }
+            Self::TextRelocation { module, .. }
             | Self::ForeignRelocation { module, .. }
             | Self::Instruction { module, .. }
             | Self::DirectReference { module, .. }
@@ -290,14 +329,12 @@ impl LinkError {
             | Self::Unwind { module }
             | Self::ReservedName { module, .. }
             | Self::ReservedSection { module, .. }
-            | Self::SectionConflict { second: module, .. }
-            | Self::NameWithZero { module, .. } => Some(module),
-            Self::ReplaceableConflict { replaceable, other, .. } => Some(replaceable.max(other)),
-            Self::TooLarge { module, .. } => module,
+            | Self::NameWithZero { module, .. } => (Some(module), None),
+            Self::TooLarge { module, .. } => (module, None),
             Self::UnsupportedTarget { .. }
             | Self::TooManySections { .. }
             | Self::Soname { .. }
-            | Self::Buffer { .. } => None,
+            | Self::Buffer { .. } => (None, None),
         }
     }
 }

@@ -8,8 +8,6 @@ use std::ops::{Index, IndexMut};
 
 /// Programs are smaller than this, in bytes: pc-relative unwind pointers reach this far.
 pub(super) const MAX_SIZE: u64 = 1 << 31;
-/// The largest alignment, in bytes: loaders honor alignments up to the size of a page, and no more.
-pub(super) const MAX_ALIGN: u64 = 4096;
 /// The smallest alignment of a module's piece of an area, in bytes. Code of s390x needs 2; pointers
 /// need 8.
 pub(super) const MIN_ALIGN: u64 = 8;

@@ -11,7 +11,7 @@ use kiln_artifact::record::SectionKind;
 
 use super::assign::Assignment;
 use super::error::LinkError;
-use super::layout::{Area, Layout, MAX_ALIGN, MAX_SIZE, MIN_ALIGN};
+use super::layout::{Area, Layout, MAX_SIZE, MIN_ALIGN};
 use super::relocate::stub_size;
 use super::sections::{NamedSection, SectionPiece, UnplacedSection};
 use super::users::largest;
@@ -172,7 +172,6 @@ fn place_section<'a>(
     let run_of = |piece: &SectionPiece| &artifacts[piece.module as usize].named_data()[piece.run as usize];
     let align = pieces.iter().map(|piece| u64::from(run_of(piece).align.get())).fold(MIN_ALIGN, u64::max);
     let what = || format!("section `{name}`");
-    check_align(align, module, name)?;
     let start = layout[area].push(0, align);
     let placed = pieces.into_iter().map(|piece| {
         let run = run_of(&piece);
@@ -197,7 +196,6 @@ fn push_piece(
     module: usize,
     what: &dyn Fn() -> String,
 ) -> Result<u64, LinkError> {
-    check_align(align, module, area.name())?;
     let extent = &mut layout[area];
     let total = extent.size.saturating_add(size);
     if total >= MAX_SIZE {
@@ -205,15 +203,6 @@ fn push_piece(
         return Err(LinkError::TooLarge { module: Some(module), what, size: total, limit: MAX_SIZE });
     }
     Ok(if size == 0 { extent.size } else { extent.push(size, align) })
-}
-
-/// Refuses alignments that loaders do not honor.
-fn check_align(align: u64, module: usize, section: &str) -> Result<(), LinkError> {
-    if align > MAX_ALIGN {
-        let what = format!("the alignment of `{section}`").into();
-        return Err(LinkError::TooLarge { module: Some(module), what, size: align, limit: MAX_ALIGN });
-    }
-    Ok(())
 }
 
 /// Returns the places of each module's runs of named data, in order of runs.

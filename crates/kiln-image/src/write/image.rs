@@ -26,7 +26,8 @@ use crate::note::NoteBuilder;
 ///
 /// # Errors
 ///
-/// A `LinkError` says why the modules cannot be linked.
+/// A `LinkError` says why the modules cannot be linked. It has the numbers of modules; with their
+/// names, print [`LinkError::with_names`].
 pub fn write_image(
     artifacts: &[Artifact],
     table: &GlobalTable,
