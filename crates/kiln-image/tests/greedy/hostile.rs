@@ -28,7 +28,7 @@ const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
 pub(crate) const START: u32 = TRIPLE.len() as u32;
 const HEADERS: usize = 64 + 3 * 56;
 const NOTE_PREFIX: usize = 20;
-const NOTE_HEAD: usize = 336;
+const NOTE_HEAD: usize = 352;
 const PAGE: usize = 4096;
 
 /// Numbers of 4 bytes.
@@ -84,7 +84,7 @@ impl Hostile {
 
         let (spans, note_tables) = self.note_tables(note_end);
         let mut head = b"KilnImg\0".to_vec();
-        head.extend(words(&[1, NOTE_HEAD as u32]));
+        head.extend(words(&[2, NOTE_HEAD as u32]));
         head.extend(longs(&[file_len]));
         head.extend(sum(&headers));
         head.extend(words(&[0, 0, 0, START]));
@@ -112,6 +112,7 @@ impl Hostile {
             &self.signatures,
             &self.slots,
             &self.export_signatures,
+            &Vec::new(),
             &Vec::new(),
             &sums,
             &strings,
