@@ -42,5 +42,7 @@ mod unwind;
 pub use error::JitError;
 pub use invoke::{Cell, invoke};
 pub use jit::{CodeRange, Jit};
-pub use memory::{Mapping, Memory, MemoryError, MemoryOptions, MemoryUsage, Refused, Region, RegionUsage};
+pub use memory::{
+    Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region, RegionUsage,
+};
 pub use options::JitOptions;

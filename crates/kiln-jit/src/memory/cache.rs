@@ -5,9 +5,10 @@
 //! caches were cleaned to where instructions are fetched from, which not every core does by
 //! itself, so that is done here first.
 
-use std::io;
-
 use wasmtime_internal_jit_icache_coherence::{clear_cache, pipeline_flush_mt};
+
+use super::error::MemoryError;
+use super::system::Refused;
 
 /// Makes `len` bytes of code visible to instruction fetches of this processor: they are executed at
 /// `address`, and were written at `writable`. [`flush_pipelines`] follows.
@@ -15,17 +16,21 @@ use wasmtime_internal_jit_icache_coherence::{clear_cache, pipeline_flush_mt};
 /// # Safety
 ///
 /// Both ranges are mapped and readable.
-pub(super) unsafe fn publish(address: *const u8, writable: *const u8, len: usize) -> io::Result<()> {
+pub(super) unsafe fn publish(address: *const u8, writable: *const u8, len: usize) -> Result<(), MemoryError> {
     // SAFETY: the caller promises that these bytes are mapped.
     unsafe {
         clean_data(writable, len);
-        clear_cache(address.cast(), len)
+        clear_cache(address.cast(), len).map_err(failed)
     }
 }
 
 /// Makes all processors that run this process fetch instructions anew.
-pub(super) fn flush_pipelines() -> io::Result<()> {
-    pipeline_flush_mt()
+pub(super) fn flush_pipelines() -> Result<(), MemoryError> {
+    pipeline_flush_mt().map_err(failed)
+}
+
+fn failed(source: std::io::Error) -> MemoryError {
+    Refused { call: "membarrier", purpose: "to refresh instruction caches", source }.into()
 }
 
 /// Writes `len` bytes from the data cache to where instructions are fetched from.

@@ -1,13 +1,15 @@
 //! The bookkeeping of a memory: takes ranges of its regions and gives them back.
 
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use rustix::io::Errno;
 
 use super::error::{MemoryError, Region};
 use super::options::MemoryOptions;
 use super::pages::Pages;
 use super::ranges::Ranges;
-use super::system::System;
+use super::system::{Refused, System};
 use super::usage::RegionUsage;
 use super::views::Views;
 
@@ -17,6 +19,8 @@ pub(super) struct Core {
     pub(super) views: Views,
     regions: [Mutex<RegionState>; 3],
     pub(super) page: usize,
+    /// The error with which the system refuses to close pages of code that were open.
+    cannot_close: OnceLock<Errno>,
 }
 
 /// One region; offsets are from its start.
@@ -26,6 +30,8 @@ pub(super) struct RegionState {
     pages: Pages,
     /// Bytes in use that are counted as retired.
     retired: usize,
+    /// Pages of a dual mapping that are writable where they will be executed or read.
+    open: Vec<Range<usize>>,
     /// Bytes that were given back since pages were last returned to the system.
     given: usize,
 }
@@ -62,9 +68,10 @@ impl Core {
             // If pages change their permissions, each block takes its own.
             let step = if views.whole_pages(region) { page } else { step };
             let pages = Pages::new(size, page, step);
-            Mutex::new(RegionState { ranges: Ranges::new(size), pages, retired: 0, given: 0 })
+            let ranges = Ranges::new(size);
+            Mutex::new(RegionState { ranges, pages, retired: 0, open: Vec::new(), given: 0 })
         });
-        Ok(Self { views, regions, page })
+        Ok(Self { views, regions, page, cannot_close: OnceLock::new() })
     }
 
     /// Locks a region. No client code runs under the lock.
@@ -91,9 +98,19 @@ impl Core {
 
     /// Takes `len` bytes that begin at a multiple of `align`, which is at most a page.
     pub(super) fn take(&self, region: Region, len: u64, align: usize) -> Result<Taken, MemoryError> {
-        let unit = self.unit(region);
-        let mut state = self.lock(region);
-        let RegionState { ranges, pages, .. } = &mut *state;
+        self.take_units(region, &mut self.lock(region), len, align, self.unit(region))
+    }
+
+    /// Takes a multiple of `unit` bytes.
+    fn take_units(
+        &self,
+        region: Region,
+        state: &mut RegionState,
+        len: u64,
+        align: usize,
+        unit: usize,
+    ) -> Result<Taken, MemoryError> {
+        let RegionState { ranges, pages, .. } = state;
         let rounded = usize::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(unit));
         let range = rounded.and_then(|rounded| {
             let start = ranges.take(rounded, align.max(unit))?;
@@ -116,6 +133,54 @@ impl Core {
                 Err(refused.into())
             }
         }
+    }
+
+    /// Takes whole pages that are writable where they will be executed or read, until they are
+    /// [closed](Self::close). In the writable region all pages are.
+    pub(super) fn open(&self, region: Region, len: u64) -> Result<Taken, MemoryError> {
+        if let Some(&errno) = self.cannot_close.get() {
+            return Err(Refused::to_make_executable(errno).into());
+        }
+        let mut state = self.lock(region);
+        let taken = self.take_units(region, &mut state, len, self.page, self.page)?;
+        if region == Region::Data || self.views.whole_pages(region) {
+            return Ok(taken);
+        }
+        let pages = || taken.range.clone();
+        // SAFETY: the pages were just taken for this caller alone.
+        if let Err(refused) = unsafe { self.views.unseal(region, pages()) } {
+            state.ranges.give(pages());
+            return Err(refused.into());
+        }
+        // Find out now whether the pages can be closed: where they cannot, they are lost.
+        // SAFETY: as above.
+        let closed = unsafe { self.views.seal(region, pages()) };
+        if let Err(refused) = closed {
+            let _ = self.cannot_close.set(refused.errno());
+            return Err(refused.into());
+        }
+        // SAFETY: as above.
+        if let Err(refused) = unsafe { self.views.unseal(region, pages()) } {
+            state.ranges.give(pages());
+            return Err(refused.into());
+        }
+        state.open.push(pages());
+        Ok(taken)
+    }
+
+    /// Takes the permission to write open pages away.
+    ///
+    /// # Safety
+    ///
+    /// Nobody writes to the pages.
+    pub(super) unsafe fn close(&self, region: Region, pages: Range<usize>) -> Result<(), MemoryError> {
+        let mut state = self.lock(region);
+        if region != Region::Data {
+            // SAFETY: the caller promises it.
+            unsafe { self.views.seal(region, pages.clone()) }?;
+        }
+        state.open.retain(|open| *open != pages);
+        Ok(())
     }
 
     /// Counts bytes that are in use as retired.

@@ -1,9 +1,10 @@
 //! Memory for code and data, from one reservation.
 //!
-//! - `views.rs` maps it, `system.rs` makes the system calls, `cache.rs` looks after instruction
-//!   caches;
+//! - `handle.rs` has [`Memory`] and its blocks, `provider.rs` makes it usable for cranelift-jit;
 //! - `core.rs` keeps the books: `ranges.rs` knows what is free, `pages.rs` what was taken from the
 //!   system;
+//! - `views.rs` maps it, `system.rs` makes the system calls, `cache.rs` looks after instruction
+//!   caches, `boundary.rs` avoids addresses at which no function may begin;
 //! - `options.rs`, `usage.rs` and `error.rs` are what a client sees.
 //!
 //! A reservation has three regions: code, read-only data, and writable data. Each is contiguous, so
@@ -13,11 +14,14 @@
 //!
 //! Invariant: all blocks of a [`Memory`] are within [`MemoryOptions::LIMIT`] bytes.
 
+mod boundary;
 mod cache;
 mod core;
 mod error;
+mod handle;
 mod options;
 mod pages;
+mod provider;
 mod ranges;
 mod system;
 #[cfg(test)]
@@ -25,242 +29,11 @@ mod tests;
 mod usage;
 mod views;
 
-use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use crate::error::JitError;
-
-use self::core::{Core, GRANULE, Taken};
 pub use error::{MemoryError, Region};
+pub(crate) use handle::Block;
+pub use handle::Memory;
 pub use options::{Mapping, MemoryOptions};
+pub use provider::MemoryProvider;
+
 pub use system::Refused;
-use system::System;
 pub use usage::{MemoryUsage, RegionUsage};
-
-/// Address space for code and data, which any number of [`Jit`](crate::Jit)s share.
-pub struct Memory {
-    core: Core,
-}
-
-/// A block of memory. It is zeroed at first, and writable until it is published.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block {
-    address: *mut u8,
-    writable: *mut u8,
-    len: usize,
-    retired: bool,
-}
-
-// SAFETY: a block is two addresses of memory that belongs to no thread.
-unsafe impl Send for Block {}
-// SAFETY: as above; only unsafe methods give access to it.
-unsafe impl Sync for Block {}
-
-impl Block {
-    /// Returns the address at which the first byte is executed and read; dangling if the block is
-    /// empty.
-    pub(crate) fn address(self) -> u64 {
-        self.address as u64
-    }
-
-    /// Returns the part of the block at `range`, to free it by itself.
-    ///
-    /// # Panics
-    ///
-    /// If `range` is not inside, or does not begin and end at a multiple of 8 bytes or at the end.
-    pub(crate) fn part(self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} bytes", self.len);
-        let whole = |offset: usize| offset.is_multiple_of(GRANULE) || offset == self.len;
-        assert!(whole(range.start) && whole(range.end), "{range:?} is not whole cells");
-        let (address, writable) =
-            (self.address.wrapping_add(range.start), self.writable.wrapping_add(range.start));
-        Self { address, writable, len: range.len(), retired: self.retired }
-    }
-
-    /// Returns the block's bytes, where they are written.
-    ///
-    /// # Safety
-    ///
-    /// The block must be in use and not published, and no other reference to it may be live.
-    pub(crate) unsafe fn bytes<'a>(self) -> &'a mut [u8] {
-        // SAFETY: `Memory::allocate` took these bytes for this block alone and made them writable.
-        // The caller promises that no other reference exists and that this is still so.
-        unsafe { std::slice::from_raw_parts_mut(self.writable, self.len) }
-    }
-}
-
-impl std::fmt::Debug for Memory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("usage", &self.usage()).finish_non_exhaustive()
-    }
-}
-
-impl Memory {
-    /// Reserves address space.
-    ///
-    /// # Errors
-    ///
-    /// [`MemoryError`] if the options are out of range or the system refuses.
-    pub fn reserve(options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
-        Self::with_system(System::default(), options)
-    }
-
-    fn with_system(system: System, options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
-        Ok(Arc::new(Self { core: Core::reserve(system, &options)? }))
-    }
-
-    /// Returns the memory that everything in this process shares that has none of its own. It is
-    /// reserved at the first call, with the default options, and never given back.
-    ///
-    /// # Errors
-    ///
-    /// [`MemoryError`] if the system refuses. The next call tries again.
-    pub fn shared() -> Result<Arc<Self>, MemoryError> {
-        static SHARED: Mutex<Option<Arc<Memory>>> = Mutex::new(None);
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(memory) = &*shared {
-            return Ok(memory.clone());
-        }
-        let memory = Self::reserve(MemoryOptions::default())?;
-        *shared = Some(memory.clone());
-        Ok(memory)
-    }
-
-    /// Returns how many bytes are used for what.
-    pub fn usage(&self) -> MemoryUsage {
-        let [code, read_only, data] = Region::ALL.map(|region| self.core.usage(region));
-        MemoryUsage { code, read_only, data }
-    }
-
-    /// Takes a block for code, as [`allocate`](Self::allocate) does. `is_start` says whether a
-    /// function begins at an offset of the block. No function of the block will begin at a multiple
-    /// of [`BOUNDARY`].
-    pub(crate) fn allocate_code(
-        &self,
-        len: u64,
-        align: u64,
-        is_start: impl Fn(u64) -> bool,
-    ) -> Result<Block, JitError> {
-        let block = self.allocate(Region::Code, len, align)?;
-        if !starts_at_boundary(block.address(), len, &is_start) {
-            return Ok(block);
-        }
-        // The region has one boundary at most, so a second block does not contain it.
-        let second = self.allocate(Region::Code, len, align);
-        // SAFETY: nobody knows the block.
-        unsafe { self.free(block) };
-        second
-    }
-
-    /// Takes a block of `len` bytes, which are zeroed.
-    pub(crate) fn allocate(&self, region: Region, len: u64, align: u64) -> Result<Block, JitError> {
-        let limit = self.core.page as u64;
-        if align > limit {
-            return Err(JitError::Alignment { align, limit });
-        }
-        if len == 0 {
-            let dangling = std::ptr::NonNull::<u8>::dangling().as_ptr();
-            return Ok(Block { address: dangling, writable: dangling, len: 0, retired: false });
-        }
-        let Taken { range, dirty } = self.core.take(region, len, align as usize)?;
-        let block = Block {
-            address: self.core.views.address(region, range.start),
-            writable: self.core.views.writable(region, range.start),
-            len: len as usize,
-            retired: false,
-        };
-        for part in dirty {
-            // SAFETY: a part of the memory that was just taken for this block and made writable.
-            unsafe { block.writable.add(part.start - range.start).write_bytes(0, part.len()) };
-        }
-        Ok(block)
-    }
-
-    /// Makes blocks usable after they were written: code becomes executable, constants read-only.
-    /// After an error the blocks can only be freed.
-    pub(crate) fn publish(&self, blocks: &[Block]) -> Result<(), JitError> {
-        self.seal(blocks)?;
-        let mut is_code = false;
-        for block in blocks.iter().filter(|block| block.len > 0) {
-            if self.core.locate(block.address as usize, block.len).0 == Region::Code {
-                is_code = true;
-                // SAFETY: the block is in use, so it is mapped at both addresses.
-                unsafe { cache::publish(block.address, block.writable, block.len) }.map_err(flush_failed)?;
-            }
-        }
-        if is_code {
-            cache::flush_pipelines().map_err(flush_failed)?;
-        }
-        Ok(())
-    }
-
-    /// Takes the permission to write blocks away, if they have whole pages: with one system call
-    /// for blocks that are next to each other.
-    fn seal(&self, blocks: &[Block]) -> Result<(), MemoryError> {
-        let views = &self.core.views;
-        if !views.whole_pages(Region::Code) {
-            return Ok(());
-        }
-        let mut all: Vec<(Region, Range<usize>)> = blocks
-            .iter()
-            .filter(|block| block.len > 0)
-            .map(|block| self.core.locate(block.address as usize, block.len))
-            .filter(|&(region, _)| views.whole_pages(region))
-            .collect();
-        all.sort_unstable_by_key(|(region, range)| (*region as usize, range.start));
-        let joined =
-            all.chunk_by(|(region, range), (next, after)| region == next && range.end == after.start);
-        for run in joined {
-            let [(region, first), ..] = run else { continue };
-            let pages = first.start..run.last().map_or(first.end, |(_, last)| last.end);
-            // SAFETY: whoever calls this has written the blocks.
-            unsafe { views.seal(*region, pages) }?;
-        }
-        Ok(())
-    }
-
-    /// Counts a block as removed but perhaps still in use, until it is freed. Returns it.
-    pub(crate) fn retire(&self, block: Block) -> Block {
-        if block.len > 0 && !block.retired {
-            let (region, range) = self.core.locate(block.address as usize, block.len);
-            self.core.retire(region, range.len());
-        }
-        Block { retired: true, ..block }
-    }
-
-    /// Gives a block back, or a [part](Block::part) of one. Large free ranges go back to the
-    /// system.
-    ///
-    /// # Safety
-    ///
-    /// Nobody uses the memory.
-    ///
-    /// # Panics
-    ///
-    /// If it is free already, or not of this memory.
-    pub(crate) unsafe fn free(&self, block: Block) {
-        if block.len > 0 {
-            let (region, range) = self.core.locate(block.address as usize, block.len);
-            // SAFETY: the caller promises it.
-            unsafe { self.core.give(region, range, block.retired) };
-        }
-    }
-}
-
-fn flush_failed(source: std::io::Error) -> MemoryError {
-    Refused { call: "membarrier", purpose: "to refresh instruction caches", source }.into()
-}
-
-/// A function must not begin at a multiple of this number of bytes. When linkers remove a function,
-/// they leave its unwind rows with a zero address, and libgcc's unwinder ignores such rows. If
-/// addresses are encoded in 4 bytes, it tests only the low 32 bits of the address that it computes
-/// (`unwind-dw2-fde.c`, `classify_object_over_fdes`), so it also ignores a function at a multiple
-/// of 4 GiB, and no panic can unwind through that function.
-const BOUNDARY: u64 = 1 << 32;
-
-/// Returns whether a function in `len` bytes of code at `address` begins at a [`BOUNDARY`].
-/// `is_start` says whether a function begins at an offset.
-fn starts_at_boundary(address: u64, len: u64, is_start: impl Fn(u64) -> bool) -> bool {
-    let offset = address.next_multiple_of(BOUNDARY) - address;
-    offset < len && is_start(offset)
-}

@@ -31,11 +31,21 @@ impl fmt::Display for Refused {
 }
 
 impl Refused {
+    /// Returns the error of code that cannot become executable.
+    pub(super) fn to_make_executable(errno: Errno) -> Self {
+        let (call, purpose) = ("mprotect(PROT_EXEC)", "to make code executable");
+        Self { call, purpose, source: errno.into() }
+    }
+
+    /// Returns the system's reason as a number.
+    pub(super) fn errno(&self) -> Errno {
+        Errno::from_io_error(&self.source).unwrap_or(Errno::ACCESS)
+    }
+
     /// Returns what makes a system refuse such a call, as far as we know.
     fn likely_cause(&self) -> Option<&'static str> {
-        let errno = Errno::from_io_error(&self.source)?;
         let executable = self.call.contains("PROT_EXEC");
-        Some(match errno {
+        Some(match self.errno() {
             Errno::ACCESS | Errno::PERM if self.call == "memfd_create" => {
                 "the sysctl vm.memfd_noexec or a filter of system calls"
             }
@@ -61,6 +71,9 @@ pub(super) enum Access {
     Read,
     ReadWrite,
     ReadExecute,
+    /// As `ReadExecute`, but branches may only go to marked instructions.
+    #[cfg(target_arch = "aarch64")]
+    ReadExecuteMarked,
 }
 
 impl Access {
@@ -73,6 +86,8 @@ impl Access {
             Self::Read => MprotectFlags::READ,
             Self::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
             Self::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
+            #[cfg(target_arch = "aarch64")]
+            Self::ReadExecuteMarked => MprotectFlags::READ | MprotectFlags::EXEC | MprotectFlags::BTI,
         }
     }
 }
@@ -151,7 +166,7 @@ impl System {
         let (call, purpose) = match access {
             Access::Read => ("mmap(PROT_READ)", "to map read-only data"),
             Access::ReadWrite => ("mmap(PROT_WRITE)", "to map code where it is written"),
-            Access::ReadExecute => ("mmap(PROT_EXEC)", "to map code where it runs"),
+            _ => ("mmap(PROT_EXEC)", "to map code where it runs"),
         };
         // SAFETY: the caller owns the range, or the kernel chooses a new one.
         let map = || unsafe { mmap(address.cast(), len, access.prot(), flags, file, offset as u64) };
@@ -167,7 +182,7 @@ impl System {
         let (call, purpose) = match access {
             Access::Read => ("mprotect(PROT_READ)", "to seal read-only data"),
             Access::ReadWrite => ("mprotect(PROT_WRITE)", "to make memory writable"),
-            Access::ReadExecute => ("mprotect(PROT_EXEC)", "to make code executable"),
+            _ => ("mprotect(PROT_EXEC)", "to make code executable"),
         };
         // SAFETY: the caller owns the pages.
         self.call(call, purpose, || unsafe { mprotect(address.cast(), len, access.mprotect()) })

@@ -1,8 +1,15 @@
-//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses.
+//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses,
+//! `tests/provider.rs` a module of cranelift-jit.
 
 mod faults;
+mod provider;
 
+use std::sync::Arc;
+
+use super::boundary::BOUNDARY;
+use super::system::System;
 use super::*;
+use crate::error::JitError;
 
 /// A memory with small regions.
 fn memory(mapping: Mapping) -> Arc<Memory> {
@@ -18,19 +25,6 @@ fn all(bytes: &[u8], value: u8) -> bool {
 fn free(memory: &Memory, blocks: impl IntoIterator<Item = Block>) {
     // SAFETY: the tests use no block after they have freed it.
     blocks.into_iter().for_each(|block| unsafe { memory.free(block) });
-}
-
-#[test]
-fn functions_at_a_boundary_are_found() {
-    let start = 5 * BOUNDARY;
-    let only = |offset| move |other| other == offset;
-    assert!(starts_at_boundary(start, 1, only(0)));
-    assert!(starts_at_boundary(start - 16, 17, only(16)));
-    // The boundary is inside a function, is after the code, or there is no code.
-    assert!(!starts_at_boundary(start - 16, 17, only(8)));
-    assert!(!starts_at_boundary(start - 16, 16, only(16)));
-    assert!(!starts_at_boundary(start + 1, 4096, |_| true));
-    assert!(!starts_at_boundary(start, 0, |_| true));
 }
 
 #[test]

@@ -185,6 +185,32 @@ impl Views {
     }
 }
 
+#[cfg(target_arch = "aarch64")]
+impl Views {
+    /// Makes branches to anything but marked targets in executable pages trap, if the processor
+    /// knows such marks.
+    ///
+    /// # Safety
+    ///
+    /// All code in the pages has the marks.
+    pub(super) unsafe fn protect_branches(&self, pages: Range<usize>) -> Result<(), Refused> {
+        if !std::arch::is_aarch64_feature_detected!("bti") {
+            return Ok(());
+        }
+        let start = self.address(Region::Code, pages.start);
+        // SAFETY: the caller promises it.
+        unsafe { self.system.protect(start, pages.len(), Access::ReadExecuteMarked) }
+    }
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+impl Views {
+    /// Does nothing: this architecture has no protection of branches.
+    pub(super) unsafe fn protect_branches(&self, _pages: Range<usize>) -> Result<(), Refused> {
+        Ok(())
+    }
+}
+
 impl Drop for Views {
     fn drop(&mut self) {
         let writable = *self.writable.get_mut();
