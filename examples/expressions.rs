@@ -45,9 +45,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     // Compile and run here.
-    let mut session = Session::new(Target::host())?;
+    let session = Session::new(Target::host())?;
     let mut memory = Box::new(Memory { last: 7 });
-    session.bind_global(MEMORY_KEY, &raw mut *memory as usize);
+    session.bind_global(MEMORY_KEY, &raw mut *memory as usize).unwrap();
     let modules =
         PROGRAM.trim().lines().map(|line| compile(line, session.target())).collect::<Result<Vec<_>, _>>()?;
     session.add(&modules)?;

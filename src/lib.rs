@@ -20,8 +20,8 @@
 //! use kiln::ir::{Source, Target, parse};
 //! use kiln::Session;
 //!
-//! let mut session = Session::new(Target::host())?;
-//! session.bind_global("answer", &raw const ANSWER as usize);
+//! let session = Session::new(Target::host())?;
+//! session.bind_global("answer", &raw const ANSWER as usize).unwrap();
 //! let text = r#"
 //!     global %answer = "answer"
 //!     function %get() -> i64 system_v {

@@ -3,42 +3,75 @@
 //! The program must behave the same in the process and in its image. So a session refuses a batch
 //! that defines a name a second time, or defines a name that running code already uses from the
 //! host. A weak definition (`Preemptible`) can be overridden in both.
+//!
+//! The files: `claims` keeps two threads from compiling the same definition.
 
+mod claims;
 mod error;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use kiln_artifact::Artifact;
-use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve};
+use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey, Unresolved};
 use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, bind_function, save, write_image};
 use kiln_ir::{Module, Target, check_program};
-use kiln_jit::{Jit, JitOptions};
+use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, RebindError, Unit};
 
+use self::claims::{Claimed, Claims};
 pub use self::error::{AddLazyError, SessionError};
 use crate::compiler::{Compiled, Compiler, Lazy, Stats};
 
 /// Compiles modules, links them into this process, and keeps the artifacts for an image of the
 /// program.
 ///
-/// Every batch of modules given to [`Session::add`] is compiled in parallel and linked with all
-/// earlier batches. The artifacts are kept, so [`Session::image`] only links and compiles nothing,
-/// and the image holds the same machine code that runs.
+/// The modules given to [`Session::add`] are compiled in parallel and linked with all that was
+/// added before. The artifacts are kept, so [`Session::image`] only links and compiles nothing, and
+/// the image holds the same machine code that runs.
+///
+/// Any number of threads may use a session at once.
+///
+/// # Which method do I need?
+///
+/// | you write | use |
+/// |---|---|
+/// | a batch compiler | [`add`](Self::add) with all modules at once, then [`save_image`](Self::save_image) |
+/// | a REPL | [`add`](Self::add) with one module for each input; functions that the user may define again are `replaceable`, and [`replace`](Self::replace) defines them again |
+/// | a query engine | [`add`](Self::add) for each query, [`guard`](Self::guard) around its run, then [`remove`](Self::remove) |
+/// | a JIT with tiers | [`add`](Self::add) with `opt_level=none`, then [`replace`](Self::replace) what is hot |
+/// | something that many threads ask for | [`add_once`](Self::add_once) |
 pub struct Session {
     compiler: Compiler,
-    globals: GlobalTable,
-    bindings: Bindings,
     jit: Jit,
-    artifacts: Vec<Artifact>,
-    stats: Stats,
+    host: RwLock<Host>,
+    claims: Claims,
+    stats: Mutex<Stats>,
+}
+
+/// What the client said about its process.
+#[derive(Default)]
+struct Host {
+    bindings: Bindings,
+    /// The globals whose order the client fixed.
+    globals: GlobalTable,
+    resolver: Option<Arc<dyn Resolve + Send + Sync>>,
+    /// The number of bindings that were made.
+    changes: u64,
+}
+
+/// How definitions of replaceable functions that exist already are taken.
+#[derive(Clone, Copy)]
+enum Linking {
+    Add,
+    Replace,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("target", &self.target().triple())
-            .field("artifacts", &self.artifacts.len())
-            .field("globals", &self.globals.len())
-            .field("stats", &self.stats)
+            .field("jit", &self.jit)
+            .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
 }
@@ -62,11 +95,10 @@ impl Session {
     pub fn with_compiler(compiler: Compiler, options: JitOptions) -> Result<Self, SessionError> {
         Ok(Self {
             compiler,
-            globals: GlobalTable::new(),
-            bindings: Bindings::new(),
             jit: Jit::new(options)?,
-            artifacts: Vec::new(),
-            stats: Stats::default(),
+            host: RwLock::default(),
+            claims: Claims::default(),
+            stats: Mutex::default(),
         })
     }
 
@@ -80,44 +112,144 @@ impl Session {
         self.compiler.target()
     }
 
+    fn host(&self) -> RwLockReadGuard<'_, Host> {
+        self.host.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with_host<R>(&self, work: impl FnOnce(&mut Host) -> R) -> R {
+        work(&mut self.host.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// Returns the number of the global `key`, which is also the number of its slot in images. A
-    /// new global gets the next number. The globals of modules are numbered when the modules are
-    /// added, so this is needed only to fix their order.
-    pub fn global(&mut self, key: &str) -> GlobalId {
-        self.globals.intern(key)
+    /// new global gets the next number. The globals of modules are numbered when an image is made,
+    /// after these, so this is needed only to fix their order.
+    pub fn global(&self, key: &str) -> GlobalId {
+        self.with_host(|host| host.globals.intern(key))
     }
 
-    /// Sets the address of the run-time object `key` in this process.
-    pub fn bind_global(&mut self, key: &str, address: usize) -> GlobalId {
-        self.bindings.bind(key, address);
-        self.globals.intern(key)
+    /// Sets the address of the run-time object `key` in this process. If code uses it already, that
+    /// code uses the new address from now on.
+    ///
+    /// # Errors
+    ///
+    /// [`RebindError`] if data of the program holds a copy of another address. Then the binding is
+    /// as it was.
+    pub fn bind_global(&self, key: &str, address: usize) -> Result<GlobalId, RebindError> {
+        self.rebind(SlotKey::Global(key.into()), address, |host| {
+            host.bindings.bind(key, address);
+            host.globals.intern(key)
+        })
     }
 
-    /// Sets the address of the symbol `name`, a function or data object of the host. Symbols
-    /// without an address are looked up among the routines of the C library, then in the process.
-    pub fn bind_symbol(&mut self, name: &str, address: usize) {
-        self.bindings.bind_symbol(name, address);
+    /// Sets the address of the symbol `name`, a function or data object of the host. If code uses
+    /// it already, that code uses the new address from now on. Symbols without an address are asked
+    /// of the [resolver](Self::set_resolver), then looked up in the process.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind_global`](Self::bind_global).
+    pub fn bind_symbol(&self, name: &str, address: usize) -> Result<(), RebindError> {
+        self.rebind(SlotKey::Symbol(name.into()), address, |host| {
+            host.bindings.bind_symbol(name, address);
+        })
     }
 
     /// Sets the function of the host that the symbol `name` stands for, and its type. Modules that
     /// call it with another type are refused.
-    pub fn bind_function<F: FunctionPointer>(&mut self, name: &str, function: F) {
-        bind_function(&mut self.bindings, name, function);
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind_global`](Self::bind_global).
+    pub fn bind_function<F: FunctionPointer>(&self, name: &str, function: F) -> Result<(), RebindError> {
+        let mut bindings = Bindings::new();
+        bind_function(&mut bindings, name, function);
+        let key = SlotKey::Symbol(name.into());
+        let address = bindings.resolve(&key, None).unwrap_or_default();
+        self.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
     }
 
-    /// Compiles `modules`, links them with each other and with all earlier batches, and makes them
-    /// callable.
+    /// Changes a binding, under a lock, so that a link sees either the old or the new one.
+    fn rebind<R>(
+        &self,
+        key: SlotKey,
+        address: usize,
+        bind: impl FnOnce(&mut Host) -> R,
+    ) -> Result<R, RebindError> {
+        self.with_host(|host| {
+            self.jit.rebind(&key, address)?;
+            host.changes += 1;
+            Ok(bind(host))
+        })
+    }
+
+    /// Sets the resolver, which is asked for addresses that are not bound. It is called without a
+    /// lock, and may use the session.
+    pub fn set_resolver(&self, resolver: Arc<dyn Resolve + Send + Sync>) {
+        self.with_host(|host| host.resolver = Some(resolver));
+    }
+
+    /// Compiles `modules`, links them with each other and with all that was added before, and makes
+    /// them callable. They form one [`Unit`], which can be removed.
     ///
     /// # Errors
     ///
     /// [`SessionError`]; then no module is added.
-    pub fn add(&mut self, modules: &[Module]) -> Result<(), SessionError> {
+    pub fn add(&self, modules: &[Module]) -> Result<Unit, SessionError> {
+        self.build(modules, Linking::Add)
+    }
+
+    /// Adds `modules` as [`add`](Self::add) does, and lets them define replaceable functions again:
+    /// see [`Jit::replace`].
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`]; then nothing is replaced.
+    pub fn replace(&self, modules: &[Module]) -> Result<Unit, SessionError> {
+        self.build(modules, Linking::Replace)
+    }
+
+    /// Adds `modules`, unless all their definitions are there already or are being added by another
+    /// thread. Then this waits for the other thread, and returns the unit that has the definitions.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`]; then no module is added. If the other thread fails, this one tries.
+    pub fn add_once(&self, modules: &[Module]) -> Result<Unit, SessionError> {
+        loop {
+            match self.claims.claim(modules) {
+                Claimed::Own(_claim) => {
+                    return match self.defined(modules) {
+                        Some(unit) => Ok(unit),
+                        None => self.build_claimed(modules, Linking::Add),
+                    };
+                }
+                Claimed::Other(_) => self.claims.wait(modules),
+            }
+        }
+    }
+
+    /// Returns the unit that defines everything that `modules` define for others.
+    fn defined(&self, modules: &[Module]) -> Option<Unit> {
+        let mut names = claims::definitions(modules);
+        let unit = self.jit.unit_of(names.next()?)?;
+        names.all(|name| self.jit.unit_of(name).as_ref() == Some(&unit)).then_some(unit)
+    }
+
+    fn build(&self, modules: &[Module], linking: Linking) -> Result<Unit, SessionError> {
+        // Definitions are claimed before they are compiled, so that no two threads compile one.
+        match self.claims.claim(modules) {
+            Claimed::Own(_claim) => self.build_claimed(modules, linking),
+            Claimed::Other(name) => Err(SessionError::Claimed { name }),
+        }
+    }
+
+    fn build_claimed(&self, modules: &[Module], linking: Linking) -> Result<Unit, SessionError> {
         let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
         if !diagnostics.is_empty() {
             return Err(SessionError::Check(diagnostics));
         }
-        // Every global gets its slot number before any function is compiled.
-        self.with_globals(modules.iter().flat_map(Module::globals), |session| session.compile(modules))
+        let compiled = self.compiler.compile(modules)?;
+        self.link_compiled(compiled, linking)
     }
 
     /// Adds modules as [`Session::add`] does, but builds their IR only if the store has no code for
@@ -129,21 +261,17 @@ impl Session {
     /// # Errors
     ///
     /// [`AddLazyError`]; then no module is added.
-    pub fn add_lazy<E: Send>(&mut self, modules: Vec<Lazy<'_, E>>) -> Result<(), AddLazyError<E>> {
+    pub fn add_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Unit, AddLazyError<E>> {
         let compiled = self.compiler.compile_lazy(modules).map_err(AddLazyError::Modules)?;
-        let Compiled { artifacts, stats, samples } = compiled;
-        self.add_artifacts(artifacts).map_err(AddLazyError::Session)?;
-        self.stats += stats;
-        self.compiler.verify_in_background(samples);
-        Ok(())
+        self.link_compiled(compiled, Linking::Add).map_err(AddLazyError::Session)
     }
 
-    fn compile(&mut self, modules: &[Module]) -> Result<(), SessionError> {
-        let Compiled { artifacts, stats, samples } = self.compiler.compile(modules)?;
-        self.link(artifacts)?;
-        self.stats += stats;
+    fn link_compiled(&self, compiled: Compiled, linking: Linking) -> Result<Unit, SessionError> {
+        let Compiled { artifacts, stats, samples } = compiled;
+        let unit = self.link(&artifacts, linking)?;
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
         self.compiler.verify_in_background(samples);
-        Ok(())
+        Ok(unit)
     }
 
     /// Links artifacts that were compiled elsewhere, or came from a cache.
@@ -152,34 +280,59 @@ impl Session {
     ///
     /// The same errors as [`Session::add`], except [`SessionError::Check`] and
     /// [`SessionError::Compile`].
-    pub fn add_artifacts(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
-        // Artifacts are shared, so this copies no code.
-        let own = artifacts.clone();
-        self.with_globals(own.iter().flat_map(Artifact::globals), |session| session.link(artifacts))
+    pub fn add_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
+        self.link(artifacts, Linking::Add)
     }
 
-    /// Numbers the globals `keys`, does `work`, and takes the numbers back if that fails.
-    fn with_globals<'k>(
-        &mut self,
-        keys: impl Iterator<Item = &'k str>,
-        work: impl FnOnce(&mut Self) -> Result<(), SessionError>,
-    ) -> Result<(), SessionError> {
-        let before = self.globals.len();
-        for key in keys {
-            self.globals.intern(key);
-        }
-        let result = work(self);
-        if result.is_err() {
-            self.globals.truncate(before);
-        }
-        result
+    /// Links artifacts, and lets them define replaceable functions again.
+    ///
+    /// # Errors
+    ///
+    /// As for [`add_artifacts`](Self::add_artifacts).
+    pub fn replace_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
+        self.link(artifacts, Linking::Replace)
     }
 
-    fn link(&mut self, artifacts: Vec<Artifact>) -> Result<(), SessionError> {
-        let resolve = self.bindings.or(&kiln_jit::libcalls::process);
-        self.compiler.install(|| self.jit.link(&artifacts, &resolve))?;
-        self.artifacts.extend(artifacts);
-        Ok(())
+    fn link(&self, artifacts: &[Artifact], linking: Linking) -> Result<Unit, SessionError> {
+        let changes = self.host().changes;
+        let resolver = SessionResolver(self);
+        let link = || match linking {
+            Linking::Add => self.jit.link(artifacts, &resolver),
+            Linking::Replace => self.jit.replace(artifacts, &resolver),
+        };
+        // One module is linked on this thread; another would only have to be woken.
+        let unit = if artifacts.len() > 1 { self.compiler.install(link) } else { link() }?;
+        // What was bound again meanwhile may have found no slot to change yet.
+        let host = self.host();
+        if host.changes != changes {
+            for key in unit.slots() {
+                if let Ok(address) = host.bindings.resolve(&key, None) {
+                    // If data has a copy of the old address, the binding came too late for this unit.
+                    let _: Result<bool, RebindError> = self.jit.rebind(&key, address);
+                }
+            }
+        }
+        Ok(unit)
+    }
+
+    /// Removes units: see [`Jit::remove`].
+    ///
+    /// # Errors
+    ///
+    /// [`InUseError`] names what uses them; then nothing is removed.
+    pub fn remove(&self, units: &[Unit]) -> Result<(), InUseError> {
+        self.jit.remove(units)
+    }
+
+    /// Removes units, and all units that use them, and so on. Returns how many were removed.
+    pub fn remove_with_users(&self, units: &[Unit]) -> usize {
+        self.jit.remove_with_users(units)
+    }
+
+    /// Makes a guard. Code that is removed or replaced from now on stays in memory until it is
+    /// dropped, so hold one while you look up and call functions that may be removed.
+    pub fn guard(&self) -> Guard<'_> {
+        self.jit.guard()
     }
 
     /// Returns the function that is exported as `name`.
@@ -187,25 +340,46 @@ impl Session {
         self.jit.function(name)
     }
 
+    /// Returns the address of the function or data object that is exported as `name`.
+    pub fn address(&self, name: &str) -> Option<*const u8> {
+        self.jit.address(name)
+    }
+
+    /// Returns everything that is exported, in order of names.
+    pub fn exports(&self) -> Vec<Export> {
+        self.jit.exports()
+    }
+
     /// Returns the JIT, which holds the session's code in memory.
     pub fn jit(&self) -> &Jit {
         &self.jit
     }
 
-    /// Returns every artifact of the session, in order.
-    pub fn artifacts(&self) -> &[Artifact] {
-        &self.artifacts
+    /// Returns the artifacts of the units that are in memory, in order of linking.
+    pub fn artifacts(&self) -> Vec<Artifact> {
+        self.jit.units().iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect()
     }
 
-    /// Returns the session's globals, in order of their slots.
-    pub fn globals(&self) -> &GlobalTable {
-        &self.globals
+    /// Returns the globals of the program, in order of their slots in an image: first those that
+    /// [`global`](Self::global) and [`bind_global`](Self::bind_global) numbered, then those of the
+    /// units.
+    pub fn globals(&self) -> GlobalTable {
+        self.globals_of(&self.artifacts())
+    }
+
+    fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {
+        let mut globals = self.host().globals.clone();
+        artifacts.iter().flat_map(Artifact::globals).for_each(|key| {
+            globals.intern(key);
+        });
+        globals
     }
 
     /// Returns statistics of what the session compiled and reused so far. Saving an image does not
     /// change them.
     pub fn stats(&self) -> Stats {
-        self.stats
+        let stats: MutexGuard<'_, Stats> = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
+        *stats
     }
 
     /// Links the whole program into an image and returns its bytes.
@@ -214,7 +388,9 @@ impl Session {
     ///
     /// [`SessionError::Image`] if the program cannot be one image.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
-        let write = || write_image(&self.artifacts, &self.globals, &ImageOptions::default());
+        let artifacts = self.artifacts();
+        let globals = self.globals_of(&artifacts);
+        let write = || write_image(&artifacts, &globals, &ImageOptions::default());
         self.compiler.install(write).map_err(SessionError::Image)
     }
 
@@ -228,5 +404,27 @@ impl Session {
         let image = self.image()?;
         save(path, &image)
             .map_err(|source| SessionError::Write { path: path.display().to_string().into(), source })
+    }
+}
+
+/// Asks the bindings, then the client's resolver, then the process.
+struct SessionResolver<'s>(&'s Session);
+
+impl Resolve for SessionResolver<'_> {
+    fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
+        let host = self.0.host();
+        let bound = host.bindings.resolve(key, expected);
+        // The client's code runs without the lock.
+        let resolver = host.resolver.clone();
+        drop(host);
+        let next = || kiln_jit::libcalls::process.resolve(key, expected);
+        match (bound, resolver) {
+            (Err(Unresolved::Unknown), Some(resolver)) => match resolver.resolve(key, expected) {
+                Err(Unresolved::Unknown) => next(),
+                known => known,
+            },
+            (Err(Unresolved::Unknown), None) => next(),
+            (known, _) => known,
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Thunk {
         let module = entry_thunk("thunk", signature, settings, &*isa);
         let built = compile(&Job::new(&module, &*isa))
             .map_err(|errors| SessionError::Compile(CompilerError::Functions(errors)))?;
-        let mut jit = Jit::new(JitOptions::default())?;
+        let jit = Jit::new(JitOptions::default())?;
         jit.link(&[built.artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");
         Ok(Self { signature: signature.clone(), address, _jit: jit })

@@ -145,7 +145,7 @@ fn check(
     }
     let loaded = opened.bind(&jit::resolve)?;
     let (ours, count) = jit::run(workload, |name| loaded.address(name))?;
-    let mut memory = kiln::jit::Jit::new(kiln::jit::JitOptions::default())?;
+    let memory = kiln::jit::Jit::new(kiln::jit::JitOptions::default())?;
     memory.link(artifacts, &jit::resolve)?;
     let (expected, _) = jit::run(workload, |name| memory.address(name))?;
     if ours != expected {

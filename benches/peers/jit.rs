@@ -146,7 +146,7 @@ pub(crate) fn kiln(workload: &Workload, compiler: &Compiler) -> Result<Jit, Fail
 }
 
 fn link(artifacts: &[Artifact]) -> Result<Jit, Failure> {
-    let mut jit = Jit::new(JitOptions::default())?;
+    let jit = Jit::new(JitOptions::default())?;
     jit.link(artifacts, &resolve)?;
     Ok(jit)
 }

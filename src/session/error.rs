@@ -16,6 +16,12 @@ pub enum SessionError {
     /// The modules do not fit together.
     #[error("{}", list_errors(.0))]
     Check(Vec<Diagnostic>),
+    /// Another thread is compiling a definition of the same name.
+    #[error("`{name}` is being added by another thread")]
+    Claimed {
+        /// The name.
+        name: Box<str>,
+    },
     /// A module could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompilerError),

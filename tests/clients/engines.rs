@@ -88,9 +88,9 @@ pub(crate) fn object(client: &impl Client) -> Result<Outcome, Failure> {
 
 /// A session that holds the client's program.
 fn session(client: &impl Client, host: &Host) -> Result<Session, Failure> {
-    let mut session = Session::new(Target::host())?;
+    let session = Session::new(Target::host())?;
     for (name, address) in host.symbols() {
-        session.bind_symbol(name, address as usize);
+        session.bind_symbol(name, address as usize).unwrap();
     }
     let mut module = kiln_module()?;
     client.build(&mut module)?;

@@ -35,10 +35,10 @@ fn a_session_accepts_what_its_image_accepts() {
 
 fn case(seed: u64) -> Result<(), String> {
     let mut random = Random::new(seed);
-    let mut session = Session::new(Target::host()).map_err(|error| error.to_string())?;
+    let session = Session::new(Target::host()).map_err(|error| error.to_string())?;
     let mut bindings = Bindings::new();
     for name in NAMES {
-        session.bind_symbol(name, host as *const () as usize);
+        session.bind_symbol(name, host as *const () as usize).unwrap();
         bindings.bind_symbol(name, host as *const () as usize);
     }
     let mut program: Vec<Artifact> = Vec::new();
@@ -55,14 +55,14 @@ fn case(seed: u64) -> Result<(), String> {
             added.push(with_unknown_feature());
         }
         let whole = [program.clone(), added.clone()].concat();
-        match (session.add_artifacts(added), image(&whole)) {
-            (Ok(()), Ok(image)) => {
+        match (session.add_artifacts(&added), image(&whole)) {
+            (Ok(_), Ok(image)) => {
                 OUTCOMES[0].fetch_add(1, Ordering::Relaxed);
                 compare(&session, image, &bindings, &users)?;
                 program = whole;
                 continue;
             }
-            (Ok(()), Err(error)) => return Err(format!("accepted, but refused by an image: {error}")),
+            (Ok(_), Err(error)) => return Err(format!("accepted, but refused by an image: {error}")),
             (Err(_), Err(_)) => OUTCOMES[1].fetch_add(1, Ordering::Relaxed),
             (Err(error), Ok(_)) if is_too_late(&error, &whole) => OUTCOMES[2].fetch_add(1, Ordering::Relaxed),
             (Err(error), Ok(_)) => return Err(format!("accepted by an image, but refused: {error}")),

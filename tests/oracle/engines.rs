@@ -110,9 +110,9 @@ pub(crate) fn session(
     let mut objects = Objects::new(&program.globals);
     let options = kiln::jit::JitOptions::default();
     let compiler = kiln::Compiler::new(thunks.target.clone());
-    let mut session = Session::with_compiler(compiler, options).map_err(text)?;
+    let session = Session::with_compiler(compiler, options).map_err(text)?;
     for (key, _) in &program.globals {
-        session.bind_global(key, objects.address(key));
+        session.bind_global(key, objects.address(key)).unwrap();
     }
     session.add(modules).map_err(text)?;
     let before = if save_first { Some(session.image().map_err(text)?) } else { None };

@@ -41,9 +41,9 @@ impl Resolve for Noting {
 
 #[test]
 fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_function("sin", sine as extern "C" fn(f64) -> f64);
-    session.bind_function("noted", noted as extern "C" fn());
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_function("sin", sine as extern "C" fn(f64) -> f64).unwrap();
+    session.bind_function("noted", noted as extern "C" fn()).unwrap();
     let error = session.add(&[module("caller", CALLER)]).unwrap_err();
     let message = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
         .map(ToString::to_string)
@@ -52,7 +52,7 @@ fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
     let expected = "symbol `sin` is called as (f32) -> f32 system_v, but is bound as (f64) -> f64 system_v";
     assert!(message.contains(expected), "{message}");
 
-    session.bind_function("sin", sine_of_f32 as extern "C" fn(f32) -> f32);
+    session.bind_function("sin", sine_of_f32 as extern "C" fn(f32) -> f32).unwrap();
     session.add(&[module("caller", CALLER)]).unwrap();
     let bytes = session.image().unwrap();
     let mut bindings = Bindings::new();
@@ -66,9 +66,9 @@ fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
 
 #[test]
 fn a_resolver_learns_the_types_of_functions() {
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_symbol("sin", 1);
-    session.bind_symbol("noted", 1);
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_symbol("sin", 1).unwrap();
+    session.bind_symbol("noted", 1).unwrap();
     session.add(&[module("caller", CALLER)]).unwrap();
     let expected = ["symbol `noted`: () system_v", "symbol `sin`: (f32) -> f32 system_v"];
     let noting = Noting(Mutex::default());
@@ -76,8 +76,8 @@ fn a_resolver_learns_the_types_of_functions() {
     assert_eq!(*noting.0.lock().unwrap(), expected);
 
     let noting = Noting(Mutex::default());
-    let mut jit = jit::Jit::new(jit::JitOptions::default()).unwrap();
-    jit.link(session.artifacts(), &noting).unwrap();
+    let jit = jit::Jit::new(jit::JitOptions::default()).unwrap();
+    jit.link(&session.artifacts(), &noting).unwrap();
     assert_eq!(*noting.0.lock().unwrap(), expected);
 }
 
@@ -124,8 +124,8 @@ fn a_routine_of_the_c_library_is_not_the_symbol_of_its_name() {
     extern "C" fn own_fma(_: f64, _: f64, _: f64) -> f64 {
         1000.0
     }
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_function("fma", own_fma as Sum);
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_function("fma", own_fma as Sum).unwrap();
     session.add(&[module("both", BOTH)]).unwrap();
     let sum = session.function("sum").unwrap();
     // SAFETY: the code calls only `fma` and this test's function.
@@ -142,7 +142,7 @@ fn a_routine_of_the_c_library_is_not_the_symbol_of_its_name() {
     assert!(error.to_string().ends_with("1 slot(s) without an address: routine `fma`"), "{error}");
 
     // A program that has called the routine may define the symbol.
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&[module("routine", ROUTINE)]).unwrap();
     session.add(&[module("own", OWN_FMA), module("both", BOTH)]).unwrap();
     let sum = session.function("sum").unwrap();

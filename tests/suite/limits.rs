@@ -39,7 +39,7 @@ fn functions_aligned_to_more_than_a_page() {
 fn a_reservation_that_is_too_small() {
     let memory = Memory::reserve(MemoryOptions::with_size(1 << 16)).unwrap();
     let options = JitOptions { memory: Some(memory), ..Default::default() };
-    let mut session = Session::with_compiler(Compiler::new(Target::host()), options).unwrap();
+    let session = Session::with_compiler(Compiler::new(Target::host()), options).unwrap();
     let error = session.add(&[module("d", "data %d writable { zeros 100_000 }")]).unwrap_err().to_string();
     assert!(error.starts_with("no room for 100000 bytes of writable data"), "{error}");
 }

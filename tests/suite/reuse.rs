@@ -267,7 +267,7 @@ fn a_session_uses_the_settings_of_its_compiler() {
     let compiler =
         Compiler::new(Target::host()).store(store.clone()).events(log.clone()).verify(Verify::Nothing);
     let run = |modules: &[Module], compiler: Compiler| {
-        let mut session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
+        let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         session.add(modules).unwrap();
         session.stats()
     };

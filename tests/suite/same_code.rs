@@ -10,10 +10,10 @@ use crate::common::{module, modules};
 
 /// A session with everything the test files need.
 fn session(modules: &[Module]) -> Session {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     for key in modules.iter().flat_map(Module::globals) {
         // The code is compared, not called.
-        session.bind_global(key, 0x1000);
+        session.bind_global(key, 0x1000).unwrap();
     }
     session.add(modules).unwrap();
     session
@@ -46,21 +46,20 @@ fn session_image_and_artifact_hold_the_same_code() {
     let text = info.sections.iter().find(|section| &*section.name == ".text").unwrap();
 
     let mut compared = 0;
-    let mut in_memory = session.jit().code().iter();
-    for artifact in session.artifacts() {
+    let units = session.jit().units();
+    let mut in_memory = units.iter().flat_map(Unit::functions);
+    for artifact in &session.artifacts() {
         for function in artifact.functions() {
             let symbol = &artifact.symbols()[function.symbol.get() as usize];
             let name = artifact.name(symbol);
             let (start, len) = (function.start.get() as usize, function.len.get() as usize);
             let (expected, touched) = masked(artifact, start, len);
 
-            let range = in_memory.next().unwrap();
-            assert_eq!((&*range.name, range.len), (name, len));
-            assert_eq!(
-                apply(session.jit().code_bytes(range).unwrap(), &touched),
-                expected,
-                "{name} in memory"
-            );
+            let found = in_memory.next().unwrap();
+            assert_eq!((found.name, found.size), (name, len));
+            // SAFETY: the code is in memory while the session lives.
+            let code = unsafe { std::slice::from_raw_parts(found.address, found.size) };
+            assert_eq!(apply(code, &touched), expected, "{name} in memory");
 
             let export = info.exports.iter().find(|export| &*export.name == name);
             if let Some(export) = export.filter(|export| export.kind == SymbolType::Function) {

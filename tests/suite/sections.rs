@@ -68,7 +68,7 @@ fn call_image(image: &[u8], name: &str) -> i64 {
 
 #[test]
 fn code_walks_over_what_modules_registered() {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&[plugin(1), module("walk", WALK), plugin(2), plugin(5)]).unwrap();
     let expected = 101 + 2 * 202 + 3 * 505;
     assert_eq!(call(&session, "walk"), expected);
@@ -81,7 +81,7 @@ fn code_walks_over_what_modules_registered() {
 
 #[test]
 fn bounds_are_those_of_an_earlier_batch_and_then_stay() {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&[plugin(1), plugin(2)]).unwrap();
     session.add(&[module("walk", WALK)]).unwrap();
     assert_eq!(call(&session, "walk"), 101 + 2 * 202);
@@ -92,8 +92,8 @@ fn bounds_are_those_of_an_earlier_batch_and_then_stay() {
 
 #[test]
 fn what_an_image_would_see_differently_is_refused() {
-    let add = |session: &mut Session, modules: &[Module]| {
-        session.add(modules).map_or_else(|error| error.to_string(), |()| "added".to_owned())
+    let add = |session: &Session, modules: &[Module]| {
+        session.add(modules).map_or_else(|error| error.to_string(), |_| "added".to_owned())
     };
     let new = || Session::new(Target::host()).unwrap();
     // A section in two places has no bounds.
@@ -118,8 +118,8 @@ fn what_an_image_would_see_differently_is_refused() {
     );
     // The host's symbol, used before there was a section.
     let mut session = new();
-    session.bind_symbol("__start_plugins", 0x1000);
-    session.bind_symbol("__stop_plugins", 0x1000);
+    session.bind_symbol("__start_plugins", 0x1000).unwrap();
+    session.bind_symbol("__stop_plugins", 0x1000).unwrap();
     assert_eq!(add(&mut session, &[module("walk", WALK)]), "added");
     assert_eq!(call(&session, "walk"), 0);
     assert_eq!(
@@ -145,7 +145,7 @@ fn images_do_not_depend_on_threads() {
     let image = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let compiler = Compiler::new(Target::host()).pool(std::sync::Arc::new(pool));
-        let mut session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
+        let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         session.add(&[plugin(1), plugin(2), module("walk", WALK), plugin(3)]).unwrap();
         session.image().unwrap()
     };

@@ -42,10 +42,10 @@ fn call(session: &Session, name: &str) -> i64 {
 fn one_code_reads_the_objects_of_each_process() {
     static FIRST: AtomicI64 = AtomicI64::new(1);
     static SECOND: AtomicI64 = AtomicI64::new(2);
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_global("object:unused", 0x1000);
-    session.bind_global("object:first", FIRST.as_ptr() as usize);
-    session.bind_global("object:second", SECOND.as_ptr() as usize);
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_global("object:unused", 0x1000).unwrap();
+    session.bind_global("object:first", FIRST.as_ptr() as usize).unwrap();
+    session.bind_global("object:second", SECOND.as_ptr() as usize).unwrap();
     session.add(&[module("reader", READER)]).unwrap();
     assert_eq!(call(&session, "sum"), 201);
     FIRST.store(5, Ordering::Relaxed);
@@ -79,9 +79,9 @@ fn one_code_reads_the_objects_of_each_process() {
 fn a_batch_uses_functions_data_and_slots_of_batches_before_it() {
     static FIRST: AtomicI64 = AtomicI64::new(3);
     static SECOND: AtomicI64 = AtomicI64::new(4);
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_global("object:first", FIRST.as_ptr() as usize);
-    session.bind_global("object:second", SECOND.as_ptr() as usize);
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_global("object:first", FIRST.as_ptr() as usize).unwrap();
+    session.bind_global("object:second", SECOND.as_ptr() as usize).unwrap();
     session.add(&[module("reader", READER)]).unwrap();
     let text = r#"
         global %again = "object:second"
@@ -118,7 +118,7 @@ fn a_batch_uses_functions_data_and_slots_of_batches_before_it() {
 #[test]
 fn errors_leave_the_session_as_it_was() {
     let one = "function %one() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&[module("one", one)]).unwrap();
 
     let error = session.add(&[module("again", one)]).unwrap_err();
@@ -144,8 +144,8 @@ fn errors_leave_the_session_as_it_was() {
 }
 
 /// A session to which each text was added as a batch of one module.
-fn batches(texts: &[&str]) -> (Session, Result<(), SessionError>) {
-    let mut session = Session::new(Target::host()).unwrap();
+fn batches(texts: &[&str]) -> (Session, Result<Unit, SessionError>) {
+    let session = Session::new(Target::host()).unwrap();
     let (last, first) = texts.split_last().unwrap();
     for text in first {
         session.add(&[module("first", text)]).unwrap();
@@ -200,7 +200,7 @@ fn an_overridden_definition_has_the_kind_and_type_of_the_one_that_overrides_it()
         let modules = [module("first", first), module("second", second)];
         assert!(Session::new(Target::host()).unwrap().add(&modules).is_err(), "{first} and {second}");
         let added = Compiler::new(Target::host()).compile(&modules[1..]).unwrap().artifacts;
-        let both = [session.artifacts(), &added].concat();
+        let both = [session.artifacts(), added].concat();
         let image = write_image(&both, &GlobalTable::new(), &ImageOptions::default());
         assert!(image.is_err(), "{first} and {second}");
     }
@@ -208,12 +208,12 @@ fn an_overridden_definition_has_the_kind_and_type_of_the_one_that_overrides_it()
 
 #[test]
 fn batches_are_for_one_target() {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&[module("one", "function %one() { block0: return }")]).unwrap();
     let musl = Target::parse(&format!("{}-unknown-linux-musl", std::env::consts::ARCH)).unwrap();
     let two = module("two", "function %two() { block0: return }");
     let added = Compiler::new(musl.clone()).compile(&[two]).unwrap().artifacts;
-    let error = session.add_artifacts(added).unwrap_err().to_string();
+    let error = session.add_artifacts(&added).unwrap_err().to_string();
     let expected = format!(
         "module 0 was compiled for {}, but module 0 linked before for {}",
         musl.triple(),
@@ -227,8 +227,8 @@ fn what_the_host_gave_cannot_be_defined_later() {
     extern "C" fn host() -> i64 {
         100
     }
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_symbol("f", host as *const () as usize);
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_symbol("f", host as *const () as usize).unwrap();
     session.add(&[module("caller", CALLER)]).unwrap();
     assert_eq!(call(&session, "g"), 100);
     let late = module("late", "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }");
@@ -256,7 +256,7 @@ fn a_session_reuses_what_a_store_holds() {
     let text = "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }";
     for (compiled, reused) in [(1, 0), (0, 1)] {
         let compiler = Compiler::new(Target::host()).store(store.clone());
-        let mut session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
+        let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         session.add(&[module("f", text)]).unwrap();
         assert_eq!(
             (session.stats().compiled_functions, session.stats().reused_functions),
@@ -285,7 +285,7 @@ fn only_linux_has_code() {
 
 #[test]
 fn a_function_of_another_type_is_not_handed_out() {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session
         .add(&[module(
             "f",
@@ -307,8 +307,8 @@ fn panics_unwind_through_compiled_code() {
     extern "C-unwind" fn thrower() {
         panic!("through compiled code");
     }
-    let mut session = Session::new(Target::host()).unwrap();
-    session.bind_symbol("thrower", thrower as *const () as usize);
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_symbol("thrower", thrower as *const () as usize).unwrap();
     let text = "function %caller() system_v { fn0 = %thrower() system_v block0: call fn0() return }";
     session.add(&[module("caller", text)]).unwrap();
     let address = session.function("caller").unwrap().address();

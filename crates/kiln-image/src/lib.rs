@@ -91,7 +91,8 @@ pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
 pub use load::{
-    AbiValue, FunctionPointer, FunctionRef, Image, Loaded, ReplaceError, TypeMismatchError, bind_function,
+    AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, TypeMismatchError,
+    bind_function,
 };
 pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]

@@ -1,11 +1,12 @@
-//! Memory for the areas of one batch.
+//! Memory for the areas of one unit.
 
 use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output, Plan};
 
 use crate::error::JitError;
 use crate::memory::{Block, Memory, Region};
 
-/// Three blocks of memory, one per permission, and the addresses of the areas inside them.
+/// Three blocks of memory, one for each region, and the addresses of the areas inside them.
+#[derive(Debug)]
 pub(crate) struct Blocks {
     text: Block,
     constants: Block,
@@ -26,7 +27,7 @@ impl Blocks {
         let is_start = |offset| plan.functions().any(|function| function.offset == offset);
         let text = memory.allocate_code(layout[Area::Text].size, layout[Area::Text].align, is_start)?;
         addresses[Area::Text] = text.address();
-        let mut taken = Vec::from([text]);
+        let mut taken = vec![text];
         let mut block = |areas: &[Area], region| {
             let (mut size, mut align) = (0u64, 8);
             for &area in areas {
@@ -35,16 +36,21 @@ impl Blocks {
                 size = addresses[area] + extent.size;
                 align = align.max(extent.align);
             }
-            let block = memory.allocate(region, size, align).inspect_err(|_| {
-                // SAFETY: nobody knows these blocks.
-                taken.drain(..).for_each(|block| unsafe { memory.free(block) });
-            })?;
-            taken.push(block);
+            let block = memory.allocate(region, size, align)?;
             areas.iter().for_each(|&area| addresses[area] += block.address());
+            taken.push(block);
             Ok::<_, JitError>(block)
         };
-        let constants = block(&CONSTANTS, Region::ReadOnly)?;
-        let data = block(&DATA, Region::Data)?;
+        let result = block(&CONSTANTS, Region::ReadOnly).and_then(|constants| {
+            let data = block(&DATA, Region::Data)?;
+            Ok((constants, data))
+        });
+        let (constants, data) = result.inspect_err(|_| {
+            for &block in &taken {
+                // SAFETY: nobody knows the block.
+                unsafe { memory.free(block) };
+            }
+        })?;
         // An area without memory still has an address near the others, for symbols of size 0 at its
         // start.
         let near = addresses[Area::Text];
@@ -54,7 +60,17 @@ impl Blocks {
         Ok(Self { text, constants, data, addresses })
     }
 
-    /// Returns the blocks.
+    /// Makes the blocks usable once they are written.
+    pub(crate) fn publish(&self, memory: &Memory) -> Result<(), JitError> {
+        memory.publish(&[self.text, self.constants, self.data])
+    }
+
+    /// Counts the blocks as removed.
+    pub(crate) fn retire(&self, memory: &Memory) -> [Block; 3] {
+        [self.text, self.constants, self.data].map(|block| memory.retire(block))
+    }
+
+    /// Returns the blocks, to free them.
     pub(crate) fn all(&self) -> [Block; 3] {
         [self.text, self.constants, self.data]
     }

@@ -1,9 +1,11 @@
 //! The errors of linking artifacts into memory.
 
-use kiln_globals::{UnboundError, list_errors};
+use kiln_artifact::Artifact;
+use kiln_globals::{SlotKey, UnboundError, list_errors};
 use kiln_image::link::LinkError;
 
 use crate::memory::MemoryError;
+use crate::unit::UnitInfo;
 
 /// Artifacts could not be linked into memory. Nothing was published.
 ///
@@ -25,6 +27,19 @@ pub enum JitError {
         /// Position of the second definition's module.
         module: usize,
         /// The module that defines it first.
+        earlier: usize,
+    },
+    /// A replaceable function was defined by modules that were linked before. Only
+    /// [`Jit::replace`](crate::Jit::replace) defines it again.
+    #[error(
+        "`{name}` is defined by module {module} of this link and by module {earlier} linked before; it is replaceable, so replace it instead"
+    )]
+    NotReplaced {
+        /// The name.
+        name: Box<str>,
+        /// Position of the second definition's module.
+        module: usize,
+        /// The module that defines it in force.
         earlier: usize,
     },
     /// A module defines a name that code linked before resolved to the host's definition. That code
@@ -160,4 +175,70 @@ pub enum JitError {
     /// Memory cannot be reserved, allocated or published.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+}
+
+/// Units cannot be removed, because other units use them. Nothing was removed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("still in use: {}", list_errors(.uses))]
+#[non_exhaustive]
+pub struct InUseError {
+    /// The uses, in order of units.
+    pub uses: Vec<UseOf>,
+}
+
+/// A slot cannot change, because data of the program holds a copy of its value, which would remain
+/// the old one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key} cannot be bound again: data of the program holds its address")]
+#[non_exhaustive]
+pub struct RebindError {
+    /// The slot's key.
+    pub key: SlotKey,
+}
+
+/// A use of a definition of one unit by another unit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UseOf {
+    /// The name of the function, data object or section that is used.
+    pub name: Box<str>,
+    /// The number of the module that uses it, among all modules that were linked.
+    pub module: usize,
+    /// The function that uses it; empty if it is data that does, or a function without a name.
+    pub function: Box<str>,
+}
+
+impl std::fmt::Display for UseOf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, module, function } = self;
+        match &**function {
+            "" => write!(f, "module {module} uses `{name}`"),
+            function => write!(f, "`{function}` of module {module} uses `{name}`"),
+        }
+    }
+}
+
+impl UseOf {
+    /// Returns the first use of `name` in a unit.
+    pub(crate) fn new(name: &str, unit: &UnitInfo) -> Self {
+        let modules = unit.artifacts.iter().enumerate();
+        let mut users = modules.filter_map(|(module, artifact)| Some((module, user(artifact, name)?)));
+        let (module, function) = users.next().unwrap_or((0, ""));
+        Self { name: name.into(), module: unit.first_module + module, function: function.into() }
+    }
+}
+
+/// Returns the name of the first function of a module that uses `name`, or an empty text if only
+/// data does. `None` if the module does not know the name.
+fn user<'a>(artifact: &'a Artifact, name: &str) -> Option<&'a str> {
+    let symbols = artifact.symbols();
+    let symbol = symbols.iter().position(|symbol| artifact.name(symbol) == name)?;
+    let site = artifact.text_relocs().iter().find(|reloc| reloc.symbol.get() as usize == symbol);
+    let site = site.map(|reloc| reloc.offset.get());
+    let function = site.and_then(|site| {
+        let functions = artifact.functions();
+        let number = functions.partition_point(|function| u64::from(function.start.get()) <= site);
+        functions.get(number.checked_sub(1)?)
+    });
+    Some(function.map_or("", |function| artifact.name(&symbols[function.symbol.get() as usize])))
 }

@@ -1,56 +1,53 @@
-//! Links artifacts into memory, one batch after another.
+//! Links artifacts into memory, one unit after another, from any number of threads.
 //!
-//! A batch is planned with the symbols of earlier batches as known addresses, placed in fresh
-//! memory, relocated, and only then published. So an error leaves the published symbols unchanged.
+//! A unit is claimed (see `program`), planned with the symbols of earlier units as known addresses,
+//! placed in fresh memory, relocated, and only then published. So an error leaves the published
+//! symbols unchanged, and gives all memory back.
 
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::ptr::NonNull;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
 use kiln_globals::{GlobalTable, Resolve, SlotKey};
 use kiln_image::FunctionRef;
-use kiln_image::link::{self, Area, FixupOutput, Fixups, Layout, PointerSource};
+use kiln_image::link::{self, Area, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
 
+use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
-use crate::error::JitError;
-use crate::memory::{Block, Memory};
+use crate::epoch::{Epoch, Epochs, Guard};
+use crate::error::{InUseError, JitError, RebindError};
+use crate::memory::Memory;
 use crate::options::JitOptions;
-use crate::published::{Published, PublishedSymbol};
+use crate::program::{Attempt, Claim, Mode, Program, Retired};
+use crate::slots::Cell;
+use crate::symbol::{Symbol, SymbolMap};
+use crate::unit::{Unit, UnitInfo, UnitMemory};
 use crate::unwind::Registration;
 
-/// The machine code of one function, for profilers and debuggers.
-#[derive(Clone, Debug)]
-pub struct CodeRange {
-    /// The function's name; empty for an anonymous function.
-    pub name: Box<str>,
-    /// Address of the first byte.
-    pub start: usize,
-    /// Number of bytes.
-    pub len: usize,
-}
-
 /// Executable memory, and the program that is linked into it.
+///
+/// Any number of threads may use it at once. Looking up a name takes no lock. Linking takes short
+/// locks for bookkeeping, but none while code is copied and relocated or while a resolver runs.
 pub struct Jit {
-    // Declared first, so that registrations are removed before the memory is freed.
-    registrations: Vec<Registration>,
     memory: Arc<Memory>,
-    /// The memory that is freed with this.
-    blocks: Vec<Block>,
-    options: JitOptions,
-    published: Published,
-    code: Vec<CodeRange>,
+    unwind: bool,
+    symbols: SymbolMap,
+    epochs: Epochs,
+    program: Mutex<Program>,
+    /// Told when a link has ended.
+    ended: Condvar,
+    quarantine: Mutex<VecDeque<(Epoch, Retired)>>,
 }
-
-// SAFETY: raw pointers in it are addresses of its memory, which is not tied to a thread.
-unsafe impl Send for Jit {}
-// SAFETY: shared references only read tables.
-unsafe impl Sync for Jit {}
 
 impl std::fmt::Debug for Jit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let program = self.program();
         f.debug_struct("Jit")
-            .field("symbols", &self.published.symbols.len())
-            .field("slots", &self.published.slots.len())
+            .field("units", &program.units.len())
+            .field("slots", &program.slot_count())
             .finish_non_exhaustive()
     }
 }
@@ -60,128 +57,418 @@ impl Jit {
     ///
     /// # Errors
     ///
-    /// [`JitError::Memory`] if it uses the shared memory, which must be reserved first, and the
-    /// system refuses.
+    /// [`JitError::Memory`] if the system refuses address space.
     pub fn new(options: JitOptions) -> Result<Self, JitError> {
+        let memory = match options.memory {
+            Some(memory) => memory,
+            None => Memory::shared()?,
+        };
         Ok(Self {
-            registrations: Vec::new(),
-            memory: options.memory.clone().map_or_else(Memory::shared, Ok)?,
-            blocks: Vec::new(),
-            options,
-            published: Published::default(),
-            code: Vec::new(),
+            memory,
+            unwind: options.unwind,
+            symbols: SymbolMap::default(),
+            epochs: Epochs::default(),
+            program: Mutex::default(),
+            ended: Condvar::new(),
+            quarantine: Mutex::default(),
         })
     }
 
-    /// Links `artifacts` with each other and with what was linked before, and publishes them. Each
-    /// global and each symbol without a definition gets a slot, whose value `resolver` returns;
-    /// it is told the type with which the code calls a function. A slot is filled once and shared by later batches.
+    /// Links `artifacts` with each other and with what was linked before, and publishes them as one
+    /// unit. Each global and each symbol without a definition gets a slot, whose value `resolver`
+    /// returns; it is told the type with which the code calls a function. Slots are shared by all
+    /// units.
+    ///
+    /// If another thread is linking a definition that the artifacts refer to, this waits for it.
     ///
     /// # Errors
     ///
-    /// [`JitError`]; then nothing is published, and the memory that was taken is free again.
-    pub fn link(&mut self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<(), JitError> {
-        self.published.check(artifacts)?;
-        // The table is empty, so only globals that this batch uses get slots, in order of first
-        // use: a session's table may hold many other globals.
-        let known = |key: &SlotKey| self.published.lookup(key);
-        let plan = link::plan(artifacts, &GlobalTable::new(), &known).map_err(JitError::Link)?;
-        let values = plan.slot_addresses(resolver)?;
+    /// [`JitError`]; then nothing is published and no memory is used.
+    pub fn link(&self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
+        self.link_as(Mode::Add, artifacts, resolver)
+    }
 
-        let layout = plan.layout();
-        let blocks = Blocks::allocate(&self.memory, &plan)?;
-        // SAFETY: the blocks are fresh, disjoint and not published; the references end before
-        // `publish`.
-        let emitted = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
-            .map_err(|error| JitError::Link(vec![error]));
-        let published = emitted.and_then(|fixups| {
-            // SAFETY: as above, and the references of `emit` have ended. Addresses of known slots
-            // come from `published`: 8 bytes of an earlier batch, not freed before `self`.
-            unsafe { fill_slots_and_pointers(&blocks, layout, &fixups, &values) };
-            self.memory.publish(&blocks.all())
+    /// Links `artifacts` as [`link`](Self::link) does, and lets them define replaceable functions
+    /// again. All callers of such a function call the new one from their next call on. Calls that
+    /// are running go on in the old one. Each function changes at once for all callers; several
+    /// functions change one after the other.
+    ///
+    /// A unit is removed when all its functions are replaced and no other unit uses its data.
+    ///
+    /// # Errors
+    ///
+    /// [`JitError`]; then nothing is replaced.
+    pub fn replace(&self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
+        self.link_as(Mode::Replace, artifacts, resolver)
+    }
+
+    fn link_as(
+        &self,
+        mode: Mode,
+        artifacts: &[Artifact],
+        resolver: &dyn Resolve,
+    ) -> Result<Unit, JitError> {
+        let batch = Batch::new(artifacts);
+        let claim = self.claim(&batch, mode, resolver)?;
+        let mut pending = Pending { jit: self, batch: &batch, claim: Some(claim), blocks: None };
+        let plan = pending.plan()?;
+        let registration = pending.emit(&plan)?;
+        let mut program = self.program();
+        let (Some(claim), Some(blocks)) = (pending.claim.take(), pending.blocks.take()) else {
+            unreachable!("a link has a claim and, once it is emitted, blocks");
+        };
+        let memory = UnitMemory { blocks, registration };
+        let (unit, replaced) = program.commit(&batch, claim, &plan, memory, &self.symbols);
+        let retired = match &*replaced {
+            [] => None,
+            // Data of a replaced unit may be in use; then it stays until it is removed.
+            replaced => program.remove(replaced, false, &self.symbols).ok(),
+        };
+        drop(program);
+        self.ended.notify_all();
+        if let Some(retired) = retired {
+            self.retire(retired);
+        }
+        Ok(Unit(unit))
+    }
+
+    /// Claims what a batch defines and uses. The resolver is called without a lock.
+    fn claim<'a>(
+        &self,
+        batch: &Batch<'a>,
+        mode: Mode,
+        resolver: &dyn Resolve,
+    ) -> Result<Claim<'a>, JitError> {
+        let mut values = HashMap::new();
+        loop {
+            let mut program = self.program();
+            match program.claim(batch, mode, &values, &self.memory)? {
+                Attempt::Claimed(claim) => return Ok(claim),
+                Attempt::Unresolved(wanted) => {
+                    drop(program);
+                    let keys: Vec<SlotKey> = wanted.iter().map(|(kind, name, _)| kind.key(name)).collect();
+                    let types = wanted.iter().map(|(_, _, expected)| *expected);
+                    let found = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
+                    values.extend(wanted.iter().map(|&(kind, name, _)| (kind, name)).zip(found));
+                }
+                Attempt::Wait => self.wait(program),
+            }
+        }
+    }
+
+    /// Waits for the end of a link on another thread.
+    fn wait(&self, program: MutexGuard<'_, Program>) {
+        if rayon::current_thread_index().is_some() {
+            // The other link may need this thread of the pool.
+            drop(program);
+            if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                std::thread::yield_now();
+            }
+            return;
+        }
+        // The link may have ended before this thread waits, so it looks again after some time.
+        let wait = Duration::from_millis(1);
+        drop(self.ended.wait_timeout(program, wait).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn program(&self) -> MutexGuard<'_, Program> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Removes units. Their names are free at once. Their memory is freed when every [`Guard`] from
+    /// before is gone, by this call or by the next that removes, replaces or
+    /// [collects](Self::collect). A unit that is gone already is ignored.
+    ///
+    /// # Errors
+    ///
+    /// [`InUseError`] if units that stay use one of them; then nothing is removed.
+    ///
+    /// A thread that runs code of the units, or reads their data, must hold a guard from before
+    /// this call: whoever calls compiled code, which is `unsafe`, promises that.
+    pub fn remove(&self, units: &[Unit]) -> Result<(), InUseError> {
+        self.remove_units(units, false).map(drop)
+    }
+
+    /// Removes units as [`remove`](Self::remove) does, and all units that use them, and so on.
+    /// Returns how many were removed.
+    pub fn remove_with_users(&self, units: &[Unit]) -> usize {
+        self.remove_units(units, true).unwrap_or_default()
+    }
+
+    fn remove_units(&self, units: &[Unit], users: bool) -> Result<usize, InUseError> {
+        let mut program = self.program();
+        // A unit of another JIT has the same number as one of ours.
+        let own = units.iter().filter(|unit| {
+            program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
         });
-        if let Err(error) = published {
-            // SAFETY: nobody knows these blocks.
-            blocks.all().into_iter().for_each(|block| unsafe { self.memory.free(block) });
-            return Err(error);
-        }
-        self.blocks.extend(blocks.all());
+        let ids: Vec<_> = own.map(|unit| unit.0.id).collect();
+        let retired = program.remove(&ids, users, &self.symbols)?;
+        drop(program);
+        let count = retired.units.len();
+        self.retire(retired);
+        Ok(count)
+    }
 
-        self.published.add(artifacts, &plan, &blocks.addresses);
-        let text = blocks.addresses[Area::Text] as usize;
-        self.code.extend(plan.functions().map(|function| CodeRange {
-            name: function.name.into(),
-            start: text + function.offset as usize,
-            len: function.size as usize,
-        }));
-        // A section of 4 bytes has no entries, only the zero length that ends it.
-        if self.options.unwind && layout[Area::EhFrame].size > 4 {
-            // SAFETY: the section was just written for these addresses, ends with a zero length,
-            // and lives as long as `memory`.
-            let registration = unsafe { Registration::new(blocks.addresses[Area::EhFrame] as *const u8) };
-            self.registrations.push(registration);
+    /// Puts what was removed into quarantine, and frees what no thread can be in.
+    fn retire(&self, retired: Retired) {
+        for unit in &retired.units {
+            unit.blocks.retire(&self.memory);
         }
-        Ok(())
+        let mut quarantine = self.quarantine();
+        quarantine.push_back((self.epochs.now(), retired));
+        self.free_unused(quarantine);
+    }
+
+    /// Frees removed code that no thread can be in any more. Returns whether all is freed.
+    pub fn collect(&self) -> bool {
+        self.free_unused(self.quarantine())
+    }
+
+    fn quarantine(&self) -> MutexGuard<'_, VecDeque<(Epoch, Retired)>> {
+        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn free_unused(&self, mut quarantine: MutexGuard<'_, VecDeque<(Epoch, Retired)>>) -> bool {
+        if quarantine.is_empty() {
+            return true;
+        }
+        self.epochs.advance();
+        let count = quarantine.partition_point(|(epoch, _)| self.epochs.is_past(*epoch));
+        let unused: Vec<_> = quarantine.drain(..count).collect();
+        let is_empty = quarantine.is_empty();
+        drop(quarantine);
+        for (_, Retired { units, cells }) in unused {
+            for unit in units {
+                // The unwinder first: a thread that unwound through the code had a guard.
+                self.free_unit(&unit);
+            }
+            self.free_cells(cells);
+        }
+        is_empty
+    }
+
+    /// Takes a unit's unwind rows back and frees its memory.
+    fn free_unit(&self, unit: &UnitInfo) {
+        drop(unit.registration.lock().unwrap_or_else(PoisonError::into_inner).take());
+        for block in unit.blocks.retire(&self.memory) {
+            // SAFETY: the unit is out of the program, and every guard from before is gone, or the
+            // `Jit` is dropped. Whoever calls compiled code holds one of them.
+            unsafe { self.memory.free(block) };
+        }
+    }
+
+    fn free_cells(&self, cells: Vec<Cell>) {
+        for cell in cells {
+            // SAFETY: no unit in memory refers to the slot.
+            unsafe { cell.free(&self.memory) };
+        }
+    }
+
+    /// Makes a guard: code that is removed from now on stays in memory until it is dropped.
+    pub fn guard(&self) -> Guard<'_> {
+        self.epochs.enter()
     }
 
     /// Returns the function that is exported as `name`. `None` for data, for a hidden function (as
     /// in an image), and for a function whose artifact does not record its type.
     /// [`address`](Self::address) finds data and such functions.
+    ///
+    /// If the function may be removed or replaced, hold a [`Guard`] from before this call until
+    /// after the last call of the function.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
-        let exported = |symbol: &PublishedSymbol| symbol.kind == SymbolKind::Function && !symbol.hidden;
-        let (name, symbol) =
-            self.published.symbols.get_key_value(name).filter(|(_, symbol)| exported(symbol))?;
-        let signature = symbol.signature.as_deref()?;
-        // SAFETY: the address is that of published code, which stays mapped while `self` lives, and
-        // its artifact records this type.
-        Some(unsafe { FunctionRef::new(name, symbol.address as *const u8, signature) })
+        let symbols = self.symbols.pin();
+        let symbol = symbols.get(name).filter(|symbol| symbol.kind() == SymbolKind::Function)?;
+        symbol.recorded_type()?;
+        // SAFETY: the address is that of published code, and its artifact records this type. It
+        // stays mapped until it is removed and no guard from before is left.
+        Some(unsafe { FunctionRef::shared(symbol.clone(), symbol.address as *const u8) })
     }
 
-    /// Returns the address of the function or data object that is exported as `name`.
+    /// Returns the address of the function or data object that is exported as `name`. Of a
+    /// replaceable function, it is the address of the code that is in force now.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        let symbol = self.published.symbols.get(name).filter(|symbol| !symbol.hidden)?;
-        Some(symbol.address as *const u8)
+        self.symbols.pin().get(name).map(|symbol| symbol.address as *const u8)
     }
 
-    /// Returns every function that was linked, local functions included, in order of linking.
-    pub fn code(&self) -> &[CodeRange] {
-        &self.code
+    /// Returns everything that is exported, in order of names: name, kind and address.
+    pub fn exports(&self) -> Vec<Export> {
+        let symbols = self.symbols.pin();
+        let export = |(name, symbol): (&Arc<str>, &Arc<Symbol>)| Export {
+            name: name.clone(),
+            kind: symbol.kind(),
+            address: symbol.address as *const u8,
+        };
+        let mut exports: Vec<Export> = symbols.iter().map(export).collect();
+        exports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        exports
     }
 
-    /// Returns the machine code of a function; `None` if [`code`](Self::code) has no such range.
-    pub fn code_bytes(&self, range: &CodeRange) -> Option<&[u8]> {
-        let known = self.code.iter().any(|own| own.start == range.start && own.len == range.len);
-        // SAFETY: the range is one of ours, so it is published, readable code that is not written
-        // while `self` lives.
-        known.then(|| unsafe { std::slice::from_raw_parts(range.start as *const u8, range.len) })
+    /// Returns the unit that has the definition of `name` which is in force, if it is exported.
+    pub fn unit_of(&self, name: &str) -> Option<Unit> {
+        let program = self.program();
+        let unit = self.symbols.pin().get(name)?.unit;
+        program.units.get(&unit).cloned().map(Unit)
     }
+
+    /// Returns the units that are in memory, in order of linking. Linking their artifacts in this
+    /// order gives an image of the program.
+    pub fn units(&self) -> Vec<Unit> {
+        self.program().units.values().map(|unit| Unit(unit.clone())).collect()
+    }
+
+    /// Changes the address that a slot holds, for all code that uses it, at once. Returns whether
+    /// there is such a slot: if no code uses the key yet, nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`RebindError`] if data of the program holds a copy of the old address.
+    pub fn rebind(&self, key: &SlotKey, address: usize) -> Result<bool, RebindError> {
+        let program = self.program();
+        let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else { return Ok(false) };
+        if slot.copied && slot.cell.load() != address as u64 {
+            return Err(RebindError { key: key.clone() });
+        }
+        slot.cell.store(address as u64);
+        Ok(true)
+    }
+
+    /// Returns the memory that the code is in.
+    pub fn memory(&self) -> &Arc<Memory> {
+        &self.memory
+    }
+}
+
+/// A function or data object that is exported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Export {
+    /// The name.
+    pub name: Arc<str>,
+    /// Whether it is a function or data.
+    pub kind: SymbolKind,
+    /// The address of its first byte.
+    pub address: *const u8,
 }
 
 impl Drop for Jit {
     fn drop(&mut self) {
-        self.registrations.clear();
-        for block in self.blocks.drain(..) {
-            // SAFETY: addresses of this memory were given out to be used only while the `Jit` lives.
-            unsafe { self.memory.free(block) };
+        let mut program = std::mem::take(&mut *self.program());
+        let quarantine = std::mem::take(&mut *self.quarantine());
+        let retired = quarantine.into_iter().flat_map(|(_, retired)| {
+            let Retired { units, cells } = retired;
+            self.free_cells(cells);
+            units
+        });
+        // The newest first: unwinders find the last registration first.
+        let live = std::mem::take(&mut program.units).into_values().rev();
+        let units: Vec<_> = live.chain(retired).collect();
+        // Addresses were given out to be used only while the `Jit` lives.
+        units.iter().for_each(|unit| self.free_unit(unit));
+        self.free_cells(program.drain_cells());
+    }
+}
+
+/// A link that is not published yet. If it is dropped, all that it took is given back.
+struct Pending<'j, 'a> {
+    jit: &'j Jit,
+    batch: &'j Batch<'a>,
+    claim: Option<Claim<'a>>,
+    blocks: Option<Blocks>,
+}
+
+impl<'a> Pending<'_, 'a> {
+    fn plan(&self) -> Result<Plan<'a>, JitError> {
+        let external = |key: &SlotKey| -> Option<ExternalDefinition> {
+            let claim = self.claim.as_ref()?;
+            claim.outside.get(&(SlotKind::of(key), key.text())).copied()
+        };
+        // Slots are in memory that all units share, so the plan has none for the host to fill.
+        link::plan(self.batch.artifacts, &GlobalTable::new(), &external).map_err(JitError::Link)
+    }
+
+    /// Writes the unit into fresh memory, and registers its unwind rows.
+    fn emit(&mut self, plan: &Plan<'_>) -> Result<Option<Registration>, JitError> {
+        debug_assert!(plan.slots().is_empty(), "{:?} are in shared memory", plan.slots());
+        let (memory, layout) = (&*self.jit.memory, plan.layout());
+        let blocks = self.blocks.insert(Blocks::allocate(memory, plan)?);
+        // SAFETY: the blocks are fresh, disjoint and not published; the references end before
+        // `publish`.
+        let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
+            .map_err(|error| JitError::Link(vec![error]))?;
+        // Before a value is read, so that nobody changes it unnoticed.
+        self.jit.note_copies(&fixups, self.claim.as_ref());
+        // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots
+        // come from the claim: 8 bytes each, which are not freed while it is held.
+        unsafe { fill_pointers(blocks, layout, &fixups) };
+        blocks.publish(memory)?;
+        // A section of 4 bytes has no entries, only the zero length that ends it.
+        let rows = self.jit.unwind && layout[Area::EhFrame].size > 4;
+        // SAFETY: the section was just written for these addresses, ends with a zero length, and is
+        // freed after the registration is dropped.
+        let register = || unsafe { Registration::new(blocks.addresses[Area::EhFrame] as *const u8) };
+        Ok(rows.then(register))
+    }
+}
+
+impl Drop for Pending<'_, '_> {
+    fn drop(&mut self) {
+        let Self { jit, batch, claim, blocks } = self;
+        for block in blocks.take().iter().flat_map(Blocks::all) {
+            // SAFETY: the unit was not published, so nobody knows the memory.
+            unsafe { jit.memory.free(block) };
+        }
+        if let Some(claim) = claim.take() {
+            let cells = jit.program().abandon(batch, claim);
+            jit.ended.notify_all();
+            // Another unit may have used a slot since it was claimed, but no more.
+            if !cells.is_empty() {
+                jit.retire(Retired { units: Vec::new(), cells });
+            }
         }
     }
 }
 
-/// Fills the external slots with `values`, and applies the fixups.
+impl Jit {
+    /// Notes the slots whose values are copied into data.
+    fn note_copies(&self, fixups: &Fixups, claim: Option<&Claim<'_>>) {
+        if fixups.symbolic.is_empty() {
+            return;
+        }
+        let Some(claim) = claim else { return };
+        let copied: std::collections::HashSet<u64> = fixups
+            .symbolic
+            .iter()
+            .filter_map(|pointer| match pointer.source {
+                PointerSource::KnownSlot(address) => Some(address),
+                PointerSource::Slot(_) => None,
+            })
+            .collect();
+        let mut program = self.program();
+        for ((kind, name), definition) in &claim.outside {
+            if let ExternalDefinition::Slot(address) = definition
+                && copied.contains(address)
+            {
+                program.slots.note_copy(*kind, name);
+            }
+        }
+    }
+}
+
+/// Applies the fixups.
 ///
 /// # Safety
 ///
 /// As for [`Blocks::fixup_output`]; and every [`PointerSource::KnownSlot`] of `fixups` must be the
 /// address of 8 readable bytes.
-unsafe fn fill_slots_and_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups, values: &[usize]) {
+unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
     // SAFETY: the caller promises what `fixup_output` requires.
     let FixupOutput { relro, data, slots } = unsafe { blocks.fixup_output(layout) };
-    for (slot, value) in slots.chunks_exact_mut(8).zip(values) {
-        slot.copy_from_slice(&(*value as u64).to_ne_bytes());
-    }
     fixups.apply(FixupOutput { relro, data, slots }, &mut |source| match source {
-        PointerSource::Slot(number) => values[number as usize] as u64,
-        // SAFETY: the caller promises that these 8 bytes can be read.
-        PointerSource::KnownSlot(address) => unsafe { (address as *const u64).read() },
+        PointerSource::Slot(_) => 0,
+        PointerSource::KnownSlot(address) => NonNull::new(address as *mut u64)
+            // SAFETY: the caller promises that these 8 bytes can be read. Others may store to the
+            // slot, but only as a whole.
+            .map_or(0, |slot| unsafe { std::sync::atomic::AtomicU64::from_ptr(slot.as_ptr()) }
+                .load(std::sync::atomic::Ordering::Acquire)),
     });
 }

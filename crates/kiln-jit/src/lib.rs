@@ -28,21 +28,30 @@
 //! GiB, a [`Memory`], so every reference inside it is in range. No address is writable and
 //! executable at once. Memory is freed when the [`Jit`] is dropped.
 
+mod batch;
 mod blocks;
+mod epoch;
 mod error;
 mod invoke;
 mod jit;
 pub mod libcalls;
 mod memory;
+mod names;
 mod options;
-mod published;
+mod program;
 mod sections;
+mod slots;
+mod symbol;
+mod sync;
+mod unit;
 mod unwind;
 
-pub use error::JitError;
+pub use epoch::Guard;
+pub use error::{InUseError, JitError, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
-pub use jit::{CodeRange, Jit};
+pub use jit::{Export, Jit};
 pub use memory::{
     Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region, RegionUsage,
 };
 pub use options::JitOptions;
+pub use unit::{Defined, Unit};

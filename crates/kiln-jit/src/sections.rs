@@ -1,63 +1,84 @@
-//! Named sections across batches, so that a running program and its image agree on their bounds.
+//! Named sections across links, so that a running program and its image agree on their bounds.
 //!
-//! An image has one section per name, with the data of all modules. In memory each batch has its
-//! own blocks, so the bounds of a section (`__start_NAME`, `__stop_NAME`) are known only if one
-//! batch has all of it. Once code uses the bounds, nothing may be added to the section.
+//! An image has one section per name, with the data of all modules. In memory each unit has its own
+//! blocks, so the bounds of a section (`__start_NAME`, `__stop_NAME`) are known only if one unit
+//! has all of it. Once code uses the bounds, nothing may be added to the section.
 
 use std::collections::{HashMap, HashSet};
 
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
-use kiln_globals::SlotKey;
-use kiln_image::link::{Addresses, Area, Bound, MAX_SECTIONS, NamedSection, section_bound};
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
+use kiln_image::link::{Addresses, Area, Bound, MAX_SECTIONS, Plan, section_bound};
 
+use crate::batch::{Batch, Reference, reference};
 use crate::error::JitError;
+use crate::unit::UnitId;
 
-/// A section with data of published batches.
-struct PublishedSection {
+/// The data that one unit has in a section.
+struct Piece {
+    unit: UnitId,
     /// The number of the first module that has data in it, among all that were linked.
     module: usize,
-    writable: bool,
-    /// The addresses of its first byte and of its end, if one batch has all its data.
+    /// The addresses of its first byte and of its end. `None` while the unit is being linked.
     bounds: Option<(u64, u64)>,
-    /// Whether code uses the bounds.
-    used: bool,
 }
 
-/// The sections of all published batches.
-#[derive(Default)]
-pub(crate) struct PublishedSections(HashMap<Box<str>, PublishedSection>);
+/// A section with data of at least one unit.
+struct Section {
+    writable: bool,
+    pieces: Vec<Piece>,
+    /// The number of units that use the bounds.
+    users: usize,
+}
 
-impl PublishedSections {
-    /// Refuses a batch whose sections or bounds contradict published batches, before it is linked.
-    /// `is_defined` says whether a symbol was published under a name, and `is_slot` whether there
-    /// is a slot for a key.
+/// The sections of all units.
+#[derive(Default)]
+pub(crate) struct Sections(HashMap<Box<str>, Section>);
+
+/// A bound of a section of earlier units.
+pub(crate) enum KnownBound {
+    /// Its address.
+    Address(u64),
+    /// It is not known before another link has ended.
+    Pending,
+}
+
+impl Section {
+    /// Returns the only piece.
+    fn whole(&self) -> Option<&Piece> {
+        if let [piece] = &*self.pieces { Some(piece) } else { None }
+    }
+}
+
+impl Sections {
+    /// Refuses a batch whose sections or bounds contradict earlier units. `is_defined` says whether
+    /// a symbol is defined under a name, and `is_slot` whether code uses the host's symbol of that
+    /// name.
     pub(crate) fn check(
         &self,
-        artifacts: &[Artifact],
+        batch: &Batch<'_>,
         is_defined: &dyn Fn(&str) -> bool,
-        is_slot: &dyn Fn(&SlotKey) -> bool,
+        is_slot: &dyn Fn(&str) -> bool,
     ) -> Result<(), JitError> {
-        // Refuse data in published sections that cannot take it, or in sections whose bounds are
-        // slots.
+        // Refuse data in sections that cannot take it, or in sections whose bounds are slots.
         let mut present = HashSet::new();
-        for (module, artifact) in artifacts.iter().enumerate() {
+        for (module, artifact) in batch.artifacts.iter().enumerate() {
             for run in artifact.named_data() {
                 let name = artifact.section_name(run);
                 if !present.insert(name) {
                     continue;
                 }
                 for bound in ["__start_", "__stop_"].map(|prefix| format!("{prefix}{name}")) {
-                    if section_bound(&bound).is_some() && is_slot(&SlotKey::Symbol(bound.as_str().into())) {
+                    if section_bound(&bound).is_some() && is_slot(&bound) {
                         return Err(JitError::DefinedLate { name: bound.into(), module });
                     }
                 }
                 let Some(before) = self.0.get(name) else { continue };
                 if before.writable != (run.section() == SectionKind::Writable) {
-                    let earlier = before.module;
+                    let earlier = before.pieces[0].module;
                     return Err(JitError::SectionConflict { section: name.into(), module, earlier });
                 }
-                if before.used {
+                if before.users > 0 {
                     return Err(JitError::SectionGrows { section: name.into(), module });
                 }
             }
@@ -66,96 +87,126 @@ impl PublishedSections {
         if count > MAX_SECTIONS {
             return Err(JitError::TooManySections { count, limit: MAX_SECTIONS });
         }
-        // Refuse symbols that contradict a bound of a published section.
         if self.0.is_empty() {
             return Ok(());
         }
-        for (module, artifact) in artifacts.iter().enumerate() {
-            for symbol in artifact.symbols() {
-                let name = artifact.name(symbol);
-                let Some((_, section)) = section_bound(name) else { continue };
-                let Some(before) = self.0.get(section) else { continue };
-                match symbol.linkage() {
-                    Linkage::Local => {}
-                    Linkage::Import if !is_import(symbol) => {}
-                    Linkage::Import => {
-                        let whole = before.bounds.is_some() && !present.contains(section);
-                        if !whole && !is_defined(name) && !defines(artifacts, name) {
-                            return Err(JitError::SectionInPieces { section: section.into(), module });
-                        }
-                        if whole && symbol.kind() == SymbolKind::Function && !is_defined(name) {
-                            let earlier = before.module;
-                            return Err(JitError::KindConflict { name: name.into(), module, earlier });
-                        }
+        for (module, artifact) in batch.artifacts.iter().enumerate() {
+            self.check_bounds(batch, module, artifact, is_defined)?;
+        }
+        Ok(())
+    }
+
+    /// Refuses symbols that contradict a bound of a section of earlier units.
+    fn check_bounds(
+        &self,
+        batch: &Batch<'_>,
+        module: usize,
+        artifact: &Artifact,
+        is_defined: &dyn Fn(&str) -> bool,
+    ) -> Result<(), JitError> {
+        for symbol in artifact.symbols().iter().filter(|symbol| reference(symbol) == Reference::Shared) {
+            let name = artifact.name(symbol);
+            let Some((_, section)) = section_bound(name) else { continue };
+            // A name that was defined before the section had data is that definition.
+            let Some(before) = self.0.get(section).filter(|_| !is_defined(name)) else { continue };
+            let earlier = before.pieces[0].module;
+            match symbol.linkage() {
+                Linkage::Local => {}
+                Linkage::Import => {
+                    let whole = before.whole().is_some() && !batch.has_section(section);
+                    if !whole && !batch.defines(name) {
+                        return Err(JitError::SectionInPieces { section: section.into(), module });
                     }
-                    _ if !is_defined(name) => {
-                        let earlier = before.module;
-                        return Err(JitError::Redefinition { name: name.into(), module, earlier });
+                    if whole && symbol.kind() == SymbolKind::Function {
+                        return Err(JitError::KindConflict { name: name.into(), module, earlier });
                     }
-                    // The name was defined before the section was published.
-                    _ => {}
                 }
+                _ => return Err(JitError::Redefinition { name: name.into(), module, earlier }),
             }
         }
         Ok(())
     }
 
-    /// Returns the address of `symbol`, if it is a bound of a section that one batch has published
-    /// whole.
-    pub(crate) fn bound(&self, symbol: &str) -> Option<u64> {
+    /// Returns the section and the address that `symbol` names, if it is a bound of a section that
+    /// one unit has whole.
+    pub(crate) fn bound<'n>(&self, symbol: &'n str) -> Option<(&'n str, KnownBound)> {
+        if self.0.is_empty() {
+            return None;
+        }
         let (bound, name) = section_bound(symbol)?;
-        let (start, stop) = self.0.get(name)?.bounds?;
-        Some(if bound == Bound::Start { start } else { stop })
+        let known = match self.0.get(name)?.whole()?.bounds {
+            Some((start, _)) if bound == Bound::Start => KnownBound::Address(start),
+            Some((_, stop)) => KnownBound::Address(stop),
+            None => KnownBound::Pending,
+        };
+        Some((name, known))
     }
 
-    /// Records the published sections whose bounds a batch uses. `is_defined` says whether a symbol
-    /// was published under a name.
-    pub(crate) fn note_uses(&mut self, artifacts: &[Artifact], is_defined: &dyn Fn(&str) -> bool) {
-        if self.0.is_empty() {
-            return;
-        }
-        for artifact in artifacts {
-            for symbol in artifact.symbols().iter().filter(|symbol| is_import(symbol)) {
-                let name = artifact.name(symbol);
-                if let Some((_, section)) = section_bound(name)
-                    && let Some(section) = self.0.get_mut(section)
-                    && !is_defined(name)
-                {
-                    section.used = true;
+    /// Adds the sections of a unit that is being linked. Its modules are numbered from `first`.
+    pub(crate) fn claim(&mut self, batch: &Batch<'_>, unit: UnitId, first: usize) {
+        for (module, artifact) in batch.artifacts.iter().enumerate() {
+            for run in artifact.named_data() {
+                let section = self.0.entry(artifact.section_name(run).into()).or_insert_with(|| Section {
+                    writable: run.section() == SectionKind::Writable,
+                    pieces: Vec::new(),
+                    users: 0,
+                });
+                if section.pieces.last().is_none_or(|piece| piece.unit != unit) {
+                    section.pieces.push(Piece { unit, module: first + module, bounds: None });
                 }
             }
         }
     }
 
-    /// Adds the sections of a batch, whose modules are numbered from `first`.
-    pub(crate) fn add<'a>(
-        &mut self,
-        sections: impl Iterator<Item = NamedSection<'a>>,
-        addresses: &Addresses,
-        first: usize,
-    ) {
-        for section in sections {
+    /// Sets the addresses of the sections of a unit that was claimed. Returns the sections whose
+    /// bounds the unit itself uses.
+    pub(crate) fn commit(&mut self, plan: &Plan<'_>, addresses: &Addresses, unit: UnitId) -> Vec<Box<str>> {
+        let mut used = Vec::new();
+        for section in plan.sections() {
+            let Some(known) = self.0.get_mut(section.name) else { continue };
             let start = addresses[section.area] + section.offset;
-            let published = PublishedSection {
-                module: first + section.module,
-                writable: section.area == Area::Data,
-                bounds: Some((start, start + section.size)),
-                used: section.bounds_used,
-            };
-            self.0.entry(section.name.into()).and_modify(|before| before.bounds = None).or_insert(published);
+            if let Some(piece) = known.pieces.iter_mut().find(|piece| piece.unit == unit) {
+                piece.bounds = Some((start, start + section.size));
+            }
+            debug_assert_eq!(known.writable, section.area == Area::Data);
+            if section.bounds_used {
+                known.users += 1;
+                used.push(section.name.into());
+            }
+        }
+        used
+    }
+
+    /// Records that a unit uses the bounds of a section.
+    pub(crate) fn add_user(&mut self, section: &str) {
+        if let Some(section) = self.0.get_mut(section) {
+            section.users += 1;
         }
     }
-}
 
-/// Whether the symbol may refer to a definition in another module.
-fn is_import(symbol: &SymbolRecord) -> bool {
-    symbol.linkage() == Linkage::Import && symbol.kind() != SymbolKind::Global && symbol.libcall == 0
-}
+    /// Removes a use of the bounds of a section.
+    pub(crate) fn remove_user(&mut self, section: &str) {
+        if let Some(section) = self.0.get_mut(section) {
+            section.users -= 1;
+        }
+    }
 
-/// Whether one of the modules defines `name` for others.
-fn defines(artifacts: &[Artifact], name: &str) -> bool {
-    artifacts.iter().any(|artifact| {
-        let mut visible = artifact.symbols().iter().filter(|symbol| symbol.linkage() != Linkage::Local);
-        visible.any(|symbol| symbol.is_defined() && artifact.name(symbol) == name)
-    })
+    /// Returns the number of units that use the bounds of a section.
+    pub(crate) fn users(&self, section: &str) -> usize {
+        self.0.get(section).map_or(0, |section| section.users)
+    }
+
+    /// Removes the data of a unit with these modules.
+    pub(crate) fn remove(&mut self, artifacts: &[Artifact], unit: UnitId) {
+        for artifact in artifacts {
+            for run in artifact.named_data() {
+                let name = artifact.section_name(run);
+                let Some(section) = self.0.get_mut(name) else { continue };
+                section.pieces.retain(|piece| piece.unit != unit);
+                if section.pieces.is_empty() {
+                    self.0.remove(name);
+                }
+            }
+        }
+    }
 }

@@ -10,6 +10,7 @@ unsafe extern "C" {
 }
 
 /// A registered `.eh_frame` section; dropping it removes the registration.
+#[derive(Debug)]
 pub(crate) struct Registration {
     section: *const u8,
 }
@@ -34,3 +35,6 @@ impl Drop for Registration {
         unsafe { __deregister_frame(self.section) };
     }
 }
+
+// SAFETY: the unwinder's registry belongs to the process, not to a thread.
+unsafe impl Send for Registration {}

@@ -81,7 +81,7 @@ fn in_memory(target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
     let objects = Objects::default();
     let session = Session::new(target.clone()).and_then(|mut session| {
         for key in modules.iter().flat_map(Module::globals) {
-            session.bind_global(key, objects.address(key));
+            session.bind_global(key, objects.address(key)).unwrap();
         }
         session.add(modules)?;
         Ok(session)

@@ -97,7 +97,7 @@ fn explain_names_fields_and_functions() {
 fn session(dir: &TestFolder, number: u32) -> kiln::Stats {
     let store = kiln::cache::DiskStore::new(dir.path("kept"));
     let compiler = kiln::Compiler::new(kiln::ir::Target::host()).store(std::sync::Arc::new(store));
-    let mut session = kiln::Session::with_compiler(compiler, kiln::jit::JitOptions::default()).unwrap();
+    let session = kiln::Session::with_compiler(compiler, kiln::jit::JitOptions::default()).unwrap();
     let source = kiln::ir::Source::new("a.clif", adder("plus", number));
     let module = kiln::ir::parse(source.into(), session.target()).unwrap();
     session.add(&[module]).unwrap();

@@ -2,6 +2,8 @@
 //!
 //! `kiln-jit` uses them too, so that functions in memory and in images are called in the same way.
 
+use std::sync::Arc;
+
 use kiln_artifact::Signature;
 
 use super::pointer::FunctionPointer;
@@ -10,12 +12,26 @@ use super::pointer::FunctionPointer;
 ///
 /// It borrows from the [`Loaded`](super::Loaded) image or the JIT that it was taken from. The
 /// address and the pointers that [`typed`](Self::typed) returns do not borrow from it, but are
-/// valid only as long as it lives.
-#[derive(Clone, Copy, Debug)]
+/// valid only as long as it lives, and as long as the function is not removed from it.
+#[derive(Clone, Debug)]
 pub struct FunctionRef<'a> {
-    name: &'a str,
+    text: Text<'a>,
     address: *const u8,
-    signature: &'a str,
+}
+
+/// The name and type of a function that may be removed at any time: a [`FunctionRef`] shares them.
+pub trait FunctionText: std::fmt::Debug {
+    /// Returns the name under which the function is exported.
+    fn name(&self) -> &str;
+    /// Returns the function's type, as [`Signature`] prints it.
+    fn signature(&self) -> &str;
+}
+
+/// The name and type of a function.
+#[derive(Clone, Debug)]
+enum Text<'a> {
+    Borrowed { name: &'a str, signature: &'a str },
+    Shared(Arc<dyn FunctionText + Send + Sync + 'a>),
 }
 
 /// The error for a function whose type is not the one that its caller expects.
@@ -40,12 +56,25 @@ impl<'a> FunctionRef<'a> {
     /// `address` must be the address of executable code for as long as `'a` lasts, and `signature`
     /// must be the type that the code's compiler recorded for it.
     pub unsafe fn new(name: &'a str, address: *const u8, signature: &'a str) -> Self {
-        Self { name, address, signature }
+        Self { text: Text::Borrowed { name, signature }, address }
+    }
+
+    /// Makes a reference to the function at `address` that `text` describes.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new), but the code must be executable only until it is removed: who
+    /// calls it makes sure that it is not.
+    pub unsafe fn shared(text: Arc<dyn FunctionText + Send + Sync + 'a>, address: *const u8) -> Self {
+        Self { text: Text::Shared(text), address }
     }
 
     /// Returns the name under which the function is exported.
-    pub fn name(&self) -> &'a str {
-        self.name
+    pub fn name(&self) -> &str {
+        match &self.text {
+            Text::Borrowed { name, .. } => name,
+            Text::Shared(text) => text.name(),
+        }
     }
 
     /// Returns the address of the function's first instruction, for callers that learn its type at
@@ -55,8 +84,11 @@ impl<'a> FunctionRef<'a> {
     }
 
     /// Returns the function's type, as [`Signature`] prints it.
-    pub fn signature(&self) -> &'a str {
-        self.signature
+    pub fn signature(&self) -> &str {
+        match &self.text {
+            Text::Borrowed { signature, .. } => signature,
+            Text::Shared(text) => text.signature(),
+        }
     }
 
     /// Returns the function as a Rust function pointer, `extern "C" fn(..)`, after comparing the
@@ -70,11 +102,12 @@ impl<'a> FunctionRef<'a> {
     ///
     /// Calling the function must be sound: its code and its recorded type must be trusted, the
     /// slots that it reads must hold what it expects, and the pointer must not be called once the
-    /// image or JIT that it belongs to is dropped.
+    /// image or JIT that it belongs to is dropped, or the function was removed from the JIT.
     pub unsafe fn typed<F: FunctionPointer>(&self) -> Result<F, TypeMismatchError> {
         let wanted = F::signature();
-        if !self.signature.parse::<Signature>().is_ok_and(|found| wanted.is_compatible(&found)) {
-            let (name, found) = (self.name.into(), self.signature.into());
+        let found = self.signature();
+        if !found.parse::<Signature>().is_ok_and(|found| wanted.is_compatible(&found)) {
+            let (name, found) = (self.name().into(), found.into());
             return Err(TypeMismatchError { name, found, wanted: wanted.to_string().into() });
         }
         // SAFETY: the caller of `new` promised executable code with this recorded type, which was

@@ -28,7 +28,7 @@ mod replace;
 mod unmapped;
 
 pub use bind::Loaded;
-pub use function::{FunctionRef, TypeMismatchError};
+pub use function::{FunctionRef, FunctionText, TypeMismatchError};
 pub use image::Image;
 pub use pointer::{AbiValue, FunctionPointer, bind_function};
 pub use replace::ReplaceError;

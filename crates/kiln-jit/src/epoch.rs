@@ -1,0 +1,168 @@
+//! Guards and grace periods: removed code is freed only when no thread can be in it any more.
+//!
+//! A thread that may run code holds a [`Guard`]. A guard is counted in one of two phases. To start
+//! the next phase, the counts of the phase before the current one must be zero. An item that was
+//! retired is free after two such changes, because then both counts were zero at some time after
+//! it was retired, so every guard from before is gone. This is sleepable RCU (McKenney, "Sleepable
+//! Read-Copy Update", 2006), but nobody waits: [`Epochs::advance`] makes as many changes as it can
+//! at once.
+//!
+//! Counts are in shards, so threads seldom share a cache line. A guard remembers its shard, so it
+//! can be dropped on another thread.
+
+use crate::sync::{AtomicUsize, Ordering, SHARDS, fence};
+
+/// The numbers of guards of one shard, by phase. Its alignment gives each shard cache lines of its
+/// own: processors fetch lines in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Shard([AtomicUsize; 2]);
+
+/// The guards of one [`Jit`](crate::Jit).
+#[derive(Debug)]
+pub(crate) struct Epochs {
+    shards: [Shard; SHARDS],
+    /// The number of changes of phase so far. Its lowest bit is the phase of new guards.
+    changes: AtomicUsize,
+}
+
+/// The time at which an item was retired.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Epoch(usize);
+
+/// A promise that its holder may run code: what is removed while the guard lives stays in memory
+/// until the guard is dropped.
+///
+/// Make one with [`Jit::guard`](crate::Jit::guard) before looking up a function, and keep it until
+/// the call has returned. A guard costs two atomic additions on memory that few threads share.
+#[derive(Debug)]
+#[must_use = "code is protected only while the guard lives"]
+pub struct Guard<'e> {
+    epochs: &'e Epochs,
+    count: &'e AtomicUsize,
+}
+
+impl Default for Epochs {
+    fn default() -> Self {
+        Self { shards: Default::default(), changes: AtomicUsize::new(0) }
+    }
+}
+
+impl Epochs {
+    /// Makes a guard.
+    pub(crate) fn enter(&self) -> Guard<'_> {
+        let phase = self.changes.load(Ordering::Relaxed) & 1;
+        let count = &self.shards[shard()].0[phase];
+        count.fetch_add(1, Ordering::SeqCst);
+        // What this thread reads from now on is not older than its count: if `advance` misses the
+        // count, the thread sees everything that was taken back before.
+        fence(Ordering::SeqCst);
+        Guard { epochs: self, count }
+    }
+
+    /// Returns the time at which an item is retired that was taken back before this call.
+    pub(crate) fn now(&self) -> Epoch {
+        fence(Ordering::SeqCst);
+        Epoch(self.changes.load(Ordering::Relaxed))
+    }
+
+    /// Starts new phases as long as no guard prevents it, but no more than make everything free
+    /// that is retired now. Only one thread at a time may call this.
+    pub(crate) fn advance(&self) {
+        for _ in 0..2 {
+            let changes = self.changes.load(Ordering::Relaxed);
+            let next = (changes + 1) & 1;
+            fence(Ordering::SeqCst);
+            // Pairs with the release of `Guard::drop`: what the guard's holder did comes before
+            // what is done with the memory afterwards.
+            if self.shards.iter().any(|shard| shard.0[next].load(Ordering::Acquire) != 0) {
+                return;
+            }
+            self.changes.store(changes + 1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether every guard that existed at `retired` is gone.
+    pub(crate) fn is_past(&self, retired: Epoch) -> bool {
+        self.changes.load(Ordering::Relaxed).wrapping_sub(retired.0) >= 2
+    }
+}
+
+impl Guard<'_> {
+    /// Drops the guard and makes a new one: for a thread that runs for long, at a point where it is
+    /// in no compiled code (a safepoint).
+    pub fn refresh(&mut self) {
+        *self = self.epochs.enter();
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        self.count.fetch_sub(1, Ordering::Release);
+    }
+}
+
+/// Returns the number of this thread's shard.
+fn shard() -> usize {
+    use std::cell::Cell;
+    use std::sync::atomic::AtomicUsize;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    // A thread whose thread-local values are already gone uses the first shard.
+    SHARD
+        .try_with(|shard| {
+            if shard.get() == usize::MAX {
+                shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
+            }
+            shard.get()
+        })
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_guards_all_is_free_at_once() {
+        let epochs = Epochs::default();
+        let retired = epochs.now();
+        assert!(!epochs.is_past(retired));
+        epochs.advance();
+        assert!(epochs.is_past(retired));
+    }
+
+    #[test]
+    fn a_guard_from_before_keeps_and_a_later_one_does_not() {
+        let epochs = Epochs::default();
+        for _ in 0..5 {
+            let before = epochs.enter();
+            let retired = epochs.now();
+            let after = epochs.enter();
+            epochs.advance();
+            epochs.advance();
+            assert!(!epochs.is_past(retired));
+            drop(before);
+            epochs.advance();
+            // The later guard may be in the same phase; a safepoint ends that.
+            let mut after = after;
+            after.refresh();
+            epochs.advance();
+            assert!(epochs.is_past(retired));
+        }
+    }
+
+    #[test]
+    fn a_guard_can_be_dropped_on_another_thread() {
+        let epochs = Epochs::default();
+        let guard = epochs.enter();
+        let retired = epochs.now();
+        std::thread::scope(|scope| {
+            scope.spawn(move || drop(guard));
+        });
+        epochs.advance();
+        assert!(epochs.is_past(retired));
+    }
+}

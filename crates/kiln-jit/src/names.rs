@@ -1,0 +1,147 @@
+//! The names that units define for each other, and which definition of a name is in force.
+//!
+//! The rules are those of a link of all modules in order. A strong definition is the only one. Of
+//! several preemptible definitions, the first is in force; of several replaceable ones, the last.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState as FastHash;
+use kiln_artifact::Artifact;
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+
+use crate::slots::Cell;
+use crate::symbol::Symbol;
+use crate::unit::UnitId;
+
+/// A definition of a name.
+pub(crate) struct Definition {
+    pub(crate) unit: UnitId,
+    /// The number of its module among all that were linked.
+    pub(crate) module: usize,
+    artifact: Artifact,
+    number: u32,
+    /// Its place in memory. `None` while its unit is being linked.
+    pub(crate) symbol: Option<Arc<Symbol>>,
+}
+
+impl Definition {
+    pub(crate) fn new(unit: UnitId, module: usize, artifact: &Artifact, number: usize) -> Self {
+        Self { unit, module, artifact: artifact.clone(), number: number as u32, symbol: None }
+    }
+
+    fn record(&self) -> &SymbolRecord {
+        &self.artifact.symbols()[self.number as usize]
+    }
+
+    pub(crate) fn kind(&self) -> SymbolKind {
+        self.record().kind()
+    }
+
+
+    /// Returns a function's recorded type.
+    pub(crate) fn signature(&self) -> Option<&str> {
+        self.artifact.signature(self.record().signature()?)
+    }
+}
+
+/// A name with at least one definition.
+pub(crate) struct Name {
+    /// In order of linking.
+    definitions: Vec<Definition>,
+    /// The number of units that use it and do not define it.
+    pub(crate) users: usize,
+    /// The slot that all code reads, if the name is replaceable.
+    pub(crate) slot: Option<Cell>,
+}
+
+impl Name {
+    pub(crate) fn is_replaceable(&self) -> bool {
+        self.slot.is_some()
+    }
+
+    /// Returns the definition that is in force when the units of `without` are gone.
+    pub(crate) fn current_without(&self, without: &dyn Fn(UnitId) -> bool) -> Option<&Definition> {
+        let mut others = self.definitions.iter().filter(|definition| !without(definition.unit));
+        if self.is_replaceable() { others.next_back() } else { others.next() }
+    }
+
+    /// Returns the definition that is in force, which may still be in the process of being linked.
+    pub(crate) fn current(&self) -> &Definition {
+        self.current_without(&|_| false).expect("a name has a definition")
+    }
+
+    /// Returns the published definition that is in force.
+    pub(crate) fn published(&self) -> Option<&Arc<Symbol>> {
+        let mut published = self.definitions.iter().filter_map(|definition| definition.symbol.as_ref());
+        if self.is_replaceable() { published.next_back() } else { published.next() }
+    }
+
+    pub(crate) fn definitions(&self) -> &[Definition] {
+        &self.definitions
+    }
+
+    /// Returns the definition of a unit.
+    pub(crate) fn definition_of(&mut self, unit: UnitId) -> Option<&mut Definition> {
+        self.definitions.iter_mut().find(|definition| definition.unit == unit)
+    }
+}
+
+/// All names.
+#[derive(Default)]
+pub(crate) struct Names(HashMap<Arc<str>, Name, FastHash>);
+
+impl Names {
+    pub(crate) fn get(&self, name: &str) -> Option<&Name> {
+        self.0.get(name)
+    }
+
+    pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Name> {
+        self.0.get_mut(name)
+    }
+
+    /// Adds a definition. A new replaceable name takes `slot`. Returns the name.
+    pub(crate) fn define(
+        &mut self,
+        name: &str,
+        definition: Definition,
+        slot: impl FnOnce() -> Option<Cell>,
+    ) -> Arc<str> {
+        let name = self.key(name);
+        let entry = self.0.entry(name.clone()).or_insert_with(|| Name {
+            definitions: Vec::with_capacity(1),
+            users: 0,
+            slot: slot(),
+        });
+        entry.definitions.push(definition);
+        name
+    }
+
+    /// Adds a user. Returns the name.
+    pub(crate) fn add_user(&mut self, name: &str) -> Arc<str> {
+        let key = self.key(name);
+        if let Some(name) = self.0.get_mut(name) {
+            name.users += 1;
+        }
+        key
+    }
+
+    fn key(&self, name: &str) -> Arc<str> {
+        self.0.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
+    }
+
+    /// Removes the definition of a unit. Returns the slot if that was the last definition.
+    pub(crate) fn undefine(&mut self, name: &str, unit: UnitId) -> Option<Cell> {
+        let entry = self.0.get_mut(name)?;
+        entry.definitions.retain(|definition| definition.unit != unit);
+        if !entry.definitions.is_empty() {
+            return None;
+        }
+        self.0.remove(name)?.slot
+    }
+
+    /// Takes the slots of all names out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Cell> {
+        self.0.drain().filter_map(|(_, name)| name.slot)
+    }
+}

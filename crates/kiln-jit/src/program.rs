@@ -1,0 +1,592 @@
+//! What is alive: the one owner of units, names, slots and sections.
+//!
+//! A link takes three steps here, each short. [`Program::claim`] decides what every symbol of a
+//! batch refers to, and records the uses, so that nothing the batch refers to can be removed while
+//! it is copied and relocated. [`Program::commit`] publishes its definitions, and
+//! [`Program::abandon`] takes a claim back. No code of a client runs in here.
+//!
+//! A batch that needs a definition which another thread is linking waits before it claims anything.
+//! So a thread with claims never waits, and there is no deadlock.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+use kiln_artifact::{Artifact, signatures_agree};
+use kiln_image::link::{ExternalDefinition, Plan};
+use kiln_image::{Arch, missing_features};
+
+use crate::batch::{Batch, Reference, SlotKind, reference};
+use crate::error::{InUseError, JitError, UseOf};
+use crate::memory::Memory;
+use crate::names::{Definition, Name, Names};
+use crate::sections::{KnownBound, Sections};
+use crate::slots::{Cell, Slots};
+use crate::symbol::{Symbol, SymbolMap};
+use crate::unit::{UnitId, UnitInfo, UnitMemory, Uses};
+
+/// Whether a batch may define replaceable functions again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Add,
+    Replace,
+}
+
+/// A slot whose value is needed: its kind, its name, and the type that the code expects.
+pub(crate) type WantedSlot<'a> = (SlotKind, &'a str, Option<&'a str>);
+
+/// The outcome of an attempt to claim.
+pub(crate) enum Attempt<'a> {
+    Claimed(Claim<'a>),
+    /// These slots need values.
+    Unresolved(Vec<WantedSlot<'a>>),
+    /// Another thread is linking something that the batch refers to.
+    Wait,
+}
+
+/// What a batch was promised while it is linked.
+pub(crate) struct Claim<'a> {
+    pub(crate) unit: UnitId,
+    pub(crate) first_module: usize,
+    /// What the batch refers to outside itself, by kind and name.
+    pub(crate) outside: HashMap<(SlotKind, &'a str), ExternalDefinition>,
+    pub(crate) uses: Uses,
+}
+
+/// What a batch refers to outside itself, before it is claimed.
+#[derive(Default)]
+struct References<'a> {
+    /// What was found already; for slots, the position in `slots`.
+    seen: HashMap<(SlotKind, &'a str), usize>,
+    names: Vec<&'a str>,
+    /// Bounds of sections: the name, the section and the address.
+    bounds: Vec<(&'a str, &'a str, u64)>,
+    /// A slot that is used with several types expects none.
+    slots: Vec<WantedSlot<'a>>,
+    must_wait: bool,
+}
+
+/// What no longer belongs to the program, and is freed when no thread can be in it.
+pub(crate) struct Retired {
+    pub(crate) units: Vec<Arc<UnitInfo>>,
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// See the module's documentation.
+#[derive(Default)]
+pub(crate) struct Program {
+    /// The units that are in memory, in order of linking.
+    pub(crate) units: BTreeMap<UnitId, Arc<UnitInfo>>,
+    names: Names,
+    pub(crate) slots: Slots,
+    sections: Sections,
+    /// The target triple of all modules.
+    triple: Option<Box<str>>,
+    /// The number of batches that are being linked.
+    claims: usize,
+    next_unit: UnitId,
+    next_module: usize,
+}
+
+impl Program {
+    /// Decides what the batch refers to, and claims its definitions. `values` are the values of
+    /// slots that were wanted before.
+    ///
+    /// It refuses batches that an image of all modules would refuse. Beyond that, it refuses only
+    /// symbols that an image could resolve in another way than the running code did.
+    pub(crate) fn claim<'a>(
+        &mut self,
+        batch: &Batch<'a>,
+        mode: Mode,
+        values: &HashMap<(SlotKind, &'a str), usize>,
+        memory: &Memory,
+    ) -> Result<Attempt<'a>, JitError> {
+        self.check(batch, mode)?;
+        let references = self.references(batch);
+        if references.must_wait {
+            return Ok(Attempt::Wait);
+        }
+        let unserved = |&&(kind, name, expected): &&WantedSlot<'_>| {
+            !values.contains_key(&(kind, name)) && !self.slots.serves(kind, name, expected)
+        };
+        let wanted: Vec<WantedSlot<'a>> = references.slots.iter().filter(unserved).copied().collect();
+        if !wanted.is_empty() {
+            return Ok(Attempt::Unresolved(wanted));
+        }
+        // Everything that can fail comes first: memory for new slots.
+        let mut new_slots = HashMap::new();
+        let mut new_names = HashMap::new();
+        let result = self.allocate(batch, &references, values, memory, &mut new_slots, &mut new_names);
+        if let Err(error) = result {
+            let cells = new_slots.into_values().chain(new_names.into_values());
+            // SAFETY: nobody knows the new slots.
+            cells.for_each(|cell: Cell| unsafe { cell.free(memory) });
+            return Err(error);
+        }
+        Ok(Attempt::Claimed(self.record(batch, references, new_slots, new_names)))
+    }
+
+    /// Refuses batches that can be refused before any work is done: code for other machines,
+    /// redefinitions, and imports and overridden definitions whose type differs from that of the
+    /// definition.
+    fn check(&self, batch: &Batch<'_>, mode: Mode) -> Result<(), JitError> {
+        for (module, artifact) in batch.artifacts.iter().enumerate() {
+            self.check_machine(module, artifact)?;
+            for symbol in artifact.symbols().iter().filter(|symbol| reference(symbol) == Reference::Shared) {
+                self.check_symbol(mode, module, artifact, symbol)?;
+            }
+        }
+        let is_defined = |name: &str| self.names.get(name).is_some();
+        let is_slot = |name: &str| self.slots.get(SlotKind::Symbol, name).is_some();
+        self.sections.check(batch, &is_defined, &is_slot)
+    }
+
+    fn check_symbol(
+        &self,
+        mode: Mode,
+        module: usize,
+        artifact: &Artifact,
+        symbol: &SymbolRecord,
+    ) -> Result<(), JitError> {
+        let name = artifact.name(symbol);
+        if symbol.is_defined() && self.slots.get(SlotKind::Symbol, name).is_some() {
+            return Err(JitError::DefinedLate { name: name.into(), module });
+        }
+        let Some(known) = self.names.get(name) else { return Ok(()) };
+        let before = known.current();
+        if symbol.linkage() == Linkage::Replaceable && known.is_replaceable() {
+            if mode == Mode::Replace {
+                return check_use(module, artifact, symbol, before);
+            }
+            return Err(JitError::NotReplaced { name: name.into(), module, earlier: before.module });
+        }
+        match symbol.linkage() {
+            // Code that uses a preemptible definition uses the earlier definition instead.
+            Linkage::Preemptible | Linkage::Import if !known.is_replaceable() || !symbol.is_defined() => {
+                check_use(module, artifact, symbol, before)
+            }
+            Linkage::Local => Ok(()),
+            _ => Err(JitError::Redefinition { name: name.into(), module, earlier: before.module }),
+        }
+    }
+
+    /// Refuses a module that this machine cannot run, or that no image can hold with the others.
+    fn check_machine(&self, module: usize, artifact: &Artifact) -> Result<(), JitError> {
+        let triple = artifact.triple();
+        if !Arch::is_host(triple) {
+            return Err(JitError::OtherTarget { module, triple: triple.into() });
+        }
+        if let Some(expected) = self.triple.as_deref().filter(|&expected| expected != triple) {
+            let (triple, expected) = (triple.into(), expected.into());
+            return Err(JitError::TargetMismatch { module, triple, expected });
+        }
+        match missing_features(artifact.features()).next() {
+            Some(feature) => Err(JitError::MissingFeature { module, feature: feature.into() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns what the batch refers to outside itself.
+    fn references<'a>(&self, batch: &Batch<'a>) -> References<'a> {
+        let mut found = References::default();
+        for artifact in batch.artifacts {
+            for symbol in artifact.symbols() {
+                let name = artifact.name(symbol);
+                match reference(symbol) {
+                    Reference::Local => {}
+                    Reference::Slot(kind) => found.slot(kind, artifact, symbol),
+                    // A strong definition in the batch comes before all others.
+                    Reference::Shared if batch.defines_strongly(name) => {}
+                    Reference::Shared => self.reference(batch, artifact, symbol, &mut found),
+                }
+            }
+        }
+        found
+    }
+
+    /// Finds what a symbol refers to that modules share, and of which the batch has at most a weak
+    /// definition.
+    fn reference<'a>(
+        &self,
+        batch: &Batch<'a>,
+        artifact: &'a Artifact,
+        symbol: &SymbolRecord,
+        found: &mut References<'a>,
+    ) {
+        let name = artifact.name(symbol);
+        if let Some(known) = self.names.get(name) {
+            // Before the first definition is published, its address and its slot are not filled.
+            found.must_wait |= known.published().is_none();
+            let own = symbol.linkage() == Linkage::Replaceable;
+            if !own && found.is_new(SlotKind::Symbol, name) {
+                found.names.push(name);
+            }
+        } else if !batch.defines(name) {
+            match self.sections.bound(name) {
+                Some((section, KnownBound::Address(address))) if !batch.has_section(section) => {
+                    if found.is_new(SlotKind::Symbol, name) {
+                        found.bounds.push((name, section, address));
+                    }
+                }
+                Some((section, KnownBound::Pending)) if !batch.has_section(section) => {
+                    found.must_wait = true;
+                }
+                _ if batch.bounds(name) => {}
+                _ => found.slot(SlotKind::Symbol, artifact, symbol),
+            }
+        }
+    }
+
+    /// Allocates memory for the slots that do not exist yet.
+    fn allocate<'a>(
+        &self,
+        batch: &Batch<'a>,
+        references: &References<'a>,
+        values: &HashMap<(SlotKind, &'a str), usize>,
+        memory: &Memory,
+        new_slots: &mut HashMap<(SlotKind, &'a str), Cell>,
+        new_names: &mut HashMap<&'a str, Cell>,
+    ) -> Result<(), JitError> {
+        for &(kind, name, _) in &references.slots {
+            if let Some(&value) = values.get(&(kind, name))
+                && self.slots.get(kind, name).is_none()
+            {
+                new_slots.insert((kind, name), Cell::allocate(memory, value as u64)?);
+            }
+        }
+        for (name, winner) in batch.definitions() {
+            if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
+                new_names.insert(name, Cell::allocate(memory, 0)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Records the uses and definitions of a batch.
+    fn record<'a>(
+        &mut self,
+        batch: &Batch<'a>,
+        references: References<'a>,
+        mut new_slots: HashMap<(SlotKind, &'a str), Cell>,
+        mut new_names: HashMap<&'a str, Cell>,
+    ) -> Claim<'a> {
+        let (unit, first_module) = (self.next_unit, self.next_module);
+        self.next_unit += 1;
+        self.next_module += batch.artifacts.len();
+        self.claims += 1;
+        if let (None, Some(artifact)) = (&self.triple, batch.artifacts.first()) {
+            self.triple = Some(artifact.triple().into());
+        }
+        let References { names, bounds, slots, .. } = references;
+        let (mut outside, mut uses) = (HashMap::new(), Uses::default());
+        for name in names {
+            uses.names.push(self.names.add_user(name));
+            outside.extend(self.external(name).map(|definition| ((SlotKind::Symbol, name), definition)));
+        }
+        for (name, section, address) in bounds {
+            if !uses.sections.iter().any(|known| **known == *section) {
+                self.sections.add_user(section);
+                uses.sections.push(section.into());
+            }
+            outside.insert((SlotKind::Symbol, name), ExternalDefinition::Address(address));
+        }
+        for (kind, name, expected) in slots {
+            let cell = || new_slots.remove(&(kind, name)).expect("the claim allocated it");
+            let (address, key) = self.slots.add_user(kind, name, expected, cell);
+            uses.slots.push((kind, key));
+            outside.insert((kind, name), ExternalDefinition::Slot(address));
+        }
+        for (name, winner) in batch.definitions() {
+            let artifact = &batch.artifacts[winner.module];
+            let definition = Definition::new(unit, first_module + winner.module, artifact, winner.symbol);
+            self.names.define(name, definition, || new_names.remove(name));
+            // The function's slot exists, in this unit or before; code inside the unit reads it too.
+            if let Some(slot) = self.names.get(name).and_then(|known| known.slot.as_ref()) {
+                outside.insert((SlotKind::Symbol, name), ExternalDefinition::Slot(slot.address()));
+            }
+        }
+        self.sections.claim(batch, unit, first_module);
+        Claim { unit, first_module, outside, uses }
+    }
+
+    /// Returns how code reaches a name of earlier units.
+    fn external(&self, name: &str) -> Option<ExternalDefinition> {
+        let known = self.names.get(name)?;
+        match &known.slot {
+            Some(slot) => Some(ExternalDefinition::Slot(slot.address())),
+            None => known.published().map(|symbol| ExternalDefinition::Address(symbol.address)),
+        }
+    }
+
+    /// Takes back what [`Program::claim`] recorded. Returns slots that nobody uses any more.
+    pub(crate) fn abandon(&mut self, batch: &Batch<'_>, claim: Claim<'_>) -> Vec<Cell> {
+        self.claims -= 1;
+        if self.next_module == claim.first_module + batch.artifacts.len() {
+            self.next_module = claim.first_module;
+        }
+        self.forget(claim.unit, batch.artifacts, &claim.uses)
+    }
+
+    /// Removes the uses and definitions of a unit. Returns slots that nobody uses any more.
+    fn forget(&mut self, unit: UnitId, artifacts: &[Artifact], uses: &Uses) -> Vec<Cell> {
+        let mut cells = Vec::new();
+        for name in &uses.names {
+            if let Some(known) = self.names.get_mut(name) {
+                known.users -= 1;
+            }
+        }
+        for (kind, name) in &uses.slots {
+            cells.extend(self.slots.remove_user(*kind, name));
+        }
+        for section in &uses.sections {
+            self.sections.remove_user(section);
+        }
+        for (artifact, symbol) in shared_definitions(artifacts) {
+            cells.extend(self.names.undefine(artifact.name(symbol), unit));
+        }
+        self.sections.remove(artifacts, unit);
+        if self.units.is_empty() && self.claims == 0 {
+            self.triple = None;
+        }
+        cells
+    }
+
+    /// Publishes a unit whose code is in memory. Returns it, and the units that have no function
+    /// left that was not replaced.
+    pub(crate) fn commit(
+        &mut self,
+        batch: &Batch<'_>,
+        claim: Claim<'_>,
+        plan: &Plan<'_>,
+        memory: UnitMemory,
+        map: &SymbolMap,
+    ) -> (Arc<UnitInfo>, Vec<UnitId>) {
+        let Claim { unit: id, first_module, outside: _, mut uses } = claim;
+        self.claims -= 1;
+        uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
+        let unit = Arc::new(UnitInfo::new(id, first_module, plan, memory, uses));
+        let mut replaced = Vec::new();
+        for (name, winner) in batch.definitions() {
+            let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
+            let artifact = &unit.artifacts[winner.module];
+            let Some(known) = self.names.get_mut(name) else { continue };
+            let Some(definition) = known.definition_of(id) else { continue };
+            definition.symbol = Some(Arc::new(Symbol::new(id, artifact, winner.symbol, address)));
+            if known.published().is_some_and(|symbol| symbol.unit == id) {
+                let others = known.definitions().iter().map(|definition| definition.unit);
+                replaced.extend(others.filter(|&other| other != id));
+                self.publish(name, map);
+            }
+        }
+        self.units.insert(id, unit.clone());
+        replaced.sort_unstable();
+        replaced.dedup();
+        replaced.retain(|unit| self.is_replaced(*unit));
+        (unit, replaced)
+    }
+
+    /// Makes the definition that is in force visible to lookups, and stores it in the slot.
+    fn publish(&self, name: &str, map: &SymbolMap) {
+        let known = self.names.get(name);
+        let Some(symbol) = known.and_then(Name::published) else {
+            map.pin().remove(name);
+            return;
+        };
+        if let Some(slot) = known.and_then(|known| known.slot.as_ref()) {
+            slot.store(symbol.address);
+        }
+        if symbol.linkage() == Linkage::Hidden {
+            map.pin().remove(name);
+        } else {
+            map.pin().insert(name.into(), symbol.clone());
+        }
+    }
+
+    /// Whether every function of a unit was replaced by a later definition.
+    fn is_replaced(&self, unit: UnitId) -> bool {
+        let Some(info) = self.units.get(&unit) else { return false };
+        let mut functions = 0;
+        for artifact in &info.artifacts {
+            for symbol in artifact.symbols().iter().filter(|symbol| symbol.is_defined()) {
+                if symbol.kind() != SymbolKind::Function {
+                    // Others may use its data by name.
+                    if reference(symbol) == Reference::Shared {
+                        return false;
+                    }
+                    continue;
+                }
+                let known = self.names.get(artifact.name(symbol));
+                let published = known.filter(|known| known.is_replaceable()).and_then(Name::published);
+                let in_force = |symbol: &Arc<Symbol>| symbol.unit == unit;
+                if symbol.linkage() != Linkage::Replaceable || published.is_none_or(in_force) {
+                    return false;
+                }
+                functions += 1;
+            }
+        }
+        functions > 0
+    }
+
+    /// Returns the uses of units of `removed` by others.
+    fn uses_of(&self, removed: &HashSet<UnitId>) -> Vec<(UseOf, UnitId)> {
+        let is_removed = |unit: UnitId| removed.contains(&unit);
+        // Names that would be gone, or mean something else, and how many units outside use them.
+        let mut broken: HashMap<&str, UnitId> = HashMap::new();
+        let mut sections: HashMap<&str, UnitId> = HashMap::new();
+        for (&id, unit) in removed.iter().filter_map(|id| self.units.get_key_value(id)) {
+            for (artifact, symbol) in shared_definitions(&unit.artifacts) {
+                let name = artifact.name(symbol);
+                let Some(known) = self.names.get(name).filter(|known| known.users > 0) else { continue };
+                let after = known.current_without(&is_removed);
+                let same = after.is_some_and(|after| after.unit == known.current().unit);
+                if after.is_none() || (!same && !known.is_replaceable()) {
+                    broken.insert(name, id);
+                }
+            }
+            for artifact in &unit.artifacts {
+                for run in artifact.named_data() {
+                    let name = artifact.section_name(run);
+                    if self.sections.users(name) > 0 {
+                        sections.insert(name, id);
+                    }
+                }
+            }
+        }
+        if broken.is_empty() && sections.is_empty() {
+            return Vec::new();
+        }
+        let mut found = Vec::new();
+        for unit in self.units.values().filter(|unit| !is_removed(unit.id)) {
+            for name in unit.uses.names.iter().filter(|name| broken.contains_key(&***name)) {
+                found.push((UseOf::new(name, unit), unit.id));
+            }
+            for section in unit.uses.sections.iter().filter(|name| sections.contains_key(&***name)) {
+                found.push((UseOf::new(section, unit), unit.id));
+            }
+        }
+        found
+    }
+
+    /// Takes units out of the program: names, slots and sections no longer know them. If `users`,
+    /// the units that use them go too, and those that use these, and so on.
+    ///
+    /// # Errors
+    ///
+    /// [`InUseError`] if others use the units; then nothing was removed.
+    pub(crate) fn remove(
+        &mut self,
+        units: &[UnitId],
+        users: bool,
+        map: &SymbolMap,
+    ) -> Result<Retired, InUseError> {
+        let mut removed: HashSet<UnitId> =
+            units.iter().copied().filter(|id| self.units.contains_key(id)).collect();
+        loop {
+            let found = self.uses_of(&removed);
+            if found.is_empty() {
+                break;
+            }
+            if !users {
+                return Err(InUseError { uses: found.into_iter().map(|(used, _)| used).collect() });
+            }
+            removed.extend(found.into_iter().map(|(_, unit)| unit));
+        }
+        let mut removed: Vec<UnitId> = removed.into_iter().collect();
+        removed.sort_unstable();
+        let mut retired = Retired { units: Vec::new(), cells: Vec::new() };
+        for id in removed {
+            let Some(unit) = self.units.remove(&id) else { continue };
+            retired.cells.extend(self.forget(id, &unit.artifacts, &unit.uses));
+            retired.units.push(unit);
+        }
+        for unit in &retired.units {
+            for (artifact, symbol) in shared_definitions(&unit.artifacts) {
+                let name = artifact.name(symbol);
+                let is_current = map.pin().get(name).is_some_and(|symbol| symbol.unit == unit.id);
+                let has_slot = self.names.get(name).is_some_and(Name::is_replaceable);
+                if is_current || has_slot {
+                    self.publish(name, map);
+                }
+            }
+        }
+        Ok(retired)
+    }
+
+    /// Takes all slots out.
+    pub(crate) fn drain_cells(&mut self) -> Vec<Cell> {
+        self.names.drain().chain(self.slots.drain()).collect()
+    }
+
+    /// Returns the number of slots for things of the host.
+    pub(crate) fn slot_count(&self) -> usize {
+        self.slots.len()
+    }
+}
+
+impl<'a> References<'a> {
+    /// Adds a slot.
+    fn slot(&mut self, kind: SlotKind, artifact: &'a Artifact, symbol: &SymbolRecord) {
+        let name = artifact.name(symbol);
+        let expected = symbol.signature().and_then(|index| artifact.signature(index));
+        if self.is_new(kind, name) {
+            self.seen.insert((kind, name), self.slots.len());
+            self.slots.push((kind, name, expected));
+            return;
+        }
+        let position = self.seen[&(kind, name)];
+        let known = &mut self.slots[position].2;
+        let conflict = |a: &str| expected.is_some_and(|b| !signatures_agree(a, b));
+        if known.is_some_and(conflict) {
+            *known = None;
+        }
+    }
+
+    /// Whether this reference is found for the first time.
+    fn is_new(&mut self, kind: SlotKind, name: &'a str) -> bool {
+        match self.seen.entry((kind, name)) {
+            Entry::Occupied(_) => false,
+            Entry::Vacant(entry) => {
+                entry.insert(0);
+                true
+            }
+        }
+    }
+}
+
+/// Returns the definitions that other modules can see.
+fn shared_definitions(artifacts: &[Artifact]) -> impl Iterator<Item = (&Artifact, &SymbolRecord)> {
+    artifacts.iter().flat_map(|artifact| {
+        let symbols = artifact.symbols().iter();
+        let shared = |symbol: &&SymbolRecord| symbol.is_defined() && reference(symbol) == Reference::Shared;
+        symbols.filter(shared).map(move |symbol| (artifact, symbol))
+    })
+}
+
+/// Refuses an import or an overridden definition whose kind or type differs from that of `before`.
+fn check_use(
+    module: usize,
+    artifact: &Artifact,
+    symbol: &SymbolRecord,
+    before: &Definition,
+) -> Result<(), JitError> {
+    let (name, earlier) = (artifact.name(symbol), before.module);
+    match (symbol.kind(), before.kind()) {
+        (SymbolKind::Function, SymbolKind::Function) => {}
+        (SymbolKind::Function, _) => {
+            return Err(JitError::KindConflict { name: name.into(), module, earlier });
+        }
+        (_, SymbolKind::Function) if symbol.is_defined() => {
+            return Err(JitError::DataConflict { name: name.into(), module, earlier });
+        }
+        _ => return Ok(()),
+    }
+    let imported = symbol.signature().and_then(|index| artifact.signature(index));
+    if let (Some(imported), Some(defined)) = (imported, before.signature())
+        && !signatures_agree(imported, defined)
+    {
+        let (imported, defined) = (imported.into(), defined.into());
+        return Err(JitError::SignatureConflict { name: name.into(), module, earlier, imported, defined });
+    }
+    Ok(())
+}

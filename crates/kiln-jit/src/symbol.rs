@@ -1,0 +1,54 @@
+//! Symbols that can be looked up by name without a lock.
+
+use std::sync::Arc;
+
+use kiln_artifact::Artifact;
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+use kiln_image::FunctionText;
+
+use crate::unit::UnitId;
+
+/// A definition that is published under a name.
+#[derive(Debug)]
+pub(crate) struct Symbol {
+    pub(crate) unit: UnitId,
+    artifact: Artifact,
+    number: u32,
+    pub(crate) address: u64,
+}
+
+/// The map from names to published definitions. Readers take no lock.
+pub(crate) type SymbolMap = papaya::HashMap<Arc<str>, Arc<Symbol>, foldhash::fast::RandomState>;
+
+impl Symbol {
+    pub(crate) fn new(unit: UnitId, artifact: &Artifact, number: usize, address: u64) -> Self {
+        Self { unit, artifact: artifact.clone(), number: number as u32, address }
+    }
+
+    fn record(&self) -> &SymbolRecord {
+        &self.artifact.symbols()[self.number as usize]
+    }
+
+    pub(crate) fn kind(&self) -> SymbolKind {
+        self.record().kind()
+    }
+
+    pub(crate) fn linkage(&self) -> Linkage {
+        self.record().linkage()
+    }
+
+    /// Returns the recorded type, if it is a function that has one.
+    pub(crate) fn recorded_type(&self) -> Option<&str> {
+        self.artifact.signature(self.record().signature()?)
+    }
+}
+
+impl FunctionText for Symbol {
+    fn name(&self) -> &str {
+        self.artifact.name(self.record())
+    }
+
+    fn signature(&self) -> &str {
+        self.recorded_type().unwrap_or_default()
+    }
+}

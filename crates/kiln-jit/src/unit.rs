@@ -1,0 +1,204 @@
+//! Units: what was linked at once, and is removed at once.
+
+use std::sync::{Arc, Mutex};
+
+use kiln_artifact::Artifact;
+use kiln_artifact::record::{SectionKind, SymbolKind};
+use kiln_globals::SlotKey;
+use kiln_image::link::{Addresses, Plan};
+
+use crate::batch::SlotKind;
+use crate::blocks::Blocks;
+use crate::unwind::Registration;
+
+/// The number of a unit. Numbers are in order of linking and are never used again.
+pub(crate) type UnitId = u64;
+
+/// A handle of modules that were linked at once, and that are removed at once.
+///
+/// It is cheap to clone. Dropping it removes nothing: see [`Jit::remove`](crate::Jit::remove). The
+/// addresses that it returns are valid until the unit is removed, or its [`Jit`](crate::Jit) is
+/// dropped; a [`Guard`](crate::Guard) delays the end.
+#[derive(Clone, Debug)]
+pub struct Unit(pub(crate) Arc<UnitInfo>);
+
+impl PartialEq for Unit {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Unit {}
+
+/// A function or data object of a unit, in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Defined<'u> {
+    /// The position of its module in the unit.
+    pub module: usize,
+    /// The number of its symbol in the module.
+    pub symbol: usize,
+    /// Its name; empty if it is anonymous.
+    pub name: &'u str,
+    /// Whether it is a function or data.
+    pub kind: SymbolKind,
+    /// The address of its first byte.
+    pub address: *const u8,
+    /// Its size in bytes.
+    pub size: usize,
+}
+
+/// A unit that is in memory.
+#[derive(Debug)]
+pub(crate) struct UnitInfo {
+    pub(crate) id: UnitId,
+    /// The number of the unit's first module among all modules that were ever linked.
+    pub(crate) first_module: usize,
+    pub(crate) artifacts: Box<[Artifact]>,
+    places: Box<[Place]>,
+    pub(crate) blocks: Blocks,
+    /// Taken out when the unit is freed.
+    pub(crate) registration: Mutex<Option<Registration>>,
+    pub(crate) uses: Uses,
+}
+
+/// The memory that a unit owns.
+pub(crate) struct UnitMemory {
+    pub(crate) blocks: Blocks,
+    pub(crate) registration: Option<Registration>,
+}
+
+/// What a unit uses of others. Each name and key is listed once.
+#[derive(Debug, Default)]
+pub(crate) struct Uses {
+    /// Definitions in other units, by name.
+    pub(crate) names: Vec<Arc<str>>,
+    pub(crate) slots: Vec<(SlotKind, Arc<str>)>,
+    /// Sections whose bounds it uses.
+    pub(crate) sections: Vec<Box<str>>,
+}
+
+/// The addresses of one module's sections.
+#[derive(Debug)]
+struct Place {
+    text: u64,
+    read_only: u64,
+    writable: u64,
+    zeroed: u64,
+    /// The address of each run of named data.
+    runs: Box<[u64]>,
+}
+
+impl Place {
+    fn new(plan: &Plan<'_>, module: usize, artifact: &Artifact, addresses: &Addresses) -> Self {
+        let at = |section, offset| {
+            let located = plan.locate(module, section, offset);
+            located.map_or(0, |(area, offset)| addresses[area] + offset)
+        };
+        let runs = artifact.named_data().iter().map(|run| at(run.section(), run.start.get()));
+        Self {
+            text: at(SectionKind::Text, 0),
+            read_only: at(SectionKind::ReadOnly, 0),
+            writable: at(SectionKind::Writable, 0),
+            zeroed: at(SectionKind::Zeroed, 0),
+            runs: runs.collect(),
+        }
+    }
+
+    /// Returns the address of the byte at `offset` of a section.
+    fn address(&self, artifact: &Artifact, section: SectionKind, offset: u64) -> u64 {
+        match artifact.named_data_at(section, offset) {
+            Some(run) => self.runs[run] + (offset - artifact.named_data()[run].start.get()),
+            None => match section {
+                SectionKind::Text => self.text + offset,
+                SectionKind::ReadOnly => self.read_only + offset,
+                SectionKind::Writable => self.writable + offset,
+                SectionKind::Zeroed | SectionKind::Undefined => self.zeroed + offset,
+            },
+        }
+    }
+}
+
+impl UnitInfo {
+    pub(crate) fn new(
+        id: UnitId,
+        first_module: usize,
+        plan: &Plan<'_>,
+        memory: UnitMemory,
+        uses: Uses,
+    ) -> Self {
+        let UnitMemory { blocks, registration } = memory;
+        let places = plan.artifacts().iter().enumerate();
+        let places =
+            places.map(|(module, artifact)| Place::new(plan, module, artifact, &blocks.addresses)).collect();
+        Self {
+            id,
+            first_module,
+            artifacts: plan.artifacts().into(),
+            places,
+            blocks,
+            registration: Mutex::new(registration),
+            uses,
+        }
+    }
+
+    /// Returns the address of a symbol that a module of the unit defines.
+    pub(crate) fn address(&self, module: usize, symbol: usize) -> Option<u64> {
+        let artifact = self.artifacts.get(module)?;
+        let record = artifact.symbols().get(symbol).filter(|record| record.is_defined())?;
+        Some(self.places[module].address(artifact, record.section(), record.offset.get()))
+    }
+}
+
+impl Unit {
+    /// Returns the number of modules.
+    pub fn len(&self) -> usize {
+        self.0.artifacts.len()
+    }
+
+    /// Whether the unit has no modules.
+    pub fn is_empty(&self) -> bool {
+        self.0.artifacts.is_empty()
+    }
+
+    /// Returns the artifacts of the modules, in order.
+    pub fn artifacts(&self) -> &[Artifact] {
+        &self.0.artifacts
+    }
+
+    /// Returns the function or data object that symbol `symbol` of module `module` defines, also if
+    /// it is private or anonymous. `None` if there is no such module or symbol, or if the module
+    /// does not define it.
+    pub fn symbol(&self, module: usize, symbol: usize) -> Option<Defined<'_>> {
+        let address = self.0.address(module, symbol)?;
+        let artifact = self.0.artifacts.get(module)?;
+        let record = artifact.symbols().get(symbol)?;
+        Some(Defined {
+            module,
+            symbol,
+            name: artifact.name(record),
+            kind: record.kind(),
+            address: address as *const u8,
+            size: record.size.get() as usize,
+        })
+    }
+
+    /// Returns every function and data object that the unit defines, private ones included, in
+    /// order of modules and symbols.
+    pub fn symbols(&self) -> impl Iterator<Item = Defined<'_>> {
+        let modules = self.0.artifacts.iter().enumerate();
+        modules.flat_map(move |(module, artifact)| {
+            (0..artifact.symbols().len()).filter_map(move |symbol| self.symbol(module, symbol))
+        })
+    }
+
+    /// Returns the keys of the slots that the unit uses, in order of first use.
+    pub fn slots(&self) -> impl Iterator<Item = SlotKey> {
+        self.0.uses.slots.iter().map(|(kind, name)| kind.key(name))
+    }
+
+    /// Returns the functions of the unit, private ones included, in order of modules and symbols:
+    /// what a profiler or debugger wants to know.
+    pub fn functions(&self) -> impl Iterator<Item = Defined<'_>> {
+        self.symbols().filter(|symbol| symbol.kind == SymbolKind::Function)
+    }
+}

@@ -1,0 +1,80 @@
+//! Claims of definitions, so that no two threads compile the same one.
+
+use std::collections::HashSet;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use kiln_ir::{Linkage, Module};
+
+/// The names that threads are compiling.
+#[derive(Default)]
+pub(super) struct Claims {
+    names: Mutex<HashSet<Box<str>>>,
+    /// Told when names are free again.
+    freed: Condvar,
+}
+
+/// A claim, which is given up when it is dropped.
+pub(super) struct Claim<'c> {
+    claims: &'c Claims,
+    names: Vec<Box<str>>,
+}
+
+/// The outcome of an attempt to claim.
+pub(super) enum Claimed<'c> {
+    Own(Claim<'c>),
+    /// Another thread has this name.
+    Other(Box<str>),
+}
+
+/// Returns the names that modules define for others, so that only one definition can be in force.
+pub(super) fn definitions(modules: &[Module]) -> impl Iterator<Item = &str> {
+    let symbols = modules.iter().flat_map(|module| &module.symbols);
+    // Preemptible definitions may be many, and replaceable ones follow each other.
+    let single = symbols.filter(|symbol| matches!(symbol.linkage, Linkage::Export | Linkage::Hidden));
+    single.map(|symbol| &*symbol.name)
+}
+
+impl Claims {
+    fn lock(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
+        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Claims all definitions of `modules`, or none.
+    pub(super) fn claim(&self, modules: &[Module]) -> Claimed<'_> {
+        let mut claimed = self.lock();
+        if let Some(other) = definitions(modules).find(|name| claimed.contains(*name)) {
+            return Claimed::Other(other.into());
+        }
+        let names: Vec<Box<str>> = definitions(modules).map(Into::into).collect();
+        claimed.extend(names.iter().cloned());
+        Claimed::Own(Claim { claims: self, names })
+    }
+
+    /// Waits until another thread has given a name of `modules` up. In a thread of a pool, it does
+    /// other work of the pool meanwhile, which may be what the other thread waits for.
+    pub(super) fn wait(&self, modules: &[Module]) {
+        let is_free =
+            |claimed: &HashSet<Box<str>>| !definitions(modules).any(|name| claimed.contains(name));
+        if rayon::current_thread_index().is_some() {
+            while !is_free(&self.lock()) {
+                if rayon::yield_now() != Some(rayon::Yield::Executed) {
+                    std::thread::yield_now();
+                }
+            }
+            return;
+        }
+        let claimed = self.lock();
+        drop(self.freed.wait_while(claimed, |claimed| !is_free(claimed)));
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        let mut claimed = self.claims.lock();
+        for name in &self.names {
+            claimed.remove(name);
+        }
+        drop(claimed);
+        self.claims.freed.notify_all();
+    }
+}
