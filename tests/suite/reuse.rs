@@ -324,7 +324,7 @@ fn what_is_in_the_store_is_not_built() {
     let stats = compiler.clone().abi("layout 2").compile_lazy(lazy("a")).unwrap().stats;
     assert_eq!((built.swap(0, Ordering::Relaxed), stats.reused_modules), (all.len(), 0));
     // A session takes lazy modules too.
-    let mut session =
+    let session =
         Session::with_compiler(Compiler::new(Target::host()).store(store), JitOptions::default()).unwrap();
     let numbers = |text: &'static str| {
         Lazy::new("n", LazyKey::new("test", text.as_bytes()), move || Ok::<_, Infallible>(module("n", text)))

@@ -5,6 +5,7 @@ use kiln::Session;
 use kiln::artifact::{Artifact, RelocKind};
 use kiln::image::{ImageInfo, SymbolType};
 use kiln::ir::{Module, Target};
+use kiln::jit::Unit;
 
 use crate::common::{module, modules};
 

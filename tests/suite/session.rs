@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use kiln::globals::{Bindings, GlobalTable, SlotKey};
 use kiln::image::{Image, ImageOptions, write_image};
 use kiln::ir::Target;
-use kiln::jit::JitOptions;
+use kiln::jit::{JitOptions, Unit};
 use kiln::{Compiler, Session, SessionError};
 
 use crate::common::module;

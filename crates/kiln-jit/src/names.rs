@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+use kiln_artifact::record::{SymbolKind, SymbolRecord};
 
 use crate::slots::Cell;
 use crate::symbol::Symbol;

@@ -79,7 +79,7 @@ pub(super) fn compiled(
 /// Executes the run lines of `roots` in this process.
 fn in_memory(target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
     let objects = Objects::default();
-    let session = Session::new(target.clone()).and_then(|mut session| {
+    let session = Session::new(target.clone()).and_then(|session| {
         for key in modules.iter().flat_map(Module::globals) {
             session.bind_global(key, objects.address(key)).unwrap();
         }
