@@ -11,3 +11,4 @@ mod reuse;
 mod same_code;
 mod sections;
 mod session;
+mod units;

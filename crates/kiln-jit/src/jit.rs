@@ -19,7 +19,7 @@ use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
 use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
-use crate::memory::Memory;
+use crate::memory::{Block, Memory};
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Retired};
 use crate::slots::Cell;
@@ -39,7 +39,7 @@ pub struct Jit {
     program: Mutex<Program>,
     /// Told when a link has ended.
     ended: Condvar,
-    quarantine: Mutex<VecDeque<(Epoch, Retired)>>,
+    quarantine: Mutex<VecDeque<(Epoch, Garbage)>>,
 }
 
 impl std::fmt::Debug for Jit {
@@ -118,7 +118,8 @@ impl Jit {
             unreachable!("a link has a claim and, once it is emitted, blocks");
         };
         let memory = UnitMemory { blocks, registration };
-        let (unit, replaced) = program.commit(&batch, claim, &plan, memory, &self.symbols);
+        let divisible = self.memory.shares_pages();
+        let (unit, replaced) = program.commit(&batch, claim, &plan, memory, divisible, &self.symbols);
         let retired = match &*replaced {
             [] => None,
             // Data of a replaced unit may be in use; then it stays until it is removed.
@@ -211,11 +212,12 @@ impl Jit {
 
     /// Puts what was removed into quarantine, and frees what no thread can be in.
     fn retire(&self, retired: Retired) {
-        for unit in &retired.units {
-            unit.blocks.retire(&self.memory);
-        }
+        let Retired { units, cells, stubs } = retired;
+        let blocks = units.iter().flat_map(|unit| unit.info.blocks.without(&unit.kept)).chain(stubs);
+        let blocks = blocks.map(|block| self.memory.retire(block)).collect();
+        let units = units.into_iter().map(|unit| unit.info).collect();
         let mut quarantine = self.quarantine();
-        quarantine.push_back((self.epochs.now(), retired));
+        quarantine.push_back((self.epochs.now(), Garbage { units, blocks, cells }));
         self.free_unused(quarantine);
     }
 
@@ -224,11 +226,11 @@ impl Jit {
         self.free_unused(self.quarantine())
     }
 
-    fn quarantine(&self) -> MutexGuard<'_, VecDeque<(Epoch, Retired)>> {
+    fn quarantine(&self) -> MutexGuard<'_, VecDeque<(Epoch, Garbage)>> {
         self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn free_unused(&self, mut quarantine: MutexGuard<'_, VecDeque<(Epoch, Retired)>>) -> bool {
+    fn free_unused(&self, mut quarantine: MutexGuard<'_, VecDeque<(Epoch, Garbage)>>) -> bool {
         if quarantine.is_empty() {
             return true;
         }
@@ -237,29 +239,23 @@ impl Jit {
         let unused: Vec<_> = quarantine.drain(..count).collect();
         let is_empty = quarantine.is_empty();
         drop(quarantine);
-        for (_, Retired { units, cells }) in unused {
-            for unit in units {
-                // The unwinder first: a thread that unwound through the code had a guard.
-                self.free_unit(&unit);
-            }
-            self.free_cells(cells);
-        }
+        unused.into_iter().for_each(|(_, garbage)| self.free(garbage));
         is_empty
     }
 
-    /// Takes a unit's unwind rows back and frees its memory.
-    fn free_unit(&self, unit: &UnitInfo) {
-        drop(unit.registration.lock().unwrap_or_else(PoisonError::into_inner).take());
-        for block in unit.blocks.retire(&self.memory) {
-            // SAFETY: the unit is out of the program, and every guard from before is gone, or the
+    /// Takes unwind rows back and frees memory.
+    fn free(&self, garbage: Garbage) {
+        let Garbage { units, blocks, cells } = garbage;
+        for unit in units {
+            drop(unit.registration.lock().unwrap_or_else(PoisonError::into_inner).take());
+        }
+        for block in blocks {
+            // SAFETY: the memory is out of the program, and every guard from before is gone, or the
             // `Jit` is dropped. Whoever calls compiled code holds one of them.
             unsafe { self.memory.free(block) };
         }
-    }
-
-    fn free_cells(&self, cells: Vec<Cell>) {
         for cell in cells {
-            // SAFETY: no unit in memory refers to the slot.
+            // SAFETY: as above.
             unsafe { cell.free(&self.memory) };
         }
     }
@@ -352,20 +348,21 @@ pub struct Export {
 
 impl Drop for Jit {
     fn drop(&mut self) {
-        let mut program = std::mem::take(&mut *self.program());
         let quarantine = std::mem::take(&mut *self.quarantine());
-        let retired = quarantine.into_iter().flat_map(|(_, retired)| {
-            let Retired { units, cells } = retired;
-            self.free_cells(cells);
-            units
-        });
-        // The newest first: unwinders find the last registration first.
-        let live = std::mem::take(&mut program.units).into_values().rev();
-        let units: Vec<_> = live.chain(retired).collect();
+        quarantine.into_iter().for_each(|(_, garbage)| self.free(garbage));
         // Addresses were given out to be used only while the `Jit` lives.
-        units.iter().for_each(|unit| self.free_unit(unit));
-        self.free_cells(program.drain_cells());
+        let Retired { units, cells, stubs } = self.program().drain();
+        let blocks = units.iter().flat_map(|unit| unit.info.blocks.all()).chain(stubs).collect();
+        let units = units.into_iter().map(|unit| unit.info).collect();
+        self.free(Garbage { units, blocks, cells });
     }
+}
+
+/// Memory that is freed when no thread can use it.
+struct Garbage {
+    units: Vec<Arc<UnitInfo>>,
+    blocks: Vec<Block>,
+    cells: Vec<Cell>,
 }
 
 /// A link that is not published yet. If it is dropped, all that it took is given back.
@@ -418,11 +415,10 @@ impl Drop for Pending<'_, '_> {
             unsafe { jit.memory.free(block) };
         }
         if let Some(claim) = claim.take() {
-            let cells = jit.program().abandon(batch, claim);
+            let retired = jit.program().abandon(batch, claim);
             jit.ended.notify_all();
-            // Another unit may have used a slot since it was claimed, but no more.
-            if !cells.is_empty() {
-                jit.retire(Retired { units: Vec::new(), cells });
+            if !retired.cells.is_empty() {
+                jit.retire(retired);
             }
         }
     }

@@ -10,6 +10,7 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{SymbolKind, SymbolRecord};
 
+use crate::memory::Block;
 use crate::slots::Cell;
 use crate::symbol::Symbol;
 use crate::unit::UnitId;
@@ -45,19 +46,36 @@ impl Definition {
     }
 }
 
+/// The parts of a replaceable function that stay when its code is replaced.
+pub(crate) struct Indirection {
+    /// Holds the address of the code that is in force. All callers go through it.
+    pub(crate) slot: Cell,
+    /// `None` before the first definition is in memory.
+    pub(crate) stub: Option<Stub>,
+}
+
+/// The code that jumps through the slot. Its address is that of the function.
+pub(crate) struct Stub {
+    pub(crate) address: u64,
+    /// The unit whose code it is in. It stays in memory when that unit is removed.
+    pub(crate) unit: UnitId,
+    /// Its memory.
+    pub(crate) block: Block,
+}
+
 /// A name with at least one definition.
 pub(crate) struct Name {
     /// In order of linking.
     definitions: Vec<Definition>,
     /// The number of units that use it and do not define it.
     pub(crate) users: usize,
-    /// The slot that all code reads, if the name is replaceable.
-    pub(crate) slot: Option<Cell>,
+    /// For a replaceable function.
+    pub(crate) indirection: Option<Indirection>,
 }
 
 impl Name {
     pub(crate) fn is_replaceable(&self) -> bool {
-        self.slot.is_some()
+        self.indirection.is_some()
     }
 
     /// Returns the definition that is in force when the units of `without` are gone.
@@ -111,7 +129,7 @@ impl Names {
         let entry = self.0.entry(name.clone()).or_insert_with(|| Name {
             definitions: Vec::with_capacity(1),
             users: 0,
-            slot: slot(),
+            indirection: slot().map(|slot| Indirection { slot, stub: None }),
         });
         entry.definitions.push(definition);
         name
@@ -130,18 +148,19 @@ impl Names {
         self.0.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
     }
 
-    /// Removes the definition of a unit. Returns the slot if that was the last definition.
-    pub(crate) fn undefine(&mut self, name: &str, unit: UnitId) -> Option<Cell> {
+    /// Removes the definition of a unit. Returns the parts of a replaceable function if that was the
+    /// last definition.
+    pub(crate) fn undefine(&mut self, name: &str, unit: UnitId) -> Option<Indirection> {
         let entry = self.0.get_mut(name)?;
         entry.definitions.retain(|definition| definition.unit != unit);
         if !entry.definitions.is_empty() {
             return None;
         }
-        self.0.remove(name)?.slot
+        self.0.remove(name)?.indirection
     }
 
-    /// Takes the slots of all names out.
-    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Cell> {
-        self.0.drain().filter_map(|(_, name)| name.slot)
+    /// Takes the parts of all replaceable functions out.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Indirection> {
+        self.0.drain().filter_map(|(_, name)| name.indirection)
     }
 }

@@ -19,8 +19,8 @@ use kiln_image::{Arch, missing_features};
 
 use crate::batch::{Batch, Reference, SlotKind, reference};
 use crate::error::{InUseError, JitError, UseOf};
-use crate::memory::Memory;
-use crate::names::{Definition, Name, Names};
+use crate::memory::{Block, Memory};
+use crate::names::{Definition, Indirection, Name, Names, Stub};
 use crate::sections::{KnownBound, Sections};
 use crate::slots::{Cell, Slots};
 use crate::symbol::{Symbol, SymbolMap};
@@ -68,9 +68,19 @@ struct References<'a> {
 }
 
 /// What no longer belongs to the program, and is freed when no thread can be in it.
+#[derive(Default)]
 pub(crate) struct Retired {
-    pub(crate) units: Vec<Arc<UnitInfo>>,
+    pub(crate) units: Vec<RetiredUnit>,
     pub(crate) cells: Vec<Cell>,
+    /// Stubs of units that were removed before.
+    pub(crate) stubs: Vec<Block>,
+}
+
+/// A unit that was removed.
+pub(crate) struct RetiredUnit {
+    pub(crate) info: Arc<UnitInfo>,
+    /// The stubs in its code that stay, because their functions have other definitions.
+    pub(crate) kept: Vec<Block>,
 }
 
 /// See the module's documentation.
@@ -301,9 +311,9 @@ impl Program {
             let artifact = &batch.artifacts[winner.module];
             let definition = Definition::new(unit, first_module + winner.module, artifact, winner.symbol);
             self.names.define(name, definition, || new_names.remove(name));
-            // The function's slot exists, in this unit or before; code inside the unit reads it too.
-            if let Some(slot) = self.names.get(name).and_then(|known| known.slot.as_ref()) {
-                outside.insert((SlotKind::Symbol, name), ExternalDefinition::Slot(slot.address()));
+            // The slot of a replaceable function is not in the unit, and code inside reads it too.
+            if winner.linkage == Linkage::Replaceable {
+                outside.extend(self.external(name).map(|found| ((SlotKind::Symbol, name), found)));
             }
         }
         self.sections.claim(batch, unit, first_module);
@@ -313,43 +323,66 @@ impl Program {
     /// Returns how code reaches a name of earlier units.
     fn external(&self, name: &str) -> Option<ExternalDefinition> {
         let known = self.names.get(name)?;
-        match &known.slot {
-            Some(slot) => Some(ExternalDefinition::Slot(slot.address())),
+        match &known.indirection {
+            Some(Indirection { slot, stub: Some(stub) }) => {
+                Some(ExternalDefinition::Replaceable { slot: slot.address(), stub: stub.address })
+            }
+            // The first definition brings the stub.
+            Some(Indirection { slot, stub: None }) => Some(ExternalDefinition::Slot(slot.address())),
             None => known.published().map(|symbol| ExternalDefinition::Address(symbol.address)),
         }
     }
 
-    /// Takes back what [`Program::claim`] recorded. Returns slots that nobody uses any more.
-    pub(crate) fn abandon(&mut self, batch: &Batch<'_>, claim: Claim<'_>) -> Vec<Cell> {
+    /// Takes back what [`Program::claim`] recorded. Returns what nobody uses any more.
+    pub(crate) fn abandon(&mut self, batch: &Batch<'_>, claim: Claim<'_>) -> Retired {
         self.claims -= 1;
         if self.next_module == claim.first_module + batch.artifacts.len() {
             self.next_module = claim.first_module;
         }
-        self.forget(claim.unit, batch.artifacts, &claim.uses)
+        let mut retired = Retired::default();
+        self.forget(claim.unit, batch.artifacts, &claim.uses, &mut retired);
+        retired
     }
 
-    /// Removes the uses and definitions of a unit. Returns slots that nobody uses any more.
-    fn forget(&mut self, unit: UnitId, artifacts: &[Artifact], uses: &Uses) -> Vec<Cell> {
-        let mut cells = Vec::new();
+    /// Removes the uses and definitions of a unit. Adds what nobody uses any more to `retired`, and
+    /// returns the stubs of the unit that stay.
+    fn forget(
+        &mut self,
+        unit: UnitId,
+        artifacts: &[Artifact],
+        uses: &Uses,
+        retired: &mut Retired,
+    ) -> Vec<Block> {
+        let mut kept = Vec::new();
         for name in &uses.names {
             if let Some(known) = self.names.get_mut(name) {
                 known.users -= 1;
             }
         }
         for (kind, name) in &uses.slots {
-            cells.extend(self.slots.remove_user(*kind, name));
+            retired.cells.extend(self.slots.remove_user(*kind, name));
         }
         for section in &uses.sections {
             self.sections.remove_user(section);
         }
         for (artifact, symbol) in shared_definitions(artifacts) {
-            cells.extend(self.names.undefine(artifact.name(symbol), unit));
+            let name = artifact.name(symbol);
+            if let Some(Indirection { slot, stub }) = self.names.undefine(name, unit) {
+                retired.cells.push(slot);
+                // A stub of this unit is freed with its code.
+                retired.stubs.extend(stub.filter(|stub| stub.unit != unit).map(|stub| stub.block));
+            } else if let Some(Indirection { stub: Some(stub), .. }) =
+                self.names.get(name).and_then(|known| known.indirection.as_ref())
+                && stub.unit == unit
+            {
+                kept.push(stub.block);
+            }
         }
         self.sections.remove(artifacts, unit);
         if self.units.is_empty() && self.claims == 0 {
             self.triple = None;
         }
-        cells
+        kept
     }
 
     /// Publishes a unit whose code is in memory. Returns it, and the units that have no function
@@ -360,19 +393,27 @@ impl Program {
         claim: Claim<'_>,
         plan: &Plan<'_>,
         memory: UnitMemory,
+        divisible: bool,
         map: &SymbolMap,
     ) -> (Arc<UnitInfo>, Vec<UnitId>) {
         let Claim { unit: id, first_module, outside: _, mut uses } = claim;
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
         let unit = Arc::new(UnitInfo::new(id, first_module, plan, memory, uses));
+        self.add_stubs(plan, &unit, divisible);
         let mut replaced = Vec::new();
         for (name, winner) in batch.definitions() {
             let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
             let artifact = &unit.artifacts[winner.module];
             let Some(known) = self.names.get_mut(name) else { continue };
+            let stub = known.indirection.as_ref().and_then(|parts| parts.stub.as_ref());
+            let stub = stub.map(|stub| stub.address);
             let Some(definition) = known.definition_of(id) else { continue };
-            definition.symbol = Some(Arc::new(Symbol::new(id, artifact, winner.symbol, address)));
+            let mut symbol = Symbol::new(id, artifact, winner.symbol, address);
+            if let Some(stub) = stub {
+                symbol.address = stub;
+            }
+            definition.symbol = Some(Arc::new(symbol));
             if known.published().is_some_and(|symbol| symbol.unit == id) {
                 let others = known.definitions().iter().map(|definition| definition.unit);
                 replaced.extend(others.filter(|&other| other != id));
@@ -386,6 +427,20 @@ impl Program {
         (unit, replaced)
     }
 
+    /// Notes the stubs that a unit has for replaceable functions which it is the first to define.
+    /// `divisible` says whether a stub can be freed apart from the rest of the code.
+    fn add_stubs(&mut self, plan: &Plan<'_>, unit: &UnitInfo, divisible: bool) {
+        for definition in plan.definitions() {
+            let Some(offset) = definition.indirection.and_then(|parts| parts.stub) else { continue };
+            let known = self.names.get_mut(definition.name);
+            let Some(parts) = known.and_then(|known| known.indirection.as_mut()) else { continue };
+            let text = unit.blocks.text();
+            let (start, len) = (offset as usize, plan.stub_size() as usize);
+            let block = if divisible { text.part(start..start + len) } else { text };
+            parts.stub = Some(Stub { address: text.address() + offset, unit: unit.id, block });
+        }
+    }
+
     /// Makes the definition that is in force visible to lookups, and stores it in the slot.
     fn publish(&self, name: &str, map: &SymbolMap) {
         let known = self.names.get(name);
@@ -393,8 +448,8 @@ impl Program {
             map.pin().remove(name);
             return;
         };
-        if let Some(slot) = known.and_then(|known| known.slot.as_ref()) {
-            slot.store(symbol.address);
+        if let Some(parts) = known.and_then(|known| known.indirection.as_ref()) {
+            parts.slot.store(symbol.definition);
         }
         if symbol.linkage() == Linkage::Hidden {
             map.pin().remove(name);
@@ -494,13 +549,13 @@ impl Program {
         }
         let mut removed: Vec<UnitId> = removed.into_iter().collect();
         removed.sort_unstable();
-        let mut retired = Retired { units: Vec::new(), cells: Vec::new() };
+        let mut retired = Retired::default();
         for id in removed {
-            let Some(unit) = self.units.remove(&id) else { continue };
-            retired.cells.extend(self.forget(id, &unit.artifacts, &unit.uses));
-            retired.units.push(unit);
+            let Some(info) = self.units.remove(&id) else { continue };
+            let kept = self.forget(id, &info.artifacts, &info.uses, &mut retired);
+            retired.units.push(RetiredUnit { info, kept });
         }
-        for unit in &retired.units {
+        for unit in retired.units.iter().map(|unit| &unit.info) {
             for (artifact, symbol) in shared_definitions(&unit.artifacts) {
                 let name = artifact.name(symbol);
                 let is_current = map.pin().get(name).is_some_and(|symbol| symbol.unit == unit.id);
@@ -513,9 +568,19 @@ impl Program {
         Ok(retired)
     }
 
-    /// Takes all slots out.
-    pub(crate) fn drain_cells(&mut self) -> Vec<Cell> {
-        self.names.drain().chain(self.slots.drain()).collect()
+    /// Takes everything out.
+    pub(crate) fn drain(&mut self) -> Retired {
+        let mut retired = Retired { cells: self.slots.drain().collect(), ..Retired::default() };
+        for parts in self.names.drain() {
+            retired.cells.push(parts.slot);
+            // The others are freed with their units.
+            let kept = parts.stub.filter(|stub| !self.units.contains_key(&stub.unit));
+            retired.stubs.extend(kept.map(|stub| stub.block));
+        }
+        // The newest first: unwinders find the last registration first.
+        let units = std::mem::take(&mut self.units).into_values().rev();
+        retired.units = units.map(|info| RetiredUnit { info, kept: Vec::new() }).collect();
+        retired
     }
 
     /// Returns the number of slots for things of the host.

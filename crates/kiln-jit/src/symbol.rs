@@ -14,6 +14,9 @@ pub(crate) struct Symbol {
     pub(crate) unit: UnitId,
     artifact: Artifact,
     number: u32,
+    /// The address of its code or data.
+    pub(crate) definition: u64,
+    /// The address under which it is known: for a replaceable function, that of its stub.
     pub(crate) address: u64,
 }
 
@@ -21,8 +24,9 @@ pub(crate) struct Symbol {
 pub(crate) type SymbolMap = papaya::HashMap<Arc<str>, Arc<Symbol>, foldhash::fast::RandomState>;
 
 impl Symbol {
-    pub(crate) fn new(unit: UnitId, artifact: &Artifact, number: usize, address: u64) -> Self {
-        Self { unit, artifact: artifact.clone(), number: number as u32, address }
+    pub(crate) fn new(unit: UnitId, artifact: &Artifact, number: usize, definition: u64) -> Self {
+        let number = number as u32;
+        Self { unit, artifact: artifact.clone(), number, definition, address: definition }
     }
 
     fn record(&self) -> &SymbolRecord {
