@@ -30,7 +30,7 @@ pub(super) fn publish(
     let turn = |artifacts: &[Artifact]| {
         let (artifacts, mut session) = (artifacts.to_vec(), session(&compiler)?);
         let start = Instant::now();
-        session.add_artifacts(artifacts)?;
+        session.add_artifacts(&artifacts)?;
         let time = start.elapsed();
         functions.iter().try_for_each(|function| function.check(session.jit().address(&function.name)))?;
         Ok(vec![time])

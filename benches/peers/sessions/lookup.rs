@@ -20,8 +20,8 @@ pub(super) fn two_threads(
     comparison: &mut Comparison,
 ) -> Result<(), Failure> {
     let functions = peer.functions(0, scale.group());
-    let mut session = session(&peer.compiler)?;
-    session.add_artifacts(artifacts(peer, &functions)?)?;
+    let session = session(&peer.compiler)?;
+    session.add_artifacts(&artifacts(peer, &functions)?)?;
     let session = &session;
     let times = scale.repeats();
     // The time of a lookup by one thread.

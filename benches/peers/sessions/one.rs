@@ -46,7 +46,7 @@ pub(super) fn own_session(
         Contender::in_parts(kiln, &[""], || {
             let start = Instant::now();
             for (module, function) in modules.iter().zip(&functions) {
-                let mut session = session(&peer.compiler)?;
+                let session = session(&peer.compiler)?;
                 session.add(std::slice::from_ref(module))?;
                 function.check(session.jit().address(&function.name))?;
             }
@@ -79,7 +79,7 @@ pub(super) fn add(
 ) -> Result<(), Failure> {
     let (kiln, cranelift) = ("one add, kiln", "one define and finalize, cranelift-jit");
     let (mut ours, mut theirs) = (0, 0);
-    let mut session = session(&peer.compiler)?;
+    let session = session(&peer.compiler)?;
     let mut living = peer.module();
     let mut context = Context::new();
     let contenders = vec![
@@ -118,7 +118,7 @@ pub(super) fn build_and_add(
     let kiln = "one add with ModuleBuilder, kiln";
     let cranelift = "one define and finalize with verifier, cranelift-jit";
     let (mut ours, mut theirs) = (0, 0);
-    let mut session = session(&peer.compiler)?;
+    let session = session(&peer.compiler)?;
     let mut living = peer.verifying_module();
     let (mut context, mut other) = (Context::new(), Context::new());
     let contenders = vec![
@@ -155,7 +155,7 @@ pub(super) fn publish(
 ) -> Result<(), Failure> {
     let (kiln, cranelift) = ("publish one, kiln", "define one's bytes and finalize, cranelift-jit");
     let (mut ours, mut theirs) = (0, 0);
-    let mut session = session(&peer.compiler)?;
+    let session = session(&peer.compiler)?;
     let mut living = peer.module();
     let contenders = vec![
         Contender::in_parts(kiln, &[""], || {
@@ -163,7 +163,7 @@ pub(super) fn publish(
             let artifacts = artifacts(peer, &functions)?;
             let start = Instant::now();
             for artifact in artifacts {
-                session.add_artifacts(vec![artifact])?;
+                session.add_artifacts(&[artifact])?;
             }
             let time = each(start, &functions);
             functions

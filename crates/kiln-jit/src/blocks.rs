@@ -65,32 +65,6 @@ impl Blocks {
         memory.publish(&[self.text, self.constants, self.data])
     }
 
-    /// Returns the block of the code.
-    pub(crate) fn text(&self) -> Block {
-        self.text
-    }
-
-    /// Returns the blocks without the parts `kept` of the code.
-    pub(crate) fn without(&self, kept: &[Block]) -> Vec<Block> {
-        let mut kept: Vec<(usize, usize)> = kept
-            .iter()
-            .map(|part| ((part.address() - self.text.address()) as usize, part.len()))
-            .collect();
-        kept.sort_unstable();
-        let mut blocks = vec![self.constants, self.data];
-        let mut start = 0;
-        for (offset, len) in kept {
-            if start < offset {
-                blocks.push(self.text.part(start..offset));
-            }
-            start = offset + len;
-        }
-        if start < self.text.len() {
-            blocks.push(self.text.part(start..self.text.len()));
-        }
-        blocks
-    }
-
     /// Returns the blocks, to free them.
     pub(crate) fn all(&self) -> [Block; 3] {
         [self.text, self.constants, self.data]

@@ -19,6 +19,7 @@ use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
 use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
+use crate::indirection::Indirection;
 use crate::memory::{Block, Memory};
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Retired};
@@ -118,8 +119,7 @@ impl Jit {
             unreachable!("a link has a claim and, once it is emitted, blocks");
         };
         let memory = UnitMemory { blocks, registration };
-        let divisible = self.memory.shares_pages();
-        let (unit, replaced) = program.commit(&batch, claim, &plan, memory, divisible, &self.symbols);
+        let (unit, replaced) = program.commit(&batch, claim, &plan, memory, &self.symbols);
         let retired = match &*replaced {
             [] => None,
             // Data of a replaced unit may be in use; then it stays until it is removed.
@@ -212,12 +212,9 @@ impl Jit {
 
     /// Puts what was removed into quarantine, and frees what no thread can be in.
     fn retire(&self, retired: Retired) {
-        let Retired { units, cells, stubs } = retired;
-        let blocks = units.iter().flat_map(|unit| unit.info.blocks.without(&unit.kept)).chain(stubs);
-        let blocks = blocks.map(|block| self.memory.retire(block)).collect();
-        let units = units.into_iter().map(|unit| unit.info).collect();
+        let garbage = Garbage::new(retired, &self.memory);
         let mut quarantine = self.quarantine();
-        quarantine.push_back((self.epochs.now(), Garbage { units, blocks, cells }));
+        quarantine.push_back((self.epochs.now(), garbage));
         self.free_unused(quarantine);
     }
 
@@ -245,7 +242,7 @@ impl Jit {
 
     /// Takes unwind rows back and frees memory.
     fn free(&self, garbage: Garbage) {
-        let Garbage { units, blocks, cells } = garbage;
+        let Garbage { units, blocks, slots, indirections } = garbage;
         for unit in units {
             drop(unit.registration.lock().unwrap_or_else(PoisonError::into_inner).take());
         }
@@ -254,10 +251,10 @@ impl Jit {
             // `Jit` is dropped. Whoever calls compiled code holds one of them.
             unsafe { self.memory.free(block) };
         }
-        for cell in cells {
-            // SAFETY: as above.
-            unsafe { cell.free(&self.memory) };
-        }
+        // SAFETY: as above.
+        slots.into_iter().for_each(|slot| unsafe { slot.free(&self.memory) });
+        // SAFETY: as above.
+        indirections.into_iter().for_each(|indirection| unsafe { indirection.free(&self.memory) });
     }
 
     /// Makes a guard: code that is removed from now on stays in memory until it is dropped.
@@ -351,10 +348,8 @@ impl Drop for Jit {
         let quarantine = std::mem::take(&mut *self.quarantine());
         quarantine.into_iter().for_each(|(_, garbage)| self.free(garbage));
         // Addresses were given out to be used only while the `Jit` lives.
-        let Retired { units, cells, stubs } = self.program().drain();
-        let blocks = units.iter().flat_map(|unit| unit.info.blocks.all()).chain(stubs).collect();
-        let units = units.into_iter().map(|unit| unit.info).collect();
-        self.free(Garbage { units, blocks, cells });
+        let all = self.program().drain();
+        self.free(Garbage::new(all, &self.memory));
     }
 }
 
@@ -362,7 +357,22 @@ impl Drop for Jit {
 struct Garbage {
     units: Vec<Arc<UnitInfo>>,
     blocks: Vec<Block>,
-    cells: Vec<Cell>,
+    slots: Vec<Cell>,
+    indirections: Vec<Indirection>,
+}
+
+impl Garbage {
+    /// Counts all memory as retired.
+    fn new(retired: Retired, memory: &Memory) -> Self {
+        let Retired { units, slots, indirections } = retired;
+        let blocks = units.iter().flat_map(|unit| unit.blocks.all());
+        Self {
+            blocks: blocks.map(|block| memory.retire(block)).collect(),
+            units,
+            slots: slots.into_iter().map(|slot| slot.retire(memory)).collect(),
+            indirections: indirections.into_iter().map(|indirection| indirection.retire(memory)).collect(),
+        }
+    }
 }
 
 /// A link that is not published yet. If it is dropped, all that it took is given back.
@@ -417,7 +427,7 @@ impl Drop for Pending<'_, '_> {
         if let Some(claim) = claim.take() {
             let retired = jit.program().abandon(batch, claim);
             jit.ended.notify_all();
-            if !retired.cells.is_empty() {
+            if !retired.is_empty() {
                 jit.retire(retired);
             }
         }

@@ -32,6 +32,7 @@ mod batch;
 mod blocks;
 mod epoch;
 mod error;
+mod indirection;
 mod invoke;
 mod jit;
 pub mod libcalls;

@@ -10,8 +10,7 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{SymbolKind, SymbolRecord};
 
-use crate::memory::Block;
-use crate::slots::Cell;
+use crate::indirection::Indirection;
 use crate::symbol::Symbol;
 use crate::unit::UnitId;
 
@@ -44,23 +43,6 @@ impl Definition {
     pub(crate) fn signature(&self) -> Option<&str> {
         self.artifact.signature(self.record().signature()?)
     }
-}
-
-/// The parts of a replaceable function that stay when its code is replaced.
-pub(crate) struct Indirection {
-    /// Holds the address of the code that is in force. All callers go through it.
-    pub(crate) slot: Cell,
-    /// `None` before the first definition is in memory.
-    pub(crate) stub: Option<Stub>,
-}
-
-/// The code that jumps through the slot. Its address is that of the function.
-pub(crate) struct Stub {
-    pub(crate) address: u64,
-    /// The unit whose code it is in. It stays in memory when that unit is removed.
-    pub(crate) unit: UnitId,
-    /// Its memory.
-    pub(crate) block: Block,
 }
 
 /// A name with at least one definition.
@@ -118,18 +100,18 @@ impl Names {
         self.0.get_mut(name)
     }
 
-    /// Adds a definition. A new replaceable name takes `slot`. Returns the name.
+    /// Adds a definition. A new replaceable name takes `indirection`. Returns the name.
     pub(crate) fn define(
         &mut self,
         name: &str,
         definition: Definition,
-        slot: impl FnOnce() -> Option<Cell>,
+        indirection: impl FnOnce() -> Option<Indirection>,
     ) -> Arc<str> {
         let name = self.key(name);
         let entry = self.0.entry(name.clone()).or_insert_with(|| Name {
             definitions: Vec::with_capacity(1),
             users: 0,
-            indirection: slot().map(|slot| Indirection { slot, stub: None }),
+            indirection: indirection(),
         });
         entry.definitions.push(definition);
         name

@@ -19,8 +19,9 @@ use kiln_image::{Arch, missing_features};
 
 use crate::batch::{Batch, Reference, SlotKind, reference};
 use crate::error::{InUseError, JitError, UseOf};
-use crate::memory::{Block, Memory};
-use crate::names::{Definition, Indirection, Name, Names, Stub};
+use crate::indirection::Indirection;
+use crate::memory::Memory;
+use crate::names::{Definition, Name, Names};
 use crate::sections::{KnownBound, Sections};
 use crate::slots::{Cell, Slots};
 use crate::symbol::{Symbol, SymbolMap};
@@ -67,20 +68,18 @@ struct References<'a> {
     must_wait: bool,
 }
 
-/// What no longer belongs to the program, and is freed when no thread can be in it.
+/// What no longer belongs to the program, and is freed when no thread can use it.
 #[derive(Default)]
 pub(crate) struct Retired {
-    pub(crate) units: Vec<RetiredUnit>,
-    pub(crate) cells: Vec<Cell>,
-    /// Stubs of units that were removed before.
-    pub(crate) stubs: Vec<Block>,
+    pub(crate) units: Vec<Arc<UnitInfo>>,
+    pub(crate) slots: Vec<Cell>,
+    pub(crate) indirections: Vec<Indirection>,
 }
 
-/// A unit that was removed.
-pub(crate) struct RetiredUnit {
-    pub(crate) info: Arc<UnitInfo>,
-    /// The stubs in its code that stay, because their functions have other definitions.
-    pub(crate) kept: Vec<Block>,
+impl Retired {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.units.is_empty() && self.slots.is_empty() && self.indirections.is_empty()
+    }
 }
 
 /// See the module's documentation.
@@ -129,9 +128,10 @@ impl Program {
         let mut new_names = HashMap::new();
         let result = self.allocate(batch, &references, values, memory, &mut new_slots, &mut new_names);
         if let Err(error) = result {
-            let cells = new_slots.into_values().chain(new_names.into_values());
-            // SAFETY: nobody knows the new slots.
-            cells.for_each(|cell: Cell| unsafe { cell.free(memory) });
+            // SAFETY: nobody knows them.
+            new_slots.into_values().for_each(|cell: Cell| unsafe { cell.free(memory) });
+            // SAFETY: as above.
+            new_names.into_values().for_each(|new: Indirection| unsafe { new.free(memory) });
             return Err(error);
         }
         Ok(Attempt::Claimed(self.record(batch, references, new_slots, new_names)))
@@ -248,7 +248,7 @@ impl Program {
         }
     }
 
-    /// Allocates memory for the slots that do not exist yet.
+    /// Allocates memory for the slots and stubs that do not exist yet.
     fn allocate<'a>(
         &self,
         batch: &Batch<'a>,
@@ -256,7 +256,7 @@ impl Program {
         values: &HashMap<(SlotKind, &'a str), usize>,
         memory: &Memory,
         new_slots: &mut HashMap<(SlotKind, &'a str), Cell>,
-        new_names: &mut HashMap<&'a str, Cell>,
+        new_names: &mut HashMap<&'a str, Indirection>,
     ) -> Result<(), JitError> {
         for &(kind, name, _) in &references.slots {
             if let Some(&value) = values.get(&(kind, name))
@@ -267,7 +267,7 @@ impl Program {
         }
         for (name, winner) in batch.definitions() {
             if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
-                new_names.insert(name, Cell::allocate(memory, 0)?);
+                new_names.insert(name, Indirection::allocate(memory)?);
             }
         }
         Ok(())
@@ -279,7 +279,7 @@ impl Program {
         batch: &Batch<'a>,
         references: References<'a>,
         mut new_slots: HashMap<(SlotKind, &'a str), Cell>,
-        mut new_names: HashMap<&'a str, Cell>,
+        mut new_names: HashMap<&'a str, Indirection>,
     ) -> Claim<'a> {
         let (unit, first_module) = (self.next_unit, self.next_module);
         self.next_unit += 1;
@@ -324,11 +324,7 @@ impl Program {
     fn external(&self, name: &str) -> Option<ExternalDefinition> {
         let known = self.names.get(name)?;
         match &known.indirection {
-            Some(Indirection { slot, stub: Some(stub) }) => {
-                Some(ExternalDefinition::Replaceable { slot: slot.address(), stub: stub.address })
-            }
-            // The first definition brings the stub.
-            Some(Indirection { slot, stub: None }) => Some(ExternalDefinition::Slot(slot.address())),
+            Some(indirection) => Some(indirection.external()),
             None => known.published().map(|symbol| ExternalDefinition::Address(symbol.address)),
         }
     }
@@ -344,45 +340,26 @@ impl Program {
         retired
     }
 
-    /// Removes the uses and definitions of a unit. Adds what nobody uses any more to `retired`, and
-    /// returns the stubs of the unit that stay.
-    fn forget(
-        &mut self,
-        unit: UnitId,
-        artifacts: &[Artifact],
-        uses: &Uses,
-        retired: &mut Retired,
-    ) -> Vec<Block> {
-        let mut kept = Vec::new();
+    /// Removes the uses and definitions of a unit, and adds what nobody uses any more to `retired`.
+    fn forget(&mut self, unit: UnitId, artifacts: &[Artifact], uses: &Uses, retired: &mut Retired) {
         for name in &uses.names {
             if let Some(known) = self.names.get_mut(name) {
                 known.users -= 1;
             }
         }
         for (kind, name) in &uses.slots {
-            retired.cells.extend(self.slots.remove_user(*kind, name));
+            retired.slots.extend(self.slots.remove_user(*kind, name));
         }
         for section in &uses.sections {
             self.sections.remove_user(section);
         }
         for (artifact, symbol) in shared_definitions(artifacts) {
-            let name = artifact.name(symbol);
-            if let Some(Indirection { slot, stub }) = self.names.undefine(name, unit) {
-                retired.cells.push(slot);
-                // A stub of this unit is freed with its code.
-                retired.stubs.extend(stub.filter(|stub| stub.unit != unit).map(|stub| stub.block));
-            } else if let Some(Indirection { stub: Some(stub), .. }) =
-                self.names.get(name).and_then(|known| known.indirection.as_ref())
-                && stub.unit == unit
-            {
-                kept.push(stub.block);
-            }
+            retired.indirections.extend(self.names.undefine(artifact.name(symbol), unit));
         }
         self.sections.remove(artifacts, unit);
         if self.units.is_empty() && self.claims == 0 {
             self.triple = None;
         }
-        kept
     }
 
     /// Publishes a unit whose code is in memory. Returns it, and the units that have no function
@@ -393,21 +370,18 @@ impl Program {
         claim: Claim<'_>,
         plan: &Plan<'_>,
         memory: UnitMemory,
-        divisible: bool,
         map: &SymbolMap,
     ) -> (Arc<UnitInfo>, Vec<UnitId>) {
         let Claim { unit: id, first_module, outside: _, mut uses } = claim;
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
         let unit = Arc::new(UnitInfo::new(id, first_module, plan, memory, uses));
-        self.add_stubs(plan, &unit, divisible);
         let mut replaced = Vec::new();
         for (name, winner) in batch.definitions() {
             let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
             let artifact = &unit.artifacts[winner.module];
             let Some(known) = self.names.get_mut(name) else { continue };
-            let stub = known.indirection.as_ref().and_then(|parts| parts.stub.as_ref());
-            let stub = stub.map(|stub| stub.address);
+            let stub = known.indirection.as_ref().map(Indirection::address);
             let Some(definition) = known.definition_of(id) else { continue };
             let mut symbol = Symbol::new(id, artifact, winner.symbol, address);
             if let Some(stub) = stub {
@@ -427,20 +401,6 @@ impl Program {
         (unit, replaced)
     }
 
-    /// Notes the stubs that a unit has for replaceable functions which it is the first to define.
-    /// `divisible` says whether a stub can be freed apart from the rest of the code.
-    fn add_stubs(&mut self, plan: &Plan<'_>, unit: &UnitInfo, divisible: bool) {
-        for definition in plan.definitions() {
-            let Some(offset) = definition.indirection.and_then(|parts| parts.stub) else { continue };
-            let known = self.names.get_mut(definition.name);
-            let Some(parts) = known.and_then(|known| known.indirection.as_mut()) else { continue };
-            let text = unit.blocks.text();
-            let (start, len) = (offset as usize, plan.stub_size() as usize);
-            let block = if divisible { text.part(start..start + len) } else { text };
-            parts.stub = Some(Stub { address: text.address() + offset, unit: unit.id, block });
-        }
-    }
-
     /// Makes the definition that is in force visible to lookups, and stores it in the slot.
     fn publish(&self, name: &str, map: &SymbolMap) {
         let known = self.names.get(name);
@@ -448,8 +408,8 @@ impl Program {
             map.pin().remove(name);
             return;
         };
-        if let Some(parts) = known.and_then(|known| known.indirection.as_ref()) {
-            parts.slot.store(symbol.definition);
+        if let Some(indirection) = known.and_then(|known| known.indirection.as_ref()) {
+            indirection.store(symbol.definition);
         }
         if symbol.linkage() == Linkage::Hidden {
             map.pin().remove(name);
@@ -552,10 +512,10 @@ impl Program {
         let mut retired = Retired::default();
         for id in removed {
             let Some(info) = self.units.remove(&id) else { continue };
-            let kept = self.forget(id, &info.artifacts, &info.uses, &mut retired);
-            retired.units.push(RetiredUnit { info, kept });
+            self.forget(id, &info.artifacts, &info.uses, &mut retired);
+            retired.units.push(info);
         }
-        for unit in retired.units.iter().map(|unit| &unit.info) {
+        for unit in &retired.units {
             for (artifact, symbol) in shared_definitions(&unit.artifacts) {
                 let name = artifact.name(symbol);
                 let is_current = map.pin().get(name).is_some_and(|symbol| symbol.unit == unit.id);
@@ -570,17 +530,13 @@ impl Program {
 
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> Retired {
-        let mut retired = Retired { cells: self.slots.drain().collect(), ..Retired::default() };
-        for parts in self.names.drain() {
-            retired.cells.push(parts.slot);
-            // The others are freed with their units.
-            let kept = parts.stub.filter(|stub| !self.units.contains_key(&stub.unit));
-            retired.stubs.extend(kept.map(|stub| stub.block));
-        }
         // The newest first: unwinders find the last registration first.
         let units = std::mem::take(&mut self.units).into_values().rev();
-        retired.units = units.map(|info| RetiredUnit { info, kept: Vec::new() }).collect();
-        retired
+        Retired {
+            units: units.collect(),
+            slots: self.slots.drain().collect(),
+            indirections: self.names.drain().collect(),
+        }
     }
 
     /// Returns the number of slots for things of the host.

@@ -48,6 +48,11 @@ impl Cell {
         self.value().load(Ordering::Acquire)
     }
 
+    /// Counts the memory as removed.
+    pub(crate) fn retire(self, memory: &Memory) -> Self {
+        Self(memory.retire(self.0))
+    }
+
     /// Frees the slot.
     ///
     /// # Safety

@@ -261,7 +261,7 @@ fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
     // SAFETY: a function of this type that is there for ever.
     let new = unsafe { FunctionRef::new("new", add_100 as *const u8, I64_TO_I64) };
     // SAFETY: `f` takes and returns a number, and so does the new function.
-    let old = unsafe { loaded.replace("f", new) }.unwrap();
+    let old = unsafe { loaded.replace("f", new.clone()) }.unwrap();
     assert_eq!((results(), taken(1)), ([101; 3], 101));
     addresses_agree();
 
@@ -273,8 +273,8 @@ fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
 
     // SAFETY: nothing is replaced.
     let error = |name: &str, function| unsafe { loaded.replace(name, function) }.unwrap_err().to_string();
-    assert_eq!(error("call", new), "the image has no replaceable function `call`");
-    assert_eq!(error("nothing", new), "the image has no replaceable function `nothing`");
+    assert_eq!(error("call", new.clone()), "the image has no replaceable function `call`");
+    assert_eq!(error("nothing", new.clone()), "the image has no replaceable function `nothing`");
     assert_eq!(error("f", loaded.function("f").unwrap()), "`f` cannot be replaced by itself");
     let other = loaded.function("address").unwrap();
     assert_eq!(error("f", other), "`f` has type () -> i64 system_v, not (i64) -> i64 system_v");
