@@ -53,8 +53,7 @@ impl Claims {
     /// Waits until another thread has given a name of `modules` up. In a thread of a pool, it does
     /// other work of the pool meanwhile, which may be what the other thread waits for.
     pub(super) fn wait(&self, modules: &[Module]) {
-        let is_free =
-            |claimed: &HashSet<Box<str>>| !definitions(modules).any(|name| claimed.contains(name));
+        let is_free = |claimed: &HashSet<Box<str>>| !definitions(modules).any(|name| claimed.contains(name));
         if rayon::current_thread_index().is_some() {
             while !is_free(&self.lock()) {
                 if rayon::yield_now() != Some(rayon::Yield::Executed) {

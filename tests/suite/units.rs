@@ -164,10 +164,8 @@ fn a_set_of_functions_is_replaced_and_what_it_does_not_replace_stays() {
 fn a_replacement_has_the_type_of_what_it_replaces() {
     let session = session();
     session.add(&[constant("replaceable", "f", 1)]).unwrap();
-    let other = module(
-        "other",
-        "replaceable function %f() -> i32 system_v { block0: v0 = iconst.i32 1 return v0 }",
-    );
+    let other =
+        module("other", "replaceable function %f() -> i32 system_v { block0: v0 = iconst.i32 1 return v0 }");
     let error = session.replace(&[other]).unwrap_err().to_string();
     assert!(error.contains("i32") && error.contains("i64"), "{error}");
     for linkage in ["", "hidden", "preemptible"] {

@@ -103,12 +103,7 @@ impl Jit {
         self.link_as(Mode::Replace, artifacts, resolver)
     }
 
-    fn link_as(
-        &self,
-        mode: Mode,
-        artifacts: &[Artifact],
-        resolver: &dyn Resolve,
-    ) -> Result<Unit, JitError> {
+    fn link_as(&self, mode: Mode, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
         let batch = Batch::new(artifacts);
         let claim = self.claim(&batch, mode, resolver)?;
         let mut pending = Pending { jit: self, batch: &batch, claim: Some(claim), blocks: None };
@@ -199,9 +194,9 @@ impl Jit {
     fn remove_units(&self, units: &[Unit], users: bool) -> Result<usize, InUseError> {
         let mut program = self.program();
         // A unit of another JIT has the same number as one of ours.
-        let own = units.iter().filter(|unit| {
-            program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
-        });
+        let own = units
+            .iter()
+            .filter(|unit| program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0)));
         let ids: Vec<_> = own.map(|unit| unit.0.id).collect();
         let retired = program.remove(&ids, users, &self.symbols)?;
         drop(program);
@@ -474,7 +469,9 @@ unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
         PointerSource::KnownSlot(address) => NonNull::new(address as *mut u64)
             // SAFETY: the caller promises that these 8 bytes can be read. Others may store to the
             // slot, but only as a whole.
-            .map_or(0, |slot| unsafe { std::sync::atomic::AtomicU64::from_ptr(slot.as_ptr()) }
-                .load(std::sync::atomic::Ordering::Acquire)),
+            .map_or(0, |slot| {
+                unsafe { std::sync::atomic::AtomicU64::from_ptr(slot.as_ptr()) }
+                    .load(std::sync::atomic::Ordering::Acquire)
+            }),
     });
 }

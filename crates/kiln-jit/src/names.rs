@@ -38,7 +38,6 @@ impl Definition {
         self.record().kind()
     }
 
-
     /// Returns a function's recorded type.
     pub(crate) fn signature(&self) -> Option<&str> {
         self.artifact.signature(self.record().signature()?)
