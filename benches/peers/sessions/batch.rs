@@ -28,7 +28,7 @@ pub(super) fn publish(
     let code = peer.bytes(&functions)?;
     let compiler = peer.compiler.clone().pool(setup.pool.clone());
     let turn = |artifacts: &[Artifact]| {
-        let (artifacts, mut session) = (artifacts.to_vec(), session(&compiler)?);
+        let (artifacts, session) = (artifacts.to_vec(), session(&compiler)?);
         let start = Instant::now();
         session.add_artifacts(&artifacts)?;
         let time = start.elapsed();

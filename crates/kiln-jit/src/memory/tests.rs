@@ -149,8 +149,7 @@ fn running_out_names_the_region_and_the_option() {
 #[test]
 fn what_is_retired_is_counted_until_it_is_free() {
     let memory = memory(Mapping::Auto);
-    let block = memory.allocate(Region::Data, 24, 8).unwrap();
-    let (first, rest) = (block.part(0..8), block.part(8..24));
+    let [first, rest] = [8, 16].map(|len| memory.allocate(Region::Data, len, 8).unwrap());
     let first = memory.retire(first);
     let usage = memory.usage().data;
     assert_eq!((usage.used, usage.retired, usage.free), (16, 8, usage.reserved - 24));
