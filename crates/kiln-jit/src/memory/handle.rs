@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::boundary::starts_at_boundary;
 use super::cache;
-use super::core::{Core, GRANULE, Taken};
+use super::core::{Core, Taken};
 use super::error::{MemoryError, Region};
 use super::options::MemoryOptions;
 use super::system::System;
@@ -36,20 +36,6 @@ impl Block {
     /// empty.
     pub(crate) fn address(self) -> u64 {
         self.address as u64
-    }
-
-    /// Returns the part of the block at `range`, to free it by itself.
-    ///
-    /// # Panics
-    ///
-    /// If `range` is not inside, or does not begin and end at a multiple of 8 bytes or at the end.
-    pub(crate) fn part(self, range: Range<usize>) -> Self {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} bytes", self.len);
-        let whole = |offset: usize| offset.is_multiple_of(GRANULE) || offset == self.len;
-        assert!(whole(range.start) && whole(range.end), "{range:?} is not whole cells");
-        let (address, writable) =
-            (self.address.wrapping_add(range.start), self.writable.wrapping_add(range.start));
-        Self { address, writable, len: range.len(), retired: self.retired }
     }
 
     /// Returns the block's bytes, where they are written.
