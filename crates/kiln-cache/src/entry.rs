@@ -21,6 +21,10 @@ use crate::{EntryError, FunctionKey, Key, Recipe};
 pub(crate) const MAGIC: [u8; 8] = *b"KilnEnt\0";
 const VERSION: u32 = 2;
 pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 32 + 4 + 4 + 8 + 32 + 8;
+/// The largest length of an entry in a file, in bytes. Whole programs are linked up to 2 GiB, so a
+/// module that needs more is hardly worth storing. A longer file is sparse or was made to take up
+/// memory.
+pub(crate) const MAX_FILE_LEN: u64 = 1 << 30;
 /// The artifact starts at a multiple of this.
 const ALIGN: usize = 16;
 
@@ -144,10 +148,14 @@ impl Header {
 }
 
 /// Checks, from the first bytes `head` and the length `len` of an entry's file, whether the file is
-/// worth reading. Refuses it if its header is wrong or says another length.
+/// worth reading. Refuses it if its header is wrong or says another length, or if it is longer than
+/// [`MAX_FILE_LEN`].
 pub(crate) fn admit(head: &[u8], len: u64) -> Result<(), EntryError> {
     let (_, expected) = read_header(head)?.layout();
-    if expected == len { Ok(()) } else { Err(EntryError::Length { actual: len, expected }) }
+    if expected != len {
+        return Err(EntryError::Length { actual: len, expected });
+    }
+    if len > MAX_FILE_LEN { Err(EntryError::TooLong(len)) } else { Ok(()) }
 }
 
 fn read_header(bytes: &[u8]) -> Result<Header, EntryError> {

@@ -26,6 +26,9 @@ pub enum EntryError {
         /// Bytes that the header requires.
         expected: u64,
     },
+    /// The entry is in a file of more than 1 GiB, which no store writes. It was not read.
+    #[error("entry of {0} bytes, more than an entry may have")]
+    TooLong(u64),
     /// The entry belongs to another key.
     #[error("entry of another key")]
     OtherKey,

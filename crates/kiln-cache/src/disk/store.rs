@@ -33,6 +33,9 @@ impl Store for DiskStore {
         if cost(len) > self.limit {
             return Err(io::Error::new(ErrorKind::FileTooLarge, "larger than the cache may be"));
         }
+        if len > entry::MAX_FILE_LEN {
+            return Err(io::Error::new(ErrorKind::FileTooLarge, "larger than an entry may be"));
+        }
         self.write(&self.path(key), &[&head, artifact], self.sync)?;
         self.set_banned(key, false);
         self.sweep_sometimes(key, len);

@@ -15,7 +15,7 @@ use crate::common::{entry, key, quick_folder};
 /// Makes something that is no regular file, or is too long.
 type Make = fn(&Path);
 
-const ODD: [(&str, Make); 8] = [
+const ODD: [(&str, Make); 9] = [
     ("a pipe", |path| mknodat(CWD, path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap()),
     ("a folder", |path| fs::create_dir(path).unwrap()),
     ("a link to itself", |path| symlink(path, path).unwrap()),
@@ -30,6 +30,17 @@ const ODD: [(&str, Make); 8] = [
     ("a long file that begins as an entry", |path| {
         fs::write(path, entry(1, 0, 100).to_bytes()).unwrap();
         File::options().append(true).open(path).unwrap().set_len(3 << 30).unwrap();
+    }),
+    ("a long file whose header agrees with its length", |path| {
+        const LEN: u64 = 3 << 30;
+        let mut bytes = entry(1, 0, 100).to_bytes();
+        let artifact = u64::from_le_bytes(*bytes[56..].first_chunk().unwrap());
+        let artifact = artifact + LEN - bytes.len() as u64;
+        bytes[56..64].copy_from_slice(&artifact.to_le_bytes());
+        let sum = blake3::hash(&bytes[..96]);
+        bytes[96..104].copy_from_slice(&sum.as_bytes()[..8]);
+        fs::write(path, bytes).unwrap();
+        File::options().append(true).open(path).unwrap().set_len(LEN).unwrap();
     }),
 ];
 
@@ -61,11 +72,12 @@ fn what_is_no_file_of_the_store_is_refused_before_it_is_read() {
             Lookup::Corrupt(EntryError::Foreign | EntryError::Length { .. }) => {
                 assert!(what.starts_with("a long file"), "{what}");
             }
+            Lookup::Corrupt(EntryError::TooLong(len)) => assert_eq!(len, 3 << 30, "{what}"),
             other => panic!("{what}: {other:?}"),
         }
         assert_eq!(store.latest(&lineage), None, "{what}");
         let stat = store.stat().unwrap();
-        let is_entry = what == "a long file that begins as an entry";
+        let is_entry = what.starts_with("a long file") && what != "a long file of zeros";
         assert_eq!((stat.entries, stat.last_builds), (u64::from(is_entry), 0), "{what}");
         assert_eq!(store.entries().count(), usize::from(is_entry), "{what}");
         let report = store.verify(&mut |_, _| ()).unwrap();
