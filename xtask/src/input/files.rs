@@ -8,9 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, FileType, Metadata};
 use std::io::{IsTerminal as _, Read};
 use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 
 use crate::output::Failure;
 
@@ -83,13 +85,8 @@ pub(crate) fn in_order(paths: &[PathBuf]) -> Result<Vec<InputFile>, Failure> {
     paths.iter().map(|path| streams.file(path)).collect()
 }
 
-/// Returns the image that `path` names. Refuses a named FIFO, because opening it may block forever,
-/// but not a pipe that this process inherited.
+/// Returns the image that `path` names.
 pub(crate) fn image(path: &Path) -> Result<InputFile, Failure> {
-    let is_fifo = std::fs::metadata(path).is_ok_and(|data| data.file_type().is_fifo());
-    if is_fifo && !is_descriptor(path, None) {
-        return Err(Failure::new(format!("cannot read {}: it is a FIFO", path.display())));
-    }
     Streams::default().file(path)
 }
 
@@ -107,8 +104,7 @@ fn search(folder: &Path, files: &mut BTreeMap<PathBuf, InputFile>) -> Result<(),
         } else if path.extension().is_some_and(|extension| extension == TEXT || extension == BINARY) {
             let data = std::fs::metadata(&path).map_err(|error| cannot_read(&path, &error))?;
             if !data.is_file() {
-                let what = what(data.file_type());
-                return Err(Failure::new(format!("cannot read {}: it is {what}", path.display())));
+                return Err(wrong_kind(&path, data.file_type()));
             }
             files.insert(path.clone(), InputFile::at(path.clone(), path));
         }
@@ -116,14 +112,15 @@ fn search(folder: &Path, files: &mut BTreeMap<PathBuf, InputFile>) -> Result<(),
     Ok(())
 }
 
-/// Names the kind of a file that is not a regular file.
-fn what(kind: FileType) -> &'static str {
-    match kind {
+/// Refuses a file that is not a regular file.
+fn wrong_kind(path: &Path, kind: FileType) -> Failure {
+    let kind = match kind {
         kind if kind.is_dir() => "a folder",
         kind if kind.is_fifo() => "a FIFO",
         kind if kind.is_socket() => "a socket",
         _ => "a device",
-    }
+    };
+    Failure::new(format!("cannot read {}: it is {kind}", path.display()))
 }
 
 /// The files that can be read only once and that this command has read.
@@ -150,11 +147,26 @@ impl Streams {
         } else {
             // This comes before the file is opened, because opening a device may have side effects.
             refuse_endless(path, &data, false)?;
-            copy(path, &mut File::open(path).map_err(error)?)?
+            // Opening a FIFO waits for its writer, perhaps forever. A pipe that this process has
+            // inherited is open already.
+            if data.file_type().is_fifo() && !is_descriptor(path, None) {
+                return Err(wrong_kind(path, data.file_type()));
+            }
+            copy(path, &mut open_now(path).map_err(error)?)?
         };
         let path = format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd()).into();
         Ok(InputFile { name: name.into(), path, copy: Some(Arc::new(copy)) })
     }
+}
+
+/// Opens a file that this process has open already, or that is no FIFO. `/dev/fd/7` is opened once
+/// more, which would wait for another writer if the writer of a FIFO has come and gone.
+fn open_now(path: &Path) -> std::io::Result<File> {
+    let without_waiting = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(without_waiting).open(path)?;
+    // Reading waits again.
+    fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
+    Ok(file)
 }
 
 /// Refuses inputs that have no end or no contents: folders, and all devices except terminals and
@@ -164,7 +176,7 @@ fn refuse_endless(path: &Path, data: &Metadata, is_terminal: bool) -> Result<(),
     let is_null = std::fs::metadata("/dev/null").is_ok_and(|null| null.rdev() == data.rdev());
     let device = kind.is_block_device() || (kind.is_char_device() && !is_null && !is_terminal);
     if kind.is_dir() || device {
-        return Err(Failure::new(format!("cannot read {}: it is {}", path.display(), what(kind))));
+        return Err(wrong_kind(path, kind));
     }
     Ok(())
 }

@@ -133,8 +133,22 @@ fn devices_and_fifos_are_refused() {
     refused("convert /dev/zero p.kir", "error: cannot read /dev/zero: it is a device\n");
     refused("call /dev/zero f", "error: cannot read /dev/zero: it is a device\n");
     refused("check folder", "error: cannot read folder/fifo.clif: it is a FIFO\n");
-    refused("inspect fifo", "error: cannot read fifo: it is a FIFO\n");
+    std::os::unix::fs::symlink("fifo", dir.path("link")).unwrap();
+    for command in ["run", "check", "build -o p.so", "inspect"] {
+        refused(&format!("{command} fifo"), "error: cannot read fifo: it is a FIFO\n");
+        refused(&format!("{command} link"), "error: cannot read link: it is a FIFO\n");
+    }
     refused("call fifo f", "error: cannot read fifo: it is a FIFO\n");
+    refused("convert fifo p.kir", "error: cannot read fifo: it is a FIFO\n");
+    refused("cache explain right.clif fifo", "error: cannot read fifo: it is a FIFO\n");
+    // A FIFO that the shell has opened is an input like every pipe.
+    for name in ["-", "/dev/stdin", "/dev/fd/0"] {
+        let line = format!("(cat right.clif > fifo &) && timeout 20 $xtask run {name} < fifo");
+        assert!(dir.shell(&line).ok().contains("ok, 2 invocations"), "{line}");
+    }
+    // Its writer has gone when the command starts.
+    let line = "(cat right.clif > fifo &) && (sleep 0.3; timeout 20 $xtask run /dev/fd/7) 7< fifo";
+    assert_eq!(dir.shell(line).ok(), "/dev/fd/7: ok, 2 invocations\n1 passed, 0 failed, 0 skipped\n");
     refused("check - < folder", "error: cannot read -: it is a folder\n");
     refused("check hole.clif", "error: cannot read hole.clif: it is longer than 1024 MiB\n");
     refused("build hole.clif -o p.so", "error: cannot read hole.clif: it is longer than 1024 MiB\n");
