@@ -329,6 +329,29 @@ fn faults_of_data() {
 }
 
 #[test]
+fn replaceable_functions() {
+    let mut module = builder();
+    let none = signature(&module, &[], &[]);
+    let mut functions = Vec::new();
+    for name in ["before", "after", "plain"] {
+        let function = module.declare_function(name, Linkage::Export, &none).unwrap();
+        functions.push(function);
+        if name == "before" {
+            module.set_replaceable(function).unwrap();
+        }
+        define(&mut module, function, |_, _| vec![]).unwrap();
+    }
+    module.set_replaceable(functions[1]).unwrap();
+    let module = module.finish().unwrap();
+    let linkages: Vec<_> = module.symbols.iter().map(|symbol| symbol.linkage).collect();
+    use kiln_ir::Linkage::{Export, Replaceable};
+    assert_eq!(linkages, [Replaceable, Replaceable, Export]);
+    let text = kiln_ir::print(&module).unwrap();
+    assert!(text.contains("\nreplaceable function %after()"), "{text}");
+    assert_eq!(text.matches("replaceable").count(), 2);
+}
+
+#[test]
 fn faults_of_modules() {
     let mut module = builder();
     let none = signature(&module, &[], &[]);
@@ -346,6 +369,16 @@ fn faults_of_modules() {
     let mut module = builder();
     module.declare_data("gone", Linkage::Hidden, false, false).unwrap();
     assert!(matches!(module.finish(), Err(BuildError::Undefined(name)) if &*name == "gone"));
+
+    let mut module = builder();
+    let local = module.declare_function("local", Linkage::Local, &none).unwrap();
+    let import = module.declare_function("import", Linkage::Import, &none).unwrap();
+    let anonymous = module.declare_anonymous_function(&none).unwrap();
+    for (function, name) in [(local, "local"), (import, "import"), (anonymous, ".Lfn2")] {
+        assert!(matches!(module.set_replaceable(function), Err(BuildError::Replaceable(n)) if &*n == name));
+    }
+    let unknown = FuncId::from_u32(99);
+    assert!(matches!(module.set_replaceable(unknown), Err(BuildError::Undeclared { .. })));
 
     let target = Target::host().setting("no_such_setting", "1");
     assert!(matches!(ModuleBuilder::new("test", &target), Err(BuildError::Target(_))));

@@ -74,6 +74,10 @@ block0:
 }
 preemptible data %weak { i8 1 }
 hidden data u3:4 { i8 1 }
+replaceable function %swapped() {
+block0:
+    return
+}
 ",
     );
     let expected = expect![[r#"
@@ -82,12 +86,13 @@ hidden data u3:4 { i8 1 }
         2: Export Data "table"  line 9
         3: Import Function "extern" (i64) -> i64 system_v line 17
         4: Hidden Function "u0:1" () system_v line 28
-        5: Import Data "outside"  line 10
-        6: Preemptible Data "weak"  line 32
-        7: Hidden Data "u3:4"  line 33
-        data 2 writable align 16 line 9: 00000000000000000000000000000000000000000000000007000000000000000000000000000000, 0 at 0 + 0, 1 at 8 + 8, 5 at 16 + -16, 4 at 32 + 0
-        data 6 align 8 line 32: 01
-        data 7 align 8 line 33: 01
+        5: Replaceable Function "swapped" () system_v line 34
+        6: Import Data "outside"  line 10
+        7: Preemptible Data "weak"  line 32
+        8: Hidden Data "u3:4"  line 33
+        data 2 writable align 16 line 9: 00000000000000000000000000000000000000000000000007000000000000000000000000000000, 0 at 0 + 0, 1 at 8 + 8, 6 at 16 + -16, 4 at 32 + 0
+        data 7 align 8 line 32: 01
+        data 8 align 8 line 33: 01
         function 0 line 14
           line 26: run: %f() == 1
         function u0:0() -> i64 system_v {
@@ -108,6 +113,12 @@ hidden data u3:4 { i8 1 }
 
         function 4 line 28
         function u0:4() system_v {
+        block0:
+            return
+        }
+
+        function 5 line 34
+        function u0:5() system_v {
         block0:
             return
         }

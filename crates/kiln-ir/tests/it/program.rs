@@ -79,6 +79,63 @@ fn preemptible_definitions_are_overridden() {
 }
 
 #[test]
+fn replaceable_definitions_replace_each_other() {
+    let replaceable = &format!("replaceable {F}");
+    let weak = &format!("preemptible {F}");
+    check(&[replaceable, CALLS_F, replaceable], expect![[""]]);
+    check(
+        &[replaceable, F],
+        expect![[r#"
+        Duplicate: error: `%f` is not replaceable here, but has another definition
+         --> m1.clif:1:10
+          |
+        1 | function %f() {
+          |          ^^
+          |
+         ::: m0.clif:1:22
+          |
+        1 | replaceable function %f() {
+          |                      -- defined as replaceable here
+
+    "#]],
+    );
+    check(
+        &[weak, replaceable],
+        expect![[r#"
+        Duplicate: error: `%f` is replaceable here, but has another definition
+         --> m1.clif:1:22
+          |
+        1 | replaceable function %f() {
+          |                      ^^
+          |
+         ::: m0.clif:1:22
+          |
+        1 | preemptible function %f() {
+          |                      -- defined as not replaceable here
+
+    "#]],
+    );
+    // The last definition is in force; the others must have its type.
+    let other = "replaceable function %f(i32) {\nblock0(v0: i32):\n    return\n}\n";
+    check(
+        &[replaceable, other],
+        expect![[r#"
+        Signature: error: `%f` is declared as () system_v, but defined as (i32) system_v
+         --> m0.clif:1:22
+          |
+        1 | replaceable function %f() {
+          |                      ^^
+          |
+         ::: m1.clif:1:22
+          |
+        1 | replaceable function %f(i32) {
+          |                      -- defined here
+
+    "#]],
+    );
+}
+
+#[test]
 fn types_disagree() {
     check(
         &[CALLS_F_I32, F],
