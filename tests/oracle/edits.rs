@@ -109,8 +109,8 @@ fn symbol(module: &mut Module, random: &mut Random) -> Changed {
             format!("name of {:?} {:?}", symbol.linkage, symbol.kind)
         }
         1 => {
-            let all =
-                [Linkage::Import, Linkage::Local, Linkage::Hidden, Linkage::Export, Linkage::Preemptible];
+            use Linkage::{Export, Hidden, Import, Local, Preemptible, Replaceable};
+            let all = [Import, Local, Hidden, Export, Preemptible, Replaceable];
             let old = std::mem::replace(&mut symbol.linkage, *random.choose(&all));
             (old != symbol.linkage).then_some(format!("linkage: {old:?} becomes {:?}", symbol.linkage))?
         }

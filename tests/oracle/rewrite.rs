@@ -78,7 +78,9 @@ fn is(item: &str, words: &[&str]) -> bool {
 
 /// Whether an item is a function or machine code.
 fn is_code(item: &str) -> bool {
-    let keyword = item.split(' ').find(|word| !["export", "hidden", "local", "preemptible"].contains(word));
+    let keyword = item
+        .split(' ')
+        .find(|word| !["export", "hidden", "local", "preemptible", "replaceable"].contains(word));
     keyword.is_some_and(|word| word == "function" || word == "code")
 }
 

@@ -38,10 +38,10 @@ mod planner;
 mod program;
 mod vectors;
 
-use cranelift_module::{DataId, Module, ModuleResult};
+use cranelift_module::{DataId, FuncOrDataId, Module, ModuleResult};
 use kiln_ir::{ModuleBuilder, Target};
 
-use self::plan::Plan;
+use self::plan::{Plan, PlannedFunction};
 pub use self::program::{Entry, ProgramOptions, RandomProgram};
 
 /// Generates the program of `seed` for this machine.
@@ -66,6 +66,11 @@ pub fn program_for(seed: u64, options: &ProgramOptions, target: &Target) -> Rand
                 .unwrap_or_else(|error| panic!("seed {seed}: {error}"));
             let defined = draft.define(number, &mut builder, &mut |builder, key| builder.global(key));
             defined.unwrap_or_else(|error| panic!("seed {seed}, module {number}: {error:#?}"));
+            for name in draft.replaceable(number) {
+                let Some(FuncOrDataId::Func(function)) = builder.get_name(name) else { continue };
+                let set = builder.set_replaceable(function);
+                set.unwrap_or_else(|error| panic!("seed {seed}, module {number}: {error}"));
+            }
             builder.finish().unwrap_or_else(|error| panic!("seed {seed}, module {number}: {error}"))
         })
         .collect();
@@ -93,6 +98,13 @@ impl Draft {
     /// Returns the calls to make, in order.
     pub fn entries(&self) -> &[Entry] {
         &self.plan.entries
+    }
+
+    /// Returns the names of the replaceable functions that module `number` defines. `define` gives
+    /// them Cranelift's linkage `Export`.
+    pub fn replaceable(&self, number: usize) -> impl Iterator<Item = &str> {
+        let own = move |function: &&PlannedFunction| function.replaceable && function.module == number;
+        self.plan.functions.iter().filter(own).filter_map(|function| function.name.as_deref())
     }
 
     /// Returns the keys and the initial bytes of the run-time objects, which the host must align to

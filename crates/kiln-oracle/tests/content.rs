@@ -81,6 +81,7 @@ fn programs_contain_what_is_promised() {
         "Hidden Function",
         "Export Function",
         "Preemptible Function",
+        "Replaceable Function",
         "Import Data",
         "Local Data",
         "Hidden Data",

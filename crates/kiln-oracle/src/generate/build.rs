@@ -84,10 +84,13 @@ fn is_used(plan: &Plan, number: usize) -> bool {
     } else {
         return true;
     };
-    // If both definitions can be overridden, the definition in the first module is used.
-    let winner = match is_weak(second) && plan.functions[first].module < plan.functions[second].module {
-        true => first,
-        false => second,
+    let in_order = plan.functions[first].module < plan.functions[second].module;
+    // If both definitions can be overridden, the definition in the first module is used, and if both
+    // are replaceable, that in the last.
+    let winner = match (plan.functions[first].replaceable, is_weak(second)) {
+        (true, _) if !in_order => first,
+        (false, true) if in_order => first,
+        _ => second,
     };
     number == winner
 }

@@ -31,6 +31,8 @@ pub(super) struct PlannedFunction {
     pub(super) cap: u64,
     /// The seed of its body.
     pub(super) seed: u64,
+    /// Whether it is replaceable; its linkage is then `Export`.
+    pub(super) replaceable: bool,
     /// Whether it is the second of two definitions of a name. One of them overrides the other.
     /// Callers use the number of the first.
     pub(super) second: bool,

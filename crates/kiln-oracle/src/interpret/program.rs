@@ -46,7 +46,7 @@ pub struct LinkedProgram {
 
 impl LinkedProgram {
     /// Links `modules` by name. A definition overrides a preemptible definition; of several
-    /// preemptible definitions, the first is taken. This does not check whether the modules fit
+    /// preemptible definitions, the first is taken, and of several replaceable ones the last. This does not check whether the modules fit
     /// together; [`kiln_ir::check_program`] does.
     pub fn new(modules: &[&Module]) -> Self {
         let mut names: HashMap<Box<str>, u32> = HashMap::new();
@@ -78,8 +78,10 @@ impl LinkedProgram {
         // Whether the definition of a number can be overridden, by number.
         let mut weak: HashMap<u32, bool> = HashMap::new();
         let mut wins = |number: u32, module: &Module, symbol: SymbolId| {
-            let is_weak = module.symbol(symbol).linkage == Linkage::Preemptible;
+            let linkage = module.symbol(symbol).linkage;
+            let is_weak = linkage == Linkage::Preemptible;
             let wins = weak.get(&number).is_none_or(|&other| other && !is_weak);
+            let wins = wins || linkage == Linkage::Replaceable;
             if wins {
                 weak.insert(number, is_weak);
             }

@@ -48,11 +48,19 @@ pub(super) fn functions(
         let signature = random.choose(if by_tail { &tail } else { &pool }).clone();
         let cap = if entry { u64::from(options.steps) } else { u64::from(options.steps) >> random.below(8) };
         let cap = cap.max(50);
+        let replaceable = linkage == Linkage::Export && random.once_in(3);
+        let seed = random.next();
         let mut function =
-            PlannedFunction { name, module, linkage, signature, cap, seed: random.next(), second: false };
+            PlannedFunction { name, module, linkage, signature, cap, seed, replaceable, second: false };
         let preemptible = linkage == Linkage::Preemptible && modules > 1 && random.once_in(2);
         functions.push(function.clone());
-        if preemptible {
+        if replaceable && modules > 1 && random.once_in(2) {
+            // The definition in the later module is in force.
+            function.module = (module + 1 + random.below(modules as u32 - 1) as usize) % modules;
+            function.seed = random.next();
+            function.second = true;
+            functions.push(function);
+        } else if preemptible {
             // The second definition is in another module. It overrides the first, or can be
             // overridden too.
             function.module = (module + 1 + random.below(modules as u32 - 1) as usize) % modules;
