@@ -3,7 +3,8 @@
 //!
 //! `program` calls everything in `program.clif` and `library.clif` from `host.c`; `unoptimized` and
 //! `newer_cpu` do so with other settings. `corpus` executes the run lines of `tests/clif` through
-//! entry thunks that are part of the image.
+//! entry thunks that are part of the image. `far` executes the veneers of a module that is larger
+//! than a call reaches.
 //!
 //! A test that needs a tool that is not installed is reported as ignored, with the name of the
 //! tool. If the environment variable `CI` is set, it fails.
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use kiln::Compiler;
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
-use kiln::ir::{Module, OptLevel, Source, Target, check_program, parse};
+use kiln::ir::{Code, Module, OptLevel, Source, Target, check_program, parse};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use machine::{MACHINES, Machine};
@@ -30,14 +31,17 @@ fn main() {
     let mut trials = Vec::new();
     for machine in &MACHINES {
         let missing = machine.missing();
-        let ways: [(&str, Way); 4] = [
+        let ways: [(&str, Way); 5] = [
             ("program", |machine| program(machine, machine.target().opt_level(OptLevel::Speed), false)),
             ("unoptimized", |machine| program(machine, machine.target().opt_level(OptLevel::None), false)),
             ("newer_cpu", |machine| program(machine, machine.newer_target(), true)),
             ("corpus", corpus::run),
+            ("far", far),
         ];
         for (name, way) in ways {
-            if name == "newer_cpu" && machine.newer.is_empty() {
+            // A call of the other machines reaches every program.
+            let is_far = name == "far" && machine.name != "aarch64";
+            if is_far || (name == "newer_cpu" && machine.newer.is_empty()) {
                 continue;
             }
             let name = format!("{}::{name}", machine.name);
@@ -85,10 +89,28 @@ fn program(machine: &Machine, target: Target, newer: bool) -> Result<(), Failed>
     let (image, globals) = image(&modules, target)?;
     // `host.c` fills the slots in this order.
     assert_eq!(globals.keys().collect::<Vec<_>>(), ["host:counter", "host:table"]);
+    execute(machine, "host.c", &image, newer)
+}
+
+/// A module of more code than a call reaches, which has veneers.
+fn far(machine: &Machine) -> Result<(), Failed> {
+    let mut module = module("far.clif", include_str!("far.clif"), &machine.target())?;
+    for function in &mut module.functions {
+        if let Code::Machine(code) = &mut function.code {
+            // Neither end of the module reaches the other, and the middle does not reach both.
+            code.bytes = vec![0; 90_000_000].into();
+        }
+    }
+    let (image, _) = image(&[module], machine.target())?;
+    execute(machine, "far.c", &image, false)
+}
+
+/// Runs the C program `host` with `image`.
+fn execute(machine: &Machine, host: &str, image: &[u8], newer: bool) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("program.so");
-    kiln::image::save(&path, &image)?;
-    let host = machine.compile(&source("host.c"), folder.path())?;
+    kiln::image::save(&path, image)?;
+    let host = machine.compile(&source(host), folder.path())?;
     let output = machine.command(&host, newer).arg(&path).output()?;
     if output.status.success() {
         return Ok(());

@@ -41,7 +41,7 @@ impl fmt::Display for Field {
             Self::Revision => f.write_str("revision of the backend"),
             Self::Target => f.write_str("target"),
             Self::Setting(name) => write!(f, "setting {name}"),
-            Self::Settings => f.write_str("order of settings"),
+            Self::Settings => f.write_str("text of the settings"),
             Self::Abi => f.write_str("ABI of the client"),
             Self::Fingerprint => f.write_str("IR of the module"),
             Self::Names => f.write_str("local names"),

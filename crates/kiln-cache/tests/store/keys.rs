@@ -61,6 +61,11 @@ fn differences_are_readable() {
             "setting d: was absent, is 4"
         ]
     );
+    let spaced = KeyParts { settings: "a=1 b=2  c", ..BASE };
+    assert_eq!(
+        BASE.recipe().differences(&spaced.recipe())[0].to_string(),
+        "text of the settings: was a=1 b=2 c, is a=1 b=2  c"
+    );
 }
 
 #[test]
