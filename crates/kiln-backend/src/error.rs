@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use cranelift_codegen::CodegenError;
-use kiln_ir::MAX_ALIGN;
+use kiln_ir::{IrFault, MAX_ALIGN};
 
 /// A function or a data object that could not be compiled.
 ///
@@ -33,6 +33,9 @@ pub enum CompileErrorKind {
     /// Cranelift refused the function.
     #[error(transparent)]
     Codegen(CodegenError),
+    /// The function is not valid IR. The front end has left it to the compiler to verify it.
+    #[error("it is not valid: {}", list_faults(.0))]
+    Invalid(Vec<IrFault>),
     /// Cranelift panicked: it cannot compile an instruction of the function for this target.
     #[error("the code generator cannot compile it: {0}")]
     Panicked(Box<str>),
@@ -77,6 +80,16 @@ pub(crate) enum AssembleError {
 /// `function `f` of `, or nothing.
 fn of_function(index: &Option<usize>, name: &str) -> String {
     index.map_or_else(String::new, |_| format!("function `{name}` of "))
+}
+
+/// Returns the first faults, and the number of the others.
+fn list_faults(faults: &[IrFault]) -> String {
+    const SHOWN: usize = 4;
+    let mut text = faults.iter().take(SHOWN).map(ToString::to_string).collect::<Vec<_>>().join("; ");
+    if faults.len() > SHOWN {
+        text.push_str(&format!("; and {} more", faults.len() - SHOWN));
+    }
+    text
 }
 
 /// The largest size of each kind of a module's data, in bytes: the reach of a 32-bit reference.

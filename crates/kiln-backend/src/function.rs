@@ -62,6 +62,9 @@ pub(crate) fn compile(
     scratch.context.clear();
     // Compile the canonical form, so that the code depends on nothing that this form leaves out.
     body.decode_into(function.symbol, &mut scratch.context.func);
+    if !body.is_verified() {
+        kiln_ir::verify(&scratch.context.func, isa).map_err(CompileErrorKind::Invalid)?;
+    }
     colocate(module, &mut scratch.context.func);
     if is_s390x(isa) {
         colocate_s390x(module, &mut scratch.context.func);

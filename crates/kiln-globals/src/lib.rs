@@ -43,12 +43,14 @@
 
 mod bindings;
 mod error_list;
+mod reserved;
 mod signature;
 mod slots;
 mod table;
 
 pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
+pub use reserved::is_reserved_section;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 pub use slots::{Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses};
 pub use table::{GlobalId, GlobalTable};

@@ -46,12 +46,25 @@ pub(crate) use self::wire::DecodeError;
 use crate::symbol::SymbolId;
 
 /// A function's code in canonical form, with the symbols that it refers to.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// Equality is that of the code: whether it is verified is not compared.
+#[derive(Clone)]
 pub struct Body {
     bytes: Box<[u8]>,
     references: Box<[SymbolId]>,
     base: u32,
+    /// Whether nothing is left to verify before code is generated from it.
+    verified: bool,
 }
+
+impl PartialEq for Body {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { bytes, references, base, verified: _ } = self;
+        (bytes, references, base) == (&other.bytes, &other.references, &other.base)
+    }
+}
+
+impl Eq for Body {}
 
 /// An error while bringing a function to canonical form.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -89,9 +102,9 @@ impl Encoded {
     ///
     /// [`EncodeError::Form`]. The encoder writes types and counts as they are, and the decoder
     /// refuses those that Cranelift's constructors could not take.
-    pub(crate) fn checked(self) -> Result<Self, EncodeError> {
+    pub(crate) fn checked(self, scratch: &mut CheckScratch) -> Result<Self, EncodeError> {
         let reader = ByteReader::new(&self.bytes);
-        match check(reader, self.references.len(), &mut CheckScratch::default()) {
+        match check(reader, self.references.len(), scratch) {
             Ok(()) => Ok(self),
             Err(DecodeError { offset: _, what }) => Err(EncodeError::Form(what)),
         }
@@ -100,7 +113,7 @@ impl Encoded {
 
 impl std::fmt::Debug for Body {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { bytes, references, base } = self;
+        let Self { bytes, references, base, verified: _ } = self;
         f.debug_struct("Body")
             .field("bytes", &format_args!("{} bytes", bytes.len()))
             .field("references", references)
@@ -146,7 +159,18 @@ impl Body {
     /// Returns the body that an encoder wrote, with the symbols that its references refer to.
     pub(crate) fn of(encoded: Encoded, references: Vec<SymbolId>) -> Self {
         let Encoded { bytes, references: _, base } = encoded;
-        Self { bytes: bytes.into(), references: references.into(), base: base.bits() }
+        Self { bytes: bytes.into(), references: references.into(), base: base.bits(), verified: true }
+    }
+
+    /// Returns the same code, to be verified before code is generated from it.
+    pub(crate) fn unverified(self) -> Self {
+        Self { verified: false, ..self }
+    }
+
+    /// Whether the function has passed the verifier. A code generator calls
+    /// [`verify`](crate::verify()) for a function that has not.
+    pub fn is_verified(&self) -> bool {
+        self.verified
     }
 
     /// Returns the body that bytes encode, after checking them.
@@ -158,7 +182,7 @@ impl Body {
         scratch: &mut CheckScratch,
     ) -> Result<Self, DecodeError> {
         check(reader, references.len(), scratch)?;
-        Ok(Self { bytes: bytes.into(), references, base })
+        Ok(Self { bytes: bytes.into(), references, base, verified: true })
     }
 
     /// Returns the form. It determines the generated code except for relocation targets and
@@ -182,7 +206,7 @@ impl Body {
     #[must_use]
     pub fn with_references(&self, symbol: impl FnMut(SymbolId) -> SymbolId) -> Self {
         let references = self.references.iter().copied().map(symbol).collect();
-        Self { bytes: self.bytes.clone(), references, base: self.base }
+        Self { bytes: self.bytes.clone(), references, base: self.base, verified: self.verified }
     }
 
     /// Decodes the function. Its name is `UserFuncName::user(0, symbol)`, its entities are numbered

@@ -2,8 +2,10 @@
 //!
 //! [`ModuleBuilder`] implements [`cranelift_module::Module`], the trait that clients of Cranelift
 //! are generic over. So a compiler written for `JITModule` or `ObjectModule` builds modules for
-//! Kiln unchanged. "Defining" a function here generates no code: the IR is verified, brought to
-//! canonical form, and kept.
+//! Kiln unchanged. "Defining" a function here generates no code: the IR is brought to canonical
+//! form and kept. It is verified when it is compiled, by the thread that compiles it, unless
+//! [`ModuleBuilder::verify_at_once`] asks for more: building is often the serial part of a
+//! parallel build, and code from a cache was verified before it got there.
 //!
 //! A run-time object that a client would refer to by its address (an `iconst` of a pointer) gets a
 //! stable key with [`ModuleBuilder::global`] instead.
@@ -15,9 +17,14 @@
 //!   changes nothing.
 //! - Every number in a client's definition is checked. A number that was never declared is an
 //!   error, not a panic.
+//! - Nothing is lost when a module is finished: declarations, and what finished modules refer to
+//!   and how, stay. So the modules of a builder are one module to its client.
 
 mod data;
+mod declarations;
+mod earlier;
 mod error;
+mod function;
 mod machine;
 mod numbering;
 mod pending;
@@ -27,7 +34,7 @@ use std::collections::{HashMap, HashSet};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
-use cranelift_codegen::{CodegenError, Context, verify_function};
+use cranelift_codegen::Context;
 use cranelift_module::{
     DataDescription, DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage, ModuleDeclarations,
     ModuleError, ModuleReloc, ModuleResult,
@@ -35,18 +42,19 @@ use cranelift_module::{
 use indexmap::IndexMap;
 
 use self::data::data_object;
+use self::declarations::Declarations;
+use self::earlier::{Earlier, PRIVATE};
 pub use self::error::{BuildError, CodeError, DataError};
+use self::function::{BuildEncoder, Definition};
 use self::machine::machine_code;
 use self::numbering::Numbering;
-use self::pending::{PendingCode, PendingData, declared, key};
-use crate::body::{Encoder, ExternalRef};
+use self::pending::{PendingCode, PendingData, declared, of_key};
 use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject};
 use crate::function::Function;
+use crate::ids::ClientIds;
 use crate::module::Module;
-use crate::references;
 use crate::settings::ModuleSettings;
-use crate::signature::same_type;
 use crate::target::Target;
 
 /// Builds a [`Module`] through the interface of [`cranelift_module::Module`].
@@ -81,7 +89,9 @@ use crate::target::Target;
 pub struct ModuleBuilder {
     name: Box<str>,
     isa: OwnedTargetIsa,
-    declarations: ModuleDeclarations,
+    declarations: Declarations,
+    /// What the modules that were finished before have.
+    earlier: Earlier,
     /// The keys of data objects that are globals.
     keys: HashMap<DataId, Box<str>>,
     by_key: HashMap<Box<str>, DataId>,
@@ -89,7 +99,8 @@ pub struct ModuleBuilder {
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
     replaceable: HashSet<FuncId>,
-    encoder: Encoder,
+    encoder: BuildEncoder,
+    verify_at_once: bool,
 }
 
 impl std::fmt::Debug for ModuleBuilder {
@@ -99,7 +110,8 @@ impl std::fmt::Debug for ModuleBuilder {
 }
 
 impl ModuleBuilder {
-    /// Creates an empty module; `name` is for messages.
+    /// Creates an empty module; `name` is for messages. It is also a part of private names, if the
+    /// builder makes several modules: see [`finish_part`](Self::finish_part).
     ///
     /// # Errors
     ///
@@ -108,13 +120,15 @@ impl ModuleBuilder {
         Ok(Self {
             name: name.into(),
             isa: target.isa(&ModuleSettings::default())?,
-            declarations: ModuleDeclarations::default(),
+            declarations: Declarations::default(),
+            earlier: Earlier::default(),
             keys: HashMap::new(),
             by_key: HashMap::new(),
             functions: IndexMap::new(),
             data: IndexMap::new(),
             replaceable: HashSet::new(),
-            encoder: Encoder::default(),
+            encoder: BuildEncoder::default(),
+            verify_at_once: false,
         })
     }
 
@@ -126,7 +140,7 @@ impl ModuleBuilder {
             return *id;
         }
         // Anonymous, because a key may be any text and must not clash with a name.
-        let id = self.declarations.declare_anonymous_data(true, false).expect("the name is new");
+        let id = self.declarations.declare_anonymous_data(true).expect("it has no name");
         self.by_key.insert(key.into(), id);
         self.keys.insert(id, key.into());
         id
@@ -142,10 +156,10 @@ impl ModuleBuilder {
     /// [`BuildError::Replaceable`] if it is declared otherwise, and [`BuildError::Undeclared`] if it
     /// is not declared.
     pub fn set_replaceable(&mut self, function: FuncId) -> Result<(), BuildError> {
-        if declared(&self.declarations, 0, function.as_u32()).is_none() {
+        if declared(self.declarations.all(), 0, function.as_u32()).is_none() {
             return Err(BuildError::Undeclared { referrer: function.to_string().into() });
         }
-        let declaration = self.declarations.get_function_decl(function);
+        let declaration = self.declarations.all().get_function_decl(function);
         if declaration.linkage != DeclaredLinkage::Export || declaration.name.is_none() {
             return Err(BuildError::Replaceable(declaration.linkage_name(function).into()));
         }
@@ -153,31 +167,58 @@ impl ModuleBuilder {
         Ok(())
     }
 
-    /// Finishes the module.
+    /// Sets whether `define_function` verifies a function at once, so that a function that is not
+    /// valid IR is its error and may be defined again. By default, it is an error of the
+    /// compilation, which names the function, too. Such an error numbers values and instructions
+    /// as in the canonical form ([`Body`](crate::Body)).
+    pub fn verify_at_once(&mut self, at_once: bool) {
+        self.verify_at_once = at_once;
+    }
+
+    /// Finishes a module that consists of the definitions so far, and goes on. `name` is the name
+    /// of the finished module, for messages and for finding its last build in a cache.
+    ///
+    /// All declarations stay, with their ids: later definitions may refer to earlier ones, local and
+    /// anonymous ones too, and earlier definitions may refer to what is defined later. For that,
+    /// local and anonymous definitions become hidden ones, whose names begin with `kiln.private.`
+    /// and contain the name of the builder. So builders that finish several modules for one program
+    /// need different names; otherwise linking fails, with an error about such a name.
+    ///
+    /// Modules that refer to each other have to be linked at once, or after what they refer to.
+    pub fn finish_part(&mut self, name: impl Into<Box<str>>) -> Module {
+        let (functions, data) = (std::mem::take(&mut self.functions), std::mem::take(&mut self.data));
+        self.module(name.into(), functions, data, false).expect("only the last module can be incomplete")
+    }
+
+    /// Finishes the module, or the last of the modules.
     ///
     /// # Errors
     ///
     /// [`BuildError::Undefined`] if a named function or data object is declared as exported or
     /// hidden and not defined, or if a local one is used and not defined.
-    pub fn finish(self) -> Result<Module, BuildError> {
-        let Self { name, declarations, keys, functions, data, replaceable, .. } = self;
+    pub fn finish(mut self) -> Result<Module, BuildError> {
+        let (functions, data) = (std::mem::take(&mut self.functions), std::mem::take(&mut self.data));
+        self.module(self.name.clone(), functions, data, true)
+    }
+
+    fn module(
+        &mut self,
+        name: Box<str>,
+        functions: IndexMap<FuncId, PendingCode>,
+        data: IndexMap<DataId, PendingData>,
+        last: bool,
+    ) -> Result<Module, BuildError> {
         let mut numbering = Numbering {
-            declarations: &declarations,
-            keys: &keys,
+            scope: &self.name,
+            declarations: &self.declarations,
+            earlier: &self.earlier,
+            last,
+            keys: &self.keys,
             functions: &functions,
-            replaceable: &replaceable,
+            replaceable: &self.replaceable,
             data: &data,
             numbers: HashMap::new(),
             symbols: Vec::new(),
-        };
-        let mut module = Module {
-            name,
-            source: None,
-            settings: ModuleSettings::default(),
-            symbols: Vec::new(),
-            functions: Vec::with_capacity(functions.len()),
-            data: Vec::with_capacity(data.len()),
-            comments: Vec::new(),
         };
         // Number all symbols before any definition is moved, because numbering looks up the
         // definitions.
@@ -195,9 +236,33 @@ impl ModuleBuilder {
                 numbering.symbol(*target);
             }
         }
-        numbering.check()?;
+        if last {
+            numbering.check()?;
+        }
         let Numbering { numbers, symbols: table, .. } = numbering;
-        module.symbols = table;
+        let declarations = self.declarations.all();
+        if !last {
+            for id in numbers.keys() {
+                let (linkage, defined) = match id {
+                    FuncOrDataId::Func(id) => {
+                        (declarations.get_function_decl(*id).linkage, functions.contains_key(id))
+                    }
+                    FuncOrDataId::Data(id) if self.keys.contains_key(id) => continue,
+                    FuncOrDataId::Data(id) => (declarations.get_data_decl(*id).linkage, data.contains_key(id)),
+                };
+                self.earlier.mention(*id, linkage, defined);
+            }
+        }
+        let mut module = Module {
+            name,
+            source: None,
+            settings: ModuleSettings::default(),
+            symbols: table,
+            functions: Vec::with_capacity(functions.len()),
+            data: Vec::with_capacity(data.len()),
+            comments: Vec::new(),
+            ids: ClientIds::default(),
+        };
         for (pending, symbol) in functions.into_values().zip(symbols) {
             let code = pending.finish(&numbers);
             module.functions.push(Function { symbol, code, line: 0, comments: Comments::new() });
@@ -209,33 +274,21 @@ impl ModuleBuilder {
             let writable = declarations.get_data_decl(id).writable;
             module.data.push(DataObject { symbol, writable, align, init, section, addresses, line: 0 });
         }
+        module.ids = ClientIds::new(numbers);
         Ok(module)
-    }
-
-    /// Returns the declaration that a name in a function refers to.
-    fn resolve(&self, function: &ir::Function, name: &ExternalName) -> Result<FuncOrDataId, BuildError> {
-        let declaration = match name {
-            ExternalName::User(number) => {
-                let name = &function.params.user_named_funcs()[*number];
-                declared(&self.declarations, name.namespace, name.index)
-            }
-            ExternalName::TestCase(_) | ExternalName::LibCall(_) | ExternalName::KnownSymbol(_) => None,
-        };
-        let referrer = || name.display(Some(&function.params)).to_string().into();
-        declaration.ok_or_else(|| BuildError::Undeclared { referrer: referrer() })
     }
 
     /// Checks that a function may be defined now, and returns its name.
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn definable(&self, id: FuncId) -> ModuleResult<Box<str>> {
-        declared(&self.declarations, 0, id.as_u32())
+        declared(self.declarations.all(), 0, id.as_u32())
             .ok_or_else(|| BuildError::Undeclared { referrer: id.to_string().into() })?;
-        let declaration = self.declarations.get_function_decl(id);
+        let declaration = self.declarations.all().get_function_decl(id);
         let name: Box<str> = declaration.linkage_name(id).into();
         if !declaration.linkage.is_definable() {
             return Err(ModuleError::InvalidImportDefinition(name.into()));
         }
-        if self.functions.contains_key(&id) {
+        if self.functions.contains_key(&id) || self.earlier.defines(FuncOrDataId::Func(id)) {
             return Err(ModuleError::DuplicateDefinition(name.into()));
         }
         Ok(name)
@@ -244,49 +297,19 @@ impl ModuleBuilder {
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_function(&mut self, id: FuncId, function: &ir::Function) -> ModuleResult<()> {
         let name = self.definable(id)?;
-        let declaration = self.declarations.get_function_decl(id);
-        if declaration.signature != function.signature {
-            let declared = Box::new(declaration.signature.clone());
-            let defined = Box::new(function.signature.clone());
-            return Err(BuildError::Signature { name, declared, defined }.into());
-        }
-        if let Some(fault) = references::check(function).first() {
-            return Err(BuildError::Unusable { name, reason: fault.to_string().into() }.into());
-        }
-        verify_function(function, &*self.isa)
-            .map_err(|errors| ModuleError::Compilation(CodegenError::Verifier(errors)))?;
-
-        let mut encoder = std::mem::take(&mut self.encoder);
-        let encoded = encoder.encode(function, |external| {
-            let (target, callee) = match external {
-                ExternalRef::Function(func_ref) => (&function.dfg.ext_funcs[func_ref].name, Some(func_ref)),
-                ExternalRef::Global(global) => (function.global_values[global].symbol_name(), None),
-            };
-            let declared = self.resolve(function, target)?;
-            match (declared, callee) {
-                (FuncOrDataId::Data(_), Some(callee)) => {
-                    let reason = format!("{callee} is a function, and is declared as data").into();
-                    Err(BuildError::Unusable { name: name.clone(), reason })
-                }
-                (FuncOrDataId::Func(id), Some(callee)) => {
-                    // A function of another module may be called with several types, as C's
-                    // variadic functions are.
-                    let declaration = self.declarations.get_function_decl(id);
-                    let used = &function.dfg.signatures[function.dfg.ext_funcs[callee].signature];
-                    if declaration.linkage.is_definable() && !same_type(&declaration.signature, used) {
-                        let reason = format!(
-                            "{callee} has the type {used}, but is declared as {}",
-                            declaration.signature
-                        );
-                        return Err(BuildError::Unusable { name: name.clone(), reason: reason.into() });
-                    }
-                    Ok(key(declared))
-                }
-                _ => Ok(key(declared)),
+        self.declarations.check_type(id, &function.signature)?;
+        let definition = Definition { declarations: &self.declarations, id, name: &name, function };
+        let (encoded, odd) = definition.encode(&mut self.encoder, &*self.isa, self.verify_at_once)?;
+        self.declarations.set_type(id, &function.signature);
+        for target in encoded.references.iter().copied().map(of_key) {
+            if let FuncOrDataId::Func(target) = target
+                && odd.iter().all(|(id, _)| *id != target)
+            {
+                self.declarations.note_use(target, id);
             }
-        });
-        self.encoder = encoder;
-        self.functions.insert(id, PendingCode::Ir(encoded.map_err(|error| error.named(&name))?));
+        }
+        odd.into_iter().for_each(|(target, ty)| self.declarations.note_odd_use(target, id, ty));
+        self.functions.insert(id, PendingCode::Ir { encoded, verified: self.verify_at_once });
         Ok(())
     }
 
@@ -299,43 +322,49 @@ impl ModuleBuilder {
         relocs: &[ModuleReloc],
     ) -> ModuleResult<()> {
         let name = self.definable(id)?;
-        let code = machine_code(&self.declarations, id, &name, align, bytes, relocs)?;
+        let code = machine_code(self.declarations.all(), id, &name, align, bytes, relocs)?;
         self.functions.insert(id, code);
+        Ok(())
+    }
+
+    /// Checks that a name can be linked, and that it may be declared with this linkage.
+    #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
+    fn check_declaration(&self, name: &str, linkage: DeclaredLinkage) -> ModuleResult<()> {
+        if name.is_empty() || name.contains('\0') {
+            return Err(BuildError::Name(name.into()).into());
+        }
+        if name.starts_with(PRIVATE) {
+            return Err(BuildError::PrivateName(name.into()).into());
+        }
+        let narrow = matches!(linkage, DeclaredLinkage::Local | DeclaredLinkage::Import);
+        let known = self.declarations.all().get_name(name).filter(|_| !narrow);
+        if known.is_some_and(|id| self.earlier.is_mentioned(id) && self.earlier.is_private(id, linkage)) {
+            return Err(BuildError::Widened(name.into()).into());
+        }
         Ok(())
     }
 
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
     fn add_data(&mut self, id: DataId, description: &DataDescription) -> ModuleResult<()> {
-        declared(&self.declarations, 1, id.as_u32())
+        declared(self.declarations.all(), 1, id.as_u32())
             .ok_or_else(|| BuildError::Undeclared { referrer: id.to_string().into() })?;
         if let Some(key) = self.keys.get(&id) {
             return Err(BuildError::Global(key.clone()).into());
         }
-        let declaration = self.declarations.get_data_decl(id);
+        let declaration = self.declarations.all().get_data_decl(id);
         let name: Box<str> = declaration.linkage_name(id).into();
         if !declaration.linkage.is_definable() {
             return Err(ModuleError::InvalidImportDefinition(name.into()));
         }
-        if self.data.contains_key(&id) {
+        if self.data.contains_key(&id) || self.earlier.defines(FuncOrDataId::Data(id)) {
             return Err(ModuleError::DuplicateDefinition(name.into()));
         }
-        if declaration.tls {
-            return Err(BuildError::Data { name, reason: DataError::ThreadLocal }.into());
-        }
-        let data = data_object(&self.declarations, &name, description)?;
+        let data = data_object(self.declarations.all(), &name, description)?;
         self.data.insert(id, data);
         Ok(())
     }
 }
 
-/// Checks that a name can be linked.
-#[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
-fn check_name(name: &str) -> ModuleResult<()> {
-    if name.is_empty() || name.contains('\0') {
-        return Err(BuildError::Name(name.into()).into());
-    }
-    Ok(())
-}
 
 impl cranelift_module::Module for ModuleBuilder {
     fn isa(&self) -> &dyn TargetIsa {
@@ -343,7 +372,11 @@ impl cranelift_module::Module for ModuleBuilder {
     }
 
     fn declarations(&self) -> &ModuleDeclarations {
-        &self.declarations
+        self.declarations.current()
+    }
+
+    fn get_name(&self, name: &str) -> Option<FuncOrDataId> {
+        self.declarations.all().get_name(name)
     }
 
     fn declare_function(
@@ -352,8 +385,8 @@ impl cranelift_module::Module for ModuleBuilder {
         linkage: DeclaredLinkage,
         signature: &ir::Signature,
     ) -> ModuleResult<FuncId> {
-        check_name(name)?;
-        self.declarations.declare_function(name, linkage, signature).map(|(id, _)| id)
+        self.check_declaration(name, linkage)?;
+        self.declarations.declare_function(name, linkage, signature)
     }
 
     fn declare_anonymous_function(&mut self, signature: &ir::Signature) -> ModuleResult<FuncId> {
@@ -367,12 +400,12 @@ impl cranelift_module::Module for ModuleBuilder {
         writable: bool,
         tls: bool,
     ) -> ModuleResult<DataId> {
-        check_name(name)?;
+        self.check_declaration(name, linkage)?;
         if tls {
             let reason = DataError::ThreadLocal;
             return Err(BuildError::Data { name: name.into(), reason }.into());
         }
-        self.declarations.declare_data(name, linkage, writable, tls).map(|(id, _)| id)
+        self.declarations.declare_data(name, linkage, writable)
     }
 
     fn declare_anonymous_data(&mut self, writable: bool, tls: bool) -> ModuleResult<DataId> {
@@ -380,13 +413,22 @@ impl cranelift_module::Module for ModuleBuilder {
             let reason = DataError::ThreadLocal;
             return Err(BuildError::Data { name: "anonymous data".into(), reason }.into());
         }
-        self.declarations.declare_anonymous_data(writable, tls)
+        self.declarations.declare_anonymous_data(writable)
+    }
+
+    /// Declares a function as the trait does, with the type of its definition if it has one.
+    fn declare_func_in_func(&mut self, id: FuncId, function: &mut ir::Function) -> ir::FuncRef {
+        let signature = function.import_signature(self.declarations.signature(id).clone());
+        let name = ir::UserExternalName { namespace: 0, index: id.as_u32() };
+        let name = ExternalName::user(function.declare_imported_user_function(name));
+        let colocated = self.declarations.all().get_function_decl(id).linkage.is_final();
+        function.import_function(ir::ExtFuncData { name, signature, colocated, patchable: false })
     }
 
     /// Declares a data object as the trait does, except that a reference to a global is never
     /// colocated, because a run-time object may be at any distance.
     fn declare_data_in_func(&self, data: DataId, function: &mut ir::Function) -> ir::GlobalValue {
-        let declared = self.declarations.get_data_decl(data);
+        let declared = self.declarations.all().get_data_decl(data);
         let colocated = declared.linkage.is_final() && !self.keys.contains_key(&data);
         let name = ir::UserExternalName { namespace: 1, index: data.as_u32() };
         let name = ExternalName::user(function.declare_imported_user_function(name));

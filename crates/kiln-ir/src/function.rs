@@ -44,7 +44,7 @@ impl Function {
 /// The code of a function.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Verified IR.
+    /// IR, verified or to be verified when code is generated: see [`Body::is_verified`].
     Ir(Body),
     /// Machine code that a client supplies.
     Machine(MachineCode),

@@ -13,6 +13,7 @@ mod diagnostic;
 mod fingerprint;
 mod function;
 mod guard;
+mod ids;
 mod item_order;
 mod limits;
 mod location;
@@ -44,6 +45,7 @@ pub use data::{DataAddress, DataObject, Init, MAX_ALIGN};
 pub use diagnostic::{Diagnostic, DiagnosticKind, Related, sort};
 pub use fingerprint::Fingerprint;
 pub use function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+pub use ids::ClientIds;
 pub use location::Location;
 pub use module::Module;
 pub use print::{PrintError, print};
@@ -53,7 +55,7 @@ pub use symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 pub use target::{OptLevel, Target, TargetError};
 pub use text::{parse, parse_unverified};
 pub use thunk::{CELL_SIZE, entry_thunk};
-pub use unverified::{FunctionError, Unverified, VerifyError};
+pub use unverified::{FunctionError, IrFault, Unverified, VerifyError, verify};
 
 #[doc = include_str!("../docs/porting.md")]
 pub mod porting {}

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::comments::ModuleComment;
 use crate::data::DataObject;
 use crate::function::Function;
+use crate::ids::ClientIds;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::symbol::{Symbol, SymbolId, SymbolKind};
@@ -37,6 +38,8 @@ pub struct Module {
     pub data: Vec<DataObject>,
     /// Comments outside of functions, in order.
     pub comments: Vec<ModuleComment>,
+    /// The symbols by the ids of the builder that built the module. They do not affect code.
+    pub ids: ClientIds,
 }
 
 impl Module {

@@ -5,6 +5,7 @@
 
 use crate::data::{DataAddress, DataObject};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::ids::ClientIds;
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId};
 
@@ -78,6 +79,7 @@ impl<'a> Piece<'a> {
             functions: Vec::new(),
             data: Vec::new(),
             comments: Vec::new(),
+            ids: ClientIds::default(),
         };
         let mut piece = Self { from, number, numbers: vec![None; from.symbols.len()], module };
         piece.symbol(defined);

@@ -53,6 +53,7 @@ use self::resolve::{aliases, define, number_definitions, own_names};
 use self::scan::TargetDefaults;
 use self::symbols::SymbolTable;
 use crate::diagnostic::{self, Diagnostic, DiagnosticKind};
+use crate::ids::ClientIds;
 use crate::location::Location;
 use crate::module::Module;
 use crate::settings::ModuleSettings;
@@ -166,6 +167,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         functions: Vec::new(),
         data: Vec::new(),
         comments: Vec::new(),
+        ids: ClientIds::default(),
     };
     let mut owners =
         number_definitions(&file.items, &mut drafts, &source, &mut symbols, &mut module, &mut faults);

@@ -13,6 +13,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use crate::body::Body;
 use crate::comments::Comments;
 use crate::function::{Code, Function};
+use crate::ids::ClientIds;
 use crate::module::Module;
 use crate::settings::ModuleSettings;
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
@@ -77,5 +78,6 @@ pub fn entry_thunk(
         }],
         data: Vec::new(),
         comments: Vec::new(),
+        ids: ClientIds::default(),
     }
 }

@@ -1,5 +1,7 @@
 //! A module whose functions the verifier has not seen.
 
+use cranelift_codegen::ir::Function;
+use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::verify_function;
 use kiln_globals::list_errors;
 
@@ -38,6 +40,40 @@ pub struct FunctionError {
     pub message: Box<str>,
 }
 
+/// A fault of a function that is not valid IR.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{entity}: {message}")]
+pub struct IrFault {
+    /// The entity that the fault is in, such as an instruction.
+    pub entity: Box<str>,
+    /// The message of the verifier.
+    pub message: Box<str>,
+}
+
+/// Verifies a function for the code generator `isa`, with Cranelift's verifier and for what this
+/// verifier does not report. A panic of the verifier is a fault.
+///
+/// # Errors
+///
+/// All faults that are found.
+pub fn verify(function: &Function, isa: &dyn TargetIsa) -> Result<(), Vec<IrFault>> {
+    let fault = |entity: String, message: String| IrFault { entity: entity.into(), message: message.into() };
+    let unusable = references::check(function);
+    if !unusable.is_empty() {
+        return Err(unusable.iter().map(|at| fault(at.entity().to_string(), at.to_string())).collect());
+    }
+    match guard(|| verify_function(function, isa)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(errors)) => {
+            Err(errors.0.into_iter().map(|error| fault(error.location.to_string(), error.message)).collect())
+        }
+        Err(panic) => {
+            let message = format!("Cranelift's verifier fails on it: {panic}");
+            Err(vec![fault("function".into(), message)])
+        }
+    }
+}
+
 /// A module that is checked except for its functions: the verifier has not seen them.
 ///
 /// If a cache has code for it, there is no need to verify it: see [`Unverified::fingerprint`].
@@ -66,40 +102,27 @@ impl Unverified {
         let Self(module) = self;
         let isa = target.isa(&module.settings)?;
         let mut faults = Vec::new();
-        let mut ir = cranelift_codegen::ir::Function::new();
+        let mut ir = Function::new();
         for function in &module.functions {
             let Some(body) = function.body() else { continue };
             body.decode_into(function.symbol, &mut ir);
-            let mut fault = |entity: String, message: String| {
-                faults.push(FunctionError {
-                    module: module.name.clone(),
-                    function: module.symbol(function.symbol).name.clone(),
-                    line: function.line,
-                    entity: entity.into(),
-                    message: message.into(),
-                });
-            };
-            let unusable = references::check(&ir);
-            for reason in &unusable {
-                fault(reason.entity().to_string(), reason.to_string());
-            }
-            if unusable.is_empty() {
-                match guard(|| verify_function(&ir, &*isa)) {
-                    // Bytes that can be decoded may differ from the bytes that the encoder writes
-                    // for the same function.
-                    Ok(Ok(())) if Body::new(&ir).as_ref() == Ok(body) => {}
-                    Ok(Ok(())) => fault("function".into(), "its form is not the canonical one".into()),
-                    Ok(Err(errors)) => {
-                        errors
-                            .0
-                            .into_iter()
-                            .for_each(|error| fault(error.location.to_string(), error.message));
-                    }
-                    Err(panic) => {
-                        fault("function".into(), format!("Cranelift's verifier fails on it: {panic}"))
-                    }
+            let found = match verify(&ir, &*isa) {
+                // Bytes that can be decoded may differ from the bytes that the encoder writes for
+                // the same function.
+                Ok(()) if Body::new(&ir).as_ref() == Ok(body) => Vec::new(),
+                Ok(()) => {
+                    let message = "its form is not the canonical one".into();
+                    vec![IrFault { entity: "function".into(), message }]
                 }
-            }
+                Err(found) => found,
+            };
+            faults.extend(found.into_iter().map(|IrFault { entity, message }| FunctionError {
+                module: module.name.clone(),
+                function: module.symbol(function.symbol).name.clone(),
+                line: function.line,
+                entity,
+                message,
+            }));
         }
         if faults.is_empty() { Ok(module) } else { Err(VerifyError::Functions(faults)) }
     }

@@ -16,7 +16,7 @@ use kiln_ir::{
 
 /// Returns everything in a module except its name, source and lines, as text.
 pub fn content(module: &Module) -> String {
-    let Module { name: _, source: _, settings, symbols, functions, data, comments } = module;
+    let Module { name: _, source: _, settings, symbols, functions, data, comments, ids: _ } = module;
     let mut out = String::new();
     let shown = |list: &[Setting]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let _ = writeln!(out, "{:?} {:?}", settings.directives, shown(&settings.shared));

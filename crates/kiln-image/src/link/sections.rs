@@ -20,69 +20,13 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
+use kiln_globals::is_reserved_section;
 
 use super::error::LinkError;
 use super::layout::Area;
 
 /// The largest number of named sections. ELF files with more sections need extended tables.
 pub const MAX_SECTIONS: usize = 0xfe00;
-
-/// Names of sections that images have, or that have a meaning to loaders, debuggers and linkers.
-const RESERVED: [&str; 32] = [
-    ".bss",
-    ".ctors",
-    ".data",
-    ".data.rel.ro",
-    ".dtors",
-    ".dynamic",
-    ".dynstr",
-    ".dynsym",
-    ".eh_frame",
-    ".eh_frame_hdr",
-    ".fini",
-    ".fini_array",
-    ".gcc_except_table",
-    ".got",
-    ".got.plt",
-    ".hash",
-    ".init",
-    ".init_array",
-    ".interp",
-    ".kiln.slots",
-    ".plt",
-    ".plt.got",
-    ".plt.sec",
-    ".preinit_array",
-    ".relr.dyn",
-    ".rodata",
-    ".shstrtab",
-    ".strtab",
-    ".symtab",
-    ".tbss",
-    ".tdata",
-    ".text",
-];
-/// Prefixes of names that are reserved in the same way.
-const RESERVED_PREFIXES: [&str; 12] = [
-    ".ctors.",
-    ".debug_",
-    ".dtors.",
-    ".fini_array.",
-    ".gnu.",
-    ".gnu_",
-    ".init_array.",
-    ".kiln.",
-    ".note",
-    ".rel.",
-    ".rela",
-    ".symtab_",
-];
-
-/// Whether data cannot be placed in a section of this name: images have such a section, or the name
-/// has a meaning to loaders, debuggers or linkers.
-pub(crate) fn is_reserved(name: &str) -> bool {
-    RESERVED.contains(&name) || RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
 
 /// An end of a named section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -196,7 +140,7 @@ impl<'a> NamedSections<'a> {
     /// other runs of the section can change it.
     fn add(&mut self, name: &'a str, area: Area, piece: SectionPiece) -> Result<(), LinkError> {
         let module = piece.module as usize;
-        if is_reserved(name) {
+        if is_reserved_section(name) {
             return Err(LinkError::ReservedSection { module, section: name.into() });
         }
         let next = self.list.len() as u32;

@@ -11,6 +11,7 @@ use super::write::code_settings;
 use crate::body::wire::{ByteReader, ByteWriter, DecodeResult};
 use crate::data::DataObject;
 use crate::function::{Code, CodeTarget, Function};
+use crate::ids::ClientIds;
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
 
@@ -76,7 +77,8 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
         outside.push(module_comment(&mut notes, reading.symbols.len())?);
     }
     notes.end()?;
-    Ok(Module { name, source: None, settings, symbols: reading.symbols, functions, data, comments: outside })
+    let (symbols, ids) = (reading.symbols, ClientIds::default());
+    Ok(Module { name, source: None, settings, symbols, functions, data, comments: outside, ids })
 }
 
 /// Checks the numbers of symbols: first functions in order, then data objects, each followed by the

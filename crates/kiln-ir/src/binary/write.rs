@@ -18,7 +18,7 @@ use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 /// Writes everything that the module's artifact depends on. `flush` is called after each function
 /// and data object, and may remove the bytes written so far.
 pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnMut(&mut ByteWriter)) {
-    let Module { name: _, source: _, settings, symbols, functions, data, comments: _ } = module;
+    let Module { name: _, source: _, settings, symbols, functions, data, comments: _, ids: _ } = module;
     code_settings(out, settings);
     out.count(symbols.len());
     for symbol in symbols {
@@ -149,7 +149,7 @@ pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
 /// Writes the notes: the module's name, names that no other module sees, line numbers, comments,
 /// and all header lines.
 pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
-    let Module { name, source: _, settings, symbols, functions, data, comments } = module;
+    let Module { name, source: _, settings, symbols, functions, data, comments, ids: _ } = module;
     out.str(name);
     let ModuleSettings { shared, targets, directives } = settings;
     all_settings(out, shared);

@@ -2,6 +2,8 @@
 
 use cranelift_module::{DataDescription, Init as DescribedInit, ModuleDeclarations, ModuleRelocTarget};
 
+use kiln_globals::is_reserved_section;
+
 use super::error::{BuildError, DataError};
 use super::pending::{PendingData, declared};
 use crate::data::{Init, MAX_ALIGN};
@@ -27,6 +29,9 @@ pub(super) fn data_object(
     let section = custom_section.as_deref().map(Box::from);
     if custom_section.as_ref().is_some_and(|name| name.is_empty() || name.contains('\0')) {
         return Err(fault(DataError::Section));
+    }
+    if let Some(section) = section.as_deref().filter(|section| is_reserved_section(section)) {
+        return Err(BuildError::Section { name: name.into(), section: section.into() });
     }
     let align = align.map_or(Some(8), |align| u32::try_from(align).ok());
     let align = align

@@ -26,21 +26,39 @@ pub enum BuildError {
     /// A name is empty or holds a zero byte, so it could not be linked.
     #[error("`{}` cannot be a name: it is empty or holds a zero byte", .0.escape_debug())]
     Name(Box<str>),
+    /// A name begins with `kiln.private.`, as the names of private definitions do.
+    #[error("`{0}` cannot be a name: only private definitions have names that begin like this")]
+    PrivateName(Box<str>),
+    /// A local function or data object is declared with a wider linkage, but a module that was
+    /// finished before knows it as local.
+    #[error("`{0}` is local in a module that was finished, so its linkage cannot be widened")]
+    Widened(Box<str>),
+    /// Data is placed in a section whose name has a meaning to loaders or linkers.
+    #[error("`{name}`: no data can be placed in section `{section}`, which means something to loaders")]
+    Section {
+        /// The data object.
+        name: Box<str>,
+        /// The section.
+        section: Box<str>,
+    },
     /// A definition refers to a number that was never declared.
     #[error("{referrer}: there is no function or data object with this number")]
     Undeclared {
         /// The definition.
         referrer: Box<str>,
     },
-    /// The type of a function's IR differs from that of its declaration.
-    #[error("`{name}` is declared as {declared}, but its code has the type {defined}")]
+    /// The type of a function's IR differs from that of its declaration, and a function that was
+    /// defined before refers to it as declared. Until then, a definition may have another type.
+    #[error("`{user}` uses `{name}` as {declared}, but its code has the type {defined}")]
     Signature {
         /// The function.
         name: Box<str>,
-        /// The type declared.
+        /// The type with which it is used.
         declared: Box<ir::Signature>,
         /// The type of the code.
         defined: Box<ir::Signature>,
+        /// The first function that uses it.
+        user: Box<str>,
     },
     /// A function's IR refers to something that does not exist, or that Kiln does not support.
     #[error("`{name}`: {reason}")]

@@ -2,16 +2,23 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cranelift_module::{DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage, ModuleDeclarations};
+use cranelift_module::{DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage};
 use indexmap::IndexMap;
 
+use super::declarations::Declarations;
+use super::earlier::{Earlier, private_name};
 use super::error::BuildError;
 use super::pending::{PendingCode, PendingData};
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 
 /// Numbers declarations as symbols, in the order in which they are first referred to.
 pub(super) struct Numbering<'a> {
-    pub(super) declarations: &'a ModuleDeclarations,
+    /// The builder's name.
+    pub(super) scope: &'a str,
+    pub(super) declarations: &'a Declarations,
+    pub(super) earlier: &'a Earlier,
+    /// Whether no other module of the builder follows.
+    pub(super) last: bool,
     pub(super) keys: &'a HashMap<DataId, Box<str>>,
     pub(super) functions: &'a IndexMap<FuncId, PendingCode>,
     pub(super) replaceable: &'a HashSet<FuncId>,
@@ -25,45 +32,82 @@ impl Numbering<'_> {
         if let Some(number) = self.numbers.get(&id) {
             return *number;
         }
+        let declarations = self.declarations.all();
         let (name, kind, linkage, signature) = match id {
-            FuncOrDataId::Func(id) => {
-                let declared = self.declarations.get_function_decl(id);
-                let linkage = match linkage(declared.linkage, self.functions.contains_key(&id)) {
-                    Linkage::Export if self.replaceable.contains(&id) => Linkage::Replaceable,
+            FuncOrDataId::Func(function) => {
+                let declared = declarations.get_function_decl(function);
+                let defined = self.functions.contains_key(&function);
+                let (name, linkage) = self.naming(id, declared.name.as_deref(), declared.linkage, defined);
+                let linkage = match linkage {
+                    Linkage::Export if self.replaceable.contains(&function) => Linkage::Replaceable,
                     linkage => linkage,
                 };
-                (declared.name.as_deref(), SymbolKind::Function, linkage, Some(declared.signature.clone()))
+                let signature = self.declarations.signature(function).clone();
+                (name, SymbolKind::Function, linkage, Some(signature))
             }
-            FuncOrDataId::Data(id) => match self.keys.get(&id) {
-                Some(key) => (Some(&**key), SymbolKind::Global, Linkage::Import, None),
+            FuncOrDataId::Data(data) => match self.keys.get(&data) {
+                Some(key) => (key.clone(), SymbolKind::Global, Linkage::Import, None),
                 None => {
-                    let declared = self.declarations.get_data_decl(id);
-                    let linkage = linkage(declared.linkage, self.data.contains_key(&id));
-                    (declared.name.as_deref(), SymbolKind::Data, linkage, None)
+                    let declared = declarations.get_data_decl(data);
+                    let defined = self.data.contains_key(&data);
+                    let (name, linkage) =
+                        self.naming(id, declared.name.as_deref(), declared.linkage, defined);
+                    (name, SymbolKind::Data, linkage, None)
                 }
             },
         };
         let number = SymbolId::from_u32(u32::try_from(self.symbols.len()).expect("fewer than 2^32 symbols"));
-        let name = name.unwrap_or_default().into();
         self.symbols.push(Symbol { name, kind, linkage, signature, line: 0 });
         self.numbers.insert(id, number);
         number
     }
 
+    /// Returns name and linkage of a declaration that this module defines or not.
+    fn naming(
+        &self,
+        id: FuncOrDataId,
+        name: Option<&str>,
+        declared: DeclaredLinkage,
+        defined: bool,
+    ) -> (Box<str>, Linkage) {
+        let private = self.earlier.is_private(id, declared);
+        // Nothing outside of this module refers to it.
+        let own = private && defined && self.last && !self.earlier.is_mentioned(id);
+        let name = match private && !own {
+            true => private_name(self.scope, self.declarations, id),
+            false => name.unwrap_or_default().into(),
+        };
+        let linkage = match declared {
+            DeclaredLinkage::Import => Linkage::Import,
+            _ if !defined => Linkage::Import,
+            DeclaredLinkage::Local if own => Linkage::Local,
+            DeclaredLinkage::Local | DeclaredLinkage::Hidden => Linkage::Hidden,
+            DeclaredLinkage::Preemptible => Linkage::Preemptible,
+            DeclaredLinkage::Export => Linkage::Export,
+        };
+        (name, linkage)
+    }
+
     /// Checks that everything that must have a definition has one.
     pub(super) fn check(&self) -> Result<(), BuildError> {
-        let used = |id| self.numbers.contains_key(&id);
-        for (id, declared) in self.declarations.get_functions() {
-            let needed = must_be_defined(declared.linkage, declared.name.is_some())
-                || declared.linkage.requires_definition() && used(FuncOrDataId::Func(id));
-            if needed && !self.functions.contains_key(&id) {
+        let missing = |id, linkage: DeclaredLinkage, named| {
+            let used = || self.numbers.contains_key(&id) || self.earlier.is_mentioned(id);
+            let needed = must_be_defined(linkage, named) || linkage.requires_definition() && used();
+            needed && !self.earlier.defines(id)
+        };
+        let declarations = self.declarations.all();
+        for (id, declared) in declarations.get_functions() {
+            if !self.functions.contains_key(&id)
+                && missing(FuncOrDataId::Func(id), declared.linkage, declared.name.is_some())
+            {
                 return Err(BuildError::Undefined(declared.linkage_name(id).into()));
             }
         }
-        for (id, declared) in self.declarations.get_data_objects() {
-            let needed = must_be_defined(declared.linkage, declared.name.is_some())
-                || declared.linkage.requires_definition() && used(FuncOrDataId::Data(id));
-            if needed && !self.keys.contains_key(&id) && !self.data.contains_key(&id) {
+        for (id, declared) in declarations.get_data_objects() {
+            if !self.keys.contains_key(&id)
+                && !self.data.contains_key(&id)
+                && missing(FuncOrDataId::Data(id), declared.linkage, declared.name.is_some())
+            {
                 return Err(BuildError::Undefined(declared.linkage_name(id).into()));
             }
         }
@@ -75,16 +119,4 @@ impl Numbering<'_> {
 /// modules may.
 fn must_be_defined(linkage: DeclaredLinkage, named: bool) -> bool {
     named && linkage.requires_definition() && linkage != DeclaredLinkage::Local
-}
-
-/// Converts a linkage of `cranelift-module` to Kiln's.
-fn linkage(declared: DeclaredLinkage, defined: bool) -> Linkage {
-    match declared {
-        DeclaredLinkage::Import => Linkage::Import,
-        _ if !defined => Linkage::Import,
-        DeclaredLinkage::Local => Linkage::Local,
-        DeclaredLinkage::Preemptible => Linkage::Preemptible,
-        DeclaredLinkage::Hidden => Linkage::Hidden,
-        DeclaredLinkage::Export => Linkage::Export,
-    }
 }

@@ -13,7 +13,10 @@ use crate::symbol::SymbolId;
 /// A function whose references are declarations.
 pub(super) enum PendingCode {
     /// The references are [`key`]s.
-    Ir(Encoded),
+    Ir {
+        encoded: Encoded,
+        verified: bool,
+    },
     Machine {
         bytes: Box<[u8]>,
         align: u32,
@@ -54,7 +57,7 @@ impl PendingCode {
     /// Returns the declarations that the definition refers to.
     pub(super) fn targets(&self) -> Vec<FuncOrDataId> {
         match self {
-            Self::Ir(encoded) => encoded.references.iter().copied().map(of_key).collect(),
+            Self::Ir { encoded, .. } => encoded.references.iter().copied().map(of_key).collect(),
             Self::Machine { relocs, .. } => {
                 let declared = relocs.iter().filter_map(|(_, _, target, _)| match target {
                     PendingTarget::Declared(id) => Some(*id),
@@ -67,9 +70,10 @@ impl PendingCode {
 
     pub(super) fn finish(self, numbers: &HashMap<FuncOrDataId, SymbolId>) -> Code {
         match self {
-            Self::Ir(encoded) => {
+            Self::Ir { encoded, verified } => {
                 let references = encoded.references.iter().map(|key| numbers[&of_key(*key)]).collect();
-                Code::Ir(Body::of(encoded, references))
+                let body = Body::of(encoded, references);
+                Code::Ir(if verified { body } else { body.unverified() })
             }
             Self::Machine { bytes, align, relocs } => {
                 let reloc = |(offset, kind, target, addend)| {

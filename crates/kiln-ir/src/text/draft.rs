@@ -12,7 +12,7 @@ use cranelift_codegen::ir::{
 
 use super::function::ReadFunction;
 use super::symbols::{LinkKey, SymbolTable};
-use crate::body::{EncodeError, Encoded, Encoder, ExternalRef};
+use crate::body::{CheckScratch, EncodeError, Encoded, Encoder, ExternalRef};
 use crate::comments::Comments;
 use crate::names::external_name;
 
@@ -78,7 +78,7 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>, verified: boo
             Ok::<u32, EncodeError>(number)
         })
     });
-    let encoded = if verified { encoded } else { encoded.and_then(Encoded::checked) };
+    let encoded = if verified { encoded } else { encoded.and_then(|encoded| encoded.checked(&mut CheckScratch::default())) };
     let ir::Function { name, params, stencil } = ir;
     let FunctionStencil { signature, global_values: globals, dfg, .. } = stencil;
     let ir::DataFlowGraph { ext_funcs: functions, signatures, .. } = dfg;

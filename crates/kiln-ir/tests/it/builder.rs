@@ -11,11 +11,11 @@ use kiln_ir::{BuildError, ModuleBuilder, Target};
 
 use crate::{describe, target};
 
-fn builder() -> ModuleBuilder {
+pub(crate) fn builder() -> ModuleBuilder {
     ModuleBuilder::new("test", &target()).unwrap()
 }
 
-fn signature<M: Module>(module: &M, params: &[ir::Type], returns: &[ir::Type]) -> ir::Signature {
+pub(crate) fn signature<M: Module>(module: &M, params: &[ir::Type], returns: &[ir::Type]) -> ir::Signature {
     let mut signature = module.make_signature();
     signature.params.extend(params.iter().map(|ty| AbiParam::new(*ty)));
     signature.returns.extend(returns.iter().map(|ty| AbiParam::new(*ty)));
@@ -24,7 +24,7 @@ fn signature<M: Module>(module: &M, params: &[ir::Type], returns: &[ir::Type]) -
 
 /// Defines `id` with one block that `body` fills.
 #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
-fn define<M: Module>(
+pub(crate) fn define<M: Module>(
     module: &mut M,
     id: FuncId,
     body: impl FnOnce(&mut M, &mut FunctionBuilder<'_>) -> Vec<ir::Value>,
@@ -161,13 +161,14 @@ fn the_result_does_not_depend_on_the_order_of_declarations() {
 }
 
 #[track_caller]
-fn fails<T: std::fmt::Debug>(result: Result<T, ModuleError>, expected: Expect) {
+pub(crate) fn fails<T: std::fmt::Debug>(result: Result<T, ModuleError>, expected: Expect) {
     expected.assert_eq(&result.unwrap_err().to_string());
 }
 
 #[test]
 fn faults_of_functions() {
     let mut module = builder();
+    module.verify_at_once(true);
     let none = signature(&module, &[], &[]);
     let unary = signature(&module, &[types::I64], &[types::I64]);
     let f = module.declare_function("f", Linkage::Export, &none).unwrap();
@@ -222,15 +223,6 @@ fn faults_of_functions() {
     fails(
         module.define_function_bytes(f, 1, &[0xc3], &[reloc(0, Reloc::Abs8, ModuleRelocTarget::user(0, 99))]),
         expect!["Backend error: f: there is no function or data object with this number"],
-    );
-
-    let mut context = module.make_context();
-    context.func.signature = unary;
-    fails(
-        module.define_function(f, &mut context),
-        expect![
-            "Backend error: `f` is declared as () system_v, but its code has the type (i64) -> i64 system_v"
-        ],
     );
 
     // A return without the declared value, which Cranelift's verifier finds.
@@ -318,6 +310,12 @@ fn faults_of_data() {
     fails(
         module.define_data(data, &attempt(&|d| d.set_custom_section(""))),
         expect!["Backend error: `data`: the section's name is empty or holds a zero byte"],
+    );
+    fails(
+        module.define_data(data, &attempt(&|d| d.set_custom_section(".init_array.5"))),
+        expect![
+            "Backend error: `data`: no data can be placed in section `.init_array.5`, which means something to loaders"
+        ],
     );
     fails(
         module.define_data(data, &attempt(&|d| d.align = Some(3))),

@@ -7,6 +7,7 @@ mod hostile;
 mod leaks;
 mod many_faults;
 mod notation;
+mod parts;
 mod print;
 mod program;
 mod symbols;
