@@ -32,6 +32,8 @@ pub(crate) fn compare(
 
 pub(crate) fn are_equal() -> Result<(), Failure> {
     let (mut jit, mut object, mut kiln) = (jit_module(&Host::new())?, object_module()?, kiln_module()?);
+    // As the others do.
+    kiln.verify_at_once(true);
     let found = [provoke(&mut jit)?, provoke(&mut object)?, provoke(&mut kiln)?];
     // A module stays usable: the declarations before the errors are complete.
     kiln.finish()?;
