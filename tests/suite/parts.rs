@@ -74,7 +74,7 @@ fn parts(name: &str, circle: bool) -> Vec<Module> {
     let entry = module.declare_func_in_data(anonymous, &mut data);
     data.write_function_addr(0, entry);
     module.define_data(table, &data).unwrap();
-    define(&mut module, later, |_, builder, value| builder.ins().imul_imm(value, 2));
+    define(&mut module, later, |_, builder, value| builder.ins().iadd(value, value));
     // By pointer, by address, and by call: (value + 1000) + 1000, doubled in a circle.
     let main = declare(&mut module, "main", Linkage::Export);
     define(&mut module, main, |module, builder, value| {
@@ -106,7 +106,7 @@ fn run(session: &Session, name: &str) -> i64 {
 
 #[test]
 fn modules_of_a_builder_use_private_definitions_of_each_other() {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&parts("whole", true)).unwrap();
     for part in parts("split", false) {
         session.add(&[part]).unwrap();
@@ -114,7 +114,7 @@ fn modules_of_a_builder_use_private_definitions_of_each_other() {
     assert_eq!((run(&session, "whole_main"), run(&session, "split_main")), (4002, 2001));
 
     // The artifacts are a function of the modules.
-    let mut again = Session::new(Target::host()).unwrap();
+    let again = Session::new(Target::host()).unwrap();
     again.add(&parts("whole", true)).unwrap();
     again.add(&parts("split", false)).unwrap();
     let bytes = |session: &Session| {
@@ -125,7 +125,7 @@ fn modules_of_a_builder_use_private_definitions_of_each_other() {
 
 #[test]
 fn private_names_of_builders_with_one_name_clash() {
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     session.add(&parts("one", false)).unwrap();
     let mut same = parts("one", false);
     let error = session.add(&[same.remove(0)]).unwrap_err();
@@ -140,7 +140,7 @@ fn a_function_that_is_not_valid_is_an_error_of_the_compilation() {
     signature.params.push(AbiParam::new(I64));
     let f = module.declare_function("f", Linkage::Export, &signature).unwrap();
     define(&mut module, f, |_, _, value| value);
-    let mut session = Session::new(Target::host()).unwrap();
+    let session = Session::new(Target::host()).unwrap();
     let error = session.add(&[module.finish().unwrap()]).unwrap_err();
     let SessionError::Compile(error) = error else { panic!("{error:?}") };
     assert_eq!(
