@@ -29,7 +29,12 @@ fn define(
     module.define_function(id, &mut context).unwrap();
 }
 
-fn call(module: &mut ModuleBuilder, builder: &mut FunctionBuilder<'_>, callee: FuncId, value: Value) -> Value {
+fn call(
+    module: &mut ModuleBuilder,
+    builder: &mut FunctionBuilder<'_>,
+    callee: FuncId,
+    value: Value,
+) -> Value {
     let callee = module.declare_func_in_func(callee, builder.func);
     let call = builder.ins().call(callee, &[value]);
     builder.inst_results(call)[0]
@@ -60,9 +65,13 @@ fn parts(name: &str, circle: bool) -> Vec<Module> {
         let state = load(module, builder, state);
         builder.ins().iadd(value, state)
     });
-    define(&mut module, local, |module, builder, value| {
-        if circle { call(module, builder, later, value) } else { value }
-    });
+    define(
+        &mut module,
+        local,
+        |module, builder, value| {
+            if circle { call(module, builder, later, value) } else { value }
+        },
+    );
     let mut data = DataDescription::new();
     data.define(Box::new(1000i64.to_ne_bytes()));
     module.define_data(state, &data).unwrap();

@@ -31,10 +31,10 @@ mod pending;
 
 use std::collections::{HashMap, HashSet};
 
+use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
-use cranelift_codegen::Context;
 use cranelift_module::{
     DataDescription, DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage, ModuleDeclarations,
     ModuleError, ModuleReloc, ModuleResult,
@@ -248,7 +248,9 @@ impl ModuleBuilder {
                         (declarations.get_function_decl(*id).linkage, functions.contains_key(id))
                     }
                     FuncOrDataId::Data(id) if self.keys.contains_key(id) => continue,
-                    FuncOrDataId::Data(id) => (declarations.get_data_decl(*id).linkage, data.contains_key(id)),
+                    FuncOrDataId::Data(id) => {
+                        (declarations.get_data_decl(*id).linkage, data.contains_key(id))
+                    }
                 };
                 self.earlier.mention(*id, linkage, defined);
             }
@@ -364,7 +366,6 @@ impl ModuleBuilder {
         Ok(())
     }
 }
-
 
 impl cranelift_module::Module for ModuleBuilder {
     fn isa(&self) -> &dyn TargetIsa {

@@ -78,7 +78,11 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>, verified: boo
             Ok::<u32, EncodeError>(number)
         })
     });
-    let encoded = if verified { encoded } else { encoded.and_then(|encoded| encoded.checked(&mut CheckScratch::default())) };
+    let encoded = if verified {
+        encoded
+    } else {
+        encoded.and_then(|encoded| encoded.checked(&mut CheckScratch::default()))
+    };
     let ir::Function { name, params, stencil } = ir;
     let FunctionStencil { signature, global_values: globals, dfg, .. } = stencil;
     let ir::DataFlowGraph { ext_funcs: functions, signatures, .. } = dfg;

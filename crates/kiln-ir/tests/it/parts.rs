@@ -69,12 +69,13 @@ fn a_function_is_defined_with_another_type_than_declared() {
 fn a_type_that_is_used_cannot_change() {
     let mut module = builder();
     let none = signature(&module, &[], &[]);
-    let [f, user] =
-        ["f", "user"].map(|name| module.declare_function(name, Linkage::Export, &none).unwrap());
+    let [f, user] = ["f", "user"].map(|name| module.declare_function(name, Linkage::Export, &none).unwrap());
     calls(&mut module, user, f).unwrap();
     fails(
         returns_number(&mut module, f, 1),
-        expect!["Backend error: `user` uses `f` as () system_v, but its code has the type () -> i64 system_v"],
+        expect![
+            "Backend error: `user` uses `f` as () system_v, but its code has the type () -> i64 system_v"
+        ],
     );
     // It can still be defined as it is used.
     define(&mut module, f, |_, _| vec![]).unwrap();
@@ -82,8 +83,7 @@ fn a_type_that_is_used_cannot_change() {
 
     // The function itself is no exception, and a finished module is none.
     let mut module = builder();
-    let [f, user] =
-        ["f", "user"].map(|name| module.declare_function(name, Linkage::Export, &none).unwrap());
+    let [f, user] = ["f", "user"].map(|name| module.declare_function(name, Linkage::Export, &none).unwrap());
     calls(&mut module, user, f).unwrap();
     module.finish_part("first");
     assert!(matches!(returns_number(&mut module, f, 1), Err(ModuleError::Backend(_))));
@@ -105,7 +105,9 @@ fn a_type_that_is_used_cannot_change() {
     module.declare_function("f", Linkage::Export, &number).unwrap();
     fails(
         returns_number(&mut module, f, 1),
-        expect!["Backend error: `user` uses `f` as () system_v, but its code has the type () -> i64 system_v"],
+        expect![
+            "Backend error: `user` uses `f` as () system_v, but its code has the type () -> i64 system_v"
+        ],
     );
 }
 
@@ -151,7 +153,9 @@ fn ids_stay_when_a_module_is_finished() {
     assert!(matches!(again, Err(ModuleError::DuplicateDefinition(_))), "{again:?}");
     fails(
         module.declare_function("local", Linkage::Export, &none),
-        expect!["Backend error: `local` is local in a module that was finished, so its linkage cannot be widened"],
+        expect![
+            "Backend error: `local` is local in a module that was finished, so its linkage cannot be widened"
+        ],
     );
     fails(
         module.declare_function("kiln.private.x", Linkage::Export, &none),
