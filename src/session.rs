@@ -55,8 +55,6 @@ struct Host {
     /// The globals whose order the client fixed.
     globals: GlobalTable,
     resolver: Option<Arc<dyn Resolve + Send + Sync>>,
-    /// The number of bindings that were made.
-    changes: u64,
 }
 
 /// How definitions of replaceable functions that exist already are taken.
@@ -168,7 +166,7 @@ impl Session {
         self.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
     }
 
-    /// Changes a binding, under a lock, so that a link sees either the old or the new one.
+    /// Changes a binding, under a lock, so that a link that asks again sees the new one.
     fn rebind<R>(
         &self,
         key: SlotKey,
@@ -177,7 +175,6 @@ impl Session {
     ) -> Result<R, RebindError> {
         self.with_host(|host| {
             self.jit.rebind(&key, address)?;
-            host.changes += 1;
             Ok(bind(host))
         })
     }
@@ -294,25 +291,13 @@ impl Session {
     }
 
     fn link(&self, artifacts: &[Artifact], linking: Linking) -> Result<Unit, SessionError> {
-        let changes = self.host().changes;
         let resolver = SessionResolver(self);
         let link = || match linking {
             Linking::Add => self.jit.link(artifacts, &resolver),
             Linking::Replace => self.jit.replace(artifacts, &resolver),
         };
         // One module is linked on this thread; another would only have to be woken.
-        let unit = if artifacts.len() > 1 { self.compiler.install(link) } else { link() }?;
-        // What was bound again meanwhile may have found no slot to change yet.
-        let host = self.host();
-        if host.changes != changes {
-            for key in unit.slots() {
-                if let Ok(address) = host.bindings.resolve(&key, None) {
-                    // If data has a copy of the old address, the binding came too late for this unit.
-                    let _: Result<bool, RebindError> = self.jit.rebind(&key, address);
-                }
-            }
-        }
-        Ok(unit)
+        Ok(if artifacts.len() > 1 { self.compiler.install(link) } else { link() }?)
     }
 
     /// Removes units: see [`Jit::remove`].

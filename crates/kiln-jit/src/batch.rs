@@ -110,6 +110,11 @@ impl<'a> Batch<'a> {
         section_bound(name).is_some_and(|(_, section)| self.has_section(section))
     }
 
+    /// Returns the names of the sections that the batch has data in.
+    pub(crate) fn sections(&self) -> impl Iterator<Item = &'a str> {
+        self.sections.iter().copied()
+    }
+
     /// Whether the batch has data in the section `name`.
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.sections.contains(name)

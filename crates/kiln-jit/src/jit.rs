@@ -4,6 +4,9 @@
 //! placed in fresh memory, relocated, and only then published. So an error leaves the published
 //! symbols unchanged, and gives all memory back.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -22,7 +25,7 @@ use crate::error::{InUseError, JitError, RebindError};
 use crate::indirection::Indirection;
 use crate::memory::{Block, Memory};
 use crate::options::JitOptions;
-use crate::program::{Attempt, Claim, Mode, Program, Retired};
+use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
 use crate::symbol::{Symbol, SymbolMap};
 use crate::unit::{Unit, UnitInfo, UnitMemory};
@@ -106,26 +109,7 @@ impl Jit {
     fn link_as(&self, mode: Mode, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
         let batch = Batch::new(artifacts);
         let claim = self.claim(&batch, mode, resolver)?;
-        let mut pending = Pending { jit: self, batch: &batch, claim: Some(claim), blocks: None };
-        let plan = pending.plan()?;
-        let registration = pending.emit(&plan)?;
-        let mut program = self.program();
-        let (Some(claim), Some(blocks)) = (pending.claim.take(), pending.blocks.take()) else {
-            unreachable!("a link has a claim and, once it is emitted, blocks");
-        };
-        let memory = UnitMemory { blocks, registration };
-        let (unit, replaced) = program.commit(&batch, claim, &plan, memory, &self.symbols);
-        let retired = match &*replaced {
-            [] => None,
-            // Data of a replaced unit may be in use; then it stays until it is removed.
-            replaced => program.remove(replaced, false, &self.symbols).ok(),
-        };
-        drop(program);
-        self.ended.notify_all();
-        if let Some(retired) = retired {
-            self.retire(retired);
-        }
-        Ok(Unit(unit))
+        Pending { jit: self, batch: &batch, claim: Some(claim), blocks: None }.finish()
     }
 
     /// Claims what a batch defines and uses. The resolver is called without a lock.
@@ -136,8 +120,14 @@ impl Jit {
         resolver: &dyn Resolve,
     ) -> Result<Claim<'a>, JitError> {
         let mut values = HashMap::new();
+        let mut rebinds = 0;
         loop {
             let mut program = self.program();
+            if program.rebinds != rebinds {
+                // The resolver may have been asked before something was bound again.
+                values.clear();
+                rebinds = program.rebinds;
+            }
             match program.claim(batch, mode, &values, &self.memory)? {
                 Attempt::Claimed(claim) => return Ok(claim),
                 Attempt::Unresolved(wanted) => {
@@ -192,14 +182,18 @@ impl Jit {
     }
 
     fn remove_units(&self, units: &[Unit], users: bool) -> Result<usize, InUseError> {
-        let mut program = self.program();
-        // A unit of another JIT has the same number as one of ours.
-        let own = units
-            .iter()
-            .filter(|unit| program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0)));
-        let ids: Vec<_> = own.map(|unit| unit.0.id).collect();
-        let retired = program.remove(&ids, users, &self.symbols)?;
-        drop(program);
+        let retired = loop {
+            let mut program = self.program();
+            // A unit of another JIT has the same number as one of ours.
+            let own = units
+                .iter()
+                .filter(|unit| program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0)));
+            let ids: Vec<_> = own.map(|unit| unit.0.id).collect();
+            match program.remove(&ids, users, &self.symbols)? {
+                Removal::Done(retired) => break retired,
+                Removal::Wait => self.wait(program),
+            }
+        };
         let count = retired.units.len();
         self.retire(retired);
         Ok(count)
@@ -305,15 +299,20 @@ impl Jit {
     }
 
     /// Changes the address that a slot holds, for all code that uses it, at once. Returns whether
-    /// there is such a slot: if no code uses the key yet, nothing changes.
+    /// there is such a slot: if no code uses the key yet, nothing changes. A link that has asked its
+    /// resolver meanwhile asks again, so change what the resolver returns first, or keep it from
+    /// returning until then.
     ///
     /// # Errors
     ///
     /// [`RebindError`] if data of the program holds a copy of the old address.
     pub fn rebind(&self, key: &SlotKey, address: usize) -> Result<bool, RebindError> {
-        let program = self.program();
-        let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else { return Ok(false) };
-        if slot.copied && slot.cell.load() != address as u64 {
+        let mut program = self.program();
+        let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else {
+            program.rebinds += 1;
+            return Ok(false);
+        };
+        if slot.copies > 0 && slot.cell.load() != address as u64 {
             return Err(RebindError { key: key.clone() });
         }
         slot.cell.store(address as u64);
@@ -379,6 +378,30 @@ struct Pending<'j, 'a> {
 }
 
 impl<'a> Pending<'_, 'a> {
+    /// Links what was claimed, and publishes it.
+    fn finish(mut self) -> Result<Unit, JitError> {
+        let jit = self.jit;
+        let plan = self.plan()?;
+        let registration = self.emit(&plan)?;
+        let mut program = jit.program();
+        let (Some(claim), Some(blocks)) = (self.claim.take(), self.blocks.take()) else {
+            unreachable!("a link has a claim and, once it is emitted, blocks");
+        };
+        let memory = UnitMemory { blocks, registration };
+        let (unit, replaced) = program.commit(self.batch, claim, &plan, memory, &jit.symbols);
+        let retired = match &*replaced {
+            [] => None,
+            // Data of a replaced unit may be in use; then it stays until it is removed.
+            replaced => program.remove(replaced, false, &jit.symbols).ok(),
+        };
+        drop(program);
+        jit.ended.notify_all();
+        if let Some(Removal::Done(retired)) = retired {
+            jit.retire(retired);
+        }
+        Ok(Unit(unit))
+    }
+
     fn plan(&self) -> Result<Plan<'a>, JitError> {
         let external = |key: &SlotKey| -> Option<ExternalDefinition> {
             let claim = self.claim.as_ref()?;
@@ -398,7 +421,7 @@ impl<'a> Pending<'_, 'a> {
         let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
             .map_err(|error| JitError::Link(vec![error]))?;
         // Before a value is read, so that nobody changes it unnoticed.
-        self.jit.note_copies(&fixups, self.claim.as_ref());
+        self.jit.note_copies(&fixups, self.claim.as_mut());
         // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
@@ -431,11 +454,8 @@ impl Drop for Pending<'_, '_> {
 
 impl Jit {
     /// Notes the slots whose values are copied into data.
-    fn note_copies(&self, fixups: &Fixups, claim: Option<&Claim<'_>>) {
-        if fixups.symbolic.is_empty() {
-            return;
-        }
-        let Some(claim) = claim else { return };
+    fn note_copies(&self, fixups: &Fixups, claim: Option<&mut Claim<'_>>) {
+        let Some(claim) = claim.filter(|_| !fixups.symbolic.is_empty()) else { return };
         let copied: std::collections::HashSet<u64> = fixups
             .symbolic
             .iter()
@@ -449,7 +469,8 @@ impl Jit {
             if let ExternalDefinition::Slot(address) = definition
                 && copied.contains(address)
             {
-                program.slots.note_copy(*kind, name);
+                let slot = program.slots.add_copy(*kind, name);
+                claim.uses.copies.extend(slot.map(|name| (*kind, name)));
             }
         }
     }

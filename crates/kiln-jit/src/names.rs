@@ -59,21 +59,27 @@ impl Name {
         self.indirection.is_some()
     }
 
-    /// Returns the definition that is in force when the units of `without` are gone.
-    pub(crate) fn current_without(&self, without: &dyn Fn(UnitId) -> bool) -> Option<&Definition> {
-        let mut others = self.definitions.iter().filter(|definition| !without(definition.unit));
-        if self.is_replaceable() { others.next_back() } else { others.next() }
-    }
-
     /// Returns the definition that is in force, which may still be in the process of being linked.
     pub(crate) fn current(&self) -> &Definition {
-        self.current_without(&|_| false).expect("a name has a definition")
+        let current = if self.is_replaceable() { self.definitions.last() } else { self.definitions.first() };
+        current.expect("a name has a definition")
     }
 
     /// Returns the published definition that is in force.
     pub(crate) fn published(&self) -> Option<&Arc<Symbol>> {
-        let mut published = self.definitions.iter().filter_map(|definition| definition.symbol.as_ref());
-        if self.is_replaceable() { published.next_back() } else { published.next() }
+        self.published_without(&|_| false)
+    }
+
+    /// Returns the published definition that is in force when the units of `without` are gone.
+    pub(crate) fn published_without(&self, without: &dyn Fn(UnitId) -> bool) -> Option<&Arc<Symbol>> {
+        let symbols = self.definitions.iter().filter_map(|definition| definition.symbol.as_ref());
+        let mut others = symbols.filter(|symbol| !without(symbol.unit));
+        if self.is_replaceable() { others.next_back() } else { others.next() }
+    }
+
+    /// Whether there is a definition, be it published or not, when the units of `without` are gone.
+    pub(crate) fn is_defined_without(&self, without: &dyn Fn(UnitId) -> bool) -> bool {
+        self.definitions.iter().any(|definition| !without(definition.unit))
     }
 
     pub(crate) fn definitions(&self) -> &[Definition] {

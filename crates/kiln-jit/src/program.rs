@@ -68,6 +68,21 @@ struct References<'a> {
     must_wait: bool,
 }
 
+/// The outcome of an attempt to remove.
+pub(crate) enum Removal {
+    Done(Retired),
+    /// Another thread is linking something that uses the units, or replaces them.
+    Wait,
+}
+
+/// The uses of units by others.
+struct Found {
+    /// Those of units that are in memory.
+    uses: Vec<(UseOf, UnitId)>,
+    /// Whether a unit that is being linked uses them, or defines something instead of them.
+    pending: bool,
+}
+
 /// What no longer belongs to the program, and is freed when no thread can use it.
 #[derive(Default)]
 pub(crate) struct Retired {
@@ -94,6 +109,8 @@ pub(crate) struct Program {
     triple: Option<Box<str>>,
     /// The number of batches that are being linked.
     claims: usize,
+    /// How often a key was bound again of which there is no slot.
+    pub(crate) rebinds: u64,
     next_unit: UnitId,
     next_module: usize,
 }
@@ -199,7 +216,9 @@ impl Program {
 
     /// Returns what the batch refers to outside itself.
     fn references<'a>(&self, batch: &Batch<'a>) -> References<'a> {
-        let mut found = References::default();
+        // Another link may be about to use the bounds of a section, which then cannot grow.
+        let must_wait = self.sections.is_pending(batch);
+        let mut found = References { must_wait, ..References::default() };
         for artifact in batch.artifacts {
             for symbol in artifact.symbols() {
                 let name = artifact.name(symbol);
@@ -347,6 +366,9 @@ impl Program {
                 known.users -= 1;
             }
         }
+        for (kind, name) in &uses.copies {
+            self.slots.remove_copy(*kind, name);
+        }
         for (kind, name) in &uses.slots {
             retired.slots.extend(self.slots.remove_user(*kind, name));
         }
@@ -388,9 +410,11 @@ impl Program {
                 symbol.address = stub;
             }
             definition.symbol = Some(Arc::new(symbol));
-            if known.published().is_some_and(|symbol| symbol.unit == id) {
-                let others = known.definitions().iter().map(|definition| definition.unit);
-                replaced.extend(others.filter(|&other| other != id));
+            // If another link of a later definition was faster, this unit is replaced already.
+            let is_current = known.published().is_some_and(|symbol| symbol.unit == id);
+            let others = known.definitions().iter().map(|definition| definition.unit);
+            replaced.extend(others.filter(|&other| (other == id) != is_current));
+            if is_current {
                 self.publish(name, map);
             }
         }
@@ -444,42 +468,60 @@ impl Program {
     }
 
     /// Returns the uses of units of `removed` by others.
-    fn uses_of(&self, removed: &HashSet<UnitId>) -> Vec<(UseOf, UnitId)> {
+    fn uses_of(&self, removed: &HashSet<UnitId>) -> Found {
         let is_removed = |unit: UnitId| removed.contains(&unit);
-        // Names that would be gone, or mean something else, and how many units outside use them.
-        let mut broken: HashMap<&str, UnitId> = HashMap::new();
-        let mut sections: HashMap<&str, UnitId> = HashMap::new();
-        for (&id, unit) in removed.iter().filter_map(|id| self.units.get_key_value(id)) {
+        let mut found = Found { uses: Vec::new(), pending: false };
+        // Names that would be gone, or mean something else, and how many of their users are known.
+        let mut broken: HashMap<&str, usize> = HashMap::new();
+        let mut sections: HashMap<&str, usize> = HashMap::new();
+        for unit in removed.iter().filter_map(|id| self.units.get(id)) {
             for (artifact, symbol) in shared_definitions(&unit.artifacts) {
                 let name = artifact.name(symbol);
                 let Some(known) = self.names.get(name).filter(|known| known.users > 0) else { continue };
-                let after = known.current_without(&is_removed);
-                let same = after.is_some_and(|after| after.unit == known.current().unit);
-                if after.is_none() || (!same && !known.is_replaceable()) {
-                    broken.insert(name, id);
+                let after = known.published_without(&is_removed).map(|after| after.unit);
+                let same = after.is_some() && after == known.published().map(|symbol| symbol.unit);
+                if same || (after.is_some() && known.is_replaceable()) {
+                    continue;
+                }
+                if after.is_none() && known.is_defined_without(&is_removed) {
+                    // Its users will call a definition that is being linked.
+                    found.pending = true;
+                } else {
+                    broken.insert(name, 0);
                 }
             }
             for artifact in &unit.artifacts {
                 for run in artifact.named_data() {
                     let name = artifact.section_name(run);
                     if self.sections.users(name) > 0 {
-                        sections.insert(name, id);
+                        sections.insert(name, 0);
                     }
                 }
             }
         }
         if broken.is_empty() && sections.is_empty() {
-            return Vec::new();
+            return found;
         }
-        let mut found = Vec::new();
-        for unit in self.units.values().filter(|unit| !is_removed(unit.id)) {
-            for name in unit.uses.names.iter().filter(|name| broken.contains_key(&***name)) {
-                found.push((UseOf::new(name, unit), unit.id));
+        for unit in self.units.values() {
+            for name in unit.uses.names.iter() {
+                let Some(count) = broken.get_mut(&**name) else { continue };
+                *count += 1;
+                if !is_removed(unit.id) {
+                    found.uses.push((UseOf::new(name, unit), unit.id));
+                }
             }
-            for section in unit.uses.sections.iter().filter(|name| sections.contains_key(&***name)) {
-                found.push((UseOf::new(section, unit), unit.id));
+            for section in unit.uses.sections.iter() {
+                let Some(count) = sections.get_mut(&**section) else { continue };
+                *count += 1;
+                if !is_removed(unit.id) {
+                    found.uses.push((UseOf::new(section, unit), unit.id));
+                }
             }
         }
+        // The other users are being linked.
+        let users = |name: &str| self.names.get(name).map_or(0, |known| known.users);
+        found.pending |= broken.iter().any(|(name, count)| *count < users(name))
+            || sections.iter().any(|(name, count)| *count < self.sections.users(name));
         found
     }
 
@@ -494,18 +536,21 @@ impl Program {
         units: &[UnitId],
         users: bool,
         map: &SymbolMap,
-    ) -> Result<Retired, InUseError> {
+    ) -> Result<Removal, InUseError> {
         let mut removed: HashSet<UnitId> =
             units.iter().copied().filter(|id| self.units.contains_key(id)).collect();
         loop {
-            let found = self.uses_of(&removed);
-            if found.is_empty() {
+            let Found { uses, pending } = self.uses_of(&removed);
+            if uses.is_empty() && pending {
+                return Ok(Removal::Wait);
+            }
+            if uses.is_empty() {
                 break;
             }
             if !users {
-                return Err(InUseError { uses: found.into_iter().map(|(used, _)| used).collect() });
+                return Err(InUseError { uses: uses.into_iter().map(|(used, _)| used).collect() });
             }
-            removed.extend(found.into_iter().map(|(_, unit)| unit));
+            removed.extend(uses.into_iter().map(|(_, unit)| unit));
         }
         let mut removed: Vec<UnitId> = removed.into_iter().collect();
         removed.sort_unstable();
@@ -525,7 +570,7 @@ impl Program {
                 }
             }
         }
-        Ok(retired)
+        Ok(Removal::Done(retired))
     }
 
     /// Takes everything out.

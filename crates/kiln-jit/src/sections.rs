@@ -127,6 +127,15 @@ impl Sections {
         Ok(())
     }
 
+    /// Whether another link adds to a section that `batch` has data in.
+    pub(crate) fn is_pending(&self, batch: &Batch<'_>) -> bool {
+        !self.0.is_empty()
+            && batch.sections().any(|name| {
+                let known = self.0.get(name);
+                known.is_some_and(|section| section.pieces.iter().any(|piece| piece.bounds.is_none()))
+            })
+    }
+
     /// Returns the section and the address that `symbol` names, if it is a bound of a section that
     /// one unit has whole.
     pub(crate) fn bound<'n>(&self, symbol: &'n str) -> Option<(&'n str, KnownBound)> {

@@ -69,8 +69,8 @@ pub(crate) struct Slot {
     pub(crate) cell: Cell,
     /// The number of units that use it.
     users: usize,
-    /// Whether data of a unit holds a copy of the value.
-    pub(crate) copied: bool,
+    /// The number of units whose data holds a copy of the value.
+    pub(crate) copies: usize,
     /// The types with which units call the function, each once.
     types: Vec<Box<str>>,
 }
@@ -112,7 +112,7 @@ impl Slots {
         let slot = slots.entry(name.clone()).or_insert_with(|| Slot {
             cell: cell(),
             users: 0,
-            copied: false,
+            copies: 0,
             types: Vec::new(),
         });
         slot.users += 1;
@@ -124,10 +124,18 @@ impl Slots {
         (slot.cell.address(), name)
     }
 
-    /// Notes that data holds a copy of the slot's value.
-    pub(crate) fn note_copy(&mut self, kind: SlotKind, name: &str) {
+    /// Notes that data of a unit holds a copy of the slot's value. Returns the slot's name.
+    pub(crate) fn add_copy(&mut self, kind: SlotKind, name: &str) -> Option<Arc<str>> {
+        let slots = self.of_mut(kind);
+        let name = slots.get_key_value(name)?.0.clone();
+        slots.get_mut(&name)?.copies += 1;
+        Some(name)
+    }
+
+    /// Notes that the data of a unit is gone.
+    pub(crate) fn remove_copy(&mut self, kind: SlotKind, name: &str) {
         if let Some(slot) = self.of_mut(kind).get_mut(name) {
-            slot.copied = true;
+            slot.copies -= 1;
         }
     }
 

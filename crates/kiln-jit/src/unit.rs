@@ -73,6 +73,8 @@ pub(crate) struct Uses {
     /// Definitions in other units, by name.
     pub(crate) names: Vec<Arc<str>>,
     pub(crate) slots: Vec<(SlotKind, Arc<str>)>,
+    /// Slots whose values are copied into its data.
+    pub(crate) copies: Vec<(SlotKind, Arc<str>)>,
     /// Sections whose bounds it uses.
     pub(crate) sections: Vec<Box<str>>,
 }
