@@ -185,9 +185,9 @@ impl Jit {
         let retired = loop {
             let mut program = self.program();
             // A unit of another JIT has the same number as one of ours.
-            let own = units
-                .iter()
-                .filter(|unit| program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0)));
+            let own = units.iter().filter(|unit| {
+                program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
+            });
             let ids: Vec<_> = own.map(|unit| unit.0.id).collect();
             match program.remove(&ids, users, &self.symbols)? {
                 Removal::Done(retired) => break retired,
