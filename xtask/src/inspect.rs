@@ -1,5 +1,9 @@
 //! `inspect`: shows the contents of an image.
+//!
+//! Exports and slots share their types, and a type can be long. So it is cut, or what is printed
+//! could be thousands of times as long as the image.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -13,7 +17,7 @@ use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 
 /// Check every byte of an image, and show its sections, exports and slots.
 ///
-/// Works for images of every architecture.
+/// Works for images of every architecture. Types are cut after 200 bytes, in JSON after 4096.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask inspect program.so
@@ -54,6 +58,17 @@ pub(crate) fn no_image(input: &InputFile, error: LoadError) -> Failure {
     }
 }
 
+/// The largest number of bytes of a type that are shown to people, and in JSON.
+const IN_TEXT: usize = 200;
+const IN_JSON: usize = 4096;
+
+/// Returns a type, cut after `limit` bytes.
+fn shown(signature: Option<&str>, limit: usize) -> Option<Cow<'_, str>> {
+    let signature = signature?;
+    let cut = signature.floor_char_boundary(limit);
+    Some(if cut < signature.len() { format!("{}...", &signature[..cut]).into() } else { signature.into() })
+}
+
 fn kind(kind: SymbolType) -> &'static str {
     match kind {
         SymbolType::Function => "function",
@@ -70,9 +85,10 @@ fn slot_kind(key: &SlotKey) -> &'static str {
 }
 
 fn text(info: &ImageInfo) {
-    println!("target     {}", info.triple);
-    println!("features   {}", if info.features.is_empty() { "none".into() } else { info.features.join(" ") });
-    println!("made by    kiln {}, {}", info.kiln_version, info.producers.join(", "));
+    let features = if info.features.is_empty() { "none".into() } else { info.features.join(" ") };
+    println!("target     {}", name(&info.triple));
+    println!("features   {}", name(&features));
+    println!("made by    kiln {}, {}", name(&info.kiln_version), name(&info.producers.join(", ")));
     println!("format     {}", info.format_version);
     println!("size       {}", bytes(info.file_len));
     println!(
@@ -93,20 +109,21 @@ fn text(info: &ImageInfo) {
     }
     println!("\nexports ({}):", info.exports.len());
     for export in &info.exports {
-        let signature = export.signature.as_deref().unwrap_or("");
+        let signature = shown(export.signature.as_deref(), IN_TEXT).unwrap_or_default();
         println!(
-            "  {:#10x} {:>9}  {:8}  {}{signature}{}",
+            "  {:#10x} {:>9}  {:8}  {}{}{}",
             export.address,
             export.size,
             kind(export.kind),
             name(&export.name),
+            name(&signature),
             export.replaceable.map_or(String::new(), |slot| format!("  replaceable, slot {slot:#x}"))
         );
     }
     println!("\nslots ({}):", info.slots.len());
     for (number, slot) in info.slots.iter().enumerate() {
-        let signature = slot.signature.as_deref().unwrap_or("");
-        println!("  {number:>10}  {:7}  {}{signature}", slot_kind(&slot.key), name(slot.key.text()));
+        let signature = shown(slot.signature.as_deref(), IN_TEXT).unwrap_or_default();
+        println!("  {number:>10}  {:7}  {}{}", slot_kind(&slot.key), name(slot.key.text()), name(&signature));
     }
 }
 
@@ -126,11 +143,11 @@ fn document(info: &ImageInfo) -> serde_json::Value {
             "loaded": section.loaded, "writable": section.writable, "executable": section.executable,
         })).collect::<Vec<_>>(),
         "exports": info.exports.iter().map(|export| json!({
-            "name": export.name, "kind": kind(export.kind), "signature": export.signature.as_deref(),
+            "name": export.name, "kind": kind(export.kind), "signature": shown(export.signature.as_deref(), IN_JSON),
             "address": export.address, "size": export.size, "replaceable": export.replaceable,
         })).collect::<Vec<_>>(),
         "slots": info.slots.iter().map(|slot| json!({
-            "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": slot.signature.as_deref(),
+            "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": shown(slot.signature.as_deref(), IN_JSON),
         })).collect::<Vec<_>>(),
     })
 }

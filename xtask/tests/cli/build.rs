@@ -224,6 +224,35 @@ int main(int argc, char **argv) {
     }
 }
 
+/// Many exports can share one long type.
+#[test]
+fn long_types_are_cut() {
+    let function = |name: &str, count: usize| {
+        let types = vec!["i64"; count].join(", ");
+        let params: Vec<_> = (0..count).map(|number| format!("v{number}: i64")).collect();
+        format!("function %{name}({types}) system_v {{ block0({}): return }}\n", params.join(", "))
+    };
+    let text =
+        function("short", 30) + &function("long", 60) + &function("longer", 60) + &function("huge", 1000);
+    let dir = TestFolder::new(&[("a.clif", &*text)]);
+    dir.xtask(&["build", "a.clif", "-o", "p.so"]).ok();
+    let text = dir.xtask(&["inspect", "p.so"]).ok();
+    let line = |name: &str| text.lines().find(|line| line.contains(&format!("  {name}("))).unwrap();
+    assert!(line("short").ends_with("i64) system_v"), "{text}");
+    for name in ["long", "longer", "huge"] {
+        assert!(line(name).ends_with("...") && line(name).len() < 250, "{text}");
+    }
+    let json: Value =
+        serde_json::from_str(&dir.xtask(&["inspect", "p.so", "--format", "json"]).ok()).unwrap();
+    let exports = json["exports"].as_array().unwrap();
+    let signature = |name: &str| {
+        let export = exports.iter().find(|export| export["name"] == name).unwrap();
+        export["signature"].as_str().unwrap().to_owned()
+    };
+    assert!(signature("longer").ends_with("i64) system_v"));
+    assert_eq!(signature("huge").len(), 4096 + 3);
+}
+
 #[test]
 fn images_for_other_machines_can_be_made_and_inspected_but_not_called() {
     let dir = TestFolder::new(&[("a.clif", &adder("plus", 2))]);
