@@ -133,6 +133,47 @@ fn modules_of_a_builder_use_private_definitions_of_each_other() {
 }
 
 #[test]
+fn private_definitions_are_found_by_id() {
+    let mut module = ModuleBuilder::new("ids", &Target::native()).unwrap();
+    let mut unary = module.make_signature();
+    unary.params.push(AbiParam::new(I64));
+    unary.returns.push(AbiParam::new(I64));
+    let private = module.declare_anonymous_function(&unary).unwrap();
+    let named = module.declare_function("named", Linkage::Local, &unary).unwrap();
+    let data = module.declare_anonymous_data(true, false).unwrap();
+    define(&mut module, private, |_, builder, value| builder.ins().iadd(value, value));
+    define(&mut module, named, |module, builder, value| {
+        let value = call(module, builder, private, value);
+        let data = load(module, builder, data);
+        builder.ins().iadd(value, data)
+    });
+    let mut description = DataDescription::new();
+    description.define(Box::new(5i64.to_ne_bytes()));
+    module.define_data(data, &description).unwrap();
+    let module = module.finish().unwrap();
+    let ids = module.ids.clone();
+    let session = Session::new(Target::native()).unwrap();
+    let unit = session.add(&[module]).unwrap();
+
+    let artifact = &unit.artifacts()[0];
+    for id in [private, named] {
+        let symbol = ids.function(id).unwrap().index();
+        let size = artifact.code(symbol).unwrap().len();
+        assert!(size > 0);
+        assert_eq!(unit.symbol(0, symbol).unwrap().size, size);
+    }
+    let named = ids.function(named).unwrap().index();
+    assert_eq!(artifact.code_of("named"), artifact.code(named));
+    assert_eq!(artifact.code_of("other"), None);
+    let data = ids.data(data).unwrap().index();
+    assert_eq!((artifact.code(data), unit.symbol(0, data).unwrap().size), (None, 8));
+    let address = unit.symbol(0, named).unwrap().address;
+    // SAFETY: this is the type that it was defined with, and the session lives on.
+    let named = unsafe { std::mem::transmute::<*const u8, extern "C" fn(i64) -> i64>(address) };
+    assert_eq!(named(10), 25);
+}
+
+#[test]
 fn private_names_of_builders_with_one_name_clash() {
     let session = Session::new(Target::host()).unwrap();
     session.add(&parts("one", false)).unwrap();

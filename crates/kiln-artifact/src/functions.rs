@@ -5,10 +5,30 @@
 
 use crate::Artifact;
 use crate::layout::Table;
-use crate::record::{FunctionRecord, Handler};
+use crate::record::{FunctionRecord, Handler, SectionKind, SymbolRecord};
 use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
 
 impl Artifact {
+    /// Returns the machine code of the function that this symbol stands for, before it is linked.
+    /// `None` if the symbol does not exist, or is not a function that the module defines.
+    ///
+    /// A symbol has the same number as in the IR. So with `kiln_ir::ClientIds` this is the code of a
+    /// function by the id that the client has for it.
+    pub fn code(&self, symbol: usize) -> Option<&[u8]> {
+        let symbol = self.symbols().get(symbol).filter(|symbol| symbol.section() == SectionKind::Text)?;
+        let start = usize::try_from(symbol.offset.get()).ok()?;
+        self.text().get(start..start.checked_add(usize::try_from(symbol.size.get()).ok()?)?)
+    }
+
+    /// Returns the machine code of the function that the module defines under `name`, before it is
+    /// linked. Private names count, too.
+    pub fn code_of(&self, name: &str) -> Option<&[u8]> {
+        let mut symbols = self.symbols().iter().enumerate();
+        let is_definition = |symbol: &SymbolRecord| symbol.section() == SectionKind::Text;
+        let found = symbols.find(|(_, symbol)| is_definition(symbol) && self.name(symbol) == name);
+        self.code(found?.0)
+    }
+
     /// Returns the traps of all functions, in order of offset.
     pub fn traps(&self) -> impl Iterator<Item = Trap> {
         (0..self.functions().len()).flat_map(|function| self.traps_of(function))

@@ -1,6 +1,7 @@
 //! The target of a build, and the code generator for a module.
 //!
-//! Some defaults differ from Cranelift's. `opt_level` is `speed`. `preserve_frame_pointers` is on,
+//! Some defaults differ from Cranelift's, unless the target is made from a client's code generator
+//! ([`Target::of_isa`], [`Target::native`]). `opt_level` is `speed`. `preserve_frame_pointers` is on,
 //! because stack walkers need frame pointers, and so does IR that reads its frame pointer. On
 //! x86-64 the CPU features are those of level v2, unless a module has a `target` line; an image
 //! records the features that it needs. `enable_verifier` is off, because the front end verifies
@@ -10,14 +11,14 @@
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-use cranelift_codegen::isa::{self, OwnedTargetIsa};
-use cranelift_codegen::settings::{self, Configurable, SetError};
+use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetIsa};
+use cranelift_codegen::settings::{self, Configurable, SetError, Value};
 use target_lexicon::{
     Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Riscv64Architecture,
     Triple,
 };
 
-use crate::settings::{FORCED, ModuleSettings, Setting};
+use crate::settings::{FORCED, ModuleSettings, Setting, is_fixed};
 
 /// The target of a build.
 #[derive(Clone)]
@@ -120,6 +121,57 @@ impl Target {
     /// [`Target::isa_setting`] adds or removes features.
     pub fn host() -> Self {
         Self::for_triple(Triple::host())
+    }
+
+    /// Returns this machine with the features of its CPU, and Cranelift's default for `opt_level`,
+    /// `none`: the target of `JITBuilder::new`. Code for it may not run on another CPU; artifacts
+    /// and images record the features that they need. [`Target::host`] has a fixed set of features,
+    /// and `opt_level=speed`.
+    ///
+    /// If Cranelift does not support this machine, using the target is an error, as with
+    /// [`Target::host`].
+    pub fn native() -> Self {
+        let mut flags = settings::builder();
+        for (name, value) in DEFAULTS {
+            flags.set(name, value).expect("a setting of this Cranelift version");
+        }
+        flags.set("opt_level", OptLevel::None.name()).expect("a setting of this Cranelift version");
+        let isa = cranelift_native::builder().ok();
+        let isa = isa.and_then(|isa| isa.finish(settings::Flags::new(flags)).ok());
+        isa.and_then(|isa| Self::of_isa(&*isa).ok()).unwrap_or_else(Self::host)
+    }
+
+    /// Returns the target that a client's code generator is for, with all its settings: those that
+    /// `JITBuilder::with_isa` and `ObjectBuilder::new` take. Kiln does not use it; it makes its own,
+    /// which differs only in `is_pic` and `enable_verifier`.
+    ///
+    /// ```
+    /// use cranelift_codegen::{isa, settings};
+    /// use kiln_ir::Target;
+    ///
+    /// let flags = settings::Flags::new(settings::builder());
+    /// let isa = isa::lookup(Target::host().triple().clone())?.finish(flags)?;
+    /// let target = Target::of_isa(&*isa)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Unsupported`] for a machine that code is not linked for.
+    pub fn of_isa(isa: &dyn TargetIsa) -> Result<Self, TargetError> {
+        let mut target = Self::for_triple(isa.triple().clone());
+        let own = target.new_isa(&ModuleSettings::default())?;
+        // Only the values that differ, because they are set again for every code generator.
+        let differing = |values: Vec<Value>, own: Vec<Value>| {
+            let own: Vec<(&str, String)> =
+                own.into_iter().map(|value| (value.name, value.value_string())).collect();
+            let values = values.into_iter().map(|value| (value.name, value.value_string()));
+            let settings = values.filter(|value| !is_fixed(value.0) && !own.contains(value));
+            settings.map(|(name, value)| Setting::new(name, &value)).collect::<Vec<_>>()
+        };
+        target.settings = differing(isa.flags().iter().collect(), own.flags().iter().collect());
+        target.isa_settings = differing(isa.isa_flags(), own.isa_flags());
+        Ok(target)
     }
 
     /// Parses a triple, or the name of an architecture alone, which means Linux on that

@@ -74,3 +74,52 @@ fn every_triple_has_code_or_a_reason() {
     }
     assert!(targets > 50, "{targets}");
 }
+
+#[test]
+fn the_target_of_a_code_generator_has_its_settings() {
+    use cranelift_codegen::isa;
+    use cranelift_codegen::settings::{self, Configurable as _};
+
+    let shown = |isa: &dyn isa::TargetIsa| {
+        let shared = isa.flags().iter().map(|value| value.to_string());
+        let own = isa.isa_flags().into_iter().map(|value| value.to_string());
+        let forced = ["is_pic=", "enable_verifier="];
+        shared.chain(own).filter(|text| !forced.iter().any(|name| text.starts_with(name))).collect::<Vec<_>>()
+    };
+    let triple = Target::parse("x86_64").unwrap().triple().clone();
+    for (changes, features) in [
+        (&[][..], &[][..]),
+        (&[("opt_level", "speed_and_size"), ("enable_probestack", "false")], &["has_avx2", "has_sse41"]),
+        (&[("preserve_frame_pointers", "true"), ("probestack_size_log2", "14")], &[]),
+    ] {
+        let mut flags = settings::builder();
+        for (name, value) in changes {
+            flags.set(name, value).unwrap();
+        }
+        let mut builder = isa::lookup(triple.clone()).unwrap();
+        for feature in features {
+            builder.enable(feature).unwrap();
+        }
+        let isa = builder.finish(settings::Flags::new(flags)).unwrap();
+        let own = Target::of_isa(&*isa).unwrap().isa(&ModuleSettings::default()).unwrap();
+        assert_eq!(shown(&*own), shown(&*isa));
+    }
+    // Cranelift's own default.
+    let isa = isa::lookup(triple).unwrap().finish(settings::Flags::new(settings::builder())).unwrap();
+    let own = Target::of_isa(&*isa).unwrap().isa(&ModuleSettings::default()).unwrap();
+    assert_eq!(own.flags().opt_level(), settings::OptLevel::None);
+    assert!(own.flags().is_pic());
+}
+
+#[test]
+fn the_native_target_has_the_features_of_this_cpu() {
+    let native = Target::native().isa(&ModuleSettings::default()).unwrap();
+    let cranelift = cranelift_native::builder().unwrap();
+    let flags = cranelift_codegen::settings::Flags::new(cranelift_codegen::settings::builder());
+    let cranelift = cranelift.finish(flags).unwrap();
+    let features = |isa: &dyn cranelift_codegen::isa::TargetIsa| {
+        isa.isa_flags().into_iter().map(|value| value.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(features(&*native), features(&*cranelift));
+    assert_eq!(native.flags().opt_level(), cranelift.flags().opt_level());
+}
