@@ -169,6 +169,11 @@ impl Compiler {
         lookups <= 1 && is_small(modules)
     }
 
+    /// Returns this compiler without its store.
+    pub(crate) fn without_store(&self) -> Self {
+        Self { cache: Cache::default(), ..self.clone() }
+    }
+
     /// Runs `work` in the pool.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {

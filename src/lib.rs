@@ -59,7 +59,7 @@ mod session;
 mod thunk;
 
 pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, Samples, Stats, Verify};
-pub use session::{AddLazyError, Session, SessionError};
+pub use session::{AddLazyError, OnDemand, Session, SessionError};
 pub use thunk::Thunk;
 
 pub use kiln_artifact as artifact;

@@ -7,20 +7,25 @@
 //! The files: `claims` keeps two threads from compiling the same definition.
 
 mod claims;
+mod engine;
 mod error;
+mod hooks;
+mod on_demand;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, PoisonError};
 
+use cranelift_codegen::ir::Signature;
 use kiln_artifact::Artifact;
-use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey, Unresolved};
+use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, bind_function, save, write_image};
-use kiln_ir::{Module, Target, check_program};
-use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, RebindError, Unit};
+use kiln_ir::{Module, Target};
+use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, RebindError, Role, Unit};
 
-use self::claims::{Claimed, Claims};
+use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
-use crate::compiler::{Compiled, Compiler, Lazy, Stats};
+pub use self::on_demand::OnDemand;
+use crate::compiler::{Compiler, Lazy, Stats};
 
 /// Compiles modules, links them into this process, and keeps the artifacts for an image of the
 /// program.
@@ -41,34 +46,14 @@ use crate::compiler::{Compiled, Compiler, Lazy, Stats};
 /// | a JIT with tiers | [`add`](Self::add) with `opt_level=none`, then [`replace`](Self::replace) what is hot |
 /// | something that many threads ask for | [`add_once`](Self::add_once) |
 pub struct Session {
-    compiler: Compiler,
-    jit: Jit,
-    host: RwLock<Host>,
-    claims: Claims,
-    stats: Mutex<Stats>,
-}
-
-/// What the client said about its process.
-#[derive(Default)]
-struct Host {
-    bindings: Bindings,
-    /// The globals whose order the client fixed.
-    globals: GlobalTable,
-    resolver: Option<Arc<dyn Resolve + Send + Sync>>,
-}
-
-/// How definitions of replaceable functions that exist already are taken.
-#[derive(Clone, Copy)]
-enum Linking {
-    Add,
-    Replace,
+    engine: Arc<Engine>,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
             .field("target", &self.target().triple())
-            .field("jit", &self.jit)
+            .field("jit", &self.engine.jit)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -91,38 +76,24 @@ impl Session {
     ///
     /// The same errors as [`Session::new`].
     pub fn with_compiler(compiler: Compiler, options: JitOptions) -> Result<Self, SessionError> {
-        Ok(Self {
-            compiler,
-            jit: Jit::new(options)?,
-            host: RwLock::default(),
-            claims: Claims::default(),
-            stats: Mutex::default(),
-        })
+        Ok(Self { engine: Arc::new(Engine::new(compiler, Jit::new(options)?)) })
     }
 
     /// Returns the compiler of the session's modules.
     pub fn compiler(&self) -> &Compiler {
-        &self.compiler
+        &self.engine.compiler
     }
 
     /// Returns the target, which is needed to read and build modules.
     pub fn target(&self) -> &Target {
-        self.compiler.target()
-    }
-
-    fn host(&self) -> RwLockReadGuard<'_, Host> {
-        self.host.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn with_host<R>(&self, work: impl FnOnce(&mut Host) -> R) -> R {
-        work(&mut self.host.write().unwrap_or_else(PoisonError::into_inner))
+        self.engine.compiler.target()
     }
 
     /// Returns the number of the global `key`, which is also the number of its slot in images. A
     /// new global gets the next number. The globals of modules are numbered when an image is made,
     /// after these, so this is needed only to fix their order.
     pub fn global(&self, key: &str) -> GlobalId {
-        self.with_host(|host| host.globals.intern(key))
+        self.engine.with_host(|host| host.globals.intern(key))
     }
 
     /// Sets the address of the run-time object `key` in this process. If code uses it already, that
@@ -133,7 +104,7 @@ impl Session {
     /// [`RebindError`] if data of the program holds a copy of another address. Then the binding is
     /// as it was.
     pub fn bind_global(&self, key: &str, address: usize) -> Result<GlobalId, RebindError> {
-        self.rebind(SlotKey::Global(key.into()), address, |host| {
+        self.engine.rebind(SlotKey::Global(key.into()), address, |host| {
             host.bindings.bind(key, address);
             host.globals.intern(key)
         })
@@ -147,7 +118,7 @@ impl Session {
     ///
     /// As for [`bind_global`](Self::bind_global).
     pub fn bind_symbol(&self, name: &str, address: usize) -> Result<(), RebindError> {
-        self.rebind(SlotKey::Symbol(name.into()), address, |host| {
+        self.engine.rebind(SlotKey::Symbol(name.into()), address, |host| {
             host.bindings.bind_symbol(name, address);
         })
     }
@@ -163,26 +134,13 @@ impl Session {
         bind_function(&mut bindings, name, function);
         let key = SlotKey::Symbol(name.into());
         let address = bindings.resolve(&key, None).unwrap_or_default();
-        self.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
-    }
-
-    /// Changes a binding, under a lock, so that a link that asks again sees the new one.
-    fn rebind<R>(
-        &self,
-        key: SlotKey,
-        address: usize,
-        bind: impl FnOnce(&mut Host) -> R,
-    ) -> Result<R, RebindError> {
-        self.with_host(|host| {
-            self.jit.rebind(&key, address)?;
-            Ok(bind(host))
-        })
+        self.engine.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
     }
 
     /// Sets the resolver, which is asked for addresses that are not bound. It is called without a
     /// lock, and may use the session.
     pub fn set_resolver(&self, resolver: Arc<dyn Resolve + Send + Sync>) {
-        self.with_host(|host| host.resolver = Some(resolver));
+        self.engine.with_host(|host| host.resolver = Some(resolver));
     }
 
     /// Compiles `modules`, links them with each other and with all that was added before, and makes
@@ -192,7 +150,7 @@ impl Session {
     ///
     /// [`SessionError`]; then no module is added.
     pub fn add(&self, modules: &[Module]) -> Result<Unit, SessionError> {
-        self.build(modules, Linking::Add)
+        self.engine.build(modules, Linking::Add)
     }
 
     /// Adds `modules` as [`add`](Self::add) does, and lets them define replaceable functions again:
@@ -202,7 +160,7 @@ impl Session {
     ///
     /// [`SessionError`]; then nothing is replaced.
     pub fn replace(&self, modules: &[Module]) -> Result<Unit, SessionError> {
-        self.build(modules, Linking::Replace)
+        self.engine.build(modules, Linking::Replace)
     }
 
     /// Adds `modules`, unless all their definitions are there already or are being added by another
@@ -212,41 +170,7 @@ impl Session {
     ///
     /// [`SessionError`]; then no module is added. If the other thread fails, this one tries.
     pub fn add_once(&self, modules: &[Module]) -> Result<Unit, SessionError> {
-        loop {
-            match self.claims.claim(modules) {
-                Claimed::Own(_claim) => {
-                    return match self.defined(modules) {
-                        Some(unit) => Ok(unit),
-                        None => self.build_claimed(modules, Linking::Add),
-                    };
-                }
-                Claimed::Other(_) => self.claims.wait(modules),
-            }
-        }
-    }
-
-    /// Returns the unit that defines everything that `modules` define for others.
-    fn defined(&self, modules: &[Module]) -> Option<Unit> {
-        let mut names = claims::definitions(modules);
-        let unit = self.jit.unit_of(names.next()?)?;
-        names.all(|name| self.jit.unit_of(name).as_ref() == Some(&unit)).then_some(unit)
-    }
-
-    fn build(&self, modules: &[Module], linking: Linking) -> Result<Unit, SessionError> {
-        // Definitions are claimed before they are compiled, so that no two threads compile one.
-        match self.claims.claim(modules) {
-            Claimed::Own(_claim) => self.build_claimed(modules, linking),
-            Claimed::Other(name) => Err(SessionError::Claimed { name }),
-        }
-    }
-
-    fn build_claimed(&self, modules: &[Module], linking: Linking) -> Result<Unit, SessionError> {
-        let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
-        if !diagnostics.is_empty() {
-            return Err(SessionError::Check(diagnostics));
-        }
-        let compiled = self.compiler.compile(modules)?;
-        self.link_compiled(compiled, linking)
+        self.engine.build_once(modules)
     }
 
     /// Adds modules as [`Session::add`] does, but builds their IR only if the store has no code for
@@ -259,16 +183,40 @@ impl Session {
     ///
     /// [`AddLazyError`]; then no module is added.
     pub fn add_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Unit, AddLazyError<E>> {
-        let compiled = self.compiler.compile_lazy(modules).map_err(AddLazyError::Modules)?;
-        self.link_compiled(compiled, Linking::Add).map_err(AddLazyError::Session)
+        let compiled = self.engine.compiler.compile_lazy(modules).map_err(AddLazyError::Modules)?;
+        self.engine.link_compiled(compiled, Linking::Add).map_err(AddLazyError::Session)
     }
 
-    fn link_compiled(&self, compiled: Compiled, linking: Linking) -> Result<Unit, SessionError> {
-        let Compiled { artifacts, stats, samples } = compiled;
-        let unit = self.link(&artifacts, linking)?;
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
-        self.compiler.verify_in_background(samples);
-        Ok(unit)
+    /// Registers a module that is compiled when one of its functions is first called. `functions`
+    /// are the names and types of the functions that others may call. They can be called and linked
+    /// with at once. `build` makes the module. It defines the functions, as exports or as
+    /// replaceable functions; the latter is what they become.
+    ///
+    /// The first call of a function waits while the module is built and compiled; so do other
+    /// threads that call it meanwhile. If that fails, what [`set_rescue`](Self::set_rescue) set is
+    /// asked; without it, the call panics. [`OnDemand::compile`] compiles the module earlier.
+    /// [`image`](Self::image) compiles every registered module.
+    ///
+    /// If the module's unit is removed, the next call builds the module again. `build` must not
+    /// call the functions.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`] if a name is defined already, or a type cannot be called. Then nothing is
+    /// registered.
+    pub fn add_on_demand(
+        &self,
+        functions: &[(&str, Signature)],
+        build: impl Fn() -> Result<Module, Box<dyn std::error::Error + Send + Sync>> + Send + Sync + 'static,
+    ) -> Result<OnDemand, SessionError> {
+        on_demand::Shared::register(&self.engine, functions, Box::new(build)).map(OnDemand)
+    }
+
+    /// Sets what happens when a function cannot be compiled that was called: `rescue` gets its name
+    /// and the error, and returns the address of a function of the same type, which is called
+    /// instead, this time. It may also panic, if the callers can unwind.
+    pub fn set_rescue(&self, rescue: Arc<dyn Fn(&str, &SessionError) -> usize + Send + Sync>) {
+        self.engine.with_host(|host| host.rescue = Some(rescue));
     }
 
     /// Links artifacts that were compiled elsewhere, or came from a cache.
@@ -278,7 +226,7 @@ impl Session {
     /// The same errors as [`Session::add`], except [`SessionError::Check`] and
     /// [`SessionError::Compile`].
     pub fn add_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
-        self.link(artifacts, Linking::Add)
+        self.engine.link(artifacts, Linking::Add)
     }
 
     /// Links artifacts, and lets them define replaceable functions again.
@@ -287,17 +235,7 @@ impl Session {
     ///
     /// As for [`add_artifacts`](Self::add_artifacts).
     pub fn replace_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
-        self.link(artifacts, Linking::Replace)
-    }
-
-    fn link(&self, artifacts: &[Artifact], linking: Linking) -> Result<Unit, SessionError> {
-        let resolver = SessionResolver(self);
-        let link = || match linking {
-            Linking::Add => self.jit.link(artifacts, &resolver),
-            Linking::Replace => self.jit.replace(artifacts, &resolver),
-        };
-        // One module is linked on this thread; another would only have to be woken.
-        Ok(if artifacts.len() > 1 { self.compiler.install(link) } else { link() }?)
+        self.engine.link(artifacts, Linking::Replace)
     }
 
     /// Removes units: see [`Jit::remove`].
@@ -306,77 +244,73 @@ impl Session {
     ///
     /// [`InUseError`] names what uses them; then nothing is removed.
     pub fn remove(&self, units: &[Unit]) -> Result<(), InUseError> {
-        self.jit.remove(units)
+        self.engine.jit.remove(units)
     }
 
     /// Removes units, and all units that use them, and so on. Returns how many were removed.
     pub fn remove_with_users(&self, units: &[Unit]) -> usize {
-        self.jit.remove_with_users(units)
+        self.engine.jit.remove_with_users(units)
     }
 
     /// Makes a guard. Code that is removed or replaced from now on stays in memory until it is
     /// dropped, so hold one while you look up and call functions that may be removed.
     pub fn guard(&self) -> Guard<'_> {
-        self.jit.guard()
+        self.engine.jit.guard()
     }
 
     /// Returns the function that is exported as `name`.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
-        self.jit.function(name)
+        self.engine.jit.function(name)
     }
 
     /// Returns the address of the function or data object that is exported as `name`.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        self.jit.address(name)
+        self.engine.jit.address(name)
     }
 
     /// Returns everything that is exported, in order of names.
     pub fn exports(&self) -> Vec<Export> {
-        self.jit.exports()
+        self.engine.jit.exports()
     }
 
     /// Returns the JIT, which holds the session's code in memory.
     pub fn jit(&self) -> &Jit {
-        &self.jit
+        &self.engine.jit
     }
 
-    /// Returns the artifacts of the units that are in memory, in order of linking.
+    /// Returns the artifacts of the program, in order of linking.
     pub fn artifacts(&self) -> Vec<Artifact> {
-        self.jit.units().iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect()
+        let units = self.engine.jit.units();
+        let program = units.iter().filter(|unit| unit.role() == Role::Program);
+        program.flat_map(|unit| unit.artifacts().iter().cloned()).collect()
     }
 
     /// Returns the globals of the program, in order of their slots in an image: first those that
     /// [`global`](Self::global) and [`bind_global`](Self::bind_global) numbered, then those of the
     /// units.
     pub fn globals(&self) -> GlobalTable {
-        self.globals_of(&self.artifacts())
-    }
-
-    fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {
-        let mut globals = self.host().globals.clone();
-        artifacts.iter().flat_map(Artifact::globals).for_each(|key| {
-            globals.intern(key);
-        });
-        globals
+        self.engine.globals_of(&self.artifacts())
     }
 
     /// Returns statistics of what the session compiled and reused so far. Saving an image does not
     /// change them.
     pub fn stats(&self) -> Stats {
-        let stats: MutexGuard<'_, Stats> = self.stats.lock().unwrap_or_else(PoisonError::into_inner);
-        *stats
+        *self.engine.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Links the whole program into an image and returns its bytes.
+    /// Links the whole program into an image and returns its bytes. Nothing is compiled, except
+    /// modules that were to be compiled when they are called, and were not.
     ///
     /// # Errors
     ///
-    /// [`SessionError::Image`] if the program cannot be one image.
+    /// [`SessionError::Image`] if the program cannot be one image, and any error of a module that
+    /// was to be compiled when it is called.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
+        self.engine.compile_on_demand()?;
         let artifacts = self.artifacts();
-        let globals = self.globals_of(&artifacts);
+        let globals = self.engine.globals_of(&artifacts);
         let write = || write_image(&artifacts, &globals, &ImageOptions::default());
-        self.compiler.install(write).map_err(SessionError::Image)
+        self.engine.compiler.install(write).map_err(SessionError::Image)
     }
 
     /// Writes an image of the whole program to a file. If this fails, no partly written file
@@ -389,27 +323,5 @@ impl Session {
         let image = self.image()?;
         save(path, &image)
             .map_err(|source| SessionError::Write { path: path.display().to_string().into(), source })
-    }
-}
-
-/// Asks the bindings, then the client's resolver, then the process.
-struct SessionResolver<'s>(&'s Session);
-
-impl Resolve for SessionResolver<'_> {
-    fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
-        let host = self.0.host();
-        let bound = host.bindings.resolve(key, expected);
-        // The client's code runs without the lock.
-        let resolver = host.resolver.clone();
-        drop(host);
-        let next = || kiln_jit::libcalls::process.resolve(key, expected);
-        match (bound, resolver) {
-            (Err(Unresolved::Unknown), Some(resolver)) => match resolver.resolve(key, expected) {
-                Err(Unresolved::Unknown) => next(),
-                known => known,
-            },
-            (Err(Unresolved::Unknown), None) => next(),
-            (known, _) => known,
-        }
     }
 }

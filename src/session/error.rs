@@ -22,6 +22,25 @@ pub enum SessionError {
         /// The name.
         name: Box<str>,
     },
+    /// A module that is compiled when it is called could not be built.
+    #[error("cannot build the module: {source}")]
+    Build {
+        /// The error of the client's function.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A module that is compiled when it is called does not define a function that it was
+    /// registered with.
+    #[error("the module does not define the function `{name}`")]
+    NotDefined {
+        /// The function.
+        name: Box<str>,
+    },
+    /// A function was called by the code that builds it.
+    #[error("`{name}` was called while it was built, on the same thread")]
+    Recursion {
+        /// The first function of the module.
+        name: Box<str>,
+    },
     /// A module could not be compiled.
     #[error(transparent)]
     Compile(#[from] CompilerError),

@@ -6,6 +6,7 @@ mod common;
 mod faults;
 mod last_build;
 mod limits;
+mod on_demand;
 mod parts;
 mod purity;
 mod reuse;

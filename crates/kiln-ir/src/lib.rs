@@ -6,6 +6,7 @@
 mod binary;
 mod body;
 mod builder;
+mod call_through;
 mod check;
 mod comments;
 mod data;
@@ -39,6 +40,7 @@ mod wrong_kind;
 pub use binary::{BinaryError, Modules, is_binary, spans};
 pub use body::{Body, BodyError};
 pub use builder::{BuildError, CodeError, DataError, ModuleBuilder};
+pub use call_through::{StandIn, call_through};
 pub use check::{check_program, undefined};
 pub use comments::{Anchor, Comment, Comments, CommentsIter, ModuleAnchor, ModuleComment, RunLine};
 pub use data::{DataAddress, DataObject, Init, MAX_ALIGN};

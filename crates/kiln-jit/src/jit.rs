@@ -28,7 +28,7 @@ use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
 use crate::symbol::{Symbol, SymbolMap};
-use crate::unit::{Unit, UnitInfo, UnitMemory};
+use crate::unit::{Role, Unit, UnitInfo, UnitMemory};
 use crate::unwind::Registration;
 
 /// Executable memory, and the program that is linked into it.
@@ -89,7 +89,21 @@ impl Jit {
     ///
     /// [`JitError`]; then nothing is published and no memory is used.
     pub fn link(&self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
-        self.link_as(Mode::Add, artifacts, resolver)
+        self.link_as(Mode::Add, Role::Program, artifacts, resolver)
+    }
+
+    /// Links `artifacts` as [`link`](Self::link) does, as code that is not the last version.
+    ///
+    /// # Errors
+    ///
+    /// [`JitError`]; then nothing is published.
+    pub fn link_with_role(
+        &self,
+        role: Role,
+        artifacts: &[Artifact],
+        resolver: &dyn Resolve,
+    ) -> Result<Unit, JitError> {
+        self.link_as(Mode::Add, role, artifacts, resolver)
     }
 
     /// Links `artifacts` as [`link`](Self::link) does, and lets them define replaceable functions
@@ -103,13 +117,19 @@ impl Jit {
     ///
     /// [`JitError`]; then nothing is replaced.
     pub fn replace(&self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
-        self.link_as(Mode::Replace, artifacts, resolver)
+        self.link_as(Mode::Replace, Role::Program, artifacts, resolver)
     }
 
-    fn link_as(&self, mode: Mode, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
+    fn link_as(
+        &self,
+        mode: Mode,
+        role: Role,
+        artifacts: &[Artifact],
+        resolver: &dyn Resolve,
+    ) -> Result<Unit, JitError> {
         let batch = Batch::new(artifacts);
         let claim = self.claim(&batch, mode, resolver)?;
-        Pending { jit: self, batch: &batch, claim: Some(claim), blocks: None }.finish()
+        Pending { jit: self, batch: &batch, role, claim: Some(claim), blocks: None }.finish()
     }
 
     /// Claims what a batch defines and uses. The resolver is called without a lock.
@@ -285,6 +305,11 @@ impl Jit {
         exports
     }
 
+    /// Whether a unit is in memory and was not removed.
+    pub fn contains(&self, unit: &Unit) -> bool {
+        self.program().units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
+    }
+
     /// Returns the unit that has the definition of `name` which is in force, if it is exported.
     pub fn unit_of(&self, name: &str) -> Option<Unit> {
         let program = self.program();
@@ -292,8 +317,8 @@ impl Jit {
         program.units.get(&unit).cloned().map(Unit)
     }
 
-    /// Returns the units that are in memory, in order of linking. Linking their artifacts in this
-    /// order gives an image of the program.
+    /// Returns the units that are in memory, in order of linking. Linking the artifacts of those
+    /// with the role [`Role::Program`] in this order gives an image of the program.
     pub fn units(&self) -> Vec<Unit> {
         self.program().units.values().map(|unit| Unit(unit.clone())).collect()
     }
@@ -373,6 +398,7 @@ impl Garbage {
 struct Pending<'j, 'a> {
     jit: &'j Jit,
     batch: &'j Batch<'a>,
+    role: Role,
     claim: Option<Claim<'a>>,
     blocks: Option<Blocks>,
 }
@@ -388,7 +414,7 @@ impl<'a> Pending<'_, 'a> {
             unreachable!("a link has a claim and, once it is emitted, blocks");
         };
         let memory = UnitMemory { blocks, registration };
-        let (unit, replaced) = program.commit(self.batch, claim, &plan, memory, &jit.symbols);
+        let (unit, replaced) = program.commit(self.batch, claim, self.role, &plan, memory, &jit.symbols);
         let retired = match &*replaced {
             [] => None,
             // Data of a replaced unit may be in use; then it stays until it is removed.
@@ -437,7 +463,7 @@ impl<'a> Pending<'_, 'a> {
 
 impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
-        let Self { jit, batch, claim, blocks } = self;
+        let Self { jit, batch, claim, blocks, role: _ } = self;
         for block in blocks.take().iter().flat_map(Blocks::all) {
             // SAFETY: the unit was not published, so nobody knows the memory.
             unsafe { jit.memory.free(block) };

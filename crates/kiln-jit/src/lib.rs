@@ -55,4 +55,4 @@ pub use memory::{
     Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region, RegionUsage,
 };
 pub use options::JitOptions;
-pub use unit::{Defined, Unit};
+pub use unit::{Defined, Role, Unit};

@@ -25,7 +25,7 @@ use crate::names::{Definition, Name, Names};
 use crate::sections::{KnownBound, Sections};
 use crate::slots::{Cell, Slots};
 use crate::symbol::{Symbol, SymbolMap};
-use crate::unit::{UnitId, UnitInfo, UnitMemory, Uses};
+use crate::unit::{Role, UnitId, UnitInfo, UnitMemory, Uses};
 
 /// Whether a batch may define replaceable functions again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -390,6 +390,7 @@ impl Program {
         &mut self,
         batch: &Batch<'_>,
         claim: Claim<'_>,
+        role: Role,
         plan: &Plan<'_>,
         memory: UnitMemory,
         map: &SymbolMap,
@@ -397,7 +398,7 @@ impl Program {
         let Claim { unit: id, first_module, outside: _, mut uses } = claim;
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
-        let unit = Arc::new(UnitInfo::new(id, first_module, plan, memory, uses));
+        let unit = Arc::new(UnitInfo::new(id, role, first_module, plan, memory, uses));
         let mut replaced = Vec::new();
         for (name, winner) in batch.definitions() {
             let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
@@ -444,7 +445,8 @@ impl Program {
 
     /// Whether every function of a unit was replaced by a later definition.
     fn is_replaced(&self, unit: UnitId) -> bool {
-        let Some(info) = self.units.get(&unit) else { return false };
+        let stays = |info: &&Arc<UnitInfo>| info.role != Role::StandIn;
+        let Some(info) = self.units.get(&unit).filter(stays) else { return false };
         let mut functions = 0;
         for artifact in &info.artifacts {
             for symbol in artifact.symbols().iter().filter(|symbol| symbol.is_defined()) {

@@ -30,6 +30,21 @@ impl PartialEq for Unit {
 
 impl Eq for Unit {}
 
+/// The part that a unit plays in the program.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Role {
+    /// It is the program's code, in memory and in images.
+    #[default]
+    Program,
+    /// It is code of the program that a better version replaces. It is in no image, and goes when
+    /// all its functions are replaced, as code of the program does.
+    Tier,
+    /// It makes code when it is called, and is in no image. It stays in memory when its functions
+    /// are replaced, because a thread may be waiting in it that knows of no replacement.
+    StandIn,
+}
+
 /// A function or data object of a unit, in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defined<'u> {
@@ -51,6 +66,7 @@ pub struct Defined<'u> {
 #[derive(Debug)]
 pub(crate) struct UnitInfo {
     pub(crate) id: UnitId,
+    pub(crate) role: Role,
     /// The number of the unit's first module among all modules that were ever linked.
     pub(crate) first_module: usize,
     pub(crate) artifacts: Box<[Artifact]>,
@@ -123,6 +139,7 @@ impl Place {
 impl UnitInfo {
     pub(crate) fn new(
         id: UnitId,
+        role: Role,
         first_module: usize,
         plan: &Plan<'_>,
         memory: UnitMemory,
@@ -134,6 +151,7 @@ impl UnitInfo {
             places.map(|(module, artifact)| Place::new(plan, module, artifact, &blocks.addresses)).collect();
         Self {
             id,
+            role,
             first_module,
             artifacts: plan.artifacts().into(),
             places,
@@ -152,6 +170,11 @@ impl UnitInfo {
 }
 
 impl Unit {
+    /// Returns the part that the unit plays.
+    pub fn role(&self) -> Role {
+        self.0.role
+    }
+
     /// Returns the number of modules.
     pub fn len(&self) -> usize {
         self.0.artifacts.len()

@@ -116,6 +116,11 @@ macro_rules! functions {
             function!(unsafe extern "C" fn($($arg),*), [$($arg)*], [], None);
             function!(extern "C" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
             function!(unsafe extern "C" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
+            // A panic of the host may unwind through these.
+            function!(extern "C-unwind" fn($($arg),*), [$($arg)*], [], None);
+            function!(unsafe extern "C-unwind" fn($($arg),*), [$($arg)*], [], None);
+            function!(extern "C-unwind" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
+            function!(unsafe extern "C-unwind" fn($($arg),*) -> R, [$($arg)*], [R], Some(R::TYPE));
         )*
     };
 }

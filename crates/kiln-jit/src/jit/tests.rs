@@ -132,7 +132,7 @@ fn stopped<R>(
 ) -> (Result<Unit, JitError>, R) {
     let batch = Batch::new(std::slice::from_ref(artifact));
     let claim = jit.claim(&batch, mode, &nothing).unwrap();
-    let pending = Pending { jit, batch: &batch, claim: Some(claim), blocks: None };
+    let pending = Pending { jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
     let result = meanwhile();
     (pending.finish(), result)
 }

@@ -1,0 +1,200 @@
+//! The parts of a session, which the hooks that compiled code calls share with it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+
+use kiln_artifact::Artifact;
+use kiln_globals::{Bindings, GlobalTable, Resolve, SlotKey, Unresolved};
+use kiln_ir::{Module, check_program};
+use kiln_jit::{Jit, RebindError, Role, Unit};
+
+use super::claims::{self, Claimed, Claims};
+use super::error::SessionError;
+use super::hooks::{self, Hooks};
+use super::on_demand;
+use crate::compiler::{Compiled, Compiler, Stats};
+
+/// The client's answer to a function that could not be compiled when it was called.
+pub(super) type Rescue = dyn Fn(&str, &SessionError) -> usize + Send + Sync;
+
+/// What the client said about its process.
+#[derive(Default)]
+pub(super) struct Host {
+    pub(super) bindings: Bindings,
+    /// The globals whose order the client fixed.
+    pub(super) globals: GlobalTable,
+    pub(super) resolver: Option<Arc<dyn Resolve + Send + Sync>>,
+    pub(super) rescue: Option<Arc<Rescue>>,
+}
+
+/// How definitions of replaceable functions that exist already are taken.
+#[derive(Clone, Copy)]
+pub(super) enum Linking {
+    Add,
+    Replace,
+    /// They are added with this role.
+    As(Role),
+}
+
+/// The parts of a session.
+pub(super) struct Engine {
+    pub(super) compiler: Compiler,
+    pub(super) jit: Jit,
+    host: RwLock<Host>,
+    claims: Claims,
+    pub(super) stats: Mutex<Stats>,
+    pub(super) hooks: Hooks,
+    on_demand: Mutex<Vec<Arc<on_demand::Shared>>>,
+}
+
+impl Engine {
+    pub(super) fn new(compiler: Compiler, jit: Jit) -> Self {
+        Self {
+            compiler,
+            jit,
+            host: RwLock::default(),
+            claims: Claims::default(),
+            stats: Mutex::default(),
+            hooks: Hooks::default(),
+            on_demand: Mutex::default(),
+        }
+    }
+
+    pub(super) fn host(&self) -> RwLockReadGuard<'_, Host> {
+        self.host.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn with_host<R>(&self, work: impl FnOnce(&mut Host) -> R) -> R {
+        work(&mut self.host.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn rescue(&self) -> Option<Arc<Rescue>> {
+        self.host().rescue.clone()
+    }
+
+    fn on_demand(&self) -> MutexGuard<'_, Vec<Arc<on_demand::Shared>>> {
+        self.on_demand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_on_demand(&self, module: Arc<on_demand::Shared>) {
+        self.on_demand().push(module);
+    }
+
+    pub(super) fn forget_on_demand(&self, module: &Arc<on_demand::Shared>) {
+        let mut modules = self.on_demand();
+        let place = modules.iter().position(|known| Arc::ptr_eq(known, module));
+        let removed = place.map(|place| modules.remove(place));
+        // What the client gave is dropped without the lock.
+        drop(modules);
+        drop(removed);
+    }
+
+    /// Compiles every module that is not compiled yet.
+    pub(super) fn compile_on_demand(&self) -> Result<(), SessionError> {
+        let modules = self.on_demand().clone();
+        modules.iter().try_for_each(|module| module.compile(self).map(drop))
+    }
+
+    /// Changes a binding, under a lock, so that a link that asks again sees the new one.
+    pub(super) fn rebind<R>(
+        &self,
+        key: SlotKey,
+        address: usize,
+        bind: impl FnOnce(&mut Host) -> R,
+    ) -> Result<R, RebindError> {
+        self.with_host(|host| {
+            self.jit.rebind(&key, address)?;
+            Ok(bind(host))
+        })
+    }
+
+    /// Adds modules, unless all their definitions are there or are being added.
+    pub(super) fn build_once(&self, modules: &[Module]) -> Result<Unit, SessionError> {
+        loop {
+            match self.claims.claim(modules) {
+                Claimed::Own(_claim) => {
+                    return match self.defined(modules) {
+                        Some(unit) => Ok(unit),
+                        None => self.build_claimed(modules, Linking::Add),
+                    };
+                }
+                Claimed::Other(_) => self.claims.wait(modules),
+            }
+        }
+    }
+
+    /// Returns the unit that defines everything that `modules` define for others.
+    pub(super) fn defined(&self, modules: &[Module]) -> Option<Unit> {
+        let mut names = claims::definitions(modules);
+        let unit = self.jit.unit_of(names.next()?)?;
+        names.all(|name| self.jit.unit_of(name).as_ref() == Some(&unit)).then_some(unit)
+    }
+
+    pub(super) fn build(&self, modules: &[Module], linking: Linking) -> Result<Unit, SessionError> {
+        // Definitions are claimed before they are compiled, so that no two threads compile one.
+        match self.claims.claim(modules) {
+            Claimed::Own(_claim) => self.build_claimed(modules, linking),
+            Claimed::Other(name) => Err(SessionError::Claimed { name }),
+        }
+    }
+
+    pub(super) fn build_claimed(&self, modules: &[Module], linking: Linking) -> Result<Unit, SessionError> {
+        let diagnostics = check_program(&modules.iter().collect::<Vec<_>>());
+        if !diagnostics.is_empty() {
+            return Err(SessionError::Check(diagnostics));
+        }
+        let compiled = self.compiler.compile(modules)?;
+        self.link_compiled(compiled, linking)
+    }
+
+    pub(super) fn link_compiled(&self, compiled: Compiled, linking: Linking) -> Result<Unit, SessionError> {
+        let Compiled { artifacts, stats, samples } = compiled;
+        let unit = self.link(&artifacts, linking)?;
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
+        self.compiler.verify_in_background(samples);
+        Ok(unit)
+    }
+
+    pub(super) fn link(&self, artifacts: &[Artifact], linking: Linking) -> Result<Unit, SessionError> {
+        let resolver = EngineResolver(self);
+        let link = || match linking {
+            Linking::Add => self.jit.link(artifacts, &resolver),
+            Linking::Replace => self.jit.replace(artifacts, &resolver),
+            Linking::As(role) => self.jit.link_with_role(role, artifacts, &resolver),
+        };
+        // One module is linked on this thread; another would only have to be woken.
+        Ok(if artifacts.len() > 1 { self.compiler.install(link) } else { link() }?)
+    }
+
+    pub(super) fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {
+        let mut globals = self.host().globals.clone();
+        artifacts.iter().flat_map(Artifact::globals).for_each(|key| {
+            globals.intern(key);
+        });
+        globals
+    }
+}
+
+/// Asks the bindings, then the client's resolver, then the process.
+struct EngineResolver<'s>(&'s Engine);
+
+impl Resolve for EngineResolver<'_> {
+    fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
+        if let Some(hook) = hooks::resolve(key) {
+            return Ok(hook);
+        }
+        let host = self.0.host();
+        let bound = host.bindings.resolve(key, expected);
+        // The client's code runs without the lock.
+        let resolver = host.resolver.clone();
+        drop(host);
+        let next = || kiln_jit::libcalls::process.resolve(key, expected);
+        match (bound, resolver) {
+            (Err(Unresolved::Unknown), Some(resolver)) => match resolver.resolve(key, expected) {
+                Err(Unresolved::Unknown) => next(),
+                known => known,
+            },
+            (Err(Unresolved::Unknown), None) => next(),
+            (known, _) => known,
+        }
+    }
+}
