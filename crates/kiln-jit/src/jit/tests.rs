@@ -238,7 +238,7 @@ fn a_section_does_not_grow_while_a_link_may_use_its_bounds() {
     let batch = [holder, user];
     let batch = Batch::new(&batch);
     let claim = jit.claim(&batch, Mode::Add, &nothing).unwrap();
-    let pending = Pending { jit: &jit, batch: &batch, claim: Some(claim), blocks: None };
+    let pending = Pending { jit: &jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
     let more = data("s_2", Linkage::Export, &[]);
     let error = std::thread::scope(|scope| {
         let other = scope.spawn(|| link(&jit, &more).unwrap_err());
@@ -267,7 +267,7 @@ fn a_copy_of_an_address_prevents_a_change_only_while_it_is_there() {
     let batch = [copy];
     let batch = Batch::new(&batch);
     let claim = jit.claim(&batch, Mode::Add, &resolver).unwrap();
-    let mut pending = Pending { jit: &jit, batch: &batch, claim: Some(claim), blocks: None };
+    let mut pending = Pending { jit: &jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
     let plan = pending.plan().unwrap();
     pending.emit(&plan).unwrap();
     jit.rebind(&key, 32).unwrap_err();

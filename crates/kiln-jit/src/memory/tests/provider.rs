@@ -3,7 +3,7 @@
 use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, types::I64};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{BranchProtection, JITBuilder, JITMemoryKind, JITMemoryProvider, JITModule};
-use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, default_libcall_names};
+use cranelift_module::{DataDescription, DataId, FuncId, Module, default_libcall_names};
 
 use super::*;
 
