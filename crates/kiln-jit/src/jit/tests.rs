@@ -267,7 +267,8 @@ fn a_copy_of_an_address_prevents_a_change_only_while_it_is_there() {
     let batch = [copy];
     let batch = Batch::new(&batch);
     let claim = jit.claim(&batch, Mode::Add, &resolver).unwrap();
-    let mut pending = Pending { jit: &jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
+    let mut pending =
+        Pending { jit: &jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
     let plan = pending.plan().unwrap();
     pending.emit(&plan).unwrap();
     jit.rebind(&key, 32).unwrap_err();
