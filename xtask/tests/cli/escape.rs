@@ -97,3 +97,28 @@ fn text_of_the_file() {
     let ended = clean(dir.xtask(&["run", "a.clif"])).code(1);
     assert!(ended.stdout.contains("a.clif"), "{}", ended.stdout);
 }
+
+/// The texts of an image are those of whoever made it: a type that looks like a line of its own.
+#[test]
+fn types_and_producers_stay_on_their_lines() {
+    let dir = TestFolder::new(&[("a.clif", &*crate::support::adder("plus", 2))]);
+    dir.xtask(&["build", "a.clif", "-o", "p.so"]).ok();
+    let mut image = dir.read("p.so");
+    let find = |image: &[u8], text: &[u8]| image.windows(text.len()).position(|part| part == text).unwrap();
+    for (text, forged) in
+        [("(i64) -> i64 system_v", "(i64)\nerror: forged\x1b["), ("cranelift 0", "a\nerror: fo")]
+    {
+        let at = find(&image, text.as_bytes());
+        image[at..at + forged.len()].copy_from_slice(forged.as_bytes());
+    }
+    // The note begins with the checksum of its rest; its length is in the header in front of it.
+    let note = find(&image, b"KilnImg\0") - 16;
+    let len = u32::from_le_bytes(*image[note - 16..].first_chunk().unwrap()) as usize;
+    let sum = blake3::hash(&image[note + 16..note + len]);
+    image[note..note + 16].copy_from_slice(&sum.as_bytes()[..16]);
+    dir.write("p.so", &image);
+    let inspected = clean(dir.xtask(&["inspect", "p.so"])).ok();
+    assert!(inspected.contains(r"plus(i64)\nerror: forged\u{1b}["), "{inspected}");
+    assert!(inspected.contains(r"a\nerror: fo"), "{inspected}");
+    assert!(!inspected.contains("\nerror: "), "{inspected}");
+}
