@@ -119,7 +119,7 @@ pub fn parse_unverified(source: Arc<Source>, target: &Target) -> Result<Unverifi
 
 fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Vec<Diagnostic>> {
     if u32::try_from(source.text.len()).is_err() {
-        let message = "the file has more than 4 GB";
+        let message = "the file has 4 GiB or more";
         return Err(vec![Diagnostic::new(DiagnosticKind::Unsupported, message, Location::whole(source))]);
     }
     let mut faults = Vec::new();
