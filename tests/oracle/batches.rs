@@ -22,15 +22,17 @@ use crate::cases::run;
 /// The names that modules define and import. The host has all of them.
 const NAMES: [&str; 6] = ["a", "b", "c", "__start_s", "__stop_s", "kiln_slots"];
 
-/// How often session and image agreed to accept, agreed to refuse, and the session was too late.
-static OUTCOMES: [AtomicU64; 3] = [const { AtomicU64::new(0) }; 3];
+/// How often session and image agreed to accept, agreed to refuse, the session was too late, and
+/// functions were replaced by what both accepted.
+static OUTCOMES: [AtomicU64; 4] = [const { AtomicU64::new(0) }; 4];
 
 #[test]
 fn a_session_accepts_what_its_image_accepts() {
     let cases = run("a_session_accepts_what_its_image_accepts", 400, case);
     let outcomes = OUTCOMES.each_ref().map(|count| count.load(Ordering::Relaxed));
-    println!("accepted by both, refused by both, too late for a session: {outcomes:?}");
-    assert!(cases < 400 || outcomes.iter().all(|&count| count > cases / 20), "{outcomes:?}");
+    println!("accepted by both, refused by both, too late for a session, replaced: {outcomes:?}");
+    assert!(cases < 400 || outcomes[..3].iter().all(|&count| count > cases / 20), "{outcomes:?}");
+    assert!(cases < 400 || outcomes[3] > cases / 100, "{outcomes:?}");
 }
 
 fn case(seed: u64) -> Result<(), String> {
@@ -41,6 +43,8 @@ fn case(seed: u64) -> Result<(), String> {
         session.bind_symbol(name, host as *const () as usize).unwrap();
         bindings.bind_symbol(name, host as *const () as usize);
     }
+    // Whether functions are replaceable, which does not mix with other definitions of a name.
+    let replaceable = random.once_in(3);
     let mut program: Vec<Artifact> = Vec::new();
     let mut users = Vec::new();
     for batch in 0..random.within(2, 4) {
@@ -48,16 +52,25 @@ fn case(seed: u64) -> Result<(), String> {
         let mut added = Vec::new();
         for module in 0..random.within(1, 2) {
             let number = batch * 2 + module;
-            added.push(artifact(&text(&mut random, number), musl || random.once_in(40))?);
+            added.push(artifact(&text(&mut random, number, replaceable), musl || random.once_in(40))?);
             users.push(format!("use{number}"));
         }
         if random.once_in(20) {
             added.push(with_unknown_feature());
         }
         let whole = [program.clone(), added.clone()].concat();
-        match (session.add_artifacts(&added), image(&whole)) {
+        let result = match random.once_in(if replaceable { 4 } else { 2 }) {
+            true => session.add_artifacts(&added),
+            false => session.replace_artifacts(&added),
+        };
+        match (result, image(&whole)) {
             (Ok(_), Ok(image)) => {
                 OUTCOMES[0].fetch_add(1, Ordering::Relaxed);
+                let replaced = replaceable_names(&program).any(|name| {
+                    let mut new = replaceable_names(&added);
+                    new.any(|new| new == name)
+                });
+                OUTCOMES[3].fetch_add(replaced.into(), Ordering::Relaxed);
                 compare(&session, image, &bindings, &users)?;
                 program = whole;
                 continue;
@@ -77,8 +90,8 @@ extern "C" fn host() -> i64 {
 }
 
 /// The text of a module that defines and uses some of the names. It exports `use{number}`, which
-/// depends on all that the module uses.
-fn text(random: &mut Random, number: u32) -> String {
+/// depends on all that the module uses. Functions are mostly replaceable if that is asked for.
+fn text(random: &mut Random, number: u32, replaceable: bool) -> String {
     let (mut definitions, mut imports, mut body) = (String::new(), String::new(), String::new());
     let mut used = 0;
     for name in NAMES {
@@ -86,10 +99,16 @@ fn text(random: &mut Random, number: u32) -> String {
             continue;
         }
         let linkage = *random.choose(&["", "", "hidden", "preemptible", "preemptible", "preemptible"]);
-        let ty = if random.once_in(8) { "i32" } else { "i64" };
+        let ty = if random.once_in(if replaceable { 32 } else { 8 }) { "i32" } else { "i64" };
         // Bounds of sections are mostly used as data.
         let kinds = if name.starts_with("__") { 40 } else { 7 };
-        let line = match random.below(kinds) {
+        // Programs with replaceable functions are mostly correct, so that some are replaced.
+        let least = if replaceable && !random.once_in(16) { 3 } else { 0 };
+        let defines = replaceable && !name.starts_with("__") && random.once_in(2);
+        let line = match if defines { 0 } else { least + random.below(kinds - least) } {
+            0 if replaceable => format!(
+                "replaceable function %{name}() -> {ty} system_v {{ block0: v0 = iconst.{ty} {number} return v0 }}"
+            ),
             0 => format!(
                 "{linkage} function %{name}() -> {ty} system_v {{ block0: v0 = iconst.{ty} {number} return v0 }}"
             ),
@@ -125,6 +144,14 @@ fn text(random: &mut Random, number: u32) -> String {
     format!(
         "{definitions}function %use{number}() -> i64 system_v {{\n{imports}block0:\nv100 = iconst.i64 0\n{body}{sum}return v10{used}\n}}\n"
     )
+}
+
+/// Returns the names of the replaceable functions that modules define.
+fn replaceable_names(artifacts: &[Artifact]) -> impl Iterator<Item = &str> {
+    artifacts.iter().flat_map(|artifact| {
+        let symbols = artifact.symbols().iter();
+        symbols.filter(|it| it.linkage() == Linkage::Replaceable).map(|it| artifact.name(it))
+    })
 }
 
 /// Compiles a module for this machine, with the C library that it has or with musl.
@@ -173,6 +200,8 @@ fn is_too_late(error: &SessionError, modules: &[Artifact]) -> bool {
                 .any(|symbol| artifact.name(symbol) == &**name && symbol.linkage() == Linkage::Preemptible);
             overridable || name.starts_with("__st")
         }
+        // Replaceable functions are defined again with `replace_artifacts` only.
+        JitError::NotReplaced { .. } => true,
         _ => false,
     }
 }
