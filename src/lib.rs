@@ -12,6 +12,7 @@
 //! | not even build the IR of what was compiled before | [`Lazy`] |
 //! | read `.clif` text or build IR through `cranelift_module::Module` | [`ir`] |
 //! | write an image from artifacts, or load one in a program without Cranelift | [`image`] |
+//! | find pointers in code, which make it wrong in another process | [`find_addresses`] |
 //! | call a function whose signature is known only at run time | [`Thunk`] |
 //!
 //! # Example
@@ -55,10 +56,12 @@
 #![forbid(unsafe_code)]
 
 mod compiler;
+mod process;
 mod session;
 mod thunk;
 
 pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, Samples, Stats, Verify};
+pub use process::find_addresses;
 pub use session::{AddLazyError, OnDemand, Session, SessionError};
 pub use thunk::Thunk;
 

@@ -65,6 +65,40 @@ fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
 }
 
 #[test]
+fn addresses_of_the_process_in_constants_are_found() {
+    static OBJECT: i64 = 7;
+    let local = 1;
+    let on_heap = Box::new(1);
+    let text = |value: u64, word: u64| {
+        format!(
+            "data %words {{ i64 1, i64 {word} }}
+            function %f() -> i64 system_v {{
+            block0:
+                v0 = iconst.i64 {value}
+                v1 = iconst.i64 4096
+                v2 = iadd v0, v1
+                return v2
+            }}"
+        )
+    };
+    let found = |value: u64, word: u64| {
+        let found = kiln::find_addresses(&[module("m", &text(value, word))]).unwrap();
+        found.iter().map(|found| (found.name.to_string(), found.value)).collect::<Vec<_>>()
+    };
+    for address in [&raw const OBJECT, &raw const local, &raw const *on_heap, noted as *const i64] {
+        let address = address as u64;
+        assert_eq!(found(address, 3), [("f".to_owned(), address)]);
+        assert_eq!(found(3, address), [("words".to_owned(), address)]);
+    }
+    assert_eq!(found(0, u64::MAX), []);
+    let address = &raw const OBJECT as u64;
+    let found = kiln::find_addresses(&[module("m", &text(address, 0))]).unwrap();
+    let shown = found[0].to_string();
+    assert!(shown.starts_with("module m, `f`: `v0 = iconst.i64 0x"), "{shown}");
+    assert!(shown.contains("so the code is wrong in any other, and is never found in a cache"), "{shown}");
+}
+
+#[test]
 fn a_resolver_learns_the_types_of_functions() {
     let session = Session::new(Target::host()).unwrap();
     session.bind_symbol("sin", 1).unwrap();

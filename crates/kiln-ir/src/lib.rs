@@ -3,6 +3,7 @@
 #![doc = include_str!("../README.md")]
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod binary;
 mod body;
 mod builder;
@@ -37,6 +38,7 @@ mod thunk;
 mod unverified;
 mod wrong_kind;
 
+pub use addresses::{AddressConstant, address_constants};
 pub use binary::{BinaryError, Modules, is_binary, spans};
 pub use body::{Body, BodyError};
 pub use builder::{BuildError, CodeError, DataError, ModuleBuilder};
