@@ -37,7 +37,11 @@ pub struct AddressConstant {
 }
 
 fn named(symbol: &SymbolId, name: &str) -> String {
-    if name.is_empty() { format!("symbol {}, which has no name", symbol.as_u32()) } else { format!("`{name}`") }
+    if name.is_empty() {
+        format!("symbol {}, which has no name", symbol.as_u32())
+    } else {
+        format!("`{name}`")
+    }
 }
 
 /// Returns the constants of `module` that `is_address` says are addresses of the process: integers
