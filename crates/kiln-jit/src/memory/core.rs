@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use rustix::io::Errno;
 
 use super::error::{MemoryError, Region};
+use super::forks;
 use super::options::MemoryOptions;
 use super::pages::Pages;
 use super::ranges::Ranges;
@@ -32,8 +33,20 @@ pub(super) struct RegionState {
     retired: usize,
     /// Pages of a dual mapping that are writable where they will be executed or read.
     open: Vec<Range<usize>>,
+    /// Ranges that were given back, but a child of a fork may still use them.
+    waiting: Vec<Waiting>,
+    /// Bytes of such ranges since the children were last looked at.
+    waiting_since: usize,
     /// Bytes that were given back since pages were last returned to the system.
     given: usize,
+}
+
+/// A range that children of the forks after `since`, up to and including `until`, may use.
+#[derive(Debug)]
+struct Waiting {
+    range: Range<usize>,
+    since: u32,
+    until: u32,
 }
 
 /// A range that was taken, and the parts of it that are not zero.
@@ -69,7 +82,15 @@ impl Core {
             let step = if views.whole_pages(region) { page } else { step };
             let pages = Pages::new(size, page, step);
             let ranges = Ranges::new(size);
-            Mutex::new(RegionState { ranges, pages, retired: 0, open: Vec::new(), given: 0 })
+            Mutex::new(RegionState {
+                ranges,
+                pages,
+                retired: 0,
+                open: Vec::new(),
+                waiting: Vec::new(),
+                waiting_since: 0,
+                given: 0,
+            })
         });
         Ok(Self { views, regions, page, cannot_close: OnceLock::new() })
     }
@@ -98,6 +119,7 @@ impl Core {
 
     /// Takes `len` bytes that begin at a multiple of `align`, which is at most a page.
     pub(super) fn take(&self, region: Region, len: u64, align: usize) -> Result<Taken, MemoryError> {
+        self.leave_parent(region)?;
         self.take_units(region, &mut self.lock(region), len, align, self.unit(region))
     }
 
@@ -110,18 +132,22 @@ impl Core {
         align: usize,
         unit: usize,
     ) -> Result<Taken, MemoryError> {
-        let RegionState { ranges, pages, .. } = state;
         let rounded = usize::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(unit));
-        let range = rounded.and_then(|rounded| {
-            let start = ranges.take(rounded, align.max(unit))?;
-            Some(start..start + rounded)
+        let take = |ranges: &mut Ranges| {
+            let start = ranges.take(rounded?, align.max(unit))?;
+            Some(start..start + rounded?)
+        };
+        let range = take(&mut state.ranges).or_else(|| {
+            state.look_at_children();
+            take(&mut state.ranges)
         });
+        let RegionState { ranges, pages, .. } = state;
         let Some(range) = range else {
             let (free, largest) = (ranges.free() as u64, ranges.largest() as u64);
             let size = self.views.size(region) as u64;
             return Err(MemoryError::Full { region, asked: len, free, largest, size });
         };
-        let mut dirty = pages.touch(range.clone(), 0, &|pages| self.views.commit(region, pages));
+        let mut dirty = pages.touch(range.clone(), forks::count(), &|pages| self.views.commit(region, pages));
         if self.views.whole_pages(region) && dirty.as_ref().is_ok_and(|dirty| !dirty.is_empty()) {
             // SAFETY: the pages were just taken for this block alone.
             dirty = unsafe { self.views.unseal(region, range.clone()) }.and(dirty);
@@ -141,6 +167,7 @@ impl Core {
         if let Some(&errno) = self.cannot_close.get() {
             return Err(Refused::to_make_executable(errno).into());
         }
+        self.leave_parent(region)?;
         let mut state = self.lock(region);
         let taken = self.take_units(region, &mut state, len, self.page, self.page)?;
         if region == Region::Data || self.views.whole_pages(region) {
@@ -199,7 +226,11 @@ impl Core {
             state.retired -= range.len();
         }
         state.given += range.len();
-        state.ranges.give(range);
+        if self.views.shared(region) && forks::is_watching() {
+            state.give_when_unused(range);
+        } else {
+            state.ranges.give(range);
+        }
         while state.given >= RETURN && self.return_pages(region, &mut state) {
             // Others may use the region in between.
             drop(state);
@@ -212,7 +243,8 @@ impl Core {
         let RegionState { ranges, pages, given, .. } = state;
         let in_use = self.views.size(region) - ranges.free();
         let mut budget = RETURN_AT_ONCE;
-        if pages.used() >= in_use + RETURN {
+        // The pages of a parent are not ours to give.
+        if pages.used() >= in_use + RETURN && !(self.views.shared(region) && self.views.is_parents()) {
             for range in ranges.at_least(RETURN_LEAST.max(self.page)) {
                 // SAFETY: the pages are in a free range.
                 let call = |pages: Range<usize>| unsafe { self.views.discard(region, pages) };
@@ -228,8 +260,111 @@ impl Core {
 
     /// Returns how many bytes of a region are used for what.
     pub(super) fn usage(&self, region: Region) -> RegionUsage {
-        let state = self.lock(region);
-        let (reserved, free, retired) = (self.views.size(region), state.ranges.free(), state.retired);
+        let mut state = self.lock(region);
+        state.look_at_children();
+        let waiting: usize = state.waiting.iter().map(|waiting| waiting.range.len()).sum();
+        let (reserved, free) = (self.views.size(region), state.ranges.free());
+        let retired = state.retired + waiting;
         RegionUsage { reserved, used: reserved - free - retired, retired, free }
+    }
+}
+
+/// What happens around a fork.
+impl Core {
+    /// Returns whether a child that is made now shares memory that is ours. The regions are locked.
+    pub(super) fn will_share(&self, regions: &[MutexGuard<'_, RegionState>]) -> bool {
+        let used = |region: Region| self.views.shared(region) && regions[region as usize].pages.used() > 0;
+        !self.views.is_parents() && Region::ALL.into_iter().any(used)
+    }
+
+    /// Notes that this is a child, while the regions are locked. Returns whether memory is shared
+    /// with an ancestor.
+    pub(super) fn in_child(&self) -> bool {
+        self.views.in_child()
+    }
+
+    /// Copies the memory now, in a child, because pages are open. If that fails, they cannot be
+    /// written any more: that would change them in the parent.
+    pub(super) fn copy_open_pages(&self) {
+        if self.leave_parent(Region::Code).is_err() {
+            for region in [Region::Code, Region::ReadOnly] {
+                for open in &self.lock(region).open {
+                    // SAFETY: the pages stay readable.
+                    let _ = unsafe { self.views.seal(region, open.clone()) };
+                }
+            }
+        }
+    }
+
+    /// Makes the memory private if it is shared with the parent.
+    fn leave_parent(&self, region: Region) -> Result<(), MemoryError> {
+        if !self.views.shared(region) || !self.views.is_parents() {
+            return Ok(());
+        }
+        let mut code = self.lock(Region::Code);
+        let mut read_only = self.lock(Region::ReadOnly);
+        if !self.views.is_parents() {
+            return Ok(());
+        }
+        let regions = [(Region::Code, &mut *code), (Region::ReadOnly, &mut *read_only)];
+        let used = regions.each_ref().map(|(region, state)| (*region, state.pages.used_ranges().collect()));
+        let open = regions.each_ref().map(|(region, state)| (*region, state.open.clone()));
+        self.views.copy_for_child(used, open)?;
+        for (_, state) in regions {
+            state.pages.forget_clean();
+            for Waiting { range, .. } in std::mem::take(&mut state.waiting) {
+                state.ranges.give(range);
+            }
+        }
+        forks::one_is_private();
+        Ok(())
+    }
+
+    /// Says that a memory that is about to be dropped shares nothing with an ancestor.
+    pub(super) fn leave_ancestor(&self) {
+        if self.views.is_parents() {
+            forks::one_is_private();
+        }
+    }
+}
+
+/// Bytes that wait for children before the children are looked at again.
+const LOOK: usize = 64 << 10;
+
+impl RegionState {
+    /// Returns whether pages are writable where they will be executed or read.
+    pub(super) fn has_open_pages(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// Gives a range back as far as no child can use it; the rest waits.
+    fn give_when_unused(&mut self, range: Range<usize>) {
+        let until = forks::count();
+        for (since, part) in self.pages.by_age(range) {
+            if since == until {
+                self.ranges.give(part);
+            } else {
+                self.waiting_since += part.len();
+                self.waiting.push(Waiting { range: part, since, until });
+            }
+        }
+        if self.waiting_since >= LOOK {
+            self.look_at_children();
+        }
+    }
+
+    /// Gives ranges back that waited for children which do not use them any more.
+    fn look_at_children(&mut self) {
+        self.waiting_since = 0;
+        if self.waiting.is_empty() {
+            return;
+        }
+        let live = forks::live();
+        let is_used = |waiting: &Waiting| {
+            live.iter().any(|forks| *forks.start() <= waiting.until && *forks.end() > waiting.since)
+        };
+        for Waiting { range, .. } in self.waiting.extract_if(.., |waiting| !is_used(waiting)) {
+            self.ranges.give(range);
+        }
     }
 }

@@ -1,18 +1,33 @@
 //! A memory and its blocks.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::boundary::starts_at_boundary;
 use super::cache;
 use super::core::{Core, Taken};
 use super::error::{MemoryError, Region};
+use super::fork;
 use super::options::MemoryOptions;
 use super::system::System;
 use super::usage::MemoryUsage;
 use crate::error::JitError;
 
 /// Address space for code and data, which any number of [`Jit`](crate::Jit)s share.
+///
+/// # Children of `fork`
+///
+/// A child of the C library's `fork` can run what was published before, and can link and free. Code
+/// and read-only data are shared with the parent until the child first takes memory for them; then
+/// it copies what is in use. Memory that was in use at a fork is used again by the parent only when
+/// no child can see it any more: each child has made its copy, has ended, or executes another
+/// program. Until then such memory counts as retired. With [`Mapping::Protect`](super::Mapping)
+/// nothing is shared.
+///
+/// A child that is made by a system call directly, without that function, may execute another
+/// program or end, but must not link, and must not run code that the parent removes meanwhile.
 pub struct Memory {
     pub(super) core: Core,
 }
@@ -56,6 +71,12 @@ impl std::fmt::Debug for Memory {
     }
 }
 
+impl Drop for Memory {
+    fn drop(&mut self) {
+        fork::remove(&self.core);
+    }
+}
+
 impl Memory {
     /// Reserves address space.
     ///
@@ -68,7 +89,10 @@ impl Memory {
 
     /// Reserves address space through `system`.
     pub(super) fn with_system(system: System, options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
-        Ok(Arc::new(Self { core: Core::reserve(system, &options)? }))
+        let memory = Arc::new(Self { core: Core::reserve(system, &options)? });
+        // SAFETY: an `Arc` does not move what it owns, and `drop` removes it.
+        unsafe { fork::add(&memory.core)? };
+        Ok(memory)
     }
 
     /// Returns the memory that everything in this process shares that has none of its own. It is
@@ -78,14 +102,28 @@ impl Memory {
     ///
     /// [`MemoryError`] if the system refuses. The next call tries again.
     pub fn shared() -> Result<Arc<Self>, MemoryError> {
-        static SHARED: Mutex<Option<Arc<Memory>>> = Mutex::new(None);
-        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(memory) = &*shared {
-            return Ok(memory.clone());
+        // A child of `fork` never waits for a lock of a thread that it does not have, so there is
+        // none: threads may race to reserve, and one wins.
+        static SHARED: AtomicPtr<Memory> = AtomicPtr::new(ptr::null_mut());
+        let mut shared = SHARED.load(Ordering::Acquire).cast_const();
+        if shared.is_null() {
+            let new = Arc::into_raw(Self::reserve(MemoryOptions::default())?);
+            let none = ptr::null_mut();
+            let first = SHARED.compare_exchange(none, new.cast_mut(), Ordering::AcqRel, Ordering::Acquire);
+            shared = match first {
+                Ok(_) => new,
+                Err(winner) => {
+                    // SAFETY: it came from `into_raw` above.
+                    drop(unsafe { Arc::from_raw(new) });
+                    winner
+                }
+            };
         }
-        let memory = Self::reserve(MemoryOptions::default())?;
-        *shared = Some(memory.clone());
-        Ok(memory)
+        // SAFETY: it came from `into_raw`, and the count that this left is never taken back.
+        unsafe {
+            Arc::increment_strong_count(shared);
+            Ok(Arc::from_raw(shared))
+        }
     }
 
     /// Returns how many bytes are used for what.

@@ -3,6 +3,7 @@
 //! - `handle.rs` has [`Memory`] and its blocks, `provider.rs` makes it usable for cranelift-jit;
 //! - `core.rs` keeps the books: `ranges.rs` knows what is free, `pages.rs` what was taken from the
 //!   system;
+//! - `fork.rs` and `forks.rs` look after children of `fork`;
 //! - `views.rs` maps it, `system.rs` makes the system calls, `cache.rs` looks after instruction
 //!   caches, `boundary.rs` avoids addresses at which no function may begin;
 //! - `options.rs`, `usage.rs` and `error.rs` are what a client sees.
@@ -18,6 +19,8 @@ mod boundary;
 mod cache;
 mod core;
 mod error;
+mod fork;
+mod forks;
 mod handle;
 mod options;
 mod pages;

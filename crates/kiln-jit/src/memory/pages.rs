@@ -97,6 +97,38 @@ impl Pages {
         self.used * self.page
     }
 
+    /// Returns the ranges of used pages.
+    pub(super) fn used_ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        let is_used = |state: &State| matches!(state, State::Used { .. });
+        let mut first = 0;
+        self.states.chunk_by(move |a, b| is_used(a) == is_used(b)).filter_map(move |run| {
+            let start = first;
+            first += run.len();
+            is_used(&run[0]).then_some(start * self.page..first * self.page)
+        })
+    }
+
+    /// Divides `bytes` by the number of forks after which their pages were first used.
+    pub(super) fn by_age(&self, bytes: Range<usize>) -> Vec<(u32, Range<usize>)> {
+        let mut parts: Vec<(u32, Range<usize>)> = Vec::new();
+        for page in self.pages(&bytes) {
+            let State::Used { since } = self.state(page) else { continue };
+            let part = bytes.start.max(page * self.page)..bytes.end.min((page + 1) * self.page);
+            match parts.last_mut().filter(|(age, last)| *age == since && last.end == part.start) {
+                Some((_, last)) => last.end = part.end,
+                None => parts.push((since, part)),
+            }
+        }
+        parts
+    }
+
+    /// Says that pages that were not used are not ours any more.
+    pub(super) fn forget_clean(&mut self) {
+        for state in self.states.iter_mut().filter(|state| **state == State::Clean) {
+            *state = State::Absent;
+        }
+    }
+
     /// Gives used pages that are inside `free` back to the system, at most `budget` bytes of them,
     /// and returns how many. `stay` says that such pages remain ours and are zero. Pages that the
     /// system does not take are kept.

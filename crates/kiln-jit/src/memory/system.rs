@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::ptr;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
-use rustix::io::Errno;
+use rustix::io::{Errno, pwrite};
 use rustix::mm::{
     Advice, MapFlags, MprotectFlags, ProtFlags, madvise, mmap, mmap_anonymous, mprotect, munmap,
 };
@@ -220,6 +220,32 @@ impl System {
         };
         // SAFETY: the caller promises it.
         self.call(call, "to give memory back", || unsafe { madvise(address.cast(), len, advice) })
+    }
+
+    /// Copies memory to `offset` of a file.
+    ///
+    /// # Safety
+    ///
+    /// The memory can be read.
+    pub(super) unsafe fn copy(
+        &self,
+        file: &OwnedFd,
+        offset: usize,
+        from: *const u8,
+        len: usize,
+    ) -> Result<(), Refused> {
+        let mut done = 0;
+        while done < len {
+            // SAFETY: the caller promises that it can be read. Another process may write to parts
+            // of it that are not in use; only the system reads them here.
+            let bytes = unsafe { std::slice::from_raw_parts(from.add(done), len - done) };
+            let write = || match pwrite(file, bytes, (offset + done) as u64) {
+                Ok(0) => Err(Errno::NOSPC),
+                result => result,
+            };
+            done += self.call("pwrite", "to copy the memory of the parent process", write)?;
+        }
+        Ok(())
     }
 
     /// Removes a mapping.

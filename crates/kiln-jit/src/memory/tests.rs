@@ -1,7 +1,8 @@
-//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses,
+//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses, `tests/fork.rs` children,
 //! `tests/provider.rs` a module of cranelift-jit.
 
 mod faults;
+mod fork;
 mod provider;
 
 use std::sync::Arc;
@@ -19,6 +20,24 @@ fn memory(mapping: Mapping) -> Arc<Memory> {
 /// Returns whether all bytes are `value`: also fast without optimization.
 fn all(bytes: &[u8], value: u8) -> bool {
     bytes.first() == Some(&value) && bytes[1..] == bytes[..bytes.len() - 1]
+}
+
+/// Runs a test in a process of its own, because it changes the process or makes children, which
+/// keep memory from being used again. `name` is the test's path in this module.
+fn alone(name: &str, body: impl FnOnce()) {
+    const VARIABLE: &str = "KILN_TEST_ALONE";
+    if std::env::var_os(VARIABLE).is_some() {
+        // Whoever waits for a child that has crashed would wait forever.
+        // SAFETY: a limit of this process's time.
+        unsafe { libc::alarm(100) };
+        return body();
+    }
+    let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("memory::tests::{name}"), "--test-threads=1"]).env(VARIABLE, "1");
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let text = format!("{text}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }
 
 /// Frees blocks that nobody uses.

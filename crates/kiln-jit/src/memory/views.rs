@@ -11,12 +11,16 @@
 //! there is one view. No file descriptor stays open, because a process may close all that it has.
 
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::error::{MemoryError, Region};
 use super::options::{Mapping, MemoryOptions};
 use super::system::{Access, Refused, System};
+
+/// Ranges of the two regions that are in the file.
+pub(super) type SharedRanges = [(Region, Vec<Range<usize>>); 2];
 
 /// The mappings of a memory.
 #[derive(Debug)]
@@ -30,6 +34,8 @@ pub(super) struct Views {
     dual: bool,
     /// The writable view of the first two regions; null if there is none.
     writable: AtomicPtr<u8>,
+    /// Whether the file is that of a process of which this one is a child.
+    parents: AtomicBool,
 }
 
 // SAFETY: the mappings belong to no thread.
@@ -43,7 +49,8 @@ impl Views {
         let ends = options.ends(page)?;
         let new = |system: System, dual| {
             let base = system.reserve(ends[2])?;
-            Ok::<_, Refused>(Self { system, base, ends, dual, writable: AtomicPtr::new(ptr::null_mut()) })
+            let writable = AtomicPtr::new(ptr::null_mut());
+            Ok::<_, Refused>(Self { system, base, ends, dual, writable, parents: AtomicBool::new(false) })
         };
         if options.mapping == Mapping::Protect {
             let views = new(system, false)?;
@@ -69,17 +76,80 @@ impl Views {
 
     /// Puts a file in place of the first two regions, and maps it once more, writable.
     fn map_twice(&mut self) -> Result<(), Refused> {
-        let [code, shared, _] = self.ends;
-        let file = self.system.memory_file(shared)?;
+        let file = self.system.memory_file(self.ends[1])?;
+        *self.writable.get_mut() = self.map_writable(&file)?;
         // SAFETY: the reservation is new, and nothing uses it.
-        unsafe {
-            self.system.map_file(self.base, code, Access::ReadExecute, &file, 0)?;
-            self.system.map_file(self.base.add(code), shared - code, Access::Read, &file, code)?;
-        }
+        unsafe { self.map_run(&file) }
+    }
+
+    /// Maps `file` where it is written, and not in children.
+    fn map_writable(&self, file: &OwnedFd) -> Result<*mut u8, Refused> {
+        let len = self.ends[1];
         // SAFETY: a new address.
-        let writable = unsafe { self.system.map_file(ptr::null_mut(), shared, Access::ReadWrite, &file, 0)? };
-        *self.writable.get_mut() = writable;
-        self.system.not_in_children(writable, shared)
+        let writable = unsafe { self.system.map_file(ptr::null_mut(), len, Access::ReadWrite, file, 0)? };
+        self.system.not_in_children(writable, len).inspect_err(|_| {
+            // SAFETY: the mapping is new.
+            unsafe { self.system.unmap(writable, len) };
+        })?;
+        Ok(writable)
+    }
+
+    /// Maps `file` in place of the first two regions.
+    ///
+    /// # Safety
+    ///
+    /// The file has the content of everything in the regions that is in use.
+    unsafe fn map_run(&self, file: &OwnedFd) -> Result<(), Refused> {
+        let [code, shared, _] = self.ends;
+        // SAFETY: the range is a part of the reservation; the caller promises that nobody sees a
+        // difference.
+        unsafe {
+            self.system.map_file(self.base, code, Access::ReadExecute, file, 0)?;
+            self.system.map_file(self.base.add(code), shared - code, Access::Read, file, code)?;
+        }
+        Ok(())
+    }
+
+    /// Returns whether the file is that of a process of which this one is a child. Then nothing in
+    /// it may be written, and this process has no writable view.
+    pub(super) fn is_parents(&self) -> bool {
+        self.parents.load(Ordering::Acquire)
+    }
+
+    /// Notes that this process is a child. Returns whether the file is that of the parent.
+    pub(super) fn in_child(&self) -> bool {
+        // The writable view does not exist here, and what is at its address is not ours.
+        self.writable.store(ptr::null_mut(), Ordering::Relaxed);
+        self.parents.store(self.dual, Ordering::Release);
+        self.dual
+    }
+
+    /// Replaces the file of the parent by a copy of its used pages. Pages that were open stay open.
+    pub(super) fn copy_for_child(&self, used: SharedRanges, open: SharedRanges) -> Result<(), Refused> {
+        let file = self.system.memory_file(self.ends[1])?;
+        for (region, ranges) in used {
+            for range in ranges {
+                let start = self.address(region, range.start);
+                // SAFETY: pages of the reservation, which can be read.
+                unsafe { self.system.copy(&file, self.start(region) + range.start, start, range.len())? };
+            }
+        }
+        let writable = self.map_writable(&file)?;
+        // SAFETY: the file has a copy of every page that was used. The parent writes only to parts
+        // of them that nothing here uses.
+        let mapped = unsafe { self.map_run(&file) }.and_then(|()| {
+            let all = open.iter().flat_map(|(region, ranges)| ranges.iter().map(|range| (*region, range)));
+            // SAFETY: they were open before.
+            all.into_iter().try_for_each(|(region, range)| unsafe { self.unseal(region, range.clone()) })
+        });
+        if let Err(refused) = mapped {
+            // SAFETY: nobody knows this mapping. Each region has either file, with the same content.
+            unsafe { self.system.unmap(writable, self.ends[1]) };
+            return Err(refused);
+        }
+        self.writable.store(writable, Ordering::Relaxed);
+        self.parents.store(false, Ordering::Release);
+        Ok(())
     }
 
     /// Finds out whether a page may be writable and later executable, so that a refusal is found
@@ -107,7 +177,7 @@ impl Views {
     }
 
     /// Returns whether `region` is in the file that is mapped twice.
-    fn shared(&self, region: Region) -> bool {
+    pub(super) fn shared(&self, region: Region) -> bool {
         self.dual && region != Region::Data
     }
 

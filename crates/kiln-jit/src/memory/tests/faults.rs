@@ -70,7 +70,7 @@ fn use_everything(memory: &Memory) -> Result<(), JitError> {
         }
         memory.publish(&blocks[blocks.len() - 3..])?;
         if round % 3 == 2 {
-            let large = memory.allocate(Region::ALL[round as usize / 3 % 3], 3 << 20, 16)?;
+            let large = memory.allocate(Region::ALL[round as usize / 3 % 3], 5 << 18, 16)?;
             blocks.push(large);
             // SAFETY: as above.
             unsafe { large.bytes().fill(0xff) };
