@@ -174,6 +174,14 @@ impl Compiler {
         Self { cache: Cache::default(), ..self.clone() }
     }
 
+    /// Runs `work` on a thread of the pool, when the pool has nothing else to do.
+    pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
+        match &self.pool {
+            Some(pool) => pool.spawn_fifo(work),
+            None => rayon::spawn_fifo(work),
+        }
+    }
+
     /// Runs `work` in the pool.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         match &self.pool {

@@ -62,7 +62,7 @@ mod thunk;
 
 pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, Samples, Stats, Verify};
 pub use process::find_addresses;
-pub use session::{AddLazyError, OnDemand, Session, SessionError};
+pub use session::{AddLazyError, OnDemand, Session, SessionError, TierPolicy, Tiered};
 pub use thunk::Thunk;
 
 pub use kiln_artifact as artifact;

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod hooks;
 mod on_demand;
+mod tiers;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
@@ -25,6 +26,7 @@ use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, RebindError, Role, Un
 use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
 pub use self::on_demand::OnDemand;
+pub use self::tiers::{TierPolicy, Tiered};
 use crate::compiler::{Compiler, Lazy, Stats};
 
 /// Compiles modules, links them into this process, and keeps the artifacts for an image of the
@@ -43,7 +45,8 @@ use crate::compiler::{Compiler, Lazy, Stats};
 /// | a batch compiler | [`add`](Self::add) with all modules at once, then [`save_image`](Self::save_image) |
 /// | a REPL | [`add`](Self::add) with one module for each input; functions that the user may define again are `replaceable`, and [`replace`](Self::replace) defines them again |
 /// | a query engine | [`add`](Self::add) for each query, [`guard`](Self::guard) around its run, then [`remove`](Self::remove) |
-/// | a JIT with tiers | [`add`](Self::add) with `opt_level=none`, then [`replace`](Self::replace) what is hot |
+/// | a JIT with tiers | [`add_tiered`](Self::add_tiered) |
+/// | a JIT that compiles what is called | [`add_on_demand`](Self::add_on_demand) |
 /// | something that many threads ask for | [`add_once`](Self::add_once) |
 pub struct Session {
     engine: Arc<Engine>,
@@ -219,6 +222,24 @@ impl Session {
         self.engine.with_host(|host| host.rescue = Some(rescue));
     }
 
+    /// Adds modules that are compiled at `opt_level=none` first, and again at `speed` when they are
+    /// hot, which `policy` defines. Compiling again is done by a thread of the pool that has
+    /// nothing else to do; then all callers of the module's functions call the new code. Returns a
+    /// handle for each module.
+    ///
+    /// All exported functions become replaceable. Code of the first tier is freed as replaced code
+    /// is, so hold a [`guard`](Self::guard) where it may be called. An image has the last tier of
+    /// every module: [`image`](Self::image) compiles those that were not hot.
+    ///
+    /// # Errors
+    ///
+    /// [`SessionError`], and [`SessionError::TieredData`] if a module has data that both tiers would
+    /// have to share. Then no module is added.
+    pub fn add_tiered(&self, modules: &[Module], policy: TierPolicy) -> Result<Vec<Tiered>, SessionError> {
+        let shared = tiers::Shared::add(&self.engine, modules, policy)?;
+        Ok(shared.into_iter().map(Tiered::new).collect())
+    }
+
     /// Links artifacts that were compiled elsewhere, or came from a cache.
     ///
     /// # Errors
@@ -299,14 +320,14 @@ impl Session {
     }
 
     /// Links the whole program into an image and returns its bytes. Nothing is compiled, except
-    /// modules that were to be compiled when they are called, and were not.
+    /// modules that were to be compiled when they are called, and modules in their first tier.
     ///
     /// # Errors
     ///
     /// [`SessionError::Image`] if the program cannot be one image, and any error of a module that
     /// was to be compiled when it is called.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
-        self.engine.compile_on_demand()?;
+        self.engine.compile_all()?;
         let artifacts = self.artifacts();
         let globals = self.engine.globals_of(&artifacts);
         let write = || write_image(&artifacts, &globals, &ImageOptions::default());

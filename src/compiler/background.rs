@@ -28,10 +28,7 @@ impl Compiler {
         let work = move || {
             samples.verify(&compiler);
         };
-        match &self.pool {
-            Some(pool) => pool.spawn_fifo(work),
-            None => rayon::spawn_fifo(work),
-        }
+        self.spawn(work);
     }
 
     /// Returns whether compiling the module makes the artifact that was reused. If not, quarantines

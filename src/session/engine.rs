@@ -10,7 +10,7 @@ use kiln_jit::{Jit, RebindError, Role, Unit};
 use super::claims::{self, Claimed, Claims};
 use super::error::SessionError;
 use super::hooks::{self, Hooks};
-use super::on_demand;
+use super::{on_demand, tiers};
 use crate::compiler::{Compiled, Compiler, Stats};
 
 /// The client's answer to a function that could not be compiled when it was called.
@@ -44,6 +44,7 @@ pub(super) struct Engine {
     pub(super) stats: Mutex<Stats>,
     pub(super) hooks: Hooks,
     on_demand: Mutex<Vec<Arc<on_demand::Shared>>>,
+    tiered: Mutex<Vec<Arc<tiers::Shared>>>,
 }
 
 impl Engine {
@@ -56,6 +57,7 @@ impl Engine {
             stats: Mutex::default(),
             hooks: Hooks::default(),
             on_demand: Mutex::default(),
+            tiered: Mutex::default(),
         }
     }
 
@@ -88,10 +90,27 @@ impl Engine {
         drop(removed);
     }
 
-    /// Compiles every module that is not compiled yet.
-    pub(super) fn compile_on_demand(&self) -> Result<(), SessionError> {
+    fn tiered(&self) -> MutexGuard<'_, Vec<Arc<tiers::Shared>>> {
+        self.tiered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add_tiered(&self, modules: &[Arc<tiers::Shared>]) {
+        let mut tiered = self.tiered();
+        // Those that have their last tier are no longer looked after.
+        tiered.retain(|module| module.is_first(self));
+        tiered.extend(modules.iter().cloned());
+    }
+
+    /// Compiles every module that is not compiled yet, or not in its last tier.
+    pub(super) fn compile_all(&self) -> Result<(), SessionError> {
         let modules = self.on_demand().clone();
-        modules.iter().try_for_each(|module| module.compile(self).map(drop))
+        modules.iter().try_for_each(|module| module.compile(self).map(drop))?;
+        let modules = self.tiered().clone();
+        let first = modules.iter().filter(|module| module.is_first(self));
+        first.map(|module| module.optimize()).try_for_each(|result| match result {
+            Ok(_) => Ok(()),
+            Err(error) => Err(SessionError::Tier(error)),
+        })
     }
 
     /// Changes a binding, under a lock, so that a link that asks again sees the new one.

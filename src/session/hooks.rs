@@ -1,8 +1,9 @@
 //! The functions of the host that stand-ins and first tiers call, and the way from the number that
 //! such code knows back to the session.
 //!
-//! Code knows a number and no address, so nothing that it says can be dangling: a number that is
-//! gone is not found. Numbers are in a table of the process, and are never in code that is kept.
+//! A hook is found by a number: a stand-in has a number of its own in its code, and a first tier
+//! gives the address of a counter. No number is used as a pointer, so a number that is gone is not
+//! found, and nothing can be dangling.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +14,9 @@ use kiln_globals::SlotKey;
 /// The name under which stand-ins import [`compile_now`].
 pub(super) const COMPILE_NOW: &str = "kiln_compile_now";
 
+/// The name under which first tiers import [`function_is_hot`].
+pub(super) const FUNCTION_IS_HOT: &str = "kiln_function_is_hot";
+
 /// Something that compiled code calls.
 pub(super) trait Hook: Send + Sync {
     /// Does the work, and returns the address that the caller goes on at, if it needs one.
@@ -21,7 +25,8 @@ pub(super) trait Hook: Send + Sync {
 
 /// The hooks of all sessions.
 static HOOKS: RwLock<Option<HashMap<u64, Arc<dyn Hook>>>> = RwLock::new(None);
-static NEXT: AtomicU64 = AtomicU64::new(0);
+/// The next number that is not an address: these are odd, and addresses of counters are even.
+static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The numbers of one session's hooks, which are gone when it is dropped.
 #[derive(Default)]
@@ -30,9 +35,14 @@ pub(super) struct Hooks(Mutex<Vec<u64>>);
 impl Hooks {
     /// Returns a new number, which belongs to this session.
     pub(super) fn number(&self) -> u64 {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        let number = NEXT.fetch_add(2, Ordering::Relaxed);
+        self.own(number);
         number
+    }
+
+    /// Notes that a number belongs to this session.
+    pub(super) fn own(&self, number: u64) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(number);
     }
 }
 
@@ -59,20 +69,31 @@ impl Drop for Hooks {
     }
 }
 
-/// Calls the hook with this number.
-extern "C-unwind" fn compile_now(number: u64) -> usize {
+/// Returns the hook with this number. It is called without the lock, since it may compile, and run
+/// code of the client.
+fn find(number: u64) -> Option<Arc<dyn Hook>> {
     let hooks = HOOKS.read().unwrap_or_else(PoisonError::into_inner);
-    let hook = hooks.as_ref().and_then(|hooks| hooks.get(&number)).cloned();
-    // The hook compiles, and may run code of the client.
-    drop(hooks);
-    let hook = hook.expect("code is called only while its session lives");
-    hook.call()
+    hooks.as_ref()?.get(&number).cloned()
+}
+
+/// Calls the hook of a stand-in.
+extern "C-unwind" fn compile_now(number: u64) -> usize {
+    find(number).expect("code is called only while its session lives").call()
+}
+
+/// Calls the hook of a counter.
+extern "C-unwind" fn function_is_hot(counter: u64) {
+    // A module may be called before its hook is known.
+    if let Some(hook) = find(counter) {
+        hook.call();
+    }
 }
 
 /// Returns the address of a function of this file.
 pub(super) fn resolve(key: &SlotKey) -> Option<usize> {
     match key {
         SlotKey::Symbol(name) if **name == *COMPILE_NOW => Some(compile_now as *const () as usize),
+        SlotKey::Symbol(name) if **name == *FUNCTION_IS_HOT => Some(function_is_hot as *const () as usize),
         _ => None,
     }
 }

@@ -13,4 +13,5 @@ mod reuse;
 mod same_code;
 mod sections;
 mod session;
+mod tiers;
 mod units;

@@ -449,7 +449,9 @@ impl Program {
         let Some(info) = self.units.get(&unit).filter(stays) else { return false };
         let mut functions = 0;
         for artifact in &info.artifacts {
-            for symbol in artifact.symbols().iter().filter(|symbol| symbol.is_defined()) {
+            // What is private is reached only by the functions that are replaced.
+            let visible = |symbol: &&SymbolRecord| symbol.is_defined() && symbol.linkage() != Linkage::Local;
+            for symbol in artifact.symbols().iter().filter(visible) {
                 if symbol.kind() != SymbolKind::Function {
                     // Others may use its data by name.
                     if reference(symbol) == Reference::Shared {
