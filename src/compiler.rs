@@ -20,7 +20,7 @@ mod verify;
 use std::sync::Arc;
 
 use kiln_artifact::Artifact;
-use kiln_backend::{Job, Reuse, compile_all, is_small};
+use kiln_backend::{Reuse, compile_all, is_small};
 use kiln_cache::{Events, FunctionKey, Recipe, Store};
 use kiln_ir::{Module, Target};
 use rayon::ThreadPool;
@@ -239,10 +239,8 @@ impl Compiler {
 
         let reuse: Vec<Vec<Option<Reuse<'_>>>> =
             pending.iter().map(|(_, lookup)| lookup.reusable()).collect();
-        let jobs = pending.iter().zip(&reuse).map(|((index, _), reuse)| {
-            let module = &modules[*index];
-            Job { module, isa: &*generators[*index].isa, reuse }
-        });
+        let jobs = pending.iter().zip(&reuse);
+        let jobs = jobs.map(|((index, _), reuse)| generators[*index].job(&modules[*index], reuse));
         let built = compile_all(&jobs.collect::<Vec<_>>(), &*self.progress).map_err(|mut errors| {
             // Positions in the queue become positions among the modules.
             errors.iter_mut().for_each(|error| error.module = pending[error.module].0);

@@ -1,6 +1,6 @@
 //! Background verification: some of the reused modules are compiled again when there is time.
 
-use kiln_backend::{Built, Job, compile};
+use kiln_backend::{Built, compile};
 use kiln_cache::{Entry, Event};
 
 use super::Compiler;
@@ -36,7 +36,7 @@ impl Compiler {
     fn verify_sample(&self, sample: &Sample) -> bool {
         let Sample { module, entry, key } = sample;
         let generator = self.generator(0, module).ok();
-        let built = generator.and_then(|generator| compile(&Job::new(module, &*generator.isa)).ok());
+        let built = generator.and_then(|generator| compile(&generator.job(module, &[])).ok());
         match built {
             Some(built) if built.artifact == entry.artifact => {
                 self.cache.report(&Event::Verified { key, module: &module.name });

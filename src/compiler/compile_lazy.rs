@@ -122,7 +122,7 @@ impl Compiler {
             CacheLookup::Hit(hit) => self.cache.use_hit(&module, hit, &mut stats, &mut samples),
             CacheLookup::Compile(pending) => {
                 let reuse = pending.reusable();
-                let job = Job { module: &module, isa: &*generator.isa, reuse: &reuse };
+                let job = generator.job(&module, &reuse);
                 let built = self.compile_job(job, shared.many).map_err(|mut errors| {
                     errors.iter_mut().for_each(|error| error.module = index);
                     LazyError::Compile(CompilerError::Functions(errors))

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use cranelift_codegen::isa::OwnedTargetIsa;
+use kiln_backend::{Job, Reuse, TargetNames};
 use kiln_ir::{Module, ModuleSettings, Target};
 
 use super::error::CompilerError;
@@ -15,11 +16,17 @@ use super::keys::Keys;
 /// A code generator, and the part that it contributes to cache keys.
 pub(super) struct Generator {
     pub(super) isa: OwnedTargetIsa,
+    names: TargetNames,
     abi: Arc<[u8]>,
     keys: OnceLock<Keys>,
 }
 
 impl Generator {
+    /// Makes a job that compiles `module`, but for the functions that are reused.
+    pub(super) fn job<'a>(&'a self, module: &'a Module, reuse: &'a [Option<Reuse<'a>>]) -> Job<'a> {
+        Job { module, isa: &*self.isa, reuse, names: Some(&self.names) }
+    }
+
     /// Returns the part that all keys of this generator have in common, and makes it at the first
     /// call.
     pub(super) fn keys(&self) -> &Keys {
@@ -68,7 +75,8 @@ impl Generators {
             name: module.name.clone(),
             source,
         })?;
-        let generator = Arc::new(Generator { isa, abi: abi.clone(), keys: OnceLock::new() });
+        let names = TargetNames::new(&*isa);
+        let generator = Arc::new(Generator { isa, names, abi: abi.clone(), keys: OnceLock::new() });
         if is_plain {
             return Ok(self.plain.get_or_init(|| generator).clone());
         }

@@ -180,8 +180,8 @@ impl Engine {
             Linking::Replace => self.jit.replace(artifacts, &resolver),
             Linking::As(role) => self.jit.link_with_role(role, artifacts, &resolver),
         };
-        // One module is linked on this thread; another would only have to be woken.
-        Ok(if artifacts.len() > 1 { self.compiler.install(link) } else { link() }?)
+        // A pool would start, or threads would wake up, for work that takes less time than that.
+        Ok(if kiln_image::link::is_small(artifacts) { link() } else { self.compiler.install(link) }?)
     }
 
     pub(super) fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {

@@ -28,16 +28,37 @@ use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
 use crate::{data, islands, symbols};
 
-/// Makes the artifact of `module`, whose functions were compiled to `functions`.
+/// What artifacts say about their target: its triple and the CPU features that code may use. To
+/// gather it takes as long as assembling a small function.
+#[derive(Clone, Debug)]
+pub struct TargetNames {
+    triple: Box<str>,
+    features: Box<[&'static str]>,
+}
+
+impl TargetNames {
+    /// Gathers the names of the target of `isa`.
+    pub fn new(isa: &dyn TargetIsa) -> Self {
+        let flags = isa.isa_flags().into_iter();
+        let enabled = flags.filter(|flag| flag.name.starts_with("has_") && flag.as_bool() == Some(true));
+        let mut features: Vec<_> = enabled.map(|flag| flag.name).collect();
+        features.sort_unstable();
+        Self { triple: isa.triple().to_string().into(), features: features.into() }
+    }
+}
+
+/// Makes the artifact of `module`, whose functions were compiled to `functions`. `names` are those
+/// of the target of `isa`.
 pub(crate) fn assemble(
     module: &Module,
     isa: &dyn TargetIsa,
+    names: &TargetNames,
     functions: &[CompiledFunction],
 ) -> Result<Artifact, AssembleError> {
     // Few modules are this large; all others are left to Cranelift's builder.
     let reach = (isa.name() == "aarch64").then_some(AARCH64_CALL_REACH);
     let reach = reach.filter(|&reach| islands::size_bound(functions) >= reach.into());
-    assemble_within(module, isa, functions, reach)
+    assemble_within(module, isa, names, functions, reach)
 }
 
 /// Does the same as [`assemble`]. If `reach` is given, the code may be larger than that, and is
@@ -45,6 +66,7 @@ pub(crate) fn assemble(
 fn assemble_within(
     module: &Module,
     isa: &dyn TargetIsa,
+    names: &TargetNames,
     functions: &[CompiledFunction],
     reach: Option<u32>,
 ) -> Result<Artifact, AssembleError> {
@@ -74,7 +96,7 @@ fn assemble_within(
     let symbol_align = isa.symbol_alignment() as u32;
     data::lay_out(module, symbol_align, &mut contents, &mut ranges)?;
     symbols::write(module, &ranges, &libcalls, &mut contents);
-    write_target(isa, &mut contents);
+    write_target(names, &mut contents);
     Ok(contents.finish())
 }
 
@@ -96,6 +118,11 @@ impl Assembly<'_> {
         functions: &[CompiledFunction],
         labels: &[Option<usize>],
     ) -> Result<(), AssembleError> {
+        if let ([definition], [compiled]) = (&*self.module.functions, functions)
+            && !compiled.relocs.iter().any(|reloc| is_resolvable(reloc, labels))
+        {
+            return self.only(definition, compiled);
+        }
         let mut builder = isa.text_section_builder(functions.len());
         let control = &mut ControlPlane::default();
         // Above the limit, the builder could not patch calls.
@@ -122,6 +149,21 @@ impl Assembly<'_> {
             self.define(definition, start, compiled);
         }
         self.contents.text = builder.finish(control);
+        Ok(())
+    }
+
+    /// Does the same as [`text`](Self::text) for the only function of a module, which does not call
+    /// itself: nothing is to be laid out, and to make a builder takes longer than the rest.
+    fn only(&mut self, definition: &Function, compiled: &CompiledFunction) -> Result<(), AssembleError> {
+        let bound = u64::from(compiled.align) + compiled.code.len() as u64;
+        if bound > u64::from(MAX_CODE) {
+            return Err(AssembleError::Function(0, too_much_code(bound)));
+        }
+        for reloc in &compiled.relocs {
+            self.text_reloc(definition, reloc, reloc.offset.into());
+        }
+        self.define(definition, 0, compiled);
+        self.contents.text = compiled.code.to_vec();
         Ok(())
     }
 
@@ -271,6 +313,12 @@ impl Assembly<'_> {
     }
 }
 
+/// Whether the text section builder may resolve a relocation.
+fn is_resolvable(reloc: &FunctionReloc, labels: &[Option<usize>]) -> bool {
+    matches!(reloc.target, RelocTarget::Symbol(symbol) if labels[symbol as usize].is_some())
+        && reloc.call.is_some()
+}
+
 /// Returns the record from which [`crate::Reuse`] restores the call as it was before it was
 /// resolved.
 fn resolved_call(
@@ -293,15 +341,8 @@ fn resolved_call(
 }
 
 /// Writes the target triple, the producer and the CPU features.
-fn write_target(isa: &dyn TargetIsa, contents: &mut Contents) {
-    contents.summary.triple = contents.string(&isa.triple().to_string());
+fn write_target(names: &TargetNames, contents: &mut Contents) {
+    contents.summary.triple = contents.string(&names.triple);
     contents.summary.producer = contents.string(PRODUCER);
-    let mut features: Vec<_> = isa
-        .isa_flags()
-        .into_iter()
-        .filter(|flag| flag.name.starts_with("has_") && flag.as_bool() == Some(true))
-        .map(|flag| flag.name)
-        .collect();
-    features.sort_unstable();
-    contents.features = features.into_iter().map(|name| contents.string(name)).collect();
+    contents.features = names.features.iter().map(|name| contents.string(name)).collect();
 }

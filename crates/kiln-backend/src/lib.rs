@@ -62,6 +62,7 @@ mod symbols;
 mod tables;
 mod unwind;
 
+pub use assemble::TargetNames;
 pub use colocate::reference_classes;
 pub use error::{CompileError, CompileErrorKind};
 pub use producer::{PRODUCER, REVISION};

@@ -11,7 +11,7 @@ use kiln_artifact::Artifact;
 use kiln_ir::{Code, Module};
 use rayon::prelude::*;
 
-use crate::assemble::assemble;
+use crate::assemble::{TargetNames, assemble};
 use crate::compiled::CompiledFunction;
 use crate::error::{AssembleError, CompileError, CompileErrorKind, guard};
 use crate::function::{self, Scratch, with_scratch};
@@ -42,12 +42,14 @@ pub struct Job<'a> {
     /// in order, or no entries at all. It must come from the same canonical form, with references
     /// of the same [class](crate::reference_classes), and from the same code generator.
     pub reuse: &'a [Option<Reuse<'a>>],
+    /// The names of the target of `isa`; `None` if the caller has not gathered them.
+    pub names: Option<&'a TargetNames>,
 }
 
 impl<'a> Job<'a> {
     /// Makes a job that compiles every function of `module`.
     pub fn new(module: &'a Module, isa: &'a dyn TargetIsa) -> Self {
-        Self { module, isa, reuse: &[] }
+        Self { module, isa, reuse: &[], names: None }
     }
 
     /// Compiles the function with this index, or takes it from an earlier artifact.
@@ -204,7 +206,15 @@ fn finish(
     let count = |is: fn(&CompiledFunction) -> bool| compiled.iter().filter(|function| is(function)).count();
     let (reused, unfit) = (count(|function| function.reused), count(|function| function.unfit));
     // Cranelift's text section builder panics when a call cannot reach its target.
-    match guard(|| assemble(job.module, job.isa, &compiled)) {
+    let gathered;
+    let names = match job.names {
+        Some(names) => names,
+        None => {
+            gathered = TargetNames::new(job.isa);
+            &gathered
+        }
+    };
+    match guard(|| assemble(job.module, job.isa, names, &compiled)) {
         Ok(Ok(artifact)) => Ok(Built { artifact, reused, unfit }),
         // Reused code may be the reason, so compile everything. If that fails too, reuse was not
         // the reason.

@@ -19,7 +19,7 @@ fn module(text: &str) -> Module {
 /// Builds the module with `reuse`: for each function in order, compiled code that may be used.
 fn assembled(module: &Module, target: &Target, reuse: &[Option<Reuse<'_>>]) -> Built {
     let isa = target.isa(&module.settings).unwrap();
-    compile(&Job { module, isa: &*isa, reuse }).unwrap()
+    compile(&Job { reuse, ..Job::new(module, &*isa) }).unwrap()
 }
 
 fn compiled(module: &Module, target: &Target) -> Artifact {
@@ -140,8 +140,7 @@ fn functions_find_their_place_in_another_module() {
     assert!(assembled(&new, &target, &reuse) == built);
     // The queue gives the same.
     let isa = target.isa(&new.settings).unwrap();
-    let jobs =
-        [Job { module: &new, isa: &*isa, reuse: &reuse }, Job { module: &old, isa: &*isa, reuse: &[] }];
+    let jobs = [Job { reuse: &reuse, ..Job::new(&new, &*isa) }, Job::new(&old, &*isa)];
     let compiled = Built { artifact: old_artifact.clone(), reused: 0, unfit: 0 };
     assert!(compile_all(&jobs, &|| {}).unwrap() == [built, compiled]);
     // A function that does not fit is compiled, and not reported as reused.

@@ -52,5 +52,5 @@ pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
 pub use reserved::is_reserved_section;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
-pub use slots::{Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses};
+pub use slots::{KeyRef, Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses};
 pub use table::{GlobalId, GlobalTable};

@@ -7,6 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use indexmap::Equivalent;
+
 use crate::GlobalTable;
 
 /// The thing whose address a slot must hold.
@@ -27,6 +29,55 @@ impl SlotKey {
     pub fn text(&self) -> &str {
         match self {
             Self::Global(text) | Self::Symbol(text) | Self::Routine(text) => text,
+        }
+    }
+}
+
+/// A borrowed [`SlotKey`]: a name is looked up without a copy of it. It has the hash of the key, so
+/// maps that take an [`Equivalent`] key find keys by it.
+///
+/// ```
+/// use kiln_globals::{KeyRef, SlotKey};
+///
+/// let map = indexmap::IndexMap::from([(SlotKey::Symbol("puts".into()), 1)]);
+/// assert_eq!(map.get(&KeyRef::Symbol("puts")), Some(&1));
+/// assert_eq!(map.get(&KeyRef::Routine("puts")), None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyRef<'k> {
+    /// See [`SlotKey::Global`].
+    Global(&'k str),
+    /// See [`SlotKey::Symbol`].
+    Symbol(&'k str),
+    /// See [`SlotKey::Routine`].
+    Routine(&'k str),
+}
+
+impl<'k> KeyRef<'k> {
+    /// Returns the key's text: a global's key, or the name of a symbol or routine.
+    pub fn text(self) -> &'k str {
+        match self {
+            Self::Global(text) | Self::Symbol(text) | Self::Routine(text) => text,
+        }
+    }
+
+    /// Returns a copy that owns its text.
+    pub fn to_key(self) -> SlotKey {
+        match self {
+            Self::Global(text) => SlotKey::Global(text.into()),
+            Self::Symbol(text) => SlotKey::Symbol(text.into()),
+            Self::Routine(text) => SlotKey::Routine(text.into()),
+        }
+    }
+}
+
+impl Equivalent<SlotKey> for KeyRef<'_> {
+    fn equivalent(&self, key: &SlotKey) -> bool {
+        match (*self, key) {
+            (Self::Global(text), SlotKey::Global(other))
+            | (Self::Symbol(text), SlotKey::Symbol(other))
+            | (Self::Routine(text), SlotKey::Routine(other)) => *text == **other,
+            _ => false,
         }
     }
 }

@@ -123,11 +123,14 @@ fn is_replaceable(place: &ModuleSymbol<'_>) -> bool {
 pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
     let program = Program::new(modules);
     let mut faults = Vec::new();
+    // A symbol alone cannot contradict another: the module of one function in a session.
+    if program.visible().nth(1).is_none() {
+        return faults;
+    }
     let chosen = definitions(&program, &mut faults);
     let mut imported: HashMap<&str, ModuleSymbol<'_>> = HashMap::new();
     for candidate in program.visible() {
         let Symbol { name, signature: Some(signature), .. } = candidate.symbol else { continue };
-        let shown = written(name);
         let (other, whose) = match (chosen.get(&**name), candidate.symbol.linkage) {
             (Some(definition), _) => (*definition, "defined"),
             (None, _) => (*imported.entry(name).or_insert(candidate), "first declared"),
@@ -135,13 +138,14 @@ pub fn check_program(modules: &[&Module]) -> Vec<Diagnostic> {
         let fault = match &other.symbol.signature {
             Some(own) if same_type(own, signature) => continue,
             Some(own) => {
-                let (signature, own) = (Shown(signature), Shown(own));
+                let (shown, signature, own) = (written(name), Shown(signature), Shown(own));
                 let message = format!("`{shown}` is declared as {signature}, but {whose} as {own}");
                 Diagnostic::new(DiagnosticKind::Signature, message, program.location(candidate))
             }
             // A data object may replace a preemptible function, but an import of a function must
             // not mean data.
             None => {
+                let shown = written(name);
                 let message = format!("`{shown}` is declared as a function, but defined as data");
                 Diagnostic::new(DiagnosticKind::Kind, message, program.location(candidate))
             }

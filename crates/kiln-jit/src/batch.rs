@@ -6,7 +6,7 @@ use foldhash::fast::RandomState as FastHash;
 use indexmap::IndexMap;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
-use kiln_globals::SlotKey;
+use kiln_globals::{KeyRef, SlotKey};
 use kiln_image::link::section_bound;
 
 /// Modules that are linked together.
@@ -40,6 +40,14 @@ pub(crate) enum SlotKind {
 }
 
 impl SlotKind {
+    pub(crate) fn of_ref(key: KeyRef<'_>) -> Self {
+        match key {
+            KeyRef::Global(_) => Self::Global,
+            KeyRef::Symbol(_) => Self::Symbol,
+            KeyRef::Routine(_) => Self::Routine,
+        }
+    }
+
     pub(crate) fn of(key: &SlotKey) -> Self {
         match key {
             SlotKey::Global(_) => Self::Global,

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
-use kiln_globals::{GlobalTable, Resolve, SlotKey};
+use kiln_globals::{GlobalTable, KeyRef, Resolve, SlotKey};
 use kiln_image::FunctionRef;
 use kiln_image::link::{self, Area, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
 
@@ -429,9 +429,9 @@ impl<'a> Pending<'_, 'a> {
     }
 
     fn plan(&self) -> Result<Plan<'a>, JitError> {
-        let external = |key: &SlotKey| -> Option<ExternalDefinition> {
+        let external = |key: KeyRef<'_>| -> Option<ExternalDefinition> {
             let claim = self.claim.as_ref()?;
-            claim.outside.get(&(SlotKind::of(key), key.text())).copied()
+            claim.outside.get(&(SlotKind::of_ref(key), key.text())).copied()
         };
         // Slots are in memory that all units share, so the plan has none for the host to fill.
         link::plan(self.batch.artifacts, &GlobalTable::new(), &external).map_err(JitError::Link)

@@ -59,6 +59,7 @@ mod scan;
 mod sections;
 #[cfg(test)]
 mod tests;
+mod threads;
 mod types;
 mod unwind;
 mod users;
@@ -75,3 +76,4 @@ pub use resolve::ExternalDefinition;
 #[cfg(feature = "write")]
 pub(crate) use resolve::SLOTS_SYMBOL;
 pub use sections::{Bound, MAX_SECTIONS, NamedSection, section_bound};
+pub use threads::is_small;

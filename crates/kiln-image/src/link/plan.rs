@@ -2,7 +2,7 @@
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
-use kiln_globals::{GlobalTable, SlotKey, Slots};
+use kiln_globals::{GlobalTable, KeyRef, Slots};
 
 use super::assign::{Assignment, assign};
 use super::error::LinkError;
@@ -12,6 +12,7 @@ use super::reach::{Near, Reach, SizeBounds};
 use super::resolve::{ExternalDefinition, Resolved, SymbolTable, resolve};
 use super::scan::scan;
 use super::sections::NamedSection;
+use super::threads::is_small;
 use super::types::check_types;
 use super::unwind::{self, UnwindLayout};
 use crate::arch::Arch;
@@ -25,6 +26,8 @@ pub struct Plan<'a> {
     pub(super) assignment: Assignment,
     pub(super) placement: Placement<'a>,
     pub(super) unwind: UnwindLayout,
+    /// Whether the work is done by many threads.
+    pub(super) parallel: bool,
     layout: Layout,
 }
 
@@ -49,7 +52,7 @@ impl std::fmt::Debug for Plan<'_> {
 pub fn plan<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
-    external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     plan_for(Arch::host().unwrap_or(Arch::X86_64), artifacts, table, external)
 }
@@ -59,7 +62,7 @@ pub(crate) fn plan_for<'a>(
     default_arch: Arch,
     artifacts: &'a [Artifact],
     table: &GlobalTable,
-    external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
     plan_within(arch, artifacts, table, external, Reach::of(arch))
@@ -70,18 +73,19 @@ pub(super) fn plan_within<'a>(
     arch: Arch,
     artifacts: &'a [Artifact],
     table: &GlobalTable,
-    external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     reach: Reach,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let mut errors = Vec::new();
+    let parallel = !is_small(artifacts);
 
     let resolved = resolve(artifacts, table, external, &mut errors);
-    errors.extend(check_types(artifacts, &resolved));
+    errors.extend(check_types(artifacts, &resolved, parallel));
     let Resolved { symbols, sections, global_slots } = resolved;
 
     let bounds = SizeBounds::new(arch, artifacts, &symbols, table.len());
     let near = Near::decide(bounds, reach);
-    let needs = scan(arch, artifacts, &symbols, near, &mut errors);
+    let needs = scan(arch, artifacts, &symbols, near, parallel, &mut errors);
 
     let assignment = assign(arch, artifacts, &symbols, global_slots, &needs, near.calls);
 
@@ -103,7 +107,7 @@ pub(super) fn plan_within<'a>(
         return Err(errors);
     }
     debug_assert!(layout.total() <= bounds.program(), "sizes are within their bounds");
-    Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, layout })
+    Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, parallel, layout })
 }
 
 /// Returns the architecture that all modules were compiled for, or `default` if there are none.

@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
-use kiln_globals::{GlobalTable, SlotKey};
+use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 
 use super::error::LinkError;
 use super::sections::{Bound, NamedSections};
@@ -113,7 +113,10 @@ pub(super) struct ResolvedSymbol {
 /// All resolved symbols, and the mapping from the symbols of modules to them.
 pub(super) struct SymbolTable {
     symbols: Vec<ResolvedSymbol>,
-    by_module: Vec<Vec<ResolvedId>>,
+    /// The resolved symbol of each symbol of each module, in order of modules.
+    ids: Vec<ResolvedId>,
+    /// The end of each module's part of `ids`.
+    ends: Vec<u32>,
     replaceable: Vec<ReplaceableFunction>,
 }
 
@@ -145,7 +148,8 @@ impl SymbolTable {
 
     /// Returns the resolved symbol of each symbol of a module.
     pub(super) fn of_module(&self, module: usize) -> &[ResolvedId] {
-        &self.by_module[module]
+        let start = module.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.ids[start as usize..self.ends[module] as usize]
     }
 
     /// Returns the source of the address of a resolved symbol.
@@ -162,7 +166,7 @@ impl SymbolTable {
     /// Returns the key of the external slot of a resolved symbol that is not a global.
     pub(super) fn slot_key(&self, artifacts: &[Artifact], id: ResolvedId) -> SlotKey {
         let (artifact, symbol) = self.record(artifacts, id);
-        slot_key(artifact, symbol)
+        slot_key(artifact, symbol).to_key()
     }
 
     fn record<'a>(&self, artifacts: &'a [Artifact], id: ResolvedId) -> (&'a Artifact, &'a SymbolRecord) {
@@ -174,9 +178,9 @@ impl SymbolTable {
 
 /// Returns the key of the slot of a symbol that is not a global. A symbol and a routine of one name
 /// have different keys, so no two slots of a program have the same key.
-fn slot_key(artifact: &Artifact, symbol: &SymbolRecord) -> SlotKey {
-    let name = artifact.name(symbol).into();
-    if symbol.libcall == 0 { SlotKey::Symbol(name) } else { SlotKey::Routine(name) }
+fn slot_key<'a>(artifact: &'a Artifact, symbol: &SymbolRecord) -> KeyRef<'a> {
+    let name = artifact.name(symbol);
+    if symbol.libcall == 0 { KeyRef::Symbol(name) } else { KeyRef::Routine(name) }
 }
 
 /// A global that has an external slot.
@@ -201,28 +205,32 @@ pub(super) struct Resolved<'a> {
 pub(super) fn resolve<'a>(
     artifacts: &'a [Artifact],
     table: &GlobalTable,
-    external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     errors: &mut Vec<LinkError>,
 ) -> Resolved<'a> {
     let mut sections = NamedSections::collect(artifacts, errors);
 
     // Inside the link: symbols with one name become one resolved symbol.
     let mut resolver = Resolver::new(artifacts, table, external);
-    let modules = 0..artifacts.len();
-    let by_module = modules.map(|module| resolver.add_module(module, errors)).collect();
-    let Resolver { mut symbols, global_slots, .. } = resolver;
+    let mut ends = Vec::with_capacity(artifacts.len());
+    for module in 0..artifacts.len() {
+        resolver.add_module(module, errors);
+        ends.push(resolver.ids.len() as u32);
+    }
+    let Resolver { mut symbols, ids, global_slots, .. } = resolver;
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
     let replaceable = resolve_outside(artifacts, external, &mut sections, &mut symbols);
-    Resolved { symbols: SymbolTable { symbols, by_module, replaceable }, sections, global_slots }
+    Resolved { symbols: SymbolTable { symbols, ids, ends, replaceable }, sections, global_slots }
 }
 
 /// The state of the resolver: the symbols, names and keys found so far.
 struct Resolver<'a, 'e> {
     artifacts: &'a [Artifact],
     table: &'e GlobalTable,
-    external: &'e dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    external: &'e dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     symbols: Vec<ResolvedSymbol>,
+    ids: Vec<ResolvedId>,
     names: HashMap<&'a str, ResolvedId, FastHash>,
     /// The routines that the code generator calls. They are kept apart from `names`, because they
     /// mean routines of the C library even if a module defines something else under the same name.
@@ -235,7 +243,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
     fn new(
         artifacts: &'a [Artifact],
         table: &'e GlobalTable,
-        external: &'e dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+        external: &'e dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     ) -> Self {
         let count = artifacts.iter().map(|artifact| artifact.symbols().len()).sum();
         let slots = table.keys().map(|key| GlobalSlot { key: SlotKey::Global(key.into()), symbol: None });
@@ -243,7 +251,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
             artifacts,
             table,
             external,
-            symbols: Vec::new(),
+            symbols: Vec::with_capacity(count),
+            ids: Vec::with_capacity(count),
             names: HashMap::with_capacity_and_hasher(count, FastHash::default()),
             libcalls: HashMap::default(),
             globals: HashMap::default(),
@@ -251,10 +260,9 @@ impl<'a, 'e> Resolver<'a, 'e> {
         }
     }
 
-    /// Returns the resolved symbol of each symbol of a module.
-    fn add_module(&mut self, module: usize, errors: &mut Vec<LinkError>) -> Vec<ResolvedId> {
+    /// Adds the resolved symbol of each symbol of a module.
+    fn add_module(&mut self, module: usize, errors: &mut Vec<LinkError>) {
         let artifact = &self.artifacts[module];
-        let mut resolved = Vec::with_capacity(artifact.symbols().len());
         for (number, symbol) in artifact.symbols().iter().enumerate() {
             let next = ResolvedId(self.symbols.len() as u32);
             let (module, number) = (module as u32, number as u32);
@@ -262,7 +270,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
             let definition = ResolvedSymbol { resolution, module, symbol: number };
             if symbol.linkage() == Linkage::Local {
                 self.symbols.push(definition);
-                resolved.push(next);
+                self.ids.push(next);
                 continue;
             }
             let name = artifact.name(symbol);
@@ -273,7 +281,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 (false, _) => &mut self.libcalls,
             };
             let id = *names.entry(name).or_insert(next);
-            resolved.push(id);
+            self.ids.push(id);
             if id == next {
                 self.symbols.push(ResolvedSymbol { resolution: Resolution::Undefined, ..definition });
             }
@@ -295,13 +303,11 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 errors.push(error);
             }
         }
-        resolved
     }
 
     /// Resolves a global at its first use.
     fn resolve_global(&mut self, key: &str, id: ResolvedId) {
-        let slot_key = SlotKey::Global(key.into());
-        if let Some(definition) = (self.external)(&slot_key) {
+        if let Some(definition) = (self.external)(KeyRef::Global(key)) {
             self.symbols[id.index()].resolution = match definition {
                 ExternalDefinition::Address(address) => Resolution::KnownAddress(address),
                 ExternalDefinition::Slot(slot) => Resolution::KnownSlot(slot),
@@ -312,7 +318,10 @@ impl<'a, 'e> Resolver<'a, 'e> {
         }
         match self.table.get(key) {
             Some(global) => self.global_slots[global.index()].symbol = Some(id),
-            None => self.global_slots.push(GlobalSlot { key: slot_key, symbol: Some(id) }),
+            None => {
+                let key = SlotKey::Global(key.into());
+                self.global_slots.push(GlobalSlot { key, symbol: Some(id) });
+            }
         }
     }
 
@@ -356,7 +365,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
 /// Returns the replaceable functions, which may have a slot outside.
 fn resolve_outside(
     artifacts: &[Artifact],
-    external: &dyn Fn(&SlotKey) -> Option<ExternalDefinition>,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     sections: &mut NamedSections<'_>,
     symbols: &mut [ResolvedSymbol],
 ) -> Vec<ReplaceableFunction> {
@@ -379,7 +388,7 @@ fn resolve_outside(
                 Resolution::Replaceable(replaceable.len() as u32 - 1)
             };
             use ExternalDefinition::{Address, Replaceable, Slot};
-            match (external(&slot_key(artifact, symbol)), definition) {
+            match (external(slot_key(artifact, symbol)), definition) {
                 (Some(Replaceable { slot, stub }), _) => resolved.resolution = add(Some(slot), Some(stub)),
                 (Some(Slot(slot)), Some(_)) => resolved.resolution = add(Some(slot), None),
                 (Some(Slot(slot)), None) => resolved.resolution = Resolution::KnownSlot(slot),

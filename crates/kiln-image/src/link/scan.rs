@@ -5,12 +5,12 @@
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Reloc, SymbolKind};
-use rayon::prelude::*;
 
 use super::error::LinkError;
 use super::reach::Near;
 use super::relocate::{self, PatchError, Use};
 use super::resolve::{Resolution, SymbolTable};
+use super::threads;
 use super::users::function_at;
 use crate::arch::Arch;
 
@@ -40,14 +40,16 @@ pub(super) fn scan(
     artifacts: &[Artifact],
     symbols: &SymbolTable,
     near: Near,
+    parallel: bool,
     errors: &mut Vec<LinkError>,
 ) -> Vec<Vec<Need>> {
     let scanner = |number| Scanner { arch, artifacts, symbols, near, number };
-    let scans: Vec<(Vec<Need>, Vec<LinkError>)> =
-        (0..artifacts.len()).into_par_iter().map(|number| scanner(number).scan()).collect();
-    let (needs, found): (_, Vec<_>) = scans.into_iter().unzip();
-    errors.extend(found.into_iter().flatten());
-    needs
+    let scans = threads::map(parallel, artifacts.len(), |number| scanner(number).scan());
+    let needs = scans.into_iter().map(|(needs, found)| {
+        errors.extend(found);
+        needs
+    });
+    needs.collect()
 }
 
 /// Reads the relocations of one module.
@@ -78,6 +80,10 @@ impl Scanner<'_> {
         let artifact = &self.artifacts[self.number];
         let resolved = self.symbols.of_module(self.number);
         let (mut needs, mut errors) = (Vec::new(), Vec::new());
+        let data = artifact.read_only_relocs().iter().chain(artifact.writable_relocs());
+        if artifact.text_relocs().is_empty() && data.clone().next().is_none() {
+            return (needs, errors);
+        }
         let mut seen = vec![[false; 3]; artifact.symbols().len()];
         // Only one error per symbol is reported, because the message has the symbol's name.
         let mut reported = vec![false; artifact.symbols().len()];
@@ -107,7 +113,7 @@ impl Scanner<'_> {
             }
         }
         // A pointer to an undefined symbol is filled from the symbol's slot.
-        for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
+        for reloc in data {
             let symbol = reloc.symbol.get();
             if self.symbols.resolution(resolved[symbol as usize]) == Resolution::Undefined {
                 add(symbol, NeedKind::Slot);

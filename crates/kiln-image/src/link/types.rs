@@ -2,21 +2,22 @@
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
-use rayon::prelude::*;
 
 use super::agreement::{Agreement, Agreements};
 use super::error::LinkError;
 use super::resolve::{Resolution, Resolved};
+use super::threads;
 use super::users::Users;
 
 /// Checks that modules declare functions with the types of their definitions. The errors are in
 /// order of module and symbol.
-pub(super) fn check_types(artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {
-    let errors: Vec<Vec<LinkError>> = (0..artifacts.len())
-        .into_par_iter()
-        .map(|module| check_module(module, artifacts, resolved))
-        .collect();
-    errors.into_iter().flatten().collect()
+pub(super) fn check_types(
+    artifacts: &[Artifact],
+    resolved: &Resolved<'_>,
+    parallel: bool,
+) -> impl Iterator<Item = LinkError> {
+    let check = |module| check_module(module, artifacts, resolved);
+    threads::map(parallel, artifacts.len(), check).into_iter().flatten()
 }
 
 fn check_module(importer: usize, artifacts: &[Artifact], resolved: &Resolved<'_>) -> Vec<LinkError> {

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 
 use super::error::LinkError;
@@ -88,7 +89,9 @@ fn is_cie(arch: Arch, cie: &[u8]) -> bool {
 
 /// Lays out the entries of all modules, in order.
 pub(super) fn lay_out(arch: Arch, artifacts: &[Artifact], errors: &mut Vec<LinkError>) -> UnwindLayout {
-    let mut cies: HashMap<&[u8], u64> = HashMap::new();
+    // Almost always, all modules have the CIE of the first.
+    let mut common: Option<(&[u8], u64)> = None;
+    let mut cies: HashMap<&[u8], u64, FastHash> = HashMap::default();
     let (mut end, mut total) = (0, 0);
     let mut modules = Vec::with_capacity(artifacts.len());
     for (module, artifact) in artifacts.iter().enumerate() {
@@ -103,7 +106,10 @@ pub(super) fn lay_out(arch: Arch, artifacts: &[Artifact], errors: &mut Vec<LinkE
             continue;
         }
         let (start, first) = (end, total);
-        let cie = *cies.entry(artifact.cie()).or_insert(start);
+        let cie = match *common.get_or_insert((artifact.cie(), start)) {
+            (cie, place) if cie == artifact.cie() => place,
+            _ => *cies.entry(artifact.cie()).or_insert(start),
+        };
         if cie == start {
             end += (artifact.cie().len() as u64).next_multiple_of(8);
         }

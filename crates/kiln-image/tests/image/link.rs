@@ -2,7 +2,7 @@
 
 use kiln_artifact::record::{Linkage, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
-use kiln_globals::{GlobalTable, SlotKey};
+use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 use kiln_image::link::{Addresses, Area, ExternalDefinition, Fixups, LinkError, Output, Plan, plan};
 
 use crate::support::{ADD3, I64_TO_I64, Module, READ_THROUGH_SLOT, SLOT_VALUE, TO_I64};
@@ -323,7 +323,7 @@ fn known_addresses_and_slots_are_used() {
     module.data("d", Linkage::Export, SectionKind::Writable, &[0; 16], &[(0, far, 1), (8, shared, 2)]);
     let artifacts = [module.finish()];
     const FAR: u64 = 0x7fff_0000_0000;
-    let known = |key: &SlotKey| match key.text() {
+    let known = |key: KeyRef<'_>| match key.text() {
         "near" => Some(ExternalDefinition::Address(0x20)),
         "far" => Some(ExternalDefinition::Address(FAR)),
         "shared" => Some(ExternalDefinition::Slot(0x40)),

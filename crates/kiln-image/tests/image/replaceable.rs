@@ -4,7 +4,7 @@ use std::process::Command;
 
 use kiln_artifact::record::{Linkage, Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
-use kiln_globals::{Bindings, GlobalTable, SlotKey};
+use kiln_globals::{Bindings, GlobalTable, KeyRef};
 use kiln_image::link::{
     Area, ExternalDefinition, Indirection, LinkError, plan, stub_size, write_stub_to_slot,
 };
@@ -122,7 +122,7 @@ fn a_slot_that_is_known_is_used_by_callers_and_by_a_new_definition() {
         [(user(), both, 0), (own_user(), both, 16), (own_user(), ExternalDefinition::Slot(SLOT), 16)]
     {
         let artifacts = [artifact];
-        let known = |key: &SlotKey| (key.text() == "f").then_some(external);
+        let known = |key: KeyRef<'_>| (key.text() == "f").then_some(external);
         let plan = plan(&artifacts, &GlobalTable::new(), &known).unwrap();
         assert!(plan.slots().is_empty());
         let f = plan.definitions().find(|definition| definition.name == "f");

@@ -36,17 +36,18 @@ impl Plan<'_> {
         let Pieces { modules, shared_stubs, shared_stubs_start, eh_frame_end, eh_frame_hdr_head } =
             Pieces::cut(self, out);
 
-        // Modules, in parallel. Their fixups are joined in order of modules.
-        let results: Vec<Result<Fixups, LinkError>> = modules
-            .into_par_iter()
-            .enumerate()
-            .map(|(module, pieces)| ModuleWriter::new(&targets, module).write(pieces))
-            .collect();
+        // Modules, in parallel if they are many. Their fixups are joined in order of modules.
         let mut fixups = Fixups::default();
-        for result in results {
-            let module = result?;
+        let mut join = |module: Fixups| {
             fixups.pointers.extend(module.pointers);
             fixups.symbolic.extend(module.symbolic);
+        };
+        let write = |(module, pieces)| ModuleWriter::new(&targets, module).write(pieces);
+        if self.parallel {
+            let results: Vec<_> = modules.into_par_iter().enumerate().map(write).collect();
+            results.into_iter().try_for_each(|result| result.map(&mut join))?;
+        } else {
+            modules.into_iter().enumerate().try_for_each(|module| write(module).map(&mut join))?;
         }
 
         // Shared stubs, and the parts of the unwind information that belong to no module.

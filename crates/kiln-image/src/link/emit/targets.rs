@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use kiln_artifact::RelocKind;
-use rayon::prelude::*;
 
 use super::super::error::LinkError;
 use super::super::layout::{Addresses, Area};
@@ -11,6 +10,7 @@ use super::super::plan::Plan;
 use super::super::relocate::{self, PatchAddresses, PatchSite};
 use super::super::resolve::{Resolution, ResolvedId, ResolvedSymbol};
 use super::super::sections::Bound;
+use super::super::threads;
 
 /// The addresses by which code reaches each resolved symbol.
 pub(super) struct Targets<'e> {
@@ -22,9 +22,8 @@ pub(super) struct Targets<'e> {
 
 impl<'e> Targets<'e> {
     pub(super) fn new(plan: &'e Plan<'e>, areas: &'e Addresses) -> Self {
-        let ids = 0..plan.symbols.len();
-        let by_id =
-            ids.into_par_iter().map(|index| addresses_of(plan, areas, ResolvedId::at(index))).collect();
+        let addresses = |index| addresses_of(plan, areas, ResolvedId::at(index));
+        let by_id = threads::map(plan.parallel, plan.symbols.len(), addresses);
         Self { plan, areas, by_id }
     }
 
