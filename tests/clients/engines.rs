@@ -46,6 +46,11 @@ fn isa() -> Result<OwnedTargetIsa, Failure> {
     Ok(isa::lookup_by_name(&triple)?.finish(settings::Flags::new(flags))?)
 }
 
+/// The target of the client's own code generator.
+pub(crate) fn own_target() -> Result<Target, Failure> {
+    Ok(Target::of_isa(&*isa()?)?)
+}
+
 pub(crate) fn jit(client: &impl Client) -> Result<Outcome, Failure> {
     let host = Host::new();
     let mut module = jit_module(&host)?;

@@ -8,6 +8,10 @@
 //! the trait, `bytes` defines functions by machine code, `recorder` records which methods a client
 //! calls.
 //!
+//! The others do what compilers in the wild do: `learner` declares functions before it knows their
+//! types, `prompt` finalizes and goes on, `one_by_one` makes a module for each function, `pointers`
+//! writes addresses of the host into code and declares its functions with wrong types.
+//!
 //! Without `cc` the tests of object files are reported as ignored. If the environment variable `CI`
 //! is set, they fail.
 
@@ -16,8 +20,12 @@ mod engines;
 mod errors;
 mod host;
 mod language;
+mod learner;
 mod library;
+mod one_by_one;
+mod pointers;
 mod program;
+mod prompt;
 mod recorder;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -71,6 +79,14 @@ fn main() {
         let obstacle = missing_tool(way);
         add(&format!("bytes::{way}"), obstacle, Box::new(move || bytes::check(run)));
     }
+    for (way, run) in ways() {
+        let obstacle = missing_tool(way);
+        add(&format!("learner::{way}"), obstacle, Box::new(move || learner::check(run)));
+    }
+    add("prompt::goes_on_with_the_same_ids", None, Box::new(prompt::goes_on_with_the_same_ids));
+    add("one_by_one::results_are_equal", None, Box::new(one_by_one::results_are_equal));
+    add("pointers::are_found_in_constants", None, Box::new(pointers::are_found_in_constants));
+    add("pointers::have_types", None, Box::new(pointers::have_types));
     add("bytes::errors", None, Box::new(bytes::errors_are_equal));
     add("errors::are_equal", None, Box::new(errors::are_equal));
     add("language::rejects_what_is_wrong", None, Box::new(program::rejects_what_is_wrong));
