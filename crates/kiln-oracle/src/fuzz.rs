@@ -122,6 +122,7 @@ pub fn text(bytes: &[u8]) {
 fn unverified(source: Arc<Source>, module: Option<&Module>) {
     match parse_unverified(source, target()) {
         Ok(read) => {
+            let _ = print(read.module());
             for function in &read.module().functions {
                 function.ir();
             }

@@ -72,6 +72,9 @@ fn survives(text: &str) -> bool {
     // What the verifier would report is not an assumption of the reader.
     match parse_unverified(source, &target()) {
         Ok(module) => {
+            // To look at it is no harm either.
+            let _ = print(module.module());
+            let _ = kiln_ir::check_program(&[module.module()]);
             for function in &module.module().functions {
                 function.ir();
             }
