@@ -95,6 +95,8 @@ fn one_function_edited_compiles_that_function_alone() {
         ("%outside", "%elsewhere", 0),
         // The kind of its reference is: the callee was colocated before.
         ("local function %third", "preemptible function %third", 1),
+        // A call of it reads its slot.
+        ("local function %third", "replaceable function %third", 1),
         // Names of local symbols are in the artifact, but not in the code.
         ("%third", "%renamed", 0),
         ("v0: i64", "v77: i64", 0),

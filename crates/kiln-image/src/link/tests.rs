@@ -11,13 +11,22 @@ use kiln_globals::GlobalTable;
 
 use super::plan::plan_within;
 use super::reach::Reach;
-use super::{Addresses, Area, Fixups, Output, Plan, plan};
+use super::{Addresses, Area, Fixups, Indirection, Output, Plan, plan};
 use crate::arch::Arch;
 
 /// A symbol: its name, linkage, section and offset in the section.
 type Sym<'s> = (&'s str, Linkage, SectionKind, u64);
 
 fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocKind, u32, i64)]) -> Artifact {
+    contents(triple, symbols, text, relocs).finish()
+}
+
+fn contents(
+    triple: &str,
+    symbols: &[Sym<'_>],
+    text: &[u8],
+    relocs: &[(u64, RelocKind, u32, i64)],
+) -> Contents {
     let mut contents = Contents::default();
     let one = 1u32.into();
     contents.summary = Summary {
@@ -32,11 +41,17 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
     contents.writable = vec![0; 32];
     for (number, &(name, linkage, section, offset)) in symbols.iter().enumerate() {
         let name = contents.string(name);
+        let mut signature = NONE;
+        if linkage == Linkage::Replaceable {
+            let text = contents.string("() system_v");
+            contents.signatures = vec![text];
+            signature = 0;
+        }
         contents.symbols.push(SymbolRecord {
             name,
             offset: offset.into(),
             size: 0.into(),
-            signature: NONE.into(),
+            signature: signature.into(),
             kind: SymbolKind::Function as u8 + u8::from(section == SectionKind::Writable),
             linkage: linkage as u8,
             section: section as u8,
@@ -65,7 +80,7 @@ fn module(triple: &str, symbols: &[Sym<'_>], text: &[u8], relocs: &[(u64, RelocK
             reserved: [0; 2],
         })
         .collect();
-    contents.finish()
+    contents
 }
 
 /// Returns the code, linked for text at 0x10000, data at 0x20000, slots at 0x30000, and the fixups.
@@ -126,6 +141,51 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     // To the host: adrp x16, +0x20 pages; ldr x16, [x16]; br x16.
     assert_eq!(text[8..11], [0x9000_0110, 0xf940_0210, 0xd61f_0200]);
     assert!(fixups.internal_slots.is_empty());
+}
+
+#[test]
+fn where_calls_do_not_reach_a_replaceable_function_has_a_stub_in_each_module_and_one_more() {
+    let triple = "aarch64-unknown-linux-gnu";
+    // bl f; adrp x3, slot; ldr x4, [x3]; adrp x5, slot; ldr x6, [x5]
+    let text = code(&[0x9400_0000, 0x9000_0003, 0xf940_0064, 0x9000_0005, 0xf940_00a6]);
+    let relocs = [
+        (0, RelocKind::A64Call26, 1, 0),
+        (4, RelocKind::A64AdrGotPage21, 1, 0),
+        (8, RelocKind::A64Ld64GotLo12, 1, 0),
+        (12, RelocKind::A64AdrGotPage21, 1, 0),
+        (16, RelocKind::A64Ld64GotLo12, 1, 0),
+    ];
+    let module = |name, linkage, section| {
+        let symbols = [(name, Linkage::Export, SectionKind::Text, 0), ("f", linkage, section, 0)];
+        let mut contents = contents(triple, &symbols, &text, &relocs);
+        // The second access takes the address.
+        contents.text_relocs[3..].iter_mut().for_each(|reloc| reloc.flags = Reloc::TAKES_ADDRESS);
+        contents.finish()
+    };
+    let artifacts = [
+        module("a", Linkage::Import, SectionKind::Undefined),
+        module("b", Linkage::Replaceable, SectionKind::Text),
+    ];
+    let plan = plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH).unwrap();
+    // Code of 20 bytes and a stub at 32, the same from 48, and the stub that is the address.
+    assert_eq!(plan.placement.stubs, [96, 32, 80]);
+    let f = plan.definitions().find(|definition| definition.name == "f").unwrap();
+    assert_eq!(f.indirection, Some(Indirection { slot: Some(0), stub: Some(96) }));
+    let (text, fixups) = emit(&plan);
+    let text = words(&text);
+    // The first slot has the address of the code, the second that of the stub.
+    let slots: Vec<_> = fixups.internal_slots.iter().map(|slot| (slot.offset, slot.target)).collect();
+    assert_eq!(slots, [(0, 0x10030), (8, 0x10060)]);
+    for module in [0, 12] {
+        // The shared stub happens to be in reach: bl +96 and bl +48.
+        assert_eq!(text[module], 0x9400_0000 | (96 / 4 - module as u32));
+        // adrp x3, +0x20 pages; ldr x4, [x3]; adrp x5, +0x20 pages; ldr x6, [x5, #8]
+        assert_eq!(text[module + 1..][..4], [0x9000_0103, 0xf940_0064, 0x9000_0105, 0xf940_04a6]);
+    }
+    for stub in [8, 20, 24] {
+        // adrp x16, +0x20 pages; ldr x16, [x16]; br x16
+        assert_eq!(text[stub..][..3], [0x9000_0110, 0xf940_0210, 0xd61f_0200]);
+    }
 }
 
 #[test]
