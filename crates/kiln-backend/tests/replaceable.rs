@@ -52,7 +52,8 @@ fn artifact(target: &Target, text: &str) -> Artifact {
 fn relocs<'a>(artifact: &'a Artifact, function: usize) -> Vec<(&'a str, RelocKind, u8)> {
     let record = &artifact.functions()[function];
     let (start, len) = (u64::from(record.start.get()), u64::from(record.len.get()));
-    let own = artifact.text_relocs().iter().filter(|reloc| (start..start + len).contains(&reloc.offset.get()));
+    let own =
+        artifact.text_relocs().iter().filter(|reloc| (start..start + len).contains(&reloc.offset.get()));
     own.filter(|reloc| reloc.kind() != RelocKind::RvPcrelLo12I)
         .map(|reloc| {
             let symbol = &artifact.symbols()[reloc.symbol.get() as usize];
