@@ -45,7 +45,7 @@ block0(v0: i64):
 fn artifact(target: &Target, text: &str) -> Artifact {
     let module = parse(Arc::new(Source::new("test", text)), target).unwrap();
     let isa = target.isa(&module.settings).unwrap();
-    compile(&Job { module: &module, isa: &*isa, reuse: &[] }).unwrap().artifact
+    compile(&Job::new(&module, &*isa)).unwrap().artifact
 }
 
 /// The relocations of a function that are calls, or accesses to slots, with their symbols' names.
@@ -106,5 +106,22 @@ fn the_linkage_changes_the_code_of_callers_only() {
     };
     for (function, same) in [(1, false), (3, true)] {
         assert_eq!(code(&replaceable, function) == code(&export, function), same, "function {function}");
+    }
+}
+
+/// Machine code is laid out as it is given, and a jump is resolved if the definition is final.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn a_jump_of_machine_code_to_a_replaceable_function_is_not_resolved() {
+    let code = |linkage: &str| {
+        format!(
+            "{linkage} code %f() system_v {{ align 1, bytes #c3 }}
+            code %jump() system_v {{ align 1, bytes #e900000000, reloc x86_call_pcrel4 at 1 %f - 4 }}"
+        )
+    };
+    for (linkage, resolved) in [("export", 1), ("preemptible", 0), ("replaceable", 0)] {
+        let artifact = artifact(&Target::host(), &code(linkage));
+        assert_eq!(artifact.resolved_calls().len(), resolved, "{linkage}");
+        assert_eq!(artifact.text_relocs().len(), 1 - resolved, "{linkage}");
     }
 }
