@@ -62,7 +62,9 @@ mod thunk;
 
 pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, Samples, Stats, Verify};
 pub use process::find_addresses;
-pub use session::{AddLazyError, OnDemand, Session, SessionError, TierPolicy, Tiered};
+pub use session::{
+    AddLazyError, Failure, FailureReason, OnDemand, Partial, Session, SessionError, TierPolicy, Tiered,
+};
 pub use thunk::Thunk;
 
 pub use kiln_artifact as artifact;

@@ -11,6 +11,7 @@ mod engine;
 mod error;
 mod hooks;
 mod on_demand;
+mod partial;
 mod tiers;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, RebindError, Role, Un
 use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
 pub use self::on_demand::OnDemand;
+pub use self::partial::{Failure, FailureReason, Partial};
 pub use self::tiers::{TierPolicy, Tiered};
 use crate::compiler::{Compiler, Lazy, Stats};
 
@@ -164,6 +166,12 @@ impl Session {
     /// [`SessionError`]; then nothing is replaced.
     pub fn replace(&self, modules: &[Module]) -> Result<Unit, SessionError> {
         self.engine.build(modules, Linking::Replace)
+    }
+
+    /// Adds those of `modules` that do not fail and need no module that fails, as one unit. Each
+    /// failure names the module, and the function that needs what is missing.
+    pub fn add_partly(&self, modules: &[Module]) -> Partial {
+        self.engine.build_partly(modules)
     }
 
     /// Adds `modules`, unless all their definitions are there already or are being added by another

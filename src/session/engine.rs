@@ -165,10 +165,14 @@ impl Engine {
         self.link_compiled(compiled, linking)
     }
 
+    pub(super) fn add_stats(&self, stats: Stats) {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
+    }
+
     pub(super) fn link_compiled(&self, compiled: Compiled, linking: Linking) -> Result<Unit, SessionError> {
         let Compiled { artifacts, stats, samples } = compiled;
         let unit = self.link(&artifacts, linking)?;
-        *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
+        self.add_stats(stats);
         self.compiler.verify_in_background(samples);
         Ok(unit)
     }

@@ -50,6 +50,12 @@ pub enum SessionError {
         /// The data object.
         name: Box<str>,
     },
+    /// Another module failed with this error, which is about this one too.
+    #[error("{text}")]
+    Same {
+        /// The error's text.
+        text: Box<str>,
+    },
     /// A module could not be compiled in its last tier.
     #[error(transparent)]
     Tier(std::sync::Arc<SessionError>),

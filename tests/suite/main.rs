@@ -7,6 +7,7 @@ mod faults;
 mod last_build;
 mod limits;
 mod on_demand;
+mod partial;
 mod parts;
 mod purity;
 mod reuse;

@@ -177,6 +177,34 @@ pub enum JitError {
     Memory(#[from] MemoryError),
 }
 
+impl JitError {
+    /// Returns the positions, in the link, of the modules that the error is about, each once. Empty
+    /// if it is about the whole link, or about slots ([`JitError::Unbound`]).
+    pub fn modules(&self) -> Vec<usize> {
+        let mut modules = match self {
+            Self::Link(errors) => errors.iter().filter_map(LinkError::module).collect(),
+            Self::Redefinition { module, .. }
+            | Self::NotReplaced { module, .. }
+            | Self::DefinedLate { module, .. }
+            | Self::SectionGrows { module, .. }
+            | Self::SectionInPieces { module, .. }
+            | Self::SectionConflict { module, .. }
+            | Self::KindConflict { module, .. }
+            | Self::DataConflict { module, .. }
+            | Self::SignatureConflict { module, .. }
+            | Self::OtherTarget { module, .. }
+            | Self::TargetMismatch { module, .. }
+            | Self::MissingFeature { module, .. } => vec![*module],
+            Self::TooManySections { .. } | Self::Unbound(_) | Self::Alignment { .. } | Self::Memory(_) => {
+                Vec::new()
+            }
+        };
+        modules.sort_unstable();
+        modules.dedup();
+        modules
+    }
+}
+
 /// Units cannot be removed, because other units use them. Nothing was removed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("still in use: {}", list_errors(.uses))]

@@ -310,6 +310,11 @@ impl Jit {
         self.program().units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
     }
 
+    /// Whether a unit defines `name` for other units, hidden definitions included.
+    pub fn defines(&self, name: &str) -> bool {
+        self.program().defines(name)
+    }
+
     /// Returns the unit that has the definition of `name` which is in force, if it is exported.
     pub fn unit_of(&self, name: &str) -> Option<Unit> {
         let program = self.program();

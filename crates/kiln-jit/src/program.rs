@@ -577,6 +577,11 @@ impl Program {
         Ok(Removal::Done(retired))
     }
 
+    /// Whether a unit defines `name` for others.
+    pub(crate) fn defines(&self, name: &str) -> bool {
+        self.names.get(name).is_some()
+    }
+
     /// Takes everything out.
     pub(crate) fn drain(&mut self) -> Retired {
         // The newest first: unwinders find the last registration first.

@@ -159,7 +159,7 @@ impl Memory {
             return Err(JitError::Alignment { align, limit });
         }
         if len == 0 {
-            let dangling = std::ptr::NonNull::<u8>::dangling().as_ptr();
+            let dangling = ptr::NonNull::<u8>::dangling().as_ptr();
             return Ok(Block { address: dangling, writable: dangling, len: 0, retired: false });
         }
         let Taken { range, dirty } = self.core.take(region, len, align as usize)?;
