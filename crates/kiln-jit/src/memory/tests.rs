@@ -1,8 +1,10 @@
-//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses, `tests/fork.rs` children,
-//! `tests/provider.rs` a module of cranelift-jit.
+//! Tests of memory as a whole. `tests/faults.rs` has a system that refuses, `tests/fork.rs`
+//! children, `tests/limits.rs` processes that may not do everything, and `tests/provider.rs` a
+//! module of cranelift-jit.
 
 mod faults;
 mod fork;
+mod limits;
 mod provider;
 
 use std::sync::Arc;
@@ -137,16 +139,24 @@ fn the_number_of_mappings_is_a_constant() {
     }
 }
 
-/// Returns how many mappings of the process are within those of `memory`.
+/// Returns how many mappings of the process are those of `memory`.
 fn mappings(memory: &Memory) -> usize {
+    lines(memory).len()
+}
+
+/// Returns the lines that the system prints for the mappings of `memory`.
+fn lines(memory: &Memory) -> Vec<String> {
     let views = &memory.core.views;
     let run = views.address(Region::Code, 0) as usize;
     let end = views.address(Region::Data, views.size(Region::Data)) as usize;
     let write = views.writable(Region::Code, 0) as usize;
     let write_end = write + (views.address(Region::Data, 0) as usize - run);
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    let starts = maps.lines().map(|line| usize::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap());
-    starts.filter(|start| (run..end).contains(start) || (write..write_end).contains(start)).count()
+    let is_ours = |line: &&str| {
+        let start = usize::from_str_radix(line.split_once('-').unwrap().0, 16).unwrap();
+        (run..end).contains(&start) || (write..write_end).contains(&start)
+    };
+    maps.lines().filter(is_ours).map(str::to_owned).collect()
 }
 
 #[test]

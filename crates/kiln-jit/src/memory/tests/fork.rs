@@ -23,7 +23,7 @@ fn code(value: u16) -> Vec<u8> {
 }
 
 /// Publishes a function that returns `value`, in a block of `len` bytes.
-fn publish(memory: &Memory, value: u16, len: u64) -> Block {
+pub(super) fn publish(memory: &Memory, value: u16, len: u64) -> Block {
     let block = memory.allocate_code(len, 16, |offset| offset == 0).unwrap();
     let code = code(value);
     // SAFETY: it is in use and not published.
@@ -32,16 +32,16 @@ fn publish(memory: &Memory, value: u16, len: u64) -> Block {
     block
 }
 
-fn call(block: Block) -> u16 {
+pub(super) fn call(block: Block) -> u16 {
     // SAFETY: `publish` put a function of this type there.
     unsafe { std::mem::transmute::<*mut u8, extern "C" fn() -> u32>(block.address)() as u16 }
 }
 
 /// A child process.
-struct Child(libc::pid_t);
+pub(super) struct Child(libc::pid_t);
 
 /// Makes a child that runs `body`, which must not panic and must return `true`.
-fn child(body: impl FnOnce() -> bool) -> Child {
+pub(super) fn child(body: impl FnOnce() -> bool) -> Child {
     // SAFETY: the child runs code that needs none of the other threads.
     let id = unsafe { libc::fork() };
     assert!(id >= 0, "fork");
@@ -59,7 +59,7 @@ fn child(body: impl FnOnce() -> bool) -> Child {
 }
 
 impl Child {
-    fn wait(self) {
+    pub(super) fn wait(self) {
         let mut status = 0;
         // SAFETY: it is a child of ours.
         let id = unsafe { libc::waitpid(self.0, &raw mut status, 0) };
