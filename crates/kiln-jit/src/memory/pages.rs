@@ -162,6 +162,10 @@ mod tests {
 
     use super::*;
 
+    fn one(range: Range<usize>) -> Vec<Range<usize>> {
+        std::iter::once(range).collect()
+    }
+
     #[test]
     fn pages_are_taken_in_steps_and_zeroed_when_they_are_used_again() {
         let calls = RefCell::new(Vec::new());
@@ -171,9 +175,9 @@ mod tests {
         };
         let mut pages = Pages::new(0x9000, 0x1000, 0x4000);
         assert_eq!(pages.touch(8..16, 0, &commit).unwrap(), []);
-        assert_eq!(pages.touch(0x20..0x30, 0, &commit).unwrap(), [0x20..0x30]);
-        assert_eq!(pages.touch(0x0ff8..0x2008, 0, &commit).unwrap(), [0x0ff8..0x1000]);
-        assert_eq!(pages.touch(0x1000..0x1008, 0, &commit).unwrap(), [0x1000..0x1008]);
+        assert_eq!(pages.touch(0x20..0x30, 0, &commit).unwrap(), one(0x20..0x30));
+        assert_eq!(pages.touch(0x0ff8..0x2008, 0, &commit).unwrap(), one(0x0ff8..0x1000));
+        assert_eq!(pages.touch(0x1000..0x1008, 0, &commit).unwrap(), one(0x1000..0x1008));
         assert_eq!(pages.touch(0x3ff8..0x8ff8, 0, &commit).unwrap(), []);
         assert_eq!(*calls.borrow(), [0..0x4000, 0x4000..0x9000]);
     }
