@@ -13,6 +13,7 @@ mod error;
 mod generator;
 mod keys;
 mod lazy;
+mod pool;
 mod reuse;
 mod stats;
 mod verify;
@@ -30,6 +31,7 @@ pub(crate) use self::error::lines;
 pub use self::error::{CompilerError, LazyError};
 use self::generator::{Generator, Generators};
 pub use self::lazy::{Lazy, LazyKey};
+use self::pool::Pool;
 use self::reuse::{Cache, CacheLookup, Pending};
 pub use self::stats::Stats;
 pub use self::verify::{Samples, Verify};
@@ -40,7 +42,7 @@ pub use self::verify::{Samples, Verify};
 #[derive(Clone)]
 pub struct Compiler {
     target: Target,
-    pool: Option<Arc<ThreadPool>>,
+    pool: Pool,
     abi: Arc<[u8]>,
     progress: Arc<dyn Fn() + Send + Sync>,
     cache: Cache,
@@ -69,14 +71,17 @@ impl std::fmt::Debug for Compiler {
 impl Compiler {
     /// Creates a compiler for `target`.
     pub fn new(target: Target) -> Self {
-        let (pool, abi, cache, generators) = Default::default();
-        Self { target, pool, abi, progress: Arc::new(|| {}), cache, generators }
+        let (abi, cache, generators) = Default::default();
+        Self { target, pool: Pool::global(), abi, progress: Arc::new(|| {}), cache, generators }
     }
 
-    /// Runs the work in `pool`.
+    /// Runs the work in `pool`, which was made in this process.
+    ///
+    /// A child of `fork` has no threads of its parent's pools, whether the client's or rayon's. The
+    /// first work there that needs several threads starts a pool of the child.
     #[must_use]
     pub fn pool(mut self, pool: Arc<ThreadPool>) -> Self {
-        self.pool = Some(pool);
+        self.pool = Pool::given(pool);
         self
     }
 
@@ -176,18 +181,12 @@ impl Compiler {
 
     /// Runs `work` on a thread of the pool, when the pool has nothing else to do.
     pub(crate) fn spawn(&self, work: impl FnOnce() + Send + 'static) {
-        match &self.pool {
-            Some(pool) => pool.spawn_fifo(work),
-            None => rayon::spawn_fifo(work),
-        }
+        self.pool.spawn(work);
     }
 
     /// Runs `work` in the pool.
     pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
+        self.pool.install(work)
     }
 
     /// Returns the code generator of each module.

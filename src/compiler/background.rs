@@ -4,6 +4,7 @@ use kiln_backend::{Built, compile};
 use kiln_cache::{Entry, Event};
 
 use super::Compiler;
+use super::pool::Pool;
 use super::verify::{Sample, Samples};
 
 impl Samples {
@@ -24,7 +25,7 @@ impl Compiler {
             return;
         }
         // The clone has no pool, so that work waiting in the pool does not keep the pool alive.
-        let compiler = Self { pool: None, ..self.clone() };
+        let compiler = Self { pool: Pool::global(), ..self.clone() };
         let work = move || {
             samples.verify(&compiler);
         };

@@ -59,9 +59,7 @@ impl Compiler {
     /// A list of at least one error, in the order of the modules.
     pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
         // If there are few modules, the functions of each are compiled in parallel as well.
-        let threads =
-            self.pool.as_ref().map_or_else(rayon::current_num_threads, |pool| pool.current_num_threads());
-        let many = modules.len() >= 4 * threads;
+        let many = modules.len() >= 4 * self.pool.threads();
         let keys = self.target.isa(&ModuleSettings::default()).ok();
         let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
         let shared = Shared { keys, many };

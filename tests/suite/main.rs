@@ -4,6 +4,7 @@ mod altered;
 mod bindings;
 mod common;
 mod faults;
+mod forked;
 mod last_build;
 mod limits;
 mod on_demand;

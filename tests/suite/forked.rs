@@ -1,0 +1,70 @@
+//! A child of `fork` compiles, although it has no thread of its parent's pools.
+
+use std::sync::Arc;
+
+use kiln::ir::{Module, Target};
+use kiln::jit::JitOptions;
+use kiln::{Compiler, Session};
+
+use crate::common::module;
+
+/// Modules that are compiled and linked by many threads.
+fn large(name: &str) -> Vec<Module> {
+    let function = |module: usize, number: usize| {
+        format!(
+            "function %{name}_{module}_{number}(i64) -> i64 system_v {{ block0(v0: i64): v1 = iconst.i64 {number} v2 = iadd v0, v1 return v2 }}\n"
+        )
+    };
+    let text = |number| (0..100).map(|function_number| function(number, function_number)).collect::<String>();
+    (0..20).map(|number| module(name, &text(number))).collect()
+}
+
+/// Adds modules, calls one of the functions, and writes an image.
+fn works(session: &Session, name: &str, modules: &[Module]) -> bool {
+    session.add(modules).is_ok()
+        && session.image().is_ok()
+        && session.function(name).is_some_and(|function| {
+            // SAFETY: the type is checked, and the function reads no memory.
+            let typed = unsafe { function.typed::<extern "C" fn(i64) -> i64>() };
+            typed.is_ok_and(|function| function(40) >= 40)
+        })
+}
+
+/// Runs `body` in a child, and returns whether it returned `true` within a minute.
+fn child(body: impl FnOnce() -> bool + std::panic::UnwindSafe) -> bool {
+    // SAFETY: the child runs code that needs none of the other threads.
+    let id = unsafe { libc::fork() };
+    assert!(id >= 0, "fork");
+    if id == 0 {
+        // A child that waits for a thread of its parent would wait for ever.
+        // SAFETY: a limit of this process's time.
+        unsafe { libc::alarm(60) };
+        let good = std::panic::catch_unwind(body).unwrap_or(false);
+        // SAFETY: ends the child without running what the parent registered.
+        unsafe { libc::_exit(i32::from(!good)) };
+    }
+    let mut status = 0;
+    // SAFETY: it is a child of ours.
+    let ended = unsafe { libc::waitpid(id, &raw mut status, 0) };
+    (ended, status) == (id, 0)
+}
+
+#[test]
+fn a_child_compiles_and_links() {
+    let one = module("one", "function %one(i64) -> i64 system_v { block0(v0: i64): return v0 }");
+    let (before, after) = (large("before"), large("after"));
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
+    for compiler in [Compiler::new(Target::host()), Compiler::new(Target::host()).pool(pool)] {
+        let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
+        // The threads of the pool have started.
+        assert!(works(&session, "before_0_1", &before));
+        let session = std::panic::AssertUnwindSafe(&session);
+        let (one, after) = (std::slice::from_ref(&one), &after);
+        assert!(child(|| works(&session, "one", one)), "one function");
+        assert!(child(|| works(&session, "after_3_99", after)), "many functions");
+        assert!(
+            child(|| works(&session, "after_1_1", after) && child(|| works(&session, "one", one))),
+            "a child of a child"
+        );
+    }
+}
