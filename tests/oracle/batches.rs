@@ -77,7 +77,7 @@ fn case(seed: u64) -> Result<(), String> {
             }
             (Ok(_), Err(error)) => return Err(format!("accepted, but refused by an image: {error}")),
             (Err(_), Err(_)) => OUTCOMES[1].fetch_add(1, Ordering::Relaxed),
-            (Err(error), Ok(_)) if is_too_late(&error, &whole) => OUTCOMES[2].fetch_add(1, Ordering::Relaxed),
+            (Err(error), Ok(_)) if is_too_late(&error, &program) => OUTCOMES[2].fetch_add(1, Ordering::Relaxed),
             (Err(error), Ok(_)) => return Err(format!("accepted by an image, but refused: {error}")),
         };
     }
@@ -155,7 +155,7 @@ fn replaceable_names(artifacts: &[Artifact]) -> impl Iterator<Item = &str> {
 }
 
 /// Compiles a module for this machine, with the C library that it has or with musl.
-fn artifact(text: &str, musl: bool) -> Result<Artifact, String> {
+pub(crate) fn artifact(text: &str, musl: bool) -> Result<Artifact, String> {
     let target = match musl {
         true => Target::parse(&format!("{}-unknown-linux-musl", std::env::consts::ARCH)),
         false => Ok(Target::host()),
@@ -175,15 +175,15 @@ fn with_unknown_feature() -> Artifact {
     contents.finish()
 }
 
-fn image(artifacts: &[Artifact]) -> Result<Image, String> {
+pub(crate) fn image(artifacts: &[Artifact]) -> Result<Image, String> {
     let bytes = write_image(artifacts, &GlobalTable::new(), &ImageOptions::default())
         .map_err(|errors| errors.iter().map(|error| format!("{error}; ")).collect::<String>())?;
     Image::from_bytes(&bytes).map_err(|error| error.to_string())
 }
 
-/// Whether a session refuses what an image of `modules` accepts only because code that uses another
+/// Whether a session that has the modules `before` refuses what an image accepts only because code that uses another
 /// definition is there already.
-fn is_too_late(error: &SessionError, modules: &[Artifact]) -> bool {
+pub(crate) fn is_too_late(error: &SessionError, before: &[Artifact]) -> bool {
     let SessionError::Jit(error) = error else { return false };
     match error {
         // Another definition or the host's is used; or a part of the section has an address.
@@ -192,12 +192,13 @@ fn is_too_late(error: &SessionError, modules: &[Artifact]) -> bool {
         }
         // In an image, a strong definition overrides a weak one that comes before it, and any
         // definition overrides the bound of a section.
-        JitError::Redefinition { name, earlier, .. } => {
-            let artifact = &modules[*earlier];
-            let overridable = artifact
-                .symbols()
-                .iter()
-                .any(|symbol| artifact.name(symbol) == &**name && symbol.linkage() == Linkage::Preemptible);
+        JitError::Redefinition { name, .. } => {
+            let overridable = before.iter().any(|artifact| {
+                let mut symbols = artifact.symbols().iter().filter(|symbol| symbol.is_defined());
+                symbols.any(|symbol| {
+                    artifact.name(symbol) == &**name && symbol.linkage() == Linkage::Preemptible
+                })
+            });
             overridable || name.starts_with("__st")
         }
         // Replaceable functions are defined again with `replace_artifacts` only.
@@ -207,7 +208,7 @@ fn is_too_late(error: &SessionError, modules: &[Artifact]) -> bool {
 }
 
 /// Compares what functions give in the session and in the image.
-fn compare(session: &Session, image: Image, bindings: &Bindings, users: &[String]) -> Result<(), String> {
+pub(crate) fn compare(session: &Session, image: Image, bindings: &Bindings, users: &[String]) -> Result<(), String> {
     let loaded = image.bind(bindings).map_err(|error| error.to_string())?;
     let call = |function: FunctionRef<'_>| {
         // SAFETY: the type is checked. The functions call what has the type by which they use it,

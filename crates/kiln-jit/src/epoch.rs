@@ -10,7 +10,7 @@
 //! Counts are in shards, so threads seldom share a cache line. A guard remembers its shard, so it
 //! can be dropped on another thread.
 
-use crate::sync::{AtomicUsize, Ordering, SHARDS, fence};
+use crate::sync::{AtomicUsize, Ordering, SHARDS, fence, shard};
 
 /// The numbers of guards of one shard, by phase. Its alignment gives each shard cache lines of its
 /// own: processors fetch lines in pairs.
@@ -99,70 +99,5 @@ impl Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         self.count.fetch_sub(1, Ordering::Release);
-    }
-}
-
-/// Returns the number of this thread's shard.
-fn shard() -> usize {
-    use std::cell::Cell;
-    use std::sync::atomic::AtomicUsize;
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static SHARD: Cell<usize> = const { Cell::new(usize::MAX) };
-    }
-    // A thread whose thread-local values are already gone uses the first shard.
-    SHARD
-        .try_with(|shard| {
-            if shard.get() == usize::MAX {
-                shard.set(NEXT.fetch_add(1, Ordering::Relaxed) % SHARDS);
-            }
-            shard.get()
-        })
-        .unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn without_guards_all_is_free_at_once() {
-        let epochs = Epochs::default();
-        let retired = epochs.now();
-        assert!(!epochs.is_past(retired));
-        epochs.advance();
-        assert!(epochs.is_past(retired));
-    }
-
-    #[test]
-    fn a_guard_from_before_keeps_and_a_later_one_does_not() {
-        let epochs = Epochs::default();
-        for _ in 0..5 {
-            let before = epochs.enter();
-            let retired = epochs.now();
-            let after = epochs.enter();
-            epochs.advance();
-            epochs.advance();
-            assert!(!epochs.is_past(retired));
-            drop(before);
-            epochs.advance();
-            // The later guard may be in the same phase; a safepoint ends that.
-            let mut after = after;
-            after.refresh();
-            epochs.advance();
-            assert!(epochs.is_past(retired));
-        }
-    }
-
-    #[test]
-    fn a_guard_can_be_dropped_on_another_thread() {
-        let epochs = Epochs::default();
-        let guard = epochs.enter();
-        let retired = epochs.now();
-        std::thread::scope(|scope| {
-            scope.spawn(move || drop(guard));
-        });
-        epochs.advance();
-        assert!(epochs.is_past(retired));
     }
 }

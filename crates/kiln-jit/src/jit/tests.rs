@@ -1,6 +1,8 @@
 //! Two links at once, in every order that matters: a link is stopped between its claim and its
 //! commit, which is where another thread may come in between.
 
+mod epochs;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
