@@ -5,6 +5,7 @@
 //! mappings or uses memory meanwhile; its tests take turns.
 
 mod life;
+mod pool;
 mod rounds;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

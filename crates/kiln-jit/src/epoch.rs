@@ -53,32 +53,33 @@ impl Epochs {
     pub(crate) fn enter(&self) -> Guard<'_> {
         let phase = self.changes.load(Ordering::Relaxed) & 1;
         let count = &self.shards[shard()].0[phase];
-        count.fetch_add(1, Ordering::SeqCst);
-        // What this thread reads from now on is not older than its count: if `advance` misses the
-        // count, the thread sees everything that was taken back before.
+        count.fetch_add(1, Ordering::Relaxed);
+        // Pairs with the fence in `now`. One of the two is first: then either `advance` sees the count,
+        // or this thread sees that the item was taken back.
         fence(Ordering::SeqCst);
         Guard { epochs: self, count }
     }
 
-    /// Returns the time at which an item is retired that was taken back before this call.
+    /// Returns the time at which an item is retired that was taken back before this call. This,
+    /// [`advance`](Self::advance) and [`is_past`](Self::is_past) are called under one lock, which
+    /// orders them.
     pub(crate) fn now(&self) -> Epoch {
         fence(Ordering::SeqCst);
         Epoch(self.changes.load(Ordering::Relaxed))
     }
 
     /// Starts new phases as long as no guard prevents it, but no more than make everything free
-    /// that is retired now. Only one thread at a time may call this.
+    /// that is retired now.
     pub(crate) fn advance(&self) {
         for _ in 0..2 {
             let changes = self.changes.load(Ordering::Relaxed);
             let next = (changes + 1) & 1;
-            fence(Ordering::SeqCst);
             // Pairs with the release of `Guard::drop`: what the guard's holder did comes before
             // what is done with the memory afterwards.
             if self.shards.iter().any(|shard| shard.0[next].load(Ordering::Acquire) != 0) {
                 return;
             }
-            self.changes.store(changes + 1, Ordering::SeqCst);
+            self.changes.store(changes + 1, Ordering::Relaxed);
         }
     }
 

@@ -1,0 +1,60 @@
+//! Clients that run in the compiler's own pool: a thread that waits for another one may be what
+//! that one waits for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use kiln::ir::{Module, Target};
+use kiln::jit::JitOptions;
+use kiln::{Compiler, Session};
+use rayon::prelude::*;
+
+use crate::{module, rounds, turn};
+
+/// A module with enough functions that threads share the work.
+fn many(first: usize) -> Module {
+    let functions = (first..first + 40).map(|number| {
+        let body: String = (1..20).map(|step| format!("v{step} = iadd v{}, v0\n", step - 1)).collect();
+        format!("function %f{number}() -> i64 system_v {{ block0:\nv0 = iconst.i64 {number}\n{body}return v19 }}\n")
+    });
+    module(&functions.collect::<String>())
+}
+
+#[test]
+fn tasks_of_the_pool_wait_for_each_other() {
+    let _turn = turn();
+    let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
+    let modules: Vec<Module> = (0..4).map(|number| many(number * 40)).collect();
+    for _ in 0..rounds(5).min(1000) {
+        // Other threads take a part of the work, and take long for it: then this one looks for more.
+        let progress = || {
+            if rayon::current_thread_index() == Some(1) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        let compiler = Compiler::new(Target::host()).pool(pool.clone()).progress(progress);
+        let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
+        let calls = AtomicUsize::new(0);
+        pool.install(|| {
+            (0..32_usize).into_par_iter().with_max_len(1).for_each(|task| {
+                session.add_once(&modules).unwrap();
+                let text = format!(
+                    "function %g{task}() -> i64 system_v {{
+                        fn0 = %f{task}() -> i64 system_v
+                    block0:
+                        v0 = call fn0()
+                        return v0
+                    }}"
+                );
+                session.add(&[module(&text)]).unwrap();
+                let function = session.function(&format!("g{task}")).unwrap();
+                // SAFETY: the function has this type, and nothing is removed.
+                assert_eq!(unsafe { function.typed::<extern "C" fn() -> i64>() }.unwrap()(), 20 * task as i64);
+                calls.fetch_add(1, Ordering::Relaxed);
+            });
+        });
+        assert_eq!(calls.load(Ordering::Relaxed), 32);
+        assert_eq!(session.jit().units().len(), 33);
+    }
+}
