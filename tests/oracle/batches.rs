@@ -77,7 +77,9 @@ fn case(seed: u64) -> Result<(), String> {
             }
             (Ok(_), Err(error)) => return Err(format!("accepted, but refused by an image: {error}")),
             (Err(_), Err(_)) => OUTCOMES[1].fetch_add(1, Ordering::Relaxed),
-            (Err(error), Ok(_)) if is_too_late(&error, &program) => OUTCOMES[2].fetch_add(1, Ordering::Relaxed),
+            (Err(error), Ok(_)) if is_too_late(&error, &program) => {
+                OUTCOMES[2].fetch_add(1, Ordering::Relaxed)
+            }
             (Err(error), Ok(_)) => return Err(format!("accepted by an image, but refused: {error}")),
         };
     }
@@ -208,7 +210,12 @@ pub(crate) fn is_too_late(error: &SessionError, before: &[Artifact]) -> bool {
 }
 
 /// Compares what functions give in the session and in the image.
-pub(crate) fn compare(session: &Session, image: Image, bindings: &Bindings, users: &[String]) -> Result<(), String> {
+pub(crate) fn compare(
+    session: &Session,
+    image: Image,
+    bindings: &Bindings,
+    users: &[String],
+) -> Result<(), String> {
     let loaded = image.bind(bindings).map_err(|error| error.to_string())?;
     let call = |function: FunctionRef<'_>| {
         // SAFETY: the type is checked. The functions call what has the type by which they use it,

@@ -10,13 +10,13 @@ use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln::Session;
+use kiln::SessionError;
 use kiln::artifact::Artifact;
 use kiln::artifact::record::Linkage;
 use kiln::globals::Bindings;
 use kiln::image::Image;
 use kiln::ir::Target;
 use kiln::jit::{JitError, Unit};
-use kiln::SessionError;
 use kiln_oracle::random::Random;
 
 use crate::batches::{artifact, compare, image, is_too_late};
@@ -151,7 +151,8 @@ impl Part {
         }
         text += "fn99 = %nobody() -> i64 system_v\nblock0:\nv100 = iconst.i64 0\n";
         for index in 0..self.calls.len() {
-            text += &format!("v{index} = call fn{index}()\nv{} = iadd v{}, v{index}\n", 101 + index, 100 + index);
+            text +=
+                &format!("v{index} = call fn{index}()\nv{} = iadd v{}, v{index}\n", 101 + index, 100 + index);
         }
         let sum = 100 + self.calls.len();
         match self.bounds {
@@ -339,9 +340,8 @@ impl World {
                     .iter()
                     .flat_map(|used| {
                         let number = used.function.strip_prefix("use").and_then(|number| number.parse().ok());
-                        let is_user = move |known: &Known| {
-                            known.parts.iter().any(|part| Some(part.number) == number)
-                        };
+                        let is_user =
+                            move |known: &Known| known.parts.iter().any(|part| Some(part.number) == number);
                         self.units.iter().position(is_user)
                     })
                     .collect();
@@ -406,7 +406,8 @@ impl World {
             exports.push((format!("use{}", part.number), Some(sum).filter(|_| !part.bounds)));
         }
         exports.sort();
-        let names: Vec<String> = self.session.exports().iter().map(|export| export.name.to_string()).collect();
+        let names: Vec<String> =
+            self.session.exports().iter().map(|export| export.name.to_string()).collect();
         if names != exports.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>() {
             return Err(format!("exports {names:?}, not {exports:?}"));
         }

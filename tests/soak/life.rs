@@ -84,7 +84,8 @@ impl Worker<'_> {
         self.generation += 1;
         let value = self.thread as i64 * NUMBERS + name as i64 * GENERATIONS + self.generation;
         let callee = Some(self.below(NAMES)).filter(|&other| other != name && self.known[other].is_some());
-        let callee = callee.filter(|&other| self.known[other].as_ref().is_some_and(|known| known.callee.is_none()));
+        let callee =
+            callee.filter(|&other| self.known[other].as_ref().is_some_and(|known| known.callee.is_none()));
         let shared = Some(self.below(THREADS)).filter(|_| callee.is_none() && self.below(2) == 0);
         let mut text = format!("function %{}() -> i64 system_v {{\n", self.name(name));
         let callees = [callee.map(|other| self.name(other)), shared.map(|other| format!("shared{other}"))];
@@ -229,7 +230,10 @@ fn threads_do_everything_at_random() {
                     }
                     if thread == 0 && round % rounds.div_ceil(10) == 0 {
                         let (used, resident) = (in_use(session), resident());
-                        println!("round {round}: used and retired {used:?}, {resident} KiB, {} mappings", mappings());
+                        println!(
+                            "round {round}: used and retired {used:?}, {resident} KiB, {} mappings",
+                            mappings()
+                        );
                     }
                 }
                 // Users first.

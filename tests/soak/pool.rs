@@ -50,7 +50,10 @@ fn tasks_of_the_pool_wait_for_each_other() {
                 session.add(&[module(&text)]).unwrap();
                 let function = session.function(&format!("g{task}")).unwrap();
                 // SAFETY: the function has this type, and nothing is removed.
-                assert_eq!(unsafe { function.typed::<extern "C" fn() -> i64>() }.unwrap()(), 20 * task as i64);
+                assert_eq!(
+                    unsafe { function.typed::<extern "C" fn() -> i64>() }.unwrap()(),
+                    20 * task as i64
+                );
                 calls.fetch_add(1, Ordering::Relaxed);
             });
         });
