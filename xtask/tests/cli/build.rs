@@ -158,6 +158,39 @@ fn summary_call_and_inspect() {
     assert!(["first", "second", "bias", "read"].iter().all(|name| names.contains(name)), "{names:?}");
 }
 
+#[test]
+fn the_last_replaceable_definition_is_in_force_and_inspect_shows_it() {
+    let f = |number: u32| {
+        format!(
+            "replaceable function %f() -> i32 system_v {{\nblock0:\n v0 = iconst.i32 {number}\n return v0\n}}\n"
+        )
+    };
+    let other = "function %g() -> i32 system_v {\nfn0 = %f() -> i32 system_v\nblock0:\n v0 = call fn0()\n return v0\n}\n";
+    let dir = TestFolder::new(&[("a.clif", &f(1)), ("b.clif", &f(2)), ("c.clif", other)]);
+    for order in [["a.clif", "b.clif", "c.clif"], ["c.clif", "b.clif", "a.clif"]] {
+        dir.xtask(&[&["build", "-o", "p.so"][..], &order].concat()).ok();
+        for function in ["f", "g"] {
+            assert_eq!(dir.xtask(&["call", "p.so", function]).ok(), "2\n");
+        }
+    }
+    let text = dir.xtask(&["inspect", "p.so"]).ok();
+    assert_eq!(text.matches("f() -> i32 system_v  replaceable, slot 0x").count(), 1, "{text}");
+    assert_eq!(text.matches("replaceable").count(), 1, "{text}");
+    let json: Value =
+        serde_json::from_str(&dir.xtask(&["inspect", "p.so", "--format", "json"]).ok()).unwrap();
+    let slots: Vec<_> =
+        json["exports"].as_array().unwrap().iter().map(|it| it["replaceable"].as_u64()).collect();
+    assert_eq!((slots.len(), slots.iter().flatten().count()), (2, 1), "{json}");
+    // The same file twice with another type is an error that names both.
+    dir.write("b.clif", f(2).replace("-> i32", "-> i64").replace(".i32", ".i64"));
+    let error = dir.xtask(&["build", ".", "-o", "p.so"]).code(1);
+    error.says(&[
+        "`%f` is declared as () -> i32 system_v, but defined as () -> i64 system_v",
+        "a.clif:1",
+        "b.clif:1",
+    ]);
+}
+
 /// Runs a tool. If it is not installed, prints so and returns `None`.
 fn tool(name: &str, args: &[&str]) -> Option<(bool, String, String)> {
     match Command::new(name).args(args).env("LC_ALL", "C").output() {
