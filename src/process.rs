@@ -6,8 +6,8 @@ use std::ops::Range;
 use kiln_ir::{AddressConstant, Module, address_constants};
 
 /// Returns the constants in `modules` that are addresses in mapped memory of this process: pointers
-/// that a client has written into its code. Call it before code is saved in an image or a cache: see
-/// [`AddressConstant`].
+/// that a client has written into its code. Call it before code is saved in an image or a cache:
+/// see [`AddressConstant`].
 ///
 /// A number can be equal to an address by chance, so this is for a warning, or for a test of the
 /// client. It reads `/proc/self/maps`, and takes a fraction of the time of compiling.

@@ -1,5 +1,5 @@
-//! A client that writes addresses of the host into its code, as roto's does, and one that declares a
-//! host function with a wrong type.
+//! A client that writes addresses of the host into its code, as roto's does, and one that declares
+//! a host function with a wrong type.
 
 use cranelift_codegen::ir::{self, AbiParam, InstBuilder, MemFlagsData, Value, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -98,8 +98,8 @@ fn halve<M: Module>(module: &mut M, ty: ir::Type) -> Result<(), Failure> {
     Ok(module.define_function(id, &mut context)?)
 }
 
-/// A session refuses a call of a host function with another type, of which `JITModule` makes a wrong
-/// number.
+/// A session refuses a call of a host function with another type, of which `JITModule` makes a
+/// wrong number.
 pub(crate) fn have_types() -> Result<(), Failure> {
     let session = Session::new(own_target()?)?;
     session.bind_function("half", half as extern "C" fn(f64) -> f64)?;

@@ -1,6 +1,6 @@
 //! A client that evaluates line by line, and goes on with the same ids: every line is a function
-//! that is run before the next line is compiled. Lines call earlier lines and use their data, all of
-//! which have no names.
+//! that is run before the next line is compiled. Lines call earlier lines and use their data, which
+//! have no names.
 
 use cranelift_codegen::ir::{AbiParam, InstBuilder, MemFlagsData, types};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
@@ -15,7 +15,7 @@ use crate::language::Failure;
 
 const LINES: usize = 8;
 
-/// What the client knows of earlier lines.
+/// The client's memory of earlier lines.
 #[derive(Default)]
 struct Lines {
     functions: Vec<FuncId>,

@@ -12,8 +12,8 @@ impl Artifact {
     /// Returns the machine code of the function that this symbol stands for, before it is linked.
     /// `None` if the symbol does not exist, or is not a function that the module defines.
     ///
-    /// A symbol has the same number as in the IR. So with `kiln_ir::ClientIds` this is the code of a
-    /// function by the id that the client has for it.
+    /// A symbol has the same number as in the IR. So with `kiln_ir::ClientIds` this is the code of
+    /// a function by the id that the client has for it.
     pub fn code(&self, symbol: usize) -> Option<&[u8]> {
         let symbol = self.symbols().get(symbol).filter(|symbol| symbol.section() == SectionKind::Text)?;
         let start = usize::try_from(symbol.offset.get()).ok()?;

@@ -34,7 +34,7 @@ pub struct Built {
 /// A module to compile, and the code generator to compile it with.
 #[derive(Clone, Copy)]
 pub struct Job<'a> {
-    /// The module. Functions that the front end has not verified are verified when they are compiled.
+    /// The module. Functions that the front end has not verified are verified here.
     pub module: &'a Module,
     /// The code generator, from `Target::isa` with the module's settings.
     pub isa: &'a dyn TargetIsa,

@@ -90,7 +90,7 @@ pub struct ModuleBuilder {
     name: Box<str>,
     isa: OwnedTargetIsa,
     declarations: Declarations,
-    /// What the modules that were finished before have.
+    /// The contents of the modules that were finished before.
     earlier: Earlier,
     /// The keys of data objects that are globals.
     keys: HashMap<DataId, Box<str>>,
@@ -153,8 +153,8 @@ impl ModuleBuilder {
     ///
     /// # Errors
     ///
-    /// [`BuildError::Replaceable`] if it is declared otherwise, and [`BuildError::Undeclared`] if it
-    /// is not declared.
+    /// [`BuildError::Replaceable`] if it is declared otherwise, and [`BuildError::Undeclared`] if
+    /// it is not declared.
     pub fn set_replaceable(&mut self, function: FuncId) -> Result<(), BuildError> {
         if declared(self.declarations.all(), 0, function.as_u32()).is_none() {
             return Err(BuildError::Undeclared { referrer: function.to_string().into() });
@@ -178,8 +178,8 @@ impl ModuleBuilder {
     /// Finishes a module that consists of the definitions so far, and goes on. `name` is the name
     /// of the finished module, for messages and for finding its last build in a cache.
     ///
-    /// All declarations stay, with their ids: later definitions may refer to earlier ones, local and
-    /// anonymous ones too, and earlier definitions may refer to what is defined later. For that,
+    /// All declarations stay, with their ids: later definitions may refer to earlier ones, local
+    /// and anonymous ones too, and earlier definitions may refer to what is defined later. For that,
     /// local and anonymous definitions become hidden ones, whose names begin with `kiln.private.`
     /// and contain the name of the builder. So builders that finish several modules for one program
     /// need different names; otherwise linking fails, with an error about such a name.

@@ -1,8 +1,8 @@
 //! The target of a build, and the code generator for a module.
 //!
 //! Some defaults differ from Cranelift's, unless the target is made from a client's code generator
-//! ([`Target::of_isa`], [`Target::native`]). `opt_level` is `speed`. `preserve_frame_pointers` is on,
-//! because stack walkers need frame pointers, and so does IR that reads its frame pointer. On
+//! ([`Target::of_isa`], [`Target::native`]). `opt_level` is `speed`. `preserve_frame_pointers` is
+//! on, because stack walkers need frame pointers, and so does IR that reads its frame pointer. On
 //! x86-64 the CPU features are those of level v2, unless a module has a `target` line; an image
 //! records the features that it needs. `enable_verifier` is off, because the front end verifies
 //! every function once, against the settings of its module; verifying takes about 7 % of the time
@@ -142,8 +142,8 @@ impl Target {
     }
 
     /// Returns the target that a client's code generator is for, with all its settings: those that
-    /// `JITBuilder::with_isa` and `ObjectBuilder::new` take. Kiln does not use it; it makes its own,
-    /// which differs only in `is_pic` and `enable_verifier`.
+    /// `JITBuilder::with_isa` and `ObjectBuilder::new` take. Kiln does not use it; it makes its
+    /// own, which differs only in `is_pic` and `enable_verifier`.
     ///
     /// ```
     /// use cranelift_codegen::{isa, settings};

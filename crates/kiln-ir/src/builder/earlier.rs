@@ -15,7 +15,7 @@ use super::declarations::Declarations;
 /// The start of the names of private definitions. No other name may start with it.
 pub(super) const PRIVATE: &str = "kiln.private.";
 
-/// What the earlier modules of a builder have.
+/// The contents of the earlier modules of a builder.
 #[derive(Default)]
 pub(super) struct Earlier {
     /// Everything that they define or refer to, except for globals.
