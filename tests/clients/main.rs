@@ -6,7 +6,7 @@
 //! `cranelift_object::ObjectModule` that `cc` links, in a `kiln::Session`, and from the image of
 //! that session. The expected outcome is at the top of each file. `errors` compares the errors of
 //! the trait, `bytes` defines functions by machine code, `recorder` records which methods a client
-//! calls.
+//! calls. `repl` runs the example of that name, in processes of its own.
 //!
 //! The others do what compilers in the wild do: `learner` declares functions before it knows their
 //! types, `prompt` finalizes and goes on, `one_by_one` makes a module for each function, `pointers`
@@ -27,6 +27,7 @@ mod pointers;
 mod program;
 mod prompt;
 mod recorder;
+mod repl;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -56,7 +57,10 @@ fn missing_tool(way: &str) -> Option<Obstacle> {
     if way == "object" { library::missing().map(Obstacle::Tool) } else { None }
 }
 
-fn main() {
+fn main() -> std::process::ExitCode {
+    if let Some(code) = repl::in_child() {
+        return code;
+    }
     let in_ci = std::env::var_os("CI").is_some();
     let mut trials = Vec::new();
     let mut add = |name: &str,
@@ -92,5 +96,7 @@ fn main() {
     add("language::rejects_what_is_wrong", None, Box::new(program::rejects_what_is_wrong));
     add("language::knows_no_implementation", None, Box::new(program::knows_no_implementation));
     add("language::uses_the_whole_trait", None, Box::new(recorder::uses_the_whole_trait));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    add("repl::goes_on_in_another_process", None, Box::new(repl::goes_on_in_another_process));
+    add("repl::prints_errors", None, Box::new(repl::prints_errors));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

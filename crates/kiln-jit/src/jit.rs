@@ -287,18 +287,19 @@ impl Jit {
     }
 
     /// Returns the address of the function or data object that is exported as `name`. Of a
-    /// replaceable function, it is the address of the code that is in force now.
+    /// replaceable function, it is the address of its stub, which stays when it is replaced.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         self.symbols.pin().get(name).map(|symbol| symbol.address as *const u8)
     }
 
-    /// Returns everything that is exported, in order of names: name, kind and address.
+    /// Returns everything that is exported, in order of names: name, kind, address and size.
     pub fn exports(&self) -> Vec<Export> {
         let symbols = self.symbols.pin();
         let export = |(name, symbol): (&Arc<str>, &Arc<Symbol>)| Export {
             name: name.clone(),
             kind: symbol.kind(),
             address: symbol.address as *const u8,
+            size: symbol.size(),
         };
         let mut exports: Vec<Export> = symbols.iter().map(export).collect();
         exports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
@@ -363,8 +364,10 @@ pub struct Export {
     pub name: Arc<str>,
     /// Whether it is a function or data.
     pub kind: SymbolKind,
-    /// The address of its first byte.
+    /// The address of its first byte; for a replaceable function, that of its stub.
     pub address: *const u8,
+    /// Its size in bytes; for a replaceable function, that of the code that is in force.
+    pub size: usize,
 }
 
 impl Drop for Jit {

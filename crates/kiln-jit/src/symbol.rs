@@ -37,6 +37,11 @@ impl Symbol {
         self.record().kind()
     }
 
+    /// Returns the size of its code or data, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.record().size.get() as usize
+    }
+
     pub(crate) fn linkage(&self) -> Linkage {
         self.record().linkage()
     }

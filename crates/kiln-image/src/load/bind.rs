@@ -126,6 +126,20 @@ impl Loaded {
         Some(unsafe { FunctionRef::new(name, code, signature) })
     }
 
+    /// Returns every exported function whose type the image records, in order of the dynamic symbol
+    /// table.
+    pub fn functions(&self) -> impl Iterator<Item = FunctionRef<'_>> {
+        let tables = self.mapped.tables();
+        tables.exports().flatten().filter(|(_, symbol, _)| symbol.is_function()).filter_map(
+            move |(index, symbol, name)| {
+                let (name, code) = (std::str::from_utf8(name).ok()?, self.executable(symbol.value)?);
+                let signature = tables.note.export_signature(index)?;
+                // SAFETY: as in `function`.
+                Some(unsafe { FunctionRef::new(name, code, signature) })
+            },
+        )
+    }
+
     /// Returns the address that is `value` bytes after the load address, if it is in an executable
     /// segment.
     fn executable(&self, value: u64) -> Option<*const u8> {
