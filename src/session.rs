@@ -2,9 +2,21 @@
 //!
 //! The program must behave the same in the process and in its image. So a session refuses a batch
 //! that defines a name a second time, or defines a name that running code already uses from the
-//! host. A weak definition (`Preemptible`) can be overridden in both.
+//! host. A weak definition (`Preemptible`) can be overridden in both. A replaceable one can be
+//! defined again, and the last is in force in both.
 //!
-//! The files: `claims` keeps two threads from compiling the same definition.
+//! What is alive is known to `kiln_jit` alone. A session adds the compiler, the host's addresses,
+//! and the order of the image. The files:
+//!
+//! - `engine`: the parts of a session, and the way from modules to a unit. Hooks share it with the
+//!   session, but do not keep it alive.
+//! - `claims`: keeps two threads from compiling the same definition.
+//! - `partial`: adds modules of which some fail.
+//! - `on_demand`: modules that are compiled when they are called; `tiers`: modules that are
+//!   compiled again when they are hot. `hooks` has the functions that their code calls.
+//! - `error`: the errors.
+//!
+//! No code of the client (closures, resolvers, compiled code) is called under a lock.
 
 mod claims;
 mod engine;
@@ -38,14 +50,16 @@ use crate::compiler::{Compiler, Lazy, Stats};
 /// added before. The artifacts are kept, so [`Session::image`] only links and compiles nothing, and
 /// the image holds the same machine code that runs.
 ///
-/// Any number of threads may use a session at once.
+/// Any number of threads may use a session at once: looking up takes no lock, and none is held
+/// while modules are compiled or linked. What is added at once is a [`Unit`], and is removed at
+/// once.
 ///
 /// # Which method do I need?
 ///
 /// | you write | use |
 /// |---|---|
 /// | a batch compiler | [`add`](Self::add) with all modules at once, then [`save_image`](Self::save_image) |
-/// | a REPL | [`add`](Self::add) with one module for each input; functions that the user may define again are `replaceable`, and [`replace`](Self::replace) defines them again |
+/// | a REPL | [`replace`](Self::replace) with one module for each definition, which is new or replaces a `replaceable` one; [`add`](Self::add) and [`remove`](Self::remove) for an expression; `examples/repl` is one |
 /// | a query engine | [`add`](Self::add) for each query, [`guard`](Self::guard) around its run, then [`remove`](Self::remove) |
 /// | a JIT with tiers | [`add_tiered`](Self::add_tiered) |
 /// | a JIT that compiles what is called | [`add_on_demand`](Self::add_on_demand) |
@@ -69,7 +83,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`SessionError::Jit`] if it is the first of the process and no address space can be reserved.
+    /// [`SessionError::Jit`] if it is the first of the process and no address space can be
+    /// reserved.
     pub fn new(target: Target) -> Result<Self, SessionError> {
         Self::with_compiler(Compiler::new(target), JitOptions::default())
     }
@@ -241,8 +256,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`SessionError`], and [`SessionError::TieredData`] if a module has data that both tiers would
-    /// have to share. Then no module is added.
+    /// [`SessionError`], and [`SessionError::TieredData`] if a module has data that both tiers
+    /// would have to share. Then no module is added.
     pub fn add_tiered(&self, modules: &[Module], policy: TierPolicy) -> Result<Vec<Tiered>, SessionError> {
         let shared = tiers::Shared::add(&self.engine, modules, policy)?;
         Ok(shared.into_iter().map(Tiered::new).collect())
