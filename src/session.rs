@@ -56,14 +56,17 @@ use crate::compiler::{Compiler, Lazy, Stats};
 ///
 /// # Which method do I need?
 ///
-/// | you write | use |
-/// |---|---|
-/// | a batch compiler | [`add`](Self::add) with all modules at once, then [`save_image`](Self::save_image) |
-/// | a REPL | [`replace`](Self::replace) with one module for each definition, which is new or replaces a `replaceable` one; [`add`](Self::add) and [`remove`](Self::remove) for an expression; `examples/repl` is one |
-/// | a query engine | [`add`](Self::add) for each query, [`guard`](Self::guard) around its run, then [`remove`](Self::remove) |
-/// | a JIT with tiers | [`add_tiered`](Self::add_tiered) |
-/// | a JIT that compiles what is called | [`add_on_demand`](Self::add_on_demand) |
-/// | something that many threads ask for | [`add_once`](Self::add_once) |
+/// - A batch compiler: [`add`](Self::add) with all modules at once, then
+///   [`save_image`](Self::save_image).
+/// - A REPL: [`replace`](Self::replace) with one module for each definition, which is new or
+///   replaces a `replaceable` one; [`add`](Self::add) and [`remove`](Self::remove) for an
+///   expression. `examples/repl` is one.
+/// - A query engine: [`add`](Self::add) for each query, a [`guard`](Self::guard) around its run,
+///   then [`remove`](Self::remove).
+/// - A JIT with tiers: [`add_tiered`](Self::add_tiered).
+/// - A JIT that compiles what is called: [`add_on_demand`](Self::add_on_demand).
+/// - Input of which some modules are wrong: [`add_partly`](Self::add_partly).
+/// - Definitions that many threads ask for: [`add_once`](Self::add_once).
 pub struct Session {
     engine: Arc<Engine>,
 }
@@ -350,7 +353,7 @@ impl Session {
     /// [`SessionError::Image`] if the program cannot be one image, and any error of a module that
     /// was to be compiled when it is called.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
-        self.engine.compile_all()?;
+        self.engine.finish_deferred()?;
         let artifacts = self.artifacts();
         let globals = self.engine.globals_of(&artifacts);
         let write = || write_image(&artifacts, &globals, &ImageOptions::default());

@@ -1,4 +1,5 @@
-//! Code generators, each for one set of settings, and the cache keys of the code that they generate.
+//! Code generators, each for one set of settings, and the cache keys of the code that they
+//! generate.
 //!
 //! A compiler makes a code generator once and keeps it, because making one takes as long as
 //! compiling a small function. Keys are made only if there is a store.

@@ -10,13 +10,12 @@ use kiln_jit::{Jit, RebindError, Role, Unit};
 use super::claims::{self, Claimed, Claims};
 use super::error::SessionError;
 use super::hooks::{self, Hooks};
-use super::{on_demand, tiers};
 use crate::compiler::{Compiled, Compiler, Stats};
 
 /// The client's answer to a function that could not be compiled when it was called.
 pub(super) type Rescue = dyn Fn(&str, &SessionError) -> usize + Send + Sync;
 
-/// What the client said about its process.
+/// The client's settings of its process.
 #[derive(Default)]
 pub(super) struct Host {
     pub(super) bindings: Bindings,
@@ -35,6 +34,15 @@ pub(super) enum Linking {
     As(Role),
 }
 
+/// Work on a module that was put off, and that an image needs.
+pub(super) trait Deferred: Send + Sync {
+    /// Does it, unless it was done.
+    fn finish(&self, engine: &Engine) -> Result<(), SessionError>;
+
+    /// Whether there is nothing to do, now and later.
+    fn is_finished(&self, engine: &Engine) -> bool;
+}
+
 /// The parts of a session.
 pub(super) struct Engine {
     pub(super) compiler: Compiler,
@@ -43,8 +51,7 @@ pub(super) struct Engine {
     claims: Claims,
     pub(super) stats: Mutex<Stats>,
     pub(super) hooks: Hooks,
-    on_demand: Mutex<Vec<Arc<on_demand::Shared>>>,
-    tiered: Mutex<Vec<Arc<tiers::Shared>>>,
+    deferred: Mutex<Vec<Arc<dyn Deferred>>>,
 }
 
 impl Engine {
@@ -56,8 +63,7 @@ impl Engine {
             claims: Claims::default(),
             stats: Mutex::default(),
             hooks: Hooks::default(),
-            on_demand: Mutex::default(),
-            tiered: Mutex::default(),
+            deferred: Mutex::default(),
         }
     }
 
@@ -73,44 +79,35 @@ impl Engine {
         self.host().rescue.clone()
     }
 
-    fn on_demand(&self) -> MutexGuard<'_, Vec<Arc<on_demand::Shared>>> {
-        self.on_demand.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deferred(&self) -> MutexGuard<'_, Vec<Arc<dyn Deferred>>> {
+        self.deferred.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add_on_demand(&self, module: Arc<on_demand::Shared>) {
-        self.on_demand().push(module);
-    }
-
-    pub(super) fn forget_on_demand(&self, module: &Arc<on_demand::Shared>) {
-        let mut modules = self.on_demand();
-        let place = modules.iter().position(|known| Arc::ptr_eq(known, module));
-        let removed = place.map(|place| modules.remove(place));
+    /// Adds work that an image needs. Work that is finished for good is no longer looked after.
+    pub(super) fn defer(&self, work: Arc<dyn Deferred>) {
+        let mut deferred = self.deferred();
+        let (kept, finished) =
+            std::mem::take(&mut *deferred).into_iter().partition(|work| !work.is_finished(self));
+        *deferred = kept;
+        deferred.push(work);
         // What the client gave is dropped without the lock.
-        drop(modules);
+        drop(deferred);
+        drop::<Vec<_>>(finished);
+    }
+
+    /// Forgets work.
+    pub(super) fn forget(&self, work: &Arc<dyn Deferred>) {
+        let mut deferred = self.deferred();
+        let place = deferred.iter().position(|known| Arc::ptr_eq(known, work));
+        let removed = place.map(|place| deferred.remove(place));
+        drop(deferred);
         drop(removed);
     }
 
-    fn tiered(&self) -> MutexGuard<'_, Vec<Arc<tiers::Shared>>> {
-        self.tiered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn add_tiered(&self, modules: &[Arc<tiers::Shared>]) {
-        let mut tiered = self.tiered();
-        // Those that have their last tier are no longer looked after.
-        tiered.retain(|module| module.is_first(self));
-        tiered.extend(modules.iter().cloned());
-    }
-
-    /// Compiles every module that is not compiled yet, or not in its last tier.
-    pub(super) fn compile_all(&self) -> Result<(), SessionError> {
-        let modules = self.on_demand().clone();
-        modules.iter().try_for_each(|module| module.compile(self).map(drop))?;
-        let modules = self.tiered().clone();
-        let first = modules.iter().filter(|module| module.is_first(self));
-        first.map(|module| module.optimize()).try_for_each(|result| match result {
-            Ok(_) => Ok(()),
-            Err(error) => Err(SessionError::Tier(error)),
-        })
+    /// Does all work that an image needs and that was put off.
+    pub(super) fn finish_deferred(&self) -> Result<(), SessionError> {
+        let deferred = self.deferred().clone();
+        deferred.iter().try_for_each(|work| work.finish(self))
     }
 
     /// Changes a binding, under a lock, so that a link that asks again sees the new one.

@@ -41,8 +41,8 @@ pub enum SessionError {
         /// The first function of the module.
         name: Box<str>,
     },
-    /// A module with tiers has data that would be there twice, once in each tier: it is writable, in
-    /// a named section, or visible to other modules. Such data belongs into another module.
+    /// A module with tiers has data that would be there twice, once in each tier: it is writable,
+    /// in a named section, or visible to other modules. Such data belongs into another module.
     #[error("`{module}` has tiers, but `{name}` is writable, named or shared data")]
     TieredData {
         /// The module.

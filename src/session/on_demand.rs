@@ -13,7 +13,7 @@ use cranelift_codegen::ir::Signature;
 use kiln_ir::{Linkage, Module, ModuleSettings, StandIn, SymbolKind, call_through};
 use kiln_jit::{InUseError, Role, Unit};
 
-use super::engine::{Engine, Linking};
+use super::engine::{Deferred, Engine, Linking};
 use super::error::SessionError;
 use super::hooks::{self, COMPILE_NOW, Hook};
 use crate::compiler::CompilerError;
@@ -31,7 +31,7 @@ impl fmt::Debug for OnDemand {
     }
 }
 
-/// What the handle and the hooks of a module share.
+/// The state that the handle and the hooks of a module share.
 pub(super) struct Shared {
     /// The session; a hook does not keep it alive.
     engine: Weak<Engine>,
@@ -105,7 +105,7 @@ impl Shared {
         let artifacts = engine.compiler.without_store().compile(&[module])?.artifacts;
         let unit = engine.link(&artifacts, Linking::As(Role::StandIn))?;
         shared.stand_ins.set(unit).expect("it is set here only");
-        engine.add_on_demand(shared.clone());
+        engine.defer(shared.clone());
         Ok(shared)
     }
 
@@ -163,6 +163,17 @@ impl Shared {
     }
 }
 
+impl Deferred for Shared {
+    fn finish(&self, engine: &Engine) -> Result<(), SessionError> {
+        self.compile(engine).map(drop)
+    }
+
+    fn is_finished(&self, _: &Engine) -> bool {
+        // The module may be removed, and is compiled again then.
+        false
+    }
+}
+
 /// Ends the work of the thread that compiles, also if it panics.
 struct Compiling<'s>(&'s Shared);
 
@@ -205,7 +216,7 @@ impl OnDemand {
         let Some(engine) = self.0.engine.upgrade() else { return Ok(()) };
         let units: Vec<Unit> = self.0.stand_ins.get().cloned().into_iter().chain(self.unit()).collect();
         engine.jit.remove(&units)?;
-        engine.forget_on_demand(&self.0);
+        engine.forget(&(self.0.clone() as Arc<dyn Deferred>));
         Ok(())
     }
 }

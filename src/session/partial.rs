@@ -38,8 +38,8 @@ pub struct Failure {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum FailureReason {
-    /// Its own fault. In the error, the module is the only one, or has its position among those that
-    /// did not fail before.
+    /// Its own fault. In the error, the module is the only one, or has its position among those
+    /// that did not fail before.
     Error(SessionError),
     /// It uses a definition of a module that failed.
     Needs {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use kiln_ir::{CountCalls, Linkage, Module, ModuleSettings, Setting, SymbolId, count_calls};
 use kiln_jit::{Role, Unit};
 
-use super::engine::{Engine, Linking};
+use super::engine::{Deferred, Engine, Linking};
 use super::error::SessionError;
 use super::hooks::{self, FUNCTION_IS_HOT, Hook};
 use crate::compiler::CompilerError;
@@ -44,7 +44,7 @@ impl fmt::Debug for Tiered {
     }
 }
 
-/// What the handle and the hooks of a module share.
+/// The state that the handle and the hooks of a module share.
 pub(super) struct Shared {
     engine: Weak<Engine>,
     /// The module as the last tier compiles it.
@@ -119,7 +119,9 @@ impl Shared {
                 shared.watch(engine, &unit, number, counters);
             }
         }
-        engine.add_tiered(&shared);
+        for shared in &shared {
+            engine.defer(shared.clone());
+        }
         Ok(shared)
     }
 
@@ -148,11 +150,20 @@ impl Shared {
         *optimized = Some(result.clone());
         result
     }
+}
 
-    /// Whether the first tier is in memory and nothing replaced it.
-    pub(super) fn is_first(&self, engine: &Engine) -> bool {
-        self.first.get().is_some_and(|unit| engine.jit.contains(unit))
-            && self.optimized.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+impl Deferred for Shared {
+    fn finish(&self, engine: &Engine) -> Result<(), SessionError> {
+        if self.is_finished(engine) {
+            return Ok(());
+        }
+        self.optimize().map(drop).map_err(SessionError::Tier)
+    }
+
+    fn is_finished(&self, engine: &Engine) -> bool {
+        // The first tier is gone when it is replaced, or was removed.
+        !self.first.get().is_some_and(|unit| engine.jit.contains(unit))
+            || self.optimized.try_lock().is_ok_and(|optimized| matches!(*optimized, Some(Ok(_))))
     }
 }
 

@@ -54,12 +54,12 @@ code_enum! {
         /// Visible to all modules, and in the image's symbol table.
         Export = 3,
         /// Like `Export`, but an `Export` or `Hidden` definition of the same name overrides it: a
-        /// weak definition (`STB_WEAK`), in the terms of ELF. It is decided when modules are linked:
-        /// nothing is interposed at run time. The name is Cranelift's.
+        /// weak definition (`STB_WEAK`), in the terms of ELF. It is decided when modules are
+        /// linked: nothing is interposed at run time. The name is Cranelift's.
         Preemptible = 4,
-        /// A function like `Export`, whose code can be exchanged while it is in use: every call goes
-        /// through the function's slot, also from its own module. Of several definitions of the
-        /// name, the last is in force.
+        /// A function like `Export`, whose code can be exchanged while it is in use: every call
+        /// goes through the function's slot, also from its own module. Of several definitions of
+        /// the name, the last is in force.
         Replaceable = 5,
     }
 }
@@ -149,8 +149,8 @@ pub struct Reloc {
 
 impl Reloc {
     /// A flag of an access to a function's slot: the code may use the address for something else
-    /// than a call, so it must be the same everywhere. Without the flag, the address is only called,
-    /// and may be that of the code that is in force at the moment.
+    /// than a call, so it must be the same everywhere. Without the flag, the address is only
+    /// called, and may be that of the code that is in force at the moment.
     pub const TAKES_ADDRESS: u8 = 1;
     /// A flag: the symbol means the module's own definition, even if another definition of its name
     /// is used everywhere else.

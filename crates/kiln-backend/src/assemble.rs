@@ -28,8 +28,8 @@ use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
 use crate::{data, islands, symbols};
 
-/// What artifacts say about their target: its triple and the CPU features that code may use. To
-/// gather it takes as long as assembling a small function.
+/// The statement of artifacts about their target: its triple and the CPU features that code may
+/// use. To gather it takes as long as assembling a small function.
 #[derive(Clone, Debug)]
 pub struct TargetNames {
     triple: Box<str>,

@@ -9,12 +9,9 @@ use cranelift_codegen::ir::{self, AbiParam, InstBuilder, UserExternalName, UserF
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 
 use crate::body::Body;
-use crate::comments::Comments;
-use crate::function::{Code, Function};
-use crate::ids::ClientIds;
-use crate::module::Module;
-use crate::settings::ModuleSettings;
-use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
+use crate::{
+    ClientIds, Code, Comments, Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind,
+};
 
 /// A function that a stand-in is made for.
 #[derive(Clone, Debug)]

@@ -23,7 +23,7 @@ use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 /// The size of a counter, in bytes.
 const COUNTER: u64 = 8;
 
-/// What counts, and when the host is told.
+/// The events that count, and the count at which the host is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountCalls<'a> {
     /// The count at which a call tells the host. Then counting starts again.
@@ -36,8 +36,8 @@ pub struct CountCalls<'a> {
 }
 
 /// Returns `module` with functions that count, and the number of the symbol of the counters, a
-/// private data object. Counter *i* belongs to function *i* of the module. Functions of machine code
-/// do not count.
+/// private data object. Counter *i* belongs to function *i* of the module. Functions of machine
+/// code do not count.
 ///
 /// # Panics
 ///

@@ -60,8 +60,8 @@ pub enum Linkage {
     ///
     /// Every call of it goes through its slot, also from its own module and from itself; so a swap
     /// of the address in the slot is a swap for all callers. Its address, as `func_addr`, data and
-    /// the host see it, is that of a stub that jumps through the slot: it is the same everywhere, and
-    /// stays the same when the function is replaced.
+    /// the host see it, is that of a stub that jumps through the slot: it is the same everywhere,
+    /// and stays the same when the function is replaced.
     ///
     /// A program may have several replaceable definitions of a name, all of one type. The last, in
     /// order of modules, is in force. A name that has a replaceable definition must have no other

@@ -1,4 +1,4 @@
-//! What the modules of one link define, collected before anything is locked.
+//! The definitions of the modules of one link, collected before anything is locked.
 
 use std::collections::HashSet;
 

@@ -1,11 +1,9 @@
 //! The errors of linking artifacts into memory.
 
-use kiln_artifact::Artifact;
 use kiln_globals::{SlotKey, UnboundError, list_errors};
 use kiln_image::link::LinkError;
 
 use crate::memory::MemoryError;
-use crate::unit::UnitInfo;
 
 /// Artifacts could not be linked into memory. Nothing was published.
 ///
@@ -244,29 +242,4 @@ impl std::fmt::Display for UseOf {
             function => write!(f, "`{function}` of module {module} uses `{name}`"),
         }
     }
-}
-
-impl UseOf {
-    /// Returns the first use of `name` in a unit.
-    pub(crate) fn new(name: &str, unit: &UnitInfo) -> Self {
-        let modules = unit.artifacts.iter().enumerate();
-        let mut users = modules.filter_map(|(module, artifact)| Some((module, user(artifact, name)?)));
-        let (module, function) = users.next().unwrap_or((0, ""));
-        Self { name: name.into(), module: unit.first_module + module, function: function.into() }
-    }
-}
-
-/// Returns the name of the first function of a module that uses `name`, or an empty text if only
-/// data does. `None` if the module does not know the name.
-fn user<'a>(artifact: &'a Artifact, name: &str) -> Option<&'a str> {
-    let symbols = artifact.symbols();
-    let symbol = symbols.iter().position(|symbol| artifact.name(symbol) == name)?;
-    let site = artifact.text_relocs().iter().find(|reloc| reloc.symbol.get() as usize == symbol);
-    let site = site.map(|reloc| reloc.offset.get());
-    let function = site.and_then(|site| {
-        let functions = artifact.functions();
-        let number = functions.partition_point(|function| u64::from(function.start.get()) <= site);
-        functions.get(number.checked_sub(1)?)
-    });
-    Some(function.map_or("", |function| artifact.name(&symbols[function.symbol.get() as usize])))
 }

@@ -330,9 +330,9 @@ impl Jit {
     }
 
     /// Changes the address that a slot holds, for all code that uses it, at once. Returns whether
-    /// there is such a slot: if no code uses the key yet, nothing changes. A link that has asked its
-    /// resolver meanwhile asks again, so change what the resolver returns first, or keep it from
-    /// returning until then.
+    /// there is such a slot: if no code uses the key yet, nothing changes. A link that has asked
+    /// its resolver meanwhile asks again, so change what the resolver returns first, or keep it
+    /// from returning until then.
     ///
     /// # Errors
     ///

@@ -135,8 +135,8 @@ impl Names {
         self.0.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
     }
 
-    /// Removes the definition of a unit. Returns the parts of a replaceable function if that was the
-    /// last definition.
+    /// Removes the definition of a unit. Returns the parts of a replaceable function if that was
+    /// the last definition.
     pub(crate) fn undefine(&mut self, name: &str, unit: UnitId) -> Option<Indirection> {
         let entry = self.0.get_mut(name)?;
         entry.definitions.retain(|definition| definition.unit != unit);

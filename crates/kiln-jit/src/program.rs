@@ -1,4 +1,4 @@
-//! What is alive: the one owner of units, names, slots and sections.
+//! The one owner of all that is alive: units, names, slots and sections.
 //!
 //! A link takes three steps here, each short. [`Program::claim`] decides what every symbol of a
 //! batch refers to, and records the uses, so that nothing the batch refers to can be removed while
@@ -46,19 +46,19 @@ pub(crate) enum Attempt<'a> {
     Wait,
 }
 
-/// What a batch was promised while it is linked.
+/// The promises to a batch while it is linked.
 pub(crate) struct Claim<'a> {
     pub(crate) unit: UnitId,
     pub(crate) first_module: usize,
-    /// What the batch refers to outside itself, by kind and name.
+    /// The definitions outside that the batch refers to, by kind and name.
     pub(crate) outside: HashMap<(SlotKind, &'a str), ExternalDefinition>,
     pub(crate) uses: Uses,
 }
 
-/// What a batch refers to outside itself, before it is claimed.
+/// The definitions outside that a batch refers to, before it is claimed.
 #[derive(Default)]
 struct References<'a> {
-    /// What was found already; for slots, the position in `slots`.
+    /// The references found so far; for slots, the position in `slots`.
     seen: HashMap<(SlotKind, &'a str), usize>,
     names: Vec<&'a str>,
     /// Bounds of sections: the name, the section and the address.
@@ -83,7 +83,7 @@ struct Found {
     pending: bool,
 }
 
-/// What no longer belongs to the program, and is freed when no thread can use it.
+/// Things that no longer belong to the program, and are freed when no thread can use them.
 #[derive(Default)]
 pub(crate) struct Retired {
     pub(crate) units: Vec<Arc<UnitInfo>>,
@@ -511,14 +511,14 @@ impl Program {
                 let Some(count) = broken.get_mut(&**name) else { continue };
                 *count += 1;
                 if !is_removed(unit.id) {
-                    found.uses.push((UseOf::new(name, unit), unit.id));
+                    found.uses.push((unit.use_of(name), unit.id));
                 }
             }
             for section in unit.uses.sections.iter() {
                 let Some(count) = sections.get_mut(&**section) else { continue };
                 *count += 1;
                 if !is_removed(unit.id) {
-                    found.uses.push((UseOf::new(section, unit), unit.id));
+                    found.uses.push((unit.use_of(section), unit.id));
                 }
             }
         }

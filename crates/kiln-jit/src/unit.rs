@@ -9,6 +9,7 @@ use kiln_image::link::{Addresses, Plan};
 
 use crate::batch::SlotKind;
 use crate::blocks::Blocks;
+use crate::error::UseOf;
 use crate::unwind::Registration;
 
 /// The number of a unit. Numbers are in order of linking and are never used again.
@@ -83,7 +84,7 @@ pub(crate) struct UnitMemory {
     pub(crate) registration: Option<Registration>,
 }
 
-/// What a unit uses of others. Each name and key is listed once.
+/// The definitions of others that a unit uses. Each name and key is listed once.
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     /// Definitions in other units, by name.
@@ -167,6 +168,31 @@ impl UnitInfo {
         let record = artifact.symbols().get(symbol).filter(|record| record.is_defined())?;
         Some(self.places[module].address(artifact, record.section(), record.offset.get()))
     }
+}
+
+impl UnitInfo {
+    /// Returns the first use of `name` in the unit.
+    pub(crate) fn use_of(&self, name: &str) -> UseOf {
+        let modules = self.artifacts.iter().enumerate();
+        let mut users = modules.filter_map(|(module, artifact)| Some((module, user(artifact, name)?)));
+        let (module, function) = users.next().unwrap_or((0, ""));
+        UseOf { name: name.into(), module: self.first_module + module, function: function.into() }
+    }
+}
+
+/// Returns the name of the first function of a module that uses `name`, or an empty text if only
+/// data does. `None` if the module does not know the name.
+fn user<'a>(artifact: &'a Artifact, name: &str) -> Option<&'a str> {
+    let symbols = artifact.symbols();
+    let symbol = symbols.iter().position(|symbol| artifact.name(symbol) == name)?;
+    let site = artifact.text_relocs().iter().find(|reloc| reloc.symbol.get() as usize == symbol);
+    let site = site.map(|reloc| reloc.offset.get());
+    let function = site.and_then(|site| {
+        let functions = artifact.functions();
+        let number = functions.partition_point(|function| u64::from(function.start.get()) <= site);
+        functions.get(number.checked_sub(1)?)
+    });
+    Some(function.map_or("", |function| artifact.name(&symbols[function.symbol.get() as usize])))
 }
 
 impl Unit {

@@ -266,8 +266,8 @@ impl Assigner<'_> {
         }
     }
 
-    /// Whether the stub of a symbol loads the address from [`slot_of`](Self::slot_of) the symbol. On
-    /// aarch64 the stub of a symbol that a module defines computes the address instead, because
+    /// Whether the stub of a symbol loads the address from [`slot_of`](Self::slot_of) the symbol.
+    /// On aarch64 the stub of a symbol that a module defines computes the address instead, because
     /// `adrp` reaches 4 GiB. The stubs of a replaceable function load the address of its code.
     fn stub_has_slot(&self, id: ResolvedId) -> bool {
         match self.symbols.resolution(id) {

@@ -30,8 +30,8 @@ pub struct Definition<'a> {
     pub offset: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Where the slot and the stub of a replaceable function are, of which `area` and `offset` are
-    /// the place of the code. `None` for everything else.
+    /// The places of the slot and the stub of a replaceable function, of which `area` and `offset`
+    /// are the place of the code. `None` for everything else.
     pub indirection: Option<Indirection>,
 }
 

@@ -61,9 +61,9 @@ impl Loaded {
             return Err(ReplaceError::Itself { name: name.into() });
         }
         let offset = self.writable(slot, 8).ok_or_else(missing)?;
-        // SAFETY: `writable` found the 8 bytes in a segment that is writable. `View` has checked that
-        // they are an aligned slot, which after binding nothing accesses but this function and code
-        // of the image.
+        // SAFETY: `writable` found the 8 bytes in a segment that is writable. `View` has checked
+        // that they are an aligned slot, which after binding nothing accesses but this function and
+        // code of the image.
         Ok(unsafe { self.mapped.memory.swap(offset, function.address() as usize) } as *const u8)
     }
 }

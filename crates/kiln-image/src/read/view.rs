@@ -139,8 +139,8 @@ impl<'a> View<'a> {
         self.check_replaceable(exports_end, note_offset)
     }
 
-    /// Checks the slots of replaceable functions, which the loader writes at any time. `exports_end`
-    /// is the index after that of the last export.
+    /// Checks the slots of replaceable functions, which the loader writes at any time.
+    /// `exports_end` is the index after that of the last export.
     fn check_replaceable(&self, exports_end: u64, note_offset: u64) -> Result<(), LoadError> {
         let head = self.note.head;
         let records = self.note.replaceable();

@@ -53,8 +53,8 @@ pub(super) fn is_exported(linkage: Linkage) -> bool {
 }
 
 /// Returns the area, offset and size of what an export means: of a replaceable function it is the
-/// stub, so whoever looks the name up has the address that pointers have, and calls the code that is
-/// in force.
+/// stub, so whoever looks the name up has the address that pointers have, and calls the code that
+/// is in force.
 fn exported_place(plan: &Plan<'_>, definition: &Definition<'_>) -> (Area, u64, u64) {
     match definition.indirection.and_then(|indirection| indirection.stub) {
         Some(stub) => (Area::Text, stub, stub_size(plan.arch())),

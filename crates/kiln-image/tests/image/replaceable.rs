@@ -37,8 +37,8 @@ fn replaceable(add: u8) -> Artifact {
     defines(Linkage::Replaceable, I64_TO_I64, add)
 }
 
-/// Adds functions that use `f` in every way, 16 bytes apart: a direct call, a call through the slot,
-/// the address from the slot, and the address relative to the code.
+/// Adds functions that use `f` in every way, 16 bytes apart: a direct call, a call through the
+/// slot, the address from the slot, and the address relative to the code.
 fn add_users(module: &mut Module, f: u32) {
     let first = module.contents.text_relocs.len();
     module.function("call", Linkage::Export, I64_TO_I64, &JUMP, &[(1, PC, f, -4)]);

@@ -1,4 +1,4 @@
-//! What the earlier modules of a builder have defined, and the names of private definitions.
+//! The definitions of the earlier modules of a builder, and the names of private definitions.
 //!
 //! A local or anonymous definition has no name that other modules know. If its builder makes
 //! several modules, each may refer to private definitions of the others. So in those modules a

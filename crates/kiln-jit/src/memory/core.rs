@@ -269,7 +269,7 @@ impl Core {
     }
 }
 
-/// What happens around a fork.
+/// The steps before and after a fork.
 impl Core {
     /// Returns whether a child that is made now shares memory that is ours. The regions are locked.
     pub(super) fn will_share(&self, regions: &[MutexGuard<'_, RegionState>]) -> bool {

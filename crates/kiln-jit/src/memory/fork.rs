@@ -18,7 +18,7 @@ use super::system::Refused;
 /// The addresses of all memories of this process.
 static ALL: Mutex<BTreeSet<usize>> = Mutex::new(BTreeSet::new());
 
-/// What is locked while a fork is made.
+/// The locks that are held while a fork is made.
 static HELD: Held = Held(UnsafeCell::new(None));
 
 struct Held(UnsafeCell<Option<Locks>>);

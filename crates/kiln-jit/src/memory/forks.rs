@@ -6,7 +6,8 @@
 //! a file in memory of its own that only children map, writable. The system refuses to seal such a
 //! file against writing while it is mapped writable anywhere. A child loses the mapping when it
 //! ends, when it executes another program, and when it made its copy; its own children inherit it.
-//! (The end of a pipe would be simpler, but a child that closes all files looks as if it had ended.)
+//! (The end of a pipe would be simpler, but a child that closes all files looks as if it had
+//! ended.)
 //!
 //! Forks are numbered from 1. Forks that make the copy of a process without libc's `fork` are not
 //! seen; what they may do is in the documentation of [`Memory`](super::Memory).

@@ -30,7 +30,7 @@ pub struct MemoryProvider {
     memory: Arc<Memory>,
     /// Open pages of code, and of read-only data. The last ones have room.
     open: [Vec<Open>; 2],
-    /// What is freed when the module is dropped.
+    /// The blocks that are freed when the module is dropped.
     finished: Vec<(Region, Range<usize>)>,
     /// Pages of code with branch protection, which are made ordinary again when they are freed.
     protected: bool,

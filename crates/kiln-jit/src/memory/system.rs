@@ -17,7 +17,7 @@ use rustix::mm::{
 pub struct Refused {
     /// The call, as `mprotect(PROT_EXEC)`.
     pub call: &'static str,
-    /// What the call was for.
+    /// The purpose of the call.
     pub purpose: &'static str,
     /// The system's reason.
     pub source: io::Error,

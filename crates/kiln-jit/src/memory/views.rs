@@ -143,7 +143,8 @@ impl Views {
             all.into_iter().try_for_each(|(region, range)| unsafe { self.unseal(region, range.clone()) })
         });
         if let Err(refused) = mapped {
-            // SAFETY: nobody knows this mapping. Each region has either file, with the same content.
+            // SAFETY: nobody knows this mapping. Each region has either file, with the same
+            // content.
             unsafe { self.system.unmap(writable, self.ends[1]) };
             return Err(refused);
         }

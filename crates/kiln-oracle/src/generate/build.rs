@@ -85,8 +85,8 @@ fn is_used(plan: &Plan, number: usize) -> bool {
         return true;
     };
     let in_order = plan.functions[first].module < plan.functions[second].module;
-    // If both definitions can be overridden, the definition in the first module is used, and if both
-    // are replaceable, that in the last.
+    // If both definitions can be overridden, the definition in the first module is used, and if
+    // both are replaceable, that in the last.
     let winner = match (plan.functions[first].replaceable, is_weak(second)) {
         (true, _) if !in_order => first,
         (false, true) if in_order => first,

@@ -46,8 +46,8 @@ pub struct LinkedProgram {
 
 impl LinkedProgram {
     /// Links `modules` by name. A definition overrides a preemptible definition; of several
-    /// preemptible definitions, the first is taken, and of several replaceable ones the last. This does not check whether the modules fit
-    /// together; [`kiln_ir::check_program`] does.
+    /// preemptible definitions, the first is taken, and of several replaceable ones the last. This
+    /// does not check whether the modules fit together; [`kiln_ir::check_program`] does.
     pub fn new(modules: &[&Module]) -> Self {
         let mut names: HashMap<Box<str>, u32> = HashMap::new();
         let mut keys: Vec<Box<str>> = Vec::new();

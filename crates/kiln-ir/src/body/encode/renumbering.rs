@@ -13,8 +13,8 @@ pub(super) struct Renumbering {
 }
 
 impl Renumbering {
-    /// Returns the new number of an entity, or `None` if it has none yet and `exists` says that there
-    /// is no such entity.
+    /// Returns the new number of an entity, or `None` if it has none yet and `exists` says that
+    /// there is no such entity.
     #[inline]
     pub(super) fn number(&mut self, old: usize, exists: impl FnOnce() -> bool) -> Option<u64> {
         match self.numbers.get(old) {

@@ -106,7 +106,8 @@ fn a_child_makes_code_of_its_own() {
             memory.publish(&[constant]).unwrap();
             let steps = Steps::new();
             let one = child(|| {
-                // Twice the memory of the parent, so that pages that the parent never used are used.
+                // Twice the memory of the parent, so that pages that the parent never used are
+                // used.
                 let new: Vec<_> = (2..40).map(|value| publish(&memory, value, 5000)).collect();
                 // SAFETY: it is data of this process now.
                 unsafe { slot.bytes().fill(9) };

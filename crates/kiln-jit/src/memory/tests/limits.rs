@@ -29,7 +29,8 @@ fn code_that_was_never_writable_where_it_runs() {
             Memory::reserve(MemoryOptions { mapping: Mapping::Protect, ..MemoryOptions::with_size(1 << 20) });
         let error = error.unwrap_err().to_string();
         assert!(error.contains("mprotect(PROT_EXEC)") && error.contains("PR_SET_MDWE"), "{error}");
-        // A module of cranelift-jit writes where it runs, and hears at once that this is not possible.
+        // A module of cranelift-jit writes where it runs, and hears at once that this is not
+        // possible.
         let mut provider = MemoryProvider::new(memory.clone());
         for _ in 0..2 {
             let error = provider.allocate(16, 16, JITMemoryKind::Executable).unwrap_err().to_string();
