@@ -2,6 +2,7 @@
 //! commit, which is where another thread may come in between.
 
 mod epochs;
+mod faults;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -22,6 +22,9 @@ pub(super) struct Core {
     pub(super) page: usize,
     /// The error with which the system refuses to close pages of code that were open.
     cannot_close: OnceLock<Errno>,
+    /// In tests: how many more ranges are taken before one is refused.
+    #[cfg(test)]
+    pub(super) fuse: std::sync::atomic::AtomicUsize,
 }
 
 /// One region; offsets are from its start.
@@ -92,7 +95,14 @@ impl Core {
                 given: 0,
             })
         });
-        Ok(Self { views, regions, page, cannot_close: OnceLock::new() })
+        Ok(Self {
+            views,
+            regions,
+            page,
+            cannot_close: OnceLock::new(),
+            #[cfg(test)]
+            fuse: usize::MAX.into(),
+        })
     }
 
     /// Locks a region. No client code runs under the lock.
@@ -119,8 +129,19 @@ impl Core {
 
     /// Takes `len` bytes that begin at a multiple of `align`, which is at most a page.
     pub(super) fn take(&self, region: Region, len: u64, align: usize) -> Result<Taken, MemoryError> {
+        #[cfg(test)]
+        self.burn(region)?;
         self.leave_parent(region)?;
         self.take_units(region, &mut self.lock(region), len, align, self.unit(region))
+    }
+
+    /// In tests: fails if the fuse has burnt down.
+    #[cfg(test)]
+    pub(super) fn burn(&self, region: Region) -> Result<(), MemoryError> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let full = MemoryError::Full { region, asked: 0, free: 0, largest: 0, size: 0 };
+        // After this failure everything works again.
+        if self.fuse.fetch_sub(1, Relaxed) == 0 { Err(full) } else { Ok(()) }
     }
 
     /// Takes a multiple of `unit` bytes.

@@ -176,9 +176,18 @@ impl Memory {
         Ok(block)
     }
 
+    /// In tests: lets the `n`-th of the next allocations and publications fail, from 0. Returns how
+    /// many are left before it.
+    #[cfg(test)]
+    pub(crate) fn fail_at(&self, n: usize) -> usize {
+        self.core.fuse.swap(n, std::sync::atomic::Ordering::Relaxed)
+    }
+
     /// Makes blocks usable after they were written: code becomes executable, constants read-only.
     /// After an error the blocks can only be freed.
     pub(crate) fn publish(&self, blocks: &[Block]) -> Result<(), JitError> {
+        #[cfg(test)]
+        self.core.burn(Region::Code)?;
         self.seal(blocks)?;
         let mut is_code = false;
         for block in blocks.iter().filter(|block| block.len > 0) {
