@@ -81,6 +81,7 @@ impl Core {
         let regions = Region::ALL.map(|region| {
             let size = views.size(region);
             let step = if region == Region::Data { DATA_STEP } else { SHARED_STEP };
+            let step = if options.huge_pages { step.max(options.unit(page)) } else { step };
             // If pages change their permissions, each block takes its own.
             let step = if views.whole_pages(region) { page } else { step };
             let pages = Pages::new(size, page, step);

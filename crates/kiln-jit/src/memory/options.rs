@@ -19,6 +19,10 @@ pub struct MemoryOptions {
     pub data: usize,
     /// How code is written.
     pub mapping: Mapping,
+    /// Whether to ask the system for huge pages (2 MiB), which make much code faster and take more
+    /// memory. Each region is rounded up to that size. The system may not have them: for code that
+    /// is mapped twice it must be told in `/sys/kernel/mm/transparent_hugepage/shmem_enabled`.
+    pub huge_pages: bool,
 }
 
 /// How code and read-only data are written.
@@ -43,7 +47,13 @@ impl MemoryOptions {
     pub fn with_size(size: usize) -> Self {
         let eighth = size / 8;
         let code = 3 * eighth;
-        Self { code, read_only: 2 * eighth, data: size - 5 * eighth, mapping: Mapping::Auto }
+        Self {
+            code,
+            read_only: 2 * eighth,
+            data: size - 5 * eighth,
+            mapping: Mapping::Auto,
+            huge_pages: false,
+        }
     }
 
     /// Returns the size of a region, in bytes.
@@ -55,12 +65,17 @@ impl MemoryOptions {
         }
     }
 
+    /// Returns the number of bytes of which each region has a multiple.
+    pub(super) fn unit(&self, page: usize) -> usize {
+        if self.huge_pages { page.max(2 << 20) } else { page }
+    }
+
     /// Returns the offsets at which the three regions end, in whole pages.
     pub(super) fn ends(&self, page: usize) -> Result<[usize; 3], MemoryError> {
         let mut end = 0_usize;
         let mut ends = [0; 3];
         for region in Region::ALL {
-            let size = self.size(region).max(1).checked_next_multiple_of(page);
+            let size = self.size(region).max(1).checked_next_multiple_of(self.unit(page));
             let sum = size.and_then(|size| end.checked_add(size)).filter(|&end| end <= Self::LIMIT);
             end = sum.ok_or(MemoryError::TooLarge { limit: Self::LIMIT })?;
             ends[region as usize] = end;

@@ -124,12 +124,31 @@ impl System {
         refused.and_then(|()| make()).map_err(|errno| Refused { call, purpose, source: errno.into() })
     }
 
-    /// Reserves `len` bytes of address space without access.
-    pub(super) fn reserve(&self, len: usize) -> Result<*mut u8, Refused> {
+    /// Reserves `len` bytes of address space without access, at a multiple of `align`, which is at
+    /// least a page and divides `len`.
+    pub(super) fn reserve(&self, len: usize, align: usize) -> Result<*mut u8, Refused> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let more = if align > rustix::param::page_size() { align } else { 0 };
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-        let map = || unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) };
-        Ok(self.call("mmap", "to reserve address space", map)?.cast())
+        let map = || unsafe { mmap_anonymous(ptr::null_mut(), len + more, ProtFlags::empty(), flags) };
+        let start: *mut u8 = self.call("mmap", "to reserve address space", map)?.cast();
+        if more == 0 {
+            return Ok(start);
+        }
+        let skip = start.align_offset(align);
+        for (unused, len) in [(start, skip), (start.wrapping_add(skip + len), more - skip)] {
+            if len > 0 {
+                // SAFETY: a part of the new mapping, which nothing uses.
+                unsafe { self.unmap(unused, len) };
+            }
+        }
+        Ok(start.wrapping_add(skip))
+    }
+
+    /// Asks for huge pages, which the system may not have.
+    pub(super) fn prefer_huge_pages(&self, address: *mut u8, len: usize) {
+        // SAFETY: this does not change what can be read there.
+        let _ = unsafe { madvise(address.cast(), len, Advice::LinuxHugepage) };
     }
 
     /// Makes a file of `len` bytes in memory that has no name.
@@ -146,13 +165,12 @@ impl System {
         Ok(file)
     }
 
-    /// Maps `len` bytes of `file` from `offset`, shared: at `address`, or at a new address if that
-    /// is null.
+    /// Maps `len` bytes of `file` from `offset` at `address`, shared.
     ///
     /// # Safety
     ///
-    /// If `address` is not null, the `len` bytes there belong to the caller, and what is there now
-    /// is not used afterwards.
+    /// The `len` bytes at `address` belong to the caller, and what is there now is not used
+    /// afterwards.
     pub(super) unsafe fn map_file(
         &self,
         address: *mut u8,
@@ -160,17 +178,16 @@ impl System {
         access: Access,
         file: &OwnedFd,
         offset: usize,
-    ) -> Result<*mut u8, Refused> {
-        let place = if address.is_null() { MapFlags::empty() } else { MapFlags::FIXED };
-        let flags = MapFlags::SHARED | place;
+    ) -> Result<(), Refused> {
+        let flags = MapFlags::SHARED | MapFlags::FIXED;
         let (call, purpose) = match access {
             Access::Read => ("mmap(PROT_READ)", "to map read-only data"),
             Access::ReadWrite => ("mmap(PROT_WRITE)", "to map code where it is written"),
             _ => ("mmap(PROT_EXEC)", "to map code where it runs"),
         };
-        // SAFETY: the caller owns the range, or the kernel chooses a new one.
+        // SAFETY: the caller owns the range.
         let map = || unsafe { mmap(address.cast(), len, access.prot(), flags, file, offset as u64) };
-        Ok(self.call(call, purpose, map)?.cast())
+        self.call(call, purpose, map).map(drop)
     }
 
     /// Sets the permissions of whole pages.

@@ -30,6 +30,9 @@ pub(super) struct Views {
     base: *mut u8,
     /// The offsets at which the regions end.
     ends: [usize; 3],
+    /// The addresses of the views are multiples of this: the size of a page, or of a huge one.
+    unit: usize,
+    huge_pages: bool,
     /// Whether code and read-only data are a file that is mapped twice.
     dual: bool,
     /// The writable view of the first two regions; null if there is none.
@@ -47,10 +50,23 @@ impl Views {
     /// Reserves address space for the regions.
     pub(super) fn reserve(system: System, options: &MemoryOptions, page: usize) -> Result<Self, MemoryError> {
         let ends = options.ends(page)?;
+        let (unit, huge_pages) = (options.unit(page), options.huge_pages);
         let new = |system: System, dual| {
-            let base = system.reserve(ends[2])?;
+            let base = system.reserve(ends[2], unit)?;
+            if huge_pages {
+                system.prefer_huge_pages(base, ends[2]);
+            }
             let writable = AtomicPtr::new(ptr::null_mut());
-            Ok::<_, Refused>(Self { system, base, ends, dual, writable, parents: AtomicBool::new(false) })
+            Ok::<_, Refused>(Self {
+                system,
+                base,
+                ends,
+                unit,
+                huge_pages,
+                dual,
+                writable,
+                parents: AtomicBool::new(false),
+            })
         };
         if options.mapping == Mapping::Protect {
             let views = new(system, false)?;
@@ -85,12 +101,16 @@ impl Views {
     /// Maps `file` where it is written, and not in children.
     fn map_writable(&self, file: &OwnedFd) -> Result<*mut u8, Refused> {
         let len = self.ends[1];
-        // SAFETY: a new address.
-        let writable = unsafe { self.system.map_file(ptr::null_mut(), len, Access::ReadWrite, file, 0)? };
-        self.system.not_in_children(writable, len).inspect_err(|_| {
+        let writable = self.system.reserve(len, self.unit)?;
+        // SAFETY: the address space was just reserved.
+        let mapped = unsafe { self.system.map_file(writable, len, Access::ReadWrite, file, 0) };
+        mapped.and_then(|()| self.system.not_in_children(writable, len)).inspect_err(|_| {
             // SAFETY: the mapping is new.
             unsafe { self.system.unmap(writable, len) };
         })?;
+        if self.huge_pages {
+            self.system.prefer_huge_pages(writable, len);
+        }
         Ok(writable)
     }
 
@@ -106,6 +126,9 @@ impl Views {
         unsafe {
             self.system.map_file(self.base, code, Access::ReadExecute, file, 0)?;
             self.system.map_file(self.base.add(code), shared - code, Access::Read, file, code)?;
+        }
+        if self.huge_pages {
+            self.system.prefer_huge_pages(self.base, shared);
         }
         Ok(())
     }

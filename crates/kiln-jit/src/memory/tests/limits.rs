@@ -101,3 +101,31 @@ fn data_is_taken_from_the_system_in_steps() {
         assert_eq!(memory.usage().data.used, 0);
     });
 }
+
+#[test]
+fn huge_pages_are_asked_for() {
+    if !std::path::Path::new("/sys/kernel/mm/transparent_hugepage").exists() {
+        return eprintln!("skipped: the kernel has no huge pages");
+    }
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let options = MemoryOptions { mapping, huge_pages: true, ..MemoryOptions::with_size(16 << 20) };
+        let memory = Memory::reserve(options).unwrap();
+        let block = publish(&memory, 7, 16);
+        let data = memory.allocate(Region::Data, 3 << 20, 16).unwrap();
+        for region in Region::ALL {
+            let views = &memory.core.views;
+            for view in [views.address(region, 0), views.writable(region, 0)] {
+                assert!((view as usize).is_multiple_of(2 << 20));
+            }
+        }
+        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        for line in lines(&memory) {
+            let (_, rest) = all.split_once(&line).unwrap();
+            let flags = rest.lines().find(|line| line.starts_with("VmFlags:")).unwrap();
+            assert!(flags.split(' ').any(|flag| flag == "hg"), "{mapping:?} {line}: {flags}");
+        }
+        assert_eq!(call(block), 7);
+        assert!((4..=16).contains(&mappings(&memory)));
+        free(&memory, [block, data]);
+    }
+}
