@@ -72,7 +72,7 @@ struct PeersArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Functions that comparison G adds to a session one by one; its other sizes are in proportion
-    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(100..))]
     adds: u32,
     /// Be a child process of comparison G
     #[arg(long, hide = true)]

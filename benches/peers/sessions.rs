@@ -50,8 +50,8 @@ pub(crate) fn compare(setup: &Setup, scale: Scale) -> Result<Comparison, Failure
     }
     growth::compare(setup, scale, &mut comparison)?;
     comparison.note(
-        "the function is `(a + b) * k`; both engines compile at opt_level none with the same settings and \
-         CPU features, except that cranelift-jit needs is_pic = false",
+        "the function is `(a + b) * k`; both engines verify it and compile it at opt_level none with the same \
+         settings and CPU features, except that cranelift-jit needs is_pic = false",
     );
     comparison.note(
         "kiln: the default options, so unwind rows are made and registered, which cranelift-jit does not do; \

@@ -32,7 +32,7 @@ pub(crate) struct BenchArgs {
     #[arg(long, value_name = "N")]
     threads: Option<u16>,
     /// Functions that comparison G adds to a session one by one; its other sizes are in proportion
-    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    #[arg(long, default_value_t = 100_000, value_name = "N")]
     adds: u32,
     /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F
     /// build again, G sessions [default: all]

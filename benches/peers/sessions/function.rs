@@ -17,8 +17,6 @@ pub(super) struct Peer {
     pub(super) target: Target,
     pub(super) compiler: Compiler,
     isa: OwnedTargetIsa,
-    /// The same, with the verifier.
-    verifying: OwnedTargetIsa,
 }
 
 /// A function that is ready to be defined.
@@ -32,18 +30,14 @@ impl Peer {
     pub(super) fn new() -> Result<Self, Failure> {
         let target = Target::host().opt_level(OptLevel::None);
         let isa = target.isa(&ModuleSettings::default())?;
-        let (plain, verifying) = (without_pic(&isa, false)?, without_pic(&isa, true)?);
-        Ok(Self { isa: plain, verifying, compiler: Compiler::new(target.clone()), target })
+        // Kiln verifies every function too.
+        let isa = without_pic(&isa, true)?;
+        Ok(Self { isa, compiler: Compiler::new(target.clone()), target })
     }
 
-    /// Returns an empty `JITModule`.
+    /// Returns an empty `JITModule`, which verifies, as it does by default.
     pub(super) fn module(&self) -> JITModule {
         JITModule::new(JITBuilder::with_isa(self.isa.clone(), default_libcall_names()))
-    }
-
-    /// Returns an empty `JITModule` that verifies, as Kiln's front end does.
-    pub(super) fn verifying_module(&self) -> JITModule {
-        JITModule::new(JITBuilder::with_isa(self.verifying.clone(), default_libcall_names()))
     }
 
     /// Returns the code of `functions`, for `define_function_bytes`.

@@ -53,6 +53,10 @@ impl Contents {
     ///
     /// If the strings of one module exceed 4 GiB.
     pub fn string(&mut self, text: &str) -> Str {
+        if self.strings.is_empty() {
+            // Enough for the names of a module of one function.
+            self.strings.reserve(256);
+        }
         let start = u32::try_from(self.strings.len()).expect("strings of one module below 4 GiB");
         self.strings.extend_from_slice(text.as_bytes());
         let len = u32::try_from(text.len()).expect("strings of one module below 4 GiB");

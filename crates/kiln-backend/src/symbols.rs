@@ -2,6 +2,7 @@
 //! IR, then the routines of the C library that its code calls.
 
 use cranelift_codegen::ir::{LibCall, Signature};
+use foldhash::fast::RandomState as FastHash;
 use indexmap::{IndexMap, IndexSet};
 use kiln_artifact::Contents;
 use kiln_artifact::record::{self, NONE, SectionKind, Str, SymbolRecord};
@@ -20,6 +21,9 @@ pub(crate) struct SymbolRange {
     pub(crate) size: u64,
 }
 
+/// The signatures of a module, and their texts.
+type Signatures<'a> = IndexMap<&'a Signature, Str, FastHash>;
+
 /// Writes the symbols and the signatures that they refer to. `ranges` has the place of each symbol
 /// of the module, in order.
 pub(crate) fn write(
@@ -28,7 +32,7 @@ pub(crate) fn write(
     libcalls: &IndexSet<LibCall>,
     contents: &mut Contents,
 ) {
-    let mut signatures: IndexMap<&Signature, Str> = IndexMap::new();
+    let mut signatures = Signatures::default();
     for (symbol, range) in module.symbols.iter().zip(ranges) {
         let signature = symbol.signature.as_ref();
         let signature = signature.map_or(NONE, |signature| intern(&mut signatures, signature, contents));
@@ -74,11 +78,7 @@ pub(crate) fn write(
 }
 
 /// Returns the index of `signature`, whose text is added if it is new.
-fn intern<'a>(
-    signatures: &mut IndexMap<&'a Signature, Str>,
-    signature: &'a Signature,
-    contents: &mut Contents,
-) -> u32 {
+fn intern<'a>(signatures: &mut Signatures<'a>, signature: &'a Signature, contents: &mut Contents) -> u32 {
     let index = signatures.get_index_of(signature).unwrap_or_else(|| {
         let text = contents.string(&signature.to_string());
         signatures.insert_full(signature, text).0

@@ -6,7 +6,7 @@
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::{CodegenResult, CompiledCode, ir::Endianness};
-use gimli::write::{Address, EhFrame, EndianVec, FrameTable};
+use gimli::write::{Address, EhFrame, Error, FrameTable, Writer};
 use gimli::{RunTimeEndian, constants};
 
 /// Size of a frame description entry (FDE) up to its instructions: length, CIE pointer, start and
@@ -38,13 +38,44 @@ pub(crate) fn rows(code: &CompiledCode, isa: &dyn TargetIsa) -> CodegenResult<Un
         Endianness::Little => RunTimeEndian::Little,
         Endianness::Big => RunTimeEndian::Big,
     };
-    let mut section = EhFrame(EndianVec::new(endian));
+    // Enough for most functions, so that the bytes are not moved.
+    let mut section = EhFrame(Bytes { bytes: Vec::with_capacity(256), endian });
     table.write_eh_frame(&mut section).expect("rows with constant addresses can be encoded");
-    let bytes = section.slice();
+    let bytes = &*section.bytes;
     let cie_len = 4 + read_u32(bytes, endian) as usize;
     let fde = &bytes[cie_len..];
     let fde_len = 4 + read_u32(fde, endian) as usize;
     Ok(UnwindRows { cie: bytes[..cie_len].to_vec(), rows: fde[FDE_HEADER..fde_len].to_vec() })
+}
+
+/// Bytes that are being written. Unlike gimli's own writer, it can begin with a capacity.
+#[derive(Clone, Debug)]
+struct Bytes {
+    bytes: Vec<u8>,
+    endian: RunTimeEndian,
+}
+
+impl Writer for Bytes {
+    type Endian = RunTimeEndian;
+
+    fn endian(&self) -> RunTimeEndian {
+        self.endian
+    }
+
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> gimli::write::Result<()> {
+        self.bytes.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_at(&mut self, offset: usize, bytes: &[u8]) -> gimli::write::Result<()> {
+        let to = self.bytes.get_mut(offset..).ok_or(Error::OffsetOutOfBounds)?;
+        to.get_mut(..bytes.len()).ok_or(Error::LengthOutOfBounds)?.copy_from_slice(bytes);
+        Ok(())
+    }
 }
 
 fn read_u32(bytes: &[u8], endian: RunTimeEndian) -> u32 {
