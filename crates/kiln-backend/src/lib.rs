@@ -33,7 +33,8 @@
 //! # Architecture invariants
 //!
 //! This crate uses no files, clocks or process-wide counters, and iterates over no hash map. The
-//! verifier does not run here: modules are verified by the front end, once.
+//! verifier runs here only for functions that the front end has left unverified, as a builder does:
+//! every function is verified once, and code that is reused was verified when it was made.
 //!
 //! # Bugs of Cranelift 0.135.8
 //!

@@ -1,7 +1,7 @@
 //! The header lines of a module: settings that refine the target of a build.
 //!
 //! Some settings are Kiln's own and cannot be chosen: code is always position independent, and the
-//! verifier does not run again after the front end.
+//! verifier does not run again for functions that passed it.
 
 use std::str::FromStr;
 
@@ -86,8 +86,8 @@ fn same(a: Architecture, b: Architecture) -> bool {
     }
 }
 
-/// Settings that cannot be chosen: an artifact can be loaded at any address, and the front end has
-/// already verified the IR.
+/// Settings that cannot be chosen: an artifact can be loaded at any address, and IR is verified
+/// before it gets to Cranelift's compiler.
 pub(crate) const FORCED: [(&str, &str); 2] = [("is_pic", "true"), ("enable_verifier", "false")];
 
 /// Tells whether a setting of this name has no effect, because Kiln chooses its value.

@@ -4,9 +4,8 @@
 //! ([`Target::of_isa`], [`Target::native`]). `opt_level` is `speed`. `preserve_frame_pointers` is
 //! on, because stack walkers need frame pointers, and so does IR that reads its frame pointer. On
 //! x86-64 the CPU features are those of level v2, unless a module has a `target` line; an image
-//! records the features that it needs. `enable_verifier` is off, because the front end verifies
-//! every function once, against the settings of its module; verifying takes about 7 % of the time
-//! of compiling.
+//! records the features that it needs. `enable_verifier` is off, because every function is verified
+//! once, against the settings of its module, by the front end or before it is compiled.
 
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};

@@ -213,7 +213,9 @@ impl Image {
     }
 
     /// Fills the slots with the addresses that `resolver` gives, and makes the image callable. The
-    /// resolver is told the type with which the image calls a function.
+    /// resolver is told the type with which the image calls a function. It must also know the
+    /// [routines](SlotKey::Routine) of the C library that the code generator calls, as
+    /// `kiln_jit::libcalls::process` does.
     ///
     /// # Errors
     ///
