@@ -123,10 +123,10 @@ impl Lowering<'_, '_> {
                 let [yes, no, end] = [(); 3].map(|()| self.builder.create_block());
                 self.builder.append_block_param(end, I64);
                 self.builder.ins().brif(condition, yes, &[], no, &[]);
-                for (block, part) in [(yes, &parts[1]), (no, &parts[2])] {
-                    self.builder.switch_to_block(block);
-                    let value = self.value(part)?;
-                    self.builder.ins().jump(end, &[value.into()]);
+                for (part, branch) in parts[1..].iter().zip([yes, no]) {
+                    self.builder.switch_to_block(branch);
+                    let result = self.value(part)?.into();
+                    self.builder.ins().jump(end, &[result]);
                 }
                 self.builder.switch_to_block(end);
                 self.builder.block_params(end)[0]

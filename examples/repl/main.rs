@@ -134,7 +134,7 @@ impl Repl {
                 if let Some(name) = function.name().strip_suffix('\'') {
                     let earlier = images.iter().find(|image| image.function(name).is_some());
                     let earlier = earlier.ok_or_else(|| format!("{path} needs an image with `{name}`"))?;
-                    // SAFETY: the type is compared; images are dropped together, after the last call.
+                    // SAFETY: the type is compared; all images live until the last call.
                     unsafe { earlier.replace(name, function.clone()) }?;
                 } else {
                     // Code that uses it with another type is refused.

@@ -144,7 +144,7 @@ pub(crate) fn goes_on_in_another_process() -> Result<(), Failure> {
     )
 }
 
-/// What is wrong is printed, and the session goes on.
+/// Lines that are wrong print an error, and the session goes on.
 pub(crate) fn prints_errors() -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let large = format!("0{}", "+1".repeat(500));

@@ -11,8 +11,8 @@
 //!   any function is compiled. The linker appends slots for symbols that no module defines.
 //! - [`Bindings`] gives the addresses, when code is linked in the process or an image is loaded.
 //!   Any type that finds the address of a key implements [`Resolve`]. It is told the type with
-//!   which compiled code calls a function of the host ([`Signature`]), so that a function of another type
-//!   is an error and not a wrong number.
+//!   which compiled code calls a function of the host ([`Signature`]), so that a function of
+//!   another type is an error and not a wrong number.
 //!
 //! The crate also has what other crates of Kiln share: [`Signature`], the type of a function as
 //! text, [`list_errors`], and [`is_reserved_section`].

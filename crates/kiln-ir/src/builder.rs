@@ -179,10 +179,11 @@ impl ModuleBuilder {
     /// of the finished module, for messages and for finding its last build in a cache.
     ///
     /// All declarations stay, with their ids: later definitions may refer to earlier ones, local
-    /// and anonymous ones too, and earlier definitions may refer to what is defined later. For that,
-    /// local and anonymous definitions become hidden ones, whose names begin with `kiln.private.`
-    /// and contain the name of the builder. So builders that finish several modules for one program
-    /// need different names; otherwise linking fails, with an error about such a name.
+    /// and anonymous ones too, and earlier definitions may refer to what is defined later. For
+    /// that, local and anonymous definitions become hidden ones, whose names begin with
+    /// `kiln.private.` and contain the name of the builder. So builders that finish several modules
+    /// for one program need different names; otherwise linking fails, with an error about such a
+    /// name.
     ///
     /// Modules that refer to each other have to be linked at once, or after what they refer to.
     pub fn finish_part(&mut self, name: impl Into<Box<str>>) -> Module {
