@@ -8,7 +8,6 @@ use std::time::Duration;
 use kiln::ir::{Module, Target};
 use kiln::jit::JitOptions;
 use kiln::{Compiler, Session};
-use rayon::prelude::*;
 
 use crate::{module, rounds, turn};
 
@@ -36,26 +35,25 @@ fn tasks_of_the_pool_wait_for_each_other() {
         let compiler = Compiler::new(Target::host()).pool(pool.clone()).progress(progress);
         let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
         let calls = AtomicUsize::new(0);
-        pool.install(|| {
-            (0..32_usize).into_par_iter().with_max_len(1).for_each(|task| {
-                session.add_once(&modules).unwrap();
-                let text = format!(
-                    "function %g{task}() -> i64 system_v {{
-                        fn0 = %f{task}() -> i64 system_v
-                    block0:
-                        v0 = call fn0()
-                        return v0
-                    }}"
-                );
-                session.add(&[module(&text)]).unwrap();
-                let function = session.function(&format!("g{task}")).unwrap();
-                // SAFETY: the function has this type, and nothing is removed.
-                assert_eq!(
-                    unsafe { function.typed::<extern "C" fn() -> i64>() }.unwrap()(),
-                    20 * task as i64
-                );
-                calls.fetch_add(1, Ordering::Relaxed);
-            });
+        let task = |task: usize| {
+            session.add_once(&modules).unwrap();
+            let text = format!(
+                "function %g{task}() -> i64 system_v {{
+                    fn0 = %f{task}() -> i64 system_v
+                block0:
+                    v0 = call fn0()
+                    return v0
+                }}"
+            );
+            session.add(&[module(&text)]).unwrap();
+            let function = session.function(&format!("g{task}")).unwrap();
+            // SAFETY: the function has this type, and nothing is removed.
+            assert_eq!(unsafe { function.typed::<extern "C" fn() -> i64>() }.unwrap()(), 20 * task as i64);
+            calls.fetch_add(1, Ordering::Relaxed);
+        };
+        pool.in_place_scope(|scope| {
+            let task = &task;
+            (0..32).for_each(|number| scope.spawn(move |_| task(number)));
         });
         assert_eq!(calls.load(Ordering::Relaxed), 32);
         assert_eq!(session.jit().units().len(), 33);
