@@ -50,20 +50,12 @@ impl Claims {
         Claimed::Own(Claim { claims: self, names })
     }
 
-    /// Waits until another thread has given a name of `modules` up. In a thread of a pool, it does
-    /// other work of the pool meanwhile, which may be what the other thread waits for.
+    /// Waits until other threads have given the names of `modules` up. A thread of a pool must not
+    /// do that: what it waits for may need it.
     pub(super) fn wait(&self, modules: &[Module]) {
-        let is_free = |claimed: &HashSet<Box<str>>| !definitions(modules).any(|name| claimed.contains(name));
-        if rayon::current_thread_index().is_some() {
-            while !is_free(&self.lock()) {
-                if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                    std::thread::yield_now();
-                }
-            }
-            return;
-        }
-        let claimed = self.lock();
-        drop(self.freed.wait_while(claimed, |claimed| !is_free(claimed)));
+        let is_taken =
+            |claimed: &mut HashSet<Box<str>>| definitions(modules).any(|name| claimed.contains(name));
+        drop(self.freed.wait_while(self.lock(), is_taken));
     }
 }
 

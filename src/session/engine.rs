@@ -126,15 +126,22 @@ impl Engine {
     /// Adds modules, unless all their definitions are there or are being added.
     pub(super) fn build_once(&self, modules: &[Module]) -> Result<Unit, SessionError> {
         loop {
-            match self.claims.claim(modules) {
-                Claimed::Own(_claim) => {
-                    return match self.defined(modules) {
-                        Some(unit) => Ok(unit),
-                        None => self.build_claimed(modules, Linking::Add),
-                    };
+            let claim = match self.claims.claim(modules) {
+                Claimed::Own(claim) => Some(claim),
+                // The other thread may wait for this one, or be interrupted on it, so this compiles
+                // too, and the first that is linked wins.
+                Claimed::Other(_) if rayon::current_thread_index().is_some() => None,
+                Claimed::Other(_) => {
+                    self.claims.wait(modules);
+                    continue;
                 }
-                Claimed::Other(_) => self.claims.wait(modules),
+            };
+            if let Some(unit) = self.defined(modules) {
+                return Ok(unit);
             }
+            let built = self.build_claimed(modules, Linking::Add);
+            drop(claim);
+            return built.or_else(|error| self.defined(modules).ok_or(error));
         }
     }
 
@@ -181,8 +188,8 @@ impl Engine {
             Linking::Replace => self.jit.replace(artifacts, &resolver),
             Linking::As(role) => self.jit.link_with_role(role, artifacts, &resolver),
         };
-        // A pool would start, or threads would wake up, for work that takes less time than that.
-        Ok(if kiln_image::link::is_small(artifacts) { link() } else { self.compiler.install(link) }?)
+        // Not in the pool, whose threads could start tasks meanwhile that wait for this link.
+        Ok(link()?)
     }
 
     pub(super) fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {

@@ -164,14 +164,7 @@ impl Jit {
 
     /// Waits for the end of a link on another thread.
     fn wait(&self, program: MutexGuard<'_, Program>) {
-        if rayon::current_thread_index().is_some() {
-            // The other link may need this thread of the pool.
-            drop(program);
-            if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                std::thread::yield_now();
-            }
-            return;
-        }
+        // A link needs no thread of a pool, so it ends also if this is one.
         // The link may have ended before this thread waits, so it looks again after some time.
         let wait = Duration::from_millis(1);
         drop(self.ended.wait_timeout(program, wait).unwrap_or_else(PoisonError::into_inner));

@@ -128,7 +128,10 @@ impl Program {
         values: &HashMap<(SlotKind, &'a str), usize>,
         memory: &Memory,
     ) -> Result<Attempt<'a>, JitError> {
-        self.check(batch, mode)?;
+        if let Err(error) = self.check(batch, mode) {
+            // A link in progress that is in the way may fail.
+            return if self.is_pending(batch) { Ok(Attempt::Wait) } else { Err(error) };
+        }
         let references = self.references(batch);
         if references.must_wait {
             return Ok(Attempt::Wait);
@@ -212,6 +215,12 @@ impl Program {
             Some(feature) => Err(JitError::MissingFeature { module, feature: feature.into() }),
             None => Ok(()),
         }
+    }
+
+    /// Whether another link is about to define a name of the batch.
+    fn is_pending(&self, batch: &Batch<'_>) -> bool {
+        let mut names = batch.definitions().filter_map(|(name, _)| self.names.get(name));
+        names.any(|known| known.definitions().iter().any(|definition| definition.symbol.is_none()))
     }
 
     /// Returns what the batch refers to outside itself.

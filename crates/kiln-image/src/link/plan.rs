@@ -43,7 +43,8 @@ impl std::fmt::Debug for Plan<'_> {
 /// Resolves and lays out `artifacts`, in this order. The first slots belong to the globals of
 /// `table`. `external` is called once for each undefined symbol, weak definition, replaceable
 /// function and global, and returns its definition outside this link, if there is one. (A global of
-/// `table` has a slot in either case.)
+/// `table` has a slot in either case.) A thread of a pool does this, and writes the plan, alone: it
+/// never starts other tasks of its pool meanwhile.
 ///
 /// # Errors
 ///
@@ -54,10 +55,15 @@ pub fn plan<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    plan_for(Arch::host().unwrap_or(Arch::X86_64), artifacts, table, external)
+    let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
+    // Others may wait for this link, also tasks that this thread would start while it waits for
+    // other threads of its pool.
+    let parallel = !is_small(artifacts) && rayon::current_thread_index().is_none();
+    plan_within(arch, artifacts, table, external, Reach::of(arch), parallel)
 }
 
 /// Plans a program as [`plan`] does. If there are no modules, the program is for `default_arch`.
+#[cfg(feature = "write")]
 pub(crate) fn plan_for<'a>(
     default_arch: Arch,
     artifacts: &'a [Artifact],
@@ -65,7 +71,7 @@ pub(crate) fn plan_for<'a>(
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
-    plan_within(arch, artifacts, table, external, Reach::of(arch))
+    plan_within(arch, artifacts, table, external, Reach::of(arch), !is_small(artifacts))
 }
 
 /// Runs the phases for modules of one architecture.
@@ -75,9 +81,9 @@ pub(super) fn plan_within<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     reach: Reach,
+    parallel: bool,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let mut errors = Vec::new();
-    let parallel = !is_small(artifacts);
 
     let resolved = resolve(artifacts, table, external, &mut errors);
     errors.extend(check_types(artifacts, &resolved, parallel));

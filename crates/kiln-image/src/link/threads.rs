@@ -1,5 +1,8 @@
 //! Work on every module of a link: by many threads, or by the calling thread if there is little.
 
+use std::sync::{Mutex, PoisonError};
+use std::thread::Builder;
+
 use kiln_artifact::Artifact;
 use rayon::prelude::*;
 
@@ -21,8 +24,76 @@ pub fn is_small(artifacts: &[Artifact]) -> bool {
 
 /// Applies `work` to the numbers below `count`, and returns the results in order.
 pub(super) fn map<T: Send>(parallel: bool, count: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
-    match parallel {
-        true => (0..count).into_par_iter().map(work).collect(),
-        false => (0..count).map(work).collect(),
+    if !parallel {
+        return (0..count).map(work).collect();
+    }
+    // Eight parts for each thread, so that all end at nearly the same time.
+    let part = count.div_ceil(8 * threads()).max(1);
+    let parts = (0..count).step_by(part).map(|start| start..count.min(start + part));
+    let parts = map_owned(true, parts.collect(), |_, range| range.map(&work).collect::<Vec<T>>());
+    parts.into_iter().flatten().collect()
+}
+
+/// Applies `work` to `items` and their positions, and returns the results in order.
+///
+/// A thread of rayon's pools works with the others of its pool. Any other thread works with threads
+/// that end afterwards: a thread of a pool may start a task of the client while it waits, and that
+/// task may wait for the link.
+pub(super) fn map_owned<I: Send, T: Send>(
+    parallel: bool,
+    items: Vec<I>,
+    work: impl Fn(usize, I) -> T + Sync + Send,
+) -> Vec<T> {
+    if !parallel {
+        return items.into_iter().enumerate().map(|(number, item)| work(number, item)).collect();
+    }
+    if rayon::current_thread_index().is_some() {
+        return items.into_par_iter().enumerate().map(|(number, item)| work(number, item)).collect();
+    }
+    let queue = Mutex::new(items.into_iter().enumerate());
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
+    let some = || {
+        let mut results = Vec::new();
+        while let Some((number, item)) = next() {
+            results.push((number, work(number, item)));
+        }
+        results
+    };
+    let mut results = std::thread::scope(|scope| {
+        // If there is no other thread, this one does everything.
+        let start = |_| Builder::new().name("kiln-link".into()).spawn_scoped(scope, some).ok();
+        let others: Vec<_> = (1..threads()).filter_map(start).collect();
+        let mut results = some();
+        for thread in others {
+            match thread.join() {
+                Ok(more) => results.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        results
+    });
+    results.sort_unstable_by_key(|(number, _)| *number);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// Returns the number of threads of a link.
+fn threads() -> usize {
+    // More would wait for memory.
+    std::thread::available_parallelism().map_or(1, usize::from).min(8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_in_order_whoever_works() {
+        let expected: Vec<usize> = (0..1000).map(|number| number * number).collect();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        for parallel in [false, true] {
+            let all = || map(parallel, 1000, |number| number * number);
+            assert_eq!([all(), pool.install(all)], [expected.clone(), expected.clone()]);
+        }
+        assert_eq!(map(true, 0, |number| number), []);
     }
 }

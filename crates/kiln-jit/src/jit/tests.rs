@@ -300,3 +300,11 @@ fn a_binding_that_changes_during_a_link_is_asked_for_again() {
     // SAFETY: the object is 8 bytes, and the pointer is right after it.
     assert_eq!(unsafe { pointer.cast::<u64>().add(1).read() }, 24);
 }
+
+#[test]
+fn a_definition_that_is_being_linked_is_an_error_only_if_the_link_succeeds() {
+    let jit = jit();
+    let one = data("one", Linkage::Export, &[]);
+    let (_, second) = waits(&jit, Mode::Add, &one, || link(&jit, &one));
+    assert!(matches!(second, Err(JitError::Redefinition { .. })));
+}

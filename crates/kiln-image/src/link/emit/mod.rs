@@ -9,8 +9,6 @@ mod pieces;
 mod riscv_pairs;
 mod targets;
 
-use rayon::prelude::*;
-
 use self::module::ModuleWriter;
 use self::pieces::Pieces;
 use self::targets::Targets;
@@ -19,7 +17,7 @@ use super::error::LinkError;
 use super::fixups::{Fixups, Pointer};
 use super::layout::{Addresses, Area, Output};
 use super::plan::Plan;
-use super::unwind;
+use super::{threads, unwind};
 
 impl Plan<'_> {
     /// Writes the linked program into `out`, for areas at `addresses`, and returns the fixups,
@@ -37,17 +35,12 @@ impl Plan<'_> {
             Pieces::cut(self, out);
 
         // Modules, in parallel if they are many. Their fixups are joined in order of modules.
+        let write = |module, pieces| ModuleWriter::new(&targets, module).write(pieces);
         let mut fixups = Fixups::default();
-        let mut join = |module: Fixups| {
+        for result in threads::map_owned(self.parallel, modules, write) {
+            let module = result?;
             fixups.pointers.extend(module.pointers);
             fixups.symbolic.extend(module.symbolic);
-        };
-        let write = |(module, pieces)| ModuleWriter::new(&targets, module).write(pieces);
-        if self.parallel {
-            let results: Vec<_> = modules.into_par_iter().enumerate().map(write).collect();
-            results.into_iter().try_for_each(|result| result.map(&mut join))?;
-        } else {
-            modules.into_iter().enumerate().try_for_each(|module| write(module).map(&mut join))?;
         }
 
         // Shared stubs, and the parts of the unwind information that belong to no module.
