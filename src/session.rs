@@ -244,8 +244,8 @@ impl Session {
     /// Sets what happens when a function cannot be compiled that was called: `rescue` gets its name
     /// and the error, and returns the address of a function of the same type, which is called
     /// instead, this time. It may also panic, if the callers can unwind.
-    pub fn set_rescue(&self, rescue: Arc<dyn Fn(&str, &SessionError) -> usize + Send + Sync>) {
-        self.engine.with_host(|host| host.rescue = Some(rescue));
+    pub fn set_rescue(&self, rescue: impl Fn(&str, &SessionError) -> usize + Send + Sync + 'static) {
+        self.engine.with_host(|host| host.rescue = Some(Arc::new(rescue)));
     }
 
     /// Adds modules that are compiled at `opt_level=none` first, and again at `speed` when they are

@@ -187,10 +187,10 @@ fn errors_at_the_first_call_are_the_clients() {
         let on_demand = session.add_on_demand(&functions()[..1], build).unwrap();
         let errors = Arc::new(std::sync::Mutex::new(Vec::new()));
         let seen = errors.clone();
-        session.set_rescue(Arc::new(move |name: &str, error: &SessionError| {
+        session.set_rescue(move |name: &str, error: &SessionError| {
             seen.lock().unwrap().push(format!("{name}: {error}"));
             rescued as *const () as usize
-        }));
+        });
         let double = double(&session, "double");
         assert_eq!([double(4), double(5)], [-4, -5]);
         let errors = errors.lock().unwrap();

@@ -49,7 +49,7 @@ fn artifact(target: &Target, text: &str) -> Artifact {
 }
 
 /// The relocations of a function that are calls, or accesses to slots, with their symbols' names.
-fn relocs<'a>(artifact: &'a Artifact, function: usize) -> Vec<(&'a str, RelocKind, u8)> {
+fn relocs(artifact: &Artifact, function: usize) -> Vec<(&str, RelocKind, u8)> {
     let record = &artifact.functions()[function];
     let (start, len) = (u64::from(record.start.get()), u64::from(record.len.get()));
     let own =

@@ -8,7 +8,7 @@
 mod tests;
 
 use std::collections::{HashMap, VecDeque};
-use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -513,13 +513,13 @@ unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
     // SAFETY: the caller promises what `fixup_output` requires.
     let FixupOutput { relro, data, slots } = unsafe { blocks.fixup_output(layout) };
     fixups.apply(FixupOutput { relro, data, slots }, &mut |source| match source {
+        // A plan for memory has no such slots.
         PointerSource::Slot(_) => 0,
-        PointerSource::KnownSlot(address) => NonNull::new(address as *mut u64)
+        PointerSource::KnownSlot(address) => {
             // SAFETY: the caller promises that these 8 bytes can be read. Others may store to the
             // slot, but only as a whole.
-            .map_or(0, |slot| {
-                unsafe { std::sync::atomic::AtomicU64::from_ptr(slot.as_ptr()) }
-                    .load(std::sync::atomic::Ordering::Acquire)
-            }),
+            let slot = unsafe { AtomicU64::from_ptr(address as *mut u64) };
+            slot.load(Ordering::Acquire)
+        }
     });
 }
