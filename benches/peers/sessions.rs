@@ -9,35 +9,13 @@ mod function;
 mod growth;
 mod lookup;
 mod one;
+mod scale;
 
 use self::function::Peer;
 pub(crate) use self::growth::{Child, child};
+pub(crate) use self::scale::Scale;
 use crate::report::Comparison;
 use crate::setup::{Failure, Setup};
-
-/// The sizes of all rows, in proportion to the number of adds of the longest one.
-#[derive(Clone, Copy)]
-pub(crate) struct Scale {
-    /// Functions that are added to one session, one by one.
-    pub(crate) adds: usize,
-}
-
-impl Scale {
-    /// The number of times that something is done in a turn whose time is divided by it.
-    fn repeats(self) -> usize {
-        (self.adds / 200).clamp(20, 500)
-    }
-
-    /// The number of functions that are published at once.
-    fn batch(self) -> usize {
-        (self.adds / 5).max(100)
-    }
-
-    /// The number of adds at the beginning and at the end of the growth that are compared.
-    fn group(self) -> usize {
-        (self.adds / 100).max(10)
-    }
-}
 
 /// Measures every row.
 pub(crate) fn compare(setup: &Setup, scale: Scale) -> Result<Comparison, Failure> {

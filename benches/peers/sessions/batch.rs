@@ -5,9 +5,9 @@ use std::time::Instant;
 use cranelift_module::{Linkage, Module as _};
 use kiln::artifact::Artifact;
 
-use super::Scale;
 use super::function::Peer;
 use super::one::{artifacts, free, session};
+use super::scale::Scale;
 use crate::measure::{Contender, interleave};
 use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};

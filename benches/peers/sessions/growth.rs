@@ -8,9 +8,9 @@ use cranelift_codegen::Context;
 use kiln::Session;
 use serde_json::{Value, json};
 
-use super::Scale;
 use super::function::{Peer, Small};
 use super::one::session;
+use super::scale::Scale;
 use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
 

@@ -3,9 +3,9 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use super::Scale;
 use super::function::{Peer, Small};
 use super::one::{artifacts, session};
+use super::scale::Scale;
 use crate::measure::{Contender, interleave};
 use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};

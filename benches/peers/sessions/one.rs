@@ -9,8 +9,8 @@ use kiln::artifact::Artifact;
 use kiln::jit::JitOptions;
 use kiln::{Compiler, Session};
 
-use super::Scale;
 use super::function::{Peer, Small};
+use super::scale::Scale;
 use crate::measure::{Contender, interleave};
 use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
