@@ -180,7 +180,7 @@ impl Memory {
     /// many are left before it.
     #[cfg(test)]
     pub(crate) fn fail_at(&self, n: usize) -> usize {
-        self.core.fuse.swap(n, std::sync::atomic::Ordering::Relaxed)
+        self.core.fuse.swap(n, Ordering::Relaxed)
     }
 
     /// Makes blocks usable after they were written: code becomes executable, constants read-only.

@@ -29,6 +29,9 @@ enum State {
     Used { since: u32 },
 }
 
+/// The number of pages that are taken at first.
+const FIRST: usize = 4;
+
 /// Takes whole pages from the system or gives them back.
 pub(super) type Call<'c> = &'c dyn Fn(Range<usize>) -> Result<(), Refused>;
 
@@ -76,7 +79,9 @@ impl Pages {
                 first += 1;
                 continue;
             }
-            let most = end.max(first + self.step / self.page).min(self.size / self.page);
+            // A memory with little in it takes little.
+            let step = (self.step / self.page).min(self.states.len().max(FIRST));
+            let most = end.max(first + step).min(self.size / self.page);
             let last = (first..most).find(|&page| self.state(page) != State::Absent).unwrap_or(most);
             commit(first * self.page..last * self.page)?;
             if self.states.len() < last {

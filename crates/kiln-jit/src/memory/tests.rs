@@ -225,6 +225,30 @@ fn large_free_ranges_go_back_to_the_system() {
     }
 }
 
+#[test]
+fn rounds_of_use_leave_nothing() {
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let memory = memory(mapping);
+        let mut live = std::collections::VecDeque::new();
+        let mut before = Vec::new();
+        for round in 0..6000_u16 {
+            let constant = memory.allocate(Region::ReadOnly, 8 + u64::from(round % 50), 8).unwrap();
+            let slot = memory.allocate(Region::Data, 8, 8).unwrap();
+            let code = fork::publish(&memory, round, 16 + u64::from(round % 97));
+            memory.publish(&[constant]).unwrap();
+            assert_eq!(fork::call(code), round);
+            live.push_back([constant, slot, code]);
+            if live.len() > 20 {
+                free(&memory, live.pop_front().unwrap());
+            }
+            if round % 3000 == 2999 {
+                before.push(Region::ALL.map(|region| (resident(&memory, region), mappings(&memory))));
+            }
+        }
+        assert_eq!(before[0], before[1], "{mapping:?}");
+    }
+}
+
 /// Returns how many bytes of `region` are in memory, where they are written.
 fn resident(memory: &Memory, region: Region) -> usize {
     let (start, page) = (memory.core.views.writable(region, 0) as usize, memory.core.page);
