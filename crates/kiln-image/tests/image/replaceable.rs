@@ -1,6 +1,7 @@
 //! Replaceable functions: which definition is in force, and how calls and addresses reach it.
 
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use kiln_artifact::record::{Linkage, Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
@@ -279,6 +280,35 @@ fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
     let other = loaded.function("address").unwrap();
     assert_eq!(error("f", other), "`f` has type () -> i64 system_v, not (i64) -> i64 system_v");
     assert_eq!(results(), [2; 3]);
+}
+
+#[test]
+fn threads_that_call_see_the_old_code_or_the_new() {
+    let loaded = Image::from_bytes(&image()).unwrap().bind(&Bindings::new()).unwrap();
+    // SAFETY: the image was made by this test and is alive until the threads have ended.
+    let [call, call_slot]: [extern "C" fn(i64) -> i64; 2] =
+        ["call", "call_slot"].map(|name| unsafe { loaded.function(name).unwrap().typed() }.unwrap());
+    // SAFETY: a function of this type that is there for ever.
+    let mut next = unsafe { FunctionRef::new("new", add_100 as *const u8, I64_TO_I64) };
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for call in [call, call_slot] {
+            let done = &done;
+            scope.spawn(move || {
+                while !done.load(Ordering::Acquire) {
+                    assert!(matches!(call(1), 2 | 101));
+                }
+            });
+        }
+        for round in 0..20_000 {
+            // SAFETY: both functions have this type and outlive the threads.
+            let old = unsafe { loaded.replace("f", next) }.unwrap();
+            assert_eq!([call(1), call_slot(1)], [if round % 2 == 0 { 101 } else { 2 }; 2]);
+            // SAFETY: as above.
+            next = unsafe { FunctionRef::new("old", old, I64_TO_I64) };
+        }
+        done.store(true, Ordering::Release);
+    });
 }
 
 #[test]
