@@ -93,15 +93,9 @@ fn check_record_lengths(artifact: &Artifact) -> Checked {
     Ok(())
 }
 
-/// Whether `align` is an alignment of code or data. The largest is a page, because loaders preserve
-/// no larger one.
-fn is_alignment(align: u32) -> bool {
-    align.is_power_of_two() && align <= 4096
-}
-
 fn check_alignments(summary: &Summary) -> Checked {
     for align in [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align] {
-        if !is_alignment(align.get()) {
+        if !code::is_alignment(align.get()) {
             return Err(Table::Summary.error(0, "an alignment that is not a power of two up to 4096"));
         }
     }
@@ -121,7 +115,7 @@ fn check_named_data(artifact: &Artifact) -> Checked {
             return fail("a section that cannot have named data");
         }
         let (start, align) = (run.start.get(), run.align.get());
-        if !is_alignment(align) {
+        if !code::is_alignment(align) {
             return fail("an alignment that is not a power of two up to 4096");
         }
         if !start.is_multiple_of(align.into()) {

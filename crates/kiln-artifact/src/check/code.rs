@@ -9,7 +9,6 @@ use std::ops::Range;
 
 use zerocopy::little_endian::U32;
 
-use super::is_alignment;
 use crate::layout::Table;
 use crate::record::HandlerKind;
 use crate::stream::CallSites;
@@ -203,4 +202,10 @@ pub(super) fn check_records(artifact: &Artifact) -> Checked {
     check_order(Table::StackMaps, artifact.stack_maps(), |map| place(map.return_offset))?;
     check_order(Table::ResolvedCalls, artifact.resolved_calls(), |call| place(call.offset))?;
     check_order(Table::PatchableCalls, artifact.patchable_calls(), |call| place(call.end))
+}
+
+/// Whether `align` is an alignment of code or data. The largest is a page, because loaders preserve
+/// no larger one.
+pub(super) fn is_alignment(align: u32) -> bool {
+    align.is_power_of_two() && align <= 4096
 }
