@@ -7,7 +7,7 @@ use kiln::globals::{Bindings, SlotKey};
 use kiln::image::Image;
 use kiln::ir::{Module, Target};
 use kiln::jit::{JitOptions, Memory, MemoryOptions, Unit};
-use kiln::{Compiler, Session, SessionError};
+use kiln::{Compiler, Lazy, Session, SessionError};
 
 use crate::common::module;
 
@@ -325,4 +325,24 @@ fn a_resolver_may_use_the_session() {
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(add)).is_err());
     session.add(&[constant("", "three", 3)]).unwrap();
     assert_eq!(call(&session, "three"), 3);
+}
+
+#[test]
+fn a_lazy_module_whose_client_panics_leaves_the_session_usable() {
+    let session = own_memory();
+    session.add(&[constant("", "one", 1)]).unwrap();
+    let (before, exports) = (in_use(&session), session.exports());
+    for place in 0..3 {
+        let lazy = (0..3).map(|number| {
+            Lazy::without_key(format!("m{number}"), move || {
+                assert!(number != place, "the client's own fault");
+                Ok::<_, std::convert::Infallible>(caller(&format!("f{number}"), "one"))
+            })
+        });
+        let add = || session.add_lazy(lazy.collect());
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(add)).is_err());
+        assert_eq!((in_use(&session), session.exports()), (before, exports.clone()));
+    }
+    session.add(&[caller("f0", "one")]).unwrap();
+    assert_eq!(call(&session, "f0"), 2);
 }
