@@ -2,7 +2,7 @@
 //! panic.
 
 use super::*;
-use crate::memory::{Mapping, MemoryOptions, MemoryError, Region};
+use crate::memory::{Mapping, MemoryError, MemoryOptions, Region};
 
 /// Does `change` with every allocation failing in turn, until none is left to fail. A failure
 /// leaves everything as it was, and the same change works afterwards. Returns how many failed.
@@ -119,7 +119,9 @@ fn every_region_may_be_full_at_every_point() {
                 let is_enough = result.is_ok();
                 match result {
                     Ok(unit) => jit.remove(&[unit]).unwrap(),
-                    Err(error) => assert!(matches!(error, JitError::Memory(MemoryError::Full { .. })), "{error}"),
+                    Err(error) => {
+                        assert!(matches!(error, JitError::Memory(MemoryError::Full { .. })), "{error}")
+                    }
                 }
                 assert_eq!(state(&jit), before, "{mapping:?} {region} {free}");
                 // SAFETY: nobody uses them.
