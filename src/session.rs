@@ -13,7 +13,8 @@
 //! - `claims`: keeps two threads from compiling the same definition.
 //! - `partial`: adds modules of which some fail.
 //! - `on_demand`: modules that are compiled when they are called; `tiers`: modules that are
-//!   compiled again when they are hot. `hooks` has the functions that their code calls.
+//!   compiled again when they are hot. `hooks` has the functions that their code calls,
+//!   `turns` lets one thread compile while others wait.
 //! - `error`: the errors.
 //!
 //! No code of the client (closures, resolvers, compiled code) is called under a lock.
@@ -25,6 +26,7 @@ mod hooks;
 mod on_demand;
 mod partial;
 mod tiers;
+mod turns;
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};

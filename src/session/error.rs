@@ -35,10 +35,11 @@ pub enum SessionError {
         /// The function.
         name: Box<str>,
     },
-    /// A function was called by the code that builds it.
+    /// A function was called by the code that builds it; or a module was to be compiled by code that
+    /// runs while it is compiled.
     #[error("`{name}` was called while it was built, on the same thread")]
     Recursion {
-        /// The first function of the module.
+        /// The first function of the module, or the name of the module.
         name: Box<str>,
     },
     /// A module with tiers has data that would be there twice, once in each tier: it is writable,

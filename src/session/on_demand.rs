@@ -6,8 +6,7 @@
 //! module that is removed later is built again at the next call.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
-use std::thread::ThreadId;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use cranelift_codegen::ir::Signature;
 use kiln_ir::{Linkage, Module, ModuleSettings, StandIn, SymbolKind, call_through};
@@ -16,6 +15,7 @@ use kiln_jit::{InUseError, Role, Unit};
 use super::engine::{Deferred, Engine, Linking};
 use super::error::SessionError;
 use super::hooks::{self, COMPILE_NOW, Hook};
+use super::turns::Turns;
 use crate::compiler::CompilerError;
 
 /// Builds the module of [`Session::add_on_demand`](super::Session::add_on_demand).
@@ -39,17 +39,10 @@ pub(super) struct Shared {
     build: Box<Build>,
     /// The unit of the stand-ins.
     stand_ins: OnceLock<Unit>,
-    state: Mutex<State>,
-    /// Told when a thread has compiled the module or failed.
-    ended: Condvar,
-}
-
-#[derive(Default)]
-struct State {
-    /// The thread that compiles the module now.
-    compiling: Option<ThreadId>,
+    /// The turn of the thread that compiles the module.
+    turns: Turns,
     /// The compiled module, which may be removed since.
-    unit: Option<Unit>,
+    unit: Mutex<Option<Unit>>,
 }
 
 /// The hook of one function.
@@ -89,8 +82,8 @@ impl Shared {
             functions: functions.iter().map(|(name, _)| (*name).into()).collect(),
             build,
             stand_ins: OnceLock::new(),
-            state: Mutex::default(),
-            ended: Condvar::new(),
+            turns: Turns::default(),
+            unit: Mutex::default(),
         });
         // The hooks are there before the code that calls them.
         for (function, &number) in numbers.iter().enumerate() {
@@ -109,42 +102,33 @@ impl Shared {
         Ok(shared)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unit(&self) -> MutexGuard<'_, Option<Unit>> {
+        self.unit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the compiled module, if it is in memory.
+    fn in_memory(&self, engine: &Engine) -> Option<Unit> {
+        self.unit().clone().filter(|unit| engine.jit.contains(unit))
     }
 
     /// Compiles the module, unless it is in memory. Other threads wait meanwhile; a thread of a
     /// pool does other work of the pool.
     pub(super) fn compile(&self, engine: &Engine) -> Result<Unit, SessionError> {
-        let me = std::thread::current().id();
-        let mut state = self.lock();
-        loop {
-            if let Some(unit) = state.unit.as_ref().filter(|unit| engine.jit.contains(unit)) {
-                return Ok(unit.clone());
-            }
-            match state.compiling {
-                None => break,
-                Some(thread) if thread == me => {
-                    return Err(SessionError::Recursion { name: self.functions[0].clone() });
-                }
-                Some(_) if rayon::current_thread_index().is_some() => {
-                    drop(state);
-                    if rayon::yield_now() != Some(rayon::Yield::Executed) {
-                        std::thread::yield_now();
-                    }
-                    state = self.lock();
-                }
-                Some(_) => state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner),
-            }
+        if let Some(unit) = self.in_memory(engine) {
+            return Ok(unit);
         }
-        state.compiling = Some(me);
-        drop(state);
-        let compiling = Compiling(self);
+        let Some(turn) = self.turns.take() else {
+            return Err(SessionError::Recursion { name: self.functions[0].clone() });
+        };
+        // Another thread may have done it meanwhile.
+        if let Some(unit) = self.in_memory(engine) {
+            return Ok(unit);
+        }
         let result = self.build_and_replace(engine);
         if let Ok(unit) = &result {
-            self.lock().unit = Some(unit.clone());
+            *self.unit() = Some(unit.clone());
         }
-        drop(compiling);
+        drop(turn);
         result
     }
 
@@ -174,16 +158,6 @@ impl Deferred for Shared {
     }
 }
 
-/// Ends the work of the thread that compiles, also if it panics.
-struct Compiling<'s>(&'s Shared);
-
-impl Drop for Compiling<'_> {
-    fn drop(&mut self) {
-        self.0.lock().compiling = None;
-        self.0.ended.notify_all();
-    }
-}
-
 impl OnDemand {
     /// Compiles the module now, unless it is in memory.
     ///
@@ -203,7 +177,7 @@ impl OnDemand {
     /// Returns the unit of the compiled module, or `None` if it is not in memory.
     pub fn unit(&self) -> Option<Unit> {
         let engine = self.0.engine.upgrade()?;
-        self.0.lock().unit.clone().filter(|unit| engine.jit.contains(unit))
+        self.0.in_memory(&engine)
     }
 
     /// Removes the module and its stand-ins. Hold a guard where its functions may be called: see

@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use kiln_ir::{CountCalls, Linkage, Module, ModuleSettings, Setting, SymbolId, count_calls};
 use kiln_jit::{Role, Unit};
@@ -15,6 +15,7 @@ use kiln_jit::{Role, Unit};
 use super::engine::{Deferred, Engine, Linking};
 use super::error::SessionError;
 use super::hooks::{self, FUNCTION_IS_HOT, Hook};
+use super::turns::Turns;
 use crate::compiler::CompilerError;
 
 /// When a module is compiled again: see [`Session::add_tiered`](super::Session::add_tiered).
@@ -51,6 +52,8 @@ pub(super) struct Shared {
     module: Module,
     first: OnceLock<Unit>,
     is_scheduled: AtomicBool,
+    /// The turn of the thread that compiles the module again.
+    turns: Turns,
     optimized: Mutex<Option<Result<Unit, Arc<SessionError>>>>,
 }
 
@@ -109,6 +112,7 @@ impl Shared {
                 module,
                 first: OnceLock::new(),
                 is_scheduled: AtomicBool::new(false),
+                turns: Turns::default(),
                 optimized: Mutex::new(None),
             }));
         }
@@ -140,15 +144,21 @@ impl Shared {
     /// Compiles the module at `opt_level=speed` and replaces the first tier, once.
     pub(super) fn optimize(&self) -> Result<Unit, Arc<SessionError>> {
         self.is_scheduled.store(true, Ordering::Relaxed);
-        let mut optimized = self.optimized.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(result) = &*optimized {
-            return result.clone();
+        let Some(_turn) = self.turns.take() else {
+            return Err(Arc::new(SessionError::Recursion { name: self.module.name.clone() }));
+        };
+        if let Some(result) = self.optimized().clone() {
+            return result;
         }
         let engine = self.engine.upgrade().expect("the session was dropped");
         let module = std::slice::from_ref(&self.module);
         let result = engine.build(module, Linking::Replace).map_err(Arc::new);
-        *optimized = Some(result.clone());
+        *self.optimized() = Some(result.clone());
         result
+    }
+
+    fn optimized(&self) -> MutexGuard<'_, Option<Result<Unit, Arc<SessionError>>>> {
+        self.optimized.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -163,7 +173,7 @@ impl Deferred for Shared {
     fn is_finished(&self, engine: &Engine) -> bool {
         // The first tier is gone when it is replaced, or was removed.
         !self.first.get().is_some_and(|unit| engine.jit.contains(unit))
-            || self.optimized.try_lock().is_ok_and(|optimized| matches!(*optimized, Some(Ok(_))))
+            || matches!(*self.optimized(), Some(Ok(_)))
     }
 }
 
@@ -206,7 +216,7 @@ impl Tiered {
 
     /// Returns the result of compiling the module again, or `None` if that was not done yet.
     pub fn optimized(&self) -> Option<Result<Unit, Arc<SessionError>>> {
-        self.0.optimized.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.optimized().clone()
     }
 
     /// Returns the unit of the first tier. It has all modules that were added with this one, and is

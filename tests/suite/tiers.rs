@@ -186,3 +186,35 @@ fn threads_call_while_modules_become_hot() {
     session.jit().collect();
     assert_eq!(session.jit().units().len(), 1);
 }
+
+#[test]
+fn one_who_asks_and_the_only_thread_of_the_pool_do_not_wait_for_each_other() {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap());
+        let compiler = Compiler::new(Target::host()).pool(pool.clone());
+        let session = Session::with_compiler(compiler, JitOptions::default()).unwrap();
+        // So many functions are compiled by the pool.
+        let number = |i| TEXT.replace("sum", &format!("sum{i}")).replace("twice", &format!("twice{i}"));
+        let text: String = (0..100).map(|i| number(i).replace("private", &format!("private{i}"))).collect();
+        let policy = TierPolicy { calls: Some(1), loops: false };
+        let tiered = session.add_tiered(&[module("many", &text)], policy).unwrap().remove(0);
+        // The thread is busy until the job of the tier waits behind it.
+        let (start, started) = std::sync::mpsc::channel();
+        pool.spawn_fifo(move || started.recv().unwrap());
+        let guard = session.guard();
+        for _ in 0..3 {
+            function(&session, "sum7")(1);
+        }
+        drop(guard);
+        let starter = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            start.send(()).unwrap();
+        });
+        tiered.optimize().unwrap();
+        starter.join().unwrap();
+        done.send(function(&session, "twice99")(10)).unwrap();
+    });
+    // Far more than it takes; without an answer, the two wait for each other.
+    assert_eq!(is_done.recv_timeout(Duration::from_secs(120)), Ok(90));
+}
