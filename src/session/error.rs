@@ -35,8 +35,8 @@ pub enum SessionError {
         /// The function.
         name: Box<str>,
     },
-    /// A function was called by the code that builds it; or a module was to be compiled by code that
-    /// runs while it is compiled.
+    /// A function was called by the code that builds it; or a module was to be compiled by code
+    /// that runs while it is compiled.
     #[error("`{name}` was called while it was built, on the same thread")]
     Recursion {
         /// The first function of the module, or the name of the module.
