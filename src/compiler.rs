@@ -21,7 +21,7 @@ mod verify;
 use std::sync::Arc;
 
 use kiln_artifact::Artifact;
-use kiln_backend::{Reuse, compile_all, is_small};
+use kiln_backend::{Reuse, compile_all, compile_all_here, is_small};
 use kiln_cache::{Events, FunctionKey, Recipe, Store};
 use kiln_ir::{Module, Target};
 use rayon::ThreadPool;
@@ -163,8 +163,17 @@ impl Compiler {
     /// [`CompilerError`], the same one whatever the number of threads.
     pub fn compile(&self, modules: &[Module]) -> Result<Compiled, CompilerError> {
         let generators = self.generators(modules)?;
-        let work = || self.compile_with(modules, &generators);
-        if self.few(modules) { work() } else { self.install(work) }
+        if self.few(modules) {
+            return self.compile_with(modules, &generators, true);
+        }
+        self.install(|| self.compile_with(modules, &generators, false))
+    }
+
+    /// Compiles a module on the calling thread. Others may wait for it, also tasks that this thread
+    /// would start while it waits for other threads of its pool.
+    pub(crate) fn compile_here(&self, module: &Module) -> Result<Compiled, CompilerError> {
+        let modules = std::slice::from_ref(module);
+        self.compile_with(modules, &self.generators(modules)?, true)
     }
 
     /// Whether handing `modules` to the pool would take longer than it saves.
@@ -211,6 +220,7 @@ impl Compiler {
         &self,
         modules: &[Module],
         generators: &[Arc<Generator>],
+        here: bool,
     ) -> Result<Compiled, CompilerError> {
         let look_up = |(module, generator): (&Module, &Arc<Generator>)| {
             self.cache.look_up(module, &module.name, None, generator)
@@ -240,7 +250,8 @@ impl Compiler {
             pending.iter().map(|(_, lookup)| lookup.reusable()).collect();
         let jobs = pending.iter().zip(&reuse);
         let jobs = jobs.map(|((index, _), reuse)| generators[*index].job(&modules[*index], reuse));
-        let built = compile_all(&jobs.collect::<Vec<_>>(), &*self.progress).map_err(|mut errors| {
+        let compile = if here { compile_all_here } else { compile_all };
+        let built = compile(&jobs.collect::<Vec<_>>(), &*self.progress).map_err(|mut errors| {
             // Positions in the queue become positions among the modules.
             errors.iter_mut().for_each(|error| error.module = pending[error.module].0);
             CompilerError::Functions(errors)

@@ -169,6 +169,15 @@ impl Engine {
         self.link_compiled(compiled, linking)
     }
 
+    /// Compiles a module on this thread, for which others may wait, and links it.
+    pub(super) fn build_alone(&self, module: &Module, linking: Linking) -> Result<Unit, SessionError> {
+        let diagnostics = check_program(&[module]);
+        if !diagnostics.is_empty() {
+            return Err(SessionError::Check(diagnostics));
+        }
+        self.link_compiled(self.compiler.compile_here(module)?, linking)
+    }
+
     pub(super) fn add_stats(&self, stats: Stats) {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
     }

@@ -111,8 +111,8 @@ impl Shared {
         self.unit().clone().filter(|unit| engine.jit.contains(unit))
     }
 
-    /// Compiles the module, unless it is in memory. Other threads wait meanwhile; a thread of a
-    /// pool does other work of the pool.
+    /// Compiles the module, unless it is in memory. Other threads wait meanwhile. This one needs none
+    /// of them, unless the client's code does.
     pub(super) fn compile(&self, engine: &Engine) -> Result<Unit, SessionError> {
         if let Some(unit) = self.in_memory(engine) {
             return Ok(unit);
@@ -143,7 +143,7 @@ impl Shared {
                 _ => return Err(SessionError::NotDefined { name: name.clone() }),
             }
         }
-        engine.build(&[module], Linking::Replace)
+        engine.build_alone(&module, Linking::Replace)
     }
 }
 

@@ -151,8 +151,7 @@ impl Shared {
             return result;
         }
         let engine = self.engine.upgrade().expect("the session was dropped");
-        let module = std::slice::from_ref(&self.module);
-        let result = engine.build(module, Linking::Replace).map_err(Arc::new);
+        let result = engine.build_alone(&self.module, Linking::Replace).map_err(Arc::new);
         *self.optimized() = Some(result.clone());
         result
     }

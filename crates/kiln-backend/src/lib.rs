@@ -67,5 +67,5 @@ pub use assemble::TargetNames;
 pub use colocate::reference_classes;
 pub use error::{CompileError, CompileErrorKind};
 pub use producer::{PRODUCER, REVISION};
-pub use queue::{Built, Job, compile, compile_all, is_small};
+pub use queue::{Built, Job, compile, compile_all, compile_all_here, is_small};
 pub use reuse::Reuse;

@@ -128,8 +128,7 @@ pub fn is_small<'m>(modules: impl IntoIterator<Item = &'m Module>) -> bool {
 /// module whose functions can all be compiled may have one error of its assembly instead.
 pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec<Built>, Vec<CompileError>> {
     if is_small(jobs.iter().map(|job| job.module)) {
-        let built = jobs.iter().enumerate().map(|(index, job)| compile_here(index, job, progress));
-        return all(built);
+        return compile_all_here(jobs, progress);
     }
     let queue: Vec<(&Job<'_>, usize)> =
         jobs.iter().flat_map(|job| (0..job.module.functions.len()).map(move |index| (job, index))).collect();
@@ -156,6 +155,19 @@ pub fn compile_all(jobs: &[Job<'_>], progress: &(dyn Fn() + Sync)) -> Result<Vec
         .collect();
 
     all(built)
+}
+
+/// Compiles modules as [`compile_all`] does, on the calling thread: it starts no other task of its
+/// pool meanwhile.
+///
+/// # Errors
+///
+/// As for [`compile_all`].
+pub fn compile_all_here(
+    jobs: &[Job<'_>],
+    progress: &(dyn Fn() + Sync),
+) -> Result<Vec<Built>, Vec<CompileError>> {
+    all(jobs.iter().enumerate().map(|(index, job)| compile_here(index, job, progress)))
 }
 
 /// Returns all modules, or all errors.
