@@ -9,7 +9,7 @@ use crate::memory::MemoryError;
 ///
 /// `module` is the position, in this link, of the module that the error is about. `earlier` is a
 /// module that was linked before. Modules that were linked before are numbered from 0 in order of
-/// linking, as in an image of all of them.
+/// linking, those that were removed included.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JitError {

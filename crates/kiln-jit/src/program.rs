@@ -8,6 +8,7 @@
 //! A batch that needs a definition which another thread is linking waits before it claims anything.
 //! So a thread with claims never waits, and there is no deadlock.
 
+use std::cell::LazyCell;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -229,14 +230,20 @@ impl Program {
         let must_wait = self.sections.is_pending(batch);
         let mut found = References { must_wait, ..References::default() };
         for artifact in batch.artifacts {
-            for symbol in artifact.symbols() {
+            let used = LazyCell::new(|| used_symbols(artifact));
+            for (number, symbol) in artifact.symbols().iter().enumerate() {
                 let name = artifact.name(symbol);
+                let is_used = || used[number];
                 match reference(symbol) {
                     Reference::Local => {}
-                    Reference::Slot(kind) => found.slot(kind, artifact, symbol),
+                    // An image has a slot for every global of its modules.
+                    Reference::Slot(kind) if kind == SlotKind::Global || is_used() => {
+                        found.slot(kind, artifact, symbol);
+                    }
+                    Reference::Slot(_) => {}
                     // A strong definition in the batch comes before all others.
                     Reference::Shared if batch.defines_strongly(name) => {}
-                    Reference::Shared => self.reference(batch, artifact, symbol, &mut found),
+                    Reference::Shared => self.reference(batch, artifact, symbol, &is_used, &mut found),
                 }
             }
         }
@@ -250,6 +257,7 @@ impl Program {
         batch: &Batch<'a>,
         artifact: &'a Artifact,
         symbol: &SymbolRecord,
+        is_used: &dyn Fn() -> bool,
         found: &mut References<'a>,
     ) {
         let name = artifact.name(symbol);
@@ -271,7 +279,9 @@ impl Program {
                     found.must_wait = true;
                 }
                 _ if batch.bounds(name) => {}
-                _ => found.slot(SlotKind::Symbol, artifact, symbol),
+                _ if is_used() => found.slot(SlotKind::Symbol, artifact, symbol),
+                // The code that used it was optimized away. An image has no slot for it either.
+                _ => {}
             }
         }
     }
@@ -636,6 +646,14 @@ impl<'a> References<'a> {
             }
         }
     }
+}
+
+/// Returns of each symbol of a module whether code or data refers to it.
+fn used_symbols(artifact: &Artifact) -> Vec<bool> {
+    let mut used = vec![false; artifact.symbols().len()];
+    let relocs = [artifact.text_relocs(), artifact.read_only_relocs(), artifact.writable_relocs()];
+    relocs.into_iter().flatten().for_each(|reloc| used[reloc.symbol.get() as usize] = true);
+    used
 }
 
 /// Returns the definitions that other modules can see.

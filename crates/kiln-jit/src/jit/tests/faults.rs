@@ -68,11 +68,9 @@ fn change(jit: &Jit) -> Result<Unit, JitError> {
     let defined = [
         ("f", Linkage::Replaceable, SymbolKind::Function),
         ("g", Linkage::Replaceable, SymbolKind::Function),
-        ("one_slot", Linkage::Import, SymbolKind::Data),
-        ("another_slot", Linkage::Import, SymbolKind::Function),
     ];
     let section = data("s_1", Linkage::Export, &[]);
-    let user = data("new", Linkage::Export, &["one", "f", "g", "host", "__start_s"]);
+    let user = data("new", Linkage::Export, &["one", "f", "g", "host", "another", "__start_s"]);
     jit.replace(&[artifact(&defined, &[]), section, user], &host)
 }
 
