@@ -228,7 +228,8 @@ fn a_binding_changes_for_code_that_runs() {
     session.bind_global("object", &raw const OBJECTS[1] as usize).unwrap();
     assert_eq!(call(&session, "get"), 4);
     // Data with a copy of the address prevents that.
-    let copy = session.add(&[module("copy", "global %object = \"object\"\ndata %copy { addr %object }")]).unwrap();
+    let copy =
+        session.add(&[module("copy", "global %object = \"object\"\ndata %copy { addr %object }")]).unwrap();
     let error = session.bind_global("object", &raw const OBJECTS[0] as usize).unwrap_err();
     assert_eq!(error.key, SlotKey::Global("object".into()));
     assert_eq!(call(&session, "get"), 4);

@@ -274,10 +274,8 @@ fn a_link_that_fails_after_it_has_read_an_address_leaves_no_copy() {
 #[test]
 fn an_import_that_nothing_refers_to_needs_no_address() {
     let jit = jit();
-    let unused = [
-        ("nobody", Linkage::Import, SymbolKind::Function),
-        ("one", Linkage::Export, SymbolKind::Data),
-    ];
+    let unused =
+        [("nobody", Linkage::Import, SymbolKind::Function), ("one", Linkage::Export, SymbolKind::Data)];
     link(&jit, &artifact(&unused, &[])).unwrap();
     // So nothing prevents a definition.
     link(&jit, &data("nobody", Linkage::Export, &[])).unwrap();
