@@ -2,11 +2,11 @@
 //! for patch sites.
 
 use kiln::Session;
-use kiln::artifact::record::Linkage;
 use kiln::artifact::{Artifact, RelocKind};
 use kiln::image::{ImageInfo, SymbolType};
 use kiln::ir::{Module, Target};
 use kiln::jit::Unit;
+use object::{Object as _, ObjectSymbol as _};
 
 use crate::common::{module, modules};
 
@@ -45,6 +45,7 @@ fn session_image_and_artifact_hold_the_same_code() {
     let session = session(&modules);
     let image = session.image().unwrap();
     let info = ImageInfo::parse(&image).unwrap();
+    let file = object::File::parse(&*image).unwrap();
     let text = info.sections.iter().find(|section| &*section.name == ".text").unwrap();
 
     let mut compared = 0;
@@ -63,16 +64,19 @@ fn session_image_and_artifact_hold_the_same_code() {
             let code = unsafe { std::slice::from_raw_parts(found.address, found.size) };
             assert_eq!(apply(code, &touched), expected, "{name} in memory");
 
-            if symbol.linkage() == Linkage::Replaceable {
-                // What is exported is its stub.
-                continue;
-            }
             let export = info.exports.iter().find(|export| &*export.name == name);
-            // The export of a replaceable function is its stub.
-            let is_stub = symbol.linkage() == Linkage::Replaceable;
-            if let Some(export) = export.filter(|export| export.kind == SymbolType::Function && !is_stub) {
-                let at = (export.address - text.address + text.offset) as usize;
-                assert_eq!(export.size as usize, len);
+            if let Some(export) = export.filter(|export| export.kind == SymbolType::Function) {
+                let (address, size) = match export.replaceable {
+                    None => (export.address, export.size),
+                    // The address is that of the stub; the code has a local symbol.
+                    Some(_) => {
+                        let mut symbols = file.symbols().filter(|symbol| symbol.is_local());
+                        let code = symbols.find(|symbol| symbol.name() == Ok(name)).unwrap();
+                        (code.address(), code.size())
+                    }
+                };
+                let at = (address - text.address + text.offset) as usize;
+                assert_eq!(size as usize, len);
                 assert_eq!(apply(&image[at..at + len], &touched), expected, "{name} in the image");
                 compared += 1;
             }
