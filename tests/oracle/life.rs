@@ -3,8 +3,9 @@
 //! left.
 //!
 //! The model knows each unit's definitions and uses, and says what is exported, what every function
-//! returns, which units are in the way of a removal, and which ones a replacement makes superfluous.
-//! Whether modules are accepted is compared with an image of all of them, as in `batches`.
+//! returns, which units are in the way of a removal, and which ones a replacement makes
+//! superfluous. Whether modules are accepted is compared with an image of all of them, as in
+//! `batches`.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -213,8 +214,8 @@ impl World {
         Ok(())
     }
 
-    /// Returns the definition of `name` that is in force when some units are gone: the number of its
-    /// unit, its module's number, and its linkage.
+    /// Returns the definition of `name` that is in force when some units are gone: the number of
+    /// its unit, its module's number, and its linkage.
     fn current(&self, name: &str, without: &BTreeSet<usize>) -> Option<(usize, u32, Linkage)> {
         let units = self.units.iter().enumerate().filter(|(unit, _)| !without.contains(unit));
         let definitions: Vec<_> = units

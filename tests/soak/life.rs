@@ -27,7 +27,7 @@ struct Shared {
     done: AtomicI64,
 }
 
-/// What a thread knows of its own name.
+/// A name that the thread itself has defined.
 struct Known {
     unit: Unit,
     value: i64,

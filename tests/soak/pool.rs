@@ -28,7 +28,7 @@ fn tasks_of_the_pool_wait_for_each_other() {
     let pool = Arc::new(rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap());
     let modules: Vec<Module> = (0..4).map(|number| many(number * 40)).collect();
     for _ in 0..rounds(5).min(1000) {
-        // Other threads take a part of the work, and take long for it: then this one looks for more.
+        // Other threads take a part of the work, and take long for it. So this one looks for more.
         let progress = || {
             if rayon::current_thread_index() == Some(1) {
                 std::thread::sleep(Duration::from_millis(1));

@@ -35,7 +35,8 @@ use loom::thread::{self, JoinHandle};
 
 use self::epoch::{Epoch, Epochs};
 
-/// What `Jit` has: names that are looked up without a lock, memory, and a quarantine under a lock.
+/// The parts of a `Jit`: names that are looked up without a lock, memory, and a quarantine under a
+/// lock.
 struct Program {
     epochs: Epochs,
     /// The object that is published: its number plus one, or 0.
