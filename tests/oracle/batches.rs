@@ -183,8 +183,8 @@ pub(crate) fn image(artifacts: &[Artifact]) -> Result<Image, String> {
     Image::from_bytes(&bytes).map_err(|error| error.to_string())
 }
 
-/// Whether a session that has the modules `before` refuses what an image accepts only because code that uses another
-/// definition is there already.
+/// Whether a session that has the modules `before` refuses what an image accepts only because code
+/// that uses another definition is there already.
 pub(crate) fn is_too_late(error: &SessionError, before: &[Artifact]) -> bool {
     let SessionError::Jit(error) = error else { return false };
     match error {
