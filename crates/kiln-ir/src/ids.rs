@@ -1,6 +1,6 @@
 //! The symbols of the numbers that a client of a builder knows: `FuncId` and `DataId`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use cranelift_module::{DataId, FuncId, FuncOrDataId};
 
@@ -11,12 +11,13 @@ use crate::symbol::SymbolId;
 /// A symbol has the same number in the module and in its artifact, so this finds private and
 /// anonymous functions in compiled code too. It is empty for a module that was not built, and it is
 /// neither compiled nor stored.
+// In order of ids, so that two builds of a module print alike.
 #[derive(Clone, Debug, Default)]
-pub struct ClientIds(HashMap<FuncOrDataId, SymbolId>);
+pub struct ClientIds(BTreeMap<FuncOrDataId, SymbolId>);
 
 impl ClientIds {
     pub(crate) fn new(symbols: HashMap<FuncOrDataId, SymbolId>) -> Self {
-        Self(symbols)
+        Self(symbols.into_iter().collect())
     }
 
     /// Returns the symbol of a function that the module defines or refers to.
