@@ -111,8 +111,8 @@ impl Shared {
         self.unit().clone().filter(|unit| engine.jit.contains(unit))
     }
 
-    /// Compiles the module, unless it is in memory. Other threads wait meanwhile. This one needs none
-    /// of them, unless the client's code does.
+    /// Compiles the module, unless it is in memory. Other threads wait meanwhile. This one needs
+    /// none of them, unless the client's code does.
     pub(super) fn compile(&self, engine: &Engine) -> Result<Unit, SessionError> {
         if let Some(unit) = self.in_memory(engine) {
             return Ok(unit);

@@ -28,8 +28,8 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 /// Each `.clif` file is a module; a `.kir` file (see `convert`) holds one or more. All files are
 /// linked with each other: an import of one file that another defines is resolved, and every other
 /// import becomes a slot that the host fills at load. Of several `replaceable` definitions of a
-/// function, that in the last file is in force, in order of paths. The image is an ELF shared object.
-/// It does not depend on the number of threads or on the order of the arguments.
+/// function, that in the last file is in force, in order of paths. The image is an ELF shared
+/// object. It does not depend on the number of threads or on the order of the arguments.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask build examples/clif -o hello.so

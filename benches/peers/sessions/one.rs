@@ -31,6 +31,13 @@ fn each(start: Instant, functions: &[Small]) -> Vec<Duration> {
     vec![start.elapsed() / functions.len() as u32]
 }
 
+/// Ends a turn whose functions were added to a session, and calls each.
+fn checked(session: &Session, start: Instant, functions: &[Small]) -> Result<Vec<Duration>, Failure> {
+    let time = each(start, functions);
+    functions.iter().try_for_each(|function| function.check(session.address(&function.name)))?;
+    Ok(time)
+}
+
 /// A session for each function, with compiling, and dropped at the end.
 pub(super) fn own_session(
     peer: &Peer,
@@ -90,11 +97,7 @@ pub(super) fn add(
             for module in &modules {
                 session.add(std::slice::from_ref(module))?;
             }
-            let time = each(start, &functions);
-            functions
-                .iter()
-                .try_for_each(|function| function.check(session.jit().address(&function.name)))?;
-            Ok(time)
+            checked(&session, start, &functions)
         }),
         Contender::in_parts(cranelift, &[""], || {
             let functions = next(peer, scale, &mut theirs);
@@ -128,11 +131,7 @@ pub(super) fn build_and_add(
             for function in &functions {
                 session.add(&[function.module(&peer.target, &mut context)?])?;
             }
-            let time = each(start, &functions);
-            functions
-                .iter()
-                .try_for_each(|function| function.check(session.jit().address(&function.name)))?;
-            Ok(time)
+            checked(&session, start, &functions)
         }),
         Contender::in_parts(cranelift, &[""], || {
             let functions = next(peer, scale, &mut theirs);
@@ -165,11 +164,7 @@ pub(super) fn publish(
             for artifact in artifacts {
                 session.add_artifacts(&[artifact])?;
             }
-            let time = each(start, &functions);
-            functions
-                .iter()
-                .try_for_each(|function| function.check(session.jit().address(&function.name)))?;
-            Ok(time)
+            checked(&session, start, &functions)
         }),
         Contender::in_parts(cranelift, &[""], || {
             let functions = next(peer, scale, &mut theirs);

@@ -54,8 +54,8 @@ impl Epochs {
         let phase = self.changes.load(Ordering::Relaxed) & 1;
         let count = &self.shards[shard()].0[phase];
         count.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `now`. One of the two is first: then either `advance` sees the count,
-        // or this thread sees that the item was taken back.
+        // Pairs with the fence in `now`. One of the two is first: then either `advance` sees the
+        // count, or this thread sees that the item was taken back.
         fence(Ordering::SeqCst);
         Guard { epochs: self, count }
     }

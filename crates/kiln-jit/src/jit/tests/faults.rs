@@ -1,5 +1,5 @@
-//! Memory that fails: the n-th allocation or publication, for all n, or a full region. Resolvers that
-//! panic.
+//! Memory that fails: the n-th allocation or publication, for all n, or a full region. Resolvers
+//! that panic.
 
 use super::*;
 use crate::memory::{Mapping, MemoryError, MemoryOptions, Region};
