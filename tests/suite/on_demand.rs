@@ -13,6 +13,7 @@ use kiln::{OnDemand, Session, SessionError};
 use crate::common::module;
 
 type Double = extern "C" fn(i64) -> i64;
+type Build = fn() -> Result<Module, Box<dyn std::error::Error + Send + Sync>>;
 
 const TEXT: &str = "function %double(i64) -> i64 system_v { block0(v0: i64): v1 = iadd v0, v0 return v1 }
     function %fifth(i64, i64, f64, f64, i64) -> i64, f64 system_v {
@@ -167,7 +168,7 @@ fn errors_at_the_first_call_are_the_clients() {
     extern "C" fn rescued(x: i64) -> i64 {
         -x
     }
-    let cases: [(&str, fn() -> Result<Module, Box<dyn std::error::Error + Send + Sync>>); 4] = [
+    let cases: [(&str, Build); 4] = [
         ("cannot build the module: no source", || Err("no source".into())),
         ("the module does not define the function `double`", || Ok(module("other", "data %d { i64 1 }"))),
         ("(i32) -> i32", || {

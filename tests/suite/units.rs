@@ -76,7 +76,7 @@ fn a_unit_is_removed_and_its_name_and_memory_are_free() {
         let unit = session.add(&[constant("", "f", value)]).unwrap();
         assert_eq!(call(&session, "f"), value);
         assert_eq!(call_image(&session, "f"), value);
-        session.remove(&[unit.clone()]).unwrap();
+        session.remove(std::slice::from_ref(&unit)).unwrap();
         assert!(session.function("f").is_none());
         // A unit that is gone is ignored.
         session.remove(&[unit]).unwrap();
@@ -91,7 +91,7 @@ fn what_is_in_use_is_not_removed_and_the_error_says_who_uses_it() {
     let one = session.add(&[constant("", "one", 1)]).unwrap();
     let two = session.add(&[caller("two", "one")]).unwrap();
     let three = session.add(&[caller("three", "two"), caller("third", "one")]).unwrap();
-    let error = session.remove(&[one.clone()]).unwrap_err().to_string();
+    let error = session.remove(std::slice::from_ref(&one)).unwrap_err().to_string();
     assert_eq!(error, "still in use: `two` of module 1 uses `one`\n`third` of module 3 uses `one`");
     assert_eq!(call(&session, "three"), 3);
     // Together they can go; or with their users.

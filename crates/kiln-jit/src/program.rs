@@ -271,9 +271,7 @@ impl Program {
         } else if !batch.defines(name) {
             match self.sections.bound(name) {
                 Some((section, KnownBound::Address(address))) if !batch.has_section(section) => {
-                    if found.is_new(SlotKind::Symbol, name) {
-                        found.bounds.push((name, section, address));
-                    }
+                    found.bound(name, section, address);
                 }
                 Some((section, KnownBound::Pending)) if !batch.has_section(section) => {
                     found.must_wait = true;
@@ -633,6 +631,13 @@ impl<'a> References<'a> {
         let conflict = |a: &str| expected.is_some_and(|b| !signatures_agree(a, b));
         if known.is_some_and(conflict) {
             *known = None;
+        }
+    }
+
+    /// Adds a bound of a section.
+    fn bound(&mut self, name: &'a str, section: &'a str, address: u64) {
+        if self.is_new(SlotKind::Symbol, name) {
+            self.bounds.push((name, section, address));
         }
     }
 

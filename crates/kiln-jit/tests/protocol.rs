@@ -4,6 +4,8 @@
 //! remover has taken it back, and its epoch is past. Loom reports an access to an object that is
 //! not ordered before the object is freed.
 
+#![expect(unreachable_pub, reason = "`epoch.rs` has public items, which the crate exports")]
+
 #[path = "../src/epoch.rs"]
 mod epoch;
 

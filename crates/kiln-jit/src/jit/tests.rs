@@ -173,11 +173,11 @@ fn what_a_link_in_progress_uses_is_not_removed() {
     let jit = jit();
     let one = link(&jit, &data("one", Linkage::Export, &[])).unwrap();
     let user = data("user", Linkage::Export, &["one"]);
-    let (two, removed) = waits(&jit, Mode::Add, &user, || jit.remove(&[one.clone()]));
+    let (two, removed) = waits(&jit, Mode::Add, &user, || jit.remove(std::slice::from_ref(&one)));
     assert_eq!(removed.unwrap_err().to_string(), "still in use: module 1 uses `one`");
     jit.remove(&[two]).unwrap();
     // With its users, a unit is removed once the link has ended.
-    let (_, removed) = waits(&jit, Mode::Add, &user, || jit.remove_with_users(&[one.clone()]));
+    let (_, removed) = waits(&jit, Mode::Add, &user, || jit.remove_with_users(std::slice::from_ref(&one)));
     assert_eq!((removed, jit.units().len(), in_use(&jit)), (2, 0, [0, 0]));
 }
 
@@ -186,7 +186,7 @@ fn a_link_in_progress_that_overrides_a_weak_definition_is_a_user_of_it() {
     let jit = jit();
     let weak = data("one", Linkage::Preemptible, &[]);
     let first = link(&jit, &weak).unwrap();
-    let (second, removed) = waits(&jit, Mode::Add, &weak, || jit.remove(&[first.clone()]));
+    let (second, removed) = waits(&jit, Mode::Add, &weak, || jit.remove(std::slice::from_ref(&first)));
     removed.unwrap_err();
     jit.remove(&[second, first]).unwrap();
     assert_eq!(in_use(&jit), [0, 0]);
@@ -197,10 +197,11 @@ fn a_definition_that_is_being_replaced_is_not_removed_before_callers_have_the_ne
     let jit = jit();
     let first = link(&jit, &replaceable("f")).unwrap();
     let user = link(&jit, &data("user", Linkage::Export, &["f"])).unwrap();
-    let (second, removed) = waits(&jit, Mode::Replace, &replaceable("f"), || jit.remove(&[first.clone()]));
+    let (second, removed) =
+        waits(&jit, Mode::Replace, &replaceable("f"), || jit.remove(std::slice::from_ref(&first)));
     removed.unwrap();
     assert_eq!(jit.units(), [user.clone(), second.clone()]);
-    let error = jit.remove(&[second.clone()]).unwrap_err().to_string();
+    let error = jit.remove(std::slice::from_ref(&second)).unwrap_err().to_string();
     assert_eq!(error, "still in use: module 1 uses `f`");
     jit.remove(&[second, user]).unwrap();
     assert_eq!(in_use(&jit), [0, 0]);
@@ -211,7 +212,7 @@ fn a_definition_without_users_is_removed_while_it_is_replaced() {
     let jit = jit();
     let first = link(&jit, &replaceable("f")).unwrap();
     let (second, ()) = stopped(&jit, Mode::Replace, &replaceable("f"), || {
-        jit.remove(&[first.clone()]).unwrap();
+        jit.remove(std::slice::from_ref(&first)).unwrap();
         assert!(jit.address("f").is_none());
     });
     assert_eq!(jit.units(), [second.unwrap()]);
@@ -226,7 +227,7 @@ fn of_two_replacements_at_once_the_later_one_stays() {
     let (overtaken, last) = stopped(&jit, Mode::Replace, &replaceable("f"), || {
         jit.replace(&[replaceable("f")], &nothing).unwrap()
     });
-    assert_eq!(jit.units(), [last.clone()]);
+    assert_eq!(jit.units(), std::slice::from_ref(&last));
     assert_eq!(jit.unit_of("f"), Some(last.clone()));
     assert!(!jit.units().contains(&overtaken.unwrap()));
     jit.remove(&[last]).unwrap();
