@@ -32,6 +32,8 @@ pub(crate) fn modules(functions: u32, seed: u64, target: &Target) -> Result<Vec<
 fn module(number: usize, plans: &[FunctionPlan], seed: u64, target: &Target) -> Result<Module, Failure> {
     let mut random = Random::new(seed ^ (number as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     let mut builder = ModuleBuilder::new(format!("generated {number}"), target)?;
+    // As modules from text: comparison A measures code generation.
+    builder.verify_at_once(true);
     let start = number * MODULE as usize;
     let own = &plans[start..plans.len().min(start + MODULE as usize)];
     let mut callees = Vec::new();
