@@ -86,13 +86,16 @@ impl Engine {
     /// Adds work that an image needs. Work that is finished for good is no longer looked after.
     pub(super) fn defer(&self, work: Arc<dyn Deferred>) {
         let mut deferred = self.deferred();
-        let (kept, finished) =
-            std::mem::take(&mut *deferred).into_iter().partition(|work| !work.is_finished(self));
-        *deferred = kept;
+        let mut finished = Vec::new();
+        // Seldom, so that many additions take time in proportion to their number.
+        if deferred.len().is_power_of_two() {
+            (*deferred, finished) =
+                std::mem::take(&mut *deferred).into_iter().partition(|work| !work.is_finished(self));
+        }
         deferred.push(work);
         // What the client gave is dropped without the lock.
         drop(deferred);
-        drop::<Vec<_>>(finished);
+        drop(finished);
     }
 
     /// Forgets work.

@@ -5,7 +5,7 @@
 //! gives the address of a counter. No number is used as a pointer, so a number that is gone is not
 //! found, and nothing can be dangling.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -30,7 +30,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 /// The numbers of one session's hooks, which are gone when it is dropped.
 #[derive(Default)]
-pub(super) struct Hooks(Mutex<Vec<u64>>);
+pub(super) struct Hooks(Mutex<HashSet<u64>>);
 
 impl Hooks {
     /// Returns a new number, which belongs to this session.
@@ -42,7 +42,26 @@ impl Hooks {
 
     /// Notes that a number belongs to this session.
     pub(super) fn own(&self, number: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(number);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(number);
+    }
+
+    /// Forgets hooks that no code calls any more. The address of a counter may have a new owner
+    /// meanwhile, whose hook stays: `is_own` says whether a hook is the old one.
+    pub(super) fn release(&self, numbers: &[u64], is_own: &dyn Fn(&Arc<dyn Hook>) -> bool) {
+        let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = HOOKS.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = hooks.as_mut() else { return };
+        let mut removed = Vec::new();
+        for number in numbers {
+            if known.get(number).is_some_and(is_own) {
+                removed.extend(known.remove(number));
+                own.remove(number);
+            }
+        }
+        // As in `drop`: what the client gave is dropped without the locks.
+        drop(hooks);
+        drop(own);
+        drop(removed);
     }
 }
 
@@ -95,5 +114,38 @@ pub(super) fn resolve(key: &SlotKey) -> Option<usize> {
         SlotKey::Symbol(name) if **name == *COMPILE_NOW => Some(compile_now as *const () as usize),
         SlotKey::Symbol(name) if **name == *FUNCTION_IS_HOT => Some(function_is_hot as *const () as usize),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Answer(usize);
+
+    impl Hook for Answer {
+        fn call(&self) -> usize {
+            self.0
+        }
+    }
+
+    fn answer(number: u64) -> Option<usize> {
+        find(number).map(|hook| hook.call())
+    }
+
+    #[test]
+    fn hooks_end_with_their_session_or_when_they_are_released() {
+        let hooks = Hooks::default();
+        let numbers = [hooks.number(), hooks.number(), hooks.number()];
+        let [old, new]: [Arc<dyn Hook>; 2] = [Arc::new(Answer(1)), Arc::new(Answer(2))];
+        set(numbers[0], old.clone());
+        // The number has another owner meanwhile.
+        set(numbers[1], new);
+        set(numbers[2], old.clone());
+        hooks.release(&numbers[..2], &|hook| Arc::ptr_eq(hook, &old));
+        assert_eq!(numbers.map(answer), [None, Some(2), Some(1)]);
+        assert_eq!(hooks.0.lock().unwrap().len(), 2);
+        drop(hooks);
+        assert_eq!(numbers.map(answer), [None; 3]);
     }
 }

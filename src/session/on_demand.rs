@@ -89,17 +89,26 @@ impl Shared {
         for (function, &number) in numbers.iter().enumerate() {
             hooks::set(number, Arc::new(Call { shared: shared.clone(), function }));
         }
+        match Self::link_stand_ins(engine, &stand_ins) {
+            Ok(unit) => shared.stand_ins.set(unit).expect("it is set here only"),
+            Err(error) => {
+                engine.hooks.release(&numbers, &|_| true);
+                return Err(error);
+            }
+        }
+        engine.defer(shared.clone());
+        Ok(shared)
+    }
+
+    fn link_stand_ins(engine: &Engine, stand_ins: &[StandIn<'_>]) -> Result<Unit, SessionError> {
         let settings = ModuleSettings::default();
         let isa = engine.compiler.target().isa(&settings).map_err(|source| {
             SessionError::Compile(CompilerError::Target { module: 0, name: "stand-ins".into(), source })
         })?;
-        let module = call_through(&stand_ins, COMPILE_NOW, &settings, &*isa);
+        let module = call_through(stand_ins, COMPILE_NOW, &settings, &*isa);
         // The numbers in the code differ from process to process, so no store wants it.
         let artifacts = engine.compiler.without_store().compile(&[module])?.artifacts;
-        let unit = engine.link(&artifacts, Linking::As(Role::StandIn))?;
-        shared.stand_ins.set(unit).expect("it is set here only");
-        engine.defer(shared.clone());
-        Ok(shared)
+        engine.link(&artifacts, Linking::As(Role::StandIn))
     }
 
     fn unit(&self) -> MutexGuard<'_, Option<Unit>> {

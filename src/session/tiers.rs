@@ -51,6 +51,8 @@ pub(super) struct Shared {
     /// The module as the last tier compiles it.
     module: Module,
     first: OnceLock<Unit>,
+    /// The addresses of the counters of the first tier, and the hook that they have.
+    counters: OnceLock<(Vec<u64>, Arc<dyn Hook>)>,
     is_scheduled: AtomicBool,
     /// The turn of the thread that compiles the module again.
     turns: Turns,
@@ -111,6 +113,7 @@ impl Shared {
                 engine: Arc::downgrade(engine),
                 module,
                 first: OnceLock::new(),
+                counters: OnceLock::new(),
                 is_scheduled: AtomicBool::new(false),
                 turns: Turns::default(),
                 optimized: Mutex::new(None),
@@ -134,11 +137,13 @@ impl Shared {
     fn watch(self: &Arc<Self>, engine: &Engine, unit: &Unit, module: usize, counters: SymbolId) {
         let Some(counters) = unit.symbol(module, counters.index()) else { return };
         let hook: Arc<dyn Hook> = Arc::new(Hot(Arc::downgrade(self)));
-        for offset in (0..counters.size).step_by(8) {
-            let number = counters.address.wrapping_add(offset) as u64;
+        let addresses = (0..counters.size).step_by(8).map(|at| counters.address.wrapping_add(at) as u64);
+        let numbers: Vec<u64> = addresses.collect();
+        for &number in &numbers {
             engine.hooks.own(number);
             hooks::set(number, hook.clone());
         }
+        self.counters.set((numbers, hook)).unwrap_or_else(|_| unreachable!("it is set here only"));
     }
 
     /// Compiles the module at `opt_level=speed` and replaces the first tier, once.
@@ -153,6 +158,9 @@ impl Shared {
         let engine = self.engine.upgrade().expect("the session was dropped");
         let result = engine.build_alone(&self.module, Linking::Replace).map_err(Arc::new);
         *self.optimized() = Some(result.clone());
+        if let (Ok(_), Some((numbers, hook))) = (&result, self.counters.get()) {
+            engine.hooks.release(numbers, &|known| Arc::ptr_eq(known, hook));
+        }
         result
     }
 
