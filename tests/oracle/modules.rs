@@ -101,7 +101,13 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
             line: 0,
         });
         let code = Code::Machine(MachineCode { bytes: [0x90, 0xc3].into(), align: 16, relocs: Vec::new() });
-        module.functions.push(Function { symbol, code, line: 0, comments: Default::default() });
+        module.functions.push(Function {
+            symbol,
+            code,
+            line: 0,
+            variables: Box::default(),
+            comments: Default::default(),
+        });
     }
     for function in &mut module.functions {
         let Some(ir) = function.ir() else { continue };

@@ -33,7 +33,7 @@ use std::collections::{HashMap, HashSet};
 
 use cranelift_codegen::Context;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::{self, ExternalName, GlobalValueData};
+use cranelift_codegen::ir::{self, ExternalName, GlobalValueData, SourceLoc};
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{
     DataDescription, DataId, FuncId, FuncOrDataId, Linkage as DeclaredLinkage, ModuleDeclarations,
@@ -53,9 +53,11 @@ use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject};
 use crate::function::Function;
 use crate::ids::ClientIds;
+use crate::lines::{FileId, LineError, LineTable, SourceFile};
 use crate::module::Module;
 use crate::settings::ModuleSettings;
 use crate::target::Target;
+use crate::variables::{Variable, are_variables};
 
 /// Builds a [`Module`] through the interface of [`cranelift_module::Module`].
 ///
@@ -99,6 +101,8 @@ pub struct ModuleBuilder {
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
     replaceable: HashSet<FuncId>,
+    lines: LineTable,
+    variables: HashMap<FuncId, Box<[Variable]>>,
     encoder: BuildEncoder,
     verify_at_once: bool,
 }
@@ -127,6 +131,8 @@ impl ModuleBuilder {
             functions: IndexMap::new(),
             data: IndexMap::new(),
             replaceable: HashSet::new(),
+            lines: LineTable::default(),
+            variables: HashMap::new(),
             encoder: BuildEncoder::default(),
             verify_at_once: false,
         })
@@ -173,6 +179,73 @@ impl ModuleBuilder {
     /// as in the canonical form ([`Body`](crate::Body)).
     pub fn verify_at_once(&mut self, at_once: bool) {
         self.verify_at_once = at_once;
+    }
+
+    /// Returns the line table of the module that is being built: what source locations stand for.
+    /// A client with locations of its own adds their entries; others use
+    /// [`location`](Self::location).
+    ///
+    /// The table belongs to the module that is finished next. The one after it starts with an empty
+    /// table.
+    pub fn lines(&mut self) -> &mut LineTable {
+        &mut self.lines
+    }
+
+    /// Adds a source file to the line table, and returns its number.
+    ///
+    /// # Errors
+    ///
+    /// [`LineError::Name`].
+    pub fn file(&mut self, file: SourceFile) -> Result<FileId, LineError> {
+        self.lines.file(file)
+    }
+
+    /// Returns a source location that stands for a place in a file, for `set_srcloc`. Lines and
+    /// columns count from 1; 0 means none. If locations are made in the order of a function's code,
+    /// the function can be used again when only what is before it has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`LineError::File`], and [`LineError::Order`] if no location is left.
+    ///
+    /// ```
+    /// use kiln_ir::{ModuleBuilder, SourceFile, Target};
+    ///
+    /// let mut builder = ModuleBuilder::new("example", &Target::host()).unwrap();
+    /// let file = builder.file(SourceFile::new("example.lang").directory("/src"))?;
+    /// let location = builder.location(file, 12, 5)?;
+    /// // Then, for the function that is being made: `function.set_srcloc(location)`.
+    /// let module = builder.finish().unwrap();
+    /// assert_eq!(module.lines.find(location).map(|entry| entry.line), Some(12));
+    /// # Ok::<(), kiln_ir::LineError>(())
+    /// ```
+    pub fn location(&mut self, file: FileId, line: u32, column: u32) -> Result<SourceLoc, LineError> {
+        self.lines.location(file, line, column)
+    }
+
+    /// Names the labels of a function's values, for debuggers. Labels are given to values with
+    /// Cranelift's `set_val_label`, and `collect_debug_info` of the function must have been called.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Variables`] if a name or a size is not allowed or a label has two names, and
+    /// [`BuildError::Undeclared`] if the function is not declared.
+    pub fn set_variables(
+        &mut self,
+        function: FuncId,
+        variables: impl Into<Vec<Variable>>,
+    ) -> Result<(), BuildError> {
+        if declared(self.declarations.all(), 0, function.as_u32()).is_none() {
+            return Err(BuildError::Undeclared { referrer: function.to_string().into() });
+        }
+        let mut variables = variables.into();
+        variables.sort_by_key(|variable| variable.label);
+        if !are_variables(&variables) {
+            let declaration = self.declarations.all().get_function_decl(function);
+            return Err(BuildError::Variables(declaration.linkage_name(function).into()));
+        }
+        self.variables.insert(function, variables.into());
+        Ok(())
     }
 
     /// Finishes a module that consists of the definitions so far, and goes on. `name` is the name
@@ -263,12 +336,14 @@ impl ModuleBuilder {
             symbols: table,
             functions: Vec::with_capacity(functions.len()),
             data: Vec::with_capacity(data.len()),
+            lines: std::mem::take(&mut self.lines),
             comments: Vec::new(),
             ids: ClientIds::default(),
         };
-        for (pending, symbol) in functions.into_values().zip(symbols) {
+        for ((id, pending), symbol) in functions.into_iter().zip(symbols) {
             let code = pending.finish(&numbers);
-            module.functions.push(Function { symbol, code, line: 0, comments: Comments::new() });
+            let variables = self.variables.remove(&id).unwrap_or_default();
+            module.functions.push(Function { symbol, code, line: 0, variables, comments: Comments::new() });
         }
         for ((id, pending), symbol) in data.into_iter().zip(data_symbols) {
             let PendingData { align, init, section, addresses } = pending;

@@ -10,7 +10,8 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 
 use crate::body::Body;
 use crate::{
-    ClientIds, Code, Comments, Function, Linkage, Module, ModuleSettings, Symbol, SymbolId, SymbolKind,
+    ClientIds, Code, Comments, Function, LineTable, Linkage, Module, ModuleSettings, Symbol, SymbolId,
+    SymbolKind,
 };
 
 /// A function that a stand-in is made for.
@@ -60,7 +61,13 @@ pub fn call_through(
         }
         let function = function(stand_in, hook_symbol, &hook_type, pointer);
         let body = Body::new(&function).expect("the function defines what it uses");
-        functions.push(Function { symbol, code: Code::Ir(body), line: 0, comments: Comments::new() });
+        functions.push(Function {
+            symbol,
+            code: Code::Ir(body),
+            line: 0,
+            variables: Box::default(),
+            comments: Comments::new(),
+        });
     }
     Module {
         name: "stand-ins".into(),
@@ -69,6 +76,7 @@ pub fn call_through(
         symbols,
         functions,
         data: Vec::new(),
+        lines: LineTable::default(),
         comments: Vec::new(),
         ids: ClientIds::default(),
     }

@@ -18,7 +18,7 @@ use crate::symbol::Linkage;
 ///
 /// The content of a function is:
 ///
-/// - every instruction, type, flag, constant and source location;
+/// - every instruction, type, flag, constant, source location and label of a value;
 /// - signatures, stack slots, the order of blocks;
 /// - the callee, data object or key that each reference refers to.
 ///
@@ -26,14 +26,16 @@ use crate::symbol::Linkage;
 ///
 /// - names, kinds and linkage of symbols that other modules see;
 /// - bytes, alignment, section and pointers of data objects;
-/// - `set` and `target` lines, except settings that Kiln fixes.
+/// - `set` and `target` lines, except settings that Kiln fixes;
+/// - the line table, and the names of variables.
 ///
 /// These are not part of the content:
 ///
 /// - numbers of values, blocks and other entities; aliases;
 /// - unused declarations, and the order of declarations;
 /// - names of symbols that no other module sees;
-/// - a function's own name and linkage, for the fingerprint of a function;
+/// - a function's own name and linkage, names of its variables, and what its source locations stand
+///   for, for the fingerprint of a function;
 /// - the module's name, its text, lines, comments, `test` and `feature` lines;
 /// - the target of the build, and its settings.
 ///
@@ -65,7 +67,7 @@ impl std::fmt::Display for Fingerprint {
 
 /// Prefixes of the hashed bytes. They keep fingerprints of different kinds of content apart, and
 /// fingerprints of different versions of this file.
-const MODULE: &[u8] = b"kiln module 1";
+const MODULE: &[u8] = b"kiln module 2";
 const FUNCTION: &[u8] = b"kiln function 2";
 const NAMES: &[u8] = b"kiln local names 1";
 
@@ -111,7 +113,7 @@ impl Module {
     ///
     /// If `function` belongs to another module and refers to a symbol that is out of range here.
     pub fn function_fingerprint(&self, function: &Function) -> Fingerprint {
-        let Function { symbol: _, code, line: _, comments: _ } = function;
+        let Function { symbol: _, code, line: _, variables: _, comments: _ } = function;
         written(|out| {
             out.raw(FUNCTION);
             write::code_settings(out, &self.settings);

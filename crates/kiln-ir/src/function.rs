@@ -6,6 +6,7 @@ use cranelift_codegen::ir;
 use crate::body::Body;
 use crate::comments::{Comments, RunLine};
 use crate::symbol::SymbolId;
+use crate::variables::Variable;
 
 /// A function that a module defines.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ pub struct Function {
     pub code: Code,
     /// The line of the `function` keyword; 0 if the module was not read from text.
     pub line: u32,
+    /// Names for labels of its values, in order of the labels. They do not affect code.
+    pub variables: Box<[Variable]>,
     /// The comments in it and directly after it, in order.
     pub comments: Comments,
 }

@@ -19,6 +19,7 @@ mod guard;
 mod ids;
 mod item_order;
 mod limits;
+mod lines;
 mod location;
 mod module;
 mod names;
@@ -37,6 +38,7 @@ mod target;
 mod text;
 mod thunk;
 mod unverified;
+mod variables;
 mod wrong_kind;
 
 pub use addresses::{AddressConstant, address_constants};
@@ -52,6 +54,7 @@ pub use diagnostic::{Diagnostic, DiagnosticKind, Related, sort};
 pub use fingerprint::Fingerprint;
 pub use function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
 pub use ids::ClientIds;
+pub use lines::{FileId, LineEntries, LineEntry, LineError, LineTable, SourceFile};
 pub use location::Location;
 pub use module::Module;
 pub use print::{PrintError, print};
@@ -62,6 +65,7 @@ pub use target::{OptLevel, Target, TargetError};
 pub use text::{parse, parse_unverified};
 pub use thunk::{CELL_SIZE, entry_thunk};
 pub use unverified::{FunctionError, IrFault, Unverified, VerifyError, verify};
+pub use variables::{Encoding, Variable, VariableType};
 
 #[doc = include_str!("../docs/porting.md")]
 pub mod porting {}

@@ -16,6 +16,7 @@ use crate::comments::ModuleComment;
 use crate::data::DataObject;
 use crate::function::Function;
 use crate::ids::ClientIds;
+use crate::lines::LineTable;
 use crate::settings::ModuleSettings;
 use crate::source::Source;
 use crate::symbol::{Symbol, SymbolId, SymbolKind};
@@ -36,6 +37,8 @@ pub struct Module {
     pub functions: Vec<Function>,
     /// Data objects in order of definition.
     pub data: Vec<DataObject>,
+    /// The table of what source locations stand for. It does not affect code.
+    pub lines: LineTable,
     /// Comments outside of functions, in order.
     pub comments: Vec<ModuleComment>,
     /// The symbols by the ids of the builder that built the module. They do not affect code.

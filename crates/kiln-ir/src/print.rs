@@ -2,7 +2,8 @@
 //!
 //! Items are in the order of their line numbers if the module has them; otherwise globals precede
 //! data, and data precede functions. Aliases and imports of symbols that the module does not define
-//! come first, because they have no place of their own.
+//! come first, because they have no place of their own. `lines` items come last, after all
+//! comments.
 //!
 //! Invariants:
 //! - The text does not depend on the module's name and source. It is a fixed point: reading and
@@ -12,6 +13,7 @@
 mod code;
 mod data;
 mod function;
+mod line_table;
 mod names;
 mod quote;
 mod uses;
@@ -109,6 +111,14 @@ pub fn print(module: &Module) -> Result<String, PrintError> {
     if !printer.comments.end.is_empty() {
         separate(&mut out);
         lines(&printer.comments.end, &mut out);
+    }
+    // They come last, because they are long and nobody reads them.
+    for (number, item) in line_table::items(&module.lines).into_iter().enumerate() {
+        // An empty line after the last comments would become a part of them.
+        if number > 0 || printer.comments.end.is_empty() {
+            separate(&mut out);
+        }
+        out.push_str(&item);
     }
     Ok(out)
 }
@@ -253,12 +263,13 @@ impl ModulePrinter<'_> {
     ) -> Result<String, PrintError> {
         let symbol = function.symbol;
         let mut out = String::new();
+        let (name, variables) = (self.names.text(symbol), &*function.variables);
         let written = match (&function.code, &ir) {
             (Code::Machine(code), _) => {
                 self.linkage(symbol, &mut out);
                 code::write(code, self.names, symbol, self.module.symbol(symbol).signature.as_ref(), &mut out)
             }
-            (_, Some(ir)) => function::debug(ir, self.names.text(symbol), &mut out).and_then(|()| {
+            (_, Some(ir)) => function::debug(ir, name, variables, &mut out).and_then(|()| {
                 self.linkage(symbol, &mut out);
                 let comments = &function.comments;
                 function::write(ir, self.names, symbol, comments, &mut out)?;

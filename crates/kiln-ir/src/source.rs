@@ -14,6 +14,8 @@ pub struct Source {
     /// The index of the text. It is made when a location is first looked up; most texts never need
     /// it.
     positions: OnceLock<Positions>,
+    /// If the text is to be debugged as it is: the folder that its name is relative to.
+    pub(crate) debugged: Option<Box<str>>,
 }
 
 impl PartialEq for Source {
@@ -33,7 +35,29 @@ impl std::fmt::Debug for Source {
 impl Source {
     /// Creates a source from its name and text.
     pub fn new(name: impl Into<Box<str>>, text: impl Into<Box<str>>) -> Self {
-        Self { name: name.into(), text: text.into(), positions: OnceLock::new() }
+        Self { name: name.into(), text: text.into(), positions: OnceLock::new(), debugged: None }
+    }
+
+    /// Makes the text itself the one that a debugger shows: each function's head and instructions
+    /// get source locations of their own, which stand for their lines here, and each value `v7` of
+    /// a scalar type is a variable of that name. `directory` is the folder that the text's name is
+    /// relative to; it may be empty.
+    ///
+    /// A text with `lines` items has a line table already, and keeps it.
+    ///
+    /// ```
+    /// use kiln_ir::{Source, Target, parse};
+    ///
+    /// let text = "function %f() -> i32 {\nblock0:\n  v0 = iconst.i32 1\n\n  return v0\n}";
+    /// let source = Source::new("f.clif", text).debugged("/src");
+    /// let module = parse(source.into(), &Target::host()).unwrap();
+    /// let lines: Vec<_> = module.lines.iter().map(|entry| entry.line).collect();
+    /// assert_eq!(lines, [1, 3, 5]);
+    /// assert_eq!(&*module.functions[0].variables[0].name, "v0");
+    /// ```
+    #[must_use]
+    pub fn debugged(self, directory: impl Into<Box<str>>) -> Self {
+        Self { debugged: Some(directory.into()), ..self }
     }
 
     /// Returns the whole text.

@@ -6,6 +6,7 @@
 use crate::data::{DataAddress, DataObject};
 use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
 use crate::ids::ClientIds;
+use crate::lines::{LineEntry, LineTable};
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId};
 
@@ -25,6 +26,7 @@ impl Module {
         {
             return None;
         }
+        let entries: Vec<_> = module.lines.iter().collect();
         let mut pieces = Vec::with_capacity(module.functions.len() + module.data.len());
         for function in &module.functions {
             let mut piece = Piece::new(module, number, function.symbol);
@@ -43,6 +45,7 @@ impl Module {
                 }
             };
             let copy = Function { symbol: SymbolId::from_u32(0), code, ..function.clone() };
+            piece.module.lines = module.lines.part(lines_of(function, &entries));
             pieces.push(piece.finish(vec![copy], Vec::new()));
         }
         for data in &module.data {
@@ -57,6 +60,19 @@ impl Module {
         }
         Some(pieces)
     }
+}
+
+/// Returns the entries of a line table that the locations of `function` need.
+fn lines_of<'e>(function: &Function, entries: &'e [LineEntry]) -> &'e [LineEntry] {
+    let Some(ir) = (if entries.is_empty() { None } else { function.ir() }) else { return &[] };
+    let insts = ir.layout.blocks().flat_map(|block| ir.layout.block_insts(block));
+    let locations = insts.map(|inst| ir.srcloc(inst)).chain([ir.params.base_srcloc()]);
+    let bits = locations.filter(|location| !location.is_default()).map(|location| location.bits());
+    let (low, high) = bits.fold((u32::MAX, 0), |(low, high), bits| (low.min(bits), high.max(bits)));
+    let end = entries.partition_point(|entry| entry.location.bits() <= high);
+    // The first location may be within the range of the entry before it.
+    let start = entries.partition_point(|entry| entry.location.bits() <= low).saturating_sub(1);
+    entries.get(start..end).unwrap_or_default()
 }
 
 /// A module with one definition, symbol 0, while it is being made.
@@ -78,6 +94,7 @@ impl<'a> Piece<'a> {
             symbols: Vec::new(),
             functions: Vec::new(),
             data: Vec::new(),
+            lines: LineTable::default(),
             comments: Vec::new(),
             ids: ClientIds::default(),
         };

@@ -3,14 +3,16 @@
 //! A file is read in these steps:
 //!
 //! 1. `scan` cuts the text into the items of `item`.
-//! 2. `data`, `code`, `debug` and `items` read the items that are not functions. They use `cursor`,
-//!    `tokens` and `signature`.
+//! 2. `data`, `code`, `debug`, `lines` and `items` read the items that are not functions. They use
+//!    `cursor`, `tokens` and `signature`.
 //! 3. `shorten` and `large_numbers` prepare the text of each function, and `function` passes it to
 //!    Cranelift's reader and verifier. `parallel` uses several threads for this if the file is
 //!    large.
 //! 4. `draft` brings each function to canonical form.
 //! 5. `resolve` enters definitions into the table of `symbols`, then numbers symbols.
 //! 6. `comments` determines which item each comment belongs to.
+//!
+//! If the text itself is to be debugged, `own_lines` makes its lines the source locations.
 //!
 //! `locate` finds the column of errors that Cranelift reports by line or entity.
 //!
@@ -31,7 +33,9 @@ mod function;
 mod item;
 mod items;
 mod large_numbers;
+mod lines;
 mod locate;
+mod own_lines;
 mod parallel;
 mod resolve;
 mod scan;
@@ -145,15 +149,33 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
     // Read the functions, each independently of the others.
     let mut symbols = SymbolTable::new(&source);
     aliases(&file.items, &mut symbols, &mut faults);
-    let options = ReadOptions { source: &source, call_conv, isa: isa.as_deref().filter(|_| verify) };
+    let lines = lines::table(&file.items, &source, &mut faults);
+    let directory = source.debugged.as_deref().filter(|_| lines.files().len() == 0);
+    let options = ReadOptions {
+        source: &source,
+        call_conv,
+        isa: isa.as_deref().filter(|_| verify),
+        own_lines: directory.is_some(),
+    };
     let verified = options.isa.is_some();
     let mut drafts = if file.items.iter().any(|item| matches!(item, Item::Debug(_))) {
         // `debug` items affect the canonical form, so they are applied before it is made.
         let mut functions = parallel::read(&file.items, options, |read| read, &mut faults);
-        debug::apply_debug(&file.items, &mut functions, &source, &mut faults);
+        debug::apply_debug(&file.items, &mut functions, &source, options.own_lines, &mut faults);
         functions.into_iter().map(|read| read.map(|read| draft(read, &symbols, verified))).collect()
     } else {
         parallel::read(&file.items, options, |read| draft(read, &symbols, verified), &mut faults)
+    };
+
+    let lines = match directory {
+        Some(directory) => {
+            let own = drafts.iter_mut().flatten().filter_map(|draft| {
+                let encoded = draft.encoded.as_mut().ok()?;
+                Some((&mut encoded.base, std::mem::take(&mut draft.own_lines)))
+            });
+            own_lines::join(own, &source, directory)
+        }
+        None => lines,
     };
 
     // Number the symbols. All definitions are entered first, because a use may precede its
@@ -166,6 +188,7 @@ fn read(source: Arc<Source>, target: &Target, verify: bool) -> Result<Module, Ve
         symbols: Vec::new(),
         functions: Vec::new(),
         data: Vec::new(),
+        lines,
         comments: Vec::new(),
         ids: ClientIds::default(),
     };

@@ -14,6 +14,7 @@ use crate::body::Body;
 use crate::comments::Comments;
 use crate::function::{Code, Function};
 use crate::ids::ClientIds;
+use crate::lines::LineTable;
 use crate::module::Module;
 use crate::settings::ModuleSettings;
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
@@ -74,9 +75,11 @@ pub fn entry_thunk(
             symbol: SymbolId::from_u32(0),
             code: Code::Ir(body),
             line: 0,
+            variables: Box::default(),
             comments: Comments::new(),
         }],
         data: Vec::new(),
+        lines: LineTable::default(),
         comments: Vec::new(),
         ids: ClientIds::default(),
     }

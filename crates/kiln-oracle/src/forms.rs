@@ -16,7 +16,7 @@ use kiln_ir::{
 
 /// Returns everything in a module except its name, source and lines, as text.
 pub fn content(module: &Module) -> String {
-    let Module { name: _, source: _, settings, symbols, functions, data, comments, ids: _ } = module;
+    let Module { name: _, source: _, settings, symbols, functions, data, lines, comments, ids: _ } = module;
     let mut out = String::new();
     let shown = |list: &[Setting]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
     let _ = writeln!(out, "{:?} {:?}", settings.directives, shown(&settings.shared));
@@ -26,17 +26,23 @@ pub fn content(module: &Module) -> String {
     for Symbol { name, kind, linkage, signature, line: _ } in symbols {
         let _ = writeln!(out, "{name:?} {kind:?} {linkage:?} {signature:?}");
     }
-    for Function { symbol, code, line: _, comments } in functions {
+    for Function { symbol, code, line: _, variables, comments } in functions {
         let _ = match code {
             Code::Ir(body) => writeln!(out, "{symbol:?} {body:?} {:?}", body.as_bytes()),
             Code::Machine(code) => writeln!(out, "{symbol:?} {code:?}"),
         };
+        if !variables.is_empty() {
+            let _ = writeln!(out, "{variables:?}");
+        }
         for Comment { anchor, trailing, line: _, text } in comments {
             let _ = writeln!(out, "{anchor:?} {trailing} {text:?}");
         }
     }
     for DataObject { symbol, writable, align, init, section, addresses, line: _ } in data {
         let _ = writeln!(out, "{symbol:?} {writable} {align} {init:?} {section:?} {addresses:?}");
+    }
+    if lines.files().len() > 0 {
+        let _ = writeln!(out, "{lines:?}");
     }
     for ModuleComment { anchor, line: _, text } in comments {
         let _ = writeln!(out, "{anchor:?} {text:?}");

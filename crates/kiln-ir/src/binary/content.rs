@@ -97,7 +97,7 @@ impl<'b> ContentReader<'b> {
         if !fits {
             return Err(content.error("a function whose type is not that of its symbol"));
         }
-        Ok(Function { symbol, code, line: 0, comments: Comments::new() })
+        Ok(Function { symbol, code, line: 0, variables: Box::default(), comments: Comments::new() })
     }
 
     fn body(&mut self, content: &mut ByteReader<'_>) -> DecodeResult<Body> {

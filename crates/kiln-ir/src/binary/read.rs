@@ -33,6 +33,17 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
     for _ in 0..content.count()? {
         data.push(reading.data(&mut content)?);
     }
+    let lines = content.lines()?;
+    let mut named = 0;
+    for _ in 0..content.count()? {
+        let number = content.index(functions.len(), "no such function")?;
+        let variables = content.variables()?;
+        if number < named || variables.is_empty() {
+            return Err(content.error("functions without variables, or out of order"));
+        }
+        named = number + 1;
+        functions[number].variables = variables;
+    }
     check_numbers(reading.symbols.len(), &functions, &data, &content)?;
     for (symbol, defined) in reading.symbols.iter().zip(&reading.defined) {
         if (symbol.linkage != Linkage::Import) != *defined {
@@ -78,7 +89,7 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
     }
     notes.end()?;
     let (symbols, ids) = (reading.symbols, ClientIds::default());
-    Ok(Module { name, source: None, settings, symbols, functions, data, comments: outside, ids })
+    Ok(Module { name, source: None, settings, symbols, functions, data, lines, comments: outside, ids })
 }
 
 /// Checks the numbers of symbols: first functions in order, then data objects, each followed by the

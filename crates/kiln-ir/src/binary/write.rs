@@ -18,14 +18,15 @@ use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
 /// Writes everything that the module's artifact depends on. `flush` is called after each function
 /// and data object, and may remove the bytes written so far.
 pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnMut(&mut ByteWriter)) {
-    let Module { name: _, source: _, settings, symbols, functions, data, comments: _, ids: _ } = module;
+    let Module { name: _, source: _, settings, symbols, functions, data, lines, comments: _, ids: _ } =
+        module;
     code_settings(out, settings);
     out.count(symbols.len());
     for symbol in symbols {
         self::symbol(out, symbol);
     }
     out.count(functions.len());
-    for Function { symbol, code, line: _, comments: _ } in functions {
+    for Function { symbol, code, line: _, variables: _, comments: _ } in functions {
         out.uint(u64::from(symbol.as_u32()));
         self::code(out, code, |out, id| out.uint(u64::from(id.as_u32())));
         flush(out);
@@ -34,6 +35,13 @@ pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnM
     for object in data {
         self::data(out, object);
         flush(out);
+    }
+    out.lines(lines);
+    let named = || functions.iter().zip(0u64..).filter(|(function, _)| !function.variables.is_empty());
+    out.count(named().count());
+    for (function, number) in named() {
+        out.uint(number);
+        out.variables(&function.variables);
     }
 }
 
@@ -149,7 +157,7 @@ pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
 /// Writes the notes: the module's name, names that no other module sees, line numbers, comments,
 /// and all header lines.
 pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
-    let Module { name, source: _, settings, symbols, functions, data, comments, ids: _ } = module;
+    let Module { name, source: _, settings, symbols, functions, data, lines: _, comments, ids: _ } = module;
     out.str(name);
     let ModuleSettings { shared, targets, directives } = settings;
     all_settings(out, shared);
@@ -169,7 +177,7 @@ pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
         }
         out.uint(u64::from(*line));
     }
-    for Function { symbol: _, code: _, line, comments } in functions {
+    for Function { symbol: _, code: _, line, variables: _, comments } in functions {
         out.uint(u64::from(*line));
         self::comments(out, comments, *line);
     }

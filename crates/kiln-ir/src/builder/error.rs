@@ -41,6 +41,10 @@ pub enum BuildError {
         /// The section.
         section: Box<str>,
     },
+    /// A variable of the function has an empty name, one with a zero byte, or a size that is not
+    /// from 1 to 16 bytes, or two variables have the same label.
+    #[error("`{0}`: its variables need names, sizes of 1 to 16 bytes, and labels of their own")]
+    Variables(Box<str>),
     /// A definition refers to a number that was never declared.
     #[error("{referrer}: there is no function or data object with this number")]
     Undeclared {

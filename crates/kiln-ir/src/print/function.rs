@@ -21,6 +21,7 @@ use super::names::Names;
 use super::quote::quoted;
 use crate::comments::{Anchor, Comments};
 use crate::symbol::SymbolId;
+use crate::variables::Variable;
 
 /// The largest number of blocks that Cranelift's reader accepts in a function.
 const MAX_BLOCKS: usize = 100_000;
@@ -90,7 +91,7 @@ pub(super) fn write(
 
 /// Writes the item `debug %f { .. }` if the function has properties that its own text cannot
 /// express.
-pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written {
+pub(super) fn debug(ir: &ir::Function, name: &str, variables: &[Variable], out: &mut String) -> Written {
     let mut entries = Vec::new();
     let base = ir.params.base_srcloc();
     let mut first = SourceLoc::default();
@@ -126,6 +127,10 @@ pub(super) fn debug(ir: &ir::Function, name: &str, out: &mut String) -> Written 
                 }
             }
         }
+    }
+    for Variable { label, name, ty } in variables {
+        let name = quoted(name.as_bytes());
+        entries.push(format!("variable {label} {name} {} {}", ty.encoding.word(), ty.size));
     }
     if !entries.is_empty() {
         let _ = writeln!(out, "debug {name} {{ {} }}", entries.join(", "));

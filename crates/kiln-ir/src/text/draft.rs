@@ -11,16 +11,21 @@ use cranelift_codegen::ir::{
 };
 
 use super::function::ReadFunction;
+use super::own_lines::OwnLines;
 use super::symbols::{LinkKey, SymbolTable};
 use crate::body::{CheckScratch, EncodeError, Encoded, Encoder, ExternalRef};
 use crate::comments::Comments;
 use crate::names::external_name;
+use crate::variables::Variable;
 
 /// A function in canonical form, its names still as written.
 pub(super) struct FunctionDraft {
     pub(super) name: UserFuncName,
     pub(super) signature: Signature,
     pub(super) comments: Comments,
+    pub(super) variables: Box<[Variable]>,
+    /// The lines of the function's locations, if the text itself is debugged.
+    pub(super) own_lines: OwnLines,
     /// The canonical form, with references numbered as in `uses`. For a function that was not
     /// verified, this may instead be the reason why it has no such form.
     pub(super) encoded: Result<Encoded, EncodeError>,
@@ -56,7 +61,7 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>, verified: boo
     thread_local! {
         static ENCODER: RefCell<Encoder> = RefCell::default();
     }
-    let ReadFunction { ir, comments } = read;
+    let ReadFunction { ir, comments, variables, own_lines } = read;
     let mut uses = Vec::new();
     let mut others: HashMap<LinkKey, u32> = HashMap::new();
     let encoded = ENCODER.with_borrow_mut(|encoder| {
@@ -86,5 +91,17 @@ pub(super) fn draft(read: ReadFunction, symbols: &SymbolTable<'_>, verified: boo
     let ir::Function { name, params, stencil } = ir;
     let FunctionStencil { signature, global_values: globals, dfg, .. } = stencil;
     let ir::DataFlowGraph { ext_funcs: functions, signatures, .. } = dfg;
-    FunctionDraft { name, signature, comments, encoded, uses, params, functions, signatures, globals }
+    FunctionDraft {
+        name,
+        signature,
+        comments,
+        variables,
+        own_lines,
+        encoded,
+        uses,
+        params,
+        functions,
+        signatures,
+        globals,
+    }
 }

@@ -16,6 +16,7 @@ use cranelift_reader::{Details, ParseError, ParseOptions, parse_test};
 use super::comments;
 use super::large_numbers::{LargestNumber, large_numbers};
 use super::locate::{EntityLocator, Locator};
+use super::own_lines::{self, OwnLines};
 use super::shorten::{ShortText, shorten};
 use super::tokens::unescaped;
 use crate::comments::Comments;
@@ -25,11 +26,15 @@ use crate::location::Location;
 
 use crate::reader_limits::{TooMany, too_many};
 use crate::references::{self, Unusable};
+use crate::variables::Variable;
 
 /// A function that was read and verified. Its names are still those of the text.
 pub(super) struct ReadFunction {
     pub(super) ir: ir::Function,
     pub(super) comments: Comments,
+    pub(super) variables: Box<[Variable]>,
+    /// The lines of the function's locations, if the text itself is debugged.
+    pub(super) own_lines: OwnLines,
 }
 
 /// The reason why a function was not read.
@@ -41,12 +46,13 @@ pub(super) enum Refused {
 }
 
 /// Reads a function, and verifies it if `isa` is given. With `large`, large entity numbers are
-/// allowed.
+/// allowed; with `own`, its source locations are its lines in the text.
 pub(super) fn read(
     locator: Locator<'_>,
     call_conv: CallConv,
     isa: Option<&dyn TargetIsa>,
     large: bool,
+    own: bool,
 ) -> Result<ReadFunction, Refused> {
     thread_local! {
         static SHORT_TEXT: Cell<ShortText> = Cell::default();
@@ -57,7 +63,7 @@ pub(super) fn read(
     let numbers = if large { None } else { large_numbers(locator.item.text, &short.text) };
     let read = match numbers {
         Some(numbers) => Err(Refused::Large(numbers)),
-        None => read_short(&short, locator, call_conv, isa).map_err(Refused::Faults),
+        None => read_short(&short, locator, call_conv, isa, own).map_err(Refused::Faults),
     };
     SHORT_TEXT.set(short);
     read
@@ -68,6 +74,7 @@ fn read_short(
     locator: Locator<'_>,
     call_conv: CallConv,
     isa: Option<&dyn TargetIsa>,
+    own: bool,
 ) -> Result<ReadFunction, Vec<Diagnostic>> {
     if let Some(TooMany { word, line, message }) = too_many(&short.text) {
         let location = Location::word_from(locator.source, locator.line(line), word, locator.item.start);
@@ -115,7 +122,11 @@ fn read_short(
         }
     };
     described(&mut ir);
-    Ok(ReadFunction { comments, ir })
+    let (own_lines, variables) = match own {
+        true => own_lines::number(&mut ir, &map, locator),
+        false => Default::default(),
+    };
+    Ok(ReadFunction { comments, ir, variables, own_lines })
 }
 
 fn verify(

@@ -6,7 +6,9 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{LibCall, RelSourceLoc, Signature, SourceLoc, ValueLabelStart};
 
 use crate::data::Init;
+use crate::lines::SourceFile;
 use crate::symbol::{Linkage, SymbolKind};
+use crate::variables::Variable;
 
 /// A top-level item.
 pub(super) enum Item<'t> {
@@ -17,6 +19,7 @@ pub(super) enum Item<'t> {
     Alias(AliasItem<'t>),
     Import(ImportItem<'t>),
     Debug(DebugItem<'t>),
+    Lines(LinesItem),
 }
 
 impl<'t> Item<'t> {
@@ -129,12 +132,22 @@ pub(super) enum RelocTarget<'t> {
     Here(u32),
 }
 
+/// `lines "name" { .. }`.
+pub(super) struct LinesItem {
+    pub(super) at: usize,
+    pub(super) file: SourceFile,
+    /// Position in the text, location, line, column.
+    pub(super) entries: Vec<(usize, SourceLoc, u32, u32)>,
+}
+
 /// `debug %name { .. }`.
 pub(super) struct DebugItem<'t> {
     pub(super) name: Cow<'t, str>,
     pub(super) at: usize,
     pub(super) base: Option<SourceLoc>,
     pub(super) labels: Option<Vec<(u32, usize, DebugLabel)>>,
+    /// In the order of the text, each with its position.
+    pub(super) variables: Vec<(usize, Variable)>,
 }
 
 /// The label that a `debug` item gives to a value.

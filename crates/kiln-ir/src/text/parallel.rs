@@ -29,6 +29,8 @@ pub(super) struct ReadOptions<'a> {
     pub(super) call_conv: CallConv,
     /// The code generator to verify for, if functions are verified.
     pub(super) isa: Option<&'a dyn TargetIsa>,
+    /// Whether source locations are lines of the text itself.
+    pub(super) own_lines: bool,
 }
 
 /// The result of reading an item.
@@ -51,7 +53,7 @@ pub(super) fn read<T: Send>(
 ) -> Vec<Option<T>> {
     let one = |item: &FunctionItem<'_>, large: bool| {
         let locator = Locator { source: options.source, item };
-        match function::read(locator, options.call_conv, options.isa, large) {
+        match function::read(locator, options.call_conv, options.isa, large, options.own_lines) {
             Ok(read) => Outcome::Read(finish(read)),
             Err(Refused::Large(numbers)) => Outcome::Large(numbers),
             Err(Refused::Faults(faults)) => Outcome::Faults(faults),

@@ -72,7 +72,7 @@ pub(super) fn define(
                 let at = (import.at, written(&import.name).len());
                 symbols.import(&import.name, import.kind, import.signature.clone(), import.line, at)
             }
-            (Item::Global(_) | Item::Alias(_) | Item::Debug(_), _) => Ok(()),
+            (Item::Global(_) | Item::Alias(_) | Item::Debug(_) | Item::Lines(_), _) => Ok(()),
         };
         faults.extend(entered.err());
     }
@@ -132,7 +132,12 @@ pub(super) fn own_names(items: &[Item<'_>], symbols: &SymbolTable<'_>, owners: &
                 let symbol = symbols.defined_at(&import.name, import.line);
                 *owner = symbol.map_or(Owner::Nothing, Owner::Import);
             }
-            Item::Function(_) | Item::Code(_) | Item::Data(_) | Item::Alias(_) | Item::Debug(_) => {}
+            Item::Function(_)
+            | Item::Code(_)
+            | Item::Data(_)
+            | Item::Alias(_)
+            | Item::Debug(_)
+            | Item::Lines(_) => {}
         }
     }
 }
@@ -180,7 +185,8 @@ fn number_function(
     match draft.encoded {
         Ok(encoded) => {
             let code = Code::Ir(Body::of(encoded, references));
-            Some(Function { symbol, code, line: locator.item.line, comments: draft.comments })
+            let FunctionDraft { variables, comments, .. } = draft;
+            Some(Function { symbol, code, line: locator.item.line, variables, comments })
         }
         // A function that was verified has no such fault, or too many values.
         Err(error) => {
@@ -225,5 +231,11 @@ fn number_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
     });
     let relocs = relocs.collect();
     let code = MachineCode { bytes: item.bytes.as_slice().into(), align: item.align, relocs };
-    Function { symbol, code: Code::Machine(code), line: item.line, comments: Comments::new() }
+    Function {
+        symbol,
+        code: Code::Machine(code),
+        line: item.line,
+        variables: Box::default(),
+        comments: Comments::new(),
+    }
 }

@@ -15,7 +15,7 @@ use cranelift_codegen::isa::CallConv;
 
 use super::cursor::{Cursor, Token};
 use super::item::{FunctionItem, Item, ItemRange};
-use super::{code, data, debug, items};
+use super::{code, data, debug, items, lines};
 use crate::diagnostic::Diagnostic;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
@@ -55,7 +55,7 @@ const FIRST: [&str; 12] = [
 ];
 
 /// First words of items that have no linkage.
-const OTHERS: [&str; 5] = ["global", "symbol", "anonymous", "import", "debug"];
+const OTHERS: [&str; 6] = ["global", "symbol", "anonymous", "import", "debug", "lines"];
 
 /// Cuts the text of `cursor` into items. Adds errors outside of functions to `faults`, and leaves
 /// out the items that have them.
@@ -119,6 +119,7 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut Scanne
         ("anonymous", None) => Item::Alias(items::alias(cursor, false)?),
         ("import", None) => Item::Import(items::import(cursor, defaults.call_conv)?),
         ("debug", None) => Item::Debug(debug::debug(cursor)?),
+        ("lines", None) => Item::Lines(lines::lines(cursor)?),
         (_, Some(_)) => return Err(cursor.unexpected("`function`, `data` or `code`")),
         (_, None) => return Err(cursor.unexpected("`function`, `data`, `global` or another item")),
     };
@@ -244,6 +245,7 @@ mod tests {
             Item::Alias(item) => format!("{} alias {} {:?}", item.line, item.name, item.of),
             Item::Import(item) => format!("{} import {:?} {}", item.line, item.kind, item.name),
             Item::Debug(item) => format!("debug {}", item.name),
+            Item::Lines(item) => format!("lines {}", item.file.name),
         });
         let faults = faults.iter().map(|fault| format!("{:?}: {}", fault.location, fault.message));
         items.chain(faults).collect()

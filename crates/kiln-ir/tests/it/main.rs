@@ -5,6 +5,7 @@ mod diagnostics;
 mod form;
 mod hostile;
 mod leaks;
+mod lines;
 mod many_faults;
 mod notation;
 mod parts;
