@@ -1,19 +1,22 @@
 //! The definitions of the modules of one link, collected before anything is locked.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
-use foldhash::fast::RandomState as FastHash;
-use indexmap::IndexMap;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_globals::{KeyRef, SlotKey};
-use kiln_image::link::section_bound;
+use kiln_image::link::{Definitions, Place, section_bound};
+
+/// The number of definitions from which on a unit keeps its own table of them. To enter as many
+/// into the program's table, one after the other, takes longer than the rest of the link.
+const LARGE: usize = 256;
 
 /// Modules that are linked together.
 pub(crate) struct Batch<'a> {
     pub(crate) artifacts: &'a [Artifact],
-    /// The definitions that other modules can see, in order of first definition.
-    definitions: IndexMap<&'a str, Winner, FastHash>,
+    /// The definitions that other modules can see.
+    pub(crate) definitions: Arc<Definitions>,
     /// The names of the sections that the batch has data in.
     sections: HashSet<&'a str>,
 }
@@ -76,41 +79,61 @@ pub(crate) enum Reference {
     Shared,
 }
 
+/// Whether a definition with this linkage is the only one of its name.
+pub(crate) fn is_strong(linkage: Linkage) -> bool {
+    matches!(linkage, Linkage::Export | Linkage::Hidden)
+}
+
 impl<'a> Batch<'a> {
     pub(crate) fn new(artifacts: &'a [Artifact]) -> Self {
-        let mut definitions: IndexMap<&str, Winner, FastHash> = IndexMap::default();
-        let mut sections = HashSet::new();
-        for (module, artifact) in artifacts.iter().enumerate() {
-            for (number, symbol) in artifact.symbols().iter().enumerate() {
-                if !symbol.is_defined() || reference(symbol) != Reference::Shared {
-                    continue;
-                }
-                let winner = Winner { module, symbol: number, linkage: symbol.linkage() };
-                let known = definitions.entry(artifact.name(symbol)).or_insert(winner);
-                // Of several strong definitions, which the linker refuses, any will do.
-                if symbol.linkage() != Linkage::Preemptible {
-                    *known = winner;
-                }
-            }
-            sections.extend(artifact.named_data().iter().map(|run| artifact.section_name(run)));
-        }
-        Self { artifacts, definitions, sections }
+        let definitions = Arc::new(Definitions::new(artifacts));
+        let runs = artifacts
+            .iter()
+            .flat_map(|artifact| artifact.named_data().iter().map(move |run| artifact.section_name(run)));
+        Self { artifacts, definitions, sections: runs.collect() }
+    }
+
+    /// Whether the unit keeps its own table of its strong definitions.
+    pub(crate) fn is_large(&self) -> bool {
+        self.definitions.len() >= LARGE
     }
 
     /// Whether a module of the batch defines `name` for others.
     pub(crate) fn defines(&self, name: &str) -> bool {
-        self.definitions.contains_key(name)
+        self.definitions.find(self.artifacts, name).is_some()
     }
 
     /// Whether a module of the batch has a strong definition of `name`.
     pub(crate) fn defines_strongly(&self, name: &str) -> bool {
-        let strong = |winner: &Winner| matches!(winner.linkage, Linkage::Export | Linkage::Hidden);
-        self.definitions.get(name).is_some_and(strong)
+        let place = self.definitions.find(self.artifacts, name);
+        place.is_some_and(|place| is_strong(self.record(place).linkage()))
     }
 
-    /// Returns the definitions to which names resolve in the batch.
-    pub(crate) fn definitions(&self) -> impl Iterator<Item = (&'a str, Winner)> {
-        self.definitions.iter().map(|(name, winner)| (*name, *winner))
+    fn record(&self, (module, symbol): Place) -> &'a SymbolRecord {
+        &self.artifacts[module as usize].symbols()[symbol as usize]
+    }
+
+    /// Returns the definitions to which names resolve in the batch, without the strong ones of a
+    /// [large](Self::is_large) batch, in order of modules.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = (&'a str, Winner)> {
+        let is_large = self.is_large();
+        let some = !is_large || !self.definitions.are_all_strong();
+        let places = some.then(|| self.definitions.places(self.artifacts));
+        places.into_iter().flatten().filter_map(move |place| {
+            let (artifact, record) = (&self.artifacts[place.0 as usize], self.record(place));
+            let linkage = record.linkage();
+            let winner = Winner { module: place.0 as usize, symbol: place.1 as usize, linkage };
+            (!is_large || !is_strong(linkage)).then(|| (artifact.name(record), winner))
+        })
+    }
+
+    /// Returns the names that the batch shares with other modules: those that it defines and those
+    /// that it refers to.
+    pub(crate) fn shared_names(&self) -> impl Iterator<Item = &'a str> {
+        self.artifacts.iter().flat_map(|artifact| {
+            let shared = artifact.symbols().iter().filter(|symbol| reference(symbol) == Reference::Shared);
+            shared.map(|symbol| artifact.name(symbol))
+        })
     }
 
     /// Whether `name` is a bound of a section that the batch has data in.

@@ -27,7 +27,7 @@ use crate::memory::{Block, Memory};
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
-use crate::symbol::{Symbol, SymbolMap};
+use crate::symbols::Symbols;
 use crate::unit::{Role, Unit, UnitInfo, UnitMemory};
 use crate::unwind::Registration;
 
@@ -38,7 +38,7 @@ use crate::unwind::Registration;
 pub struct Jit {
     memory: Arc<Memory>,
     unwind: bool,
-    symbols: SymbolMap,
+    symbols: Symbols,
     epochs: Epochs,
     program: Mutex<Program>,
     /// Told when a link has ended.
@@ -70,7 +70,7 @@ impl Jit {
         Ok(Self {
             memory,
             unwind: options.unwind,
-            symbols: SymbolMap::default(),
+            symbols: Symbols::default(),
             epochs: Epochs::default(),
             program: Mutex::default(),
             ended: Condvar::new(),
@@ -271,30 +271,27 @@ impl Jit {
     /// If the function may be removed or replaced, hold a [`Guard`] from before this call until
     /// after the last call of the function.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
-        let symbols = self.symbols.pin();
-        let symbol = symbols.get(name).filter(|symbol| symbol.kind() == SymbolKind::Function)?;
+        let symbol = self.symbols.get(name).filter(|symbol| symbol.kind() == SymbolKind::Function)?;
         symbol.recorded_type()?;
+        let address = symbol.address as *const u8;
         // SAFETY: the address is that of published code, and its artifact records this type. It
         // stays mapped until it is removed and no guard from before is left.
-        Some(unsafe { FunctionRef::shared(symbol.clone(), symbol.address as *const u8) })
+        Some(unsafe { FunctionRef::shared(symbol, address) })
     }
 
     /// Returns the address of the function or data object that is exported as `name`. Of a
     /// replaceable function, it is the address of its stub, which stays when it is replaced.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        self.symbols.pin().get(name).map(|symbol| symbol.address as *const u8)
+        self.symbols.address(name).map(|address| address as *const u8)
     }
 
     /// Returns everything that is exported, in order of names: name, kind, address and size.
     pub fn exports(&self) -> Vec<Export> {
-        let symbols = self.symbols.pin();
-        let export = |(name, symbol): (&Arc<str>, &Arc<Symbol>)| Export {
-            name: name.clone(),
-            kind: symbol.kind(),
-            address: symbol.address as *const u8,
-            size: symbol.size(),
-        };
-        let mut exports: Vec<Export> = symbols.iter().map(export).collect();
+        let mut exports = Vec::new();
+        self.symbols.for_each(|name, symbol| {
+            let (kind, size) = (symbol.kind(), symbol.size());
+            exports.push(Export { name: name.into(), kind, address: symbol.address as *const u8, size });
+        });
         exports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         exports
     }
@@ -312,7 +309,7 @@ impl Jit {
     /// Returns the unit that has the definition of `name` which is in force, if it is exported.
     pub fn unit_of(&self, name: &str) -> Option<Unit> {
         let program = self.program();
-        let unit = self.symbols.pin().get(name)?.unit;
+        let unit = self.symbols.unit_of(name)?;
         program.units.get(&unit).cloned().map(Unit)
     }
 
@@ -435,7 +432,9 @@ impl<'a> Pending<'_, 'a> {
             claim.outside.get(&(SlotKind::of_ref(key), key.text())).copied()
         };
         // Slots are in memory that all units share, so the plan has none for the host to fill.
-        link::plan(self.batch.artifacts, &GlobalTable::new(), &external).map_err(JitError::Link)
+        let batch = self.batch;
+        link::plan_with(batch.artifacts, &batch.definitions, &GlobalTable::new(), &external)
+            .map_err(JitError::Link)
     }
 
     /// Writes the unit into fresh memory, and registers its unwind rows.

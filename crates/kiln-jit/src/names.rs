@@ -2,6 +2,9 @@
 //!
 //! The rules are those of a link of all modules in order. A strong definition is the only one. Of
 //! several preemptible definitions, the first is in force; of several replaceable ones, the last.
+//!
+//! The strong definitions of large units (see `large`) have no entry until one is needed:
+//! [`Names::list`] makes it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,10 +12,13 @@ use std::sync::Arc;
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{SymbolKind, SymbolRecord};
+use kiln_image::link::is_shared_definition;
 
+use crate::batch::is_strong;
 use crate::indirection::Indirection;
+use crate::large::{LargeUnit, MAX_LARGE};
 use crate::symbol::Symbol;
-use crate::unit::UnitId;
+use crate::unit::{UnitId, UnitInfo};
 
 /// A definition of a name.
 pub(crate) struct Definition {
@@ -46,6 +52,7 @@ impl Definition {
 
 /// A name with at least one definition.
 pub(crate) struct Name {
+    name: Arc<str>,
     /// In order of linking.
     definitions: Vec<Definition>,
     /// The number of units that use it and do not define it.
@@ -55,6 +62,10 @@ pub(crate) struct Name {
 }
 
 impl Name {
+    pub(crate) fn name(&self) -> &Arc<str> {
+        &self.name
+    }
+
     pub(crate) fn is_replaceable(&self) -> bool {
         self.indirection.is_some()
     }
@@ -92,62 +103,169 @@ impl Name {
     }
 }
 
+/// A large unit, and those of its strong definitions that have an entry.
+struct Large {
+    unit: Arc<LargeUnit>,
+    listed: Vec<Arc<str>>,
+}
+
 /// All names.
 #[derive(Default)]
-pub(crate) struct Names(HashMap<Arc<str>, Name, FastHash>);
+pub(crate) struct Names {
+    entries: HashMap<Arc<str>, Name, FastHash>,
+    large: Vec<Large>,
+}
 
 impl Names {
+    /// Returns the entry of a name. A name that only a large unit defines may have none: see
+    /// [`list`](Self::list).
     pub(crate) fn get(&self, name: &str) -> Option<&Name> {
-        self.0.get(name)
+        self.entries.get(name)
     }
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Name> {
-        self.0.get_mut(name)
+        self.entries.get_mut(name)
     }
 
-    /// Adds a definition. A new replaceable name takes `indirection`. Returns the name.
+    /// Whether no name has an entry.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// Whether a unit defines `name`.
+    pub(crate) fn is_defined(&self, name: &str) -> bool {
+        self.entries.contains_key(name) || self.large.iter().any(|large| large.unit.find(name).is_some())
+    }
+
+    /// Makes the entries of those of `names` that large units define.
+    pub(crate) fn list<'n>(&mut self, names: impl Iterator<Item = &'n str>) {
+        if !self.large.is_empty() {
+            names.for_each(|name| self.list_one(name));
+        }
+    }
+
+    fn list_one(&mut self, name: &str) {
+        if self.entries.contains_key(name) {
+            return;
+        }
+        let found = self.large.iter_mut().find_map(|large| Some((large.unit.find(name)?, large)));
+        let Some((place, Large { unit, listed })) = found else { return };
+        let mut definition =
+            Definition::new(unit.id(), unit.module(place), unit.artifact(place), place.1 as usize);
+        definition.symbol = unit.symbol(place).map(Arc::new);
+        let name: Arc<str> = name.into();
+        listed.push(name.clone());
+        let entry = Name { name: name.clone(), definitions: vec![definition], users: 0, indirection: None };
+        self.entries.insert(name, entry);
+    }
+
+    /// Adds the strong definitions of a large unit that is being linked.
+    pub(crate) fn add_large(&mut self, unit: Arc<LargeUnit>) {
+        self.large.push(Large { unit, listed: Vec::new() });
+    }
+
+    /// Publishes the strong definitions of a large unit. Returns its table, or `None` if the unit
+    /// is not large.
+    pub(crate) fn publish_large(&mut self, info: &Arc<UnitInfo>) -> Option<Arc<LargeUnit>> {
+        let Large { unit, listed } = self.large.iter().find(|large| large.unit.id() == info.id)?;
+        unit.publish(info.clone());
+        let unit = unit.clone();
+        for name in listed {
+            let entry = self.entries.get_mut(name);
+            if let Some(definition) = entry.and_then(|entry| entry.definition_of(info.id)) {
+                definition.symbol = unit.find(name).and_then(|place| unit.symbol(place)).map(Arc::new);
+            }
+        }
+        Some(unit)
+    }
+
+    pub(crate) fn is_large(&self, unit: UnitId) -> bool {
+        self.large.iter().any(|large| large.unit.id() == unit)
+    }
+
+    /// Returns the artifacts of a unit, if it is large.
+    pub(crate) fn artifacts_of_large(&self, unit: UnitId) -> Option<Arc<[Artifact]>> {
+        let large = self.large.iter().find(|large| large.unit.id() == unit)?;
+        Some(large.unit.artifacts.clone())
+    }
+
+    /// Returns the smallest published table, if there are too many.
+    pub(crate) fn smallest_large(&self) -> Option<Arc<LargeUnit>> {
+        let published = self.large.iter().map(|large| &large.unit).filter(|unit| unit.is_published());
+        let smallest = || published.min_by_key(|unit| unit.len()).cloned();
+        (self.large.len() > MAX_LARGE).then(smallest).flatten()
+    }
+
+    /// Takes the table of a large unit out. Returns those of its strong definitions that have an
+    /// entry, or `None` if the unit is not large.
+    pub(crate) fn remove_large(&mut self, unit: UnitId) -> Option<Vec<Arc<str>>> {
+        let position = self.large.iter().position(|large| large.unit.id() == unit)?;
+        Some(self.large.remove(position).listed)
+    }
+
+    /// Returns the names that a unit defines and that have an entry.
+    pub(crate) fn listed_of<'n>(
+        &'n self,
+        unit: UnitId,
+        artifacts: &'n [Artifact],
+    ) -> impl Iterator<Item = &'n str> {
+        let large = self.large.iter().find(|large| large.unit.id() == unit);
+        let listed = large.into_iter().flat_map(|large| large.listed.iter().map(|name| &**name));
+        listed.chain(entered_names(artifacts, large.is_some()))
+    }
+
+    /// Adds a definition. A new replaceable name takes `indirection`.
     pub(crate) fn define(
         &mut self,
         name: &str,
         definition: Definition,
         indirection: impl FnOnce() -> Option<Indirection>,
-    ) -> Arc<str> {
-        let name = self.key(name);
-        let entry = self.0.entry(name.clone()).or_insert_with(|| Name {
-            definitions: Vec::with_capacity(1),
-            users: 0,
-            indirection: indirection(),
-        });
-        entry.definitions.push(definition);
-        name
-    }
-
-    /// Adds a user. Returns the name.
-    pub(crate) fn add_user(&mut self, name: &str) -> Arc<str> {
-        let key = self.key(name);
-        if let Some(name) = self.0.get_mut(name) {
-            name.users += 1;
+    ) {
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.definitions.push(definition);
+            return;
         }
-        key
+        let name: Arc<str> = name.into();
+        let entry =
+            Name { name: name.clone(), definitions: vec![definition], users: 0, indirection: indirection() };
+        self.entries.insert(name, entry);
     }
 
-    fn key(&self, name: &str) -> Arc<str> {
-        self.0.get_key_value(name).map_or_else(|| name.into(), |(name, _)| name.clone())
+    /// Adds a user of a name. Returns the name.
+    pub(crate) fn add_user(&mut self, name: &str) -> Arc<str> {
+        match self.entries.get_mut(name) {
+            Some(entry) => {
+                entry.users += 1;
+                entry.name.clone()
+            }
+            None => name.into(),
+        }
     }
 
     /// Removes the definition of a unit. Returns the parts of a replaceable function if that was
     /// the last definition.
     pub(crate) fn undefine(&mut self, name: &str, unit: UnitId) -> Option<Indirection> {
-        let entry = self.0.get_mut(name)?;
+        let entry = self.entries.get_mut(name)?;
         entry.definitions.retain(|definition| definition.unit != unit);
         if !entry.definitions.is_empty() {
             return None;
         }
-        self.0.remove(name)?.indirection
+        self.entries.remove(name)?.indirection
     }
 
     /// Takes the parts of all replaceable functions out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Indirection> {
-        self.0.drain().filter_map(|(_, name)| name.indirection)
+        self.large.clear();
+        self.entries.drain().filter_map(|(_, name)| name.indirection)
     }
+}
+
+/// Returns the names that modules define for others and that have an entry from the start: all,
+/// but no strong ones if the unit is large.
+pub(crate) fn entered_names(artifacts: &[Artifact], is_large: bool) -> impl Iterator<Item = &str> {
+    artifacts.iter().flat_map(move |artifact| {
+        let symbols = artifact.symbols().iter().filter(|symbol| is_shared_definition(symbol));
+        let entered = symbols.filter(move |symbol| !is_large || !is_strong(symbol.linkage()));
+        entered.map(|symbol| artifact.name(symbol))
+    })
 }

@@ -18,14 +18,16 @@ use kiln_artifact::{Artifact, signatures_agree};
 use kiln_image::link::{ExternalDefinition, Plan};
 use kiln_image::{Arch, missing_features};
 
-use crate::batch::{Batch, Reference, SlotKind, reference};
+use crate::batch::{Batch, Reference, SlotKind, is_strong, reference};
 use crate::error::{InUseError, JitError, UseOf};
 use crate::indirection::Indirection;
+use crate::large::LargeUnit;
 use crate::memory::Memory;
-use crate::names::{Definition, Name, Names};
+use crate::names::{Definition, Name, Names, entered_names};
 use crate::sections::{KnownBound, Sections};
 use crate::slots::{Cell, Slots};
-use crate::symbol::{Symbol, SymbolMap};
+use crate::symbol::Symbol;
+use crate::symbols::Symbols;
 use crate::unit::{Role, UnitId, UnitInfo, UnitMemory, Uses};
 
 /// Whether a batch may define replaceable functions again.
@@ -129,6 +131,7 @@ impl Program {
         values: &HashMap<(SlotKind, &'a str), usize>,
         memory: &Memory,
     ) -> Result<Attempt<'a>, JitError> {
+        self.names.list(batch.shared_names());
         if let Err(error) = self.check(batch, mode) {
             // A link in progress that is in the way may fail.
             return if self.is_pending(batch) { Ok(Attempt::Wait) } else { Err(error) };
@@ -162,8 +165,15 @@ impl Program {
     /// redefinitions, and imports and overridden definitions whose type differs from that of the
     /// definition.
     fn check(&self, batch: &Batch<'_>, mode: Mode) -> Result<(), JitError> {
+        let is_new = self.names.is_empty() && self.slots.is_empty(SlotKind::Symbol);
         for (module, artifact) in batch.artifacts.iter().enumerate() {
-            self.check_machine(module, artifact)?;
+            // Most often, all modules are for the machine of the first.
+            if module == 0 || !is_same_machine(artifact, &batch.artifacts[module - 1]) {
+                self.check_machine(module, artifact)?;
+            }
+            if is_new {
+                continue;
+            }
             for symbol in artifact.symbols().iter().filter(|symbol| reference(symbol) == Reference::Shared) {
                 self.check_symbol(mode, module, artifact, symbol)?;
             }
@@ -220,7 +230,7 @@ impl Program {
 
     /// Whether another link is about to define a name of the batch.
     fn is_pending(&self, batch: &Batch<'_>) -> bool {
-        let mut names = batch.definitions().filter_map(|(name, _)| self.names.get(name));
+        let mut names = batch.shared_names().filter_map(|name| self.names.get(name));
         names.any(|known| known.definitions().iter().any(|definition| definition.symbol.is_none()))
     }
 
@@ -242,6 +252,7 @@ impl Program {
                     }
                     Reference::Slot(_) => {}
                     // A strong definition in the batch comes before all others.
+                    Reference::Shared if symbol.is_defined() && is_strong(symbol.linkage()) => {}
                     Reference::Shared if batch.defines_strongly(name) => {}
                     Reference::Shared => self.reference(batch, artifact, symbol, &is_used, &mut found),
                 }
@@ -301,7 +312,7 @@ impl Program {
                 new_slots.insert((kind, name), Cell::allocate(memory, value as u64)?);
             }
         }
-        for (name, winner) in batch.definitions() {
+        for (name, winner) in batch.listed() {
             if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
                 new_names.insert(name, Indirection::allocate(memory)?);
             }
@@ -343,7 +354,10 @@ impl Program {
             uses.slots.push((kind, key));
             outside.insert((kind, name), ExternalDefinition::Slot(address));
         }
-        for (name, winner) in batch.definitions() {
+        if batch.is_large() {
+            self.names.add_large(Arc::new(LargeUnit::new(unit, first_module, batch)));
+        }
+        for (name, winner) in batch.listed() {
             let artifact = &batch.artifacts[winner.module];
             let definition = Definition::new(unit, first_module + winner.module, artifact, winner.symbol);
             self.names.define(name, definition, || new_names.remove(name));
@@ -377,7 +391,14 @@ impl Program {
     }
 
     /// Removes the uses and definitions of a unit, and adds what nobody uses any more to `retired`.
-    fn forget(&mut self, unit: UnitId, artifacts: &[Artifact], uses: &Uses, retired: &mut Retired) {
+    /// Returns the strong definitions of a large unit that had an entry.
+    fn forget(
+        &mut self,
+        unit: UnitId,
+        artifacts: &[Artifact],
+        uses: &Uses,
+        retired: &mut Retired,
+    ) -> Vec<Arc<str>> {
         for name in &uses.names {
             if let Some(known) = self.names.get_mut(name) {
                 known.users -= 1;
@@ -392,13 +413,16 @@ impl Program {
         for section in &uses.sections {
             self.sections.remove_user(section);
         }
-        for (artifact, symbol) in shared_definitions(artifacts) {
-            retired.indirections.extend(self.names.undefine(artifact.name(symbol), unit));
-        }
+        let listed = self.names.remove_large(unit);
+        let is_large = listed.is_some();
+        let listed = listed.unwrap_or_default();
+        let names = listed.iter().map(|name| &**name).chain(entered_names(artifacts, is_large));
+        names.for_each(|name| retired.indirections.extend(self.names.undefine(name, unit)));
         self.sections.remove(artifacts, unit);
         if self.units.is_empty() && self.claims == 0 {
             self.triple = None;
         }
+        listed
     }
 
     /// Publishes a unit whose code is in memory. Returns it, and the units that have no function
@@ -410,14 +434,15 @@ impl Program {
         role: Role,
         plan: &Plan<'_>,
         memory: UnitMemory,
-        map: &SymbolMap,
+        map: &Symbols,
     ) -> (Arc<UnitInfo>, Vec<UnitId>) {
         let Claim { unit: id, first_module, outside: _, mut uses } = claim;
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
-        let unit = Arc::new(UnitInfo::new(id, role, first_module, plan, memory, uses));
+        let artifacts = self.names.artifacts_of_large(id).unwrap_or_else(|| plan.artifacts().into());
+        let unit = Arc::new(UnitInfo::new(id, role, first_module, artifacts, plan, memory, uses));
         let mut replaced = Vec::new();
-        for (name, winner) in batch.definitions() {
+        for (name, winner) in batch.listed() {
             let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
             let artifact = &unit.artifacts[winner.module];
             let Some(known) = self.names.get_mut(name) else { continue };
@@ -433,7 +458,13 @@ impl Program {
             let others = known.definitions().iter().map(|definition| definition.unit);
             replaced.extend(others.filter(|&other| (other == id) != is_current));
             if is_current {
-                self.publish(name, map);
+                publish(known, map);
+            }
+        }
+        if let Some(large) = self.names.publish_large(&unit) {
+            map.insert_large(large);
+            if let Some(smallest) = self.names.smallest_large() {
+                self.enter(&smallest, map);
             }
         }
         self.units.insert(id, unit.clone());
@@ -443,21 +474,14 @@ impl Program {
         (unit, replaced)
     }
 
-    /// Makes the definition that is in force visible to lookups, and stores it in the slot.
-    fn publish(&self, name: &str, map: &SymbolMap) {
-        let known = self.names.get(name);
-        let Some(symbol) = known.and_then(Name::published) else {
-            map.pin().remove(name);
-            return;
-        };
-        if let Some(indirection) = known.and_then(|known| known.indirection.as_ref()) {
-            indirection.store(symbol.definition);
+    /// Makes entries of all definitions of a large unit, which then is like any other.
+    fn enter(&mut self, large: &LargeUnit, map: &Symbols) {
+        self.names.list(large.names());
+        for known in large.names().filter_map(|name| self.names.get(name)) {
+            publish(known, map);
         }
-        if symbol.linkage() == Linkage::Hidden {
-            map.pin().remove(name);
-        } else {
-            map.pin().insert(name.into(), symbol.clone());
-        }
+        self.names.remove_large(large.id());
+        map.remove_large(large.id());
     }
 
     /// Whether every function of a unit was replaced by a later definition.
@@ -465,7 +489,7 @@ impl Program {
         let stays = |info: &&Arc<UnitInfo>| info.role != Role::StandIn;
         let Some(info) = self.units.get(&unit).filter(stays) else { return false };
         let mut functions = 0;
-        for artifact in &info.artifacts {
+        for artifact in info.artifacts.iter() {
             // What is private is reached only by the functions that are replaced.
             let visible = |symbol: &&SymbolRecord| symbol.is_defined() && symbol.linkage() != Linkage::Local;
             for symbol in artifact.symbols().iter().filter(visible) {
@@ -496,8 +520,7 @@ impl Program {
         let mut broken: HashMap<&str, usize> = HashMap::new();
         let mut sections: HashMap<&str, usize> = HashMap::new();
         for unit in removed.iter().filter_map(|id| self.units.get(id)) {
-            for (artifact, symbol) in shared_definitions(&unit.artifacts) {
-                let name = artifact.name(symbol);
+            for name in self.names.listed_of(unit.id, &unit.artifacts) {
                 let Some(known) = self.names.get(name).filter(|known| known.users > 0) else { continue };
                 let after = known.published_without(&is_removed).map(|after| after.unit);
                 let same = after.is_some() && after == known.published().map(|symbol| symbol.unit);
@@ -511,7 +534,7 @@ impl Program {
                     broken.insert(name, 0);
                 }
             }
-            for artifact in &unit.artifacts {
+            for artifact in unit.artifacts.iter() {
                 for run in artifact.named_data() {
                     let name = artifact.section_name(run);
                     if self.sections.users(name) > 0 {
@@ -556,7 +579,7 @@ impl Program {
         &mut self,
         units: &[UnitId],
         users: bool,
-        map: &SymbolMap,
+        map: &Symbols,
     ) -> Result<Removal, InUseError> {
         let mut removed: HashSet<UnitId> =
             units.iter().copied().filter(|id| self.units.contains_key(id)).collect();
@@ -576,18 +599,27 @@ impl Program {
         let mut removed: Vec<UnitId> = removed.into_iter().collect();
         removed.sort_unstable();
         let mut retired = Retired::default();
+        let mut listed = Vec::new();
         for id in removed {
             let Some(info) = self.units.remove(&id) else { continue };
-            self.forget(id, &info.artifacts, &info.uses, &mut retired);
+            let is_large = self.names.is_large(id);
+            listed.push((is_large, self.forget(id, &info.artifacts, &info.uses, &mut retired)));
+            if is_large {
+                map.remove_large(id);
+            }
             retired.units.push(info);
         }
-        for unit in &retired.units {
-            for (artifact, symbol) in shared_definitions(&unit.artifacts) {
-                let name = artifact.name(symbol);
-                let is_current = map.pin().get(name).is_some_and(|symbol| symbol.unit == unit.id);
-                let has_slot = self.names.get(name).is_some_and(Name::is_replaceable);
-                if is_current || has_slot {
-                    self.publish(name, map);
+        for (unit, (is_large, listed)) in retired.units.iter().zip(&listed) {
+            let listed = listed.iter().map(|name| &**name);
+            for name in listed.chain(entered_names(&unit.artifacts, *is_large)) {
+                match self.names.get(name) {
+                    Some(known) => {
+                        let is_current = map.unit_of(name) == Some(unit.id);
+                        if is_current || known.is_replaceable() {
+                            publish(known, map);
+                        }
+                    }
+                    None => map.remove(name),
                 }
             }
         }
@@ -596,7 +628,7 @@ impl Program {
 
     /// Whether a unit defines `name` for others.
     pub(crate) fn defines(&self, name: &str) -> bool {
-        self.names.get(name).is_some()
+        self.names.is_defined(name)
     }
 
     /// Takes everything out.
@@ -661,13 +693,26 @@ fn used_symbols(artifact: &Artifact) -> Vec<bool> {
     used
 }
 
-/// Returns the definitions that other modules can see.
-fn shared_definitions(artifacts: &[Artifact]) -> impl Iterator<Item = (&Artifact, &SymbolRecord)> {
-    artifacts.iter().flat_map(|artifact| {
-        let symbols = artifact.symbols().iter();
-        let shared = |symbol: &&SymbolRecord| symbol.is_defined() && reference(symbol) == Reference::Shared;
-        symbols.filter(shared).map(move |symbol| (artifact, symbol))
-    })
+/// Whether two modules are for the same target and need the same CPU features.
+fn is_same_machine(a: &Artifact, b: &Artifact) -> bool {
+    a.triple() == b.triple() && a.features().eq(b.features())
+}
+
+/// Makes the definition that is in force visible to lookups, and stores it in the slot.
+fn publish(known: &Name, map: &Symbols) {
+    let name = known.name();
+    let Some(symbol) = known.published() else {
+        map.remove(name);
+        return;
+    };
+    if let Some(indirection) = &known.indirection {
+        indirection.store(symbol.definition);
+    }
+    if symbol.linkage() == Linkage::Hidden {
+        map.remove(name);
+    } else {
+        map.insert(name.clone(), symbol.clone());
+    }
 }
 
 /// Refuses an import or an overridden definition whose kind or type differs from that of `before`.

@@ -92,6 +92,11 @@ impl Slots {
         self.of(kind).get(name)
     }
 
+    /// Whether there is no slot of a kind.
+    pub(crate) fn is_empty(&self, kind: SlotKind) -> bool {
+        self.of(kind).is_empty()
+    }
+
     /// Whether a slot exists that serves code that expects this type.
     pub(crate) fn serves(&self, kind: SlotKind, name: &str, expected: Option<&str>) -> bool {
         self.get(kind, name).is_some_and(|slot| {

@@ -1,6 +1,4 @@
-//! Symbols that can be looked up by name without a lock.
-
-use std::sync::Arc;
+//! [`Symbol`]: a definition that is published.
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
@@ -19,9 +17,6 @@ pub(crate) struct Symbol {
     /// The address under which it is known: for a replaceable function, that of its stub.
     pub(crate) address: u64,
 }
-
-/// The map from names to published definitions. Readers take no lock.
-pub(crate) type SymbolMap = papaya::HashMap<Arc<str>, Arc<Symbol>, foldhash::fast::RandomState>;
 
 impl Symbol {
     pub(crate) fn new(unit: UnitId, artifact: &Artifact, number: usize, definition: u64) -> Self {

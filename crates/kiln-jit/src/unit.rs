@@ -70,7 +70,7 @@ pub(crate) struct UnitInfo {
     pub(crate) role: Role,
     /// The number of the unit's first module among all modules that were ever linked.
     pub(crate) first_module: usize,
-    pub(crate) artifacts: Box<[Artifact]>,
+    pub(crate) artifacts: Arc<[Artifact]>,
     places: Box<[Place]>,
     pub(crate) blocks: Blocks,
     /// Taken out when the unit is freed.
@@ -142,19 +142,20 @@ impl UnitInfo {
         id: UnitId,
         role: Role,
         first_module: usize,
+        artifacts: Arc<[Artifact]>,
         plan: &Plan<'_>,
         memory: UnitMemory,
         uses: Uses,
     ) -> Self {
         let UnitMemory { blocks, registration } = memory;
-        let places = plan.artifacts().iter().enumerate();
+        let places = artifacts.iter().enumerate();
         let places =
             places.map(|(module, artifact)| Place::new(plan, module, artifact, &blocks.addresses)).collect();
         Self {
             id,
             role,
             first_module,
-            artifacts: plan.artifacts().into(),
+            artifacts,
             places,
             blocks,
             registration: Mutex::new(registration),

@@ -45,6 +45,7 @@
 
 mod agreement;
 mod assign;
+mod definitions;
 mod describe;
 mod emit;
 mod error;
@@ -64,13 +65,14 @@ mod types;
 mod unwind;
 mod users;
 
+pub use definitions::{Definitions, Place, is_shared_definition};
 pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
 #[cfg(feature = "write")]
 pub(crate) use plan::plan_for;
-pub use plan::{Plan, plan};
+pub use plan::{Plan, plan, plan_with};
 pub use relocate::{stub_size, write_stub_to_slot};
 pub use resolve::ExternalDefinition;
 #[cfg(feature = "write")]

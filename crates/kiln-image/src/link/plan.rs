@@ -5,6 +5,7 @@ use kiln_artifact::record::SectionKind;
 use kiln_globals::{GlobalTable, KeyRef, Slots};
 
 use super::assign::{Assignment, assign};
+use super::definitions::Definitions;
 use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
 use super::place::{Placement, place};
@@ -55,11 +56,25 @@ pub fn plan<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
+    plan_with(artifacts, &Definitions::new(artifacts), table, external)
+}
+
+/// Does the same as [`plan()`], with the definitions of `artifacts` as the caller has them.
+///
+/// # Errors
+///
+/// As for [`plan()`].
+pub fn plan_with<'a>(
+    artifacts: &'a [Artifact],
+    definitions: &Definitions,
+    table: &GlobalTable,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
+) -> Result<Plan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
     // Others may wait for this link, also tasks that this thread would start while it waits for
     // other threads of its pool.
     let parallel = !is_small(artifacts) && rayon::current_thread_index().is_none();
-    plan_within(arch, artifacts, table, external, Reach::of(arch), parallel)
+    plan_within(arch, artifacts, definitions, table, external, Reach::of(arch), parallel)
 }
 
 /// Plans a program as [`plan`] does. If there are no modules, the program is for `default_arch`.
@@ -71,13 +86,15 @@ pub(crate) fn plan_for<'a>(
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
-    plan_within(arch, artifacts, table, external, Reach::of(arch), !is_small(artifacts))
+    let definitions = &Definitions::new(artifacts);
+    plan_within(arch, artifacts, definitions, table, external, Reach::of(arch), !is_small(artifacts))
 }
 
 /// Runs the phases for modules of one architecture.
 pub(super) fn plan_within<'a>(
     arch: Arch,
     artifacts: &'a [Artifact],
+    definitions: &Definitions,
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     reach: Reach,
@@ -85,7 +102,7 @@ pub(super) fn plan_within<'a>(
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let mut errors = Vec::new();
 
-    let resolved = resolve(artifacts, table, external, &mut errors);
+    let resolved = resolve(artifacts, definitions, table, external, &mut errors);
     errors.extend(check_types(artifacts, &resolved, parallel));
     let Resolved { symbols, sections, global_slots } = resolved;
 

@@ -1,8 +1,8 @@
 //! Phase `resolve`: finds the definition of each name.
 //!
 //! Every local symbol, every visible name and every key of a global becomes one [`ResolvedSymbol`].
-//! Its [`Resolution`] is the source of its address. Names are hashed here and in no later phase:
-//! afterwards symbols are indices.
+//! Its [`Resolution`] is the source of its address. Names are hashed here, and in
+//! [`Definitions`], and in no later phase: afterwards symbols are indices.
 //!
 //! *Weak definitions.* `Linkage::Preemptible` is Cranelift's name for a definition that ELF calls
 //! weak (`STB_WEAK`): a strong definition of the name in a module overrides it, and so does a
@@ -22,10 +22,11 @@
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
-use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+use kiln_artifact::{Artifact, Table};
 use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 
+use super::definitions::{Definitions, Place};
 use super::error::LinkError;
 use super::sections::{Bound, NamedSections};
 
@@ -204,6 +205,7 @@ pub(super) struct Resolved<'a> {
 /// for each global, each undefined symbol, each weak definition and each replaceable function.
 pub(super) fn resolve<'a>(
     artifacts: &'a [Artifact],
+    definitions: &Definitions,
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     errors: &mut Vec<LinkError>,
@@ -211,16 +213,16 @@ pub(super) fn resolve<'a>(
     let mut sections = NamedSections::collect(artifacts, errors);
 
     // Inside the link: symbols with one name become one resolved symbol.
-    let mut resolver = Resolver::new(artifacts, table, external);
+    let mut resolver = Resolver::new(artifacts, definitions, table, external);
     let mut ends = Vec::with_capacity(artifacts.len());
     for module in 0..artifacts.len() {
         resolver.add_module(module, errors);
         ends.push(resolver.ids.len() as u32);
     }
-    let Resolver { mut symbols, ids, global_slots, .. } = resolver;
+    let Resolver { mut symbols, ids, open, global_slots, .. } = resolver;
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
-    let replaceable = resolve_outside(artifacts, external, &mut sections, &mut symbols);
+    let replaceable = resolve_outside(artifacts, external, &mut sections, &open, &mut symbols);
     Resolved { symbols: SymbolTable { symbols, ids, ends, replaceable }, sections, global_slots }
 }
 
@@ -231,6 +233,11 @@ struct Resolver<'a, 'e> {
     external: &'e dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     symbols: Vec<ResolvedSymbol>,
     ids: Vec<ResolvedId>,
+    /// The resolved symbols that may have a definition outside the link, in order.
+    open: Vec<ResolvedId>,
+    /// The resolved symbols of definitions, if they are many and no name is defined twice.
+    unique: Option<UniqueDefinitions<'e>>,
+    /// The other names.
     names: HashMap<&'a str, ResolvedId, FastHash>,
     /// The routines that the code generator calls. They are kept apart from `names`, because they
     /// mean routines of the C library even if a module defines something else under the same name.
@@ -239,9 +246,39 @@ struct Resolver<'a, 'e> {
     global_slots: Vec<GlobalSlot>,
 }
 
+/// The resolved symbols of definitions whose names differ. To resolve a definition then takes no
+/// hashing.
+struct UniqueDefinitions<'e> {
+    definitions: &'e Definitions,
+    /// The first symbol of each module, if the symbols of all modules are numbered.
+    starts: Vec<u32>,
+    /// The resolved symbol of each of these symbols, once it or a use of it was seen.
+    ids: Vec<Option<ResolvedId>>,
+}
+
+impl<'e> UniqueDefinitions<'e> {
+    fn new(artifacts: &[Artifact], definitions: &'e Definitions) -> Self {
+        let mut count = 0;
+        let start = |artifact: &Artifact| {
+            let start = count;
+            count += artifact.symbols().len();
+            start as u32
+        };
+        let starts = artifacts.iter().map(start).collect();
+        Self { definitions, starts, ids: vec![None; count] }
+    }
+
+    /// Returns the resolved symbol of the definition at a place, which is `next` if it is seen for
+    /// the first time.
+    fn id(&mut self, (module, symbol): Place, next: ResolvedId) -> ResolvedId {
+        *self.ids[(self.starts[module as usize] + symbol) as usize].get_or_insert(next)
+    }
+}
+
 impl<'a, 'e> Resolver<'a, 'e> {
     fn new(
         artifacts: &'a [Artifact],
+        definitions: &'e Definitions,
         table: &'e GlobalTable,
         external: &'e dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     ) -> Self {
@@ -253,7 +290,9 @@ impl<'a, 'e> Resolver<'a, 'e> {
             external,
             symbols: Vec::with_capacity(count),
             ids: Vec::with_capacity(count),
-            names: HashMap::with_capacity_and_hasher(count, FastHash::default()),
+            open: Vec::new(),
+            names: HashMap::default(),
+            unique: definitions.are_many_names().then(|| UniqueDefinitions::new(artifacts, definitions)),
             libcalls: HashMap::default(),
             globals: HashMap::default(),
             global_slots: slots.collect(),
@@ -263,6 +302,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
     /// Adds the resolved symbol of each symbol of a module.
     fn add_module(&mut self, module: usize, errors: &mut Vec<LinkError>) {
         let artifact = &self.artifacts[module];
+        let has_zero = artifact.table_bytes(Table::Strings).contains(&0);
         for (number, symbol) in artifact.symbols().iter().enumerate() {
             let next = ResolvedId(self.symbols.len() as u32);
             let (module, number) = (module as u32, number as u32);
@@ -275,12 +315,11 @@ impl<'a, 'e> Resolver<'a, 'e> {
             }
             let name = artifact.name(symbol);
             let is_global = symbol.kind() == SymbolKind::Global;
-            let names = match (is_global, symbol.libcall) {
-                (true, _) => &mut self.globals,
-                (false, 0) => &mut self.names,
-                (false, _) => &mut self.libcalls,
+            let id = match (is_global, symbol.libcall) {
+                (true, _) => *self.globals.entry(name).or_insert(next),
+                (false, 0) => self.visible(module, number, symbol, name, next),
+                (false, _) => *self.libcalls.entry(name).or_insert(next),
             };
-            let id = *names.entry(name).or_insert(next);
             self.ids.push(id);
             if id == next {
                 self.symbols.push(ResolvedSymbol { resolution: Resolution::Undefined, ..definition });
@@ -291,10 +330,13 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 }
                 continue;
             }
+            if id == next && !matches!(symbol.linkage(), Linkage::Export | Linkage::Hidden) {
+                self.open.push(id);
+            }
             if name == SLOTS_SYMBOL {
                 errors.push(LinkError::ReservedName { module: module as usize, name: name.into() });
             }
-            if name.as_bytes().contains(&0) {
+            if has_zero && name.as_bytes().contains(&0) {
                 errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
             }
             if symbol.is_defined()
@@ -303,6 +345,27 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 errors.push(error);
             }
         }
+    }
+
+    /// Returns the resolved symbol of a name that modules share, which is `next` if the name is seen
+    /// for the first time.
+    fn visible(
+        &mut self,
+        module: u32,
+        number: u32,
+        symbol: &SymbolRecord,
+        name: &'a str,
+        next: ResolvedId,
+    ) -> ResolvedId {
+        if let Some(unique) = &mut self.unique {
+            if symbol.is_defined() {
+                return unique.id((module, number), next);
+            }
+            if let Some(place) = unique.definitions.find(self.artifacts, name) {
+                return unique.id(place, next);
+            }
+        }
+        *self.names.entry(name).or_insert(next)
     }
 
     /// Resolves a global at its first use.
@@ -367,23 +430,22 @@ fn resolve_outside(
     artifacts: &[Artifact],
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     sections: &mut NamedSections<'_>,
+    open: &[ResolvedId],
     symbols: &mut [ResolvedSymbol],
 ) -> Vec<ReplaceableFunction> {
     let mut replaceable = Vec::new();
-    for (index, resolved) in symbols.iter_mut().enumerate() {
+    for &id in open {
+        let resolved = &mut symbols[id.index()];
         let artifact = &artifacts[resolved.module as usize];
         let symbol = &artifact.symbols()[resolved.symbol as usize];
-        if symbol.kind() == SymbolKind::Global {
-            continue;
-        }
         let definition = match (resolved.resolution, symbol.linkage()) {
             (Resolution::Defined { module, symbol }, Linkage::Replaceable) => Some((module, symbol)),
             _ => None,
         };
-        let open = resolved.resolution == Resolution::Undefined || symbol.linkage() == Linkage::Preemptible;
-        if open || definition.is_some() {
+        let is_open =
+            resolved.resolution == Resolution::Undefined || symbol.linkage() == Linkage::Preemptible;
+        if is_open || definition.is_some() {
             let mut add = |known_slot, known_stub| {
-                let id = ResolvedId::at(index);
                 replaceable.push(ReplaceableFunction { id, definition, known_slot, known_stub });
                 Resolution::Replaceable(replaceable.len() as u32 - 1)
             };

@@ -6,6 +6,7 @@ use kiln_artifact::record::{
 use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
+use super::super::definitions::Definitions;
 use super::super::layout::Area;
 use super::super::plan::{plan, plan_within};
 use super::super::reach::{Near, Reach, SizeBounds};
@@ -112,8 +113,16 @@ fn stubs_of_modules_are_within_their_bounds() {
     let relocs: Vec<_> = (0..2500).map(|call| (4 * call, RelocKind::A64Call26, call as u32 + 1, 0)).collect();
     let artifact = module("aarch64-unknown-linux-gnu", &symbols, &text, &relocs);
     let artifacts = vec![artifact; 30];
-    let plan =
-        plan_within(Arch::Aarch64, &artifacts, &GlobalTable::new(), &|_| None, NO_REACH, false).unwrap();
+    let plan = plan_within(
+        Arch::Aarch64,
+        &artifacts,
+        &Definitions::new(&artifacts),
+        &GlobalTable::new(),
+        &|_| None,
+        NO_REACH,
+        false,
+    )
+    .unwrap();
     assert_eq!(plan.placement.stubs.len(), 30 * 2500);
     let bounds = SizeBounds::new(Arch::Aarch64, &artifacts, &plan.symbols, 0);
     assert!(bounds.program() >= plan.layout().total());

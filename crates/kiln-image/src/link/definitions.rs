@@ -1,0 +1,154 @@
+//! [`Definitions`]: the definitions of a link, found by name.
+//!
+//! It is a part of the phase `resolve` that a caller may make, and keep: whoever publishes many
+//! modules at once needs the same table to look names up afterwards, and making it once for both
+//! halves the time of the hashing. It holds no text: names are read in the artifacts that it was
+//! made of, which callers pass to every method.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState as FastHash;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+use kiln_artifact::Artifact;
+use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
+
+/// The place of a definition: the positions of its module and of its symbol in the module.
+pub type Place = (u32, u32);
+
+/// The largest number of definitions that are compared one after the other: less work than to make
+/// a table.
+const FEW: usize = 8;
+
+/// The definitions that modules make for each other, by name. See the module's documentation.
+#[derive(Debug)]
+pub struct Definitions {
+    places: Places,
+    repeated: bool,
+    all_strong: bool,
+}
+
+#[derive(Debug)]
+enum Places {
+    Few { places: [Place; FEW], len: usize },
+    Many { hasher: FastHash, table: HashTable<Place> },
+}
+
+/// Whether a module defines a symbol for other modules.
+pub fn is_shared_definition(symbol: &SymbolRecord) -> bool {
+    symbol.is_defined()
+        && symbol.libcall == 0
+        && symbol.linkage() != Linkage::Local
+        && symbol.kind() != SymbolKind::Global
+}
+
+fn name(artifacts: &[Artifact], (module, symbol): Place) -> &str {
+    let artifact = &artifacts[module as usize];
+    artifact.name(&artifact.symbols()[symbol as usize])
+}
+
+/// Returns the symbols that a module defines for others, with their numbers.
+fn shared(artifact: &Artifact) -> impl Iterator<Item = (u32, &SymbolRecord)> {
+    let symbols = (0..).zip(artifact.symbols());
+    symbols.filter(|(_, symbol)| is_shared_definition(symbol))
+}
+
+/// Whether the definition at `place` comes before an earlier one of its name.
+fn overrides(artifacts: &[Artifact], place: Place, earlier: Place) -> bool {
+    let [linkage, before] = [place, earlier]
+        .map(|(module, symbol)| artifacts[module as usize].symbols()[symbol as usize].linkage());
+    // Of several strong definitions, which the linker refuses, any will do.
+    linkage == Linkage::Replaceable || (before == Linkage::Preemptible && linkage != Linkage::Preemptible)
+}
+
+impl Definitions {
+    /// Collects the definitions of `artifacts`. Of several definitions of a name it keeps the first
+    /// that is not preemptible and, if they are replaceable, the last.
+    pub fn new(artifacts: &[Artifact]) -> Self {
+        let count: usize = artifacts.iter().map(|artifact| shared(artifact).count()).sum();
+        let places = if count <= FEW {
+            Places::Few { places: [(0, 0); FEW], len: 0 }
+        } else {
+            Places::Many { hasher: FastHash::default(), table: HashTable::with_capacity(count) }
+        };
+        let mut definitions = Self { places, repeated: false, all_strong: true };
+        for (module, artifact) in artifacts.iter().enumerate() {
+            for (number, symbol) in shared(artifact) {
+                definitions.add(artifacts, (module as u32, number), artifact.name(symbol));
+                definitions.all_strong &= matches!(symbol.linkage(), Linkage::Export | Linkage::Hidden);
+            }
+        }
+        definitions
+    }
+
+    fn add(&mut self, artifacts: &[Artifact], place: Place, own: &str) {
+        let same = |&known: &Place| name(artifacts, known) == own;
+        let known = match &mut self.places {
+            Places::Few { places, len } => match places[..*len].iter().position(same) {
+                Some(known) => &mut places[known],
+                None => {
+                    places[*len] = place;
+                    *len += 1;
+                    return;
+                }
+            },
+            Places::Many { hasher, table } => {
+                let hash = |&known: &Place| hasher.hash_one(name(artifacts, known));
+                match table.entry(hasher.hash_one(own), same, hash) {
+                    Entry::Occupied(entry) => entry.into_mut(),
+                    Entry::Vacant(entry) => {
+                        entry.insert(place);
+                        return;
+                    }
+                }
+            }
+        };
+        self.repeated = true;
+        if overrides(artifacts, place, *known) {
+            *known = place;
+        }
+    }
+
+    /// Returns the place of the definition of `wanted`. `artifacts` are those that this was made of.
+    pub fn find(&self, artifacts: &[Artifact], wanted: &str) -> Option<Place> {
+        let same = |known: &Place| name(artifacts, *known) == wanted;
+        match &self.places {
+            Places::Few { places, len } => places[..*len].iter().copied().find(same),
+            Places::Many { hasher, table } => table.find(hasher.hash_one(wanted), same).copied(),
+        }
+    }
+
+    /// Returns the place of the definition of each name, in order of modules and symbols.
+    /// `artifacts` are those that this was made of.
+    pub fn places<'d>(&'d self, artifacts: &'d [Artifact]) -> impl Iterator<Item = Place> + 'd {
+        let all = artifacts.iter().enumerate().flat_map(|(module, artifact)| {
+            shared(artifact).map(move |(number, symbol)| ((module as u32, number), artifact.name(symbol)))
+        });
+        let is_found =
+            |&(place, name): &(Place, &str)| !self.repeated || self.find(artifacts, name) == Some(place);
+        all.filter(is_found).map(|(place, _)| place)
+    }
+
+    /// Whether every definition is an export or hidden: neither preemptible nor replaceable.
+    pub fn are_all_strong(&self) -> bool {
+        self.all_strong
+    }
+
+    /// Whether there is a table, in which no name is defined more than once.
+    pub(super) fn are_many_names(&self) -> bool {
+        !self.repeated && matches!(self.places, Places::Many { .. })
+    }
+
+    /// Returns the number of names.
+    pub fn len(&self) -> usize {
+        match &self.places {
+            Places::Few { len, .. } => *len,
+            Places::Many { table, .. } => table.len(),
+        }
+    }
+
+    /// Whether nothing is defined.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
