@@ -3,6 +3,7 @@
 
 mod epochs;
 mod faults;
+mod large;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,0 +1,112 @@
+//! Units that keep a table of their definitions behave like all others.
+
+use super::*;
+use crate::batch::Batch;
+use crate::large::MAX_LARGE;
+
+/// A module with more definitions than a unit enters one by one: functions `NAME_0`, `NAME_1` and
+/// so on, and a hidden, a preemptible and a replaceable one.
+fn large(name: &str) -> Artifact {
+    let names: Vec<String> = (0..300).map(|number| format!("{name}_{number}")).collect();
+    let mut defined: Vec<(&str, Linkage, SymbolKind)> =
+        names.iter().map(|name| (&**name, Linkage::Export, SymbolKind::Function)).collect();
+    let special = ["hidden", "preemptible", "replaceable"].map(|kind| format!("{name}_{kind}"));
+    let linkages = [Linkage::Hidden, Linkage::Preemptible, Linkage::Replaceable];
+    defined
+        .extend(special.iter().zip(linkages).map(|(name, linkage)| (&**name, linkage, SymbolKind::Function)));
+    let module = artifact(&defined, &[]);
+    assert!(Batch::new(std::slice::from_ref(&module)).is_large());
+    module
+}
+
+#[test]
+fn definitions_are_found_used_and_removed() {
+    let jit = jit();
+    let unit = link(&jit, &large("a")).unwrap();
+    for defined in unit.symbols() {
+        let found = jit.address(defined.name);
+        if defined.name.ends_with("hidden") {
+            assert_eq!((found, jit.function(defined.name).is_some()), (None, false));
+            continue;
+        }
+        if !defined.name.ends_with("replaceable") {
+            assert_eq!(found, Some(defined.address), "{}", defined.name);
+        }
+        assert_eq!(jit.unit_of(defined.name), Some(unit.clone()));
+        assert_eq!(jit.function(defined.name).unwrap().name(), defined.name);
+    }
+    assert!(jit.defines("a_hidden") && !jit.defines("a_300"));
+    let names =
+        |jit: &Jit| jit.exports().into_iter().map(|export| export.name.to_string()).collect::<Vec<_>>();
+    assert_eq!(names(&jit).len(), 302);
+    // One that another unit uses has an entry, and is still listed once.
+    let user = link(&jit, &data("user", Linkage::Export, &["a_7", "a_hidden"])).unwrap();
+    assert_eq!((names(&jit).len(), jit.address("a_7").is_some()), (303, true));
+    assert_eq!(
+        jit.remove(std::slice::from_ref(&unit)).unwrap_err().to_string(),
+        "still in use: module 1 uses `a_7`\nmodule 1 uses `a_hidden`"
+    );
+    jit.remove(&[user]).unwrap();
+    jit.remove(&[unit]).unwrap();
+    assert_eq!((names(&jit), jit.address("a_7"), jit.defines("a_8")), (vec![], None, false));
+    assert_eq!(in_use(&jit), [0, 0]);
+}
+
+#[test]
+fn the_rules_between_definitions_hold() {
+    let jit = jit();
+    let unit = link(&jit, &large("a")).unwrap();
+    let error = link(&jit, &data("a_7", Linkage::Export, &[])).unwrap_err();
+    assert!(matches!(&error, JitError::Redefinition { name, earlier: 0, .. } if &**name == "a_7"), "{error}");
+    let error = link(&jit, &large("a")).unwrap_err();
+    assert!(matches!(error, JitError::Redefinition { .. }), "{error}");
+    // A weak definition uses the one that exists, and its unit then is a user.
+    let weak = [("a_8", Linkage::Preemptible, SymbolKind::Function)];
+    let weak = link(&jit, &artifact(&weak, &["a_8"])).unwrap();
+    assert_eq!(jit.unit_of("a_8"), Some(unit.clone()));
+    jit.remove(std::slice::from_ref(&unit)).unwrap_err();
+    let second = jit.replace(&[replaceable("a_replaceable")], &nothing).unwrap();
+    assert_eq!(jit.unit_of("a_replaceable"), Some(second.clone()));
+    assert!(jit.contains(&unit), "only one of its functions was replaced");
+    jit.remove(&[weak, second]).unwrap();
+    assert_eq!(jit.unit_of("a_replaceable"), Some(unit.clone()));
+    jit.remove(&[unit]).unwrap();
+    assert_eq!(in_use(&jit), [0, 0]);
+}
+
+#[test]
+fn a_link_in_progress_has_its_names_already() {
+    let jit = jit();
+    let user = data("user", Linkage::Export, &["a_7"]);
+    // It waits for the definition, and then uses it.
+    let (unit, user) = waits(&jit, Mode::Add, &large("a"), || link(&jit, &user));
+    jit.remove(std::slice::from_ref(&unit)).unwrap_err();
+    jit.remove(&[user.unwrap(), unit]).unwrap();
+    // A link that fails takes its names back.
+    let batch = [large("b")];
+    let batch = Batch::new(&batch);
+    let claim = jit.claim(&batch, Mode::Add, &nothing).unwrap();
+    drop(Pending { jit: &jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None });
+    assert!(!jit.defines("b_7"));
+    link(&jit, &large("b")).unwrap();
+}
+
+#[test]
+fn there_are_few_tables_and_no_name_is_lost() {
+    let jit = jit();
+    let names: Vec<String> = (0..MAX_LARGE + 3).map(|number| format!("m{number}")).collect();
+    let units: Vec<Unit> = names.iter().map(|name| link(&jit, &large(name)).unwrap()).collect();
+    let all_found = |units: &[Unit]| {
+        for (unit, name) in units.iter().zip(&names) {
+            assert_eq!(jit.unit_of(&format!("{name}_299")), Some(unit.clone()), "{name}");
+            assert_eq!(jit.address(&format!("{name}_hidden")), None);
+        }
+        assert_eq!(jit.exports().len(), 302 * units.len());
+    };
+    all_found(&units);
+    for left in (0..units.len()).rev() {
+        jit.remove(&units[left..=left]).unwrap();
+        all_found(&units[..left]);
+    }
+    assert_eq!(in_use(&jit), [0, 0]);
+}
