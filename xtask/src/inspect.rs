@@ -9,6 +9,7 @@ use std::io::Read as _;
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
+use kiln::image::code::TableSizes;
 use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
@@ -21,10 +22,14 @@ use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask inspect program.so
+  cargo xtask inspect program.so --sizes
   cargo xtask inspect program.so --format json")]
 pub(crate) struct InspectArgs {
     /// The image; `-` is standard input
     image: PathBuf,
+    /// Show only the sizes of the code tables: of each part, also as a share of the code
+    #[arg(long)]
+    sizes: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -35,9 +40,11 @@ pub(crate) fn main(args: &InspectArgs) -> Outcome {
     let bytes = read_image(&input.path).map_err(|error| no_image(&input, error))?;
     let info = ImageInfo::parse(&bytes).map_err(|error| no_image(&input, error))?;
     verify_bytes(&bytes).map_err(|error| no_image(&input, error))?;
-    match args.format {
-        Format::Text => text(&info),
-        Format::Json => print_json(&document(&info)),
+    match (args.format, args.sizes) {
+        (Format::Text, false) => text(&info),
+        (Format::Json, false) => print_json(&document(&info)),
+        (Format::Text, true) => sizes_text(&info),
+        (Format::Json, true) => print_json(&sizes_document(&info)),
     }
     Ok(())
 }
@@ -125,6 +132,38 @@ fn text(info: &ImageInfo) {
         let signature = shown(slot.signature.as_deref(), IN_TEXT).unwrap_or_default();
         println!("  {number:>10}  {:7}  {}{}", slot_kind(&slot.key), name(slot.key.text()), name(&signature));
     }
+}
+
+/// Returns the sizes of the code tables, and of each part by its name.
+fn sizes(info: &ImageInfo) -> (TableSizes, [(&'static str, usize); 8]) {
+    let sizes = info.code_tables().map(|tables| tables.sizes()).unwrap_or_default();
+    let parts = [
+        ("index", sizes.index()),
+        ("names", sizes.names),
+        ("traps", sizes.traps),
+        ("calls", sizes.calls),
+        ("handlers", sizes.handlers),
+        ("stack maps", sizes.stack_maps),
+        ("source locations", sizes.source_locations),
+        ("checkpoints", sizes.checkpoints),
+    ];
+    (sizes, parts)
+}
+
+fn sizes_text(info: &ImageInfo) {
+    let (sizes, parts) = sizes(info);
+    println!("code              {:>10} in {} functions", sizes.code, sizes.functions);
+    for (part, size) in [("code tables", sizes.total)].into_iter().chain(parts) {
+        let share = 100.0 * size as f64 / sizes.code.max(1) as f64;
+        println!("{part:16}  {size:>10}  {share:5.1} %");
+    }
+}
+
+fn sizes_document(info: &ImageInfo) -> serde_json::Value {
+    let (sizes, parts) = sizes(info);
+    let parts: serde_json::Map<_, _> =
+        parts.map(|(part, size)| (part.replace(' ', "_"), size.into())).into_iter().collect();
+    json!({ "functions": sizes.functions, "code": sizes.code, "code_tables": sizes.total, "parts": parts })
 }
 
 fn document(info: &ImageInfo) -> serde_json::Value {

@@ -74,6 +74,7 @@
 #![deny(unsafe_code)]
 
 mod arch;
+pub mod code;
 mod elf64;
 mod error;
 mod features;

@@ -15,7 +15,7 @@ pub(crate) struct Blocks {
 }
 
 /// Areas of read-only memory, in order.
-const CONSTANTS: [Area; 4] = [Area::EhFrame, Area::EhFrameHdr, Area::Rodata, Area::Relro];
+const CONSTANTS: [Area; 5] = [Area::EhFrame, Area::EhFrameHdr, Area::CodeTables, Area::Rodata, Area::Relro];
 /// Areas of writable memory, in order.
 const DATA: [Area; 3] = [Area::Slots, Area::Data, Area::Bss];
 
@@ -101,14 +101,14 @@ impl Blocks {
     /// As for [`Block::bytes`], for all blocks.
     pub(crate) unsafe fn output<'a>(&self, layout: &Layout) -> Output<'a> {
         // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
-        let ([text], [eh_frame, eh_frame_hdr, rodata, relro], [_, data, _]) = unsafe {
+        let ([text], [eh_frame, eh_frame_hdr, code_tables, rodata, relro], [_, data, _]) = unsafe {
             (
                 self.areas(self.text, [Area::Text], layout),
                 self.areas(self.constants, CONSTANTS, layout),
                 self.areas(self.data, DATA, layout),
             )
         };
-        Output { text, eh_frame, eh_frame_hdr, rodata, relro, data }
+        Output { text, eh_frame, eh_frame_hdr, code_tables, rodata, relro, data }
     }
 
     /// Returns the memory that fixups are applied to.
@@ -118,7 +118,7 @@ impl Blocks {
     /// As for [`Block::bytes`], for the blocks of read-only and of writable data.
     pub(crate) unsafe fn fixup_output<'a>(&self, layout: &Layout) -> FixupOutput<'a> {
         // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
-        let ([_, _, _, relro], [slots, data, _]) =
+        let ([_, _, _, _, relro], [slots, data, _]) =
             unsafe { (self.areas(self.constants, CONSTANTS, layout), self.areas(self.data, DATA, layout)) };
         FixupOutput { relro, data, slots }
     }

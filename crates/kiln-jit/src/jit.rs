@@ -433,7 +433,7 @@ impl<'a> Pending<'_, 'a> {
         };
         // Slots are in memory that all units share, so the plan has none for the host to fill.
         let batch = self.batch;
-        link::plan_with(batch.artifacts, &batch.definitions, &GlobalTable::new(), &external)
+        link::plan_with(batch.artifacts, &[], &batch.definitions, &GlobalTable::new(), &external)
             .map_err(JitError::Link)
     }
 

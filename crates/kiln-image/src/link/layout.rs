@@ -23,6 +23,8 @@ pub enum Area {
     EhFrame,
     /// Index of the unwind rows, `.eh_frame_hdr`.
     EhFrameHdr,
+    /// Facts about each instruction, see [`crate::code`].
+    CodeTables,
     /// Data that is never written, not even by the loader.
     Rodata,
     /// Data that is written by the loader only, `.data.rel.ro`.
@@ -37,10 +39,11 @@ pub enum Area {
 
 impl Area {
     /// All areas, in order of their numbers.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Text,
         Self::EhFrame,
         Self::EhFrameHdr,
+        Self::CodeTables,
         Self::Rodata,
         Self::Relro,
         Self::Data,
@@ -54,6 +57,7 @@ impl Area {
             Self::Text => ".text",
             Self::EhFrame => ".eh_frame",
             Self::EhFrameHdr => ".eh_frame_hdr",
+            Self::CodeTables => ".kiln.code",
             Self::Rodata => ".rodata",
             Self::Relro => ".data.rel.ro",
             Self::Data => ".data",
@@ -90,7 +94,7 @@ impl Extent {
 
 /// Sizes and alignments of all areas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Layout([Extent; 8]);
+pub struct Layout([Extent; Area::ALL.len()]);
 
 impl Index<Area> for Layout {
     type Output = Extent;
@@ -118,7 +122,7 @@ impl Layout {
 /// The virtual address of each area when the program runs; for an image, its distance from the load
 /// address. An area of size 0 may have any address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Addresses([u64; 8]);
+pub struct Addresses([u64; Area::ALL.len()]);
 
 impl Index<Area> for Addresses {
     type Output = u64;
@@ -143,6 +147,7 @@ pub struct Output<'o> {
     pub text: &'o mut [u8],
     pub eh_frame: &'o mut [u8],
     pub eh_frame_hdr: &'o mut [u8],
+    pub code_tables: &'o mut [u8],
     pub rodata: &'o mut [u8],
     pub relro: &'o mut [u8],
     pub data: &'o mut [u8],

@@ -20,6 +20,7 @@
 //! - `assign`: external slot 0 is for `stdout`, and slot 1 for `puts`; stub 0 jumps to `puts`.
 //! - `place`: `.text` holds the code of module 0, the code of module 1, and stub 0, in this order.
 //! - `unwind`: `.eh_frame` has one CIE, which both modules share, and two FDEs.
+//! - `code`: `.kiln.code` has what is known about the instructions of both functions.
 //! - `emit`: the call of `twice` becomes direct. The call of `puts` becomes a call of stub 0, which
 //!   is `jmp [rip + slot 1]`. The load of `stdout` reads slot 0. The loader or the JIT fills both
 //!   slots.
@@ -45,6 +46,7 @@
 
 mod agreement;
 mod assign;
+mod code;
 mod definitions;
 mod describe;
 mod emit;

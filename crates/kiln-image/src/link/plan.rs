@@ -5,6 +5,7 @@ use kiln_artifact::record::SectionKind;
 use kiln_globals::{GlobalTable, KeyRef, Slots};
 
 use super::assign::{Assignment, assign};
+use super::code::{self, CodeLayout};
 use super::definitions::Definitions;
 use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
@@ -27,6 +28,7 @@ pub struct Plan<'a> {
     pub(super) assignment: Assignment,
     pub(super) placement: Placement<'a>,
     pub(super) unwind: UnwindLayout,
+    pub(super) code: CodeLayout<'a>,
     /// Whether the work is done by many threads.
     pub(super) parallel: bool,
     layout: Layout,
@@ -56,16 +58,18 @@ pub fn plan<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    plan_with(artifacts, &Definitions::new(artifacts), table, external)
+    plan_with(artifacts, &[], &Definitions::new(artifacts), table, external)
 }
 
-/// Does the same as [`plan()`], with the definitions of `artifacts` as the caller has them.
+/// Does the same as [`plan()`], with the definitions of `artifacts` as the caller has them. `names`
+/// are the names of the first modules, for [code tables](crate::code).
 ///
 /// # Errors
 ///
 /// As for [`plan()`].
 pub fn plan_with<'a>(
     artifacts: &'a [Artifact],
+    names: &'a [&'a str],
     definitions: &Definitions,
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
@@ -74,7 +78,7 @@ pub fn plan_with<'a>(
     // Others may wait for this link, also tasks that this thread would start while it waits for
     // other threads of its pool.
     let parallel = !is_small(artifacts) && rayon::current_thread_index().is_none();
-    plan_within(arch, artifacts, definitions, table, external, Reach::of(arch), parallel)
+    plan_within(arch, Input { artifacts, names, definitions }, table, external, Reach::of(arch), parallel)
 }
 
 /// Plans a program as [`plan`] does. If there are no modules, the program is for `default_arch`.
@@ -82,31 +86,48 @@ pub fn plan_with<'a>(
 pub(crate) fn plan_for<'a>(
     default_arch: Arch,
     artifacts: &'a [Artifact],
+    names: &'a [&'a str],
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
     let definitions = &Definitions::new(artifacts);
-    plan_within(arch, artifacts, definitions, table, external, Reach::of(arch), !is_small(artifacts))
+    plan_within(
+        arch,
+        Input { artifacts, names, definitions },
+        table,
+        external,
+        Reach::of(arch),
+        !is_small(artifacts),
+    )
+}
+
+/// The modules of a link.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a, 'd> {
+    pub(super) artifacts: &'a [Artifact],
+    /// The names of the first modules.
+    pub(super) names: &'a [&'a str],
+    pub(super) definitions: &'d Definitions,
 }
 
 /// Runs the phases for modules of one architecture.
 pub(super) fn plan_within<'a>(
     arch: Arch,
-    artifacts: &'a [Artifact],
-    definitions: &Definitions,
+    input: Input<'a, '_>,
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     reach: Reach,
     parallel: bool,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
+    let Input { artifacts, names, definitions } = input;
     let mut errors = Vec::new();
 
     let resolved = resolve(artifacts, definitions, table, external, &mut errors);
     errors.extend(check_types(artifacts, &resolved, parallel));
     let Resolved { symbols, sections, global_slots } = resolved;
 
-    let bounds = SizeBounds::new(arch, artifacts, &symbols, table.len());
+    let bounds = SizeBounds::new(arch, artifacts, names, &symbols, table.len());
     let near = Near::decide(bounds, reach);
     let needs = scan(arch, artifacts, &symbols, near, parallel, &mut errors);
 
@@ -116,10 +137,13 @@ pub(super) fn plan_within<'a>(
 
     let unwind = unwind::lay_out(arch, artifacts, &mut errors);
 
+    let code = code::lay_out(artifacts, names, parallel);
+
     let mut layout = placement.layout.clone();
     layout[Area::Slots] = assignment.slot_array();
     layout[Area::EhFrame] = unwind.eh_frame();
     layout[Area::EhFrameHdr] = unwind.eh_frame_hdr();
+    layout[Area::CodeTables] = code.extent();
     if layout.total() >= MAX_SIZE {
         errors.push({
             let what = "the program".into();
@@ -130,7 +154,7 @@ pub(super) fn plan_within<'a>(
         return Err(errors);
     }
     debug_assert!(layout.total() <= bounds.program(), "sizes are within their bounds");
-    Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, parallel, layout })
+    Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, code, parallel, layout })
 }
 
 /// Returns the architecture that all modules were compiled for, or `default` if there are none.

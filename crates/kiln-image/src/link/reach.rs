@@ -12,7 +12,7 @@ use kiln_artifact::Artifact;
 use super::layout::{Area, MIN_ALIGN, SLOT_SIZE};
 use super::relocate::stub_size;
 use super::resolve::SymbolTable;
-use super::unwind;
+use super::{code, unwind};
 use crate::arch::Arch;
 
 /// The largest total size of the gaps between areas, in bytes: each area starts on a page of at
@@ -45,12 +45,20 @@ pub(super) struct SizeBounds {
 
 impl SizeBounds {
     /// Computes the bounds for a program whose table has `globals` globals.
-    pub(super) fn new(arch: Arch, artifacts: &[Artifact], symbols: &SymbolTable, globals: usize) -> Self {
+    pub(super) fn new(
+        arch: Arch,
+        artifacts: &[Artifact],
+        names: &[&str],
+        symbols: &SymbolTable,
+        globals: usize,
+    ) -> Self {
         let stub = stub_size(arch);
         let sum = |bound: &dyn Fn(&Artifact) -> u64| artifacts.iter().map(bound).fold(0, u64::saturating_add);
         let text = sum(&|artifact| padded(artifact.text().len() as u64, artifact.summary().text_align.get()));
         let data = sum(&data_bound);
         let unwind = sum(&unwind::size_bound);
+        let names = names.iter().map(|name| name.len() as u64).sum();
+        let code_tables = sum(&code::size_bound).saturating_add(names);
         // The first of a module's own stubs may need a gap before it.
         let own_stubs = sum(&|artifact| (artifact.symbols().len() as u64 + 1) * stub);
         // A replaceable function has two slots: one holds the address of its code, one that of its
@@ -58,7 +66,8 @@ impl SizeBounds {
         let slots = symbols.len() + symbols.replaceable().len() + globals;
         let spare = symbols.len() as u64 * stub + slots as u64 * SLOT_SIZE + SPARE;
         let text = text.saturating_add(spare);
-        let rest = data.saturating_add(unwind).saturating_add(own_stubs);
+        let tables = unwind.saturating_add(code_tables);
+        let rest = data.saturating_add(tables).saturating_add(own_stubs);
         Self { text, program: text.saturating_add(rest) }
     }
 

@@ -10,7 +10,7 @@ use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
 use super::definitions::Definitions;
-use super::plan::plan_within;
+use super::plan::{Input, plan_within};
 use super::reach::Reach;
 use super::{Addresses, Area, Fixups, Indirection, Output, Plan, plan};
 use crate::arch::Arch;
@@ -96,6 +96,7 @@ fn emit(plan: &Plan<'_>) -> (Vec<u8>, Fixups) {
         text: &mut text,
         eh_frame: &mut size(Area::EhFrame),
         eh_frame_hdr: &mut size(Area::EhFrameHdr),
+        code_tables: &mut size(Area::CodeTables),
         rodata: &mut size(Area::Rodata),
         relro: &mut size(Area::Relro),
         data: &mut size(Area::Data),
@@ -130,8 +131,7 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     let artifacts = [call("a", "b"), call("b", "a")];
     let plan = plan_within(
         Arch::Aarch64,
-        &artifacts,
-        &Definitions::new(&artifacts),
+        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
         &GlobalTable::new(),
         &|_| None,
         NO_REACH,
@@ -178,8 +178,7 @@ fn where_calls_do_not_reach_a_replaceable_function_has_a_stub_in_each_module_and
     ];
     let plan = plan_within(
         Arch::Aarch64,
-        &artifacts,
-        &Definitions::new(&artifacts),
+        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
         &GlobalTable::new(),
         &|_| None,
         NO_REACH,
@@ -218,8 +217,7 @@ fn two_symbols_of_one_name_share_a_stub_of_their_module() {
     let artifacts = [user(), user()];
     let plan = plan_within(
         Arch::Aarch64,
-        &artifacts,
-        &Definitions::new(&artifacts),
+        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
         &GlobalTable::new(),
         &|_| None,
         NO_REACH,
@@ -252,8 +250,7 @@ fn where_data_is_far_slots_stay() {
     let artifacts = [module("aarch64-unknown-linux-gnu", &symbols, &text, &relocs)];
     let far = plan_within(
         Arch::Aarch64,
-        &artifacts,
-        &Definitions::new(&artifacts),
+        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
         &GlobalTable::new(),
         &|_| None,
         NO_REACH,

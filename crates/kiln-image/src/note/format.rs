@@ -11,7 +11,7 @@ use crate::arch::Arch;
 use crate::elf64::NOTE_HEADER;
 
 /// The version of the note, and so of the image format. Images of another version are refused.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
@@ -102,6 +102,7 @@ record! {
         rela: Span,
         slot_array: Span,
         eh_frame: Span,
+        code_tables: Span,
         text: Span,
     }
 }

@@ -9,6 +9,7 @@ use object::{Endianness, SectionIndex};
 
 use super::view::View;
 use crate::arch::Arch;
+use crate::code::{CodeTables, Location};
 use crate::error::LoadError;
 
 /// The contents of an image that are known without running it.
@@ -41,6 +42,9 @@ pub struct ImageInfo {
     pub relative_pointers: u64,
     /// Number of pointers in data that are the value of a slot plus a constant.
     pub symbolic_pointers: u64,
+    /// The distance of the code from the load address, in bytes.
+    text: u64,
+    code_tables: Box<[u8]>,
 }
 
 /// A section.
@@ -156,7 +160,26 @@ impl ImageInfo {
             internal_slots: head.internal_slots.get(),
             relative_pointers: head.relative_count.get(),
             symbolic_pointers: note.symbolic().len() as u64,
+            text: head.text.start.get(),
+            code_tables: tables.code_table_bytes().unwrap_or_default().into(),
         })
+    }
+
+    /// Returns the code tables. `None` if the image has no functions, or tables of another version.
+    pub fn code_tables(&self) -> Option<CodeTables<'_>> {
+        CodeTables::read(&self.code_tables)
+    }
+
+    /// Finds the instruction at a distance from the load address, in bytes. `None` if it is in no
+    /// function. The addresses of the result are distances from the load address, too.
+    pub fn locate(&self, offset: u64) -> Option<Location<'_>> {
+        Location::find(self.code_tables()?, self.text, offset)
+    }
+
+    /// Finds the call that returns to a distance from the load address, in bytes, as
+    /// [`locate`](Self::locate) finds an instruction.
+    pub fn locate_call(&self, offset: u64) -> Option<Location<'_>> {
+        Location::find_call(self.code_tables()?, self.text, offset)
     }
 }
 

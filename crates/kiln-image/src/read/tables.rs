@@ -6,6 +6,8 @@ use kiln_globals::SlotKey;
 use object::Endianness;
 use object::elf;
 
+#[cfg(feature = "load")]
+use crate::code::CodeTables;
 use crate::elf64::{SYMBOL, symbol_type};
 use crate::note::{Note, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span};
 
@@ -80,6 +82,17 @@ impl<'a> Tables<'a> {
     pub(crate) fn symbol_count(&self) -> u32 {
         // `View` has refused tables with more symbols than fit.
         u32::try_from(self.note.head.dynsym.len.get() / SYMBOL as u64).unwrap_or(u32::MAX)
+    }
+
+    /// The code tables, if there are some. They may be malformed.
+    #[cfg(feature = "load")]
+    pub(crate) fn code_tables(&self) -> Option<CodeTables<'a>> {
+        CodeTables::read(self.code_table_bytes()?)
+    }
+
+    /// The bytes of the code tables.
+    pub(crate) fn code_table_bytes(&self) -> Option<&'a [u8]> {
+        self.bytes.get(self.span(self.note.head.code_tables)?)
     }
 
     /// The names of dynamic symbols, each ended by a zero.

@@ -107,7 +107,9 @@ impl<'a> View<'a> {
             return Err(LoadError::malformed("a note outside the read-only segment", note_offset));
         }
         let readable = first.file_len;
-        for table in [&head.gnu_hash, &head.dynsym, &head.dynstr, &head.rela, &head.eh_frame] {
+        let tables =
+            [&head.gnu_hash, &head.dynsym, &head.dynstr, &head.rela, &head.eh_frame, &head.code_tables];
+        for table in tables {
             if table.len.get() != 0 && !first.contains(table, readable) {
                 return Err(LoadError::malformed("a table outside the read-only segment", note_offset));
             }

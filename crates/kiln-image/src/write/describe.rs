@@ -140,6 +140,7 @@ pub(super) fn seal(
     head.rela = Span::of(&layout.rela);
     head.slot_array = area(Area::Slots);
     head.eh_frame = area(Area::EhFrame);
+    head.code_tables = area(Area::CodeTables);
     head.text = area(Area::Text);
     head.headers_sum = checksum(&buffer[..layout.note.start]);
     let parts = layout.checksummed_parts();

@@ -40,7 +40,8 @@ pub fn write_image(
         }
         _ => Arch::host().unwrap_or(Arch::X86_64),
     };
-    let plan = plan_for(arch, artifacts, table, &|_| None)?;
+    let names: Vec<&str> = options.module_names.iter().map(|name| &**name).collect();
+    let plan = plan_for(arch, artifacts, &names, table, &|_| None)?;
     let triple = match (artifacts.first(), &options.triple) {
         (Some(artifact), _) => artifact.triple().into(),
         (None, Some(triple)) => triple.clone(),
@@ -130,8 +131,9 @@ fn emit(plan: &Plan<'_>, addresses: &Addresses, buffer: &mut [u8]) -> Result<Fix
     let rodata: &mut [u8] = cut(Area::Rodata);
     let eh_frame_hdr = cut(Area::EhFrameHdr);
     let eh_frame = cut(Area::EhFrame);
+    let code_tables = cut(Area::CodeTables);
     let text = cut(Area::Text);
     let relro = cut(Area::Relro);
     let data = cut(Area::Data);
-    plan.emit(addresses, Output { text, eh_frame, eh_frame_hdr, rodata, relro, data })
+    plan.emit(addresses, Output { text, eh_frame, eh_frame_hdr, code_tables, rodata, relro, data })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! read-only segment  file header, program headers, note, .gnu.hash, .dynsym, .dynstr, .rela.dyn,
-//!                    .rodata, .eh_frame_hdr, .eh_frame
+//!                    .rodata, .eh_frame_hdr, .eh_frame, .kiln.code
 //! code segment       .text
 //! relro segment      .data.rel.ro, .dynamic
 //! writable segment   .kiln.slots, .data, and the addresses of .bss

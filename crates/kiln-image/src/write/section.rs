@@ -10,7 +10,7 @@ use object::write::elf::{SectionIndex, Writer};
 use crate::link::{Area, Extent, Plan};
 
 /// The read-only areas without code, in file order.
-pub(super) const READ_ONLY: [Area; 3] = [Area::Rodata, Area::EhFrameHdr, Area::EhFrame];
+pub(super) const READ_ONLY: [Area; 4] = [Area::Rodata, Area::EhFrameHdr, Area::EhFrame, Area::CodeTables];
 /// The areas that stay writable at run time and have bytes in the file, in file order.
 pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
 
@@ -70,7 +70,9 @@ impl FileSection<'_> {
 pub(super) fn type_and_flags(area: Area) -> (u32, u32) {
     match area {
         Area::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
-        Area::EhFrame | Area::EhFrameHdr | Area::Rodata => (elf::SHT_PROGBITS, elf::SHF_ALLOC),
+        Area::EhFrame | Area::EhFrameHdr | Area::CodeTables | Area::Rodata => {
+            (elf::SHT_PROGBITS, elf::SHF_ALLOC)
+        }
         Area::Relro | Area::Data | Area::Slots => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
         Area::Bss => (elf::SHT_NOBITS, elf::SHF_ALLOC | elf::SHF_WRITE),
     }

@@ -32,6 +32,7 @@ fn object_reads_the_intended_layout() {
         ".rodata",
         ".eh_frame_hdr",
         ".eh_frame",
+        ".kiln.code",
         ".text",
         ".data.rel.ro",
         ".dynamic",

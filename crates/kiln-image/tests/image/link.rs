@@ -23,6 +23,7 @@ pub(crate) fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), Link
         next = (next + plan.layout()[area].size).next_multiple_of(4096);
     }
     let bytes = |area: Area| vec![0x55; plan.layout()[area].size as usize];
+    let mut code_tables = bytes(Area::CodeTables);
     let (mut text, mut eh_frame, mut eh_frame_hdr) =
         (bytes(Area::Text), bytes(Area::EhFrame), bytes(Area::EhFrameHdr));
     let (mut rodata, mut relro, mut data) = (bytes(Area::Rodata), bytes(Area::Relro), bytes(Area::Data));
@@ -30,6 +31,7 @@ pub(crate) fn emit(plan: &Plan<'_>) -> Result<(Vec<u8>, Addresses, Fixups), Link
         text: &mut text,
         eh_frame: &mut eh_frame,
         eh_frame_hdr: &mut eh_frame_hdr,
+        code_tables: &mut code_tables,
         rodata: &mut rodata,
         relro: &mut relro,
         data: &mut data,
@@ -365,6 +367,7 @@ fn out_of_range_is_an_error_that_names_everything() {
         text: &mut size(Area::Text),
         eh_frame: &mut size(Area::EhFrame),
         eh_frame_hdr: &mut size(Area::EhFrameHdr),
+        code_tables: &mut size(Area::CodeTables),
         rodata: &mut size(Area::Rodata),
         relro: &mut size(Area::Relro),
         data: &mut size(Area::Data),

@@ -2,6 +2,7 @@
 //! this process.
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
+mod code;
 mod elf;
 mod files;
 mod hostile;

@@ -31,7 +31,7 @@ impl Plan<'_> {
     pub fn emit(&self, addresses: &Addresses, out: Output<'_>) -> Result<Fixups, LinkError> {
         self.check_sizes(&out)?;
         let targets = Targets::new(self, addresses);
-        let Pieces { modules, shared_stubs, shared_stubs_start, eh_frame_end, eh_frame_hdr_head } =
+        let Pieces { modules, shared_stubs, shared_stubs_start, eh_frame_end, eh_frame_hdr_head, code_head } =
             Pieces::cut(self, out);
 
         // Modules, in parallel if they are many. Their fixups are joined in order of modules.
@@ -50,6 +50,7 @@ impl Plan<'_> {
         let (eh_frame, eh_frame_hdr) = (addresses[Area::EhFrame], addresses[Area::EhFrameHdr]);
         unwind::write_ends(self.arch, &self.unwind, eh_frame, eh_frame_hdr, eh_frame_end, eh_frame_hdr_head)
             .ok_or_else(|| unwind::out_of_reach(self.layout()))?;
+        self.code.write_head(self.placement.modules.iter().map(|module| module.text.start), code_head);
         fixups.internal_slots.extend(self.internal_slots(&targets));
         Ok(fixups)
     }
@@ -59,6 +60,7 @@ impl Plan<'_> {
             (Area::Text, out.text.len()),
             (Area::EhFrame, out.eh_frame.len()),
             (Area::EhFrameHdr, out.eh_frame_hdr.len()),
+            (Area::CodeTables, out.code_tables.len()),
             (Area::Rodata, out.rodata.len()),
             (Area::Relro, out.relro.len()),
             (Area::Data, out.data.len()),

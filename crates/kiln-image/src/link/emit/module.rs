@@ -70,6 +70,9 @@ impl<'m> ModuleWriter<'m> {
                 .ok_or_else(|| unwind::out_of_reach(self.plan.layout()))?;
         }
 
+        let code = &self.plan.code;
+        code.modules[self.number].0.write(artifact, code.name(self.number), pieces.code_tables);
+
         let mut fixups = Fixups::default();
         self.collect_pointers(artifact.read_only_relocs(), SectionKind::ReadOnly, &mut fixups);
         self.collect_pointers(artifact.writable_relocs(), SectionKind::Writable, &mut fixups);

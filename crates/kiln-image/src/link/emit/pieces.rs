@@ -18,6 +18,8 @@ pub(super) struct ModulePieces<'o> {
     pub(super) eh_frame: &'o mut [u8],
     /// The module's entries in the index of unwind rows, `.eh_frame_hdr`.
     pub(super) eh_index: &'o mut [u8],
+    /// The module's piece of the code tables.
+    pub(super) code_tables: &'o mut [u8],
 }
 
 /// The whole output in pieces. The gaps between them are already filled.
@@ -31,6 +33,8 @@ pub(super) struct Pieces<'o> {
     pub(super) eh_frame_end: &'o mut [u8],
     /// The head of `.eh_frame_hdr`, before the entries of all modules.
     pub(super) eh_frame_hdr_head: &'o mut [u8],
+    /// The head of the code tables, before the pieces of all modules.
+    pub(super) code_head: &'o mut [u8],
 }
 
 impl<'o> Pieces<'o> {
@@ -43,16 +47,19 @@ impl<'o> Pieces<'o> {
         let head_len = out.eh_frame_hdr.len().min(HDR_FIXED as usize);
         let (eh_frame_hdr_head, index) = out.eh_frame_hdr.split_at_mut(head_len);
         let mut eh_index = Cutter::new(index, 0);
+        let mut code_tables = Cutter::new(out.code_tables, 0);
+        let code_head = code_tables.cut(0, plan.code.head);
 
         // Code, data outside named sections, and unwind information.
         let mut modules = Vec::with_capacity(plan.artifacts.len());
-        let placed = plan.placement.modules.iter().zip(&plan.unwind.modules);
-        for (artifact, (module, entries)) in plan.artifacts.iter().zip(placed) {
+        let placed = plan.placement.modules.iter().zip(&plan.unwind.modules).zip(&plan.code.modules);
+        for (artifact, ((module, entries), (tables, start))) in plan.artifacts.iter().zip(placed) {
             let read_only = if module.read_only_area == Area::Rodata { &mut rodata } else { &mut relro };
             let mut pieces = ModulePieces {
                 text: text.cut(module.text.start, module.text.end - module.text.start),
                 read_only: read_only.cut(module.read_only, artifact.unnamed_len(SectionKind::ReadOnly)),
                 writable: data.cut(module.writable, artifact.unnamed_len(SectionKind::Writable)),
+                code_tables: code_tables.cut(*start, tables.len),
                 ..ModulePieces::default()
             };
             if let Some(entries) = entries {
@@ -82,6 +89,7 @@ impl<'o> Pieces<'o> {
             shared_stubs: text.rest,
             eh_frame_end: eh_frame.rest,
             eh_frame_hdr_head,
+            code_head,
         }
     }
 }

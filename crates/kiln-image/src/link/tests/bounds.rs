@@ -8,7 +8,7 @@ use kiln_globals::GlobalTable;
 
 use super::super::definitions::Definitions;
 use super::super::layout::Area;
-use super::super::plan::{plan, plan_within};
+use super::super::plan::{Input, plan, plan_within};
 use super::super::reach::{Near, Reach, SizeBounds};
 use super::{NO_REACH, code, module};
 use crate::arch::Arch;
@@ -98,7 +98,7 @@ fn sizes_are_within_their_bounds_whatever_is_large() {
         let plan = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();
         let reach = Reach { data: plan.layout().total(), call: plan.layout()[Area::Text].size };
         assert!(reach.data > 1_000_000, "{what}: {reach:?}");
-        let near = Near::decide(SizeBounds::new(plan.arch(), &artifacts, &plan.symbols, 0), reach);
+        let near = Near::decide(SizeBounds::new(plan.arch(), &artifacts, &[], &plan.symbols, 0), reach);
         assert!(!near.data && !near.calls, "{what}: bounds smaller than {reach:?}");
     }
 }
@@ -115,8 +115,7 @@ fn stubs_of_modules_are_within_their_bounds() {
     let artifacts = vec![artifact; 30];
     let plan = plan_within(
         Arch::Aarch64,
-        &artifacts,
-        &Definitions::new(&artifacts),
+        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
         &GlobalTable::new(),
         &|_| None,
         NO_REACH,
@@ -124,6 +123,6 @@ fn stubs_of_modules_are_within_their_bounds() {
     )
     .unwrap();
     assert_eq!(plan.placement.stubs.len(), 30 * 2500);
-    let bounds = SizeBounds::new(Arch::Aarch64, &artifacts, &plan.symbols, 0);
+    let bounds = SizeBounds::new(Arch::Aarch64, &artifacts, &[], &plan.symbols, 0);
     assert!(bounds.program() >= plan.layout().total());
 }

@@ -1,0 +1,234 @@
+//! The answers of the code tables about one function.
+
+use super::cursor::Cursor;
+use super::format::HandlerRecord;
+use super::part::Part;
+use super::trap::TrapCode;
+use kiln_artifact::record::HandlerKind;
+
+/// A function that was found in the code tables. Offsets are from the start of the program's code.
+#[derive(Clone, Copy, Debug)]
+pub struct Function<'a> {
+    pub(super) module: u32,
+    pub(super) module_name: &'a [u8],
+    /// First byte of the module's code.
+    pub(super) module_code: u32,
+    pub(super) start: u32,
+    pub(super) len: u32,
+    pub(super) name: &'a [u8],
+    /// The description, after the name.
+    pub(super) rest: Cursor<'a>,
+}
+
+/// The parts of a function's description.
+#[derive(Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub(super) handlers: &'a [HandlerRecord],
+    pub(super) traps: Part<'a>,
+    pub(super) calls: Part<'a>,
+    pub(super) maps: Part<'a>,
+    pub(super) sources: Part<'a>,
+    base_location: u32,
+}
+
+/// A call, found by its return address.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    frame_offset: Option<u32>,
+    handlers: &'a [HandlerRecord],
+    /// First byte of the module's code.
+    module_code: u32,
+}
+
+/// The live references on the stack at a call, found by its return address.
+#[derive(Clone, Copy, Debug)]
+pub struct StackMap<'a> {
+    span: u32,
+    roots: &'a [u8],
+}
+
+/// A live reference on the stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// Bytes upwards from the stack pointer at the call.
+    pub offset: u32,
+    /// Size of the value in bytes.
+    pub size: u32,
+}
+
+/// The references of a stack map, in the order in which the compiler listed them.
+#[derive(Clone, Debug)]
+pub struct Roots<'a>(Cursor<'a>);
+
+/// The exception handlers of a call, in the order in which they are tried.
+#[derive(Clone, Debug)]
+pub struct Handlers<'a> {
+    records: std::slice::Iter<'a, HandlerRecord>,
+    module_code: u32,
+}
+
+impl<'a> Function<'a> {
+    /// Returns the number of the module in the link.
+    pub fn module(&self) -> u32 {
+        self.module
+    }
+
+    /// Returns the name of the module, if the linker was given one.
+    pub fn module_name(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.module_name).ok().filter(|name| !name.is_empty())
+    }
+
+    /// Returns the name of the function, also if it is private; empty if it is anonymous.
+    pub fn name(&self) -> &'a str {
+        std::str::from_utf8(self.name).unwrap_or_default()
+    }
+
+    /// Returns the offset of its first byte.
+    pub fn start(&self) -> u32 {
+        self.start
+    }
+
+    /// Returns the number of bytes of its code.
+    #[expect(clippy::len_without_is_empty, reason = "a function that was found is not empty")]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Finds the parts of the description, each at its end if `None`.
+    pub(super) fn parts(&self) -> Option<Parts<'a>> {
+        let mut cursor = self.rest;
+        let (traps, calls, maps) = (cursor.len()?, cursor.len()?, cursor.len()?);
+        let handlers = cursor.len()?;
+        let sources = cursor.len()?;
+        let base_location = if sources == 0 { 0 } else { cursor.uint()? };
+        Some(Parts {
+            handlers: cursor.records(handlers)?,
+            traps: Part::read(&mut cursor, traps)?,
+            calls: Part::read(&mut cursor, calls)?,
+            maps: Part::read(&mut cursor, maps)?,
+            sources: Part::read(&mut cursor, sources)?,
+            base_location,
+        })
+    }
+
+    /// Returns an offset of the program's code from the function's start; `None` if it is before it
+    /// or after its end.
+    fn relative(&self, offset: u32) -> Option<u32> {
+        offset.checked_sub(self.start).filter(|&relative| relative <= self.len)
+    }
+
+    /// Returns the client's source location (Cranelift's `SourceLoc`) of the instruction that has a
+    /// byte at `offset`.
+    pub fn source_at(&self, offset: u32) -> Option<u32> {
+        let (parts, offset) = (self.parts()?, self.relative(offset)?);
+        let mut reader = parts.sources.seek(parts.base_location, |end| end <= offset)?;
+        loop {
+            let source = reader.source()?;
+            if source.start > offset {
+                return None;
+            }
+            if offset < source.end {
+                return Some(source.location);
+            }
+        }
+    }
+
+    /// Returns the reason for which the instruction that starts at `offset` may trap.
+    pub fn trap_at(&self, offset: u32) -> Option<TrapCode> {
+        let (parts, offset) = (self.parts()?, self.relative(offset)?);
+        let mut reader = parts.traps.seek(0, |before| before < offset)?;
+        loop {
+            let (at, code) = reader.trap()?;
+            if at >= offset {
+                return (at == offset).then_some(TrapCode::from_raw(code));
+            }
+        }
+    }
+
+    /// Returns the call that returns to `offset`. It may be the end of the function, if the callee
+    /// never returns.
+    pub fn call_at(&self, offset: u32) -> Option<Call<'a>> {
+        let (parts, offset) = (self.parts()?, self.relative(offset)?);
+        let mut reader = parts.calls.seek(0, |before| before < offset)?;
+        loop {
+            let call = reader.call()?;
+            if call.offset >= offset {
+                let first = usize::try_from(call.first_handler).ok()?;
+                let end = first.checked_add(usize::try_from(call.handlers).ok()?)?;
+                let handlers = parts.handlers.get(first..end)?;
+                let (frame_offset, module_code) = (call.frame_offset, self.module_code);
+                return (call.offset == offset).then_some(Call { frame_offset, handlers, module_code });
+            }
+        }
+    }
+
+    /// Returns the live references during the call that returns to `offset`.
+    pub fn stack_map_at(&self, offset: u32) -> Option<StackMap<'a>> {
+        let (parts, offset) = (self.parts()?, self.relative(offset)?);
+        let mut reader = parts.maps.seek(0, |before| before < offset)?;
+        loop {
+            let map = reader.map()?;
+            if map.offset >= offset {
+                return (map.offset == offset).then_some(StackMap { span: map.span, roots: map.roots });
+            }
+        }
+    }
+}
+
+impl<'a> Call<'a> {
+    /// Returns the number of bytes from the frame pointer down to the stack pointer at the call, if
+    /// the compiler recorded it: it does for calls with handlers.
+    pub fn frame_offset(&self) -> Option<u32> {
+        self.frame_offset
+    }
+
+    /// Returns the exception handlers. The first that matches wins.
+    pub fn handlers(&self) -> Handlers<'a> {
+        Handlers { records: self.handlers.iter(), module_code: self.module_code }
+    }
+}
+
+/// An exception handler of a call, in the terms of Cranelift's exception tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Handler {
+    /// The kind, which says what `value` is.
+    pub kind: HandlerKind,
+    /// Tag, stack offset or register; 0 for `Default`.
+    pub value: u32,
+    /// The offset where execution continues; 0 for the context kinds.
+    pub target: u32,
+}
+
+impl Iterator for Handlers<'_> {
+    type Item = Handler;
+
+    fn next(&mut self) -> Option<Handler> {
+        let record = self.records.next()?;
+        let kind = HandlerKind::from_code(record.kind)?;
+        let target = match kind {
+            HandlerKind::Tag | HandlerKind::Default => self.module_code.checked_add(record.target.get())?,
+            HandlerKind::ContextStack | HandlerKind::ContextRegister => 0,
+        };
+        Some(Handler { kind, value: record.value.get(), target })
+    }
+}
+
+impl<'a> StackMap<'a> {
+    /// Returns the number of bytes of stack, upwards from the stack pointer, that the map covers.
+    pub fn span(&self) -> u32 {
+        self.span
+    }
+
+    /// Returns the live references.
+    pub fn roots(&self) -> Roots<'a> {
+        Roots(Cursor(self.roots))
+    }
+}
+
+impl Iterator for Roots<'_> {
+    type Item = Root;
+
+    fn next(&mut self) -> Option<Root> {
+        Some(Root { offset: self.0.uint()?, size: self.0.uint()? })
+    }
+}

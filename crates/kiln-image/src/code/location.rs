@@ -1,0 +1,98 @@
+//! A place in a program that is in memory, or will be: an answer of the code tables with addresses.
+
+use super::function::{Call, Function, Handler, StackMap};
+use super::tables::CodeTables;
+use super::trap::TrapCode;
+
+/// A place in the code of a program: the function, and what is known about the instruction.
+///
+/// Addresses are those of the process, or distances from the load address if the image was not
+/// loaded. The methods read the tables when they are called. They allocate nothing and are safe in
+/// a signal handler.
+#[derive(Clone, Copy, Debug)]
+pub struct Location<'a> {
+    function: Function<'a>,
+    /// The address of the program's code.
+    text: u64,
+    /// The offset of the place in the code.
+    offset: u32,
+    /// Whether the place is a return address: the instruction is the call before it.
+    is_return: bool,
+}
+
+impl<'a> Location<'a> {
+    /// Finds the instruction at an address, in the tables of a program whose code is at `text`.
+    pub fn find(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
+        let offset = u32::try_from(address.checked_sub(text)?).ok()?;
+        Some(Self { function: tables.find(offset)?, text, offset, is_return: false })
+    }
+
+    /// Finds the call that returns to an address. It may be the address after the last byte of the
+    /// function, if the callee never returns.
+    pub fn find_call(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
+        let offset = u32::try_from(address.checked_sub(text)?).ok()?;
+        Some(Self { function: tables.find(offset.checked_sub(1)?)?, text, offset, is_return: true })
+    }
+
+    /// Returns what the tables say about the function. Its offsets are from the start of the
+    /// program's code, which is at [`text`](Self::text).
+    pub fn function(&self) -> Function<'a> {
+        self.function
+    }
+
+    /// Returns the address of the program's code.
+    pub fn text(&self) -> u64 {
+        self.text
+    }
+
+    /// Returns the number of the module in its link.
+    pub fn module(&self) -> u32 {
+        self.function.module()
+    }
+
+    /// Returns the name of the module, if the linker was given one.
+    pub fn module_name(&self) -> Option<&'a str> {
+        self.function.module_name()
+    }
+
+    /// Returns the name of the function, also if it is private; empty if it is anonymous.
+    pub fn name(&self) -> &'a str {
+        self.function.name()
+    }
+
+    /// Returns the address of the first byte of the function.
+    pub fn start(&self) -> u64 {
+        self.text + u64::from(self.function.start())
+    }
+
+    /// Returns the number of bytes from the start of the function to the place.
+    pub fn offset(&self) -> u32 {
+        self.offset - self.function.start()
+    }
+
+    /// Returns the client's source location (Cranelift's `SourceLoc`) of the instruction; of the
+    /// call, if the place is a return address.
+    pub fn source(&self) -> Option<u32> {
+        self.function.source_at(self.offset - u32::from(self.is_return))
+    }
+
+    /// Returns the reason for which the instruction may trap. The place must be its first byte.
+    pub fn trap(&self) -> Option<TrapCode> {
+        if self.is_return { None } else { self.function.trap_at(self.offset) }
+    }
+
+    /// Returns the call that returns to the place.
+    pub fn call(&self) -> Option<Call<'a>> {
+        self.function.call_at(self.offset)
+    }
+
+    /// Returns the live references during the call that returns to the place.
+    pub fn stack_map(&self) -> Option<StackMap<'a>> {
+        self.function.stack_map_at(self.offset)
+    }
+
+    /// Returns the address where execution continues in an exception handler of the function.
+    pub fn target(&self, handler: &Handler) -> u64 {
+        self.text + u64::from(handler.target)
+    }
+}

@@ -1,0 +1,34 @@
+//! The code tables: what is known about each instruction of a linked program, for whoever stands at
+//! one, e.g. a signal handler, an unwinder or a garbage collector.
+//!
+//! They are one run of bytes, the same in an image (section `.kiln.code`) and in memory. The linker
+//! writes them, and [`CodeTables`] reads them where they lie: it allocates nothing, takes no lock
+//! and makes no system call. Looking a place up is two binary searches, for the function and in the
+//! function, and then reads a few dozen entries at most, however long the function is.
+//!
+//! Why so: debug information (DWARF) has most of this too, but it must be decoded from its
+//! beginning, takes more room than the code, and is removed by `strip`.
+//!
+//! Invariants: nothing is checked when the tables are made or mapped, because that would take time
+//! in proportion to their length. So the reader takes no number for granted: whatever the bytes
+//! are, it reads inside them, in a bounded number of steps, and never panics.
+//!
+//! The files: `format` is the byte format, `write` makes the tables of one module, `cursor` reads
+//! numbers, `part` finds a place in a stream, `tables` finds a function, `function` answers
+//! questions about it, `location` is an answer with addresses, `trap` has the names of traps.
+
+mod cursor;
+mod format;
+mod function;
+mod location;
+mod part;
+mod tables;
+mod trap;
+mod write;
+
+pub use format::CODE_TABLES_VERSION;
+pub use function::{Call, Function, Handler, Handlers, Root, Roots, StackMap};
+pub use location::Location;
+pub use tables::{CodeTables, TableSizes};
+pub use trap::TrapCode;
+pub(crate) use write::{ModuleTables, head_len, write_head};

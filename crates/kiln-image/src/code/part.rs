@@ -1,0 +1,130 @@
+//! A stream with its checkpoints, and the entries of each kind of stream.
+
+use super::cursor::Cursor;
+use super::format::{Checkpoint, STRIDE, checkpoints};
+
+/// A stream with its checkpoints.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    checkpoints: &'a [Checkpoint],
+    stream: &'a [u8],
+}
+
+/// The state of the reader of a stream.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Reader<'a> {
+    rest: Cursor<'a>,
+    /// The last offset of the entry before, from the start of the function.
+    offset: u32,
+    /// The location of the entry before, or the number of handlers of all entries before.
+    pub(super) extra: u32,
+    /// The number of entries that may be read: no lookup takes longer, whatever the bytes are.
+    budget: usize,
+}
+
+/// A source location: a range of code, from the start of the function.
+pub(super) struct Source {
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) location: u32,
+}
+
+/// A call: its return offset from the start of the function.
+pub(super) struct CallEntry {
+    pub(super) offset: u32,
+    pub(super) frame_offset: Option<u32>,
+    /// Number of the first of its handlers.
+    pub(super) first_handler: u32,
+    pub(super) handlers: u32,
+}
+
+/// A stack map: the return offset from the start of the function.
+pub(super) struct MapEntry<'a> {
+    pub(super) offset: u32,
+    pub(super) span: u32,
+    pub(super) roots: &'a [u8],
+}
+
+impl<'a> Part<'a> {
+    /// Reads a part whose stream has `len` bytes.
+    pub(super) fn read(cursor: &mut Cursor<'a>, len: usize) -> Option<Self> {
+        Some(Self { checkpoints: cursor.records(checkpoints(len))?, stream: cursor.bytes(len)? })
+    }
+
+    /// Returns the bytes of the stream, and those of its checkpoints.
+    pub(super) fn lens(&self) -> (usize, usize) {
+        (self.stream.len(), size_of_val(self.checkpoints))
+    }
+
+    /// Returns a reader at the last checkpoint before which all offsets are `early`. `extra` is its
+    /// value at the start of the stream.
+    pub(super) fn seek(&self, extra: u32, early: impl Fn(u32) -> bool) -> Option<Reader<'a>> {
+        let after = self.checkpoints.partition_point(|checkpoint| early(checkpoint.offset.get()));
+        let (position, offset, extra) = match after.checked_sub(1).and_then(|at| self.checkpoints.get(at)) {
+            Some(at) => (at.position.get(), at.offset.get(), at.extra.get()),
+            None => (0, 0, extra),
+        };
+        let rest = self.stream.get(usize::try_from(position).ok()?..)?;
+        Some(Reader { rest: Cursor(rest), offset, extra, budget: STRIDE })
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Returns a reader of a stream that is being written, from its start, without a limit.
+    pub(super) fn whole(stream: &'a [u8], extra: u32) -> Self {
+        Self { rest: Cursor(stream), offset: 0, extra, budget: usize::MAX }
+    }
+
+    /// Returns the number of bytes that are left, and the last offset that was read.
+    pub(super) fn state(&self) -> (usize, u32) {
+        (self.rest.0.len(), self.offset)
+    }
+
+    fn start(&mut self) -> Option<()> {
+        self.budget = self.budget.checked_sub(1)?;
+        Some(())
+    }
+
+    #[inline]
+    fn step(&mut self, step: u32) -> Option<u32> {
+        self.offset = self.offset.checked_add(step)?;
+        Some(self.offset)
+    }
+
+    /// Reads a trap: its offset, and its code.
+    #[inline]
+    pub(super) fn trap(&mut self) -> Option<(u32, u8)> {
+        self.start()?;
+        let step = self.rest.uint()?;
+        Some((self.step(step)?, self.rest.byte()?))
+    }
+
+    pub(super) fn call(&mut self) -> Option<CallEntry> {
+        self.start()?;
+        let step = self.rest.uint()?;
+        let offset = self.step(step)?;
+        let frame_offset = self.rest.uint()?.checked_sub(1);
+        let (first_handler, handlers) = (self.extra, self.rest.uint()?);
+        self.extra = first_handler.checked_add(handlers)?;
+        Some(CallEntry { offset, frame_offset, first_handler, handlers })
+    }
+
+    pub(super) fn map(&mut self) -> Option<MapEntry<'a>> {
+        self.start()?;
+        let step = self.rest.uint()?;
+        Some(MapEntry { offset: self.step(step)?, span: self.rest.uint()?, roots: self.rest.text()? })
+    }
+
+    #[inline]
+    pub(super) fn source(&mut self) -> Option<Source> {
+        self.start()?;
+        let head = self.rest.uint()?;
+        let gap = if head & 1 == 0 { 0 } else { self.rest.uint()? };
+        let start = self.step(gap)?;
+        let end = self.step(head >> 1)?;
+        let code = self.rest.uint()?;
+        let difference = (code >> 1) as i32 ^ -((code & 1) as i32);
+        self.extra = self.extra.wrapping_add_signed(difference);
+        Some(Source { start, end, location: self.extra })
+    }
+}

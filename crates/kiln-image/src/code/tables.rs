@@ -1,0 +1,166 @@
+//! The tables as a whole: finding a function.
+
+use zerocopy::FromBytes;
+
+use super::cursor::Cursor;
+use super::format::{CODE_TABLES_VERSION, FUNCTION, FunctionRecord, Head, MAGIC, ModuleRecord};
+use super::function::Function;
+
+/// The code tables of a linked program, in an image or in memory.
+///
+/// The bytes may be anything: a method returns what they say, or `None`, and reads nothing else. It
+/// is safe in a signal handler.
+#[derive(Clone, Copy, Debug)]
+pub struct CodeTables<'a> {
+    bytes: &'a [u8],
+    modules: &'a [ModuleRecord],
+}
+
+/// The sizes of the parts of code tables, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TableSizes {
+    /// The number of functions.
+    pub functions: usize,
+    /// The bytes of their code.
+    pub code: usize,
+    /// All tables.
+    pub total: usize,
+    /// Names of functions and modules.
+    pub names: usize,
+    /// Traps.
+    pub traps: usize,
+    /// Calls.
+    pub calls: usize,
+    /// Exception handlers.
+    pub handlers: usize,
+    /// Stack maps.
+    pub stack_maps: usize,
+    /// Source locations.
+    pub source_locations: usize,
+    /// Checkpoints of the four streams.
+    pub checkpoints: usize,
+}
+
+impl TableSizes {
+    /// Returns the rest: the index, and the heads of descriptions.
+    pub fn index(&self) -> usize {
+        let streams = self.traps + self.calls + self.stack_maps + self.source_locations;
+        self.total.saturating_sub(streams + self.names + self.handlers + self.checkpoints)
+    }
+}
+
+/// A module's piece.
+struct Piece<'a> {
+    bytes: &'a [u8],
+    functions: &'a [FunctionRecord],
+    name: &'a [u8],
+}
+
+impl<'a> Piece<'a> {
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let mut cursor = Cursor(bytes);
+        let count = u32::from_le_bytes(*cursor.bytes(4)?.first_chunk()?);
+        let functions = cursor.records(usize::try_from(count).ok()?)?;
+        Some(Self { bytes, functions, name: cursor.text()? })
+    }
+
+    fn function(&self, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
+        let mut rest = Cursor(self.bytes.get(usize::try_from(record.description.get()).ok()?..)?);
+        let (len, name) = (rest.uint()?, rest.text()?);
+        let start = module.code.get().checked_add(record.start.get())?;
+        start.checked_add(len)?;
+        let module_code = module.code.get();
+        let (module, module_name) = (module.number.get(), self.name);
+        Some(Function { module, module_name, module_code, start, len, name, rest })
+    }
+}
+
+impl<'a> CodeTables<'a> {
+    /// Finds the tables at the start of `bytes`; `None` if they are not tables of this version. The
+    /// time does not depend on their length, because nothing else is checked.
+    pub fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (head, _) = Head::ref_from_prefix(bytes).ok()?;
+        if head.magic != MAGIC || head.version.get() != CODE_TABLES_VERSION {
+            return None;
+        }
+        let bytes = bytes.get(..usize::try_from(head.len.get()).ok()?)?;
+        let mut cursor = Cursor(bytes.get(size_of::<Head>()..)?);
+        let modules = cursor.records(usize::try_from(head.modules.get()).ok()?)?;
+        Some(Self { bytes, modules })
+    }
+
+    /// Returns the length of the tables whose first bytes these are, as [`read`](Self::read) finds
+    /// it.
+    pub fn len_of(head: &[u8; 16]) -> Option<u32> {
+        let head = Head::ref_from_bytes(head).ok()?;
+        (head.magic == MAGIC && head.version.get() == CODE_TABLES_VERSION).then_some(head.len.get())
+    }
+
+    fn piece(&self, module: &ModuleRecord) -> Option<Piece<'a>> {
+        Piece::read(self.bytes.get(usize::try_from(module.piece.get()).ok()?..)?)
+    }
+
+    /// Returns the function that has a byte at `offset` of the program's code. `None` for stubs and
+    /// gaps, which belong to no function.
+    pub fn find(&self, offset: u32) -> Option<Function<'a>> {
+        let after = self.modules.partition_point(|module| module.code.get() <= offset);
+        let module = self.modules.get(after.checked_sub(1)?)?;
+        let piece = self.piece(module)?;
+        let inside = offset.checked_sub(module.code.get())?;
+        let after = piece.functions.partition_point(|function| function.start.get() <= inside);
+        let function = piece.function(module, piece.functions.get(after.checked_sub(1)?)?)?;
+        (offset.checked_sub(function.start)? < function.len).then_some(function)
+    }
+
+    /// Returns all functions, in order of their code, up to the first that is malformed. The time
+    /// is in proportion to the length of the tables, whatever they are.
+    pub fn functions(&self) -> impl Iterator<Item = Function<'a>> {
+        let tables = *self;
+        let mut end = 0;
+        let pieces = tables.modules.iter().map(move |module| {
+            let piece = tables.piece(module)?;
+            // Pieces follow each other, so no two modules share records.
+            let start = usize::try_from(module.piece.get()).ok().filter(|&start| start >= end)?;
+            end = start + size_of_val(piece.functions);
+            Some((module, piece))
+        });
+        let functions = pieces.flat_map(|piece| {
+            let count = piece.as_ref().map_or(1, |(_, piece)| piece.functions.len());
+            (0..count).map(move |number| {
+                let (module, piece) = piece.as_ref()?;
+                piece.function(module, piece.functions.get(number)?)
+            })
+        });
+        functions.map_while(|function| function)
+    }
+
+    /// Measures the parts. This reads all functions.
+    pub fn sizes(&self) -> TableSizes {
+        let mut sizes = TableSizes { total: self.bytes.len(), ..TableSizes::default() };
+        for module in self.modules {
+            sizes.names += self.piece(module).map_or(0, |piece| piece.name.len());
+        }
+        for function in self.functions() {
+            sizes.functions += 1;
+            sizes.code = sizes.code.saturating_add(function.len as usize);
+            sizes.names += function.name.len();
+            let Some(parts) = function.parts() else { continue };
+            sizes.handlers += size_of_val(parts.handlers);
+            let [traps, calls, maps, sources] =
+                [parts.traps, parts.calls, parts.maps, parts.sources].map(|part| {
+                    let (stream, checkpoints) = part.lens();
+                    sizes.checkpoints += checkpoints;
+                    stream
+                });
+            sizes.traps += traps;
+            sizes.calls += calls;
+            sizes.stack_maps += maps;
+            sizes.source_locations += sources;
+        }
+        sizes
+    }
+}
+
+/// A record of a function is as short as the format says.
+const _: () = assert!(FUNCTION == 8);

@@ -1,0 +1,297 @@
+//! Makes the tables of one module from its artifact: first their size, then their bytes.
+//!
+//! Streams of traps and calls are copied. Checkpoints are a function of a stream's length, so the
+//! size of those is known without reading them. Source locations are written anew, in a denser
+//! form, so [`ModuleTables::measure`] reads them once to know their length.
+
+use kiln_artifact::record::{FunctionRecord, Handler, StackMap};
+use kiln_artifact::{Artifact, Table};
+use zerocopy::IntoBytes;
+use zerocopy::little_endian::U32;
+
+use super::format::{
+    self as code, CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, HANDLER, HEAD, HandlerRecord, Head,
+    MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
+};
+use super::part::Reader;
+
+/// The sizes of a module's tables.
+#[derive(Debug, Default)]
+pub(crate) struct ModuleTables {
+    /// The length of its piece, in bytes; 0 if it has no functions.
+    pub(crate) len: u64,
+    /// Lengths of streams of each function.
+    functions: Vec<Lens>,
+}
+
+/// Returns the length of the head of tables of so many modules that have functions, in bytes.
+pub(crate) fn head_len(modules: usize) -> u64 {
+    (HEAD + MODULE * modules) as u64
+}
+
+/// Writes the head of tables of `len` bytes. `modules` has the offset of the code, the number and
+/// the offset of the piece of each module that has functions.
+pub(crate) fn write_head(len: u32, modules: impl Iterator<Item = [u32; 3]>, out: &mut [u8]) {
+    let Some((head, mut records)) = out.split_at_mut_checked(HEAD) else { return };
+    let count = U32::new((records.len() / MODULE) as u32);
+    let fields =
+        Head { magic: MAGIC, version: U32::new(CODE_TABLES_VERSION), len: U32::new(len), modules: count };
+    head.copy_from_slice(fields.as_bytes());
+    for [code, number, piece] in modules {
+        let record = ModuleRecord { code: code.into(), number: number.into(), piece: piece.into() };
+        put(&mut records, record.as_bytes());
+    }
+}
+
+/// Writes `bytes` at the start of `out`, which is the rest afterwards.
+///
+/// # Panics
+///
+/// If there is not enough room: tables are measured before they are written.
+fn put(out: &mut &mut [u8], bytes: &[u8]) {
+    let (to, rest) = std::mem::take(out).split_at_mut(bytes.len());
+    to.copy_from_slice(bytes);
+    *out = rest;
+}
+
+/// Takes numbers and bytes: counts them, or writes them.
+trait Sink {
+    fn byte(&mut self, byte: u8);
+    fn bytes(&mut self, bytes: &[u8]);
+
+    fn uint(&mut self, mut value: u32) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    fn text(&mut self, text: &str) {
+        self.uint(text.len() as u32);
+        self.bytes(text.as_bytes());
+    }
+}
+
+/// Counts bytes.
+struct Count(u64);
+
+impl Sink for Count {
+    fn byte(&mut self, _: u8) {
+        self.0 += 1;
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0 += bytes.len() as u64;
+    }
+
+    fn uint(&mut self, value: u32) {
+        self.0 += u64::from((31 - (value | 1).leading_zeros()) / 7 + 1);
+    }
+}
+
+/// Writes bytes.
+struct Write<'o>(&'o mut [u8]);
+
+impl Sink for Write<'_> {
+    fn byte(&mut self, byte: u8) {
+        put(&mut self.0, &[byte]);
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) {
+        put(&mut self.0, bytes);
+    }
+}
+
+/// A function, with all that its description has.
+struct Described<'a> {
+    artifact: &'a Artifact,
+    number: usize,
+    record: &'a FunctionRecord,
+    name: &'a str,
+    /// Its streams of traps and calls.
+    copied: [&'a [u8]; 2],
+    handlers: &'a [Handler],
+    maps: &'a [StackMap],
+}
+
+/// Returns the functions of a module, in order.
+fn described(artifact: &Artifact) -> impl Iterator<Item = Described<'_>> {
+    let mut maps = artifact.stack_maps();
+    artifact.functions().iter().enumerate().map(move |(number, record)| {
+        let (start, end) = (record.start.get(), record.start.get() + record.len.get());
+        // The return address of the last call of a function may be the start of the next one.
+        let cut = |maps: &'_ [StackMap], at: u32| maps.partition_point(|map| map.return_offset.get() <= at);
+        maps = &maps[cut(maps, start)..];
+        let own;
+        (own, maps) = maps.split_at(cut(maps, end));
+        Described {
+            artifact,
+            number,
+            record,
+            name: artifact.name(&artifact.symbols()[record.symbol.get() as usize]),
+            copied: [Table::Traps, Table::CallSites].map(|table| artifact.stream_of(number, table)),
+            handlers: artifact.handlers_of(number),
+            maps: own,
+        }
+    })
+}
+
+/// The lengths of those streams of a function that are not copied, in bytes.
+#[derive(Clone, Copy, Debug)]
+struct Lens {
+    maps: u32,
+    sources: u32,
+}
+
+impl Described<'_> {
+    fn lens(&self) -> Lens {
+        let (mut maps, mut sources) = (Count(0), Count(0));
+        self.put_maps(&mut maps);
+        self.put_sources(&mut sources);
+        Lens { maps: maps.0 as u32, sources: sources.0 as u32 }
+    }
+
+    /// Writes what comes before the handlers.
+    fn put_head(&self, lens: Lens, sink: &mut impl Sink) {
+        sink.uint(self.record.len.get());
+        sink.text(self.name);
+        self.copied.iter().for_each(|stream| sink.uint(stream.len() as u32));
+        sink.uint(lens.maps);
+        sink.uint(self.handlers.len() as u32);
+        sink.uint(lens.sources);
+        if lens.sources > 0 {
+            sink.uint(self.record.base_location.get());
+        }
+    }
+
+    fn put_maps(&self, sink: &mut impl Sink) {
+        let mut before = self.record.start.get();
+        for map in self.maps {
+            let first = map.entries_start.get() as usize;
+            let roots = &self.artifact.stack_map_entries()[first..first + map.entries_len.get() as usize];
+            let numbers = || roots.iter().flat_map(|root| [root.offset.get(), root.size.get()]);
+            let mut len = Count(0);
+            numbers().for_each(|number| len.uint(number));
+            sink.uint(map.return_offset.get() - before);
+            sink.uint(map.span.get());
+            sink.uint(len.0 as u32);
+            numbers().for_each(|number| sink.uint(number));
+            before = map.return_offset.get();
+        }
+    }
+
+    fn put_sources(&self, sink: &mut impl Sink) {
+        let (mut end, mut location) = (self.record.start.get(), self.record.base_location.get());
+        for range in self.artifact.source_ranges_of(self.number) {
+            let (gap, len) = (range.start - end, range.end - range.start);
+            sink.uint(len << 1 | u32::from(gap > 0));
+            if gap > 0 {
+                sink.uint(gap);
+            }
+            let difference = range.location.wrapping_sub(location) as i32;
+            sink.uint(((difference << 1) ^ (difference >> 31)) as u32);
+            (end, location) = (range.end, range.location);
+        }
+    }
+
+    /// Writes what comes after the head.
+    fn put_parts(&self, lens: Lens, out: &mut Write<'_>) {
+        for handler in self.handlers {
+            let record = HandlerRecord { value: handler.value, target: handler.target, kind: handler.kind };
+            out.bytes(record.as_bytes());
+        }
+        let [traps, calls] = self.copied;
+        out.part(traps.len(), 0, |sink| sink.bytes(traps), |reader| reader.trap().map(drop));
+        out.part(calls.len(), 0, |sink| sink.bytes(calls), |reader| reader.call().map(drop));
+        out.part(lens.maps as usize, 0, |sink| self.put_maps(sink), |reader| reader.map().map(drop));
+        let base = self.record.base_location.get();
+        let read = |reader: &mut Reader<'_>| reader.source().map(drop);
+        out.part(lens.sources as usize, base, |sink| self.put_sources(sink), read);
+    }
+}
+
+impl<'o> Write<'o> {
+    fn cut(&mut self, len: usize) -> &'o mut [u8] {
+        let (out, rest) = std::mem::take(&mut self.0).split_at_mut(len);
+        self.0 = rest;
+        out
+    }
+
+    /// Writes a part whose stream has `len` bytes. `read` reads an entry of it.
+    fn part(
+        &mut self,
+        len: usize,
+        extra: u32,
+        stream: impl FnOnce(&mut Write<'_>),
+        read: impl Fn(&mut Reader<'_>) -> Option<()>,
+    ) {
+        let mut records = self.cut(CHECKPOINT * checkpoints(len));
+        let bytes = self.cut(len);
+        stream(&mut Write(bytes));
+        let mut reader = Reader::whole(bytes, extra);
+        let mut next = STRIDE;
+        while !records.is_empty() && read(&mut reader).is_some() {
+            let (left, offset) = reader.state();
+            let position = len - left;
+            while position >= next && !records.is_empty() {
+                let [position, offset, extra] = [position as u32, offset, reader.extra].map(U32::new);
+                put(&mut records, Checkpoint { position, offset, extra }.as_bytes());
+                next += STRIDE;
+            }
+        }
+    }
+}
+
+/// Returns the length of a part whose stream has `len` bytes.
+fn part_len(len: usize) -> u64 {
+    (len + CHECKPOINT * checkpoints(len)) as u64
+}
+
+impl ModuleTables {
+    /// Measures the tables of a module.
+    pub(crate) fn measure(artifact: &Artifact, name: &str) -> Self {
+        let count = artifact.functions().len();
+        if count == 0 {
+            return Self::default();
+        }
+        let mut total = Count(4 + (FUNCTION * count) as u64);
+        total.text(name);
+        let mut functions = Vec::with_capacity(count);
+        for function in described(artifact) {
+            let lens = function.lens();
+            function.put_head(lens, &mut total);
+            let [traps, calls] = function.copied.map(<[u8]>::len);
+            total.0 += (HANDLER * function.handlers.len()) as u64;
+            total.0 +=
+                [traps, calls, lens.maps as usize, lens.sources as usize].map(part_len).iter().sum::<u64>();
+            functions.push(lens);
+        }
+        Self { len: total.0, functions }
+    }
+
+    /// Writes the piece of the module that was measured, with the same name.
+    ///
+    /// # Panics
+    ///
+    /// If `out` is not as long as was measured.
+    pub(crate) fn write(&self, artifact: &Artifact, name: &str, out: &mut [u8]) {
+        assert_eq!(out.len() as u64, self.len, "as long as was measured");
+        if out.is_empty() {
+            return;
+        }
+        let len = out.len();
+        let count = self.functions.len();
+        let (mut index, rest) = out.split_at_mut(4 + FUNCTION * count);
+        put(&mut index, &(count as u32).to_le_bytes());
+        let mut out = Write(rest);
+        out.text(name);
+        for (function, &lens) in described(artifact).zip(&self.functions) {
+            let description = U32::new((len - out.0.len()) as u32);
+            put(&mut index, code::FunctionRecord { start: function.record.start, description }.as_bytes());
+            function.put_head(lens, &mut out);
+            function.put_parts(lens, &mut out);
+        }
+        assert!(out.0.is_empty(), "as long as was measured");
+    }
+}

@@ -1,0 +1,75 @@
+//! Phase `code`: lays out and writes the code tables, `.kiln.code`, from the tables of artifacts.
+//!
+//! The head comes first, then one piece for each module that has functions, in order of modules.
+//! The format, and the content of a piece, are in [`crate::code`].
+
+use kiln_artifact::{Artifact, Table};
+
+use super::layout::Extent;
+use super::threads;
+use crate::code::{ModuleTables, head_len, write_head};
+
+/// The places of all code tables.
+pub(super) struct CodeLayout<'a> {
+    /// The tables of each module, and the offset of its piece, in bytes.
+    pub(super) modules: Vec<(ModuleTables, u64)>,
+    /// The length of the head.
+    pub(super) head: u64,
+    size: u64,
+    /// The names of the modules, of the first as many as there are.
+    names: &'a [&'a str],
+}
+
+impl<'a> CodeLayout<'a> {
+    /// Returns the size and alignment of the tables.
+    pub(super) fn extent(&self) -> Extent {
+        if self.size == 0 { Extent::default() } else { Extent { size: self.size, align: 4 } }
+    }
+
+    /// Returns the name of a module; empty if it has none.
+    pub(super) fn name(&self, module: usize) -> &'a str {
+        self.names.get(module).copied().unwrap_or_default()
+    }
+
+    /// Writes the head. `text` are the offsets of the code of all modules.
+    pub(super) fn write_head(&self, text: impl Iterator<Item = u64>, out: &mut [u8]) {
+        let modules = self.modules.iter().zip(text).enumerate();
+        let modules = modules.filter(|(_, ((tables, _), _))| tables.len > 0);
+        // The casts keep the values: the program is smaller than 2 GiB.
+        let records = modules.map(|(number, ((_, piece), text))| [text as u32, number as u32, *piece as u32]);
+        write_head(self.size as u32, records, out);
+    }
+}
+
+/// Lays out the tables of all modules, in order.
+pub(super) fn lay_out<'a>(artifacts: &[Artifact], names: &'a [&'a str], parallel: bool) -> CodeLayout<'a> {
+    let name = |module: usize| names.get(module).copied().unwrap_or_default();
+    let measure = |module| ModuleTables::measure(&artifacts[module], name(module));
+    let tables = threads::map(parallel, artifacts.len(), measure);
+    let head = match tables.iter().filter(|tables| tables.len > 0).count() {
+        0 => 0,
+        count => head_len(count),
+    };
+    let mut size = head;
+    let place = |tables: ModuleTables| {
+        let start = size;
+        size += tables.len;
+        (tables, start)
+    };
+    let modules = tables.into_iter().map(place).collect();
+    CodeLayout { modules, head, size, names }
+}
+
+/// Returns an upper bound of the size of a module's code tables, in bytes.
+pub(super) fn size_bound(artifact: &Artifact) -> u64 {
+    let len = |table| artifact.table_bytes(table).len() as u64;
+    let streams = len(Table::Traps)
+        + len(Table::CallSites)
+        + len(Table::SourceRanges)
+        + len(Table::StackMaps)
+        + len(Table::StackMapEntries);
+    // A number of 4 bytes may take 5, and checkpoints take less than a fifth of a stream. Names may
+    // be shared with other tables, but not by functions. A function has a record, and seven numbers
+    // of 5 bytes at most.
+    2 * streams + len(Table::Handlers) + len(Table::Strings) + 64 * (artifact.functions().len() as u64 + 1)
+}
