@@ -12,14 +12,15 @@
 //! every unwind row and every name once.
 
 mod code;
+mod debug;
 mod strings;
 
 use zerocopy::little_endian::U32;
 
 use crate::layout::Table;
 use crate::record::{
-    FunctionRecord, Handler, Linkage, NamedData, PatchableCall, Reloc, ResolvedCall, SectionKind, StackMap,
-    StackMapEntry, Str, Summary, SymbolKind, SymbolRecord,
+    FunctionRecord, Handler, LabelledFunction, Linkage, NamedData, PatchableCall, Reloc, ResolvedCall,
+    SectionKind, SourceFile, StackMap, StackMapEntry, Str, Summary, SymbolKind, SymbolRecord,
 };
 use crate::{Artifact, ArtifactError, RelocKind};
 
@@ -60,6 +61,8 @@ impl Artifact {
         check_relocs(&artifact, Table::WritableRelocs, SectionKind::Writable)?;
         code::check_streams(&artifact)?;
         code::check_records(&artifact)?;
+        debug::check_lines(&artifact)?;
+        debug::check_labels(&artifact)?;
         Ok(artifact)
     }
 }
@@ -90,6 +93,8 @@ fn check_record_lengths(artifact: &Artifact) -> Checked {
     count::<U32>(artifact, Table::References)?;
     count::<ResolvedCall>(artifact, Table::ResolvedCalls)?;
     count::<NamedData>(artifact, Table::NamedData)?;
+    count::<SourceFile>(artifact, Table::SourceFiles)?;
+    count::<LabelledFunction>(artifact, Table::LabelledFunctions)?;
     Ok(())
 }
 

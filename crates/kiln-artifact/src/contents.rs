@@ -6,8 +6,8 @@ use zerocopy::little_endian::U32;
 use crate::Artifact;
 use crate::layout::{HEADER_LEN, TABLES, Table, write_header};
 use crate::record::{
-    FunctionRecord, Handler, NamedData, PatchableCall, Reloc, ResolvedCall, StackMap, StackMapEntry, Str,
-    Summary, SymbolRecord,
+    FunctionRecord, Handler, LabelledFunction, NamedData, PatchableCall, Reloc, ResolvedCall, SourceFile,
+    StackMap, StackMapEntry, Str, Summary, SymbolRecord,
 };
 
 /// The content of an artifact that is being made. Each field has the name of the accessor of
@@ -41,6 +41,11 @@ pub struct Contents {
     pub references: Vec<U32>,
     pub resolved_calls: Vec<ResolvedCall>,
     pub named_data: Vec<NamedData>,
+    pub source_files: Vec<SourceFile>,
+    pub lines: Vec<u8>,
+    pub labelled_functions: Vec<LabelledFunction>,
+    pub labels: Vec<u8>,
+    pub variables: Vec<u8>,
     strings: Vec<u8>,
 }
 
@@ -96,6 +101,11 @@ impl Contents {
             references,
             resolved_calls,
             named_data,
+            source_files,
+            lines,
+            labelled_functions,
+            labels,
+            variables,
             strings,
         } = &self;
         let tables: [(Table, &[u8]); TABLES] = [
@@ -124,6 +134,11 @@ impl Contents {
             (Table::References, references.as_bytes()),
             (Table::ResolvedCalls, resolved_calls.as_bytes()),
             (Table::NamedData, named_data.as_bytes()),
+            (Table::SourceFiles, source_files.as_bytes()),
+            (Table::Lines, lines),
+            (Table::LabelledFunctions, labelled_functions.as_bytes()),
+            (Table::Labels, labels),
+            (Table::Variables, variables),
         ];
         let total = HEADER_LEN + tables.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
         let mut bytes = Vec::with_capacity(total);

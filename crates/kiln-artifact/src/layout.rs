@@ -15,7 +15,7 @@ use zerocopy::little_endian::{U32, U64};
 use crate::ArtifactError;
 
 /// The version of the byte format. Artifacts of any other version are rejected.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// The number of tables of an artifact.
 pub(crate) const TABLES: usize = Table::ALL.len();
@@ -67,6 +67,11 @@ tables! {
     References, "references";
     ResolvedCalls, "resolved calls";
     NamedData, "named data";
+    SourceFiles, "source files";
+    Lines, "lines";
+    LabelledFunctions, "functions with labels";
+    Labels, "labels";
+    Variables, "variables";
 }
 
 impl Table {

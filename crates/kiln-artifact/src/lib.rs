@@ -3,9 +3,9 @@
 //!
 //! An [`Artifact`] is what the backend makes of one module, and it is all that a linker, a cache or
 //! a tool needs: code with the calls inside the module already resolved, data, relocations,
-//! symbols, unwind rows, traps, source locations, stack maps and exception tables. It is *pure*:
-//! nothing in it depends on where it will be loaded, on the process or the thread that made it, or
-//! on other modules.
+//! symbols, unwind rows, traps, source locations, lines, stack maps and exception tables. It is
+//! *pure*: nothing in it depends on where it will be loaded, on the process or the thread that made
+//! it, or on other modules.
 //!
 //! - [`Contents`] is the editable form, plain vectors; [`Contents::finish`] makes the artifact.
 //! - [`Artifact`] is one byte string that is read in place: every [`Table`] is a slice of
@@ -31,6 +31,7 @@
 mod artifact;
 mod check;
 mod contents;
+pub mod debug;
 mod error;
 mod functions;
 mod layout;

@@ -4,7 +4,7 @@
 //! are raw numbers. The records of an [`Artifact`](crate::Artifact) have been checked, so their
 //! typed accessors return exactly what the bytes say.
 
-use zerocopy::little_endian::{I64, U32, U64};
+use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::RelocKind;
@@ -27,7 +27,10 @@ pub struct Str {
 mod code;
 mod code_enum;
 
-pub use code::{FunctionRecord, Handler, HandlerKind, PatchableCall, ResolvedCall, StackMap, StackMapEntry};
+pub use code::{
+    FunctionRecord, Handler, HandlerKind, LabelledFunction, PatchableCall, ResolvedCall, StackMap,
+    StackMapEntry,
+};
 use code_enum::code_enum;
 
 code_enum! {
@@ -194,6 +197,20 @@ impl NamedData {
     pub fn section(&self) -> SectionKind {
         SectionKind::from_code(self.section).unwrap_or(SectionKind::Undefined)
     }
+}
+
+/// A file that the lines of the module are in.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct SourceFile {
+    /// The path, without zero bytes and not empty; relative to `directory`.
+    pub name: Str,
+    /// The folder, without zero bytes; empty if it is not known.
+    pub directory: Str,
+    /// The language, as a `DW_LANG` code of DWARF; 0 if it has none.
+    pub language: U16,
+    /// Zero.
+    pub reserved: [u8; 2],
 }
 
 /// Facts about the module as a whole; an artifact has exactly one.

@@ -57,13 +57,27 @@ pub struct StreamWriter {
     location: u32,
 }
 
+/// Appends `value` as LEB128.
+pub(crate) fn write_uint(bytes: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        bytes.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    bytes.push(value as u8);
+}
+
+/// Maps 0, -1, 1, -2, .. to 0, 1, 2, 3, ..
+pub(crate) fn zigzag(value: i32) -> u32 {
+    ((value << 1) ^ (value >> 31)) as u32
+}
+
+pub(crate) fn unzigzag(code: u32) -> i32 {
+    (code >> 1) as i32 ^ -((code & 1) as i32)
+}
+
 impl StreamWriter {
-    fn uint(&mut self, mut value: u32) {
-        while value >= 0x80 {
-            self.bytes.push(value as u8 | 0x80);
-            value >>= 7;
-        }
-        self.bytes.push(value as u8);
+    fn uint(&mut self, value: u32) {
+        write_uint(&mut self.bytes, value);
     }
 
     /// Writes the difference of `offset` from the previous offset.
@@ -99,8 +113,7 @@ impl StreamWriter {
         let SourceRange { start, end, location } = range;
         self.step(start);
         self.step(end);
-        let difference = location.wrapping_sub(self.location) as i32;
-        self.uint(((difference << 1) ^ (difference >> 31)) as u32);
+        self.uint(zigzag(location.wrapping_sub(self.location) as i32));
         self.location = location;
     }
 
@@ -126,22 +139,26 @@ impl StreamWriter {
 
 /// Reads one function's part of a stream.
 #[derive(Clone, Debug)]
-struct StreamReader<'a> {
-    bytes: &'a [u8],
+pub(crate) struct StreamReader<'a> {
+    pub(crate) bytes: &'a [u8],
     /// The last offset of the previous entry; 0 at first.
     offset: u32,
     /// The location of the previous entry; the function's base location at first.
-    location: u32,
+    pub(crate) location: u32,
 }
 
-impl StreamReader<'_> {
-    fn byte(&mut self) -> Option<u8> {
+impl<'a> StreamReader<'a> {
+    pub(crate) fn new(bytes: &'a [u8], location: u32) -> Self {
+        Self { bytes, offset: 0, location }
+    }
+
+    pub(crate) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.bytes.split_first()?;
         self.bytes = rest;
         Some(*first)
     }
 
-    fn uint(&mut self) -> Option<u32> {
+    pub(crate) fn uint(&mut self) -> Option<u32> {
         let mut value = 0;
         for shift in (0..35).step_by(7) {
             let byte = self.byte()?;
@@ -157,7 +174,18 @@ impl StreamReader<'_> {
         None
     }
 
-    fn step(&mut self) -> Option<u32> {
+    /// Makes the next offset relative to the start again.
+    pub(crate) fn offset_from_zero(&mut self) {
+        self.offset = 0;
+    }
+
+    /// Reads a number that was written as the difference from the one before it.
+    pub(crate) fn differing(&mut self) -> Option<u32> {
+        self.location = self.location.wrapping_add(unzigzag(self.uint()?) as u32);
+        Some(self.location)
+    }
+
+    pub(crate) fn step(&mut self) -> Option<u32> {
         self.offset = self.offset.checked_add(self.uint()?)?;
         Some(self.offset)
     }
@@ -178,7 +206,7 @@ macro_rules! reader {
             /// Makes a reader of `bytes`, the part of a function that starts at `start` and whose
             /// base location is `base`.
             pub(crate) fn new(bytes: &'a [u8], start: u32, base: u32) -> Self {
-                Self { reader: StreamReader { bytes, offset: 0, location: base }, start, broken: false }
+                Self { reader: StreamReader::new(bytes, base), start, broken: false }
             }
 
             /// Whether reading stopped at an entry that is incomplete or not valid.
@@ -217,10 +245,7 @@ reader! {
     SourceRanges gives SourceRange, |reader, this| {
         let start = this.start.checked_add(reader.step()?)?;
         let end = this.start.checked_add(reader.step()?)?;
-        let code = reader.uint()?;
-        let difference = (code >> 1) as i32 ^ -((code & 1) as i32);
-        reader.location = reader.location.wrapping_add(difference as u32);
-        Some(SourceRange { start, end, location: reader.location })
+        Some(SourceRange { start, end, location: reader.differing()? })
     }
 }
 

@@ -1,9 +1,10 @@
 //! Bytes that are not an artifact, or an altered one: either they are refused, or every accessor
 //! works.
 
+use kiln_artifact::debug::{self, Encoding, LabelRange, LabelWriter, Line, LineWriter, Place, Variable};
 use kiln_artifact::record::{
-    FunctionRecord, Handler, HandlerKind, Linkage, NONE, NamedData, PatchableCall, Reloc, ResolvedCall,
-    SectionKind, StackMap, StackMapEntry, SymbolKind, SymbolRecord,
+    FunctionRecord, Handler, HandlerKind, LabelledFunction, Linkage, NONE, NamedData, PatchableCall, Reloc,
+    ResolvedCall, SectionKind, SourceFile, StackMap, StackMapEntry, SymbolKind, SymbolRecord,
 };
 use kiln_artifact::stream::{CallSite, SourceRange, StreamWriter, Trap};
 use kiln_artifact::{Artifact, Contents, RelocKind, Table};
@@ -111,6 +112,26 @@ fn artifact() -> Artifact {
         run(SectionKind::ReadOnly, 32, 8),
         run(SectionKind::Writable, 8, 16),
     ];
+    contents.source_files = vec![SourceFile {
+        name: contents.string("a.lang"),
+        directory: contents.string("/src"),
+        language: 2.into(),
+        reserved: [0; 2],
+    }];
+    let mut lines = LineWriter::default();
+    lines.line(Line { location: 7, file: 0, line: 300, column: 5 });
+    lines.line(Line { location: 9, file: 0, line: 2, column: 0 });
+    contents.lines = lines.finish();
+    let mut labels = LabelWriter::default();
+    labels.range(LabelRange { label: 0, start: 2, end: 5, place: Place::Register(300) });
+    labels.range(LabelRange { label: 0, start: 5, end: 9, place: Place::Frame(-24) });
+    labels.range(LabelRange { label: 4, start: 1, end: 16, place: Place::Frame(1 << 29) });
+    contents.labels = labels.finish();
+    for (before, label, name, encoding) in [(0, 0, "x", Encoding::Signed), (0, 4, "pi", Encoding::Float)] {
+        debug::write_variable(&mut contents.variables, before, Variable { label, name, encoding, size: 8 });
+    }
+    contents.labelled_functions =
+        vec![LabelledFunction { function: 0.into(), labels_start: 0.into(), variables_start: 0.into() }];
     contents.finish()
 }
 
@@ -192,6 +213,19 @@ fn read_all(artifact: &Artifact) -> usize {
         let start = map.entries_start.get() as usize;
         sum += artifact.stack_map_entries()[start..start + map.entries_len.get() as usize].len();
     }
+    for file in artifact.source_files() {
+        sum += artifact.source_file_name(file).0.len();
+    }
+    for line in artifact.lines() {
+        sum += artifact.source_files()[line.file as usize].language.get() as usize;
+    }
+    for (index, function) in artifact.functions().iter().enumerate() {
+        let end = function.start.get() + function.len.get();
+        for range in artifact.labels_of(index) {
+            assert!(function.start.get() <= range.start && range.start <= range.end && range.end <= end);
+        }
+        sum += artifact.variables_of(index).map(|variable| variable.name.len()).sum::<usize>();
+    }
     sum + artifact.traps().count() + artifact.source_ranges().count() + artifact.patchable_calls().len()
 }
 
@@ -215,6 +249,51 @@ fn an_artifact_after_other_bytes_is_the_same_artifact() {
     for start in [0, 13, 15, buffer.len(), buffer.len() + 1, usize::MAX] {
         assert!(Artifact::from_buffer(buffer.clone(), start).is_err(), "start {start}");
     }
+}
+
+#[test]
+fn tables_for_debuggers_come_back() {
+    let artifact = artifact();
+    let lines = [(7, 300, 5), (9, 2, 0)];
+    assert!(artifact.lines().map(|line| (line.location, line.line, line.column)).eq(lines));
+    let ranges =
+        [(0, 2, 5, Place::Register(300)), (0, 5, 9, Place::Frame(-24)), (4, 1, 16, Place::Frame(1 << 29))];
+    let found = artifact.labels_of(0).map(|range| (range.label, range.start, range.end, range.place));
+    assert_eq!(found.collect::<Vec<_>>(), ranges);
+    let variables: Vec<_> = artifact.variables_of(0).map(|v| (v.label, v.name, v.encoding)).collect();
+    assert_eq!(variables, [(0, "x", Encoding::Signed), (4, "pi", Encoding::Float)]);
+}
+
+#[test]
+fn tables_for_debuggers_are_checked() {
+    let malformed = |what: &str, table: Table, record: u32| {
+        format!("malformed artifact: {what} in {}, record {record}", table.name())
+    };
+    // Lines: location 7, file 0, line 300 (two bytes), column 5; then 2 more, file 0, .., ...
+    assert_eq!(altered(Table::Lines, 1, &[1]), malformed("unknown source file", Table::Lines, 0));
+    assert_eq!(altered(Table::Lines, 5, &[0]), malformed("a location out of order", Table::Lines, 1));
+    assert_eq!(altered(Table::Lines, 9, &[0x80]), malformed("an entry that is not whole", Table::Lines, 0));
+    let none = altered(Table::Lines, 0, &[0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0]);
+    assert_eq!(none, malformed("a location out of order", Table::Lines, 0));
+    let name = altered(Table::SourceFiles, 4, &[0]);
+    assert_eq!(name, malformed("an empty name, or one with a zero byte", Table::SourceFiles, 0));
+    // Labels: label 0, start 2, length 3, register 300 (two bytes); ...
+    let outside = malformed("an entry that is not whole, or outside of its function", Table::Labels, 0);
+    assert_eq!(altered(Table::Labels, 2, &[15]), outside);
+    assert_eq!(altered(Table::Labels, 1, &[0x7f]), outside);
+    let len = artifact().table_bytes(Table::Labels).len();
+    assert_eq!(altered(Table::Labels, len - 1, &[0x80]), outside);
+    // Variables: label 0, encoding, size, length, "x"; label 4, ...
+    let wrong = "a variable that is not whole, or has no name, no size or another's label";
+    for (offset, value) in [(1, 4), (2, 0), (2, 17), (3, 0), (3, 100), (4, 0), (4, 0xff), (5, 0)] {
+        let found = altered(Table::Variables, offset, &[value]);
+        assert_eq!(found, malformed(wrong, Table::Variables, 0), "{offset} {value}");
+    }
+    let table = Table::LabelledFunctions;
+    let unknown = malformed("an unknown function, or one out of order", table, 0);
+    assert_eq!(altered(table, 0, &[1]), unknown);
+    let order = malformed("parts of functions out of order", table, 0);
+    assert_eq!((altered(table, 4, &[1]), altered(table, 8, &[1])), (order.clone(), order));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::error::{AssembleError, CompileErrorKind, MAX_CODE, too_much_code};
 use crate::islands::{AARCH64_CALL_REACH, IslandLayout};
 use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
-use crate::{data, islands, symbols};
+use crate::{data, debug, islands, symbols};
 
 /// The statement of artifacts about their target: its triple and the CPU features that code may
 /// use. To gather it takes as long as assembling a small function.
@@ -96,6 +96,7 @@ fn assemble_within(
     let symbol_align = isa.symbol_alignment() as u32;
     data::lay_out(module, symbol_align, &mut contents, &mut ranges)?;
     symbols::write(module, &ranges, &libcalls, &mut contents);
+    debug::write_lines(&module.lines, &mut contents);
     write_target(names, &mut contents);
     Ok(contents.finish())
 }
@@ -277,6 +278,7 @@ impl Assembly<'_> {
         contents.traps.extend_from_slice(&compiled.traps);
         contents.source_ranges.extend_from_slice(&compiled.source_ranges);
         contents.call_sites.extend_from_slice(&compiled.call_sites);
+        debug::write_labels(definition, &compiled.labels, contents);
         // In the others, offsets become relative to the module's code.
         contents.handlers.extend(compiled.handlers.iter().map(|handler| Handler {
             value: handler.value.into(),

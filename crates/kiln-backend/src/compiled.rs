@@ -60,6 +60,8 @@ pub(crate) struct CompiledFunction {
     pub(crate) traps: Vec<u8>,
     pub(crate) source_ranges: Vec<u8>,
     pub(crate) call_sites: Vec<u8>,
+    /// The places of labelled values, in the same way.
+    pub(crate) labels: Vec<u8>,
     pub(crate) handlers: Vec<FunctionHandler>,
     pub(crate) stack_maps: Vec<FunctionStackMap>,
     /// Offset from the stack pointer and size, in bytes.

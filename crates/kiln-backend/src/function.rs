@@ -13,7 +13,7 @@ use kiln_ir::{Code, CodeReloc, CodeTarget, Function, MachineCode, Module, Symbol
 use crate::colocate::{addresses_taken, colocate, colocate_s390x};
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
 use crate::error::{CompileErrorKind, guard};
-use crate::{limits, reloc, s390x, tables, unwind};
+use crate::{debug, limits, reloc, s390x, tables, unwind};
 
 /// Working memory of a thread, reused from one function to the next.
 pub(crate) struct Scratch {
@@ -171,6 +171,7 @@ fn compile_context(
     // Cranelift does not promise that relocations are in order.
     relocs.sort_by_key(|reloc| reloc.offset);
     let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
+    let labels = debug::labels(code, isa);
     let tables = tables::collect(code, context.func.params.base_srcloc().bits());
-    Ok(CompiledFunction { code: bytes, relocs, unwind, ..tables })
+    Ok(CompiledFunction { code: bytes, relocs, unwind, labels, ..tables })
 }

@@ -50,6 +50,7 @@ mod assemble;
 mod colocate;
 mod compiled;
 mod data;
+mod debug;
 mod error;
 mod function;
 mod islands;

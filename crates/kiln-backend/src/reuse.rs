@@ -12,7 +12,7 @@
 //!   function's n-th reference (the canonical form numbers references in order of first use), and a
 //!   routine of the C library is found by name.
 //! - Offsets in the module's code become offsets in the function. Streams need no change: they are
-//!   relative to their function already.
+//!   relative to their function already. Lines and names of variables are those of the new module.
 //!
 //! Example: an x86-64 module has functions `a` in bytes 0..16 and `b` in 16..32, with symbol
 //! numbers 0 and 1, and `b` calls `a` at byte 20. Its artifact has the distance -24 there, and the
@@ -101,6 +101,7 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<C
         traps: artifact.stream_of(function, Table::Traps).to_vec(),
         source_ranges: artifact.stream_of(function, Table::SourceRanges).to_vec(),
         call_sites: artifact.stream_of(function, Table::CallSites).to_vec(),
+        labels: artifact.labels_stream_of(function).to_vec(),
         handlers,
         stack_maps,
         stack_map_entries,

@@ -60,10 +60,12 @@ fn every_function_of_the_test_files_on_every_target() {
             continue;
         }
         targets += 1;
-        let mut functions = 0;
+        let (mut functions, mut lines) = (0, 0);
         for path in &paths {
             let text = std::fs::read_to_string(path).unwrap();
-            let module = match read(&path.display().to_string(), &text, &target) {
+            // Labels of values and lines come back, too.
+            let source = Source::new(path.display().to_string(), text).debugged("/src");
+            let module = match parse(Arc::new(source), &target) {
                 Ok(module) => module,
                 Err(faults) if faults[0].kind == DiagnosticKind::OtherTarget => continue,
                 Err(faults) => panic!("{}", faults[0]),
@@ -72,12 +74,13 @@ fn every_function_of_the_test_files_on_every_target() {
             // Some files need instructions that a target lacks.
             let Ok(Built { artifact, .. }) = compile(&Job::new(&module, &*isa)) else { continue };
             functions += module.functions.len();
+            lines += artifact.lines().count();
             let again = assembled(&module, &target, &all(&artifact));
             assert!(again.artifact == artifact, "{triple}: {}", path.display());
             let from_ir = module.functions.iter().filter(|function| matches!(function.code, Code::Ir(_)));
             assert_eq!(again.reused, from_ir.count(), "{triple}: {}", path.display());
         }
-        assert!(functions > 50, "{triple}: only {functions} functions");
+        assert!(functions > 50 && lines > 200, "{triple}: only {functions} functions, {lines} lines");
     }
     assert!(targets > 0);
 }

@@ -17,7 +17,9 @@ pub(super) fn check_strings(artifact: &Artifact) -> Result<(), ArtifactError> {
         check_table(artifact, table, artifact.records::<Str>(table).iter().copied())?;
     }
     check_table(artifact, Table::Symbols, artifact.symbols().iter().map(|symbol| symbol.name))?;
-    check_table(artifact, Table::NamedData, artifact.named_data().iter().map(|run| run.name))
+    check_table(artifact, Table::NamedData, artifact.named_data().iter().map(|run| run.name))?;
+    check_table(artifact, Table::SourceFiles, artifact.source_files().iter().map(|file| file.name))?;
+    check_table(artifact, Table::SourceFiles, artifact.source_files().iter().map(|file| file.directory))
 }
 
 /// Checks the strings that one table refers to.

@@ -1,4 +1,4 @@
-//! Records about code: functions, resolved and patchable calls, exception handlers, stack maps.
+//! Records about code: functions, resolved and patchable calls, exception handlers, stack maps, labels.
 
 use zerocopy::little_endian::{I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -131,4 +131,18 @@ pub struct PatchableCall {
     pub end: U32,
     /// Number of patchable bytes.
     pub len: U32,
+}
+
+/// A function whose values have labels, or whose labels have names. Records are in the order of the
+/// functions, and so are their parts of the two streams.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+pub struct LabelledFunction {
+    /// Index of the function.
+    pub function: U32,
+    /// First byte of its labels in the table of labels; they end where those of the next record
+    /// start.
+    pub labels_start: U32,
+    /// First byte of its variables in the table of variables; they end in the same way.
+    pub variables_start: U32,
 }
