@@ -30,12 +30,15 @@ impl Arch {
         if triple.ends_with("x32") || triple.ends_with("ilp32") {
             return None;
         }
-        match triple.split('-').next()? {
-            "x86_64" => Some(Self::X86_64),
-            "aarch64" => Some(Self::Aarch64),
-            "s390x" => Some(Self::S390x),
-            name if name.starts_with("riscv64") => Some(Self::Riscv64),
-            _ => None,
+        // Splitting would look at every byte, and every small link asks.
+        let begins = |name: &str| {
+            triple.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
+        match triple.as_bytes().first()? {
+            b'x' => begins("x86_64").then_some(Self::X86_64),
+            b'a' => begins("aarch64").then_some(Self::Aarch64),
+            b's' => begins("s390x").then_some(Self::S390x),
+            _ => triple.starts_with("riscv64").then_some(Self::Riscv64),
         }
     }
 

@@ -110,6 +110,8 @@ pub(crate) struct Program {
     sections: Sections,
     /// The target triple of all modules.
     triple: Option<Box<str>>,
+    /// The CPU features that some earlier module needed: the host has them.
+    features: Vec<Box<str>>,
     /// The number of batches that are being linked.
     claims: usize,
     /// How often a key was bound again of which there is no slot.
@@ -168,7 +170,11 @@ impl Program {
         let is_new = self.names.is_empty() && self.slots.is_empty(SlotKind::Symbol);
         for (module, artifact) in batch.artifacts.iter().enumerate() {
             // Most often, all modules are for the machine of the first.
-            if module == 0 || !is_same_machine(artifact, &batch.artifacts[module - 1]) {
+            let is_known = match module.checked_sub(1) {
+                None => self.is_known_machine(artifact),
+                Some(before) => is_same_machine(artifact, &batch.artifacts[before]),
+            };
+            if !is_known {
                 self.check_machine(module, artifact)?;
             }
             if is_new {
@@ -210,6 +216,12 @@ impl Program {
             Linkage::Local => Ok(()),
             _ => Err(JitError::Redefinition { name: name.into(), module, earlier: before.module }),
         }
+    }
+
+    /// Whether a module is for the same target as an earlier one and needs the same CPU features.
+    fn is_known_machine(&self, artifact: &Artifact) -> bool {
+        self.triple.as_deref() == Some(artifact.triple())
+            && artifact.features().eq(self.features.iter().map(|feature| &**feature))
     }
 
     /// Refuses a module that this machine cannot run, or that no image can hold with the others.
@@ -334,6 +346,7 @@ impl Program {
         self.claims += 1;
         if let (None, Some(artifact)) = (&self.triple, batch.artifacts.first()) {
             self.triple = Some(artifact.triple().into());
+            self.features = artifact.features().map(Into::into).collect();
         }
         let References { names, bounds, slots, .. } = references;
         let (mut outside, mut uses) = (HashMap::new(), Uses::default());

@@ -118,15 +118,20 @@ impl Definitions {
         }
     }
 
-    /// Returns the place of the definition of each name, in order of modules and symbols.
+    /// Returns the place of the definition of each name, in order of the names' first definitions or
+    /// of these definitions.
     /// `artifacts` are those that this was made of.
     pub fn places<'d>(&'d self, artifacts: &'d [Artifact]) -> impl Iterator<Item = Place> + 'd {
-        let all = artifacts.iter().enumerate().flat_map(|(module, artifact)| {
+        let (few, many) = match &self.places {
+            Places::Few { places, len } => (&places[..*len], &[][..]),
+            Places::Many { .. } => (&[][..], artifacts),
+        };
+        let all = many.iter().enumerate().flat_map(|(module, artifact)| {
             shared(artifact).map(move |(number, symbol)| ((module as u32, number), artifact.name(symbol)))
         });
         let is_found =
             |&(place, name): &(Place, &str)| !self.repeated || self.find(artifacts, name) == Some(place);
-        all.filter(is_found).map(|(place, _)| place)
+        few.iter().copied().chain(all.filter(is_found).map(|(place, _)| place))
     }
 
     /// Whether every definition is an export or hidden: neither preemptible nor replaceable.
