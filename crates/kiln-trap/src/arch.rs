@@ -1,5 +1,5 @@
-//! The parts that differ between architectures: the entry thunk, how execution continues at a handler, the
-//! registers of a signal, and how a compiled frame is left.
+//! The parts that differ between architectures: the entry thunk, how execution continues at a
+//! handler, the registers of a signal, and how a compiled frame is left.
 //!
 //! An architecture is a file with the same items as `x86_64.rs`.
 

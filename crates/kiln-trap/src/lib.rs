@@ -30,10 +30,10 @@
 //!
 //! `call` goes through an entry thunk of a few instructions that keeps a pointer to the call's
 //! record in its frame, and costs nothing else: there is no `setjmp`, and no list of calls. A
-//! signal handler asks the registered tables about the instruction, walks frame pointers to the thunk, and
-//! continues at the thunk's handler. It allocates nothing and takes no lock. A signal that is not
-//! a trap of such code goes to the handler that was there before, as the kernel would have called
-//! it.
+//! signal handler asks the registered tables about the instruction, walks frame pointers to the
+//! thunk, and continues at the thunk's handler. It allocates nothing and takes no lock. A signal
+//! that is not a trap of such code goes to the handler that was there before, as the kernel would
+//! have called it.
 //!
 //! # Where is what?
 //!
