@@ -1,21 +1,21 @@
 //! Threads that do everything at random.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 
 use kiln::Session;
 use kiln::globals::Bindings;
 use kiln::image::Image;
 use kiln::jit::Unit;
 
-use crate::{constant, in_use, mappings, module, resident, rounds, session, turn};
+use crate::{End, constant, in_use, mappings, module, resident, session, turn};
 
 const THREADS: usize = 4;
 /// The names of each thread.
 const NAMES: usize = 6;
 /// A number of a thread is this many times the thread's, plus its name's times `GENERATIONS`, plus
 /// how often the name was defined.
-const NUMBERS: i64 = 1_000_000_000;
-const GENERATIONS: i64 = 10_000_000;
+const NUMBERS: i64 = 1_000_000_000_000;
+const GENERATIONS: i64 = 10_000_000_000;
 
 type Get = extern "C" fn() -> i64;
 
@@ -209,16 +209,17 @@ fn threads_do_everything_at_random() {
     first.iter().for_each(|module| drop(session.add(std::slice::from_ref(module)).unwrap()));
     let (start, before) = (in_use(&session), mappings());
     let shared: [Shared; THREADS] = Default::default();
-    let rounds = rounds(400);
+    let (end, parts) = (End::new(400), AtomicUsize::new(0));
     let failed = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (session, shared, failed) = (&session, &shared, &failed);
+            let (session, shared, failed, end, parts) = (&session, &shared, &failed, &end, &parts);
             scope.spawn(move || {
                 let random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(thread as u64 + 1);
                 let known = Default::default();
                 let mut worker = Worker { session, shared, thread, random, known, generation: 0 };
-                for round in 0..rounds {
+                for round in 0.. {
+                    let Some(part) = end.part(round) else { break };
                     if failed.load(Ordering::Relaxed) {
                         return;
                     }
@@ -228,7 +229,7 @@ fn threads_do_everything_at_random() {
                         eprintln!("thread {thread} failed in round {round}");
                         std::panic::resume_unwind(panic);
                     }
-                    if thread == 0 && round % rounds.div_ceil(10) == 0 {
+                    if thread == 0 && part > parts.swap(part, Ordering::Relaxed) {
                         let (used, resident) = (in_use(session), resident());
                         println!(
                             "round {round}: used and retired {used:?}, {resident} KiB, {} mappings",

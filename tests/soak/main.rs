@@ -1,7 +1,8 @@
 //! Sessions that many threads use for long: at random they add, look up, call, replace, remove and
 //! save, against a model. At the end, memory and mappings are as at the start.
 //!
-//! `KILN_CASES=n` sets the number of rounds. It is a binary of its own, so that no other test makes
+//! `KILN_CASES=n` sets the number of rounds. `KILN_SECONDS=n` lets the random test end after this
+//! time instead. It is a binary of its own, so that no other test makes
 //! mappings or uses memory meanwhile; its tests take turns.
 
 mod life;
@@ -9,6 +10,7 @@ mod pool;
 mod rounds;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use kiln::ir::{Module, Source, Target, parse};
 use kiln::jit::{JitOptions, Memory, MemoryOptions};
@@ -25,6 +27,33 @@ fn rounds(default: usize) -> usize {
     match std::env::var("KILN_CASES") {
         Ok(text) => text.parse().unwrap_or_else(|error| panic!("KILN_CASES={text}: {error}")),
         Err(_) => default,
+    }
+}
+
+/// The end of a test: after a number of rounds, or after some time.
+struct End {
+    rounds: usize,
+    time: Option<(Instant, Duration)>,
+}
+
+impl End {
+    /// Returns the end that the environment says, or the one after `default` rounds.
+    fn new(default: usize) -> Self {
+        let time = std::env::var("KILN_SECONDS").ok().map(|text| {
+            let seconds = text.parse().unwrap_or_else(|error| panic!("KILN_SECONDS={text}: {error}"));
+            (Instant::now(), Duration::from_secs(seconds))
+        });
+        Self { rounds: rounds(default), time }
+    }
+
+    /// Returns the part of the test, of ten, that begins with this round or before it. `None` if
+    /// the test is over.
+    fn part(&self, round: usize) -> Option<usize> {
+        let part = match self.time {
+            Some((start, length)) => start.elapsed().as_millis() * 10 / length.as_millis().max(1),
+            None => (round * 10 / self.rounds.max(1)) as u128,
+        };
+        (part < 10).then_some(part as usize)
     }
 }
 
