@@ -43,4 +43,18 @@ pub enum BinaryError {
         /// The reason.
         what: &'static str,
     },
+    /// A data object is in a section whose name has a meaning to loaders or linkers.
+    #[error(
+        "byte {offset}: module `{module}`: no data can be placed in section `{section}`, as `{name}` is: it means something to loaders"
+    )]
+    Section {
+        /// The offset of the module in the file.
+        offset: u64,
+        /// The module.
+        module: Box<str>,
+        /// The data object.
+        name: Box<str>,
+        /// The section.
+        section: Box<str>,
+    },
 }

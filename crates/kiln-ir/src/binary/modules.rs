@@ -3,10 +3,13 @@
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
 
+use kiln_globals::is_reserved_section;
+
 use super::error::BinaryError;
 use super::header::{HEADER, Lengths, VERSION, checksum, may_be_header, other_version};
 use super::read;
 use crate::body::wire::{ByteReader, DecodeError};
+use crate::module::Module;
 use crate::unverified::Unverified;
 
 /// Iterates over the modules of a file. Only one of them is held in memory at a time.
@@ -73,6 +76,7 @@ impl<R: Read> Modules<R> {
             offset: offset + within as u64,
             what,
         })?;
+        check_sections(&module, offset)?;
         self.offset += self.buffer.len() as u64;
         Ok(Some(Unverified(module)))
     }
@@ -89,6 +93,18 @@ impl<R: Read> Iterator for Modules<R> {
         self.done = !matches!(read, Some(Ok(_)));
         read
     }
+}
+
+/// Refuses data in sections whose names have a meaning to loaders or linkers.
+fn check_sections(module: &Module, offset: u64) -> Result<(), BinaryError> {
+    for object in &module.data {
+        if let Some(section) = object.section.as_ref().filter(|section| is_reserved_section(section)) {
+            let name = module.symbol(object.symbol).name.clone();
+            let (module, section) = (module.name.clone(), section.clone());
+            return Err(BinaryError::Section { offset, module, name, section });
+        }
+    }
+    Ok(())
 }
 
 /// Returns the range of bytes of each module of a file in binary form. Only headers are read.

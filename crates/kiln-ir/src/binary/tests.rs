@@ -209,6 +209,18 @@ fn faults_of_functions_are_named() {
 }
 
 #[test]
+fn data_in_a_section_of_loaders_is_refused() {
+    let text = "data %first { i64 1 } local data %second section = \".table\" { i64 2 }";
+    let mut module = parse(Arc::new(Source::new("d.clif", text)), &Target::host()).unwrap();
+    one(&module.to_bytes()).unwrap();
+    module.data[1].section = Some(".tdata".into());
+    assert_eq!(
+        fault(&module.to_bytes()),
+        "byte 0: module `d.clif`: no data can be placed in section `.tdata`, as `second` is: it means something to loaders"
+    );
+}
+
+#[test]
 fn empty_lines_between_comments_are_kept() {
     let text = "; above\n\n; and below\n\nfunction %f() {\nblock0:\n    return\n}\n";
     let module = parse(Arc::new(Source::new("f.clif", text)), &Target::host()).unwrap();

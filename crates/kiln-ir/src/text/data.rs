@@ -4,6 +4,7 @@
 //! resolved later, when all definitions of the file are known.
 
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
+use kiln_globals::is_reserved_section;
 
 use super::cursor::{Cursor, Token};
 use super::item::{AddressItem, DataItem, GlobalItem};
@@ -42,10 +43,16 @@ pub(super) fn data_object<'t>(
             cursor.expect(b'=', "`=`")?;
             let (text_at, text) = cursor.string()?;
             let name = String::from_utf8(text).ok().filter(|name| !name.is_empty() && !name.contains('\0'));
-            section = Some(name.ok_or_else(|| {
+            let name = name.ok_or_else(|| {
                 let message = "a section's name is UTF-8, not empty, and holds no zero byte".to_owned();
                 cursor.fault_at(text_at, cursor.at - text_at, message)
-            })?);
+            })?;
+            if is_reserved_section(&name) {
+                let message =
+                    format!("no data can be placed in section `{name}`, which means something to loaders");
+                return Err(cursor.fault_at(text_at, cursor.at - text_at, message));
+            }
+            section = Some(name);
         } else {
             break;
         }
