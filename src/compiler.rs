@@ -27,7 +27,6 @@ use kiln_ir::{Module, Target};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-pub(crate) use self::error::lines;
 pub use self::error::{CompilerError, LazyError};
 use self::generator::{Generator, Generators};
 pub use self::lazy::{Lazy, LazyKey};

@@ -214,8 +214,10 @@ impl Session {
     ///
     /// [`AddLazyError`]; then no module is added.
     pub fn add_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Unit, AddLazyError<E>> {
+        let names: Vec<Box<str>> = modules.iter().map(|module| module.name().into()).collect();
         let compiled = self.engine.compiler.compile_lazy(modules).map_err(AddLazyError::Modules)?;
-        self.engine.link_compiled(compiled, Linking::Add).map_err(AddLazyError::Session)
+        let names: Vec<&str> = names.iter().map(|name| &**name).collect();
+        self.engine.link_compiled(compiled, &names, Linking::Add).map_err(AddLazyError::Session)
     }
 
     /// Registers a module that is compiled when one of its functions is first called. `functions`
@@ -275,7 +277,7 @@ impl Session {
     /// The same errors as [`Session::add`], except [`SessionError::Check`] and
     /// [`SessionError::Compile`].
     pub fn add_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
-        self.engine.link(artifacts, Linking::Add)
+        self.engine.link(artifacts, &[], Linking::Add)
     }
 
     /// Links artifacts, and lets them define replaceable functions again.
@@ -284,7 +286,7 @@ impl Session {
     ///
     /// As for [`add_artifacts`](Self::add_artifacts).
     pub fn replace_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
-        self.engine.link(artifacts, Linking::Replace)
+        self.engine.link(artifacts, &[], Linking::Replace)
     }
 
     /// Removes units: see [`Jit::remove`].
@@ -329,9 +331,14 @@ impl Session {
 
     /// Returns the artifacts of the program, in order of linking.
     pub fn artifacts(&self) -> Vec<Artifact> {
-        let units = self.engine.jit.units();
-        let program = units.iter().filter(|unit| unit.role() == Role::Program);
-        program.flat_map(|unit| unit.artifacts().iter().cloned()).collect()
+        self.program().iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect()
+    }
+
+    /// Returns the units that an image has, in order of linking.
+    fn program(&self) -> Vec<Unit> {
+        let mut units = self.engine.jit.units();
+        units.retain(|unit| unit.role() == Role::Program);
+        units
     }
 
     /// Returns the globals of the program, in order of their slots in an image: first those that
@@ -356,10 +363,16 @@ impl Session {
     /// was to be compiled when it is called.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
         self.engine.finish_deferred()?;
-        let artifacts = self.artifacts();
+        let units = self.program();
+        let artifacts: Vec<Artifact> =
+            units.iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect();
         let globals = self.engine.globals_of(&artifacts);
         let write = || write_image(&artifacts, &globals, &ImageOptions::default());
-        self.engine.compiler.install(write).map_err(SessionError::Image)
+        self.engine.compiler.install(write).map_err(|errors| {
+            let names =
+                units.iter().flat_map(|unit| (0..unit.len()).map(|module| unit.module_name(module).into()));
+            SessionError::Image { errors, names: names.collect() }
+        })
     }
 
     /// Writes an image of the whole program to a file. If this fails, no partly written file

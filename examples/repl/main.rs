@@ -245,7 +245,7 @@ impl Repl {
             self.session.remove_with_users(&[unit])
         } else {
             self.session.remove(&[unit]).map_err(|error| {
-                let users = error.uses.iter().map(|user| format!("`{}` uses it", user.function));
+                let users = error.uses.iter().map(|user| format!("`{}` uses it", user.user));
                 users.collect::<Vec<_>>().join(", ")
             })?;
             1

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use kiln_artifact::Artifact;
 use kiln_globals::{Bindings, GlobalTable, Resolve, SlotKey, Unresolved};
 use kiln_ir::{Module, check_program};
-use kiln_jit::{Jit, RebindError, Role, Unit};
+use kiln_jit::{Jit, LinkOptions, RebindError, Role, Unit};
 
 use super::claims::{self, Claimed, Claims};
 use super::error::SessionError;
@@ -159,7 +159,13 @@ impl Engine {
         // Definitions are claimed before they are compiled, so that no two threads compile one.
         match self.claims.claim(modules) {
             Claimed::Own(_claim) => self.build_claimed(modules, linking),
-            Claimed::Other(name) => Err(SessionError::Claimed { name }),
+            Claimed::Other(name) => {
+                let has_it = |module: &&Module| {
+                    claims::definitions(std::slice::from_ref(*module)).any(|own| own == &*name)
+                };
+                let module = modules.iter().find(has_it).map_or("".into(), |module| module.name.clone());
+                Err(SessionError::Claimed { module, name })
+            }
         }
     }
 
@@ -169,7 +175,8 @@ impl Engine {
             return Err(SessionError::Check(diagnostics));
         }
         let compiled = self.compiler.compile(modules)?;
-        self.link_compiled(compiled, linking)
+        let names: Vec<&str> = modules.iter().map(|module| &*module.name).collect();
+        self.link_compiled(compiled, &names, linking)
     }
 
     /// Compiles a module on this thread, for which others may wait, and links it.
@@ -178,30 +185,40 @@ impl Engine {
         if !diagnostics.is_empty() {
             return Err(SessionError::Check(diagnostics));
         }
-        self.link_compiled(self.compiler.compile_here(module)?, linking)
+        self.link_compiled(self.compiler.compile_here(module)?, &[&module.name], linking)
     }
 
     pub(super) fn add_stats(&self, stats: Stats) {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner) += stats;
     }
 
-    pub(super) fn link_compiled(&self, compiled: Compiled, linking: Linking) -> Result<Unit, SessionError> {
+    pub(super) fn link_compiled(
+        &self,
+        compiled: Compiled,
+        names: &[&str],
+        linking: Linking,
+    ) -> Result<Unit, SessionError> {
         let Compiled { artifacts, stats, samples } = compiled;
-        let unit = self.link(&artifacts, linking)?;
+        let unit = self.link(&artifacts, names, linking)?;
         self.add_stats(stats);
         self.compiler.verify_in_background(samples);
         Ok(unit)
     }
 
-    pub(super) fn link(&self, artifacts: &[Artifact], linking: Linking) -> Result<Unit, SessionError> {
-        let resolver = EngineResolver(self);
-        let link = || match linking {
-            Linking::Add => self.jit.link(artifacts, &resolver),
-            Linking::Replace => self.jit.replace(artifacts, &resolver),
-            Linking::As(role) => self.jit.link_with_role(role, artifacts, &resolver),
+    /// Links artifacts; `names` are the names of their modules, or empty.
+    pub(super) fn link(
+        &self,
+        artifacts: &[Artifact],
+        names: &[&str],
+        linking: Linking,
+    ) -> Result<Unit, SessionError> {
+        let (replace, role) = match linking {
+            Linking::Add => (false, Role::Program),
+            Linking::Replace => (true, Role::Program),
+            Linking::As(role) => (false, role),
         };
         // Not in the pool, whose threads could start tasks meanwhile that wait for this link.
-        Ok(link()?)
+        Ok(self.jit.link_with(LinkOptions { replace, role, names }, artifacts, &EngineResolver(self))?)
     }
 
     pub(super) fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {

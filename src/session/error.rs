@@ -7,7 +7,7 @@ use kiln_image::link::LinkError;
 use kiln_ir::Diagnostic;
 use kiln_jit::JitError;
 
-use crate::compiler::{CompilerError, LazyError, lines};
+use crate::compiler::{CompilerError, LazyError};
 
 /// An operation of a session failed. The session is as it was before.
 #[derive(Debug, thiserror::Error)]
@@ -17,21 +17,27 @@ pub enum SessionError {
     #[error("{}", list_errors(.0))]
     Check(Vec<Diagnostic>),
     /// Another thread is compiling a definition of the same name.
-    #[error("`{name}` is being added by another thread")]
+    #[error("`{name}` of module `{module}` is being added by another thread")]
     Claimed {
+        /// The module of this addition.
+        module: Box<str>,
         /// The name.
         name: Box<str>,
     },
     /// A module that is compiled when it is called could not be built.
-    #[error("cannot build the module: {source}")]
+    #[error("cannot build the module of `{name}`: {source}")]
     Build {
+        /// The first function that the module was registered with.
+        name: Box<str>,
         /// The error of the client's function.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A module that is compiled when it is called does not define a function that it was
     /// registered with.
-    #[error("the module does not define the function `{name}`")]
+    #[error("module `{module}` does not define the function `{name}`, which it was registered with")]
     NotDefined {
+        /// The module.
+        module: Box<str>,
         /// The function.
         name: Box<str>,
     },
@@ -67,8 +73,14 @@ pub enum SessionError {
     #[error(transparent)]
     Jit(#[from] JitError),
     /// The artifacts could not be linked into an image.
-    #[error("{}", lines(.0))]
-    Image(Vec<LinkError>),
+    #[error("{}", list_errors(.errors.iter().map(|error| error.with_names(|module| &*.names[module]))))]
+    Image {
+        /// The errors.
+        errors: Vec<LinkError>,
+        /// The names of the program's modules, by the numbers that the errors have; a name is empty
+        /// if it is not known.
+        names: Box<[Box<str>]>,
+    },
     /// The image could not be written.
     #[error("cannot write {path}")]
     Write {

@@ -107,8 +107,8 @@ impl Shared {
         })?;
         let module = call_through(stand_ins, COMPILE_NOW, &settings, &*isa);
         // The numbers in the code differ from process to process, so no store wants it.
-        let artifacts = engine.compiler.without_store().compile(&[module])?.artifacts;
-        engine.link(&artifacts, Linking::As(Role::StandIn))
+        let artifacts = engine.compiler.without_store().compile(std::slice::from_ref(&module))?.artifacts;
+        engine.link(&artifacts, &[&module.name], Linking::As(Role::StandIn))
     }
 
     fn unit(&self) -> MutexGuard<'_, Option<Unit>> {
@@ -142,14 +142,18 @@ impl Shared {
     }
 
     fn build_and_replace(&self, engine: &Engine) -> Result<Unit, SessionError> {
-        let mut module = (self.build)().map_err(|source| SessionError::Build { source })?;
+        let mut module = (self.build)()
+            .map_err(|source| SessionError::Build { name: self.functions[0].clone(), source })?;
         for name in &self.functions {
             let defined = module.symbols.iter_mut().find(|symbol| symbol.name == *name);
             match defined {
                 Some(symbol) if symbol.kind == SymbolKind::Function && symbol.linkage != Linkage::Import => {
                     symbol.linkage = Linkage::Replaceable;
                 }
-                _ => return Err(SessionError::NotDefined { name: name.clone() }),
+                _ => {
+                    let (module, name) = (module.name.clone(), name.clone());
+                    return Err(SessionError::NotDefined { module, name });
+                }
             }
         }
         engine.build_alone(&module, Linking::Replace)

@@ -49,6 +49,8 @@ pub enum FailureReason {
         user: Box<str>,
         /// The position of the module that failed.
         failed: usize,
+        /// The name of the module that failed.
+        failed_name: Box<str>,
     },
     /// It uses something that nobody has.
     Unbound {
@@ -65,13 +67,11 @@ impl fmt::Display for Failure {
         let by = |user: &str| if user.is_empty() { String::new() } else { format!("`{user}` of ") };
         match reason {
             FailureReason::Error(error) => write!(f, "module `{name}`: {error}"),
-            FailureReason::Needs { symbol, user, failed } => {
-                write!(
-                    f,
-                    "{}module `{name}` needs `{symbol}`, which module {failed} defines, and that failed",
-                    by(user)
-                )
-            }
+            FailureReason::Needs { symbol, user, failed: _, failed_name } => write!(
+                f,
+                "{}module `{name}` needs `{symbol}`, which module `{failed_name}` defines, and that failed",
+                by(user)
+            ),
             FailureReason::Unbound { symbol, user } => {
                 write!(f, "{}module `{name}` needs `{symbol}`, which nobody defines", by(user))
             }
@@ -121,11 +121,9 @@ impl Sieve<'_> {
                     if let Some(&(failed, false)) = definers.get(&*symbol.name)
                         && !is_defined(&symbol.name)
                     {
-                        let user = user(module, &symbol.name);
-                        found.push((
-                            number,
-                            FailureReason::Needs { symbol: symbol.name.clone(), user, failed },
-                        ));
+                        let (symbol, user) = (symbol.name.clone(), user(module, &symbol.name));
+                        let failed_name = self.modules[failed].name.clone();
+                        found.push((number, FailureReason::Needs { symbol, user, failed, failed_name }));
                         break;
                     }
                 }
@@ -141,7 +139,7 @@ impl Sieve<'_> {
 
     /// Fails the modules that an error of the linker is about: at least one.
     fn fail_for(&mut self, left: &[usize], error: JitError) {
-        if let JitError::Unbound(unbound) = &error {
+        if let JitError::Unbound { error: unbound, .. } = &error {
             let modules = self.modules;
             let before = self.failures.len();
             for &number in left {
@@ -221,7 +219,8 @@ impl Engine {
                 break (None, left);
             }
             let artifacts: Vec<Artifact> = sieve.artifacts.iter().flatten().cloned().collect();
-            match self.link(&artifacts, Linking::Add) {
+            let names: Vec<&str> = left.iter().map(|&number| &*modules[number].name).collect();
+            match self.link(&artifacts, &names, Linking::Add) {
                 Ok(unit) => break (Some(unit), left),
                 Err(SessionError::Jit(error)) => sieve.fail_for(&left, error),
                 Err(_) => unreachable!("a link has errors of the linker only"),

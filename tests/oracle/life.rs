@@ -341,7 +341,7 @@ impl World {
                     .uses
                     .iter()
                     .flat_map(|used| {
-                        let number = used.function.strip_prefix("use").and_then(|number| number.parse().ok());
+                        let number = used.user.strip_prefix("use").and_then(|number| number.parse().ok());
                         let is_user =
                             move |known: &Known| known.parts.iter().any(|part| Some(part.number) == number);
                         self.units.iter().position(is_user)

@@ -169,8 +169,8 @@ fn errors_at_the_first_call_are_the_clients() {
         -x
     }
     let cases: [(&str, Build); 4] = [
-        ("cannot build the module: no source", || Err("no source".into())),
-        ("the module does not define the function `double`", || Ok(module("other", "data %d { i64 1 }"))),
+        ("cannot build the module of `double`: no source", || Err("no source".into())),
+        ("module `other` does not define the function `double`", || Ok(module("other", "data %d { i64 1 }"))),
         ("(i32) -> i32", || {
             Ok(module("type", "function %double(i32) -> i32 system_v { block0(v0: i32): return v0 }"))
         }),
@@ -213,7 +213,7 @@ fn a_failed_first_call_without_a_rescue_panics_through_the_code() {
     let message = panic.downcast_ref::<String>().unwrap();
     assert_eq!(
         message,
-        "`double` could not be compiled when it was called: cannot build the module: no source"
+        "`double` could not be compiled when it was called: cannot build the module of `double`: no source"
     );
 }
 

@@ -46,11 +46,11 @@ fn modules_that_fail_take_those_along_that_need_them() {
     assert_eq!(
         texts(&partial),
         [
-            "module `known`: `known` is defined by module 2 of this link and by module 0 linked before",
+            "module `known`: `known` is defined by module `known` of this link and by module `known` linked before",
             "`lost` of module `lost` needs `nowhere_at_all`, which nobody defines",
-            "`first` of module `first` needs `lost`, which module 4 defines, and that failed",
-            "`second` of module `second` needs `first`, which module 5 defines, and that failed",
-            "module `wrong`: function `wrong` of module 3 uses `good` as () -> i32 system_v, but module 0 defines it as () -> i64 system_v",
+            "`first` of module `first` needs `lost`, which module `lost` defines, and that failed",
+            "`second` of module `second` needs `first`, which module `first` defines, and that failed",
+            "module `wrong`: function `wrong` of module 3 uses `good` as () -> i32 system_v, but module 0 defines it as () -> i64 system_v; module 0 is good, module 3 is wrong",
         ]
     );
     assert!(matches!(partial.failures[2].reason, FailureReason::Needs { failed: 4, .. }));

@@ -179,10 +179,11 @@ fn an_overridden_definition_has_the_kind_and_type_of_the_one_that_overrides_it()
     let weak = format!("preemptible {strong}\n{CALLER}");
     let weak_data = format!("preemptible {data}");
     let narrow = strong.replace("i64", "i32");
-    let used_as_function = "module 0 uses `f` as a function, but module 0 linked before defines it as data";
-    let two_types = "module 0 uses `f` as () -> i64 system_v, but module 0 linked before defines it as () -> i32 system_v";
+    let used_as_function =
+        "`g` of module `last` uses `f` as a function, but module `first` linked before defines it as data";
+    let two_types = "`g` of module `last` uses `f` as () -> i64 system_v, but module `first` linked before defines it as () -> i32 system_v";
     let data_of_function =
-        "module 0 defines `f` as data, but module 0 linked before defines it as a function";
+        "module `last` defines `f` as data, but module `first` linked before defines it as a function";
     let cases = [
         (data, &*weak, used_as_function),
         (&weak_data, &weak, used_as_function),
@@ -191,7 +192,7 @@ fn an_overridden_definition_has_the_kind_and_type_of_the_one_that_overrides_it()
         (&format!("preemptible {narrow}"), &weak, two_types),
         (strong, &weak_data, data_of_function),
         (&weak, &weak_data, data_of_function),
-        (&weak, data, "`f` is defined by module 0 of this link and by module 0 linked before"),
+        (&weak, data, "`f` is defined by module `last` of this link and by module `first` linked before"),
     ];
     for (first, second, expected) in cases {
         let (session, result) = batches(&[first, second]);
@@ -215,7 +216,7 @@ fn batches_are_for_one_target() {
     let added = Compiler::new(musl.clone()).compile(&[two]).unwrap().artifacts;
     let error = session.add_artifacts(&added).unwrap_err().to_string();
     let expected = format!(
-        "module 0 was compiled for {}, but module 0 linked before for {}",
+        "module 0 was compiled for {}, but module `one` linked before for {}",
         musl.triple(),
         Target::host().triple()
     );
@@ -233,7 +234,8 @@ fn what_the_host_gave_cannot_be_defined_later() {
     assert_eq!(call(&session, "g"), 100);
     let late = module("late", "function %f() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }");
     let error = session.add(&[late]).unwrap_err().to_string();
-    assert!(error.contains("uses the host's"), "{error}");
+    let expected = "`f` is defined by module `late` of this link, but `g` of module `caller` linked before uses the host's";
+    assert_eq!(error, expected);
 }
 
 #[test]

@@ -92,7 +92,7 @@ fn what_is_in_use_is_not_removed_and_the_error_says_who_uses_it() {
     let two = session.add(&[caller("two", "one")]).unwrap();
     let three = session.add(&[caller("three", "two"), caller("third", "one")]).unwrap();
     let error = session.remove(std::slice::from_ref(&one)).unwrap_err().to_string();
-    assert_eq!(error, "still in use: `two` of module 1 uses `one`\n`third` of module 3 uses `one`");
+    assert_eq!(error, "still in use: `two` of module `two` uses `one`\n`third` of module `third` uses `one`");
     assert_eq!(call(&session, "three"), 3);
     // Together they can go; or with their users.
     assert_eq!(session.remove(&[one.clone(), two.clone()]).unwrap_err().uses.len(), 2);
@@ -142,7 +142,7 @@ fn a_replaceable_function_is_replaced_for_all_callers() {
     assert!(!session.jit().units().contains(&first));
     let last = session.jit().unit_of("f").unwrap();
     let error = session.remove(&[last]).unwrap_err().to_string();
-    assert_eq!(error, "still in use: `g` of module 1 uses `f`");
+    assert_eq!(error, "still in use: `g` of module `g` uses `f`");
 }
 
 #[test]

@@ -152,7 +152,7 @@ impl<A: Resolve, B: Resolve> Resolve for Or<'_, A, B> {
 
 /// The error for slots that a resolver has no address for, in slot order.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{} slot(s) without an address: {}", .slots.len(), list(.slots))]
+#[error("{}", self.with_users(|_| None::<&str>))]
 pub struct UnboundError {
     slots: Vec<UnboundSlot>,
 }
@@ -193,15 +193,34 @@ impl UnboundError {
     pub fn keys(&self) -> impl ExactSizeIterator<Item = &SlotKey> {
         self.slots.iter().map(|slot| &slot.key)
     }
-}
 
-fn list(slots: &[UnboundSlot]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = slots.iter().take(SHOWN).map(UnboundSlot::to_string).collect::<Vec<_>>().join(", ");
-    if slots.len() > SHOWN {
-        text.push_str(&format!(" and {} more", slots.len() - SHOWN));
+    /// Returns the message, with the user of each slot, for callers who know it: `user` gets the
+    /// position of a slot in [`slots`](Self::slots).
+    ///
+    /// ```
+    /// use kiln_globals::{Bindings, SlotKey, Slots};
+    ///
+    /// let slots: Slots = [SlotKey::Symbol("puts".into())].into_iter().collect();
+    /// let error = slots.addresses(&Bindings::new()).unwrap_err();
+    /// assert_eq!(
+    ///     error.with_users(|_| Some("`main`")),
+    ///     "1 slot(s) without an address: symbol `puts` (used by `main`)"
+    /// );
+    /// ```
+    pub fn with_users<U: std::fmt::Display>(&self, user: impl Fn(usize) -> Option<U>) -> String {
+        const SHOWN: usize = 8;
+        let slot = |(number, slot): (usize, &UnboundSlot)| match user(number) {
+            Some(user) => format!("{slot} (used by {user})"),
+            None => slot.to_string(),
+        };
+        let slots = &self.slots;
+        let shown = slots.iter().take(SHOWN).enumerate().map(slot).collect::<Vec<_>>().join(", ");
+        let mut text = format!("{} slot(s) without an address: {shown}", slots.len());
+        if slots.len() > SHOWN {
+            text.push_str(&format!(" and {} more", slots.len() - SHOWN));
+        }
+        text
     }
-    text
 }
 
 /// The ordered slots of a program.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_globals::{KeyRef, SlotKey};
-use kiln_image::link::{Definitions, Place, section_bound};
+use kiln_image::link::{Definitions, LinkError, Place, section_bound};
+
+use crate::error::{JitError, ModuleName, UseOf};
+use crate::users::{ModuleNames, user_of};
 
 /// The number of definitions from which on a unit keeps its own table of them. To enter as many
 /// into the program's table, one after the other, takes longer than the rest of the link.
@@ -15,6 +18,8 @@ const LARGE: usize = 256;
 /// Modules that are linked together.
 pub(crate) struct Batch<'a> {
     pub(crate) artifacts: &'a [Artifact],
+    /// The names of the modules, for errors; empty if they are not known.
+    pub(crate) names: &'a [&'a str],
     /// The definitions that other modules can see.
     pub(crate) definitions: Arc<Definitions>,
     /// The names of the sections that the batch has data in.
@@ -85,17 +90,42 @@ pub(crate) fn is_strong(linkage: Linkage) -> bool {
 }
 
 impl<'a> Batch<'a> {
-    pub(crate) fn new(artifacts: &'a [Artifact]) -> Self {
+    pub(crate) fn new(artifacts: &'a [Artifact], names: &'a [&'a str]) -> Self {
         let definitions = Arc::new(Definitions::new(artifacts));
         let runs = artifacts
             .iter()
             .flat_map(|artifact| artifact.named_data().iter().map(move |run| artifact.section_name(run)));
-        Self { artifacts, definitions, sections: runs.collect() }
+        Self { artifacts, names, definitions, sections: runs.collect() }
     }
 
     /// Whether the unit keeps its own table of its strong definitions.
     pub(crate) fn is_large(&self) -> bool {
         self.definitions.len() >= LARGE
+    }
+
+    /// Returns a module of the batch as errors name it.
+    pub(crate) fn module(&self, module: usize) -> ModuleName {
+        ModuleName { number: module, name: self.names.get(module).copied().unwrap_or_default().into() }
+    }
+
+    /// Returns the names of the modules.
+    pub(crate) fn module_names(&self) -> ModuleNames {
+        ModuleNames::new(self.names)
+    }
+
+    /// Returns an error of the linker with the names of the modules.
+    pub(crate) fn link_error(&self, errors: Vec<LinkError>) -> JitError {
+        JitError::Link { errors, names: self.names.iter().map(|&name| name.into()).collect() }
+    }
+
+    /// Returns the first function or data object of the batch that uses a slot.
+    pub(crate) fn use_of(&self, key: &SlotKey) -> UseOf {
+        let is_meant = |symbol: &SymbolRecord| slot_kind(symbol) == Some(SlotKind::of(key));
+        let modules = self.artifacts.iter().enumerate();
+        let mut users = modules
+            .filter_map(|(module, artifact)| Some((module, user_of(artifact, key.text(), &is_meant)?)));
+        let (module, user) = users.next().unwrap_or_default();
+        UseOf { name: key.text().into(), module: self.module(module), user: user.into() }
     }
 
     /// Whether a module of the batch defines `name` for others.
@@ -149,6 +179,15 @@ impl<'a> Batch<'a> {
     /// Whether the batch has data in the section `name`.
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.sections.contains(name)
+    }
+}
+
+/// Returns the kind of the slot that code uses for a symbol, if no module defines it.
+pub(crate) fn slot_kind(symbol: &SymbolRecord) -> Option<SlotKind> {
+    match reference(symbol) {
+        Reference::Local => None,
+        Reference::Slot(kind) => Some(kind),
+        Reference::Shared => Some(SlotKind::Symbol),
     }
 }
 

@@ -37,7 +37,7 @@ impl Indirection {
         // SAFETY: the block is fresh, and the reference ends before it is published.
         let bytes = unsafe { stub.bytes() };
         let written = link::write_stub_to_slot(arch, bytes, stub.address(), slot)
-            .map_err(|error| JitError::Link(vec![error]));
+            .map_err(|error| JitError::Link { errors: vec![error], names: Box::default() });
         written.and_then(|()| memory.publish(&[stub])).inspect_err(|_| {
             // SAFETY: nobody knows the stub.
             unsafe { memory.free(stub) };

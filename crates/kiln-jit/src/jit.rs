@@ -89,21 +89,7 @@ impl Jit {
     ///
     /// [`JitError`]; then nothing is published and no memory is used.
     pub fn link(&self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
-        self.link_as(Mode::Add, Role::Program, artifacts, resolver)
-    }
-
-    /// Links `artifacts` as [`link`](Self::link) does, as code that is not the last version.
-    ///
-    /// # Errors
-    ///
-    /// [`JitError`]; then nothing is published.
-    pub fn link_with_role(
-        &self,
-        role: Role,
-        artifacts: &[Artifact],
-        resolver: &dyn Resolve,
-    ) -> Result<Unit, JitError> {
-        self.link_as(Mode::Add, role, artifacts, resolver)
+        self.link_with(LinkOptions::default(), artifacts, resolver)
     }
 
     /// Links `artifacts` as [`link`](Self::link) does, and lets them define replaceable functions
@@ -117,17 +103,23 @@ impl Jit {
     ///
     /// [`JitError`]; then nothing is replaced.
     pub fn replace(&self, artifacts: &[Artifact], resolver: &dyn Resolve) -> Result<Unit, JitError> {
-        self.link_as(Mode::Replace, Role::Program, artifacts, resolver)
+        self.link_with(LinkOptions { replace: true, ..LinkOptions::default() }, artifacts, resolver)
     }
 
-    fn link_as(
+    /// Links `artifacts` as [`link`](Self::link) or [`replace`](Self::replace) does, with options.
+    ///
+    /// # Errors
+    ///
+    /// [`JitError`]; then nothing is published.
+    pub fn link_with(
         &self,
-        mode: Mode,
-        role: Role,
+        options: LinkOptions<'_>,
         artifacts: &[Artifact],
         resolver: &dyn Resolve,
     ) -> Result<Unit, JitError> {
-        let batch = Batch::new(artifacts);
+        let LinkOptions { replace, role, names } = options;
+        let batch = Batch::new(artifacts, names);
+        let mode = if replace { Mode::Replace } else { Mode::Add };
         let claim = self.claim(&batch, mode, resolver)?;
         Pending { jit: self, batch: &batch, role, claim: Some(claim), blocks: None }.finish()
     }
@@ -154,7 +146,11 @@ impl Jit {
                     drop(program);
                     let keys: Vec<SlotKey> = wanted.iter().map(|(kind, name, _)| kind.key(name)).collect();
                     let types = wanted.iter().map(|(_, _, expected)| *expected);
-                    let found = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
+                    let found =
+                        kiln_globals::addresses(keys.iter().zip(types), resolver).map_err(|error| {
+                            let users = error.keys().map(|key| batch.use_of(key)).collect();
+                            JitError::Unbound { error, users }
+                        })?;
                     values.extend(wanted.iter().map(|&(kind, name, _)| (kind, name)).zip(found));
                 }
                 Attempt::Wait => self.wait(program),
@@ -334,7 +330,8 @@ impl Jit {
             return Ok(false);
         };
         if slot.copies > 0 && slot.cell.load() != address as u64 {
-            return Err(RebindError { key: key.clone() });
+            let user = program.user_of_copy(SlotKind::of(key), key.text());
+            return Err(RebindError { key: key.clone(), user });
         }
         slot.cell.store(address as u64);
         Ok(true)
@@ -344,6 +341,18 @@ impl Jit {
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
     }
+}
+
+/// The way in which artifacts are linked: see [`Jit::link_with`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinkOptions<'n> {
+    /// Whether they may define replaceable functions again: see [`Jit::replace`].
+    pub replace: bool,
+    /// The part that the unit plays in the program.
+    pub role: Role,
+    /// The names of the modules, in order, for errors and [`Unit::module_name`]. Empty if they are
+    /// not known; then errors have numbers instead.
+    pub names: &'n [&'n str],
 }
 
 /// A function or data object that is exported.
@@ -433,8 +442,8 @@ impl<'a> Pending<'_, 'a> {
         };
         // Slots are in memory that all units share, so the plan has none for the host to fill.
         let batch = self.batch;
-        link::plan_with(batch.artifacts, &[], &batch.definitions, &GlobalTable::new(), &external)
-            .map_err(JitError::Link)
+        link::plan_with(batch.artifacts, batch.names, &batch.definitions, &GlobalTable::new(), &external)
+            .map_err(|errors| batch.link_error(errors))
     }
 
     /// Writes the unit into fresh memory, and registers its unwind rows.
@@ -445,7 +454,7 @@ impl<'a> Pending<'_, 'a> {
         // SAFETY: the blocks are fresh, disjoint and not published; the references end before
         // `publish`.
         let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
-            .map_err(|error| JitError::Link(vec![error]))?;
+            .map_err(|error| self.batch.link_error(vec![error]))?;
         // Before a value is read, so that nobody changes it unnoticed.
         self.jit.note_copies(&fixups, self.claim.as_mut());
         // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots

@@ -38,7 +38,7 @@
 //! decides what each symbol refers to, `blocks` takes memory, `unit` is the result. `program` is
 //! the one owner of what is alive, and consists of `names`, `slots`, `sections` and the units;
 //! `indirection` has slot and stub of a replaceable function, `symbol` what is found by name.
-//! `epoch` has the guards. `memory/` knows nothing of all this.
+//! `epoch` has the guards, `users` the names in errors. `memory/` knows nothing of all this.
 //!
 //! # Safety
 //!
@@ -76,11 +76,12 @@ mod symbols;
 mod sync;
 mod unit;
 mod unwind;
+mod users;
 
 pub use epoch::Guard;
-pub use error::{InUseError, JitError, RebindError, UseOf};
+pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
-pub use jit::{Export, Jit};
+pub use jit::{Export, Jit, LinkOptions};
 pub use memory::{
     Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region, RegionUsage,
 };

@@ -15,20 +15,21 @@ use std::sync::Arc;
 
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
-use kiln_image::link::{ExternalDefinition, Plan};
+use kiln_image::link::{ExternalDefinition, MAX_SECTIONS, Plan};
 use kiln_image::{Arch, missing_features};
 
 use crate::batch::{Batch, Reference, SlotKind, is_strong, reference};
-use crate::error::{InUseError, JitError, UseOf};
+use crate::error::{InUseError, JitError, ModuleName, UseOf};
 use crate::indirection::Indirection;
 use crate::large::LargeUnit;
 use crate::memory::Memory;
 use crate::names::{Definition, Name, Names, entered_names};
-use crate::sections::{KnownBound, Sections};
+use crate::sections::{Conflict, KnownBound, SectionConflict, SectionFault, Sections};
 use crate::slots::{Cell, Slots};
 use crate::symbol::Symbol;
 use crate::symbols::Symbols;
 use crate::unit::{Role, UnitId, UnitInfo, UnitMemory, Uses};
+use crate::users::{first_data, user_of};
 
 /// Whether a batch may define replaceable functions again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,47 +176,157 @@ impl Program {
                 Some(before) => is_same_machine(artifact, &batch.artifacts[before]),
             };
             if !is_known {
-                self.check_machine(module, artifact)?;
+                self.check_machine(batch, module, artifact)?;
             }
             if is_new {
                 continue;
             }
             for symbol in artifact.symbols().iter().filter(|symbol| reference(symbol) == Reference::Shared) {
-                self.check_symbol(mode, module, artifact, symbol)?;
+                self.check_symbol(batch, mode, module, symbol)?;
             }
         }
         let is_defined = |name: &str| self.names.get(name).is_some();
         let is_slot = |name: &str| self.slots.get(SlotKind::Symbol, name).is_some();
-        self.sections.check(batch, &is_defined, &is_slot)
+        self.sections.check(batch, &is_defined, &is_slot).map_err(|fault| match fault {
+            SectionFault::Conflict(conflict) => self.section_error(batch, conflict),
+            SectionFault::TooMany(count) => JitError::TooManySections { count, limit: MAX_SECTIONS },
+        })
+    }
+
+    /// Names the modules of a conflict of sections, and who uses what.
+    fn section_error(&self, batch: &Batch<'_>, conflict: SectionConflict) -> JitError {
+        let SectionConflict { section, module, reason } = conflict;
+        let name = batch.module(module);
+        let artifact = &batch.artifacts[module];
+        let data = || first_data(artifact, &section).into();
+        match reason {
+            Conflict::DefinedLate { bound } => {
+                let user = self.user_of_slot(SlotKind::Symbol, &bound);
+                JitError::DefinedLate { name: bound, module: name, user }
+            }
+            Conflict::Kinds { earlier } => {
+                let (data, earlier) = (data(), self.module(earlier));
+                JitError::SectionConflict { section, module: name, data, earlier }
+            }
+            Conflict::Grows => {
+                let uses = |unit: &&Arc<UnitInfo>| unit.uses.sections.contains(&section);
+                let user = self.units.values().find(uses).map(|unit| unit.use_of_section(&section));
+                let user = user.unwrap_or_else(|| unknown_use(&section));
+                let data = data();
+                JitError::SectionGrows { section, module: name, data, user }
+            }
+            Conflict::InPieces { bound } => {
+                let user = user_of(artifact, &bound, &|_| true).unwrap_or_default().into();
+                JitError::SectionInPieces { section, name: bound, module: name, user }
+            }
+            Conflict::Function { bound, earlier } => {
+                let user = user_of(artifact, &bound, &|_| true).unwrap_or_default().into();
+                JitError::KindConflict { name: bound, module: name, user, earlier: self.module(earlier) }
+            }
+            Conflict::Redefinition { bound, earlier } => {
+                JitError::Redefinition { name: bound, module: name, earlier: self.module(earlier) }
+            }
+        }
+    }
+
+    /// Returns a module that was linked as errors name it.
+    fn module(&self, number: usize) -> ModuleName {
+        let mut units = self.units.values();
+        let unit = units
+            .find(|unit| (unit.first_module..unit.first_module + unit.artifacts.len()).contains(&number));
+        unit.map_or(ModuleName { number, name: "".into() }, |unit| unit.module(number - unit.first_module))
+    }
+
+    /// Returns the first use of a slot.
+    fn user_of_slot(&self, kind: SlotKind, name: &str) -> UseOf {
+        let uses =
+            |unit: &&Arc<UnitInfo>| unit.uses.slots.iter().any(|(of, key)| *of == kind && **key == *name);
+        let unit = self.units.values().find(uses);
+        unit.map_or_else(|| unknown_use(name), |unit| unit.use_of(name))
+    }
+
+    /// Returns the first data object that holds a copy of a slot's value.
+    pub(crate) fn user_of_copy(&self, kind: SlotKind, name: &str) -> UseOf {
+        let copies =
+            |unit: &&Arc<UnitInfo>| unit.uses.copies.iter().any(|(of, key)| *of == kind && **key == *name);
+        let unit = self.units.values().find(copies);
+        unit.map_or_else(|| unknown_use(name), |unit| unit.use_in_data(kind, name))
     }
 
     fn check_symbol(
         &self,
+        batch: &Batch<'_>,
         mode: Mode,
         module: usize,
-        artifact: &Artifact,
         symbol: &SymbolRecord,
     ) -> Result<(), JitError> {
-        let name = artifact.name(symbol);
+        let name = batch.artifacts[module].name(symbol);
         if symbol.is_defined() && self.slots.get(SlotKind::Symbol, name).is_some() {
-            return Err(JitError::DefinedLate { name: name.into(), module });
+            let (module, user) = (batch.module(module), self.user_of_slot(SlotKind::Symbol, name));
+            return Err(JitError::DefinedLate { name: name.into(), module, user });
         }
         let Some(known) = self.names.get(name) else { return Ok(()) };
         let before = known.current();
         if symbol.linkage() == Linkage::Replaceable && known.is_replaceable() {
             if mode == Mode::Replace {
-                return check_use(module, artifact, symbol, before);
+                return self.check_use(batch, module, symbol, before);
             }
-            return Err(JitError::NotReplaced { name: name.into(), module, earlier: before.module });
+            let (module, earlier) = (batch.module(module), self.module(before.module));
+            return Err(JitError::NotReplaced { name: name.into(), module, earlier });
         }
         match symbol.linkage() {
             // Code that uses a preemptible definition uses the earlier definition instead.
             Linkage::Preemptible | Linkage::Import if !known.is_replaceable() || !symbol.is_defined() => {
-                check_use(module, artifact, symbol, before)
+                self.check_use(batch, module, symbol, before)
             }
             Linkage::Local => Ok(()),
-            _ => Err(JitError::Redefinition { name: name.into(), module, earlier: before.module }),
+            _ => {
+                let (module, earlier) = (batch.module(module), self.module(before.module));
+                Err(JitError::Redefinition { name: name.into(), module, earlier })
+            }
         }
+    }
+
+    /// Refuses an import or an overridden definition whose kind or type differs from that of
+    /// `before`.
+    fn check_use(
+        &self,
+        batch: &Batch<'_>,
+        module: usize,
+        symbol: &SymbolRecord,
+        before: &Definition,
+    ) -> Result<(), JitError> {
+        let artifact = &batch.artifacts[module];
+        let (text, earlier) = (artifact.name(symbol), || self.module(before.module));
+        let (name, module) = (|| text.into(), || batch.module(module));
+        let user = || user_of(artifact, text, &|other| other.linkage() != Linkage::Local);
+        let user = || user().unwrap_or_default().into();
+        match (symbol.kind(), before.kind()) {
+            (SymbolKind::Function, SymbolKind::Function) => {}
+            (SymbolKind::Function, _) => {
+                let (name, module, user, earlier) = (name(), module(), user(), earlier());
+                return Err(JitError::KindConflict { name, module, user, earlier });
+            }
+            (_, SymbolKind::Function) if symbol.is_defined() => {
+                let (name, module, earlier) = (name(), module(), earlier());
+                return Err(JitError::DataConflict { name, module, earlier });
+            }
+            _ => return Ok(()),
+        }
+        let imported = symbol.signature().and_then(|index| artifact.signature(index));
+        if let (Some(imported), Some(defined)) = (imported, before.signature())
+            && !signatures_agree(imported, defined)
+        {
+            return Err(JitError::SignatureConflict {
+                name: name(),
+                module: module(),
+                user: user(),
+                earlier: earlier(),
+                imported: imported.into(),
+                defined: defined.into(),
+            });
+        }
+        Ok(())
     }
 
     /// Whether a module is for the same target as an earlier one and needs the same CPU features.
@@ -225,17 +336,19 @@ impl Program {
     }
 
     /// Refuses a module that this machine cannot run, or that no image can hold with the others.
-    fn check_machine(&self, module: usize, artifact: &Artifact) -> Result<(), JitError> {
+    fn check_machine(&self, batch: &Batch<'_>, module: usize, artifact: &Artifact) -> Result<(), JitError> {
         let triple = artifact.triple();
+        let module = || batch.module(module);
         if !Arch::is_host(triple) {
-            return Err(JitError::OtherTarget { module, triple: triple.into() });
+            return Err(JitError::OtherTarget { module: module(), triple: triple.into() });
         }
         if let Some(expected) = self.triple.as_deref().filter(|&expected| expected != triple) {
             let (triple, expected) = (triple.into(), expected.into());
-            return Err(JitError::TargetMismatch { module, triple, expected });
+            let earlier = self.module(self.units.values().next().map_or(0, |unit| unit.first_module));
+            return Err(JitError::TargetMismatch { module: module(), earlier, triple, expected });
         }
         match missing_features(artifact.features()).next() {
-            Some(feature) => Err(JitError::MissingFeature { module, feature: feature.into() }),
+            Some(feature) => Err(JitError::MissingFeature { module: module(), feature: feature.into() }),
             None => Ok(()),
         }
     }
@@ -453,7 +566,8 @@ impl Program {
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
         let artifacts = self.names.artifacts_of_large(id).unwrap_or_else(|| plan.artifacts().into());
-        let unit = Arc::new(UnitInfo::new(id, role, first_module, artifacts, plan, memory, uses));
+        let names = batch.module_names();
+        let unit = Arc::new(UnitInfo::new(id, role, first_module, artifacts, names, plan, memory, uses));
         let mut replaced = Vec::new();
         for (name, winner) in batch.listed() {
             let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
@@ -571,7 +685,7 @@ impl Program {
                 let Some(count) = sections.get_mut(&**section) else { continue };
                 *count += 1;
                 if !is_removed(unit.id) {
-                    found.uses.push((unit.use_of(section), unit.id));
+                    found.uses.push((unit.use_of_section(section), unit.id));
                 }
             }
         }
@@ -728,30 +842,8 @@ fn publish(known: &Name, map: &Symbols) {
     }
 }
 
-/// Refuses an import or an overridden definition whose kind or type differs from that of `before`.
-fn check_use(
-    module: usize,
-    artifact: &Artifact,
-    symbol: &SymbolRecord,
-    before: &Definition,
-) -> Result<(), JitError> {
-    let (name, earlier) = (artifact.name(symbol), before.module);
-    match (symbol.kind(), before.kind()) {
-        (SymbolKind::Function, SymbolKind::Function) => {}
-        (SymbolKind::Function, _) => {
-            return Err(JitError::KindConflict { name: name.into(), module, earlier });
-        }
-        (_, SymbolKind::Function) if symbol.is_defined() => {
-            return Err(JitError::DataConflict { name: name.into(), module, earlier });
-        }
-        _ => return Ok(()),
-    }
-    let imported = symbol.signature().and_then(|index| artifact.signature(index));
-    if let (Some(imported), Some(defined)) = (imported, before.signature())
-        && !signatures_agree(imported, defined)
-    {
-        let (imported, defined) = (imported.into(), defined.into());
-        return Err(JitError::SignatureConflict { name: name.into(), module, earlier, imported, defined });
-    }
-    Ok(())
+/// Returns a use of which the user is being linked.
+fn unknown_use(name: &str) -> UseOf {
+    let module = ModuleName { number: 0, name: "".into() };
+    UseOf { name: name.into(), module, user: "".into() }
 }

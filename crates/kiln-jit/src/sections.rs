@@ -11,7 +11,6 @@ use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
 use kiln_image::link::{Addresses, Area, Bound, MAX_SECTIONS, Plan, section_bound};
 
 use crate::batch::{Batch, Reference, reference};
-use crate::error::JitError;
 use crate::unit::UnitId;
 
 /// The data that one unit has in a section.
@@ -34,6 +33,32 @@ struct Section {
 /// The sections of all units.
 #[derive(Default)]
 pub(crate) struct Sections(HashMap<Box<str>, Section>);
+
+/// A section of a batch that contradicts earlier units.
+pub(crate) struct SectionConflict {
+    pub(crate) section: Box<str>,
+    /// The position of the module in the batch.
+    pub(crate) module: usize,
+    pub(crate) reason: Conflict,
+}
+
+/// The reason of a [`SectionConflict`]. `bound` is the name of a bound, and `earlier` the number of
+/// a module that was linked before.
+pub(crate) enum Conflict {
+    DefinedLate { bound: Box<str> },
+    Kinds { earlier: usize },
+    Grows,
+    InPieces { bound: Box<str> },
+    Function { bound: Box<str>, earlier: usize },
+    Redefinition { bound: Box<str>, earlier: usize },
+}
+
+/// The reason why a batch is refused for its sections.
+pub(crate) enum SectionFault {
+    Conflict(SectionConflict),
+    /// The number of sections would be this one.
+    TooMany(usize),
+}
 
 /// A bound of a section of earlier units.
 pub(crate) enum KnownBound {
@@ -59,7 +84,10 @@ impl Sections {
         batch: &Batch<'_>,
         is_defined: &dyn Fn(&str) -> bool,
         is_slot: &dyn Fn(&str) -> bool,
-    ) -> Result<(), JitError> {
+    ) -> Result<(), SectionFault> {
+        let fault = |section: &str, module, reason| {
+            SectionFault::Conflict(SectionConflict { section: section.into(), module, reason })
+        };
         // Refuse data in sections that cannot take it, or in sections whose bounds are slots.
         let mut present = HashSet::new();
         for (module, artifact) in batch.artifacts.iter().enumerate() {
@@ -70,28 +98,28 @@ impl Sections {
                 }
                 for bound in ["__start_", "__stop_"].map(|prefix| format!("{prefix}{name}")) {
                     if section_bound(&bound).is_some() && is_slot(&bound) {
-                        return Err(JitError::DefinedLate { name: bound.into(), module });
+                        return Err(fault(name, module, Conflict::DefinedLate { bound: bound.into() }));
                     }
                 }
                 let Some(before) = self.0.get(name) else { continue };
                 if before.writable != (run.section() == SectionKind::Writable) {
                     let earlier = before.pieces[0].module;
-                    return Err(JitError::SectionConflict { section: name.into(), module, earlier });
+                    return Err(fault(name, module, Conflict::Kinds { earlier }));
                 }
                 if before.users > 0 {
-                    return Err(JitError::SectionGrows { section: name.into(), module });
+                    return Err(fault(name, module, Conflict::Grows));
                 }
             }
         }
         let count = self.0.len() + present.iter().filter(|&&name| !self.0.contains_key(name)).count();
         if count > MAX_SECTIONS {
-            return Err(JitError::TooManySections { count, limit: MAX_SECTIONS });
+            return Err(SectionFault::TooMany(count));
         }
         if self.0.is_empty() {
             return Ok(());
         }
         for (module, artifact) in batch.artifacts.iter().enumerate() {
-            self.check_bounds(batch, module, artifact, is_defined)?;
+            self.check_bounds(batch, module, artifact, is_defined).map_err(SectionFault::Conflict)?;
         }
         Ok(())
     }
@@ -103,25 +131,27 @@ impl Sections {
         module: usize,
         artifact: &Artifact,
         is_defined: &dyn Fn(&str) -> bool,
-    ) -> Result<(), JitError> {
+    ) -> Result<(), SectionConflict> {
         for symbol in artifact.symbols().iter().filter(|symbol| reference(symbol) == Reference::Shared) {
             let name = artifact.name(symbol);
             let Some((_, section)) = section_bound(name) else { continue };
             // A name that was defined before the section had data is that definition.
             let Some(before) = self.0.get(section).filter(|_| !is_defined(name)) else { continue };
             let earlier = before.pieces[0].module;
+            let bound = || name.into();
+            let fault = |reason| Err(SectionConflict { section: section.into(), module, reason });
             match symbol.linkage() {
                 Linkage::Local => {}
                 Linkage::Import => {
                     let whole = before.whole().is_some() && !batch.has_section(section);
                     if !whole && !batch.defines(name) {
-                        return Err(JitError::SectionInPieces { section: section.into(), module });
+                        return fault(Conflict::InPieces { bound: bound() });
                     }
                     if whole && symbol.kind() == SymbolKind::Function {
-                        return Err(JitError::KindConflict { name: name.into(), module, earlier });
+                        return fault(Conflict::Function { bound: bound(), earlier });
                     }
                 }
-                _ => return Err(JitError::Redefinition { name: name.into(), module, earlier }),
+                _ => return fault(Conflict::Redefinition { bound: bound(), earlier }),
             }
         }
         Ok(())

@@ -3,14 +3,15 @@
 use std::sync::{Arc, Mutex};
 
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{SectionKind, SymbolKind};
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
-use kiln_image::link::{Addresses, Plan};
+use kiln_image::link::{Addresses, Plan, section_bound};
 
-use crate::batch::SlotKind;
+use crate::batch::{SlotKind, slot_kind};
 use crate::blocks::Blocks;
-use crate::error::UseOf;
+use crate::error::{ModuleName, UseOf};
 use crate::unwind::Registration;
+use crate::users::{ModuleNames, data_user_of, user_of};
 
 /// The number of a unit. Numbers are in order of linking and are never used again.
 pub(crate) type UnitId = u64;
@@ -71,6 +72,7 @@ pub(crate) struct UnitInfo {
     /// The number of the unit's first module among all modules that were ever linked.
     pub(crate) first_module: usize,
     pub(crate) artifacts: Arc<[Artifact]>,
+    pub(crate) names: ModuleNames,
     places: Box<[Place]>,
     pub(crate) blocks: Blocks,
     /// Taken out when the unit is freed.
@@ -143,6 +145,7 @@ impl UnitInfo {
         role: Role,
         first_module: usize,
         artifacts: Arc<[Artifact]>,
+        names: ModuleNames,
         plan: &Plan<'_>,
         memory: UnitMemory,
         uses: Uses,
@@ -156,6 +159,7 @@ impl UnitInfo {
             role,
             first_module,
             artifacts,
+            names,
             places,
             blocks,
             registration: Mutex::new(registration),
@@ -175,25 +179,37 @@ impl UnitInfo {
     /// Returns the first use of `name` in the unit.
     pub(crate) fn use_of(&self, name: &str) -> UseOf {
         let modules = self.artifacts.iter().enumerate();
-        let mut users = modules.filter_map(|(module, artifact)| Some((module, user(artifact, name)?)));
-        let (module, function) = users.next().unwrap_or((0, ""));
-        UseOf { name: name.into(), module: self.first_module + module, function: function.into() }
+        let is_meant = |symbol: &SymbolRecord| symbol.linkage() != Linkage::Local;
+        let mut users =
+            modules.filter_map(|(module, artifact)| Some((module, user_of(artifact, name, &is_meant)?)));
+        let (module, user) = users.next().unwrap_or_default();
+        UseOf { name: name.into(), module: self.module(module), user: user.into() }
     }
-}
 
-/// Returns the name of the first function of a module that uses `name`, or an empty text if only
-/// data does. `None` if the module does not know the name.
-fn user<'a>(artifact: &'a Artifact, name: &str) -> Option<&'a str> {
-    let symbols = artifact.symbols();
-    let symbol = symbols.iter().position(|symbol| artifact.name(symbol) == name)?;
-    let site = artifact.text_relocs().iter().find(|reloc| reloc.symbol.get() as usize == symbol);
-    let site = site.map(|reloc| reloc.offset.get());
-    let function = site.and_then(|site| {
-        let functions = artifact.functions();
-        let number = functions.partition_point(|function| u64::from(function.start.get()) <= site);
-        functions.get(number.checked_sub(1)?)
-    });
-    Some(function.map_or("", |function| artifact.name(&symbols[function.symbol.get() as usize])))
+    /// Returns the first data object of the unit that has the value of a slot.
+    pub(crate) fn use_in_data(&self, kind: SlotKind, name: &str) -> UseOf {
+        let modules = self.artifacts.iter().enumerate();
+        let is_meant = |symbol: &SymbolRecord| slot_kind(symbol) == Some(kind);
+        let mut users =
+            modules.filter_map(|(module, artifact)| Some((module, data_user_of(artifact, name, &is_meant)?)));
+        let (module, user) = users.next().unwrap_or_default();
+        UseOf { name: name.into(), module: self.module(module), user: user.into() }
+    }
+
+    /// Returns the first use of a bound of `section` in the unit.
+    pub(crate) fn use_of_section(&self, section: &str) -> UseOf {
+        let names = self
+            .artifacts
+            .iter()
+            .flat_map(|artifact| artifact.symbols().iter().map(move |symbol| artifact.name(symbol)));
+        let mut bounds = names.filter(|name| section_bound(name).is_some_and(|(_, of)| of == section));
+        self.use_of(bounds.next().unwrap_or(section))
+    }
+
+    /// Returns a module of the unit as errors name it.
+    pub(crate) fn module(&self, module: usize) -> ModuleName {
+        ModuleName { number: self.first_module + module, name: self.names.get(module).into() }
+    }
 }
 
 impl Unit {
@@ -210,6 +226,11 @@ impl Unit {
     /// Whether the unit has no modules.
     pub fn is_empty(&self) -> bool {
         self.0.artifacts.is_empty()
+    }
+
+    /// Returns the name of a module; empty if it is not known, or if there is no such module.
+    pub fn module_name(&self, module: usize) -> &str {
+        self.0.names.get(module)
     }
 
     /// Returns the artifacts of the modules, in order.

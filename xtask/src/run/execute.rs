@@ -104,7 +104,7 @@ fn session_error(error: &SessionError, modules: &[Module]) -> String {
     match error {
         SessionError::Check(diagnostics) => text(diagnostics),
         SessionError::Compile(error) => not_compiled(error),
-        SessionError::Jit(JitError::Link(errors)) => not_linked(errors, modules),
+        SessionError::Jit(JitError::Link { errors, .. }) => not_linked(errors, modules),
         error => chain(error),
     }
 }

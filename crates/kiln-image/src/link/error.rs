@@ -283,7 +283,7 @@ impl LinkError {
 
     /// Returns the message with the modules' names after it, for callers who know more of a module
     /// than its number: "`f` is defined by module 0 and by module 1; module 0 is a.clif, module 1
-    /// is b.clif".
+    /// is b.clif". An empty name is left out.
     ///
     /// ```
     /// use kiln_image::link::LinkError;
@@ -300,11 +300,11 @@ impl LinkError {
         let mut modules: Vec<usize> = module.into_iter().chain(other).collect();
         modules.sort_unstable();
         modules.dedup();
-        let is = |(number, module): (usize, &usize)| {
-            let separator = if number == 0 { ';' } else { ',' };
-            format!("{separator} module {module} is {}", name(*module))
-        };
-        self.to_string() + &modules.iter().enumerate().map(is).collect::<String>()
+        let named = modules.into_iter().map(|module| (module, name(module).to_string()));
+        let named = named.filter(|(_, name)| !name.is_empty());
+        let is = named.map(|(module, name)| format!("module {module} is {name}")).collect::<Vec<_>>();
+        let separator = if is.is_empty() { "" } else { "; " };
+        format!("{self}{separator}{}", is.join(", "))
     }
 
     /// Returns the module that the error is about, and the other one if two disagree.

@@ -134,7 +134,7 @@ fn stopped<R>(
     artifact: &Artifact,
     meanwhile: impl FnOnce() -> R,
 ) -> (Result<Unit, JitError>, R) {
-    let batch = Batch::new(std::slice::from_ref(artifact));
+    let batch = Batch::new(std::slice::from_ref(artifact), &[]);
     let claim = jit.claim(&batch, mode, &nothing).unwrap();
     let pending = Pending { jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
     let result = meanwhile();
@@ -241,7 +241,7 @@ fn a_section_does_not_grow_while_a_link_may_use_its_bounds() {
     // The batch uses the bounds of its own section.
     let [holder, user] = [data("s_1", Linkage::Export, &[]), data("user", Linkage::Export, &["__stop_s"])];
     let batch = [holder, user];
-    let batch = Batch::new(&batch);
+    let batch = Batch::new(&batch, &[]);
     let claim = jit.claim(&batch, Mode::Add, &nothing).unwrap();
     let pending = Pending { jit: &jit, batch: &batch, role: Role::Program, claim: Some(claim), blocks: None };
     let more = data("s_2", Linkage::Export, &[]);
@@ -261,7 +261,7 @@ fn a_link_that_fails_after_it_has_read_an_address_leaves_no_copy() {
     let key = SlotKey::Symbol("host".into());
     let resolver = |_: &SlotKey| Some(16_usize);
     let batch = [data("copy", Linkage::Export, &["host"])];
-    let batch = Batch::new(&batch);
+    let batch = Batch::new(&batch, &[]);
     let claim = jit.claim(&batch, Mode::Add, &resolver).unwrap();
     assert_eq!(jit.rebind(&key, 24), Ok(true));
     let mut pending =
