@@ -36,7 +36,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, bind_function, save, write_image};
 use kiln_ir::{Module, Target};
-use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, RebindError, Role, Unit};
+use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, Located, RebindError, Role, Unit};
 
 use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
@@ -317,6 +317,17 @@ impl Session {
     /// Returns the address of the function or data object that is exported as `name`.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         self.engine.jit.address(name)
+    }
+
+    /// Finds the instruction at an address: its function, module, source location, and what else is
+    /// known about it, as [`Jit::locate`] does. It is safe in a signal handler.
+    pub fn locate(&self, address: *const u8) -> Option<Located<'_>> {
+        self.engine.jit.locate(address)
+    }
+
+    /// Finds the call that returns to an address, as [`Jit::locate_call`] does.
+    pub fn locate_call(&self, return_address: *const u8) -> Option<Located<'_>> {
+        self.engine.jit.locate_call(return_address)
     }
 
     /// Returns everything that is exported, in order of names.

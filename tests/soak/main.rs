@@ -6,6 +6,7 @@
 //! mappings or uses memory meanwhile; its tests take turns.
 
 mod life;
+mod locate;
 mod pool;
 mod rounds;
 

@@ -7,6 +7,7 @@ mod faults;
 mod forked;
 mod last_build;
 mod limits;
+mod locate;
 mod messages;
 mod on_demand;
 mod partial;

@@ -1,9 +1,9 @@
 //! Memory for the areas of one unit.
 
-use kiln_image::link::{Addresses, Area, FixupOutput, Layout, Output, Plan};
+use kiln_image::link::{Addresses, Area, Extent, FixupOutput, Layout, Output, Plan};
 
 use crate::error::JitError;
-use crate::memory::{Block, Memory, Region};
+use crate::memory::{Block, BlockHeader, HEADER, Memory, Region};
 
 /// Three blocks of memory, one for each region, and the addresses of the areas inside them.
 #[derive(Debug)]
@@ -24,9 +24,11 @@ impl Blocks {
     pub(crate) fn allocate(memory: &Memory, plan: &Plan<'_>) -> Result<Self, JitError> {
         let layout = plan.layout();
         let mut addresses = Addresses::default();
-        let is_start = |offset| plan.functions().any(|function| function.offset == offset);
-        let text = memory.allocate_code(layout[Area::Text].size, layout[Area::Text].align, is_start)?;
-        addresses[Area::Text] = text.address();
+        let Extent { size, align } = layout[Area::Text];
+        let head = if size == 0 { 0 } else { align.max(HEADER) };
+        let is_start = |offset| plan.functions().any(|function| head + function.offset == offset);
+        let text = memory.allocate_code(head + size, align.max(16), is_start)?;
+        addresses[Area::Text] = text.address() + head;
         let mut taken = vec![text];
         let mut block = |areas: &[Area], region| {
             let (mut size, mut align) = (0u64, 8);
@@ -58,6 +60,45 @@ impl Blocks {
             addresses[area] = near;
         }
         Ok(Self { text, constants, data, addresses })
+    }
+
+    /// Writes the header of the code, for lookups.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Block::bytes`], for the block of code.
+    pub(crate) unsafe fn write_header(&self, layout: &Layout, owner: u64, first_module: usize) {
+        if self.text.is_empty() {
+            return;
+        }
+        // The casts keep the values: a memory is smaller than 2 GiB.
+        let header = BlockHeader {
+            tables: self.addresses[Area::CodeTables],
+            owner,
+            tables_len: layout[Area::CodeTables].size as u32,
+            text: (self.addresses[Area::Text] - self.text.address()) as u32,
+            text_len: layout[Area::Text].size as u32,
+            first_module: u32::try_from(first_module).unwrap_or(u32::MAX),
+        };
+        // SAFETY: the caller promises what `Block::bytes` requires.
+        header.write(unsafe { self.text.bytes() });
+    }
+
+    /// Makes the code findable by addresses in it, if it has functions.
+    ///
+    /// # Safety
+    ///
+    /// The blocks are published, and the header was written.
+    pub(crate) unsafe fn show(&self, memory: &Memory, layout: &Layout) {
+        if layout[Area::CodeTables].size > 0 {
+            // SAFETY: the caller promises it, and there is code.
+            unsafe { memory.show(self.text) };
+        }
+    }
+
+    /// Makes the code impossible to find, which is the first step of its removal.
+    pub(crate) fn hide(&self, memory: &Memory) {
+        memory.hide(self.text);
     }
 
     /// Makes the blocks usable once they are written.

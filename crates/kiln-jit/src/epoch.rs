@@ -30,6 +30,13 @@ pub(crate) struct Epochs {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(usize);
 
+impl Epoch {
+    /// Whether every guard that existed at this time was gone at `later`.
+    pub(crate) fn is_past_at(self, later: Self) -> bool {
+        later.0.wrapping_sub(self.0) >= 2
+    }
+}
+
 /// A promise that its holder may run code: what is removed while the guard lives stays in memory
 /// until the guard is dropped.
 ///
@@ -51,8 +58,13 @@ impl Default for Epochs {
 impl Epochs {
     /// Makes a guard.
     pub(crate) fn enter(&self) -> Guard<'_> {
+        self.enter_at(shard())
+    }
+
+    /// Makes a guard that is counted in a shard. This is safe in a signal handler.
+    pub(crate) fn enter_at(&self, shard: usize) -> Guard<'_> {
         let phase = self.changes.load(Ordering::Relaxed) & 1;
-        let count = &self.shards[shard()].0[phase];
+        let count = &self.shards[shard % SHARDS].0[phase];
         count.fetch_add(1, Ordering::Relaxed);
         // Pairs with the fence in `now`. One of the two is first: then either `advance` sees the
         // count, or this thread sees that the item was taken back.
@@ -85,7 +97,7 @@ impl Epochs {
 
     /// Whether every guard that existed at `retired` is gone.
     pub(crate) fn is_past(&self, retired: Epoch) -> bool {
-        self.changes.load(Ordering::Relaxed).wrapping_sub(retired.0) >= 2
+        retired.is_past_at(Epoch(self.changes.load(Ordering::Relaxed)))
     }
 }
 

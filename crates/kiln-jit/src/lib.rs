@@ -26,6 +26,8 @@
 //!   called through its slot, and its address is that of a stub that jumps through the slot.
 //! - A thread that may be in code that others remove or replace holds a [`Guard`]. The memory of
 //!   such code is used again when every guard from before is gone.
+//! - [`Jit::locate`] finds function, module, source location, trap, handlers and live roots by an
+//!   address in the code, also in a signal handler.
 //! - [`Jit::rebind`] changes the address that a slot of the host holds, for code that runs.
 //!
 //! Any number of threads may use a [`Jit`] at once. Looking up a name takes no lock, and no lock is
@@ -52,9 +54,9 @@
 //! This crate has no relocation code. All memory of a [`Jit`] is in one reservation of at most 2
 //! GiB, a [`Memory`], so every reference inside it is in range. No address is writable and
 //! executable at once. Removal is in this order: names are
-//! taken back, the code waits until every guard from before is gone, then its unwind rows are taken
-//! back and its memory is free. Memory is freed when the [`Jit`] is
-//! dropped.
+//! taken back, the code can no longer be found by its addresses, it waits until every guard from
+//! before is gone, then its unwind rows are taken back and its memory is free. Memory is freed when
+//! the [`Jit`] is dropped.
 
 mod batch;
 mod blocks;
@@ -83,7 +85,8 @@ pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
 pub use jit::{Export, Jit, LinkOptions};
 pub use memory::{
-    Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region, RegionUsage,
+    Located, Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region,
+    RegionUsage,
 };
 pub use options::JitOptions;
 pub use unit::{Defined, Role, Unit};

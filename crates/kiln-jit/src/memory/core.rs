@@ -7,18 +7,25 @@ use rustix::io::Errno;
 
 use super::error::{MemoryError, Region};
 use super::forks;
+use super::index::Index;
 use super::options::MemoryOptions;
 use super::pages::Pages;
 use super::ranges::Ranges;
 use super::system::{Refused, System};
 use super::usage::RegionUsage;
 use super::views::Views;
+use crate::epoch::{Epoch, Epochs};
 
 /// The mappings, and what is free in each region.
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) views: Views,
     regions: [Mutex<RegionState>; 3],
+    /// The blocks of code that can be found by an address. It changes while the region is locked.
+    pub(super) index: Index,
+    /// Those who look up an address. `now` and `advance` are called while the region of code is
+    /// locked.
+    pub(super) lookups: Epochs,
     pub(super) page: usize,
     /// The error with which the system refuses to close pages of code that were open.
     cannot_close: OnceLock<Errno>,
@@ -42,6 +49,8 @@ pub(super) struct RegionState {
     waiting_since: usize,
     /// Bytes that were given back since pages were last returned to the system.
     given: usize,
+    /// Ranges that were given back, but who looks up an address may still read them.
+    looked_at: Vec<(Epoch, Range<usize>)>,
 }
 
 /// A range that children of the forks after `since`, up to and including `until`, may use.
@@ -94,9 +103,12 @@ impl Core {
                 waiting: Vec::new(),
                 waiting_since: 0,
                 given: 0,
+                looked_at: Vec::new(),
             })
         });
         Ok(Self {
+            index: views.index()?,
+            lookups: Epochs::default(),
             views,
             regions,
             page,
@@ -243,21 +255,34 @@ impl Core {
     ///
     /// Nobody uses the range.
     pub(super) unsafe fn give(&self, region: Region, range: Range<usize>, retired: bool) {
+        // Nobody looks at writable data.
+        let lookups = (region != Region::Data).then(|| self.wait_for_lookups());
         let mut state = self.lock(region);
         if retired {
             state.retired -= range.len();
         }
         state.given += range.len();
-        if self.views.shared(region) && forks::is_watching() {
-            state.give_when_unused(range);
-        } else {
-            state.ranges.give(range);
+        let is_watched = self.views.shared(region) && forks::is_watching();
+        match lookups {
+            Some((since, until)) if !since.is_past_at(until) => state.looked_at.push((since, range)),
+            _ => state.give_when_unused(range, is_watched),
+        }
+        if let Some((_, until)) = lookups {
+            state.give_unseen(until, is_watched);
         }
         while state.given >= RETURN && self.return_pages(region, &mut state) {
             // Others may use the region in between.
             drop(state);
             state = self.lock(region);
         }
+    }
+
+    /// Returns the time now, and the time after as many steps as guards of lookups permit.
+    fn wait_for_lookups(&self) -> (Epoch, Epoch) {
+        let _code = self.lock(Region::Code);
+        let now = self.lookups.now();
+        self.lookups.advance();
+        (now, self.lookups.now())
     }
 
     /// Returns some free pages to the system, and whether there are more.
@@ -282,9 +307,13 @@ impl Core {
 
     /// Returns how many bytes of a region are used for what.
     pub(super) fn usage(&self, region: Region) -> RegionUsage {
+        let (_, until) = self.wait_for_lookups();
         let mut state = self.lock(region);
+        state.give_unseen(until, self.views.shared(region) && forks::is_watching());
         state.look_at_children();
-        let waiting: usize = state.waiting.iter().map(|waiting| waiting.range.len()).sum();
+        let waiting = state.waiting.iter().map(|waiting| &waiting.range);
+        let waiting: usize =
+            waiting.chain(state.looked_at.iter().map(|(_, range)| range)).map(Range::len).sum();
         let (reserved, free) = (self.views.size(region), state.ranges.free());
         let retired = state.retired + waiting;
         RegionUsage { reserved, used: reserved - free - retired, retired, free }
@@ -359,8 +388,24 @@ impl RegionState {
         !self.open.is_empty()
     }
 
-    /// Gives a range back as far as no child can use it; the rest waits.
-    fn give_when_unused(&mut self, range: Range<usize>) {
+    /// Gives ranges back that nobody who looks up an address can read any more.
+    fn give_unseen(&mut self, until: Epoch, is_watched: bool) {
+        if self.looked_at.is_empty() {
+            return;
+        }
+        let past = self.looked_at.partition_point(|(since, _)| since.is_past_at(until));
+        for (_, range) in self.looked_at.drain(..past).collect::<Vec<_>>() {
+            self.give_when_unused(range, is_watched);
+        }
+    }
+
+    /// Gives a range back as far as no child can use it; the rest waits. `is_watched` says that
+    /// there may be children.
+    fn give_when_unused(&mut self, range: Range<usize>, is_watched: bool) {
+        if !is_watched {
+            self.ranges.give(range);
+            return;
+        }
         let until = forks::count();
         for (since, part) in self.pages.by_age(range) {
             if since == until {

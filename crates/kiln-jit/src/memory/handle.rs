@@ -53,6 +53,11 @@ impl Block {
         self.address as u64
     }
 
+    /// Whether the block has no bytes.
+    pub(crate) fn is_empty(self) -> bool {
+        self.len == 0
+    }
+
     /// Returns the block's bytes, where they are written.
     ///
     /// # Safety

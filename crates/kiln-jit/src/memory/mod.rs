@@ -1,6 +1,7 @@
 //! Memory for code and data, from one reservation.
 //!
 //! - `handle.rs` has [`Memory`] and its blocks, `provider.rs` makes it usable for cranelift-jit;
+//! - `lookup.rs` finds code by an address in it, with `index.rs`;
 //! - `core.rs` keeps the books: `ranges.rs` knows what is free, `pages.rs` what was taken from the
 //!   system;
 //! - `fork.rs` and `forks.rs` look after children of `fork`;
@@ -22,6 +23,8 @@ mod error;
 mod fork;
 mod forks;
 mod handle;
+mod index;
+mod lookup;
 mod options;
 mod pages;
 mod provider;
@@ -35,6 +38,8 @@ mod views;
 pub use error::{MemoryError, Region};
 pub(crate) use handle::Block;
 pub use handle::Memory;
+pub use lookup::Located;
+pub(crate) use lookup::{BlockHeader, HEADER};
 pub use options::{Mapping, MemoryOptions};
 pub use provider::MemoryProvider;
 

@@ -145,6 +145,18 @@ impl System {
         Ok(start.wrapping_add(skip))
     }
 
+    /// Maps `len` bytes that are zero, and take memory as they are written.
+    pub(super) fn zeroed(&self, len: usize) -> Result<*mut u8, Refused> {
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::NORESERVE);
+        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
+        let map = || unsafe { mmap_anonymous(ptr::null_mut(), len, access, flags) };
+        let start: *mut u8 = self.call("mmap", "to get memory for bookkeeping", map)?.cast();
+        // Few of the pages are ever written.
+        // SAFETY: this does not change what can be read there.
+        let _ = unsafe { madvise(start.cast(), len, Advice::LinuxNoHugepage) };
+        Ok(start)
+    }
+
     /// Asks for huge pages, which the system may not have.
     pub(super) fn prefer_huge_pages(&self, address: *mut u8, len: usize) {
         // SAFETY: this does not change what can be read there.

@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use super::error::{MemoryError, Region};
+use super::index::Index;
 use super::options::{Mapping, MemoryOptions};
 use super::system::{Access, Refused, System};
 
@@ -228,6 +229,11 @@ impl Views {
         let offset = address.checked_sub(self.base as usize)?;
         let region = Region::ALL.into_iter().find(|&region| offset < self.ends[region as usize])?;
         Some((region, offset - self.start(region)))
+    }
+
+    /// Maps the index of the region of code.
+    pub(super) fn index(&self) -> Result<Index, Refused> {
+        Index::new(&self.system, self.size(Region::Code))
     }
 
     /// Takes pages of `region` from the system that nothing uses yet.
