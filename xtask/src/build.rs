@@ -15,7 +15,7 @@ use std::time::Instant;
 use kiln::artifact::Artifact;
 use kiln::cache::{Counts, DiskStore, Event, Events, Tally, WriteBehind};
 use kiln::globals::GlobalTable;
-use kiln::image::{ImageInfo, ImageOptions, save, write_image};
+use kiln::image::{DebugInfo, ImageFiles, ImageInfo, ImageOptions, save, write_image_files};
 use kiln::{Compiler, Verify};
 
 use self::failure::Inputs;
@@ -35,6 +35,8 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build examples/clif -o hello.so
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
   cargo xtask build lib --target aarch64 -o lib.so
+  cargo xtask build -g program.clif -o program.so
+  cargo xtask build lib --split-debug lib.so.debug -o lib.so
   compiler | cargo xtask build - library.clif -o program.so")]
 pub(crate) struct BuildArgs {
     /// `.clif` and `.kir` files, folders that are searched for them, and `-`, which is standard
@@ -66,6 +68,17 @@ pub(crate) struct BuildArgs {
     /// removed first
     #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
     cache_limit: u64,
+    /// Add debug information: gdb and lldb step through the lines of the `.clif` files, break at
+    /// `file:line`, and show values as variables. A module with `lines` items keeps its own lines
+    #[arg(short = 'g', long = "debug")]
+    debug: bool,
+    /// Write symbols and debug information to this file instead of the image. gdb finds it in the
+    /// image's folder, or in `/usr/lib/debug/.build-id`
+    #[arg(long, value_name = "FILE")]
+    split_debug: Option<PathBuf>,
+    /// Leave out the symbols that only debuggers and profilers need
+    #[arg(long)]
+    strip: bool,
     /// Print for each module whether the cache had it, and if not, why
     #[arg(long)]
     verbose: bool,
@@ -96,8 +109,16 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let started = Instant::now();
     let threads = input::threads(args.threads.map(usize::from))?;
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
+    let debug = args.debug_info()?;
     let files = input::files(&args.paths)?;
-    [Some(&args.output), args.stats.as_ref()]
+    // Modules are named by their paths. A relative path means the same file only in the same
+    // folder.
+    let folder: Arc<str> = std::env::current_dir().unwrap_or_default().to_string_lossy().into();
+    let files = match args.debug || args.split_debug.is_some() {
+        true => files.into_iter().map(|file| file.debugged(&folder)).collect(),
+        false => files,
+    };
+    [Some(&args.output), args.stats.as_ref(), args.split_debug.as_ref()]
         .into_iter()
         .flatten()
         .try_for_each(|path| check_output(path, &files))?;
@@ -111,11 +132,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     });
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
-    // Modules are named by their paths. A relative path means the same file only in the same
-    // folder, so the folder is a part of the program's name.
-    let folder = std::env::current_dir().unwrap_or_default();
-    let mut compiler =
-        Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
+    // Of programs in several folders, each has modules of its own.
+    let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(&*folder);
     if let Some(store) = &store {
         compiler = compiler.store(store.clone());
     }
@@ -132,11 +150,14 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let compiled = Instant::now();
 
     let artifacts = &result.artifacts;
-    let image = write_image(artifacts, &globals(artifacts), &ImageOptions::default())
+    let options = ImageOptions { strip: args.strip, debug, ..ImageOptions::default() };
+    let ImageFiles { image, debug, .. } = write_image_files(artifacts, &globals(artifacts), &options)
         .map_err(|errors| inputs.not_linked(&errors))?;
     let linked = Instant::now();
-    save(&args.output, &image)
-        .map_err(|error| Failure::while_doing(format!("cannot write {}", args.output.display()), error))?;
+    let files = [(Some(&args.output), Some(&image)), (args.split_debug.as_ref(), debug.as_ref())];
+    for (path, bytes) in files.into_iter().filter_map(|(path, bytes)| path.zip(bytes)) {
+        save(path, bytes).map_err(|error| cannot_write(path, error))?;
+    }
     let written = Instant::now();
 
     // The image is written first, so it does not wait for work that serves only later builds.
@@ -153,14 +174,28 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let stats = Stats::new(artifacts, &result.stats, tally, (&image, &info), threads, &times);
     if let Some(path) = &args.stats {
         let json = serde_json::to_string_pretty(&stats).expect("plain data");
-        std::fs::write(path, format!("{json}\n"))
-            .map_err(|error| Failure::while_doing(format!("cannot write {}", path.display()), error))?;
+        std::fs::write(path, format!("{json}\n")).map_err(|error| cannot_write(path, error))?;
     }
     match args.format {
         Format::Json => print_json(&stats),
         Format::Text => println!("{}", stats.summary(&args.output)),
     }
     Ok(())
+}
+
+impl BuildArgs {
+    /// Returns the place of the debug information.
+    fn debug_info(&self) -> Result<DebugInfo, Failure> {
+        let Some(path) = &self.split_debug else {
+            return Ok(if self.debug { DebugInfo::InImage } else { DebugInfo::None });
+        };
+        if path == &self.output {
+            let path = path.display();
+            return Err(Failure::new(format!("cannot write {path}: it is the image and the file beside it")));
+        }
+        let name = path.file_name().unwrap_or_default();
+        Ok(DebugInfo::Separate(name.to_string_lossy().into()))
+    }
 }
 
 /// Returns the globals that the modules use, in the order of the modules. This order numbers their
@@ -191,6 +226,10 @@ fn warn(folder: &Path, wrong: usize, tally: &Tally) {
             "warning: cache {folder}: entries that could not be used: {unusable}, that could not be written: {unwritten}"
         );
     }
+}
+
+fn cannot_write(path: &Path, error: std::io::Error) -> Failure {
+    Failure::while_doing(format!("cannot write {}", path.display()), error)
 }
 
 /// Refuses a path that could not be written, before any work is done.

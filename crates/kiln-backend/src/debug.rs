@@ -11,16 +11,27 @@ use kiln_ir::{Function, LineTable};
 
 /// Returns the function's part of the stream of labels; empty if no value has a label.
 ///
+/// A register that functions need not preserve has the value only until the next call: within the
+/// callee, debuggers would take the register's content for the value. So such a range ends before
+/// the end of the call instruction, where debuggers look up the caller's variables.
+///
 /// Ranges of one label may overlap, if several values have it. The one that starts later is the
 /// newer value of the variable, so the other one ends where it starts.
 pub(crate) fn labels(code: &CompiledCode, isa: &dyn TargetIsa) -> Vec<u8> {
     let mut ranges: Vec<LabelRange> = Vec::new();
+    if code.value_labels_ranges.is_empty() {
+        return Vec::new();
+    }
+    let returns: Vec<u32> = code.buffer.call_sites().map(|site| site.ret_addr).collect();
     // A hash map, but the ranges are sorted by all their fields.
     for (label, own) in &code.value_labels_ranges {
         let label = label.as_u32();
         ranges.extend(own.iter().filter(|range| range.start < range.end).filter_map(|range| {
             let ValueLocRange { loc, start, end } = *range;
-            Some(LabelRange { label, start, end, place: place(loc, isa)? })
+            let place = place(loc, isa)?;
+            let after = returns.partition_point(|at| *at <= start);
+            let call = returns.get(after).filter(|at| **at <= end && !survives_calls(place, isa));
+            Some(LabelRange { label, start, end: call.map_or(end, |at| at - 1), place })
         }));
     }
     let order = |place| match place {
@@ -49,6 +60,18 @@ fn place(loc: LabelValueLoc, isa: &dyn TargetIsa) -> Option<Place> {
             let near = (-Place::MAX_DISTANCE..=Place::MAX_DISTANCE).contains(&offset);
             i32::try_from(offset).ok().filter(|_| near).map(Place::Frame)
         }
+    }
+}
+
+/// Whether a call leaves the value in its place, by the calling convention of the platform.
+fn survives_calls(place: Place, isa: &dyn TargetIsa) -> bool {
+    let Place::Register(number) = place else { return true };
+    match isa.name() {
+        "x64" => matches!(number, 3 | 6 | 12..=15),
+        "aarch64" => matches!(number, 19..=29),
+        "riscv64" => matches!(number, 8 | 9 | 18..=27 | 40 | 41 | 50..=59),
+        "s390x" => matches!(number, 6..=13 | 15),
+        _ => false,
     }
 }
 

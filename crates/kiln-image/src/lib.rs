@@ -75,6 +75,8 @@
 
 mod arch;
 pub mod code;
+#[cfg(feature = "dwarf")]
+pub mod dwarf;
 mod elf64;
 mod error;
 mod features;
@@ -99,5 +101,7 @@ pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub use read::read_image;
 pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType, verify_bytes};
+#[cfg(all(feature = "write", feature = "dwarf"))]
+pub use write::DebugInfo;
 #[cfg(feature = "write")]
-pub use write::{ImageOptions, save, temporary_for, write_image};
+pub use write::{ImageFiles, ImageOptions, save, temporary_for, write_image, write_image_files};

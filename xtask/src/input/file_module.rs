@@ -111,12 +111,27 @@ impl FileModule {
         read().map_err(|error| unreadable(&self.file.name, &error))
     }
 
+    /// The hash of everything that the module is made of, if these are its bytes.
+    pub(super) fn hash(&self, bytes: &[u8]) -> blake3::Hash {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes);
+        if let Some(folder) = self.file.debug_folder() {
+            hasher.update(b"\0debugged in ").update(folder.as_bytes());
+        }
+        hasher.finalize()
+    }
+
     /// Makes a module of its `bytes`, with the name that it has in the file.
     pub(super) fn parse(&self, bytes: Vec<u8>, target: &Target) -> Parsed {
         if self.span.is_some() || is_binary(&bytes) {
             self.decode(&bytes, target)
         } else {
-            source(&self.name(), bytes).and_then(|source| parse(source, target))
+            let source = source(&self.name(), bytes)?;
+            let source = match self.file.debug_folder() {
+                Some(folder) => source.debugged(folder),
+                None => source,
+            };
+            parse(Arc::new(source), target)
         }
     }
 
@@ -196,6 +211,6 @@ fn moved(mut error: BinaryError, start: u64) -> BinaryError {
 }
 
 /// Makes a source of a file's bytes, or returns a diagnostic at the first place that is not text.
-fn source(name: &str, bytes: Vec<u8>) -> Result<Arc<Source>, Vec<Diagnostic>> {
-    Source::from_bytes(name, bytes).map(Arc::new).map_err(|fault| vec![fault])
+fn source(name: &str, bytes: Vec<u8>) -> Result<Source, Vec<Diagnostic>> {
+    Source::from_bytes(name, bytes).map_err(|fault| vec![fault])
 }

@@ -36,12 +36,24 @@ pub(crate) struct InputFile {
     pub(crate) path: PathBuf,
     /// Keeps the copy open, if the file was copied.
     copy: Option<Arc<File>>,
+    /// If debuggers are to show the file's text: the folder that `name` is relative to.
+    debugged: Option<Arc<str>>,
 }
 
 impl InputFile {
     /// Makes an input file that is called `name` and whose contents are at `path`.
     pub(crate) fn at(name: PathBuf, path: PathBuf) -> Self {
-        Self { name, path, copy: None }
+        Self { name, path, copy: None, debugged: None }
+    }
+
+    /// Makes a text the one that debuggers show. Its name is relative to `folder`.
+    pub(crate) fn debugged(self, folder: &Arc<str>) -> Self {
+        Self { debugged: Some(folder.clone()), ..self }
+    }
+
+    /// The folder that the name is relative to, if debuggers are to show the text.
+    pub(super) fn debug_folder(&self) -> Option<&str> {
+        self.debugged.as_deref()
     }
 
     /// Whether the file was copied, because it can be read only once.
@@ -155,7 +167,7 @@ impl Streams {
             copy(path, &mut open_now(path).map_err(error)?)?
         };
         let path = format!("/proc/{}/fd/{}", std::process::id(), copy.as_raw_fd()).into();
-        Ok(InputFile { name: name.into(), path, copy: Some(Arc::new(copy)) })
+        Ok(InputFile { name: name.into(), path, copy: Some(Arc::new(copy)), debugged: None })
     }
 }
 

@@ -71,10 +71,10 @@ pub(crate) fn lazy<'t>(
     let modules = all(found.into_iter().collect::<Result<Vec<_>, _>>()?)?;
     let lazy = |module: FileModule| {
         let name = module.name();
-        let hash = if keyed { Some(blake3::hash(&module.bytes()?)) } else { None };
+        let hash = if keyed { Some(module.hash(&module.bytes()?)) } else { None };
         let build = move || {
             let bytes = module.bytes().map_err(ReadError::Failed)?;
-            if hash.is_some_and(|hash| hash != blake3::hash(&bytes)) {
+            if hash.is_some_and(|hash| hash != module.hash(&bytes)) {
                 let text = format!("{} was changed while it was built", module.file.name.display());
                 return Err(ReadError::Failed(Failure::new(text)));
             }

@@ -1,4 +1,4 @@
-//! Records about code: functions, resolved and patchable calls, exception handlers, stack maps, labels.
+//! Records about code: functions, calls, exception handlers, stack maps, labels of values.
 
 use zerocopy::little_endian::{I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

@@ -225,6 +225,12 @@ impl<'a> Plan<'a> {
         self.placement.locate(module, section, offset)
     }
 
+    /// Returns the offset of the code of a module in [`Area::Text`], in bytes.
+    #[cfg(feature = "dwarf")]
+    pub(crate) fn text_of(&self, module: usize) -> u64 {
+        self.placement.modules[module].text.start
+    }
+
     /// Whether symbol `symbol` of module `module` is the definition to which its name resolves.
     pub(crate) fn is_definition(&self, module: usize, symbol: usize) -> bool {
         let id = self.symbols.of_module(module)[symbol];

@@ -70,8 +70,8 @@ pub(crate) fn extent(head: &[u8], file_len: u64) -> Result<(u64, usize), LoadErr
     Ok((span, mapped as usize))
 }
 
-/// Returns the file range of the note. There must be exactly one note, which must follow the
-/// headers and end at `limit` or before.
+/// Returns the file range of Kiln's note, which must be the first note, follow the headers and end
+/// at `limit` or before. Another note has the build id, which only debuggers read.
 pub(super) fn note_range(
     phdrs: &[ProgramHeader64<Endianness>],
     endian: Endianness,
@@ -79,8 +79,8 @@ pub(super) fn note_range(
     limit: usize,
 ) -> Result<Range<usize>, LoadError> {
     let mut notes = phdrs.iter().filter(|phdr| phdr.p_type(endian) == elf::PT_NOTE);
-    let (Some(note), None) = (notes.next(), notes.next()) else {
-        return Err(LoadError::malformed("not exactly one note", FILE_HEADER as u64));
+    let Some(note) = notes.next() else {
+        return Err(LoadError::malformed("no note", FILE_HEADER as u64));
     };
     let span = Span::new(note.p_offset(endian), note.p_filesz(endian));
     match span.within(limit) {

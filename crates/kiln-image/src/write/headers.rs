@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use object::elf;
 use object::write::elf::{FileHeader, ProgramHeader, SectionHeader, Writer};
+use object::{Endianness, elf};
 
 use super::layout::{FileLayout, SegmentKind};
 use super::section::{FileSection, SectionContent, type_and_flags};
@@ -52,6 +52,7 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind
         SegmentKind::Writable => (elf::PT_LOAD, READ_WRITE, layout.writable.clone(), page),
         SegmentKind::Dynamic => (elf::PT_DYNAMIC, READ_WRITE, layout.dynamic.clone(), TABLE_ALIGN),
         SegmentKind::Note => (elf::PT_NOTE, elf::PF_R, layout.note.clone(), NOTE_ALIGN),
+        SegmentKind::BuildId => (elf::PT_NOTE, elf::PF_R, layout.build_id.clone(), NOTE_ALIGN),
         SegmentKind::UnwindIndex => {
             let start = layout.addresses[Area::EhFrameHdr] as usize;
             let range = start..start + plan.layout()[Area::EhFrameHdr].size as usize;
@@ -76,64 +77,82 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind
 /// Writes the section headers. The full symbol table has `local_symbols` local symbols, without the
 /// null symbol.
 pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>, local_symbols: usize) {
-    let index_of = |wanted: fn(SectionContent) -> bool| {
-        let section = layout.sections.iter().find(|section| wanted(section.content));
-        section.map_or(0, |section| section.index.0)
-    };
-    let dynsym = index_of(|content| matches!(content, SectionContent::Dynsym));
-    let dynstr = index_of(|content| matches!(content, SectionContent::Dynstr));
-    let strtab = index_of(|content| matches!(content, SectionContent::Strtab));
     w.write_null_section_header();
     for section in &layout.sections {
         let range = layout.range(section.content);
-        let header = match section.content {
-            SectionContent::GnuHash => {
-                w.write_gnu_hash_section_header(range.start as u64);
-                continue;
+        match section.content {
+            SectionContent::GnuHash => w.write_gnu_hash_section_header(range.start as u64),
+            SectionContent::Dynamic => w.write_dynamic_section_header(range.start as u64),
+            SectionContent::Shstrtab => w.write_shstrtab_section_header(),
+            _ => {
+                let header = section_header(layout, &layout.sections, section, range, local_symbols);
+                w.write_section_header(&header);
             }
-            SectionContent::Dynamic => {
-                w.write_dynamic_section_header(range.start as u64);
-                continue;
+        }
+    }
+}
+
+/// Returns the header of one of `sections`, whose range is `range`: in the image that is laid out
+/// in `layout`, if it is loaded.
+pub(super) fn section_header(
+    layout: &FileLayout<'_>,
+    sections: &[FileSection<'_>],
+    section: &FileSection<'_>,
+    range: Range<usize>,
+    local_symbols: usize,
+) -> SectionHeader {
+    let index_of = |wanted: fn(SectionContent) -> bool| {
+        let section = sections.iter().find(|section| wanted(section.content));
+        section.map_or(0, |section| section.index.0)
+    };
+    let dynsym = || index_of(|content| matches!(content, SectionContent::Dynsym));
+    let dynstr = || index_of(|content| matches!(content, SectionContent::Dynstr));
+    let not_loaded = |sh_type, align| SectionHeader {
+        sh_flags: 0,
+        sh_addr: 0,
+        ..table(section, sh_type, range.clone(), align)
+    };
+    match section.content {
+        SectionContent::Note | SectionContent::BuildId => table(section, elf::SHT_NOTE, range, NOTE_ALIGN),
+        SectionContent::GnuHash => {
+            SectionHeader { sh_link: dynsym(), ..table(section, elf::SHT_GNU_HASH, range, TABLE_ALIGN) }
+        }
+        SectionContent::Dynsym => SectionHeader {
+            sh_link: dynstr(),
+            sh_info: 1, // the null symbol is the only local one
+            sh_entsize: SYMBOL as u64,
+            ..table(section, elf::SHT_DYNSYM, range, TABLE_ALIGN)
+        },
+        SectionContent::Dynstr => table(section, elf::SHT_STRTAB, range, 1),
+        SectionContent::Rela => SectionHeader {
+            sh_link: dynsym(),
+            sh_entsize: RELA as u64,
+            ..table(section, elf::SHT_RELA, range, TABLE_ALIGN)
+        },
+        SectionContent::Area(piece) => {
+            let (sh_type, flags) = type_and_flags(piece.area);
+            SectionHeader {
+                sh_flags: flags.into(),
+                sh_addr: layout.addresses[piece.area] + piece.offset,
+                sh_size: piece.size,
+                ..table(section, sh_type, range, piece.align as usize)
             }
-            SectionContent::Shstrtab => {
-                w.write_shstrtab_section_header();
-                continue;
-            }
-            SectionContent::Note => table(section, elf::SHT_NOTE, range, NOTE_ALIGN),
-            SectionContent::Dynsym => SectionHeader {
-                sh_link: dynstr,
-                sh_info: 1, // the null symbol is the only local one
-                sh_entsize: SYMBOL as u64,
-                ..table(section, elf::SHT_DYNSYM, range, TABLE_ALIGN)
-            },
-            SectionContent::Dynstr => table(section, elf::SHT_STRTAB, range, 1),
-            SectionContent::Rela => SectionHeader {
-                sh_link: dynsym,
-                sh_entsize: RELA as u64,
-                ..table(section, elf::SHT_RELA, range, TABLE_ALIGN)
-            },
-            SectionContent::Area(piece) => {
-                let (sh_type, flags) = type_and_flags(piece.area);
-                SectionHeader {
-                    sh_flags: flags.into(),
-                    sh_addr: layout.addresses[piece.area] + piece.offset,
-                    sh_size: piece.size,
-                    ..table(section, sh_type, range, piece.align as usize)
-                }
-            }
-            SectionContent::Symtab => SectionHeader {
-                sh_flags: 0,
-                sh_addr: 0,
-                sh_link: strtab,
-                sh_info: 1 + local_symbols as u32,
-                sh_entsize: SYMBOL as u64,
-                ..table(section, elf::SHT_SYMTAB, range, TABLE_ALIGN)
-            },
-            SectionContent::Strtab => {
-                SectionHeader { sh_flags: 0, sh_addr: 0, ..table(section, elf::SHT_STRTAB, range, 1) }
-            }
-        };
-        w.write_section_header(&header);
+        }
+        SectionContent::Dynamic => SectionHeader {
+            sh_flags: (elf::SHF_ALLOC | elf::SHF_WRITE).into(),
+            sh_link: dynstr(),
+            sh_entsize: size_of::<elf::Dyn64<Endianness>>() as u64,
+            ..table(section, elf::SHT_DYNAMIC, range, TABLE_ALIGN)
+        },
+        SectionContent::Symtab => SectionHeader {
+            sh_link: index_of(|content| matches!(content, SectionContent::Strtab)),
+            sh_info: 1 + local_symbols as u32,
+            sh_entsize: SYMBOL as u64,
+            ..not_loaded(elf::SHT_SYMTAB, TABLE_ALIGN)
+        },
+        SectionContent::Strtab | SectionContent::Shstrtab => not_loaded(elf::SHT_STRTAB, 1),
+        SectionContent::Debug(_) => not_loaded(elf::SHT_PROGBITS, 1),
+        SectionContent::DebugLink => not_loaded(elf::SHT_PROGBITS, 4),
     }
 }
 

@@ -6,6 +6,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::{GlobalTable, SlotKey};
 use object::write::elf::Writer;
 
+use super::debug::Debug;
 use super::describe::{announce_checksums, describe, seal};
 use super::dynamic::DynamicSection;
 use super::dynamic_symbols::DynamicSymbols;
@@ -15,7 +16,7 @@ use super::options::ImageOptions;
 use super::relocations::{RelaCounts, write_relocations};
 use super::section::sections;
 use super::symbols::FullSymbols;
-use super::tables::{write_dynamic_tables, write_full_symbols};
+use super::tables::{write_dynamic_tables, write_full_symbols, write_rest};
 use crate::arch::Arch;
 use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, plan_for};
 use crate::note::NoteBuilder;
@@ -33,6 +34,30 @@ pub fn write_image(
     table: &GlobalTable,
     options: &ImageOptions,
 ) -> Result<Vec<u8>, Vec<LinkError>> {
+    write_image_files(artifacts, table, options).map(|files| files.image)
+}
+
+/// The files of an image.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ImageFiles {
+    /// The image.
+    pub image: Vec<u8>,
+    /// The file with its symbols and debug information, if the options ask for such a file.
+    pub debug: Option<Vec<u8>>,
+}
+
+/// Does the same as [`write_image`], and also returns the file with the debug information, if that
+/// is not in the image.
+///
+/// # Errors
+///
+/// As for [`write_image`].
+pub fn write_image_files(
+    artifacts: &[Artifact],
+    table: &GlobalTable,
+    options: &ImageOptions,
+) -> Result<ImageFiles, Vec<LinkError>> {
     let arch = match &options.triple {
         Some(triple) if artifacts.is_empty() => {
             let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.clone() }];
@@ -53,7 +78,7 @@ pub fn write_image(
     write(&plan, &triple, options).map_err(|error| vec![error])
 }
 
-fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8>, LinkError> {
+fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageFiles, LinkError> {
     let symbols = DynamicSymbols::of(plan);
     let counts = RelaCounts::of(plan);
     let details = plan.slot_details();
@@ -62,29 +87,40 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<Vec<u8
     let mut note = describe(plan, triple, &symbols, &details, counts.symbolic);
 
     let mut buffer = Vec::new();
-    let layout = write_frame(plan, &symbols, &counts, &dynamic, &mut note, &mut buffer)?;
+    let full = FullSymbols::of(plan)?;
+    let parts = Parts { symbols: &symbols, counts: &counts, dynamic: &dynamic, full: &full, options };
+    let (layout, debug) = write_frame(plan, &parts, &mut note, &mut buffer)?;
     let fixups = emit(plan, &layout.addresses, &mut buffer)?;
     let Range { start, end } = layout.rela;
     write_relocations(plan, &layout.addresses, &symbols, &fixups, &mut buffer[start..end]);
+    let file = debug.finish(plan, &layout, &full, options, &mut buffer)?;
     seal(plan, &layout, &symbols, &fixups, note, &mut buffer);
     debug_assert!(crate::read::verify_bytes(&buffer).is_ok(), "what was written can be read");
-    Ok(buffer)
+    Ok(ImageFiles { image: buffer, debug: file })
+}
+
+/// The parts that the frame of an image is made of.
+struct Parts<'a, 'p, 'i> {
+    symbols: &'a DynamicSymbols<'p, 'i>,
+    counts: &'a RelaCounts,
+    dynamic: &'a DynamicSection,
+    full: &'a FullSymbols,
+    options: &'a ImageOptions,
 }
 
 /// Lays out the file and writes headers and tables. Leaves room for areas, relocations and the
-/// note.
+/// notes.
 fn write_frame<'p>(
     plan: &Plan<'p>,
-    symbols: &DynamicSymbols<'_, '_>,
-    counts: &RelaCounts,
-    dynamic: &DynamicSection,
+    parts: &Parts<'_, '_, '_>,
     note: &mut NoteBuilder,
     buffer: &mut Vec<u8>,
-) -> Result<FileLayout<'p>, LinkError> {
+) -> Result<(FileLayout<'p>, Debug), LinkError> {
     let arch = plan.arch();
-    let full = FullSymbols::of(plan)?;
+    let Parts { symbols, counts, dynamic, full, options } = *parts;
+    let mut debug = Debug::default();
     let mut w = Writer::new(arch.endian(), true, buffer);
-    let sections = sections(&mut w, plan, counts.rela > 0);
+    let sections = sections(&mut w, plan, counts.rela > 0, Debug::extra(options));
     announce_checksums(note, &sections);
     let too_long = || {
         let what = "the note".into();
@@ -92,6 +128,7 @@ fn write_frame<'p>(
     };
     let sizes = TableSizes {
         note: note.len().ok_or_else(too_long)?,
+        build_id: Debug::build_id_len(options),
         bloom: symbols.bloom,
         buckets: symbols.buckets,
         exports: symbols.exports.len() as u32,
@@ -99,17 +136,24 @@ fn write_frame<'p>(
         dynstr: dynamic.strings.len(),
         relocations: counts.rela,
         dynamic: dynamic.len(),
-        symbols: full.list.len(),
-        strtab: full.names.len(),
+        symbols: (!options.strip).then_some(full.list.len()),
+        strtab: if options.strip { 0 } else { full.names.len() },
+        link: Debug::link_len(options),
     };
-    let layout = FileLayout::reserve(&mut w, arch, plan.layout(), sections, &sizes);
+    let layout = FileLayout::reserve(&mut w, arch, plan.layout(), sections, &sizes, |addresses| {
+        debug = Debug::new(plan, addresses[Area::Text], options)?;
+        Ok(debug.lens(options))
+    })?;
 
     write_file_headers(&mut w, plan, &layout)?;
     write_dynamic_tables(&mut w, arch, &layout, symbols, dynamic)?;
-    write_full_symbols(&mut w, arch, &layout, &full);
+    if !options.strip {
+        write_full_symbols(&mut w, arch, &layout, full);
+    }
+    write_rest(&mut w, &layout, debug.sections());
     write_section_headers(&mut w, &layout, full.local_count);
     assert_eq!(w.len(), layout.len, "written as much as was reserved");
-    Ok(layout)
+    Ok((layout, debug))
 }
 
 /// Copies and relocates code and data into the file.

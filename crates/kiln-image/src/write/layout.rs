@@ -21,7 +21,7 @@ use object::write::elf::Writer;
 use super::section::{FileSection, READ_ONLY, SectionContent, WRITABLE};
 use crate::arch::Arch;
 use crate::elf64::{NOTE_ALIGN, RELA, SYMBOL, TABLE_ALIGN};
-use crate::link::{Addresses, Area, Layout};
+use crate::link::{Addresses, Area, Layout, LinkError};
 
 /// An entry of the program header table.
 #[derive(Clone, Copy)]
@@ -32,6 +32,7 @@ pub(super) enum SegmentKind {
     Writable,
     Dynamic,
     Note,
+    BuildId,
     UnwindIndex,
     Stack,
     /// The range that loaders make read-only after relocation.
@@ -42,6 +43,8 @@ pub(super) enum SegmentKind {
 pub(super) struct TableSizes {
     /// Bytes of the note.
     pub(super) note: usize,
+    /// Bytes of the build id's note; 0 for none.
+    pub(super) build_id: usize,
     /// Words of the Bloom filter.
     pub(super) bloom: u32,
     /// Buckets of the GNU hash table.
@@ -56,10 +59,12 @@ pub(super) struct TableSizes {
     pub(super) relocations: usize,
     /// Entries of `.dynamic`.
     pub(super) dynamic: usize,
-    /// Symbols of the full table, without the null symbol.
-    pub(super) symbols: usize,
+    /// Symbols of the full table, without the null symbol; `None` if there is no such table.
+    pub(super) symbols: Option<usize>,
     /// Bytes of `.strtab`.
     pub(super) strtab: usize,
+    /// Bytes of `.gnu_debuglink`; 0 for none.
+    pub(super) link: usize,
 }
 
 /// The ranges of the file, in order, and the addresses of areas.
@@ -70,6 +75,7 @@ pub(super) struct FileLayout<'p> {
     sections_of: [Range<usize>; Area::ALL.len()],
 
     pub(super) note: Range<usize>,
+    pub(super) build_id: Range<usize>,
     pub(super) gnu_hash: Range<usize>,
     pub(super) dynsym: Range<usize>,
     pub(super) dynstr: Range<usize>,
@@ -87,6 +93,9 @@ pub(super) struct FileLayout<'p> {
     pub(super) zeroed_end: usize,
     pub(super) symtab: Range<usize>,
     pub(super) strtab: Range<usize>,
+    /// The sections of debug information.
+    pub(super) debug: Vec<Range<usize>>,
+    pub(super) link: Range<usize>,
     pub(super) shstrtab: Range<usize>,
     pub(super) section_headers: Range<usize>,
     /// Length of the file in bytes.
@@ -95,20 +104,23 @@ pub(super) struct FileLayout<'p> {
 
 impl<'p> FileLayout<'p> {
     /// Reserves everything, in order of the file. `areas` are the sizes of code and data, and
-    /// `sections` must be numbered.
+    /// `sections` must be numbered. `debug` returns the lengths of the sections of debug
+    /// information, when the addresses of areas are known.
     pub(super) fn reserve(
         w: &mut Writer<'_>,
         arch: Arch,
         areas: &Layout,
         sections: Vec<FileSection<'p>>,
         sizes: &TableSizes,
-    ) -> Self {
+        debug: impl FnOnce(&Addresses) -> Result<Vec<usize>, LinkError>,
+    ) -> Result<Self, LinkError> {
         let page = arch.page_size() as usize;
         let size = |area: Area| areas[area].size as usize;
-        let segments = segments(areas);
+        let segments = segments(areas, sizes.build_id > 0);
         w.reserve_file_header();
         w.reserve_program_headers(segments.len() as u32);
         let note = reserve(w, sizes.note, NOTE_ALIGN);
+        let build_id = reserve(w, sizes.build_id, NOTE_ALIGN);
         let gnu_hash_start = w.reserve_gnu_hash(sizes.bloom, sizes.buckets, sizes.exports);
         let gnu_hash = gnu_hash_start..w.reserved_len();
         let dynsym = reserve(w, SYMBOL * (1 + sizes.dynamic_symbols), TABLE_ALIGN);
@@ -144,18 +156,21 @@ impl<'p> FileLayout<'p> {
         let zeroed_size = size(Area::Bss);
         let zeroed_end = if zeroed_size > 0 { zeroed_start + zeroed_size } else { writable.end };
 
-        let symtab = reserve(w, SYMBOL * (1 + sizes.symbols), TABLE_ALIGN);
+        let symtab = reserve(w, sizes.symbols.map_or(0, |symbols| SYMBOL * (1 + symbols)), TABLE_ALIGN);
         let strtab = reserve(w, sizes.strtab, 1);
+        let debug: Vec<_> = debug(&addresses)?.into_iter().map(|len| reserve(w, len, 1)).collect();
+        let link = reserve(w, sizes.link, 4);
         let shstrtab_start = w.reserved_len();
         w.reserve_shstrtab();
         let shstrtab = shstrtab_start..w.reserved_len();
         w.reserve_section_headers();
         let len = w.reserved_len();
-        Self {
+        Ok(Self {
             segments,
             sections_of: sections_of(&sections),
             sections,
             note,
+            build_id,
             gnu_hash,
             dynsym,
             dynstr,
@@ -169,16 +184,19 @@ impl<'p> FileLayout<'p> {
             zeroed_end,
             symtab,
             strtab,
+            debug,
+            link,
             section_headers: shstrtab.end..len,
             shstrtab,
             len,
-        }
+        })
     }
 
     /// Returns the range of a section in the file.
     pub(super) fn range(&self, content: SectionContent) -> Range<usize> {
         match content {
             SectionContent::Note => self.note.clone(),
+            SectionContent::BuildId => self.build_id.clone(),
             SectionContent::GnuHash => self.gnu_hash.clone(),
             SectionContent::Dynsym => self.dynsym.clone(),
             SectionContent::Dynstr => self.dynstr.clone(),
@@ -191,6 +209,8 @@ impl<'p> FileLayout<'p> {
             SectionContent::Dynamic => self.dynamic.clone(),
             SectionContent::Symtab => self.symtab.clone(),
             SectionContent::Strtab => self.strtab.clone(),
+            SectionContent::Debug(number) => self.debug[number].clone(),
+            SectionContent::DebugLink => self.link.clone(),
             SectionContent::Shstrtab => self.shstrtab.clone(),
         }
     }
@@ -215,13 +235,15 @@ impl<'p> FileLayout<'p> {
     ///
     /// If the sections are not in order of the file.
     pub(super) fn checksummed_parts(&self) -> Vec<Range<usize>> {
-        let start_of = |section: &FileSection<'_>| match section.content {
-            SectionContent::GnuHash => self.note.end,
-            SectionContent::Symtab => self.writable.end,
-            content => self.range(content).start,
-        };
-        let sections = self.sections.iter().filter(|section| section.has_checksum());
-        let mut starts: Vec<usize> = sections.map(start_of).collect();
+        let sections = || self.sections.iter().filter(|section| section.has_checksum());
+        let mut starts: Vec<usize> = sections().map(|section| self.range(section.content).start).collect();
+        // The first part begins after the note, the first that is not mapped after the segments.
+        let not_mapped = sections().position(|section| !section.content.is_loaded());
+        for (number, start) in [(Some(0), self.note.end), (not_mapped, self.writable.end)] {
+            if let Some(first) = number.and_then(|number| starts.get_mut(number)) {
+                *first = start;
+            }
+        }
         starts.extend([self.section_headers.start, self.len]);
         assert!(starts.is_sorted(), "sections are listed in order of the file");
         starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
@@ -229,7 +251,7 @@ impl<'p> FileLayout<'p> {
 }
 
 /// Returns the entries of the program header table, in order.
-fn segments(areas: &Layout) -> Vec<SegmentKind> {
+fn segments(areas: &Layout, has_build_id: bool) -> Vec<SegmentKind> {
     let has = |area: Area| areas[area].size > 0;
     let mut segments = vec![SegmentKind::ReadOnly];
     if has(Area::Text) {
@@ -240,6 +262,9 @@ fn segments(areas: &Layout) -> Vec<SegmentKind> {
         segments.push(SegmentKind::Writable);
     }
     segments.extend([SegmentKind::Dynamic, SegmentKind::Note]);
+    if has_build_id {
+        segments.push(SegmentKind::BuildId);
+    }
     if has(Area::EhFrame) {
         segments.push(SegmentKind::UnwindIndex);
     }

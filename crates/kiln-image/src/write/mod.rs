@@ -8,6 +8,8 @@
 //! Invariants: the file offset of a loaded section is its virtual address; equal inputs give equal
 //! bytes; every part has the length that was reserved for it.
 
+#[cfg_attr(not(feature = "dwarf"), path = "no_debug.rs")]
+mod debug;
 mod describe;
 mod dynamic;
 mod dynamic_symbols;
@@ -23,7 +25,9 @@ mod symbols;
 mod tables;
 mod temporary;
 
-pub use image::write_image;
+pub use image::{ImageFiles, write_image, write_image_files};
+#[cfg(feature = "dwarf")]
+pub use options::DebugInfo;
 pub use options::ImageOptions;
 pub use save::save;
 pub use temporary::temporary_for;

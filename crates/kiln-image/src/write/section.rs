@@ -18,6 +18,7 @@ pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
 #[derive(Clone, Copy)]
 pub(super) enum SectionContent {
     Note,
+    BuildId,
     GnuHash,
     Dynsym,
     Dynstr,
@@ -26,7 +27,28 @@ pub(super) enum SectionContent {
     Dynamic,
     Symtab,
     Strtab,
+    /// The section of debug information with this number.
+    Debug(usize),
+    /// The name of the file with the debug information.
+    DebugLink,
     Shstrtab,
+}
+
+impl SectionContent {
+    /// Whether the section is mapped, or zeroed, when the image is loaded.
+    pub(super) fn is_loaded(self) -> bool {
+        match self {
+            Self::Symtab | Self::Strtab | Self::Debug(_) | Self::DebugLink | Self::Shstrtab => false,
+            Self::Note
+            | Self::BuildId
+            | Self::GnuHash
+            | Self::Dynsym
+            | Self::Dynstr
+            | Self::Rela
+            | Self::Area(_)
+            | Self::Dynamic => true,
+        }
+    }
 }
 
 /// A part of an area: one named section, or everything that is in no named section.
@@ -78,18 +100,35 @@ pub(super) fn type_and_flags(area: Area) -> (u32, u32) {
     }
 }
 
+/// Sections that only some images have.
+#[derive(Clone, Copy)]
+pub(super) struct Extra {
+    pub(super) has_symbols: bool,
+    pub(super) has_build_id: bool,
+    /// The names of the sections of debug information.
+    pub(super) debug: &'static [&'static str],
+    /// Whether the debug information is in another file.
+    pub(super) has_link: bool,
+    /// Whether `object` writes the headers of some sections: in an image it does.
+    pub(super) for_image: bool,
+}
+
 /// Returns the sections of an image of `plan`, in file order, and reserves their indices and names.
 pub(super) fn sections<'p: 'w, 'w>(
     w: &mut Writer<'w>,
     plan: &Plan<'p>,
     has_relocations: bool,
+    extra: Extra,
 ) -> Vec<FileSection<'p>> {
-    let mut list: Vec<(&'p str, SectionContent)> = vec![
-        (".note.kiln", SectionContent::Note),
+    let mut list: Vec<(&'p str, SectionContent)> = vec![(".note.kiln", SectionContent::Note)];
+    if extra.has_build_id {
+        list.push((".note.gnu.build-id", SectionContent::BuildId));
+    }
+    list.extend([
         (".gnu.hash", SectionContent::GnuHash),
         (".dynsym", SectionContent::Dynsym),
         (".dynstr", SectionContent::Dynstr),
-    ];
+    ]);
     if has_relocations {
         list.push((".rela.dyn", SectionContent::Rela));
     }
@@ -100,12 +139,15 @@ pub(super) fn sections<'p: 'w, 'w>(
     for area in WRITABLE.into_iter().chain([Area::Bss]) {
         list.extend(pieces(plan, area));
     }
-    list.extend([
-        (".symtab", SectionContent::Symtab),
-        (".strtab", SectionContent::Strtab),
-        (".shstrtab", SectionContent::Shstrtab),
-    ]);
-    list.into_iter().map(|(name, content)| number(w, name, content)).collect()
+    if extra.has_symbols {
+        list.extend([(".symtab", SectionContent::Symtab), (".strtab", SectionContent::Strtab)]);
+    }
+    list.extend(extra.debug.iter().enumerate().map(|(number, name)| (*name, SectionContent::Debug(number))));
+    if extra.has_link {
+        list.push((".gnu_debuglink", SectionContent::DebugLink));
+    }
+    list.push((".shstrtab", SectionContent::Shstrtab));
+    list.into_iter().map(|(name, content)| number(w, name, content, extra.for_image)).collect()
 }
 
 /// Returns the sections of `area`: first one for everything that is in no named section, if there
@@ -122,21 +164,33 @@ fn pieces<'p>(plan: &Plan<'p>, area: Area) -> impl Iterator<Item = (&'p str, Sec
 
 /// Reserves the index and the name of a section. If `object` writes a section's header, it also
 /// reserves the name itself.
-fn number<'p: 'w, 'w>(w: &mut Writer<'w>, name: &'p str, content: SectionContent) -> FileSection<'p> {
-    let own_header =
-        matches!(content, SectionContent::GnuHash | SectionContent::Dynamic | SectionContent::Shstrtab);
+fn number<'p: 'w, 'w>(
+    w: &mut Writer<'w>,
+    name: &'p str,
+    content: SectionContent,
+    for_image: bool,
+) -> FileSection<'p> {
+    let own_header = match content {
+        SectionContent::Shstrtab => true,
+        SectionContent::GnuHash | SectionContent::Dynamic => for_image,
+        _ => false,
+    };
     let name_id = (!own_header).then(|| w.add_section_name(name.as_bytes()));
     let index = match content {
+        SectionContent::Shstrtab => w.reserve_shstrtab_section_index(),
+        _ if !for_image => w.reserve_section_index(),
         SectionContent::GnuHash => w.reserve_gnu_hash_section_index(),
         SectionContent::Dynsym => w.reserve_dynsym_section_index(),
         SectionContent::Dynstr => w.reserve_dynstr_section_index(),
         SectionContent::Dynamic => w.reserve_dynamic_section_index(),
-        SectionContent::Shstrtab => w.reserve_shstrtab_section_index(),
         SectionContent::Note
+        | SectionContent::BuildId
         | SectionContent::Rela
         | SectionContent::Area(_)
         | SectionContent::Symtab
-        | SectionContent::Strtab => w.reserve_section_index(),
+        | SectionContent::Strtab
+        | SectionContent::Debug(_)
+        | SectionContent::DebugLink => w.reserve_section_index(),
     };
     FileSection { name, content, name_id, index }
 }

@@ -14,7 +14,7 @@ use super::headers::too_large;
 use super::layout::FileLayout;
 use super::symbols::{ElfSymbol, FullSymbols};
 use crate::arch::Arch;
-use crate::elf64::symbol_info;
+use crate::elf64::{SYMBOL, symbol_info};
 use crate::link::LinkError;
 
 /// Writes the tables that are loaded, in order of the file.
@@ -68,14 +68,35 @@ pub(super) fn write_dynamic_tables(
     Ok(())
 }
 
-/// Writes the tables that are not loaded: the full symbol table and the string tables.
+/// Writes the full symbol table and its names, which are not loaded.
 pub(super) fn write_full_symbols(
     w: &mut Writer<'_>,
     arch: Arch,
     layout: &FileLayout<'_>,
     symbols: &FullSymbols,
 ) {
-    let mut table = Vec::with_capacity(layout.symtab.len());
+    write_at(w, &layout.symtab, &symbol_table(arch, layout, symbols));
+    write_at(w, &layout.strtab, &symbols.names);
+}
+
+/// Writes the sections of debug information and the names of sections. Leaves room for the name of
+/// the file with the debug information.
+pub(super) fn write_rest<'s>(
+    w: &mut Writer<'_>,
+    layout: &FileLayout<'_>,
+    debug: impl Iterator<Item = &'s [u8]>,
+) {
+    for (range, bytes) in layout.debug.iter().zip(debug) {
+        write_at(w, range, bytes);
+    }
+    pad_to(w, layout.link.end);
+    w.write_shstrtab();
+    assert_eq!(w.len(), layout.shstrtab.end, "the section names are as long as was reserved");
+}
+
+/// Returns the bytes of the full symbol table.
+pub(super) fn symbol_table(arch: Arch, layout: &FileLayout<'_>, symbols: &FullSymbols) -> Vec<u8> {
+    let mut table = Vec::with_capacity(SYMBOL * (1 + symbols.list.len()));
     ElfSymbol::NULL.write(arch.endian(), &mut table);
     for symbol in &symbols.list {
         let section = layout.section_at(symbol.area, symbol.offset);
@@ -83,10 +104,7 @@ pub(super) fn write_full_symbols(
         let (name, info, size) = (symbol.name, symbol.info, symbol.size);
         ElfSymbol { name, info, section, value, size }.write(arch.endian(), &mut table);
     }
-    write_at(w, &layout.symtab, &table);
-    write_at(w, &layout.strtab, &symbols.names);
-    w.write_shstrtab();
-    assert_eq!(w.len(), layout.shstrtab.end, "the section names are as long as was reserved");
+    table
 }
 
 /// Writes `bytes` to `range`, which was reserved for them.
