@@ -20,7 +20,7 @@ pub struct Section {
     pub bytes: Vec<u8>,
 }
 
-/// The names of all sections that [`sections`] may return, in the same order.
+/// The names of all sections that [`sections`](super::sections) may return, in the same order.
 pub const NAMES: [&str; 4] = [".debug_abbrev", ".debug_info", ".debug_line", ".debug_loclists"];
 
 /// The error that debug information has more bytes than the 32-bit format of DWARF can refer to.
