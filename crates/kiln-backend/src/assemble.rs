@@ -26,7 +26,7 @@ use crate::error::{AssembleError, CompileErrorKind, MAX_CODE, too_much_code};
 use crate::islands::{AARCH64_CALL_REACH, IslandLayout};
 use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
-use crate::{data, debug, islands, symbols};
+use crate::{data, debug, islands, symbols, unwind};
 
 /// The statement of artifacts about their target: its triple and the CPU features that code may
 /// use. To gather it takes as long as assembling a small function.
@@ -92,6 +92,9 @@ fn assemble_within(
         None => assembly.text(isa, functions, &labels)?,
     }
     assembly.contents.summary.text_align = align.into();
+    if !assembly.contents.unwind.is_empty() {
+        assembly.contents.cie = unwind::cie(isa).to_vec();
+    }
     let Assembly { mut contents, libcalls, mut ranges, .. } = assembly;
     let symbol_align = isa.symbol_alignment() as u32;
     data::lay_out(module, symbol_align, &mut contents, &mut ranges)?;
@@ -270,11 +273,11 @@ impl Assembly<'_> {
             call_sites_start: (contents.call_sites.len() as u32).into(),
             handlers_start: (contents.handlers.len() as u32).into(),
             unwind_start: (contents.unwind.len() as u32).into(),
-            unwind_len: (compiled.unwind.rows.len() as u32).into(),
+            unwind_len: (compiled.unwind.len() as u32).into(),
         });
         contents.references.extend(references.iter().map(|symbol| U32::new(symbol.as_u32())));
         // Tables without offsets in the code are copied.
-        contents.unwind.extend_from_slice(&compiled.unwind.rows);
+        contents.unwind.extend_from_slice(&compiled.unwind);
         contents.traps.extend_from_slice(&compiled.traps);
         contents.source_ranges.extend_from_slice(&compiled.source_ranges);
         contents.call_sites.extend_from_slice(&compiled.call_sites);
@@ -305,10 +308,7 @@ impl Assembly<'_> {
         contents
             .patchable_calls
             .extend(calls.map(|&(end, len)| PatchableCall { end: (start + end).into(), len: len.into() }));
-        // All functions of a target have the same CIE and the same no-op, if they have them.
-        if contents.cie.is_empty() {
-            contents.cie.clone_from(&compiled.unwind.cie);
-        }
+        // All functions of a target have the same no-op, if they have it.
         if contents.nops.is_empty() {
             contents.nops.clone_from(&compiled.nop);
         }

@@ -8,8 +8,6 @@ use cranelift_codegen::ir::LibCall;
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::HandlerKind;
 
-use crate::unwind::UnwindRows;
-
 /// The target of a relocation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum RelocTarget {
@@ -70,7 +68,8 @@ pub(crate) struct CompiledFunction {
     pub(crate) patchable_calls: Vec<(u32, u32)>,
     /// The target's shortest no-op; empty if no call is patchable.
     pub(crate) nop: Vec<u8>,
-    pub(crate) unwind: UnwindRows,
+    /// The unwind rows, encoded as call frame instructions; empty if there are none.
+    pub(crate) unwind: Vec<u8>,
     /// Whether it was taken from an earlier artifact.
     pub(crate) reused: bool,
     /// Whether it was compiled although an earlier artifact was offered, because its code does not

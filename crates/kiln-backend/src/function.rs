@@ -69,6 +69,7 @@ pub(crate) fn compile(
     if is_s390x(isa) {
         colocate_s390x(module, &mut scratch.context.func);
     }
+    unwind::mark(&mut scratch.context.func, isa);
     // Cranelift panics on an instruction that a target has no lowering for. The context must not be
     // used again then.
     let Scratch { context, control } = scratch;
@@ -170,7 +171,7 @@ fn compile_context(
     }
     // Cranelift does not promise that relocations are in order.
     relocs.sort_by_key(|reloc| reloc.offset);
-    let unwind = unwind::rows(code, isa).map_err(CompileErrorKind::Codegen)?;
+    let unwind = unwind::rows(code, &context.func, isa).map_err(CompileErrorKind::Codegen)?;
     let labels = debug::labels(code, isa);
     let tables = tables::collect(code, context.func.params.base_srcloc().bits());
     Ok(CompiledFunction { code: bytes, relocs, unwind, labels, ..tables })

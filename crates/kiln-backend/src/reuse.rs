@@ -36,7 +36,6 @@ use kiln_ir::{Body, Function};
 
 use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, FunctionStackMap, RelocTarget};
 use crate::reloc;
-use crate::unwind::UnwindRows;
 
 /// The largest number of references of a function that are searched one by one.
 const FEW: usize = 32;
@@ -107,10 +106,7 @@ pub(crate) fn extract(reuse: Reuse<'_>, new: &Function, body: &Body) -> Option<C
         stack_map_entries,
         nop: if patchable_calls.is_empty() { Vec::new() } else { artifact.nops().to_vec() },
         patchable_calls,
-        unwind: match rows.is_empty() {
-            true => UnwindRows::default(),
-            false => UnwindRows { cie: artifact.cie().to_vec(), rows: rows.to_vec() },
-        },
+        unwind: rows.to_vec(),
         reused: true,
         unfit: false,
     })

@@ -135,7 +135,7 @@ pub(super) fn plan_within<'a>(
 
     let placement = place(arch, artifacts, &assignment, sections.list, &mut errors);
 
-    let unwind = unwind::lay_out(arch, artifacts, &mut errors);
+    let unwind = unwind::lay_out(arch, artifacts, &placement, &assignment, &mut errors);
 
     let code = code::lay_out(artifacts, names, parallel);
 

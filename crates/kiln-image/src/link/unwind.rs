@@ -6,14 +6,22 @@
 //! identical, and have augmentation `zR` with 4-byte pc-relative pointers, so the loader need not
 //! relocate them. Functions are in order of address, so writing the index in `.eh_frame_hdr` in
 //! that order sorts it.
+//!
+//! The linker's stubs and the veneers inside of large modules have entries too: one for each run of
+//! them, without rows. They change neither the stack pointer nor the return address, so the initial
+//! rules of the CIE hold throughout, as at a function's first instruction. A function without rows,
+//! which a client gave as machine code, has no entry: nothing is known about it, and an unwinder
+//! stops there.
 
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 
+use super::assign::Assignment;
 use super::error::LinkError;
-use super::layout::{Extent, Layout, MAX_SIZE};
+use super::layout::{Area, Extent, Layout, MAX_SIZE};
+use super::place::Placement;
 use crate::arch::Arch;
 
 /// The fixed part of an FDE, in bytes: length, CIE pointer, first address, number of bytes, length
@@ -38,12 +46,35 @@ pub(super) struct ModuleEntries {
     pub(super) first: u64,
     /// The number of FDEs.
     pub(super) count: u64,
+    /// The module's veneers and its own stubs, in order of address.
+    plain: Vec<Plain>,
+}
+
+/// Code without functions, which has an entry without rows.
+struct Plain {
+    /// The index of the function that follows it in the module.
+    next: usize,
+    /// Offset from the start of the module's code, in bytes.
+    start: u64,
+    len: u64,
+}
+
+/// The entry of the stubs that all modules share.
+struct SharedStubs {
+    /// The offset of its CIE.
+    cie: u64,
+    /// The offset of the entry in `.eh_frame`.
+    entry: u64,
+    /// The range of the stubs in the code area.
+    start: u64,
+    len: u64,
 }
 
 /// The places of all unwind information.
 pub(super) struct UnwindLayout {
     /// The entries of each module; `None` for a module without unwind rows.
     pub(super) modules: Vec<Option<ModuleEntries>>,
+    shared_stubs: Option<SharedStubs>,
     /// The number of FDEs.
     count: u64,
 }
@@ -51,8 +82,9 @@ pub(super) struct UnwindLayout {
 impl UnwindLayout {
     /// Returns the size and alignment of `.eh_frame`.
     pub(super) fn eh_frame(&self) -> Extent {
+        let stubs = self.shared_stubs.as_ref().map(|stubs| stubs.entry + fde_size(0));
         let end = self.modules.iter().flatten().next_back().map(|last| last.start + last.size);
-        end.map_or_else(Extent::default, |end| Extent { size: end + TERMINATOR, align: 8 })
+        stubs.or(end).map_or_else(Extent::default, |end| Extent { size: end + TERMINATOR, align: 8 })
     }
 
     /// Returns the size and alignment of `.eh_frame_hdr`.
@@ -77,7 +109,42 @@ fn row_lengths(artifact: &Artifact) -> impl Iterator<Item = u32> {
 /// index.
 pub(super) fn size_bound(artifact: &Artifact) -> u64 {
     let entries: u64 = row_lengths(artifact).map(|len| fde_size(len) + HDR_LINE).sum();
-    entries + artifact.cie().len() as u64 + 8
+    let plain = if has_veneers(artifact) { artifact.functions().len() as u64 } else { 0 };
+    // The module's own stubs, and the stubs that all modules share.
+    entries + (plain + 2) * (fde_size(0) + HDR_LINE) + artifact.cie().len() as u64 + 8
+}
+
+/// The smallest size of code for which the compiler may have made veneers, in bytes. It makes them
+/// only on aarch64, for code that may be larger than a call reaches.
+const VENEERS_FROM: u64 = 1 << 24;
+/// The size of a veneer, in bytes.
+const VENEER: u64 = 12;
+
+/// Whether a module may have veneers between its functions.
+fn has_veneers(artifact: &Artifact) -> bool {
+    artifact.text().len() as u64 >= VENEERS_FROM
+}
+
+/// Returns the code of a module that is in no function: veneers, and its own stubs, which end at
+/// `end`. All are relative to the start of the module's code.
+fn plain(arch: Arch, artifact: &Artifact, stubs: Option<u64>, end: u64) -> Vec<Plain> {
+    let mut plain = Vec::new();
+    if arch == Arch::Aarch64 && has_veneers(artifact) {
+        let functions = artifact.functions();
+        let starts = functions.iter().map(|function| u64::from(function.start.get()));
+        let starts = starts.skip(1).chain([artifact.text().len() as u64]);
+        for (index, (function, next)) in functions.iter().zip(starts).enumerate() {
+            let end = u64::from(function.start.get()) + u64::from(function.len.get());
+            // Veneers are aligned as instructions are. What follows them is a gap at most.
+            let start = end.next_multiple_of(4);
+            if start + VENEER <= next {
+                plain.push(Plain { next: index + 1, start, len: next - start });
+            }
+        }
+    }
+    let stubs = stubs.map(|start| Plain { next: artifact.functions().len(), start, len: end - start });
+    plain.extend(stubs);
+    plain
 }
 
 /// Whether these bytes are a CIE with a correct length field.
@@ -88,7 +155,13 @@ fn is_cie(arch: Arch, cie: &[u8]) -> bool {
 }
 
 /// Lays out the entries of all modules, in order.
-pub(super) fn lay_out(arch: Arch, artifacts: &[Artifact], errors: &mut Vec<LinkError>) -> UnwindLayout {
+pub(super) fn lay_out(
+    arch: Arch,
+    artifacts: &[Artifact],
+    placement: &Placement<'_>,
+    assignment: &Assignment,
+    errors: &mut Vec<LinkError>,
+) -> UnwindLayout {
     // Almost always, all modules have the CIE of the first.
     let mut common: Option<(&[u8], u64)> = None;
     let mut cies: HashMap<&[u8], u64, FastHash> = HashMap::default();
@@ -113,18 +186,27 @@ pub(super) fn lay_out(arch: Arch, artifacts: &[Artifact], errors: &mut Vec<LinkE
         if cie == start {
             end += (artifact.cie().len() as u64).next_multiple_of(8);
         }
-        end += row_lengths(artifact).map(fde_size).sum::<u64>();
+        let place = &placement.modules[module].text;
+        let stubs = assignment.stubs_of_module(module).next().map(|stub| placement.stubs[stub] - place.start);
+        let plain = plain(arch, artifact, stubs, place.end - place.start);
+        let count = count + plain.len() as u64;
+        end += row_lengths(artifact).map(fde_size).sum::<u64>() + fde_size(0) * plain.len() as u64;
         total += count;
-        modules.push(Some(ModuleEntries { start, size: end - start, cie, first, count }));
+        modules.push(Some(ModuleEntries { start, size: end - start, cie, first, count, plain }));
     }
-    UnwindLayout { modules, count: total }
+    let shared_stubs = assignment.shared_stubs().next().zip(common).map(|(stub, (_, cie))| {
+        let start = placement.stubs[stub];
+        total += 1;
+        SharedStubs { cie, entry: end, start, len: placement.unnamed[Area::Text].size - start }
+    });
+    UnwindLayout { modules, shared_stubs, count: total }
 }
 
 /// The addresses that a module's entries refer to.
 #[derive(Clone, Copy)]
 pub(super) struct UnwindAddresses {
     pub(super) arch: Arch,
-    /// The address of the module's code.
+    /// The address of the module's code, or of all code.
     pub(super) text: u64,
     pub(super) eh_frame: u64,
     pub(super) eh_frame_hdr: u64,
@@ -151,54 +233,87 @@ pub(super) fn write_module(
     out: &mut [u8],
     index: &mut [u8],
 ) -> Option<()> {
-    let UnwindAddresses { arch, text, eh_frame, eh_frame_hdr } = addresses;
-    let word = |value: u32| arch.u32_bytes(value);
     let mut position = 0;
     if entries.cie == entries.start {
         let cie = artifact.cie();
         let padded = cie.len().next_multiple_of(8);
         out[..cie.len()].copy_from_slice(cie);
         out[cie.len()..padded].fill(0); // DW_CFA_nop
-        out[..4].copy_from_slice(&word((padded - 4) as u32));
+        out[..4].copy_from_slice(&addresses.arch.u32_bytes((padded - 4) as u32));
         position = padded;
     }
     let mut lines = index.chunks_exact_mut(HDR_LINE as usize);
-    for function in artifact.functions() {
-        let len = function.unwind_len.get();
-        if len == 0 {
-            continue;
-        }
-        let size = fde_size(len) as usize;
-        let rows = &artifact.unwind()[function.unwind_start.get() as usize..][..len as usize];
-        let code = text + u64::from(function.start.get());
-        let offset = entries.start + position as u64;
-        let fde = &mut out[position..position + size];
-        fde[..4].copy_from_slice(&word(size as u32 - 4));
-        fde[4..8].copy_from_slice(&word((offset + 4 - entries.cie) as u32));
-        fde[8..12].copy_from_slice(&word(relative(code, eh_frame + offset + 8)?));
-        fde[12..16].copy_from_slice(&word(function.len.get()));
-        fde[16] = 0;
-        fde[17..17 + rows.len()].copy_from_slice(rows);
-        fde[17 + rows.len()..].fill(0); // DW_CFA_nop
-        let line = lines.next()?;
-        line[..4].copy_from_slice(&word(relative(code, eh_frame_hdr)?));
-        line[4..].copy_from_slice(&word(relative(eh_frame + offset, eh_frame_hdr)?));
+    let mut write = |start: u64, len: u32, rows: &[u8]| {
+        let size = fde_size(rows.len() as u32) as usize;
+        let entry = Entry { cie: entries.cie, offset: entries.start + position as u64, start, len, rows };
+        entry.write(addresses, &mut out[position..position + size], lines.next()?)?;
         position += size;
+        Some(())
+    };
+    let mut plain = entries.plain.iter().peekable();
+    for (number, function) in artifact.functions().iter().enumerate() {
+        while let Some(plain) = plain.next_if(|plain| plain.next <= number) {
+            write(plain.start, u32::try_from(plain.len).ok()?, &[])?;
+        }
+        let len = function.unwind_len.get();
+        if len > 0 {
+            let rows = &artifact.unwind()[function.unwind_start.get() as usize..][..len as usize];
+            write(function.start.get().into(), function.len.get(), rows)?;
+        }
     }
-    Some(())
+    plain.try_for_each(|plain| write(plain.start, u32::try_from(plain.len).ok()?, &[]))
 }
 
-/// Writes the parts that belong to no module: the head of the index and the end of `.eh_frame`.
+/// An FDE that is to be written.
+struct Entry<'a> {
+    /// The offset of its CIE.
+    cie: u64,
+    /// Its offset in `.eh_frame`.
+    offset: u64,
+    /// The offset of its code from [`UnwindAddresses::text`].
+    start: u64,
+    len: u32,
+    rows: &'a [u8],
+}
+
+impl Entry<'_> {
+    /// Writes the entry, and its line of the index. Returns `None` if an address is out of reach.
+    fn write(&self, addresses: UnwindAddresses, fde: &mut [u8], line: &mut [u8]) -> Option<()> {
+        let UnwindAddresses { arch, text, eh_frame, eh_frame_hdr } = addresses;
+        let word = |value: u32| arch.u32_bytes(value);
+        let code = text + self.start;
+        let rows_end = FDE_FIXED as usize + self.rows.len();
+        let size = fde.len() as u32;
+        fde[..4].copy_from_slice(&word(size - 4));
+        fde[4..8].copy_from_slice(&word((self.offset + 4 - self.cie) as u32));
+        fde[8..12].copy_from_slice(&word(relative(code, eh_frame + self.offset + 8)?));
+        fde[12..16].copy_from_slice(&word(self.len));
+        fde[16] = 0;
+        fde[FDE_FIXED as usize..rows_end].copy_from_slice(self.rows);
+        fde[rows_end..].fill(0); // DW_CFA_nop
+        line[..4].copy_from_slice(&word(relative(code, eh_frame_hdr)?));
+        line[4..].copy_from_slice(&word(relative(eh_frame + self.offset, eh_frame_hdr)?));
+        Some(())
+    }
+}
+
+/// Writes the parts that belong to no module: the head of the index, the entry of the shared stubs,
+/// and the end of `.eh_frame`. Here, [`UnwindAddresses::text`] is the address of the code area.
 /// Returns `None` if an address is out of reach.
 pub(super) fn write_ends(
-    arch: Arch,
     layout: &UnwindLayout,
-    eh_frame: u64,
-    eh_frame_hdr: u64,
-    terminator: &mut [u8],
+    addresses: UnwindAddresses,
+    end: &mut [u8],
     head: &mut [u8],
+    line: &mut [u8],
 ) -> Option<()> {
-    terminator.fill(0);
+    let UnwindAddresses { arch, eh_frame, eh_frame_hdr, .. } = addresses;
+    end.fill(0);
+    if let Some(stubs) = &layout.shared_stubs {
+        let (cie, offset, start) = (stubs.cie, stubs.entry, stubs.start);
+        let entry = Entry { cie, offset, start, len: u32::try_from(stubs.len).ok()?, rows: &[] };
+        entry.write(addresses, &mut end[..fde_size(0) as usize], line)?;
+    }
     if layout.count > 0 {
         // Version 1; pointer to .eh_frame pcrel sdata4, count udata4, table datarel sdata4.
         head[..4].copy_from_slice(&[1, 0x1b, 0x03, 0x3b]);

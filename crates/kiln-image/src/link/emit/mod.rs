@@ -17,6 +17,7 @@ use super::error::LinkError;
 use super::fixups::{Fixups, Pointer};
 use super::layout::{Addresses, Area, Output};
 use super::plan::Plan;
+use super::unwind::UnwindAddresses;
 use super::{threads, unwind};
 
 impl Plan<'_> {
@@ -31,8 +32,8 @@ impl Plan<'_> {
     pub fn emit(&self, addresses: &Addresses, out: Output<'_>) -> Result<Fixups, LinkError> {
         self.check_sizes(&out)?;
         let targets = Targets::new(self, addresses);
-        let Pieces { modules, shared_stubs, shared_stubs_start, eh_frame_end, eh_frame_hdr_head, code_head } =
-            Pieces::cut(self, out);
+        let pieces = Pieces::cut(self, out);
+        let Pieces { modules, shared_stubs, shared_stubs_start, code_head, .. } = pieces;
 
         // Modules, in parallel if they are many. Their fixups are joined in order of modules.
         let write = |module, pieces| ModuleWriter::new(&targets, module).write(pieces);
@@ -47,8 +48,14 @@ impl Plan<'_> {
         shared_stubs.fill(self.arch.trap_byte());
         let numbers = self.assignment.shared_stubs();
         targets.write_stubs(numbers, shared_stubs, shared_stubs_start)?;
-        let (eh_frame, eh_frame_hdr) = (addresses[Area::EhFrame], addresses[Area::EhFrameHdr]);
-        unwind::write_ends(self.arch, &self.unwind, eh_frame, eh_frame_hdr, eh_frame_end, eh_frame_hdr_head)
+        let unwind = UnwindAddresses {
+            arch: self.arch,
+            text: addresses[Area::Text],
+            eh_frame: addresses[Area::EhFrame],
+            eh_frame_hdr: addresses[Area::EhFrameHdr],
+        };
+        let (end, head) = (pieces.eh_frame_end, pieces.eh_frame_hdr_head);
+        unwind::write_ends(&self.unwind, unwind, end, head, pieces.eh_frame_hdr_end)
             .ok_or_else(|| unwind::out_of_reach(self.layout()))?;
         self.code.write_head(self.placement.modules.iter().map(|module| module.text.start), code_head);
         fixups.internal_slots.extend(self.internal_slots(&targets));

@@ -29,12 +29,14 @@ pub(super) struct Pieces<'o> {
     pub(super) shared_stubs: &'o mut [u8],
     /// The offset of `shared_stubs` in the code area, in bytes.
     pub(super) shared_stubs_start: u64,
-    /// The end of `.eh_frame`, after the entries of all modules.
+    /// The end of `.eh_frame`, after the entries of all modules: that of the shared stubs.
     pub(super) eh_frame_end: &'o mut [u8],
     /// The head of `.eh_frame_hdr`, before the entries of all modules.
     pub(super) eh_frame_hdr_head: &'o mut [u8],
     /// The head of the code tables, before the pieces of all modules.
     pub(super) code_head: &'o mut [u8],
+    /// The end of `.eh_frame_hdr`, after the entries of all modules.
+    pub(super) eh_frame_hdr_end: &'o mut [u8],
 }
 
 impl<'o> Pieces<'o> {
@@ -90,6 +92,7 @@ impl<'o> Pieces<'o> {
             eh_frame_end: eh_frame.rest,
             eh_frame_hdr_head,
             code_head,
+            eh_frame_hdr_end: eh_index.rest,
         }
     }
 }
