@@ -23,6 +23,9 @@ use emulated::{MACHINES, Machine};
 use programs::{Program, by_hand, random};
 use truth::Checker;
 
+/// A test of one machine.
+type Way = fn(&Machine) -> Result<(), Failed>;
+
 /// The number of instructions of a program after which it ends early.
 const LIMIT: usize = 60_000;
 
@@ -35,7 +38,7 @@ fn main() {
     let mut trials = Vec::new();
     for machine in &MACHINES {
         let missing = machine.missing();
-        let ways: [(&str, fn(&Machine) -> Result<(), Failed>); 2] = [("by_hand", hand), ("random", randomly)];
+        let ways: [(&str, Way); 2] = [("by_hand", hand), ("random", randomly)];
         for (name, way) in ways {
             let name = format!("{}::{name}", machine.name);
             trials.push(match missing.clone() {

@@ -144,13 +144,11 @@ impl Row {
             };
         }
         let mut return_address = caller[usize::from(column)].ok_or("the return address is unknown")?;
-        if !self.rules.iter().any(|rule| *rule == (34, Rule::ValOffset(1))) {
-            caller[34] = None;
-        } else {
-            // Addresses of programs have 48 bits.
+        if self.rules.contains(&(34, Rule::ValOffset(1))) {
+            // A signed address. Addresses of programs have 48 bits.
             return_address &= 0xffff_ffff_ffff;
-            caller[34] = None;
         }
+        caller[34] = None;
         Ok(Caller { cfa, return_address, registers: caller })
     }
 }

@@ -42,7 +42,7 @@ impl Sample {
         let free = self.registers[usize::from(abi.stack)].unwrap_or_default();
         let mut frame = self.frame.clone();
         let mut read = |address: u64| self.stack.get(&address).copied().ok_or("not on the stack".to_owned());
-        frame.unwind(abi, rows, self.pc, &self.registers, free, &|_| true, &mut read).map(drop)
+        frame.unwind(abi, rows, (self.pc, &self.registers, free), &|_| true, &mut read).map(drop)
     }
 }
 
@@ -63,18 +63,17 @@ impl Sample {
 }
 
 impl Frame {
-    /// Unwinds the frame, whose rows are those at `pc`, and compares. `known` tells which registers'
-    /// values are known.
+    /// Unwinds the frame, and compares. `place` has the place of its rows, its registers, and the
+    /// address below which memory is free; `known` tells which registers' values are known.
     fn unwind(
         &mut self,
         abi: &Abi,
         rows: &Rows,
-        pc: u64,
-        registers: &Registers,
-        free: u64,
+        place: (u64, &Registers, u64),
         known: &dyn Fn(u16) -> bool,
         read: &mut dyn FnMut(u64) -> Result<u64, String>,
     ) -> Result<Registers, String> {
+        let (pc, registers, free) = place;
         let row = rows.at(pc).ok_or("no row")?;
         let column = rows.return_address;
         let caller = row.unwind(registers, column, abi.stack, free, read)?;
@@ -350,7 +349,7 @@ impl Checker {
             let is_known = |register| level == 0 || known.contains(&register);
             let mut read = |address| state.read(address);
             registers =
-                frame.unwind(abi, rows, lookup, &registers, free, &is_known, &mut read).map_err(place)?;
+                frame.unwind(abi, rows, (lookup, &registers, free), &is_known, &mut read).map_err(place)?;
             // A return address may be that of the next function, if the call does not return.
             lookup = frame.return_address - 1;
         }

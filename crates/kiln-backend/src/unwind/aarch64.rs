@@ -145,7 +145,7 @@ impl Decoder for Instructions {
                 Step::Adjust((*constant)? as i64)
             }
             // b over an island
-            _ if word >> 25 == 0b00_0101_0 => Step::Jump(at as u32 + ((word & 0x1ff_ffff) << 2)),
+            _ if word >> 25 == 0b000_1010 => Step::Jump(at as u32 + ((word & 0x1ff_ffff) << 2)),
             _ => self.constant(word)?,
         };
         Some((WORD as usize, step))
