@@ -12,7 +12,8 @@
 //! - F: building again with a cache, when nothing or one function has changed, with building
 //!   everything;
 //! - G: small functions, one at a time, in a session and in `JITModule`s (the same for every
-//!   workload, so it is run once).
+//!   workload, so it is run once);
+//! - H: code tables: their size, building them with compiling, and looking places up.
 //!
 //! Contenders take turns in every round, ratios are computed for each round, and medians are
 //! reported with their ranges, so noise of the machine affects all contenders equally. Every result
@@ -26,6 +27,7 @@ mod image;
 mod incremental;
 mod jit;
 mod linker;
+mod locate;
 mod measure;
 mod numbering;
 mod object;
@@ -124,7 +126,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     if wanted('G') {
         report.add(sessions::compare(&setup, scale)?);
     }
-    for workload in workloads.iter().filter(|_| "ABCDEF".chars().any(&wanted)) {
+    for workload in workloads.iter().filter(|_| "ABCDEFH".chars().any(&wanted)) {
         println!("\n{}: {}", workload.name, workload.describe());
         let artifacts = Compiler::new(workload.target.clone())
             .pool(setup.pool.clone())
@@ -135,6 +137,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         let path = folder.path().join("program.kiln");
         save(&path, &image::link(workload, &artifacts, &setup)?)?;
+        if wanted('H') {
+            report.add(locate::compare(workload, &setup, &artifacts, &path)?);
+        }
         if wanted('B') {
             report.add(image::compare(workload, &setup, &artifacts, &path)?);
         }
@@ -153,6 +158,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('C') {
         report.add(open::slots(&setup, folder.path())?);
+    }
+    if wanted('H') {
+        report.add(locate::long(&setup)?);
     }
     let (met, targets) = report.met();
     println!("\n{met} of {targets} targets are met");

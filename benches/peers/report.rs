@@ -84,6 +84,15 @@ impl Comparison {
         value.median
     }
 
+    /// Adds a total as a number of nanoseconds.
+    pub(crate) fn nanoseconds(&mut self, name: &str, goal: Goal) {
+        let Some(series) = self.total(name) else {
+            panic!("no measurement of {name:?} in {:?}", self.title);
+        };
+        let values: Vec<f64> = series.seconds.iter().map(|seconds| seconds * 1e9).collect();
+        self.values(format!("{name}, ns"), &values, goal);
+    }
+
     /// Adds a number that is measured in rounds of its own.
     pub(crate) fn values(&mut self, name: impl Into<String>, values: &[f64], goal: Goal) {
         self.ratios.push(Ratio { name: name.into(), value: spread(values), goal });

@@ -10,6 +10,7 @@ use std::sync::{LazyLock, Once};
 
 use kiln::cache::{Entry, KeyParts};
 use kiln::globals::GlobalTable;
+use kiln::image::link::plan;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::print;
 use kiln_oracle::fuzz;
@@ -25,6 +26,7 @@ struct Seeds {
     binary: Vec<Vec<u8>>,
     artifact: Vec<Vec<u8>>,
     image: Vec<Vec<u8>>,
+    code_tables: Vec<Vec<u8>>,
     entry: Vec<Vec<u8>>,
 }
 
@@ -34,6 +36,7 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         binary: Vec::new(),
         artifact: Vec::new(),
         image: Vec::new(),
+        code_tables: Vec::new(),
         entry: Vec::new(),
     };
     // Small programs, and files.
@@ -58,6 +61,8 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         module.globals().for_each(|key| {
             globals.intern(key);
         });
+        let plan = plan(std::slice::from_ref(&entry.artifact), &globals, &|_| None);
+        seeds.code_tables.extend(plan.map(|plan| plan.code_tables()));
         seeds.image.extend(write_image(&[entry.artifact], &globals, &ImageOptions::default()));
     }
     assert!(seeds.image.len() > 5);
@@ -113,6 +118,11 @@ fn reads_artifact() {
 #[test]
 fn reads_image() {
     altered("image", 2000, &SEEDS.image, fuzz::image);
+}
+
+#[test]
+fn reads_code_tables() {
+    altered("code_tables", 4000, &SEEDS.code_tables, fuzz::code_tables);
 }
 
 #[test]

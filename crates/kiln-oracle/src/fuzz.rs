@@ -20,10 +20,11 @@ use std::sync::{Arc, LazyLock};
 use kiln_artifact::{Artifact, Table};
 use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
+use kiln_image::code::{CodeTables, Function, Location};
 use kiln_image::{Image, ImageInfo, ImageOptions, verify_bytes, write_image};
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
-use self::fit::{fit_artifact, fit_binary, fit_entry, fit_image};
+use self::fit::{fit_artifact, fit_binary, fit_code_tables, fit_entry, fit_image};
 use crate::forms;
 
 fn target() -> &'static Target {
@@ -262,6 +263,48 @@ pub fn image(bytes: &[u8]) {
         for export in &exports {
             let _ = loaded.address(&export.name);
         }
+        // The tables may be anything: they are not checked when an image is loaded.
+        let text = loaded.text();
+        for at in (0..4096).map(|at| text.start.wrapping_add(at)).take_while(|at| *at < text.end) {
+            let _ = loaded.locate(at).map(|place| (place.name(), place.source(), place.trap()));
+            let _ = loaded.locate_call(at).map(|place| (place.call(), place.stack_map()));
+        }
+    }
+}
+
+/// Reads the input as code tables: asks for everything that is known about places in it.
+///
+/// # Panics
+///
+/// If an answer has more parts than the input has bytes.
+pub fn code_tables(bytes: &[u8]) {
+    let mut bytes = bytes.to_vec();
+    fit_code_tables(&mut bytes);
+    let Some(tables) = CodeTables::read(&bytes) else { return };
+    let ask = |function: Function<'_>, at: u32| {
+        let _ = (function.name(), function.module_name(), function.source_at(at), function.trap_at(at));
+        let handlers = function.call_at(at).map_or(0, |call| call.handlers().count());
+        let roots = function.stack_map_at(at).map_or(0, |map| map.roots().count());
+        assert!(handlers.max(roots) <= bytes.len(), "{handlers} handlers, {roots} roots");
+    };
+    let mut count = 0;
+    for function in tables.functions() {
+        count += 1;
+        let (start, len) = (function.start(), function.len());
+        for at in [start, start + len / 3, start + len / 2, start + len] {
+            ask(function, at);
+            tables.find(at).into_iter().for_each(|found| {
+                assert!(found.start() <= at && at < found.start() + found.len(), "{at} is not in {found:?}");
+                ask(found, at);
+            });
+        }
+    }
+    assert!(count <= bytes.len(), "{count} functions of {} bytes", bytes.len());
+    let sizes = tables.sizes();
+    assert!(sizes.functions == count && sizes.total == bytes.len(), "{sizes:?}");
+    for at in (0..2000).step_by(61).chain([u32::MAX]) {
+        tables.find(at).into_iter().for_each(|function| ask(function, at));
+        let _ = Location::find_call(tables, 0, at.into()).map(|place| (place.source(), place.offset()));
     }
 }
 

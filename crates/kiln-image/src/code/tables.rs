@@ -115,7 +115,7 @@ impl<'a> CodeTables<'a> {
 
     /// Returns all functions, in order of their code, up to the first that is malformed. The time
     /// is in proportion to the length of the tables, whatever they are.
-    pub fn functions(&self) -> impl Iterator<Item = Function<'a>> {
+    pub fn functions(&self) -> impl Iterator<Item = Function<'a>> + use<'a> {
         let tables = *self;
         let mut end = 0;
         let pieces = tables.modules.iter().map(move |module| {

@@ -16,8 +16,8 @@ pub(super) struct CodeLayout<'a> {
     /// The length of the head.
     pub(super) head: u64,
     size: u64,
-    /// The names of the modules, of the first as many as there are.
-    names: &'a [&'a str],
+    /// The names of the first modules.
+    pub(super) names: &'a [&'a str],
 }
 
 impl<'a> CodeLayout<'a> {
@@ -29,6 +29,19 @@ impl<'a> CodeLayout<'a> {
     /// Returns the name of a module; empty if it has none.
     pub(super) fn name(&self, module: usize) -> &'a str {
         self.names.get(module).copied().unwrap_or_default()
+    }
+
+    /// Writes all tables, on this thread. `text` are the offsets of the code of all modules.
+    pub(super) fn write(&self, artifacts: &[Artifact], text: impl Iterator<Item = u64>) -> Vec<u8> {
+        let mut bytes = vec![0; self.size as usize];
+        let (head, mut rest) = bytes.split_at_mut(self.head as usize);
+        self.write_head(text, head);
+        for (number, (artifact, (tables, _))) in artifacts.iter().zip(&self.modules).enumerate() {
+            let (piece, tail) = rest.split_at_mut(tables.len as usize);
+            tables.write(artifact, self.name(number), piece);
+            rest = tail;
+        }
+        bytes
     }
 
     /// Writes the head. `text` are the offsets of the code of all modules.

@@ -7,6 +7,7 @@ use kiln_globals::{Resolve, UnboundError};
 
 use super::agreement::{Agreement, Agreements};
 use super::assign::Slot;
+use super::code;
 use super::layout::Area;
 use super::plan::Plan;
 use super::resolve::Resolution;
@@ -135,6 +136,13 @@ impl<'a> Plan<'a> {
                 }
             })
         })
+    }
+
+    /// Makes the code tables of the program again, from their sizes on, without anything else and
+    /// on this thread: to read them before the program is written, or to measure what they cost.
+    pub fn code_tables(&self) -> Vec<u8> {
+        let text = self.placement.modules.iter().map(|module| module.text.start);
+        code::lay_out(self.artifacts, self.code.names, false).write(self.artifacts, text)
     }
 
     /// Returns facts about each external slot, in order of slots.

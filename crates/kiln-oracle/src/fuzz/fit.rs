@@ -47,6 +47,15 @@ pub(super) fn fit_artifact(bytes: &mut [u8]) {
     }
 }
 
+/// Corrects the length, the magic number and the version of code tables.
+pub(super) fn fit_code_tables(bytes: &mut [u8]) {
+    if let (Ok(len), Some(head)) = (u32::try_from(bytes.len()), bytes.first_chunk_mut::<12>()) {
+        head[..4].copy_from_slice(b"KCod");
+        head[4..8].copy_from_slice(&kiln_image::code::CODE_TABLES_VERSION.to_le_bytes());
+        head[8..].copy_from_slice(&len.to_le_bytes());
+    }
+}
+
 /// Corrects the checksums of an image's headers and of its note.
 pub(super) fn fit_image(bytes: &mut [u8]) {
     const PREFIX: usize = 20;

@@ -1,0 +1,9 @@
+//! Fuzz target: code tables. Its body, with the properties that it checks, is in
+//! `kiln_oracle::fuzz`.
+
+#![no_main]
+
+use kiln_oracle::fuzz;
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(init: fuzz::let_cranelift_panic(), |bytes: &[u8]| fuzz::code_tables(bytes));
