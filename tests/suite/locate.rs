@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use cranelift_codegen::ir::TrapCode;
-use kiln::globals::Bindings;
+use kiln::globals::{Bindings, GlobalTable};
 use kiln::image::code::{self, Location};
-use kiln::image::{Image, ImageInfo};
+use kiln::image::{Image, ImageInfo, ImageOptions, write_image};
 use kiln::ir::{Module, Target};
 use kiln::jit::{JitOptions, Memory, MemoryOptions};
 use kiln::{Compiler, Session};
@@ -179,4 +179,56 @@ fn traps_have_the_names_that_cranelift_has_for_them() {
     }
     assert_eq!(code::TrapCode::INTEGER_DIVISION_BY_ZERO.to_string(), "int_divz");
     assert_eq!(code::TrapCode::STACK_OVERFLOW.as_raw(), TrapCode::STACK_OVERFLOW.as_raw().get());
+}
+
+/// A function that calls another one of the host, which may unwind.
+const CALLER: &str = "
+    function %caller() system_v {
+        fn0 = %host() system_v
+    block0:
+        call fn0()
+        call fn0()
+        return
+    }
+";
+
+#[test]
+fn images_register_their_unwind_rows_and_take_them_back() {
+    extern "C-unwind" fn panics() {
+        std::panic::resume_unwind(Box::new(7_i32));
+    }
+    /// Whether a walk over the stack goes through compiled code, to the start of the thread.
+    static SEEN: std::sync::Mutex<Vec<bool>> = std::sync::Mutex::new(Vec::new());
+    #[inline(never)]
+    extern "C-unwind" fn walks() {
+        let trace = std::backtrace::Backtrace::force_capture().to_string();
+        SEEN.lock().unwrap().push(trace.contains("__rust_begin_short_backtrace"));
+    }
+    let target = Target::host();
+    let compiled = Compiler::new(target).compile(&[module("caller", CALLER)]).unwrap();
+    let bytes = write_image(&compiled.artifacts, &GlobalTable::new(), &ImageOptions::default()).unwrap();
+    let bind = |host: extern "C-unwind" fn(), unwind: bool| {
+        let mut bindings = Bindings::new();
+        bindings.bind_symbol("host", host as usize);
+        Image::from_bytes(&bytes).unwrap().unwind(unwind).bind(&bindings).unwrap()
+    };
+    // More than one at a time, and some are taken back while others stay.
+    let first = bind(walks, true);
+    for _ in 0..3 {
+        let loaded = bind(panics, true);
+        let caller = loaded.address("caller").unwrap();
+        // SAFETY: a function of this type, whose rows let panics through.
+        let caller = unsafe { std::mem::transmute::<*const u8, extern "C-unwind" fn()>(caller) };
+        let panic = std::panic::catch_unwind(|| caller()).unwrap_err();
+        assert_eq!(panic.downcast_ref(), Some(&7_i32));
+    }
+    let silent = bind(walks, false);
+    for loaded in [&first, &silent] {
+        // SAFETY: as above; nothing unwinds.
+        let caller = unsafe {
+            std::mem::transmute::<*const u8, extern "C-unwind" fn()>(loaded.address("caller").unwrap())
+        };
+        caller();
+    }
+    assert_eq!(*SEEN.lock().unwrap(), [true, true, false, false]);
 }

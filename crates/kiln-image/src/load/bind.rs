@@ -7,10 +7,11 @@ use kiln_globals::SlotKey;
 use super::function::FunctionRef;
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
+use super::unwinder::Registration;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::note::Span;
-use crate::read::Segment;
+use crate::read::{Segment, is_section};
 
 /// An image that is ready to be called.
 ///
@@ -18,12 +19,15 @@ use crate::read::Segment;
 /// everything. Keep it where it outlives all callers, if necessary in a static.
 #[derive(Debug)]
 pub struct Loaded {
+    /// Taken back before the memory is: fields are dropped in order.
+    _unwind_rows: Option<Registration>,
     pub(super) mapped: Mapped,
 }
 
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize]) -> Result<Self, LoadError> {
+    /// `unwind` says whether its unwind rows are registered.
+    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: bool) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = mapped.segments.clone();
         let pages = |segment: &Segment, len: u64| {
@@ -48,14 +52,38 @@ impl Loaded {
             };
             result.map_err(LoadError::io("set the permissions of"))?;
         }
-        let mut loaded = Self { mapped };
+        let mut loaded = Self { _unwind_rows: None, mapped };
         loaded.relocate()?;
         loaded.fill(addresses)?;
         for segment in segments.iter().filter(|segment| pointers && segment.relro) {
             let pages = pages(segment, segment.mem_len);
             loaded.mapped.memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
         }
+        if unwind {
+            loaded._unwind_rows = loaded.register_unwind_rows()?;
+        }
         Ok(loaded)
+    }
+
+    /// Registers the unwind rows, if there are some.
+    fn register_unwind_rows(&self) -> Result<Option<Registration>, LoadError> {
+        let tables = self.mapped.tables();
+        let (section, text) = (tables.note.head.eh_frame, tables.note.head.text);
+        // A section of 4 bytes has no entries, only the zero length that ends it.
+        if section.len.get() <= 4 {
+            return Ok(None);
+        }
+        let start = section.start.get();
+        let text = text.start.get()..text.start.get().saturating_add(text.len.get());
+        let bytes = section.within(tables.bytes.len()).and_then(|range| tables.bytes.get(range));
+        if !bytes.is_some_and(|bytes| is_section(bytes, start, &text)) {
+            return Err(LoadError::malformed("unwind rows that unwinders cannot follow", start));
+        }
+        let section = self.mapped.memory.base().wrapping_add(start as usize);
+        // SAFETY: the section was just checked. It is in the segment that is never written, at a
+        // fixed distance from the code that it refers to, and stays mapped until the registration
+        // is dropped, which comes first. The file must not change meanwhile, see `Image::open`.
+        Ok(Some(unsafe { Registration::new(section) }))
     }
 
     /// Writes the pointers that are the load address plus a constant.
@@ -172,8 +200,8 @@ impl Loaded {
     }
 
     /// Returns the address range of `.eh_frame`, which ends with four zero bytes, as
-    /// `__register_frame` requires, or `None` if the image has no unwind information. Loading does
-    /// not register it.
+    /// `__register_frame` requires, or `None` if the image has no unwind information. Binding
+    /// registers it, unless [`Image::unwind`](crate::Image::unwind) says otherwise.
     pub fn eh_frame(&self) -> Option<Range<*const u8>> {
         let span = self.mapped.tables().note.head.eh_frame;
         (span.len.get() > 0).then(|| self.range(span))

@@ -29,6 +29,8 @@ pub struct Image {
     /// Number of bytes of the file that are mapped.
     mapped_len: usize,
     unmapped: Unmapped,
+    /// Whether binding registers unwind rows.
+    unwind: bool,
 }
 
 impl Image {
@@ -143,7 +145,7 @@ impl Image {
             sorted: OnceLock::new(),
             memory,
         };
-        Ok(Self { mapped, mapped_len, unmapped })
+        Ok(Self { mapped, mapped_len, unmapped, unwind: true })
     }
 
     /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
@@ -212,6 +214,17 @@ impl Image {
         self.mapped.tables().note.head.file_len.get()
     }
 
+    /// Sets whether binding registers the unwind rows with the unwinder of the process, so that
+    /// panics and exceptions unwind through the image's code and backtraces go through it. It does
+    /// unless this is called with `false`; then [`Loaded::eh_frame`] has the rows.
+    ///
+    /// Registering takes time in proportion to the number of functions.
+    #[must_use]
+    pub fn unwind(mut self, unwind: bool) -> Self {
+        self.unwind = unwind;
+        self
+    }
+
     /// Fills the slots with the addresses that `resolver` gives, and makes the image callable. The
     /// resolver is told the type with which the image calls a function. It must also know the
     /// [routines](SlotKey::Routine) of the C library that the code generator calls, as
@@ -220,7 +233,7 @@ impl Image {
     /// # Errors
     ///
     /// [`LoadError::Unbound`] names every slot without an address; [`LoadError::Malformed`] if a
-    /// relocation would write outside writable data.
+    /// relocation would write outside writable data, or the unwind rows are not whole.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
         let keys = self.slots();
         if keys.len() != self.mapped.tables().note.slots().len() {
@@ -235,7 +248,7 @@ impl Image {
             *known.get_mut(index)?.get_or_insert_with(|| note.signature(index))
         });
         let addresses = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
-        Loaded::bind(self.mapped, &addresses)
+        Loaded::bind(self.mapped, &addresses, self.unwind)
     }
 
     /// Fills the slots with `addresses`, one for each slot in order, and makes the image callable.
@@ -249,7 +262,7 @@ impl Image {
         if addresses.len() != expected {
             return Err(LoadError::SlotCount { found: addresses.len(), expected });
         }
-        Loaded::bind(self.mapped, addresses)
+        Loaded::bind(self.mapped, addresses, self.unwind)
     }
 }
 

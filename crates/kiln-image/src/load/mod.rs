@@ -27,6 +27,7 @@ mod mapped;
 mod pointer;
 mod replace;
 mod unmapped;
+mod unwinder;
 
 pub use bind::Loaded;
 pub use function::{FunctionRef, FunctionText, TypeMismatchError};

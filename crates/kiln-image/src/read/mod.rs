@@ -16,6 +16,8 @@ mod info;
 mod lookup;
 mod segments;
 mod tables;
+#[cfg(feature = "load")]
+mod unwind;
 mod view;
 
 #[cfg(feature = "load")]
@@ -29,6 +31,8 @@ pub(crate) use lookup::Found;
 pub(crate) use segments::{Segment, extent};
 #[cfg(feature = "load")]
 pub(crate) use tables::{DynamicSymbol, Tables};
+#[cfg(feature = "load")]
+pub(crate) use unwind::is_section;
 #[cfg(feature = "load")]
 pub(crate) use view::View;
 pub use view::verify_bytes;

@@ -192,3 +192,34 @@ fn a_first_segment_that_is_short_or_writable_is_refused() {
         assert!(error.contains("a note outside the read-only segment"), "{error}");
     }
 }
+
+/// Unwind rows are given to the unwinder of the process, so they must be whole, and about the code
+/// of the image. Every byte is altered, and what is still accepted is registered and taken back.
+#[test]
+fn altered_unwind_rows_are_refused_before_they_are_registered() {
+    let bytes = image();
+    let info = ImageInfo::parse(&bytes).unwrap();
+    let section = info.sections.iter().find(|section| &*section.name == ".eh_frame").unwrap();
+    let range = section.offset as usize..(section.offset + section.size) as usize;
+    let bind = |bytes: &[u8]| Image::from_bytes(bytes).unwrap().bind_array(&[1, 2, 3]).map(drop);
+    bind(&bytes).unwrap();
+    let mut refused = 0;
+    for at in range.clone() {
+        for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+            let mut altered = bytes.clone();
+            altered[at] = value;
+            let result = bind(&altered);
+            let expected = "unwind rows that unwinders cannot follow";
+            let text = result.map_or_else(|error| error.to_string(), |()| String::new());
+            assert!(text.is_empty() || text.contains(expected), "{text}");
+            refused += usize::from(!text.is_empty());
+        }
+    }
+    // Lengths, identifiers, pointers and ranges are half of the bytes.
+    assert!(refused * 4 > range.len() * 5, "{refused} of {}", 5 * range.len());
+    let without =
+        |bytes: &[u8]| Image::from_bytes(bytes).unwrap().unwind(false).bind_array(&[1, 2, 3]).map(drop);
+    let mut altered = bytes;
+    altered[range.start..range.end].fill(0xff);
+    assert!(bind(&altered).is_err() && without(&altered).is_ok(), "who does not register, does not check");
+}
