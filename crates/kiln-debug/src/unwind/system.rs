@@ -1,0 +1,215 @@
+//! The unwinder of this process: which one it is, and its functions.
+//!
+//! `__register_frame` takes a whole section in libgcc, and one row description in LLVM's libunwind,
+//! which has `__unw_add_dynamic_fde` besides. libgcc 13 finds code by the range of a registration;
+//! before, it searched one registration after the other. No symbol tells the two apart, so it is
+//! tried out on two registrations of which one is inside the other.
+
+use std::arch::global_asm;
+use std::ffi::c_void;
+
+use super::runs::Tables;
+
+unsafe extern "C" {
+    // These belong to the unwinder, libgcc_s or libunwind, which the Rust runtime links.
+    fn __register_frame(begin: *const u8);
+    fn __deregister_frame(begin: *const u8);
+    /// See below.
+    static kiln_debug_unwinder_1: Optional;
+}
+
+/// Functions that only some unwinders have.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Optional {
+    register_frame_table: Option<RegisterTable>,
+    find_fde: Option<FindFde>,
+    add_dynamic_fde: Option<unsafe extern "C" fn()>,
+}
+
+type RegisterTable = unsafe extern "C" fn(*const *const u8);
+type FindFde = unsafe extern "C" fn(*const c_void, *mut Bases) -> *const u8;
+
+/// What `_Unwind_Find_FDE` returns besides: three addresses, of which none is needed.
+#[repr(C)]
+struct Bases([*const c_void; 3]);
+
+// Stable Rust has no weak references. The table is weak, so that several versions of this crate in
+// one program share it.
+global_asm!(
+    ".weak __register_frame_table",
+    ".weak _Unwind_Find_FDE",
+    ".weak __unw_add_dynamic_fde",
+    ".pushsection .data.rel.ro.kiln_debug_unwinder_1, \"aw\", %progbits",
+    ".balign 8",
+    ".weak kiln_debug_unwinder_1",
+    ".hidden kiln_debug_unwinder_1",
+    ".type kiln_debug_unwinder_1, %object",
+    ".size kiln_debug_unwinder_1, 24",
+    "kiln_debug_unwinder_1:",
+    ".quad __register_frame_table",
+    ".quad _Unwind_Find_FDE",
+    ".quad __unw_add_dynamic_fde",
+    ".popsection",
+);
+
+/// The unwinder of this process.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum System {
+    /// Section by section: libgcc from version 13 on, and any other that has no tables.
+    Ranges(Ranges),
+    /// In tables: libgcc up to version 12.
+    Tables(Table),
+    /// Function by function: LLVM's libunwind.
+    Frames,
+}
+
+impl System {
+    /// Finds out which unwinder it is.
+    pub(super) fn find() -> Self {
+        // SAFETY: the linker or the dynamic linker has filled it; it does not change afterwards.
+        let Optional { register_frame_table, find_fde, add_dynamic_fde } = unsafe { kiln_debug_unwinder_1 };
+        if add_dynamic_fde.is_some() {
+            return Self::Frames;
+        }
+        match (register_frame_table, find_fde) {
+            (Some(register), Some(find)) if !finds_by_range(find) => Self::Tables(Table { register, find }),
+            _ => Self::Ranges(Ranges { find: find_fde }),
+        }
+    }
+}
+
+/// An unwinder that is told about sections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ranges {
+    find: Option<FindFde>,
+}
+
+impl Ranges {
+    /// Registers a section, and looks up `pc`, which is in its code.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Registration::new`](super::Registration::new).
+    pub(super) unsafe fn add(self, section: *const u8, pc: usize) {
+        // SAFETY: the caller promises it.
+        unsafe { __register_frame(section) };
+        if let Some(find) = self.find {
+            look_up(find, pc);
+        }
+    }
+}
+
+/// An unwinder that is told about tables of sections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    register: RegisterTable,
+    find: FindFde,
+}
+
+impl Tables for Table {
+    unsafe fn add(&mut self, table: &[*const u8]) {
+        // SAFETY: the caller promises what the sections are, and that the table ends with a null.
+        unsafe { (self.register)(table.as_ptr()) };
+    }
+
+    fn look_up(&mut self, pc: usize) {
+        look_up(self.find, pc);
+    }
+
+    unsafe fn remove(&mut self, table: &[*const u8]) {
+        // SAFETY: the caller has registered the table.
+        unsafe { __deregister_frame(table.as_ptr().cast()) };
+    }
+}
+
+/// Looks an address up, as the unwinder does for a frame. Returns whether there are rows for it.
+fn look_up(find: FindFde, pc: usize) -> bool {
+    let mut bases = Bases([std::ptr::null(); 3]);
+    // SAFETY: any address may be asked for, and `Bases` is what the function fills.
+    !unsafe { find(std::ptr::without_provenance(pc), &mut bases) }.is_null()
+}
+
+/// Registers one section, or one row description.
+///
+/// # Safety
+///
+/// As for [`Registration::new`](super::Registration::new).
+pub(super) unsafe fn add(begin: *const u8) {
+    // SAFETY: the caller promises it.
+    unsafe { __register_frame(begin) };
+}
+
+/// Takes back what [`add`] registered.
+///
+/// # Safety
+///
+/// It was registered, and is unchanged.
+pub(super) unsafe fn remove(begin: *const u8) {
+    // SAFETY: the caller promises it.
+    unsafe { __deregister_frame(begin) };
+}
+
+/// Calls `action` for each row description (FDE) of a section.
+///
+/// # Safety
+///
+/// `section` must be a well-formed section that ends with a zero.
+pub(super) unsafe fn each_frame(section: *const u8, action: unsafe fn(*const u8)) {
+    let mut at = section;
+    loop {
+        // SAFETY: each entry begins with its length and, if that is not the zero at the end, has a
+        // number that is zero in a CIE, which rows share, and not zero in an FDE.
+        unsafe {
+            let len = at.cast::<u32>().read_unaligned();
+            if len == 0 {
+                return;
+            }
+            if at.add(4).cast::<u32>().read_unaligned() != 0 {
+                action(at);
+            }
+            at = at.add(4 + len as usize);
+        }
+    }
+}
+
+/// Tries out whether the unwinder finds code by the range of a registration: then a registration
+/// inside another one hides what comes after it.
+fn finds_by_range(find: FindFde) -> bool {
+    /// Addresses at which there is no code.
+    static PLACE: [u8; 64] = [0; 64];
+    let start = PLACE.as_ptr().addr();
+    let (outer, inner) = (section(start, 64), section(start + 16, 16));
+    // SAFETY: the sections are well formed, describe addresses at which nothing else is, and are
+    // taken back below.
+    unsafe {
+        add(outer.as_ptr().cast());
+        add(inner.as_ptr().cast());
+    }
+    let found = look_up(find, start + 48);
+    // SAFETY: they were just registered.
+    unsafe {
+        remove(inner.as_ptr().cast());
+        remove(outer.as_ptr().cast());
+    }
+    !found
+}
+
+/// Makes a section with rows for `len` bytes from `start` on, which say nothing.
+fn section(start: usize, len: usize) -> Box<[u64]> {
+    let mut bytes = Vec::with_capacity(64);
+    // The CIE: its length, zero, version 1, augmentation `zR`, factors 1 and -8, the column of the
+    // return address (any will do), one byte of augmentation: addresses are absolute.
+    bytes.extend(20u32.to_ne_bytes());
+    bytes.extend(0u32.to_ne_bytes());
+    bytes.extend([1, b'z', b'R', 0, 1, 0x78, 16, 1, 0]);
+    bytes.resize(24, 0);
+    // The FDE: its length, how far back the CIE is, the addresses, no augmentation.
+    bytes.extend(28u32.to_ne_bytes());
+    bytes.extend(28u32.to_ne_bytes());
+    bytes.extend(start.to_ne_bytes());
+    bytes.extend(len.to_ne_bytes());
+    bytes.resize(64, 0);
+    let words = bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_ne_bytes(word));
+    words.collect()
+}
