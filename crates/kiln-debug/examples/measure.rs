@@ -16,7 +16,7 @@ const SIZE: usize = 32;
 
 /// Rows for functions from `start` on, to be put at `at`: for each one that nothing changes.
 fn rows(at: usize, start: usize, count: usize) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(28 + count * 24);
+    let mut bytes = Vec::with_capacity(28 + count * 20);
     bytes.extend(20u32.to_ne_bytes());
     bytes.extend(0u32.to_ne_bytes());
     // The frame is at the stack pointer (7) plus 8, the return address (16) in front of it.
@@ -46,7 +46,7 @@ fn main() {
     let code = vec![0xc3u8; total * SIZE].leak();
     let names: Vec<String> = (0..total).map(|number| format!("function_{number}")).collect();
     let per_batch = total / batches;
-    let room = 28 + per_batch * 24;
+    let room = 28 + per_batch * 20;
     let all_rows = vec![0u8; batches * room].leak();
     let region = code.as_ptr_range();
     let region = region.start as usize..region.end as usize;

@@ -2,11 +2,11 @@
 //! after the other.
 //!
 //! A *run* is a table of sections in order of addresses, registered at once. Runs do not overlap.
-//! New code forms a run of its own, which is joined with a neighbour that is not larger, as digits
-//! carry in a binary counter. So a section is registered again about log2([`MAX`]) times while
-//! more code comes after it, and after that never. A run from which a section is removed is split,
-//! so that the place can be used and freed again and again at a cost that does not depend on what
-//! is around it, unless the run is small.
+//! New code forms a run of its own. When there are [`WAYS`] small runs next to each other, they are
+//! joined, and so on with larger ones, as digits carry in a counter. So a section is registered four
+//! times at most while more code comes after it. A run from which a section is removed is split
+//! there, and so is one that gets code in a gap. So a place that is used and freed again and again
+//! costs little, however large the runs around it are.
 //!
 //! # Other threads
 //!
@@ -21,10 +21,14 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// The most sections of a table.
-pub(super) const MAX: usize = 128;
+pub(super) const MAX: usize = 256;
 
-/// Up to this size, runs are joined whatever their sizes are, and keep gaps.
-const SMALL: usize = 16;
+/// How many runs are joined, together with the smaller ones between them: those with less than 8
+/// sections, with less than 64, and with more.
+const WAYS: [usize; 3] = [8, 8, 4];
+
+/// A run with at most so many sections is not split.
+const SMALL: usize = 32;
 
 /// The unwinder, as it is told about tables.
 pub(super) trait Tables {
@@ -105,9 +109,14 @@ impl Runs {
             Some(run) => {
                 let position = run.sections.partition_point(|known| known.code.start < start);
                 let mut first = run.sections.clone();
-                let second = if first.len() < MAX { Vec::new() } else { first.split_off(position) };
-                first.insert(position, section);
-                (vec![first, second], vec![run])
+                let new = if first.len() < SMALL {
+                    first.insert(position, section);
+                    vec![first]
+                } else {
+                    let second = first.split_off(position);
+                    vec![first, vec![section], second]
+                };
+                (new, vec![run])
             }
             None => {
                 let (mut sections, mut old) = (vec![section], Vec::new());
@@ -134,15 +143,17 @@ impl Runs {
         let region = run.region.clone();
         let mut first = run.sections[..position].to_vec();
         let mut second = run.sections[position + 1..].to_vec();
-        let mut old = vec![run];
-        if first.len() + second.len() <= SMALL {
+        let new = if first.len() + second.len() <= SMALL {
             first.append(&mut second);
-            if !first.is_empty() {
-                self.join(&mut first, &mut old, &region);
-            }
-        }
+            vec![first]
+        } else {
+            // What is near is in small runs, since what is removed next is often a neighbour.
+            let near = first.split_off(first.len().saturating_sub(SMALL));
+            let far = second.split_off(second.len().min(SMALL));
+            vec![first, near, second, far]
+        };
         // SAFETY: the sections were registered, as the caller promised then.
-        unsafe { self.exchange(old, vec![first, second], &region, unwinder) };
+        unsafe { self.exchange(vec![run], new, &region, unwinder) };
     }
 
     /// Returns the last run that begins at or before an address.
@@ -150,24 +161,39 @@ impl Runs {
         self.0.range(..=address).next_back().map(|(_, run)| run)
     }
 
-    /// Joins sections with the runs around them, which move to `old`.
+    /// Joins sections with runs around them, which move to `old`, as long as there are enough.
     fn join(&mut self, sections: &mut Vec<Section>, old: &mut Vec<Run>, region: &Range<usize>) {
         loop {
-            let (len, start) = (sections.len(), sections[0].code.start);
-            let fits = |(&key, run): (&usize, &Run)| {
-                let sum = len + run.sections.len();
-                let fits = run.region == *region && sum <= MAX && (run.sections.len() <= len || sum <= SMALL);
-                fits.then_some(key)
+            let (start, class) = (sections[0].code.start, size_class(sections.len()));
+            let (mut sum, mut count) = (sections.len(), 1);
+            let mut fits = |run: &Run| {
+                let len = run.sections.len();
+                let fits = run.region == *region && size_class(len) <= class && sum + len <= MAX;
+                if fits {
+                    sum += len;
+                    count += usize::from(size_class(len) == class);
+                }
+                fits
             };
-            let before = self.0.range(..start).next_back().and_then(fits);
-            let after = self.0.range(start..).next().and_then(fits);
-            let Some(run) = before.or(after).and_then(|key| self.0.remove(&key)) else { return };
-            if run.start() < start {
-                sections.splice(..0, run.sections.iter().cloned());
-            } else {
-                sections.extend(run.sections.iter().cloned());
+            let before = self.0.range(..start).rev().take_while(|(_, run)| fits(run)).count();
+            let after = self.0.range(start..).take_while(|(_, run)| fits(run)).count();
+            if count < WAYS[class] {
+                return;
             }
-            old.push(run);
+            let mut keys: Vec<usize> = self.0.range(..start).rev().take(before).map(|(&key, _)| key).collect();
+            keys.reverse();
+            keys.extend(self.0.range(start..).take(after).map(|(&key, _)| key));
+            let new = std::mem::replace(sections, Vec::with_capacity(sum));
+            for (position, run) in keys.into_iter().filter_map(|key| self.0.remove(&key)).enumerate() {
+                if position == before {
+                    sections.extend_from_slice(&new);
+                }
+                sections.extend_from_slice(&run.sections);
+                old.push(run);
+            }
+            if after == 0 {
+                sections.extend_from_slice(&new);
+            }
         }
     }
 
@@ -197,6 +223,15 @@ impl Runs {
             unsafe { unwinder.remove(&run.table) };
         }
         starts.into_iter().for_each(|start| unwinder.look_up(start));
+    }
+}
+
+/// Returns the class of a run by its number of sections, which is an index of [`WAYS`].
+fn size_class(len: usize) -> usize {
+    match len {
+        0..8 => 0,
+        8..64 => 1,
+        _ => 2,
     }
 }
 
