@@ -34,7 +34,7 @@ fn rows(at: usize, start: usize, count: usize) -> Vec<u8> {
     bytes
 }
 
-fn main() {
+pub(crate) fn main() {
     let mut arguments = std::env::args().skip(1);
     let total: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(100_000);
     let batches: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(total);

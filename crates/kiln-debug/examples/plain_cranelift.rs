@@ -94,7 +94,7 @@ fn rows(module: &JITModule, functions: &[Compiled]) -> Vec<u8> {
     section
 }
 
-fn main() {
+pub(crate) fn main() {
     let argument = |name| std::env::args().any(|argument| argument == name);
     let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(1i64);
     let mut builder = JITBuilder::with_isa(isa(), default_libcall_names());

@@ -106,6 +106,11 @@ impl Blocks {
         memory.publish(&[self.text, self.constants, self.data])
     }
 
+    /// Returns the block of code, and the others.
+    pub(crate) fn code_and_others(&self) -> (Block, [Block; 2]) {
+        (self.text, [self.constants, self.data])
+    }
+
     /// Returns the blocks, to free them.
     pub(crate) fn all(&self) -> [Block; 3] {
         [self.text, self.constants, self.data]

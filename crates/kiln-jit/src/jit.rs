@@ -16,7 +16,7 @@ use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
 use kiln_globals::{GlobalTable, KeyRef, Resolve, SlotKey};
 use kiln_image::FunctionRef;
-use kiln_image::link::{self, Area, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
+use kiln_image::link::{self, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
 
 use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
@@ -24,12 +24,12 @@ use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
 use crate::indirection::Indirection;
 use crate::memory::{Block, Located, Memory};
+use crate::observers::{Observed, Observers};
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
 use crate::symbols::Symbols;
 use crate::unit::{Role, Unit, UnitInfo, UnitMemory};
-use crate::unwind::Registration;
 
 /// Executable memory, and the program that is linked into it.
 ///
@@ -39,7 +39,7 @@ pub struct Jit {
     memory: Arc<Memory>,
     /// Marks the code of this `Jit` among all code in the memory.
     id: u64,
-    unwind: bool,
+    observers: Observers,
     symbols: Symbols,
     epochs: Epochs,
     program: Mutex<Program>,
@@ -65,15 +65,15 @@ impl Jit {
     ///
     /// [`JitError::Memory`] if the system refuses address space.
     pub fn new(options: JitOptions) -> Result<Self, JitError> {
-        let memory = match options.memory {
-            Some(memory) => memory,
+        let memory = match &options.memory {
+            Some(memory) => memory.clone(),
             None => Memory::shared()?,
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
+            observers: Observers::new(&options, &memory),
             memory,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            unwind: options.unwind,
             symbols: Symbols::default(),
             epochs: Epochs::default(),
             program: Mutex::default(),
@@ -242,16 +242,22 @@ impl Jit {
         is_empty
     }
 
-    /// Takes unwind rows back and frees memory.
+    /// Lets unwinder, debugger and profiler forget units, and frees memory.
     fn free(&self, garbage: Garbage) {
         let Garbage { units, blocks, slots, indirections } = garbage;
         for unit in units {
-            drop(unit.registration.lock().unwrap_or_else(PoisonError::into_inner).take());
+            self.observers.forget(&unit);
         }
-        for block in blocks {
+        for (block, is_code) in blocks {
             // SAFETY: the memory is out of the program, and every guard from before is gone, or the
             // `Jit` is dropped. Whoever calls compiled code holds one of them.
-            unsafe { self.memory.free(block) };
+            unsafe {
+                if is_code && self.observers.keep_addresses() {
+                    self.memory.keep(block);
+                } else {
+                    self.memory.free(block);
+                }
+            }
         }
         // SAFETY: as above.
         slots.into_iter().for_each(|slot| unsafe { slot.free(&self.memory) });
@@ -357,6 +363,15 @@ impl Jit {
         self.memory.locate_call(return_address).filter(|found| found.owner == self.id)
     }
 
+    /// Tells debuggers about all code that they do not know yet. A debugger that attaches to a
+    /// running program is told when code is published next, so this is for a program that publishes
+    /// nothing more, or with [`Debugger::None`](crate::Debugger). Returns the number of units that
+    /// were told.
+    pub fn tell_debugger(&self) -> usize {
+        let units: Vec<_> = self.program().units.values().cloned().collect();
+        self.observers.catch_up(&units)
+    }
+
     /// Returns the memory that the code is in.
     pub fn memory(&self) -> &Arc<Memory> {
         &self.memory
@@ -402,7 +417,8 @@ impl Drop for Jit {
 /// Memory that is freed when no thread can use it.
 struct Garbage {
     units: Vec<Arc<UnitInfo>>,
-    blocks: Vec<Block>,
+    /// Whether each is code.
+    blocks: Vec<(Block, bool)>,
     slots: Vec<Cell>,
     indirections: Vec<Indirection>,
 }
@@ -413,9 +429,12 @@ impl Garbage {
         let Retired { units, slots, indirections } = retired;
         // First of all: what is found by an address is all there, with its unwind rows.
         units.iter().for_each(|unit| unit.blocks.hide(memory));
-        let blocks = units.iter().flat_map(|unit| unit.blocks.all());
+        let blocks = units.iter().flat_map(|unit| {
+            let (code, others) = unit.blocks.code_and_others();
+            [(code, true)].into_iter().chain(others.map(|block| (block, false)))
+        });
         Self {
-            blocks: blocks.map(|block| memory.retire(block)).collect(),
+            blocks: blocks.map(|(block, is_code)| (memory.retire(block), is_code)).collect(),
             units,
             slots: slots.into_iter().map(|slot| slot.retire(memory)).collect(),
             indirections: indirections.into_iter().map(|indirection| indirection.retire(memory)).collect(),
@@ -437,12 +456,12 @@ impl<'a> Pending<'_, 'a> {
     fn finish(mut self) -> Result<Unit, JitError> {
         let jit = self.jit;
         let plan = self.plan()?;
-        let registration = self.emit(&plan)?;
+        let observed = self.emit(&plan)?;
         let mut program = jit.program();
         let (Some(claim), Some(blocks)) = (self.claim.take(), self.blocks.take()) else {
             unreachable!("a link has a claim and, once it is emitted, blocks");
         };
-        let memory = UnitMemory { blocks, registration };
+        let memory = UnitMemory { blocks, observed };
         let (unit, replaced) = program.commit(self.batch, claim, self.role, &plan, memory, &jit.symbols);
         let retired = match &*replaced {
             [] => None,
@@ -453,6 +472,9 @@ impl<'a> Pending<'_, 'a> {
         jit.ended.notify_all();
         if let Some(Removal::Done(retired)) = retired {
             jit.retire(retired);
+        }
+        if jit.observers.is_behind() {
+            jit.tell_debugger();
         }
         Ok(Unit(unit))
     }
@@ -468,8 +490,8 @@ impl<'a> Pending<'_, 'a> {
             .map_err(|errors| batch.link_error(errors))
     }
 
-    /// Writes the unit into fresh memory, and registers its unwind rows.
-    fn emit(&mut self, plan: &Plan<'_>) -> Result<Option<Registration>, JitError> {
+    /// Writes the unit into fresh memory, and tells unwinder, debugger and profiler.
+    fn emit(&mut self, plan: &Plan<'_>) -> Result<Observed, JitError> {
         debug_assert!(plan.slots().is_empty(), "{:?} are in shared memory", plan.slots());
         let (memory, layout) = (&*self.jit.memory, plan.layout());
         let blocks = self.blocks.insert(Blocks::allocate(memory, plan)?);
@@ -486,16 +508,13 @@ impl<'a> Pending<'_, 'a> {
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
         blocks.publish(memory)?;
-        // A section of 4 bytes has no entries, only the zero length that ends it.
-        let rows = self.jit.unwind && layout[Area::EhFrame].size > 4;
-        // SAFETY: the section was just written for these addresses, ends with a zero length, and is
-        // freed after the registration is dropped.
-        let register = || unsafe { Registration::new(blocks.addresses[Area::EhFrame] as *const u8) };
-        let registration = rows.then(register);
+        // SAFETY: the section of rows was just written for these addresses, ends with a zero length,
+        // and is freed after the unit is forgotten.
+        let observed = unsafe { self.jit.observers.tell(plan, blocks) };
         // SAFETY: the blocks were just published, with the header. They are hidden before they are
         // freed.
         unsafe { blocks.show(memory, layout) };
-        Ok(registration)
+        Ok(observed)
     }
 }
 

@@ -40,7 +40,8 @@
 //! decides what each symbol refers to, `blocks` takes memory, `unit` is the result. `program` is
 //! the one owner of what is alive, and consists of `names`, `slots`, `sections` and the units;
 //! `indirection` has slot and stub of a replaceable function, `symbol` what is found by name.
-//! `epoch` has the guards, `users` the names in errors. `memory/` knows nothing of all this.
+//! `epoch` has the guards, `observers` tells unwinder, debugger and profiler, `users` has the names
+//! in errors. `memory/` knows nothing of all this.
 //!
 //! # Safety
 //!
@@ -55,8 +56,8 @@
 //! GiB, a [`Memory`], so every reference inside it is in range. No address is writable and
 //! executable at once. Removal is in this order: names are
 //! taken back, the code can no longer be found by its addresses, it waits until every guard from
-//! before is gone, then its unwind rows are taken back and its memory is free. Memory is freed when
-//! the [`Jit`] is dropped.
+//! before is gone, then the unwinder and debuggers forget it and its memory is free. Memory is
+//! freed when the [`Jit`] is dropped.
 
 mod batch;
 mod blocks;
@@ -69,6 +70,7 @@ mod large;
 pub mod libcalls;
 mod memory;
 mod names;
+mod observers;
 mod options;
 mod program;
 mod sections;
@@ -77,7 +79,6 @@ mod symbol;
 mod symbols;
 mod sync;
 mod unit;
-mod unwind;
 mod users;
 
 pub use epoch::Guard;
@@ -88,5 +89,5 @@ pub use memory::{
     Located, Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region,
     RegionUsage,
 };
-pub use options::JitOptions;
+pub use options::{Debugger, JitOptions, Profiler};
 pub use unit::{Defined, Role, Unit};

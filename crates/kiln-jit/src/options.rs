@@ -14,10 +14,34 @@ pub struct JitOptions {
     /// Whether panics and exceptions can unwind through compiled code, and backtraces show that
     /// code. Default `true`.
     pub unwind: bool,
+    /// Which debuggers know the code. Default: one that is there.
+    pub debugger: Debugger,
+    /// The file for perf into which functions are written. Default `None`. While a
+    /// [`Map`](Profiler::Map) is written, addresses of code that was removed are not used again
+    /// until such code takes a quarter of the memory for code.
+    pub profiler: Option<Profiler>,
+}
+
+pub use kiln_debug::perf::Kind as Profiler;
+
+/// Which debuggers know the code: gdb, lldb, and others with their interface for JITs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Debugger {
+    /// One that is there when code is published. If none is there, it costs one load. One that
+    /// attaches later is told everything when code is published next, or by
+    /// [`Jit::tell_debugger`](crate::Jit::tell_debugger).
+    #[default]
+    Present,
+    /// Also one that attaches later and looks before any code is published: a description is kept
+    /// of all code.
+    Any,
+    /// None.
+    None,
 }
 
 impl Default for JitOptions {
     fn default() -> Self {
-        Self { memory: None, unwind: true }
+        Self { memory: None, unwind: true, debugger: Debugger::Present, profiler: None }
     }
 }

@@ -10,7 +10,7 @@ use kiln_image::link::{Addresses, Plan, section_bound};
 use crate::batch::{SlotKind, slot_kind};
 use crate::blocks::Blocks;
 use crate::error::{ModuleName, UseOf};
-use crate::unwind::Registration;
+use crate::observers::Observed;
 use crate::users::{ModuleNames, data_user_of, user_of};
 
 /// The number of a unit. Numbers are in order of linking and are never used again.
@@ -76,14 +76,14 @@ pub(crate) struct UnitInfo {
     places: Box<[Place]>,
     pub(crate) blocks: Blocks,
     /// Taken out when the unit is freed.
-    pub(crate) registration: Mutex<Option<Registration>>,
+    pub(crate) observed: Mutex<Option<Observed>>,
     pub(crate) uses: Uses,
 }
 
 /// The memory that a unit owns.
 pub(crate) struct UnitMemory {
     pub(crate) blocks: Blocks,
-    pub(crate) registration: Option<Registration>,
+    pub(crate) observed: Observed,
 }
 
 /// The definitions of others that a unit uses. Each name and key is listed once.
@@ -150,7 +150,7 @@ impl UnitInfo {
         memory: UnitMemory,
         uses: Uses,
     ) -> Self {
-        let UnitMemory { blocks, registration } = memory;
+        let UnitMemory { blocks, observed } = memory;
         let places = artifacts.iter().enumerate();
         let places =
             places.map(|(module, artifact)| Place::new(plan, module, artifact, &blocks.addresses)).collect();
@@ -162,7 +162,7 @@ impl UnitInfo {
             names,
             places,
             blocks,
-            registration: Mutex::new(registration),
+            observed: Mutex::new(Some(observed)),
             uses,
         }
     }

@@ -1,8 +1,9 @@
 //! A memory and its blocks.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::boundary::starts_at_boundary;
@@ -30,6 +31,16 @@ use crate::error::JitError;
 /// program or end, but must not link, and must not run code that the parent removes meanwhile.
 pub struct Memory {
     pub(super) core: Core,
+    /// Code that is no longer in use, but whose addresses still mean it to a profiler.
+    kept: Mutex<Kept>,
+}
+
+/// Blocks that are freed when there are too many.
+#[derive(Default)]
+struct Kept {
+    /// The oldest first.
+    blocks: VecDeque<Block>,
+    bytes: usize,
 }
 
 /// A block of memory. It is zeroed at first, and writable until it is published.
@@ -94,7 +105,7 @@ impl Memory {
 
     /// Reserves address space through `system`.
     pub(super) fn with_system(system: System, options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
-        let memory = Arc::new(Self { core: Core::reserve(system, &options)? });
+        let memory = Arc::new(Self { core: Core::reserve(system, &options)?, kept: Mutex::default() });
         // SAFETY: an `Arc` does not move what it owns, and `drop` removes it.
         unsafe { fork::add(&memory.core)? };
         Ok(memory)
@@ -135,6 +146,14 @@ impl Memory {
     pub fn usage(&self) -> MemoryUsage {
         let [code, read_only, data] = Region::ALL.map(|region| self.core.usage(region));
         MemoryUsage { code, read_only, data }
+    }
+
+    /// Returns the addresses of the region for code. All code in it is ours or that of
+    /// [`MemoryProvider`](super::MemoryProvider)s: who registers unwind rows for such code with
+    /// `kiln_debug` names this range as its region, as a [`Jit`](crate::Jit) does.
+    pub fn code_range(&self) -> Range<usize> {
+        let start = self.core.views.address(Region::Code, 0) as usize;
+        start..start + self.core.views.size(Region::Code)
     }
 
     /// Takes a block for code, as [`allocate`](Self::allocate) does. `is_start` says whether a
@@ -240,6 +259,37 @@ impl Memory {
             self.core.retire(region, range.len());
         }
         Block { retired: true, ..block }
+    }
+
+    /// Gives a block of code back, later: its addresses are not used again until other such blocks
+    /// take a quarter of the region.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the memory.
+    pub(crate) unsafe fn keep(&self, block: Block) {
+        if block.len == 0 {
+            return;
+        }
+        let limit = self.core.views.size(Region::Code) / 4;
+        let mut surplus = Vec::new();
+        {
+            // In a child of `fork`, a thread that is not there may hold the lock. Then the block is
+            // never used again, which is what is wanted.
+            let Ok(mut kept) = self.kept.try_lock() else { return };
+            kept.bytes += block.len;
+            kept.blocks.push_back(block);
+            while kept.bytes > limit
+                && let Some(oldest) = kept.blocks.pop_front()
+            {
+                kept.bytes -= oldest.len;
+                surplus.push(oldest);
+            }
+        }
+        for block in surplus {
+            // SAFETY: whoever gave it here promised that nobody uses it.
+            unsafe { self.free(block) };
+        }
     }
 
     /// Gives a block back, or a [part](Block::part) of one. Large free ranges go back to the
