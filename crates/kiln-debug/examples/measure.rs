@@ -35,10 +35,10 @@ fn rows(at: usize, start: usize, count: usize) -> Vec<u8> {
 }
 
 pub(crate) fn main() {
-    let mut arguments = std::env::args().skip(1);
-    let total: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(100_000);
-    let batches: usize = arguments.next().and_then(|n| n.parse().ok()).unwrap_or(total);
-    let profiler = match arguments.next().as_deref() {
+    let mut numbers = std::env::args().filter_map(|argument| argument.parse::<usize>().ok());
+    let total = numbers.next().unwrap_or(100_000);
+    let batches = numbers.next().unwrap_or(total);
+    let profiler = match std::env::args().next_back().as_deref() {
         Some("map") => Some(perf::Kind::Map),
         Some("dump") => Some(perf::Kind::Dump),
         _ => None,

@@ -65,15 +65,13 @@ fn this_program() -> std::path::PathBuf {
 
 /// Returns a command that runs one of our programs.
 fn program(name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(this_program());
-    command.arg(format!("program:{name}")).args(arguments);
-    command
+    in_tool("env", &[], name, arguments)
 }
 
-/// Returns a command that runs one of our programs in a tool.
+/// Returns a command that runs one of our programs in a tool, and ends it after two minutes.
 fn in_tool(tool: &str, options: &[&str], name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(tool);
-    command.args(options).arg(this_program()).arg(format!("program:{name}")).args(arguments);
+    let mut command = Command::new("timeout");
+    command.args(["120", tool]).args(options).arg(this_program()).arg(format!("program:{name}")).args(arguments);
     command
 }
 
