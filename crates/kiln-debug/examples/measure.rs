@@ -53,7 +53,8 @@ pub(crate) fn main() {
 
     let mut registrations = Vec::new();
     let mut debugger = Vec::new();
-    let (mut unwinder_time, mut debugger_time, mut profiler_time) = <(Duration, Duration, Duration)>::default();
+    let (mut unwinder_time, mut debugger_time, mut profiler_time) =
+        <(Duration, Duration, Duration)>::default();
     for (number, rows_at) in all_rows.chunks_mut(room).enumerate() {
         let start = region.start + number * per_batch * SIZE;
         let range = start..start + per_batch * SIZE;

@@ -44,7 +44,8 @@ fn isa() -> OwnedTargetIsa {
     for (name, value) in [("is_pic", "false"), ("preserve_frame_pointers", "true")] {
         flags.set(name, value).expect("the settings exist");
     }
-    let isa = cranelift_codegen::isa::lookup_by_name(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
+    let isa =
+        cranelift_codegen::isa::lookup_by_name(&format!("{}-unknown-linux-gnu", std::env::consts::ARCH));
     let isa = isa.expect("this machine is supported");
     isa.finish(settings::Flags::new(flags)).expect("the settings are right")
 }

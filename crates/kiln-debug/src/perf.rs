@@ -76,8 +76,7 @@ impl std::fmt::Display for Failure {
 impl std::error::Error for Failure {}
 
 /// The files of this process.
-static FILES: ForkLock<Files> =
-    ForkLock::new(Files { map: Output::new(), dump: Output::new() });
+static FILES: ForkLock<Files> = ForkLock::new(Files { map: Output::new(), dump: Output::new() });
 
 struct Files {
     map: Output<Map>,

@@ -164,8 +164,7 @@ impl Observers {
         let ranges: Vec<Range<usize>> = observed().map(|observed| observed.code.clone()).collect();
         // SAFETY: the units are not freed.
         let rows: Vec<Section<'_>> = observed().map(|observed| unsafe { section(&observed.rows) }).collect();
-        let description =
-            Code { functions: &functions, ranges: &ranges, rows: &rows, ..Code::default() };
+        let description = Code { functions: &functions, ranges: &ranges, rows: &rows, ..Code::default() };
         let group = Arc::new(Mutex::new(gdb::Registration::new(&description)));
         for (_, observed) in &mut locked {
             if let Some(observed) = &mut **observed {

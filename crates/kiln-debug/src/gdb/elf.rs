@@ -89,7 +89,8 @@ impl Elf {
     /// Takes what it says about `range` out: its section, its symbols and its rows. The file must
     /// not be registered.
     pub(crate) fn forget(&mut self, range: &Range<usize>) {
-        let word = |bytes: &[u8], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        let word =
+            |bytes: &[u8], at: usize| u64::from_ne_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
         let inside = |address: u64| range.contains(&(address as usize));
         let headers = word(&self.bytes, 40) as usize;
         for number in 1..=self.ranges {

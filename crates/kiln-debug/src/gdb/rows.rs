@@ -126,7 +126,11 @@ impl<'a> Entries<'a> {
         // values do not matter, only the bit that says whether another byte follows.
         let numbers = if augmentation.first() == Some(&b'z') { 4 } else { 3 };
         for number in 0..numbers {
-            let len = if number == 2 && version == 1 { 0 } else { rest.iter().position(|byte| byte & 0x80 == 0)? };
+            let len = if number == 2 && version == 1 {
+                0
+            } else {
+                rest.iter().position(|byte| byte & 0x80 == 0)?
+            };
             rest = rest.get(len + 1..)?;
         }
         match augmentation {

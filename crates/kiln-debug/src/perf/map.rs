@@ -35,7 +35,8 @@ impl Writer for Map {
         }
         for function in code.functions {
             let _ = write!(lines, "{:x} {:x} ", function.address, function.size);
-            lines.extend(function.name.chars().map(|c| if matches!(c, '\n' | '\r' | '\0') { '?' } else { c }));
+            lines
+                .extend(function.name.chars().map(|c| if matches!(c, '\n' | '\r' | '\0') { '?' } else { c }));
             lines.push('\n');
         }
         let result = file.write_all(lines.as_bytes()).map_err(failure("write to"));

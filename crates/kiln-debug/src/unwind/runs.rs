@@ -180,7 +180,8 @@ impl Runs {
             if count < WAYS[class] {
                 return;
             }
-            let mut keys: Vec<usize> = self.0.range(..start).rev().take(before).map(|(&key, _)| key).collect();
+            let mut keys: Vec<usize> =
+                self.0.range(..start).rev().take(before).map(|(&key, _)| key).collect();
             keys.reverse();
             keys.extend(self.0.range(start..).take(after).map(|(&key, _)| key));
             let new = std::mem::replace(sections, Vec::with_capacity(sum));

@@ -39,7 +39,8 @@ const TESTS: [Test; 14] = [
 ];
 
 fn main() {
-    if let Some(program) = std::env::args().nth(1).and_then(|name| name.strip_prefix("program:").map(String::from))
+    if let Some(program) =
+        std::env::args().nth(1).and_then(|name| name.strip_prefix("program:").map(String::from))
     {
         return programs::run(&program);
     }
@@ -71,7 +72,12 @@ fn program(name: &str, arguments: &[&str]) -> Command {
 /// Returns a command that runs one of our programs in a tool, and ends it after two minutes.
 fn in_tool(tool: &str, options: &[&str], name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
-    command.args(["120", tool]).args(options).arg(this_program()).arg(format!("program:{name}")).args(arguments);
+    command
+        .args(["120", tool])
+        .args(options)
+        .arg(this_program())
+        .arg(format!("program:{name}"))
+        .args(arguments);
     command
 }
 

@@ -101,12 +101,8 @@ fn files() -> Vec<u64> {
 fn list() {
     let mut ours = Vec::new();
     with_functions(&["first"], |code| ours.push(gdb::Registration::new(code)));
-    let other = Entry {
-        next: AtomicPtr::default(),
-        previous: AtomicPtr::default(),
-        file: std::ptr::null(),
-        len: 7,
-    };
+    let other =
+        Entry { next: AtomicPtr::default(), previous: AtomicPtr::default(), file: std::ptr::null(), len: 7 };
     // SAFETY: as the interface says; no other thread is there.
     unsafe {
         let first = __jit_debug_descriptor.first.load(Ordering::Acquire);
@@ -125,7 +121,9 @@ fn list() {
     // Four threads at once.
     std::thread::scope(|scope| {
         for _ in 0..4 {
-            scope.spawn(|| (0..500).for_each(|_| with_functions(&["f"], |code| drop(gdb::Registration::new(code)))));
+            scope.spawn(|| {
+                (0..500).for_each(|_| with_functions(&["f"], |code| drop(gdb::Registration::new(code))))
+            });
         }
     });
     assert_eq!(files(), [7]);

@@ -70,7 +70,8 @@ fn unit(code: usize, at: usize) -> ([u8; 8], Vec<u8>) {
 pub(super) fn sampler() {
     let seconds: u64 = std::env::args().nth(2).and_then(|n| n.parse().ok()).expect("a number of seconds");
     let len = 2 * UNITS * UNIT;
-    let (access, kind) = (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+    let (access, kind) =
+        (libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
     // SAFETY: new memory.
     let memory = unsafe { libc::mmap(std::ptr::null_mut(), len, access, kind, -1, 0) };
     assert_ne!(memory, libc::MAP_FAILED);
@@ -89,7 +90,9 @@ pub(super) fn sampler() {
     let register = |number: usize| {
         let code = start + number * UNIT..start + (number + 1) * UNIT;
         // SAFETY: the rows are right, and stay.
-        unsafe { Registration::new(Rows { section: rows_at(number) as *const u8, code, region: region.clone() }) }
+        unsafe {
+            Registration::new(Rows { section: rows_at(number) as *const u8, code, region: region.clone() })
+        }
     };
     // Loads what `backtrace` needs, which must not happen in a handler.
     sample(0);

@@ -40,8 +40,9 @@ impl Model {
 
     /// Looks a pc up as `_Unwind_Find_FDE` does. The address of a section is that of its code.
     fn find(&mut self, pc: usize) -> Option<usize> {
-        let search =
-            |object: &Object| object.sections.iter().copied().find(|start| (*start..*start + UNIT).contains(&pc));
+        let search = |object: &Object| {
+            object.sections.iter().copied().find(|start| (*start..*start + UNIT).contains(&pc))
+        };
         if let Some(object) = self.seen.iter().find(|object| pc >= object.start)
             && let Some(found) = search(object)
         {
