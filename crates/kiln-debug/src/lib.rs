@@ -57,6 +57,7 @@
 mod describe;
 #[cfg(feature = "debugger")]
 pub mod gdb;
+#[cfg(any(feature = "debugger", feature = "profiler", feature = "unwinder"))]
 mod lock;
 #[cfg(any(feature = "debugger", feature = "profiler"))]
 mod machine;

@@ -9,7 +9,7 @@
 //! | LLVM's libunwind | each row description (FDE) | a list of all of them, one by one |
 //!
 //! Up to libgcc 12 a lookup walks over all that was registered. Sections that are next to each
-//! other are therefore joined in tables of up to [`runs::MAX`] sections. A later libgcc is not
+//! other are therefore joined in tables of up to 256 sections. A later libgcc is not
 //! given tables: it finds code by the range of a registration, and a table that changes would have
 //! to go for a moment, in which other threads could not unwind through its code.
 //!
