@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | file | `/tmp/perf-PID.map` | `jit-PID.dump` in `$JITDUMPDIR`, or the current directory |
 //! | has | addresses, sizes and names | that, the code, and the time of each publication |
-//! | to use it | `perf record`, `perf report` | `perf record -k mono`, `perf inject --jit`, `perf report` |
+//! | to use it | `perf record`, `perf report` | `perf record -k mono`, `perf inject --jit` first |
 //! | addresses used again | names of samples are wrong | right |
 //!
 //! The map is the default, since `perf inject` writes a file for each function. A map has no word
@@ -19,11 +19,12 @@
 mod dump;
 mod file;
 mod map;
-
-use std::io;
+mod writer;
 
 use self::dump::Dump;
 use self::map::Map;
+use self::writer::Writer;
+pub use self::writer::{Failure, Status};
 use crate::describe::Code;
 use crate::lock::ForkLock;
 
@@ -43,37 +44,6 @@ impl Kind {
         self == Self::Map
     }
 }
-
-/// What was written in this process.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct Status {
-    /// The number of functions that were written.
-    pub functions: u64,
-    /// The number of batches that could not be written, or not completely. After a failure to open
-    /// the file, each batch counts.
-    pub failures: u64,
-    /// The first failure.
-    pub error: Option<Failure>,
-}
-
-/// A failure of the file system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Failure {
-    /// What was tried, such as `open`.
-    pub action: &'static str,
-    /// The kind of the error.
-    pub kind: io::ErrorKind,
-}
-
-impl std::fmt::Display for Failure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot {} the profiler's file: {}", self.action, self.kind)
-    }
-}
-
-impl std::error::Error for Failure {}
 
 /// The files of this process.
 static FILES: ForkLock<Files> = ForkLock::new(Files { map: Output::new(), dump: Output::new() });
@@ -119,19 +89,6 @@ impl<T: Writer> Output<T> {
             None => status.failures += 1,
         }
     }
-}
-
-/// A file that is written in batches.
-trait Writer: Sized {
-    /// Opens the file of a process.
-    fn open(process: u32) -> Result<Self, Failure>;
-
-    /// Writes a batch.
-    fn add(&mut self, code: &Code<'_>) -> Result<(), Failure>;
-}
-
-fn failure(action: &'static str) -> impl Fn(io::Error) -> Failure {
-    move |error| Failure { action, kind: error.kind() }
 }
 
 /// Writes a batch of functions into the file of this process.

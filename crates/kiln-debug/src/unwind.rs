@@ -58,7 +58,7 @@ unsafe impl Send for Registration {}
 // SAFETY: as above, and a shared registration does nothing.
 unsafe impl Sync for Registration {}
 
-/// What is registered, for all users of this crate.
+/// All that is registered, for all users of this crate.
 static REGISTRY: ForkLock<Registry> = ForkLock::new(Registry { system: None, runs: Runs::new() });
 
 #[derive(Debug)]

@@ -24,7 +24,8 @@ use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
 use crate::indirection::Indirection;
 use crate::memory::{Block, Located, Memory};
-use crate::observers::{Observed, Observers};
+use crate::observed::Observed;
+use crate::observers::Observers;
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
@@ -508,8 +509,8 @@ impl<'a> Pending<'_, 'a> {
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
         blocks.publish(memory)?;
-        // SAFETY: the section of rows was just written for these addresses, ends with a zero length,
-        // and is freed after the unit is forgotten.
+        // SAFETY: the section of rows was just written for these addresses, ends with a zero, and is
+        // freed after the unit is forgotten.
         let observed = unsafe { self.jit.observers.tell(plan, blocks) };
         // SAFETY: the blocks were just published, with the header. They are hidden before they are
         // freed.

@@ -70,6 +70,7 @@ mod large;
 pub mod libcalls;
 mod memory;
 mod names;
+mod observed;
 mod observers;
 mod options;
 mod program;

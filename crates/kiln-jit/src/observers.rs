@@ -18,6 +18,7 @@ use kiln_image::link::{Area, Plan};
 
 use crate::blocks::Blocks;
 use crate::memory::Memory;
+use crate::observed::{Observed, Told};
 use crate::options::{Debugger, JitOptions, Profiler};
 use crate::unit::{Unit, UnitInfo};
 
@@ -36,24 +37,6 @@ pub(crate) struct Observers {
     untold: AtomicUsize,
     /// Held by the thread that tells a debugger about units from before.
     catching_up: Mutex<()>,
-}
-
-/// A unit, as it is known outside.
-#[derive(Debug)]
-pub(crate) struct Observed {
-    unwinder: Option<unwind::Registration>,
-    debugger: Told,
-    code: Range<usize>,
-    /// The section of unwind rows.
-    rows: Range<usize>,
-}
-
-/// Whether debuggers know a unit.
-#[derive(Debug)]
-enum Told {
-    No,
-    Alone(gdb::Registration),
-    InGroup(Arc<Mutex<gdb::Registration>>),
 }
 
 impl Observers {

@@ -10,7 +10,7 @@ use kiln_image::link::{Addresses, Plan, section_bound};
 use crate::batch::{SlotKind, slot_kind};
 use crate::blocks::Blocks;
 use crate::error::{ModuleName, UseOf};
-use crate::observers::Observed;
+use crate::observed::Observed;
 use crate::users::{ModuleNames, data_user_of, user_of};
 
 /// The number of a unit. Numbers are in order of linking and are never used again.

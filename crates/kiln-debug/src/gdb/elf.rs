@@ -36,7 +36,7 @@ pub(crate) struct Elf {
     /// The number of code ranges, whose sections are the first.
     ranges: usize,
     symbols: Range<usize>,
-    /// Where the rows are in the file, and the address to which they are relocated.
+    /// The place of the rows in the file, and the address to which they are relocated.
     rows: (Range<usize>, usize),
 }
 

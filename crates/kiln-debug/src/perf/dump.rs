@@ -12,7 +12,8 @@ use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 use std::ptr;
 
-use super::{Failure, Writer, failure, file};
+use super::file;
+use super::writer::{Failure, Writer, failure};
 use crate::describe::Code;
 use crate::machine::MACHINE;
 

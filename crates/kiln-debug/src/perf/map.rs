@@ -5,7 +5,8 @@ use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use super::{Failure, Writer, failure, file};
+use super::file;
+use super::writer::{Failure, Writer, failure};
 use crate::describe::Code;
 
 pub(super) struct Map {

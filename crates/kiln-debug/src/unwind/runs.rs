@@ -3,19 +3,21 @@
 //!
 //! A *run* is a table of sections in order of addresses, registered at once. Runs do not overlap.
 //! New code forms a run of its own. When there are [`WAYS`] small runs next to each other, they are
-//! joined, and so on with larger ones, as digits carry in a counter. So a section is registered four
-//! times at most while more code comes after it. A run from which a section is removed is split
-//! there, and so is one that gets code in a gap. So a place that is used and freed again and again
-//! costs little, however large the runs around it are.
+//! joined, and so on with larger ones, as digits carry in a counter. So a section is registered
+//! four times at most while more code comes after it. A run from which a section is removed is
+//! split there, and so is one that gets code in a gap. So a place that is used and freed again and
+//! again costs little, however large the runs around it are.
 //!
 //! # Other threads
 //!
 //! Other threads unwind meanwhile. So what changes is registered in its new form before the old one
-//! is taken back, in order of addresses. libgcc 12 searches in what it has sorted only the last
-//! table that begins at or before a pc, then in all that it has not sorted yet. Of tables that
-//! begin at one address the older one comes first. That gives: a table that is replaced by a longer
-//! one serves until it goes, and so does one that is split; of two that are joined the first has to
-//! go first, for if the second went first, its code would be searched in the first.
+//! is taken back, in order of addresses. libgcc 12 sorts a table at the first lookup that reaches
+//! it. Of the sorted tables it searches only the last one that begins at or before a pc, and then
+//! all that are not sorted yet. Of tables that begin at one address, the one that was sorted first
+//! comes first. So each table is looked up, which sorts it, before anything else changes. Then a
+//! table that is replaced by a longer one serves until it goes, and so does one that is split. Of
+//! tables that are joined the first has to go first: if a later one went before it, its code would
+//! be searched in the first.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

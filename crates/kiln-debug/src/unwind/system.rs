@@ -30,7 +30,7 @@ struct Optional {
 type RegisterTable = unsafe extern "C" fn(*const *const u8);
 type FindFde = unsafe extern "C" fn(*const c_void, *mut Bases) -> *const u8;
 
-/// What `_Unwind_Find_FDE` returns besides: three addresses, of which none is needed.
+/// Three more results of `_Unwind_Find_FDE`, of which none is needed.
 #[repr(C)]
 struct Bases([*const c_void; 3]);
 

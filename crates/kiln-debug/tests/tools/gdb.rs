@@ -1,4 +1,4 @@
-//! What gdb shows.
+//! Checks what gdb shows.
 
 use libtest_mimic::Failed;
 

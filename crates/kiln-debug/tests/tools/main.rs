@@ -1,4 +1,4 @@
-//! What gdb, perf, valgrind and the unwinder make of what they are told.
+//! Checks what gdb, perf, valgrind and the unwinder make of what they are told.
 //!
 //! Each test runs this program again as one of its programs (`programs.rs`), alone or in a tool. A
 //! test that needs a tool that is not installed is reported as ignored, with the name of the tool.

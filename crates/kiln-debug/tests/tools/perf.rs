@@ -1,4 +1,4 @@
-//! What is in the files for perf, and what perf makes of them.
+//! Checks the files for perf, and what perf makes of them.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

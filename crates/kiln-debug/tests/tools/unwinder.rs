@@ -1,4 +1,4 @@
-//! What the unwinder does with rows that come and go.
+//! Checks what the unwinder does with rows that come and go.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
