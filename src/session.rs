@@ -162,6 +162,24 @@ impl Session {
         self.engine.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
     }
 
+    /// Sets the function of the host that the symbol `name` stands for, by its address and its type.
+    /// [`bind_function`](Self::bind_function) is for a type that Rust knows; this is for one that a
+    /// client has as data, e.g. of a function that it made itself.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind_global`](Self::bind_global).
+    pub fn bind_function_at(
+        &self,
+        name: &str,
+        address: usize,
+        signature: &kiln_globals::Signature,
+    ) -> Result<(), RebindError> {
+        self.engine.rebind(SlotKey::Symbol(name.into()), address, |host| {
+            host.bindings.bind_function(name, address, signature);
+        })
+    }
+
     /// Sets the resolver, which is asked for addresses that are not bound. It is called without a
     /// lock, and may use the session.
     pub fn set_resolver(&self, resolver: Arc<dyn Resolve + Send + Sync>) {

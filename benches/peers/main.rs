@@ -79,6 +79,9 @@ struct PeersArgs {
     /// Be a child process of comparison G
     #[arg(long, hide = true)]
     child: Option<sessions::Child>,
+    /// Be a child process that compiles the last workload
+    #[arg(long, hide = true)]
+    peak_child: Option<sessions::PeakChild>,
     /// Ignored; cargo adds it
     #[arg(long, hide = true)]
     bench: bool,
@@ -107,6 +110,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     // The corpus is read first, so that a wrong path fails at once.
     let corpus = args.corpus.as_deref().map(Workload::corpus).transpose()?;
     let workloads: Vec<Workload> = [Workload::generated(args.functions)?].into_iter().chain(corpus).collect();
+    if let (Some(compiler), Some(workload)) = (args.peak_child, workloads.last()) {
+        return sessions::peak_child(compiler, workload, &setup);
+    }
     let wanted =
         |letter: char| args.only.as_ref().is_none_or(|only| only.to_ascii_uppercase().contains(letter));
 
@@ -124,7 +130,12 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     let mut report = Report::default();
     // First, while the process is small.
     if wanted('G') {
-        report.add(sessions::compare(&setup, scale)?);
+        let mut workload =
+            vec![format!("--functions={}", args.functions).into(), format!("--threads={threads}").into()];
+        if let Some(corpus) = &args.corpus {
+            workload.extend(["--corpus".into(), corpus.clone().into_os_string()]);
+        }
+        report.add(sessions::compare(&setup, scale, &workload)?);
     }
     for workload in workloads.iter().filter(|_| "ABCDEFH".chars().any(&wanted)) {
         println!("\n{}: {}", workload.name, workload.describe());

@@ -2,6 +2,10 @@
 //!
 //! A child has none of its parent's threads. Work that is handed to a pool of the parent would
 //! never be done there, so a child gets a pool of its own at the first work that needs one.
+//!
+//! Rayon does not say which process started the threads of its global pool, and the client may have
+//! started them, without a compiler. So [`global_owner`] starts them, and if that was done before,
+//! it looks whether this process has as many threads.
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
@@ -10,36 +14,59 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 /// A pool that the client gave, or rayon's global pool.
 #[derive(Clone)]
 pub(super) struct Pool {
-    given: Option<Arc<ThreadPool>>,
+    given: Option<Given>,
+}
+
+/// A pool that the client gave.
+#[derive(Clone)]
+struct Given {
+    pool: Arc<ThreadPool>,
     /// The process that has the pool's threads.
     process: u32,
 }
 
+/// Returns the process that has the threads of rayon's global pool, which are started if they were
+/// not; 0 if that is a parent of this one.
+fn global_owner() -> u32 {
+    static OWNER: OnceLock<u32> = OnceLock::new();
+    *OWNER.get_or_init(|| {
+        let is_new = ThreadPoolBuilder::new().build_global().is_ok();
+        if is_new || global_threads_are_here() { std::process::id() } else { 0 }
+    })
+}
+
+/// Whether this process has as many threads as the global pool and the caller need.
+fn global_threads_are_here() -> bool {
+    // Without `/proc`, it cannot be known; then nobody forked, most likely.
+    let Ok(threads) = std::fs::read_dir("/proc/self/task") else { return true };
+    let callers = usize::from(rayon::current_thread_index().is_none());
+    threads.count() >= rayon::current_num_threads() + callers
+}
+
 impl Pool {
-    /// Returns the global pool. Its threads are in the first process that asked for it, or in none
-    /// yet.
+    /// Returns the global pool. Its threads are not started yet.
     pub(super) fn global() -> Self {
-        static FIRST: OnceLock<u32> = OnceLock::new();
-        Self { given: None, process: *FIRST.get_or_init(std::process::id) }
+        Self { given: None }
     }
 
     /// Returns a pool that was made in this process.
     pub(super) fn given(pool: Arc<ThreadPool>) -> Self {
-        Self { given: Some(pool), process: std::process::id() }
+        Self { given: Some(Given { pool, process: std::process::id() }) }
     }
 
     /// Returns the pool to use, or `None` for the global pool.
     fn current(&self) -> Option<Arc<ThreadPool>> {
         let process = std::process::id();
-        if process == self.process {
-            return self.given.clone();
+        let owner = self.given.as_ref().map_or_else(global_owner, |given| given.process);
+        if process == owner {
+            return self.given.as_ref().map(|given| given.pool.clone());
         }
         static OF_CHILD: Mutex<Option<(u32, Arc<ThreadPool>)>> = Mutex::new(None);
         let mut of_child = OF_CHILD.lock().unwrap_or_else(PoisonError::into_inner);
         match &*of_child {
             Some((owner, pool)) if *owner == process => Some(pool.clone()),
             _ => {
-                let threads = self.given.as_ref().map_or(0, |pool| pool.current_num_threads());
+                let threads = self.given.as_ref().map_or(0, |given| given.pool.current_num_threads());
                 let pool = ThreadPoolBuilder::new().num_threads(threads).build();
                 let pool = Arc::new(pool.expect("threads can be started, as for the global pool"));
                 if let Some((_, without_threads)) = of_child.replace((process, pool.clone())) {

@@ -41,6 +41,9 @@ pub(super) trait Deferred: Send + Sync {
 
     /// Whether there is nothing to do, now and later.
     fn is_finished(&self, engine: &Engine) -> bool;
+
+    /// Forgets what only unfinished work needs. It is called once, when the work is finished.
+    fn end(&self, _: &Engine) {}
 }
 
 /// The parts of a session.
@@ -95,16 +98,18 @@ impl Engine {
         deferred.push(work);
         // What the client gave is dropped without the lock.
         drop(deferred);
-        drop(finished);
+        finished.iter().for_each(|work| work.end(self));
     }
 
-    /// Forgets work.
+    /// Forgets work that is finished.
     pub(super) fn forget(&self, work: &Arc<dyn Deferred>) {
         let mut deferred = self.deferred();
         let place = deferred.iter().position(|known| Arc::ptr_eq(known, work));
         let removed = place.map(|place| deferred.remove(place));
         drop(deferred);
-        drop(removed);
+        if let Some(work) = removed {
+            work.end(self);
+        }
     }
 
     /// Does all work that an image needs and that was put off.

@@ -48,6 +48,12 @@ pub enum SessionError {
         /// The first function of the module, or the name of the module.
         name: Box<str>,
     },
+    /// A function that is compiled when it is called was removed while it was called.
+    #[error("the module of `{name}` was removed")]
+    Removed {
+        /// The first function that the module was registered with.
+        name: Box<str>,
+    },
     /// A module with tiers has data that would be there twice, once in each tier: it is writable,
     /// in a named section, or visible to other modules. Such data belongs into another module.
     #[error("`{module}` has tiers, but `{name}` is writable, named or shared data")]

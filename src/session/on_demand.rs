@@ -39,6 +39,8 @@ pub(super) struct Shared {
     build: Box<Build>,
     /// The unit of the stand-ins.
     stand_ins: OnceLock<Unit>,
+    /// The numbers of their hooks.
+    numbers: Vec<u64>,
     /// The turn of the thread that compiles the module.
     turns: Turns,
     /// The compiled module, which may be removed since.
@@ -82,6 +84,7 @@ impl Shared {
             functions: functions.iter().map(|(name, _)| (*name).into()).collect(),
             build,
             stand_ins: OnceLock::new(),
+            numbers: numbers.clone(),
             turns: Turns::default(),
             unit: Mutex::default(),
         });
@@ -129,6 +132,10 @@ impl Shared {
         let Some(turn) = self.turns.take() else {
             return Err(SessionError::Recursion { name: self.functions[0].clone() });
         };
+        if self.is_removed(engine) {
+            // A thread was in a stand-in when it was removed.
+            return Err(SessionError::Removed { name: self.functions[0].clone() });
+        }
         // Another thread may have done it meanwhile.
         if let Some(unit) = self.in_memory(engine) {
             return Ok(unit);
@@ -139,6 +146,11 @@ impl Shared {
         }
         drop(turn);
         result
+    }
+
+    /// Whether the stand-ins are gone: then nobody can call the module's functions any more.
+    fn is_removed(&self, engine: &Engine) -> bool {
+        self.stand_ins.get().is_some_and(|unit| !engine.jit.contains(unit))
     }
 
     fn build_and_replace(&self, engine: &Engine) -> Result<Unit, SessionError> {
@@ -162,12 +174,16 @@ impl Shared {
 
 impl Deferred for Shared {
     fn finish(&self, engine: &Engine) -> Result<(), SessionError> {
-        self.compile(engine).map(drop)
+        if self.is_removed(engine) { Ok(()) } else { self.compile(engine).map(drop) }
     }
 
     fn is_finished(&self, _: &Engine) -> bool {
-        // The module may be removed, and is compiled again then.
-        false
+        // The module may be removed, and is compiled again then; but not without its stand-ins.
+        self.stand_ins.get().is_some_and(Unit::is_freed)
+    }
+
+    fn end(&self, engine: &Engine) {
+        engine.hooks.release(&self.numbers, &|_| true);
     }
 }
 
@@ -203,7 +219,11 @@ impl OnDemand {
         let Some(engine) = self.0.engine.upgrade() else { return Ok(()) };
         let units: Vec<Unit> = self.0.stand_ins.get().cloned().into_iter().chain(self.unit()).collect();
         engine.jit.remove(&units)?;
-        engine.forget(&(self.0.clone() as Arc<dyn Deferred>));
+        let work: Arc<dyn Deferred> = self.0.clone();
+        // While a thread may be in a stand-in, its hook stays.
+        if work.is_finished(&engine) {
+            engine.forget(&work);
+        }
         Ok(())
     }
 }

@@ -52,6 +52,17 @@ fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
     let expected = "symbol `sin` is called as (f32) -> f32 system_v, but is bound as (f64) -> f64 system_v";
     assert!(message.contains(expected), "{message}");
 
+    // The same if the client has the type as data.
+    let bind = |signature: &str| {
+        let address = sine_of_f32 as *const () as usize;
+        session.bind_function_at("sin", address, &signature.parse().unwrap()).unwrap();
+    };
+    bind("(f64) -> f64 system_v");
+    let again = session.add(&[module("caller", CALLER)]).unwrap_err().to_string();
+    assert!(again.contains(expected), "{again}");
+    bind("(f32) -> f32 system_v");
+    session.add(&[module("caller", CALLER)]).map(|unit| session.remove(&[unit])).unwrap().unwrap();
+
     session.bind_function("sin", sine_of_f32 as extern "C" fn(f32) -> f32).unwrap();
     session.add(&[module("caller", CALLER)]).unwrap();
     let bytes = session.image().unwrap();

@@ -68,3 +68,25 @@ fn a_child_compiles_and_links() {
         );
     }
 }
+
+/// Set in a process of its own, in which no test has made a compiler before.
+const ALONE: &str = "KILN_FORKED_ALONE";
+
+#[test]
+fn a_child_compiles_whose_parent_started_the_global_pool_without_a_compiler() {
+    if std::env::var_os(ALONE).is_none() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let name = "forked::a_child_compiles_whose_parent_started_the_global_pool_without_a_compiler";
+        let output = command.args(["--exact", name]).env(ALONE, "1").output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && text.contains("1 passed"), "{text}");
+        return;
+    }
+    let modules = large("many");
+    // The threads start, in this process.
+    assert_eq!(rayon::join(|| 1, || 2), (1, 2));
+    let add = || works(&Session::new(Target::host()).unwrap(), "many_3_99", &modules);
+    assert!(child(std::panic::AssertUnwindSafe(&add)), "in a child");
+    assert!(child(|| child(std::panic::AssertUnwindSafe(&add))), "in a child of a child");
+    assert!(add(), "in this process");
+}

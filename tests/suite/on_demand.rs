@@ -227,3 +227,69 @@ fn names_of_stand_ins_are_defined_once() {
     session.replace(&[module("by hand", text)]).unwrap();
     assert_eq!(double(&session, "double")(9), 9);
 }
+
+/// A value that a closure holds, of which is known whether it was dropped.
+fn held() -> (Arc<()>, std::sync::Weak<()>) {
+    let value = Arc::new(());
+    let weak = Arc::downgrade(&value);
+    (value, weak)
+}
+
+#[test]
+fn what_is_removed_keeps_nothing_of_the_clients() {
+    let session = Session::new(Target::host()).unwrap();
+    let register = |value: Arc<()>| {
+        let build = move || {
+            let _ = &value;
+            Ok(module("lazy", TEXT))
+        };
+        session.add_on_demand(&functions(), build).unwrap()
+    };
+    // Called or not, its closure is dropped with the last handle.
+    for is_called in [false, true] {
+        let (value, weak) = held();
+        let on_demand = register(value);
+        if is_called {
+            assert_eq!(double(&session, "double")(4), 8);
+        }
+        on_demand.remove().unwrap();
+        assert!(weak.upgrade().is_some());
+        drop(on_demand);
+        assert!(weak.upgrade().is_none(), "{is_called}");
+    }
+    // While a guard is held, a thread may be in a stand-in; what it has called is gone.
+    let (value, weak) = held();
+    let on_demand = register(value);
+    let guard = session.guard();
+    let stand_in = double(&session, "double");
+    on_demand.remove().unwrap();
+    session.set_rescue(|name: &str, error: &SessionError| {
+        assert_eq!(format!("{name}: {error}"), "double: the module of `double` was removed");
+        extern "C" fn instead(x: i64) -> i64 {
+            -x
+        }
+        instead as *const () as usize
+    });
+    assert_eq!(stand_in(5), -5);
+    drop(on_demand);
+    assert!(weak.upgrade().is_some());
+    drop(guard);
+    assert!(session.jit().collect());
+    // What is left is dropped by later registrations.
+    let (value, _) = held();
+    for _ in 0..4 {
+        register(value.clone()).remove().unwrap();
+    }
+    assert!(weak.upgrade().is_none());
+}
+
+#[test]
+fn an_image_does_not_compile_what_was_removed() {
+    let (session, on_demand, builds) = session();
+    // The client may know the unit of the stand-ins from the list of all units.
+    session.remove(&session.jit().units()).unwrap();
+    session.image().unwrap();
+    assert_eq!((builds.load(Ordering::Relaxed), session.jit().units().len()), (0, 0));
+    assert!(matches!(on_demand.compile(), Err(SessionError::Removed { .. })));
+    drop(session);
+}

@@ -5,7 +5,7 @@ use cranelift_codegen::ir::{self, AbiParam, InstBuilder, types};
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa, TargetFrontendConfig};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 use cranelift_jit::{JITBuilder, JITModule};
-use cranelift_module::{FuncId, Linkage, default_libcall_names};
+use cranelift_module::{FuncId, Linkage, Module as _, default_libcall_names};
 use kiln::Compiler;
 use kiln::ir::{Module, ModuleBuilder, ModuleSettings, OptLevel, Target};
 
@@ -38,6 +38,22 @@ impl Peer {
     /// Returns an empty `JITModule`, which verifies, as it does by default.
     pub(super) fn module(&self) -> JITModule {
         JITModule::new(JITBuilder::with_isa(self.isa.clone(), default_libcall_names()))
+    }
+
+    /// Defines a function in a module of its own, and returns its address.
+    pub(super) fn define_alone(
+        &self,
+        module: &mut JITModule,
+        name: &str,
+        ir: &ir::Function,
+        context: &mut Context,
+    ) -> Result<*const u8, Failure> {
+        let id = module.declare_function(name, Linkage::Export, &ir.signature)?;
+        context.clear();
+        context.func.clone_from(ir);
+        module.define_function(id, context)?;
+        module.finalize_definitions()?;
+        Ok(module.get_finalized_function(id))
     }
 
     /// Returns the code of `functions`, for `define_function_bytes`.
@@ -124,6 +140,11 @@ impl Small {
         Ok(id)
     }
 
+    /// Returns the result of the function for the arguments 3 and 4.
+    pub(super) fn result(&self) -> i64 {
+        7 * self.number
+    }
+
     /// Calls the function at `address`, and checks its result.
     pub(super) fn check(&self, address: Option<*const u8>) -> Result<(), Failure> {
         let address = address.ok_or_else(|| format!("{} is not found", self.name))?;
@@ -133,7 +154,7 @@ impl Small {
             let function: extern "C" fn(i64, i64) -> i64 = std::mem::transmute(address);
             function(3, 4)
         };
-        if result == 7 * self.number {
+        if result == self.result() {
             return Ok(());
         }
         Err(format!("{} returned {result}", self.name).into())

@@ -18,6 +18,11 @@ impl Scale {
         (self.adds / 5).max(100)
     }
 
+    /// The number of rounds of publishing and removing.
+    pub(super) fn rounds(self) -> usize {
+        (self.adds * 10).max(10_000)
+    }
+
     /// The number of adds at the beginning and at the end of the growth that are compared.
     pub(super) fn group(self) -> usize {
         (self.adds / 100).max(10)

@@ -4,13 +4,14 @@
 //! [`Artifact::from_bytes`] is defined. So accessors cannot fail, and every index in a record is
 //! valid.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use crate::ArtifactError;
-use crate::layout::{TABLES, Table, header_error, read_header};
+use crate::layout::{HEADER_LEN, TABLES, Table, header_error, read_header};
 use crate::record::{
     FunctionRecord, NamedData, PatchableCall, Reloc, ResolvedCall, SectionKind, StackMap, StackMapEntry, Str,
     Summary, SymbolKind, SymbolRecord,
@@ -26,8 +27,17 @@ struct Inner {
     start: usize,
     /// A copy of the string table, as text: names are read from it very often.
     strings: Box<str>,
-    /// The start and end of each table in `buffer`.
-    tables: [(usize, usize); TABLES],
+    /// The end of each table in `buffer`, where the next one starts.
+    ends: [usize; TABLES],
+}
+
+/// Returns the range of a table, in the buffer of an artifact that starts at `start`.
+fn range(start: usize, ends: &[usize; TABLES], table: Table) -> Range<usize> {
+    let before = match (table as usize).checked_sub(1) {
+        Some(before) => ends[before],
+        None => start + HEADER_LEN,
+    };
+    before..ends[table as usize]
 }
 
 impl std::fmt::Debug for Artifact {
@@ -53,12 +63,11 @@ impl Artifact {
     /// content. Until the result is checked, only [`Artifact::table_bytes`] may be used.
     pub(crate) fn unchecked(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
         let bytes = buffer.get(start..).ok_or(header_error("start outside the buffer"))?;
-        let tables = read_header(bytes)?.map(|(from, to)| (start + from, start + to));
-        let (from, to) = tables[Table::Strings as usize];
-        let strings = std::str::from_utf8(&buffer[from..to])
+        let ends = read_header(bytes)?.map(|end| start + end);
+        let strings = std::str::from_utf8(&buffer[range(start, &ends, Table::Strings)])
             .map_err(|_| Table::Strings.error(0, "text that is not UTF-8"))?
             .into();
-        Ok(Self(Arc::new(Inner { buffer, start, strings, tables })))
+        Ok(Self(Arc::new(Inner { buffer, start, strings, ends })))
     }
 
     /// Returns the artifact's bytes, in the form that [`Artifact::from_bytes`] accepts.
@@ -68,8 +77,7 @@ impl Artifact {
 
     /// Returns the raw bytes of one table.
     pub fn table_bytes(&self, table: Table) -> &[u8] {
-        let (start, end) = self.0.tables[table as usize];
-        &self.0.buffer[start..end]
+        &self.0.buffer[range(self.0.start, &self.0.ends, table)]
     }
 
     /// Returns the records of one table.

@@ -99,9 +99,10 @@ pub(crate) fn write_header(out: &mut Vec<u8>, lens: &[(Table, usize); TABLES]) {
     }
 }
 
-/// Checks the header, and returns the start and end of each table in `bytes`. There must be no
-/// bytes after the last table.
-pub(crate) fn read_header(bytes: &[u8]) -> Result<[(usize, usize); TABLES], ArtifactError> {
+/// Checks the header, and returns the end of each table in `bytes`. The first starts after the
+/// header, and each other one where the table before it ends. There must be no bytes after the last
+/// table.
+pub(crate) fn read_header(bytes: &[u8]) -> Result<[usize; TABLES], ArtifactError> {
     let fail = |what| Err(header_error(what));
     if bytes.len() < 8 || bytes[..8] != MAGIC {
         return fail("not a Kiln artifact");
@@ -127,18 +128,18 @@ pub(crate) fn read_header(bytes: &[u8]) -> Result<[(usize, usize); TABLES], Arti
     let Ok((lens, _)) = <[U64; TABLES]>::read_from_prefix(rest) else {
         return fail("truncated");
     };
-    let mut tables = [(0, 0); TABLES];
+    let mut ends = [0; TABLES];
     let mut start = HEADER_LEN;
-    for (table, len) in tables.iter_mut().zip(lens) {
+    for (table_end, len) in ends.iter_mut().zip(lens) {
         let end = usize::try_from(len.get()).ok().and_then(|len| start.checked_add(len));
         let Some(end) = end.filter(|&end| end <= bytes.len()) else {
             return fail("table outside the artifact");
         };
-        *table = (start, end);
+        *table_end = end;
         start = end;
     }
     if start != bytes.len() {
         return fail("bytes after the last table");
     }
-    Ok(tables)
+    Ok(ends)
 }

@@ -246,8 +246,8 @@ impl Jit {
     /// Lets unwinder, debugger and profiler forget units, and frees memory.
     fn free(&self, garbage: Garbage) {
         let Garbage { units, blocks, slots, indirections } = garbage;
-        for unit in units {
-            self.observers.forget(&unit);
+        for unit in &units {
+            self.observers.forget(unit);
         }
         for (block, is_code) in blocks {
             // SAFETY: the memory is out of the program, and every guard from before is gone, or the
@@ -264,6 +264,7 @@ impl Jit {
         slots.into_iter().for_each(|slot| unsafe { slot.free(&self.memory) });
         // SAFETY: as above.
         indirections.into_iter().for_each(|indirection| unsafe { indirection.free(&self.memory) });
+        units.iter().for_each(|unit| unit.is_freed.store(true, Ordering::Release));
     }
 
     /// Makes a guard: code that is removed from now on stays in memory until it is dropped.

@@ -1,5 +1,6 @@
 //! Units: what was linked at once, and is removed at once.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use kiln_artifact::Artifact;
@@ -75,6 +76,8 @@ pub(crate) struct UnitInfo {
     pub(crate) names: ModuleNames,
     places: Box<[Place]>,
     pub(crate) blocks: Blocks,
+    /// Whether its memory was freed.
+    pub(crate) is_freed: AtomicBool,
     /// Taken out when the unit is freed.
     pub(crate) observed: Mutex<Option<Observed>>,
     pub(crate) uses: Uses,
@@ -162,6 +165,7 @@ impl UnitInfo {
             names,
             places,
             blocks,
+            is_freed: AtomicBool::new(false),
             observed: Mutex::new(Some(observed)),
             uses,
         }
@@ -216,6 +220,12 @@ impl Unit {
     /// Returns the part that the unit plays.
     pub fn role(&self) -> Role {
         self.0.role
+    }
+
+    /// Whether the unit was removed, and no guard from before is left: no thread is in its code any
+    /// more, and its memory was freed.
+    pub fn is_freed(&self) -> bool {
+        self.0.is_freed.load(Ordering::Acquire)
     }
 
     /// Returns the number of modules.
