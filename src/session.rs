@@ -162,7 +162,7 @@ impl Session {
         self.engine.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
     }
 
-    /// Sets the function of the host that the symbol `name` stands for, by its address and its type.
+    /// Sets the function of the host that the symbol `name` stands for, by its address and type.
     /// [`bind_function`](Self::bind_function) is for a type that Rust knows; this is for one that a
     /// client has as data, e.g. of a function that it made itself.
     ///

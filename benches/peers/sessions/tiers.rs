@@ -98,11 +98,15 @@ fn first_call(peer: &Peer, setup: &Setup, scale: Scale, comparison: &mut Compari
     let mut context = Context::new();
     let contenders = vec![
         Contender::in_parts(at_none, &[""], || {
-            turn(&|session| Ok(drop(session.add(std::slice::from_ref(&none))?)))
+            turn(&|session| {
+                session.add(std::slice::from_ref(&none))?;
+                Ok(())
+            })
         }),
         Contender::in_parts(in_tiers, &[""], || {
             turn(&|session| {
-                Ok(drop(session.add_tiered(std::slice::from_ref(&tiered), TierPolicy::default())?))
+                session.add_tiered(std::slice::from_ref(&tiered), TierPolicy::default())?;
+                Ok(())
             })
         }),
         Contender::in_parts(theirs, &[""], || {

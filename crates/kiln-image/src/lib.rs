@@ -31,9 +31,9 @@
 //! - A replaceable function is called through its slot by all code, and its address is that of a
 //!   stub. So [`Loaded::replace`](crate::Loaded::replace) writes one pointer, atomically, and every
 //!   address that was taken of the function stays valid. So its symbol in `.dynsym` and in
-//!   `.symtab` is the stub, with the stub's size: the bytes of an ELF symbol are its own. `.symtab`
-//!   has the code too, with its size, as a local symbol of the same name, so debuggers and profilers
-//!   know both.
+//!   `.symtab` is the stub, with the stub's size: the bytes of an ELF symbol are its own.
+//!   `.symtab` has the code too, with its size, as a local symbol of the same name, so debuggers
+//!   and profilers know both.
 //! - The external slots of an image are listed in order, and a slot is identified by its position
 //!   alone. C programs find the array under the name `kiln_slots`.
 //! - A named section holds the data that modules define in it, in the order of the modules and of

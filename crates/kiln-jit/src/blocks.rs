@@ -5,12 +5,36 @@ use kiln_image::link::{Addresses, Area, Extent, FixupOutput, Layout, Output, Pla
 use crate::error::JitError;
 use crate::memory::{Block, BlockHeader, HEADER, Memory, Region};
 
-/// Three blocks of memory, one for each region, and the addresses of the areas inside them.
+/// Three blocks of memory, one for each region.
 #[derive(Debug)]
-pub(crate) struct Blocks {
+pub(crate) struct OwnedBlocks {
     text: Block,
     constants: Block,
     data: Block,
+}
+
+impl OwnedBlocks {
+    /// Makes the code impossible to find, which is the first step of its removal.
+    pub(crate) fn hide(&self, memory: &Memory) {
+        memory.hide(self.text);
+    }
+
+    /// Returns the block of code, and the others.
+    pub(crate) fn code_and_others(&self) -> (Block, [Block; 2]) {
+        (self.text, [self.constants, self.data])
+    }
+
+    /// Returns the blocks, to free them.
+    pub(crate) fn all(&self) -> [Block; 3] {
+        [self.text, self.constants, self.data]
+    }
+}
+
+/// Blocks of memory, and the addresses of the areas inside them, which nobody needs once the unit
+/// is linked.
+#[derive(Debug)]
+pub(crate) struct Blocks {
+    pub(crate) owned: OwnedBlocks,
     pub(crate) addresses: Addresses,
 }
 
@@ -59,7 +83,7 @@ impl Blocks {
         for area in CONSTANTS.into_iter().chain(DATA).filter(|&area| layout[area].size == 0) {
             addresses[area] = near;
         }
-        Ok(Self { text, constants, data, addresses })
+        Ok(Self { owned: OwnedBlocks { text, constants, data }, addresses })
     }
 
     /// Writes the header of the code, for lookups.
@@ -68,7 +92,7 @@ impl Blocks {
     ///
     /// As for [`Block::bytes`], for the block of code.
     pub(crate) unsafe fn write_header(&self, layout: &Layout, owner: u64, first_module: usize) {
-        if self.text.is_empty() {
+        if self.owned.text.is_empty() {
             return;
         }
         // The casts keep the values: a memory is smaller than 2 GiB.
@@ -76,12 +100,12 @@ impl Blocks {
             tables: self.addresses[Area::CodeTables],
             owner,
             tables_len: layout[Area::CodeTables].size as u32,
-            text: (self.addresses[Area::Text] - self.text.address()) as u32,
+            text: (self.addresses[Area::Text] - self.owned.text.address()) as u32,
             text_len: layout[Area::Text].size as u32,
             first_module: u32::try_from(first_module).unwrap_or(u32::MAX),
         };
         // SAFETY: the caller promises what `Block::bytes` requires.
-        header.write(unsafe { self.text.bytes() });
+        header.write(unsafe { self.owned.text.bytes() });
     }
 
     /// Makes the code findable by addresses in it, if it has functions.
@@ -92,28 +116,13 @@ impl Blocks {
     pub(crate) unsafe fn show(&self, memory: &Memory, layout: &Layout) {
         if layout[Area::CodeTables].size > 0 {
             // SAFETY: the caller promises it, and there is code.
-            unsafe { memory.show(self.text) };
+            unsafe { memory.show(self.owned.text) };
         }
-    }
-
-    /// Makes the code impossible to find, which is the first step of its removal.
-    pub(crate) fn hide(&self, memory: &Memory) {
-        memory.hide(self.text);
     }
 
     /// Makes the blocks usable once they are written.
     pub(crate) fn publish(&self, memory: &Memory) -> Result<(), JitError> {
-        memory.publish(&[self.text, self.constants, self.data])
-    }
-
-    /// Returns the block of code, and the others.
-    pub(crate) fn code_and_others(&self) -> (Block, [Block; 2]) {
-        (self.text, [self.constants, self.data])
-    }
-
-    /// Returns the blocks, to free them.
-    pub(crate) fn all(&self) -> [Block; 3] {
-        [self.text, self.constants, self.data]
+        memory.publish(&[self.owned.text, self.owned.constants, self.owned.data])
     }
 
     /// Returns the bytes of `areas`, which are in `block` in this order.
@@ -149,9 +158,9 @@ impl Blocks {
         // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
         let ([text], [eh_frame, eh_frame_hdr, code_tables, rodata, relro], [_, data, _]) = unsafe {
             (
-                self.areas(self.text, [Area::Text], layout),
-                self.areas(self.constants, CONSTANTS, layout),
-                self.areas(self.data, DATA, layout),
+                self.areas(self.owned.text, [Area::Text], layout),
+                self.areas(self.owned.constants, CONSTANTS, layout),
+                self.areas(self.owned.data, DATA, layout),
             )
         };
         Output { text, eh_frame, eh_frame_hdr, code_tables, rodata, relro, data }
@@ -164,8 +173,9 @@ impl Blocks {
     /// As for [`Block::bytes`], for the blocks of read-only and of writable data.
     pub(crate) unsafe fn fixup_output<'a>(&self, layout: &Layout) -> FixupOutput<'a> {
         // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
-        let ([_, _, _, _, relro], [slots, data, _]) =
-            unsafe { (self.areas(self.constants, CONSTANTS, layout), self.areas(self.data, DATA, layout)) };
+        let ([_, _, _, _, relro], [slots, data, _]) = unsafe {
+            (self.areas(self.owned.constants, CONSTANTS, layout), self.areas(self.owned.data, DATA, layout))
+        };
         FixupOutput { relro, data, slots }
     }
 }

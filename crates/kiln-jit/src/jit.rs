@@ -524,8 +524,8 @@ impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
         let Self { jit, batch, claim, blocks, role: _ } = self;
         if let Some(blocks) = blocks.take() {
-            blocks.hide(&jit.memory);
-            for block in blocks.all() {
+            blocks.owned.hide(&jit.memory);
+            for block in blocks.owned.all() {
                 // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
                 // address up makes it wait.
                 unsafe { jit.memory.free(block) };

@@ -57,8 +57,8 @@ pub(crate) struct Name {
     definitions: Vec<Definition>,
     /// The number of units that use it and do not define it.
     pub(crate) users: usize,
-    /// For a replaceable function.
-    pub(crate) indirection: Option<Indirection>,
+    /// For a replaceable function. Most are not, and there may be very many names.
+    pub(crate) indirection: Option<Box<Indirection>>,
 }
 
 impl Name {
@@ -219,7 +219,7 @@ impl Names {
         &mut self,
         name: &str,
         definition: Definition,
-        indirection: impl FnOnce() -> Option<Indirection>,
+        indirection: impl FnOnce() -> Option<Box<Indirection>>,
     ) {
         if let Some(entry) = self.entries.get_mut(name) {
             entry.definitions.push(definition);
@@ -250,13 +250,13 @@ impl Names {
         if !entry.definitions.is_empty() {
             return None;
         }
-        self.entries.remove(name)?.indirection
+        self.entries.remove(name)?.indirection.map(|indirection| *indirection)
     }
 
     /// Takes the parts of all replaceable functions out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Indirection> {
         self.large.clear();
-        self.entries.drain().filter_map(|(_, name)| name.indirection)
+        self.entries.drain().filter_map(|(_, name)| Some(*name.indirection?))
     }
 }
 

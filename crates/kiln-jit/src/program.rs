@@ -28,7 +28,7 @@ use crate::sections::{Conflict, KnownBound, SectionConflict, SectionFault, Secti
 use crate::slots::{Cell, Slots};
 use crate::symbol::Symbol;
 use crate::symbols::Symbols;
-use crate::unit::{Role, UnitId, UnitInfo, UnitMemory, Uses};
+use crate::unit::{Identity, Role, UnitId, UnitInfo, UnitMemory, Uses};
 use crate::users::{first_data, user_of};
 
 /// Whether a batch may define replaceable functions again.
@@ -158,7 +158,7 @@ impl Program {
             // SAFETY: nobody knows them.
             new_slots.into_values().for_each(|cell: Cell| unsafe { cell.free(memory) });
             // SAFETY: as above.
-            new_names.into_values().for_each(|new: Indirection| unsafe { new.free(memory) });
+            new_names.into_values().for_each(|new: Box<Indirection>| unsafe { new.free(memory) });
             return Err(error);
         }
         Ok(Attempt::Claimed(self.record(batch, references, new_slots, new_names)))
@@ -209,7 +209,7 @@ impl Program {
                 JitError::SectionConflict { section, module: name, data, earlier }
             }
             Conflict::Grows => {
-                let uses = |unit: &&Arc<UnitInfo>| unit.uses.sections.contains(&section);
+                let uses = |unit: &&Arc<UnitInfo>| unit.uses().sections.contains(&section);
                 let user = self.units.values().find(uses).map(|unit| unit.use_of_section(&section));
                 let user = user.unwrap_or_else(|| unknown_use(&section));
                 let data = data();
@@ -240,7 +240,7 @@ impl Program {
     /// Returns the first use of a slot.
     fn user_of_slot(&self, kind: SlotKind, name: &str) -> UseOf {
         let uses =
-            |unit: &&Arc<UnitInfo>| unit.uses.slots.iter().any(|(of, key)| *of == kind && **key == *name);
+            |unit: &&Arc<UnitInfo>| unit.uses().slots.iter().any(|(of, key)| *of == kind && **key == *name);
         let unit = self.units.values().find(uses);
         unit.map_or_else(|| unknown_use(name), |unit| unit.use_of(name))
     }
@@ -248,7 +248,7 @@ impl Program {
     /// Returns the first data object that holds a copy of a slot's value.
     pub(crate) fn user_of_copy(&self, kind: SlotKind, name: &str) -> UseOf {
         let copies =
-            |unit: &&Arc<UnitInfo>| unit.uses.copies.iter().any(|(of, key)| *of == kind && **key == *name);
+            |unit: &&Arc<UnitInfo>| unit.uses().copies.iter().any(|(of, key)| *of == kind && **key == *name);
         let unit = self.units.values().find(copies);
         unit.map_or_else(|| unknown_use(name), |unit| unit.use_in_data(kind, name))
     }
@@ -428,7 +428,7 @@ impl Program {
         values: &HashMap<(SlotKind, &'a str), usize>,
         memory: &Memory,
         new_slots: &mut HashMap<(SlotKind, &'a str), Cell>,
-        new_names: &mut HashMap<&'a str, Indirection>,
+        new_names: &mut HashMap<&'a str, Box<Indirection>>,
     ) -> Result<(), JitError> {
         for &(kind, name, _) in &references.slots {
             if let Some(&value) = values.get(&(kind, name))
@@ -439,7 +439,7 @@ impl Program {
         }
         for (name, winner) in batch.listed() {
             if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
-                new_names.insert(name, Indirection::allocate(memory)?);
+                new_names.insert(name, Box::new(Indirection::allocate(memory)?));
             }
         }
         Ok(())
@@ -451,7 +451,7 @@ impl Program {
         batch: &Batch<'a>,
         references: References<'a>,
         mut new_slots: HashMap<(SlotKind, &'a str), Cell>,
-        mut new_names: HashMap<&'a str, Indirection>,
+        mut new_names: HashMap<&'a str, Box<Indirection>>,
     ) -> Claim<'a> {
         let (unit, first_module) = (self.next_unit, self.next_module);
         self.next_unit += 1;
@@ -566,14 +566,14 @@ impl Program {
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
         let artifacts = self.names.artifacts_of_large(id).unwrap_or_else(|| plan.artifacts().into());
-        let names = batch.module_names();
-        let unit = Arc::new(UnitInfo::new(id, role, first_module, artifacts, names, plan, memory, uses));
+        let identity = Identity { id, role, first_module, names: batch.module_names() };
+        let unit = Arc::new(UnitInfo::new(identity, artifacts, plan, memory, uses));
         let mut replaced = Vec::new();
         for (name, winner) in batch.listed() {
             let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
             let artifact = &unit.artifacts[winner.module];
             let Some(known) = self.names.get_mut(name) else { continue };
-            let stub = known.indirection.as_ref().map(Indirection::address);
+            let stub = known.indirection.as_ref().map(|indirection| indirection.address());
             let Some(definition) = known.definition_of(id) else { continue };
             let mut symbol = Symbol::new(id, artifact, winner.symbol, address);
             if let Some(stub) = stub {
@@ -674,14 +674,14 @@ impl Program {
             return found;
         }
         for unit in self.units.values() {
-            for name in unit.uses.names.iter() {
+            for name in unit.uses().names.iter() {
                 let Some(count) = broken.get_mut(&**name) else { continue };
                 *count += 1;
                 if !is_removed(unit.id) {
                     found.uses.push((unit.use_of(name), unit.id));
                 }
             }
-            for section in unit.uses.sections.iter() {
+            for section in unit.uses().sections.iter() {
                 let Some(count) = sections.get_mut(&**section) else { continue };
                 *count += 1;
                 if !is_removed(unit.id) {
@@ -730,7 +730,7 @@ impl Program {
         for id in removed {
             let Some(info) = self.units.remove(&id) else { continue };
             let is_large = self.names.is_large(id);
-            listed.push((is_large, self.forget(id, &info.artifacts, &info.uses, &mut retired)));
+            listed.push((is_large, self.forget(id, &info.artifacts, info.uses(), &mut retired)));
             if is_large {
                 map.remove_large(id);
             }

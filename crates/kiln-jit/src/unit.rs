@@ -9,7 +9,7 @@ use kiln_globals::SlotKey;
 use kiln_image::link::{Addresses, Plan, section_bound};
 
 use crate::batch::{SlotKind, slot_kind};
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, OwnedBlocks};
 use crate::error::{ModuleName, UseOf};
 use crate::observed::Observed;
 use crate::users::{ModuleNames, data_user_of, user_of};
@@ -75,12 +75,21 @@ pub(crate) struct UnitInfo {
     pub(crate) artifacts: Arc<[Artifact]>,
     pub(crate) names: ModuleNames,
     places: Box<[Place]>,
-    pub(crate) blocks: Blocks,
+    pub(crate) blocks: OwnedBlocks,
     /// Whether its memory was freed.
     pub(crate) is_freed: AtomicBool,
     /// Taken out when the unit is freed.
     pub(crate) observed: Mutex<Option<Observed>>,
-    pub(crate) uses: Uses,
+    /// `None` if it uses nothing.
+    uses: Option<Box<Uses>>,
+}
+
+/// The parts of a unit that are known before it is linked.
+pub(crate) struct Identity {
+    pub(crate) id: UnitId,
+    pub(crate) role: Role,
+    pub(crate) first_module: usize,
+    pub(crate) names: ModuleNames,
 }
 
 /// The memory that a unit owns.
@@ -99,6 +108,16 @@ pub(crate) struct Uses {
     pub(crate) copies: Vec<(SlotKind, Arc<str>)>,
     /// Sections whose bounds it uses.
     pub(crate) sections: Vec<Box<str>>,
+}
+
+impl Uses {
+    const NONE: Self =
+        Self { names: Vec::new(), slots: Vec::new(), copies: Vec::new(), sections: Vec::new() };
+
+    fn is_empty(&self) -> bool {
+        let Self { names, slots, copies, sections } = self;
+        names.is_empty() && slots.is_empty() && copies.is_empty() && sections.is_empty()
+    }
 }
 
 /// The addresses of one module's sections.
@@ -144,15 +163,13 @@ impl Place {
 
 impl UnitInfo {
     pub(crate) fn new(
-        id: UnitId,
-        role: Role,
-        first_module: usize,
+        identity: Identity,
         artifacts: Arc<[Artifact]>,
-        names: ModuleNames,
         plan: &Plan<'_>,
         memory: UnitMemory,
         uses: Uses,
     ) -> Self {
+        let Identity { id, role, first_module, names } = identity;
         let UnitMemory { blocks, observed } = memory;
         let places = artifacts.iter().enumerate();
         let places =
@@ -164,11 +181,17 @@ impl UnitInfo {
             artifacts,
             names,
             places,
-            blocks,
+            blocks: blocks.owned,
             is_freed: AtomicBool::new(false),
             observed: Mutex::new(Some(observed)),
-            uses,
+            uses: (!uses.is_empty()).then(|| Box::new(uses)),
         }
+    }
+
+    /// Returns the definitions of others that the unit uses.
+    pub(crate) fn uses(&self) -> &Uses {
+        static NONE: Uses = Uses::NONE;
+        self.uses.as_deref().unwrap_or(&NONE)
     }
 
     /// Returns the address of a symbol that a module of the unit defines.
@@ -276,7 +299,7 @@ impl Unit {
 
     /// Returns the keys of the slots that the unit uses, in order of first use.
     pub fn slots(&self) -> impl Iterator<Item = SlotKey> {
-        self.0.uses.slots.iter().map(|(kind, name)| kind.key(name))
+        self.0.uses().slots.iter().map(|(kind, name)| kind.key(name))
     }
 
     /// Returns the functions of the unit, private ones included, in order of modules and symbols:

@@ -109,7 +109,7 @@ impl Definitions {
         }
     }
 
-    /// Returns the place of the definition of `wanted`. `artifacts` are those that this was made of.
+    /// Returns the place of the definition of `wanted`. `artifacts` are those this was made of.
     pub fn find(&self, artifacts: &[Artifact], wanted: &str) -> Option<Place> {
         let same = |known: &Place| name(artifacts, *known) == wanted;
         match &self.places {
@@ -118,8 +118,8 @@ impl Definitions {
         }
     }
 
-    /// Returns the place of the definition of each name, in order of the names' first definitions or
-    /// of these definitions.
+    /// Returns the place of the definition of each name, in order of the names' first definitions
+    /// or of these definitions.
     /// `artifacts` are those that this was made of.
     pub fn places<'d>(&'d self, artifacts: &'d [Artifact]) -> impl Iterator<Item = Place> + 'd {
         let (few, many) = match &self.places {

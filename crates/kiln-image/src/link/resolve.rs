@@ -347,7 +347,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
         }
     }
 
-    /// Returns the resolved symbol of a name that modules share, which is `next` if the name is seen
+    /// Returns the resolved symbol of a name that modules share: `next` if the name is seen
     /// for the first time.
     fn visible(
         &mut self,
