@@ -74,3 +74,5 @@ pub use kiln_globals as globals;
 pub use kiln_image as image;
 pub use kiln_ir as ir;
 pub use kiln_jit as jit;
+#[cfg(feature = "trap")]
+pub use kiln_trap as trap;

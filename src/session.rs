@@ -348,6 +348,18 @@ impl Session {
         self.engine.jit.locate_call(return_address)
     }
 
+    /// Registers the code with `kiln-trap`, the first time: what is there now and what will be
+    /// added. So it catches traps in it, throws exceptions to its handlers, and names its functions
+    /// in backtraces. Sessions that share their memory are registered together.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`](kiln_trap::RegisterError) if too many ranges are registered.
+    #[cfg(feature = "trap")]
+    pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
+        self.engine.jit.memory().catch_traps()
+    }
+
     /// Returns everything that is exported, in order of names.
     pub fn exports(&self) -> Vec<Export> {
         self.engine.jit.exports()

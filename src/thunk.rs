@@ -17,7 +17,7 @@ pub struct Thunk {
     signature: Signature,
     address: *const u8,
     /// Keeps the code mapped.
-    _jit: Jit,
+    jit: Jit,
 }
 
 impl Thunk {
@@ -42,12 +42,24 @@ impl Thunk {
         let jit = Jit::new(JitOptions::default())?;
         jit.link(&[built.artifact], &kiln_jit::libcalls::process)?;
         let address = jit.address("thunk").expect("the thunk was just linked");
-        Ok(Self { signature: signature.clone(), address, _jit: jit })
+        Ok(Self { signature: signature.clone(), address, jit })
     }
 
     /// Returns the address of the thunk's code, for [`kiln_jit::invoke`].
     pub fn address(&self) -> *const u8 {
         self.address
+    }
+
+    /// Registers the thunk's code with `kiln-trap`, so that a trap of a function that it calls can
+    /// be caught: `call` takes the thunk as the function, and the function and the cells as its
+    /// arguments.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`](kiln_trap::RegisterError) if too many ranges are registered.
+    #[cfg(feature = "trap")]
+    pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
+        self.jit.memory().catch_traps()
     }
 
     /// Returns the signature of the functions that the thunk calls.

@@ -14,6 +14,8 @@
 //! - G: small functions, one at a time, in a session and in `JITModule`s (the same for every
 //!   workload, so it is run once);
 //! - H: code tables: their size, building them with compiling, and looking places up.
+//! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
+//!   (once, too).
 //!
 //! Contenders take turns in every round, ratios are computed for each round, and medians are
 //! reported with their ranges, so noise of the machine affects all contenders equally. Every result
@@ -36,6 +38,7 @@ mod parse;
 mod report;
 mod sessions;
 mod setup;
+mod traps;
 mod workload;
 
 use std::path::PathBuf;
@@ -172,6 +175,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('H') {
         report.add(locate::long(&setup)?);
+    }
+    if wanted('T') {
+        report.add(traps::compare(&setup, folder.path())?);
     }
     let (met, targets) = report.met();
     println!("\n{met} of {targets} targets are met");

@@ -10,6 +10,7 @@
 
 mod args;
 mod execute;
+mod host;
 mod image;
 mod invocation;
 mod list;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::ops::ControlFlow;
 
+use crate::code::SourceInfo;
 use crate::registry;
 use crate::walk::{self, Step};
 
@@ -52,19 +53,18 @@ impl CodeFrame {
     /// Returns the function and source of the instruction at `pc`, if it is in registered code.
     pub fn at(pc: usize) -> Option<Self> {
         registry::at(pc, |code| {
-            let function = code.function_at(pc)?;
-            let source = code.source_at(pc).map(|source| Source {
-                location: source.location,
-                file: source.file.to_owned(),
-                line: source.line,
-                column: source.column,
+            let mut frame = None;
+            code.function_at(pc, &mut |function| {
+                let (name, module) = (function.name.to_owned(), function.module.to_owned());
+                let offset = pc.wrapping_sub(function.start);
+                frame = Some(Self { function: name, module, offset, source: None });
             });
-            Some(Self {
-                function: function.name.to_owned(),
-                module: function.module.to_owned(),
-                offset: pc - function.start,
-                source,
-            })
+            let mut frame = frame?;
+            code.source_at(pc, &mut |source| {
+                let SourceInfo { location, file, line, column } = source;
+                frame.source = Some(Source { location, file: file.to_owned(), line, column });
+            });
+            Some(frame)
         })
         .flatten()
     }

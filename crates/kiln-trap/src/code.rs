@@ -74,7 +74,8 @@ pub struct RootInfo {
 /// implementation for code whose tables a client has in vectors.
 ///
 /// All addresses are absolute. `pc` is any address in the range. `return_pc` is a return address,
-/// which may be the end of the range: the address after a call.
+/// which may be the end of the range: the address after a call. Names are passed to a function, not
+/// returned, so that they can be kept until they are read, even if the code is removed meanwhile.
 ///
 /// # Safety
 ///
@@ -87,15 +88,15 @@ pub struct RootInfo {
 ///   calls of functions that restore no register for their handlers (Cranelift's conventions `tail`
 ///   and `preserve_all`). Without rows nothing can find the registers that `system_v` restores.
 pub unsafe trait CodeLookup: Sync {
-    /// Returns the function that contains the instruction at `pc`.
-    fn function_at(&self, pc: usize) -> Option<FunctionInfo<'_>>;
+    /// Passes the function that contains the instruction at `pc` to `visit`, if there is one.
+    fn function_at(&self, pc: usize, visit: &mut dyn FnMut(FunctionInfo<'_>));
 
     /// Returns the trap code of the instruction at `pc`, if it is one that may trap: Cranelift's
     /// `TrapCode` as a number.
     fn trap_at(&self, pc: usize) -> Option<u8>;
 
-    /// Returns the source of the instruction at `pc`.
-    fn source_at(&self, pc: usize) -> Option<SourceInfo<'_>>;
+    /// Passes the source of the instruction at `pc` to `visit`, if it is known.
+    fn source_at(&self, pc: usize, visit: &mut dyn FnMut(SourceInfo<'_>));
 
     /// Returns the call that returns to `return_pc`.
     fn call_at(&self, return_pc: usize) -> Option<CallInfo>;

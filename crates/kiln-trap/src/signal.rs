@@ -69,7 +69,9 @@ unsafe fn is_trap(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
         return false;
     }
     let found = registry::at(at.pc, |code| {
-        code.function_at(at.pc).map(|function| (function.start, code.trap_at(at.pc)))
+        let mut start = None;
+        code.function_at(at.pc, &mut |function| start = Some(function.start));
+        start.map(|start| (start, code.trap_at(at.pc)))
     });
     let Some((start, record)) = found.flatten() else { return false };
     let access = matches!(signal, libc::SIGSEGV | libc::SIGBUS);

@@ -82,9 +82,10 @@ impl CodeTable {
 // SAFETY: the answers are what the client has put in, who promises in `register` that it describes
 // the code. Nothing is locked or allocated, and indices come from searches of the same vectors.
 unsafe impl CodeLookup for CodeTable {
-    fn function_at(&self, pc: usize) -> Option<FunctionInfo<'_>> {
-        let TableFunction { name, module, start, len, .. } = self.find(pc)?;
-        Some(FunctionInfo { name, module, start: *start, len: *len })
+    fn function_at(&self, pc: usize, visit: &mut dyn FnMut(FunctionInfo<'_>)) {
+        if let Some(TableFunction { name, module, start, len, .. }) = self.find(pc) {
+            visit(FunctionInfo { name, module, start: *start, len: *len });
+        }
     }
 
     fn trap_at(&self, pc: usize) -> Option<u8> {
@@ -94,12 +95,16 @@ unsafe impl CodeLookup for CodeTable {
         Some(function.traps[found].1)
     }
 
-    fn source_at(&self, pc: usize) -> Option<SourceInfo<'_>> {
-        let function = self.find(pc)?;
-        let offset = u32::try_from(pc - function.start).ok()?;
-        let place = function.sources.partition_point(|(range, _)| range.start <= offset);
-        let (range, location) = &function.sources[place.checked_sub(1)?];
-        range.contains(&offset).then(|| SourceInfo { location: *location, ..SourceInfo::default() })
+    fn source_at(&self, pc: usize, visit: &mut dyn FnMut(SourceInfo<'_>)) {
+        let Some(function) = self.find(pc) else { return };
+        let covers = |range: &Range<u32>| range.contains(&((pc - function.start) as u32));
+        let place =
+            function.sources.partition_point(|(range, _)| function.start + range.start as usize <= pc);
+        if let Some((range, location)) = place.checked_sub(1).map(|place| &function.sources[place])
+            && covers(range)
+        {
+            visit(SourceInfo { location: *location, ..SourceInfo::default() });
+        }
     }
 
     fn call_at(&self, return_pc: usize) -> Option<CallInfo> {

@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::process::Command;
+use std::sync::Arc;
 
 use kiln::globals::{GlobalTable, SlotKey};
 use kiln::image::link::LinkError;
@@ -13,6 +14,7 @@ use kiln::{CompilerError, Session, SessionError};
 use kiln_oracle::interpret::{InterpretError, LinkedProgram, Process};
 
 use super::args::{RunArgs, Via};
+use super::host::{self, Host};
 use super::invocation::{self, Stop};
 use super::list::of_this_process;
 use super::objects::{Objects, SIZE};
@@ -54,7 +56,7 @@ pub(super) fn compiled(
             Err(reason) => failed(reason),
         };
     }
-    let provided = |name: &str| kiln::jit::libcalls::process(&SlotKey::Symbol(name.into())).is_some();
+    let provided = |name: &str| host::symbol(&SlotKey::Symbol(name.into())).is_some();
     let missing = kiln::ir::undefined(&modules.iter().collect::<Vec<_>>(), &provided);
     if !missing.is_empty() {
         return failed(text(&missing));
@@ -83,11 +85,15 @@ fn in_memory(target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
         for key in modules.iter().flat_map(Module::globals) {
             session.bind_global(key, objects.address(key)).unwrap();
         }
+        session.set_resolver(Arc::new(Host));
         session.add(modules)?;
         Ok(session)
     });
     let session = match session {
-        Ok(session) => session,
+        Ok(session) => match session.catch_traps() {
+            Ok(()) => session,
+            Err(error) => return Verdict::Failed { reason: chain(&error) },
+        },
         Err(error) => return Verdict::Failed { reason: session_error(&error, modules) },
     };
     let mut thunks = Thunks::of_each(target, roots);

@@ -44,12 +44,13 @@ pub(crate) fn main(args: &RunImageArgs) -> Outcome {
         image.verify()?;
         image.bind(&objects)
     });
-    let verdict = match loaded {
+    let loaded = loaded.map_err(|error| match error {
+        LoadError::At { source, .. } => chain(&source),
+        error => chain(&error),
+    });
+    let verdict = match loaded.and_then(caught) {
         Ok(loaded) => execute(&loaded, &modules, &target, &mut Event::send),
-        Err(LoadError::At { source, .. }) => {
-            Verdict::Failed { reason: format!("its image: {}", chain(&source)) }
-        }
-        Err(error) => Verdict::Failed { reason: format!("its image: {}", chain(&error)) },
+        Err(reason) => Verdict::Failed { reason: format!("its image: {reason}") },
     };
     Event::Done(verdict).send();
     Ok(())
@@ -57,7 +58,16 @@ pub(crate) fn main(args: &RunImageArgs) -> Outcome {
 
 /// Loads an image from memory, and fills its slots with `objects` and the symbols of this process.
 pub(super) fn load_bytes(bytes: &[u8], objects: &Objects) -> Result<Loaded, String> {
-    Image::from_bytes(bytes).and_then(|image| image.bind(objects)).map_err(|error| chain(&error))
+    let loaded = Image::from_bytes(bytes).and_then(|image| image.bind(objects));
+    loaded.map_err(|error| chain(&error)).and_then(caught)
+}
+
+/// Registers the code of an image, so that exceptions find its handlers.
+fn caught(loaded: Loaded) -> Result<Loaded, String> {
+    match loaded.catch_traps() {
+        Ok(()) => Ok(loaded),
+        Err(error) => Err(chain(&error)),
+    }
 }
 
 /// Executes the run lines of `modules` in an image that contains them.

@@ -5,7 +5,8 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use kiln::globals::{Resolve, SlotKey, Unresolved};
-use kiln::jit::libcalls;
+
+use super::host;
 
 /// Size of a run-time object, in 8-byte words.
 const WORDS: usize = 512;
@@ -31,7 +32,7 @@ impl Resolve for Objects {
     fn resolve(&self, key: &SlotKey, _: Option<&str>) -> Result<usize, Unresolved> {
         match key {
             SlotKey::Global(key) => Ok(self.address(key)),
-            SlotKey::Symbol(_) | SlotKey::Routine(_) => libcalls::process(key).ok_or(Unresolved::Unknown),
+            SlotKey::Symbol(_) | SlotKey::Routine(_) => host::symbol(key).ok_or(Unresolved::Unknown),
         }
     }
 }

@@ -97,6 +97,12 @@ impl<'a> CodeTables<'a> {
         (head.magic == MAGIC && head.version.get() == CODE_TABLES_VERSION).then_some(head.len.get())
     }
 
+    /// Returns the bytes that the tables are read from.
+    #[cfg(feature = "trap")]
+    pub(crate) fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
     fn piece(&self, module: &ModuleRecord) -> Option<Piece<'a>> {
         Piece::read(self.bytes.get(usize::try_from(module.piece.get()).ok()?..)?)
     }

@@ -21,6 +21,9 @@ use crate::read::{Segment, is_section};
 pub struct Loaded {
     /// Taken back before the memory is: fields are dropped in order.
     _unwind_rows: Option<Registration>,
+    /// As above.
+    #[cfg(feature = "trap")]
+    traps: std::sync::Mutex<Option<super::trap::Traps>>,
     pub(super) mapped: Mapped,
 }
 
@@ -52,7 +55,12 @@ impl Loaded {
             };
             result.map_err(LoadError::io("set the permissions of"))?;
         }
-        let mut loaded = Self { _unwind_rows: None, mapped };
+        let mut loaded = Self {
+            _unwind_rows: None,
+            #[cfg(feature = "trap")]
+            traps: std::sync::Mutex::default(),
+            mapped,
+        };
         loaded.relocate()?;
         loaded.fill(addresses)?;
         for segment in segments.iter().filter(|segment| pointers && segment.relro) {
@@ -182,6 +190,23 @@ impl Loaded {
         let symbol = self.mapped.lookup(name)?;
         let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
+    }
+
+    /// Registers the code with `kiln-trap`, the first time, so that it catches traps in it, throws
+    /// exceptions to its handlers, and names its functions in backtraces. It is taken back when the
+    /// image is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`RegisterError`](kiln_trap::RegisterError) if too many ranges are registered.
+    #[cfg(feature = "trap")]
+    pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
+        let mut traps = self.traps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let (None, Some(tables)) = (&*traps, self.code_tables()) {
+            // SAFETY: both are mapped until the image is dropped, which drops this first.
+            *traps = Some(unsafe { super::trap::Traps::register(self.text(), tables) }?);
+        }
+        Ok(())
     }
 
     /// Returns the keys of the external slots, in order of the slot array.

@@ -26,6 +26,8 @@ mod map;
 mod mapped;
 mod pointer;
 mod replace;
+#[cfg(feature = "trap")]
+mod trap;
 mod unmapped;
 mod unwinder;
 

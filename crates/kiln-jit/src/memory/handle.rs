@@ -30,6 +30,9 @@ use crate::error::JitError;
 /// A child that is made by a system call directly, without that function, may execute another
 /// program or end, but must not link, and must not run code that the parent removes meanwhile.
 pub struct Memory {
+    /// The registration of the code, see `trap.rs`. Dropped first.
+    #[cfg(feature = "trap")]
+    pub(super) traps: std::sync::OnceLock<kiln_trap::Registration>,
     pub(super) core: Core,
     /// Code that is no longer in use, but whose addresses still mean it to a profiler.
     kept: Mutex<Kept>,
@@ -105,7 +108,12 @@ impl Memory {
 
     /// Reserves address space through `system`.
     pub(super) fn with_system(system: System, options: MemoryOptions) -> Result<Arc<Self>, MemoryError> {
-        let memory = Arc::new(Self { core: Core::reserve(system, &options)?, kept: Mutex::default() });
+        let memory = Arc::new(Self {
+            #[cfg(feature = "trap")]
+            traps: std::sync::OnceLock::new(),
+            core: Core::reserve(system, &options)?,
+            kept: Mutex::default(),
+        });
         // SAFETY: an `Arc` does not move what it owns, and `drop` removes it.
         unsafe { fork::add(&memory.core)? };
         Ok(memory)

@@ -1,7 +1,7 @@
 //! Memory for code and data, from one reservation.
 //!
 //! - `handle.rs` has [`Memory`] and its blocks, `provider.rs` makes it usable for cranelift-jit;
-//! - `lookup.rs` finds code by an address in it, with `index.rs`;
+//! - `lookup.rs` finds code by an address in it, with `index.rs`; `trap.rs` lets kiln-trap do so;
 //! - `core.rs` keeps the books: `ranges.rs` knows what is free, `pages.rs` what was taken from the
 //!   system;
 //! - `fork.rs` and `forks.rs` look after children of `fork`;
@@ -32,6 +32,8 @@ mod ranges;
 mod system;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "trap")]
+mod trap;
 mod usage;
 mod views;
 

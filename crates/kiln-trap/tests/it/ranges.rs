@@ -89,18 +89,15 @@ struct Slow {
 
 // SAFETY: it describes no code that runs, and is asked in no signal handler.
 unsafe impl CodeLookup for Slow {
-    fn function_at(&self, _: usize) -> Option<FunctionInfo<'_>> {
+    fn function_at(&self, _: usize, _: &mut dyn FnMut(FunctionInfo<'_>)) {
         self.asked.store(true, Ordering::SeqCst);
         std::thread::sleep(Duration::from_millis(100));
         self.answered.store(true, Ordering::SeqCst);
-        None
     }
     fn trap_at(&self, _: usize) -> Option<u8> {
         None
     }
-    fn source_at(&self, _: usize) -> Option<SourceInfo<'_>> {
-        None
-    }
+    fn source_at(&self, _: usize, _: &mut dyn FnMut(SourceInfo<'_>)) {}
     fn call_at(&self, _: usize) -> Option<CallInfo> {
         None
     }
