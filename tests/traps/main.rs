@@ -89,29 +89,14 @@ extern "C-unwind" fn host(value: i64) -> i64 {
 /// The code in memory or in an image.
 enum Code {
     Memory(Session),
-    Image(Rows),
-}
-
-/// An image whose rows are registered with the unwinder.
-struct Rows(Loaded);
-
-unsafe extern "C" {
-    fn __register_frame(section: *const u8);
-    fn __deregister_frame(section: *const u8);
-}
-
-impl Drop for Rows {
-    fn drop(&mut self) {
-        // SAFETY: it was registered once.
-        unsafe { __deregister_frame(self.0.eh_frame().unwrap().start) };
-    }
+    Image(Loaded),
 }
 
 impl Code {
     fn function<F: FunctionPointer>(&self, name: &str) -> F {
         let found = match self {
             Self::Memory(session) => session.function(name),
-            Self::Image(loaded) => loaded.0.function(name),
+            Self::Image(loaded) => loaded.function(name),
         };
         // SAFETY: the IR is sound, and the code outlives the calls.
         unsafe { found.unwrap().typed::<F>() }.unwrap()
@@ -139,9 +124,7 @@ fn both(text: &str, check: impl Fn(&Code)) {
     let loaded = Image::from_bytes(&bytes).unwrap().bind(&bindings).unwrap();
     loaded.catch_traps().unwrap();
     loaded.catch_traps().unwrap();
-    // SAFETY: the section is as the unwinder needs it, and is taken back when it is dropped.
-    unsafe { __register_frame(loaded.eh_frame().unwrap().start) };
-    check(&Code::Image(Rows(loaded)));
+    check(&Code::Image(loaded));
 }
 
 fn trap<T: std::fmt::Debug>(result: Result<T, Caught>) -> Trap {

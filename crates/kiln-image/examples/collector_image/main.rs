@@ -16,20 +16,12 @@ use kiln_image::{Image, bind_function};
 
 use self::heap::Heap;
 
-unsafe extern "C" {
-    fn __register_frame(section: *const u8);
-    fn __deregister_frame(section: *const u8);
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args().nth(1).ok_or("which image?")?;
     let mut bindings = Bindings::new();
     bind_function(&mut bindings, "allocate", heap::allocate as extern "C" fn() -> i64);
     let loaded = Image::open(path)?.bind(&bindings)?;
     loaded.catch_traps()?;
-    let rows = loaded.eh_frame().ok_or("an image without unwind rows")?;
-    // SAFETY: the image has the section as the unwinder needs it. It is taken back below.
-    unsafe { __register_frame(rows.start) };
 
     let program = loaded.function("program").ok_or("there is no `program`")?;
     // SAFETY: the image was compiled from sound IR, and outlives the calls.
@@ -45,7 +37,5 @@ fn main() -> Result<(), Box<dyn Error>> {
             Err(error) => println!("{error}"),
         }
     }
-    // SAFETY: it was registered above, and no code of the image runs.
-    unsafe { __deregister_frame(rows.start) };
     Ok(())
 }
