@@ -55,6 +55,9 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod trace;
+
 mod compiler;
 mod process;
 mod session;

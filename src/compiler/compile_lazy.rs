@@ -92,15 +92,23 @@ impl Compiler {
         shared: &Shared,
     ) -> Result<Done, LazyError<E>> {
         let Lazy { name, key, build } = lazy;
+        span!("module", module = &*name, outcome = tracing::field::Empty);
         let (program, keys) = (&self.cache.program, shared.keys.as_ref());
         let client = key.as_ref().zip(keys).map(|(key, keys)| keys.client(program, &name, key));
         let hit = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client));
         let hit = match hit {
-            Some(hit) if !self.cache.verify.samples(&hit.key) => return Ok(unbuilt(hit)),
+            Some(hit) if !self.cache.verify.samples(&hit.key) => {
+                outcome!("hit by the client's key");
+                return Ok(unbuilt(hit));
+            }
             hit => hit,
         };
 
-        let module = match build() {
+        let module = {
+            span!("read", module = &*name);
+            build()
+        };
+        let module = match module {
             Ok(module) => module,
             Err(error) => return Err(LazyError::Build { module: index, name, error }),
         };
@@ -117,7 +125,10 @@ impl Compiler {
             return Ok(Done { artifact, stats, samples });
         }
         let artifact = match self.cache.look_up(&module, &name, client, &generator) {
-            CacheLookup::Hit(hit) => self.cache.use_hit(&module, hit, &mut stats, &mut samples),
+            CacheLookup::Hit(hit) => {
+                outcome!("hit");
+                self.cache.use_hit(&module, hit, &mut stats, &mut samples)
+            }
             CacheLookup::Compile(pending) => {
                 let reuse = pending.reusable();
                 let job = generator.job(&module, &reuse);
@@ -126,6 +137,7 @@ impl Compiler {
                     LazyError::Compile(CompilerError::Functions(errors))
                 })?;
                 drop(reuse);
+                outcome!(if built.reused > 0 { "partly reused" } else { "compiled" });
                 self.cache.finish(&module, &generator, pending, built, &mut stats)
             }
         };

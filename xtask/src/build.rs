@@ -7,6 +7,7 @@
 
 mod failure;
 mod stats;
+mod timings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use kiln::{Compiler, Verify};
 
 use self::failure::Inputs;
 use self::stats::{Stats, Times};
+use self::timings::Recorder;
 use crate::input::{self, InputFile, Level};
 use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 
@@ -34,6 +36,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 #[command(after_help = "Examples:
   cargo xtask build examples/clif -o hello.so
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
+  cargo xtask build src/*.clif --timings timings.html -o program.so
   cargo xtask build lib --target aarch64 -o lib.so
   cargo xtask build -g program.clif -o program.so
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
@@ -85,6 +88,10 @@ pub(crate) struct BuildArgs {
     /// Write the numbers of the build and the times of its parts to this file
     #[arg(long, value_name = "FILE.json")]
     stats: Option<PathBuf>,
+    /// Write what every thread did when: a page for a browser to FILE.html, a Chrome trace to
+    /// FILE.json
+    #[arg(long, value_name = "FILE.html|FILE.json")]
+    timings: Vec<PathBuf>,
     /// How to print the summary
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -107,6 +114,8 @@ impl Events for Watch {
 
 pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let started = Instant::now();
+    timings::check_names(&args.timings)?;
+    let recorder = (!args.timings.is_empty()).then(|| Recorder::start(started));
     let threads = input::threads(args.threads.map(usize::from))?;
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
     let debug = args.debug_info()?;
@@ -118,10 +127,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         true => files.into_iter().map(|file| file.debugged(&folder)).collect(),
         false => files,
     };
-    [Some(&args.output), args.stats.as_ref(), args.split_debug.as_ref()]
-        .into_iter()
-        .flatten()
-        .try_for_each(|path| check_output(path, &files))?;
+    let outputs = [Some(&args.output), args.stats.as_ref(), args.split_debug.as_ref()];
+    outputs.into_iter().flatten().chain(&args.timings).try_for_each(|path| check_output(path, &files))?;
 
     // Compile each module as soon as it is read.
     let watch = Arc::new(Watch { counts: Counts::new(), verbose: args.verbose });
@@ -175,6 +182,9 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     if let Some(path) = &args.stats {
         let json = serde_json::to_string_pretty(&stats).expect("plain data");
         std::fs::write(path, format!("{json}\n")).map_err(|error| cannot_write(path, error))?;
+    }
+    if let Some(recorder) = recorder {
+        timings::write(&args.timings, &recorder, &stats)?;
     }
     match args.format {
         Format::Json => print_json(&stats),

@@ -46,6 +46,9 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod trace;
+
 mod assemble;
 mod colocate;
 mod compiled;

@@ -55,13 +55,22 @@ impl<'a> Job<'a> {
     /// Compiles the function with this index, or takes it from an earlier artifact.
     fn function(&self, index: usize, scratch: &mut Scratch) -> Result<CompiledFunction, CompileErrorKind> {
         let function = &self.module.functions[index];
+        span!(
+            "function",
+            name = &*self.module.symbol(function.symbol).name,
+            module = &*self.module.name,
+            outcome = tracing::field::Empty
+        );
         // A function whose body is already machine code has nothing to reuse: its code is copied.
         let offer = self.reuse.get(index).copied().flatten();
         let (Some(reuse), Code::Ir(body)) = (offer, &function.code) else {
             return function::compile(self.module, function, self.isa, scratch);
         };
         match extract(reuse, function, body) {
-            Some(reused) => Ok(reused),
+            Some(reused) => {
+                outcome!("reused");
+                Ok(reused)
+            }
             None => {
                 let mut compiled = function::compile(self.module, function, self.isa, scratch)?;
                 compiled.unfit = true;
@@ -192,6 +201,7 @@ fn finish(
     job: &Job<'_>,
     results: Vec<Result<CompiledFunction, CompileErrorKind>>,
 ) -> Result<Built, Vec<CompileError>> {
+    span!("assemble", module = &*job.module.name);
     let error = |function_index: Option<usize>, kind| {
         let function = function_index.and_then(|index| job.module.functions.get(index));
         let name = function.map_or("", |function| &*job.module.symbol(function.symbol).name);

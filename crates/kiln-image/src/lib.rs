@@ -76,6 +76,9 @@
 
 #![deny(unsafe_code)]
 
+#[macro_use]
+mod trace;
+
 mod arch;
 pub mod code;
 #[cfg(feature = "dwarf")]

@@ -120,6 +120,7 @@ pub(super) fn plan_within<'a>(
     reach: Reach,
     parallel: bool,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
+    span!("plan");
     let Input { artifacts, names, definitions } = input;
     let mut errors = Vec::new();
 

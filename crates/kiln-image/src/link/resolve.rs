@@ -210,6 +210,7 @@ pub(super) fn resolve<'a>(
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     errors: &mut Vec<LinkError>,
 ) -> Resolved<'a> {
+    span!("resolve");
     let mut sections = NamedSections::collect(artifacts, errors);
 
     // Inside the link: symbols with one name become one resolved symbol.

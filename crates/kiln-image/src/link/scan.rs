@@ -43,6 +43,7 @@ pub(super) fn scan(
     parallel: bool,
     errors: &mut Vec<LinkError>,
 ) -> Vec<Vec<Need>> {
+    span!("scan");
     let scanner = |number| Scanner { arch, artifacts, symbols, near, number };
     let scans = threads::map(parallel, artifacts.len(), |number| scanner(number).scan());
     let needs = scans.into_iter().map(|(needs, found)| {

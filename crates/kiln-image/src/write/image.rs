@@ -58,6 +58,7 @@ pub fn write_image_files(
     table: &GlobalTable,
     options: &ImageOptions,
 ) -> Result<ImageFiles, Vec<LinkError>> {
+    span!("link");
     let arch = match &options.triple {
         Some(triple) if artifacts.is_empty() => {
             let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.clone() }];
