@@ -16,4 +16,5 @@ mod run;
 mod stdin;
 mod support;
 mod timeout;
+mod timings;
 mod wrong_file;

@@ -39,6 +39,8 @@ impl Recorder {
         let subscriber = Registry::default().with(SpanLayer(spans.clone()));
         // There is another one only if something else in this process subscribes.
         let _ = tracing::subscriber::set_global_default(subscriber);
+        // The main thread has the first lane.
+        spans.lane();
         Self(spans)
     }
 
