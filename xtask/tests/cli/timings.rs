@@ -43,7 +43,10 @@ fn the_trace_has_every_module_and_function() {
     assert_eq!((count(&first, "link"), count(&first, "write")), (1, 1));
     for event in &first {
         let [start, length] = ["ts", "dur"].map(|field| event[field].as_f64().unwrap());
-        assert!(start >= 0.0 && start + length <= 1e6 * stats["seconds"]["total"].as_f64().unwrap(), "{event}");
+        assert!(
+            start >= 0.0 && start + length <= 1e6 * stats["seconds"]["total"].as_f64().unwrap(),
+            "{event}"
+        );
         let function = event["args"]["function"].as_str().unwrap();
         assert_eq!(event["name"] == "function", !function.is_empty(), "{event}");
     }
