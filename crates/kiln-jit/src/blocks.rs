@@ -101,8 +101,8 @@ impl Blocks {
             owner,
             tables_len: layout[Area::CodeTables].size as u32,
             text: (self.addresses[Area::Text] - self.owned.text.address()) as u32,
-            text_len: layout[Area::Text].size as u32,
             first_module: u32::try_from(first_module).unwrap_or(u32::MAX),
+            reserved: 0,
         };
         // SAFETY: the caller promises what `Block::bytes` requires.
         header.write(unsafe { self.owned.text.bytes() });

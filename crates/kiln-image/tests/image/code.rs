@@ -287,3 +287,48 @@ fn altered_tables_do_no_harm() {
         ask(&noise);
     }
 }
+
+#[test]
+fn a_call_at_the_end_of_a_function_is_not_of_the_next_one() {
+    let mut module = Module::new();
+    for name in ["first", "second"] {
+        module.function(name, Linkage::Export, TO_I64, &[0x90; 16], &[]);
+    }
+    // The return addresses of two calls, each the end of its function.
+    module.contents.stack_maps = [16, 32]
+        .map(|end: u32| StackMap {
+            return_offset: end.into(),
+            span: (8 * end).into(),
+            entries_start: 0.into(),
+            entries_len: 0.into(),
+        })
+        .to_vec();
+    let image = image(&[module.finish()]);
+    let info = ImageInfo::parse(&image).unwrap();
+    let tables = info.code_tables().unwrap();
+    let span = |at: u32, end: u32| tables.find(at).unwrap().stack_map_at(end).map(|map| map.span());
+    assert_eq!([span(15, 16), span(16, 16), span(31, 32)], [Some(128), None, Some(256)]);
+    let text = info.sections.iter().find(|section| &*section.name == ".text").unwrap().address;
+    let name = |end| info.locate_call(text + end).map(|place| (place.name(), place.stack_map().is_some()));
+    assert_eq!([name(16), name(32)], [Some(("first", true)), Some(("second", true))]);
+}
+
+#[test]
+fn modules_that_share_a_piece_do_not_multiply_it() {
+    let count = 1000_u32;
+    let mut bytes = b"KCod".to_vec();
+    let piece = 16 + 12 * count;
+    let len = piece + 4 + 8 * count + 8;
+    [1, len, count].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    (0..count)
+        .for_each(|number| [number, number, piece].iter().for_each(|word| bytes.extend(word.to_le_bytes())));
+    bytes.extend(count.to_le_bytes());
+    (0..count).for_each(|number| {
+        [number, 4 + 8 * count + 1].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    });
+    // No name of the module; a function of 9 bytes without anything.
+    bytes.extend([0, 9, 0, 0, 0, 0, 0, 0]);
+    let tables = CodeTables::read(&bytes).unwrap();
+    assert_eq!(tables.functions().count(), count as usize);
+    ask(&bytes);
+}

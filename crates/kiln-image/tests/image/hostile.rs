@@ -217,6 +217,14 @@ fn altered_unwind_rows_are_refused_before_they_are_registered() {
     }
     // Lengths, identifiers, pointers and ranges are half of the bytes.
     assert!(refused * 4 > range.len() * 5, "{refused} of {}", 5 * range.len());
+    // An entry that is about code outside of the image, or about more code than there is, would be
+    // believed by whoever unwinds that code. The first entry is after the CIE.
+    let entry = range.start + 24;
+    for (field, value) in [(8, 0_i32), (8, i32::MIN), (12, 0x10_0000), (12, -1)] {
+        let mut altered = bytes.clone();
+        altered[entry + field..entry + field + 4].copy_from_slice(&value.to_le_bytes());
+        assert!(bind(&altered).is_err(), "{field} {value}");
+    }
     let without =
         |bytes: &[u8]| Image::from_bytes(bytes).unwrap().unwind(false).bind_array(&[1, 2, 3]).map(drop);
     let mut altered = bytes;

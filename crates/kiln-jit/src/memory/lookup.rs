@@ -24,19 +24,19 @@ pub(crate) struct BlockHeader {
     /// The number of the [`Jit`](crate::Jit) that the code belongs to.
     pub(crate) owner: u64,
     pub(crate) tables_len: u32,
-    /// The offset of the code in the block, and its length in bytes.
+    /// The offset of the code in the block.
     pub(crate) text: u32,
-    pub(crate) text_len: u32,
     /// The number of the unit's first module.
     pub(crate) first_module: u32,
+    pub(crate) reserved: u32,
 }
 
 impl BlockHeader {
     /// Writes the header at the start of a block.
     pub(crate) fn write(&self, block: &mut [u8]) {
-        let Self { tables, owner, tables_len, text, text_len, first_module } = self;
+        let Self { tables, owner, tables_len, text, first_module, reserved } = self;
         let words = [tables.to_ne_bytes(), owner.to_ne_bytes()];
-        let halves = [tables_len, text, text_len, first_module].map(|half| half.to_ne_bytes());
+        let halves = [tables_len, text, first_module, reserved].map(|half| half.to_ne_bytes());
         block[..16].copy_from_slice(words.as_flattened());
         block[16..32].copy_from_slice(halves.as_flattened());
     }
@@ -116,10 +116,7 @@ impl Memory {
         // back wait for `guard`, which was made before the index was read.
         let header = unsafe { block.cast::<BlockHeader>().read() };
         let text = block as u64 + u64::from(header.text);
-        // `find` must not see another block's code, e.g. a stub after this one.
-        if (inside as u64).checked_sub(text)? >= header.text_len.into() {
-            return None;
-        }
+        // If the address is not in this block but after it, no function in the tables has it.
         let (tables, len) = (header.tables as *const u8, header.tables_len as usize);
         // SAFETY: as above: the tables are those of the block, are given back with it or after it,
         // and never change. They live as long as the guard, which the result keeps.
