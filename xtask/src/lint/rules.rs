@@ -15,7 +15,7 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 12] = [
         Cranelift::Yes,
     ),
     ("kiln-cache", &["kiln-artifact"], Cranelift::Never),
-    ("kiln-image", &["kiln-artifact", "kiln-globals", "kiln-trap"], Cranelift::Never),
+    ("kiln-image", &["kiln-artifact", "kiln-debug", "kiln-globals", "kiln-trap"], Cranelift::Never),
     ("kiln-debug", &[], Cranelift::Never),
     ("kiln-trap", &[], Cranelift::Never),
     ("kiln-jit", &["kiln-artifact", "kiln-debug", "kiln-globals", "kiln-image", "kiln-trap"], Cranelift::Yes),

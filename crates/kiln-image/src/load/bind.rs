@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
+use kiln_debug::unwind::{Registration, Rows};
 use kiln_globals::SlotKey;
 
 use super::function::FunctionRef;
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
-use super::unwinder::Registration;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::note::Span;
@@ -88,10 +88,12 @@ impl Loaded {
             return Err(LoadError::malformed("unwind rows that unwinders cannot follow", start));
         }
         let section = self.mapped.memory.base().wrapping_add(start as usize);
+        let code = self.text();
+        let code = code.start as usize..code.end as usize;
         // SAFETY: the section was just checked. It is in the segment that is never written, at a
         // fixed distance from the code that it refers to, and stays mapped until the registration
         // is dropped, which comes first. The file must not change meanwhile, see `Image::open`.
-        Ok(Some(unsafe { Registration::new(section) }))
+        Ok(Some(unsafe { Registration::new(Rows { section, region: code.clone(), code }) }))
     }
 
     /// Writes the pointers that are the load address plus a constant.

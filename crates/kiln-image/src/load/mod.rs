@@ -29,7 +29,6 @@ mod replace;
 #[cfg(feature = "trap")]
 mod trap;
 mod unmapped;
-mod unwinder;
 
 pub use bind::Loaded;
 pub use function::{FunctionRef, FunctionText, TypeMismatchError};
