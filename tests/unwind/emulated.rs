@@ -24,6 +24,8 @@ pub(crate) struct Machine {
     registers: &'static [u16],
     /// The emulator's number of a floating-point register, by DWARF number.
     float: fn(u16) -> u16,
+    /// Settings that change prologues and epilogues.
+    pub(crate) newer: &'static [&'static str],
 }
 
 const PC: u16 = 127;
@@ -50,15 +52,34 @@ const OF_S390X: [u16; 18] = [NONE, PC, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,
 const OF_X86_64: [u16; 17] = [0, 3, 2, 1, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, PC];
 
 pub(crate) const MACHINES: [Machine; 4] = [
-    Machine { name: "x86_64", abi: &X86_64, registers: &OF_X86_64, float: |register| register },
-    Machine { name: "aarch64", abi: &AARCH64, registers: &THIRTY_TWO, float: |register| register - 64 + 34 },
-    Machine { name: "riscv64", abi: &RISCV64, registers: &THIRTY_TWO, float: |register| register - 32 + 33 },
+    Machine {
+        name: "x86_64",
+        abi: &X86_64,
+        registers: &OF_X86_64,
+        float: |register| register,
+        newer: &["has_avx"],
+    },
+    Machine {
+        name: "aarch64",
+        abi: &AARCH64,
+        registers: &THIRTY_TWO,
+        float: |register| register - 64 + 34,
+        newer: &["has_pauth", "sign_return_address", "sign_return_address_all", "use_bti"],
+    },
+    Machine {
+        name: "riscv64",
+        abi: &RISCV64,
+        registers: &THIRTY_TWO,
+        float: |register| register - 32 + 33,
+        newer: &["has_zca", "has_zcd"],
+    },
     Machine {
         name: "s390x",
         abi: &S390X,
         registers: &OF_S390X,
         // DWARF has the even ones of f8 to f15 first.
         float: |register| 35 + 8 + if register < 28 { 2 * (register - 24) } else { 2 * (register - 28) + 1 },
+        newer: &["has_mie3"],
     },
 ];
 

@@ -29,7 +29,7 @@ pub(crate) fn address(functions: &Functions, name: &str) -> Result<u64, String> 
 
 /// Runs all calls of programs, and compares at every instruction.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
-pub(crate) use host::check;
+pub(crate) use host::{check, check_call};
 
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 mod host {
@@ -272,7 +272,6 @@ mod host {
 
     /// Calls `call` while the code in `range` is followed, of which only the system's unwinder has
     /// rows.
-    #[expect(dead_code, reason = "used by the tests of sessions")]
     pub(crate) fn check_call(
         range: std::ops::Range<u64>,
         functions: Functions,

@@ -18,6 +18,7 @@ pub(crate) const CELLS: usize = 32;
 /// A compiled program, and the calls to make.
 pub(crate) struct Program {
     pub(crate) name: String,
+    pub(crate) modules: Vec<Module>,
     pub(crate) image: Vec<u8>,
     /// For each slot, in order, the bytes of the run-time object that it refers to.
     pub(crate) globals: Vec<Vec<u8>>,
@@ -123,7 +124,7 @@ fn finish(
     let compiled = Compiler::new(target.clone()).compile(&modules).map_err(|error| format!("{error:#?}"))?;
     let image = write_image(&compiled.artifacts, &globals, &ImageOptions::default())
         .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
-    Ok(Program { name, image, globals: objects, calls, tails })
+    Ok(Program { name, modules, image, globals: objects, calls, tails })
 }
 
 /// The number of values that are live across a call in `live`.

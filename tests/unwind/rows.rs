@@ -98,6 +98,9 @@ impl Rows {
     }
 }
 
+/// The fault of rows that give no return address.
+pub(crate) const UNKNOWN: &str = "the return address is unknown";
+
 /// The registers of a frame, by DWARF number.
 pub(crate) type Registers = [Option<u64>; 128];
 
@@ -143,7 +146,7 @@ impl Row {
                 Rule::Offset(offset) => Some(read(place(offset))?),
             };
         }
-        let mut return_address = caller[usize::from(column)].ok_or("the return address is unknown")?;
+        let mut return_address = caller[usize::from(column)].ok_or(UNKNOWN)?;
         if self.rules.contains(&(34, Rule::ValOffset(1))) {
             // A signed address. Addresses of programs have 48 bits.
             return_address &= 0xffff_ffff_ffff;
@@ -169,6 +172,8 @@ pub(crate) struct Abi {
     pub(crate) floats: &'static [u16],
     /// Registers that functions of convention `tail` do not preserve.
     pub(crate) except_tail: &'static [u16],
+    /// Registers that prologues use before they save them: not even `preserve_all` preserves them.
+    pub(crate) scratch: &'static [u16],
     /// The largest number of bytes of a call instruction.
     pub(crate) call: u64,
 }
@@ -181,6 +186,7 @@ pub(crate) const X86_64: Abi = Abi {
     preserved: &[3, 6, 12, 13, 14, 15],
     floats: &[],
     except_tail: &[],
+    scratch: &[11],
     call: 15,
 };
 
@@ -192,6 +198,7 @@ pub(crate) const AARCH64: Abi = Abi {
     preserved: &[19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29],
     floats: &[72, 73, 74, 75, 76, 77, 78, 79],
     except_tail: &[],
+    scratch: &[16, 17],
     call: 4,
 };
 
@@ -203,6 +210,7 @@ pub(crate) const RISCV64: Abi = Abi {
     preserved: &[8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27],
     floats: &[40, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59],
     except_tail: &[],
+    scratch: &[28, 30, 31],
     call: 4,
 };
 
@@ -214,6 +222,7 @@ pub(crate) const S390X: Abi = Abi {
     preserved: &[6, 7, 8, 9, 10, 11, 12, 13],
     floats: &[24, 25, 26, 27, 28, 29, 30, 31],
     except_tail: &[6, 7],
+    scratch: &[1],
     call: 6,
 };
 

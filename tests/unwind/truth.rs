@@ -100,6 +100,9 @@ impl Frame {
 /// The end and the name of each function, by its first address.
 pub(crate) type Functions = BTreeMap<u64, (u64, String)>;
 
+/// How often an instruction is looked at: later visits are like the first ones.
+const VISITS: u32 = 4;
+
 /// How much of the stack is kept in a sample, on each side of the CFA, in bytes.
 const AROUND: u64 = 512;
 
@@ -121,8 +124,8 @@ pub(crate) struct Checker {
     floats: bool,
     pub(crate) frames: Vec<Frame>,
     last: u64,
-    /// The addresses of instructions at which rows were compared.
-    pub(crate) seen: BTreeSet<u64>,
+    /// The instructions at which rows were compared, and how often.
+    pub(crate) seen: BTreeMap<u64, u32>,
     pub(crate) faults: Vec<String>,
     /// The machine at each instruction, when it was first there.
     pub(crate) samples: Vec<Sample>,
@@ -163,7 +166,7 @@ impl Checker {
             floats,
             frames: Vec::new(),
             last: 0,
-            seen: BTreeSet::new(),
+            seen: BTreeMap::new(),
             faults: Vec::new(),
             samples: Vec::new(),
         }
@@ -207,9 +210,15 @@ impl Checker {
             self.entered(pc, sp, registers, state);
         }
         self.last = pc;
+        let visits = self.seen.entry(pc).or_default();
+        *visits += 1;
+        let visits = *visits;
+        if visits > VISITS {
+            return Where::Compiled;
+        }
         if let Err(fault) = self.compare(pc, registers, state) {
             self.fault(pc, &fault);
-        } else if self.seen.insert(pc) {
+        } else if visits == 1 {
             self.sample(pc, registers, state);
         }
         Where::Compiled
@@ -243,7 +252,7 @@ impl Checker {
     }
 
     pub(crate) fn fault(&mut self, pc: u64, fault: &str) {
-        if self.faults.len() < 20 {
+        if self.faults.len() < 200 {
             self.faults.push(format!("{}: {fault}", self.place(pc)));
         }
     }
@@ -315,7 +324,9 @@ impl Checker {
         };
         let others = rows.mentioned(start, *end).into_iter().filter(|register| {
             let is_address = *register == rows.return_address || *register == self.abi.stack;
-            !is_address && preserved.iter().all(|(other, _)| other != register)
+            !is_address
+                && !self.abi.scratch.contains(register)
+                && preserved.iter().all(|(other, _)| other != register)
         });
         others.filter_map(|register| Some((register, registers[usize::from(register)]?))).collect()
     }

@@ -36,7 +36,7 @@ mod writer;
 mod x64;
 
 use cranelift_codegen::ir::function::FunctionStencil;
-use cranelift_codegen::ir::{DebugTag, Function, Inst, InstructionData, Opcode};
+use cranelift_codegen::ir::{DebugTag, Function, Inst, InstructionData, Opcode, TrapCode};
 use cranelift_codegen::isa::unwind::UnwindInst;
 use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{CodegenError, CodegenResult, CompiledCode};
@@ -48,8 +48,14 @@ use writer::Writer;
 /// no-op, because a function without any rows has no entry.
 const NO_CHANGE: u8 = 0;
 
-/// A call instruction of the IR, not a return or a tail call.
+/// The kinds of tagged instructions: returns and tail calls; calls; traps on stack overflow.
+const EXIT: u32 = 0;
 const CALL: u32 = 1;
+const OVERFLOW: u32 = 2;
+/// Stands for the instruction of a trap where traps are in their place.
+const NO_TRAP: &[u8] = &[];
+/// The number of bits of a tag that hold the kind.
+const KIND_BITS: u32 = 2;
 
 /// Returns the common information entry of `isa` with its length field, which is padded as the
 /// linker pads it; empty if the rows of the architecture are not known.
@@ -68,25 +74,23 @@ pub(crate) fn cie(isa: &dyn TargetIsa) -> &'static [u8] {
 ///
 /// The client's tags are dropped: they are in no artifact.
 pub(crate) fn mark(function: &mut Function, isa: &dyn TargetIsa) {
-    let FunctionStencil { dfg, layout, debug_tags, .. } = &mut function.stencil;
+    let FunctionStencil { dfg, layout, debug_tags, stack_limit, .. } = &mut function.stencil;
     debug_tags.clear();
     if !isa.flags().unwind_info() {
         return;
     }
     let mut tags = 0;
     let mut tag = |inst: Inst, kind: u32| {
-        debug_tags.set(inst, [DebugTag::User(tags << 1 | kind)]);
+        debug_tags.set(inst, [DebugTag::User(tags << KIND_BITS | kind)]);
         tags += 1;
     };
     for block in layout.blocks() {
         // Nothing follows a return in its block.
-        if let Some(inst) = layout.last_inst(block)
-            && matches!(
-                dfg.insts[inst].opcode(),
-                Opcode::Return | Opcode::ReturnCall | Opcode::ReturnCallIndirect
-            )
-        {
-            tag(inst, 0);
+        let Some(inst) = layout.last_inst(block) else { continue };
+        match dfg.insts[inst].opcode() {
+            Opcode::Return | Opcode::ReturnCall | Opcode::ReturnCallIndirect => tag(inst, EXIT),
+            Opcode::Trap if stack_limit.is_some() => tag(inst, OVERFLOW),
+            _ => {}
         }
     }
     let moves = |convention| convention == CallConv::Tail;
@@ -160,6 +164,42 @@ impl Context<'_> {
         self.isa.map_regalloc_reg_to_dwarf(reg.into()).map_err(CodegenError::RegisterMappingError)
     }
 
+    /// Returns the offset of the trap to which the prologue jumps if the stack's limit is reached,
+    /// where an architecture has its traps after a function's code. `trap` is the instruction.
+    ///
+    /// It is the first such trap that is neither an instruction of the IR nor that of an access to
+    /// memory: they are in order of the jumps to them.
+    fn overflow(&self, trap: &[u8]) -> Option<u32> {
+        self.function.stack_limit.filter(|_| !trap.is_empty())?;
+        let mut in_place = Vec::new();
+        self.places(|kind, offsets| in_place.extend(offsets.iter().filter(|_| kind == OVERFLOW)));
+        let mut traps = self.code.buffer.traps().iter();
+        let found = traps.find(|record| {
+            record.code == TrapCode::STACK_OVERFLOW
+                && self.bytes().get(record.offset as usize..).is_some_and(|code| code.starts_with(trap))
+                && !in_place.contains(&record.offset)
+        });
+        found.map(|record| record.offset)
+    }
+
+    /// Writes the rows of all epilogues, and of the prologue's trap, if it is elsewhere: that of
+    /// [`Context::overflow`].
+    fn exits<D: epilogue::Decoder>(&self, writer: &mut Writer, body: &epilogue::Body, trap: &[u8]) {
+        let (code, mut overflow) = (self.bytes(), self.overflow(trap));
+        self.places(|kind, offsets| {
+            let start = offsets[offsets.len() - 1];
+            if let Some(at) = overflow.take_if(|at| *at < start) {
+                epilogue::write_overflow(writer, body, code, at, trap.len() as u32);
+            }
+            if kind == EXIT {
+                epilogue::write::<D>(writer, body, code, start);
+            }
+        });
+        if let Some(at) = overflow {
+            epilogue::write_overflow(writer, body, code, at, trap.len() as u32);
+        }
+    }
+
     /// Calls `visit` with each place that [`mark`] has tagged, in order of offset: its kind, and
     /// the offsets of all instructions that it became, the last of which is the return or tail call
     /// itself, with everything that belongs to it.
@@ -169,14 +209,14 @@ impl Context<'_> {
             let [DebugTag::User(tag)] = *list.tags else { continue };
             if last != Some(tag) {
                 if let Some(last) = last {
-                    visit(last & CALL, offsets.as_slice());
+                    visit(last & ((1 << KIND_BITS) - 1), offsets.as_slice());
                 }
                 (last, offsets) = (Some(tag), Offsets::default());
             }
             offsets.push(list.offset);
         }
         if let Some(last) = last {
-            visit(last & CALL, offsets.as_slice());
+            visit(last & ((1 << KIND_BITS) - 1), offsets.as_slice());
         }
     }
 }
@@ -206,3 +246,6 @@ impl Offsets {
         if self.all.is_empty() { self.first.as_slice() } else { &self.all }
     }
 }
+
+#[cfg(test)]
+mod tests;

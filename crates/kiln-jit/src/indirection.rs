@@ -1,4 +1,8 @@
 //! The parts of a replaceable function that stay when its code is replaced.
+//!
+//! A stub in memory has no unwind rows: it is two instructions at most that matter to nobody but a
+//! profiler, and to register each would make unwinding slow. An unwinder stops at it. (The stubs of
+//! an image and of a unit have rows.)
 
 use kiln_image::Arch;
 use kiln_image::link::{self, ExternalDefinition};

@@ -6,6 +6,9 @@
 
 use super::writer::Writer;
 
+/// The size of the saved frame pointer and return address, in bytes.
+pub(super) const LINKAGE: i64 = 16;
+
 /// What an instruction of an epilogue does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
@@ -55,6 +58,37 @@ pub(super) fn write<D: Decoder>(writer: &mut Writer, body: &Body, code: &[u8], s
     let mut walk = Walk::new(writer, body);
     let end = walk.run::<D>(code, start, None);
     debug_assert!(end.is_some(), "an epilogue at {start} has an instruction that is not known");
+}
+
+/// Writes the rows of the trap of `len` bytes at `at`, to which the prologue jumps before it saves
+/// registers and moves the frame.
+pub(super) fn write_overflow(writer: &mut Writer, body: &Body, code: &[u8], at: u32, len: u32) {
+    let moved = body.cfa.is_some_and(|cfa| cfa != LINKAGE);
+    if body.saved == 0 && !moved || !writer.reaches(at) {
+        return;
+    }
+    writer.remember();
+    writer.at(at);
+    if moved {
+        writer.cfa_offset(LINKAGE);
+        writer.offset(body.frame, -LINKAGE);
+        match body.return_address {
+            Some(register) => writer.offset(register, 8 - LINKAGE),
+            None => {
+                let link = body.linkage & !(1 << body.frame);
+                writer.offset(link.trailing_zeros() as u16, 8 - LINKAGE);
+            }
+        }
+    }
+    let mut saved = body.saved;
+    while saved != 0 {
+        writer.restore(saved.trailing_zeros() as u16);
+        saved &= saved - 1;
+    }
+    if ((at + len) as usize) < code.len() {
+        writer.at(at + len);
+        writer.restore_state();
+    }
 }
 
 struct Walk<'a> {

@@ -11,8 +11,8 @@ use cranelift_codegen::CodegenResult;
 use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::unwind::UnwindInst;
 
-use super::epilogue::{self, Body, Decoder, Step};
-use super::{Context, Writer};
+use super::epilogue::{Body, Decoder, LINKAGE, Step};
+use super::{Context, NO_TRAP, Writer};
 
 /// CFA = sp.
 pub(super) const CIE: [u8; 24] =
@@ -29,8 +29,6 @@ const TEMPORARY2: u16 = 30;
 /// Cranelift's numbers of vector registers begin here. They have no DWARF register that an unwinder
 /// of today can restore.
 const VECTORS: u16 = 64;
-/// Saved frame pointer and return address, in bytes.
-const LINKAGE: i64 = 16;
 
 pub(super) fn rows(context: &Context<'_>) -> CodegenResult<Writer> {
     let code = context.bytes();
@@ -70,10 +68,8 @@ pub(super) fn rows(context: &Context<'_>) -> CodegenResult<Writer> {
     let size = context.code.buffer.frame_layout().map_or(0, |layout| layout.frame_to_fp_offset.into());
     let linkage = 1 << FP | 1 << RA;
     let body = Body { stack: SP, frame: FP, cfa, size, saved, linkage, return_address: None };
-    context.places(|_, offsets| {
-        let start = offsets[offsets.len() - 1];
-        epilogue::write::<Instructions>(&mut writer, &body, code, start);
-    });
+    // The trap of a prologue is in its place.
+    context.exits::<Instructions>(&mut writer, &body, NO_TRAP);
     Ok(writer)
 }
 

@@ -21,13 +21,11 @@ use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::CallConv;
 use cranelift_codegen::isa::unwind::UnwindInst;
 
-use super::{CALL, Context, Writer};
+use super::{CALL, Context, EXIT, Writer};
 
 /// CFA = r15 + 160; r15 is CFA - 160.
-pub(super) const CIE: [u8; 32] = [
-    0, 0, 0, 28, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 14, 1, 0x1b, 0x0c, 15, 0xa0, 1, 0x14, 15, 20, 0, 0,
-    0, 0, 0, 0, 0, 0,
-];
+pub(super) const CIE: [u8; 24] =
+    [0, 0, 0, 20, 0, 0, 0, 0, 1, b'z', b'R', 0, 1, 0x78, 14, 1, 0x1b, 0x0c, 15, 0xa0, 1, 0x14, 15, 20];
 
 const LINK: u16 = 14;
 const STACK: u16 = 15;
@@ -72,7 +70,7 @@ pub(super) fn rows(context: &Context<'_>) -> CodegenResult<Writer> {
                 while calls.next_if(|&site| site <= offset).is_some() {}
                 rows.arguments(code, offset, calls.peek().copied());
             }
-        } else {
+        } else if kind == EXIT {
             let known = rows.epilogue(code, offsets[offsets.len() - 1]);
             debug_assert!(known.is_some(), "an epilogue has an instruction that is not known");
         }

@@ -59,6 +59,11 @@ impl Writer {
         }
     }
 
+    /// Whether rows for `offset` can still be written.
+    pub(super) fn reaches(&self, offset: u32) -> bool {
+        offset >= self.next
+    }
+
     /// While frozen, all instructions take effect at the offset that was given last.
     pub(super) fn freeze(&mut self, frozen: bool) {
         self.frozen = frozen;
