@@ -19,8 +19,8 @@ pub(crate) struct Machine {
     /// The architecture as triples and qemu name it.
     pub(crate) name: &'static str,
     pub(crate) abi: &'static Abi,
-    /// The DWARF numbers of the first registers that the emulator reports, in its order; `PC` is the
-    /// program counter, `NONE` is of no interest.
+    /// The DWARF numbers of the first registers that the emulator reports, in its order; `PC` is
+    /// the program counter, `NONE` is of no interest.
     registers: &'static [u16],
     /// The emulator's number of a floating-point register, by DWARF number.
     float: fn(u16) -> u16,

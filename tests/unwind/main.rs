@@ -1,15 +1,15 @@
 //! Unwind rows are right at every instruction.
 //!
 //! Programs run instruction by instruction. At each function's first instruction, the truth is
-//! recorded: where the caller's frame is, where the function returns to, and what the registers hold
-//! that it preserves. At every later instruction, rows must say the same (`truth`), by an evaluator
-//! that is independent of what wrote them (`rows`), for all frames of the program. `emulated` does so
-//! for each architecture in an emulator, `native` on this machine, where the system's unwinder must
-//! agree, also for code in a session (`sessions`). `planted` shows that every wrong row would be found.
-//! `sampler` is a profiler.
+//! recorded: where the caller's frame is, where the function returns to, and what the registers
+//! hold that it preserves. At every later instruction, rows must say the same (`truth`), by an
+//! evaluator that is independent of what wrote them (`rows`), for all frames of the program.
+//! `emulated` does so for each architecture in an emulator, `native` on this machine, where the
+//! system's unwinder must agree, also for code in a session (`sessions`). `planted` shows that
+//! every wrong row would be found. `sampler` is a profiler.
 //!
-//! A test that needs a tool that is not installed is reported as ignored, with the name of the tool.
-//! If the environment variable `CI` is set, it fails.
+//! A test that needs a tool that is not installed is reported as ignored, with the name of the
+//! tool. If the environment variable `CI` is set, it fails.
 
 mod emulated;
 mod native;

@@ -1,6 +1,6 @@
-//! Runs a program instruction by instruction on this machine, if it is x86-64: the trap flag raises a
-//! signal after each instruction. In the signal's handler, rows are compared with the truth, and so
-//! is what the system's own unwinder finds.
+//! Runs a program instruction by instruction on this machine, if it is x86-64: the trap flag raises
+//! a signal after each instruction. In the signal's handler, rows are compared with the truth, and
+//! so is what the system's own unwinder finds.
 
 use std::ops::Range;
 
@@ -46,7 +46,7 @@ mod host {
     const FRAMES: usize = 64;
     /// The registers that a function preserves, by DWARF number, as in [`X86_64`].
     const PRESERVED: [u16; 6] = [3, 6, 12, 13, 14, 15];
-    /// Where the kernel's `gregs` have the registers of DWARF numbers 0 to 15.
+    /// The places of the registers of DWARF numbers 0 to 15 in the kernel's `gregs`.
     const GREGS: [i32; 16] = [
         libc::REG_RAX,
         libc::REG_RDX,
@@ -120,8 +120,8 @@ mod host {
             let mut word = 0u64;
             let here = libc::iovec { iov_base: (&raw mut word).cast(), iov_len: 8 };
             let there = libc::iovec { iov_base: address as *mut c_void, iov_len: 8 };
-            // SAFETY: the kernel checks `there`, and `here` is the word. Rows that are wrong may lead
-            // anywhere.
+            // SAFETY: the kernel checks `there`, and `here` is the word. Rows that are wrong may
+            // lead anywhere.
             let read = unsafe { libc::process_vm_readv(libc::getpid(), &here, 1, &there, 1, 0) };
             if read == 8 { Ok(word) } else { Err(format!("no memory at {address:#x}")) }
         }

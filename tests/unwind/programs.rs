@@ -177,8 +177,8 @@ fn kinds(text: &mut String, convention: &str) {
         );
         add(&format!("slot{size}"), "i64", &format!("ss0 = explicit_slot {size}\n"), &body);
     }
-    // Values that are live across a call, so that a function saves registers; and a branch to one of
-    // several returns.
+    // Values that are live across a call, so that a function saves registers; and a branch to one
+    // of several returns.
     let callee = "fn0 = %leaf_system_v(i64, i64) -> i64 system_v\n";
     for (name, floats, slot) in
         [("live", false, ""), ("floats", true, ""), ("deep", true, "ss0 = explicit_slot 9000\n")]
@@ -291,8 +291,8 @@ fn kinds(text: &mut String, convention: &str) {
     }
 }
 
-/// Chains of tail calls whose stack arguments grow and shrink, direct and indirect, with and without
-/// saved registers and stack slots.
+/// Chains of tail calls whose stack arguments grow and shrink, direct and indirect, with and
+/// without saved registers and stack slots.
 fn tail_calls(text: &mut String) {
     // Name, parameters, the next function and its number of parameters, whether values are live
     // across a call, size of a slot.

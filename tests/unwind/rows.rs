@@ -156,7 +156,7 @@ impl Row {
     }
 }
 
-/// What an architecture's ABI says of calls.
+/// The rules of an architecture's ABI for calls.
 pub(crate) struct Abi {
     pub(crate) endian: RunTimeEndian,
     /// The DWARF number of the stack pointer.

@@ -43,8 +43,8 @@ impl InSession {
     /// Makes all calls.
     pub(crate) fn call(&mut self) {
         for (thunk, function, cells) in &mut self.calls {
-            // SAFETY: an entry thunk is called with its callee, and with the cells that it needs. The
-            // session lives.
+            // SAFETY: an entry thunk is called with its callee, and with the cells that it needs.
+            // The session lives.
             unsafe { jit::invoke(*thunk, *function, cells) };
         }
     }

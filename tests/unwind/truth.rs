@@ -1,5 +1,5 @@
-//! The truth about frames, which is recorded at each function's first instruction, and compared with
-//! what unwind rows say at every later one.
+//! The truth about frames, which is recorded at each function's first instruction, and compared
+//! with what unwind rows say at every later one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -131,7 +131,7 @@ pub(crate) struct Checker {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// What kind of code the machine is about to execute.
+/// The kind of code that the machine is about to execute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Where {
     Compiled,
@@ -271,8 +271,8 @@ impl Checker {
         if pc != frame.return_address || sp < above || self.functions.contains_key(&pc) {
             return;
         }
-        // Where functions pop arguments and callers have no frame pointer, the CFA is relative to the
-        // stack pointer after the return.
+        // Where functions pop arguments and callers have no frame pointer, the CFA is relative to
+        // the stack pointer after the return.
         if self.abi.bias == S390X.bias && frame.cfa.is_some_and(|cfa| cfa != sp + self.abi.bias) {
             let fault =
                 format!("returned with the stack pointer {sp:#x}, not the CFA {:x?} - 160", frame.cfa);
@@ -317,7 +317,8 @@ impl Checker {
         self.frames.push(Frame { stack: sp, cfa, return_address, preserved, others });
     }
 
-    /// Returns the registers, besides `preserved`, that the rows of the function at `start` speak of.
+    /// Returns the registers, besides `preserved`, that the rows of the function at `start` speak
+    /// of.
     fn others(&self, start: u64, registers: &Registers, preserved: &[(u16, u64)]) -> Vec<(u16, u64)> {
         let (Some(rows), Some((end, _))) = (&self.rows, self.functions.get(&start)) else {
             return Vec::new();

@@ -29,6 +29,7 @@
 //! Source: DWARF 5, section 6.4; `isa/*/abi.rs` and `isa/*/inst/emit.rs` of Cranelift.
 
 mod aarch64;
+mod context;
 mod epilogue;
 mod riscv64;
 mod s390x;
@@ -36,26 +37,16 @@ mod writer;
 mod x64;
 
 use cranelift_codegen::ir::function::FunctionStencil;
-use cranelift_codegen::ir::{DebugTag, Function, Inst, InstructionData, Opcode, TrapCode};
-use cranelift_codegen::isa::unwind::UnwindInst;
+use cranelift_codegen::ir::{DebugTag, Function, Inst, InstructionData, Opcode};
 use cranelift_codegen::isa::{CallConv, TargetIsa};
-use cranelift_codegen::{CodegenError, CodegenResult, CompiledCode};
+use cranelift_codegen::{CodegenResult, CompiledCode};
 use target_lexicon::Architecture;
 
-use writer::Writer;
+use context::{CALL, Context, EXIT, KIND_BITS, OVERFLOW};
 
 /// The rows of a function without a frame: the initial rules of the CIE hold everywhere. It is a
 /// no-op, because a function without any rows has no entry.
 const NO_CHANGE: u8 = 0;
-
-/// The kinds of tagged instructions: returns and tail calls; calls; traps on stack overflow.
-const EXIT: u32 = 0;
-const CALL: u32 = 1;
-const OVERFLOW: u32 = 2;
-/// Stands for the instruction of a trap where traps are in their place.
-const NO_TRAP: &[u8] = &[];
-/// The number of bits of a tag that hold the kind.
-const KIND_BITS: u32 = 2;
 
 /// Returns the common information entry of `isa` with its length field, which is padded as the
 /// linker pads it; empty if the rows of the architecture are not known.
@@ -139,112 +130,6 @@ pub(crate) fn rows(code: &CompiledCode, function: &Function, isa: &dyn TargetIsa
         writer.bytes.push(NO_CHANGE);
     }
     Ok(writer.bytes)
-}
-
-/// The function whose rows are made.
-struct Context<'a> {
-    code: &'a CompiledCode,
-    function: &'a Function,
-    isa: &'a dyn TargetIsa,
-}
-
-impl Context<'_> {
-    /// Returns Cranelift's notes about the prologue, with the offset just after each instruction.
-    fn notes(&self) -> &[(u32, UnwindInst)] {
-        &self.code.buffer.unwind_info
-    }
-
-    fn bytes(&self) -> &[u8] {
-        self.code.buffer.data()
-    }
-
-    /// Returns the DWARF number of a register.
-    fn register(&self, note: &UnwindInst) -> CodegenResult<u16> {
-        let UnwindInst::SaveReg { reg, .. } = *note else { unreachable!("a note without a register") };
-        self.isa.map_regalloc_reg_to_dwarf(reg.into()).map_err(CodegenError::RegisterMappingError)
-    }
-
-    /// Returns the offset of the trap to which the prologue jumps if the stack's limit is reached,
-    /// where an architecture has its traps after a function's code. `trap` is the instruction.
-    ///
-    /// It is the first such trap that is neither an instruction of the IR nor that of an access to
-    /// memory: they are in order of the jumps to them.
-    fn overflow(&self, trap: &[u8]) -> Option<u32> {
-        self.function.stack_limit.filter(|_| !trap.is_empty())?;
-        let mut in_place = Vec::new();
-        self.places(|kind, offsets| in_place.extend(offsets.iter().filter(|_| kind == OVERFLOW)));
-        let mut traps = self.code.buffer.traps().iter();
-        let found = traps.find(|record| {
-            record.code == TrapCode::STACK_OVERFLOW
-                && self.bytes().get(record.offset as usize..).is_some_and(|code| code.starts_with(trap))
-                && !in_place.contains(&record.offset)
-        });
-        found.map(|record| record.offset)
-    }
-
-    /// Writes the rows of all epilogues, and of the prologue's trap, if it is elsewhere: that of
-    /// [`Context::overflow`].
-    fn exits<D: epilogue::Decoder>(&self, writer: &mut Writer, body: &epilogue::Body, trap: &[u8]) {
-        let (code, mut overflow) = (self.bytes(), self.overflow(trap));
-        self.places(|kind, offsets| {
-            let start = offsets[offsets.len() - 1];
-            if let Some(at) = overflow.take_if(|at| *at < start) {
-                epilogue::write_overflow(writer, body, code, at, trap.len() as u32);
-            }
-            if kind == EXIT {
-                epilogue::write::<D>(writer, body, code, start);
-            }
-        });
-        if let Some(at) = overflow {
-            epilogue::write_overflow(writer, body, code, at, trap.len() as u32);
-        }
-    }
-
-    /// Calls `visit` with each place that [`mark`] has tagged, in order of offset: its kind, and
-    /// the offsets of all instructions that it became, the last of which is the return or tail call
-    /// itself, with everything that belongs to it.
-    fn places(&self, mut visit: impl FnMut(u32, &[u32])) {
-        let (mut last, mut offsets) = (None, Offsets::default());
-        for list in self.code.buffer.debug_tags() {
-            let [DebugTag::User(tag)] = *list.tags else { continue };
-            if last != Some(tag) {
-                if let Some(last) = last {
-                    visit(last & ((1 << KIND_BITS) - 1), offsets.as_slice());
-                }
-                (last, offsets) = (Some(tag), Offsets::default());
-            }
-            offsets.push(list.offset);
-        }
-        if let Some(last) = last {
-            visit(last & ((1 << KIND_BITS) - 1), offsets.as_slice());
-        }
-    }
-}
-
-/// The offsets of the instructions that one instruction of the IR became. A return is a single one,
-/// which needs no memory.
-#[derive(Default)]
-struct Offsets {
-    first: Option<u32>,
-    all: Vec<u32>,
-}
-
-impl Offsets {
-    fn push(&mut self, offset: u32) {
-        match self.first {
-            None => self.first = Some(offset),
-            Some(first) => {
-                if self.all.is_empty() {
-                    self.all.push(first);
-                }
-                self.all.push(offset);
-            }
-        }
-    }
-
-    fn as_slice(&self) -> &[u32] {
-        if self.all.is_empty() { self.first.as_slice() } else { &self.all }
-    }
 }
 
 #[cfg(test)]

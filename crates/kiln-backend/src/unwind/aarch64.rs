@@ -10,12 +10,12 @@ use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::CallConv;
 use cranelift_codegen::isa::unwind::UnwindInst;
 
+use super::context::{Context, common_entry};
 use super::epilogue::{Body, Decoder, LINKAGE, Step};
-use super::{Context, Writer};
+use super::writer::Writer;
 
 /// CFA = sp.
-pub(super) const CIE: [u8; 24] =
-    [20, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 4, 0x78, 30, 1, 0x1b, 0x0c, 31, 0, 0, 0, 0, 0];
+pub(super) const CIE: [u8; 24] = common_entry(4, 30, 31);
 
 const FP: u16 = 29;
 const LR: u16 = 30;
@@ -81,8 +81,8 @@ pub(super) fn rows(context: &Context<'_>) -> CodegenResult<Writer> {
     Ok(writer)
 }
 
-/// Writes the rows of the vector registers that a function of `preserve_all` saves from `offset` on,
-/// below `place`, by `str q, [sp, #-16]!`. Cranelift has no notes about them, and nothing but a
+/// Writes the rows of the vector registers that a function of `preserve_all` saves from `offset`
+/// on, below `place`, by `str q, [sp, #-16]!`. Cranelift has no notes about them, and nothing but a
 /// prologue has such instructions. DWARF knows the lower half of each register only.
 fn vectors(writer: &mut Writer, code: &[u8], mut offset: u32, mut place: i64) -> u128 {
     let mut saved = 0;

@@ -1,22 +1,22 @@
 //! Rows for riscv64.
 //!
 //! Instructions have four bytes, or two if the target has compressed instructions; their two lowest
-//! bits tell which. A function that calls nothing and has no stack has no frame. Between Cranelift's
-//! note that the frame pointer is saved and its note `DefineNewFrame` there are `mv s0, sp`,
-//! perhaps a check of the stack's limit or probes, and perhaps a sequence that moves the frame down,
-//! for a tail call that needs more stack for arguments than the function was given. Cranelift does
-//! not note that sequence, so the prologue is decoded up to there.
+//! bits tell which. A function that calls nothing and has no stack has no frame. Between
+//! Cranelift's note that the frame pointer is saved and its note `DefineNewFrame` there are `mv s0,
+//! sp`, perhaps a check of the stack's limit or probes, and perhaps a sequence that moves the frame
+//! down, for a tail call that needs more stack for arguments than the function was given. Cranelift
+//! does not note that sequence, so the prologue is decoded up to there.
 
 use cranelift_codegen::CodegenResult;
 use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::unwind::UnwindInst;
 
+use super::context::{Context, NO_TRAP, common_entry};
 use super::epilogue::{Body, Decoder, LINKAGE, Step};
-use super::{Context, NO_TRAP, Writer};
+use super::writer::Writer;
 
 /// CFA = sp.
-pub(super) const CIE: [u8; 24] =
-    [20, 0, 0, 0, 0, 0, 0, 0, 1, b'z', b'R', 0, 2, 0x78, 1, 1, 0x1b, 0x0c, 2, 0, 0, 0, 0, 0];
+pub(super) const CIE: [u8; 24] = common_entry(2, 1, 2);
 
 const RA: u16 = 1;
 const SP: u16 = 2;

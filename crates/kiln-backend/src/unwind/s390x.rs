@@ -1,18 +1,20 @@
 //! Rows for s390x.
 //!
-//! There is no frame pointer: the CFA is always relative to the stack pointer, `%r15`, which changes
-//! in the prologue, in epilogues, in probes of the stack, and around calls with the convention
-//! `tail`, which take their stack arguments from below the caller's frame. In all these places the
-//! instructions are decoded, from an offset that is known. Their length is in their first two bits.
+//! There is no frame pointer: the CFA is always relative to the stack pointer, `%r15`, which
+//! changes in the prologue, in epilogues, in probes of the stack, and around calls with the
+//! convention `tail`, which take their stack arguments from below the caller's frame. In all these
+//! places the instructions are decoded, from an offset that is known. Their length is in their
+//! first two bits.
 //!
 //! By the architecture's ABI, the CFA is 160 bytes above the stack pointer at a call, and the 160
 //! bytes between belong to the callee, which saves general registers there. The CIE says that the
 //! caller's stack pointer is CFA - 160, so no function needs a row for it. For a function of
 //! convention `tail`, that is the stack pointer after its stack arguments were popped, which is the
 //! same for all functions of a chain of tail calls. So an unwinder, which looks for the caller's
-//! rows just before the return address, must find there that the arguments are popped: the last byte
-//! of the call instruction has the rows of the next instruction. (A stub knows of no arguments.
-//! In the stub of a function that has some on the stack, the CFA is too low by their size.)
+//! rows just before the return address, must find there that the arguments are popped: the last
+//! byte of the call instruction has the rows of the next instruction. (A stub knows of no
+//! arguments. In the stub of a function that has some on the stack, the CFA is too low by their
+//! size.)
 //!
 //! Source: z/Architecture Principles of Operation; ELF ABI s390x supplement.
 
@@ -21,7 +23,8 @@ use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::CallConv;
 use cranelift_codegen::isa::unwind::UnwindInst;
 
-use super::{CALL, Context, EXIT, Writer};
+use super::context::{CALL, Context, EXIT};
+use super::writer::Writer;
 
 /// CFA = r15 + 160; r15 is CFA - 160.
 pub(super) const CIE: [u8; 24] =
@@ -128,8 +131,8 @@ impl Rows {
     }
 
     /// Writes the rows of the floating-point registers that a function of `preserve_all` saves with
-    /// all vector registers, after `offset`, about which Cranelift has no notes. They begin 48 bytes
-    /// after `base`, relative to the CFA.
+    /// all vector registers, after `offset`, about which Cranelift has no notes. They begin 48
+    /// bytes after `base`, relative to the CFA.
     fn vectors(&mut self, code: &[u8], mut offset: u32, base: i64) {
         let mut numbers = 0;
         while numbers < 16 {
@@ -159,8 +162,8 @@ impl Rows {
         self.set(end - 1, cfa);
     }
 
-    /// Writes the rows of the epilogue that begins at `start`, and those after it. Returns `None` if
-    /// it has an instruction that does not belong there.
+    /// Writes the rows of the epilogue that begins at `start`, and those after it. Returns `None`
+    /// if it has an instruction that does not belong there.
     fn epilogue(&mut self, code: &[u8], start: u32) -> Option<()> {
         let (mut at, mut cfa, mut changed) = (start, self.cfa, false);
         let mut saved = self.saved;
@@ -175,7 +178,8 @@ impl Rows {
                     at = end;
                     break;
                 }
-                // Loads of vector registers, of one lane, and of floating-point registers; lgr; lay; la.
+                // Loads of vector registers, of one lane, and of floating-point registers; lgr;
+                // lay; la.
                 [0xe7, ..]
                 | [0x68, ..]
                 | [0xed, _, _, _, _, 0x65]

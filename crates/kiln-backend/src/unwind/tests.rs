@@ -11,8 +11,8 @@ use gimli::{
 use kiln_ir::{Code, ModuleSettings, Source, Target, parse};
 
 use super::epilogue::{self, Body};
+use super::writer::Writer;
 use super::{aarch64, cie, mark, rows};
-use crate::unwind::Writer;
 
 const TARGETS: [&str; 4] = ["x86_64", "aarch64", "riscv64", "s390x"];
 

@@ -1,16 +1,17 @@
 //! Rows for x86-64.
 //!
 //! Every function has a frame. After Cranelift's notes, the frame pointer is set by an instruction
-//! of three bytes. A function with a tail call that needs more stack for arguments than it was given
-//! itself moves its frame down; the sequence that does so ends at the note `DefineNewFrame`, and its
-//! length follows from the distance.
+//! of three bytes. A function with a tail call that needs more stack for arguments than it was
+//! given itself moves its frame down; the sequence that does so ends at the note `DefineNewFrame`,
+//! and its length follows from the distance.
 
 use cranelift_codegen::CodegenResult;
 use cranelift_codegen::ir::Endianness;
 use cranelift_codegen::isa::unwind::UnwindInst;
 
+use super::context::Context;
 use super::epilogue::{Body, Decoder, LINKAGE, Step};
-use super::{Context, Writer};
+use super::writer::Writer;
 
 /// CFA = rsp + 8; the return address is at CFA - 8.
 pub(super) const CIE: [u8; 24] =

@@ -65,6 +65,7 @@ mod tests;
 mod threads;
 mod types;
 mod unwind;
+mod unwind_size;
 mod users;
 
 pub use definitions::{Definitions, Place, is_shared_definition};

@@ -12,7 +12,7 @@ use kiln_artifact::Artifact;
 use super::layout::{Area, MIN_ALIGN, SLOT_SIZE};
 use super::relocate::stub_size;
 use super::resolve::SymbolTable;
-use super::{code, unwind};
+use super::{code, unwind_size};
 use crate::arch::Arch;
 
 /// The largest total size of the gaps between areas, in bytes: each area starts on a page of at
@@ -56,7 +56,7 @@ impl SizeBounds {
         let sum = |bound: &dyn Fn(&Artifact) -> u64| artifacts.iter().map(bound).fold(0, u64::saturating_add);
         let text = sum(&|artifact| padded(artifact.text().len() as u64, artifact.summary().text_align.get()));
         let data = sum(&data_bound);
-        let unwind = sum(&unwind::size_bound);
+        let unwind = sum(&unwind_size::size_bound);
         let names = names.iter().map(|name| name.len() as u64).sum();
         let code_tables = sum(&code::size_bound).saturating_add(names);
         // The first of a module's own stubs may need a gap before it.

@@ -22,15 +22,11 @@ use super::assign::Assignment;
 use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
 use super::place::Placement;
+use super::unwind_size::{FDE_FIXED, HDR_LINE, fde_size, has_veneers, row_lengths};
 use crate::arch::Arch;
 
-/// The fixed part of an FDE, in bytes: length, CIE pointer, first address, number of bytes, length
-/// of the augmentation.
-const FDE_FIXED: u64 = 4 + 4 + 4 + 4 + 1;
 /// The size of the head of the index, in bytes.
 pub(super) const HDR_FIXED: u64 = 12;
-/// The size of an entry of the index, in bytes.
-pub(super) const HDR_LINE: u64 = 8;
 /// The zero length that ends `.eh_frame`, in bytes.
 const TERMINATOR: u64 = 4;
 
@@ -96,34 +92,8 @@ impl UnwindLayout {
     }
 }
 
-fn fde_size(rows: u32) -> u64 {
-    (FDE_FIXED + u64::from(rows)).next_multiple_of(8)
-}
-
-/// Returns the length of the unwind rows, in bytes, of each function that has some.
-fn row_lengths(artifact: &Artifact) -> impl Iterator<Item = u32> {
-    artifact.functions().iter().map(|function| function.unwind_len.get()).filter(|&len| len > 0)
-}
-
-/// Returns an upper bound of the size, in bytes, of a module's entries in `.eh_frame` and in the
-/// index.
-pub(super) fn size_bound(artifact: &Artifact) -> u64 {
-    let entries: u64 = row_lengths(artifact).map(|len| fde_size(len) + HDR_LINE).sum();
-    let plain = if has_veneers(artifact) { artifact.functions().len() as u64 } else { 0 };
-    // The module's own stubs, and the stubs that all modules share.
-    entries + (plain + 2) * (fde_size(0) + HDR_LINE) + artifact.cie().len() as u64 + 8
-}
-
-/// The smallest size of code for which the compiler may have made veneers, in bytes. It makes them
-/// only on aarch64, for code that may be larger than a call reaches.
-const VENEERS_FROM: u64 = 1 << 24;
 /// The size of a veneer, in bytes.
 const VENEER: u64 = 12;
-
-/// Whether a module may have veneers between its functions.
-fn has_veneers(artifact: &Artifact) -> bool {
-    artifact.text().len() as u64 >= VENEERS_FROM
-}
 
 /// Returns the code of a module that is in no function: veneers, and its own stubs, which end at
 /// `end`. All are relative to the start of the module's code.

@@ -4,7 +4,8 @@ use kiln_artifact::record::SectionKind;
 
 use super::super::layout::{Area, Output};
 use super::super::plan::Plan;
-use super::super::unwind::{HDR_FIXED, HDR_LINE};
+use super::super::unwind::HDR_FIXED;
+use super::super::unwind_size::HDR_LINE;
 
 /// One module's pieces of the output.
 #[derive(Default)]
