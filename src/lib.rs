@@ -55,9 +55,6 @@
 
 #![forbid(unsafe_code)]
 
-#[macro_use]
-mod trace;
-
 mod compiler;
 mod process;
 mod session;

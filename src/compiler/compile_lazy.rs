@@ -92,20 +92,24 @@ impl Compiler {
         shared: &Shared,
     ) -> Result<Done, LazyError<E>> {
         let Lazy { name, key, build } = lazy;
-        span!("module", module = &*name, outcome = tracing::field::Empty);
+        #[cfg(feature = "tracing")]
+        let _span =
+            tracing::debug_span!("module", module = &*name, outcome = tracing::field::Empty).entered();
         let (program, keys) = (&self.cache.program, shared.keys.as_ref());
         let client = key.as_ref().zip(keys).map(|(key, keys)| keys.client(program, &name, key));
         let hit = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client));
         let hit = match hit {
             Some(hit) if !self.cache.verify.samples(&hit.key) => {
-                outcome!("hit by the client's key");
+                #[cfg(feature = "tracing")]
+                tracing::Span::current().record("outcome", "hit by the client's key");
                 return Ok(unbuilt(hit));
             }
             hit => hit,
         };
 
         let module = {
-            span!("read", module = &*name);
+            #[cfg(feature = "tracing")]
+            let _span = tracing::debug_span!("read", module = &*name).entered();
             build()
         };
         let module = match module {
@@ -126,7 +130,8 @@ impl Compiler {
         }
         let artifact = match self.cache.look_up(&module, &name, client, &generator) {
             CacheLookup::Hit(hit) => {
-                outcome!("hit");
+                #[cfg(feature = "tracing")]
+                tracing::Span::current().record("outcome", "hit");
                 self.cache.use_hit(&module, hit, &mut stats, &mut samples)
             }
             CacheLookup::Compile(pending) => {
@@ -137,7 +142,9 @@ impl Compiler {
                     LazyError::Compile(CompilerError::Functions(errors))
                 })?;
                 drop(reuse);
-                outcome!(if built.reused > 0 { "partly reused" } else { "compiled" });
+                #[cfg(feature = "tracing")]
+                tracing::Span::current()
+                    .record("outcome", if built.reused > 0 { "partly reused" } else { "compiled" });
                 self.cache.finish(&module, &generator, pending, built, &mut stats)
             }
         };

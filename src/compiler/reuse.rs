@@ -129,7 +129,8 @@ impl Cache {
         generator: &Generator,
     ) -> CacheLookup {
         let Some(store) = self.store.as_deref() else { return CacheLookup::Compile(Pending::NotAsked) };
-        span!("look up", module = name);
+        #[cfg(feature = "tracing")]
+        let _span = tracing::debug_span!("look up", module = name).entered();
         let keys = generator.keys();
         let recipe = keys.module(module);
         let key = recipe.key();
@@ -179,7 +180,8 @@ impl Cache {
     /// it.
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
-        span!("look up", module = name);
+        #[cfg(feature = "tracing")]
+        let _span = tracing::debug_span!("look up", module = name).entered();
         let key = store.latest(client)?;
         let Lookup::Hit(entry) = store.get(&key) else { return None };
         self.report(&Event::Hit { key: &key, module: name });
@@ -271,7 +273,8 @@ impl Cache {
     /// replaces an entry that could not be used. Returns the number of writes that failed.
     pub(super) fn store(&self, key: &Key, lineages: &[Lineage], entry: &Entry, heals: bool) -> usize {
         let Some(store) = &self.store else { return 0 };
-        span!("store");
+        #[cfg(feature = "tracing")]
+        let _span = tracing::debug_span!("store").entered();
         match store.put(key, entry) {
             Ok(()) if heals => self.report(&Event::Healed { key }),
             Ok(()) => {}

@@ -46,9 +46,6 @@
 
 #![forbid(unsafe_code)]
 
-#[macro_use]
-mod trace;
-
 mod assemble;
 mod colocate;
 mod compiled;

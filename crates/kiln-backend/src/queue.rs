@@ -55,12 +55,14 @@ impl<'a> Job<'a> {
     /// Compiles the function with this index, or takes it from an earlier artifact.
     fn function(&self, index: usize, scratch: &mut Scratch) -> Result<CompiledFunction, CompileErrorKind> {
         let function = &self.module.functions[index];
-        span!(
+        #[cfg(feature = "tracing")]
+        let _span = tracing::debug_span!(
             "function",
             name = &*self.module.symbol(function.symbol).name,
             module = &*self.module.name,
             outcome = tracing::field::Empty
-        );
+        )
+        .entered();
         // A function whose body is already machine code has nothing to reuse: its code is copied.
         let offer = self.reuse.get(index).copied().flatten();
         let (Some(reuse), Code::Ir(body)) = (offer, &function.code) else {
@@ -68,7 +70,8 @@ impl<'a> Job<'a> {
         };
         match extract(reuse, function, body) {
             Some(reused) => {
-                outcome!("reused");
+                #[cfg(feature = "tracing")]
+                tracing::Span::current().record("outcome", "reused");
                 Ok(reused)
             }
             None => {
@@ -201,7 +204,8 @@ fn finish(
     job: &Job<'_>,
     results: Vec<Result<CompiledFunction, CompileErrorKind>>,
 ) -> Result<Built, Vec<CompileError>> {
-    span!("assemble", module = &*job.module.name);
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("assemble", module = &*job.module.name).entered();
     let error = |function_index: Option<usize>, kind| {
         let function = function_index.and_then(|index| job.module.functions.get(index));
         let name = function.map_or("", |function| &*job.module.symbol(function.symbol).name);

@@ -76,9 +76,6 @@
 
 #![deny(unsafe_code)]
 
-#[macro_use]
-mod trace;
-
 mod arch;
 pub mod code;
 #[cfg(feature = "dwarf")]

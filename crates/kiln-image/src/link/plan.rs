@@ -120,7 +120,8 @@ pub(super) fn plan_within<'a>(
     reach: Reach,
     parallel: bool,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    span!("plan");
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("plan").entered();
     let Input { artifacts, names, definitions } = input;
     let mut errors = Vec::new();
 

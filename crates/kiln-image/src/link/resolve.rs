@@ -210,7 +210,8 @@ pub(super) fn resolve<'a>(
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     errors: &mut Vec<LinkError>,
 ) -> Resolved<'a> {
-    span!("resolve");
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("resolve").entered();
     let mut sections = NamedSections::collect(artifacts, errors);
 
     // Inside the link: symbols with one name become one resolved symbol.

@@ -43,7 +43,8 @@ pub(super) fn scan(
     parallel: bool,
     errors: &mut Vec<LinkError>,
 ) -> Vec<Vec<Need>> {
-    span!("scan");
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("scan").entered();
     let scanner = |number| Scanner { arch, artifacts, symbols, near, number };
     let scans = threads::map(parallel, artifacts.len(), |number| scanner(number).scan());
     let needs = scans.into_iter().map(|(needs, found)| {

@@ -58,7 +58,8 @@ pub fn write_image_files(
     table: &GlobalTable,
     options: &ImageOptions,
 ) -> Result<ImageFiles, Vec<LinkError>> {
-    span!("link");
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("link").entered();
     let arch = match &options.triple {
         Some(triple) if artifacts.is_empty() => {
             let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.clone() }];

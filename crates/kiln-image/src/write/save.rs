@@ -27,7 +27,8 @@ use super::temporary::temporary_for;
 /// If `path` exists and is not a file (a folder, a device), or no file can be made, written or
 /// renamed. Then what is at `path` is unchanged, unless it had to be overwritten.
 pub fn save(path: impl AsRef<Path>, bytes: &[u8]) -> io::Result<()> {
-    span!("write");
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("write").entered();
     save_in(path.as_ref(), bytes, &|path| temporary_for(path, 0o755))
 }
 

@@ -30,7 +30,8 @@ impl Plan<'_> {
     /// Otherwise the first error, in order of modules, about an address that is out of reach or
     /// misaligned.
     pub fn emit(&self, addresses: &Addresses, out: Output<'_>) -> Result<Fixups, LinkError> {
-        span!("emit");
+        #[cfg(feature = "tracing")]
+        let _span = tracing::debug_span!("emit").entered();
         self.check_sizes(&out)?;
         let targets = Targets::new(self, addresses);
         let pieces = Pieces::cut(self, out);
