@@ -6,6 +6,7 @@ use kiln::image::{DebugInfo, save};
 use kiln::ir::{Source, Target, parse};
 use libtest_mimic::Failed;
 
+use crate::memory;
 use crate::program::{PROGRAM, compiled, linked, program, with_debug};
 use crate::tools::run;
 
@@ -40,9 +41,13 @@ fn host(folder: &Path) -> Result<(), Failed> {
 
 /// Runs gdb with `commands`, and returns what it prints.
 fn session(folder: &Path, commands: &[&str]) -> Result<String, Failed> {
+    session_of("./host", folder, commands)
+}
+
+fn session_of(program: &str, folder: &Path, commands: &[&str]) -> Result<String, Failed> {
     let mut arguments = vec!["-nx", "-batch", "-ex", "set pagination off"];
     commands.iter().for_each(|command| arguments.extend(["-ex", command]));
-    arguments.push("./host");
+    arguments.push(program);
     run("gdb", &arguments, folder)
 }
 
@@ -128,6 +133,66 @@ pub(crate) fn separate() -> Result<(), Failed> {
     std::fs::remove_dir_all(folder.join("debug"))?;
     save(folder.join("program.debug"), &other.debug.ok_or("no file")?)?;
     unseen(session(folder, &SESSION[..3])?);
+    Ok(())
+}
+
+/// What a session in memory shows.
+const IN_MEMORY: &[&str] = &[
+    "work () at program.clif:14",
+    "14\t    v3 = iadd v2, v0",
+    "#0  work () at program.clif:14",
+    "in debug::memory::call (",
+    "in debug::memory::run (",
+    "v0 = 3",
+    "v1 = 2.5",
+    "v2 = 9",
+    "16\t    v4 = call fn1(v3)",
+    "v3 = 12",
+    "IN-HOST",
+    "#0  debug::memory::host (number=12)",
+    "in work () at program.clif:16",
+    "in debug::memory::call (",
+    "v2 = 9",
+    "v3 = <optimized out>",
+    "result 24",
+    "exited normally",
+];
+
+fn in_memory(session: &str, break_at: &str) -> Result<String, Failed> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    std::fs::write(folder.join("program.clif"), PROGRAM)?;
+    let start = format!("run {session} {}", folder.display());
+    let own = std::env::current_exe()?;
+    let commands = [
+        "set breakpoint pending on",
+        break_at,
+        &start,
+        "backtrace",
+        "info locals",
+        "step",
+        "info locals",
+        "break debug::memory::host",
+        "continue",
+        "echo IN-HOST\\n",
+        "backtrace",
+        "up",
+        "info locals",
+        "delete",
+        "continue",
+    ];
+    session_of(&own.to_string_lossy(), folder, &commands)
+}
+
+/// Code in memory is shown like that of an image.
+pub(crate) fn memory() -> Result<(), Failed> {
+    contains_in_order(&in_memory(memory::SESSIONS[0], "break program.clif:14")?, IN_MEMORY);
+    Ok(())
+}
+
+/// In memory that is mapped twice, breakpoints are those of the processor.
+pub(crate) fn memory_that_is_mapped_twice() -> Result<(), Failed> {
+    contains_in_order(&in_memory(memory::SESSIONS[1], "hbreak program.clif:14")?, IN_MEMORY);
     Ok(())
 }
 

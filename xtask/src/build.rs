@@ -120,13 +120,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
     let debug = args.debug_info()?;
     let files = input::files(&args.paths)?;
-    // Modules are named by their paths. A relative path means the same file only in the same
-    // folder.
-    let folder: Arc<str> = std::env::current_dir().unwrap_or_default().to_string_lossy().into();
-    let files = match args.debug || args.split_debug.is_some() {
-        true => files.into_iter().map(|file| file.debugged(&folder)).collect(),
-        false => files,
-    };
+    let is_debugged = args.debug || args.split_debug.is_some();
+    let files = if is_debugged { input::debugged(files) } else { files };
     let outputs = [Some(&args.output), args.stats.as_ref(), args.split_debug.as_ref()];
     outputs.into_iter().flatten().chain(&args.timings).try_for_each(|path| check_output(path, &files))?;
 
@@ -139,8 +134,11 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     });
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
-    // Of programs in several folders, each has modules of its own.
-    let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(&*folder);
+    // Modules are named by their paths. A relative path means the same file only in the same
+    // folder, so the folder is a part of the program's name.
+    let folder = std::env::current_dir().unwrap_or_default();
+    let mut compiler =
+        Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
     if let Some(store) = &store {
         compiler = compiler.store(store.clone());
     }

@@ -38,6 +38,7 @@ pub(crate) fn main(args: &RunArgs) -> Outcome {
     if let (Some(first), Some(list)) = (args.worker, &args.list) {
         let files = list::read(list).map_err(|error| Failure::while_doing("cannot read the list", error))?;
         supervise::end_with_parent();
+        let files = if args.debug { input::debugged(files) } else { files };
         return worker::work(args, &files, first);
     }
 

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_artifact::record::SymbolKind;
 use kiln_debug::{Code, Function, Section, gdb, perf, unwind};
+use kiln_image::dwarf;
 use kiln_image::link::{Area, Plan};
 
 use crate::blocks::Blocks;
@@ -103,9 +104,15 @@ impl Observers {
                 let address = code.start + function.offset as usize;
                 functions.push(described(function.name, address, function.size as usize));
             }
+            // Lines of 4 GiB are left out.
+            let lines = if is_watched { dwarf::sections_of(plan, code.start as u64) } else { Ok(Vec::new()) };
+            let lines = lines.unwrap_or_default();
+            let lines: Vec<(&str, &[u8])> =
+                lines.iter().map(|section| (section.name, &*section.bytes)).collect();
             let description = Code {
                 functions: &functions,
                 ranges: std::slice::from_ref(&code),
+                dwarf: &lines,
                 // SAFETY: the caller promises it.
                 rows: &[unsafe { section(&rows) }],
                 ..Code::default()

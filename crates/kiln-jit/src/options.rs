@@ -24,13 +24,18 @@ pub struct JitOptions {
 
 pub use kiln_debug::perf::Kind as Profiler;
 
-/// Which debuggers know the code: gdb, lldb, and others with their interface for JITs.
+/// Which debuggers know the code: gdb, lldb, and others with their interface for JITs. Of modules
+/// with lines, they also learn lines and variables.
+///
+/// Debuggers write breakpoints into code. They cannot do so in code that is mapped twice, as that
+/// of [`Memory::shared`] is: there, use breakpoints of the processor (`hbreak`), or give the session
+/// a memory with [`Mapping::Protect`](crate::Mapping::Protect).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Debugger {
     /// One that is there when code is published. If none is there, it costs one load. One that
-    /// attaches later is told everything when code is published next, or by
-    /// [`Jit::tell_debugger`](crate::Jit::tell_debugger).
+    /// attaches later is told all functions when code is published next, or by
+    /// [`Jit::tell_debugger`](crate::Jit::tell_debugger), but no lines.
     #[default]
     Present,
     /// Also one that attaches later and looks before any code is published: a description is kept

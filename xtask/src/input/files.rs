@@ -46,11 +46,6 @@ impl InputFile {
         Self { name, path, copy: None, debugged: None }
     }
 
-    /// Makes a text the one that debuggers show. Its name is relative to `folder`.
-    pub(crate) fn debugged(self, folder: &Arc<str>) -> Self {
-        Self { debugged: Some(folder.clone()), ..self }
-    }
-
     /// The folder that the name is relative to, if debuggers are to show the text.
     pub(super) fn debug_folder(&self) -> Option<&str> {
         self.debugged.as_deref()
@@ -89,6 +84,14 @@ pub(crate) fn files(paths: &[PathBuf]) -> Result<Vec<InputFile>, Failure> {
         file.is_copy() || seen.insert(file.path.canonicalize().unwrap_or_else(|_| file.path.clone()))
     };
     Ok(files.into_values().filter(new).collect())
+}
+
+/// Makes the texts of `files` those that debuggers show.
+pub(crate) fn debugged(files: Vec<InputFile>) -> Vec<InputFile> {
+    // A relative path means the same file only in the same folder.
+    let folder: Arc<str> = std::env::current_dir().unwrap_or_default().to_string_lossy().into();
+    let debugged = |file| InputFile { debugged: Some(folder.clone()), ..file };
+    files.into_iter().map(debugged).collect()
 }
 
 /// Returns the files that `paths` name, in the same order. None of them may be a folder.

@@ -28,7 +28,9 @@ use crate::output::Format;
   cargo xtask run examples/clif
   cargo xtask run main.clif library.clif --via image
   cargo xtask run tests/clif --split-modules --threads 1
-  compiler | cargo xtask run - --timeout 5")]
+  compiler | cargo xtask run - --timeout 5
+  gdb -ex 'set follow-fork-mode child' -ex 'set breakpoint pending on' -ex 'break main.clif:12' \\
+      -ex run --args target/debug/xtask run -g main.clif")]
 pub(crate) struct RunArgs {
     /// `.clif` and `.kir` files, folders that are searched for them, and `-`, which is standard
     /// input
@@ -49,6 +51,10 @@ pub(crate) struct RunArgs {
     /// The longest time of an invocation; 0 is no limit
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(super) timeout: u32,
+    /// Let gdb show the lines and values of `.clif` files that run in memory: see the examples. An
+    /// invocation may take any time
+    #[arg(short = 'g', long = "debug")]
+    pub(super) debug: bool,
     /// How to print results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,
@@ -63,7 +69,7 @@ pub(crate) struct RunArgs {
 impl RunArgs {
     /// The longest time of an invocation.
     pub(super) fn limit(&self) -> Option<Duration> {
-        (self.timeout > 0).then(|| Duration::from_secs(self.timeout.into()))
+        (self.timeout > 0 && !self.debug).then(|| Duration::from_secs(self.timeout.into()))
     }
 }
 

@@ -9,8 +9,8 @@ use kiln::globals::{GlobalTable, SlotKey};
 use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Diagnostic, Module, Target};
-use kiln::jit::JitError;
-use kiln::{CompilerError, Session, SessionError};
+use kiln::jit::{JitError, JitOptions, Mapping, Memory, MemoryOptions};
+use kiln::{Compiler, CompilerError, Session, SessionError};
 use kiln_oracle::interpret::{InterpretError, LinkedProgram, Process};
 
 use super::args::{RunArgs, Via};
@@ -74,14 +74,26 @@ pub(super) fn compiled(
                 Err(reason) => failed(reason),
             }
         }
-        (_, false) => in_memory(target, roots, &modules),
+        (_, false) => in_memory(target, roots, &modules, args.debug),
     }
 }
 
+/// Returns a session. With `debug`, debuggers can set breakpoints in its code.
+fn session(target: &Target, debug: bool) -> Result<Session, SessionError> {
+    if !debug {
+        return Session::new(target.clone());
+    }
+    // A debugger cannot write into code that is mapped twice.
+    let options = MemoryOptions { mapping: Mapping::Protect, ..MemoryOptions::default() };
+    let memory = Memory::reserve(options).map_err(JitError::from)?;
+    let options = JitOptions { memory: Some(memory), ..JitOptions::default() };
+    Session::with_compiler(Compiler::new(target.clone()), options)
+}
+
 /// Executes the run lines of `roots` in this process.
-fn in_memory(target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
+fn in_memory(target: &Target, roots: &[Module], modules: &[Module], debug: bool) -> Verdict {
     let objects = Objects::default();
-    let session = Session::new(target.clone()).and_then(|session| {
+    let session = session(target, debug).and_then(|session| {
         for key in modules.iter().flat_map(Module::globals) {
             session.bind_global(key, objects.address(key)).unwrap();
         }
