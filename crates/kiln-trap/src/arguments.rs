@@ -11,15 +11,14 @@ const REGISTERS: usize = 8;
 pub struct Registers {
     pub(crate) ints: [MaybeUninit<u64>; REGISTERS],
     pub(crate) floats: [MaybeUninit<u64>; REGISTERS],
-    /// The integer and the floating-point result.
-    pub(crate) results: [MaybeUninit<u64>; 2],
+    pub(crate) float_result: MaybeUninit<u64>,
 }
 
 impl Registers {
     #[inline]
     pub(crate) fn new() -> Self {
         let unknown = MaybeUninit::uninit();
-        Self { ints: [unknown; _], floats: [unknown; _], results: [unknown; _] }
+        Self { ints: [unknown; _], floats: [unknown; _], float_result: unknown }
     }
 }
 
@@ -43,6 +42,8 @@ pub trait Output: sealed::Sealed {
 
 /// A tuple of up to six [`Argument`]s.
 pub trait Arguments: sealed::Sealed {
+    #[doc(hidden)]
+    const HAS_FLOATS: bool;
     #[doc(hidden)]
     fn store(self, registers: &mut Registers);
 }
@@ -157,6 +158,7 @@ macro_rules! signatures {
     ($(($($type:ident $name:ident),*))*) => {$(
         impl<$($type: Argument),*> sealed::Sealed for ($($type,)*) {}
         impl<$($type: Argument),*> Arguments for ($($type,)*) {
+            const HAS_FLOATS: bool = false $(|| $type::FLOAT)*;
             #[inline]
             fn store(self, registers: &mut Registers) {
                 let ($($name,)*) = self;

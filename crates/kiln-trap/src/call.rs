@@ -109,11 +109,12 @@ unsafe fn run<A: Arguments, R: Output>(
     arguments.store(&mut entry.registers);
     // SAFETY: the caller promises that the function takes what was stored. The entry lives until
     // the thunk returns, and is used by this thread only.
-    match unsafe { arch::enter(callee, &raw mut entry) } {
+    let returned = unsafe { arch::enter(callee, &raw mut entry, A::HAS_FLOATS.into()) };
+    match returned.outcome {
         Outcome::RETURNED => {
-            let results = entry.registers.results;
-            // SAFETY: the function has returned, and the thunk has stored both results.
-            Ok(R::from_results(results.map(|word| unsafe { word.assume_init() })))
+            // SAFETY: the function has returned, and the thunk has stored the register.
+            let float = unsafe { entry.registers.float_result.assume_init() };
+            Ok(R::from_results([returned.result, float]))
         }
         outcome => Err(caught(outcome, &entry)),
     }

@@ -18,7 +18,8 @@ pub(crate) const OUTER: usize = 32;
 #[repr(C)]
 pub(crate) struct Entry {
     pub(crate) registers: Registers,
-    pub(crate) bounds: Bounds,
+    /// Of the thread's stack; a thread-local value.
+    pub(crate) bounds: *const Bounds,
     /// Whether an exception that reaches the thunk is caught by it.
     pub(crate) catches_exceptions: bool,
     pub(crate) report: MaybeUninit<Report>,
@@ -27,7 +28,7 @@ pub(crate) struct Entry {
 
 pub(crate) const INTS: usize = offset_of!(Entry, registers.ints);
 pub(crate) const FLOATS: usize = offset_of!(Entry, registers.floats);
-pub(crate) const RESULTS: usize = offset_of!(Entry, registers.results);
+pub(crate) const FLOAT_RESULT: usize = offset_of!(Entry, registers.float_result);
 
 /// How a call ended, as the entry thunk returns it.
 pub(crate) struct Outcome;

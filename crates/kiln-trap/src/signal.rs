@@ -103,7 +103,7 @@ unsafe fn is_trap(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut
     // caller waits for it, with the entry. At the handler, registers have these values.
     unsafe {
         let entry = *((thunk - ENTRY_OFFSET) as *const *mut Entry);
-        report.overflow = access && (*entry).bounds.is_overflow(address);
+        report.overflow = access && (*(*entry).bounds).is_overflow(address);
         if record.is_none() && !report.overflow {
             return false;
         }

@@ -26,9 +26,10 @@ pub(crate) struct Bounds {
     high: usize,
 }
 
-impl Bounds {
-    const UNKNOWN: Self = Self { low: 0, high: 0 };
+/// Contains no address.
+static UNKNOWN: Bounds = Bounds { low: 0, high: 0 };
 
+impl Bounds {
     /// Whether an access to `address` fails because the stack is full.
     pub(crate) fn is_overflow(&self, address: usize) -> bool {
         (self.low..self.high).contains(&address)
@@ -94,21 +95,26 @@ thread_local! {
     static ALTERNATE: Cell<Option<Alternate>> = const { Cell::new(None) };
 }
 
-/// Prepares this thread, the first time, and calls `first` then. Returns the bounds of its stack.
+/// Prepares this thread, the first time, and calls `first` then. Returns the bounds of its stack,
+/// which stay where they are until the thread ends.
 ///
 /// # Errors
 ///
 /// If the system refuses the memory of an alternate stack.
 #[inline]
-pub(crate) fn prepare(first: fn()) -> io::Result<Bounds> {
-    match BOUNDS.get() {
-        Some(bounds) => Ok(bounds),
-        None => prepare_first(first),
-    }
+pub(crate) fn prepare(first: fn()) -> io::Result<*const Bounds> {
+    BOUNDS.with(|bounds| {
+        if bounds.get().is_none() {
+            prepare_first(first)?;
+        }
+        // SAFETY: it is written once, above, and no exclusive reference to it exists.
+        let place = unsafe { &*bounds.as_ptr() };
+        Ok(place.as_ref().map_or(&raw const UNKNOWN, ptr::from_ref))
+    })
 }
 
 #[cold]
-fn prepare_first(first: fn()) -> io::Result<Bounds> {
+fn prepare_first(first: fn()) -> io::Result<()> {
     first();
     let alternate = Alternate::new()?;
     // A thread that is ending has no place for it any more, so its values stay for the process.
@@ -117,9 +123,8 @@ fn prepare_first(first: fn()) -> io::Result<Bounds> {
         let _ = ALTERNATE.try_with(|place| place.set(alternate.take()));
         std::mem::forget(alternate);
     }
-    let bounds = bounds();
-    BOUNDS.set(Some(bounds));
-    Ok(bounds)
+    BOUNDS.set(Some(bounds()));
+    Ok(())
 }
 
 fn bounds() -> Bounds {
@@ -128,14 +133,14 @@ fn bounds() -> Bounds {
     unsafe {
         let mut attributes: libc::pthread_attr_t = std::mem::zeroed();
         if libc::pthread_getattr_np(libc::pthread_self(), &raw mut attributes) != 0 {
-            return Bounds::UNKNOWN;
+            return UNKNOWN;
         }
         let (mut start, mut size, mut guard) = (ptr::null_mut(), 0, 0);
         let known = libc::pthread_attr_getstack(&raw const attributes, &raw mut start, &raw mut size) == 0
             && libc::pthread_attr_getguardsize(&raw const attributes, &raw mut guard) == 0;
         libc::pthread_attr_destroy(&raw mut attributes);
         if !known {
-            return Bounds::UNKNOWN;
+            return UNKNOWN;
         }
         let start = start.addr();
         let main = libc::gettid() == libc::getpid();

@@ -210,7 +210,7 @@ fn search(
                         pc: arch::entry_handler(),
                         sp: fp - ENTRY_OFFSET,
                         fp,
-                        payload: [Outcome::THREW as usize, 0],
+                        payload: arch::entry_payload(Outcome::THREW),
                         saved: [0; DWARF_SAVED.len()],
                     },
                     thunk: Some((entry, [tag as usize, payload[0], payload[1]])),

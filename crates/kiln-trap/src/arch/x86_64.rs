@@ -6,7 +6,7 @@
 
 use std::arch::{asm, global_asm};
 
-use crate::entry::{Entry, FLOATS, INTS, RESULTS};
+use crate::entry::{Entry, FLOAT_RESULT, FLOATS, INTS};
 
 /// DWARF's number of the frame pointer.
 pub(crate) const DWARF_FP: i32 = 6;
@@ -25,9 +25,8 @@ pub(crate) fn dwarf_of_saved(hardware: u8) -> Option<i32> {
 }
 
 // The thunk saves the registers that a callee would save, keeps the pointer to its `Entry`, loads
-// the arguments and calls. Behind the return address it stores the results and returns 0. At the
-// handler it returns what is in `eax`. Nothing else is restored there, because the code that
-// trapped, or that threw, has changed all registers but these two.
+// the arguments and calls. Behind the return address it stores a floating-point result, keeps an
+// integer result in `rax`, and sets `rdx` to 0. At the handler `rdx` has the outcome.
 macro_rules! define_entry {
     ($enter:expr, $return:expr, $handler:expr) => {
         global_asm!(
@@ -56,6 +55,8 @@ macro_rules! define_entry {
             "push rsi",
             "mov r11, rdi",
             "mov r10, rsi",
+            "test edx, edx",
+            "jz 2f",
             "movsd xmm0, [r10 + {floats}]",
             "movsd xmm1, [r10 + {floats} + 8]",
             "movsd xmm2, [r10 + {floats} + 16]",
@@ -64,6 +65,7 @@ macro_rules! define_entry {
             "movsd xmm5, [r10 + {floats} + 40]",
             "movsd xmm6, [r10 + {floats} + 48]",
             "movsd xmm7, [r10 + {floats} + 56]",
+            "2:",
             "mov rdi, [r10 + {ints}]",
             "mov rsi, [r10 + {ints} + 8]",
             "mov rdx, [r10 + {ints} + 16]",
@@ -75,9 +77,8 @@ macro_rules! define_entry {
             concat!(".globl \"", $return, "\""),
             concat!("\"", $return, "\":"),
             "mov rcx, [rbp - {entry}]",
-            "mov [rcx + {results}], rax",
-            "movsd [rcx + {results} + 8], xmm0",
-            "xor eax, eax",
+            "movsd [rcx + {result}], xmm0",
+            "xor edx, edx",
             concat!(".hidden \"", $handler, "\""),
             concat!(".globl \"", $handler, "\""),
             concat!("\"", $handler, "\":"),
@@ -95,15 +96,15 @@ macro_rules! define_entry {
             ".popsection",
             floats = const FLOATS,
             ints = const INTS,
-            results = const RESULTS,
+            result = const FLOAT_RESULT,
             entry = const ENTRY_OFFSET,
         );
 
         unsafe extern "C-unwind" {
-            /// Calls `callee` with the arguments in `entry`. Returns 0 if it returned, or what an
-            /// [`Outcome`](crate::entry::Outcome) says.
+            /// Calls `callee` with the arguments in `entry`. `floats` says whether there are
+            /// floating-point arguments.
             #[link_name = $enter]
-            pub(crate) fn enter(callee: *const u8, entry: *mut Entry) -> u64;
+            pub(crate) fn enter(callee: *const u8, entry: *mut Entry, floats: u32) -> Returned;
             #[link_name = $return]
             static RETURN: u8;
             #[link_name = $handler]
@@ -118,6 +119,20 @@ define_entry!(
     concat!("kiln_trap_return_", env!("CARGO_PKG_VERSION")),
     concat!("kiln_trap_handler_", env!("CARGO_PKG_VERSION"))
 );
+
+/// The integer result, in `rax`, and how the call ended, in `rdx`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Returned {
+    pub(crate) result: u64,
+    /// What [`Outcome`](crate::entry::Outcome) says.
+    pub(crate) outcome: u64,
+}
+
+/// Returns the payload with which the entry thunk's handler returns `outcome`.
+pub(crate) fn entry_payload(outcome: u64) -> [usize; 2] {
+    [0, outcome as usize]
+}
 
 /// Bytes from the thunk's frame pointer down to its stack pointer at the call, where the pointer to
 /// its [`Entry`] is.
@@ -200,20 +215,20 @@ pub(crate) unsafe fn interrupted(signal: libc::c_int, context: *const libc::c_vo
     Interrupted { pc, sp: register(libc::REG_RSP), fp: register(libc::REG_RBP) }
 }
 
-/// Makes the return from the signal handler continue at `pc`, with `result` as what the entry thunk
-/// returns.
+/// Makes the return from the signal handler continue at `pc`, the entry thunk's handler, which
+/// returns `outcome`.
 ///
 /// # Safety
 ///
 /// `context` must be the third argument of a signal handler, and the registers must fit the code at
 /// `pc`.
-pub(crate) unsafe fn continue_at(context: *mut libc::c_void, pc: usize, sp: usize, fp: usize, result: u64) {
+pub(crate) unsafe fn continue_at(context: *mut libc::c_void, pc: usize, sp: usize, fp: usize, outcome: u64) {
     // SAFETY: the kernel passes a context of this type, and nothing else uses it.
     let registers = unsafe { &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs };
     registers[libc::REG_RIP as usize] = pc as i64;
     registers[libc::REG_RSP as usize] = sp as i64;
     registers[libc::REG_RBP as usize] = fp as i64;
-    registers[libc::REG_RAX as usize] = result as i64;
+    registers[libc::REG_RDX as usize] = outcome as i64;
     // The thunk is called with this flag clear, and must return with it clear (psABI 3.2.1).
     const DIRECTION: i64 = 1 << 10;
     registers[libc::REG_EFL as usize] &= !DIRECTION;
