@@ -337,6 +337,11 @@ impl Session {
         self.engine.jit.address(name)
     }
 
+    /// Tells debuggers about all code that they do not know yet, as [`Jit::tell_debugger`] does.
+    pub fn tell_debugger(&self) -> usize {
+        self.engine.jit.tell_debugger()
+    }
+
     /// Finds the instruction at an address: its function, module, source location, and what else is
     /// known about it, as [`Jit::locate`] does. It is safe in a signal handler.
     pub fn locate(&self, address: *const u8) -> Option<Located<'_>> {

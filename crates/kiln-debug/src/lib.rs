@@ -3,6 +3,7 @@
 //! - [`unwind`]: panics and exceptions unwind through the code, and backtraces show it.
 //! - [`gdb`]: gdb and lldb show functions by name, unwind through them and set breakpoints.
 //! - [`perf`]: `perf report` shows functions by name.
+//! - [`valgrind`]: valgrind runs new code, not the code that was at its address before.
 //!
 //! # Should I use this crate?
 //!
@@ -65,5 +66,6 @@ mod machine;
 pub mod perf;
 #[cfg(feature = "unwinder")]
 pub mod unwind;
+pub mod valgrind;
 
 pub use describe::{Code, Function, Section};

@@ -68,6 +68,7 @@ impl Jit {
     pub fn new(options: JitOptions) -> Result<Self, JitError> {
         let memory = match &options.memory {
             Some(memory) => memory.clone(),
+            None if Observers::want_one_mapping(&options) => Memory::shared_for_tools()?,
             None => Memory::shared()?,
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);

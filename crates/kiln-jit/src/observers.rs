@@ -52,13 +52,14 @@ impl Observers {
         }
     }
 
+    /// Whether code should be in memory that debuggers and perf can work with.
+    pub(crate) fn want_one_mapping(options: &JitOptions) -> bool {
+        is_watched(options.debugger) || options.profiler.is_some_and(Profiler::confuses_reuse)
+    }
+
     /// Whether a debugger is to be told what is published now.
     fn is_watched(&self) -> bool {
-        match self.debugger {
-            Debugger::Present => gdb::is_watching(),
-            Debugger::Any => true,
-            Debugger::None => false,
-        }
+        is_watched(self.debugger)
     }
 
     /// Whether a debugger is there that does not know everything.
@@ -104,18 +105,15 @@ impl Observers {
                 let address = code.start + function.offset as usize;
                 functions.push(described(function.name, address, function.size as usize));
             }
-            // Lines of 4 GiB are left out.
-            let lines = if is_watched { dwarf::sections_of(plan, code.start as u64) } else { Ok(Vec::new()) };
-            let lines = lines.unwrap_or_default();
-            let lines: Vec<(&str, &[u8])> =
-                lines.iter().map(|section| (section.name, &*section.bytes)).collect();
+            let dwarf = if is_watched { dwarf::sections_of(plan, code.start as u64) } else { Ok(Vec::new()) };
+            // What is too large for DWARF is known by name.
+            let dwarf = dwarf.unwrap_or_default();
             let description = Code {
                 functions: &functions,
                 ranges: std::slice::from_ref(&code),
-                dwarf: &lines,
                 // SAFETY: the caller promises it.
                 rows: &[unsafe { section(&rows) }],
-                ..Code::default()
+                dwarf: &named(&dwarf),
             };
             if is_watched {
                 observed.debugger = Told::Alone(gdb::Registration::new(&description));
@@ -154,7 +152,9 @@ impl Observers {
         let ranges: Vec<Range<usize>> = observed().map(|observed| observed.code.clone()).collect();
         // SAFETY: the units are not freed.
         let rows: Vec<Section<'_>> = observed().map(|observed| unsafe { section(&observed.rows) }).collect();
-        let description = Code { functions: &functions, ranges: &ranges, rows: &rows, ..Code::default() };
+        let modules: Vec<_> = locked.iter().flat_map(|(unit, _)| unit.code()).collect();
+        let dwarf = dwarf::sections(&modules).unwrap_or_default();
+        let description = Code { functions: &functions, ranges: &ranges, rows: &rows, dwarf: &named(&dwarf) };
         let group = Arc::new(Mutex::new(gdb::Registration::new(&description)));
         for (_, observed) in &mut locked {
             if let Some(observed) = &mut **observed {
@@ -184,9 +184,24 @@ impl Observers {
     }
 }
 
+/// Whether debuggers are to be told what is published now.
+fn is_watched(debugger: Debugger) -> bool {
+    match debugger {
+        Debugger::Present => gdb::is_watching(),
+        Debugger::Any => true,
+        Debugger::None => false,
+    }
+}
+
 /// Describes a function.
 fn described(name: &str, address: usize, size: usize) -> Function<'_> {
     Function { name: if name.is_empty() { "<anonymous>" } else { name }, address, size }
+}
+
+/// Describes DWARF sections; empty ones are left out.
+fn named(sections: &[dwarf::Section]) -> Vec<(&str, &[u8])> {
+    let sections = sections.iter().filter(|section| !section.bytes.is_empty());
+    sections.map(|section| (section.name, &*section.bytes)).collect()
 }
 
 /// Describes a section of rows.

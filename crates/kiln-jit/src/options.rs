@@ -8,7 +8,8 @@ use crate::memory::Memory;
 #[derive(Clone, Debug)]
 pub struct JitOptions {
     /// Memory for code and data. By default it is [`Memory::shared`], so making a
-    /// [`Jit`](crate::Jit) takes no system call. A memory of its own, which [`Memory::reserve`]
+    /// [`Jit`](crate::Jit) takes no system call, or [`Memory::shared_for_tools`] if a debugger is
+    /// there already or a map for perf is written. A memory of its own, which [`Memory::reserve`]
     /// makes, is for a client that limits what can be linked.
     pub memory: Option<Arc<Memory>>,
     /// Whether panics and exceptions can unwind through compiled code, and backtraces show that
@@ -34,8 +35,9 @@ pub use kiln_debug::perf::Kind as Profiler;
 #[non_exhaustive]
 pub enum Debugger {
     /// One that is there when code is published. If none is there, it costs one load. One that
-    /// attaches later is told all functions when code is published next, or by
-    /// [`Jit::tell_debugger`](crate::Jit::tell_debugger), but no lines.
+    /// attaches later is told everything when code is published next, or by
+    /// [`Jit::tell_debugger`](crate::Jit::tell_debugger). It shows names, but Linux lets it set no
+    /// breakpoint in code that is mapped twice; [`Any`](Self::Any) avoids that.
     #[default]
     Present,
     /// Also one that attaches later and looks before any code is published: a description is kept

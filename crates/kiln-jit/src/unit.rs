@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
+use kiln_image::dwarf::Code;
 use kiln_image::link::{Addresses, Plan, section_bound};
 
 use crate::batch::{SlotKind, slot_kind};
@@ -192,6 +193,12 @@ impl UnitInfo {
     pub(crate) fn uses(&self) -> &Uses {
         static NONE: Uses = Uses::NONE;
         self.uses.as_deref().unwrap_or(&NONE)
+    }
+
+    /// Returns the modules, and where their code is, for debug information.
+    pub(crate) fn code(&self) -> impl Iterator<Item = Code<'_>> {
+        let modules = self.artifacts.iter().zip(&self.places);
+        modules.map(|(artifact, place)| Code { artifact, address: place.text })
     }
 
     /// Returns the address of a symbol that a module of the unit defines.

@@ -2,18 +2,7 @@
 
 use libtest_mimic::Failed;
 
-use super::{expect_in_order, in_tool, output, program};
-
-/// Runs a program in gdb with these commands, and returns what gdb prints.
-fn gdb(commands: &[&str], name: &str, arguments: &[&str]) -> Result<String, Failed> {
-    let mut options = vec!["-q", "-batch", "-nx"];
-    let before = ["set debuginfod enabled off", "set breakpoint pending on", "set width 0"];
-    for command in before.into_iter().chain(commands.iter().copied()) {
-        options.extend(["-ex", command]);
-    }
-    options.push("--args");
-    output(&mut in_tool("gdb", &options, name, arguments), None)
-}
+use super::tool::{expect_in_order, gdb, is_unknown, output, program};
 
 pub(super) fn names_and_removal() -> Result<(), Failed> {
     let commands = [
@@ -52,15 +41,6 @@ pub(super) fn names_and_removal() -> Result<(), Failed> {
         ],
     )?;
     is_unknown(&text, "[removed]", "  inner_circle\n")
-}
-
-/// Fails if gdb lists a function after `mark`.
-fn is_unknown(text: &str, mark: &str, function: &str) -> Result<(), Failed> {
-    let (_, after) = text.split_once(mark).unwrap_or_default();
-    if after.contains(function) {
-        return Err(format!("{function} is known after its removal:\n{text}").into());
-    }
-    Ok(())
 }
 
 pub(super) fn a_part_is_forgotten() -> Result<(), Failed> {

@@ -11,15 +11,10 @@ mod perf;
 #[path = "../../examples/plain_cranelift.rs"]
 mod plain_cranelift;
 mod programs;
+mod tool;
 mod unwinder;
 
-use std::path::Path;
-use std::process::{Command, Output};
-
-use libtest_mimic::{Arguments, Failed, Trial};
-
-/// A test: its name, the tool that it needs, and what it does.
-type Test = (&'static str, Option<&'static str>, fn() -> Result<(), Failed>);
+use tool::Test;
 
 const TESTS: [Test; 14] = [
     ("gdb::names_and_removal", Some("gdb"), gdb::names_and_removal),
@@ -39,66 +34,8 @@ const TESTS: [Test; 14] = [
 ];
 
 fn main() {
-    if let Some(program) =
-        std::env::args().nth(1).and_then(|name| name.strip_prefix("program:").map(String::from))
-    {
-        return programs::run(&program);
+    match tool::wanted_program() {
+        Some(name) => programs::run(&name),
+        None => tool::run(&TESTS),
     }
-    let in_ci = std::env::var_os("CI").is_some();
-    let trials = TESTS.map(|(name, tool, test)| match tool.filter(|tool| !is_installed(tool)) {
-        None => Trial::test(name, test),
-        Some(tool) => {
-            let needs = format!("needs {tool}");
-            Trial::test(name, move || Err(needs.into())).with_kind(tool).with_ignored_flag(!in_ci)
-        }
-    });
-    libtest_mimic::run(&Arguments::from_args(), trials.into()).exit();
-}
-
-fn is_installed(tool: &str) -> bool {
-    Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
-}
-
-/// Returns this program.
-fn this_program() -> std::path::PathBuf {
-    std::env::current_exe().expect("a program knows its file")
-}
-
-/// Returns a command that runs one of our programs.
-fn program(name: &str, arguments: &[&str]) -> Command {
-    in_tool("env", &[], name, arguments)
-}
-
-/// Returns a command that runs one of our programs in a tool, and ends it after two minutes.
-fn in_tool(tool: &str, options: &[&str], name: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new("timeout");
-    command
-        .args(["120", tool])
-        .args(options)
-        .arg(this_program())
-        .arg(format!("program:{name}"))
-        .args(arguments);
-    command
-}
-
-/// Runs a command in a folder, and returns what it printed. It must succeed.
-fn output(command: &mut Command, folder: Option<&Path>) -> Result<String, Failed> {
-    if let Some(folder) = folder {
-        command.current_dir(folder);
-    }
-    let Output { status, stdout, stderr } = command.output()?;
-    let text = format!("{}\n{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    if status.success() { Ok(text) } else { Err(format!("{command:?}: {status}\n{text}").into()) }
-}
-
-/// Fails unless `text` contains all `parts`, in this order.
-fn expect_in_order(text: &str, parts: &[&str]) -> Result<(), Failed> {
-    let mut rest = text;
-    for part in parts {
-        let Some((_, after)) = rest.split_once(part) else {
-            return Err(format!("no {part:?} where it should be in:\n{text}").into());
-        };
-        rest = after;
-    }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use libtest_mimic::Failed;
 
-use super::{expect_in_order, in_tool, output, program};
+use super::tool::{expect_in_order, in_tool, output, program, this_program};
 
 pub(super) fn a_map_has_a_line_for_each_function() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
@@ -53,7 +53,7 @@ pub(super) fn a_dump_has_a_record_for_each_function() -> Result<(), Failed> {
     let (start, process) = header(text.lines().next().unwrap_or_default())?;
     let bytes = std::fs::read(folder.path().join(format!("jit-{process}.dump")))?;
     let mut dump = Reader(&bytes);
-    let machine = u32::from(u16::from_ne_bytes(std::fs::read(super::this_program())?[18..20].try_into()?));
+    let machine = u32::from(u16::from_ne_bytes(std::fs::read(this_program())?[18..20].try_into()?));
     for expected in [0x4a69_5444, 1, 40, machine, 0, process] {
         let found = dump.u32()?;
         if found != expected {
@@ -104,7 +104,7 @@ pub(super) fn an_old_map_is_replaced() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let shell = |script: &str| {
         let mut command = Command::new("sh");
-        command.args(["-c", script]).arg(super::this_program()).stdin(Stdio::null());
+        command.args(["-c", script]).arg(this_program()).stdin(Stdio::null());
         output(&mut command, Some(folder.path()))
     };
     let text = shell(script)?;

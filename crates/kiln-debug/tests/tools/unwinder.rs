@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use kiln_debug::unwind::{Registration, Rows};
 use libtest_mimic::Failed;
 
-use super::{expect_in_order, in_tool, output, program};
+use super::tool::{expect_in_order, in_tool, output, program};
 
 pub(super) fn valgrind_has_no_complaints() -> Result<(), Failed> {
     let options = ["--error-exitcode=9", "--leak-check=full", "--errors-for-leak-kinds=definite"];

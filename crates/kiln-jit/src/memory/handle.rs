@@ -11,7 +11,7 @@ use super::cache;
 use super::core::{Core, Taken};
 use super::error::{MemoryError, Region};
 use super::fork;
-use super::options::MemoryOptions;
+use super::options::{Mapping, MemoryOptions};
 use super::system::System;
 use super::usage::MemoryUsage;
 use crate::error::JitError;
@@ -126,14 +126,32 @@ impl Memory {
     ///
     /// [`MemoryError`] if the system refuses. The next call tries again.
     pub fn shared() -> Result<Arc<Self>, MemoryError> {
+        static SHARED: AtomicPtr<Memory> = AtomicPtr::new(ptr::null_mut());
+        Self::shared_in(&SHARED, Mapping::Auto)
+    }
+
+    /// Returns another memory that everything in this process shares, which is mapped once
+    /// ([`Mapping::Protect`](super::Mapping)): for code that a debugger or perf looks at. Linux
+    /// writes no breakpoint into memory that is mapped twice, and perf takes such memory for a file
+    /// and looks for names there.
+    ///
+    /// # Errors
+    ///
+    /// The same errors as [`shared`](Self::shared).
+    pub fn shared_for_tools() -> Result<Arc<Self>, MemoryError> {
+        static SHARED: AtomicPtr<Memory> = AtomicPtr::new(ptr::null_mut());
+        Self::shared_in(&SHARED, Mapping::Protect)
+    }
+
+    fn shared_in(place: &AtomicPtr<Self>, mapping: Mapping) -> Result<Arc<Self>, MemoryError> {
         // A child of `fork` never waits for a lock of a thread that it does not have, so there is
         // none: threads may race to reserve, and one wins.
-        static SHARED: AtomicPtr<Memory> = AtomicPtr::new(ptr::null_mut());
-        let mut shared = SHARED.load(Ordering::Acquire).cast_const();
+        let mut shared = place.load(Ordering::Acquire).cast_const();
         if shared.is_null() {
-            let new = Arc::into_raw(Self::reserve(MemoryOptions::default())?);
+            let options = MemoryOptions { mapping, ..MemoryOptions::default() };
+            let new = Arc::into_raw(Self::reserve(options)?);
             let none = ptr::null_mut();
-            let first = SHARED.compare_exchange(none, new.cast_mut(), Ordering::AcqRel, Ordering::Acquire);
+            let first = place.compare_exchange(none, new.cast_mut(), Ordering::AcqRel, Ordering::Acquire);
             shared = match first {
                 Ok(_) => new,
                 Err(winner) => {
@@ -227,6 +245,8 @@ impl Memory {
                 is_code = true;
                 // SAFETY: the block is in use, so it is mapped at both addresses.
                 unsafe { cache::publish(block.address, block.writable, block.len) }?;
+                let start = block.address as usize;
+                kiln_debug::valgrind::discard(&(start..start + block.len));
             }
         }
         if is_code {

@@ -1,0 +1,226 @@
+//! The programs that are run in tools: sessions with code.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use kiln::ir::{Module, Source, Target, parse};
+use kiln::jit::{JitOptions, Profiler};
+use kiln::{Compiler, Session};
+
+/// A text that calls a function of the host, and is debugged as it is.
+const CHAIN: &str = "function %inner(i64) -> i64 system_v {
+    fn0 = %host(i64) -> i64 system_v
+block0(v0: i64):
+    v1 = iconst.i64 1
+    v2 = iadd v0, v1
+    v3 = call fn0(v2)
+    return v3
+}
+
+function %outer(i64) -> i64 system_v {
+    fn0 = %inner(i64) -> i64 system_v
+block0(v0: i64):
+    v1 = call fn0(v0)
+    v2 = iconst.i64 1
+    v3 = iadd v1, v2
+    return v3
+}
+";
+
+type Unary = extern "C" fn(i64) -> i64;
+
+pub(super) fn run(name: &str) {
+    match name {
+        "chain" => chain(),
+        "ticks" => ticks(),
+        "spin" => spin(),
+        "map" => rounds(Profiler::Map),
+        "dump" => rounds(Profiler::Dump),
+        "sampler" => sampler(),
+        "life" => life(),
+        other => panic!("there is no program {other}"),
+    }
+}
+
+#[inline(never)]
+extern "C" fn host(number: i64) -> i64 {
+    std::hint::black_box(number)
+}
+
+/// A place for a breakpoint.
+#[inline(never)]
+fn stop(session: &Session) {
+    std::hint::black_box(session);
+}
+
+/// A place for a breakpoint.
+#[inline(never)]
+fn tick(number: usize) {
+    std::hint::black_box(number);
+}
+
+fn module(source: Source) -> Module {
+    parse(Arc::new(source), &Target::host()).unwrap_or_else(|errors| panic!("{}", errors[0]))
+}
+
+/// A function that returns its argument plus a number.
+fn adds(name: &str, number: usize) -> Module {
+    let text = format!(
+        "function %{name}(i64) -> i64 system_v {{ block0(v0: i64): v1 = iconst.i64 {number} v2 = iadd v0, v1 return v2 }}"
+    );
+    module(Source::new(name, text))
+}
+
+/// A function that counts its argument down.
+fn counts(name: &str) -> Module {
+    let text = format!(
+        "function %{name}(i64) -> i64 system_v {{
+        block0(v0: i64):
+            jump block1(v0)
+        block1(v1: i64):
+            v2 = iconst.i64 -1
+            v3 = iadd v1, v2
+            brif v3, block1(v3), block2
+        block2:
+            return v3
+        }}"
+    );
+    module(Source::new(name, text))
+}
+
+fn session(options: JitOptions) -> Session {
+    let session = Session::with_compiler(Compiler::new(Target::host()), options).expect("a session");
+    session.bind_function("host", host as extern "C" fn(i64) -> i64).expect("a fresh name");
+    session
+}
+
+fn call(session: &Session, name: &str, argument: i64) -> i64 {
+    let _guard = session.guard();
+    let function = session.function(name).unwrap_or_else(|| panic!("no `{name}`"));
+    // SAFETY: the functions are sound, and the guard keeps them.
+    unsafe { function.typed::<Unary>() }.expect("its type")(argument)
+}
+
+/// Calls the chain, then adds a function, calls and removes it.
+fn chain() {
+    let session = session(JitOptions::default());
+    session.add(&[module(Source::new("chain.clif", CHAIN).debugged("/nowhere"))]).expect("a sound module");
+    stop(&session);
+    assert_eq!(call(&session, "outer", 5), 7);
+    let unit = session.add(&[adds("late", 3)]).expect("a sound module");
+    stop(&session);
+    assert_eq!(call(&session, "late", 4), 7);
+    session.remove(&[unit]).expect("nobody uses it");
+    stop(&session);
+}
+
+/// Adds a function and removes one of those from before, again and again.
+fn ticks() {
+    let session = session(JitOptions::default());
+    let names = (0..1000).map(|number| format!("early_{number}"));
+    let mut early: Vec<_> =
+        names.map(|name| Some(session.add(&[adds(&name, 1)]).expect("a sound module"))).collect();
+    println!("{}", std::process::id());
+    for number in 0..900 {
+        std::thread::sleep(Duration::from_millis(100));
+        session.add(&[adds(&format!("tick_{number}"), 1)]).expect("a sound module");
+        let unit = early[number].take().expect("it is removed once");
+        session.remove(&[unit]).expect("nobody uses it");
+        tick(number);
+    }
+}
+
+/// Runs a function for some time.
+fn spin() {
+    let options = JitOptions { profiler: Some(Profiler::Map), ..JitOptions::default() };
+    let session = session(options);
+    session.add(&[counts("hot_spot")]).expect("a sound module");
+    (0..10).for_each(|_| assert_eq!(call(&session, "hot_spot", 100_000_000), 0));
+}
+
+/// Adds and removes functions while a profiler's file is written, and prints their addresses.
+fn rounds(profiler: Profiler) {
+    let session = session(JitOptions { profiler: Some(profiler), ..JitOptions::default() });
+    for number in 0..100 {
+        let unit = session.add(&[adds(&format!("f{number}"), 1)]).expect("a sound module");
+        println!("{:?}", session.address(&format!("f{number}")).expect("it was added"));
+        session.remove(&[unit]).expect("nobody uses it");
+    }
+    let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", std::process::id()));
+}
+
+/// Adds, calls and removes.
+fn life() {
+    let session = session(JitOptions::default());
+    for round in 0..20 {
+        let unit = session.add(&[adds("once", round)]).expect("a sound module");
+        assert_eq!(call(&session, "once", 1), 1 + round as i64);
+        session.remove(&[unit]).expect("nobody uses it");
+    }
+}
+
+unsafe extern "C" {
+    fn backtrace(frames: *mut *mut libc::c_void, count: libc::c_int) -> libc::c_int;
+}
+
+static SAMPLES: AtomicU64 = AtomicU64::new(0);
+/// Samples with frames of the host above the compiled code.
+static COMPLETE: AtomicU64 = AtomicU64::new(0);
+static START: AtomicU64 = AtomicU64::new(0);
+
+extern "C" fn sample(_signal: libc::c_int) {
+    let mut frames = [std::ptr::null_mut(); 64];
+    // SAFETY: it fills the array.
+    let count = unsafe { backtrace(frames.as_mut_ptr(), 64) } as usize;
+    SAMPLES.fetch_add(1, Ordering::Relaxed);
+    let start = START.load(Ordering::Relaxed);
+    let inside = frames[..count].iter().position(|&frame| (start..start + 64).contains(&(frame as u64)));
+    if inside.is_some_and(|position| position + 3 < count) {
+        COMPLETE.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Adds and removes functions, while two threads run code, are sampled by a timer, and unwind.
+fn sampler() {
+    let seconds: u64 = std::env::args().nth(2).and_then(|n| n.parse().ok()).expect("a number of seconds");
+    let session = session(JitOptions::default());
+    session.add(&[counts("busy")]).expect("a sound module");
+    START.store(session.address("busy").expect("it was added") as u64, Ordering::Relaxed);
+    // Loads what `backtrace` needs, which must not happen in a handler.
+    sample(0);
+    let handler = sample as extern "C" fn(libc::c_int);
+    // SAFETY: the handler only unwinds and counts.
+    unsafe { libc::signal(libc::SIGPROF, handler as libc::sighandler_t) };
+    let interval = libc::timeval { tv_sec: 0, tv_usec: 1000 };
+    let timer = libc::itimerval { it_interval: interval, it_value: interval };
+    // SAFETY: it reads the timer.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
+    let stop = AtomicBool::new(false);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    let mut rounds = 0u64;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    call(&session, "busy", 1_000_000);
+                }
+            });
+        }
+        let mut units = std::collections::VecDeque::new();
+        while Instant::now() < end {
+            let name = format!("f{rounds}");
+            units.push_back(session.add(&[adds(&name, 1)]).expect("a sound module"));
+            call(&session, &name, 1);
+            if units.len() > 50 {
+                let unit = units.pop_front().expect("there are some");
+                session.remove(&[unit]).expect("nobody uses it");
+            }
+            rounds += 1;
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    let (samples, complete) = (SAMPLES.load(Ordering::Relaxed), COMPLETE.load(Ordering::Relaxed));
+    assert!(complete > 20 * seconds, "{complete} of {samples} samples saw the code and its callers");
+    println!("{complete} of {samples} samples saw the code; {rounds} rounds");
+}
