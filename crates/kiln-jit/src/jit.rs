@@ -511,8 +511,8 @@ impl<'a> Pending<'_, 'a> {
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
         blocks.publish(memory)?;
-        // SAFETY: the section of rows was just written for these addresses, ends with a zero, and is
-        // freed after the unit is forgotten.
+        // SAFETY: the rows were just written for these addresses, end with a zero, and are freed
+        // after the unit is forgotten.
         let observed = unsafe { self.jit.observers.tell(plan, blocks) };
         // SAFETY: the blocks were just published, with the header. They are hidden before they are
         // freed.
