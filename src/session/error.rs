@@ -79,7 +79,7 @@ pub enum SessionError {
     #[error(transparent)]
     Jit(#[from] JitError),
     /// The artifacts could not be linked into an image.
-    #[error("{}", list_errors(.errors.iter().map(|error| error.with_names(|module| &*.names[module]))))]
+    #[error("{}", list_errors(.errors.iter().map(|error| error.with_names(|module| .names.get(module).map_or("", |name| &**name)))))]
     Image {
         /// The errors.
         errors: Vec<LinkError>,
