@@ -146,7 +146,7 @@ fn image_of(target: &Target, modules: &[Module]) -> Result<Vec<u8>, String> {
     if !faults.is_empty() {
         return Err(text(&faults));
     }
-    let compiled = kiln::Compiler::new(target.clone()).compile(modules);
+    let compiled = Compiler::new(target.clone()).compile(modules);
     let artifacts = compiled.map_err(|error| not_compiled(&error))?.artifacts;
     let mut globals = GlobalTable::new();
     for key in modules.iter().flat_map(Module::globals) {
