@@ -125,7 +125,7 @@ define_entry!(
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Returned {
     pub(crate) result: u64,
-    /// What [`Outcome`](crate::entry::Outcome) says.
+    /// The outcome, see [`Outcome`](crate::entry::Outcome).
     pub(crate) outcome: u64,
 }
 
