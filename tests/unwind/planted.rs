@@ -13,11 +13,14 @@ const HEADER: usize = 17;
 /// Plants all faults in the rows of `program`, which were found to be right.
 pub(crate) fn all_are_found(program: &Program, checker: &Checker) -> Result<(), String> {
     let (address, section) = eh_frame(&program.image)?;
-    let (mut planted, mut without_effect, mut missed) = (0, 0, Vec::new());
+    let (mut planted, mut without_effect, mut idle, mut missed) = (0, 0, 0, Vec::new());
     for entry in entries(section, checker.abi.endian == gimli::RunTimeEndian::Big) {
         let right = entry.rows(checker, address, &entry.bytes)?;
         let samples = checker.samples.iter().filter(|sample| right.at(sample.pc).is_some());
         let samples = samples.collect::<Vec<_>>();
+        if samples.is_empty() {
+            idle += 1;
+        }
         for (at, bytes) in entry.faults() {
             planted += 1;
             // What cannot be read is found.
@@ -35,6 +38,9 @@ pub(crate) fn all_are_found(program: &Program, checker: &Checker) -> Result<(), 
                 )),
             }
         }
+    }
+    if idle > 0 {
+        return Err(format!("{idle} functions were not executed"));
     }
     println!("{}: {planted} faults planted, {without_effect} of them without effect", program.name);
     match missed.is_empty() && planted > 1000 && without_effect < planted / 4 {

@@ -186,7 +186,7 @@ pub(crate) const X86_64: Abi = Abi {
     preserved: &[3, 6, 12, 13, 14, 15],
     floats: &[],
     except_tail: &[],
-    scratch: &[11],
+    scratch: &[],
     call: 15,
 };
 

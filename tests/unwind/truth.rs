@@ -54,8 +54,11 @@ impl Sample {
                 |address: u64| self.stack.get(&address).copied().ok_or("not on the stack".to_owned());
             let row = rows.at(self.pc)?;
             let caller = row.unwind(&self.registers, rows.return_address, abi.stack, 0, &mut read).ok()?;
-            let known = caller.registers.iter().zip(self.registers).filter(|(_, known)| known.is_some());
-            let known = known.map(|(value, _)| *value).collect::<Vec<_>>();
+            // As far as they are compared: those that are known, and that the function preserves.
+            let known = (0..).zip(caller.registers).filter(|(register, _)| {
+                self.registers[usize::from(*register)].is_some() && !abi.scratch.contains(register)
+            });
+            let known = known.collect::<Vec<(u16, _)>>();
             Some((caller.cfa, caller.return_address, known))
         };
         unwind(right) == unwind(wrong)
