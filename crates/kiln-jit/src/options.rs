@@ -28,9 +28,9 @@ pub use kiln_debug::perf::Kind as Profiler;
 /// Which debuggers know the code: gdb, lldb, and others with their interface for JITs. Of modules
 /// with lines, they also learn lines and variables.
 ///
-/// Debuggers write breakpoints into code. They cannot do so in code that is mapped twice, as that
-/// of [`Memory::shared`] is: there, use breakpoints of the processor (`hbreak`), or give the session
-/// a memory with [`Mapping::Protect`](crate::Mapping::Protect).
+/// Debuggers write breakpoints into code. Linux does not let them do so in code that is mapped
+/// twice, so a JIT that is made while a debugger is there has other memory:
+/// [`Memory::shared_for_tools`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Debugger {
