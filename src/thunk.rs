@@ -17,6 +17,7 @@ pub struct Thunk {
     signature: Signature,
     address: *const u8,
     /// Keeps the code mapped.
+    #[cfg_attr(not(feature = "trap"), expect(dead_code, reason = "it is only kept"))]
     jit: Jit,
 }
 
