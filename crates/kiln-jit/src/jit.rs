@@ -354,8 +354,8 @@ impl Jit {
     /// known about it. `None` if the address is in no function of this `Jit`: stubs are in none.
     ///
     /// This allocates nothing, takes no lock, makes no system call, and is safe in a signal
-    /// handler. It takes less than 100 ns if the tables are in the processor's cache. A function is
-    /// found from before it can be called, and until it is removed.
+    /// handler. It takes about 100 ns; reading source location and trap takes a few hundred more. A
+    /// function is found from before it can be called, and until it is removed.
     pub fn locate(&self, address: *const u8) -> Option<Located<'_>> {
         self.memory.locate(address).filter(|found| found.owner == self.id)
     }
