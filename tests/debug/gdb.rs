@@ -136,7 +136,7 @@ pub(crate) fn separate() -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a session in memory shows.
+/// The lines that gdb shows of a session in memory.
 const IN_MEMORY: &[&str] = &[
     "work () at program.clif:14",
     "14\t    v3 = iadd v2, v0",

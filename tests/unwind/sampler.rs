@@ -33,7 +33,7 @@ struct Sampled {
     callers: Vec<usize>,
 }
 
-/// What is sampled now.
+/// The code and the callers that are sampled now.
 static SAMPLED: AtomicPtr<Sampled> = AtomicPtr::new(std::ptr::null_mut());
 /// The number of samples in compiled code, and the number of those that did not reach the callers.
 static SAMPLES: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];

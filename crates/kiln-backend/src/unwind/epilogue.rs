@@ -9,7 +9,7 @@ use super::writer::Writer;
 /// The size of the saved frame pointer and return address, in bytes.
 pub(super) const LINKAGE: i64 = 16;
 
-/// What an instruction of an epilogue does.
+/// The effect of an instruction of an epilogue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// Changes neither the stack pointer nor a register that a function must preserve.

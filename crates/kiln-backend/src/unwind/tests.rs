@@ -1,4 +1,4 @@
-//! What cannot be seen by running code: entries that are written by hand, traps, and islands.
+//! Tests of entries that running code does not show: those written by hand, of traps, of islands.
 //!
 //! `tests/unwind` of the workspace compares rows with the truth at every instruction that runs.
 

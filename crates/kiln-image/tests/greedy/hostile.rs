@@ -28,7 +28,7 @@ const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
 pub(crate) const START: u32 = TRIPLE.len() as u32;
 const HEADERS: usize = 64 + 3 * 56;
 const NOTE_PREFIX: usize = 20;
-const NOTE_HEAD: usize = 352;
+const NOTE_HEAD: usize = 368;
 const PAGE: usize = 4096;
 
 /// Numbers of 4 bytes.
@@ -84,14 +84,14 @@ impl Hostile {
 
         let (spans, note_tables) = self.note_tables(note_end);
         let mut head = b"KilnImg\0".to_vec();
-        head.extend(words(&[2, NOTE_HEAD as u32]));
+        head.extend(words(&[3, NOTE_HEAD as u32]));
         head.extend(longs(&[file_len]));
         head.extend(sum(&headers));
         head.extend(words(&[0, 0, 0, START]));
         head.extend(longs(&[0, 0]));
         head.extend(words(&[1, 0]));
         head.extend(spans.iter().chain(&loaded).flat_map(|span| longs(span)));
-        head.extend(longs(&[0, 0, if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0]));
+        head.extend(longs(&[0, 0, if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0, 0, 0]));
         assert_eq!(head.len() + 16, NOTE_HEAD);
         let body = [head, note_tables].concat();
         let body = [&sum(&body)[..], &body].concat();
