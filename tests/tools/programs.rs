@@ -119,13 +119,11 @@ fn chain() {
 fn ticks() {
     let session = session(JitOptions::default());
     let names = (0..1000).map(|number| format!("early_{number}"));
-    let mut early: Vec<_> =
-        names.map(|name| Some(session.add(&[adds(&name, 1)]).expect("a sound module"))).collect();
+    let early: Vec<_> = names.map(|name| session.add(&[adds(&name, 1)]).expect("a sound module")).collect();
     println!("{}", std::process::id());
-    for number in 0..900 {
+    for (number, unit) in early.into_iter().enumerate().take(900) {
         std::thread::sleep(Duration::from_millis(100));
         session.add(&[adds(&format!("tick_{number}"), 1)]).expect("a sound module");
-        let unit = early[number].take().expect("it is removed once");
         session.remove(&[unit]).expect("nobody uses it");
         tick(number);
     }

@@ -55,8 +55,11 @@ fn evaluate(cie: &[u8], rows: &[u8], len: u32, offsets: &[u32]) -> Vec<Rules> {
     offsets.iter().map(rules).collect()
 }
 
+/// The code of a function, its rows, the offsets of its traps, and the initial rows of its CIE.
+type Compiled = (Vec<u8>, Vec<u8>, Vec<u32>, &'static [u8]);
+
 /// Compiles the only function of `text`. Returns code, rows, and the offsets of traps.
-fn compile(target: &str, text: &str) -> Option<(Vec<u8>, Vec<u8>, Vec<u32>, &'static [u8])> {
+fn compile(target: &str, text: &str) -> Option<Compiled> {
     let target = Target::parse(target).expect("a known architecture");
     let Ok(isa) = target.isa(&ModuleSettings::default()) else {
         println!("{text}: skipped, needs the feature `all-arch`");
