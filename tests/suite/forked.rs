@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kiln::ir::{Module, Target};
-use kiln::jit::JitOptions;
+use kiln::jit::{JitOptions, Memory, MemoryOptions};
 use kiln::{Compiler, Session};
 
 use crate::common::module;
@@ -67,6 +67,45 @@ fn a_child_compiles_and_links() {
             "a child of a child"
         );
     }
+}
+
+#[test]
+fn a_child_finds_code_and_waits_for_no_lookup_of_its_parent() {
+    let memory = Memory::reserve(MemoryOptions::with_size(4 << 20)).unwrap();
+    let options = JitOptions { memory: Some(memory.clone()), ..JitOptions::default() };
+    let session = Session::with_compiler(Compiler::new(Target::host()), options).unwrap();
+    let text = |name: &str| format!("function %{name}(i64) -> i64 system_v {{ block0(v0: i64): return v0 }}");
+    let stays = session.add(&[module("stays", &text("stays"))]).unwrap();
+    let address = stays.functions().next().unwrap().address as usize;
+    let (found, end) = (std::sync::Barrier::new(2), std::sync::Barrier::new(2));
+    let known = |address: usize| {
+        let place = session.locate(address as *const u8);
+        place.map(|place| place.location().name().to_owned())
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let place = session.locate(address as *const u8);
+            found.wait();
+            // The thread is in the middle of a lookup while its process forks.
+            end.wait();
+            drop(place);
+        });
+        found.wait();
+        let good = child(std::panic::AssertUnwindSafe(|| {
+            let unit = session.add(&[module("more", &text("more"))]).unwrap();
+            let more = unit.functions().next().unwrap().address as usize;
+            let both = (known(address), known(more));
+            session.remove(&[unit]).unwrap();
+            session.jit().collect();
+            let usage = memory.usage();
+            both == (Some("stays".into()), Some("more".into()))
+                && (known(address), known(more)) == (Some("stays".into()), None)
+                && (usage.code.retired, usage.read_only.retired) == (0, 0)
+        }));
+        end.wait();
+        assert!(good);
+    });
+    assert_eq!(known(address).as_deref(), Some("stays"));
 }
 
 /// Set in a process of its own, in which no test has made a compiler before.

@@ -95,6 +95,13 @@ impl Epochs {
         }
     }
 
+    /// Forgets all guards, in a child of `fork`: their threads do not exist there. The thread that
+    /// forks has none.
+    pub(crate) fn forget_guards(&self) {
+        let counts = self.shards.iter().flat_map(|shard| &shard.0);
+        counts.for_each(|count| count.store(0, Ordering::Relaxed));
+    }
+
     /// Whether every guard that existed at `retired` is gone.
     pub(crate) fn is_past(&self, retired: Epoch) -> bool {
         retired.is_past_at(Epoch(self.changes.load(Ordering::Relaxed)))

@@ -331,6 +331,7 @@ impl Core {
     /// Notes that this is a child, while the regions are locked. Returns whether memory is shared
     /// with an ancestor.
     pub(super) fn in_child(&self) -> bool {
+        self.lookups.forget_guards();
         self.views.in_child()
     }
 

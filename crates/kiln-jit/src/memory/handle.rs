@@ -29,6 +29,9 @@ use crate::error::JitError;
 ///
 /// A child that is made by a system call directly, without that function, may execute another
 /// program or end, but must not link, and must not run code that the parent removes meanwhile.
+///
+/// A thread that calls `fork` must not hold a [`Located`](super::Located): in the child, it keeps
+/// no memory.
 pub struct Memory {
     /// The registration of the code, see `trap.rs`. Dropped first.
     #[cfg(feature = "trap")]
