@@ -43,7 +43,7 @@ pub(crate) fn all_are_found(program: &Program, checker: &Checker) -> Result<(), 
         return Err(format!("{idle} functions were not executed"));
     }
     println!("{}: {planted} faults planted, {without_effect} of them without effect", program.name);
-    match missed.is_empty() && planted > 1000 && without_effect < planted / 4 {
+    match missed.is_empty() && planted > 1000 && without_effect < planted / 2 {
         true => Ok(()),
         false => {
             Err(format!("{} of {planted} planted faults were missed:\n{}", missed.len(), missed.join("\n")))

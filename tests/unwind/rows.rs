@@ -172,7 +172,8 @@ pub(crate) struct Abi {
     pub(crate) floats: &'static [u16],
     /// Registers that functions of convention `tail` do not preserve.
     pub(crate) except_tail: &'static [u16],
-    /// Registers that prologues use before they save them: not even `preserve_all` preserves them.
+    /// Registers that prologues use before they save them, so that not even `preserve_all` preserves
+    /// them, and the register that is always zero.
     pub(crate) scratch: &'static [u16],
     /// The largest number of bytes of a call instruction.
     pub(crate) call: u64,
@@ -210,7 +211,7 @@ pub(crate) const RISCV64: Abi = Abi {
     preserved: &[8, 9, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27],
     floats: &[40, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59],
     except_tail: &[],
-    scratch: &[28, 30, 31],
+    scratch: &[0, 28, 30, 31],
     call: 4,
 };
 

@@ -84,6 +84,12 @@ impl Frame {
         if caller.cfa != cfa {
             return Err(format!("the CFA is {:#x}, not {cfa:#x}", caller.cfa));
         }
+        // By the ABI of s390x, the CFA is above the caller's stack pointer.
+        let above = if abi.bias == S390X.bias { abi.bias } else { 0 };
+        let stack = caller.registers[usize::from(abi.stack)];
+        if stack != Some(cfa - above) {
+            return Err(format!("the caller's stack pointer is {stack:x?}, not {:#x}", cfa - above));
+        }
         if caller.return_address != self.return_address {
             let (is, want) = (caller.return_address, self.return_address);
             return Err(format!("the return address is {is:#x}, not {want:#x}"));
