@@ -87,7 +87,7 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     }
     for data in &mut module.data {
         if random.once_in(4) {
-            data.section = Some([".kiln.a", ".kiln.b"][random.below(2) as usize].into());
+            data.section = Some([".kept.a", ".kept.b"][random.below(2) as usize].into());
         }
     }
     if random.once_in(3) && module.data.is_empty() {
