@@ -262,8 +262,8 @@ impl Debugger<'_> {
         self.memory.clear();
         match self.command("c").unwrap_or_default() {
             stop if stop.starts_with("T05") || stop.starts_with("S05") => Ok(true),
-            // The emulator may be gone before its last answer is read. It is not waited for: some of
-            // its threads outlive it while the socket is open.
+            // The emulator may be gone before its last answer is read. It is not waited for: some
+            // of its threads outlive it while the socket is open.
             stop if stop == "W00" || stop.is_empty() => Ok(false),
             stop => Err(format!("the host stopped: {stop}")),
         }

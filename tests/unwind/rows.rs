@@ -172,8 +172,8 @@ pub(crate) struct Abi {
     pub(crate) floats: &'static [u16],
     /// Registers that functions of convention `tail` do not preserve.
     pub(crate) except_tail: &'static [u16],
-    /// Registers that prologues use before they save them, so that not even `preserve_all` preserves
-    /// them, and the register that is always zero.
+    /// Registers that prologues use before they save them, so that not even `preserve_all`
+    /// preserves them, and the register that is always zero.
     pub(crate) scratch: &'static [u16],
     /// The largest number of bytes of a call instruction.
     pub(crate) call: u64,
