@@ -120,16 +120,7 @@ fn sizes(comparison: &mut Comparison, loaded: &Loaded) {
     let sizes = loaded.code_tables().map(|tables| tables.sizes()).unwrap_or_default();
     let code = sizes.code.max(1) as f64;
     comparison.value("code tables / code", sizes.total as f64 / code, Goal::AtMost(1.0 / 3.0));
-    for (part, size) in [
-        ("index", sizes.index()),
-        ("names", sizes.names),
-        ("traps", sizes.traps),
-        ("calls", sizes.calls),
-        ("handlers", sizes.handlers),
-        ("stack maps", sizes.stack_maps),
-        ("source locations", sizes.source_locations),
-        ("checkpoints", sizes.checkpoints),
-    ] {
+    for (part, size) in sizes.parts() {
         comparison.value(format!("  {part} / code"), size as f64 / code, Goal::None);
     }
 }

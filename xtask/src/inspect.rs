@@ -137,17 +137,7 @@ fn text(info: &ImageInfo) {
 /// Returns the sizes of the code tables, and of each part by its name.
 fn sizes(info: &ImageInfo) -> (TableSizes, [(&'static str, usize); 8]) {
     let sizes = info.code_tables().map(|tables| tables.sizes()).unwrap_or_default();
-    let parts = [
-        ("index", sizes.index()),
-        ("names", sizes.names),
-        ("traps", sizes.traps),
-        ("calls", sizes.calls),
-        ("handlers", sizes.handlers),
-        ("stack maps", sizes.stack_maps),
-        ("source locations", sizes.source_locations),
-        ("checkpoints", sizes.checkpoints),
-    ];
-    (sizes, parts)
+    (sizes, sizes.parts())
 }
 
 fn sizes_text(info: &ImageInfo) {

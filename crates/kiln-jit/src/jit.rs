@@ -302,6 +302,7 @@ impl Jit {
             exports.push(Export { name: name.into(), kind, address: symbol.address as *const u8, size });
         });
         exports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        exports.dedup_by(|a, b| a.name == b.name);
         exports
     }
 

@@ -1,7 +1,9 @@
 //! [`Symbols`]: the published definitions, which can be looked up by name without a lock.
 //!
 //! Most are in one map. A unit that defines many names at once is found by its own table (see
-//! `large`), which the list of such units leads to.
+//! `large`), which the list of such units leads to. When a unit stops to be large, its names are in
+//! the map before it leaves the list. So a reader takes the list first, and then asks the map: it
+//! finds a name in one of them at least.
 
 use std::sync::Arc;
 
@@ -22,40 +24,36 @@ pub(crate) struct Symbols {
 impl Symbols {
     /// Returns the definition of `name`.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Symbol>> {
+        let large = self.large.load();
         if let Some(symbol) = self.map.pin().get(name) {
             return Some(symbol.clone());
         }
-        self.large.load().iter().find_map(|unit| unit.exported(name)).map(Arc::new)
+        large.iter().find_map(|unit| unit.exported(name)).map(Arc::new)
     }
 
     /// Returns the address of the definition of `name`.
     pub(crate) fn address(&self, name: &str) -> Option<u64> {
+        let large = self.large.load();
         if let Some(symbol) = self.map.pin().get(name) {
             return Some(symbol.address);
         }
-        self.large.load().iter().find_map(|unit| unit.exported_address(name))
+        large.iter().find_map(|unit| unit.exported_address(name))
     }
 
     /// Returns the unit that has the definition of `name`.
     pub(crate) fn unit_of(&self, name: &str) -> Option<UnitId> {
+        let large = self.large.load();
         if let Some(symbol) = self.map.pin().get(name) {
             return Some(symbol.unit);
         }
-        self.large.load().iter().find(|unit| unit.exported_address(name).is_some()).map(|unit| unit.id())
+        large.iter().find(|unit| unit.exported_address(name).is_some()).map(|unit| unit.id())
     }
 
-    /// Calls `each` for every definition, in no order.
+    /// Calls `each` for every definition, in no order. A name of a large unit may come twice.
     pub(crate) fn for_each(&self, mut each: impl FnMut(&str, &Symbol)) {
-        let map = self.map.pin();
-        map.iter().for_each(|(name, symbol)| each(name, symbol));
-        for unit in self.large.load().iter() {
-            unit.for_each_exported(|name, symbol| {
-                // A name that another unit uses is in the map too.
-                if !map.contains_key(name) {
-                    each(name, symbol);
-                }
-            });
-        }
+        let large = self.large.load();
+        self.map.pin().iter().for_each(|(name, symbol)| each(name, symbol));
+        large.iter().for_each(|unit| unit.for_each_exported(&mut each));
     }
 
     pub(crate) fn insert(&self, name: Arc<str>, symbol: Arc<Symbol>) {

@@ -48,6 +48,20 @@ impl TableSizes {
         let streams = self.traps + self.calls + self.stack_maps + self.source_locations;
         self.total.saturating_sub(streams + self.names + self.handlers + self.checkpoints)
     }
+
+    /// Returns the parts by their names, in bytes. Together they are all tables.
+    pub fn parts(&self) -> [(&'static str, usize); 8] {
+        [
+            ("index", self.index()),
+            ("names", self.names),
+            ("traps", self.traps),
+            ("calls", self.calls),
+            ("handlers", self.handlers),
+            ("stack maps", self.stack_maps),
+            ("source locations", self.source_locations),
+            ("checkpoints", self.checkpoints),
+        ]
+    }
 }
 
 /// A module's piece.

@@ -115,6 +115,13 @@ fn code(words: &[u32]) -> Vec<u8> {
 
 const NO_REACH: Reach = Reach { data: 0, call: 0 };
 
+/// Plans a program for aarch64 as if it were so large that nothing is within reach.
+fn far_plan(artifacts: &[Artifact]) -> Plan<'_> {
+    let definitions = &Definitions::new(artifacts);
+    let input = Input { artifacts, names: &[], definitions };
+    plan_within(Arch::Aarch64, input, &GlobalTable::new(), &|_| None, NO_REACH, false).unwrap()
+}
+
 #[test]
 fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     let triple = "aarch64-unknown-linux-gnu";
@@ -129,15 +136,7 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
         module(triple, &symbols, &code(&[0x9400_0000, 0x9400_0000]), &relocs)
     };
     let artifacts = [call("a", "b"), call("b", "a")];
-    let plan = plan_within(
-        Arch::Aarch64,
-        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
-        &GlobalTable::new(),
-        &|_| None,
-        NO_REACH,
-        false,
-    )
-    .unwrap();
+    let plan = far_plan(&artifacts);
     // Each module has 8 bytes of code, and two stubs of 16 bytes each from offset 16.
     assert_eq!(plan.layout()[Area::Text].size, 96);
     assert_eq!(plan.placement.stubs, [16, 32, 64, 80]);
@@ -176,15 +175,7 @@ fn where_calls_do_not_reach_a_replaceable_function_has_a_stub_in_each_module_and
         module("a", Linkage::Import, SectionKind::Undefined),
         module("b", Linkage::Replaceable, SectionKind::Text),
     ];
-    let plan = plan_within(
-        Arch::Aarch64,
-        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
-        &GlobalTable::new(),
-        &|_| None,
-        NO_REACH,
-        false,
-    )
-    .unwrap();
+    let plan = far_plan(&artifacts);
     // Code of 20 bytes and a stub at 32, the same from 48, and the stub that is the address.
     assert_eq!(plan.placement.stubs, [96, 32, 80]);
     let f = plan.definitions().find(|definition| definition.name == "f").unwrap();
@@ -215,15 +206,7 @@ fn two_symbols_of_one_name_share_a_stub_of_their_module() {
     let relocs = [(0, RelocKind::A64Call26, 1, 0), (4, RelocKind::A64Call26, 2, 0)];
     let user = || module(triple, &symbols, &code(&[0x9400_0000, 0x9400_0000]), &relocs);
     let artifacts = [user(), user()];
-    let plan = plan_within(
-        Arch::Aarch64,
-        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
-        &GlobalTable::new(),
-        &|_| None,
-        NO_REACH,
-        false,
-    )
-    .unwrap();
+    let plan = far_plan(&artifacts);
     assert_eq!((&plan.placement.stubs[..], plan.slots().len()), (&[16, 48][..], 1));
     let text = words(&emit(&plan).0);
     // Both calls of a module, at 0 and 4 of it, jump to its stub, at 16 of it.
@@ -248,15 +231,7 @@ fn where_data_is_far_slots_stay() {
         (12, RelocKind::A64Ld64GotLo12, 2, 0),
     ];
     let artifacts = [module("aarch64-unknown-linux-gnu", &symbols, &text, &relocs)];
-    let far = plan_within(
-        Arch::Aarch64,
-        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
-        &GlobalTable::new(),
-        &|_| None,
-        NO_REACH,
-        false,
-    )
-    .unwrap();
+    let far = far_plan(&artifacts);
     let (text, fixups) = emit(&far);
     // adrp x3, +0x20 pages; ldr x4, [x3, #0 and #8]
     assert_eq!(words(&text), [0x9000_0103, 0xf940_0064, 0x9000_0103, 0xf940_0464]);

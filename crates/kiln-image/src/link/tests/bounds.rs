@@ -6,11 +6,10 @@ use kiln_artifact::record::{
 use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
-use super::super::definitions::Definitions;
 use super::super::layout::Area;
-use super::super::plan::{Input, plan, plan_within};
+use super::super::plan::plan;
 use super::super::reach::{Near, Reach, SizeBounds};
-use super::{NO_REACH, code, module};
+use super::{code, far_plan, module};
 use crate::arch::Arch;
 
 /// Returns programs that are each large in one respect only, by more than the slack in the bounds
@@ -113,15 +112,7 @@ fn stubs_of_modules_are_within_their_bounds() {
     let relocs: Vec<_> = (0..2500).map(|call| (4 * call, RelocKind::A64Call26, call as u32 + 1, 0)).collect();
     let artifact = module("aarch64-unknown-linux-gnu", &symbols, &text, &relocs);
     let artifacts = vec![artifact; 30];
-    let plan = plan_within(
-        Arch::Aarch64,
-        Input { artifacts: &artifacts, names: &[], definitions: &Definitions::new(&artifacts) },
-        &GlobalTable::new(),
-        &|_| None,
-        NO_REACH,
-        false,
-    )
-    .unwrap();
+    let plan = far_plan(&artifacts);
     assert_eq!(plan.placement.stubs.len(), 30 * 2500);
     let bounds = SizeBounds::new(Arch::Aarch64, &artifacts, &[], &plan.symbols, 0);
     assert!(bounds.program() >= plan.layout().total());
