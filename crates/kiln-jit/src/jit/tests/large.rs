@@ -113,3 +113,27 @@ fn there_are_few_tables_and_no_name_is_lost() {
     }
     assert_eq!(in_use(&jit), [0, 0]);
 }
+
+#[test]
+fn a_lookup_finds_a_name_while_it_moves_to_the_map() {
+    let jit = jit();
+    let names: Vec<String> = (0..MAX_LARGE + 20).map(|number| format!("m{number}")).collect();
+    let modules: Vec<Artifact> = names.iter().map(|name| large(name)).collect();
+    let linked = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while linked.load(Ordering::Acquire) < names.len() {
+                    for name in &names[..linked.load(Ordering::Acquire)] {
+                        let name = format!("{name}_299");
+                        assert!(jit.address(&name).is_some(), "{name}");
+                    }
+                }
+            });
+        }
+        for module in &modules {
+            link(&jit, module).unwrap();
+            linked.fetch_add(1, Ordering::Release);
+        }
+    });
+}
