@@ -1,11 +1,14 @@
 //! Scripted sessions of gdb with a C program that loads an image.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use kiln::image::{DebugInfo, save};
+use kiln::image::{DebugInfo, ImageFiles, ImageOptions, save};
 use kiln::ir::{Source, Target, parse};
 use libtest_mimic::Failed;
 
+use crate::image;
 use crate::memory;
 use crate::program::{PROGRAM, compiled, linked, program, with_debug};
 use crate::tools::run;
@@ -91,7 +94,7 @@ const EXPECTED: &[&str] = &[
     "exited normally",
 ];
 
-pub(crate) fn image() -> Result<(), Failed> {
+pub(crate) fn dlopened() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     host(folder.path())?;
     std::fs::write(folder.path().join("program.clif"), PROGRAM)?;
@@ -101,6 +104,18 @@ pub(crate) fn image() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Saves the file with the debug information where gdb looks for its build id. Returns the command
+/// that says where that is.
+fn by_build_id(folder: &Path, files: &ImageFiles) -> Result<String, Failed> {
+    let file = object::File::parse(&*files.image)?;
+    let id = object::Object::build_id(&file)?.ok_or("no build id")?;
+    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let by_id = folder.join("debug/.build-id").join(&hex[..2]);
+    std::fs::create_dir_all(&by_id)?;
+    save(by_id.join(format!("{}.debug", &hex[2..])), files.debug.as_ref().ok_or("no file")?)?;
+    Ok(format!("set debug-file-directory {}", folder.join("debug").display()))
+}
+
 /// gdb finds the file beside the image by its name, and elsewhere by the build id.
 pub(crate) fn separate() -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
@@ -108,22 +123,16 @@ pub(crate) fn separate() -> Result<(), Failed> {
     host(folder)?;
     std::fs::write(folder.join("program.clif"), PROGRAM)?;
     let files = linked(&program(folder)?, &with_debug(DebugInfo::Separate("program.debug".into())))?;
-    let debug = files.debug.ok_or("no file")?;
+    let debug = files.debug.as_ref().ok_or("no file")?;
     save(folder.join("program.so"), &files.image)?;
     let unseen = |text: String| assert!(text.contains("result 24") && !text.contains("work ()"), "{text}");
     unseen(session(folder, &SESSION[..3])?);
 
-    save(folder.join("program.debug"), &debug)?;
+    save(folder.join("program.debug"), debug)?;
     contains_in_order(&session(folder, SESSION)?, EXPECTED);
     std::fs::remove_file(folder.join("program.debug"))?;
 
-    let file = object::File::parse(&*files.image)?;
-    let id = object::Object::build_id(&file)?.ok_or("no build id")?;
-    let hex: String = id.iter().map(|byte| format!("{byte:02x}")).collect();
-    let by_id = folder.join("debug/.build-id").join(&hex[..2]);
-    std::fs::create_dir_all(&by_id)?;
-    save(by_id.join(format!("{}.debug", &hex[2..])), &debug)?;
-    let search = format!("set debug-file-directory {}", folder.join("debug").display());
+    let search = by_build_id(folder, &files)?;
     let commands: Vec<_> = std::iter::once(&*search).chain(SESSION.iter().copied()).collect();
     contains_in_order(&session(folder, &commands)?, EXPECTED);
 
@@ -158,11 +167,9 @@ const IN_MEMORY: &[&str] = &[
     "exited normally",
 ];
 
-fn in_memory(session: &str, break_at: &str) -> Result<String, Failed> {
-    let folder = tempfile::tempdir()?;
-    let folder = folder.path();
-    std::fs::write(folder.join("program.clif"), PROGRAM)?;
-    let start = format!("run {session} {}", folder.display());
+/// Runs one of the programs of this test in gdb, from a breakpoint to its end.
+fn in_own_program(program: &str, folder: &Path, before: &[&str], break_at: &str) -> Result<String, Failed> {
+    let start = format!("run {program} {}", folder.display());
     let own = std::env::current_exe()?;
     let commands = [
         "set breakpoint pending on",
@@ -181,7 +188,14 @@ fn in_memory(session: &str, break_at: &str) -> Result<String, Failed> {
         "delete",
         "continue",
     ];
+    let commands: Vec<_> = before.iter().copied().chain(commands).collect();
     session_of(&own.to_string_lossy(), folder, &commands)
+}
+
+fn in_memory(session: &str, break_at: &str) -> Result<String, Failed> {
+    let folder = tempfile::tempdir()?;
+    std::fs::write(folder.path().join("program.clif"), PROGRAM)?;
+    in_own_program(session, folder.path(), &[], break_at)
 }
 
 /// Code in memory is shown like that of an image.
@@ -193,6 +207,98 @@ pub(crate) fn memory() -> Result<(), Failed> {
 /// In memory that is mapped twice, breakpoints are those of the processor.
 pub(crate) fn memory_that_is_mapped_twice() -> Result<(), Failed> {
     contains_in_order(&in_memory(memory::SESSIONS[1], "hbreak program.clif:14")?, IN_MEMORY);
+    Ok(())
+}
+
+/// An image that our own loader maps is shown like code in memory, however it was opened.
+pub(crate) fn loaded_image() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    std::fs::write(folder.join("program.clif"), PROGRAM)?;
+    let artifacts = program(folder)?;
+    for strip in [false, true] {
+        let options = ImageOptions { strip, ..with_debug(DebugInfo::InImage) };
+        save(folder.join("program.so"), &linked(&artifacts, &options)?.image)?;
+        for opened in &image::IMAGES[..3] {
+            let text = in_own_program(opened, folder, &[], "break program.clif:14")?;
+            contains_in_order(&text, &in_image());
+        }
+    }
+    Ok(())
+}
+
+/// The lines that gdb shows of a loaded image.
+fn in_image() -> Vec<&'static str> {
+    let other = |part: &&'static str| match *part {
+        "in debug::memory::run (" => "in debug::image::run (",
+        part => part,
+    };
+    IN_MEMORY.iter().map(other).collect()
+}
+
+/// Without debug information, gdb knows the functions by name, and unwinds.
+pub(crate) fn loaded_image_without_lines() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    let options = ImageOptions { strip: true, ..ImageOptions::default() };
+    save(folder.join("program.so"), &linked(&program(folder)?, &options)?.image)?;
+    let text = in_own_program(image::IMAGES[0], folder, &[], "break square")?;
+    let shown = [
+        "in square (",
+        "in work (",
+        "in debug::memory::call (",
+        "IN-HOST",
+        "#0  debug::memory::host (number=12)",
+        "in work (",
+        "in debug::memory::call (",
+        "in debug::image::run (",
+        "result 24",
+    ];
+    contains_in_order(&text, &shown);
+    Ok(())
+}
+
+/// gdb finds the file with the debug information by the build id, and moves it to the image.
+pub(crate) fn separate_file_of_a_loaded_image() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    std::fs::write(folder.join("program.clif"), PROGRAM)?;
+    let files = linked(&program(folder)?, &with_debug(DebugInfo::Separate("program.debug".into())))?;
+    save(folder.join("program.so"), &files.image)?;
+    let search = by_build_id(folder, &files)?;
+    let text = in_own_program(image::IMAGES[0], folder, &[&search], "break program.clif:14")?;
+    contains_in_order(&text, &in_image());
+    Ok(())
+}
+
+/// A debugger that attaches later is told when the program asks for it, and takes the lines from
+/// the image's file.
+pub(crate) fn one_that_attaches_to_a_loaded_image() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    std::fs::write(folder.join("program.clif"), PROGRAM)?;
+    let image = linked(&program(folder)?, &with_debug(DebugInfo::InImage))?.image;
+    save(folder.join("program.so"), &image)?;
+    let mut running = Command::new(std::env::current_exe()?)
+        .arg(image::IMAGES[3])
+        .arg(folder)
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = running.stdout.take().ok_or("no output")?;
+    let mut lines = BufReader::new(output).lines();
+    let process = lines.next().ok_or("the program said nothing")??;
+    // Nobody reads the rest, and the program must not wait for that.
+    let reader = std::thread::spawn(move || lines.map_while(Result::ok).count());
+    let commands = ["break program.clif:14", "continue", "backtrace", "info locals", "kill"];
+    let mut arguments = vec!["-nx", "-batch", "-ex", "set breakpoint pending on"];
+    commands.iter().for_each(|command| arguments.extend(["-ex", command]));
+    arguments.extend(["-p", &process]);
+    let text = run("gdb", &arguments, folder);
+    running.kill()?;
+    running.wait()?;
+    reader.join().map_err(|_| "the reader failed")?;
+    let shown = ["work () at program.clif:14", "in debug::memory::call (", "v2 = 9"];
+    contains_in_order(&text?, &shown);
     Ok(())
 }
 

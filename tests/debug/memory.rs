@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln::image::FunctionRef;
 use kiln::ir::{OptLevel, Target};
 use kiln::jit::{JitOptions, Mapping, Memory, MemoryOptions};
 use kiln::{Compiler, Session};
@@ -14,7 +15,7 @@ use crate::program::{PROGRAM, module};
 pub(crate) const SESSIONS: [&str; 2] = ["--session-for-gdb", "--dual-session-for-gdb"];
 
 #[inline(never)]
-extern "C" fn host(number: i64) -> i64 {
+pub(crate) extern "C" fn host(number: i64) -> i64 {
     number + 1
 }
 
@@ -28,13 +29,13 @@ pub(crate) fn run(folder: &Path, is_writable: bool) -> Result<(), Failed> {
     let session = Session::with_compiler(Compiler::new(target.clone()), options)?;
     session.bind_function("host", host as extern "C" fn(i64) -> i64)?;
     let unit = session.add(&[module("program.clif", PROGRAM, &folder.to_string_lossy(), &target)?])?;
-    call(&session)?;
+    call(session.function("work").ok_or("no function")?)?;
     session.remove(&[unit])?;
     Ok(())
 }
 
-fn call(session: &Session) -> Result<(), Failed> {
-    let work = session.function("work").ok_or("no function")?;
+/// Calls the program.
+pub(crate) fn call(work: FunctionRef<'_>) -> Result<(), Failed> {
     // SAFETY: the type is checked, and the function calls only `host`.
     let work = unsafe { work.typed::<extern "C" fn(i64, f64) -> i64>() }?;
     println!("result {}", work(3, 2.5));

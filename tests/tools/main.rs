@@ -12,10 +12,11 @@ mod tool;
 
 use tool::Test;
 
-const TESTS: [Test; 7] = [
+const TESTS: [Test; 8] = [
     ("gdb::names_lines_and_removal", Some("gdb"), gdb::names_lines_and_removal),
     ("gdb::one_that_attaches_is_told", Some("gdb"), gdb::one_that_attaches_is_told),
     ("perf::report_has_names", Some("perf"), observed::report_has_names),
+    ("perf::report_has_names_of_an_image", Some("perf"), observed::report_has_names_of_an_image),
     ("perf::a_map_uses_no_address_twice", None, observed::a_map_uses_no_address_twice),
     ("perf::a_dump_uses_addresses_again", None, observed::a_dump_uses_addresses_again),
     ("a_profiler_samples_meanwhile", None, observed::a_profiler_samples_meanwhile),

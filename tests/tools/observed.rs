@@ -8,15 +8,34 @@ use libtest_mimic::Failed;
 use super::tool::{expect_in_order, in_tool, output, program};
 
 pub(super) fn report_has_names() -> Result<(), Failed> {
+    report("spin", false)
+}
+
+/// perf knows the functions of an image's file, and by a map those of an image without one.
+pub(super) fn report_has_names_of_an_image() -> Result<(), Failed> {
+    report("spin_file", false)?;
+    report("spin_map", false)?;
+    report("spin_dump", true)
+}
+
+/// Samples a program, and fails unless its hot spot is reported by name. The samples of a program
+/// that writes a dump are joined with it first.
+fn report(name: &str, has_dump: bool) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    let options = ["record", "-q", "-e", "cpu-clock:u", "-o", "perf.data", "--"];
-    output(&mut in_tool("perf", &options, "spin", &[]), Some(folder.path()))?;
-    let report = ["report", "--stdio", "-q", "--sort", "symbol", "-i", "perf.data"];
-    let text = output(Command::new("perf").args(report), Some(folder.path()))?;
-    let pid = ["script", "-i", "perf.data", "-F", "pid"];
-    let pid = output(Command::new("perf").args(pid), Some(folder.path()))?;
+    let folder = Some(folder.path());
+    let perf = |arguments: &[&str]| output(Command::new("perf").args(arguments), folder);
+    let options = ["record", "-q", "-k", "mono", "-e", "cpu-clock:u", "-o", "perf.data", "--"];
+    output(&mut in_tool("perf", &options, name, &[]), folder)?;
+    let mut data = "perf.data";
+    if has_dump {
+        data = "joined.data";
+        perf(&["inject", "--jit", "-i", "perf.data", "-o", data])?;
+    }
+    let text = perf(&["report", "--stdio", "-q", "--sort", "symbol", "-i", data])?;
+    let pid = perf(&["script", "-i", "perf.data", "-F", "pid"])?;
     let pid = pid.split_ascii_whitespace().next().ok_or("no sample")?;
-    std::fs::remove_file(format!("/tmp/perf-{pid}.map"))?;
+    let map = format!("/tmp/perf-{pid}.map");
+    let _ = std::fs::remove_file(map);
     expect_in_order(&text, &["hot_spot"])
 }
 

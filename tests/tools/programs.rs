@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use kiln::globals::Bindings;
+use kiln::image::Image;
 use kiln::ir::{Module, Source, Target, parse};
 use kiln::jit::{JitOptions, Profiler};
 use kiln::{Compiler, Session};
@@ -35,6 +37,9 @@ pub(super) fn run(name: &str) {
         "chain" => chain(),
         "ticks" => ticks(),
         "spin" => spin(),
+        "spin_file" => spin_image(None),
+        "spin_map" => spin_image(Some(Profiler::Map)),
+        "spin_dump" => spin_image(Some(Profiler::Dump)),
         "map" => rounds(Profiler::Map),
         "dump" => rounds(Profiler::Dump),
         "sampler" => sampler(),
@@ -135,6 +140,26 @@ fn spin() {
     let session = session(options);
     session.add(&[counts("hot_spot")]).expect("a sound module");
     (0..10).for_each(|_| assert_eq!(call(&session, "hot_spot", 100_000_000), 0));
+}
+
+/// Runs a function of a loaded image for some time: of a file in the current folder, or of one in
+/// memory, for which a profiler's file is written.
+fn spin_image(profiler: Option<Profiler>) {
+    let session = session(JitOptions::default());
+    session.add(&[counts("hot_spot")]).expect("a sound module");
+    let image = match profiler {
+        None => {
+            session.save_image("spin.so".as_ref()).expect("a sound program");
+            Image::open("spin.so")
+        }
+        Some(_) => Image::from_bytes(&session.image().expect("a sound program")),
+    };
+    let image = image.expect("a sound image").profiler(profiler);
+    let loaded = image.bind(&Bindings::new()).expect("it needs nothing");
+    let function = loaded.function("hot_spot").expect("it was added");
+    // SAFETY: the function is sound, and the image lives.
+    let function = unsafe { function.typed::<Unary>() }.expect("its type");
+    (0..10).for_each(|_| assert_eq!(function(100_000_000), 0));
 }
 
 /// Adds and removes functions while a profiler's file is written, and prints their addresses.

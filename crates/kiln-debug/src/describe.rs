@@ -11,8 +11,9 @@ pub struct Code<'a> {
     pub ranges: &'a [Range<usize>],
     /// Unwind rows: sections `.eh_frame`.
     pub rows: &'a [Section<'a>],
-    /// DWARF sections, for debuggers: name, such as `.debug_line`, and content. Addresses in it are
-    /// those of the code in memory.
+    /// DWARF sections and notes, for debuggers: name, such as `.debug_line`, and content. Addresses
+    /// in it are those of the code in memory. With a note `.note.gnu.build-id`, gdb looks for a
+    /// file with this build id, and moves its addresses to those of the sections `.text`.
     pub dwarf: &'a [(&'a str, &'a [u8])],
 }
 

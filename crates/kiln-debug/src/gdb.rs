@@ -31,6 +31,31 @@ pub fn is_watching() -> bool {
     interface::is_watching()
 }
 
+/// Which debuggers are told about code: gdb, lldb, and others that know the interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Debugger {
+    /// One that is there when code is published. If none is there, it costs one load, and no
+    /// description is kept: one that attaches later has to be told then.
+    #[default]
+    Present,
+    /// Also one that attaches later: a description is kept of all code.
+    Any,
+    /// None.
+    None,
+}
+
+impl Debugger {
+    /// Returns whether a debugger is to be told what is published now.
+    pub fn is_watched(self) -> bool {
+        match self {
+            Self::Present => is_watching(),
+            Self::Any => true,
+            Self::None => false,
+        }
+    }
+}
+
 /// Code that debuggers know. Dropping it takes it back.
 #[derive(Debug)]
 pub struct Registration {

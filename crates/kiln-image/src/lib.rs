@@ -96,6 +96,8 @@ pub use arch::Arch;
 pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
+pub use kiln_debug::{gdb::Debugger, perf::Kind as Profiler}; // who is told about a loaded image
+#[cfg(feature = "load")]
 pub use load::{
     AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, TypeMismatchError,
     bind_function,

@@ -54,12 +54,12 @@ impl Observers {
 
     /// Whether code should be in memory that debuggers and perf can work with.
     pub(crate) fn want_one_mapping(options: &JitOptions) -> bool {
-        is_watched(options.debugger) || options.profiler.is_some_and(Profiler::confuses_reuse)
+        options.debugger.is_watched() || options.profiler.is_some_and(Profiler::confuses_reuse)
     }
 
     /// Whether a debugger is to be told what is published now.
     fn is_watched(&self) -> bool {
-        is_watched(self.debugger)
+        self.debugger.is_watched()
     }
 
     /// Whether a debugger is there that does not know everything.
@@ -181,15 +181,6 @@ impl Observers {
                 }
             }
         }
-    }
-}
-
-/// Whether debuggers are to be told what is published now.
-fn is_watched(debugger: Debugger) -> bool {
-    match debugger {
-        Debugger::Present => gdb::is_watching(),
-        Debugger::Any => true,
-        Debugger::None => false,
     }
 }
 

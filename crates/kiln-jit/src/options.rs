@@ -15,7 +15,13 @@ pub struct JitOptions {
     /// Whether panics and exceptions can unwind through compiled code, and backtraces show that
     /// code. Default `true`.
     pub unwind: bool,
-    /// Which debuggers know the code. Default: one that is there.
+    /// Which debuggers know the code. Of modules with lines, they also learn lines and variables.
+    /// Default: one that is there. One that attaches later is told everything when code is
+    /// published next, or by [`Jit::tell_debugger`](crate::Jit::tell_debugger).
+    ///
+    /// Debuggers write breakpoints into code. Linux does not let them do so in code that is mapped
+    /// twice, so a JIT that is made while a debugger is there, or with [`Debugger::Any`], has other
+    /// memory: [`Memory::shared_for_tools`].
     pub debugger: Debugger,
     /// The file for perf into which functions are written. Default `None`. While a
     /// [`Map`](Profiler::Map) is written, addresses of code that was removed are not used again
@@ -23,29 +29,8 @@ pub struct JitOptions {
     pub profiler: Option<Profiler>,
 }
 
+pub use kiln_debug::gdb::Debugger;
 pub use kiln_debug::perf::Kind as Profiler;
-
-/// Which debuggers know the code: gdb, lldb, and others with their interface for JITs. Of modules
-/// with lines, they also learn lines and variables.
-///
-/// Debuggers write breakpoints into code. Linux does not let them do so in code that is mapped
-/// twice, so a JIT that is made while a debugger is there has other memory:
-/// [`Memory::shared_for_tools`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Debugger {
-    /// One that is there when code is published. If none is there, it costs one load. One that
-    /// attaches later is told everything when code is published next, or by
-    /// [`Jit::tell_debugger`](crate::Jit::tell_debugger). It shows names, but Linux lets it set no
-    /// breakpoint in code that is mapped twice; [`Any`](Self::Any) avoids that.
-    #[default]
-    Present,
-    /// Also one that attaches later and looks before any code is published: a description is kept
-    /// of all code.
-    Any,
-    /// None.
-    None,
-}
 
 impl Default for JitOptions {
     fn default() -> Self {

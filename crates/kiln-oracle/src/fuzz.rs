@@ -21,7 +21,7 @@ use kiln_artifact::{Artifact, Table};
 use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::code::{CodeTables, Function, Location};
-use kiln_image::{Image, ImageInfo, ImageOptions, verify_bytes, write_image};
+use kiln_image::{Debugger, Image, ImageInfo, ImageOptions, verify_bytes, write_image};
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
 use self::fit::{fit_artifact, fit_binary, fit_code_tables, fit_entry, fit_image};
@@ -259,7 +259,8 @@ pub fn image(bytes: &[u8]) {
     for export in &exports {
         let _ = image.signature(&export.name);
     }
-    if let Ok(loaded) = image.bind(&|_: &SlotKey| Some(0x1000)) {
+    // Debuggers are told, although nobody is there, so that all sections are read.
+    if let Ok(loaded) = image.debugger(Debugger::Any).bind(&|_: &SlotKey| Some(0x1000)) {
         for export in &exports {
             let _ = loaded.address(&export.name);
         }

@@ -25,6 +25,7 @@ pub(crate) const MAX_RANGES: usize = 0xf000;
 const SHT_PROGBITS: u32 = 1;
 const SHT_SYMTAB: u32 = 2;
 const SHT_STRTAB: u32 = 3;
+const SHT_NOTE: u32 = 7;
 const SHT_NOBITS: u32 = 8;
 const ALLOC: u64 = 2;
 const EXECUTABLE: u64 = 4;
@@ -78,9 +79,10 @@ pub(crate) fn write(code: &Code<'_>) -> Elf {
     let rows = file.rows(code);
     let symbols = file.symbols(code, ranges);
     for (name, content) in code.dwarf {
+        let (kind, align) = if name.starts_with(".note.") { (SHT_NOTE, 4) } else { (SHT_PROGBITS, 1) };
         let name = file.name(name);
-        let (offset, size) = file.content(content, 1);
-        file.section(Header { name, kind: SHT_PROGBITS, offset, size, align: 1, ..Header::default() });
+        let (offset, size) = file.content(content, align);
+        file.section(Header { name, kind, offset, size, align: align as u64, ..Header::default() });
     }
     Elf { bytes: file.finish(), ranges: ranges.len(), symbols, rows }
 }

@@ -1,13 +1,18 @@
 //! Binds an image: sets permissions, applies relocations and fills slots.
 
 use std::ops::Range;
+use std::sync::Mutex;
+#[cfg(feature = "trap")]
+use std::sync::PoisonError;
 
+use kiln_debug::gdb;
 use kiln_debug::unwind::{Registration, Rows};
 use kiln_globals::SlotKey;
 
 use super::function::FunctionRef;
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
+use super::origin::Origin;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::note::Span;
@@ -22,15 +27,24 @@ pub struct Loaded {
     /// Taken back before the memory is: fields are dropped in order.
     _unwind_rows: Option<Registration>,
     /// As above.
+    pub(super) debugger: Mutex<Option<gdb::Registration>>,
+    /// As above.
     #[cfg(feature = "trap")]
-    traps: std::sync::Mutex<Option<super::trap::Traps>>,
+    traps: Mutex<Option<super::trap::Traps>>,
     pub(super) mapped: Mapped,
+    /// The file, if it is mapped itself.
+    pub(super) origin: Option<Origin>,
 }
 
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    /// `unwind` says whether its unwind rows are registered.
-    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: bool) -> Result<Self, LoadError> {
+    /// `unwind` says whether its unwind rows are registered, and `origin` is the file.
+    pub(super) fn bind(
+        mut mapped: Mapped,
+        addresses: &[usize],
+        unwind: bool,
+        origin: Option<Origin>,
+    ) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = mapped.segments.clone();
         let pages = |segment: &Segment, len: u64| {
@@ -57,9 +71,11 @@ impl Loaded {
         }
         let mut loaded = Self {
             _unwind_rows: None,
+            debugger: Mutex::default(),
             #[cfg(feature = "trap")]
-            traps: std::sync::Mutex::default(),
+            traps: Mutex::default(),
             mapped,
+            origin,
         };
         loaded.relocate()?;
         loaded.fill(addresses)?;
@@ -203,7 +219,7 @@ impl Loaded {
     /// [`RegisterError`](kiln_trap::RegisterError) if too many ranges are registered.
     #[cfg(feature = "trap")]
     pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
-        let mut traps = self.traps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut traps = self.traps.lock().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some(tables)) = (&*traps, self.code_tables()) {
             // SAFETY: both are mapped until the image is dropped, which drops this first.
             *traps = Some(unsafe { super::trap::Traps::register(self.text(), tables) }?);

@@ -8,12 +8,16 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use kiln_debug::gdb::Debugger;
+use kiln_debug::perf::Kind as Profiler;
 use kiln_globals::{Resolve, SlotKey};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::Loaded;
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
+use super::observers::{Observers, Rest};
+use super::origin::Origin;
 use super::unmapped::Unmapped;
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -29,8 +33,9 @@ pub struct Image {
     /// Number of bytes of the file that are mapped.
     mapped_len: usize,
     unmapped: Unmapped,
-    /// Whether binding registers unwind rows.
-    unwind: bool,
+    /// The file, if it is mapped itself.
+    origin: Option<Origin>,
+    observers: Observers,
 }
 
 impl Image {
@@ -64,7 +69,12 @@ impl Image {
         let path = path.as_ref();
         let mut head = [0; HEAD];
         let opened = open_image(path, &mut head);
-        opened.and_then(|(file, head, len)| Self::map(file, head, len)).map_err(|error| error.at(path))
+        opened
+            .and_then(|(file, head, metadata)| {
+                let origin = Some(Origin::new(path, &metadata));
+                Ok(Self { origin, ..Self::map(file, head, metadata.len())? })
+            })
+            .map_err(|error| error.at(path))
     }
 
     /// Copies the image in the file at `path` into memory that nobody can change, and checks it as
@@ -82,7 +92,8 @@ impl Image {
         let mut head = [0; HEAD];
         let opened = open_image(path, &mut head);
         opened
-            .and_then(|(file, _, len)| {
+            .and_then(|(file, _, metadata)| {
+                let len = metadata.len();
                 let copy = sealed_copy(&file, len)?;
                 // Read the head from the copy, because the file may have changed since it was
                 // opened.
@@ -145,7 +156,7 @@ impl Image {
             sorted: OnceLock::new(),
             memory,
         };
-        Ok(Self { mapped, mapped_len, unmapped, unwind: true })
+        Ok(Self { mapped, mapped_len, unmapped, origin: None, observers: Observers::default() })
     }
 
     /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
@@ -221,7 +232,28 @@ impl Image {
     /// Registering takes time in proportion to the number of functions.
     #[must_use]
     pub fn unwind(mut self, unwind: bool) -> Self {
-        self.unwind = unwind;
+        self.observers.unwind = unwind;
+        self
+    }
+
+    /// Sets which debuggers are told about the code when the image is bound: functions by name,
+    /// unwind rows, and lines and variables if the image has debug information, or gdb finds the
+    /// file that has it by its build id. Default: one that is there; if none is, this costs one
+    /// load. One that attaches later is told by [`Loaded::tell_debugger`].
+    ///
+    /// The debug information is copied, and kept with [`Debugger::Any`] even if no debugger comes.
+    #[must_use]
+    pub fn debugger(mut self, debugger: Debugger) -> Self {
+        self.observers.debugger = debugger;
+        self
+    }
+
+    /// Sets the file for perf into which functions are written when the image is bound. Default
+    /// `None`: perf finds the names in the file of an image that was opened with [`Image::open`],
+    /// unless it was stripped.
+    #[must_use]
+    pub fn profiler(mut self, profiler: Option<Profiler>) -> Self {
+        self.observers.profiler = profiler;
         self
     }
 
@@ -248,7 +280,7 @@ impl Image {
             *known.get_mut(index)?.get_or_insert_with(|| note.signature(index))
         });
         let addresses = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
-        Loaded::bind(self.mapped, &addresses, self.unwind)
+        self.bind_addresses(&addresses)
     }
 
     /// Fills the slots with `addresses`, one for each slot in order, and makes the image callable.
@@ -262,7 +294,16 @@ impl Image {
         if addresses.len() != expected {
             return Err(LoadError::SlotCount { found: addresses.len(), expected });
         }
-        Loaded::bind(self.mapped, addresses, self.unwind)
+        self.bind_addresses(addresses)
+    }
+
+    /// Makes the image callable, and tells its observers.
+    fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
+        let Self { mapped_len, ref unmapped, observers, .. } = self;
+        let rest = Rest { unmapped, mapped_len, file_len: self.file_len() };
+        let mut loaded = Loaded::bind(self.mapped, addresses, observers.unwind, self.origin)?;
+        loaded.tell(observers, rest);
+        Ok(loaded)
     }
 }
 

@@ -24,6 +24,8 @@ mod image;
 mod locate;
 mod map;
 mod mapped;
+mod observers;
+mod origin;
 mod pointer;
 mod replace;
 #[cfg(feature = "trap")]

@@ -16,6 +16,26 @@ pub(super) enum Unmapped {
 }
 
 impl Unmapped {
+    /// Reads `range`, counted from the start of the file, of which `mapped_len` bytes are mapped.
+    /// `None` if it cannot be read.
+    pub(super) fn read(&self, range: Range<u64>, mapped_len: usize) -> Option<Vec<u8>> {
+        match self {
+            Self::Memory(bytes) => {
+                let start = (range.start as usize).checked_sub(mapped_len)?;
+                let end = (range.end as usize).checked_sub(mapped_len)?;
+                bytes.get(start..end).map(<[u8]>::to_vec)
+            }
+            Self::File(file) => {
+                let len = usize::try_from(range.end.checked_sub(range.start)?).ok()?;
+                let mut bytes = Vec::new();
+                bytes.try_reserve_exact(len).ok()?;
+                bytes.resize(len, 0);
+                file.read_exact_at(&mut bytes, range.start).ok()?;
+                Some(bytes)
+            }
+        }
+    }
+
     /// Adds the bytes of `range`, counted from the start of the file, to a hash. `mapped_len` bytes
     /// of the file are mapped.
     pub(super) fn hash(

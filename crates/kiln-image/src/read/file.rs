@@ -3,7 +3,7 @@
 //! A path may name anything: opening a pipe must not wait for a writer, and a device must not be
 //! read. A file that is not an image is refused after its first two kilobytes, however long it is.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -18,11 +18,12 @@ use crate::error::LoadError;
 pub(crate) const HEAD: usize = 2048;
 
 /// Opens the file at `path` if it is a regular file that starts like an image of the file's
-/// length. Returns the file, its first [`HEAD`] bytes (all bytes if it is shorter), and its length.
+/// length. Returns the file, its first [`HEAD`] bytes (all bytes if it is shorter), and its
+/// metadata.
 pub(crate) fn open_image<'h>(
     path: &Path,
     head: &'h mut [u8; HEAD],
-) -> Result<(File, &'h [u8], u64), LoadError> {
+) -> Result<(File, &'h [u8], Metadata), LoadError> {
     // With these flags, opening neither waits for a writer of a pipe nor makes a terminal the
     // controlling terminal of this process.
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits().cast_signed();
@@ -42,7 +43,7 @@ pub(crate) fn open_image<'h>(
     }
     let head = &head[..len];
     peek(head, metadata.len())?;
-    Ok((file, head, metadata.len()))
+    Ok((file, head, metadata))
 }
 
 /// Reads the file of an image, for [`ImageInfo::parse`](crate::ImageInfo::parse) and
@@ -62,7 +63,8 @@ pub fn read_image(path: impl AsRef<Path>) -> Result<Vec<u8>, LoadError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let mut head = [0; HEAD];
-    let (file, _, len) = open_image(path, &mut head)?;
+    let (file, _, metadata) = open_image(path, &mut head)?;
+    let len = metadata.len();
     let mut bytes = Vec::new();
     let expected = usize::try_from(len).map_err(|_| LoadError::malformed("too long for this machine", 0))?;
     bytes.try_reserve_exact(expected).map_err(|_| LoadError::malformed("too long for this machine", 0))?;

@@ -10,6 +10,8 @@
 //! longer than their table, or shared instead of copied.
 
 #[cfg(feature = "load")]
+mod dwarf;
+#[cfg(feature = "load")]
 mod file;
 mod info;
 #[cfg(feature = "load")]
@@ -20,6 +22,8 @@ mod tables;
 mod unwind;
 mod view;
 
+#[cfg(feature = "load")]
+pub(crate) use dwarf::{DebugSection, debug_sections};
 #[cfg(feature = "load")]
 pub use file::read_image;
 #[cfg(feature = "load")]
