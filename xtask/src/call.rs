@@ -124,7 +124,7 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     Ok(())
 }
 
-/// Opens an image and checks every byte of it.
+/// Opens an image and checks everything that it loads.
 fn open(input: &InputFile) -> Result<Image, Failure> {
     let checked = Image::open(&input.path).and_then(|image| image.verify().map(|()| image));
     checked.map_err(|error| no_image(input, error))

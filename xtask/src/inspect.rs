@@ -16,7 +16,7 @@ use serde_json::json;
 use crate::input::{self, InputFile, KIND_LENGTH};
 use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 
-/// Check every byte of an image, and show its sections, exports and slots.
+/// Check everything that an image loads, and show its sections, exports and slots.
 ///
 /// Works for images of every architecture. Types are cut after 200 bytes, in JSON after 4096.
 #[derive(clap::Args)]

@@ -10,10 +10,17 @@ use object::elf;
 pub(crate) const FILE_HEADER: usize = size_of::<elf::FileHeader64<Endianness>>();
 /// Size of a program header in bytes.
 pub(crate) const PROGRAM_HEADER: usize = size_of::<elf::ProgramHeader64<Endianness>>();
+/// Size of a section header in bytes.
+#[cfg(feature = "load")]
+pub(crate) const SECTION_HEADER: usize = size_of::<elf::SectionHeader64<Endianness>>();
 /// Size of a symbol in bytes.
 pub(crate) const SYMBOL: usize = size_of::<elf::Sym64<Endianness>>();
 /// Size of a relocation with addend in bytes.
 pub(crate) const RELA: usize = size_of::<elf::Rela64<Endianness>>();
+/// Size of an entry of the dynamic section in bytes.
+pub(crate) const DYNAMIC: usize = size_of::<elf::Dyn64<Endianness>>();
+/// Size of an entry of a table of packed relative relocations in bytes.
+pub(crate) const RELR: usize = size_of::<elf::Relr64<Endianness>>();
 /// Size of a note's header, which precedes the owner, in bytes.
 pub(crate) const NOTE_HEADER: usize = size_of::<elf::NoteHeader64<Endianness>>();
 /// Alignment of a note, in bytes.

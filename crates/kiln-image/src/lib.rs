@@ -21,8 +21,12 @@
 //!
 //! So that common tools work on images: `readelf`, `objdump`, `gdb`, `perf`, `dlopen`. The loader
 //! of this crate maps the same file faster and checks it first. Opening an image compares only the
-//! checksums of the note and the headers. The checksums of sections are compared on demand, because
-//! hashing all code would take longer than everything else that opening does.
+//! checksum of the note. The checksums of sections are compared on demand, because hashing all code
+//! would take longer than everything else that opening does.
+//!
+//! Packagers change shared objects: `strip`, `objcopy` and `patchelf` move tables, add segments and
+//! remove what is not loaded. So what is loaded is checked and has checksums, and nothing else; the
+//! loader finds it as `dlopen` does, through the program headers and the dynamic section.
 //!
 //! # Architecture invariants
 //!
@@ -39,11 +43,12 @@
 //! - A named section holds the data that modules define in it, in the order of the modules and of
 //!   the definitions in each, and nothing else. `__start_NAME` and `__stop_NAME` are its bounds;
 //!   see `link::NamedSection`.
-//! - The file offset of a loaded section is its virtual address; equal inputs give equal bytes.
+//! - The file offset of a loaded section is its virtual address when it is written; equal inputs
+//!   give equal bytes.
 //! - An image is untrusted until it is checked. [`Image::open`](crate::Image::open) checks
 //!   everything that the loader relies on, in a time that does not depend on the size of the code;
-//!   the contents of sections have checksums that are compared on demand. No check finds malicious
-//!   code, so calling code is `unsafe`. Time and memory are at most proportional to the length of
+//!   what is loaded has checksums that are compared on demand. No check finds malicious code, so
+//!   calling code is `unsafe`. Time and memory are at most proportional to the length of
 //!   the file, even if it is malformed.
 //! - A change of a mapped file changes the image. [`Image::open`](crate::Image::open) describes
 //!   the consequences; [`Image::open_private`](crate::Image::open_private) avoids them.
@@ -105,7 +110,9 @@ pub use load::{
 pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub use read::read_image;
-pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType, verify_bytes};
+#[cfg(feature = "verify")]
+pub use read::verify_bytes;
+pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
 #[cfg(all(feature = "write", feature = "dwarf"))]
 pub use write::DebugInfo;
 #[cfg(feature = "write")]

@@ -1,5 +1,6 @@
 //! Binds an image: sets permissions, applies relocations and fills slots.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Mutex;
 #[cfg(feature = "trap")]
@@ -38,37 +39,33 @@ pub struct Loaded {
 
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    /// `unwind` says whether its unwind rows are registered, and `origin` is the file.
+    /// `unwind` says whether its unwind rows are registered, and `origin` is the file at its path.
     pub(super) fn bind(
         mut mapped: Mapped,
+        file: &File,
         addresses: &[usize],
         unwind: bool,
         origin: Option<Origin>,
     ) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
-        let segments = mapped.segments.clone();
-        let pages = |segment: &Segment, len: u64| {
-            segment.start as usize..(segment.start + len).next_multiple_of(page) as usize
-        };
+        let segments = std::mem::take(&mut mapped.segments);
         // If there is no pointer to write, relocated data stays read-only.
-        let note = mapped.tables().note;
-        let pointers = note.head.relative_count.get() > 0 || !note.symbolic().is_empty();
+        let tables = mapped.tables();
+        let pointers = tables.has_relative() || !tables.note.symbolic().is_empty();
         for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
             let memory = &mut mapped.memory;
-            let result = if segment.is_executable() {
-                memory.protect(pages(segment, segment.mem_len), Access::ReadExecute)
+            let start = segment.start / page * page;
+            let range = start as usize..segment.end().next_multiple_of(page) as usize;
+            if segment.is_executable() {
+                // Not by a change of permissions, which `PR_SET_MDWE` forbids.
+                let mapped = memory.map_file(file, range, segment.offset / page * page, true);
+                mapped.map_err(LoadError::io("map the code of"))?;
             } else if segment.is_writable() {
-                prepare_writable(
-                    memory,
-                    segment,
-                    pages(segment, segment.file_len),
-                    pages(segment, segment.mem_len),
-                )
-            } else {
-                Ok(())
-            };
-            result.map_err(LoadError::io("set the permissions of"))?;
+                prepare_writable(memory, segment, range, page)
+                    .map_err(LoadError::io("set the permissions of"))?;
+            }
         }
+        mapped.segments = segments;
         let mut loaded = Self {
             _unwind_rows: None,
             debugger: Mutex::default(),
@@ -79,9 +76,11 @@ impl Loaded {
         };
         loaded.relocate()?;
         loaded.fill(addresses)?;
+        let Mapped { memory, segments, .. } = &mut loaded.mapped;
         for segment in segments.iter().filter(|segment| pointers && segment.relro) {
-            let pages = pages(segment, segment.mem_len);
-            loaded.mapped.memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
+            let start = segment.start / page * page;
+            let pages = start as usize..segment.end().next_multiple_of(page) as usize;
+            memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
         }
         if unwind {
             loaded._unwind_rows = loaded.register_unwind_rows()?;
@@ -91,19 +90,19 @@ impl Loaded {
 
     /// Registers the unwind rows, if there are some.
     fn register_unwind_rows(&self) -> Result<Option<Registration>, LoadError> {
-        let tables = self.mapped.tables();
-        let (section, text) = (tables.note.head.eh_frame, tables.note.head.text);
+        let head = self.mapped.tables().note.head;
+        let (section, text) = (head.eh_frame, head.text);
         // A section of 4 bytes has no entries, only the zero length that ends it.
         if section.len.get() <= 4 {
             return Ok(None);
         }
         let start = section.start.get();
         let text = text.start.get()..text.start.get().saturating_add(text.len.get());
-        let bytes = section.within(tables.bytes.len()).and_then(|range| tables.bytes.get(range));
-        if !bytes.is_some_and(|bytes| is_section(bytes, start, &text)) {
+        let bytes = self.mapped.unwind_rows();
+        if !is_section(bytes, start, &text) {
             return Err(LoadError::malformed("unwind rows that unwinders cannot follow", start));
         }
-        let section = self.mapped.memory.base().wrapping_add(start as usize);
+        let section = bytes.as_ptr();
         let code = self.text();
         let code = code.start as usize..code.end as usize;
         // SAFETY: the section was just checked. It is in the segment that is never written, at a
@@ -115,17 +114,13 @@ impl Loaded {
     /// Writes the pointers that are the load address plus a constant.
     fn relocate(&mut self) -> Result<(), LoadError> {
         let base = self.mapped.memory.base() as u64;
-        let tables = self.mapped.tables();
-        let start = tables.note.head.rela.start.get() as usize;
-        let count = tables.note.head.relative_count.get() as usize;
+        let count = self.mapped.tables().note.head.relative_count.get() as usize;
         let expected = rela_info(0, self.mapped.arch.relative_reloc());
         for index in 0..count {
-            let entry = start + index * RELA;
-            let bad = || LoadError::malformed("bad relative relocation", entry as u64);
-            let tables = self.mapped.tables();
-            let address = tables.u64(entry).ok_or_else(bad)?;
-            let info = tables.u64(entry + 8).ok_or_else(bad)?;
-            let addend = tables.u64(entry + 16).ok_or_else(bad)?;
+            let table = self.mapped.tables().rela();
+            let bad = || LoadError::malformed("bad relative relocation", (index * RELA) as u64);
+            let number = |field: usize| table.u64(index * RELA + 8 * field).ok_or_else(bad);
+            let (address, info, addend) = (number(0)?, number(1)?, number(2)?);
             let offset = self.writable(address, 8).filter(|_| info == expected).ok_or_else(bad)?;
             // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
             unsafe { self.mapped.memory.write(offset, &base.wrapping_add(addend).to_ne_bytes()) };
@@ -162,7 +157,7 @@ impl Loaded {
     /// the `len` bytes from there.
     pub(super) fn writable(&self, address: u64, len: u64) -> Option<usize> {
         let end = address.checked_add(len)?;
-        let fits = |s: &&Segment| s.is_writable() && address >= s.start && end <= s.start + s.mem_len;
+        let fits = |s: &&Segment| s.is_writable() && address >= s.start && end <= s.end();
         self.mapped.segments.iter().find(fits).map(|_| address as usize)
     }
 
@@ -172,9 +167,9 @@ impl Loaded {
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let tables = self.mapped.tables();
         let symbol = self.mapped.lookup(name).filter(|symbol| symbol.is_function())?;
+        let signature = self.mapped.signature(symbol.index, name.as_bytes())?;
         let name = tables.name(&symbol, name.len())?;
         let code = self.executable(symbol.value)?;
-        let signature = tables.note.export_signature(symbol.index)?;
         // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and
         // the image records this type for it.
         Some(unsafe { FunctionRef::new(name, code, signature) })
@@ -186,8 +181,8 @@ impl Loaded {
         let tables = self.mapped.tables();
         tables.exports().flatten().filter(|(_, symbol, _)| symbol.is_function()).filter_map(
             move |(index, symbol, name)| {
+                let signature = self.mapped.signature(index, name)?;
                 let (name, code) = (std::str::from_utf8(name).ok()?, self.executable(symbol.value)?);
-                let signature = tables.note.export_signature(index)?;
                 // SAFETY: as in `function`.
                 Some(unsafe { FunctionRef::new(name, code, signature) })
             },
@@ -197,7 +192,7 @@ impl Loaded {
     /// Returns the address that is `value` bytes after the load address, if it is in an executable
     /// segment.
     fn executable(&self, value: u64) -> Option<*const u8> {
-        let fits = |s: &&Segment| s.is_executable() && value >= s.start && value < s.start + s.mem_len;
+        let fits = |s: &&Segment| s.is_executable() && (s.start..s.end()).contains(&value);
         self.mapped.segments.iter().find(fits)?;
         Some(self.mapped.memory.base().wrapping_add(value as usize))
     }
@@ -206,7 +201,7 @@ impl Loaded {
     /// no such export.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         let symbol = self.mapped.lookup(name)?;
-        let end = self.mapped.segments.last().map_or(0, |segment| segment.start + segment.mem_len);
+        let end = self.mapped.segments.last().map_or(0, Segment::end);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
     }
 
@@ -256,20 +251,21 @@ impl Loaded {
     }
 }
 
-/// Makes a segment writable and clears its zeroed data. `from_file` is the range of the pages that
-/// hold bytes of the file, and `all` the range of all pages of the segment.
+/// Makes a segment, which takes the pages of `range`, writable and clears its zeroed data.
 fn prepare_writable(
     memory: &mut Reservation,
     segment: &Segment,
-    from_file: Range<usize>,
-    all: Range<usize>,
+    range: Range<usize>,
+    page: u64,
 ) -> std::io::Result<()> {
-    if !from_file.is_empty() {
-        memory.protect(from_file.clone(), Access::ReadWrite)?;
+    let file_end = segment.start + segment.file_len;
+    let pages_end = if segment.file_len > 0 { file_end.next_multiple_of(page) as usize } else { range.start };
+    if segment.file_len > 0 {
+        memory.protect(range.start..pages_end, Access::ReadWrite)?;
         if segment.mem_len > segment.file_len {
             // SAFETY: these pages were made writable in the line above.
-            unsafe { memory.clear((segment.start + segment.file_len) as usize..from_file.end) };
+            unsafe { memory.clear(file_end as usize..pages_end) };
         }
     }
-    if all.end > from_file.end { memory.map_zeroed(from_file.end..all.end) } else { Ok(()) }
+    if range.end > pages_end { memory.map_zeroed(pages_end..range.end) } else { Ok(()) }
 }

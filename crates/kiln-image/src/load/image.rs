@@ -4,9 +4,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::OnceLock;
 
 use kiln_debug::gdb::Debugger;
 use kiln_debug::perf::Kind as Profiler;
@@ -14,37 +12,37 @@ use kiln_globals::{Resolve, SlotKey};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::Loaded;
-use super::map::{Access, Reservation};
 use super::mapped::Mapped;
-use super::observers::{Observers, Rest};
+use super::observers::Observers;
 use super::origin::Origin;
-use super::unmapped::Unmapped;
 use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::features::missing_features;
-use crate::note::{checksum, truncate};
-use crate::read::{HEAD, View, extent, open_image};
+use crate::read::{Headers, Opened, View, open_image, read_headers, segments, used_part};
 
 /// An image that is mapped and checked, but whose slots are not filled yet. Its functions can be
 /// called once it is bound.
 #[derive(Debug)]
 pub struct Image {
     mapped: Mapped,
-    /// Number of bytes of the file that are mapped.
-    mapped_len: usize,
-    unmapped: Unmapped,
-    /// The file, if it is mapped itself.
+    /// The file, from which binding maps the code.
+    file: File,
+    /// The file at its path, if it is mapped itself.
     origin: Option<Origin>,
     observers: Observers,
 }
 
 impl Image {
-    /// Maps the image in the file at `path` and checks it: headers, length, note, target, CPU
-    /// features. The contents of sections are not read; [`Image::verify`] does that.
+    /// Maps the image in the file at `path` and checks it: headers, segments, dynamic section,
+    /// note, target, CPU features. The contents of sections are not read; `Image::verify` does
+    /// that.
     ///
     /// A path that does not lead to a regular file is refused at once. So is a file whose headers
-    /// are not those of an image, or whose length is not the length that its note records. Time and
-    /// memory are proportional to the size of the note and do not depend on the rest of the file.
+    /// are not those of an image, or that ends before its segments do. Time and memory are
+    /// proportional to the size of the note and do not depend on the rest of the file.
+    ///
+    /// What is checked is what is loaded. So the image may have been changed as other shared
+    /// objects are: by `strip`, `objcopy` or `patchelf`, for example.
     ///
     /// # Changes of the file
     ///
@@ -53,7 +51,7 @@ impl Image {
     ///
     /// - After the file is truncated, reading a page beyond its new end raises `SIGBUS`, which by
     ///   default ends the process. This happens in safe code too: in [`Loaded::function`] and
-    ///   [`Image::verify`] as well as in the code of the image.
+    ///   `Image::verify` as well as in the code of the image.
     /// - Bytes that are overwritten in the file may change in memory after they were checked:
     ///   changed code does something else, and a look-up in changed tables may give wrong results
     ///   or panic.
@@ -67,12 +65,11 @@ impl Image {
     /// [`LoadError::At`], with the path and the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        let mut head = [0; HEAD];
-        let opened = open_image(path, &mut head);
+        let opened = open_image(path);
         opened
-            .and_then(|(file, head, metadata)| {
+            .and_then(|Opened { file, metadata, headers }| {
                 let origin = Some(Origin::new(path, &metadata));
-                Ok(Self { origin, ..Self::map(file, head, metadata.len())? })
+                Ok(Self { origin, ..Self::map(file, metadata.len(), &headers)? })
             })
             .map_err(|error| error.at(path))
     }
@@ -80,8 +77,8 @@ impl Image {
     /// Copies the image in the file at `path` into memory that nobody can change, and checks it as
     /// [`Image::open`] does. No change of the file has an effect on the image.
     ///
-    /// The copy is a sealed `memfd`. It takes as much memory as the file is long, which processes
-    /// do not share, and opening takes the time to copy it.
+    /// The copy is a sealed `memfd`. Processes do not share its memory, and opening
+    /// takes the time to copy it.
     ///
     /// # Errors
     ///
@@ -89,74 +86,37 @@ impl Image {
     /// file was truncated in the meantime.
     pub fn open_private(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        let mut head = [0; HEAD];
-        let opened = open_image(path, &mut head);
+        let opened = open_image(path);
         opened
-            .and_then(|(file, _, metadata)| {
-                let len = metadata.len();
+            .and_then(|Opened { file, metadata, headers }| {
+                let len = used_part(&file, metadata.len(), &headers)?;
                 let copy = sealed_copy(&file, len)?;
-                // Read the head from the copy, because the file may have changed since it was
+                // Read the headers from the copy, because the file may have changed since it was
                 // opened.
-                let mut head = [0; HEAD];
-                let head = &mut head[..HEAD.min(usize::try_from(len).unwrap_or(HEAD))];
-                copy.read_exact_at(head, 0).map_err(LoadError::io("read"))?;
-                Self::map(copy, head, len)
+                let headers = read_headers(&copy)?;
+                Self::map(copy, len, &headers)
             })
             .map_err(|error| error.at(path))
     }
 
-    /// Maps a file of `len` bytes that starts with `head`, and checks it.
-    fn map(file: File, head: &[u8], len: u64) -> Result<Self, LoadError> {
-        let (span, mapped_len) = extent(head, len)?;
-        let page = rustix::param::page_size();
-        let memory = if span.next_multiple_of(page as u64) == mapped_len.next_multiple_of(page) as u64 {
-            Reservation::of_file(&file, mapped_len, page).map_err(LoadError::io("map"))?
-        } else {
-            let mut memory = reserve(span)?;
-            memory.map_file(&file, mapped_len).map_err(LoadError::io("map"))?;
-            memory
-        };
-        Self::check(memory, mapped_len, len, Unmapped::File(file))
-    }
-
-    /// Copies an image that is in memory, and checks it as [`Image::open`] does.
+    /// Copies an image that is in memory, and checks it as [`Image::open`] does. The copy is a
+    /// sealed `memfd`, as that of [`open_private`](Self::open_private) is.
     ///
     /// # Errors
     ///
     /// The errors of [`Image::open`], without the path.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, LoadError> {
-        let (span, mapped_len) = extent(&bytes[..bytes.len().min(HEAD)], bytes.len() as u64)?;
-        let mut memory = reserve(span)?;
-        memory.protect(0..mapped_len, Access::ReadWrite).map_err(LoadError::io("map"))?;
-        // SAFETY: the pages were made writable in the line above.
-        unsafe { memory.write(0, &bytes[..mapped_len]) };
-        memory.protect(0..mapped_len, Access::Read).map_err(LoadError::io("map"))?;
-        Self::check(memory, mapped_len, bytes.len() as u64, Unmapped::Memory(bytes[mapped_len..].into()))
+        let headers = Headers::of_bytes(bytes)?;
+        let len = bytes.len() as u64;
+        // Before anything is copied.
+        segments(&headers, len)?;
+        Self::map(sealed_copy(bytes, len)?, len, &headers)
     }
 
-    /// Checks a mapping of the first `mapped_len` bytes of a file.
-    fn check(
-        memory: Reservation,
-        mapped_len: usize,
-        file_len: u64,
-        unmapped: Unmapped,
-    ) -> Result<Self, LoadError> {
-        // SAFETY: both callers have made this many bytes readable, and nothing is writable yet.
-        let bytes = unsafe { memory.bytes(mapped_len) };
-        let view = View::parse(bytes, file_len)?;
-        check_host(&view)?;
-        let readable = view.segments.first().map_or(0, |segment| segment.file_len as usize);
-        let (arch, note, segments) = (view.arch, view.note_range, view.segments);
-        let mapped = Mapped {
-            arch,
-            segments,
-            note,
-            readable,
-            slots: OnceLock::new(),
-            sorted: OnceLock::new(),
-            memory,
-        };
-        Ok(Self { mapped, mapped_len, unmapped, origin: None, observers: Observers::default() })
+    /// Maps a file of `len` bytes that has these headers, and checks it.
+    fn map(file: File, len: u64, headers: &Headers) -> Result<Self, LoadError> {
+        let mapped = Mapped::new(&file, headers, segments(headers, len)?, check_host)?;
+        Ok(Self { mapped, file, origin: None, observers: Observers::default() })
     }
 
     /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
@@ -191,38 +151,19 @@ impl Image {
 
     /// Returns the type of the exported function `name`, as `kiln_artifact::Signature` prints it.
     pub fn signature(&self, name: &str) -> Option<&str> {
-        let tables = self.mapped.tables();
-        tables.note.export_signature(self.mapped.lookup(name)?.index)
+        self.mapped.signature(self.mapped.lookup(name)?.index, name.as_bytes())
     }
 
-    /// Compares every byte of the image with the checksums that were taken when it was written.
+    /// Compares everything that is loaded with the checksums that were taken when the image was
+    /// written.
     ///
     /// # Errors
     ///
     /// [`LoadError::Altered`] names the part that was altered.
+    #[cfg(feature = "verify")]
     pub fn verify(&self) -> Result<(), LoadError> {
-        // SAFETY: this many bytes were made readable when the image was mapped, and nothing is
-        // writable yet.
-        let bytes = unsafe { self.mapped.memory.bytes(self.mapped_len) };
-        let view = View::parse(bytes, self.file_len())?;
-        view.verify(&mut |range| match bytes.get(range.start as usize..range.end as usize) {
-            Some(bytes) => Ok(checksum(bytes)),
-            None => {
-                let mut hasher = blake3::Hasher::new();
-                let mut offset = range.start;
-                if let Some(bytes) = bytes.get(offset as usize..) {
-                    hasher.update(bytes);
-                    offset += bytes.len() as u64;
-                }
-                self.unmapped.hash(&mut hasher, offset..range.end, self.mapped_len)?;
-                Ok(truncate(hasher.finalize()))
-            }
-        })
-    }
-
-    /// Returns the length of the file in bytes, according to the note.
-    fn file_len(&self) -> u64 {
-        self.mapped.tables().note.head.file_len.get()
+        // SAFETY: only binding makes memory writable, and it takes the image.
+        unsafe { self.mapped.verify() }
     }
 
     /// Sets whether binding registers the unwind rows with the unwinder of the process, so that
@@ -270,7 +211,7 @@ impl Image {
         let keys = self.slots();
         if keys.len() != self.mapped.tables().note.slots().len() {
             let what = self.mapped.tables().slot_keys().err().unwrap_or("bad slot in the note");
-            return Err(LoadError::malformed(what, self.mapped.note.start as u64));
+            return Err(LoadError::malformed(what, self.mapped.note_offset));
         }
         let note = self.mapped.tables().note;
         // Slots may share a type of any length, so each is checked only once.
@@ -299,26 +240,19 @@ impl Image {
 
     /// Makes the image callable, and tells its observers.
     fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
-        let Self { mapped_len, ref unmapped, observers, .. } = self;
-        let rest = Rest { unmapped, mapped_len, file_len: self.file_len() };
-        let mut loaded = Loaded::bind(self.mapped, addresses, observers.unwind, self.origin)?;
-        loaded.tell(observers, rest);
+        let Self { mapped, file, origin, observers } = self;
+        let mut loaded = Loaded::bind(mapped, &file, addresses, observers.unwind, origin)?;
+        loaded.tell(observers, &file);
         Ok(loaded)
     }
 }
 
-/// Reserves address space for an image that takes `span` bytes.
-fn reserve(span: u64) -> Result<Reservation, LoadError> {
-    let len = usize::try_from(span).map_err(|_| LoadError::malformed("a segment that is too large", 0))?;
-    Reservation::new(len, rustix::param::page_size()).map_err(LoadError::io("reserve memory for"))
-}
-
-/// Copies the first `len` bytes of `file` into a file in memory that nobody can change.
-fn sealed_copy(file: &File, len: u64) -> Result<File, LoadError> {
+/// Copies `len` bytes of `source` into a file in memory that nobody can change.
+fn sealed_copy(source: impl Read, len: u64) -> Result<File, LoadError> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = memfd_create(c"kiln image", flags).map_err(|error| LoadError::io("copy")(error.into()))?;
     let copy = File::from(copy);
-    let found = std::io::copy(&mut file.take(len), &mut &copy).map_err(LoadError::io("copy"))?;
+    let found = std::io::copy(&mut source.take(len), &mut &copy).map_err(LoadError::io("copy"))?;
     if found != len {
         return Err(LoadError::Length { found, expected: len });
     }

@@ -19,7 +19,6 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprot
 pub(super) enum Access {
     Read,
     ReadWrite,
-    ReadExecute,
 }
 
 /// No multiple of this is inside a reservation, if its size allows.
@@ -80,7 +79,7 @@ impl Reservation {
         }
         drop(new);
         let mut new = Self::new(len, page)?;
-        new.map_file(file, rounded)?;
+        new.map_file(file, 0..rounded, 0, false)?;
         Ok(new)
     }
 
@@ -97,12 +96,21 @@ impl Reservation {
         Ok(self.base.wrapping_add(range.start).cast())
     }
 
-    /// Maps the first `len` bytes of `file` read-only to the start of the reservation.
-    pub(super) fn map_file(&mut self, file: &File, len: usize) -> io::Result<()> {
-        let address = self.inside(&(0..len))?;
+    /// Maps `file` from `offset` on to `range`, which starts at a page, read-only or executable. A
+    /// file that is on a file system without executable files cannot be mapped executable.
+    pub(super) fn map_file(
+        &mut self,
+        file: &File,
+        range: Range<usize>,
+        offset: u64,
+        executable: bool,
+    ) -> io::Result<()> {
+        let address = self.inside(&range)?;
+        let prot = if executable { ProtFlags::READ | ProtFlags::EXEC } else { ProtFlags::READ };
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
         // SAFETY: the range is in the reservation, which nothing else uses, and no reference into
         // it exists: `self` is borrowed mutably.
-        unsafe { mmap(address, len, ProtFlags::READ, MapFlags::PRIVATE | MapFlags::FIXED, file, 0) }?;
+        unsafe { mmap(address, range.len(), prot, flags, file, offset) }?;
         Ok(())
     }
 
@@ -121,7 +129,6 @@ impl Reservation {
         let flags = match access {
             Access::Read => MprotectFlags::READ,
             Access::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
-            Access::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
         };
         // SAFETY: the range is in the reservation, and no reference into it exists: `self` is
         // borrowed mutably.
@@ -129,15 +136,15 @@ impl Reservation {
         Ok(())
     }
 
-    /// Returns the first `len` bytes of the reservation.
+    /// Returns `len` bytes from `offset` on.
     ///
     /// # Safety
     ///
     /// The bytes must be readable, and must not be written while the slice lives.
-    pub(super) unsafe fn bytes(&self, len: usize) -> &[u8] {
-        assert!(len <= self.len, "inside the reservation");
+    pub(super) unsafe fn bytes(&self, offset: usize, len: usize) -> &[u8] {
+        assert!(offset.checked_add(len).is_some_and(|end| end <= self.len), "inside the reservation");
         // SAFETY: inside the reservation, readable and not written, as the caller promises.
-        unsafe { std::slice::from_raw_parts(self.base, len) }
+        unsafe { std::slice::from_raw_parts(self.base.add(offset), len) }
     }
 
     /// Copies `bytes` to `offset`.

@@ -1,14 +1,15 @@
 //! A mapped image: its memory, and what was found when it was checked.
 
-use std::ops::Range;
+use std::fs::File;
 use std::sync::OnceLock;
 
 use kiln_globals::SlotKey;
 
 use super::map::Reservation;
 use crate::arch::Arch;
+use crate::error::LoadError;
 use crate::note::{Note, PREFIX_LEN};
-use crate::read::{DynamicSymbol, Found, Segment, Tables};
+use crate::read::{DynamicSymbol, Found, Headers, Segment, TablePlaces, Tables, View};
 
 /// The mapping and the results of its checks, shared by the unbound and the bound state.
 #[derive(Debug)]
@@ -16,10 +17,10 @@ pub(super) struct Mapped {
     pub(super) memory: Reservation,
     pub(super) arch: Arch,
     pub(super) segments: Vec<Segment>,
-    /// The note's range of the file.
-    pub(super) note: Range<usize>,
-    /// Length of the first segment, which is never written.
-    pub(super) readable: usize,
+    /// The tables, all in segments that nobody writes.
+    places: TablePlaces,
+    /// The note's offset in the file, for errors.
+    pub(super) note_offset: u64,
     /// The keys of the external slots, read when they are first needed.
     pub(super) slots: OnceLock<Box<[SlotKey]>>,
     /// The indices of the exports in order of their names, sorted when a look-up first needs them.
@@ -27,14 +28,65 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    /// Returns the tables in the first segment, which is never written.
+    /// Maps the segments of a file read-only and checks them.
+    pub(super) fn new(
+        file: &File,
+        headers: &Headers,
+        segments: Vec<Segment>,
+        check_host: impl FnOnce(&View<'_>) -> Result<(), LoadError>,
+    ) -> Result<Self, LoadError> {
+        let memory = map(file, &segments).map_err(LoadError::io("map"))?;
+        let view = View::parse(headers, segments, |segment| {
+            // SAFETY: `map` has made these bytes readable, and nothing is writable yet.
+            unsafe { memory.bytes(segment.start as usize, segment.file_len as usize) }
+        })?;
+        check_host(&view)?;
+        let View { arch, segments, places, note_offset, .. } = view;
+        let (slots, sorted) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { memory, arch, segments, places, note_offset, slots, sorted })
+    }
+
+    /// Returns the tables, which are in segments that are never written.
     pub(super) fn tables(&self) -> Tables<'_> {
-        // SAFETY: the first segment stays readable as long as `memory` lives; only writable
-        // segments are written, and segments do not overlap.
-        let bytes = unsafe { self.memory.bytes(self.readable) };
-        let body = &bytes[self.note.start + PREFIX_LEN..self.note.end];
-        let note = Note::again(body).expect("the note was checked when the image was mapped");
-        Tables { bytes, endian: self.arch.endian(), note }
+        let bytes = |start: u64, len: u64| {
+            // SAFETY: `View` has found all tables in the file's part of segments that hold tables or
+            // are not writable. Those stay readable as long as `memory` lives; only writable
+            // segments are written, and segments do not overlap.
+            unsafe { self.memory.bytes(start as usize, len as usize) }
+        };
+        let note = self.places.note;
+        let note = &bytes(note.start.get(), note.len.get())[PREFIX_LEN..];
+        let note = Note::again(note).expect("the note was checked when the image was mapped");
+        self.places.tables(self.arch, note, |span| match span.len.get() {
+            0 => &[],
+            len => bytes(span.start.get(), len),
+        })
+    }
+
+    /// Compares every checksum.
+    ///
+    /// # Safety
+    ///
+    /// Nothing may be writable yet.
+    #[cfg(feature = "verify")]
+    pub(super) unsafe fn verify(&self) -> Result<(), LoadError> {
+        crate::read::verify(&self.tables(), self.note_offset, |span| {
+            let inside = |segment: &&Segment| segment.contains(span, segment.file_len);
+            self.segments.iter().find(inside)?;
+            // SAFETY: the bytes are in the file's part of a segment, which `map` made readable, and
+            // the caller promises that nothing is writable.
+            Some(unsafe { self.memory.bytes(span.start.get() as usize, span.len.get() as usize) })
+        })
+    }
+
+    /// Returns the unwind rows, which may be malformed.
+    pub(super) fn unwind_rows(&self) -> &[u8] {
+        let span = self.tables().note.head.eh_frame;
+        match span.len.get() {
+            0 => &[],
+            // SAFETY: `View` has found them where it found the tables.
+            len => unsafe { self.memory.bytes(span.start.get() as usize, len as usize) },
+        }
     }
 
     /// Finds an export.
@@ -49,9 +101,33 @@ impl Mapped {
         }
     }
 
+    /// Returns the type of an export, if it is the one that was linked under this name.
+    pub(super) fn signature(&self, symbol: u32, name: &[u8]) -> Option<&str> {
+        let note = self.tables().note;
+        note.signature(note.export(symbol, name)?.signature.get() as usize)
+    }
+
     /// Returns the keys of the external slots, or an empty list if a record is invalid.
     /// `Image::bind` refuses such an image.
     pub(super) fn slots(&self) -> &[SlotKey] {
         self.slots.get_or_init(|| self.tables().slot_keys().unwrap_or_default().into())
     }
+}
+
+/// Maps the segments of a file read-only, each at its distance from a base that the kernel chooses.
+fn map(file: &File, segments: &[Segment]) -> std::io::Result<Reservation> {
+    let page = rustix::param::page_size();
+    let span = segments.last().map_or(0, Segment::end) as usize;
+    // The whole file at once, if addresses are offsets, as in every image that no tool changed.
+    // Where it ends before the addresses do, binding maps zeroed pages.
+    if segments.iter().all(|segment| segment.start == segment.offset) {
+        return Reservation::of_file(file, span, page);
+    }
+    let mut memory = Reservation::new(span, page)?;
+    for segment in segments.iter().filter(|segment| segment.file_len > 0) {
+        let start = segment.start as usize / page * page;
+        let range = start..(segment.start + segment.file_len) as usize;
+        memory.map_file(file, range, segment.offset / page as u64 * page as u64, false)?;
+    }
+    Ok(memory)
 }

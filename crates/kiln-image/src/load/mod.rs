@@ -30,7 +30,6 @@ mod pointer;
 mod replace;
 #[cfg(feature = "trap")]
 mod trap;
-mod unmapped;
 
 pub use bind::Loaded;
 pub use function::{FunctionRef, FunctionText, TypeMismatchError};

@@ -6,7 +6,9 @@
 //! code tables, also if the image was stripped; lines and variables from sections of the file that
 //! are not mapped. If nobody is there, nothing is read.
 
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::PoisonError;
 
 use kiln_debug::gdb::{self, Debugger};
@@ -15,7 +17,6 @@ use kiln_debug::{Code, Function, Section};
 
 use super::bind::Loaded;
 use super::origin::Origin;
-use super::unmapped::Unmapped;
 use crate::read::{DebugSection, debug_sections};
 
 /// Who is told about an image when it is bound.
@@ -32,23 +33,14 @@ impl Default for Observers {
     }
 }
 
-/// The part of an image's file that is not mapped.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rest<'a> {
-    pub(super) unmapped: &'a Unmapped,
-    /// The number of bytes that are mapped.
-    pub(super) mapped_len: usize,
-    pub(super) file_len: u64,
-}
-
 impl Loaded {
-    /// Tells debuggers and profilers who want to know.
-    pub(super) fn tell(&mut self, observers: Observers, rest: Rest<'_>) {
+    /// Tells debuggers and profilers who want to know about the image in `file`.
+    pub(super) fn tell(&mut self, observers: Observers, file: &File) {
         let watched = observers.debugger.is_watched();
         if !watched && observers.profiler.is_none() {
             return;
         }
-        let sections = if watched { self.debug_sections(Some(rest)) } else { Vec::new() };
+        let sections = if watched { self.debug_sections(Some(file)) } else { Vec::new() };
         self.describe(&sections, |code| {
             if let Some(kind) = observers.profiler {
                 // SAFETY: the code is mapped.
@@ -69,10 +61,8 @@ impl Loaded {
     pub fn tell_debugger(&self) -> bool {
         let mut debugger = self.debugger.lock().unwrap_or_else(PoisonError::into_inner);
         if debugger.is_none() && gdb::is_watching() {
-            let file = self.origin.as_ref().and_then(Origin::open).map(Unmapped::File);
-            let file_len = self.mapped.tables().note.head.file_len.get();
-            let rest = file.as_ref().map(|unmapped| Rest { unmapped, mapped_len: 0, file_len });
-            *debugger = Some(self.describe(&self.debug_sections(rest), gdb::Registration::new));
+            let file = self.origin.as_ref().and_then(Origin::open);
+            *debugger = Some(self.describe(&self.debug_sections(file.as_ref()), gdb::Registration::new));
         }
         debugger.is_some()
     }
@@ -89,13 +79,9 @@ impl Loaded {
             Some(Function { name, address: start, size: end - start })
         });
         let functions: Vec<_> = functions.collect();
-        let mapped = self.mapped.tables();
-        let span = mapped.note.head.eh_frame;
-        let rows = span.within(mapped.bytes.len()).and_then(|range| mapped.bytes.get(range));
-        let rows = rows.filter(|rows| rows.len() > 4).map(|bytes| Section {
-            address: self.base().addr().wrapping_add(span.start.get() as usize),
-            bytes,
-        });
+        let rows = self.mapped.unwind_rows();
+        let rows = Some(rows).filter(|rows| rows.len() > 4);
+        let rows = rows.map(|bytes| Section { address: bytes.as_ptr().addr(), bytes });
         let dwarf: Vec<_> = sections.iter().map(|(name, bytes)| (*name, &**bytes)).collect();
         tell(&Code {
             functions: &functions,
@@ -105,26 +91,19 @@ impl Loaded {
         })
     }
 
-    /// Reads the sections for debuggers.
-    fn debug_sections(&self, rest: Option<Rest<'_>>) -> Vec<DebugSection> {
-        let tables = self.mapped.tables();
+    /// Reads the sections for debuggers from the image's file.
+    fn debug_sections(&self, file: Option<&File>) -> Vec<DebugSection> {
+        let Some(file) = file else { return Vec::new() };
+        let len = file.metadata().map_or(0, |metadata| metadata.len());
         let read = |range: Range<u64>| {
-            let mapped = usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?;
-            match tables.bytes.get(mapped) {
-                Some(bytes) => Some(bytes.to_vec()),
-                None => rest?.read(range),
-            }
+            let count = range.end.checked_sub(range.start).filter(|_| range.end <= len)?;
+            let count = usize::try_from(count).ok()?;
+            let mut bytes = Vec::new();
+            bytes.try_reserve_exact(count).ok()?;
+            bytes.resize(count, 0);
+            file.read_exact_at(&mut bytes, range.start).ok()?;
+            Some(bytes)
         };
-        debug_sections(tables.bytes, self.base() as u64, &read)
-    }
-}
-
-impl Rest<'_> {
-    /// Reads a range of the file that is not mapped.
-    fn read(&self, range: Range<u64>) -> Option<Vec<u8>> {
-        if range.start > range.end || range.end > self.file_len {
-            return None;
-        }
-        self.unmapped.read(range, self.mapped_len)
+        debug_sections(self.base() as u64, &read)
     }
 }

@@ -52,7 +52,7 @@ impl Loaded {
         let symbol = self.mapped.lookup(name).ok_or_else(missing)?;
         let note = self.mapped.tables().note;
         let slot = note.replaceable_slot(symbol.index).ok_or_else(missing)?;
-        let found = note.export_signature(symbol.index).ok_or_else(missing)?;
+        let found = self.mapped.signature(symbol.index, name.as_bytes()).ok_or_else(missing)?;
         if !signatures_agree(found, function.signature()) {
             let (wanted, found) = (found.into(), function.signature().into());
             return Err(TypeMismatchError { name: name.into(), found, wanted }.into());

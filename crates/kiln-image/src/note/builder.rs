@@ -3,10 +3,10 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::checksum::{SUM_LEN, checksum};
+use super::checksum::{QUICK_LEN, quick_sum};
 use super::format::{
-    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span, SumRecord,
-    SymbolicRecord, Text, prefix,
+    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord, SlotRecord,
+    Span, SumRecord, SymbolicRecord, Text, prefix,
 };
 use crate::arch::Arch;
 
@@ -19,7 +19,7 @@ pub(crate) struct NoteBuilder {
     pub(crate) features: Vec<Text>,
     pub(crate) signatures: Vec<Text>,
     pub(crate) slots: Vec<SlotRecord>,
-    pub(crate) export_signatures: Vec<U32>,
+    pub(crate) exports: Vec<ExportRecord>,
     pub(crate) symbolic: Vec<SymbolicRecord>,
     pub(crate) replaceable: Vec<ReplaceableRecord>,
     pub(crate) sums: Vec<SumRecord>,
@@ -41,7 +41,7 @@ impl NoteBuilder {
             self.features.as_bytes(),
             self.signatures.as_bytes(),
             self.slots.as_bytes(),
-            self.export_signatures.as_bytes(),
+            self.exports.as_bytes(),
             self.symbolic.as_bytes(),
             self.replaceable.as_bytes(),
             self.sums.as_bytes(),
@@ -72,7 +72,7 @@ impl NoteBuilder {
             head.features,
             head.signatures,
             head.slots,
-            head.export_signatures,
+            head.exports,
             head.symbolic,
             head.replaceable,
             head.sums,
@@ -82,8 +82,8 @@ impl NoteBuilder {
         head.version = U32::new(FORMAT_VERSION);
         head.head_len = U32::new(HEAD_LEN as u32);
         body[..HEAD_LEN].copy_from_slice(head.as_bytes());
-        let sum = checksum(&body[SUM_LEN..]);
-        body[..SUM_LEN].copy_from_slice(&sum);
+        let sum = quick_sum(&body[QUICK_LEN..]);
+        body[..QUICK_LEN].copy_from_slice(&sum.to_le_bytes());
         let mut note = prefix(arch, body.len() as u32).to_vec();
         note.append(&mut body);
         note

@@ -6,9 +6,7 @@
 //! when they are copied, because opening an image with thousands of slots does not need them.
 //! Whether a text is UTF-8 is checked when it is read.
 
-use zerocopy::little_endian::U32;
-
-use super::format::{ReplaceableRecord, SlotRecord, SumRecord, SymbolicRecord, Text};
+use super::format::{ExportRecord, ReplaceableRecord, SlotRecord, SumRecord, SymbolicRecord, Text};
 use super::view::Note;
 
 impl Note<'_> {
@@ -20,7 +18,7 @@ impl Note<'_> {
             && self.table::<Text>(head.features).is_some()
             && self.table::<Text>(head.signatures).is_some()
             && self.table::<SlotRecord>(head.slots).is_some()
-            && self.table::<U32>(head.export_signatures).is_some()
+            && self.table::<ExportRecord>(head.exports).is_some()
             && self.table::<SymbolicRecord>(head.symbolic).is_some()
             && self.table::<ReplaceableRecord>(head.replaceable).is_some()
             && self.table::<SumRecord>(head.sums).is_some()

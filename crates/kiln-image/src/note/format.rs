@@ -11,13 +11,15 @@ use crate::arch::Arch;
 use crate::elf64::NOTE_HEADER;
 
 /// The version of the note, and so of the image format. Images of another version are refused.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
 const OWNER: [u8; 8] = *b"Kiln\0\0\0\0";
 const OWNER_LEN: u32 = 5;
 const NOTE_TYPE: u32 = 1;
+/// The position of the owner in an ELF note.
+pub(crate) const OWNER_AT: usize = NOTE_HEADER;
 /// Length of the header and the owner, which precede the body of an ELF note, in bytes.
 pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
 /// The value of an index field that refers to nothing.
@@ -40,7 +42,7 @@ macro_rules! record {
 }
 
 record! {
-    /// A range of the note's body, or of the file, in bytes.
+    /// A range of the note's body, or of addresses, in bytes.
     Span { start: U64, len: U64, }
 }
 
@@ -67,39 +69,43 @@ record! {
 }
 
 record! {
-    /// The checksum of a range of the file. The ranges follow each other without gaps.
+    /// An export, in order of the dynamic symbols: its signature, an index into the signatures or
+    /// `u32::MAX`; and the GNU hash of its name, so that an export that a tool renamed or moved is
+    /// not taken for another.
+    ExportRecord { signature: U32, hash: U32, }
+}
+
+record! {
+    /// The checksum of a range of addresses. The ranges do not overlap and are in order.
     SumRecord { name: Text, range: Span, sum: Sum, }
 }
 
 record! {
     /// The fixed part of the note's body. Spans up to `strings` are ranges of the body; later
-    /// spans are ranges of the file, where offset and virtual address are equal.
+    /// spans are ranges of addresses, from the load address on. `table_sums` are checksums of the
+    /// dynamic symbols, of `.gnu.hash` and of the relocations, by what they say: tools move them.
     Head {
-        sum: Sum,
+        sum: U64,
         magic: [u8; 8],
         version: U32,
         head_len: U32,
-        file_len: U64,
-        headers_sum: Sum,
+        table_sums: [Sum; 3],
         kiln_version: Text,
         triple: Text,
         internal_slots: U64,
         relative_count: U64,
+        gnu_hash_len: U64,
         first_export: U32,
         reserved: U32,
         producers: Span,
         features: Span,
         signatures: Span,
         slots: Span,
-        export_signatures: Span,
+        exports: Span,
         symbolic: Span,
         replaceable: Span,
         sums: Span,
         strings: Span,
-        gnu_hash: Span,
-        dynsym: Span,
-        dynstr: Span,
-        rela: Span,
         slot_array: Span,
         eh_frame: Span,
         code_tables: Span,
@@ -128,6 +134,12 @@ impl Span {
         let end = start.checked_add(usize::try_from(self.len.get()).ok()?)?;
         (end <= limit).then_some(start..end)
     }
+}
+
+/// Returns whether an ELF note that begins so is Kiln's.
+pub(crate) fn is_prefix(found: &[u8; PREFIX_LEN], arch: Arch) -> bool {
+    let expected = prefix(arch, 0);
+    found[..4] == expected[..4] && found[8..] == expected[8..]
 }
 
 /// Returns the header and the owner of an ELF note with a body of `body_len` bytes. The numbers of

@@ -1,8 +1,8 @@
 //! The note: what an image says about itself beyond ELF, in one `PT_NOTE` named `Kiln`.
 //!
 //! Its body is a fixed [`Head`](format::Head), then tables that the head refers to. The head begins
-//! with a checksum of everything after it, so one short hash covers all that a loader relies on in
-//! the note; the checksums of sections are in a table and are compared only on demand. Invariant:
+//! with a checksum of everything after it, which covers all that a loader relies on in the note;
+//! the checksums of what is loaded are in a table and are compared only on demand. Invariant:
 //! [`Note::parse`] has checked that every table is inside the body, so accessors only slice.
 
 #[cfg(feature = "write")]
@@ -16,13 +16,13 @@ mod view;
 pub(crate) use builder::NoteBuilder;
 #[cfg(feature = "write")]
 pub(crate) use checksum::checksum_parallel;
-#[cfg(feature = "load")]
-pub(crate) use checksum::truncate;
-pub(crate) use checksum::{Sum, checksum};
+#[cfg(feature = "verify")]
+pub(crate) use checksum::{Sum, checksum, truncate};
 pub use format::FORMAT_VERSION;
 #[cfg(feature = "write")]
-pub(crate) use format::{NONE, SumRecord, SymbolicRecord};
+pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 pub(crate) use format::{
-    PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, Text,
+    OWNER_AT, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord,
+    Span, Text, is_prefix,
 };
 pub(crate) use view::Note;

@@ -1,12 +1,11 @@
 //! The note of an image that is being read, as a view of its bytes.
 
-use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
-use super::checksum::{SUM_LEN, checksum};
+use super::checksum::{QUICK_LEN, quick_sum};
 use super::format::{
-    FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span, SumRecord,
-    SymbolicRecord, Text, prefix,
+    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span,
+    SumRecord, SymbolicRecord, Text, prefix,
 };
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -19,56 +18,33 @@ pub(crate) struct Note<'a> {
 }
 
 impl<'a> Note<'a> {
-    /// Checks a whole ELF note at file offset `offset`: first what [`Note::peek`] does, then its
-    /// checksum, and the ranges of tables and texts. The keys of slots are left to
+    /// Checks a whole ELF note at file offset `offset`: that it is a Kiln note of this format
+    /// version, its checksum, and the ranges of tables and texts. The keys of slots are left to
     /// [`Note::check_keys`].
-    pub(crate) fn parse(note: &'a [u8], arch: Arch, offset: u64, file_len: u64) -> Result<Self, LoadError> {
-        let note = Self::peek(note, note.len(), arch, offset, file_len)?;
-        let Self { head, body } = note;
-        let body_offset = offset + PREFIX_LEN as u64;
-        if checksum(&body[SUM_LEN..]) != head.sum {
-            return Err(LoadError::Altered { section: "note".into() });
-        }
-        if head.head_len.get() as usize != HEAD_LEN {
-            return Err(LoadError::malformed("note head of a wrong length", body_offset));
-        }
-        note.check().map_err(|what| LoadError::malformed(what, body_offset))?;
-        Ok(note)
-    }
-
-    /// Checks the start of an ELF note of `len` bytes for a file of `file_len` bytes: that it is a
-    /// Kiln note of this format version, which was written into a file of this length. Nothing is
-    /// hashed, so a file of gigabytes that is not an image is refused before it is read.
-    pub(crate) fn peek(
-        note: &'a [u8],
-        len: usize,
-        arch: Arch,
-        offset: u64,
-        file_len: u64,
-    ) -> Result<Self, LoadError> {
-        let fail = |what| Err(LoadError::malformed(what, offset));
-        let (Some((start, body)), Some(body_len)) =
-            (note.split_first_chunk::<PREFIX_LEN>(), len.checked_sub(PREFIX_LEN))
-        else {
-            return fail("truncated note");
+    pub(crate) fn parse(note: &'a [u8], arch: Arch, offset: u64) -> Result<Self, LoadError> {
+        let Some((start, body)) = note.split_first_chunk::<PREFIX_LEN>() else {
+            return Err(LoadError::malformed("truncated note", offset));
         };
-        if u32::try_from(body_len).ok().is_none_or(|len| *start != prefix(arch, len)) {
-            return fail("note that is not kiln's");
+        if u32::try_from(body.len()).ok().is_none_or(|len| *start != prefix(arch, len)) {
+            return Err(LoadError::malformed("note that is not kiln's", offset));
         }
-        let body_offset = offset + PREFIX_LEN as u64;
-        let Ok((head, _)) = Head::ref_from_prefix(body) else {
-            return Err(LoadError::malformed("truncated note", body_offset));
-        };
+        let fail = |what| Err(LoadError::malformed(what, offset + PREFIX_LEN as u64));
+        let Ok((head, _)) = Head::ref_from_prefix(body) else { return fail("truncated note") };
         if head.magic != MAGIC {
-            return Err(LoadError::malformed("note that is not kiln's", body_offset));
+            return fail("note that is not kiln's");
         }
         if head.version.get() != FORMAT_VERSION {
             return Err(LoadError::Version { found: head.version.get(), expected: FORMAT_VERSION });
         }
-        if head.file_len.get() != file_len {
-            return Err(LoadError::Length { found: file_len, expected: head.file_len.get() });
+        if quick_sum(&body[QUICK_LEN..]) != head.sum.get() {
+            return Err(LoadError::Altered { section: "note".into() });
         }
-        Ok(Self { head, body })
+        if head.head_len.get() as usize != HEAD_LEN {
+            return fail("note head of a wrong length");
+        }
+        let note = Self { head, body };
+        note.check().map_err(|what| LoadError::malformed(what, offset + PREFIX_LEN as u64))?;
+        Ok(note)
     }
 
     /// Returns the note with this body, which [`Note::parse`] accepted before, or `None` if the
@@ -138,22 +114,17 @@ impl<'a> Note<'a> {
         self.table(self.head.signatures).unwrap_or_default()
     }
 
-    /// The indices of the exports' signatures, in order of the dynamic symbols from
-    /// `head.first_export` on; `u32::MAX` for an export without a signature.
-    pub(crate) fn export_signatures(&self) -> &'a [U32] {
-        self.table(self.head.export_signatures).unwrap_or_default()
+    /// The exports, in order of the dynamic symbols from `head.first_export` on.
+    pub(crate) fn exports(&self) -> &'a [ExportRecord] {
+        self.table(self.head.exports).unwrap_or_default()
     }
 
-    /// The index of the signature of the dynamic symbol with this index.
-    pub(crate) fn export_signature_index(&self, symbol: u32) -> Option<usize> {
+    /// The record of the export with this dynamic symbol and name; `None` if the symbol had another
+    /// name when the image was linked.
+    pub(crate) fn export(&self, symbol: u32, name: &[u8]) -> Option<&'a ExportRecord> {
         let number = symbol.checked_sub(self.head.first_export.get())?;
-        self.export_signatures().get(number as usize).map(|index| index.get() as usize)
-    }
-
-    /// The signature of the dynamic symbol with this index.
-    #[cfg(feature = "load")]
-    pub(crate) fn export_signature(&self, symbol: u32) -> Option<&'a str> {
-        self.signature(self.export_signature_index(symbol)?)
+        let export = self.exports().get(number as usize)?;
+        (export.hash.get() == object::elf::gnu_hash(name)).then_some(export)
     }
 
     /// The signature with this index.

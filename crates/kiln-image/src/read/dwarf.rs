@@ -22,6 +22,8 @@ use object::elf::{self, FileHeader64, SectionHeader64};
 use object::read::elf::{FileHeader as _, SectionHeader as _};
 use object::{Endianness, pod};
 
+use crate::elf64::FILE_HEADER;
+
 /// The most sections of an image that are looked at. An image has a few, and one for each named
 /// section.
 const MAX_SECTIONS: usize = 0xff00;
@@ -35,14 +37,9 @@ const DWARF: [&str; 4] = [".debug_abbrev", ".debug_info", ".debug_line", ".debug
 pub(crate) type DebugSection = (&'static str, Vec<u8>);
 
 /// Reads the sections of an image that are for debuggers, with addresses moved by `base`: the build
-/// id, and DWARF if all of it is known. `head` begins with the file header, and `read` returns a
-/// range of the file.
-pub(crate) fn debug_sections(
-    head: &[u8],
-    base: u64,
-    read: &dyn Fn(Range<u64>) -> Option<Vec<u8>>,
-) -> Vec<DebugSection> {
-    let Some((endian, mut sections, is_plain)) = find(head, read) else { return Vec::new() };
+/// id, and DWARF if all of it is known. `read` returns a range of the file.
+pub(crate) fn debug_sections(base: u64, read: &dyn Fn(Range<u64>) -> Option<Vec<u8>>) -> Vec<DebugSection> {
+    let Some((endian, mut sections, is_plain)) = find(read) else { return Vec::new() };
     if !is_plain || relocate(&mut sections, base, endian).is_none() {
         sections.retain(|(name, _)| *name == BUILD_ID);
     }
@@ -50,11 +47,9 @@ pub(crate) fn debug_sections(
 }
 
 /// Returns the sections, and whether none of them is compressed.
-fn find(
-    head: &[u8],
-    read: &dyn Fn(Range<u64>) -> Option<Vec<u8>>,
-) -> Option<(Endianness, Vec<DebugSection>, bool)> {
-    let header = FileHeader64::<Endianness>::parse(head).ok()?;
+fn find(read: &dyn Fn(Range<u64>) -> Option<Vec<u8>>) -> Option<(Endianness, Vec<DebugSection>, bool)> {
+    let head = read(0..FILE_HEADER as u64)?;
+    let header = FileHeader64::<Endianness>::parse(&*head).ok()?;
     let endian = header.endian().ok()?;
     let count = usize::from(header.e_shnum.get(endian)).min(MAX_SECTIONS);
     let bytes =

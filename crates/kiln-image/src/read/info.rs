@@ -109,16 +109,16 @@ pub struct SlotInfo {
 
 impl ImageInfo {
     /// Reads the whole file of an image. Contents are not compared with their checksums;
-    /// [`verify_bytes`](crate::verify_bytes) does that. Time and memory are at most proportional
+    /// `verify_bytes` does that. Time and memory are at most proportional
     /// to the length of `bytes`, even if they are malformed.
     ///
     /// # Errors
     ///
     /// [`LoadError`] if the bytes are not an image of this format version, or only a part of one.
     pub fn parse(bytes: &[u8]) -> Result<Self, LoadError> {
-        let view = View::parse(bytes, bytes.len() as u64)?;
+        let view = View::of_file(bytes)?;
         let (note, head, tables) = (view.note, view.note.head, view.tables());
-        let note_offset = view.note_range.start as u64;
+        let note_offset = view.note_offset;
         let text = |text| {
             note.text(text)
                 .map(Box::<str>::from)
@@ -135,12 +135,14 @@ impl ImageInfo {
         });
         let mut exports = Vec::new();
         for export in tables.exports() {
-            let bad = || LoadError::malformed("bad dynamic symbol", head.dynsym.start.get());
+            let bad = || LoadError::malformed("bad dynamic symbol", view.places.dynsym.start.get());
             let (index, symbol, name) = export.ok_or_else(bad)?;
             exports.push(ExportInfo {
                 name: std::str::from_utf8(name).map_err(|_| bad())?.into(),
                 kind: if symbol.is_function() { SymbolType::Function } else { SymbolType::Data },
-                signature: note.export_signature_index(index).and_then(signature),
+                signature: note
+                    .export(index, name)
+                    .and_then(|export| signature(export.signature.get() as usize)),
                 address: symbol.value,
                 size: symbol.size,
                 replaceable: note.replaceable_slot(index),
@@ -153,7 +155,7 @@ impl ImageInfo {
             kiln_version: text(head.kiln_version)?,
             producers: texts(note.producers())?,
             features: texts(note.features())?,
-            file_len: head.file_len.get(),
+            file_len: bytes.len() as u64,
             sections: sections(bytes)?,
             exports,
             slots: slots.collect(),
@@ -161,7 +163,7 @@ impl ImageInfo {
             relative_pointers: head.relative_count.get(),
             symbolic_pointers: note.symbolic().len() as u64,
             text: head.text.start.get(),
-            code_tables: tables.code_table_bytes().unwrap_or_default().into(),
+            code_tables: tables.code.into(),
         })
     }
 
@@ -190,8 +192,8 @@ fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
     let endian = header.endian().map_err(bad)?;
     let table = header.sections(endian, bytes).map_err(bad)?;
     let mut sections = Vec::with_capacity(table.len());
-    // Sections may share bytes of their names, as in the output of linkers. The note also holds
-    // all names, each once, so an image has more bytes than all names together.
+    // Sections may share bytes of their names, as in the output of linkers. But names that are
+    // together longer than the file come from somebody who means harm.
     let mut room = bytes.len();
     for (index, section) in table.enumerate() {
         if index == SectionIndex(0) {

@@ -33,8 +33,7 @@ impl<'a> Tables<'a> {
     }
 
     fn search(&self, name: &str) -> Option<Found> {
-        let range = self.span(self.note.head.gnu_hash)?;
-        let table = Tables { bytes: self.bytes.get(range)?, ..*self };
+        let table = self.gnu_hash();
         let (buckets, base) = (table.u32(0)?, table.u32(4)?);
         let (bloom_len, shift) = (table.u32(8)?, table.u32(12)?);
         let hash = elf::gnu_hash(name.as_bytes());
@@ -51,7 +50,7 @@ impl<'a> Tables<'a> {
             let index = first.checked_add(step as u32)?;
             let chain = table.u32(chains_start + 4 * index.checked_sub(base)? as usize)?;
             if chain | 1 == hash | 1 {
-                let symbol = self.symbol(index)?;
+                let symbol = self.dynamic.symbol(index)?;
                 if symbol.section != elf::SHN_UNDEF && self.has_name(&symbol, name) {
                     return Some(Found::Export(symbol));
                 }
@@ -65,14 +64,14 @@ impl<'a> Tables<'a> {
 
     /// Returns whether the symbol has this name. Reads at most one byte more than the name has.
     fn has_name(&self, symbol: &DynamicSymbol, name: &str) -> bool {
-        let rest = self.names().and_then(|names| names.get(symbol.name as usize..)).unwrap_or_default();
+        let rest = self.dynamic.dynstr.get(symbol.name as usize..).unwrap_or_default();
         rest.strip_prefix(name.as_bytes()).is_some_and(|after| after.first() == Some(&0))
             && !name.as_bytes().contains(&0)
     }
 
     /// Returns the name of a symbol that was found by a name of `len` bytes.
     pub(crate) fn name(&self, symbol: &DynamicSymbol, len: usize) -> Option<&'a str> {
-        std::str::from_utf8(self.names()?.get(symbol.name as usize..)?.get(..len)?).ok()
+        std::str::from_utf8(self.dynamic.dynstr.get(symbol.name as usize..)?.get(..len)?).ok()
     }
 
     /// Returns the indices of all exports, in order of their names, or an empty list if the tables
@@ -87,16 +86,16 @@ impl<'a> Tables<'a> {
 
     /// Finds an export in the list that [`sorted_exports`](Self::sorted_exports) made.
     pub(crate) fn lookup_sorted(&self, sorted: &[u32], name: &str) -> Option<DynamicSymbol> {
-        let names = self.names()?;
+        let names = self.dynamic.dynstr;
         // Bytes after the end of a shorter name may be compared, too: the zero that ends it is
         // less than every byte of a name, so the order is right.
         let is_before = |index: u32| {
-            let symbol = self.symbol(index);
+            let symbol = self.dynamic.symbol(index);
             let rest = symbol.and_then(|symbol| names.get(symbol.name as usize..)).unwrap_or_default();
             let start = &rest[..rest.len().min(name.len())];
             start < name.as_bytes()
         };
-        let symbol = self.symbol(*sorted.get(sorted.partition_point(|&index| is_before(index)))?)?;
+        let symbol = self.dynamic.symbol(*sorted.get(sorted.partition_point(|&index| is_before(index)))?)?;
         self.has_name(&symbol, name).then_some(symbol)
     }
 }

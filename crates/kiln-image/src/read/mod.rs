@@ -1,7 +1,7 @@
 //! Reads an image without mapping it, for tools and as the first step of loading.
 //!
 //! [`View`](view::View) checks what a loader relies on: headers, segments, note, and that every
-//! table that the note names is in the segment that it must be in. It reads no more than that, so
+//! table that the note or the dynamic section names is in the segment that it must be in. It reads no more than that, so
 //! its cost does not grow with the number of exports beyond hashing the note. Nothing in the input
 //! is trusted; every access is a checked slice.
 //!
@@ -11,15 +11,21 @@
 
 #[cfg(feature = "load")]
 mod dwarf;
+mod dynamic;
 #[cfg(feature = "load")]
 mod file;
+mod headers;
 mod info;
 #[cfg(feature = "load")]
 mod lookup;
+mod notes;
+mod number;
 mod segments;
 mod tables;
 #[cfg(feature = "load")]
 mod unwind;
+#[cfg(feature = "verify")]
+mod verify;
 mod view;
 
 #[cfg(feature = "load")]
@@ -27,16 +33,23 @@ pub(crate) use dwarf::{DebugSection, debug_sections};
 #[cfg(feature = "load")]
 pub use file::read_image;
 #[cfg(feature = "load")]
-pub(crate) use file::{HEAD, open_image};
+pub(crate) use file::{Opened, open_image, read_headers, used_part};
+#[cfg(feature = "load")]
+pub(crate) use headers::Headers;
 pub use info::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
 #[cfg(feature = "load")]
 pub(crate) use lookup::Found;
 #[cfg(feature = "load")]
-pub(crate) use segments::{Segment, extent};
+pub(crate) use segments::{Segment, segments};
+#[cfg(feature = "write")]
+pub(crate) use tables::DynamicContents;
 #[cfg(feature = "load")]
-pub(crate) use tables::{DynamicSymbol, Tables};
+pub(crate) use tables::{DynamicSymbol, TablePlaces, Tables};
 #[cfg(feature = "load")]
 pub(crate) use unwind::is_section;
+#[cfg(all(feature = "load", feature = "verify"))]
+pub(crate) use verify::verify;
 #[cfg(feature = "load")]
 pub(crate) use view::View;
+#[cfg(feature = "verify")]
 pub use view::verify_bytes;

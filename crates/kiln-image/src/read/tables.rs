@@ -1,11 +1,12 @@
-//! The dynamic tables of an image: symbols and their names.
-
-use std::ops::Range;
+//! The tables of an image: dynamic symbols and their names, relocations, code tables.
 
 use kiln_globals::SlotKey;
 use object::Endianness;
 use object::elf;
 
+use super::dynamic::DynamicTables;
+use super::number::Numbers;
+use crate::arch::Arch;
 #[cfg(feature = "load")]
 use crate::code::CodeTables;
 use crate::elf64::{SYMBOL, symbol_type};
@@ -18,6 +19,9 @@ pub(crate) struct DynamicSymbol {
     pub(crate) index: u32,
     pub(crate) name: u32,
     pub(crate) info: u8,
+    /// `st_other`.
+    #[cfg(feature = "verify")]
+    other: u8,
     pub(crate) section: u16,
     pub(crate) value: u64,
     pub(crate) size: u64,
@@ -29,75 +33,142 @@ impl DynamicSymbol {
     }
 }
 
-/// The dynamic tables, as views of the image's bytes.
-#[derive(Clone, Copy)]
-pub(crate) struct Tables<'a> {
-    pub(crate) bytes: &'a [u8],
-    pub(crate) endian: Endianness,
-    pub(crate) note: Note<'a>,
+/// The addresses of the tables that are read after an image was checked, from the load address on.
+/// Nobody writes to them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TablePlaces {
+    pub(crate) note: Span,
+    pub(crate) gnu_hash: Span,
+    pub(crate) dynsym: Span,
+    pub(crate) dynstr: Span,
+    pub(crate) rela: Span,
+    pub(crate) relr: Span,
 }
 
-impl<'a> Tables<'a> {
-    fn big(&self) -> bool {
-        self.endian == Endianness::Big
+impl TablePlaces {
+    /// Combines what the dynamic section says with the lengths that are only in the note. The error
+    /// says what is wrong.
+    pub(super) fn new(
+        note_span: Span,
+        dynamic: &DynamicTables,
+        note: &Note<'_>,
+    ) -> Result<Self, &'static str> {
+        let symbols = u64::from(note.head.first_export.get()) + note.exports().len() as u64;
+        if symbols > u64::from(u32::MAX) {
+            return Err("wrong number of dynamic symbols");
+        }
+        Ok(Self {
+            note: note_span,
+            gnu_hash: Span::new(dynamic.gnu_hash, note.head.gnu_hash_len.get()),
+            dynsym: Span::new(dynamic.dynsym, symbols * SYMBOL as u64),
+            dynstr: dynamic.dynstr,
+            rela: dynamic.rela,
+            relr: dynamic.relr,
+        })
     }
 
-    pub(super) fn u32(&self, offset: usize) -> Option<u32> {
-        let bytes = *self.bytes.get(offset..)?.first_chunk()?;
-        Some(if self.big() { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
+    /// All places.
+    pub(super) fn all(self) -> impl Iterator<Item = Span> {
+        [self.note, self.gnu_hash, self.dynsym, self.dynstr, self.rela, self.relr].into_iter()
     }
 
-    /// The 8-byte number at `offset`, in the byte order of the machine.
-    pub(crate) fn u64(&self, offset: usize) -> Option<u64> {
-        let bytes = *self.bytes.get(offset..)?.first_chunk()?;
-        Some(if self.big() { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) })
+    /// Returns the tables, of which `bytes` returns the bytes.
+    pub(crate) fn tables<'a>(
+        &self,
+        arch: Arch,
+        note: Note<'a>,
+        bytes: impl Fn(&Span) -> &'a [u8],
+    ) -> Tables<'a> {
+        let dynamic = DynamicContents {
+            endian: arch.endian(),
+            gnu_hash: bytes(&self.gnu_hash),
+            dynsym: bytes(&self.dynsym),
+            dynstr: bytes(&self.dynstr),
+            rela: bytes(&self.rela),
+            relr: bytes(&self.relr),
+        };
+        Tables { dynamic, note, code: bytes(&note.head.code_tables) }
     }
+}
 
-    pub(super) fn span(&self, span: Span) -> Option<Range<usize>> {
-        span.within(self.bytes.len())
-    }
+/// The dynamic tables that an image was linked with.
+#[derive(Clone, Copy)]
+#[cfg_attr(
+    not(any(feature = "load", feature = "verify")),
+    expect(dead_code, reason = "only symbols are shown")
+)]
+pub(crate) struct DynamicContents<'a> {
+    pub(crate) endian: Endianness,
+    pub(crate) gnu_hash: &'a [u8],
+    pub(crate) dynsym: &'a [u8],
+    /// The names of dynamic symbols, each ended by a zero.
+    pub(crate) dynstr: &'a [u8],
+    pub(crate) rela: &'a [u8],
+    pub(crate) relr: &'a [u8],
+}
 
+impl<'a> DynamicContents<'a> {
     /// The symbol with this index of the dynamic symbol table.
     pub(crate) fn symbol(&self, index: u32) -> Option<DynamicSymbol> {
-        let table = self.span(self.note.head.dynsym)?;
-        let start = (index as usize).checked_mul(SYMBOL)?.checked_add(table.start)?;
-        if start.checked_add(SYMBOL)? > table.end {
-            return None;
-        }
+        let start = (index as usize).checked_mul(SYMBOL)?;
+        let bytes = self.dynsym.get(start..)?.get(..SYMBOL)?;
+        let entry = Numbers { bytes, endian: self.endian };
         Some(DynamicSymbol {
             #[cfg(feature = "load")]
             index,
-            name: self.u32(start)?,
-            info: *self.bytes.get(start + 4)?,
-            section: {
-                let bytes = *self.bytes.get(start + 6..)?.first_chunk()?;
-                if self.big() { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
-            },
-            value: self.u64(start + 8)?,
-            size: self.u64(start + 16)?,
+            name: entry.u32(0)?,
+            info: bytes[4],
+            #[cfg(feature = "verify")]
+            other: bytes[5],
+            section: entry.u16(6)?,
+            value: entry.u64(8)?,
+            size: entry.u64(16)?,
         })
     }
 
     /// Number of dynamic symbols, the null symbol included.
     pub(crate) fn symbol_count(&self) -> u32 {
-        // `View` has refused tables with more symbols than fit.
-        u32::try_from(self.note.head.dynsym.len.get() / SYMBOL as u64).unwrap_or(u32::MAX)
+        // `TablePlaces` has refused tables with more symbols than fit.
+        u32::try_from(self.dynsym.len() / SYMBOL).unwrap_or(u32::MAX)
+    }
+}
+
+/// All tables that are read after an image was checked.
+#[derive(Clone, Copy)]
+pub(crate) struct Tables<'a> {
+    pub(crate) dynamic: DynamicContents<'a>,
+    pub(crate) note: Note<'a>,
+    /// The code tables, if there are some. They may be malformed.
+    pub(crate) code: &'a [u8],
+}
+
+impl<'a> Tables<'a> {
+    #[cfg(feature = "load")]
+    fn numbers(&self, bytes: &'a [u8]) -> Numbers<'a> {
+        Numbers { bytes, endian: self.dynamic.endian }
+    }
+
+    #[cfg(feature = "load")]
+    pub(super) fn gnu_hash(&self) -> Numbers<'a> {
+        self.numbers(self.dynamic.gnu_hash)
+    }
+
+    /// Whether there are pointers that are the load address plus a constant.
+    #[cfg(feature = "load")]
+    pub(crate) fn has_relative(&self) -> bool {
+        self.note.head.relative_count.get() > 0 || !self.dynamic.relr.is_empty()
+    }
+
+    /// The relocations with addends.
+    #[cfg(feature = "load")]
+    pub(crate) fn rela(&self) -> Numbers<'a> {
+        self.numbers(self.dynamic.rela)
     }
 
     /// The code tables, if there are some. They may be malformed.
     #[cfg(feature = "load")]
     pub(crate) fn code_tables(&self) -> Option<CodeTables<'a>> {
-        CodeTables::read(self.code_table_bytes()?)
-    }
-
-    /// The bytes of the code tables.
-    pub(crate) fn code_table_bytes(&self) -> Option<&'a [u8]> {
-        self.bytes.get(self.span(self.note.head.code_tables)?)
-    }
-
-    /// The names of dynamic symbols, each ended by a zero.
-    pub(super) fn names(&self) -> Option<&'a [u8]> {
-        self.bytes.get(self.span(self.note.head.dynstr)?)
+        CodeTables::read(self.code)
     }
 
     /// Returns the exports in order of their indices, with their names. The item of a malformed
@@ -106,22 +177,20 @@ impl<'a> Tables<'a> {
     /// Symbols must not share bytes of their names, so the names together are not longer than their
     /// table. The iterator ends at the first fault.
     pub(crate) fn exports(self) -> impl Iterator<Item = Option<(u32, DynamicSymbol, &'a [u8])>> {
-        let names = self.names().unwrap_or_default();
+        let names = self.dynamic.dynstr;
         let mut room = names.len();
         let mut ended = false;
-        (1..self.symbol_count())
+        (1..self.dynamic.symbol_count())
             .map_while(move |index| {
                 if ended {
                     return None;
                 }
                 let export = (|| {
-                    let symbol = self.symbol(index)?;
+                    let symbol = self.dynamic.symbol(index)?;
                     if symbol.section == elf::SHN_UNDEF {
                         return Some((index, symbol, &[][..]));
                     }
-                    let rest = names.get(symbol.name as usize..)?;
-                    // The search for the end of the name is bounded, too.
-                    let name = &rest[..rest[..rest.len().min(room)].iter().position(|&byte| byte == 0)?];
+                    let name = name_at(names, &symbol, room)?;
                     room -= name.len() + 1;
                     Some((index, symbol, name))
                 })();
@@ -146,5 +215,46 @@ impl<'a> Tables<'a> {
             SLOT_OF_ROUTINE => SlotKey::Routine(text.into()),
             _ => return None,
         })
+    }
+}
+
+/// Returns the name of a symbol, if it ends within `room` bytes. The search is bounded, too.
+fn name_at<'a>(names: &'a [u8], symbol: &DynamicSymbol, room: usize) -> Option<&'a [u8]> {
+    let rest = names.get(symbol.name as usize..)?;
+    let rest = &rest[..rest.len().min(room)];
+    Some(&rest[..rest.iter().position(|&byte| byte == 0)?])
+}
+
+#[cfg(feature = "verify")]
+impl DynamicContents<'_> {
+    /// Returns the checksums of the dynamic symbols, of the hash table and of the relocations. Each
+    /// symbol counts with its name, and without the index of its section and the place of its name,
+    /// which tools change.
+    pub(crate) fn sums(&self) -> [crate::note::Sum; 3] {
+        let mut hasher = blake3::Hasher::new();
+        // Symbols may share names, but not so that hashing them takes longer than reading them.
+        let mut room = self.dynstr.len();
+        let symbols = (0..self.symbol_count()).filter_map(|index| self.symbol(index));
+        // Numbers are collected, because each call of the hasher has a cost.
+        let mut text = Vec::with_capacity(40 * self.symbol_count().min(1 << 12) as usize);
+        for symbol in symbols {
+            let Some(name) = name_at(self.dynstr, &symbol, room) else { break };
+            room -= name.len();
+            text.extend_from_slice(name);
+            text.extend([0, symbol.info, symbol.other, u8::from(symbol.section != elf::SHN_UNDEF)]);
+            text.extend([symbol.value, symbol.size].map(u64::to_le_bytes).as_flattened());
+            if text.len() > 1 << 16 {
+                hasher.update(&text);
+                text.clear();
+            }
+        }
+        hasher.update(&text);
+        let symbols = crate::note::truncate(hasher.finalize());
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&(self.rela.len() as u64).to_le_bytes());
+        hasher.update(self.rela);
+        hasher.update(self.relr);
+        let relocations = crate::note::truncate(hasher.finalize());
+        [symbols, crate::note::checksum(self.gnu_hash), relocations]
     }
 }

@@ -1,5 +1,5 @@
 //! The content of the note: what the image is for, its slots and signatures, and the checksums of
-//! everything else.
+//! what is loaded.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -14,9 +14,10 @@ use super::layout::FileLayout;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
-    NONE, NoteBuilder, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span,
-    SumRecord, SymbolicRecord, checksum, checksum_parallel,
+    ExportRecord, NONE, NoteBuilder, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL,
+    SlotRecord, Span, SumRecord, SymbolicRecord, checksum_parallel,
 };
+use crate::read::DynamicContents;
 
 /// Makes the note of an image, without the fields that depend on the layout. The slots of
 /// replaceable functions are still offsets in the slot array. `details` describes the plan's slots.
@@ -55,7 +56,7 @@ pub(super) fn describe(
     }
     for (export, symbol) in symbols.exports.iter().zip(symbols.first_export()..) {
         let signature = signatures.index(&mut note, export.signature);
-        note.export_signatures.push(signature);
+        note.exports.push(ExportRecord { signature, hash: U32::new(export.hash) });
         if let Some(offset) = export.slot {
             let (symbol, slot) = (U32::new(symbol), U64::new(offset));
             note.replaceable.push(ReplaceableRecord { symbol, slot, ..ReplaceableRecord::default() });
@@ -102,8 +103,7 @@ impl<'a> Signatures<'a> {
 /// Adds an empty record for each checksum, so that the note has its final length. The records are
 /// in the order of [`FileLayout::checksummed_parts`].
 pub(super) fn announce_checksums(note: &mut NoteBuilder, sections: &[FileSection<'_>]) {
-    let names = sections.iter().filter(|section| section.has_checksum()).map(|section| section.name);
-    for name in names.chain(["section headers"]) {
+    for name in sections.iter().filter(|section| section.has_checksum()).map(|section| section.name) {
         let name = note.text(name);
         note.sums.push(SumRecord { name, ..SumRecord::default() });
     }
@@ -130,19 +130,14 @@ pub(super) fn seal(
     }
     let area = |area: Area| Span::new(layout.addresses[area], plan.layout()[area].size);
     let head = &mut note.head;
-    head.file_len = U64::new(buffer.len() as u64);
     head.internal_slots = U64::new(plan.internal_slot_count() as u64);
     head.relative_count = U64::new((fixups.pointers.len() + fixups.internal_slots.len()) as u64);
     head.first_export = U32::new(symbols.first_export());
-    head.gnu_hash = Span::of(&layout.gnu_hash);
-    head.dynsym = Span::of(&layout.dynsym);
-    head.dynstr = Span::of(&layout.dynstr);
-    head.rela = Span::of(&layout.rela);
+    head.gnu_hash_len = U64::new(layout.gnu_hash.len() as u64);
     head.slot_array = area(Area::Slots);
     head.eh_frame = area(Area::EhFrame);
     head.code_tables = area(Area::CodeTables);
     head.text = area(Area::Text);
-    head.headers_sum = checksum(&buffer[..layout.note.start]);
     let parts = layout.checksummed_parts();
     assert_eq!(parts.len(), note.sums.len(), "every part has its checksum");
     let sums = parts.par_iter().zip(&note.sums).map(|(part, record)| {
@@ -150,6 +145,15 @@ pub(super) fn seal(
         SumRecord { range: Span::of(part), sum, ..*record }
     });
     note.sums = sums.collect();
+    let tables = DynamicContents {
+        endian: plan.arch().endian(),
+        gnu_hash: &buffer[layout.gnu_hash.clone()],
+        dynsym: &buffer[layout.dynsym.clone()],
+        dynstr: &buffer[layout.dynstr.clone()],
+        rela: &buffer[layout.rela.clone()],
+        relr: &[],
+    };
+    note.head.table_sums = tables.sums();
     let bytes = note.finish(plan.arch());
     buffer[layout.note.clone()].copy_from_slice(&bytes);
 }

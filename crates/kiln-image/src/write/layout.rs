@@ -97,7 +97,6 @@ pub(super) struct FileLayout<'p> {
     pub(super) debug: Vec<Range<usize>>,
     pub(super) link: Range<usize>,
     pub(super) shstrtab: Range<usize>,
-    pub(super) section_headers: Range<usize>,
     /// Length of the file in bytes.
     pub(super) len: usize,
 }
@@ -186,7 +185,6 @@ impl<'p> FileLayout<'p> {
             strtab,
             debug,
             link,
-            section_headers: shstrtab.end..len,
             shstrtab,
             len,
         })
@@ -226,27 +224,10 @@ impl<'p> FileLayout<'p> {
         sections.get(after.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
     }
 
-    /// Returns everything after the note, cut into one part for each section that has a checksum,
-    /// and one part for the section headers. The parts follow each other without gaps: padding
-    /// belongs to the part before it, except that no part has both bytes that are mapped and bytes
-    /// that are not.
-    ///
-    /// # Panics
-    ///
-    /// If the sections are not in order of the file.
+    /// Returns the ranges of the sections that have checksums, in order of the file.
     pub(super) fn checksummed_parts(&self) -> Vec<Range<usize>> {
-        let sections = || self.sections.iter().filter(|section| section.has_checksum());
-        let mut starts: Vec<usize> = sections().map(|section| self.range(section.content).start).collect();
-        // The first part begins after the note, the first that is not mapped after the segments.
-        let not_mapped = sections().position(|section| !section.content.is_loaded());
-        for (number, start) in [(Some(0), self.note.end), (not_mapped, self.writable.end)] {
-            if let Some(first) = number.and_then(|number| starts.get_mut(number)) {
-                *first = start;
-            }
-        }
-        starts.extend([self.section_headers.start, self.len]);
-        assert!(starts.is_sorted(), "sections are listed in order of the file");
-        starts.windows(2).map(|pair| pair[0]..pair[1]).collect()
+        let sections = self.sections.iter().filter(|section| section.has_checksum());
+        sections.map(|section| self.range(section.content)).collect()
     }
 }
 

@@ -34,6 +34,7 @@ pub(super) enum SectionContent {
     Shstrtab,
 }
 
+#[cfg(feature = "dwarf")]
 impl SectionContent {
     /// Whether the section is mapped, or zeroed, when the image is loaded.
     pub(super) fn is_loaded(self) -> bool {
@@ -71,14 +72,10 @@ pub(super) struct FileSection<'p> {
 }
 
 impl FileSection<'_> {
-    /// Returns whether the note has a checksum of the section: if it has bytes, and is not the
-    /// note.
+    /// Returns whether the note has a checksum of the section: if it is loaded from the file, and no
+    /// tool moves or changes it.
     pub(super) fn has_checksum(&self) -> bool {
-        match self.content {
-            SectionContent::Note => false,
-            SectionContent::Area(piece) => piece.area != Area::Bss && piece.size > 0,
-            _ => true,
-        }
+        self.piece().is_some_and(|piece| piece.area != Area::Bss && piece.size > 0)
     }
 
     /// Returns the part of an area that is the section's content, or `None` if the content is

@@ -26,9 +26,9 @@ pub(crate) struct Hostile {
 const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
 /// The offset of [`Hostile::strings`] in the strings of the note.
 pub(crate) const START: u32 = TRIPLE.len() as u32;
-const HEADERS: usize = 64 + 3 * 56;
+const HEADERS: usize = 64 + 4 * 56;
 const NOTE_PREFIX: usize = 20;
-const NOTE_HEAD: usize = 368;
+const NOTE_HEAD: usize = 328;
 const PAGE: usize = 4096;
 
 /// Numbers of 4 bytes.
@@ -45,14 +45,30 @@ pub(crate) fn symbol(name: u32) -> Vec<u8> {
     [words(&[name]), vec![0x12, 0, 1, 0], vec![0; 16]].concat()
 }
 
+/// The checksum of some bytes of an image.
 fn sum(bytes: &[u8]) -> [u8; 16] {
     *blake3::hash(bytes).as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// The checksum of the note's body.
+fn note_sum(bytes: &[u8]) -> u64 {
+    let step = |lane: u64, word: u64| {
+        let product = (lane ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ product >> 32
+    };
+    let mut lanes = [1, 2, 3, 4];
+    for (number, chunk) in bytes.chunks(8).enumerate() {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        lanes[number % 4] = step(lanes[number % 4], u64::from_le_bytes(word));
+    }
+    lanes.into_iter().fold(bytes.len() as u64, step)
 }
 
 impl Hostile {
     /// The bytes of the image.
     pub(crate) fn image(&self) -> Vec<u8> {
-        let note_end = HEADERS + NOTE_PREFIX + NOTE_HEAD + self.note_tables(0).1.len();
+        let note_end = HEADERS + NOTE_PREFIX + NOTE_HEAD + self.note_tables().1.len();
         // After the note: the tables that are loaded.
         let mut tables = Vec::new();
         let dynsym = [vec![0; 24], self.dynsym.clone()].concat();
@@ -61,20 +77,28 @@ impl Hostile {
             tables.extend_from_slice(table);
             [start, table.len()]
         });
+        let [gnu_hash, symbols, strings] = loaded;
+        let dynamic_start = (note_end + tables.len()).next_multiple_of(8);
+        tables.resize(dynamic_start - note_end, 0);
+        let entries =
+            [(0x6fff_fef5, gnu_hash[0]), (6, symbols[0]), (5, strings[0]), (10, strings[1]), (0, 0)];
+        tables.extend(entries.into_iter().flat_map(|(tag, value)| longs(&[tag, value])));
+        let dynamic_len = note_end + tables.len() - dynamic_start;
         let readable = (note_end + tables.len()).next_multiple_of(PAGE);
         tables.resize(readable - note_end, 0);
         // After everything that is loaded: the sections.
-        let (sections, file_len) = self.sections(readable);
+        let (sections, _) = self.sections(readable);
         let slots = self.slots.len() / 16;
         let count = if sections.is_empty() { 0 } else { self.section_names.len() + 2 };
         let mut headers = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
         headers.extend(longs(&[0, 64, if count == 0 { 0 } else { readable + self.shstrtab.len() }]));
-        headers.extend([0, 0, 0, 0, 64, 0, 56, 0, 3, 0, 64, 0]);
+        headers.extend([0, 0, 0, 0, 64, 0, 56, 0, 4, 0, 64, 0]);
         headers.extend([count as u16, if count == 0 { 0 } else { 1 }].map(u16::to_le_bytes).concat());
         let writable = readable.next_multiple_of(PAGE);
         for (kind, flags, start, file, memory, align) in [
             (1, 4, 0, readable, readable, PAGE),
             (1, 6, writable, 0, 8 * slots, PAGE),
+            (2, 4, dynamic_start, dynamic_len, dynamic_len, 8),
             (4, 4, HEADERS, note_end - HEADERS, note_end - HEADERS, 4),
         ] {
             headers.extend(words(&[kind, flags]));
@@ -82,27 +106,29 @@ impl Hostile {
         }
         assert_eq!(headers.len(), HEADERS);
 
-        let (spans, note_tables) = self.note_tables(note_end);
+        let (spans, note_tables) = self.note_tables();
         let mut head = b"KilnImg\0".to_vec();
-        head.extend(words(&[3, NOTE_HEAD as u32]));
-        head.extend(longs(&[file_len]));
-        head.extend(sum(&headers));
+        head.extend(words(&[4, NOTE_HEAD as u32]));
+        // Of tables that are not what they are; readers compare what is before them first.
+        head.extend([0; 48]);
         head.extend(words(&[0, 0, 0, START]));
-        head.extend(longs(&[0, 0]));
-        head.extend(words(&[1, 0]));
-        head.extend(spans.iter().chain(&loaded).flat_map(|span| longs(span)));
-        head.extend(longs(&[0, 0, if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0, 0, 0]));
-        assert_eq!(head.len() + 16, NOTE_HEAD);
+        head.extend(longs(&[0, 0, self.gnu_hash.len()]));
+        // The exports begin after the null symbol, and those without a record are not counted.
+        let exports = self.dynsym.len() / 24;
+        head.extend(words(&[1 + (exports - self.export_signatures.len() / 8) as u32, 0]));
+        head.extend(spans.iter().flat_map(|span| longs(span)));
+        head.extend(longs(&[if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(head.len() + 8, NOTE_HEAD);
         let body = [head, note_tables].concat();
-        let body = [&sum(&body)[..], &body].concat();
+        let body = [&note_sum(&body).to_le_bytes()[..], &body].concat();
         let prefix = [words(&[5, body.len() as u32, 1]), b"Kiln\0\0\0\0".to_vec()].concat();
         [headers, prefix, body, tables, sections].concat()
     }
 
     /// The tables of the note and their ranges in its body.
-    fn note_tables(&self, note_end: usize) -> (Vec<[usize; 2]>, Vec<u8>) {
+    fn note_tables(&self) -> (Vec<[usize; 2]>, Vec<u8>) {
         let sums = self.sums.iter().flat_map(|&(start, len)| {
-            [words(&[start, len]), longs(&[note_end, 0]), sum(b"").to_vec()].concat()
+            [words(&[start, len]), longs(&[HEADERS, 0]), sum(b"").to_vec()].concat()
         });
         let (sums, strings) = (sums.collect(), [TRIPLE.as_bytes(), &self.strings].concat());
         let mut tables = Vec::new();

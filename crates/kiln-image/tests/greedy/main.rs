@@ -79,7 +79,7 @@ const KINDS: [Kind; 12] = [
     ("types of exports", "", |size| Hostile {
         dynsym: symbol(0).repeat(size as usize / 60),
         dynstr: vec![0; size as usize / 60],
-        export_signatures: words(&[0]).repeat(size as usize / 60),
+        export_signatures: words(&[0, gnu_hash("")]).repeat(size as usize / 60),
         signatures: words(&[START, size / 2]),
         strings: vec![b't'; size as usize / 2],
         ..Hostile::default()

@@ -126,7 +126,7 @@ fn readelf_has_no_complaint() {
     }
 }
 
-const C_PROGRAM: &str = r#"
+pub(crate) const C_PROGRAM: &str = r#"
 #include <dlfcn.h>
 #include <stdio.h>
 #include <string.h>

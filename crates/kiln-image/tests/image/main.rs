@@ -11,3 +11,4 @@ mod replaceable;
 mod run;
 mod sections;
 mod support;
+mod tools;

@@ -63,31 +63,43 @@ pub(super) fn fit_image(bytes: &mut [u8]) {
         let number = bytes.get(at..at.checked_add(8)?)?;
         usize::try_from(u64::from_le_bytes(number.try_into().ok()?)).ok()
     };
-    let sum =
-        |bytes: &[u8]| *blake3::hash(bytes).as_bytes().first_chunk::<16>().expect("a hash has 32 bytes");
+    // The note is where a program header says, whose address need not be its offset. The first
+    // bytes of its body follow from the words in front of it.
     let note = (|| {
         let headers = number(bytes, 0x20)?;
         let count = usize::from(u16::from_le_bytes([*bytes.get(0x38)?, *bytes.get(0x39)?]));
         let header = (0..count.min(64)).map(|n| headers.saturating_add(n * 56));
         let note = header
             .filter(|at| bytes.get(*at..at.saturating_add(4)) == Some(&[4, 0, 0, 0]))
-            .find_map(|at| Some((number(bytes, at + 8)?, number(bytes, at + 32)?)))?;
-        let end = note.0.checked_add(note.1)?;
-        (note.1 >= PREFIX + 56 && end <= bytes.len()).then_some((note.0, end))
+            .find_map(|at| number(bytes, at + 8))?;
+        let len = u32::from_le_bytes(bytes.get(note.checked_add(4)?..note.checked_add(8)?)?.try_into().ok()?);
+        let body = note + PREFIX..(note + PREFIX).checked_add(usize::try_from(len).ok()?)?;
+        (body.len() > 8 && body.end <= bytes.len()).then_some(body)
     })();
-    let Some((start, end)) = note else { return };
+    let Some(body) = note else { return };
     // The section headers are last.
     let sections = 64 * u64::from(u16::from_le_bytes([bytes[0x3c], bytes[0x3d]]));
     if let Some(offset) = (bytes.len() as u64).checked_sub(sections) {
         bytes[0x28..0x30].copy_from_slice(&offset.to_le_bytes());
     }
-    let length = (bytes.len() as u64).to_le_bytes();
-    let headers = sum(&bytes[..start]);
-    let body = &mut bytes[start + PREFIX..end];
-    body[32..40].copy_from_slice(&length);
-    body[40..56].copy_from_slice(&headers);
-    let sum = sum(&body[16..]);
-    body[..16].copy_from_slice(&sum);
+    let body = &mut bytes[body];
+    let sum = note_sum(&body[8..]);
+    body[..8].copy_from_slice(&sum.to_le_bytes());
+}
+
+/// Returns the checksum of a note's body: four lanes take eight bytes in turns.
+fn note_sum(bytes: &[u8]) -> u64 {
+    let step = |lane: u64, word: u64| {
+        let product = (lane ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        product ^ product >> 32
+    };
+    let mut lanes = [1, 2, 3, 4];
+    for (number, chunk) in bytes.chunks(8).enumerate() {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        lanes[number % 4] = step(lanes[number % 4], u64::from_le_bytes(word));
+    }
+    lanes.into_iter().fold(bytes.len() as u64, step)
 }
 
 /// Corrects the key, the length and the checksums of a cache entry, and returns the key.

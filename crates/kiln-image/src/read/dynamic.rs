@@ -1,0 +1,66 @@
+//! The dynamic section: where the tables are that dynamic linkers read.
+//!
+//! Tools move these tables, and the dynamic section is what they keep right. Only addresses are
+//! taken from it; View checks where they lead.
+
+use object::Endianness;
+use object::elf;
+
+use super::number::Numbers;
+use crate::elf64::{DYNAMIC, RELA, RELR, SYMBOL};
+use crate::note::Span;
+
+/// The places of the dynamic tables: distances from the load address. The lengths of tables of
+/// which an image has none are 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct DynamicTables {
+    pub(crate) gnu_hash: u64,
+    pub(crate) dynsym: u64,
+    pub(crate) dynstr: Span,
+    pub(crate) rela: Span,
+    pub(crate) relr: Span,
+}
+
+impl DynamicTables {
+    /// Reads the entries of a dynamic section. The error says what is wrong.
+    pub(super) fn read(section: &[u8], endian: Endianness) -> Result<Self, &'static str> {
+        let numbers = Numbers { bytes: section, endian };
+        let mut tables = Self::default();
+        for at in (0..section.len()).step_by(DYNAMIC) {
+            let (Some(tag), Some(value)) = (numbers.u64(at), numbers.u64(at + 8)) else {
+                return Err("a dynamic section without an end");
+            };
+            let right = match tag.cast_signed() {
+                elf::DT_NULL => return Ok(tables),
+                elf::DT_GNU_HASH => set(&mut tables.gnu_hash, value),
+                elf::DT_SYMTAB => set(&mut tables.dynsym, value),
+                elf::DT_STRTAB => set_number(&mut tables.dynstr.start, value),
+                elf::DT_STRSZ => set_number(&mut tables.dynstr.len, value),
+                elf::DT_RELA => set_number(&mut tables.rela.start, value),
+                elf::DT_RELASZ => set_number(&mut tables.rela.len, value),
+                elf::DT_RELR => set_number(&mut tables.relr.start, value),
+                elf::DT_RELRSZ => set_number(&mut tables.relr.len, value),
+                elf::DT_SYMENT => value == SYMBOL as u64,
+                elf::DT_RELAENT => value == RELA as u64,
+                elf::DT_RELRENT => value == RELR as u64,
+                // The linker makes no such relocations, and this loader would not apply them.
+                elf::DT_REL | elf::DT_JMPREL | elf::DT_TEXTREL | elf::DT_INIT | elf::DT_INIT_ARRAY => false,
+                _ => true,
+            };
+            if !right {
+                return Err("an entry of the dynamic section that images do not have");
+            }
+        }
+        Err("a dynamic section without an end")
+    }
+}
+
+fn set(field: &mut u64, value: u64) -> bool {
+    *field = value;
+    true
+}
+
+fn set_number(field: &mut zerocopy::little_endian::U64, value: u64) -> bool {
+    field.set(value);
+    true
+}
