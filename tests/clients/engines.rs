@@ -8,10 +8,10 @@ use cranelift_codegen::settings::{self, Configurable as _};
 use cranelift_jit::{JITBuilder, JITModule};
 use cranelift_module::{FuncOrDataId, Module, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
-use kiln::Session;
-use kiln::globals::{Bindings, Resolve as _};
-use kiln::image::Image;
+use kiln::globals::{Bindings, GlobalTable, Resolve as _};
+use kiln::image::{Image, ObjectOptions, write_object};
 use kiln::ir::{ModuleBuilder, Target};
+use kiln::{Compiler, Session};
 
 use crate::host::{Host, Outcome, call};
 use crate::language::Failure;
@@ -72,11 +72,25 @@ pub(crate) fn jit(client: &impl Client) -> Result<Outcome, Failure> {
 }
 
 pub(crate) fn object(client: &impl Client) -> Result<Outcome, Failure> {
-    let host = Host::new();
     let mut module = object_module()?;
     client.build(&mut module)?;
+    linked(&module.finish().emit()?)
+}
+
+/// The same through an object file of Kiln's.
+pub(crate) fn kiln_object(client: &impl Client) -> Result<Outcome, Failure> {
+    let mut module = kiln_module()?;
+    client.build(&mut module)?;
+    let compiled = Compiler::new(Target::host()).compile(&[module.finish()?])?;
+    let object = write_object(&compiled.artifacts, &GlobalTable::new(), &ObjectOptions::default());
+    linked(&object.map_err(|errors| errors[0].to_string())?)
+}
+
+/// Links an object file with the host's part, and runs it.
+fn linked(object: &[u8]) -> Result<Outcome, Failure> {
+    let host = Host::new();
     let folder = tempfile::tempdir()?;
-    let library = library::link(&module.finish().emit()?, folder.path())?;
+    let library = library::link(object, folder.path())?;
     let (table, tally) = (library.symbol(c"host"), library.symbol(c"tally"));
     if table.is_null() || tally.is_null() {
         return Err("the host's part is missing".into());

@@ -2,11 +2,11 @@
 //! own modules.
 //!
 //! `language` is a compiler that is generic over the module. Every file in `programs` is compiled
-//! and run four times: by `cranelift_jit::JITModule`, through an object file of
-//! `cranelift_object::ObjectModule` that `cc` links, in a `kiln::Session`, and from the image of
-//! that session. The expected outcome is at the top of each file. `errors` compares the errors of
-//! the trait, `bytes` defines functions by machine code, `recorder` records which methods a client
-//! calls. `repl` runs the example of that name, in processes of its own.
+//! and run five times: by `cranelift_jit::JITModule`, through an object file of
+//! `cranelift_object::ObjectModule` that `cc` links, through one of Kiln's, in a `kiln::Session`,
+//! and from the image of that session. The expected outcome is at the top of each file. `errors`
+//! compares the errors of the trait, `bytes` defines functions by machine code, `recorder` records
+//! which methods a client calls. `repl` runs the example of that name, in processes of its own.
 //!
 //! The others do what compilers in the wild do: `learner` declares functions before it knows their
 //! types, `prompt` finalizes and goes on, `one_by_one` makes a module for each function, `pointers`
@@ -35,13 +35,14 @@ use engines::Client;
 use host::Outcome;
 use language::Failure;
 
-/// The four ways to run a client.
+/// The five ways to run a client.
 type Way<C> = fn(&C) -> Result<Outcome, Failure>;
 
-fn ways<C: Client>() -> [(&'static str, Way<C>); 4] {
+fn ways<C: Client>() -> [(&'static str, Way<C>); 5] {
     [
         ("jit", engines::jit),
         ("object", engines::object),
+        ("kiln_object", engines::kiln_object),
         ("session", engines::in_memory),
         ("image", engines::image),
     ]
@@ -54,7 +55,7 @@ enum Obstacle {
 }
 
 fn missing_tool(way: &str) -> Option<Obstacle> {
-    if way == "object" { library::missing().map(Obstacle::Tool) } else { None }
+    if way.ends_with("object") { library::missing().map(Obstacle::Tool) } else { None }
 }
 
 fn main() -> std::process::ExitCode {

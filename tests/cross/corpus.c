@@ -1,4 +1,5 @@
-// Loads an image and makes the calls of a script, through the entry thunks in the image.
+// Loads an image and makes the calls of a script, through the entry thunks in the image. The image `-` is this program
+// itself, which objects were linked into.
 //
 // The script begins with the number of slots, each of which gets 4096 zeroed bytes of its own. Every line then is:
 // line, thunk, function, `eq` or `ne`, number of arguments, their bytes in hex, number of results, theirs.
@@ -34,7 +35,7 @@ static int read_values(FILE *script, cell *cells, int *lengths) {
 }
 
 int main(int argc, char **argv) {
-    void *image = argc == 3 ? dlopen(argv[1], RTLD_NOW) : NULL;
+    void *image = argc == 3 ? dlopen(strcmp(argv[1], "-") ? argv[1] : NULL, RTLD_NOW) : NULL;
     if (!image) {
         puts(argc == 3 ? dlerror() : "usage: corpus IMAGE SCRIPT");
         return 2;
@@ -43,7 +44,8 @@ int main(int argc, char **argv) {
     int slot_count;
     if (!script || fscanf(script, "%d", &slot_count) != 1) return 3;
     void **slots = dlsym(image, "kiln_slots");
-    for (int i = 0; i < slot_count; i++) slots[i] = calloc(1, 4096);
+    // Objects whose globals are symbols have no slots.
+    for (int i = 0; slots && i < slot_count; i++) slots[i] = calloc(1, 4096);
 
     int failures = 0, line;
     char thunk_name[64], name[256], relation[3];

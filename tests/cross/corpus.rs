@@ -1,4 +1,4 @@
-//! The run lines of `tests/clif`, executed by `corpus.c` in images of another machine.
+//! The run lines of `tests/clif`, executed by `corpus.c` in images or objects of another machine.
 //!
 //! C cannot call a function whose type it does not know, so every signature gets an entry thunk in
 //! the image. Arguments and expected results are written out in the byte order of the machine.
@@ -13,6 +13,7 @@ use kiln::ir::{DiagnosticKind, Linkage, Module, SymbolKind, Target, entry_thunk}
 use libtest_mimic::Failed;
 
 use crate::machine::Machine;
+use crate::{Form, Program};
 
 /// Functions that give other results with `dlopen`, or on a big-endian machine if they are marked
 /// so, and why.
@@ -23,8 +24,11 @@ const EXCEPT: [(&str, bool, &str); 4] = [
     ("floor", false, "`dlopen` finds the image's own definition where the compiler wants the C library's"),
 ];
 
-/// Executes every file that is for `machine`.
-pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
+/// The one that is right in objects, whose globals are symbols.
+const BUT_IN_OBJECTS: &str = "through_roots";
+
+/// Executes every file that is for `machine`, in this form.
+pub(crate) fn run(machine: &Machine, form: Form<'_>, is_object: bool) -> Result<(), Failed> {
     let target = machine.newer_target();
     let mut modules = Vec::new();
     for path in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clif"))? {
@@ -39,7 +43,6 @@ pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
         }
     }
     let folder = tempfile::tempdir()?;
-    let host = machine.compile(&crate::source("corpus.c"), folder.path())?;
     let (mut calls, mut failures) = (0, String::new());
     for root in 0..modules.len() {
         let tests = || modules[root].settings.tests();
@@ -52,11 +55,11 @@ pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
         }
         let program: Vec<Module> =
             closure(&modules, root).into_iter().map(|index| modules[index].clone()).collect();
-        let (image, script, count) = compile(machine, &target, &modules[root], program)?;
-        let (image_path, script_path) = (folder.path().join("image.so"), folder.path().join("script"));
-        kiln::image::save(&image_path, &image)?;
+        let (program, script, count) = compile(machine, &target, &modules[root], program, is_object)?;
+        let script_path = folder.path().join("script");
         std::fs::write(&script_path, script)?;
-        let output = machine.command(&host, true).arg(&image_path).arg(&script_path).output()?;
+        let Some((host, image)) = form(machine, &program, "corpus.c", folder.path())? else { continue };
+        let output = machine.command(&host, true).arg(image).arg(&script_path).output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stdout);
             let errors = String::from_utf8_lossy(&output.stderr);
@@ -73,14 +76,15 @@ pub(crate) fn run(machine: &Machine) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The image of `program` with the thunks that the run lines of `root` need, and the script for
-/// `corpus.c`.
+/// Compiles `program` with the thunks that the run lines of `root` need, and returns it with the
+/// script for `corpus.c`.
 fn compile(
     machine: &Machine,
     target: &Target,
     root: &Module,
     mut program: Vec<Module>,
-) -> Result<(Vec<u8>, String, usize), Failed> {
+    is_object: bool,
+) -> Result<(Program, String, usize), Failed> {
     let isa = target.isa(&root.settings)?;
     let mut signatures = indexmap::IndexSet::new();
     let (mut script, mut count) = (String::new(), 0);
@@ -90,7 +94,7 @@ fn compile(
         let except = EXCEPT
             .iter()
             .any(|(name, big_only, _)| **name == *symbol.name && (machine.big_endian || !big_only));
-        if !visible || except {
+        if !visible || (except && !(is_object && *symbol.name == *BUT_IN_OBJECTS)) {
             continue;
         }
         let signature = symbol.signature.as_ref().ok_or("a function without a type")?;
@@ -112,8 +116,9 @@ fn compile(
     for (number, signature) in signatures.iter().enumerate() {
         program.push(entry_thunk(&format!("entry_thunk_{number}"), signature, &root.settings, &*isa));
     }
-    let (image, globals) = crate::image(&program, target.clone())?;
-    Ok((image, format!("{}\n{script}", globals.keys().count()), count))
+    let program = crate::compile(&program, target.clone())?;
+    let script = format!("{}\n{script}", program.globals.len());
+    Ok((program, script, count))
 }
 
 /// A space and the bytes of `value` in the byte order of the machine.

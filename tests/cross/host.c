@@ -1,4 +1,5 @@
-// Loads an image with the C library's own loader, fills its slots, and calls everything in it.
+// Loads an image with the C library's own loader, fills its slots, and calls everything in it. The image `-` is this
+// program itself, which an object was linked into.
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <execinfo.h>
@@ -52,7 +53,7 @@ static void *get(const char *name) {
 #define D(name, type) type *name = (type *)get(#name)
 
 int main(int argc, char **argv) {
-    if (argc != 2 || !(image = dlopen(argv[1], RTLD_NOW))) {
+    if (argc != 2 || !(image = dlopen(strcmp(argv[1], "-") ? argv[1] : NULL, RTLD_NOW))) {
         puts(argc == 2 ? dlerror() : "usage: host IMAGE");
         return 2;
     }

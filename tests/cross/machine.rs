@@ -1,5 +1,6 @@
 //! The machines, and how a C program is compiled and run for each.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -65,7 +66,7 @@ impl Machine {
         self.name == std::env::consts::ARCH
     }
 
-    fn compiler(&self) -> String {
+    pub(crate) fn compiler(&self) -> String {
         if self.is_host() { "cc".into() } else { format!("{}-linux-gnu-gcc", self.name) }
     }
 
@@ -98,17 +99,18 @@ impl Machine {
         (!missing.is_empty()).then(|| missing.join(", "))
     }
 
-    /// Compiles the C program in the file `source` into `folder`.
-    pub(crate) fn compile(&self, source: &Path, folder: &Path) -> Result<PathBuf, Failed> {
+    /// Compiles the C program in the file `source` into `folder`, with more arguments. It is kept
+    /// for the next call, unless there are some.
+    pub(crate) fn compile(&self, source: &Path, folder: &Path, more: &[OsString]) -> Result<PathBuf, Failed> {
         let program = folder.join("host");
+        if more.is_empty() && program.exists() {
+            return Ok(program);
+        }
         // The image imports from the program itself, and unwinding goes through it.
         let options = ["-std=gnu11", "-Wall", "-O1", "-rdynamic", "-funwind-tables", "-o"];
-        let output =
-            Command::new(self.compiler()).args(options).arg(&program).arg(source).arg("-ldl").output()?;
-        match output.status.success() {
-            true => Ok(program),
-            false => Err(String::from_utf8_lossy(&output.stderr).into_owned().into()),
-        }
+        let mut command = Command::new(self.compiler());
+        command.args(options).arg(&program).arg(source).args(more).args(["-ldl", "-lm"]);
+        run(&mut command).map(|()| program)
     }
 
     /// A command that runs `program` on this machine, or on a newer one.
@@ -122,5 +124,14 @@ impl Machine {
         }
         command.arg("-L").arg(self.root()).arg(program);
         command
+    }
+}
+
+/// Runs a command, which fails with what it prints.
+pub(crate) fn run(command: &mut Command) -> Result<(), Failed> {
+    let output = command.output()?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).into_owned().into()),
     }
 }

@@ -4,18 +4,21 @@
 //! `program` calls everything in `program.clif` and `library.clif` from `host.c`; `unoptimized` and
 //! `newer_cpu` do so with other settings. `corpus` executes the run lines of `tests/clif` through
 //! entry thunks that are part of the image. `far` executes the veneers of a module that is larger
-//! than a call reaches.
+//! than a call reaches. `object` does the first and the third with relocatable objects, which each
+//! linker makes a shared library of, and an executable.
 //!
 //! A test that needs a tool that is not installed is reported as ignored, with the name of the
 //! tool. If the environment variable `CI` is set, it fails.
 
 mod corpus;
 mod machine;
+mod object;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln::Compiler;
+use kiln::artifact::Artifact;
 use kiln::globals::GlobalTable;
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Code, Module, OptLevel, Source, Target, check_program, parse};
@@ -35,7 +38,7 @@ fn main() {
             ("program", |machine| program(machine, machine.target().opt_level(OptLevel::Speed), false)),
             ("unoptimized", |machine| program(machine, machine.target().opt_level(OptLevel::None), false)),
             ("newer_cpu", |machine| program(machine, machine.newer_target(), true)),
-            ("corpus", corpus::run),
+            ("corpus", |machine| corpus::run(machine, &image_of, false)),
             ("far", far),
         ];
         for (name, way) in ways {
@@ -55,6 +58,19 @@ fn main() {
             });
         }
     }
+    for (machine, linker) in
+        MACHINES.iter().flat_map(|machine| object::LINKERS.iter().map(move |l| (machine, l)))
+    {
+        let name = format!("{}::object_{}", machine.name, linker.name);
+        trials.push(match machine.missing().or_else(|| linker.missing(machine)) {
+            None => Trial::test(name, move || object::run(machine, linker)),
+            Some(missing) => {
+                let needs = format!("needs {missing}");
+                let kind = needs.clone();
+                Trial::test(name, move || Err(needs.into())).with_kind(kind).with_ignored_flag(!in_ci)
+            }
+        });
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
@@ -64,8 +80,14 @@ fn module(name: &str, text: &str, target: &Target) -> Result<Module, Failed> {
         .map_err(|faults| faults.iter().map(|fault| format!("{fault}\n")).collect::<String>().into())
 }
 
-/// The image of `modules`, and the keys of its globals in the order of their slots.
-fn image(modules: &[Module], target: Target) -> Result<(Vec<u8>, GlobalTable), Failed> {
+/// Modules that are compiled, and the globals that they use in the order of their slots.
+struct Program {
+    artifacts: Vec<Artifact>,
+    globals: GlobalTable,
+}
+
+/// Compiles modules that fit together.
+fn compile(modules: &[Module], target: Target) -> Result<Program, Failed> {
     let faults = check_program(&modules.iter().collect::<Vec<_>>());
     if !faults.is_empty() {
         return Err(faults.iter().map(|fault| format!("{fault}\n")).collect::<String>().into());
@@ -74,22 +96,41 @@ fn image(modules: &[Module], target: Target) -> Result<(Vec<u8>, GlobalTable), F
     for key in modules.iter().flat_map(Module::globals) {
         globals.intern(key);
     }
-    let compiled = Compiler::new(target).compile(modules)?;
-    let image = write_image(&compiled.artifacts, &globals, &ImageOptions::default())
-        .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
-    Ok((image, globals))
+    let artifacts = Compiler::new(target).compile(modules)?.artifacts;
+    Ok(Program { artifacts, globals })
 }
 
-/// The program that `host.c` knows, compiled for `target`.
-fn program(machine: &Machine, target: Target, newer: bool) -> Result<(), Failed> {
+/// A C program and its argument, which it takes for the image of a program. `None` if the program
+/// cannot have that form.
+type Hosted = Option<(PathBuf, PathBuf)>;
+
+/// Makes the image of a program, and the C program `host` that loads it, in `folder`.
+fn image_of(machine: &Machine, program: &Program, host: &str, folder: &Path) -> Result<Hosted, Failed> {
+    let image = write_image(&program.artifacts, &program.globals, &ImageOptions::default())
+        .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
+    let path = folder.join("program.so");
+    kiln::image::save(&path, &image)?;
+    Ok(Some((machine.compile(&source(host), folder, &[])?, path)))
+}
+
+/// A way from a program to a C program that executes it.
+type Form<'f> = &'f dyn Fn(&Machine, &Program, &str, &Path) -> Result<Hosted, Failed>;
+
+/// Compiles the program that `host.c` knows for `target`.
+fn known_program(target: Target) -> Result<Program, Failed> {
     let modules = [
         module("program.clif", include_str!("program.clif"), &target)?,
         module("library.clif", include_str!("library.clif"), &target)?,
     ];
-    let (image, globals) = image(&modules, target)?;
+    let program = compile(&modules, target)?;
     // `host.c` fills the slots in this order.
-    assert_eq!(globals.keys().collect::<Vec<_>>(), ["host:counter", "host:table"]);
-    execute(machine, "host.c", &image, newer)
+    assert_eq!(program.globals.keys().collect::<Vec<_>>(), ["host:counter", "host:table"]);
+    Ok(program)
+}
+
+/// The program that `host.c` knows, compiled for `target`, as an image.
+fn program(machine: &Machine, target: Target, newer: bool) -> Result<(), Failed> {
+    execute(machine, "host.c", &known_program(target)?, newer, &image_of)
 }
 
 /// A module of more code than a call reaches, which has veneers.
@@ -101,17 +142,20 @@ fn far(machine: &Machine) -> Result<(), Failed> {
             code.bytes = vec![0; 90_000_000].into();
         }
     }
-    let (image, _) = image(&[module], machine.target())?;
-    execute(machine, "far.c", &image, false)
+    execute(machine, "far.c", &compile(&[module], machine.target())?, false, &image_of)
 }
 
-/// Runs the C program `host` with `image`.
-fn execute(machine: &Machine, host: &str, image: &[u8], newer: bool) -> Result<(), Failed> {
+/// Runs the C program `host` with `program`.
+fn execute(
+    machine: &Machine,
+    host: &str,
+    program: &Program,
+    newer: bool,
+    form: Form<'_>,
+) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
-    let path = folder.path().join("program.so");
-    kiln::image::save(&path, image)?;
-    let host = machine.compile(&source(host), folder.path())?;
-    let output = machine.command(&host, newer).arg(&path).output()?;
+    let (host, image) = form(machine, program, host, folder.path())?.ok_or("it has no such form")?;
+    let output = machine.command(&host, newer).arg(image).output()?;
     if output.status.success() {
         return Ok(());
     }
@@ -119,6 +163,6 @@ fn execute(machine: &Machine, host: &str, image: &[u8], newer: bool) -> Result<(
     Err(format!("{}\n{text}{}", output.status, String::from_utf8_lossy(&output.stderr)).into())
 }
 
-fn source(name: &str) -> std::path::PathBuf {
+fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cross").join(name)
 }

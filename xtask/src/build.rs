@@ -1,10 +1,11 @@
-//! `build`: compiles many modules and links them into one image.
+//! `build`: compiles many modules and links them into one image, or one object for a linker.
 //!
 //! A module is read when a thread is free to compile it, and dropped after it is compiled. So a
 //! build of many thousands of modules holds the IR of only a few. The linker finds out whether
 //! modules fit together. If they do not, all of them are read again, so that the message can show
 //! where they disagree.
 
+mod emit;
 mod failure;
 mod stats;
 mod timings;
@@ -13,12 +14,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kiln::artifact::Artifact;
 use kiln::cache::{Counts, DiskStore, Event, Events, Tally, WriteBehind};
-use kiln::globals::GlobalTable;
-use kiln::image::{DebugInfo, ImageFiles, ImageInfo, ImageOptions, save, write_image_files};
+use kiln::image::save;
 use kiln::{Compiler, Verify};
 
+use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
 use self::stats::{Stats, Times};
 use self::timings::Recorder;
@@ -32,6 +32,10 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 /// import becomes a slot that the host fills at load. Of several `replaceable` definitions of a
 /// function, that in the last file is in force, in order of paths. The image is an ELF shared
 /// object. It does not depend on the number of threads or on the order of the arguments.
+///
+/// With `--emit object` the output is a relocatable object (`.o`) for a linker: what no file
+/// defines is an undefined symbol, and globals are an array that the program fills,
+/// `extern void *kiln_slots[]` in C, in the order in which the files use them.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask build examples/clif -o hello.so
@@ -40,14 +44,15 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build lib --target aarch64 -o lib.so
   cargo xtask build -g program.clif -o program.so
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
+  cargo xtask build lib --emit object -g -o lib.o && cc main.c lib.o -lm
   compiler | cargo xtask build - library.clif -o program.so")]
 pub(crate) struct BuildArgs {
     /// `.clif` and `.kir` files, folders that are searched for them, and `-`, which is standard
     /// input
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
-    /// The image to write; it is written completely or not at all, unless only the file may be
-    /// written and not its folder
+    /// The image or object to write; it is written completely or not at all, unless only the file
+    /// may be written and not its folder
     #[arg(short, long, value_name = "IMAGE")]
     output: PathBuf,
     /// Architecture or triple to compile for: x86_64, aarch64, riscv64, s390x [default: this
@@ -71,17 +76,8 @@ pub(crate) struct BuildArgs {
     /// removed first
     #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
     cache_limit: u64,
-    /// Add debug information: gdb and lldb step through the lines of the `.clif` files, break at
-    /// `file:line`, and show values as variables. A module with `lines` items keeps its own lines
-    #[arg(short = 'g', long = "debug")]
-    debug: bool,
-    /// Write symbols and debug information to this file instead of the image. gdb finds it in the
-    /// image's folder, or in `/usr/lib/debug/.build-id`
-    #[arg(long, value_name = "FILE")]
-    split_debug: Option<PathBuf>,
-    /// Leave out the symbols that only debuggers and profilers need
-    #[arg(long)]
-    strip: bool,
+    #[command(flatten)]
+    emit: EmitArgs,
     /// Print for each module whether the cache had it, and if not, why
     #[arg(long)]
     verbose: bool,
@@ -118,11 +114,10 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let recorder = (!args.timings.is_empty()).then(|| Recorder::start(started));
     let threads = input::threads(args.threads.map(usize::from))?;
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
-    let debug = args.debug_info()?;
+    args.emit.check(&args.output)?;
     let files = input::files(&args.paths)?;
-    let is_debugged = args.debug || args.split_debug.is_some();
-    let files = if is_debugged { input::debugged(files) } else { files };
-    let outputs = [Some(&args.output), args.stats.as_ref(), args.split_debug.as_ref()];
+    let files = if args.emit.is_debugged() { input::debugged(files) } else { files };
+    let outputs = [Some(&args.output), args.stats.as_ref(), args.emit.split_debug()];
     outputs.into_iter().flatten().chain(&args.timings).try_for_each(|path| check_output(path, &files))?;
 
     // Compile each module as soon as it is read.
@@ -155,11 +150,10 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let compiled = Instant::now();
 
     let artifacts = &result.artifacts;
-    let options = ImageOptions { strip: args.strip, debug, ..ImageOptions::default() };
-    let ImageFiles { image, debug, .. } = write_image_files(artifacts, &globals(artifacts), &options)
-        .map_err(|errors| inputs.not_linked(&errors))?;
+    let Written { bytes, debug, slots } =
+        args.emit.write(artifacts).map_err(|errors| inputs.not_linked(&errors))?;
     let linked = Instant::now();
-    let files = [(Some(&args.output), Some(&image)), (args.split_debug.as_ref(), debug.as_ref())];
+    let files = [(Some(&args.output), Some(&bytes)), (args.emit.split_debug(), debug.as_ref())];
     for (path, bytes) in files.into_iter().filter_map(|(path, bytes)| path.zip(bytes)) {
         save(path, bytes).map_err(|error| cannot_write(path, error))?;
     }
@@ -174,9 +168,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         warn(folder, wrong, &tally);
     }
 
-    let info = ImageInfo::parse(&image).map_err(Failure::of)?;
     let times = Times { started, compiled, linked, written };
-    let stats = Stats::new(artifacts, &result.stats, tally, (&image, &info), threads, &times);
+    let stats = Stats::new(artifacts, &result.stats, tally, (bytes.len(), slots), threads, &times);
     if let Some(path) = &args.stats {
         let json = serde_json::to_string_pretty(&stats).expect("plain data");
         std::fs::write(path, format!("{json}\n")).map_err(|error| cannot_write(path, error))?;
@@ -189,31 +182,6 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         Format::Text => println!("{}", stats.summary(&args.output)),
     }
     Ok(())
-}
-
-impl BuildArgs {
-    /// Returns the place of the debug information.
-    fn debug_info(&self) -> Result<DebugInfo, Failure> {
-        let Some(path) = &self.split_debug else {
-            return Ok(if self.debug { DebugInfo::InImage } else { DebugInfo::None });
-        };
-        if path == &self.output {
-            let path = path.display();
-            return Err(Failure::new(format!("cannot write {path}: it is the image and the file beside it")));
-        }
-        let name = path.file_name().unwrap_or_default();
-        Ok(DebugInfo::Separate(name.to_string_lossy().into()))
-    }
-}
-
-/// Returns the globals that the modules use, in the order of the modules. This order numbers their
-/// slots before anything is laid out.
-fn globals(artifacts: &[Artifact]) -> GlobalTable {
-    let mut globals = GlobalTable::new();
-    for key in artifacts.iter().flat_map(Artifact::globals) {
-        globals.intern(key);
-    }
-    globals
 }
 
 /// Warns of cache entries that were wrong, could not be used, or could not be written.

@@ -160,6 +160,17 @@ impl Arch {
         }
     }
 
+    /// Returns the type of the relocation "address of a symbol plus addend" for 4 bytes.
+    #[cfg(feature = "dwarf")]
+    pub(crate) fn abs32_reloc(self) -> u32 {
+        match self {
+            Self::X86_64 => elf::R_X86_64_32,
+            Self::Aarch64 => elf::R_AARCH64_ABS32,
+            Self::Riscv64 => elf::R_RISCV_32,
+            Self::S390x => elf::R_390_32,
+        }
+    }
+
     /// Returns `e_flags` of the ELF header, for code that uses `features`.
     pub(crate) fn elf_flags<'f>(self, mut features: impl Iterator<Item = &'f str>) -> u32 {
         match self {

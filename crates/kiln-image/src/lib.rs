@@ -5,6 +5,7 @@
 //!   that the caller provides. The JIT uses it too, so that the relocation code exists once.
 //! - `write_image` and `save` (feature `write`) make an ELF64 shared object from linked artifacts
 //!   and write it to a file. It works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
+//!   `write_object` makes a relocatable object of them, for a linker.
 //! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill all its slots in one
 //!   step, and find its functions. A [`FunctionRef`] is a function that was found by name in an
 //!   image or in a JIT.
@@ -93,10 +94,14 @@ pub mod link;
 #[expect(unsafe_code, reason = "maps files and returns pointers into them; each block says why it is sound")]
 mod load;
 mod note;
+#[cfg(feature = "write")]
+mod object;
 mod read;
 #[cfg(feature = "write")]
 mod write;
 
+#[cfg(feature = "write")]
+pub use self::object::{GlobalSymbols, ObjectOptions, write_object};
 pub use arch::Arch;
 pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};

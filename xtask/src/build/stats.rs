@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use kiln::artifact::Artifact;
 use kiln::cache::Tally;
-use kiln::image::ImageInfo;
 use serde::Serialize;
 
 use crate::output::{bytes, count, peak_rss, time};
@@ -21,7 +20,9 @@ pub(super) struct Stats {
     lazy_modules: usize,
     cache: CacheStats,
     text_bytes: u64,
+    /// The bytes of the image, or of the object.
     image_bytes: u64,
+    /// The slots that a loader fills, or for an object its client.
     slots: usize,
     threads: usize,
     peak_rss_bytes: u64,
@@ -83,7 +84,7 @@ impl Stats {
         artifacts: &[Artifact],
         compiled: &kiln::Stats,
         cache: Tally,
-        (image, info): (&[u8], &ImageInfo),
+        (output_bytes, slots): (usize, usize),
         threads: usize,
         times: &Times,
     ) -> Self {
@@ -97,8 +98,8 @@ impl Stats {
             lazy_modules: compiled.lazy_modules,
             cache: cache.into(),
             text_bytes: artifacts.iter().map(|artifact| artifact.text().len() as u64).sum(),
-            image_bytes: image.len() as u64,
-            slots: info.slots.len(),
+            image_bytes: output_bytes as u64,
+            slots,
             threads,
             peak_rss_bytes: peak_rss(),
             seconds: Seconds {

@@ -374,3 +374,38 @@ fn what_killed_builds_leave_goes_with_the_next_build() {
     assert_eq!(walk(&dir.path("kept/incoming")), [dir.path(name)]);
     println!("{left} leftovers before");
 }
+
+#[test]
+fn an_object_is_linked_into_a_c_program() {
+    let dir = program();
+    let main = "#include <stdint.h>
+extern void *kiln_slots[];
+int64_t first(int64_t), read(void);
+int main(void) {
+    int64_t object = 7;
+    kiln_slots[0] = &object;
+    return first(1) + read() == 1 + 5 + 1000 + 7 ? 42 : 1;
+}
+";
+    dir.write("main.c", main);
+    let printed = dir.xtask(&["build", ".", "--emit", "object", "-g", "-o", "p.o"]).ok();
+    assert!(printed.contains("1 slot"), "{printed}");
+    let cc = Command::new("cc").current_dir(dir.path(".")).args(["main.c", "p.o", "-o", "main"]).status();
+    let Ok(status) = cc else { return eprintln!("cc is not installed") };
+    assert!(status.success());
+    assert_eq!(Command::new(dir.path("main")).status().unwrap().code(), Some(42));
+    // Under another name, or without an array.
+    dir.xtask(&["build", ".", "--emit", "object", "--slots-symbol", "mine", "-o", "q.o"]).ok();
+    let printed = dir.xtask(&["build", ".", "--emit", "object", "--named-globals", "-o", "r.o"]).ok();
+    assert!(printed.contains("0 slots"), "{printed}");
+    let has = |file: &str, name: &str| dir.read(file).windows(name.len()).any(|part| part == name.as_bytes());
+    assert!(has("q.o", "mine") && !has("q.o", "kiln_slots") && has("r.o", "test:object"));
+    for (options, message) in [
+        (&["--slots-symbol", "a"][..], "--slots-symbol needs --emit object"),
+        (&["--named-globals"], "--named-globals needs --emit object"),
+        (&["--emit", "object", "--split-debug", "d"], "--split-debug is for images"),
+    ] {
+        let arguments = ["build", ".", "-o", "x"].iter().chain(options).copied().collect::<Vec<_>>();
+        dir.xtask(&arguments).code(1).says(&[message]);
+    }
+}

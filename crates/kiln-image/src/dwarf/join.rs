@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use gimli::write::{EndianVec, RelocateWriter, Relocation, RelocationTarget, Writer as _};
 use gimli::{RunTimeEndian, SectionId};
 
-use super::section::{NAMES, Section, TooLarge};
+use super::section::{NAMES, Reference, Section, TooLarge};
 
 /// The sections that units have, in the order of [`NAMES`].
 const SECTIONS: [SectionId; NAMES.len()] =
@@ -44,8 +44,11 @@ impl RelocateWriter for Part {
 pub(super) type UnitSections = gimli::write::Sections<Part>;
 
 /// Joins the sections of `units`, in their order. Most units have the same abbreviations, which are
-/// kept once.
-pub(super) fn join(units: &[UnitSections]) -> Result<Vec<Section>, TooLarge> {
+/// kept once. Calls `refer` with every place that refers to a section or to the code.
+pub(super) fn join(
+    units: &[UnitSections],
+    mut refer: impl FnMut(Reference),
+) -> Result<Vec<Section>, TooLarge> {
     let mut joined = NAMES.map(|name| Section { name, bytes: Vec::new() });
     let mut known: HashMap<&[u8], usize> = HashMap::new();
     for unit in units {
@@ -69,11 +72,18 @@ pub(super) fn join(units: &[UnitSections]) -> Result<Vec<Section>, TooLarge> {
             let start = target.len();
             target.extend_from_slice(part.bytes.slice());
             for Relocation { offset, size, target: to, addend, .. } in &part.offsets {
-                let RelocationTarget::Section(id) = to else { continue };
+                let RelocationTarget::Section(id) = to else {
+                    let (offset, size) = (start + offset, *size);
+                    refer(Reference { section: number, offset, size, target: None, addend: *addend });
+                    continue;
+                };
                 let Some(section) = SECTIONS.iter().position(|known| known == id) else { continue };
                 let value = starts[section] as u64 + *addend as u64;
                 let value = u32::try_from(value).map_err(|_| TooLarge)?;
-                let site = &mut target[start + offset..][..usize::from(*size)];
+                let (offset, size) = (start + offset, *size);
+                let addend = value.into();
+                refer(Reference { section: number, offset, size, target: Some(section), addend });
+                let site = &mut target[offset..][..usize::from(size)];
                 match part.bytes.endian() {
                     RunTimeEndian::Little => site.copy_from_slice(&value.to_le_bytes()),
                     RunTimeEndian::Big => site.copy_from_slice(&value.to_be_bytes()),

@@ -18,9 +18,12 @@ mod join;
 mod section;
 mod unit;
 
+use kiln_artifact::Artifact;
 use rayon::prelude::*;
 
 use self::join::join;
+pub(crate) use self::section::Reference;
+use self::section::Start;
 pub use self::section::{Code, NAMES, Section, TooLarge};
 use self::unit::unit;
 use crate::link::Plan;
@@ -38,18 +41,27 @@ const MANY: usize = 2000;
 ///
 /// [`TooLarge`].
 pub fn sections(code: &[Code<'_>]) -> Result<Vec<Section>, TooLarge> {
-    let with_lines: Vec<_> =
-        code.iter().copied().filter(|code| !code.artifact.source_files().is_empty()).collect();
+    let start = |code: &Code<'_>| Start::Address(code.address);
+    sections_at(code.iter().map(|code| (code.artifact, start(code))), drop)
+}
+
+/// Returns the sections for modules whose code has these starts, and calls `refer` with every place
+/// that refers to a section or to the code.
+fn sections_at<'a>(
+    modules: impl Iterator<Item = (&'a Artifact, Start)>,
+    refer: impl FnMut(Reference),
+) -> Result<Vec<Section>, TooLarge> {
+    let with_lines: Vec<_> = modules.filter(|(artifact, _)| !artifact.source_files().is_empty()).collect();
     if with_lines.is_empty() {
         return Ok(Vec::new());
     }
-    let functions: usize = with_lines.iter().map(|code| code.artifact.functions().len()).sum();
+    let functions: usize = with_lines.iter().map(|(artifact, _)| artifact.functions().len()).sum();
     let units: Vec<_> = if functions >= MANY && rayon::current_thread_index().is_none() {
-        with_lines.par_iter().map(|code| unit(*code)).collect()
+        with_lines.par_iter().map(|&(artifact, start)| unit(artifact, start)).collect()
     } else {
-        with_lines.iter().map(|code| unit(*code)).collect()
+        with_lines.iter().map(|&(artifact, start)| unit(artifact, start)).collect()
     };
-    join(&units.into_iter().collect::<Result<Vec<_>, _>>()?)
+    join(&units.into_iter().collect::<Result<Vec<_>, _>>()?, refer)
 }
 
 /// Returns the sections for a linked program whose area of code is at `text`.
@@ -62,4 +74,20 @@ pub fn sections_of(plan: &Plan<'_>, text: u64) -> Result<Vec<Section>, TooLarge>
     let code: Vec<_> =
         modules.map(|(number, artifact)| Code { artifact, address: text + plan.text_of(number) }).collect();
     sections(&code)
+}
+
+/// Returns the sections for a relocatable object, and the places in them that a linker completes,
+/// in order of sections and offsets.
+///
+/// # Errors
+///
+/// [`TooLarge`].
+#[cfg(feature = "write")]
+pub(crate) fn relocatable(plan: &Plan<'_>) -> Result<(Vec<Section>, Vec<Reference>), TooLarge> {
+    let modules = plan.artifacts().iter().enumerate();
+    let modules = modules.map(|(number, artifact)| (artifact, Start::Offset(plan.text_of(number))));
+    let mut references = Vec::new();
+    let sections = sections_at(modules, |reference| references.push(reference))?;
+    references.sort_by_key(|reference| (reference.section, reference.offset));
+    Ok((sections, references))
 }

@@ -11,6 +11,31 @@ pub struct Code<'a> {
     pub address: u64,
 }
 
+/// The start of a module's code.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Start {
+    /// The address.
+    Address(u64),
+    /// The offset in a section that has no address yet, in bytes.
+    #[cfg_attr(not(feature = "write"), expect(dead_code, reason = "for objects only"))]
+    Offset(u64),
+}
+
+/// A place in a section that refers to another section or to code.
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "write"), expect(dead_code, reason = "for objects only"))]
+pub(crate) struct Reference {
+    /// The number of the section in [`NAMES`], and the place in it, in bytes.
+    pub(crate) section: usize,
+    pub(crate) offset: usize,
+    /// The number of bytes: 4 or 8.
+    pub(crate) size: u8,
+    /// The number of the section in [`NAMES`] that the place refers to; `None` for the code.
+    pub(crate) target: Option<usize>,
+    /// The offset in that section, in bytes.
+    pub(crate) addend: i64,
+}
+
 /// A section: its name and its bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Section {

@@ -14,7 +14,7 @@ use kiln_artifact::record::{FunctionRecord, Linkage, NONE, SourceFile};
 use object::Endianness;
 
 use super::join::{Part, UnitSections};
-use super::section::{Code, TooLarge};
+use super::section::{Start, TooLarge};
 use crate::arch::Arch;
 
 const ENCODING: Encoding = Encoding { format: Format::Dwarf32, version: 5, address_size: 8 };
@@ -24,20 +24,28 @@ type RowPlace = (u32, u32, u32);
 
 const NO_PLACE: RowPlace = (0, 0, 0);
 
-/// Makes the unit of a module that has source files.
-pub(super) fn unit(code: Code<'_>) -> Result<UnitSections, TooLarge> {
-    let Code { artifact, address } = code;
+/// Returns the address of a byte of code.
+fn address(start: Start, offset: u64) -> Address {
+    match start {
+        Start::Address(address) => Address::Constant(address + offset),
+        // The only symbol is that of the section. The program is smaller than 2 GiB.
+        Start::Offset(start) => Address::Symbol { symbol: 0, addend: (start + offset) as i64 },
+    }
+}
+
+/// Makes the unit of a module that has source files, and whose code has this start.
+pub(super) fn unit(artifact: &Artifact, start: Start) -> Result<UnitSections, TooLarge> {
     let mut dwarf = DwarfUnit::new(ENCODING);
     let (program, files) = line_program(artifact);
     let lines: Vec<Line> = artifact.lines().collect();
     dwarf.unit.line_program = program;
-    head(&mut dwarf, code);
-    dwarf.unit.line_program.begin_sequence(Some(Address::Constant(address)));
+    head(&mut dwarf, artifact, start);
+    dwarf.unit.line_program.begin_sequence(Some(address(start, 0)));
     let mut types = BTreeMap::new();
     let mut rows = Rows { files: &files, last: None };
     for (number, record) in artifact.functions().iter().enumerate() {
         rows.function(&mut dwarf.unit.line_program, artifact, &lines, number);
-        function(&mut dwarf, code, number, &mut types, || {
+        function(&mut dwarf, (artifact, start), number, &mut types, || {
             let line = find(&lines, record.base_location.get())?;
             Some((*files.get(line.file as usize)?, line.line))
         });
@@ -74,8 +82,7 @@ fn line_program(artifact: &Artifact) -> (LineProgram, Vec<FileId>) {
 }
 
 /// Describes the module as a whole.
-fn head(dwarf: &mut DwarfUnit, code: Code<'_>) {
-    let Code { artifact, address } = code;
+fn head(dwarf: &mut DwarfUnit, artifact: &Artifact, start: Start) {
     let root = dwarf.unit.root();
     let entry = dwarf.unit.get_mut(root);
     let producer = format!("kiln {}, {}", env!("CARGO_PKG_VERSION"), artifact.producer());
@@ -90,7 +97,7 @@ fn head(dwarf: &mut DwarfUnit, code: Code<'_>) {
             entry.set(constants::DW_AT_comp_dir, string(directory));
         }
     }
-    entry.set(constants::DW_AT_low_pc, AttributeValue::Address(Address::Constant(address)));
+    entry.set(constants::DW_AT_low_pc, AttributeValue::Address(address(start, 0)));
     entry.set(constants::DW_AT_high_pc, AttributeValue::Udata(artifact.text().len() as u64));
 }
 
@@ -167,12 +174,11 @@ type BaseTypes = BTreeMap<(u8, u8), UnitEntryId>;
 /// Adds a function with its variables. `declared` returns its file and line.
 fn function(
     dwarf: &mut DwarfUnit,
-    code: Code<'_>,
+    (artifact, code): (&Artifact, Start),
     number: usize,
     types: &mut BaseTypes,
     declared: impl FnOnce() -> Option<(FileId, u32)>,
 ) {
-    let Code { artifact, address } = code;
     let record = &artifact.functions()[number];
     if record.len.get() == 0 {
         return;
@@ -193,8 +199,8 @@ fn function(
         entry.set(constants::DW_AT_decl_file, AttributeValue::FileIndex(Some(file)));
         entry.set(constants::DW_AT_decl_line, AttributeValue::Udata(line.into()));
     }
-    let start = address + u64::from(record.start.get());
-    entry.set(constants::DW_AT_low_pc, AttributeValue::Address(Address::Constant(start)));
+    let start = address(code, record.start.get().into());
+    entry.set(constants::DW_AT_low_pc, AttributeValue::Address(start));
     entry.set(constants::DW_AT_high_pc, AttributeValue::Udata(record.len.get().into()));
     if !matches!(symbol.linkage(), Linkage::Local | Linkage::Hidden) {
         entry.set(constants::DW_AT_external, AttributeValue::FlagPresent);

@@ -21,6 +21,12 @@ pub(super) struct CodeLayout<'a> {
 }
 
 impl<'a> CodeLayout<'a> {
+    /// Returns a layout without tables, for a program of so many modules.
+    pub(super) fn none(modules: usize) -> Self {
+        let modules = (0..modules).map(|_| (ModuleTables::default(), 0)).collect();
+        Self { modules, head: 0, size: 0, names: &[] }
+    }
+
     /// Returns the size and alignment of the tables.
     pub(super) fn extent(&self) -> Extent {
         if self.size == 0 { Extent::default() } else { Extent { size: self.size, align: 4 } }

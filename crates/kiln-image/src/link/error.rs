@@ -234,6 +234,34 @@ pub enum LinkError {
         /// A module whose data is of the other kind; can be the same module.
         second: usize,
     },
+    /// Data of a relocatable object would hold the address of a global, which is known only to who
+    /// fills the slots. If globals are symbols, the object can hold it.
+    #[error(
+        "module {module} has the address of global `{global}` in data, which an object whose globals \
+         have slots cannot hold; let globals be symbols"
+    )]
+    GlobalInData {
+        /// The module.
+        module: usize,
+        /// The key of the global.
+        global: Box<str>,
+    },
+    /// A routine of the C library would be a definition of a relocatable object, because both have
+    /// the same name and the linker knows only names.
+    #[error(
+        "module {definer} defines `{name}`, and {} needs the C library's; an object cannot have both",
+        used_by(*.module, .user)
+    )]
+    RoutineConflict {
+        /// The routine.
+        name: Box<str>,
+        /// A module whose code calls it.
+        module: usize,
+        /// The first function of that module that does; empty if none is known.
+        user: Box<str>,
+        /// The module that defines something else under the same name.
+        definer: usize,
+    },
     /// There are more named sections than an image can have.
     #[error("{count} named sections, limit {limit}")]
     TooManySections {
@@ -316,6 +344,7 @@ impl LinkError {
             | Self::KindConflict { importer: module, definer: other, .. }
             | Self::DataConflict { overridden: module, definer: other, .. }
             | Self::SectionConflict { first: other, second: module, .. } => (Some(module), Some(other)),
+            Self::RoutineConflict { module, definer, .. } => (Some(module), Some(definer)),
             Self::TargetMismatch { module, .. } => (Some(module), Some(0)),
             Self::ReplaceableConflict { replaceable, other, .. } => {
                 (Some(replaceable.max(other)), Some(replaceable.min(other)))
@@ -329,6 +358,7 @@ impl LinkError {
             | Self::Unwind { module }
             | Self::ReservedName { module, .. }
             | Self::ReservedSection { module, .. }
+            | Self::GlobalInData { module, .. }
             | Self::NameWithZero { module, .. } => (Some(module), None),
             Self::TooLarge { module, .. } => (module, None),
             Self::UnsupportedTarget { .. }

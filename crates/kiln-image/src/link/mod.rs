@@ -56,8 +56,11 @@ mod layout;
 mod place;
 mod plan;
 mod reach;
+#[cfg(feature = "write")]
+mod relocatable;
 mod relocate;
 mod resolve;
+mod riscv_pairs;
 mod scan;
 mod sections;
 #[cfg(test)]
@@ -73,12 +76,14 @@ pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
-#[cfg(feature = "write")]
-pub(crate) use plan::plan_for;
 pub use plan::{Plan, plan, plan_with};
+#[cfg(feature = "write")]
+pub(crate) use plan::{default_arch, plan_for};
+#[cfg(feature = "write")]
+pub(crate) use relocatable::{DataReloc, ObjectPlan, RelocSink, RelocTarget, TextReloc, Via, plan_object};
 pub use relocate::{stub_size, write_stub_to_slot};
 pub use resolve::ExternalDefinition;
 #[cfg(feature = "write")]
-pub(crate) use resolve::SLOTS_SYMBOL;
+pub(crate) use resolve::{ResolvedId, SLOTS_SYMBOL};
 pub use sections::{Bound, MAX_SECTIONS, NamedSection, section_bound};
 pub use threads::is_small;

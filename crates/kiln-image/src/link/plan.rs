@@ -12,7 +12,7 @@ use super::layout::{Area, Extent, Layout, MAX_SIZE};
 use super::place::{Placement, place};
 use super::reach::{Near, Reach, SizeBounds};
 use super::resolve::{ExternalDefinition, Resolved, SymbolTable, resolve};
-use super::scan::scan;
+use super::scan::{Need, scan};
 use super::sections::NamedSection;
 use super::threads::is_small;
 use super::types::check_types;
@@ -120,26 +120,59 @@ pub(super) fn plan_within<'a>(
     reach: Reach,
     parallel: bool,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
+    let purpose = Purpose { parallel, has_global_slots: true, has_code_tables: true };
+    run_phases(arch, input, table, external, purpose, |symbols, bounds, errors| {
+        let near = Near::decide(bounds, reach);
+        (scan(arch, input.artifacts, symbols, near, parallel, errors), near.calls)
+    })
+}
+
+/// The differences between a program and a relocatable object, except for the phase `scan`.
+#[derive(Clone, Copy)]
+pub(super) struct Purpose {
+    /// Whether the work is done by many threads.
+    pub(super) parallel: bool,
+    /// Whether globals have slots.
+    pub(super) has_global_slots: bool,
+    pub(super) has_code_tables: bool,
+}
+
+/// Runs the phases. `scan` returns the slots and stubs that each module needs, and whether all
+/// modules share stubs.
+pub(super) fn run_phases<'a>(
+    arch: Arch,
+    input: Input<'a, '_>,
+    table: &GlobalTable,
+    external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
+    purpose: Purpose,
+    scan: impl FnOnce(&SymbolTable, SizeBounds, &mut Vec<LinkError>) -> (Vec<Vec<Need>>, bool),
+) -> Result<Plan<'a>, Vec<LinkError>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("plan").entered();
     let Input { artifacts, names, definitions } = input;
+    let parallel = purpose.parallel;
     let mut errors = Vec::new();
 
     let resolved = resolve(artifacts, definitions, table, external, &mut errors);
     errors.extend(check_types(artifacts, &resolved, parallel));
-    let Resolved { symbols, sections, global_slots } = resolved;
+    let Resolved { symbols, sections, mut global_slots } = resolved;
+    if !purpose.has_global_slots {
+        global_slots.clear();
+    }
 
     let bounds = SizeBounds::new(arch, artifacts, names, &symbols, table.len());
-    let near = Near::decide(bounds, reach);
-    let needs = scan(arch, artifacts, &symbols, near, parallel, &mut errors);
+    let (needs, share_stubs) = scan(&symbols, bounds, &mut errors);
 
-    let assignment = assign(arch, artifacts, &symbols, global_slots, &needs, near.calls);
+    let assignment = assign(arch, artifacts, &symbols, global_slots, &needs, share_stubs);
 
     let placement = place(arch, artifacts, &assignment, sections.list, &mut errors);
 
     let unwind = unwind::lay_out(arch, artifacts, &placement, &assignment, &mut errors);
 
-    let code = code::lay_out(artifacts, names, parallel);
+    let code = match purpose.has_code_tables {
+        true => code::lay_out(artifacts, names, parallel),
+        false => CodeLayout::none(artifacts.len()),
+    };
 
     let mut layout = placement.layout.clone();
     layout[Area::Slots] = assignment.slot_array();
@@ -159,8 +192,25 @@ pub(super) fn plan_within<'a>(
     Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, code, parallel, layout })
 }
 
+/// Returns the architecture that `triple` names for a program without modules; else, and if there
+/// is no triple, that of the host.
+///
+/// # Errors
+///
+/// [`LinkError::UnsupportedTarget`].
+#[cfg(feature = "write")]
+pub(crate) fn default_arch(artifacts: &[Artifact], triple: Option<&str>) -> Result<Arch, Vec<LinkError>> {
+    match triple {
+        Some(triple) if artifacts.is_empty() => {
+            let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.into() }];
+            Arch::from_triple(triple).ok_or_else(unsupported)
+        }
+        _ => Ok(Arch::host().unwrap_or(Arch::X86_64)),
+    }
+}
+
 /// Returns the architecture that all modules were compiled for, or `default` if there are none.
-fn check_targets(artifacts: &[Artifact], default: Arch) -> Result<Arch, Vec<LinkError>> {
+pub(super) fn check_targets(artifacts: &[Artifact], default: Arch) -> Result<Arch, Vec<LinkError>> {
     let Some(first) = artifacts.first() else { return Ok(default) };
     let expected = first.triple();
     let arch = Arch::from_triple(expected);
@@ -228,7 +278,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Returns the offset of the code of a module in [`Area::Text`], in bytes.
-    #[cfg(feature = "dwarf")]
+    #[cfg(any(feature = "dwarf", feature = "write"))]
     pub(crate) fn text_of(&self, module: usize) -> u64 {
         self.placement.modules[module].text.start
     }

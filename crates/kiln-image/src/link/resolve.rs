@@ -87,14 +87,14 @@ pub(super) struct ReplaceableFunction {
 
 /// The number of a resolved symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ResolvedId(u32);
+pub(crate) struct ResolvedId(u32);
 
 impl ResolvedId {
     pub(super) fn at(index: usize) -> Self {
         Self(index as u32)
     }
 
-    pub(super) fn index(self) -> usize {
+    pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
 }

@@ -76,6 +76,18 @@ pub(super) struct UnwindLayout {
 }
 
 impl UnwindLayout {
+    /// Returns the number of FDEs.
+    #[cfg(feature = "write")]
+    pub(super) fn count(&self) -> u64 {
+        self.count
+    }
+
+    /// Returns the size of `.eh_frame` without its end mark, in bytes.
+    #[cfg(feature = "write")]
+    pub(super) fn entries_size(&self) -> u64 {
+        self.eh_frame().size.saturating_sub(TERMINATOR)
+    }
+
     /// Returns the size and alignment of `.eh_frame`.
     pub(super) fn eh_frame(&self) -> Extent {
         let stubs = self.shared_stubs.as_ref().map(|stubs| stubs.entry + fde_size(0));
@@ -203,35 +215,89 @@ pub(super) fn write_module(
     out: &mut [u8],
     index: &mut [u8],
 ) -> Option<()> {
-    let mut position = 0;
-    if entries.cie == entries.start {
-        let cie = artifact.cie();
-        let padded = cie.len().next_multiple_of(8);
-        out[..cie.len()].copy_from_slice(cie);
-        out[cie.len()..padded].fill(0); // DW_CFA_nop
-        out[..4].copy_from_slice(&addresses.arch.u32_bytes((padded - 4) as u32));
-        position = padded;
-    }
     let mut lines = index.chunks_exact_mut(HDR_LINE as usize);
-    let mut write = |start: u64, len: u32, rows: &[u8]| {
-        let size = fde_size(rows.len() as u32) as usize;
-        let entry = Entry { cie: entries.cie, offset: entries.start + position as u64, start, len, rows };
-        entry.write(addresses, &mut out[position..position + size], lines.next()?)?;
-        position += size;
-        Some(())
-    };
-    let mut plain = entries.plain.iter().peekable();
-    for (number, function) in artifact.functions().iter().enumerate() {
-        while let Some(plain) = plain.next_if(|plain| plain.next <= number) {
-            write(plain.start, u32::try_from(plain.len).ok()?, &[])?;
+    entries.write(addresses.arch, artifact, out, |entry, fde| entry.write(addresses, fde, lines.next()?))
+}
+
+impl ModuleEntries {
+    /// Writes the module's CIE, if it is at the start of its entries, and calls `write` with each
+    /// entry and its bytes. Returns `None` if a call does.
+    fn write(
+        &self,
+        arch: Arch,
+        artifact: &Artifact,
+        out: &mut [u8],
+        mut write: impl FnMut(Entry<'_>, &mut [u8]) -> Option<()>,
+    ) -> Option<()> {
+        let mut position = 0;
+        if self.cie == self.start {
+            let cie = artifact.cie();
+            let padded = cie.len().next_multiple_of(8);
+            out[..cie.len()].copy_from_slice(cie);
+            out[cie.len()..padded].fill(0); // DW_CFA_nop
+            out[..4].copy_from_slice(&arch.u32_bytes((padded - 4) as u32));
+            position = padded;
         }
-        let len = function.unwind_len.get();
-        if len > 0 {
-            let rows = &artifact.unwind()[function.unwind_start.get() as usize..][..len as usize];
-            write(function.start.get().into(), function.len.get(), rows)?;
+        let mut add = |start: u64, len: u32, rows: &[u8]| {
+            let size = fde_size(rows.len() as u32) as usize;
+            let entry = Entry { cie: self.cie, offset: self.start + position as u64, start, len, rows };
+            write(entry, &mut out[position..position + size])?;
+            position += size;
+            Some(())
+        };
+        let mut plain = self.plain.iter().peekable();
+        for (number, function) in artifact.functions().iter().enumerate() {
+            while let Some(plain) = plain.next_if(|plain| plain.next <= number) {
+                add(plain.start, u32::try_from(plain.len).ok()?, &[])?;
+            }
+            let len = function.unwind_len.get();
+            if len > 0 {
+                let rows = &artifact.unwind()[function.unwind_start.get() as usize..][..len as usize];
+                add(function.start.get().into(), function.len.get(), rows)?;
+            }
         }
+        plain.try_for_each(|plain| add(plain.start, u32::try_from(plain.len).ok()?, &[]))
     }
-    plain.try_for_each(|plain| write(plain.start, u32::try_from(plain.len).ok()?, &[]))
+}
+
+/// The offset in an FDE of the pc-relative pointer to its code, in bytes.
+const FDE_POINTER: u64 = 8;
+
+/// Writes one module's entries of `.eh_frame` for a relocatable object. Calls `pointer` with the
+/// offset in `.eh_frame` of each pointer to code, which is left 0, and the offset of that code in
+/// the module's.
+#[cfg(feature = "write")]
+pub(super) fn write_relocatable(
+    arch: Arch,
+    artifact: &Artifact,
+    entries: &ModuleEntries,
+    out: &mut [u8],
+    mut pointer: impl FnMut(u64, u64),
+) {
+    entries.write(arch, artifact, out, |entry, fde| {
+        entry.write_fde(arch, 0, fde);
+        pointer(entry.offset + FDE_POINTER, entry.start);
+        Some(())
+    });
+}
+
+/// Writes the entry of the shared stubs of a relocatable object, as [`write_relocatable`] does.
+/// `end` is the end of `.eh_frame`, after the entries of all modules.
+#[cfg(feature = "write")]
+pub(super) fn write_relocatable_stubs(
+    layout: &UnwindLayout,
+    arch: Arch,
+    end: &mut [u8],
+    mut pointer: impl FnMut(u64, u64),
+) {
+    end.fill(0);
+    if let Some(stubs) = &layout.shared_stubs {
+        let (cie, offset, start) = (stubs.cie, stubs.entry, stubs.start);
+        // The cast keeps the value: the program is smaller than 2 GiB.
+        let entry = Entry { cie, offset, start, len: stubs.len as u32, rows: &[] };
+        entry.write_fde(arch, 0, &mut end[..fde_size(0) as usize]);
+        pointer(offset + FDE_POINTER, start);
+    }
 }
 
 /// An FDE that is to be written.
@@ -250,20 +316,25 @@ impl Entry<'_> {
     /// Writes the entry, and its line of the index. Returns `None` if an address is out of reach.
     fn write(&self, addresses: UnwindAddresses, fde: &mut [u8], line: &mut [u8]) -> Option<()> {
         let UnwindAddresses { arch, text, eh_frame, eh_frame_hdr } = addresses;
-        let word = |value: u32| arch.u32_bytes(value);
         let code = text + self.start;
+        self.write_fde(arch, relative(code, eh_frame + self.offset + FDE_POINTER)?, fde);
+        line[..4].copy_from_slice(&arch.u32_bytes(relative(code, eh_frame_hdr)?));
+        line[4..].copy_from_slice(&arch.u32_bytes(relative(eh_frame + self.offset, eh_frame_hdr)?));
+        Some(())
+    }
+
+    /// Writes the entry with this pointer to its code.
+    fn write_fde(&self, arch: Arch, pointer: u32, fde: &mut [u8]) {
+        let word = |value: u32| arch.u32_bytes(value);
         let rows_end = FDE_FIXED as usize + self.rows.len();
         let size = fde.len() as u32;
         fde[..4].copy_from_slice(&word(size - 4));
         fde[4..8].copy_from_slice(&word((self.offset + 4 - self.cie) as u32));
-        fde[8..12].copy_from_slice(&word(relative(code, eh_frame + self.offset + 8)?));
+        fde[8..12].copy_from_slice(&word(pointer));
         fde[12..16].copy_from_slice(&word(self.len));
         fde[16] = 0;
         fde[FDE_FIXED as usize..rows_end].copy_from_slice(self.rows);
         fde[rows_end..].fill(0); // DW_CFA_nop
-        line[..4].copy_from_slice(&word(relative(code, eh_frame_hdr)?));
-        line[4..].copy_from_slice(&word(relative(eh_frame + self.offset, eh_frame_hdr)?));
-        Some(())
     }
 }
 

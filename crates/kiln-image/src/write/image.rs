@@ -17,8 +17,7 @@ use super::relocations::{RelaCounts, write_relocations};
 use super::section::sections;
 use super::symbols::FullSymbols;
 use super::tables::{write_dynamic_tables, write_full_symbols, write_rest};
-use crate::arch::Arch;
-use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, plan_for};
+use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, default_arch, plan_for};
 use crate::note::NoteBuilder;
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
@@ -60,13 +59,7 @@ pub fn write_image_files(
 ) -> Result<ImageFiles, Vec<LinkError>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("link").entered();
-    let arch = match &options.triple {
-        Some(triple) if artifacts.is_empty() => {
-            let unsupported = || vec![LinkError::UnsupportedTarget { triple: triple.clone() }];
-            Arch::from_triple(triple).ok_or_else(unsupported)?
-        }
-        _ => Arch::host().unwrap_or(Arch::X86_64),
-    };
+    let arch = default_arch(artifacts, options.triple.as_deref())?;
     let names: Vec<&str> = options.module_names.iter().map(|name| &**name).collect();
     let plan = plan_for(arch, artifacts, &names, table, &|_| None)?;
     let triple = match (artifacts.first(), &options.triple) {

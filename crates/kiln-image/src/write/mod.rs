@@ -30,4 +30,7 @@ pub use image::{ImageFiles, write_image, write_image_files};
 pub use options::DebugInfo;
 pub use options::ImageOptions;
 pub use save::save;
+pub(crate) use section::type_and_flags;
+pub(crate) use strings::Strings;
+pub(crate) use symbols::ElfSymbol;
 pub use temporary::temporary_for;

@@ -86,7 +86,7 @@ impl FileSection<'_> {
 }
 
 /// Returns the type and flags of a section in `area`.
-pub(super) fn type_and_flags(area: Area) -> (u32, u32) {
+pub(crate) fn type_and_flags(area: Area) -> (u32, u32) {
     match area {
         Area::Text => (elf::SHT_PROGBITS, elf::SHF_ALLOC | elf::SHF_EXECINSTR),
         Area::EhFrame | Area::EhFrameHdr | Area::CodeTables | Area::Rodata => {

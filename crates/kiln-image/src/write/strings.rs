@@ -7,17 +7,17 @@
 use crate::link::LinkError;
 
 /// A string table.
-pub(super) struct Strings(Vec<u8>);
+pub(crate) struct Strings(Vec<u8>);
 
 impl Strings {
     /// Makes a table that holds the empty string.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(vec![0])
     }
 
     /// Adds a string, which must have no zero bytes, and returns its offset. The offset is valid if
     /// [`finish`](Self::finish) succeeds.
-    pub(super) fn add(&mut self, text: &str) -> u32 {
+    pub(crate) fn add(&mut self, text: &str) -> u32 {
         let start = self.0.len();
         self.0.extend_from_slice(text.as_bytes());
         self.0.push(0);
@@ -29,7 +29,7 @@ impl Strings {
     /// # Errors
     ///
     /// [`LinkError::TooLarge`] beyond 4 GiB.
-    pub(super) fn finish(self) -> Result<Vec<u8>, LinkError> {
+    pub(crate) fn finish(self) -> Result<Vec<u8>, LinkError> {
         let (size, limit) = (self.0.len() as u64, u64::from(u32::MAX));
         if size > limit {
             return Err(LinkError::TooLarge {

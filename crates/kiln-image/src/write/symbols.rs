@@ -10,28 +10,31 @@ use crate::elf64::symbol_info;
 use crate::link::{Area, LinkError, Plan, stub_size};
 
 /// A symbol of a 64-bit file.
-pub(super) struct ElfSymbol {
+pub(crate) struct ElfSymbol {
     /// Offset of its name in the string table.
-    pub(super) name: u32,
+    pub(crate) name: u32,
     /// Binding and type.
-    pub(super) info: u8,
+    pub(crate) info: u8,
+    /// Visibility.
+    pub(crate) other: u8,
     /// Number of its section, or an `SHN_*` constant.
-    pub(super) section: u16,
-    pub(super) value: u64,
-    pub(super) size: u64,
+    pub(crate) section: u16,
+    pub(crate) value: u64,
+    pub(crate) size: u64,
 }
 
 impl ElfSymbol {
     /// The null symbol, which is the first symbol of every table.
-    pub(super) const NULL: Self = Self { name: 0, info: 0, section: SHN_UNDEF, value: 0, size: 0 };
+    pub(crate) const NULL: Self =
+        Self { name: 0, info: 0, other: elf::STV_DEFAULT, section: SHN_UNDEF, value: 0, size: 0 };
 
     /// Appends the symbol to a table.
-    pub(super) fn write(self, endian: Endianness, table: &mut Vec<u8>) {
-        let Self { name, info, section, value, size } = self;
+    pub(crate) fn write(self, endian: Endianness, table: &mut Vec<u8>) {
+        let Self { name, info, other, section, value, size } = self;
         let symbol = Sym64 {
             st_name: U32::new(endian, name),
             st_info: info,
-            st_other: elf::STV_DEFAULT,
+            st_other: other,
             st_shndx: U16::new(endian, section),
             st_value: U64::new(endian, value),
             st_size: U64::new(endian, size),

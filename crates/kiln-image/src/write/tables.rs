@@ -55,6 +55,7 @@ pub(super) fn write_dynamic_tables(
             section: layout.section_at(export.area, export.offset),
             value: layout.addresses[export.area] + export.offset,
             size: export.size,
+            ..ElfSymbol::NULL
         });
     }
     write_at(w, &layout.dynsym, &table);
@@ -102,7 +103,7 @@ pub(super) fn symbol_table(arch: Arch, layout: &FileLayout<'_>, symbols: &FullSy
         let section = layout.section_at(symbol.area, symbol.offset);
         let value = layout.addresses[symbol.area] + symbol.offset;
         let (name, info, size) = (symbol.name, symbol.info, symbol.size);
-        ElfSymbol { name, info, section, value, size }.write(arch.endian(), &mut table);
+        ElfSymbol { name, info, section, value, size, ..ElfSymbol::NULL }.write(arch.endian(), &mut table);
     }
     table
 }

@@ -7,6 +7,7 @@ mod elf;
 mod files;
 mod hostile;
 mod link;
+mod object;
 mod replaceable;
 mod run;
 mod sections;

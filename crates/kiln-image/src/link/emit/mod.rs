@@ -5,8 +5,7 @@
 //! follows indices.
 
 mod module;
-mod pieces;
-mod riscv_pairs;
+pub(super) mod pieces;
 mod targets;
 
 use self::module::ModuleWriter;

@@ -10,11 +10,11 @@ use super::super::layout::Area;
 use super::super::plan::Plan;
 use super::super::relocate::{self, PatchAddresses, PatchError, PatchSite, riscv64};
 use super::super::resolve::{Resolution, ResolvedId};
+use super::super::riscv_pairs::HighParts;
 use super::super::scan::{is_called, is_own};
 use super::super::unwind::{self, UnwindAddresses};
 use super::super::users::function_at;
 use super::pieces::ModulePieces;
-use super::riscv_pairs::HighParts;
 use super::targets::Targets;
 
 /// Copies and relocates one module.
@@ -43,22 +43,10 @@ impl<'m> ModuleWriter<'m> {
     }
 
     /// Writes all pieces of the module, and returns the fixups of its data.
-    pub(super) fn write(&self, pieces: ModulePieces<'_>) -> Result<Fixups, LinkError> {
+    pub(super) fn write(&self, mut pieces: ModulePieces<'_>) -> Result<Fixups, LinkError> {
         let artifact = self.artifact;
-        self.write_text(pieces.text)?;
-
-        pieces.read_only.copy_from_slice(&artifact.read_only()[..pieces.read_only.len()]);
-        pieces.writable.copy_from_slice(&artifact.writable()[..pieces.writable.len()]);
-        for (run, bytes) in pieces.named {
-            let run = &artifact.named_data()[run as usize];
-            let data = if run.section() == SectionKind::Writable {
-                artifact.writable()
-            } else {
-                artifact.read_only()
-            };
-            bytes.copy_from_slice(&data[run.start.get() as usize..][..bytes.len()]);
-        }
-
+        self.write_text(std::mem::take(&mut pieces.text))?;
+        pieces.copy_data(artifact);
         if let Some(entries) = &self.plan.unwind.modules[self.number] {
             let addresses = UnwindAddresses {
                 arch: self.plan.arch,

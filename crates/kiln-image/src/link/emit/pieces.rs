@@ -1,5 +1,6 @@
 //! Cuts the output into pieces for each module, and fills the gaps between them.
 
+use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
 
 use super::super::layout::{Area, Output};
@@ -9,39 +10,56 @@ use super::super::unwind_size::HDR_LINE;
 
 /// One module's pieces of the output.
 #[derive(Default)]
-pub(super) struct ModulePieces<'o> {
+pub(in super::super) struct ModulePieces<'o> {
     /// The module's code and its own stubs.
-    pub(super) text: &'o mut [u8],
-    pub(super) read_only: &'o mut [u8],
-    pub(super) writable: &'o mut [u8],
+    pub(in super::super) text: &'o mut [u8],
+    pub(in super::super) read_only: &'o mut [u8],
+    pub(in super::super) writable: &'o mut [u8],
     /// Runs of named data, each with its number in the module.
-    pub(super) named: Vec<(u32, &'o mut [u8])>,
-    pub(super) eh_frame: &'o mut [u8],
+    pub(in super::super) named: Vec<(u32, &'o mut [u8])>,
+    pub(in super::super) eh_frame: &'o mut [u8],
     /// The module's entries in the index of unwind rows, `.eh_frame_hdr`.
-    pub(super) eh_index: &'o mut [u8],
+    pub(in super::super) eh_index: &'o mut [u8],
     /// The module's piece of the code tables.
-    pub(super) code_tables: &'o mut [u8],
+    pub(in super::super) code_tables: &'o mut [u8],
+}
+
+impl ModulePieces<'_> {
+    /// Copies the module's data.
+    pub(in super::super) fn copy_data(&mut self, artifact: &Artifact) {
+        self.read_only.copy_from_slice(&artifact.read_only()[..self.read_only.len()]);
+        self.writable.copy_from_slice(&artifact.writable()[..self.writable.len()]);
+        for (run, bytes) in &mut self.named {
+            let run = &artifact.named_data()[*run as usize];
+            let data = if run.section() == SectionKind::Writable {
+                artifact.writable()
+            } else {
+                artifact.read_only()
+            };
+            bytes.copy_from_slice(&data[run.start.get() as usize..][..bytes.len()]);
+        }
+    }
 }
 
 /// The whole output in pieces. The gaps between them are already filled.
-pub(super) struct Pieces<'o> {
-    pub(super) modules: Vec<ModulePieces<'o>>,
+pub(in super::super) struct Pieces<'o> {
+    pub(in super::super) modules: Vec<ModulePieces<'o>>,
     /// The end of the code area, which holds the shared stubs.
-    pub(super) shared_stubs: &'o mut [u8],
+    pub(in super::super) shared_stubs: &'o mut [u8],
     /// The offset of `shared_stubs` in the code area, in bytes.
-    pub(super) shared_stubs_start: u64,
+    pub(in super::super) shared_stubs_start: u64,
     /// The end of `.eh_frame`, after the entries of all modules: that of the shared stubs.
-    pub(super) eh_frame_end: &'o mut [u8],
+    pub(in super::super) eh_frame_end: &'o mut [u8],
     /// The head of `.eh_frame_hdr`, before the entries of all modules.
-    pub(super) eh_frame_hdr_head: &'o mut [u8],
+    pub(in super::super) eh_frame_hdr_head: &'o mut [u8],
     /// The head of the code tables, before the pieces of all modules.
-    pub(super) code_head: &'o mut [u8],
+    pub(in super::super) code_head: &'o mut [u8],
     /// The end of `.eh_frame_hdr`, after the entries of all modules.
-    pub(super) eh_frame_hdr_end: &'o mut [u8],
+    pub(in super::super) eh_frame_hdr_end: &'o mut [u8],
 }
 
 impl<'o> Pieces<'o> {
-    pub(super) fn cut(plan: &Plan<'_>, out: Output<'o>) -> Self {
+    pub(in super::super) fn cut(plan: &Plan<'_>, out: Output<'o>) -> Self {
         let mut text = Cutter::new(out.text, plan.arch.trap_byte());
         let mut rodata = Cutter::new(out.rodata, 0);
         let mut relro = Cutter::new(out.relro, 0);
