@@ -87,9 +87,9 @@ fn the_whole_program_has_the_intended_relocations() {
     assert_eq!(relocs(&bytes, ".data.rel.ro"), owned(&expected));
     // Each function's row begins where the function does.
     let rows = relocs(&bytes, ".eh_frame");
-    assert_eq!(rows.len(), 12);
     assert!(rows.iter().all(|(_, kind, name, _)| *kind == elf::R_X86_64_PC32 && name == ".text"));
-    assert_eq!(rows.iter().map(|row| row.3).collect::<Vec<_>>()[..3], [0, 0x10, 0x20]);
+    let starts = [0, 0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x80, 0x90, 0xa0, 0xb0, 0xc0];
+    assert_eq!(rows.iter().map(|row| row.3).collect::<Vec<_>>(), starts);
 
     let file = ElfFile64::<Endianness>::parse(&*bytes).unwrap();
     let text = file.section_by_name(".text").unwrap().data().unwrap();
