@@ -82,6 +82,10 @@ extern "C-unwind" fn host(value: i64) -> i64 {
             let text = Backtrace::capture().to_string();
             i64::from(text.contains(": passes+0x") && text.contains(": handles+0x"))
         }
+        6 => {
+            let text = Backtrace::capture().to_string();
+            6 * i64::from(text.contains(" at lines.clif:11:5"))
+        }
         value => value,
     }
 }
@@ -105,8 +109,12 @@ impl Code {
 
 /// Runs `check` with the code in memory, and from an image.
 fn both(text: &str, check: impl Fn(&Code)) {
+    both_of(Source::new("text", text.to_owned()), check);
+}
+
+fn both_of(source: Source, check: impl Fn(&Code)) {
     let target = Target::host();
-    let module = parse(Source::new("text", text.to_owned()).into(), &target).unwrap();
+    let module = parse(source.into(), &target).unwrap();
     let session = Session::new(target.clone()).unwrap();
     session.bind_function("host", host as Unary).unwrap();
     session.bind_function("allocate", heap::allocate as extern "C" fn() -> i64).unwrap();
@@ -157,6 +165,44 @@ fn traps_are_errors_with_function_source_and_backtrace() {
             assert_eq!(one.code(), TrapCode::STACK_OVERFLOW);
             assert!(one.backtrace().missing() > 1000);
         }
+    });
+}
+
+/// Code with lines: the columns are those of the instructions.
+const LINES: &str = "function %divide(i64, i64) -> i64 {
+block0(v0: i64, v1: i64):
+    v2 = udiv v0, v1
+    return v2
+}
+
+function %outer(i64) -> i64 {
+    fn0 = %divide(i64, i64) -> i64
+    fn1 = %host(i64) -> i64
+block0(v0: i64):
+    v1 = call fn1(v0)
+      v2 = call fn0(v1, v0)
+    return v2
+}
+";
+
+#[test]
+fn traps_and_backtraces_have_lines() {
+    both_of(Source::new("lines.clif", LINES).debugged("/src"), |code| {
+        let outer: Unary = code.function("outer");
+        // SAFETY: the function has this signature.
+        let one = unsafe {
+            // The host looks at its backtrace, and finds the line of the call.
+            assert_eq!(call(outer, (6,)).unwrap(), 1);
+            trap(call(outer, (0,)))
+        };
+        let text = one.to_string();
+        assert!(text.starts_with("trap int_divz in divide+0x"), "{text}");
+        assert!(text.ends_with(" at lines.clif:3:5"), "{text}");
+        let text = one.backtrace().to_string();
+        assert!(text.contains(" at lines.clif:3:5") && text.contains(" at lines.clif:12:7"), "{text}");
+        let frames = one.backtrace();
+        let source = frames.frames()[1].code().unwrap().source.as_ref().unwrap();
+        assert_eq!((&*source.file, source.line, source.column), ("lines.clif", 12, 7));
     });
 }
 

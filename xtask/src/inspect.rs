@@ -1,9 +1,11 @@
 //! `inspect`: shows the contents of an image.
 //!
-//! Exports and slots share their types, and a type can be long. So it is cut, or what is printed
-//! could be thousands of times as long as the image.
+//! Exports and slots share their types, and ranges of code their files; both can be long. So they
+//! are cut, or what is printed could be thousands of times as long as the image.
 
-use std::borrow::Cow;
+mod lines;
+mod shown;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
@@ -13,23 +15,30 @@ use kiln::image::code::TableSizes;
 use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
+use self::shown::{IN_JSON, IN_TEXT, shown};
 use crate::input::{self, InputFile, KIND_LENGTH};
 use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 
 /// Check everything that an image loads, and show its sections, exports and slots.
 ///
-/// Works for images of every architecture. Types are cut after 200 bytes, in JSON after 4096.
+/// Works for images of every architecture. Types and names of files are cut after 200 bytes, in JSON
+/// after 4096.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask inspect program.so
   cargo xtask inspect program.so --sizes
+  cargo xtask inspect program.so --lines
   cargo xtask inspect program.so --format json")]
 pub(crate) struct InspectArgs {
     /// The image; `-` is standard input
     image: PathBuf,
     /// Show only the sizes of the code tables: of each part, also as a share of the code
-    #[arg(long)]
+    #[arg(long, conflicts_with = "lines")]
     sizes: bool,
+    /// Show only the functions, with the file, line and column of each range of code. Without
+    /// lines (`build -g`), show the numbers of source locations
+    #[arg(long)]
+    lines: bool,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -40,11 +49,13 @@ pub(crate) fn main(args: &InspectArgs) -> Outcome {
     let bytes = read_image(&input.path).map_err(|error| no_image(&input, error))?;
     let info = ImageInfo::parse(&bytes).map_err(|error| no_image(&input, error))?;
     verify_bytes(&bytes).map_err(|error| no_image(&input, error))?;
-    match (args.format, args.sizes) {
-        (Format::Text, false) => text(&info),
-        (Format::Json, false) => print_json(&document(&info)),
-        (Format::Text, true) => sizes_text(&info),
-        (Format::Json, true) => print_json(&sizes_document(&info)),
+    match (args.format, args.sizes, args.lines) {
+        (Format::Text, true, _) => sizes_text(&info),
+        (Format::Json, true, _) => print_json(&sizes_document(&info)),
+        (Format::Text, _, true) => lines::text(&info),
+        (Format::Json, _, true) => print_json(&lines::document(&info)),
+        (Format::Text, ..) => text(&info),
+        (Format::Json, ..) => print_json(&document(&info)),
     }
     Ok(())
 }
@@ -63,17 +74,6 @@ pub(crate) fn no_image(input: &InputFile, error: LoadError) -> Failure {
         Some(kind) if read.is_ok() && !kind.may_be_image() => failure.and(&kind.sentence()),
         _ => failure,
     }
-}
-
-/// The largest number of bytes of a type that are shown to people, and in JSON.
-const IN_TEXT: usize = 200;
-const IN_JSON: usize = 4096;
-
-/// Returns a type, cut after `limit` bytes.
-fn shown(signature: Option<&str>, limit: usize) -> Option<Cow<'_, str>> {
-    let signature = signature?;
-    let cut = signature.floor_char_boundary(limit);
-    Some(if cut < signature.len() { format!("{}...", &signature[..cut]).into() } else { signature.into() })
 }
 
 fn kind(kind: SymbolType) -> &'static str {
@@ -135,7 +135,7 @@ fn text(info: &ImageInfo) {
 }
 
 /// Returns the sizes of the code tables, and of each part by its name.
-fn sizes(info: &ImageInfo) -> (TableSizes, [(&'static str, usize); 8]) {
+fn sizes(info: &ImageInfo) -> (TableSizes, [(&'static str, usize); 9]) {
     let sizes = info.code_tables().map(|tables| tables.sizes()).unwrap_or_default();
     (sizes, sizes.parts())
 }

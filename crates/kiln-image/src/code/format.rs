@@ -22,10 +22,21 @@
 //! | 4 | number of functions, `u32` |
 //! | 8 each | a record for each function, in order of their code |
 //! | text | the module's name; empty if the linker was given none |
+//! | | the lines of the module |
 //! | | the descriptions of the functions, in order |
 //!
 //! A function's record has the first byte of its code, from the start of the module's; and the
 //! first byte of its description, from the start of the piece; `u32` each.
+//!
+//! Lines, in which numbers are LEB128; only the first number if there are no lines:
+//!
+//! | content | |
+//! |---|---|
+//! | number | number of source files |
+//! | 2 numbers | length of the stream of lines, and of the texts, in bytes |
+//! | 8 each | files: the first bytes of the name and of the folder in the texts; `u32` each |
+//! | texts | each is a length and bytes |
+//! | part | lines |
 //!
 //! A description, in which numbers are LEB128 and a text is its length and its bytes:
 //!
@@ -51,23 +62,24 @@
 //! | traps | `offset`; code, one byte | 0 |
 //! | calls | `offset` of return; frame offset plus 1, or 0; handlers | handlers before it |
 //! | stack maps | `offset` of return; span; length of the roots; the roots | 0 |
+//! | lines | `location`, in place of an offset; file; line; column | line before it |
 //! | source locations | length and gap; `location` | location before it |
 //!
 //! Roots are an offset and a size each. Length and gap are the length times 2 if there is no gap
 //! since the range before; else the length times 2 plus 1, then the gap.
 //!
-//! Streams of traps and calls are those of artifacts, see [`kiln_artifact::stream`], also for how
-//! `offset`s and `location`s are written. Source locations are written more densely than there,
+//! Streams of traps, calls and lines are those of artifacts, see [`kiln_artifact::stream`] and
+//! [`kiln_artifact::debug`], also for how `offset`s and `location`s are written. Source locations are written more densely than there,
 //! because they are the longest stream, and most ranges begin where the one before ends.
 //!
-//! All this is less than a third of the code of real programs; comparison H of `benches/peers`
-//! measures it. Fixed-width records would be as long as the code.
+//! All this, without lines, is less than a third of the code of real programs; comparison H of
+//! `benches/peers` measures it. Lines are there only for clients that give some. Fixed-width records would be as long as the code.
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The version of the code tables. Tables of another version are not read.
-pub const CODE_TABLES_VERSION: u32 = 1;
+pub const CODE_TABLES_VERSION: u32 = 2;
 
 pub(super) const MAGIC: [u8; 4] = *b"KCod";
 
@@ -108,6 +120,11 @@ record! {
         /// First byte of its description, from the start of the piece.
         description: U32,
     }
+}
+
+record! {
+    /// A source file of a module: the first bytes of its name and of its folder in the texts.
+    FileRecord { name: U32, directory: U32, }
 }
 
 record! {

@@ -2,7 +2,8 @@
 
 use super::cursor::Cursor;
 use super::format::HandlerRecord;
-use super::part::Part;
+use super::lines::{Lines, SourceLine};
+use super::part::{Part, Reader};
 use super::trap::TrapCode;
 use kiln_artifact::record::HandlerKind;
 
@@ -11,6 +12,8 @@ use kiln_artifact::record::HandlerKind;
 pub struct Function<'a> {
     pub(super) module: u32,
     pub(super) module_name: &'a [u8],
+    /// The module's piece, after the name.
+    pub(super) lines: Cursor<'a>,
     /// First byte of the module's code.
     pub(super) module_code: u32,
     pub(super) start: u32,
@@ -59,6 +62,24 @@ pub struct Root {
 /// The references of a stack map, in the order in which the compiler listed them.
 #[derive(Clone, Debug)]
 pub struct Roots<'a>(Cursor<'a>);
+
+/// A range of code with a source location. Offsets are from the start of the program's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRange {
+    /// First byte.
+    pub start: u32,
+    /// End, exclusive.
+    pub end: u32,
+    /// The client's source location (Cranelift's `SourceLoc`).
+    pub location: u32,
+}
+
+/// The ranges of a function that have a source location, in order.
+#[derive(Clone, Debug)]
+pub struct Sources<'a> {
+    reader: Option<Reader<'a>>,
+    start: u32,
+}
 
 /// The exception handlers of a call, in the order in which they are tried.
 #[derive(Clone, Debug)]
@@ -131,6 +152,19 @@ impl<'a> Function<'a> {
                 return Some(source.location);
             }
         }
+    }
+
+    /// Returns the ranges of code that have a source location, in order, up to the first that is
+    /// malformed.
+    pub fn sources(&self) -> Sources<'a> {
+        let parts = self.parts();
+        Sources { reader: parts.map(|parts| parts.sources.whole(parts.base_location)), start: self.start }
+    }
+
+    /// Returns the place in a file that a source location of the function's module stands for.
+    /// `None` if the module has no lines, or none for the location.
+    pub fn line_of(&self, location: u32) -> Option<SourceLine<'a>> {
+        Lines::read(&mut self.lines.clone())?.find(location)
     }
 
     /// Returns the reason for which the instruction that starts at `offset` may trap.
@@ -210,6 +244,16 @@ impl Iterator for Handlers<'_> {
             HandlerKind::ContextStack | HandlerKind::ContextRegister => 0,
         };
         Some(Handler { kind, value: record.value.get(), target })
+    }
+}
+
+impl Iterator for Sources<'_> {
+    type Item = SourceRange;
+
+    fn next(&mut self) -> Option<SourceRange> {
+        let source = self.reader.as_mut()?.source()?;
+        let (start, end) = (self.start.checked_add(source.start)?, self.start.checked_add(source.end)?);
+        Some(SourceRange { start, end, location: source.location })
     }
 }
 

@@ -1,260 +1,64 @@
-//! Binds an image: sets permissions, applies relocations and fills slots.
+//! The lines of a module: the places in files that the client's source locations stand for.
 
-use std::fs::File;
-use std::ops::Range;
+use kiln_artifact::record::NONE;
 
-use kiln_debug::unwind::{Registration, Rows};
-use kiln_globals::SlotKey;
+use super::cursor::Cursor;
+use super::format::FileRecord;
+use super::part::Part;
 
-use super::function::FunctionRef;
-use super::map::{Access, Reservation};
-use super::mapped::Mapped;
-use crate::elf64::{RELA, rela_info};
-use crate::error::LoadError;
-use crate::note::Span;
-use crate::read::{Segment, is_section};
-
-/// An image that is ready to be called.
-///
-/// Functions and addresses taken from it are valid as long as it lives; dropping it unmaps
-/// everything. Keep it where it outlives all callers, if necessary in a static.
-#[derive(Debug)]
-pub struct Loaded {
-    /// Taken back before the memory is: fields are dropped in order.
-    _unwind_rows: Option<Registration>,
-    /// As above.
-    #[cfg(feature = "trap")]
-    traps: std::sync::Mutex<Option<super::trap::Traps>>,
-    pub(super) mapped: Mapped,
+/// A place in a source file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceLine<'a> {
+    /// The name of the file, relative to `directory`.
+    pub file: &'a str,
+    /// The folder; empty if it is not known.
+    pub directory: &'a str,
+    /// The line, counted from 1; 0 if the code belongs to none.
+    pub line: u32,
+    /// The column in bytes, counted from 1; 0 if it is not known.
+    pub column: u32,
 }
 
-impl Loaded {
-    /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    /// `unwind` says whether its unwind rows are registered.
-    pub(super) fn bind(
-        mut mapped: Mapped,
-        file: &File,
-        addresses: &[usize],
-        unwind: bool,
-    ) -> Result<Self, LoadError> {
-        let page = rustix::param::page_size() as u64;
-        let segments = std::mem::take(&mut mapped.segments);
-        // If there is no pointer to write, relocated data stays read-only.
-        let tables = mapped.tables();
-        let pointers = tables.has_relative() || !tables.note.symbolic().is_empty();
-        for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
-            let memory = &mut mapped.memory;
-            let start = segment.start / page * page;
-            let range = start as usize..segment.end().next_multiple_of(page) as usize;
-            if segment.is_executable() {
-                // Not by a change of permissions, which `PR_SET_MDWE` forbids.
-                let mapped = memory.map_file(file, range, segment.offset / page * page, true);
-                mapped.map_err(LoadError::io("map the code of"))?;
-            } else if segment.is_writable() {
-                prepare_writable(memory, segment, range, page)
-                    .map_err(LoadError::io("set the permissions of"))?;
-            }
+/// The lines of a module.
+#[derive(Clone, Copy)]
+pub(super) struct Lines<'a> {
+    files: &'a [FileRecord],
+    texts: &'a [u8],
+    lines: Part<'a>,
+}
+
+impl<'a> Lines<'a> {
+    /// Reads the lines that follow the name of a module; `None` if it has none.
+    pub(super) fn read(cursor: &mut Cursor<'a>) -> Option<Self> {
+        let files = cursor.len().filter(|&files| files > 0)?;
+        let (lines, texts) = (cursor.len()?, cursor.len()?);
+        let (files, texts) = (cursor.records(files)?, cursor.bytes(texts)?);
+        Some(Self { files, texts, lines: Part::read(cursor, lines)? })
+    }
+
+    /// Returns the place that a source location stands for.
+    pub(super) fn find(&self, location: u32) -> Option<SourceLine<'a>> {
+        if location == NONE {
+            return None;
         }
-        mapped.segments = segments;
-        let mut loaded = Self {
-            _unwind_rows: None,
-            #[cfg(feature = "trap")]
-            traps: std::sync::Mutex::default(),
-            mapped,
+        let mut reader = self.lines.seek_back(0, |last| last <= location, 1)?;
+        let mut found = None;
+        while let Some(entry) = reader.line().filter(|entry| entry.location <= location) {
+            found = Some(entry);
+        }
+        let found = found?;
+        let file = self.files.get(usize::try_from(found.file).ok()?)?;
+        let text = |start: u32| {
+            let text = Cursor(self.texts.get(usize::try_from(start).ok()?..)?).text()?;
+            std::str::from_utf8(text).ok()
         };
-        loaded.relocate()?;
-        loaded.fill(addresses)?;
-        let Mapped { memory, segments, .. } = &mut loaded.mapped;
-        for segment in segments.iter().filter(|segment| pointers && segment.relro) {
-            let start = segment.start / page * page;
-            let pages = start as usize..segment.end().next_multiple_of(page) as usize;
-            memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
-        }
-        if unwind {
-            loaded._unwind_rows = loaded.register_unwind_rows()?;
-        }
-        Ok(loaded)
+        let (file, directory) = (text(file.name.get())?, text(file.directory.get())?);
+        Some(SourceLine { file, directory, line: found.line, column: found.column })
     }
 
-    /// Registers the unwind rows, if there are some.
-    fn register_unwind_rows(&self) -> Result<Option<Registration>, LoadError> {
-        let head = self.mapped.tables().note.head;
-        let (section, text) = (head.eh_frame, head.text);
-        // A section of 4 bytes has no entries, only the zero length that ends it.
-        if section.len.get() <= 4 {
-            return Ok(None);
-        }
-        let start = section.start.get();
-        let text = text.start.get()..text.start.get().saturating_add(text.len.get());
-        // SAFETY: `View` has found the section in the file's part of a segment that is not written.
-        let bytes = unsafe { self.mapped.memory.bytes(start as usize, section.len.get() as usize) };
-        if !is_section(bytes, start, &text) {
-            return Err(LoadError::malformed("unwind rows that unwinders cannot follow", start));
-        }
-        let section = bytes.as_ptr();
-        let code = self.text();
-        let code = code.start as usize..code.end as usize;
-        // SAFETY: the section was just checked. It is in the segment that is never written, at a
-        // fixed distance from the code that it refers to, and stays mapped until the registration
-        // is dropped, which comes first. The file must not change meanwhile, see `Image::open`.
-        Ok(Some(unsafe { Registration::new(Rows { section, region: code.clone(), code }) }))
+    /// Returns the bytes of the texts and of the stream, and those of the checkpoints.
+    pub(super) fn lens(&self) -> (usize, usize) {
+        let (stream, checkpoints) = self.lines.lens();
+        (size_of_val(self.files) + self.texts.len() + stream, checkpoints)
     }
-
-    /// Writes the pointers that are the load address plus a constant.
-    fn relocate(&mut self) -> Result<(), LoadError> {
-        let base = self.mapped.memory.base() as u64;
-        let count = self.mapped.tables().note.head.relative_count.get() as usize;
-        let expected = rela_info(0, self.mapped.arch.relative_reloc());
-        for index in 0..count {
-            let table = self.mapped.tables().rela();
-            let bad = || LoadError::malformed("bad relative relocation", (index * RELA) as u64);
-            let number = |field: usize| table.u64(index * RELA + 8 * field).ok_or_else(bad);
-            let (address, info, addend) = (number(0)?, number(1)?, number(2)?);
-            let offset = self.writable(address, 8).filter(|_| info == expected).ok_or_else(bad)?;
-            // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
-            unsafe { self.mapped.memory.write(offset, &base.wrapping_add(addend).to_ne_bytes()) };
-        }
-        Ok(())
-    }
-
-    /// Fills the slot array, and the pointers in data that are the value of a slot plus a
-    /// constant.
-    fn fill(&mut self, addresses: &[usize]) -> Result<(), LoadError> {
-        let head = self.mapped.tables().note.head;
-        let array = head.slot_array.start.get();
-        let len = size_of_val(addresses) as u64;
-        if len > 0 {
-            let bad = || LoadError::malformed("a misplaced slot array", array);
-            let offset = self.writable(array, len).ok_or_else(bad)?;
-            let bytes = zerocopy::IntoBytes::as_bytes(addresses);
-            // SAFETY: `writable` found `len` bytes in a segment that was made writable.
-            unsafe { self.mapped.memory.write(offset, bytes) };
-        }
-        for index in 0..self.mapped.tables().note.symbolic().len() {
-            let Some(&record) = self.mapped.tables().note.symbolic().get(index) else { break };
-            let bad = || LoadError::malformed("bad symbolic pointer to", record.address.get());
-            let slot = *addresses.get(record.slot.get() as usize).ok_or_else(bad)?;
-            let word = (slot as u64).wrapping_add_signed(record.addend.get());
-            let offset = self.writable(record.address.get(), 8).ok_or_else(bad)?;
-            // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
-            unsafe { self.mapped.memory.write(offset, &word.to_ne_bytes()) };
-        }
-        Ok(())
-    }
-
-    /// Returns the offset of `address` in the mapping, or `None` unless one writable segment holds
-    /// the `len` bytes from there.
-    pub(super) fn writable(&self, address: u64, len: u64) -> Option<usize> {
-        let end = address.checked_add(len)?;
-        let fits = |s: &&Segment| s.is_writable() && address >= s.start && end <= s.end();
-        self.mapped.segments.iter().find(fits).map(|_| address as usize)
-    }
-
-    /// Returns the exported function `name`, or `None` if nothing with this name is exported, if
-    /// it is data, or if the image does not record its type. [`address`](Self::address) also finds
-    /// data, and functions without a recorded type.
-    pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
-        let tables = self.mapped.tables();
-        let symbol = self.mapped.lookup(name).filter(|symbol| symbol.is_function())?;
-        let signature = self.mapped.signature(symbol.index, name.as_bytes())?;
-        let name = tables.name(&symbol, name.len())?;
-        let code = self.executable(symbol.value)?;
-        // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and
-        // the image records this type for it.
-        Some(unsafe { FunctionRef::new(name, code, signature) })
-    }
-
-    /// Returns every exported function whose type the image records, in order of the dynamic symbol
-    /// table.
-    pub fn functions(&self) -> impl Iterator<Item = FunctionRef<'_>> {
-        let tables = self.mapped.tables();
-        tables.exports().flatten().filter(|(_, symbol, _)| symbol.is_function()).filter_map(
-            move |(index, symbol, name)| {
-                let signature = self.mapped.signature(index, name)?;
-                let (name, code) = (std::str::from_utf8(name).ok()?, self.executable(symbol.value)?);
-                // SAFETY: as in `function`.
-                Some(unsafe { FunctionRef::new(name, code, signature) })
-            },
-        )
-    }
-
-    /// Returns the address that is `value` bytes after the load address, if it is in an executable
-    /// segment.
-    fn executable(&self, value: u64) -> Option<*const u8> {
-        let fits = |s: &&Segment| s.is_executable() && (s.start..s.end()).contains(&value);
-        self.mapped.segments.iter().find(fits)?;
-        Some(self.mapped.memory.base().wrapping_add(value as usize))
-    }
-
-    /// Returns the address of the exported function or data object `name`, or `None` if there is
-    /// no such export.
-    pub fn address(&self, name: &str) -> Option<*const u8> {
-        let symbol = self.mapped.lookup(name)?;
-        let end = self.mapped.segments.last().map_or(0, Segment::end);
-        (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
-    }
-
-    /// Registers the code with `kiln-trap`, the first time, so that it catches traps in it, throws
-    /// exceptions to its handlers, and names its functions in backtraces. It is taken back when the
-    /// image is dropped.
-    ///
-    /// # Errors
-    ///
-    /// [`RegisterError`](kiln_trap::RegisterError) if too many ranges are registered.
-    #[cfg(feature = "trap")]
-    pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
-        let mut traps = self.traps.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let (None, Some(tables)) = (&*traps, self.code_tables()) {
-            // SAFETY: both are mapped until the image is dropped, which drops this first.
-            *traps = Some(unsafe { super::trap::Traps::register(self.text(), tables) }?);
-        }
-        Ok(())
-    }
-
-    /// Returns the keys of the external slots, in order of the slot array.
-    pub fn slots(&self) -> &[SlotKey] {
-        self.mapped.slots()
-    }
-
-    /// Returns the load address.
-    pub fn base(&self) -> *const u8 {
-        self.mapped.memory.base()
-    }
-
-    /// Returns the address range of the code, which is empty if there is none.
-    pub fn text(&self) -> Range<*const u8> {
-        self.range(self.mapped.tables().note.head.text)
-    }
-
-    /// Returns the address range of `.eh_frame`, which ends with four zero bytes, as
-    /// `__register_frame` requires, or `None` if the image has no unwind information. Binding
-    /// registers it, unless [`Image::unwind`](crate::Image::unwind) says otherwise.
-    pub fn eh_frame(&self) -> Option<Range<*const u8>> {
-        let span = self.mapped.tables().note.head.eh_frame;
-        (span.len.get() > 0).then(|| self.range(span))
-    }
-
-    fn range(&self, span: Span) -> Range<*const u8> {
-        let start = self.mapped.memory.base().wrapping_add(span.start.get() as usize);
-        start..start.wrapping_add(span.len.get() as usize)
-    }
-}
-
-/// Makes a segment, which takes the pages of `range`, writable and clears its zeroed data.
-fn prepare_writable(
-    memory: &mut Reservation,
-    segment: &Segment,
-    range: Range<usize>,
-    page: u64,
-) -> std::io::Result<()> {
-    let file_end = segment.start + segment.file_len;
-    let pages_end = if segment.file_len > 0 { file_end.next_multiple_of(page) as usize } else { range.start };
-    if segment.file_len > 0 {
-        memory.protect(range.start..pages_end, Access::ReadWrite)?;
-        if segment.mem_len > segment.file_len {
-            // SAFETY: these pages were made writable in the line above.
-            unsafe { memory.clear(file_end as usize..pages_end) };
-        }
-    }
-    if range.end > pages_end { memory.map_zeroed(pages_end..range.end) } else { Ok(()) }
 }

@@ -1,6 +1,7 @@
 //! A place in a program that is in memory, or will be: an answer of the code tables with addresses.
 
 use super::function::{Call, Function, Handler, StackMap};
+use super::lines::SourceLine;
 use super::tables::CodeTables;
 use super::trap::TrapCode;
 
@@ -74,6 +75,12 @@ impl<'a> Location<'a> {
     /// call, if the place is a return address.
     pub fn source(&self) -> Option<u32> {
         self.function.source_at(self.offset - u32::from(self.is_return))
+    }
+
+    /// Returns the place in a file that [`source`](Self::source) stands for. `None` if the module
+    /// was compiled without lines. It takes longer than to read the location.
+    pub fn line(&self) -> Option<SourceLine<'a>> {
+        self.function.line_of(self.source()?)
     }
 
     /// Returns the reason for which the instruction may trap. The place must be its first byte.

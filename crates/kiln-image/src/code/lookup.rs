@@ -28,9 +28,12 @@ pub fn trap(location: &Location<'_>) -> Option<u8> {
 
 /// Passes the source of the instruction to `visit`, if it is known.
 pub fn source(location: &Location<'_>, visit: &mut dyn FnMut(SourceInfo<'_>)) {
-    if let Some(number) = location.source() {
-        visit(SourceInfo { location: number, ..SourceInfo::default() });
-    }
+    let Some(number) = location.source() else { return };
+    let info = SourceInfo { location: number, ..SourceInfo::default() };
+    visit(match location.function().line_of(number).filter(|line| line.line != 0) {
+        Some(place) => SourceInfo { file: place.file, line: place.line, column: place.column, ..info },
+        None => info,
+    });
 }
 
 /// Returns the call that returns to the place.

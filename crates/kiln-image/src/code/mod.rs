@@ -15,12 +15,13 @@
 //!
 //! The files: `format` is the byte format, `write` makes the tables of one module, `cursor` reads
 //! numbers, `part` finds a place in a stream, `tables` finds a function, `function` answers
-//! questions about it, `location` is an answer with addresses, `trap` has the names of traps.
+//! questions about it, `lines` has the lines of a module, `location` is an answer with addresses, `trap` has the names of traps.
 //! `lookup` puts answers in the terms of kiln-trap.
 
 mod cursor;
 mod format;
 mod function;
+mod lines;
 mod location;
 #[cfg(feature = "trap")]
 pub mod lookup;
@@ -30,7 +31,8 @@ mod trap;
 mod write;
 
 pub use format::CODE_TABLES_VERSION;
-pub use function::{Call, Function, Handler, Handlers, Root, Roots, StackMap};
+pub use function::{Call, Function, Handler, Handlers, Root, Roots, SourceRange, Sources, StackMap};
+pub use lines::SourceLine;
 pub use location::Location;
 pub use tables::{CodeTables, TableSizes};
 pub use trap::TrapCode;

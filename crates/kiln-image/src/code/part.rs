@@ -14,9 +14,10 @@ pub(super) struct Part<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reader<'a> {
     rest: Cursor<'a>,
-    /// The last offset of the entry before, from the start of the function.
+    /// The last offset of the entry before, from the start of the function; the last location, of
+    /// lines.
     offset: u32,
-    /// The location of the entry before, or the number of handlers of all entries before.
+    /// The location or the line of the entry before, or the number of handlers of all entries before.
     pub(super) extra: u32,
     /// The number of entries that may be read: no lookup takes longer, whatever the bytes are.
     budget: usize,
@@ -27,6 +28,14 @@ pub(super) struct Source {
     pub(super) start: u32,
     pub(super) end: u32,
     pub(super) location: u32,
+}
+
+/// A line: the place that source locations from `location` on stand for.
+pub(super) struct LineEntry {
+    pub(super) location: u32,
+    pub(super) file: u32,
+    pub(super) line: u32,
+    pub(super) column: u32,
 }
 
 /// A call: its return offset from the start of the function.
@@ -56,11 +65,28 @@ impl<'a> Part<'a> {
         (self.stream.len(), size_of_val(self.checkpoints))
     }
 
+    /// Returns a reader of the whole stream, without a limit.
+    pub(super) fn whole(&self, extra: u32) -> Reader<'a> {
+        Reader::whole(self.stream, extra)
+    }
+
     /// Returns a reader at the last checkpoint before which all offsets are `early`. `extra` is its
     /// value at the start of the stream.
     pub(super) fn seek(&self, extra: u32, early: impl Fn(u32) -> bool) -> Option<Reader<'a>> {
+        self.seek_back(extra, early, 0)
+    }
+
+    /// As [`seek`](Self::seek), but `back` checkpoints before that one: the last early entry may be
+    /// the one before a checkpoint.
+    pub(super) fn seek_back(
+        &self,
+        extra: u32,
+        early: impl Fn(u32) -> bool,
+        back: usize,
+    ) -> Option<Reader<'a>> {
         let after = self.checkpoints.partition_point(|checkpoint| early(checkpoint.offset.get()));
-        let (position, offset, extra) = match after.checked_sub(1).and_then(|at| self.checkpoints.get(at)) {
+        let at = after.checked_sub(1 + back);
+        let (position, offset, extra) = match at.and_then(|at| self.checkpoints.get(at)) {
             Some(at) => (at.position.get(), at.offset.get(), at.extra.get()),
             None => (0, 0, extra),
         };
@@ -70,7 +96,7 @@ impl<'a> Part<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns a reader of a stream that is being written, from its start, without a limit.
+    /// Returns a reader of a stream from its start, without a limit.
     pub(super) fn whole(stream: &'a [u8], extra: u32) -> Self {
         Self { rest: Cursor(stream), offset: 0, extra, budget: usize::MAX }
     }
@@ -122,9 +148,22 @@ impl<'a> Reader<'a> {
         let gap = if head & 1 == 0 { 0 } else { self.rest.uint()? };
         let start = self.step(gap)?;
         let end = self.step(head >> 1)?;
+        Some(Source { start, end, location: self.differing()? })
+    }
+
+    pub(super) fn line(&mut self) -> Option<LineEntry> {
+        self.start()?;
+        let step = self.rest.uint()?;
+        let (location, file) = (self.step(step)?, self.rest.uint()?);
+        Some(LineEntry { location, file, line: self.differing()?, column: self.rest.uint()? })
+    }
+
+    /// Reads a zigzag-encoded difference from the entry before.
+    #[inline]
+    fn differing(&mut self) -> Option<u32> {
         let code = self.rest.uint()?;
         let difference = (code >> 1) as i32 ^ -((code & 1) as i32);
         self.extra = self.extra.wrapping_add_signed(difference);
-        Some(Source { start, end, location: self.extra })
+        Some(self.extra)
     }
 }

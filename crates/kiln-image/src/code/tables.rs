@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 use super::cursor::Cursor;
 use super::format::{CODE_TABLES_VERSION, FUNCTION, FunctionRecord, Head, MAGIC, ModuleRecord};
 use super::function::Function;
+use super::lines::Lines;
 
 /// The code tables of a linked program, in an image or in memory.
 ///
@@ -38,7 +39,9 @@ pub struct TableSizes {
     pub stack_maps: usize,
     /// Source locations.
     pub source_locations: usize,
-    /// Checkpoints of the four streams.
+    /// Lines and files of modules.
+    pub lines: usize,
+    /// Checkpoints of all streams.
     pub checkpoints: usize,
 }
 
@@ -46,11 +49,12 @@ impl TableSizes {
     /// Returns the rest: the index, and the heads of descriptions.
     pub fn index(&self) -> usize {
         let streams = self.traps + self.calls + self.stack_maps + self.source_locations;
-        self.total.saturating_sub(streams + self.names + self.handlers + self.checkpoints)
+        let rest = streams + self.lines + self.names + self.handlers + self.checkpoints;
+        self.total.saturating_sub(rest)
     }
 
     /// Returns the parts by their names, in bytes. Together they are all tables.
-    pub fn parts(&self) -> [(&'static str, usize); 8] {
+    pub fn parts(&self) -> [(&'static str, usize); 9] {
         [
             ("index", self.index()),
             ("names", self.names),
@@ -59,6 +63,7 @@ impl TableSizes {
             ("handlers", self.handlers),
             ("stack maps", self.stack_maps),
             ("source locations", self.source_locations),
+            ("lines", self.lines),
             ("checkpoints", self.checkpoints),
         ]
     }
@@ -69,6 +74,8 @@ struct Piece<'a> {
     bytes: &'a [u8],
     functions: &'a [FunctionRecord],
     name: &'a [u8],
+    /// What follows the name.
+    lines: Cursor<'a>,
 }
 
 impl<'a> Piece<'a> {
@@ -76,7 +83,7 @@ impl<'a> Piece<'a> {
         let mut cursor = Cursor(bytes);
         let count = u32::from_le_bytes(*cursor.bytes(4)?.first_chunk()?);
         let functions = cursor.records(usize::try_from(count).ok()?)?;
-        Some(Self { bytes, functions, name: cursor.text()? })
+        Some(Self { bytes, functions, name: cursor.text()?, lines: cursor })
     }
 
     fn function(&self, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
@@ -85,8 +92,8 @@ impl<'a> Piece<'a> {
         let start = module.code.get().checked_add(record.start.get())?;
         start.checked_add(len)?;
         let module_code = module.code.get();
-        let (module, module_name) = (module.number.get(), self.name);
-        Some(Function { module, module_name, module_code, start, len, name, rest })
+        let (module, module_name, lines) = (module.number.get(), self.name, self.lines);
+        Some(Function { module, module_name, lines, module_code, start, len, name, rest })
     }
 }
 
@@ -159,7 +166,11 @@ impl<'a> CodeTables<'a> {
     pub fn sizes(&self) -> TableSizes {
         let mut sizes = TableSizes { total: self.bytes.len(), ..TableSizes::default() };
         for module in self.modules {
-            sizes.names += self.piece(module).map_or(0, |piece| piece.name.len());
+            let Some(mut piece) = self.piece(module) else { continue };
+            let (lines, checkpoints) = Lines::read(&mut piece.lines).map_or((0, 0), |lines| lines.lens());
+            sizes.names += piece.name.len();
+            sizes.lines += lines;
+            sizes.checkpoints += checkpoints;
         }
         for function in self.functions() {
             sizes.functions += 1;

@@ -1,6 +1,6 @@
 //! Makes the tables of one module from its artifact: first their size, then their bytes.
 //!
-//! Streams of traps and calls are copied. Checkpoints are a function of a stream's length, so the
+//! Streams of traps, calls and lines are copied. Checkpoints are a function of a stream's length, so the
 //! size of those is known without reading them. Source locations are written anew, in a denser
 //! form, so [`ModuleTables::measure`] reads them once to know their length.
 
@@ -10,8 +10,8 @@ use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::format::{
-    self as code, CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, HANDLER, HEAD, HandlerRecord, Head,
-    MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
+    self as code, CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, FileRecord, HANDLER, HEAD,
+    HandlerRecord, Head, MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
 };
 use super::part::Reader;
 
@@ -137,6 +137,35 @@ fn described(artifact: &Artifact) -> impl Iterator<Item = Described<'_>> {
     })
 }
 
+/// Writes what comes before the part of a module's lines. Returns the stream of the lines, which is
+/// empty if the module has none.
+fn put_lines_head<'a>(artifact: &'a Artifact, sink: &mut impl Sink) -> &'a [u8] {
+    let stream = artifact.table_bytes(Table::Lines);
+    let files = if stream.is_empty() { &[] } else { artifact.source_files() };
+    sink.uint(files.len() as u32);
+    if files.is_empty() {
+        return &[];
+    }
+    let mut texts = Count(0);
+    let mut records = Vec::with_capacity(files.len());
+    for file in files {
+        let [name, directory] = <[&str; 2]>::from(artifact.source_file_name(file)).map(|text| {
+            let start = U32::new(texts.0 as u32);
+            texts.text(text);
+            start
+        });
+        records.push(FileRecord { name, directory });
+    }
+    sink.uint(stream.len() as u32);
+    sink.uint(texts.0 as u32);
+    sink.bytes(records.as_bytes());
+    for (name, directory) in files.iter().map(|file| artifact.source_file_name(file)) {
+        sink.text(name);
+        sink.text(directory);
+    }
+    stream
+}
+
 /// The lengths of those streams of a function that are not copied, in bytes.
 #[derive(Clone, Copy, Debug)]
 struct Lens {
@@ -257,6 +286,8 @@ impl ModuleTables {
         }
         let mut total = Count(4 + (FUNCTION * count) as u64);
         total.text(name);
+        let lines = put_lines_head(artifact, &mut total);
+        total.0 += part_len(lines.len());
         let mut functions = Vec::with_capacity(count);
         for function in described(artifact) {
             let lens = function.lens();
@@ -286,6 +317,8 @@ impl ModuleTables {
         put(&mut index, &(count as u32).to_le_bytes());
         let mut out = Write(rest);
         out.text(name);
+        let lines = put_lines_head(artifact, &mut out);
+        out.part(lines.len(), 0, |sink| sink.bytes(lines), |reader| reader.line().map(drop));
         for (function, &lens) in described(artifact).zip(&self.functions) {
             let description = U32::new((len - out.0.len()) as u32);
             put(&mut index, code::FunctionRecord { start: function.record.start, description }.as_bytes());

@@ -86,9 +86,17 @@ pub(super) fn size_bound(artifact: &Artifact) -> u64 {
         + len(Table::CallSites)
         + len(Table::SourceRanges)
         + len(Table::StackMaps)
-        + len(Table::StackMapEntries);
+        + len(Table::StackMapEntries)
+        + len(Table::Lines);
+    // A file has a record, and two texts, which other files may have, too.
+    let file = |file| {
+        let (name, directory) = artifact.source_file_name(file);
+        32 + (name.len() + directory.len()) as u64
+    };
+    let files: u64 = artifact.source_files().iter().map(file).sum();
     // A number of 4 bytes may take 5, and checkpoints take less than a fifth of a stream. Names may
     // be shared with other tables, but not by functions. A function has a record, and seven numbers
     // of 5 bytes at most.
-    2 * streams + len(Table::Handlers) + len(Table::Strings) + 64 * (artifact.functions().len() as u64 + 1)
+    let functions = 64 * (artifact.functions().len() as u64 + 1);
+    2 * streams + files + len(Table::Handlers) + len(Table::Strings) + functions
 }

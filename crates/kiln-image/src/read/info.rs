@@ -167,6 +167,12 @@ impl ImageInfo {
         })
     }
 
+    /// Returns the distance of the code from the load address, in bytes: offsets in the code tables
+    /// are from there.
+    pub fn text(&self) -> u64 {
+        self.text
+    }
+
     /// Returns the code tables. `None` if the image has no functions, or tables of another version.
     pub fn code_tables(&self) -> Option<CodeTables<'_>> {
         CodeTables::read(&self.code_tables)

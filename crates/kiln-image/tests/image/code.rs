@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use kiln_artifact::record::{Handler, HandlerKind, Linkage, StackMap, StackMapEntry};
+use kiln_artifact::debug::{Line, LineWriter};
+use kiln_artifact::record::{Handler, HandlerKind, Linkage, SourceFile, StackMap, StackMapEntry};
 use kiln_artifact::stream::{CallSite, SourceRange, StreamWriter, Trap};
-use kiln_artifact::{Artifact, Contents};
+use kiln_artifact::{Artifact, Contents, Table};
 use kiln_globals::GlobalTable;
-use kiln_image::code::{CodeTables, Function, TrapCode};
+use kiln_image::code::{CODE_TABLES_VERSION, CodeTables, Function, TrapCode};
 use kiln_image::{Image, ImageInfo, ImageOptions, write_image};
 
 use crate::support::{self, Module, TO_I64};
@@ -78,7 +79,24 @@ fn function(module: &mut Module, name: &str, len: u32, entries: u32, random: &mu
     call_sites.extend(c);
 }
 
-/// Two modules with functions of many sizes; the second begins with one that has many entries.
+/// Gives a module `count` lines, in three files.
+fn lines(module: &mut Module, count: u32, random: &mut Random) {
+    for (name, directory) in [("a.lang", "/src"), ("folder/b.lang", ""), ("c.lang", "/src")] {
+        let (name, directory) = (module.contents.string(name), module.contents.string(directory));
+        module.contents.source_files.push(SourceFile { name, directory, ..SourceFile::default() });
+    }
+    let mut writer = LineWriter::default();
+    let mut location = 0;
+    for _ in 0..count {
+        let largest = if random.below(20) == 0 { 1 << 20 } else { 3 };
+        location += 1 + random.below(largest);
+        let line = if random.below(20) == 0 { random.below(1 << 30) } else { random.below(100) };
+        writer.line(Line { location, file: random.below(3), line, column: random.below(200) });
+    }
+    module.contents.lines = writer.finish();
+}
+
+/// Two modules with functions of many sizes, the first with lines; the second begins with one that has many entries.
 fn artifacts(many: u32) -> Vec<Artifact> {
     let mut random = Random(1);
     let (mut a, mut b) = (Module::new(), Module::new());
@@ -87,6 +105,7 @@ fn artifacts(many: u32) -> Vec<Artifact> {
         let name = if number % 7 == 0 { String::new() } else { format!("f{number}") };
         function(&mut a, &name, len, random.below(200), &mut random);
     }
+    lines(&mut a, many, &mut random);
     function(&mut b, "large", 1 + 20 * many, many, &mut random);
     function(&mut b, "small", 40, 3, &mut random);
     vec![a.finish(), b.finish(), Module::new().finish()]
@@ -136,6 +155,9 @@ fn compare(artifact: &Artifact, number: usize, code: u32, found: &Function<'_>) 
             maps.entry(at).or_insert((map.span.get(), roots));
         }
     }
+    let ranges = artifact.source_ranges_of(number);
+    let ranges = ranges.map(|range| (code + range.start, code + range.end, range.location));
+    assert!(ranges.eq(found.sources().map(|range| (range.start, range.end, range.location))), "{name}");
     for offset in start..=start + len {
         let at = code + offset;
         let expected = sources.get((offset - start) as usize).copied().flatten();
@@ -202,6 +224,38 @@ fn every_answer_is_that_of_the_artifact() {
 }
 
 #[test]
+fn lines_are_those_of_the_artifact() {
+    // Few lines have no checkpoint.
+    for count in [0, 1, 2, 15, 16, 17, 18, 33, 5000] {
+        let (artifacts, mut random) = (artifacts(count), Random(count.into()));
+        let bytes = image(&artifacts);
+        let info = ImageInfo::parse(&bytes).unwrap();
+        let tables = info.code_tables().unwrap();
+        let [first, last] = [0, 1].map(|module| tables.functions().find(|f| f.module() == module).unwrap());
+        let entries: Vec<_> = artifacts[0].lines().collect();
+        assert_eq!(entries.len(), count as usize);
+        let near = entries.iter().flat_map(|entry| [entry.location.wrapping_sub(1), entry.location]);
+        let any = (0..200).map(|_| random.below(u32::MAX) >> random.below(32));
+        for location in near.chain(any).chain([0, u32::MAX - 1]) {
+            let found = first.line_of(location).map(|at| (at.file, at.directory, at.line, at.column));
+            let after = entries.partition_point(|entry| entry.location <= location);
+            let expected = after.checked_sub(1).map(|at| entries[at]).map(|entry| {
+                let file = &artifacts[0].source_files()[entry.file as usize];
+                let (name, directory) = artifacts[0].source_file_name(file);
+                (name, directory, entry.line, entry.column)
+            });
+            let is_none = location == u32::MAX;
+            assert_eq!(found, expected.filter(|_| !is_none), "{count} {location}");
+            assert_eq!(last.line_of(location), None);
+        }
+        assert_eq!(first.line_of(u32::MAX), None);
+        let sizes = tables.sizes();
+        let stream = artifacts[0].table_bytes(Table::Lines).len();
+        assert!(if count == 0 { sizes.lines == 0 } else { sizes.lines > stream + 24 }, "{sizes:?}");
+    }
+}
+
+#[test]
 fn a_loaded_image_says_where_an_address_is() {
     let (artifacts, names) = (support::program(), vec!["a".into(), "b".into()]);
     let options = ImageOptions { module_names: names, ..ImageOptions::default() };
@@ -234,6 +288,8 @@ fn ask(bytes: &[u8]) {
     let Some(tables) = CodeTables::read(bytes) else { return };
     let ask = |function: Function<'_>, at: u32| {
         let _ = (function.name(), function.module_name(), function.source_at(at), function.trap_at(at));
+        let line = function.line_of(at).map_or(0, |line| line.file.len() + line.directory.len());
+        assert!(function.sources().count().max(line) <= 2 * bytes.len());
         let handlers = function.call_at(at).map_or(0, |call| call.handlers().count());
         let roots = function.stack_map_at(at).map_or(0, |map| map.roots().count());
         assert!(handlers.max(roots) <= bytes.len());
@@ -257,6 +313,7 @@ fn altered_tables_do_no_harm() {
     let mut random = Random(2);
     let mut module = Module::new();
     (0..3).for_each(|number| function(&mut module, "name", 400, 30 * number, &mut random));
+    lines(&mut module, 40, &mut random);
     let image = image(&[module.finish()]);
     let info = ImageInfo::parse(&image).unwrap();
     let section = info.sections.iter().find(|section| &*section.name == ".kiln.code").unwrap();
@@ -318,16 +375,16 @@ fn modules_that_share_a_piece_do_not_multiply_it() {
     let count = 1000_u32;
     let mut bytes = b"KCod".to_vec();
     let piece = 16 + 12 * count;
-    let len = piece + 4 + 8 * count + 8;
-    [1, len, count].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+    let len = piece + 4 + 8 * count + 9;
+    [CODE_TABLES_VERSION, len, count].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
     (0..count)
         .for_each(|number| [number, number, piece].iter().for_each(|word| bytes.extend(word.to_le_bytes())));
     bytes.extend(count.to_le_bytes());
     (0..count).for_each(|number| {
-        [number, 4 + 8 * count + 1].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        [number, 4 + 8 * count + 2].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
     });
-    // No name of the module; a function of 9 bytes without anything.
-    bytes.extend([0, 9, 0, 0, 0, 0, 0, 0]);
+    // No name of the module, no lines; a function of 9 bytes without anything.
+    bytes.extend([0, 0, 9, 0, 0, 0, 0, 0, 0]);
     let tables = CodeTables::read(&bytes).unwrap();
     assert_eq!(tables.functions().count(), count as usize);
     ask(&bytes);
