@@ -413,12 +413,12 @@ impl Session {
         let artifacts: Vec<Artifact> =
             units.iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect();
         let globals = self.engine.globals_of(&artifacts);
-        let write = || write_image(&artifacts, &globals, &ImageOptions::default());
-        self.engine.compiler.install(write).map_err(|errors| {
-            let names =
-                units.iter().flat_map(|unit| (0..unit.len()).map(|module| unit.module_name(module).into()));
-            SessionError::Image { errors, names: names.collect() }
-        })
+        let names = units.iter().flat_map(|unit| (0..unit.len()).map(|module| unit.module_name(module)));
+        let options =
+            ImageOptions { module_names: names.map(Into::into).collect(), ..ImageOptions::default() };
+        let write = || write_image(&artifacts, &globals, &options);
+        let image = self.engine.compiler.install(write);
+        image.map_err(|errors| SessionError::Image { errors, names: options.module_names.into() })
     }
 
     /// Writes an image of the whole program to a file. If this fails, no partly written file

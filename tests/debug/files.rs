@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use kiln::image::{DebugInfo, ImageInfo, ImageOptions, save, verify_bytes};
+use kiln::image::code::Location;
+use kiln::image::{DebugInfo, Image, ImageInfo, ImageOptions, save, verify_bytes};
 use libtest_mimic::Failed;
 use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
 
@@ -111,6 +112,39 @@ pub(crate) fn stripped() -> Result<(), Failed> {
     let bare = crate::program::compiled(&[bare], &kiln::ir::Target::host())?;
     let bare = linked(&bare, &with_debug(DebugInfo::InImage))?.image;
     verify_bytes(&bare)?;
+    Ok(())
+}
+
+/// `strip` takes away names and lines of debuggers, and nothing of what `locate` says.
+pub(crate) fn located_after_strip() -> Result<(), Failed> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("program.so");
+    let options = ImageOptions { module_names: vec!["program".into()], ..with_debug(DebugInfo::InImage) };
+    save(&path, &linked(&program(Path::new("/src"))?, &options)?.image)?;
+    let places = || -> Result<Vec<String>, Failed> {
+        let info = ImageInfo::parse(&std::fs::read(&path)?)?;
+        let loaded = Image::open(&path)?.bind_array(&[1])?;
+        let text = loaded.text();
+        let len = text.end.addr() - text.start.addr();
+        let place = |at: usize| {
+            let loaded = loaded.locate(text.start.wrapping_add(at));
+            let read = info.locate(info.text() + at as u64);
+            let shown = |place: Location<'_>| {
+                let line = place.line().map(|line| (line.file, line.directory, line.line, line.column));
+                format!("{:?} {:?} {} {line:?}", place.module_name(), place.name(), place.offset())
+            };
+            let (loaded, read) = (loaded.map(shown), read.map(shown));
+            assert_eq!(loaded, read, "{at}");
+            loaded.unwrap_or_default()
+        };
+        Ok((0..len).map(place).collect())
+    };
+    let before = places()?;
+    let len = std::fs::metadata(&path)?.len();
+    run("strip", &["program.so"], folder.path())?;
+    assert!(std::fs::metadata(&path)?.len() < len && places()? == before);
+    let mut lines = before.iter().filter(|place| place.starts_with("Some(\"program\") \"work\""));
+    assert!(lines.any(|place| place.ends_with("Some((\"program.clif\", \"/src\", 14, 5))")));
     Ok(())
 }
 

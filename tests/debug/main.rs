@@ -25,11 +25,12 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// A test, its name, and the tools that it needs.
 type Test = (&'static str, &'static [&'static str], fn() -> Result<(), Failed>);
 
-const TESTS: [Test; 16] = [
+const TESTS: [Test; 17] = [
     ("oracle::test_files", &[], oracle::test_files),
     ("oracle::several_files_and_modules", &[], oracle::several_files_and_modules),
     ("files::separate", &[], files::separate),
     ("files::stripped", &[], files::stripped),
+    ("files::located_after_strip", &["strip"], files::located_after_strip),
     ("files::verified", &["llvm-dwarfdump", "readelf"], files::verified),
     ("registered::loaded_image", &[], registered::loaded_image),
     ("reuse::comments", &[], reuse::comments),

@@ -93,7 +93,7 @@ extern "C-unwind" fn host(value: i64) -> i64 {
 /// The code in memory or in an image.
 enum Code {
     Memory(Session),
-    Image(Loaded),
+    Image(Box<Loaded>),
 }
 
 impl Code {
@@ -132,7 +132,7 @@ fn both_of(source: Source, check: impl Fn(&Code)) {
     let loaded = Image::from_bytes(&bytes).unwrap().bind(&bindings).unwrap();
     loaded.catch_traps().unwrap();
     loaded.catch_traps().unwrap();
-    check(&Code::Image(loaded));
+    check(&Code::Image(loaded.into()));
 }
 
 fn trap<T: std::fmt::Debug>(result: Result<T, Caught>) -> Trap {

@@ -151,7 +151,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
 
     let artifacts = &result.artifacts;
     let Written { bytes, debug, slots } =
-        args.emit.write(artifacts).map_err(|errors| inputs.not_linked(&errors))?;
+        args.emit.write(artifacts, &inputs.names).map_err(|errors| inputs.not_linked(&errors))?;
     let linked = Instant::now();
     let files = [(Some(&args.output), Some(&bytes)), (args.emit.split_debug(), debug.as_ref())];
     for (path, bytes) in files.into_iter().filter_map(|(path, bytes)| path.zip(bytes)) {

@@ -21,8 +21,8 @@ use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 
 /// Check everything that an image loads, and show its sections, exports and slots.
 ///
-/// Works for images of every architecture. Types and names of files are cut after 200 bytes, in JSON
-/// after 4096.
+/// Works for images of every architecture. Types and names of files are cut after 200 bytes, in
+/// JSON after 4096.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask inspect program.so

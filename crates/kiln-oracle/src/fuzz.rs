@@ -267,7 +267,7 @@ pub fn image(bytes: &[u8]) {
         // The tables may be anything: they are not checked when an image is loaded.
         let text = loaded.text();
         for at in (0..4096).map(|at| text.start.wrapping_add(at)).take_while(|at| *at < text.end) {
-            let _ = loaded.locate(at).map(|place| (place.name(), place.source(), place.trap()));
+            let _ = loaded.locate(at).map(|place| (place.name(), place.line(), place.trap()));
             let _ = loaded.locate_call(at).map(|place| (place.call(), place.stack_map()));
         }
     }
@@ -305,7 +305,7 @@ pub fn code_tables(bytes: &[u8]) {
     assert!(sizes.functions == count && sizes.total == bytes.len(), "{sizes:?}");
     for at in (0..2000).step_by(61).chain([u32::MAX]) {
         tables.find(at).into_iter().for_each(|function| ask(function, at));
-        let _ = Location::find_call(tables, 0, at.into()).map(|place| (place.source(), place.offset()));
+        let _ = Location::find_call(tables, 0, at.into()).map(|place| (place.line(), place.offset()));
     }
 }
 

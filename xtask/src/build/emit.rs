@@ -85,13 +85,23 @@ impl EmitArgs {
         self.split_debug.as_ref()
     }
 
-    /// Writes the modules in the form that the arguments ask for.
-    pub(super) fn write(&self, artifacts: &[Artifact]) -> Result<Written, Vec<LinkError>> {
+    /// Writes the modules in the form that the arguments ask for. `names` are those of the modules.
+    pub(super) fn write(
+        &self,
+        artifacts: &[Artifact],
+        names: &[Box<str>],
+    ) -> Result<Written, Vec<LinkError>> {
         let globals = globals(artifacts);
         match self.emit {
             Emit::Image => {
-                let options =
-                    ImageOptions { strip: self.strip, debug: self.debug_info(), ..ImageOptions::default() };
+                // Without debug information, an image does not depend on where the files are.
+                let module_names = if self.is_debugged() { names.into() } else { Vec::new() };
+                let options = ImageOptions {
+                    strip: self.strip,
+                    debug: self.debug_info(),
+                    module_names,
+                    ..ImageOptions::default()
+                };
                 let ImageFiles { image, debug, .. } = write_image_files(artifacts, &globals, &options)?;
                 let slots = kiln::image::ImageInfo::parse(&image).map_or(0, |info| info.slots.len());
                 Ok(Written { bytes: image, debug, slots })

@@ -287,6 +287,66 @@ fn long_types_are_cut() {
 }
 
 #[test]
+fn lines_and_sizes_of_code_are_inspected() {
+    let text = "function %half(i64) -> i64 system_v {\nblock0(v0: i64):\n    v1 = iconst.i64 2\n    v2 = udiv v0, v1\n    return v2\n}\n";
+    let dir = TestFolder::new(&[("half.clif", text)]);
+    let lines = |args: &[&str]| {
+        dir.xtask(&[&["build", "half.clif", "-o", "p.so"], args].concat()).ok();
+        let json = dir.xtask(&["inspect", "p.so", "--lines", "--format", "json"]).ok();
+        (dir.xtask(&["inspect", "p.so", "--lines"]).ok(), serde_json::from_str::<Value>(&json).unwrap())
+    };
+    // Without debug information, there are neither names of modules nor lines.
+    let (text, json) = lines(&[]);
+    assert!(text.contains("  half\n") && !text.contains("half.clif"), "{text}");
+    let function = &json["functions"][0];
+    assert_eq!((&function["name"], &function["module"]), (&"half".into(), &Value::Null));
+    let (text, json) = lines(&["-g", "--opt-level", "none"]);
+    assert!(text.contains("  half  (half.clif)\n") && text.contains("  half.clif:4:5\n"), "{text}");
+    let function = &json["functions"][0];
+    assert_eq!(function["module"], "half.clif");
+    let sources = function["sources"].as_array().unwrap();
+    let is_line =
+        |source: &&Value| source["line"] == 4 && source["column"] == 5 && source["file"] == "half.clif";
+    let source = sources.iter().find(is_line).unwrap();
+    let number = |value: &Value| value.as_u64().unwrap();
+    let (start, end) =
+        (number(&function["address"]), number(&function["address"]) + number(&function["size"]));
+    assert!(number(&source["address"]) > start && number(&source["address"]) + number(&source["size"]) < end);
+
+    for (address, end) in [(start, "  half  (half.clif)"), (number(&source["address"]), "  half.clif:4:5")] {
+        let is_line =
+            |line: &str| line.trim_start().starts_with(&format!("{address:#x} ")) && line.ends_with(end);
+        assert!(text.lines().any(is_line), "{address:#x} {end} in\n{text}");
+    }
+
+    let text = dir.xtask(&["inspect", "p.so", "--sizes"]).ok();
+    let json: Value =
+        serde_json::from_str(&dir.xtask(&["inspect", "p.so", "--sizes", "--format", "json"]).ok()).unwrap();
+    let section: Value =
+        serde_json::from_str(&dir.xtask(&["inspect", "p.so", "--format", "json"]).ok()).unwrap();
+    let section = section["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|one| one["name"] == ".kiln.code")
+        .unwrap()
+        .clone();
+    assert_eq!((&json["functions"], &json["code"]), (&1.into(), &function["size"]));
+    assert_eq!(json["code_tables"], section["size"]);
+    let parts = json["parts"].as_object().unwrap();
+    assert_eq!(parts.values().map(number).sum::<u64>(), number(&section["size"]));
+    assert!(
+        number(&parts["names"]) == "half".len() as u64 + "half.clif".len() as u64
+            && number(&parts["lines"]) > 20
+    );
+    for (name, size) in parts {
+        let line = text.lines().find(|line| line.starts_with(&name.replace('_', " "))).unwrap();
+        assert!(line.split_whitespace().any(|word| word.parse() == Ok(number(size))), "{text}");
+    }
+    dir.xtask(&["inspect", "p.so", "--sizes", "--lines"]).code(2);
+}
+
+#[test]
 fn images_for_other_machines_can_be_made_and_inspected_but_not_called() {
     let dir = TestFolder::new(&[("a.clif", &adder("plus", 2))]);
     for (target, machine) in [("aarch64", "AArch64"), ("riscv64", "RISC-V"), ("s390x", "IBM S/390")] {

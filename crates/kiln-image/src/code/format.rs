@@ -69,11 +69,13 @@
 //! since the range before; else the length times 2 plus 1, then the gap.
 //!
 //! Streams of traps, calls and lines are those of artifacts, see [`kiln_artifact::stream`] and
-//! [`kiln_artifact::debug`], also for how `offset`s and `location`s are written. Source locations are written more densely than there,
-//! because they are the longest stream, and most ranges begin where the one before ends.
+//! [`kiln_artifact::debug`], also for how `offset`s and `location`s are written. Source locations
+//! are written more densely than there, because they are the longest stream, and most ranges begin
+//! where the one before ends.
 //!
 //! All this, without lines, is less than a third of the code of real programs; comparison H of
-//! `benches/peers` measures it. Lines are there only for clients that give some. Fixed-width records would be as long as the code.
+//! `benches/peers` measures it. Lines are there only for clients that give some. Fixed-width
+//! records would be as long as the code.
 
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};

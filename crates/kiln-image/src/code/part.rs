@@ -17,7 +17,8 @@ pub(super) struct Reader<'a> {
     /// The last offset of the entry before, from the start of the function; the last location, of
     /// lines.
     offset: u32,
-    /// The location or the line of the entry before, or the number of handlers of all entries before.
+    /// The location or the line of the entry before, or the number of handlers of all entries
+    /// before.
     pub(super) extra: u32,
     /// The number of entries that may be read: no lookup takes longer, whatever the bytes are.
     budget: usize,

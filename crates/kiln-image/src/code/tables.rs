@@ -74,7 +74,7 @@ struct Piece<'a> {
     bytes: &'a [u8],
     functions: &'a [FunctionRecord],
     name: &'a [u8],
-    /// What follows the name.
+    /// The bytes after the name.
     lines: Cursor<'a>,
 }
 

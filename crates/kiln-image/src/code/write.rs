@@ -1,8 +1,8 @@
 //! Makes the tables of one module from its artifact: first their size, then their bytes.
 //!
-//! Streams of traps, calls and lines are copied. Checkpoints are a function of a stream's length, so the
-//! size of those is known without reading them. Source locations are written anew, in a denser
-//! form, so [`ModuleTables::measure`] reads them once to know their length.
+//! Streams of traps, calls and lines are copied. Checkpoints are a function of a stream's length,
+//! so the size of those is known without reading them. Source locations are written anew, in a
+//! denser form, so [`ModuleTables::measure`] reads them once to know their length.
 
 use kiln_artifact::record::{FunctionRecord, Handler, StackMap};
 use kiln_artifact::{Artifact, Table};

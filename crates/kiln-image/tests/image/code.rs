@@ -96,7 +96,8 @@ fn lines(module: &mut Module, count: u32, random: &mut Random) {
     module.contents.lines = writer.finish();
 }
 
-/// Two modules with functions of many sizes, the first with lines; the second begins with one that has many entries.
+/// Two modules with functions of many sizes, the first with lines; the second begins with one that
+/// has many entries.
 fn artifacts(many: u32) -> Vec<Artifact> {
     let mut random = Random(1);
     let (mut a, mut b) = (Module::new(), Module::new());
