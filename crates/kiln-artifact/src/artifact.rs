@@ -32,6 +32,7 @@ struct Inner {
 }
 
 /// Returns the range of a table, in the buffer of an artifact that starts at `start`.
+#[inline]
 fn range(start: usize, ends: &[usize; TABLES], table: Table) -> Range<usize> {
     let before = match (table as usize).checked_sub(1) {
         Some(before) => ends[before],
@@ -71,16 +72,19 @@ impl Artifact {
     }
 
     /// Returns the artifact's bytes, in the form that [`Artifact::from_bytes`] accepts.
+    #[inline]
     pub fn as_bytes(&self) -> &[u8] {
         &self.0.buffer[self.0.start..]
     }
 
     /// Returns the raw bytes of one table.
+    #[inline]
     pub fn table_bytes(&self, table: Table) -> &[u8] {
         &self.0.buffer[range(self.0.start, &self.0.ends, table)]
     }
 
     /// Returns the records of one table.
+    #[inline]
     pub(crate) fn records<T: FromBytes + Immutable + KnownLayout + Unaligned>(&self, table: Table) -> &[T] {
         <[T]>::ref_from_bytes(self.table_bytes(table)).expect("lengths were checked")
     }
@@ -90,12 +94,14 @@ impl Artifact {
         &self.0.strings
     }
 
+    #[inline]
     pub(crate) fn str(&self, text: Str) -> &str {
         let start = text.start.get() as usize;
         &self.0.strings[start..start + text.len.get() as usize]
     }
 
     /// Returns the facts about the module as a whole.
+    #[inline]
     pub fn summary(&self) -> &Summary {
         &self.records::<Summary>(Table::Summary)[0]
     }
@@ -123,16 +129,19 @@ impl Artifact {
     }
 
     /// Returns the signature with this index, or `None` if there is none.
+    #[inline]
     pub fn signature(&self, index: usize) -> Option<&str> {
         self.records::<Str>(Table::Signatures).get(index).map(|&text| self.str(text))
     }
 
     /// Returns the symbols that the module defines or uses. Globals are in order of first use.
+    #[inline]
     pub fn symbols(&self) -> &[SymbolRecord] {
         self.records(Table::Symbols)
     }
 
     /// Returns a symbol's name, or a global's key; empty for an anonymous local.
+    #[inline]
     pub fn name(&self, symbol: &SymbolRecord) -> &str {
         self.str(symbol.name)
     }
@@ -146,39 +155,46 @@ impl Artifact {
     }
 
     /// Returns the module's functions, in the order of their code in the text section.
+    #[inline]
     pub fn functions(&self) -> &[FunctionRecord] {
         self.records(Table::Functions)
     }
 
     /// Returns the text section: position-independent code, in which calls inside the module are
     /// resolved.
+    #[inline]
     pub fn text(&self) -> &[u8] {
         self.table_bytes(Table::Text)
     }
 
     /// Returns the data that is never written once it is relocated.
+    #[inline]
     pub fn read_only(&self) -> &[u8] {
         self.table_bytes(Table::ReadOnly)
     }
 
     /// Returns the initial content of writable data, without zeroed data.
+    #[inline]
     pub fn writable(&self) -> &[u8] {
         self.table_bytes(Table::Writable)
     }
 
     /// Returns the relocations of the code, in order of offset.
+    #[inline]
     pub fn text_relocs(&self) -> &[Reloc] {
         self.records(Table::TextRelocs)
     }
 
     /// Returns the relocations of read-only data; all are
     /// [`RelocKind::Abs64`](crate::RelocKind::Abs64).
+    #[inline]
     pub fn read_only_relocs(&self) -> &[Reloc] {
         self.records(Table::ReadOnlyRelocs)
     }
 
     /// Returns the relocations of writable data; all are
     /// [`RelocKind::Abs64`](crate::RelocKind::Abs64).
+    #[inline]
     pub fn writable_relocs(&self) -> &[Reloc] {
         self.records(Table::WritableRelocs)
     }
@@ -186,17 +202,20 @@ impl Artifact {
     /// Returns the common information entry (CIE) of `.eh_frame` that all unwind rows refer to,
     /// with its length field; empty if there is none. Its augmentation is `zR`, with 4-byte
     /// pc-relative pointers.
+    #[inline]
     pub fn cie(&self) -> &[u8] {
         self.table_bytes(Table::Cie)
     }
 
     /// Returns the call frame instructions of all functions. Each [`FunctionRecord`] gives the
     /// range that belongs to its function; these ranges do not overlap.
+    #[inline]
     pub fn unwind(&self) -> &[u8] {
         self.table_bytes(Table::Unwind)
     }
 
     /// Returns the stack maps, in order of return address.
+    #[inline]
     pub fn stack_maps(&self) -> &[StackMap] {
         self.records(Table::StackMaps)
     }
@@ -232,6 +251,7 @@ impl Artifact {
 
     /// Returns the runs of data that belong to a named section of an image: first the read-only
     /// runs, then the writable runs, each in order of offset.
+    #[inline]
     pub fn named_data(&self) -> &[NamedData] {
         self.records(Table::NamedData)
     }

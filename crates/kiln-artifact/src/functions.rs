@@ -3,12 +3,58 @@
 //! A function's part of such a table starts where its [`FunctionRecord`] says, and ends where the
 //! part of the next function starts.
 
+use zerocopy::little_endian::U32;
+
 use crate::Artifact;
 use crate::layout::Table;
 use crate::record::{FunctionRecord, Handler, SectionKind, SymbolRecord};
 use crate::stream::{CallSite, CallSites, SourceRange, SourceRanges, Trap, Traps};
 
+/// A function, and its parts of the tables that are divided by functions.
+#[derive(Clone, Copy, Debug)]
+pub struct FunctionParts<'a> {
+    /// Its record.
+    pub record: &'a FunctionRecord,
+    /// Its stream of traps, as [`StreamWriter`](crate::stream::StreamWriter) wrote it.
+    pub traps: &'a [u8],
+    /// Its stream of calls.
+    pub call_sites: &'a [u8],
+    /// Its entries of the exception tables.
+    pub handlers: &'a [Handler],
+    source_ranges: &'a [u8],
+}
+
+impl<'a> FunctionParts<'a> {
+    /// Returns its source locations, in order of offset.
+    pub fn source_ranges(&self) -> SourceRanges<'a> {
+        SourceRanges::new(self.source_ranges, self.record.start.get(), self.record.base_location.get())
+    }
+}
+
 impl Artifact {
+    /// Returns each function with its parts of the tables, in order of functions. This is faster
+    /// than to ask for the parts of each function by its number.
+    #[inline]
+    pub fn functions_with_parts(&self) -> impl ExactSizeIterator<Item = FunctionParts<'_>> {
+        let functions = self.functions();
+        let [traps, source_ranges, call_sites] =
+            [Table::Traps, Table::SourceRanges, Table::CallSites].map(|table| self.table_bytes(table));
+        let handlers = self.handlers();
+        functions.iter().enumerate().map(move |(number, record)| {
+            let next = functions.get(number + 1);
+            let part = |of: fn(&FunctionRecord) -> U32, len: usize| {
+                of(record).get() as usize..next.map_or(len, |next| of(next).get() as usize)
+            };
+            FunctionParts {
+                record,
+                traps: &traps[part(|record| record.traps_start, traps.len())],
+                source_ranges: &source_ranges[part(|record| record.source_ranges_start, source_ranges.len())],
+                call_sites: &call_sites[part(|record| record.call_sites_start, call_sites.len())],
+                handlers: &handlers[part(|record| record.handlers_start, handlers.len())],
+            }
+        })
+    }
+
     /// Returns the machine code of the function that this symbol stands for, before it is linked.
     /// `None` if the symbol does not exist, or is not a function that the module defines.
     ///
@@ -84,6 +130,7 @@ impl Artifact {
     }
 
     /// Returns the entries of the exception tables of all functions.
+    #[inline]
     pub fn handlers(&self) -> &[Handler] {
         self.records(Table::Handlers)
     }

@@ -43,6 +43,7 @@ mod unwind;
 pub use artifact::Artifact;
 pub use contents::Contents;
 pub use error::ArtifactError;
+pub use functions::FunctionParts;
 pub use layout::{FORMAT_VERSION, Table};
 pub use reloc::RelocKind;
 // They are in the lowest crate, because bindings of host functions have types, too.

@@ -107,26 +107,31 @@ pub struct SymbolRecord {
 
 impl SymbolRecord {
     /// Returns the kind of thing that the symbol names.
+    #[inline]
     pub fn kind(&self) -> SymbolKind {
         SymbolKind::from_code(self.kind).unwrap_or(SymbolKind::Data)
     }
 
     /// Returns the symbol's visibility.
+    #[inline]
     pub fn linkage(&self) -> Linkage {
         Linkage::from_code(self.linkage).unwrap_or(Linkage::Local)
     }
 
     /// Returns the section that the symbol is in.
+    #[inline]
     pub fn section(&self) -> SectionKind {
         SectionKind::from_code(self.section).unwrap_or(SectionKind::Undefined)
     }
 
     /// Whether the module defines the symbol.
+    #[inline]
     pub fn is_defined(&self) -> bool {
         self.section() != SectionKind::Undefined
     }
 
     /// Returns the index of the signature, if there is one.
+    #[inline]
     pub fn signature(&self) -> Option<usize> {
         (self.signature.get() != NONE).then(|| self.signature.get() as usize)
     }
@@ -160,11 +165,13 @@ impl Reloc {
     pub const OWN: u8 = 2;
 
     /// Whether all of `flag` is set.
+    #[inline]
     pub fn has(&self, flag: u8) -> bool {
         self.flags & flag == flag
     }
 
     /// Returns how the site is patched.
+    #[inline]
     pub fn kind(&self) -> RelocKind {
         RelocKind::from_code(self.kind).unwrap_or(RelocKind::Abs64)
     }
@@ -194,6 +201,7 @@ pub struct NamedData {
 
 impl NamedData {
     /// Returns the section of the module that the run is in.
+    #[inline]
     pub fn section(&self) -> SectionKind {
         SectionKind::from_code(self.section).unwrap_or(SectionKind::Undefined)
     }

@@ -18,17 +18,20 @@ macro_rules! kinds {
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
             /// Returns the kind with this code, or `None` if there is none.
+            #[inline]
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($value => Some(Self::$name),)* _ => None }
             }
 
             /// Returns the width of the patch site: the number of bytes, starting at the
             /// relocation's offset, that a linker reads or writes.
+            #[inline]
             pub fn width(self) -> usize {
                 match self { $(Self::$name => $width,)* }
             }
 
             /// Whether the site refers to the symbol's GOT slot rather than to the symbol.
+            #[inline]
             pub fn uses_slot(self) -> bool {
                 match self { $(Self::$name => $slot,)* }
             }

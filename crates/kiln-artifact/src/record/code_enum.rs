@@ -9,6 +9,7 @@ macro_rules! code_enum {
 
         impl $name {
             /// Returns the variant with this code, or `None` if there is none.
+            #[inline]
             pub fn from_code(code: u8) -> Option<Self> {
                 match code { $($value => Some(Self::$variant),)* _ => None }
             }

@@ -4,13 +4,13 @@
 //! so the size of those is known without reading them. Source locations are written anew, in a
 //! denser form, so [`ModuleTables::measure`] reads them once to know their length.
 
-use kiln_artifact::record::{FunctionRecord, Handler, StackMap};
-use kiln_artifact::{Artifact, Table};
+use kiln_artifact::record::StackMap;
+use kiln_artifact::{Artifact, FunctionParts, Table};
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
 use super::format::{
-    self as code, CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, FileRecord, HANDLER, HEAD,
+    CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, FileRecord, FunctionRecord, HANDLER, HEAD,
     HandlerRecord, Head, MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
 };
 use super::part::Reader;
@@ -106,34 +106,27 @@ impl Sink for Write<'_> {
 /// A function, with all that its description has.
 struct Described<'a> {
     artifact: &'a Artifact,
-    number: usize,
-    record: &'a FunctionRecord,
     name: &'a str,
-    /// Its streams of traps and calls.
-    copied: [&'a [u8]; 2],
-    handlers: &'a [Handler],
+    parts: FunctionParts<'a>,
     maps: &'a [StackMap],
 }
 
 /// Returns the functions of a module, in order.
 fn described(artifact: &Artifact) -> impl Iterator<Item = Described<'_>> {
-    let mut maps = artifact.stack_maps();
-    artifact.functions().iter().enumerate().map(move |(number, record)| {
-        let (start, end) = (record.start.get(), record.start.get() + record.len.get());
-        // The return address of the last call of a function may be the start of the next one.
-        let cut = |maps: &'_ [StackMap], at: u32| maps.partition_point(|map| map.return_offset.get() <= at);
-        maps = &maps[cut(maps, start)..];
-        let own;
-        (own, maps) = maps.split_at(cut(maps, end));
-        Described {
-            artifact,
-            number,
-            record,
-            name: artifact.name(&artifact.symbols()[record.symbol.get() as usize]),
-            copied: [Table::Traps, Table::CallSites].map(|table| artifact.stream_of(number, table)),
-            handlers: artifact.handlers_of(number),
-            maps: own,
+    let (mut maps, symbols) = (artifact.stack_maps(), artifact.symbols());
+    artifact.functions_with_parts().map(move |parts| {
+        let record = parts.record;
+        let mut own: &[StackMap] = &[];
+        if !maps.is_empty() {
+            let (start, end) = (record.start.get(), record.start.get() + record.len.get());
+            // The return address of the last call of a function may be the start of the next one.
+            let cut =
+                |maps: &'_ [StackMap], at: u32| maps.partition_point(|map| map.return_offset.get() <= at);
+            maps = &maps[cut(maps, start)..];
+            (own, maps) = maps.split_at(cut(maps, end));
         }
+        let name = artifact.name(&symbols[record.symbol.get() as usize]);
+        Described { artifact, name, parts, maps: own }
     })
 }
 
@@ -183,19 +176,21 @@ impl Described<'_> {
 
     /// Writes what comes before the handlers.
     fn put_head(&self, lens: Lens, sink: &mut impl Sink) {
-        sink.uint(self.record.len.get());
+        let FunctionParts { record, traps, call_sites, handlers, .. } = self.parts;
+        sink.uint(record.len.get());
         sink.text(self.name);
-        self.copied.iter().for_each(|stream| sink.uint(stream.len() as u32));
+        sink.uint(traps.len() as u32);
+        sink.uint(call_sites.len() as u32);
         sink.uint(lens.maps);
-        sink.uint(self.handlers.len() as u32);
+        sink.uint(handlers.len() as u32);
         sink.uint(lens.sources);
         if lens.sources > 0 {
-            sink.uint(self.record.base_location.get());
+            sink.uint(record.base_location.get());
         }
     }
 
     fn put_maps(&self, sink: &mut impl Sink) {
-        let mut before = self.record.start.get();
+        let mut before = self.parts.record.start.get();
         for map in self.maps {
             let first = map.entries_start.get() as usize;
             let roots = &self.artifact.stack_map_entries()[first..first + map.entries_len.get() as usize];
@@ -211,8 +206,9 @@ impl Described<'_> {
     }
 
     fn put_sources(&self, sink: &mut impl Sink) {
-        let (mut end, mut location) = (self.record.start.get(), self.record.base_location.get());
-        for range in self.artifact.source_ranges_of(self.number) {
+        let record = self.parts.record;
+        let (mut end, mut location) = (record.start.get(), record.base_location.get());
+        for range in self.parts.source_ranges() {
             let (gap, len) = (range.start - end, range.end - range.start);
             sink.uint(len << 1 | u32::from(gap > 0));
             if gap > 0 {
@@ -226,15 +222,15 @@ impl Described<'_> {
 
     /// Writes what comes after the head.
     fn put_parts(&self, lens: Lens, out: &mut Write<'_>) {
-        for handler in self.handlers {
+        let FunctionParts { record, traps, call_sites, handlers, .. } = self.parts;
+        for handler in handlers {
             let record = HandlerRecord { value: handler.value, target: handler.target, kind: handler.kind };
             out.bytes(record.as_bytes());
         }
-        let [traps, calls] = self.copied;
         out.part(traps.len(), 0, |sink| sink.bytes(traps), |reader| reader.trap().map(drop));
-        out.part(calls.len(), 0, |sink| sink.bytes(calls), |reader| reader.call().map(drop));
+        out.part(call_sites.len(), 0, |sink| sink.bytes(call_sites), |reader| reader.call().map(drop));
         out.part(lens.maps as usize, 0, |sink| self.put_maps(sink), |reader| reader.map().map(drop));
-        let base = self.record.base_location.get();
+        let base = record.base_location.get();
         let read = |reader: &mut Reader<'_>| reader.source().map(drop);
         out.part(lens.sources as usize, base, |sink| self.put_sources(sink), read);
     }
@@ -255,6 +251,9 @@ impl<'o> Write<'o> {
         stream: impl FnOnce(&mut Write<'_>),
         read: impl Fn(&mut Reader<'_>) -> Option<()>,
     ) {
+        if len == 0 {
+            return;
+        }
         let mut records = self.cut(CHECKPOINT * checkpoints(len));
         let bytes = self.cut(len);
         stream(&mut Write(bytes));
@@ -292,10 +291,10 @@ impl ModuleTables {
         for function in described(artifact) {
             let lens = function.lens();
             function.put_head(lens, &mut total);
-            let [traps, calls] = function.copied.map(<[u8]>::len);
-            total.0 += (HANDLER * function.handlers.len()) as u64;
-            total.0 +=
-                [traps, calls, lens.maps as usize, lens.sources as usize].map(part_len).iter().sum::<u64>();
+            let FunctionParts { traps, call_sites, handlers, .. } = function.parts;
+            total.0 += (HANDLER * handlers.len()) as u64;
+            let parts = [traps.len(), call_sites.len(), lens.maps as usize, lens.sources as usize];
+            total.0 += parts.map(part_len).iter().sum::<u64>();
             functions.push(lens);
         }
         Self { len: total.0, functions }
@@ -321,7 +320,7 @@ impl ModuleTables {
         out.part(lines.len(), 0, |sink| sink.bytes(lines), |reader| reader.line().map(drop));
         for (function, &lens) in described(artifact).zip(&self.functions) {
             let description = U32::new((len - out.0.len()) as u32);
-            put(&mut index, code::FunctionRecord { start: function.record.start, description }.as_bytes());
+            put(&mut index, FunctionRecord { start: function.parts.record.start, description }.as_bytes());
             function.put_head(lens, &mut out);
             function.put_parts(lens, &mut out);
         }

@@ -26,7 +26,7 @@ use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, Table};
 use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 
-use super::definitions::{Definitions, Place};
+use super::definitions::{Definitions, Place, is_shared_definition};
 use super::error::LinkError;
 use super::sections::{Bound, NamedSections};
 
@@ -90,10 +90,6 @@ pub(super) struct ReplaceableFunction {
 pub(crate) struct ResolvedId(u32);
 
 impl ResolvedId {
-    pub(super) fn at(index: usize) -> Self {
-        Self(index as u32)
-    }
-
     pub(crate) fn index(self) -> usize {
         self.0 as usize
     }
@@ -315,8 +311,21 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 self.ids.push(next);
                 continue;
             }
-            let name = artifact.name(symbol);
             let is_global = symbol.kind() == SymbolKind::Global;
+            let is_strong = matches!(symbol.linkage(), Linkage::Export | Linkage::Hidden);
+            // Most symbols are the only definition of their name. Then nothing is compared.
+            if let Some(unique) = &mut self.unique
+                && is_strong
+                && is_shared_definition(symbol)
+                && !has_zero
+                && artifact.name(symbol) != SLOTS_SYMBOL
+                && unique.id((module, number), next) == next
+            {
+                self.symbols.push(definition);
+                self.ids.push(next);
+                continue;
+            }
+            let name = artifact.name(symbol);
             let id = match (is_global, symbol.libcall) {
                 (true, _) => *self.globals.entry(name).or_insert(next),
                 (false, 0) => self.visible(module, number, symbol, name, next),
@@ -332,7 +341,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 }
                 continue;
             }
-            if id == next && !matches!(symbol.linkage(), Linkage::Export | Linkage::Hidden) {
+            if id == next && !is_strong {
                 self.open.push(id);
             }
             if name == SLOTS_SYMBOL {

@@ -318,23 +318,23 @@ impl Entry<'_> {
         let UnwindAddresses { arch, text, eh_frame, eh_frame_hdr } = addresses;
         let code = text + self.start;
         self.write_fde(arch, relative(code, eh_frame + self.offset + FDE_POINTER)?, fde);
-        line[..4].copy_from_slice(&arch.u32_bytes(relative(code, eh_frame_hdr)?));
-        line[4..].copy_from_slice(&arch.u32_bytes(relative(eh_frame + self.offset, eh_frame_hdr)?));
+        let fields = [relative(code, eh_frame_hdr)?, relative(eh_frame + self.offset, eh_frame_hdr)?];
+        let words = line.as_chunks_mut::<4>().0.iter_mut();
+        words.zip(fields).for_each(|(out, field)| *out = arch.u32_bytes(field));
         Some(())
     }
 
     /// Writes the entry with this pointer to its code.
     fn write_fde(&self, arch: Arch, pointer: u32, fde: &mut [u8]) {
-        let word = |value: u32| arch.u32_bytes(value);
-        let rows_end = FDE_FIXED as usize + self.rows.len();
-        let size = fde.len() as u32;
-        fde[..4].copy_from_slice(&word(size - 4));
-        fde[4..8].copy_from_slice(&word((self.offset + 4 - self.cie) as u32));
-        fde[8..12].copy_from_slice(&word(pointer));
-        fde[12..16].copy_from_slice(&word(self.len));
-        fde[16] = 0;
-        fde[FDE_FIXED as usize..rows_end].copy_from_slice(self.rows);
-        fde[rows_end..].fill(0); // DW_CFA_nop
+        let len = fde.len() as u32;
+        let (head, out) = fde.split_at_mut(FDE_FIXED as usize);
+        let fields = [len - 4, (self.offset + 4 - self.cie) as u32, pointer, self.len];
+        let (words, augmentation) = head.as_chunks_mut::<4>();
+        words.iter_mut().zip(fields).for_each(|(out, field)| *out = arch.u32_bytes(field));
+        augmentation.fill(0);
+        let (rows, padding) = out.split_at_mut(self.rows.len());
+        rows.copy_from_slice(self.rows);
+        padding.fill(0); // DW_CFA_nop
     }
 }
 

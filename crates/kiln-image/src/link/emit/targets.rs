@@ -10,27 +10,24 @@ use super::super::plan::Plan;
 use super::super::relocate::{self, PatchAddresses, PatchSite};
 use super::super::resolve::{Resolution, ResolvedId, ResolvedSymbol};
 use super::super::sections::Bound;
-use super::super::threads;
 
 /// The addresses by which code reaches each resolved symbol.
 pub(super) struct Targets<'e> {
     pub(super) plan: &'e Plan<'e>,
     /// The addresses of areas.
     pub(super) areas: &'e Addresses,
-    by_id: Vec<PatchAddresses>,
 }
 
 impl<'e> Targets<'e> {
     pub(super) fn new(plan: &'e Plan<'e>, areas: &'e Addresses) -> Self {
-        let addresses = |index| addresses_of(plan, areas, ResolvedId::at(index));
-        let by_id = threads::map(plan.parallel, plan.symbols.len(), addresses);
-        Self { plan, areas, by_id }
+        Self { plan, areas }
     }
 
     /// Returns the addresses of a resolved symbol. The address of the stub is that of the shared
-    /// stub.
+    /// stub. They are computed for each relocation anew: most symbols have none, and a table of all
+    /// is longer than caches are.
     pub(super) fn of(&self, id: ResolvedId) -> PatchAddresses {
-        self.by_id[id.index()]
+        addresses_of(self.plan, self.areas, id)
     }
 
     /// Returns the address of symbol `symbol` of module `module`, which the module defines.
