@@ -210,6 +210,7 @@ fn sampler() {
     let session = session(JitOptions::default());
     session.add(&[counts("busy")]).expect("a sound module");
     START.store(session.address("busy").expect("it was added") as u64, Ordering::Relaxed);
+    kiln::jit::prepare_for_signals();
     // Loads what `backtrace` needs, which must not happen in a handler.
     sample(0);
     let handler = sample as extern "C" fn(libc::c_int);

@@ -65,6 +65,7 @@ extern "C" fn sample(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 #[inline(never)]
 fn run(code: Range<u64>, mut call: impl FnMut()) -> Result<(), String> {
     let mut frames = [std::ptr::null_mut(); FRAMES];
+    kiln::jit::prepare_for_signals();
     // The first call loads the unwinder, which a signal handler must not do.
     // SAFETY: there is room for as many frames as that.
     let count = unsafe { backtrace(frames.as_mut_ptr(), FRAMES as c_int) } as usize;

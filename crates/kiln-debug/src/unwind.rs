@@ -15,20 +15,28 @@
 //!
 //! # Signal handlers
 //!
-//! Profilers unwind in signal handlers. So no signal is delivered to a thread while it registers:
-//! the unwinder holds a lock then, and its own handler would wait for it for ever. And a section is
-//! looked up once while it is registered, because libgcc sorts rows at the first lookup, with
-//! memory from `malloc`, which a signal handler must not call. What is left is libgcc 12's lock: a
-//! handler that unwinds on a thread which is unwinding already, or while several threads register,
-//! may wait for ever. Later versions have no such lock.
+//! A profiler that unwinds in a signal handler calls [`prepare_for_signals`] first. Without it, two
+//! things could go wrong. The handler may interrupt a thread that registers rows: then the unwinder
+//! holds a lock, for which the handler waits for ever. And libgcc up to 12 sorts rows at the first
+//! lookup that needs them, with memory from `malloc`, which a signal handler must not call.
+//! After that call, no signal is delivered to a thread while it registers, and rows are sorted
+//! while they are registered. This takes two system calls for each registration, and for large
+//! units most of its time, so it is not done unless it is asked for.
+//!
+//! What is left is libgcc 12's lock: a handler that unwinds on a thread which is unwinding already,
+//! or while several threads register, may wait for ever. Later versions have no such lock.
 
 mod runs;
+mod section;
 mod signals;
 mod system;
+mod tail;
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use self::runs::Runs;
+use self::section::Section;
 use self::signals::Blocked;
 use self::system::System;
 use crate::lock::ForkLock;
@@ -58,6 +66,9 @@ unsafe impl Send for Registration {}
 // SAFETY: as above, and a shared registration does nothing.
 unsafe impl Sync for Registration {}
 
+/// Whether signal handlers unwind. It is set while the registry is locked.
+static IN_SIGNALS: AtomicBool = AtomicBool::new(false);
+
 /// All that is registered, for all users of this crate.
 static REGISTRY: ForkLock<Registry> = ForkLock::new(Registry { system: None, runs: Runs::new() });
 
@@ -84,21 +95,20 @@ impl Registration {
         if registration.is_empty() {
             return registration;
         }
-        let blocked = Blocked::all();
         let mut registry = REGISTRY.lock();
+        let blocked = blocked_if_needed();
         let Registry { system, runs } = &mut *registry;
         // SAFETY: the caller promises what the section is.
         unsafe {
             match system.get_or_insert_with(System::find) {
                 System::Ranges(unwinder) => unwinder.add(section, registration.code.start),
                 System::Tables(unwinder) => {
-                    let section = runs::Section { code: registration.code.clone(), address: section };
+                    let section = Section { code: registration.code.clone(), address: section };
                     runs.add(section, region, unwinder);
                 }
                 System::Frames => system::each_frame(section, system::add),
             }
         }
-        drop(registry);
         drop(blocked);
         registration
     }
@@ -115,8 +125,8 @@ impl Drop for Registration {
         if self.is_empty() {
             return;
         }
-        let blocked = Blocked::all();
         let mut registry = REGISTRY.lock();
+        let blocked = blocked_if_needed();
         let Registry { system, runs } = &mut *registry;
         // SAFETY: `new` registered the section, which is unchanged and readable.
         unsafe {
@@ -127,9 +137,27 @@ impl Drop for Registration {
                 None => {}
             }
         }
-        drop(registry);
         drop(blocked);
     }
+}
+
+/// Keeps signals away, if their handlers may unwind. The registry is locked.
+fn blocked_if_needed() -> Option<Blocked> {
+    IN_SIGNALS.load(Ordering::Relaxed).then(Blocked::all)
+}
+
+/// Prepares for signal handlers that unwind, or call `backtrace`: those of a sampling profiler in
+/// this process. Call it before such a handler is installed. It is for the whole process and for
+/// good, and takes time for what was registered before. See the module's documentation.
+pub fn prepare_for_signals() {
+    let mut registry = REGISTRY.lock();
+    IN_SIGNALS.store(true, Ordering::Relaxed);
+    let blocked = blocked_if_needed();
+    let Registry { system, runs } = &mut *registry;
+    if let System::Tables(unwinder) = system.get_or_insert_with(System::find) {
+        runs.sort(unwinder);
+    }
+    drop(blocked);
 }
 
 /// The way in which the unwinder of this process is told about rows.
@@ -146,7 +174,6 @@ pub enum Method {
 
 /// Returns how the unwinder of this process is told about rows.
 pub fn method() -> Method {
-    let _blocked = Blocked::all();
     match REGISTRY.lock().system.get_or_insert_with(System::find) {
         System::Ranges(_) => Method::Ranges,
         System::Tables(_) => Method::Tables,
@@ -157,6 +184,5 @@ pub fn method() -> Method {
 /// Returns the number of tables that are registered, which a lookup walks over one by one; 0 if the
 /// unwinder has a better way.
 pub fn tables() -> usize {
-    let _blocked = Blocked::all();
     REGISTRY.lock().runs.len()
 }

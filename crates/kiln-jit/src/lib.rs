@@ -86,6 +86,8 @@ pub use epoch::Guard;
 pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
 pub use jit::{Export, Jit, LinkOptions};
+/// A process whose signal handlers unwind needs this, whatever made its code.
+pub use kiln_debug::unwind::prepare_for_signals;
 pub use memory::{
     Located, Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region,
     RegionUsage,

@@ -13,7 +13,8 @@ pub struct JitOptions {
     /// makes, is for a client that limits what can be linked.
     pub memory: Option<Arc<Memory>>,
     /// Whether panics and exceptions can unwind through compiled code, and backtraces show that
-    /// code. Default `true`.
+    /// code. Default `true`. A profiler that unwinds in a signal handler also calls
+    /// [`prepare_for_signals`](crate::prepare_for_signals).
     pub unwind: bool,
     /// Which debuggers know the code. Of modules with lines, they also learn lines and variables.
     /// Default: one that is there. One that attaches later is told everything when code is

@@ -2,11 +2,12 @@
 //! after the other.
 //!
 //! A *run* is a table of sections in order of addresses, registered at once. Runs do not overlap.
-//! New code forms a run of its own. When there are [`WAYS`] small runs next to each other, they are
-//! joined, and so on with larger ones, as digits carry in a counter. So a section is registered
-//! four times at most while more code comes after it. A run from which a section is removed is
-//! split there, and so is one that gets code in a gap. So a place that is used and freed again and
-//! again costs little, however large the runs around it are.
+//! New code that comes after all other is in tables of its own at first (see `tail.rs`), which then
+//! become a run. When there are [`WAYS`] small runs next to each other, they are joined, and so on
+//! with larger ones, as digits carry in a counter. So a section is registered four times at most
+//! while more code comes after it. A run from which a section is removed is split there, and so is
+//! one that gets code in a gap. So a place that is used and freed again and again costs little,
+//! however large the runs around it are.
 //!
 //! # Other threads
 //!
@@ -14,13 +15,16 @@
 //! is taken back, in order of addresses. libgcc 12 sorts a table at the first lookup that reaches
 //! it. Of the sorted tables it searches only the last one that begins at or before a pc, and then
 //! all that are not sorted yet. Of tables that begin at one address, the one that was sorted first
-//! comes first. So each table is looked up, which sorts it, before anything else changes. Then a
-//! table that is replaced by a longer one serves until it goes, and so does one that is split. Of
-//! tables that are joined the first has to go first: if a later one went before it, its code would
-//! be searched in the first.
+//! comes first. So a table that is replaced by a longer one serves until it goes, and so does one
+//! that is split, if it is sorted before its parts are, and these are added from the last to the
+//! first. Of tables that are joined the first has to go first: if a later one went before it, its
+//! code would be searched in the first.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+
+use super::section::{self, Section, first_word};
+use super::tail::Tail;
 
 /// The most sections of a table.
 pub(super) const MAX: usize = 256;
@@ -41,6 +45,9 @@ pub(super) trait Tables {
     /// The sections are as `Registration::new` requires it. The table stays until it is removed.
     unsafe fn add(&mut self, table: &[*const u8]);
 
+    /// Whether tables are looked up when they are added, so that no later lookup sorts them.
+    fn sorts_at_once(&self) -> bool;
+
     /// Looks an address up, so that the unwinder sorts the table that has it.
     fn look_up(&mut self, pc: usize);
 
@@ -51,16 +58,6 @@ pub(super) trait Tables {
     /// It was added, and not removed.
     unsafe fn remove(&mut self, table: &[*const u8]);
 }
-
-/// A section of rows, and the code that it describes.
-#[derive(Clone, Debug)]
-pub(super) struct Section {
-    pub(super) code: Range<usize>,
-    pub(super) address: *const u8,
-}
-
-// SAFETY: two addresses, which belong to no thread.
-unsafe impl Send for Section {}
 
 /// A table that is registered.
 #[derive(Debug)]
@@ -84,18 +81,23 @@ impl Run {
     }
 }
 
-/// All tables, by the first address of their code.
+/// All tables.
 #[derive(Debug)]
-pub(super) struct Runs(BTreeMap<usize, Run>);
+pub(super) struct Runs {
+    /// The runs, by the first address of their code.
+    runs: BTreeMap<usize, Run>,
+    /// The newest sections. No run is between them.
+    tail: Tail,
+}
 
 impl Runs {
     pub(super) const fn new() -> Self {
-        Self(BTreeMap::new())
+        Self { runs: BTreeMap::new(), tail: Tail::new() }
     }
 
     /// Returns the number of tables.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.runs.len() + self.tail.len()
     }
 
     /// Registers a section whose code is in `region`.
@@ -105,29 +107,67 @@ impl Runs {
     /// As for [`Tables::add`].
     pub(super) unsafe fn add(&mut self, section: Section, region: Range<usize>, unwinder: &mut impl Tables) {
         let start = section.code.start;
-        let gap = self.before(start).filter(|run| run.end() > start).map(Run::start);
-        let (new, old) = match gap.and_then(|key| self.0.remove(&key)) {
-            // The code is in a gap of a run.
-            Some(run) => {
-                let position = run.sections.partition_point(|known| known.code.start < start);
-                let mut first = run.sections.clone();
-                let new = if first.len() < SMALL {
-                    first.insert(position, section);
-                    vec![first]
-                } else {
-                    let second = first.split_off(position);
-                    vec![first, vec![section], second]
-                };
-                (new, vec![run])
+        if self.tail.is_empty() || !self.tail.takes(&section, &region) {
+            // SAFETY: the sections were registered, as the caller promised then.
+            unsafe { self.end_tail(unwinder) };
+            if self.before(start).is_some_and(|run| run.end() > start) {
+                // SAFETY: the caller promises it of the new section.
+                unsafe { self.add_in_gap(section, &region, unwinder) };
+                return;
             }
-            None => {
-                let (mut sections, mut old) = (vec![section], Vec::new());
-                self.join(&mut sections, &mut old, &region);
-                (vec![sections], old)
-            }
+            let limit = self.runs.range(start..).next().map_or(usize::MAX, |(&after, _)| after);
+            self.tail.begin(region, limit);
+        }
+        // SAFETY: the caller promises it. The table stays until the section is removed or in a run.
+        unsafe { unwinder.add(self.tail.push(section)) };
+        if unwinder.sorts_at_once() {
+            unwinder.look_up(start);
+        }
+        if self.tail.is_full() {
+            // SAFETY: the sections were registered, as the caller promised then.
+            unsafe { self.end_tail(unwinder) };
+        }
+    }
+
+    /// Makes a run of the newest sections.
+    ///
+    /// # Safety
+    ///
+    /// They were registered, as for [`Tables::add`].
+    unsafe fn end_tail(&mut self, unwinder: &mut impl Tables) {
+        if self.tail.is_empty() {
+            return;
+        }
+        let region = self.tail.region();
+        let (mut sections, mut old) = (self.tail.sections().cloned().collect(), Vec::new());
+        self.join(&mut sections, &mut old, &region);
+        // SAFETY: the caller promises it, and did so of what is joined.
+        unsafe { self.exchange(old, vec![sections], &region, true, unwinder) };
+    }
+
+    /// Registers a section whose code is in a gap of a run.
+    ///
+    /// # Safety
+    ///
+    /// As for [`Tables::add`].
+    unsafe fn add_in_gap(&mut self, section: Section, region: &Range<usize>, unwinder: &mut impl Tables) {
+        let start = section.code.start;
+        let Some(run) = self.before(start).map(Run::start).and_then(|key| self.runs.remove(&key)) else {
+            return;
+        };
+        // Sorted first, it serves until it goes.
+        unwinder.look_up(run.start());
+        let position = run.sections.partition_point(|known| known.code.start < start);
+        let mut first = run.sections.clone();
+        let new = if first.len() < SMALL {
+            first.insert(position, section);
+            vec![first]
+        } else {
+            let second = first.split_off(position);
+            vec![first, vec![section], second]
         };
         // SAFETY: the caller promises it of the new section, and did so of the others.
-        unsafe { self.exchange(old, new, &region, unwinder) };
+        unsafe { self.exchange(vec![run], new, region, false, unwinder) };
     }
 
     /// Takes the section back whose code begins at `start`.
@@ -136,12 +176,19 @@ impl Runs {
     ///
     /// As for [`Tables::remove`].
     pub(super) unsafe fn remove(&mut self, start: usize, unwinder: &mut impl Tables) {
+        if let Some(table) = self.tail.remove(start) {
+            // SAFETY: it was added.
+            unsafe { unwinder.remove(table) };
+            return;
+        }
         let Some(key) = self.before(start).map(Run::start) else { return };
-        let Some(run) = self.0.remove(&key) else { return };
+        let Some(run) = self.runs.remove(&key) else { return };
         let Some(position) = run.sections.iter().position(|section| section.code.start == start) else {
-            self.0.insert(key, run);
+            self.runs.insert(key, run);
             return;
         };
+        // Sorted first, it serves until it goes.
+        unwinder.look_up(run.start());
         let region = run.region.clone();
         let mut first = run.sections[..position].to_vec();
         let mut second = run.sections[position + 1..].to_vec();
@@ -155,12 +202,12 @@ impl Runs {
             vec![first, near, second, far]
         };
         // SAFETY: the sections were registered, as the caller promised then.
-        unsafe { self.exchange(vec![run], new, &region, unwinder) };
+        unsafe { self.exchange(vec![run], new, &region, false, unwinder) };
     }
 
     /// Returns the last run that begins at or before an address.
     fn before(&self, address: usize) -> Option<&Run> {
-        self.0.range(..=address).next_back().map(|(_, run)| run)
+        self.runs.range(..=address).next_back().map(|(_, run)| run)
     }
 
     /// Joins sections with runs around them, which move to `old`, as long as there are enough.
@@ -177,17 +224,17 @@ impl Runs {
                 }
                 fits
             };
-            let before = self.0.range(..start).rev().take_while(|(_, run)| fits(run)).count();
-            let after = self.0.range(start..).take_while(|(_, run)| fits(run)).count();
+            let before = self.runs.range(..start).rev().take_while(|(_, run)| fits(run)).count();
+            let after = self.runs.range(start..).take_while(|(_, run)| fits(run)).count();
             if count < WAYS[class] {
                 return;
             }
             let mut keys: Vec<usize> =
-                self.0.range(..start).rev().take(before).map(|(&key, _)| key).collect();
+                self.runs.range(..start).rev().take(before).map(|(&key, _)| key).collect();
             keys.reverse();
-            keys.extend(self.0.range(start..).take(after).map(|(&key, _)| key));
+            keys.extend(self.runs.range(start..).take(after).map(|(&key, _)| key));
             let new = std::mem::replace(sections, Vec::with_capacity(sum));
-            for (position, run) in keys.into_iter().filter_map(|key| self.0.remove(&key)).enumerate() {
+            for (position, run) in keys.into_iter().filter_map(|key| self.runs.remove(&key)).enumerate() {
                 if position == before {
                     sections.extend_from_slice(&new);
                 }
@@ -200,32 +247,54 @@ impl Runs {
         }
     }
 
-    /// Registers `new` runs, then takes `old` ones back.
+    /// Registers `new` runs, then takes `old` ones back. If `ends_tail`, the sections of the tail
+    /// are in a new run, and their own tables go too.
     ///
     /// # Safety
     ///
     /// As for [`Tables`].
     unsafe fn exchange(
         &mut self,
-        mut old: Vec<Run>,
+        old: Vec<Run>,
         new: Vec<Vec<Section>>,
         region: &Range<usize>,
+        ends_tail: bool,
         unwinder: &mut impl Tables,
     ) {
         let mut starts = Vec::new();
-        for sections in new.into_iter().filter(|sections| !sections.is_empty()) {
+        // The last first: a pc is searched in the part that begins before it, and until that is
+        // there, in the whole.
+        for sections in new.into_iter().rev().filter(|sections| !sections.is_empty()) {
             let run = Run { region: region.clone(), table: table(&sections), sections };
             // SAFETY: the caller promises it. The run keeps the table.
             unsafe { unwinder.add(&run.table) };
             starts.push(run.start());
-            self.0.insert(run.start(), run);
+            self.runs.insert(run.start(), run);
         }
-        old.sort_unstable_by_key(Run::start);
-        for run in old {
-            // SAFETY: it was added when the run was made.
-            unsafe { unwinder.remove(&run.table) };
+        let runs = old.iter().map(|run| (run.start(), &*run.table));
+        let singles = self.tail.tables().filter(|_| ends_tail);
+        let mut gone: Vec<_> = runs.chain(singles).collect();
+        gone.sort_unstable_by_key(|(start, _)| *start);
+        for (_, table) in gone {
+            // SAFETY: it was added when the run was made, or the section came to the tail.
+            unsafe { unwinder.remove(table) };
         }
-        starts.into_iter().for_each(|start| unwinder.look_up(start));
+        if ends_tail {
+            self.tail.clear();
+        }
+        if unwinder.sorts_at_once() {
+            starts.into_iter().for_each(|start| unwinder.look_up(start));
+        }
+    }
+
+    /// Looks all tables up, so that none is sorted later.
+    pub(super) fn sort(&self, unwinder: &mut impl Tables) {
+        let single = |section: &Section| section.code.start;
+        self.runs
+            .keys()
+            .copied()
+            .chain(self.tail.sections().map(single))
+            .for_each(|start| unwinder.look_up(start));
     }
 }
 
@@ -240,26 +309,13 @@ fn size_class(len: usize) -> usize {
 
 /// Returns the addresses of sections, with a null at the end.
 fn table(sections: &[Section]) -> Box<[*const u8]> {
-    /// A section without rows.
-    static EMPTY: [u32; 2] = [0; 2];
     let mut table = Vec::with_capacity(sections.len() + 2);
-    // libgcc ignores what begins with a word of 32 zero bits, because it takes it for the end of a
-    // section. An address of a table may have them.
     if sections.first().is_some_and(|section| first_word(section.address) == 0) {
-        table.push(EMPTY.as_ptr().cast());
-        if first_word(table[0]) == 0 {
-            table[0] = EMPTY[1..].as_ptr().cast();
-        }
+        table.push(section::empty());
     }
     table.extend(sections.iter().map(|section| section.address));
     table.push(std::ptr::null());
     table.into()
-}
-
-/// Returns the first 32 bits of an address in memory.
-fn first_word(address: *const u8) -> u32 {
-    let [a, b, c, d, ..] = address.addr().to_ne_bytes();
-    u32::from_ne_bytes([a, b, c, d])
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 use std::arch::global_asm;
 use std::ffi::c_void;
+use std::sync::atomic::Ordering;
 
 use super::runs::Tables;
 
@@ -111,6 +112,10 @@ impl Tables for Table {
     unsafe fn add(&mut self, table: &[*const u8]) {
         // SAFETY: the caller promises what the sections are, and that the table ends with a null.
         unsafe { (self.register)(table.as_ptr()) };
+    }
+
+    fn sorts_at_once(&self) -> bool {
+        super::IN_SIGNALS.load(Ordering::Relaxed)
     }
 
     fn look_up(&mut self, pc: usize) {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln_debug::unwind::{Registration, Rows};
+use kiln_debug::unwind::{Registration, Rows, prepare_for_signals};
 use libtest_mimic::Failed;
 
 use super::tool::{expect_in_order, in_tool, output, program};
@@ -97,6 +97,7 @@ pub(super) fn sampler() {
     // Loads what `backtrace` needs, which must not happen in a handler.
     sample(0);
     let mut all: Vec<Option<Registration>> = (0..UNITS).map(|number| Some(register(number))).collect();
+    prepare_for_signals();
     let handler = sample as extern "C" fn(libc::c_int);
     // SAFETY: the handler only unwinds and counts.
     unsafe { libc::signal(libc::SIGPROF, handler as libc::sighandler_t) };
