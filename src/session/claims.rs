@@ -8,9 +8,17 @@ use kiln_ir::{Linkage, Module};
 /// The names that threads are compiling.
 #[derive(Default)]
 pub(super) struct Claims {
-    names: Mutex<HashSet<Box<str>>>,
+    taken: Mutex<Taken>,
     /// Told when names are free again.
     freed: Condvar,
+}
+
+/// What is claimed.
+#[derive(Default)]
+struct Taken {
+    names: HashSet<Box<str>>,
+    /// The number of threads that wait. If there are none, giving a claim up takes no system call.
+    waiting: usize,
 }
 
 /// A claim, which is given up when it is dropped.
@@ -35,13 +43,13 @@ pub(super) fn definitions(modules: &[Module]) -> impl Iterator<Item = &str> {
 }
 
 impl Claims {
-    fn lock(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Claims all definitions of `modules`, or none.
     pub(super) fn claim(&self, modules: &[Module]) -> Claimed<'_> {
-        let mut claimed = self.lock();
+        let claimed = &mut self.lock().names;
         if let Some(other) = definitions(modules).find(|name| claimed.contains(*name)) {
             return Claimed::Other(other.into());
         }
@@ -53,19 +61,24 @@ impl Claims {
     /// Waits until other threads have given the names of `modules` up. A thread of a pool must not
     /// do that: what it waits for may need it.
     pub(super) fn wait(&self, modules: &[Module]) {
-        let is_taken =
-            |claimed: &mut HashSet<Box<str>>| definitions(modules).any(|name| claimed.contains(name));
-        drop(self.freed.wait_while(self.lock(), is_taken));
+        let is_taken = |taken: &mut Taken| definitions(modules).any(|name| taken.names.contains(name));
+        let mut taken = self.lock();
+        taken.waiting += 1;
+        let mut taken = self.freed.wait_while(taken, is_taken).unwrap_or_else(PoisonError::into_inner);
+        taken.waiting -= 1;
     }
 }
 
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
-        let mut claimed = self.claims.lock();
+        let mut taken = self.claims.lock();
         for name in &self.names {
-            claimed.remove(name);
+            taken.names.remove(name);
         }
-        drop(claimed);
-        self.claims.freed.notify_all();
+        let is_awaited = taken.waiting > 0;
+        drop(taken);
+        if is_awaited {
+            self.claims.freed.notify_all();
+        }
     }
 }

@@ -53,7 +53,6 @@ impl Blocks {
         let is_start = |offset| plan.functions().any(|function| head + function.offset == offset);
         let text = memory.allocate_code(head + size, align.max(16), is_start)?;
         addresses[Area::Text] = text.address() + head;
-        let mut taken = vec![text];
         let mut block = |areas: &[Area], region| {
             let (mut size, mut align) = (0u64, 8);
             for &area in areas {
@@ -64,19 +63,12 @@ impl Blocks {
             }
             let block = memory.allocate(region, size, align)?;
             areas.iter().for_each(|&area| addresses[area] += block.address());
-            taken.push(block);
             Ok::<_, JitError>(block)
         };
-        let result = block(&CONSTANTS, Region::ReadOnly).and_then(|constants| {
-            let data = block(&DATA, Region::Data)?;
-            Ok((constants, data))
-        });
-        let (constants, data) = result.inspect_err(|_| {
-            for &block in &taken {
-                // SAFETY: nobody knows the block.
-                unsafe { memory.free(block) };
-            }
-        })?;
+        // SAFETY: nobody knows the blocks.
+        let free = |blocks: &[Block]| blocks.iter().for_each(|&block| unsafe { memory.free(block) });
+        let constants = block(&CONSTANTS, Region::ReadOnly).inspect_err(|_| free(&[text]))?;
+        let data = block(&DATA, Region::Data).inspect_err(|_| free(&[text, constants]))?;
         // An area without memory still has an address near the others, for symbols of size 0 at its
         // start.
         let near = addresses[Area::Text];

@@ -165,11 +165,23 @@ impl Jit {
     }
 
     /// Waits for the end of a link on another thread.
-    fn wait(&self, program: MutexGuard<'_, Program>) {
+    fn wait(&self, mut program: MutexGuard<'_, Program>) {
         // A link needs no thread of a pool, so it ends also if this is one.
         // The link may have ended before this thread waits, so it looks again after some time.
         let wait = Duration::from_millis(1);
-        drop(self.ended.wait_timeout(program, wait).unwrap_or_else(PoisonError::into_inner));
+        program.waiting += 1;
+        let (mut program, _) = self.ended.wait_timeout(program, wait).unwrap_or_else(PoisonError::into_inner);
+        program.waiting -= 1;
+    }
+
+    /// Tells the threads that wait for the end of a link. If there are none, that takes no system
+    /// call.
+    fn tell_ended(&self, program: MutexGuard<'_, Program>) {
+        let is_awaited = program.waiting > 0;
+        drop(program);
+        if is_awaited {
+            self.ended.notify_all();
+        }
     }
 
     fn program(&self) -> MutexGuard<'_, Program> {
@@ -472,8 +484,7 @@ impl<'a> Pending<'_, 'a> {
             // Data of a replaced unit may be in use; then it stays until it is removed.
             replaced => program.remove(replaced, false, &jit.symbols).ok(),
         };
-        drop(program);
-        jit.ended.notify_all();
+        jit.tell_ended(program);
         if let Some(Removal::Done(retired)) = retired {
             jit.retire(retired);
         }
@@ -534,8 +545,9 @@ impl Drop for Pending<'_, '_> {
             }
         }
         if let Some(claim) = claim.take() {
-            let retired = jit.program().abandon(batch, claim);
-            jit.ended.notify_all();
+            let mut program = jit.program();
+            let retired = program.abandon(batch, claim);
+            jit.tell_ended(program);
             if !retired.is_empty() {
                 jit.retire(retired);
             }
@@ -574,6 +586,9 @@ impl Jit {
 /// As for [`Blocks::fixup_output`]; and every [`PointerSource::KnownSlot`] of `fixups` must be the
 /// address of 8 readable bytes.
 unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
+    if fixups.is_empty() {
+        return;
+    }
     // SAFETY: the caller promises what `fixup_output` requires.
     let FixupOutput { relro, data, slots } = unsafe { blocks.fixup_output(layout) };
     fixups.apply(FixupOutput { relro, data, slots }, &mut |source| match source {

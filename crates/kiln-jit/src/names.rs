@@ -13,6 +13,7 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{SymbolKind, SymbolRecord};
 use kiln_image::link::is_shared_definition;
+use smallvec::{SmallVec, smallvec};
 
 use crate::batch::is_strong;
 use crate::indirection::Indirection;
@@ -53,8 +54,8 @@ impl Definition {
 /// A name with at least one definition.
 pub(crate) struct Name {
     name: Arc<str>,
-    /// In order of linking.
-    definitions: Vec<Definition>,
+    /// In order of linking; most often one.
+    definitions: SmallVec<[Definition; 1]>,
     /// The number of units that use it and do not define it.
     pub(crate) users: usize,
     /// For a replaceable function. Most are not, and there may be very many names.
@@ -155,7 +156,8 @@ impl Names {
         definition.symbol = unit.symbol(place).map(Arc::new);
         let name: Arc<str> = name.into();
         listed.push(name.clone());
-        let entry = Name { name: name.clone(), definitions: vec![definition], users: 0, indirection: None };
+        let entry =
+            Name { name: name.clone(), definitions: smallvec![definition], users: 0, indirection: None };
         self.entries.insert(name, entry);
     }
 
@@ -226,8 +228,12 @@ impl Names {
             return;
         }
         let name: Arc<str> = name.into();
-        let entry =
-            Name { name: name.clone(), definitions: vec![definition], users: 0, indirection: indirection() };
+        let entry = Name {
+            name: name.clone(),
+            definitions: smallvec![definition],
+            users: 0,
+            indirection: indirection(),
+        };
         self.entries.insert(name, entry);
     }
 

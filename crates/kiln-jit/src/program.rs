@@ -115,6 +115,8 @@ pub(crate) struct Program {
     features: Vec<Box<str>>,
     /// The number of batches that are being linked.
     claims: usize,
+    /// The number of threads that wait for the end of a link.
+    pub(crate) waiting: usize,
     /// How often a key was bound again of which there is no slot.
     pub(crate) rebinds: u64,
     next_unit: UnitId,

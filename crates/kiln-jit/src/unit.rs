@@ -8,6 +8,7 @@ use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
 use kiln_image::dwarf::Code;
 use kiln_image::link::{Addresses, Plan, section_bound};
+use smallvec::SmallVec;
 
 use crate::batch::{SlotKind, slot_kind};
 use crate::blocks::{Blocks, OwnedBlocks};
@@ -75,7 +76,7 @@ pub(crate) struct UnitInfo {
     pub(crate) first_module: usize,
     pub(crate) artifacts: Arc<[Artifact]>,
     pub(crate) names: ModuleNames,
-    places: Box<[Place]>,
+    places: SmallVec<[Place; 1]>,
     pub(crate) blocks: OwnedBlocks,
     /// Whether its memory was freed.
     pub(crate) is_freed: AtomicBool,

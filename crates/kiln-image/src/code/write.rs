@@ -6,6 +6,7 @@
 
 use kiln_artifact::record::StackMap;
 use kiln_artifact::{Artifact, FunctionParts, Table};
+use smallvec::SmallVec;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
@@ -21,7 +22,7 @@ pub(crate) struct ModuleTables {
     /// The length of its piece, in bytes; 0 if it has no functions.
     pub(crate) len: u64,
     /// Lengths of streams of each function.
-    functions: Vec<Lens>,
+    functions: SmallVec<[Lens; 2]>,
 }
 
 /// Returns the length of the head of tables of so many modules that have functions, in bytes.
@@ -287,7 +288,7 @@ impl ModuleTables {
         total.text(name);
         let lines = put_lines_head(artifact, &mut total);
         total.0 += part_len(lines.len());
-        let mut functions = Vec::with_capacity(count);
+        let mut functions = SmallVec::with_capacity(count);
         for function in described(artifact) {
             let lens = function.lens();
             function.put_head(lens, &mut total);

@@ -17,6 +17,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::Slots;
 
 use super::layout::{Extent, SLOT_SIZE};
+use super::lists::PerSymbol;
 use super::resolve::{GlobalSlot, Resolution, ResolvedId, SymbolTable};
 use super::scan::{Need, NeedKind};
 use crate::arch::Arch;
@@ -47,7 +48,7 @@ struct ModuleStubs {
 /// The mapping from symbols to stubs.
 enum StubMap {
     /// All modules share stubs: the stub of each resolved symbol.
-    Shared(Vec<Option<u32>>),
+    Shared(PerSymbol<Option<u32>>),
     /// Each module has stubs of its own. The first stubs are those of replaceable functions.
     PerModule(Vec<ModuleStubs>),
 }
@@ -58,7 +59,7 @@ pub(super) struct Assignment {
     internal: Vec<SlotContent>,
     /// The slot of each resolved symbol. For a replaceable function it is the slot with the address
     /// of its stub.
-    slot_of: Vec<Option<Slot>>,
+    slot_of: PerSymbol<Option<Slot>>,
     /// The symbols that stubs jump to, in order of stubs.
     stubs: Vec<ResolvedId>,
     stub_map: StubMap,
@@ -163,10 +164,10 @@ pub(super) fn assign(
         symbols,
         external: Slots::default(),
         internal: Vec::new(),
-        slot_of: vec![None; symbols.len()],
+        slot_of: PerSymbol::from_elem(None, symbols.len()),
         stubs: Vec::new(),
     };
-    let mut stub_of = vec![None; symbols.len()];
+    let mut stub_of = PerSymbol::from_elem(None, symbols.len());
     let replaceable = symbols.replaceable().iter().enumerate();
     let replaceable = replaceable.map(|(number, function)| {
         let slot = function.known_slot.is_none().then(|| {
@@ -213,7 +214,7 @@ struct Assigner<'a> {
     symbols: &'a SymbolTable,
     external: Slots,
     internal: Vec<SlotContent>,
-    slot_of: Vec<Option<Slot>>,
+    slot_of: PerSymbol<Option<Slot>>,
     stubs: Vec<ResolvedId>,
 }
 

@@ -6,13 +6,14 @@
 use kiln_artifact::{Artifact, Table};
 
 use super::layout::Extent;
+use super::lists::PerModule;
 use super::threads;
 use crate::code::{ModuleTables, head_len, write_head};
 
 /// The places of all code tables.
 pub(super) struct CodeLayout<'a> {
     /// The tables of each module, and the offset of its piece, in bytes.
-    pub(super) modules: Vec<(ModuleTables, u64)>,
+    pub(super) modules: PerModule<(ModuleTables, u64)>,
     /// The length of the head.
     pub(super) head: u64,
     size: u64,

@@ -53,6 +53,7 @@ mod emit;
 mod error;
 mod fixups;
 mod layout;
+mod lists;
 mod place;
 mod plan;
 mod reach;

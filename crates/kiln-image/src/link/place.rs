@@ -12,6 +12,7 @@ use kiln_artifact::record::SectionKind;
 use super::assign::Assignment;
 use super::error::LinkError;
 use super::layout::{Area, Layout, MAX_SIZE, MIN_ALIGN};
+use super::lists::PerModule;
 use super::relocate::stub_size;
 use super::sections::{NamedSection, SectionPiece, UnplacedSection};
 use super::users::largest;
@@ -52,9 +53,9 @@ pub(super) struct Placement<'a> {
     pub(super) layout: Layout,
     /// Sizes and alignments of areas without their named sections.
     pub(super) unnamed: Layout,
-    pub(super) modules: Vec<PlacedModule>,
+    pub(super) modules: PerModule<PlacedModule>,
     /// The runs of named data of each module, in order of section and start.
-    runs: Vec<Vec<PlacedRun>>,
+    runs: PerModule<Vec<PlacedRun>>,
     /// The offset of each stub in the code area, in bytes.
     pub(super) stubs: Vec<u64>,
     pub(super) sections: Vec<PlacedSection<'a>>,
@@ -95,7 +96,7 @@ pub(super) fn place<'a>(
 
     // Code, data outside named sections, and stubs.
     let mut stubs = vec![0; assignment.stubs().len()];
-    let mut modules = Vec::with_capacity(artifacts.len());
+    let mut modules = PerModule::with_capacity(artifacts.len());
     for (number, artifact) in artifacts.iter().enumerate() {
         modules.push(place_module(number, artifact, &mut layout, errors));
         let own_stubs = assignment.stubs_of_module(number);
@@ -206,14 +207,14 @@ fn push_piece(
 }
 
 /// Returns the places of each module's runs of named data, in order of runs.
-fn placed_runs(artifacts: &[Artifact], sections: &[PlacedSection<'_>]) -> Vec<Vec<PlacedRun>> {
+fn placed_runs(artifacts: &[Artifact], sections: &[PlacedSection<'_>]) -> PerModule<Vec<PlacedRun>> {
     let mut pieces: Vec<(SectionPiece, Area, u64)> = Vec::new();
     for section in sections {
         pieces.extend(section.pieces.iter().map(|&(piece, offset)| (piece, section.info.area, offset)));
     }
     pieces.sort_unstable_by_key(|(piece, ..)| (piece.module, piece.run));
     let mut pieces = pieces.into_iter().peekable();
-    let mut runs = Vec::with_capacity(artifacts.len());
+    let mut runs = PerModule::with_capacity(artifacts.len());
     for (number, artifact) in artifacts.iter().enumerate() {
         let mut own = Vec::with_capacity(artifact.named_data().len());
         while let Some((piece, area, offset)) = pieces.next_if(|(piece, ..)| piece.module as usize == number)

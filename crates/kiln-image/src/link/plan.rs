@@ -9,6 +9,7 @@ use super::code::{self, CodeLayout};
 use super::definitions::Definitions;
 use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
+use super::lists::PerModule;
 use super::place::{Placement, place};
 use super::reach::{Near, Reach, SizeBounds};
 use super::resolve::{ExternalDefinition, Resolved, SymbolTable, resolve};
@@ -145,7 +146,7 @@ pub(super) fn run_phases<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     purpose: Purpose,
-    scan: impl FnOnce(&SymbolTable, SizeBounds, &mut Vec<LinkError>) -> (Vec<Vec<Need>>, bool),
+    scan: impl FnOnce(&SymbolTable, SizeBounds, &mut Vec<LinkError>) -> (PerModule<Vec<Need>>, bool),
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("plan").entered();

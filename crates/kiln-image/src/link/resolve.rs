@@ -28,6 +28,7 @@ use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 
 use super::definitions::{Definitions, Place, is_shared_definition};
 use super::error::LinkError;
+use super::lists::{PerModule, PerSymbol};
 use super::sections::{Bound, NamedSections};
 
 /// The name under which an image exports its external slots. No module may use this name, not even
@@ -109,11 +110,11 @@ pub(super) struct ResolvedSymbol {
 
 /// All resolved symbols, and the mapping from the symbols of modules to them.
 pub(super) struct SymbolTable {
-    symbols: Vec<ResolvedSymbol>,
+    symbols: PerSymbol<ResolvedSymbol>,
     /// The resolved symbol of each symbol of each module, in order of modules.
-    ids: Vec<ResolvedId>,
+    ids: PerSymbol<ResolvedId>,
     /// The end of each module's part of `ids`.
-    ends: Vec<u32>,
+    ends: PerModule<u32>,
     replaceable: Vec<ReplaceableFunction>,
 }
 
@@ -212,7 +213,7 @@ pub(super) fn resolve<'a>(
 
     // Inside the link: symbols with one name become one resolved symbol.
     let mut resolver = Resolver::new(artifacts, definitions, table, external);
-    let mut ends = Vec::with_capacity(artifacts.len());
+    let mut ends = PerModule::with_capacity(artifacts.len());
     for module in 0..artifacts.len() {
         resolver.add_module(module, errors);
         ends.push(resolver.ids.len() as u32);
@@ -229,8 +230,8 @@ struct Resolver<'a, 'e> {
     artifacts: &'a [Artifact],
     table: &'e GlobalTable,
     external: &'e dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
-    symbols: Vec<ResolvedSymbol>,
-    ids: Vec<ResolvedId>,
+    symbols: PerSymbol<ResolvedSymbol>,
+    ids: PerSymbol<ResolvedId>,
     /// The resolved symbols that may have a definition outside the link, in order.
     open: Vec<ResolvedId>,
     /// The resolved symbols of definitions, if they are many and no name is defined twice.
@@ -286,8 +287,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
             artifacts,
             table,
             external,
-            symbols: Vec::with_capacity(count),
-            ids: Vec::with_capacity(count),
+            symbols: PerSymbol::with_capacity(count),
+            ids: PerSymbol::with_capacity(count),
             open: Vec::new(),
             names: HashMap::default(),
             unique: definitions.are_many_names().then(|| UniqueDefinitions::new(artifacts, definitions)),

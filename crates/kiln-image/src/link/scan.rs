@@ -7,6 +7,7 @@ use kiln_artifact::Artifact;
 use kiln_artifact::record::{Reloc, SymbolKind};
 
 use super::error::LinkError;
+use super::lists::PerModule;
 use super::reach::Near;
 use super::relocate::{self, PatchError, Use};
 use super::resolve::{Resolution, SymbolTable};
@@ -42,7 +43,7 @@ pub(super) fn scan(
     near: Near,
     parallel: bool,
     errors: &mut Vec<LinkError>,
-) -> Vec<Vec<Need>> {
+) -> PerModule<Vec<Need>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("scan").entered();
     let scanner = |number| Scanner { arch, artifacts, symbols, near, number };

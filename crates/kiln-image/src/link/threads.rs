@@ -6,6 +6,8 @@ use std::thread::Builder;
 use kiln_artifact::Artifact;
 use rayon::prelude::*;
 
+use super::lists::PerModule;
+
 /// The size of all artifacts, in bytes, from which on a link is done in parallel. A thread links
 /// about a byte in a nanosecond, and to hand work to threads that sleep takes 10 to 50 us, so below
 /// this size there is little to gain.
@@ -23,7 +25,11 @@ pub fn is_small(artifacts: &[Artifact]) -> bool {
 }
 
 /// Applies `work` to the numbers below `count`, and returns the results in order.
-pub(super) fn map<T: Send>(parallel: bool, count: usize, work: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+pub(super) fn map<T: Send>(
+    parallel: bool,
+    count: usize,
+    work: impl Fn(usize) -> T + Sync + Send,
+) -> PerModule<T> {
     if !parallel {
         return (0..count).map(work).collect();
     }
@@ -41,14 +47,17 @@ pub(super) fn map<T: Send>(parallel: bool, count: usize, work: impl Fn(usize) ->
 /// task may wait for the link.
 pub(super) fn map_owned<I: Send, T: Send>(
     parallel: bool,
-    items: Vec<I>,
+    items: PerModule<I>,
     work: impl Fn(usize, I) -> T + Sync + Send,
-) -> Vec<T> {
+) -> PerModule<T> {
     if !parallel {
-        return items.into_iter().enumerate().map(|(number, item)| work(number, item)).collect();
+        let mut results = PerModule::with_capacity(items.len());
+        items.into_iter().enumerate().for_each(|(number, item)| results.push(work(number, item)));
+        return results;
     }
     if rayon::current_thread_index().is_some() {
-        return items.into_par_iter().enumerate().map(|(number, item)| work(number, item)).collect();
+        let results = items.into_vec().into_par_iter().enumerate().map(|(number, item)| work(number, item));
+        return results.collect::<Vec<T>>().into();
     }
     let queue = Mutex::new(items.into_iter().enumerate());
     let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -92,8 +101,11 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
         for parallel in [false, true] {
             let all = || map(parallel, 1000, |number| number * number);
-            assert_eq!([all(), pool.install(all)], [expected.clone(), expected.clone()]);
+            assert_eq!(
+                [all().into_vec(), pool.install(all).into_vec()],
+                [expected.clone(), expected.clone()]
+            );
         }
-        assert_eq!(map(true, 0, |number| number), []);
+        assert!(map(true, 0, |number| number).is_empty());
     }
 }

@@ -21,6 +21,7 @@ use kiln_artifact::Artifact;
 use super::assign::Assignment;
 use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
+use super::lists::PerModule;
 use super::place::Placement;
 use super::unwind_size::{FDE_FIXED, HDR_LINE, fde_size, has_veneers, row_lengths};
 use crate::arch::Arch;
@@ -69,7 +70,7 @@ struct SharedStubs {
 /// The places of all unwind information.
 pub(super) struct UnwindLayout {
     /// The entries of each module; `None` for a module without unwind rows.
-    pub(super) modules: Vec<Option<ModuleEntries>>,
+    pub(super) modules: PerModule<Option<ModuleEntries>>,
     shared_stubs: Option<SharedStubs>,
     /// The number of FDEs.
     count: u64,
@@ -148,7 +149,7 @@ pub(super) fn lay_out(
     let mut common: Option<(&[u8], u64)> = None;
     let mut cies: HashMap<&[u8], u64, FastHash> = HashMap::default();
     let (mut end, mut total) = (0, 0);
-    let mut modules = Vec::with_capacity(artifacts.len());
+    let mut modules = PerModule::with_capacity(artifacts.len());
     for (module, artifact) in artifacts.iter().enumerate() {
         let count = row_lengths(artifact).count() as u64;
         if count == 0 {

@@ -7,7 +7,7 @@ use rustix::io::Errno;
 
 use super::error::{MemoryError, Region};
 use super::forks;
-use super::index::Index;
+use super::index::{CELL, Index};
 use super::options::MemoryOptions;
 use super::pages::Pages;
 use super::ranges::Ranges;
@@ -67,7 +67,7 @@ pub(super) struct Taken {
     pub(super) dirty: Vec<Range<usize>>,
 }
 
-/// Ranges begin at multiples of this number of bytes: the size of a slot.
+/// Ranges of data begin at multiples of this number of bytes: the size of a slot.
 pub(super) const GRANULE: usize = 8;
 
 /// Bytes of code or read-only data that are taken from the system at once.
@@ -137,15 +137,23 @@ impl Core {
 
     /// Returns the number of bytes of which every range that is taken has a multiple.
     fn unit(&self, region: Region) -> usize {
-        if self.views.whole_pages(region) { self.page } else { GRANULE }
+        match region {
+            _ if self.views.whole_pages(region) => self.page,
+            // What begins at a multiple of a cell can be looked up. With the same unit for lengths,
+            // no free ranges remain between.
+            Region::Code => CELL,
+            Region::ReadOnly | Region::Data => GRANULE,
+        }
     }
 
-    /// Takes `len` bytes that begin at a multiple of `align`, which is at most a page.
+    /// Takes `len` bytes that begin at a multiple of `align`, which is at most a page. Which parts
+    /// of them are not zero is found out for data only: code and constants are written as a whole.
     pub(super) fn take(&self, region: Region, len: u64, align: usize) -> Result<Taken, MemoryError> {
         #[cfg(test)]
         self.burn(region)?;
         self.leave_parent(region)?;
-        self.take_units(region, &mut self.lock(region), len, align, self.unit(region))
+        let zeroed = region == Region::Data || self.views.whole_pages(region);
+        self.take_units(region, &mut self.lock(region), len, align, self.unit(region), zeroed)
     }
 
     /// In tests: fails if the fuse has burnt down.
@@ -165,6 +173,7 @@ impl Core {
         len: u64,
         align: usize,
         unit: usize,
+        zeroed: bool,
     ) -> Result<Taken, MemoryError> {
         let rounded = usize::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(unit));
         let take = |ranges: &mut Ranges| {
@@ -181,7 +190,8 @@ impl Core {
             let size = self.views.size(region) as u64;
             return Err(MemoryError::Full { region, asked: len, free, largest, size });
         };
-        let mut dirty = pages.touch(range.clone(), forks::count(), &|pages| self.views.commit(region, pages));
+        let commit = |pages| self.views.commit(region, pages);
+        let mut dirty = pages.touch(range.clone(), forks::count(), zeroed, &commit);
         if self.views.whole_pages(region) && dirty.as_ref().is_ok_and(|dirty| !dirty.is_empty()) {
             // SAFETY: the pages were just taken for this block alone.
             dirty = unsafe { self.views.unseal(region, range.clone()) }.and(dirty);
@@ -203,7 +213,7 @@ impl Core {
         }
         self.leave_parent(region)?;
         let mut state = self.lock(region);
-        let taken = self.take_units(region, &mut state, len, self.page, self.page)?;
+        let taken = self.take_units(region, &mut state, len, self.page, self.page, true)?;
         if region == Region::Data || self.views.whole_pages(region) {
             return Ok(taken);
         }

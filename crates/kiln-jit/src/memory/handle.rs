@@ -49,7 +49,7 @@ struct Kept {
     bytes: usize,
 }
 
-/// A block of memory. It is zeroed at first, and writable until it is published.
+/// A block of memory, writable until it is published. A block of writable data is zeroed at first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub(super) address: *mut u8,
@@ -205,7 +205,7 @@ impl Memory {
         second
     }
 
-    /// Takes a block of `len` bytes, which are zeroed.
+    /// Takes a block of `len` bytes, which are zeroed if they are writable data.
     pub(crate) fn allocate(&self, region: Region, len: u64, align: u64) -> Result<Block, JitError> {
         let limit = self.core.page as u64;
         if align > limit {
@@ -323,7 +323,7 @@ impl Memory {
         }
     }
 
-    /// Gives a block back, or a [part](Block::part) of one. Large free ranges go back to the
+    /// Gives a block back. Large free ranges go back to the
     /// system.
     ///
     /// # Safety

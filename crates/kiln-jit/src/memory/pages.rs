@@ -42,11 +42,13 @@ impl Pages {
     }
 
     /// Prepares the pages of `bytes` for use, after `forks` forks. `commit` takes pages from the
-    /// system. Returns the parts of `bytes` that must be zeroed.
+    /// system. Returns the parts of `bytes` that must be zeroed, if `zeroed` says that they have to
+    /// be zero.
     pub(super) fn touch(
         &mut self,
         bytes: Range<usize>,
         forks: u32,
+        zeroed: bool,
         commit: Call<'_>,
     ) -> Result<Vec<Range<usize>>, Refused> {
         self.take(bytes.clone(), commit)?;
@@ -55,6 +57,9 @@ impl Pages {
             if !matches!(self.states[page], State::Used { .. }) {
                 self.states[page] = State::Used { since: forks };
                 self.used += 1;
+                continue;
+            }
+            if !zeroed {
                 continue;
             }
             let part = bytes.start.max(page * self.page)..bytes.end.min((page + 1) * self.page);
@@ -179,11 +184,11 @@ mod tests {
             Ok(())
         };
         let mut pages = Pages::new(0x9000, 0x1000, 0x4000);
-        assert_eq!(pages.touch(8..16, 0, &commit).unwrap(), []);
-        assert_eq!(pages.touch(0x20..0x30, 0, &commit).unwrap(), one(0x20..0x30));
-        assert_eq!(pages.touch(0x0ff8..0x2008, 0, &commit).unwrap(), one(0x0ff8..0x1000));
-        assert_eq!(pages.touch(0x1000..0x1008, 0, &commit).unwrap(), one(0x1000..0x1008));
-        assert_eq!(pages.touch(0x3ff8..0x8ff8, 0, &commit).unwrap(), []);
+        assert_eq!(pages.touch(8..16, 0, true, &commit).unwrap(), []);
+        assert_eq!(pages.touch(0x20..0x30, 0, true, &commit).unwrap(), one(0x20..0x30));
+        assert_eq!(pages.touch(0x0ff8..0x2008, 0, true, &commit).unwrap(), one(0x0ff8..0x1000));
+        assert_eq!(pages.touch(0x1000..0x1008, 0, true, &commit).unwrap(), one(0x1000..0x1008));
+        assert_eq!(pages.touch(0x3ff8..0x8ff8, 0, true, &commit).unwrap(), []);
         assert_eq!(*calls.borrow(), [0..0x4000, 0x4000..0x9000]);
     }
 
@@ -193,8 +198,8 @@ mod tests {
         let refuse = |_| {
             Err(Refused { call: "mprotect", purpose: "", source: std::io::ErrorKind::OutOfMemory.into() })
         };
-        assert!(pages.touch(0..0x2000, 0, &refuse).is_err());
-        assert_eq!(pages.touch(0..0x2000, 0, &|_| Ok(())).unwrap(), []);
+        assert!(pages.touch(0..0x2000, 0, true, &refuse).is_err());
+        assert_eq!(pages.touch(0..0x2000, 0, true, &|_| Ok(())).unwrap(), []);
         assert_eq!(pages.discard(0..0x2000, usize::MAX, false, &refuse), 0);
         assert_eq!(pages.used(), 0x2000);
     }
@@ -208,8 +213,8 @@ mod tests {
                 Ok(())
             };
             let mut pages = Pages::new(0x9000, 0x1000, 0x1000);
-            pages.touch(0..0x4000, 0, &call).unwrap();
-            pages.touch(0x5000..0x8000, 0, &call).unwrap();
+            pages.touch(0..0x4000, 0, true, &call).unwrap();
+            pages.touch(0x5000..0x8000, 0, true, &call).unwrap();
             calls.borrow_mut().clear();
             // Pages 1 to 6 are whole and free.
             assert_eq!(pages.discard(0x800..0x7800, 0x2000, stay, &call), 0x2000);
@@ -218,7 +223,7 @@ mod tests {
             assert_eq!(*calls.borrow(), [0x1000..0x3000, 0x3000..0x4000, 0x5000..0x7000]);
             assert_eq!(pages.used(), 0x2000);
             calls.borrow_mut().clear();
-            let dirty = pages.touch(0..0x3000, 0, &call).unwrap();
+            let dirty = pages.touch(0..0x3000, 0, true, &call).unwrap();
             assert_eq!(dirty.len(), 1);
             assert_eq!(dirty[0], 0..0x1000);
             assert_eq!(calls.borrow().len(), usize::from(!stay));

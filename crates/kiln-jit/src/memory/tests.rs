@@ -24,6 +24,11 @@ fn all(bytes: &[u8], value: u8) -> bool {
     bytes.first() == Some(&value) && bytes[1..] == bytes[..bytes.len() - 1]
 }
 
+/// Returns whether bytes that were just taken are zero, as those of writable data are.
+fn is_fresh(region: Region, bytes: &[u8]) -> bool {
+    region != Region::Data || all(bytes, 0)
+}
+
 /// Runs a test in a process of its own, because it changes the process or makes children, which
 /// keep memory from being used again. `name` is the test's path in this module.
 fn alone(name: &str, body: impl FnOnce()) {
@@ -93,7 +98,7 @@ fn code_is_written_at_one_address_and_runs_at_another() {
 }
 
 #[test]
-fn memory_that_is_used_again_is_zero() {
+fn writable_memory_that_is_used_again_is_zero() {
     for mapping in [Mapping::Dual, Mapping::Protect] {
         let memory = memory(mapping);
         for region in Region::ALL {
@@ -103,7 +108,7 @@ fn memory_that_is_used_again_is_zero() {
                 for &block in &blocks {
                     // SAFETY: it is in use and not published.
                     let bytes = unsafe { block.bytes() };
-                    assert!(all(bytes, 0), "{region} {round}");
+                    assert!(is_fresh(region, bytes), "{region} {round}");
                     bytes.fill(0xff);
                 }
                 memory.publish(&blocks).unwrap();
@@ -214,10 +219,10 @@ fn large_free_ranges_go_back_to_the_system() {
             free(&memory, large);
             let after = resident(&memory, region);
             assert!(after <= before + (128 << 10), "{mapping:?} {region}: {before} then {after}");
-            // They can be used again, and are zero.
+            // They can be used again.
             let again = memory.allocate(region, 12 << 20, 8).unwrap();
             // SAFETY: as above.
-            assert!(all(unsafe { again.bytes() }, 0));
+            assert!(is_fresh(region, unsafe { again.bytes() }));
             memory.publish(&[again]).unwrap();
             free(&memory, [again, small]);
         }
@@ -274,7 +279,7 @@ fn threads_share_a_memory() {
                     let block = memory.allocate(region, len as u64, 16).unwrap();
                     // SAFETY: it is in use and not published.
                     let bytes = unsafe { block.bytes() };
-                    assert!(all(bytes, 0));
+                    assert!(is_fresh(region, bytes));
                     bytes.fill(thread + 1);
                     memory.publish(&[block]).unwrap();
                     live.push(block);

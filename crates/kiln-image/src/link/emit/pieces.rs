@@ -4,6 +4,7 @@ use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
 
 use super::super::layout::{Area, Output};
+use super::super::lists::PerModule;
 use super::super::plan::Plan;
 use super::super::unwind::HDR_FIXED;
 use super::super::unwind_size::HDR_LINE;
@@ -43,7 +44,7 @@ impl ModulePieces<'_> {
 
 /// The whole output in pieces. The gaps between them are already filled.
 pub(in super::super) struct Pieces<'o> {
-    pub(in super::super) modules: Vec<ModulePieces<'o>>,
+    pub(in super::super) modules: PerModule<ModulePieces<'o>>,
     /// The end of the code area, which holds the shared stubs.
     pub(in super::super) shared_stubs: &'o mut [u8],
     /// The offset of `shared_stubs` in the code area, in bytes.
@@ -72,7 +73,7 @@ impl<'o> Pieces<'o> {
         let code_head = code_tables.cut(0, plan.code.head);
 
         // Code, data outside named sections, and unwind information.
-        let mut modules = Vec::with_capacity(plan.artifacts.len());
+        let mut modules = PerModule::with_capacity(plan.artifacts.len());
         let placed = plan.placement.modules.iter().zip(&plan.unwind.modules).zip(&plan.code.modules);
         for (artifact, ((module, entries), (tables, start))) in plan.artifacts.iter().zip(placed) {
             let read_only = if module.read_only_area == Area::Rodata { &mut rodata } else { &mut relro };

@@ -65,7 +65,7 @@ fn use_everything(memory: &Memory) -> Result<(), JitError> {
             blocks.push(block);
             // SAFETY: it is in use and not published.
             let bytes = unsafe { block.bytes() };
-            assert!(all(bytes, 0), "{region}");
+            assert!(is_fresh(region, bytes), "{region}");
             bytes.fill(0xff);
         }
         memory.publish(&blocks[blocks.len() - 3..])?;

@@ -100,9 +100,11 @@ fn a_plain_module_runs_in_our_memory() {
         }
         // The pages are as they were: a session can use them.
         let block = memory.allocate(Region::Code, 3 << 20, 16).unwrap();
+        // SAFETY: it is in use and not published.
+        unsafe { block.bytes().fill(0xff) };
         memory.publish(&[block]).unwrap();
         // SAFETY: it was published.
-        assert!(all(unsafe { std::slice::from_raw_parts(block.address, block.len) }, 0));
+        assert!(all(unsafe { std::slice::from_raw_parts(block.address, block.len) }, 0xff));
     }
 }
 
