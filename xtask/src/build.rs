@@ -7,6 +7,7 @@
 
 mod emit;
 mod failure;
+mod image;
 mod stats;
 mod timings;
 
@@ -42,6 +43,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
   cargo xtask build src/*.clif --timings timings.html -o program.so
   cargo xtask build lib --target aarch64 -o lib.so
+  cargo xtask build lib --soname libx.so.1 --needed libm.so.6 --export-list names.txt -o libx.so.1
   cargo xtask build -g program.clif -o program.so
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
   cargo xtask build lib --emit object -g -o lib.o && cc main.c lib.o -lm
@@ -115,6 +117,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let threads = input::threads(args.threads.map(usize::from))?;
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
     args.emit.check(&args.output)?;
+    let image = args.emit.image_options()?;
     let files = input::files(&args.paths)?;
     let files = if args.emit.is_debugged() { input::debugged(files) } else { files };
     let outputs = [Some(&args.output), args.stats.as_ref(), args.emit.split_debug()];
@@ -151,7 +154,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
 
     let artifacts = &result.artifacts;
     let Written { bytes, debug, slots } =
-        args.emit.write(artifacts, &inputs.names).map_err(|errors| inputs.not_linked(&errors))?;
+        args.emit.write(artifacts, &inputs.names, image).map_err(|errors| inputs.not_linked(&errors))?;
     let linked = Instant::now();
     let files = [(Some(&args.output), Some(&bytes)), (args.emit.split_debug(), debug.as_ref())];
     for (path, bytes) in files.into_iter().filter_map(|(path, bytes)| path.zip(bytes)) {

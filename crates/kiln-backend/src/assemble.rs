@@ -40,7 +40,9 @@ impl TargetNames {
     /// Gathers the names of the target of `isa`.
     pub fn new(isa: &dyn TargetIsa) -> Self {
         let flags = isa.isa_flags().into_iter();
-        let enabled = flags.filter(|flag| flag.name.starts_with("has_") && flag.as_bool() == Some(true));
+        // Landing pads are not needed to run the code, but the linker asks whether all of it has them.
+        let counts = |name: &str| name.starts_with("has_") || name == "use_bti";
+        let enabled = flags.filter(|flag| counts(flag.name) && flag.as_bool() == Some(true));
         let mut features: Vec<_> = enabled.map(|flag| flag.name).collect();
         features.sort_unstable();
         Self { triple: isa.triple().to_string().into(), features: features.into() }

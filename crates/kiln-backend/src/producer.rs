@@ -6,7 +6,7 @@ pub const PRODUCER: &str = "cranelift 0.135.8, regalloc2 0.15.2";
 
 /// A number that increases whenever a change of this crate makes it produce different artifacts
 /// from the same IR. Cache keys must contain it.
-pub const REVISION: u32 = 5;
+pub const REVISION: u32 = 6;
 
 #[cfg(test)]
 mod tests {

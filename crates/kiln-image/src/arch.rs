@@ -93,6 +93,15 @@ impl Arch {
         }
     }
 
+    /// Returns the bytes of a 64-bit number in the byte order of the architecture.
+    #[cfg(feature = "write")]
+    pub(crate) fn u64_bytes(self, value: u64) -> [u8; 8] {
+        match self {
+            Self::S390x => value.to_be_bytes(),
+            _ => value.to_le_bytes(),
+        }
+    }
+
     /// Returns the bytes of a number in the byte order of the architecture.
     pub(crate) fn u32_bytes(self, value: u32) -> [u8; 4] {
         match self {

@@ -26,6 +26,13 @@ pub(crate) const NOTE_HEADER: usize = size_of::<elf::NoteHeader64<Endianness>>()
 /// Alignment of a note, in bytes.
 #[cfg(feature = "write")]
 pub(crate) const NOTE_ALIGN: usize = 4;
+/// Alignment of the note of properties, in bytes.
+#[cfg(feature = "write")]
+pub(crate) const PROPERTY_ALIGN: usize = 8;
+/// Size of the description of one version that is needed of one library, in bytes.
+#[cfg(feature = "write")]
+pub(crate) const VERNEED: usize =
+    size_of::<elf::Verneed<Endianness>>() + size_of::<elf::Vernaux<Endianness>>();
 /// Alignment of tables of symbols and relocations, in bytes.
 #[cfg(feature = "write")]
 pub(crate) const TABLE_ALIGN: usize = 8;

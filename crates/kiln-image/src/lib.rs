@@ -121,4 +121,6 @@ pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
 #[cfg(all(feature = "write", feature = "dwarf"))]
 pub use write::DebugInfo;
 #[cfg(feature = "write")]
-pub use write::{ImageFiles, ImageOptions, save, temporary_for, write_image, write_image_files};
+pub use write::{
+    ImageFiles, ImageOptions, MAX_TEXT_ALIGN, save, temporary_for, write_image, write_image_files,
+};

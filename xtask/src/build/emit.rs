@@ -9,6 +9,7 @@ use kiln::image::{
     DebugInfo, GlobalSymbols, ImageFiles, ImageOptions, ObjectOptions, write_image_files, write_object,
 };
 
+use super::image::ImageArgs;
 use crate::output::{Failure, Outcome};
 
 /// The form of the output.
@@ -43,8 +44,10 @@ pub(super) struct EmitArgs {
     #[arg(long, value_name = "FILE")]
     split_debug: Option<PathBuf>,
     /// Leave out the symbols that only debuggers and profilers need
-    #[arg(long)]
+    #[arg(long, visible_alias = "no-symtab")]
     strip: bool,
+    #[command(flatten)]
+    image: ImageArgs,
 }
 
 /// The output of a build.
@@ -62,6 +65,11 @@ impl EmitArgs {
         let is_object = self.emit == Emit::Object;
         let refused = [
             (is_object && self.split_debug.is_some(), "--split-debug is for images, not for --emit object"),
+            (
+                is_object && self.image.is_given(),
+                "--soname, --needed, --export-list, --text-align and --pack-relative-relocs are for images, not \
+                 for --emit object",
+            ),
             (!is_object && self.slots_symbol.is_some(), "--slots-symbol needs --emit object"),
             (!is_object && self.named_globals, "--named-globals needs --emit object"),
         ];
@@ -75,6 +83,11 @@ impl EmitArgs {
         Ok(())
     }
 
+    /// Returns the options of an image that are about it as a shared object.
+    pub(super) fn image_options(&self) -> Result<ImageOptions, Failure> {
+        self.image.options()
+    }
+
     /// Whether there is to be debug information.
     pub(super) fn is_debugged(&self) -> bool {
         self.debug || self.split_debug.is_some()
@@ -85,23 +98,21 @@ impl EmitArgs {
         self.split_debug.as_ref()
     }
 
-    /// Writes the modules in the form that the arguments ask for. `names` are those of the modules.
+    /// Writes the modules in the form that the arguments ask for. `names` are those of the modules,
+    /// and `image` is what [`image_options`](Self::image_options) returned.
     pub(super) fn write(
         &self,
         artifacts: &[Artifact],
         names: &[Box<str>],
+        image: ImageOptions,
     ) -> Result<Written, Vec<LinkError>> {
         let globals = globals(artifacts);
         match self.emit {
             Emit::Image => {
                 // Without debug information, an image does not depend on where the files are.
                 let module_names = if self.is_debugged() { names.into() } else { Vec::new() };
-                let options = ImageOptions {
-                    strip: self.strip,
-                    debug: self.debug_info(),
-                    module_names,
-                    ..ImageOptions::default()
-                };
+                let options =
+                    ImageOptions { strip: self.strip, debug: self.debug_info(), module_names, ..image };
                 let ImageFiles { image, debug, .. } = write_image_files(artifacts, &globals, &options)?;
                 let slots = kiln::image::ImageInfo::parse(&image).map_or(0, |info| info.slots.len());
                 Ok(Written { bytes: image, debug, slots })

@@ -1,5 +1,7 @@
 //! Descriptions of a planned program: its definitions, functions, slots and pointers.
 
+#[cfg(feature = "write")]
+use kiln_artifact::record::SectionKind;
 use kiln_artifact::record::{Linkage, SymbolKind};
 #[cfg(feature = "write")]
 use kiln_globals::SlotKey;
@@ -186,19 +188,29 @@ impl<'a> Plan<'a> {
         kiln_globals::addresses(keys.iter().zip(types), resolver)
     }
 
-    /// Counts the pointers that data will hold.
+    /// Counts the pointers that data will hold, and passes the place of each one at the program
+    /// itself to `visit`: an area and an offset in it.
     #[cfg(feature = "write")]
-    pub(crate) fn pointer_counts(&self) -> PointerCounts {
+    pub(crate) fn pointer_counts(&self, mut visit: impl FnMut(Area, u64)) -> PointerCounts {
         let mut counts = PointerCounts::default();
         for (module, artifact) in self.artifacts.iter().enumerate() {
             let resolved = self.symbols.of_module(module);
-            for reloc in artifact.read_only_relocs().iter().chain(artifact.writable_relocs()) {
+            let read_only = artifact.read_only_relocs().iter().map(|reloc| (SectionKind::ReadOnly, reloc));
+            let writable = artifact.writable_relocs().iter().map(|reloc| (SectionKind::Writable, reloc));
+            for (section, reloc) in read_only.chain(writable) {
                 let id = resolved[reloc.symbol.get() as usize];
                 match self.symbols.resolution(id) {
                     Resolution::Defined { .. }
                     | Resolution::SectionBound { .. }
                     | Resolution::KnownAddress(_)
-                    | Resolution::Replaceable(_) => counts.relative += 1,
+                    | Resolution::Replaceable(_) => {
+                        counts.relative += 1;
+                        if let Some((area, offset)) =
+                            self.placement.locate(module, section, reloc.offset.get())
+                        {
+                            visit(area, offset);
+                        }
+                    }
                     Resolution::KnownSlot(_) => {}
                     Resolution::Undefined => {
                         counts.symbolic += 1;

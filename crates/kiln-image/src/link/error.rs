@@ -276,6 +276,26 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
+    /// The name of a library that the image needs (`DT_NEEDED`) is empty or contains a zero byte.
+    #[error("the name of a needed library that is empty or contains a zero byte: {name:?}")]
+    Needed {
+        /// The name.
+        name: Box<str>,
+    },
+    /// The list of exports has a name that nothing visible in the program has.
+    #[error("the list of exports names `{name}`, which no module exports")]
+    NoExport {
+        /// The name.
+        name: Box<str>,
+    },
+    /// The alignment of code is not a power of two, or too large.
+    #[error("code cannot be aligned to {align} bytes: a power of two up to {limit} can be given")]
+    TextAlign {
+        /// The alignment, in bytes.
+        align: u64,
+        /// The largest alignment, in bytes.
+        limit: u64,
+    },
     /// The name of a visible symbol contains a zero byte, so no ELF string table can hold it.
     #[error("module {module} has a visible symbol whose name contains a zero byte: {name:?}")]
     NameWithZero {
@@ -364,6 +384,9 @@ impl LinkError {
             Self::UnsupportedTarget { .. }
             | Self::TooManySections { .. }
             | Self::Soname { .. }
+            | Self::Needed { .. }
+            | Self::NoExport { .. }
+            | Self::TextAlign { .. }
             | Self::Buffer { .. } => (None, None),
         }
     }

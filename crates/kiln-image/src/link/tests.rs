@@ -145,10 +145,10 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     // The definition is in reach, so the call is direct; the module's second stub calls the host.
     assert_eq!(text[..2], [0x9400_000c, 0x9400_0007]);
     assert_eq!(text[12..14], [0x97ff_fff4, 0x9400_0007]);
-    // To a definition without a slot: adrp x16, page; add x16, x16, #48; br x16.
-    assert_eq!(text[4..7], [0x9000_0010, 0x9100_c210, 0xd61f_0200]);
-    // To the host: adrp x16, +0x20 pages; ldr x16, [x16]; br x16.
-    assert_eq!(text[8..11], [0x9000_0110, 0xf940_0210, 0xd61f_0200]);
+    // To a definition without a slot: bti c; adrp x16, page; add x16, x16, #48; br x16.
+    assert_eq!(text[4..8], [0xd503_245f, 0x9000_0010, 0x9100_c210, 0xd61f_0200]);
+    // To the host: bti c; adrp x16, +0x20 pages; ldr x16, [x16]; br x16.
+    assert_eq!(text[8..12], [0xd503_245f, 0x9000_0110, 0xf940_0210, 0xd61f_0200]);
     assert!(fixups.internal_slots.is_empty());
 }
 
@@ -192,8 +192,8 @@ fn where_calls_do_not_reach_a_replaceable_function_has_a_stub_in_each_module_and
         assert_eq!(text[module + 1..][..4], [0x9000_0103, 0xf940_0064, 0x9000_0105, 0xf940_04a6]);
     }
     for stub in [8, 20, 24] {
-        // adrp x16, +0x20 pages; ldr x16, [x16]; br x16
-        assert_eq!(text[stub..][..3], [0x9000_0110, 0xf940_0210, 0xd61f_0200]);
+        // bti c; adrp x16, +0x20 pages; ldr x16, [x16]; br x16
+        assert_eq!(text[stub..][..4], [0xd503_245f, 0x9000_0110, 0xf940_0210, 0xd61f_0200]);
     }
 }
 

@@ -17,7 +17,7 @@ use super::origin::Origin;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::note::Span;
-use crate::read::{Segment, is_section};
+use crate::read::{PackedPlaces, Segment, is_section};
 
 /// An image that is ready to be called.
 ///
@@ -117,13 +117,21 @@ impl Loaded {
         let count = self.mapped.tables().note.head.relative_count.get() as usize;
         let expected = rela_info(0, self.mapped.arch.relative_reloc());
         for index in 0..count {
-            let table = self.mapped.tables().rela();
+            let table = self.mapped.rela();
             let bad = || LoadError::malformed("bad relative relocation", (index * RELA) as u64);
             let number = |field: usize| table.u64(index * RELA + 8 * field).ok_or_else(bad);
             let (address, info, addend) = (number(0)?, number(1)?, number(2)?);
             let offset = self.writable(address, 8).filter(|_| info == expected).ok_or_else(bad)?;
             // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
             unsafe { self.mapped.memory.write(offset, &base.wrapping_add(addend).to_ne_bytes()) };
+        }
+        // And those that are relative to what is in their place.
+        let mut places = PackedPlaces::default();
+        while let Some(address) = places.next(self.mapped.relr()) {
+            let bad = || LoadError::malformed("bad packed relocation of", address);
+            let offset = self.writable(address, 8).ok_or_else(bad)?;
+            // SAFETY: as above.
+            unsafe { self.mapped.memory.add(offset, base) };
         }
         Ok(())
     }

@@ -37,23 +37,27 @@ unsafe impl Send for Reservation {}
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
-    /// Reserves `len` bytes, rounded up to `page`, without access.
-    pub(super) fn new(len: usize, page: usize) -> io::Result<Self> {
+    /// Reserves `len` bytes, rounded up to `page`, without access, at a multiple of `align`, which is
+    /// a power of two.
+    pub(super) fn new(len: usize, page: usize, align: usize) -> io::Result<Self> {
         let len = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
         let map = |len| unsafe { mmap_anonymous(ptr::null_mut(), len, ProtFlags::empty(), flags) };
         let new = Self { base: map(len)?.cast(), len };
-        if !new.crosses_boundary() {
+        if !new.crosses_boundary() && (new.base as usize).is_multiple_of(align) {
             return Ok(new);
         }
-        // Twice the length holds a part that crosses no boundary; the rest is unmapped again.
+        // A part of more than twice the length crosses no boundary; the rest is unmapped again.
         drop(new);
-        let twice = len.checked_mul(2).ok_or(io::ErrorKind::OutOfMemory)?;
-        let start = map(twice)? as usize;
-        let boundary = start.next_multiple_of(BOUNDARY);
-        let base = if boundary < start + len { boundary } else { start };
-        for unused in [start..base, base + len..start + twice] {
+        let more = len.checked_mul(2).and_then(|twice| twice.checked_add(2 * align));
+        let more = more.ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = map(more)? as usize;
+        let boundary = start.next_multiple_of(BOUNDARY.max(align));
+        let aligned = start.next_multiple_of(align);
+        let base =
+            if aligned + len <= boundary || boundary + len > start + more { aligned } else { boundary };
+        for unused in [start..base, base + len..start + more] {
             if !unused.is_empty() {
                 // SAFETY: a part of the new mapping, which nothing uses.
                 let _ = unsafe { munmap(unused.start as *mut c_void, unused.len()) };
@@ -78,7 +82,7 @@ impl Reservation {
             return Ok(new);
         }
         drop(new);
-        let mut new = Self::new(len, page)?;
+        let mut new = Self::new(len, page, page)?;
         new.map_file(file, 0..rounded, 0, false)?;
         Ok(new)
     }
@@ -160,6 +164,21 @@ impl Reservation {
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.base.add(offset), bytes.len()) }
     }
 
+    /// Adds `number` to the 8 bytes at `offset`.
+    ///
+    /// # Safety
+    ///
+    /// The pages must be writable.
+    pub(super) unsafe fn add(&mut self, offset: usize, number: u64) {
+        let fits = offset.checked_add(8).is_some_and(|end| end <= self.len);
+        assert!(fits, "inside the reservation");
+        // SAFETY: inside the reservation, readable and writable as the caller promises.
+        unsafe {
+            let place = self.base.add(offset).cast::<u64>();
+            place.write_unaligned(place.read_unaligned().wrapping_add(number));
+        }
+    }
+
     /// Writes `value` into the 8 bytes at `offset` and returns what was there, as one operation:
     /// other threads see the old value or the new one.
     ///
@@ -204,8 +223,14 @@ mod tests {
     #[test]
     fn no_multiple_of_four_gigabytes_is_inside() {
         // All exist at once, so that they are side by side and together span many multiples.
-        let all: Vec<_> = (0..16).map(|_| Reservation::new((1 << 31) - 4096, 4096).unwrap()).collect();
+        let all: Vec<_> =
+            (0..16).map(|_| Reservation::new((1 << 31) - 4096, 4096, 1 << 12).unwrap()).collect();
         for one in all {
+            assert_eq!(one.base as usize >> 32, (one.base as usize + one.len - 1) >> 32);
+        }
+        for shift in [12, 16, 21, 30] {
+            let one = Reservation::new(3 << 20, 4096, 1 << shift).unwrap();
+            assert_eq!(one.base as usize % (1 << shift), 0);
             assert_eq!(one.base as usize >> 32, (one.base as usize + one.len - 1) >> 32);
         }
     }

@@ -8,8 +8,8 @@ use kiln_globals::SlotKey;
 use super::map::Reservation;
 use crate::arch::Arch;
 use crate::error::LoadError;
-use crate::note::{Note, PREFIX_LEN};
-use crate::read::{DynamicSymbol, Found, Headers, Segment, TablePlaces, Tables, View};
+use crate::note::{Note, PREFIX_LEN, Span};
+use crate::read::{DynamicSymbol, Found, Headers, Numbers, Segment, TablePlaces, Tables, View};
 
 /// The mapping and the results of its checks, shared by the unbound and the bound state.
 #[derive(Debug)]
@@ -79,6 +79,25 @@ impl Mapped {
         })
     }
 
+    /// Returns the relocations with addends.
+    pub(super) fn rela(&self) -> Numbers<'_> {
+        self.numbers(self.places.rela)
+    }
+
+    /// Returns the packed relocations.
+    pub(super) fn relr(&self) -> Numbers<'_> {
+        self.numbers(self.places.relr)
+    }
+
+    fn numbers(&self, span: Span) -> Numbers<'_> {
+        let bytes = match span.len.get() {
+            0 => &[],
+            // SAFETY: as in `tables`.
+            len => unsafe { self.memory.bytes(span.start.get() as usize, len as usize) },
+        };
+        Numbers { bytes, endian: self.arch.endian() }
+    }
+
     /// Returns the unwind rows, which may be malformed.
     pub(super) fn unwind_rows(&self) -> &[u8] {
         let span = self.tables().note.head.eh_frame;
@@ -114,16 +133,21 @@ impl Mapped {
     }
 }
 
+/// The largest alignment that an image gets: an image may ask for any, which would use up addresses.
+const MAX_ALIGN: u64 = 1 << 30;
+
 /// Maps the segments of a file read-only, each at its distance from a base that the kernel chooses.
 fn map(file: &File, segments: &[Segment]) -> std::io::Result<Reservation> {
     let page = rustix::param::page_size();
     let span = segments.last().map_or(0, Segment::end) as usize;
     // The whole file at once, if addresses are offsets, as in every image that no tool changed.
     // Where it ends before the addresses do, binding maps zeroed pages.
-    if segments.iter().all(|segment| segment.start == segment.offset) {
+    let align = segments.iter().map(|segment| segment.align).max().unwrap_or(1).min(MAX_ALIGN) as usize;
+    let is_plain = segments.iter().all(|segment| segment.start == segment.offset);
+    if is_plain && align <= page {
         return Reservation::of_file(file, span, page);
     }
-    let mut memory = Reservation::new(span, page)?;
+    let mut memory = Reservation::new(span, page, align)?;
     for segment in segments.iter().filter(|segment| segment.file_len > 0) {
         let start = segment.start as usize / page * page;
         let range = start..(segment.start + segment.file_len) as usize;

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use object::elf;
 use zerocopy::little_endian::{I64, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -16,10 +17,6 @@ pub const FORMAT_VERSION: u32 = 4;
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
 const OWNER: [u8; 8] = *b"Kiln\0\0\0\0";
-const OWNER_LEN: u32 = 5;
-const NOTE_TYPE: u32 = 1;
-/// The position of the owner in an ELF note.
-pub(crate) const OWNER_AT: usize = NOTE_HEADER;
 /// Length of the header and the owner, which precede the body of an ELF note, in bytes.
 pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
 /// The value of an index field that refers to nothing.
@@ -138,17 +135,19 @@ impl Span {
 
 /// Returns whether an ELF note that begins so is Kiln's.
 pub(crate) fn is_prefix(found: &[u8; PREFIX_LEN], arch: Arch) -> bool {
-    let expected = prefix(arch, 0);
-    found[..4] == expected[..4] && found[8..] == expected[8..]
+    found[4..] == prefix(arch, 0)[4..]
 }
 
 /// Returns the header and the owner of an ELF note with a body of `body_len` bytes. The numbers of
 /// the header are in the byte order of the machine.
+///
+/// The note is of the type that any owner may use, `NT_VERSION`, whose information is in the name,
+/// after the owner's: a checker of ELF files takes a note of an unknown owner with a descriptor for
+/// a mistake.
 pub(super) fn prefix(arch: Arch, body_len: u32) -> [u8; PREFIX_LEN] {
     let mut prefix = [0; PREFIX_LEN];
-    prefix[..4].copy_from_slice(&arch.u32_bytes(OWNER_LEN));
-    prefix[4..8].copy_from_slice(&arch.u32_bytes(body_len));
-    prefix[8..12].copy_from_slice(&arch.u32_bytes(NOTE_TYPE));
+    prefix[..4].copy_from_slice(&arch.u32_bytes(body_len.saturating_add(OWNER.len() as u32)));
+    prefix[8..12].copy_from_slice(&arch.u32_bytes(elf::NT_VERSION));
     prefix[12..].copy_from_slice(&OWNER);
     prefix
 }

@@ -22,7 +22,7 @@ pub use format::FORMAT_VERSION;
 #[cfg(feature = "write")]
 pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 pub(crate) use format::{
-    OWNER_AT, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord,
-    Span, Text, is_prefix,
+    PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, Text,
+    is_prefix,
 };
 pub(crate) use view::Note;

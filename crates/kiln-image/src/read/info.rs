@@ -160,7 +160,7 @@ impl ImageInfo {
             exports,
             slots: slots.collect(),
             internal_slots: head.internal_slots.get(),
-            relative_pointers: head.relative_count.get(),
+            relative_pointers: head.relative_count.get() + tables.packed().count() as u64,
             symbolic_pointers: note.symbolic().len() as u64,
             text: head.text.start.get(),
             code_tables: tables.code.into(),

@@ -20,6 +20,7 @@ mod info;
 mod lookup;
 mod notes;
 mod number;
+mod relr;
 mod segments;
 mod tables;
 #[cfg(feature = "load")]
@@ -39,6 +40,10 @@ pub(crate) use headers::Headers;
 pub use info::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
 #[cfg(feature = "load")]
 pub(crate) use lookup::Found;
+#[cfg(feature = "load")]
+pub(crate) use number::Numbers;
+#[cfg(feature = "load")]
+pub(crate) use relr::PackedPlaces;
 #[cfg(feature = "load")]
 pub(crate) use segments::{Segment, segments};
 #[cfg(feature = "write")]

@@ -7,7 +7,8 @@ use object::elf;
 use super::headers::{Headers, ProgramHeader};
 use super::number::Numbers;
 use crate::arch::Arch;
-use crate::note::{OWNER_AT, PREFIX_LEN, is_prefix};
+use crate::elf64::NOTE_HEADER;
+use crate::note::{PREFIX_LEN, is_prefix};
 
 /// The most notes that are looked at. Each of the program headers may lead to the same bytes.
 const MAX_NOTES: usize = 256;
@@ -33,17 +34,18 @@ pub(crate) fn find_note(
             count += 1;
             let Some(prefix) = read(header, start) else { break };
             let [name, body] = lens(&prefix, headers.arch);
+            let name_end = NOTE_HEADER as u64 + name;
             if is_prefix(&prefix, headers.arch) {
-                return Some(NotePlace { header: *header, start, len: PREFIX_LEN as u64 + body });
+                return Some(NotePlace { header: *header, start, len: name_end });
             }
             let align = if header.align == 8 { 8 } else { 4 };
-            start += (OWNER_AT as u64 + name).next_multiple_of(align) + body.next_multiple_of(align);
+            start += name_end.next_multiple_of(align) + body.next_multiple_of(align);
         }
     }
     None
 }
 
-/// Returns the lengths of a note's owner and body, in bytes.
+/// Returns the lengths of a note's name and descriptor, in bytes.
 fn lens(prefix: &[u8; PREFIX_LEN], arch: Arch) -> [u64; 2] {
     let numbers = Numbers { bytes: prefix, endian: arch.endian() };
     [0, 4].map(|at| numbers.u32(at).unwrap_or_default().into())

@@ -25,6 +25,9 @@ pub(crate) struct Segment {
     pub(crate) file_len: u64,
     pub(crate) mem_len: u64,
     flags: u32,
+    /// The alignment of its address that makes the best use of large pages, in bytes.
+    #[cfg(feature = "load")]
+    pub(crate) align: u64,
     /// Whether only the loader writes it.
     pub(crate) relro: bool,
     /// Whether it holds what the loader reads. `patchelf` moves tables to a segment of their own,
@@ -110,7 +113,17 @@ fn segment(header: &ProgramHeader, arch: Arch, file_len: u64) -> Result<Option<S
     if file < mem_len && flags & elf::PF_W == 0 {
         return fail("zeroed data that is not writable");
     }
-    Ok(Some(Segment { start, offset, file_len: file, mem_len, flags, relro: false, has_tables: false }))
+    Ok(Some(Segment {
+        start,
+        offset,
+        file_len: file,
+        mem_len,
+        flags,
+        #[cfg(feature = "load")]
+        align,
+        relro: false,
+        has_tables: false,
+    }))
 }
 
 /// Marks the segment that is read-only after relocation. `strip` cuts zeros off its end, or all of

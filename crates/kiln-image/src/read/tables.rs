@@ -6,6 +6,7 @@ use object::elf;
 
 use super::dynamic::DynamicTables;
 use super::number::Numbers;
+use super::relr::PackedPlaces;
 use crate::arch::Arch;
 #[cfg(feature = "load")]
 use crate::code::CodeTables;
@@ -143,7 +144,6 @@ pub(crate) struct Tables<'a> {
 }
 
 impl<'a> Tables<'a> {
-    #[cfg(feature = "load")]
     fn numbers(&self, bytes: &'a [u8]) -> Numbers<'a> {
         Numbers { bytes, endian: self.dynamic.endian }
     }
@@ -159,10 +159,10 @@ impl<'a> Tables<'a> {
         self.note.head.relative_count.get() > 0 || !self.dynamic.relr.is_empty()
     }
 
-    /// The relocations with addends.
-    #[cfg(feature = "load")]
-    pub(crate) fn rela(&self) -> Numbers<'a> {
-        self.numbers(self.dynamic.rela)
+    /// The addresses of pointers whose relocations are packed. They may be anywhere.
+    pub(super) fn packed(&self) -> impl Iterator<Item = u64> {
+        let (mut places, table) = (PackedPlaces::default(), self.numbers(self.dynamic.relr));
+        std::iter::from_fn(move || places.next(table))
     }
 
     /// The code tables, if there are some. They may be malformed.

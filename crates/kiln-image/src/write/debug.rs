@@ -1,9 +1,7 @@
 //! Debug information of an image: in its own sections, or in a file that belongs to it.
 //!
 //! Such a file has the section headers of the image, but the bytes of only those sections that are
-//! not loaded: symbols and debug information. Both files have the same build id. It is a hash of
-//! the image and of its debug information, so an image and a file that do not belong together are
-//! not taken for each other.
+//! not loaded: symbols and debug information. Both files have the same build id.
 
 use object::write::elf::{FileHeader, SectionHeader, Writer};
 use object::{Endianness, elf};
@@ -18,11 +16,6 @@ use crate::dwarf::{self, Section};
 use crate::elf64::{NOTE_ALIGN, TABLE_ALIGN};
 use crate::link::{LinkError, Plan};
 
-/// Bytes of a build id: as many as those of other linkers have.
-const BUILD_ID: usize = 20;
-/// Bytes of the note of a build id before the id: three numbers and a name.
-const BUILD_ID_HEAD: usize = 16;
-
 /// The debug information of an image that is being written.
 #[derive(Default)]
 pub(super) struct Debug {
@@ -31,21 +24,9 @@ pub(super) struct Debug {
 }
 
 impl Debug {
-    /// Returns the sections that the image has for debuggers.
-    pub(super) fn extra(options: &ImageOptions) -> Extra {
-        let debug: &[&str] = if options.debug == DebugInfo::InImage { &dwarf::NAMES } else { &[] };
-        Extra {
-            has_symbols: !options.strip,
-            has_build_id: options.debug != DebugInfo::None,
-            debug,
-            has_link: matches!(options.debug, DebugInfo::Separate(_)),
-            for_image: true,
-        }
-    }
-
-    /// Returns the length of the note of the build id, in bytes; 0 if the image has none.
-    pub(super) fn build_id_len(options: &ImageOptions) -> usize {
-        if options.debug == DebugInfo::None { 0 } else { BUILD_ID_HEAD + BUILD_ID }
+    /// Returns the names of the sections of debug information that the image has.
+    pub(super) fn names(options: &ImageOptions) -> &'static [&'static str] {
+        if options.debug == DebugInfo::InImage { &dwarf::NAMES } else { &[] }
     }
 
     /// Returns the length of `.gnu_debuglink`, in bytes; 0 if there is none.
@@ -75,8 +56,13 @@ impl Debug {
     /// Returns the lengths of the image's sections of debug information. It has all of them, even
     /// if no module has lines.
     pub(super) fn lens(&self, options: &ImageOptions) -> Vec<usize> {
-        let count = Self::extra(options).debug.len();
+        let count = Self::names(options).len();
         (0..count).map(|number| self.sections.get(number).map_or(0, |section| section.bytes.len())).collect()
+    }
+
+    /// Returns the bytes of all sections of debug information, wherever they go.
+    pub(super) fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        self.sections.iter().map(|section| &*section.bytes)
     }
 
     /// Returns the bytes of the image's sections of debug information.
@@ -84,54 +70,22 @@ impl Debug {
         self.sections.iter().filter(|_| self.in_image).map(|section| &*section.bytes)
     }
 
-    /// Completes an image that lacks only its notes, and the name of the file with the debug
-    /// information, which is returned.
+    /// Completes an image that lacks only the name of the file with the debug information, which is
+    /// returned. `build_id` is the note that both have.
     pub(super) fn finish(
         self,
         plan: &Plan<'_>,
         layout: &FileLayout<'_>,
         full: &FullSymbols,
         options: &ImageOptions,
+        build_id: &[u8],
         buffer: &mut [u8],
     ) -> Result<Option<Vec<u8>>, LinkError> {
-        if options.debug == DebugInfo::None {
-            return Ok(None);
-        }
-        let endian = plan.arch().endian();
-        let others = if self.in_image { &[] } else { &*self.sections };
-        let build_id = write_build_id(layout, endian, others, buffer);
         let DebugInfo::Separate(name) = &options.debug else { return Ok(None) };
-        let file = debug_file(plan, layout, full, &build_id, &self.sections)?;
-        write_link(layout, endian, name, &file, buffer);
+        let file = debug_file(plan, layout, full, build_id, &self.sections)?;
+        write_link(layout, plan.arch().endian(), name, &file, buffer);
         Ok(Some(file))
     }
-}
-
-/// Writes the note of the build id into the image, which is complete except for the notes and the
-/// link. Returns the note.
-fn write_build_id(
-    layout: &FileLayout<'_>,
-    endian: Endianness,
-    dwarf: &[Section],
-    buffer: &mut [u8],
-) -> Vec<u8> {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_rayon(buffer);
-    for section in dwarf {
-        hasher.update_rayon(&section.bytes);
-    }
-    let number = |value: u32| match endian {
-        Endianness::Little => value.to_le_bytes(),
-        Endianness::Big => value.to_be_bytes(),
-    };
-    let mut note = Vec::with_capacity(layout.build_id.len());
-    for value in [4, BUILD_ID as u32, elf::NT_GNU_BUILD_ID] {
-        note.extend(number(value));
-    }
-    note.extend(b"GNU\0");
-    note.extend(&hasher.finalize().as_bytes()[..BUILD_ID]);
-    buffer[layout.build_id.clone()].copy_from_slice(&note);
-    note
 }
 
 /// Writes the name and the checksum of the file with the debug information into the image.
@@ -162,15 +116,17 @@ fn debug_file(
     let mut buffer = Vec::new();
     let mut w = Writer::new(arch.endian(), true, &mut buffer);
     // The loaded sections have the numbers that they have in the image, which symbols refer to.
-    let has_relocations = layout.sections.iter().any(|s| matches!(s.content, SectionContent::Rela));
+    let has = |is: fn(SectionContent) -> bool| layout.sections.iter().any(|section| is(section.content));
     let extra = Extra {
         has_symbols: true,
-        has_build_id: true,
+        has_property: has(|content| matches!(content, SectionContent::Property)),
+        has_rela: has(|content| matches!(content, SectionContent::Rela)),
+        has_relr: has(|content| matches!(content, SectionContent::Relr)),
         debug: &dwarf::NAMES,
         has_link: false,
         for_image: false,
     };
-    let sections = sections(&mut w, plan, has_relocations, extra);
+    let sections = sections(&mut w, plan, extra);
 
     w.reserve_file_header();
     let symbols = symbol_table(arch, layout, full);

@@ -11,6 +11,7 @@ use zerocopy::little_endian::{I64, U32, U64};
 
 use super::dynamic_symbols::DynamicSymbols;
 use super::layout::FileLayout;
+use super::relocations::Relocations;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
@@ -26,7 +27,7 @@ pub(super) fn describe(
     triple: &str,
     symbols: &DynamicSymbols<'_, '_>,
     details: &[SlotDetails<'_>],
-    symbolic_pointers: usize,
+    relocations: &Relocations,
 ) -> NoteBuilder {
     let mut note = NoteBuilder::default();
     let mut signatures = Signatures::default();
@@ -62,7 +63,8 @@ pub(super) fn describe(
             note.replaceable.push(ReplaceableRecord { symbol, slot, ..ReplaceableRecord::default() });
         }
     }
-    note.symbolic = vec![SymbolicRecord::default(); symbolic_pointers];
+    note.head.relative_count = U64::new(relocations.relative as u64);
+    note.symbolic = vec![SymbolicRecord::default(); relocations.symbolic];
     note
 }
 
@@ -131,7 +133,6 @@ pub(super) fn seal(
     let area = |area: Area| Span::new(layout.addresses[area], plan.layout()[area].size);
     let head = &mut note.head;
     head.internal_slots = U64::new(plan.internal_slot_count() as u64);
-    head.relative_count = U64::new((fixups.pointers.len() + fixups.internal_slots.len()) as u64);
     head.first_export = U32::new(symbols.first_export());
     head.gnu_hash_len = U64::new(layout.gnu_hash.len() as u64);
     head.slot_array = area(Area::Slots);
@@ -151,7 +152,7 @@ pub(super) fn seal(
         dynsym: &buffer[layout.dynsym.clone()],
         dynstr: &buffer[layout.dynstr.clone()],
         rela: &buffer[layout.rela.clone()],
-        relr: &[],
+        relr: &buffer[layout.relr.clone()],
     };
     note.head.table_sums = tables.sums();
     let bytes = note.finish(plan.arch());

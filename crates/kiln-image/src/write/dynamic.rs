@@ -6,9 +6,9 @@ use object::elf;
 use super::dynamic_symbols::DynamicSymbols;
 use super::layout::FileLayout;
 use super::options::ImageOptions;
-use super::relocations::RelaCounts;
+use super::relocations::Relocations;
 use super::strings::Strings;
-use crate::elf64::{RELA, SYMBOL};
+use crate::elf64::{RELA, RELR, SYMBOL};
 use crate::link::LinkError;
 
 /// The value of an entry of `.dynamic`.
@@ -26,9 +26,23 @@ pub(super) struct DynamicSection {
     pub(super) undefined: Vec<u32>,
     /// Offsets of the names of exports, in order of the symbols.
     pub(super) exports: Vec<u32>,
+    /// The version that the image needs, if its relocations are packed.
+    pub(super) version: Option<Version>,
     /// `.dynstr`.
     pub(super) strings: Vec<u8>,
 }
+
+/// A version that the image needs of a library: offsets of names.
+#[derive(Clone, Copy)]
+pub(super) struct Version {
+    pub(super) library: u32,
+    pub(super) name: u32,
+}
+
+/// The C library, and its version that says that its loader reads packed relocations. One that does
+/// not have it would leave pointers wrong.
+const LIBC: &str = "libc.so.6";
+pub(super) const VERSION: &str = "GLIBC_ABI_DT_RELR";
 
 impl DynamicSection {
     /// Makes the entries for these symbols and relocations.
@@ -38,7 +52,7 @@ impl DynamicSection {
     /// [`LinkError::TooLarge`] if the names take more than 4 GiB.
     pub(super) fn new(
         symbols: &DynamicSymbols<'_, '_>,
-        counts: &RelaCounts,
+        relocations: &Relocations,
         options: &ImageOptions,
         needs_libc: bool,
     ) -> Result<Self, LinkError> {
@@ -46,10 +60,24 @@ impl DynamicSection {
         let undefined = symbols.undefined.iter().map(|(name, _)| strings.add(name)).collect();
         let exports = symbols.exports.iter().map(|export| strings.add(export.name)).collect();
         let mut entries = Vec::new();
+        let is_packed = relocations.packed.len() > 0;
+        let mut libraries: Vec<&str> = options.needed.iter().map(|name| &**name).collect();
         if needs_libc {
-            for library in ["libm.so.6", "libc.so.6"] {
-                entries.push((elf::DT_NEEDED, EntryValue::Number(strings.add(library).into())));
+            libraries.push("libm.so.6");
+        }
+        if needs_libc || is_packed {
+            libraries.push(LIBC);
+        }
+        let mut version = None;
+        for (index, library) in libraries.iter().enumerate() {
+            if libraries[..index].contains(library) {
+                continue;
             }
+            let name = strings.add(library);
+            if *library == LIBC && is_packed {
+                version = Some(Version { library: name, name: strings.add(VERSION) });
+            }
+            entries.push((elf::DT_NEEDED, EntryValue::Number(name.into())));
         }
         if let Some(soname) = &options.soname {
             entries.push((elf::DT_SONAME, EntryValue::Number(strings.add(soname).into())));
@@ -61,12 +89,22 @@ impl DynamicSection {
             (elf::DT_STRSZ, EntryValue::Of(|layout| layout.dynstr.len())),
             (elf::DT_SYMENT, EntryValue::Number(SYMBOL as u64)),
         ]);
-        if counts.rela > 0 {
+        if relocations.rela > 0 {
             entries.extend([
                 (elf::DT_RELA, EntryValue::Of(|layout| layout.rela.start)),
                 (elf::DT_RELASZ, EntryValue::Of(|layout| layout.rela.len())),
                 (elf::DT_RELAENT, EntryValue::Number(RELA as u64)),
-                (elf::DT_RELACOUNT, EntryValue::Number(counts.relative as u64)),
+                (elf::DT_RELACOUNT, EntryValue::Number(relocations.relative as u64)),
+            ]);
+        }
+        if is_packed {
+            entries.extend([
+                (elf::DT_RELR, EntryValue::Of(|layout| layout.relr.start)),
+                (elf::DT_RELRSZ, EntryValue::Of(|layout| layout.relr.len())),
+                (elf::DT_RELRENT, EntryValue::Number(RELR as u64)),
+                (elf::DT_VERSYM, EntryValue::Of(|layout| layout.versym.start)),
+                (elf::DT_VERNEED, EntryValue::Of(|layout| layout.verneed.start)),
+                (elf::DT_VERNEEDNUM, EntryValue::Number(1)),
             ]);
         }
         entries.extend([
@@ -74,7 +112,7 @@ impl DynamicSection {
             (elf::DT_FLAGS_1, EntryValue::Number(elf::DF_1_NOW.into())),
             (elf::DT_NULL, EntryValue::Number(0)),
         ]);
-        Ok(Self { entries, undefined, exports, strings: strings.finish()? })
+        Ok(Self { entries, undefined, exports, version, strings: strings.finish()? })
     }
 
     /// Number of entries, including `DT_NULL`, which ends the list.

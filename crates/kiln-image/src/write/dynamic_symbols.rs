@@ -11,10 +11,14 @@
 //! the name of a routine of the C library and also calls that routine, the image calls its own
 //! definition.
 
+use std::collections::HashSet;
+
+use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::SlotKey;
 use object::elf;
 
+use super::options::ImageOptions;
 use crate::link::{Area, Definition, Plan, SLOTS_SYMBOL, stub_size};
 
 /// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
@@ -47,7 +51,22 @@ pub(super) struct DynamicSymbols<'p, 'a> {
     pub(super) bloom: u32,
 }
 
-/// Returns whether an image exports a symbol of this linkage.
+/// The names that an image exports.
+pub(super) struct ExportList<'o>(Option<HashSet<&'o str, FastHash>>);
+
+impl<'o> ExportList<'o> {
+    /// Returns the list of the options.
+    pub(super) fn of(options: &'o ImageOptions) -> Self {
+        Self(options.exports.as_ref().map(|names| names.iter().map(|name| &**name).collect()))
+    }
+
+    /// Whether a name that is visible in the program is exported.
+    pub(super) fn accepts(&self, name: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.contains(name))
+    }
+}
+
+/// Returns whether modules export a symbol of this linkage.
 pub(super) fn is_exported(linkage: Linkage) -> bool {
     matches!(linkage, Linkage::Export | Linkage::Preemptible | Linkage::Replaceable)
 }
@@ -63,8 +82,8 @@ fn exported_place(plan: &Plan<'_>, definition: &Definition<'_>) -> (Area, u64, u
 }
 
 impl<'p, 'a> DynamicSymbols<'p, 'a> {
-    /// Returns the dynamic symbols of a program.
-    pub(super) fn of(plan: &'p Plan<'a>) -> Self {
+    /// Returns the dynamic symbols of a program that exports what `list` accepts.
+    pub(super) fn of(plan: &'p Plan<'a>, list: &ExportList<'_>) -> Self {
         let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
             SlotKey::Symbol(name) | SlotKey::Routine(name) => Some((&**name, number as u32)),
             SlotKey::Global(_) => None,
@@ -81,7 +100,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
         };
         let mut exports: Vec<Export<'a>> = plan
             .definitions()
-            .filter(|definition| is_exported(definition.linkage))
+            .filter(|definition| is_exported(definition.linkage) && list.accepts(definition.name))
             .map(|definition| {
                 let (area, offset, size) = exported_place(plan, &definition);
                 let function = definition.kind == SymbolKind::Function;

@@ -7,7 +7,7 @@ use object::{Endianness, elf};
 
 use super::layout::{FileLayout, SegmentKind};
 use super::section::{FileSection, SectionContent, type_and_flags};
-use crate::elf64::{NOTE_ALIGN, READ_EXECUTE, READ_WRITE, RELA, SYMBOL, TABLE_ALIGN};
+use crate::elf64::{NOTE_ALIGN, PROPERTY_ALIGN, READ_EXECUTE, READ_WRITE, RELA, RELR, SYMBOL, TABLE_ALIGN};
 use crate::link::{Area, LinkError, Plan};
 
 /// Writes the file header and the program headers.
@@ -47,12 +47,14 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind
     let page = plan.arch().page_size() as usize;
     let (p_type, p_flags, range, align) = match segment {
         SegmentKind::ReadOnly => (elf::PT_LOAD, elf::PF_R, layout.read_only.clone(), page),
-        SegmentKind::Code => (elf::PT_LOAD, READ_EXECUTE, layout.code.clone(), page),
+        SegmentKind::Code => (elf::PT_LOAD, READ_EXECUTE, layout.code.clone(), layout.text_align),
         SegmentKind::Relro => (elf::PT_LOAD, READ_WRITE, layout.relro.clone(), page),
         SegmentKind::Writable => (elf::PT_LOAD, READ_WRITE, layout.writable.clone(), page),
         SegmentKind::Dynamic => (elf::PT_DYNAMIC, READ_WRITE, layout.dynamic.clone(), TABLE_ALIGN),
         SegmentKind::Note => (elf::PT_NOTE, elf::PF_R, layout.note.clone(), NOTE_ALIGN),
         SegmentKind::BuildId => (elf::PT_NOTE, elf::PF_R, layout.build_id.clone(), NOTE_ALIGN),
+        SegmentKind::PropertyNote => (elf::PT_NOTE, elf::PF_R, layout.property.clone(), PROPERTY_ALIGN),
+        SegmentKind::Property => (elf::PT_GNU_PROPERTY, elf::PF_R, layout.property.clone(), PROPERTY_ALIGN),
         SegmentKind::UnwindIndex => {
             let start = layout.addresses[Area::EhFrameHdr] as usize;
             let range = start..start + plan.layout()[Area::EhFrameHdr].size as usize;
@@ -114,6 +116,7 @@ pub(super) fn section_header(
     };
     match section.content {
         SectionContent::Note | SectionContent::BuildId => table(section, elf::SHT_NOTE, range, NOTE_ALIGN),
+        SectionContent::Property => table(section, elf::SHT_NOTE, range, PROPERTY_ALIGN),
         SectionContent::GnuHash => {
             SectionHeader { sh_link: dynsym(), ..table(section, elf::SHT_GNU_HASH, range, TABLE_ALIGN) }
         }
@@ -124,6 +127,19 @@ pub(super) fn section_header(
             ..table(section, elf::SHT_DYNSYM, range, TABLE_ALIGN)
         },
         SectionContent::Dynstr => table(section, elf::SHT_STRTAB, range, 1),
+        SectionContent::Versym => SectionHeader {
+            sh_link: dynsym(),
+            sh_entsize: 2,
+            ..table(section, elf::SHT_GNU_VERSYM, range, 2)
+        },
+        SectionContent::Verneed => SectionHeader {
+            sh_link: dynstr(),
+            sh_info: 1, // one library
+            ..table(section, elf::SHT_GNU_VERNEED, range, TABLE_ALIGN)
+        },
+        SectionContent::Relr => {
+            SectionHeader { sh_entsize: RELR as u64, ..table(section, elf::SHT_RELR, range, TABLE_ALIGN) }
+        }
         SectionContent::Rela => SectionHeader {
             sh_link: dynsym(),
             sh_entsize: RELA as u64,
@@ -138,6 +154,10 @@ pub(super) fn section_header(
                 ..table(section, sh_type, range, piece.align as usize)
             }
         }
+        SectionContent::Filler => SectionHeader {
+            sh_flags: (elf::SHF_ALLOC | elf::SHF_WRITE).into(),
+            ..table(section, elf::SHT_PROGBITS, range, 1)
+        },
         SectionContent::Dynamic => SectionHeader {
             sh_flags: (elf::SHF_ALLOC | elf::SHF_WRITE).into(),
             sh_link: dynstr(),

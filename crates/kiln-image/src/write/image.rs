@@ -1,23 +1,26 @@
 //! The steps from artifacts to the bytes of an image, in order.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
 use kiln_artifact::Artifact;
 use kiln_globals::{GlobalTable, SlotKey};
 use object::write::elf::Writer;
 
+use super::build_id::build_id_note;
 use super::debug::Debug;
 use super::describe::{announce_checksums, describe, seal};
 use super::dynamic::DynamicSection;
-use super::dynamic_symbols::DynamicSymbols;
+use super::dynamic_symbols::{DynamicSymbols, ExportList, is_exported};
 use super::headers::{write_file_headers, write_section_headers};
 use super::layout::{FileLayout, TableSizes};
-use super::options::ImageOptions;
-use super::relocations::{RelaCounts, write_relocations};
-use super::section::sections;
+use super::options::{ImageOptions, MAX_TEXT_ALIGN};
+use super::property::property_note;
+use super::relocations::{Relocations, write_relocations};
+use super::section::{Extra, sections};
 use super::symbols::FullSymbols;
-use super::tables::{write_dynamic_tables, write_full_symbols, write_rest};
-use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, default_arch, plan_for};
+use super::tables::{write_dynamic_tables, write_full_symbols, write_property, write_rest};
+use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, SLOTS_SYMBOL, default_arch, plan_for};
 use crate::note::NoteBuilder;
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
@@ -67,39 +70,88 @@ pub fn write_image_files(
         (None, Some(triple)) => triple.clone(),
         (None, None) => format!("{}-unknown-linux-gnu", plan.arch().name()).into(),
     };
-    if let Some(soname) = options.soname.as_deref().filter(|name| name.contains('\0')) {
-        return Err(vec![LinkError::Soname { name: soname.into() }]);
-    }
+    check(&plan, options)?;
     write(&plan, &triple, options).map_err(|error| vec![error])
 }
 
+/// Refuses options that do not fit the program.
+fn check(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> {
+    let ImageOptions { soname, needed, exports, text_align, .. } = options;
+    if let Some(soname) = soname.as_deref().filter(|name| name.contains('\0')) {
+        return Err(vec![LinkError::Soname { name: soname.into() }]);
+    }
+    if let Some(name) = needed.iter().find(|name| name.is_empty() || name.contains('\0')) {
+        return Err(vec![LinkError::Needed { name: name.clone() }]);
+    }
+    if *text_align != 0 && !(text_align.is_power_of_two() && *text_align <= MAX_TEXT_ALIGN) {
+        return Err(vec![LinkError::TextAlign { align: *text_align, limit: MAX_TEXT_ALIGN }]);
+    }
+    let Some(exports) = exports else { return Ok(()) };
+    let exported = plan.definitions().filter(|definition| is_exported(definition.linkage));
+    let exported: HashSet<&str> = exported.map(|definition| definition.name).chain([SLOTS_SYMBOL]).collect();
+    let missing = exports.iter().filter(|name| !exported.contains(&***name));
+    let missing: Vec<_> = missing.map(|name| LinkError::NoExport { name: name.clone() }).collect();
+    if missing.is_empty() { Ok(()) } else { Err(missing) }
+}
+
 fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageFiles, LinkError> {
-    let symbols = DynamicSymbols::of(plan);
-    let counts = RelaCounts::of(plan);
+    let list = ExportList::of(options);
+    let symbols = DynamicSymbols::of(plan, &list);
+    let relocations = Relocations::of(plan, options.pack_relocations);
     let details = plan.slot_details();
     let needs_libc = plan.slots().keys().iter().any(|key| matches!(key, SlotKey::Routine(_)));
-    let dynamic = DynamicSection::new(&symbols, &counts, options, needs_libc)?;
-    let mut note = describe(plan, triple, &symbols, &details, counts.symbolic);
+    let dynamic = DynamicSection::new(&symbols, &relocations, options, needs_libc)?;
+    let property = property_note(plan.arch(), plan.artifacts());
+    let mut note = describe(plan, triple, &symbols, &details, &relocations);
 
     let mut buffer = Vec::new();
-    let full = FullSymbols::of(plan)?;
-    let parts = Parts { symbols: &symbols, counts: &counts, dynamic: &dynamic, full: &full, options };
+    let full = FullSymbols::of(plan, &list)?;
+    let parts = Parts {
+        symbols: &symbols,
+        relocations: &relocations,
+        dynamic: &dynamic,
+        full: &full,
+        property: &property,
+        options,
+    };
     let (layout, debug) = write_frame(plan, &parts, &mut note, &mut buffer)?;
     let fixups = emit(plan, &layout.addresses, &mut buffer)?;
-    let Range { start, end } = layout.rela;
-    write_relocations(plan, &layout.addresses, &symbols, &fixups, &mut buffer[start..end]);
-    let file = debug.finish(plan, &layout, &full, options, &mut buffer)?;
+    write_pointers(plan, &layout, &symbols, &fixups, options, &mut buffer);
     seal(plan, &layout, &symbols, &fixups, note, &mut buffer);
-    debug_assert!(crate::read::verify_bytes(&buffer).is_ok(), "what was written can be read");
+    let build_id = build_id_note(plan.arch(), &buffer[layout.note.clone()], debug.contents());
+    buffer[layout.build_id.clone()].copy_from_slice(&build_id);
+    let file = debug.finish(plan, &layout, &full, options, &build_id, &mut buffer)?;
+    let read_again = || crate::read::verify_bytes(&buffer).map_err(|error| error.to_string());
+    debug_assert_eq!(read_again(), Ok(()), "what was written can be read");
     Ok(ImageFiles { image: buffer, debug: file })
+}
+
+/// Writes the relocations, and the pointers whose relocations are packed: those are relative to what
+/// is in the file.
+fn write_pointers(
+    plan: &Plan<'_>,
+    layout: &FileLayout<'_>,
+    symbols: &DynamicSymbols<'_, '_>,
+    fixups: &Fixups,
+    options: &ImageOptions,
+    buffer: &mut [u8],
+) {
+    let Range { start, end } = layout.rela;
+    let (addresses, pack) = (&layout.addresses, options.pack_relocations);
+    let packed = write_relocations(plan, addresses, symbols, fixups, pack, &mut buffer[start..end]);
+    for (address, target) in packed {
+        let address = address as usize;
+        buffer[address..address + 8].copy_from_slice(&plan.arch().u64_bytes(target));
+    }
 }
 
 /// The parts that the frame of an image is made of.
 struct Parts<'a, 'p, 'i> {
     symbols: &'a DynamicSymbols<'p, 'i>,
-    counts: &'a RelaCounts,
+    relocations: &'a Relocations,
     dynamic: &'a DynamicSection,
     full: &'a FullSymbols,
+    property: &'a [u8],
     options: &'a ImageOptions,
 }
 
@@ -112,10 +164,19 @@ fn write_frame<'p>(
     buffer: &mut Vec<u8>,
 ) -> Result<(FileLayout<'p>, Debug), LinkError> {
     let arch = plan.arch();
-    let Parts { symbols, counts, dynamic, full, options } = *parts;
+    let Parts { symbols, relocations, dynamic, full, property, options } = *parts;
     let mut debug = Debug::default();
     let mut w = Writer::new(arch.endian(), true, buffer);
-    let sections = sections(&mut w, plan, counts.rela > 0, Debug::extra(options));
+    let extra = Extra {
+        has_symbols: !options.strip,
+        has_property: !property.is_empty(),
+        has_rela: relocations.rela > 0,
+        has_relr: relocations.packed.len() > 0,
+        debug: Debug::names(options),
+        has_link: Debug::link_len(options) > 0,
+        for_image: true,
+    };
+    let sections = sections(&mut w, plan, extra);
     announce_checksums(note, &sections);
     let too_long = || {
         let what = "the note".into();
@@ -123,13 +184,16 @@ fn write_frame<'p>(
     };
     let sizes = TableSizes {
         note: note.len().ok_or_else(too_long)?,
-        build_id: Debug::build_id_len(options),
+        property: property.len(),
         bloom: symbols.bloom,
         buckets: symbols.buckets,
         exports: symbols.exports.len() as u32,
         dynamic_symbols: symbols.len(),
         dynstr: dynamic.strings.len(),
-        relocations: counts.rela,
+        relocations: relocations.rela,
+        relr: relocations.packed.len(),
+        // `check` has limited it.
+        text_align: options.text_align as usize,
         dynamic: dynamic.len(),
         symbols: (!options.strip).then_some(full.list.len()),
         strtab: if options.strip { 0 } else { full.names.len() },
@@ -141,7 +205,8 @@ fn write_frame<'p>(
     })?;
 
     write_file_headers(&mut w, plan, &layout)?;
-    write_dynamic_tables(&mut w, arch, &layout, symbols, dynamic)?;
+    write_property(&mut w, &layout, property);
+    write_dynamic_tables(&mut w, arch, &layout, symbols, relocations, dynamic)?;
     if !options.strip {
         write_full_symbols(&mut w, arch, &layout, full);
     }

@@ -1,8 +1,8 @@
 //! The layout of an image's file: every range, reserved in order before a byte is written.
 //!
 //! ```text
-//! read-only segment  file header, program headers, note, .gnu.hash, .dynsym, .dynstr, .rela.dyn,
-//!                    .rodata, .eh_frame_hdr, .eh_frame, .kiln.code
+//! read-only segment  file header, program headers, notes, .gnu.hash, .dynsym, .dynstr, versions,
+//!                    .rela.dyn, .relr.dyn, .rodata, .eh_frame_hdr, .eh_frame, .kiln.code
 //! code segment       .text
 //! relro segment      .data.rel.ro, .dynamic
 //! writable segment   .kiln.slots, .data, and the addresses of .bss
@@ -18,9 +18,10 @@ use std::ops::Range;
 use object::elf;
 use object::write::elf::Writer;
 
-use super::section::{FileSection, READ_ONLY, SectionContent, WRITABLE};
+use super::build_id::BUILD_ID_NOTE;
+use super::section::{FileSection, READ_ONLY, SectionContent, WRITABLE, filler};
 use crate::arch::Arch;
-use crate::elf64::{NOTE_ALIGN, RELA, SYMBOL, TABLE_ALIGN};
+use crate::elf64::{NOTE_ALIGN, PROPERTY_ALIGN, RELA, SYMBOL, TABLE_ALIGN, VERNEED};
 use crate::link::{Addresses, Area, Layout, LinkError};
 
 /// An entry of the program header table.
@@ -33,6 +34,9 @@ pub(super) enum SegmentKind {
     Dynamic,
     Note,
     BuildId,
+    /// The note of properties, for those that look for notes.
+    PropertyNote,
+    Property,
     UnwindIndex,
     Stack,
     /// The range that loaders make read-only after relocation.
@@ -43,8 +47,8 @@ pub(super) enum SegmentKind {
 pub(super) struct TableSizes {
     /// Bytes of the note.
     pub(super) note: usize,
-    /// Bytes of the build id's note; 0 for none.
-    pub(super) build_id: usize,
+    /// Bytes of the note of properties; 0 for none.
+    pub(super) property: usize,
     /// Words of the Bloom filter.
     pub(super) bloom: u32,
     /// Buckets of the GNU hash table.
@@ -55,8 +59,12 @@ pub(super) struct TableSizes {
     pub(super) dynamic_symbols: usize,
     /// Bytes of `.dynstr`.
     pub(super) dynstr: usize,
-    /// Dynamic relocations.
+    /// Dynamic relocations that are not packed.
     pub(super) relocations: usize,
+    /// Bytes of packed relocations; 0 for none.
+    pub(super) relr: usize,
+    /// The alignment of code, in bytes.
+    pub(super) text_align: usize,
     /// Entries of `.dynamic`.
     pub(super) dynamic: usize,
     /// Symbols of the full table, without the null symbol; `None` if there is no such table.
@@ -76,19 +84,27 @@ pub(super) struct FileLayout<'p> {
 
     pub(super) note: Range<usize>,
     pub(super) build_id: Range<usize>,
+    pub(super) property: Range<usize>,
     pub(super) gnu_hash: Range<usize>,
     pub(super) dynsym: Range<usize>,
     pub(super) dynstr: Range<usize>,
+    pub(super) versym: Range<usize>,
+    pub(super) verneed: Range<usize>,
     pub(super) rela: Range<usize>,
+    pub(super) relr: Range<usize>,
     pub(super) addresses: Addresses,
     /// The segment that begins with the file header.
     pub(super) read_only: Range<usize>,
     pub(super) code: Range<usize>,
+    /// The alignment of the segment of code, in bytes.
+    pub(super) text_align: usize,
     pub(super) dynamic: Range<usize>,
     /// The segment of relocated data and `.dynamic`, up to the next segment.
     pub(super) relro: Range<usize>,
     /// The bytes of the segment of slots and written data.
     pub(super) writable: Range<usize>,
+    /// The bytes in front of zeroed data that has no other data before it.
+    filler: Range<usize>,
     /// The address at which the segment's zeroed data ends.
     pub(super) zeroed_end: usize,
     pub(super) symtab: Range<usize>,
@@ -115,16 +131,21 @@ impl<'p> FileLayout<'p> {
     ) -> Result<Self, LinkError> {
         let page = arch.page_size() as usize;
         let size = |area: Area| areas[area].size as usize;
-        let segments = segments(areas, sizes.build_id > 0);
+        let segments = segments(areas, sizes.property > 0);
         w.reserve_file_header();
         w.reserve_program_headers(segments.len() as u32);
         let note = reserve(w, sizes.note, NOTE_ALIGN);
-        let build_id = reserve(w, sizes.build_id, NOTE_ALIGN);
+        let build_id = reserve(w, BUILD_ID_NOTE, NOTE_ALIGN);
+        let property = reserve(w, sizes.property, PROPERTY_ALIGN);
         let gnu_hash_start = w.reserve_gnu_hash(sizes.bloom, sizes.buckets, sizes.exports);
         let gnu_hash = gnu_hash_start..w.reserved_len();
         let dynsym = reserve(w, SYMBOL * (1 + sizes.dynamic_symbols), TABLE_ALIGN);
         let dynstr = reserve(w, sizes.dynstr, 1);
+        let has_versions = sizes.relr > 0;
+        let versym = reserve(w, if has_versions { 2 * (1 + sizes.dynamic_symbols) } else { 0 }, 2);
+        let verneed = reserve(w, if has_versions { VERNEED } else { 0 }, TABLE_ALIGN);
         let rela = reserve(w, RELA * sizes.relocations, TABLE_ALIGN);
+        let relr = reserve(w, sizes.relr, TABLE_ALIGN);
 
         let mut addresses = Addresses::default();
         let mut reserve_area = |w: &mut Writer<'_>, area: Area| {
@@ -137,7 +158,7 @@ impl<'p> FileLayout<'p> {
         }
         let read_only = 0..w.reserved_len();
         if size(Area::Text) > 0 {
-            w.reserve(0, page);
+            w.reserve(0, page.max(sizes.text_align));
         }
         let code = reserve_area(w, Area::Text);
         let relro_start = w.reserve(0, page);
@@ -149,6 +170,7 @@ impl<'p> FileLayout<'p> {
         for area in WRITABLE {
             reserve_area(w, area);
         }
+        let filler = reserve(w, filler(areas) as usize, 1);
         let writable = writable_start..w.reserved_len();
         let zeroed_start = writable.end.next_multiple_of(areas[Area::Bss].align as usize);
         addresses[Area::Bss] = zeroed_start as u64;
@@ -170,16 +192,22 @@ impl<'p> FileLayout<'p> {
             sections,
             note,
             build_id,
+            property,
             gnu_hash,
             dynsym,
             dynstr,
+            versym,
+            verneed,
             rela,
+            relr,
             addresses,
             read_only,
             code,
+            text_align: page.max(sizes.text_align),
             dynamic,
             relro,
             writable,
+            filler,
             zeroed_end,
             symtab,
             strtab,
@@ -195,6 +223,10 @@ impl<'p> FileLayout<'p> {
         match content {
             SectionContent::Note => self.note.clone(),
             SectionContent::BuildId => self.build_id.clone(),
+            SectionContent::Property => self.property.clone(),
+            SectionContent::Versym => self.versym.clone(),
+            SectionContent::Verneed => self.verneed.clone(),
+            SectionContent::Relr => self.relr.clone(),
             SectionContent::GnuHash => self.gnu_hash.clone(),
             SectionContent::Dynsym => self.dynsym.clone(),
             SectionContent::Dynstr => self.dynstr.clone(),
@@ -204,6 +236,7 @@ impl<'p> FileLayout<'p> {
                 let start = (self.addresses[piece.area] + piece.offset) as usize;
                 start..start + piece.size as usize
             }
+            SectionContent::Filler => self.filler.clone(),
             SectionContent::Dynamic => self.dynamic.clone(),
             SectionContent::Symtab => self.symtab.clone(),
             SectionContent::Strtab => self.strtab.clone(),
@@ -232,7 +265,7 @@ impl<'p> FileLayout<'p> {
 }
 
 /// Returns the entries of the program header table, in order.
-fn segments(areas: &Layout, has_build_id: bool) -> Vec<SegmentKind> {
+fn segments(areas: &Layout, has_property: bool) -> Vec<SegmentKind> {
     let has = |area: Area| areas[area].size > 0;
     let mut segments = vec![SegmentKind::ReadOnly];
     if has(Area::Text) {
@@ -242,9 +275,9 @@ fn segments(areas: &Layout, has_build_id: bool) -> Vec<SegmentKind> {
     if has(Area::Slots) || has(Area::Data) || has(Area::Bss) {
         segments.push(SegmentKind::Writable);
     }
-    segments.extend([SegmentKind::Dynamic, SegmentKind::Note]);
-    if has_build_id {
-        segments.push(SegmentKind::BuildId);
+    segments.extend([SegmentKind::Dynamic, SegmentKind::Note, SegmentKind::BuildId]);
+    if has_property {
+        segments.extend([SegmentKind::PropertyNote, SegmentKind::Property]);
     }
     if has(Area::EhFrame) {
         segments.push(SegmentKind::UnwindIndex);

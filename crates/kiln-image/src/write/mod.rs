@@ -8,6 +8,7 @@
 //! Invariants: the file offset of a loaded section is its virtual address; equal inputs give equal
 //! bytes; every part has the length that was reserved for it.
 
+mod build_id;
 #[cfg_attr(not(feature = "dwarf"), path = "no_debug.rs")]
 mod debug;
 mod describe;
@@ -17,7 +18,9 @@ mod headers;
 mod image;
 mod layout;
 mod options;
+mod property;
 mod relocations;
+mod relr;
 mod save;
 mod section;
 mod strings;
@@ -28,7 +31,7 @@ mod temporary;
 pub use image::{ImageFiles, write_image, write_image_files};
 #[cfg(feature = "dwarf")]
 pub use options::DebugInfo;
-pub use options::ImageOptions;
+pub use options::{ImageOptions, MAX_TEXT_ALIGN};
 pub use save::save;
 pub(crate) use section::type_and_flags;
 pub(crate) use strings::Strings;

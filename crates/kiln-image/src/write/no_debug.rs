@@ -2,7 +2,6 @@
 
 use super::layout::FileLayout;
 use super::options::ImageOptions;
-use super::section::Extra;
 use super::symbols::FullSymbols;
 use crate::link::{LinkError, Plan};
 
@@ -11,18 +10,8 @@ use crate::link::{LinkError, Plan};
 pub(super) struct Debug;
 
 impl Debug {
-    pub(super) fn extra(options: &ImageOptions) -> Extra {
-        Extra {
-            has_symbols: !options.strip,
-            has_build_id: false,
-            debug: &[],
-            has_link: false,
-            for_image: true,
-        }
-    }
-
-    pub(super) fn build_id_len(_: &ImageOptions) -> usize {
-        0
+    pub(super) fn names(_: &ImageOptions) -> &'static [&'static str] {
+        &[]
     }
 
     pub(super) fn link_len(_: &ImageOptions) -> usize {
@@ -37,6 +26,10 @@ impl Debug {
         Vec::new()
     }
 
+    pub(super) fn contents(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::empty()
+    }
+
     pub(super) fn sections(&self) -> impl Iterator<Item = &[u8]> {
         std::iter::empty()
     }
@@ -47,6 +40,7 @@ impl Debug {
         _: &FileLayout<'_>,
         _: &FullSymbols,
         _: &ImageOptions,
+        _: &[u8],
         _: &mut [u8],
     ) -> Result<Option<Vec<u8>>, LinkError> {
         Ok(None)

@@ -1,10 +1,29 @@
 //! The options for writing an image.
 
+/// The largest alignment of code, in bytes: the size of the largest page that code is mapped with.
+pub const MAX_TEXT_ALIGN: u64 = 1 << 30;
+
 /// Options for writing an image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageOptions {
     /// The name by which other shared objects refer to the image, `DT_SONAME`.
     pub soname: Option<Box<str>>,
+    /// The libraries that `dlopen` loads with the image, `DT_NEEDED`, in this order. Routines of the
+    /// C library that the code calls need none: the image then names libm and libc by itself.
+    pub needed: Vec<Box<str>>,
+    /// The names that the image exports, each of which must be one that the modules export;
+    /// everything that they export if `None`. What is not exported is not found by name, neither
+    /// by `dlsym` nor by [`Loaded`](crate::Loaded), and a replaceable function cannot be replaced.
+    /// `kiln_slots`, the array of slots, is exported in any case.
+    pub exports: Option<Vec<Box<str>>>,
+    /// The alignment of the code's segment, a power of two up to [`MAX_TEXT_ALIGN`], in bytes; the
+    /// page size if it is less. 2 MiB let the kernel use huge pages for code. The file becomes
+    /// longer by up to this number.
+    pub text_align: u64,
+    /// Packs the relocations of pointers at the program itself (`DT_RELR`): a few bits for each
+    /// instead of 24 bytes. `dlopen` of glibc 2.36 and later reads them. An older one refuses the
+    /// image, because it then needs `GLIBC_ABI_DT_RELR`. The loader of this crate does not care.
+    pub pack_relocations: bool,
     /// The target triple of an image without modules; the host's if `None`. Modules name their own.
     pub triple: Option<Box<str>>,
     /// Leaves out the full symbol table, so that debuggers and profilers know only exported

@@ -1,43 +1,61 @@
 //! `.rela.dyn`: the relocations that `dlopen` and our loader apply to the data of an image.
 
 use super::dynamic_symbols::DynamicSymbols;
+use super::relr::{PackedRelocations, is_packable};
 use crate::elf64::{RELA, rela_info};
-use crate::link::{Addresses, Area, Fixups, Plan, PointerSource};
+use crate::link::{Addresses, Area, Fixups, Plan, Pointer, PointerSource};
 
-/// Numbers of dynamic relocations and symbolic pointers of an image.
-pub(super) struct RelaCounts {
-    /// All dynamic relocations.
+/// The dynamic relocations of an image, before addresses are known.
+pub(super) struct Relocations {
+    /// Number of dynamic relocations that are not packed.
     pub(super) rela: usize,
-    /// Dynamic relocations that add the load address to a constant.
+    /// Number of those that add the load address to a constant.
     pub(super) relative: usize,
     /// Pointers in data that are the value of a slot plus a constant.
     pub(super) symbolic: usize,
+    /// The packed ones.
+    pub(super) packed: PackedRelocations,
 }
 
-impl RelaCounts {
-    /// Returns the counts for a program.
-    pub(super) fn of(plan: &Plan<'_>) -> Self {
-        let counts = plan.pointer_counts();
-        let relative = counts.relative + plan.internal_slot_count();
-        let slots = plan.symbol_slot_count();
-        Self { rela: relative + slots + counts.symbols, relative, symbolic: counts.symbolic }
+impl Relocations {
+    /// Returns the relocations of a program, of which those that can be are packed if `pack` says
+    /// so.
+    pub(super) fn of(plan: &Plan<'_>, pack: bool) -> Self {
+        let mut places = Vec::new();
+        let counts = plan.pointer_counts(|area, offset| {
+            if pack && is_packable(plan.layout(), area, offset) {
+                places.push((area, offset));
+            }
+        });
+        let internal = plan.internal_slot_count();
+        if pack {
+            let first = plan.slots().len();
+            places.extend((first..first + internal).map(|slot| (Area::Slots, 8 * slot as u64)));
+        }
+        places.sort_unstable();
+        let relative = counts.relative + internal - places.len();
+        let rela = relative + plan.symbol_slot_count() + counts.symbols;
+        Self { rela, relative, symbolic: counts.symbolic, packed: PackedRelocations::new(&places) }
     }
 }
 
-/// Writes the dynamic relocations into `table`: first the relative relocations, by address, then
-/// the relocations against symbols.
+/// Writes the dynamic relocations that are not packed into `table`: first the relative relocations,
+/// by address, then the relocations against symbols. Returns the packed pointers.
 pub(super) fn write_relocations(
     plan: &Plan<'_>,
     addresses: &Addresses,
     symbols: &DynamicSymbols<'_, '_>,
     fixups: &Fixups,
+    pack: bool,
     table: &mut [u8],
-) {
+) -> Vec<(u64, u64)> {
     let arch = plan.arch();
     let address = |area: Area, offset: u64| addresses[area] + offset;
     let pointers = fixups.pointers.iter().chain(&fixups.internal_slots);
-    let mut relative: Vec<(u64, u64)> =
-        pointers.map(|pointer| (address(pointer.area, pointer.offset), pointer.target)).collect();
+    let (packed, plain): (Vec<&Pointer>, Vec<_>) =
+        pointers.partition(|pointer| pack && is_packable(plan.layout(), pointer.area, pointer.offset));
+    let place = |pointer: &Pointer| (address(pointer.area, pointer.offset), pointer.target);
+    let mut relative: Vec<(u64, u64)> = plain.into_iter().map(place).collect();
     relative.sort_unstable();
     // The dynamic symbol of each slot; 0 for a slot of a global.
     let mut symbol_of = vec![0u32; plan.slots().len()];
@@ -66,4 +84,5 @@ pub(super) fn write_relocations(
             field.copy_from_slice(&if big { value.to_be_bytes() } else { value.to_le_bytes() });
         }
     }
+    packed.into_iter().map(place).collect()
 }

@@ -7,23 +7,41 @@ use object::elf;
 use object::write::StringId;
 use object::write::elf::{SectionIndex, Writer};
 
-use crate::link::{Area, Extent, Plan};
+use crate::link::{Area, Extent, Layout, Plan};
 
 /// The read-only areas without code, in file order.
 pub(super) const READ_ONLY: [Area; 4] = [Area::Rodata, Area::EhFrameHdr, Area::EhFrame, Area::CodeTables];
 /// The areas that stay writable at run time and have bytes in the file, in file order.
 pub(super) const WRITABLE: [Area; 2] = [Area::Slots, Area::Data];
 
+/// Bytes in front of zeroed data that has no other data before it. Checkers of ELF files ask for a
+/// writable section with bytes in a writable segment, which the output of other linkers always has.
+const FILLER: u64 = 8;
+
+/// Returns the number of bytes in front of zeroed data, which may be 0.
+pub(super) fn filler(layout: &Layout) -> u64 {
+    let has_bytes = WRITABLE.into_iter().any(|area| layout[area].size > 0);
+    if layout[Area::Bss].size > 0 && !has_bytes { FILLER } else { 0 }
+}
+
 /// The content of a section. Most variants are named after the section.
 #[derive(Clone, Copy)]
 pub(super) enum SectionContent {
     Note,
     BuildId,
+    Property,
     GnuHash,
     Dynsym,
     Dynstr,
+    /// The versions of dynamic symbols.
+    Versym,
+    /// The versions that the image needs.
+    Verneed,
     Rela,
+    Relr,
     Area(AreaPiece),
+    /// Bytes in front of zeroed data, see [`FILLER`].
+    Filler,
     Dynamic,
     Symtab,
     Strtab,
@@ -42,11 +60,16 @@ impl SectionContent {
             Self::Symtab | Self::Strtab | Self::Debug(_) | Self::DebugLink | Self::Shstrtab => false,
             Self::Note
             | Self::BuildId
+            | Self::Property
             | Self::GnuHash
             | Self::Dynsym
             | Self::Dynstr
+            | Self::Versym
+            | Self::Verneed
             | Self::Rela
+            | Self::Relr
             | Self::Area(_)
+            | Self::Filler
             | Self::Dynamic => true,
         }
     }
@@ -101,7 +124,11 @@ pub(crate) fn type_and_flags(area: Area) -> (u32, u32) {
 #[derive(Clone, Copy)]
 pub(super) struct Extra {
     pub(super) has_symbols: bool,
-    pub(super) has_build_id: bool,
+    /// Whether the image promises something about its code.
+    pub(super) has_property: bool,
+    pub(super) has_rela: bool,
+    /// Whether there are packed relocations, which need a version of the C library.
+    pub(super) has_relr: bool,
     /// The names of the sections of debug information.
     pub(super) debug: &'static [&'static str],
     /// Whether the debug information is in another file.
@@ -114,28 +141,38 @@ pub(super) struct Extra {
 pub(super) fn sections<'p: 'w, 'w>(
     w: &mut Writer<'w>,
     plan: &Plan<'p>,
-    has_relocations: bool,
     extra: Extra,
 ) -> Vec<FileSection<'p>> {
     let mut list: Vec<(&'p str, SectionContent)> = vec![(".note.kiln", SectionContent::Note)];
-    if extra.has_build_id {
-        list.push((".note.gnu.build-id", SectionContent::BuildId));
+    list.push((".note.gnu.build-id", SectionContent::BuildId));
+    if extra.has_property {
+        list.push((".note.gnu.property", SectionContent::Property));
     }
     list.extend([
         (".gnu.hash", SectionContent::GnuHash),
         (".dynsym", SectionContent::Dynsym),
         (".dynstr", SectionContent::Dynstr),
     ]);
-    if has_relocations {
+    if extra.has_relr {
+        list.extend([(".gnu.version", SectionContent::Versym), (".gnu.version_r", SectionContent::Verneed)]);
+    }
+    if extra.has_rela {
         list.push((".rela.dyn", SectionContent::Rela));
+    }
+    if extra.has_relr {
+        list.push((".relr.dyn", SectionContent::Relr));
     }
     for area in READ_ONLY.into_iter().chain([Area::Text, Area::Relro]) {
         list.extend(pieces(plan, area));
     }
     list.push((".dynamic", SectionContent::Dynamic));
-    for area in WRITABLE.into_iter().chain([Area::Bss]) {
+    for area in WRITABLE {
         list.extend(pieces(plan, area));
     }
+    if filler(plan.layout()) > 0 {
+        list.push((Area::Data.name(), SectionContent::Filler));
+    }
+    list.extend(pieces(plan, Area::Bss));
     if extra.has_symbols {
         list.extend([(".symtab", SectionContent::Symtab), (".strtab", SectionContent::Strtab)]);
     }
@@ -182,8 +219,13 @@ fn number<'p: 'w, 'w>(
         SectionContent::Dynamic => w.reserve_dynamic_section_index(),
         SectionContent::Note
         | SectionContent::BuildId
+        | SectionContent::Property
+        | SectionContent::Versym
+        | SectionContent::Verneed
         | SectionContent::Rela
+        | SectionContent::Relr
         | SectionContent::Area(_)
+        | SectionContent::Filler
         | SectionContent::Symtab
         | SectionContent::Strtab
         | SectionContent::Debug(_)

@@ -4,7 +4,7 @@ use kiln_artifact::record::{Linkage, SymbolKind};
 use object::elf::{self, SHN_UNDEF, Sym64};
 use object::{Endianness, U16, U32, U64, pod};
 
-use super::dynamic_symbols::is_exported;
+use super::dynamic_symbols::{ExportList, is_exported};
 use super::strings::Strings;
 use crate::elf64::symbol_info;
 use crate::link::{Area, LinkError, Plan, stub_size};
@@ -65,12 +65,12 @@ pub(super) struct FullSymbols {
 }
 
 impl FullSymbols {
-    /// Returns the full symbol table of a program.
+    /// Returns the full symbol table of a program that exports what `list` accepts.
     ///
     /// # Errors
     ///
     /// [`LinkError::TooLarge`] if the names take more than 4 GiB.
-    pub(super) fn of(plan: &Plan<'_>) -> Result<Self, LinkError> {
+    pub(super) fn of(plan: &Plan<'_>, list: &ExportList<'_>) -> Result<Self, LinkError> {
         let (mut locals, mut globals) = (Vec::new(), Vec::new());
         for (number, artifact) in plan.artifacts().iter().enumerate() {
             for (index, symbol) in artifact.symbols().iter().enumerate() {
@@ -83,8 +83,10 @@ impl FullSymbols {
                 // The code of a replaceable function is not what its name means everywhere, but
                 // debuggers and profilers must know it by that name.
                 let replaceable = symbol.linkage() == Linkage::Replaceable;
-                let global =
-                    !replaceable && plan.is_definition(number, index) && is_exported(symbol.linkage());
+                let global = !replaceable
+                    && plan.is_definition(number, index)
+                    && is_exported(symbol.linkage())
+                    && list.accepts(name);
                 let kind =
                     if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
                 let binding = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };
@@ -97,9 +99,11 @@ impl FullSymbols {
             let Some(offset) = definition.indirection.and_then(|indirection| indirection.stub) else {
                 continue;
             };
-            let info = symbol_info(elf::STB_GLOBAL, elf::STT_FUNC);
+            let global = list.accepts(definition.name);
+            let info = symbol_info(if global { elf::STB_GLOBAL } else { elf::STB_LOCAL }, elf::STT_FUNC);
             let (area, size) = (Area::Text, stub_size(plan.arch()));
-            globals.push((definition.name, FullSymbol { name: 0, info, area, offset, size }));
+            let list = if global { &mut globals } else { &mut locals };
+            list.push((definition.name, FullSymbol { name: 0, info, area, offset, size }));
         }
         let local_count = locals.len();
         let mut names = Strings::new();

@@ -5,19 +5,21 @@
 
 use std::ops::Range;
 
-use object::elf;
 use object::write::elf::Writer;
+use object::{Endianness, U16, U32, elf, pod};
 
-use super::dynamic::DynamicSection;
+use super::dynamic::{DynamicSection, VERSION, Version};
 use super::dynamic_symbols::{BLOOM_SHIFT, DynamicSymbols};
 use super::headers::too_large;
 use super::layout::FileLayout;
+use super::relocations::Relocations;
 use super::symbols::{ElfSymbol, FullSymbols};
 use crate::arch::Arch;
 use crate::elf64::{SYMBOL, symbol_info};
 use crate::link::LinkError;
 
-/// Writes the tables that are loaded, in order of the file.
+/// Writes the tables that are loaded, in order of the file. Leaves room for the relocations that are
+/// not packed.
 ///
 /// # Errors
 ///
@@ -27,6 +29,7 @@ pub(super) fn write_dynamic_tables(
     arch: Arch,
     layout: &FileLayout<'_>,
     symbols: &DynamicSymbols<'_, '_>,
+    relocations: &Relocations,
     dynamic: &DynamicSection,
 ) -> Result<(), LinkError> {
     pad_to(w, layout.gnu_hash.start);
@@ -60,13 +63,52 @@ pub(super) fn write_dynamic_tables(
     }
     write_at(w, &layout.dynsym, &table);
     write_at(w, &layout.dynstr, &dynamic.strings);
+    if let Some(version) = dynamic.version {
+        write_versions(w, arch.endian(), layout, version);
+    }
 
+    let packed = relocations.packed.words(&layout.addresses);
+    let packed: Vec<u8> = packed.flat_map(|word| arch.u64_bytes(word)).collect();
+    if !packed.is_empty() {
+        write_at(w, &layout.relr, &packed);
+    }
     pad_to(w, layout.dynamic.start);
     for (tag, value) in dynamic.entries(layout) {
         w.write_dynamic(tag, value).map_err(|_| too_large(layout))?;
     }
     assert_eq!(w.len(), layout.dynamic.end, "the dynamic section is as long as was reserved");
     Ok(())
+}
+
+/// Writes the note of properties, if there is one.
+pub(super) fn write_property(w: &mut Writer<'_>, layout: &FileLayout<'_>, note: &[u8]) {
+    if !note.is_empty() {
+        write_at(w, &layout.property, note);
+    }
+}
+
+/// Writes the versions: no symbol has one, but the image needs one.
+fn write_versions(w: &mut Writer<'_>, endian: Endianness, layout: &FileLayout<'_>, version: Version) {
+    let symbols = layout.versym.len() / 2;
+    let versions =
+        (0..symbols).map(|index| if index == 0 { elf::VER_NDX_LOCAL } else { elf::VER_NDX_GLOBAL });
+    let versions: Vec<_> = versions.map(|version| U16::new(endian, version)).collect();
+    write_at(w, &layout.versym, pod::bytes_of_slice(&versions));
+    let need = elf::Verneed {
+        vn_version: U16::new(endian, elf::VER_NEED_CURRENT),
+        vn_cnt: U16::new(endian, 1),
+        vn_file: U32::new(endian, version.library),
+        vn_aux: U32::new(endian, size_of::<elf::Verneed<Endianness>>() as u32),
+        vn_next: U32::new(endian, 0),
+    };
+    let name = elf::Vernaux {
+        vna_hash: U32::new(endian, elf::hash(VERSION.as_bytes())),
+        vna_flags: U16::new(endian, 0),
+        vna_other: U16::new(endian, elf::VER_NDX_GLOBAL + 1),
+        vna_name: U32::new(endian, version.name),
+        vna_next: U32::new(endian, 0),
+    };
+    write_at(w, &layout.verneed, &[pod::bytes_of(&need), pod::bytes_of(&name)].concat());
 }
 
 /// Writes the full symbol table and its names, which are not loaded.

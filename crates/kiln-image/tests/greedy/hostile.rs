@@ -121,7 +121,7 @@ impl Hostile {
         assert_eq!(head.len() + 8, NOTE_HEAD);
         let body = [head, note_tables].concat();
         let body = [&note_sum(&body).to_le_bytes()[..], &body].concat();
-        let prefix = [words(&[5, body.len() as u32, 1]), b"Kiln\0\0\0\0".to_vec()].concat();
+        let prefix = [words(&[8 + body.len() as u32, 0, 1]), b"Kiln\0\0\0\0".to_vec()].concat();
         [headers, prefix, body, tables, sections].concat()
     }
 

@@ -25,6 +25,7 @@ fn object_reads_the_intended_layout() {
         file.sections().filter_map(|section| section.name().ok().map(str::to_owned)).collect();
     let expected = [
         ".note.kiln",
+        ".note.gnu.build-id",
         ".gnu.hash",
         ".dynsym",
         ".dynstr",

@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
-use kiln_image::{FunctionRef, Image, ImageInfo, LoadError, verify_bytes};
+use kiln_image::{FunctionRef, Image, ImageInfo, ImageOptions, LoadError, verify_bytes, write_image};
 
 use crate::replaceable;
-use crate::support::{I64_TO_I64, image};
+use crate::support::{I64_TO_I64, image, program, table};
 
 /// Loads an image and uses it, if it is accepted, without calling its code.
 fn load(bytes: &[u8]) -> Result<(), LoadError> {
@@ -58,7 +58,7 @@ fn covered_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
     for section in loaded {
         let (start, end) = (section.offset as usize, (section.offset + section.size) as usize);
         match section.name.as_ref() {
-            ".dynamic" => {}
+            ".dynamic" | ".note.gnu.build-id" => {}
             // The first name is empty, and that of the null symbol.
             ".dynstr" => ranges.push(start + 1..end),
             ".dynsym" => {
@@ -181,15 +181,20 @@ fn alter_note(bytes: &[u8]) {
 /// The checksums of the tables are not compared at open, so wrong tables must be safe to use.
 #[test]
 fn altered_tables_cannot_do_harm() {
-    let bytes = image();
-    let info = ImageInfo::parse(&bytes).unwrap();
-    for name in [".gnu.hash", ".dynsym", ".dynstr", ".rela.dyn"] {
-        let section = info.sections.iter().find(|section| section.name.as_ref() == name).unwrap();
-        for at in section.offset..section.offset + section.size {
-            for value in [0x00, 0x7f, 0x80, 0xff] {
-                let mut altered = bytes.clone();
-                altered[at as usize] = value;
-                let _ = (ImageInfo::parse(&altered), load(&altered));
+    let packed = ImageOptions { pack_relocations: true, ..ImageOptions::default() };
+    let packed = write_image(&program(), &table(), &packed).unwrap();
+    let tables: [(_, &[_]); 2] =
+        [(image(), &[".gnu.hash", ".dynsym", ".dynstr", ".rela.dyn"]), (packed, &[".relr.dyn", ".dynamic"])];
+    for (bytes, names) in tables {
+        let info = ImageInfo::parse(&bytes).unwrap();
+        for name in names {
+            let section = info.sections.iter().find(|section| section.name.as_ref() == *name).unwrap();
+            for at in section.offset..section.offset + section.size {
+                for value in [0x00, 0x01, 0x7f, 0x80, 0xff] {
+                    let mut altered = bytes.clone();
+                    altered[at as usize] = value;
+                    let _ = (ImageInfo::parse(&altered), load(&altered));
+                }
             }
         }
     }

@@ -8,6 +8,7 @@ mod files;
 mod hostile;
 mod link;
 mod object;
+mod options;
 mod replaceable;
 mod run;
 mod sections;

@@ -72,8 +72,9 @@ pub(super) fn fit_image(bytes: &mut [u8]) {
         let note = header
             .filter(|at| bytes.get(*at..at.saturating_add(4)) == Some(&[4, 0, 0, 0]))
             .find_map(|at| number(bytes, at + 8))?;
-        let len = u32::from_le_bytes(bytes.get(note.checked_add(4)?..note.checked_add(8)?)?.try_into().ok()?);
-        let body = note + PREFIX..(note + PREFIX).checked_add(usize::try_from(len).ok()?)?;
+        let len = u32::from_le_bytes(bytes.get(note..note.checked_add(4)?)?.try_into().ok()?);
+        let body =
+            note.checked_add(PREFIX)?..note.checked_add(12)?.checked_add(usize::try_from(len).ok()?)?;
         (body.len() > 8 && body.end <= bytes.len()).then_some(body)
     })();
     let Some(body) = note else { return };

@@ -94,18 +94,19 @@ pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresse
     write32(site.text, site.offset, word)
 }
 
-/// Writes `adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if the
-/// symbol has no slot.
+/// Writes `bti c; adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if the
+/// symbol has no slot. `bti c` makes it a target of indirect calls where pages are guarded, and does
+/// nothing elsewhere.
 pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let (page, second) = match (targets.slot, targets.symbol) {
         (Some(slot), _) => (slot, ldr(0xf940_0210, slot)?),
         (None, Some(symbol)) => (symbol, add(0x9100_0210, symbol)),
         (None, None) => return Err(PatchError::Unreachable),
     };
-    write32(site.text, site.offset, adrp(0x9000_0010, page, site.address)?)?;
-    write32(site.text, site.offset + 4, second)?;
-    write32(site.text, site.offset + 8, 0xd61f_0200)?;
-    write32(site.text, site.offset + 12, 0) // udf
+    write32(site.text, site.offset, 0xd503_245f)?;
+    write32(site.text, site.offset + 4, adrp(0x9000_0010, page, site.address + 4)?)?;
+    write32(site.text, site.offset + 8, second)?;
+    write32(site.text, site.offset + 12, 0xd61f_0200)
 }
 
 #[cfg(test)]
@@ -163,7 +164,7 @@ mod tests {
         let site = PatchSite { text: &mut text, offset: 0, address: 0x1000, addend: 0 };
         write_stub(site, PatchAddresses { slot: Some(0x2008), ..PatchAddresses::default() }).unwrap();
         let words: Vec<_> = text.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
-        // adrp x16, 1 page; ldr x16, [x16, #8]; br x16
-        assert_eq!(words, [0xb000_0010, 0xf940_0610, 0xd61f_0200, 0]);
+        // bti c; adrp x16, 1 page; ldr x16, [x16, #8]; br x16
+        assert_eq!(words, [0xd503_245f, 0xb000_0010, 0xf940_0610, 0xd61f_0200]);
     }
 }
