@@ -9,24 +9,24 @@ use std::time::Duration;
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
 use cranelift_reader::parse_functions;
-use kiln::Thunk;
 use kiln::globals::{Bindings, Resolve as _};
 use kiln::image::{Image, ImageInfo, SymbolType, read_image};
 use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
 
 use self::time::measure;
-use crate::input::{self, InputFile};
+use crate::input::{self, InputFile, Profiler};
 use crate::inspect::no_image;
 use crate::nearest::did_you_mean;
 use crate::output::{Failure, Format, Outcome, count, name, print_json_line};
-use crate::run::call;
+use crate::run::{call, thunk};
 
 /// Load an image, call one of its functions and print the results.
 ///
 /// Arguments are written as people write numbers, and results are printed so: integers with or
 /// without sign (-1, 255, 0xff), floats (3, 2.5, -0.0, 1e3, inf, nan, 0x1.8p1), vectors by their
 /// lanes ("[1 2 3 4]"). Slots are filled from `--global`, then from the C library and this process.
+/// A trap is an error that says where it is, and who called that function.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask call program.so square_area 2.5
@@ -51,6 +51,9 @@ pub(crate) struct CallArgs {
     /// The longest time of all calls together; 0 is no limit
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     timeout: u32,
+    /// Write the names of functions for a profiler
+    #[arg(long, value_enum, value_name = "FILE")]
+    profiler: Option<Profiler>,
     /// How to print the results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -73,7 +76,8 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     }
     let resolve = bindings.or(&libcalls::process);
     let input = input::image(&args.image)?;
-    let loaded = open(&input)?.bind(&resolve).map_err(Failure::of)?;
+    let loaded = open(&input, args.profiler)?.bind(&resolve).map_err(Failure::of)?;
+    loaded.catch_traps().map_err(Failure::of)?;
     let function = &*args.function;
     let Some(callee) = loaded.function(function) else {
         let (file, near) = (input.name.display(), suggestion(&input.path, function));
@@ -94,13 +98,14 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     let shared = ["enable_multi_ret_implicit_sret", "enable_llvm_abi_extensions"];
     let shared = shared.map(|name| Setting::new(name, "true")).to_vec();
     let settings = ModuleSettings { shared, ..ModuleSettings::default() };
-    let thunk = Thunk::new(&target, &settings, signature).map_err(Failure::of)?;
+    let thunk = thunk(&target, &settings, signature).map_err(Failure::new)?;
     let mut cells = thunk
         .encode(&values)
         .ok_or_else(|| Failure::new(format!("the arguments do not fit `{function}`, which is {text}")))?;
     limit(args, text);
     let arguments = cells.clone();
-    call(&thunk, callee.address(), &mut cells);
+    call(&thunk, callee.address(), &mut cells)
+        .map_err(|trapped| Failure::new(format!("{trapped}{}", trapped.callers())))?;
     let results = thunk.decode(&cells).unwrap_or_default();
     let times = args.time.map(|calls| measure(&thunk, callee.address(), &arguments, calls));
 
@@ -125,8 +130,12 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
 }
 
 /// Opens an image and checks everything that it loads.
-fn open(input: &InputFile) -> Result<Image, Failure> {
-    let checked = Image::open(&input.path).and_then(|image| image.verify().map(|()| image));
+fn open(input: &InputFile, profiler: Option<Profiler>) -> Result<Image, Failure> {
+    let opened = match profiler {
+        None => Image::open(&input.path),
+        Some(profiler) => profiler.open(&input.path),
+    };
+    let checked = opened.and_then(|image| image.verify().map(|()| image));
     checked.map_err(|error| no_image(input, error))
 }
 

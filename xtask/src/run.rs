@@ -4,9 +4,9 @@
 //! its imports, the files that define the imports of those files, and so on. So one command can run
 //! a folder of unrelated files as well as the files of one program.
 //!
-//! Compiled code may crash the process that runs it, so a worker process does the work and reports
-//! every step. If it dies, the file that it was executing has failed, and a new worker continues
-//! with the next file.
+//! A trap of compiled code is caught. It may still crash the process that runs it, so a worker
+//! process does the work and reports every step. If it dies, the file that it was executing has
+//! failed, and a new worker continues with the next file.
 
 mod args;
 mod execute;
@@ -29,7 +29,7 @@ pub(crate) use self::args::RunArgs;
 pub(crate) use self::image::{RunImageArgs, main as run_image};
 use self::list::List;
 use self::report::{Event, Output, Totals, Verdict};
-pub(crate) use self::thunks::call;
+pub(crate) use self::thunks::{call, call_uncaught, thunk};
 use crate::input::{self, InputFile};
 use crate::output::{Failure, Format, Outcome, print_bytes, progress};
 

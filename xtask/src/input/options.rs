@@ -1,5 +1,8 @@
-//! Options that several commands have: target, level of optimization, threads.
+//! Options that several commands have: target, level of optimization, threads, profiler.
 
+use std::path::Path;
+
+use kiln::image::{Image, LoadError, Profiler as Kind, read_image};
 use kiln::ir::{OptLevel, Target};
 
 use crate::output::Failure;
@@ -23,6 +26,33 @@ impl From<Level> for OptLevel {
             Level::Speed => Self::Speed,
             Level::SpeedAndSize => Self::SpeedAndSize,
         }
+    }
+}
+
+/// A file with the names of functions, for a profiler.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub(crate) enum Profiler {
+    /// A map for `perf report`, `/tmp/perf-PID.map`
+    Perf,
+    /// A dump with the code, `jit-PID.dump` in `$JITDUMPDIR` or the current folder, for `perf
+    /// record -k mono` and `perf inject --jit`
+    Jitdump,
+}
+
+impl From<Profiler> for Kind {
+    fn from(profiler: Profiler) -> Self {
+        match profiler {
+            Profiler::Perf => Self::Map,
+            Profiler::Jitdump => Self::Dump,
+        }
+    }
+}
+
+impl Profiler {
+    /// Opens an image whose functions are to be written. It is copied to memory: of a file that is
+    /// mapped, perf reads no names but the file's own.
+    pub(crate) fn open(self, path: &Path) -> Result<Image, LoadError> {
+        Ok(Image::from_bytes(&read_image(path)?)?.profiler(Some(self.into())))
     }
 }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::input::Profiler;
 use crate::output::Format;
 
 /// Execute every `; run:` line of `.clif` and `.kir` files on this machine.
@@ -16,8 +17,8 @@ use crate::output::Format;
 /// failure it shows the invocation, the value expected and the value returned. The last line counts
 /// files.
 ///
-/// An invocation that has no result after `--timeout` seconds is a failure, and the next file
-/// follows.
+/// An invocation that traps is a failure, which names the trap, the function and, with `-g`, the
+/// line. One that has no result after `--timeout` seconds is a failure, too. The next file follows.
 ///
 /// A file is skipped only if its `target` lines name other machines or CPU features that this
 /// machine lacks. With `--via interpreter` it is also skipped if its `test` lines do not name the
@@ -29,6 +30,7 @@ use crate::output::Format;
   cargo xtask run main.clif library.clif --via image
   cargo xtask run tests/clif --split-modules --threads 1
   compiler | cargo xtask run - --timeout 5
+  perf record -g target/debug/xtask run main.clif --profiler perf && perf report
   gdb -ex 'set follow-fork-mode child' -ex 'set breakpoint pending on' -ex 'break main.clif:12' \\
       -ex run --args target/debug/xtask run -g main.clif")]
 pub(crate) struct RunArgs {
@@ -55,6 +57,9 @@ pub(crate) struct RunArgs {
     /// invocation may take any time
     #[arg(short = 'g', long = "debug")]
     pub(super) debug: bool,
+    /// Write the names of functions for a profiler
+    #[arg(long, value_enum, value_name = "FILE")]
+    pub(super) profiler: Option<Profiler>,
     /// How to print results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(super) format: Format,

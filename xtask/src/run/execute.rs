@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::Command;
 use std::sync::Arc;
 
+use clap::ValueEnum as _;
 use kiln::globals::{GlobalTable, SlotKey};
 use kiln::image::link::LinkError;
 use kiln::image::{ImageOptions, write_image};
@@ -69,31 +70,33 @@ pub(super) fn compiled(
         (_, true) => {
             let objects = Objects::default();
             let image = image_of(target, &modules);
-            match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects)) {
+            match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects, args.profiler)) {
                 Ok(loaded) => super::image::execute(&loaded, roots, target, &mut Event::send),
                 Err(reason) => failed(reason),
             }
         }
-        (_, false) => in_memory(target, roots, &modules, args.debug),
+        (_, false) => in_memory(args, target, roots, &modules),
     }
 }
 
-/// Returns a session. With `debug`, debuggers can set breakpoints in its code.
-fn session(target: &Target, debug: bool) -> Result<Session, SessionError> {
-    if !debug {
-        return Session::new(target.clone());
-    }
-    // A debugger cannot write into code that is mapped twice.
-    let options = MemoryOptions { mapping: Mapping::Protect, ..MemoryOptions::default() };
-    let memory = Memory::reserve(options).map_err(JitError::from)?;
-    let options = JitOptions { memory: Some(memory), ..JitOptions::default() };
+/// Returns a session. With `--debug`, debuggers can set breakpoints in its code.
+fn session(args: &RunArgs, target: &Target) -> Result<Session, SessionError> {
+    let profiler = args.profiler.map(Into::into);
+    let memory = if args.debug {
+        // A debugger cannot write into code that is mapped twice.
+        let options = MemoryOptions { mapping: Mapping::Protect, ..MemoryOptions::default() };
+        Some(Memory::reserve(options).map_err(JitError::from)?)
+    } else {
+        None
+    };
+    let options = JitOptions { memory, profiler, ..JitOptions::default() };
     Session::with_compiler(Compiler::new(target.clone()), options)
 }
 
 /// Executes the run lines of `roots` in this process.
-fn in_memory(target: &Target, roots: &[Module], modules: &[Module], debug: bool) -> Verdict {
+fn in_memory(args: &RunArgs, target: &Target, roots: &[Module], modules: &[Module]) -> Verdict {
     let objects = Objects::default();
-    let session = session(target, debug).and_then(|session| {
+    let session = session(args, target).and_then(|session| {
         for key in modules.iter().flat_map(Module::globals) {
             session.bind_global(key, objects.address(key)).unwrap();
         }
@@ -187,11 +190,11 @@ fn in_another_process(args: &RunArgs, image: &[u8], input: &InputFile, variants:
         file.write_all(image)?;
         let variants = variants.iter().map(usize::to_string).collect::<Vec<_>>().join(",");
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("run-image").arg(format!("--variants={variants}")).arg("--").args([
-            &of_this_process(&file),
-            &input.name,
-            &input.path,
-        ]);
+        command.arg("run-image").arg(format!("--variants={variants}"));
+        if let Some(profiler) = args.profiler.and_then(|profiler| profiler.to_possible_value()) {
+            command.arg(format!("--profiler={}", profiler.get_name()));
+        }
+        command.arg("--").args([&of_this_process(&file), &input.name, &input.path]);
         let (mut last, mut done) = (None, None);
         let ending = watch(&mut command, args.limit(), &mut |own, event| {
             if let Some(own) = own {

@@ -14,7 +14,7 @@ use super::report::{Event, Verdict};
 use super::supervise::end_with_parent;
 use super::thunks::Thunks;
 use super::variants::variant_settings;
-use crate::input::{self, InputFile};
+use crate::input::{self, InputFile, Profiler};
 use crate::output::{Outcome, chain};
 
 /// Execute the run lines of FILE in IMAGE.
@@ -28,6 +28,8 @@ pub(crate) struct RunImageArgs {
     /// The number of the `target` line that the image was compiled for, for each module of the file
     #[arg(long, value_delimiter = ',')]
     variants: Vec<usize>,
+    #[arg(long, value_enum)]
+    profiler: Option<Profiler>,
 }
 
 pub(crate) fn main(args: &RunImageArgs) -> Outcome {
@@ -40,7 +42,11 @@ pub(crate) fn main(args: &RunImageArgs) -> Outcome {
         module.settings = variant_settings(&module.settings, number);
     }
     let objects = Objects::default();
-    let loaded = Image::open(&args.image).and_then(|image| {
+    let opened = match args.profiler {
+        None => Image::open(&args.image),
+        Some(profiler) => profiler.open(&args.image),
+    };
+    let loaded = opened.and_then(|image| {
         image.verify()?;
         image.bind(&objects)
     });
@@ -57,12 +63,17 @@ pub(crate) fn main(args: &RunImageArgs) -> Outcome {
 }
 
 /// Loads an image from memory, and fills its slots with `objects` and the symbols of this process.
-pub(super) fn load_bytes(bytes: &[u8], objects: &Objects) -> Result<Loaded, String> {
-    let loaded = Image::from_bytes(bytes).and_then(|image| image.bind(objects));
+pub(super) fn load_bytes(
+    bytes: &[u8],
+    objects: &Objects,
+    profiler: Option<Profiler>,
+) -> Result<Loaded, String> {
+    let image = Image::from_bytes(bytes).map(|image| image.profiler(profiler.map(Into::into)));
+    let loaded = image.and_then(|image| image.bind(objects));
     loaded.map_err(|error| chain(&error)).and_then(caught)
 }
 
-/// Registers the code of an image, so that exceptions find its handlers.
+/// Registers the code of an image, so that traps are caught, and exceptions find its handlers.
 fn caught(loaded: Loaded) -> Result<Loaded, String> {
     match loaded.catch_traps() {
         Ok(()) => Ok(loaded),

@@ -105,3 +105,30 @@ fn time_is_measured_over_many_calls() {
     assert!(0.0 < number("least_ns") && number("least_ns") <= number("median_ns"), "{time}");
     assert!(number("median_ns") < 1e6, "{time}");
 }
+
+#[test]
+fn a_trap_says_where_it_is_and_who_called() {
+    let text = "function %divide(i64, i64) -> i64 system_v {
+block0(v0: i64, v1: i64):
+    v2 = udiv v0, v1
+    return v2
+}
+function %half(i64) -> i64 system_v {
+    fn0 = %divide(i64, i64) -> i64 system_v
+block0(v0: i64):
+    v1 = call fn0(v0, v0)
+    return v1
+}
+";
+    let dir = TestFolder::new(&[("a.clif", text)]);
+    dir.xtask(&["build", "a.clif", "-o", "p.so"]).ok();
+    dir.xtask(&["call", "p.so", "half", "7"]).ok();
+    let said = dir.xtask(&["call", "p.so", "half", "0"]).code(1).stderr;
+    assert_eq!(said, "error: trapped: int_divz in `divide`\n    called in `half`\n");
+    dir.xtask(&["build", "-g", "a.clif", "-o", "p.so"]).ok();
+    let said = dir.xtask(&["call", "p.so", "half", "0"]).code(1).stderr;
+    assert_eq!(
+        said,
+        "error: trapped: int_divz in `divide` at a.clif:3:5\n    called in `half` at a.clif:9:5\n"
+    );
+}

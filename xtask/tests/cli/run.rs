@@ -163,21 +163,24 @@ block0(v0: i64):
 ";
 
 #[test]
-fn a_crash_fails_its_file_only_and_names_the_invocation() {
+fn a_trap_fails_its_file_only_and_is_named() {
     let dir = TestFolder::new(&[("a.clif", TRAP), ("b.clif", NULL), ("c.clif", RECURSION), ("d.clif", FINE)]);
     for way in WAYS.iter().filter(|way| !way.contains(&"interpreter")) {
         let ended = dir.xtask(&[&["run", "."], *way].concat()).code(1);
         expect![[r#"
             %trap(5) -> 5
-            ./a.clif: FAILED: the program trapped (signal 4, illegal instruction), line 7: `run: %trap(0) == 0`
-            ./b.clif: FAILED: the program crashed (signal 11, bad memory access), line 7: `run: %null() == 0`
-            ./c.clif: FAILED: the program was killed by signal 6, line 8: `run: %deep(1) == 0`
+            ./a.clif: FAILED: line 7: `run: %trap(0) == 0`: trapped: user1 in `trap`
+            ./b.clif: FAILED: line 7: `run: %null() == 0`: trapped: heap_oob in `null`
+            ./c.clif: FAILED: line 8: `run: %deep(1) == 0`: trapped: stk_ovf in `deep`
             %fine() -> 9
             ./d.clif: ok, 2 invocations
             1 passed, 3 failed, 0 skipped
         "#]]
         .assert_eq(&ended.stdout);
     }
+    // With lines.
+    let text = dir.xtask(&["run", "-g", "a.clif", "--format", "json"]).code(1).stdout;
+    assert!(text.contains("trapped: user1 in `trap` at a.clif:3:5"), "{text}");
     // The interpreter knows the kind of the trap.
     let ended = dir.xtask(&["run", "a.clif", "b.clif", "d.clif", "--via", "interpreter"]).code(1);
     expect![[r#"
@@ -189,6 +192,82 @@ fn a_crash_fails_its_file_only_and_names_the_invocation() {
         1 passed, 2 failed, 0 skipped
     "#]]
     .assert_eq(&ended.stdout);
+}
+
+/// An access that the code is said not to trap at, and that the C library is made to do.
+const CRASH: &str = "function %crash() -> i64 {
+block0:
+    v0 = iconst.i64 8
+    v1 = load.i64 notrap v0
+    return v1
+}
+; run: %crash() == 0
+";
+const ABORT: &str = "function %stop() {
+    fn0 = %abort() system_v
+block0:
+    call fn0()
+    return
+}
+; print: %stop()
+";
+
+#[test]
+fn a_crash_fails_its_file_only_and_names_the_invocation() {
+    let dir = TestFolder::new(&[("a.clif", CRASH), ("b.clif", ABORT), ("c.clif", FINE)]);
+    for way in WAYS.iter().filter(|way| !way.contains(&"interpreter")) {
+        let ended = dir.xtask(&[&["run", "."], *way].concat()).code(1);
+        expect![[r#"
+            ./a.clif: FAILED: the program crashed (signal 11, bad memory access), line 7: `run: %crash() == 0`
+            ./b.clif: FAILED: the program was killed by signal 6, line 7: `print: %stop()`
+            %fine() -> 9
+            ./c.clif: ok, 2 invocations
+            1 passed, 2 failed, 0 skipped
+        "#]]
+        .assert_eq(&ended.stdout);
+    }
+}
+
+/// The code of every way to run is known to a profiler, by a dump; that of a map is in the folder
+/// for temporary files of the system, under the number of the process.
+#[test]
+fn a_profiler_knows_what_is_run() {
+    let name = format!("profiled_{}", std::process::id());
+    let text = format!(
+        "function %{name}(i64) -> i64 system_v {{\nblock0(v0: i64):\n    return v0\n}}\n; run: %{name}(3) == 3\n"
+    );
+    let dir = TestFolder::new(&[("a.clif", &*text)]);
+    let has_name = |folder: &Path, start: &str, end: &str| {
+        let mut found = 0;
+        for entry in std::fs::read_dir(folder).unwrap().flatten() {
+            let file = entry.file_name().to_string_lossy().into_owned();
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            if file.starts_with(start)
+                && file.ends_with(end)
+                && bytes.windows(name.len()).any(|part| part == name.as_bytes())
+            {
+                std::fs::remove_file(entry.path()).unwrap();
+                found += 1;
+            }
+        }
+        found
+    };
+    let ways = [&[][..], &["--via", "image"], &["--image-codegen"]];
+    for way in ways {
+        assert_eq!(
+            dir.shell(&format!("JITDUMPDIR=$PWD $xtask run a.clif --profiler jitdump {}", way.join(" ")))
+                .code,
+            Some(0)
+        );
+        assert_eq!(has_name(&dir.path(""), "jit-", ".dump"), 1, "{way:?}");
+        dir.xtask(&[&["run", "a.clif", "--profiler", "perf"], way].concat()).ok();
+        assert_eq!(has_name("/tmp".as_ref(), "perf-", ".map"), 1, "{way:?}");
+    }
+    dir.xtask(&["build", "a.clif", "-o", "p.so", "--strip"]).ok();
+    assert_eq!(dir.xtask(&["call", "p.so", &name, "3", "--profiler", "perf"]).ok(), "3\n");
+    assert_eq!(has_name("/tmp".as_ref(), "perf-", ".map"), 1);
+    dir.xtask(&["run", "a.clif"]).ok();
+    assert_eq!(has_name("/tmp".as_ref(), "perf-", ".map"), 0);
 }
 
 #[test]

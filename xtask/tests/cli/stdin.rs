@@ -53,7 +53,11 @@ fn pipes_are_read_once_for_all_workers() {
     for way in ["", "--via image"] {
         let line = format!("cat trap.clif | $xtask run - <(cat wrong.clif) <(cat right.clif) {way}");
         let ended = dir.shell(&line).code(1);
-        for part in [": FAILED: the program trapped", "expected 2, got 1\n", ": ok, 2 invocations\n"] {
+        for part in [
+            ": FAILED: line 5: `print: %t()`: trapped: user1 in `t`",
+            "expected 2, got 1\n",
+            ": ok, 2 invocations\n",
+        ] {
             assert!(ended.stdout.contains(part), "{line}: no `{part}` in:\n{}", ended.stdout);
         }
         assert!(ended.stdout.ends_with("\n1 passed, 2 failed, 0 skipped\n"), "{line}: {}", ended.stdout);
