@@ -184,7 +184,7 @@ fn a_routine_of_the_c_library_is_not_the_symbol_of_its_name() {
     let mut bindings = Bindings::new();
     bind_function(&mut bindings, "fma", own_fma as Sum);
     let error = image.bind(&bindings).unwrap_err();
-    assert!(error.to_string().ends_with("1 slot(s) without an address: routine `fma`"), "{error}");
+    assert!(error.to_string().starts_with("1 slot(s) without an address: routine `fma`"), "{error}");
 
     // A program that has called the routine may define the symbol.
     let session = Session::new(Target::host()).unwrap();

@@ -2,13 +2,21 @@
 
 /// The error for bytes that are not an artifact of this version. It says what is wrong, in which
 /// table and at which record.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("malformed artifact: {what} in {table}, record {record}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArtifactError {
     table: &'static str,
     record: usize,
     what: &'static str,
 }
+
+impl std::fmt::Display for ArtifactError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { table, record, what } = self;
+        write!(f, "malformed artifact: {what} in {table}, record {record}")
+    }
+}
+
+impl std::error::Error for ArtifactError {}
 
 impl ArtifactError {
     pub(crate) fn new(table: &'static str, record: usize, what: &'static str) -> Self {

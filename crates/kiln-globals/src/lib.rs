@@ -39,6 +39,8 @@
 //! # Ok::<(), kiln_globals::UnboundError>(())
 //! ```
 
+// Errors are written by hand here, in `kiln-artifact` and in the loader of `kiln-image`: a derive
+// macro would be a large part of what a program that only loads images has to build.
 #![forbid(unsafe_code)]
 
 mod bindings;
@@ -46,6 +48,7 @@ mod error_list;
 mod reserved;
 mod signature;
 mod slots;
+#[cfg(feature = "table")]
 mod table;
 
 pub use bindings::Bindings;
@@ -53,4 +56,5 @@ pub use error_list::{SHOWN_ERRORS, list_errors};
 pub use reserved::is_reserved_section;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 pub use slots::{KeyRef, Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses};
+#[cfg(feature = "table")]
 pub use table::{GlobalId, GlobalTable};

@@ -25,11 +25,18 @@ pub struct Signature {
 }
 
 /// The error for text that is not a signature.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a signature: {text:?}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SignatureError {
     text: Box<str>,
 }
+
+impl std::fmt::Display for SignatureError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "not a signature: {:?}", self.text)
+    }
+}
+
+impl std::error::Error for SignatureError {}
 
 impl Signature {
     /// Whether a caller that expects `self` can call a function of type `other`: same calling

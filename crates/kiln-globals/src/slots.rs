@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+#[cfg(feature = "table")]
 use indexmap::Equivalent;
 
+#[cfg(feature = "table")]
 use crate::GlobalTable;
 
 /// The thing whose address a slot must hold.
@@ -34,14 +36,16 @@ impl SlotKey {
 }
 
 /// A borrowed [`SlotKey`]: a name is looked up without a copy of it. It has the hash of the key, so
-/// maps that take an [`Equivalent`] key find keys by it.
+/// maps that take an equivalent key find keys by it (feature `table`).
 ///
 /// ```
+/// # #[cfg(feature = "table")] {
 /// use kiln_globals::{KeyRef, SlotKey};
 ///
 /// let map = indexmap::IndexMap::from([(SlotKey::Symbol("puts".into()), 1)]);
 /// assert_eq!(map.get(&KeyRef::Symbol("puts")), Some(&1));
 /// assert_eq!(map.get(&KeyRef::Routine("puts")), None);
+/// # }
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyRef<'k> {
@@ -71,6 +75,7 @@ impl<'k> KeyRef<'k> {
     }
 }
 
+#[cfg(feature = "table")]
 impl Equivalent<SlotKey> for KeyRef<'_> {
     fn equivalent(&self, key: &SlotKey) -> bool {
         match (*self, key) {
@@ -151,11 +156,18 @@ impl<A: Resolve, B: Resolve> Resolve for Or<'_, A, B> {
 }
 
 /// The error for slots that a resolver has no address for, in slot order.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.with_users(|_| None::<&str>))]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnboundError {
     slots: Vec<UnboundSlot>,
 }
+
+impl std::fmt::Display for UnboundError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.with_users(|_| None::<&str>))
+    }
+}
+
+impl std::error::Error for UnboundError {}
 
 /// A slot without an address, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -231,6 +243,7 @@ pub struct Slots {
 
 impl Slots {
     /// Makes one slot for every global of `table`, in order of ids: slot *i* is global *i*.
+    #[cfg(feature = "table")]
     pub fn from_globals(table: &GlobalTable) -> Self {
         Self { keys: table.keys().map(|key| SlotKey::Global(key.into())).collect() }
     }

@@ -110,6 +110,20 @@ impl Arch {
         }
     }
 
+    /// Returns the type of the dynamic relocation "base plus addend".
+    #[cfg_attr(not(any(feature = "write", feature = "load")), expect(dead_code, reason = "for images only"))]
+    pub(crate) fn relative_reloc(self) -> u32 {
+        match self {
+            Self::X86_64 => elf::R_X86_64_RELATIVE,
+            Self::Aarch64 => elf::R_AARCH64_RELATIVE,
+            Self::Riscv64 => elf::R_RISCV_RELATIVE,
+            Self::S390x => elf::R_390_RELATIVE,
+        }
+    }
+}
+
+#[cfg(feature = "link")]
+impl Arch {
     /// Returns the byte that fills the gaps between pieces of code, so that executing a gap traps.
     pub(crate) fn trap_byte(self) -> u8 {
         match self {
@@ -132,17 +146,6 @@ impl Arch {
         match self {
             Self::Aarch64 => 1 << 27,
             _ => self.data_reach(),
-        }
-    }
-
-    /// Returns the type of the dynamic relocation "base plus addend".
-    #[cfg_attr(not(any(feature = "write", feature = "load")), expect(dead_code, reason = "for images only"))]
-    pub(crate) fn relative_reloc(self) -> u32 {
-        match self {
-            Self::X86_64 => elf::R_X86_64_RELATIVE,
-            Self::Aarch64 => elf::R_AARCH64_RELATIVE,
-            Self::Riscv64 => elf::R_RISCV_RELATIVE,
-            Self::S390x => elf::R_390_RELATIVE,
         }
     }
 }

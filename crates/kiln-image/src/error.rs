@@ -1,23 +1,30 @@
 //! The errors of reading, loading and binding an image.
 
+use std::error::Error;
+use std::fmt;
 use std::path::Path;
 
 use kiln_globals::UnboundError;
 
 /// The reason why an image cannot be read, loaded or bound.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum LoadError {
     /// The operating system returned an error.
-    #[error("cannot {action} the image")]
     Io {
         /// The action that failed, as a verb.
         action: &'static str,
         /// The reason.
         source: std::io::Error,
     },
+    /// The operating system does not let the code be executed from where the file is.
+    NotExecutable {
+        /// The folder that is mounted without permission to execute files, if that is the reason.
+        mount: Option<Box<Path>>,
+        /// What the operating system said.
+        source: std::io::Error,
+    },
     /// The image with this path cannot be used.
-    #[error("image {}", path.display())]
     At {
         /// The image's path.
         path: Box<Path>,
@@ -25,10 +32,8 @@ pub enum LoadError {
         source: Box<LoadError>,
     },
     /// The path leads to a folder, a device, a pipe or a socket.
-    #[error("not a regular file")]
     NotAFile,
     /// The bytes are not a Kiln image.
-    #[error("not a kiln image: {what} at file offset {offset:#x}")]
     Malformed {
         /// The reason.
         what: &'static str,
@@ -36,29 +41,25 @@ pub enum LoadError {
         offset: u64,
     },
     /// The image was made by another version of the format.
-    #[error("image format version {found}, this program reads version {expected}")]
     Version {
         /// The image's version.
         found: u32,
         /// The version that this program reads.
         expected: u32,
     },
-    /// The file is not as long as it was when it was written.
-    #[error("the file has {found} bytes, the image was written with {expected}")]
+    /// The file became shorter while it was read.
     Length {
-        /// Length of the file in bytes.
+        /// Number of bytes that were found.
         found: u64,
-        /// Length of the image in bytes.
+        /// Number of bytes that were expected.
         expected: u64,
     },
     /// A part of the file was altered since the image was written.
-    #[error("{section} was altered: its checksum differs")]
     Altered {
-        /// The part: a section's name, `headers` or `note`.
+        /// The part: a section's name, `note`, `dynamic symbols` or `relocations`.
         section: Box<str>,
     },
     /// The image is for another architecture or operating system.
-    #[error("the image is for {triple}, this is {host}")]
     Target {
         /// The image's target.
         triple: Box<str>,
@@ -66,22 +67,69 @@ pub enum LoadError {
         host: &'static str,
     },
     /// The image needs CPU features that this machine does not have.
-    #[error("the image needs CPU features that this machine does not have: {}", features.join(", "))]
     Features {
         /// The features, by Cranelift's setting names.
         features: Vec<Box<str>>,
     },
     /// The resolver has no address for some slots.
-    #[error(transparent)]
-    Unbound(#[from] UnboundError),
+    Unbound {
+        /// The slots.
+        error: UnboundError,
+        /// For each of the first few the first function that uses it; empty if only data does, or
+        /// the function has no name.
+        users: Vec<Box<str>>,
+    },
     /// The array of addresses is not as long as the slot array.
-    #[error("{found} addresses for {expected} slots")]
     SlotCount {
         /// Number of addresses given.
         found: usize,
         /// Number of external slots.
         expected: usize,
     },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io { action, .. } => write!(f, "cannot {action} the image"),
+            Self::NotExecutable { mount: Some(mount), .. } => {
+                write!(f, "cannot execute code from {}, which is mounted noexec", mount.display())
+            }
+            Self::NotExecutable { mount: None, .. } => f.write_str("cannot execute code from the image"),
+            Self::At { path, .. } => write!(f, "image {}", path.display()),
+            Self::NotAFile => f.write_str("not a regular file"),
+            Self::Malformed { what, offset } => {
+                write!(f, "not a kiln image: {what} at file offset {offset:#x}")
+            }
+            Self::Version { found, expected } => {
+                write!(f, "image format version {found}, this program reads version {expected}")
+            }
+            Self::Length { found, expected } => {
+                write!(f, "the file had {expected} bytes, and only {found} could be read")
+            }
+            Self::Altered { section } => write!(f, "{section} was altered: its checksum differs"),
+            Self::Target { triple, host } => write!(f, "the image is for {triple}, this is {host}"),
+            Self::Features { features } => {
+                let features = features.join(", ");
+                write!(f, "the image needs CPU features that this machine does not have: {features}")
+            }
+            Self::Unbound { error, users } => {
+                let user = |slot: usize| users.get(slot).filter(|user| !user.is_empty());
+                f.write_str(&error.with_users(|slot| user(slot).map(|user| format!("`{user}`"))))
+            }
+            Self::SlotCount { found, expected } => write!(f, "{found} addresses for {expected} slots"),
+        }
+    }
+}
+
+impl Error for LoadError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io { source, .. } | Self::NotExecutable { source, .. } => Some(source),
+            Self::At { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl LoadError {

@@ -1,8 +1,8 @@
 //! Links compiled modules, saves them as one ELF file, and maps that file: three steps that can be
 //! used separately.
 //!
-//! - [`link`] lays out artifacts, resolves symbols between them and relocates them into memory
-//!   that the caller provides. The JIT uses it too, so that the relocation code exists once.
+//! - `link` (feature `link`) lays out artifacts, resolves symbols between them and relocates them
+//!   into memory that the caller provides. The JIT uses it too, so that the relocation code exists once.
 //! - `write_image` and `save` (feature `write`) make an ELF64 shared object from linked artifacts
 //!   and write it to a file. It works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
 //!   `write_object` makes a relocatable object of them, for a linker.
@@ -14,8 +14,9 @@
 //! # Should I use this crate?
 //!
 //! In a compiler that saves programs: yes, or through `kiln::Session`. In a small runtime that only
-//! loads them: yes, with `default-features = false, features = ["load"]`; it never depends on
-//! Cranelift. To link ordinary object files, use a linker: this crate links only
+//! loads them: yes, with `default-features = false, features = ["load"]`. That builds 16 crates:
+//! neither Cranelift nor rayon, no hash functions, and nothing in C. The feature `verify` adds
+//! `Image::verify`. To link ordinary object files, use a linker: this crate links only
 //! [`Artifact`](kiln_artifact::Artifact)s.
 //!
 //! # Why ELF?
@@ -89,6 +90,7 @@ pub mod dwarf;
 mod elf64;
 mod error;
 mod features;
+#[cfg(feature = "link")]
 pub mod link;
 #[cfg(feature = "load")]
 #[expect(unsafe_code, reason = "maps files and returns pointers into them; each block says why it is sound")]
@@ -110,7 +112,7 @@ pub use kiln_debug::{gdb::Debugger, perf::Kind as Profiler}; // who is told abou
 #[cfg(feature = "load")]
 pub use load::{
     AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, TypeMismatchError,
-    bind_function,
+    bind_function, libcalls,
 };
 pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]

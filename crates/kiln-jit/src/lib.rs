@@ -67,7 +67,6 @@ mod indirection;
 mod invoke;
 mod jit;
 mod large;
-pub mod libcalls;
 mod memory;
 mod names;
 mod observed;
@@ -88,6 +87,7 @@ pub use invoke::{Cell, invoke};
 pub use jit::{Export, Jit, LinkOptions};
 /// A process whose signal handlers unwind needs this, whatever made its code.
 pub use kiln_debug::unwind::prepare_for_signals;
+pub use kiln_image::libcalls; // images need them too
 pub use memory::{
     Located, Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region,
     RegionUsage,

@@ -28,6 +28,7 @@ pub mod lookup;
 mod part;
 mod tables;
 mod trap;
+#[cfg(feature = "link")]
 mod write;
 
 pub use format::CODE_TABLES_VERSION;
@@ -36,4 +37,5 @@ pub use lines::SourceLine;
 pub use location::Location;
 pub use tables::{CodeTables, TableSizes};
 pub use trap::TrapCode;
+#[cfg(feature = "link")]
 pub(crate) use write::{ModuleTables, head_len, write_head};

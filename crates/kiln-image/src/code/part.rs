@@ -103,6 +103,7 @@ impl<'a> Reader<'a> {
     }
 
     /// Returns the number of bytes that are left, and the last offset that was read.
+    #[cfg(feature = "link")]
     pub(super) fn state(&self) -> (usize, u32) {
         (self.rest.0.len(), self.offset)
     }

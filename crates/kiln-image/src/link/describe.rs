@@ -188,6 +188,33 @@ impl<'a> Plan<'a> {
         kiln_globals::addresses(keys.iter().zip(types), resolver)
     }
 
+    /// Returns the first place in the code that uses each external slot, in order of slots: an offset
+    /// in [`Area::Text`], or `None` if only data does.
+    #[cfg(feature = "write")]
+    pub(crate) fn slot_users(&self) -> Vec<Option<u64>> {
+        let mut users = vec![None; self.slots().len()];
+        let mut unknown = users.len();
+        for (module, artifact) in self.artifacts.iter().enumerate() {
+            let resolved = self.symbols.of_module(module);
+            for reloc in artifact.text_relocs() {
+                if unknown == 0 {
+                    return users;
+                }
+                let Some(Slot::External(slot)) = self.assignment.slot(resolved[reloc.symbol.get() as usize])
+                else {
+                    continue;
+                };
+                let user = &mut users[slot as usize];
+                if user.is_none() {
+                    let place = self.placement.locate(module, SectionKind::Text, reloc.offset.get());
+                    *user = place.map(|(_, offset)| offset);
+                    unknown -= 1;
+                }
+            }
+        }
+        users
+    }
+
     /// Counts the pointers that data will hold, and passes the place of each one at the program
     /// itself to `visit`: an area and an offset in it.
     #[cfg(feature = "write")]

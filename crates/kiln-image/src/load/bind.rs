@@ -39,13 +39,12 @@ pub struct Loaded {
 
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    /// `unwind` says whether its unwind rows are registered, and `origin` is the file at its path.
+    /// `unwind` says whether its unwind rows are registered.
     pub(super) fn bind(
         mut mapped: Mapped,
         file: &File,
         addresses: &[usize],
         unwind: bool,
-        origin: Option<Origin>,
     ) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = std::mem::take(&mut mapped.segments);
@@ -59,7 +58,7 @@ impl Loaded {
             if segment.is_executable() {
                 // Not by a change of permissions, which `PR_SET_MDWE` forbids.
                 let mapped = memory.map_file(file, range, segment.offset / page * page, true);
-                mapped.map_err(LoadError::io("map the code of"))?;
+                mapped.map_err(|error| super::origin::not_executable(file, error))?;
             } else if segment.is_writable() {
                 prepare_writable(memory, segment, range, page)
                     .map_err(LoadError::io("set the permissions of"))?;
@@ -72,7 +71,7 @@ impl Loaded {
             #[cfg(feature = "trap")]
             traps: Mutex::default(),
             mapped,
-            origin,
+            origin: None,
         };
         loaded.relocate()?;
         loaded.fill(addresses)?;

@@ -2,6 +2,7 @@
 //!
 //! `kiln-jit` uses them too, so that functions in memory and in images are called in the same way.
 
+use std::fmt;
 use std::sync::Arc;
 
 use kiln_artifact::Signature;
@@ -20,7 +21,7 @@ pub struct FunctionRef<'a> {
 }
 
 /// The name and type of a function that may be removed at any time: a [`FunctionRef`] shares them.
-pub trait FunctionText: std::fmt::Debug {
+pub trait FunctionText: fmt::Debug {
     /// Returns the name under which the function is exported.
     fn name(&self) -> &str;
     /// Returns the function's type, as [`Signature`] prints it.
@@ -35,8 +36,7 @@ enum Text<'a> {
 }
 
 /// The error for a function whose type is not the one that its caller expects.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{name}` has type {found}, not {wanted}")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TypeMismatchError {
     /// The function's name.
@@ -46,6 +46,15 @@ pub struct TypeMismatchError {
     /// The type that the caller wanted.
     pub wanted: Box<str>,
 }
+
+impl fmt::Display for TypeMismatchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, found, wanted } = self;
+        write!(f, "`{name}` has type {found}, not {wanted}")
+    }
+}
+
+impl std::error::Error for TypeMismatchError {}
 
 impl<'a> FunctionRef<'a> {
     /// Makes a reference to the function `name` at `address`, whose type is `signature`, as

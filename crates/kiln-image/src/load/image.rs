@@ -8,7 +8,7 @@ use std::path::Path;
 
 use kiln_debug::gdb::Debugger;
 use kiln_debug::perf::Kind as Profiler;
-use kiln_globals::{Resolve, SlotKey};
+use kiln_globals::{Resolve, SlotKey, UnboundError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::Loaded;
@@ -201,11 +201,14 @@ impl Image {
     /// Fills the slots with the addresses that `resolver` gives, and makes the image callable. The
     /// resolver is told the type with which the image calls a function. It must also know the
     /// [routines](SlotKey::Routine) of the C library that the code generator calls, as
-    /// `kiln_jit::libcalls::process` does.
+    /// [`libcalls::process`](crate::libcalls::process) does, which finds all symbols of this process:
+    /// `image.bind(&bindings.or(&libcalls::process))`. A closure is a resolver, too.
     ///
     /// # Errors
     ///
-    /// [`LoadError::Unbound`] names every slot without an address; [`LoadError::Malformed`] if a
+    /// [`LoadError::At`], with the path of an image that was opened by its path, and the reason:
+    /// [`LoadError::Unbound`] names every slot without an address and a function that uses it;
+    /// [`LoadError::NotExecutable`] the mount that does not allow to execute code; [`LoadError::Malformed`] if a
     /// relocation would write outside writable data, or the unwind rows are not whole.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
         let keys = self.slots();
@@ -220,8 +223,13 @@ impl Image {
             let index = slot.signature.get() as usize;
             *known.get_mut(index)?.get_or_insert_with(|| note.signature(index))
         });
-        let addresses = kiln_globals::addresses(keys.iter().zip(types), resolver)?;
-        self.bind_addresses(&addresses)
+        match kiln_globals::addresses(keys.iter().zip(types), resolver) {
+            Ok(addresses) => self.bind_addresses(&addresses),
+            Err(error) => {
+                let users = self.users(&error);
+                Err(self.at_origin(LoadError::Unbound { error, users }))
+            }
+        }
     }
 
     /// Fills the slots with `addresses`, one for each slot in order, and makes the image callable.
@@ -233,7 +241,7 @@ impl Image {
     pub fn bind_array(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
         let expected = self.mapped.tables().note.slots().len();
         if addresses.len() != expected {
-            return Err(LoadError::SlotCount { found: addresses.len(), expected });
+            return Err(self.at_origin(LoadError::SlotCount { found: addresses.len(), expected }));
         }
         self.bind_addresses(addresses)
     }
@@ -241,9 +249,40 @@ impl Image {
     /// Makes the image callable, and tells its observers.
     fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
         let Self { mapped, file, origin, observers } = self;
-        let mut loaded = Loaded::bind(mapped, &file, addresses, observers.unwind, origin)?;
+        let mut loaded = match Loaded::bind(mapped, &file, addresses, observers.unwind) {
+            Ok(loaded) => loaded,
+            Err(error) => return Err(at(origin.as_ref(), error)),
+        };
+        loaded.origin = origin;
         loaded.tell(observers, &file);
         Ok(loaded)
+    }
+
+    /// Adds the path of the image to an error, if it is known.
+    fn at_origin(&self, error: LoadError) -> LoadError {
+        at(self.origin.as_ref(), error)
+    }
+
+    /// Returns a function that uses each of the first slots without an address.
+    fn users(&self, error: &UnboundError) -> Vec<Box<str>> {
+        /// As many as messages show. Slots may have one user with a long name.
+        const SHOWN: usize = 8;
+        let tables = self.mapped.tables();
+        // Both are in order of slots.
+        let mut slots = self.slots().iter().zip(tables.note.slots());
+        let mut user = |key: &SlotKey| {
+            let (_, record) = slots.find(|(slot, _)| *slot == key)?;
+            Some(tables.code_tables()?.find(record.user.get())?.name().into())
+        };
+        error.keys().take(SHOWN).map(|key| user(key).unwrap_or_default()).collect()
+    }
+}
+
+/// Adds the path of an image to an error, if it is known.
+fn at(origin: Option<&Origin>, error: LoadError) -> LoadError {
+    match origin {
+        Some(origin) => error.at(origin.path()),
+        None => error,
     }
 }
 

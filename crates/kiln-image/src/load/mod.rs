@@ -21,6 +21,7 @@ const _: () = assert!(usize::BITS == 64, "images are for machines with 64-bit ad
 mod bind;
 mod function;
 mod image;
+pub mod libcalls;
 mod locate;
 mod map;
 mod mapped;

@@ -1,30 +1,47 @@
 //! Replaces functions of a loaded image.
 
+use std::fmt;
+
 use kiln_artifact::signatures_agree;
 
 use super::bind::Loaded;
 use super::function::{FunctionRef, TypeMismatchError};
 
 /// The reason why a function of an image cannot be replaced.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReplaceError {
     /// The image exports no replaceable function of this name.
-    #[error("the image has no replaceable function `{name}`")]
     NotReplaceable {
         /// The name.
         name: Box<str>,
     },
     /// The new function has another type.
-    #[error(transparent)]
-    Type(#[from] TypeMismatchError),
+    Type(TypeMismatchError),
     /// The new function is the image's own function of this name: calling it would never end,
     /// because its address is that of the stub, which jumps to the code that is in force.
-    #[error("`{name}` cannot be replaced by itself")]
     Itself {
         /// The name.
         name: Box<str>,
     },
+}
+
+impl fmt::Display for ReplaceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotReplaceable { name } => write!(f, "the image has no replaceable function `{name}`"),
+            Self::Type(error) => error.fmt(f),
+            Self::Itself { name } => write!(f, "`{name}` cannot be replaced by itself"),
+        }
+    }
+}
+
+impl std::error::Error for ReplaceError {}
+
+impl From<TypeMismatchError> for ReplaceError {
+    fn from(error: TypeMismatchError) -> Self {
+        Self::Type(error)
+    }
 }
 
 impl Loaded {

@@ -50,8 +50,9 @@ record! {
 
 record! {
     /// An external slot. `kind` is [`SLOT_OF_GLOBAL`], [`SLOT_OF_SYMBOL`] or [`SLOT_OF_ROUTINE`];
-    /// `signature` is an index into the signatures, or `u32::MAX`.
-    SlotRecord { key: Text, kind: U32, signature: U32, }
+    /// `signature` is an index into the signatures, or `u32::MAX`. `user` is the offset in the code
+    /// of an instruction that uses it, or `u32::MAX` if only data does.
+    SlotRecord { key: Text, kind: U32, signature: U32, user: U32, }
 }
 
 record! {

@@ -104,6 +104,7 @@ pub(crate) struct DynamicContents<'a> {
     pub(crate) dynsym: &'a [u8],
     /// The names of dynamic symbols, each ended by a zero.
     pub(crate) dynstr: &'a [u8],
+    #[cfg_attr(not(feature = "verify"), expect(dead_code, reason = "the loader has its place"))]
     pub(crate) rela: &'a [u8],
     pub(crate) relr: &'a [u8],
 }

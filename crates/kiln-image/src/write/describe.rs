@@ -45,7 +45,8 @@ pub(super) fn describe(
     let features: BTreeSet<&str> = plan.artifacts().iter().flat_map(Artifact::features).collect();
     note.producers = producers.into_iter().map(|producer| note.text(producer)).collect();
     note.features = features.into_iter().map(|feature| note.text(feature)).collect();
-    for (key, detail) in plan.slots().keys().iter().zip(details) {
+    let users = plan.slot_users();
+    for ((key, detail), user) in plan.slots().keys().iter().zip(details).zip(users) {
         let kind = U32::new(match key {
             SlotKey::Global(_) => SLOT_OF_GLOBAL,
             SlotKey::Symbol(_) => SLOT_OF_SYMBOL,
@@ -53,7 +54,8 @@ pub(super) fn describe(
         });
         let signature = signatures.index(&mut note, detail.signature);
         let key = note.text(key.text());
-        note.slots.push(SlotRecord { key, kind, signature });
+        let user = U32::new(user.and_then(|user| u32::try_from(user).ok()).unwrap_or(NONE));
+        note.slots.push(SlotRecord { key, kind, signature, user });
     }
     for (export, symbol) in symbols.exports.iter().zip(symbols.first_export()..) {
         let signature = signatures.index(&mut note, export.signature);

@@ -88,7 +88,7 @@ impl Hostile {
         tables.resize(readable - note_end, 0);
         // After everything that is loaded: the sections.
         let (sections, _) = self.sections(readable);
-        let slots = self.slots.len() / 16;
+        let slots = self.slots.len() / 20;
         let count = if sections.is_empty() { 0 } else { self.section_names.len() + 2 };
         let mut headers = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
         headers.extend(longs(&[0, 64, if count == 0 { 0 } else { readable + self.shstrtab.len() }]));

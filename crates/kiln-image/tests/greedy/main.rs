@@ -60,7 +60,7 @@ const KINDS: [Kind; 12] = [
         ..Hostile::default()
     }),
     ("slots", "texts in the note that share bytes", |size| Hostile {
-        slots: words(&[START, size / 2, 0, u32::MAX]).repeat(size as usize / 32),
+        slots: words(&[START, size / 2, 0, u32::MAX, 0]).repeat(size as usize / 40),
         strings: vec![b's'; size as usize / 2],
         ..Hostile::default()
     }),
@@ -71,7 +71,7 @@ const KINDS: [Kind; 12] = [
     }),
     // These are as they may be, but every slot and every export has the same long type.
     ("types of slots", "", |size| Hostile {
-        slots: words(&[START, 0, 0, 0]).repeat(size as usize / 32),
+        slots: words(&[START, 0, 0, 0, 0]).repeat(size as usize / 40),
         signatures: words(&[START, size / 2]),
         strings: vec![b't'; size as usize / 2],
         ..Hostile::default()

@@ -7,6 +7,7 @@ mod elf;
 mod files;
 mod hostile;
 mod link;
+mod load;
 mod object;
 mod options;
 mod replaceable;

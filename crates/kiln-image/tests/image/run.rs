@@ -101,7 +101,8 @@ fn missing_slots_are_named() {
     let error = Image::from_bytes(&image()).unwrap().bind(&Bindings::new()).unwrap_err();
     assert_eq!(
         error.to_string(),
-        r#"3 slot(s) without an address: global "object:second", global "object:first", symbol `host_double`"#
+        "3 slot(s) without an address: global \"object:second\" (used by `read_second`), \
+         global \"object:first\" (used by `read_first`), symbol `host_double` (used by `call_host`)"
     );
     let error = Image::from_bytes(&image()).unwrap().bind_array(&[1]).unwrap_err();
     assert!(matches!(error, LoadError::SlotCount { found: 1, expected: 3 }));
