@@ -25,20 +25,18 @@ struct Inner {
     /// The buffer that the caller gave; the artifact is in it from `start` to the end.
     buffer: Vec<u8>,
     start: usize,
-    /// A copy of the string table, as text: names are read from it very often.
-    strings: Box<str>,
     /// The end of each table in `buffer`, where the next one starts.
-    ends: [usize; TABLES],
+    ends: [u32; TABLES],
 }
 
 /// Returns the range of a table, in the buffer of an artifact that starts at `start`.
 #[inline]
-fn range(start: usize, ends: &[usize; TABLES], table: Table) -> Range<usize> {
+fn range(start: usize, ends: &[u32; TABLES], table: Table) -> Range<usize> {
     let before = match (table as usize).checked_sub(1) {
-        Some(before) => ends[before],
+        Some(before) => ends[before] as usize,
         None => start + HEADER_LEN,
     };
-    before..ends[table as usize]
+    before..ends[table as usize] as usize
 }
 
 impl std::fmt::Debug for Artifact {
@@ -64,11 +62,11 @@ impl Artifact {
     /// content. Until the result is checked, only [`Artifact::table_bytes`] may be used.
     pub(crate) fn unchecked(buffer: Vec<u8>, start: usize) -> Result<Self, ArtifactError> {
         let bytes = buffer.get(start..).ok_or(header_error("start outside the buffer"))?;
-        let ends = read_header(bytes)?.map(|end| start + end);
-        let strings = std::str::from_utf8(&buffer[range(start, &ends, Table::Strings)])
-            .map_err(|_| Table::Strings.error(0, "text that is not UTF-8"))?
-            .into();
-        Ok(Self(Arc::new(Inner { buffer, start, strings, ends })))
+        if u32::try_from(buffer.len()).is_err() {
+            return Err(header_error("4 GiB or more, with what comes before it"));
+        }
+        let ends = read_header(bytes)?.map(|end| start as u32 + end);
+        Ok(Self(Arc::new(Inner { buffer, start, ends })))
     }
 
     /// Returns the artifact's bytes, in the form that [`Artifact::from_bytes`] accepts.
@@ -89,15 +87,15 @@ impl Artifact {
         <[T]>::ref_from_bytes(self.table_bytes(table)).expect("lengths were checked")
     }
 
-    /// Returns the string table as text.
-    pub(crate) fn strings(&self) -> &str {
-        &self.0.strings
+    pub(crate) fn str(&self, text: Str) -> &str {
+        // Most are short. A copy of the table as text would take as much memory again.
+        str::from_utf8(self.str_bytes(text)).expect("strings were checked")
     }
 
     #[inline]
-    pub(crate) fn str(&self, text: Str) -> &str {
+    fn str_bytes(&self, text: Str) -> &[u8] {
         let start = text.start.get() as usize;
-        &self.0.strings[start..start + text.len.get() as usize]
+        &self.table_bytes(Table::Strings)[start..start + text.len.get() as usize]
     }
 
     /// Returns the facts about the module as a whole.
@@ -122,6 +120,30 @@ impl Artifact {
         self.records::<Str>(Table::Features).iter().map(|&text| self.str(text))
     }
 
+    /// Whether the module was compiled for the target triple `triple`.
+    pub fn has_triple(&self, triple: &str) -> bool {
+        self.str_bytes(self.summary().triple) == triple.as_bytes()
+    }
+
+    /// Whether the module was compiled for the target triple `triple` and may use exactly the CPU
+    /// features `features`, which are sorted. This compares bytes, which is faster than to read
+    /// [`triple`](Self::triple) and [`features`](Self::features).
+    pub fn is_for<'a>(&self, triple: &str, features: impl ExactSizeIterator<Item = &'a str>) -> bool {
+        let own = self.records::<Str>(Table::Features);
+        self.has_triple(triple)
+            && own.len() == features.len()
+            && own.iter().zip(features).all(|(&own, feature)| self.str_bytes(own) == feature.as_bytes())
+    }
+
+    /// Whether both modules were compiled for the same target triple and may use the same CPU
+    /// features.
+    pub fn is_same_machine(&self, other: &Self) -> bool {
+        let [own, others] = [self, other].map(|artifact| artifact.records::<Str>(Table::Features));
+        self.str_bytes(self.summary().triple) == other.str_bytes(other.summary().triple)
+            && own.len() == others.len()
+            && own.iter().zip(others).all(|(&own, &of)| self.str_bytes(own) == other.str_bytes(of))
+    }
+
     /// Returns the signatures of the module's functions and imports, as
     /// [`Signature`](crate::Signature) prints them.
     pub fn signatures(&self) -> impl ExactSizeIterator<Item = &str> {
@@ -144,6 +166,13 @@ impl Artifact {
     #[inline]
     pub fn name(&self, symbol: &SymbolRecord) -> &str {
         self.str(symbol.name)
+    }
+
+    /// Returns the bytes of a symbol's name, to compare, hash or copy it. This is faster than
+    /// [`name`](Self::name), because nothing is checked.
+    #[inline]
+    pub fn name_bytes(&self, symbol: &SymbolRecord) -> &[u8] {
+        self.str_bytes(symbol.name)
     }
 
     /// Returns the keys of the globals that the module uses, in order of first use.

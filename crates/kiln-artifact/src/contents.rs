@@ -68,13 +68,12 @@ impl Contents {
         Str { start: U32::new(start), len: U32::new(len) }
     }
 
-    /// Makes the artifact. Equal contents give equal bytes.
-    ///
-    /// # Panics
-    ///
-    /// If the contents break a rule that [`Artifact::from_bytes`] checks. That is a bug in the
-    /// compiler that made them, not an error in its input.
-    pub fn finish(self) -> Artifact {
+    /// Returns the length that the artifact will have, in bytes.
+    pub fn artifact_len(&self) -> usize {
+        len_of(&self.tables())
+    }
+
+    fn tables(&self) -> [(Table, &[u8]); TABLES] {
         // Exhaustive, so that a new field cannot be forgotten.
         let Self {
             summary,
@@ -107,8 +106,8 @@ impl Contents {
             labels,
             variables,
             strings,
-        } = &self;
-        let tables: [(Table, &[u8]); TABLES] = [
+        } = self;
+        [
             (Table::Summary, summary.as_bytes()),
             (Table::Strings, strings),
             (Table::Features, features.as_bytes()),
@@ -139,8 +138,19 @@ impl Contents {
             (Table::LabelledFunctions, labelled_functions.as_bytes()),
             (Table::Labels, labels),
             (Table::Variables, variables),
-        ];
-        let total = HEADER_LEN + tables.iter().map(|(_, bytes)| bytes.len()).sum::<usize>();
+        ]
+    }
+
+    /// Makes the artifact. Equal contents give equal bytes.
+    ///
+    /// # Panics
+    ///
+    /// If the contents break a rule that [`Artifact::from_bytes`] checks. That is a bug in the
+    /// compiler that made them, not an error in its input. Compilers see first that
+    /// [`artifact_len`](Self::artifact_len) is below 4 GiB.
+    pub fn finish(self) -> Artifact {
+        let tables = self.tables();
+        let total = len_of(&tables);
         let mut bytes = Vec::with_capacity(total);
         write_header(&mut bytes, &tables.map(|(table, bytes)| (table, bytes.len())));
         for (_, table) in tables {
@@ -151,4 +161,9 @@ impl Contents {
             Err(error) => panic!("the compiler made contents that are not an artifact: {error}"),
         }
     }
+}
+
+/// Returns the length of an artifact with these tables, in bytes.
+fn len_of(tables: &[(Table, &[u8]); TABLES]) -> usize {
+    HEADER_LEN + tables.iter().map(|(_, bytes)| bytes.len()).sum::<usize>()
 }

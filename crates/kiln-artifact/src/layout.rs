@@ -6,8 +6,10 @@
 //! | 4 | format version, `u32` |
 //! | 4 | number of tables, `u32` |
 //! | 8 | total length, `u64` |
-//! | 8 for each table | its length in bytes, `u64` |
+//! | 4 for each table | its length in bytes, `u32` |
 //! | | the tables, in the order of [`Table::ALL`], without gaps |
+//!
+//! All together have less than 4 GiB: a program of that size could not be linked.
 
 use zerocopy::FromBytes;
 use zerocopy::little_endian::{U32, U64};
@@ -15,12 +17,12 @@ use zerocopy::little_endian::{U32, U64};
 use crate::ArtifactError;
 
 /// The version of the byte format. Artifacts of any other version are rejected.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// The number of tables of an artifact.
 pub(crate) const TABLES: usize = Table::ALL.len();
 /// The number of bytes before the first table.
-pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 8 + 8 * TABLES;
+pub(crate) const HEADER_LEN: usize = 8 + 4 + 4 + 8 + 4 * TABLES;
 
 macro_rules! tables {
     ($($name:ident, $text:literal;)*) => {
@@ -95,14 +97,15 @@ pub(crate) fn write_header(out: &mut Vec<u8>, lens: &[(Table, usize); TABLES]) {
     out.extend_from_slice(&(total as u64).to_le_bytes());
     for (expected, (table, len)) in Table::ALL.iter().zip(lens) {
         assert_eq!(expected, table, "tables are written in order");
-        out.extend_from_slice(&(*len as u64).to_le_bytes());
+        let len = u32::try_from(*len).expect("an artifact below 4 GiB");
+        out.extend_from_slice(&len.to_le_bytes());
     }
 }
 
 /// Checks the header, and returns the end of each table in `bytes`. The first starts after the
 /// header, and each other one where the table before it ends. There must be no bytes after the last
 /// table.
-pub(crate) fn read_header(bytes: &[u8]) -> Result<[usize; TABLES], ArtifactError> {
+pub(crate) fn read_header(bytes: &[u8]) -> Result<[u32; TABLES], ArtifactError> {
     let fail = |what| Err(header_error(what));
     if bytes.len() < 8 || bytes[..8] != MAGIC {
         return fail("not a Kiln artifact");
@@ -125,20 +128,20 @@ pub(crate) fn read_header(bytes: &[u8]) -> Result<[usize; TABLES], ArtifactError
     if total.get() != bytes.len() as u64 {
         return fail("length differs from the header");
     }
-    let Ok((lens, _)) = <[U64; TABLES]>::read_from_prefix(rest) else {
+    let Ok((lens, _)) = <[U32; TABLES]>::read_from_prefix(rest) else {
         return fail("truncated");
     };
     let mut ends = [0; TABLES];
-    let mut start = HEADER_LEN;
+    let mut start = HEADER_LEN as u32;
     for (table_end, len) in ends.iter_mut().zip(lens) {
-        let end = usize::try_from(len.get()).ok().and_then(|len| start.checked_add(len));
-        let Some(end) = end.filter(|&end| end <= bytes.len()) else {
+        let end = start.checked_add(len.get());
+        let Some(end) = end.filter(|&end| end as usize <= bytes.len()) else {
             return fail("table outside the artifact");
         };
         *table_end = end;
         start = end;
     }
-    if start != bytes.len() {
+    if start as usize != bytes.len() {
         return fail("bytes after the last table");
     }
     Ok(ends)

@@ -37,12 +37,12 @@ fn with(replaced: &[(Table, &[u8])]) -> Vec<u8> {
     contents.stack_map_entries = vec![StackMapEntry { offset: 0.into(), size: 8.into() }; LEN as usize];
     contents.writable = vec![0; 2 * COUNT as usize];
     let artifact = contents.finish();
-    let header = 24 + 8 * Table::ALL.len();
+    let header = 24 + 4 * Table::ALL.len();
     let (mut bytes, mut tables) = (artifact.as_bytes()[..24].to_vec(), Vec::new());
     for &table in Table::ALL {
         let new = replaced.iter().find(|(name, _)| *name == table).map(|(_, bytes)| *bytes);
         let content = new.unwrap_or(artifact.table_bytes(table));
-        bytes.extend((content.len() as u64).to_le_bytes());
+        bytes.extend((content.len() as u32).to_le_bytes());
         tables.extend_from_slice(content);
     }
     assert_eq!(bytes.len(), header);

@@ -22,7 +22,7 @@ use kiln_ir::{Code, Function, Linkage, MAX_ALIGN, Module};
 use zerocopy::little_endian::U32;
 
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
-use crate::error::{AssembleError, CompileErrorKind, MAX_CODE, too_much_code};
+use crate::error::{AssembleError, CompileErrorKind, MAX_ARTIFACT, MAX_CODE, too_much_code};
 use crate::islands::{AARCH64_CALL_REACH, IslandLayout};
 use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
@@ -103,6 +103,12 @@ fn assemble_within(
     symbols::write(module, &ranges, &libcalls, &mut contents);
     debug::write_lines(&module.lines, &mut contents);
     write_target(names, &mut contents);
+    let size = contents.artifact_len() as u64;
+    if size > MAX_ARTIFACT.into() {
+        let what = "the module's code, data and tables together".into();
+        let kind = CompileErrorKind::TooLarge { what, size, limit: MAX_ARTIFACT.into() };
+        return Err(AssembleError::Data { line: 0, kind });
+    }
     Ok(contents.finish())
 }
 

@@ -99,6 +99,9 @@ pub(crate) const MAX_SIZE: u32 = 1 << 31;
 /// riscv64 a call reaches 2 KiB less than 2 GiB.
 pub(crate) const MAX_CODE: u32 = MAX_SIZE - 0x1_0000;
 
+/// The largest length of an artifact, in bytes: its format has 32-bit lengths.
+pub(crate) const MAX_ARTIFACT: u32 = u32::MAX;
+
 /// Returns the error for code of `size` bytes.
 pub(crate) fn too_much_code(size: u64) -> CompileErrorKind {
     let what = "the module's code with that of this function".into();

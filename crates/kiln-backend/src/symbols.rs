@@ -1,7 +1,9 @@
 //! The symbol table of an artifact: the module's symbols, with the numbers that they have in the
 //! IR, then the routines of the C library that its code calls.
 
-use cranelift_codegen::ir::{LibCall, Signature};
+use std::fmt::Write as _;
+
+use cranelift_codegen::ir::{AbiParam, ArgumentExtension, ArgumentPurpose, LibCall, Signature, Type, types};
 use foldhash::fast::RandomState as FastHash;
 use indexmap::{IndexMap, IndexSet};
 use kiln_artifact::Contents;
@@ -80,8 +82,86 @@ pub(crate) fn write(
 /// Returns the index of `signature`, whose text is added if it is new.
 fn intern<'a>(signatures: &mut Signatures<'a>, signature: &'a Signature, contents: &mut Contents) -> u32 {
     let index = signatures.get_index_of(signature).unwrap_or_else(|| {
-        let text = contents.string(&signature.to_string());
+        let text = contents.string(&text_of(signature));
         signatures.insert_full(signature, text).0
     });
     index as u32
+}
+
+/// Returns a signature as Cranelift prints it. The types of most are written without the formatter,
+/// which takes as long for one signature as the rest of this file for a module with it.
+fn text_of(signature: &Signature) -> String {
+    let mut text = String::with_capacity(64);
+    let put_list = |text: &mut String, list: &[AbiParam]| {
+        list.iter().enumerate().try_for_each(|(number, param)| {
+            text.push_str(if number > 0 { ", " } else { "" });
+            text.push_str(type_name(param)?);
+            Some(())
+        })
+    };
+    text.push('(');
+    let mut plain = put_list(&mut text, &signature.params);
+    text.push(')');
+    if !signature.returns.is_empty() {
+        text.push_str(" -> ");
+        plain = plain.and_then(|()| put_list(&mut text, &signature.returns));
+    }
+    match plain.map(|()| write!(text, " {}", signature.call_conv)) {
+        Some(Ok(())) => text,
+        _ => signature.to_string(),
+    }
+}
+
+/// Returns the name of a parameter's type, if that is all there is to say about the parameter.
+fn type_name(param: &AbiParam) -> Option<&'static str> {
+    const NAMES: [(Type, &str); 8] = [
+        (types::I64, "i64"),
+        (types::I32, "i32"),
+        (types::F64, "f64"),
+        (types::I8, "i8"),
+        (types::F32, "f32"),
+        (types::I16, "i16"),
+        (types::I128, "i128"),
+        (types::F128, "f128"),
+    ];
+    let is_plain = param.extension == ArgumentExtension::None && param.purpose == ArgumentPurpose::Normal;
+    let name = NAMES.iter().find(|(ty, _)| is_plain && *ty == param.value_type)?;
+    Some(name.1)
+}
+
+#[cfg(test)]
+mod tests {
+    use cranelift_codegen::isa::CallConv;
+
+    use super::*;
+
+    #[test]
+    fn signatures_are_printed_as_cranelift_does() {
+        let all = [
+            types::I8,
+            types::I16,
+            types::I32,
+            types::I64,
+            types::I128,
+            types::F16,
+            types::F32,
+            types::F64,
+            types::F128,
+            types::I8X16,
+        ];
+        let plain = all.map(AbiParam::new);
+        let mut special = vec![AbiParam::new(types::I8).uext(), AbiParam::new(types::I16).sext()];
+        special.push(AbiParam::special(types::I64, ArgumentPurpose::StructReturn));
+        let lists = (0..=plain.len()).map(|len| plain[..len].to_vec());
+        let lists: Vec<_> = lists.chain(special.into_iter().map(|param| vec![plain[3], param])).collect();
+        for call_conv in [CallConv::SystemV, CallConv::Tail, CallConv::PreserveAll] {
+            for params in &lists {
+                for returns in &lists {
+                    let (params, returns) = (params.clone(), returns.clone());
+                    let signature = Signature { params, returns, call_conv };
+                    assert_eq!(text_of(&signature), signature.to_string());
+                }
+            }
+        }
+    }
 }

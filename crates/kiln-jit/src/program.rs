@@ -175,7 +175,7 @@ impl Program {
             // Most often, all modules are for the machine of the first.
             let is_known = match module.checked_sub(1) {
                 None => self.is_known_machine(artifact),
-                Some(before) => is_same_machine(artifact, &batch.artifacts[before]),
+                Some(before) => artifact.is_same_machine(&batch.artifacts[before]),
             };
             if !is_known {
                 self.check_machine(batch, module, artifact)?;
@@ -333,8 +333,8 @@ impl Program {
 
     /// Whether a module is for the same target as an earlier one and needs the same CPU features.
     fn is_known_machine(&self, artifact: &Artifact) -> bool {
-        self.triple.as_deref() == Some(artifact.triple())
-            && artifact.features().eq(self.features.iter().map(|feature| &**feature))
+        let features = self.features.iter().map(|feature| &**feature);
+        self.triple.as_deref().is_some_and(|triple| artifact.is_for(triple, features))
     }
 
     /// Refuses a module that this machine cannot run, or that no image can hold with the others.
@@ -369,7 +369,6 @@ impl Program {
         for artifact in batch.artifacts {
             let used = LazyCell::new(|| used_symbols(artifact));
             for (number, symbol) in artifact.symbols().iter().enumerate() {
-                let name = artifact.name(symbol);
                 let is_used = || used[number];
                 match reference(symbol) {
                     Reference::Local => {}
@@ -380,7 +379,7 @@ impl Program {
                     Reference::Slot(_) => {}
                     // A strong definition in the batch comes before all others.
                     Reference::Shared if symbol.is_defined() && is_strong(symbol.linkage()) => {}
-                    Reference::Shared if batch.defines_strongly(name) => {}
+                    Reference::Shared if batch.defines_strongly(artifact.name(symbol)) => {}
                     Reference::Shared => self.reference(batch, artifact, symbol, &is_used, &mut found),
                 }
             }
@@ -820,11 +819,6 @@ fn used_symbols(artifact: &Artifact) -> Vec<bool> {
     let relocs = [artifact.text_relocs(), artifact.read_only_relocs(), artifact.writable_relocs()];
     relocs.into_iter().flatten().for_each(|reloc| used[reloc.symbol.get() as usize] = true);
     used
-}
-
-/// Whether two modules are for the same target and need the same CPU features.
-fn is_same_machine(a: &Artifact, b: &Artifact) -> bool {
-    a.triple() == b.triple() && a.features().eq(b.features())
 }
 
 /// Makes the definition that is in force visible to lookups, and stores it in the slot.

@@ -88,7 +88,7 @@ pub(super) fn check_functions(artifact: &Artifact) -> Checked {
         }
     }
     // If many functions had the same symbol, an image would contain its name many times.
-    if names > artifact.strings().len() as u64 {
+    if names > artifact.table_bytes(Table::Strings).len() as u64 {
         return Err(Table::Functions.error(0, "functions that share a symbol"));
     }
     Ok(())

@@ -10,25 +10,27 @@ use crate::{Artifact, ArtifactError};
 
 /// Checks every string that a table refers to.
 pub(super) fn check_strings(artifact: &Artifact) -> Result<(), ArtifactError> {
+    let strings = str::from_utf8(artifact.table_bytes(Table::Strings))
+        .map_err(|_| Table::Strings.error(0, "text that is not UTF-8"))?;
+    let check_table = |table, texts: &mut dyn Iterator<Item = Str>| check_table(strings, table, texts);
     let summary = artifact.summary();
-    check_table(artifact, Table::Summary, [summary.triple].into_iter())?;
-    check_table(artifact, Table::Summary, [summary.producer].into_iter())?;
+    check_table(Table::Summary, &mut [summary.triple].into_iter())?;
+    check_table(Table::Summary, &mut [summary.producer].into_iter())?;
     for table in [Table::Features, Table::Signatures] {
-        check_table(artifact, table, artifact.records::<Str>(table).iter().copied())?;
+        check_table(table, &mut artifact.records::<Str>(table).iter().copied())?;
     }
-    check_table(artifact, Table::Symbols, artifact.symbols().iter().map(|symbol| symbol.name))?;
-    check_table(artifact, Table::NamedData, artifact.named_data().iter().map(|run| run.name))?;
-    check_table(artifact, Table::SourceFiles, artifact.source_files().iter().map(|file| file.name))?;
-    check_table(artifact, Table::SourceFiles, artifact.source_files().iter().map(|file| file.directory))
+    check_table(Table::Symbols, &mut artifact.symbols().iter().map(|symbol| symbol.name))?;
+    check_table(Table::NamedData, &mut artifact.named_data().iter().map(|run| run.name))?;
+    check_table(Table::SourceFiles, &mut artifact.source_files().iter().map(|file| file.name))?;
+    check_table(Table::SourceFiles, &mut artifact.source_files().iter().map(|file| file.directory))
 }
 
 /// Checks the strings that one table refers to.
 fn check_table(
-    artifact: &Artifact,
+    strings: &str,
     table: Table,
-    texts: impl Iterator<Item = Str>,
+    texts: &mut dyn Iterator<Item = Str>,
 ) -> Result<(), ArtifactError> {
-    let strings = artifact.strings();
     // A table in memory refers to fewer than 2^32 strings, so the sum does not overflow.
     let mut total = 0u64;
     for (record, text) in texts.enumerate() {

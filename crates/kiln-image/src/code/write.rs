@@ -107,7 +107,7 @@ impl Sink for Write<'_> {
 /// A function, with all that its description has.
 struct Described<'a> {
     artifact: &'a Artifact,
-    name: &'a str,
+    name: &'a [u8],
     parts: FunctionParts<'a>,
     maps: &'a [StackMap],
 }
@@ -126,7 +126,7 @@ fn described(artifact: &Artifact) -> impl Iterator<Item = Described<'_>> {
             maps = &maps[cut(maps, start)..];
             (own, maps) = maps.split_at(cut(maps, end));
         }
-        let name = artifact.name(&symbols[record.symbol.get() as usize]);
+        let name = artifact.name_bytes(&symbols[record.symbol.get() as usize]);
         Described { artifact, name, parts, maps: own }
     })
 }
@@ -179,7 +179,8 @@ impl Described<'_> {
     fn put_head(&self, lens: Lens, sink: &mut impl Sink) {
         let FunctionParts { record, traps, call_sites, handlers, .. } = self.parts;
         sink.uint(record.len.get());
-        sink.text(self.name);
+        sink.uint(self.name.len() as u32);
+        sink.bytes(self.name);
         sink.uint(traps.len() as u32);
         sink.uint(call_sites.len() as u32);
         sink.uint(lens.maps);

@@ -42,9 +42,9 @@ pub fn is_shared_definition(symbol: &SymbolRecord) -> bool {
         && symbol.kind() != SymbolKind::Global
 }
 
-fn name(artifacts: &[Artifact], (module, symbol): Place) -> &str {
+fn name(artifacts: &[Artifact], (module, symbol): Place) -> &[u8] {
     let artifact = &artifacts[module as usize];
-    artifact.name(&artifact.symbols()[symbol as usize])
+    artifact.name_bytes(&artifact.symbols()[symbol as usize])
 }
 
 /// Returns the symbols that a module defines for others, with their numbers.
@@ -74,14 +74,14 @@ impl Definitions {
         let mut definitions = Self { places, repeated: false, all_strong: true };
         for (module, artifact) in artifacts.iter().enumerate() {
             for (number, symbol) in shared(artifact) {
-                definitions.add(artifacts, (module as u32, number), artifact.name(symbol));
+                definitions.add(artifacts, (module as u32, number), artifact.name_bytes(symbol));
                 definitions.all_strong &= matches!(symbol.linkage(), Linkage::Export | Linkage::Hidden);
             }
         }
         definitions
     }
 
-    fn add(&mut self, artifacts: &[Artifact], place: Place, own: &str) {
+    fn add(&mut self, artifacts: &[Artifact], place: Place, own: &[u8]) {
         let same = |&known: &Place| name(artifacts, known) == own;
         let known = match &mut self.places {
             Places::Few { places, len } => match places[..*len].iter().position(same) {
@@ -111,6 +111,10 @@ impl Definitions {
 
     /// Returns the place of the definition of `wanted`. `artifacts` are those this was made of.
     pub fn find(&self, artifacts: &[Artifact], wanted: &str) -> Option<Place> {
+        self.find_bytes(artifacts, wanted.as_bytes())
+    }
+
+    fn find_bytes(&self, artifacts: &[Artifact], wanted: &[u8]) -> Option<Place> {
         let same = |known: &Place| name(artifacts, *known) == wanted;
         match &self.places {
             Places::Few { places, len } => places[..*len].iter().copied().find(same),
@@ -127,10 +131,12 @@ impl Definitions {
             Places::Many { .. } => (&[][..], artifacts),
         };
         let all = many.iter().enumerate().flat_map(|(module, artifact)| {
-            shared(artifact).map(move |(number, symbol)| ((module as u32, number), artifact.name(symbol)))
+            shared(artifact)
+                .map(move |(number, symbol)| ((module as u32, number), artifact.name_bytes(symbol)))
         });
-        let is_found =
-            |&(place, name): &(Place, &str)| !self.repeated || self.find(artifacts, name) == Some(place);
+        let is_found = |&(place, name): &(Place, &[u8])| {
+            !self.repeated || self.find_bytes(artifacts, name) == Some(place)
+        };
         few.iter().copied().chain(all.filter(is_found).map(|(place, _)| place))
     }
 

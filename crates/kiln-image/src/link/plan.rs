@@ -219,8 +219,8 @@ pub(super) fn check_targets(artifacts: &[Artifact], default: Arch) -> Result<Arc
     if arch.is_none() {
         errors.push(LinkError::UnsupportedTarget { triple: expected.into() });
     }
-    for (module, artifact) in artifacts.iter().enumerate() {
-        if artifact.triple() != expected {
+    for (module, artifact) in artifacts.iter().enumerate().skip(1) {
+        if !artifact.has_triple(expected) {
             let triple = artifact.triple().into();
             errors.push(LinkError::TargetMismatch { module, triple, expected: expected.into() });
         }

@@ -319,7 +319,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 && is_strong
                 && is_shared_definition(symbol)
                 && !has_zero
-                && artifact.name(symbol) != SLOTS_SYMBOL
+                && artifact.name_bytes(symbol) != SLOTS_SYMBOL.as_bytes()
                 && unique.id((module, number), next) == next
             {
                 self.symbols.push(definition);
