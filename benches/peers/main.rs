@@ -13,7 +13,8 @@
 //!   everything;
 //! - G: small functions, one at a time, in a session and in `JITModule`s (the same for every
 //!   workload, so it is run once);
-//! - H: code tables: their size, building them with compiling, and looking places up.
+//! - H: code tables: their size, building them with compiling, and looking places up;
+//! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
 //!   (once, too).
 //!
@@ -23,6 +24,7 @@
 //! not end it: wall-clock times depend on the machine.
 
 mod compile;
+mod emit;
 mod forms;
 mod generate;
 mod image;
@@ -140,7 +142,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         report.add(sessions::compare(&setup, scale, &workload)?);
     }
-    for workload in workloads.iter().filter(|_| "ABCDEFH".chars().any(&wanted)) {
+    for workload in workloads.iter().filter(|_| "ABCDEFHO".chars().any(&wanted)) {
         println!("\n{}: {}", workload.name, workload.describe());
         let artifacts = Compiler::new(workload.target.clone())
             .pool(setup.pool.clone())
@@ -156,6 +158,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         if wanted('B') {
             report.add(image::compare(workload, &setup, &artifacts, &path)?);
+        }
+        if wanted('O') {
+            report.add(emit::compare(workload, &setup, &artifacts, folder.path())?);
         }
         if wanted('C') {
             report.add(open::compare(workload, &setup, &path)?);
