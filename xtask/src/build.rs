@@ -8,6 +8,7 @@
 mod emit;
 mod failure;
 mod image;
+mod lean;
 mod stats;
 mod timings;
 
@@ -21,6 +22,7 @@ use kiln::{Compiler, Verify};
 
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
+use self::lean::LeanArgs;
 use self::stats::{Stats, Times};
 use self::timings::Recorder;
 use crate::input::{self, InputFile, Level};
@@ -46,6 +48,8 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build lib --soname libx.so.1 --needed libm.so.6 --export-list names.txt -o libx.so.1
   cargo xtask build -g program.clif -o program.so
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
+  cargo xtask build lib --gc --fold --order profile.txt -o lib.so
+  cargo xtask build lib --root main --why-kept helper -o lib.so
   cargo xtask build lib --emit object -g -o lib.o && cc main.c lib.o -lm
   compiler | cargo xtask build - library.clif -o program.so")]
 pub(crate) struct BuildArgs {
@@ -80,6 +84,8 @@ pub(crate) struct BuildArgs {
     cache_limit: u64,
     #[command(flatten)]
     emit: EmitArgs,
+    #[command(flatten)]
+    lean: LeanArgs,
     /// Print for each module whether the cache had it, and if not, why
     #[arg(long)]
     verbose: bool,
@@ -118,6 +124,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
     args.emit.check(&args.output)?;
     let image = args.emit.image_options()?;
+    let lean_options = args.lean.options()?;
     let files = input::files(&args.paths)?;
     let files = if args.emit.is_debugged() { input::debugged(files) } else { files };
     let outputs = [Some(&args.output), args.stats.as_ref(), args.emit.split_debug()];
@@ -152,9 +159,11 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let result = result.map_err(|failures| inputs.not_compiled(failures))?;
     let compiled = Instant::now();
 
-    let artifacts = &result.artifacts;
+    let leaner = lean::apply(result.artifacts, lean_options.as_ref());
+    let leaner = leaner.map_err(|errors| inputs.not_linked(&errors))?;
+    let answers = args.lean.answer(&leaner, &inputs.names)?;
     let Written { bytes, debug, slots } =
-        args.emit.write(artifacts, &inputs.names, image).map_err(|errors| inputs.not_linked(&errors))?;
+        args.emit.write(&leaner, &inputs.names, image).map_err(|errors| inputs.not_linked(&errors))?;
     let linked = Instant::now();
     let files = [(Some(&args.output), Some(&bytes)), (args.emit.split_debug(), debug.as_ref())];
     for (path, bytes) in files.into_iter().filter_map(|(path, bytes)| path.zip(bytes)) {
@@ -172,7 +181,14 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     }
 
     let times = Times { started, compiled, linked, written };
-    let stats = Stats::new(artifacts, &result.stats, tally, (bytes.len(), slots), threads, &times);
+    let stats = Stats::new(
+        (inputs.names.len(), &leaner),
+        &result.stats,
+        tally,
+        (bytes.len(), slots),
+        threads,
+        &times,
+    );
     if let Some(path) = &args.stats {
         let json = serde_json::to_string_pretty(&stats).expect("plain data");
         std::fs::write(path, format!("{json}\n")).map_err(|error| cannot_write(path, error))?;
@@ -181,8 +197,18 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         timings::write(&args.timings, &recorder, &stats)?;
     }
     match args.format {
-        Format::Json => print_json(&stats),
-        Format::Text => println!("{}", stats.summary(&args.output)),
+        Format::Json => {
+            print_json(&stats);
+            answers.iter().for_each(|answer| eprintln!("{answer}"));
+        }
+        Format::Text => {
+            println!("{}", stats.summary(&args.output));
+            lean::summary(&leaner).iter().chain(&answers).for_each(|line| println!("{line}"));
+        }
+    }
+    if leaner.unknown_names > 0 {
+        let names = count(leaner.unknown_names, "name");
+        eprintln!("warning: --order has {names} that no function has");
     }
     Ok(())
 }

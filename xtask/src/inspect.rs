@@ -5,13 +5,13 @@
 
 mod lines;
 mod shown;
+mod sizes;
 
 use std::fs::File;
 use std::io::Read as _;
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
-use kiln::image::code::TableSizes;
 use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
@@ -32,7 +32,8 @@ use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 pub(crate) struct InspectArgs {
     /// The image; `-` is standard input
     image: PathBuf,
-    /// Show only the sizes of the code tables: of each part, also as a share of the code
+    /// Show only what takes the bytes: sections, modules and functions, the largest first, and the
+    /// parts of the code tables. JSON has all of them, text the 20 largest of each
     #[arg(long, conflicts_with = "lines")]
     sizes: bool,
     /// Show only the functions, with the file, line and column of each range of code. Without
@@ -50,8 +51,8 @@ pub(crate) fn main(args: &InspectArgs) -> Outcome {
     let info = ImageInfo::parse(&bytes).map_err(|error| no_image(&input, error))?;
     verify_bytes(&bytes).map_err(|error| no_image(&input, error))?;
     match (args.format, args.sizes, args.lines) {
-        (Format::Text, true, _) => sizes_text(&info),
-        (Format::Json, true, _) => print_json(&sizes_document(&info)),
+        (Format::Text, true, _) => sizes::text(&info),
+        (Format::Json, true, _) => print_json(&sizes::document(&info)),
         (Format::Text, _, true) => lines::text(&info),
         (Format::Json, _, true) => print_json(&lines::document(&info)),
         (Format::Text, ..) => text(&info),
@@ -132,28 +133,6 @@ fn text(info: &ImageInfo) {
         let signature = shown(slot.signature.as_deref(), IN_TEXT).unwrap_or_default();
         println!("  {number:>10}  {:7}  {}{}", slot_kind(&slot.key), name(slot.key.text()), name(&signature));
     }
-}
-
-/// Returns the sizes of the code tables, and of each part by its name.
-fn sizes(info: &ImageInfo) -> (TableSizes, [(&'static str, usize); 9]) {
-    let sizes = info.code_tables().map(|tables| tables.sizes()).unwrap_or_default();
-    (sizes, sizes.parts())
-}
-
-fn sizes_text(info: &ImageInfo) {
-    let (sizes, parts) = sizes(info);
-    println!("code              {:>10} in {} functions", sizes.code, sizes.functions);
-    for (part, size) in [("code tables", sizes.total)].into_iter().chain(parts) {
-        let share = 100.0 * size as f64 / sizes.code.max(1) as f64;
-        println!("{part:16}  {size:>10}  {share:5.1} %");
-    }
-}
-
-fn sizes_document(info: &ImageInfo) -> serde_json::Value {
-    let (sizes, parts) = sizes(info);
-    let parts: serde_json::Map<_, _> =
-        parts.map(|(part, size)| (part.replace(' ', "_"), size.into())).into_iter().collect();
-    json!({ "functions": sizes.functions, "code": sizes.code, "code_tables": sizes.total, "parts": parts })
 }
 
 fn document(info: &ImageInfo) -> serde_json::Value {

@@ -44,7 +44,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    Build(build::BuildArgs),
+    Build(Box<build::BuildArgs>),
     Check(check::CheckArgs),
     Convert(convert::ConvertArgs),
     Cache(cache::CacheArgs),

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kiln::artifact::Artifact;
 use kiln::globals::GlobalTable;
-use kiln::image::link::LinkError;
+use kiln::image::link::{Lean, LinkError};
 use kiln::image::{
     DebugInfo, GlobalSymbols, ImageFiles, ImageOptions, ObjectOptions, write_image_files, write_object,
 };
@@ -98,21 +98,24 @@ impl EmitArgs {
         self.split_debug.as_ref()
     }
 
-    /// Writes the modules in the form that the arguments ask for. `names` are those of the modules,
+    /// Writes the program in the form that the arguments ask for. `names` are those of the modules,
     /// and `image` is what [`image_options`](Self::image_options) returned.
     pub(super) fn write(
         &self,
-        artifacts: &[Artifact],
+        lean: &Lean,
         names: &[Box<str>],
         image: ImageOptions,
     ) -> Result<Written, Vec<LinkError>> {
+        let Lean { artifacts, modules, .. } = lean;
         let globals = globals(artifacts);
         match self.emit {
             Emit::Image => {
                 // Without debug information, an image does not depend on where the files are.
-                let module_names = if self.is_debugged() { names.into() } else { Vec::new() };
+                let parts = modules.iter().map(|module| names[*module as usize].clone());
+                let module_names = if self.is_debugged() { parts.collect() } else { Vec::new() };
+                let (debug, module_numbers) = (self.debug_info(), modules.clone());
                 let options =
-                    ImageOptions { strip: self.strip, debug: self.debug_info(), module_names, ..image };
+                    ImageOptions { strip: self.strip, debug, module_names, module_numbers, ..image };
                 let ImageFiles { image, debug, .. } = write_image_files(artifacts, &globals, &options)?;
                 let slots = kiln::image::ImageInfo::parse(&image).map_or(0, |info| info.slots.len());
                 Ok(Written { bytes: image, debug, slots })

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kiln::artifact::Artifact;
 use kiln::cache::Tally;
+use kiln::image::link::Lean;
 use serde::Serialize;
 
 use crate::output::{bytes, count, peak_rss, time};
@@ -19,6 +19,9 @@ pub(super) struct Stats {
     reused_modules: usize,
     lazy_modules: usize,
     cache: CacheStats,
+    dropped_functions: usize,
+    dropped_data: usize,
+    folded_functions: usize,
     text_bytes: u64,
     /// The bytes of the image, or of the object.
     image_bytes: u64,
@@ -81,22 +84,26 @@ pub(super) struct Times {
 
 impl Stats {
     pub(super) fn new(
-        artifacts: &[Artifact],
+        (modules, lean): (usize, &Lean),
         compiled: &kiln::Stats,
         cache: Tally,
         (output_bytes, slots): (usize, usize),
         threads: usize,
         times: &Times,
     ) -> Self {
+        let artifacts = &lean.artifacts;
         let seconds = |from: Instant, to: Instant| (to - from).as_secs_f64();
         Self {
-            modules: artifacts.len(),
+            modules,
             functions: artifacts.iter().map(|artifact| artifact.functions().len()).sum(),
             compiled_functions: compiled.compiled_functions,
             reused_functions: compiled.reused_functions,
             reused_modules: compiled.reused_modules,
             lazy_modules: compiled.lazy_modules,
             cache: cache.into(),
+            dropped_functions: lean.dropped_functions.0,
+            dropped_data: lean.dropped_data.0,
+            folded_functions: lean.folded_functions.0,
             text_bytes: artifacts.iter().map(|artifact| artifact.text().len() as u64).sum(),
             image_bytes: output_bytes as u64,
             slots,

@@ -56,6 +56,9 @@ fn stats_have_the_documented_keys() {
         "reused_modules",
         "lazy_modules",
         "cache",
+        "dropped_functions",
+        "dropped_data",
+        "folded_functions",
         "text_bytes",
         "image_bytes",
         "slots",
@@ -468,4 +471,99 @@ int main(void) {
         let arguments = ["build", ".", "-o", "x"].iter().chain(options).copied().collect::<Vec<_>>();
         dir.xtask(&arguments).code(1).says(&[message]);
     }
+}
+
+/// Three files: `main` needs `used` and `table`; `spare` and its data are for nobody.
+fn spacious() -> TestFolder {
+    let main = "function %main() -> i64 system_v {
+    fn0 = %used(i64) -> i64 system_v
+    gv0 = symbol %table
+block0:
+    v0 = symbol_value.i64 gv0
+    v1 = load.i64 v0
+    v2 = call fn0(v1)
+    return v2
+}
+; run: %main() == 12
+";
+    let other = "data %table { i64 7 }
+data %big { zeros 50000, i8 1 }
+function %spare() -> i64 system_v {
+    gv0 = symbol %big
+block0:
+    v0 = symbol_value.i64 gv0
+    v1 = load.i64 v0
+    return v1
+}
+";
+    let twins = "local function %left(i64) -> i64 system_v {
+block0(v0: i64):
+    v1 = imul v0, v0
+    return v1
+}
+local function %right(i64) -> i64 system_v {
+block0(v0: i64):
+    v1 = imul v0, v0
+    return v1
+}
+function %twins(i64) -> i64 system_v {
+    fn0 = colocated %left(i64) -> i64 system_v
+    fn1 = colocated %right(i64) -> i64 system_v
+block0(v0: i64):
+    v1 = call fn0(v0)
+    v2 = call fn1(v1)
+    return v2
+}
+";
+    let files = [("a.clif", main), ("b.clif", other), ("c.clif", twins), ("d.clif", &adder("used", 5))];
+    TestFolder::new(&files)
+}
+
+#[test]
+fn what_nothing_reaches_is_left_out() {
+    let dir = spacious();
+    let called = |image: &str| dir.xtask(&["call", image, "main"]).ok();
+    let whole = stats(dir.xtask(&["build", ".", "-o", "w.so", "--format", "json"]));
+    assert_eq!((&whole["dropped_functions"], &whole["folded_functions"]), (&0.into(), &0.into()));
+    let gc = dir.xtask(&["build", ".", "--root", "main", "-o", "g.so", "--why-kept", "table"]).ok();
+    assert!(gc.contains("dropped 4 functions (") && gc.contains("1 data object (50.0 kB)"), "{gc}");
+    assert!(gc.contains("table is kept: main (./a.clif, a root) -> table (./b.clif)"), "{gc}");
+    assert!(dir.read("g.so").len() + 45_000 < dir.read("w.so").len());
+    assert_eq!(called("g.so"), called("w.so"));
+    // Everything is exported, except for what is private and equal.
+    let all = dir.xtask(&["build", ".", "--gc", "--fold", "-o", "a.so", "--why-kept", "left"]).ok();
+    assert!(!all.contains("dropped") && all.contains("folded 1 function ("), "{all}");
+    assert!(all.contains("left is kept: twins (./c.clif, a root) -> left (./c.clif)"), "{all}");
+    dir.write("roots", "# what the program is for\nmain\n\n");
+    dir.write("order", "used\nmain\nnobody\n");
+    let build = ["build", ".", "--roots", "roots", "--order", "order", "-o", "o.so", "--why-kept", "spare"];
+    let ended = dir.xtask(&build);
+    assert!(ended.stderr.contains("--order has 1 name that no function has"), "{}", ended.stderr);
+    assert!(ended.ok().contains("spare is not kept: nothing reaches it"));
+    assert_eq!(called("o.so"), called("w.so"));
+    let sizes = dir.xtask(&["inspect", "o.so", "--sizes"]).ok();
+    for part in ["sections (", "functions (2), of the code:", "modules (2), of the code:", "main (module 0)"]
+    {
+        assert!(sizes.contains(part), "no {part} in {sizes}");
+    }
+    let json = dir.xtask(&["inspect", "w.so", "--sizes", "--format", "json"]).ok();
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["by_function"].as_array().unwrap().len(), 6);
+    assert_eq!(json["by_section"][0]["name"], ".rodata");
+    assert_eq!(json["by_module"][0]["functions"], 3);
+}
+
+#[test]
+fn wrong_options_of_lean_programs_are_explained() {
+    let dir = spacious();
+    let fails = |options: &[&str], message: &str| {
+        let arguments = ["build", ".", "-o", "x.so"].iter().chain(options).copied().collect::<Vec<_>>();
+        dir.xtask(&arguments).code(1).says(&[message]);
+        assert!(!dir.path("x.so").exists());
+    };
+    fails(&["--root", "nobody"], "no module defines `nobody`, which is to be a root, for others");
+    fails(&["--root", "left"], "no module defines `left`, which is to be a root");
+    fails(&["--roots", "missing.txt"], "cannot read missing.txt");
+    fails(&["--why-kept", "main"], "--why-kept needs --gc or roots");
+    fails(&["--gc", "--why-kept", "nobody"], "no module defines `nobody`, which --why-kept names");
 }

@@ -19,13 +19,15 @@ pub(super) struct CodeLayout<'a> {
     size: u64,
     /// The names of the first modules.
     pub(super) names: &'a [&'a str],
+    /// The numbers of the first modules, if they are parts of others.
+    pub(super) numbers: &'a [u32],
 }
 
 impl<'a> CodeLayout<'a> {
     /// Returns a layout without tables, for a program of so many modules.
     pub(super) fn none(modules: usize) -> Self {
         let modules = (0..modules).map(|_| (ModuleTables::default(), 0)).collect();
-        Self { modules, head: 0, size: 0, names: &[] }
+        Self { modules, head: 0, size: 0, names: &[], numbers: &[] }
     }
 
     /// Returns the size and alignment of the tables.
@@ -56,7 +58,9 @@ impl<'a> CodeLayout<'a> {
         let modules = self.modules.iter().zip(text).enumerate();
         let modules = modules.filter(|(_, ((tables, _), _))| tables.len > 0);
         // The casts keep the values: the program is smaller than 2 GiB.
-        let records = modules.map(|(number, ((_, piece), text))| [text as u32, number as u32, *piece as u32]);
+        let number = |number: usize| self.numbers.get(number).copied().unwrap_or(number as u32);
+        let records =
+            modules.map(|(module, ((_, piece), text))| [text as u32, number(module), *piece as u32]);
         write_head(self.size as u32, records, out);
     }
 }
@@ -77,7 +81,7 @@ pub(super) fn lay_out<'a>(artifacts: &[Artifact], names: &'a [&'a str], parallel
         (tables, start)
     };
     let modules = tables.into_iter().map(place).collect();
-    CodeLayout { modules, head, size, names }
+    CodeLayout { modules, head, size, names, numbers: &[] }
 }
 
 /// Returns an upper bound of the size of a module's code tables, in bytes.

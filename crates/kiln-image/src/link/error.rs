@@ -262,6 +262,12 @@ pub enum LinkError {
         /// The module that defines something else under the same name.
         definer: usize,
     },
+    /// A root of a leaner program is defined by no module, or is private.
+    #[error("no module defines `{name}`, which is to be a root, for others")]
+    UnknownRoot {
+        /// The name.
+        name: Box<str>,
+    },
     /// There are more named sections than an image can have.
     #[error("{count} named sections, limit {limit}")]
     TooManySections {
@@ -382,6 +388,7 @@ impl LinkError {
             | Self::NameWithZero { module, .. } => (Some(module), None),
             Self::TooLarge { module, .. } => (module, None),
             Self::UnsupportedTarget { .. }
+            | Self::UnknownRoot { .. }
             | Self::TooManySections { .. }
             | Self::Soname { .. }
             | Self::Needed { .. }

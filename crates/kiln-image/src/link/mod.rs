@@ -53,6 +53,8 @@ mod emit;
 mod error;
 mod fixups;
 mod layout;
+#[cfg(feature = "write")]
+mod lean;
 mod lists;
 mod place;
 mod plan;
@@ -77,6 +79,8 @@ pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
+#[cfg(feature = "write")]
+pub use lean::{Kept, Lean, LeanOptions, Roots, lean};
 pub use plan::{Plan, plan, plan_with};
 #[cfg(feature = "write")]
 pub(crate) use plan::{default_arch, plan_for};

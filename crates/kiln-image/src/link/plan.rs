@@ -83,24 +83,28 @@ pub fn plan_with<'a>(
 }
 
 /// Plans a program as [`plan`] does. If there are no modules, the program is for `default_arch`.
+/// `numbers` are the numbers of the first modules, for code tables.
 #[cfg(feature = "write")]
 pub(crate) fn plan_for<'a>(
     default_arch: Arch,
     artifacts: &'a [Artifact],
     names: &'a [&'a str],
+    numbers: &'a [u32],
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
     let definitions = &Definitions::new(artifacts);
-    plan_within(
+    let mut plan = plan_within(
         arch,
         Input { artifacts, names, definitions },
         table,
         external,
         Reach::of(arch),
         !is_small(artifacts),
-    )
+    )?;
+    plan.code.numbers = numbers;
+    Ok(plan)
 }
 
 /// The modules of a link.

@@ -218,10 +218,19 @@ pub(super) fn resolve<'a>(
         resolver.add_module(module, errors);
         ends.push(resolver.ids.len() as u32);
     }
-    let Resolver { mut symbols, ids, open, global_slots, .. } = resolver;
+    let Resolver { mut symbols, ids, open, global_slots, has_zero, .. } = resolver;
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
     let replaceable = resolve_outside(artifacts, external, &mut sections, &open, &mut symbols);
+    let zeros = if has_zero { &*open } else { &[] };
+    for &id in zeros {
+        let ResolvedSymbol { resolution, module, symbol } = symbols[id.index()];
+        let artifact = &artifacts[module as usize];
+        let name = artifact.name(&artifact.symbols()[symbol as usize]);
+        if resolution == Resolution::Undefined && name.contains('\0') {
+            errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
+        }
+    }
     Resolved { symbols: SymbolTable { symbols, ids, ends, replaceable }, sections, global_slots }
 }
 
@@ -232,6 +241,8 @@ struct Resolver<'a, 'e> {
     external: &'e dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     symbols: PerSymbol<ResolvedSymbol>,
     ids: PerSymbol<ResolvedId>,
+    /// Whether a name or another string contains a zero byte.
+    has_zero: bool,
     /// The resolved symbols that may have a definition outside the link, in order.
     open: Vec<ResolvedId>,
     /// The resolved symbols of definitions, if they are many and no name is defined twice.
@@ -289,6 +300,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
             external,
             symbols: PerSymbol::with_capacity(count),
             ids: PerSymbol::with_capacity(count),
+            has_zero: false,
             open: Vec::new(),
             names: HashMap::default(),
             unique: definitions.are_many_names().then(|| UniqueDefinitions::new(artifacts, definitions)),
@@ -302,6 +314,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
     fn add_module(&mut self, module: usize, errors: &mut Vec<LinkError>) {
         let artifact = &self.artifacts[module];
         let has_zero = artifact.table_bytes(Table::Strings).contains(&0);
+        self.has_zero |= has_zero;
         for (number, symbol) in artifact.symbols().iter().enumerate() {
             let next = ResolvedId(self.symbols.len() as u32);
             let (module, number) = (module as u32, number as u32);
@@ -348,7 +361,9 @@ impl<'a, 'e> Resolver<'a, 'e> {
             if name == SLOTS_SYMBOL {
                 errors.push(LinkError::ReservedName { module: module as usize, name: name.into() });
             }
-            if has_zero && name.as_bytes().contains(&0) {
+            // A hidden name is in no table of an ELF file; an import may mean one.
+            let is_hidden = matches!(symbol.linkage(), Linkage::Hidden | Linkage::Import);
+            if has_zero && !is_hidden && name.as_bytes().contains(&0) {
                 errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
             }
             if symbol.is_defined()

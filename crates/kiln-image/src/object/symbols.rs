@@ -223,6 +223,10 @@ impl Numberer<'_, '_> {
                     continue;
                 }
                 let name = artifact.name(symbol);
+                if name.contains('\0') {
+                    // A hidden name, which needs no symbol: see `link::lean`.
+                    continue;
+                }
                 let mut place = program.locate(module, symbol.section(), symbol.offset.get());
                 let mut size = symbol.size.get();
                 if symbol.linkage() == Linkage::Replaceable {

@@ -64,7 +64,7 @@ pub fn write_image_files(
     let _span = tracing::debug_span!("link").entered();
     let arch = default_arch(artifacts, options.triple.as_deref())?;
     let names: Vec<&str> = options.module_names.iter().map(|name| &**name).collect();
-    let plan = plan_for(arch, artifacts, &names, table, &|_| None)?;
+    let plan = plan_for(arch, artifacts, &names, &options.module_numbers, table, &|_| None)?;
     let triple = match (artifacts.first(), &options.triple) {
         (Some(artifact), _) => artifact.triple().into(),
         (None, Some(triple)) => triple.clone(),

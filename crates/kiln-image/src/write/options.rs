@@ -36,6 +36,10 @@ pub struct ImageOptions {
     /// returns. They become a part of the image, so names that are paths make it depend on a
     /// folder.
     pub module_names: Vec<Box<str>>,
+    /// Numbers of the first modules, as many as are given, which
+    /// [`Location`](crate::code::Location) returns: for parts of modules, as
+    /// [`link::lean`](crate::link::lean) makes them. The others have their positions.
+    pub module_numbers: Vec<u32>,
 }
 
 /// The place of an image's debug information.
