@@ -5,7 +5,7 @@ use std::mem::zeroed;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
-use kiln_trap::{TrapCode, call};
+use kiln_trap::{Caught, CodeTable, TableFunction, TrapCode, call};
 
 use crate::child::{self, Ended};
 use crate::program::{Options, Program};
@@ -159,7 +159,7 @@ fn a_trap_without_a_record_is_not_ours() {
     let part = |name: &str, rows: bool| {
         child::run("signals::a_trap_without_a_record_is_not_ours", name, || {
             set(libc::SIGSEGV, by_info as *const (), libc::SA_SIGINFO);
-            let change = &|functions: &mut Vec<kiln_trap::TableFunction>| {
+            let change = &|functions: &mut Vec<TableFunction>| {
                 functions.iter_mut().for_each(|function| function.traps.clear());
             };
             let program = Program::new(TRAPS, &Options { change, rows, ..Options::default() });
@@ -191,6 +191,58 @@ fn a_trap_without_a_record_is_not_ours() {
         panic!("{result:?}");
     });
     ended(&gone, Some(BY_INFO), None);
+}
+
+/// `push rbp`, `mov rbp, rsp`, `nop`, `int3`, `pop rbp`, `ret`.
+const BREAKPOINT: [u8; 8] = [0x55, 0x48, 0x89, 0xe5, 0x90, 0xcc, 0x5d, 0xc3];
+/// The offset of `int3`, behind which the processor is when it traps.
+const INT3: u32 = 5;
+
+/// Calls [`BREAKPOINT`], in which the instruction at an offset has a record.
+fn call_breakpoint(record: u32) -> (usize, Result<(), Caught>) {
+    let protection = libc::PROT_READ | libc::PROT_WRITE | libc::PROT_EXEC;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: the memory is new, and long enough for the code; it is never unmapped.
+    let start = unsafe {
+        let start = libc::mmap(ptr::null_mut(), 4096, protection, flags, -1, 0).cast::<u8>();
+        assert_ne!(start.cast(), libc::MAP_FAILED);
+        start.copy_from(BREAKPOINT.as_ptr(), BREAKPOINT.len());
+        start
+    };
+    let function = TableFunction {
+        name: "breakpoint".into(),
+        start: start.addr(),
+        len: BREAKPOINT.len(),
+        traps: vec![(record, 7)],
+        ..TableFunction::default()
+    };
+    let table = CodeTable::new(vec![function]);
+    let range = start.addr()..start.addr() + BREAKPOINT.len();
+    // SAFETY: the table describes the code, and outlives the registration. The code has this type.
+    unsafe {
+        let _registration = kiln_trap::register(range, &raw const table).unwrap();
+        let code = std::mem::transmute::<*mut u8, extern "C" fn()>(start);
+        (start.addr(), call(code, ()))
+    }
+}
+
+#[test]
+fn a_breakpoint_is_a_trap_if_it_has_a_record() {
+    // A record of the instruction behind it is another one's. This is first, so that a child sets
+    // its handler before ours is there.
+    let part = |name: &str, handler: *const ()| {
+        child::run("signals::a_breakpoint_is_a_trap_if_it_has_a_record", name, || {
+            set(libc::SIGTRAP, handler, 0);
+            panic!("{:?}", call_breakpoint(INT3 + 1).1);
+        })
+    };
+    ended(&part("number", by_number as *const ()), Some(BY_NUMBER), None);
+    ended(&part("default", libc::SIG_DFL as *const ()), None, Some(libc::SIGTRAP));
+    let (start, result) = call_breakpoint(INT3);
+    let one = trap(result);
+    assert_eq!((one.code(), one.signal()), (TrapCode::from_raw(7), libc::SIGTRAP));
+    assert_eq!((one.pc(), one.address()), (start + INT3 as usize, None));
+    assert_eq!(one.frame().map(|frame| frame.offset), Some(INT3 as usize));
 }
 
 #[test]
