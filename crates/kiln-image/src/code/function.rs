@@ -1,7 +1,7 @@
 //! The answers of the code tables about one function.
 
 use super::cursor::Cursor;
-use super::format::HandlerRecord;
+use super::format::{HANDLER, HandlerRecord};
 use super::lines::{Lines, SourceLine};
 use super::part::{Part, Reader};
 use super::trap::TrapCode;
@@ -22,6 +22,31 @@ pub struct Function<'a> {
     /// The description, after the name.
     pub(super) rest: Cursor<'a>,
 }
+
+/// The lengths in the head of a function's description, and the rest of the description.
+#[derive(Clone, Copy)]
+struct DescriptionHead<'a> {
+    /// Of the streams of traps, calls, stack maps and source locations.
+    streams: [usize; 4],
+    handlers: usize,
+    base_location: u32,
+    rest: Cursor<'a>,
+}
+
+impl<'a> DescriptionHead<'a> {
+    /// Returns a part without reading those before it.
+    fn part(&self, number: usize) -> Option<Part<'a>> {
+        let before = self.streams.iter().take(number).map(|&len| Part::len(len));
+        let skipped = before.fold(self.handlers.saturating_mul(HANDLER), usize::saturating_add);
+        let mut rest = self.rest;
+        rest.bytes(skipped)?;
+        Part::read(&mut rest, *self.streams.get(number)?)
+    }
+}
+
+/// The numbers of parts.
+const TRAPS: usize = 0;
+const SOURCES: usize = 3;
 
 /// The parts of a function's description.
 #[derive(Clone, Copy)]
@@ -115,19 +140,25 @@ impl<'a> Function<'a> {
         self.len
     }
 
+    fn head(&self) -> Option<DescriptionHead<'a>> {
+        let mut rest = self.rest;
+        let (traps, calls, maps) = (rest.len()?, rest.len()?, rest.len()?);
+        let handlers = rest.len()?;
+        let sources = rest.len()?;
+        let base_location = if sources == 0 { 0 } else { rest.uint()? };
+        Some(DescriptionHead { streams: [traps, calls, maps, sources], handlers, base_location, rest })
+    }
+
     /// Finds the parts of the description, each at its end if `None`.
     pub(super) fn parts(&self) -> Option<Parts<'a>> {
-        let mut cursor = self.rest;
-        let (traps, calls, maps) = (cursor.len()?, cursor.len()?, cursor.len()?);
-        let handlers = cursor.len()?;
-        let sources = cursor.len()?;
-        let base_location = if sources == 0 { 0 } else { cursor.uint()? };
+        let DescriptionHead { streams: [traps, calls, maps, sources], handlers, base_location, mut rest } =
+            self.head()?;
         Some(Parts {
-            handlers: cursor.records(handlers)?,
-            traps: Part::read(&mut cursor, traps)?,
-            calls: Part::read(&mut cursor, calls)?,
-            maps: Part::read(&mut cursor, maps)?,
-            sources: Part::read(&mut cursor, sources)?,
+            handlers: rest.records(handlers)?,
+            traps: Part::read(&mut rest, traps)?,
+            calls: Part::read(&mut rest, calls)?,
+            maps: Part::read(&mut rest, maps)?,
+            sources: Part::read(&mut rest, sources)?,
             base_location,
         })
     }
@@ -141,8 +172,8 @@ impl<'a> Function<'a> {
     /// Returns the client's source location (Cranelift's `SourceLoc`) of the instruction that has a
     /// byte at `offset`.
     pub fn source_at(&self, offset: u32) -> Option<u32> {
-        let (parts, offset) = (self.parts()?, self.relative(offset)?);
-        let mut reader = parts.sources.seek(parts.base_location, |end| end <= offset)?;
+        let (head, offset) = (self.head()?, self.relative(offset)?);
+        let mut reader = head.part(SOURCES)?.seek(head.base_location, |end| end <= offset)?;
         loop {
             let source = reader.source()?;
             if source.start > offset {
@@ -169,8 +200,8 @@ impl<'a> Function<'a> {
 
     /// Returns the reason for which the instruction that starts at `offset` may trap.
     pub fn trap_at(&self, offset: u32) -> Option<TrapCode> {
-        let (parts, offset) = (self.parts()?, self.relative(offset)?);
-        let mut reader = parts.traps.seek(0, |before| before < offset)?;
+        let (head, offset) = (self.head()?, self.relative(offset)?);
+        let mut reader = head.part(TRAPS)?.seek(0, |before| before < offset)?;
         loop {
             let (at, code) = reader.trap()?;
             if at >= offset {

@@ -1,7 +1,7 @@
 //! A stream with its checkpoints, and the entries of each kind of stream.
 
 use super::cursor::Cursor;
-use super::format::{Checkpoint, STRIDE, checkpoints};
+use super::format::{CHECKPOINT, Checkpoint, STRIDE, checkpoints};
 
 /// A stream with its checkpoints.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,11 @@ impl<'a> Part<'a> {
     /// Reads a part whose stream has `len` bytes.
     pub(super) fn read(cursor: &mut Cursor<'a>, len: usize) -> Option<Self> {
         Some(Self { checkpoints: cursor.records(checkpoints(len))?, stream: cursor.bytes(len)? })
+    }
+
+    /// Returns the bytes of a part whose stream has `len` bytes.
+    pub(super) fn len(len: usize) -> usize {
+        len.saturating_add(CHECKPOINT.saturating_mul(checkpoints(len)))
     }
 
     /// Returns the bytes of the stream, and those of its checkpoints.

@@ -14,7 +14,7 @@ use super::format::{
     CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, FileRecord, FunctionRecord, HANDLER, HEAD,
     HandlerRecord, Head, MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
 };
-use super::part::Reader;
+use super::part::{Part, Reader};
 
 /// The sizes of a module's tables.
 #[derive(Debug, Default)]
@@ -275,7 +275,7 @@ impl<'o> Write<'o> {
 
 /// Returns the length of a part whose stream has `len` bytes.
 fn part_len(len: usize) -> u64 {
-    (len + CHECKPOINT * checkpoints(len)) as u64
+    Part::len(len) as u64
 }
 
 impl ModuleTables {
