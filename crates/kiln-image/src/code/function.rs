@@ -173,16 +173,7 @@ impl<'a> Function<'a> {
     /// byte at `offset`.
     pub fn source_at(&self, offset: u32) -> Option<u32> {
         let (head, offset) = (self.head()?, self.relative(offset)?);
-        let mut reader = head.part(SOURCES)?.seek(head.base_location, |end| end <= offset)?;
-        loop {
-            let source = reader.source()?;
-            if source.start > offset {
-                return None;
-            }
-            if offset < source.end {
-                return Some(source.location);
-            }
-        }
+        head.part(SOURCES)?.seek(head.base_location, |end| end <= offset)?.find_source(offset)
     }
 
     /// Returns the ranges of code that have a source location, in order, up to the first that is

@@ -132,6 +132,30 @@ impl<'a> Reader<'a> {
         Some((self.step(step)?, self.rest.byte()?))
     }
 
+    /// Returns the location of the range that has a byte at `offset`, which no range before this
+    /// one has or comes after.
+    pub(super) fn find_source(mut self, offset: u32) -> Option<u32> {
+        loop {
+            // Most entries have two bytes, and no gap.
+            let (start, end) = match *self.rest.0 {
+                [head @ ..0x80, code @ ..0x80, ref rest @ ..] if head & 1 == 0 => {
+                    self.start()?;
+                    self.rest = Cursor(rest);
+                    let start = self.offset;
+                    self.differ(code.into());
+                    (start, self.step((head >> 1).into())?)
+                }
+                _ => {
+                    let source = self.source()?;
+                    (source.start, source.end)
+                }
+            };
+            if offset < end {
+                return (start <= offset).then_some(self.extra);
+            }
+        }
+    }
+
     pub(super) fn call(&mut self) -> Option<CallEntry> {
         self.start()?;
         let step = self.rest.uint()?;
@@ -169,8 +193,13 @@ impl<'a> Reader<'a> {
     #[inline]
     fn differing(&mut self) -> Option<u32> {
         let code = self.rest.uint()?;
+        self.differ(code);
+        Some(self.extra)
+    }
+
+    #[inline]
+    fn differ(&mut self, code: u32) {
         let difference = (code >> 1) as i32 ^ -((code & 1) as i32);
         self.extra = self.extra.wrapping_add_signed(difference);
-        Some(self.extra)
     }
 }
