@@ -5,7 +5,7 @@
 //! `newer_cpu` do so with other settings. `corpus` executes the run lines of `tests/clif` through
 //! entry thunks that are part of the image. `far` executes the veneers of a module that is larger
 //! than a call reaches. `object` does the first and the third with relocatable objects, which each
-//! linker makes a shared library of, and an executable.
+//! linker makes a shared library of, and an executable. `lean` does them with leaner programs.
 //!
 //! A test that needs a tool that is not installed is reported as ignored, with the name of the
 //! tool. If the environment variable `CI` is set, it fails.
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use kiln::Compiler;
 use kiln::artifact::Artifact;
 use kiln::globals::GlobalTable;
+use kiln::image::link::{LeanOptions, Roots, lean};
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Code, Module, OptLevel, Source, Target, check_program, parse};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -34,11 +35,12 @@ fn main() {
     let mut trials = Vec::new();
     for machine in &MACHINES {
         let missing = machine.missing();
-        let ways: [(&str, Way); 5] = [
+        let ways: [(&str, Way); 6] = [
             ("program", |machine| program(machine, machine.target().opt_level(OptLevel::Speed), false)),
             ("unoptimized", |machine| program(machine, machine.target().opt_level(OptLevel::None), false)),
             ("newer_cpu", |machine| program(machine, machine.newer_target(), true)),
             ("corpus", |machine| corpus::run(machine, &image_of, false)),
+            ("lean", lean_programs),
             ("far", far),
         ];
         for (name, way) in ways {
@@ -115,6 +117,30 @@ fn image_of(machine: &Machine, program: &Program, host: &str, folder: &Path) -> 
 
 /// A way from a program to a C program that executes it.
 type Form<'f> = &'f dyn Fn(&Machine, &Program, &str, &Path) -> Result<Hosted, Failed>;
+
+/// The same as `program` and `corpus`, with equal functions folded and all functions in another
+/// order, so that most of them are in a part of a module of their own.
+fn lean_programs(machine: &Machine) -> Result<(), Failed> {
+    let form = |machine: &Machine, program: &Program, host: &str, folder: &Path| {
+        let symbols = program.artifacts.iter().rev().flat_map(|artifact| {
+            let named = artifact.symbols().iter().rev().map(|symbol| artifact.name(symbol).into());
+            named.collect::<Vec<Box<str>>>()
+        });
+        // Every fifth function stays with the data of its module.
+        let order = symbols.enumerate().filter(|(number, _)| number % 5 != 0).map(|(_, name)| name);
+        let options = LeanOptions { roots: Some(Roots::Exports), fold: true, order: order.collect() };
+        let lean = lean(&program.artifacts, &options)
+            .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
+        image_of(
+            machine,
+            &Program { artifacts: lean.artifacts, globals: program.globals.clone() },
+            host,
+            folder,
+        )
+    };
+    execute(machine, "host.c", &known_program(machine.target())?, false, &form)?;
+    corpus::run(machine, &form, false)
+}
 
 /// Compiles the program that `host.c` knows for `target`.
 fn known_program(target: Target) -> Result<Program, Failed> {

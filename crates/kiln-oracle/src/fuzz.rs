@@ -21,7 +21,11 @@ use kiln_artifact::{Artifact, Table};
 use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::code::{CodeTables, Function, Location};
-use kiln_image::{Debugger, Image, ImageInfo, ImageOptions, verify_bytes, write_image};
+use kiln_image::link::{LeanOptions, Roots, lean};
+use kiln_image::{
+    Debugger, GlobalSymbols, Image, ImageInfo, ImageOptions, ObjectOptions, verify_bytes, write_image,
+    write_object,
+};
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
 use self::fit::{fit_artifact, fit_binary, fit_code_tables, fit_entry, fit_image};
@@ -193,8 +197,30 @@ pub fn artifact(bytes: &[u8]) {
             assert!(artifact.as_bytes() == bytes);
             use_accessors(&artifact);
             link(&artifact);
+            take_apart(&artifact);
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// Makes the artifact leaner in every way, and writes objects of it.
+fn take_apart(artifact: &Artifact) {
+    let symbols = artifact.symbols().iter().rev();
+    let order: Vec<Box<str>> = symbols.step_by(2).map(|symbol| artifact.name(symbol).into()).collect();
+    let whole = LeanOptions { fold: true, order: order.clone(), ..LeanOptions::default() };
+    for options in [whole.clone(), LeanOptions { roots: Some(Roots::Exports), ..whole }] {
+        let Ok(lean) = lean(std::slice::from_ref(artifact), &options) else { continue };
+        let size: usize = lean.artifacts.iter().map(|part| part.as_bytes().len()).sum();
+        // A part has the tables of the module that it needs, and its own head.
+        let limit = 64 * artifact.as_bytes().len() + 4096 * lean.artifacts.len();
+        assert!(size <= limit, "{} bytes became {size}", artifact.as_bytes().len());
+        assert!(order.iter().all(|name| lean.why_kept(name).is_none_or(|ways| ways.len() < limit)));
+        for globals in [GlobalSymbols::default(), GlobalSymbols::Named] {
+            let options = ObjectOptions { globals, ..ObjectOptions::default() };
+            if let Ok(object) = write_object(&lean.artifacts, &GlobalTable::new(), &options) {
+                assert!(object.len() <= limit + (1 << 19), "{} bytes became an object", object.len());
+            }
+        }
     }
 }
 

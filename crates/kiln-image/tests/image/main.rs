@@ -6,6 +6,7 @@ mod code;
 mod elf;
 mod files;
 mod hostile;
+mod lean;
 mod link;
 mod load;
 mod object;

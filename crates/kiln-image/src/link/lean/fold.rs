@@ -11,7 +11,7 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_artifact::{Artifact, Table};
 
-use super::nodes::{NodeId, Nodes, part};
+use super::nodes::{NodeId, Nodes, part, returns};
 
 /// A hash of everything that equal functions share, but for their targets.
 type ContentHash = [u8; 32];
@@ -128,14 +128,6 @@ fn content(artifact: &Artifact, function: usize) -> ContentHash {
     let symbol = &artifact.symbols()[record.symbol.get() as usize];
     add(symbol.signature().and_then(|index| artifact.signature(index)).unwrap_or("-").as_bytes());
     *hasher.finalize().as_bytes()
-}
-
-/// Returns the records of a function in a table that is sorted by return addresses, or by ends: the
-/// address after the last byte of a function is its own, and not that of the next one.
-pub(super) fn returns<T>(records: &[T], start: u32, len: u32, place: impl Fn(&T) -> u32) -> &[T] {
-    let from = records.partition_point(|record| place(record) <= start);
-    let to = records.partition_point(|record| place(record) <= start + len);
-    &records[from..to]
 }
 
 /// Returns the class of each candidate, by node.

@@ -17,7 +17,7 @@
 //! # Names between parts
 //!
 //! Parts of a module share private symbols, which have no name that another artifact could use. A
-//! private symbol that another part needs gets one more symbol, hidden, whose name contains a zero
+//! private place that another part needs gets one more symbol, hidden, whose name contains a zero
 //! byte: no module can have such a name, no table of an ELF file has it, and the symbol's own name
 //! stays what debuggers see.
 //!

@@ -1,6 +1,8 @@
 //! The nodes of a program: functions and data objects, and what they refer to.
 
-use kiln_artifact::record::{FunctionRecord, Linkage, Reloc, ResolvedCall, SectionKind, SymbolRecord};
+use kiln_artifact::record::{
+    FunctionRecord, Handler, HandlerKind, Linkage, Reloc, ResolvedCall, SectionKind, SymbolRecord,
+};
 use kiln_artifact::{Artifact, RelocKind};
 
 use super::super::relocate::{self, Use};
@@ -77,6 +79,14 @@ impl<'a> ModuleNodes<'a> {
         &self.objects[(node - self.first) as usize - self.functions().len()]
     }
 
+    /// Returns the offset of a node in its section.
+    pub(super) fn start(&self, node: NodeId) -> u64 {
+        match self.function(node) {
+            Some(number) => self.functions()[number].start.get().into(),
+            None => self.object(node).start,
+        }
+    }
+
     /// Returns the relocations of a data object.
     pub(super) fn relocs_of(&self, object: &DataObject) -> &[DataReloc<'a>] {
         let at = |offset| {
@@ -121,31 +131,60 @@ impl<'a> ModuleNodes<'a> {
         module
     }
 
-    /// Whether all that refers, and all that is referred to, is in a node.
+    /// Whether the module can be taken apart: all that refers, and all that is referred to, is in a
+    /// node, and each function is as a compiler makes it. Artifacts may come from anywhere.
     fn is_covered(&self) -> bool {
         let artifact = self.artifact;
-        let functions = artifact.functions();
-        let in_function = |offset: u64, len: u64| {
-            let after = functions.partition_point(|function| u64::from(function.start.get()) <= offset);
-            let function = after.checked_sub(1).map(|number| &functions[number]);
-            function.is_some_and(|function| {
-                offset + len <= u64::from(function.start.get()) + u64::from(function.len.get())
-            })
+        let inside = |record: &FunctionRecord, from: u64, to: u64| {
+            let start = u64::from(record.start.get());
+            (start..=start + u64::from(record.len.get())).contains(&from)
+                && to <= start + u64::from(record.len.get())
         };
-        let defined = |symbol: &SymbolRecord| symbol.is_defined();
-        artifact
-            .text_relocs()
-            .iter()
-            .all(|reloc| in_function(reloc.offset.get(), reloc.kind().width() as u64))
-            && (artifact.resolved_calls().iter())
-                .all(|call| in_function(call.offset.get().into(), call.kind().width() as u64))
-            && self.objects.iter().map(|object| self.relocs_of(object).len()).sum::<usize>()
-                == self.data_relocs.len()
+        let functions = artifact.functions();
+        let in_function = |from: u64, to: u64| {
+            let after = functions.partition_point(|function| u64::from(function.start.get()) <= from);
+            after.checked_sub(1).is_some_and(|number| inside(&functions[number], from, to))
+        };
+        let is_whole_function = |(number, record): (usize, &FunctionRecord)| {
+            let (start, len) = (record.start.get(), record.len.get());
+            let patchable = returns(artifact.patchable_calls(), start, len, |call| call.end.get());
+            let is_target = |target: u32| inside(record, target.into(), target.into());
+            self.node_of(record.symbol.get()) == Some(self.first + number as u32)
+                && artifact.symbols()[record.symbol.get() as usize].section() == SectionKind::Text
+                && start.is_multiple_of(record.align.get())
+                && patchable.iter().all(|call| call.end.get() - call.len.get() >= start)
+                && (artifact.handlers_of(number).iter())
+                    .all(|handler| is_context(handler) || is_target(handler.target.get()))
+        };
+        let relocs = artifact.text_relocs().iter().map(|reloc| (reloc.offset.get(), reloc.kind().width()));
+        let calls = artifact.resolved_calls().iter();
+        let calls = calls.map(|call| (u64::from(call.offset.get()), call.kind().width()));
+        let code = artifact.symbols().iter().filter(|symbol| symbol.section() == SectionKind::Text);
+        let code = code.map(|symbol| (symbol.offset.get(), symbol.size.get() as usize));
+        let pointers = self.objects.iter().map(|object| {
+            let relocs = self.relocs_of(object);
+            let whole = relocs.iter().filter(|(_, reloc)| reloc.offset.get() + 8 <= object.end);
+            whole.count()
+        });
+        functions.iter().enumerate().all(is_whole_function)
+            && relocs.chain(calls).chain(code).all(|(from, len)| in_function(from, from + len as u64))
+            && pointers.sum::<usize>() == self.data_relocs.len()
             && (artifact.symbols().iter().zip(&self.of_symbol))
-                .all(|(symbol, node)| !defined(symbol) || *node != NONE)
-            && (artifact.symbols().iter().filter(|symbol| symbol.section() == SectionKind::Text))
-                .all(|symbol| in_function(symbol.offset.get(), symbol.size.get()))
+                .all(|(symbol, node)| !symbol.is_defined() || *node != NONE)
     }
+}
+
+/// Whether an entry of an exception table has no target.
+pub(super) fn is_context(handler: &Handler) -> bool {
+    [HandlerKind::ContextStack, HandlerKind::ContextRegister].map(|kind| kind as u8).contains(&handler.kind)
+}
+
+/// Returns the records of a function in a table that is sorted by return addresses, or by ends: the
+/// address after the last byte of a function is its own, and not that of the next one.
+pub(super) fn returns<T>(records: &[T], start: u32, len: u32, place: impl Fn(&T) -> u32) -> &[T] {
+    let from = records.partition_point(|record| place(record) <= start);
+    let to = records.partition_point(|record| place(record) <= start + len);
+    &records[from..to]
 }
 
 /// Returns the data objects of a module: named runs, and symbols that share no bytes.

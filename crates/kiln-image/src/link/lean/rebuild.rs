@@ -15,8 +15,7 @@ use kiln_artifact::record::{
 use kiln_artifact::{Artifact, Contents, Table};
 use zerocopy::little_endian::U32;
 
-use super::fold::returns;
-use super::nodes::{NodeId, Nodes, Reference, part};
+use super::nodes::{NodeId, Nodes, Reference, is_context, part, returns};
 use super::order::{Part, Parts};
 
 /// The results of the phases before.
@@ -27,13 +26,16 @@ pub(super) struct Rebuild<'r, 'a> {
     pub(super) places: &'r [NodeId],
     /// For each node, the nodes whose places it takes.
     folded: HashMap<NodeId, Vec<NodeId>, FastHash>,
-    /// Whether a node is referred to by a name of its own, from another part.
-    aliased: Vec<bool>,
+    /// The places in nodes that other parts refer to by names of their own.
+    aliases: BTreeSet<Alias>,
 }
 
-/// The name by which a part refers to a private node of another part.
-fn alias(node: NodeId) -> String {
-    format!("\0{node}")
+/// A place in a private node, which another part refers to: the node, and the offset in it.
+type Alias = (NodeId, u64);
+
+/// The name by which a part refers to a place in another part.
+fn alias_name((node, inside): Alias) -> String {
+    format!("\0{node}+{inside}")
 }
 
 impl<'r, 'a> Rebuild<'r, 'a> {
@@ -44,46 +46,51 @@ impl<'r, 'a> Rebuild<'r, 'a> {
                 folded.entry(place).or_default().push(node);
             }
         }
-        let mut this = Self { nodes, parts, places, folded, aliased: vec![false; nodes.count] };
-        let mut aliased = vec![false; nodes.count];
+        let mut this = Self { nodes, parts, places, folded, aliases: BTreeSet::new() };
+        let mut aliases = BTreeSet::new();
         for part in &parts.list {
             for &node in part.functions.iter().chain(&part.objects) {
-                nodes.references(node, |reference| {
-                    if let Some(target) = this.alias_of(part, &reference) {
-                        aliased[target as usize] = true;
-                    }
-                });
+                nodes.references(node, |reference| aliases.extend(this.alias_of(part, &reference)));
             }
         }
-        this.aliased = aliased;
+        this.aliases = aliases;
         this
     }
 
-    /// Returns the node that a reference from a part means, if it is in another part and the name of
-    /// the reference's symbol does not lead to it.
-    fn alias_of(&self, part: &Part, reference: &Reference) -> Option<NodeId> {
-        let target = self.places[reference.node? as usize];
+    /// Returns the place that a reference from a part means, if it is in another part and the name
+    /// of the reference's symbol does not lead to it.
+    fn alias_of(&self, part: &Part, reference: &Reference) -> Option<Alias> {
+        let node = reference.node?;
+        let target = self.places[node as usize];
         let own = self.parts.of_node[target as usize];
         let here = std::ptr::eq(part, &raw const self.parts.list[own as usize]);
         let module = &self.nodes.modules[part.module];
         let record = &module.artifact.symbols()[reference.symbol as usize];
         let by_name = match record.linkage() {
             Linkage::Local => false,
+            Linkage::Replaceable => !reference.is_own,
             // The module's own definition may not be the one in force.
-            _ => {
-                !reference.is_own
-                    || self.nodes.is_definition(part.module, reference.symbol)
-                        && record.linkage() != Linkage::Replaceable
-            }
+            _ => !reference.is_own || self.nodes.is_definition(part.module, reference.symbol),
         };
-        (!here && !by_name).then_some(target)
+        if here || by_name {
+            return None;
+        }
+        // A function that takes the place of another one is meant at its start.
+        let inside = if node == target { record.offset.get() - module.start(node) } else { 0 };
+        Some((target, inside))
+    }
+
+    /// Returns the places in a node that other parts refer to.
+    fn aliases_of(&self, node: NodeId) -> impl Iterator<Item = Alias> {
+        self.aliases.range((node, 0)..=(node, u64::MAX)).copied()
     }
 
     /// Whether a part is its module as it was.
     fn is_unchanged(&self, part: &Part) -> bool {
         let module = &self.nodes.modules[part.module];
         let own = part.functions.len() + part.objects.len();
-        let is_plain = |node: NodeId| !self.aliased[node as usize] && !self.folded.contains_key(&node);
+        let is_plain =
+            |node: NodeId| self.aliases_of(node).next().is_none() && !self.folded.contains_key(&node);
         own == module.len() && (module.first..).take(module.len()).all(is_plain) || module.is_whole
     }
 
@@ -116,8 +123,8 @@ struct PartWriter<'w, 'r, 'a> {
     contents: Contents,
     /// The new numbers of the module's symbols.
     symbols: HashMap<u32, u32, FastHash>,
-    /// The numbers of the symbols of nodes of other parts.
-    aliases: HashMap<NodeId, u32, FastHash>,
+    /// The numbers of the symbols of places in other parts.
+    aliases: HashMap<Alias, u32, FastHash>,
     /// The new numbers of signatures, by text.
     signatures: HashMap<&'a str, u32, FastHash>,
     /// The source locations of the part's functions.
@@ -237,10 +244,7 @@ impl<'a> PartWriter<'_, '_, 'a> {
     fn add_symbols(&mut self, node: NodeId, start: u64) {
         let nodes = self.rebuild.nodes;
         let module = &nodes.modules[self.part.module];
-        let old = match module.function(node) {
-            Some(number) => u64::from(module.functions()[number].start.get()),
-            None => module.object(node).start,
-        };
+        let old = module.start(node);
         let mut first = None;
         for (symbol, record) in module.symbols_of(node) {
             let name = self.artifact.name(record);
@@ -256,41 +260,29 @@ impl<'a> PartWriter<'_, '_, 'a> {
                 self.push_symbol(other.artifact, record, other.artifact.name(record), start);
             }
         }
-        if let Some(record) = first.filter(|_| self.rebuild.aliased[node as usize]) {
+        let Some(record) = first else { return };
+        for alias in self.rebuild.aliases_of(node) {
             let linkage = Linkage::Hidden as u8;
-            let size = match module.function(node) {
-                Some(number) => u64::from(module.functions()[number].len.get()),
-                None => module.object(node).end - old,
-            };
-            let record = SymbolRecord { linkage, size: size.into(), libcall: 0, ..record };
-            self.push_symbol(self.artifact, &record, &alias(node), start);
+            let record = SymbolRecord { linkage, size: 0.into(), libcall: 0, ..record };
+            self.push_symbol(self.artifact, &record, &alias_name(alias), start + alias.1);
         }
     }
 
-    /// Returns the new number of the symbol of a reference, and the difference between the place of
-    /// that symbol and the one that is meant.
-    fn symbol(&mut self, reference: Reference) -> (u32, i64) {
+    /// Returns the new number of the symbol of a reference.
+    fn symbol(&mut self, reference: Reference) -> u32 {
         let rebuild = self.rebuild;
         let (nodes, artifact) = (rebuild.nodes, self.artifact);
         let record = &artifact.symbols()[reference.symbol as usize];
-        if let Some(target) = rebuild.alias_of(self.part, &reference) {
-            let module = &nodes.modules[nodes.module_of(target)];
-            let start = match module.function(target) {
-                Some(number) => u64::from(module.functions()[number].start.get()),
-                None => module.object(target).start,
-            };
-            // A function that takes the place of another one is meant at its start.
-            let inside = if reference.node == Some(target) { record.offset.get() - start } else { 0 };
-            let inside = if record.is_defined() { inside as i64 } else { 0 };
-            if let Some(&known) = self.aliases.get(&target) {
-                return (known, inside);
+        if let Some(alias) = rebuild.alias_of(self.part, &reference) {
+            if let Some(&known) = self.aliases.get(&alias) {
+                return known;
             }
-            let number = self.push_import(record, &alias(target));
-            self.aliases.insert(target, number);
-            return (number, inside);
+            let number = self.push_import(record, &alias_name(alias));
+            self.aliases.insert(alias, number);
+            return number;
         }
         if let Some(&known) = self.symbols.get(&reference.symbol) {
-            return (known, 0);
+            return known;
         }
         // A private function in whose place another one of this part is.
         let place = reference.node.map(|node| rebuild.places[node as usize]);
@@ -300,11 +292,11 @@ impl<'a> PartWriter<'_, '_, 'a> {
             let module = &nodes.modules[self.part.module];
             let own = module.symbols_of(place).next().map(|(symbol, _)| symbol);
             let number = own.and_then(|symbol| self.symbols.get(&symbol)).copied();
-            return (number.expect("the symbols of the part were added"), 0);
+            return number.expect("the symbols of the part were added");
         }
         let number = self.push_import(record, artifact.name(record));
         self.symbols.insert(reference.symbol, number);
-        (number, 0)
+        number
     }
 
     fn push_import(&mut self, record: &SymbolRecord, name: &str) -> u32 {
@@ -336,8 +328,8 @@ impl<'a> PartWriter<'_, '_, 'a> {
         contents.source_ranges.extend_from_slice(artifact.stream_of(function, Table::SourceRanges));
         contents.call_sites.extend_from_slice(artifact.stream_of(function, Table::CallSites));
         contents.handlers.extend(artifact.handlers_of(function).iter().map(|handler| {
-            let is_context = handler.kind > 1;
-            let target = if is_context { handler.target } else { shifted(handler.target.get()).into() };
+            let target =
+                if is_context(handler) { handler.target } else { shifted(handler.target.get()).into() };
             kiln_artifact::record::Handler { target, ..*handler }
         }));
         for map in returns(artifact.stack_maps(), old, len, |map| map.return_offset.get()) {
@@ -388,20 +380,19 @@ impl<'a> PartWriter<'_, '_, 'a> {
         let mut relocs = Vec::new();
         for reloc in part(artifact.text_relocs(), record, |reloc| reloc.offset.get()) {
             let reference = nodes.reference_of(number, reloc);
-            let (symbol, inside) = self.symbol(reference);
+            let symbol = self.symbol(reference).into();
             let offset = (reloc.offset.get() - old + start).into();
-            let addend = reloc.addend.get().wrapping_add(inside).into();
-            relocs.push(Reloc { offset, addend, symbol: symbol.into(), ..*reloc });
+            relocs.push(Reloc { offset, symbol, ..*reloc });
         }
         for call in part(artifact.resolved_calls(), record, |call| call.offset.get().into()) {
             let at = u64::from(call.offset.get()) - old + start;
             let width = call.kind().width();
             self.contents.text[at as usize..at as usize + width].copy_from_slice(&call.original[..width]);
-            let (symbol, inside) = self.symbol(nodes.call_of(number, call));
+            let symbol = self.symbol(nodes.call_of(number, call)).into();
             relocs.push(Reloc {
                 offset: at.into(),
-                addend: call.addend.get().wrapping_add(inside).into(),
-                symbol: symbol.into(),
+                addend: call.addend,
+                symbol,
                 kind: call.kind,
                 flags: Reloc::OWN,
                 reserved: [0; 2],
@@ -417,10 +408,9 @@ impl<'a> PartWriter<'_, '_, 'a> {
         let module = &nodes.modules[self.part.module];
         let object = module.object(node);
         for (section, reloc) in module.relocs_of(object) {
-            let (symbol, inside) = self.symbol(nodes.reference_of(self.part.module, reloc));
+            let symbol = self.symbol(nodes.reference_of(self.part.module, reloc)).into();
             let offset = (reloc.offset.get() - object.start + start).into();
-            let addend = reloc.addend.get().wrapping_add(inside).into();
-            let reloc = Reloc { offset, addend, symbol: symbol.into(), ..**reloc };
+            let reloc = Reloc { offset, symbol, ..**reloc };
             match section {
                 SectionKind::ReadOnly => self.contents.read_only_relocs.push(reloc),
                 _ => self.contents.writable_relocs.push(reloc),
