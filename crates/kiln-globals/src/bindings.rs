@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
+use crate::hash::KeyHash;
 use crate::signature::{Signature, signatures_agree};
-use crate::slots::{Resolve, SlotKey, Unresolved};
+use crate::slots::{KeyRef, Resolve, SlotKey, Unresolved};
 
 /// A map from keys to addresses. The address is the part of a global that is different in every
 /// process.
@@ -11,9 +12,9 @@ use crate::slots::{Resolve, SlotKey, Unresolved};
 /// Globals, symbols and routines of the same name are bound separately.
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
-    globals: HashMap<Box<str>, usize>,
-    symbols: HashMap<Box<str>, BoundSymbol>,
-    routines: HashMap<Box<str>, usize>,
+    globals: HashMap<Box<str>, usize, KeyHash>,
+    symbols: HashMap<Box<str>, BoundSymbol, KeyHash>,
+    routines: HashMap<Box<str>, usize, KeyHash>,
 }
 
 #[derive(Clone, Debug)]
@@ -73,10 +74,14 @@ impl Bindings {
 
 impl Resolve for Bindings {
     fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
+        self.resolve_ref(key.borrowed(), expected)
+    }
+
+    fn resolve_ref(&self, key: KeyRef<'_>, expected: Option<&str>) -> Result<usize, Unresolved> {
         match key {
-            SlotKey::Global(key) => self.globals.get(key).copied().ok_or(Unresolved::Unknown),
-            SlotKey::Routine(name) => self.routines.get(name).copied().ok_or(Unresolved::Unknown),
-            SlotKey::Symbol(name) => {
+            KeyRef::Global(key) => self.globals.get(key).copied().ok_or(Unresolved::Unknown),
+            KeyRef::Routine(name) => self.routines.get(name).copied().ok_or(Unresolved::Unknown),
+            KeyRef::Symbol(name) => {
                 let BoundSymbol { address, signature } = self.symbols.get(name).ok_or(Unresolved::Unknown)?;
                 match (signature, expected) {
                     (Some(found), Some(expected)) if !agree(expected, found) => {

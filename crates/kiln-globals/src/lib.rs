@@ -45,6 +45,7 @@
 
 mod bindings;
 mod error_list;
+mod hash;
 mod reserved;
 mod signature;
 mod slots;
@@ -55,6 +56,8 @@ pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
 pub use reserved::is_reserved_section;
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
-pub use slots::{KeyRef, Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses};
+pub use slots::{
+    KeyRef, Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses, addresses_of_refs,
+};
 #[cfg(feature = "table")]
 pub use table::{GlobalId, GlobalTable};

@@ -35,6 +35,17 @@ impl SlotKey {
     }
 }
 
+impl SlotKey {
+    /// Returns the key with a borrowed text.
+    pub fn borrowed(&self) -> KeyRef<'_> {
+        match self {
+            Self::Global(text) => KeyRef::Global(text),
+            Self::Symbol(text) => KeyRef::Symbol(text),
+            Self::Routine(text) => KeyRef::Routine(text),
+        }
+    }
+}
+
 /// A borrowed [`SlotKey`]: a name is looked up without a copy of it. It has the hash of the key, so
 /// maps that take an equivalent key find keys by it (feature `table`).
 ///
@@ -113,6 +124,16 @@ pub trait Resolve {
     /// it knows a function of another type than `expected`.
     fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved>;
 
+    /// Does the same as [`resolve`](Self::resolve) for a borrowed key, as an image has its keys. By
+    /// default this makes a copy of the key; a resolver that needs none does better.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve`](Self::resolve).
+    fn resolve_ref(&self, key: KeyRef<'_>, expected: Option<&str>) -> Result<usize, Unresolved> {
+        self.resolve(&key.to_key(), expected)
+    }
+
     /// Returns a resolver that asks `self` first, and `next` about the keys that `self` does not
     /// know. A type that `self` refuses remains refused.
     fn or<'a, N: Resolve>(&'a self, next: &'a N) -> Or<'a, Self, N>
@@ -150,6 +171,13 @@ impl<A: Resolve, B: Resolve> Resolve for Or<'_, A, B> {
     fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {
         match self.0.resolve(key, expected) {
             Err(Unresolved::Unknown) => self.1.resolve(key, expected),
+            known => known,
+        }
+    }
+
+    fn resolve_ref(&self, key: KeyRef<'_>, expected: Option<&str>) -> Result<usize, Unresolved> {
+        match self.0.resolve_ref(key, expected) {
+            Err(Unresolved::Unknown) => self.1.resolve_ref(key, expected),
             known => known,
         }
     }
@@ -290,17 +318,38 @@ pub fn addresses<'s>(
     slots: impl ExactSizeIterator<Item = (&'s SlotKey, Option<&'s str>)>,
     resolver: &dyn Resolve,
 ) -> Result<Vec<usize>, UnboundError> {
+    collect(slots, |key, expected| resolver.resolve(key, expected), |key| (*key).clone())
+}
+
+/// Does the same as [`addresses`] for borrowed keys, with [`Resolve::resolve_ref`].
+///
+/// # Errors
+///
+/// As for [`addresses`].
+pub fn addresses_of_refs<'s>(
+    slots: impl ExactSizeIterator<Item = (KeyRef<'s>, Option<&'s str>)>,
+    resolver: &dyn Resolve,
+) -> Result<Vec<usize>, UnboundError> {
+    collect(slots, |key, expected| resolver.resolve_ref(*key, expected), |key| key.to_key())
+}
+
+/// Returns the address that `resolve` gives for each key, of which `to_key` makes a copy.
+fn collect<'s, K>(
+    slots: impl ExactSizeIterator<Item = (K, Option<&'s str>)>,
+    resolve: impl Fn(&K, Option<&str>) -> Result<usize, Unresolved>,
+    to_key: impl Fn(&K) -> SlotKey,
+) -> Result<Vec<usize>, UnboundError> {
     let mut addresses = Vec::with_capacity(slots.len());
     let mut missing = Vec::new();
     // An image can have one long type and many slots of it, so a text is copied only once.
     let mut texts: HashMap<*const str, Arc<str>> = HashMap::new();
     for (key, expected) in slots {
-        match resolver.resolve(key, expected) {
+        match resolve(&key, expected) {
             Ok(address) => addresses.push(address),
             Err(reason) => {
                 let expected = expected.filter(|_| reason != Unresolved::Unknown);
                 let expected = expected.map(|text| texts.entry(text).or_insert_with(|| text.into()).clone());
-                missing.push(UnboundSlot { key: key.clone(), reason, expected });
+                missing.push(UnboundSlot { key: to_key(&key), reason, expected });
             }
         }
     }

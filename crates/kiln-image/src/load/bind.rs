@@ -2,9 +2,9 @@
 
 use std::fs::File;
 use std::ops::Range;
-use std::sync::Mutex;
 #[cfg(feature = "trap")]
 use std::sync::PoisonError;
+use std::sync::{Mutex, OnceLock};
 
 use kiln_debug::gdb;
 use kiln_debug::unwind::{Registration, Rows};
@@ -19,14 +19,21 @@ use crate::error::LoadError;
 use crate::note::Span;
 use crate::read::{PackedPlaces, Segment, is_section};
 
+/// The unwind rows of an image are not whole, or about something else than its code.
+#[derive(Clone, Copy, Debug)]
+struct NotRowsError;
+
 /// An image that is ready to be called.
 ///
 /// Functions and addresses taken from it are valid as long as it lives; dropping it unmaps
 /// everything. Keep it where it outlives all callers, if necessary in a static.
 #[derive(Debug)]
 pub struct Loaded {
-    /// Taken back before the memory is: fields are dropped in order.
-    _unwind_rows: Option<Registration>,
+    /// Taken back before the memory is: fields are dropped in order. An error if the rows are not
+    /// whole.
+    unwind_rows: OnceLock<Result<Option<Registration>, NotRowsError>>,
+    /// Whether the rows are registered when an address of code is given out.
+    unwind: bool,
     /// As above.
     pub(super) debugger: Mutex<Option<gdb::Registration>>,
     /// As above.
@@ -66,7 +73,8 @@ impl Loaded {
         }
         mapped.segments = segments;
         let mut loaded = Self {
-            _unwind_rows: None,
+            unwind_rows: OnceLock::new(),
+            unwind,
             debugger: Mutex::default(),
             #[cfg(feature = "trap")]
             traps: Mutex::default(),
@@ -81,14 +89,34 @@ impl Loaded {
             let pages = start as usize..segment.end().next_multiple_of(page) as usize;
             memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
         }
-        if unwind {
-            loaded._unwind_rows = loaded.register_unwind_rows()?;
-        }
         Ok(loaded)
     }
 
-    /// Registers the unwind rows, if there are some.
-    fn register_unwind_rows(&self) -> Result<Option<Registration>, LoadError> {
+    /// Registers the unwind rows with the unwinder of the process, if that has not been done. Panics
+    /// and exceptions then unwind through the image's code, and backtraces go through it.
+    ///
+    /// By default this happens when an address of the image is given out first: before that, nobody
+    /// can run its code. It takes time in proportion to the number of functions.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Malformed`] if the rows are not whole. Then they are not registered.
+    pub fn register_unwind_rows(&self) -> Result<(), LoadError> {
+        let rows = self.unwind_rows.get_or_init(|| self.registration());
+        let start = self.mapped.tables().note.head.eh_frame.start.get();
+        let error = |_| LoadError::malformed("unwind rows that unwinders cannot follow", start);
+        rows.as_ref().map(drop).map_err(error)
+    }
+
+    /// Prepares for somebody who gets an address of the image. Rows that are not whole are not
+    /// registered, so an unwinder does not get further than the code.
+    fn give_out(&self) {
+        if self.unwind {
+            self.unwind_rows.get_or_init(|| self.registration()).as_ref().ok();
+        }
+    }
+
+    fn registration(&self) -> Result<Option<Registration>, NotRowsError> {
         let head = self.mapped.tables().note.head;
         let (section, text) = (head.eh_frame, head.text);
         // A section of 4 bytes has no entries, only the zero length that ends it.
@@ -99,10 +127,10 @@ impl Loaded {
         let text = text.start.get()..text.start.get().saturating_add(text.len.get());
         let bytes = self.mapped.unwind_rows();
         if !is_section(bytes, start, &text) {
-            return Err(LoadError::malformed("unwind rows that unwinders cannot follow", start));
+            return Err(NotRowsError);
         }
         let section = bytes.as_ptr();
-        let code = self.text();
+        let code = self.range(head.text);
         let code = code.start as usize..code.end as usize;
         // SAFETY: the section was just checked. It is in the segment that is never written, at a
         // fixed distance from the code that it refers to, and stays mapped until the registration
@@ -179,12 +207,15 @@ impl Loaded {
         let code = self.executable(symbol.value)?;
         // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and
         // the image records this type for it.
-        Some(unsafe { FunctionRef::new(name, code, signature) })
+        let function = unsafe { FunctionRef::new(name, code, signature) };
+        self.give_out();
+        Some(function)
     }
 
     /// Returns every exported function whose type the image records, in order of the dynamic symbol
     /// table.
     pub fn functions(&self) -> impl Iterator<Item = FunctionRef<'_>> {
+        self.give_out();
         let tables = self.mapped.tables();
         tables.exports().flatten().filter(|(_, symbol, _)| symbol.is_function()).filter_map(
             move |(index, symbol, name)| {
@@ -208,6 +239,7 @@ impl Loaded {
     /// no such export.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         let symbol = self.mapped.lookup(name)?;
+        self.give_out();
         let end = self.mapped.segments.last().map_or(0, Segment::end);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
     }
@@ -224,7 +256,7 @@ impl Loaded {
         let mut traps = self.traps.lock().unwrap_or_else(PoisonError::into_inner);
         if let (None, Some(tables)) = (&*traps, self.code_tables()) {
             // SAFETY: both are mapped until the image is dropped, which drops this first.
-            *traps = Some(unsafe { super::trap::Traps::register(self.text(), tables) }?);
+            *traps = Some(unsafe { super::trap::Traps::register(self.code(), tables) }?);
         }
         Ok(())
     }
@@ -236,17 +268,24 @@ impl Loaded {
 
     /// Returns the load address.
     pub fn base(&self) -> *const u8 {
+        self.give_out();
         self.mapped.memory.base()
     }
 
     /// Returns the address range of the code, which is empty if there is none.
     pub fn text(&self) -> Range<*const u8> {
+        self.give_out();
+        self.code()
+    }
+
+    /// Returns the same for this crate's own purposes.
+    pub(super) fn code(&self) -> Range<*const u8> {
         self.range(self.mapped.tables().note.head.text)
     }
 
     /// Returns the address range of `.eh_frame`, which ends with four zero bytes, as
-    /// `__register_frame` requires, or `None` if the image has no unwind information. Binding
-    /// registers it, unless [`Image::unwind`](crate::Image::unwind) says otherwise.
+    /// `__register_frame` requires, or `None` if the image has no unwind information. See
+    /// [`register_unwind_rows`](Self::register_unwind_rows).
     pub fn eh_frame(&self) -> Option<Range<*const u8>> {
         let span = self.mapped.tables().note.head.eh_frame;
         (span.len.get() > 0).then(|| self.range(span))

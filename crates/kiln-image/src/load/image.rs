@@ -2,13 +2,14 @@
 //!
 //! All its memory is still read-only and equal to the file, so its checksums can be verified.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
 use kiln_debug::gdb::Debugger;
 use kiln_debug::perf::Kind as Profiler;
-use kiln_globals::{Resolve, SlotKey, UnboundError};
+use kiln_globals::{KeyRef, Resolve, SlotKey, UnboundError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::Loaded;
@@ -18,7 +19,7 @@ use super::origin::Origin;
 use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::features::missing_features;
-use crate::read::{Headers, Opened, View, open_image, read_headers, segments, used_part};
+use crate::read::{BAD_SLOT, Headers, Opened, View, open_image, read_headers, segments, used_part};
 
 /// An image that is mapped and checked, but whose slots are not filled yet. Its functions can be
 /// called once it is bound.
@@ -166,11 +167,10 @@ impl Image {
         unsafe { self.mapped.verify() }
     }
 
-    /// Sets whether binding registers the unwind rows with the unwinder of the process, so that
-    /// panics and exceptions unwind through the image's code and backtraces go through it. It does
-    /// unless this is called with `false`; then [`Loaded::eh_frame`] has the rows.
-    ///
-    /// Registering takes time in proportion to the number of functions.
+    /// Sets whether the unwind rows are registered with the unwinder of the process when the first
+    /// address of the bound image is given out, so that panics and exceptions unwind through its
+    /// code and backtraces go through it. They are unless this is called with `false`; then
+    /// [`Loaded::eh_frame`] has the rows, and [`Loaded::register_unwind_rows`] registers them.
     #[must_use]
     pub fn unwind(mut self, unwind: bool) -> Self {
         self.observers.unwind = unwind;
@@ -209,21 +209,30 @@ impl Image {
     /// [`LoadError::At`], with the path of an image that was opened by its path, and the reason:
     /// [`LoadError::Unbound`] names every slot without an address and a function that uses it;
     /// [`LoadError::NotExecutable`] the mount that does not allow to execute code; [`LoadError::Malformed`] if a
-    /// relocation would write outside writable data, or the unwind rows are not whole.
+    /// relocation would write outside writable data.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
-        let keys = self.slots();
-        if keys.len() != self.mapped.tables().note.slots().len() {
-            let what = self.mapped.tables().slot_keys().err().unwrap_or("bad slot in the note");
-            return Err(LoadError::malformed(what, self.mapped.note_offset));
-        }
-        let note = self.mapped.tables().note;
+        let tables = self.mapped.tables();
+        let note = tables.note;
+        let malformed = |what| self.at_origin(LoadError::malformed(what, self.mapped.note_offset));
+        // The keys are not collected: a list of them would take most of the time.
+        let is_bad = Cell::new(false);
+        let keys = tables.slot_key_refs().map_err(malformed)?.map(|key| {
+            key.unwrap_or_else(|| {
+                is_bad.set(true);
+                KeyRef::Global("")
+            })
+        });
         // Slots may share a type of any length, so each is checked only once.
         let mut known: Vec<Option<Option<&str>>> = vec![None; note.signatures().len()];
         let types = note.slots().iter().map(|slot| {
             let index = slot.signature.get() as usize;
             *known.get_mut(index)?.get_or_insert_with(|| note.signature(index))
         });
-        match kiln_globals::addresses(keys.iter().zip(types), resolver) {
+        let addresses = kiln_globals::addresses_of_refs(keys.zip(types), resolver);
+        if is_bad.get() {
+            return Err(malformed(BAD_SLOT));
+        }
+        match addresses {
             Ok(addresses) => self.bind_addresses(&addresses),
             Err(error) => {
                 let users = self.users(&error);

@@ -29,7 +29,7 @@ impl Loaded {
         address: *const u8,
         find: fn(CodeTables<'a>, u64, u64) -> Option<Location<'a>>,
     ) -> Option<Location<'a>> {
-        let text = self.text();
+        let text = self.code();
         // The end may be a return address.
         if !(text.start..=text.end).contains(&address) {
             return None;

@@ -69,7 +69,7 @@ impl Loaded {
 
     /// Describes the code.
     fn describe<R>(&self, sections: &[DebugSection], tell: impl FnOnce(&Code<'_>) -> R) -> R {
-        let text = self.text();
+        let text = self.code();
         let text = text.start.addr()..text.end.addr();
         let tables = self.code_tables();
         let functions = tables.iter().flat_map(|tables| tables.functions()).filter_map(|function| {
@@ -104,6 +104,6 @@ impl Loaded {
             file.read_exact_at(&mut bytes, range.start).ok()?;
             Some(bytes)
         };
-        debug_sections(self.base() as u64, &read)
+        debug_sections(self.mapped.memory.base() as u64, &read)
     }
 }

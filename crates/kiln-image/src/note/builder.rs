@@ -41,11 +41,11 @@ impl NoteBuilder {
             self.features.as_bytes(),
             self.signatures.as_bytes(),
             self.slots.as_bytes(),
-            self.exports.as_bytes(),
             self.symbolic.as_bytes(),
             self.replaceable.as_bytes(),
             self.sums.as_bytes(),
             &self.strings,
+            self.exports.as_bytes(),
         ]
     }
 
@@ -72,17 +72,17 @@ impl NoteBuilder {
             head.features,
             head.signatures,
             head.slots,
-            head.exports,
             head.symbolic,
             head.replaceable,
             head.sums,
             head.strings,
+            head.exports,
         ] = spans;
         head.magic = MAGIC;
         head.version = U32::new(FORMAT_VERSION);
         head.head_len = U32::new(HEAD_LEN as u32);
         body[..HEAD_LEN].copy_from_slice(head.as_bytes());
-        let sum = quick_sum(&body[QUICK_LEN..]);
+        let sum = quick_sum(&body[QUICK_LEN..head.exports.start.get() as usize]);
         body[..QUICK_LEN].copy_from_slice(&sum.to_le_bytes());
         let mut note = prefix(arch, body.len() as u32).to_vec();
         note.append(&mut body);

@@ -79,15 +79,19 @@ record! {
 }
 
 record! {
-    /// The fixed part of the note's body. Spans up to `strings` are ranges of the body; later
-    /// spans are ranges of addresses, from the load address on. `table_sums` are checksums of the
-    /// dynamic symbols, of `.gnu.hash` and of the relocations, by what they say: tools move them.
+    /// The fixed part of the note's body. `sum` is the checksum of everything after it up to the
+    /// exports, which are last: their number grows with the code, and an image must be opened in
+    /// the same time. Spans up to `exports` are ranges of the body; later spans are ranges of
+    /// addresses, from the load address on. `exports_sum` is the checksum of the exports.
+    /// `table_sums` are those of the dynamic symbols, of `.gnu.hash` and of the relocations, by what
+    /// they say: tools move them.
     Head {
         sum: U64,
         magic: [u8; 8],
         version: U32,
         head_len: U32,
         table_sums: [Sum; 3],
+        exports_sum: Sum,
         kiln_version: Text,
         triple: Text,
         internal_slots: U64,
@@ -99,11 +103,11 @@ record! {
         features: Span,
         signatures: Span,
         slots: Span,
-        exports: Span,
         symbolic: Span,
         replaceable: Span,
         sums: Span,
         strings: Span,
+        exports: Span,
         slot_array: Span,
         eh_frame: Span,
         code_tables: Span,
@@ -113,6 +117,14 @@ record! {
 
 /// Length of the fixed part in bytes.
 pub(crate) const HEAD_LEN: usize = size_of::<Head>();
+
+impl Text {
+    /// Returns the range of the text in the strings.
+    pub(crate) fn range(&self) -> Range<usize> {
+        let start = self.start.get() as usize;
+        start..start.saturating_add(self.len.get() as usize)
+    }
+}
 
 impl Span {
     /// Returns the span of `len` bytes from `start`.

@@ -36,8 +36,13 @@ impl<'a> Note<'a> {
         if head.version.get() != FORMAT_VERSION {
             return Err(LoadError::Version { found: head.version.get(), expected: FORMAT_VERSION });
         }
-        if quick_sum(&body[QUICK_LEN..]) != head.sum.get() {
+        let end = usize::try_from(head.exports.start.get()).unwrap_or(usize::MAX);
+        if body.get(QUICK_LEN..end).map(quick_sum) != Some(head.sum.get()) {
             return Err(LoadError::Altered { section: "note".into() });
+        }
+        let exports = head.exports.within(body.len());
+        if exports.is_none_or(|exports| exports.end.next_multiple_of(4) != body.len()) {
+            return fail("a note that does not end after its tables");
         }
         if head.head_len.get() as usize != HEAD_LEN {
             return fail("note head of a wrong length");
@@ -66,9 +71,13 @@ impl<'a> Note<'a> {
     /// Returns a text, or `None` if it is outside the strings or not UTF-8.
     pub(crate) fn text(&self, text: Text) -> Option<&'a str> {
         let strings = self.table::<u8>(self.head.strings)?;
-        let start = text.start.get() as usize;
-        let bytes = strings.get(start..start.checked_add(text.len.get() as usize)?)?;
-        std::str::from_utf8(bytes).ok()
+        std::str::from_utf8(strings.get(text.range())?).ok()
+    }
+
+    /// All texts, one after the other, if they are UTF-8.
+    #[cfg(feature = "load")]
+    pub(crate) fn strings(&self) -> Option<&'a str> {
+        std::str::from_utf8(self.table::<u8>(self.head.strings)?).ok()
     }
 
     /// The compilers of the modules.
@@ -116,6 +125,12 @@ impl<'a> Note<'a> {
 
     /// The exports, in order of the dynamic symbols from `head.first_export` on.
     pub(crate) fn exports(&self) -> &'a [ExportRecord] {
+        self.table(self.head.exports).unwrap_or_default()
+    }
+
+    /// The bytes of the exports' records.
+    #[cfg(feature = "verify")]
+    pub(crate) fn export_bytes(&self) -> &'a [u8] {
         self.table(self.head.exports).unwrap_or_default()
     }
 

@@ -49,7 +49,7 @@ pub(crate) use segments::{Segment, segments};
 #[cfg(feature = "write")]
 pub(crate) use tables::DynamicContents;
 #[cfg(feature = "load")]
-pub(crate) use tables::{DynamicSymbol, TablePlaces, Tables};
+pub(crate) use tables::{BAD_SLOT, DynamicSymbol, TablePlaces, Tables};
 #[cfg(feature = "load")]
 pub(crate) use unwind::is_section;
 #[cfg(all(feature = "load", feature = "verify"))]

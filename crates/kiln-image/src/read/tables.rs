@@ -1,6 +1,6 @@
 //! The tables of an image: dynamic symbols and their names, relocations, code tables.
 
-use kiln_globals::SlotKey;
+use kiln_globals::{KeyRef, SlotKey};
 use object::Endianness;
 use object::elf;
 
@@ -204,19 +204,34 @@ impl<'a> Tables<'a> {
     /// Returns the keys of the external slots, in order. The error says what is wrong.
     pub(crate) fn slot_keys(&self) -> Result<Vec<SlotKey>, &'static str> {
         self.note.check_keys()?;
-        self.note.slots().iter().map(|slot| self.slot_key(slot).ok_or("bad slot in the note")).collect()
+        let key = |slot: &SlotRecord| slot_key(slot, self.note.text(slot.key)?).map(KeyRef::to_key);
+        self.note.slots().iter().map(|slot| key(slot).ok_or(BAD_SLOT)).collect()
     }
 
-    /// Returns the key of an external slot, or `None` if its record is invalid.
-    fn slot_key(&self, slot: &SlotRecord) -> Option<SlotKey> {
-        let text = self.note.text(slot.key)?;
-        Some(match slot.kind.get() {
-            SLOT_OF_GLOBAL => SlotKey::Global(text.into()),
-            SLOT_OF_SYMBOL => SlotKey::Symbol(text.into()),
-            SLOT_OF_ROUTINE => SlotKey::Routine(text.into()),
-            _ => return None,
-        })
+    /// Returns the keys of the external slots, as they are in the note; `None` for a slot whose
+    /// record is invalid. The error says what is wrong with all of them.
+    #[cfg(feature = "load")]
+    pub(crate) fn slot_key_refs(
+        &self,
+    ) -> Result<impl ExactSizeIterator<Item = Option<KeyRef<'a>>>, &'static str> {
+        self.note.check_keys()?;
+        // Looking at all texts at once takes less time than at each.
+        let strings = self.note.strings().ok_or(BAD_SLOT)?;
+        Ok(self.note.slots().iter().map(|slot| slot_key(slot, strings.get(slot.key.range())?)))
     }
+}
+
+/// The reason to refuse an image with a slot whose record is invalid.
+pub(crate) const BAD_SLOT: &str = "bad slot in the note";
+
+/// Returns the key of an external slot with this text, or `None` if its record is invalid.
+fn slot_key<'a>(slot: &SlotRecord, text: &'a str) -> Option<KeyRef<'a>> {
+    Some(match slot.kind.get() {
+        SLOT_OF_GLOBAL => KeyRef::Global(text),
+        SLOT_OF_SYMBOL => KeyRef::Symbol(text),
+        SLOT_OF_ROUTINE => KeyRef::Routine(text),
+        _ => return None,
+    })
 }
 
 /// Returns the name of a symbol, if it ends within `room` bytes. The search is bounded, too.

@@ -24,6 +24,9 @@ pub(crate) fn verify<'a>(
         }
         end = start + record.range.len.get();
     }
+    if checksum(note.export_bytes()) != note.head.exports_sum {
+        return Err(LoadError::Altered { section: "note".into() });
+    }
     let names = ["dynamic symbols", ".gnu.hash", "relocations"];
     for ((found, written), name) in tables.dynamic.sums().into_iter().zip(note.head.table_sums).zip(names) {
         if found != written {

@@ -7,6 +7,7 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_globals::SlotKey;
 use rayon::prelude::*;
+use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
 
 use super::dynamic_symbols::DynamicSymbols;
@@ -16,7 +17,7 @@ use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
     ExportRecord, NONE, NoteBuilder, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL,
-    SlotRecord, Span, SumRecord, SymbolicRecord, checksum_parallel,
+    SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel,
 };
 use crate::read::DynamicContents;
 
@@ -157,6 +158,7 @@ pub(super) fn seal(
         relr: &buffer[layout.relr.clone()],
     };
     note.head.table_sums = tables.sums();
+    note.head.exports_sum = checksum(note.exports.as_bytes());
     let bytes = note.finish(plan.arch());
     buffer[layout.note.clone()].copy_from_slice(&bytes);
 }

@@ -28,7 +28,7 @@ const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
 pub(crate) const START: u32 = TRIPLE.len() as u32;
 const HEADERS: usize = 64 + 4 * 56;
 const NOTE_PREFIX: usize = 20;
-const NOTE_HEAD: usize = 328;
+const NOTE_HEAD: usize = 344;
 const PAGE: usize = 4096;
 
 /// Numbers of 4 bytes.
@@ -110,7 +110,7 @@ impl Hostile {
         let mut head = b"KilnImg\0".to_vec();
         head.extend(words(&[4, NOTE_HEAD as u32]));
         // Of tables that are not what they are; readers compare what is before them first.
-        head.extend([0; 48]);
+        head.extend([0; 64]);
         head.extend(words(&[0, 0, 0, START]));
         head.extend(longs(&[0, 0, self.gnu_hash.len()]));
         // The exports begin after the null symbol, and those without a record are not counted.
@@ -120,7 +120,8 @@ impl Hostile {
         head.extend(longs(&[if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0, 0, 0]));
         assert_eq!(head.len() + 8, NOTE_HEAD);
         let body = [head, note_tables].concat();
-        let body = [&note_sum(&body).to_le_bytes()[..], &body].concat();
+        let end = spans[8][0] - 8;
+        let body = [&note_sum(&body[..end]).to_le_bytes()[..], &body].concat();
         let prefix = [words(&[8 + body.len() as u32, 0, 1]), b"Kiln\0\0\0\0".to_vec()].concat();
         [headers, prefix, body, tables, sections].concat()
     }
@@ -137,11 +138,11 @@ impl Hostile {
             &self.features,
             &self.signatures,
             &self.slots,
-            &self.export_signatures,
             &Vec::new(),
             &Vec::new(),
             &sums,
             &strings,
+            &self.export_signatures,
         ];
         let spans = parts.map(|part| {
             let start = NOTE_HEAD + tables.len();

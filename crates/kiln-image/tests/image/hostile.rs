@@ -128,8 +128,15 @@ pub(crate) fn note_sum(bytes: &[u8]) -> u64 {
     lanes.into_iter().fold(bytes.len() as u64, step)
 }
 
+/// The end of the part of a note's body that its checksum is about: the exports come after it.
+pub(crate) fn summed(body: &[u8]) -> Option<usize> {
+    const EXPORTS: usize = 136 + 8 * 16;
+    let start = body.get(EXPORTS..EXPORTS + 8)?.first_chunk().copied().map(u64::from_le_bytes)?;
+    usize::try_from(start).ok().filter(|end| (8..=body.len()).contains(end))
+}
+
 /// The position of the slot array's address in the body of the note.
-const SLOT_ARRAY: usize = 120 + 9 * 16;
+const SLOT_ARRAY: usize = 136 + 9 * 16;
 
 /// The position of the note in an image.
 pub(crate) struct Note {
@@ -148,7 +155,8 @@ impl Note {
 
     /// Corrects the note's own checksum.
     pub(crate) fn reseal(&self, altered: &mut [u8]) {
-        let sum = note_sum(&altered[self.body.start + 8..self.body.end]);
+        let Some(end) = summed(&altered[self.body.clone()]) else { return };
+        let sum = note_sum(&altered[self.body.start + 8..self.body.start + end]);
         altered[self.body.start..self.body.start + 8].copy_from_slice(&sum.to_le_bytes());
     }
 }
@@ -265,7 +273,12 @@ fn altered_unwind_rows_are_refused_before_they_are_registered() {
     let info = ImageInfo::parse(&bytes).unwrap();
     let section = info.sections.iter().find(|section| &*section.name == ".eh_frame").unwrap();
     let range = section.offset as usize..(section.offset + section.size) as usize;
-    let bind = |bytes: &[u8]| Image::from_bytes(bytes).unwrap().bind_array(&[1, 2, 3]).map(drop);
+    let bind = |bytes: &[u8]| {
+        let loaded = Image::from_bytes(bytes).unwrap().bind_array(&[1, 2, 3])?;
+        // A function can be had in any case; nobody can unwind through it then.
+        assert!(loaded.function("add3").is_some());
+        loaded.register_unwind_rows()
+    };
     bind(&bytes).unwrap();
     let mut refused = 0;
     for at in range.clone() {

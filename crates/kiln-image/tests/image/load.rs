@@ -208,3 +208,44 @@ fn an_error_says_which_mount_does_not_allow_to_execute() {
     );
     assert!(stdout.contains(&expected) && stdout.contains("answer 42"), "{output:?}");
 }
+
+unsafe extern "C" {
+    /// Finds the rows of an address in all that is registered: libgcc's `unwind-dw2-fde.h`.
+    fn _Unwind_Find_FDE(pc: *const u8, bases: *mut [usize; 3]) -> *const u8;
+}
+
+/// Rows are registered when somebody gets an address, since nobody runs code before that.
+#[test]
+fn unwind_rows_are_registered_with_the_first_address() {
+    let bytes = image();
+    let info = kiln_image::ImageInfo::parse(&bytes).unwrap();
+    let address = |name: &str| {
+        info.sections.iter().find(|section| &*section.name == name).map(|section| section.address as usize)
+    };
+    let (frame, text) = (address(".eh_frame").unwrap(), address(".text").unwrap());
+    let open = || Image::from_bytes(&bytes).unwrap();
+    let known = |loaded: &Loaded| {
+        // The rows themselves are not code.
+        let pc = loaded.eh_frame().unwrap().start.wrapping_sub(frame).wrapping_add(text + 2);
+        let mut bases = [0; 3];
+        // SAFETY: the array has the length of the struct that is filled.
+        !unsafe { _Unwind_Find_FDE(pc, &raw mut bases) }.is_null()
+    };
+    let gives: [fn(&Loaded); 5] = [
+        |loaded| assert!(loaded.function("add3").is_some()),
+        |loaded| assert!(loaded.functions().count() > 0),
+        |loaded| assert!(loaded.address("names").is_some()),
+        |loaded| assert!(!loaded.base().is_null()),
+        |loaded| loaded.register_unwind_rows().unwrap(),
+    ];
+    for give in gives {
+        let loaded = open().bind_array(&[1, 2, 3]).unwrap();
+        assert!(!known(&loaded));
+        give(&loaded);
+        assert!(known(&loaded));
+    }
+    let loaded = open().unwind(false).bind_array(&[1, 2, 3]).unwrap();
+    assert!(loaded.function("add3").is_some() && !known(&loaded));
+    loaded.register_unwind_rows().unwrap();
+    assert!(known(&loaded));
+}

@@ -84,7 +84,10 @@ pub(super) fn fit_image(bytes: &mut [u8]) {
         bytes[0x28..0x30].copy_from_slice(&offset.to_le_bytes());
     }
     let body = &mut bytes[body];
-    let sum = note_sum(&body[8..]);
+    // The exports are after what has the checksum.
+    const EXPORTS: usize = 136 + 8 * 16;
+    let Some(end) = number(body, EXPORTS).filter(|end| (8..=body.len()).contains(end)) else { return };
+    let sum = note_sum(&body[8..end]);
     body[..8].copy_from_slice(&sum.to_le_bytes());
 }
 
