@@ -65,15 +65,13 @@ fn contains_in_order(text: &str, parts: &[&str]) {
 }
 
 const EXPECTED: &[&str] = &[
-    "Breakpoint 1, work () at program.clif:14",
+    "Breakpoint 1, work (v0=3, v1=2.5) at program.clif:14",
     "14\t    v3 = iadd v2, v0",
     "AT-LINE",
-    "#0  work () at program.clif:14",
+    "#0  work (v0=3, v1=2.5) at program.clif:14",
     "#1 ",
     "in main (",
     "host.c:16",
-    "v0 = 3",
-    "v1 = 2.5",
     "v2 = 9",
     "v4 = <optimized out>",
     "STEPPED",
@@ -83,10 +81,9 @@ const EXPECTED: &[&str] = &[
     "Breakpoint 3, host (number=12)",
     "IN-HOST",
     "#0  host (number=12)",
-    "in work () at program.clif:16",
+    "in work (v0=<optimized out>, v1=2.5) at program.clif:16",
     "in main (",
     "16\t    v4 = call fn1(v3)",
-    "v1 = 2.5",
     "v2 = 9",
     // Its register is not preserved by the callee.
     "v3 = <optimized out>",
@@ -125,7 +122,7 @@ pub(crate) fn separate() -> Result<(), Failed> {
     let files = linked(&program(folder)?, &with_debug(DebugInfo::Separate("program.debug".into())))?;
     let debug = files.debug.as_ref().ok_or("no file")?;
     save(folder.join("program.so"), &files.image)?;
-    let unseen = |text: String| assert!(text.contains("result 24") && !text.contains("work ()"), "{text}");
+    let unseen = |text: String| assert!(text.contains("result 24") && !text.contains("work (v0"), "{text}");
     unseen(session(folder, &SESSION[..3])?);
 
     save(folder.join("program.debug"), debug)?;
@@ -147,19 +144,17 @@ pub(crate) fn separate() -> Result<(), Failed> {
 
 /// The lines that gdb shows of a session in memory.
 const IN_MEMORY: &[&str] = &[
-    "work () at program.clif:14",
+    "work (v0=3, v1=2.5) at program.clif:14",
     "14\t    v3 = iadd v2, v0",
-    "#0  work () at program.clif:14",
+    "#0  work (v0=3, v1=2.5) at program.clif:14",
     "in debug::memory::call (",
     "in debug::memory::run (",
-    "v0 = 3",
-    "v1 = 2.5",
     "v2 = 9",
     "16\t    v4 = call fn1(v3)",
     "v3 = 12",
     "IN-HOST",
     "#0  debug::memory::host (number=12)",
-    "in work () at program.clif:16",
+    "in work (v0=<optimized out>, v1=2.5) at program.clif:16",
     "in debug::memory::call (",
     "v2 = 9",
     "v3 = <optimized out>",
@@ -297,7 +292,7 @@ pub(crate) fn one_that_attaches_to_a_loaded_image() -> Result<(), Failed> {
     running.kill()?;
     running.wait()?;
     reader.join().map_err(|_| "the reader failed")?;
-    let shown = ["work () at program.clif:14", "in debug::memory::call (", "v2 = 9"];
+    let shown = ["work (v0=3, v1=2.5) at program.clif:14", "in debug::memory::call (", "v2 = 9"];
     contains_in_order(&text?, &shown);
     Ok(())
 }
@@ -343,7 +338,7 @@ pub(crate) fn lines_of_a_client() -> Result<(), Failed> {
     contains_in_order(
         &session(folder, &commands)?,
         &[
-            "work () at work.lang:4",
+            "work (number=3) at work.lang:4",
             "4\t   total += number",
             "#1 ",
             "in main (",

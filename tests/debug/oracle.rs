@@ -119,10 +119,14 @@ fn check(artifacts: &[Artifact]) -> Result<(usize, usize), Failed> {
                 bytes += 1;
             }
             let start = record.start.get();
-            let named: Vec<_> = artifact.variables_of(number).collect();
+            let parameters = artifact.parameters_of(number);
+            let mut named: Vec<_> = artifact.variables_of(number).collect();
+            let order = |label: u32| parameters.iter().position(|own| *own == label).unwrap_or(usize::MAX);
+            named.sort_by_key(|variable| order(variable.label));
             assert!(variables.iter().map(|v| &*v.name).eq(named.iter().map(|v| v.name)));
             for (variable, named) in variables.iter().zip(&named) {
                 assert_eq!(variable.size, u64::from(named.size), "{}", named.name);
+                assert_eq!(variable.is_parameter, parameters.contains(&named.label), "{}", named.name);
                 let ranges = artifact.labels_of(number).filter(|range| range.label == named.label);
                 let expected: Vec<_> = ranges
                     .map(|r| {
@@ -190,6 +194,7 @@ fn rows(dwarf: &Dwarf<Slice<'_>>) -> Result<BTreeMap<u64, BytePlace>, Failed> {
 struct FoundVariable {
     name: String,
     size: u64,
+    is_parameter: bool,
     /// Start, end, place.
     places: Vec<(u64, u64, Place)>,
 }
@@ -236,7 +241,8 @@ fn functions(dwarf: &Dwarf<Slice<'_>>) -> Result<BTreeMap<u64, Vec<FoundVariable
                         places
                     }
                 };
-                variables.push(FoundVariable { name, size, places });
+                let is_parameter = entry.tag() == constants::DW_TAG_formal_parameter;
+                variables.push(FoundVariable { name, size, is_parameter, places });
             }
             assert!(found.insert(start, variables).is_none(), "two functions at {start:#x}");
         }

@@ -11,6 +11,9 @@
 //! zigzag-encoded difference. A place is a register's number times 2, or the zigzag-encoded offset
 //! from the frame's address times 2, plus 1. Integers are LEB128.
 //!
+//! The labels of a function begin with the labels of its parameters: their number, then each label,
+//! in order of the parameters. Parameters without a label are left out.
+//!
 //! A label is a number of the client's for values that are the same variable. Where its values are
 //! depends on the code, and the names do not: so code that is used again in a new module keeps its
 //! labels, and gets the names that they have in the new module.
@@ -142,12 +145,18 @@ impl LineWriter {
 /// Writes the labels of a function. Offsets are relative to the function's start.
 #[derive(Clone, Debug, Default)]
 pub struct LabelWriter {
+    parameters: Vec<u32>,
     bytes: Vec<u8>,
     label: u32,
     end: u32,
 }
 
 impl LabelWriter {
+    /// Sets the labels of the function's parameters, in order.
+    pub fn parameters(&mut self, labels: Vec<u32>) {
+        self.parameters = labels;
+    }
+
     /// Adds a range.
     ///
     /// # Panics
@@ -165,9 +174,17 @@ impl LabelWriter {
         (self.label, self.end) = (label, end);
     }
 
-    /// Returns the bytes of the part.
+    /// Returns the bytes of the part; none if there is neither a range nor a parameter.
     pub fn finish(self) -> Vec<u8> {
-        self.bytes
+        let Self { parameters, bytes, .. } = self;
+        if parameters.is_empty() && bytes.is_empty() {
+            return bytes;
+        }
+        let mut part = Vec::with_capacity(bytes.len() + 1 + 2 * parameters.len());
+        write_uint(&mut part, parameters.len() as u32);
+        parameters.iter().for_each(|label| write_uint(&mut part, *label));
+        part.extend(bytes);
+        part
     }
 }
 
@@ -266,6 +283,19 @@ stream! {
     }
 }
 
+/// Splits a function's part of the labels in the labels of parameters and the bytes of the ranges.
+/// `None` if it is not whole.
+pub(crate) fn split_parameters(part: &[u8]) -> Option<(Vec<u32>, &[u8])> {
+    if part.is_empty() {
+        return Some((Vec::new(), part));
+    }
+    let mut reader = StreamReader::new(part, 0);
+    let count = reader.uint()?;
+    // Each has a byte or more, so a wrong number ends at the end of the part.
+    let labels = (0..count).map(|_| reader.uint()).collect::<Option<Vec<u32>>>()?;
+    Some((labels, reader.bytes))
+}
+
 impl Artifact {
     /// Returns the source files that the module's lines are in. The first is the file of the module
     /// as a whole.
@@ -296,7 +326,18 @@ impl Artifact {
     /// If there is no such function.
     pub fn labels_of(&self, function: usize) -> LabelRanges<'_> {
         let start = self.functions()[function].start.get();
-        LabelRanges::new(self.labels_stream_of(function), start)
+        let part = self.labels_stream_of(function);
+        LabelRanges::new(split_parameters(part).map_or(&[], |(_, ranges)| ranges), start)
+    }
+
+    /// Returns the labels of the parameters of the function with this index, in order. A debugger
+    /// shows their variables as the function's arguments.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such function.
+    pub fn parameters_of(&self, function: usize) -> Vec<u32> {
+        split_parameters(self.labels_stream_of(function)).map_or_else(Vec::new, |(labels, _)| labels)
     }
 
     /// Returns a function's part of the stream of labels, as [`LabelWriter`] wrote it.

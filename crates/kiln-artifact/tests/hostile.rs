@@ -123,6 +123,7 @@ fn artifact() -> Artifact {
     lines.line(Line { location: 9, file: 0, line: 2, column: 0 });
     contents.lines = lines.finish();
     let mut labels = LabelWriter::default();
+    labels.parameters(vec![4, u32::MAX - 1]);
     labels.range(LabelRange { label: 0, start: 2, end: 5, place: Place::Register(300) });
     labels.range(LabelRange { label: 0, start: 5, end: 9, place: Place::Frame(-24) });
     labels.range(LabelRange { label: 4, start: 1, end: 16, place: Place::Frame(1 << 29) });
@@ -221,6 +222,7 @@ fn read_all(artifact: &Artifact) -> usize {
     }
     for (index, function) in artifact.functions().iter().enumerate() {
         let end = function.start.get() + function.len.get();
+        sum += artifact.parameters_of(index).len();
         for range in artifact.labels_of(index) {
             assert!(function.start.get() <= range.start && range.start <= range.end && range.end <= end);
         }
@@ -260,6 +262,7 @@ fn tables_for_debuggers_come_back() {
         [(0, 2, 5, Place::Register(300)), (0, 5, 9, Place::Frame(-24)), (4, 1, 16, Place::Frame(1 << 29))];
     let found = artifact.labels_of(0).map(|range| (range.label, range.start, range.end, range.place));
     assert_eq!(found.collect::<Vec<_>>(), ranges);
+    assert_eq!(artifact.parameters_of(0), [4, u32::MAX - 1]);
     let variables: Vec<_> = artifact.variables_of(0).map(|v| (v.label, v.name, v.encoding)).collect();
     assert_eq!(variables, [(0, "x", Encoding::Signed), (4, "pi", Encoding::Float)]);
 }
@@ -277,10 +280,13 @@ fn tables_for_debuggers_are_checked() {
     assert_eq!(none, malformed("a location out of order", Table::Lines, 0));
     let name = altered(Table::SourceFiles, 4, &[0]);
     assert_eq!(name, malformed("an empty name, or one with a zero byte", Table::SourceFiles, 0));
-    // Labels: label 0, start 2, length 3, register 300 (two bytes); ...
+    // Labels: two parameters, label 4 and one of five bytes that is almost `NONE`; label 0, start
+    // 2, length 3, register 300 (two bytes); ...
     let outside = malformed("an entry that is not whole, or outside of its function", Table::Labels, 0);
-    assert_eq!(altered(Table::Labels, 2, &[15]), outside);
-    assert_eq!(altered(Table::Labels, 1, &[0x7f]), outside);
+    assert_eq!(altered(Table::Labels, 9, &[15]), outside);
+    assert_eq!(altered(Table::Labels, 8, &[0x7f]), outside);
+    assert_eq!(altered(Table::Labels, 0, &[0x7f]), outside);
+    assert_eq!(altered(Table::Labels, 2, &[0xff]), outside);
     let len = artifact().table_bytes(Table::Labels).len();
     assert_eq!(altered(Table::Labels, len - 1, &[0x80]), outside);
     // Variables: label 0, encoding, size, length, "x"; label 4, ...

@@ -1,5 +1,6 @@
 //! Tables for debuggers: lines, places of labelled values, names of labels.
 
+use cranelift_codegen::ir::{self, ValueLabelAssignments};
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{CompiledCode, LabelValueLoc, ValueLocRange};
 use kiln_artifact::Contents;
@@ -17,9 +18,10 @@ use kiln_ir::{Function, LineTable};
 ///
 /// Ranges of one label may overlap, if several values have it. The one that starts later is the
 /// newer value of the variable, so the other one ends where it starts.
-pub(crate) fn labels(code: &CompiledCode, isa: &dyn TargetIsa) -> Vec<u8> {
+pub(crate) fn labels(code: &CompiledCode, function: &ir::Function, isa: &dyn TargetIsa) -> Vec<u8> {
     let mut ranges: Vec<LabelRange> = Vec::new();
-    if code.value_labels_ranges.is_empty() {
+    let parameters = parameters(function);
+    if code.value_labels_ranges.is_empty() && parameters.is_empty() {
         return Vec::new();
     }
     let returns: Vec<u32> = code.buffer.call_sites().map(|site| site.ret_addr).collect();
@@ -40,6 +42,7 @@ pub(crate) fn labels(code: &CompiledCode, isa: &dyn TargetIsa) -> Vec<u8> {
     };
     ranges.sort_unstable_by_key(|range| (range.label, range.start, range.end, order(range.place)));
     let mut writer = LabelWriter::default();
+    writer.parameters(parameters);
     let mut ranges = ranges.into_iter().peekable();
     while let Some(mut range) = ranges.next() {
         if let Some(next) = ranges.peek().filter(|next| next.label == range.label) {
@@ -50,6 +53,24 @@ pub(crate) fn labels(code: &CompiledCode, isa: &dyn TargetIsa) -> Vec<u8> {
         }
     }
     writer.finish()
+}
+
+/// Returns the labels of a function's parameters, in order.
+fn parameters(function: &ir::Function) -> Vec<u32> {
+    let dfg = &function.dfg;
+    let (Some(labels), Some(entry)) = (&dfg.values_labels, function.layout.entry_block()) else {
+        return Vec::new();
+    };
+    let mut found: Vec<u32> = Vec::new();
+    for value in dfg.block_params(entry) {
+        if let Some(ValueLabelAssignments::Starts(starts)) = labels.get(value)
+            && let Some(first) = starts.first()
+            && !found.contains(&first.label.as_u32())
+        {
+            found.push(first.label.as_u32());
+        }
+    }
+    found
 }
 
 /// Returns the place in the terms of DWARF; `None` for a register that DWARF has no number for.

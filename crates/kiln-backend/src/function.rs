@@ -172,7 +172,7 @@ fn compile_context(
     // Cranelift does not promise that relocations are in order.
     relocs.sort_by_key(|reloc| reloc.offset);
     let unwind = unwind::rows(code, &context.func, isa).map_err(CompileErrorKind::Codegen)?;
-    let labels = debug::labels(code, isa);
+    let labels = debug::labels(code, &context.func, isa);
     let tables = tables::collect(code, context.func.params.base_srcloc().bits());
     Ok(CompiledFunction { code: bytes, relocs, unwind, labels, ..tables })
 }

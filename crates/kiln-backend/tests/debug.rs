@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use cranelift_codegen::ir::ValueLabelAssignments;
 use cranelift_codegen::{Context, LabelValueLoc};
 use kiln_artifact::Artifact;
 use kiln_artifact::debug::{LabelRange, Place};
@@ -28,6 +29,11 @@ block0(v0: i64, v1: f64):
 block1(v7: i64):
     v8 = iadd v7, v0
     return v8
+}
+
+function %unused(i64) {
+block0(v0: i64):
+    return
 }
 ";
 
@@ -85,6 +91,16 @@ fn labels_are_where_cranelift_puts_the_values() {
         expected.sort_by_key(|range| (range.label, range.start));
         assert_eq!(artifact.labels_of(number).collect::<Vec<_>>(), expected);
         all += expected.len();
+        let ir = function.ir().unwrap();
+        let labels = ir.dfg.values_labels.as_ref().unwrap();
+        let first = |value| match &labels[value] {
+            ValueLabelAssignments::Starts(starts) => starts[0].label.as_u32(),
+            other => panic!("{other:?}"),
+        };
+        let entry = ir.layout.entry_block().unwrap();
+        let parameters: Vec<u32> = ir.dfg.block_params(entry).iter().map(first).collect();
+        assert_eq!(parameters.len(), [0, 2, 1][number]);
+        assert_eq!(artifact.parameters_of(number), parameters);
         let own = function.variables.iter().map(|variable| (variable.label, &*variable.name));
         assert!(artifact.variables_of(number).map(|variable| (variable.label, variable.name)).eq(own));
     }
@@ -99,7 +115,7 @@ fn lines_are_those_of_the_text() {
     let artifact = compiled(&module(TEXT), &[]);
     let files: Vec<_> = artifact.source_files().iter().map(|file| artifact.source_file_name(file)).collect();
     assert_eq!(files, [("debug.clif", "/src")]);
-    let found = lines(&artifact, 1);
+    let found = [lines(&artifact, 1), lines(&artifact, 2)].concat();
     for (line, text) in (1..).zip(TEXT.lines()).skip(6) {
         let is_instruction =
             ["call", "return", "fcvt"].iter().any(|word| text.contains(word)) && !text.contains("fn0 =");

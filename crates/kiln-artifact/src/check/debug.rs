@@ -1,6 +1,6 @@
 //! Checks of the tables for debuggers.
 
-use crate::debug::{LabelRanges, Lines, Variables};
+use crate::debug::{LabelRanges, Lines, Variables, split_parameters};
 use crate::layout::Table;
 use crate::record::NONE;
 use crate::{Artifact, ArtifactError};
@@ -68,8 +68,13 @@ pub(super) fn check_labels(artifact: &Artifact) -> Checked {
     for (index, record) in records.iter().enumerate() {
         let function = &artifact.functions()[record.function.get() as usize];
         let end = function.start.get() + function.len.get();
-        let mut ranges = LabelRanges::new(artifact.labels_part(index), function.start.get());
-        if ranges.any(|range| range.end > end || range.label == NONE) || ranges.is_broken() {
+        let split = split_parameters(artifact.labels_part(index));
+        let whole = split.is_some_and(|(parameters, bytes)| {
+            let mut ranges = LabelRanges::new(bytes, function.start.get());
+            let is_wrong = ranges.any(|range| range.end > end || range.label == NONE);
+            !is_wrong && !ranges.is_broken() && !parameters.contains(&NONE)
+        });
+        if !whole {
             let what = "an entry that is not whole, or outside of its function";
             return Err(Table::Labels.error(record.function.get() as usize, what));
         }

@@ -184,7 +184,11 @@ fn function(
         return;
     }
     let symbol = &artifact.symbols()[record.symbol.get() as usize];
-    let variables: Vec<_> = artifact.variables_of(number).collect();
+    let mut variables: Vec<_> = artifact.variables_of(number).collect();
+    // Parameters come first, in their order, as in a declaration.
+    let parameters = if variables.is_empty() { Vec::new() } else { artifact.parameters_of(number) };
+    let parameter = |variable: &Variable<'_>| parameters.iter().position(|label| *label == variable.label);
+    variables.sort_by_key(|variable| parameter(variable).unwrap_or(usize::MAX));
     let ranges: Vec<_> = if variables.is_empty() { Vec::new() } else { artifact.labels_of(number).collect() };
     let typed: Vec<_> = variables.iter().map(|variable| base_type(dwarf, types, variable)).collect();
 
@@ -215,7 +219,11 @@ fn function(
         let from = ranges.partition_point(|range| range.label < variable.label);
         let to = ranges.partition_point(|range| range.label <= variable.label);
         let place = places(dwarf, record, &ranges[from..to]);
-        let child = dwarf.unit.add(id, constants::DW_TAG_variable);
+        let tag = match parameter(variable) {
+            Some(_) => constants::DW_TAG_formal_parameter,
+            None => constants::DW_TAG_variable,
+        };
+        let child = dwarf.unit.add(id, tag);
         let entry = dwarf.unit.get_mut(child);
         entry.set(constants::DW_AT_name, string(variable.name));
         entry.set(constants::DW_AT_type, AttributeValue::UnitRef(ty));
