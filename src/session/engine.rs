@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use kiln_artifact::Artifact;
 use kiln_globals::{Bindings, GlobalTable, Resolve, SlotKey, Unresolved};
 use kiln_ir::{Module, check_program};
-use kiln_jit::{Jit, LinkOptions, RebindError, Role, Unit};
+use kiln_jit::{CountedEntries, Jit, LinkOptions, RebindError, Role, Unit};
 
 use super::claims::{self, Claimed, Claims};
 use super::error::SessionError;
@@ -30,6 +30,8 @@ pub(super) struct Host {
 pub(super) enum Linking {
     Add,
     Replace,
+    /// They are added as a first tier, whose calls may be counted.
+    Tier(Option<CountedEntries>),
     /// They are added with this role.
     As(Role),
 }
@@ -217,13 +219,15 @@ impl Engine {
         names: &[&str],
         linking: Linking,
     ) -> Result<Unit, SessionError> {
-        let (replace, role) = match linking {
-            Linking::Add => (false, Role::Program),
-            Linking::Replace => (true, Role::Program),
-            Linking::As(role) => (false, role),
+        let (replace, role, counted_entries) = match linking {
+            Linking::Add => (false, Role::Program, None),
+            Linking::Replace => (true, Role::Program, None),
+            Linking::Tier(counted_entries) => (false, Role::Tier, counted_entries),
+            Linking::As(role) => (false, role, None),
         };
+        let options = LinkOptions { replace, role, names, counted_entries };
         // Not in the pool, whose threads could start tasks meanwhile that wait for this link.
-        Ok(self.jit.link_with(LinkOptions { replace, role, names }, artifacts, &EngineResolver(self))?)
+        Ok(self.jit.link_with(options, artifacts, &EngineResolver(self))?)
     }
 
     pub(super) fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {

@@ -101,7 +101,7 @@ extern "C-unwind" fn compile_now(number: u64) -> usize {
 }
 
 /// Calls the hook of a counter.
-extern "C-unwind" fn function_is_hot(counter: u64) {
+pub(super) extern "C-unwind" fn function_is_hot(counter: u64) {
     // A module may be called before its hook is known.
     if let Some(hook) = find(counter) {
         hook.call();

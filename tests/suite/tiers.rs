@@ -92,7 +92,8 @@ fn a_module_that_is_called_often_is_compiled_again() {
 #[test]
 fn rounds_of_a_loop_make_the_next_call_hot() {
     let session = Session::new(Target::host()).unwrap();
-    let tiered = session.add_tiered(&[sums()], TierPolicy::default()).unwrap().remove(0);
+    let policy = TierPolicy { loops: true, ..TierPolicy::default() };
+    let tiered = session.add_tiered(&[sums()], policy).unwrap().remove(0);
     let _guard = session.guard();
     let sum = function(&session, "sum");
     assert_eq!(sum(100_000), 4_999_950_000);

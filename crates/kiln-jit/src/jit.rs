@@ -13,13 +13,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kiln_artifact::Artifact;
-use kiln_artifact::record::SymbolKind;
+use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::{GlobalTable, KeyRef, Resolve, SlotKey};
 use kiln_image::FunctionRef;
 use kiln_image::link::{self, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
 
 use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
+use crate::counters::{self, CountedEntries, Counters};
 use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
 use crate::indirection::Indirection;
@@ -123,11 +124,13 @@ impl Jit {
         artifacts: &[Artifact],
         resolver: &dyn Resolve,
     ) -> Result<Unit, JitError> {
-        let LinkOptions { replace, role, names } = options;
+        let LinkOptions { replace, role, names, counted_entries } = options;
         let batch = Batch::new(artifacts, names);
         let mode = if replace { Mode::Replace } else { Mode::Add };
         let claim = self.claim(&batch, mode, resolver)?;
-        Pending { jit: self, batch: &batch, role, claim: Some(claim), blocks: None }.finish()
+        let mut pending = Pending::new(self, &batch, claim);
+        (pending.role, pending.counted_entries) = (role, counted_entries);
+        pending.finish()
     }
 
     /// Claims what a batch defines and uses. The resolver is called without a lock.
@@ -404,6 +407,9 @@ pub struct LinkOptions<'n> {
     /// The names of the modules, in order, for errors and [`Unit::module_name`]. Empty if they are
     /// not known; then errors have numbers instead.
     pub names: &'n [&'n str],
+    /// Counts the calls of each replaceable function that the artifacts define, until it is
+    /// replaced: see [`Unit::counters`].
+    pub counted_entries: Option<CountedEntries>,
 }
 
 /// A function or data object that is exported.
@@ -447,7 +453,8 @@ impl Garbage {
         units.iter().for_each(|unit| unit.blocks.hide(memory));
         let blocks = units.iter().flat_map(|unit| {
             let (code, others) = unit.blocks.code_and_others();
-            [(code, true)].into_iter().chain(others.map(|block| (block, false)))
+            let counters = unit.counters.iter().flat_map(|counters| counters.blocks());
+            [(code, true)].into_iter().chain(others.map(|block| (block, false))).chain(counters)
         });
         Self {
             blocks: blocks.map(|(block, is_code)| (memory.retire(block), is_code)).collect(),
@@ -463,8 +470,17 @@ struct Pending<'j, 'a> {
     jit: &'j Jit,
     batch: &'j Batch<'a>,
     role: Role,
+    counted_entries: Option<CountedEntries>,
     claim: Option<Claim<'a>>,
     blocks: Option<Blocks>,
+    counters: Option<Box<Counters>>,
+}
+
+impl<'j, 'a> Pending<'j, 'a> {
+    fn new(jit: &'j Jit, batch: &'j Batch<'a>, claim: Claim<'a>) -> Self {
+        let claim = Some(claim);
+        Self { jit, batch, role: Role::Program, counted_entries: None, claim, blocks: None, counters: None }
+    }
 }
 
 impl<'a> Pending<'_, 'a> {
@@ -477,7 +493,7 @@ impl<'a> Pending<'_, 'a> {
         let (Some(claim), Some(blocks)) = (self.claim.take(), self.blocks.take()) else {
             unreachable!("a link has a claim and, once it is emitted, blocks");
         };
-        let memory = UnitMemory { blocks, observed };
+        let memory = UnitMemory { blocks, counters: self.counters.take(), observed };
         let (unit, replaced) = program.commit(self.batch, claim, self.role, &plan, memory, &jit.symbols);
         let retired = match &*replaced {
             [] => None,
@@ -523,6 +539,20 @@ impl<'a> Pending<'_, 'a> {
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
         blocks.publish(memory)?;
+        if let Some(count) = self.counted_entries {
+            let replaceable =
+                self.batch.listed().filter(|(_, winner)| winner.linkage == Linkage::Replaceable);
+            let functions = replaceable.map(|(_, winner)| (winner.module, winner.symbol));
+            let artifacts = self.batch.artifacts;
+            let mut functions: Vec<_> = functions
+                .filter(|&(module, symbol)| counters::can_count(&artifacts[module], symbol))
+                .collect();
+            functions.sort_unstable();
+            if !functions.is_empty() {
+                let counters = Counters::allocate(memory, count, functions.into(), plan, blocks)?;
+                self.counters = Some(Box::new(counters));
+            }
+        }
         // SAFETY: the rows were just written for these addresses, end with a zero, and are freed
         // after the unit is forgotten.
         let observed = unsafe { self.jit.observers.tell(plan, blocks) };
@@ -535,7 +565,11 @@ impl<'a> Pending<'_, 'a> {
 
 impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
-        let Self { jit, batch, claim, blocks, role: _ } = self;
+        let Self { jit, batch, claim, blocks, counters, role: _, counted_entries: _ } = self;
+        for (block, _) in counters.take().into_iter().flat_map(|counters| counters.blocks()) {
+            // SAFETY: the unit was not published, so nobody knows the memory.
+            unsafe { jit.memory.free(block) };
+        }
         if let Some(blocks) = blocks.take() {
             blocks.owned.hide(&jit.memory);
             for block in blocks.owned.all() {

@@ -61,6 +61,7 @@
 
 mod batch;
 mod blocks;
+mod counters;
 mod epoch;
 mod error;
 mod indirection;
@@ -81,6 +82,7 @@ mod sync;
 mod unit;
 mod users;
 
+pub use counters::{CountedEntries, Hook};
 pub use epoch::Guard;
 pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};

@@ -571,7 +571,8 @@ impl Program {
         let unit = Arc::new(UnitInfo::new(identity, artifacts, plan, memory, uses));
         let mut replaced = Vec::new();
         for (name, winner) in batch.listed() {
-            let address = unit.address(winner.module, winner.symbol).unwrap_or_default();
+            let counted = unit.counters.as_ref().and_then(|all| all.entry_of(winner.module, winner.symbol));
+            let address = counted.or_else(|| unit.address(winner.module, winner.symbol)).unwrap_or_default();
             let artifact = &unit.artifacts[winner.module];
             let Some(known) = self.names.get_mut(name) else { continue };
             let stub = known.indirection.as_ref().map(|indirection| indirection.address());

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use crate::batch::{SlotKind, slot_kind};
 use crate::blocks::{Blocks, OwnedBlocks};
+use crate::counters::Counters;
 use crate::error::{ModuleName, UseOf};
 use crate::observed::Observed;
 use crate::users::{ModuleNames, data_user_of, user_of};
@@ -78,6 +79,8 @@ pub(crate) struct UnitInfo {
     pub(crate) names: ModuleNames,
     places: SmallVec<[Place; 1]>,
     pub(crate) blocks: OwnedBlocks,
+    /// The entries that count calls.
+    pub(crate) counters: Option<Box<Counters>>,
     /// Whether its memory was freed.
     pub(crate) is_freed: AtomicBool,
     /// Taken out when the unit is freed.
@@ -97,6 +100,7 @@ pub(crate) struct Identity {
 /// The memory that a unit owns.
 pub(crate) struct UnitMemory {
     pub(crate) blocks: Blocks,
+    pub(crate) counters: Option<Box<Counters>>,
     pub(crate) observed: Observed,
 }
 
@@ -172,7 +176,7 @@ impl UnitInfo {
         uses: Uses,
     ) -> Self {
         let Identity { id, role, first_module, names } = identity;
-        let UnitMemory { blocks, observed } = memory;
+        let UnitMemory { blocks, counters, observed } = memory;
         let places = artifacts.iter().enumerate();
         let places =
             places.map(|(module, artifact)| Place::new(plan, module, artifact, &blocks.addresses)).collect();
@@ -184,6 +188,7 @@ impl UnitInfo {
             names,
             places,
             blocks: blocks.owned,
+            counters,
             is_freed: AtomicBool::new(false),
             observed: Mutex::new(Some(observed)),
             uses: (!uses.is_empty()).then(|| Box::new(uses)),
@@ -303,6 +308,12 @@ impl Unit {
         modules.flat_map(move |(module, artifact)| {
             (0..artifact.symbols().len()).filter_map(move |symbol| self.symbol(module, symbol))
         })
+    }
+
+    /// Returns the functions whose calls are [counted](crate::LinkOptions::counted_entries): the module,
+    /// the number of the symbol, and the address of the counter, which the hook gets.
+    pub fn counters(&self) -> impl Iterator<Item = (usize, usize, u64)> {
+        self.0.counters.iter().flat_map(|counters| counters.records())
     }
 
     /// Returns the keys of the slots that the unit uses, in order of first use.
