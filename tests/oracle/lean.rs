@@ -1,13 +1,16 @@
 //! Leaner programs do what the programs do: with what nothing reaches left out, equal functions
 //! folded, and functions in a random order.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use kiln::Compiler;
 use kiln::artifact::Artifact;
 use kiln::artifact::record::SymbolKind;
 use kiln::globals::GlobalTable;
 use kiln::image::link::{LeanOptions, Roots, lean};
 use kiln::image::{ImageInfo, ImageOptions, write_image};
-use kiln::ir::Target;
+use kiln::ir::{Source, Target, parse};
 use kiln_oracle::generate::{RandomProgram, program};
 
 use crate::cases::{alone, options, run};
@@ -42,7 +45,7 @@ fn case(seed: u64) -> Result<(), String> {
         return Err("nothing was asked for, and something changed".into());
     }
     let order = || names(&artifacts, seed);
-    let entries = || random.entries.iter().map(|entry| entry.name.clone().into()).collect();
+    let entries = || random.entries.iter().map(|entry| entry.name.clone()).collect();
     let ways = [
         LeanOptions { roots: Some(Roots::Exports), ..LeanOptions::default() },
         LeanOptions { fold: true, ..LeanOptions::default() },
@@ -59,7 +62,7 @@ fn case(seed: u64) -> Result<(), String> {
     }
     // One entry alone needs no other one.
     let Some(entry) = random.entries.first() else { return Ok(()) };
-    let roots = Some(Roots::Names(vec![entry.name.clone().into()]));
+    let roots = Some(Roots::Names(vec![entry.name.clone()]));
     let image = image(&artifacts, &LeanOptions { roots, fold: true, order: order() })?;
     let alone = RandomProgram { entries: vec![entry.clone()], ..random };
     let expected = engines::interpreted(&alone).map_err(|error| format!("interpreter: {error}"))?;
@@ -104,4 +107,87 @@ fn image(artifacts: &[Artifact], way: &LeanOptions) -> Result<Vec<u8>, String> {
         return Err(format!("{left} functions are left of {}, {gone} are gone", count(artifacts)));
     }
     Ok(image)
+}
+
+/// What is known about a function, without the place of its code.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Described {
+    /// By offset in the function.
+    facts: Vec<(u32, String)>,
+    /// The instructions of its unwind rows.
+    rows: Vec<String>,
+}
+
+/// Describes the functions of an image by module and name.
+fn describe(image: &[u8]) -> BTreeMap<(u32, String), Described> {
+    use gimli::{BaseAddresses, EhFrame, NativeEndian, UnwindSection as _};
+    use object::{Object as _, ObjectSection as _};
+
+    let info = ImageInfo::parse(image).expect("an image");
+    let file = object::File::parse(image).expect("an ELF file");
+    let section = |name: &str| file.section_by_name(name).expect("a section of every image");
+    let (text, frame) = (section(".text").address(), section(".eh_frame"));
+    let rows = EhFrame::new(frame.data().expect("bytes"), NativeEndian);
+    let bases = BaseAddresses::default().set_text(text).set_eh_frame(frame.address());
+    let mut found = BTreeMap::new();
+    for function in info.code_tables().expect("tables").functions() {
+        let (start, mut described) = (function.start(), Described::default());
+        for offset in start..=start + function.len() {
+            let mut fact = |fact: String| described.facts.push((offset - start, fact));
+            if let Some(trap) = function.trap_at(offset) {
+                fact(format!("{trap:?}"));
+            }
+            if let Some(location) = function.source_at(offset) {
+                fact(format!("{location} {:?}", function.line_of(location)));
+            }
+            if let Some(call) = function.call_at(offset) {
+                let handlers = call.handlers().map(|handler| {
+                    let target = handler.target.checked_sub(start);
+                    format!("{:?} {} {target:?}", handler.kind, handler.value)
+                });
+                fact(format!("{:?} {:?}", call.frame_offset(), handlers.collect::<Vec<_>>()));
+            }
+            if let Some(map) = function.stack_map_at(offset) {
+                fact(format!("{} {:?}", map.span(), map.roots().collect::<Vec<_>>()));
+            }
+        }
+        let address = text + u64::from(start);
+        // A function that was given as machine code has no row.
+        if let Ok(fde) = rows.fde_for_address(&bases, address, EhFrame::cie_from_offset) {
+            assert_eq!((fde.initial_address(), fde.len()), (address, function.len().into()));
+            let mut instructions = fde.instructions(&rows, &bases);
+            while let Some(instruction) = instructions.next().expect("an instruction") {
+                described.rows.push(format!("{instruction:?}"));
+            }
+        }
+        found.insert((function.module(), function.name().to_owned()), described);
+    }
+    found
+}
+
+/// Everything that is known about an instruction stays known, wherever its function is.
+#[test]
+fn tables_are_those_of_each_function() {
+    let files = [
+        ("everything.clif", include_str!("everything.clif")),
+        ("exceptions.clif", include_str!("../throw/exceptions.clif")),
+        ("memory.clif", include_str!("../clif/memory.clif")),
+        ("control.clif", include_str!("../clif/control.clif")),
+    ];
+    let modules = files.map(|(name, text)| {
+        parse(Arc::new(Source::new(name, text).debugged("/src")), &Target::host())
+            .expect("modules for the host")
+    });
+    let artifacts = Compiler::new(Target::host()).compile(&modules).expect("valid modules").artifacts;
+    let whole = describe(&image(&artifacts, &LeanOptions::default()).unwrap());
+    let facts: usize = whole.values().map(|function| function.facts.len()).sum();
+    assert!(facts > 500 && whole.len() > 10, "{facts} facts of {} functions", whole.len());
+    for order in [names(&artifacts, 7), Vec::new()] {
+        let options = LeanOptions { roots: Some(Roots::Exports), fold: true, order };
+        let leaner = describe(&image(&artifacts, &options).unwrap());
+        assert!(leaner.len() > 8);
+        for (function, described) in &leaner {
+            assert_eq!(Some(described), whole.get(function), "{function:?}");
+        }
+    }
 }
