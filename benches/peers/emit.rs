@@ -56,7 +56,7 @@ pub(crate) fn compare(
     comparison.add(interleave(setup.rounds, contenders)?);
     for cut in cuts {
         let [peer, own] = ["cranelift-object", "kiln"].map(|name| format!("{name}, {}", cut.name()));
-        comparison.named_ratio(format!("{peer} / {own}"), &peer, &own, Goal::AtLeast(3.0));
+        comparison.named_ratio(format!("{peer} / {own}"), &peer, &own, Goal::AtLeast(2.0));
     }
     comparison.note("both write files; cranelift-object does so while it emits others");
     comparison.note("kiln does more: unwind rows");

@@ -15,6 +15,7 @@
 //!   workload, so it is run once);
 //! - H: code tables: their size, building them with compiling, and looking places up;
 //! - O: relocatable objects with those of cranelift-object, and linking them;
+//! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
 //!   (once, too).
 //!
@@ -36,6 +37,7 @@ mod measure;
 mod numbering;
 mod object;
 mod open;
+mod order;
 mod parse;
 mod report;
 mod sessions;
@@ -142,7 +144,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         report.add(sessions::compare(&setup, scale, &workload)?);
     }
-    for workload in workloads.iter().filter(|_| "ABCDEFHO".chars().any(&wanted)) {
+    for workload in workloads.iter().filter(|_| "ABCDEFHOP".chars().any(&wanted)) {
         println!("\n{}: {}", workload.name, workload.describe());
         let artifacts = Compiler::new(workload.target.clone())
             .pool(setup.pool.clone())
@@ -161,6 +163,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         if wanted('O') {
             report.add(emit::compare(workload, &setup, &artifacts, folder.path())?);
+        }
+        if wanted('P') {
+            report.add(order::compare(workload, &setup, &artifacts, folder.path())?);
         }
         if wanted('C') {
             report.add(open::compare(workload, &setup, &path)?);

@@ -168,7 +168,33 @@ fn describe(image: &[u8]) -> BTreeMap<(u32, String), Described> {
 /// Everything that is known about an instruction stays known, wherever its function is.
 #[test]
 fn tables_are_those_of_each_function() {
+    let roots = "function %roots(i64) -> i64 {
+    ss0 = explicit_slot 16
+    fn0 = %callee(i64) -> i64
+block0(v0: i64):
+    v1 = stack_addr.i64 ss0
+    store v0, v1
+    v2 = call fn0(v0), stack_map=[i64 @ ss0+0]
+    v3 = call fn0(v2), stack_map=[i64 @ ss0+0, i32 @ ss0+8]
+    return v3
+}
+function %before(i64) -> i64 {
+block0(v0: i64):
+    v1 = imul v0, v0
+    return v1
+}
+function %more_roots(i64) -> i64 {
+    ss0 = explicit_slot 16
+    fn0 = %callee(i64) -> i64
+block0(v0: i64):
+    v1 = stack_addr.i64 ss0
+    store v0, v1
+    v2 = call fn0(v0), stack_map=[i64 @ ss0+8]
+    return v2
+}
+";
     let files = [
+        ("roots.clif", roots),
         ("everything.clif", include_str!("everything.clif")),
         ("exceptions.clif", include_str!("../throw/exceptions.clif")),
         ("memory.clif", include_str!("../clif/memory.clif")),
