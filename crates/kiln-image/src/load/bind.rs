@@ -1,6 +1,5 @@
 //! Binds an image: sets permissions, applies relocations and fills slots.
 
-use std::fs::File;
 use std::ops::Range;
 #[cfg(feature = "trap")]
 use std::sync::PoisonError;
@@ -47,27 +46,15 @@ pub struct Loaded {
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
     /// `unwind` says whether its unwind rows are registered.
-    pub(super) fn bind(
-        mut mapped: Mapped,
-        file: &File,
-        addresses: &[usize],
-        unwind: bool,
-    ) -> Result<Self, LoadError> {
+    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: bool) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = std::mem::take(&mut mapped.segments);
         // If there is no pointer to write, relocated data stays read-only.
         let tables = mapped.tables();
         let pointers = tables.has_relative() || !tables.note.symbolic().is_empty();
         for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
-            let memory = &mut mapped.memory;
-            let start = segment.start / page * page;
-            let range = start as usize..segment.end().next_multiple_of(page) as usize;
-            if segment.is_executable() {
-                // Not by a change of permissions, which `PR_SET_MDWE` forbids.
-                let mapped = memory.map_file(file, range, segment.offset / page * page, true);
-                mapped.map_err(|error| super::origin::not_executable(file, error))?;
-            } else if segment.is_writable() {
-                prepare_writable(memory, segment, range, page)
+            if segment.is_writable() {
+                prepare_writable(&mut mapped.memory, segment, page)
                     .map_err(LoadError::io("set the permissions of"))?;
             }
         }
@@ -297,21 +284,18 @@ impl Loaded {
     }
 }
 
-/// Makes a segment, which takes the pages of `range`, writable and clears its zeroed data.
-fn prepare_writable(
-    memory: &mut Reservation,
-    segment: &Segment,
-    range: Range<usize>,
-    page: u64,
-) -> std::io::Result<()> {
-    let file_end = segment.start + segment.file_len;
-    let pages_end = if segment.file_len > 0 { file_end.next_multiple_of(page) as usize } else { range.start };
-    if segment.file_len > 0 {
-        memory.protect(range.start..pages_end, Access::ReadWrite)?;
-        if segment.mem_len > segment.file_len {
-            // SAFETY: these pages were made writable in the line above.
-            unsafe { memory.clear(file_end as usize..pages_end) };
-        }
+/// Makes the bytes of a segment that are from the file writable, and clears the zeroed data in their
+/// last page. The pages after that are zeroed already.
+fn prepare_writable(memory: &mut Reservation, segment: &Segment, page: u64) -> std::io::Result<()> {
+    if segment.file_len == 0 {
+        return Ok(());
     }
-    if range.end > pages_end { memory.map_zeroed(pages_end..range.end) } else { Ok(()) }
+    let file_end = segment.start + segment.file_len;
+    let pages_end = file_end.next_multiple_of(page) as usize;
+    memory.protect((segment.start / page * page) as usize..pages_end, Access::ReadWrite)?;
+    if segment.mem_len > segment.file_len {
+        // SAFETY: these pages were made writable in the line above.
+        unsafe { memory.clear(file_end as usize..pages_end) };
+    }
+    Ok(())
 }

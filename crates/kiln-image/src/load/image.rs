@@ -26,7 +26,7 @@ use crate::read::{BAD_SLOT, Headers, Opened, View, open_image, read_headers, seg
 #[derive(Debug)]
 pub struct Image {
     mapped: Mapped,
-    /// The file, from which binding maps the code.
+    /// The file, which has sections for debuggers.
     file: File,
     /// The file at its path, if it is mapped itself.
     origin: Option<Origin>,
@@ -258,7 +258,7 @@ impl Image {
     /// Makes the image callable, and tells its observers.
     fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
         let Self { mapped, file, origin, observers } = self;
-        let mut loaded = match Loaded::bind(mapped, &file, addresses, observers.unwind) {
+        let mut loaded = match Loaded::bind(mapped, addresses, observers.unwind) {
             Ok(loaded) => loaded,
             Err(error) => return Err(at(origin.as_ref(), error)),
         };

@@ -19,6 +19,44 @@ use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprot
 pub(super) enum Access {
     Read,
     ReadWrite,
+    ReadExecute,
+}
+
+/// A part of the memory of an image, which begins and ends at a page.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    /// Distances from the load address.
+    pub(super) range: Range<usize>,
+    /// The offset of its first byte in the file, also at a page; `None` for zeroed pages.
+    pub(super) offset: Option<u64>,
+    pub(super) access: Access,
+}
+
+/// Maps a piece of `file`.
+///
+/// # Safety
+///
+/// With `flags`, the mapping must replace nothing that is used.
+unsafe fn map_at(
+    address: *mut c_void,
+    file: &File,
+    piece: &Piece,
+    flags: MapFlags,
+) -> io::Result<*mut c_void> {
+    let prot = match piece.access {
+        Access::Read => ProtFlags::READ,
+        Access::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
+        Access::ReadExecute => ProtFlags::READ | ProtFlags::EXEC,
+    };
+    let len = piece.range.len();
+    // SAFETY: the caller promises that nothing is replaced that is used.
+    let mapped = unsafe {
+        match piece.offset {
+            Some(offset) => mmap(address, len, prot, flags, file, offset),
+            None => mmap_anonymous(address, len, prot, flags),
+        }
+    };
+    Ok(mapped?)
 }
 
 /// No multiple of this is inside a reservation, if its size allows.
@@ -71,20 +109,70 @@ impl Reservation {
         self.base as usize / BOUNDARY != (self.base as usize + self.len - 1) / BOUNDARY
     }
 
-    /// Reserves `len` bytes, rounded up to `page`, and maps as many bytes of `file` read-only
-    /// there, with one system call if the result crosses no boundary.
-    pub(super) fn of_file(file: &File, len: usize, page: usize) -> io::Result<Self> {
-        let rounded = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
-        let base = unsafe { mmap(ptr::null_mut(), rounded, ProtFlags::READ, MapFlags::PRIVATE, file, 0) }?;
-        let new = Self { base: base.cast(), len: rounded };
-        if !new.crosses_boundary() {
+    /// Maps pieces of `file` at the distances from a base that they name, which the kernel chooses,
+    /// at a multiple of `align`. `pieces` are in order and do not overlap.
+    pub(super) fn of_pieces(file: &File, pieces: &[Piece], page: usize, align: usize) -> io::Result<Self> {
+        let is_whole = pieces.first().is_some_and(|piece| piece.range.start == 0)
+            && pieces.windows(2).all(|pair| pair[0].range.end == pair[1].range.start);
+        if is_whole
+            && align <= page
+            && let Some(new) = Self::side_by_side(file, pieces)?
+        {
             return Ok(new);
         }
-        drop(new);
-        let mut new = Self::new(len, page, page)?;
-        new.map_file(file, 0..rounded, 0, false)?;
+        let mut new = Self::new(pieces.last().map_or(0, |piece| piece.range.end), page, align)?;
+        for piece in pieces {
+            new.map_piece(file, piece)?;
+        }
         Ok(new)
+    }
+
+    /// Maps pieces that leave no gap: the longest one with all addresses after it, and what is in
+    /// front of it below, since the kernel gives out addresses from above. This takes less time than
+    /// a reservation, which is cut into pieces again. The longest is first because a short one would
+    /// be put where the others do not fit. `None` if something else is in the way.
+    fn side_by_side(file: &File, pieces: &[Piece]) -> io::Result<Option<Self>> {
+        let longest = pieces.iter().enumerate().max_by_key(|(_, piece)| piece.range.len());
+        let (Some((longest, first)), Some(last)) = (longest, pieces.last()) else { return Ok(None) };
+        let (start, end) = (first.range.start, last.range.end);
+        let whole = Piece { range: start..end, ..first.clone() };
+        // SAFETY: a new mapping at an address that the kernel chooses touches nothing that exists.
+        let base = unsafe { map_at(ptr::null_mut(), file, &whole, MapFlags::PRIVATE) }?;
+        // It owns what is mapped so far, in case of an error.
+        let mut new = Self { base: base.cast(), len: end - start };
+        for piece in &pieces[longest + 1..] {
+            let range = piece.range.start - start..piece.range.end - start;
+            new.map_piece(file, &Piece { range, ..piece.clone() })?;
+        }
+        for piece in pieces[..longest].iter().rev() {
+            let len = piece.range.len();
+            let address = new.base.wrapping_sub(len);
+            let flags = MapFlags::PRIVATE | MapFlags::FIXED_NOREPLACE;
+            // SAFETY: the kernel replaces nothing that exists.
+            match unsafe { map_at(address.cast(), file, piece, flags) } {
+                Ok(found) if found == address.cast() => {
+                    (new.base, new.len) = (address, new.len + len);
+                }
+                Ok(elsewhere) => {
+                    // Kernels before 4.17 do not know the flag.
+                    // SAFETY: this is the new mapping, which nothing uses.
+                    let _ = unsafe { munmap(elsewhere, len) };
+                    return Ok(None);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Some(new).filter(|new| !new.crosses_boundary()))
+    }
+
+    /// Maps one piece, in place of what is there.
+    fn map_piece(&mut self, file: &File, piece: &Piece) -> io::Result<()> {
+        let address = self.inside(&piece.range)?;
+        // SAFETY: the range is in the reservation, which nothing else uses, and no reference into
+        // it exists: `self` is borrowed mutably.
+        unsafe { map_at(address, file, piece, MapFlags::PRIVATE | MapFlags::FIXED) }?;
+        Ok(())
     }
 
     /// Returns the address of the first byte.
@@ -100,39 +188,13 @@ impl Reservation {
         Ok(self.base.wrapping_add(range.start).cast())
     }
 
-    /// Maps `file` from `offset` on to `range`, which starts at a page, read-only or executable. A
-    /// file that is on a file system without executable files cannot be mapped executable.
-    pub(super) fn map_file(
-        &mut self,
-        file: &File,
-        range: Range<usize>,
-        offset: u64,
-        executable: bool,
-    ) -> io::Result<()> {
-        let address = self.inside(&range)?;
-        let prot = if executable { ProtFlags::READ | ProtFlags::EXEC } else { ProtFlags::READ };
-        let flags = MapFlags::PRIVATE | MapFlags::FIXED;
-        // SAFETY: the range is in the reservation, which nothing else uses, and no reference into
-        // it exists: `self` is borrowed mutably.
-        unsafe { mmap(address, range.len(), prot, flags, file, offset) }?;
-        Ok(())
-    }
-
-    /// Maps fresh zeroed pages, readable and writable, at `range`, which starts at a page.
-    pub(super) fn map_zeroed(&mut self, range: Range<usize>) -> io::Result<()> {
-        let address = self.inside(&range)?;
-        let (prot, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED);
-        // SAFETY: as in `map_file`.
-        unsafe { mmap_anonymous(address, range.len(), prot, flags) }?;
-        Ok(())
-    }
-
     /// Sets the permissions of the pages of `range`, which starts at a page.
     pub(super) fn protect(&mut self, range: Range<usize>, access: Access) -> io::Result<()> {
         let address = self.inside(&range)?;
         let flags = match access {
             Access::Read => MprotectFlags::READ,
             Access::ReadWrite => MprotectFlags::READ | MprotectFlags::WRITE,
+            Access::ReadExecute => MprotectFlags::READ | MprotectFlags::EXEC,
         };
         // SAFETY: the range is in the reservation, and no reference into it exists: `self` is
         // borrowed mutably.
@@ -209,7 +271,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        // SAFETY: the range was reserved by `new` or `of_file` and is released once; whoever was
+        // SAFETY: the range was mapped by `new` or `side_by_side` and is released once; whoever was
         // given an address in it may use the address only while it lives. After an error, which
         // cannot be handled here, the range stays reserved.
         let _ = unsafe { munmap(self.base.cast(), self.len) };

@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 
 use kiln_globals::SlotKey;
 
-use super::map::Reservation;
+use super::map::{Access, Piece, Reservation};
+use super::origin::not_executable;
 use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::note::{Note, PREFIX_LEN, Span};
@@ -28,16 +29,16 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    /// Maps the segments of a file read-only and checks them.
+    /// Maps the segments of a file and checks them.
     pub(super) fn new(
         file: &File,
         headers: &Headers,
         segments: Vec<Segment>,
         check_host: impl FnOnce(&View<'_>) -> Result<(), LoadError>,
     ) -> Result<Self, LoadError> {
-        let memory = map(file, &segments).map_err(LoadError::io("map"))?;
-        let view = View::parse(headers, segments, |segment| {
-            // SAFETY: `map` has made these bytes readable, and nothing is writable yet.
+        let memory = map(file, &segments).map_err(|error| not_executable(file, error))?;
+        let view = View::parse(headers, &headers.parts, segments, |segment| {
+            // SAFETY: `map` has made these bytes readable, and nothing writes them yet.
             unsafe { memory.bytes(segment.start as usize, segment.file_len as usize) }
         })?;
         check_host(&view)?;
@@ -136,22 +137,28 @@ impl Mapped {
 /// The largest alignment that an image gets: an image may ask for any, which would use up addresses.
 const MAX_ALIGN: u64 = 1 << 30;
 
-/// Maps the segments of a file read-only, each at its distance from a base that the kernel chooses.
+/// Maps the segments of a file, each at its distance from a base that the kernel chooses. Code is
+/// executable, since `PR_SET_MDWE` forbids that it becomes so later; zeroed data after the bytes of
+/// the file is writable; everything else is read-only.
 fn map(file: &File, segments: &[Segment]) -> std::io::Result<Reservation> {
     let page = rustix::param::page_size();
-    let span = segments.last().map_or(0, Segment::end) as usize;
-    // The whole file at once, if addresses are offsets, as in every image that no tool changed.
-    // Where it ends before the addresses do, binding maps zeroed pages.
     let align = segments.iter().map(|segment| segment.align).max().unwrap_or(1).min(MAX_ALIGN) as usize;
-    let is_plain = segments.iter().all(|segment| segment.start == segment.offset);
-    if is_plain && align <= page {
-        return Reservation::of_file(file, span, page);
-    }
-    let mut memory = Reservation::new(span, page, align)?;
-    for segment in segments.iter().filter(|segment| segment.file_len > 0) {
+    let mut pieces = Vec::with_capacity(6);
+    for segment in segments {
         let start = segment.start as usize / page * page;
-        let range = start..(segment.start + segment.file_len) as usize;
-        memory.map_file(file, range, segment.offset / page as u64 * page as u64, false)?;
+        let file_end = match segment.file_len {
+            0 => start,
+            len => ((segment.start + len) as usize).next_multiple_of(page),
+        };
+        let end = (segment.end() as usize).next_multiple_of(page);
+        if file_end > start {
+            let access = if segment.is_executable() { Access::ReadExecute } else { Access::Read };
+            let offset = Some(segment.offset / page as u64 * page as u64);
+            pieces.push(Piece { range: start..file_end, offset, access });
+        }
+        if end > file_end {
+            pieces.push(Piece { range: file_end..end, offset: None, access: Access::ReadWrite });
+        }
     }
-    Ok(memory)
+    Reservation::of_pieces(file, &pieces, page, align)
 }

@@ -8,9 +8,10 @@ use std::io::Read;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 
+use object::elf;
 use rustix::fs::OFlags;
 
-use super::headers::{Headers, bad_table};
+use super::headers::{FilePart, Headers, bad_table};
 use super::notes::find_note;
 use super::number::Numbers;
 use super::segments::{loaded_end, segments};
@@ -20,6 +21,9 @@ use crate::note::PREFIX_LEN;
 
 /// Number of bytes that suffice for the ELF header and all program headers of most images.
 const HEAD: usize = 2048;
+
+/// A dynamic section with more bytes is read when it is mapped.
+const MAX_DYNAMIC: u64 = 1024;
 
 /// A regular file that has the headers of an image.
 pub(crate) struct Opened {
@@ -47,15 +51,26 @@ pub(crate) fn read_headers(file: &File) -> Result<Headers, LoadError> {
     let len = read_at(file, &mut head, 0).map_err(LoadError::io("read"))?;
     let head = &head[..len];
     let (arch, table) = Headers::table(head)?;
-    if let Some(found) = head.get(table.start as usize..table.end as usize) {
-        return Ok(Headers::entries(arch, table.start, found));
+    let mut headers = match head.get(table.start as usize..table.end as usize) {
+        Some(found) => Headers::entries(arch, table.start, found),
+        None => {
+            // `Headers::table` has limited the length.
+            let mut found = vec![0; (table.end - table.start) as usize];
+            if read_at(file, &mut found, table.start).map_err(LoadError::io("read"))? < found.len() {
+                return Err(bad_table());
+            }
+            Headers::entries(arch, table.start, &found)
+        }
+    };
+    let dynamic = headers.of_kind(elf::PT_DYNAMIC).next().copied();
+    headers.parts.push(FilePart { offset: 0, bytes: head.into() });
+    if let Some(dynamic) = dynamic.filter(|dynamic| dynamic.file_len <= MAX_DYNAMIC) {
+        let mut bytes = vec![0; dynamic.file_len as usize];
+        if read_at(file, &mut bytes, dynamic.offset).map_err(LoadError::io("read"))? == bytes.len() {
+            headers.parts.push(FilePart { offset: dynamic.offset, bytes: bytes.into() });
+        }
     }
-    // `Headers::table` has limited the length.
-    let mut found = vec![0; (table.end - table.start) as usize];
-    if read_at(file, &mut found, table.start).map_err(LoadError::io("read"))? < found.len() {
-        return Err(bad_table());
-    }
-    Ok(Headers::entries(arch, table.start, &found))
+    Ok(headers)
 }
 
 /// Reads as many bytes from `offset` as there are, up to the length of `bytes`.
@@ -130,7 +145,7 @@ fn sections_end(file: &File, headers: &Headers) -> Result<u64, LoadError> {
         let section = Numbers { bytes: section, endian: headers.arch.endian() };
         let kind = section.u32(4).unwrap_or_default();
         let (offset, size) = (section.u64(24).unwrap_or_default(), section.u64(32).unwrap_or_default());
-        if kind != object::elf::SHT_NOBITS {
+        if kind != elf::SHT_NOBITS {
             end = end.max(offset.saturating_add(size));
         }
     }

@@ -39,6 +39,16 @@ pub(crate) struct ProgramHeader {
 pub(crate) struct Headers {
     pub(crate) arch: Arch,
     pub(crate) list: Vec<ProgramHeader>,
+    /// Parts of the file that were read already.
+    pub(crate) parts: Vec<FilePart>,
+}
+
+/// A part of a file that was read, so that its pages need not be mapped into the memory of the
+/// process just to be checked.
+#[derive(Clone, Debug)]
+pub(crate) struct FilePart {
+    pub(crate) offset: u64,
+    pub(crate) bytes: Box<[u8]>,
 }
 
 impl Headers {
@@ -103,7 +113,8 @@ impl Headers {
                 at: start + (number * PROGRAM_HEADER) as u64,
             }
         };
-        Self { arch, list: table.chunks_exact(PROGRAM_HEADER).enumerate().map(entry).collect() }
+        let list = table.chunks_exact(PROGRAM_HEADER).enumerate().map(entry).collect();
+        Self { arch, list, parts: Vec::new() }
     }
 
     /// Returns the headers of one kind.

@@ -10,7 +10,7 @@ use std::ops::Range;
 use object::elf;
 
 use super::dynamic::DynamicTables;
-use super::headers::{Headers, ProgramHeader};
+use super::headers::{FilePart, Headers, ProgramHeader};
 use super::notes::find_note;
 use super::segments::{Segment, segments};
 use super::tables::{TablePlaces, Tables};
@@ -38,16 +38,17 @@ impl<'a> View<'a> {
     pub(crate) fn of_file(bytes: &'a [u8]) -> Result<Self, LoadError> {
         let headers = Headers::of_bytes(bytes)?;
         let segments = segments(&headers, bytes.len() as u64)?;
-        Self::parse(&headers, segments, |segment| {
+        Self::parse(&headers, &[], segments, |segment| {
             // `segments` has checked that each is in the file.
             &bytes[segment.offset as usize..(segment.offset + segment.file_len) as usize]
         })
     }
 
-    /// Checks an image with these headers and segments. `contents` returns the bytes of a segment
-    /// that are in the file.
+    /// Checks an image with these headers and segments, of which `parts` were read from the file.
+    /// `contents` returns the bytes of a segment that are in the file.
     pub(crate) fn parse(
         headers: &Headers,
+        parts: &'a [FilePart],
         mut segments: Vec<Segment>,
         contents: impl Fn(&Segment) -> &'a [u8],
     ) -> Result<Self, LoadError> {
@@ -55,7 +56,8 @@ impl<'a> View<'a> {
         let contents: Vec<&[u8]> = segments.iter().map(contents).collect();
         let find = |header: &ProgramHeader, start: u64, len: usize| {
             let address = header.address.checked_add(start)?;
-            bytes_at(&segments, &contents, address, len)
+            bytes_read(parts, &segments, address, len)
+                .or_else(|| bytes_at(&segments, &contents, address, len))
         };
         let place =
             find_note(headers, |header, start| find(header, start, PREFIX_LEN)?.first_chunk().copied());
@@ -159,6 +161,18 @@ impl<'a> View<'a> {
         // The spans of tables were found in the file; code tables may be empty.
         self.places.tables(self.arch, self.note, |span| self.bytes(span).unwrap_or_default())
     }
+}
+
+/// Returns `len` bytes from `address` on, if they were read from the file already.
+fn bytes_read<'a>(parts: &'a [FilePart], segments: &[Segment], address: u64, len: usize) -> Option<&'a [u8]> {
+    let segment = segments[..segments.partition_point(|segment| segment.start <= address)].last()?;
+    let inside = address - segment.start;
+    let end = inside.checked_add(len as u64).filter(|&end| end <= segment.file_len)?;
+    let range = segment.offset + inside..segment.offset + end;
+    parts.iter().find_map(|part| {
+        let start = usize::try_from(range.start.checked_sub(part.offset)?).ok()?;
+        part.bytes.get(start..start.checked_add(len)?)
+    })
 }
 
 /// Returns `len` bytes from `address` on, if they are in the file's part of one segment.
