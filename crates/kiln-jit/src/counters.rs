@@ -87,7 +87,8 @@ impl Counters {
             let located = plan.locate(module, SectionKind::Text, symbol.offset.get());
             let function = located.map_or(0, |(area, offset)| blocks.addresses[area] + offset);
             *entry = entry_code(counters.entry(number), counters.record(number), function);
-            let fields = [count.limit, function, REACHED as *const () as u64, count.limit, count.hook as u64];
+            let fields =
+                [count.limit, function, REACHED as *const () as u64, count.limit, count.hook as usize as u64];
             let words = record.as_chunks_mut::<8>().0.iter_mut();
             words.zip(fields).for_each(|(word, field)| *word = field.to_ne_bytes());
         }
