@@ -7,6 +7,7 @@ use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_globals::{KeyRef, SlotKey};
 use kiln_image::link::{Definitions, LinkError, Place, section_bound};
+use smallvec::SmallVec;
 
 use crate::error::{JitError, ModuleName, UseOf};
 use crate::users::{ModuleNames, user_of};
@@ -22,6 +23,8 @@ pub(crate) struct Batch<'a> {
     pub(crate) names: &'a [&'a str],
     /// The definitions that other modules can see.
     pub(crate) definitions: Arc<Definitions>,
+    /// See [`listed`](Self::listed).
+    listed: SmallVec<[(&'a str, Winner); 1]>,
     /// The names of the sections that the batch has data in.
     sections: HashSet<&'a str>,
 }
@@ -95,12 +98,13 @@ impl<'a> Batch<'a> {
         let runs = artifacts
             .iter()
             .flat_map(|artifact| artifact.named_data().iter().map(move |run| artifact.section_name(run)));
-        Self { artifacts, names, definitions, sections: runs.collect() }
+        let listed = listed(artifacts, &definitions);
+        Self { artifacts, names, definitions, listed, sections: runs.collect() }
     }
 
     /// Whether the unit keeps its own table of its strong definitions.
     pub(crate) fn is_large(&self) -> bool {
-        self.definitions.len() >= LARGE
+        is_large(&self.definitions)
     }
 
     /// Returns a module of the batch as errors name it.
@@ -139,22 +143,14 @@ impl<'a> Batch<'a> {
         place.is_some_and(|place| is_strong(self.record(place).linkage()))
     }
 
-    fn record(&self, (module, symbol): Place) -> &'a SymbolRecord {
-        &self.artifacts[module as usize].symbols()[symbol as usize]
+    fn record(&self, place: Place) -> &'a SymbolRecord {
+        record(self.artifacts, place)
     }
 
     /// Returns the definitions to which names resolve in the batch, without the strong ones of a
     /// [large](Self::is_large) batch, in order of modules.
     pub(crate) fn listed(&self) -> impl Iterator<Item = (&'a str, Winner)> {
-        let is_large = self.is_large();
-        let some = !is_large || !self.definitions.are_all_strong();
-        let places = some.then(|| self.definitions.places(self.artifacts));
-        places.into_iter().flatten().filter_map(move |place| {
-            let (artifact, record) = (&self.artifacts[place.0 as usize], self.record(place));
-            let linkage = record.linkage();
-            let winner = Winner { module: place.0 as usize, symbol: place.1 as usize, linkage };
-            (!is_large || !is_strong(linkage)).then(|| (artifact.name(record), winner))
-        })
+        self.listed.iter().copied()
     }
 
     /// Returns the names that the batch shares with other modules: those that it defines and those
@@ -180,6 +176,30 @@ impl<'a> Batch<'a> {
     pub(crate) fn has_section(&self, name: &str) -> bool {
         self.sections.contains(name)
     }
+}
+
+fn record(artifacts: &[Artifact], (module, symbol): Place) -> &SymbolRecord {
+    &artifacts[module as usize].symbols()[symbol as usize]
+}
+
+/// Whether a unit keeps its own table of definitions.
+fn is_large(definitions: &Definitions) -> bool {
+    definitions.len() >= LARGE
+}
+
+/// Returns what [`Batch::listed`] does.
+fn listed<'a>(artifacts: &'a [Artifact], definitions: &Definitions) -> SmallVec<[(&'a str, Winner); 1]> {
+    let is_large = is_large(definitions);
+    if is_large && definitions.are_all_strong() {
+        return SmallVec::new();
+    }
+    let winner = |place: Place| {
+        let record = record(artifacts, place);
+        let (module, symbol, linkage) = (place.0 as usize, place.1 as usize, record.linkage());
+        let is_listed = !is_large || !is_strong(linkage);
+        is_listed.then(|| (artifacts[module].name(record), Winner { module, symbol, linkage }))
+    };
+    definitions.places(artifacts).filter_map(winner).collect()
 }
 
 /// Returns the kind of the slot that code uses for a symbol, if no module defines it.

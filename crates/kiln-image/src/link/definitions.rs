@@ -145,9 +145,9 @@ impl Definitions {
         self.all_strong
     }
 
-    /// Whether there is a table, in which no name is defined more than once.
-    pub(super) fn are_many_names(&self) -> bool {
-        !self.repeated && matches!(self.places, Places::Many { .. })
+    /// Whether no name is defined more than once.
+    pub(super) fn are_unique(&self) -> bool {
+        !self.repeated
     }
 
     /// Returns the number of names.

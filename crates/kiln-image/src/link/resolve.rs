@@ -245,7 +245,7 @@ struct Resolver<'a, 'e> {
     has_zero: bool,
     /// The resolved symbols that may have a definition outside the link, in order.
     open: Vec<ResolvedId>,
-    /// The resolved symbols of definitions, if they are many and no name is defined twice.
+    /// The resolved symbols of definitions, if no name is defined twice.
     unique: Option<UniqueDefinitions<'e>>,
     /// The other names.
     names: HashMap<&'a str, ResolvedId, FastHash>,
@@ -261,9 +261,9 @@ struct Resolver<'a, 'e> {
 struct UniqueDefinitions<'e> {
     definitions: &'e Definitions,
     /// The first symbol of each module, if the symbols of all modules are numbered.
-    starts: Vec<u32>,
+    starts: PerModule<u32>,
     /// The resolved symbol of each of these symbols, once it or a use of it was seen.
-    ids: Vec<Option<ResolvedId>>,
+    ids: PerSymbol<Option<ResolvedId>>,
 }
 
 impl<'e> UniqueDefinitions<'e> {
@@ -275,7 +275,7 @@ impl<'e> UniqueDefinitions<'e> {
             start as u32
         };
         let starts = artifacts.iter().map(start).collect();
-        Self { definitions, starts, ids: vec![None; count] }
+        Self { definitions, starts, ids: PerSymbol::from_elem(None, count) }
     }
 
     /// Returns the resolved symbol of the definition at a place, which is `next` if it is seen for
@@ -303,7 +303,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
             has_zero: false,
             open: Vec::new(),
             names: HashMap::default(),
-            unique: definitions.are_many_names().then(|| UniqueDefinitions::new(artifacts, definitions)),
+            unique: definitions.are_unique().then(|| UniqueDefinitions::new(artifacts, definitions)),
             libcalls: HashMap::default(),
             globals: HashMap::default(),
             global_slots: slots.collect(),
