@@ -118,28 +118,28 @@ fn image_of(machine: &Machine, program: &Program, host: &str, folder: &Path) -> 
 /// A way from a program to a C program that executes it.
 type Form<'f> = &'f dyn Fn(&Machine, &Program, &str, &Path) -> Result<Hosted, Failed>;
 
-/// The same as `program` and `corpus`, with equal functions folded and all functions in another
-/// order, so that most of them are in a part of a module of their own.
+/// The same as `program` and `corpus`, with leaner programs.
 fn lean_programs(machine: &Machine) -> Result<(), Failed> {
     let form = |machine: &Machine, program: &Program, host: &str, folder: &Path| {
-        let symbols = program.artifacts.iter().rev().flat_map(|artifact| {
-            let named = artifact.symbols().iter().rev().map(|symbol| artifact.name(symbol).into());
-            named.collect::<Vec<Box<str>>>()
-        });
-        // Every fifth function stays with the data of its module.
-        let order = symbols.enumerate().filter(|(number, _)| number % 5 != 0).map(|(_, name)| name);
-        let options = LeanOptions { roots: Some(Roots::Exports), fold: true, order: order.collect() };
-        let lean = lean(&program.artifacts, &options)
-            .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
-        image_of(
-            machine,
-            &Program { artifacts: lean.artifacts, globals: program.globals.clone() },
-            host,
-            folder,
-        )
+        image_of(machine, &leaner(program)?, host, folder)
     };
     execute(machine, "host.c", &known_program(machine.target())?, false, &form)?;
     corpus::run(machine, &form, false)
+}
+
+/// Folds equal functions of a program, and puts nearly all functions in another order, so that most
+/// of them are in a part of a module of their own.
+fn leaner(program: &Program) -> Result<Program, Failed> {
+    let symbols = program.artifacts.iter().rev().flat_map(|artifact| {
+        let named = artifact.symbols().iter().rev().map(|symbol| artifact.name(symbol).into());
+        named.collect::<Vec<Box<str>>>()
+    });
+    // Every fifth function stays with the data of its module.
+    let order = symbols.enumerate().filter(|(number, _)| number % 5 != 0).map(|(_, name)| name);
+    let options = LeanOptions { roots: Some(Roots::Exports), fold: true, order: order.collect() };
+    let lean = lean(&program.artifacts, &options)
+        .map_err(|errors| errors.iter().map(|error| format!("{error}\n")).collect::<String>())?;
+    Ok(Program { artifacts: lean.artifacts, globals: program.globals.clone() })
 }
 
 /// Compiles the program that `host.c` knows for `target`.

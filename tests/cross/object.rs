@@ -11,7 +11,7 @@ use kiln::image::{GlobalSymbols, ObjectOptions, write_object};
 use libtest_mimic::Failed;
 
 use crate::machine::{self, Machine};
-use crate::{Hosted, Program, corpus, execute, known_program};
+use crate::{Hosted, Program, corpus, execute, known_program, leaner};
 
 /// A linker.
 pub(crate) struct Linker {
@@ -155,6 +155,10 @@ pub(crate) fn run(machine: &Machine, linker: &Linker) -> Result<(), Failed> {
         };
         execute(machine, "host.c", &known_program(machine.target())?, false, &form)?;
         corpus::run(machine, &form, true)?;
+        let leaner = |machine: &Machine, program: &Program, host: &str, folder: &Path| {
+            make(machine, linker, &leaner(program)?, host, folder)
+        };
+        execute(machine, "host.c", &known_program(machine.target())?, false, &leaner)?;
     }
     Ok(())
 }

@@ -109,7 +109,7 @@ fn image(artifacts: &[Artifact], way: &LeanOptions) -> Result<Vec<u8>, String> {
     Ok(image)
 }
 
-/// What is known about a function, without the place of its code.
+/// A function without the place of its code: its tables.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Described {
     /// By offset in the function.

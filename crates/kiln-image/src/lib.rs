@@ -5,7 +5,8 @@
 //!   into memory that the caller provides. The JIT uses it too, so that the relocation code exists once.
 //! - `write_image` and `save` (feature `write`) make an ELF64 shared object from linked artifacts
 //!   and write it to a file. It works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
-//!   `write_object` makes a relocatable object of them, for a linker.
+//!   `write_object` makes a relocatable object of them, for a linker. `link::lean` leaves out what
+//!   nothing reaches before either, folds equal functions, and puts functions in an order.
 //! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill all its slots in one
 //!   step, and find its functions. A [`FunctionRef`] is a function that was found by name in an
 //!   image or in a JIT.
