@@ -8,7 +8,7 @@ use kiln::image::code::TableSizes;
 use serde_json::json;
 
 use super::shown::{IN_JSON, IN_TEXT, shown};
-use crate::output::name;
+use crate::output::{count, name};
 
 /// The number of sections, modules and functions that are shown to people.
 const LARGEST: usize = 20;
@@ -66,9 +66,14 @@ pub(super) fn text(info: &ImageInfo) {
         println!("  {size:>10}  {:5.1} %  {}", share(*size, info.file_len), name(section));
     }
     println!("\nmodules ({}), of the code:", sizes.modules.len());
-    for (number, module, size, count) in sizes.modules.iter().take(LARGEST) {
+    for (number, module, size, functions) in sizes.modules.iter().take(LARGEST) {
         let module = if module.is_empty() { format!("module {number}") } else { cut(module, IN_TEXT) };
-        println!("  {size:>10}  {:5.1} %  {} ({count} functions)", share(*size, code as u64), name(&module));
+        println!(
+            "  {size:>10}  {:5.1} %  {} ({})",
+            share(*size, code as u64),
+            name(&module),
+            count(*functions, "function")
+        );
     }
     println!("\nfunctions ({}), of the code:", sizes.functions.len());
     for (function, module, size) in sizes.functions.iter().take(LARGEST) {

@@ -3,9 +3,9 @@
 use object::elf;
 
 use super::debug::Debug;
-use crate::elf64::TABLE_ALIGN;
+use crate::elf64::{PROPERTY_ALIGN, TABLE_ALIGN};
 use crate::link::{Area, Extent, ObjectPlan};
-use crate::write::type_and_flags;
+use crate::write::{property_note, type_and_flags};
 
 /// The areas that have bytes in the file, in file order.
 pub(super) const IN_FILE: [Area; 6] =
@@ -28,6 +28,8 @@ pub(super) struct Sections<'p> {
     pub(super) list: Vec<Section<'p>>,
     /// The position of the first section of debug information.
     pub(super) first_debug: usize,
+    /// The content of the note about properties; empty if there is none.
+    pub(super) property: Vec<u8>,
 }
 
 impl<'p> Sections<'p> {
@@ -35,6 +37,12 @@ impl<'p> Sections<'p> {
         let mut list = Vec::new();
         for area in IN_FILE.into_iter().chain([Area::Bss]) {
             add_area(plan, area, &mut list);
+        }
+        let property = property_note(plan.plan().arch(), plan.plan().artifacts());
+        if !property.is_empty() {
+            let extent = Extent { size: property.len() as u64, align: PROPERTY_ALIGN as u64 };
+            let (name, sh_type, sh_flags) = (".note.gnu.property", elf::SHT_NOTE, elf::SHF_ALLOC);
+            list.push(Section { name, area: None, extent, sh_type, sh_flags, debug: None });
         }
         let first_debug = list.len();
         let mut add = |name, size: usize, debug| {
@@ -45,7 +53,7 @@ impl<'p> Sections<'p> {
             add(section.name, section.bytes.len(), Some(number));
         }
         add(".note.GNU-stack", 0, None);
-        Self { list, first_debug }
+        Self { list, first_debug, property }
     }
 
     /// Returns the position of the section that holds the byte at `offset` of an area, and the

@@ -14,7 +14,7 @@ use super::reloc::{ElfReloc, relative32_type, text_type};
 use super::section::{IN_FILE, Section, Sections};
 use super::symbols::Symbols;
 use crate::arch::Arch;
-use crate::elf64::{RELA, SYMBOL, TABLE_ALIGN};
+use crate::elf64::{PROPERTY_ALIGN, RELA, SYMBOL, TABLE_ALIGN};
 use crate::link::{
     Area, DataReloc, LinkError, MAX_SECTIONS, ObjectPlan, Output, RelocSink, TextReloc, default_arch,
     plan_object,
@@ -33,6 +33,7 @@ use crate::link::{
 /// | `.eh_frame` | unwind rows |
 /// | `.debug_*` | debug information, if asked for: lines, functions, variables |
 /// | `.note.GNU-stack` | a mark: the stack need not be executable |
+/// | `.note.gnu.property` | landing pads of aarch64, if all modules have them |
 ///
 /// | symbol | binding and visibility |
 /// |---|---|
@@ -91,6 +92,8 @@ struct Object<'p> {
 struct Layout {
     /// The file offset of each area.
     areas: Vec<(Area, Range<usize>)>,
+    /// The note about properties.
+    property: Range<usize>,
     /// The sections of debug information.
     debug: Vec<Range<usize>>,
     /// The relocations of each section.
@@ -195,6 +198,10 @@ impl Object<'_> {
             let (what, size) = ("the file".into(), layout.strtab.end as u64);
             LinkError::TooLarge { module: None, what, size, limit: 1 << 32 }
         })?;
+        if !layout.property.is_empty() {
+            w.pad_until(layout.property.start);
+            w.write(&self.sections.property);
+        }
         for (section, range) in self.debug.sections.iter().zip(&layout.debug) {
             w.pad_until(range.start);
             w.write(&section.bytes);
@@ -270,13 +277,14 @@ impl Object<'_> {
             let start = w.reserve(size, align);
             start..start + size
         };
+        let property = reserve(self.sections.property.len(), PROPERTY_ALIGN);
         let debug = self.debug.sections.iter().map(|section| reserve(section.bytes.len(), 1)).collect();
         let relocs = counts.iter().map(|count| reserve(RELA * count, TABLE_ALIGN)).collect();
         let symtab = reserve(self.symbols.table_size(), TABLE_ALIGN);
         let strtab = reserve(self.symbols.names.len(), 1);
         w.reserve_shstrtab();
         w.reserve_section_headers();
-        Layout { areas: areas.into(), debug, relocs, symtab, strtab }
+        Layout { areas: areas.into(), property, debug, relocs, symtab, strtab }
     }
 
     /// Copies code and data into the file, and writes the relocations of code and of unwind rows.
@@ -331,6 +339,9 @@ impl Layout {
     fn start_of(&self, section: &Section<'_>) -> usize {
         if let Some(number) = section.debug {
             return self.debug[number].start;
+        }
+        if section.sh_type == elf::SHT_NOTE {
+            return self.property.start;
         }
         let Some((area, offset)) = section.area else { return self.strtab.start };
         let range = self.areas.iter().find(|(own, _)| *own == area);

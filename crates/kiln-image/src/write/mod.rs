@@ -32,6 +32,7 @@ pub use image::{ImageFiles, write_image, write_image_files};
 #[cfg(feature = "dwarf")]
 pub use options::DebugInfo;
 pub use options::{ImageOptions, MAX_TEXT_ALIGN};
+pub(crate) use property::property_note;
 pub use save::save;
 pub(crate) use section::type_and_flags;
 pub(crate) use strings::Strings;

@@ -19,7 +19,7 @@ const FEATURE_1_AND: u32 = 0xc000_0000;
 const FEATURE_1_BTI: u32 = 1;
 
 /// Returns the bytes of the note, or nothing if there is nothing to promise.
-pub(super) fn property_note(arch: Arch, artifacts: &[Artifact]) -> Vec<u8> {
+pub(crate) fn property_note(arch: Arch, artifacts: &[Artifact]) -> Vec<u8> {
     let has_pads = |artifact: &Artifact| artifact.features().any(|feature| feature == LANDING_PADS);
     if arch != Arch::Aarch64 || artifacts.is_empty() || !artifacts.iter().all(has_pads) {
         return Vec::new();

@@ -210,6 +210,29 @@ fn what_an_object_cannot_hold_is_refused_by_name() {
     assert_eq!(globals(&bytes).len(), 2);
 }
 
+/// As in images, a promise is one of all modules.
+#[test]
+fn landing_pads_are_promised_by_all_modules_or_by_none() {
+    let module = |has_pads: bool| {
+        let mut module = Module::for_triple("aarch64-unknown-linux-gnu");
+        if has_pads {
+            module.feature("use_bti");
+        }
+        module.finish()
+    };
+    let note = |modules: &[kiln_artifact::Artifact]| {
+        let bytes = write_object(modules, &GlobalTable::new(), &named()).unwrap();
+        let file = ElfFile64::<Endianness>::parse(&*bytes).unwrap();
+        let note = file.section_by_name(".note.gnu.property")?;
+        let header = note.elf_section_header();
+        assert_eq!(header.sh_flags.get(file.endian()), elf::SHF_ALLOC.into());
+        Some(note.data().unwrap().to_vec())
+    };
+    let words = note(&[module(true), module(true)]).unwrap();
+    assert_eq!((words.len(), words[16], words[24]), (32, 0, 1));
+    assert_eq!(note(&[module(true), module(false)]), None);
+}
+
 /// Objects are made by many threads if there is enough to do, with the same result.
 #[test]
 fn many_modules_have_the_bytes_that_one_thread_writes() {
