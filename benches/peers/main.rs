@@ -6,7 +6,7 @@
 //!
 //! - A: compilation with raw Cranelift and cranelift-jit;
 //! - B: writing an image with cranelift-object followed by every linker that is installed;
-//! - C: opening an image with `dlopen`;
+//! - C: opening an image with `dlopen`, also images of 1, 10 and 100 MB of code;
 //! - D: reading text with cranelift-reader;
 //! - E: canonical form, fingerprint and binary form with compilation and text;
 //! - F: building again with a cache, when nothing or one function has changed, with building
@@ -182,6 +182,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('C') {
         report.add(open::slots(&setup, folder.path())?);
+        open::sizes(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
     }
     if wanted('H') {
         report.add(locate::long(&setup)?);

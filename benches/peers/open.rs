@@ -1,5 +1,7 @@
 //! Comparison C: opening the image.
 
+mod sizes;
+
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -18,12 +20,15 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
 
+pub(crate) use self::sizes::compare as sizes;
+
 /// The number of times that an image is opened in each round.
 const TIMES: usize = 200;
 const RTLD_NOW: c_int = 2;
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
+    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn dlclose(handle: *mut c_void) -> c_int;
     fn dlerror() -> *const c_char;
 }
@@ -136,10 +141,16 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup, path: &Path) -> Result
 
 /// Measures the filling of slots.
 pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure> {
-    const SLOTS: usize = 1000;
+    const SLOTS: usize = 10_000;
     let mut comparison =
-        Comparison::new("generated image", "C. filling 1,000 slots (median of 200 in each round)");
-    let (full, empty) = (folder.join("slots-1000.kiln"), folder.join("slots-1.kiln"));
+        Comparison::new("generated image", "C. filling 10,000 slots (median of 200 in each round)");
+    let (full, empty) = (folder.join("slots-10000.kiln"), folder.join("slots-1.kiln"));
+    // As many names for the dynamic linker.
+    let functions = folder.join("slots-functions.so");
+    sizes::save_functions(SLOTS, &functions)?;
+    let library = Library::open(&CString::new(functions.as_os_str().as_bytes())?)?;
+    let names: Vec<CString> =
+        (0..SLOTS).map(|number| CString::new(format!("function_{number}"))).collect::<Result<_, _>>()?;
     let keys: Vec<String> = (0..SLOTS).map(|number| format!("object:number:{number}")).collect();
     slots_image(&keys, &full)?;
     slots_image(&keys[..1], &empty)?;
@@ -162,13 +173,26 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure>
     let by_array = |image: Image| Ok(image.bind_array(&addresses)?);
     let one = |image: Image| Ok(image.bind_array(&addresses[..1])?);
     let (name, array, nothing) =
-        ("bind 1,000 slots by a resolver", "bind 1,000 slots by an array", "bind 1 slot");
+        ("bind 10,000 slots by a resolver", "bind 10,000 slots by an array", "bind 1 slot");
+    let peer = "dlsym of 10,000 names into an array";
+    let find = || {
+        let times = (0..TIMES).map(|_| {
+            timed(|| {
+                // SAFETY: the library is open, and the names are C strings.
+                let address = |name: &CString| unsafe { dlsym(library.0, name.as_ptr()) };
+                std::hint::black_box(names.iter().map(address).collect::<Vec<_>>());
+            })
+        });
+        Ok(vec![median(times.map(|(time, ())| time).collect())])
+    };
     let contenders = vec![
         Contender::in_parts(name, &[""], || bind(&full, &by_name)),
         Contender::in_parts(array, &[""], || bind(&full, &by_array)),
         Contender::in_parts(nothing, &[""], || bind(&empty, &one)),
+        Contender::in_parts(peer, &[""], find),
     ];
     comparison.add(interleave(setup.rounds, contenders)?);
+    comparison.ratio(name, peer, Goal::AtMost(1.0));
     comparison.ratio(name, array, Goal::None);
     comparison.ratio(array, nothing, Goal::None);
     comparison.check(slots_hold(&full, &bindings, &addresses)?);
