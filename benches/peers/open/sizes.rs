@@ -59,7 +59,7 @@ fn compare_one(setup: &Setup, folder: &Path, count: usize, name: &str) -> Result
     comparison.ratio(kiln, peer, Goal::AtMost(0.5));
     comparison.ratio(kiln, nothing, Goal::AtMost(2.5));
     comparison.ratio(first, peer_first, Goal::None);
-    comparison.note("the first look-up checks and registers the unwind rows of all functions".into());
+    comparison.note("the first look-up checks and registers the unwind rows of all functions".to_owned());
     comparison.check(format!("{count} functions; both loaders find one by its name"));
     Ok(comparison)
 }

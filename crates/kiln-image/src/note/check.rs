@@ -18,7 +18,7 @@ impl Note<'_> {
             && self.table::<Text>(head.features).is_some()
             && self.table::<Text>(head.signatures).is_some()
             && self.table::<SlotRecord>(head.slots).is_some()
-            && self.table::<ExportRecord>(head.exports).is_some()
+            && head.exports.len.get().is_multiple_of(size_of::<ExportRecord>() as u64)
             && self.table::<SymbolicRecord>(head.symbolic).is_some()
             && self.table::<ReplaceableRecord>(head.replaceable).is_some()
             && self.table::<SumRecord>(head.sums).is_some()

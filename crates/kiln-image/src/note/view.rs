@@ -14,18 +14,25 @@ use crate::error::LoadError;
 #[derive(Clone, Copy)]
 pub(crate) struct Note<'a> {
     pub(crate) head: &'a Head,
+    /// All tables but the exports.
     body: &'a [u8],
+    /// The whole body.
+    whole: &'a [u8],
 }
 
 impl<'a> Note<'a> {
     /// Checks a whole ELF note at file offset `offset`: that it is a Kiln note of this format
     /// version, its checksum, and the ranges of tables and texts. The keys of slots are left to
     /// [`Note::check_keys`].
-    pub(crate) fn parse(note: &'a [u8], arch: Arch, offset: u64) -> Result<Self, LoadError> {
-        let Some((start, body)) = note.split_first_chunk::<PREFIX_LEN>() else {
-            return Err(LoadError::malformed("truncated note", offset));
-        };
-        if u32::try_from(body.len()).ok().is_none_or(|len| *start != prefix(arch, len)) {
+    ///
+    /// `read` are the first bytes of the note, or none, that were read in another way. They are used
+    /// if they are enough, so that nobody waits for the page of the note.
+    pub(crate) fn parse(note: &'a [u8], read: &'a [u8], arch: Arch, offset: u64) -> Result<Self, LoadError> {
+        let truncated = || LoadError::malformed("truncated note", offset);
+        let Some((_, whole)) = note.split_first_chunk::<PREFIX_LEN>() else { return Err(truncated()) };
+        let front = if has_front(read) { read } else { note };
+        let Some((start, body)) = front.split_first_chunk::<PREFIX_LEN>() else { return Err(truncated()) };
+        if u32::try_from(whole.len()).ok().is_none_or(|len| *start != prefix(arch, len)) {
             return Err(LoadError::malformed("note that is not kiln's", offset));
         }
         let fail = |what| Err(LoadError::malformed(what, offset + PREFIX_LEN as u64));
@@ -40,14 +47,14 @@ impl<'a> Note<'a> {
         if body.get(QUICK_LEN..end).map(quick_sum) != Some(head.sum.get()) {
             return Err(LoadError::Altered { section: "note".into() });
         }
-        let exports = head.exports.within(body.len());
-        if exports.is_none_or(|exports| exports.end.next_multiple_of(4) != body.len()) {
+        let exports = head.exports.within(whole.len());
+        if exports.is_none_or(|exports| exports.end.next_multiple_of(4) != whole.len()) {
             return fail("a note that does not end after its tables");
         }
         if head.head_len.get() as usize != HEAD_LEN {
             return fail("note head of a wrong length");
         }
-        let note = Self { head, body };
+        let note = Self { head, body, whole };
         note.check().map_err(|what| LoadError::malformed(what, offset + PREFIX_LEN as u64))?;
         Ok(note)
     }
@@ -56,7 +63,7 @@ impl<'a> Note<'a> {
     /// body is too short.
     #[cfg(feature = "load")]
     pub(crate) fn again(body: &'a [u8]) -> Option<Self> {
-        Head::ref_from_prefix(body).ok().map(|(head, _)| Self { head, body })
+        Head::ref_from_prefix(body).ok().map(|(head, _)| Self { head, body, whole: body })
     }
 
     /// Returns the table with this range, or `None` if the range is outside the body or not a
@@ -125,13 +132,14 @@ impl<'a> Note<'a> {
 
     /// The exports, in order of the dynamic symbols from `head.first_export` on.
     pub(crate) fn exports(&self) -> &'a [ExportRecord] {
-        self.table(self.head.exports).unwrap_or_default()
+        let range = self.head.exports.within(self.whole.len()).unwrap_or_default();
+        <[ExportRecord]>::ref_from_bytes(&self.whole[range]).unwrap_or_default()
     }
 
     /// The bytes of the exports' records.
     #[cfg(feature = "verify")]
     pub(crate) fn export_bytes(&self) -> &'a [u8] {
-        self.table(self.head.exports).unwrap_or_default()
+        zerocopy::IntoBytes::as_bytes(self.exports())
     }
 
     /// The record of the export with this dynamic symbol and name; `None` if the symbol had another
@@ -147,4 +155,11 @@ impl<'a> Note<'a> {
     pub(crate) fn signature(&self, index: usize) -> Option<&'a str> {
         self.text(*self.signatures().get(index)?)
     }
+}
+
+/// Returns whether the first bytes of a note have everything in front of its exports.
+fn has_front(bytes: &[u8]) -> bool {
+    let head = bytes.get(PREFIX_LEN..).and_then(|body| Head::ref_from_prefix(body).ok());
+    let exports = head.and_then(|(head, _)| usize::try_from(head.exports.start.get()).ok());
+    exports.is_some_and(|exports| bytes.len() - PREFIX_LEN >= exports)
 }

@@ -56,7 +56,8 @@ impl<'a> View<'a> {
         let contents: Vec<&[u8]> = segments.iter().map(contents).collect();
         let find = |header: &ProgramHeader, start: u64, len: usize| {
             let address = header.address.checked_add(start)?;
-            bytes_read(parts, &segments, address, len)
+            bytes_read(parts, &segments, address)
+                .and_then(|bytes| bytes.get(..len))
                 .or_else(|| bytes_at(&segments, &contents, address, len))
         };
         let place =
@@ -67,8 +68,10 @@ impl<'a> View<'a> {
         let note_offset = place.header.offset.saturating_add(place.start);
         let truncated = || LoadError::malformed("truncated note", note_offset);
         let len = usize::try_from(place.len).map_err(|_| truncated())?;
-        let bytes = find(&place.header, place.start, len).ok_or_else(truncated)?;
-        let note = Note::parse(bytes, arch, note_offset)?;
+        let address = place.header.address.checked_add(place.start).ok_or_else(truncated)?;
+        let bytes = bytes_at(&segments, &contents, address, len).ok_or_else(truncated)?;
+        let read = bytes_read(parts, &segments, address).unwrap_or_default();
+        let note = Note::parse(bytes, &read[..read.len().min(len)], arch, note_offset)?;
 
         let mut dynamic = headers.of_kind(elf::PT_DYNAMIC);
         let (Some(header), None) = (dynamic.next(), dynamic.next()) else {
@@ -163,15 +166,15 @@ impl<'a> View<'a> {
     }
 }
 
-/// Returns `len` bytes from `address` on, if they were read from the file already.
-fn bytes_read<'a>(parts: &'a [FilePart], segments: &[Segment], address: u64, len: usize) -> Option<&'a [u8]> {
+/// Returns the bytes from `address` on that were read from the file already, if there are some.
+fn bytes_read<'a>(parts: &'a [FilePart], segments: &[Segment], address: u64) -> Option<&'a [u8]> {
     let segment = segments[..segments.partition_point(|segment| segment.start <= address)].last()?;
     let inside = address - segment.start;
-    let end = inside.checked_add(len as u64).filter(|&end| end <= segment.file_len)?;
-    let range = segment.offset + inside..segment.offset + end;
+    let left = usize::try_from(segment.file_len.checked_sub(inside)?).ok()?;
     parts.iter().find_map(|part| {
-        let start = usize::try_from(range.start.checked_sub(part.offset)?).ok()?;
-        part.bytes.get(start..start.checked_add(len)?)
+        let start = usize::try_from((segment.offset + inside).checked_sub(part.offset)?).ok()?;
+        let bytes = part.bytes.get(start..).filter(|bytes| !bytes.is_empty())?;
+        Some(&bytes[..bytes.len().min(left)])
     })
 }
 
