@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use kiln::image::{Image, LoadError, Profiler as Kind, read_image};
+use kiln::image::{Image, LoadError, Profiler as Kind};
 use kiln::ir::{OptLevel, Target};
 
 use crate::output::Failure;
@@ -49,10 +49,9 @@ impl From<Profiler> for Kind {
 }
 
 impl Profiler {
-    /// Opens an image whose functions are to be written. It is copied to memory: of a file that is
-    /// mapped, perf reads no names but the file's own.
+    /// Opens an image whose functions are to be written.
     pub(crate) fn open(self, path: &Path) -> Result<Image, LoadError> {
-        Ok(Image::from_bytes(&read_image(path)?)?.profiler(Some(self.into())))
+        Ok(Image::open(path)?.profiler(Some(self.into())))
     }
 }
 

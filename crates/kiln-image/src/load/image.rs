@@ -191,7 +191,8 @@ impl Image {
 
     /// Sets the file for perf into which functions are written when the image is bound. Default
     /// `None`: perf finds the names in the file of an image that was opened with [`Image::open`],
-    /// unless it was stripped.
+    /// unless it was stripped. While a [`Map`](Profiler::Map) is written, the code is a copy in
+    /// memory, since perf reads no map for code of a file.
     #[must_use]
     pub fn profiler(mut self, profiler: Option<Profiler>) -> Self {
         self.observers.profiler = profiler;
@@ -262,8 +263,9 @@ impl Image {
             Ok(loaded) => loaded,
             Err(error) => return Err(at(origin.as_ref(), error)),
         };
+        let told = loaded.tell(observers, &file);
+        told.map_err(|error| at(origin.as_ref(), error))?;
         loaded.origin = origin;
-        loaded.tell(observers, &file);
         Ok(loaded)
     }
 

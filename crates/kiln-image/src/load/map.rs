@@ -12,7 +12,9 @@ use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap, mmap_anonymous, mprotect, munmap};
+use rustix::mm::{
+    MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap_fixed, munmap,
+};
 
 /// The permissions of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +188,34 @@ impl Reservation {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         Ok(self.base.wrapping_add(range.start).cast())
+    }
+
+    /// Replaces code that is mapped from a file, at `range`, which starts at a page, by a copy in
+    /// memory of no file. Returns whether the system allows that; if not, nothing has changed.
+    ///
+    /// Nobody may run the code meanwhile.
+    pub(super) fn copy_code(&mut self, range: Range<usize>) -> io::Result<bool> {
+        let (address, len) = (self.inside(&range)?, range.len());
+        let (write, execute) =
+            (ProtFlags::READ | ProtFlags::WRITE, MprotectFlags::READ | MprotectFlags::EXEC);
+        // SAFETY: a new mapping at an address that the kernel chooses, as long as the code, which
+        // is readable. It belongs to nobody else until it is in the place of the code, which is in
+        // the reservation; no reference into that exists: `self` is borrowed mutably.
+        unsafe {
+            let copy = mmap_anonymous(ptr::null_mut(), len, write, MapFlags::PRIVATE)?;
+            ptr::copy_nonoverlapping(address.cast::<u8>(), copy.cast::<u8>(), len);
+            // `PR_SET_MDWE` forbids the first of these, before anything has changed. A profiler is
+            // told of code by a change of permissions, not by a move, so the last one is needed.
+            let moved = mprotect(copy, len, execute)
+                .and_then(|()| mprotect(copy, len, MprotectFlags::READ))
+                .and_then(|()| mremap_fixed(copy, len, len, MremapFlags::MAYMOVE, address));
+            if moved.is_err() {
+                munmap(copy, len)?;
+                return Ok(false);
+            }
+            mprotect(address, len, execute)?;
+        }
+        Ok(true)
     }
 
     /// Sets the permissions of the pages of `range`, which starts at a page.

@@ -16,7 +16,9 @@ use kiln_debug::perf::{self, Kind as Profiler};
 use kiln_debug::{Code, Function, Section};
 
 use super::bind::Loaded;
+use super::mapped::Mapped;
 use super::origin::Origin;
+use crate::error::LoadError;
 use crate::read::{DebugSection, debug_sections};
 
 /// Who is told about an image when it is bound.
@@ -35,10 +37,22 @@ impl Default for Observers {
 
 impl Loaded {
     /// Tells debuggers and profilers who want to know about the image in `file`.
-    pub(super) fn tell(&mut self, observers: Observers, file: &File) {
+    ///
+    /// perf reads no map for code that is mapped from a file, so such code becomes a copy, if the
+    /// system allows it.
+    pub(super) fn tell(&mut self, observers: Observers, file: &File) -> Result<(), LoadError> {
         let watched = observers.debugger.is_watched();
         if !watched && observers.profiler.is_none() {
-            return;
+            return Ok(());
+        }
+        if observers.profiler == Some(Profiler::Map) {
+            let page = rustix::param::page_size() as u64;
+            let Mapped { memory, segments, .. } = &mut self.mapped;
+            for segment in segments.iter().filter(|segment| segment.is_executable()) {
+                let start = segment.start / page * page;
+                let pages = start as usize..segment.end().next_multiple_of(page) as usize;
+                memory.copy_code(pages).map_err(LoadError::io("set the permissions of"))?;
+            }
         }
         let sections = if watched { self.debug_sections(Some(file)) } else { Vec::new() };
         self.describe(&sections, |code| {
@@ -51,6 +65,7 @@ impl Loaded {
             let registration = self.describe(&sections, gdb::Registration::new);
             *self.debugger.get_mut().unwrap_or_else(PoisonError::into_inner) = Some(registration);
         }
+        Ok(())
     }
 
     /// Tells debuggers about the image's code, if they do not know it and one is there: one that

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use kiln_artifact::record::Linkage;
 use kiln_globals::{Bindings, GlobalTable, SlotKey};
-use kiln_image::{Image, ImageOptions, LoadError, Loaded, libcalls, save, write_image};
+use kiln_image::{Image, ImageOptions, LoadError, Loaded, Profiler, libcalls, save, write_image};
 
 use crate::support::{I64_TO_I64, Module, TO_I64, image};
 
@@ -153,6 +153,10 @@ fn it_loads_where_memory_never_becomes_executable() {
             let loaded = image.unwrap().bind_array(&[]).unwrap();
             println!("answer {}", get(&loaded, "answer"));
         }
+        // The code stays mapped from the file, although perf then reads no map.
+        let (loaded, file) = with_map(Image::open(&path).unwrap());
+        assert!(file.ends_with(".so"), "{file}");
+        println!("answer {}", get(&loaded, "answer"));
         return;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -163,7 +167,35 @@ fn it_loads_where_memory_never_becomes_executable() {
         let _ = writeln!(std::io::stderr(), "skipped: this kernel has no PR_SET_MDWE");
         return;
     }
-    assert_eq!(stdout.matches("answer 42").count(), 3, "{output:?}");
+    assert_eq!(stdout.matches("answer 42").count(), 4, "{output:?}");
+}
+
+/// Binds an image while a map for perf is written. Returns the file that the code is mapped from.
+fn with_map(image: Image) -> (Loaded, String) {
+    let loaded = image.profiler(Some(Profiler::Map)).bind_array(&[]).unwrap();
+    let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", std::process::id()));
+    let code = loaded.text().start.addr();
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let is_code = |line: &&str| {
+        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+        let address = |text| usize::from_str_radix(text, 16).unwrap();
+        (address(start)..address(end)).contains(&code)
+    };
+    let line = maps.lines().find(is_code).unwrap();
+    assert!(line.contains(" r-xp "), "{line}");
+    let file = line.split_ascii_whitespace().nth(5).unwrap_or_default().to_owned();
+    (loaded, file)
+}
+
+#[test]
+fn perf_reads_a_map_for_code_that_is_in_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = saved(folder.path(), &answer(42));
+    let bytes = std::fs::read(&path).unwrap();
+    for image in [Image::open(&path), Image::open_private(&path), Image::from_bytes(&bytes)] {
+        let (loaded, file) = with_map(image.unwrap());
+        assert_eq!((get(&loaded, "answer"), &*file), (42, ""));
+    }
 }
 
 #[test]
