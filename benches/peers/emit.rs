@@ -37,14 +37,12 @@ pub(crate) fn compare(
             let (emit, objects) = timed(|| emit(artifacts, *cut, setup));
             let objects = objects?;
             clean(own, objects.len());
-            let (write, result) = timed(|| {
-                let files = setup.pool.install(|| {
+            let (write, result) = timed(|| -> std::io::Result<()> {
+                setup.pool.install(|| {
                     let files = objects.par_iter().enumerate();
                     files.map(|(number, bytes)| std::fs::write(file(own, number), bytes)).collect()
-                });
-                files
+                })
             });
-            let result: std::io::Result<()> = result;
             result?;
             Ok(vec![emit, write])
         }));

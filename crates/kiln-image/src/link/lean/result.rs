@@ -160,6 +160,20 @@ impl Chains {
 /// [`Artifact::globals`](kiln_artifact::Artifact::globals) of the result if the image is to have
 /// slots for no others.
 ///
+/// ```
+/// use kiln_image::link::{LeanOptions, Roots, lean};
+/// use kiln_image::{ImageOptions, write_image};
+///
+/// # let artifacts = [];
+/// let roots = Some(Roots::Exports);
+/// let lean = lean(&artifacts, &LeanOptions { roots, fold: true, ..LeanOptions::default() });
+/// let lean = lean.expect("the modules fit together");
+/// let options = ImageOptions { module_numbers: lean.modules, ..ImageOptions::default() };
+/// # let table = kiln_globals::GlobalTable::new();
+/// let image = write_image(&lean.artifacts, &table, &options);
+/// # assert!(image.is_ok());
+/// ```
+///
 /// # Errors
 ///
 /// Those about modules that do not fit together, with the numbers of the modules as they were
