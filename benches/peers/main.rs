@@ -37,6 +37,7 @@ mod measure;
 mod numbering;
 mod object;
 mod open;
+mod open_sizes;
 mod order;
 mod parse;
 mod report;
@@ -182,7 +183,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('C') {
         report.add(open::slots(&setup, folder.path())?);
-        open::sizes(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
+        open_sizes::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
     }
     if wanted('H') {
         report.add(locate::long(&setup)?);

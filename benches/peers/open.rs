@@ -1,6 +1,6 @@
 //! Comparison C: opening the image.
 
-mod sizes;
+pub(crate) mod functions;
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
@@ -20,24 +20,22 @@ use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
 use crate::workload::Workload;
 
-pub(crate) use self::sizes::compare as sizes;
-
 /// The number of times that an image is opened in each round.
 const TIMES: usize = 200;
 const RTLD_NOW: c_int = 2;
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
-    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
+    pub(crate) fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
     fn dlclose(handle: *mut c_void) -> c_int;
     fn dlerror() -> *const c_char;
 }
 
 /// A library that the dynamic linker has loaded; dropping it unloads it.
-struct Library(*mut c_void);
+pub(crate) struct Library(*mut c_void);
 
 impl Library {
-    fn open(path: &CStr) -> Result<Self, Failure> {
+    pub(crate) fn open(path: &CStr) -> Result<Self, Failure> {
         // SAFETY: the path is a C string; images and libm run no code when they are loaded.
         let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
         if !handle.is_null() {
@@ -50,6 +48,13 @@ impl Library {
     }
 }
 
+impl Library {
+    /// Returns the handle, for `dlsym`.
+    pub(crate) fn handle(&self) -> *mut c_void {
+        self.0
+    }
+}
+
 impl Drop for Library {
     fn drop(&mut self) {
         // SAFETY: the handle is from `dlopen` and is closed once; nothing in the library is used
@@ -59,7 +64,9 @@ impl Drop for Library {
 }
 
 /// Opens and closes many times, and returns the median times of both steps.
-fn open_and_close<T>(mut open: impl FnMut() -> Result<T, Failure>) -> Result<Vec<Duration>, Failure> {
+pub(crate) fn open_and_close<T>(
+    mut open: impl FnMut() -> Result<T, Failure>,
+) -> Result<Vec<Duration>, Failure> {
     let mut times = [(); 2].map(|()| Vec::with_capacity(TIMES));
     for _ in 0..TIMES {
         let (time, opened) = timed(&mut open);
@@ -71,7 +78,7 @@ fn open_and_close<T>(mut open: impl FnMut() -> Result<T, Failure>) -> Result<Vec
 }
 
 /// A mapping of a whole file.
-struct Mapping(*mut c_void, usize);
+pub(crate) struct Mapping(*mut c_void, usize);
 
 impl Drop for Mapping {
     fn drop(&mut self) {
@@ -81,7 +88,7 @@ impl Drop for Mapping {
     }
 }
 
-fn map_file(path: &Path) -> Result<Mapping, Failure> {
+pub(crate) fn map_file(path: &Path) -> Result<Mapping, Failure> {
     let file = File::open(path)?;
     let len = file.metadata()?.len() as usize;
     // SAFETY: the kernel chooses an unused range.
@@ -147,7 +154,7 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure>
     let (full, empty) = (folder.join("slots-10000.kiln"), folder.join("slots-1.kiln"));
     // As many names for the dynamic linker.
     let functions = folder.join("slots-functions.so");
-    sizes::save_functions(SLOTS, &functions)?;
+    functions::save_functions(SLOTS, &functions)?;
     let library = Library::open(&CString::new(functions.as_os_str().as_bytes())?)?;
     let names: Vec<CString> =
         (0..SLOTS).map(|number| CString::new(format!("function_{number}"))).collect::<Result<_, _>>()?;

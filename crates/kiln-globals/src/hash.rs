@@ -1,8 +1,8 @@
 //! The hash of keys in bindings.
 //!
-//! A loader looks up every slot of an image, and the hash of the standard library would take most of
-//! the time. This one multiplies 8 bytes at a time with a secret of each map, so nobody can choose
-//! keys that collide. It is no crate of its own, because loaders must be quick to build.
+//! A loader looks up every slot of an image, and the hash of the standard library would take most
+//! of the time. This one multiplies 8 bytes at a time with a secret of each map, so nobody can
+//! choose keys that collide. It is no crate of its own, because loaders must be quick to build.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};

@@ -21,7 +21,7 @@ pub enum LoadError {
     NotExecutable {
         /// The folder that is mounted without permission to execute files, if that is the reason.
         mount: Option<Box<Path>>,
-        /// What the operating system said.
+        /// The reason that the operating system gave.
         source: std::io::Error,
     },
     /// The image with this path cannot be used.

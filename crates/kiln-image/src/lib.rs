@@ -2,7 +2,8 @@
 //! used separately.
 //!
 //! - `link` (feature `link`) lays out artifacts, resolves symbols between them and relocates them
-//!   into memory that the caller provides. The JIT uses it too, so that the relocation code exists once.
+//!   into memory that the caller provides. The JIT uses it too, so that the relocation code exists
+//!   once.
 //! - `write_image` and `save` (feature `write`) make an ELF64 shared object from linked artifacts
 //!   and write it to a file. It works with `dlopen`, `readelf`, `objdump`, `gdb` and `perf`.
 //!   `write_object` makes a relocatable object of them, for a linker. `link::lean` leaves out what

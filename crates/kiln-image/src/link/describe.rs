@@ -188,8 +188,8 @@ impl<'a> Plan<'a> {
         kiln_globals::addresses(keys.iter().zip(types), resolver)
     }
 
-    /// Returns the first place in the code that uses each external slot, in order of slots: an offset
-    /// in [`Area::Text`], or `None` if only data does.
+    /// Returns the first place in the code that uses each external slot, in order of slots: an
+    /// offset in [`Area::Text`], or `None` if only data does.
     #[cfg(feature = "write")]
     pub(crate) fn slot_users(&self) -> Vec<Option<u64>> {
         let mut users = vec![None; self.slots().len()];

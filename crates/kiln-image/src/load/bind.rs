@@ -79,8 +79,8 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Registers the unwind rows with the unwinder of the process, if that has not been done. Panics
-    /// and exceptions then unwind through the image's code, and backtraces go through it.
+    /// Registers the unwind rows with the unwinder of the process, if that has not been done.
+    /// Panics and exceptions then unwind through the image's code, and backtraces go through it.
     ///
     /// By default this happens when an address of the image is given out first: before that, nobody
     /// can run its code. It takes time in proportion to the number of functions.
@@ -284,8 +284,8 @@ impl Loaded {
     }
 }
 
-/// Makes the bytes of a segment that are from the file writable, and clears the zeroed data in their
-/// last page. The pages after that are zeroed already.
+/// Makes the bytes of a segment that are from the file writable, and clears the zeroed data in
+/// their last page. The pages after that are zeroed already.
 fn prepare_writable(memory: &mut Reservation, segment: &Segment, page: u64) -> std::io::Result<()> {
     if segment.file_len == 0 {
         return Ok(());

@@ -202,15 +202,15 @@ impl Image {
     /// Fills the slots with the addresses that `resolver` gives, and makes the image callable. The
     /// resolver is told the type with which the image calls a function. It must also know the
     /// [routines](SlotKey::Routine) of the C library that the code generator calls, as
-    /// [`libcalls::process`](crate::libcalls::process) does, which finds all symbols of this process:
-    /// `image.bind(&bindings.or(&libcalls::process))`. A closure is a resolver, too.
+    /// [`libcalls::process`](crate::libcalls::process) does, which finds all symbols of this
+    /// process: `image.bind(&bindings.or(&libcalls::process))`. A closure is a resolver, too.
     ///
     /// # Errors
     ///
     /// [`LoadError::At`], with the path of an image that was opened by its path, and the reason:
     /// [`LoadError::Unbound`] names every slot without an address and a function that uses it;
-    /// [`LoadError::NotExecutable`] the mount that does not allow to execute code; [`LoadError::Malformed`] if a
-    /// relocation would write outside writable data.
+    /// [`LoadError::NotExecutable`] the mount that does not allow to execute code;
+    /// [`LoadError::Malformed`] if a relocation would write outside writable data.
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
         let tables = self.mapped.tables();
         let note = tables.note;

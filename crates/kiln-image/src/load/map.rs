@@ -77,8 +77,8 @@ unsafe impl Send for Reservation {}
 unsafe impl Sync for Reservation {}
 
 impl Reservation {
-    /// Reserves `len` bytes, rounded up to `page`, without access, at a multiple of `align`, which is
-    /// a power of two.
+    /// Reserves `len` bytes, rounded up to `page`, without access, at a multiple of `align`, which
+    /// is a power of two.
     pub(super) fn new(len: usize, page: usize, align: usize) -> io::Result<Self> {
         let len = len.max(1).checked_next_multiple_of(page).ok_or(io::ErrorKind::OutOfMemory)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
@@ -130,9 +130,9 @@ impl Reservation {
     }
 
     /// Maps pieces that leave no gap: the longest one with all addresses after it, and what is in
-    /// front of it below, since the kernel gives out addresses from above. This takes less time than
-    /// a reservation, which is cut into pieces again. The longest is first because a short one would
-    /// be put where the others do not fit. `None` if something else is in the way.
+    /// front of it below, since the kernel gives out addresses from above. This takes less time
+    /// than a reservation, which is cut into pieces again. The longest is first because a short one
+    /// would be put where the others do not fit. `None` if something else is in the way.
     fn side_by_side(file: &File, pieces: &[Piece]) -> io::Result<Option<Self>> {
         let longest = pieces.iter().enumerate().max_by_key(|(_, piece)| piece.range.len());
         let (Some((longest, first)), Some(last)) = (longest, pieces.last()) else { return Ok(None) };

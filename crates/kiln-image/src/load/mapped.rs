@@ -50,8 +50,8 @@ impl Mapped {
     /// Returns the tables, which are in segments that are never written.
     pub(super) fn tables(&self) -> Tables<'_> {
         let bytes = |start: u64, len: u64| {
-            // SAFETY: `View` has found all tables in the file's part of segments that hold tables or
-            // are not writable. Those stay readable as long as `memory` lives; only writable
+            // SAFETY: `View` has found all tables in the file's part of segments that hold tables
+            // or are not writable. Those stay readable as long as `memory` lives; only writable
             // segments are written, and segments do not overlap.
             unsafe { self.memory.bytes(start as usize, len as usize) }
         };
@@ -134,7 +134,8 @@ impl Mapped {
     }
 }
 
-/// The largest alignment that an image gets: an image may ask for any, which would use up addresses.
+/// The largest alignment that an image gets: an image may ask for any, which would use up
+/// addresses.
 const MAX_ALIGN: u64 = 1 << 30;
 
 /// Maps the segments of a file, each at its distance from a base that the kernel chooses. Code is

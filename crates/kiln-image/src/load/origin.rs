@@ -55,8 +55,8 @@ pub(super) fn not_executable(file: &File, source: io::Error) -> LoadError {
     LoadError::NotExecutable { mount, source }
 }
 
-/// Returns the folder of the mount with this number, if it is mounted `noexec`. `mounts` is the list
-/// of mounts as the kernel shows it: `proc(5)`, `/proc/pid/mountinfo`.
+/// Returns the folder of the mount with this number, if it is mounted `noexec`. `mounts` is the
+/// list of mounts as the kernel shows it: `proc(5)`, `/proc/pid/mountinfo`.
 fn noexec_mount(mounts: &str, id: &str) -> Option<Box<Path>> {
     let mount = mounts.lines().find(|line| line.split(' ').next() == Some(id))?;
     let mut fields = mount.split(' ').skip(4);

@@ -25,8 +25,8 @@ impl<'a> Note<'a> {
     /// version, its checksum, and the ranges of tables and texts. The keys of slots are left to
     /// [`Note::check_keys`].
     ///
-    /// `read` are the first bytes of the note, or none, that were read in another way. They are used
-    /// if they are enough, so that nobody waits for the page of the note.
+    /// `read` are the first bytes of the note, or none, that were read in another way. They are
+    /// used if they are enough, so that nobody waits for the page of the note.
     pub(crate) fn parse(note: &'a [u8], read: &'a [u8], arch: Arch, offset: u64) -> Result<Self, LoadError> {
         let truncated = || LoadError::malformed("truncated note", offset);
         let Some((_, whole)) = note.split_first_chunk::<PREFIX_LEN>() else { return Err(truncated()) };

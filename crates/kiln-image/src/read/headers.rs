@@ -34,7 +34,7 @@ pub(crate) struct ProgramHeader {
     pub(crate) at: u64,
 }
 
-/// What the headers say.
+/// The headers of an image.
 #[derive(Clone, Debug)]
 pub(crate) struct Headers {
     pub(crate) arch: Arch,

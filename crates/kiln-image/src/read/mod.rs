@@ -1,9 +1,9 @@
 //! Reads an image without mapping it, for tools and as the first step of loading.
 //!
 //! [`View`](view::View) checks what a loader relies on: headers, segments, note, and that every
-//! table that the note or the dynamic section names is in the segment that it must be in. It reads no more than that, so
-//! its cost does not grow with the number of exports beyond hashing the note. Nothing in the input
-//! is trusted; every access is a checked slice.
+//! table that the note or the dynamic section names is in the segment that it must be in. It reads
+//! no more than that, so its cost does not grow with the number of exports beyond hashing the note.
+//! Nothing in the input is trusted; every access is a checked slice.
 //!
 //! Time and memory are at most proportional to the length of the input, even if it is malformed.
 //! Many records may refer to the same long text, so texts are either refused if they are together

@@ -19,7 +19,8 @@ pub(crate) struct PackedPlaces {
 }
 
 impl PackedPlaces {
-    /// Returns the next address, or `None` at the end of the table, which must be the same each time.
+    /// Returns the next address, or `None` at the end of the table, which must be the same each
+    /// time.
     pub(crate) fn next(&mut self, table: Numbers<'_>) -> Option<u64> {
         loop {
             if self.bits != 0 {

@@ -186,8 +186,8 @@ fn bytes_at<'a>(segments: &[Segment], contents: &[&'a [u8]], address: u64, len: 
     contents.get(number)?.get(range)
 }
 
-/// Compares every checksum of an image that is in memory as a whole: all that is loaded, and nothing
-/// else.
+/// Compares every checksum of an image that is in memory as a whole: all that is loaded, and
+/// nothing else.
 ///
 /// # Errors
 ///

@@ -126,8 +126,8 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     Ok(ImageFiles { image: buffer, debug: file })
 }
 
-/// Writes the relocations, and the pointers whose relocations are packed: those are relative to what
-/// is in the file.
+/// Writes the relocations, and the pointers whose relocations are packed: those are relative to
+/// what is in the file.
 fn write_pointers(
     plan: &Plan<'_>,
     layout: &FileLayout<'_>,

@@ -8,8 +8,8 @@ pub const MAX_TEXT_ALIGN: u64 = 1 << 30;
 pub struct ImageOptions {
     /// The name by which other shared objects refer to the image, `DT_SONAME`.
     pub soname: Option<Box<str>>,
-    /// The libraries that `dlopen` loads with the image, `DT_NEEDED`, in this order. Routines of the
-    /// C library that the code calls need none: the image then names libm and libc by itself.
+    /// The libraries that `dlopen` loads with the image, `DT_NEEDED`, in this order. Routines of
+    /// the C library that the code calls need none: the image then names libm and libc by itself.
     pub needed: Vec<Box<str>>,
     /// The names that the image exports, each of which must be one that the modules export;
     /// everything that they export if `None`. What is not exported is not found by name, neither

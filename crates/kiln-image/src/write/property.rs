@@ -4,7 +4,8 @@
 //! branches (BTI). One module without them would fault, so the property is that of all modules. A
 //! module has them if its target was set so, `use_bti`. Stubs have them always.
 //!
-//! Format: ELF for the Arm 64-bit Architecture, section 6.2; Linux Extensions to gABI, section 2.1.8.
+//! Format: ELF for the Arm 64-bit Architecture, section 6.2; Linux Extensions to gABI, section
+//! 2.1.8.
 
 use kiln_artifact::Artifact;
 use object::{Endianness, elf};

@@ -1,12 +1,12 @@
 //! `.relr.dyn`: packed relocations of pointers at the program itself.
 //!
-//! The table must be measured before addresses are known, because it is in front of what it is about.
-//! So each area is packed by itself, in offsets: the result has the same length wherever the area is.
-//! What a pointer is relative to the load address is in the pointer's place in the file.
+//! The table must be measured before addresses are known, because it is in front of what it is
+//! about. So each area is packed by itself, in offsets: the result has the same length wherever the
+//! area is. What a pointer is relative to the load address is in the pointer's place in the file.
 //!
 //! Format: "Generic ABI, proposal for a new section type SHT_RELR" (gABI, draft of 2024, section
-//! "Relative Relocation Table"). An even word is the address of a pointer. An odd word after it has a
-//! bit for each of the next 63 words of memory.
+//! "Relative Relocation Table"). An even word is the address of a pointer. An odd word after it has
+//! a bit for each of the next 63 words of memory.
 
 use crate::link::{Addresses, Area, Layout};
 

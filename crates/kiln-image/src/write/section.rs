@@ -95,8 +95,8 @@ pub(super) struct FileSection<'p> {
 }
 
 impl FileSection<'_> {
-    /// Returns whether the note has a checksum of the section: if it is loaded from the file, and no
-    /// tool moves or changes it.
+    /// Returns whether the note has a checksum of the section: if it is loaded from the file, and
+    /// no tool moves or changes it.
     pub(super) fn has_checksum(&self) -> bool {
         self.piece().is_some_and(|piece| piece.area != Area::Bss && piece.size > 0)
     }

@@ -18,8 +18,8 @@ use crate::arch::Arch;
 use crate::elf64::{SYMBOL, symbol_info};
 use crate::link::LinkError;
 
-/// Writes the tables that are loaded, in order of the file. Leaves room for the relocations that are
-/// not packed.
+/// Writes the tables that are loaded, in order of the file. Leaves room for the relocations that
+/// are not packed.
 ///
 /// # Errors
 ///

@@ -48,8 +48,8 @@ fn loaded_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
     loads.map(|at| number(at + 8)..number(at + 8) + number(at + 32)).collect()
 }
 
-/// The ranges of the file that checksums cover: the content of what is loaded, with the exception of
-/// what tools change, which is the headers, the dynamic section, and where names and sections of
+/// The ranges of the file that checksums cover: the content of what is loaded, with the exception
+/// of what tools change, which is the headers, the dynamic section, and where names and sections of
 /// dynamic symbols are.
 fn covered_ranges(bytes: &[u8]) -> Vec<Range<usize>> {
     let info = ImageInfo::parse(bytes).unwrap();

@@ -1,5 +1,5 @@
-//! Loading in all ways: twice, from memory, from a file that is replaced meanwhile, where memory never
-//! becomes executable, and from where nothing may be executed.
+//! Loading in all ways: twice, from memory, from a file that is replaced meanwhile, where memory
+//! never becomes executable, and from where nothing may be executed.
 
 use std::error::Error as _;
 use std::io::Write as _;

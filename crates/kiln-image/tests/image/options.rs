@@ -1,4 +1,5 @@
-//! Options of the image as a shared object: names, libraries, exports, alignment, packed relocations.
+//! Options of the image as a shared object: names, libraries, exports, alignment, packed
+//! relocations.
 
 use std::path::Path;
 use std::process::Command;

@@ -10,8 +10,8 @@ use crate::elf::{C_PROGRAM, compile};
 use crate::hostile::{note_sum, summed};
 use crate::support::{I64_TO_I64, image};
 
-/// The changes: a name, and commands in which `FILE` is the image. `llvm-strip` after `patchelf` is not
-/// among them: some versions write a file that `dlopen` refuses, too.
+/// The changes: a name, and commands in which `FILE` is the image. `llvm-strip` after `patchelf` is
+/// not among them: some versions write a file that `dlopen` refuses, too.
 const CHANGES: [(&str, &[&str]); 22] = [
     ("strip", &["strip FILE"]),
     ("strip all", &["strip --strip-all FILE"]),
@@ -53,8 +53,8 @@ const CHANGES: [(&str, &[&str]); 22] = [
 /// The command for [`insert_page`].
 const INSERT: &str = "insert a page";
 
-/// Inserts a page into the file after the first segment, so that no other has an address that is its
-/// offset. No tool at hand does this to code, but loaders allow it.
+/// Inserts a page into the file after the first segment, so that no other has an address that is
+/// its offset. No tool at hand does this to code, but loaders allow it.
 fn insert_page(file: &Path) {
     const PAGE: u64 = 4096;
     let mut bytes = std::fs::read(file).unwrap();
@@ -207,8 +207,8 @@ fn a_changed_image_cannot_do_harm() {
     });
 }
 
-/// A tool may give a symbol another name. Its type is that of the function that was linked under the
-/// old name, so it must not be found under the new one.
+/// A tool may give a symbol another name. Its type is that of the function that was linked under
+/// the old name, so it must not be found under the new one.
 #[test]
 fn a_renamed_export_has_no_type() {
     let bytes = image();

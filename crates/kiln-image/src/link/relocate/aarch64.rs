@@ -94,9 +94,9 @@ pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresse
     write32(site.text, site.offset, word)
 }
 
-/// Writes `bti c; adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if the
-/// symbol has no slot. `bti c` makes it a target of indirect calls where pages are guarded, and does
-/// nothing elsewhere.
+/// Writes `bti c; adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if
+/// the symbol has no slot. `bti c` makes it a target of indirect calls where pages are guarded, and
+/// does nothing elsewhere.
 pub(super) fn write_stub(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let (page, second) = match (targets.slot, targets.symbol) {
         (Some(slot), _) => (slot, ldr(0xf940_0210, slot)?),
