@@ -88,8 +88,8 @@ fn clean(folder: &Path, count: usize) {
     }
 }
 
-/// Checks that a linker makes the same of all objects: as many exported names, and at least the code
-/// that was compiled. Reports how long it takes.
+/// Checks that a linker makes the same of all objects: as many exported names, and at least the
+/// code that was compiled. Reports how long it takes.
 fn check(
     comparison: &mut Comparison,
     workload: &Workload,

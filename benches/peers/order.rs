@@ -88,8 +88,8 @@ fn hot(artifacts: &[Artifact]) -> Vec<(&str, usize)> {
     hot
 }
 
-/// Opens the image and reads the code of the functions, as their first calls would. Returns the page
-/// faults of that, and the bytes of code and the pages that they are on.
+/// Opens the image and reads the code of the functions, as their first calls would. Returns the
+/// page faults of that, and the bytes of code and the pages that they are on.
 fn start(path: &Path, hot: &[(&str, usize)]) -> Result<(u64, (usize, usize)), Failure> {
     let before = faults()?;
     let loaded = Image::open(path)?.bind(&jit::resolve)?;

@@ -13,7 +13,7 @@ pub(super) struct Claims {
     freed: Condvar,
 }
 
-/// What is claimed.
+/// The names that are claimed.
 #[derive(Default)]
 struct Taken {
     names: HashSet<Box<str>>,

@@ -1,10 +1,11 @@
 //! Modules that are compiled quickly first, and again at `opt_level=speed` when they are hot.
 //!
 //! In the first tier, calls are counted: before the code, by entries that cost no compilation
-//! (`kiln_jit::CountedEntries`), or if rounds of loops count too, in the code (`kiln_ir::count_calls`).
-//! When a function has been called often enough, its module is compiled again on a thread of the
-//! pool, and replaces the first tier. Both tiers go through the store, because neither has a number
-//! of this process in its code: the host knows a function by the address of its counter.
+//! (`kiln_jit::CountedEntries`), or if rounds of loops count too, in the code
+//! (`kiln_ir::count_calls`). When a function has been called often enough, its module is compiled
+//! again on a thread of the pool, and replaces the first tier. Both tiers go through the store,
+//! because neither has a number of this process in its code: the host knows a function by the
+//! address of its counter.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};

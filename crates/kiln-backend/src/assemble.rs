@@ -40,7 +40,8 @@ impl TargetNames {
     /// Gathers the names of the target of `isa`.
     pub fn new(isa: &dyn TargetIsa) -> Self {
         let flags = isa.isa_flags().into_iter();
-        // Landing pads are not needed to run the code, but the linker asks whether all of it has them.
+        // Landing pads are not needed to run the code, but the linker asks whether all of it has
+        // them.
         let counts = |name: &str| name.starts_with("has_") || name == "use_bti";
         let enabled = flags.filter(|flag| counts(flag.name) && flag.as_bool() == Some(true));
         let mut features: Vec<_> = enabled.map(|flag| flag.name).collect();

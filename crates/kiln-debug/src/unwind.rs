@@ -33,11 +33,11 @@ mod system;
 mod tail;
 
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use self::runs::Runs;
 use self::section::Section;
-use self::signals::Blocked;
+use self::signals::{Blocked, IN_SIGNALS};
 use self::system::System;
 use crate::lock::ForkLock;
 
@@ -65,9 +65,6 @@ pub struct Registration {
 unsafe impl Send for Registration {}
 // SAFETY: as above, and a shared registration does nothing.
 unsafe impl Sync for Registration {}
-
-/// Whether signal handlers unwind. It is set while the registry is locked.
-static IN_SIGNALS: AtomicBool = AtomicBool::new(false);
 
 /// All that is registered, for all users of this crate.
 static REGISTRY: ForkLock<Registry> = ForkLock::new(Registry { system: None, runs: Runs::new() });

@@ -2,8 +2,8 @@
 //!
 //! The slot of such a function holds the address of a *counting entry*, which counts down and goes
 //! on in the function. When the count is used up, it goes through a common part that saves every
-//! register that may hold an argument, in any calling convention, and tells the host. So the code of
-//! a first tier is the same as without counting, and costs no compilation of its own.
+//! register that may hold an argument, in any calling convention, and tells the host. So the code
+//! of a first tier is the same as without counting, and costs no compilation of its own.
 //!
 //! A counting entry, and the record that it refers to (8 bytes each):
 //!

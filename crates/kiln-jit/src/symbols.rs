@@ -1,10 +1,10 @@
 //! [`Symbols`]: the published definitions, which can be looked up by name without a lock.
 //!
-//! Many are in one map. The first few are in a list: a program with one function, of which there may
-//! be thousands, needs no map. A unit that defines many names at once is found by its own table (see
-//! `large`). When names move, into the map, they are in it before they leave the place where they
-//! were. So a reader takes the lists first, and then asks the map: it finds a name in one of them at
-//! least.
+//! Many are in one map. The first few are in a list: a program with one function, of which there
+//! may be thousands, needs no map. A unit that defines many names at once is found by its own table
+//! (see `large`). When names move, into the map, they are in it before they leave the place where
+//! they were. So a reader takes the lists first, and then asks the map: it finds a name in one of
+//! them at least.
 
 use std::sync::{Arc, OnceLock};
 
@@ -28,7 +28,7 @@ pub(crate) struct Symbols {
     map: OnceLock<Map>,
 }
 
-/// What is not in the map.
+/// The definitions that are not in the map.
 #[derive(Clone, Default)]
 struct Lists {
     few: Vec<(Arc<str>, Arc<Symbol>)>,

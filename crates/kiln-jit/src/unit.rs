@@ -310,8 +310,8 @@ impl Unit {
         })
     }
 
-    /// Returns the functions whose calls are [counted](crate::LinkOptions::counted_entries): the module,
-    /// the number of the symbol, and the address of the counter, which the hook gets.
+    /// Returns the functions whose calls are [counted](crate::LinkOptions::counted_entries): the
+    /// module, the number of the symbol, and the address of the counter, which the hook gets.
     pub fn counters(&self) -> impl Iterator<Item = (usize, usize, u64)> {
         self.0.counters.iter().flat_map(|counters| counters.records())
     }

@@ -1,6 +1,10 @@
 //! Keeps signals away from a thread for a moment.
 
 use std::mem::MaybeUninit;
+use std::sync::atomic::AtomicBool;
+
+/// Whether signal handlers unwind. It is set while the registry is locked.
+pub(super) static IN_SIGNALS: AtomicBool = AtomicBool::new(false);
 
 /// While it lives, no signal is delivered to this thread.
 pub(super) struct Blocked {

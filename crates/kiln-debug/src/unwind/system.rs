@@ -10,6 +10,7 @@ use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
 use super::runs::Tables;
+use super::signals::IN_SIGNALS;
 
 unsafe extern "C" {
     // These belong to the unwinder, libgcc_s or libunwind, which the Rust runtime links.
@@ -115,7 +116,7 @@ impl Tables for Table {
     }
 
     fn sorts_at_once(&self) -> bool {
-        super::IN_SIGNALS.load(Ordering::Relaxed)
+        IN_SIGNALS.load(Ordering::Relaxed)
     }
 
     fn look_up(&mut self, pc: usize) {

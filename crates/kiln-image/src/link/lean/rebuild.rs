@@ -239,8 +239,8 @@ impl<'a> PartWriter<'_, '_, 'a> {
         self.contents.symbols.len() as u32 - 1
     }
 
-    /// Adds the symbols of a node that is at `start`: its own, the visible ones of those whose place
-    /// it takes, and the one by which other parts know it.
+    /// Adds the symbols of a node that is at `start`: its own, the visible ones of those whose
+    /// place it takes, and the one by which other parts know it.
     fn add_symbols(&mut self, node: NodeId, start: u64) {
         let nodes = self.rebuild.nodes;
         let module = &nodes.modules[self.part.module];

@@ -91,8 +91,8 @@ impl Lean {
         Self { artifacts, modules, ..Self::default() }
     }
 
-    /// Returns the ways from roots to what has this name, each a shortest one: to each definition of
-    /// the name that is kept, in order of modules. Each begins with a root. `None` if no module
+    /// Returns the ways from roots to what has this name, each a shortest one: to each definition
+    /// of the name that is kept, in order of modules. Each begins with a root. `None` if no module
     /// defines the name; empty if nothing keeps it.
     ///
     /// There are no ways unless roots were given.
