@@ -28,7 +28,8 @@ use kiln_image::{
 };
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
-use self::fit::{fit_artifact, fit_binary, fit_code_tables, fit_entry, fit_image};
+pub use self::fit::fit_image;
+use self::fit::{fit_artifact, fit_binary, fit_code_tables, fit_entry};
 use crate::forms;
 
 fn target() -> &'static Target {

@@ -1,5 +1,7 @@
 //! Damaged images, and calls that do not fit the function: refused with a reason, and not run.
 
+use std::ops::Range;
+
 use crate::support::{Ended, TestFolder, adder};
 
 /// A folder with an image `p.so` that exports `plus`, a function of one integer.
@@ -21,29 +23,76 @@ fn refused(dir: &TestFolder, bytes: &[u8], what: &str) {
     }
 }
 
+/// Asserts that `call` takes `bytes` for the image that they were made from.
+#[track_caller]
+fn accepted(dir: &TestFolder, bytes: &[u8], what: &str) {
+    dir.write("good.so", bytes);
+    assert_eq!(dir.xtask(&["call", "good.so", "plus", "1"]).ok(), "3\n", "{what}");
+}
+
+/// Returns the number of `width` bytes at `at`.
+fn number(image: &[u8], at: usize, width: usize) -> usize {
+    image[at..at + width].iter().rev().fold(0, |number, &byte| number << 8 | usize::from(byte))
+}
+
+/// Returns the end of what program headers say is loaded.
+fn loaded_end(image: &[u8]) -> usize {
+    let (table, count) = (number(image, 32, 8), number(image, 56, 2));
+    let headers = (0..count).map(|index| table + 56 * index);
+    let loaded = headers.filter(|&at| number(image, at, 4) == 1);
+    loaded.map(|at| number(image, at + 8, 8) + number(image, at + 32, 8)).max().unwrap()
+}
+
+/// Returns the range of a section in the file.
+fn section(image: &[u8], name: &str) -> Range<usize> {
+    let (table, count, names) = (number(image, 40, 8), number(image, 60, 2), number(image, 62, 2));
+    let header = |index: usize| table + 64 * index;
+    let names = number(image, header(names) + 24, 8);
+    let has_name =
+        |&at: &usize| image[names + number(image, at, 4)..].starts_with(&[name, "\0"].concat().into_bytes());
+    let at = (0..count).map(header).find(has_name).unwrap_or_else(|| panic!("no {name}"));
+    let start = number(image, at + 24, 8);
+    start..start + number(image, at + 32, 8)
+}
+
+/// What is not loaded may be gone, for who loads the image.
 #[test]
 fn an_image_that_was_cut_off_or_extended() {
     let dir = image();
     let bytes = dir.read("p.so");
-    let lengths = [0, 1, 4, 16, 63, 64, 65, 200, 512, 1000, 4095, 4096, 4097, 8192, bytes.len() - 1];
-    for length in lengths.into_iter().filter(|&length| length < bytes.len()) {
+    let end = loaded_end(&bytes);
+    let lengths = [0, 1, 4, 16, 63, 64, 65, 200, 512, 1000, 4095, 4096, 4097, 8192, end - 1];
+    for length in lengths.into_iter().filter(|&length| length < end) {
         refused(&dir, &bytes[..length], &format!("{length} bytes"));
     }
-    refused(&dir, &[&bytes[..], b"\0"].concat(), "one byte more");
-    refused(&dir, &bytes.repeat(2), "twice");
+    accepted(&dir, &bytes[..end], "what is loaded");
+    accepted(&dir, &[&bytes[..], b"\0"].concat(), "one byte more");
+    accepted(&dir, &bytes.repeat(2), "twice");
 }
 
 #[test]
 fn an_image_with_an_altered_byte() {
     let dir = image();
     let bytes = dir.read("p.so");
-    assert_eq!(dir.xtask(&["call", "p.so", "plus", "1"]).ok(), "3\n");
-    // Some bytes of the headers, then bytes at even distances; padding is checked too.
-    let places = (0..64).step_by(5).chain((64..bytes.len()).step_by(149)).chain([bytes.len() - 1]);
+    let checked = [".note.kiln", ".gnu.hash", ".eh_frame_hdr", ".eh_frame", ".kiln.code", ".text"];
+    let checked: Vec<_> = checked.iter().map(|name| section(&bytes, name)).collect();
+    // All headers, then bytes at even distances; some of everything that is loaded.
+    let some = checked.iter().flat_map(|range| range.clone().step_by(13));
+    let places = (0..512).step_by(3).chain((512..bytes.len()).step_by(149)).chain(some);
     for (turn, at) in places.enumerate() {
-        let mut bad = bytes.clone();
+        let (mut bad, what) = (bytes.clone(), format!("bit {} of byte {at:#x}", turn % 8));
         bad[at] ^= 1 << (turn % 8);
-        refused(&dir, &bad, &format!("bit {} of byte {at:#x}", turn % 8));
+        if checked.iter().any(|range| range.contains(&at)) {
+            refused(&dir, &bad, &what);
+            continue;
+        }
+        // What nobody uses may differ: the function does what it did.
+        dir.write("bad.so", &bad);
+        let called = dir.xtask(&["call", "bad.so", "plus", "1"]);
+        let is_right = matches!((called.code, &*called.stdout), (Some(0), "3\n") | (Some(1), ""));
+        assert!(is_right, "{what}: {:?}: {}{}", called.code, called.stdout, called.stderr);
+        let inspected = dir.xtask(&["inspect", "bad.so"]);
+        assert!(matches!(inspected.code, Some(0 | 1)), "{what}: {:?}: {}", inspected.code, inspected.stderr);
     }
 }
 

@@ -31,19 +31,19 @@ pub(super) fn fit_binary(bytes: &mut [u8]) {
 /// length of the code changes, and every other table keeps its length.
 pub(super) fn fit_artifact(bytes: &mut [u8]) {
     const LENGTHS: usize = 24;
-    let header = LENGTHS + 8 * Table::ALL.len();
+    let header = LENGTHS + 4 * Table::ALL.len();
     let Some(content) = bytes.len().checked_sub(header) else { return };
     let len = bytes.len() as u64;
     bytes[16..24].copy_from_slice(&len.to_le_bytes());
     let mut others = 0u64;
-    for (table, length) in Table::ALL.iter().zip(bytes[LENGTHS..header].chunks_exact(8)) {
+    for (table, length) in Table::ALL.iter().zip(bytes[LENGTHS..header].as_chunks::<4>().0) {
         if *table != Table::Text {
-            others = others.saturating_add(u64::from_le_bytes(length.try_into().expect("eight bytes")));
+            others += u64::from(u32::from_le_bytes(*length));
         }
     }
-    if let Some(text) = (content as u64).checked_sub(others) {
-        let at = LENGTHS + 8 * Table::Text as usize;
-        bytes[at..at + 8].copy_from_slice(&text.to_le_bytes());
+    if let Some(text) = (content as u64).checked_sub(others).and_then(|text| u32::try_from(text).ok()) {
+        let at = LENGTHS + 4 * Table::Text as usize;
+        bytes[at..at + 4].copy_from_slice(&text.to_le_bytes());
     }
 }
 
@@ -56,8 +56,8 @@ pub(super) fn fit_code_tables(bytes: &mut [u8]) {
     }
 }
 
-/// Corrects the checksums of an image's headers and of its note.
-pub(super) fn fit_image(bytes: &mut [u8]) {
+/// Corrects the place of an image's section headers and the checksum of its note.
+pub fn fit_image(bytes: &mut [u8]) {
     const PREFIX: usize = 20;
     let number = |bytes: &[u8], at: usize| {
         let number = bytes.get(at..at.checked_add(8)?)?;
