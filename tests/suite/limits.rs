@@ -51,15 +51,17 @@ fn follow(image: &[u8], at: u64) -> (u64, bool) {
     let signed = |value: u32, bits: u32| i64::from((value << (32 - bits)) as i32 >> (32 - bits));
     assert_eq!(word(at) & 0x7c00_0000, 0x1400_0000, "a call at {at:#x}");
     let target = at.wrapping_add_signed(4 * signed(word(at) & 0x03ff_ffff, 26));
-    let adrp = word(target);
+    // A stub of the linker begins with a landing pad, `bti c`; a veneer does not.
+    let code = target + if word(target) == 0xd503_245f { 4 } else { 0 };
+    let adrp = word(code);
     if adrp & 0x9f00_001f != 0x9000_0010 {
         return (target, false);
     }
     let pages = signed((adrp >> 5 & 0x7_ffff) << 2 | adrp >> 29 & 3, 21);
-    let page = (target & !0xfff).wrapping_add_signed(pages << 12);
-    let second = word(target + 4);
+    let page = (code & !0xfff).wrapping_add_signed(pages << 12);
+    let second = word(code + 4);
     let number = u64::from(second >> 10 & 0xfff);
-    assert_eq!(word(target + 8), 0xd61f_0200, "br x16");
+    assert_eq!(word(code + 8), 0xd61f_0200, "br x16");
     match second & 0xffc0_03ff {
         0x9100_0210 => (page + number, false),
         0xf940_0210 => (page + 8 * number, true),

@@ -2,7 +2,8 @@
 //!
 //! On aarch64, the kernel and `dlopen` make pages guarded if all code has landing pads for indirect
 //! branches (BTI). One module without them would fault, so the property is that of all modules. A
-//! module has them if its target was set so, `use_bti`. Stubs have them always.
+//! module has them if its target was set so, `use_bti`. Stubs have them always. Exception handlers
+//! have none, and unwinders may go there by a branch, so a module with handlers does not have them.
 //!
 //! Format: ELF for the Arm 64-bit Architecture, section 6.2; Linux Extensions to gABI, section
 //! 2.1.8.
@@ -21,7 +22,8 @@ const FEATURE_1_BTI: u32 = 1;
 
 /// Returns the bytes of the note, or nothing if there is nothing to promise.
 pub(crate) fn property_note(arch: Arch, artifacts: &[Artifact]) -> Vec<u8> {
-    let has_pads = |artifact: &Artifact| artifact.features().any(|feature| feature == LANDING_PADS);
+    let asked_for = |artifact: &Artifact| artifact.features().any(|feature| feature == LANDING_PADS);
+    let has_pads = |artifact: &Artifact| artifact.handlers().is_empty() && asked_for(artifact);
     if arch != Arch::Aarch64 || artifacts.is_empty() || !artifacts.iter().all(has_pads) {
         return Vec::new();
     }
