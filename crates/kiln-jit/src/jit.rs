@@ -30,6 +30,7 @@ use crate::observers::Observers;
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
+use crate::symbol::Symbol;
 use crate::symbols::Symbols;
 use crate::unit::{Role, Unit, UnitInfo, UnitMemory};
 
@@ -295,8 +296,8 @@ impl Jit {
     /// If the function may be removed or replaced, hold a [`Guard`] from before this call until
     /// after the last call of the function.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
-        let symbol = self.symbols.get(name).filter(|symbol| symbol.kind() == SymbolKind::Function)?;
-        symbol.recorded_type()?;
+        let is_typed = |symbol: &Arc<Symbol>| symbol.kind() == SymbolKind::Function && symbol.has_type();
+        let symbol = self.symbols.get(name).filter(is_typed)?;
         let address = symbol.address as *const u8;
         // SAFETY: the address is that of published code, and its artifact records this type. It
         // stays mapped until it is removed and no guard from before is left.

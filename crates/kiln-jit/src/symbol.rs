@@ -41,6 +41,11 @@ impl Symbol {
         self.record().linkage()
     }
 
+    /// Whether it is a function whose type is recorded.
+    pub(crate) fn has_type(&self) -> bool {
+        self.record().signature().is_some()
+    }
+
     /// Returns the recorded type, if it is a function that has one.
     pub(crate) fn recorded_type(&self) -> Option<&str> {
         self.artifact.signature(self.record().signature()?)
