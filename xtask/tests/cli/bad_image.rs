@@ -55,7 +55,7 @@ fn section(image: &[u8], name: &str) -> Range<usize> {
     start..start + number(image, at + 32, 8)
 }
 
-/// What is not loaded may be gone, for who loads the image.
+/// An image whose end is gone loads, if only what is not loaded is gone.
 #[test]
 fn an_image_that_was_cut_off_or_extended() {
     let dir = image();
