@@ -49,6 +49,11 @@ impl Linker {
         Ok(Some(format!("-B{}", place.display())))
     }
 
+    /// Whether the linker need not be there: see `main.rs`.
+    pub(crate) fn is_optional(&self, machine: &Machine) -> bool {
+        self.name == "wild" || (self.name == "lld" && machine.name == "s390x")
+    }
+
     /// Returns the linker and the machine if it cannot link for it.
     pub(crate) fn missing(&self, machine: &Machine) -> Option<String> {
         let probe = self.probe(machine, &["-shared", "-fPIC"]);
