@@ -9,6 +9,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arc_swap::ArcSwapOption;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolRecord};
 use kiln_image::link::{Definitions, Place};
@@ -29,6 +30,33 @@ pub(crate) struct LargeUnit {
     definitions: Arc<Definitions>,
     /// Set when it is published.
     info: OnceLock<Arc<UnitInfo>>,
+    /// Made at the first lookup of a symbol.
+    known: ArcSwapOption<KnownSymbols>,
+}
+
+/// The symbols that were looked up before. To make one takes longer than to find it. No thread
+/// waits for another one that makes it: the last wins, and all are equal.
+struct KnownSymbols {
+    /// The first symbol of each module, if those of all modules are numbered.
+    starts: Box<[u32]>,
+    symbols: Box<[ArcSwapOption<Symbol>]>,
+}
+
+impl KnownSymbols {
+    fn new(artifacts: &[Artifact]) -> Self {
+        let mut count = 0;
+        let start = |artifact: &Artifact| {
+            let start = count;
+            count += artifact.symbols().len();
+            start as u32
+        };
+        let starts = artifacts.iter().map(start).collect();
+        Self { starts, symbols: (0..count).map(|_| ArcSwapOption::empty()).collect() }
+    }
+
+    fn get(&self, (module, symbol): Place) -> &ArcSwapOption<Symbol> {
+        &self.symbols[(self.starts[module as usize] + symbol) as usize]
+    }
 }
 
 impl LargeUnit {
@@ -36,7 +64,14 @@ impl LargeUnit {
     /// `first_module`.
     pub(crate) fn new(id: UnitId, first_module: usize, batch: &Batch<'_>) -> Self {
         let definitions = batch.definitions.clone();
-        Self { id, first_module, artifacts: batch.artifacts.into(), definitions, info: OnceLock::new() }
+        Self {
+            id,
+            first_module,
+            artifacts: batch.artifacts.into(),
+            definitions,
+            info: OnceLock::new(),
+            known: ArcSwapOption::empty(),
+        }
     }
 
     pub(crate) fn id(&self) -> UnitId {
@@ -101,8 +136,20 @@ impl LargeUnit {
     }
 
     /// Returns the definition that is exported as `name`.
-    pub(crate) fn exported(&self, name: &str) -> Option<Symbol> {
-        self.symbol(self.find(name).filter(|&place| self.is_exported(place))?)
+    pub(crate) fn exported(&self, name: &str) -> Option<Arc<Symbol>> {
+        let place = self.find(name).filter(|&place| self.is_exported(place))?;
+        let mut known = self.known.load();
+        if known.is_none() {
+            self.known.store(Some(Arc::new(KnownSymbols::new(&self.artifacts))));
+            known = self.known.load();
+        }
+        let known = known.as_ref()?.get(place);
+        if let Some(symbol) = known.load_full() {
+            return Some(symbol);
+        }
+        let symbol = Arc::new(self.symbol(place)?);
+        known.store(Some(symbol.clone()));
+        Some(symbol)
     }
 
     /// Returns the address of the definition that is exported as `name`.

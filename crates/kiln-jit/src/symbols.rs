@@ -62,7 +62,7 @@ impl Symbols {
 
     /// Returns the definition of `name`.
     pub(crate) fn get(&self, name: &str) -> Option<Arc<Symbol>> {
-        self.find(name, Arc::clone, |unit| unit.exported(name).map(Arc::new))
+        self.find(name, Arc::clone, |unit| unit.exported(name))
     }
 
     /// Returns the address of the definition of `name`.
