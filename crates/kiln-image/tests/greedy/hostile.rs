@@ -1,6 +1,8 @@
 //! Images with correct checksums in which many records refer to the same bytes. Their tables are
 //! written out here, since no writer makes them.
 
+use crate::note_sum::note_sum;
+
 /// The content of an image's tables; everything else is as small as possible.
 #[derive(Default)]
 pub(crate) struct Hostile {
@@ -48,21 +50,6 @@ pub(crate) fn symbol(name: u32) -> Vec<u8> {
 /// The checksum of some bytes of an image.
 fn sum(bytes: &[u8]) -> [u8; 16] {
     *blake3::hash(bytes).as_bytes().first_chunk().expect("a hash has 32 bytes")
-}
-
-/// The checksum of the note's body.
-fn note_sum(bytes: &[u8]) -> u64 {
-    let step = |lane: u64, word: u64| {
-        let product = (lane ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        product ^ product >> 32
-    };
-    let mut lanes = [1, 2, 3, 4];
-    for (number, chunk) in bytes.chunks(8).enumerate() {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        lanes[number % 4] = step(lanes[number % 4], u64::from_le_bytes(word));
-    }
-    lanes.into_iter().fold(bytes.len() as u64, step)
 }
 
 impl Hostile {

@@ -4,6 +4,8 @@
 //! This test has a binary of its own, so that nothing else allocates.
 
 mod hostile;
+#[path = "../common/note_sum.rs"]
+mod note_sum;
 
 use std::alloc::System;
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use kiln_image::{FunctionRef, Image, ImageInfo, ImageOptions, LoadError, verify_bytes, write_image};
 
+use crate::note_sum::note_sum;
 use crate::replaceable;
 use crate::support::{I64_TO_I64, image, program, table};
 
@@ -111,21 +112,6 @@ fn the_altered_section_is_named() {
         let error = verify_bytes(&altered).unwrap_err();
         assert_eq!(error.to_string(), format!("{name} was altered: its checksum differs"));
     }
-}
-
-/// The checksum of a note's body, as the format says it.
-pub(crate) fn note_sum(bytes: &[u8]) -> u64 {
-    let step = |lane: u64, word: u64| {
-        let product = (lane ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        product ^ product >> 32
-    };
-    let mut lanes = [1, 2, 3, 4];
-    for (number, chunk) in bytes.chunks(8).enumerate() {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        lanes[number % 4] = step(lanes[number % 4], u64::from_le_bytes(word));
-    }
-    lanes.into_iter().fold(bytes.len() as u64, step)
 }
 
 /// The end of the part of a note's body that its checksum is about: the exports come after it.

@@ -9,6 +9,8 @@ mod hostile;
 mod lean;
 mod link;
 mod load;
+#[path = "../common/note_sum.rs"]
+mod note_sum;
 mod object;
 mod options;
 mod replaceable;

@@ -7,7 +7,8 @@ use std::process::Command;
 use kiln_image::{FunctionRef, Image, ImageInfo, LoadError, read_image, save, verify_bytes};
 
 use crate::elf::{C_PROGRAM, compile};
-use crate::hostile::{note_sum, summed};
+use crate::hostile::summed;
+use crate::note_sum::note_sum;
 use crate::support::{I64_TO_I64, image};
 
 /// The changes: a name, and commands in which `FILE` is the image. `llvm-strip` after `patchelf` is

@@ -33,7 +33,8 @@ fn definitions_are_found_used_and_removed() {
             assert_eq!(found, Some(defined.address), "{}", defined.name);
         }
         assert_eq!(jit.unit_of(defined.name), Some(unit.clone()));
-        assert_eq!(jit.function(defined.name).unwrap().name(), defined.name);
+        // What was looked up once is kept.
+        assert_eq!([0, 1].map(|_| jit.function(defined.name).unwrap().name().to_owned()), [defined.name; 2]);
     }
     assert!(jit.defines("a_hidden") && !jit.defines("a_300"));
     let names =
@@ -136,4 +137,24 @@ fn a_lookup_finds_a_name_while_it_moves_to_the_map() {
             linked.fetch_add(1, Ordering::Release);
         }
     });
+}
+
+#[test]
+fn names_are_found_while_they_move_from_the_list_to_the_map() {
+    let modules: Vec<Artifact> =
+        (0..12).map(|number| data(&format!("few_{number}"), Linkage::Export, &[])).collect();
+    for _ in 0..300 {
+        let (jit, done) = (jit(), AtomicBool::new(false));
+        link(&jit, &modules[0]).unwrap();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    assert!(jit.address("few_0").is_some(), "a name that was published");
+                }
+            });
+            modules[1..].iter().for_each(|module| drop(link(&jit, module).unwrap()));
+            done.store(true, Ordering::Release);
+        });
+        assert!((0..12).all(|number| jit.address(&format!("few_{number}")).is_some()));
+    }
 }
