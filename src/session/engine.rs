@@ -32,8 +32,8 @@ pub(super) enum Linking {
     Replace,
     /// They are added as a first tier, whose calls may be counted.
     Tier(Option<CountedEntries>),
-    /// They are added with this role.
-    As(Role),
+    /// They stand in for functions that are compiled when they are called.
+    StandIn,
 }
 
 /// Work on a module that was put off, and that an image needs.
@@ -223,7 +223,7 @@ impl Engine {
             Linking::Add => (false, Role::Program, None),
             Linking::Replace => (true, Role::Program, None),
             Linking::Tier(counted_entries) => (false, Role::Tier, counted_entries),
-            Linking::As(role) => (false, role, None),
+            Linking::StandIn => (false, Role::StandIn, None),
         };
         let options = LinkOptions { replace, role, names, counted_entries };
         // Not in the pool, whose threads could start tasks meanwhile that wait for this link.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use cranelift_codegen::ir::Signature;
 use kiln_ir::{Linkage, Module, ModuleSettings, StandIn, SymbolKind, call_through};
-use kiln_jit::{InUseError, Role, Unit};
+use kiln_jit::{InUseError, Unit};
 
 use super::engine::{Deferred, Engine, Linking};
 use super::error::SessionError;
@@ -111,7 +111,7 @@ impl Shared {
         let module = call_through(stand_ins, COMPILE_NOW, &settings, &*isa);
         // The numbers in the code differ from process to process, so no store wants it.
         let artifacts = engine.compiler.without_store().compile(std::slice::from_ref(&module))?.artifacts;
-        engine.link(&artifacts, &[&module.name], Linking::As(Role::StandIn))
+        engine.link(&artifacts, &[&module.name], Linking::StandIn)
     }
 
     fn unit(&self) -> MutexGuard<'_, Option<Unit>> {
