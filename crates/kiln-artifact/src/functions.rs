@@ -25,6 +25,11 @@ pub struct FunctionParts<'a> {
 }
 
 impl<'a> FunctionParts<'a> {
+    /// Whether it has source locations.
+    pub fn has_source_ranges(&self) -> bool {
+        !self.source_ranges.is_empty()
+    }
+
     /// Returns its source locations, in order of offset.
     pub fn source_ranges(&self) -> SourceRanges<'a> {
         SourceRanges::new(self.source_ranges, self.record.start.get(), self.record.base_location.get())
@@ -42,8 +47,10 @@ impl Artifact {
         let handlers = self.handlers();
         functions.iter().enumerate().map(move |(number, record)| {
             let next = functions.get(number + 1);
-            let part = |of: fn(&FunctionRecord) -> U32, len: usize| {
-                of(record).get() as usize..next.map_or(len, |next| of(next).get() as usize)
+            // Most modules have nothing in some of the tables.
+            let part = |of: fn(&FunctionRecord) -> U32, len: usize| match len {
+                0 => 0..0,
+                _ => of(record).get() as usize..next.map_or(len, |next| of(next).get() as usize),
             };
             FunctionParts {
                 record,

@@ -10,11 +10,12 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::Builder;
 use std::time::Duration;
 
-use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind};
-use kiln_globals::{GlobalTable, KeyRef, Resolve, SlotKey};
+use kiln_artifact::{Artifact, Table};
+use kiln_globals::{KeyRef, Resolve, SlotKey};
 use kiln_image::FunctionRef;
 use kiln_image::link::{self, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
 
@@ -120,6 +121,27 @@ impl Jit {
     ///
     /// [`JitError`]; then nothing is published.
     pub fn link_with(
+        &self,
+        options: LinkOptions<'_>,
+        artifacts: &[Artifact],
+        resolver: &dyn Resolve,
+    ) -> Result<Unit, JitError> {
+        if link::is_small(artifacts) {
+            return self.link_on_this_thread(options, artifacts, resolver);
+        }
+        // The system takes as long to provide the pages as this thread to resolve the symbols.
+        std::thread::scope(|scope| {
+            let ahead = || {
+                let (code, read_only) = likely_sizes(artifacts);
+                self.memory.take_pages_ahead(code, read_only);
+            };
+            // If there is no other thread, the pages are taken when they are needed.
+            let _ = Builder::new().name("kiln-pages".into()).spawn_scoped(scope, ahead);
+            self.link_on_this_thread(options, artifacts, resolver)
+        })
+    }
+
+    fn link_on_this_thread(
         &self,
         options: LinkOptions<'_>,
         artifacts: &[Artifact],
@@ -518,7 +540,7 @@ impl<'a> Pending<'_, 'a> {
         };
         // Slots are in memory that all units share, so the plan has none for the host to fill.
         let batch = self.batch;
-        link::plan_with(batch.artifacts, batch.names, &batch.definitions, &GlobalTable::new(), &external)
+        link::plan_in_memory(batch.artifacts, batch.names, &batch.definitions, &external)
             .map_err(|errors| batch.link_error(errors))
     }
 
@@ -612,6 +634,20 @@ impl Jit {
             }
         }
     }
+}
+
+/// Returns about the sizes of the code and of the read-only data of modules, once they are linked,
+/// in bytes.
+fn likely_sizes(artifacts: &[Artifact]) -> (u64, u64) {
+    let code = artifacts.iter().map(|artifact| artifact.text().len().next_multiple_of(16)).sum::<usize>();
+    // An entry of unwind rows has 17 bytes and its rows; a function of code tables has 16 bytes, its
+    // name and its streams.
+    let streams = [Table::Strings, Table::Traps, Table::CallSites, Table::SourceRanges, Table::Lines];
+    let read_only = artifacts.iter().map(|artifact| {
+        let streams: usize = streams.iter().map(|&table| artifact.table_bytes(table).len()).sum();
+        artifact.read_only().len() + artifact.unwind().len() + 36 * artifact.functions().len() + streams
+    });
+    (code as u64, read_only.sum::<usize>() as u64)
 }
 
 /// Applies the fixups.

@@ -2,7 +2,8 @@
 //!
 //! Streams of traps, calls and lines are copied. Checkpoints are a function of a stream's length,
 //! so the size of those is known without reading them. Source locations are written anew, in a
-//! denser form, so [`ModuleTables::measure`] reads them once to know their length.
+//! denser form, so [`ModuleTables::measure`] reads them once to know their length. Code in memory
+//! has tables of a size that [`ModuleTables::bound`] finds without reading them.
 
 use kiln_artifact::record::StackMap;
 use kiln_artifact::{Artifact, FunctionParts, Table};
@@ -21,8 +22,8 @@ use super::part::{Part, Reader};
 pub(crate) struct ModuleTables {
     /// The length of its piece, in bytes; 0 if it has no functions.
     pub(crate) len: u64,
-    /// Lengths of streams of each function.
-    functions: SmallVec<[Lens; 2]>,
+    /// Lengths of streams of each function, if they were measured.
+    functions: Option<SmallVec<[Lens; 2]>>,
 }
 
 /// Returns the length of the head of tables of so many modules that have functions, in bytes.
@@ -68,10 +69,19 @@ trait Sink {
         self.byte(value as u8);
     }
 
+    fn uints<const N: usize>(&mut self, values: [u32; N]) {
+        values.into_iter().for_each(|value| self.uint(value));
+    }
+
     fn text(&mut self, text: &str) {
         self.uint(text.len() as u32);
         self.bytes(text.as_bytes());
     }
+}
+
+/// Returns the number of bytes of a number.
+fn uint_len(value: u32) -> u64 {
+    u64::from((31 - (value | 1).leading_zeros()) / 7 + 1)
 }
 
 /// Counts bytes.
@@ -87,7 +97,7 @@ impl Sink for Count {
     }
 
     fn uint(&mut self, value: u32) {
-        self.0 += u64::from((31 - (value | 1).leading_zeros()) / 7 + 1);
+        self.0 += uint_len(value);
     }
 }
 
@@ -101,6 +111,14 @@ impl Sink for Write<'_> {
 
     fn bytes(&mut self, bytes: &[u8]) {
         put(&mut self.0, bytes);
+    }
+
+    fn uints<const N: usize>(&mut self, values: [u32; N]) {
+        // Most numbers have one byte, and then there is one copy.
+        if values.iter().all(|&value| value < 0x80) {
+            return put(&mut self.0, &values.map(|value| value as u8));
+        }
+        values.into_iter().for_each(|value| self.uint(value));
     }
 }
 
@@ -161,7 +179,7 @@ fn put_lines_head<'a>(artifact: &'a Artifact, sink: &mut impl Sink) -> &'a [u8] 
 }
 
 /// The lengths of those streams of a function that are not copied, in bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Lens {
     maps: u32,
     sources: u32,
@@ -170,22 +188,22 @@ struct Lens {
 impl Described<'_> {
     fn lens(&self) -> Lens {
         let (mut maps, mut sources) = (Count(0), Count(0));
-        self.put_maps(&mut maps);
-        self.put_sources(&mut sources);
+        if !self.maps.is_empty() {
+            self.put_maps(&mut maps);
+        }
+        if self.parts.has_source_ranges() {
+            self.put_sources(&mut sources);
+        }
         Lens { maps: maps.0 as u32, sources: sources.0 as u32 }
     }
 
     /// Writes what comes before the handlers.
     fn put_head(&self, lens: Lens, sink: &mut impl Sink) {
         let FunctionParts { record, traps, call_sites, handlers, .. } = self.parts;
-        sink.uint(record.len.get());
-        sink.uint(self.name.len() as u32);
+        sink.uints([record.len.get(), self.name.len() as u32]);
         sink.bytes(self.name);
-        sink.uint(traps.len() as u32);
-        sink.uint(call_sites.len() as u32);
-        sink.uint(lens.maps);
-        sink.uint(handlers.len() as u32);
-        sink.uint(lens.sources);
+        let [traps, calls, handlers] = [traps.len(), call_sites.len(), handlers.len()];
+        sink.uints([traps as u32, calls as u32, lens.maps, handlers as u32, lens.sources]);
         if lens.sources > 0 {
             sink.uint(record.base_location.get());
         }
@@ -246,6 +264,7 @@ impl<'o> Write<'o> {
     }
 
     /// Writes a part whose stream has `len` bytes. `read` reads an entry of it.
+    #[inline]
     fn part(
         &mut self,
         len: usize,
@@ -256,6 +275,17 @@ impl<'o> Write<'o> {
         if len == 0 {
             return;
         }
+        self.streamed(len, extra, stream, read);
+    }
+
+    /// Writes a part that is not empty.
+    fn streamed(
+        &mut self,
+        len: usize,
+        extra: u32,
+        stream: impl FnOnce(&mut Write<'_>),
+        read: impl Fn(&mut Reader<'_>) -> Option<()>,
+    ) {
         let mut records = self.cut(CHECKPOINT * checkpoints(len));
         let bytes = self.cut(len);
         stream(&mut Write(bytes));
@@ -299,7 +329,43 @@ impl ModuleTables {
             total.0 += parts.map(part_len).iter().sum::<u64>();
             functions.push(lens);
         }
-        Self { len: total.0, functions }
+        Self { len: total.0, functions: Some(functions) }
+    }
+
+    /// Returns an upper bound of the size of a module's tables, which [`write`](Self::write) then
+    /// fills up with zeros. It is exact but for source locations, and for numbers of which another
+    /// function of the module may have a longer one.
+    pub(crate) fn bound(artifact: &Artifact, name: &str) -> Self {
+        let (functions, symbols) = (artifact.functions(), artifact.symbols());
+        if functions.is_empty() {
+            return Self::default();
+        }
+        let mut total = Count((4 + FUNCTION * functions.len()) as u64);
+        total.text(name);
+        let lines = put_lines_head(artifact, &mut total);
+        total.0 += part_len(lines.len());
+        // Stack maps may share their entries, so only reading them bounds their length.
+        let mut maps = Count(0);
+        if !artifact.stack_maps().is_empty() {
+            described(artifact).for_each(|function| function.put_maps(&mut maps));
+        }
+        let [traps, calls, sources] = [Table::Traps, Table::CallSites, Table::SourceRanges]
+            .map(|table| artifact.table_bytes(table).len() as u64);
+        // An entry of three bytes at least may take one more.
+        let sources = sources + sources / 3;
+        let handlers = artifact.handlers().len() as u64;
+        let longest = [artifact.text().len() as u64, traps, calls, maps.0, handlers, sources];
+        let numbers: u64 = longest.iter().map(|&len| uint_len(len as u32)).sum();
+        let base = if sources > 0 { uint_len(u32::MAX) } else { 0 };
+        total.0 += (numbers + base) * functions.len() as u64 + HANDLER as u64 * handlers;
+        // A part with `n` checkpoints is longer than `n` strides.
+        let streams = [traps, calls, maps.0, sources];
+        total.0 += streams.map(|len| len + CHECKPOINT as u64 * (len / STRIDE as u64)).iter().sum::<u64>();
+        for function in functions {
+            let len = artifact.name_bytes(&symbols[function.symbol.get() as usize]).len();
+            total.0 += uint_len(len as u32) + len as u64;
+        }
+        Self { len: total.0, functions: None }
     }
 
     /// Writes the piece of the module that was measured, with the same name.
@@ -313,19 +379,24 @@ impl ModuleTables {
             return;
         }
         let len = out.len();
-        let count = self.functions.len();
+        let count = artifact.functions().len();
         let (mut index, rest) = out.split_at_mut(4 + FUNCTION * count);
         put(&mut index, &(count as u32).to_le_bytes());
         let mut out = Write(rest);
         out.text(name);
         let lines = put_lines_head(artifact, &mut out);
         out.part(lines.len(), 0, |sink| sink.bytes(lines), |reader| reader.line().map(drop));
-        for (function, &lens) in described(artifact).zip(&self.functions) {
+        for (number, function) in described(artifact).enumerate() {
+            let lens = match &self.functions {
+                Some(lens) => lens[number],
+                None => function.lens(),
+            };
             let description = U32::new((len - out.0.len()) as u32);
             put(&mut index, FunctionRecord { start: function.parts.record.start, description }.as_bytes());
             function.put_head(lens, &mut out);
             function.put_parts(lens, &mut out);
         }
-        assert!(out.0.is_empty(), "as long as was measured");
+        assert!(out.0.is_empty() || self.functions.is_none(), "as long as was measured");
+        out.0.fill(0);
     }
 }

@@ -69,7 +69,17 @@ impl<'a> CodeLayout<'a> {
 pub(super) fn lay_out<'a>(artifacts: &[Artifact], names: &'a [&'a str], parallel: bool) -> CodeLayout<'a> {
     let name = |module: usize| names.get(module).copied().unwrap_or_default();
     let measure = |module| ModuleTables::measure(&artifacts[module], name(module));
-    let tables = threads::map(parallel, artifacts.len(), measure);
+    with_tables(threads::map(parallel, artifacts.len(), measure), names)
+}
+
+/// Lays out tables with room for what [`ModuleTables::bound`] says.
+pub(super) fn lay_out_bounded<'a>(artifacts: &[Artifact], names: &'a [&'a str]) -> CodeLayout<'a> {
+    let name = |module: usize| names.get(module).copied().unwrap_or_default();
+    let bounds = artifacts.iter().enumerate();
+    with_tables(bounds.map(|(module, artifact)| ModuleTables::bound(artifact, name(module))).collect(), names)
+}
+
+fn with_tables<'a>(tables: PerModule<ModuleTables>, names: &'a [&'a str]) -> CodeLayout<'a> {
     let head = match tables.iter().filter(|tables| tables.len > 0).count() {
         0 => 0,
         count => head_len(count),

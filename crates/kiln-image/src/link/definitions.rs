@@ -65,8 +65,11 @@ impl Definitions {
     /// Collects the definitions of `artifacts`. Of several definitions of a name it keeps the first
     /// that is not preemptible and, if they are replaceable, the last.
     pub fn new(artifacts: &[Artifact]) -> Self {
-        let count: usize = artifacts.iter().map(|artifact| shared(artifact).count()).sum();
-        let places = if count <= FEW {
+        // An upper bound is good enough if it is too large to find few definitions.
+        let count: usize = artifacts.iter().map(|artifact| artifact.symbols().len()).sum();
+        let is_few = count <= 8 * FEW
+            && artifacts.iter().map(|artifact| shared(artifact).count()).sum::<usize>() <= FEW;
+        let places = if is_few {
             Places::Few { places: [(0, 0); FEW], len: 0 }
         } else {
             Places::Many { hasher: FastHash::default(), table: HashTable::with_capacity(count) }

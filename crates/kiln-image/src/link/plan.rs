@@ -44,7 +44,7 @@ impl std::fmt::Debug for Plan<'_> {
     }
 }
 
-/// Resolves and lays out `artifacts`, in this order. The first slots belong to the globals of
+/// Resolves and lays out `artifacts` for a file, in this order. The first slots belong to the globals of
 /// `table`. `external` is called once for each undefined symbol, weak definition, replaceable
 /// function and global, and returns its definition outside this link, if there is one. (A global of
 /// `table` has a slot in either case.) A thread of a pool does this, and writes the plan, alone: it
@@ -59,27 +59,39 @@ pub fn plan<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    plan_with(artifacts, &[], &Definitions::new(artifacts), table, external)
+    let input = Input { artifacts, names: &[], definitions: &Definitions::new(artifacts) };
+    let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
+    plan_within(arch, input, table, external, Reach::of(arch), Purpose::file(is_parallel(artifacts)))
 }
 
-/// Does the same as [`plan()`], with the definitions of `artifacts` as the caller has them. `names`
-/// are the names of the first modules, for [code tables](crate::code).
+/// Resolves and lays out `artifacts` as [`plan()`] does, for memory of this process, with the
+/// definitions of `artifacts` as the caller has them. `names` are the names of the first modules,
+/// for [code tables](crate::code).
+///
+/// Nothing reads an index of the unwind rows there, so [`Area::EhFrameHdr`] is empty. The size of
+/// the code tables is an upper bound: their exact size is known only when they are written.
 ///
 /// # Errors
 ///
 /// As for [`plan()`].
-pub fn plan_with<'a>(
+pub fn plan_in_memory<'a>(
     artifacts: &'a [Artifact],
     names: &'a [&'a str],
     definitions: &Definitions,
-    table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
+    let input = Input { artifacts, names, definitions };
     let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
+    let parallel = is_parallel(artifacts);
+    let purpose = Purpose { has_unwind_index: false, code: CodePurpose::Bounded, ..Purpose::file(parallel) };
+    plan_within(arch, input, &GlobalTable::new(), external, Reach::of(arch), purpose)
+}
+
+/// Whether many threads link these modules, if a client's thread or task does it.
+fn is_parallel(artifacts: &[Artifact]) -> bool {
     // Others may wait for this link, also tasks that this thread would start while it waits for
     // other threads of its pool.
-    let parallel = !is_small(artifacts) && rayon::current_thread_index().is_none();
-    plan_within(arch, Input { artifacts, names, definitions }, table, external, Reach::of(arch), parallel)
+    !is_small(artifacts) && rayon::current_thread_index().is_none()
 }
 
 /// Plans a program as [`plan`] does. If there are no modules, the program is for `default_arch`.
@@ -101,7 +113,7 @@ pub(crate) fn plan_for<'a>(
         table,
         external,
         Reach::of(arch),
-        !is_small(artifacts),
+        Purpose::file(!is_small(artifacts)),
     )?;
     plan.code.numbers = numbers;
     Ok(plan)
@@ -123,23 +135,42 @@ pub(super) fn plan_within<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     reach: Reach,
-    parallel: bool,
+    purpose: Purpose,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    let purpose = Purpose { parallel, has_global_slots: true, has_code_tables: true };
     run_phases(arch, input, table, external, purpose, |symbols, bounds, errors| {
         let near = Near::decide(bounds, reach);
-        (scan(arch, input.artifacts, symbols, near, parallel, errors), near.calls)
+        (scan(arch, input.artifacts, symbols, near, purpose.parallel, errors), near.calls)
     })
 }
 
-/// The differences between a program and a relocatable object, except for the phase `scan`.
+/// The differences between a program in a file, one in memory and a relocatable object, except for
+/// the phase `scan`.
 #[derive(Clone, Copy)]
 pub(super) struct Purpose {
     /// Whether the work is done by many threads.
     pub(super) parallel: bool,
     /// Whether globals have slots.
     pub(super) has_global_slots: bool,
-    pub(super) has_code_tables: bool,
+    /// Whether there is an index of the unwind rows.
+    pub(super) has_unwind_index: bool,
+    pub(super) code: CodePurpose,
+}
+
+/// The code tables that are wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum CodePurpose {
+    None,
+    /// Tables without gaps.
+    Exact,
+    /// Tables that are laid out quickly, with gaps.
+    Bounded,
+}
+
+impl Purpose {
+    /// Returns the purpose of a program in a file.
+    pub(super) fn file(parallel: bool) -> Self {
+        Self { parallel, has_global_slots: true, has_unwind_index: true, code: CodePurpose::Exact }
+    }
 }
 
 /// Runs the phases. `scan` returns the slots and stubs that each module needs, and whether all
@@ -172,11 +203,13 @@ pub(super) fn run_phases<'a>(
 
     let placement = place(arch, artifacts, &assignment, sections.list, &mut errors);
 
-    let unwind = unwind::lay_out(arch, artifacts, &placement, &assignment, &mut errors);
+    let mut unwind = unwind::lay_out(arch, artifacts, &placement, &assignment, &mut errors);
+    unwind.has_index = purpose.has_unwind_index;
 
-    let code = match purpose.has_code_tables {
-        true => code::lay_out(artifacts, names, parallel),
-        false => CodeLayout::none(artifacts.len()),
+    let code = match purpose.code {
+        CodePurpose::Exact => code::lay_out(artifacts, names, parallel),
+        CodePurpose::Bounded => code::lay_out_bounded(artifacts, names),
+        CodePurpose::None => CodeLayout::none(artifacts.len()),
     };
 
     let mut layout = placement.layout.clone();

@@ -10,7 +10,7 @@ use kiln_artifact::{Artifact, Contents, RelocKind};
 use kiln_globals::GlobalTable;
 
 use super::definitions::Definitions;
-use super::plan::{Input, plan_within};
+use super::plan::{Input, Purpose, plan_within};
 use super::reach::Reach;
 use super::{Addresses, Area, Fixups, Indirection, Output, Plan, plan};
 use crate::arch::Arch;
@@ -119,7 +119,7 @@ const NO_REACH: Reach = Reach { data: 0, call: 0 };
 fn far_plan(artifacts: &[Artifact]) -> Plan<'_> {
     let definitions = &Definitions::new(artifacts);
     let input = Input { artifacts, names: &[], definitions };
-    plan_within(Arch::Aarch64, input, &GlobalTable::new(), &|_| None, NO_REACH, false).unwrap()
+    plan_within(Arch::Aarch64, input, &GlobalTable::new(), &|_| None, NO_REACH, Purpose::file(false)).unwrap()
 }
 
 #[test]

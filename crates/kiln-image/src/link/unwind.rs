@@ -74,6 +74,8 @@ pub(super) struct UnwindLayout {
     shared_stubs: Option<SharedStubs>,
     /// The number of FDEs.
     count: u64,
+    /// Whether there is an index, `.eh_frame_hdr`.
+    pub(super) has_index: bool,
 }
 
 impl UnwindLayout {
@@ -100,6 +102,7 @@ impl UnwindLayout {
     pub(super) fn eh_frame_hdr(&self) -> Extent {
         match self.count {
             0 => Extent::default(),
+            _ if !self.has_index => Extent::default(),
             count => Extent { size: HDR_FIXED + HDR_LINE * count, align: 4 },
         }
     }
@@ -182,7 +185,7 @@ pub(super) fn lay_out(
         total += 1;
         SharedStubs { cie, entry: end, start, len: placement.unnamed[Area::Text].size - start }
     });
-    UnwindLayout { modules, shared_stubs, count: total }
+    UnwindLayout { modules, shared_stubs, count: total, has_index: true }
 }
 
 /// The addresses that a module's entries refer to.
@@ -207,8 +210,8 @@ pub(super) fn out_of_reach(layout: &Layout) -> LinkError {
     LinkError::TooLarge { module: None, what, size: layout.total(), limit: MAX_SIZE }
 }
 
-/// Writes one module's entries of `.eh_frame` and of the index. Returns `None` if an address is out
-/// of reach.
+/// Writes one module's entries of `.eh_frame`, and of the index if there is one. Returns `None` if
+/// an address is out of reach.
 pub(super) fn write_module(
     artifact: &Artifact,
     entries: &ModuleEntries,
@@ -216,8 +219,14 @@ pub(super) fn write_module(
     out: &mut [u8],
     index: &mut [u8],
 ) -> Option<()> {
+    if index.is_empty() {
+        return entries.write(addresses.arch, artifact, out, |entry, fde| entry.write(addresses, fde));
+    }
     let mut lines = index.chunks_exact_mut(HDR_LINE as usize);
-    entries.write(addresses.arch, artifact, out, |entry, fde| entry.write(addresses, fde, lines.next()?))
+    entries.write(addresses.arch, artifact, out, |entry, fde| {
+        entry.write(addresses, fde)?;
+        entry.write_line(addresses, lines.next()?)
+    })
 }
 
 impl ModuleEntries {
@@ -314,11 +323,17 @@ struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Writes the entry, and its line of the index. Returns `None` if an address is out of reach.
-    fn write(&self, addresses: UnwindAddresses, fde: &mut [u8], line: &mut [u8]) -> Option<()> {
+    /// Writes the entry. Returns `None` if an address is out of reach.
+    fn write(&self, addresses: UnwindAddresses, fde: &mut [u8]) -> Option<()> {
+        let UnwindAddresses { arch, text, eh_frame, .. } = addresses;
+        self.write_fde(arch, relative(text + self.start, eh_frame + self.offset + FDE_POINTER)?, fde);
+        Some(())
+    }
+
+    /// Writes the entry's line of the index. Returns `None` if an address is out of reach.
+    fn write_line(&self, addresses: UnwindAddresses, line: &mut [u8]) -> Option<()> {
         let UnwindAddresses { arch, text, eh_frame, eh_frame_hdr } = addresses;
         let code = text + self.start;
-        self.write_fde(arch, relative(code, eh_frame + self.offset + FDE_POINTER)?, fde);
         let fields = [relative(code, eh_frame_hdr)?, relative(eh_frame + self.offset, eh_frame_hdr)?];
         let words = line.as_chunks_mut::<4>().0.iter_mut();
         words.zip(fields).for_each(|(out, field)| *out = arch.u32_bytes(field));
@@ -328,14 +343,16 @@ impl Entry<'_> {
     /// Writes the entry with this pointer to its code.
     fn write_fde(&self, arch: Arch, pointer: u32, fde: &mut [u8]) {
         let len = fde.len() as u32;
+        if let Some(end) = fde.last_chunk_mut::<8>() {
+            // Less than 8 bytes follow the rows.
+            *end = [0; 8]; // DW_CFA_nop
+        }
         let (head, out) = fde.split_at_mut(FDE_FIXED as usize);
         let fields = [len - 4, (self.offset + 4 - self.cie) as u32, pointer, self.len];
         let (words, augmentation) = head.as_chunks_mut::<4>();
         words.iter_mut().zip(fields).for_each(|(out, field)| *out = arch.u32_bytes(field));
         augmentation.fill(0);
-        let (rows, padding) = out.split_at_mut(self.rows.len());
-        rows.copy_from_slice(self.rows);
-        padding.fill(0); // DW_CFA_nop
+        out[..self.rows.len()].copy_from_slice(self.rows);
     }
 }
 
@@ -354,9 +371,12 @@ pub(super) fn write_ends(
     if let Some(stubs) = &layout.shared_stubs {
         let (cie, offset, start) = (stubs.cie, stubs.entry, stubs.start);
         let entry = Entry { cie, offset, start, len: u32::try_from(stubs.len).ok()?, rows: &[] };
-        entry.write(addresses, &mut end[..fde_size(0) as usize], line)?;
+        entry.write(addresses, &mut end[..fde_size(0) as usize])?;
+        if layout.has_index {
+            entry.write_line(addresses, line)?;
+        }
     }
-    if layout.count > 0 {
+    if layout.count > 0 && layout.has_index {
         // Version 1; pointer to .eh_frame pcrel sdata4, count udata4, table datarel sdata4.
         head[..4].copy_from_slice(&[1, 0x1b, 0x03, 0x3b]);
         head[4..8].copy_from_slice(&arch.u32_bytes(relative(eh_frame, eh_frame_hdr.wrapping_add(4))?));

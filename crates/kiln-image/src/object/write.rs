@@ -320,9 +320,8 @@ impl Object<'_> {
             Sink { object: self, module, text_symbol, text, unwind }
         });
         let sinks = sinks.collect();
-        // Objects have no index of unwind rows; what is written there is not used.
-        let mut index = vec![0; self.plan.plan().layout()[Area::EhFrameHdr].size as usize];
-        let (eh_frame_hdr, code_tables): (&mut [u8], &mut [u8]) = (&mut index, &mut []);
+        // Objects have no index of unwind rows, and no code tables.
+        let (eh_frame_hdr, code_tables): (&mut [u8], &mut [u8]) = (&mut [], &mut []);
         self.plan.emit(Output { text, eh_frame, eh_frame_hdr, code_tables, rodata, relro, data }, sinks)
     }
 }

@@ -8,6 +8,7 @@ use kiln_artifact::stream::{CallSite, SourceRange, StreamWriter, Trap};
 use kiln_artifact::{Artifact, Contents, Table};
 use kiln_globals::GlobalTable;
 use kiln_image::code::{CODE_TABLES_VERSION, CodeTables, Function, TrapCode};
+use kiln_image::link::{Addresses, Area, Definitions, Output, plan_in_memory};
 use kiln_image::{Image, ImageInfo, ImageOptions, write_image};
 
 use crate::support::{self, Module, TO_I64};
@@ -222,6 +223,51 @@ fn every_answer_is_that_of_the_artifact() {
     // A record and seven lengths of a byte or more.
     assert!((42 * 15..42 * 40).contains(&sizes.index()), "{sizes:?}");
     assert!(sizes.checkpoints * 4 < sizes.traps + sizes.calls + sizes.stack_maps + sizes.source_locations);
+}
+
+#[test]
+fn tables_in_memory_say_the_same() {
+    for many in [0, 1, 3, 20, 300, 3000] {
+        let artifacts = artifacts(many);
+        let names = ["first.clif"];
+        let definitions = Definitions::new(&artifacts);
+        let plan = plan_in_memory(&artifacts, &names, &definitions, &|_| None).unwrap();
+        assert_eq!(plan.layout()[Area::EhFrameHdr].size, 0);
+        let bytes = |area: Area| vec![0x55; plan.layout()[area].size as usize];
+        let mut code_tables = bytes(Area::CodeTables);
+        let output = Output {
+            text: &mut bytes(Area::Text),
+            eh_frame: &mut bytes(Area::EhFrame),
+            eh_frame_hdr: &mut [],
+            code_tables: &mut code_tables,
+            rodata: &mut bytes(Area::Rodata),
+            relro: &mut bytes(Area::Relro),
+            data: &mut bytes(Area::Data),
+        };
+        plan.emit(&Addresses::default(), output).unwrap();
+        let tables = CodeTables::read(&code_tables).unwrap();
+        let mut all = tables.functions();
+        let mut code = 0;
+        for artifact in &artifacts {
+            for function in 0..artifact.functions().len() {
+                compare(artifact, function, code, &all.next().unwrap());
+            }
+            code = (code + artifact.text().len() as u32).next_multiple_of(16);
+        }
+        assert!(all.next().is_none());
+        let file = image(&artifacts);
+        let exact = ImageInfo::parse(&file).unwrap().code_tables().unwrap().sizes();
+        let sizes = tables.sizes();
+        assert!(sizes.total >= exact.total && sizes.total * 4 <= exact.total * 5, "{sizes:?} {exact:?}");
+        let lines = |tables: &CodeTables<'_>| {
+            let first = tables.functions().next().unwrap();
+            (0..9000)
+                .step_by(7)
+                .map(|at| first.line_of(at).map(|at| (at.line, at.column)))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(lines(&tables), lines(&ImageInfo::parse(&file).unwrap().code_tables().unwrap()));
+    }
 }
 
 #[test]

@@ -156,6 +156,23 @@ impl Core {
         self.take_units(region, &mut self.lock(region), len, align, self.unit(region), zeroed)
     }
 
+    /// Takes the pages from the system that a range of about `len` bytes will be in, if nothing else
+    /// is taken before it. Taking them later takes as long, so a failure is for whoever needs them.
+    pub(super) fn take_pages_ahead(&self, region: Region, len: u64) {
+        if !self.views.shared(region) || self.views.is_parents() {
+            return;
+        }
+        let unit = self.unit(region);
+        let mut state = self.lock(region);
+        let RegionState { ranges, pages, .. } = &mut *state;
+        let Some(len) = usize::try_from(len).ok().and_then(|len| len.checked_next_multiple_of(unit)) else {
+            return;
+        };
+        let Some(start) = ranges.take(len, unit) else { return };
+        ranges.give(start..start + len);
+        let _ = pages.take(start..start + len, &|pages| self.views.commit(region, pages));
+    }
+
     /// In tests: fails if the fuse has burnt down.
     #[cfg(test)]
     pub(super) fn burn(&self, region: Region) -> Result<(), MemoryError> {

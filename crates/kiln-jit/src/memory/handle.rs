@@ -229,6 +229,13 @@ impl Memory {
         Ok(block)
     }
 
+    /// Takes pages from the system for so many bytes of code and of read-only data, which are
+    /// allocated next. The sizes may be wrong.
+    pub(crate) fn take_pages_ahead(&self, code: u64, read_only: u64) {
+        self.core.take_pages_ahead(Region::Code, code);
+        self.core.take_pages_ahead(Region::ReadOnly, read_only);
+    }
+
     /// In tests: lets the `n`-th of the next allocations and publications fail, from 0. Returns how
     /// many are left before it.
     #[cfg(test)]

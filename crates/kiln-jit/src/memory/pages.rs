@@ -77,7 +77,7 @@ impl Pages {
     }
 
     /// Takes the absent pages of `bytes` from the system, and some after them.
-    fn take(&mut self, bytes: Range<usize>, commit: Call<'_>) -> Result<(), Refused> {
+    pub(super) fn take(&mut self, bytes: Range<usize>, commit: Call<'_>) -> Result<(), Refused> {
         let Range { start: mut first, end } = self.pages(&bytes);
         while first < end {
             if self.state(first) != State::Absent {

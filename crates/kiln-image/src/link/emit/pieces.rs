@@ -19,7 +19,7 @@ pub(in super::super) struct ModulePieces<'o> {
     /// Runs of named data, each with its number in the module.
     pub(in super::super) named: Vec<(u32, &'o mut [u8])>,
     pub(in super::super) eh_frame: &'o mut [u8],
-    /// The module's entries in the index of unwind rows, `.eh_frame_hdr`.
+    /// The module's entries in the index of unwind rows, `.eh_frame_hdr`; empty if there is none.
     pub(in super::super) eh_index: &'o mut [u8],
     /// The module's piece of the code tables.
     pub(in super::super) code_tables: &'o mut [u8],
@@ -86,7 +86,9 @@ impl<'o> Pieces<'o> {
             };
             if let Some(entries) = entries {
                 pieces.eh_frame = eh_frame.cut(entries.start, entries.size);
-                pieces.eh_index = eh_index.cut(HDR_LINE * entries.first, HDR_LINE * entries.count);
+                if plan.unwind.has_index {
+                    pieces.eh_index = eh_index.cut(HDR_LINE * entries.first, HDR_LINE * entries.count);
+                }
             }
             modules.push(pieces);
         }

@@ -8,7 +8,7 @@ use super::super::assign::{Slot, SlotContent};
 use super::super::definitions::Definitions;
 use super::super::error::LinkError;
 use super::super::layout::Area;
-use super::super::plan::{Input, Plan, Purpose, check_targets, run_phases};
+use super::super::plan::{CodePurpose, Input, Plan, Purpose, check_targets, run_phases};
 use super::super::resolve::{Resolution, ResolvedId};
 use super::super::threads::{self, is_small};
 use super::super::users::Users;
@@ -41,7 +41,12 @@ pub(crate) fn plan_object<'a>(
     let definitions = Definitions::new(artifacts);
     let input = Input { artifacts, names: &[], definitions: &definitions };
     let parallel = !is_small(artifacts);
-    let purpose = Purpose { parallel, has_global_slots: !global_symbols, has_code_tables: false };
+    let purpose = Purpose {
+        parallel,
+        has_global_slots: !global_symbols,
+        has_unwind_index: false,
+        code: CodePurpose::None,
+    };
     let mut scans = Vec::new();
     let plan = run_phases(arch, input, table, &|_| None, purpose, |symbols, _, errors| {
         let decider = Decider { arch, artifacts, symbols, global_symbols };
