@@ -199,7 +199,7 @@ fn entries_go_with_their_unit_and_stop_to_count_when_it_is_replaced() {
     assert!(session.jit().collect() && first.is_freed());
     // The entry and its record are free; the code of both is as long.
     let now = used(&session);
-    assert_eq!((counted.0 - now.0, counted.1 - now.1), (32, 40));
+    assert_eq!((counted.0 - now.0, counted.1 - now.1), (64, 40));
 }
 
 #[test]

@@ -125,14 +125,23 @@ fn return_addresses_are_those_of_their_calls() {
 }
 
 #[test]
-fn stubs_and_addresses_outside_are_in_no_function() {
+fn stubs_lead_to_their_functions_and_addresses_outside_are_in_none() {
     let session = own_memory();
     let unit = session.add(&[program()]).unwrap();
     let stub = session.address("often").unwrap();
     let code = unit.functions().find(|function| function.name == "often").unwrap();
     assert_ne!(stub, code.address, "a replaceable function has a stub");
-    assert!(session.locate(stub).is_none());
-    assert!(session.locate(code.address).is_some());
+    assert!(session.locate(code.address).is_some_and(|place| !place.location().is_stub()));
+    for byte in 0..8 {
+        let place = session.locate(stub.wrapping_add(byte)).unwrap();
+        let at = place.location();
+        assert!(at.is_stub());
+        assert_eq!((at.name(), at.start(), at.offset()), ("often", code.address as u64, 0));
+        assert_eq!((at.source(), at.trap(), at.call().is_none()), (None, None, true));
+    }
+    assert!(session.locate_call(stub.wrapping_add(4)).is_none(), "no call returns to a stub");
+    // The stubs that no function has yet.
+    assert!(session.locate(stub.wrapping_add(8)).is_none() && session.locate(stub.wrapping_sub(1)).is_none());
     let first = unit.functions().map(|function| function.address).min().unwrap();
     let last = unit.functions().map(|function| function.address.wrapping_add(function.size)).max().unwrap();
     let memory = session.jit().memory().code_addresses();

@@ -61,6 +61,7 @@ fn main() {
         trials.push(Trial::test("native::by_hand", native_by_hand));
         trials.push(Trial::test("native::random", native_random));
         trials.push(Trial::test("native::in_a_session", in_a_session));
+        trials.push(Trial::test("native::through_stubs", through_stubs));
         trials.push(Trial::test("native::sampled", || Ok(sampler::in_memory()?)));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -88,6 +89,25 @@ fn in_a_session() -> Result<(), Failed> {
         let mut loaded = sessions::InSession::new(&program)?;
         let checker = native::check_call(loaded.code.clone(), loaded.functions.clone(), || loaded.call());
         verdict(&program, &checker)?;
+    }
+    Ok(())
+}
+
+/// Through the stubs of replaceable functions, and through entries that count their calls, some of
+/// which tell the host.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn through_stubs() -> Result<(), Failed> {
+    let program = by_hand("through stubs", &kiln::ir::Target::host(), "")?;
+    let mut loaded = sessions::InSession::replaceable(&program)?;
+    let checker = native::check_call(loaded.code.clone(), loaded.functions.clone(), || {
+        (0..3).for_each(|_| loaded.call());
+    });
+    verdict(&program, &checker)?;
+    let stubs = checker.seen.keys().filter(|&&pc| checker.place(pc).starts_with("a stub")).count();
+    // Of each function a jump, and of nearly each three instructions of an entry, or four.
+    let functions = loaded.functions.len();
+    if stubs < 3 * functions {
+        return Err(format!("{stubs} instructions of stubs of {functions} functions").into());
     }
     Ok(())
 }

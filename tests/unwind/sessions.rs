@@ -1,9 +1,11 @@
-//! Programs in a session: in memory, where only the system's unwinder has their rows.
+//! Programs in memory, where only the system's unwinder has their rows.
 
+use std::any::Any;
 use std::ops::Range;
 
-use kiln::ir::Target;
-use kiln::{Session, jit};
+use kiln::ir::{Linkage, Target};
+use kiln::jit::{CountedEntries, Jit, JitOptions, LinkOptions, Memory, MemoryOptions, Unit};
+use kiln::{Compiler, Session, jit};
 
 use crate::programs::Program;
 use crate::truth::Functions;
@@ -13,31 +15,54 @@ pub(crate) struct InSession {
     /// The range of its code.
     pub(crate) code: Range<u64>,
     pub(crate) functions: Functions,
-    /// Thunk, function and cells of each call.
-    calls: Vec<(*const u8, *const u8, Vec<jit::Cell>)>,
-    _session: Session,
+    calls: Vec<CallAt>,
+    _owner: Box<dyn Any>,
 }
+
+/// The calls of a function after which the host is told.
+const LIMIT: u64 = 2;
+
+extern "C-unwind" fn is_told(_counter: u64) {}
 
 impl InSession {
     pub(crate) fn new(program: &Program) -> Result<Self, String> {
         let session = Session::new(Target::host()).map_err(|error| error.to_string())?;
         let unit = session.add(&program.modules).map_err(|error| error.to_string())?;
-        let functions = unit.functions().map(|function| {
-            let start = function.address as u64;
-            (start, (start + function.size as u64, function.name.to_owned()))
-        });
-        let functions: Functions = functions.collect();
+        let functions = functions(&unit);
         let first = functions.first_key_value().ok_or("a program without functions")?;
         let last = functions.last_key_value().ok_or("a program without functions")?;
         let code = *first.0..last.1.0;
-        let calls = program.calls.iter().map(|call| {
-            let address =
-                |name: &str| session.address(name).ok_or_else(|| format!("the session has no {name}"));
-            let cells = call.cells.iter().map(|cell| jit::Cell(*cell)).collect();
-            Ok((address(&call.thunk)?, address(&call.function)?, cells))
-        });
-        let calls = calls.collect::<Result<_, String>>()?;
-        Ok(Self { code, functions, calls, _session: session })
+        let calls = calls(program, &|name| session.address(name))?;
+        Ok(Self { code, functions, calls, _owner: Box::new(session) })
+    }
+
+    /// As [`new`](Self::new), but every exported function is replaceable, so it is called through a
+    /// stub, and through an entry that counts if its convention permits. All of its memory is code
+    /// that is looked at.
+    pub(crate) fn replaceable(program: &Program) -> Result<Self, String> {
+        let memory =
+            Memory::reserve(MemoryOptions::with_size(16 << 20)).map_err(|error| error.to_string())?;
+        let code = memory.code_addresses();
+        let options = JitOptions { memory: Some(memory), ..JitOptions::default() };
+        let jit = Jit::new(options).map_err(|error| error.to_string())?;
+        let mut modules = program.modules.clone();
+        for symbol in modules.iter_mut().flat_map(|module| &mut module.symbols) {
+            let is_function = symbol.signature.is_some() && !symbol.name.starts_with("entry_thunk");
+            if is_function && symbol.linkage == Linkage::Export {
+                symbol.linkage = Linkage::Replaceable;
+            }
+        }
+        let compiled =
+            Compiler::new(Target::host()).compile(&modules).map_err(|error| format!("{error:#?}"))?;
+        let options =
+            LinkOptions { counted_entries: CountedEntries::new(LIMIT, is_told), ..LinkOptions::default() };
+        let routines = |key: &kiln::globals::SlotKey| {
+            (key.text() == "memcpy").then_some(libc::memcpy as *const () as usize)
+        };
+        let unit = jit.link_with(options, &compiled.artifacts, &routines);
+        let functions = functions(&unit.map_err(|error| error.to_string())?);
+        let calls = calls(program, &|name| jit.address(name))?;
+        Ok(Self { code: code.start as u64..code.end as u64, functions, calls, _owner: Box::new(jit) })
     }
 
     /// Makes all calls.
@@ -48,4 +73,26 @@ impl InSession {
             unsafe { jit::invoke(*thunk, *function, cells) };
         }
     }
+}
+
+/// A thunk, its function, and the cells of a call.
+type CallAt = (*const u8, *const u8, Vec<jit::Cell>);
+
+/// Finds the functions of the calls.
+fn calls(program: &Program, address: &dyn Fn(&str) -> Option<*const u8>) -> Result<Vec<CallAt>, String> {
+    let address = |name: &str| address(name).ok_or_else(|| format!("there is no {name}"));
+    let calls = program.calls.iter().map(|call| {
+        let cells = call.cells.iter().map(|cell| jit::Cell(*cell)).collect();
+        Ok((address(&call.thunk)?, address(&call.function)?, cells))
+    });
+    calls.collect()
+}
+
+/// Returns the functions of a unit.
+fn functions(unit: &Unit) -> Functions {
+    let functions = unit.functions().map(|function| {
+        let start = function.address as u64;
+        (start, (start + function.size as u64, function.name.to_owned()))
+    });
+    functions.collect()
 }

@@ -26,6 +26,7 @@
 //! What is left is libgcc 12's lock: a handler that unwinds on a thread which is unwinding already,
 //! or while several threads register, may wait for ever. Later versions have no such lock.
 
+mod plain;
 mod runs;
 mod section;
 mod signals;
@@ -35,6 +36,7 @@ mod tail;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+pub use self::plain::PlainRows;
 use self::runs::Runs;
 use self::section::Section;
 use self::signals::{Blocked, IN_SIGNALS};

@@ -3,7 +3,7 @@
 use kiln_image::link::{Addresses, Area, Extent, FixupOutput, Layout, Output, Plan};
 
 use crate::error::JitError;
-use crate::memory::{Block, BlockHeader, HEADER, Memory, Region};
+use crate::memory::{Block, BlockHeader, HEADER, JumpShape, Memory, Region};
 
 /// Three blocks of memory, one for each region.
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl Blocks {
             tables_len: layout[Area::CodeTables].size as u32,
             text: (self.addresses[Area::Text] - self.owned.text.address()) as u32,
             first_module: u32::try_from(first_module).unwrap_or(u32::MAX),
-            reserved: 0,
+            jumps: JumpShape::default(),
         };
         // SAFETY: the caller promises what `Block::bytes` requires.
         header.write(unsafe { self.owned.text.bytes() });

@@ -19,8 +19,11 @@
 //! No calling convention passes anything in `r11`. Only `preserve_all` expects it to be preserved,
 //! so functions of that convention are not counted. Counting is not atomic: when threads count at
 //! once, some calls are lost, and one that comes in between sees less than nothing left, which
-//! counts as reached. An entry changes neither the stack nor a register that is preserved, so an
-//! unwinder that knows nothing of it stops there, as at the stub of a function.
+//! counts as reached. An entry changes neither the stack nor a register that is preserved, so one
+//! unwind row says all of the entries of a unit. Their block has a header, so the function is found
+//! by an address in its entry.
+
+use std::ops::Range;
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
@@ -28,7 +31,8 @@ use kiln_image::link::Plan;
 
 use crate::blocks::Blocks;
 use crate::error::JitError;
-use crate::memory::{Block, Memory, Region};
+use crate::memory::{Block, BlockHeader, HEADER, JumpShape, Memory, Region};
+use crate::observers::Jump;
 
 /// The number of calls after which the host is told.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +58,11 @@ impl CountedEntries {
 const ENTRY: usize = 32;
 /// The size of a record, in bytes.
 const RECORD: usize = 40;
+/// The place of the function's address in a record.
+const FUNCTION: u8 = 8;
+
+/// The header is as long as an entry, so all entries are aligned.
+const _: () = assert!(HEADER == ENTRY as u64);
 
 /// The entries of a unit.
 #[derive(Debug)]
@@ -73,13 +82,17 @@ impl Counters {
         plan: &Plan<'_>,
         blocks: &Blocks,
     ) -> Result<Self, JitError> {
-        let entries = memory.allocate(Region::Code, (ENTRY * functions.len()) as u64, ENTRY as u64)?;
+        let size = HEADER + (ENTRY * functions.len()) as u64;
+        let entries = memory.allocate(Region::Code, size, ENTRY as u64)?;
         let records = memory.allocate(Region::Data, (RECORD * functions.len()) as u64, 8);
         // SAFETY: nobody knows the block.
         let records = records.inspect_err(|_| unsafe { memory.free(entries) })?;
         let counters = Self { entries, records, functions };
         // SAFETY: the blocks are fresh, and the references end before they are published.
         let (code, data) = unsafe { (entries.bytes(), records.bytes()) };
+        let jumps = JumpShape { code: ENTRY as u8, data: RECORD as u8, target: FUNCTION, reserved: 0 };
+        let (header, code) = code.split_at_mut(HEADER as usize);
+        BlockHeader::of_jumps(records.address(), counters.functions.len() as u32, jumps).write(header);
         let parts = code.as_chunks_mut::<ENTRY>().0.iter_mut().zip(data.as_chunks_mut::<RECORD>().0);
         for (number, (entry, record)) in parts.enumerate() {
             let (module, symbol) = counters.functions[number];
@@ -96,14 +109,14 @@ impl Counters {
             Ok(()) => Ok(counters),
             Err(error) => {
                 // SAFETY: nobody knows the blocks.
-                counters.blocks().into_iter().for_each(|(block, _)| unsafe { memory.free(block) });
+                unsafe { counters.free(memory) };
                 Err(error)
             }
         }
     }
 
     fn entry(&self, number: usize) -> u64 {
-        self.entries.address() + (ENTRY * number) as u64
+        self.entries.address() + HEADER + (ENTRY * number) as u64
     }
 
     fn record(&self, number: usize) -> u64 {
@@ -122,9 +135,57 @@ impl Counters {
         functions.map(|(number, &(module, symbol))| (module, symbol, self.record(number)))
     }
 
-    /// Returns the memory, and whether each block is code.
-    pub(crate) fn blocks(&self) -> [(Block, bool); 2] {
-        [(self.entries, true), (self.records, false)]
+    /// Returns the entries, with the names of their functions in the modules of the unit, in order.
+    pub(crate) fn named<'a>(&'a self, artifacts: &'a [Artifact]) -> impl Iterator<Item = Jump<'a>> {
+        self.functions.iter().enumerate().map(|(number, &(module, symbol))| {
+            let artifact = &artifacts[module];
+            let start = self.entry(number) as usize;
+            Jump { name: artifact.name(&artifact.symbols()[symbol]), code: start..start + ENTRY }
+        })
+    }
+
+    /// Returns the addresses of all entries.
+    pub(crate) fn code(&self) -> Range<usize> {
+        self.entry(0) as usize..self.entry(self.functions.len()) as usize
+    }
+
+    /// Makes the functions findable by addresses in their entries.
+    ///
+    /// # Safety
+    ///
+    /// The entries are [hidden](Self::hide) before they are freed.
+    pub(crate) unsafe fn show(&self, memory: &Memory) {
+        // SAFETY: they were published with a header, and never change. The caller promises the
+        // rest.
+        unsafe { memory.show(self.entries) };
+    }
+
+    /// Makes the entries impossible to find.
+    pub(crate) fn hide(&self, memory: &Memory) {
+        memory.hide(self.entries);
+    }
+
+    /// Returns the memory of the entries.
+    pub(crate) fn code_block(&self) -> Block {
+        self.entries
+    }
+
+    /// Returns the memory of the records, which lookups read.
+    pub(crate) fn data_block(&self) -> Block {
+        self.records
+    }
+
+    /// Frees the memory.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses it but lookups, and the entries are hidden.
+    pub(crate) unsafe fn free(&self, memory: &Memory) {
+        // SAFETY: the caller promises it.
+        unsafe {
+            memory.free(self.entries);
+            memory.free_looked_at(self.records);
+        }
     }
 }
 

@@ -1,72 +1,195 @@
-//! The parts of a replaceable function that stay when its code is replaced.
+//! The parts of a replaceable function that stay when its code is replaced: a slot, and a stub that
+//! jumps through it.
 //!
-//! A stub in memory has no unwind rows: it is two instructions at most that matter to nobody but a
-//! profiler, and to register each would make unwinding slow. An unwinder stops at it. (The stubs of
-//! an image and of a unit have rows.)
+//! They are made many at a time. Stub *i* of a *chunk* jumps through slot *i*, from when the chunk
+//! is made until it is freed, so executable memory is never written again, and a replaceable
+//! function takes two numbers out of a list. One unwind row, registered once, says of all stubs of
+//! a chunk that they leave the stack alone: a registration for each would make unwinding slow. The
+//! chunk begins with a header, so [`Memory::locate`] finds the function that a stub leads to.
+//!
+//! A chunk without a stub in use is freed.
 
+use std::collections::BTreeMap;
+
+use kiln_debug::unwind::PlainRows;
 use kiln_image::Arch;
 use kiln_image::link::{self, ExternalDefinition};
 
 use crate::error::JitError;
-use crate::memory::{Block, Memory, Region};
-use crate::slots::Cell;
+use crate::memory::{Block, BlockHeader, HEADER, JumpShape, Memory, Region};
+use crate::slots::{Cell, SLOT_SIZE};
+
+/// The number of stubs of the first chunk; each later one has twice as many as the one before.
+const FEWEST: u64 = 16;
+/// The most stubs of a chunk.
+const MOST: u64 = 256;
 
 /// The slot and the stub of a replaceable function.
 #[derive(Debug)]
 pub(crate) struct Indirection {
     /// Holds the address of the code that is in force. All callers go through it.
-    slot: Cell,
+    slot: u64,
     /// Code that jumps through the slot. Its address is that of the function.
-    stub: Block,
+    stub: u64,
+    /// The number of the chunk.
+    chunk: u32,
+    /// The number in the chunk.
+    number: u32,
 }
 
 impl Indirection {
-    /// Makes a slot that holds no address yet, and its stub.
-    pub(crate) fn allocate(memory: &Memory) -> Result<Self, JitError> {
-        let slot = Cell::allocate(memory, 0)?;
-        match Self::allocate_stub(memory, slot.address()) {
-            Ok(stub) => Ok(Self { slot, stub }),
-            Err(error) => {
-                // SAFETY: nobody knows the slot.
-                unsafe { slot.free(memory) };
-                Err(error)
-            }
-        }
-    }
-
-    fn allocate_stub(memory: &Memory, slot: u64) -> Result<Block, JitError> {
-        let arch = Arch::host().unwrap_or(Arch::X86_64);
-        let size = link::stub_size(arch);
-        let stub = memory.allocate(Region::Code, size, size)?;
-        // SAFETY: the block is fresh, and the reference ends before it is published.
-        let bytes = unsafe { stub.bytes() };
-        let written = link::write_stub_to_slot(arch, bytes, stub.address(), slot)
-            .map_err(|error| JitError::Link { errors: vec![error], names: Box::default() });
-        written.and_then(|()| memory.publish(&[stub])).inspect_err(|_| {
-            // SAFETY: nobody knows the stub.
-            unsafe { memory.free(stub) };
-        })?;
-        Ok(stub)
-    }
-
     /// Returns the function's address.
     pub(crate) fn address(&self) -> u64 {
-        self.stub.address()
+        self.stub
     }
 
     /// Makes all callers call the code at this address from now on.
     pub(crate) fn store(&self, code: u64) {
-        self.slot.store(code);
+        // SAFETY: the slot is one of those of a chunk, which is freed after this.
+        unsafe { Cell::store_at(self.slot, code) };
     }
 
     /// Returns how code of other units reaches the function.
     pub(crate) fn external(&self) -> ExternalDefinition {
-        ExternalDefinition::Replaceable { slot: self.slot.address(), stub: self.stub.address() }
+        ExternalDefinition::Replaceable { slot: self.slot, stub: self.stub }
+    }
+}
+
+/// Returns the size of a stub, in bytes.
+pub(crate) fn stub_size() -> u64 {
+    link::stub_size(arch())
+}
+
+fn arch() -> Arch {
+    Arch::host().unwrap_or(Arch::X86_64)
+}
+
+/// Stubs and their slots, in memory.
+#[derive(Debug)]
+struct Chunk {
+    /// Dropped first.
+    rows: PlainRows,
+    stubs: Block,
+    slots: Block,
+    /// The numbers that are not in use.
+    free: Vec<u32>,
+    in_use: u32,
+}
+
+impl Chunk {
+    fn allocate(memory: &Memory, least: u64, unwind: bool) -> Result<Self, JitError> {
+        let (size, page) = (stub_size(), memory.code_unit());
+        // All of the pages that it takes in any case.
+        let bytes = (HEADER + least * size).next_multiple_of(page);
+        let count = (bytes - HEADER) / size;
+        let slots = memory.allocate(Region::Data, count * SLOT_SIZE, SLOT_SIZE)?;
+        let stubs = match memory.allocate(Region::Code, HEADER + count * size, HEADER) {
+            Ok(stubs) => stubs,
+            Err(error) => {
+                // SAFETY: nobody knows the block.
+                unsafe { memory.free(slots) };
+                return Err(error);
+            }
+        };
+        let code = stubs.address() + HEADER..stubs.address() + HEADER + count * size;
+        let mut rows = PlainRows::new(code.start as usize..code.end as usize);
+        let chunk = |rows| Self { rows, stubs, slots, free: (0..count as u32).rev().collect(), in_use: 0 };
+        if let Err(error) = Self::write(memory, stubs, slots, count) {
+            // SAFETY: nobody knows the stubs.
+            unsafe { chunk(rows).free(memory, false) };
+            return Err(error);
+        }
+        if unwind {
+            // SAFETY: a stub only jumps. All code in the region is ours, or its rows are registered
+            // in the same way.
+            unsafe { rows.register(memory.code_range()) };
+        }
+        // SAFETY: the block is published with its header, and hidden before it is freed.
+        unsafe { memory.show(stubs) };
+        Ok(chunk(rows))
     }
 
-    /// Counts the memory as removed.
-    pub(crate) fn retire(self, memory: &Memory) -> Self {
-        Self { slot: self.slot.retire(memory), stub: memory.retire(self.stub) }
+    /// Writes and publishes all stubs.
+    fn write(memory: &Memory, stubs: Block, slots: Block, count: u64) -> Result<(), JitError> {
+        // A slot is all that belongs to a stub.
+        let jumps = JumpShape { code: stub_size() as u8, data: SLOT_SIZE as u8, target: 0, reserved: 0 };
+        // SAFETY: the block is fresh, and the reference ends before it is published.
+        let bytes = unsafe { stubs.bytes() };
+        BlockHeader::of_jumps(slots.address(), count as u32, jumps).write(bytes);
+        for number in 0..count {
+            let at = (HEADER + number * stub_size()) as usize;
+            let stub = &mut bytes[at..at + stub_size() as usize];
+            let slot = slots.address() + number * SLOT_SIZE;
+            link::write_stub_to_slot(arch(), stub, stubs.address() + at as u64, slot)
+                .map_err(|error| JitError::Link { errors: vec![error], names: Box::default() })?;
+        }
+        memory.publish(&[stubs])
+    }
+
+    /// Frees everything. If `keep`, addresses of stubs are not used again soon.
+    ///
+    /// # Safety
+    ///
+    /// No code uses it any more.
+    unsafe fn free(self, memory: &Memory, keep: bool) {
+        let Self { rows, stubs, slots, .. } = self;
+        memory.hide(stubs);
+        drop(rows);
+        // SAFETY: the caller promises that nobody uses them. Whoever looks a stub up makes both
+        // wait.
+        unsafe {
+            if keep {
+                memory.keep(stubs);
+            } else {
+                memory.free(stubs);
+            }
+            memory.free_looked_at(slots);
+        }
+    }
+}
+
+/// The stubs and slots of all replaceable functions.
+#[derive(Debug, Default)]
+pub(crate) struct Stubs {
+    chunks: BTreeMap<u32, Chunk>,
+    /// The chunks that may have a free stub.
+    open: Vec<u32>,
+    next: u32,
+    /// Whether the unwinder is told.
+    unwind: bool,
+    /// Whether addresses of stubs are not used again soon, since a profiler knows them.
+    keep: bool,
+}
+
+impl Stubs {
+    pub(crate) fn new(unwind: bool, keep: bool) -> Self {
+        Self { unwind, keep, ..Self::default() }
+    }
+
+    /// Takes a slot that holds no address yet, and its stub.
+    pub(crate) fn take(&mut self, memory: &Memory) -> Result<Indirection, JitError> {
+        loop {
+            let Some(&chunk) = self.open.last() else {
+                let least = (FEWEST << self.chunks.len().min(8)).min(MOST);
+                let made = Chunk::allocate(memory, least, self.unwind)?;
+                self.chunks.insert(self.next, made);
+                self.open.push(self.next);
+                self.next += 1;
+                continue;
+            };
+            let Some(number) = self.chunks.get_mut(&chunk).and_then(|chunk| {
+                let number = chunk.free.pop()?;
+                chunk.in_use += 1;
+                Some(number)
+            }) else {
+                self.open.pop();
+                continue;
+            };
+            let Chunk { stubs, slots, .. } = &self.chunks[&chunk];
+            let slot = slots.address() + u64::from(number) * SLOT_SIZE;
+            let stub = stubs.address() + HEADER + u64::from(number) * stub_size();
+            return Ok(Indirection { slot, stub, chunk, number });
+        }
     }
 
     /// Frees slot and stub.
@@ -74,11 +197,21 @@ impl Indirection {
     /// # Safety
     ///
     /// No code uses them any more.
-    pub(crate) unsafe fn free(self, memory: &Memory) {
-        // SAFETY: the caller promises that nobody uses them.
-        unsafe {
-            memory.free(self.stub);
-            self.slot.free(memory);
+    pub(crate) unsafe fn give(&mut self, indirection: Indirection, memory: &Memory) {
+        indirection.store(0);
+        let Indirection { chunk: id, number, .. } = indirection;
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.in_use -= 1;
+        if chunk.in_use == 0 {
+            if let Some(chunk) = self.chunks.remove(&id) {
+                // SAFETY: no stub is in use, and the caller promises that none runs.
+                unsafe { chunk.free(memory, self.keep) };
+            }
+        } else if !self.keep {
+            if chunk.free.is_empty() && !self.open.contains(&id) {
+                self.open.push(id);
+            }
+            chunk.free.push(number);
         }
     }
 }

@@ -24,7 +24,7 @@ use crate::blocks::Blocks;
 use crate::counters::{self, CountedEntries, Counters};
 use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
-use crate::indirection::Indirection;
+use crate::indirection::{Indirection, Stubs};
 use crate::memory::{Block, Located, Memory};
 use crate::observed::Observed;
 use crate::observers::Observers;
@@ -75,13 +75,15 @@ impl Jit {
             None => Memory::shared()?,
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        let observers = Observers::new(&options, &memory);
+        let program = Program::new(Stubs::new(options.unwind, observers.keep_addresses()));
         Ok(Self {
-            observers: Observers::new(&options, &memory),
+            observers,
             memory,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             symbols: Symbols::default(),
             epochs: Epochs::default(),
-            program: Mutex::default(),
+            program: Mutex::new(program),
             ended: Condvar::new(),
             quarantine: Mutex::default(),
         })
@@ -284,7 +286,7 @@ impl Jit {
 
     /// Lets unwinder, debugger and profiler forget units, and frees memory.
     fn free(&self, garbage: Garbage) {
-        let Garbage { units, blocks, slots, indirections } = garbage;
+        let Garbage { units, blocks, records, slots, indirections } = garbage;
         for unit in &units {
             self.observers.forget(unit);
         }
@@ -302,7 +304,12 @@ impl Jit {
         // SAFETY: as above.
         slots.into_iter().for_each(|slot| unsafe { slot.free(&self.memory) });
         // SAFETY: as above.
-        indirections.into_iter().for_each(|indirection| unsafe { indirection.free(&self.memory) });
+        records.into_iter().for_each(|block| unsafe { self.memory.free_looked_at(block) });
+        if !indirections.is_empty() {
+            let stubs = &mut self.program().stubs;
+            // SAFETY: as above.
+            indirections.into_iter().for_each(|indirection| unsafe { stubs.give(indirection, &self.memory) });
+        }
         units.iter().for_each(|unit| unit.is_freed.store(true, Ordering::Release));
     }
 
@@ -390,7 +397,9 @@ impl Jit {
     }
 
     /// Finds the instruction at an address: its function, module, source location, and what else is
-    /// known about it. `None` if the address is in no function of this `Jit`: stubs are in none.
+    /// known about it. `None` if the address is in no function of this `Jit`. In the stub of a
+    /// replaceable function, and in an entry that counts its calls, the function is found to which
+    /// they lead, and [`is_stub`](kiln_image::code::Location::is_stub) says so.
     ///
     /// This allocates nothing, takes no lock, makes no system call, and is safe in a signal
     /// handler. It takes about 100 ns; reading source location and trap takes a few hundred more. A
@@ -410,8 +419,12 @@ impl Jit {
     /// nothing more, or with [`Debugger::None`](crate::Debugger). Returns the number of units that
     /// were told.
     pub fn tell_debugger(&self) -> usize {
-        let units: Vec<_> = self.program().units.values().cloned().collect();
-        self.observers.catch_up(&units)
+        let program = self.program();
+        let units: Vec<_> = program.units.values().cloned().collect();
+        // A stub belongs to no unit, so it is asked for while it is there.
+        let stubs: Vec<_> = units.iter().map(|unit| program.stubs_of(unit)).collect();
+        drop(program);
+        self.observers.catch_up(&units, &stubs)
     }
 
     /// Returns the memory that the code is in.
@@ -464,6 +477,8 @@ struct Garbage {
     units: Vec<Arc<UnitInfo>>,
     /// Whether each is code.
     blocks: Vec<(Block, bool)>,
+    /// Data that lookups read.
+    records: Vec<Block>,
     slots: Vec<Cell>,
     indirections: Vec<Indirection>,
 }
@@ -473,17 +488,23 @@ impl Garbage {
     fn new(retired: Retired, memory: &Memory) -> Self {
         let Retired { units, slots, indirections } = retired;
         // First of all: what is found by an address is all there, with its unwind rows.
-        units.iter().for_each(|unit| unit.blocks.hide(memory));
+        for unit in &units {
+            unit.blocks.hide(memory);
+            unit.counters.iter().for_each(|counters| counters.hide(memory));
+        }
+        let counters = units.iter().filter_map(|unit| unit.counters.as_deref());
+        let records = counters.map(|counters| memory.retire(counters.data_block())).collect();
         let blocks = units.iter().flat_map(|unit| {
             let (code, others) = unit.blocks.code_and_others();
-            let counters = unit.counters.iter().flat_map(|counters| counters.blocks());
-            [(code, true)].into_iter().chain(others.map(|block| (block, false))).chain(counters)
+            let entries = unit.counters.iter().map(|counters| (counters.code_block(), true));
+            [(code, true)].into_iter().chain(others.map(|block| (block, false))).chain(entries)
         });
         Self {
             blocks: blocks.map(|(block, is_code)| (memory.retire(block), is_code)).collect(),
+            records,
             units,
             slots: slots.into_iter().map(|slot| slot.retire(memory)).collect(),
-            indirections: indirections.into_iter().map(|indirection| indirection.retire(memory)).collect(),
+            indirections,
         }
     }
 }
@@ -578,20 +599,38 @@ impl<'a> Pending<'_, 'a> {
         }
         // SAFETY: the rows were just written for these addresses, end with a zero, and are freed
         // after the unit is forgotten.
-        let observed = unsafe { self.jit.observers.tell(plan, blocks) };
+        let observed = unsafe {
+            let stubs = || stubs(self.claim.as_ref(), self.batch);
+            self.jit.observers.tell(plan, blocks, self.counters.as_deref(), &stubs)
+        };
         // SAFETY: the blocks were just published, with the header. They are hidden before they are
         // freed.
-        unsafe { blocks.show(memory, layout) };
+        unsafe {
+            blocks.show(memory, layout);
+            self.counters.iter().for_each(|counters| counters.show(memory));
+        }
         Ok(observed)
     }
+}
+
+/// Returns the names and the addresses of the stubs of what a batch defines.
+fn stubs<'a>(claim: Option<&Claim<'a>>, batch: &Batch<'_>) -> Vec<(&'a str, u64)> {
+    let outside = claim.into_iter().flat_map(|claim| &claim.outside);
+    let stubs = outside.filter_map(|((_, name), definition)| match definition {
+        ExternalDefinition::Replaceable { stub, .. } if batch.defines(name) => Some((*name, *stub)),
+        _ => None,
+    });
+    stubs.collect()
 }
 
 impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
         let Self { jit, batch, claim, blocks, counters, role: _, counted_entries: _ } = self;
-        for (block, _) in counters.take().into_iter().flat_map(|counters| counters.blocks()) {
-            // SAFETY: the unit was not published, so nobody knows the memory.
-            unsafe { jit.memory.free(block) };
+        if let Some(counters) = counters.take() {
+            counters.hide(&jit.memory);
+            // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
+            // address up makes it wait.
+            unsafe { counters.free(&jit.memory) };
         }
         if let Some(blocks) = blocks.take() {
             blocks.owned.hide(&jit.memory);

@@ -3,12 +3,15 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use kiln_debug::{gdb, unwind};
+use kiln_debug::gdb;
+use kiln_debug::unwind::{PlainRows, Registration};
 
 /// A unit, as it is known outside.
 #[derive(Debug)]
 pub(crate) struct Observed {
-    pub(crate) unwinder: Option<unwind::Registration>,
+    pub(crate) unwinder: Option<Registration>,
+    /// The rows of entries that count.
+    pub(crate) entries: Option<Box<PlainRows>>,
     pub(crate) debugger: Told,
     pub(crate) code: Range<usize>,
     /// The section of unwind rows.
@@ -20,5 +23,6 @@ pub(crate) struct Observed {
 pub(crate) enum Told {
     No,
     Alone(gdb::Registration),
-    InGroup(Arc<Mutex<gdb::Registration>>),
+    /// With other units. The ranges are those of its stubs and entries.
+    InGroup(Arc<Mutex<gdb::Registration>>, Box<[Range<usize>]>),
 }

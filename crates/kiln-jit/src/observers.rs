@@ -12,12 +12,16 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
+use kiln_debug::unwind::PlainRows;
 use kiln_debug::{Code, Function, Section, gdb, perf, unwind};
 use kiln_image::dwarf;
 use kiln_image::link::{Area, Plan};
 
 use crate::blocks::Blocks;
+use crate::counters::Counters;
+use crate::indirection::stub_size;
 use crate::memory::Memory;
 use crate::observed::{Observed, Told};
 use crate::options::{Debugger, JitOptions, Profiler};
@@ -78,15 +82,26 @@ impl Observers {
     ///
     /// The blocks were written for this plan, and are published. They are not freed before the
     /// result is dropped.
-    pub(crate) unsafe fn tell(&self, plan: &Plan<'_>, blocks: &Blocks) -> Observed {
+    pub(crate) unsafe fn tell<'a>(
+        &self,
+        plan: &Plan<'_>,
+        blocks: &Blocks,
+        counters: Option<&Counters>,
+        stubs: &dyn Fn() -> Vec<(&'a str, u64)>,
+    ) -> Observed {
         let (layout, addresses) = (plan.layout(), &blocks.addresses);
         let range = |area: Area| {
             let start = addresses[area] as usize;
             start..start + layout[area].size as usize
         };
         let (code, rows) = (range(Area::Text), range(Area::EhFrame));
-        let mut observed =
-            Observed { unwinder: None, debugger: Told::No, code: code.clone(), rows: rows.clone() };
+        let mut observed = Observed {
+            unwinder: None,
+            entries: None,
+            debugger: Told::No,
+            code: code.clone(),
+            rows: rows.clone(),
+        };
         // A section of 4 bytes has no entries, only the zero length that ends it.
         if self.unwind && rows.len() > 4 {
             let section = rows.start as *const u8;
@@ -94,6 +109,12 @@ impl Observers {
             // SAFETY: the caller promises what the section is. All code in the region is ours, or
             // its rows are registered in the same way.
             observed.unwinder = Some(unsafe { unwind::Registration::new(rows) });
+        }
+        if let Some(counters) = counters.filter(|_| self.unwind) {
+            let mut rows = Box::new(PlainRows::new(counters.code()));
+            // SAFETY: the entries leave the stack alone. As above for the region.
+            unsafe { rows.register(self.region.clone()) };
+            observed.entries = Some(rows);
         }
         let is_watched = self.is_watched();
         if !is_watched {
@@ -105,14 +126,23 @@ impl Observers {
                 let address = code.start + function.offset as usize;
                 functions.push(described(function.name, address, function.size as usize));
             }
-            let dwarf = if is_watched { dwarf::sections_of(plan, code.start as u64) } else { Ok(Vec::new()) };
+            let stubs = stubs();
+            let jumps = jumps(stubs.into_iter(), counters, plan.artifacts());
+            functions.extend(jumps.iter().map(Jump::described));
+            let jumps = JumpRows::new(&jumps);
+            let ranges: Vec<_> = [code].into_iter().chain(jumps.ranges()).collect();
+            let dwarf = if is_watched {
+                dwarf::sections_of(plan, observed.code.start as u64)
+            } else {
+                Ok(Vec::new())
+            };
             // What is too large for DWARF is known by name.
             let dwarf = dwarf.unwrap_or_default();
             let description = Code {
                 functions: &functions,
-                ranges: std::slice::from_ref(&code),
+                ranges: &ranges,
                 // SAFETY: the caller promises it.
-                rows: &[unsafe { section(&rows) }],
+                rows: &jumps.after(vec![unsafe { section(&rows) }]),
                 dwarf: &named(&dwarf),
             };
             if is_watched {
@@ -126,39 +156,53 @@ impl Observers {
         observed
     }
 
-    /// Tells debuggers about units that they do not know. Returns how many.
-    pub(crate) fn catch_up(&self, units: &[Arc<UnitInfo>]) -> usize {
+    /// Tells debuggers about units that they do not know. `stubs` are the names and addresses of the
+    /// stubs of each. Returns how many.
+    pub(crate) fn catch_up(&self, units: &[Arc<UnitInfo>], stubs: &[Vec<(Arc<str>, u64)>]) -> usize {
         let _one_at_a_time = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
-        units.chunks(GROUP).map(|units| self.catch_up_group(units)).sum()
+        let groups = units.chunks(GROUP).zip(stubs.chunks(GROUP));
+        groups.map(|(units, stubs)| self.catch_up_group(units, stubs)).sum()
     }
 
-    fn catch_up_group(&self, units: &[Arc<UnitInfo>]) -> usize {
+    fn catch_up_group(&self, units: &[Arc<UnitInfo>], stubs: &[Vec<(Arc<str>, u64)>]) -> usize {
         // While they are locked, they are not freed.
         let mut locked: Vec<_> = units
             .iter()
-            .map(|unit| (unit, unit.observed.lock().unwrap_or_else(PoisonError::into_inner)))
-            .filter(|(_, observed)| matches!(&**observed, Some(Observed { debugger: Told::No, .. })))
+            .zip(stubs)
+            .map(|(unit, stubs)| (unit, stubs, unit.observed.lock().unwrap_or_else(PoisonError::into_inner)))
+            .filter(|(.., observed)| matches!(&**observed, Some(Observed { debugger: Told::No, .. })))
             .collect();
         if locked.is_empty() {
             return 0;
         }
-        let handles: Vec<Unit> = locked.iter().map(|(unit, _)| Unit((*unit).clone())).collect();
+        let handles: Vec<Unit> = locked.iter().map(|(unit, ..)| Unit((*unit).clone())).collect();
         let symbols = handles.iter().flat_map(Unit::symbols);
-        let functions: Vec<Function<'_>> = symbols
+        let mut functions: Vec<Function<'_>> = symbols
             .filter(|symbol| symbol.kind == SymbolKind::Function)
             .map(|symbol| described(symbol.name, symbol.address as usize, symbol.size))
             .collect();
-        let observed = || locked.iter().filter_map(|(_, observed)| observed.as_ref());
-        let ranges: Vec<Range<usize>> = observed().map(|observed| observed.code.clone()).collect();
+        let jumps: Vec<Vec<Jump<'_>>> = locked
+            .iter()
+            .map(|(unit, stubs, _)| {
+                let stubs = stubs.iter().map(|(name, stub)| (&**name, *stub));
+                jumps(stubs, unit.counters.as_deref(), &unit.artifacts)
+            })
+            .collect();
+        functions.extend(jumps.iter().flatten().map(Jump::described));
+        let jumps: Vec<JumpRows> = jumps.iter().map(|jumps| JumpRows::new(jumps)).collect();
+        let observed = || locked.iter().filter_map(|(.., observed)| observed.as_ref());
+        let code = observed().map(|observed| observed.code.clone());
+        let ranges: Vec<Range<usize>> = code.chain(jumps.iter().flat_map(JumpRows::ranges)).collect();
         // SAFETY: the units are not freed.
-        let rows: Vec<Section<'_>> = observed().map(|observed| unsafe { section(&observed.rows) }).collect();
-        let modules: Vec<_> = locked.iter().flat_map(|(unit, _)| unit.code()).collect();
+        let rows = observed().map(|observed| unsafe { section(&observed.rows) }).collect();
+        let rows = jumps.iter().fold(rows, |rows, jumps| jumps.after(rows));
+        let modules: Vec<_> = locked.iter().flat_map(|(unit, ..)| unit.code()).collect();
         let dwarf = dwarf::sections(&modules).unwrap_or_default();
         let description = Code { functions: &functions, ranges: &ranges, rows: &rows, dwarf: &named(&dwarf) };
         let group = Arc::new(Mutex::new(gdb::Registration::new(&description)));
-        for (_, observed) in &mut locked {
+        for ((.., observed), jumps) in locked.iter_mut().zip(&jumps) {
             if let Some(observed) = &mut **observed {
-                observed.debugger = Told::InGroup(group.clone());
+                observed.debugger = Told::InGroup(group.clone(), jumps.ranges().collect());
                 self.untold.fetch_sub(1, Ordering::Relaxed);
             }
         }
@@ -169,18 +213,69 @@ impl Observers {
     /// that.
     pub(crate) fn forget(&self, unit: &UnitInfo) {
         let observed = unit.observed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Observed { unwinder, debugger, code, rows: _ }) = observed else { return };
-        drop(unwinder);
+        let Some(Observed { unwinder, entries, debugger, code, rows: _ }) = observed else { return };
+        drop((unwinder, entries));
         match debugger {
             Told::No => drop(self.untold.fetch_sub(1, Ordering::Relaxed)),
             Told::Alone(registration) => drop(registration),
-            Told::InGroup(group) => {
+            Told::InGroup(group, jumps) => {
                 // The last one drops the registration.
                 if let Err(group) = Arc::try_unwrap(group) {
-                    group.lock().unwrap_or_else(PoisonError::into_inner).forget(&code);
+                    let mut group = group.lock().unwrap_or_else(PoisonError::into_inner);
+                    [code].iter().chain(&jumps).for_each(|range| group.forget(range));
                 }
             }
         }
+    }
+}
+
+/// Code before a function: a stub, or an entry that counts.
+pub(crate) struct Jump<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) code: Range<usize>,
+}
+
+impl<'a> Jump<'a> {
+    fn described(&self) -> Function<'a> {
+        described(self.name, self.code.start, self.code.len())
+    }
+}
+
+/// Returns stubs, which have names and addresses, and entries of a unit, in order of addresses.
+fn jumps<'a>(
+    stubs: impl Iterator<Item = (&'a str, u64)>,
+    counters: Option<&'a Counters>,
+    artifacts: &'a [Artifact],
+) -> Vec<Jump<'a>> {
+    let stubs = stubs.map(|(name, stub)| {
+        let start = stub as usize;
+        Jump { name, code: start..start + stub_size() as usize }
+    });
+    let entries = counters.into_iter().flat_map(|counters| counters.named(artifacts));
+    let mut jumps: Vec<_> = stubs.chain(entries).collect();
+    jumps.sort_unstable_by_key(|jump| jump.code.start);
+    jumps
+}
+
+/// Rows for debuggers, one for each run of jumps without a gap.
+struct JumpRows(Vec<(Range<usize>, PlainRows)>);
+
+impl JumpRows {
+    /// Makes rows of jumps, which are in order of addresses.
+    fn new(jumps: &[Jump<'_>]) -> Self {
+        let runs = jumps.chunk_by(|jump, next| jump.code.end == next.code.start);
+        let runs = runs.filter_map(|run| Some(run.first()?.code.start..run.last()?.code.end));
+        Self(runs.map(|run| (run.clone(), PlainRows::new(run))).collect())
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
+        self.0.iter().map(|(range, _)| range.clone())
+    }
+
+    /// Returns the sections of the rows after others.
+    fn after<'s>(&'s self, mut others: Vec<Section<'s>>) -> Vec<Section<'s>> {
+        others.extend(self.0.iter().map(|(_, rows)| rows.section()));
+        others
     }
 }
 

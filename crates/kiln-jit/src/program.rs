@@ -20,7 +20,7 @@ use kiln_image::{Arch, missing_features};
 
 use crate::batch::{Batch, Reference, SlotKind, is_strong, reference};
 use crate::error::{InUseError, JitError, ModuleName, UseOf};
-use crate::indirection::Indirection;
+use crate::indirection::{Indirection, Stubs};
 use crate::large::LargeUnit;
 use crate::memory::Memory;
 use crate::names::{Definition, Name, Names, entered_names};
@@ -109,6 +109,7 @@ pub(crate) struct Program {
     names: Names,
     pub(crate) slots: Slots,
     sections: Sections,
+    pub(crate) stubs: Stubs,
     /// The target triple of all modules.
     triple: Option<Box<str>>,
     /// The CPU features that some earlier module needed: the host has them.
@@ -124,6 +125,10 @@ pub(crate) struct Program {
 }
 
 impl Program {
+    pub(crate) fn new(stubs: Stubs) -> Self {
+        Self { stubs, ..Self::default() }
+    }
+
     /// Decides what the batch refers to, and claims its definitions. `values` are the values of
     /// slots that were wanted before.
     ///
@@ -160,7 +165,9 @@ impl Program {
             // SAFETY: nobody knows them.
             new_slots.into_values().for_each(|cell: Cell| unsafe { cell.free(memory) });
             // SAFETY: as above.
-            new_names.into_values().for_each(|new: Box<Indirection>| unsafe { new.free(memory) });
+            new_names
+                .into_values()
+                .for_each(|new: Box<Indirection>| unsafe { self.stubs.give(*new, memory) });
             return Err(error);
         }
         Ok(Attempt::Claimed(self.record(batch, references, new_slots, new_names)))
@@ -423,7 +430,7 @@ impl Program {
 
     /// Allocates memory for the slots and stubs that do not exist yet.
     fn allocate<'a>(
-        &self,
+        &mut self,
         batch: &Batch<'a>,
         references: &References<'a>,
         values: &HashMap<(SlotKind, &'a str), usize>,
@@ -440,7 +447,7 @@ impl Program {
         }
         for (name, winner) in batch.listed() {
             if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
-                new_names.insert(name, Box::new(Indirection::allocate(memory)?));
+                new_names.insert(name, Box::new(self.stubs.take(memory)?));
             }
         }
         Ok(())
@@ -495,6 +502,16 @@ impl Program {
         }
         self.sections.claim(batch, unit, first_module);
         Claim { unit, first_module, outside, uses }
+    }
+
+    /// Returns the names of the replaceable functions that a unit defines, and the addresses of
+    /// their stubs.
+    pub(crate) fn stubs_of(&self, unit: &UnitInfo) -> Vec<(Arc<str>, u64)> {
+        let names = self.names.listed_of(unit.id, &unit.artifacts);
+        let known = names.filter_map(|name| self.names.get(name));
+        known
+            .filter_map(|known| Some((known.name().clone(), known.indirection.as_ref()?.address())))
+            .collect()
     }
 
     /// Returns how code reaches a name of earlier units.

@@ -43,6 +43,17 @@ impl Cell {
         self.value().store(value, Ordering::Release);
     }
 
+    /// Changes the address that a slot holds which is a part of a larger block.
+    ///
+    /// # Safety
+    ///
+    /// The slot is 8 aligned bytes of data that are mapped, and that code and this type access only
+    /// as a whole.
+    pub(crate) unsafe fn store_at(slot: u64, value: u64) {
+        // SAFETY: the caller promises it.
+        unsafe { AtomicU64::from_ptr(slot as *mut u64) }.store(value, Ordering::Release);
+    }
+
     /// Returns the address that the slot holds.
     pub(crate) fn load(&self) -> u64 {
         self.value().load(Ordering::Acquire)

@@ -9,6 +9,7 @@ use std::arch::global_asm;
 use std::ffi::c_void;
 use std::sync::atomic::Ordering;
 
+use super::plain::section;
 use super::runs::Tables;
 use super::signals::IN_SIGNALS;
 
@@ -185,7 +186,8 @@ fn finds_by_range(find: FindFde) -> bool {
     /// Addresses at which there is no code.
     static PLACE: [u8; 64] = [0; 64];
     let start = PLACE.as_ptr().addr();
-    let (outer, inner) = (section(start, 64), section(start + 16, 16));
+    // Any column will do.
+    let (outer, inner) = (section(start, 64, (1, &[])), section(start + 16, 16, (1, &[])));
     // SAFETY: the sections are well formed, describe addresses at which nothing else is, and are
     // taken back below.
     unsafe {
@@ -199,23 +201,4 @@ fn finds_by_range(find: FindFde) -> bool {
         remove(outer.as_ptr().cast());
     }
     !found
-}
-
-/// Makes a section with rows for `len` bytes from `start` on, which say nothing.
-fn section(start: usize, len: usize) -> Box<[u64]> {
-    let mut bytes = Vec::with_capacity(64);
-    // The CIE: its length, zero, version 1, augmentation `zR`, factors 1 and -8, the column of the
-    // return address (any will do), one byte of augmentation: addresses are absolute.
-    bytes.extend(20u32.to_ne_bytes());
-    bytes.extend(0u32.to_ne_bytes());
-    bytes.extend([1, b'z', b'R', 0, 1, 0x78, 16, 1, 0]);
-    bytes.resize(24, 0);
-    // The FDE: its length, how far back the CIE is, the addresses, no augmentation.
-    bytes.extend(28u32.to_ne_bytes());
-    bytes.extend(28u32.to_ne_bytes());
-    bytes.extend(start.to_ne_bytes());
-    bytes.extend(len.to_ne_bytes());
-    bytes.resize(64, 0);
-    let words = bytes.as_chunks::<8>().0.iter().map(|&word| u64::from_ne_bytes(word));
-    words.collect()
 }

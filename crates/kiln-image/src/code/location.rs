@@ -17,22 +17,39 @@ pub struct Location<'a> {
     text: u64,
     /// The offset of the place in the code.
     offset: u32,
-    /// Whether the place is a return address: the instruction is the call before it.
-    is_return: bool,
+    kind: Kind,
+}
+
+/// What a place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Instruction,
+    /// A return address: the instruction is the call before it.
+    Return,
+    /// A stub, of which only the function is known that it leads to.
+    Stub,
 }
 
 impl<'a> Location<'a> {
     /// Finds the instruction at an address, in the tables of a program whose code is at `text`.
     pub fn find(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
         let offset = u32::try_from(address.checked_sub(text)?).ok()?;
-        Some(Self { function: tables.find(offset)?, text, offset, is_return: false })
+        Some(Self { function: tables.find(offset)?, text, offset, kind: Kind::Instruction })
+    }
+
+    /// Finds the function at an address to which a stub leads. Nothing is known about the stub's
+    /// own instructions, so there is neither source nor trap nor call.
+    pub fn find_through_stub(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
+        let offset = u32::try_from(address.checked_sub(text)?).ok()?;
+        let function = tables.find(offset).filter(|function| function.start() == offset)?;
+        Some(Self { function, text, offset, kind: Kind::Stub })
     }
 
     /// Finds the call that returns to an address. It may be the address after the last byte of the
     /// function, if the callee never returns.
     pub fn find_call(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
         let offset = u32::try_from(address.checked_sub(text)?).ok()?;
-        Some(Self { function: tables.find(offset.checked_sub(1)?)?, text, offset, is_return: true })
+        Some(Self { function: tables.find(offset.checked_sub(1)?)?, text, offset, kind: Kind::Return })
     }
 
     /// Returns what the tables say about the function. Its offsets are from the start of the
@@ -71,10 +88,19 @@ impl<'a> Location<'a> {
         self.offset - self.function.start()
     }
 
+    /// Returns whether the place is in a stub, or in an entry that counts calls. Then the function
+    /// is the one that a call through it reaches now, and the offset is 0.
+    pub fn is_stub(&self) -> bool {
+        self.kind == Kind::Stub
+    }
+
     /// Returns the client's source location (Cranelift's `SourceLoc`) of the instruction; of the
     /// call, if the place is a return address.
     pub fn source(&self) -> Option<u32> {
-        self.function.source_at(self.offset - u32::from(self.is_return))
+        if self.is_stub() {
+            return None;
+        }
+        self.function.source_at(self.offset - u32::from(self.kind == Kind::Return))
     }
 
     /// Returns the place in a file that [`source`](Self::source) stands for. `None` if the module
@@ -85,17 +111,17 @@ impl<'a> Location<'a> {
 
     /// Returns the reason for which the instruction may trap. The place must be its first byte.
     pub fn trap(&self) -> Option<TrapCode> {
-        if self.is_return { None } else { self.function.trap_at(self.offset) }
+        if self.kind == Kind::Instruction { self.function.trap_at(self.offset) } else { None }
     }
 
     /// Returns the call that returns to the place.
     pub fn call(&self) -> Option<Call<'a>> {
-        self.function.call_at(self.offset)
+        if self.is_stub() { None } else { self.function.call_at(self.offset) }
     }
 
     /// Returns the live references during the call that returns to the place.
     pub fn stack_map(&self) -> Option<StackMap<'a>> {
-        self.function.stack_map_at(self.offset)
+        if self.is_stub() { None } else { self.function.stack_map_at(self.offset) }
     }
 
     /// Returns the address where execution continues in an exception handler of the function.

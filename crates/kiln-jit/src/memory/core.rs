@@ -136,7 +136,7 @@ impl Core {
     }
 
     /// Returns the number of bytes of which every range that is taken has a multiple.
-    fn unit(&self, region: Region) -> usize {
+    pub(super) fn unit(&self, region: Region) -> usize {
         match region {
             _ if self.views.whole_pages(region) => self.page,
             // What begins at a multiple of a cell can be looked up. With the same unit for lengths,
@@ -282,8 +282,24 @@ impl Core {
     ///
     /// Nobody uses the range.
     pub(super) unsafe fn give(&self, region: Region, range: Range<usize>, retired: bool) {
-        // Nobody looks at writable data.
-        let lookups = (region != Region::Data).then(|| self.wait_for_lookups());
+        // SAFETY: the caller promises it. Nobody looks at most writable data.
+        unsafe { self.give_after(region != Region::Data, region, range, retired) };
+    }
+
+    /// Gives a range back, as [`give`](Self::give) does. `looked_at` says that whoever looks an
+    /// address up may read it.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the range.
+    pub(super) unsafe fn give_after(
+        &self,
+        looked_at: bool,
+        region: Region,
+        range: Range<usize>,
+        retired: bool,
+    ) {
+        let lookups = looked_at.then(|| self.wait_for_lookups());
         let mut state = self.lock(region);
         if retired {
             state.retired -= range.len();

@@ -330,8 +330,25 @@ impl Memory {
         }
     }
 
-    /// Gives a block back. Large free ranges go back to the
-    /// system.
+    /// Returns the number of bytes of which every block of code takes a multiple.
+    pub(crate) fn code_unit(&self) -> u64 {
+        self.core.unit(Region::Code) as u64
+    }
+
+    /// Gives a block of data back that lookups read, and waits for them as blocks of code do.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else uses the memory.
+    pub(crate) unsafe fn free_looked_at(&self, block: Block) {
+        if block.len > 0 {
+            let (region, range) = self.core.locate(block.address as usize, block.len);
+            // SAFETY: the caller promises it.
+            unsafe { self.core.give_after(true, region, range, block.retired) };
+        }
+    }
+
+    /// Gives a block back. Large free ranges go back to the system.
     ///
     /// # Safety
     ///

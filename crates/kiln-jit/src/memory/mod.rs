@@ -41,7 +41,7 @@ pub use error::{MemoryError, Region};
 pub(crate) use handle::Block;
 pub use handle::Memory;
 pub use lookup::Located;
-pub(crate) use lookup::{BlockHeader, HEADER};
+pub(crate) use lookup::{BlockHeader, HEADER, JumpShape};
 pub use options::{Mapping, MemoryOptions};
 pub use provider::MemoryProvider;
 

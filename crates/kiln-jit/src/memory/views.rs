@@ -231,6 +231,12 @@ impl Views {
         Some((region, offset - self.start(region)))
     }
 
+    /// Returns the offset of an address in the region of code, which is the first.
+    pub(super) fn find_code(&self, address: usize) -> Option<usize> {
+        let offset = address.wrapping_sub(self.base as usize);
+        (offset < self.ends[0]).then_some(offset)
+    }
+
     /// Maps the index of the region of code.
     pub(super) fn index(&self) -> Result<Index, Refused> {
         Index::new(&self.system, self.size(Region::Code))
