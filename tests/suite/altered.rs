@@ -84,7 +84,7 @@ fn record_len(table: Table) -> usize {
         Table::References => 4,
         Table::Handlers => 12,
         Table::StackMaps => 16,
-        Table::Summary => 40,
+        Table::Summary => 44,
         Table::TextRelocs | Table::ReadOnlyRelocs | Table::WritableRelocs => 24,
         Table::ResolvedCalls => 28,
         Table::Symbols => 32,

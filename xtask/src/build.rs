@@ -25,7 +25,7 @@ use self::failure::Inputs;
 use self::lean::LeanArgs;
 use self::stats::{Stats, Times};
 use self::timings::Recorder;
-use crate::input::{self, InputFile, Level};
+use crate::input::{self, Globals, InputFile, Level};
 use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
@@ -68,6 +68,10 @@ pub(crate) struct BuildArgs {
     /// How much to optimize; a module's own `set opt_level` line wins
     #[arg(long, value_enum, default_value_t = Level::Speed, value_name = "LEVEL")]
     opt_level: Level,
+    /// How code reaches globals and functions of the host: through slots, or by addresses that the
+    /// loader writes into code. Which is better depends on the program: see ARCHITECTURE.md
+    #[arg(long, value_enum, default_value_t = Globals::Slots, value_name = "HOW")]
+    globals: Globals,
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
@@ -121,7 +125,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     timings::check_names(&args.timings)?;
     let recorder = (!args.timings.is_empty()).then(|| Recorder::start(started));
     let threads = input::threads(args.threads.map(usize::from))?;
-    let target = input::target(args.target.as_deref())?.opt_level(args.opt_level.into());
+    let target = input::target(args.target.as_deref())?;
+    let target = target.opt_level(args.opt_level.into()).globals(args.globals.into());
     args.emit.check(&args.output)?;
     let image = args.emit.image_options()?;
     let lean_options = args.lean.options()?;

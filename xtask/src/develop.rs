@@ -83,6 +83,8 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ("run as an image in memory", run(&["--image-codegen"])),
         ("run interpreted", run(&["--via", "interpreter"])),
         ("run split", run(&["--split-modules"])),
+        ("run direct", run(&["--globals", "direct", "--split-modules"])),
+        ("run direct from an image", run(&["--globals", "direct", "--split-modules", "--via", "image"])),
         // The fuzz targets are a workspace of their own, which shares the target folder.
         ("fuzz targets", cargo(&["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"])),
         ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),

@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use kiln_globals::GlobalAccess;
 use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
@@ -107,6 +108,12 @@ impl Artifact {
     /// Returns the target triple, as target-lexicon prints it.
     pub fn triple(&self) -> &str {
         self.str(self.summary().triple)
+    }
+
+    /// Returns how the code reaches globals and everything else outside of the module. Only with
+    /// [`GlobalAccess::Direct`] may it contain addresses, [`RelocKind::Abs64`](crate::RelocKind).
+    pub fn global_access(&self) -> GlobalAccess {
+        GlobalAccess::from_code(self.summary().globals).unwrap_or_default()
     }
 
     /// Returns the name and version of the compiler.

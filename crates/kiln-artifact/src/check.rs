@@ -15,6 +15,7 @@ mod code;
 mod debug;
 mod strings;
 
+use kiln_globals::GlobalAccess;
 use zerocopy::little_endian::U32;
 
 use crate::layout::Table;
@@ -52,7 +53,7 @@ impl Artifact {
         let artifact = Self::unchecked(buffer, start)?;
         check_record_lengths(&artifact)?;
         strings::check_strings(&artifact)?;
-        check_alignments(artifact.summary())?;
+        check_summary(artifact.summary())?;
         check_named_data(&artifact)?;
         check_symbols(&artifact)?;
         code::check_functions(&artifact)?;
@@ -98,7 +99,10 @@ fn check_record_lengths(artifact: &Artifact) -> Checked {
     Ok(())
 }
 
-fn check_alignments(summary: &Summary) -> Checked {
+fn check_summary(summary: &Summary) -> Checked {
+    if GlobalAccess::from_code(summary.globals).is_none() || summary.reserved != [0; 3] {
+        return Err(Table::Summary.error(0, "an unknown way to reach globals"));
+    }
     for align in [summary.text_align, summary.read_only_align, summary.writable_align, summary.zeroed_align] {
         if !code::is_alignment(align.get()) {
             return Err(Table::Summary.error(0, "an alignment that is not a power of two up to 4096"));

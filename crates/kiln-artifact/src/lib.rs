@@ -46,5 +46,6 @@ pub use error::ArtifactError;
 pub use functions::FunctionParts;
 pub use layout::{FORMAT_VERSION, Table};
 pub use reloc::RelocKind;
-// They are in the lowest crate, because bindings of host functions have types, too.
-pub use kiln_globals::{Param, Signature, SignatureError, signatures_agree};
+// They are in the lowest crate, because bindings of host functions have types, and targets a way to
+// reach globals, too.
+pub use kiln_globals::{GlobalAccess, Param, Signature, SignatureError, signatures_agree};

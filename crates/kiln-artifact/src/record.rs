@@ -4,6 +4,7 @@
 //! are raw numbers. The records of an [`Artifact`](crate::Artifact) have been checked, so their
 //! typed accessors return exactly what the bytes say.
 
+use kiln_globals::GlobalAccess;
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -239,6 +240,10 @@ pub struct Summary {
     pub writable_align: U32,
     /// Alignment of the zeroed data.
     pub zeroed_align: U32,
+    /// The code of a [`GlobalAccess`], which says how code reaches what is outside of the module.
+    pub globals: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
 }
 
 impl Default for Summary {
@@ -252,6 +257,8 @@ impl Default for Summary {
             read_only_align: U32::new(1),
             writable_align: U32::new(1),
             zeroed_align: U32::new(1),
+            globals: GlobalAccess::Slots.code(),
+            reserved: [0; 3],
         }
     }
 }

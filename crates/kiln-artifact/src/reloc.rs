@@ -40,7 +40,8 @@ macro_rules! kinds {
 }
 
 kinds! {
-    /// `S + A`, 8 bytes. In data it becomes a relative or symbolic pointer, filled at load.
+    /// `S + A`, 8 bytes: a relative or symbolic pointer, filled at load. Code has it only if it
+    /// reaches globals directly.
     Abs64 = 1, 8, false;
     /// `S + A`, 4 bytes; the value must fit.
     Abs32 = 2, 4, false;

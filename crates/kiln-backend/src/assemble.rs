@@ -17,7 +17,7 @@ use indexmap::IndexSet;
 use kiln_artifact::record::{
     FunctionRecord, Handler, NONE, PatchableCall, Reloc, ResolvedCall, SectionKind, StackMap, StackMapEntry,
 };
-use kiln_artifact::{Artifact, Contents, RelocKind};
+use kiln_artifact::{Artifact, Contents, GlobalAccess, RelocKind};
 use kiln_ir::{Code, Function, Linkage, MAX_ALIGN, Module};
 use zerocopy::little_endian::U32;
 
@@ -28,12 +28,13 @@ use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
 use crate::{data, debug, islands, symbols, unwind};
 
-/// The statement of artifacts about their target: its triple and the CPU features that code may
-/// use. To gather it takes as long as assembling a small function.
+/// The statement of artifacts about their target: its triple, the CPU features that code may use,
+/// and how code reaches globals. To gather it takes as long as assembling a small function.
 #[derive(Clone, Debug)]
 pub struct TargetNames {
     triple: Box<str>,
     features: Box<[&'static str]>,
+    globals: GlobalAccess,
 }
 
 impl TargetNames {
@@ -46,7 +47,8 @@ impl TargetNames {
         let enabled = flags.filter(|flag| counts(flag.name) && flag.as_bool() == Some(true));
         let mut features: Vec<_> = enabled.map(|flag| flag.name).collect();
         features.sort_unstable();
-        Self { triple: isa.triple().to_string().into(), features: features.into() }
+        let globals = if isa.flags().is_pic() { GlobalAccess::Slots } else { GlobalAccess::Direct };
+        Self { triple: isa.triple().to_string().into(), features: features.into(), globals }
     }
 }
 
@@ -351,9 +353,10 @@ fn resolved_call(
     }
 }
 
-/// Writes the target triple, the producer and the CPU features.
+/// Writes the target triple, the producer, the CPU features and how code reaches globals.
 fn write_target(names: &TargetNames, contents: &mut Contents) {
     contents.summary.triple = contents.string(&names.triple);
     contents.summary.producer = contents.string(PRODUCER);
+    contents.summary.globals = names.globals.code();
     contents.features = names.features.iter().map(|name| contents.string(name)).collect();
 }

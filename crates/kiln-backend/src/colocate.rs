@@ -53,6 +53,20 @@ pub(crate) fn colocate(module: &Module, function: &mut ir::Function) {
     }
 }
 
+/// For code that contains addresses: makes every reference to data that the module does not define
+/// an address, whatever the client says. Otherwise Cranelift would reach data that is marked as
+/// colocated relative to the code, from which the data of the host can have any distance.
+pub(crate) fn reach_directly(module: &Module, function: &mut ir::Function) {
+    let ir::Function { stencil, params, .. } = function;
+    let names = params.user_named_funcs();
+    for global in stencil.global_values.values_mut() {
+        if let GlobalValueData::Symbol { name: ExternalName::User(name), colocated, .. } = global {
+            let symbol = names.get(*name).and_then(|name| module.symbols.get(name.index as usize));
+            *colocated &= symbol.is_some_and(is_near);
+        }
+    }
+}
+
 /// Returns the functions whose addresses `function` may use for something else than calls, as
 /// symbol numbers, sorted.
 ///

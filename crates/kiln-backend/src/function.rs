@@ -7,10 +7,11 @@ use cranelift_codegen::FinalizedRelocTarget;
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::ExternalName;
 use cranelift_codegen::isa::TargetIsa;
+use kiln_artifact::RelocKind;
 use kiln_artifact::record::Reloc;
 use kiln_ir::{Code, CodeReloc, CodeTarget, Function, MachineCode, Module, SymbolKind};
 
-use crate::colocate::{addresses_taken, colocate, colocate_s390x};
+use crate::colocate::{addresses_taken, colocate, colocate_s390x, reach_directly};
 use crate::compiled::{CompiledFunction, FunctionReloc, RelocTarget};
 use crate::error::{CompileErrorKind, guard};
 use crate::{debug, limits, reloc, s390x, tables, unwind};
@@ -66,6 +67,9 @@ pub(crate) fn compile(
         kiln_ir::verify(&scratch.context.func, isa).map_err(CompileErrorKind::Invalid)?;
     }
     colocate(module, &mut scratch.context.func);
+    if is_direct(isa) {
+        reach_directly(module, &mut scratch.context.func);
+    }
     if is_s390x(isa) {
         colocate_s390x(module, &mut scratch.context.func);
     }
@@ -84,6 +88,11 @@ pub(crate) fn compile(
 
 fn is_s390x(isa: &dyn TargetIsa) -> bool {
     isa.name() == "s390x"
+}
+
+/// Whether code contains addresses, which are written when it is loaded.
+fn is_direct(isa: &dyn TargetIsa) -> bool {
+    !isa.flags().is_pic()
 }
 
 /// Takes machine code from the client, unchanged. It has no tables.
@@ -117,9 +126,14 @@ fn function_reloc(
     Ok(FunctionReloc { offset, kind, call: Some(cranelift_kind), target, addend, flags: 0 })
 }
 
-/// Marks the accesses to slots of functions whose address the code takes.
+/// Whether the linker must know what code does with the address.
+fn needs_flag(reloc: &FunctionReloc) -> bool {
+    reloc.kind.uses_slot() || reloc.kind == RelocKind::Abs64
+}
+
+/// Marks the accesses to slots, or to addresses in code, of functions whose address the code takes.
 fn flag_addresses(relocs: &mut [FunctionReloc], takes_address: impl Fn(u32) -> bool) {
-    for reloc in relocs.iter_mut().filter(|reloc| reloc.kind.uses_slot()) {
+    for reloc in relocs.iter_mut().filter(|reloc| needs_flag(reloc)) {
         if let RelocTarget::Symbol(symbol) = reloc.target
             && takes_address(symbol)
         {
@@ -162,10 +176,10 @@ fn compile_context(
         })
         .collect::<Result<Vec<_>, _>>()?;
     let mut bytes: Box<[u8]> = code.buffer.data().into();
-    if is_s390x(isa) {
+    if is_s390x(isa) && !is_direct(isa) {
         s390x::use_slots(&mut bytes, &mut relocs)?;
     }
-    if relocs.iter().any(|reloc| reloc.kind.uses_slot()) {
+    if relocs.iter().any(needs_flag) {
         let taken = addresses_taken(module, &context.func);
         flag_addresses(&mut relocs, |symbol| taken.binary_search(&symbol).is_ok());
     }

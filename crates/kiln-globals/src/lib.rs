@@ -14,8 +14,9 @@
 //!   which compiled code calls a function of the host ([`Signature`]), so that a function of
 //!   another type is an error and not a wrong number.
 //!
-//! The crate also has what other crates of Kiln share: [`Signature`], the type of a function as
-//! text, [`list_errors`], and [`is_reserved_section`].
+//! The crate also has what other crates of Kiln share: [`GlobalAccess`], the choice between slots and
+//! addresses in code, [`Signature`], the type of a function as text, [`list_errors`], and
+//! [`is_reserved_section`].
 //!
 //! # Should I use this crate?
 //!
@@ -43,6 +44,7 @@
 // macro would be a large part of what a program that only loads images has to build.
 #![forbid(unsafe_code)]
 
+mod access;
 mod bindings;
 mod error_list;
 mod hash;
@@ -52,6 +54,7 @@ mod slots;
 #[cfg(feature = "table")]
 mod table;
 
+pub use access::GlobalAccess;
 pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
 pub use reserved::is_reserved_section;

@@ -1,7 +1,8 @@
 //! The header lines of a module: settings that refine the target of a build.
 //!
-//! Some settings are Kiln's own and cannot be chosen: code is always position independent, and the
-//! verifier does not run again for functions that passed it.
+//! Some settings are Kiln's own and cannot be chosen here: whether code is position independent
+//! follows from the target's `GlobalAccess`, and the verifier does not run again for functions that
+//! passed it.
 
 use std::str::FromStr;
 
@@ -86,11 +87,11 @@ fn same(a: Architecture, b: Architecture) -> bool {
     }
 }
 
-/// Settings that cannot be chosen: an artifact can be loaded at any address, and IR is verified
-/// before it gets to Cranelift's compiler.
-pub(crate) const FORCED: [(&str, &str); 2] = [("is_pic", "true"), ("enable_verifier", "false")];
+/// Settings that cannot be chosen: IR is verified before it gets to Cranelift's compiler.
+pub(crate) const FORCED: [(&str, &str); 1] = [("enable_verifier", "false")];
 
-/// Tells whether a setting of this name has no effect, because Kiln chooses its value.
+/// Tells whether a setting of this name has no effect, because Kiln chooses its value: that of
+/// `is_pic` follows from the way in which code reaches globals.
 pub(crate) fn is_fixed(name: &str) -> bool {
-    FORCED.iter().any(|(forced, _)| *forced == name)
+    name == "is_pic" || FORCED.iter().any(|(forced, _)| *forced == name)
 }

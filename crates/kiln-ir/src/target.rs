@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 
 use cranelift_codegen::isa::{self, OwnedTargetIsa, TargetIsa};
 use cranelift_codegen::settings::{self, Configurable, SetError, Value};
+use kiln_globals::GlobalAccess;
 use target_lexicon::{
     Aarch64Architecture, Architecture, BinaryFormat, Environment, OperatingSystem, Riscv64Architecture,
     Triple,
@@ -25,6 +26,7 @@ pub struct Target {
     triple: Triple,
     settings: Vec<Setting>,
     isa_settings: Vec<Setting>,
+    globals: GlobalAccess,
     /// The code generator for modules without header lines, which is made once, because that takes
     /// as long as compiling a small function. Copies of the target share it.
     plain: Arc<OnceLock<OwnedTargetIsa>>,
@@ -36,6 +38,7 @@ impl std::fmt::Debug for Target {
             .field("triple", &self.triple)
             .field("settings", &self.settings)
             .field("isa_settings", &self.isa_settings)
+            .field("globals", &self.globals)
             .finish_non_exhaustive()
     }
 }
@@ -198,7 +201,13 @@ impl Target {
     }
 
     fn for_triple(triple: Triple) -> Self {
-        Self { triple, settings: Vec::new(), isa_settings: Vec::new(), plain: Arc::default() }
+        Self {
+            triple,
+            settings: Vec::new(),
+            isa_settings: Vec::new(),
+            globals: GlobalAccess::default(),
+            plain: Arc::default(),
+        }
     }
 
     /// Sets the level of optimization. A module's own `set opt_level` line overrides it.
@@ -221,6 +230,20 @@ impl Target {
         self.isa_settings.push(Setting::new(name, value));
         self.plain = Arc::default();
         self
+    }
+
+    /// Sets how code reaches globals and everything else outside of its module. Default:
+    /// [`GlobalAccess::Slots`]. It decides Cranelift's `is_pic`, which cannot be set by itself.
+    #[must_use]
+    pub fn globals(mut self, globals: GlobalAccess) -> Self {
+        self.globals = globals;
+        self.plain = Arc::default();
+        self
+    }
+
+    /// Returns how code reaches what is outside of its module.
+    pub fn global_access(&self) -> GlobalAccess {
+        self.globals
     }
 
     /// Returns the target triple.
@@ -281,7 +304,8 @@ impl Target {
         for setting in module.target_for(&self.triple).into_iter().flat_map(|line| &line.settings) {
             apply(&mut builder, setting)?;
         }
-        for (name, value) in FORCED {
+        let is_pic = if self.globals == GlobalAccess::Slots { "true" } else { "false" };
+        for (name, value) in FORCED.into_iter().chain([("is_pic", is_pic)]) {
             flags.set(name, value).expect("a setting of this Cranelift version");
         }
         builder.finish(settings::Flags::new(flags)).map_err(|error| TargetError::Unsupported {

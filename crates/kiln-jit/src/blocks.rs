@@ -162,12 +162,16 @@ impl Blocks {
     ///
     /// # Safety
     ///
-    /// As for [`Block::bytes`], for the blocks of read-only and of writable data.
+    /// As for [`Block::bytes`], for all blocks.
     pub(crate) unsafe fn fixup_output<'a>(&self, layout: &Layout) -> FixupOutput<'a> {
         // SAFETY: the blocks are disjoint, and the caller promises what `Block::bytes` requires.
-        let ([_, _, _, _, relro], [slots, data, _]) = unsafe {
-            (self.areas(self.owned.constants, CONSTANTS, layout), self.areas(self.owned.data, DATA, layout))
+        let ([text], [_, _, _, _, relro], [slots, data, _]) = unsafe {
+            (
+                self.areas(self.owned.text, [Area::Text], layout),
+                self.areas(self.owned.constants, CONSTANTS, layout),
+                self.areas(self.owned.data, DATA, layout),
+            )
         };
-        FixupOutput { relro, data, slots }
+        FixupOutput { text, relro, data, slots }
     }
 }

@@ -17,7 +17,7 @@ use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_artifact::{Artifact, Table};
 use kiln_globals::{KeyRef, Resolve, SlotKey};
 use kiln_image::FunctionRef;
-use kiln_image::link::{self, ExternalDefinition, FixupOutput, Fixups, Layout, Plan, PointerSource};
+use kiln_image::link::{self, ExternalDefinition, Fixups, Layout, PatchSource, Plan, PointerSource};
 
 use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
@@ -381,7 +381,8 @@ impl Jit {
     ///
     /// # Errors
     ///
-    /// [`RebindError`] if data of the program holds a copy of the old address.
+    /// [`RebindError`] if data of the program, or code that reaches globals directly, holds a copy of
+    /// the old address.
     pub fn rebind(&self, key: &SlotKey, address: usize) -> Result<bool, RebindError> {
         let mut program = self.program();
         let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else {
@@ -652,17 +653,20 @@ impl Drop for Pending<'_, '_> {
 }
 
 impl Jit {
-    /// Notes the slots whose values are copied into data.
+    /// Notes the slots whose values are copied into data or code.
     fn note_copies(&self, fixups: &Fixups, claim: Option<&mut Claim<'_>>) {
-        let Some(claim) = claim.filter(|_| !fixups.symbolic.is_empty()) else { return };
-        let copied: std::collections::HashSet<u64> = fixups
-            .symbolic
-            .iter()
-            .filter_map(|pointer| match pointer.source {
-                PointerSource::KnownSlot(address) => Some(address),
-                PointerSource::Slot(_) => None,
-            })
-            .collect();
+        let Some(claim) = claim.filter(|_| !(fixups.symbolic.is_empty() && fixups.text.is_empty())) else {
+            return;
+        };
+        let in_data = fixups.symbolic.iter().filter_map(|pointer| match pointer.source {
+            PointerSource::KnownSlot(address) => Some(address),
+            PointerSource::Slot(_) => None,
+        });
+        let in_code = fixups.text.iter().filter_map(|patch| match patch.source {
+            PatchSource::KnownSlot(address) => Some(address),
+            PatchSource::Slot(_) | PatchSource::Program(_) => None,
+        });
+        let copied: std::collections::HashSet<u64> = in_data.chain(in_code).collect();
         let mut program = self.program();
         for ((kind, name), definition) in &claim.outside {
             if let ExternalDefinition::Slot(address) = definition
@@ -700,8 +704,8 @@ unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
         return;
     }
     // SAFETY: the caller promises what `fixup_output` requires.
-    let FixupOutput { relro, data, slots } = unsafe { blocks.fixup_output(layout) };
-    fixups.apply(FixupOutput { relro, data, slots }, &mut |source| match source {
+    let out = unsafe { blocks.fixup_output(layout) };
+    fixups.apply(out, &mut |source| match source {
         // A plan for memory has no such slots.
         PointerSource::Slot(_) => 0,
         PointerSource::KnownSlot(address) => {

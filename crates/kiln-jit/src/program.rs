@@ -254,12 +254,12 @@ impl Program {
         unit.map_or_else(|| unknown_use(name), |unit| unit.use_of(name))
     }
 
-    /// Returns the first data object that holds a copy of a slot's value.
+    /// Returns the first function or data object that holds a copy of a slot's value.
     pub(crate) fn user_of_copy(&self, kind: SlotKind, name: &str) -> UseOf {
         let copies =
             |unit: &&Arc<UnitInfo>| unit.uses().copies.iter().any(|(of, key)| *of == kind && **key == *name);
         let unit = self.units.values().find(copies);
-        unit.map_or_else(|| unknown_use(name), |unit| unit.use_in_data(kind, name))
+        unit.map_or_else(|| unknown_use(name), |unit| unit.use_of_copy(kind, name))
     }
 
     fn check_symbol(

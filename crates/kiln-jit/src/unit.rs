@@ -15,7 +15,7 @@ use crate::blocks::{Blocks, OwnedBlocks};
 use crate::counters::Counters;
 use crate::error::{ModuleName, UseOf};
 use crate::observed::Observed;
-use crate::users::{ModuleNames, data_user_of, user_of};
+use crate::users::{ModuleNames, copy_user_of, user_of};
 
 /// The number of a unit. Numbers are in order of linking and are never used again.
 pub(crate) type UnitId = u64;
@@ -226,12 +226,12 @@ impl UnitInfo {
         UseOf { name: name.into(), module: self.module(module), user: user.into() }
     }
 
-    /// Returns the first data object of the unit that has the value of a slot.
-    pub(crate) fn use_in_data(&self, kind: SlotKind, name: &str) -> UseOf {
+    /// Returns the first function or data object of the unit that has the value of a slot.
+    pub(crate) fn use_of_copy(&self, kind: SlotKind, name: &str) -> UseOf {
         let modules = self.artifacts.iter().enumerate();
         let is_meant = |symbol: &SymbolRecord| slot_kind(symbol) == Some(kind);
         let mut users =
-            modules.filter_map(|(module, artifact)| Some((module, data_user_of(artifact, name, &is_meant)?)));
+            modules.filter_map(|(module, artifact)| Some((module, copy_user_of(artifact, name, &is_meant)?)));
         let (module, user) = users.next().unwrap_or_default();
         UseOf { name: name.into(), module: self.module(module), user: user.into() }
     }

@@ -1,7 +1,7 @@
 //! The names of modules and of what uses a symbol, for errors. Users are looked for only when there
 //! is an error, so a link without errors does no work for them.
 
-use kiln_artifact::Artifact;
+use kiln_artifact::{Artifact, RelocKind};
 use kiln_artifact::record::{Reloc, SectionKind, SymbolRecord};
 
 /// The names of a unit's modules.
@@ -53,19 +53,18 @@ pub(crate) fn user_of<'a>(
     Some(user.unwrap_or_default())
 }
 
-/// Returns the name of the first data object of a module that has the address of the slot `name`;
-/// empty if it has no name. `None` if there is none.
-pub(crate) fn data_user_of<'a>(
+/// Returns the name of the first function or data object of a module that has the address of the
+/// slot `name` in it; empty if it has no name. `None` if there is none.
+pub(crate) fn copy_user_of<'a>(
     artifact: &'a Artifact,
     name: &str,
     is_meant: &dyn Fn(&SymbolRecord) -> bool,
 ) -> Option<&'a str> {
     let symbols = artifact.symbols();
-    let [_, read_only, writable] = relocations(artifact);
-    [read_only, writable].into_iter().find_map(|(section, relocs)| {
+    relocations(artifact).into_iter().find_map(|(section, relocs)| {
         let refers = |reloc: &&Reloc| {
             let symbol = &symbols[reloc.symbol.get() as usize];
-            artifact.name(symbol) == name && is_meant(symbol)
+            reloc.kind() == RelocKind::Abs64 && artifact.name(symbol) == name && is_meant(symbol)
         };
         Some(definition_at(artifact, section, relocs.iter().find(refers)?.offset.get()))
     })

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use kiln::globals::GlobalAccess;
 use kiln::image::{Image, LoadError, Profiler as Kind};
 use kiln::ir::{OptLevel, Target};
 
@@ -25,6 +26,24 @@ impl From<Level> for OptLevel {
             Level::None => Self::None,
             Level::Speed => Self::Speed,
             Level::SpeedAndSize => Self::SpeedAndSize,
+        }
+    }
+}
+
+/// How code reaches what is outside of its module.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Globals {
+    /// Through slots, which are filled at load
+    Slots,
+    /// By addresses in code, which are written at load
+    Direct,
+}
+
+impl From<Globals> for GlobalAccess {
+    fn from(globals: Globals) -> Self {
+        match globals {
+            Globals::Slots => Self::Slots,
+            Globals::Direct => Self::Direct,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::input::Profiler;
+use crate::input::{Globals, Profiler};
 use crate::output::Format;
 
 /// Execute every `; run:` line of `.clif` and `.kir` files on this machine.
@@ -44,6 +44,9 @@ pub(crate) struct RunArgs {
     /// Run in memory, laid out and filled exactly like the saved image
     #[arg(long, conflicts_with = "via")]
     pub(super) image_codegen: bool,
+    /// How code reaches globals, functions of the host and other modules
+    #[arg(long, value_enum, default_value_t = Globals::Slots, value_name = "HOW")]
+    pub(super) globals: Globals,
     /// Put every function and every data object in a module of its own
     #[arg(long)]
     pub(super) split_modules: bool,

@@ -14,7 +14,7 @@ use crate::output::{Outcome, name};
 
 /// Executes `files` from number `first` on.
 pub(super) fn work(args: &RunArgs, files: &[InputFile], first: usize) -> Outcome {
-    let target = Target::host();
+    let target = Target::host().globals(args.globals.into());
     let parsed = input::modules(files, &target, false, |module| module)?;
     let parsed: Vec<_> = parsed.into_iter().map(together).collect();
     let definitions = Definitions::new(files, &parsed);

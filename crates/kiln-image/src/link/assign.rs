@@ -7,13 +7,16 @@
 //! replaceable functions. Those hold the addresses of code, and the linker's caller may change them
 //! at any time; no other slot has the same content.
 //!
+//! If all modules reach globals directly and no code reads an external slot, the external slots are
+//! not in memory. They remain the ordered list of what the client gives values for.
+//!
 //! Usually a symbol has one stub, which all modules share. If direct calls do not reach all code,
 //! each module has its own stubs, right after its code. A replaceable function always has a stub
 //! that all modules share, whose address is that of the function.
 
 use std::ops::Range;
 
-use kiln_artifact::Artifact;
+use kiln_artifact::{Artifact, GlobalAccess};
 use kiln_globals::Slots;
 
 use super::layout::{Extent, SLOT_SIZE};
@@ -56,6 +59,8 @@ enum StubMap {
 /// All slots and stubs.
 pub(super) struct Assignment {
     external: Slots,
+    /// The number of external slots that are in memory: all or none.
+    stored: usize,
     internal: Vec<SlotContent>,
     /// The slot of each resolved symbol. For a replaceable function it is the slot with the address
     /// of its stub.
@@ -93,18 +98,29 @@ impl Assignment {
         self.slot_of[id.index()]
     }
 
-    /// Returns the offset of a slot in the slot array, in bytes.
+    /// Returns the number of external slots that are in memory: all or none.
+    pub(super) fn stored(&self) -> usize {
+        self.stored
+    }
+
+    /// Returns the offset of a slot in the slot array, in bytes, if it is in memory.
+    pub(super) fn stored_offset(&self, slot: Slot) -> Option<u64> {
+        let is_stored = self.stored > 0 || matches!(slot, Slot::Internal(_));
+        is_stored.then(|| self.slot_offset(slot))
+    }
+
+    /// Returns the offset of a slot that is in memory in the slot array, in bytes.
     pub(super) fn slot_offset(&self, slot: Slot) -> u64 {
         let position = match slot {
             Slot::External(number) => u64::from(number),
-            Slot::Internal(number) => self.external.len() as u64 + u64::from(number),
+            Slot::Internal(number) => self.stored as u64 + u64::from(number),
         };
         position * SLOT_SIZE
     }
 
     /// Returns the size and alignment of the slot array.
     pub(super) fn slot_array(&self) -> Extent {
-        Extent { size: (self.external.len() + self.internal.len()) as u64 * SLOT_SIZE, align: SLOT_SIZE }
+        Extent { size: (self.stored + self.internal.len()) as u64 * SLOT_SIZE, align: SLOT_SIZE }
     }
 
     /// Returns the symbols that stubs jump to, in order of stubs.
@@ -163,6 +179,7 @@ pub(super) fn assign(
         artifacts,
         symbols,
         external: Slots::default(),
+        loads_external: false,
         internal: Vec::new(),
         slot_of: PerSymbol::from_elem(None, symbols.len()),
         stubs: Vec::new(),
@@ -202,9 +219,13 @@ pub(super) fn assign(
             modules.push(ModuleStubs { numbers, by_symbol });
         }
     }
-    let Assigner { external, internal, slot_of, stubs, .. } = assigner;
+    let Assigner { external, internal, slot_of, stubs, loads_external, .. } = assigner;
+    // Slots that nobody reads need no memory: their values are patched into code and data.
+    let has_slots = artifacts.is_empty()
+        || artifacts.iter().any(|artifact| artifact.global_access() == GlobalAccess::Slots);
+    let stored = if has_slots || loads_external { external.len() } else { 0 };
     let stub_map = if share_stubs { StubMap::Shared(stub_of) } else { StubMap::PerModule(modules) };
-    Assignment { external, internal, slot_of, stubs, stub_map, replaceable, replaceable_stubs }
+    Assignment { external, stored, internal, slot_of, stubs, stub_map, replaceable, replaceable_stubs }
 }
 
 /// Numbers slots and stubs in order of first need.
@@ -213,6 +234,8 @@ struct Assigner<'a> {
     artifacts: &'a [Artifact],
     symbols: &'a SymbolTable,
     external: Slots,
+    /// Whether code reads an external slot.
+    loads_external: bool,
     internal: Vec<SlotContent>,
     slot_of: PerSymbol<Option<Slot>>,
     stubs: Vec<ResolvedId>,
@@ -231,7 +254,8 @@ impl Assigner<'_> {
         for need in needs {
             let id = resolved[need.symbol as usize];
             match need.kind {
-                NeedKind::Slot | NeedKind::AddressSlot => self.add_slot(id),
+                NeedKind::Slot | NeedKind::AddressSlot => self.add_loaded_slot(id),
+                NeedKind::Value => self.add_slot(id),
                 NeedKind::Stub => {
                     let stub = &mut stub_of[id.index()];
                     if stub.is_none_or(|number| number < first_stub) {
@@ -239,11 +263,16 @@ impl Assigner<'_> {
                         self.stubs.push(id);
                     }
                     if self.stub_has_slot(id) {
-                        self.add_slot(id);
+                        self.add_loaded_slot(id);
                     }
                 }
             }
         }
+    }
+
+    fn add_loaded_slot(&mut self, id: ResolvedId) {
+        self.loads_external |= self.symbols.resolution(id) == Resolution::Undefined;
+        self.add_slot(id);
     }
 
     fn add_slot(&mut self, id: ResolvedId) {

@@ -101,7 +101,7 @@ pub enum LinkError {
         /// The target triple.
         triple: Box<str>,
     },
-    /// Code would hold an absolute address, so the loader would have to write to code.
+    /// Code that reaches globals through slots would hold an absolute address.
     #[error("{} needs a text relocation for `{symbol}`", site(*.module, .function, *.offset))]
     TextRelocation {
         /// The module.
@@ -246,6 +246,15 @@ pub enum LinkError {
         /// The key of the global.
         global: Box<str>,
     },
+    /// A module of a relocatable object reaches globals directly. What other linkers make of such
+    /// code is not position independent, and they may refuse it.
+    #[error(
+        "module {module} reaches globals directly, which the code of an object cannot; compile it with slots"
+    )]
+    DirectObject {
+        /// The module.
+        module: usize,
+    },
     /// A routine of the C library would be a definition of a relocatable object, because both have
     /// the same name and the linker knows only names.
     #[error(
@@ -382,6 +391,7 @@ impl LinkError {
             | Self::OutOfRange { module, .. }
             | Self::Misaligned { module, .. }
             | Self::Unwind { module }
+            | Self::DirectObject { module }
             | Self::ReservedName { module, .. }
             | Self::ReservedSection { module, .. }
             | Self::GlobalInData { module, .. }

@@ -1,8 +1,9 @@
-//! Fixups: pointers in data and internal slots, which must be filled once the linked bytes are in
-//! place.
+//! Fixups: pointers in data, internal slots, and addresses in code, which must be filled once the
+//! linked bytes are in place.
 //!
 //! The image writer turns fixups into dynamic relocations; the JIT applies them at once.
 
+use super::direct::{PATCH_LEN, PatchSource, TextPatch};
 use super::layout::{Area, Layout};
 
 /// A word of data, or a slot, that must hold an address of the program itself.
@@ -49,12 +50,16 @@ pub struct Fixups {
     pub symbolic: Vec<SymbolicPointer>,
     /// Contents of the internal slots. Each is in [`Area::Slots`].
     pub internal_slots: Vec<Pointer>,
+    /// Addresses in code, in order of module and relocation. Only modules that reach globals
+    /// directly have some.
+    pub text: Vec<TextPatch>,
 }
 
 /// The memory that fixups are applied to, each area as large as the layout says.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "each is the area of its name")]
 pub struct FixupOutput<'o> {
+    pub text: &'o mut [u8],
     pub relro: &'o mut [u8],
     pub data: &'o mut [u8],
     pub slots: &'o mut [u8],
@@ -68,7 +73,7 @@ impl Fixups {
     ///
     /// If `out` is smaller than the layout that these fixups were made for.
     pub fn apply(&self, out: FixupOutput<'_>, value: &mut dyn FnMut(PointerSource) -> u64) {
-        let FixupOutput { relro, data, slots } = out;
+        let FixupOutput { text, relro, data, slots } = out;
         let mut write = |area: Area, offset: u64, word: u64| {
             let bytes: &mut [u8] = match area {
                 Area::Relro => relro,
@@ -85,11 +90,23 @@ impl Fixups {
             let word = value(pointer.source).wrapping_add_signed(pointer.addend);
             write(pointer.area, pointer.offset, word);
         }
+        for &TextPatch { offset, source, addend } in &self.text {
+            let word = match source {
+                PatchSource::Program(address) => address,
+                PatchSource::Slot(number) => value(PointerSource::Slot(number)),
+                PatchSource::KnownSlot(address) => value(PointerSource::KnownSlot(address)),
+            };
+            let bytes = &mut text[offset as usize..][..PATCH_LEN as usize];
+            bytes.copy_from_slice(&word.wrapping_add_signed(addend).to_ne_bytes());
+        }
     }
 
     /// Whether nothing remains to be filled.
     pub fn is_empty(&self) -> bool {
-        self.pointers.is_empty() && self.symbolic.is_empty() && self.internal_slots.is_empty()
+        self.pointers.is_empty()
+            && self.symbolic.is_empty()
+            && self.internal_slots.is_empty()
+            && self.text.is_empty()
     }
 }
 
@@ -97,6 +114,9 @@ impl FixupOutput<'_> {
     /// Whether each area is as large as `layout` says.
     pub fn fits(&self, layout: &Layout) -> bool {
         let same = |bytes: &[u8], area| bytes.len() as u64 == layout[area].size;
-        same(self.relro, Area::Relro) && same(self.data, Area::Data) && same(self.slots, Area::Slots)
+        same(self.text, Area::Text)
+            && same(self.relro, Area::Relro)
+            && same(self.data, Area::Data)
+            && same(self.slots, Area::Slots)
     }
 }

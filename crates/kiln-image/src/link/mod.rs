@@ -49,6 +49,7 @@ mod assign;
 mod code;
 mod definitions;
 mod describe;
+mod direct;
 mod emit;
 mod error;
 mod fixups;
@@ -56,6 +57,8 @@ mod layout;
 #[cfg(feature = "write")]
 mod lean;
 mod lists;
+mod meaning;
+mod patches;
 mod place;
 mod plan;
 mod reach;
@@ -76,6 +79,7 @@ mod users;
 
 pub use definitions::{Definitions, Place, is_shared_definition};
 pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
+pub use direct::{PatchSource, TextPatch};
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};

@@ -32,6 +32,8 @@ pub struct Plan<'a> {
     pub(super) code: CodeLayout<'a>,
     /// Whether the work is done by many threads.
     pub(super) parallel: bool,
+    /// Whether pc-relative addresses reach all of the program.
+    pub(super) is_near: bool,
     layout: Layout,
 }
 
@@ -139,7 +141,7 @@ pub(super) fn plan_within<'a>(
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     run_phases(arch, input, table, external, purpose, |symbols, bounds, errors| {
         let near = Near::decide(bounds, reach);
-        (scan(arch, input.artifacts, symbols, near, purpose.parallel, errors), near.calls)
+        (scan(arch, input.artifacts, symbols, near, purpose.parallel, errors), near)
     })
 }
 
@@ -173,15 +175,15 @@ impl Purpose {
     }
 }
 
-/// Runs the phases. `scan` returns the slots and stubs that each module needs, and whether all
-/// modules share stubs.
+/// Runs the phases. `scan` returns the slots and stubs that each module needs, and which references
+/// are sure to reach their targets: all modules share stubs if calls do.
 pub(super) fn run_phases<'a>(
     arch: Arch,
     input: Input<'a, '_>,
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     purpose: Purpose,
-    scan: impl FnOnce(&SymbolTable, SizeBounds, &mut Vec<LinkError>) -> (PerModule<Vec<Need>>, bool),
+    scan: impl FnOnce(&SymbolTable, SizeBounds, &mut Vec<LinkError>) -> (PerModule<Vec<Need>>, Near),
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("plan").entered();
@@ -197,9 +199,9 @@ pub(super) fn run_phases<'a>(
     }
 
     let bounds = SizeBounds::new(arch, artifacts, names, &symbols, table.len());
-    let (needs, share_stubs) = scan(&symbols, bounds, &mut errors);
+    let (needs, near) = scan(&symbols, bounds, &mut errors);
 
-    let assignment = assign(arch, artifacts, &symbols, global_slots, &needs, share_stubs);
+    let assignment = assign(arch, artifacts, &symbols, global_slots, &needs, near.calls);
 
     let placement = place(arch, artifacts, &assignment, sections.list, &mut errors);
 
@@ -227,7 +229,18 @@ pub(super) fn run_phases<'a>(
         return Err(errors);
     }
     debug_assert!(layout.total() <= bounds.program(), "sizes are within their bounds");
-    Ok(Plan { artifacts, arch, symbols, assignment, placement, unwind, code, parallel, layout })
+    Ok(Plan {
+        artifacts,
+        arch,
+        symbols,
+        assignment,
+        placement,
+        unwind,
+        code,
+        parallel,
+        is_near: near.data,
+        layout,
+    })
 }
 
 /// Returns the architecture that `triple` names for a program without modules; else, and if there
@@ -286,10 +299,16 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Returns the external slots, in order. The slot array begins with them. Internal slots, which
-    /// [`Fixups`](super::Fixups) fill, follow.
+    /// Returns the external slots, in order. If they are [in memory](Self::stored_slots), the slot
+    /// array begins with them. Internal slots, which [`Fixups`](super::Fixups) fill, follow.
     pub fn slots(&self) -> &Slots {
         self.assignment.external()
+    }
+
+    /// Returns the number of external slots that are in memory: all, or none if all code reaches
+    /// globals directly.
+    pub fn stored_slots(&self) -> usize {
+        self.assignment.stored()
     }
 
     /// Returns the number of internal slots.

@@ -3,11 +3,12 @@
 //! Modules are scanned in parallel. A scan depends on the results of `resolve` and `reach`; slots,
 //! stubs and addresses do not exist yet.
 
-use kiln_artifact::Artifact;
-use kiln_artifact::record::{Reloc, SymbolKind};
+use kiln_artifact::{Artifact, RelocKind};
 
+use super::direct::{self, Aim, PATCH_LEN};
 use super::error::LinkError;
 use super::lists::PerModule;
+use super::meaning::{is_called, is_own};
 use super::reach::Near;
 use super::relocate::{self, PatchError, Use};
 use super::resolve::{Resolution, SymbolTable};
@@ -24,6 +25,8 @@ pub(super) enum NeedKind {
     Stub,
     /// A slot that holds the address of a replaceable function, which is that of its stub.
     AddressSlot,
+    /// The value of an external slot, which need not be in memory.
+    Value,
 }
 
 /// A slot or a stub that a module needs for one of its symbols.
@@ -64,20 +67,6 @@ struct Scanner<'s> {
     number: usize,
 }
 
-/// Whether the relocation is an access to a slot of a function that the code only calls.
-pub(super) fn is_called(artifact: &Artifact, reloc: &Reloc) -> bool {
-    reloc.kind().uses_slot()
-        && !reloc.has(Reloc::TAKES_ADDRESS)
-        && artifact.symbols()[reloc.symbol.get() as usize].kind() == SymbolKind::Function
-}
-
-/// Whether the relocation is a direct reference to the module's own definition of its symbol.
-pub(super) fn is_own(artifact: &Artifact, reloc: &Reloc) -> bool {
-    reloc.has(Reloc::OWN)
-        && !reloc.kind().uses_slot()
-        && artifact.symbols()[reloc.symbol.get() as usize].is_defined()
-}
-
 impl Scanner<'_> {
     fn scan(&self) -> (Vec<Need>, Vec<LinkError>) {
         let artifact = &self.artifacts[self.number];
@@ -87,7 +76,7 @@ impl Scanner<'_> {
         if artifact.text_relocs().is_empty() && data.clone().next().is_none() {
             return (needs, errors);
         }
-        let mut seen = vec![[false; 3]; artifact.symbols().len()];
+        let mut seen = vec![[false; 4]; artifact.symbols().len()];
         // Only one error per symbol is reported, because the message has the symbol's name.
         let mut reported = vec![false; artifact.symbols().len()];
         let mut add = |symbol: u32, kind: NeedKind| {
@@ -95,8 +84,17 @@ impl Scanner<'_> {
                 needs.push(Need { symbol, kind });
             }
         };
+        let mut addresses = Vec::new();
         for reloc in artifact.text_relocs() {
             let (symbol, offset, kind) = (reloc.symbol.get(), reloc.offset.get(), reloc.kind());
+            if direct::is_address(artifact, reloc) {
+                addresses.push((offset, symbol));
+                let module = (artifact, self.number);
+                if direct::aim(self.arch, self.near.data, self.symbols, module, reloc) == Aim::Value {
+                    add(symbol, NeedKind::Value);
+                }
+                continue;
+            }
             let resolution = match is_own(artifact, reloc) {
                 true => Resolution::Defined { module: self.number as u32, symbol },
                 false => self.symbols.resolution(resolved[symbol as usize]),
@@ -119,8 +117,17 @@ impl Scanner<'_> {
         for reloc in data {
             let symbol = reloc.symbol.get();
             if self.symbols.resolution(resolved[symbol as usize]) == Resolution::Undefined {
-                add(symbol, NeedKind::Slot);
+                add(symbol, NeedKind::Value);
             }
+        }
+        // Each is patched by itself.
+        addresses.sort_unstable();
+        for pair in addresses.windows(2).filter(|pair| pair[1].0 - pair[0].0 < PATCH_LEN) {
+            let (offset, symbol) = pair[1];
+            let symbol = artifact.name(&artifact.symbols()[symbol as usize]).into();
+            let function = function_at(artifact, offset);
+            let error = PatchError::Instruction;
+            errors.push(error.into_error(self.number, function, symbol, offset, RelocKind::Abs64));
         }
         (needs, errors)
     }

@@ -333,7 +333,7 @@ fn known_addresses_and_slots_are_used() {
     };
     let plan = plan(&artifacts, &GlobalTable::new(), &known).unwrap();
     assert!(plan.slots().is_empty());
-    let (text, at, fixups) = emit(&plan).unwrap();
+    let (mut text, at, fixups) = emit(&plan).unwrap();
     let here = at[Area::Text] as i64;
     assert_eq!(here + 5 + i32_at(&text, 1), 0x20);
     assert_eq!(here + 32 + 7 + i32_at(&text, 35), 0x40);
@@ -345,7 +345,7 @@ fn known_addresses_and_slots_are_used() {
     assert_eq!(content.target, FAR);
     let mut data = vec![0; 16];
     let mut slots = vec![0; plan.layout()[Area::Slots].size as usize];
-    let out = kiln_image::link::FixupOutput { relro: &mut [], data: &mut data, slots: &mut slots };
+    let out = kiln_image::link::FixupOutput { text: &mut text, relro: &mut [], data: &mut data, slots: &mut slots };
     assert!(out.fits(plan.layout()));
     fixups.apply(out, &mut |_| 0x1000);
     assert_eq!(data[..8], (FAR + 1).to_ne_bytes());

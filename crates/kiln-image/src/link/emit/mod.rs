@@ -43,6 +43,7 @@ impl Plan<'_> {
             let module = result?;
             fixups.pointers.extend(module.pointers);
             fixups.symbolic.extend(module.symbolic);
+            fixups.text.extend(module.text);
         }
 
         // Shared stubs, and the parts of the unwind information that belong to no module.

@@ -4,14 +4,15 @@ use kiln_artifact::record::{Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
 
 use super::super::assign::Slot;
+use super::super::direct::{self, Aim, PatchSource, TextPatch};
 use super::super::error::LinkError;
 use super::super::fixups::{Fixups, Pointer, PointerSource, SymbolicPointer};
 use super::super::layout::Area;
+use super::super::meaning::{is_called, is_own};
 use super::super::plan::Plan;
 use super::super::relocate::{self, PatchAddresses, PatchError, PatchSite, riscv64};
 use super::super::resolve::{Resolution, ResolvedId};
 use super::super::riscv_pairs::HighParts;
-use super::super::scan::{is_called, is_own};
 use super::super::unwind::{self, UnwindAddresses};
 use super::super::users::function_at;
 use super::pieces::ModulePieces;
@@ -42,10 +43,11 @@ impl<'m> ModuleWriter<'m> {
         }
     }
 
-    /// Writes all pieces of the module, and returns the fixups of its data.
+    /// Writes all pieces of the module, and returns the fixups of its data and of its code.
     pub(super) fn write(&self, mut pieces: ModulePieces<'_>) -> Result<Fixups, LinkError> {
         let artifact = self.artifact;
-        self.write_text(std::mem::take(&mut pieces.text))?;
+        let mut fixups = Fixups::default();
+        self.write_text(std::mem::take(&mut pieces.text), &mut fixups)?;
         pieces.copy_data(artifact);
         if let Some(entries) = &self.plan.unwind.modules[self.number] {
             let addresses = UnwindAddresses {
@@ -61,7 +63,6 @@ impl<'m> ModuleWriter<'m> {
         let code = &self.plan.code;
         code.modules[self.number].0.write(artifact, code.name(self.number), pieces.code_tables);
 
-        let mut fixups = Fixups::default();
         self.collect_pointers(artifact.read_only_relocs(), SectionKind::ReadOnly, &mut fixups);
         self.collect_pointers(artifact.writable_relocs(), SectionKind::Writable, &mut fixups);
         Ok(fixups)
@@ -93,7 +94,7 @@ impl<'m> ModuleWriter<'m> {
     }
 
     /// Copies and relocates code, and writes the module's own stubs after it.
-    fn write_text(&self, text: &mut [u8]) -> Result<(), LinkError> {
+    fn write_text(&self, text: &mut [u8], fixups: &mut Fixups) -> Result<(), LinkError> {
         let (artifact, arch) = (self.artifact, self.plan.arch);
         let (code, stubs) = text.split_at_mut(artifact.text().len());
         code.copy_from_slice(artifact.text());
@@ -104,6 +105,8 @@ impl<'m> ModuleWriter<'m> {
             let offset = reloc.offset.get();
             let result = if reloc.kind() == RelocKind::RvPcrelLo12I {
                 self.patch_low(code, start, relocs, index, &mut high_parts)
+            } else if direct::is_address(artifact, reloc) {
+                self.write_address(code, start, reloc, fixups)
             } else {
                 let site = PatchSite {
                     text: &mut *code,
@@ -121,6 +124,36 @@ impl<'m> ModuleWriter<'m> {
         stubs.fill(arch.trap_byte());
         let stubs_start = self.plan.placement.modules[self.number].text.start + code.len() as u64;
         self.targets.write_stubs(self.plan.assignment.stubs_of_module(self.number), stubs, stubs_start)
+    }
+
+    /// Relaxes an address in code, or adds its patch to the fixups.
+    fn write_address(
+        &self,
+        code: &mut [u8],
+        start: u64,
+        reloc: &Reloc,
+        fixups: &mut Fixups,
+    ) -> Result<(), PatchError> {
+        let (plan, offset, addend) = (self.plan, reloc.offset.get(), reloc.addend.get());
+        let site = PatchSite { text: code, offset: offset as usize, address: start + offset, addend };
+        let none = PatchAddresses::default();
+        let source = match plan.aim(self.number, reloc) {
+            Aim::Relaxed => {
+                let symbol = self.addresses_of(reloc).symbol;
+                return relocate::relax_address(plan.arch, site, PatchAddresses { symbol, ..none });
+            }
+            Aim::CodeSlot(number) => {
+                return relocate::relax_address(plan.arch, site, self.targets.slot_of_code(number));
+            }
+            Aim::Address => {
+                let address = self.addresses_of(reloc).symbol.ok_or(PatchError::Unreachable)?;
+                PatchSource::Program(address)
+            }
+            Aim::Value => plan.patched_slot(self.number, reloc).ok_or(PatchError::Unreachable)?,
+        };
+        let offset = plan.placement.modules[self.number].text.start + offset;
+        fixups.text.push(TextPatch { offset, source, addend });
+        Ok(())
     }
 
     /// Patches the low part of a riscv64 pair. The symbol and addend of its relocation name the

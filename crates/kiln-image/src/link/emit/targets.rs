@@ -112,7 +112,10 @@ fn addresses_of(plan: &Plan<'_>, areas: &Addresses, id: ResolvedId) -> PatchAddr
     };
     let slot = match resolution {
         Resolution::KnownSlot(address) => Some(address),
-        _ => plan.assignment.slot(id).map(|slot| areas[Area::Slots] + plan.assignment.slot_offset(slot)),
+        _ => {
+            let offset = plan.assignment.slot(id).and_then(|slot| plan.assignment.stored_offset(slot));
+            offset.map(|offset| areas[Area::Slots] + offset)
+        }
     };
     let stub = plan.assignment.shared_stub(id).map(|stub| stub_address(plan, areas, stub));
     PatchAddresses { symbol, slot, stub }

@@ -5,9 +5,9 @@ use kiln_artifact::record::{
 };
 use kiln_artifact::{Artifact, RelocKind};
 
+use super::super::meaning::{is_called, is_own};
 use super::super::relocate::{self, Use};
 use super::super::resolve::{Resolution, ResolvedId, SymbolTable};
-use super::super::scan::{is_called, is_own};
 use super::super::unwind_size::has_veneers;
 use crate::arch::Arch;
 
@@ -293,7 +293,7 @@ impl<'a> Nodes<'a> {
     pub(super) fn reference_of(&self, module: usize, reloc: &Reloc) -> Reference {
         let artifact = self.modules[module].artifact;
         match reloc.kind() {
-            RelocKind::Abs64 => self.reference(module, reloc.symbol.get(), false, false),
+            RelocKind::Abs64 => self.reference(module, reloc.symbol.get(), is_own(artifact, reloc), false),
             // It names the other half of a pair of instructions, in the same function.
             RelocKind::RvPcrelLo12I => self.reference(module, reloc.symbol.get(), true, true),
             _ => {

@@ -4,9 +4,9 @@
 use kiln_artifact::record::{Linkage, Reloc, SectionKind, SymbolKind};
 use kiln_artifact::{Artifact, RelocKind};
 
+use super::super::meaning::{is_called, is_own};
 use super::super::relocate::{self, PatchError, Use};
 use super::super::resolve::{Resolution, ResolvedId, SymbolTable};
-use super::super::scan::{is_called, is_own};
 use super::relocs::Via;
 use crate::arch::Arch;
 

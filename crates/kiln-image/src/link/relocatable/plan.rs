@@ -1,7 +1,7 @@
 //! [`ObjectPlan`]: an object that is laid out, its symbols, and the pointers in its data.
 
-use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, Reloc, SectionKind, SymbolKind};
+use kiln_artifact::{Artifact, GlobalAccess};
 use kiln_globals::GlobalTable;
 
 use super::super::assign::{Slot, SlotContent};
@@ -9,6 +9,7 @@ use super::super::definitions::Definitions;
 use super::super::error::LinkError;
 use super::super::layout::Area;
 use super::super::plan::{CodePurpose, Input, Plan, Purpose, check_targets, run_phases};
+use super::super::reach::Near;
 use super::super::resolve::{Resolution, ResolvedId};
 use super::super::threads::{self, is_small};
 use super::super::users::Users;
@@ -38,6 +39,11 @@ pub(crate) fn plan_object<'a>(
     global_symbols: bool,
 ) -> Result<ObjectPlan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
+    let directs = artifacts.iter().enumerate().filter(|(_, it)| it.global_access() == GlobalAccess::Direct);
+    let errors: Vec<_> = directs.map(|(module, _)| LinkError::DirectObject { module }).collect();
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     let definitions = Definitions::new(artifacts);
     let input = Input { artifacts, names: &[], definitions: &definitions };
     let parallel = !is_small(artifacts);
@@ -51,7 +57,10 @@ pub(crate) fn plan_object<'a>(
     let plan = run_phases(arch, input, table, &|_| None, purpose, |symbols, _, errors| {
         let decider = Decider { arch, artifacts, symbols, global_symbols };
         scans = scan::scan(&decider, parallel, errors);
-        (scans.iter_mut().map(|scan| std::mem::take(&mut scan.needs)).collect(), true)
+        (
+            scans.iter_mut().map(|scan| std::mem::take(&mut scan.needs)).collect(),
+            Near { calls: true, data: true },
+        )
     })?;
     let object = ObjectPlan { plan, definitions, scans, global_symbols };
     let errors = object.check();

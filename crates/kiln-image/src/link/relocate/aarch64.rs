@@ -94,6 +94,36 @@ pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresse
     write32(site.text, site.offset, word)
 }
 
+/// Whether the 8 bytes at `offset` are those that `ldr xt, .+8; b .+12` before them loads and jumps
+/// over. The target is not `xzr`: its register number means `sp` in `add`.
+pub(super) fn is_address_load(text: &[u8], offset: usize) -> bool {
+    let word = |before: usize| read32(text, offset.checked_sub(before)?);
+    word(8).is_some_and(|ldr| ldr & 0xffff_ffe0 == 0x5800_0040 && ldr & 31 != 31)
+        && word(4) == Some(0x1400_0003)
+}
+
+/// Replaces the load, the jump and the 8 bytes by `adrp xt, page; add xt, xt, #lo12` or, from a
+/// slot, `ldr` instead of `add`, and by two no-ops.
+pub(super) fn relax_address(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
+    const NOP: u32 = 0xd503_201f;
+    let start = site.offset.checked_sub(8).ok_or(PatchError::Instruction)?;
+    let register = read32(site.text, start).ok_or(PatchError::Instruction)? & 31;
+    let both = register << 5 | register;
+    let (page, second) = match (targets.symbol, targets.slot) {
+        (Some(symbol), _) => {
+            let symbol = symbol.wrapping_add_signed(site.addend);
+            (symbol, add(0x9100_0000 | both, symbol))
+        }
+        (None, Some(slot)) => (slot, ldr(0xf940_0000 | both, slot)?),
+        (None, None) => return Err(PatchError::Unreachable),
+    };
+    let first = adrp(0x9000_0000 | register, page, site.address.wrapping_sub(8))?;
+    for (index, word) in [first, second, NOP, NOP].into_iter().enumerate() {
+        write32(site.text, start + 4 * index, word)?;
+    }
+    Ok(())
+}
+
 /// Writes `bti c; adrp x16, slot; ldr x16, [x16, #slot]; br x16`, with `add` instead of `ldr` if
 /// the symbol has no slot. `bti c` makes it a target of indirect calls where pages are guarded, and
 /// does nothing elsewhere.
@@ -156,6 +186,18 @@ mod tests {
             run(0xb940_0064, RelocKind::A64Ld64GotLo12, 0x100c, targets),
             Err(PatchError::Instruction)
         );
+    }
+
+    #[test]
+    fn an_address_in_code_becomes_a_distance() {
+        let words = [0x5800_0043u32, 0x1400_0003, 0, 0];
+        let mut text: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        assert!(is_address_load(&text, 8) && !is_address_load(&text, 12) && !is_address_load(&text, 0));
+        let site = PatchSite { text: &mut text, offset: 8, address: 0x1010, addend: 1 };
+        relax_address(site, PatchAddresses { symbol: Some(0x3abb), ..PatchAddresses::default() }).unwrap();
+        let words: Vec<_> = text.chunks(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+        // adrp x3, 2 pages; add x3, x3, #0xabc
+        assert_eq!(words, [0xd000_0003, 0x912a_f063, 0xd503_201f, 0xd503_201f]);
     }
 
     #[test]

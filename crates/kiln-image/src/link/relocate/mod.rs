@@ -19,7 +19,8 @@ pub(super) use self::site::{PatchAddresses, PatchError, PatchSite, Use};
 use super::error::LinkError;
 use crate::arch::Arch;
 
-/// Returns how the relocation at `offset` in the code uses its symbol.
+/// Returns how the relocation at `offset` in the code uses its symbol. An absolute address is an
+/// error here: modules that may have some do not ask, see [`direct`](super::direct).
 pub(super) fn classify(
     arch: Arch,
     kind: RelocKind,
@@ -33,6 +34,30 @@ pub(super) fn classify(
         (Arch::Aarch64, _) => aarch64::classify(kind, text, offset, addend),
         (Arch::Riscv64, _) => riscv64::classify(kind, text, offset, addend),
         (Arch::S390x, _) => s390x::classify(kind, text, offset, addend),
+    }
+}
+
+/// Whether the 8 bytes at `offset` are the address in an instruction that loads it, and that
+/// [`relax_address`] can change.
+pub(super) fn is_address_load(arch: Arch, text: &[u8], offset: usize) -> bool {
+    match arch {
+        Arch::X86_64 => x86_64::is_address_load(text, offset),
+        Arch::Aarch64 => aarch64::is_address_load(text, offset),
+        Arch::Riscv64 | Arch::S390x => false,
+    }
+}
+
+/// Changes an instruction that [`is_address_load`] accepts: it computes the address of the symbol
+/// relative to itself or, if there is only a slot, loads the address from that.
+pub(super) fn relax_address(
+    arch: Arch,
+    site: PatchSite<'_>,
+    targets: PatchAddresses,
+) -> Result<(), PatchError> {
+    match arch {
+        Arch::X86_64 => x86_64::relax_address(site, targets),
+        Arch::Aarch64 => aarch64::relax_address(site, targets),
+        Arch::Riscv64 | Arch::S390x => Err(PatchError::Instruction),
     }
 }
 

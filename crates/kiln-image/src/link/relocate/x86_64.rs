@@ -85,6 +85,33 @@ pub(super) fn patch(
     store(&mut site, distance)
 }
 
+/// Whether the 8 bytes at `offset` are the operand of `movabs`.
+pub(super) fn is_address_load(text: &[u8], offset: usize) -> bool {
+    offset >= 2 && text[offset - 2] & 0xfe == 0x48 && text[offset - 1] & 0xf8 == 0xb8
+}
+
+/// Replaces `movabs reg, address`, ten bytes, by `lea reg, [rip + symbol]` or `mov reg, [rip + slot]`
+/// and a no-op of three bytes.
+pub(super) fn relax_address(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
+    const NOP: [u8; 3] = [0x0f, 0x1f, 0x00];
+    let start = site.offset.checked_sub(2).ok_or(PatchError::Instruction)?;
+    let code = site.text.get_mut(start..).and_then(|rest| rest.first_chunk_mut::<10>());
+    let code = code.ok_or(PatchError::Instruction)?;
+    let (opcode, target) = match (targets.symbol, targets.slot) {
+        (Some(symbol), _) => (LEA, symbol.wrapping_add_signed(site.addend)),
+        (None, Some(slot)) => (MOV, slot),
+        (None, None) => return Err(PatchError::Unreachable),
+    };
+    // The displacement ends five bytes after the start of the site.
+    let distance = distance(target, site.address.wrapping_add(5), REACH)?;
+    // The register's highest bit moves from REX.B to REX.R.
+    let (rex, register) = (0x48 | (code[0] & 1) << 2, code[1] & 7);
+    code[..3].copy_from_slice(&[rex, opcode, register << 3 | 0x05]);
+    code[3..7].copy_from_slice(&(distance as i32).to_le_bytes());
+    code[7..].copy_from_slice(&NOP);
+    Ok(())
+}
+
 /// Writes `jmp [rip + slot]` and two `int3`.
 pub(super) fn write_stub(mut site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     let slot = targets.slot.ok_or(PatchError::Unreachable)?;
@@ -173,6 +200,30 @@ mod tests {
         assert!(at(0x1005 + 0x8000_0000).is_err());
         assert_eq!(at(0x1005u64.wrapping_sub(0x8000_0000)).unwrap()[1..], [0, 0, 0, 0x80]);
         assert!(at(0x1004u64.wrapping_sub(0x8000_0000)).is_err());
+    }
+
+    #[test]
+    fn an_address_in_code_becomes_a_distance() {
+        let run = |code: [u8; 10], targets| {
+            let mut text = code;
+            assert!(is_address_load(&text, 2));
+            let site = PatchSite { text: &mut text, offset: 2, address: 0x1002, addend: 4 };
+            relax_address(site, targets).map(|()| text)
+        };
+        let none = PatchAddresses::default();
+        // movabs r11, .. becomes lea r11, [rip + 0x2004 - 0x1007]
+        let code = [0x49, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0];
+        let text = run(code, PatchAddresses { symbol: Some(0x2000), ..none }).unwrap();
+        assert_eq!(text, [0x4c, 0x8d, 0x1d, 0xfd, 0x0f, 0, 0, 0x0f, 0x1f, 0]);
+        // movabs rcx, .. becomes mov rcx, [rip + 0x3000 - 0x1007]
+        let code = [0x48, 0xb9, 0, 0, 0, 0, 0, 0, 0, 0];
+        let text = run(code, PatchAddresses { slot: Some(0x3000), ..none }).unwrap();
+        assert_eq!(text, [0x48, 0x8b, 0x0d, 0xf9, 0x1f, 0, 0, 0x0f, 0x1f, 0]);
+        assert!(run(code, PatchAddresses { symbol: Some(FAR), ..none }).is_err());
+        assert_eq!(run(code, none), Err(PatchError::Unreachable));
+        // mov eax, imm32; a site at the start of the code
+        assert!(!is_address_load(&[0x90, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0], 2));
+        assert!(!is_address_load(&[0; 8], 0));
     }
 
     #[test]

@@ -1,0 +1,18 @@
+//! What the flags of a relocation of code say about the symbol that it means.
+
+use kiln_artifact::Artifact;
+use kiln_artifact::record::{Reloc, SymbolKind};
+
+/// Whether the relocation is an access to a slot of a function that the code only calls.
+pub(super) fn is_called(artifact: &Artifact, reloc: &Reloc) -> bool {
+    reloc.kind().uses_slot()
+        && !reloc.has(Reloc::TAKES_ADDRESS)
+        && artifact.symbols()[reloc.symbol.get() as usize].kind() == SymbolKind::Function
+}
+
+/// Whether the relocation is a direct reference to the module's own definition of its symbol.
+pub(super) fn is_own(artifact: &Artifact, reloc: &Reloc) -> bool {
+    reloc.has(Reloc::OWN)
+        && !reloc.kind().uses_slot()
+        && artifact.symbols()[reloc.symbol.get() as usize].is_defined()
+}
