@@ -24,6 +24,24 @@ pub enum LoadError {
         /// The reason that the operating system gave.
         source: std::io::Error,
     },
+    /// The operating system does not let addresses be written into code, as an image needs whose code
+    /// reaches globals directly.
+    Patch {
+        /// The system call that was refused.
+        call: &'static str,
+        /// The reason that the operating system gave.
+        source: std::io::Error,
+    },
+    /// The operating system does not let code be executed that addresses were written into. One that
+    /// reaches globals through slots needs no such permission.
+    PatchedCode {
+        /// The reason why `mprotect(PROT_READ | PROT_EXEC)` was refused, which is tried first.
+        refused: std::io::Error,
+        /// The system call that was refused then.
+        call: &'static str,
+        /// The reason that the operating system gave.
+        source: std::io::Error,
+    },
     /// The image with this path cannot be used.
     At {
         /// The image's path.
@@ -96,6 +114,14 @@ impl fmt::Display for LoadError {
                 write!(f, "cannot execute code from {}, which is mounted noexec", mount.display())
             }
             Self::NotExecutable { mount: None, .. } => f.write_str("cannot execute code from the image"),
+            Self::Patch { call, .. } => {
+                write!(f, "cannot write addresses into the code of the image: {call}")
+            }
+            Self::PatchedCode { refused, call, .. } => write!(
+                f,
+                "cannot execute code of the image that addresses were written into: \
+                 mprotect(PROT_READ | PROT_EXEC): {refused}; {call}"
+            ),
             Self::At { path, .. } => write!(f, "image {}", path.display()),
             Self::NotAFile => f.write_str("not a regular file"),
             Self::Malformed { what, offset } => {
@@ -125,7 +151,10 @@ impl fmt::Display for LoadError {
 impl Error for LoadError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            Self::Io { source, .. } | Self::NotExecutable { source, .. } => Some(source),
+            Self::Io { source, .. }
+            | Self::NotExecutable { source, .. }
+            | Self::Patch { source, .. }
+            | Self::PatchedCode { source, .. } => Some(source),
             Self::At { source, .. } => Some(source),
             _ => None,
         }

@@ -100,6 +100,7 @@ mod load;
 mod note;
 #[cfg(feature = "write")]
 mod object;
+mod patch_list;
 mod read;
 #[cfg(feature = "write")]
 mod write;

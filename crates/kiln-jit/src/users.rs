@@ -1,8 +1,8 @@
 //! The names of modules and of what uses a symbol, for errors. Users are looked for only when there
 //! is an error, so a link without errors does no work for them.
 
-use kiln_artifact::{Artifact, RelocKind};
 use kiln_artifact::record::{Reloc, SectionKind, SymbolRecord};
+use kiln_artifact::{Artifact, RelocKind};
 
 /// The names of a unit's modules.
 ///

@@ -252,9 +252,12 @@ impl<'a> Plan<'a> {
         counts
     }
 
-    /// Counts the external slots of symbols and routines.
+    /// Counts the external slots of symbols and routines that are in memory.
     #[cfg(feature = "write")]
     pub(crate) fn symbol_slot_count(&self) -> usize {
+        if self.stored_slots() == 0 {
+            return 0;
+        }
         self.slots().keys().iter().filter(|key| !matches!(key, SlotKey::Global(_))).count()
     }
 }

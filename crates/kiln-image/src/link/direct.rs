@@ -22,9 +22,6 @@ use super::relocate;
 use super::resolve::{Resolution, SymbolTable};
 use crate::arch::Arch;
 
-/// The eight bytes of an address in code.
-pub(crate) const PATCH_LEN: u64 = 8;
-
 /// The source of an address in code that is written when the code is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PatchSource {

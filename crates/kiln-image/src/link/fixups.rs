@@ -3,8 +3,9 @@
 //!
 //! The image writer turns fixups into dynamic relocations; the JIT applies them at once.
 
-use super::direct::{PATCH_LEN, PatchSource, TextPatch};
+use super::direct::{PatchSource, TextPatch};
 use super::layout::{Area, Layout};
+use crate::patch_list::PATCH_LEN;
 
 /// A word of data, or a slot, that must hold an address of the program itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -5,7 +5,7 @@
 
 use kiln_artifact::{Artifact, RelocKind};
 
-use super::direct::{self, Aim, PATCH_LEN};
+use super::direct::{self, Aim};
 use super::error::LinkError;
 use super::lists::PerModule;
 use super::meaning::{is_called, is_own};
@@ -15,6 +15,7 @@ use super::resolve::{Resolution, SymbolTable};
 use super::threads;
 use super::users::function_at;
 use crate::arch::Arch;
+use crate::patch_list::PATCH_LEN;
 
 /// The means of reaching a symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

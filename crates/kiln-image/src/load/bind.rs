@@ -1,4 +1,5 @@
-//! Binds an image: sets permissions, applies relocations and fills slots.
+//! Binds an image: sets permissions, applies relocations, fills slots, and writes addresses into
+//! code.
 
 use std::ops::Range;
 #[cfg(feature = "trap")]
@@ -16,6 +17,7 @@ use super::origin::Origin;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::note::Span;
+use crate::patch_list::{PATCH_LEN, Patch, PatchValue};
 use crate::read::{PackedPlaces, Segment, is_section};
 
 /// The unwind rows of an image are not whole, or about something else than its code.
@@ -70,6 +72,7 @@ impl Loaded {
         };
         loaded.relocate()?;
         loaded.fill(addresses)?;
+        loaded.patch(addresses)?;
         let Mapped { memory, segments, .. } = &mut loaded.mapped;
         for segment in segments.iter().filter(|segment| pointers && segment.relro) {
             let start = segment.start / page * page;
@@ -156,7 +159,8 @@ impl Loaded {
         let head = self.mapped.tables().note.head;
         let array = head.slot_array.start.get();
         let len = size_of_val(addresses) as u64;
-        if len > 0 {
+        // If no code reads them, they are not in memory.
+        if len > 0 && head.slot_array.len.get() >= len {
             let bad = || LoadError::malformed("a misplaced slot array", array);
             let offset = self.writable(array, len).ok_or_else(bad)?;
             let bytes = zerocopy::IntoBytes::as_bytes(addresses);
@@ -171,6 +175,47 @@ impl Loaded {
             let offset = self.writable(record.address.get(), 8).ok_or_else(bad)?;
             // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
             unsafe { self.mapped.memory.write(offset, &word.to_ne_bytes()) };
+        }
+        Ok(())
+    }
+
+    /// Writes the addresses in code. The pages that have some become a private copy of those of the
+    /// file. They are never writable and executable at once, and executable again at the end.
+    fn patch(&mut self, addresses: &[usize]) -> Result<(), LoadError> {
+        let tables = self.mapped.tables();
+        let code = tables.note.head.text.start.get();
+        let base = self.mapped.memory.base() as u64;
+        let bad = |what| LoadError::malformed(what, self.mapped.patches_start());
+        let mut words = Vec::new();
+        // Everything is checked before anything is written.
+        for patch in tables.patches() {
+            let Patch { offset, value } = patch.map_err(bad)?;
+            let word = match value {
+                PatchValue::Image(distance) => base.wrapping_add(distance),
+                PatchValue::Slot { slot, addend } => {
+                    let slot = usize::try_from(slot).ok().and_then(|slot| addresses.get(slot));
+                    (*slot.ok_or_else(|| bad("a patch with an unknown slot"))? as u64).wrapping_add(addend)
+                }
+            };
+            // `View` has found the code, and a patch is inside of it.
+            words.push(((code + offset) as usize, word));
+        }
+        let (Some(first), Some(last)) = (words.first(), words.last()) else { return Ok(()) };
+        let page = rustix::param::page_size();
+        let pages = first.0 / page * page..(last.0 + PATCH_LEN as usize).next_multiple_of(page);
+        let fail = |call| move |source| LoadError::Patch { call, source };
+        let memory = &mut self.mapped.memory;
+        memory.protect(pages.clone(), Access::ReadWrite).map_err(fail("mprotect(PROT_READ | PROT_WRITE)"))?;
+        for (offset, word) in words {
+            // SAFETY: the bytes are code, which `View` has found in the file's part of a segment that
+            // holds nothing that the loader reads, and whose pages were just made writable. Nobody
+            // runs the code before the image is bound.
+            unsafe { memory.write(offset, &word.to_ne_bytes()) };
+        }
+        // `PR_SET_MDWE` forbids this, but not to map a file of code.
+        if let Err(refused) = memory.protect(pages.clone(), Access::ReadExecute) {
+            let copied = memory.execute_copy(pages);
+            return copied.map_err(|(call, source)| LoadError::PatchedCode { refused, call, source });
         }
         Ok(())
     }

@@ -7,11 +7,12 @@
 
 use std::ffi::c_void;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use rustix::fs::{MemfdFlags, memfd_create};
 use rustix::mm::{
     MapFlags, MprotectFlags, MremapFlags, ProtFlags, mmap, mmap_anonymous, mprotect, mremap_fixed, munmap,
 };
@@ -216,6 +217,22 @@ impl Reservation {
             mprotect(address, len, execute)?;
         }
         Ok(true)
+    }
+
+    /// Replaces code that is in writable memory, at `range`, which starts at a page, by an executable
+    /// mapping of a file in memory with the same bytes. The error has the call that was refused; then
+    /// nothing has changed.
+    ///
+    /// Nobody may run the code meanwhile.
+    pub(super) fn execute_copy(&mut self, range: Range<usize>) -> Result<(), (&'static str, io::Error)> {
+        let address = self.inside(&range).map_err(|error| ("mmap", error))?;
+        let copy = memfd_create(c"kiln code", MemfdFlags::CLOEXEC);
+        let copy = File::from(copy.map_err(|error| ("memfd_create", error.into()))?);
+        // SAFETY: inside the reservation, readable, and not written while `self` is borrowed.
+        let bytes = unsafe { std::slice::from_raw_parts(address.cast::<u8>(), range.len()) };
+        (&copy).write_all(bytes).map_err(|error| ("write to a memfd", error))?;
+        let piece = Piece { range, offset: Some(0), access: Access::ReadExecute };
+        self.map_piece(&copy, &piece).map_err(|error| ("mmap(PROT_READ | PROT_EXEC) of a memfd", error))
     }
 
     /// Sets the permissions of the pages of `range`, which starts at a page.

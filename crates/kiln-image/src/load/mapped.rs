@@ -80,6 +80,11 @@ impl Mapped {
         })
     }
 
+    /// Returns the address of the list of patches, from the load address on.
+    pub(super) fn patches_start(&self) -> u64 {
+        self.places.patches.start.get()
+    }
+
     /// Returns the relocations with addends.
     pub(super) fn rela(&self) -> Numbers<'_> {
         self.numbers(self.places.rela)

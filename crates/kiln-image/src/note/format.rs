@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::elf64::NOTE_HEADER;
 
 /// The version of the note, and so of the image format. Images of another version are refused.
-pub const FORMAT_VERSION: u32 = 4;
+pub const FORMAT_VERSION: u32 = 5;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
@@ -83,7 +83,8 @@ record! {
     /// exports, which are last: their number grows with the code, and an image must be opened in
     /// the same time. Spans up to `exports` are ranges of the body; later spans are ranges of
     /// addresses, from the load address on. `exports_sum` is the checksum of the exports.
-    /// `table_sums` are those of the dynamic symbols, of `.gnu.hash` and of the relocations, by
+    /// `globals` says how
+    /// code reaches globals. `table_sums` are those of the dynamic symbols, of `.gnu.hash` and of the relocations, by
     /// what they say: tools move them.
     Head {
         sum: U64,
@@ -98,7 +99,7 @@ record! {
         relative_count: U64,
         gnu_hash_len: U64,
         first_export: U32,
-        reserved: U32,
+        globals: U32,
         producers: Span,
         features: Span,
         signatures: Span,
@@ -112,6 +113,7 @@ record! {
         eh_frame: Span,
         code_tables: Span,
         text: Span,
+        patches: Span,
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct DynamicTables {
     pub(crate) dynstr: Span,
     pub(crate) rela: Span,
     pub(crate) relr: Span,
+    /// Whether there are relocations of code, for other loaders.
+    pub(crate) relocates_code: bool,
 }
 
 impl DynamicTables {
@@ -40,11 +42,15 @@ impl DynamicTables {
                 elf::DT_RELASZ => set_number(&mut tables.rela.len, value),
                 elf::DT_RELR => set_number(&mut tables.relr.start, value),
                 elf::DT_RELRSZ => set_number(&mut tables.relr.len, value),
+                elf::DT_TEXTREL => {
+                    tables.relocates_code = true;
+                    true
+                }
                 elf::DT_SYMENT => value == SYMBOL as u64,
                 elf::DT_RELAENT => value == RELA as u64,
                 elf::DT_RELRENT => value == RELR as u64,
                 // The linker makes no such relocations, and this loader would not apply them.
-                elf::DT_REL | elf::DT_JMPREL | elf::DT_TEXTREL | elf::DT_INIT | elf::DT_INIT_ARRAY => false,
+                elf::DT_REL | elf::DT_JMPREL | elf::DT_INIT | elf::DT_INIT_ARRAY => false,
                 _ => true,
             };
             if !right {

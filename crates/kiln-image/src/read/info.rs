@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kiln_globals::SlotKey;
+use kiln_globals::{GlobalAccess, SlotKey};
 use object::elf::{self, FileHeader64};
 use object::read::elf::{FileHeader, SectionHeader};
 use object::{Endianness, SectionIndex};
@@ -42,6 +42,10 @@ pub struct ImageInfo {
     pub relative_pointers: u64,
     /// Number of pointers in data that are the value of a slot plus a constant.
     pub symbolic_pointers: u64,
+    /// How the code reaches globals and functions of the host: directly, if that of any module does.
+    pub globals: GlobalAccess,
+    /// Number of addresses in code that the loader writes.
+    pub text_patches: u64,
     /// The distance of the code from the load address, in bytes.
     text: u64,
     code_tables: Box<[u8]>,
@@ -133,6 +137,11 @@ impl ImageInfo {
             let signature = signature(slot.signature.get() as usize);
             SlotInfo { key, signature }
         });
+        let mut patches = 0;
+        for patch in tables.patches() {
+            patch.map_err(|what| LoadError::malformed(what, view.places.patches.start.get()))?;
+            patches += 1;
+        }
         let mut exports = Vec::new();
         for export in tables.exports() {
             let bad = || LoadError::malformed("bad dynamic symbol", view.places.dynsym.start.get());
@@ -162,6 +171,8 @@ impl ImageInfo {
             internal_slots: head.internal_slots.get(),
             relative_pointers: head.relative_count.get() + tables.packed().count() as u64,
             symbolic_pointers: note.symbolic().len() as u64,
+            globals: GlobalAccess::from_code(head.globals.get() as u8).unwrap_or_default(),
+            text_patches: patches,
             text: head.text.start.get(),
             code_tables: tables.code.into(),
         })

@@ -12,6 +12,7 @@ use crate::arch::Arch;
 use crate::code::CodeTables;
 use crate::elf64::{SYMBOL, symbol_type};
 use crate::note::{Note, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span};
+use crate::patch_list::Patches;
 
 /// An entry of the dynamic symbol table.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +45,8 @@ pub(crate) struct TablePlaces {
     pub(crate) dynstr: Span,
     pub(crate) rela: Span,
     pub(crate) relr: Span,
+    /// The list of patches.
+    pub(crate) patches: Span,
 }
 
 impl TablePlaces {
@@ -58,6 +61,10 @@ impl TablePlaces {
         if symbols > u64::from(u32::MAX) {
             return Err("wrong number of dynamic symbols");
         }
+        // What other loaders relocate, this one patches.
+        if dynamic.relocates_code && note.head.patches.len.get() == 0 {
+            return Err("relocations of code without patches");
+        }
         Ok(Self {
             note: note_span,
             gnu_hash: Span::new(dynamic.gnu_hash, note.head.gnu_hash_len.get()),
@@ -65,12 +72,14 @@ impl TablePlaces {
             dynstr: dynamic.dynstr,
             rela: dynamic.rela,
             relr: dynamic.relr,
+            patches: note.head.patches,
         })
     }
 
     /// All places.
     pub(super) fn all(self) -> impl Iterator<Item = Span> {
-        [self.note, self.gnu_hash, self.dynsym, self.dynstr, self.rela, self.relr].into_iter()
+        let Self { note, gnu_hash, dynsym, dynstr, rela, relr, patches } = self;
+        [note, gnu_hash, dynsym, dynstr, rela, relr, patches].into_iter()
     }
 
     /// Returns the tables, of which `bytes` returns the bytes.
@@ -88,7 +97,7 @@ impl TablePlaces {
             rela: bytes(&self.rela),
             relr: bytes(&self.relr),
         };
-        Tables { dynamic, note, code: bytes(&note.head.code_tables) }
+        Tables { dynamic, note, code: bytes(&note.head.code_tables), patches: bytes(&self.patches) }
     }
 }
 
@@ -142,6 +151,8 @@ pub(crate) struct Tables<'a> {
     pub(crate) note: Note<'a>,
     /// The code tables, if there are some. They may be malformed.
     pub(crate) code: &'a [u8],
+    /// The list of patches. It may be malformed.
+    patches: &'a [u8],
 }
 
 impl<'a> Tables<'a> {
@@ -164,6 +175,11 @@ impl<'a> Tables<'a> {
     pub(super) fn packed(&self) -> impl Iterator<Item = u64> {
         let (mut places, table) = (PackedPlaces::default(), self.numbers(self.dynamic.relr));
         std::iter::from_fn(move || places.next(table))
+    }
+
+    /// The patches, in order. The error says what is wrong with the list; it is the last item.
+    pub(crate) fn patches(&self) -> Patches<'a> {
+        Patches::new(self.patches, self.note.head.text.len.get())
     }
 
     /// The code tables, if there are some. They may be malformed.

@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use kiln_globals::GlobalAccess;
 use object::elf;
 
 use super::dynamic::DynamicTables;
@@ -121,8 +122,11 @@ impl<'a> View<'a> {
         if !inside(&head.text, &Segment::is_executable) {
             return fail("code outside the executable segment");
         }
-        let slots = (self.note.slots().len() as u64).checked_add(head.internal_slots.get());
-        if slots.and_then(|slots| slots.checked_mul(8)) != Some(head.slot_array.len.get())
+        let internal = head.internal_slots.get();
+        let all = (self.note.slots().len() as u64).checked_add(internal);
+        let is_len = |slots: u64| slots.checked_mul(8) == Some(head.slot_array.len.get());
+        // Without those of the client, if no code reads them.
+        if !(is_len(internal) || all.is_some_and(is_len))
             || !head.slot_array.start.get().is_multiple_of(8)
             || !inside(&head.slot_array, &|segment| segment.is_writable() && !segment.relro)
         {
@@ -134,6 +138,19 @@ impl<'a> View<'a> {
         {
             return fail("a table of broken length");
         }
+        if GlobalAccess::from_code(u8::try_from(head.globals.get()).unwrap_or(u8::MAX)).is_none() {
+            return fail("an unknown way to reach globals");
+        }
+        // The loader writes to this segment while it reads others.
+        let is_code_only = |segment: &Segment| {
+            let tables = [&head.eh_frame, &head.code_tables];
+            segment.is_executable()
+                && !segment.has_tables
+                && !tables.iter().any(|table| table.len.get() > 0 && segment.contains(table, segment.mem_len))
+        };
+        if places.patches.len.get() > 0 && !inside(&head.text, &is_code_only) {
+            return fail("patches of what is not only code");
+        }
         self.check_replaceable()
     }
 
@@ -144,8 +161,8 @@ impl<'a> View<'a> {
         // `check_spans` has checked that the sums do not overflow, `TablePlaces` the number of
         // symbols.
         let exports_end = self.places.dynsym.len.get() / SYMBOL as u64;
-        let external_end = head.slot_array.start.get() + 8 * self.note.slots().len() as u64;
         let end = head.slot_array.start.get() + head.slot_array.len.get();
+        let external_end = end - 8 * head.internal_slots.get();
         let fits = |record: &ReplaceableRecord| {
             let (symbol, slot) = (record.symbol.get(), record.slot.get());
             (u64::from(head.first_export.get())..exports_end).contains(&symbol.into())

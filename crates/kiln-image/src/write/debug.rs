@@ -121,6 +121,7 @@ fn debug_file(
         has_symbols: true,
         has_property: has(|content| matches!(content, SectionContent::Property)),
         has_rela: has(|content| matches!(content, SectionContent::Rela)),
+        has_patches: has(|content| matches!(content, SectionContent::Patches)),
         has_relr: has(|content| matches!(content, SectionContent::Relr)),
         debug: &dwarf::NAMES,
         has_link: false,

@@ -142,6 +142,8 @@ pub(super) fn seal(
     head.eh_frame = area(Area::EhFrame);
     head.code_tables = area(Area::CodeTables);
     head.text = area(Area::Text);
+    head.patches = Span::of(&layout.patches);
+    head.globals = U32::new(plan.global_access().code().into());
     let parts = layout.checksummed_parts();
     assert_eq!(parts.len(), note.sums.len(), "every part has its checksum");
     let sums = parts.par_iter().zip(&note.sums).map(|(part, record)| {

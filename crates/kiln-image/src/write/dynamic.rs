@@ -107,8 +107,13 @@ impl DynamicSection {
                 (elf::DT_VERNEEDNUM, EntryValue::Number(1)),
             ]);
         }
+        let mut flags = elf::DF_BIND_NOW;
+        if relocations.text > 0 {
+            entries.push((elf::DT_TEXTREL, EntryValue::Number(0)));
+            flags |= elf::DF_TEXTREL;
+        }
         entries.extend([
-            (elf::DT_FLAGS, EntryValue::Number(elf::DF_BIND_NOW.into())),
+            (elf::DT_FLAGS, EntryValue::Number(flags.into())),
             (elf::DT_FLAGS_1, EntryValue::Number(elf::DF_1_NOW.into())),
             (elf::DT_NULL, EntryValue::Number(0)),
         ]);

@@ -4,7 +4,8 @@
 //! ascending bucket. Format of the table: "GNU Hash ELF Sections" in the documentation of binutils.
 //!
 //! Symbols of the host are imported, so `dlopen` fills their slots. Slots of globals are filled by
-//! the host, through the exported array `kiln_slots` or through our loader. Only our loader does
+//! the host, through the exported array `kiln_slots` or through our loader. Globals whose addresses
+//! are in code are imported, too, under their keys: see `patches`. Only our loader does
 //! two things, which images rarely need with the default settings: it fills pointers in data that
 //! refer to globals, and it provides the two helper functions that no C library has
 //! (`__cranelift_x86_pshufb`, `__cranelift_probestack`). If `dlopen` loads an image that exports
@@ -19,6 +20,7 @@ use kiln_globals::SlotKey;
 use object::elf;
 
 use super::options::ImageOptions;
+use super::patches::TextPatches;
 use crate::link::{Area, Definition, Plan, SLOTS_SYMBOL, stub_size};
 
 /// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
@@ -83,10 +85,12 @@ fn exported_place(plan: &Plan<'_>, definition: &Definition<'_>) -> (Area, u64, u
 
 impl<'p, 'a> DynamicSymbols<'p, 'a> {
     /// Returns the dynamic symbols of a program that exports what `list` accepts.
-    pub(super) fn of(plan: &'p Plan<'a>, list: &ExportList<'_>) -> Self {
+    pub(super) fn of(plan: &'p Plan<'a>, patches: &TextPatches, list: &ExportList<'_>) -> Self {
         let undefined = plan.slots().keys().iter().enumerate().filter_map(|(number, key)| match key {
             SlotKey::Symbol(name) | SlotKey::Routine(name) => Some((&**name, number as u32)),
-            SlotKey::Global(_) => None,
+            SlotKey::Global(key) => {
+                patches.globals.contains(&(number as u32)).then_some((&**key, number as u32))
+            }
         });
         let export = |name: &'a str| Export {
             name,
@@ -109,8 +113,8 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
                 Export { function, signature, area, offset, size, slot, ..export(definition.name) }
             })
             .collect();
-        if !plan.slots().is_empty() {
-            exports.push(Export { size: 8 * plan.slots().len() as u64, ..export(SLOTS_SYMBOL) });
+        if plan.stored_slots() > 0 {
+            exports.push(Export { size: 8 * plan.stored_slots() as u64, ..export(SLOTS_SYMBOL) });
         }
         let count = exports.len() as u32;
         let buckets = count.div_ceil(2).max(1);

@@ -140,6 +140,7 @@ pub(super) fn section_header(
         SectionContent::Relr => {
             SectionHeader { sh_entsize: RELR as u64, ..table(section, elf::SHT_RELR, range, TABLE_ALIGN) }
         }
+        SectionContent::Patches => table(section, elf::SHT_PROGBITS, range, 1),
         SectionContent::Rela => SectionHeader {
             sh_link: dynsym(),
             sh_entsize: RELA as u64,

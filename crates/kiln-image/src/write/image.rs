@@ -15,6 +15,7 @@ use super::dynamic_symbols::{DynamicSymbols, ExportList, is_exported};
 use super::headers::{write_file_headers, write_section_headers};
 use super::layout::{FileLayout, TableSizes};
 use super::options::{ImageOptions, MAX_TEXT_ALIGN};
+use super::patches::{TextPatches, write_patches};
 use super::property::property_note;
 use super::relocations::{Relocations, write_relocations};
 use super::section::{Extra, sections};
@@ -96,8 +97,9 @@ fn check(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> 
 
 fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageFiles, LinkError> {
     let list = ExportList::of(options);
-    let symbols = DynamicSymbols::of(plan, &list);
-    let relocations = Relocations::of(plan, options.pack_relocations);
+    let patches = TextPatches::of(plan)?;
+    let symbols = DynamicSymbols::of(plan, &patches, &list);
+    let relocations = Relocations::of(plan, &patches, options.pack_relocations);
     let details = plan.slot_details();
     let needs_libc = plan.slots().keys().iter().any(|key| matches!(key, SlotKey::Routine(_)));
     let dynamic = DynamicSection::new(&symbols, &relocations, options, needs_libc)?;
@@ -109,6 +111,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let parts = Parts {
         symbols: &symbols,
         relocations: &relocations,
+        patches: &patches,
         dynamic: &dynamic,
         full: &full,
         property: &property,
@@ -126,8 +129,8 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     Ok(ImageFiles { image: buffer, debug: file })
 }
 
-/// Writes the relocations, and the pointers whose relocations are packed: those are relative to
-/// what is in the file.
+/// Writes the relocations, the list of patches, and the pointers whose relocations are packed: those
+/// are relative to what is in the file.
 fn write_pointers(
     plan: &Plan<'_>,
     layout: &FileLayout<'_>,
@@ -138,7 +141,10 @@ fn write_pointers(
 ) {
     let Range { start, end } = layout.rela;
     let (addresses, pack) = (&layout.addresses, options.pack_relocations);
-    let packed = write_relocations(plan, addresses, symbols, fixups, pack, &mut buffer[start..end]);
+    let (list, text) = write_patches(&fixups.text, addresses);
+    buffer[layout.patches.clone()].copy_from_slice(&list);
+    let table = &mut buffer[start..end];
+    let packed = write_relocations(plan, addresses, symbols, fixups, &text, pack, table);
     for (address, target) in packed {
         let address = address as usize;
         buffer[address..address + 8].copy_from_slice(&plan.arch().u64_bytes(target));
@@ -149,6 +155,7 @@ fn write_pointers(
 struct Parts<'a, 'p, 'i> {
     symbols: &'a DynamicSymbols<'p, 'i>,
     relocations: &'a Relocations,
+    patches: &'a TextPatches,
     dynamic: &'a DynamicSection,
     full: &'a FullSymbols,
     property: &'a [u8],
@@ -164,7 +171,7 @@ fn write_frame<'p>(
     buffer: &mut Vec<u8>,
 ) -> Result<(FileLayout<'p>, Debug), LinkError> {
     let arch = plan.arch();
-    let Parts { symbols, relocations, dynamic, full, property, options } = *parts;
+    let Parts { symbols, relocations, patches, dynamic, full, property, options } = *parts;
     let mut debug = Debug::default();
     let mut w = Writer::new(arch.endian(), true, buffer);
     let extra = Extra {
@@ -172,6 +179,7 @@ fn write_frame<'p>(
         has_property: !property.is_empty(),
         has_rela: relocations.rela > 0,
         has_relr: relocations.packed.len() > 0,
+        has_patches: patches.count() > 0,
         debug: Debug::names(options),
         has_link: Debug::link_len(options) > 0,
         for_image: true,
@@ -192,6 +200,7 @@ fn write_frame<'p>(
         dynstr: dynamic.strings.len(),
         relocations: relocations.rela,
         relr: relocations.packed.len(),
+        patches: patches.len(),
         // `check` has limited it.
         text_align: options.text_align as usize,
         dynamic: dynamic.len(),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! read-only segment  file header, program headers, notes, .gnu.hash, .dynsym, .dynstr, versions,
-//!                    .rela.dyn, .relr.dyn, .rodata, .eh_frame_hdr, .eh_frame, .kiln.code
+//!                    .rela.dyn, .relr.dyn, .kiln.patches, .rodata, .eh_frame_hdr, .eh_frame,
+//!                    .kiln.code
 //! code segment       .text
 //! relro segment      .data.rel.ro, .dynamic
 //! writable segment   .kiln.slots, .data, and the addresses of .bss
@@ -63,6 +64,8 @@ pub(super) struct TableSizes {
     pub(super) relocations: usize,
     /// Bytes of packed relocations; 0 for none.
     pub(super) relr: usize,
+    /// Bytes of the list of patches; 0 for none.
+    pub(super) patches: usize,
     /// The alignment of code, in bytes.
     pub(super) text_align: usize,
     /// Entries of `.dynamic`.
@@ -92,6 +95,7 @@ pub(super) struct FileLayout<'p> {
     pub(super) verneed: Range<usize>,
     pub(super) rela: Range<usize>,
     pub(super) relr: Range<usize>,
+    pub(super) patches: Range<usize>,
     pub(super) addresses: Addresses,
     /// The segment that begins with the file header.
     pub(super) read_only: Range<usize>,
@@ -146,6 +150,7 @@ impl<'p> FileLayout<'p> {
         let verneed = reserve(w, if has_versions { VERNEED } else { 0 }, TABLE_ALIGN);
         let rela = reserve(w, RELA * sizes.relocations, TABLE_ALIGN);
         let relr = reserve(w, sizes.relr, TABLE_ALIGN);
+        let patches = reserve(w, sizes.patches, 1);
 
         let mut addresses = Addresses::default();
         let mut reserve_area = |w: &mut Writer<'_>, area: Area| {
@@ -200,6 +205,7 @@ impl<'p> FileLayout<'p> {
             verneed,
             rela,
             relr,
+            patches,
             addresses,
             read_only,
             code,
@@ -227,6 +233,7 @@ impl<'p> FileLayout<'p> {
             SectionContent::Versym => self.versym.clone(),
             SectionContent::Verneed => self.verneed.clone(),
             SectionContent::Relr => self.relr.clone(),
+            SectionContent::Patches => self.patches.clone(),
             SectionContent::GnuHash => self.gnu_hash.clone(),
             SectionContent::Dynsym => self.dynsym.clone(),
             SectionContent::Dynstr => self.dynstr.clone(),

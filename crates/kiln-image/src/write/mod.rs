@@ -18,6 +18,7 @@ mod headers;
 mod image;
 mod layout;
 mod options;
+mod patches;
 mod property;
 mod relocations;
 mod relr;

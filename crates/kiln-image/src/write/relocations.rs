@@ -1,6 +1,10 @@
-//! `.rela.dyn`: the relocations that `dlopen` and our loader apply to the data of an image.
+//! `.rela.dyn`: the relocations that `dlopen` and our loader apply to the data of an image, and those
+//! that only `dlopen` applies to its code.
+
+use kiln_globals::SlotKey;
 
 use super::dynamic_symbols::DynamicSymbols;
+use super::patches::TextPatches;
 use super::relr::{PackedRelocations, is_packable};
 use crate::elf64::{RELA, rela_info};
 use crate::link::{Addresses, Area, Fixups, Plan, Pointer, PointerSource};
@@ -13,6 +17,8 @@ pub(super) struct Relocations {
     pub(super) relative: usize,
     /// Pointers in data that are the value of a slot plus a constant.
     pub(super) symbolic: usize,
+    /// Number of those of addresses in code, which come last.
+    pub(super) text: usize,
     /// The packed ones.
     pub(super) packed: PackedRelocations,
 }
@@ -20,7 +26,7 @@ pub(super) struct Relocations {
 impl Relocations {
     /// Returns the relocations of a program, of which those that can be are packed if `pack` says
     /// so.
-    pub(super) fn of(plan: &Plan<'_>, pack: bool) -> Self {
+    pub(super) fn of(plan: &Plan<'_>, patches: &TextPatches, pack: bool) -> Self {
         let mut places = Vec::new();
         let counts = plan.pointer_counts(|area, offset| {
             if pack && is_packable(plan.layout(), area, offset) {
@@ -29,23 +35,26 @@ impl Relocations {
         });
         let internal = plan.internal_slot_count();
         if pack {
-            let first = plan.slots().len();
+            let first = plan.stored_slots();
             places.extend((first..first + internal).map(|slot| (Area::Slots, 8 * slot as u64)));
         }
         places.sort_unstable();
         let relative = counts.relative + internal - places.len();
-        let rela = relative + plan.symbol_slot_count() + counts.symbols;
-        Self { rela, relative, symbolic: counts.symbolic, packed: PackedRelocations::new(&places) }
+        let text = patches.count();
+        let rela = relative + plan.symbol_slot_count() + counts.symbols + text;
+        Self { rela, relative, symbolic: counts.symbolic, text, packed: PackedRelocations::new(&places) }
     }
 }
 
 /// Writes the dynamic relocations that are not packed into `table`: first the relative relocations,
-/// by address, then the relocations against symbols. Returns the packed pointers.
+/// by address, then the relocations against symbols, then those of code, `text`. Returns the packed
+/// pointers.
 pub(super) fn write_relocations(
     plan: &Plan<'_>,
     addresses: &Addresses,
     symbols: &DynamicSymbols<'_, '_>,
     fixups: &Fixups,
+    text: &[(u64, Option<u32>, u64)],
     pack: bool,
     table: &mut [u8],
 ) -> Vec<(u64, u64)> {
@@ -57,7 +66,7 @@ pub(super) fn write_relocations(
     let place = |pointer: &Pointer| (address(pointer.area, pointer.offset), pointer.target);
     let mut relative: Vec<(u64, u64)> = plain.into_iter().map(place).collect();
     relative.sort_unstable();
-    // The dynamic symbol of each slot; 0 for a slot of a global.
+    // The dynamic symbol of each slot; 0 for a slot of a global that is not patched into code.
     let mut symbol_of = vec![0u32; plan.slots().len()];
     for (index, &(_, slot)) in symbols.undefined.iter().enumerate() {
         symbol_of[slot as usize] = 1 + index as u32;
@@ -65,18 +74,25 @@ pub(super) fn write_relocations(
     let mut records: Vec<(u64, u64, u64)> = Vec::with_capacity(relative.len());
     let relative_info = rela_info(0, arch.relative_reloc());
     records.extend(relative.into_iter().map(|(from, to)| (from, relative_info, to)));
-    for &(_, slot) in &symbols.undefined {
+    let is_symbol = |slot: u32| !matches!(plan.slots().keys()[slot as usize], SlotKey::Global(_));
+    let stored = symbols.undefined.iter().filter(|_| plan.stored_slots() > 0);
+    for &(_, slot) in stored.filter(|(_, slot)| is_symbol(*slot)) {
         let from = address(Area::Slots, 8 * u64::from(slot));
         records.push((from, rela_info(symbol_of[slot as usize], arch.glob_dat_reloc()), 0));
     }
     for pointer in &fixups.symbolic {
         let PointerSource::Slot(slot) = pointer.source else { continue };
         let symbol = symbol_of[slot as usize];
-        if symbol != 0 {
+        if is_symbol(slot) {
             let from = address(pointer.area, pointer.offset);
             records.push((from, rela_info(symbol, arch.abs64_reloc()), pointer.addend as u64));
         }
     }
+    // Not counted among the relative ones, so that our loader does not see them.
+    records.extend(text.iter().map(|&(from, slot, addend)| match slot {
+        Some(slot) => (from, rela_info(symbol_of[slot as usize], arch.abs64_reloc()), addend),
+        None => (from, relative_info, addend),
+    }));
     let big = arch.endian() == object::Endianness::Big;
     assert_eq!(table.len(), records.len() * RELA, "as many relocations as were reserved");
     for (entry, (offset, info, addend)) in table.chunks_exact_mut(RELA).zip(records) {

@@ -39,6 +39,8 @@ pub(super) enum SectionContent {
     Verneed,
     Rela,
     Relr,
+    /// The addresses in code that our loader writes.
+    Patches,
     Area(AreaPiece),
     /// Bytes in front of zeroed data, see [`FILLER`].
     Filler,
@@ -68,6 +70,7 @@ impl SectionContent {
             | Self::Verneed
             | Self::Rela
             | Self::Relr
+            | Self::Patches
             | Self::Area(_)
             | Self::Filler
             | Self::Dynamic => true,
@@ -98,7 +101,8 @@ impl FileSection<'_> {
     /// Returns whether the note has a checksum of the section: if it is loaded from the file, and
     /// no tool moves or changes it.
     pub(super) fn has_checksum(&self) -> bool {
-        self.piece().is_some_and(|piece| piece.area != Area::Bss && piece.size > 0)
+        matches!(self.content, SectionContent::Patches)
+            || self.piece().is_some_and(|piece| piece.area != Area::Bss && piece.size > 0)
     }
 
     /// Returns the part of an area that is the section's content, or `None` if the content is
@@ -129,6 +133,8 @@ pub(super) struct Extra {
     pub(super) has_rela: bool,
     /// Whether there are packed relocations, which need a version of the C library.
     pub(super) has_relr: bool,
+    /// Whether code has addresses that our loader writes.
+    pub(super) has_patches: bool,
     /// The names of the sections of debug information.
     pub(super) debug: &'static [&'static str],
     /// Whether the debug information is in another file.
@@ -161,6 +167,9 @@ pub(super) fn sections<'p: 'w, 'w>(
     }
     if extra.has_relr {
         list.push((".relr.dyn", SectionContent::Relr));
+    }
+    if extra.has_patches {
+        list.push((".kiln.patches", SectionContent::Patches));
     }
     for area in READ_ONLY.into_iter().chain([Area::Text, Area::Relro]) {
         list.extend(pieces(plan, area));
@@ -224,6 +233,7 @@ fn number<'p: 'w, 'w>(
         | SectionContent::Verneed
         | SectionContent::Rela
         | SectionContent::Relr
+        | SectionContent::Patches
         | SectionContent::Area(_)
         | SectionContent::Filler
         | SectionContent::Symtab

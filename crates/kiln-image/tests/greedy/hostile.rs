@@ -19,6 +19,9 @@ pub(crate) struct Hostile {
     /// After the null symbol.
     pub(crate) dynsym: Vec<u8>,
     pub(crate) dynstr: Vec<u8>,
+    /// The list of patches, and the length of the code that they are in.
+    pub(crate) patches: Vec<u8>,
+    pub(crate) code_len: usize,
     /// Section headers after the null section, with the offset of their names only.
     pub(crate) section_names: Vec<u32>,
     /// The string table of section names.
@@ -28,9 +31,9 @@ pub(crate) struct Hostile {
 const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
 /// The offset of [`Hostile::strings`] in the strings of the note.
 pub(crate) const START: u32 = TRIPLE.len() as u32;
-const HEADERS: usize = 64 + 4 * 56;
+const HEADERS: usize = 64 + 5 * 56;
 const NOTE_PREFIX: usize = 20;
-const NOTE_HEAD: usize = 344;
+const NOTE_HEAD: usize = 360;
 const PAGE: usize = 4096;
 
 /// Numbers of 4 bytes.
@@ -59,12 +62,12 @@ impl Hostile {
         // After the note: the tables that are loaded.
         let mut tables = Vec::new();
         let dynsym = [vec![0; 24], self.dynsym.clone()].concat();
-        let loaded = [&self.gnu_hash, &dynsym, &self.dynstr].map(|table| {
+        let loaded = [&self.gnu_hash, &dynsym, &self.dynstr, &self.patches].map(|table| {
             let start = note_end + tables.len();
             tables.extend_from_slice(table);
             [start, table.len()]
         });
-        let [gnu_hash, symbols, strings] = loaded;
+        let [gnu_hash, symbols, strings, patches] = loaded;
         let dynamic_start = (note_end + tables.len()).next_multiple_of(8);
         tables.resize(dynamic_start - note_end, 0);
         let entries =
@@ -72,18 +75,20 @@ impl Hostile {
         tables.extend(entries.into_iter().flat_map(|(tag, value)| longs(&[tag, value])));
         let dynamic_len = note_end + tables.len() - dynamic_start;
         let readable = (note_end + tables.len()).next_multiple_of(PAGE);
-        tables.resize(readable - note_end, 0);
+        let loaded_end = (readable + self.code_len).next_multiple_of(PAGE);
+        tables.resize(loaded_end - note_end, 0);
         // After everything that is loaded: the sections.
-        let (sections, _) = self.sections(readable);
+        let (sections, _) = self.sections(loaded_end);
         let slots = self.slots.len() / 20;
         let count = if sections.is_empty() { 0 } else { self.section_names.len() + 2 };
         let mut headers = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0".to_vec();
-        headers.extend(longs(&[0, 64, if count == 0 { 0 } else { readable + self.shstrtab.len() }]));
-        headers.extend([0, 0, 0, 0, 64, 0, 56, 0, 4, 0, 64, 0]);
+        headers.extend(longs(&[0, 64, if count == 0 { 0 } else { loaded_end + self.shstrtab.len() }]));
+        headers.extend([0, 0, 0, 0, 64, 0, 56, 0, 5, 0, 64, 0]);
         headers.extend([count as u16, if count == 0 { 0 } else { 1 }].map(u16::to_le_bytes).concat());
-        let writable = readable.next_multiple_of(PAGE);
+        let writable = loaded_end;
         for (kind, flags, start, file, memory, align) in [
             (1, 4, 0, readable, readable, PAGE),
+            (1, 5, readable, self.code_len, self.code_len, PAGE),
             (1, 6, writable, 0, 8 * slots, PAGE),
             (2, 4, dynamic_start, dynamic_len, dynamic_len, 8),
             (4, 4, HEADERS, note_end - HEADERS, note_end - HEADERS, 4),
@@ -95,7 +100,7 @@ impl Hostile {
 
         let (spans, note_tables) = self.note_tables();
         let mut head = b"KilnImg\0".to_vec();
-        head.extend(words(&[4, NOTE_HEAD as u32]));
+        head.extend(words(&[5, NOTE_HEAD as u32]));
         // Of tables that are not what they are; readers compare what is before them first.
         head.extend([0; 64]);
         head.extend(words(&[0, 0, 0, START]));
@@ -104,7 +109,8 @@ impl Hostile {
         let exports = self.dynsym.len() / 24;
         head.extend(words(&[1 + (exports - self.export_signatures.len() / 8) as u32, 0]));
         head.extend(spans.iter().flat_map(|span| longs(span)));
-        head.extend(longs(&[if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0, 0, 0]));
+        head.extend(longs(&[if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0]));
+        head.extend(longs(&[readable, self.code_len, patches[0], patches[1]]));
         assert_eq!(head.len() + 8, NOTE_HEAD);
         let body = [head, note_tables].concat();
         let end = spans[8][0] - 8;

@@ -44,7 +44,7 @@ fn one_chain(name: &str, count: u32) -> Vec<u8> {
 /// half of which are records that share the other half.
 type Kind = (&'static str, &'static str, fn(u32) -> Hostile);
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     ("features", "texts in the note that share bytes", |size| Hostile {
         features: words(&[START, size / 2]).repeat(size as usize / 16),
         strings: vec![b'f'; size as usize / 2],
@@ -107,6 +107,17 @@ const KINDS: [Kind; 12] = [
     ("sections", "names of sections that are longer than the file", |size| Hostile {
         section_names: vec![0; size as usize / 128],
         shstrtab: [&vec![b's'; size as usize / 2][..], &[0]].concat(),
+        ..Hostile::default()
+    }),
+    // As many patches as code has room for, and as many that it has no room for.
+    ("patches", "", |size| Hostile {
+        patches: [0, 0, 1, 2, 3, 4, 5, 6, 7, 8].repeat(size as usize / 18),
+        code_len: size as usize / 18 * 8,
+        ..Hostile::default()
+    }),
+    ("patches outside the code", "a patch outside the code", |size| Hostile {
+        patches: [0, 1].repeat(size as usize / 2),
+        code_len: 80,
         ..Hostile::default()
     }),
     ("checksums of nothing", "", |size| Hostile {

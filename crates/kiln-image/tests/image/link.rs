@@ -345,7 +345,8 @@ fn known_addresses_and_slots_are_used() {
     assert_eq!(content.target, FAR);
     let mut data = vec![0; 16];
     let mut slots = vec![0; plan.layout()[Area::Slots].size as usize];
-    let out = kiln_image::link::FixupOutput { text: &mut text, relro: &mut [], data: &mut data, slots: &mut slots };
+    let out =
+        kiln_image::link::FixupOutput { text: &mut text, relro: &mut [], data: &mut data, slots: &mut slots };
     assert!(out.fits(plan.layout()));
     fixups.apply(out, &mut |_| 0x1000);
     assert_eq!(data[..8], (FAR + 1).to_ne_bytes());
