@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use kiln_artifact::Artifact;
 use kiln_backend::{Reuse, compile_all, compile_all_here, is_small};
-use kiln_cache::{Events, FunctionKey, Recipe, Store};
+use kiln_cache::{Events, FunctionKey, Key, Recipe, Store};
 use kiln_ir::{Module, Target};
 use rayon::ThreadPool;
 use rayon::prelude::*;
@@ -221,15 +221,20 @@ impl Compiler {
         generators: &[Arc<Generator>],
         here: bool,
     ) -> Result<Compiled, CompilerError> {
-        let look_up = |(module, generator): (&Module, &Arc<Generator>)| {
-            self.cache.look_up(module, &module.name, None, generator)
+        let look_up = |((module, generator), recipe): ((&Module, &Arc<Generator>), Option<Recipe>)| {
+            self.cache.look_up(module, &module.name, None, generator, recipe)
         };
-        // Hashing the IR of every module, and reading and checking entries, take time, so lookups
-        // run in parallel.
+        // Hashing the IR of every module, and reading and checking entries, take time, so both run
+        // in parallel. In between, a store on a server is told everything that it will be asked.
         let lookups: Vec<CacheLookup> = if self.cache.store.is_some() && modules.len() > 1 {
-            modules.par_iter().zip(generators).map(look_up).collect()
+            let pairs = modules.par_iter().zip(generators);
+            let recipe = |(module, generator): (&Module, &Arc<Generator>)| generator.keys().module(module);
+            let recipes: Vec<Recipe> = pairs.clone().map(recipe).collect();
+            let keys: Vec<Key> = recipes.par_iter().map(Recipe::key).collect();
+            self.cache.announce(&[], &keys);
+            pairs.zip(recipes.into_par_iter().map(Some)).map(look_up).collect()
         } else {
-            modules.iter().zip(generators).map(look_up).collect()
+            modules.iter().zip(generators).map(|pair| look_up((pair, None))).collect()
         };
 
         let (mut stats, mut samples) = (Stats::default(), Samples::default());

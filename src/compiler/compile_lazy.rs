@@ -7,6 +7,8 @@
 
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, CompileError, Job, compile, compile_all};
+#[cfg(feature = "tracing")]
+use kiln_cache::Place;
 use kiln_ir::ModuleSettings;
 use rayon::prelude::*;
 
@@ -15,7 +17,7 @@ use super::keys::Keys;
 use super::lazy::Lazy;
 use super::reuse::{CacheLookup, Hit};
 use super::stats::Stats;
-use super::verify::Samples;
+use super::verify::{Samples, Verify};
 use super::{Compiled, Compiler};
 
 /// One module's part of the result.
@@ -36,7 +38,7 @@ struct Shared {
 
 /// Returns the result for a hit on a module whose IR is not built.
 fn unbuilt(hit: Hit) -> Done {
-    let Hit { entry, failed_writes, key: _ } = hit;
+    let Hit { entry, failed_writes, key: _, place: _ } = hit;
     let stats = Stats {
         reused_functions: entry.artifact.functions().len(),
         reused_modules: 1,
@@ -45,6 +47,13 @@ fn unbuilt(hit: Hit) -> Done {
         ..Stats::default()
     };
     Done { artifact: entry.artifact, stats, samples: Samples::default() }
+}
+
+/// Records in the module's span that its code was found: how, and where.
+#[cfg(feature = "tracing")]
+fn record_hit(place: Place, how: &str) {
+    let outcome = format!("{how}, from {place}");
+    tracing::Span::current().record("outcome", &*outcome);
 }
 
 impl Compiler {
@@ -63,6 +72,7 @@ impl Compiler {
         let keys = self.target.isa(&ModuleSettings::default()).ok();
         let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
         let shared = Shared { keys, many };
+        self.announce_lazy(&modules, &shared);
         let work = || -> Vec<_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
             modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect()
@@ -85,6 +95,17 @@ impl Compiler {
         if errors.is_empty() { Ok(result) } else { Err(errors) }
     }
 
+    /// Tells the store the lineages of all modules that have a client's key.
+    fn announce_lazy<E>(&self, modules: &[Lazy<'_, E>], shared: &Shared) {
+        if self.cache.store.is_none() || self.cache.verify == Verify::All {
+            return;
+        }
+        let Some(keys) = &shared.keys else { return };
+        let client =
+            |lazy: &Lazy<'_, E>| Some(keys.client(&self.cache.program, &lazy.name, lazy.key.as_ref()?));
+        self.cache.announce(&modules.iter().filter_map(client).collect::<Vec<_>>(), &[]);
+    }
+
     fn compile_one_lazy<E>(
         &self,
         index: usize,
@@ -101,7 +122,7 @@ impl Compiler {
         let hit = match hit {
             Some(hit) if !self.cache.verify.samples(&hit.key) => {
                 #[cfg(feature = "tracing")]
-                tracing::Span::current().record("outcome", "hit by the client's key");
+                record_hit(hit.place, "hit by the client's key");
                 return Ok(unbuilt(hit));
             }
             hit => hit,
@@ -128,10 +149,10 @@ impl Compiler {
             let artifact = self.cache.use_hit(&module, hit, &mut stats, &mut samples);
             return Ok(Done { artifact, stats, samples });
         }
-        let artifact = match self.cache.look_up(&module, &name, client, &generator) {
+        let artifact = match self.cache.look_up(&module, &name, client, &generator, None) {
             CacheLookup::Hit(hit) => {
                 #[cfg(feature = "tracing")]
-                tracing::Span::current().record("outcome", "hit");
+                record_hit(hit.place, "hit");
                 self.cache.use_hit(&module, hit, &mut stats, &mut samples)
             }
             CacheLookup::Compile(pending) => {

@@ -44,11 +44,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, Reuse};
 use kiln_cache::{
-    Entry, EntryError, Event, Events, FunctionKey, Key, Lineage, Lookup, MissReason, Recipe, Store, explain,
+    Entry, EntryError, Event, Events, FunctionKey, Key, Lineage, Lookup, MissReason, Place, Recipe, Store,
+    explain,
 };
 use kiln_ir::Module;
 
@@ -82,6 +84,7 @@ pub(super) enum CacheLookup {
 pub(super) struct Hit {
     pub(super) key: Key,
     pub(super) entry: Entry,
+    pub(super) place: Place,
     /// Number of lineages that the store could not point to the key.
     pub(super) failed_writes: usize,
 }
@@ -119,32 +122,42 @@ impl Pending {
 }
 
 impl Cache {
-    /// Looks up `module`, which is called `name`, in the store. `client` is the lineage of the
-    /// client's key, if the module has a client's key.
+    /// Tells the store which lineages and keys will be looked up, so that a server is asked for all
+    /// of them at once.
+    pub(super) fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
+        if let Some(store) = &self.store {
+            store.announce(lineages, keys);
+        }
+    }
+
+    /// Looks up `module`, which is called `name`, in the store, under the key of `recipe`. `client`
+    /// is the lineage of the client's key, if the module has a client's key.
     pub(super) fn look_up(
         &self,
         module: &Module,
         name: &str,
         client: Option<Lineage>,
         generator: &Generator,
+        recipe: Option<Recipe>,
     ) -> CacheLookup {
         let Some(store) = self.store.as_deref() else { return CacheLookup::Compile(Pending::NotAsked) };
         #[cfg(feature = "tracing")]
         let _span = tracing::debug_span!("look up", module = name).entered();
         let keys = generator.keys();
-        let recipe = keys.module(module);
+        let recipe = recipe.unwrap_or_else(|| keys.module(module));
         let key = recipe.key();
         let lineage = self.lineage(name, &recipe);
         let identity = |recipe, others: Option<Lineage>| {
             let lineages = [lineage].into_iter().chain(client).chain(others).collect();
             Identity { recipe, key, lineages }
         };
+        let asked = Instant::now();
         CacheLookup::Compile(match store.get(&key) {
-            Lookup::Hit(entry) => {
-                self.report(&Event::Hit { key: &key, module: name });
+            Lookup::Hit(entry, place) => {
+                self.report_hit(&key, name, &entry, place, asked);
                 if self.verify != Verify::All {
                     let failed_writes = self.set_latest([&lineage].into_iter().chain(&client), &key);
-                    return CacheLookup::Hit(Hit { key, entry, failed_writes });
+                    return CacheLookup::Hit(Hit { key, entry, place, failed_writes });
                 }
                 Pending::HitToVerify { identity: identity(recipe, None), entry }
             }
@@ -182,12 +195,13 @@ impl Cache {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
         #[cfg(feature = "tracing")]
         let _span = tracing::debug_span!("look up", module = name).entered();
+        let asked = Instant::now();
         let key = store.latest(client)?;
-        let Lookup::Hit(entry) = store.get(&key) else { return None };
-        self.report(&Event::Hit { key: &key, module: name });
+        let Lookup::Hit(entry, place) = store.get(&key) else { return None };
+        self.report_hit(&key, name, &entry, place, asked);
         // The next edit is compared with the code in use, not with the code that was compiled last.
         let failed_writes = self.set_latest([&self.lineage(name, &entry.recipe)], &key);
-        Some(Hit { key, entry, failed_writes })
+        Some(Hit { key, entry, place, failed_writes })
     }
 
     /// Returns whether `module`, which the client built, has the key `stored`, to which the store
@@ -214,7 +228,7 @@ impl Cache {
         stats: &mut Stats,
         samples: &mut Samples,
     ) -> Artifact {
-        let Hit { key, entry, failed_writes } = hit;
+        let Hit { key, entry, place: _, failed_writes } = hit;
         stats.reused_modules += 1;
         stats.reused_functions += module.functions.len();
         stats.failed_writes += failed_writes;
@@ -312,6 +326,11 @@ impl Cache {
             // If the entry cannot be quarantined, it is replaced when the right entry is stored.
             let _ = store.quarantine(key, "compiling makes a different artifact");
         }
+    }
+
+    fn report_hit(&self, key: &Key, module: &str, entry: &Entry, place: Place, asked: Instant) {
+        let (bytes, time) = (entry.file_len(), asked.elapsed());
+        self.report(&Event::Hit { key, module, place, bytes, time });
     }
 
     pub(super) fn report(&self, event: &Event<'_>) {

@@ -104,7 +104,10 @@ struct One {
 impl Store for One {
     fn get(&self, key: &Key) -> Lookup {
         match *key == self.key {
-            true => Entry::from_bytes(key, self.bytes.clone()).map_or_else(Lookup::Corrupt, Lookup::Hit),
+            true => match Entry::from_bytes(key, self.bytes.clone()) {
+                Ok(entry) => Lookup::Hit(entry, kiln::cache::Place::Memory),
+                Err(reason) => Lookup::Corrupt(reason),
+            },
             false => Lookup::Miss,
         }
     }

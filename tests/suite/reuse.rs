@@ -160,8 +160,8 @@ struct Liar(MemoryStore, Artifact, Arc<AtomicUsize>);
 impl Store for Liar {
     fn get(&self, key: &Key) -> Lookup {
         match self.0.get(key) {
-            Lookup::Hit(entry) if self.2.load(Ordering::Relaxed) == 0 => {
-                Lookup::Hit(Entry { artifact: self.1.clone(), ..entry })
+            Lookup::Hit(entry, place) if self.2.load(Ordering::Relaxed) == 0 => {
+                Lookup::Hit(Entry { artifact: self.1.clone(), ..entry }, place)
             }
             other => other,
         }

@@ -19,6 +19,7 @@ use std::time::Instant;
 use kiln::cache::{Counts, DiskStore, Event, Events, Tally, WriteBehind};
 use kiln::image::save;
 use kiln::{Compiler, Verify};
+use kiln_remote::Listed;
 
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
@@ -86,6 +87,10 @@ pub(crate) struct BuildArgs {
     /// removed first
     #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
     cache_limit: u64,
+    /// Write the names of the entries of the cache that this build found or stored to this file,
+    /// for `cache export --list`
+    #[arg(long, requires = "cache", value_name = "FILE")]
+    cache_list: Option<PathBuf>,
     #[command(flatten)]
     emit: EmitArgs,
     #[command(flatten)]
@@ -132,7 +137,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let lean_options = args.lean.options()?;
     let files = input::files(&args.paths)?;
     let files = if args.emit.is_debugged() { input::debugged(files) } else { files };
-    let outputs = [Some(&args.output), args.stats.as_ref(), args.emit.split_debug()];
+    let outputs =
+        [Some(&args.output), args.stats.as_ref(), args.cache_list.as_ref(), args.emit.split_debug()];
     outputs.into_iter().flatten().chain(&args.timings).try_for_each(|path| check_output(path, &files))?;
 
     // Compile each module as soon as it is read.
@@ -140,7 +146,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     args.cache.as_deref().map_or(Ok(()), crate::cache::check_folder)?;
     let store = args.cache.as_ref().map(|folder| {
         let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
-        Arc::new(WriteBehind::new(disk).events(watch.clone()))
+        Arc::new(Listed::new(WriteBehind::new(disk).events(watch.clone())))
     });
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
@@ -179,6 +185,9 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     // The image is written first, so it does not wait for work that serves only later builds.
     let wrong = result.stats.wrong_entries + result.samples.verify(&compiler);
     drop(compiler);
+    if let Some((path, store)) = args.cache_list.as_ref().zip(store.as_ref()) {
+        std::fs::write(path, store.list().to_string()).map_err(|error| cannot_write(path, error))?;
+    }
     drop(store);
     let tally = watch.counts.tally();
     if let Some(folder) = &args.cache {

@@ -1,17 +1,20 @@
 //! `cache`: the contents of a folder of compiled code, whether they are intact, and why a build did
-//! not use them.
+//! not use them; and the way of entries to other machines.
 
+mod archive;
 mod event;
 mod explain;
+mod folder;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use kiln::cache::{DiskStat, DiskStore};
 use serde_json::json;
 
 pub(crate) use self::event::describe;
 use self::explain::explain;
+pub(crate) use self::folder::check_folder;
+use self::folder::{cannot, entries, store};
 use crate::input::{self, Level};
 use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, progress};
 
@@ -21,6 +24,8 @@ use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, p
   cargo xtask cache stat kept
   cargo xtask cache verify kept
   cargo xtask cache gc kept --limit 100000000
+  cargo xtask cache export kept cache.kiln --list used.txt
+  cargo xtask cache import kept cache.kiln
   cargo xtask cache explain old/main.clif main.clif")]
 pub(crate) struct CacheArgs {
     #[command(subcommand)]
@@ -53,6 +58,32 @@ enum Command {
         #[arg(long, value_name = "BYTES")]
         limit: u64,
     },
+    /// Write entries of the folder to one compressed file
+    ///
+    /// Equal entries give an equal file. A cache of CI, or a container, takes it to other machines.
+    Export {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The file to write; it is written completely or not at all
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// Write only what a build used, which `build --cache-list` listed [default: everything]
+        #[arg(long, value_name = "FILE")]
+        list: Option<PathBuf>,
+    },
+    /// Add the entries of a file, which `export` wrote, to the folder
+    ///
+    /// Every entry is checked. Other processes may use the folder at the same time. A checksum does
+    /// not say who made a file: import only files from those whose code you would run.
+    Import {
+        /// The folder, which is created if there is none
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Print the differences between two states of a module that a cache sees, and the functions
     /// that a build would compile
     Explain {
@@ -82,6 +113,10 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
         Command::Stat { folder } => stat(folder, args.format),
         Command::Verify { folder } => verify(folder, args.format),
         Command::Gc { folder, limit } => gc(folder, *limit, args.format),
+        Command::Export { folder, file, list } => {
+            archive::export(&store(folder)?.0, file, list.as_deref(), args.format)
+        }
+        Command::Import { folder, file } => archive::import(folder, file, args.format),
         Command::Explain { old, new, target, opt_level, old_target, old_opt_level } => {
             let new_target = input::target(target.as_deref())?.opt_level((*opt_level).into());
             let before = input::target(old_target.as_deref().or(target.as_deref()))?
@@ -91,48 +126,11 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
     }
 }
 
-/// Opens the cache in `folder`, and counts its files. Creates nothing. Refuses a folder that has
-/// files but none of a cache; an empty folder is accepted.
-fn store(folder: &Path) -> Result<(DiskStore, DiskStat), Failure> {
-    let shown = folder.display();
-    check_folder(folder)?;
-    if !folder.exists() {
-        return Err(Failure::new(format!("there is no folder {shown}")));
-    }
-    let store = DiskStore::new(folder);
-    let stat = store.stat().map_err(|error| cannot(folder, &error))?;
-    let own = stat.entries + stat.last_builds + stat.quarantined + stat.leftovers;
-    if own == 0 && stat.foreign > 0 {
-        let files = count(stat.foreign as usize, "file");
-        return Err(Failure::new(format!("{shown} is not a cache: it has {files}, none of them of a cache")));
-    }
-    Ok((store, stat))
-}
-
-/// Refuses a path that exists and is not a folder.
-pub(crate) fn check_folder(path: &Path) -> Outcome {
-    match std::fs::metadata(path) {
-        Ok(meta) if !meta.is_dir() => {
-            Err(Failure::new(format!("{} is not a folder; a cache is a folder", path.display())))
-        }
-        // A build creates a folder that does not exist.
-        _ => Ok(()),
-    }
-}
-
-fn cannot(folder: &Path, error: &std::io::Error) -> Failure {
-    Failure::while_doing(format!("cache {}", folder.display()), error)
-}
-
 /// Prints how many files in the folder do not belong to the cache.
 fn print_foreign(number: u64) {
     if number > 0 {
         println!("{} not of the cache, left alone", count(number as usize, "file"));
     }
-}
-
-fn entries(number: u64) -> String {
-    if number == 1 { "1 entry".into() } else { format!("{number} entries") }
 }
 
 fn age(time: Option<SystemTime>) -> String {

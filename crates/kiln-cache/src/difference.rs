@@ -135,5 +135,5 @@ fn compare_settings(old: &str, new: &str, found: &mut Vec<Difference>) {
 /// Returns the first digits of a hash. They are enough, since differences are shown and not
 /// compared.
 fn digest(hash: &[u8; 32]) -> Box<str> {
-    Key::new(*hash).to_string()[..16].into()
+    Key::from_bytes(*hash).to_string()[..16].into()
 }

@@ -29,6 +29,10 @@ pub enum EntryError {
     /// The entry is in a file of more than 1 GiB, which no store writes. It was not read.
     #[error("entry of {0} bytes, more than an entry may have")]
     TooLong(u64),
+    /// The store accepts only signed entries, or a server sent other bytes than it promised: the
+    /// reason.
+    #[error("entry that is not trusted: {0}")]
+    Untrusted(Box<str>),
     /// The entry belongs to another key.
     #[error("entry of another key")]
     OtherKey,

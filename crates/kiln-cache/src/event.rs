@@ -12,8 +12,9 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
-use crate::{EntryError, Key, MissReason};
+use crate::{EntryError, Key, MissReason, Place};
 
 /// Something that happened to an entry.
 #[derive(Debug)]
@@ -25,6 +26,12 @@ pub enum Event<'a> {
         key: &'a Key,
         /// The module's name.
         module: &'a str,
+        /// The place where the entry was.
+        place: Place,
+        /// The entry's length in bytes.
+        bytes: u64,
+        /// The time that the build waited for the answer.
+        time: Duration,
     },
     /// A build had to compile.
     Miss {
@@ -77,6 +84,12 @@ pub enum Event<'a> {
         /// The entry's key.
         key: &'a Key,
         /// The reason for the quarantine.
+        reason: &'a str,
+    },
+    /// A store that is reached over a network gave up for a while: see the reason. Meanwhile it
+    /// answers that it has nothing, and stores nothing.
+    Unavailable {
+        /// The reason.
         reason: &'a str,
     },
     /// A client built the IR of a lazy module, and it differs from the IR for which the module's
@@ -200,4 +213,5 @@ counts! {
     Verified, verified, "verified";
     VerifyFailed, failed_verifications, "failed verifications";
     WrongLazyKey, wrong_lazy_keys, "wrong lazy keys";
+    Unavailable, unavailable, "times a server was given up";
 }

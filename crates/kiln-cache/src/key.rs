@@ -7,7 +7,8 @@ use std::str::FromStr;
 pub struct Key([u8; 32]);
 
 impl Key {
-    pub(crate) const fn new(bits: [u8; 32]) -> Self {
+    /// Returns the key with these bits, which [`Key::as_bytes`] gave.
+    pub const fn from_bytes(bits: [u8; 32]) -> Self {
         Self(bits)
     }
 
@@ -38,6 +39,23 @@ pub(crate) fn hex(bytes: &[u8], f: &mut std::fmt::Formatter<'_>) -> std::fmt::Re
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
+/// Reads what [`hex`] writes for `N` bytes, and nothing else.
+pub(crate) fn from_hex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let digit = |byte: u8| match byte {
+        b'0'..=b'9' => Some(byte - b'0'),
+        b'a'..=b'f' => Some(byte - b'a' + 10),
+        _ => None,
+    };
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bits = [0; N];
+    for (byte, pair) in bits.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+    }
+    Some(bits)
+}
+
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         hex(&self.0, f)
@@ -60,17 +78,7 @@ impl FromStr for Key {
 
     /// Reads what `Display` writes, and nothing else: a key has one spelling.
     fn from_str(text: &str) -> Result<Self, ParseKeyError> {
-        let digit = |byte: u8| match byte {
-            b'0'..=b'9' => Ok(byte - b'0'),
-            b'a'..=b'f' => Ok(byte - b'a' + 10),
-            _ => Err(ParseKeyError),
-        };
-        let digits: &[u8; 64] = text.as_bytes().try_into().map_err(|_| ParseKeyError)?;
-        let mut bits = [0; 32];
-        for (byte, pair) in bits.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
-        Ok(Self(bits))
+        from_hex(text).map(Self).ok_or(ParseKeyError)
     }
 }
 

@@ -46,12 +46,12 @@ impl<U: Store, L: Store> LayeredStore<U, L> {
 impl<U: Store, L: Store> Store for LayeredStore<U, L> {
     fn get(&self, key: &Key) -> Lookup {
         let above = match self.upper.get(key) {
-            hit @ Lookup::Hit(_) => return hit,
+            hit @ Lookup::Hit(..) => return hit,
             Lookup::Miss => None,
             Lookup::Corrupt(reason) => Some(reason),
         };
         match (self.lower.get(key), above) {
-            (Lookup::Hit(entry), above) => {
+            (Lookup::Hit(entry, place), above) => {
                 if let Some(reason) = &above {
                     self.sink.report(&Event::Corrupt { key, module: None, reason });
                 }
@@ -60,7 +60,7 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
                     Ok(()) => {}
                     Err(error) => self.sink.report(&Event::WriteFailed { key, error: &error }),
                 }
-                Lookup::Hit(entry)
+                Lookup::Hit(entry, place)
             }
             (Lookup::Miss, Some(reason)) => Lookup::Corrupt(reason),
             (below, _) => below,
@@ -91,6 +91,15 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
     fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
         let above = self.upper.set_latest(lineage, key);
         self.lower.set_latest(lineage, key).and(above)
+    }
+
+    /// Announces to the lower store the lineages that the upper one does not know, and the keys. An
+    /// upper store that has the entry of a key costs the lower one a lookup in vain.
+    fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
+        self.upper.announce(lineages, keys);
+        let unknown: Vec<Lineage> =
+            lineages.iter().filter(|lineage| self.upper.latest(lineage).is_none()).copied().collect();
+        self.lower.announce(&unknown, keys);
     }
 
     fn flush(&self, timeout: Duration) -> bool {

@@ -42,7 +42,7 @@
 //! let entry = Entry { recipe: parts.recipe(), functions: [].into(), artifact };
 //! store.put(&parts.key(), &entry)?;
 //! store.set_latest(&Lineage::new("program", "main", "x86_64"), &parts.key())?;
-//! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found) if found == entry));
+//! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found, _) if found == entry));
 //!
 //! // The same module with other settings.
 //! let faster = KeyParts { settings: "opt_level=speed", ..parts };
@@ -116,9 +116,9 @@ pub use error::EntryError;
 pub use event::{Counts, Event, Events, Tally};
 pub use key::{FunctionKey, Key, ParseKeyError};
 pub use layered::LayeredStore;
-pub use lineage::Lineage;
+pub use lineage::{Lineage, ParseLineageError};
 pub use memory::{MemoryStat, MemoryStore};
 pub use parts::{FunctionParts, KeyParts};
 pub use recipe::Recipe;
-pub use store::{Lookup, MissReason, Store, explain};
+pub use store::{Lookup, MissReason, Place, Store, explain};
 pub use write_behind::WriteBehind;

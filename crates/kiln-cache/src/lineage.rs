@@ -1,7 +1,10 @@
 //! The identifier under which a store finds a module's last build.
 
 use crate::Key;
-use crate::key::{first_half, hex};
+use crate::key::{first_half, from_hex, hex};
+
+/// The bit of the last byte that says that a lineage is that of a source.
+const OF_SOURCE: u8 = 1;
 
 /// 128 bits that identify a module whatever its IR: a module keeps its lineage when it is edited.
 ///
@@ -32,7 +35,9 @@ impl Lineage {
     pub fn of_source(program: &str, module: &str, compiler: &str, source: &[u8], environment: &Key) -> Self {
         let [program, module, compiler] = [program, module, compiler].map(str::as_bytes);
         let parts = [program, module, compiler, source, environment.as_bytes()];
-        Self::hashed("kiln-cache lineage of a client's source", parts)
+        let Self(mut bits) = Self::hashed("kiln-cache lineage of a client's source", parts);
+        bits[15] |= OF_SOURCE;
+        Self(bits)
     }
 
     /// Hashes `parts` in the hash domain `domain`. Changing the name of a domain changes the format
@@ -44,12 +49,39 @@ impl Lineage {
             hasher.update(&(part.len() as u64).to_le_bytes());
             hasher.update(part);
         }
-        Self(first_half(&hasher))
+        let mut bits = first_half(&hasher);
+        bits[15] &= !OF_SOURCE;
+        Self(bits)
+    }
+
+    /// Returns whether this is a lineage [of a source](Lineage::of_source). It always leads to the
+    /// same key, while the others lead to another one after each edit. So stores that many machines
+    /// share keep only such lineages.
+    pub fn is_of_source(&self) -> bool {
+        self.0[15] & OF_SOURCE != 0
+    }
+
+    /// Returns the lineage with these bits, which [`Lineage::as_bytes`] gave.
+    pub const fn from_bytes(bits: [u8; 16]) -> Self {
+        Self(bits)
     }
 
     /// Returns the bits.
     pub fn as_bytes(&self) -> &[u8; 16] {
         &self.0
+    }
+}
+
+/// A text is not 32 lower-case hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a lineage: expected 32 hexadecimal digits in lower case")]
+pub struct ParseLineageError;
+
+impl std::str::FromStr for Lineage {
+    type Err = ParseLineageError;
+
+    fn from_str(text: &str) -> Result<Self, ParseLineageError> {
+        from_hex(text).map(Self).ok_or(ParseLineageError)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::event::Sink;
 use crate::lru::Lru;
-use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
+use crate::{Entry, Event, Events, Key, Lineage, Lookup, Place, Store};
 
 /// The largest number of lineages that are remembered. They take roughly 24 MB.
 const MAX_LINEAGES: usize = 1 << 18;
@@ -123,7 +123,7 @@ impl Store for MemoryStore {
         match found {
             Some(entry) => {
                 self.hits.fetch_add(1, Relaxed);
-                Lookup::Hit(entry)
+                Lookup::Hit(entry, Place::Memory)
             }
             None => {
                 self.misses.fetch_add(1, Relaxed);

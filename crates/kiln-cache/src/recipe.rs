@@ -49,7 +49,7 @@ impl Recipe {
     pub fn key(&self) -> Key {
         let mut hasher = blake3::Hasher::new_derive_key("kiln-cache key of a module");
         hasher.update(&self.to_bytes());
-        Key::new(*hasher.finalize().as_bytes())
+        Key::from_bytes(*hasher.finalize().as_bytes())
     }
 
     /// Target triple.

@@ -13,12 +13,44 @@ use crate::{Difference, Entry, EntryError, Key, Lineage, Recipe};
 /// The answer of a store to a key.
 #[derive(Debug)]
 pub enum Lookup {
-    /// The entry, checked.
-    Hit(Entry),
+    /// The entry, checked, and the place where it was.
+    Hit(Entry, Place),
     /// There is no entry.
     Miss,
     /// There is an entry that cannot be used, and why.
     Corrupt(EntryError),
+}
+
+/// A kind of place that entries come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Place {
+    /// Memory of this process.
+    Memory,
+    /// A folder.
+    Disk,
+    /// A server.
+    Remote,
+}
+
+impl Place {
+    /// Every place, the nearest first.
+    pub const ALL: [Self; 3] = [Self::Memory, Self::Disk, Self::Remote];
+
+    /// Returns the name: `memory`, `disk` or `remote`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Remote => "remote",
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 /// A store of entries by key. Its methods are called from many threads at once.
@@ -65,6 +97,14 @@ pub trait Store: Sync {
         Ok(())
     }
 
+    /// Announces what a build is about to look up: lineages for [`Store::latest`], whose entries it
+    /// looks up next, and keys for [`Store::get`]. Returns at once.
+    ///
+    /// A store on a server asks for all of them together. Nothing depends on an announcement.
+    fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
+        let _ = (lineages, keys);
+    }
+
     /// Waits at most `timeout` until all pending writes are done. Returns whether they are done.
     fn flush(&self, timeout: Duration) -> bool {
         let _ = timeout;
@@ -90,6 +130,9 @@ macro_rules! forward {
             }
             fn set_latest(&self, lineage: &Lineage, key: &Key) -> io::Result<()> {
                 (**self).set_latest(lineage, key)
+            }
+            fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
+                (**self).announce(lineages, keys);
             }
             fn flush(&self, timeout: Duration) -> bool {
                 (**self).flush(timeout)
@@ -155,7 +198,7 @@ pub fn explain<S: Store + ?Sized>(
         return (MissReason::Gone, None);
     }
     match store.get(&latest) {
-        Lookup::Hit(entry) => (MissReason::Changed(entry.recipe.differences(recipe)), Some(entry)),
+        Lookup::Hit(entry, _) => (MissReason::Changed(entry.recipe.differences(recipe)), Some(entry)),
         Lookup::Miss => (MissReason::Unknown, None),
         Lookup::Corrupt(reason) => (MissReason::Unusable(reason.to_string().into()), None),
     }

@@ -9,7 +9,10 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
     let short = |key: &kiln::cache::Key| key.to_string()[..12].to_owned();
     let of = |module: &str, key| format!("{module} ({})", short(key));
     match event {
-        Event::Hit { key, module } => format!("{}: hit", of(module, key)),
+        Event::Hit { key, module, place, bytes, time } => {
+            let (bytes, time) = (crate::output::bytes(*bytes), crate::output::time(*time));
+            format!("{}: hit: from {place}, {bytes} in {time}", of(module, key))
+        }
         Event::Miss { key, module, reason } => format!("{}: miss: {reason}", of(module, key)),
         Event::Corrupt { key, module, reason } => {
             let name = module.map_or_else(|| short(key), |module| of(module, key));
@@ -27,6 +30,7 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
         Event::VerifyFailed { key, module } => {
             format!("{}: WRONG CODE: compiling makes a different artifact", of(module, key))
         }
+        Event::Unavailable { reason } => format!("server given up: {reason}"),
         Event::WrongLazyKey { key, module } => {
             format!("{}: WRONG KEY: it is that of another module", of(module, key))
         }
@@ -43,7 +47,11 @@ mod tests {
         let key = "0123456789abcdef".repeat(4).parse().unwrap();
         let told = |event: &Event<'_>| describe(event);
         let (key, module) = (&key, "a.clif");
-        assert_eq!(told(&Event::Hit { key, module }), "a.clif (0123456789ab): hit");
+        let (place, bytes, time) = (kiln::cache::Place::Disk, 2000, std::time::Duration::from_millis(5));
+        assert_eq!(
+            told(&Event::Hit { key, module, place, bytes, time }),
+            "a.clif (0123456789ab): hit: from disk, 2000 B in 5.0 ms"
+        );
         let reason = &kiln::cache::MissReason::New;
         assert_eq!(
             told(&Event::Miss { key, module, reason }),

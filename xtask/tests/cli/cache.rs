@@ -62,7 +62,7 @@ fn a_build_says_why() {
         let args = ["build", "a.clif", "b.clif", "-o", "q.so", "--cache", "kept", "--verbose"];
         dir.xtask(&[&args[..], more].concat())
     };
-    build(&[]).code(0).says(&[": hit\n"]);
+    build(&[]).code(0).says(&[": hit: from disk, "]);
     build(&["--opt-level", "none"]).code(0).says(&["miss: ", "setting opt_level: was speed, is none"]);
     dir.write("a.clif", adder("plus", 3));
     build(&[]).code(0).says(&["miss: ", "IR of the module"]);
@@ -151,4 +151,29 @@ fn a_folder_that_is_no_cache_is_an_error_and_is_left_alone() {
         dir.xtask(&[&["cache"], command].concat()).code(1).says(&["there is no folder none"]);
     }
     assert!(!dir.path("none").exists());
+}
+
+#[test]
+fn entries_go_to_another_machine_in_a_file() {
+    let dir = dir();
+    let build = |module: &str, more: &[&str]| {
+        let args = ["build", module, "-o", "q.so", "--cache", "kept", "--cache-list", "used.txt"];
+        dir.xtask(&[&args[..], more].concat()).ok()
+    };
+    build("a.clif", &[]);
+    let told = dir.xtask(&["cache", "export", "kept", "all.kiln"]).ok();
+    assert!(told.starts_with("2 entries ("), "{told}");
+    let told = dir.xtask(&["cache", "export", "kept", "a.kiln", "--list", "used.txt"]).ok();
+    assert!(told.starts_with("1 entry ("), "{told}");
+    let told = dir.xtask(&["cache", "import", "new", "a.kiln"]).ok();
+    assert!(told.starts_with("1 entry (") && told.ends_with(" 0 there already\n"), "{told}");
+    let args = ["build", "a.clif", "b.clif", "-o", "r.so", "--cache", "new"];
+    assert!(dir.xtask(&args).ok().contains("(1 compiled, 1 reused)"));
+    assert!(dir.read("p.so") == dir.read("r.so"));
+    dir.write("list.txt", "kiln-cache-list 1\nentry 12\n");
+    let wrong = dir.xtask(&["cache", "export", "kept", "b.kiln", "--list", "list.txt"]).code(1);
+    wrong.says(&["list.txt", "line 2: expected a key"]);
+    dir.write("a.kiln", "no archive");
+    dir.xtask(&["cache", "import", "new", "a.kiln"]).code(1).says(&["a.kiln", "not an archive"]);
+    dir.xtask(&["cache", "import", "new", "none.kiln"]).code(1).says(&["none.kiln"]);
 }

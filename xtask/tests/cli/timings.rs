@@ -54,7 +54,7 @@ fn the_trace_has_every_module_and_function() {
     dir.write("file3.clif", adder("f3", 33));
     let (stats, second) = (build(&dir), events(&dir));
     assert_eq!(stats["lazy_modules"], 9);
-    let hits = second.iter().filter(|event| event["args"]["outcome"] == "hit by the client's key");
+    let hits = second.iter().filter(|event| event["args"]["outcome"] == "hit by the client's key, from disk");
     assert_eq!((hits.count(), count(&second, "function")), (9, 1));
 }
 

@@ -27,6 +27,6 @@ pub(super) fn to_bytes(lineage: &Lineage, key: &Key) -> [u8; 64] {
 /// Returns the key in a file of `lineage`; `None` if the file is damaged or belongs to another
 /// lineage.
 pub(super) fn from_bytes(lineage: &Lineage, bytes: &[u8]) -> Option<Key> {
-    let key = Key::new(bytes.get(24..56)?.try_into().ok()?);
+    let key = Key::from_bytes(bytes.get(24..56)?.try_into().ok()?);
     (*bytes == to_bytes(lineage, &key)).then_some(key)
 }

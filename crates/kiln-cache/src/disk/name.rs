@@ -46,6 +46,13 @@ pub(crate) fn latest(folder: &Path, lineage: &Lineage) -> PathBuf {
     folder.join(&name[..2]).join(format!("{LATEST}{}", &name[2..]))
 }
 
+/// Returns the lineage in the path of a file that [`latest`] names.
+pub(crate) fn lineage(path: &Path) -> Option<Lineage> {
+    let name = path.file_name()?.to_str()?.strip_prefix(LATEST)?;
+    let shard = path.parent()?.file_name()?.to_str()?;
+    format!("{shard}{name}").parse().ok()
+}
+
 /// Returns a path below `folder` that no other writer uses, here or on another machine.
 pub(crate) fn temporary(folder: &Path) -> PathBuf {
     folder.join(INCOMING).join(format!("{TEMPORARY}{}", Writer::this().unique_name()))

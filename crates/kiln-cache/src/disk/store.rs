@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use super::folder::{DiskStore, cost};
 use super::{latest, name};
-use crate::{Entry, EntryError, Event, Key, Lineage, Lookup, Store, entry};
+use crate::{Entry, EntryError, Event, Key, Lineage, Lookup, Place, Store, entry};
 
 impl Store for DiskStore {
     fn get(&self, key: &Key) -> Lookup {
@@ -17,7 +17,7 @@ impl Store for DiskStore {
             Ok(Some((bytes, meta))) => match entry::parse(key, bytes) {
                 Ok(entry) => {
                     self.used(&path, &meta);
-                    Lookup::Hit(entry)
+                    Lookup::Hit(entry, Place::Disk)
                 }
                 Err(reason) => Lookup::Corrupt(reason),
             },

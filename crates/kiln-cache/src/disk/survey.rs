@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::folder::{DiskStore, cost, is_gone};
 use super::name::{self, Kind};
 use crate::files::Meta;
-use crate::{Entry, EntryError, Key, Store, entry};
+use crate::{Entry, EntryError, Key, Lineage, Store, entry};
 
 /// The numbers and sizes of the files in a folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -105,6 +105,18 @@ impl DiskStore {
     pub fn entries(&self) -> impl Iterator<Item = EntryInfo> {
         self.listed().filter_map(|(_, kind, meta)| match kind {
             Kind::Entry(key) => Some(EntryInfo { key, bytes: meta.len, last_used: meta.modified }),
+            _ => None,
+        })
+    }
+
+    /// Lists the lineages whose last build is known, in the order of their names, and the key of
+    /// each. Files that are removed in the meantime, or are damaged, may be missing.
+    pub fn last_builds(&self) -> impl Iterator<Item = (Lineage, Key)> {
+        self.listed().filter_map(|(path, kind, _)| match kind {
+            Kind::Latest => {
+                let lineage = name::lineage(&path)?;
+                self.latest(&lineage).map(|key| (lineage, key))
+            }
             _ => None,
         })
     }

@@ -84,12 +84,12 @@ fn check(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     let name = case.name;
     for n in (0..FEW).chain([NEW]) {
         match store.get(&key(n)) {
-            Lookup::Hit(found) => assert!(is_right(n, &found), "{name}, {what:?}: entry {n} is wrong"),
+            Lookup::Hit(found, _) => assert!(is_right(n, &found), "{name}, {what:?}: entry {n} is wrong"),
             Lookup::Miss => assert!(n == NEW || (case.may_vanish)(n), "{name}, {what:?}: entry {n} is lost"),
             Lookup::Corrupt(reason) => panic!("{name}, {what:?}: entry {n} is damaged: {reason}"),
         }
     }
-    assert!(!matches!(store.get(&key(50)), Lookup::Hit(_)));
+    assert!(!matches!(store.get(&key(50)), Lookup::Hit(..)));
     let latest = store.latest(&lineage());
     let evicted = (case.may_vanish)(0) && latest.is_none();
     assert!(evicted || latest == Some(key(OLD)) || latest == Some(key(NEW)), "{name}, {what:?}: {latest:?}");
@@ -98,7 +98,7 @@ fn check(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
 fn heals(case: &Case, store: &DiskStore, what: &dyn std::fmt::Debug) {
     for n in (0..FEW).chain([NEW, 50]) {
         store.put(&key(n), &entry(n, 2, 300)).unwrap();
-        let healed = matches!(store.get(&key(n)), Lookup::Hit(found) if found == entry(n, 2, 300));
+        let healed = matches!(store.get(&key(n)), Lookup::Hit(found, _) if found == entry(n, 2, 300));
         assert!(healed, "{}, {what:?}: entry {n} is not healed", case.name);
     }
     store.set_latest(&lineage(), &key(3)).unwrap();
@@ -187,7 +187,7 @@ fn a_folder_that_is_only_read_serves_and_reports() {
     shim.plan(Some(READ_ONLY));
     let store = DiskStore::with_files(folder.path().to_owned(), shim);
     for n in 0..FEW {
-        assert!(matches!(store.get(&key(n)), Lookup::Hit(_)));
+        assert!(matches!(store.get(&key(n)), Lookup::Hit(..)));
     }
     assert_eq!(store.put(&key(NEW), &entry(NEW, 0, 300)).unwrap_err().raw_os_error(), Some(EROFS));
     // The last builds that other users stored are found. A hit on another entry sets the last
@@ -199,7 +199,7 @@ fn a_folder_that_is_only_read_serves_and_reports() {
     assert!(store.quarantine(&key(OLD), "wrong").is_err());
     assert!(matches!(store.get(&key(OLD)), Lookup::Miss));
     assert!(matches!(store.clone().get(&key(OLD)), Lookup::Miss));
-    assert!(matches!(store.get(&key(2)), Lookup::Hit(_)));
+    assert!(matches!(store.get(&key(2)), Lookup::Hit(..)));
     assert_eq!(store.gc(0).unwrap().removed, 0);
     let report = store.verify(&mut |_, _| ()).unwrap();
     assert_eq!((report.broken.len(), report.unreadable.len()), (0, 1));
@@ -217,10 +217,10 @@ fn a_disk_that_is_full_is_an_error_until_there_is_room() {
         shim.plan(Some(Plan { at: 0, fault: Fault::Error(ENOSPC), partial, only_writes: true }));
         let error = store.put(&key(1), &entry(1, 1, 300)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
-        assert!(matches!(store.get(&key(1)), Lookup::Hit(found) if found == entry(1, 0, 300)));
+        assert!(matches!(store.get(&key(1)), Lookup::Hit(found, _) if found == entry(1, 0, 300)));
         assert_eq!(store.stat().unwrap().leftovers, 0, "a full disk is not filled with leftovers");
     }
     shim.plan(None);
     store.put(&key(1), &entry(1, 1, 300)).unwrap();
-    assert!(matches!(store.get(&key(1)), Lookup::Hit(found) if found == entry(1, 1, 300)));
+    assert!(matches!(store.get(&key(1)), Lookup::Hit(found, _) if found == entry(1, 1, 300)));
 }

@@ -122,7 +122,9 @@ impl Model {
     fn check(&mut self, n: u32, found: &Lookup) -> Result<(), TestCaseError> {
         let may = self.may(n).clone();
         let fits = match found {
-            Lookup::Hit(found) => may.versions.iter().any(|&(version, len)| *found == entry(n, version, len)),
+            Lookup::Hit(found, _) => {
+                may.versions.iter().any(|&(version, len)| *found == entry(n, version, len))
+            }
             Lookup::Miss => may.miss,
             Lookup::Corrupt(_) => may.corrupt,
         };
@@ -305,7 +307,7 @@ fn run(kind: usize, ops: &[Op]) -> Result<(), TestCaseError> {
         // A later build heals.
         place.store.put(&key(n), &entry(n, 1, 50)).unwrap();
         let found = place.store.get(&key(n));
-        prop_assert!(matches!(&found, Lookup::Hit(found) if *found == entry(n, 1, 50)), "{:?}", found);
+        prop_assert!(matches!(&found, Lookup::Hit(found, _) if *found == entry(n, 1, 50)), "{:?}", found);
     }
     Ok(())
 }

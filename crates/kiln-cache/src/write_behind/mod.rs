@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use self::thread::Shared;
 use crate::event::Sink;
-use crate::{Entry, Event, Events, Key, Lineage, Lookup, Store};
+use crate::{Entry, Event, Events, Key, Lineage, Lookup, Place, Store};
 
 /// A store that passes writes to `S` on a background thread.
 ///
@@ -95,14 +95,14 @@ impl<S: Store + Send> Store for WriteBehind<S> {
             let queue = self.shared.queue();
             match queue.entries.get(key) {
                 Some(waiting) if waiting.queued || queue.doomed.is_none() => {
-                    return Lookup::Hit(waiting.entry.clone());
+                    return Lookup::Hit(waiting.entry.clone(), Place::Memory);
                 }
                 Some(_) => return Lookup::Miss,
                 None => queue.lost.contains(key),
             }
         };
         let found = self.shared.store.get(key);
-        if lost && matches!(found, Lookup::Hit(_)) {
+        if lost && matches!(found, Lookup::Hit(..)) {
             // Another process stored the entry.
             self.shared.queue().lost.remove(key);
         }
@@ -148,6 +148,10 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         drop(queue);
         self.shared.follow_up(key, added);
         Ok(())
+    }
+
+    fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
+        self.shared.store.announce(lineages, keys);
     }
 
     fn flush(&self, timeout: Duration) -> bool {

@@ -12,7 +12,7 @@ use crate::common::{entry, key, recipe};
 #[track_caller]
 fn hit(store: &dyn Store, n: u32, version: u32) {
     match store.get(&key(n)) {
-        Lookup::Hit(found) => assert!(found == entry(n, version, 100), "entry {n} has another content"),
+        Lookup::Hit(found, _) => assert!(found == entry(n, version, 100), "entry {n} has another content"),
         other => panic!("entry {n}: {other:?}"),
     }
 }

@@ -20,7 +20,7 @@ fn ago(days: u32) -> SystemTime {
 }
 
 fn is_hit(store: &DiskStore, n: u32) -> bool {
-    matches!(store.get(&key(n)), Lookup::Hit(_))
+    matches!(store.get(&key(n)), Lookup::Hit(..))
 }
 
 #[test]

@@ -58,7 +58,7 @@ fn child() {
                 let n = random.below(KEYS);
                 match random.below(20) {
                     0..10 => match store.get(&key(n)) {
-                        Lookup::Hit(found) => {
+                        Lookup::Hit(found, _) => {
                             assert!(is_right(n, &found), "entry {n} is wrong");
                             hits += 1;
                         }
@@ -96,7 +96,7 @@ fn all_right(store: &DiskStore) -> usize {
     let entries: Vec<_> = store.entries().collect();
     for info in &entries {
         match store.get(&info.key) {
-            Lookup::Hit(found) => assert!(is_right(numbers[&info.key], &found), "{info:?} is wrong"),
+            Lookup::Hit(found, _) => assert!(is_right(numbers[&info.key], &found), "{info:?} is wrong"),
             other => panic!("{info:?}: {other:?}"),
         }
     }

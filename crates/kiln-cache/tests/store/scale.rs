@@ -46,7 +46,7 @@ fn measure(len: usize) {
     timed("fs::write", count, |n| fs::write(path(n), &files[n as usize]).unwrap());
     timed("put", count, |n| store.put(&keys[n as usize], &entries[n as usize]).unwrap());
     timed("fs::read", count, |n| assert!(!fs::read(path(n)).unwrap().is_empty()));
-    timed("get", count, |n| assert!(matches!(store.get(&keys[n as usize]), Lookup::Hit(_))));
+    timed("get", count, |n| assert!(matches!(store.get(&keys[n as usize]), Lookup::Hit(..))));
     timed("get of nothing", count, |n| assert!(matches!(store.get(&key(n + 1_000_000)), Lookup::Miss)));
     let lineage = |n: u32| Lineage::new("program", &n.to_string(), "t");
     timed("set_latest", count, |n| store.set_latest(&lineage(n), &keys[n as usize]).unwrap());
@@ -69,7 +69,7 @@ fn very_many_entries() {
     let store = DiskStore::new(folder.path()).limit(u64::MAX);
     let few = count / 20;
     timed("put", count, |n| store.put(&key(n), &entry(n, 0, 200)).unwrap());
-    timed("get", few, |n| assert!(matches!(store.get(&key(n)), Lookup::Hit(_))));
+    timed("get", few, |n| assert!(matches!(store.get(&key(n)), Lookup::Hit(..))));
     let stat = timed("stat", 1, |_| assert_eq!(store.stat().unwrap().entries, u64::from(all)));
     timed("entries", 1, |_| assert_eq!(store.entries().count(), count));
     let nothing = timed("gc of nothing", 1, |_| assert_eq!(store.gc(u64::MAX).unwrap().removed, 0));

@@ -77,14 +77,14 @@ fn what_is_queued_or_being_written_is_seen_and_arrives() {
     assert_eq!(begun.recv_timeout(SOON).unwrap(), key(0));
     // Entry 0 is being written, the others wait.
     for n in 0..3 {
-        assert!(matches!(store.get(&key(n)), Lookup::Hit(found) if found == entry(n, 0, 100)), "{n}");
+        assert!(matches!(store.get(&key(n)), Lookup::Hit(found, _) if found == entry(n, 0, 100)), "{n}");
     }
     assert_eq!(store.latest(&lineage), Some(key(1)));
     assert!(memory.is_empty() && memory.latest(&lineage).is_none());
     assert!(!store.flush(Duration::from_millis(20)));
     // It is stored again while it is being written: the later entry wins.
     store.put(&key(0), &entry(0, 1, 100)).unwrap();
-    assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(found, _) if found == entry(0, 1, 100)));
     // It is stored again while it waits: it is written once.
     store.put(&key(2), &entry(2, 1, 100)).unwrap();
     for _ in 0..4 {
@@ -94,7 +94,10 @@ fn what_is_queued_or_being_written_is_seen_and_arrives() {
     let rest: Vec<Key> = begun.try_iter().collect();
     assert_eq!(rest, [key(1), key(2), key(0)]);
     for (n, version) in [(0, 1), (1, 0), (2, 1)] {
-        assert!(matches!(memory.get(&key(n)), Lookup::Hit(found) if found == entry(n, version, 100)), "{n}");
+        assert!(
+            matches!(memory.get(&key(n)), Lookup::Hit(found, _) if found == entry(n, version, 100)),
+            "{n}"
+        );
     }
     assert_eq!(memory.latest(&lineage), Some(key(1)));
 }
@@ -176,11 +179,11 @@ fn what_is_quarantined_while_it_waits_or_is_written_does_not_come_back() {
     assert!(matches!(store.get(&key(1)), Lookup::Miss));
     // It is stored again while the wrong entry is still being written.
     store.put(&key(0), &entry(0, 1, 100)).unwrap();
-    assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(found, _) if found == entry(0, 1, 100)));
     drop(open);
     assert!(store.flush(SOON));
     assert_eq!(memory.len(), 1);
-    assert!(matches!(store.get(&key(0)), Lookup::Hit(found) if found == entry(0, 1, 100)));
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(found, _) if found == entry(0, 1, 100)));
     assert!(matches!(store.get(&key(1)), Lookup::Miss));
 }
 
@@ -194,7 +197,7 @@ fn sinks_are_called_without_a_lock() {
             let (weak, seen) = (weak.clone(), seen.clone());
             WriteBehind::new(memory).queue_bytes(0).events(Arc::new(move |event: &kiln_cache::Event<'_>| {
                 if let (kiln_cache::Event::WriteDropped { key }, Some(store)) = (event, weak.upgrade()) {
-                    let found = matches!(store.get(key), Lookup::Hit(_));
+                    let found = matches!(store.get(key), Lookup::Hit(..));
                     seen.lock().unwrap().insert(**key, found);
                 }
             }))
@@ -247,7 +250,7 @@ fn nothing_points_to_an_entry_that_could_not_be_written() {
     assert_eq!(counts.tally().failed_writes, 1);
     // Another process has stored the entry, which `get` notices.
     memory.put(&key(0), &entry(0, 0, 100)).unwrap();
-    assert!(matches!(store.get(&key(0)), Lookup::Hit(_)));
+    assert!(matches!(store.get(&key(0)), Lookup::Hit(..)));
     store.set_latest(&after, &key(0)).unwrap();
     assert_eq!(settled(&store, &memory, &after), Some(key(0)));
 }
