@@ -9,8 +9,10 @@ use super::map::{Access, Piece, Reservation};
 use super::origin::not_executable;
 use crate::arch::Arch;
 use crate::error::LoadError;
-use crate::note::{Note, PREFIX_LEN, Span};
-use crate::read::{DynamicSymbol, Found, Headers, Numbers, Segment, TablePlaces, Tables, View};
+use crate::note::{Head, Note, PREFIX_LEN, Span};
+use crate::read::{
+    DynamicSymbol, Found, Headers, Numbers, Segment, TablePlaces, Tables, View, segment_of_dynamic,
+};
 
 /// The mapping and the results of its checks, shared by the unbound and the bound state.
 #[derive(Debug)]
@@ -20,6 +22,8 @@ pub(super) struct Mapped {
     pub(super) segments: Vec<Segment>,
     /// The tables, all in segments that nobody writes.
     places: TablePlaces,
+    /// The fixed part of the note: a copy, so that binding reads no page of the image for it.
+    head: Head,
     /// The note's offset in the file, for errors.
     pub(super) note_offset: u64,
     /// The keys of the external slots, read when they are first needed.
@@ -36,15 +40,23 @@ impl Mapped {
         segments: Vec<Segment>,
         check_host: impl FnOnce(&View<'_>) -> Result<(), LoadError>,
     ) -> Result<Self, LoadError> {
-        let memory = map(file, &segments).map_err(|error| not_executable(file, error))?;
+        let skipped = segment_of_dynamic(headers, &segments);
+        let mut needed = segments.clone();
+        let skipped = skipped.map(|number| needed.remove(number));
+        let memory = map(file, &needed).map_err(|error| not_executable(file, error))?;
         let view = View::parse(headers, &headers.parts, segments, |segment| {
+            if skipped.is_some_and(|skipped| skipped == *segment) {
+                return &[];
+            }
             // SAFETY: `map` has made these bytes readable, and nothing writes them yet.
             unsafe { memory.bytes(segment.start as usize, segment.file_len as usize) }
         })?;
         check_host(&view)?;
-        let View { arch, segments, places, note_offset, .. } = view;
+        let View { arch, mut segments, places, note, note_offset, .. } = view;
+        let head = *note.head;
+        segments.retain(|segment| skipped.is_none_or(|skipped| skipped.start != segment.start));
         let (slots, sorted) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { memory, arch, segments, places, note_offset, slots, sorted })
+        Ok(Self { memory, arch, segments, places, head, note_offset, slots, sorted })
     }
 
     /// Returns the tables, which are in segments that are never written.
@@ -56,8 +68,7 @@ impl Mapped {
             unsafe { self.memory.bytes(start as usize, len as usize) }
         };
         let note = self.places.note;
-        let note = &bytes(note.start.get(), note.len.get())[PREFIX_LEN..];
-        let note = Note::again(note).expect("the note was checked when the image was mapped");
+        let note = Note::again(&self.head, &bytes(note.start.get(), note.len.get())[PREFIX_LEN..]);
         self.places.tables(self.arch, note, |span| match span.len.get() {
             0 => &[],
             len => bytes(span.start.get(), len),

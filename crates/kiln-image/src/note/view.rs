@@ -59,11 +59,11 @@ impl<'a> Note<'a> {
         Ok(note)
     }
 
-    /// Returns the note with this body, which [`Note::parse`] accepted before, or `None` if the
-    /// body is too short.
+    /// Returns the note with this head and body, which [`Note::parse`] accepted before. It does not
+    /// read them.
     #[cfg(feature = "load")]
-    pub(crate) fn again(body: &'a [u8]) -> Option<Self> {
-        Head::ref_from_prefix(body).ok().map(|(head, _)| Self { head, body, whole: body })
+    pub(crate) fn again(head: &'a Head, body: &'a [u8]) -> Self {
+        Self { head, body, whole: body }
     }
 
     /// Returns the table with this range, or `None` if the range is outside the body or not a

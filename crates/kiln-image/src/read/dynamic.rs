@@ -6,7 +6,11 @@
 use object::Endianness;
 use object::elf;
 
+#[cfg(feature = "load")]
+use super::headers::{Headers, ProgramHeader};
 use super::number::Numbers;
+#[cfg(feature = "load")]
+use super::segments::Segment;
 use crate::elf64::{DYNAMIC, RELA, RELR, SYMBOL};
 use crate::note::Span;
 
@@ -59,6 +63,32 @@ impl DynamicTables {
         }
         Err("a dynamic section without an end")
     }
+}
+
+/// Returns the number of the segment that has the dynamic section and nothing else that a loader
+/// reads or writes, if there is one. Its pages need not be mapped when the section was read from
+/// the file already.
+#[cfg(feature = "load")]
+pub(crate) fn segment_of_dynamic(headers: &Headers, segments: &[Segment]) -> Option<usize> {
+    let header = headers.of_kind(elf::PT_DYNAMIC).next()?;
+    let part = headers.parts.iter().find(|part| part.offset == header.offset)?;
+    let number = segments.iter().position(|segment| segment.start == header.address)?;
+    let segment = segments.get(number).filter(|segment| segment.relro)?;
+    let tables = DynamicTables::read(&part.bytes, headers.arch.endian()).ok()?;
+    // Without a relocation, nothing else is sealed after it was written. No page has something
+    // besides: tables are elsewhere, and so is all that another program header leads to.
+    let is_inside = |address: u64| (segment.start..segment.end()).contains(&address);
+    let starts = [tables.gnu_hash, tables.dynsym, tables.dynstr.start.get()];
+    let is_other = |header: &ProgramHeader| {
+        !matches!(header.kind, elf::PT_LOAD | elf::PT_DYNAMIC | elf::PT_GNU_RELRO | elf::PT_GNU_STACK)
+            && is_inside(header.address)
+    };
+    let alone = tables.rela.len.get() == 0
+        && tables.relr.len.get() == 0
+        && segment.mem_len <= headers.arch.page_size()
+        && !starts.into_iter().any(is_inside)
+        && !headers.list.iter().any(is_other);
+    alone.then_some(number)
 }
 
 fn set(field: &mut u64, value: u64) -> bool {

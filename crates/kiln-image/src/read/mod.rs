@@ -32,6 +32,8 @@ mod view;
 #[cfg(feature = "load")]
 pub(crate) use dwarf::{DebugSection, debug_sections};
 #[cfg(feature = "load")]
+pub(crate) use dynamic::segment_of_dynamic;
+#[cfg(feature = "load")]
 pub use file::read_image;
 #[cfg(feature = "load")]
 pub(crate) use file::{Opened, open_image, read_headers, used_part};
