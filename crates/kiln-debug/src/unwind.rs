@@ -32,6 +32,7 @@ mod section;
 mod signals;
 mod system;
 mod tail;
+mod unread;
 
 use std::ops::Range;
 use std::sync::atomic::Ordering;
@@ -41,6 +42,7 @@ use self::runs::Runs;
 use self::section::Section;
 use self::signals::{Blocked, IN_SIGNALS};
 use self::system::System;
+use self::unread::Front;
 use crate::lock::ForkLock;
 
 /// Unwind rows of code that is in memory.
@@ -61,6 +63,8 @@ pub struct Rows {
 pub struct Registration {
     code: Range<usize>,
     section: *const u8,
+    /// What was registered instead of the section, if it was not read.
+    front: Option<Front>,
 }
 
 // SAFETY: the registry belongs to the process, not to a thread.
@@ -90,7 +94,7 @@ impl Registration {
     /// section must stay readable and unchanged until the registration is dropped.
     pub unsafe fn new(rows: Rows) -> Self {
         let Rows { section, code, region } = rows;
-        let registration = Self { code, section };
+        let registration = Self { code, section, front: None };
         if registration.is_empty() {
             return registration;
         }
@@ -112,6 +116,31 @@ impl Registration {
         registration
     }
 
+    /// Does the same without reading the rows (`unwind/unread.rs`), or returns `None` if the
+    /// unwinder does not allow that, or signal handlers unwind (see [`prepare_for_signals`], which
+    /// leaves such rows as they are). libgcc from version 13 on allows it. Time and memory do not
+    /// depend on the number of rows; the first panic, exception or backtrace through the code reads
+    /// and sorts them.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new), but the section need not be well formed as long as no unwinder
+    /// looks for an address in `rows.code`. That happens only while code in it runs or waits for
+    /// what it called, so whoever runs the code vouches for its rows, too. Nobody runs it any more
+    /// when the registration is dropped.
+    pub unsafe fn unread(rows: Rows) -> Option<Self> {
+        let Rows { section, code, region } = rows;
+        let mut registry = REGISTRY.lock();
+        let system = registry.system.get_or_insert_with(System::find);
+        let allowed = matches!(system, System::Ranges(unwinder) if unwinder.allows_unread);
+        if !allowed || code.is_empty() || IN_SIGNALS.load(Ordering::Relaxed) {
+            return None;
+        }
+        // SAFETY: the caller promises it.
+        let front = unsafe { Front::register(section, code.clone(), region.start) }?;
+        Some(Self { code, section, front: Some(front) })
+    }
+
     /// Whether there are no rows: the section has only the zero that ends it.
     fn is_empty(&self) -> bool {
         // SAFETY: a section has at least the length that ends it.
@@ -121,11 +150,17 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if self.is_empty() {
+        if self.front.is_none() && self.is_empty() {
             return;
         }
         let mut registry = REGISTRY.lock();
         let blocked = blocked_if_needed();
+        if let Some(front) = &self.front {
+            // SAFETY: it was registered, and nobody runs the code, as the caller of `unread`
+            // promised.
+            unsafe { front.remove() };
+            return;
+        }
         let Registry { system, runs } = &mut *registry;
         // SAFETY: `new` registered the section, which is unchanged and readable.
         unsafe {

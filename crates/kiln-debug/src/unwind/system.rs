@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use super::plain::section;
 use super::runs::Tables;
 use super::signals::IN_SIGNALS;
+use super::unread;
 
 unsafe extern "C" {
     // These belong to the unwinder, libgcc_s or libunwind, which the Rust runtime links.
@@ -31,11 +32,11 @@ struct Optional {
 }
 
 type RegisterTable = unsafe extern "C" fn(*const *const u8);
-type FindFde = unsafe extern "C" fn(*const c_void, *mut Bases) -> *const u8;
+pub(super) type FindFde = unsafe extern "C" fn(*const c_void, *mut Bases) -> *const u8;
 
 /// Three more results of `_Unwind_Find_FDE`, of which none is needed.
 #[repr(C)]
-struct Bases([*const c_void; 3]);
+pub(super) struct Bases([*const c_void; 3]);
 
 // Stable Rust has no weak references. The table is weak, so that several versions of this crate in
 // one program share it.
@@ -77,7 +78,7 @@ impl System {
         }
         match (register_frame_table, find_fde) {
             (Some(register), Some(find)) if !finds_by_range(find) => Self::Tables(Table { register, find }),
-            _ => Self::Ranges(Ranges { find: find_fde }),
+            (_, find) => Self::Ranges(Ranges { find, allows_unread: find.is_some_and(unread::allows) }),
         }
     }
 }
@@ -86,6 +87,8 @@ impl System {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Ranges {
     find: Option<FindFde>,
+    /// Whether rows can be registered without reading them.
+    pub(super) allows_unread: bool,
 }
 
 impl Ranges {
@@ -132,9 +135,14 @@ impl Tables for Table {
 
 /// Looks an address up, as the unwinder does for a frame. Returns whether there are rows for it.
 fn look_up(find: FindFde, pc: usize) -> bool {
+    !find_frame(find, pc).is_null()
+}
+
+/// Returns the address of the row description that the unwinder finds, or null.
+pub(super) fn find_frame(find: FindFde, pc: usize) -> *const u8 {
     let mut bases = Bases([std::ptr::null(); 3]);
     // SAFETY: any address may be asked for, and `Bases` is what the function fills.
-    !unsafe { find(std::ptr::without_provenance(pc), &mut bases) }.is_null()
+    unsafe { find(std::ptr::without_provenance(pc), &mut bases) }
 }
 
 /// Registers one section, or one row description.
@@ -181,7 +189,7 @@ pub(super) unsafe fn each_frame(section: *const u8, action: unsafe fn(*const u8)
 }
 
 /// Tries out whether the unwinder finds code by the range of a registration: then a registration
-/// inside another one hides what comes after it.
+/// inside another one hides a part of the outer one.
 fn finds_by_range(find: FindFde) -> bool {
     /// Addresses at which there is no code.
     static PLACE: [u8; 64] = [0; 64];
@@ -194,7 +202,9 @@ fn finds_by_range(find: FindFde) -> bool {
         add(outer.as_ptr().cast());
         add(inner.as_ptr().cast());
     }
-    let found = look_up(find, start + 48);
+    // Which side is hidden depends on the version: what is after the inner one, or before it. The
+    // order matters: only its first lookup makes libgcc 12 look at all that is registered.
+    let found = [48, 8].into_iter().all(|offset| look_up(find, start + offset));
     // SAFETY: they were just registered.
     unsafe {
         remove(inner.as_ptr().cast());

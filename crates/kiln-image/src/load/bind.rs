@@ -13,6 +13,7 @@ use kiln_globals::SlotKey;
 use super::function::FunctionRef;
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
+use super::observers::Unwind;
 use super::origin::Origin;
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
@@ -33,8 +34,8 @@ pub struct Loaded {
     /// Taken back before the memory is: fields are dropped in order. An error if the rows are not
     /// whole.
     unwind_rows: OnceLock<Result<Option<Registration>, NotRowsError>>,
-    /// Whether the rows are registered when an address of code is given out.
-    unwind: bool,
+    /// What is done with the rows when an address of code is given out.
+    unwind: Unwind,
     /// As above.
     pub(super) debugger: Mutex<Option<gdb::Registration>>,
     /// As above.
@@ -47,8 +48,7 @@ pub struct Loaded {
 
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    /// `unwind` says whether its unwind rows are registered.
-    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: bool) -> Result<Self, LoadError> {
+    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: Unwind) -> Result<Self, LoadError> {
         let page = rustix::param::page_size() as u64;
         let segments = std::mem::take(&mut mapped.segments);
         // If there is no pointer to write, relocated data stays read-only.
@@ -82,50 +82,69 @@ impl Loaded {
         Ok(loaded)
     }
 
-    /// Registers the unwind rows with the unwinder of the process, if that has not been done.
-    /// Panics and exceptions then unwind through the image's code, and backtraces go through it.
+    /// Checks the unwind rows, and registers them with the unwinder of the process, if that has not
+    /// been done. Panics and exceptions then unwind through the image's code, and backtraces go
+    /// through it. This takes time in proportion to the number of functions.
     ///
-    /// By default this happens when an address of the image is given out first: before that, nobody
-    /// can run its code. It takes time in proportion to the number of functions.
+    /// By default, rows are registered when an address of the image is given out first: before
+    /// that, nobody can run its code. If the unwinder looks at an image's rows only to unwind its
+    /// code (libgcc from version 13 on does), they are not read then, because whoever runs the code
+    /// trusts the file. Other unwinders read all rows of a process at any panic, so the rows are
+    /// checked first, unless [`Image::trust_unwind_rows`](super::Image::trust_unwind_rows) says
+    /// that they are right.
     ///
     /// # Errors
     ///
-    /// [`LoadError::Malformed`] if the rows are not whole. Then they are not registered.
+    /// [`LoadError::Malformed`] if the rows are not whole. Then this function does not register
+    /// them.
     pub fn register_unwind_rows(&self) -> Result<(), LoadError> {
-        let rows = self.unwind_rows.get_or_init(|| self.registration());
         let start = self.mapped.tables().note.head.eh_frame.start.get();
-        let error = |_| LoadError::malformed("unwind rows that unwinders cannot follow", start);
-        rows.as_ref().map(drop).map_err(error)
+        let error = |NotRowsError| LoadError::malformed("unwind rows that unwinders cannot follow", start);
+        self.check_rows().map_err(error)?;
+        let rows = self.unwind_rows.get_or_init(|| self.registration(Unwind::Checked));
+        rows.as_ref().map(drop).map_err(|error_| error(*error_))
     }
 
     /// Prepares for somebody who gets an address of the image. Rows that are not whole are not
-    /// registered, so an unwinder does not get further than the code.
+    /// registered if the unwinder would follow them to unwind other code.
     fn give_out(&self) {
-        if self.unwind {
-            self.unwind_rows.get_or_init(|| self.registration()).as_ref().ok();
+        if self.unwind != Unwind::Not {
+            self.unwind_rows.get_or_init(|| self.registration(self.unwind)).as_ref().ok();
         }
     }
 
-    fn registration(&self) -> Result<Option<Registration>, NotRowsError> {
+    /// Checks that the unwind rows are whole, and about code of the image.
+    fn check_rows(&self) -> Result<(), NotRowsError> {
         let head = self.mapped.tables().note.head;
-        let (section, text) = (head.eh_frame, head.text);
+        let text = head.text.start.get()..head.text.start.get().saturating_add(head.text.len.get());
+        let bytes = self.mapped.unwind_rows();
         // A section of 4 bytes has no entries, only the zero length that ends it.
-        if section.len.get() <= 4 {
+        let right = bytes.len() <= 4 || is_section(bytes, head.eh_frame.start.get(), &text);
+        if right { Ok(()) } else { Err(NotRowsError) }
+    }
+
+    fn registration(&self, unwind: Unwind) -> Result<Option<Registration>, NotRowsError> {
+        let bytes = self.mapped.unwind_rows();
+        if bytes.len() <= 4 {
             return Ok(None);
         }
-        let start = section.start.get();
-        let text = text.start.get()..text.start.get().saturating_add(text.len.get());
-        let bytes = self.mapped.unwind_rows();
-        if !is_section(bytes, start, &text) {
-            return Err(NotRowsError);
-        }
-        let section = bytes.as_ptr();
-        let code = self.range(head.text);
+        let code = self.code();
         let code = code.start as usize..code.end as usize;
-        // SAFETY: the section was just checked. It is in the segment that is never written, at a
-        // fixed distance from the code that it refers to, and stays mapped until the registration
-        // is dropped, which comes first. The file must not change meanwhile, see `Image::open`.
-        Ok(Some(unsafe { Registration::new(Rows { section, region: code.clone(), code }) }))
+        let rows = Rows { section: bytes.as_ptr(), region: self.mapped.memory.addresses(), code };
+        // SAFETY: the section is in the segment that is never written, at a fixed distance from the
+        // code, and stays mapped until the registration is dropped, which comes first. Nobody else
+        // registers rows for the code, and nobody else has code in the reservation. Whoever runs the
+        // code trusts the file, see `FunctionRef::typed`, and the file must not change meanwhile, see
+        // `Image::open`.
+        if let Some(unread) = unsafe { Registration::unread(rows.clone()) } {
+            return Ok(Some(unread));
+        }
+        if unwind != Unwind::Trusted {
+            self.check_rows()?;
+        }
+        // SAFETY: as above, and the section was just checked, or the caller of
+        // `Image::trust_unwind_rows` promised what the check would find.
+        Ok(Some(unsafe { Registration::new(rows) }))
     }
 
     /// Writes the pointers that are the load address plus a constant.

@@ -14,7 +14,7 @@ use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::Loaded;
 use super::mapped::Mapped;
-use super::observers::Observers;
+use super::observers::{Observers, Unwind};
 use super::origin::Origin;
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -173,7 +173,21 @@ impl Image {
     /// [`Loaded::eh_frame`] has the rows, and [`Loaded::register_unwind_rows`] registers them.
     #[must_use]
     pub fn unwind(mut self, unwind: bool) -> Self {
-        self.observers.unwind = unwind;
+        self.observers.unwind = if unwind { Unwind::Checked } else { Unwind::Not };
+        self
+    }
+
+    /// Registers the unwind rows without checking them first, whatever the unwinder does with them.
+    /// Then the first address is given out in a time that does not depend on the size of the code;
+    /// otherwise that is so only with some unwinders, see [`Loaded::register_unwind_rows`].
+    ///
+    /// # Safety
+    ///
+    /// The rows must be what Kiln's linker wrote: nobody but the linker and tools that keep them
+    /// may have written the file, and `Image::verify` would find them unaltered.
+    #[must_use]
+    pub unsafe fn trust_unwind_rows(mut self) -> Self {
+        self.observers.unwind = Unwind::Trusted;
         self
     }
 

@@ -183,6 +183,11 @@ impl Reservation {
         self.base
     }
 
+    /// Returns all addresses.
+    pub(super) fn addresses(&self) -> Range<usize> {
+        self.base as usize..self.base as usize + self.len
+    }
+
     /// Returns the address at which `range` starts, or an error if `range` is not inside.
     fn inside(&self, range: &Range<usize>) -> io::Result<*mut c_void> {
         if range.start > range.end || range.end > self.len {

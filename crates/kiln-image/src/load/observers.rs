@@ -21,17 +21,28 @@ use super::origin::Origin;
 use crate::error::LoadError;
 use crate::read::{DebugSection, debug_sections};
 
+/// Says what is done with unwind rows when an address of an image is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwind {
+    /// Nothing.
+    Not,
+    /// They are checked if that is needed, and registered.
+    Checked,
+    /// They are registered.
+    Trusted,
+}
+
 /// Who is told about an image when it is bound.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Observers {
-    pub(super) unwind: bool,
+    pub(super) unwind: Unwind,
     pub(super) debugger: Debugger,
     pub(super) profiler: Option<Profiler>,
 }
 
 impl Default for Observers {
     fn default() -> Self {
-        Self { unwind: true, debugger: Debugger::Present, profiler: None }
+        Self { unwind: Unwind::Checked, debugger: Debugger::Present, profiler: None }
     }
 }
 

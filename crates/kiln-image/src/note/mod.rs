@@ -19,10 +19,10 @@ pub(crate) use checksum::checksum_parallel;
 #[cfg(feature = "verify")]
 pub(crate) use checksum::{Sum, checksum, truncate};
 pub use format::FORMAT_VERSION;
-#[cfg(feature = "write")]
-pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 #[cfg(feature = "load")]
 pub(crate) use format::Head;
+#[cfg(feature = "write")]
+pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 pub(crate) use format::{
     PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, Text,
     is_prefix,
