@@ -36,7 +36,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
 use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, bind_function, save, write_image};
 use kiln_ir::{Module, Target};
-use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, Located, RebindError, Role, Unit};
+use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, Located, Ready, RebindError, Role, Unit};
 
 use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
@@ -305,6 +305,17 @@ impl Session {
     /// As for [`add_artifacts`](Self::add_artifacts).
     pub fn replace_artifacts(&self, artifacts: &[Artifact]) -> Result<Unit, SessionError> {
         self.engine.link(artifacts, &[], Linking::Replace)
+    }
+
+    /// Does all work of [`replace_artifacts`](Self::replace_artifacts) but the last step. To publish
+    /// the result then takes less than a microsecond, when the program is at a point where its
+    /// functions may change: see [`Jit::ready`]. [`compiler`](Self::compiler) compiles the artifacts.
+    ///
+    /// # Errors
+    ///
+    /// As for [`add_artifacts`](Self::add_artifacts).
+    pub fn ready_to_replace<'a>(&'a self, artifacts: &'a [Artifact]) -> Result<Ready<'a, 'a>, SessionError> {
+        self.engine.ready(artifacts, Linking::Replace)
     }
 
     /// Removes units: see [`Jit::remove`].

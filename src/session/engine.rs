@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use kiln_artifact::Artifact;
 use kiln_globals::{Bindings, GlobalTable, Resolve, SlotKey, Unresolved};
 use kiln_ir::{Module, check_program};
-use kiln_jit::{CountedEntries, Jit, LinkOptions, RebindError, Role, Unit};
+use kiln_jit::{CountedEntries, Jit, LinkOptions, Ready, RebindError, Role, Unit};
 
 use super::claims::{self, Claimed, Claims};
 use super::error::SessionError;
@@ -34,6 +34,19 @@ pub(super) enum Linking {
     Tier(Option<CountedEntries>),
     /// They stand in for functions that are compiled when they are called.
     StandIn,
+}
+
+impl Linking {
+    /// Returns the options for modules with these names.
+    fn options<'n>(self, names: &'n [&'n str]) -> LinkOptions<'n> {
+        let (replace, role, counted_entries) = match self {
+            Self::Add => (false, Role::Program, None),
+            Self::Replace => (true, Role::Program, None),
+            Self::Tier(counted_entries) => (false, Role::Tier, counted_entries),
+            Self::StandIn => (false, Role::StandIn, None),
+        };
+        LinkOptions { replace, role, names, counted_entries }
+    }
 }
 
 /// Work on a module that was put off, and that an image needs.
@@ -219,15 +232,17 @@ impl Engine {
         names: &[&str],
         linking: Linking,
     ) -> Result<Unit, SessionError> {
-        let (replace, role, counted_entries) = match linking {
-            Linking::Add => (false, Role::Program, None),
-            Linking::Replace => (true, Role::Program, None),
-            Linking::Tier(counted_entries) => (false, Role::Tier, counted_entries),
-            Linking::StandIn => (false, Role::StandIn, None),
-        };
-        let options = LinkOptions { replace, role, names, counted_entries };
         // Not in the pool, whose threads could start tasks meanwhile that wait for this link.
-        Ok(self.jit.link_with(options, artifacts, &EngineResolver(self))?)
+        Ok(self.jit.link_with(linking.options(names), artifacts, &EngineResolver(self))?)
+    }
+
+    /// Puts artifacts into memory, and does not publish them.
+    pub(super) fn ready<'a>(
+        &'a self,
+        artifacts: &'a [Artifact],
+        linking: Linking,
+    ) -> Result<Ready<'a, 'a>, SessionError> {
+        Ok(self.jit.ready(linking.options(&[]), artifacts, &EngineResolver(self))?)
     }
 
     pub(super) fn globals_of(&self, artifacts: &[Artifact]) -> GlobalTable {

@@ -161,6 +161,60 @@ fn a_set_of_functions_is_replaced_and_what_it_does_not_replace_stays() {
 }
 
 #[test]
+fn functions_that_are_ready_change_when_they_are_published() {
+    let session = own_memory();
+    session.add(&[constant("replaceable", "f", 1), constant("replaceable", "g", 2)]).unwrap();
+    let new = [constant("replaceable", "f", 10), constant("replaceable", "g", 20), constant("", "h", 30)];
+    let artifacts = session.compiler().compile(&new).unwrap().artifacts;
+    let used = || {
+        let usage = session.jit().memory().usage();
+        [usage.code, usage.read_only, usage.data].map(|region| region.used + region.retired)
+    };
+    let before = used();
+    let ready = session.ready_to_replace(&artifacts).unwrap();
+    assert_ne!(used(), before);
+    // Nothing waits for a replacement: other code is linked and calls what is in force.
+    let user = session.add(&[caller("user", "f")]).unwrap();
+    assert_eq!(["f", "g", "user"].map(|name| call(&session, name)), [1, 2, 2]);
+    assert!(session.function("h").is_none());
+    drop(ready);
+    session.remove(&[user]).unwrap();
+    assert_eq!(["f", "g"].map(|name| call(&session, name)), [1, 2]);
+    assert_eq!((used(), session.jit().units().len()), (before, 1));
+
+    let [f, g] = ["f", "g"].map(|name| {
+        let function = session.function(name).unwrap();
+        // SAFETY: the IR is sound; the functions' addresses stay when they are replaced.
+        unsafe { function.typed::<Get>() }.unwrap()
+    });
+    let ready = session.ready_to_replace(&artifacts).unwrap();
+    let (unit, user) = std::thread::scope(|scope| {
+        // What has no definition yet is waited for.
+        let user = scope.spawn(|| session.add(&[caller("user", "h")]).unwrap());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!user.is_finished());
+        assert_eq!([f(), g()], [1, 2]);
+        (ready.publish(), user.join().unwrap())
+    });
+    assert_eq!([f(), g(), call(&session, "user")], [10, 20, 31]);
+    assert_eq!(session.jit().units(), [unit, user]);
+    assert_eq!(["f", "g", "user"].map(|name| call_image(&session, name)), [10, 20, 31]);
+}
+
+#[test]
+fn a_replacement_that_is_published_late_does_not_win() {
+    let session = own_memory();
+    session.add(&[constant("replaceable", "f", 1)]).unwrap();
+    let artifacts = session.compiler().compile(&[constant("replaceable", "f", 2)]).unwrap().artifacts;
+    let ready = session.ready_to_replace(&artifacts).unwrap();
+    session.replace(&[constant("replaceable", "f", 3)]).unwrap();
+    assert_eq!(call(&session, "f"), 3);
+    let late = ready.publish();
+    assert_eq!((call(&session, "f"), call_image(&session, "f")), (3, 3));
+    assert!(late.is_freed() && session.jit().units().len() == 1);
+}
+
+#[test]
 fn a_replacement_has_the_type_of_what_it_replaces() {
     let session = session();
     session.add(&[constant("replaceable", "f", 1)]).unwrap();

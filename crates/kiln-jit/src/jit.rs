@@ -4,6 +4,7 @@
 //! placed in fresh memory, relocated, and only then published. So an error leaves the published
 //! symbols unchanged, and gives all memory back.
 
+mod ready;
 #[cfg(test)]
 mod tests;
 
@@ -13,27 +14,27 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use kiln_artifact::record::{Linkage, SymbolKind};
+use kiln_artifact::record::SymbolKind;
 use kiln_artifact::{Artifact, Table};
-use kiln_globals::{KeyRef, Resolve, SlotKey};
+use kiln_globals::{Resolve, SlotKey};
 use kiln_image::FunctionRef;
-use kiln_image::link::{self, ExternalDefinition, Fixups, Layout, PatchSource, Plan, PointerSource};
+use kiln_image::link;
 
+use self::ready::Pending;
+pub use self::ready::Ready;
 use crate::batch::{Batch, SlotKind};
-use crate::blocks::Blocks;
-use crate::counters::{self, CountedEntries, Counters};
+use crate::counters::CountedEntries;
 use crate::epoch::{Epoch, Epochs, Guard};
 use crate::error::{InUseError, JitError, RebindError};
 use crate::indirection::{Indirection, Stubs};
 use crate::memory::{Block, Located, Memory};
-use crate::observed::Observed;
 use crate::observers::Observers;
 use crate::options::JitOptions;
 use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
 use crate::slots::Cell;
 use crate::symbol::Symbol;
 use crate::symbols::Symbols;
-use crate::unit::{Role, Unit, UnitInfo, UnitMemory};
+use crate::unit::{Role, Unit, UnitInfo};
 
 /// Executable memory, and the program that is linked into it.
 ///
@@ -149,11 +150,33 @@ impl Jit {
         artifacts: &[Artifact],
         resolver: &dyn Resolve,
     ) -> Result<Unit, JitError> {
+        Ok(self.ready(options, artifacts, resolver)?.publish())
+    }
+
+    /// Does all work of [`link_with`](Self::link_with) but the last step: the code is in memory, and
+    /// nobody can find it. [`Ready::publish`] then publishes it within a microsecond. So a program
+    /// decides when a function changes, and several change as nearly at once as they can.
+    ///
+    /// What it defines is claimed until the result is published or dropped. A link that needs one of
+    /// these definitions waits, unless an earlier one of a replaceable function is published. So the
+    /// thread that has the result must not link such modules first: it would wait for ever. The unit
+    /// has its place in the order of linking from now on: if a later definition of a function is
+    /// published first, that one stays in force.
+    ///
+    /// # Errors
+    ///
+    /// [`JitError`]; then no memory is used.
+    pub fn ready<'a>(
+        &self,
+        options: LinkOptions<'a>,
+        artifacts: &'a [Artifact],
+        resolver: &dyn Resolve,
+    ) -> Result<Ready<'_, 'a>, JitError> {
         let LinkOptions { replace, role, names, counted_entries } = options;
         let batch = Batch::new(artifacts, names);
         let mode = if replace { Mode::Replace } else { Mode::Add };
         let claim = self.claim(&batch, mode, resolver)?;
-        let mut pending = Pending::new(self, &batch, claim);
+        let mut pending = Pending::new(self, batch, claim);
         (pending.role, pending.counted_entries) = (role, counted_entries);
         pending.finish()
     }
@@ -510,175 +533,6 @@ impl Garbage {
     }
 }
 
-/// A link that is not published yet. If it is dropped, all that it took is given back.
-struct Pending<'j, 'a> {
-    jit: &'j Jit,
-    batch: &'j Batch<'a>,
-    role: Role,
-    counted_entries: Option<CountedEntries>,
-    claim: Option<Claim<'a>>,
-    blocks: Option<Blocks>,
-    counters: Option<Box<Counters>>,
-}
-
-impl<'j, 'a> Pending<'j, 'a> {
-    fn new(jit: &'j Jit, batch: &'j Batch<'a>, claim: Claim<'a>) -> Self {
-        let claim = Some(claim);
-        Self { jit, batch, role: Role::Program, counted_entries: None, claim, blocks: None, counters: None }
-    }
-}
-
-impl<'a> Pending<'_, 'a> {
-    /// Links what was claimed, and publishes it.
-    fn finish(mut self) -> Result<Unit, JitError> {
-        let jit = self.jit;
-        let plan = self.plan()?;
-        let observed = self.emit(&plan)?;
-        let mut program = jit.program();
-        let (Some(claim), Some(blocks)) = (self.claim.take(), self.blocks.take()) else {
-            unreachable!("a link has a claim and, once it is emitted, blocks");
-        };
-        let memory = UnitMemory { blocks, counters: self.counters.take(), observed };
-        let (unit, replaced) = program.commit(self.batch, claim, self.role, &plan, memory, &jit.symbols);
-        let retired = match &*replaced {
-            [] => None,
-            // Data of a replaced unit may be in use; then it stays until it is removed.
-            replaced => program.remove(replaced, false, &jit.symbols).ok(),
-        };
-        jit.tell_ended(program);
-        if let Some(Removal::Done(retired)) = retired {
-            jit.retire(retired);
-        }
-        if jit.observers.is_behind() {
-            jit.tell_debugger();
-        }
-        Ok(Unit(unit))
-    }
-
-    fn plan(&self) -> Result<Plan<'a>, JitError> {
-        let external = |key: KeyRef<'_>| -> Option<ExternalDefinition> {
-            let claim = self.claim.as_ref()?;
-            claim.outside.get(&(SlotKind::of_ref(key), key.text())).copied()
-        };
-        // Slots are in memory that all units share, so the plan has none for the host to fill.
-        let batch = self.batch;
-        link::plan_in_memory(batch.artifacts, batch.names, &batch.definitions, &external)
-            .map_err(|errors| batch.link_error(errors))
-    }
-
-    /// Writes the unit into fresh memory, and tells unwinder, debugger and profiler.
-    fn emit(&mut self, plan: &Plan<'_>) -> Result<Observed, JitError> {
-        debug_assert!(plan.slots().is_empty(), "{:?} are in shared memory", plan.slots());
-        let (memory, layout) = (&*self.jit.memory, plan.layout());
-        let blocks = self.blocks.insert(Blocks::allocate(memory, plan)?);
-        // SAFETY: the blocks are fresh, disjoint and not published; the references end before
-        // `publish`.
-        let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
-            .map_err(|error| self.batch.link_error(vec![error]))?;
-        // Before a value is read, so that nobody changes it unnoticed.
-        self.jit.note_copies(&fixups, self.claim.as_mut());
-        let first_module = self.claim.as_ref().map_or(0, |claim| claim.first_module);
-        // SAFETY: as above, and the references of `emit` have ended.
-        unsafe { blocks.write_header(layout, self.jit.id, first_module) };
-        // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots
-        // come from the claim: 8 bytes each, which are not freed while it is held.
-        unsafe { fill_pointers(blocks, layout, &fixups) };
-        blocks.publish(memory)?;
-        if let Some(count) = self.counted_entries {
-            let replaceable =
-                self.batch.listed().filter(|(_, winner)| winner.linkage == Linkage::Replaceable);
-            let functions = replaceable.map(|(_, winner)| (winner.module, winner.symbol));
-            let artifacts = self.batch.artifacts;
-            let mut functions: Vec<_> = functions
-                .filter(|&(module, symbol)| counters::can_count(&artifacts[module], symbol))
-                .collect();
-            functions.sort_unstable();
-            if !functions.is_empty() {
-                let counters = Counters::allocate(memory, count, functions.into(), plan, blocks)?;
-                self.counters = Some(Box::new(counters));
-            }
-        }
-        // SAFETY: the rows were just written for these addresses, end with a zero, and are freed
-        // after the unit is forgotten.
-        let observed = unsafe {
-            let stubs = || stubs(self.claim.as_ref(), self.batch);
-            self.jit.observers.tell(plan, blocks, self.counters.as_deref(), &stubs)
-        };
-        // SAFETY: the blocks were just published, with the header. They are hidden before they are
-        // freed.
-        unsafe {
-            blocks.show(memory, layout);
-            self.counters.iter().for_each(|counters| counters.show(memory));
-        }
-        Ok(observed)
-    }
-}
-
-/// Returns the names and the addresses of the stubs of what a batch defines.
-fn stubs<'a>(claim: Option<&Claim<'a>>, batch: &Batch<'_>) -> Vec<(&'a str, u64)> {
-    let outside = claim.into_iter().flat_map(|claim| &claim.outside);
-    let stubs = outside.filter_map(|((_, name), definition)| match definition {
-        ExternalDefinition::Replaceable { stub, .. } if batch.defines(name) => Some((*name, *stub)),
-        _ => None,
-    });
-    stubs.collect()
-}
-
-impl Drop for Pending<'_, '_> {
-    fn drop(&mut self) {
-        let Self { jit, batch, claim, blocks, counters, role: _, counted_entries: _ } = self;
-        if let Some(counters) = counters.take() {
-            counters.hide(&jit.memory);
-            // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
-            // address up makes it wait.
-            unsafe { counters.free(&jit.memory) };
-        }
-        if let Some(blocks) = blocks.take() {
-            blocks.owned.hide(&jit.memory);
-            for block in blocks.owned.all() {
-                // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
-                // address up makes it wait.
-                unsafe { jit.memory.free(block) };
-            }
-        }
-        if let Some(claim) = claim.take() {
-            let mut program = jit.program();
-            let retired = program.abandon(batch, claim);
-            jit.tell_ended(program);
-            if !retired.is_empty() {
-                jit.retire(retired);
-            }
-        }
-    }
-}
-
-impl Jit {
-    /// Notes the slots whose values are copied into data or code.
-    fn note_copies(&self, fixups: &Fixups, claim: Option<&mut Claim<'_>>) {
-        let Some(claim) = claim.filter(|_| !(fixups.symbolic.is_empty() && fixups.text.is_empty())) else {
-            return;
-        };
-        let in_data = fixups.symbolic.iter().filter_map(|pointer| match pointer.source {
-            PointerSource::KnownSlot(address) => Some(address),
-            PointerSource::Slot(_) => None,
-        });
-        let in_code = fixups.text.iter().filter_map(|patch| match patch.source {
-            PatchSource::KnownSlot(address) => Some(address),
-            PatchSource::Slot(_) | PatchSource::Program(_) => None,
-        });
-        let copied: std::collections::HashSet<u64> = in_data.chain(in_code).collect();
-        let mut program = self.program();
-        for ((kind, name), definition) in &claim.outside {
-            if let ExternalDefinition::Slot(address) = definition
-                && copied.contains(address)
-            {
-                let slot = program.slots.add_copy(*kind, name);
-                claim.uses.copies.extend(slot.map(|name| (*kind, name)));
-            }
-        }
-    }
-}
-
 /// Returns about the sizes of the code and of the read-only data of modules, once they are linked,
 /// in bytes.
 fn likely_sizes(artifacts: &[Artifact]) -> (u64, u64) {
@@ -691,28 +545,4 @@ fn likely_sizes(artifacts: &[Artifact]) -> (u64, u64) {
         artifact.read_only().len() + artifact.unwind().len() + 36 * artifact.functions().len() + streams
     });
     (code as u64, read_only.sum::<usize>() as u64)
-}
-
-/// Applies the fixups.
-///
-/// # Safety
-///
-/// As for [`Blocks::fixup_output`]; and every [`PointerSource::KnownSlot`] of `fixups` must be the
-/// address of 8 readable bytes.
-unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
-    if fixups.is_empty() {
-        return;
-    }
-    // SAFETY: the caller promises what `fixup_output` requires.
-    let out = unsafe { blocks.fixup_output(layout) };
-    fixups.apply(out, &mut |source| match source {
-        // A plan for memory has no such slots.
-        PointerSource::Slot(_) => 0,
-        PointerSource::KnownSlot(address) => {
-            // SAFETY: the caller promises that these 8 bytes can be read. Others may store to the
-            // slot, but only as a whole.
-            let slot = unsafe { AtomicU64::from_ptr(address as *mut u64) };
-            slot.load(Ordering::Acquire)
-        }
-    });
 }

@@ -86,7 +86,7 @@ pub use counters::{CountedEntries, Hook};
 pub use epoch::Guard;
 pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
-pub use jit::{Export, Jit, LinkOptions};
+pub use jit::{Export, Jit, LinkOptions, Ready};
 /// A process whose signal handlers unwind needs this, whatever made its code.
 pub use kiln_debug::unwind::prepare_for_signals;
 pub use kiln_image::libcalls; // images need them too

@@ -185,12 +185,6 @@ impl Names {
         self.large.iter().any(|large| large.unit.id() == unit)
     }
 
-    /// Returns the artifacts of a unit, if it is large.
-    pub(crate) fn artifacts_of_large(&self, unit: UnitId) -> Option<Arc<[Artifact]>> {
-        let large = self.large.iter().find(|large| large.unit.id() == unit)?;
-        Some(large.unit.artifacts.clone())
-    }
-
     /// Returns the smallest published table, if there are too many.
     pub(crate) fn smallest_large(&self) -> Option<Arc<LargeUnit>> {
         let published = self.large.iter().map(|large| &large.unit).filter(|unit| unit.is_published());

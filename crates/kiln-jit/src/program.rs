@@ -15,8 +15,9 @@ use std::sync::Arc;
 
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
-use kiln_image::link::{ExternalDefinition, MAX_SECTIONS, Plan};
+use kiln_image::link::{ExternalDefinition, MAX_SECTIONS};
 use kiln_image::{Arch, missing_features};
+use smallvec::SmallVec;
 
 use crate::batch::{Batch, Reference, SlotKind, is_strong, reference};
 use crate::error::{InUseError, JitError, ModuleName, UseOf};
@@ -24,11 +25,11 @@ use crate::indirection::{Indirection, Stubs};
 use crate::large::LargeUnit;
 use crate::memory::Memory;
 use crate::names::{Definition, Name, Names, entered_names};
-use crate::sections::{Conflict, KnownBound, SectionConflict, SectionFault, Sections};
+use crate::sections::{Conflict, KnownBound, SectionBounds, SectionConflict, SectionFault, Sections};
 use crate::slots::{Cell, Slots};
 use crate::symbol::Symbol;
 use crate::symbols::Symbols;
-use crate::unit::{Identity, Role, UnitId, UnitInfo, UnitMemory, Uses};
+use crate::unit::{Role, UnitId, UnitInfo, Uses};
 use crate::users::{first_data, user_of};
 
 /// Whether a batch may define replaceable functions again.
@@ -57,6 +58,8 @@ pub(crate) struct Claim<'a> {
     /// The definitions outside that the batch refers to, by kind and name.
     pub(crate) outside: HashMap<(SlotKind, &'a str), ExternalDefinition>,
     pub(crate) uses: Uses,
+    /// The artifacts of a large unit.
+    pub(crate) artifacts: Option<Arc<[Artifact]>>,
 }
 
 /// The definitions outside that a batch refers to, before it is claimed.
@@ -488,9 +491,12 @@ impl Program {
             uses.slots.push((kind, key));
             outside.insert((kind, name), ExternalDefinition::Slot(address));
         }
-        if batch.is_large() {
-            self.names.add_large(Arc::new(LargeUnit::new(unit, first_module, batch)));
-        }
+        let artifacts = batch.is_large().then(|| {
+            let large = Arc::new(LargeUnit::new(unit, first_module, batch));
+            let artifacts = large.artifacts.clone();
+            self.names.add_large(large);
+            artifacts
+        });
         for (name, winner) in batch.listed() {
             let artifact = &batch.artifacts[winner.module];
             let definition = Definition::new(unit, first_module + winner.module, artifact, winner.symbol);
@@ -501,7 +507,7 @@ impl Program {
             }
         }
         self.sections.claim(batch, unit, first_module);
-        Claim { unit, first_module, outside, uses }
+        Claim { unit, first_module, outside, uses, artifacts }
     }
 
     /// Returns the names of the replaceable functions that a unit defines, and the addresses of
@@ -569,24 +575,23 @@ impl Program {
         listed
     }
 
-    /// Publishes a unit whose code is in memory. Returns it, and the units that have no function
-    /// left that was not replaced.
+    /// Publishes a unit whose code is in memory. Returns it, and the units that have no function left
+    /// that was not replaced.
     pub(crate) fn commit(
         &mut self,
         batch: &Batch<'_>,
         claim: Claim<'_>,
-        role: Role,
-        plan: &Plan<'_>,
-        memory: UnitMemory,
+        mut unit: UnitInfo,
+        sections: &[SectionBounds<'_>],
         map: &Symbols,
     ) -> (Arc<UnitInfo>, Vec<UnitId>) {
-        let Claim { unit: id, first_module, outside: _, mut uses } = claim;
+        let Claim { unit: id, mut uses, .. } = claim;
         self.claims -= 1;
-        uses.sections.extend(self.sections.commit(plan, &memory.blocks.addresses, id));
-        let artifacts = self.names.artifacts_of_large(id).unwrap_or_else(|| plan.artifacts().into());
-        let identity = Identity { id, role, first_module, names: batch.module_names() };
-        let unit = Arc::new(UnitInfo::new(identity, artifacts, plan, memory, uses));
+        uses.sections.extend(self.sections.commit(sections, id));
+        unit.set_uses(uses);
+        let unit = Arc::new(unit);
         let mut replaced = Vec::new();
+        let mut current: SmallVec<[(Arc<str>, Arc<Symbol>); 1]> = SmallVec::new();
         for (name, winner) in batch.listed() {
             let counted = unit.counters.as_ref().and_then(|all| all.entry_of(winner.module, winner.symbol));
             let address = counted.or_else(|| unit.address(winner.module, winner.symbol)).unwrap_or_default();
@@ -598,15 +603,23 @@ impl Program {
             if let Some(stub) = stub {
                 symbol.address = stub;
             }
-            definition.symbol = Some(Arc::new(symbol));
+            let symbol = Arc::new(symbol);
+            definition.symbol = Some(symbol.clone());
             // If another link of a later definition was faster, this unit is replaced already.
             let is_current = known.published().is_some_and(|symbol| symbol.unit == id);
             let others = known.definitions().iter().map(|definition| definition.unit);
             replaced.extend(others.filter(|&other| (other == id) != is_current));
             if is_current {
-                publish(known, map);
+                current.push((known.name().clone(), symbol));
             }
         }
+        // Callers come first, and all slots change one right after the other.
+        for (name, symbol) in current.iter().filter(|(_, symbol)| symbol.linkage() == Linkage::Replaceable) {
+            if let Some(indirection) = self.names.get(name).and_then(|known| known.indirection.as_ref()) {
+                indirection.store(symbol.definition);
+            }
+        }
+        current.into_iter().for_each(|(name, symbol)| show(name, symbol, map));
         if let Some(large) = self.names.publish_large(&unit) {
             map.insert_large(large);
             if let Some(smallest) = self.names.smallest_large() {
@@ -849,10 +862,15 @@ fn publish(known: &Name, map: &Symbols) {
     if let Some(indirection) = &known.indirection {
         indirection.store(symbol.definition);
     }
+    show(name.clone(), symbol.clone(), map);
+}
+
+/// Makes a definition visible to lookups, unless it is hidden.
+fn show(name: Arc<str>, symbol: Arc<Symbol>, map: &Symbols) {
     if symbol.linkage() == Linkage::Hidden {
-        map.remove(name);
+        map.remove(&name);
     } else {
-        map.insert(name.clone(), symbol.clone());
+        map.insert(name, symbol);
     }
 }
 

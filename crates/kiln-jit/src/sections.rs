@@ -30,6 +30,32 @@ struct Section {
     users: usize,
 }
 
+/// A section of a unit that is in memory.
+pub(crate) struct SectionBounds<'a> {
+    name: &'a str,
+    /// The addresses of its first byte and of its end.
+    bounds: (u64, u64),
+    writable: bool,
+    /// Whether the unit itself uses the bounds.
+    is_used: bool,
+}
+
+impl<'a> SectionBounds<'a> {
+    /// Returns the sections of a unit, with its areas at `addresses`.
+    pub(crate) fn all(plan: &Plan<'a>, addresses: &Addresses) -> Vec<Self> {
+        let sections = plan.sections().map(|section| {
+            let start = addresses[section.area] + section.offset;
+            Self {
+                name: section.name,
+                bounds: (start, start + section.size),
+                writable: section.area == Area::Data,
+                is_used: section.bounds_used,
+            }
+        });
+        sections.collect()
+    }
+}
+
 /// The sections of all units.
 #[derive(Default)]
 pub(crate) struct Sections(HashMap<Box<str>, Section>);
@@ -199,16 +225,15 @@ impl Sections {
 
     /// Sets the addresses of the sections of a unit that was claimed. Returns the sections whose
     /// bounds the unit itself uses.
-    pub(crate) fn commit(&mut self, plan: &Plan<'_>, addresses: &Addresses, unit: UnitId) -> Vec<Box<str>> {
+    pub(crate) fn commit(&mut self, sections: &[SectionBounds<'_>], unit: UnitId) -> Vec<Box<str>> {
         let mut used = Vec::new();
-        for section in plan.sections() {
+        for section in sections {
             let Some(known) = self.0.get_mut(section.name) else { continue };
-            let start = addresses[section.area] + section.offset;
             if let Some(piece) = known.pieces.iter_mut().find(|piece| piece.unit == unit) {
-                piece.bounds = Some((start, start + section.size));
+                piece.bounds = Some(section.bounds);
             }
-            debug_assert_eq!(known.writable, section.area == Area::Data);
-            if section.bounds_used {
+            debug_assert_eq!(known.writable, section.writable);
+            if section.is_used {
                 known.users += 1;
                 used.push(section.name.into());
             }

@@ -173,7 +173,6 @@ impl UnitInfo {
         artifacts: Arc<[Artifact]>,
         plan: &Plan<'_>,
         memory: UnitMemory,
-        uses: Uses,
     ) -> Self {
         let Identity { id, role, first_module, names } = identity;
         let UnitMemory { blocks, counters, observed } = memory;
@@ -191,8 +190,13 @@ impl UnitInfo {
             counters,
             is_freed: AtomicBool::new(false),
             observed: Mutex::new(Some(observed)),
-            uses: (!uses.is_empty()).then(|| Box::new(uses)),
+            uses: None,
         }
+    }
+
+    /// Sets the definitions of others that the unit uses.
+    pub(crate) fn set_uses(&mut self, uses: Uses) {
+        self.uses = (!uses.is_empty()).then(|| Box::new(uses));
     }
 
     /// Returns the definitions of others that the unit uses.

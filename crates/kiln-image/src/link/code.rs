@@ -25,6 +25,7 @@ pub(super) struct CodeLayout<'a> {
 
 impl<'a> CodeLayout<'a> {
     /// Returns a layout without tables, for a program of so many modules.
+    #[cfg(feature = "write")]
     pub(super) fn none(modules: usize) -> Self {
         let modules = (0..modules).map(|_| (ModuleTables::default(), 0)).collect();
         Self { modules, head: 0, size: 0, names: &[], numbers: &[] }

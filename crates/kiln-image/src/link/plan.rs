@@ -161,6 +161,7 @@ pub(super) struct Purpose {
 /// The code tables that are wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum CodePurpose {
+    #[cfg(feature = "write")]
     None,
     /// Tables without gaps.
     Exact,
@@ -211,6 +212,7 @@ pub(super) fn run_phases<'a>(
     let code = match purpose.code {
         CodePurpose::Exact => code::lay_out(artifacts, names, parallel),
         CodePurpose::Bounded => code::lay_out_bounded(artifacts, names),
+        #[cfg(feature = "write")]
         CodePurpose::None => CodeLayout::none(artifacts.len()),
     };
 

@@ -1,0 +1,275 @@
+//! A link from its claim to its publication, and what it gives back if it does not get there.
+//!
+//! [`Pending`] has what was claimed, and puts it into memory. Then it is [`Ready`], and to publish
+//! it takes the lock once.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use kiln_artifact::record::Linkage;
+use kiln_globals::KeyRef;
+use kiln_image::link::{self, ExternalDefinition, Fixups, Layout, PatchSource, Plan, PointerSource};
+
+use super::Jit;
+use crate::batch::{Batch, SlotKind};
+use crate::blocks::{Blocks, OwnedBlocks};
+use crate::counters::{self, CountedEntries, Counters};
+use crate::error::JitError;
+use crate::observed::Observed;
+use crate::program::{Claim, Removal};
+use crate::sections::SectionBounds;
+use crate::unit::{Identity, Role, Unit, UnitInfo, UnitMemory};
+
+/// A link that is not in memory yet. If it is dropped, all that it took is given back.
+pub(super) struct Pending<'j, 'a> {
+    jit: &'j Jit,
+    /// `None` when it is finished.
+    batch: Option<Batch<'a>>,
+    pub(super) role: Role,
+    pub(super) counted_entries: Option<CountedEntries>,
+    claim: Option<Claim<'a>>,
+    blocks: Option<Blocks>,
+    counters: Option<Box<Counters>>,
+}
+
+impl<'j, 'a> Pending<'j, 'a> {
+    pub(super) fn new(jit: &'j Jit, batch: Batch<'a>, claim: Claim<'a>) -> Self {
+        let (batch, claim) = (Some(batch), Some(claim));
+        Self { jit, batch, role: Role::Program, counted_entries: None, claim, blocks: None, counters: None }
+    }
+
+    /// Links what was claimed.
+    pub(super) fn finish(mut self) -> Result<Ready<'j, 'a>, JitError> {
+        let plan = self.plan()?;
+        let observed = self.emit(&plan)?;
+        let (Some(batch), Some(claim), Some(blocks)) =
+            (self.batch.take(), self.claim.take(), self.blocks.take())
+        else {
+            unreachable!("a link has a claim and, once it is emitted, blocks");
+        };
+        let sections = SectionBounds::all(&plan, &blocks.addresses);
+        let identity = Identity {
+            id: claim.unit,
+            role: self.role,
+            first_module: claim.first_module,
+            names: batch.module_names(),
+        };
+        let artifacts = claim.artifacts.clone().unwrap_or_else(|| plan.artifacts().into());
+        let memory = UnitMemory { blocks, counters: self.counters.take(), observed };
+        let unit = UnitInfo::new(identity, artifacts, &plan, memory);
+        Ok(Ready { jit: self.jit, batch, sections, parts: Some((claim, unit)) })
+    }
+
+    fn batch(&self) -> &Batch<'a> {
+        self.batch.as_ref().expect("a link has a batch until it is finished")
+    }
+
+    pub(super) fn plan(&self) -> Result<Plan<'a>, JitError> {
+        let external = |key: KeyRef<'_>| -> Option<ExternalDefinition> {
+            let claim = self.claim.as_ref()?;
+            claim.outside.get(&(SlotKind::of_ref(key), key.text())).copied()
+        };
+        // Slots are in memory that all units share, so the plan has none for the host to fill.
+        let batch = self.batch();
+        link::plan_in_memory(batch.artifacts, batch.names, &batch.definitions, &external)
+            .map_err(|errors| batch.link_error(errors))
+    }
+
+    /// Writes the unit into fresh memory, and tells unwinder, debugger and profiler.
+    pub(super) fn emit(&mut self, plan: &Plan<'_>) -> Result<Observed, JitError> {
+        debug_assert!(plan.slots().is_empty(), "{:?} are in shared memory", plan.slots());
+        let (memory, layout) = (&*self.jit.memory, plan.layout());
+        let batch = self.batch.as_ref().expect("a link has a batch until it is finished");
+        let blocks = self.blocks.insert(Blocks::allocate(memory, plan)?);
+        // SAFETY: the blocks are fresh, disjoint and not published; the references end before
+        // `publish`.
+        let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
+            .map_err(|error| batch.link_error(vec![error]))?;
+        // Before a value is read, so that nobody changes it unnoticed.
+        self.jit.note_copies(&fixups, self.claim.as_mut());
+        let first_module = self.claim.as_ref().map_or(0, |claim| claim.first_module);
+        // SAFETY: as above, and the references of `emit` have ended.
+        unsafe { blocks.write_header(layout, self.jit.id, first_module) };
+        // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots
+        // come from the claim: 8 bytes each, which are not freed while it is held.
+        unsafe { fill_pointers(blocks, layout, &fixups) };
+        blocks.publish(memory)?;
+        if let Some(count) = self.counted_entries {
+            let replaceable = batch.listed().filter(|(_, winner)| winner.linkage == Linkage::Replaceable);
+            let functions = replaceable.map(|(_, winner)| (winner.module, winner.symbol));
+            let mut functions: Vec<_> = functions
+                .filter(|&(module, symbol)| counters::can_count(&batch.artifacts[module], symbol))
+                .collect();
+            functions.sort_unstable();
+            if !functions.is_empty() {
+                let counters = Counters::allocate(memory, count, functions.into(), plan, blocks)?;
+                self.counters = Some(Box::new(counters));
+            }
+        }
+        // SAFETY: the rows were just written for these addresses, end with a zero, and are freed
+        // after the unit is forgotten.
+        let observed = unsafe {
+            let stubs = || stubs(self.claim.as_ref(), batch);
+            self.jit.observers.tell(plan, blocks, self.counters.as_deref(), &stubs)
+        };
+        // SAFETY: the blocks were just published, with the header. They are hidden before they are
+        // freed.
+        unsafe {
+            blocks.show(memory, layout);
+            self.counters.iter().for_each(|counters| counters.show(memory));
+        }
+        Ok(observed)
+    }
+}
+
+/// Returns the names and the addresses of the stubs of what a batch defines.
+fn stubs<'a>(claim: Option<&Claim<'a>>, batch: &Batch<'_>) -> Vec<(&'a str, u64)> {
+    let outside = claim.into_iter().flat_map(|claim| &claim.outside);
+    let stubs = outside.filter_map(|((_, name), definition)| match definition {
+        ExternalDefinition::Replaceable { stub, .. } if batch.defines(name) => Some((*name, *stub)),
+        _ => None,
+    });
+    stubs.collect()
+}
+
+impl Drop for Pending<'_, '_> {
+    fn drop(&mut self) {
+        let Self { jit, batch, claim, blocks, counters, role: _, counted_entries: _ } = self;
+        let counters = counters.take();
+        free_unpublished(jit, blocks.take().map(|blocks| blocks.owned).as_ref(), counters);
+        if let (Some(batch), Some(claim)) = (batch, claim.take()) {
+            jit.abandon(batch, claim);
+        }
+    }
+}
+
+/// Frees the memory of a unit that was not published.
+fn free_unpublished(jit: &Jit, blocks: Option<&OwnedBlocks>, counters: Option<Box<Counters>>) {
+    if let Some(counters) = counters {
+        counters.hide(&jit.memory);
+        // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
+        // address up makes it wait.
+        unsafe { counters.free(&jit.memory) };
+    }
+    if let Some(blocks) = blocks {
+        blocks.hide(&jit.memory);
+        for block in blocks.all() {
+            // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
+            // address up makes it wait.
+            unsafe { jit.memory.free(block) };
+        }
+    }
+}
+
+/// Modules that are linked and in memory, and that nobody can find yet: see [`Jit::ready`].
+///
+/// If it is dropped, it is as if the modules had not been linked.
+#[must_use = "the modules are callable when they are published"]
+pub struct Ready<'j, 'a> {
+    jit: &'j Jit,
+    batch: Batch<'a>,
+    sections: Vec<SectionBounds<'a>>,
+    /// `None` when it is published.
+    parts: Option<(Claim<'a>, UnitInfo)>,
+}
+
+impl std::fmt::Debug for Ready<'_, '_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready").field("modules", &self.batch.artifacts.len()).finish_non_exhaustive()
+    }
+}
+
+impl Ready<'_, '_> {
+    /// Publishes the modules as one unit. What replaces functions is called by all callers, from
+    /// their next call on: all slots change in one go, before anything else is done. A thread may
+    /// call one of the functions in between.
+    pub fn publish(mut self) -> Unit {
+        let jit = self.jit;
+        let (claim, unit) = self.parts.take().expect("it is published once");
+        let mut program = jit.program();
+        let (unit, replaced) = program.commit(&self.batch, claim, unit, &self.sections, &jit.symbols);
+        let retired = match &*replaced {
+            [] => None,
+            // Data of a replaced unit may be in use; then it stays until it is removed.
+            replaced => program.remove(replaced, false, &jit.symbols).ok(),
+        };
+        jit.tell_ended(program);
+        if let Some(Removal::Done(retired)) = retired {
+            jit.retire(retired);
+        }
+        if jit.observers.is_behind() {
+            jit.tell_debugger();
+        }
+        Unit(unit)
+    }
+}
+
+impl Drop for Ready<'_, '_> {
+    fn drop(&mut self) {
+        let Some((claim, mut unit)) = self.parts.take() else { return };
+        self.jit.observers.forget(&unit);
+        let counters = unit.counters.take();
+        free_unpublished(self.jit, Some(&unit.blocks), counters);
+        self.jit.abandon(&self.batch, claim);
+    }
+}
+
+impl Jit {
+    /// Gives back what a link claimed.
+    fn abandon(&self, batch: &Batch<'_>, claim: Claim<'_>) {
+        let mut program = self.program();
+        let retired = program.abandon(batch, claim);
+        self.tell_ended(program);
+        if !retired.is_empty() {
+            self.retire(retired);
+        }
+    }
+
+    /// Notes the slots whose values are copied into data or code.
+    fn note_copies(&self, fixups: &Fixups, claim: Option<&mut Claim<'_>>) {
+        let Some(claim) = claim.filter(|_| !(fixups.symbolic.is_empty() && fixups.text.is_empty())) else {
+            return;
+        };
+        let in_data = fixups.symbolic.iter().filter_map(|pointer| match pointer.source {
+            PointerSource::KnownSlot(address) => Some(address),
+            PointerSource::Slot(_) => None,
+        });
+        let in_code = fixups.text.iter().filter_map(|patch| match patch.source {
+            PatchSource::KnownSlot(address) => Some(address),
+            PatchSource::Slot(_) | PatchSource::Program(_) => None,
+        });
+        let copied: std::collections::HashSet<u64> = in_data.chain(in_code).collect();
+        let mut program = self.program();
+        for ((kind, name), definition) in &claim.outside {
+            if let ExternalDefinition::Slot(address) = definition
+                && copied.contains(address)
+            {
+                let slot = program.slots.add_copy(*kind, name);
+                claim.uses.copies.extend(slot.map(|name| (*kind, name)));
+            }
+        }
+    }
+}
+
+/// Applies the fixups.
+///
+/// # Safety
+///
+/// As for [`Blocks::fixup_output`]; and every [`PointerSource::KnownSlot`] of `fixups` must be the
+/// address of 8 readable bytes.
+unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
+    if fixups.is_empty() {
+        return;
+    }
+    // SAFETY: the caller promises what `fixup_output` requires.
+    let out = unsafe { blocks.fixup_output(layout) };
+    fixups.apply(out, &mut |source| match source {
+        // A plan for memory has no such slots.
+        PointerSource::Slot(_) => 0,
+        PointerSource::KnownSlot(address) => {
+            // SAFETY: the caller promises that these 8 bytes can be read. Others may store to the
+            // slot, but only as a whole.
+            let slot = unsafe { AtomicU64::from_ptr(address as *mut u64) };
+            slot.load(Ordering::Acquire)
+        }
+    });
+}
