@@ -150,7 +150,9 @@ impl Jit {
         artifacts: &[Artifact],
         resolver: &dyn Resolve,
     ) -> Result<Unit, JitError> {
-        Ok(self.ready(options, artifacts, resolver)?.publish())
+        let mut pending = self.pending(options, artifacts, resolver)?;
+        pending.prepare()?;
+        Ok(pending.publish())
     }
 
     /// Does all work of [`link_with`](Self::link_with) but the last step: the code is in memory, and
@@ -172,13 +174,25 @@ impl Jit {
         artifacts: &'a [Artifact],
         resolver: &dyn Resolve,
     ) -> Result<Ready<'_, 'a>, JitError> {
+        let mut pending = self.pending(options, artifacts, resolver)?;
+        pending.prepare()?;
+        Ok(Ready(pending))
+    }
+
+    /// Claims what artifacts define and use.
+    fn pending<'a>(
+        &self,
+        options: LinkOptions<'a>,
+        artifacts: &'a [Artifact],
+        resolver: &dyn Resolve,
+    ) -> Result<Pending<'_, 'a>, JitError> {
         let LinkOptions { replace, role, names, counted_entries } = options;
         let batch = Batch::new(artifacts, names);
         let mode = if replace { Mode::Replace } else { Mode::Add };
         let claim = self.claim(&batch, mode, resolver)?;
         let mut pending = Pending::new(self, batch, claim);
         (pending.role, pending.counted_entries) = (role, counted_entries);
-        pending.finish()
+        Ok(pending)
     }
 
     /// Claims what a batch defines and uses. The resolver is called without a lock.

@@ -575,21 +575,20 @@ impl Program {
         listed
     }
 
-    /// Publishes a unit whose code is in memory. Returns it, and the units that have no function left
-    /// that was not replaced.
+    /// Publishes a unit whose code is in memory. Returns the units that have no function left that
+    /// was not replaced.
     pub(crate) fn commit(
         &mut self,
         batch: &Batch<'_>,
         claim: Claim<'_>,
-        mut unit: UnitInfo,
+        unit: &Arc<UnitInfo>,
         sections: &[SectionBounds<'_>],
         map: &Symbols,
-    ) -> (Arc<UnitInfo>, Vec<UnitId>) {
+    ) -> Vec<UnitId> {
         let Claim { unit: id, mut uses, .. } = claim;
         self.claims -= 1;
         uses.sections.extend(self.sections.commit(sections, id));
         unit.set_uses(uses);
-        let unit = Arc::new(unit);
         let mut replaced = Vec::new();
         let mut current: SmallVec<[(Arc<str>, Arc<Symbol>); 1]> = SmallVec::new();
         for (name, winner) in batch.listed() {
@@ -620,7 +619,7 @@ impl Program {
             }
         }
         current.into_iter().for_each(|(name, symbol)| show(name, symbol, map));
-        if let Some(large) = self.names.publish_large(&unit) {
+        if let Some(large) = self.names.publish_large(unit) {
             map.insert_large(large);
             if let Some(smallest) = self.names.smallest_large() {
                 self.enter(&smallest, map);
@@ -630,7 +629,7 @@ impl Program {
         replaced.sort_unstable();
         replaced.dedup();
         replaced.retain(|unit| self.is_replaced(*unit));
-        (unit, replaced)
+        replaced
     }
 
     /// Makes entries of all definitions of a large unit, which then is like any other.

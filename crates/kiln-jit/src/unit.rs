@@ -1,7 +1,7 @@
 //! Units: what was linked at once, and is removed at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
@@ -85,8 +85,8 @@ pub(crate) struct UnitInfo {
     pub(crate) is_freed: AtomicBool,
     /// Taken out when the unit is freed.
     pub(crate) observed: Mutex<Option<Observed>>,
-    /// `None` if it uses nothing.
-    uses: Option<Box<Uses>>,
+    /// Set when it is published, unless it uses nothing.
+    uses: OnceLock<Box<Uses>>,
 }
 
 /// The parts of a unit that are known before it is linked.
@@ -190,19 +190,21 @@ impl UnitInfo {
             counters,
             is_freed: AtomicBool::new(false),
             observed: Mutex::new(Some(observed)),
-            uses: None,
+            uses: OnceLock::new(),
         }
     }
 
-    /// Sets the definitions of others that the unit uses.
-    pub(crate) fn set_uses(&mut self, uses: Uses) {
-        self.uses = (!uses.is_empty()).then(|| Box::new(uses));
+    /// Sets the definitions of others that the unit uses, once.
+    pub(crate) fn set_uses(&self, uses: Uses) {
+        if !uses.is_empty() {
+            let _ = self.uses.set(Box::new(uses));
+        }
     }
 
     /// Returns the definitions of others that the unit uses.
     pub(crate) fn uses(&self) -> &Uses {
         static NONE: Uses = Uses::NONE;
-        self.uses.as_deref().unwrap_or(&NONE)
+        self.uses.get().map_or(&NONE, |uses| uses)
     }
 
     /// Returns the modules, and where their code is, for debug information.

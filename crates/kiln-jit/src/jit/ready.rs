@@ -3,6 +3,7 @@
 //! [`Pending`] has what was claimed, and puts it into memory. Then it is [`Ready`], and to publish
 //! it takes the lock once.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln_artifact::record::Linkage;
@@ -11,7 +12,7 @@ use kiln_image::link::{self, ExternalDefinition, Fixups, Layout, PatchSource, Pl
 
 use super::Jit;
 use crate::batch::{Batch, SlotKind};
-use crate::blocks::{Blocks, OwnedBlocks};
+use crate::blocks::Blocks;
 use crate::counters::{self, CountedEntries, Counters};
 use crate::error::JitError;
 use crate::observed::Observed;
@@ -19,66 +20,100 @@ use crate::program::{Claim, Removal};
 use crate::sections::SectionBounds;
 use crate::unit::{Identity, Role, Unit, UnitInfo, UnitMemory};
 
-/// A link that is not in memory yet. If it is dropped, all that it took is given back.
+/// A link that is not published yet. If it is dropped, all that it took is given back.
 pub(super) struct Pending<'j, 'a> {
     jit: &'j Jit,
-    /// `None` when it is finished.
-    batch: Option<Batch<'a>>,
+    batch: Batch<'a>,
     pub(super) role: Role,
     pub(super) counted_entries: Option<CountedEntries>,
+    /// `None` when it is published.
     claim: Option<Claim<'a>>,
+    /// The memory, until there is a unit that owns it.
     blocks: Option<Blocks>,
     counters: Option<Box<Counters>>,
+    /// The unit, when it is in memory.
+    unit: Option<Arc<UnitInfo>>,
+    sections: Vec<SectionBounds<'a>>,
 }
 
 impl<'j, 'a> Pending<'j, 'a> {
     pub(super) fn new(jit: &'j Jit, batch: Batch<'a>, claim: Claim<'a>) -> Self {
-        let (batch, claim) = (Some(batch), Some(claim));
-        Self { jit, batch, role: Role::Program, counted_entries: None, claim, blocks: None, counters: None }
+        Self {
+            jit,
+            batch,
+            role: Role::Program,
+            counted_entries: None,
+            claim: Some(claim),
+            blocks: None,
+            counters: None,
+            unit: None,
+            sections: Vec::new(),
+        }
     }
 
-    /// Links what was claimed.
-    pub(super) fn finish(mut self) -> Result<Ready<'j, 'a>, JitError> {
+    /// Links what was claimed, into memory.
+    pub(super) fn prepare(&mut self) -> Result<(), JitError> {
         let plan = self.plan()?;
         let observed = self.emit(&plan)?;
-        let (Some(batch), Some(claim), Some(blocks)) =
-            (self.batch.take(), self.claim.take(), self.blocks.take())
-        else {
+        let (Some(claim), Some(blocks)) = (&self.claim, self.blocks.take()) else {
             unreachable!("a link has a claim and, once it is emitted, blocks");
         };
-        let sections = SectionBounds::all(&plan, &blocks.addresses);
+        self.sections = SectionBounds::all(&plan, &blocks.addresses);
         let identity = Identity {
             id: claim.unit,
             role: self.role,
             first_module: claim.first_module,
-            names: batch.module_names(),
+            names: self.batch.module_names(),
         };
         let artifacts = claim.artifacts.clone().unwrap_or_else(|| plan.artifacts().into());
         let memory = UnitMemory { blocks, counters: self.counters.take(), observed };
-        let unit = UnitInfo::new(identity, artifacts, &plan, memory);
-        Ok(Ready { jit: self.jit, batch, sections, parts: Some((claim, unit)) })
+        self.unit = Some(Arc::new(UnitInfo::new(identity, artifacts, &plan, memory)));
+        Ok(())
     }
 
-    fn batch(&self) -> &Batch<'a> {
-        self.batch.as_ref().expect("a link has a batch until it is finished")
+    /// Publishes what is in memory.
+    pub(super) fn publish(&mut self) -> Unit {
+        let jit = self.jit;
+        let (Some(claim), Some(unit)) = (self.claim.take(), self.unit.take()) else {
+            unreachable!("a link is published once, when it is in memory");
+        };
+        let mut program = jit.program();
+        let replaced = program.commit(&self.batch, claim, &unit, &self.sections, &jit.symbols);
+        let retired = match &*replaced {
+            [] => None,
+            // Data of a replaced unit may be in use; then it stays until it is removed.
+            replaced => program.remove(replaced, false, &jit.symbols).ok(),
+        };
+        jit.tell_ended(program);
+        if let Some(Removal::Done(retired)) = retired {
+            jit.retire(retired);
+        }
+        if jit.observers.is_behind() {
+            jit.tell_debugger();
+        }
+        Unit(unit)
     }
 
+    #[inline]
     pub(super) fn plan(&self) -> Result<Plan<'a>, JitError> {
         let external = |key: KeyRef<'_>| -> Option<ExternalDefinition> {
             let claim = self.claim.as_ref()?;
             claim.outside.get(&(SlotKind::of_ref(key), key.text())).copied()
         };
         // Slots are in memory that all units share, so the plan has none for the host to fill.
-        let batch = self.batch();
-        link::plan_in_memory(batch.artifacts, batch.names, &batch.definitions, &external)
-            .map_err(|errors| batch.link_error(errors))
+        let batch = &self.batch;
+        // A plan is large, and `map_err` would move it.
+        match link::plan_in_memory(batch.artifacts, batch.names, &batch.definitions, &external) {
+            Ok(plan) => Ok(plan),
+            Err(errors) => Err(batch.link_error(errors)),
+        }
     }
 
     /// Writes the unit into fresh memory, and tells unwinder, debugger and profiler.
     pub(super) fn emit(&mut self, plan: &Plan<'_>) -> Result<Observed, JitError> {
         debug_assert!(plan.slots().is_empty(), "{:?} are in shared memory", plan.slots());
         let (memory, layout) = (&*self.jit.memory, plan.layout());
-        let batch = self.batch.as_ref().expect("a link has a batch until it is finished");
+        let batch = &self.batch;
         let blocks = self.blocks.insert(Blocks::allocate(memory, plan)?);
         // SAFETY: the blocks are fresh, disjoint and not published; the references end before
         // `publish`.
@@ -133,29 +168,33 @@ fn stubs<'a>(claim: Option<&Claim<'a>>, batch: &Batch<'_>) -> Vec<(&'a str, u64)
 
 impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
-        let Self { jit, batch, claim, blocks, counters, role: _, counted_entries: _ } = self;
-        let counters = counters.take();
-        free_unpublished(jit, blocks.take().map(|blocks| blocks.owned).as_ref(), counters);
-        if let (Some(batch), Some(claim)) = (batch, claim.take()) {
-            jit.abandon(batch, claim);
+        let Some(claim) = self.claim.take() else { return };
+        let jit = self.jit;
+        let (mut blocks, mut counters) =
+            (self.blocks.take().map(|blocks| blocks.owned), self.counters.take());
+        // Nobody else knows the unit.
+        if let Some(unit) = self.unit.take().and_then(Arc::into_inner) {
+            jit.observers.forget(&unit);
+            (blocks, counters) = (Some(unit.blocks), unit.counters);
         }
-    }
-}
-
-/// Frees the memory of a unit that was not published.
-fn free_unpublished(jit: &Jit, blocks: Option<&OwnedBlocks>, counters: Option<Box<Counters>>) {
-    if let Some(counters) = counters {
-        counters.hide(&jit.memory);
-        // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
-        // address up makes it wait.
-        unsafe { counters.free(&jit.memory) };
-    }
-    if let Some(blocks) = blocks {
-        blocks.hide(&jit.memory);
-        for block in blocks.all() {
+        if let Some(counters) = counters {
+            counters.hide(&jit.memory);
             // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
             // address up makes it wait.
-            unsafe { jit.memory.free(block) };
+            unsafe { counters.free(&jit.memory) };
+        }
+        if let Some(blocks) = blocks {
+            blocks.hide(&jit.memory);
+            for block in blocks.all() {
+                // SAFETY: as above.
+                unsafe { jit.memory.free(block) };
+            }
+        }
+        let mut program = jit.program();
+        let retired = program.abandon(&self.batch, claim);
+        jit.tell_ended(program);
+        if !retired.is_empty() {
+            jit.retire(retired);
         }
     }
 }
@@ -164,66 +203,23 @@ fn free_unpublished(jit: &Jit, blocks: Option<&OwnedBlocks>, counters: Option<Bo
 ///
 /// If it is dropped, it is as if the modules had not been linked.
 #[must_use = "the modules are callable when they are published"]
-pub struct Ready<'j, 'a> {
-    jit: &'j Jit,
-    batch: Batch<'a>,
-    sections: Vec<SectionBounds<'a>>,
-    /// `None` when it is published.
-    parts: Option<(Claim<'a>, UnitInfo)>,
-}
+pub struct Ready<'j, 'a>(pub(super) Pending<'j, 'a>);
 
 impl std::fmt::Debug for Ready<'_, '_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Ready").field("modules", &self.batch.artifacts.len()).finish_non_exhaustive()
+        f.debug_struct("Ready").field("modules", &self.0.batch.artifacts.len()).finish_non_exhaustive()
     }
 }
 
 impl Ready<'_, '_> {
     /// Publishes the modules as one unit. What replaces functions is called by all callers, from
-    /// their next call on: all slots change in one go, before anything else is done. A thread may
-    /// call one of the functions in between.
+    /// their next call on: all slots change one right after the other, before anything else is done.
     pub fn publish(mut self) -> Unit {
-        let jit = self.jit;
-        let (claim, unit) = self.parts.take().expect("it is published once");
-        let mut program = jit.program();
-        let (unit, replaced) = program.commit(&self.batch, claim, unit, &self.sections, &jit.symbols);
-        let retired = match &*replaced {
-            [] => None,
-            // Data of a replaced unit may be in use; then it stays until it is removed.
-            replaced => program.remove(replaced, false, &jit.symbols).ok(),
-        };
-        jit.tell_ended(program);
-        if let Some(Removal::Done(retired)) = retired {
-            jit.retire(retired);
-        }
-        if jit.observers.is_behind() {
-            jit.tell_debugger();
-        }
-        Unit(unit)
-    }
-}
-
-impl Drop for Ready<'_, '_> {
-    fn drop(&mut self) {
-        let Some((claim, mut unit)) = self.parts.take() else { return };
-        self.jit.observers.forget(&unit);
-        let counters = unit.counters.take();
-        free_unpublished(self.jit, Some(&unit.blocks), counters);
-        self.jit.abandon(&self.batch, claim);
+        self.0.publish()
     }
 }
 
 impl Jit {
-    /// Gives back what a link claimed.
-    fn abandon(&self, batch: &Batch<'_>, claim: Claim<'_>) {
-        let mut program = self.program();
-        let retired = program.abandon(batch, claim);
-        self.tell_ended(program);
-        if !retired.is_empty() {
-            self.retire(retired);
-        }
-    }
-
     /// Notes the slots whose values are copied into data or code.
     fn note_copies(&self, fixups: &Fixups, claim: Option<&mut Claim<'_>>) {
         let Some(claim) = claim.filter(|_| !(fixups.symbolic.is_empty() && fixups.text.is_empty())) else {

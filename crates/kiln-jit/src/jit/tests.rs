@@ -136,9 +136,9 @@ fn stopped<R>(
 ) -> (Result<Unit, JitError>, R) {
     let batch = Batch::new(std::slice::from_ref(artifact), &[]);
     let claim = jit.claim(&batch, mode, &nothing).unwrap();
-    let pending = Pending::new(jit, batch, claim);
+    let mut pending = Pending::new(jit, batch, claim);
     let result = meanwhile();
-    (pending.finish().map(Ready::publish), result)
+    (pending.prepare().map(|()| pending.publish()), result)
 }
 
 /// Starts a link, and lets another thread do `other`, which must wait until the link has ended.
@@ -243,13 +243,14 @@ fn a_section_does_not_grow_while_a_link_may_use_its_bounds() {
     let batch = [holder, user];
     let batch = Batch::new(&batch, &[]);
     let claim = jit.claim(&batch, Mode::Add, &nothing).unwrap();
-    let pending = Pending::new(&jit, batch, claim);
+    let mut pending = Pending::new(&jit, batch, claim);
     let more = data("s_2", Linkage::Export, &[]);
     let error = std::thread::scope(|scope| {
         let other = scope.spawn(|| link(&jit, &more).unwrap_err());
         std::thread::sleep(Duration::from_millis(20));
         assert!(!other.is_finished());
-        pending.finish().unwrap().publish();
+        pending.prepare().unwrap();
+        pending.publish();
         other.join().unwrap()
     });
     assert!(matches!(error, JitError::SectionGrows { .. }), "{error}");
