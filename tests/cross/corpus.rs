@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_reader::{Comparison, RunCommand, parse_run_command};
+use kiln::globals::GlobalAccess;
 use kiln::ir::{DiagnosticKind, Linkage, Module, SymbolKind, Target, entry_thunk};
 use libtest_mimic::Failed;
 
@@ -28,8 +29,13 @@ const EXCEPT: [(&str, bool, &str); 4] = [
 const BUT_IN_OBJECTS: &str = "through_roots";
 
 /// Executes every file that is for `machine`, in this form.
-pub(crate) fn run(machine: &Machine, form: Form<'_>, is_object: bool) -> Result<(), Failed> {
-    let target = machine.newer_target();
+pub(crate) fn run(
+    machine: &Machine,
+    access: GlobalAccess,
+    form: Form<'_>,
+    is_object: bool,
+) -> Result<(), Failed> {
+    let target = machine.newer_target().globals(access);
     let mut modules = Vec::new();
     for path in files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clif"))? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -13,6 +13,11 @@ typedef int64_t i64;
 i64 host_datum = 5;
 i64 host_twice(i64 x) { return 2 * x; }
 
+// Its globals, which are symbols for an image of code that contains addresses.
+i64 counter_object = 1, table_object[] = {0, 10};
+__asm__(".globl \"host:counter\"\n.set \"host:counter\", counter_object\n"
+        ".globl \"host:table\"\n.set \"host:table\", table_object");
+
 static char seen[512];
 i64 host_look(i64 x) {
     void *frames[16];
@@ -57,11 +62,10 @@ int main(int argc, char **argv) {
         puts(argc == 2 ? dlerror() : "usage: host IMAGE");
         return 2;
     }
-    // The slots of globals are filled by one copy; those of symbols, which follow, were filled by `dlopen`.
-    static i64 counter_object = 1, table_object[] = {0, 10};
-    D(kiln_slots, void *);
-    void *fill[] = {&counter_object, table_object};
-    memcpy(kiln_slots, fill, sizeof fill);
+    // The slots of globals are filled by one copy; those of symbols, which follow, were filled by `dlopen`. If code
+    // contains addresses, there are no slots: `dlopen` has written them, too.
+    void **kiln_slots = dlsym(image, "kiln_slots"), *fill[] = {&counter_object, table_object};
+    if (kiln_slots) memcpy(kiln_slots, fill, sizeof fill);
 
     // Data.
     D(numbers, char);

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use kiln::Compiler;
 use kiln::artifact::Artifact;
-use kiln::globals::GlobalTable;
+use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::image::link::{LeanOptions, Roots, lean};
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Code, Module, OptLevel, Source, Target, check_program, parse};
@@ -36,12 +36,13 @@ fn main() {
     let mut trials = Vec::new();
     for machine in &MACHINES {
         let missing = machine.missing();
-        let ways: [(&str, Way); 6] = [
+        let ways: [(&str, Way); 7] = [
             ("program", |machine| program(machine, machine.target().opt_level(OptLevel::Speed), false)),
             ("unoptimized", |machine| program(machine, machine.target().opt_level(OptLevel::None), false)),
             ("newer_cpu", |machine| program(machine, machine.newer_target(), true)),
-            ("corpus", |machine| corpus::run(machine, &image_of, false)),
+            ("corpus", |machine| corpus::run(machine, GlobalAccess::Slots, &image_of, false)),
             ("lean", lean_programs),
+            ("direct", direct),
             ("far", far),
         ];
         for (name, way) in ways {
@@ -127,7 +128,27 @@ fn lean_programs(machine: &Machine) -> Result<(), Failed> {
         image_of(machine, &leaner(program)?, host, folder)
     };
     execute(machine, "host.c", &known_program(machine.target())?, false, &form)?;
-    corpus::run(machine, &form, false)
+    corpus::run(machine, GlobalAccess::Slots, &form, false)
+}
+
+/// The same as `program` and `corpus`, with code that contains addresses, which the C library
+/// relocates. Globals are symbols of the host.
+fn direct(machine: &Machine) -> Result<(), Failed> {
+    let target = machine.target().globals(GlobalAccess::Direct);
+    execute(machine, "host.c", &known_program(target)?, false, &image_of)?;
+    corpus::run(machine, GlobalAccess::Direct, &direct_image_of, false)
+}
+
+/// The same as `image_of`, with a host that has the program's globals.
+fn direct_image_of(
+    machine: &Machine,
+    program: &Program,
+    host: &str,
+    folder: &Path,
+) -> Result<Hosted, Failed> {
+    let Some((_, path)) = image_of(machine, program, host, folder)? else { return Ok(None) };
+    let globals = object::globals_file(program, folder).into_os_string();
+    Ok(Some((machine.compile(&source(host), folder, &[globals])?, path)))
 }
 
 /// Folds equal functions of a program, and puts nearly all functions in another order, so that most

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use kiln::globals::GlobalAccess;
 use kiln::image::link::LinkError;
 use kiln::image::{GlobalSymbols, ObjectOptions, write_object};
 use libtest_mimic::Failed;
@@ -83,15 +84,7 @@ fn object(program: &Program, folder: &Path) -> Result<Option<Vec<PathBuf>>, Fail
     let is_global = |error: &LinkError| matches!(error, LinkError::GlobalInData { .. });
     let made = make(GlobalSymbols::default()).or_else(|errors| match errors.iter().all(is_global) {
         true => {
-            let globals = program.globals.keys().enumerate().map(|(number, key)| {
-                format!(
-                    "char global_{number}[4096] __attribute__((aligned(16)));\n\
-                     __asm__(\".globl \\\"{key}\\\"\\n.set \\\"{key}\\\", global_{number}\");\n"
-                )
-            });
-            let path = folder.join("globals.c");
-            std::fs::write(&path, globals.collect::<String>()).expect("a file in a new folder");
-            files.push(path);
+            files.push(globals_file(program, folder));
             make(GlobalSymbols::Named)
         }
         false => Err(errors),
@@ -109,6 +102,19 @@ fn object(program: &Program, folder: &Path) -> Result<Option<Vec<PathBuf>>, Fail
     std::fs::write(&path, object)?;
     files.push(path);
     Ok(Some(files))
+}
+
+/// Writes a C file that defines the globals of a program as symbols of their keys.
+pub(crate) fn globals_file(program: &Program, folder: &Path) -> PathBuf {
+    let globals = program.globals.keys().enumerate().map(|(number, key)| {
+        format!(
+            "char global_{number}[4096] __attribute__((aligned(16)));\n\
+             __asm__(\".globl \\\"{key}\\\"\\n.set \\\"{key}\\\", global_{number}\");\n"
+        )
+    });
+    let path = folder.join("globals.c");
+    std::fs::write(&path, globals.collect::<String>()).expect("a file in a new folder");
+    path
 }
 
 /// Makes a shared library of a program, and the C program `host` that loads it.
@@ -159,7 +165,7 @@ pub(crate) fn run(machine: &Machine, linker: &Linker) -> Result<(), Failed> {
             make(machine, linker, program, host, folder)
         };
         execute(machine, "host.c", &known_program(machine.target())?, false, &form)?;
-        corpus::run(machine, &form, true)?;
+        corpus::run(machine, GlobalAccess::Slots, &form, true)?;
         let leaner = |machine: &Machine, program: &Program, host: &str, folder: &Path| {
             make(machine, linker, &leaner(program)?, host, folder)
         };

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use kiln::artifact::record::Linkage;
 use kiln::artifact::{Artifact, Contents};
-use kiln::globals::{Bindings, GlobalTable};
+use kiln::globals::{Bindings, GlobalAccess, GlobalTable};
 use kiln::image::{FunctionRef, Image, ImageOptions, write_image};
 use kiln::ir::{Source, Target, parse};
 use kiln::jit::JitError;
@@ -162,7 +162,9 @@ pub(crate) fn artifact(text: &str, musl: bool) -> Result<Artifact, String> {
         true => Target::parse(&format!("{}-unknown-linux-musl", std::env::consts::ARCH)),
         false => Ok(Target::host()),
     };
-    let target = target.map_err(|error| error.to_string())?;
+    // Modules of both kinds are linked together.
+    let access = GlobalAccess::ALL[text.len() % 2];
+    let target = target.map_err(|error| error.to_string())?.globals(access);
     let module = parse(Arc::new(Source::new("module", text)), &target)
         .map_err(|faults| faults.iter().map(|fault| format!("{fault}")).collect::<String>())?;
     let compiled = Compiler::new(target).compile(&[module]).map_err(|error| error.to_string())?;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use kiln::Compiler;
 use kiln::artifact::Artifact;
 use kiln::artifact::record::SymbolKind;
-use kiln::globals::GlobalTable;
+use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::image::link::{LeanOptions, Roots, lean};
 use kiln::image::{ImageInfo, ImageOptions, write_image};
 use kiln::ir::{Source, Target, parse};
@@ -38,7 +38,8 @@ fn text<E: ToString>(errors: Vec<E>) -> String {
 
 fn case(seed: u64) -> Result<(), String> {
     let random = program(seed, &options(seed));
-    let artifacts = Compiler::new(Target::host()).compile(&random.modules);
+    let target = Target::host().globals(GlobalAccess::ALL[seed as usize % 2]);
+    let artifacts = Compiler::new(target).compile(&random.modules);
     let artifacts = artifacts.map_err(|error| error.to_string())?.artifacts;
     let same = lean(&artifacts, &LeanOptions::default()).map_err(text)?;
     if same.artifacts != artifacts {

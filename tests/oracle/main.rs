@@ -1,5 +1,6 @@
 //! Random programs give the same results in every way to execute them: interpreted, compiled into
-//! memory, loaded from an image, and with `cranelift-jit`.
+//! memory, loaded from an image, both with slots and with addresses in code, and with
+//! `cranelift-jit`.
 //!
 //! The programs survive writing and reading in every form (`forms`). Fingerprints change exactly
 //! with what they cover (`fingerprint`). Readers survive bytes that are nearly right (`readers`). A
@@ -22,7 +23,7 @@ mod rewrite;
 
 use cranelift_codegen::data_value::DisplayDataValues;
 use kiln::Compiler;
-use kiln::globals::GlobalTable;
+use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, ModuleSettings, Setting, Target};
 use kiln_oracle::generate::{Draft, ProgramOptions, RandomProgram, program, program_for};
@@ -50,8 +51,10 @@ fn all_ways_agree() {
 /// on every machine. Needs the feature `all-arch`.
 #[test]
 fn other_machines_have_code_for_it() {
-    for (name, vectors) in [("aarch64", true), ("riscv64", false), ("s390x", true)] {
-        let target = Target::parse(name).expect("a known architecture");
+    let machines = [("aarch64", true), ("riscv64", false), ("s390x", true)];
+    let all = machines.into_iter().flat_map(|machine| GlobalAccess::ALL.map(|access| (machine, access)));
+    for ((name, vectors), access) in all {
+        let target = Target::parse(name).expect("a known architecture").globals(access);
         if target.isa(&ModuleSettings::default()).is_err() {
             println!("{name}: skipped, needs the feature `all-arch`");
             continue;
@@ -92,13 +95,18 @@ fn case(seed: u64) -> Result<(), String> {
         let pieces = modules.iter().enumerate().map(|(number, module)| module.split(number));
         modules = pieces.collect::<Option<Vec<_>>>().ok_or("a definition has no name")?.concat();
     }
-    let mut thunks = Thunks::new(Target::host());
     let expected = engines::interpreted(&random).map_err(|error| format!("interpreter: {error}"))?;
-    let (actual, image) = engines::session(&random, &modules, &mut thunks, seed.is_multiple_of(2))
-        .map_err(|error| format!("session: {error}"))?;
-    compare(&random, &expected, &actual, "in memory")?;
-    let actual = engines::image(&random, &image, &mut thunks).map_err(|error| format!("image: {error}"))?;
-    compare(&random, &expected, &actual, "in the image")?;
+    let mut thunks = Thunks::new(Target::host());
+    for access in GlobalAccess::ALL {
+        let name = access.name();
+        thunks = Thunks::new(Target::host().globals(access));
+        let (actual, image) = engines::session(&random, &modules, &mut thunks, seed.is_multiple_of(2))
+            .map_err(|error| format!("session, {name}: {error}"))?;
+        compare(&random, &expected, &actual, &format!("in memory, {name}"))?;
+        let actual = engines::image(&random, &image, &mut thunks)
+            .map_err(|error| format!("image, {name}: {error}"))?;
+        compare(&random, &expected, &actual, &format!("in the image, {name}"))?;
+    }
     let actual = engines::peer(&Draft::new(seed, &options), &mut thunks)
         .map_err(|error| format!("cranelift-jit: {error}"))?;
     compare(&random, &expected, &actual, "with cranelift-jit")

@@ -143,7 +143,12 @@ fn seed_bit(ir: &cranelift_codegen::ir::Function, bit: u32) -> bool {
 
 /// The module's artifact.
 pub(crate) fn compile(module: &Module) -> Result<Artifact, String> {
-    let compiled = Compiler::new(Target::host()).compile(std::slice::from_ref(module));
+    compile_for(module, Target::host())
+}
+
+/// Compiles a module for a target.
+pub(crate) fn compile_for(module: &Module, target: Target) -> Result<Artifact, String> {
+    let compiled = Compiler::new(target).compile(std::slice::from_ref(module));
     Ok(compiled.map_err(|error| error.to_string())?.artifacts.remove(0))
 }
 

@@ -9,16 +9,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{LazyLock, Once};
 
 use kiln::cache::{Entry, KeyParts};
-use kiln::globals::GlobalTable;
+use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::image::link::plan;
-use kiln::image::{ImageOptions, write_image};
-use kiln::ir::print;
+use kiln::image::{ImageInfo, ImageOptions, write_image};
+use kiln::ir::{Target, print};
 use kiln_oracle::fuzz;
 use kiln_oracle::mutate::mutate;
 use kiln_oracle::random::Random;
 
 use crate::cases::{alone, run};
-use crate::modules::{self, FILES, compile};
+use crate::modules::{self, FILES, compile, compile_for};
 
 /// Valid inputs.
 struct Seeds {
@@ -64,7 +64,14 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         let plan = plan(std::slice::from_ref(&entry.artifact), &globals, &|_| None);
         seeds.code_tables.extend(plan.map(|plan| plan.code_tables()));
         seeds.image.extend(write_image(&[entry.artifact], &globals, &ImageOptions::default()));
+        // With addresses in code.
+        let direct = Target::host().globals(GlobalAccess::Direct);
+        let artifact = compile_for(&module, direct).expect("it is valid");
+        seeds.artifact.push(artifact.as_bytes().to_vec());
+        seeds.image.extend(write_image(&[artifact], &globals, &ImageOptions::default()));
     }
+    let is_patched = |image: &&Vec<u8>| ImageInfo::parse(image).is_ok_and(|info| info.text_patches > 0);
+    assert!(seeds.image.iter().filter(is_patched).count() > 5);
     assert!(seeds.image.len() > 5);
     // Kiln catches panics of Cranelift, so their messages are hidden.
     static QUIET: Once = Once::new();

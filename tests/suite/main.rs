@@ -3,6 +3,7 @@
 mod altered;
 mod bindings;
 mod common;
+mod direct;
 mod entries;
 mod faults;
 mod forked;

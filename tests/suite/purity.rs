@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kiln::Compiler;
 use kiln::cache::{DiskStore, MemoryStore};
-use kiln::globals::GlobalTable;
+use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::image::{ImageOptions, write_image};
 use kiln::ir::{Module, OptLevel, Target};
 
@@ -17,9 +17,13 @@ fn pool(threads: usize) -> Arc<rayon::ThreadPool> {
 
 #[test]
 fn artifacts_do_not_depend_on_threads_neighbours_or_order() {
+    GlobalAccess::ALL.into_iter().for_each(pure);
+}
+
+fn pure(access: GlobalAccess) {
     let modules = modules();
     let compile = |modules: &[Module], threads| {
-        Compiler::new(Target::host()).pool(pool(threads)).compile(modules).unwrap().artifacts
+        Compiler::new(Target::host().globals(access)).pool(pool(threads)).compile(modules).unwrap().artifacts
     };
     let one = compile(&modules, 1);
     assert!(one == compile(&modules, 4), "threads");

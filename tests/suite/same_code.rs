@@ -2,7 +2,7 @@
 //! for patch sites.
 
 use kiln::Session;
-use kiln::artifact::{Artifact, RelocKind};
+use kiln::artifact::{Artifact, GlobalAccess, RelocKind};
 use kiln::image::{ImageInfo, SymbolType};
 use kiln::ir::{Module, Target};
 use kiln::jit::Unit;
@@ -11,8 +11,8 @@ use object::{Object as _, ObjectSymbol as _};
 use crate::common::{module, modules};
 
 /// A session with everything the test files need.
-fn session(modules: &[Module]) -> Session {
-    let session = Session::new(Target::host()).unwrap();
+fn session(modules: &[Module], access: GlobalAccess) -> Session {
+    let session = Session::new(Target::host().globals(access)).unwrap();
     for key in modules.iter().flat_map(Module::globals) {
         // The code is compared, not called.
         session.bind_global(key, 0x1000).unwrap();
@@ -27,8 +27,9 @@ fn masked(artifact: &Artifact, start: usize, len: usize) -> (Vec<u8>, Vec<bool>)
     let mut touched = vec![false; artifact.text().len()];
     for reloc in artifact.text_relocs() {
         let at = reloc.offset.get() as usize;
-        // Relaxing a slot access replaces the opcode before the patch site too.
-        let before = if reloc.kind() == RelocKind::X86GotPc32 { 2 } else { 0 };
+        // Relaxing a slot access, or an address in code, replaces the opcode before the patch site
+        // too.
+        let before = if matches!(reloc.kind(), RelocKind::X86GotPc32 | RelocKind::Abs64) { 2 } else { 0 };
         touched[at - before..at + reloc.kind().width()].fill(true);
     }
     let touched = touched[start..start + len].to_vec();
@@ -41,8 +42,12 @@ fn apply(code: &[u8], touched: &[bool]) -> Vec<u8> {
 
 #[test]
 fn session_image_and_artifact_hold_the_same_code() {
+    GlobalAccess::ALL.into_iter().for_each(compare);
+}
+
+fn compare(access: GlobalAccess) {
     let modules = modules();
-    let session = session(&modules);
+    let session = session(&modules, access);
     let image = session.image().unwrap();
     let info = ImageInfo::parse(&image).unwrap();
     let file = object::File::parse(&*image).unwrap();
@@ -88,7 +93,7 @@ fn session_image_and_artifact_hold_the_same_code() {
 
 #[test]
 fn an_image_saved_to_a_file_is_the_image_in_memory() {
-    let session = session(&modules());
+    let session = session(&modules(), GlobalAccess::Slots);
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("program.so");
     session.save_image(&path).unwrap();
@@ -100,6 +105,6 @@ fn an_image_saved_to_a_file_is_the_image_in_memory() {
 fn a_call_inside_a_module_needs_no_relocation() {
     let text = "function %f() system_v { block0: return }
                 function %g() system_v { fn0 = %f() system_v block0: call fn0() return }";
-    let session = session(&[module("inside", text)]);
+    let session = session(&[module("inside", text)], GlobalAccess::Slots);
     assert_eq!(session.artifacts()[0].text_relocs().len(), 0);
 }

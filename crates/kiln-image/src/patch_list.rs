@@ -1,11 +1,13 @@
 //! `.kiln.patches`: the list of the addresses in code that a loader writes, before the code becomes
 //! executable. Only images whose modules reach globals directly have one.
 //!
-//! | bytes | content of a patch |
+//! A patch is:
+//!
+//! | bytes | content |
 //! |---|---|
-//! | 1 to 5 | LEB128: the bytes between the end of the patch before it, or the start of the code, and its own |
-//! | 1 to 5 | LEB128: 0 for an address of the image itself; else twice the number of a slot, plus 1 for its value, plus 2 for its value and an addend |
-//! | 0 or 8 | little-endian: the distance of that address from the load address, or the addend |
+//! | 1 to 5 | LEB128, the gap: bytes since the end of the patch before, or the start of the code |
+//! | 1 to 5 | LEB128, the source: 0 is the image itself, 2*n+1 slot n, 2*n+2 slot n plus a number |
+//! | 0 or 8 | little-endian: the distance of the address from the load address, or that number |
 //!
 //! So a patch of a slot takes 2 or 3 bytes as a rule; the relocation for `dlopen` that says the same
 //! takes 24. Patches are in order of their places and do not overlap: whatever the bytes are, each
@@ -61,8 +63,8 @@ pub(crate) fn push(list: &mut Vec<u8>, end: u64, patch: Patch) {
     list.extend(rest.into_iter().flat_map(u64::to_le_bytes));
 }
 
-/// The patches of a list, in order. Nothing is assumed about its bytes. The error says what is wrong;
-/// it is the last item.
+/// The patches of a list, in order. Nothing is assumed about its bytes. The error says what is
+/// wrong; it is the last item.
 pub(crate) struct Patches<'a> {
     rest: &'a [u8],
     /// The end of the patch before.

@@ -274,8 +274,8 @@ pub struct InUseError {
     pub uses: Vec<UseOf>,
 }
 
-/// A slot cannot change, because data of the program, or code that reaches globals directly, holds a
-/// copy of its value, which would remain the old one.
+/// A slot cannot change, because data of the program, or code that reaches globals directly, holds
+/// a copy of its value, which would remain the old one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{key} cannot be bound again: {} holds its address", .user.user())]
 #[non_exhaustive]

@@ -418,8 +418,8 @@ impl Jit {
     ///
     /// # Errors
     ///
-    /// [`RebindError`] if data of the program, or code that reaches globals directly, holds a copy of
-    /// the old address.
+    /// [`RebindError`] if data of the program, or code that reaches globals directly, holds a copy
+    /// of the old address.
     pub fn rebind(&self, key: &SlotKey, address: usize) -> Result<bool, RebindError> {
         let mut program = self.program();
         let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else {

@@ -1,4 +1,4 @@
-//! What the flags of a relocation of code say about the symbol that it means.
+//! The meaning of a relocation of code: what its flags say about the symbol.
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Reloc, SymbolKind};

@@ -178,8 +178,9 @@ impl Loaded {
         let head = self.mapped.tables().note.head;
         let array = head.slot_array.start.get();
         let len = size_of_val(addresses) as u64;
-        // If no code reads them, they are not in memory.
-        if len > 0 && head.slot_array.len.get() >= len {
+        // If no code reads them, they are not in memory, and the array has only the internal ones.
+        let is_stored = head.slot_array.len.get() > 8 * head.internal_slots.get();
+        if len > 0 && is_stored {
             let bad = || LoadError::malformed("a misplaced slot array", array);
             let offset = self.writable(array, len).ok_or_else(bad)?;
             let bytes = zerocopy::IntoBytes::as_bytes(addresses);

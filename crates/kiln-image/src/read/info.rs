@@ -42,7 +42,7 @@ pub struct ImageInfo {
     pub relative_pointers: u64,
     /// Number of pointers in data that are the value of a slot plus a constant.
     pub symbolic_pointers: u64,
-    /// How the code reaches globals and functions of the host: directly, if that of any module does.
+    /// How the code reaches globals and functions of the host: directly if that of any module does.
     pub globals: GlobalAccess,
     /// Number of addresses in code that the loader writes.
     pub text_patches: u64,

@@ -129,8 +129,8 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     Ok(ImageFiles { image: buffer, debug: file })
 }
 
-/// Writes the relocations, the list of patches, and the pointers whose relocations are packed: those
-/// are relative to what is in the file.
+/// Writes the relocations, the list of patches, and the pointers whose relocations are packed:
+/// those are relative to what is in the file.
 fn write_pointers(
     plan: &Plan<'_>,
     layout: &FileLayout<'_>,

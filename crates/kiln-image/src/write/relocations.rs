@@ -1,5 +1,5 @@
-//! `.rela.dyn`: the relocations that `dlopen` and our loader apply to the data of an image, and those
-//! that only `dlopen` applies to its code.
+//! `.rela.dyn`: the relocations that `dlopen` and our loader apply to the data of an image, and
+//! those that only `dlopen` applies to its code.
 
 use kiln_globals::SlotKey;
 

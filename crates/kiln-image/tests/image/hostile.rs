@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use kiln_image::{FunctionRef, Image, ImageInfo, ImageOptions, LoadError, verify_bytes, write_image};
 
+use crate::direct;
 use crate::note_sum::note_sum;
 use crate::replaceable;
 use crate::support::{I64_TO_I64, image, program, table};
@@ -151,7 +152,7 @@ impl Note {
 /// that follow are reached.
 #[test]
 fn a_resealed_note_still_cannot_do_harm() {
-    for bytes in [image(), replaceable::image()] {
+    for bytes in [image(), replaceable::image(), direct::image()] {
         alter_note(&bytes);
     }
 }
@@ -177,8 +178,11 @@ fn alter_note(bytes: &[u8]) {
 fn altered_tables_cannot_do_harm() {
     let packed = ImageOptions { pack_relocations: true, ..ImageOptions::default() };
     let packed = write_image(&program(), &table(), &packed).unwrap();
-    let tables: [(_, &[_]); 2] =
-        [(image(), &[".gnu.hash", ".dynsym", ".dynstr", ".rela.dyn"]), (packed, &[".relr.dyn", ".dynamic"])];
+    let tables: [(_, &[_]); 3] = [
+        (image(), &[".gnu.hash", ".dynsym", ".dynstr", ".rela.dyn"]),
+        (packed, &[".relr.dyn", ".dynamic"]),
+        (direct::image(), &[".kiln.patches", ".dynamic", ".rela.dyn"]),
+    ];
     for (bytes, names) in tables {
         let info = ImageInfo::parse(&bytes).unwrap();
         for name in names {

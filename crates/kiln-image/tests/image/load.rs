@@ -13,7 +13,7 @@ use kiln_image::{Image, ImageOptions, LoadError, Loaded, Profiler, libcalls, sav
 use crate::support::{I64_TO_I64, Module, TO_I64, image};
 
 /// Calls an exported function without parameters.
-fn get(loaded: &Loaded, name: &str) -> i64 {
+pub(crate) fn get(loaded: &Loaded, name: &str) -> i64 {
     let function = loaded.function(name).unwrap();
     // SAFETY: the code is that of this test, and the image lives.
     unsafe { function.typed::<extern "C" fn() -> i64>() }.unwrap()()
@@ -121,7 +121,7 @@ fn errors_name_file_slot_and_user() {
 const CHILD: &str = "KILN_TEST_CHILD";
 
 /// Runs one test of this binary again, in a process of its own.
-fn child(test: &str, program: Option<&[&str]>, path: &Path) -> Output {
+pub(crate) fn child(test: &str, program: Option<&[&str]>, path: &Path) -> Output {
     let this = std::env::current_exe().unwrap();
     let mut command = match program {
         Some([program, arguments @ ..]) => {
@@ -134,17 +134,41 @@ fn child(test: &str, program: Option<&[&str]>, path: &Path) -> Output {
     command.args(["--exact", test, "--nocapture"]).env(CHILD, path).output().unwrap()
 }
 
+/// Returns the path of the image, if this process is a child that a test has started.
+pub(crate) fn in_child() -> Option<std::ffi::OsString> {
+    std::env::var_os(CHILD)
+}
+
+#[repr(C)]
+struct Limit {
+    now: u64,
+    most: u64,
+}
+
 unsafe extern "C" {
     fn prctl(option: i32, ...) -> i32;
+    fn setrlimit(resource: i32, limit: *const Limit) -> i32;
+}
+
+/// Lets no memory of this process become executable from now on. Returns whether the system can.
+pub(crate) fn refuse_exec_gain() -> bool {
+    const PR_SET_MDWE: i32 = 65;
+    const REFUSE_EXEC_GAIN: usize = 1;
+    // SAFETY: this process exists for the rest of one test. The other arguments must be zero.
+    unsafe { prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0_usize, 0_usize, 0_usize) == 0 }
+}
+
+/// Lets this process open no more files.
+pub(crate) fn no_more_files() {
+    const RLIMIT_NOFILE: i32 = 7;
+    // SAFETY: this process exists for the rest of one test.
+    assert_eq!(unsafe { setrlimit(RLIMIT_NOFILE, &Limit { now: 0, most: 0 }) }, 0);
 }
 
 #[test]
 fn it_loads_where_memory_never_becomes_executable() {
-    const PR_SET_MDWE: i32 = 65;
-    const REFUSE_EXEC_GAIN: usize = 1;
-    if let Some(path) = std::env::var_os(CHILD) {
-        // SAFETY: this process exists for the rest of this test. The other arguments must be zero.
-        if unsafe { prctl(PR_SET_MDWE, REFUSE_EXEC_GAIN, 0_usize, 0_usize, 0_usize) } != 0 {
+    if let Some(path) = in_child() {
+        if !refuse_exec_gain() {
             println!("unknown to this kernel");
             return;
         }

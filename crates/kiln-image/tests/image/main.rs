@@ -3,6 +3,7 @@
 #![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 mod code;
+mod direct;
 mod elf;
 mod files;
 mod hostile;
