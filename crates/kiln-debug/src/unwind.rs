@@ -4,7 +4,7 @@
 //!
 //! | unwinder | registered | a lookup costs |
 //! |---|---|---|
-//! | libgcc 13 and later | each section: its code is one range in a tree | a search in the tree |
+//! | libgcc 13 and later | each section: its code is one range in a tree (`unwind/pieces.rs`) | a search in the tree |
 //! | libgcc up to 12 | tables of many sections (`unwind/runs.rs`) | a list of tables, one by one |
 //! | LLVM's libunwind | each row description (FDE) | a list of all of them, one by one |
 //!
@@ -26,6 +26,7 @@
 //! What is left is libgcc 12's lock: a handler that unwinds on a thread which is unwinding already,
 //! or while several threads register, may wait for ever. Later versions have no such lock.
 
+mod pieces;
 mod plain;
 mod runs;
 mod section;
@@ -34,9 +35,11 @@ mod system;
 mod tail;
 mod unread;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use self::pieces::Piece;
 pub use self::plain::PlainRows;
 use self::runs::Runs;
 use self::section::Section;
@@ -73,7 +76,8 @@ unsafe impl Send for Registration {}
 unsafe impl Sync for Registration {}
 
 /// All that is registered, for all users of this crate.
-static REGISTRY: ForkLock<Registry> = ForkLock::new(Registry { system: None, runs: Runs::new() });
+static REGISTRY: ForkLock<Registry> =
+    ForkLock::new(Registry { system: None, runs: Runs::new(), pieces: BTreeMap::new() });
 
 #[derive(Debug)]
 struct Registry {
@@ -81,6 +85,9 @@ struct Registry {
     system: Option<System>,
     /// Used only up to libgcc 12.
     runs: Runs,
+    /// The pieces of sections that are registered in pieces, by the address of the section. Used
+    /// only from libgcc 13 on.
+    pieces: BTreeMap<usize, Vec<Piece>>,
 }
 
 impl Registration {
@@ -100,11 +107,16 @@ impl Registration {
         }
         let mut registry = REGISTRY.lock();
         let blocked = blocked_if_needed();
-        let Registry { system, runs } = &mut *registry;
+        let Registry { system, runs, pieces } = &mut *registry;
         // SAFETY: the caller promises what the section is.
         unsafe {
             match system.get_or_insert_with(System::find) {
-                System::Ranges(unwinder) => unwinder.add(section, registration.code.start),
+                System::Ranges(unwinder) => {
+                    let new = unwinder.add(section, &registration.code);
+                    if !new.is_empty() {
+                        pieces.insert(section.addr(), new);
+                    }
+                }
                 System::Tables(unwinder) => {
                     let section = Section { code: registration.code.clone(), address: section };
                     runs.add(section, region, unwinder);
@@ -161,11 +173,16 @@ impl Drop for Registration {
             unsafe { front.remove() };
             return;
         }
-        let Registry { system, runs } = &mut *registry;
-        // SAFETY: `new` registered the section, which is unchanged and readable.
+        let Registry { system, runs, pieces } = &mut *registry;
+        // SAFETY: `new` registered the section or its pieces, which are unchanged and readable.
         unsafe {
             match system {
-                Some(System::Ranges(_)) => system::remove(self.section),
+                Some(System::Ranges(_)) => match pieces.remove(&self.section.addr()) {
+                    Some(pieces) => {
+                        pieces.iter().for_each(|piece| system::remove(piece.as_ptr().cast()));
+                    }
+                    None => system::remove(self.section),
+                },
                 Some(System::Tables(unwinder)) => runs.remove(self.code.start, unwinder),
                 Some(System::Frames) => system::each_frame(self.section, system::remove),
                 None => {}
@@ -187,7 +204,7 @@ pub fn prepare_for_signals() {
     let mut registry = REGISTRY.lock();
     IN_SIGNALS.store(true, Ordering::Relaxed);
     let blocked = blocked_if_needed();
-    let Registry { system, runs } = &mut *registry;
+    let Registry { system, runs, .. } = &mut *registry;
     if let System::Tables(unwinder) = system.get_or_insert_with(System::find) {
         runs.sort(unwinder);
     }

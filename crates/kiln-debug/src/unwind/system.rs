@@ -7,8 +7,10 @@
 
 use std::arch::global_asm;
 use std::ffi::c_void;
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::pieces::{self, Piece, Unwinder};
 use super::plain::section;
 use super::runs::Tables;
 use super::signals::IN_SIGNALS;
@@ -92,17 +94,37 @@ pub(super) struct Ranges {
 }
 
 impl Ranges {
-    /// Registers a section, and looks up `pc`, which is in its code.
+    /// Registers a section with the rows of `code`, in pieces if it must be. Returns these.
     ///
     /// # Safety
     ///
-    /// As for [`Registration::new`](super::Registration::new).
-    pub(super) unsafe fn add(self, section: *const u8, pc: usize) {
+    /// As for [`Registration::new`](super::Registration::new). The pieces stay until they are
+    /// [removed](remove).
+    pub(super) unsafe fn add(mut self, section: *const u8, code: &Range<usize>) -> Vec<Piece> {
         // SAFETY: the caller promises it.
-        unsafe { __register_frame(section) };
-        if let Some(find) = self.find {
-            look_up(find, pc);
+        unsafe { add(section) };
+        // The first lookup sorts the rows.
+        if self.finds(code.start) & self.finds(code.end - 1) {
+            return Vec::new();
         }
+        // SAFETY: as above; code that is registered does not run yet.
+        unsafe { pieces::mend(section, &mut self) }
+    }
+}
+
+impl Unwinder for Ranges {
+    fn finds(&mut self, pc: usize) -> bool {
+        self.find.is_none_or(|find| look_up(find, pc))
+    }
+
+    unsafe fn add(&mut self, section: *const u8) {
+        // SAFETY: the caller promises it.
+        unsafe { add(section) };
+    }
+
+    unsafe fn remove(&mut self, section: *const u8) {
+        // SAFETY: the caller promises it.
+        unsafe { remove(section) };
     }
 }
 

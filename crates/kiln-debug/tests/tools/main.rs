@@ -13,10 +13,11 @@ mod plain_cranelift;
 mod programs;
 mod tool;
 mod unwinder;
+mod unwinders;
 
 use tool::Test;
 
-const TESTS: [Test; 14] = [
+const TESTS: [Test; 16] = [
     ("gdb::names_and_removal", Some("gdb"), gdb::names_and_removal),
     ("gdb::a_part_is_forgotten", Some("gdb"), gdb::a_part_is_forgotten),
     ("gdb::twenty_thousand_functions", Some("gdb"), gdb::twenty_thousand_functions),
@@ -29,6 +30,8 @@ const TESTS: [Test; 14] = [
     ("perf::an_old_map_is_replaced", None, perf::an_old_map_is_replaced),
     ("perf::report_has_names", Some("perf"), perf::report_has_names),
     ("perf::report_of_a_dump_has_names", Some("perf"), perf::report_of_a_dump_has_names),
+    ("unwinder::of_this_machine", None, unwinders::of_this_machine),
+    ("unwinder::others", Some(unwinders::OTHERS), unwinders::others),
     ("unwinder::a_profiler_samples_meanwhile", None, unwinder::a_profiler_samples_meanwhile),
     ("unwinder::valgrind_has_no_complaints", Some("valgrind"), unwinder::valgrind_has_no_complaints),
 ];

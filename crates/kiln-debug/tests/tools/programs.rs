@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use kiln_debug::{Code, Function, gdb, perf};
 
-use super::{measure, plain_cranelift, unwinder};
+use super::{measure, plain_cranelift, unwinder, unwinders};
 
 pub(super) fn run(name: &str) {
     match name {
@@ -17,6 +17,7 @@ pub(super) fn run(name: &str) {
         "broken" => broken(),
         "child" => child(),
         "sampler" => unwinder::sampler(),
+        "lookups" => unwinders::lookups(),
         other => panic!("there is no program {other}"),
     }
 }

@@ -5,6 +5,8 @@ use std::process::{Command, Output};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use super::unwinders;
+
 /// A test: its name, the tool that it needs, and what it does.
 pub(crate) type Test = (&'static str, Option<&'static str>, fn() -> Result<(), Failed>);
 
@@ -28,6 +30,9 @@ pub(crate) fn run(tests: &[Test]) {
 }
 
 fn is_installed(tool: &str) -> bool {
+    if tool == unwinders::OTHERS {
+        return unwinders::are_there();
+    }
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
 }
 
