@@ -3,7 +3,7 @@
 //! libgcc 13.1 to 14.2 keeps ranges of code in a tree whose inner nodes have separators: the first
 //! address of an entry, less one, that was there when a node was split. They stay when that entry
 //! goes. If a later range has such an address inside, only the part up to it is found (GCC's
-//! PR119151, mended in 13.4, 14.3 and 15). Code that comes and goes makes such ranges: 2 of 100 in
+//! PR119151, mended later). Code that comes and goes makes such ranges: 2 of 100 in
 //! a test with random changes.
 //!
 //! So the end of a range is looked up when it is registered. If it is not found, the rows are
