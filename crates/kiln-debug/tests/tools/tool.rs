@@ -5,8 +5,6 @@ use std::process::{Command, Output};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use super::unwinders;
-
 /// A test: its name, the tool that it needs, and what it does.
 pub(crate) type Test = (&'static str, Option<&'static str>, fn() -> Result<(), Failed>);
 
@@ -30,8 +28,9 @@ pub(crate) fn run(tests: &[Test]) {
 }
 
 fn is_installed(tool: &str) -> bool {
-    if tool == unwinders::OTHERS {
-        return unwinders::are_there();
+    // A folder that an environment variable names.
+    if let Some(variable) = tool.strip_prefix('$') {
+        return std::env::var_os(variable).is_some_and(|folder| Path::new(&folder).is_dir());
     }
     Command::new(tool).arg("--version").output().is_ok_and(|output| output.status.success())
 }

@@ -17,9 +17,6 @@ use super::tool::{output, program};
 /// The files, by the names that a program asks for.
 const FILES: [&str; 2] = ["libgcc_s.so.1", "libunwind.so.1"];
 
-/// What the test of other unwinders needs.
-pub(super) const OTHERS: &str = "other unwinders in the folder KILN_UNWINDERS";
-
 /// Returns the unwinders in the folder.
 fn found() -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -40,12 +37,6 @@ fn found() -> Vec<PathBuf> {
     let mut files = BTreeSet::new();
     found.retain(|path| path.canonicalize().is_ok_and(|file| files.insert(file)));
     found
-}
-
-/// Whether there are unwinders of both kinds besides that of this machine.
-pub(super) fn are_there() -> bool {
-    let found = found();
-    FILES.iter().all(|file| found.iter().any(|path| path.ends_with(file)))
 }
 
 /// Runs the programs with one unwinder. Returns what the first one said.
@@ -80,7 +71,11 @@ pub(super) fn of_this_machine() -> Result<(), Failed> {
 }
 
 pub(super) fn others() -> Result<(), Failed> {
-    for path in found() {
+    let found = found();
+    if let Some(file) = FILES.iter().find(|file| !found.iter().any(|path| path.ends_with(file))) {
+        return Err(format!("there is no {file} in the folder KILN_UNWINDERS").into());
+    }
+    for path in found {
         let said = check(Some(&path))?;
         println!("{}: {said}", path.display());
         let way = if path.ends_with(FILES[1]) { "Frames" } else { "Ranges" };
