@@ -14,6 +14,7 @@
 //! - G: small functions, one at a time, in a session and in `JITModule`s (the same for every
 //!   workload, so it is run once);
 //! - H: code tables: their size, building them with compiling, and looking places up;
+//! - I: code that reaches globals through slots, and code that contains their addresses;
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
@@ -28,6 +29,7 @@ mod compile;
 mod emit;
 mod forms;
 mod generate;
+mod globals;
 mod image;
 mod incremental;
 mod jit;
@@ -184,6 +186,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     if wanted('C') {
         report.add(open::slots(&setup, folder.path())?);
         open_sizes::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
+    }
+    if wanted('I') {
+        globals::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
     }
     if wanted('H') {
         report.add(locate::long(&setup)?);

@@ -23,6 +23,7 @@ use crate::workload::Workload;
 /// The number of times that an image is opened in each round.
 const TIMES: usize = 200;
 const RTLD_NOW: c_int = 2;
+const RTLD_GLOBAL: c_int = 0x100;
 
 unsafe extern "C" {
     fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
@@ -36,8 +37,17 @@ pub(crate) struct Library(*mut c_void);
 
 impl Library {
     pub(crate) fn open(path: &CStr) -> Result<Self, Failure> {
+        Self::open_with(path, RTLD_NOW)
+    }
+
+    /// Opens a library whose symbols are found by libraries that are opened later.
+    pub(crate) fn open_global(path: &CStr) -> Result<Self, Failure> {
+        Self::open_with(path, RTLD_NOW | RTLD_GLOBAL)
+    }
+
+    fn open_with(path: &CStr, flags: c_int) -> Result<Self, Failure> {
         // SAFETY: the path is a C string; images and libm run no code when they are loaded.
-        let handle = unsafe { dlopen(path.as_ptr(), RTLD_NOW) };
+        let handle = unsafe { dlopen(path.as_ptr(), flags) };
         if !handle.is_null() {
             return Ok(Self(handle));
         }

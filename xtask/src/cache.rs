@@ -15,7 +15,7 @@ pub(crate) use self::event::describe;
 use self::explain::explain;
 pub(crate) use self::folder::check_folder;
 use self::folder::{cannot, entries, store};
-use crate::input::{self, Level};
+use crate::input::{self, Globals, Level};
 use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, progress};
 
 /// Inspect a folder in which `build --cache` keeps compiled code.
@@ -99,6 +99,12 @@ enum Command {
         /// How much the new build optimizes
         #[arg(long, value_enum, default_value_t = Level::Speed, value_name = "LEVEL")]
         opt_level: Level,
+        /// How the new build reaches globals
+        #[arg(long, value_enum, default_value_t = Globals::Slots, value_name = "HOW")]
+        globals: Globals,
+        /// How the old build reached globals [default: like the new build]
+        #[arg(long, value_enum, value_name = "HOW")]
+        old_globals: Option<Globals>,
         /// Architecture or triple of the old build [default: like the new build]
         #[arg(long, value_name = "T")]
         old_target: Option<String>,
@@ -117,10 +123,12 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
             archive::export(&store(folder)?.0, file, list.as_deref(), args.format)
         }
         Command::Import { folder, file } => archive::import(folder, file, args.format),
-        Command::Explain { old, new, target, opt_level, old_target, old_opt_level } => {
-            let new_target = input::target(target.as_deref())?.opt_level((*opt_level).into());
+        Command::Explain { old, new, target, opt_level, globals, old_globals, old_target, old_opt_level } => {
+            let new_target = input::target(target.as_deref())?;
+            let new_target = new_target.opt_level((*opt_level).into()).globals((*globals).into());
             let before = input::target(old_target.as_deref().or(target.as_deref()))?
-                .opt_level(old_opt_level.unwrap_or(*opt_level).into());
+                .opt_level(old_opt_level.unwrap_or(*opt_level).into())
+                .globals(old_globals.unwrap_or(*globals).into());
             explain((old, before), (new, new_target), args.format)
         }
     }

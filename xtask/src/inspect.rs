@@ -106,6 +106,7 @@ fn text(info: &ImageInfo) {
         info.relative_pointers,
         info.symbolic_pointers
     );
+    println!("globals    {}, {} addresses in code to write at load", info.globals.name(), info.text_patches);
     println!("\nsections ({}):", info.sections.len());
     for section in &info.sections {
         let flag = |set, letter| if set { letter } else { '-' };
@@ -146,6 +147,8 @@ fn document(info: &ImageInfo) -> serde_json::Value {
         "internal_slots": info.internal_slots,
         "relative_pointers": info.relative_pointers,
         "symbolic_pointers": info.symbolic_pointers,
+        "globals": info.globals.name(),
+        "text_patches": info.text_patches,
         "sections": info.sections.iter().map(|section| json!({
             "name": section.name, "address": section.address, "offset": section.offset, "size": section.size,
             "loaded": section.loaded, "writable": section.writable, "executable": section.executable,

@@ -6,7 +6,7 @@
 //! | bytes | content |
 //! |---|---|
 //! | 1 to 5 | LEB128, the gap: bytes since the end of the patch before, or the start of the code |
-//! | 1 to 5 | LEB128, the source: 0 is the image itself, 2*n+1 slot n, 2*n+2 slot n plus a number |
+//! | 1 to 5 | LEB128, the source: 0 is the image itself, 2n+1 slot n, 2n+2 slot n plus a number |
 //! | 0 or 8 | little-endian: the distance of the address from the load address, or that number |
 //!
 //! So a patch of a slot takes 2 or 3 bytes as a rule; the relocation for `dlopen` that says the same

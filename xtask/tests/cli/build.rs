@@ -162,6 +162,37 @@ fn summary_call_and_inspect() {
 }
 
 #[test]
+fn code_that_contains_addresses_is_chosen_shown_called_and_cached_apart() {
+    let dir = program();
+    let build = |globals: &str| {
+        let arguments = ["build", ".", "-o", "p.so", "--cache", "cache", "--globals", globals];
+        dir.xtask(&arguments).ok()
+    };
+    let call = || dir.xtask(&["call", "p.so", "first", "-7", "--global=test:object=0x1000"]).ok();
+    for (globals, line) in [
+        ("slots", "globals    slots, 0 addresses in code to write at load"),
+        ("direct", "globals    direct, 1 addresses in code to write at load"),
+    ] {
+        let patches = u64::from(globals == "direct");
+        assert!(build(globals).contains(" of 3 functions (3 compiled, 0 reused) in 3 modules, "));
+        assert!(build(globals).contains(" of 3 functions (0 compiled, 3 reused) in 3 modules, "));
+        assert_eq!(call(), "998\n");
+        let text = dir.xtask(&["inspect", "p.so"]).ok();
+        assert!(text.contains(line), "{text}");
+        let json: Value =
+            serde_json::from_str(&dir.xtask(&["inspect", "p.so", "--format", "json"]).ok()).unwrap();
+        assert_eq!((&json["globals"], &json["text_patches"]), (&globals.into(), &patches.into()));
+    }
+    let explain = ["cache", "explain", "a.clif", "a.clif", "--old-globals", "slots", "--globals", "direct"];
+    let explained = dir.xtask(&explain).ok();
+    assert!(explained.contains("is_pic"), "{explained}");
+    dir.xtask(&["build", ".", "-o", "p.o", "--emit", "object", "--globals", "direct"])
+        .code(1)
+        .says(&["reaches globals directly, which the code of an object cannot; compile it with slots"]);
+    dir.xtask(&["build", ".", "-o", "p.so", "--globals", "other"]).code(2).says(&["slots", "direct"]);
+}
+
+#[test]
 fn the_last_replaceable_definition_is_in_force_and_inspect_shows_it() {
     let f = |number: u32| {
         format!(

@@ -1,7 +1,7 @@
 //! The list of patches of an image, and their relocations for `dlopen`.
 //!
-//! Our loader reads the list, [`crate::patch_list`]. Other loaders do not know it, so each patch has
-//! a relocation, too, after those that our loader applies, and `.dynamic` says that code is
+//! Our loader reads the list, [`crate::patch_list`]. Other loaders do not know it, so each patch
+//! has a relocation, too, after those that our loader applies, and `.dynamic` says that code is
 //! relocated (`DT_TEXTREL`). A global that is patched into code is an undefined symbol for them:
 //! unlike a slot, a patch cannot be left to the host, so a name that they do not find must be an
 //! error.
