@@ -34,8 +34,9 @@
 //!
 //! # Architecture invariants
 //!
-//! - Loading writes pointers in data and in slots, never code. The linker refuses an artifact that
-//!   would need a text relocation.
+//! - Loading writes pointers in data and in slots. It writes code only if modules reach globals
+//!   directly ([`ImageInfo::globals`]), before the pages become executable; the linker refuses any
+//!   other artifact that would need a text relocation.
 //! - A replaceable function is called through its slot by all code, and its address is that of a
 //!   stub. So [`Loaded::replace`](crate::Loaded::replace) writes one pointer, atomically, and every
 //!   address that was taken of the function stays valid. So its symbol in `.dynsym` and in

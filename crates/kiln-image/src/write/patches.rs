@@ -77,18 +77,25 @@ fn encode(patches: &[TextPatch]) -> Vec<u8> {
     bytes
 }
 
-/// The patches once addresses are known: the bytes of the list, and for each patch its address, its
-/// slot if there is one, and what is added to that or to the load address.
-pub(super) fn write_patches(
-    patches: &[TextPatch],
-    addresses: &Addresses,
-) -> (Vec<u8>, Vec<(u64, Option<u32>, u64)>) {
+/// A relocation of an address in code.
+pub(super) struct TextRelocation {
+    pub(super) address: u64,
+    /// The slot whose symbol it is against; `None` for an address of the image itself.
+    pub(super) slot: Option<u32>,
+    /// The number that is added to the symbol's address or to the load address.
+    pub(super) addend: u64,
+}
+
+/// Returns the bytes of the list, and the relocations, once addresses are known.
+pub(super) fn write_patches(patches: &[TextPatch], addresses: &Addresses) -> (Vec<u8>, Vec<TextRelocation>) {
     let patches = sorted(patches.to_vec());
     let relocations = patches.iter().map(|&TextPatch { offset, source, addend }| {
         let address = addresses[Area::Text] + offset;
         match source {
-            PatchSource::Program(target) => (address, None, target.wrapping_add_signed(addend)),
-            PatchSource::Slot(slot) => (address, Some(slot), addend as u64),
+            PatchSource::Program(target) => {
+                TextRelocation { address, slot: None, addend: target.wrapping_add_signed(addend) }
+            }
+            PatchSource::Slot(slot) => TextRelocation { address, slot: Some(slot), addend: addend as u64 },
             PatchSource::KnownSlot(_) => unreachable!("an image has no slots outside of it"),
         }
     });

@@ -4,7 +4,7 @@
 use kiln_globals::SlotKey;
 
 use super::dynamic_symbols::DynamicSymbols;
-use super::patches::TextPatches;
+use super::patches::{TextPatches, TextRelocation};
 use super::relr::{PackedRelocations, is_packable};
 use crate::elf64::{RELA, rela_info};
 use crate::link::{Addresses, Area, Fixups, Plan, Pointer, PointerSource};
@@ -54,7 +54,7 @@ pub(super) fn write_relocations(
     addresses: &Addresses,
     symbols: &DynamicSymbols<'_, '_>,
     fixups: &Fixups,
-    text: &[(u64, Option<u32>, u64)],
+    text: &[TextRelocation],
     pack: bool,
     table: &mut [u8],
 ) -> Vec<(u64, u64)> {
@@ -89,9 +89,9 @@ pub(super) fn write_relocations(
         }
     }
     // Not counted among the relative ones, so that our loader does not see them.
-    records.extend(text.iter().map(|&(from, slot, addend)| match slot {
-        Some(slot) => (from, rela_info(symbol_of[slot as usize], arch.abs64_reloc()), addend),
-        None => (from, relative_info, addend),
+    records.extend(text.iter().map(|&TextRelocation { address, slot, addend }| match slot {
+        Some(slot) => (address, rela_info(symbol_of[slot as usize], arch.abs64_reloc()), addend),
+        None => (address, relative_info, addend),
     }));
     let big = arch.endian() == object::Endianness::Big;
     assert_eq!(table.len(), records.len() * RELA, "as many relocations as were reserved");
