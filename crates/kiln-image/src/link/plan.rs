@@ -11,7 +11,7 @@ use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
 use super::lists::PerModule;
 use super::place::{Placement, place};
-use super::reach::{Near, Reach, SizeBounds};
+use super::reach::{Bounded, Near, Reach};
 use super::resolve::{ExternalDefinition, Resolved, SymbolTable, resolve};
 use super::scan::{Need, scan};
 use super::sections::NamedSection;
@@ -139,9 +139,9 @@ pub(super) fn plan_within<'a>(
     reach: Reach,
     purpose: Purpose,
 ) -> Result<Plan<'a>, Vec<LinkError>> {
-    run_phases(arch, input, table, external, purpose, |symbols, bounds, errors| {
-        let near = Near::decide(bounds, reach);
-        (scan(arch, input.artifacts, symbols, near, purpose.parallel, errors), near)
+    run_phases(arch, input, table, external, purpose, |program, errors| {
+        let near = Near::of(program, reach);
+        (scan(arch, input.artifacts, program.symbols, near, purpose.parallel, errors), near)
     })
 }
 
@@ -184,7 +184,7 @@ pub(super) fn run_phases<'a>(
     table: &GlobalTable,
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     purpose: Purpose,
-    scan: impl FnOnce(&SymbolTable, SizeBounds, &mut Vec<LinkError>) -> (PerModule<Vec<Need>>, Near),
+    scan: impl FnOnce(Bounded<'_>, &mut Vec<LinkError>) -> (PerModule<Vec<Need>>, Near),
 ) -> Result<Plan<'a>, Vec<LinkError>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("plan").entered();
@@ -194,13 +194,13 @@ pub(super) fn run_phases<'a>(
 
     let resolved = resolve(artifacts, definitions, table, external, &mut errors);
     errors.extend(check_types(artifacts, &resolved, parallel));
-    let Resolved { symbols, sections, mut global_slots } = resolved;
+    let Resolved { symbols, sections, mut global_slots, .. } = resolved;
     if !purpose.has_global_slots {
         global_slots.clear();
     }
 
-    let bounds = SizeBounds::new(arch, artifacts, names, &symbols, table.len());
-    let (needs, near) = scan(&symbols, bounds, &mut errors);
+    let bounded = Bounded { arch, artifacts, names, symbols: &symbols, globals: table.len() };
+    let (needs, near) = scan(bounded, &mut errors);
 
     let assignment = assign(arch, artifacts, &symbols, global_slots, &needs, near.calls);
 
@@ -230,7 +230,7 @@ pub(super) fn run_phases<'a>(
     if !errors.is_empty() {
         return Err(errors);
     }
-    debug_assert!(layout.total() <= bounds.program(), "sizes are within their bounds");
+    debug_assert!(layout.total() <= bounded.exact().program(), "sizes are within their bounds");
     Ok(Plan {
         artifacts,
         arch,

@@ -77,6 +77,51 @@ impl SizeBounds {
     }
 }
 
+/// The program whose sizes are bounded.
+#[derive(Clone, Copy)]
+pub(super) struct Bounded<'p> {
+    pub(super) arch: Arch,
+    pub(super) artifacts: &'p [Artifact],
+    pub(super) names: &'p [&'p str],
+    pub(super) symbols: &'p SymbolTable,
+    /// The number of globals of the table.
+    pub(super) globals: usize,
+}
+
+impl Bounded<'_> {
+    /// Returns the bounds of [`SizeBounds::new`].
+    pub(super) fn exact(&self) -> SizeBounds {
+        let Self { arch, artifacts, names, symbols, globals } = *self;
+        SizeBounds::new(arch, artifacts, names, symbols, globals)
+    }
+
+    /// Returns bounds that are quick to find and far too large. `None` if the sizes of the artifacts
+    /// do not bound those of the program.
+    fn rough(&self) -> Option<SizeBounds> {
+        // No byte of an artifact makes more bytes than this, be it of code, of a record or of a name.
+        const MOST: u64 = 32;
+        let mut bytes: u64 = self.names.iter().map(|name| name.len() as u64).sum();
+        for artifact in self.artifacts {
+            let summary = artifact.summary();
+            // Files share their names, and a short record may ask for a long gap.
+            if !artifact.source_files().is_empty() || !artifact.named_data().is_empty() {
+                return None;
+            }
+            let aligns = [summary.text_align, summary.read_only_align, summary.writable_align];
+            let aligns = aligns.iter().chain([&summary.zeroed_align]).map(|align| u64::from(align.get()));
+            bytes = bytes
+                .checked_add(artifact.as_bytes().len() as u64)?
+                .checked_add(summary.zeroed_size.get())?
+                .checked_add(aligns.sum())?;
+        }
+        let slots = (self.globals as u64).checked_mul(SLOT_SIZE)?;
+        let size = bytes.checked_mul(MOST)?.checked_add(slots)?.checked_add(SPARE)?;
+        let rough = SizeBounds { text: size, program: size };
+        debug_assert!(self.exact().text <= size && self.exact().program <= size, "{rough:?}");
+        Some(rough)
+    }
+}
+
 /// Returns `size` plus the largest gap that alignment can cause.
 fn padded(size: u64, align: u32) -> u64 {
     if size == 0 { 0 } else { size.saturating_add(u64::from(align).max(MIN_ALIGN)) }
@@ -107,6 +152,15 @@ pub(super) struct Near {
 }
 
 impl Near {
+    /// Decides for a program.
+    pub(super) fn of(program: Bounded<'_>, reach: Reach) -> Self {
+        // Almost every program is so small that there is nothing to compute.
+        match program.rough().map(|bounds| Self::decide(bounds, reach)) {
+            Some(Self { calls: true, data: true }) => Self { calls: true, data: true },
+            _ => Self::decide(program.exact(), reach),
+        }
+    }
+
     pub(super) fn decide(bounds: SizeBounds, reach: Reach) -> Self {
         Self { calls: bounds.text < reach.call, data: bounds.program < reach.data }
     }

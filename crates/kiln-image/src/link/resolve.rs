@@ -193,6 +193,8 @@ pub(super) struct GlobalSlot {
 pub(super) struct Resolved<'a> {
     pub(super) symbols: SymbolTable,
     pub(super) sections: NamedSections<'a>,
+    /// Whether no name has more than one definition in this link.
+    pub(super) are_unique: bool,
     /// The globals that have a slot, in order of slots: first those of the table, then others in
     /// order of their first use.
     pub(super) global_slots: Vec<GlobalSlot>,
@@ -231,7 +233,8 @@ pub(super) fn resolve<'a>(
             errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
         }
     }
-    Resolved { symbols: SymbolTable { symbols, ids, ends, replaceable }, sections, global_slots }
+    let are_unique = definitions.are_unique();
+    Resolved { symbols: SymbolTable { symbols, ids, ends, replaceable }, sections, are_unique, global_slots }
 }
 
 /// The state of the resolver: the symbols, names and keys found so far.
@@ -313,7 +316,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
     /// Adds the resolved symbol of each symbol of a module.
     fn add_module(&mut self, module: usize, errors: &mut Vec<LinkError>) {
         let artifact = &self.artifacts[module];
-        let has_zero = artifact.table_bytes(Table::Strings).contains(&0);
+        let has_zero = memchr::memchr(0, artifact.table_bytes(Table::Strings)).is_some();
         self.has_zero |= has_zero;
         for (number, symbol) in artifact.symbols().iter().enumerate() {
             let next = ResolvedId(self.symbols.len() as u32);

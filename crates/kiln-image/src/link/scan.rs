@@ -51,12 +51,20 @@ pub(super) fn scan(
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("scan").entered();
     let scanner = |number| Scanner { arch, artifacts, symbols, near, number };
+    // To look at few relocations takes less time than to start a thread.
+    let parallel = parallel && threads::are_many(artifacts.iter().map(reloc_count));
     let scans = threads::map(parallel, artifacts.len(), |number| scanner(number).scan());
     let needs = scans.into_iter().map(|(needs, found)| {
         errors.extend(found);
         needs
     });
     needs.collect()
+}
+
+/// Returns the number of relocations of a module.
+fn reloc_count(artifact: &Artifact) -> usize {
+    let relocs = [artifact.text_relocs(), artifact.read_only_relocs(), artifact.writable_relocs()];
+    relocs.map(<[_]>::len).iter().sum()
 }
 
 /// Reads the relocations of one module.

@@ -24,6 +24,17 @@ pub fn is_small(artifacts: &[Artifact]) -> bool {
         })
 }
 
+/// Whether there are so many things to do, which take some nanoseconds each, that threads do them
+/// faster. `counts` are summed up as far as that takes.
+pub(super) fn are_many(counts: impl Iterator<Item = usize>) -> bool {
+    const MANY: usize = 10_000;
+    let mut sum = 0;
+    counts.into_iter().any(|count| {
+        sum += count;
+        sum >= MANY
+    })
+}
+
 /// Applies `work` to the numbers below `count`, and returns the results in order.
 pub(super) fn map<T: Send>(
     parallel: bool,

@@ -1,10 +1,12 @@
 //! Phase `types`: checks that every use of a function agrees with its definition.
 
 use kiln_artifact::Artifact;
-use kiln_artifact::record::{Linkage, SectionKind, SymbolKind};
+use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 
 use super::agreement::{Agreement, Agreements};
+use super::definitions::is_shared_definition;
 use super::error::LinkError;
+use super::lists::PerModule;
 use super::resolve::{Resolution, Resolved};
 use super::threads;
 use super::users::Users;
@@ -16,7 +18,21 @@ pub(super) fn check_types(
     resolved: &Resolved<'_>,
     parallel: bool,
 ) -> impl Iterator<Item = LinkError> {
-    let check = |module| check_module(module, artifacts, resolved);
+    // A definition that is the only one of its name agrees with itself.
+    let is_only = |symbol: &SymbolRecord| {
+        let is_strong = matches!(symbol.linkage(), Linkage::Export | Linkage::Hidden);
+        let is_plain = symbol.kind() == SymbolKind::Data || symbol.section() == SectionKind::Text;
+        resolved.are_unique && is_strong && is_shared_definition(symbol) && is_plain
+    };
+    let is_use = |symbol: &SymbolRecord| symbol.linkage() != Linkage::Local && !is_only(symbol);
+    let has_uses: PerModule<bool> =
+        artifacts.iter().map(|artifact| artifact.symbols().iter().any(is_use)).collect();
+    let check = |module: usize| match has_uses[module] {
+        true => check_module(module, artifacts, resolved),
+        false => Vec::new(),
+    };
+    let used = artifacts.iter().zip(&has_uses).filter(|(_, has_uses)| **has_uses);
+    let parallel = parallel && threads::are_many(used.map(|(artifact, _)| artifact.symbols().len()));
     threads::map(parallel, artifacts.len(), check).into_iter().flatten()
 }
 

@@ -106,7 +106,8 @@ impl<'o> Pieces<'o> {
                 modules[module].named.push((piece.run, area.cut(offset, run.len.get())));
             }
         }
-        [rodata, relro, data].into_iter().for_each(|area| area.rest.fill(0));
+        let rests = [rodata, relro, data].into_iter().map(|area| area.rest);
+        rests.filter(|rest| !rest.is_empty()).for_each(|rest| rest.fill(0));
         Self {
             modules,
             shared_stubs_start: text.position,

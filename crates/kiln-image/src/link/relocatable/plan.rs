@@ -54,8 +54,8 @@ pub(crate) fn plan_object<'a>(
         code: CodePurpose::None,
     };
     let mut scans = Vec::new();
-    let plan = run_phases(arch, input, table, &|_| None, purpose, |symbols, _, errors| {
-        let decider = Decider { arch, artifacts, symbols, global_symbols };
+    let plan = run_phases(arch, input, table, &|_| None, purpose, |program, errors| {
+        let decider = Decider { arch, artifacts, symbols: program.symbols, global_symbols };
         scans = scan::scan(&decider, parallel, errors);
         (
             scans.iter_mut().map(|scan| std::mem::take(&mut scan.needs)).collect(),
