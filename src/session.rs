@@ -65,7 +65,9 @@ use crate::compiler::{Compiler, Lazy, Stats};
 ///   expression. `examples/repl` is one.
 /// - A query engine: [`add`](Self::add) for each query, a [`guard`](Self::guard) around its run,
 ///   then [`remove`](Self::remove).
-/// - A JIT with tiers: [`add_tiered`](Self::add_tiered).
+/// - A JIT with tiers: [`add_tiered`](Self::add_tiered). With tiers of its own:
+///   [`ready_to_replace`](Self::ready_to_replace) on any thread, and
+///   [`Ready::publish`](kiln_jit::Ready::publish) where functions may change.
 /// - A JIT that compiles what is called: [`add_on_demand`](Self::add_on_demand).
 /// - Input of which some modules are wrong: [`add_partly`](Self::add_partly).
 /// - Definitions that many threads ask for: [`add_once`](Self::add_once).
