@@ -36,7 +36,7 @@ const SESSION: &[&str] = &[
 ];
 
 /// Makes the C program in `folder`.
-fn host(folder: &Path) -> Result<(), Failed> {
+pub(crate) fn host(folder: &Path) -> Result<(), Failed> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/debug/host.c");
     run("cc", &["-g", "-O0", "-rdynamic", "-o", "host", &source.to_string_lossy(), "-ldl"], folder)?;
     Ok(())
@@ -56,7 +56,7 @@ fn session_of(program: &str, folder: &Path, commands: &[&str]) -> Result<String,
 
 /// Fails unless `text` has all `parts`, in order.
 #[track_caller]
-fn contains_in_order(text: &str, parts: &[&str]) {
+pub(crate) fn contains_in_order(text: &str, parts: &[&str]) {
     let mut rest = text;
     for part in parts {
         let Some(at) = rest.find(part) else { panic!("no `{part}` in\n{rest}\nof\n{text}") };

@@ -5,14 +5,15 @@
 //! beside a file that has it, without symbols. `registered` reads what debuggers are told about
 //! loaded images. `reuse` edits a text and counts what is compiled again. `gdb` runs scripted
 //! sessions: `program.clif` in a C program that loads its image with `dlopen`, in memory, and as an
-//! image that our own loader maps.
+//! image that our own loader maps. `lldb` does the same with lldb.
 //!
 //! A test that needs a tool that is not installed is reported as ignored, with the name of the
-//! tool. If the environment variable `CI` is set, it fails.
+//! tool. If the environment variable `CI` is set, it fails, unless the tool is lldb.
 
 mod files;
 mod gdb;
 mod image;
+mod lldb;
 mod memory;
 mod oracle;
 mod program;
@@ -25,7 +26,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 /// A test, its name, and the tools that it needs.
 type Test = (&'static str, &'static [&'static str], fn() -> Result<(), Failed>);
 
-const TESTS: [Test; 17] = [
+const TESTS: [Test; 20] = [
     ("oracle::test_files", &[], oracle::test_files),
     ("oracle::several_files_and_modules", &[], oracle::several_files_and_modules),
     ("files::separate", &[], files::separate),
@@ -42,6 +43,9 @@ const TESTS: [Test; 17] = [
     ("gdb::loaded_image", &["gdb"], gdb::loaded_image),
     ("gdb::loaded_image_without_lines", &["gdb"], gdb::loaded_image_without_lines),
     ("gdb::separate_file_of_a_loaded_image", &["gdb"], gdb::separate_file_of_a_loaded_image),
+    ("lldb::memory", &["lldb"], lldb::memory),
+    ("lldb::dlopened", &["lldb", "cc"], lldb::dlopened),
+    ("lldb::loaded_image", &["lldb"], lldb::loaded_image),
     ("gdb::one_that_attaches_to_a_loaded_image", &["gdb"], gdb::one_that_attaches_to_a_loaded_image),
 ];
 
@@ -63,7 +67,9 @@ fn main() {
         };
         let needs = format!("needs {missing}");
         let kind = needs.clone();
-        Trial::test(name, move || Err(needs.into())).with_kind(kind).with_ignored_flag(!in_ci)
+        // lldb is large, and not installed for CI.
+        let is_ignored = !in_ci || *missing == "lldb";
+        Trial::test(name, move || Err(needs.into())).with_kind(kind).with_ignored_flag(is_ignored)
     };
     libtest_mimic::run(&Arguments::from_args(), TESTS.map(trial).into()).exit();
 }

@@ -10,7 +10,7 @@
 //! Counts are in shards, so threads seldom share a cache line. A guard remembers its shard, so it
 //! can be dropped on another thread.
 
-use crate::sync::{AtomicUsize, Ordering, SHARDS, fence, shard};
+use crate::sync::{AtomicUsize, Ordering, SHARDS, count_and_fence, fence, shard};
 
 /// The numbers of guards of one shard, by phase. Its alignment gives each shard cache lines of its
 /// own: processors fetch lines in pairs.
@@ -65,10 +65,9 @@ impl Epochs {
     pub(crate) fn enter_at(&self, shard: usize) -> Guard<'_> {
         let phase = self.changes.load(Ordering::Relaxed) & 1;
         let count = &self.shards[shard % SHARDS].0[phase];
-        count.fetch_add(1, Ordering::Relaxed);
-        // Pairs with the fence in `now`. One of the two is first: then either `advance` sees the
-        // count, or this thread sees that the item was taken back.
-        fence(Ordering::SeqCst);
+        // A fence, which pairs with that in `now`. One of the two is first: then either `advance`
+        // sees the count, or this thread sees that the item was taken back.
+        count_and_fence(count);
         Guard { epochs: self, count }
     }
 

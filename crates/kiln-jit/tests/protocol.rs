@@ -14,6 +14,12 @@ mod epoch;
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicUsize, Ordering, fence};
 
+    /// Adds 1, before everything that this thread reads afterwards.
+    pub(crate) fn count_and_fence(count: &AtomicUsize) {
+        count.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
+    }
+
     /// Two, so that a thread can miss the count of another one.
     pub(crate) const SHARDS: usize = 2;
 

@@ -10,6 +10,7 @@
 //! | 4 | length of all tables, `u32` |
 //! | 4 | number of modules, `u32` |
 //! | 12 each | a record for each module that has functions, in order of their code |
+//! | guide | of these records, see `guide.rs` |
 //!
 //! A module's record has the first byte of its code; its number; and the first byte of its piece,
 //! from the start of the tables; `u32` each.
@@ -21,6 +22,7 @@
 //! |---|---|
 //! | 4 | number of functions, `u32` |
 //! | 8 each | a record for each function, in order of their code |
+//! | guide | of these records |
 //! | text | the module's name; empty if the linker was given none |
 //! | | the lines of the module |
 //! | | the descriptions of the functions, in order |
@@ -81,7 +83,7 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The version of the code tables. Tables of another version are not read.
-pub const CODE_TABLES_VERSION: u32 = 2;
+pub const CODE_TABLES_VERSION: u32 = 3;
 
 pub(super) const MAGIC: [u8; 4] = *b"KCod";
 

@@ -15,12 +15,13 @@
 //!
 //! The files: `format` is the byte format, `write` makes the tables of one module, `cursor` reads
 //! numbers, `part` finds a place in a stream, `tables` finds a function, `function` answers
-//! questions about it, `lines` has the lines of a module, `location` is an answer with addresses,
+//! questions about it, `guide` makes searches short, `lines` has the lines of a module, `location` is an answer with addresses,
 //! `trap` has the names of traps. `lookup` puts answers in the terms of kiln-trap.
 
 mod cursor;
 mod format;
 mod function;
+mod guide;
 mod lines;
 mod location;
 #[cfg(feature = "trap")]

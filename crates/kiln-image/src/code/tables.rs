@@ -5,6 +5,7 @@ use zerocopy::FromBytes;
 use super::cursor::Cursor;
 use super::format::{CODE_TABLES_VERSION, FUNCTION, FunctionRecord, Head, MAGIC, ModuleRecord};
 use super::function::Function;
+use super::guide::Guide;
 use super::lines::Lines;
 
 /// The code tables of a linked program, in an image or in memory.
@@ -15,6 +16,7 @@ use super::lines::Lines;
 pub struct CodeTables<'a> {
     bytes: &'a [u8],
     modules: &'a [ModuleRecord],
+    guide: Guide<'a>,
 }
 
 /// The sizes of the parts of code tables, in bytes.
@@ -73,6 +75,7 @@ impl TableSizes {
 struct Piece<'a> {
     bytes: &'a [u8],
     functions: &'a [FunctionRecord],
+    guide: Guide<'a>,
     name: &'a [u8],
     /// The bytes after the name.
     lines: Cursor<'a>,
@@ -82,8 +85,9 @@ impl<'a> Piece<'a> {
     fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor(bytes);
         let count = u32::from_le_bytes(*cursor.bytes(4)?.first_chunk()?);
-        let functions = cursor.records(usize::try_from(count).ok()?)?;
-        Some(Self { bytes, functions, name: cursor.text()?, lines: cursor })
+        let functions: &[_] = cursor.records(usize::try_from(count).ok()?)?;
+        let guide = Guide::read(&mut cursor, functions.len())?;
+        Some(Self { bytes, functions, guide, name: cursor.text()?, lines: cursor })
     }
 
     fn function(&self, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
@@ -107,8 +111,8 @@ impl<'a> CodeTables<'a> {
         }
         let bytes = bytes.get(..usize::try_from(head.len.get()).ok()?)?;
         let mut cursor = Cursor(bytes.get(size_of::<Head>()..)?);
-        let modules = cursor.records(usize::try_from(head.modules.get()).ok()?)?;
-        Some(Self { bytes, modules })
+        let modules: &[_] = cursor.records(usize::try_from(head.modules.get()).ok()?)?;
+        Some(Self { bytes, modules, guide: Guide::read(&mut cursor, modules.len())? })
     }
 
     /// Returns the length of the tables whose first bytes these are, as [`read`](Self::read) finds
@@ -131,12 +135,13 @@ impl<'a> CodeTables<'a> {
     /// Returns the function that has a byte at `offset` of the program's code. `None` for stubs and
     /// gaps, which belong to no function.
     pub fn find(&self, offset: u32) -> Option<Function<'a>> {
-        let after = self.modules.partition_point(|module| module.code.get() <= offset);
-        let module = self.modules.get(after.checked_sub(1)?)?;
+        let around = self.guide.around(offset, self.modules.len());
+        let module = last(self.modules.get(around)?, |module| module.code.get() <= offset)?;
         let piece = self.piece(module)?;
         let inside = offset.checked_sub(module.code.get())?;
-        let after = piece.functions.partition_point(|function| function.start.get() <= inside);
-        let function = piece.function(module, piece.functions.get(after.checked_sub(1)?)?)?;
+        let around = piece.guide.around(inside, piece.functions.len());
+        let record = last(piece.functions.get(around)?, |function| function.start.get() <= inside)?;
+        let function = piece.function(module, record)?;
         (offset.checked_sub(function.start)? < function.len).then_some(function)
     }
 
@@ -191,6 +196,11 @@ impl<'a> CodeTables<'a> {
         }
         sizes
     }
+}
+
+/// Returns the last record before which, and of which, `early` is true.
+fn last<T>(records: &[T], early: impl Fn(&T) -> bool) -> Option<&T> {
+    records.get(records.partition_point(early).checked_sub(1)?)
 }
 
 /// A record of a function is as short as the format says.

@@ -15,6 +15,7 @@ use super::format::{
     CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, FileRecord, FunctionRecord, HANDLER, HEAD,
     HandlerRecord, Head, MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
 };
+use super::guide;
 use super::part::{Part, Reader};
 
 /// The sizes of a module's tables.
@@ -28,17 +29,20 @@ pub(crate) struct ModuleTables {
 
 /// Returns the length of the head of tables of so many modules that have functions, in bytes.
 pub(crate) fn head_len(modules: usize) -> u64 {
-    (HEAD + MODULE * modules) as u64
+    (HEAD + MODULE * modules + guide::len(modules)) as u64
 }
 
 /// Writes the head of tables of `len` bytes. `modules` has the offset of the code, the number and
 /// the offset of the piece of each module that has functions.
 pub(crate) fn write_head(len: u32, modules: impl Iterator<Item = [u32; 3]>, out: &mut [u8]) {
-    let Some((head, mut records)) = out.split_at_mut_checked(HEAD) else { return };
-    let count = U32::new((records.len() / MODULE) as u32);
+    let Some((head, rest)) = out.split_at_mut_checked(HEAD) else { return };
+    let modules: SmallVec<[[u32; 3]; 2]> = modules.collect();
+    let (mut records, guide) = rest.split_at_mut(MODULE * modules.len());
+    let count = U32::new(modules.len() as u32);
     let fields =
         Head { magic: MAGIC, version: U32::new(CODE_TABLES_VERSION), len: U32::new(len), modules: count };
     head.copy_from_slice(fields.as_bytes());
+    guide::write(modules.iter().map(|[code, ..]| *code), guide);
     for [code, number, piece] in modules {
         let record = ModuleRecord { code: code.into(), number: number.into(), piece: piece.into() };
         put(&mut records, record.as_bytes());
@@ -315,7 +319,7 @@ impl ModuleTables {
         if count == 0 {
             return Self::default();
         }
-        let mut total = Count(4 + (FUNCTION * count) as u64);
+        let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64);
         total.text(name);
         let lines = put_lines_head(artifact, &mut total);
         total.0 += part_len(lines.len());
@@ -340,7 +344,7 @@ impl ModuleTables {
         if functions.is_empty() {
             return Self::default();
         }
-        let mut total = Count((4 + FUNCTION * functions.len()) as u64);
+        let mut total = Count((4 + FUNCTION * functions.len() + guide::len(functions.len())) as u64);
         total.text(name);
         let lines = put_lines_head(artifact, &mut total);
         total.0 += part_len(lines.len());
@@ -382,6 +386,8 @@ impl ModuleTables {
         let count = artifact.functions().len();
         let (mut index, rest) = out.split_at_mut(4 + FUNCTION * count);
         put(&mut index, &(count as u32).to_le_bytes());
+        let (guide, rest) = rest.split_at_mut(guide::len(count));
+        guide::write(artifact.functions().iter().map(|function| function.start.get()), guide);
         let mut out = Write(rest);
         out.text(name);
         let lines = put_lines_head(artifact, &mut out);

@@ -220,7 +220,7 @@ fn every_answer_is_that_of_the_artifact() {
     assert!(section.loaded && !section.writable && !section.executable);
     let names: usize = tables.functions().map(|found| found.name().len()).sum();
     assert_eq!(sizes.names, names + "first.clif".len());
-    // A record and seven lengths of a byte or more.
+    // A record, seven lengths of a byte or more, and a guide.
     assert!((42 * 15..42 * 40).contains(&sizes.index()), "{sizes:?}");
     assert!(sizes.checkpoints * 4 < sizes.traps + sizes.calls + sizes.stack_maps + sizes.source_locations);
 }
@@ -422,15 +422,19 @@ fn a_call_at_the_end_of_a_function_is_not_of_the_next_one() {
 fn modules_that_share_a_piece_do_not_multiply_it() {
     let count = 1000_u32;
     let mut bytes = b"KCod".to_vec();
-    let piece = 16 + 12 * count;
-    let len = piece + 4 + 8 * count + 9;
+    // A shift and a number for each four records, all zero.
+    let guide = 4 + count;
+    let piece = 16 + 12 * count + guide;
+    let len = piece + 4 + 8 * count + guide + 9;
     [CODE_TABLES_VERSION, len, count].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
     (0..count)
         .for_each(|number| [number, number, piece].iter().for_each(|word| bytes.extend(word.to_le_bytes())));
+    bytes.resize(piece as usize, 0);
     bytes.extend(count.to_le_bytes());
     (0..count).for_each(|number| {
-        [number, 4 + 8 * count + 2].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
+        [number, 4 + 8 * count + guide + 2].iter().for_each(|word| bytes.extend(word.to_le_bytes()));
     });
+    bytes.resize(bytes.len() + guide as usize, 0);
     // No name of the module, no lines; a function of 9 bytes without anything.
     bytes.extend([0, 0, 9, 0, 0, 0, 0, 0, 0]);
     let tables = CodeTables::read(&bytes).unwrap();
