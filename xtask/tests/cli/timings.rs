@@ -69,12 +69,18 @@ fn files_of_other_names_are_refused_before_any_work() {
 
 /// Returns the page as it is after its script has run, or `None` without a browser.
 fn rendered(dir: &TestFolder) -> Option<String> {
+    shown(dir, "t.html", &[])
+}
+
+/// Returns a page in the folder as it is after its scripts have run, in a browser with options.
+fn shown(dir: &TestFolder, page: &str, options: &[&str]) -> Option<String> {
     let profile = dir.path("profile");
     let mut browser = Command::new("chromium");
     browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
     browser.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
     browser.arg(format!("--user-data-dir={}", profile.display())).arg("--dump-dom");
-    let output = browser.arg(format!("file://{}", dir.path("t.html").display())).output();
+    browser.args(options);
+    let output = browser.arg(format!("file://{}", dir.path(page).display())).output();
     match output {
         Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
         Err(error) if std::env::var_os("CI").is_none() => {
@@ -113,4 +119,40 @@ fn the_page_shows_the_numbers_of_the_build() {
     // The table of modules shows the odd name as text.
     assert!(page.contains("&lt;img src=x onerror=alert(1)&gt;.clif</td>"), "{page}");
     assert!(!page.contains("<img"), "{page}");
+}
+
+/// Puts the page into a frame as wide as a phone, and says how wide its content is, how many spans
+/// it drew, and what colours it has.
+const PHONE: &str = r#"<!doctype html><iframe id="phone" width="360" height="740"></iframe><script>
+const phone = document.getElementById("phone");
+phone.addEventListener("load", () => setTimeout(() => {
+    const page = phone.contentDocument, colours = phone.contentWindow.getComputedStyle(page.body);
+    const light = colour => colour.match(/[0-9]+/g).slice(0, 3).every(part => part > 127);
+    document.body.dataset.shown = [
+        phone.contentWindow.innerWidth, page.documentElement.scrollWidth,
+        page.querySelector("[data-drawn]").dataset.drawn,
+        light(colours.backgroundColor), light(colours.color),
+    ].join(" ");
+}, 0));
+phone.srcdoc = PAGE;
+</script>"#;
+
+#[test]
+fn the_page_fits_a_phone_and_has_dark_colours_where_they_are_wanted() {
+    let dir = program();
+    build(&dir);
+    let page = std::fs::read_to_string(dir.path("t.html")).unwrap();
+    // A script in a string of a script must not end that.
+    let text = serde_json::to_string(&page).unwrap().replace("</", "<\\/").replace("<!--", "<\\!--");
+    dir.write("phone.html", PHONE.replace("PAGE", &text));
+    let drawn = events(&dir).len();
+    for (options, colours) in [(&[][..], "true false"), (&["--force-dark-mode"], "false true")] {
+        let Some(shown) = shown(&dir, "phone.html", options) else { return };
+        let shown = shown.split_once("data-shown=\"").expect("the script ran").1.split_once('"').unwrap().0;
+        let parts: Vec<&str> = shown.splitn(4, ' ').collect();
+        let [width, content, spans, light] = parts[..] else { panic!("{shown}") };
+        let (width, content): (u32, u32) = (width.parse().unwrap(), content.parse().unwrap());
+        assert!(width <= 360 && content <= width, "nothing is outside of {width} pixels: {content}");
+        assert_eq!((spans, light), (&*drawn.to_string(), colours), "{options:?}");
+    }
 }

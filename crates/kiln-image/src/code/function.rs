@@ -2,25 +2,26 @@
 
 use super::cursor::Cursor;
 use super::format::{HANDLER, HandlerRecord};
-use super::lines::{Lines, SourceLine};
+use super::lines::SourceLine;
 use super::part::{Part, Reader};
+use super::tables::Piece;
 use super::trap::TrapCode;
 use kiln_artifact::record::HandlerKind;
 
 /// A function that was found in the code tables. Offsets are from the start of the program's code.
 #[derive(Clone, Copy, Debug)]
 pub struct Function<'a> {
+    /// The module's piece, from its start on. Offsets in it are kept, and not slices, because a
+    /// function that was found is copied a few times.
+    pub(super) piece: &'a [u8],
     pub(super) module: u32,
-    pub(super) module_name: &'a [u8],
-    /// The module's piece, after the name.
-    pub(super) lines: Cursor<'a>,
     /// First byte of the module's code.
     pub(super) module_code: u32,
     pub(super) start: u32,
     pub(super) len: u32,
-    pub(super) name: &'a [u8],
-    /// The description, after the name.
-    pub(super) rest: Cursor<'a>,
+    /// First byte of the name in the piece.
+    pub(super) name: u32,
+    pub(super) name_len: u32,
 }
 
 /// The lengths in the head of a function's description, and the rest of the description.
@@ -121,12 +122,17 @@ impl<'a> Function<'a> {
 
     /// Returns the name of the module, if the linker was given one.
     pub fn module_name(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.module_name).ok().filter(|name| !name.is_empty())
+        std::str::from_utf8(Piece::read(self.piece)?.name()?.0).ok().filter(|name| !name.is_empty())
     }
 
     /// Returns the name of the function, also if it is private; empty if it is anonymous.
     pub fn name(&self) -> &'a str {
-        std::str::from_utf8(self.name).unwrap_or_default()
+        std::str::from_utf8(self.name_bytes()).unwrap_or_default()
+    }
+
+    pub(super) fn name_bytes(&self) -> &'a [u8] {
+        let start = self.name as usize;
+        self.piece.get(start..start + self.name_len as usize).unwrap_or_default()
     }
 
     /// Returns the offset of its first byte.
@@ -141,7 +147,7 @@ impl<'a> Function<'a> {
     }
 
     fn head(&self) -> Option<DescriptionHead<'a>> {
-        let mut rest = self.rest;
+        let mut rest = Cursor(self.piece.get(self.name as usize + self.name_len as usize..)?);
         let (traps, calls, maps) = (rest.len()?, rest.len()?, rest.len()?);
         let handlers = rest.len()?;
         let sources = rest.len()?;
@@ -186,7 +192,7 @@ impl<'a> Function<'a> {
     /// Returns the place in a file that a source location of the function's module stands for.
     /// `None` if the module has no lines, or none for the location.
     pub fn line_of(&self, location: u32) -> Option<SourceLine<'a>> {
-        Lines::read(&mut self.lines.clone())?.find(location)
+        Piece::read(self.piece)?.lines()?.find(location)
     }
 
     /// Returns the reason for which the instruction that starts at `offset` may trap.

@@ -32,6 +32,7 @@ enum Kind {
 
 impl<'a> Location<'a> {
     /// Finds the instruction at an address, in the tables of a program whose code is at `text`.
+    #[inline]
     pub fn find(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
         let offset = u32::try_from(address.checked_sub(text)?).ok()?;
         Some(Self { function: tables.find(offset)?, text, offset, kind: Kind::Instruction })
@@ -47,6 +48,7 @@ impl<'a> Location<'a> {
 
     /// Finds the call that returns to an address. It may be the address after the last byte of the
     /// function, if the callee never returns.
+    #[inline]
     pub fn find_call(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
         let offset = u32::try_from(address.checked_sub(text)?).ok()?;
         Some(Self { function: tables.find(offset.checked_sub(1)?)?, text, offset, kind: Kind::Return })

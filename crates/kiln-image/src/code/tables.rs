@@ -72,38 +72,61 @@ impl TableSizes {
 }
 
 /// A module's piece.
-struct Piece<'a> {
+pub(super) struct Piece<'a> {
     bytes: &'a [u8],
     functions: &'a [FunctionRecord],
     guide: Guide<'a>,
-    name: &'a [u8],
-    /// The bytes after the name.
-    lines: Cursor<'a>,
+    /// The bytes after the guide.
+    rest: Cursor<'a>,
 }
 
 impl<'a> Piece<'a> {
-    fn read(bytes: &'a [u8]) -> Option<Self> {
+    #[inline]
+    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
         let mut cursor = Cursor(bytes);
         let count = u32::from_le_bytes(*cursor.bytes(4)?.first_chunk()?);
         let functions: &[_] = cursor.records(usize::try_from(count).ok()?)?;
         let guide = Guide::read(&mut cursor, functions.len())?;
-        Some(Self { bytes, functions, guide, name: cursor.text()?, lines: cursor })
+        Some(Self { bytes, functions, guide, rest: cursor })
     }
 
+    /// Returns the name of the module, and what follows it.
+    pub(super) fn name(&self) -> Option<(&'a [u8], Cursor<'a>)> {
+        let mut rest = self.rest;
+        Some((rest.text()?, rest))
+    }
+
+    /// Returns the lines of the module, if it has some.
+    pub(super) fn lines(&self) -> Option<Lines<'a>> {
+        Lines::read(&mut self.name()?.1)
+    }
+
+    #[inline]
     fn function(&self, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
         let mut rest = Cursor(self.bytes.get(usize::try_from(record.description.get()).ok()?..)?);
-        let (len, name) = (rest.uint()?, rest.text()?);
-        let start = module.code.get().checked_add(record.start.get())?;
-        start.checked_add(len)?;
+        let (len, name_len) = (rest.uint()?, rest.uint()?);
+        // The tables are shorter than 4 GiB.
+        let name = (self.bytes.len() - rest.0.len()) as u32;
+        rest.bytes(usize::try_from(name_len).ok()?)?;
         let module_code = module.code.get();
-        let (module, module_name, lines) = (module.number.get(), self.name, self.lines);
-        Some(Function { module, module_name, lines, module_code, start, len, name, rest })
+        let start = module_code.checked_add(record.start.get())?;
+        start.checked_add(len)?;
+        Some(Function {
+            piece: self.bytes,
+            module: module.number.get(),
+            module_code,
+            start,
+            len,
+            name,
+            name_len,
+        })
     }
 }
 
 impl<'a> CodeTables<'a> {
     /// Finds the tables at the start of `bytes`; `None` if they are not tables of this version. The
     /// time does not depend on their length, because nothing else is checked.
+    #[inline]
     pub fn read(bytes: &'a [u8]) -> Option<Self> {
         let (head, _) = Head::ref_from_prefix(bytes).ok()?;
         if head.magic != MAGIC || head.version.get() != CODE_TABLES_VERSION {
@@ -128,12 +151,14 @@ impl<'a> CodeTables<'a> {
         self.bytes
     }
 
+    #[inline]
     fn piece(&self, module: &ModuleRecord) -> Option<Piece<'a>> {
         Piece::read(self.bytes.get(usize::try_from(module.piece.get()).ok()?..)?)
     }
 
     /// Returns the function that has a byte at `offset` of the program's code. `None` for stubs and
     /// gaps, which belong to no function.
+    #[inline]
     pub fn find(&self, offset: u32) -> Option<Function<'a>> {
         let around = self.guide.around(offset, self.modules.len());
         let module = last(self.modules.get(around)?, |module| module.code.get() <= offset)?;
@@ -171,16 +196,16 @@ impl<'a> CodeTables<'a> {
     pub fn sizes(&self) -> TableSizes {
         let mut sizes = TableSizes { total: self.bytes.len(), ..TableSizes::default() };
         for module in self.modules {
-            let Some(mut piece) = self.piece(module) else { continue };
-            let (lines, checkpoints) = Lines::read(&mut piece.lines).map_or((0, 0), |lines| lines.lens());
-            sizes.names += piece.name.len();
+            let Some(piece) = self.piece(module) else { continue };
+            let (lines, checkpoints) = piece.lines().map_or((0, 0), |lines| lines.lens());
+            sizes.names += piece.name().map_or(0, |(name, _)| name.len());
             sizes.lines += lines;
             sizes.checkpoints += checkpoints;
         }
         for function in self.functions() {
             sizes.functions += 1;
             sizes.code = sizes.code.saturating_add(function.len as usize);
-            sizes.names += function.name.len();
+            sizes.names += function.name_bytes().len();
             let Some(parts) = function.parts() else { continue };
             sizes.handlers += size_of_val(parts.handlers);
             let [traps, calls, maps, sources] =

@@ -422,8 +422,8 @@ fn a_call_at_the_end_of_a_function_is_not_of_the_next_one() {
 fn modules_that_share_a_piece_do_not_multiply_it() {
     let count = 1000_u32;
     let mut bytes = b"KCod".to_vec();
-    // A shift and a number for each four records, all zero.
-    let guide = 4 + count;
+    // A shift and a number for each two records, all zero.
+    let guide = 4 + 2 * count;
     let piece = 16 + 12 * count + guide;
     let len = piece + 4 + 8 * count + guide + 9;
     [CODE_TABLES_VERSION, len, count].iter().for_each(|word| bytes.extend(word.to_le_bytes()));

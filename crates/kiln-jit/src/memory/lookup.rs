@@ -116,9 +116,6 @@ impl Located<'_> {
     }
 }
 
-/// Finds an address in the tables of code that begins at the first number.
-type Find<'m> = fn(CodeTables<'m>, u64, u64) -> Option<Location<'m>>;
-
 impl BlockHeader {
     /// Finds an address in the functions of the block, whose header this is.
     ///
@@ -129,7 +126,7 @@ impl BlockHeader {
         &self,
         block: u64,
         address: u64,
-        find: Find<'m>,
+        find: impl Fn(CodeTables<'m>, u64, u64) -> Option<Location<'m>>,
         guard: Guard<'m>,
     ) -> Option<Located<'m>> {
         let text = block + u64::from(self.text);
@@ -175,7 +172,12 @@ impl Memory {
     }
 
     /// Finds what is `before` bytes before an address.
-    fn look_up<'m>(&'m self, address: u64, before: u64, find: Find<'m>) -> Option<Located<'m>> {
+    fn look_up<'m>(
+        &'m self,
+        address: u64,
+        before: u64,
+        find: impl Fn(CodeTables<'m>, u64, u64) -> Option<Location<'m>>,
+    ) -> Option<Located<'m>> {
         let inside = usize::try_from(address.checked_sub(before)?).ok()?;
         let offset = self.core.views.find_code(inside)?;
         let guard = self.core.lookups.enter_at(number_of_thread());
