@@ -7,8 +7,6 @@ mod lines;
 mod shown;
 mod sizes;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
@@ -16,7 +14,7 @@ use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
 use self::shown::{IN_JSON, IN_TEXT, shown};
-use crate::input::{self, InputFile, KIND_LENGTH};
+use crate::input::{self, InputFile};
 use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
 
 /// Check everything that an image loads, and show its sections, exports and slots.
@@ -69,10 +67,8 @@ pub(crate) fn no_image(input: &InputFile, error: LoadError) -> Failure {
         error => error,
     };
     let failure = Failure::while_doing(format!("image {}", input.name.display()), error);
-    let mut start = Vec::new();
-    let read = File::open(&input.path).and_then(|file| file.take(KIND_LENGTH as u64).read_to_end(&mut start));
-    match input::kind_of_no_image(&start) {
-        Some(kind) if read.is_ok() && !kind.may_be_image() => failure.and(&kind.sentence()),
+    match input::start_of(&input.path).ok().and_then(|start| input::kind_of_no_image(&start)) {
+        Some(kind) if !kind.may_be_image() => failure.and(&kind.sentence()),
         _ => failure,
     }
 }

@@ -18,6 +18,7 @@ mod check;
 mod command_line;
 mod convert;
 mod develop;
+mod diff;
 mod input;
 mod inspect;
 mod lint;
@@ -51,6 +52,7 @@ enum Command {
     Run(run::RunArgs),
     Call(call::CallArgs),
     Inspect(inspect::InspectArgs),
+    Diff(diff::DiffArgs),
     Bench(bench::BenchArgs),
     Test(develop::TestArgs),
     Lint(lint::LintArgs),
@@ -103,6 +105,7 @@ fn execute(command: Command) -> output::Outcome {
         Command::Run(args) => run::main(&args),
         Command::Call(args) => call::main(&args),
         Command::Inspect(args) => inspect::main(&args),
+        Command::Diff(args) => diff::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Test(args) => develop::test(&args),
         Command::Lint(args) => lint::main(&args),

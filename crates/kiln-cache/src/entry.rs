@@ -62,6 +62,17 @@ impl Entry {
         parse(key, bytes)
     }
 
+    /// Reads an entry from untrusted bytes, whatever its key is: for tools. A store must use
+    /// [`from_bytes`](Self::from_bytes), or it may return the code of another module.
+    ///
+    /// # Errors
+    ///
+    /// [`EntryError`] if they are not exactly the byte form of an entry.
+    pub fn from_file(bytes: Vec<u8>) -> Result<Self, EntryError> {
+        let key = Key::from_bytes(read_header(&bytes)?.key);
+        parse(&key, bytes)
+    }
+
     /// Refuses an entry that could not be read back, because it belongs to another key or has a
     /// wrong number of function keys.
     ///

@@ -1,7 +1,18 @@
 //! Recognizes, by their first bytes, files that were given to the wrong command.
 
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
 /// The number of bytes at the start of a file that are enough to recognize its kind.
-pub(crate) const KIND_LENGTH: usize = 512;
+pub(super) const KIND_LENGTH: usize = 512;
+
+/// Reads the bytes at the start of a file that are enough to recognize its kind.
+pub(crate) fn start_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    File::open(path)?.take(KIND_LENGTH as u64).read_to_end(&mut start)?;
+    Ok(start)
+}
 
 /// A kind of file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -18,6 +29,16 @@ impl Kind {
         format!("it is {}; {}", self.name, self.advice)
     }
 
+    /// Whether the file is an artifact.
+    pub(crate) fn is_artifact(&self) -> bool {
+        self.name.contains("artifact")
+    }
+
+    /// Whether the file is an entry of a cache.
+    pub(crate) fn is_entry(&self) -> bool {
+        self.name.contains("entry")
+    }
+
     /// Whether the file may be an image, perhaps a damaged one.
     pub(crate) fn may_be_image(&self) -> bool {
         self.name.contains("ELF") && !self.name.contains("object file")
@@ -31,7 +52,7 @@ impl Kind {
 
 /// The kinds: their first bytes, names and advice.
 const KINDS: &[(&[u8], &str, &str)] = &[
-    (b"KilnEnt\0", "an entry of a cache", "`cache` takes the folder that it is in"),
+    (b"KilnEnt\0", "an entry of a cache", "`cache` takes the folder that it is in, `diff` compares two"),
     (b"KilnSub\0", "a last build in a cache", "`cache` takes the folder that it is in"),
     (b"KilnArt\0", "an artifact, a compiled module", "`build` links modules to an image"),
     (b"!<arch>\n", "an archive", "`ar x` unpacks it"),

@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod check;
 mod convert;
+mod diff;
 mod escape;
 mod output;
 mod run;

@@ -43,7 +43,7 @@ fn every_kind_of_file_is_named_with_the_command_that_takes_it() {
         ("packed.zst", "compressed with zstd; `unzstd` unpacks it"),
         ("library.a", "an archive; `ar x` unpacks it"),
         ("artifact", "an artifact, a compiled module; `build` links modules to an image"),
-        ("entry", "an entry of a cache; `cache` takes the folder that it is in"),
+        ("entry", "an entry of a cache; `cache` takes the folder that it is in, `diff` compares two"),
     ];
     for (file, what) in kinds {
         for name in [file, "named.clif", "named.kir"] {
