@@ -105,3 +105,50 @@ pub(super) fn one_that_attaches_is_told() -> Result<(), Failed> {
     }
     Ok(())
 }
+
+/// A stub, and an entry that counts, have the names of their functions, and gdb unwinds in them.
+pub(super) fn stubs_have_names() -> Result<(), Failed> {
+    let commands = [
+        "break tools::programs::stop",
+        "run",
+        "delete",
+        "break swapped",
+        "break warm",
+        "continue",
+        "echo [stub]\\n",
+        "backtrace 2",
+        "continue",
+        "echo [code]\\n",
+        "backtrace 2",
+        "continue",
+        "echo [stub of warm]\\n",
+        "backtrace 2",
+        "continue",
+        "echo [entry]\\n",
+        "backtrace 2",
+        // In the middle of it.
+        "stepi",
+        "backtrace 2",
+        "continue",
+        "echo [code of warm]\\n",
+        "backtrace 2",
+        "continue",
+    ];
+    let text = gdb(&commands, "stubs", &[])?;
+    let (swapped, warm) =
+        (["in swapped (", "in tools::programs::call"], ["in warm (", "in tools::programs::call"]);
+    let mut order = vec!["(2 locations)", "(3 locations)"];
+    for mark in ["[stub]", "[code]"] {
+        order.push(mark);
+        order.extend(swapped);
+    }
+    for mark in ["[stub of warm]", "[entry]", "[code of warm]"] {
+        order.push(mark);
+        order.extend(warm);
+        if mark == "[entry]" {
+            order.extend(warm);
+        }
+    }
+    order.push("exited normally");
+    expect_in_order(&text, &order)
+}

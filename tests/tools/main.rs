@@ -12,9 +12,11 @@ mod tool;
 
 use tool::Test;
 
-const TESTS: [Test; 8] = [
+const TESTS: [Test; 10] = [
     ("gdb::names_lines_and_removal", Some("gdb"), gdb::names_lines_and_removal),
     ("gdb::one_that_attaches_is_told", Some("gdb"), gdb::one_that_attaches_is_told),
+    ("gdb::stubs_have_names", Some("gdb"), gdb::stubs_have_names),
+    ("perf::stubs_have_names", None, observed::stubs_have_names),
     ("perf::report_has_names", Some("perf"), observed::report_has_names),
     ("perf::report_has_names_of_an_image", Some("perf"), observed::report_has_names_of_an_image),
     ("perf::a_map_uses_no_address_twice", None, observed::a_map_uses_no_address_twice),

@@ -39,6 +39,26 @@ fn report(name: &str, has_dump: bool) -> Result<(), Failed> {
     expect_in_order(&text, &["hot_spot"])
 }
 
+/// A map has a line for each stub, each entry that counts, and the code.
+pub(super) fn stubs_have_names() -> Result<(), Failed> {
+    let text = output(&mut program("stubs_map", &[]), None)?;
+    let said = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.ok_or_else(|| format!("nothing about {name} in:\n{text}"))
+    };
+    let path = format!("/tmp/perf-{}.map", said("process")?);
+    let map = std::fs::read_to_string(&path)?;
+    std::fs::remove_file(path)?;
+    for (name, count) in [("swapped", 2), ("warm", 3)] {
+        let lines: Vec<&str> = map.lines().filter(|line| line.ends_with(&format!(" {name}"))).collect();
+        let stub = format!("{} ", said(name)?);
+        if lines.len() != count || !lines.iter().any(|line| line.starts_with(&stub)) {
+            return Err(format!("{count} lines, one of them for {stub}, are expected in:\n{map}").into());
+        }
+    }
+    Ok(())
+}
+
 /// Returns how many of the 100 addresses of a program are different.
 fn addresses(name: &str) -> Result<usize, Failed> {
     let folder = tempfile::tempdir()?;

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use kiln::globals::Bindings;
 use kiln::image::Image;
-use kiln::ir::{Module, Source, Target, parse};
+use kiln::ir::{Linkage, Module, Source, Target, parse};
 use kiln::jit::{JitOptions, Profiler};
-use kiln::{Compiler, Session};
+use kiln::{Compiler, Session, TierPolicy};
 
 /// A text that calls a function of the host, and is debugged as it is.
 const CHAIN: &str = "function %inner(i64) -> i64 system_v {
@@ -42,6 +42,8 @@ pub(super) fn run(name: &str) {
         "spin_dump" => spin_image(Some(Profiler::Dump)),
         "map" => rounds(Profiler::Map),
         "dump" => rounds(Profiler::Dump),
+        "stubs" => stubs(None),
+        "stubs_map" => stubs(Some(Profiler::Map)),
         "sampler" => sampler(),
         "life" => life(),
         other => panic!("there is no program {other}"),
@@ -160,6 +162,22 @@ fn spin_image(profiler: Option<Profiler>) {
     // SAFETY: the function is sound, and the image lives.
     let function = unsafe { function.typed::<Unary>() }.expect("its type");
     (0..10).for_each(|_| assert_eq!(function(100_000_000), 0));
+}
+
+/// Calls a replaceable function, and one whose calls are counted before its code. Prints the
+/// addresses of both, which are those of stubs.
+fn stubs(profiler: Option<Profiler>) {
+    let session = session(JitOptions { profiler, ..JitOptions::default() });
+    let mut swapped = adds("swapped", 2);
+    swapped.symbols.iter_mut().for_each(|symbol| symbol.linkage = Linkage::Replaceable);
+    session.add(&[swapped]).expect("a sound module");
+    session.add_tiered(&[adds("warm", 3)], TierPolicy::default()).expect("a sound module");
+    println!("process {}", std::process::id());
+    for name in ["swapped", "warm"] {
+        println!("{name} {:x}", session.address(name).expect("it was added").addr());
+    }
+    stop(&session);
+    assert_eq!((call(&session, "swapped", 4), call(&session, "warm", 4)), (6, 7));
 }
 
 /// Adds and removes functions while a profiler's file is written, and prints their addresses.
