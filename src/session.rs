@@ -309,9 +309,10 @@ impl Session {
         self.engine.link(artifacts, &[], Linking::Replace)
     }
 
-    /// Does all work of [`replace_artifacts`](Self::replace_artifacts) but the last step. To publish
-    /// the result then takes less than a microsecond, when the program is at a point where its
-    /// functions may change: see [`Jit::ready`]. [`compiler`](Self::compiler) compiles the artifacts.
+    /// Does all work of [`replace_artifacts`](Self::replace_artifacts) but the last step. To
+    /// publish the result then takes less than a microsecond, when the program is at a point where
+    /// its functions may change: see [`Jit::ready`]. [`compiler`](Self::compiler) compiles the
+    /// artifacts.
     ///
     /// # Errors
     ///

@@ -4,15 +4,12 @@
 //! placed in fresh memory, relocated, and only then published. So an error leaves the published
 //! symbols unchanged, and gives all memory back.
 
-mod ready;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::thread::Builder;
-use std::time::Duration;
 
 use kiln_artifact::record::SymbolKind;
 use kiln_artifact::{Artifact, Table};
@@ -20,42 +17,29 @@ use kiln_globals::{Resolve, SlotKey};
 use kiln_image::FunctionRef;
 use kiln_image::link;
 
-use self::ready::Pending;
-pub use self::ready::Ready;
 use crate::batch::{Batch, SlotKind};
 use crate::counters::CountedEntries;
-use crate::epoch::{Epoch, Epochs, Guard};
+use crate::epoch::Guard;
 use crate::error::{InUseError, JitError, RebindError};
-use crate::indirection::{Indirection, Stubs};
-use crate::memory::{Block, Located, Memory};
-use crate::observers::Observers;
+use crate::memory::{Located, Memory};
 use crate::options::JitOptions;
-use crate::program::{Attempt, Claim, Mode, Program, Removal, Retired};
-use crate::slots::Cell;
+use crate::program::{Attempt, Claim, Mode, Removal};
+use crate::ready::{Pending, Ready};
+use crate::state::State;
 use crate::symbol::Symbol;
-use crate::symbols::Symbols;
-use crate::unit::{Role, Unit, UnitInfo};
+use crate::unit::{Role, Unit};
 
 /// Executable memory, and the program that is linked into it.
 ///
 /// Any number of threads may use it at once. Looking up a name takes no lock. Linking takes short
 /// locks for bookkeeping, but none while code is copied and relocated or while a resolver runs.
 pub struct Jit {
-    memory: Arc<Memory>,
-    /// Marks the code of this `Jit` among all code in the memory.
-    id: u64,
-    observers: Observers,
-    symbols: Symbols,
-    epochs: Epochs,
-    program: Mutex<Program>,
-    /// Told when a link has ended.
-    ended: Condvar,
-    quarantine: Mutex<VecDeque<(Epoch, Garbage)>>,
+    state: State,
 }
 
 impl std::fmt::Debug for Jit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let program = self.program();
+        let program = self.state.program();
         f.debug_struct("Jit")
             .field("units", &program.units.len())
             .field("slots", &program.slot_count())
@@ -70,24 +54,7 @@ impl Jit {
     ///
     /// [`JitError::Memory`] if the system refuses address space.
     pub fn new(options: JitOptions) -> Result<Self, JitError> {
-        let memory = match &options.memory {
-            Some(memory) => memory.clone(),
-            None if Observers::want_one_mapping(&options) => Memory::shared_for_tools()?,
-            None => Memory::shared()?,
-        };
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let observers = Observers::new(&options, &memory);
-        let program = Program::new(Stubs::new(options.unwind, observers.keep_addresses()));
-        Ok(Self {
-            observers,
-            memory,
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
-            symbols: Symbols::default(),
-            epochs: Epochs::default(),
-            program: Mutex::new(program),
-            ended: Condvar::new(),
-            quarantine: Mutex::default(),
-        })
+        Ok(Self { state: State::new(options)? })
     }
 
     /// Links `artifacts` with each other and with what was linked before, and publishes them as one
@@ -136,7 +103,7 @@ impl Jit {
         std::thread::scope(|scope| {
             let ahead = || {
                 let (code, read_only) = likely_sizes(artifacts);
-                self.memory.take_pages_ahead(code, read_only);
+                self.state.memory.take_pages_ahead(code, read_only);
             };
             // If there is no other thread, the pages are taken when they are needed.
             let _ = Builder::new().name("kiln-pages".into()).spawn_scoped(scope, ahead);
@@ -155,15 +122,15 @@ impl Jit {
         Ok(pending.publish())
     }
 
-    /// Does all work of [`link_with`](Self::link_with) but the last step: the code is in memory, and
-    /// nobody can find it. [`Ready::publish`] then publishes it within a microsecond. So a program
-    /// decides when a function changes, and several change as nearly at once as they can.
+    /// Does all work of [`link_with`](Self::link_with) but the last step: the code is in memory,
+    /// and nobody can find it. [`Ready::publish`] then publishes it within a microsecond. So a
+    /// program decides when a function changes, and several change as nearly at once as they can.
     ///
-    /// What it defines is claimed until the result is published or dropped. A link that needs one of
-    /// these definitions waits, unless an earlier one of a replaceable function is published. So the
-    /// thread that has the result must not link such modules first: it would wait for ever. The unit
-    /// has its place in the order of linking from now on: if a later definition of a function is
-    /// published first, that one stays in force.
+    /// What it defines is claimed until the result is published or dropped. A link that needs one
+    /// of these definitions waits, unless an earlier one of a replaceable function is published. So
+    /// the thread that has the result must not link such modules first: it would wait for ever. The
+    /// unit has its place in the order of linking from now on: if a later definition of a function
+    /// is published first, that one stays in force.
     ///
     /// # Errors
     ///
@@ -190,7 +157,7 @@ impl Jit {
         let batch = Batch::new(artifacts, names);
         let mode = if replace { Mode::Replace } else { Mode::Add };
         let claim = self.claim(&batch, mode, resolver)?;
-        let mut pending = Pending::new(self, batch, claim);
+        let mut pending = Pending::new(&self.state, batch, claim);
         (pending.role, pending.counted_entries) = (role, counted_entries);
         Ok(pending)
     }
@@ -205,13 +172,13 @@ impl Jit {
         let mut values = HashMap::new();
         let mut rebinds = 0;
         loop {
-            let mut program = self.program();
+            let mut program = self.state.program();
             if program.rebinds != rebinds {
                 // The resolver may have been asked before something was bound again.
                 values.clear();
                 rebinds = program.rebinds;
             }
-            match program.claim(batch, mode, &values, &self.memory)? {
+            match program.claim(batch, mode, &values, &self.state.memory)? {
                 Attempt::Claimed(claim) => return Ok(claim),
                 Attempt::Unresolved(wanted) => {
                     drop(program);
@@ -224,33 +191,9 @@ impl Jit {
                         })?;
                     values.extend(wanted.iter().map(|&(kind, name, _)| (kind, name)).zip(found));
                 }
-                Attempt::Wait => self.wait(program),
+                Attempt::Wait => self.state.wait(program),
             }
         }
-    }
-
-    /// Waits for the end of a link on another thread.
-    fn wait(&self, mut program: MutexGuard<'_, Program>) {
-        // A link needs no thread of a pool, so it ends also if this is one.
-        // The link may have ended before this thread waits, so it looks again after some time.
-        let wait = Duration::from_millis(1);
-        program.waiting += 1;
-        let (mut program, _) = self.ended.wait_timeout(program, wait).unwrap_or_else(PoisonError::into_inner);
-        program.waiting -= 1;
-    }
-
-    /// Tells the threads that wait for the end of a link. If there are none, that takes no system
-    /// call.
-    fn tell_ended(&self, program: MutexGuard<'_, Program>) {
-        let is_awaited = program.waiting > 0;
-        drop(program);
-        if is_awaited {
-            self.ended.notify_all();
-        }
-    }
-
-    fn program(&self) -> MutexGuard<'_, Program> {
-        self.program.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes units. Their names are free at once. Their memory is freed when every [`Guard`] from
@@ -275,84 +218,30 @@ impl Jit {
 
     fn remove_units(&self, units: &[Unit], users: bool) -> Result<usize, InUseError> {
         let retired = loop {
-            let mut program = self.program();
+            let mut program = self.state.program();
             // A unit of another JIT has the same number as one of ours.
             let own = units.iter().filter(|unit| {
                 program.units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
             });
             let ids: Vec<_> = own.map(|unit| unit.0.id).collect();
-            match program.remove(&ids, users, &self.symbols)? {
+            match program.remove(&ids, users, &self.state.symbols)? {
                 Removal::Done(retired) => break retired,
-                Removal::Wait => self.wait(program),
+                Removal::Wait => self.state.wait(program),
             }
         };
         let count = retired.units.len();
-        self.retire(retired);
+        self.state.retire(retired);
         Ok(count)
-    }
-
-    /// Puts what was removed into quarantine, and frees what no thread can be in.
-    fn retire(&self, retired: Retired) {
-        let garbage = Garbage::new(retired, &self.memory);
-        let mut quarantine = self.quarantine();
-        quarantine.push_back((self.epochs.now(), garbage));
-        self.free_unused(quarantine);
     }
 
     /// Frees removed code that no thread can be in any more. Returns whether all is freed.
     pub fn collect(&self) -> bool {
-        self.free_unused(self.quarantine())
-    }
-
-    fn quarantine(&self) -> MutexGuard<'_, VecDeque<(Epoch, Garbage)>> {
-        self.quarantine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn free_unused(&self, mut quarantine: MutexGuard<'_, VecDeque<(Epoch, Garbage)>>) -> bool {
-        if quarantine.is_empty() {
-            return true;
-        }
-        self.epochs.advance();
-        let count = quarantine.partition_point(|(epoch, _)| self.epochs.is_past(*epoch));
-        let unused: Vec<_> = quarantine.drain(..count).collect();
-        let is_empty = quarantine.is_empty();
-        drop(quarantine);
-        unused.into_iter().for_each(|(_, garbage)| self.free(garbage));
-        is_empty
-    }
-
-    /// Lets unwinder, debugger and profiler forget units, and frees memory.
-    fn free(&self, garbage: Garbage) {
-        let Garbage { units, blocks, records, slots, indirections } = garbage;
-        for unit in &units {
-            self.observers.forget(unit);
-        }
-        for (block, is_code) in blocks {
-            // SAFETY: the memory is out of the program, and every guard from before is gone, or the
-            // `Jit` is dropped. Whoever calls compiled code holds one of them.
-            unsafe {
-                if is_code && self.observers.keep_addresses() {
-                    self.memory.keep(block);
-                } else {
-                    self.memory.free(block);
-                }
-            }
-        }
-        // SAFETY: as above.
-        slots.into_iter().for_each(|slot| unsafe { slot.free(&self.memory) });
-        // SAFETY: as above.
-        records.into_iter().for_each(|block| unsafe { self.memory.free_looked_at(block) });
-        if !indirections.is_empty() {
-            let stubs = &mut self.program().stubs;
-            // SAFETY: as above.
-            indirections.into_iter().for_each(|indirection| unsafe { stubs.give(indirection, &self.memory) });
-        }
-        units.iter().for_each(|unit| unit.is_freed.store(true, Ordering::Release));
+        self.state.collect()
     }
 
     /// Makes a guard: code that is removed from now on stays in memory until it is dropped.
     pub fn guard(&self) -> Guard<'_> {
-        self.epochs.enter()
+        self.state.epochs.enter()
     }
 
     /// Returns the function that is exported as `name`. `None` for data, for a hidden function (as
@@ -363,7 +252,7 @@ impl Jit {
     /// after the last call of the function.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let is_typed = |symbol: &Arc<Symbol>| symbol.kind() == SymbolKind::Function && symbol.has_type();
-        let symbol = self.symbols.get(name).filter(is_typed)?;
+        let symbol = self.state.symbols.get(name).filter(is_typed)?;
         let address = symbol.address as *const u8;
         // SAFETY: the address is that of published code, and its artifact records this type. It
         // stays mapped until it is removed and no guard from before is left.
@@ -373,13 +262,13 @@ impl Jit {
     /// Returns the address of the function or data object that is exported as `name`. Of a
     /// replaceable function, it is the address of its stub, which stays when it is replaced.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        self.symbols.address(name).map(|address| address as *const u8)
+        self.state.symbols.address(name).map(|address| address as *const u8)
     }
 
     /// Returns everything that is exported, in order of names: name, kind, address and size.
     pub fn exports(&self) -> Vec<Export> {
         let mut exports = Vec::new();
-        self.symbols.for_each(|name, symbol| {
+        self.state.symbols.for_each(|name, symbol| {
             let (kind, size) = (symbol.kind(), symbol.size());
             exports.push(Export { name: name.into(), kind, address: symbol.address as *const u8, size });
         });
@@ -390,25 +279,25 @@ impl Jit {
 
     /// Whether a unit is in memory and was not removed.
     pub fn contains(&self, unit: &Unit) -> bool {
-        self.program().units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
+        self.state.program().units.get(&unit.0.id).is_some_and(|known| Arc::ptr_eq(known, &unit.0))
     }
 
     /// Whether a unit defines `name` for other units, hidden definitions included.
     pub fn defines(&self, name: &str) -> bool {
-        self.program().defines(name)
+        self.state.program().defines(name)
     }
 
     /// Returns the unit that has the definition of `name` which is in force, if it is exported.
     pub fn unit_of(&self, name: &str) -> Option<Unit> {
-        let program = self.program();
-        let unit = self.symbols.unit_of(name)?;
+        let program = self.state.program();
+        let unit = self.state.symbols.unit_of(name)?;
         program.units.get(&unit).cloned().map(Unit)
     }
 
     /// Returns the units that are in memory, in order of linking. Linking the artifacts of those
     /// with the role [`Role::Program`] in this order gives an image of the program.
     pub fn units(&self) -> Vec<Unit> {
-        self.program().units.values().map(|unit| Unit(unit.clone())).collect()
+        self.state.program().units.values().map(|unit| Unit(unit.clone())).collect()
     }
 
     /// Changes the address that a slot holds, for all code that uses it, at once. Returns whether
@@ -421,7 +310,7 @@ impl Jit {
     /// [`RebindError`] if data of the program, or code that reaches globals directly, holds a copy
     /// of the old address.
     pub fn rebind(&self, key: &SlotKey, address: usize) -> Result<bool, RebindError> {
-        let mut program = self.program();
+        let mut program = self.state.program();
         let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else {
             program.rebinds += 1;
             return Ok(false);
@@ -440,16 +329,16 @@ impl Jit {
     /// they lead, and [`is_stub`](kiln_image::code::Location::is_stub) says so.
     ///
     /// This allocates nothing, takes no lock, makes no system call, and is safe in a signal
-    /// handler. It takes less than 100 ns; reading name, source location and trap takes about as long
-    /// again. A function is found from before it can be called, and until it is removed.
+    /// handler. It takes less than 100 ns; reading name, source location and trap takes about as
+    /// long again. A function is found from before it can be called, and until it is removed.
     pub fn locate(&self, address: *const u8) -> Option<Located<'_>> {
-        self.memory.locate(address).filter(|found| found.owner == self.id)
+        self.state.memory.locate(address).filter(|found| found.owner == self.state.id)
     }
 
     /// Finds the call that returns to an address, as [`locate`](Self::locate) finds an instruction.
     /// Return addresses are what a walk over a stack finds, in all frames but the innermost.
     pub fn locate_call(&self, return_address: *const u8) -> Option<Located<'_>> {
-        self.memory.locate_call(return_address).filter(|found| found.owner == self.id)
+        self.state.memory.locate_call(return_address).filter(|found| found.owner == self.state.id)
     }
 
     /// Tells debuggers about all code that they do not know yet. A debugger that attaches to a
@@ -457,17 +346,12 @@ impl Jit {
     /// nothing more, or with [`Debugger::None`](crate::Debugger). Returns the number of units that
     /// were told.
     pub fn tell_debugger(&self) -> usize {
-        let program = self.program();
-        let units: Vec<_> = program.units.values().cloned().collect();
-        // A stub belongs to no unit, so it is asked for while it is there.
-        let stubs: Vec<_> = units.iter().map(|unit| program.stubs_of(unit)).collect();
-        drop(program);
-        self.observers.catch_up(&units, &stubs)
+        self.state.tell_debugger()
     }
 
     /// Returns the memory that the code is in.
     pub fn memory(&self) -> &Arc<Memory> {
-        &self.memory
+        &self.state.memory
     }
 }
 
@@ -500,59 +384,12 @@ pub struct Export {
     pub size: usize,
 }
 
-impl Drop for Jit {
-    fn drop(&mut self) {
-        let quarantine = std::mem::take(&mut *self.quarantine());
-        quarantine.into_iter().for_each(|(_, garbage)| self.free(garbage));
-        // Addresses were given out to be used only while the `Jit` lives.
-        let all = self.program().drain();
-        self.free(Garbage::new(all, &self.memory));
-    }
-}
-
-/// Memory that is freed when no thread can use it.
-struct Garbage {
-    units: Vec<Arc<UnitInfo>>,
-    /// Whether each is code.
-    blocks: Vec<(Block, bool)>,
-    /// Data that lookups read.
-    records: Vec<Block>,
-    slots: Vec<Cell>,
-    indirections: Vec<Indirection>,
-}
-
-impl Garbage {
-    /// Takes the code out of the index of addresses, and counts all memory as retired.
-    fn new(retired: Retired, memory: &Memory) -> Self {
-        let Retired { units, slots, indirections } = retired;
-        // First of all: what is found by an address is all there, with its unwind rows.
-        for unit in &units {
-            unit.blocks.hide(memory);
-            unit.counters.iter().for_each(|counters| counters.hide(memory));
-        }
-        let counters = units.iter().filter_map(|unit| unit.counters.as_deref());
-        let records = counters.map(|counters| memory.retire(counters.data_block())).collect();
-        let blocks = units.iter().flat_map(|unit| {
-            let (code, others) = unit.blocks.code_and_others();
-            let entries = unit.counters.iter().map(|counters| (counters.code_block(), true));
-            [(code, true)].into_iter().chain(others.map(|block| (block, false))).chain(entries)
-        });
-        Self {
-            blocks: blocks.map(|(block, is_code)| (memory.retire(block), is_code)).collect(),
-            records,
-            units,
-            slots: slots.into_iter().map(|slot| slot.retire(memory)).collect(),
-            indirections,
-        }
-    }
-}
-
 /// Returns about the sizes of the code and of the read-only data of modules, once they are linked,
 /// in bytes.
 fn likely_sizes(artifacts: &[Artifact]) -> (u64, u64) {
     let code = artifacts.iter().map(|artifact| artifact.text().len().next_multiple_of(16)).sum::<usize>();
-    // An entry of unwind rows has 17 bytes and its rows; a function of code tables has 16 bytes, its
-    // name and its streams.
+    // An entry of unwind rows has 17 bytes and its rows; a function of code tables has 16 bytes,
+    // its name and its streams.
     let streams = [Table::Strings, Table::Traps, Table::CallSites, Table::SourceRanges, Table::Lines];
     let read_only = artifacts.iter().map(|artifact| {
         let streams: usize = streams.iter().map(|&table| artifact.table_bytes(table).len()).sum();

@@ -74,8 +74,10 @@ mod observed;
 mod observers;
 mod options;
 mod program;
+mod ready;
 mod sections;
 mod slots;
+mod state;
 mod symbol;
 mod symbols;
 mod sync;
@@ -86,7 +88,7 @@ pub use counters::{CountedEntries, Hook};
 pub use epoch::Guard;
 pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
-pub use jit::{Export, Jit, LinkOptions, Ready};
+pub use jit::{Export, Jit, LinkOptions};
 /// A process whose signal handlers unwind needs this, whatever made its code.
 pub use kiln_debug::unwind::prepare_for_signals;
 pub use kiln_image::libcalls; // images need them too
@@ -95,4 +97,5 @@ pub use memory::{
     RegionUsage,
 };
 pub use options::{Debugger, JitOptions, Profiler};
+pub use ready::Ready;
 pub use unit::{Defined, Role, Unit};

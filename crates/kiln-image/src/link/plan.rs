@@ -46,11 +46,11 @@ impl std::fmt::Debug for Plan<'_> {
     }
 }
 
-/// Resolves and lays out `artifacts` for a file, in this order. The first slots belong to the globals of
-/// `table`. `external` is called once for each undefined symbol, weak definition, replaceable
-/// function and global, and returns its definition outside this link, if there is one. (A global of
-/// `table` has a slot in either case.) A thread of a pool does this, and writes the plan, alone: it
-/// never starts other tasks of its pool meanwhile.
+/// Resolves and lays out `artifacts` for a file, in this order. The first slots belong to the
+/// globals of `table`. `external` is called once for each undefined symbol, weak definition,
+/// replaceable function and global, and returns its definition outside this link, if there is one.
+/// (A global of `table` has a slot in either case.) A thread of a pool does this, and writes the
+/// plan, alone: it never starts other tasks of its pool meanwhile.
 ///
 /// # Errors
 ///

@@ -95,10 +95,11 @@ impl Bounded<'_> {
         SizeBounds::new(arch, artifacts, names, symbols, globals)
     }
 
-    /// Returns bounds that are quick to find and far too large. `None` if the sizes of the artifacts
-    /// do not bound those of the program.
+    /// Returns bounds that are quick to find and far too large. `None` if the sizes of the
+    /// artifacts do not bound those of the program.
     fn rough(&self) -> Option<SizeBounds> {
-        // No byte of an artifact makes more bytes than this, be it of code, of a record or of a name.
+        // No byte of an artifact makes more bytes than this, be it of code, of a record or of a
+        // name.
         const MOST: u64 = 32;
         let mut bytes: u64 = self.names.iter().map(|name| name.len() as u64).sum();
         for artifact in self.artifacts {

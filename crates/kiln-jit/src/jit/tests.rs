@@ -136,7 +136,7 @@ fn stopped<R>(
 ) -> (Result<Unit, JitError>, R) {
     let batch = Batch::new(std::slice::from_ref(artifact), &[]);
     let claim = jit.claim(&batch, mode, &nothing).unwrap();
-    let mut pending = Pending::new(jit, batch, claim);
+    let mut pending = Pending::new(&jit.state, batch, claim);
     let result = meanwhile();
     (pending.prepare().map(|()| pending.publish()), result)
 }
@@ -243,7 +243,7 @@ fn a_section_does_not_grow_while_a_link_may_use_its_bounds() {
     let batch = [holder, user];
     let batch = Batch::new(&batch, &[]);
     let claim = jit.claim(&batch, Mode::Add, &nothing).unwrap();
-    let mut pending = Pending::new(&jit, batch, claim);
+    let mut pending = Pending::new(&jit.state, batch, claim);
     let more = data("s_2", Linkage::Export, &[]);
     let error = std::thread::scope(|scope| {
         let other = scope.spawn(|| link(&jit, &more).unwrap_err());
@@ -265,7 +265,7 @@ fn a_link_that_fails_after_it_has_read_an_address_leaves_no_copy() {
     let batch = Batch::new(&batch, &[]);
     let claim = jit.claim(&batch, Mode::Add, &resolver).unwrap();
     assert_eq!(jit.rebind(&key, 24), Ok(true));
-    let mut pending = Pending::new(&jit, batch, claim);
+    let mut pending = Pending::new(&jit.state, batch, claim);
     let plan = pending.plan().unwrap();
     pending.emit(&plan).unwrap();
     jit.rebind(&key, 32).unwrap_err();

@@ -156,8 +156,9 @@ impl Core {
         self.take_units(region, &mut self.lock(region), len, align, self.unit(region), zeroed)
     }
 
-    /// Takes the pages from the system that a range of about `len` bytes will be in, if nothing else
-    /// is taken before it. Taking them later takes as long, so a failure is for whoever needs them.
+    /// Takes the pages from the system that a range of about `len` bytes will be in, if nothing
+    /// else is taken before it. Taking them later takes as long, so a failure is for whoever needs
+    /// them.
     pub(super) fn take_pages_ahead(&self, region: Region, len: u64) {
         if !self.views.shared(region) || self.views.is_parents() {
             return;

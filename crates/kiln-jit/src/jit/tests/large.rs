@@ -90,7 +90,7 @@ fn a_link_in_progress_has_its_names_already() {
     let batch = [large("b")];
     let batch = Batch::new(&batch, &[]);
     let claim = jit.claim(&batch, Mode::Add, &nothing).unwrap();
-    drop(Pending::new(&jit, batch, claim));
+    drop(Pending::new(&jit.state, batch, claim));
     assert!(!jit.defines("b_7"));
     link(&jit, &large("b")).unwrap();
 }

@@ -10,7 +10,6 @@ use kiln_artifact::record::Linkage;
 use kiln_globals::KeyRef;
 use kiln_image::link::{self, ExternalDefinition, Fixups, Layout, PatchSource, Plan, PointerSource};
 
-use super::Jit;
 use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
 use crate::counters::{self, CountedEntries, Counters};
@@ -18,14 +17,15 @@ use crate::error::JitError;
 use crate::observed::Observed;
 use crate::program::{Claim, Removal};
 use crate::sections::SectionBounds;
+use crate::state::State;
 use crate::unit::{Identity, Role, Unit, UnitInfo, UnitMemory};
 
 /// A link that is not published yet. If it is dropped, all that it took is given back.
-pub(super) struct Pending<'j, 'a> {
-    jit: &'j Jit,
+pub(crate) struct Pending<'j, 'a> {
+    state: &'j State,
     batch: Batch<'a>,
-    pub(super) role: Role,
-    pub(super) counted_entries: Option<CountedEntries>,
+    pub(crate) role: Role,
+    pub(crate) counted_entries: Option<CountedEntries>,
     /// `None` when it is published.
     claim: Option<Claim<'a>>,
     /// The memory, until there is a unit that owns it.
@@ -37,9 +37,9 @@ pub(super) struct Pending<'j, 'a> {
 }
 
 impl<'j, 'a> Pending<'j, 'a> {
-    pub(super) fn new(jit: &'j Jit, batch: Batch<'a>, claim: Claim<'a>) -> Self {
+    pub(crate) fn new(state: &'j State, batch: Batch<'a>, claim: Claim<'a>) -> Self {
         Self {
-            jit,
+            state,
             batch,
             role: Role::Program,
             counted_entries: None,
@@ -52,7 +52,7 @@ impl<'j, 'a> Pending<'j, 'a> {
     }
 
     /// Links what was claimed, into memory.
-    pub(super) fn prepare(&mut self) -> Result<(), JitError> {
+    pub(crate) fn prepare(&mut self) -> Result<(), JitError> {
         let plan = self.plan()?;
         let observed = self.emit(&plan)?;
         let (Some(claim), Some(blocks)) = (&self.claim, self.blocks.take()) else {
@@ -72,30 +72,30 @@ impl<'j, 'a> Pending<'j, 'a> {
     }
 
     /// Publishes what is in memory.
-    pub(super) fn publish(&mut self) -> Unit {
-        let jit = self.jit;
+    pub(crate) fn publish(&mut self) -> Unit {
+        let state = self.state;
         let (Some(claim), Some(unit)) = (self.claim.take(), self.unit.take()) else {
             unreachable!("a link is published once, when it is in memory");
         };
-        let mut program = jit.program();
-        let replaced = program.commit(&self.batch, claim, &unit, &self.sections, &jit.symbols);
+        let mut program = state.program();
+        let replaced = program.commit(&self.batch, claim, &unit, &self.sections, &state.symbols);
         let retired = match &*replaced {
             [] => None,
             // Data of a replaced unit may be in use; then it stays until it is removed.
-            replaced => program.remove(replaced, false, &jit.symbols).ok(),
+            replaced => program.remove(replaced, false, &state.symbols).ok(),
         };
-        jit.tell_ended(program);
+        state.tell_ended(program);
         if let Some(Removal::Done(retired)) = retired {
-            jit.retire(retired);
+            state.retire(retired);
         }
-        if jit.observers.is_behind() {
-            jit.tell_debugger();
+        if state.observers.is_behind() {
+            state.tell_debugger();
         }
         Unit(unit)
     }
 
     #[inline]
-    pub(super) fn plan(&self) -> Result<Plan<'a>, JitError> {
+    pub(crate) fn plan(&self) -> Result<Plan<'a>, JitError> {
         let external = |key: KeyRef<'_>| -> Option<ExternalDefinition> {
             let claim = self.claim.as_ref()?;
             claim.outside.get(&(SlotKind::of_ref(key), key.text())).copied()
@@ -110,9 +110,9 @@ impl<'j, 'a> Pending<'j, 'a> {
     }
 
     /// Writes the unit into fresh memory, and tells unwinder, debugger and profiler.
-    pub(super) fn emit(&mut self, plan: &Plan<'_>) -> Result<Observed, JitError> {
+    pub(crate) fn emit(&mut self, plan: &Plan<'_>) -> Result<Observed, JitError> {
         debug_assert!(plan.slots().is_empty(), "{:?} are in shared memory", plan.slots());
-        let (memory, layout) = (&*self.jit.memory, plan.layout());
+        let (memory, layout) = (&*self.state.memory, plan.layout());
         let batch = &self.batch;
         let blocks = self.blocks.insert(Blocks::allocate(memory, plan)?);
         // SAFETY: the blocks are fresh, disjoint and not published; the references end before
@@ -120,10 +120,10 @@ impl<'j, 'a> Pending<'j, 'a> {
         let fixups = unsafe { plan.emit(&blocks.addresses, blocks.output(layout)) }
             .map_err(|error| batch.link_error(vec![error]))?;
         // Before a value is read, so that nobody changes it unnoticed.
-        self.jit.note_copies(&fixups, self.claim.as_mut());
+        self.state.note_copies(&fixups, self.claim.as_mut());
         let first_module = self.claim.as_ref().map_or(0, |claim| claim.first_module);
         // SAFETY: as above, and the references of `emit` have ended.
-        unsafe { blocks.write_header(layout, self.jit.id, first_module) };
+        unsafe { blocks.write_header(layout, self.state.id, first_module) };
         // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
@@ -144,7 +144,7 @@ impl<'j, 'a> Pending<'j, 'a> {
         // after the unit is forgotten.
         let observed = unsafe {
             let stubs = || stubs(self.claim.as_ref(), batch);
-            self.jit.observers.tell(plan, blocks, self.counters.as_deref(), &stubs)
+            self.state.observers.tell(plan, blocks, self.counters.as_deref(), &stubs)
         };
         // SAFETY: the blocks were just published, with the header. They are hidden before they are
         // freed.
@@ -169,41 +169,42 @@ fn stubs<'a>(claim: Option<&Claim<'a>>, batch: &Batch<'_>) -> Vec<(&'a str, u64)
 impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
         let Some(claim) = self.claim.take() else { return };
-        let jit = self.jit;
+        let state = self.state;
         let (mut blocks, mut counters) =
             (self.blocks.take().map(|blocks| blocks.owned), self.counters.take());
         // Nobody else knows the unit.
         if let Some(unit) = self.unit.take().and_then(Arc::into_inner) {
-            jit.observers.forget(&unit);
+            state.observers.forget(&unit);
             (blocks, counters) = (Some(unit.blocks), unit.counters);
         }
         if let Some(counters) = counters {
-            counters.hide(&jit.memory);
+            counters.hide(&state.memory);
             // SAFETY: the unit was not published, so nobody knows the memory; whoever looks an
             // address up makes it wait.
-            unsafe { counters.free(&jit.memory) };
+            unsafe { counters.free(&state.memory) };
         }
         if let Some(blocks) = blocks {
-            blocks.hide(&jit.memory);
+            blocks.hide(&state.memory);
             for block in blocks.all() {
                 // SAFETY: as above.
-                unsafe { jit.memory.free(block) };
+                unsafe { state.memory.free(block) };
             }
         }
-        let mut program = jit.program();
+        let mut program = state.program();
         let retired = program.abandon(&self.batch, claim);
-        jit.tell_ended(program);
+        state.tell_ended(program);
         if !retired.is_empty() {
-            jit.retire(retired);
+            state.retire(retired);
         }
     }
 }
 
-/// Modules that are linked and in memory, and that nobody can find yet: see [`Jit::ready`].
+/// Modules that are linked and in memory, and that nobody can find yet: see
+/// [`Jit::ready`](crate::Jit::ready).
 ///
 /// If it is dropped, it is as if the modules had not been linked.
 #[must_use = "the modules are callable when they are published"]
-pub struct Ready<'j, 'a>(pub(super) Pending<'j, 'a>);
+pub struct Ready<'j, 'a>(pub(crate) Pending<'j, 'a>);
 
 impl std::fmt::Debug for Ready<'_, '_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -213,13 +214,14 @@ impl std::fmt::Debug for Ready<'_, '_> {
 
 impl Ready<'_, '_> {
     /// Publishes the modules as one unit. What replaces functions is called by all callers, from
-    /// their next call on: all slots change one right after the other, before anything else is done.
+    /// their next call on: all slots change one right after the other, before anything else is
+    /// done.
     pub fn publish(mut self) -> Unit {
         self.0.publish()
     }
 }
 
-impl Jit {
+impl State {
     /// Notes the slots whose values are copied into data or code.
     fn note_copies(&self, fixups: &Fixups, claim: Option<&mut Claim<'_>>) {
         let Some(claim) = claim.filter(|_| !(fixups.symbolic.is_empty() && fixups.text.is_empty())) else {
