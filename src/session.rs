@@ -351,6 +351,12 @@ impl Session {
         self.engine.jit.address(name)
     }
 
+    /// Returns the address of this thread's copy of the thread-local data `name`, as
+    /// [`Jit::thread_local_address`] does.
+    pub fn thread_local_address(&self, name: &str) -> Option<*mut u8> {
+        self.engine.jit.thread_local_address(name)
+    }
+
     /// Tells debuggers about all code that they do not know yet, as [`Jit::tell_debugger`] does.
     pub fn tell_debugger(&self) -> usize {
         self.engine.jit.tell_debugger()

@@ -19,5 +19,6 @@ mod reuse;
 mod same_code;
 mod sections;
 mod session;
+mod thread_local;
 mod tiers;
 mod units;

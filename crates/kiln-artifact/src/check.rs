@@ -197,8 +197,13 @@ fn check_relocs(artifact: &Artifact, table: Table, section: SectionKind) -> Chec
         let Some(kind) = RelocKind::from_code(reloc.kind) else {
             return fail("unknown kind");
         };
-        if section != SectionKind::Text && kind != RelocKind::Abs64 {
-            return fail("a kind that data cannot have");
+        let fits = match section {
+            SectionKind::Text => kind != RelocKind::ThreadLocal,
+            SectionKind::ReadOnly => matches!(kind, RelocKind::Abs64 | RelocKind::ThreadLocal),
+            _ => kind == RelocKind::Abs64,
+        };
+        if !fits {
+            return fail("a kind that its section cannot have");
         }
         let flags = if section == SectionKind::Text { Reloc::TAKES_ADDRESS | Reloc::OWN } else { 0 };
         if reloc.flags & !flags != 0 {

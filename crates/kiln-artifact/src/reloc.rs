@@ -45,6 +45,10 @@ kinds! {
     Abs64 = 1, 8, false;
     /// `S + A`, 4 bytes; the value must fit.
     Abs32 = 2, 4, false;
+    /// Two words by which code finds the thread-local symbol in the block of its thread, filled at
+    /// load: the number of the block and the symbol's offset in it, or on aarch64 a TLS descriptor.
+    /// Only read-only data has it; the section of the symbol is `.tdata`.
+    ThreadLocal = 3, 16, false;
     /// x86-64, `S + A - P`, 4 bytes: a call, jump or `lea`, depending on the opcode before the
     /// site.
     X86Pc32 = 16, 4, false;
@@ -60,6 +64,8 @@ kinds! {
     A64AdrPrelPg21 = 35, 4, false;
     /// aarch64 `add`: `(S + A)`, low 12 bits.
     A64AddLo12 = 36, 4, false;
+    /// aarch64 `ldr`: `(S + A)`, low 12 bits, scaled by 8.
+    A64Ld64Lo12 = 37, 4, false;
     /// riscv64 `auipc` + `jalr`: `S + A - P`, 8 bytes of code.
     RvCallPlt = 48, 8, false;
     /// riscv64 `auipc`: high 20 bits of `G + A - P`, rounded.

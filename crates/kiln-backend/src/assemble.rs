@@ -26,7 +26,7 @@ use crate::error::{AssembleError, CompileErrorKind, MAX_ARTIFACT, MAX_CODE, too_
 use crate::islands::{AARCH64_CALL_REACH, IslandLayout};
 use crate::producer::PRODUCER;
 use crate::symbols::SymbolRange;
-use crate::{data, debug, islands, symbols, unwind};
+use crate::{data, debug, islands, symbols, thread_locals, unwind};
 
 /// The statement of artifacts about their target: its triple, the CPU features that code may use,
 /// and how code reaches globals. To gather it takes as long as assembling a small function.
@@ -76,7 +76,14 @@ fn assemble_within(
     reach: Option<u32>,
 ) -> Result<Artifact, AssembleError> {
     let ranges = vec![SymbolRange::default(); module.symbols.len()];
-    let mut assembly = Assembly { module, contents: Contents::default(), libcalls: IndexSet::new(), ranges };
+    let mut assembly = Assembly {
+        module,
+        contents: Contents::default(),
+        libcalls: IndexSet::new(),
+        thread_locals: IndexSet::new(),
+        offsets: Vec::new(),
+        ranges,
+    };
     // For each symbol, the index of its function if calls to it may be resolved.
     let mut labels = vec![None; module.symbols.len()];
     for (label, function) in module.functions.iter().enumerate() {
@@ -100,10 +107,13 @@ fn assemble_within(
     if !assembly.contents.unwind.is_empty() {
         assembly.contents.cie = unwind::cie(isa).to_vec();
     }
-    let Assembly { mut contents, libcalls, mut ranges, .. } = assembly;
+    let Assembly { mut contents, libcalls, thread_locals, offsets, mut ranges, .. } = assembly;
     let symbol_align = isa.symbol_alignment() as u32;
-    data::lay_out(module, symbol_align, &mut contents, &mut ranges)?;
+    let words = data::lay_out(module, symbol_align, &thread_locals, &mut contents, &mut ranges)?;
     symbols::write(module, &ranges, &libcalls, &mut contents);
+    if let Some(words) = words {
+        thread_locals::finish(words, &offsets, &mut contents);
+    }
     debug::write_lines(&module.lines, &mut contents);
     write_target(names, &mut contents);
     let size = contents.artifact_len() as u64;
@@ -120,6 +130,11 @@ struct Assembly<'a> {
     module: &'a Module,
     contents: Contents,
     libcalls: IndexSet<LibCall>,
+    /// The thread-local symbols that the code refers to.
+    thread_locals: IndexSet<u32>,
+    /// Offsets in the code at which 8 bytes are the distance of the words of a thread-local symbol
+    /// from the first such words, and the distance.
+    offsets: Vec<(u64, u64)>,
     /// The place of each symbol that was laid out so far.
     ranges: Vec<SymbolRange>,
 }
@@ -239,11 +254,21 @@ impl Assembly<'_> {
                 (self.module.symbols.len() + self.libcalls.insert_full(call).0) as u32
             }
             RelocTarget::Here(_) => definition.symbol.as_u32(),
+            // The number is known when all symbols are.
+            RelocTarget::ThreadLocal(_) | RelocTarget::ThreadLocals => NONE,
         }
     }
 
     /// Adds a relocation of `definition` for the linker.
     fn text_reloc(&mut self, definition: &Function, reloc: &FunctionReloc, offset: u64) {
+        let mut words = 0;
+        if let RelocTarget::ThreadLocal(symbol) = reloc.target {
+            words = thread_locals::LEN * self.thread_locals.insert_full(symbol).0 as u64;
+            if reloc.kind == RelocKind::ThreadLocal {
+                self.offsets.push((offset, words));
+                return;
+            }
+        }
         let symbol = self.symbol(definition, reloc.target);
         let (addend, own) = match reloc.target {
             // The symbol of a low part only names the place of the high part.
@@ -252,6 +277,9 @@ impl Assembly<'_> {
             }
             RelocTarget::Here(here) => (i64::from(here) + reloc.addend, Reloc::OWN),
             RelocTarget::Symbol(_) | RelocTarget::LibCall(_) => (reloc.addend, 0),
+            RelocTarget::ThreadLocal(_) | RelocTarget::ThreadLocals => {
+                (reloc.addend + words as i64, Reloc::OWN)
+            }
         };
         self.contents.text_relocs.push(Reloc {
             offset: offset.into(),

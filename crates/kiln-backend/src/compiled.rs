@@ -17,6 +17,10 @@ pub(crate) enum RelocTarget {
     LibCall(LibCall),
     /// An offset in the same function.
     Here(u32),
+    /// The two words by which code finds the thread-local symbol with this number.
+    ThreadLocal(u32),
+    /// The first of all such words of the module.
+    ThreadLocals,
 }
 
 pub(crate) struct FunctionReloc {

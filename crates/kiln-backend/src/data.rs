@@ -5,13 +5,14 @@
 //! empty. In a named section an empty object takes no bytes: code that walks over the section finds
 //! exactly the data that was put there.
 
-use indexmap::IndexMap;
+use indexmap::{IndexMap, IndexSet};
 use kiln_artifact::record::{NamedData, Reloc, SectionKind};
 use kiln_artifact::{Contents, RelocKind};
 use kiln_ir::{DataObject, Init, Module};
 
 use crate::error::{AssembleError, CompileErrorKind, MAX_SIZE};
 use crate::symbols::SymbolRange;
+use crate::thread_locals;
 
 /// The data objects of one named section.
 #[derive(Default)]
@@ -23,7 +24,8 @@ struct Run<'a> {
 }
 
 /// Lays out all data of `module`, each object aligned to `symbol_align` bytes at least, and writes
-/// the place of its symbol to `ranges`.
+/// the place of its symbol to `ranges`. Returns the offset in the read-only data of the words by
+/// which code finds `thread_locals`, if there are some.
 ///
 /// # Errors
 ///
@@ -31,9 +33,10 @@ struct Run<'a> {
 pub(crate) fn lay_out(
     module: &Module,
     symbol_align: u32,
+    thread_locals: &IndexSet<u32>,
     contents: &mut Contents,
     ranges: &mut [SymbolRange],
-) -> Result<(), AssembleError> {
+) -> Result<Option<u64>, AssembleError> {
     let mut zeroed_size = 0u64;
     let [mut read_only_align, mut writable_align, mut zeroed_align] = [1u32; 3];
     let mut runs: IndexMap<(bool, &str), Run<'_>> = IndexMap::new();
@@ -42,7 +45,9 @@ pub(crate) fn lay_out(
         let too_large = |kind: &str, size| too_large(module, data, kind, size);
         let align = data.align.max(symbol_align);
         if let Some(name) = &data.section {
-            let run = runs.entry((data.writable, name)).or_default();
+            // Of thread-local data, the program writes copies.
+            let writable = data.writable && !data.is_thread_local();
+            let run = runs.entry((writable, name)).or_default();
             run.align = run.align.max(align);
             let offset =
                 append(&mut run.bytes, data, align, data.init.len()).map_err(|size| too_large(kind, size))?;
@@ -76,6 +81,8 @@ pub(crate) fn lay_out(
         };
         ranges[data.symbol.index()] = SymbolRange { section: section as u8, offset, size: data.init.len() };
     }
+    let words = thread_locals::append(thread_locals, contents);
+    read_only_align = read_only_align.max(if words.is_some() { thread_locals::ALIGN } else { 1 });
     for section in [SectionKind::ReadOnly, SectionKind::Writable] {
         append_runs(section, &runs, contents, ranges)?;
     }
@@ -84,7 +91,7 @@ pub(crate) fn lay_out(
     summary.read_only_align = read_only_align.into();
     summary.writable_align = writable_align.into();
     summary.zeroed_align = zeroed_align.into();
-    Ok(())
+    Ok(words)
 }
 
 /// Appends the runs for named sections to the read-only or the writable data.

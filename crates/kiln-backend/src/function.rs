@@ -5,7 +5,7 @@ use std::cell::Cell;
 use cranelift_codegen::Context;
 use cranelift_codegen::FinalizedRelocTarget;
 use cranelift_codegen::control::ControlPlane;
-use cranelift_codegen::ir::ExternalName;
+use cranelift_codegen::ir::{ExternalName, KnownSymbol};
 use cranelift_codegen::isa::TargetIsa;
 use kiln_artifact::RelocKind;
 use kiln_artifact::record::Reloc;
@@ -159,8 +159,14 @@ fn compile_context(
         .buffer
         .relocs()
         .iter()
+        .filter(|reloc| !reloc::is_mark(reloc.kind))
         .map(|reloc| {
             let target = match &reloc.target {
+                FinalizedRelocTarget::ExternalName(ExternalName::User(name))
+                    if reloc::is_thread_local(reloc.kind) =>
+                {
+                    RelocTarget::ThreadLocal(names[*name].index)
+                }
                 FinalizedRelocTarget::ExternalName(ExternalName::User(name)) => {
                     RelocTarget::Symbol(names[*name].index)
                 }
@@ -168,6 +174,10 @@ fn compile_context(
                     RelocTarget::LibCall(*call)
                 }
                 FinalizedRelocTarget::Func(offset) => RelocTarget::Here(*offset),
+                // s390x finds thread-local symbols relative to this.
+                FinalizedRelocTarget::ExternalName(ExternalName::KnownSymbol(
+                    KnownSymbol::ElfGlobalOffsetTable,
+                )) => RelocTarget::ThreadLocals,
                 FinalizedRelocTarget::ExternalName(name) => {
                     return Err(CompileErrorKind::Relocation(format!("a reference to {name:?}").into()));
                 }

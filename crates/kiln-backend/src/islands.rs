@@ -70,7 +70,7 @@ fn is_call(reloc: &FunctionReloc) -> bool {
 fn callee(reloc: &FunctionReloc, labels: &[Option<usize>]) -> Option<usize> {
     match reloc.target {
         RelocTarget::Symbol(symbol) => labels[symbol as usize],
-        RelocTarget::LibCall(_) | RelocTarget::Here(_) => None,
+        _ => None,
     }
 }
 

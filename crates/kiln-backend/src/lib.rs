@@ -62,6 +62,7 @@ mod reuse;
 mod s390x;
 mod symbols;
 mod tables;
+mod thread_locals;
 mod unwind;
 
 pub use assemble::TargetNames;

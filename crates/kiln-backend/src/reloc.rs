@@ -20,10 +20,35 @@ pub(crate) fn kind(reloc: Reloc) -> Option<RelocKind> {
         Reloc::RiscvGotHi20 => RelocKind::RvGotHi20,
         Reloc::RiscvPCRelHi20 => RelocKind::RvPcrelHi20,
         Reloc::RiscvPCRelLo12I => RelocKind::RvPcrelLo12I,
+        // Thread-local symbols, which code reaches through two words of read-only data.
+        Reloc::ElfX86_64TlsGd => RelocKind::X86Pc32,
+        Reloc::Aarch64TlsDescAdrPage21 => RelocKind::A64AdrPrelPg21,
+        Reloc::Aarch64TlsDescLd64Lo12 => RelocKind::A64Ld64Lo12,
+        Reloc::Aarch64TlsDescAddLo12 => RelocKind::A64AddLo12,
+        Reloc::RiscvTlsGdHi20 => RelocKind::RvPcrelHi20,
+        Reloc::S390xTlsGd64 => RelocKind::ThreadLocal,
         Reloc::S390xPCRel32Dbl => RelocKind::S390xPc32Dbl,
         Reloc::S390xPLTRel32Dbl => RelocKind::S390xPlt32Dbl,
         _ => return None,
     })
+}
+
+/// Whether a relocation is about a thread-local symbol.
+pub(crate) fn is_thread_local(reloc: Reloc) -> bool {
+    matches!(
+        reloc,
+        Reloc::ElfX86_64TlsGd
+            | Reloc::Aarch64TlsDescAdrPage21
+            | Reloc::Aarch64TlsDescLd64Lo12
+            | Reloc::Aarch64TlsDescAddLo12
+            | Reloc::RiscvTlsGdHi20
+            | Reloc::S390xTlsGd64
+    )
+}
+
+/// Whether a relocation only marks a call that linkers may replace.
+pub(crate) fn is_mark(reloc: Reloc) -> bool {
+    matches!(reloc, Reloc::Aarch64TlsDescCall | Reloc::S390xTlsGdCall)
 }
 
 /// Returns Cranelift's relocation for `kind`, if Cranelift may resolve such a relocation inside a

@@ -57,7 +57,7 @@ mod table;
 pub use access::GlobalAccess;
 pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
-pub use reserved::is_reserved_section;
+pub use reserved::{THREAD_LOCAL_SECTION, is_reserved_section};
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 pub use slots::{
     KeyRef, Or, Resolve, SlotKey, Slots, UnboundError, UnboundSlot, Unresolved, addresses, addresses_of_refs,

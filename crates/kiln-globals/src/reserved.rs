@@ -3,6 +3,10 @@
 //! The list is here because the front end refuses such data where it is defined, the linker refuses
 //! it in artifacts of any origin, and both depend on this crate.
 
+/// The name of the section of thread-local data: each thread has a copy of it. Only data that is
+/// declared thread-local is in it.
+pub const THREAD_LOCAL_SECTION: &str = ".tdata";
+
 /// Names of sections that images have, or that have a meaning to loaders, debuggers and linkers.
 const RESERVED: [&str; 32] = [
     ".bss",

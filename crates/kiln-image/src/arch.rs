@@ -120,6 +120,18 @@ impl Arch {
             Self::S390x => elf::R_390_RELATIVE,
         }
     }
+
+    /// Returns the type of the dynamic relocation for the words by which code finds thread-local
+    /// data: of the first word "number of the block", or of both "TLS descriptor".
+    #[cfg_attr(not(any(feature = "write", feature = "load")), expect(dead_code, reason = "for images only"))]
+    pub(crate) fn thread_local_reloc(self) -> u32 {
+        match self {
+            Self::X86_64 => elf::R_X86_64_DTPMOD64,
+            Self::Aarch64 => elf::R_AARCH64_TLSDESC,
+            Self::Riscv64 => elf::R_RISCV_TLS_DTPMOD64,
+            Self::S390x => elf::R_390_TLS_DTPMOD,
+        }
+    }
 }
 
 #[cfg(feature = "link")]
@@ -159,6 +171,18 @@ impl Arch {
             Self::Aarch64 => elf::R_AARCH64_GLOB_DAT,
             Self::Riscv64 => elf::R_RISCV_64, // RISC-V has no other
             Self::S390x => elf::R_390_GLOB_DAT,
+        }
+    }
+
+    /// Returns the second word by which code finds the thread-local data at `offset` of its block,
+    /// and the addend of the relocation.
+    ///
+    /// RISC-V counts from 2 KiB after the start of the block (psABI, "Dynamic Thread Vectors").
+    pub(crate) fn thread_local_offset(self, offset: u64) -> (u64, u64) {
+        match self {
+            Self::X86_64 | Self::S390x => (offset, 0),
+            Self::Riscv64 => (offset.wrapping_sub(0x800), 0),
+            Self::Aarch64 => (0, offset),
         }
     }
 

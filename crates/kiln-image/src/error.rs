@@ -97,6 +97,12 @@ pub enum LoadError {
         /// the function has no name.
         users: Vec<Box<str>>,
     },
+    /// The image has thread-local data, and this crate has no function for code of this
+    /// architecture that finds it. `dlopen` loads the image.
+    ThreadLocal {
+        /// The architecture of this machine.
+        host: &'static str,
+    },
     /// The array of addresses is not as long as the slot array.
     SlotCount {
         /// Number of addresses given.
@@ -142,6 +148,9 @@ impl fmt::Display for LoadError {
             Self::Unbound { error, users } => {
                 let user = |slot: usize| users.get(slot).filter(|user| !user.is_empty());
                 f.write_str(&error.with_users(|slot| user(slot).map(|user| format!("`{user}`"))))
+            }
+            Self::ThreadLocal { host } => {
+                write!(f, "the image has thread-local data, which on {host} only dlopen can load")
             }
             Self::SlotCount { found, expected } => write!(f, "{found} addresses for {expected} slots"),
         }

@@ -115,8 +115,8 @@ pub use features::{host_has_feature, missing_features};
 pub use kiln_debug::{gdb::Debugger, perf::Kind as Profiler}; // who is told about a loaded image
 #[cfg(feature = "load")]
 pub use load::{
-    AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, TypeMismatchError,
-    bind_function, libcalls,
+    AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, ThreadLocalData,
+    ThreadLocals, TypeMismatchError, WithThreadLocals, bind_function, libcalls,
 };
 pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]

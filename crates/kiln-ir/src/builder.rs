@@ -146,7 +146,7 @@ impl ModuleBuilder {
             return *id;
         }
         // Anonymous, because a key may be any text and must not clash with a name.
-        let id = self.declarations.declare_anonymous_data(true).expect("it has no name");
+        let id = self.declarations.declare_anonymous_data(true, false).expect("it has no name");
         self.by_key.insert(key.into(), id);
         self.keys.insert(id, key.into());
         id
@@ -349,7 +349,8 @@ impl ModuleBuilder {
             let PendingData { align, init, section, addresses } = pending;
             let address = |(offset, target, addend)| DataAddress { offset, symbol: numbers[&target], addend };
             let addresses = addresses.into_iter().map(address).collect();
-            let writable = declarations.get_data_decl(id).writable;
+            let declaration = declarations.get_data_decl(id);
+            let writable = declaration.writable || declaration.tls;
             module.data.push(DataObject { symbol, writable, align, init, section, addresses, line: 0 });
         }
         module.ids = ClientIds::new(numbers);
@@ -437,7 +438,7 @@ impl ModuleBuilder {
         if self.data.contains_key(&id) || self.earlier.defines(FuncOrDataId::Data(id)) {
             return Err(ModuleError::DuplicateDefinition(name.into()));
         }
-        let data = data_object(self.declarations.all(), &name, description)?;
+        let data = data_object(self.declarations.all(), &name, description, declaration.tls)?;
         self.data.insert(id, data);
         Ok(())
     }
@@ -478,19 +479,11 @@ impl cranelift_module::Module for ModuleBuilder {
         tls: bool,
     ) -> ModuleResult<DataId> {
         self.check_declaration(name, linkage)?;
-        if tls {
-            let reason = DataError::ThreadLocal;
-            return Err(BuildError::Data { name: name.into(), reason }.into());
-        }
-        self.declarations.declare_data(name, linkage, writable)
+        self.declarations.declare_data(name, linkage, writable, tls)
     }
 
     fn declare_anonymous_data(&mut self, writable: bool, tls: bool) -> ModuleResult<DataId> {
-        if tls {
-            let reason = DataError::ThreadLocal;
-            return Err(BuildError::Data { name: "anonymous data".into(), reason }.into());
-        }
-        self.declarations.declare_anonymous_data(writable)
+        self.declarations.declare_anonymous_data(writable, tls)
     }
 
     /// Declares a function as the trait does, with the type of its definition if it has one.

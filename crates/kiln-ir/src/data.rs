@@ -1,5 +1,7 @@
 //! Data objects that a module defines.
 
+use kiln_globals::THREAD_LOCAL_SECTION;
+
 use crate::symbol::SymbolId;
 
 /// The largest alignment of a data object, in bytes: the size of a page, which is the unit of
@@ -29,6 +31,15 @@ pub struct DataObject {
     pub addresses: Vec<DataAddress>,
     /// The line of the definition; 0 if the module was not read from text.
     pub line: u32,
+}
+
+impl DataObject {
+    /// Whether each thread has a copy of the object. Such an object is writable, and in the section
+    /// [`THREAD_LOCAL_SECTION`](kiln_globals::THREAD_LOCAL_SECTION). Functions refer to it by a
+    /// thread-local symbol, whose address `tls_value` computes.
+    pub fn is_thread_local(&self) -> bool {
+        self.section.as_deref() == Some(THREAD_LOCAL_SECTION)
+    }
 }
 
 /// The initial content of a data object.

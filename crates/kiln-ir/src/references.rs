@@ -16,7 +16,7 @@ pub(crate) enum Unusable {
     NoName(AnyEntity),
     /// A known symbol of Cranelift, which exists only in some object formats.
     KnownSymbol(AnyEntity),
-    /// A thread-local symbol.
+    /// A thread-local symbol with an offset, which most code generators ignore.
     ThreadLocal(GlobalValue),
     /// The address of a global value that is not a symbol. Code generators no longer support that.
     NoAddress(Inst, GlobalValue),
@@ -55,7 +55,7 @@ impl std::fmt::Display for Unusable {
             Self::Offset(_) => f.write_str("the offset of a symbol has at most 31 bits"),
             Self::Chain(global) => write!(f, "{global} is made from more than {MAX_CHAIN} others"),
             Self::Empty => f.write_str("a function needs a block"),
-            Self::ThreadLocal(_) => f.write_str("thread-local symbols are not supported"),
+            Self::ThreadLocal(_) => f.write_str("a thread-local symbol has no offset"),
         }
     }
 }
@@ -98,7 +98,7 @@ pub(crate) fn check(function: &Function) -> Vec<Unusable> {
     for (at, data) in globals {
         if let GlobalValueData::Symbol { name: symbol, tls, offset, colocated: _ } = data {
             faults.extend(name(at.into(), symbol));
-            faults.extend(tls.then_some(Unusable::ThreadLocal(at)));
+            faults.extend((*tls && offset.bits() != 0).then_some(Unusable::ThreadLocal(at)));
             faults.extend(i32::try_from(offset.bits()).is_err().then_some(Unusable::Offset(at)));
         }
     }

@@ -87,8 +87,9 @@ fn same(a: Architecture, b: Architecture) -> bool {
     }
 }
 
-/// Settings that cannot be chosen: IR is verified before it gets to Cranelift's compiler.
-pub(crate) const FORCED: [(&str, &str); 1] = [("enable_verifier", "false")];
+/// Settings that cannot be chosen: IR is verified before it gets to Cranelift's compiler, and
+/// thread-local data is reached as in any ELF file (the general dynamic model).
+pub(crate) const FORCED: [(&str, &str); 2] = [("enable_verifier", "false"), ("tls_model", "elf_gd")];
 
 /// Tells whether a setting of this name has no effect, because Kiln chooses its value: that of
 /// `is_pic` follows from the way in which code reaches globals.

@@ -14,8 +14,8 @@ use std::thread::Builder;
 use kiln_artifact::record::SymbolKind;
 use kiln_artifact::{Artifact, Table};
 use kiln_globals::{Resolve, SlotKey};
-use kiln_image::FunctionRef;
 use kiln_image::link;
+use kiln_image::{FunctionRef, ThreadLocals, WithThreadLocals};
 
 use crate::batch::{Batch, SlotKind};
 use crate::counters::CountedEntries;
@@ -169,6 +169,7 @@ impl Jit {
         mode: Mode,
         resolver: &dyn Resolve,
     ) -> Result<Claim<'a>, JitError> {
+        let resolver = &WithThreadLocals(resolver);
         let mut values = HashMap::new();
         let mut rebinds = 0;
         loop {
@@ -263,6 +264,13 @@ impl Jit {
     /// replaceable function, it is the address of its stub, which stays when it is replaced.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         self.state.symbols.address(name).map(|address| address as *const u8)
+    }
+
+    /// Returns the address of this thread's copy of the thread-local data `name`, or `None` if there
+    /// is no thread-local data of this name. It is valid until the thread ends or the unit is
+    /// removed. [`address`](Self::address) is that of the initial content.
+    pub fn thread_local_address(&self, name: &str) -> Option<*mut u8> {
+        ThreadLocals::address_of(self.address(name)?)
     }
 
     /// Returns everything that is exported, in order of names: name, kind, address and size.

@@ -6,9 +6,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use kiln_artifact::RelocKind;
 use kiln_artifact::record::Linkage;
 use kiln_globals::KeyRef;
-use kiln_image::link::{self, ExternalDefinition, Fixups, Layout, PatchSource, Plan, PointerSource};
+use kiln_image::link::{
+    self, ExternalDefinition, Fixups, Layout, LinkError, PatchSource, Plan, PointerSource,
+};
+use kiln_image::{ThreadLocalData, ThreadLocals};
 
 use crate::batch::{Batch, SlotKind};
 use crate::blocks::Blocks;
@@ -31,6 +35,8 @@ pub(crate) struct Pending<'j, 'a> {
     /// The memory, until there is a unit that owns it.
     blocks: Option<Blocks>,
     counters: Option<Box<Counters>>,
+    /// As the memory.
+    thread_locals: Option<ThreadLocals>,
     /// The unit, when it is in memory.
     unit: Option<Arc<UnitInfo>>,
     sections: Vec<SectionBounds<'a>>,
@@ -46,6 +52,7 @@ impl<'j, 'a> Pending<'j, 'a> {
             claim: Some(claim),
             blocks: None,
             counters: None,
+            thread_locals: None,
             unit: None,
             sections: Vec::new(),
         }
@@ -66,7 +73,8 @@ impl<'j, 'a> Pending<'j, 'a> {
             names: self.batch.module_names(),
         };
         let artifacts = claim.artifacts.clone().unwrap_or_else(|| plan.artifacts().into());
-        let memory = UnitMemory { blocks, counters: self.counters.take(), observed };
+        let (counters, thread_locals) = (self.counters.take(), self.thread_locals.take());
+        let memory = UnitMemory { blocks, counters, observed, thread_locals };
         self.unit = Some(Arc::new(UnitInfo::new(identity, artifacts, &plan, memory)));
         Ok(())
     }
@@ -124,6 +132,14 @@ impl<'j, 'a> Pending<'j, 'a> {
         let first_module = self.claim.as_ref().map_or(0, |claim| claim.first_module);
         // SAFETY: as above, and the references of `emit` have ended.
         unsafe { blocks.write_header(layout, self.state.id, first_module) };
+        // SAFETY: the memory is not freed before the unit's threads are forgotten.
+        self.thread_locals = unsafe { register_thread_locals(blocks, plan) };
+        let outside = self.claim.iter().flat_map(|claim| &claim.outside);
+        let known = outside.filter_map(|((_, name), definition)| match definition {
+            ExternalDefinition::Address(address) => Some((*name, *address)),
+            _ => None,
+        });
+        check_thread_locals(plan, &fixups, known).map_err(|error| batch.link_error(vec![error]))?;
         // SAFETY: as above, and the references of `emit` have ended. The addresses of known slots
         // come from the claim: 8 bytes each, which are not freed while it is held.
         unsafe { fill_pointers(blocks, layout, &fixups) };
@@ -170,6 +186,8 @@ impl Drop for Pending<'_, '_> {
     fn drop(&mut self) {
         let Some(claim) = self.claim.take() else { return };
         let state = self.state;
+        // Before its memory is free.
+        drop(self.thread_locals.take());
         let (mut blocks, mut counters) =
             (self.blocks.take().map(|blocks| blocks.owned), self.counters.take());
         // Nobody else knows the unit.
@@ -248,6 +266,54 @@ impl State {
     }
 }
 
+/// Registers the thread-local data of a unit, if it has some.
+///
+/// # Safety
+///
+/// The memory is not freed before the registration is dropped.
+unsafe fn register_thread_locals(blocks: &Blocks, plan: &Plan<'_>) -> Option<ThreadLocals> {
+    let section = plan.thread_local_section().filter(|_| ThreadLocals::SUPPORTED)?;
+    let start = (blocks.addresses[section.area] + section.offset) as *const u8;
+    let size = section.size as usize;
+    let data = ThreadLocalData { start, len: size, size, align: section.align as usize };
+    // SAFETY: the content is written before the unit is published, so before a thread uses it, and
+    // is read-only from then on. The caller promises how long it is there.
+    Some(unsafe { ThreadLocals::new(data) })
+}
+
+/// Checks that all data that a plan refers to as thread-local is, and nothing else of what is
+/// `known`: names and addresses of the definitions of other units.
+fn check_thread_locals<'a>(
+    plan: &Plan<'_>,
+    fixups: &Fixups,
+    known: impl Iterator<Item = (&'a str, u64)>,
+) -> Result<(), LinkError> {
+    for (pointer, (module, name)) in fixups.thread_locals.iter().zip(plan.thread_local_uses()) {
+        if !ThreadLocals::SUPPORTED {
+            return Err(LinkError::ThreadLocalInMemory { module, arch: plan.arch() });
+        }
+        if ThreadLocals::words_at(pointer.target).is_none() {
+            return Err(LinkError::NotThreadLocal { module, name: name.into(), defined: true });
+        }
+    }
+    if !ThreadLocals::exist() {
+        return Ok(());
+    }
+    let known = known.filter(|(_, address)| ThreadLocals::words_at(*address).is_some());
+    let known: Vec<&str> = known.map(|(name, _)| name).collect();
+    for (module, artifact) in plan.artifacts().iter().enumerate().filter(|_| !known.is_empty()) {
+        let data = artifact.read_only_relocs().iter().chain(artifact.writable_relocs());
+        for reloc in data.chain(artifact.text_relocs()) {
+            let symbol = &artifact.symbols()[reloc.symbol.get() as usize];
+            let name = artifact.name(symbol);
+            if reloc.kind() != RelocKind::ThreadLocal && !symbol.is_defined() && known.contains(&name) {
+                return Err(LinkError::ThreadLocal { module, name: name.into() });
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Applies the fixups.
 ///
 /// # Safety
@@ -260,7 +326,7 @@ unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
     }
     // SAFETY: the caller promises what `fixup_output` requires.
     let out = unsafe { blocks.fixup_output(layout) };
-    fixups.apply(out, &mut |source| match source {
+    let mut value = |source| match source {
         // A plan for memory has no such slots.
         PointerSource::Slot(_) => 0,
         PointerSource::KnownSlot(address) => {
@@ -269,5 +335,8 @@ unsafe fn fill_pointers(blocks: &Blocks, layout: &Layout, fixups: &Fixups) {
             let slot = unsafe { AtomicU64::from_ptr(address as *mut u64) };
             slot.load(Ordering::Acquire)
         }
-    });
+    };
+    // `check_thread_locals` has found them.
+    let mut thread_local = |address| ThreadLocals::words_at(address).unwrap_or_default();
+    fixups.apply(out, &mut value, &mut thread_local);
 }

@@ -112,6 +112,9 @@ impl State {
         let Garbage { units, blocks, records, slots, indirections } = garbage;
         for unit in &units {
             self.observers.forget(unit);
+            if let Some(locals) = &unit.thread_locals {
+                drop(locals.lock().unwrap_or_else(PoisonError::into_inner).take());
+            }
         }
         for (block, is_code) in blocks {
             // SAFETY: the memory is out of the program, and every guard from before is gone, or the

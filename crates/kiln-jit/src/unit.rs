@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SectionKind, SymbolKind, SymbolRecord};
 use kiln_globals::SlotKey;
+use kiln_image::ThreadLocals;
 use kiln_image::dwarf::Code;
 use kiln_image::link::{Addresses, Plan, section_bound};
 use smallvec::SmallVec;
@@ -85,6 +86,8 @@ pub(crate) struct UnitInfo {
     pub(crate) is_freed: AtomicBool,
     /// Taken out when the unit is freed.
     pub(crate) observed: Mutex<Option<Observed>>,
+    /// Taken out when the unit is freed, too.
+    pub(crate) thread_locals: Option<Box<Mutex<Option<ThreadLocals>>>>,
     /// Set when it is published, unless it uses nothing.
     uses: OnceLock<Box<Uses>>,
 }
@@ -102,6 +105,7 @@ pub(crate) struct UnitMemory {
     pub(crate) blocks: Blocks,
     pub(crate) counters: Option<Box<Counters>>,
     pub(crate) observed: Observed,
+    pub(crate) thread_locals: Option<ThreadLocals>,
 }
 
 /// The definitions of others that a unit uses. Each name and key is listed once.
@@ -175,7 +179,7 @@ impl UnitInfo {
         memory: UnitMemory,
     ) -> Self {
         let Identity { id, role, first_module, names } = identity;
-        let UnitMemory { blocks, counters, observed } = memory;
+        let UnitMemory { blocks, counters, observed, thread_locals } = memory;
         let places = artifacts.iter().enumerate();
         let places =
             places.map(|(module, artifact)| Place::new(plan, module, artifact, &blocks.addresses)).collect();
@@ -190,6 +194,7 @@ impl UnitInfo {
             counters,
             is_freed: AtomicBool::new(false),
             observed: Mutex::new(Some(observed)),
+            thread_locals: thread_locals.map(|locals| Box::new(Mutex::new(Some(locals)))),
             uses: OnceLock::new(),
         }
     }

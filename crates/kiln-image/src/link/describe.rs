@@ -83,6 +83,8 @@ pub(crate) struct PointerCounts {
     /// The symbolic pointers (counted in `symbolic` too) whose slot belongs to a symbol or
     /// routine, not to a global.
     pub(crate) symbols: usize,
+    /// Pairs of words by which code finds thread-local data.
+    pub(crate) thread_locals: usize,
 }
 
 impl<'a> Plan<'a> {
@@ -225,6 +227,10 @@ impl<'a> Plan<'a> {
             let read_only = artifact.read_only_relocs().iter().map(|reloc| (SectionKind::ReadOnly, reloc));
             let writable = artifact.writable_relocs().iter().map(|reloc| (SectionKind::Writable, reloc));
             for (section, reloc) in read_only.chain(writable) {
+                if reloc.kind() == kiln_artifact::RelocKind::ThreadLocal {
+                    counts.thread_locals += 1;
+                    continue;
+                }
                 let id = resolved[reloc.symbol.get() as usize];
                 match self.symbols.resolution(id) {
                     Resolution::Defined { .. }

@@ -3,6 +3,8 @@
 
 use kiln_artifact::RelocKind;
 
+use crate::arch::Arch;
+
 /// Modules cannot be linked. Modules are numbered from 0, in the order in which they were given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -43,6 +45,40 @@ pub enum LinkError {
         replaced: usize,
         /// The type of the other definition.
         replaced_signature: Box<str>,
+    },
+    /// A module uses a name as thread-local data that is something else, or that no module defines.
+    #[error("module {module} uses `{name}` as thread-local data, but {}",
+        if *.defined { "its definition is not thread-local" } else { "no module of the program defines it" })]
+    NotThreadLocal {
+        /// The module.
+        module: usize,
+        /// The name.
+        name: Box<str>,
+        /// Whether it is defined, as something else.
+        defined: bool,
+    },
+    /// A module uses the address of thread-local data as if it were the same in all threads.
+    #[error("module {module} uses `{name}` as if it were not thread-local, as its definition says")]
+    ThreadLocal {
+        /// The module.
+        module: usize,
+        /// The name.
+        name: Box<str>,
+    },
+    /// Code in memory cannot have thread-local data on this machine: on aarch64 and s390x, code
+    /// finds it through a function with conventions of its own.
+    #[error("module {module} has thread-local data, which on {} code in memory cannot have", .arch.name())]
+    ThreadLocalInMemory {
+        /// The module.
+        module: usize,
+        /// The architecture.
+        arch: Arch,
+    },
+    /// A relocatable object cannot have thread-local data.
+    #[error("module {module} has thread-local data, which objects cannot have yet")]
+    ThreadLocalInObject {
+        /// The module.
+        module: usize,
     },
     /// A module declares a function with a type that differs from its definition's.
     #[error(
@@ -391,6 +427,10 @@ impl LinkError {
             | Self::OutOfRange { module, .. }
             | Self::Misaligned { module, .. }
             | Self::Unwind { module }
+            | Self::NotThreadLocal { module, .. }
+            | Self::ThreadLocal { module, .. }
+            | Self::ThreadLocalInObject { module }
+            | Self::ThreadLocalInMemory { module, .. }
             | Self::DirectObject { module }
             | Self::ReservedName { module, .. }
             | Self::ReservedSection { module, .. }

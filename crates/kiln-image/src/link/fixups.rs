@@ -49,6 +49,9 @@ pub struct Fixups {
     pub pointers: Vec<Pointer>,
     /// Values of slots, in data.
     pub symbolic: Vec<SymbolicPointer>,
+    /// Pairs of words by which code finds thread-local data, in [`Area::Relro`]; the target is the
+    /// address of its initial content.
+    pub thread_locals: Vec<Pointer>,
     /// Contents of the internal slots. Each is in [`Area::Slots`].
     pub internal_slots: Vec<Pointer>,
     /// Addresses in code, in order of module and relocation. Only modules that reach globals
@@ -68,12 +71,17 @@ pub struct FixupOutput<'o> {
 
 impl Fixups {
     /// Writes every pointer, in the byte order of this machine. `value` returns the content of a
-    /// slot.
+    /// slot, `thread_local` the words for thread-local data whose initial content is at an address.
     ///
     /// # Panics
     ///
     /// If `out` is smaller than the layout that these fixups were made for.
-    pub fn apply(&self, out: FixupOutput<'_>, value: &mut dyn FnMut(PointerSource) -> u64) {
+    pub fn apply(
+        &self,
+        out: FixupOutput<'_>,
+        value: &mut dyn FnMut(PointerSource) -> u64,
+        thread_local: &mut dyn FnMut(u64) -> [u64; 2],
+    ) {
         let FixupOutput { text, relro, data, slots } = out;
         let mut write = |area: Area, offset: u64, word: u64| {
             let bytes: &mut [u8] = match area {
@@ -91,6 +99,11 @@ impl Fixups {
             let word = value(pointer.source).wrapping_add_signed(pointer.addend);
             write(pointer.area, pointer.offset, word);
         }
+        for pointer in &self.thread_locals {
+            let words = thread_local(pointer.target);
+            write(pointer.area, pointer.offset, words[0]);
+            write(pointer.area, pointer.offset + 8, words[1]);
+        }
         for &TextPatch { offset, source, addend } in &self.text {
             let word = match source {
                 PatchSource::Program(address) => address,
@@ -107,6 +120,7 @@ impl Fixups {
         self.pointers.is_empty()
             && self.symbolic.is_empty()
             && self.internal_slots.is_empty()
+            && self.thread_locals.is_empty()
             && self.text.is_empty()
     }
 }

@@ -1,8 +1,8 @@
 //! [`Plan`]: the results of all phases. [`plan`] runs the phases.
 
-use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
-use kiln_globals::{GlobalTable, KeyRef, Slots};
+use kiln_artifact::{Artifact, RelocKind};
+use kiln_globals::{GlobalTable, KeyRef, Slots, THREAD_LOCAL_SECTION};
 
 use super::assign::{Assignment, assign};
 use super::code::{self, CodeLayout};
@@ -290,6 +290,22 @@ impl<'a> Plan<'a> {
     /// part of an area.
     pub fn sections(&self) -> impl ExactSizeIterator<Item = NamedSection<'a>> {
         self.placement.sections.iter().map(|section| section.info)
+    }
+
+    /// Returns the section of the initial content of thread-local data, if there is some.
+    pub fn thread_local_section(&self) -> Option<NamedSection<'a>> {
+        self.sections().find(|section| section.name == THREAD_LOCAL_SECTION)
+    }
+
+    /// Returns the module and the name of each thread-local symbol that a module refers to, in the
+    /// order of [`Fixups::thread_locals`](super::Fixups::thread_locals).
+    pub fn thread_local_uses(&self) -> impl Iterator<Item = (usize, &'a str)> {
+        let modules = self.artifacts.iter().enumerate();
+        modules.flat_map(|(module, artifact)| {
+            let relocs = artifact.read_only_relocs().iter();
+            let relocs = relocs.filter(|reloc| reloc.kind() == RelocKind::ThreadLocal);
+            relocs.map(move |reloc| (module, artifact.name(&artifact.symbols()[reloc.symbol.get() as usize])))
+        })
     }
 
     /// Returns the size and alignment of the part of `area` that is in no named section, which is

@@ -3,7 +3,9 @@
 //! Modules are scanned in parallel. A scan depends on the results of `resolve` and `reach`; slots,
 //! stubs and addresses do not exist yet.
 
+use kiln_artifact::record::Reloc;
 use kiln_artifact::{Artifact, RelocKind};
+use kiln_globals::THREAD_LOCAL_SECTION;
 
 use super::direct::{self, Aim};
 use super::error::LinkError;
@@ -12,6 +14,7 @@ use super::meaning::{is_called, is_own};
 use super::reach::Near;
 use super::relocate::{self, PatchError, Use};
 use super::resolve::{Resolution, SymbolTable};
+use super::sections::is_thread_local;
 use super::threads;
 use super::users::function_at;
 use crate::arch::Arch;
@@ -50,7 +53,10 @@ pub(super) fn scan(
 ) -> PerModule<Vec<Need>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("scan").entered();
-    let scanner = |number| Scanner { arch, artifacts, symbols, near, number };
+    let has_thread_locals = artifacts.iter().any(|artifact| {
+        artifact.named_data().iter().any(|run| artifact.section_name(run) == THREAD_LOCAL_SECTION)
+    });
+    let scanner = |number| Scanner { arch, artifacts, symbols, near, number, has_thread_locals };
     // To look at few relocations takes less time than to start a thread.
     let parallel = parallel && threads::are_many(artifacts.iter().map(reloc_count));
     let scans = threads::map(parallel, artifacts.len(), |number| scanner(number).scan());
@@ -74,6 +80,8 @@ struct Scanner<'s> {
     symbols: &'s SymbolTable,
     near: Near,
     number: usize,
+    /// Whether a module has thread-local data.
+    has_thread_locals: bool,
 }
 
 impl Scanner<'_> {
@@ -122,8 +130,9 @@ impl Scanner<'_> {
                 }
             }
         }
+        self.check_thread_locals(&mut errors);
         // A pointer to an undefined symbol is filled from the symbol's slot.
-        for reloc in data {
+        for reloc in data.filter(|reloc| reloc.kind() != RelocKind::ThreadLocal) {
             let symbol = reloc.symbol.get();
             if self.symbols.resolution(resolved[symbol as usize]) == Resolution::Undefined {
                 add(symbol, NeedKind::Value);
@@ -139,6 +148,42 @@ impl Scanner<'_> {
             errors.push(error.into_error(self.number, function, symbol, offset, RelocKind::Abs64));
         }
         (needs, errors)
+    }
+
+    /// Checks that thread-local data is used as such, and nothing else is.
+    fn check_thread_locals(&self, errors: &mut Vec<LinkError>) {
+        let (artifact, module) = (&self.artifacts[self.number], self.number);
+        let resolved = self.symbols.of_module(module);
+        let name = |reloc: &Reloc| artifact.name(&artifact.symbols()[reloc.symbol.get() as usize]).into();
+        let data = artifact.read_only_relocs().iter().chain(artifact.writable_relocs());
+        let text = if self.has_thread_locals { artifact.text_relocs() } else { &[] };
+        for reloc in data.chain(text) {
+            let wanted = reloc.kind() == RelocKind::ThreadLocal;
+            if !(wanted || self.has_thread_locals) {
+                continue;
+            }
+            let resolution = match is_own(artifact, reloc) {
+                true => Resolution::Defined { module: module as u32, symbol: reloc.symbol.get() },
+                false => self.symbols.resolution(resolved[reloc.symbol.get() as usize]),
+            };
+            let found = match resolution {
+                Resolution::Defined { module, symbol } => {
+                    let definer = &self.artifacts[module as usize];
+                    let record = &definer.symbols()[symbol as usize];
+                    is_thread_local(definer, record.section(), record.offset.get())
+                }
+                // Whoever gave the address knows.
+                Resolution::KnownAddress(_) => wanted,
+                _ => false,
+            };
+            if found != wanted {
+                let defined = resolution != Resolution::Undefined;
+                errors.push(match wanted {
+                    true => LinkError::NotThreadLocal { module, name: name(reloc), defined },
+                    false => LinkError::ThreadLocal { module, name: name(reloc) },
+                });
+            }
+        }
     }
 
     /// Returns what a relocation of code needs for its symbol.

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
-use kiln_globals::is_reserved_section;
+use kiln_globals::{THREAD_LOCAL_SECTION, is_reserved_section};
 
 use super::error::LinkError;
 use super::layout::Area;
@@ -94,6 +94,14 @@ pub(super) struct UnplacedSection<'a> {
     pub(super) pieces: Vec<SectionPiece>,
 }
 
+/// Whether a place in the read-only data of a module is in thread-local data.
+pub(super) fn is_thread_local(artifact: &Artifact, section: SectionKind, offset: u64) -> bool {
+    section == SectionKind::ReadOnly
+        && artifact
+            .named_data_at(section, offset)
+            .is_some_and(|run| artifact.section_name(&artifact.named_data()[run]) == THREAD_LOCAL_SECTION)
+}
+
 /// All named sections, in order of the first module that has data in them.
 #[derive(Default)]
 pub(super) struct NamedSections<'a> {
@@ -118,13 +126,16 @@ impl<'a> NamedSections<'a> {
                 }
             }
             for (index, (run, relocated)) in runs.iter().zip(relocated).enumerate() {
+                let name = artifact.section_name(run);
                 let area = match run.section() {
+                    // Dynamic linkers look for it in data that they write.
+                    SectionKind::ReadOnly if name == THREAD_LOCAL_SECTION => Area::Relro,
                     SectionKind::Writable => Area::Data,
                     _ if relocated => Area::Relro,
                     _ => Area::Rodata,
                 };
                 let piece = SectionPiece { module: module as u32, run: index as u32 };
-                if let Err(error) = sections.add(artifact.section_name(run), area, piece) {
+                if let Err(error) = sections.add(name, area, piece) {
                     errors.push(error);
                 }
             }
@@ -140,7 +151,8 @@ impl<'a> NamedSections<'a> {
     /// other runs of the section can change it.
     fn add(&mut self, name: &'a str, area: Area, piece: SectionPiece) -> Result<(), LinkError> {
         let module = piece.module as usize;
-        if is_reserved_section(name) {
+        let is_thread_local = name == THREAD_LOCAL_SECTION && area == Area::Relro;
+        if is_reserved_section(name) && !is_thread_local {
             return Err(LinkError::ReservedSection { module, section: name.into() });
         }
         let next = self.list.len() as u32;

@@ -15,11 +15,12 @@ use super::map::{Access, Reservation};
 use super::mapped::Mapped;
 use super::observers::Unwind;
 use super::origin::Origin;
+use super::thread_locals::{ThreadLocalData, ThreadLocals};
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
 use crate::note::Span;
 use crate::patch_list::{PATCH_LEN, Patch, PatchValue};
-use crate::read::{PackedPlaces, Segment, is_section};
+use crate::read::{PackedPlaces, Segment, ThreadLocalPlace, is_section};
 
 /// The unwind rows of an image are not whole, or about something else than its code.
 #[derive(Clone, Copy, Debug)]
@@ -34,13 +35,15 @@ pub struct Loaded {
     /// Taken back before the memory is: fields are dropped in order. An error if the rows are not
     /// whole.
     unwind_rows: OnceLock<Result<Option<Registration>, NotRowsError>>,
-    /// What is done with the rows when an address of code is given out.
+    /// Says what is done with the rows when an address of code is given out.
     unwind: Unwind,
     /// As above.
     pub(super) debugger: Mutex<Option<gdb::Registration>>,
     /// As above.
     #[cfg(feature = "trap")]
     traps: Mutex<Option<super::trap::Traps>>,
+    /// As above.
+    thread_locals: Option<ThreadLocals>,
     pub(super) mapped: Mapped,
     /// The file, if it is mapped itself.
     pub(super) origin: Option<Origin>,
@@ -53,7 +56,8 @@ impl Loaded {
         let segments = std::mem::take(&mut mapped.segments);
         // If there is no pointer to write, relocated data stays read-only.
         let tables = mapped.tables();
-        let pointers = tables.has_relative() || !tables.note.symbolic().is_empty();
+        let pointers =
+            tables.has_relative() || !tables.note.symbolic().is_empty() || mapped.thread_local.is_some();
         for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
             if segment.is_writable() {
                 prepare_writable(&mut mapped.memory, segment, page)
@@ -67,10 +71,12 @@ impl Loaded {
             debugger: Mutex::default(),
             #[cfg(feature = "trap")]
             traps: Mutex::default(),
+            thread_locals: None,
             mapped,
             origin: None,
         };
         loaded.relocate()?;
+        loaded.register_thread_locals()?;
         loaded.fill(addresses)?;
         loaded.patch(addresses)?;
         let Mapped { memory, segments, .. } = &mut loaded.mapped;
@@ -168,6 +174,40 @@ impl Loaded {
             let offset = self.writable(address, 8).ok_or_else(bad)?;
             // SAFETY: as above.
             unsafe { self.mapped.memory.add(offset, base) };
+        }
+        Ok(())
+    }
+
+    /// Registers the thread-local data, and writes the number of the registration into the first of
+    /// the two words by which code finds each object.
+    fn register_thread_locals(&mut self) -> Result<(), LoadError> {
+        let Some(ThreadLocalPlace { content, size, align }) = self.mapped.thread_local else {
+            return Ok(());
+        };
+        if !ThreadLocals::SUPPORTED {
+            return Err(LoadError::ThreadLocal { host: std::env::consts::ARCH });
+        }
+        let (len, size, align) = (content.len.get() as usize, size as usize, align as usize);
+        let data = ThreadLocalData { start: self.range(content).start, len, size, align };
+        // SAFETY: the content is in a segment that nobody writes once this image is bound, and no
+        // thread uses a block before that. It stays mapped until the registration is dropped, which
+        // comes first; then nobody runs the image's code any more, see `Loaded`.
+        let locals = unsafe { ThreadLocals::new(data) };
+        let [number, _] = locals.words(0);
+        self.thread_locals = Some(locals);
+        let expected = rela_info(0, self.mapped.arch.thread_local_reloc());
+        let mut at = self.mapped.tables().note.head.relative_count.get() as usize * RELA;
+        while let Some((address, info)) = {
+            let table = self.mapped.rela();
+            table.u64(at).zip(table.u64(at + 8))
+        } {
+            at += RELA;
+            if info == expected {
+                let bad = || LoadError::malformed("bad thread-local relocation of", address);
+                let offset = self.writable(address, 8).ok_or_else(bad)?;
+                // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
+                unsafe { self.mapped.memory.write(offset, &number.to_ne_bytes()) };
+            }
         }
         Ok(())
     }
@@ -288,10 +328,14 @@ impl Loaded {
     }
 
     /// Returns the address of the exported function or data object `name`, or `None` if there is
-    /// no such export.
+    /// no such export. Of thread-local data, it is the address of this thread's copy, which ends
+    /// with the thread.
     pub fn address(&self, name: &str) -> Option<*const u8> {
         let symbol = self.mapped.lookup(name)?;
         self.give_out();
+        if symbol.is_thread_local() {
+            return self.thread_locals.as_ref()?.address(symbol.value).map(<*mut u8>::cast_const);
+        }
         let end = self.mapped.segments.last().map_or(0, Segment::end);
         (symbol.value <= end).then(|| self.mapped.memory.base().wrapping_add(symbol.value as usize))
     }

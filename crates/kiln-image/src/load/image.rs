@@ -16,6 +16,7 @@ use super::bind::Loaded;
 use super::mapped::Mapped;
 use super::observers::{Observers, Unwind};
 use super::origin::Origin;
+use super::thread_locals::{ThreadLocals, WithThreadLocals};
 use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::features::missing_features;
@@ -243,6 +244,8 @@ impl Image {
             let index = slot.signature.get() as usize;
             *known.get_mut(index)?.get_or_insert_with(|| note.signature(index))
         });
+        let with_thread_locals = WithThreadLocals(resolver);
+        let resolver = if self.mapped.thread_local.is_some() { &with_thread_locals } else { resolver };
         let addresses = kiln_globals::addresses_of_refs(keys.zip(types), resolver);
         if is_bad.get() {
             return Err(malformed(BAD_SLOT));
@@ -257,6 +260,8 @@ impl Image {
     }
 
     /// Fills the slots with `addresses`, one for each slot in order, and makes the image callable.
+    /// The address for the routine that finds thread-local data is not used: threads get theirs from
+    /// this loader.
     ///
     /// # Errors
     ///
@@ -267,7 +272,16 @@ impl Image {
         if addresses.len() != expected {
             return Err(self.at_origin(LoadError::SlotCount { found: addresses.len(), expected }));
         }
-        self.bind_addresses(addresses)
+        if self.mapped.thread_local.is_none() {
+            return self.bind_addresses(addresses);
+        }
+        let mut addresses = addresses.to_vec();
+        for (key, address) in self.slots().iter().zip(&mut addresses) {
+            if WithThreadLocals::is_routine(key.borrowed()) {
+                *address = ThreadLocals::resolver();
+            }
+        }
+        self.bind_addresses(&addresses)
     }
 
     /// Makes the image callable, and tells its observers.

@@ -11,7 +11,8 @@ use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::note::{Head, Note, PREFIX_LEN, Span};
 use crate::read::{
-    DynamicSymbol, Found, Headers, Numbers, Segment, TablePlaces, Tables, View, segment_of_dynamic,
+    DynamicSymbol, Found, Headers, Numbers, Segment, TablePlaces, Tables, ThreadLocalPlace, View,
+    segment_of_dynamic,
 };
 
 /// The mapping and the results of its checks, shared by the unbound and the bound state.
@@ -24,6 +25,8 @@ pub(super) struct Mapped {
     places: TablePlaces,
     /// The fixed part of the note: a copy, so that binding reads no page of the image for it.
     head: Head,
+    /// The initial content of thread-local data.
+    pub(super) thread_local: Option<ThreadLocalPlace>,
     /// The note's offset in the file, for errors.
     pub(super) note_offset: u64,
     /// The keys of the external slots, read when they are first needed.
@@ -52,11 +55,11 @@ impl Mapped {
             unsafe { memory.bytes(segment.start as usize, segment.file_len as usize) }
         })?;
         check_host(&view)?;
-        let View { arch, mut segments, places, note, note_offset, .. } = view;
+        let View { arch, mut segments, places, note, note_offset, thread_local, .. } = view;
         let head = *note.head;
         segments.retain(|segment| skipped.is_none_or(|skipped| skipped.start != segment.start));
         let (slots, sorted) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { memory, arch, segments, places, head, note_offset, slots, sorted })
+        Ok(Self { memory, arch, segments, places, head, thread_local, note_offset, slots, sorted })
     }
 
     /// Returns the tables, which are in segments that are never written.

@@ -29,6 +29,7 @@ mod observers;
 mod origin;
 mod pointer;
 mod replace;
+mod thread_locals;
 #[cfg(feature = "trap")]
 mod trap;
 
@@ -37,3 +38,4 @@ pub use function::{FunctionRef, FunctionText, TypeMismatchError};
 pub use image::Image;
 pub use pointer::{AbiValue, FunctionPointer, bind_function};
 pub use replace::ReplaceError;
+pub use thread_locals::{ThreadLocalData, ThreadLocals, WithThreadLocals};

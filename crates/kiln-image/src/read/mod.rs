@@ -24,6 +24,8 @@ mod relr;
 mod segments;
 mod tables;
 #[cfg(feature = "load")]
+mod thread_local;
+#[cfg(feature = "load")]
 mod unwind;
 #[cfg(feature = "verify")]
 mod verify;
@@ -52,6 +54,8 @@ pub(crate) use segments::{Segment, segments};
 pub(crate) use tables::DynamicContents;
 #[cfg(feature = "load")]
 pub(crate) use tables::{BAD_SLOT, DynamicSymbol, TablePlaces, Tables};
+#[cfg(feature = "load")]
+pub(crate) use thread_local::ThreadLocalPlace;
 #[cfg(feature = "load")]
 pub(crate) use unwind::is_section;
 #[cfg(all(feature = "load", feature = "verify"))]

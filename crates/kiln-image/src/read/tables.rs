@@ -33,6 +33,11 @@ impl DynamicSymbol {
     pub(crate) fn is_function(&self) -> bool {
         symbol_type(self.info) == elf::STT_FUNC
     }
+
+    #[cfg(feature = "load")]
+    pub(crate) fn is_thread_local(&self) -> bool {
+        symbol_type(self.info) == elf::STT_TLS
+    }
 }
 
 /// The addresses of the tables that are read after an image was checked, from the load address on.

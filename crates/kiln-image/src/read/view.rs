@@ -15,6 +15,8 @@ use super::headers::{FilePart, Headers, ProgramHeader};
 use super::notes::find_note;
 use super::segments::{Segment, segments};
 use super::tables::{TablePlaces, Tables};
+#[cfg(feature = "load")]
+use super::thread_local::ThreadLocalPlace;
 #[cfg(feature = "verify")]
 use super::verify::verify;
 use crate::arch::Arch;
@@ -28,6 +30,8 @@ pub(crate) struct View<'a> {
     pub(crate) segments: Vec<Segment>,
     pub(crate) places: TablePlaces,
     pub(crate) note: Note<'a>,
+    #[cfg(feature = "load")]
+    pub(crate) thread_local: Option<ThreadLocalPlace>,
     /// The note's offset in the file, for errors.
     pub(crate) note_offset: u64,
     /// The bytes of each segment that are in the file.
@@ -94,7 +98,18 @@ impl<'a> View<'a> {
             };
             segment.has_tables = true;
         }
-        let view = Self { arch, segments, places, note, note_offset, contents };
+        #[cfg(feature = "load")]
+        let thread_local = super::thread_local::find(headers, &segments)?;
+        let view = Self {
+            arch,
+            segments,
+            places,
+            note,
+            #[cfg(feature = "load")]
+            thread_local,
+            note_offset,
+            contents,
+        };
         view.check_spans()?;
         Ok(view)
     }

@@ -30,8 +30,8 @@ pub(super) const BLOOM_SHIFT: u32 = 26;
 #[derive(Clone, Copy)]
 pub(super) struct Export<'a> {
     pub(super) name: &'a str,
-    /// Whether it is a function; otherwise it is data.
-    pub(super) function: bool,
+    /// `STT_*`.
+    pub(super) kind: u8,
     pub(super) signature: Option<&'a str>,
     pub(super) area: Area,
     pub(super) offset: u64,
@@ -73,6 +73,14 @@ pub(super) fn is_exported(linkage: Linkage) -> bool {
     matches!(linkage, Linkage::Export | Linkage::Preemptible | Linkage::Replaceable)
 }
 
+/// Whether a place is in the initial content of thread-local data.
+pub(super) fn is_thread_local(plan: &Plan<'_>, area: Area, offset: u64) -> bool {
+    area == Area::Relro
+        && plan
+            .thread_local_section()
+            .is_some_and(|section| (section.offset..section.offset + section.size).contains(&offset))
+}
+
 /// Returns the area, offset and size of what an export means: of a replaceable function it is the
 /// stub, so whoever looks the name up has the address that pointers have, and calls the code that
 /// is in force.
@@ -94,7 +102,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
         });
         let export = |name: &'a str| Export {
             name,
-            function: false,
+            kind: elf::STT_OBJECT,
             signature: None,
             area: Area::Slots,
             offset: 0,
@@ -107,10 +115,14 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
             .filter(|definition| is_exported(definition.linkage) && list.accepts(definition.name))
             .map(|definition| {
                 let (area, offset, size) = exported_place(plan, &definition);
-                let function = definition.kind == SymbolKind::Function;
+                let kind = match definition.kind {
+                    SymbolKind::Function => elf::STT_FUNC,
+                    _ if is_thread_local(plan, area, offset) => elf::STT_TLS,
+                    _ => elf::STT_OBJECT,
+                };
                 let signature = definition.signature;
                 let slot = definition.indirection.and_then(|indirection| indirection.slot);
-                Export { function, signature, area, offset, size, slot, ..export(definition.name) }
+                Export { kind, signature, area, offset, size, slot, ..export(definition.name) }
             })
             .collect();
         if plan.stored_slots() > 0 {

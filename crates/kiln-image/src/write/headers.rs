@@ -60,6 +60,10 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind
             let range = start..start + plan.layout()[Area::EhFrameHdr].size as usize;
             (elf::PT_GNU_EH_FRAME, elf::PF_R, range, 4)
         }
+        SegmentKind::ThreadLocal => {
+            let (range, align) = layout.thread_local.clone();
+            (elf::PT_TLS, elf::PF_R, range, align)
+        }
         SegmentKind::Stack => (elf::PT_GNU_STACK, READ_WRITE, 0..0, 16),
         SegmentKind::SealedRelro => (elf::PT_GNU_RELRO, elf::PF_R, layout.relro.clone(), 1),
     };
@@ -148,8 +152,9 @@ pub(super) fn section_header(
         },
         SectionContent::Area(piece) => {
             let (sh_type, flags) = type_and_flags(piece.area);
+            let tls = if section.is_thread_local() { elf::SHF_TLS } else { 0 };
             SectionHeader {
-                sh_flags: flags.into(),
+                sh_flags: (flags | tls).into(),
                 sh_addr: layout.addresses[piece.area] + piece.offset,
                 sh_size: piece.size,
                 ..table(section, sh_type, range, piece.align as usize)

@@ -144,8 +144,13 @@ fn write_pointers(
     let (list, text) = write_patches(&fixups.text, addresses);
     buffer[layout.patches.clone()].copy_from_slice(&list);
     let table = &mut buffer[start..end];
-    let packed = write_relocations(plan, addresses, symbols, fixups, &text, pack, table);
-    for (address, target) in packed {
+    let packed = write_relocations(plan, layout, symbols, fixups, &text, pack, table);
+    let block = layout.thread_local.0.start as u64;
+    let offsets = fixups.thread_locals.iter().map(|pointer| {
+        let (offset, _) = plan.arch().thread_local_offset(pointer.target - block);
+        (addresses[pointer.area] + pointer.offset + 8, offset)
+    });
+    for (address, target) in packed.into_iter().chain(offsets) {
         let address = address as usize;
         buffer[address..address + 8].copy_from_slice(&plan.arch().u64_bytes(target));
     }

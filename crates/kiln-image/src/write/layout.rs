@@ -38,6 +38,8 @@ pub(super) enum SegmentKind {
     /// The note of properties, for those that look for notes.
     PropertyNote,
     Property,
+    /// The initial content of thread-local data.
+    ThreadLocal,
     UnwindIndex,
     Stack,
     /// The range that loaders make read-only after relocation.
@@ -103,6 +105,8 @@ pub(super) struct FileLayout<'p> {
     /// The alignment of the segment of code, in bytes.
     pub(super) text_align: usize,
     pub(super) dynamic: Range<usize>,
+    /// The initial content of thread-local data, and its alignment in bytes.
+    pub(super) thread_local: (Range<usize>, usize),
     /// The segment of relocated data and `.dynamic`, up to the next segment.
     pub(super) relro: Range<usize>,
     /// The bytes of the segment of slots and written data.
@@ -135,7 +139,9 @@ impl<'p> FileLayout<'p> {
     ) -> Result<Self, LinkError> {
         let page = arch.page_size() as usize;
         let size = |area: Area| areas[area].size as usize;
-        let segments = segments(areas, sizes.property > 0);
+        let thread_local = sections.iter().find(|section| section.is_thread_local());
+        let thread_local = thread_local.and_then(FileSection::piece);
+        let segments = segments(areas, sizes.property > 0, thread_local.is_some());
         w.reserve_file_header();
         w.reserve_program_headers(segments.len() as u32);
         let note = reserve(w, sizes.note, NOTE_ALIGN);
@@ -182,6 +188,11 @@ impl<'p> FileLayout<'p> {
         let zeroed_size = size(Area::Bss);
         let zeroed_end = if zeroed_size > 0 { zeroed_start + zeroed_size } else { writable.end };
 
+        let thread_local = thread_local.map_or((0..0, 1), |piece| {
+            let start = (addresses[piece.area] + piece.offset) as usize;
+            (start..start + piece.size as usize, piece.align as usize)
+        });
+
         let symtab = reserve(w, sizes.symbols.map_or(0, |symbols| SYMBOL * (1 + symbols)), TABLE_ALIGN);
         let strtab = reserve(w, sizes.strtab, 1);
         let debug: Vec<_> = debug(&addresses)?.into_iter().map(|len| reserve(w, len, 1)).collect();
@@ -211,6 +222,7 @@ impl<'p> FileLayout<'p> {
             code,
             text_align: page.max(sizes.text_align),
             dynamic,
+            thread_local,
             relro,
             writable,
             filler,
@@ -264,6 +276,13 @@ impl<'p> FileLayout<'p> {
         sections.get(after.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
     }
 
+    /// Returns the value of a symbol of type `kind`, `STT_*`: its address, or the offset in the block
+    /// of thread-local data.
+    pub(super) fn symbol_value(&self, kind: u8, area: Area, offset: u64) -> u64 {
+        let address = self.addresses[area] + offset;
+        if kind == elf::STT_TLS { address - self.thread_local.0.start as u64 } else { address }
+    }
+
     /// Returns the ranges of the sections that have checksums, in order of the file.
     pub(super) fn checksummed_parts(&self) -> Vec<Range<usize>> {
         let sections = self.sections.iter().filter(|section| section.has_checksum());
@@ -272,7 +291,7 @@ impl<'p> FileLayout<'p> {
 }
 
 /// Returns the entries of the program header table, in order.
-fn segments(areas: &Layout, has_property: bool) -> Vec<SegmentKind> {
+fn segments(areas: &Layout, has_property: bool, has_thread_local: bool) -> Vec<SegmentKind> {
     let has = |area: Area| areas[area].size > 0;
     let mut segments = vec![SegmentKind::ReadOnly];
     if has(Area::Text) {
@@ -285,6 +304,9 @@ fn segments(areas: &Layout, has_property: bool) -> Vec<SegmentKind> {
     segments.extend([SegmentKind::Dynamic, SegmentKind::Note, SegmentKind::BuildId]);
     if has_property {
         segments.extend([SegmentKind::PropertyNote, SegmentKind::Property]);
+    }
+    if has_thread_local {
+        segments.push(SegmentKind::ThreadLocal);
     }
     if has(Area::EhFrame) {
         segments.push(SegmentKind::UnwindIndex);

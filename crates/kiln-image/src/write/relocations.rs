@@ -4,10 +4,11 @@
 use kiln_globals::SlotKey;
 
 use super::dynamic_symbols::DynamicSymbols;
+use super::layout::FileLayout;
 use super::patches::{TextPatches, TextRelocation};
 use super::relr::{PackedRelocations, is_packable};
 use crate::elf64::{RELA, rela_info};
-use crate::link::{Addresses, Area, Fixups, Plan, Pointer, PointerSource};
+use crate::link::{Area, Fixups, Plan, Pointer, PointerSource};
 
 /// The dynamic relocations of an image, before addresses are known.
 pub(super) struct Relocations {
@@ -41,7 +42,7 @@ impl Relocations {
         places.sort_unstable();
         let relative = counts.relative + internal - places.len();
         let text = patches.count();
-        let rela = relative + plan.symbol_slot_count() + counts.symbols + text;
+        let rela = relative + plan.symbol_slot_count() + counts.symbols + counts.thread_locals + text;
         Self { rela, relative, symbolic: counts.symbolic, text, packed: PackedRelocations::new(&places) }
     }
 }
@@ -51,14 +52,14 @@ impl Relocations {
 /// pointers.
 pub(super) fn write_relocations(
     plan: &Plan<'_>,
-    addresses: &Addresses,
+    layout: &FileLayout<'_>,
     symbols: &DynamicSymbols<'_, '_>,
     fixups: &Fixups,
     text: &[TextRelocation],
     pack: bool,
     table: &mut [u8],
 ) -> Vec<(u64, u64)> {
-    let arch = plan.arch();
+    let (arch, addresses) = (plan.arch(), &layout.addresses);
     let address = |area: Area, offset: u64| addresses[area] + offset;
     let pointers = fixups.pointers.iter().chain(&fixups.internal_slots);
     let (packed, plain): (Vec<&Pointer>, Vec<_>) =
@@ -87,6 +88,12 @@ pub(super) fn write_relocations(
             let from = address(pointer.area, pointer.offset);
             records.push((from, rela_info(symbol, arch.abs64_reloc()), pointer.addend as u64));
         }
+    }
+    let block = layout.thread_local.0.start as u64;
+    for pointer in &fixups.thread_locals {
+        let from = address(pointer.area, pointer.offset);
+        let (_, addend) = arch.thread_local_offset(pointer.target - block);
+        records.push((from, rela_info(0, arch.thread_local_reloc()), addend));
     }
     // Not counted among the relative ones, so that our loader does not see them.
     records.extend(text.iter().map(|&TextRelocation { address, slot, addend }| match slot {

@@ -3,6 +3,7 @@
 //! Section indices, section headers and the checksums in the note are all made from this list, so
 //! they cannot disagree.
 
+use kiln_globals::THREAD_LOCAL_SECTION;
 use object::elf;
 use object::write::StringId;
 use object::write::elf::{SectionIndex, Writer};
@@ -103,6 +104,11 @@ impl FileSection<'_> {
     pub(super) fn has_checksum(&self) -> bool {
         matches!(self.content, SectionContent::Patches)
             || self.piece().is_some_and(|piece| piece.area != Area::Bss && piece.size > 0)
+    }
+
+    /// Whether it has the initial content of thread-local data.
+    pub(super) fn is_thread_local(&self) -> bool {
+        self.name == THREAD_LOCAL_SECTION && self.piece().is_some_and(|piece| piece.area == Area::Relro)
     }
 
     /// Returns the part of an area that is the section's content, or `None` if the content is

@@ -4,7 +4,7 @@ use kiln_artifact::record::{Linkage, SymbolKind};
 use object::elf::{self, SHN_UNDEF, Sym64};
 use object::{Endianness, U16, U32, U64, pod};
 
-use super::dynamic_symbols::{ExportList, is_exported};
+use super::dynamic_symbols::{ExportList, is_exported, is_thread_local};
 use super::strings::Strings;
 use crate::elf64::symbol_info;
 use crate::link::{Area, LinkError, Plan, stub_size};
@@ -87,8 +87,11 @@ impl FullSymbols {
                     && plan.is_definition(number, index)
                     && is_exported(symbol.linkage())
                     && list.accepts(name);
-                let kind =
-                    if symbol.kind() == SymbolKind::Function { elf::STT_FUNC } else { elf::STT_OBJECT };
+                let kind = match symbol.kind() {
+                    SymbolKind::Function => elf::STT_FUNC,
+                    _ if is_thread_local(plan, area, offset) => elf::STT_TLS,
+                    _ => elf::STT_OBJECT,
+                };
                 let binding = if global { elf::STB_GLOBAL } else { elf::STB_LOCAL };
                 let list = if global { &mut globals } else { &mut locals };
                 let (info, size) = (symbol_info(binding, kind), symbol.size.get());

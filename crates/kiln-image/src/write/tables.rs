@@ -15,7 +15,7 @@ use super::layout::FileLayout;
 use super::relocations::Relocations;
 use super::symbols::{ElfSymbol, FullSymbols};
 use crate::arch::Arch;
-use crate::elf64::{SYMBOL, symbol_info};
+use crate::elf64::{SYMBOL, symbol_info, symbol_type};
 use crate::link::LinkError;
 
 /// Writes the tables that are loaded, in order of the file. Leaves room for the relocations that
@@ -51,12 +51,11 @@ pub(super) fn write_dynamic_tables(
         push(ElfSymbol { name, info: symbol_info(elf::STB_GLOBAL, elf::STT_NOTYPE), ..ElfSymbol::NULL });
     }
     for (&name, export) in dynamic.exports.iter().zip(&symbols.exports) {
-        let kind = if export.function { elf::STT_FUNC } else { elf::STT_OBJECT };
         push(ElfSymbol {
             name,
-            info: symbol_info(elf::STB_GLOBAL, kind),
+            info: symbol_info(elf::STB_GLOBAL, export.kind),
             section: layout.section_at(export.area, export.offset),
-            value: layout.addresses[export.area] + export.offset,
+            value: layout.symbol_value(export.kind, export.area, export.offset),
             size: export.size,
             ..ElfSymbol::NULL
         });
@@ -143,7 +142,7 @@ pub(super) fn symbol_table(arch: Arch, layout: &FileLayout<'_>, symbols: &FullSy
     ElfSymbol::NULL.write(arch.endian(), &mut table);
     for symbol in &symbols.list {
         let section = layout.section_at(symbol.area, symbol.offset);
-        let value = layout.addresses[symbol.area] + symbol.offset;
+        let value = layout.symbol_value(symbol_type(symbol.info), symbol.area, symbol.offset);
         let (name, info, size) = (symbol.name, symbol.info, symbol.size);
         ElfSymbol { name, info, section, value, size, ..ElfSymbol::NULL }.write(arch.endian(), &mut table);
     }

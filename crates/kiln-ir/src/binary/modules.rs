@@ -98,7 +98,9 @@ impl<R: Read> Iterator for Modules<R> {
 /// Refuses data in sections whose names have a meaning to loaders or linkers.
 fn check_sections(module: &Module, offset: u64) -> Result<(), BinaryError> {
     for object in &module.data {
-        if let Some(section) = object.section.as_ref().filter(|section| is_reserved_section(section)) {
+        let is_thread_local = object.is_thread_local() && object.writable;
+        let section = object.section.as_ref().filter(|_| !is_thread_local);
+        if let Some(section) = section.filter(|section| is_reserved_section(section)) {
             let name = module.symbol(object.symbol).name.clone();
             let (module, section) = (module.name.clone(), section.clone());
             return Err(BinaryError::Section { offset, module, name, section });

@@ -213,11 +213,16 @@ fn data_in_a_section_of_loaders_is_refused() {
     let text = "data %first { i64 1 } local data %second section = \".table\" { i64 2 }";
     let mut module = parse(Arc::new(Source::new("d.clif", text)), &Target::host()).unwrap();
     one(&module.to_bytes()).unwrap();
-    module.data[1].section = Some(".tdata".into());
+    module.data[1].section = Some(".tbss".into());
     assert_eq!(
         fault(&module.to_bytes()),
-        "byte 0: module `d.clif`: no data can be placed in section `.tdata`, as `second` is: it means something to loaders"
+        "byte 0: module `d.clif`: no data can be placed in section `.tbss`, as `second` is: it means something to loaders"
     );
+    // Thread-local data is written by the program.
+    module.data[1].section = Some(".tdata".into());
+    assert!(fault(&module.to_bytes()).contains("section `.tdata`, as `second` is"));
+    module.data[1].writable = true;
+    one(&module.to_bytes()).unwrap();
 }
 
 #[test]

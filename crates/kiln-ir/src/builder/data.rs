@@ -2,17 +2,19 @@
 
 use cranelift_module::{DataDescription, Init as DescribedInit, ModuleDeclarations, ModuleRelocTarget};
 
-use kiln_globals::is_reserved_section;
+use kiln_globals::{THREAD_LOCAL_SECTION, is_reserved_section};
 
 use super::error::{BuildError, DataError};
 use super::pending::{PendingData, declared};
 use crate::data::{Init, MAX_ALIGN};
 
-/// Returns the data object that `description` describes, whose name is `name`.
+/// Returns the data object that `description` describes, whose name is `name`. Of one that is
+/// thread-local, each thread has a copy.
 pub(super) fn data_object(
     declarations: &ModuleDeclarations,
     name: &str,
     description: &DataDescription,
+    is_thread_local: bool,
 ) -> Result<PendingData, BuildError> {
     let fault = |reason| BuildError::Data { name: name.into(), reason };
     let DataDescription {
@@ -33,6 +35,11 @@ pub(super) fn data_object(
     if let Some(section) = section.as_deref().filter(|section| is_reserved_section(section)) {
         return Err(BuildError::Section { name: name.into(), section: section.into() });
     }
+    let section = match (section, is_thread_local) {
+        (Some(_), true) => return Err(fault(DataError::ThreadLocal)),
+        (None, true) => Some(THREAD_LOCAL_SECTION.into()),
+        (section, false) => section,
+    };
     let align = align.map_or(Some(8), |align| u32::try_from(align).ok());
     let align = align
         .filter(|align| align.is_power_of_two() && *align <= MAX_ALIGN)

@@ -107,15 +107,16 @@ impl Declarations {
         name: &str,
         linkage: Linkage,
         writable: bool,
+        tls: bool,
     ) -> ModuleResult<DataId> {
         self.current.take();
-        self.all.declare_data(name, linkage, writable, false).map(|(id, _)| id)
+        self.all.declare_data(name, linkage, writable, tls).map(|(id, _)| id)
     }
 
     #[expect(clippy::result_large_err, reason = "the error type is that of the trait")]
-    pub(super) fn declare_anonymous_data(&mut self, writable: bool) -> ModuleResult<DataId> {
+    pub(super) fn declare_anonymous_data(&mut self, writable: bool, tls: bool) -> ModuleResult<DataId> {
         self.current.take();
-        self.all.declare_anonymous_data(writable, false)
+        self.all.declare_anonymous_data(writable, tls)
     }
 
     /// Checks that function `id` may be defined with the type `defined`: it is the declared one, or

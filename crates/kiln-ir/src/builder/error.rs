@@ -155,8 +155,8 @@ pub enum DataError {
     /// The name of its section is empty or holds a zero byte.
     #[error("the section's name is empty or holds a zero byte")]
     Section,
-    /// It is thread-local.
-    #[error("thread-local data is not supported")]
+    /// It is thread-local and names a section.
+    #[error("thread-local data is in a section of its own")]
     ThreadLocal,
 }
 

@@ -23,13 +23,15 @@ const WIDTH: usize = 100;
 pub(super) fn write(data: &DataObject, names: &Names, zeros: &Cell<u64>, out: &mut String) {
     let start = out.rfind('\n').map_or(0, |at| at + 1);
     out.push_str(names.text(data.symbol));
-    if data.writable {
+    if data.is_thread_local() {
+        out.push_str(" tls");
+    } else if data.writable {
         out.push_str(" writable");
     }
     if data.align != 8 {
         let _ = write!(out, " align={}", data.align);
     }
-    if let Some(section) = &data.section {
+    if let Some(section) = data.section.as_ref().filter(|_| !data.is_thread_local()) {
         let _ = write!(out, " section={}", quoted(section.as_bytes()));
     }
     let pieces = pieces(data, names, zeros);

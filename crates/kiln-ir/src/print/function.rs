@@ -189,14 +189,15 @@ impl FunctionPrinter<'_> {
         }
         for (number, data) in &ir.global_values {
             match data {
-                GlobalValueData::Symbol { name, offset, colocated, tls: _ } => {
+                GlobalValueData::Symbol { name, offset, colocated, tls } => {
                     let colocated = if *colocated { "colocated " } else { "" };
+                    let tls = if *tls { "tls " } else { "" };
                     let name = self.name(name)?;
                     let offset = match offset.bits() {
                         0 => String::new(),
                         offset => format!("{offset:+}"),
                     };
-                    self.line(number, format_args!("symbol {colocated}{name}{offset}"));
+                    self.line(number, format_args!("symbol {colocated}{tls}{name}{offset}"));
                 }
                 GlobalValueData::Load { flags, global_type, .. } => {
                     let flags = ir.dfg.mem_flags[*flags];

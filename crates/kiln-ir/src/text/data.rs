@@ -4,7 +4,7 @@
 //! resolved later, when all definitions of the file are known.
 
 use cranelift_codegen::ir::immediates::{Ieee32, Ieee64};
-use kiln_globals::is_reserved_section;
+use kiln_globals::{THREAD_LOCAL_SECTION, is_reserved_section};
 
 use super::cursor::{Cursor, Token};
 use super::item::{AddressItem, DataItem, GlobalItem};
@@ -32,9 +32,12 @@ pub(super) fn data_object<'t>(
     let mut writable = false;
     let mut align = 8;
     let mut section = None;
+    let mut tls = None;
     loop {
         if cursor.word("writable") {
             writable = true;
+        } else if cursor.word("tls") {
+            tls = Some(cursor.at - 3);
         } else if cursor.word("align") {
             cursor.expect(b'=', "`=`")?;
             let (number_at, number) = cursor.integer()?;
@@ -57,7 +60,15 @@ pub(super) fn data_object<'t>(
             break;
         }
     }
-    cursor.expect(b'{', "`writable`, `align`, `section` or `{`")?;
+    if let Some(tls_at) = tls {
+        if section.is_some() {
+            let message = "thread-local data is in a section of its own".to_owned();
+            return Err(cursor.fault_at(tls_at, 3, message));
+        }
+        writable = true;
+        section = Some(THREAD_LOCAL_SECTION.to_owned());
+    }
+    cursor.expect(b'{', "`writable`, `tls`, `align`, `section` or `{`")?;
     let mut content = DataContent { big_endian, bytes: Vec::new(), len: 0, addresses: Vec::new() };
     if !cursor.eat(b'}') {
         loop {

@@ -7,7 +7,7 @@ use cranelift_module::{
     DataDescription, DataId, FuncId, Linkage, Module, ModuleError, ModuleReloc, ModuleRelocTarget,
 };
 use expect_test::{Expect, expect};
-use kiln_ir::{BuildError, ModuleBuilder, Target};
+use kiln_ir::{BuildError, ModuleBuilder, Modules, Source, Target, parse};
 
 use crate::{describe, target};
 
@@ -265,10 +265,7 @@ fn faults_of_data() {
     let import = module.declare_data("import", Linkage::Import, false, false).unwrap();
     let global = module.global("key");
     let mut description = DataDescription::new();
-    fails(
-        module.declare_data("tls", Linkage::Local, true, true),
-        expect!["Backend error: `tls`: thread-local data is not supported"],
-    );
+    let tls = module.declare_data("tls", Linkage::Local, true, true).unwrap();
     fails(
         module.define_data(data, &description),
         expect!["Backend error: `data`: the content is not initialized"],
@@ -318,12 +315,49 @@ fn faults_of_data() {
         ],
     );
     fails(
+        module.define_data(tls, &attempt(&|d| d.set_custom_section("mine"))),
+        expect!["Backend error: `tls`: thread-local data is in a section of its own"],
+    );
+    fails(
         module.define_data(data, &attempt(&|d| d.align = Some(3))),
         expect!["Backend error: `data`: the alignment is not a power of two up to 4096"],
     );
     module.define_data(data, &description).unwrap();
     fails(module.define_data(data, &description), expect!["Duplicate definition of identifier: data"]);
     assert_eq!(module.finish().unwrap().data.len(), 1);
+}
+
+#[test]
+fn thread_local_data_is_what_the_text_form_says() {
+    let mut module = builder();
+    let counter = module.declare_data("counter", Linkage::Export, false, true).unwrap();
+    let mut description = DataDescription::new();
+    description.define(Box::new([7, 0, 0, 0, 0, 0, 0, 0]));
+    module.define_data(counter, &description).unwrap();
+    let other = module.declare_data("other", Linkage::Import, true, true).unwrap();
+    let ty = signature(&module, &[], &[types::I64]);
+    let read = module.declare_function("read", Linkage::Export, &ty).unwrap();
+    let body = |module: &mut ModuleBuilder, builder: &mut FunctionBuilder<'_>| {
+        let values = [counter, other].map(|data| {
+            let place = module.declare_data_in_func(data, builder.func);
+            let address = builder.ins().tls_value(types::I64, place);
+            builder.ins().load(types::I64, ir::MemFlagsData::trusted(), address, 0)
+        });
+        vec![builder.ins().iadd(values[0], values[1])]
+    };
+    define(&mut module, read, body).unwrap();
+    let module = module.finish().unwrap();
+    assert!(module.data[0].is_thread_local() && module.data[0].writable);
+    let text = kiln_ir::print(&module).unwrap();
+    let data = text.lines().find(|line| line.starts_with("data")).unwrap();
+    assert_eq!(data, "data %counter tls { bytes #0700000000000000 }");
+    let symbols: Vec<_> = text.lines().filter(|line| line.contains("symbol")).collect();
+    assert_eq!(symbols, ["    gv0 = symbol colocated tls %counter", "    gv1 = symbol tls %other"]);
+    let again = parse(Source::new("again.clif", text.clone()).into(), &target()).unwrap();
+    assert_eq!(kiln_ir::print(&again).unwrap(), text);
+    let bytes = module.to_bytes();
+    let read = Modules::new(&*bytes).next().unwrap().unwrap().verify(&target()).unwrap();
+    assert_eq!(kiln_ir::print(&read).unwrap(), text);
 }
 
 #[test]

@@ -194,7 +194,7 @@ block0:
     return
 }
 function %i() -> i64 {
-    gv0 = symbol tls %x
+    gv0 = symbol tls %x+8
 block0:
     v0 = tls_value.i64 gv0
     return v0
@@ -225,10 +225,10 @@ block0:
             12 |     fn0 = userextname7()
                |     ^^^
 
-            Unsupported: error: thread-local symbols are not supported
+            Unsupported: error: a thread-local symbol has no offset
               --> test.clif:18:5
                |
-            18 |     gv0 = symbol tls %x
+            18 |     gv0 = symbol tls %x+8
                |     ^^^
 
             Unsupported: error: symbols of an object format are not supported

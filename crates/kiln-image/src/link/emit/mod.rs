@@ -44,6 +44,7 @@ impl Plan<'_> {
             fixups.pointers.extend(module.pointers);
             fixups.symbolic.extend(module.symbolic);
             fixups.text.extend(module.text);
+            fixups.thread_locals.extend(module.thread_locals);
         }
 
         // Shared stubs, and the parts of the unwind information that belong to no module.

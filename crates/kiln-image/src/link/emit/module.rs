@@ -186,6 +186,10 @@ impl<'m> ModuleWriter<'m> {
             let addend = reloc.addend.get();
             if let Some(symbol) = self.targets.of(id).symbol {
                 let target = symbol.wrapping_add_signed(addend);
+                if reloc.kind() == RelocKind::ThreadLocal {
+                    fixups.thread_locals.push(Pointer { area, offset, target });
+                    continue;
+                }
                 fixups.pointers.push(Pointer { area, offset, target });
                 continue;
             }

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use kiln_globals::THREAD_LOCAL_SECTION;
+
 use super::super::definitions::Definitions;
 use super::super::error::LinkError;
 use super::nodes::{NodeId, Nodes};
@@ -63,7 +65,12 @@ pub(super) fn mark(
     }
     for module in &nodes.modules {
         for node in (module.first..).take(module.len()) {
-            let is_run = || module.function(node).is_none() && module.object(node).run.is_some();
+            // Nobody but code reads the initial content of thread-local data.
+            let is_read = |run: u32| {
+                let run = &module.artifact.named_data()[run as usize];
+                module.artifact.section_name(run) != THREAD_LOCAL_SECTION
+            };
+            let is_run = || module.function(node).is_none() && module.object(node).run.is_some_and(is_read);
             if module.is_whole {
                 keep(&mut reasons, &mut queue, node, Reason::Whole);
             } else if is_run() {

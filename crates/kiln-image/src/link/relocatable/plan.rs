@@ -1,8 +1,8 @@
 //! [`ObjectPlan`]: an object that is laid out, its symbols, and the pointers in its data.
 
 use kiln_artifact::record::{Linkage, Reloc, SectionKind, SymbolKind};
-use kiln_artifact::{Artifact, GlobalAccess};
-use kiln_globals::GlobalTable;
+use kiln_artifact::{Artifact, GlobalAccess, RelocKind};
+use kiln_globals::{GlobalTable, THREAD_LOCAL_SECTION};
 
 use super::super::assign::{Slot, SlotContent};
 use super::super::definitions::Definitions;
@@ -40,7 +40,14 @@ pub(crate) fn plan_object<'a>(
 ) -> Result<ObjectPlan<'a>, Vec<LinkError>> {
     let arch = check_targets(artifacts, default_arch)?;
     let directs = artifacts.iter().enumerate().filter(|(_, it)| it.global_access() == GlobalAccess::Direct);
-    let errors: Vec<_> = directs.map(|(module, _)| LinkError::DirectObject { module }).collect();
+    let mut errors: Vec<_> = directs.map(|(module, _)| LinkError::DirectObject { module }).collect();
+    let uses_thread_locals = |artifact: &Artifact| {
+        let mut runs = artifact.named_data().iter();
+        runs.any(|run| artifact.section_name(run) == THREAD_LOCAL_SECTION)
+            || artifact.read_only_relocs().iter().any(|reloc| reloc.kind() == RelocKind::ThreadLocal)
+    };
+    let thread_local = artifacts.iter().enumerate().filter(|(_, artifact)| uses_thread_locals(artifact));
+    errors.extend(thread_local.map(|(module, _)| LinkError::ThreadLocalInObject { module }));
     if !errors.is_empty() {
         return Err(errors);
     }

@@ -39,6 +39,7 @@ pub(super) fn classify(kind: RelocKind, text: &[u8], offset: usize, addend: i64)
         RelocKind::A64Ld64GotLo12 => (is_ldr(word) && addend == 0, Use::Slot { relaxable: true }),
         RelocKind::A64AdrPrelPg21 => (is_adrp(word), Use::Direct),
         RelocKind::A64AddLo12 => (is_add(word), Use::Direct),
+        RelocKind::A64Ld64Lo12 => (is_ldr(word), Use::Direct),
         _ => return Err(PatchError::Foreign),
     };
     if fits { Ok(usage) } else { Err(PatchError::Instruction) }
@@ -89,6 +90,7 @@ pub(super) fn patch(kind: RelocKind, site: PatchSite<'_>, targets: PatchAddresse
         },
         RelocKind::A64AdrPrelPg21 => adrp(word, symbol?, site.address)?,
         RelocKind::A64AddLo12 => add(word, symbol?),
+        RelocKind::A64Ld64Lo12 => ldr(word, symbol?)?,
         _ => return Err(PatchError::Foreign),
     };
     write32(site.text, site.offset, word)
