@@ -348,7 +348,7 @@ fn known_addresses_and_slots_are_used() {
     let out =
         kiln_image::link::FixupOutput { text: &mut text, relro: &mut [], data: &mut data, slots: &mut slots };
     assert!(out.fits(plan.layout()));
-    fixups.apply(out, &mut |_| 0x1000);
+    fixups.apply(out, &mut |_| 0x1000, &mut |_| [0; 2]);
     assert_eq!(data[..8], (FAR + 1).to_ne_bytes());
     assert_eq!(data[8..], 0x1002u64.to_ne_bytes());
 }
