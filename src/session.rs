@@ -33,8 +33,8 @@ use std::sync::{Arc, PoisonError};
 
 use cranelift_codegen::ir::Signature;
 use kiln_artifact::Artifact;
-use kiln_globals::{Bindings, GlobalId, GlobalTable, Resolve, SlotKey};
-use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, bind_function, save, write_image};
+use kiln_globals::{GlobalId, GlobalTable, Resolve, SlotKey};
+use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, save, write_image};
 use kiln_ir::{Module, Target};
 use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, Located, Ready, RebindError, Role, Unit};
 
@@ -155,13 +155,9 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As for [`bind_global`](Self::bind_global).
+    /// As for [`bind_global`](Self::bind_global), and if code calls it with another type already.
     pub fn bind_function<F: FunctionPointer>(&self, name: &str, function: F) -> Result<(), RebindError> {
-        let mut bindings = Bindings::new();
-        bind_function(&mut bindings, name, function);
-        let key = SlotKey::Symbol(name.into());
-        let address = bindings.resolve(&key, None).unwrap_or_default();
-        self.engine.rebind(key, address, |host| bind_function(&mut host.bindings, name, function))
+        self.engine.rebind_function(name, function.address() as usize, &F::signature())
     }
 
     /// Sets the function of the host that the symbol `name` stands for, by its address and type.
@@ -170,16 +166,14 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// As for [`bind_global`](Self::bind_global).
+    /// As for [`bind_function`](Self::bind_function).
     pub fn bind_function_at(
         &self,
         name: &str,
         address: usize,
         signature: &kiln_globals::Signature,
     ) -> Result<(), RebindError> {
-        self.engine.rebind(SlotKey::Symbol(name.into()), address, |host| {
-            host.bindings.bind_function(name, address, signature);
-        })
+        self.engine.rebind_function(name, address, signature)
     }
 
     /// Sets the resolver, which is asked for addresses that are not bound. It is called without a

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use kiln_artifact::Artifact;
-use kiln_globals::{Bindings, GlobalTable, Resolve, SlotKey, Unresolved};
+use kiln_globals::{Bindings, GlobalTable, Resolve, Signature, SlotKey, Unresolved};
 use kiln_ir::{Module, check_program};
 use kiln_jit::{CountedEntries, Jit, LinkOptions, Ready, RebindError, Role, Unit};
 
@@ -143,6 +143,20 @@ impl Engine {
         self.with_host(|host| {
             self.jit.rebind(&key, address)?;
             Ok(bind(host))
+        })
+    }
+
+    /// Changes the binding of a function, as [`rebind`](Self::rebind) does.
+    pub(super) fn rebind_function(
+        &self,
+        name: &str,
+        address: usize,
+        signature: &Signature,
+    ) -> Result<(), RebindError> {
+        self.with_host(|host| {
+            self.jit.rebind_function(&SlotKey::Symbol(name.into()), address, signature)?;
+            host.bindings.bind_function(name, address, signature);
+            Ok(())
         })
     }
 

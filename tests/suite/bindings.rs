@@ -76,6 +76,27 @@ fn a_function_of_another_type_is_refused_in_memory_and_in_an_image() {
 }
 
 #[test]
+fn a_function_is_not_bound_again_with_another_type_while_code_calls_it() {
+    let session = Session::new(Target::host()).unwrap();
+    session.bind_function("noted", noted as extern "C" fn()).unwrap();
+    session.bind_function("sin", sine_of_f32 as extern "C" fn(f32) -> f32).unwrap();
+    let unit = session.add(&[module("caller", CALLER)]).unwrap();
+    let error = session.bind_function("sin", sine as extern "C" fn(f64) -> f64).unwrap_err().to_string();
+    let expected = "symbol `sin` cannot be bound to a function of type (f64) -> f64 system_v: \
+                    `half_sine` of module `caller` calls it as (f32) -> f32 system_v";
+    assert_eq!(error, expected);
+    let signature = "(f64) -> f64 system_v".parse().unwrap();
+    let error = session.bind_function_at("sin", sine as *const () as usize, &signature).unwrap_err();
+    assert_eq!(error.to_string(), expected);
+    // The binding is as before, and code of this type may be bound again.
+    session.bind_function("sin", sine_of_f32 as extern "C" fn(f32) -> f32).unwrap();
+    let again = session.add(&[module("again", &CALLER.replace("half_sine", "again"))]).unwrap();
+    // Nobody calls it any more.
+    session.remove(&[unit, again]).unwrap();
+    session.bind_function("sin", sine as extern "C" fn(f64) -> f64).unwrap();
+}
+
+#[test]
 fn addresses_of_the_process_in_constants_are_found() {
     static OBJECT: i64 = 7;
     let local = 1;

@@ -1,5 +1,8 @@
 //! The messages of a session name modules, what they are about, and who uses it.
 
+use std::sync::{Arc, Mutex, Weak};
+
+use kiln::globals::{Resolve, SlotKey, Unresolved};
 use kiln::ir::{Module, Target};
 use kiln::jit::JitError;
 use kiln::{Compiler, Session, SessionError};
@@ -57,6 +60,29 @@ fn a_binding_that_data_holds_is_named_with_the_data() {
         error.to_string(),
         "symbol `lost_pointer` cannot be bound again: `table` of module `tables` holds its address"
     );
+}
+
+/// A resolver that adds what is being added already, and keeps the message.
+struct Adding {
+    session: Weak<Session>,
+    said: Mutex<String>,
+}
+
+impl Resolve for Adding {
+    fn resolve(&self, _: &SlotKey, _: Option<&str>) -> Result<usize, Unresolved> {
+        let again = module("again", "function %user() { block0: return }");
+        *self.said.lock().unwrap() = refused(&self.session.upgrade().unwrap(), &[again]);
+        Ok(0x1000)
+    }
+}
+
+#[test]
+fn a_definition_that_is_being_added_is_named_with_the_module_that_comes_late() {
+    let session = Arc::new(session());
+    let resolver = Arc::new(Adding { session: Arc::downgrade(&session), said: Mutex::default() });
+    session.set_resolver(resolver.clone());
+    session.add(&[module("first", USER)]).unwrap();
+    assert_eq!(*resolver.said.lock().unwrap(), "`user` of module `again` is being added by another thread");
 }
 
 #[test]

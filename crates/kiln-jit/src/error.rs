@@ -274,16 +274,31 @@ pub struct InUseError {
     pub uses: Vec<UseOf>,
 }
 
-/// A slot cannot change, because data of the program, or code that reaches globals directly, holds
-/// a copy of its value, which would remain the old one.
+/// A slot cannot change.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} cannot be bound again: {} holds its address", .user.user())]
 #[non_exhaustive]
-pub struct RebindError {
-    /// The slot's key.
-    pub key: SlotKey,
-    /// The first function or data object that holds a copy.
-    pub user: UseOf,
+pub enum RebindError {
+    /// Data of the program, or code that reaches globals directly, holds a copy of its value, which
+    /// would remain the old one.
+    #[error("{key} cannot be bound again: {} holds its address", .user.user())]
+    Copied {
+        /// The slot's key.
+        key: SlotKey,
+        /// The first function or data object that holds a copy.
+        user: UseOf,
+    },
+    /// Code calls the function with another type.
+    #[error("{key} cannot be bound to a function of type {given}: {} calls it as {expected}", .user.user())]
+    OtherType {
+        /// The slot's key.
+        key: SlotKey,
+        /// The first function that calls it.
+        user: UseOf,
+        /// The type with which it is called.
+        expected: Box<str>,
+        /// The type of the new function.
+        given: Box<str>,
+    },
 }
 
 /// A use of a definition by something outside of its unit, or of something of the host.

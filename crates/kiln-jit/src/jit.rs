@@ -13,7 +13,7 @@ use std::thread::Builder;
 
 use kiln_artifact::record::SymbolKind;
 use kiln_artifact::{Artifact, Table};
-use kiln_globals::{Resolve, SlotKey};
+use kiln_globals::{Resolve, Signature, SlotKey};
 use kiln_image::link;
 use kiln_image::{FunctionRef, ThreadLocals, WithThreadLocals};
 
@@ -318,14 +318,38 @@ impl Jit {
     /// [`RebindError`] if data of the program, or code that reaches globals directly, holds a copy
     /// of the old address.
     pub fn rebind(&self, key: &SlotKey, address: usize) -> Result<bool, RebindError> {
+        self.rebind_as(key, address, None)
+    }
+
+    /// Changes the address that a slot holds, as [`rebind`](Self::rebind) does, to that of a
+    /// function of this type.
+    ///
+    /// # Errors
+    ///
+    /// [`RebindError`], also if code calls the function with another type.
+    pub fn rebind_function(
+        &self,
+        key: &SlotKey,
+        address: usize,
+        signature: &Signature,
+    ) -> Result<bool, RebindError> {
+        self.rebind_as(key, address, Some(&signature.to_string()))
+    }
+
+    fn rebind_as(&self, key: &SlotKey, address: usize, given: Option<&str>) -> Result<bool, RebindError> {
         let mut program = self.state.program();
+        if let Some(given) = given
+            && let Some((user, expected)) = program.other_type(SlotKind::of(key), key.text(), given)
+        {
+            return Err(RebindError::OtherType { key: key.clone(), user, expected, given: given.into() });
+        }
         let Some(slot) = program.slots.get(SlotKind::of(key), key.text()) else {
             program.rebinds += 1;
             return Ok(false);
         };
         if slot.copies > 0 && slot.cell.load() != address as u64 {
             let user = program.user_of_copy(SlotKind::of(key), key.text());
-            return Err(RebindError { key: key.clone(), user });
+            return Err(RebindError::Copied { key: key.clone(), user });
         }
         slot.cell.store(address as u64);
         Ok(true)

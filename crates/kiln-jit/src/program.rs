@@ -19,7 +19,7 @@ use kiln_image::link::{ExternalDefinition, MAX_SECTIONS};
 use kiln_image::{Arch, missing_features};
 use smallvec::SmallVec;
 
-use crate::batch::{Batch, Reference, SlotKind, is_strong, reference};
+use crate::batch::{Batch, Reference, SlotKind, is_strong, reference, slot_kind};
 use crate::error::{InUseError, JitError, ModuleName, UseOf};
 use crate::indirection::{Indirection, Stubs};
 use crate::large::LargeUnit;
@@ -263,6 +263,25 @@ impl Program {
             |unit: &&Arc<UnitInfo>| unit.uses().copies.iter().any(|(of, key)| *of == kind && **key == *name);
         let unit = self.units.values().find(copies);
         unit.map_or_else(|| unknown_use(name), |unit| unit.use_of_copy(kind, name))
+    }
+
+    /// Returns the first function that calls the function in a slot with another type than `given`,
+    /// and that type.
+    pub(crate) fn other_type(&self, kind: SlotKind, name: &str, given: &str) -> Option<(UseOf, Box<str>)> {
+        self.slots.get(kind, name)?;
+        let uses =
+            |unit: &&Arc<UnitInfo>| unit.uses().slots.iter().any(|(of, key)| *of == kind && **key == *name);
+        self.units.values().filter(uses).find_map(|unit| {
+            let expected = unit.artifacts.iter().find_map(|artifact| {
+                let is_meant = |symbol: &&SymbolRecord| {
+                    slot_kind(symbol) == Some(kind) && !symbol.is_defined() && artifact.name(symbol) == name
+                };
+                let symbol = artifact.symbols().iter().find(is_meant)?;
+                let expected = artifact.signature(symbol.signature()?)?;
+                (!signatures_agree(expected, given)).then_some(expected)
+            })?;
+            Some((unit.use_of(name), expected.into()))
+        })
     }
 
     fn check_symbol(
