@@ -1,8 +1,8 @@
 //! Comparison I: code that reaches globals and functions of the host through slots, and code that
 //! contains their addresses. Which is the default follows from it: see ARCHITECTURE.md.
 //!
-//! The programs are generated: each function reads a global of its own, calls a function of the host
-//! and one of another module.
+//! The programs are generated: each function reads a global of its own, calls a function of the
+//! host and one of another module.
 
 mod program;
 

@@ -14,8 +14,8 @@
 //!   which compiled code calls a function of the host ([`Signature`]), so that a function of
 //!   another type is an error and not a wrong number.
 //!
-//! The crate also has what other crates of Kiln share: [`GlobalAccess`], the choice between slots and
-//! addresses in code, [`Signature`], the type of a function as text, [`list_errors`], and
+//! The crate also has what other crates of Kiln share: [`GlobalAccess`], the choice between slots
+//! and addresses in code, [`Signature`], the type of a function as text, [`list_errors`], and
 //! [`is_reserved_section`].
 //!
 //! # Should I use this crate?

@@ -24,16 +24,16 @@ pub enum LoadError {
         /// The reason that the operating system gave.
         source: std::io::Error,
     },
-    /// The operating system does not let addresses be written into code, as an image needs whose code
-    /// reaches globals directly.
+    /// The operating system does not let addresses be written into code, as an image needs whose
+    /// code reaches globals directly.
     Patch {
         /// The system call that was refused.
         call: &'static str,
         /// The reason that the operating system gave.
         source: std::io::Error,
     },
-    /// The operating system does not let code be executed that addresses were written into. One that
-    /// reaches globals through slots needs no such permission.
+    /// The operating system does not let code be executed that addresses were written into. One
+    /// that reaches globals through slots needs no such permission.
     PatchedCode {
         /// The reason why `mprotect(PROT_READ | PROT_EXEC)` was refused, which is tried first.
         refused: std::io::Error,

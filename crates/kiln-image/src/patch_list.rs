@@ -9,9 +9,9 @@
 //! | 1 to 5 | LEB128, the source: 0 is the image itself, 2n+1 slot n, 2n+2 slot n plus a number |
 //! | 0 or 8 | little-endian: the distance of the address from the load address, or that number |
 //!
-//! So a patch of a slot takes 2 or 3 bytes as a rule; the relocation for `dlopen` that says the same
-//! takes 24. Patches are in order of their places and do not overlap: whatever the bytes are, each
-//! takes at least 2 of them and writes 8 bytes that no other one writes.
+//! So a patch of a slot takes 2 to 4 bytes as a rule; the relocation for `dlopen` that says the
+//! same takes 24. Patches are in order of their places and do not overlap: whatever the bytes are,
+//! each takes at least 2 of them and writes 8 bytes that no other one writes.
 
 /// The bytes that a patch writes.
 pub(crate) const PATCH_LEN: u64 = 8;

@@ -1,18 +1,18 @@
 //! Addresses in code: what becomes of each, in modules that reach globals directly.
 //!
 //! With [`GlobalAccess::Direct`], Cranelift's code contains the address of whatever may be outside
-//! of its module: on x86-64 as the operand of `movabs`, elsewhere as eight bytes that the code jumps
-//! over. This file decides what the linker does with such an address:
+//! of its module: on x86-64 as the operand of `movabs`, elsewhere as eight bytes that the code
+//! jumps over. This file decides what the linker does with such an address:
 //!
 //! - If the target is in the program, the instruction is relaxed, where its architecture allows: it
 //!   computes the address relative to itself, and nothing is left to patch.
 //! - A replaceable function stays behind its slot: a call loads the address of the code that is in
 //!   force, and every other use has the address of the stub.
-//! - Everything else is a [`TextPatch`], which is applied when the code is loaded: by the JIT before
-//!   the code is published, by the loader before the pages become executable.
+//! - Everything else is a [`TextPatch`], which is applied when the code is loaded: by the JIT
+//!   before the code is published, by the loader before the pages become executable.
 //!
-//! The decision depends on the results of `resolve` and `reach` and on the bytes of the artifact, so
-//! `scan`, `emit` and the writer of images come to the same.
+//! The decision depends on the results of `resolve` and `reach` and on the bytes of the artifact,
+//! so `scan`, `emit` and the writer of images come to the same.
 
 use kiln_artifact::record::{Reloc, SymbolKind};
 use kiln_artifact::{Artifact, GlobalAccess, RelocKind};
@@ -64,8 +64,8 @@ pub(super) fn is_address(artifact: &Artifact, reloc: &Reloc) -> bool {
     reloc.kind() == RelocKind::Abs64 && artifact.global_access() == GlobalAccess::Direct
 }
 
-/// Returns what becomes of an address in the code of module `number`. `near` says whether pc-relative
-/// addresses reach all of the program.
+/// Returns what becomes of an address in the code of module `number`. `near` says whether
+/// pc-relative addresses reach all of the program.
 pub(super) fn aim(
     arch: Arch,
     near: bool,

@@ -42,10 +42,10 @@
 //!
 //! The other answer is code that contains addresses, which whoever loads it writes. It was built to
 //! be measured, and stays, because each is better at something: see ARCHITECTURE.md, and comparison
-//! I of `benches/peers` for figures. Reads of globals whose addresses are in no register are faster,
-//! by a load each; calls take the same time. A load has to write every place that uses something of
-//! the host, on as many pages as have one, where slots take 8 bytes for each thing that is used.
-//! `direct` has the decisions about such addresses.
+//! I of `benches/peers` for figures. Reads of globals whose addresses are in no register are
+//! faster, by a load each; calls take the same time. A load has to write every place that uses
+//! something of the host, on as many pages as have one, where slots take 8 bytes for each thing
+//! that is used. `direct` has the decisions about such addresses.
 //!
 //! # Architecture invariants
 //!

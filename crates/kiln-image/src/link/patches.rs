@@ -34,8 +34,9 @@ impl Plan<'_> {
         direct.unwrap_or_default()
     }
 
-    /// Returns the addresses in code that are left to patch, before addresses are known: those of the
-    /// program itself are 0. In order of module and relocation, as in [`Fixups`](super::Fixups).
+    /// Returns the addresses in code that are left to patch, before addresses are known: those of
+    /// the program itself are 0. In order of module and relocation, as in
+    /// [`Fixups`](super::Fixups).
     #[cfg(feature = "write")]
     pub(crate) fn text_patches(&self) -> impl Iterator<Item = TextPatch> {
         let modules = self.artifacts.iter().enumerate();

@@ -139,9 +139,9 @@ impl Loaded {
         let rows = Rows { section: bytes.as_ptr(), region: self.mapped.memory.addresses(), code };
         // SAFETY: the section is in the segment that is never written, at a fixed distance from the
         // code, and stays mapped until the registration is dropped, which comes first. Nobody else
-        // registers rows for the code, and nobody else has code in the reservation. Whoever runs the
-        // code trusts the file, see `FunctionRef::typed`, and the file must not change meanwhile, see
-        // `Image::open`.
+        // registers rows for the code, and nobody else has code in the reservation. Whoever runs
+        // the code trusts the file, see `FunctionRef::typed`, and the file must not change
+        // meanwhile, see `Image::open`.
         if let Some(unread) = unsafe { Registration::unread(rows.clone()) } {
             return Ok(Some(unread));
         }
@@ -267,9 +267,9 @@ impl Loaded {
         let memory = &mut self.mapped.memory;
         memory.protect(pages.clone(), Access::ReadWrite).map_err(fail("mprotect(PROT_READ | PROT_WRITE)"))?;
         for (offset, word) in words {
-            // SAFETY: the bytes are code, which `View` has found in the file's part of a segment that
-            // holds nothing that the loader reads, and whose pages were just made writable. Nobody
-            // runs the code before the image is bound.
+            // SAFETY: the bytes are code, which `View` has found in the file's part of a segment
+            // that holds nothing that the loader reads, and whose pages were just made writable.
+            // Nobody runs the code before the image is bound.
             unsafe { memory.write(offset, &word.to_ne_bytes()) };
         }
         // `PR_SET_MDWE` forbids this, but not to map a file of code.

@@ -224,9 +224,9 @@ impl Reservation {
         Ok(true)
     }
 
-    /// Replaces code that is in writable memory, at `range`, which starts at a page, by an executable
-    /// mapping of a file in memory with the same bytes. The error has the call that was refused; then
-    /// nothing has changed.
+    /// Replaces code that is in writable memory, at `range`, which starts at a page, by an
+    /// executable mapping of a file in memory with the same bytes. The error has the call that was
+    /// refused; then nothing has changed.
     ///
     /// Nobody may run the code meanwhile.
     pub(super) fn execute_copy(&mut self, range: Range<usize>) -> Result<(), (&'static str, io::Error)> {

@@ -83,9 +83,8 @@ record! {
     /// exports, which are last: their number grows with the code, and an image must be opened in
     /// the same time. Spans up to `exports` are ranges of the body; later spans are ranges of
     /// addresses, from the load address on. `exports_sum` is the checksum of the exports.
-    /// `globals` says how
-    /// code reaches globals. `table_sums` are those of the dynamic symbols, of `.gnu.hash` and of the relocations, by
-    /// what they say: tools move them.
+    /// `globals` says how code reaches globals. `table_sums` are those of the dynamic symbols, of
+    /// `.gnu.hash` and of the relocations, by what they say: tools move them.
     Head {
         sum: U64,
         magic: [u8; 8],

@@ -90,8 +90,8 @@ pub(super) fn is_address_load(text: &[u8], offset: usize) -> bool {
     offset >= 2 && text[offset - 2] & 0xfe == 0x48 && text[offset - 1] & 0xf8 == 0xb8
 }
 
-/// Replaces `movabs reg, address`, ten bytes, by `lea reg, [rip + symbol]` or `mov reg, [rip + slot]`
-/// and a no-op of three bytes.
+/// Replaces `movabs reg, address`, ten bytes, by `lea reg, [rip + symbol]` or `mov reg, [rip +
+/// slot]` and a no-op of three bytes.
 pub(super) fn relax_address(site: PatchSite<'_>, targets: PatchAddresses) -> Result<(), PatchError> {
     const NOP: [u8; 3] = [0x0f, 0x1f, 0x00];
     let start = site.offset.checked_sub(2).ok_or(PatchError::Instruction)?;
