@@ -241,6 +241,10 @@ impl Loaded {
 
     /// Writes the addresses in code. The pages that have some become a private copy of those of the
     /// file. They are never writable and executable at once, and executable again at the end.
+    ///
+    /// Measured and left out: to read the list twice instead of keeping what it says, and to make
+    /// the copies of neighbouring pages at once (`MADV_POPULATE_WRITE`). For 20,000 patches both
+    /// took 10 % longer.
     fn patch(&mut self, addresses: &[usize]) -> Result<(), LoadError> {
         let tables = self.mapped.tables();
         let code = tables.note.head.text.start.get();
