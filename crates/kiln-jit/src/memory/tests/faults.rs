@@ -56,6 +56,41 @@ fn without_executable_memory_the_error_has_both_reasons() {
     assert!(chain(&error).ends_with("Permission denied (os error 13)"), "{}", chain(&error));
 }
 
+#[test]
+fn pages_that_were_taken_ahead_are_not_taken_again() {
+    let (code, constants) = (300_000, 500_000);
+    // Whether all works, the system refuses to give pages ahead, or the sizes are wrong.
+    for (refused, ahead, after) in
+        [(false, [code, constants], 0), (true, [code, constants], 2), (false, [9, 9], 2)]
+    {
+        let (calls, refuses) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(refused.into())));
+        let refuse = {
+            let (calls, refuses) = (calls.clone(), refuses.clone());
+            move |name: &str| {
+                let is_meant = name == "madvise(MADV_POPULATE_WRITE)";
+                calls.fetch_add(is_meant.into(), Ordering::Relaxed);
+                (is_meant && refuses.load(Ordering::Relaxed) > 0).then_some(Errno::NOMEM)
+            }
+        };
+        let memory = Memory::with_system(system(refuse), options(Mapping::Dual)).unwrap();
+        memory.take_pages_ahead(ahead[0], ahead[1]);
+        assert_eq!(memory.usage().code.used + memory.usage().read_only.used, 0);
+        calls.store(0, Ordering::Relaxed);
+        refuses.store(0, Ordering::Relaxed);
+        let blocks = [(Region::Code, code), (Region::ReadOnly, constants)]
+            .map(|(region, size)| memory.allocate(region, size, 16).unwrap());
+        assert_eq!(calls.load(Ordering::Relaxed), after, "{refused} {ahead:?}");
+        free(&memory, blocks);
+    }
+    // More than there is, and a memory that is mapped once.
+    for mapping in [Mapping::Dual, Mapping::Protect] {
+        let memory = Memory::reserve(options(mapping)).unwrap();
+        memory.take_pages_ahead(u64::MAX, 1 << 40);
+        memory.take_pages_ahead(1 << 20, 1 << 20);
+        free(&memory, [memory.allocate(Region::Code, 1 << 20, 16).unwrap()]);
+    }
+}
+
 /// Uses a memory, and gives everything back after an error. Returns the first error.
 fn use_everything(memory: &Memory) -> Result<(), JitError> {
     let mut blocks = Vec::new();
