@@ -6,6 +6,7 @@
 //! entry thunks that are part of the image. `far` executes the veneers of a module that is larger
 //! than a call reaches. `object` does the first and the third with relocatable objects, which each
 //! linker makes a shared library of, and an executable. `lean` does them with leaner programs.
+//! `threads` uses thread-local data from many threads at once, and unloads it.
 //!
 //! A test that needs a tool that is not installed is reported as ignored, with the name of the
 //! tool. If the environment variable `CI` is set, it fails, unless `.ci/run` cannot install the
@@ -36,13 +37,14 @@ fn main() {
     let mut trials = Vec::new();
     for machine in &MACHINES {
         let missing = machine.missing();
-        let ways: [(&str, Way); 7] = [
+        let ways: [(&str, Way); 8] = [
             ("program", |machine| program(machine, machine.target().opt_level(OptLevel::Speed), false)),
             ("unoptimized", |machine| program(machine, machine.target().opt_level(OptLevel::None), false)),
             ("newer_cpu", |machine| program(machine, machine.newer_target(), true)),
             ("corpus", |machine| corpus::run(machine, GlobalAccess::Slots, &image_of, false)),
             ("lean", lean_programs),
             ("direct", direct),
+            ("threads", threads),
             ("far", far),
         ];
         for (name, way) in ways {
@@ -117,6 +119,19 @@ fn image_of(machine: &Machine, program: &Program, host: &str, folder: &Path) -> 
     let path = folder.join("program.so");
     kiln::image::save(&path, &image)?;
     Ok(Some((machine.compile(&source(host), folder, &[])?, path)))
+}
+
+/// Thread-local data of an image, in many threads at once.
+fn threads(machine: &Machine) -> Result<(), Failed> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clif/thread_local.clif");
+    let target = machine.target();
+    let program = compile(&[module("thread_local.clif", &std::fs::read_to_string(path)?, &target)?], target)?;
+    let folder = tempfile::tempdir()?;
+    let hosted = image_of(machine, &program, "threads.c", folder.path())?;
+    let (host, image) = hosted.ok_or("an image can have any program")?;
+    let output = machine.command(&host, false).arg(image).output()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    if output.status.success() { Ok(()) } else { Err(text.into_owned().into()) }
 }
 
 /// A way from a program to a C program that executes it.

@@ -72,9 +72,14 @@ impl Linker {
     }
 }
 
+/// Whether an error says that no object can be made of a program yet.
+fn cannot_be(error: &LinkError) -> bool {
+    matches!(error, LinkError::RoutineConflict { .. } | LinkError::ThreadLocalInObject { .. })
+}
+
 /// Makes the object of a program in `folder`, and the arguments with which it is linked. If it has
 /// the addresses of globals in data, its globals are symbols, which a C file defines. `None` if it
-/// defines a routine of the C library that it needs.
+/// defines a routine of the C library that it needs, or has thread-local data.
 fn object(program: &Program, folder: &Path) -> Result<Option<Vec<PathBuf>>, Failed> {
     let make = |globals: GlobalSymbols| {
         let options = ObjectOptions { globals, ..ObjectOptions::default() };
@@ -91,9 +96,7 @@ fn object(program: &Program, folder: &Path) -> Result<Option<Vec<PathBuf>>, Fail
     });
     let object = match made {
         Ok(object) => object,
-        Err(errors) if errors.iter().all(|error| matches!(error, LinkError::RoutineConflict { .. })) => {
-            return Ok(None);
-        }
+        Err(errors) if errors.iter().all(cannot_be) => return Ok(None),
         Err(errors) => {
             return Err(errors.iter().map(|error| format!("{error}\n")).collect::<String>().into());
         }
