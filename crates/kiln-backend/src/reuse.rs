@@ -10,7 +10,8 @@
 //! - Relocations: a symbol's number in the old module becomes its number in the new one. A
 //!   reference to the function itself stays a reference to itself, its n-th reference is the new
 //!   function's n-th reference (the canonical form numbers references in order of first use), and a
-//!   routine of the C library is found by name.
+//!   routine of the C library is found by name. A reference to the words of a thread-local symbol is
+//!   one to that symbol. On s390x their distance is in the code, so such a function is compiled.
 //! - Offsets in the module's code become offsets in the function. Streams need no change: they are
 //!   relative to their function already. Lines and names of variables are those of the new module.
 //!
@@ -35,7 +36,7 @@ use kiln_artifact::{Artifact, Table};
 use kiln_ir::{Body, Function};
 
 use crate::compiled::{CompiledFunction, FunctionHandler, FunctionReloc, FunctionStackMap, RelocTarget};
-use crate::reloc;
+use crate::{reloc, thread_locals};
 
 /// The largest number of references of a function that are searched one by one.
 const FEW: usize = 32;
@@ -152,13 +153,20 @@ fn relocs(
         let (offset, kind) = (reloc.offset.get().checked_sub(from)?, reloc.kind());
         // Refuse a patch site that reaches into the next function: it belongs to neither.
         code.get(offset as usize..)?.get(..kind.width())?;
+        let (target, addend) = match thread_locals::referred(artifact, reloc) {
+            Some((symbol, addend)) => match target(symbol)? {
+                RelocTarget::Symbol(symbol) => (RelocTarget::ThreadLocal(symbol), addend),
+                _ => return None,
+            },
+            None => (target(reloc.symbol.get())?, reloc.addend.get()),
+        };
         relocs.push(FunctionReloc {
             offset: offset as u32,
             kind,
             // Cranelift's builder could not resolve it before, and cannot now.
             call: None,
-            target: target(reloc.symbol.get())?,
-            addend: reloc.addend.get(),
+            target,
+            addend,
             flags: reloc.flags,
         });
     }

@@ -14,7 +14,7 @@
 
 use indexmap::IndexSet;
 use kiln_artifact::record::{self, NONE, Reloc, SectionKind, SymbolRecord};
-use kiln_artifact::{Contents, RelocKind};
+use kiln_artifact::{Artifact, Contents, RelocKind};
 
 /// Length of the words of a symbol, in bytes.
 pub(crate) const LEN: u64 = 16;
@@ -38,6 +38,22 @@ pub(crate) fn append(symbols: &IndexSet<u32>, contents: &mut Contents) -> Option
     };
     contents.read_only_relocs.extend(symbols.iter().enumerate().map(reloc));
     Some(start as u64)
+}
+
+/// Returns the thread-local symbol whose words a relocation of code is about, and the addend that it
+/// had before the words had their place; `None` if it is about something else, or on s390x.
+pub(crate) fn referred(artifact: &Artifact, reloc: &Reloc) -> Option<(u32, i64)> {
+    // The words have the last symbol.
+    let number = reloc.symbol.get() as usize;
+    let symbol = artifact.symbols().get(number).filter(|_| number + 1 == artifact.symbols().len())?;
+    let is_words = symbol.section() == SectionKind::ReadOnly && reloc.kind() != RelocKind::S390xPc32Dbl;
+    // An addend is 0, or -4 on x86-64, before the distance is added.
+    let position = u64::try_from(reloc.addend.get().checked_add(8)?).ok().filter(|_| is_words)? / LEN;
+    let at = symbol.offset.get().checked_add(position * LEN)?;
+    let relocs = artifact.read_only_relocs();
+    let found = relocs.get(relocs.partition_point(|reloc| reloc.offset.get() < at))?;
+    let fits = found.kind() == RelocKind::ThreadLocal && found.offset.get() == at;
+    fits.then(|| (found.symbol.get(), reloc.addend.get() - (position * LEN) as i64))
 }
 
 /// Adds the symbol of the words, which begin at `start` of the read-only data, and completes the

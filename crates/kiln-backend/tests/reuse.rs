@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kiln_artifact::{Artifact, Table};
 use kiln_backend::{Built, Job, Reuse, compile, compile_all};
-use kiln_ir::{Code, Diagnostic, DiagnosticKind, Module, Source, Target, parse};
+use kiln_ir::{Code, DataObject, Diagnostic, DiagnosticKind, Module, Source, Target, parse};
 
 fn read(name: &str, text: &str, target: &Target) -> Result<Module, Vec<Diagnostic>> {
     parse(Arc::new(Source::new(name, text)), target)
@@ -78,6 +78,10 @@ fn every_function_of_the_test_files_on_every_target() {
             let again = assembled(&module, &target, &all(&artifact));
             assert!(again.artifact == artifact, "{triple}: {}", path.display());
             let from_ir = module.functions.iter().filter(|function| matches!(function.code, Code::Ir(_)));
+            // There, distances of thread-local data are in the code.
+            if triple == "s390x" && module.data.iter().any(DataObject::is_thread_local) {
+                continue;
+            }
             assert_eq!(again.reused, from_ir.count(), "{triple}: {}", path.display());
         }
         assert!(functions > 50 && lines > 200, "{triple}: only {functions} functions, {lines} lines");
