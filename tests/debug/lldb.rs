@@ -32,7 +32,7 @@ fn session(folder: &Path, host: &str, program: &str, arguments: &[&str]) -> Resu
     run("lldb", &all, folder)
 }
 
-/// What lldb shows of the program when `caller` calls it.
+/// Fails unless lldb shows the program, which `caller` calls.
 fn check(text: &str, host: &str, caller: &str) {
     let at_host = format!("{host}(number=12)");
     let parts = [

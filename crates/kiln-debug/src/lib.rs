@@ -65,7 +65,11 @@ mod machine;
 #[cfg(feature = "profiler")]
 pub mod perf;
 #[cfg(feature = "unwinder")]
+mod plain_rows;
+#[cfg(feature = "unwinder")]
 pub mod unwind;
 pub mod valgrind;
 
 pub use describe::{Code, Function, Section};
+#[cfg(feature = "unwinder")]
+pub use plain_rows::PlainRows;

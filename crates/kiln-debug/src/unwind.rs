@@ -40,7 +40,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use self::pieces::Piece;
-pub use self::plain::PlainRows;
+pub(crate) use self::plain::section;
 use self::runs::Runs;
 use self::section::Section;
 use self::signals::{Blocked, IN_SIGNALS};

@@ -31,8 +31,8 @@ use kiln_image::link::Plan;
 
 use crate::blocks::Blocks;
 use crate::error::JitError;
+use crate::jump::Jump;
 use crate::memory::{Block, BlockHeader, HEADER, JumpShape, Memory, Region};
-use crate::observers::Jump;
 
 /// The number of calls after which the host is told.
 #[derive(Clone, Copy, Debug)]

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use kiln_debug::unwind::PlainRows;
+use kiln_debug::PlainRows;
 use kiln_image::Arch;
 use kiln_image::link::{self, ExternalDefinition};
 

@@ -67,6 +67,7 @@ mod error;
 mod indirection;
 mod invoke;
 mod jit;
+mod jump;
 mod large;
 mod memory;
 mod names;

@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
-use kiln_debug::gdb;
-use kiln_debug::unwind::{PlainRows, Registration};
+use kiln_debug::unwind::Registration;
+use kiln_debug::{PlainRows, gdb};
 
 /// A unit, as it is known outside.
 #[derive(Debug)]

@@ -14,14 +14,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
-use kiln_debug::unwind::PlainRows;
-use kiln_debug::{Code, Function, Section, gdb, perf, unwind};
+use kiln_debug::{Code, Function, PlainRows, Section, gdb, perf, unwind};
 use kiln_image::dwarf;
 use kiln_image::link::{Area, Plan};
 
 use crate::blocks::Blocks;
 use crate::counters::Counters;
 use crate::indirection::stub_size;
+use crate::jump::Jump;
 use crate::memory::Memory;
 use crate::observed::{Observed, Told};
 use crate::options::{Debugger, JitOptions, Profiler};
@@ -128,7 +128,7 @@ impl Observers {
             }
             let stubs = stubs();
             let jumps = jumps(stubs.into_iter(), counters, plan.artifacts());
-            functions.extend(jumps.iter().map(Jump::described));
+            functions.extend(jumps.iter().map(describe_jump));
             let jumps = JumpRows::new(&jumps);
             let ranges: Vec<_> = [code].into_iter().chain(jumps.ranges()).collect();
             let dwarf = if is_watched {
@@ -156,8 +156,8 @@ impl Observers {
         observed
     }
 
-    /// Tells debuggers about units that they do not know. `stubs` are the names and addresses of the
-    /// stubs of each. Returns how many.
+    /// Tells debuggers about units that they do not know. `stubs` are the names and addresses of
+    /// the stubs of each. Returns how many.
     pub(crate) fn catch_up(&self, units: &[Arc<UnitInfo>], stubs: &[Vec<(Arc<str>, u64)>]) -> usize {
         let _one_at_a_time = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
         let groups = units.chunks(GROUP).zip(stubs.chunks(GROUP));
@@ -188,7 +188,7 @@ impl Observers {
                 jumps(stubs, unit.counters.as_deref(), &unit.artifacts)
             })
             .collect();
-        functions.extend(jumps.iter().flatten().map(Jump::described));
+        functions.extend(jumps.iter().flatten().map(describe_jump));
         let jumps: Vec<JumpRows> = jumps.iter().map(|jumps| JumpRows::new(jumps)).collect();
         let observed = || locked.iter().filter_map(|(.., observed)| observed.as_ref());
         let code = observed().map(|observed| observed.code.clone());
@@ -226,18 +226,6 @@ impl Observers {
                 }
             }
         }
-    }
-}
-
-/// Code before a function: a stub, or an entry that counts.
-pub(crate) struct Jump<'a> {
-    pub(crate) name: &'a str,
-    pub(crate) code: Range<usize>,
-}
-
-impl<'a> Jump<'a> {
-    fn described(&self) -> Function<'a> {
-        described(self.name, self.code.start, self.code.len())
     }
 }
 
@@ -282,6 +270,11 @@ impl JumpRows {
 /// Describes a function.
 fn described(name: &str, address: usize, size: usize) -> Function<'_> {
     Function { name: if name.is_empty() { "<anonymous>" } else { name }, address, size }
+}
+
+/// Describes a stub, or an entry that counts.
+fn describe_jump<'a>(jump: &Jump<'a>) -> Function<'a> {
+    described(jump.name, jump.code.start, jump.code.len())
 }
 
 /// Describes DWARF sections; empty ones are left out.

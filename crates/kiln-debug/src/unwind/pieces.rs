@@ -389,7 +389,7 @@ mod tests {
         bytes
     }
 
-    /// What the rows of a section say about an address.
+    /// Returns the text of what the rows of a section say about an address.
     fn row(section: &[u8], pc: usize) -> Option<String> {
         let frames = EhFrame::from(EndianSlice::new(section, NativeEndian));
         let bases = BaseAddresses::default();

@@ -9,7 +9,8 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use kiln_debug::unwind::{PlainRows, method};
+use kiln_debug::PlainRows;
+use kiln_debug::unwind::method;
 use libtest_mimic::Failed;
 
 use super::tool::{output, program};

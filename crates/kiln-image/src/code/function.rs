@@ -4,7 +4,7 @@ use super::cursor::Cursor;
 use super::format::{HANDLER, HandlerRecord};
 use super::lines::SourceLine;
 use super::part::{Part, Reader};
-use super::tables::Piece;
+use super::piece::Piece;
 use super::trap::TrapCode;
 use kiln_artifact::record::HandlerKind;
 

@@ -20,7 +20,7 @@ pub struct Location<'a> {
     kind: Kind,
 }
 
-/// What a place is.
+/// The kind of a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Instruction,

@@ -6,7 +6,7 @@ use super::cursor::Cursor;
 use super::format::{CODE_TABLES_VERSION, FUNCTION, FunctionRecord, Head, MAGIC, ModuleRecord};
 use super::function::Function;
 use super::guide::Guide;
-use super::lines::Lines;
+use super::piece::Piece;
 
 /// The code tables of a linked program, in an image or in memory.
 ///
@@ -71,56 +71,26 @@ impl TableSizes {
     }
 }
 
-/// A module's piece.
-pub(super) struct Piece<'a> {
-    bytes: &'a [u8],
-    functions: &'a [FunctionRecord],
-    guide: Guide<'a>,
-    /// The bytes after the guide.
-    rest: Cursor<'a>,
-}
-
-impl<'a> Piece<'a> {
-    #[inline]
-    pub(super) fn read(bytes: &'a [u8]) -> Option<Self> {
-        let mut cursor = Cursor(bytes);
-        let count = u32::from_le_bytes(*cursor.bytes(4)?.first_chunk()?);
-        let functions: &[_] = cursor.records(usize::try_from(count).ok()?)?;
-        let guide = Guide::read(&mut cursor, functions.len())?;
-        Some(Self { bytes, functions, guide, rest: cursor })
-    }
-
-    /// Returns the name of the module, and what follows it.
-    pub(super) fn name(&self) -> Option<(&'a [u8], Cursor<'a>)> {
-        let mut rest = self.rest;
-        Some((rest.text()?, rest))
-    }
-
-    /// Returns the lines of the module, if it has some.
-    pub(super) fn lines(&self) -> Option<Lines<'a>> {
-        Lines::read(&mut self.name()?.1)
-    }
-
-    #[inline]
-    fn function(&self, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
-        let mut rest = Cursor(self.bytes.get(usize::try_from(record.description.get()).ok()?..)?);
-        let (len, name_len) = (rest.uint()?, rest.uint()?);
-        // The tables are shorter than 4 GiB.
-        let name = (self.bytes.len() - rest.0.len()) as u32;
-        rest.bytes(usize::try_from(name_len).ok()?)?;
-        let module_code = module.code.get();
-        let start = module_code.checked_add(record.start.get())?;
-        start.checked_add(len)?;
-        Some(Function {
-            piece: self.bytes,
-            module: module.number.get(),
-            module_code,
-            start,
-            len,
-            name,
-            name_len,
-        })
-    }
+/// Returns the function that a record describes.
+#[inline]
+fn function<'a>(piece: &Piece<'a>, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
+    let mut rest = Cursor(piece.bytes.get(usize::try_from(record.description.get()).ok()?..)?);
+    let (len, name_len) = (rest.uint()?, rest.uint()?);
+    // The tables are shorter than 4 GiB.
+    let name = (piece.bytes.len() - rest.0.len()) as u32;
+    rest.bytes(usize::try_from(name_len).ok()?)?;
+    let module_code = module.code.get();
+    let start = module_code.checked_add(record.start.get())?;
+    start.checked_add(len)?;
+    Some(Function {
+        piece: piece.bytes,
+        module: module.number.get(),
+        module_code,
+        start,
+        len,
+        name,
+        name_len,
+    })
 }
 
 impl<'a> CodeTables<'a> {
@@ -166,7 +136,7 @@ impl<'a> CodeTables<'a> {
         let inside = offset.checked_sub(module.code.get())?;
         let around = piece.guide.around(inside, piece.functions.len());
         let record = last(piece.functions.get(around)?, |function| function.start.get() <= inside)?;
-        let function = piece.function(module, record)?;
+        let function = function(&piece, module, record)?;
         (offset.checked_sub(function.start)? < function.len).then_some(function)
     }
 
@@ -186,7 +156,7 @@ impl<'a> CodeTables<'a> {
             let count = piece.as_ref().map_or(1, |(_, piece)| piece.functions.len());
             (0..count).map(move |number| {
                 let (module, piece) = piece.as_ref()?;
-                piece.function(module, piece.functions.get(number)?)
+                function(piece, module, piece.functions.get(number)?)
             })
         });
         functions.map_while(|function| function)

@@ -33,7 +33,7 @@ pub(crate) struct BlockHeader {
     pub(crate) text: u32,
     /// The number of the unit's first module; of jumps, their number.
     pub(crate) first_module: u32,
-    /// What leads from a jump to its word.
+    /// The way from a jump to its word.
     pub(crate) jumps: JumpShape,
 }
 
@@ -64,8 +64,8 @@ impl BlockHeader {
         block[28..32].copy_from_slice(&[jumps.code, jumps.data, jumps.target, jumps.reserved]);
     }
 
-    /// Makes the header of a block of so many jumps, which follow the header. Their records begin at
-    /// the address `data`.
+    /// Makes the header of a block of so many jumps, which follow the header. Their records begin
+    /// at the address `data`.
     pub(crate) fn of_jumps(data: u64, count: u32, jumps: JumpShape) -> Self {
         Self { tables: data, owner: 0, tables_len: 0, text: HEADER as u32, first_module: count, jumps }
     }
