@@ -26,6 +26,7 @@
 //! What is left is libgcc 12's lock: a handler that unwinds on a thread which is unwinding already,
 //! or while several threads register, may wait for ever. Later versions have no such lock.
 
+mod calls;
 mod pieces;
 mod plain;
 mod runs;
@@ -66,7 +67,7 @@ pub struct Rows {
 pub struct Registration {
     code: Range<usize>,
     section: *const u8,
-    /// What was registered instead of the section, if it was not read.
+    /// The section that was registered instead, if this one was not read.
     front: Option<Front>,
 }
 
@@ -121,7 +122,7 @@ impl Registration {
                     let section = Section { code: registration.code.clone(), address: section };
                     runs.add(section, region, unwinder);
                 }
-                System::Frames => system::each_frame(section, system::add),
+                System::Frames => system::each_frame(section, calls::add),
             }
         }
         drop(blocked);
@@ -179,12 +180,12 @@ impl Drop for Registration {
             match system {
                 Some(System::Ranges(_)) => match pieces.remove(&self.section.addr()) {
                     Some(pieces) => {
-                        pieces.iter().for_each(|piece| system::remove(piece.as_ptr().cast()));
+                        pieces.iter().for_each(|piece| calls::remove(piece.as_ptr().cast()));
                     }
-                    None => system::remove(self.section),
+                    None => calls::remove(self.section),
                 },
                 Some(System::Tables(unwinder)) => runs.remove(self.code.start, unwinder),
-                Some(System::Frames) => system::each_frame(self.section, system::remove),
+                Some(System::Frames) => system::each_frame(self.section, calls::remove),
                 None => {}
             }
         }

@@ -36,7 +36,7 @@ struct Cie<'a> {
     is_offset: bool,
 }
 
-/// What pieces need of the unwinder.
+/// The unwinder, as pieces need it.
 pub(super) trait Unwinder {
     /// Whether it finds rows for an address.
     fn finds(&mut self, pc: usize) -> bool;

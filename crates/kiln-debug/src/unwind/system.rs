@@ -6,10 +6,10 @@
 //! tried out on two registrations of which one is inside the other.
 
 use std::arch::global_asm;
-use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::atomic::Ordering;
 
+use super::calls::{FindFde, add, find_frame, remove};
 use super::pieces::{self, Piece, Unwinder};
 use super::plain::section;
 use super::runs::Tables;
@@ -17,9 +17,6 @@ use super::signals::IN_SIGNALS;
 use super::unread;
 
 unsafe extern "C" {
-    // These belong to the unwinder, libgcc_s or libunwind, which the Rust runtime links.
-    fn __register_frame(begin: *const u8);
-    fn __deregister_frame(begin: *const u8);
     /// See below.
     static kiln_debug_unwinder_1: Optional;
 }
@@ -34,12 +31,6 @@ struct Optional {
 }
 
 type RegisterTable = unsafe extern "C" fn(*const *const u8);
-pub(super) type FindFde = unsafe extern "C" fn(*const c_void, *mut Bases) -> *const u8;
-
-/// Three more results of `_Unwind_Find_FDE`, of which none is needed.
-#[repr(C)]
-pub(super) struct Bases([*const c_void; 3]);
-
 // Stable Rust has no weak references. The table is weak, so that several versions of this crate in
 // one program share it.
 global_asm!(
@@ -151,40 +142,13 @@ impl Tables for Table {
 
     unsafe fn remove(&mut self, table: &[*const u8]) {
         // SAFETY: the caller has registered the table.
-        unsafe { __deregister_frame(table.as_ptr().cast()) };
+        unsafe { remove(table.as_ptr().cast()) };
     }
 }
 
 /// Looks an address up, as the unwinder does for a frame. Returns whether there are rows for it.
 fn look_up(find: FindFde, pc: usize) -> bool {
     !find_frame(find, pc).is_null()
-}
-
-/// Returns the address of the row description that the unwinder finds, or null.
-pub(super) fn find_frame(find: FindFde, pc: usize) -> *const u8 {
-    let mut bases = Bases([std::ptr::null(); 3]);
-    // SAFETY: any address may be asked for, and `Bases` is what the function fills.
-    unsafe { find(std::ptr::without_provenance(pc), &mut bases) }
-}
-
-/// Registers one section, or one row description.
-///
-/// # Safety
-///
-/// As for [`Registration::new`](super::Registration::new).
-pub(super) unsafe fn add(begin: *const u8) {
-    // SAFETY: the caller promises it.
-    unsafe { __register_frame(begin) };
-}
-
-/// Takes back what [`add`] registered.
-///
-/// # Safety
-///
-/// It was registered, and is unchanged.
-pub(super) unsafe fn remove(begin: *const u8) {
-    // SAFETY: the caller promises it.
-    unsafe { __deregister_frame(begin) };
 }
 
 /// Calls `action` for each row description (FDE) of a section.

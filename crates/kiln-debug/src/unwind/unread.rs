@@ -17,8 +17,8 @@ use std::ffi::c_void;
 use std::ops::Range;
 use std::ptr;
 
+use super::calls::{FindFde, add, find_frame, remove};
 use super::plain::section;
-use super::system::{FindFde, add, find_frame, remove};
 
 /// Length of the front's CIE, with the word of its length.
 const CIE: usize = 32;
