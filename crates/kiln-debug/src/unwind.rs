@@ -4,14 +4,15 @@
 //!
 //! | unwinder | registered | a lookup costs |
 //! |---|---|---|
-//! | libgcc 13 and later | each section: its code is one range in a tree (`unwind/pieces.rs`) | a search in the tree |
+//! | libgcc 13 and later | each section: its code is one range in a tree | a search in the tree |
 //! | libgcc up to 12 | tables of many sections (`unwind/runs.rs`) | a list of tables, one by one |
 //! | LLVM's libunwind | each row description (FDE) | a list of all of them, one by one |
 //!
 //! Up to libgcc 12 a lookup walks over all that was registered. Sections that are next to each
-//! other are therefore joined in tables of up to 256 sections. A later libgcc is not
-//! given tables: it finds code by the range of a registration, and a table that changes would have
-//! to go for a moment, in which other threads could not unwind through its code.
+//! other are therefore joined in tables of up to 256 sections. A later libgcc is not given tables:
+//! it finds code by the range of a registration, and a table that changes would have to go for a
+//! moment, in which other threads could not unwind through its code. Of some ranges it loses a
+//! part, so they are registered in pieces (`unwind/pieces.rs`).
 //!
 //! # Signal handlers
 //!
