@@ -15,6 +15,7 @@
 //!   workload, so it is run once);
 //! - H: code tables: their size, building them with compiling, and looking places up;
 //! - I: code that reaches globals through slots, and code that contains their addresses;
+//! - L: access to thread-local data with that of a library of gcc (once, too);
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
@@ -45,6 +46,7 @@ mod parse;
 mod report;
 mod sessions;
 mod setup;
+mod thread_local;
 mod traps;
 mod workload;
 
@@ -192,6 +194,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('H') {
         report.add(locate::long(&setup)?);
+    }
+    if wanted('L') {
+        report.add(thread_local::compare(&setup, folder.path())?);
     }
     if wanted('T') {
         report.add(traps::compare(&setup, folder.path())?);

@@ -6,6 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use kiln::Compiler;
@@ -59,6 +60,18 @@ impl Library {
 }
 
 impl Library {
+    /// Compiles `text` in C as the library `name` in `folder`, and opens it.
+    pub(crate) fn of_gcc(folder: &Path, name: &str, text: &str) -> Result<Self, Failure> {
+        let (source, library) = (folder.join(format!("{name}.c")), folder.join(format!("{name}.so")));
+        std::fs::write(&source, text)?;
+        let mut compiler = Command::new("gcc");
+        compiler.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
+        if !compiler.status().map_err(|error| format!("gcc: {error}"))?.success() {
+            return Err("gcc failed".into());
+        }
+        Self::open(&CString::new(library.as_os_str().as_bytes())?)
+    }
+
     /// Returns the handle, for `dlsym`.
     pub(crate) fn handle(&self) -> *mut c_void {
         self.0

@@ -1,11 +1,9 @@
 //! Comparison T: calls that catch traps, and unwinding through compiled frames.
 
 use std::cell::Cell;
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{c_int, c_void};
 use std::hint::black_box;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use kiln::Session;
@@ -13,6 +11,7 @@ use kiln::ir::{Source, Target, parse};
 use kiln_trap::call;
 
 use crate::measure::{Contender, interleave};
+use crate::open::{Library, dlsym};
 use crate::report::{Comparison, Goal};
 use crate::setup::{Failure, Setup};
 
@@ -58,8 +57,6 @@ type Same = extern "C" fn(i64) -> i64;
 type Deep = extern "C-unwind" fn(i64, extern "C-unwind" fn()) -> i64;
 
 unsafe extern "C" {
-    fn dlopen(path: *const c_char, flags: c_int) -> *mut c_void;
-    fn dlsym(library: *mut c_void, name: *const c_char) -> *mut c_void;
     fn _Unwind_Backtrace(visit: extern "C" fn(*mut c_void, *mut c_void) -> c_int, data: *mut c_void)
     -> c_int;
 }
@@ -96,20 +93,14 @@ fn unwind(deep: Deep) -> Result<Vec<Duration>, Failure> {
 
 /// Compiles [`C_TEXT`], and returns its function. The library stays loaded.
 fn c_code(folder: &Path) -> Result<Deep, Failure> {
-    let (source, library) = (folder.join("deep.c"), folder.join("deep.so"));
-    std::fs::write(&source, C_TEXT)?;
-    let mut compiler = Command::new("gcc");
-    compiler.args(["-O2", "-shared", "-fPIC", "-o"]).arg(&library).arg(&source);
-    if !compiler.status().map_err(|error| format!("gcc: {error}"))?.success() {
-        return Err("gcc failed".into());
-    }
-    let path = CString::new(library.as_os_str().as_bytes())?;
-    // SAFETY: the library runs no code when it is loaded, and the function has this type.
+    let library = Library::of_gcc(folder, "deep", C_TEXT)?;
+    // SAFETY: the library is open, and the function has this type.
     unsafe {
-        let address = dlsym(dlopen(path.as_ptr(), 2), c"deep".as_ptr());
+        let address = dlsym(library.handle(), c"deep".as_ptr());
         if address.is_null() {
-            return Err("the library of gcc was not loaded".into());
+            return Err("the library of gcc has no function".into());
         }
+        std::mem::forget(library);
         Ok(std::mem::transmute::<*mut c_void, Deep>(address))
     }
 }
