@@ -128,6 +128,45 @@ fn threads_of_a_loaded_image_have_copies() {
     assert_eq!(bump(), 42);
 }
 
+/// What a file says about thread-local data is checked, and following it does no harm.
+#[test]
+fn an_altered_segment_does_no_harm() {
+    let bytes = image_of(&[counter(), place()]);
+    let headers = (0..usize::from(bytes[56])).map(|number| 64 + 56 * number);
+    let header = headers.into_iter().find(|&at| bytes[at..at + 4] == [7, 0, 0, 0]).unwrap();
+    let mut refused = 0;
+    // Offset, addresses, lengths and alignment.
+    for field in (8..56).step_by(8) {
+        for value in [0, 1, 3, 1 << 12, 1 << 30, 1 << 31, 1 << 40, u64::MAX - 7, u64::MAX] {
+            let mut altered = bytes.clone();
+            altered[header + field..header + field + 8].copy_from_slice(&value.to_le_bytes());
+            let loaded = Image::from_bytes(&altered).and_then(|image| image.bind(&Bindings::new()));
+            match loaded {
+                Ok(loaded) => {
+                    let _ = loaded.address("counter");
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains("bad thread-local data"), "{text}");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    assert!(refused > 20, "{refused}");
+    // A relocation that is about code, which nobody writes.
+    let info = kiln::image::ImageInfo::parse(&bytes).unwrap();
+    let rela = info.sections.iter().find(|section| &*section.name == ".rela.dyn").unwrap();
+    let table = rela.offset as usize..(rela.offset + rela.size) as usize;
+    let at = table.step_by(24).find(|&at| bytes[at + 8..at + 16] == 16u64.to_le_bytes()).unwrap();
+    for address in [0, 0x1000, u64::MAX - 3, 1 << 40] {
+        let mut altered = bytes.clone();
+        altered[at..at + 8].copy_from_slice(&address.to_le_bytes());
+        let loaded = Image::from_bytes(&altered).and_then(|image| image.bind(&Bindings::new()));
+        assert!(loaded.unwrap_err().to_string().contains("bad thread-local relocation"));
+    }
+}
+
 #[test]
 fn a_session_s_image_has_them_too() {
     let session = Session::new(Target::host()).unwrap();

@@ -207,18 +207,18 @@ impl ThreadLocals {
     }
 
     /// Returns the address of the byte at `offset` of this thread's block, or `None` if the block is
-    /// shorter.
+    /// shorter, or there is no memory for it.
     pub fn address(&self, offset: u64) -> Option<*mut u8> {
         let size = registry().entry(self.number)?.data?.size;
         let offset = usize::try_from(offset).ok().filter(|offset| *offset <= size)?;
-        Some(block(self.number).wrapping_add(offset))
+        Some(find_block(self.number)?.wrapping_add(offset))
     }
 
     /// Returns this thread's copy of the data whose initial content is at `initial`, of any
-    /// registration, or `None` if there is none.
+    /// registration, or `None` if there is none, or no memory for it.
     pub fn address_of(initial: *const u8) -> Option<*mut u8> {
         let [number, offset] = Self::words_at(initial.addr() as u64)?;
-        Some(block(number).wrapping_add(offset.wrapping_add(BIAS) as usize))
+        Some(find_block(number)?.wrapping_add(offset.wrapping_add(BIAS) as usize))
     }
 
     /// Returns the number of threads that have a block.
@@ -297,18 +297,20 @@ impl Drop for ThreadLocals {
 unsafe extern "C" fn address(words: *const [u64; 2]) -> *mut u8 {
     // SAFETY: the caller passes the address of two words.
     let [number, offset] = unsafe { *words };
-    block(number).wrapping_add(offset.wrapping_add(BIAS) as usize)
+    let block = find_block(number).unwrap_or_else(|| handle_alloc_error(Layout::new::<u8>()));
+    block.wrapping_add(offset.wrapping_add(BIAS) as usize)
 }
 
-/// Returns this thread's block of the registration with this number.
-fn block(number: u64) -> *mut u8 {
+/// Returns this thread's block of the registration with this number, or `None` if there is no
+/// memory for it.
+fn find_block(number: u64) -> Option<*mut u8> {
     let (slots, len) = SLOTS.get();
     let index = number as u32 as usize;
     if index < len {
         // SAFETY: `SLOTS` has the slots of this thread's table, which only this thread changes.
         let slot = unsafe { *slots.add(index) };
         if slot.number == number {
-            return slot.block;
+            return Some(slot.block);
         }
     }
     make_block(number)
@@ -317,7 +319,7 @@ fn block(number: u64) -> *mut u8 {
 /// Makes this thread's block.
 #[cold]
 #[inline(never)]
-fn make_block(number: u64) -> *mut u8 {
+fn make_block(number: u64) -> Option<*mut u8> {
     static THREADS: AtomicU64 = AtomicU64::new(0);
     let new = || Table { thread: THREADS.fetch_add(1, Ordering::Relaxed), slots: Vec::new() };
     let made = TABLE.try_with(|owned| {
@@ -329,7 +331,7 @@ fn make_block(number: u64) -> *mut u8 {
 }
 
 /// Makes a block and adds it to the table of this thread.
-fn add_block(table: &mut Table, number: u64) -> *mut u8 {
+fn add_block(table: &mut Table, number: u64) -> Option<*mut u8> {
     let index = number as u32 as usize;
     // Before the lock, because this may fail.
     if table.slots.len() <= index {
@@ -348,7 +350,7 @@ fn add_block(table: &mut Table, number: u64) -> *mut u8 {
     let block = unsafe {
         let block = alloc_zeroed(layout);
         if block.is_null() {
-            handle_alloc_error(layout);
+            return None;
         }
         ptr::copy_nonoverlapping(data.start, block, data.len);
         block
@@ -356,7 +358,7 @@ fn add_block(table: &mut Table, number: u64) -> *mut u8 {
     entry.blocks.insert(table.thread, Block(block));
     table.slots[index] = Slot { number, block };
     SLOTS.set((table.slots.as_ptr(), table.slots.len()));
-    block
+    Some(block)
 }
 
 #[cfg(test)]

@@ -10,6 +10,9 @@ use crate::note::Span;
 /// The largest alignment of thread-local data, in bytes.
 const MAX_ALIGN: u64 = 1 << 16;
 
+/// Blocks are smaller than this, in bytes, as programs are.
+const MAX_SIZE: u64 = 1 << 31;
+
 /// The initial content of thread-local data, and the size of each thread's block.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ThreadLocalPlace {
@@ -29,7 +32,7 @@ pub(super) fn find(headers: &Headers, segments: &[Segment]) -> Result<Option<Thr
     let content = Span::new(header.address, header.file_len);
     let align = header.align.max(1);
     let is_sealed = |segment: &&Segment| segment.relro || !segment.is_writable();
-    let fits = header.mem_len < 1 << 40
+    let fits = header.mem_len < MAX_SIZE
         && header.file_len <= header.mem_len
         && align.is_power_of_two()
         && align <= MAX_ALIGN
