@@ -280,7 +280,9 @@ unsafe fn parts<'a>(section: *const u8) -> Option<Vec<Part<'a>>> {
             if !is_known {
                 return None;
             }
-            parts.extend((!code.is_empty()).then(|| Part { start: code.start, code, cie, instructions }));
+            if !code.is_empty() {
+                parts.push(Part { start: code.start, code, cie, instructions });
+            }
         }
         at = at.wrapping_add(4 + len);
     }
@@ -436,7 +438,7 @@ mod tests {
                         row(&bytes, pc)
                     })
                     .collect();
-                assert_eq!(of_pc, [expected.clone()], "{pc:x} with {:x?}", model.separators);
+                assert_eq!(of_pc, std::slice::from_ref(expected), "{pc:x} with {:x?}", model.separators);
             }
         }
     }

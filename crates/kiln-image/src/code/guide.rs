@@ -51,7 +51,7 @@ pub(super) fn write(offsets: impl ExactSizeIterator<Item = u32> + Clone, out: &m
     let (Some(last), Some((head, out))) = (offsets.clone().last(), out.split_first_chunk_mut::<4>()) else {
         return;
     };
-    let shift: u32 = (0..32).find(|shift| (last >> shift) as usize <= count - 1).unwrap_or(31);
+    let shift: u32 = (0..32).find(|shift| ((last >> shift) as usize) < count).unwrap_or(31);
     *head = shift.to_le_bytes();
     let mut records = offsets.enumerate().peekable();
     let mut number = 0;
