@@ -128,8 +128,8 @@ impl Session {
     ///
     /// # Errors
     ///
-    /// [`RebindError`] if data of the program holds a copy of another address. Then the binding is
-    /// as it was.
+    /// [`RebindError`] if data of the program, or code that reaches globals directly
+    /// ([`Target::globals`]), holds a copy of another address. Then the binding is as it was.
     pub fn bind_global(&self, key: &str, address: usize) -> Result<GlobalId, RebindError> {
         self.engine.rebind(SlotKey::Global(key.into()), address, |host| {
             host.bindings.bind(key, address);
