@@ -52,7 +52,10 @@ fn case(seed: u64) -> Result<(), String> {
         let mut added = Vec::new();
         for module in 0..random.within(1, 2) {
             let number = batch * 2 + module;
-            added.push(artifact(&text(&mut random, number, replaceable), musl || random.once_in(40))?);
+            let text = text(&mut random, number, replaceable);
+            // Modules of both kinds are linked together.
+            let access = *random.choose(&GlobalAccess::ALL);
+            added.push(artifact(&text, access, musl || random.once_in(40))?);
             users.push(format!("use{number}"));
         }
         if random.once_in(20) {
@@ -157,13 +160,11 @@ fn replaceable_names(artifacts: &[Artifact]) -> impl Iterator<Item = &str> {
 }
 
 /// Compiles a module for this machine, with the C library that it has or with musl.
-pub(crate) fn artifact(text: &str, musl: bool) -> Result<Artifact, String> {
+pub(crate) fn artifact(text: &str, access: GlobalAccess, musl: bool) -> Result<Artifact, String> {
     let target = match musl {
         true => Target::parse(&format!("{}-unknown-linux-musl", std::env::consts::ARCH)),
         false => Ok(Target::host()),
     };
-    // Modules of both kinds are linked together.
-    let access = GlobalAccess::ALL[text.len() % 2];
     let target = target.map_err(|error| error.to_string())?.globals(access);
     let module = parse(Arc::new(Source::new("module", text)), &target)
         .map_err(|faults| faults.iter().map(|fault| format!("{fault}")).collect::<String>())?;

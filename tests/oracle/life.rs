@@ -14,7 +14,7 @@ use kiln::Session;
 use kiln::SessionError;
 use kiln::artifact::Artifact;
 use kiln::artifact::record::Linkage;
-use kiln::globals::Bindings;
+use kiln::globals::{Bindings, GlobalAccess};
 use kiln::image::Image;
 use kiln::ir::Target;
 use kiln::jit::{JitError, Unit};
@@ -240,7 +240,11 @@ impl World {
         self.modules += count;
         let texts: Vec<String> = parts.iter().map(Part::text).collect();
         let verb = if replace { "replace" } else { "add" };
-        let added = texts.iter().map(|text| artifact(text, false)).collect::<Result<Vec<_>, _>>()?;
+        // What is bound again must not be in code.
+        let added = texts
+            .iter()
+            .map(|text| artifact(text, GlobalAccess::Slots, false))
+            .collect::<Result<Vec<_>, _>>()?;
         let before = self.session.artifacts();
         let whole = [before.clone(), added.clone()].concat();
         let result = match replace {
