@@ -128,7 +128,7 @@ fn threads_of_a_loaded_image_have_copies() {
     assert_eq!(bump(), 42);
 }
 
-/// What a file says about thread-local data is checked, and following it does no harm.
+/// The words of a file about thread-local data are checked, and following them does no harm.
 #[test]
 fn an_altered_segment_does_no_harm() {
     let bytes = image_of(&[counter(), place()]);

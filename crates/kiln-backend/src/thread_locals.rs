@@ -40,8 +40,8 @@ pub(crate) fn append(symbols: &IndexSet<u32>, contents: &mut Contents) -> Option
     Some(start as u64)
 }
 
-/// Returns the thread-local symbol whose words a relocation of code is about, and the addend that it
-/// had before the words had their place; `None` if it is about something else, or on s390x.
+/// Returns the thread-local symbol whose words a relocation of code is about, and the addend that
+/// it had before the words had their place; `None` if it is about something else, or on s390x.
 pub(crate) fn referred(artifact: &Artifact, reloc: &Reloc) -> Option<(u32, i64)> {
     // The words have the last symbol.
     let number = reloc.symbol.get() as usize;

@@ -266,8 +266,8 @@ impl Jit {
         self.state.symbols.address(name).map(|address| address as *const u8)
     }
 
-    /// Returns the address of this thread's copy of the thread-local data `name`, or `None` if there
-    /// is no thread-local data of this name. It is valid until the thread ends or the unit is
+    /// Returns the address of this thread's copy of the thread-local data `name`, or `None` if
+    /// there is no thread-local data of this name. It is valid until the thread ends or the unit is
     /// removed. [`address`](Self::address) is that of the initial content.
     pub fn thread_local_address(&self, name: &str) -> Option<*mut u8> {
         ThreadLocals::address_of(self.address(name)?)

@@ -23,7 +23,8 @@ use super::plain::section;
 /// Length of the front's CIE, with the word of its length.
 const CIE: usize = 32;
 
-/// Returns a front for `code`: a section with one row for it, which is not used. Any column will do.
+/// Returns a front for `code`: a section with one row for it, which is not used. Any column will
+/// do.
 fn front(code: Range<usize>) -> Box<[u64]> {
     section(code.start, code.len(), (1, &[]))
 }

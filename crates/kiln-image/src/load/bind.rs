@@ -13,7 +13,6 @@ use kiln_globals::SlotKey;
 use super::function::FunctionRef;
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
-use super::observers::Unwind;
 use super::origin::Origin;
 use super::thread_locals::{ThreadLocalData, ThreadLocals};
 use crate::elf64::{RELA, rela_info};
@@ -25,6 +24,17 @@ use crate::read::{PackedPlaces, Segment, ThreadLocalPlace, is_section};
 /// The unwind rows of an image are not whole, or about something else than its code.
 #[derive(Clone, Copy, Debug)]
 struct NotRowsError;
+
+/// Says what is done with unwind rows when an address of an image is given out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unwind {
+    /// Nothing.
+    Not,
+    /// They are checked if that is needed, and registered.
+    Checked,
+    /// They are registered.
+    Trusted,
+}
 
 /// An image that is ready to be called.
 ///

@@ -12,9 +12,9 @@ use kiln_debug::perf::Kind as Profiler;
 use kiln_globals::{KeyRef, Resolve, SlotKey, UnboundError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
-use super::bind::Loaded;
+use super::bind::{Loaded, Unwind};
 use super::mapped::Mapped;
-use super::observers::{Observers, Unwind};
+use super::observers::Observers;
 use super::origin::Origin;
 use super::thread_locals::{ThreadLocals, WithThreadLocals};
 use crate::arch::Arch;
@@ -260,8 +260,8 @@ impl Image {
     }
 
     /// Fills the slots with `addresses`, one for each slot in order, and makes the image callable.
-    /// The address for the routine that finds thread-local data is not used: threads get theirs from
-    /// this loader.
+    /// The address for the routine that finds thread-local data is not used: threads get theirs
+    /// from this loader.
     ///
     /// # Errors
     ///

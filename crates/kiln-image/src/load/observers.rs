@@ -15,22 +15,11 @@ use kiln_debug::gdb::{self, Debugger};
 use kiln_debug::perf::{self, Kind as Profiler};
 use kiln_debug::{Code, Function, Section};
 
-use super::bind::Loaded;
+use super::bind::{Loaded, Unwind};
 use super::mapped::Mapped;
 use super::origin::Origin;
 use crate::error::LoadError;
 use crate::read::{DebugSection, debug_sections};
-
-/// Says what is done with unwind rows when an address of an image is given out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unwind {
-    /// Nothing.
-    Not,
-    /// They are checked if that is needed, and registered.
-    Checked,
-    /// They are registered.
-    Trusted,
-}
 
 /// Who is told about an image when it is bound.
 #[derive(Clone, Copy, Debug)]

@@ -1,20 +1,21 @@
 //! Thread-local data of code that the dynamic linker does not know: of images that this crate's
 //! loader maps, and of code in memory.
 //!
-//! Code finds thread-local data as in any shared object: it calls a function with the address of two
-//! words, and gets the address of its thread's copy (the general dynamic model of ELF). Here the
-//! function is [`ThreadLocals::resolver`], and the words are the number of a registration and an
-//! offset in its block. A thread's block is made when the thread first asks for it: the initial
+//! Code finds thread-local data as in any shared object: it calls a function with the address of
+//! two words, and gets the address of its thread's copy (the general dynamic model of ELF). Here
+//! the function is [`ThreadLocals::resolver`], and the words are the number of a registration and
+//! an offset in its block. A thread's block is made when the thread first asks for it: the initial
 //! content, then zeros. It is freed when the thread ends or the registration is dropped, whichever
 //! comes first.
 //!
 //! A number is an index, of which there are as many as registrations at one time, and a generation,
 //! which is never used again. Each thread has a table of blocks by index. So the fast path compares
-//! a number and adds an offset, and what is left in a table of a dropped registration is never used.
+//! a number and adds an offset, and what is left in a table of a dropped registration is never
+//! used.
 //!
 //! All registrations are behind one lock, which is taken when a block is made or freed. After a
-//! thread has destroyed its thread-local values, it may still run code that asks for a block; such a
-//! block is freed only with its registration.
+//! thread has destroyed its thread-local values, it may still run code that asks for a block; such
+//! a block is freed only with its registration.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::cell::{Cell, RefCell};
@@ -160,8 +161,8 @@ impl ThreadLocals {
     ///
     /// # Safety
     ///
-    /// The initial content must be readable and unchanged until this is dropped. When it is dropped,
-    /// no thread may use its data any more.
+    /// The initial content must be readable and unchanged until this is dropped. When it is
+    /// dropped, no thread may use its data any more.
     pub unsafe fn new(data: ThreadLocalData) -> Self {
         let _ = data.layout();
         assert!(data.len <= data.size, "a block has room for its initial content");
@@ -189,8 +190,8 @@ impl ThreadLocals {
         Self::words_of(self.number, offset)
     }
 
-    /// Returns the words for the data whose initial content is at `address`, of any registration, or
-    /// `None` if there is none.
+    /// Returns the words for the data whose initial content is at `address`, of any registration,
+    /// or `None` if there is none.
     pub fn words_at(address: u64) -> Option<[u64; 2]> {
         let registry = registry();
         let address = usize::try_from(address).ok()?;
@@ -206,8 +207,8 @@ impl ThreadLocals {
         [number, offset.wrapping_sub(BIAS)]
     }
 
-    /// Returns the address of the byte at `offset` of this thread's block, or `None` if the block is
-    /// shorter, or there is no memory for it.
+    /// Returns the address of the byte at `offset` of this thread's block, or `None` if the block
+    /// is shorter, or there is no memory for it.
     pub fn address(&self, offset: u64) -> Option<*mut u8> {
         let size = registry().entry(self.number)?.data?.size;
         let offset = usize::try_from(offset).ok().filter(|offset| *offset <= size)?;

@@ -276,8 +276,8 @@ impl<'p> FileLayout<'p> {
         sections.get(after.saturating_sub(1)).map_or(elf::SHN_ABS, |section| section.index.0 as u16)
     }
 
-    /// Returns the value of a symbol of type `kind`, `STT_*`: its address, or the offset in the block
-    /// of thread-local data.
+    /// Returns the value of a symbol of type `kind`, `STT_*`: its address, or the offset in the
+    /// block of thread-local data.
     pub(super) fn symbol_value(&self, kind: u8, area: Area, offset: u64) -> u64 {
         let address = self.addresses[area] + offset;
         if kind == elf::STT_TLS { address - self.thread_local.0.start as u64 } else { address }
