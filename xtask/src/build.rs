@@ -9,23 +9,27 @@ mod emit;
 mod failure;
 mod image;
 mod lean;
+mod remote;
 mod stats;
 mod timings;
+mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use kiln::cache::{Counts, DiskStore, Event, Events, Tally, WriteBehind};
+use kiln::cache::{DiskStore, LayeredStore, MemoryStore, Store, Tally, WriteBehind};
 use kiln::image::save;
 use kiln::{Compiler, Verify};
-use kiln_remote::Listed;
+use kiln_remote::{Listed, RemoteStore};
 
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
 use self::lean::LeanArgs;
-use self::stats::{Stats, Times};
+use self::remote::RemoteArgs;
+use self::stats::{CacheStats, Stats, Times};
 use self::timings::Recorder;
+use self::watch::Watch;
 use crate::input::{self, Globals, InputFile, Level};
 use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 
@@ -45,6 +49,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build examples/clif -o hello.so
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
   cargo xtask build src/*.clif --timings timings.html -o program.so
+  cargo xtask build src/*.clif --cache kept --remote grpc://cache:8980/main -o program.so
   cargo xtask build lib --target aarch64 -o lib.so
   cargo xtask build lib --soname libx.so.1 --needed libm.so.6 --export-list names.txt -o libx.so.1
   cargo xtask build -g program.clif -o program.so
@@ -87,9 +92,15 @@ pub(crate) struct BuildArgs {
     /// removed first
     #[arg(long, requires = "cache", value_name = "BYTES", default_value_t = 10_000_000_000)]
     cache_limit: u64,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// Name the program: a file is recognized without parsing it in any folder with a program of
+    /// this name [default: this folder; with --remote its last part]
+    #[arg(long, value_name = "NAME")]
+    program: Option<String>,
     /// Write the names of the entries of the cache that this build found or stored to this file,
     /// for `cache export --list`
-    #[arg(long, requires = "cache", value_name = "FILE")]
+    #[arg(long, value_name = "FILE")]
     cache_list: Option<PathBuf>,
     #[command(flatten)]
     emit: EmitArgs,
@@ -110,21 +121,6 @@ pub(crate) struct BuildArgs {
     format: Format,
 }
 
-/// Counts the events of the cache, and prints them with `--verbose`.
-struct Watch {
-    counts: Counts,
-    verbose: bool,
-}
-
-impl Events for Watch {
-    fn report(&self, event: &Event<'_>) {
-        self.counts.report(event);
-        if self.verbose {
-            eprintln!("cache: {}", crate::cache::describe(event));
-        }
-    }
-}
-
 pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let started = Instant::now();
     timings::check_names(&args.timings)?;
@@ -142,19 +138,22 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     outputs.into_iter().flatten().chain(&args.timings).try_for_each(|path| check_output(path, &files))?;
 
     // Compile each module as soon as it is read.
-    let watch = Arc::new(Watch { counts: Counts::new(), verbose: args.verbose });
+    let watch = Arc::new(Watch::new(args.verbose));
     args.cache.as_deref().map_or(Ok(()), crate::cache::check_folder)?;
-    let store = args.cache.as_ref().map(|folder| {
-        let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
-        Arc::new(Listed::new(WriteBehind::new(disk).events(watch.clone())))
-    });
+    let remote = args.remote.open(watch.clone())?.map(Arc::new);
+    let store = store(args, &watch, remote.as_ref());
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
     // Modules are named by their paths. A relative path means the same file only in the same
     // folder, so the folder is a part of the program's name.
+    // Machines that share a server have other folders.
     let folder = std::env::current_dir().unwrap_or_default();
-    let mut compiler =
-        Compiler::new(target.clone()).events(watch.clone()).program(&*folder.to_string_lossy());
+    let folder = match folder.file_name().filter(|_| remote.is_some()) {
+        Some(name) => name.to_string_lossy(),
+        None => folder.to_string_lossy(),
+    };
+    let program = args.program.as_deref().unwrap_or(&folder);
+    let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(program);
     if let Some(store) = &store {
         compiler = compiler.store(store.clone());
     }
@@ -188,17 +187,22 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     if let Some((path, store)) = args.cache_list.as_ref().zip(store.as_ref()) {
         std::fs::write(path, store.list().to_string()).map_err(|error| cannot_write(path, error))?;
     }
+    let writes_started = Instant::now();
     drop(store);
-    let tally = watch.counts.tally();
-    if let Some(folder) = &args.cache {
+    let traffic = remote.as_ref().map(|remote| remote.traffic());
+    drop(remote);
+    let waited = writes_started.elapsed();
+    let tally = watch.tally();
+    if let Some(folder) = args.cache.as_deref().or(args.remote.shown()) {
         warn(folder, wrong, &tally);
     }
+    watch.given_up().iter().for_each(|reason| eprintln!("warning: server {reason}"));
 
     let times = Times { started, compiled, linked, written };
     let stats = Stats::new(
         (inputs.names.len(), &leaner),
         &result.stats,
-        tally,
+        CacheStats::new(tally, watch.places(), traffic.map(|traffic| (traffic, waited))),
         (bytes.len(), slots),
         threads,
         &times,
@@ -225,6 +229,26 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         eprintln!("warning: --order has {names} that no function has");
     }
     Ok(())
+}
+
+/// Puts the stores together, the nearest first.
+fn store(
+    args: &BuildArgs,
+    watch: &Arc<Watch>,
+    remote: Option<&Arc<RemoteStore>>,
+) -> Option<Arc<Listed<Box<dyn Store + Send + Sync>>>> {
+    let disk = args.cache.as_ref().map(|folder| {
+        let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
+        WriteBehind::new(disk).events(watch.clone())
+    });
+    let store: Box<dyn Store + Send + Sync> = match (disk, remote) {
+        (None, None) => return None,
+        (Some(disk), None) => Box::new(disk),
+        (Some(disk), Some(remote)) => Box::new(LayeredStore::new(disk, remote.clone()).events(watch.clone())),
+        // A build looks each module up once, so nothing is gained from keeping it.
+        (None, Some(remote)) => Box::new(LayeredStore::new(MemoryStore::with_limit(0), remote.clone())),
+    };
+    Some(Arc::new(Listed::new(store)))
 }
 
 /// Warns of cache entries that were wrong, could not be used, or could not be written.

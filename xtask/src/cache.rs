@@ -5,6 +5,7 @@ mod archive;
 mod event;
 mod explain;
 mod folder;
+mod remote;
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -15,6 +16,7 @@ pub(crate) use self::event::describe;
 use self::explain::explain;
 pub(crate) use self::folder::check_folder;
 use self::folder::{cannot, entries, store};
+pub(crate) use self::remote::{endpoint, policy};
 use crate::input::{self, Globals, Level};
 use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, progress};
 
@@ -26,6 +28,8 @@ use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, p
   cargo xtask cache gc kept --limit 100000000
   cargo xtask cache export kept cache.kiln --list used.txt
   cargo xtask cache import kept cache.kiln
+  cargo xtask cache stat grpc://cache:8980/main
+  cargo xtask cache push kept s3://bucket/path
   cargo xtask cache explain old/main.clif main.clif")]
 pub(crate) struct CacheArgs {
     #[command(subcommand)]
@@ -37,10 +41,10 @@ pub(crate) struct CacheArgs {
 
 #[derive(clap::Subcommand)]
 enum Command {
-    /// Count the entries and other files in the folder
+    /// Count the entries and other files in the folder, or ask a server about itself
     Stat {
-        /// The folder
-        #[arg(value_name = "DIR")]
+        /// The folder, or the address of a server
+        #[arg(value_name = "DIR|URL")]
         folder: PathBuf,
     },
     /// Read every entry and check every byte of it; broken entries are moved aside
@@ -84,6 +88,39 @@ enum Command {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
+    /// Send entries of the folder to a server that machines share
+    Push {
+        /// The folder
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The server, as in `build --remote`
+        #[arg(value_name = "URL")]
+        url: String,
+        /// Send only what a build used, which `build --cache-list` listed [default: everything]
+        #[arg(long, value_name = "FILE")]
+        list: Option<PathBuf>,
+    },
+    /// Fetch the entries of a list from a server into the folder
+    Pull {
+        /// The server, as in `build --remote`
+        #[arg(value_name = "URL")]
+        url: String,
+        /// The folder, which is created if there is none
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+        /// The list, which `build --cache-list` wrote
+        #[arg(long, value_name = "FILE")]
+        list: PathBuf,
+    },
+    /// Make a key that signs entries: write the secret key to a file, and print the public one
+    ///
+    /// The variable KILN_REMOTE_SIGN names the file of the secret key, KILN_REMOTE_ACCEPT a file of
+    /// accepted public keys.
+    Keygen {
+        /// The new file of the secret key
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+    },
     /// Print the differences between two states of a module that a cache sees, and the functions
     /// that a build would compile
     Explain {
@@ -116,13 +153,21 @@ enum Command {
 
 pub(crate) fn main(args: &CacheArgs) -> Outcome {
     match &args.command {
-        Command::Stat { folder } => stat(folder, args.format),
+        Command::Stat { folder } => match folder.to_str().filter(|text| text.contains("://")) {
+            Some(url) => remote::stat(url, args.format),
+            None => stat(folder, args.format),
+        },
         Command::Verify { folder } => verify(folder, args.format),
         Command::Gc { folder, limit } => gc(folder, *limit, args.format),
         Command::Export { folder, file, list } => {
             archive::export(&store(folder)?.0, file, list.as_deref(), args.format)
         }
         Command::Import { folder, file } => archive::import(folder, file, args.format),
+        Command::Push { folder, url, list } => {
+            remote::push_folder(&store(folder)?.0, url, list.as_deref(), args.format)
+        }
+        Command::Pull { url, folder, list } => remote::pull_list(folder, url, list, args.format),
+        Command::Keygen { file } => remote::keygen(file),
         Command::Explain { old, new, target, opt_level, globals, old_globals, old_target, old_opt_level } => {
             let new_target = input::target(target.as_deref())?;
             let new_target = new_target.opt_level((*opt_level).into()).globals((*globals).into());

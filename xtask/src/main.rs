@@ -24,6 +24,7 @@ mod inspect;
 mod lint;
 mod nearest;
 mod run;
+mod servers;
 
 use clap::{Parser, Subcommand};
 
@@ -55,6 +56,7 @@ enum Command {
     Diff(diff::DiffArgs),
     Bench(bench::BenchArgs),
     Test(develop::TestArgs),
+    Servers(servers::ServersArgs),
     Lint(lint::LintArgs),
     Ci(develop::CiArgs),
     #[command(hide = true)]
@@ -108,6 +110,7 @@ fn execute(command: Command) -> output::Outcome {
         Command::Diff(args) => diff::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Test(args) => develop::test(&args),
+        Command::Servers(args) => servers::main(&args),
         Command::Lint(args) => lint::main(&args),
         Command::Ci(args) => develop::ci(&args),
         Command::RunImage(args) => run::run_image(&args),

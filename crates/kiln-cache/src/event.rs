@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::{EntryError, Key, MissReason, Place};
+use crate::{EntryError, Key, Lineage, MissReason, Place};
 
 /// Something that happened to an entry.
 #[derive(Debug)]
@@ -84,6 +84,13 @@ pub enum Event<'a> {
         /// The entry's key.
         key: &'a Key,
         /// The reason for the quarantine.
+        reason: &'a str,
+    },
+    /// A server says which entry a source has, and the store does not trust it.
+    Untrusted {
+        /// The lineage of the source.
+        lineage: &'a Lineage,
+        /// The reason.
         reason: &'a str,
     },
     /// A store that is reached over a network gave up for a while: see the reason. Meanwhile it
@@ -213,5 +220,6 @@ counts! {
     Verified, verified, "verified";
     VerifyFailed, failed_verifications, "failed verifications";
     WrongLazyKey, wrong_lazy_keys, "wrong lazy keys";
+    Untrusted, untrusted, "untrusted sources";
     Unavailable, unavailable, "times a server was given up";
 }

@@ -93,13 +93,17 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         self.lower.set_latest(lineage, key).and(above)
     }
 
-    /// Announces to the lower store the lineages that the upper one does not know, and the keys. An
-    /// upper store that has the entry of a key costs the lower one a lookup in vain.
+    /// Announces to the lower store what the upper one does not seem to have.
     fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
         self.upper.announce(lineages, keys);
-        let unknown: Vec<Lineage> =
-            lineages.iter().filter(|lineage| self.upper.latest(lineage).is_none()).copied().collect();
-        self.lower.announce(&unknown, keys);
+        let has = |lineage: &Lineage| self.upper.latest(lineage).is_some_and(|key| self.upper.has(&key));
+        let lineages: Vec<Lineage> = lineages.iter().filter(|lineage| !has(lineage)).copied().collect();
+        let keys: Vec<Key> = keys.iter().filter(|key| !self.upper.has(key)).copied().collect();
+        self.lower.announce(&lineages, &keys);
+    }
+
+    fn has(&self, key: &Key) -> bool {
+        self.upper.has(key) || self.lower.has(key)
     }
 
     fn flush(&self, timeout: Duration) -> bool {

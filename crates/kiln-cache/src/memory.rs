@@ -164,6 +164,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn has(&self, key: &Key) -> bool {
+        self.inside().entries.get(key).is_some()
+    }
+
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         self.inside().latest.get(lineage).copied()
     }

@@ -105,6 +105,13 @@ pub trait Store: Sync {
         let _ = (lineages, keys);
     }
 
+    /// Returns whether an entry seems to be stored under `key`, without reading it. A store that
+    /// would need long to find out returns `false`.
+    fn has(&self, key: &Key) -> bool {
+        let _ = key;
+        false
+    }
+
     /// Waits at most `timeout` until all pending writes are done. Returns whether they are done.
     fn flush(&self, timeout: Duration) -> bool {
         let _ = timeout;
@@ -133,6 +140,9 @@ macro_rules! forward {
             }
             fn announce(&self, lineages: &[Lineage], keys: &[Key]) {
                 (**self).announce(lineages, keys);
+            }
+            fn has(&self, key: &Key) -> bool {
+                (**self).has(key)
             }
             fn flush(&self, timeout: Duration) -> bool {
                 (**self).flush(timeout)

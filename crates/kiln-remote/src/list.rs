@@ -127,6 +127,10 @@ impl<S: Store> Store for Listed<S> {
         self.inner.announce(lineages, keys);
     }
 
+    fn has(&self, key: &Key) -> bool {
+        self.inner.has(key)
+    }
+
     fn flush(&self, timeout: Duration) -> bool {
         self.inner.flush(timeout)
     }

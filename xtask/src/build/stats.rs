@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use indexmap::IndexMap;
 use kiln::cache::Tally;
 use kiln::image::link::Lean;
+use kiln_remote::Traffic;
 use serde::Serialize;
 
 use crate::output::{bytes, count, peak_rss, time};
@@ -32,9 +34,9 @@ pub(super) struct Stats {
     seconds: Seconds,
 }
 
-/// How often each event of the cache was reported.
+/// How often each event of the cache was reported, and where modules came from.
 #[derive(Default, Serialize)]
-struct CacheStats {
+pub(super) struct CacheStats {
     hits: u64,
     misses: u64,
     corrupt: u64,
@@ -45,11 +47,57 @@ struct CacheStats {
     failed_verifications: u64,
     failed_writes: u64,
     dropped_writes: u64,
+    /// Modules that were found, by the place where they were.
+    places: IndexMap<&'static str, Place>,
+    /// The exchange with a server, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remote: Option<Remote>,
 }
 
-impl From<Tally> for CacheStats {
-    fn from(tally: Tally) -> Self {
+/// The modules that came from one place.
+#[derive(Clone, Copy, Default, Serialize)]
+pub(super) struct Place {
+    pub(super) modules: u64,
+    pub(super) bytes: u64,
+    /// The time for which threads waited for them, of all threads together.
+    pub(super) seconds: f64,
+}
+
+/// The exchange with a server.
+#[derive(Serialize)]
+struct Remote {
+    lookups: u64,
+    received: u64,
+    received_bytes: u64,
+    sent: u64,
+    sent_bytes: u64,
+    unsent: u64,
+    refused: u64,
+    faults: u64,
+    /// The time after the build until everything was sent, or given up.
+    waited_seconds: f64,
+}
+
+impl CacheStats {
+    pub(super) fn new(
+        tally: Tally,
+        places: IndexMap<&'static str, Place>,
+        remote: Option<(Traffic, Duration)>,
+    ) -> Self {
+        let remote = remote.map(|(traffic, waited)| Remote {
+            lookups: traffic.lookups,
+            received: traffic.received,
+            received_bytes: traffic.received_bytes,
+            sent: traffic.sent,
+            sent_bytes: traffic.sent_bytes,
+            unsent: traffic.unsent,
+            refused: traffic.refused,
+            faults: traffic.faults,
+            waited_seconds: waited.as_secs_f64(),
+        });
         Self {
+            places,
+            remote,
             hits: tally.hits,
             misses: tally.misses,
             corrupt: tally.corrupt,
@@ -86,7 +134,7 @@ impl Stats {
     pub(super) fn new(
         (modules, lean): (usize, &Lean),
         compiled: &kiln::Stats,
-        cache: Tally,
+        cache: CacheStats,
         (output_bytes, slots): (usize, usize),
         threads: usize,
         times: &Times,
@@ -100,7 +148,7 @@ impl Stats {
             reused_functions: compiled.reused_functions,
             reused_modules: compiled.reused_modules,
             lazy_modules: compiled.lazy_modules,
-            cache: cache.into(),
+            cache,
             dropped_functions: lean.dropped_functions.0,
             dropped_data: lean.dropped_data.0,
             folded_functions: lean.folded_functions.0,

@@ -12,7 +12,7 @@ use super::folder::{check_folder, entries};
 use crate::output::{Failure, Format, Outcome, bytes, count, print_json};
 
 /// Reads a list that `build --cache-list` wrote.
-fn read_list(path: &Path) -> Result<List, Failure> {
+pub(super) fn read_list(path: &Path) -> Result<List, Failure> {
     let cannot = || format!("cannot read the list {}", path.display());
     let text = std::fs::read_to_string(path).map_err(|error| Failure::while_doing(cannot(), error))?;
     text.parse::<List>().map_err(|error| Failure::while_doing(cannot(), error))

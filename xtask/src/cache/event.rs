@@ -30,6 +30,7 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
         Event::VerifyFailed { key, module } => {
             format!("{}: WRONG CODE: compiling makes a different artifact", of(module, key))
         }
+        Event::Untrusted { lineage, reason } => format!("source {lineage}: not trusted: {reason}"),
         Event::Unavailable { reason } => format!("server given up: {reason}"),
         Event::WrongLazyKey { key, module } => {
             format!("{}: WRONG KEY: it is that of another module", of(module, key))

@@ -58,6 +58,10 @@ impl Store for DiskStore {
         }
     }
 
+    fn has(&self, key: &Key) -> bool {
+        !self.is_banned(key) && self.files.meta(&self.path(key)).is_ok_and(|meta| meta.is_file)
+    }
+
     fn latest(&self, lineage: &Lineage) -> Option<Key> {
         let path = name::latest(&self.folder, lineage);
         let (bytes, meta) = self.read(&path, latest::admit).ok()??;

@@ -154,6 +154,10 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         self.shared.store.announce(lineages, keys);
     }
 
+    fn has(&self, key: &Key) -> bool {
+        self.shared.queue().entries.contains_key(key) || self.shared.store.has(key)
+    }
+
     fn flush(&self, timeout: Duration) -> bool {
         let start = Instant::now();
         self.shared.wait_idle(timeout) && self.shared.store.flush(timeout.saturating_sub(start.elapsed()))

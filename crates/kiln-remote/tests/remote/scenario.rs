@@ -1,0 +1,93 @@
+//! Two machines that build the same program, with a server between them.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use kiln_cache::{Event, Events, Key, Lineage, Lookup, Store};
+use kiln_remote::{Endpoint, Policy, RemoteOptions, RemoteStore};
+
+use crate::common::{entry, is_right, key};
+
+/// The events of a store, as text.
+#[derive(Default)]
+pub(crate) struct Log(pub(crate) Mutex<Vec<String>>);
+
+impl Events for Log {
+    fn report(&self, event: &Event<'_>) {
+        self.0.lock().unwrap().push(format!("{event:?}"));
+    }
+}
+
+impl Log {
+    pub(crate) fn has(&self, text: &str) -> bool {
+        self.0.lock().unwrap().iter().any(|event| event.contains(text))
+    }
+}
+
+/// The lineage of a source.
+pub(crate) fn source(n: u32) -> Lineage {
+    Lineage::of_source("program", &n.to_string(), "1", &n.to_le_bytes(), &Key::from_bytes([1; 32]))
+}
+
+/// Bytes of code of the entry with this number.
+pub(crate) fn size(n: u32) -> usize {
+    // One of them is too long for a batch.
+    if n == 3 { 300_000 } else { 5000 + 111 * n as usize }
+}
+
+pub(crate) fn writer() -> Policy {
+    Policy { write: true, ..Policy::default() }
+}
+
+/// Opens a store, with a log of its events.
+pub(crate) fn open(url: &str, policy: Policy) -> (RemoteStore, Arc<Log>) {
+    let log = Arc::new(Log::default());
+    let options = RemoteOptions { policy, events: Some(log.clone()), ..RemoteOptions::default() };
+    (RemoteStore::open(&Endpoint::parse(url).unwrap(), options).unwrap(), log)
+}
+
+/// Stores entries and their sources as a build does. Returns whether everything was sent in time.
+pub(crate) fn build_cold(store: &RemoteStore, numbers: std::ops::Range<u32>) -> bool {
+    for n in numbers {
+        store.put(&key(n), &entry(n, 0, size(n))).unwrap();
+        store.set_latest(&source(n), &key(n)).unwrap();
+    }
+    store.flush(Duration::from_secs(20))
+}
+
+/// Looks everything up as a build does, in two threads. Returns how much was found, and the time
+/// that it took.
+///
+/// Asserts that nothing wrong was found.
+pub(crate) fn build_warm(store: &RemoteStore, numbers: std::ops::Range<u32>) -> (usize, Duration) {
+    let start = Instant::now();
+    let sources: Vec<Lineage> = numbers.clone().map(source).collect();
+    store.announce(&sources, &[]);
+    let look_up = |n: &u32| {
+        let by_source = store.latest(&source(*n)).map(|found| {
+            assert_eq!(found, key(*n));
+            store.get(&found)
+        });
+        // Without it, the build reads the source, and asks for the key.
+        let found = match by_source {
+            Some(found @ Lookup::Hit(..)) => found,
+            _ => store.get(&key(*n)),
+        };
+        match found {
+            Lookup::Hit(found, place) => {
+                assert!(is_right(*n, &found) && found.artifact.text().len() == size(*n));
+                assert_eq!(place, kiln_cache::Place::Remote);
+                true
+            }
+            Lookup::Miss | Lookup::Corrupt(_) => false,
+        }
+    };
+    let numbers: Vec<u32> = numbers.collect();
+    let (left, right) = numbers.split_at(numbers.len() / 2);
+    let found = std::thread::scope(|scope| {
+        let count = |numbers: &[u32]| numbers.iter().filter(|n| look_up(n)).count();
+        let other = scope.spawn(move || count(right));
+        count(left) + other.join().unwrap()
+    });
+    (found, start.elapsed())
+}

