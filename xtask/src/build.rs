@@ -21,12 +21,12 @@ use std::time::Instant;
 use kiln::cache::{DiskStore, LayeredStore, MemoryStore, Store, Tally, WriteBehind};
 use kiln::image::save;
 use kiln::{Compiler, Verify};
-use kiln_remote::{Listed, RemoteStore};
+use kiln_remote::Listed;
 
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
 use self::lean::LeanArgs;
-use self::remote::RemoteArgs;
+use self::remote::{Remote, RemoteArgs};
 use self::stats::{CacheStats, Stats, Times};
 use self::timings::Recorder;
 use self::watch::Watch;
@@ -49,7 +49,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build examples/clif -o hello.so
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
   cargo xtask build src/*.clif --timings timings.html -o program.so
-  cargo xtask build src/*.clif --cache kept --remote grpc://cache:8980/main -o program.so
+  cargo xtask-remote build src --cache kept --remote grpc://cache:8980/main -o program.so
   cargo xtask build lib --target aarch64 -o lib.so
   cargo xtask build lib --soname libx.so.1 --needed libm.so.6 --export-list names.txt -o libx.so.1
   cargo xtask build -g program.clif -o program.so
@@ -140,7 +140,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     // Compile each module as soon as it is read.
     let watch = Arc::new(Watch::new(args.verbose));
     args.cache.as_deref().map_or(Ok(()), crate::cache::check_folder)?;
-    let remote = args.remote.open(watch.clone())?.map(Arc::new);
+    let remote = args.remote.open(watch.clone())?;
     let store = store(args, &watch, remote.as_ref());
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
@@ -189,9 +189,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     }
     let writes_started = Instant::now();
     drop(store);
-    let traffic = remote.as_ref().map(|remote| remote.traffic());
-    drop(remote);
-    let waited = writes_started.elapsed();
+    let exchange = remote.map(|remote| remote.finish(args.remote.wait(), writes_started));
     let tally = watch.tally();
     if let Some(folder) = args.cache.as_deref().or(args.remote.shown()) {
         warn(folder, wrong, &tally);
@@ -202,7 +200,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let stats = Stats::new(
         (inputs.names.len(), &leaner),
         &result.stats,
-        CacheStats::new(tally, watch.places(), traffic.map(|traffic| (traffic, waited))),
+        CacheStats::new(tally, watch.places(), exchange),
         (bytes.len(), slots),
         threads,
         &times,
@@ -235,7 +233,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
 fn store(
     args: &BuildArgs,
     watch: &Arc<Watch>,
-    remote: Option<&Arc<RemoteStore>>,
+    remote: Option<&Remote>,
 ) -> Option<Arc<Listed<Box<dyn Store + Send + Sync>>>> {
     let disk = args.cache.as_ref().map(|folder| {
         let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
@@ -244,9 +242,9 @@ fn store(
     let store: Box<dyn Store + Send + Sync> = match (disk, remote) {
         (None, None) => return None,
         (Some(disk), None) => Box::new(disk),
-        (Some(disk), Some(remote)) => Box::new(LayeredStore::new(disk, remote.clone()).events(watch.clone())),
+        (Some(disk), Some(remote)) => Box::new(LayeredStore::new(disk, remote.store()).events(watch.clone())),
         // A build looks each module up once, so nothing is gained from keeping it.
-        (None, Some(remote)) => Box::new(LayeredStore::new(MemoryStore::with_limit(0), remote.clone())),
+        (None, Some(remote)) => Box::new(LayeredStore::new(MemoryStore::with_limit(0), remote.store())),
     };
     Some(Arc::new(Listed::new(store)))
 }

@@ -5,6 +5,9 @@ mod archive;
 mod event;
 mod explain;
 mod folder;
+#[cfg(not(feature = "remote"))]
+mod no_remote;
+#[cfg(feature = "remote")]
 mod remote;
 
 use std::path::{Path, PathBuf};
@@ -16,6 +19,11 @@ pub(crate) use self::event::describe;
 use self::explain::explain;
 pub(crate) use self::folder::check_folder;
 use self::folder::{cannot, entries, store};
+#[cfg(not(feature = "remote"))]
+use self::no_remote as remote;
+#[cfg(not(feature = "remote"))]
+pub(crate) use self::no_remote::without_servers;
+#[cfg(feature = "remote")]
 pub(crate) use self::remote::{endpoint, policy};
 use crate::input::{self, Globals, Level};
 use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, progress};
@@ -28,8 +36,8 @@ use crate::output::{Failure, Format, Outcome, bytes, chain, count, print_json, p
   cargo xtask cache gc kept --limit 100000000
   cargo xtask cache export kept cache.kiln --list used.txt
   cargo xtask cache import kept cache.kiln
-  cargo xtask cache stat grpc://cache:8980/main
-  cargo xtask cache push kept s3://bucket/path
+  cargo xtask-remote cache stat grpc://cache:8980/main
+  cargo xtask-remote cache push kept s3://bucket/path
   cargo xtask cache explain old/main.clif main.clif")]
 pub(crate) struct CacheArgs {
     #[command(subcommand)]

@@ -77,7 +77,16 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
     };
     let mut steps: Vec<(&str, Command)> = vec![
         ("lint", own(&["lint"])),
-        ("tests and doctests", cargo(&["test", "--workspace", "--no-fail-fast"])),
+        (
+            "tests and doctests",
+            cargo(&[
+                "test",
+                "--workspace",
+                "--no-fail-fast",
+                "--features",
+                "xtask/remote,kiln-remote/test-servers",
+            ]),
+        ),
         ("run in memory", run(&[])),
         ("run from an image", run(&["--via", "image"])),
         ("run as an image in memory", run(&["--image-codegen"])),

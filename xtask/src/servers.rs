@@ -21,7 +21,7 @@ use crate::output::{Failure, Outcome, chain};
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask servers --install
-  cargo xtask servers -- cargo test -p kiln-remote --all-features servers -- --nocapture
+  cargo xtask servers -- cargo test -p kiln-remote --features test-servers servers -- --nocapture
   cargo xtask servers -- sh")]
 pub(crate) struct ServersArgs {
     /// Install what is missing

@@ -13,7 +13,8 @@
 //!
 //! let endpoint = Endpoint::parse("grpc://cache.example:8980/main")?;
 //! let policy = Policy { write: true, ..Policy::default() };
-//! let remote = RemoteStore::open(&endpoint, RemoteOptions { policy, ..RemoteOptions::default() })?;
+//! let options = RemoteOptions { policy, ..RemoteOptions::default() };
+//! let remote = RemoteStore::open(&endpoint, options)?;
 //! let store = LayeredStore::new(WriteBehind::new(DiskStore::new("cache")), remote);
 //! // Give it to a `kiln::Compiler`.
 //! # let _ = store;
@@ -34,12 +35,12 @@
 //! | a server | without signatures | with a list of accepted keys |
 //! |---|---|---|
 //! | sends damaged, altered or swapped bytes | a miss: the hash differs | the same |
-//! | sends the entry of another key | a miss: the key is the hash of the entry's recipe | the same |
-//! | sends an entry that was made to do harm | **its code runs** | a miss: nobody signed it |
+//! | sends another key's entry | a miss: the key is the hash of the entry's recipe | the same |
+//! | sends an entry that does harm | **its code runs** | a miss: nobody signed it |
 //! | says that a source has another key | **other code runs** | a miss: nobody signed it |
 //! | sends what it sent before | the same code: nothing ever changes | the same |
 //! | denies that it has an entry | it is compiled | the same |
-//! | sends very much, or very slowly | the build goes on without it, see [`RemoteOptions`] | the same |
+//! | sends very much, or slowly | the build goes on without it: [`RemoteOptions`] | the same |
 //! | learns what is asked | hashes of IR and settings, and entries that are sent | the same |
 //!
 //! A signature says that somebody who has the secret key sent an entry, not that it is right: keep
@@ -57,6 +58,8 @@
 
 #[cfg(feature = "archive")]
 pub mod archive;
+#[cfg(feature = "server")]
+mod bits;
 #[cfg(feature = "server")]
 mod breaker;
 #[cfg(feature = "server")]
@@ -94,13 +97,3 @@ pub use store::{RemoteOptions, RemoteStore};
 pub use transfer::{ServerError, TransferReport, pull, push, server_info};
 #[cfg(feature = "server")]
 pub use trust::{ParseKeyFileError, Policy, PublicKey, Signer};
-
-/// Returns random bytes.
-#[cfg(feature = "server")]
-pub(crate) fn random() -> [u8; 32] {
-    use ring::rand::SecureRandom;
-    let mut bytes = [0; 32];
-    // Without random numbers, names of uploads are not unique and pauses equal: nothing breaks.
-    let _ = ring::rand::SystemRandom::new().fill(&mut bytes);
-    bytes
-}

@@ -17,6 +17,7 @@
 
 use kiln_cache::{Key, Lineage};
 
+use crate::bits::hex;
 use crate::trust::{PublicKey, Signer};
 
 const MAGIC: [u8; 8] = *b"KilnRec1";
@@ -86,15 +87,6 @@ impl Digest {
     pub(crate) fn hex(&self) -> String {
         hex(&self.hash)
     }
-}
-
-/// Returns bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// Returns the checksum of the fields of a record.

@@ -22,7 +22,8 @@ const ENDING: Duration = Duration::from_millis(200);
 
 /// The limits and rules of a [`RemoteStore`].
 pub struct RemoteOptions {
-    /// What is accepted and what is written. The default accepts everything and writes nothing.
+    /// Rules for what is accepted and what is written. The default accepts everything and writes
+    /// nothing.
     pub policy: Policy,
     /// Takes events: entries that are not sent, servers that are given up, pointers that are not
     /// trusted.

@@ -227,7 +227,7 @@ impl Worker {
             if open || !fault.temporary || tries == RETRIES {
                 return Err(fault);
             }
-            let random = f64::from(crate::random()[0]) / 255.0;
+            let random = f64::from(crate::bits::random()[0]) / 255.0;
             tokio::time::sleep(PAUSE.mul_f64(f64::from(1 << tries) * (0.5 + random))).await;
             tries += 1;
         }

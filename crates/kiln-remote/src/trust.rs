@@ -9,7 +9,7 @@ use std::fmt;
 use ring::rand::SecureRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
-use crate::record::hex;
+use crate::bits::hex;
 
 const SECRET: &str = "kiln-secret-key";
 const PUBLIC: &str = "kiln-public-key";

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use indexmap::IndexMap;
 use kiln::cache::Tally;
 use kiln::image::link::Lean;
-use kiln_remote::Traffic;
 use serde::Serialize;
 
 use crate::output::{bytes, count, peak_rss, time};
@@ -51,7 +50,7 @@ pub(super) struct CacheStats {
     places: IndexMap<&'static str, Place>,
     /// The exchange with a server, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
-    remote: Option<Remote>,
+    remote: Option<Exchange>,
 }
 
 /// The modules that came from one place.
@@ -64,37 +63,22 @@ pub(super) struct Place {
 }
 
 /// The exchange with a server.
-#[derive(Serialize)]
-struct Remote {
-    lookups: u64,
-    received: u64,
-    received_bytes: u64,
-    sent: u64,
-    sent_bytes: u64,
-    unsent: u64,
-    refused: u64,
-    faults: u64,
+#[derive(Default, Serialize)]
+pub(super) struct Exchange {
+    pub(super) lookups: u64,
+    pub(super) received: u64,
+    pub(super) received_bytes: u64,
+    pub(super) sent: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) unsent: u64,
+    pub(super) refused: u64,
+    pub(super) faults: u64,
     /// The time after the build until everything was sent, or given up.
-    waited_seconds: f64,
+    pub(super) waited_seconds: f64,
 }
 
 impl CacheStats {
-    pub(super) fn new(
-        tally: Tally,
-        places: IndexMap<&'static str, Place>,
-        remote: Option<(Traffic, Duration)>,
-    ) -> Self {
-        let remote = remote.map(|(traffic, waited)| Remote {
-            lookups: traffic.lookups,
-            received: traffic.received,
-            received_bytes: traffic.received_bytes,
-            sent: traffic.sent,
-            sent_bytes: traffic.sent_bytes,
-            unsent: traffic.unsent,
-            refused: traffic.refused,
-            faults: traffic.faults,
-            waited_seconds: waited.as_secs_f64(),
-        });
+    pub(super) fn new(tally: Tally, places: IndexMap<&'static str, Place>, remote: Option<Exchange>) -> Self {
         Self {
             places,
             remote,

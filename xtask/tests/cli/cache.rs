@@ -177,3 +177,15 @@ fn entries_go_to_another_machine_in_a_file() {
     dir.xtask(&["cache", "import", "new", "a.kiln"]).code(1).says(&["a.kiln", "not an archive"]);
     dir.xtask(&["cache", "import", "new", "none.kiln"]).code(1).says(&["none.kiln"]);
 }
+
+#[cfg(not(feature = "remote"))]
+#[test]
+fn without_clients_of_servers_the_program_says_so() {
+    let dir = dir();
+    let build = ["build", "a.clif", "-o", "q.so", "--remote", "grpc://host"];
+    let commands: [&[&str]; 3] =
+        [&build, &["cache", "stat", "grpc://host"], &["cache", "push", "kept", "grpc://host"]];
+    for command in commands {
+        dir.xtask(command).code(1).says(&["cargo xtask-remote"]);
+    }
+}

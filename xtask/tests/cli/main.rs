@@ -13,6 +13,8 @@ mod convert;
 mod diff;
 mod escape;
 mod output;
+#[cfg(feature = "remote")]
+mod remote;
 mod run;
 mod stdin;
 mod support;

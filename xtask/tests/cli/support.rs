@@ -106,7 +106,16 @@ impl TestFolder {
 
     #[track_caller]
     pub(crate) fn xtask(&self, args: &[&str]) -> Ended {
-        let ended = xtask(self.folder.path(), self.temporary.path(), args);
+        self.xtask_with(&[], args)
+    }
+
+    /// Runs the command with variables.
+    #[track_caller]
+    pub(crate) fn xtask_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Ended {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        // A server of whoever runs the tests is none of theirs.
+        command.current_dir(self.folder.path()).args(args).env_remove("KILN_REMOTE");
+        let ended = ended(command.envs(variables.iter().copied()), self.temporary.path());
         assert_eq!(names(self.temporary.path()), Vec::<String>::new(), "temporary files of {args:?}");
         ended
     }

@@ -21,7 +21,8 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status};
 
-use super::{AT_ONCE, CALL, Fault, ServerInfo};
+use super::call::{AT_ONCE, CALL, Fault, ServerInfo};
+use crate::bits::{hex, random};
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
 
@@ -208,8 +209,8 @@ impl Bazel {
         };
         let response =
             self.storage().batch_read_blobs(request).await.map_err(|status| self.fault(&status))?;
-        // Found by their hashes: a server may answer in any order. What they say they are is checked
-        // by whoever uses them.
+        // Found by their hashes: a server may answer in any order. Whoever uses the contents checks
+        // them.
         let mut found: Vec<(String, Vec<u8>)> = Vec::new();
         for part in response.into_inner().responses {
             let code = part.status.map_or(0, |status| status.code);
@@ -289,7 +290,7 @@ impl Bazel {
     }
 
     async fn stream_up(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Fault> {
-        let upload = crate::record::hex(&crate::random()[..16]);
+        let upload = hex(&random()[..16]);
         let uuid = [&upload[..8], &upload[8..12], &upload[12..16], &upload[16..20], &upload[20..]].join("-");
         let resource = self.resource(&format!("uploads/{uuid}/blobs/{}/{}", digest.hex(), digest.len));
         let last = bytes.len().div_ceil(CHUNK).saturating_sub(1);

@@ -1,55 +1,19 @@
 //! Servers: what a store asks of one, whatever its protocol.
 //!
-//! `objects` speaks to stores of objects, `bazel` to caches of Bazel's remote APIs. Nothing here
+//! `objects` speaks to stores of objects, `bazel` to caches of Bazel's remote APIs; `call` has what
+//! they have in common. Nothing here
 //! trusts a server: what it sends is returned as bytes, at most as many as were asked for.
 
 #[cfg(feature = "bazel")]
 mod bazel;
+mod call;
 #[cfg(feature = "objects")]
 mod objects;
 
-use std::time::Duration;
-
+pub use self::call::ServerInfo;
+pub(crate) use self::call::{AT_ONCE, CALL, Fault, transfer};
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
-
-/// The longest time for one small call.
-pub(crate) const CALL: Duration = Duration::from_secs(3);
-/// The number of calls at once.
-pub(crate) const AT_ONCE: usize = 64;
-
-/// Returns the longest time for a call that transfers this many bytes: a line of 64 kB/s is too
-/// slow to be of use.
-pub(crate) fn transfer(bytes: u64) -> Duration {
-    CALL + Duration::from_secs_f64(bytes as f64 / 64e3)
-}
-
-/// A call failed.
-#[derive(Clone, Debug)]
-pub(crate) struct Fault {
-    /// Whether it may succeed if it is made again.
-    pub(crate) temporary: bool,
-    /// The reason, without secrets.
-    pub(crate) reason: String,
-}
-
-impl Fault {
-    pub(crate) fn temporary(reason: impl Into<String>) -> Self {
-        Self { temporary: true, reason: reason.into() }
-    }
-
-    pub(crate) fn lasting(reason: impl Into<String>) -> Self {
-        Self { temporary: false, reason: reason.into() }
-    }
-}
-
-/// The numbers of a server that it tells about itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ServerInfo {
-    /// Properties by name, in an order that is always the same.
-    pub properties: Vec<(&'static str, String)>,
-}
 
 /// A server of one of the protocols.
 #[derive(Debug)]

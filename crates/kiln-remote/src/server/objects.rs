@@ -7,7 +7,7 @@
 use futures::stream::{self, StreamExt, TryStreamExt};
 use opendal::{ErrorKind, Operator};
 
-use super::{AT_ONCE, Fault, ServerInfo};
+use super::call::{AT_ONCE, Fault, ServerInfo};
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
 
@@ -223,8 +223,9 @@ fn operator(endpoint: &Endpoint, secrets: &Secrets) -> Result<(Operator, &'stati
 fn with_http(operator: Operator) -> Result<Operator, EndpointError> {
     use opendal::{HttpTransporter, OperationContext};
     let wrong = |error: &dyn std::error::Error| EndpointError::Wrong(error.to_string());
-    let mut client =
-        reqwest::Client::builder().connect_timeout(super::CALL).redirect(reqwest::redirect::Policy::none());
+    let mut client = reqwest::Client::builder()
+        .connect_timeout(super::call::CALL)
+        .redirect(reqwest::redirect::Policy::none());
     client = client.use_preconfigured_tls(crate::tls::client().map_err(|error| wrong(&error))?);
     let client = client.build().map_err(|error| wrong(&error))?;
     let transport = HttpTransporter::new(opendal_http_transport_reqwest::ReqwestTransport::new(client));

@@ -1,17 +1,17 @@
-//! Archives, and stores on servers.
+//! Archives, and with the feature `test-servers` stores on servers.
 
 #[cfg(feature = "archive")]
 mod archive;
-#[cfg(feature = "bazel")]
+#[cfg(feature = "test-servers")]
 mod bazel;
 #[path = "../../../kiln-cache/tests/store/common.rs"]
 mod common;
 mod list;
-#[cfg(feature = "server")]
+#[cfg(feature = "test-servers")]
 mod proxy;
-#[cfg(feature = "server")]
+#[cfg(feature = "test-servers")]
 mod scenario;
-#[cfg(feature = "bazel")]
+#[cfg(feature = "test-servers")]
 mod server;
-#[cfg(feature = "server")]
+#[cfg(feature = "test-servers")]
 mod servers;

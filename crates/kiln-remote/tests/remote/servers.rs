@@ -23,7 +23,8 @@ fn open(endpoint: &Endpoint, policy: Policy) -> RemoteStore {
     RemoteStore::open(endpoint, RemoteOptions { policy, ..RemoteOptions::default() }).unwrap()
 }
 
-/// What every server must do: two machines, signatures, and a connection that ends anywhere.
+/// Asserts what every server must do: two machines, signatures, and a connection that ends
+/// anywhere.
 fn shares(endpoint: impl Fn(&str) -> Endpoint, address: &str) {
     let own = endpoint(address);
     assert!(!server_info(&own).unwrap().properties.is_empty());
@@ -63,7 +64,6 @@ fn shares(endpoint: impl Fn(&str) -> Endpoint, address: &str) {
     }
 }
 
-#[cfg(feature = "redis")]
 #[test]
 fn redis() {
     let Some(url) = server("KILN_TEST_REDIS") else { return };
@@ -74,7 +74,6 @@ fn redis() {
     assert!(!error.contains("wrong-password"), "{error}");
 }
 
-#[cfg(feature = "bazel")]
 #[test]
 fn bazel() {
     let Some(url) = server("KILN_TEST_BAZEL") else { return };
@@ -82,7 +81,6 @@ fn bazel() {
     shares(|address| Endpoint::with_variables(&format!("grpc://{address}"), |_| None).unwrap(), address);
 }
 
-#[cfg(feature = "s3")]
 #[test]
 fn s3() {
     let Some(url) = server("KILN_TEST_S3") else { return };
@@ -118,7 +116,6 @@ fn s3() {
     assert_eq!(store.traffic().sent, 0);
 }
 
-#[cfg(feature = "fs")]
 #[test]
 fn a_folder() {
     let folder = crate::common::quick_folder();
@@ -143,7 +140,6 @@ fn a_folder() {
 }
 
 /// Returns all files in a folder.
-#[cfg(feature = "fs")]
 fn walk(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { walk(&path) } else { vec![path] }).collect()

@@ -1,0 +1,28 @@
+//! The commands for servers, in a program that was built without their clients.
+
+use std::path::Path;
+
+use kiln::cache::DiskStore;
+
+use crate::output::{Failure, Format, Outcome};
+
+/// Returns the failure that says how to build the program with them.
+pub(crate) fn without_servers() -> Failure {
+    Failure::new("this program was built without clients of servers: use `cargo xtask-remote`")
+}
+
+pub(super) fn stat(_: &str, _: Format) -> Outcome {
+    Err(without_servers())
+}
+
+pub(super) fn push_folder(_: &DiskStore, _: &str, _: Option<&Path>, _: Format) -> Outcome {
+    Err(without_servers())
+}
+
+pub(super) fn pull_list(_: &Path, _: &str, _: &Path, _: Format) -> Outcome {
+    Err(without_servers())
+}
+
+pub(super) fn keygen(_: &Path) -> Outcome {
+    Err(without_servers())
+}
