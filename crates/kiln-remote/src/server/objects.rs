@@ -151,6 +151,14 @@ fn operator(endpoint: &Endpoint, secrets: &Secrets) -> Result<(Operator, &'stati
             if let Some(server) = variable(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]) {
                 builder = builder.endpoint(&server);
             }
+            // Otherwise they are those of AWS's files, or of a role.
+            let keys = variable(&["AWS_ACCESS_KEY_ID"]).zip(variable(&["AWS_SECRET_ACCESS_KEY"]));
+            if let Some((id, secret)) = keys {
+                builder = builder.access_key_id(&id).secret_access_key(&secret);
+                if let Some(token) = variable(&["AWS_SESSION_TOKEN"]) {
+                    builder = builder.session_token(&token);
+                }
+            }
             let operator = Operator::new(builder).map_err(|error| wrong(&error, secrets))?;
             Ok((with_http(operator)?, "s3"))
         }
