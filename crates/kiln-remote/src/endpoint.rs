@@ -28,6 +28,9 @@ pub enum EndpointError {
     Wrong(String),
 }
 
+/// Returns the value of a variable by name.
+type Variables = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// The address of a server. Variables of the process belong to it.
 #[derive(Clone)]
 pub struct Endpoint {
@@ -37,7 +40,7 @@ pub struct Endpoint {
     /// The host and the port, as written.
     authority: String,
     path: String,
-    variables: Arc<dyn Fn(&str) -> Option<String> + Send + Sync>,
+    variables: Arc<Variables>,
 }
 
 impl fmt::Display for Endpoint {

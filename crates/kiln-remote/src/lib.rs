@@ -1,9 +1,9 @@
 //! Caches of compiled code that machines share.
 //!
-//! - [`RemoteStore`] is a [`Store`](kiln_cache::Store) on a server: a store of objects (S3, Redis,
+//! - `RemoteStore` is a [`Store`](kiln_cache::Store) on a server: a store of objects (S3, Redis,
 //!   folders, WebDAV, Google and Azure), or a cache of Bazel's remote APIs. Each is a feature.
-//! - [`Endpoint`] is the address of a server, [`Policy`] says whose entries are accepted.
-//! - [`push`] and [`pull`] transfer a whole [`List`] of entries, which [`Listed`] made.
+//! - `Endpoint` is the address of a server, `Policy` says whose entries are accepted.
+//! - `push` and `pull` transfer a whole [`List`] of entries, which [`Listed`] made.
 //! - The module `archive` takes entries to other machines in one compressed file.
 //!
 //! ```no_run
@@ -40,7 +40,7 @@
 //! | says that a source has another key | **other code runs** | a miss: nobody signed it |
 //! | sends what it sent before | the same code: nothing ever changes | the same |
 //! | denies that it has an entry | it is compiled | the same |
-//! | sends very much, or slowly | the build goes on without it: [`RemoteOptions`] | the same |
+//! | sends very much, or slowly | the build goes on without it: `RemoteOptions` | the same |
 //! | learns what is asked | hashes of IR and settings, and entries that are sent | the same |
 //!
 //! A signature says that somebody who has the secret key sent an entry, not that it is right: keep
@@ -50,7 +50,7 @@
 //! # Architecture invariants
 //!
 //! Every byte from elsewhere is checked before it is used, and no failure of a server makes a build
-//! fail. A build takes at most [`RemoteOptions::patience`] and [`RemoteOptions::drop_wait`] longer
+//! fail. A build takes at most `RemoteOptions::patience` and `RemoteOptions::drop_wait` longer
 //! than without a server, whatever the server does. One thread speaks to the server. No secret is
 //! in a message.
 

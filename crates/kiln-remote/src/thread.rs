@@ -121,18 +121,15 @@ impl Worker {
         let urgent = std::mem::take(&mut state.urgent);
         let mut rest = Vec::new();
         for key in urgent {
-            match state.contents.get_mut(&key) {
-                Some((digest, content @ Content::Located)) => {
-                    if !batch.is_empty() && bytes + digest.len > limit {
-                        rest.push(key);
-                        continue;
-                    }
-                    *content = Content::Fetching;
-                    bytes += digest.len;
-                    batch.push((key, *digest));
+            // Otherwise it is on its way, or here.
+            if let Some((digest, content @ Content::Located)) = state.contents.get_mut(&key) {
+                if !batch.is_empty() && bytes + digest.len > limit {
+                    rest.push(key);
+                    continue;
                 }
-                // It is on its way, or here.
-                _ => {}
+                *content = Content::Fetching;
+                bytes += digest.len;
+                batch.push((key, *digest));
             }
         }
         state.urgent = rest;
@@ -316,7 +313,8 @@ impl Worker {
     }
 
     async fn send(&self, batch: Vec<Upload>) {
-        let (mut contents, mut records): (Vec<(Digest, Vec<u8>)>, Vec<(Name, Record)>) = Default::default();
+        let mut contents: Vec<(Digest, Vec<u8>)> = Vec::new();
+        let mut records: Vec<(Name, Record)> = Vec::new();
         let mut bytes = 0;
         let mut keys = Vec::new();
         for upload in batch {
