@@ -139,7 +139,9 @@ mod tests {
         assert_eq!(
             compare(&graph),
             [
-                "layering: kiln-cache must not reach Cranelift, but does: kiln-cache -> a -> b -> cranelift-entity"
+                "layering: kiln-cache must not reach Cranelift, but does: kiln-cache -> a -> b -> cranelift-entity",
+                "layering: kiln-remote must not reach Cranelift, but does: \
+                 kiln-remote -> kiln-cache -> a -> b -> cranelift-entity"
             ]
         );
         assert_eq!(reaches_cranelift(&graph, "kiln-image"), None);
