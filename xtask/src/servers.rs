@@ -128,11 +128,12 @@ os.chmod(target, 0o755)";
     Ok(())
 }
 
-/// Returns whether a program starts: a version manager may have a stand-in for a missing one.
+/// Returns whether a program starts: a version manager may have a stand-in for a missing one, which
+/// ends with 127, as a shell's. Redis ends with 1 after it has printed its help.
 fn works(path: &Path) -> bool {
     let mut command = Command::new(path);
     let status = command.arg("--help").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    status.is_ok_and(|status| status.success())
+    status.is_ok_and(|status| status.code() != Some(127))
 }
 
 /// Starts a server on a port of its own, and waits until it answers.
