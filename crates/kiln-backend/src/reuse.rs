@@ -11,8 +11,7 @@
 //!   reference to the function itself stays a reference to itself, its n-th reference is the new
 //!   function's n-th reference (the canonical form numbers references in order of first use), and a
 //!   routine of the C library is found by name. A reference to the words of a thread-local symbol
-//! is
-//!   one to that symbol. On s390x their distance is in the code, so such a function is compiled.
+//!   is one to that symbol. On s390x their distance is in the code, so such a function is compiled.
 //! - Offsets in the module's code become offsets in the function. Streams need no change: they are
 //!   relative to their function already. Lines and names of variables are those of the new module.
 //!
