@@ -68,7 +68,7 @@ fn stats_have_the_documented_keys() {
     ];
     // The text has the keys in order of declaration; a parsed document does not keep the order.
     let order: Vec<&str> = expected.to_vec();
-    let at = |key: &&str| printed.find(&format!("\"{key}\":")).unwrap();
+    let at = |key: &&str| printed.find(&format!("\n  \"{key}\":")).unwrap();
     assert!(order.is_sorted_by_key(at), "{printed}");
     expected.sort_unstable();
     assert_eq!(keys(&stats), expected);

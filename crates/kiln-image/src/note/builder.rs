@@ -10,6 +10,10 @@ use super::format::{
 };
 use crate::arch::Arch;
 
+/// The length of an ELF note is a multiple of this.
+const NOTE_ALIGN: usize = 4;
+const _: () = assert!(size_of::<ExportRecord>().is_multiple_of(NOTE_ALIGN));
+
 /// A note that is being made. Its length does not depend on addresses and checksums, so its range
 /// of the file can be reserved before they are known.
 #[derive(Default)]
@@ -52,8 +56,9 @@ impl NoteBuilder {
     /// Returns the length of the ELF note in bytes, or `None` if it is too long for an ELF note.
     /// After this call, records may still be changed, but no string or record may be added.
     pub(crate) fn len(&self) -> Option<usize> {
-        let body = HEAD_LEN + self.tables().iter().map(|table| table.len()).sum::<usize>();
-        let len = PREFIX_LEN + body.next_multiple_of(4);
+        let all = HEAD_LEN + self.tables().iter().map(|table| table.len()).sum::<usize>();
+        let exports = self.exports.as_bytes().len();
+        let len = PREFIX_LEN + (all - exports).next_multiple_of(NOTE_ALIGN) + exports;
         (len < NONE as usize).then_some(len)
     }
 
@@ -61,12 +66,19 @@ impl NoteBuilder {
     pub(crate) fn finish(&self, arch: Arch) -> Vec<u8> {
         let mut head = self.head;
         let mut body = vec![0; HEAD_LEN];
-        let spans = self.tables().map(|table| {
+        let tables = self.tables();
+        let mut left = tables.len();
+        let spans = tables.map(|table| {
+            left -= 1;
+            if left == 0 {
+                // In front of the exports, where the note's own checksum covers it. So the note
+                // ends with them, and no byte of it is unchecked.
+                body.resize(body.len().next_multiple_of(NOTE_ALIGN), 0);
+            }
             let span = Span::new(body.len() as u64, table.len() as u64);
             body.extend_from_slice(table);
             span
         });
-        body.resize(body.len().next_multiple_of(4), 0);
         [
             head.producers,
             head.features,

@@ -48,7 +48,7 @@ impl<'a> Note<'a> {
             return Err(LoadError::Altered { section: "note".into() });
         }
         let exports = head.exports.within(whole.len());
-        if exports.is_none_or(|exports| exports.end.next_multiple_of(4) != whole.len()) {
+        if exports.is_none_or(|exports| exports.end != whole.len()) {
             return fail("a note that does not end after its tables");
         }
         if head.head_len.get() as usize != HEAD_LEN {
