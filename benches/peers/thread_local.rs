@@ -88,8 +88,8 @@ pub(crate) fn compare(setup: &Setup, folder: &Path) -> Result<Comparison, Failur
     }
     comparison.add(interleave(setup.rounds, contenders)?);
     if by_gcc.is_some() {
-        comparison.ratio(ours, gcc, Goal::AtMost(1.5));
-        comparison.ratio(image, gcc, Goal::AtMost(1.5));
+        comparison.ratio(ours, gcc, Goal::AtMost(1.0));
+        comparison.ratio(image, gcc, Goal::AtMost(1.0));
         comparison.ratio(linked, gcc, Goal::None);
     }
     comparison.ratio(ours, nothing, Goal::None);

@@ -1,6 +1,7 @@
 //! Stores on real servers, which `cargo xtask servers` starts. A test whose server is missing says
 //! so and is skipped.
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
 use kiln_cache::{Lookup, Store};
@@ -14,7 +15,10 @@ use crate::scenario::{build_cold, build_warm, writer};
 fn server(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok();
     if url.is_none() {
-        println!("SKIPPED: no server in {variable}: run `cargo xtask servers -- cargo test ..`");
+        // Not by `println!`, of which the test harness shows nothing.
+        let skipped =
+            format!("SKIPPED: no server in {variable}: run `cargo xtask servers -- cargo test ..`\n");
+        std::io::stderr().write_all(skipped.as_bytes()).unwrap();
     }
     url
 }
