@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwapOption;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolRecord};
-use kiln_image::link::{Definitions, Place};
+use kiln_image::link::{Definitions, Place, SymbolNumbers};
 
 use crate::batch::{Batch, is_strong};
 use crate::symbol::Symbol;
@@ -37,25 +37,19 @@ pub(crate) struct LargeUnit {
 /// The symbols that were looked up before. To make one takes longer than to find it. No thread
 /// waits for another one that makes it: the last wins, and all are equal.
 struct KnownSymbols {
-    /// The first symbol of each module, if those of all modules are numbered.
-    starts: Box<[u32]>,
+    numbers: SymbolNumbers,
     symbols: Box<[ArcSwapOption<Symbol>]>,
 }
 
 impl KnownSymbols {
     fn new(artifacts: &[Artifact]) -> Self {
-        let mut count = 0;
-        let start = |artifact: &Artifact| {
-            let start = count;
-            count += artifact.symbols().len();
-            start as u32
-        };
-        let starts = artifacts.iter().map(start).collect();
-        Self { starts, symbols: (0..count).map(|_| ArcSwapOption::empty()).collect() }
+        let numbers = SymbolNumbers::new(artifacts);
+        let symbols = (0..numbers.len()).map(|_| ArcSwapOption::empty()).collect();
+        Self { numbers, symbols }
     }
 
-    fn get(&self, (module, symbol): Place) -> &ArcSwapOption<Symbol> {
-        &self.symbols[(self.starts[module as usize] + symbol) as usize]
+    fn get(&self, place: Place) -> &ArcSwapOption<Symbol> {
+        &self.symbols[self.numbers.of(place)]
     }
 }
 

@@ -13,8 +13,47 @@ use hashbrown::hash_table::Entry;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 
+use super::lists::PerModule;
+
 /// The place of a definition: the positions of its module and of its symbol in the module.
 pub type Place = (u32, u32);
+
+/// Numbers for the symbols of all modules, in order of modules.
+#[derive(Debug)]
+pub struct SymbolNumbers {
+    /// The number of the first symbol of each module.
+    starts: PerModule<u32>,
+    len: usize,
+}
+
+impl SymbolNumbers {
+    /// Numbers the symbols of `artifacts`.
+    pub fn new(artifacts: &[Artifact]) -> Self {
+        let mut len = 0;
+        let start = |artifact: &Artifact| {
+            let start = len;
+            len += artifact.symbols().len();
+            start as u32
+        };
+        let starts = artifacts.iter().map(start).collect();
+        Self { starts, len }
+    }
+
+    /// Returns the number of symbols.
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks that")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Returns the number of the symbol at a place.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such module.
+    pub fn of(&self, (module, symbol): Place) -> usize {
+        (self.starts[module as usize] + symbol) as usize
+    }
+}
 
 /// The largest number of definitions that are compared one after the other: less work than to make
 /// a table.

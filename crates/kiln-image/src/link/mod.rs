@@ -86,7 +86,7 @@ mod unwind;
 mod unwind_size;
 mod users;
 
-pub use definitions::{Definitions, Place, is_shared_definition};
+pub use definitions::{Definitions, Place, SymbolNumbers, is_shared_definition};
 pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
 pub use direct::{PatchSource, TextPatch};
 pub use error::LinkError;

@@ -26,7 +26,7 @@ use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, Table};
 use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 
-use super::definitions::{Definitions, Place, is_shared_definition};
+use super::definitions::{Definitions, Place, SymbolNumbers, is_shared_definition};
 use super::error::LinkError;
 use super::lists::{PerModule, PerSymbol};
 use super::sections::{Bound, NamedSections};
@@ -263,28 +263,22 @@ struct Resolver<'a, 'e> {
 /// hashing.
 struct UniqueDefinitions<'e> {
     definitions: &'e Definitions,
-    /// The first symbol of each module, if the symbols of all modules are numbered.
-    starts: PerModule<u32>,
+    numbers: SymbolNumbers,
     /// The resolved symbol of each of these symbols, once it or a use of it was seen.
     ids: PerSymbol<Option<ResolvedId>>,
 }
 
 impl<'e> UniqueDefinitions<'e> {
     fn new(artifacts: &[Artifact], definitions: &'e Definitions) -> Self {
-        let mut count = 0;
-        let start = |artifact: &Artifact| {
-            let start = count;
-            count += artifact.symbols().len();
-            start as u32
-        };
-        let starts = artifacts.iter().map(start).collect();
-        Self { definitions, starts, ids: PerSymbol::from_elem(None, count) }
+        let numbers = SymbolNumbers::new(artifacts);
+        let ids = PerSymbol::from_elem(None, numbers.len());
+        Self { definitions, numbers, ids }
     }
 
     /// Returns the resolved symbol of the definition at a place, which is `next` if it is seen for
     /// the first time.
-    fn id(&mut self, (module, symbol): Place, next: ResolvedId) -> ResolvedId {
-        *self.ids[(self.starts[module as usize] + symbol) as usize].get_or_insert(next)
+    fn id(&mut self, place: Place, next: ResolvedId) -> ResolvedId {
+        *self.ids[self.numbers.of(place)].get_or_insert(next)
     }
 }
 
