@@ -69,7 +69,7 @@ pub(crate) fn loaded_image() -> Result<(), Failed> {
     let functions: Vec<_> = loaded.code_tables().ok_or("no tables")?.functions().collect();
     let mut code = Vec::new();
     for (number, artifact) in artifacts.iter().enumerate() {
-        let first = functions.iter().find(|function| function.module() as usize == number);
+        let first = functions.iter().find(|function| function.module() == Some(number as u32));
         let first = first.ok_or("a module without functions")?;
         let own_start = artifact.functions()[0].start.get();
         code.push(dwarf::Code { artifact, address: text + u64::from(first.start() - own_start) });

@@ -161,7 +161,7 @@ fn describe(image: &[u8]) -> BTreeMap<(u32, String), Described> {
                 described.rows.push(format!("{instruction:?}"));
             }
         }
-        found.insert((function.module(), function.name().to_owned()), described);
+        found.insert((function.module().expect("a module"), function.name().to_owned()), described);
     }
     found
 }

@@ -16,18 +16,18 @@ pub(super) fn names_lines_and_removal() -> Result<(), Failed> {
         "break late",
         "run",
         "continue",
-        "echo [line]\\n",
+        "echo [line]\n",
         "backtrace 3",
         "info locals",
         "continue",
-        "echo [host]\\n",
+        "echo [host]\n",
         "backtrace 4",
         "continue",
         "continue",
-        "echo [late]\\n",
+        "echo [late]\n",
         "backtrace 1",
         "continue",
-        "echo [removed]\\n",
+        "echo [removed]\n",
         "info functions ^late",
         "info functions ^outer",
         "continue",
@@ -63,13 +63,13 @@ pub(super) fn one_that_attaches_is_told() -> Result<(), Failed> {
     command.args(["120", "gdb", "-q", "-batch", "-nx", "-p", &process]);
     let commands = [
         "set debuginfod enabled off",
-        "echo [attached]\\n",
+        "echo [attached]\n",
         "info functions ^early_",
         "break tools::programs::tick",
         "continue",
         // Code may have been published before gdb was there.
         "continue",
-        "echo [told]\\n",
+        "echo [told]\n",
         "info functions ^early_",
         "info functions ^tick_",
         "kill",
@@ -106,6 +106,23 @@ pub(super) fn one_that_attaches_is_told() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Starts a program that prints its number, and runs gdb with these commands for it.
+fn attached(name: &str, before: &[&str], after: &[&str]) -> Result<String, Failed> {
+    let mut running = program(name, &[]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(running.stdout.take().ok_or("no output")?).lines();
+    let process = lines.next().ok_or("the program said nothing")??;
+    let mut command = Command::new("timeout");
+    command.args(["120", "gdb", "-q", "-batch", "-nx", "-p", &process]);
+    command.args(["-ex", "set debuginfod enabled off"]);
+    for line in before.iter().chain(after) {
+        command.args(["-ex", line]);
+    }
+    let text = output(&mut command, None);
+    running.kill()?;
+    running.wait()?;
+    text
+}
+
 /// A stub, and an entry that counts, have the names of their functions, and gdb unwinds in them.
 pub(super) fn stubs_have_names() -> Result<(), Failed> {
     let commands = [
@@ -115,22 +132,22 @@ pub(super) fn stubs_have_names() -> Result<(), Failed> {
         "break swapped",
         "break warm",
         "continue",
-        "echo [stub]\\n",
+        "echo [stub]\n",
         "backtrace 2",
         "continue",
-        "echo [code]\\n",
+        "echo [code]\n",
         "backtrace 2",
         "continue",
-        "echo [stub of warm]\\n",
+        "echo [stub of warm]\n",
         "backtrace 2",
         "continue",
-        "echo [entry]\\n",
+        "echo [entry]\n",
         "backtrace 2",
         // In the middle of it.
         "stepi",
         "backtrace 2",
         "continue",
-        "echo [code of warm]\\n",
+        "echo [code of warm]\n",
         "backtrace 2",
         "continue",
     ];
@@ -151,4 +168,51 @@ pub(super) fn stubs_have_names() -> Result<(), Failed> {
     }
     order.push("exited normally");
     expect_in_order(&text, &order)
+}
+
+/// The stubs that the linker made have the names of what they lead to, in memory and in an image
+/// that has no symbols, and gdb unwinds in them.
+pub(super) fn linked_stubs_have_names() -> Result<(), Failed> {
+    for name in ["linked_stubs", "linked_stubs_of_image"] {
+        let commands = [
+            "break tools::programs::stop",
+            "run",
+            "delete",
+            "break host@plt",
+            "break swapped",
+            "continue",
+            "echo [of the host]\n",
+            "backtrace 2",
+            "continue",
+            "echo [replaceable]\n",
+            "backtrace 2",
+            "continue",
+            "echo [code]\n",
+            "backtrace 2",
+            "continue",
+        ];
+        let order = [
+            "(2 locations)",
+            "[of the host]",
+            "in host@plt (",
+            "in far (",
+            "[replaceable]",
+            "in swapped (",
+            "in far (",
+            "[code]",
+            "in swapped (",
+            "in far (",
+            "exited normally",
+        ];
+        expect_in_order(&gdb(&commands, name, &[])?, &order)?;
+    }
+    Ok(())
+}
+
+/// One that attaches later is told about them, too.
+pub(super) fn linked_stubs_are_told_later() -> Result<(), Failed> {
+    // The memory was mapped twice before gdb came, so the breakpoint is the processor's.
+    let commands = ["delete", "hbreak host@plt", "continue", "echo [stub]\n", "backtrace 2", "kill"];
+    let text = attached("late_stubs", &["break tools::programs::tick", "continue", "continue"], &commands)?;
+    expect_in_order(&text, &["[stub]", "in host@plt (", "in far ("])
 }

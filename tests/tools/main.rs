@@ -12,10 +12,13 @@ mod tool;
 
 use tool::Test;
 
-const TESTS: [Test; 10] = [
+const TESTS: [Test; 13] = [
     ("gdb::names_lines_and_removal", Some("gdb"), gdb::names_lines_and_removal),
     ("gdb::one_that_attaches_is_told", Some("gdb"), gdb::one_that_attaches_is_told),
     ("gdb::stubs_have_names", Some("gdb"), gdb::stubs_have_names),
+    ("gdb::linked_stubs_have_names", Some("gdb"), gdb::linked_stubs_have_names),
+    ("gdb::linked_stubs_are_told_later", Some("gdb"), gdb::linked_stubs_are_told_later),
+    ("perf::linked_stubs_have_names", None, observed::linked_stubs_have_names),
     ("perf::stubs_have_names", None, observed::stubs_have_names),
     ("perf::report_has_names", Some("perf"), observed::report_has_names),
     ("perf::report_has_names_of_an_image", Some("perf"), observed::report_has_names_of_an_image),

@@ -59,6 +59,22 @@ pub(super) fn stubs_have_names() -> Result<(), Failed> {
     Ok(())
 }
 
+/// A map has the stubs that the linker made, in memory and of an image.
+pub(super) fn linked_stubs_have_names() -> Result<(), Failed> {
+    for name in ["linked_stubs_map", "linked_stubs_of_image_map"] {
+        let text = output(&mut program(name, &[]), None)?;
+        let number = text.lines().find_map(|line| line.strip_prefix("process ")).ok_or("no number")?;
+        let path = format!("/tmp/perf-{number}.map");
+        let map = std::fs::read_to_string(&path)?;
+        std::fs::remove_file(path)?;
+        let named = |name: &str| map.lines().filter(|line| line.ends_with(&format!(" {name}"))).count();
+        if [named("host@plt"), named("swapped"), named("far")] != [1, 2, 1] {
+            return Err(format!("{name}: not all that is expected in:\n{map}").into());
+        }
+    }
+    Ok(())
+}
+
 /// Returns how many of the 100 addresses of a program are different.
 fn addresses(name: &str) -> Result<usize, Failed> {
     let folder = tempfile::tempdir()?;

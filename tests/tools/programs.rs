@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use kiln::globals::Bindings;
-use kiln::image::Image;
+use kiln::globals::{Bindings, GlobalTable};
+use kiln::image::{Image, ImageOptions, write_image};
 use kiln::ir::{Linkage, Module, Source, Target, parse};
 use kiln::jit::{JitOptions, Profiler};
 use kiln::{Compiler, Session, TierPolicy};
@@ -44,6 +44,11 @@ pub(super) fn run(name: &str) {
         "dump" => rounds(Profiler::Dump),
         "stubs" => stubs(None),
         "stubs_map" => stubs(Some(Profiler::Map)),
+        "linked_stubs" => linked_stubs(false, None),
+        "linked_stubs_of_image" => linked_stubs(true, None),
+        "linked_stubs_map" => linked_stubs(false, Some(Profiler::Map)),
+        "linked_stubs_of_image_map" => linked_stubs(true, Some(Profiler::Map)),
+        "late_stubs" => late_stubs(),
         "sampler" => sampler(),
         "life" => life(),
         other => panic!("there is no program {other}"),
@@ -178,6 +183,67 @@ fn stubs(profiler: Option<Profiler>) {
     }
     stop(&session);
     assert_eq!((call(&session, "swapped", 4), call(&session, "warm", 4)), (6, 7));
+}
+
+/// A function that calls one of the host through a stub, because that is too far away, and one that
+/// is replaceable.
+fn linking() -> Module {
+    let text = "
+        replaceable function %swapped(i64) -> i64 system_v {
+        block0(v0: i64):
+            v1 = iconst.i64 2
+            v2 = iadd v0, v1
+            return v2
+        }
+        function %far(i64) -> i64 system_v {
+            fn0 = colocated %host(i64) -> i64 system_v
+            sig7 = (i64) -> i64 system_v
+            fn1 = %swapped(i64) -> i64 system_v
+        block0(v0: i64):
+            v1 = call fn0(v0)
+            v2 = func_addr.i64 fn1
+            v3 = call_indirect sig7, v2(v1)
+            return v3
+        }";
+    module(Source::new("linking", text))
+}
+
+/// Calls code that has stubs of the linker, in memory or in an image without symbols, and prints
+/// where they are.
+fn linked_stubs(in_image: bool, profiler: Option<Profiler>) {
+    let session = session(JitOptions { profiler: profiler.filter(|_| !in_image), ..JitOptions::default() });
+    println!("process {}", std::process::id());
+    if !in_image {
+        session.add(&[linking()]).expect("a sound module");
+        stop(&session);
+        assert_eq!(call(&session, "far", 4), 6);
+        return;
+    }
+    let compiled = Compiler::new(Target::host()).compile(&[linking()]).expect("a sound module");
+    let options = ImageOptions { strip: true, ..ImageOptions::default() };
+    let image = write_image(&compiled.artifacts, &GlobalTable::new(), &options).expect("a sound program");
+    let mut bindings = Bindings::new();
+    bindings.bind_symbol("host", host as *const () as usize);
+    let image = Image::from_bytes(&image).expect("a sound image").profiler(profiler);
+    let loaded = image.bind(&bindings).expect("all is bound");
+    stop(&session);
+    // SAFETY: the function is sound, and the image lives.
+    let far = unsafe { loaded.function("far").expect("it is exported").typed::<Unary>() };
+    assert_eq!(far.expect("its type")(4), 6);
+}
+
+/// Prints its number, and calls code with stubs until it is ended.
+fn late_stubs() {
+    let session = session(JitOptions::default());
+    session.add(&[linking()]).expect("a sound module");
+    println!("{}", std::process::id());
+    for number in 0..900 {
+        std::thread::sleep(Duration::from_millis(100));
+        // What is published tells a debugger about the rest.
+        session.add(&[adds(&format!("tick_{number}"), 1)]).expect("a sound module");
+        tick(number);
+        assert_eq!(call(&session, "far", 4), 6);
+    }
 }
 
 /// Adds and removes functions while a profiler's file is written, and prints their addresses.

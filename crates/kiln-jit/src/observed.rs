@@ -16,6 +16,8 @@ pub(crate) struct Observed {
     pub(crate) code: Range<usize>,
     /// The section of unwind rows.
     pub(crate) rows: Range<usize>,
+    /// The code tables.
+    pub(crate) tables: Range<usize>,
 }
 
 /// Whether debuggers know a unit.
@@ -23,6 +25,6 @@ pub(crate) struct Observed {
 pub(crate) enum Told {
     No,
     Alone(gdb::Registration),
-    /// With other units. The ranges are those of its stubs and entries.
+    /// With other units. The ranges are those of its stubs and entries outside of its code.
     InGroup(Arc<Mutex<gdb::Registration>>, Box<[Range<usize>]>),
 }

@@ -8,6 +8,7 @@
 //! A debugger that attaches later is told about all code at once, in groups of units: it needs some
 //! milliseconds for each registration.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SymbolKind;
 use kiln_debug::{Code, Function, PlainRows, Section, gdb, perf, unwind};
+use kiln_image::code::{self, CodeTables, name_of_stub};
 use kiln_image::dwarf;
 use kiln_image::link::{Area, Plan};
 
@@ -101,6 +103,7 @@ impl Observers {
             debugger: Told::No,
             code: code.clone(),
             rows: rows.clone(),
+            tables: range(Area::CodeTables),
         };
         // A section of 4 bytes has no entries, only the zero length that ends it.
         if self.unwind && rows.len() > 4 {
@@ -126,6 +129,9 @@ impl Observers {
                 let address = code.start + function.offset as usize;
                 functions.push(described(function.name, address, function.size as usize));
             }
+            // SAFETY: the caller promises it.
+            let linked = unsafe { linked_stubs(&observed) };
+            functions.extend(linked.iter().map(|(name, code)| described(name, code.start, code.len())));
             let stubs = stubs();
             let jumps = jumps(stubs.into_iter(), counters, plan.artifacts());
             functions.extend(jumps.iter().map(describe_jump));
@@ -189,6 +195,10 @@ impl Observers {
             })
             .collect();
         functions.extend(jumps.iter().flatten().map(describe_jump));
+        // SAFETY: the units are not freed.
+        let linked = locked.iter().filter_map(|(.., observed)| observed.as_ref());
+        let linked: Vec<_> = linked.flat_map(|observed| unsafe { linked_stubs(observed) }).collect();
+        functions.extend(linked.iter().map(|(name, code)| described(name, code.start, code.len())));
         let jumps: Vec<JumpRows> = jumps.iter().map(|jumps| JumpRows::new(jumps)).collect();
         let observed = || locked.iter().filter_map(|(.., observed)| observed.as_ref());
         let code = observed().map(|observed| observed.code.clone());
@@ -213,7 +223,7 @@ impl Observers {
     /// that.
     pub(crate) fn forget(&self, unit: &UnitInfo) {
         let observed = unit.observed.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Observed { unwinder, entries, debugger, code, rows: _ }) = observed else { return };
+        let Some(Observed { unwinder, entries, debugger, code, .. }) = observed else { return };
         drop((unwinder, entries));
         match debugger {
             Told::No => drop(self.untold.fetch_sub(1, Ordering::Relaxed)),
@@ -227,6 +237,22 @@ impl Observers {
             }
         }
     }
+}
+
+/// Returns the names and addresses of the stubs that the linker put into the code of a unit.
+///
+/// # Safety
+///
+/// The unit is in memory.
+unsafe fn linked_stubs<'a>(observed: &Observed) -> Vec<(Cow<'a, str>, Range<usize>)> {
+    // SAFETY: the caller promises it.
+    let tables = unsafe { bytes(&observed.tables) };
+    let stubs = CodeTables::read(tables).into_iter().flat_map(|tables| tables.stubs());
+    let place = |stub: &code::Function<'_>| {
+        let start = observed.code.start + stub.start() as usize;
+        start..start + stub.len() as usize
+    };
+    stubs.map(|stub| (name_of_stub(&stub), place(&stub))).collect()
 }
 
 /// Returns stubs, which have names and addresses, and entries of a unit, in order of addresses.
@@ -289,10 +315,20 @@ fn named(sections: &[dwarf::Section]) -> Vec<(&str, &[u8])> {
 ///
 /// It is in memory, and does not change while the result is used.
 unsafe fn section<'a>(rows: &Range<usize>) -> Section<'a> {
-    if rows.is_empty() {
-        return Section { address: rows.start, bytes: &[] };
+    // SAFETY: the caller promises it.
+    let bytes = unsafe { bytes(rows) };
+    Section { address: rows.start, bytes }
+}
+
+/// Returns bytes in memory.
+///
+/// # Safety
+///
+/// They are in memory, and do not change while the result is used.
+unsafe fn bytes<'a>(range: &Range<usize>) -> &'a [u8] {
+    if range.is_empty() {
+        return &[];
     }
     // SAFETY: the caller promises it.
-    let bytes = unsafe { std::slice::from_raw_parts(rows.start as *const u8, rows.len()) };
-    Section { address: rows.start, bytes }
+    unsafe { std::slice::from_raw_parts(range.start as *const u8, range.len()) }
 }

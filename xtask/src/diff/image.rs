@@ -79,7 +79,7 @@ fn functions(image: &ImageInfo) -> Vec<(String, Function<'_>)> {
     let all = image.code_tables().into_iter().flat_map(|tables| tables.functions());
     let name = |function: &Function<'_>| match function.module_name() {
         Some(module) => format!("`{}` of module `{module}`", function.name()),
-        None => format!("`{}` of module {}", function.name(), function.module()),
+        None => format!("`{}` of module {}", function.name(), function.module().unwrap_or_default()),
     };
     all.map(|function| (name(&function), function)).collect()
 }

@@ -35,7 +35,7 @@ impl<'i> Sizes<'i> {
         // The parts of a module are not side by side if functions were ordered.
         let mut modules = BTreeMap::new();
         for function in tables.functions() {
-            let (number, len) = (function.module(), u64::from(function.len()));
+            let (Some(number), len) = (function.module(), u64::from(function.len())) else { continue };
             let (_, size, count) =
                 modules.entry(number).or_insert((function.module_name().unwrap_or_default(), 0, 0));
             (*size, *count) = (*size + len, *count + 1);

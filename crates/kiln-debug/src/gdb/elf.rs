@@ -250,3 +250,90 @@ impl File {
         self.bytes.into()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object::{Object as _, ObjectSection as _, ObjectSymbol as _};
+
+    use super::*;
+    use crate::describe::{Function, Section};
+
+    /// Rows of code at these ranges, for a section at `at`.
+    fn rows(at: usize, ranges: &[Range<usize>]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        bytes.extend(20u32.to_ne_bytes());
+        bytes.extend(0u32.to_ne_bytes());
+        bytes.extend([1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b, 0, 0, 0, 0, 0, 0, 0]);
+        for range in ranges {
+            let start = bytes.len();
+            bytes.extend(16u32.to_ne_bytes());
+            bytes.extend((start as u32 + 4).to_ne_bytes());
+            bytes.extend((range.start.wrapping_sub(at + start + 8) as i32).to_ne_bytes());
+            bytes.extend((range.len() as u32).to_ne_bytes());
+            bytes.extend([0; 4]);
+        }
+        bytes.extend([0; 4]);
+        bytes
+    }
+
+    /// The ranges that a file has: of sections of code, of functions by name, and of rows.
+    type Known = (Vec<Range<u64>>, Vec<(String, Range<u64>)>, Vec<Range<u64>>);
+
+    fn known(file: &Elf) -> Known {
+        use gimli::{BaseAddresses, CieOrFde, EhFrame, NativeEndian, UnwindSection as _};
+        let read = object::File::parse(&*file.bytes).unwrap();
+        let code = read.sections().filter(|section| section.kind() != object::SectionKind::Metadata);
+        let code = code.filter(|section| section.name() == Ok(".text") && section.size() > 0);
+        let code = code.map(|section| section.address()..section.address() + section.size());
+        let named = read.symbols().map(|symbol| {
+            let start = symbol.address();
+            (symbol.name().unwrap().to_owned(), start..start + symbol.size())
+        });
+        let section = read.section_by_name(".eh_frame").unwrap();
+        let frame = EhFrame::new(section.data().unwrap(), NativeEndian);
+        let bases = BaseAddresses::default().set_eh_frame(section.address());
+        let (mut entries, mut described) = (frame.entries(&bases), Vec::new());
+        while let Some(entry) = entries.next().unwrap() {
+            if let CieOrFde::Fde(entry) = entry {
+                let entry = entry.parse(EhFrame::cie_from_offset).unwrap();
+                described.push(entry.initial_address()..entry.end_address());
+            }
+        }
+        let described = described.into_iter().filter(|range| !range.is_empty()).collect();
+        let named = named.filter(|(name, range)| !name.is_empty() || !range.is_empty()).collect();
+        (code.collect(), named, described)
+    }
+
+    /// Each part is forgotten in turn. Then the file says nothing about it, and about the others
+    /// what it said before.
+    #[test]
+    fn nothing_is_left_of_a_part_that_is_forgotten() {
+        let ranges: Vec<Range<usize>> =
+            [0x1000..0x1040, 0x1040..0x1050, 0x3000..0x3010, 0x1_0000..0x1_0010].into();
+        let names = ["one", "two", "three", "four"];
+        let functions = names.iter().zip(&ranges);
+        let mut functions: Vec<Function<'_>> = functions
+            .map(|(name, range)| Function { name, address: range.start, size: range.len() })
+            .collect();
+        // A part may have more than one function.
+        functions[0].size = 16;
+        functions.push(Function { name: "inside", address: 0x1030, size: 16 });
+        let section = rows(0x2000, &ranges);
+        let rows = [Section { address: 0x2000, bytes: &section }];
+        let code = Code { functions: &functions, ranges: &ranges, rows: &rows, ..Code::default() };
+        let all = known(&write(&code));
+        assert_eq!((all.0.len(), all.1.len(), all.2.len()), (4, 5, 4));
+        for forgotten in &ranges {
+            let mut file = write(&code);
+            file.forget(forgotten);
+            let stays = |range: &Range<u64>| !forgotten.contains(&(range.start as usize));
+            let (code, named, described) = all.clone();
+            let left: Known = (
+                code.into_iter().filter(stays).collect(),
+                named.into_iter().filter(|(_, range)| stays(range)).collect(),
+                described.into_iter().filter(stays).collect(),
+            );
+            assert_eq!(known(&file), left, "without {forgotten:x?}");
+        }
+    }
+}

@@ -8,8 +8,8 @@
 //! | 4 | magic, `KCod` |
 //! | 4 | version, `u32` |
 //! | 4 | length of all tables, `u32` |
-//! | 4 | number of modules, `u32` |
-//! | 12 each | a record for each module that has functions, in order of their code |
+//! | 4 | number of pieces, `u32` |
+//! | 12 each | a record for each piece, in order of their code |
 //! | guide | of these records, see `guide.rs` |
 //!
 //! A module's record has the first byte of its code; its number; and the first byte of its piece,
@@ -20,15 +20,24 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 4 | number of functions, `u32` |
-//! | 8 each | a record for each function, in order of their code |
+//! | 4 | number of functions and stubs, `u32` |
+//! | 8 each | a record for each, in order of their code |
 //! | guide | of these records |
 //! | text | the module's name; empty if the linker was given none |
 //! | | the lines of the module |
-//! | | the descriptions of the functions, in order |
+//! | | the descriptions of functions and stubs, in order |
 //!
 //! A function's record has the first byte of its code, from the start of the module's; and the
-//! first byte of its description, from the start of the piece; `u32` each.
+//! first byte of its description, from the start of the piece; `u32` each. In between, in order of
+//! code, are records of the module's veneers and of its own stubs, whose last number has the bit
+//! [`STUB`] set. The stubs that all modules share are in a piece of their own, which comes last; its
+//! number is [`NO_MODULE`], and its text is empty. The description of a stub:
+//!
+//! | content | |
+//! |---|---|
+//! | number | length of the code in bytes |
+//! | text | name of what it leads to |
+//! | number | of a replaceable function, the number of its slot in the slot array plus 1; else 0 |
 //!
 //! Lines, in which numbers are LEB128; only the first number if there are no lines:
 //!
@@ -83,9 +92,16 @@ use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 /// The version of the code tables. Tables of another version are not read.
-pub const CODE_TABLES_VERSION: u32 = 3;
+pub const CODE_TABLES_VERSION: u32 = 4;
 
 pub(super) const MAGIC: [u8; 4] = *b"KCod";
+
+/// The bit of a description's place that says that it describes a stub. Tables are shorter than
+/// this.
+pub(super) const STUB: u32 = 1 << 31;
+
+/// The number of the piece of the stubs that all modules share.
+pub(crate) const NO_MODULE: u32 = u32::MAX;
 
 /// The distance of checkpoints in a stream, in bytes. An entry has at least two bytes, so a lookup
 /// decodes about 32 entries at most.

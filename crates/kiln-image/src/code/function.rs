@@ -1,14 +1,20 @@
-//! The answers of the code tables about one function.
+//! The answers of the code tables about one function, or one stub.
+
+use std::borrow::Cow;
 
 use super::cursor::Cursor;
-use super::format::{HANDLER, HandlerRecord};
+use super::format::{HANDLER, HandlerRecord, NO_MODULE};
 use super::lines::SourceLine;
 use super::part::{Part, Reader};
 use super::piece::Piece;
 use super::trap::TrapCode;
 use kiln_artifact::record::HandlerKind;
 
-/// A function that was found in the code tables. Offsets are from the start of the program's code.
+/// A function or a stub that was found in the code tables. Offsets are from the start of the
+/// program's code.
+///
+/// A stub is a jump to a function of the host, to one that is replaceable or to one that is too far
+/// away, which the linker or the compiler made. Of a stub only its place and its name are known.
 #[derive(Clone, Copy, Debug)]
 pub struct Function<'a> {
     /// The module's piece, from its start on. Offsets in it are kept, and not slices, because a
@@ -22,6 +28,7 @@ pub struct Function<'a> {
     /// First byte of the name in the piece.
     pub(super) name: u32,
     pub(super) name_len: u32,
+    pub(super) is_stub: bool,
 }
 
 /// The lengths in the head of a function's description, and the rest of the description.
@@ -115,9 +122,23 @@ pub struct Handlers<'a> {
 }
 
 impl<'a> Function<'a> {
-    /// Returns the number of the module in the link.
-    pub fn module(&self) -> u32 {
-        self.module
+    /// Returns the number of the module in the link. `None` for a stub that all modules share.
+    pub fn module(&self) -> Option<u32> {
+        Some(self.module).filter(|&number| number != NO_MODULE)
+    }
+
+    /// Returns whether this is a stub.
+    pub fn is_stub(&self) -> bool {
+        self.is_stub
+    }
+
+    /// Returns the position of the slot through which the stub of a replaceable function jumps, in
+    /// the slot array. `None` for other stubs, and for functions.
+    pub fn slot(&self) -> Option<u32> {
+        if !self.is_stub {
+            return None;
+        }
+        self.after_name()?.uint()?.checked_sub(1)
     }
 
     /// Returns the name of the module, if the linker was given one.
@@ -125,7 +146,8 @@ impl<'a> Function<'a> {
         std::str::from_utf8(Piece::read(self.piece)?.name()?.0).ok().filter(|name| !name.is_empty())
     }
 
-    /// Returns the name of the function, also if it is private; empty if it is anonymous.
+    /// Returns the name of the function, also if it is private; empty if it is anonymous. The name
+    /// of a stub is that of what it leads to.
     pub fn name(&self) -> &'a str {
         std::str::from_utf8(self.name_bytes()).unwrap_or_default()
     }
@@ -146,8 +168,13 @@ impl<'a> Function<'a> {
         self.len
     }
 
+    /// Returns the rest of the description.
+    fn after_name(&self) -> Option<Cursor<'a>> {
+        Some(Cursor(self.piece.get(self.name as usize + self.name_len as usize..)?))
+    }
+
     fn head(&self) -> Option<DescriptionHead<'a>> {
-        let mut rest = Cursor(self.piece.get(self.name as usize + self.name_len as usize..)?);
+        let mut rest = self.after_name().filter(|_| !self.is_stub)?;
         let (traps, calls, maps) = (rest.len()?, rest.len()?, rest.len()?);
         let handlers = rest.len()?;
         let sources = rest.len()?;
@@ -234,6 +261,15 @@ impl<'a> Function<'a> {
                 return (map.offset == offset).then_some(StackMap { span: map.span, roots: map.roots });
             }
         }
+    }
+}
+
+/// Returns the name of a stub for debuggers and profilers: that of the function, if the address of
+/// the stub is the function's, and otherwise the name that the entry of a PLT has in other tools.
+pub fn name_of_stub<'a>(stub: &Function<'a>) -> Cow<'a, str> {
+    match (stub.slot(), stub.module()) {
+        (Some(_), None) => stub.name().into(),
+        _ => format!("{}@plt", stub.name()).into(),
     }
 }
 

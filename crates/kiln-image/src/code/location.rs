@@ -26,7 +26,7 @@ enum Kind {
     Instruction,
     /// A return address: the instruction is the call before it.
     Return,
-    /// A stub, of which only the function is known that it leads to.
+    /// A stub: only what it leads to is known.
     Stub,
 }
 
@@ -35,7 +35,9 @@ impl<'a> Location<'a> {
     #[inline]
     pub fn find(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
         let offset = u32::try_from(address.checked_sub(text)?).ok()?;
-        Some(Self { function: tables.find(offset)?, text, offset, kind: Kind::Instruction })
+        let function = tables.find(offset)?;
+        let kind = if function.is_stub() { Kind::Stub } else { Kind::Instruction };
+        Some(Self { function, text, offset, kind })
     }
 
     /// Finds the function at an address to which a stub leads. Nothing is known about the stub's
@@ -51,7 +53,9 @@ impl<'a> Location<'a> {
     #[inline]
     pub fn find_call(tables: CodeTables<'a>, text: u64, address: u64) -> Option<Self> {
         let offset = u32::try_from(address.checked_sub(text)?).ok()?;
-        Some(Self { function: tables.find(offset.checked_sub(1)?)?, text, offset, kind: Kind::Return })
+        // Stubs call nothing.
+        let function = tables.find(offset.checked_sub(1)?).filter(|function| !function.is_stub())?;
+        Some(Self { function, text, offset, kind: Kind::Return })
     }
 
     /// Returns what the tables say about the function. Its offsets are from the start of the
@@ -65,8 +69,8 @@ impl<'a> Location<'a> {
         self.text
     }
 
-    /// Returns the number of the module in its link.
-    pub fn module(&self) -> u32 {
+    /// Returns the number of the module in its link. `None` in a stub that all modules share.
+    pub fn module(&self) -> Option<u32> {
         self.function.module()
     }
 
@@ -75,7 +79,8 @@ impl<'a> Location<'a> {
         self.function.module_name()
     }
 
-    /// Returns the name of the function, also if it is private; empty if it is anonymous.
+    /// Returns the name of the function, also if it is private; empty if it is anonymous. In a stub,
+    /// it is the name of what it leads to.
     pub fn name(&self) -> &'a str {
         self.function.name()
     }
@@ -90,8 +95,13 @@ impl<'a> Location<'a> {
         self.offset - self.function.start()
     }
 
-    /// Returns whether the place is in a stub, or in an entry that counts calls. Then the function
-    /// is the one that a call through it reaches now, and the offset is 0.
+    /// Returns whether the place is in a stub, or in an entry that counts calls. Nothing is known
+    /// about its instructions: no source, trap or call.
+    ///
+    /// In the stub of a replaceable function and in an entry, [`function`](Self::function) is the
+    /// one that a call through it reaches now, if it is the program's, and the offset is 0. Other
+    /// stubs, which lead to the host or to what is far away, are themselves what is found: start,
+    /// length and offset are the stub's.
     pub fn is_stub(&self) -> bool {
         self.kind == Kind::Stub
     }

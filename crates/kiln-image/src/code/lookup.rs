@@ -10,15 +10,17 @@ use kiln_trap::{CallInfo, FunctionInfo, HandlerInfo, RootInfo, SourceInfo};
 
 use super::location::Location;
 
-/// Passes the function to `visit`.
-pub fn function(location: &Location<'_>, visit: &mut dyn FnMut(FunctionInfo<'_>)) {
+/// Passes the function at `pc` to `visit`, which is where `location` was found.
+pub fn function(location: &Location<'_>, pc: usize, visit: &mut dyn FnMut(FunctionInfo<'_>)) {
     let function = location.function();
-    visit(FunctionInfo {
-        name: function.name(),
-        module: function.module_name().unwrap_or_default(),
-        start: location.start() as usize,
-        len: function.len() as usize,
-    });
+    let (name, module) = (function.name(), function.module_name().unwrap_or_default());
+    let (start, len) = if location.is_stub() {
+        // A stub has no frame, as a function at its first instruction.
+        (pc, 1)
+    } else {
+        (location.start() as usize, function.len() as usize)
+    };
+    visit(FunctionInfo { name, module, start, len });
 }
 
 /// Returns the trap code of the instruction.

@@ -13,8 +13,8 @@
 //! in proportion to their length. So the reader takes no number for granted: whatever the bytes
 //! are, it reads inside them, in a bounded number of steps, and never panics.
 //!
-//! The files: `format` is the byte format, `write` makes the tables of one module, `cursor` reads
-//! numbers, `part` finds a place in a stream, `piece` has the tables of a module, `tables` finds a
+//! The files: `format` is the byte format, `write` makes the tables of one module and `stubs` those
+//! of stubs, `cursor` reads numbers, `part` finds a place in a stream, `piece` has the tables of a module, `tables` finds a
 //! function, `function` answers questions about it, `guide` makes searches short, `lines` has the
 //! lines of a module, `location` is an answer with addresses, `trap` has the names of traps.
 //! `lookup` puts answers in the terms of kiln-trap.
@@ -29,15 +29,23 @@ mod location;
 pub mod lookup;
 mod part;
 mod piece;
+#[cfg(feature = "link")]
+mod stubs;
 mod tables;
 mod trap;
 #[cfg(feature = "link")]
 mod write;
 
 pub use format::CODE_TABLES_VERSION;
-pub use function::{Call, Function, Handler, Handlers, Root, Roots, SourceRange, Sources, StackMap};
+#[cfg(feature = "link")]
+pub(crate) use format::NO_MODULE;
+pub use function::{
+    Call, Function, Handler, Handlers, Root, Roots, SourceRange, Sources, StackMap, name_of_stub,
+};
 pub use lines::SourceLine;
 pub use location::Location;
+#[cfg(feature = "link")]
+pub(crate) use stubs::{PIECE_BOUND, StubRow, piece as stub_piece, row_bound};
 pub use tables::{CodeTables, TableSizes};
 pub use trap::TrapCode;
 #[cfg(feature = "link")]

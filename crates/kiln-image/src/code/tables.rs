@@ -3,7 +3,7 @@
 use zerocopy::FromBytes;
 
 use super::cursor::Cursor;
-use super::format::{CODE_TABLES_VERSION, FUNCTION, FunctionRecord, Head, MAGIC, ModuleRecord};
+use super::format::{CODE_TABLES_VERSION, FUNCTION, FunctionRecord, Head, MAGIC, ModuleRecord, STUB};
 use super::function::Function;
 use super::guide::Guide;
 use super::piece::Piece;
@@ -29,7 +29,7 @@ pub struct TableSizes {
     pub code: usize,
     /// All tables.
     pub total: usize,
-    /// Names of functions and modules.
+    /// Names of functions, stubs and modules.
     pub names: usize,
     /// Traps.
     pub traps: usize,
@@ -71,10 +71,11 @@ impl TableSizes {
     }
 }
 
-/// Returns the function that a record describes.
+/// Returns the function or the stub that a record describes.
 #[inline]
 fn function<'a>(piece: &Piece<'a>, module: &ModuleRecord, record: &FunctionRecord) -> Option<Function<'a>> {
-    let mut rest = Cursor(piece.bytes.get(usize::try_from(record.description.get()).ok()?..)?);
+    let description = record.description.get();
+    let mut rest = Cursor(piece.bytes.get(usize::try_from(description & !STUB).ok()?..)?);
     let (len, name_len) = (rest.uint()?, rest.uint()?);
     // The tables are shorter than 4 GiB.
     let name = (piece.bytes.len() - rest.0.len()) as u32;
@@ -90,6 +91,7 @@ fn function<'a>(piece: &Piece<'a>, module: &ModuleRecord, record: &FunctionRecor
         len,
         name,
         name_len,
+        is_stub: description & STUB != 0,
     })
 }
 
@@ -115,19 +117,13 @@ impl<'a> CodeTables<'a> {
         (head.magic == MAGIC && head.version.get() == CODE_TABLES_VERSION).then_some(head.len.get())
     }
 
-    /// Returns the bytes that the tables are read from.
-    #[cfg(feature = "trap")]
-    pub(crate) fn bytes(&self) -> &'a [u8] {
-        self.bytes
-    }
-
     #[inline]
     fn piece(&self, module: &ModuleRecord) -> Option<Piece<'a>> {
         Piece::read(self.bytes.get(usize::try_from(module.piece.get()).ok()?..)?)
     }
 
-    /// Returns the function that has a byte at `offset` of the program's code. `None` for stubs and
-    /// gaps, which belong to no function.
+    /// Returns the function or the stub that has a byte at `offset` of the program's code. `None`
+    /// for gaps.
     #[inline]
     pub fn find(&self, offset: u32) -> Option<Function<'a>> {
         let around = self.guide.around(offset, self.modules.len());
@@ -140,9 +136,18 @@ impl<'a> CodeTables<'a> {
         (offset.checked_sub(function.start)? < function.len).then_some(function)
     }
 
-    /// Returns all functions, in order of their code, up to the first that is malformed. The time
-    /// is in proportion to the length of the tables, whatever they are.
+    /// Returns all functions, in order of their code, up to the first record that is malformed. The
+    /// time is in proportion to the length of the tables, whatever they are.
     pub fn functions(&self) -> impl Iterator<Item = Function<'a>> + use<'a> {
+        self.all().filter(|function| !function.is_stub)
+    }
+
+    /// Returns all stubs, as [`functions`](Self::functions) returns functions.
+    pub fn stubs(&self) -> impl Iterator<Item = Function<'a>> + use<'a> {
+        self.all().filter(Function::is_stub)
+    }
+
+    fn all(&self) -> impl Iterator<Item = Function<'a>> + use<'a> {
         let tables = *self;
         let mut end = 0;
         let pieces = tables.modules.iter().map(move |module| {
@@ -172,11 +177,11 @@ impl<'a> CodeTables<'a> {
             sizes.lines += lines;
             sizes.checkpoints += checkpoints;
         }
-        for function in self.functions() {
-            sizes.functions += 1;
-            sizes.code = sizes.code.saturating_add(function.len as usize);
+        for function in self.all() {
+            sizes.functions += usize::from(!function.is_stub);
             sizes.names += function.name_bytes().len();
             let Some(parts) = function.parts() else { continue };
+            sizes.code = sizes.code.saturating_add(function.len as usize);
             sizes.handlers += size_of_val(parts.handlers);
             let [traps, calls, maps, sources] =
                 [parts.traps, parts.calls, parts.maps, parts.sources].map(|part| {

@@ -15,8 +15,9 @@ use super::format::{
     CHECKPOINT, CODE_TABLES_VERSION, Checkpoint, FUNCTION, FileRecord, FunctionRecord, HANDLER, HEAD,
     HandlerRecord, Head, MAGIC, MODULE, ModuleRecord, STRIDE, checkpoints,
 };
-use super::guide;
 use super::part::{Part, Reader};
+use super::stubs::StubRow;
+use super::{guide, stubs};
 
 /// The sizes of a module's tables.
 #[derive(Debug, Default)]
@@ -27,13 +28,13 @@ pub(crate) struct ModuleTables {
     functions: Option<SmallVec<[Lens; 2]>>,
 }
 
-/// Returns the length of the head of tables of so many modules that have functions, in bytes.
-pub(crate) fn head_len(modules: usize) -> u64 {
-    (HEAD + MODULE * modules + guide::len(modules)) as u64
+/// Returns the length of the head of tables of so many pieces, in bytes.
+pub(crate) fn head_len(pieces: usize) -> u64 {
+    (HEAD + MODULE * pieces + guide::len(pieces)) as u64
 }
 
 /// Writes the head of tables of `len` bytes. `modules` has the offset of the code, the number and
-/// the offset of the piece of each module that has functions.
+/// the offset of the piece of each module that has functions, and of the shared stubs.
 pub(crate) fn write_head(len: u32, modules: impl Iterator<Item = [u32; 3]>, out: &mut [u8]) {
     let Some((head, rest)) = out.split_at_mut_checked(HEAD) else { return };
     let modules: SmallVec<[[u32; 3]; 2]> = modules.collect();
@@ -54,14 +55,14 @@ pub(crate) fn write_head(len: u32, modules: impl Iterator<Item = [u32; 3]>, out:
 /// # Panics
 ///
 /// If there is not enough room: tables are measured before they are written.
-fn put(out: &mut &mut [u8], bytes: &[u8]) {
+pub(super) fn put(out: &mut &mut [u8], bytes: &[u8]) {
     let (to, rest) = std::mem::take(out).split_at_mut(bytes.len());
     to.copy_from_slice(bytes);
     *out = rest;
 }
 
 /// Takes numbers and bytes: counts them, or writes them.
-trait Sink {
+pub(super) trait Sink {
     fn byte(&mut self, byte: u8);
     fn bytes(&mut self, bytes: &[u8]);
 
@@ -89,7 +90,7 @@ fn uint_len(value: u32) -> u64 {
 }
 
 /// Counts bytes.
-struct Count(u64);
+pub(super) struct Count(pub(super) u64);
 
 impl Sink for Count {
     fn byte(&mut self, _: u8) {
@@ -106,7 +107,7 @@ impl Sink for Count {
 }
 
 /// Writes bytes.
-struct Write<'o>(&'o mut [u8]);
+pub(super) struct Write<'o>(pub(super) &'o mut [u8]);
 
 impl Sink for Write<'_> {
     fn byte(&mut self, byte: u8) {
@@ -313,17 +314,18 @@ fn part_len(len: usize) -> u64 {
 }
 
 impl ModuleTables {
-    /// Measures the tables of a module.
-    pub(crate) fn measure(artifact: &Artifact, name: &str) -> Self {
-        let count = artifact.functions().len();
-        if count == 0 {
+    /// Measures the tables of a module with these veneers and stubs.
+    pub(crate) fn measure(artifact: &Artifact, name: &str, rows: &[StubRow<'_>]) -> Self {
+        let functions = artifact.functions().len();
+        if functions == 0 {
             return Self::default();
         }
-        let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64);
+        let count = functions + rows.len();
+        let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64 + stubs::len(rows));
         total.text(name);
         let lines = put_lines_head(artifact, &mut total);
         total.0 += part_len(lines.len());
-        let mut functions = SmallVec::with_capacity(count);
+        let mut functions = SmallVec::with_capacity(functions);
         for function in described(artifact) {
             let lens = function.lens();
             function.put_head(lens, &mut total);
@@ -339,12 +341,13 @@ impl ModuleTables {
     /// Returns an upper bound of the size of a module's tables, which [`write`](Self::write) then
     /// fills up with zeros. It is exact but for source locations, and for numbers of which another
     /// function of the module may have a longer one.
-    pub(crate) fn bound(artifact: &Artifact, name: &str) -> Self {
+    pub(crate) fn bound(artifact: &Artifact, name: &str, rows: &[StubRow<'_>]) -> Self {
         let (functions, symbols) = (artifact.functions(), artifact.symbols());
         if functions.is_empty() {
             return Self::default();
         }
-        let mut total = Count((4 + FUNCTION * functions.len() + guide::len(functions.len())) as u64);
+        let count = functions.len() + rows.len();
+        let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64 + stubs::len(rows));
         total.text(name);
         let lines = put_lines_head(artifact, &mut total);
         total.0 += part_len(lines.len());
@@ -372,27 +375,37 @@ impl ModuleTables {
         Self { len: total.0, functions: None }
     }
 
-    /// Writes the piece of the module that was measured, with the same name.
+    /// Writes the piece of the module that was measured, with the same name and stubs, which are in
+    /// order.
     ///
     /// # Panics
     ///
     /// If `out` is not as long as was measured.
-    pub(crate) fn write(&self, artifact: &Artifact, name: &str, out: &mut [u8]) {
+    pub(crate) fn write(&self, artifact: &Artifact, name: &str, rows: &[StubRow<'_>], out: &mut [u8]) {
         assert_eq!(out.len() as u64, self.len, "as long as was measured");
         if out.is_empty() {
             return;
         }
         let len = out.len();
-        let count = artifact.functions().len();
+        let starts = artifact.functions().iter().map(|function| function.start.get());
+        let count = starts.len() + rows.len();
         let (mut index, rest) = out.split_at_mut(4 + FUNCTION * count);
         put(&mut index, &(count as u32).to_le_bytes());
         let (guide, rest) = rest.split_at_mut(guide::len(count));
-        guide::write(artifact.functions().iter().map(|function| function.start.get()), guide);
+        if rows.is_empty() {
+            guide::write(starts, guide);
+        } else {
+            guide::write(stubs::merged(starts, rows).into_iter(), guide);
+        }
         let mut out = Write(rest);
         out.text(name);
         let lines = put_lines_head(artifact, &mut out);
         out.part(lines.len(), 0, |sink| sink.bytes(lines), |reader| reader.line().map(drop));
+        let mut rows = rows.iter().peekable();
         for (number, function) in described(artifact).enumerate() {
+            while let Some(row) = rows.next_if(|row| row.start < function.parts.record.start.get()) {
+                row.write(len - out.0.len(), &mut index, &mut out);
+            }
             let lens = match &self.functions {
                 Some(lens) => lens[number],
                 None => function.lens(),
@@ -402,6 +415,7 @@ impl ModuleTables {
             function.put_head(lens, &mut out);
             function.put_parts(lens, &mut out);
         }
+        rows.for_each(|row| row.write(len - out.0.len(), &mut index, &mut out));
         assert!(out.0.is_empty() || self.functions.is_none(), "as long as was measured");
         out.0.fill(0);
     }

@@ -147,6 +147,16 @@ impl Assignment {
         }
     }
 
+    /// Returns the number of stubs of replaceable functions, which are the first.
+    pub(super) fn replaceable_stubs(&self) -> usize {
+        self.replaceable_stubs as usize
+    }
+
+    /// Whether modules have stubs of their own.
+    pub(super) fn has_own_stubs(&self) -> bool {
+        matches!(self.stub_map, StubMap::PerModule(_))
+    }
+
     /// Returns the number of the shared stub of a resolved symbol, if modules have none of their
     /// own.
     pub(super) fn shared_stub(&self, id: ResolvedId) -> Option<u32> {

@@ -1,14 +1,16 @@
 //! Phase `code`: lays out and writes the code tables, `.kiln.code`, from the tables of artifacts.
 //!
-//! The head comes first, then one piece for each module that has functions, in order of modules.
+//! The head comes first, then one piece for each module that has functions, in order of modules,
+//! then the piece of the stubs that all modules share, which is made when it is laid out.
 //! The format, and the content of a piece, are in [`crate::code`].
 
 use kiln_artifact::{Artifact, Table};
 
 use super::layout::Extent;
 use super::lists::PerModule;
+use super::stubs::StubRows;
 use super::threads;
-use crate::code::{ModuleTables, head_len, write_head};
+use crate::code::{ModuleTables, NO_MODULE, PIECE_BOUND, head_len, row_bound, stub_piece, write_head};
 
 /// The places of all code tables.
 pub(super) struct CodeLayout<'a> {
@@ -21,6 +23,9 @@ pub(super) struct CodeLayout<'a> {
     pub(super) names: &'a [&'a str],
     /// The numbers of the first modules, if they are parts of others.
     pub(super) numbers: &'a [u32],
+    pub(super) stubs: StubRows<'a>,
+    /// The piece of shared stubs, and its offset, in bytes.
+    pub(super) stub_piece: (Vec<u8>, u64),
 }
 
 impl<'a> CodeLayout<'a> {
@@ -28,7 +33,8 @@ impl<'a> CodeLayout<'a> {
     #[cfg(feature = "write")]
     pub(super) fn none(modules: usize) -> Self {
         let modules = (0..modules).map(|_| (ModuleTables::default(), 0)).collect();
-        Self { modules, head: 0, size: 0, names: &[], numbers: &[] }
+        let stubs = StubRows::default();
+        Self { modules, head: 0, size: 0, names: &[], numbers: &[], stubs, stub_piece: (Vec::new(), 0) }
     }
 
     /// Returns the size and alignment of the tables.
@@ -38,7 +44,7 @@ impl<'a> CodeLayout<'a> {
 
     /// Returns the name of a module; empty if it has none.
     pub(super) fn name(&self, module: usize) -> &'a str {
-        self.names.get(module).copied().unwrap_or_default()
+        name(self.names, module)
     }
 
     /// Writes all tables, on this thread. `text` are the offsets of the code of all modules.
@@ -48,9 +54,10 @@ impl<'a> CodeLayout<'a> {
         self.write_head(text, head);
         for (number, (artifact, (tables, _))) in artifacts.iter().zip(&self.modules).enumerate() {
             let (piece, tail) = rest.split_at_mut(tables.len as usize);
-            tables.write(artifact, self.name(number), piece);
+            tables.write(artifact, self.name(number), self.stubs.of_module(number), piece);
             rest = tail;
         }
+        rest.copy_from_slice(&self.stub_piece.0);
         bytes
     }
 
@@ -62,29 +69,47 @@ impl<'a> CodeLayout<'a> {
         let number = |number: usize| self.numbers.get(number).copied().unwrap_or(number as u32);
         let records =
             modules.map(|(module, ((_, piece), text))| [text as u32, number(module), *piece as u32]);
-        write_head(self.size as u32, records, out);
+        let (bytes, piece) = &self.stub_piece;
+        let stubs = [self.stubs.shared_start as u32, NO_MODULE, *piece as u32];
+        write_head(self.size as u32, records.chain((!bytes.is_empty()).then_some(stubs)), out);
     }
 }
 
-/// Lays out the tables of all modules, in order.
-pub(super) fn lay_out<'a>(artifacts: &[Artifact], names: &'a [&'a str], parallel: bool) -> CodeLayout<'a> {
-    let name = |module: usize| names.get(module).copied().unwrap_or_default();
-    let measure = |module| ModuleTables::measure(&artifacts[module], name(module));
-    with_tables(threads::map(parallel, artifacts.len(), measure), names)
+/// Lays out the tables of all modules, in order, and of stubs.
+pub(super) fn lay_out<'a>(
+    artifacts: &[Artifact],
+    names: &'a [&'a str],
+    stubs: StubRows<'a>,
+    parallel: bool,
+) -> CodeLayout<'a> {
+    let measure =
+        |module| ModuleTables::measure(&artifacts[module], name(names, module), stubs.of_module(module));
+    with_tables(threads::map(parallel, artifacts.len(), measure), names, stubs)
 }
 
 /// Lays out tables with room for what [`ModuleTables::bound`] says.
-pub(super) fn lay_out_bounded<'a>(artifacts: &[Artifact], names: &'a [&'a str]) -> CodeLayout<'a> {
-    let name = |module: usize| names.get(module).copied().unwrap_or_default();
-    let bounds = artifacts.iter().enumerate();
-    with_tables(bounds.map(|(module, artifact)| ModuleTables::bound(artifact, name(module))).collect(), names)
+pub(super) fn lay_out_bounded<'a>(
+    artifacts: &[Artifact],
+    names: &'a [&'a str],
+    stubs: StubRows<'a>,
+) -> CodeLayout<'a> {
+    let bound =
+        |(module, artifact)| ModuleTables::bound(artifact, name(names, module), stubs.of_module(module));
+    with_tables(artifacts.iter().enumerate().map(bound).collect(), names, stubs)
 }
 
-fn with_tables<'a>(tables: PerModule<ModuleTables>, names: &'a [&'a str]) -> CodeLayout<'a> {
-    let head = match tables.iter().filter(|tables| tables.len > 0).count() {
-        0 => 0,
-        count => head_len(count),
-    };
+fn name<'a>(names: &[&'a str], module: usize) -> &'a str {
+    names.get(module).copied().unwrap_or_default()
+}
+
+fn with_tables<'a>(
+    tables: PerModule<ModuleTables>,
+    names: &'a [&'a str],
+    stubs: StubRows<'a>,
+) -> CodeLayout<'a> {
+    let bytes = stub_piece(&stubs.shared);
+    let pieces = tables.iter().filter(|tables| tables.len > 0).count() + usize::from(!bytes.is_empty());
+    let head = if pieces == 0 { 0 } else { head_len(pieces) };
     let mut size = head;
     let place = |tables: ModuleTables| {
         let start = size;
@@ -92,7 +117,9 @@ fn with_tables<'a>(tables: PerModule<ModuleTables>, names: &'a [&'a str]) -> Cod
         (tables, start)
     };
     let modules = tables.into_iter().map(place).collect();
-    CodeLayout { modules, head, size, names, numbers: &[] }
+    let stub_piece = (bytes, size);
+    size += stub_piece.0.len() as u64;
+    CodeLayout { modules, head, size, names, numbers: &[], stubs, stub_piece }
 }
 
 /// Returns an upper bound of the size of a module's code tables, in bytes.
@@ -114,5 +141,8 @@ pub(super) fn size_bound(artifact: &Artifact) -> u64 {
     // be shared with other tables, but not by functions. A function has a record, and seven numbers
     // of 5 bytes at most.
     let functions = 64 * (artifact.functions().len() as u64 + 1);
-    2 * streams + files + len(Table::Handlers) + len(Table::Strings) + functions
+    // Each symbol may have a stub, and each address in code may be that of a veneer.
+    let stub = |symbol| row_bound(artifact.name_bytes(symbol).len());
+    let stubs: u64 = artifact.symbols().iter().map(stub).sum();
+    2 * streams + files + len(Table::Handlers) + len(Table::Strings) + functions + stubs + PIECE_BOUND
 }

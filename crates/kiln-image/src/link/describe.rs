@@ -146,7 +146,8 @@ impl<'a> Plan<'a> {
     /// on this thread: to read them before the program is written, or to measure what they cost.
     pub fn code_tables(&self) -> Vec<u8> {
         let text = self.placement.modules.iter().map(|module| module.text.start);
-        code::lay_out(self.artifacts, self.code.names, false).write(self.artifacts, text)
+        code::lay_out(self.artifacts, self.code.names, self.code.stubs.clone(), false)
+            .write(self.artifacts, text)
     }
 
     /// Returns facts about each external slot, in order of slots.

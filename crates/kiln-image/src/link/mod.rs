@@ -78,6 +78,7 @@ mod resolve;
 mod riscv_pairs;
 mod scan;
 mod sections;
+mod stubs;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -104,4 +105,5 @@ pub use resolve::ExternalDefinition;
 #[cfg(feature = "write")]
 pub(crate) use resolve::{ResolvedId, SLOTS_SYMBOL};
 pub use sections::{Bound, MAX_SECTIONS, NamedSection, section_bound};
+pub use stubs::StubRange;
 pub use threads::is_small;

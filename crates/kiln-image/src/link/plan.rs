@@ -15,6 +15,7 @@ use super::reach::{Bounded, Near, Reach};
 use super::resolve::{ExternalDefinition, Resolved, SymbolTable, resolve};
 use super::scan::{Need, scan};
 use super::sections::NamedSection;
+use super::stubs::StubRows;
 use super::threads::is_small;
 use super::types::check_types;
 use super::unwind::{self, UnwindLayout};
@@ -209,9 +210,10 @@ pub(super) fn run_phases<'a>(
     let mut unwind = unwind::lay_out(arch, artifacts, &placement, &assignment, &mut errors);
     unwind.has_index = purpose.has_unwind_index;
 
+    let stubs = || StubRows::find(arch, artifacts, &symbols, &assignment, &placement);
     let code = match purpose.code {
-        CodePurpose::Exact => code::lay_out(artifacts, names, parallel),
-        CodePurpose::Bounded => code::lay_out_bounded(artifacts, names),
+        CodePurpose::Exact => code::lay_out(artifacts, names, stubs(), parallel),
+        CodePurpose::Bounded => code::lay_out_bounded(artifacts, names, stubs()),
         #[cfg(feature = "write")]
         CodePurpose::None => CodeLayout::none(artifacts.len()),
     };

@@ -14,6 +14,7 @@ use super::plan::{Input, Purpose, plan_within};
 use super::reach::Reach;
 use super::{Addresses, Area, Fixups, Indirection, Output, Plan, plan};
 use crate::arch::Arch;
+use crate::code::{CodeTables, Function};
 
 /// A symbol: its name, linkage, section and offset in the section.
 type Sym<'s> = (&'s str, Linkage, SectionKind, u64);
@@ -150,6 +151,61 @@ fn where_calls_do_not_reach_each_module_has_its_own_stubs() {
     // To the host: bti c; adrp x16, +0x20 pages; ldr x16, [x16]; br x16.
     assert_eq!(text[8..12], [0xd503_245f, 0x9000_0110, 0xf940_0210, 0xd61f_0200]);
     assert!(fixups.internal_slots.is_empty());
+    // They have names, and belong to their modules.
+    let named: Vec<_> = plan.stubs().map(|stub| (stub.name, stub.offset, stub.size)).collect();
+    assert_eq!(named, [("b", 16, 16), ("host", 32, 16), ("a", 64, 16), ("host", 80, 16)]);
+    assert_eq!(
+        located(&plan, &[16, 31, 32, 64, 95]),
+        [(0, "b"), (0, "b"), (0, "host"), (1, "a"), (1, "host")]
+    );
+}
+
+/// Finds stubs in the code tables of a plan. Returns their modules and names.
+fn located<'t>(plan: &Plan<'_>, places: &[u32]) -> Vec<(u32, &'t str)> {
+    let tables = CodeTables::read(plan.code_tables().leak()).unwrap();
+    let found = places.iter().map(|&place| tables.find(place).filter(Function::is_stub).unwrap());
+    found.map(|stub| (stub.module().unwrap_or(NONE), stub.name())).collect()
+}
+
+#[test]
+fn veneers_have_the_names_of_what_they_lead_to() {
+    let triple = "aarch64-unknown-linux-gnu";
+    // The smallest code in which the compiler makes veneers. Between the functions: a gap, and two
+    // veneers.
+    const ISLAND: u64 = (1 << 24) + 16;
+    let mut text = vec![0; ISLAND as usize + 64];
+    for at in [64, ISLAND, ISLAND + 12] {
+        text[at as usize..][..12].copy_from_slice(&code(&[0x9000_0010, 0xf940_0210, 0xd61f_0200]));
+    }
+    let symbols = [
+        ("first", Linkage::Export, SectionKind::Text, 0),
+        ("second", Linkage::Export, SectionKind::Text, ISLAND + 32),
+        ("host", Linkage::Import, SectionKind::Undefined, 0),
+    ];
+    let veneer = |at, symbol| {
+        [(at, RelocKind::A64AdrGotPage21, symbol, 0), (at + 4, RelocKind::A64Ld64GotLo12, symbol, 0)]
+    };
+    // An access of a function, which is no veneer.
+    let relocs = [veneer(64, 2), veneer(ISLAND, 2), veneer(ISLAND + 12, 1)];
+    let mut contents = contents(triple, &symbols, &text, relocs.as_flattened());
+    for (number, len) in [(0, 1u32 << 24), (1, 32)] {
+        contents.functions[number].len = len.into();
+        contents.symbols[number].size = u64::from(len).into();
+    }
+    let artifacts = [contents.finish()];
+    let plan = plan(&artifacts, &GlobalTable::new(), &|_| None).unwrap();
+    let named: Vec<_> = plan.stubs().map(|stub| (stub.name, stub.offset, stub.size)).collect();
+    assert_eq!(named, [("host", ISLAND, 12), ("second", ISLAND + 12, 12)]);
+    let island = ISLAND as u32;
+    assert_eq!(
+        located(&plan, &[island, island + 11, island + 12]),
+        [(0, "host"), (0, "host"), (0, "second")]
+    );
+    let tables = CodeTables::read(plan.code_tables().leak()).unwrap();
+    let name = |at: u32| tables.find(at).map(|found| (found.name(), found.is_stub()));
+    assert_eq!(name(island - 16), None);
+    assert_eq!((name(64), name(island + 40)), (Some(("first", false)), Some(("second", false))));
+    assert_eq!(tables.functions().map(|found| found.name()).collect::<Vec<_>>(), ["first", "second"]);
 }
 
 #[test]
@@ -191,6 +247,9 @@ fn where_calls_do_not_reach_a_replaceable_function_has_a_stub_in_each_module_and
         // adrp x3, +0x20 pages; ldr x4, [x3]; adrp x5, +0x20 pages; ldr x6, [x5, #8]
         assert_eq!(text[module + 1..][..4], [0x9000_0103, 0xf940_0064, 0x9000_0105, 0xf940_04a6]);
     }
+    assert_eq!(located(&plan, &[32, 80, 96]), [(0, "f"), (1, "f"), (NONE, "f")]);
+    let is_function: Vec<_> = plan.stubs().map(|stub| (stub.offset, stub.is_function)).collect();
+    assert_eq!(is_function, [(32, false), (80, false), (96, true)]);
     for stub in [8, 20, 24] {
         // bti c; adrp x16, +0x20 pages; ldr x16, [x16]; br x16
         assert_eq!(text[stub..][..4], [0xd503_245f, 0x9000_0110, 0xf940_0210, 0xd61f_0200]);

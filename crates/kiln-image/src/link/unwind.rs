@@ -23,6 +23,7 @@ use super::error::LinkError;
 use super::layout::{Area, Extent, Layout, MAX_SIZE};
 use super::lists::PerModule;
 use super::place::Placement;
+use super::stubs::VENEER;
 use super::unwind_size::{FDE_FIXED, HDR_LINE, fde_size, has_veneers, row_lengths};
 use crate::arch::Arch;
 
@@ -107,9 +108,6 @@ impl UnwindLayout {
         }
     }
 }
-
-/// The size of a veneer, in bytes.
-const VENEER: u64 = 12;
 
 /// Returns the code of a module that is in no function: veneers, and its own stubs, which end at
 /// `end`. All are relative to the start of the module's code.

@@ -364,9 +364,9 @@ impl Loaded {
     #[cfg(feature = "trap")]
     pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
         let mut traps = self.traps.lock().unwrap_or_else(PoisonError::into_inner);
-        if let (None, Some(tables)) = (&*traps, self.code_tables()) {
-            // SAFETY: both are mapped until the image is dropped, which drops this first.
-            *traps = Some(unsafe { super::trap::Traps::register(self.code(), tables) }?);
+        if let (None, Some(places)) = (&*traps, self.places()) {
+            // SAFETY: all is mapped until the image is dropped, which drops this first.
+            *traps = Some(unsafe { super::trap::Traps::register(places) }?);
         }
         Ok(())
     }
@@ -401,7 +401,7 @@ impl Loaded {
         (span.len.get() > 0).then(|| self.range(span))
     }
 
-    fn range(&self, span: Span) -> Range<*const u8> {
+    pub(super) fn range(&self, span: Span) -> Range<*const u8> {
         let start = self.mapped.memory.base().wrapping_add(span.start.get() as usize);
         start..start.wrapping_add(span.len.get() as usize)
     }

@@ -18,6 +18,7 @@ use kiln_debug::{Code, Function, Section};
 use super::bind::{Loaded, Unwind};
 use super::mapped::Mapped;
 use super::origin::Origin;
+use crate::code::{self, name_of_stub};
 use crate::error::LoadError;
 use crate::read::{DebugSection, debug_sections};
 
@@ -87,13 +88,18 @@ impl Loaded {
         let text = self.code();
         let text = text.start.addr()..text.end.addr();
         let tables = self.code_tables();
-        let functions = tables.iter().flat_map(|tables| tables.functions()).filter_map(|function| {
+        let stubs: Vec<_> = tables.iter().flat_map(|tables| tables.stubs()).collect();
+        let stub_names: Vec<_> = stubs.iter().map(name_of_stub).collect();
+        let described = |function: &code::Function<'_>, name| {
             let start = text.start.checked_add(function.start() as usize)?;
             let end = start.checked_add(function.len() as usize).filter(|&end| end <= text.end)?;
-            let name = if function.name().is_empty() { "<anonymous>" } else { function.name() };
             Some(Function { name, address: start, size: end - start })
+        };
+        let functions = tables.iter().flat_map(|tables| tables.functions()).filter_map(|function| {
+            described(&function, if function.name().is_empty() { "<anonymous>" } else { function.name() })
         });
-        let functions: Vec<_> = functions.collect();
+        let stubs = stubs.iter().zip(&stub_names).filter_map(|(stub, name)| described(stub, name));
+        let functions: Vec<_> = functions.chain(stubs).collect();
         let rows = self.mapped.unwind_rows();
         let rows = Some(rows).filter(|rows| rows.len() > 4);
         let rows = rows.map(|bytes| Section { address: bytes.as_ptr().addr(), bytes });

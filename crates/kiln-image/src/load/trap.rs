@@ -1,12 +1,13 @@
 //! Catching what the code of a loaded image raises, with `kiln-trap` (feature `trap`).
 
-use std::ops::{ControlFlow, Range};
+use std::ops::ControlFlow;
 
 use kiln_trap::{
     CallInfo, CodeLookup, FunctionInfo, HandlerInfo, RegisterError, Registration, RootInfo, SourceInfo,
 };
 
-use crate::code::{CodeTables, Location, lookup};
+use super::locate::Places;
+use crate::code::lookup;
 
 /// The registration of an image's code. Fields are dropped in order: the registration first.
 #[derive(Debug)]
@@ -17,28 +18,19 @@ pub(super) struct Traps {
 
 /// Finds places in the code of an image.
 #[derive(Debug)]
-struct ImageCode {
-    text: Range<u64>,
-    tables: *const u8,
-    tables_len: usize,
-}
+struct ImageCode(Places<'static>);
 
 impl Traps {
-    /// Registers the code at `text`, which `tables` describe.
+    /// Registers the code of an image.
     ///
     /// # Safety
     ///
-    /// Both must stay mapped until this is dropped.
-    pub(super) unsafe fn register(
-        text: Range<*const u8>,
-        tables: CodeTables<'_>,
-    ) -> Result<Self, RegisterError> {
-        let (range, bytes) = (text.start.addr()..text.end.addr(), tables.bytes());
-        let code = Box::new(ImageCode {
-            text: range.start as u64..range.end as u64,
-            tables: bytes.as_ptr(),
-            tables_len: bytes.len(),
-        });
+    /// Everything that `places` refers to must stay mapped until this is dropped.
+    pub(super) unsafe fn register(places: Places<'_>) -> Result<Self, RegisterError> {
+        // SAFETY: it is used only until this is dropped, as the caller promises.
+        let places: Places<'static> = unsafe { std::mem::transmute(places) };
+        let range = places.text.start as usize..places.text.end as usize;
+        let code = Box::new(ImageCode(places));
         let pointer: *const ImageCode = &raw const *code;
         // SAFETY: the caller promises that code and tables live until this is dropped, which drops
         // the registration first. Whoever calls code of an image promises that it is sound.
@@ -47,52 +39,37 @@ impl Traps {
     }
 }
 
-impl ImageCode {
-    fn at<'a>(&'a self, address: usize, find: Find<'a>) -> Option<Location<'a>> {
-        // SAFETY: these are the tables in the mapped image, which outlives the registration.
-        let bytes = unsafe { std::slice::from_raw_parts(self.tables, self.tables_len) };
-        find(CodeTables::read(bytes)?, self.text.start, address as u64)
-    }
-}
-
-type Find<'a> = fn(CodeTables<'a>, u64, u64) -> Option<Location<'a>>;
-
-// SAFETY: the tables are never written.
-unsafe impl Sync for ImageCode {}
-// SAFETY: as above.
-unsafe impl Send for ImageCode {}
-
 // SAFETY: the tables were made for this code by the linker; binding an image trusts it, and calling
 // its code is `unsafe` for that reason. Reading tables locks and allocates nothing, and no bytes
 // make it panic. The code is Cranelift's, and its rows are registered if it is to be unwound.
 unsafe impl CodeLookup for ImageCode {
     fn function_at(&self, pc: usize, visit: &mut dyn FnMut(FunctionInfo<'_>)) {
-        if let Some(location) = self.at(pc, Location::find) {
-            lookup::function(&location, visit);
+        if let Some(location) = self.0.find(pc as u64) {
+            lookup::function(&location, pc, visit);
         }
     }
 
     fn trap_at(&self, pc: usize) -> Option<u8> {
-        lookup::trap(&self.at(pc, Location::find)?)
+        lookup::trap(&self.0.find(pc as u64)?)
     }
 
     fn source_at(&self, pc: usize, visit: &mut dyn FnMut(SourceInfo<'_>)) {
-        if let Some(location) = self.at(pc, Location::find) {
+        if let Some(location) = self.0.find(pc as u64) {
             lookup::source(&location, visit);
         }
     }
 
     fn call_at(&self, return_pc: usize) -> Option<CallInfo> {
-        lookup::call(&self.at(return_pc, Location::find_call)?)
+        lookup::call(&self.0.find_call(return_pc as u64)?)
     }
 
     fn handlers_at(&self, return_pc: usize, visit: &mut dyn FnMut(HandlerInfo) -> ControlFlow<()>) {
-        if let Some(location) = self.at(return_pc, Location::find_call) {
-            lookup::handlers(&location, &self.text, visit);
+        if let Some(location) = self.0.find_call(return_pc as u64) {
+            lookup::handlers(&location, &self.0.text, visit);
         }
     }
 
     fn stack_map_at(&self, return_pc: usize, visit: &mut dyn FnMut(RootInfo)) -> Option<u32> {
-        lookup::stack_map(&self.at(return_pc, Location::find_call)?, visit)
+        lookup::stack_map(&self.0.find_call(return_pc as u64)?, visit)
     }
 }

@@ -108,6 +108,13 @@ impl FullSymbols {
             let list = if global { &mut globals } else { &mut locals };
             list.push((definition.name, FullSymbol { name: 0, info, area, offset, size }));
         }
+        // The others have the names that debuggers give to the entries of a PLT.
+        let stubs = plan.stubs().filter(|stub| !stub.is_function && !stub.name.is_empty());
+        let stubs: Vec<_> = stubs.map(|stub| (format!("{}@plt", stub.name), stub)).collect();
+        locals.extend(stubs.iter().map(|(name, stub)| {
+            let (info, area) = (symbol_info(elf::STB_LOCAL, elf::STT_FUNC), Area::Text);
+            (name.as_str(), FullSymbol { name: 0, info, area, offset: stub.offset, size: stub.size })
+        }));
         let local_count = locals.len();
         let mut names = Strings::new();
         let named = locals.into_iter().chain(globals);

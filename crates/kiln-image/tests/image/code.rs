@@ -7,7 +7,7 @@ use kiln_artifact::record::{Handler, HandlerKind, Linkage, SourceFile, StackMap,
 use kiln_artifact::stream::{CallSite, SourceRange, StreamWriter, Trap};
 use kiln_artifact::{Artifact, Contents, Table};
 use kiln_globals::GlobalTable;
-use kiln_image::code::{CODE_TABLES_VERSION, CodeTables, Function, TrapCode};
+use kiln_image::code::{CODE_TABLES_VERSION, CodeTables, Function, TrapCode, name_of_stub};
 use kiln_image::link::{Addresses, Area, Definitions, Output, plan_in_memory};
 use kiln_image::{Image, ImageInfo, ImageOptions, write_image};
 
@@ -190,7 +190,7 @@ fn every_answer_is_that_of_the_artifact() {
     for (number, artifact) in artifacts.iter().enumerate() {
         for function in 0..artifact.functions().len() {
             let found = all.next().unwrap();
-            assert_eq!(found.module(), number as u32);
+            assert_eq!(found.module(), Some(number as u32));
             assert_eq!(found.module_name(), (number == 0).then_some("first.clif"));
             compare(artifact, function, code, &found);
             owner[found.start() as usize..(found.start() + found.len()) as usize].fill(Some(found.start()));
@@ -278,7 +278,8 @@ fn lines_are_those_of_the_artifact() {
         let bytes = image(&artifacts);
         let info = ImageInfo::parse(&bytes).unwrap();
         let tables = info.code_tables().unwrap();
-        let [first, last] = [0, 1].map(|module| tables.functions().find(|f| f.module() == module).unwrap());
+        let [first, last] =
+            [0, 1].map(|module| tables.functions().find(|f| f.module() == Some(module)).unwrap());
         let entries: Vec<_> = artifacts[0].lines().collect();
         assert_eq!(entries.len(), count as usize);
         let near = entries.iter().flat_map(|entry| [entry.location.wrapping_sub(1), entry.location]);
@@ -311,11 +312,11 @@ fn a_loaded_image_says_where_an_address_is() {
     let place = loaded.locate(loaded.address("add3").unwrap().wrapping_add(4)).unwrap();
     assert_eq!(
         (place.name(), place.offset(), place.module(), place.module_name()),
-        ("add3", 4, 0, Some("a"))
+        ("add3", 4, Some(0), Some("a"))
     );
     assert_eq!(place.start(), loaded.address("add3").unwrap() as u64);
     let add8 = loaded.address("add8").unwrap();
-    assert_eq!(loaded.locate(add8).map(|place| (place.name(), place.module())), Some(("add8", 1)));
+    assert_eq!(loaded.locate(add8).map(|place| (place.name(), place.module())), Some(("add8", Some(1))));
     let names: Vec<_> = loaded.code_tables().unwrap().functions().map(|found| found.name()).collect();
     assert!(names.contains(&"local") && names.contains(&"hidden"), "private functions have names, too");
     let text = loaded.text();
@@ -323,7 +324,17 @@ fn a_loaded_image_says_where_an_address_is() {
         assert!(loaded.locate(outside).is_none());
     }
     // The stub of `host_double` is at the end, after all functions.
-    assert!(loaded.locate(text.end.wrapping_sub(1)).is_none());
+    let stub = text.end.wrapping_sub(8);
+    for at in 0..8 {
+        let place = loaded.locate(stub.wrapping_add(at)).unwrap();
+        assert_eq!((place.name(), place.start(), place.offset()), ("host_double", stub as u64, at as u32));
+        assert_eq!((place.is_stub(), place.module(), place.module_name()), (true, None, None));
+        assert_eq!((place.source(), place.trap(), place.call().is_none()), (None, None, true));
+    }
+    assert!(loaded.locate(stub.wrapping_sub(1)).is_none(), "a gap");
+    assert!(loaded.locate_call(stub.wrapping_add(6)).is_none(), "no call returns to a stub");
+    let stubs: Vec<_> = loaded.code_tables().unwrap().stubs().collect();
+    assert_eq!(stubs.iter().map(name_of_stub).collect::<Vec<_>>(), ["host_double@plt"]);
     let last = loaded.code_tables().unwrap().functions().last().unwrap();
     let end = text.start.wrapping_add((last.start() + last.len()) as usize);
     assert!(loaded.locate(end).is_none());
@@ -341,6 +352,7 @@ fn ask(bytes: &[u8]) {
         let roots = function.stack_map_at(at).map_or(0, |map| map.roots().count());
         assert!(handlers.max(roots) <= bytes.len());
     };
+    tables.stubs().for_each(|stub| assert!(stub.is_stub() && name_of_stub(&stub).len() <= bytes.len() + 4));
     for at in (0..4000).step_by(37).chain([u32::MAX, 1 << 31]) {
         tables.find(at).into_iter().for_each(|function| ask(function, at));
     }

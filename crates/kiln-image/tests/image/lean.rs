@@ -24,7 +24,7 @@ fn functions(lean: &Lean) -> Vec<(String, u32)> {
     let image = image(lean);
     let info = ImageInfo::parse(&image).unwrap();
     let tables = info.code_tables().unwrap();
-    tables.functions().map(|function| (function.name().to_owned(), function.module())).collect()
+    tables.functions().map(|function| (function.name().to_owned(), function.module().unwrap())).collect()
 }
 
 fn image(lean: &Lean) -> Vec<u8> {

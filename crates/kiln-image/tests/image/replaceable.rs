@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use kiln_artifact::record::{Linkage, Reloc, SectionKind};
 use kiln_artifact::{Artifact, RelocKind};
 use kiln_globals::{Bindings, GlobalTable, KeyRef};
+use kiln_image::code::name_of_stub;
 use kiln_image::link::{
     Area, ExternalDefinition, Indirection, LinkError, plan, stub_size, write_stub_to_slot,
 };
@@ -247,6 +248,12 @@ fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
     };
     let results = || ["f", "call", "call_slot"].map(|name| call(name, 1));
     let f = loaded.address("f").unwrap();
+    // Where a place in the stub leads: the name, whether it is the stub itself, and the offset.
+    let led = |at: usize| {
+        let place = loaded.locate(f.wrapping_add(at)).unwrap();
+        assert!(place.is_stub() && place.source().is_none());
+        (place.name().to_owned(), place.start() == f as u64, place.offset())
+    };
     let taken: extern "C" fn(i64) -> i64 =
         // SAFETY: as in `call`.
         unsafe { loaded.function("f").unwrap().typed() }.unwrap();
@@ -258,6 +265,9 @@ fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
     };
     assert_eq!((results(), taken(1)), ([2; 3], 2), "the last definition is in force");
     addresses_agree();
+    assert_eq!((led(0), led(7)), (("f".into(), false, 0), ("f".into(), false, 0)));
+    let in_force = loaded.locate(f).unwrap();
+    assert!(in_force.module().is_some() && !loaded.locate(in_force.start() as *const u8).unwrap().is_stub());
 
     // SAFETY: a function of this type that is there for ever.
     let new = unsafe { FunctionRef::new("new", add_100 as *const u8, I64_TO_I64) };
@@ -265,6 +275,10 @@ fn a_function_of_a_loaded_image_is_replaced_for_all_callers() {
     let old = unsafe { loaded.replace("f", new.clone()) }.unwrap();
     assert_eq!((results(), taken(1)), ([101; 3], 101));
     addresses_agree();
+    // What is not the image's is not known here.
+    assert_eq!((led(0), led(7)), (("f".into(), true, 0), ("f".into(), true, 7)));
+    let stubs: Vec<_> = loaded.code_tables().unwrap().stubs().collect();
+    assert_eq!(stubs.iter().map(name_of_stub).collect::<Vec<_>>(), ["f"], "its address is the function's");
 
     // SAFETY: the old code is still in the image.
     let old = unsafe { FunctionRef::new("old", old, I64_TO_I64) };

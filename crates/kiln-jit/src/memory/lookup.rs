@@ -110,9 +110,9 @@ impl Located<'_> {
     }
 
     /// Returns the number of the module among all that were ever linked by its [`Jit`](crate::Jit),
-    /// as in errors.
-    pub fn module(&self) -> usize {
-        self.first_module as usize + self.location.module() as usize
+    /// as in errors. `None` in a stub that all modules of a unit share.
+    pub fn module(&self) -> Option<usize> {
+        Some(self.first_module as usize + self.location.module()? as usize)
     }
 }
 

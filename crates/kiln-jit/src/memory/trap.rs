@@ -47,14 +47,8 @@ impl Memory {
 // unwind rows are registered unless the client of the JIT said no.
 unsafe impl CodeLookup for Memory {
     fn function_at(&self, pc: usize, visit: &mut dyn FnMut(FunctionInfo<'_>)) {
-        let Some(found) = self.locate(pc as *const u8) else { return };
-        let place = found.location();
-        if place.is_stub() {
-            // A stub has no frame, as a function at its first instruction.
-            let (name, module) = (place.name(), place.module_name().unwrap_or_default());
-            visit(FunctionInfo { name, module, start: pc, len: 1 });
-        } else {
-            lookup::function(&place, visit);
+        if let Some(found) = self.locate(pc as *const u8) {
+            lookup::function(&found.location(), pc, visit);
         }
     }
 

@@ -34,7 +34,7 @@ impl Plan<'_> {
         self.check_sizes(&out)?;
         let targets = Targets::new(self, addresses);
         let pieces = Pieces::cut(self, out);
-        let Pieces { modules, shared_stubs, shared_stubs_start, code_head, .. } = pieces;
+        let Pieces { modules, shared_stubs, shared_stubs_start, code_head, code_stubs, .. } = pieces;
 
         // Modules, in parallel if they are many. Their fixups are joined in order of modules.
         let write = |module, pieces| ModuleWriter::new(&targets, module).write(pieces);
@@ -61,6 +61,7 @@ impl Plan<'_> {
         unwind::write_ends(&self.unwind, unwind, end, head, pieces.eh_frame_hdr_end)
             .ok_or_else(|| unwind::out_of_reach(self.layout()))?;
         self.code.write_head(self.placement.modules.iter().map(|module| module.text.start), code_head);
+        code_stubs.copy_from_slice(&self.code.stub_piece.0);
         fixups.internal_slots.extend(self.internal_slots(&targets));
         Ok(fixups)
     }

@@ -61,7 +61,8 @@ impl<'m> ModuleWriter<'m> {
         }
 
         let code = &self.plan.code;
-        code.modules[self.number].0.write(artifact, code.name(self.number), pieces.code_tables);
+        let (name, stubs) = (code.name(self.number), code.stubs.of_module(self.number));
+        code.modules[self.number].0.write(artifact, name, stubs, pieces.code_tables);
 
         self.collect_pointers(artifact.read_only_relocs(), SectionKind::ReadOnly, &mut fixups);
         self.collect_pointers(artifact.writable_relocs(), SectionKind::Writable, &mut fixups);

@@ -55,6 +55,8 @@ pub(in super::super) struct Pieces<'o> {
     pub(in super::super) eh_frame_hdr_head: &'o mut [u8],
     /// The head of the code tables, before the pieces of all modules.
     pub(in super::super) code_head: &'o mut [u8],
+    /// The end of the code tables: the piece of the shared stubs.
+    pub(in super::super) code_stubs: &'o mut [u8],
     /// The end of `.eh_frame_hdr`, after the entries of all modules.
     pub(in super::super) eh_frame_hdr_end: &'o mut [u8],
 }
@@ -115,6 +117,7 @@ impl<'o> Pieces<'o> {
             eh_frame_end: eh_frame.rest,
             eh_frame_hdr_head,
             code_head,
+            code_stubs: code_tables.rest,
             eh_frame_hdr_end: eh_index.rest,
         }
     }
