@@ -12,7 +12,7 @@ mod tool;
 
 use tool::Test;
 
-const TESTS: [Test; 13] = [
+const TESTS: [Test; 14] = [
     ("gdb::names_lines_and_removal", Some("gdb"), gdb::names_lines_and_removal),
     ("gdb::one_that_attaches_is_told", Some("gdb"), gdb::one_that_attaches_is_told),
     ("gdb::stubs_have_names", Some("gdb"), gdb::stubs_have_names),
@@ -24,6 +24,7 @@ const TESTS: [Test; 13] = [
     ("perf::report_has_names_of_an_image", Some("perf"), observed::report_has_names_of_an_image),
     ("perf::a_map_uses_no_address_twice", None, observed::a_map_uses_no_address_twice),
     ("perf::a_dump_uses_addresses_again", None, observed::a_dump_uses_addresses_again),
+    ("perf::a_dump_tells_code_at_one_address_apart", Some("perf"), observed::code_at_one_address),
     ("a_profiler_samples_meanwhile", None, observed::a_profiler_samples_meanwhile),
     ("valgrind_has_no_complaints", Some("valgrind"), observed::valgrind_has_no_complaints),
 ];

@@ -18,14 +18,37 @@ pub(super) fn report_has_names_of_an_image() -> Result<(), Failed> {
     report("spin_dump", true)
 }
 
-/// Samples a program, and fails unless its hot spot is reported by name. The samples of a program
-/// that writes a dump are joined with it first.
+/// Samples a program, and fails unless its hot spot is reported by name.
 fn report(name: &str, has_dump: bool) -> Result<(), Failed> {
+    expect_in_order(&reported(name, has_dump)?.1, &["hot_spot"])
+}
+
+/// perf gives the samples of two functions, of which the second was published where the first was
+/// removed, the names of both, each about half of them.
+pub(super) fn code_at_one_address() -> Result<(), Failed> {
+    let (said, text) = reported("reuse", true)?;
+    let addresses: Vec<&str> = said.lines().filter(|line| line.starts_with("0x")).collect();
+    if addresses.len() != 2 || addresses[0] != addresses[1] {
+        return Err(format!("not one address:\n{said}").into());
+    }
+    for name in ["first_spot", "second_spot"] {
+        let line = text.lines().find(|line| line.contains(name)).unwrap_or_default();
+        let share = line.split('%').next().and_then(|share| share.trim().parse::<f64>().ok());
+        if share.is_none_or(|share| share < 20.0) {
+            return Err(format!("{name} has too few samples in:\n{text}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Samples a program, and returns what it printed, and what perf reports. The samples of a program
+/// that writes a dump are joined with it first.
+fn reported(name: &str, has_dump: bool) -> Result<(String, String), Failed> {
     let folder = tempfile::tempdir()?;
     let folder = Some(folder.path());
     let perf = |arguments: &[&str]| output(Command::new("perf").args(arguments), folder);
     let options = ["record", "-q", "-k", "mono", "-e", "cpu-clock:u", "-o", "perf.data", "--"];
-    output(&mut in_tool("perf", &options, name, &[]), folder)?;
+    let said = output(&mut in_tool("perf", &options, name, &[]), folder)?;
     let mut data = "perf.data";
     if has_dump {
         data = "joined.data";
@@ -36,7 +59,7 @@ fn report(name: &str, has_dump: bool) -> Result<(), Failed> {
     let pid = pid.split_ascii_whitespace().next().ok_or("no sample")?;
     let map = format!("/tmp/perf-{pid}.map");
     let _ = std::fs::remove_file(map);
-    expect_in_order(&text, &["hot_spot"])
+    Ok((said, text))
 }
 
 /// A map has a line for each stub, each entry that counts, and the code.
@@ -102,8 +125,12 @@ pub(super) fn a_dump_uses_addresses_again() -> Result<(), Failed> {
 
 pub(super) fn a_profiler_samples_meanwhile() -> Result<(), Failed> {
     let seconds = std::env::var("KILN_SOAK_SECONDS").unwrap_or_else(|_| "3".into());
-    let text = output(&mut program("sampler", &[&seconds]), None)?;
-    expect_in_order(&text, &["samples saw the code"])
+    for name in ["sampler", "sampler_of_image"] {
+        let text = output(&mut program(name, &[&seconds]), None)?;
+        println!("{name}: {}", text.trim());
+        expect_in_order(&text, &["samples saw the code"])?;
+    }
+    Ok(())
 }
 
 pub(super) fn valgrind_has_no_complaints() -> Result<(), Failed> {

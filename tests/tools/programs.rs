@@ -1,11 +1,12 @@
 //! The programs that are run in tools: sessions with code.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln::globals::{Bindings, GlobalTable};
-use kiln::image::{Image, ImageOptions, write_image};
+use kiln::image::{Debugger, Image, ImageOptions, write_image};
 use kiln::ir::{Linkage, Module, Source, Target, parse};
 use kiln::jit::{JitOptions, Profiler};
 use kiln::{Compiler, Session, TierPolicy};
@@ -49,7 +50,9 @@ pub(super) fn run(name: &str) {
         "linked_stubs_map" => linked_stubs(false, Some(Profiler::Map)),
         "linked_stubs_of_image_map" => linked_stubs(true, Some(Profiler::Map)),
         "late_stubs" => late_stubs(),
-        "sampler" => sampler(),
+        "reuse" => reuse(),
+        "sampler" => sampler(false),
+        "sampler_of_image" => sampler(true),
         "life" => life(),
         other => panic!("there is no program {other}"),
     }
@@ -257,14 +260,33 @@ fn rounds(profiler: Profiler) {
     let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", std::process::id()));
 }
 
-/// Adds, calls and removes.
+/// Runs two functions that have one address, one after the other, while a dump is written.
+fn reuse() {
+    let session = session(JitOptions { profiler: Some(Profiler::Dump), ..JitOptions::default() });
+    for name in ["first_spot", "second_spot"] {
+        let unit = session.add(&[counts(name)]).expect("a sound module");
+        println!("{:?}", session.address(name).expect("it was added"));
+        (0..5).for_each(|_| assert_eq!(call(&session, name, 100_000_000), 0));
+        session.remove(&[unit]).expect("nobody uses it");
+    }
+}
+
+/// Adds, calls and removes, also as an image, which everybody is told about.
 fn life() {
     let session = session(JitOptions::default());
     for round in 0..20 {
         let unit = session.add(&[adds("once", round)]).expect("a sound module");
         assert_eq!(call(&session, "once", 1), 1 + round as i64);
+        let image = Image::from_bytes(&session.image().expect("a sound program")).expect("a sound image");
+        let image = image.debugger(Debugger::Any).profiler(Some(Profiler::Map));
+        let loaded = image.bind(&Bindings::new()).expect("it needs nothing");
+        // SAFETY: the function is sound, and the image lives.
+        let once = unsafe { loaded.function("once").expect("it was added").typed::<Unary>() };
+        assert_eq!(once.expect("its type")(1), 1 + round as i64);
+        drop(loaded);
         session.remove(&[unit]).expect("nobody uses it");
     }
+    let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", std::process::id()));
 }
 
 unsafe extern "C" {
@@ -288,12 +310,20 @@ extern "C" fn sample(_signal: libc::c_int) {
     }
 }
 
-/// Adds and removes functions, while two threads run code, are sampled by a timer, and unwind.
-fn sampler() {
+/// Adds and removes functions, while two threads run code, are sampled by a timer, and unwind. If
+/// `of_image`, they run the code of an image, and images come and go.
+fn sampler(of_image: bool) {
     let seconds: u64 = std::env::args().nth(2).and_then(|n| n.parse().ok()).expect("a number of seconds");
     let session = session(JitOptions::default());
     session.add(&[counts("busy")]).expect("a sound module");
-    START.store(session.address("busy").expect("it was added") as u64, Ordering::Relaxed);
+    let image = session.image().expect("a sound program");
+    let bind = || Image::from_bytes(&image).expect("a sound image").bind(&Bindings::new());
+    let loaded = bind().expect("it needs nothing");
+    let busy = if of_image { loaded.address("busy") } else { session.address("busy") };
+    let busy = busy.expect("it was added");
+    START.store(busy as u64, Ordering::Relaxed);
+    // SAFETY: the function is sound; image and session live.
+    let busy: Unary = unsafe { std::mem::transmute(busy) };
     kiln::jit::prepare_for_signals();
     // Loads what `backtrace` needs, which must not happen in a handler.
     sample(0);
@@ -311,12 +341,19 @@ fn sampler() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    call(&session, "busy", 1_000_000);
+                    busy(1_000_000);
                 }
             });
         }
-        let mut units = std::collections::VecDeque::new();
+        let (mut units, mut images) = (VecDeque::new(), VecDeque::new());
         while Instant::now() < end {
+            if of_image {
+                let loaded = bind().expect("it needs nothing");
+                // Whoever asks for an address makes the unwinder know the rows.
+                assert!(loaded.address("busy").is_some());
+                images.push_back(loaded);
+                images.drain(..images.len().saturating_sub(10));
+            }
             let name = format!("f{rounds}");
             units.push_back(session.add(&[adds(&name, 1)]).expect("a sound module"));
             call(&session, &name, 1);

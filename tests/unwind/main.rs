@@ -62,6 +62,7 @@ fn main() {
         trials.push(Trial::test("native::random", native_random));
         trials.push(Trial::test("native::in_a_session", in_a_session));
         trials.push(Trial::test("native::through_stubs", through_stubs));
+        trials.push(Trial::test("native::taken_back", taken_back));
         trials.push(Trial::test("native::sampled", || Ok(sampler::in_memory()?)));
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit();
@@ -91,6 +92,13 @@ fn in_a_session() -> Result<(), Failed> {
         verdict(&program, &checker)?;
     }
     Ok(())
+}
+
+/// When the memory of code is free, the unwinder knows nothing about it, and before, everything.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn taken_back() -> Result<(), Failed> {
+    let program = by_hand("taken back", &kiln::ir::Target::host(), "")?;
+    Ok(sessions::rows_come_and_go(&program)?)
 }
 
 /// Through the stubs of replaceable functions, and through entries that count their calls, some of

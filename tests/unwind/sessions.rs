@@ -3,6 +3,8 @@
 use std::any::Any;
 use std::ops::Range;
 
+use kiln::globals::GlobalTable;
+use kiln::image::{Image, ImageOptions};
 use kiln::ir::{Linkage, Target};
 use kiln::jit::{CountedEntries, Jit, JitOptions, LinkOptions, Memory, MemoryOptions, Unit};
 use kiln::{Compiler, Session, jit};
@@ -95,4 +97,64 @@ fn functions(unit: &Unit) -> Functions {
         (start, (start + function.size as u64, function.name.to_owned()))
     });
     functions.collect()
+}
+
+unsafe extern "C" {
+    fn _Unwind_Find_FDE(pc: *const u8, bases: *mut [*const u8; 3]) -> *const u8;
+}
+
+/// Whether the unwinder finds rows for an address.
+fn is_known(pc: u64) -> bool {
+    let mut bases = [std::ptr::null(); 3];
+    // SAFETY: any address may be asked for.
+    !unsafe { _Unwind_Find_FDE(pc as *const u8, &mut bases) }.is_null()
+}
+
+/// Adds and removes a program, and binds and drops it as an image. The unwinder must know the rows
+/// of each function as long as a thread may be in it, and none when the memory is free: then other
+/// code may come there.
+pub(crate) fn rows_come_and_go(program: &Program) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let session = Session::new(Target::host()).map_err(|error| text(&error))?;
+    let routines =
+        |key: &kiln::globals::SlotKey| (key.text() == "memcpy").then_some(libc::memcpy as *const () as usize);
+    for round in 0..3 {
+        let unit = session.add(&program.modules).map_err(|error| text(&error))?;
+        let functions: Vec<(u64, u64)> =
+            functions(&unit).into_iter().map(|(start, (end, _))| (start, end - 1)).collect();
+        // A function that was given as machine code has no rows.
+        let known = |when: &str, all: bool| {
+            let count = functions.iter().filter(|(first, last)| is_known(*first) && is_known(*last)).count();
+            let right = if all { count + 4 >= functions.len() } else { count == 0 };
+            let of = functions.len();
+            if right { Ok(()) } else { Err(format!("round {round}, {when}: {count} of {of} are known")) }
+        };
+        known("published", true)?;
+        let guard = session.guard();
+        session.remove(&[unit]).map_err(|error| text(&error))?;
+        known("removed, but a thread may be inside", true)?;
+        drop(guard);
+        session.jit().collect();
+        known("free", false)?;
+
+        let compiled = Compiler::new(Target::host()).compile(&program.modules);
+        let artifacts = compiled.map_err(|error| format!("{error:#?}"))?.artifacts;
+        let bytes = kiln::image::write_image(&artifacts, &GlobalTable::new(), &ImageOptions::default());
+        let bytes = bytes.map_err(|errors| text(&errors[0]))?;
+        let image = Image::from_bytes(&bytes).map_err(|error| text(&error))?;
+        let loaded = image.bind(&routines).map_err(|error| text(&error))?;
+        let start = loaded.text().start as u64;
+        let functions = loaded.code_tables().into_iter().flat_map(|tables| tables.functions());
+        let last: Vec<u64> =
+            functions.map(|found| start + u64::from(found.start() + found.len() - 1)).collect();
+        let count = || last.iter().filter(|&&pc| is_known(pc)).count();
+        if count() + 4 < last.len() || last.is_empty() {
+            return Err(format!("of an image, {} of {} are known", count(), last.len()));
+        }
+        drop(loaded);
+        if count() != 0 {
+            return Err(format!("of an image that is gone, {} are known", count()));
+        }
+    }
+    Ok(())
 }

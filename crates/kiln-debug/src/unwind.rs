@@ -131,8 +131,9 @@ impl Registration {
     }
 
     /// Does the same without reading the rows (`unwind/unread.rs`), or returns `None` if the
-    /// unwinder does not allow that, or signal handlers unwind (see [`prepare_for_signals`], which
-    /// leaves such rows as they are). libgcc from version 13 on allows it. Time and memory do not
+    /// unwinder does not allow that or would lose a part of the code, or signal handlers unwind (see
+    /// [`prepare_for_signals`], which leaves such rows as they are). libgcc from version 13 on
+    /// allows it. Time and memory do not
     /// depend on the number of rows; the first panic, exception or backtrace through the code reads
     /// and sorts them.
     ///
@@ -145,13 +146,13 @@ impl Registration {
     pub unsafe fn unread(rows: Rows) -> Option<Self> {
         let Rows { section, code, region } = rows;
         let mut registry = REGISTRY.lock();
-        let system = registry.system.get_or_insert_with(System::find);
-        let allowed = matches!(system, System::Ranges(unwinder) if unwinder.allows_unread);
-        if !allowed || code.is_empty() || IN_SIGNALS.load(Ordering::Relaxed) {
+        let System::Ranges(unwinder) = registry.system.get_or_insert_with(System::find) else { return None };
+        let find = unwinder.find_without_reading()?;
+        if code.is_empty() || IN_SIGNALS.load(Ordering::Relaxed) {
             return None;
         }
         // SAFETY: the caller promises it.
-        let front = unsafe { Front::register(section, code.clone(), region.start) }?;
+        let front = unsafe { Front::register(section, code.clone(), region.start, find) }?;
         Some(Self { code, section, front: Some(front) })
     }
 

@@ -81,10 +81,15 @@ impl System {
 pub(super) struct Ranges {
     find: Option<FindFde>,
     /// Whether rows can be registered without reading them.
-    pub(super) allows_unread: bool,
+    allows_unread: bool,
 }
 
 impl Ranges {
+    /// Returns the function that finds rows, if they can be registered without reading them.
+    pub(super) fn find_without_reading(&self) -> Option<FindFde> {
+        self.find.filter(|_| self.allows_unread)
+    }
+
     /// Registers a section with the rows of `code`, in pieces if it must be. Returns these.
     ///
     /// # Safety

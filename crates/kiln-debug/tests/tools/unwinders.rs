@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use kiln_debug::PlainRows;
-use kiln_debug::unwind::method;
+use kiln_debug::unwind::{Method, Registration, Rows, method};
 use libtest_mimic::Failed;
 
 use super::tool::{output, program};
@@ -100,11 +100,34 @@ fn is_found(pc: usize) -> bool {
 /// The bytes of the smallest piece of code, and the number of places for such pieces.
 const UNIT: usize = 16;
 const PLACES: usize = 1600;
+/// The words of a section of rows.
+const SECTION: usize = 9;
 /// The changes of each seed.
 const STEPS: usize = 2000;
 
-/// Registers and takes back rows of code of different sizes at random addresses. What is registered
-/// must be found at its first and its last byte, and nothing else.
+/// Registers rows of code, which are copied to `place`. With `unread`, they are registered without
+/// being read, if the unwinder allows it; whether it did is the second result.
+fn register(
+    code: Range<usize>,
+    region: Range<usize>,
+    place: &mut [u64],
+    unread: bool,
+) -> (Registration, bool) {
+    // They are absolute.
+    for (word, bytes) in place.iter_mut().zip(PlainRows::new(code.clone()).section().bytes.as_chunks().0) {
+        *word = u64::from_ne_bytes(*bytes);
+    }
+    let rows = Rows { section: place.as_ptr().cast(), code, region };
+    // SAFETY: nobody has code here, and the rows stay as they are until the registration is dropped.
+    let registration = unread.then(|| unsafe { Registration::unread(rows.clone()) }).flatten();
+    let is_unread = registration.is_some();
+    // SAFETY: as above.
+    (registration.unwrap_or_else(|| unsafe { Registration::new(rows) }), is_unread)
+}
+
+/// Registers and takes back rows of code of different sizes at random addresses, as code in memory
+/// does, and as images do. What is registered must be found at its first and its last byte, and
+/// nothing else.
 pub(super) fn lookups() {
     let kind = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
     // SAFETY: new memory, which nobody uses: only its addresses matter.
@@ -112,11 +135,21 @@ pub(super) fn lookups() {
         unsafe { libc::mmap(std::ptr::null_mut(), UNIT * (PLACES + 2), libc::PROT_NONE, kind, -1, 0) };
     assert_ne!(start, libc::MAP_FAILED);
     let region = start as usize..start as usize + UNIT * (PLACES + 2);
+    // Before the code, as in an image. What the registrations map comes before it.
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let len = SECTION * PLACES * size_of::<u64>();
+    // SAFETY: new memory.
+    let sections = unsafe { libc::mmap(std::ptr::null_mut(), len, access, kind, -1, 0) };
+    assert_ne!(sections, libc::MAP_FAILED);
+    let section = |number: usize| {
+        let at = sections.cast::<[u64; SECTION]>().wrapping_add(number);
+        // SAFETY: inside of the memory, and no two places that are in use are the same.
+        unsafe { &mut *at }
+    };
     let place = |number: usize| region.start + UNIT * (number + 1);
-    let mut changes = 0;
-    let mut lost = 0;
+    let (mut changes, mut lost, mut unread) = (0, 0, 0);
     for seed in 1..=6_u64 {
-        let mut live: BTreeMap<usize, (Range<usize>, PlainRows)> = BTreeMap::new();
+        let mut live: BTreeMap<usize, (Range<usize>, Registration)> = BTreeMap::new();
         let mut random = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut next = |below: usize| {
             random ^= random << 13;
@@ -130,9 +163,8 @@ pub(super) fn lookups() {
             let overlaps =
                 live.range(..range.end).next_back().is_some_and(|(_, (code, _))| code.end > range.start);
             if !overlaps {
-                let mut rows = PlainRows::new(range.clone());
-                // SAFETY: nobody has code here.
-                unsafe { rows.register(region.clone()) };
+                let (rows, is_unread) = register(range.clone(), region.clone(), section(first), next(2) == 0);
+                unread += usize::from(is_unread);
                 live.insert(range.start, (range, rows));
             } else if next(STEPS) < step
                 && let Some((&key, _)) = live.range(..range.end).next_back()
@@ -150,6 +182,7 @@ pub(super) fn lookups() {
             }
         }
     }
-    println!("{:?}: {changes} changes, {lost} not found", method());
+    println!("{:?}: {changes} changes, {unread} of them unread, {lost} not found", method());
     assert_eq!(lost, 0, "addresses are not found");
+    assert!(method() != Method::Ranges || unread > changes / 20, "{unread} of {changes}");
 }
