@@ -63,7 +63,7 @@ fn known(find: &dyn Fn(u64) -> Option<Known>, start: u64) -> Vec<String> {
 }
 
 fn describe(place: Location<'_>) -> Known {
-    let name = format!("{} {:?}+{}", place.module(), place.name(), place.offset());
+    let name = format!("{} {:?}+{}", place.module().unwrap(), place.name(), place.offset());
     (name, place.source(), place.trap().map(|trap| trap.to_string()))
 }
 
@@ -77,7 +77,7 @@ fn a_session_says_what_is_known_about_each_byte_and_its_image_says_the_same() {
     let mut compared = 0;
     for function in unit.functions() {
         let place = session.locate(function.address).unwrap();
-        assert_eq!((place.location().name(), place.module()), (function.name, 0));
+        assert_eq!((place.location().name(), place.module()), (function.name, Some(0)));
         assert_eq!(place.location().module_name(), Some("program.clif"));
         assert_eq!(place.location().start(), function.address as u64);
         let in_memory = |address: u64| {
@@ -149,6 +149,61 @@ fn stubs_lead_to_their_functions_and_addresses_outside_are_in_none() {
         assert!(session.locate(outside).is_none(), "{outside:p}");
     }
     assert!(session.locate_call(last).is_some(), "a call at the end returns to the end");
+}
+
+/// The stubs that the linker makes are known by the names of what they lead to, in memory and in an
+/// image; what a replaceable function's leads to is the function.
+#[test]
+fn stubs_of_the_linker_are_known_by_name() {
+    extern "C" fn host(value: i64) -> i64 {
+        value
+    }
+    let text = "
+        replaceable function %changes() -> i64 system_v { block0: v0 = iconst.i64 1 return v0 }
+        function %calls(i64) -> i64 system_v {
+            fn0 = colocated %host(i64) -> i64 system_v
+            fn1 = %changes() -> i64 system_v
+        block0(v0: i64):
+            v1 = call fn0(v0)
+            v2 = call fn1()
+            v3 = iadd v1, v2
+            return v3
+        }";
+    let session = own_memory();
+    session.bind_function("host", host as extern "C" fn(i64) -> i64).unwrap();
+    let unit = session.add(&[module("stubs.clif", text)]).unwrap();
+    let calls = unit.functions().find(|function| function.name == "calls").unwrap();
+    // The stub is after all functions of the unit.
+    let end = unit.functions().map(|function| function.address.wrapping_add(function.size)).max().unwrap();
+    let in_memory: Vec<_> = (0..32)
+        .filter_map(|at| {
+            let place = session.locate(end.wrapping_add(at))?;
+            let at = place.location();
+            assert!(at.is_stub() && place.module().is_none() && at.source().is_none());
+            Some((at.name().to_owned(), at.offset()))
+        })
+        .collect();
+    let expected: Vec<_> = (0..8).map(|at| ("host".to_owned(), at)).collect();
+    assert_eq!(in_memory, expected, "{calls:?}");
+
+    let compiled = Compiler::new(Target::host()).compile(&[module("stubs.clif", text)]).unwrap();
+    let bytes = write_image(&compiled.artifacts, &GlobalTable::new(), &ImageOptions::default()).unwrap();
+    let mut bindings = Bindings::new();
+    bindings.bind_symbol("host", host as *const () as usize);
+    let loaded = Image::from_bytes(&bytes).unwrap().bind(&bindings).unwrap();
+    let text = loaded.text();
+    let mut named = std::collections::BTreeMap::new();
+    for at in text.start as usize..text.end as usize {
+        if let Some(place) = loaded.locate(at as *const u8).filter(Location::is_stub) {
+            assert_eq!((place.source(), place.trap(), place.call().is_none()), (None, None, true));
+            named.entry(place.name()).or_insert_with(Vec::new).push(place.offset());
+        }
+    }
+    let changes = loaded.address("changes").unwrap();
+    let code = loaded.locate(changes).unwrap();
+    assert!(code.is_stub() && code.start() != changes as u64 && code.module() == Some(0));
+    assert_eq!(named["host"], (0..8).collect::<Vec<_>>());
+    assert_eq!(named["changes"], [0; 8], "a place in its stub is the function in force");
 }
 
 #[test]
