@@ -7,7 +7,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::thread::Builder;
 
@@ -23,7 +22,7 @@ use crate::epoch::Guard;
 use crate::error::{InUseError, JitError, RebindError};
 use crate::memory::{Located, Memory};
 use crate::options::JitOptions;
-use crate::program::{Attempt, Claim, Mode, Removal};
+use crate::program::{Attempt, Claim, Keyed, Mode, Removal};
 use crate::ready::{Pending, Ready};
 use crate::state::State;
 use crate::symbol::Symbol;
@@ -170,7 +169,7 @@ impl Jit {
         resolver: &dyn Resolve,
     ) -> Result<Claim<'a>, JitError> {
         let resolver = &WithThreadLocals(resolver);
-        let mut values = HashMap::new();
+        let mut values = Keyed::default();
         let mut rebinds = 0;
         loop {
             let mut program = self.state.program();

@@ -64,6 +64,7 @@ mod blocks;
 mod counters;
 mod epoch;
 mod error;
+mod hashed;
 mod indirection;
 mod invoke;
 mod jit;

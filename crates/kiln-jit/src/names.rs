@@ -6,16 +6,16 @@
 //! The strong definitions of large units (see `large`) have no entry until one is needed:
 //! [`Names::list`] makes it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState as FastHash;
+use hashbrown::HashTable;
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{SymbolKind, SymbolRecord};
 use kiln_image::link::is_shared_definition;
 use smallvec::{SmallVec, smallvec};
 
 use crate::batch::is_strong;
+use crate::hashed::{HashedName, NameHasher};
 use crate::indirection::Indirection;
 use crate::large::{LargeUnit, MAX_LARGE};
 use crate::symbol::Symbol;
@@ -53,7 +53,7 @@ impl Definition {
 
 /// A name with at least one definition.
 pub(crate) struct Name {
-    name: Arc<str>,
+    name: HashedName,
     /// In order of linking; most often one.
     definitions: SmallVec<[Definition; 1]>,
     /// The number of units that use it and do not define it.
@@ -63,7 +63,11 @@ pub(crate) struct Name {
 }
 
 impl Name {
-    pub(crate) fn name(&self) -> &Arc<str> {
+    fn new(name: HashedName, definition: Definition, indirection: Option<Box<Indirection>>) -> Self {
+        Self { name, definitions: smallvec![definition], users: 0, indirection }
+    }
+
+    pub(crate) fn name(&self) -> &HashedName {
         &self.name
     }
 
@@ -113,19 +117,28 @@ struct Large {
 /// All names.
 #[derive(Default)]
 pub(crate) struct Names {
-    entries: HashMap<Arc<str>, Name, FastHash>,
+    hasher: NameHasher,
+    entries: HashTable<Name>,
     large: Vec<Large>,
 }
 
 impl Names {
+    pub(crate) fn new(hasher: NameHasher) -> Self {
+        Self { hasher, ..Self::default() }
+    }
+
+    fn insert(&mut self, entry: Name) {
+        self.entries.insert_unique(entry.name.hash(), entry, |entry| entry.name.hash());
+    }
+
     /// Returns the entry of a name. A name that only a large unit defines may have none: see
     /// [`list`](Self::list).
     pub(crate) fn get(&self, name: &str) -> Option<&Name> {
-        self.entries.get(name)
+        self.entries.find(self.hasher.hash(name), |entry| *entry.name == *name)
     }
 
     pub(crate) fn get_mut(&mut self, name: &str) -> Option<&mut Name> {
-        self.entries.get_mut(name)
+        self.entries.find_mut(self.hasher.hash(name), |entry| *entry.name == *name)
     }
 
     /// Whether no name has an entry.
@@ -135,7 +148,7 @@ impl Names {
 
     /// Whether a unit defines `name`.
     pub(crate) fn is_defined(&self, name: &str) -> bool {
-        self.entries.contains_key(name) || self.large.iter().any(|large| large.unit.find(name).is_some())
+        self.get(name).is_some() || self.large.iter().any(|large| large.unit.find(name).is_some())
     }
 
     /// Makes the entries of those of `names` that large units define.
@@ -146,7 +159,7 @@ impl Names {
     }
 
     fn list_one(&mut self, name: &str) {
-        if self.entries.contains_key(name) {
+        if self.get(name).is_some() {
             return;
         }
         let found = self.large.iter_mut().find_map(|large| Some((large.unit.find(name)?, large)));
@@ -154,11 +167,9 @@ impl Names {
         let mut definition =
             Definition::new(unit.id(), unit.module(place), unit.artifact(place), place.1 as usize);
         definition.symbol = unit.symbol(place).map(Arc::new);
-        let name: Arc<str> = name.into();
-        listed.push(name.clone());
-        let entry =
-            Name { name: name.clone(), definitions: smallvec![definition], users: 0, indirection: None };
-        self.entries.insert(name, entry);
+        let name = HashedName::new(name, self.hasher.hash(name));
+        listed.push(name.shared().clone());
+        self.insert(Name::new(name, definition, None));
     }
 
     /// Adds the strong definitions of a large unit that is being linked.
@@ -173,7 +184,8 @@ impl Names {
         unit.publish(info.clone());
         let unit = unit.clone();
         for name in listed {
-            let entry = self.entries.get_mut(name);
+            let hash = self.hasher.hash(name);
+            let entry = self.entries.find_mut(hash, |entry| *entry.name == **name);
             if let Some(definition) = entry.and_then(|entry| entry.definition_of(info.id)) {
                 definition.symbol = unit.find(name).and_then(|place| unit.symbol(place)).map(Arc::new);
             }
@@ -217,26 +229,21 @@ impl Names {
         definition: Definition,
         indirection: impl FnOnce() -> Option<Box<Indirection>>,
     ) {
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.definitions.push(definition);
-            return;
+        match self.get_mut(name) {
+            Some(entry) => entry.definitions.push(definition),
+            None => {
+                let name = HashedName::new(name, self.hasher.hash(name));
+                self.insert(Name::new(name, definition, indirection()));
+            }
         }
-        let name: Arc<str> = name.into();
-        let entry = Name {
-            name: name.clone(),
-            definitions: smallvec![definition],
-            users: 0,
-            indirection: indirection(),
-        };
-        self.entries.insert(name, entry);
     }
 
     /// Adds a user of a name. Returns the name.
     pub(crate) fn add_user(&mut self, name: &str) -> Arc<str> {
-        match self.entries.get_mut(name) {
+        match self.get_mut(name) {
             Some(entry) => {
                 entry.users += 1;
-                entry.name.clone()
+                entry.name.shared().clone()
             }
             None => name.into(),
         }
@@ -245,18 +252,20 @@ impl Names {
     /// Removes the definition of a unit. Returns the parts of a replaceable function if that was
     /// the last definition.
     pub(crate) fn undefine(&mut self, name: &str, unit: UnitId) -> Option<Indirection> {
-        let entry = self.entries.get_mut(name)?;
-        entry.definitions.retain(|definition| definition.unit != unit);
-        if !entry.definitions.is_empty() {
+        let hash = self.hasher.hash(name);
+        let mut entry = self.entries.find_entry(hash, |entry| *entry.name == *name).ok()?;
+        let definitions = &mut entry.get_mut().definitions;
+        definitions.retain(|definition| definition.unit != unit);
+        if !definitions.is_empty() {
             return None;
         }
-        self.entries.remove(name)?.indirection.map(|indirection| *indirection)
+        entry.remove().0.indirection.map(|indirection| *indirection)
     }
 
     /// Takes the parts of all replaceable functions out.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Indirection> {
         self.large.clear();
-        self.entries.drain().filter_map(|(_, name)| Some(*name.indirection?))
+        self.entries.drain().filter_map(|name| Some(*name.indirection?))
     }
 }
 

@@ -13,6 +13,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_image::link::{ExternalDefinition, MAX_SECTIONS};
@@ -21,6 +22,7 @@ use smallvec::SmallVec;
 
 use crate::batch::{Batch, Reference, SlotKind, is_strong, reference, slot_kind};
 use crate::error::{InUseError, JitError, ModuleName, UseOf};
+use crate::hashed::{HashedName, NameHasher};
 use crate::indirection::{Indirection, Stubs};
 use crate::large::LargeUnit;
 use crate::memory::Memory;
@@ -42,6 +44,12 @@ pub(crate) enum Mode {
 /// A slot whose value is needed: its kind, its name, and the type that the code expects.
 pub(crate) type WantedSlot<'a> = (SlotKind, &'a str, Option<&'a str>);
 
+/// Things by the kind and the name that a batch knows them by.
+pub(crate) type Keyed<'a, T> = HashMap<(SlotKind, &'a str), T, FastHash>;
+
+/// What new replaceable functions have, by name.
+type NewNames<'a> = HashMap<&'a str, Box<Indirection>, FastHash>;
+
 /// The outcome of an attempt to claim.
 pub(crate) enum Attempt<'a> {
     Claimed(Claim<'a>),
@@ -56,7 +64,7 @@ pub(crate) struct Claim<'a> {
     pub(crate) unit: UnitId,
     pub(crate) first_module: usize,
     /// The definitions outside that the batch refers to, by kind and name.
-    pub(crate) outside: HashMap<(SlotKind, &'a str), ExternalDefinition>,
+    pub(crate) outside: Keyed<'a, ExternalDefinition>,
     pub(crate) uses: Uses,
     /// The artifacts of a large unit.
     pub(crate) artifacts: Option<Arc<[Artifact]>>,
@@ -66,7 +74,7 @@ pub(crate) struct Claim<'a> {
 #[derive(Default)]
 struct References<'a> {
     /// The references found so far; for slots, the position in `slots`.
-    seen: HashMap<(SlotKind, &'a str), usize>,
+    seen: Keyed<'a, usize>,
     names: Vec<&'a str>,
     /// Bounds of sections: the name, the section and the address.
     bounds: Vec<(&'a str, &'a str, u64)>,
@@ -128,8 +136,9 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    pub(crate) fn new(stubs: Stubs) -> Self {
-        Self { stubs, ..Self::default() }
+    /// Makes a program without units. `hasher` is that of its names.
+    pub(crate) fn new(stubs: Stubs, hasher: NameHasher) -> Self {
+        Self { stubs, names: Names::new(hasher), ..Self::default() }
     }
 
     /// Decides what the batch refers to, and claims its definitions. `values` are the values of
@@ -141,7 +150,7 @@ impl Program {
         &mut self,
         batch: &Batch<'a>,
         mode: Mode,
-        values: &HashMap<(SlotKind, &'a str), usize>,
+        values: &Keyed<'a, usize>,
         memory: &Memory,
     ) -> Result<Attempt<'a>, JitError> {
         self.names.list(batch.shared_names());
@@ -161,8 +170,8 @@ impl Program {
             return Ok(Attempt::Unresolved(wanted));
         }
         // Everything that can fail comes first: memory for new slots.
-        let mut new_slots = HashMap::new();
-        let mut new_names = HashMap::new();
+        let mut new_slots = Keyed::default();
+        let mut new_names = NewNames::default();
         let result = self.allocate(batch, &references, values, memory, &mut new_slots, &mut new_names);
         if let Err(error) = result {
             // SAFETY: nobody knows them.
@@ -455,10 +464,10 @@ impl Program {
         &mut self,
         batch: &Batch<'a>,
         references: &References<'a>,
-        values: &HashMap<(SlotKind, &'a str), usize>,
+        values: &Keyed<'a, usize>,
         memory: &Memory,
-        new_slots: &mut HashMap<(SlotKind, &'a str), Cell>,
-        new_names: &mut HashMap<&'a str, Box<Indirection>>,
+        new_slots: &mut Keyed<'a, Cell>,
+        new_names: &mut NewNames<'a>,
     ) -> Result<(), JitError> {
         for &(kind, name, _) in &references.slots {
             if let Some(&value) = values.get(&(kind, name))
@@ -480,8 +489,8 @@ impl Program {
         &mut self,
         batch: &Batch<'a>,
         references: References<'a>,
-        mut new_slots: HashMap<(SlotKind, &'a str), Cell>,
-        mut new_names: HashMap<&'a str, Box<Indirection>>,
+        mut new_slots: Keyed<'a, Cell>,
+        mut new_names: NewNames<'a>,
     ) -> Claim<'a> {
         let (unit, first_module) = (self.next_unit, self.next_module);
         self.next_unit += 1;
@@ -492,7 +501,7 @@ impl Program {
             self.features = artifact.features().map(Into::into).collect();
         }
         let References { names, bounds, slots, .. } = references;
-        let (mut outside, mut uses) = (HashMap::new(), Uses::default());
+        let (mut outside, mut uses) = (Keyed::default(), Uses::default());
         for name in names {
             uses.names.push(self.names.add_user(name));
             outside.extend(self.external(name).map(|definition| ((SlotKind::Symbol, name), definition)));
@@ -535,7 +544,7 @@ impl Program {
         let names = self.names.listed_of(unit.id, &unit.artifacts);
         let known = names.filter_map(|name| self.names.get(name));
         known
-            .filter_map(|known| Some((known.name().clone(), known.indirection.as_ref()?.address())))
+            .filter_map(|known| Some((known.name().shared().clone(), known.indirection.as_ref()?.address())))
             .collect()
     }
 
@@ -609,7 +618,7 @@ impl Program {
         uses.sections.extend(self.sections.commit(sections, id));
         unit.set_uses(uses);
         let mut replaced = Vec::new();
-        let mut current: SmallVec<[(Arc<str>, Arc<Symbol>); 1]> = SmallVec::new();
+        let mut current: SmallVec<[(HashedName, Arc<Symbol>); 1]> = SmallVec::new();
         for (name, winner) in batch.listed() {
             let counted = unit.counters.as_ref().and_then(|all| all.entry_of(winner.module, winner.symbol));
             let address = counted.or_else(|| unit.address(winner.module, winner.symbol)).unwrap_or_default();
@@ -884,7 +893,7 @@ fn publish(known: &Name, map: &Symbols) {
 }
 
 /// Makes a definition visible to lookups, unless it is hidden.
-fn show(name: Arc<str>, symbol: Arc<Symbol>, map: &Symbols) {
+fn show(name: HashedName, symbol: Arc<Symbol>, map: &Symbols) {
     if symbol.linkage() == Linkage::Hidden {
         map.remove(&name);
     } else {

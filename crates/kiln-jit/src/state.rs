@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::epoch::{Epoch, Epochs};
 use crate::error::JitError;
+use crate::hashed::NameHasher;
 use crate::indirection::{Indirection, Stubs};
 use crate::memory::{Block, Memory};
 use crate::observers::Observers;
@@ -40,12 +41,14 @@ impl State {
         };
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let observers = Observers::new(&options, &memory);
-        let program = Program::new(Stubs::new(options.unwind, observers.keep_addresses()));
+        let hasher = NameHasher::default();
+        let stubs = Stubs::new(options.unwind, observers.keep_addresses());
+        let program = Program::new(stubs, hasher.clone());
         Ok(Self {
             observers,
             memory,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            symbols: Symbols::default(),
+            symbols: Symbols::new(hasher),
             epochs: Epochs::default(),
             program: Mutex::new(program),
             ended: Condvar::new(),

@@ -9,8 +9,8 @@
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
-use foldhash::fast::RandomState as FastHash;
 
+use crate::hashed::{AsIs, HashedName, NameHasher, Wanted};
 use crate::large::LargeUnit;
 use crate::symbol::Symbol;
 use crate::unit::UnitId;
@@ -18,11 +18,11 @@ use crate::unit::UnitId;
 /// The most definitions that are in a list.
 const FEW: usize = 8;
 
-type Map = papaya::HashMap<Arc<str>, Arc<Symbol>, FastHash>;
+type Map = papaya::HashMap<HashedName, Arc<Symbol>, AsIs>;
 
 /// The published definitions by name. Readers take no lock; writers hold that of the program.
-#[derive(Default)]
 pub(crate) struct Symbols {
+    hasher: NameHasher,
     lists: ArcSwap<Lists>,
     /// Made when the definitions are no longer few. Then the list of them is empty.
     map: OnceLock<Map>,
@@ -31,7 +31,7 @@ pub(crate) struct Symbols {
 /// The definitions that are not in the map.
 #[derive(Clone, Default)]
 struct Lists {
-    few: Vec<(Arc<str>, Arc<Symbol>)>,
+    few: Vec<(HashedName, Arc<Symbol>)>,
     large: Vec<Arc<LargeUnit>>,
 }
 
@@ -42,6 +42,15 @@ impl Lists {
 }
 
 impl Symbols {
+    /// Makes a table without definitions. `hasher` is that of the names.
+    pub(crate) fn new(hasher: NameHasher) -> Self {
+        Self { hasher, lists: ArcSwap::default(), map: OnceLock::new() }
+    }
+
+    fn wanted<'a>(&self, name: &'a str) -> Wanted<'a> {
+        Wanted { hash: self.hasher.hash(name), name }
+    }
+
     /// Returns what `found` makes of the definition of `name` in the list or the map, or `large` of
     /// a large unit.
     fn find<R>(
@@ -54,7 +63,7 @@ impl Symbols {
         if let Some(symbol) = lists.get(name) {
             return Some(found(symbol));
         }
-        if let Some(symbol) = self.map.get().and_then(|map| map.pin().get(name).map(&found)) {
+        if let Some(symbol) = self.map.get().and_then(|map| map.pin().get(&self.wanted(name)).map(&found)) {
             return Some(symbol);
         }
         lists.large.iter().find_map(large)
@@ -85,7 +94,7 @@ impl Symbols {
         lists.large.iter().for_each(|unit| unit.for_each_exported(&mut each));
     }
 
-    pub(crate) fn insert(&self, name: Arc<str>, symbol: Arc<Symbol>) {
+    pub(crate) fn insert(&self, name: HashedName, symbol: Arc<Symbol>) {
         if let Some(map) = self.map.get() {
             map.pin().insert(name, symbol);
             return;
@@ -111,7 +120,7 @@ impl Symbols {
     pub(crate) fn remove(&self, name: &str) {
         match self.map.get() {
             Some(map) => {
-                map.pin().remove(name);
+                map.pin().remove(&self.wanted(name));
             }
             None => self.change(|lists| lists.few.retain(|(known, _)| **known != *name)),
         }

@@ -172,6 +172,8 @@ mod tests {
 
     use super::*;
 
+    const NONE: [Range<usize>; 0] = [];
+
     fn one(range: Range<usize>) -> Vec<Range<usize>> {
         std::iter::once(range).collect()
     }
@@ -184,11 +186,11 @@ mod tests {
             Ok(())
         };
         let mut pages = Pages::new(0x9000, 0x1000, 0x4000);
-        assert_eq!(pages.touch(8..16, 0, true, &commit).unwrap(), []);
+        assert_eq!(pages.touch(8..16, 0, true, &commit).unwrap(), NONE);
         assert_eq!(pages.touch(0x20..0x30, 0, true, &commit).unwrap(), one(0x20..0x30));
         assert_eq!(pages.touch(0x0ff8..0x2008, 0, true, &commit).unwrap(), one(0x0ff8..0x1000));
         assert_eq!(pages.touch(0x1000..0x1008, 0, true, &commit).unwrap(), one(0x1000..0x1008));
-        assert_eq!(pages.touch(0x3ff8..0x8ff8, 0, true, &commit).unwrap(), []);
+        assert_eq!(pages.touch(0x3ff8..0x8ff8, 0, true, &commit).unwrap(), NONE);
         assert_eq!(*calls.borrow(), [0..0x4000, 0x4000..0x9000]);
     }
 
@@ -199,7 +201,7 @@ mod tests {
             Err(Refused { call: "mprotect", purpose: "", source: std::io::ErrorKind::OutOfMemory.into() })
         };
         assert!(pages.touch(0..0x2000, 0, true, &refuse).is_err());
-        assert_eq!(pages.touch(0..0x2000, 0, true, &|_| Ok(())).unwrap(), []);
+        assert_eq!(pages.touch(0..0x2000, 0, true, &|_| Ok(())).unwrap(), NONE);
         assert_eq!(pages.discard(0..0x2000, usize::MAX, false, &refuse), 0);
         assert_eq!(pages.used(), 0x2000);
     }
