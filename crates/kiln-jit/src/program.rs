@@ -17,12 +17,12 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
 use kiln_image::link::{ExternalDefinition, MAX_SECTIONS};
-use kiln_image::{Arch, missing_features};
+use kiln_image::{Arch, FunctionText, missing_features};
 use smallvec::SmallVec;
 
 use crate::batch::{Batch, Reference, SlotKind, is_strong, reference, slot_kind};
 use crate::error::{InUseError, JitError, ModuleName, UseOf};
-use crate::hashed::{HashedName, NameHasher};
+use crate::hashed::NameHasher;
 use crate::indirection::{Indirection, Stubs};
 use crate::large::LargeUnit;
 use crate::memory::Memory;
@@ -618,15 +618,17 @@ impl Program {
         uses.sections.extend(self.sections.commit(sections, id));
         unit.set_uses(uses);
         let mut replaced = Vec::new();
-        let mut current: SmallVec<[(HashedName, Arc<Symbol>); 1]> = SmallVec::new();
+        let mut current: SmallVec<[(u64, Arc<Symbol>); 1]> = SmallVec::new();
         for (name, winner) in batch.listed() {
             let counted = unit.counters.as_ref().and_then(|all| all.entry_of(winner.module, winner.symbol));
             let address = counted.or_else(|| unit.address(winner.module, winner.symbol)).unwrap_or_default();
             let artifact = &unit.artifacts[winner.module];
             let Some(known) = self.names.get_mut(name) else { continue };
+            let (name, hash) = (known.name().shared().clone(), known.name().hash());
             let stub = known.indirection.as_ref().map(|indirection| indirection.address());
             let Some(definition) = known.definition_of(id) else { continue };
-            let mut symbol = Symbol::new(id, artifact, winner.symbol, address);
+            let symbol = Symbol::new(id, artifact, winner.symbol, address);
+            let mut symbol = symbol.with_name(name);
             if let Some(stub) = stub {
                 symbol.address = stub;
             }
@@ -637,16 +639,18 @@ impl Program {
             let others = known.definitions().iter().map(|definition| definition.unit);
             replaced.extend(others.filter(|&other| (other == id) != is_current));
             if is_current {
-                current.push((known.name().clone(), symbol));
+                current.push((hash, symbol));
             }
         }
         // Callers come first, and all slots change one right after the other.
-        for (name, symbol) in current.iter().filter(|(_, symbol)| symbol.linkage() == Linkage::Replaceable) {
-            if let Some(indirection) = self.names.get(name).and_then(|known| known.indirection.as_ref()) {
+        for (_, symbol) in current.iter().filter(|(_, symbol)| symbol.linkage() == Linkage::Replaceable) {
+            if let Some(indirection) =
+                self.names.get(symbol.name()).and_then(|known| known.indirection.as_ref())
+            {
                 indirection.store(symbol.definition);
             }
         }
-        current.into_iter().for_each(|(name, symbol)| show(name, symbol, map));
+        current.into_iter().for_each(|(hash, symbol)| show(hash, symbol, map));
         if let Some(large) = self.names.publish_large(unit) {
             map.insert_large(large);
             if let Some(smallest) = self.names.smallest_large() {
@@ -889,15 +893,15 @@ fn publish(known: &Name, map: &Symbols) {
     if let Some(indirection) = &known.indirection {
         indirection.store(symbol.definition);
     }
-    show(name.clone(), symbol.clone(), map);
+    show(name.hash(), symbol.clone(), map);
 }
 
-/// Makes a definition visible to lookups, unless it is hidden.
-fn show(name: HashedName, symbol: Arc<Symbol>, map: &Symbols) {
+/// Makes a definition visible to lookups, unless it is hidden. `hash` is that of its name.
+fn show(hash: u64, symbol: Arc<Symbol>, map: &Symbols) {
     if symbol.linkage() == Linkage::Hidden {
-        map.remove(&name);
+        map.remove(symbol.name());
     } else {
-        map.insert(name, symbol);
+        map.insert(hash, symbol);
     }
 }
 

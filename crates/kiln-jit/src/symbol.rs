@@ -1,5 +1,7 @@
 //! [`Symbol`]: a definition that is published.
 
+use std::sync::Arc;
+
 use kiln_artifact::Artifact;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_image::FunctionText;
@@ -12,6 +14,8 @@ pub(crate) struct Symbol {
     pub(crate) unit: UnitId,
     artifact: Artifact,
     number: u32,
+    /// Its name, if it is known already: whoever looks it up reads that alone.
+    name: Option<Arc<str>>,
     /// The address of its code or data.
     pub(crate) definition: u64,
     /// The address under which it is known: for a replaceable function, that of its stub.
@@ -21,7 +25,12 @@ pub(crate) struct Symbol {
 impl Symbol {
     pub(crate) fn new(unit: UnitId, artifact: &Artifact, number: usize, definition: u64) -> Self {
         let number = number as u32;
-        Self { unit, artifact: artifact.clone(), number, definition, address: definition }
+        Self { unit, artifact: artifact.clone(), number, name: None, definition, address: definition }
+    }
+
+    /// Returns it with its name.
+    pub(crate) fn with_name(self, name: Arc<str>) -> Self {
+        Self { name: Some(name), ..self }
     }
 
     fn record(&self) -> &SymbolRecord {
@@ -54,7 +63,7 @@ impl Symbol {
 
 impl FunctionText for Symbol {
     fn name(&self) -> &str {
-        self.artifact.name(self.record())
+        self.name.as_deref().unwrap_or_else(|| self.artifact.name(self.record()))
     }
 
     fn signature(&self) -> &str {

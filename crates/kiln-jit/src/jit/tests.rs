@@ -4,6 +4,7 @@
 mod epochs;
 mod faults;
 mod large;
+mod symbols;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
