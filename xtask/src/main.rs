@@ -25,6 +25,7 @@ mod lint;
 mod nearest;
 mod run;
 mod servers;
+mod wasmtime;
 
 use clap::{Parser, Subcommand};
 
@@ -57,6 +58,7 @@ enum Command {
     Bench(bench::BenchArgs),
     Test(develop::TestArgs),
     Servers(servers::ServersArgs),
+    Wasmtime(wasmtime::WasmtimeArgs),
     Lint(lint::LintArgs),
     Ci(develop::CiArgs),
     #[command(hide = true)]
@@ -111,6 +113,7 @@ fn execute(command: Command) -> output::Outcome {
         Command::Bench(args) => bench::main(&args),
         Command::Test(args) => develop::test(&args),
         Command::Servers(args) => servers::main(&args),
+        Command::Wasmtime(args) => wasmtime::main(&args),
         Command::Lint(args) => lint::main(&args),
         Command::Ci(args) => develop::ci(&args),
         Command::RunImage(args) => run::run_image(&args),
