@@ -142,7 +142,15 @@ impl Endpoint {
     /// Returns everything that must not be in a message.
     pub(crate) fn secrets(&self) -> Secrets {
         let names = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AZURE_STORAGE_KEY", "KILN_REMOTE_TOKEN"];
-        let all = names.iter().filter_map(|name| self.variable(name)).chain(self.password());
+        // A proxy's password is in its address: `scheme://user:password@host`.
+        let proxies = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY", "https_proxy", "http_proxy", "all_proxy"];
+        let password = |url: String| {
+            let (login, _) = url.rsplit_once('@')?;
+            let login = login.split_once("://").map_or(login, |(_, login)| login);
+            Some(login.split_once(':')?.1.to_owned())
+        };
+        let proxies = proxies.iter().filter_map(|name| password(self.variable(name)?));
+        let all = names.iter().filter_map(|name| self.variable(name)).chain(self.password()).chain(proxies);
         // A word of a few letters is no secret, and would be found everywhere.
         Secrets(all.filter(|secret| secret.len() >= 4).collect())
     }

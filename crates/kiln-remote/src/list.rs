@@ -131,6 +131,14 @@ impl<S: Store> Store for Listed<S> {
         self.inner.has(key)
     }
 
+    fn claim(&self, key: &Key) -> Lookup {
+        let found = self.inner.claim(key);
+        if matches!(found, Lookup::Hit(..)) {
+            self.lock().keys.insert(*key);
+        }
+        found
+    }
+
     fn flush(&self, timeout: Duration) -> bool {
         self.inner.flush(timeout)
     }

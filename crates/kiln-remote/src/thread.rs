@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::record::{Digest, Name, Record};
-use crate::server::{AT_ONCE, CALL, Fault, Server, transfer};
+use crate::server::{CALL, Fault, Server, transfer};
 use crate::state::{Answer, Content, Shared, State, Upload};
 use crate::trust::Policy;
 
@@ -280,7 +280,8 @@ impl Worker {
             };
             (name, answer)
         });
-        let mut answers = stream::iter(answers).buffer_unordered(AT_ONCE).ready_chunks(AT_ONCE);
+        let at_once = self.server.at_once();
+        let mut answers = stream::iter(answers).buffer_unordered(at_once).ready_chunks(at_once);
         while let Some(chunk) = answers.next().await {
             for (name, answer) in &chunk {
                 // That of a key is the answer to the build that asks for it.
@@ -376,7 +377,7 @@ impl Worker {
             let set = || self.server.set_record(name, bytes.clone(), &record.digest);
             self.call(Side::Writes, CALL, set).await
         });
-        let mut records = stream::iter(records).buffer_unordered(AT_ONCE);
+        let mut records = stream::iter(records).buffer_unordered(self.server.at_once());
         while let Some(set) = records.next().await {
             set?;
         }

@@ -21,7 +21,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
 use tonic::{Code, Request, Status};
 
-use super::call::{AT_ONCE, CALL, Fault, ServerInfo};
+use super::call::{CALL, Fault, ServerInfo};
 use crate::bits::{hex, random};
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
@@ -31,6 +31,11 @@ use crate::record::{Digest, Name};
 const BATCH: u64 = 1 << 20;
 /// The most bytes that a message of a server may have.
 const MESSAGE: usize = 8 << 20;
+/// Calls at once. All share a connection, and what is more than the server takes waits there, so a
+/// whole build's questions take one round trip of most servers.
+const CALLS: usize = 512;
+/// Streams of large contents at once.
+const STREAMS: usize = 8;
 /// Bytes in one message of a stream.
 const CHUNK: usize = 1 << 20;
 
@@ -286,7 +291,7 @@ impl Bazel {
             }
         }
         let streams = large.iter().map(|(of, bytes)| self.stream_up(of, bytes));
-        stream::iter(streams).buffer_unordered(AT_ONCE).try_collect().await
+        stream::iter(streams).buffer_unordered(STREAMS).try_collect().await
     }
 
     async fn stream_up(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Fault> {
@@ -341,6 +346,10 @@ impl Bazel {
 
     pub(crate) fn batch(&self) -> u64 {
         self.batch.load(Relaxed)
+    }
+
+    pub(crate) fn at_once(&self) -> usize {
+        CALLS
     }
 
     /// Asks for the server's capabilities, and keeps to its limits from now on.

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 /// The longest time for one small call.
 pub(crate) const CALL: Duration = Duration::from_secs(3);
-/// The number of calls at once.
-pub(crate) const AT_ONCE: usize = 64;
+/// The number of connections at once, of protocols with a connection for each call.
+pub(crate) const CONNECTIONS: usize = 64;
 
 /// Returns the longest time for a call that transfers this many bytes: a line of 64 kB/s is too
 /// slow to be of use.

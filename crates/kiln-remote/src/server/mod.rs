@@ -1,8 +1,8 @@
 //! Servers: what a store asks of one, whatever its protocol.
 //!
 //! `objects` speaks to stores of objects, `bazel` to caches of Bazel's remote APIs; `call` has what
-//! they have in common. Nothing here
-//! trusts a server: what it sends is returned as bytes, at most as many as were asked for.
+//! they have in common. Nothing here trusts a server: what it sends is returned as bytes, at most as
+//! many as were asked for.
 
 #[cfg(feature = "bazel")]
 mod bazel;
@@ -11,7 +11,7 @@ mod call;
 mod objects;
 
 pub use self::call::ServerInfo;
-pub(crate) use self::call::{AT_ONCE, CALL, Fault, transfer};
+pub(crate) use self::call::{CALL, Fault, transfer};
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
 
@@ -93,6 +93,11 @@ impl Server {
     /// Returns how many bytes of contents one call takes.
     pub(crate) fn batch(&self) -> u64 {
         on!(self, server => server.batch())
+    }
+
+    /// Returns how many calls are made at once.
+    pub(crate) fn at_once(&self) -> usize {
+        on!(self, server => server.at_once())
     }
 
     /// Asks a server about itself, and whether this crate can use it.

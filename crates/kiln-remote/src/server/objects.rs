@@ -7,7 +7,7 @@
 use futures::stream::{self, StreamExt, TryStreamExt};
 use opendal::{ErrorKind, Operator};
 
-use super::call::{AT_ONCE, Fault, ServerInfo};
+use super::call::{CONNECTIONS, Fault, ServerInfo};
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
 
@@ -83,7 +83,7 @@ impl Objects {
             let path = content_path(digest);
             async move { self.read(&path, digest.len).await }
         });
-        stream::iter(reads).buffered(AT_ONCE).try_collect().await
+        stream::iter(reads).buffered(CONNECTIONS).try_collect().await
     }
 
     pub(crate) async fn store(&self, contents: &[(Digest, Vec<u8>)]) -> Result<(), Fault> {
@@ -91,7 +91,7 @@ impl Objects {
             let path = content_path(digest);
             async move { self.write(&path, bytes.clone()).await }
         });
-        stream::iter(writes).buffer_unordered(AT_ONCE).try_collect().await
+        stream::iter(writes).buffer_unordered(CONNECTIONS).try_collect().await
     }
 
     pub(crate) async fn set_record(&self, name: &Name, record: Vec<u8>, _: &Digest) -> Result<(), Fault> {
@@ -100,6 +100,10 @@ impl Objects {
 
     pub(crate) fn batch(&self) -> u64 {
         1 << 20
+    }
+
+    pub(crate) fn at_once(&self) -> usize {
+        CONNECTIONS
     }
 
     pub(crate) async fn info(&self) -> Result<ServerInfo, Fault> {
@@ -160,7 +164,7 @@ fn operator(endpoint: &Endpoint, secrets: &Secrets) -> Result<(Operator, &'stati
                 }
             }
             let operator = Operator::new(builder).map_err(|error| wrong(&error, secrets))?;
-            Ok((with_http(operator)?, "s3"))
+            Ok((with_http(operator, endpoint)?, "s3"))
         }
         #[cfg(feature = "redis")]
         "redis" | "rediss" => {
@@ -197,13 +201,13 @@ fn operator(endpoint: &Endpoint, secrets: &Secrets) -> Result<(Operator, &'stati
                 builder = builder.token(&token);
             }
             let operator = Operator::new(builder).map_err(|error| wrong(&error, secrets))?;
-            Ok((with_http(operator)?, "webdav"))
+            Ok((with_http(operator, endpoint)?, "webdav"))
         }
         #[cfg(feature = "gcs")]
         "gs" => {
             let builder = opendal::services::Gcs::default().bucket(endpoint.host()?).root(endpoint.path());
             let operator = Operator::new(builder).map_err(|error| wrong(&error, secrets))?;
-            Ok((with_http(operator)?, "gs"))
+            Ok((with_http(operator, endpoint)?, "gs"))
         }
         #[cfg(feature = "azblob")]
         "az" => {
@@ -219,7 +223,7 @@ fn operator(endpoint: &Endpoint, secrets: &Secrets) -> Result<(Operator, &'stati
                 builder = builder.account_key(&key);
             }
             let operator = Operator::new(builder).map_err(|error| wrong(&error, secrets))?;
-            Ok((with_http(operator)?, "az"))
+            Ok((with_http(operator, endpoint)?, "az"))
         }
         scheme => Err(EndpointError::Scheme(scheme.into())),
     }
@@ -228,14 +232,42 @@ fn operator(endpoint: &Endpoint, secrets: &Secrets) -> Result<(Operator, &'stati
 /// Gives the store a client for HTTP, with the certificates of the system or of `SSL_CERT_FILE`,
 /// and with the proxies of the usual variables.
 #[cfg(any(feature = "s3", feature = "webdav", feature = "gcs", feature = "azblob"))]
-fn with_http(operator: Operator) -> Result<Operator, EndpointError> {
+fn with_http(operator: Operator, endpoint: &Endpoint) -> Result<Operator, EndpointError> {
     use opendal::{HttpTransporter, OperationContext};
     let wrong = |error: &dyn std::error::Error| EndpointError::Wrong(error.to_string());
     let mut client = reqwest::Client::builder()
         .connect_timeout(super::call::CALL)
+        // Those of the endpoint's variables, and no others.
+        .no_proxy()
         .redirect(reqwest::redirect::Policy::none());
     client = client.use_preconfigured_tls(crate::tls::client().map_err(|error| wrong(&error))?);
+    for proxy in proxies(endpoint)? {
+        client = client.proxy(proxy);
+    }
     let client = client.build().map_err(|error| wrong(&error))?;
     let transport = HttpTransporter::new(opendal_http_transport_reqwest::ReqwestTransport::new(client));
     Ok(operator.with_context(OperationContext::new().with_http_transport(transport)))
+}
+
+/// Returns the proxies that the usual variables name, in either case. A variable for all protocols
+/// counts less than one for a protocol.
+#[cfg(any(feature = "s3", feature = "webdav", feature = "gcs", feature = "azblob"))]
+fn proxies(endpoint: &Endpoint) -> Result<Vec<reqwest::Proxy>, EndpointError> {
+    type Make = fn(String) -> reqwest::Result<reqwest::Proxy>;
+    let variable =
+        |name: &str| endpoint.variable(name).or_else(|| endpoint.variable(&name.to_ascii_lowercase()));
+    let none = variable("NO_PROXY").and_then(|list| reqwest::NoProxy::from_string(&list));
+    let kinds: [(&str, Make); 3] = [
+        ("HTTPS_PROXY", reqwest::Proxy::https),
+        ("HTTP_PROXY", reqwest::Proxy::http),
+        ("ALL_PROXY", reqwest::Proxy::all),
+    ];
+    let named = kinds.into_iter().filter_map(|(name, make)| Some((name, make, variable(name)?)));
+    named
+        .map(|(name, make, url)| match make(url) {
+            Ok(proxy) => Ok(proxy.no_proxy(none.clone())),
+            // The address is not repeated: it may have a password.
+            Err(_) => Err(EndpointError::Wrong(format!("{name} is not the address of a proxy"))),
+        })
+        .collect()
 }

@@ -6,7 +6,11 @@ mod archive;
 mod bazel;
 #[path = "../../../kiln-cache/tests/store/common.rs"]
 mod common;
+#[cfg(feature = "test-servers")]
+mod http;
 mod list;
+#[cfg(feature = "test-servers")]
+mod objects;
 #[cfg(feature = "test-servers")]
 mod proxy;
 #[cfg(feature = "test-servers")]

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bazel_remote_apis::build::bazel::remote::execution::v2 as api;
+use bazel_remote_apis::build::bazel::semver;
 use bazel_remote_apis::google::bytestream as bytes;
 use bazel_remote_apis::google::rpc;
 use futures::StreamExt;
 use futures::stream::{self, Stream};
+use tokio::sync::Notify;
 use tonic::{Code, Request, Response, Status, Streaming};
 
 /// A way to fail.
@@ -26,6 +28,8 @@ pub(crate) enum Fault {
     Truncate,
     /// The answer to another question.
     Swap,
+    /// The server dies: connections end, and nobody listens any more.
+    Die,
 }
 
 /// The content of the server, and the calls at which it fails.
@@ -45,31 +49,76 @@ pub(crate) struct Inside {
     pub(crate) token: Option<String>,
     /// The digest function that it says it has.
     pub(crate) function: i32,
+    /// The oldest version of the protocol that it says it speaks.
+    pub(crate) oldest: i32,
+    /// Bytes of contents that it takes in one call.
+    pub(crate) batch: i64,
+    /// The longest chain of calls, of which each began after the one before it had ended.
+    pub(crate) round_trips: usize,
 }
 
-#[derive(Clone)]
+/// A server, which ends when this is dropped.
 pub(crate) struct TestServer {
+    service: Service,
     pub(crate) inside: Arc<Mutex<Inside>>,
     pub(crate) address: SocketAddr,
 }
 
+impl Drop for TestServer {
+    fn drop(&mut self) {
+        self.service.end.notify_one();
+    }
+}
+
+/// What answers calls.
+#[derive(Clone)]
+struct Service {
+    inside: Arc<Mutex<Inside>>,
+    /// Ends the server.
+    end: Arc<Notify>,
+}
+
+/// A certificate and its key, in PEM form.
+pub(crate) struct Identity {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
+}
+
 impl TestServer {
-    /// Starts a server on a port of its own, which lives as long as the process.
+    /// Starts a server on a port of its own.
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", None)
+    }
+
+    /// Starts a server at an address, with TLS if there is an identity.
+    pub(crate) fn start_at(address: &str, identity: Option<&Identity>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let inside = Inside { function: api::digest_function::Value::Sha256 as i32, ..Inside::default() };
-        let server = Self { inside: Arc::new(Mutex::new(inside)), address: listener.local_addr().unwrap() };
-        let own = server.clone();
+        let inside = Inside {
+            function: api::digest_function::Value::Sha256 as i32,
+            oldest: 2,
+            batch: 200_000,
+            ..Inside::default()
+        };
+        let (inside, end) = (Arc::new(Mutex::new(inside)), Arc::new(Notify::new()));
+        let service = Service { inside: Arc::clone(&inside), end: Arc::clone(&end) };
+        let server = Self { service: service.clone(), inside, address: listener.local_addr().unwrap() };
+        let mut builder = tonic::transport::Server::builder();
+        if let Some(Identity { certificate, key }) = identity {
+            let identity = tonic::transport::Identity::from_pem(certificate, key);
+            let tls = tonic::transport::ServerTlsConfig::new().identity(identity);
+            builder = builder.tls_config(tls).unwrap();
+        }
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let own = service;
             runtime.block_on(async move {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let incoming = stream::unfold(listener, |listener| async {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
                     Some((accepted, listener))
                 });
-                tonic::transport::Server::builder()
+                let served = builder
                     .add_service(api::action_cache_server::ActionCacheServer::new(own.clone()))
                     .add_service(api::capabilities_server::CapabilitiesServer::new(own.clone()))
                     .add_service(
@@ -78,10 +127,13 @@ impl TestServer {
                         ),
                     )
                     .add_service(bytes::byte_stream_server::ByteStreamServer::new(own))
-                    .serve_with_incoming(incoming)
-                    .await
-                    .unwrap();
+                    .serve_with_incoming(incoming);
+                tokio::select! {
+                    served = served => served.unwrap(),
+                    () = end.notified() => {}
+                }
             });
+            // The tasks of connections end with the run-time, so the connections do.
         });
         server
     }
@@ -95,13 +147,17 @@ impl TestServer {
         let mut inside = self.inside.lock().unwrap();
         (inside.calls, inside.faults, inside.fault) = (0, calls, Some(fault));
         inside.log.clear();
+        inside.round_trips = 0;
     }
+}
 
+impl Service {
     /// Counts a call. Returns how what is sent is to be damaged.
     async fn call<T>(&self, name: &'static str, request: &Request<T>) -> Result<Option<Fault>, Status> {
-        let (fault, delay) = {
+        let (fault, delay, depth) = {
             let mut inside = self.inside.lock().unwrap();
             let number = inside.calls;
+            let depth = inside.round_trips + 1;
             inside.calls += 1;
             inside.log.push(name);
             if let Some(token) = &inside.token {
@@ -110,10 +166,18 @@ impl TestServer {
                     return Err(Status::unauthenticated("a token is missing"));
                 }
             }
-            (inside.fault.filter(|_| inside.faults.contains(&number)), inside.delay)
+            (inside.fault.filter(|_| inside.faults.contains(&number)), inside.delay, depth)
         };
         tokio::time::sleep(delay).await;
+        {
+            let mut inside = self.inside.lock().unwrap();
+            inside.round_trips = inside.round_trips.max(depth);
+        }
         match fault {
+            Some(Fault::Die) => {
+                self.end.notify_one();
+                std::future::pending().await
+            }
             Some(Fault::Error(code)) => Err(Status::new(code, "told to fail")),
             Some(Fault::Hang) => {
                 tokio::time::sleep(Duration::from_secs(600)).await;
@@ -141,7 +205,7 @@ fn hash(digest: Option<api::Digest>) -> String {
 }
 
 #[tonic::async_trait]
-impl api::action_cache_server::ActionCache for TestServer {
+impl api::action_cache_server::ActionCache for Service {
     async fn get_action_result(
         &self,
         request: Request<api::GetActionResultRequest>,
@@ -179,25 +243,31 @@ impl api::action_cache_server::ActionCache for TestServer {
 }
 
 #[tonic::async_trait]
-impl api::capabilities_server::Capabilities for TestServer {
+impl api::capabilities_server::Capabilities for Service {
     async fn get_capabilities(
         &self,
         request: Request<api::GetCapabilitiesRequest>,
     ) -> Result<Response<api::ServerCapabilities>, Status> {
         self.call("capabilities", &request).await?;
+        let inside = self.inside.lock().unwrap();
         let cache = api::CacheCapabilities {
-            digest_functions: vec![self.inside.lock().unwrap().function],
-            max_batch_total_size_bytes: 200_000,
+            digest_functions: vec![inside.function],
+            max_batch_total_size_bytes: inside.batch,
             ..api::CacheCapabilities::default()
         };
-        Ok(Response::new(api::ServerCapabilities { cache_capabilities: Some(cache), ..Default::default() }))
+        let oldest = semver::SemVer { major: inside.oldest, ..semver::SemVer::default() };
+        Ok(Response::new(api::ServerCapabilities {
+            cache_capabilities: Some(cache),
+            low_api_version: Some(oldest),
+            ..api::ServerCapabilities::default()
+        }))
     }
 }
 
 type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl api::content_addressable_storage_server::ContentAddressableStorage for TestServer {
+impl api::content_addressable_storage_server::ContentAddressableStorage for Service {
     async fn find_missing_blobs(
         &self,
         request: Request<api::FindMissingBlobsRequest>,
@@ -215,8 +285,8 @@ impl api::content_addressable_storage_server::ContentAddressableStorage for Test
     ) -> Result<Response<api::BatchUpdateBlobsResponse>, Status> {
         self.call("update blobs", &request).await?;
         let requests = request.into_inner().requests;
-        assert!(requests.iter().map(|part| part.data.len()).sum::<usize>() <= 200_000);
         let mut inside = self.inside.lock().unwrap();
+        assert!(requests.iter().map(|part| part.data.len() as i64).sum::<i64>() <= inside.batch);
         for part in requests {
             inside.blobs.insert(hash(part.digest), part.data);
         }
@@ -285,7 +355,7 @@ impl api::content_addressable_storage_server::ContentAddressableStorage for Test
 }
 
 #[tonic::async_trait]
-impl bytes::byte_stream_server::ByteStream for TestServer {
+impl bytes::byte_stream_server::ByteStream for Service {
     type ReadStream = Sent<bytes::ReadResponse>;
     async fn read(&self, request: Request<bytes::ReadRequest>) -> Result<Response<Self::ReadStream>, Status> {
         let fault = self.call("read stream", &request).await?;

@@ -2,23 +2,26 @@
 //! so and is skipped.
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use kiln_cache::{Lookup, Store};
 use kiln_remote::{Endpoint, Policy, RemoteOptions, RemoteStore, Signer, server_info};
 
 use crate::common::key;
 use crate::proxy::{Cut, Proxy};
-use crate::scenario::{build_cold, build_warm, writer};
+use crate::scenario::{Stopwatch, build_cold, build_warm, writer};
+
+/// Says that a test is skipped. Not by `println!`, of which the test harness shows nothing.
+pub(crate) fn skipped(reason: &str) {
+    std::io::stderr().write_all(format!("SKIPPED: {reason}\n").as_bytes()).unwrap();
+}
 
 /// Returns the address of a server, unless it is missing.
 fn server(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok();
     if url.is_none() {
-        // Not by `println!`, of which the test harness shows nothing.
-        let skipped =
-            format!("SKIPPED: no server in {variable}: run `cargo xtask servers -- cargo test ..`\n");
-        std::io::stderr().write_all(skipped.as_bytes()).unwrap();
+        skipped(&format!("no server in {variable}: run `cargo xtask servers -- cargo test ..`"));
     }
     url
 }
@@ -29,7 +32,7 @@ fn open(endpoint: &Endpoint, policy: Policy) -> RemoteStore {
 
 /// Asserts what every server must do: two machines, signatures, and a connection that ends
 /// anywhere.
-fn shares(endpoint: impl Fn(&str) -> Endpoint, address: &str) {
+fn shares(endpoint: impl Fn(&str) -> Endpoint + Sync, address: &str) {
     let own = endpoint(address);
     assert!(!server_info(&own).unwrap().properties.is_empty());
     // Numbers that no other test of this server has: a server keeps what earlier ones sent.
@@ -44,22 +47,38 @@ fn shares(endpoint: impl Fn(&str) -> Endpoint, address: &str) {
     assert_eq!(build_warm(&strict, 0..12).0, 0);
     assert!(matches!(strict.get(&key(1)), Lookup::Corrupt(_)));
 
-    // The connection is cut after more and more bytes, in both directions.
-    for bytes in [0, 1, 20, 100, 300, 1000, 3000, 9000, 30_000, 100_000, 300_000] {
-        for cut in [Cut::After(bytes), Cut::StallAfter(bytes)] {
-            let proxy = Proxy::start(address, cut);
-            let start = Instant::now();
-            let cold = open(&endpoint(&proxy.address()), writer());
-            let numbers = 100..106;
-            build_warm(&cold, 0..6);
-            for n in numbers {
-                cold.put(&key(n), &crate::common::entry(n, 0, 5000)).unwrap();
-            }
-            drop(cold);
-            let time = start.elapsed();
-            assert!(time < Duration::from_millis(2000), "{cut:?}: {time:?}");
+    // The connection is cut, or stalls, after every piece that passes, and in the middle of pieces.
+    let build = |cut: Cut| {
+        let proxy = Proxy::start(address, cut);
+        let start = Stopwatch::start();
+        let cold = open(&endpoint(&proxy.address()), writer());
+        build_warm(&cold, 0..6);
+        for n in 100..106 {
+            cold.put(&key(n), &crate::common::entry(n, 0, 5000)).unwrap();
         }
-    }
+        drop(cold);
+        let time = start.elapsed();
+        assert!(time < Duration::from_millis(2000), "{cut:?}: {time:?}");
+        proxy.pieces()
+    };
+    let pieces = build(Cut::Never);
+    assert!((10..2000).contains(&pieces), "{pieces}");
+    let bytes = [0, 1, 20, 100, 300, 1000, 3000, 9000, 30_000, 100_000, 300_000];
+    let mut cuts: Vec<Cut> =
+        bytes.into_iter().flat_map(|n| [Cut::AfterBytes(n), Cut::StallAfterBytes(n)]).collect();
+    cuts.extend((0..pieces).flat_map(|n| [Cut::AfterPieces(n), Cut::StallAfterPieces(n)]));
+    cuts.push(Cut::Drip);
+    // Most of them only wait, so many do it at once.
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                while let Some(cut) = cuts.get(next.fetch_add(1, Relaxed)) {
+                    build(*cut);
+                }
+            });
+        }
+    });
     // What was cut off did no harm.
     let third = open(&own, Policy::default());
     assert_eq!(build_warm(&third, 0..12).0, 12);
@@ -76,11 +95,39 @@ fn redis() {
     let wrong = format!("redis://user:wrong-password@{address}");
     let error = server_info(&Endpoint::parse(&wrong).unwrap()).unwrap_err().to_string();
     assert!(!error.contains("wrong-password"), "{error}");
+    // A full store is read, and takes nothing.
+    let endpoint = Endpoint::parse(&url).unwrap();
+    let limit = |bytes: &str| command(address, &["CONFIG", "SET", "maxmemory", bytes]);
+    limit("1");
+    let full = open(&endpoint, writer());
+    let found = build_warm(&full, 0..12).0;
+    full.put(&key(200), &crate::common::entry(200, 0, 5000)).unwrap();
+    full.flush(Duration::from_secs(5));
+    let sent = full.traffic().sent;
+    limit("0");
+    assert_eq!((found, sent), (12, 0));
+}
+
+/// Sends a command to a server of Redis's protocol, which must take it.
+fn command(address: &str, words: &[&str]) {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    let words: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    stream.write_all(format!("*4\r\n{words}").as_bytes()).unwrap();
+    let mut answer = [0; 3];
+    std::io::Read::read_exact(&mut stream, &mut answer).unwrap();
+    assert_eq!(&answer, b"+OK");
 }
 
 #[test]
 fn bazel() {
     let Some(url) = server("KILN_TEST_BAZEL") else { return };
+    let address = url.strip_prefix("grpc://").unwrap();
+    shares(|address| Endpoint::with_variables(&format!("grpc://{address}"), |_| None).unwrap(), address);
+}
+
+#[test]
+fn bazel_of_another_kind() {
+    let Some(url) = server("KILN_TEST_BUILDGRID") else { return };
     let address = url.strip_prefix("grpc://").unwrap();
     shares(|address| Endpoint::with_variables(&format!("grpc://{address}"), |_| None).unwrap(), address);
 }
