@@ -144,6 +144,9 @@ impl Cache {
         #[cfg(feature = "tracing")]
         let _span = tracing::debug_span!("look up", module = name).entered();
         let keys = generator.keys();
+        // Recipes are given for a batch, all of whose modules are looked up before any is compiled:
+        // it would wait for others that wait for it.
+        let compiles_next = recipe.is_none();
         let recipe = recipe.unwrap_or_else(|| keys.module(module));
         let key = recipe.key();
         let lineage = self.lineage(name, &recipe);
@@ -152,7 +155,11 @@ impl Cache {
             Identity { recipe, key, lineages }
         };
         let asked = Instant::now();
-        CacheLookup::Compile(match store.get(&key) {
+        let found = match store.get(&key) {
+            Lookup::Miss if compiles_next => store.claim(&key),
+            found => found,
+        };
+        CacheLookup::Compile(match found {
             Lookup::Hit(entry, place) => {
                 self.report_hit(&key, name, &entry, place, asked);
                 if self.verify != Verify::All {

@@ -106,6 +106,21 @@ impl<U: Store, L: Store> Store for LayeredStore<U, L> {
         self.upper.has(key) || self.lower.has(key)
     }
 
+    /// Claims in the upper store first, so that only one process of a machine asks the lower one.
+    fn claim(&self, key: &Key) -> Lookup {
+        match self.upper.claim(key) {
+            hit @ Lookup::Hit(..) => return hit,
+            Lookup::Miss | Lookup::Corrupt(_) => {}
+        }
+        let found = self.lower.claim(key);
+        if let Lookup::Hit(entry, _) = &found
+            && let Err(error) = self.upper.put(key, entry)
+        {
+            self.sink.report(&Event::WriteFailed { key, error: &error });
+        }
+        found
+    }
+
     fn flush(&self, timeout: Duration) -> bool {
         let start = Instant::now();
         let above = self.upper.flush(timeout);

@@ -11,7 +11,8 @@
 //!   module is edited. A store maps it to the key of the module's last build.
 //! - A [`Store`] is where a build looks before it compiles a module. There are [`MemoryStore`] and
 //!   [`DiskStore`], and stores that wrap others: [`LayeredStore`] puts a fast store in front of a
-//!   large one, [`WriteBehind`] writes in the background. Clients can write their own.
+//!   large one, [`WriteBehind`] writes in the background, [`Claims`] lets one of many processes
+//!   compile what all miss. Clients can write their own.
 //! - A store answers with a [`Lookup`]. An entry with any defect (truncated, altered, of another
 //!   version, for another key) is [`Lookup::Corrupt`]: a build treats it as a miss, reports it, and
 //!   replaces it after it has compiled the module again.
@@ -91,6 +92,7 @@
 #[cfg(test)]
 extern crate self as kiln_cache;
 
+mod claims;
 mod difference;
 mod disk;
 mod entry;
@@ -109,6 +111,7 @@ mod store;
 mod tests;
 mod write_behind;
 
+pub use claims::Claims;
 pub use difference::{Difference, Field};
 pub use disk::{DiskStat, DiskStore, EntryInfo, GcReport, VerifyReport};
 pub use entry::Entry;

@@ -112,6 +112,14 @@ pub trait Store: Sync {
         false
     }
 
+    /// Says that the caller compiles what `key` stands for at once, and then calls [`Store::put`].
+    /// If somebody else is compiling it, waits for a limited time for the entry, and returns it.
+    /// Otherwise it is a miss. Call it after a miss of [`Store::get`].
+    fn claim(&self, key: &Key) -> Lookup {
+        let _ = key;
+        Lookup::Miss
+    }
+
     /// Waits at most `timeout` until all pending writes are done. Returns whether they are done.
     fn flush(&self, timeout: Duration) -> bool {
         let _ = timeout;
@@ -143,6 +151,9 @@ macro_rules! forward {
             }
             fn has(&self, key: &Key) -> bool {
                 (**self).has(key)
+            }
+            fn claim(&self, key: &Key) -> Lookup {
+                (**self).claim(key)
             }
             fn flush(&self, timeout: Duration) -> bool {
                 (**self).flush(timeout)

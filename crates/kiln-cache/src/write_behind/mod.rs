@@ -158,6 +158,14 @@ impl<S: Store + Send> Store for WriteBehind<S> {
         self.shared.queue().entries.contains_key(key) || self.shared.store.has(key)
     }
 
+    fn claim(&self, key: &Key) -> Lookup {
+        // Another thread may have put it into the queue by now.
+        match self.get(key) {
+            Lookup::Hit(entry, place) => Lookup::Hit(entry, place),
+            _ => self.shared.store.claim(key),
+        }
+    }
+
     fn flush(&self, timeout: Duration) -> bool {
         let start = Instant::now();
         self.shared.wait_idle(timeout) && self.shared.store.flush(timeout.saturating_sub(start.elapsed()))
