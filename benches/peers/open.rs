@@ -13,6 +13,7 @@ use kiln::Compiler;
 use kiln::globals::{Bindings, GlobalTable, SlotKey};
 use kiln::image::{Image, ImageOptions, Loaded, save, write_image};
 use kiln::ir::{Source, Target, parse};
+use kiln_oracle::random::Random;
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::jit;
@@ -184,9 +185,15 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure>
     let keys: Vec<String> = (0..SLOTS).map(|number| format!("object:number:{number}")).collect();
     slots_image(&keys, &full)?;
     slots_image(&keys[..1], &empty)?;
-    let mut bindings = Bindings::new();
+    let (mut bindings, mut shuffled) = (Bindings::new(), Bindings::new());
     for (number, key) in keys.iter().enumerate() {
         bindings.bind(key, 0x1000 + 8 * number);
+    }
+    let mut order: Vec<usize> = (0..SLOTS).collect();
+    let mut random = Random::new(1);
+    (1..SLOTS).for_each(|at| order.swap(at, random.below(at as u32 + 1) as usize));
+    for number in order {
+        shuffled.bind(&keys[number], 0x1000 + 8 * number);
     }
     let addresses: Vec<usize> = (0..SLOTS).map(|number| 0x1000 + 8 * number).collect();
     let bind = |path: &Path, bind: &dyn Fn(Image) -> Result<Loaded, Failure>| {
@@ -200,8 +207,10 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure>
         Ok(vec![median(times)])
     };
     let by_name = |image: Image| Ok(image.bind(&bindings)?);
+    let in_disorder = |image: Image| Ok(image.bind(&shuffled)?);
     let by_array = |image: Image| Ok(image.bind_array(&addresses)?);
     let one = |image: Image| Ok(image.bind_array(&addresses[..1])?);
+    let disorder = "bind 10,000 slots by a resolver with another order";
     let (name, array, nothing) =
         ("bind 10,000 slots by a resolver", "bind 10,000 slots by an array", "bind 1 slot");
     let peer = "dlsym of 10,000 names into an array";
@@ -217,12 +226,14 @@ pub(crate) fn slots(setup: &Setup, folder: &Path) -> Result<Comparison, Failure>
     };
     let contenders = vec![
         Contender::in_parts(name, &[""], || bind(&full, &by_name)),
+        Contender::in_parts(disorder, &[""], || bind(&full, &in_disorder)),
         Contender::in_parts(array, &[""], || bind(&full, &by_array)),
         Contender::in_parts(nothing, &[""], || bind(&empty, &one)),
         Contender::in_parts(peer, &[""], find),
     ];
     comparison.add(interleave(setup.rounds, contenders)?);
-    comparison.ratio(name, peer, Goal::AtMost(1.0));
+    comparison.ratio(name, peer, Goal::AtMost(0.5));
+    comparison.ratio(disorder, peer, Goal::AtMost(1.0));
     comparison.ratio(name, array, Goal::None);
     comparison.ratio(array, nothing, Goal::None);
     comparison.check(slots_hold(&full, &bindings, &addresses)?);

@@ -1,20 +1,20 @@
 //! A map from keys to addresses, given by a client.
 
-use std::collections::HashMap;
-
-use crate::hash::KeyHash;
+use crate::keys::{KeyMap, Near};
 use crate::signature::{Signature, signatures_agree};
 use crate::slots::{KeyRef, Resolve, SlotKey, Unresolved};
 
 /// A map from keys to addresses. The address is the part of a global that is different in every
 /// process.
 ///
-/// Globals, symbols and routines of the same name are bound separately.
+/// Globals, symbols and routines of the same name are bound separately. Slots are looked up most
+/// quickly if they are in the order in which they were bound first, as those of a table of globals
+/// are for a client that binds in the order of that table.
 #[derive(Clone, Debug, Default)]
 pub struct Bindings {
-    globals: HashMap<Box<str>, usize, KeyHash>,
-    symbols: HashMap<Box<str>, BoundSymbol, KeyHash>,
-    routines: HashMap<Box<str>, usize, KeyHash>,
+    globals: KeyMap<usize>,
+    symbols: KeyMap<BoundSymbol>,
+    routines: KeyMap<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,14 +32,14 @@ impl Bindings {
 
     /// Binds the global `key` to `address`; a later binding of the same key wins.
     pub fn bind(&mut self, key: &str, address: usize) -> &mut Self {
-        self.globals.insert(key.into(), address);
+        self.globals.insert(key, address);
         self
     }
 
     /// Binds the symbol `name`, a function or data object of the host, to `address`. Code may use
     /// it with any type.
     pub fn bind_symbol(&mut self, name: &str, address: usize) -> &mut Self {
-        self.symbols.insert(name.into(), BoundSymbol { address, signature: None });
+        self.symbols.insert(name, BoundSymbol { address, signature: None });
         self
     }
 
@@ -59,7 +59,7 @@ impl Bindings {
     /// ```
     pub fn bind_function(&mut self, name: &str, address: usize, signature: &Signature) -> &mut Self {
         let signature = Some(signature.to_string().into());
-        self.symbols.insert(name.into(), BoundSymbol { address, signature });
+        self.symbols.insert(name, BoundSymbol { address, signature });
         self
     }
 
@@ -67,7 +67,7 @@ impl Bindings {
     /// session has these routines already; a program that only loads images binds those that its
     /// images use.
     pub fn bind_routine(&mut self, name: &str, address: usize) -> &mut Self {
-        self.routines.insert(name.into(), address);
+        self.routines.insert(name, address);
         self
     }
 }
@@ -78,11 +78,21 @@ impl Resolve for Bindings {
     }
 
     fn resolve_ref(&self, key: KeyRef<'_>, expected: Option<&str>) -> Result<usize, Unresolved> {
+        self.resolve_near(key, expected, &mut Near::nowhere())
+    }
+
+    fn resolve_near(
+        &self,
+        key: KeyRef<'_>,
+        expected: Option<&str>,
+        near: &mut Near,
+    ) -> Result<usize, Unresolved> {
         match key {
-            KeyRef::Global(key) => self.globals.get(key).copied().ok_or(Unresolved::Unknown),
-            KeyRef::Routine(name) => self.routines.get(name).copied().ok_or(Unresolved::Unknown),
+            KeyRef::Global(key) => self.globals.get(key, near).copied().ok_or(Unresolved::Unknown),
+            KeyRef::Routine(name) => self.routines.get(name, near).copied().ok_or(Unresolved::Unknown),
             KeyRef::Symbol(name) => {
-                let BoundSymbol { address, signature } = self.symbols.get(name).ok_or(Unresolved::Unknown)?;
+                let BoundSymbol { address, signature } =
+                    self.symbols.get(name, near).ok_or(Unresolved::Unknown)?;
                 match (signature, expected) {
                     (Some(found), Some(expected)) if !agree(expected, found) => {
                         Err(Unresolved::Type { found: found.clone() })

@@ -48,6 +48,7 @@ mod access;
 mod bindings;
 mod error_list;
 mod hash;
+mod keys;
 mod reserved;
 mod signature;
 mod slots;
@@ -57,6 +58,7 @@ mod table;
 pub use access::GlobalAccess;
 pub use bindings::Bindings;
 pub use error_list::{SHOWN_ERRORS, list_errors};
+pub use keys::Near;
 pub use reserved::{THREAD_LOCAL_SECTION, is_reserved_section};
 pub use signature::{Param, Signature, SignatureError, signatures_agree};
 pub use slots::{

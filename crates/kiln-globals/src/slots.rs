@@ -12,6 +12,7 @@ use indexmap::Equivalent;
 
 #[cfg(feature = "table")]
 use crate::GlobalTable;
+use crate::keys::Near;
 
 /// The thing whose address a slot must hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -134,6 +135,23 @@ pub trait Resolve {
         self.resolve(&key.to_key(), expected)
     }
 
+    /// Does the same as [`resolve_ref`](Self::resolve_ref) for a key of a list. `near` is a new one
+    /// for the first key of each list, and the caller passes it on from key to key: a resolver may
+    /// note in it where it expects the next key. By default this is `resolve_ref`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`resolve`](Self::resolve).
+    fn resolve_near(
+        &self,
+        key: KeyRef<'_>,
+        expected: Option<&str>,
+        near: &mut Near,
+    ) -> Result<usize, Unresolved> {
+        let _ = near;
+        self.resolve_ref(key, expected)
+    }
+
     /// Returns a resolver that asks `self` first, and `next` about the keys that `self` does not
     /// know. A type that `self` refuses remains refused.
     fn or<'a, N: Resolve>(&'a self, next: &'a N) -> Or<'a, Self, N>
@@ -177,6 +195,19 @@ impl<A: Resolve, B: Resolve> Resolve for Or<'_, A, B> {
 
     fn resolve_ref(&self, key: KeyRef<'_>, expected: Option<&str>) -> Result<usize, Unresolved> {
         match self.0.resolve_ref(key, expected) {
+            Err(Unresolved::Unknown) => self.1.resolve_ref(key, expected),
+            known => known,
+        }
+    }
+
+    fn resolve_near(
+        &self,
+        key: KeyRef<'_>,
+        expected: Option<&str>,
+        near: &mut Near,
+    ) -> Result<usize, Unresolved> {
+        match self.0.resolve_near(key, expected, near) {
+            // The place belongs to the first, which knows most of the keys.
             Err(Unresolved::Unknown) => self.1.resolve_ref(key, expected),
             known => known,
         }
@@ -321,7 +352,7 @@ pub fn addresses<'s>(
     collect(slots, |key, expected| resolver.resolve(key, expected), |key| (*key).clone())
 }
 
-/// Does the same as [`addresses`] for borrowed keys, with [`Resolve::resolve_ref`].
+/// Does the same as [`addresses`] for borrowed keys, with [`Resolve::resolve_near`].
 ///
 /// # Errors
 ///
@@ -330,13 +361,14 @@ pub fn addresses_of_refs<'s>(
     slots: impl ExactSizeIterator<Item = (KeyRef<'s>, Option<&'s str>)>,
     resolver: &dyn Resolve,
 ) -> Result<Vec<usize>, UnboundError> {
-    collect(slots, |key, expected| resolver.resolve_ref(*key, expected), |key| key.to_key())
+    let mut near = Near::default();
+    collect(slots, |key, expected| resolver.resolve_near(*key, expected, &mut near), |key| key.to_key())
 }
 
 /// Returns the address that `resolve` gives for each key, of which `to_key` makes a copy.
 fn collect<'s, K>(
     slots: impl ExactSizeIterator<Item = (K, Option<&'s str>)>,
-    resolve: impl Fn(&K, Option<&str>) -> Result<usize, Unresolved>,
+    mut resolve: impl FnMut(&K, Option<&str>) -> Result<usize, Unresolved>,
     to_key: impl Fn(&K) -> SlotKey,
 ) -> Result<Vec<usize>, UnboundError> {
     let mut addresses = Vec::with_capacity(slots.len());
@@ -378,6 +410,21 @@ mod tests {
     #[test]
     fn no_slots_need_no_bindings() {
         assert_eq!(Slots::default().addresses(&Bindings::new()).unwrap(), Vec::<usize>::new());
+    }
+
+    /// A list is found whichever resolver knows which of its keys, and in whatever order.
+    #[test]
+    fn lists_are_found_through_two_resolvers() {
+        let (mut first, mut second) = (Bindings::new(), Bindings::new());
+        let keys: Vec<String> = (0..300).map(|number| format!("key {number}")).collect();
+        for (number, key) in keys.iter().enumerate() {
+            if number % 5 == 3 { &mut second } else { &mut first }.bind(key, number);
+        }
+        for step in [1, 7, 299] {
+            let order: Vec<usize> = (0..300).map(|number| number * step % 300).collect();
+            let slots = order.iter().map(|&number| (KeyRef::Global(&keys[number]), None));
+            assert_eq!(addresses_of_refs(slots, &first.or(&second)).as_ref(), Ok(&order), "{step}");
+        }
     }
 
     #[test]

@@ -162,9 +162,7 @@ pub(super) const HEAD: usize = size_of::<Head>();
 #[cfg(feature = "link")]
 pub(super) const MODULE: usize = size_of::<ModuleRecord>();
 pub(super) const FUNCTION: usize = size_of::<FunctionRecord>();
-#[cfg(feature = "link")]
 pub(super) const CHECKPOINT: usize = size_of::<Checkpoint>();
-#[cfg(feature = "link")]
 pub(super) const HANDLER: usize = size_of::<HandlerRecord>();
 
 /// Returns the number of checkpoints of a stream of `len` bytes.

@@ -10,7 +10,7 @@ use kiln_debug::gdb;
 use kiln_debug::unwind::{Registration, Rows};
 use kiln_globals::SlotKey;
 
-use super::function::FunctionRef;
+use super::function::{FunctionRef, Owner};
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
 use super::origin::Origin;
@@ -59,6 +59,18 @@ pub struct Loaded {
     pub(super) origin: Option<Origin>,
 }
 
+impl Owner for Loaded {
+    /// Rows that are not whole are not registered if the unwinder would follow them to unwind other
+    /// code.
+    fn give_out(&self) {
+        self.register(self.unwind);
+    }
+
+    unsafe fn prepare_calls(&self) {
+        self.register(Unwind::Trusted);
+    }
+}
+
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
     pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: Unwind) -> Result<Self, LoadError> {
@@ -103,9 +115,11 @@ impl Loaded {
     /// through it. This takes time in proportion to the number of functions.
     ///
     /// By default, rows are registered when an address of the image is given out first: before
-    /// that, nobody can run its code. If the unwinder looks at an image's rows only to unwind its
-    /// code (libgcc from version 13 on does), they are not read then, because whoever runs the code
-    /// trusts the file. Other unwinders read all rows of a process at any panic, so the rows are
+    /// that, nobody can run its code. [`FunctionRef::typed`] registers them without reading them,
+    /// because its caller trusts the file, so that takes the same time for any number of functions.
+    /// Whoever takes an address in another way may only look at it. If the unwinder looks at an
+    /// image's rows only to unwind its code (libgcc from version 13 on does), they are not read
+    /// then, either. Other unwinders read all rows of a process at any panic, so the rows are
     /// checked first, unless [`Image::trust_unwind_rows`](super::Image::trust_unwind_rows) says
     /// that they are right.
     ///
@@ -121,11 +135,11 @@ impl Loaded {
         rows.as_ref().map(drop).map_err(|error_| error(*error_))
     }
 
-    /// Prepares for somebody who gets an address of the image. Rows that are not whole are not
-    /// registered if the unwinder would follow them to unwind other code.
-    fn give_out(&self) {
+    /// Registers the rows, unless that has been done or is not wanted.
+    fn register(&self, unwind: Unwind) {
         if self.unwind != Unwind::Not {
-            self.unwind_rows.get_or_init(|| self.registration(self.unwind)).as_ref().ok();
+            // Whoever wants to know about rows that are not whole asks `register_unwind_rows`.
+            self.unwind_rows.get_or_init(|| self.registration(unwind)).as_ref().ok();
         }
     }
 
@@ -159,7 +173,7 @@ impl Loaded {
             self.check_rows()?;
         }
         // SAFETY: as above, and the section was just checked, or the caller of
-        // `Image::trust_unwind_rows` promised what the check would find.
+        // `Image::trust_unwind_rows` or `FunctionRef::typed` promised what the check would find.
         Ok(Some(unsafe { Registration::new(rows) }))
     }
 
@@ -313,22 +327,19 @@ impl Loaded {
         let code = self.executable(symbol.value)?;
         // SAFETY: the address is in executable memory, which stays mapped while `self` lives, and
         // the image records this type for it.
-        let function = unsafe { FunctionRef::new(name, code, signature) };
-        self.give_out();
-        Some(function)
+        Some(unsafe { FunctionRef::owned(name, code, signature, self) })
     }
 
     /// Returns every exported function whose type the image records, in order of the dynamic symbol
     /// table.
     pub fn functions(&self) -> impl Iterator<Item = FunctionRef<'_>> {
-        self.give_out();
         let tables = self.mapped.tables();
         tables.exports().flatten().filter(|(_, symbol, _)| symbol.is_function()).filter_map(
             move |(index, symbol, name)| {
                 let signature = self.mapped.signature(index, name)?;
                 let (name, code) = (std::str::from_utf8(name).ok()?, self.executable(symbol.value)?);
                 // SAFETY: as in `function`.
-                Some(unsafe { FunctionRef::new(name, code, signature) })
+                Some(unsafe { FunctionRef::owned(name, code, signature, self) })
             },
         )
     }

@@ -18,6 +18,21 @@ use super::pointer::FunctionPointer;
 pub struct FunctionRef<'a> {
     text: Text<'a>,
     address: *const u8,
+    /// The owner of the code, if it wants to know what is done with the address.
+    owner: Option<&'a dyn Owner>,
+}
+
+/// An owner of code that prepares for those who get its addresses.
+pub(super) trait Owner: fmt::Debug {
+    /// Prepares for somebody who has an address, and may only look at it.
+    fn give_out(&self);
+
+    /// Prepares for somebody who calls the code.
+    ///
+    /// # Safety
+    ///
+    /// The code and its unwind rows are trusted.
+    unsafe fn prepare_calls(&self);
 }
 
 /// The name and type of a function that may be removed at any time: a [`FunctionRef`] shares them.
@@ -65,7 +80,21 @@ impl<'a> FunctionRef<'a> {
     /// `address` must be the address of executable code for as long as `'a` lasts, and `signature`
     /// must be the type that the code's compiler recorded for it.
     pub unsafe fn new(name: &'a str, address: *const u8, signature: &'a str) -> Self {
-        Self { text: Text::Borrowed { name, signature }, address }
+        Self { text: Text::Borrowed { name, signature }, address, owner: None }
+    }
+
+    /// Makes a reference whose owner learns when its address is given out.
+    ///
+    /// # Safety
+    ///
+    /// As for [`new`](Self::new).
+    pub(super) unsafe fn owned(
+        name: &'a str,
+        address: *const u8,
+        signature: &'a str,
+        owner: &'a dyn Owner,
+    ) -> Self {
+        Self { text: Text::Borrowed { name, signature }, address, owner: Some(owner) }
     }
 
     /// Makes a reference to the function at `address` that `text` describes.
@@ -75,7 +104,7 @@ impl<'a> FunctionRef<'a> {
     /// As for [`new`](Self::new), but the code must be executable only until it is removed: who
     /// calls it makes sure that it is not.
     pub unsafe fn shared(text: Arc<dyn FunctionText + Send + Sync + 'a>, address: *const u8) -> Self {
-        Self { text: Text::Shared(text), address }
+        Self { text: Text::Shared(text), address, owner: None }
     }
 
     /// Returns the name under which the function is exported.
@@ -89,6 +118,9 @@ impl<'a> FunctionRef<'a> {
     /// Returns the address of the function's first instruction, for callers that learn its type at
     /// run time.
     pub fn address(&self) -> *const u8 {
+        if let Some(owner) = self.owner {
+            owner.give_out();
+        }
         self.address
     }
 
@@ -109,15 +141,20 @@ impl<'a> FunctionRef<'a> {
     ///
     /// # Safety
     ///
-    /// Calling the function must be sound: its code and its recorded type must be trusted, the
-    /// slots that it reads must hold what it expects, and the pointer must not be called once the
-    /// image or JIT that it belongs to is dropped, or the function was removed from the JIT.
+    /// Calling the function must be sound: its code, its recorded type and the unwind rows of its
+    /// image must be trusted, the slots that it reads must hold what it expects, and the pointer
+    /// must not be called once the image or JIT that it belongs to is dropped, or the function was
+    /// removed from the JIT.
     pub unsafe fn typed<F: FunctionPointer>(&self) -> Result<F, TypeMismatchError> {
         let wanted = F::signature();
         let found = self.signature();
         if !found.parse::<Signature>().is_ok_and(|found| wanted.is_compatible(&found)) {
             let (name, found) = (self.name().into(), found.into());
             return Err(TypeMismatchError { name, found, wanted: wanted.to_string().into() });
+        }
+        if let Some(owner) = self.owner {
+            // SAFETY: the caller of this function trusts the code and its rows.
+            unsafe { owner.prepare_calls() };
         }
         // SAFETY: the caller of `new` promised executable code with this recorded type, which was
         // compared with `F`. The caller of this function trusts the code and its recorded type, and

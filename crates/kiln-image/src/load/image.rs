@@ -179,8 +179,9 @@ impl Image {
     }
 
     /// Registers the unwind rows without checking them first, whatever the unwinder does with them.
-    /// Then the first address is given out in a time that does not depend on the size of the code;
-    /// otherwise that is so only with some unwinders, see [`Loaded::register_unwind_rows`].
+    /// Then the first address is given out in a time that does not depend on the size of the code.
+    /// Functions that are taken by their type are always, and other addresses with some unwinders,
+    /// see [`Loaded::register_unwind_rows`].
     ///
     /// # Safety
     ///

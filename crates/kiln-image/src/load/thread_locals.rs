@@ -25,7 +25,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kiln_globals::{KeyRef, Resolve, SlotKey, Unresolved};
+use kiln_globals::{KeyRef, Near, Resolve, SlotKey, Unresolved};
 
 /// The second word counts from this distance after the start of a block.
 const BIAS: u64 = if cfg!(target_arch = "riscv64") { 0x800 } else { 0 };
@@ -266,6 +266,18 @@ impl Resolve for WithThreadLocals<'_> {
         match Self::is_routine(key) {
             true => Ok(ThreadLocals::resolver()),
             false => self.0.resolve_ref(key, expected),
+        }
+    }
+
+    fn resolve_near(
+        &self,
+        key: KeyRef<'_>,
+        expected: Option<&str>,
+        near: &mut Near,
+    ) -> Result<usize, Unresolved> {
+        match Self::is_routine(key) {
+            true => Ok(ThreadLocals::resolver()),
+            false => self.0.resolve_near(key, expected, near),
         }
     }
 }
