@@ -11,14 +11,17 @@ use std::sync::{LazyLock, Once};
 use kiln::cache::{Entry, KeyParts};
 use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::image::link::plan;
-use kiln::image::{ImageInfo, ImageOptions, write_image};
-use kiln::ir::{Target, print};
+use kiln::image::{DebugInfo, ImageInfo, ImageOptions, write_image};
+use kiln::ir::{Source, Target, parse, print};
 use kiln_oracle::fuzz;
 use kiln_oracle::mutate::mutate;
 use kiln_oracle::random::Random;
 
 use crate::cases::{alone, run};
 use crate::modules::{self, FILES, compile, compile_for};
+
+/// Files whose images have what random programs lack.
+const SEEDS_OF_IMAGES: [&str; 4] = ["thread_local.clif", "replaceable.clif", "sections.clif", "data.clif"];
 
 /// Valid inputs.
 struct Seeds {
@@ -69,6 +72,35 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         let artifact = compile_for(&module, direct).expect("it is valid");
         seeds.artifact.push(artifact.as_bytes().to_vec());
         seeds.image.extend(write_image(&[artifact], &globals, &ImageOptions::default()));
+    }
+    // Everything else that an image may have: thread-local data, packed relocations, names of a
+    // library, debug information, fewer exports.
+    for (path, text) in
+        FILES.iter().filter(|(path, _)| SEEDS_OF_IMAGES.iter().any(|name| path.ends_with(name)))
+    {
+        let source = Source::new(path.display().to_string(), text.as_str()).into();
+        let module = parse(source, &Target::host()).expect("a file of the tests");
+        let mut globals = GlobalTable::new();
+        module.globals().for_each(|key| {
+            globals.intern(key);
+        });
+        let artifact = compile(&module).expect("it is valid");
+        let exports = || Some(vec!["kiln_slots".into()]);
+        let plain = ImageOptions::default();
+        let packed = ImageOptions { pack_relocations: true, ..ImageOptions::default() };
+        let named = ImageOptions {
+            soname: Some("libseed.so.1".into()),
+            needed: vec!["libm.so.6".into()],
+            strip: true,
+            ..ImageOptions::default()
+        };
+        let closed =
+            ImageOptions { exports: exports(), debug: DebugInfo::InImage, ..ImageOptions::default() };
+        for options in [plain, packed, named, closed] {
+            let image = write_image(std::slice::from_ref(&artifact), &globals, &options);
+            seeds.image.push(image.expect("it links alone"));
+        }
+        seeds.artifact.push(artifact.as_bytes().to_vec());
     }
     let is_patched = |image: &&Vec<u8>| ImageInfo::parse(image).is_ok_and(|info| info.text_patches > 0);
     assert!(seeds.image.iter().filter(is_patched).count() > 5);

@@ -19,21 +19,10 @@ pub struct FunctionParts<'a> {
     pub traps: &'a [u8],
     /// Its stream of calls.
     pub call_sites: &'a [u8],
+    /// Its stream of source locations.
+    pub source_ranges: &'a [u8],
     /// Its entries of the exception tables.
     pub handlers: &'a [Handler],
-    source_ranges: &'a [u8],
-}
-
-impl<'a> FunctionParts<'a> {
-    /// Whether it has source locations.
-    pub fn has_source_ranges(&self) -> bool {
-        !self.source_ranges.is_empty()
-    }
-
-    /// Returns its source locations, in order of offset.
-    pub fn source_ranges(&self) -> SourceRanges<'a> {
-        SourceRanges::new(self.source_ranges, self.record.start.get(), self.record.base_location.get())
-    }
 }
 
 impl Artifact {

@@ -17,7 +17,7 @@ use zerocopy::little_endian::{U32, U64};
 use crate::ArtifactError;
 
 /// The version of the byte format. Artifacts of any other version are rejected.
-pub const FORMAT_VERSION: u32 = 7;
+pub const FORMAT_VERSION: u32 = 8;
 const MAGIC: [u8; 8] = *b"KilnArt\0";
 /// The number of tables of an artifact.
 pub(crate) const TABLES: usize = Table::ALL.len();

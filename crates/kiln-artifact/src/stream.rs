@@ -8,11 +8,13 @@
 //! | stream | an entry |
 //! |---|---|
 //! | traps | `offset`; `code`, one byte |
-//! | source locations | `start`; length; `location` |
+//! | source locations | length and gap; `location` |
 //! | calls | `return_offset`; `frame_offset` plus 1, or 0 for none; `handlers` |
 //!
-//! Offsets are written as the difference from the previous offset (or from the end of the previous
-//! range), locations as the difference from the previous location, zigzag-encoded.
+//! Offsets are written as the difference from the previous offset, locations as the difference from
+//! the previous location, zigzag-encoded. Length and gap are the length times 2 if the range begins
+//! where the one before ends, as most do; else the length times 2 plus 1, then the gap between
+//! them. Images contain the streams as they are, so linking only copies them.
 //!
 //! Integers are LEB128. Invariant: a reader never goes beyond its part, and stops at the first
 //! incomplete entry.
@@ -107,12 +109,17 @@ impl StreamWriter {
     ///
     /// # Panics
     ///
-    /// If the range starts before the end of the last range that was added, or ends before it
-    /// starts.
+    /// If the range starts before the end of the last range that was added, ends before it starts,
+    /// or has 2 GiB or more.
     pub fn source_range(&mut self, range: SourceRange) {
         let SourceRange { start, end, location } = range;
-        self.step(start);
-        self.step(end);
+        let gap = start.checked_sub(self.offset).expect("ranges are in ascending order");
+        let len = end.checked_sub(start).filter(|len| *len < 1 << 31).expect("a range of less than 2 GiB");
+        self.uint(len << 1 | u32::from(gap > 0));
+        if gap > 0 {
+            self.uint(gap);
+        }
+        self.offset = end;
         self.uint(zigzag(location.wrapping_sub(self.location) as i32));
         self.location = location;
     }
@@ -243,8 +250,13 @@ reader! {
 reader! {
     /// Source locations of a function, in order of offset.
     SourceRanges gives SourceRange, |reader, this| {
-        let start = this.start.checked_add(reader.step()?)?;
-        let end = this.start.checked_add(reader.step()?)?;
+        let head = reader.uint()?;
+        if head & 1 != 0 {
+            reader.step()?;
+        }
+        let start = this.start.checked_add(reader.offset)?;
+        let end = start.checked_add(head >> 1)?;
+        reader.offset = reader.offset.checked_add(head >> 1)?;
         Some(SourceRange { start, end, location: reader.differing()? })
     }
 }

@@ -429,7 +429,11 @@ fn tables_that_describe_code_are_checked() {
     assert_eq!(altered(Table::Traps, 0, &[16]), "accepted");
     assert_eq!(altered(Table::Traps, 0, &[17]), malformed(broken, Table::Traps));
     assert_eq!(altered(Table::Traps, 1, &[0x80]), "accepted", "the code of a trap is not an integer");
-    assert_eq!(altered(Table::SourceRanges, 1, &[17]), malformed(broken, Table::SourceRanges));
+    // The length of a range, and whether there is a gap before it, which is not there.
+    assert_eq!(altered(Table::SourceRanges, 0, &[16 << 1]), "accepted");
+    for head in [17 << 1, 8 << 1 | 1] {
+        assert_eq!(altered(Table::SourceRanges, 0, &[head]), malformed(broken, Table::SourceRanges));
+    }
     assert_eq!(altered(Table::CallSites, 2, &[0x81]), malformed(broken, Table::CallSites));
     assert_eq!(altered(Table::CallSites, 2, &[0]), malformed("wrong number of handlers", Table::CallSites));
     assert_eq!(number(Table::Handlers, 4, 16), "accepted");

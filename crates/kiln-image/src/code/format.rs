@@ -76,13 +76,9 @@
 //! | lines | `location`, in place of an offset; file; line; column | line before it |
 //! | source locations | length and gap; `location` | location before it |
 //!
-//! Roots are an offset and a size each. Length and gap are the length times 2 if there is no gap
-//! since the range before; else the length times 2 plus 1, then the gap.
-//!
-//! Streams of traps, calls and lines are those of artifacts, see [`kiln_artifact::stream`] and
-//! [`kiln_artifact::debug`], also for how `offset`s and `location`s are written. Source locations
-//! are written more densely than there, because they are the longest stream, and most ranges begin
-//! where the one before ends.
+//! Roots are an offset and a size each. Streams of traps, calls, lines and source locations are
+//! those of artifacts, see [`kiln_artifact::stream`] and [`kiln_artifact::debug`], also for how
+//! `offset`s and `location`s are written.
 //!
 //! All this, without lines, is less than a third of the code of real programs; comparison H of
 //! `benches/peers` measures it. Lines are there only for clients that give some. Fixed-width

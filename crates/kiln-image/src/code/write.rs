@@ -1,9 +1,9 @@
 //! Makes the tables of one module from its artifact: first their size, then their bytes.
 //!
-//! Streams of traps, calls and lines are copied. Checkpoints are a function of a stream's length,
-//! so the size of those is known without reading them. Source locations are written anew, in a
-//! denser form, so [`ModuleTables::measure`] reads them once to know their length. Code in memory
-//! has tables of a size that [`ModuleTables::bound`] finds without reading them.
+//! Streams of traps, calls, lines and source locations are copied. Checkpoints are a function of a
+//! stream's length, so the size of those is known without reading them. Stack maps are written
+//! anew, so [`ModuleTables::measure`] reads them once to know their length. Code in memory has
+//! tables of a size that [`ModuleTables::bound`] finds without looking at each function's streams.
 
 use kiln_artifact::record::StackMap;
 use kiln_artifact::{Artifact, FunctionParts, Table};
@@ -24,8 +24,8 @@ use super::{guide, stubs};
 pub(crate) struct ModuleTables {
     /// The length of its piece, in bytes; 0 if it has no functions.
     pub(crate) len: u64,
-    /// Lengths of streams of each function, if they were measured.
-    functions: Option<SmallVec<[Lens; 2]>>,
+    /// Lengths of the stack maps of each function, if they were measured.
+    functions: Option<SmallVec<[u32; 2]>>,
 }
 
 /// Returns the length of the head of tables of so many pieces, in bytes.
@@ -183,33 +183,25 @@ fn put_lines_head<'a>(artifact: &'a Artifact, sink: &mut impl Sink) -> &'a [u8] 
     stream
 }
 
-/// The lengths of those streams of a function that are not copied, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-struct Lens {
-    maps: u32,
-    sources: u32,
-}
-
 impl Described<'_> {
-    fn lens(&self) -> Lens {
-        let (mut maps, mut sources) = (Count(0), Count(0));
+    /// Returns the length of the stream of stack maps, in bytes.
+    fn maps_len(&self) -> u32 {
+        let mut maps = Count(0);
         if !self.maps.is_empty() {
             self.put_maps(&mut maps);
         }
-        if self.parts.has_source_ranges() {
-            self.put_sources(&mut sources);
-        }
-        Lens { maps: maps.0 as u32, sources: sources.0 as u32 }
+        maps.0 as u32
     }
 
     /// Writes what comes before the handlers.
-    fn put_head(&self, lens: Lens, sink: &mut impl Sink) {
-        let FunctionParts { record, traps, call_sites, handlers, .. } = self.parts;
+    fn put_head(&self, maps: u32, sink: &mut impl Sink) {
+        let FunctionParts { record, traps, call_sites, source_ranges, handlers } = self.parts;
         sink.uints([record.len.get(), self.name.len() as u32]);
         sink.bytes(self.name);
-        let [traps, calls, handlers] = [traps.len(), call_sites.len(), handlers.len()];
-        sink.uints([traps as u32, calls as u32, lens.maps, handlers as u32, lens.sources]);
-        if lens.sources > 0 {
+        let lens = [traps.len(), call_sites.len(), handlers.len(), source_ranges.len()];
+        let [traps, calls, handlers, sources] = lens.map(|len| len as u32);
+        sink.uints([traps, calls, maps, handlers, sources]);
+        if sources > 0 {
             sink.uint(record.base_location.get());
         }
     }
@@ -230,34 +222,19 @@ impl Described<'_> {
         }
     }
 
-    fn put_sources(&self, sink: &mut impl Sink) {
-        let record = self.parts.record;
-        let (mut end, mut location) = (record.start.get(), record.base_location.get());
-        for range in self.parts.source_ranges() {
-            let (gap, len) = (range.start - end, range.end - range.start);
-            sink.uint(len << 1 | u32::from(gap > 0));
-            if gap > 0 {
-                sink.uint(gap);
-            }
-            let difference = range.location.wrapping_sub(location) as i32;
-            sink.uint(((difference << 1) ^ (difference >> 31)) as u32);
-            (end, location) = (range.end, range.location);
-        }
-    }
-
     /// Writes what comes after the head.
-    fn put_parts(&self, lens: Lens, out: &mut Write<'_>) {
-        let FunctionParts { record, traps, call_sites, handlers, .. } = self.parts;
+    fn put_parts(&self, maps: u32, out: &mut Write<'_>) {
+        let FunctionParts { record, traps, call_sites, source_ranges, handlers } = self.parts;
         for handler in handlers {
             let record = HandlerRecord { value: handler.value, target: handler.target, kind: handler.kind };
             out.bytes(record.as_bytes());
         }
         out.part(traps.len(), 0, |sink| sink.bytes(traps), |reader| reader.trap().map(drop));
         out.part(call_sites.len(), 0, |sink| sink.bytes(call_sites), |reader| reader.call().map(drop));
-        out.part(lens.maps as usize, 0, |sink| self.put_maps(sink), |reader| reader.map().map(drop));
+        out.part(maps as usize, 0, |sink| self.put_maps(sink), |reader| reader.map().map(drop));
         let base = record.base_location.get();
         let read = |reader: &mut Reader<'_>| reader.source().map(drop);
-        out.part(lens.sources as usize, base, |sink| self.put_sources(sink), read);
+        out.part(source_ranges.len(), base, |sink| sink.bytes(source_ranges), read);
     }
 }
 
@@ -327,20 +304,20 @@ impl ModuleTables {
         total.0 += part_len(lines.len());
         let mut functions = SmallVec::with_capacity(functions);
         for function in described(artifact) {
-            let lens = function.lens();
-            function.put_head(lens, &mut total);
-            let FunctionParts { traps, call_sites, handlers, .. } = function.parts;
+            let maps = function.maps_len();
+            function.put_head(maps, &mut total);
+            let FunctionParts { traps, call_sites, source_ranges, handlers, .. } = function.parts;
             total.0 += (HANDLER * handlers.len()) as u64;
-            let parts = [traps.len(), call_sites.len(), lens.maps as usize, lens.sources as usize];
+            let parts = [traps.len(), call_sites.len(), maps as usize, source_ranges.len()];
             total.0 += parts.map(part_len).iter().sum::<u64>();
-            functions.push(lens);
+            functions.push(maps);
         }
         Self { len: total.0, functions: Some(functions) }
     }
 
     /// Returns an upper bound of the size of a module's tables, which [`write`](Self::write) then
-    /// fills up with zeros. It is exact but for source locations, and for numbers of which another
-    /// function of the module may have a longer one.
+    /// fills up with zeros. It is exact but for numbers of which another function of the module may
+    /// have a longer one.
     pub(crate) fn bound(artifact: &Artifact, name: &str, rows: &[StubRow<'_>]) -> Self {
         let (functions, symbols) = (artifact.functions(), artifact.symbols());
         if functions.is_empty() {
@@ -358,8 +335,6 @@ impl ModuleTables {
         }
         let [traps, calls, sources] = [Table::Traps, Table::CallSites, Table::SourceRanges]
             .map(|table| artifact.table_bytes(table).len() as u64);
-        // An entry of three bytes at least may take one more.
-        let sources = sources + sources / 3;
         let handlers = artifact.handlers().len() as u64;
         let longest = [artifact.text().len() as u64, traps, calls, maps.0, handlers, sources];
         let numbers: u64 = longest.iter().map(|&len| uint_len(len as u32)).sum();
@@ -406,14 +381,14 @@ impl ModuleTables {
             while let Some(row) = rows.next_if(|row| row.start < function.parts.record.start.get()) {
                 row.write(len - out.0.len(), &mut index, &mut out);
             }
-            let lens = match &self.functions {
+            let maps = match &self.functions {
                 Some(lens) => lens[number],
-                None => function.lens(),
+                None => function.maps_len(),
             };
             let description = U32::new((len - out.0.len()) as u32);
             put(&mut index, FunctionRecord { start: function.parts.record.start, description }.as_bytes());
-            function.put_head(lens, &mut out);
-            function.put_parts(lens, &mut out);
+            function.put_head(maps, &mut out);
+            function.put_parts(maps, &mut out);
         }
         rows.for_each(|row| row.write(len - out.0.len(), &mut index, &mut out));
         assert!(out.0.is_empty() || self.functions.is_none(), "as long as was measured");

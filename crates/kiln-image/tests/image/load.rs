@@ -287,21 +287,27 @@ fn unwind_rows_are_registered_with_the_first_address() {
         // SAFETY: the array has the length of the struct that is filled.
         !unsafe { _Unwind_Find_FDE(pc, &raw mut bases) }.is_null()
     };
-    let gives: [fn(&Loaded); 5] = [
-        |loaded| assert!(loaded.function("add3").is_some()),
-        |loaded| assert!(loaded.functions().count() > 0),
+    let gives: [fn(&Loaded); 6] = [
+        |loaded| assert!(!loaded.function("add3").unwrap().address().is_null()),
+        |loaded| assert!(loaded.functions().all(|function| !function.address().is_null())),
+        |loaded| {
+            let add3 = loaded.function("add3").unwrap();
+            // SAFETY: the linker of this test wrote it.
+            unsafe { add3.typed::<extern "C" fn(i64) -> i64>() }.unwrap();
+        },
         |loaded| assert!(loaded.address("names").is_some()),
         |loaded| assert!(!loaded.base().is_null()),
         |loaded| loaded.register_unwind_rows().unwrap(),
     ];
     for give in gives {
         let loaded = open().bind_array(&[1, 2, 3]).unwrap();
-        assert!(!known(&loaded));
+        assert!(loaded.function("add3").is_some() && loaded.functions().count() > 0);
+        assert!(!known(&loaded), "nobody has an address");
         give(&loaded);
         assert!(known(&loaded));
     }
     let loaded = open().unwind(false).bind_array(&[1, 2, 3]).unwrap();
-    assert!(loaded.function("add3").is_some() && !known(&loaded));
+    assert!(!loaded.function("add3").unwrap().address().is_null() && !known(&loaded));
     loaded.register_unwind_rows().unwrap();
     assert!(known(&loaded));
 }
