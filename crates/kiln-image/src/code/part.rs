@@ -136,22 +136,9 @@ impl<'a> Reader<'a> {
     /// one has or comes after.
     pub(super) fn find_source(mut self, offset: u32) -> Option<u32> {
         loop {
-            // Most entries have two bytes, and no gap.
-            let (start, end) = match *self.rest.0 {
-                [head @ ..0x80, code @ ..0x80, ref rest @ ..] if head & 1 == 0 => {
-                    self.start()?;
-                    self.rest = Cursor(rest);
-                    let start = self.offset;
-                    self.differ(code.into());
-                    (start, self.step((head >> 1).into())?)
-                }
-                _ => {
-                    let source = self.source()?;
-                    (source.start, source.end)
-                }
-            };
+            let Source { start, end, location } = self.source()?;
             if offset < end {
-                return (start <= offset).then_some(self.extra);
+                return (start <= offset).then_some(location);
             }
         }
     }
@@ -175,6 +162,15 @@ impl<'a> Reader<'a> {
     #[inline]
     pub(super) fn source(&mut self) -> Option<Source> {
         self.start()?;
+        // Most entries have two bytes, and no gap.
+        if let [head @ ..0x80, code @ ..0x80, ref rest @ ..] = *self.rest.0
+            && head & 1 == 0
+        {
+            self.rest = Cursor(rest);
+            let (start, end) = (self.offset, self.step((head >> 1).into())?);
+            self.differ(code.into());
+            return Some(Source { start, end, location: self.extra });
+        }
         let head = self.rest.uint()?;
         let gap = if head & 1 == 0 { 0 } else { self.rest.uint()? };
         let start = self.step(gap)?;

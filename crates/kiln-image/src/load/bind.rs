@@ -74,19 +74,11 @@ impl Owner for Loaded {
 impl Loaded {
     /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
     pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: Unwind) -> Result<Self, LoadError> {
-        let page = rustix::param::page_size() as u64;
-        let segments = std::mem::take(&mut mapped.segments);
-        // If there is no pointer to write, relocated data stays read-only.
-        let tables = mapped.tables();
-        let pointers =
-            tables.has_relative() || !tables.note.symbolic().is_empty() || mapped.thread_local.is_some();
-        for segment in segments.iter().filter(|segment| pointers || !segment.relro) {
-            if segment.is_writable() {
-                prepare_writable(&mut mapped.memory, segment, page)
-                    .map_err(LoadError::io("set the permissions of"))?;
-            }
-        }
-        mapped.segments = segments;
+        let page = rustix::param::page_size();
+        let Mapped { memory, segments, .. } = &mut mapped;
+        segments.iter().filter(|segment| segment.is_writable()).for_each(|segment| {
+            clear_end(memory, segment, page);
+        });
         let mut loaded = Self {
             unwind_rows: OnceLock::new(),
             unwind,
@@ -102,9 +94,8 @@ impl Loaded {
         loaded.fill(addresses)?;
         loaded.patch(addresses)?;
         let Mapped { memory, segments, .. } = &mut loaded.mapped;
-        for segment in segments.iter().filter(|segment| pointers && segment.relro) {
-            let start = segment.start / page * page;
-            let pages = start as usize..segment.end().next_multiple_of(page) as usize;
+        for segment in segments.iter().filter(|segment| segment.relro) {
+            let pages = segment.start as usize / page * page..(segment.end() as usize).next_multiple_of(page);
             memory.protect(pages, Access::Read).map_err(LoadError::io("seal"))?;
         }
         Ok(loaded)
@@ -188,7 +179,7 @@ impl Loaded {
             let number = |field: usize| table.u64(index * RELA + 8 * field).ok_or_else(bad);
             let (address, info, addend) = (number(0)?, number(1)?, number(2)?);
             let offset = self.writable(address, 8).filter(|_| info == expected).ok_or_else(bad)?;
-            // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
+            // SAFETY: `writable` found the 8 bytes in a segment that is mapped writable.
             unsafe { self.mapped.memory.write(offset, &base.wrapping_add(addend).to_ne_bytes()) };
         }
         // And those that are relative to what is in their place.
@@ -229,7 +220,7 @@ impl Loaded {
             if info == expected {
                 let bad = || LoadError::malformed("bad thread-local relocation of", address);
                 let offset = self.writable(address, 8).ok_or_else(bad)?;
-                // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
+                // SAFETY: `writable` found the 8 bytes in a segment that is mapped writable.
                 unsafe { self.mapped.memory.write(offset, &number.to_ne_bytes()) };
             }
         }
@@ -248,7 +239,7 @@ impl Loaded {
             let bad = || LoadError::malformed("a misplaced slot array", array);
             let offset = self.writable(array, len).ok_or_else(bad)?;
             let bytes = zerocopy::IntoBytes::as_bytes(addresses);
-            // SAFETY: `writable` found `len` bytes in a segment that was made writable.
+            // SAFETY: `writable` found `len` bytes in a segment that is mapped writable.
             unsafe { self.mapped.memory.write(offset, bytes) };
         }
         for index in 0..self.mapped.tables().note.symbolic().len() {
@@ -257,7 +248,7 @@ impl Loaded {
             let slot = *addresses.get(record.slot.get() as usize).ok_or_else(bad)?;
             let word = (slot as u64).wrapping_add_signed(record.addend.get());
             let offset = self.writable(record.address.get(), 8).ok_or_else(bad)?;
-            // SAFETY: `writable` found the 8 bytes in a segment that was made writable.
+            // SAFETY: `writable` found the 8 bytes in a segment that is mapped writable.
             unsafe { self.mapped.memory.write(offset, &word.to_ne_bytes()) };
         }
         Ok(())
@@ -418,18 +409,12 @@ impl Loaded {
     }
 }
 
-/// Makes the bytes of a segment that are from the file writable, and clears the zeroed data in
-/// their last page. The pages after that are zeroed already.
-fn prepare_writable(memory: &mut Reservation, segment: &Segment, page: u64) -> std::io::Result<()> {
-    if segment.file_len == 0 {
-        return Ok(());
+/// Clears the zeroed data of a writable segment that is in the last page of the bytes of the file.
+/// The pages after that are zeroed already.
+fn clear_end(memory: &mut Reservation, segment: &Segment, page: usize) {
+    if segment.file_len > 0 && segment.mem_len > segment.file_len {
+        let file_end = (segment.start + segment.file_len) as usize;
+        // SAFETY: these pages are mapped writable.
+        unsafe { memory.clear(file_end..file_end.next_multiple_of(page)) };
     }
-    let file_end = segment.start + segment.file_len;
-    let pages_end = file_end.next_multiple_of(page) as usize;
-    memory.protect((segment.start / page * page) as usize..pages_end, Access::ReadWrite)?;
-    if segment.mem_len > segment.file_len {
-        // SAFETY: these pages were made writable in the line above.
-        unsafe { memory.clear(file_end as usize..pages_end) };
-    }
-    Ok(())
 }

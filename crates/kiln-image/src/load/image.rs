@@ -164,7 +164,7 @@ impl Image {
     /// [`LoadError::Altered`] names the part that was altered.
     #[cfg(feature = "verify")]
     pub fn verify(&self) -> Result<(), LoadError> {
-        // SAFETY: only binding makes memory writable, and it takes the image.
+        // SAFETY: only binding writes memory, and it takes the image.
         unsafe { self.mapped.verify() }
     }
 

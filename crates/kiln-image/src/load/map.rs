@@ -35,6 +35,14 @@ pub(super) struct Piece {
     pub(super) access: Access,
 }
 
+impl Piece {
+    /// Whether it continues `other` in memory and in the file, with the same permissions.
+    pub(super) fn follows(&self, other: &Self) -> bool {
+        let end = other.offset.map(|offset| offset + other.range.len() as u64);
+        self.access == other.access && self.range.start == other.range.end && self.offset == end
+    }
+}
+
 /// Maps a piece of `file`.
 ///
 /// # Safety

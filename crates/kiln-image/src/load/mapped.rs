@@ -1,9 +1,11 @@
 //! A mapped image: its memory, and what was found when it was checked.
 
 use std::fs::File;
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use kiln_globals::SlotKey;
+use rustix::param::page_size;
 
 use super::map::{Access, Piece, Reservation};
 use super::origin::not_executable;
@@ -46,7 +48,7 @@ impl Mapped {
         let skipped = segment_of_dynamic(headers, &segments);
         let mut needed = segments.clone();
         let skipped = skipped.map(|number| needed.remove(number));
-        let memory = map(file, &needed).map_err(|error| not_executable(file, error))?;
+        let mut memory = map(file, &needed).map_err(|error| not_executable(file, error))?;
         let view = View::parse(headers, &headers.parts, segments, |segment| {
             if skipped.is_some_and(|skipped| skipped == *segment) {
                 return &[];
@@ -58,6 +60,12 @@ impl Mapped {
         let View { arch, mut segments, places, note, note_offset, thread_local, .. } = view;
         let head = *note.head;
         segments.retain(|segment| skipped.is_none_or(|skipped| skipped.start != segment.start));
+        // Nobody writes to the loader's own tables.
+        for segment in segments.iter().filter(|segment| segment.has_tables && segment.asks_to_be_written()) {
+            memory
+                .protect(segment.file_pages(page_size()), Access::Read)
+                .map_err(LoadError::io("protect"))?;
+        }
         let (slots, sorted) = (OnceLock::new(), OnceLock::new());
         Ok(Self { memory, arch, segments, places, head, thread_local, note_offset, slots, sorted })
     }
@@ -82,14 +90,14 @@ impl Mapped {
     ///
     /// # Safety
     ///
-    /// Nothing may be writable yet.
+    /// Nothing may be written yet or meanwhile.
     #[cfg(feature = "verify")]
     pub(super) unsafe fn verify(&self) -> Result<(), LoadError> {
         crate::read::verify(&self.tables(), self.note_offset, |span| {
             let inside = |segment: &&Segment| segment.contains(span, segment.file_len);
             self.segments.iter().find(inside)?;
             // SAFETY: the bytes are in the file's part of a segment, which `map` made readable, and
-            // the caller promises that nothing is writable.
+            // the caller promises that nothing is written.
             Some(unsafe { self.memory.bytes(span.start.get() as usize, span.len.get() as usize) })
         })
     }
@@ -158,23 +166,28 @@ impl Mapped {
 const MAX_ALIGN: u64 = 1 << 30;
 
 /// Maps the segments of a file, each at its distance from a base that the kernel chooses. Code is
-/// executable, since `PR_SET_MDWE` forbids that it becomes so later; zeroed data after the bytes of
-/// the file is writable; everything else is read-only.
+/// executable, since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image
+/// is bound is writable, since changing that later takes longer; everything else is read-only.
+/// Segments that follow each other in the file, too, are mapped at once.
 fn map(file: &File, segments: &[Segment]) -> std::io::Result<Reservation> {
-    let page = rustix::param::page_size();
+    let page = page_size();
     let align = segments.iter().map(|segment| segment.align).max().unwrap_or(1).min(MAX_ALIGN) as usize;
     let mut pieces = Vec::with_capacity(6);
     for segment in segments {
-        let start = segment.start as usize / page * page;
-        let file_end = match segment.file_len {
-            0 => start,
-            len => ((segment.start + len) as usize).next_multiple_of(page),
-        };
+        let Range { start, end: file_end } = segment.file_pages(page);
         let end = (segment.end() as usize).next_multiple_of(page);
         if file_end > start {
-            let access = if segment.is_executable() { Access::ReadExecute } else { Access::Read };
-            let offset = Some(segment.offset / page as u64 * page as u64);
-            pieces.push(Piece { range: start..file_end, offset, access });
+            let access = match segment {
+                _ if segment.is_executable() => Access::ReadExecute,
+                _ if segment.is_writable() => Access::ReadWrite,
+                _ => Access::Read,
+            };
+            let offset = segment.offset / page as u64 * page as u64;
+            let piece = Piece { range: start..file_end, offset: Some(offset), access };
+            match pieces.last_mut() {
+                Some(last) if piece.follows(last) => last.range.end = file_end,
+                _ => pieces.push(piece),
+            }
         }
         if end > file_end {
             pieces.push(Piece { range: file_end..end, offset: None, access: Access::ReadWrite });

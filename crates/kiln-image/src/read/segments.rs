@@ -41,6 +41,22 @@ impl Segment {
         self.flags & elf::PF_W != 0 && !self.has_tables
     }
 
+    /// Whether the file wants it to be writable, though nobody writes it if it has tables.
+    #[cfg(feature = "load")]
+    pub(crate) fn asks_to_be_written(&self) -> bool {
+        self.flags & elf::PF_W != 0
+    }
+
+    /// Returns the pages with its bytes that are in the file, as distances from the load address.
+    #[cfg(feature = "load")]
+    pub(crate) fn file_pages(&self, page: usize) -> std::ops::Range<usize> {
+        let start = self.start as usize / page * page;
+        match self.file_len {
+            0 => start..start,
+            len => start..((self.start + len) as usize).next_multiple_of(page),
+        }
+    }
+
     pub(crate) fn is_executable(&self) -> bool {
         self.flags & elf::PF_X != 0
     }

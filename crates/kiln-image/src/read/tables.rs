@@ -170,12 +170,6 @@ impl<'a> Tables<'a> {
         self.numbers(self.dynamic.gnu_hash)
     }
 
-    /// Whether there are pointers that are the load address plus a constant.
-    #[cfg(feature = "load")]
-    pub(crate) fn has_relative(&self) -> bool {
-        self.note.head.relative_count.get() > 0 || !self.dynamic.relr.is_empty()
-    }
-
     /// The addresses of pointers whose relocations are packed. They may be anywhere.
     pub(super) fn packed(&self) -> impl Iterator<Item = u64> {
         let (mut places, table) = (PackedPlaces::default(), self.numbers(self.dynamic.relr));
