@@ -1,6 +1,10 @@
 //! The artifact, the format by which compilers hand modules to linkers: one compiled module, as
 //! bytes.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! An [`Artifact`] is what the backend makes of one module, and it is all that a linker, a cache or
 //! a tool needs: code with the calls inside the module already resolved, data, relocations,
 //! symbols, unwind rows, traps, source locations, lines, stack maps and exception tables. It is
@@ -14,11 +18,6 @@
 //! - [`RelocKind`] says how a patch site is relocated, in the terms of the ELF processor
 //!   supplements.
 //! - [`Signature`] is a function's type, which is stored as text and can be read without Cranelift.
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if you write a tool that reads compiled modules, or another backend that Kiln should link.
-//! The crate depends on neither Cranelift nor the operating system.
 //!
 //! # Architecture invariants
 //!

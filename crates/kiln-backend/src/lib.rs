@@ -1,5 +1,9 @@
 //! Compiles IR to artifacts.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! [`compile`] is one pure function: the artifact's bytes depend on the module and on the code
 //! generator's settings, and on nothing else. [`compile_all`] is the work queue: it runs the
 //! *functions* of all modules in parallel on rayon's current pool, so that one large module does
@@ -11,24 +15,6 @@
 //! and applying a few relocations.
 //!
 //! A function whose code is in an earlier artifact need not be compiled: see [`Reuse`].
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if you have `kiln_ir::Module`s and want artifacts. `kiln::Session` and `kiln::Compiler` add
-//! a cache and a linker.
-//!
-//! ```
-//! use kiln_backend::{Job, compile};
-//! use kiln_ir::{Source, Target, parse};
-//!
-//! let target = Target::host();
-//! let text = "function %three() -> i32 { block0: v0 = iconst.i32 3 return v0 }";
-//! let module = parse(Source::new("three.clif", text).into(), &target).unwrap();
-//! let isa = target.isa(&module.settings)?;
-//! let artifact = compile(&Job::new(&module, &*isa)).unwrap().artifact;
-//! assert_eq!(artifact.functions().len(), 1);
-//! # Ok::<(), kiln_ir::TargetError>(())
-//! ```
 //!
 //! # Architecture invariants
 //!

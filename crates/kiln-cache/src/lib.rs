@@ -1,5 +1,9 @@
 //! A content-addressed store of compiled modules.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! - [`KeyParts`] has a field for everything that native code depends on. Its
 //!   [`key`](KeyParts::key) includes every field: the code destructures the struct with every field
 //!   named, so the compiler reports a field that is left out. A [`Recipe`] holds the same parts as
@@ -17,65 +21,6 @@
 //!   version, for another key) is [`Lookup::Corrupt`]: a build treats it as a miss, reports it, and
 //!   replaces it after it has compiled the module again.
 //! - Builds and stores report what happens as [`Event`]s; [`Counts`] counts them.
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if you keep artifacts yourself, or write a store for `kiln::Compiler`, which takes any
-//! [`Store`].
-//!
-//! ```
-//! use kiln_artifact::Contents;
-//! use kiln_cache::{Entry, KeyParts, Lineage, Lookup, MemoryStore, Store, explain};
-//!
-//! let parts = KeyParts {
-//!     fingerprint: &[7; 32],
-//!     names: b"",
-//!     target: "x86_64",
-//!     settings: "opt_level=none",
-//!     producer: "example",
-//!     revision: 1,
-//!     abi: b"",
-//! };
-//! let store = MemoryStore::new();
-//! assert!(matches!(store.get(&parts.key()), Lookup::Miss));
-//!
-//! let artifact = Contents::default().finish();
-//! let entry = Entry { recipe: parts.recipe(), functions: [].into(), artifact };
-//! store.put(&parts.key(), &entry)?;
-//! store.set_latest(&Lineage::new("program", "main", "x86_64"), &parts.key())?;
-//! assert!(matches!(store.get(&parts.key()), Lookup::Hit(found, _) if found == entry));
-//!
-//! // The same module with other settings.
-//! let faster = KeyParts { settings: "opt_level=speed", ..parts };
-//! assert!(matches!(store.get(&faster.key()), Lookup::Miss));
-//! let lineage = Lineage::new("program", "main", "x86_64");
-//! let (reason, last) = explain(&store, &lineage, &faster.recipe());
-//! assert_eq!(reason.to_string(), "setting opt_level: was none, is speed");
-//! assert_eq!(last, Some(entry));
-//! # Ok::<(), std::io::Error>(())
-//! ```
-//!
-//! A store for many builds, in many processes: recently used entries are in memory, all entries are
-//! in a folder of at most one gibibyte, and no build waits for a write.
-//!
-//! ```
-//! use std::sync::Arc;
-//! use std::time::Duration;
-//! use kiln_cache::{Counts, DiskStore, LayeredStore, MemoryStore, Store, WriteBehind};
-//!
-//! # let temporary = tempfile::tempdir()?;
-//! # let folder = temporary.path().join("cache");
-//! let counts = Arc::new(Counts::new());
-//! let disk = DiskStore::new(folder).limit(1 << 30).events(counts.clone());
-//! let store = LayeredStore::new(
-//!     MemoryStore::with_limit(64 << 20),
-//!     WriteBehind::new(disk).drop_wait(Duration::from_millis(200)).events(counts.clone()),
-//! );
-//! // .. builds ..
-//! assert!(store.flush(Duration::from_secs(10)));
-//! assert_eq!(counts.tally().failed_writes, 0);
-//! # Ok::<(), std::io::Error>(())
-//! ```
 //!
 //! # Architecture invariants
 //!

@@ -1,36 +1,13 @@
 //! Tells debuggers, profilers and the unwinder of the process about machine code in memory.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! - [`unwind`]: panics and exceptions unwind through the code, and backtraces show it.
 //! - [`gdb`]: gdb and lldb show functions by name, unwind through them and set breakpoints.
 //! - [`perf`]: `perf report` shows functions by name.
 //! - [`valgrind`]: valgrind runs new code, not the code that was at its address before.
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if you make machine code, with Cranelift or without, and want it to be seen. If you use
-//! `kiln::Session` or `kiln_jit`, it is done already: see `JitOptions`.
-//!
-//! # How?
-//!
-//! Describe the code, tell whom you want, and drop what you get before the memory is used again:
-//!
-//! ```
-//! use kiln_debug::{Code, Function, gdb, perf};
-//!
-//! # static MEMORY: [u8; 16] = [0xc3; 16];
-//! # let address = MEMORY.as_ptr() as usize;
-//! let functions = [Function { name: "square", address, size: 16 }];
-//! let code = Code { functions: &functions, ranges: &[address..address + 16], ..Code::default() };
-//! // Costs one load if no debugger is there.
-//! let debugger = gdb::is_watching().then(|| gdb::Registration::new(&code));
-//! if std::env::var_os("MY_PROFILER").is_some() {
-//!     // SAFETY: the function is in memory.
-//!     unsafe { perf::add(perf::Kind::Map, &code) };
-//! }
-//! drop(debugger);
-//! ```
-//!
-//! `examples/plain_cranelift.rs` does it for a `cranelift_jit::JITModule`, with unwind rows.
 //!
 //! # What it costs
 //!

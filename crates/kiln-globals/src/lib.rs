@@ -1,5 +1,9 @@
 //! Names run-time objects without addresses, and lays out the slots that will hold their addresses.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! Compiled code that refers to a run-time object (a symbol table, an interned string, a type
 //! descriptor) must not contain the object's address, or the code can be neither cached nor saved.
 //! Instead, it loads the address from a *slot*. This crate describes those slots:
@@ -17,28 +21,6 @@
 //! The crate also has what other crates of Kiln share: [`GlobalAccess`], the choice between slots
 //! and addresses in code, [`Signature`], the type of a function as text, [`list_errors`], and
 //! [`is_reserved_section`].
-//!
-//! # Should I use this crate?
-//!
-//! Yes, on its own, if your compiler turns host pointers into immediates today and you want code
-//! that survives the process. With the other crates of Kiln, use it through `kiln::Session` and
-//! `kiln_image`.
-//!
-//! # Example
-//!
-//! ```
-//! use kiln_globals::{Bindings, GlobalTable, Slots};
-//!
-//! let mut table = GlobalTable::new();
-//! let stdout = table.intern("stream:stdout");
-//! assert_eq!(table.intern("stream:stdout"), stdout); // one key, one global
-//!
-//! let slots = Slots::from_globals(&table); // laid out before any code exists
-//! let mut bindings = Bindings::new();
-//! bindings.bind("stream:stdout", 0x1000);
-//! assert_eq!(slots.addresses(&bindings)?, [0x1000]);
-//! # Ok::<(), kiln_globals::UnboundError>(())
-//! ```
 
 // Errors are written by hand here, in `kiln-artifact` and in the loader of `kiln-image`: a derive
 // macro would be a large part of what a program that only loads images has to build.

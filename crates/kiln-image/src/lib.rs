@@ -1,6 +1,10 @@
 //! Links compiled modules, saves them as one ELF file, and maps that file: three steps that can be
 //! used separately.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! - `link` (feature `link`) lays out artifacts, resolves symbols between them and relocates them
 //!   into memory that the caller provides. The JIT uses it too, so that the relocation code exists
 //!   once.
@@ -12,14 +16,6 @@
 //!   step, and find its functions. A [`FunctionRef`] is a function that was found by name in an
 //!   image or in a JIT.
 //! - [`ImageInfo`] and [`verify_bytes`] read an image of any architecture without mapping it.
-//!
-//! # Should I use this crate?
-//!
-//! In a compiler that saves programs: yes, or through `kiln::Session`. In a small runtime that only
-//! loads them: yes, with `default-features = false, features = ["load"]`. That builds 16 crates:
-//! neither Cranelift nor rayon, no hash functions, and nothing in C. The feature `verify` adds
-//! `Image::verify`. To link ordinary object files, use a linker: this crate links only
-//! [`Artifact`](kiln_artifact::Artifact)s.
 //!
 //! # Why ELF?
 //!
@@ -57,32 +53,6 @@
 //!   the file, even if it is malformed.
 //! - A change of a mapped file changes the image. [`Image::open`](crate::Image::open) describes
 //!   the consequences; [`Image::open_private`](crate::Image::open_private) avoids them.
-//!
-//! # Example
-//!
-//! ```
-//! # #[cfg(all(feature = "write", feature = "load"))] {
-//! use kiln_globals::{Bindings, GlobalTable};
-//! use kiln_image::{Image, ImageInfo, ImageOptions, write_image};
-//!
-//! // Two globals are laid out before any module exists; here there is none.
-//! let mut table = GlobalTable::new();
-//! table.intern("stream:stdout");
-//! table.intern("stream:stderr");
-//! let bytes = write_image(&[], &table, &ImageOptions::default()).expect("nothing to link");
-//!
-//! let info = ImageInfo::parse(&bytes)?;
-//! assert_eq!(info.slots.len(), 2);
-//!
-//! let image = Image::from_bytes(&bytes)?; // checked and mapped
-//! let mut bindings = Bindings::new();
-//! bindings.bind("stream:stdout", 0x1000).bind("stream:stderr", 0x2000);
-//! let loaded = image.bind(&bindings)?; // ready to be called
-//! assert!(loaded.address("kiln_slots").is_some());
-//! assert!(loaded.address("main").is_none());
-//! # }
-//! # Ok::<(), kiln_image::LoadError>(())
-//! ```
 
 #![deny(unsafe_code)]
 
@@ -106,13 +76,13 @@ mod read;
 #[cfg(feature = "write")]
 mod write;
 
-#[cfg(feature = "write")]
 pub use self::object::{GlobalSymbols, ObjectOptions, write_object};
 pub use arch::Arch;
 pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
 pub use kiln_debug::{gdb::Debugger, perf::Kind as Profiler}; // who is told about a loaded image
+#[cfg(feature = "write")]
 #[cfg(feature = "load")]
 pub use load::{
     AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, ThreadLocalData,
@@ -130,3 +100,6 @@ pub use write::DebugInfo;
 pub use write::{
     ImageFiles, ImageOptions, MAX_TEXT_ALIGN, save, temporary_for, write_image, write_image_files,
 };
+
+// Bindings, tables of globals and resolvers are in the interface of this crate.
+pub use kiln_globals as globals;

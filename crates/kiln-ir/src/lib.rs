@@ -67,5 +67,8 @@ pub use thunk::{CELL_SIZE, entry_thunk};
 pub use unverified::{FunctionError, IrFault, Unverified, VerifyError, verify};
 pub use variables::{Encoding, Variable, VariableType};
 
+// `GlobalAccess` and `Signature` are in the interface of this crate.
+pub use kiln_globals as globals;
+
 #[doc = include_str!("../docs/porting.md")]
 pub mod porting {}

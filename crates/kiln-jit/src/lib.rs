@@ -1,15 +1,14 @@
 //! Links artifacts into executable memory of this process.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! [`Jit::link`] takes the same artifacts that images are written from, and links them with the
 //! same linker (`kiln_image::link`). This crate adds executable memory, the addresses of symbols
 //! that were linked before, and the routines of the C library that Cranelift calls ([`libcalls`]).
 //! A function that is looked up by name is a [`FunctionRef`](kiln_image::FunctionRef), as in an
 //! image.
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if you have artifacts and want to call their functions. If you have IR, use
-//! `kiln::Session`, which compiles it and keeps what an image needs.
 //!
 //! # Why not `JITModule`?
 //!
@@ -101,3 +100,6 @@ pub use memory::{
 pub use options::{Debugger, JitOptions, Profiler};
 pub use ready::Ready;
 pub use unit::{Defined, Role, Unit};
+
+// Bindings, tables of globals and resolvers are in the interface of this crate.
+pub use kiln_globals as globals;

@@ -15,6 +15,25 @@
 //!
 //! In tests, fuzz targets and tools. No crate that compiles or links depends on it.
 //!
+//! # Example
+//!
+//! ```
+//! use kiln_oracle::generate::{ProgramOptions, program};
+//! use kiln_oracle::interpret::{LinkedProgram, Process};
+//!
+//! // The same program for seed 7, always.
+//! let random = program(7, &ProgramOptions::default());
+//! let linked = LinkedProgram::new(&random.modules.iter().collect::<Vec<_>>());
+//! let objects = |key: &str| random.global(key).expect("the program has its objects").to_vec();
+//! let mut process = Process::new(&linked, &mut { objects });
+//! for entry in &random.entries {
+//!     // What compiled code must return, too.
+//!     let results = process.call(&entry.name, &entry.arguments)?;
+//!     assert_eq!(results.len(), entry.signature.returns.len());
+//! }
+//! # Ok::<(), kiln_oracle::interpret::InterpretError>(())
+//! ```
+//!
 //! # Architecture invariants
 //!
 //! - The interpreter shares nothing with the code generator but the IR.

@@ -1,31 +1,14 @@
 //! Caches of compiled code that machines share.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! - `RemoteStore` is a [`Store`](kiln_cache::Store) on a server: a store of objects (S3, Redis,
 //!   folders, WebDAV, Google and Azure), or a cache of Bazel's remote APIs. Each is a feature.
 //! - `Endpoint` is the address of a server, `Policy` says whose entries are accepted.
 //! - `push` and `pull` transfer a whole [`List`] of entries, which [`Listed`] made.
 //! - The module `archive` takes entries to other machines in one compressed file.
-//!
-//! ```no_run
-//! # #[cfg(feature = "bazel")] {
-//! use kiln_cache::{DiskStore, LayeredStore, WriteBehind};
-//! use kiln_remote::{Endpoint, Policy, RemoteOptions, RemoteStore};
-//!
-//! let endpoint = Endpoint::parse("grpc://cache.example:8980/main")?;
-//! let policy = Policy { write: true, ..Policy::default() };
-//! let options = RemoteOptions { policy, ..RemoteOptions::default() };
-//! let remote = RemoteStore::open(&endpoint, options)?;
-//! let store = LayeredStore::new(WriteBehind::new(DiskStore::new("cache")), remote);
-//! // Give it to a `kiln::Compiler`.
-//! # let _ = store;
-//! # }
-//! # Ok::<(), kiln_remote::EndpointError>(())
-//! ```
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if code that one machine compiled is to be found by another. A cache on one machine needs
-//! only [`kiln_cache`]. Nothing else of Kiln depends on this crate.
 //!
 //! # Trust
 //!

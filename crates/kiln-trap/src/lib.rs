@@ -1,19 +1,16 @@
 //! Runs code that a compiler made at run time, so that its traps are errors, its exceptions are
 //! caught, its references are found, and backtraces name its functions.
 //!
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in it?
+//!
 //! - [`call`] calls a function. A trap, a stack overflow or a bad access in it comes back as a
 //!   [`Trap`]: reason, function, source and backtrace.
 //! - [`throw`] takes an exception to a handler of Cranelift's `try_call`, from host or code,
 //!   through frames of both. Destructors run.
 //! - [`roots`] visits the live references in the frames of code, for a garbage collector.
 //! - [`Backtrace::capture`] names compiled frames among those of the host.
-//!
-//! # Should I use this crate?
-//!
-//! Yes, if you run code of Cranelift on x86-64 Linux, with Kiln or without: the crate knows nothing
-//! of Kiln. The code's tables are asked through a trait of plain data, [`CodeLookup`], that is
-//! registered for a range of addresses ([`register`]). With plain cranelift-jit, put the tables of
-//! each `CompiledCode` in a [`CodeTable`], as `examples/cranelift_jit` does.
 //!
 //! # What must a client do?
 //!
