@@ -1,15 +1,50 @@
-//! Parses the command line with clap, and adds two things that clap lacks: negative numbers that
-//! contain letters, and suggestions for options in which letters are swapped.
+//! Parses the command line with clap, and adds things that clap lacks: negative numbers that contain
+//! letters, suggestions for options in which letters are swapped, and help that names the program as
+//! it was started.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use clap::builder::{Resettable, StyledStr};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Command, Parser};
 
 use crate::nearest::nearest;
 use crate::output::{name, unwritten};
+
+/// The words that start this program: `cargo xtask`, or `kiln` if it is installed.
+pub(crate) fn program() -> &'static str {
+    // `cargo run` says which package it runs. Installed, and called by some other build script, it
+    // is not the one of this folder.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR");
+    if package.is_some_and(|folder| folder == env!("CARGO_MANIFEST_DIR")) { "cargo xtask" } else { "kiln" }
+}
+
+/// The command line of the installed program, for what is made of it.
+pub(crate) fn installed<T: Parser>() -> Command {
+    named(T::command(), "kiln").bin_name("kiln")
+}
+
+/// Lets all help name the program `program`. In the sources it is `cargo xtask`.
+fn named(command: Command, program: &str) -> Command {
+    if program != "kiln" {
+        return command;
+    }
+    let name = |text: Option<&StyledStr>| {
+        let words = ["cargo xtask-remote", "cargo xtask", "target/release/kiln"];
+        let named = |text: String| words.iter().fold(text, |text, words| text.replace(words, program));
+        Resettable::from(text.map(|text| StyledStr::from(named(text.to_string()))))
+    };
+    let (about, long_about) = (name(command.get_about()), name(command.get_long_about()));
+    let after_help = name(command.get_after_help());
+    let command = command.about(about).long_about(long_about).after_help(after_help);
+    let command = command.mut_args(|arg| {
+        let (help, long_help) = (name(arg.get_help()), name(arg.get_long_help()));
+        arg.help(help).long_help(long_help)
+    });
+    command.mut_subcommands(|subcommand| named(subcommand, program))
+}
 
 /// Parses the command line. On an error or a request for help, prints the message and returns the
 /// exit code.
@@ -18,13 +53,15 @@ pub(crate) fn parse<T: Parser>(args: impl Iterator<Item = OsString>) -> Result<T
     if args.get(1).is_some_and(|command| command == "call") {
         args.iter_mut().for_each(keep_number);
     }
-    let mut error = match T::try_parse_from(&args) {
+    let mut command = named(T::command(), program()).bin_name(program());
+    let parsed = command.try_get_matches_from_mut(&args);
+    let mut error = match parsed.and_then(|matches| T::from_arg_matches(&matches)) {
         Ok(parsed) => return Ok(parsed),
         Err(error) => error,
     };
     if error.kind() == ErrorKind::UnknownArgument {
-        let command = args.get(1).and_then(|name| T::command().find_subcommand(name).cloned());
-        suggest(&mut error, command.unwrap_or_else(T::command));
+        let subcommand = args.get(1).and_then(|name| command.find_subcommand(name).cloned());
+        suggest(&mut error, subcommand.unwrap_or(command));
     }
     let text = error.render().to_string();
     if error.use_stderr() && text.lines().any(|line| name(line) != line) {

@@ -102,6 +102,7 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
                 "servers::",
             ]),
         ),
+        ("packages", own(&["packages"])),
         ("run in memory", run(&[])),
         ("run from an image", run(&["--via", "image"])),
         ("run as an image in memory", run(&["--image-codegen"])),

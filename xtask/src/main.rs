@@ -1,4 +1,4 @@
-//! Every command of Kiln for developers and users: see `cargo xtask --help`.
+//! Every command of Kiln for developers and users: see `kiln --help`, or `cargo xtask --help`.
 //!
 //! All commands are in one table; CI runs one of them. Exit code 0 means success, 1 means that the
 //! command failed (errors in the input, failed tests), 2 that the command line could not be
@@ -16,6 +16,7 @@ mod cache;
 mod call;
 mod check;
 mod command_line;
+mod completions;
 mod convert;
 mod develop;
 mod diff;
@@ -23,6 +24,7 @@ mod input;
 mod inspect;
 mod lint;
 mod nearest;
+mod packages;
 mod run;
 mod servers;
 mod wasmtime;
@@ -33,13 +35,7 @@ use crate::output::Failure;
 
 /// Compile Cranelift IR in parallel, run it, and save it as images.
 #[derive(Parser)]
-#[command(
-    name = "xtask",
-    bin_name = "cargo xtask",
-    version,
-    max_term_width = 100,
-    disable_help_subcommand = true
-)]
+#[command(name = "kiln", version, max_term_width = 100, disable_help_subcommand = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -60,7 +56,10 @@ enum Command {
     Servers(servers::ServersArgs),
     Wasmtime(wasmtime::WasmtimeArgs),
     Lint(lint::LintArgs),
+    Packages(packages::PackagesArgs),
     Ci(develop::CiArgs),
+    Completions(completions::CompletionsArgs),
+    Man(completions::ManArgs),
     #[command(hide = true)]
     RunImage(run::RunImageArgs),
 }
@@ -115,7 +114,10 @@ fn execute(command: Command) -> output::Outcome {
         Command::Servers(args) => servers::main(&args),
         Command::Wasmtime(args) => wasmtime::main(&args),
         Command::Lint(args) => lint::main(&args),
+        Command::Packages(args) => packages::main(&args),
         Command::Ci(args) => develop::ci(&args),
+        Command::Completions(args) => completions::completions(&args, &mut command_line::installed::<Cli>()),
+        Command::Man(args) => completions::man(&args, command_line::installed::<Cli>()),
         Command::RunImage(args) => run::run_image(&args),
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::command_line::program;
 use crate::develop::root;
 use crate::output::{Failure, Outcome, chain};
 
@@ -164,7 +165,7 @@ fn works(path: &Path) -> bool {
 /// Starts a server on a port of its own, and waits until it answers.
 fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
     let missing =
-        || Failure::new(format!("{} is not installed: cargo xtask servers --install", server.program));
+        || Failure::new(format!("{} is not installed: {} servers --install", server.program, program()));
     let program = find(server.program).filter(|path| works(path)).ok_or_else(missing)?;
     let cannot = |error| Failure::while_doing(format!("cannot start {}", server.name), error);
     let data = folder.join(server.program);

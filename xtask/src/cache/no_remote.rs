@@ -4,11 +4,16 @@ use std::path::Path;
 
 use kiln::cache::DiskStore;
 
+use crate::command_line::program;
 use crate::output::{Failure, Format, Outcome};
 
 /// Returns the failure that says how to build the program with them.
 pub(crate) fn without_servers() -> Failure {
-    Failure::new("this program was built without clients of servers: use `cargo xtask-remote`")
+    let advice = match program() {
+        "kiln" => "install it with `cargo install --path xtask --features remote`",
+        _ => "use `cargo xtask-remote`",
+    };
+    Failure::new(format!("this program was built without clients of servers: {advice}"))
 }
 
 pub(super) fn stat(_: &str, _: Format) -> Outcome {

@@ -30,9 +30,9 @@ use crate::output::Format;
   cargo xtask run main.clif library.clif --via image
   cargo xtask run tests/clif --split-modules --threads 1
   compiler | cargo xtask run - --timeout 5
-  perf record -g target/debug/xtask run main.clif --profiler perf && perf report
+  perf record -g target/release/kiln run main.clif --profiler perf && perf report
   gdb -ex 'set follow-fork-mode child' -ex 'set breakpoint pending on' -ex 'break main.clif:12' \\
-      -ex run --args target/debug/xtask run -g main.clif")]
+      -ex run --args target/release/kiln run -g main.clif")]
 pub(crate) struct RunArgs {
     /// `.clif` and `.kir` files, folders that are searched for them, and `-`, which is standard
     /// input

@@ -102,7 +102,7 @@ fn what_is_no_image() {
     refused(&dir, adder("plus", 2).as_bytes(), "text");
     refused(&dir, &[0; 20_000], "zeros");
     // An ELF file that is not a Kiln image.
-    refused(&dir, &std::fs::read(env!("CARGO_BIN_EXE_xtask")).unwrap(), "a program");
+    refused(&dir, &std::fs::read(env!("CARGO_BIN_EXE_kiln")).unwrap(), "a program");
     dir.xtask(&["inspect", "a.clif"]).code(1).says(&["a.clif: not a kiln image: no 64-bit ELF header"]);
     dir.xtask(&["call", "a.clif", "plus"]).code(1).says(&["a.clif: not a kiln image: no 64-bit ELF header"]);
     for (path, reason) in [("nowhere.so", "No such file or directory"), (".", "")] {

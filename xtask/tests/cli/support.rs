@@ -42,7 +42,7 @@ impl Ended {
 /// Asserts that it does not panic.
 #[track_caller]
 pub(crate) fn xtask(folder: &Path, temporary: &Path, args: &[&str]) -> Ended {
-    ended(Command::new(env!("CARGO_BIN_EXE_xtask")).current_dir(folder).args(args), temporary)
+    ended(Command::new(env!("CARGO_BIN_EXE_kiln")).current_dir(folder).args(args), temporary)
 }
 
 /// Runs a command, with `temporary` for its temporary files.
@@ -91,7 +91,7 @@ impl TestFolder {
     #[track_caller]
     pub(crate) fn shell(&self, line: &str) -> Ended {
         let mut shell = Command::new("bash");
-        shell.current_dir(self.folder.path()).env("xtask", env!("CARGO_BIN_EXE_xtask"));
+        shell.current_dir(self.folder.path()).env("xtask", env!("CARGO_BIN_EXE_kiln"));
         let ended = ended(shell.args(["-c", line]), self.temporary.path());
         assert_eq!(names(self.temporary.path()), Vec::<String>::new(), "temporary files of {line}");
         ended
@@ -99,7 +99,7 @@ impl TestFolder {
 
     /// Starts the command without waiting for its end. What it prints is lost.
     pub(crate) fn start(&self, args: &[&str]) -> std::process::Child {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         command.current_dir(self.folder.path()).args(args).env("TMPDIR", self.temporary.path());
         command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap()
     }
@@ -112,7 +112,7 @@ impl TestFolder {
     /// Runs the command with variables.
     #[track_caller]
     pub(crate) fn xtask_with(&self, variables: &[(&str, &str)], args: &[&str]) -> Ended {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kiln"));
         // A server of whoever runs the tests is none of theirs.
         command.current_dir(self.folder.path()).args(args).env_remove("KILN_REMOTE");
         let ended = ended(command.envs(variables.iter().copied()), self.temporary.path());
