@@ -1,0 +1,146 @@
+//! `packages`: checks of what a user gets, who takes the crates from a registry.
+//!
+//! A file for each kind of check: `pack.rs` makes the packages and compares what is in them with
+//! what belongs there, `registry.rs` makes a registry of them and of all crates that they need,
+//! `clients.rs` has a new project for each crate, `oldest.rs` builds with the oldest versions of
+//! what we depend on, `tools.rs` calls programs of others.
+
+mod clients;
+mod oldest;
+mod pack;
+mod registry;
+mod tools;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::ValueEnum as _;
+
+use crate::develop::{cargo, execute, root};
+use crate::output::{Failure, Outcome, time};
+
+/// Check the packages of all crates: their contents, and a new project with each of them.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  cargo xtask packages
+  cargo xtask packages --only oldest
+  cargo xtask packages --only compatible --baseline v0.1.0
+  cargo xtask packages --all")]
+pub(crate) struct PackagesArgs {
+    /// Run only this check
+    #[arg(long, value_enum, conflicts_with = "all")]
+    only: Option<Check>,
+    /// Run those checks, too, that CI does not run every time
+    #[arg(long)]
+    all: bool,
+    /// The revision of git with which `compatible` compares
+    #[arg(long, value_name = "REVISION")]
+    baseline: Option<String>,
+    /// Choose the oldest versions again, after a dependency was added or changed
+    #[arg(long)]
+    bless: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Check {
+    /// Every package has what its user needs, and nothing else
+    Contents,
+    /// A new project with each crate alone, from a local registry, builds and runs
+    Clients,
+    /// The crates build with the oldest versions of all that they depend on
+    Oldest,
+    /// No dependency is unused; needs cargo-machete
+    Unused,
+    /// Licences, duplicates and sources of dependencies are those of deny.toml; needs cargo-deny
+    Deny,
+    /// Each feature alone, none and all of them build; needs cargo-hack, takes minutes
+    Features,
+    /// The interfaces are those of --baseline, or the versions say so; needs cargo-semver-checks
+    Compatible,
+}
+
+/// The way in which a check ended that did not fail.
+pub(crate) enum Done {
+    Passed,
+    /// Nothing was checked, for this reason.
+    Skipped(String),
+}
+
+impl Check {
+    /// Whether CI runs the check each time. The others take minutes, or need programs that take
+    /// minutes to build.
+    fn is_quick(self) -> bool {
+        matches!(self, Self::Contents | Self::Clients | Self::Oldest | Self::Unused)
+    }
+
+    fn run(self, args: &PackagesArgs) -> Result<Done, Failure> {
+        match self {
+            Self::Contents => {
+                pack::pack()?;
+                pack::check()?;
+                Ok(Done::Passed)
+            }
+            Self::Clients => {
+                pack::pack()?;
+                clients::run(&registry::make()?)?;
+                Ok(Done::Passed)
+            }
+            Self::Oldest => oldest::run(args.bless),
+            Self::Unused => tools::unused(),
+            Self::Deny => tools::deny(),
+            Self::Features => tools::features(),
+            Self::Compatible => match &args.baseline {
+                Some(baseline) => tools::compatible(baseline),
+                None => Ok(Done::Skipped("no --baseline: nothing was released yet".into())),
+            },
+        }
+    }
+}
+
+/// The folder of everything that these checks make.
+fn folder() -> PathBuf {
+    root().join("target/packages")
+}
+
+/// The crates that are published, in an order in which each comes after those that it needs.
+const PUBLISHED: [&str; 11] = [
+    "kiln-globals",
+    "kiln-artifact",
+    "kiln-debug",
+    "kiln-trap",
+    "kiln-ir",
+    "kiln-backend",
+    "kiln-cache",
+    "kiln-image",
+    "kiln-jit",
+    "kiln",
+    "kiln-remote",
+];
+
+pub(crate) fn main(args: &PackagesArgs) -> Outcome {
+    let mut failed = Vec::new();
+    for &check in Check::value_variants() {
+        if args.only.map_or(!args.all && !check.is_quick(), |only| only != check) {
+            continue;
+        }
+        let name = format!("{check:?}").to_lowercase();
+        let start = Instant::now();
+        match check.run(args) {
+            Ok(Done::Passed) => println!("{name}: ok, {}", time(start.elapsed())),
+            Ok(Done::Skipped(why)) => println!("{name}: skipped, {why}"),
+            Err(failure) => {
+                if let Failure::Message(text) = failure {
+                    eprintln!("{text}");
+                }
+                println!("{name}: FAILED");
+                failed.push(name);
+            }
+        }
+    }
+    if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("packages: {}", failed.join(", ")))) }
+}
+
+/// Runs cargo in the workspace, and fails if it does.
+fn run_cargo(args: &[&str]) -> Outcome {
+    execute(&mut cargo(args))
+}

@@ -1,0 +1,167 @@
+//! A registry in a folder: our packages, and every crate that they need, as links to what cargo has
+//! downloaded. So a project that uses it sees the packages as users will, and reaches no network.
+//!
+//! The format is cargo's `local-registry`: `NAME-VERSION.crate` beside each other, and below
+//! `index/` a line of JSON for each version. Cargo wrote the lines of our packages; those of the
+//! other crates are made from what `cargo metadata` says.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::{PUBLISHED, folder, pack};
+use crate::develop::{cargo, root};
+use crate::output::Failure;
+
+/// Makes the registry, and returns its folder.
+pub(super) fn make() -> Result<PathBuf, Failure> {
+    let folder = folder().join("registry");
+    let output = cargo(&["metadata", "--format-version=1", "--locked", "--offline", "--all-features"])
+        .output()
+        .map_err(Failure::of)?;
+    if !output.status.success() {
+        return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
+    }
+    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::of)?;
+    let lock = fs::read_to_string(root().join("Cargo.lock")).map_err(Failure::of)?;
+    write(&folder, &metadata, &lock)
+        .map_err(|error| Failure::while_doing(format!("cannot make {}", folder.display()), error))?;
+    Ok(folder)
+}
+
+fn write(folder: &Path, metadata: &Value, lock: &str) -> io::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    fs::create_dir_all(folder)?;
+    let ours = root().join("target/package/tmp-registry/index");
+    for name in PUBLISHED {
+        let line = fs::read_to_string(ours.join(place(name)))?;
+        add(folder, name, &line, &pack::file(name))?;
+    }
+    let sums = checksums(lock);
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let text = |field: &str| package[field].as_str().unwrap_or_default();
+        // Our own crates and those of a path have no source.
+        let Some(sum) = sums.get(&(text("name"), text("version"))) else { continue };
+        let file = downloaded(Path::new(text("manifest_path")));
+        let file = file.ok_or_else(|| io::Error::other(format!("{} is not downloaded", text("name"))))?;
+        add(folder, text("name"), &format!("{}\n", entry(package, sum)), &file)?;
+    }
+    Ok(())
+}
+
+/// Adds a version of a crate.
+fn add(folder: &Path, name: &str, line: &str, file: &Path) -> io::Result<()> {
+    let index = folder.join("index").join(place(name));
+    fs::create_dir_all(index.parent().unwrap_or(folder))?;
+    fs::OpenOptions::new().create(true).append(true).open(index)?.write_all(line.as_bytes())?;
+    std::os::unix::fs::symlink(file, folder.join(file.file_name().unwrap_or_default()))
+}
+
+/// The file of an index that has the versions of the crate `name`.
+fn place(name: &str) -> String {
+    let name = name.to_lowercase();
+    match name.len() {
+        1 | 2 => format!("{}/{name}", name.len()),
+        3 => format!("3/{}/{name}", &name[..1]),
+        _ => format!("{}/{}/{name}", &name[..2], &name[2..4]),
+    }
+}
+
+/// The package from which cargo unpacked a crate: `registry/cache/X/A-1.0.0.crate` for
+/// `registry/src/X/A-1.0.0/Cargo.toml`.
+fn downloaded(manifest: &Path) -> Option<PathBuf> {
+    let unpacked = manifest.parent()?;
+    let source = unpacked.parent()?;
+    let registry = source.parent()?.parent()?;
+    let file = format!("{}.crate", unpacked.file_name()?.to_str()?);
+    Some(registry.join("cache").join(source.file_name()?).join(file))
+}
+
+/// The checksums in a lock file, by name and version.
+fn checksums(lock: &str) -> BTreeMap<(&str, &str), &str> {
+    let field = |package: &'_ str, name: &str| -> Option<(usize, usize)> {
+        let start = package.find(&format!("\n{name} = \""))? + name.len() + 5;
+        Some((start, start + package[start..].find('"')?))
+    };
+    let packages = lock.split("[[package]]").filter_map(|package| {
+        let text = |name: &str| field(package, name).map(|(start, end)| &package[start..end]);
+        Some(((text("name")?, text("version")?), text("checksum")?))
+    });
+    packages.collect()
+}
+
+/// The line of an index for a package that `cargo metadata` describes.
+fn entry(package: &Value, sum: &str) -> Value {
+    let dependency = |dependency: &Value| {
+        let renamed = &dependency["rename"];
+        json!({
+            "name": if renamed.is_null() { &dependency["name"] } else { renamed },
+            "package": if renamed.is_null() { &Value::Null } else { &dependency["name"] },
+            "req": dependency["req"],
+            "features": dependency["features"],
+            "optional": dependency["optional"],
+            "default_features": dependency["uses_default_features"],
+            "target": dependency["target"],
+            "kind": if dependency["kind"].is_null() { json!("normal") } else { dependency["kind"].clone() },
+        })
+    };
+    // A registry is not asked for the crates with which another crate is tested.
+    let used = package["dependencies"].as_array().into_iter().flatten().filter(|used| used["kind"] != "dev");
+    json!({
+        "name": package["name"],
+        "vers": package["version"],
+        "deps": used.map(dependency).collect::<Vec<_>>(),
+        "features": package["features"],
+        "links": package["links"],
+        "rust_version": package["rust_version"],
+        "cksum": sum,
+        "yanked": false,
+        "v": 2,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_has_folders_of_letters() {
+        let places = ["a", "ab", "Abc", "abcd", "kiln-ir"].map(place);
+        assert_eq!(places, ["1/a", "2/ab", "3/a/abc", "ab/cd/abcd", "ki/ln/kiln-ir"]);
+    }
+
+    #[test]
+    fn locked_crates_have_checksums() {
+        let lock = "version = 4\n\n[[package]]\nname = \"a\"\nversion = \"1.0.0\"\nsource = \"b\"\n\
+                    checksum = \"c\"\n\n[[package]]\nname = \"d\"\nversion = \"0.1.0\"\n";
+        assert_eq!(checksums(lock), BTreeMap::from([(("a", "1.0.0"), "c")]));
+    }
+
+    #[test]
+    fn a_package_is_beside_what_was_unpacked() {
+        assert_eq!(
+            downloaded(Path::new("/h/registry/src/x/a-1.0.0/Cargo.toml")),
+            Some("/h/registry/cache/x/a-1.0.0.crate".into())
+        );
+    }
+
+    #[test]
+    fn an_entry_has_renamed_dependencies_under_both_names() {
+        let package = json!({ "name": "a", "version": "1.0.0", "features": {}, "dependencies": [
+            { "name": "b", "rename": "c", "req": "^1", "kind": null, "uses_default_features": false },
+            { "name": "d", "rename": null, "req": "^1", "kind": "dev" },
+        ]});
+        let entry = entry(&package, "5");
+        assert_eq!(entry["deps"].as_array().map(Vec::len), Some(1));
+        assert_eq!(entry["deps"][0]["name"], "c");
+        assert_eq!(entry["deps"][0]["package"], "b");
+        assert_eq!(entry["deps"][0]["kind"], "normal");
+        assert_eq!(entry["deps"][0]["default_features"], false);
+        assert_eq!(entry["cksum"], "5");
+    }
+}

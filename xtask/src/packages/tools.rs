@@ -1,0 +1,47 @@
+//! Checks that programs of others do. `.ci/run` names their versions.
+
+use super::{Done, PUBLISHED, run_cargo};
+use crate::develop::cargo;
+use crate::output::Failure;
+
+/// Whether cargo has the subcommand `name`.
+fn has(name: &str) -> bool {
+    cargo(&[name, "--version"]).output().is_ok_and(|output| output.status.success())
+}
+
+/// Runs a subcommand of cargo that is not a part of it.
+fn run(name: &str, args: &[&str]) -> Result<Done, Failure> {
+    if !has(name) {
+        let advice = format!("cargo-{name} is not installed: cargo install --locked cargo-{name}");
+        return Ok(Done::Skipped(advice));
+    }
+    run_cargo(&[&[name], args].concat())?;
+    Ok(Done::Passed)
+}
+
+/// Finds dependencies that no source file names.
+pub(super) fn unused() -> Result<Done, Failure> {
+    run("machete", &["src", "crates", "xtask"])
+}
+
+/// Compares dependencies with deny.toml. Advisories are not among it: their database is a repository
+/// of git on a server that a build may not reach.
+pub(super) fn deny() -> Result<Done, Failure> {
+    run("deny", &["--offline", "check", "bans", "licenses", "sources"])
+}
+
+/// Builds each package with each of its features alone, with none and with all.
+pub(super) fn features() -> Result<Done, Failure> {
+    let mut args = vec!["check", "--each-feature", "--quiet", "--keep-going"];
+    // Parts that features have in common are no features for users.
+    args.extend(["--exclude-features", "objects,http,server,test-servers"]);
+    PUBLISHED.iter().for_each(|name| args.extend(["--package", name]));
+    run("hack", &args)
+}
+
+/// Compares the interfaces with those of a revision of git.
+pub(super) fn compatible(baseline: &str) -> Result<Done, Failure> {
+    let mut args = vec!["check-release", "--baseline-rev", baseline];
+    PUBLISHED.iter().for_each(|name| args.extend(["--package", name]));
+    run("semver-checks", &args)
+}
