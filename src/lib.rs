@@ -76,3 +76,16 @@ pub use kiln_ir as ir;
 pub use kiln_jit as jit;
 #[cfg(feature = "trap")]
 pub use kiln_trap as trap;
+
+/// The code of the pages in `docs`, as tests.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../docs/batch.md")]
+    mod batch {}
+    #[doc = include_str!("../docs/debugging.md")]
+    mod debugging {}
+    #[doc = include_str!("../docs/images.md")]
+    mod images {}
+    #[doc = include_str!("../docs/jit.md")]
+    mod jit {}
+}

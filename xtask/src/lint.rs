@@ -9,6 +9,7 @@ mod cycles;
 mod files;
 mod functions;
 mod layering;
+mod links;
 mod modules;
 mod references;
 mod repeats;
@@ -52,6 +53,8 @@ enum Check {
     Functions,
     /// Comments and Markdown end at column 100
     Columns,
+    /// Links in Markdown lead to files and headings that exist
+    Links,
     /// Summaries of documentation begin with a verb or name the thing
     Summaries,
     /// No code is written twice; needs jscpd
@@ -73,6 +76,7 @@ impl Check {
             Self::Cycles => verdict(&cycles::faults(sources)),
             Self::Functions => verdict(&functions::faults(sources)),
             Self::Columns => verdict(&columns::faults(sources)),
+            Self::Links => verdict(&links::faults(sources, &|path| root().join(path).exists())),
             Self::Summaries => verdict(&summaries::faults(sources)),
             Self::Repeats => match repeats::faults(&root())? {
                 Some(faults) => verdict(&faults),

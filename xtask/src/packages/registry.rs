@@ -5,7 +5,7 @@
 //! `index/` a line of JSON for each version. Cargo wrote the lines of our packages; those of the
 //! other crates are made from what `cargo metadata` says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -19,9 +19,10 @@ use crate::output::Failure;
 /// Makes the registry, and returns its folder.
 pub(super) fn make() -> Result<PathBuf, Failure> {
     let folder = folder().join("registry");
-    let output = cargo(&["metadata", "--format-version=1", "--locked", "--offline", "--all-features"])
-        .output()
-        .map_err(Failure::of)?;
+    // Crates that other systems need were not downloaded.
+    let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
+    let args = ["metadata", "--format-version=1", "--locked", "--offline", "--all-features", &platform];
+    let output = cargo(&args).output().map_err(Failure::of)?;
     if !output.status.success() {
         return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
     }
@@ -43,13 +44,15 @@ fn write(folder: &Path, metadata: &Value, lock: &str) -> io::Result<()> {
         add(folder, name, &line, &pack::file(name))?;
     }
     let sums = checksums(lock);
-    for package in metadata["packages"].as_array().into_iter().flatten() {
+    let packages = || metadata["packages"].as_array().into_iter().flatten();
+    let names: BTreeSet<&str> = packages().filter_map(|package| package["name"].as_str()).collect();
+    for package in packages() {
         let text = |field: &str| package[field].as_str().unwrap_or_default();
         // Our own crates and those of a path have no source.
         let Some(sum) = sums.get(&(text("name"), text("version"))) else { continue };
         let file = downloaded(Path::new(text("manifest_path")));
         let file = file.ok_or_else(|| io::Error::other(format!("{} is not downloaded", text("name"))))?;
-        add(folder, text("name"), &format!("{}\n", entry(package, sum)), &file)?;
+        add(folder, text("name"), &format!("{}\n", entry(package, sum, &names)), &file)?;
     }
     Ok(())
 }
@@ -95,8 +98,9 @@ fn checksums(lock: &str) -> BTreeMap<(&str, &str), &str> {
     packages.collect()
 }
 
-/// The line of an index for a package that `cargo metadata` describes.
-fn entry(package: &Value, sum: &str) -> Value {
+/// The line of an index for a package that `cargo metadata` describes, without the crates that it
+/// uses on other systems: those not in `names`.
+fn entry(package: &Value, sum: &str, names: &BTreeSet<&str>) -> Value {
     let dependency = |dependency: &Value| {
         let renamed = &dependency["rename"];
         json!({
@@ -110,13 +114,32 @@ fn entry(package: &Value, sum: &str) -> Value {
             "kind": if dependency["kind"].is_null() { json!("normal") } else { dependency["kind"].clone() },
         })
     };
-    // A registry is not asked for the crates with which another crate is tested.
-    let used = package["dependencies"].as_array().into_iter().flatten().filter(|used| used["kind"] != "dev");
+    let used = || package["dependencies"].as_array().into_iter().flatten();
+    // Nothing asks for a crate with which another one is tested.
+    let elsewhere = |used: &Value| {
+        let is_here = used["name"].as_str().is_some_and(|name| names.contains(name));
+        !used["target"].is_null() && used["kind"] != "dev" && !is_here
+    };
+    let absent: Vec<&str> = used()
+        .filter(|used| elsewhere(used))
+        .filter_map(|used| used["rename"].as_str().or(used["name"].as_str()))
+        .collect();
+    // What turns them on, too: `dep:NAME`, `NAME/FEATURE`, `NAME?/FEATURE`.
+    let mut features = package["features"].clone();
+    for list in features.as_object_mut().into_iter().flat_map(|map| map.values_mut()) {
+        let is_absent = |feature: &Value| {
+            let text = feature.as_str().unwrap_or_default();
+            let name = text.strip_prefix("dep:").or(text.split_once('/').map(|(name, _)| name));
+            name.is_some_and(|name| absent.contains(&name.trim_end_matches('?')))
+        };
+        list.as_array_mut().into_iter().for_each(|list| list.retain(|feature| !is_absent(feature)));
+    }
+    let used = used().filter(|used| !elsewhere(used));
     json!({
         "name": package["name"],
         "vers": package["version"],
         "deps": used.map(dependency).collect::<Vec<_>>(),
-        "features": package["features"],
+        "features": features,
         "links": package["links"],
         "rust_version": package["rust_version"],
         "cksum": sum,
@@ -152,16 +175,19 @@ mod tests {
 
     #[test]
     fn an_entry_has_renamed_dependencies_under_both_names() {
-        let package = json!({ "name": "a", "version": "1.0.0", "features": {}, "dependencies": [
+        let package = json!({ "name": "a", "version": "1.0.0", "features": { "f": ["c/g", "e/h", "e?/h", "dep:e"] },
+            "dependencies": [
             { "name": "b", "rename": "c", "req": "^1", "kind": null, "uses_default_features": false },
             { "name": "d", "rename": null, "req": "^1", "kind": "dev" },
+            { "name": "e", "rename": null, "req": "^1", "kind": null, "target": "cfg(windows)" },
         ]});
-        let entry = entry(&package, "5");
-        assert_eq!(entry["deps"].as_array().map(Vec::len), Some(1));
+        let entry = entry(&package, "5", &BTreeSet::from(["b", "d"]));
+        assert_eq!(entry["deps"].as_array().map(Vec::len), Some(2));
         assert_eq!(entry["deps"][0]["name"], "c");
         assert_eq!(entry["deps"][0]["package"], "b");
         assert_eq!(entry["deps"][0]["kind"], "normal");
         assert_eq!(entry["deps"][0]["default_features"], false);
+        assert_eq!(entry["features"], json!({ "f": ["c/g"] }));
         assert_eq!(entry["cksum"], "5");
     }
 }
