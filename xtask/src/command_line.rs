@@ -1,6 +1,6 @@
-//! Parses the command line with clap, and adds things that clap lacks: negative numbers that contain
-//! letters, suggestions for options in which letters are swapped, and help that names the program as
-//! it was started.
+//! Parses the command line with clap, and adds things that clap lacks: negative numbers that
+//! contain letters, suggestions for options in which letters are swapped, and help that names the
+//! program as it was started.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;

@@ -11,10 +11,10 @@
 /// `cranelift 0.135.8, regalloc2 0.15.2`. Artifacts record this string, and cache keys must contain
 /// it, since the generated code depends on both versions.
 ///
-/// The version of Cranelift is [`cranelift_codegen::VERSION`], which ends in a commit if Cranelift's
-/// sources are in a git repository: of Cranelift's repository for a dependency on git, of yours for
-/// sources that `cargo vendor` put there. In the second case each commit has its own keys from the
-/// next clean build on; vendor to a folder outside of the repository if that costs too much.
+/// The version of Cranelift is [`cranelift_codegen::VERSION`]. It ends in a commit if Cranelift's
+/// sources are in a git repository: Cranelift's for a dependency on git, yours for sources that
+/// `cargo vendor` put there. In the second case each commit has its own keys from the next clean
+/// build on; vendor to a folder outside of the repository if that costs too much.
 pub const PRODUCER: &str = match std::str::from_utf8(&joined::<{ length() }>()) {
     Ok(text) => text,
     Err(_) => panic!("strings that are joined are UTF-8"),

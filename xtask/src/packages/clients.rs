@@ -1,5 +1,5 @@
-//! A new project for each crate, which depends on that crate alone, and whose program is the example
-//! of the crate's page. It is built and run with nothing but a registry of the packages.
+//! A new project for each crate, which depends on that crate alone, and whose program is the
+//! example of the crate's page. It is built and run with nothing but a registry of the packages.
 
 use std::fmt::Write as _;
 use std::fs;

@@ -24,8 +24,8 @@ pub(super) fn unused() -> Result<Done, Failure> {
     run("machete", &["src", "crates", "xtask"])
 }
 
-/// Compares dependencies with deny.toml. Advisories are not among it: their database is a repository
-/// of git on a server that a build may not reach.
+/// Compares dependencies with deny.toml, without advisories: their database is a repository of git
+/// on a server that a build may not reach.
 pub(super) fn deny() -> Result<Done, Failure> {
     run("deny", &["--offline", "check", "bans", "licenses", "sources"])
 }

@@ -12,7 +12,9 @@ mod check;
 mod convert;
 mod diff;
 mod escape;
+mod installed;
 mod output;
+mod pages;
 #[cfg(feature = "remote")]
 mod remote;
 mod run;

@@ -1,0 +1,75 @@
+//! Runs the commands of the pages: every line of every block of `sh`, in order, in a folder that has
+//! what a checkout has.
+
+use crate::support::TestFolder;
+
+/// Lines that are not run: how they begin, and the reason.
+const SKIPPED: [(&str, &str); 9] = [
+    ("cargo xtask-remote", "needs a server: tests/remote"),
+    ("KILN_REMOTE_", "needs a server: tests/remote"),
+    ("export KILN_REMOTE", "names a server that does not exist"),
+    ("cargo xtask bench", "takes minutes, and CI runs a part of it"),
+    ("cargo xtask test", "runs this test"),
+    ("cargo run", "builds everything again, and CI runs it"),
+    ("cargo new", "`cargo xtask packages` makes the project"),
+    ("cargo add", "`cargo xtask packages` makes the project"),
+    ("perf", "needs a processor's counters: tests/tools"),
+];
+
+const PAGES: [(&str, &str); 6] = [
+    ("README.md", include_str!("../../../README.md")),
+    ("docs/batch.md", include_str!("../../../docs/batch.md")),
+    ("docs/caching-in-ci.md", include_str!("../../../docs/caching-in-ci.md")),
+    ("docs/debugging.md", include_str!("../../../docs/debugging.md")),
+    ("docs/images.md", include_str!("../../../docs/images.md")),
+    ("docs/jit.md", include_str!("../../../docs/jit.md")),
+];
+
+/// The commands in the blocks of `sh`. A line that ends with a backslash goes on in the next one.
+fn commands(page: &str) -> Vec<String> {
+    let blocks = page.split("\n```sh\n").skip(1).filter_map(|rest| rest.split("\n```").next());
+    let text = blocks.collect::<Vec<_>>().join("\n").replace("\\\n", " ");
+    let is_command = |line: &&str| !line.trim().is_empty() && !line.starts_with('#');
+    text.lines().filter(is_command).map(str::to_owned).collect()
+}
+
+/// The reason for which a command is not run.
+fn skipped(command: &str) -> Option<&'static str> {
+    // Debuggers are not installed everywhere; tests/debug demands them.
+    if command.starts_with("gdb") && std::env::var_os("CI").is_none() {
+        return Some("needs gdb");
+    }
+    SKIPPED.iter().find(|(start, _)| command.starts_with(start)).map(|&(_, reason)| reason)
+}
+
+#[test]
+fn every_command_of_the_pages_works() {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let mut run = 0;
+    for (name, page) in PAGES {
+        let dir = TestFolder::new(&[]);
+        dir.shell(&format!(
+            "cp -r {root}/examples examples && cp -r examples/clif src && mkdir -p target/release && ln -s \
+             \"$xtask\" target/release/kiln"
+        ))
+        .ok();
+        for command in commands(page) {
+            if let Some(reason) = skipped(&command) {
+                println!("{name}: not run, {reason}: {command}");
+                continue;
+            }
+            let ended = dir.shell(&format!(
+                "cargo() {{ [ \"$1\" = xtask ] && shift && \"$xtask\" \"$@\"; }}\n{command}"
+            ));
+            assert_eq!(ended.code, Some(0), "{name}: {command}\n{}\n{}", ended.stdout, ended.stderr);
+            run += 1;
+        }
+    }
+    assert!(run > 40, "only {run} commands were found");
+}
+
+#[test]
+fn commands_are_found() {
+    let page = "\n```sh\n# A.\na b \\\n  c\n\nd # e\n```\n```rust\nf\n```\n\n```sh\ng\n```\n";
+    assert_eq!(commands(page), ["a b    c", "d # e", "g"]);
+}
