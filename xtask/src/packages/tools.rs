@@ -21,7 +21,7 @@ fn run(name: &str, args: &[&str]) -> Result<Done, Failure> {
 
 /// Finds dependencies that no source file names.
 pub(super) fn unused() -> Result<Done, Failure> {
-    run("machete", &["src", "crates", "xtask"])
+    run("machete", &["--skip-target-dir", "."])
 }
 
 /// Compares dependencies with deny.toml, without advisories: their database is a repository of git
