@@ -76,13 +76,13 @@ mod read;
 #[cfg(feature = "write")]
 mod write;
 
+#[cfg(feature = "write")]
 pub use self::object::{GlobalSymbols, ObjectOptions, write_object};
 pub use arch::Arch;
 pub use error::LoadError;
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
 pub use kiln_debug::{gdb::Debugger, perf::Kind as Profiler}; // who is told about a loaded image
-#[cfg(feature = "write")]
 #[cfg(feature = "load")]
 pub use load::{
     AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, ThreadLocalData,
