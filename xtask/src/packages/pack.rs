@@ -31,7 +31,7 @@ pub(super) fn check() -> Outcome {
 }
 
 /// The packages of the workspace, as cargo describes them.
-fn published() -> Result<Vec<Value>, Failure> {
+pub(super) fn published() -> Result<Vec<Value>, Failure> {
     let output =
         cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]).output().map_err(Failure::of)?;
     let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::of)?;

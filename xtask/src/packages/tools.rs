@@ -30,15 +30,6 @@ pub(super) fn deny() -> Result<Done, Failure> {
     run("deny", &["--offline", "check", "bans", "licenses", "sources"])
 }
 
-/// Builds each package with each of its features alone, with none and with all.
-pub(super) fn features() -> Result<Done, Failure> {
-    let mut args = vec!["check", "--each-feature", "--quiet", "--keep-going"];
-    // Parts that features have in common are no features for users.
-    args.extend(["--exclude-features", "objects,http,server,test-servers"]);
-    PUBLISHED.iter().for_each(|name| args.extend(["--package", name]));
-    run("hack", &args)
-}
-
 /// Compares the interfaces with those of a revision of git.
 pub(super) fn compatible(baseline: &str) -> Result<Done, Failure> {
     let mut args = vec!["check-release", "--baseline-rev", baseline];
