@@ -60,7 +60,7 @@ pub(crate) fn check(program: &[Function]) -> Result<Signatures, Vec<Fault>> {
 struct Checker<'a> {
     signatures: &'a Signatures,
     result: Type,
-    /// What is visible, the innermost last.
+    /// The visible variables, the innermost last.
     scope: Vec<(String, Type)>,
 }
 

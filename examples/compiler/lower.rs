@@ -70,7 +70,7 @@ struct Lowering<'m, 'a> {
     builder: FunctionBuilder<'a>,
     signatures: &'m Signatures,
     file: FileId,
-    /// What is visible, the innermost last.
+    /// The visible variables, the innermost last.
     scope: Vec<(String, Variable)>,
     callees: BTreeMap<String, FuncRef>,
 }

@@ -37,7 +37,7 @@ enum Cli {
     /// Compile a program in memory, and run it
     Run {
         program: PathBuf,
-        /// What the function `argument` returns
+        /// The numbers that the function `argument` returns
         arguments: Vec<i64>,
         /// The folder of what was compiled before
         #[arg(long)]
@@ -56,7 +56,7 @@ enum Cli {
     /// Run an image
     Call {
         image: PathBuf,
-        /// What the function `argument` returns
+        /// The numbers that the function `argument` returns
         arguments: Vec<i64>,
     },
 }
@@ -133,7 +133,7 @@ fn compile(path: &Path, cache: Option<&Path>) -> Result<Session> {
     Ok(session)
 }
 
-/// What `argument` returns.
+/// The numbers that `argument` returns.
 static ARGUMENTS: Mutex<Vec<i64>> = Mutex::new(Vec::new());
 
 fn run(main: Option<FunctionRef<'_>>, arguments: Vec<i64>) -> Result<()> {

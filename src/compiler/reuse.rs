@@ -84,6 +84,7 @@ pub(super) enum CacheLookup {
 pub(super) struct Hit {
     pub(super) key: Key,
     pub(super) entry: Entry,
+    #[cfg_attr(not(feature = "tracing"), expect(dead_code, reason = "spans say it"))]
     pub(super) place: Place,
     /// Number of lineages that the store could not point to the key.
     pub(super) failed_writes: usize,

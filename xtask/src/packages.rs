@@ -3,22 +3,22 @@
 //! A file for each kind of check: `pack.rs` makes the packages and compares what is in them with
 //! what belongs there, `registry.rs` makes a registry of them and of all crates that they need,
 //! `clients.rs` has a new project for each crate, `features.rs` builds with each feature alone,
-//! `oldest.rs` builds with the oldest versions of
-//! what we depend on, `tools.rs` calls programs of others.
+//! `oldest.rs` builds with the oldest versions of what we depend on, `tools.rs` calls programs of
+//! others. `published.rs` has what they share.
 
 mod clients;
 mod features;
 mod oldest;
 mod pack;
+mod published;
 mod registry;
 mod tools;
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::ValueEnum as _;
 
-use crate::develop::{cargo, execute, root};
+use self::published::Done;
 use crate::output::{Failure, Outcome, time};
 
 /// Check the packages of all crates: their contents, and a new project with each of them.
@@ -63,13 +63,6 @@ enum Check {
     Compatible,
 }
 
-/// The way in which a check ended that did not fail.
-pub(crate) enum Done {
-    Passed,
-    /// Nothing was checked, for this reason.
-    Skipped(String),
-}
-
 impl Check {
     /// Whether CI runs the check each time. The others take minutes, or need programs that take
     /// minutes to build.
@@ -102,26 +95,6 @@ impl Check {
     }
 }
 
-/// The folder of everything that these checks make.
-fn folder() -> PathBuf {
-    root().join("target/packages")
-}
-
-/// The crates that are published, in an order in which each comes after those that it needs.
-const PUBLISHED: [&str; 11] = [
-    "kiln-globals",
-    "kiln-artifact",
-    "kiln-debug",
-    "kiln-trap",
-    "kiln-ir",
-    "kiln-backend",
-    "kiln-cache",
-    "kiln-image",
-    "kiln-jit",
-    "kiln",
-    "kiln-remote",
-];
-
 pub(crate) fn main(args: &PackagesArgs) -> Outcome {
     let mut failed = Vec::new();
     for &check in Check::value_variants() {
@@ -143,9 +116,4 @@ pub(crate) fn main(args: &PackagesArgs) -> Outcome {
         }
     }
     if failed.is_empty() { Ok(()) } else { Err(Failure::new(format!("packages: {}", failed.join(", ")))) }
-}
-
-/// Runs cargo in the workspace, and fails if it does.
-fn run_cargo(args: &[&str]) -> Outcome {
-    execute(&mut cargo(args))
 }

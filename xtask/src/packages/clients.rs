@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use super::{PUBLISHED, folder};
+use super::published::{PUBLISHED, folder};
 use crate::develop::{cargo, execute, root};
 use crate::output::{Failure, Outcome};
 

@@ -1,9 +1,10 @@
-//! Builds each package with none of its features, with each alone, and with all. Builds of the whole
-//! workspace do not: there, what one crate asks for is there for all.
+//! Builds each package with none of its features, with each alone, and with all. Builds of the
+//! whole workspace do not: there, what one crate asks for is there for all.
 
 use serde_json::Value;
 
-use super::{Done, PUBLISHED, pack, run_cargo};
+use super::pack;
+use super::published::{Done, PUBLISHED, run_cargo};
 use crate::output::Failure;
 
 /// The crates that are built with few others, so that each build takes a second.

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Done, folder};
+use super::published::{Done, folder};
 use crate::develop::{cargo, execute, root};
 use crate::output::{Failure, Outcome};
 

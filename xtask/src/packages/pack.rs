@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{PUBLISHED, run_cargo};
+use super::published::{PUBLISHED, run_cargo};
 use crate::develop::{cargo, root};
 use crate::output::{Failure, Outcome};
 

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use super::{PUBLISHED, folder, pack};
+use super::pack;
+use super::published::{PUBLISHED, folder};
 use crate::develop::{cargo, root};
 use crate::output::Failure;
 

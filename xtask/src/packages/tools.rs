@@ -1,6 +1,6 @@
 //! Checks that programs of others do. `.ci/run` names their versions.
 
-use super::{Done, PUBLISHED, run_cargo};
+use super::published::{Done, PUBLISHED, run_cargo};
 use crate::develop::cargo;
 use crate::output::Failure;
 

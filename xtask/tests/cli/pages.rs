@@ -1,5 +1,5 @@
-//! Runs the commands of the pages: every line of every block of `sh`, in order, in a folder that has
-//! what a checkout has.
+//! Runs the commands of the pages: every line of every block of `sh`, in order, in a folder that
+//! has what a checkout has.
 
 use crate::support::TestFolder;
 

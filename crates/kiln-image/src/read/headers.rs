@@ -40,6 +40,7 @@ pub(crate) struct Headers {
     pub(crate) arch: Arch,
     pub(crate) list: Vec<ProgramHeader>,
     /// Parts of the file that were read already.
+    #[cfg_attr(not(feature = "load"), expect(dead_code, reason = "the loader maps them"))]
     pub(crate) parts: Vec<FilePart>,
 }
 
