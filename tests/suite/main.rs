@@ -7,6 +7,7 @@ mod direct;
 mod entries;
 mod faults;
 mod forked;
+mod hosts;
 mod last_build;
 mod limits;
 mod locate;

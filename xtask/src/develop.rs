@@ -112,6 +112,20 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ("run direct from an image", run(&["--globals", "direct", "--split-modules", "--via", "image"])),
         // The fuzz targets are a workspace of their own, which shares the target folder.
         ("fuzz targets", cargo(&["check", "--manifest-path", "fuzz/Cargo.toml", "--target-dir", "target"])),
+        // Everything else is compiled with all features.
+        (
+            "loading alone",
+            cargo(&[
+                "check",
+                "-p",
+                "kiln-image",
+                "--no-default-features",
+                "--features",
+                "load",
+                "--example",
+                "hosts",
+            ]),
+        ),
         ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),
         ("bench, a small slice", own(&["bench", "--slice"])),
     ];
