@@ -20,7 +20,7 @@ use std::sync::{Arc, LazyLock};
 use kiln_artifact::{Artifact, Table};
 use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
-use kiln_image::code::{CodeTables, Function, Location};
+use kiln_image::code::{CodeTables, Function, Location, name_of_stub};
 use kiln_image::link::{LeanOptions, Roots, lean};
 use kiln_image::{
     Debugger, GlobalSymbols, Image, ImageInfo, ImageOptions, ObjectOptions, verify_bytes, write_image,
@@ -311,13 +311,15 @@ pub fn code_tables(bytes: &[u8]) {
     let Some(tables) = CodeTables::read(&bytes) else { return };
     let ask = |function: Function<'_>, at: u32| {
         let _ = (function.name(), function.module_name(), function.source_at(at), function.trap_at(at));
+        assert!(function.is_stub() || function.slot().is_none(), "only stubs have slots");
+        assert!(name_of_stub(&function).len() <= bytes.len() + 4, "a name is not longer than the tables");
         let handlers = function.call_at(at).map_or(0, |call| call.handlers().count());
         let roots = function.stack_map_at(at).map_or(0, |map| map.roots().count());
         assert!(handlers.max(roots) <= bytes.len(), "{handlers} handlers, {roots} roots");
     };
-    let mut count = 0;
-    for function in tables.functions() {
-        count += 1;
+    let (mut count, mut stubs) = (0, 0);
+    for function in tables.functions().chain(tables.stubs()) {
+        *(if function.is_stub() { &mut stubs } else { &mut count }) += 1;
         let (start, len) = (function.start(), function.len());
         for at in [start, start + len / 3, start + len / 2, start + len] {
             ask(function, at);
@@ -327,12 +329,14 @@ pub fn code_tables(bytes: &[u8]) {
             });
         }
     }
-    assert!(count <= bytes.len(), "{count} functions of {} bytes", bytes.len());
+    assert!(count + stubs <= bytes.len(), "{count} functions, {stubs} stubs of {} bytes", bytes.len());
     let sizes = tables.sizes();
     assert!(sizes.functions == count && sizes.total == bytes.len(), "{sizes:?}");
     for at in (0..2000).step_by(61).chain([u32::MAX]) {
         tables.find(at).into_iter().for_each(|function| ask(function, at));
-        let _ = Location::find_call(tables, 0, at.into()).map(|place| (place.line(), place.offset()));
+        for find in [Location::find, Location::find_call, Location::find_through_stub] {
+            let _ = find(tables, 0, at.into()).map(|place| (place.line(), place.trap(), place.offset()));
+        }
     }
 }
 

@@ -1,12 +1,18 @@
 //! The parts that differ between architectures: the entry thunk, how execution continues at a
 //! handler, the registers of a signal, and how a compiled frame is left.
 //!
-//! An architecture is a file with the same items as `x86_64.rs`.
+//! An architecture is a file with the same items as `x86_64.rs`. `other.rs` is for machines that
+//! have none yet.
 
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(target_arch = "x86_64")]
 mod x86_64;
-#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+#[cfg(target_arch = "x86_64")]
 pub(crate) use x86_64::*;
 
-#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
-compile_error!("kiln-trap has an entry thunk and signal frames for x86-64 Linux only");
+#[cfg(not(target_arch = "x86_64"))]
+mod other;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use other::*;
+
+#[cfg(not(target_os = "linux"))]
+compile_error!("kiln-trap knows the signal frames and stacks of Linux only");

@@ -22,6 +22,11 @@ pub enum Caught {
     Exception(Exception),
     /// Nothing was called: the system gave this thread no memory for an alternate stack.
     Thread(io::Error),
+    /// Nothing was called: this machine is not one that [is supported](crate::SUPPORTED).
+    Unsupported {
+        /// Its architecture.
+        arch: &'static str,
+    },
 }
 
 impl fmt::Display for Caught {
@@ -29,6 +34,7 @@ impl fmt::Display for Caught {
         match self {
             Self::Trap(trap) => trap.fmt(f),
             Self::Exception(exception) => write!(f, "exception with tag {}", exception.tag),
+            Self::Unsupported { arch } => crate::refuse(f, arch),
             Self::Thread(_) => write!(f, "no memory for an alternate stack of this thread"),
         }
     }
@@ -58,7 +64,7 @@ impl std::error::Error for Caught {
 ///
 /// # Errors
 ///
-/// [`Caught::Trap`], or [`Caught::Thread`] if nothing was called.
+/// [`Caught::Trap`], or [`Caught::Thread`] or [`Caught::Unsupported`] if nothing was called.
 ///
 /// # Safety
 ///
@@ -98,6 +104,9 @@ unsafe fn run<A: Arguments, R: Output>(
     arguments: A,
     catches_exceptions: bool,
 ) -> Result<R, Caught> {
+    if !crate::SUPPORTED {
+        return Err(Caught::Unsupported { arch: std::env::consts::ARCH });
+    }
     let bounds = thread::prepare(signal::install).map_err(Caught::Thread)?;
     let mut entry = Entry {
         registers: Registers::new(),

@@ -26,8 +26,11 @@ pub(crate) struct Entry {
     pub(crate) exception: MaybeUninit<[usize; 3]>,
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for the entry thunk"))]
 pub(crate) const INTS: usize = offset_of!(Entry, registers.ints);
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for the entry thunk"))]
 pub(crate) const FLOATS: usize = offset_of!(Entry, registers.floats);
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "for the entry thunk"))]
 pub(crate) const FLOAT_RESULT: usize = offset_of!(Entry, registers.float_result);
 
 /// How a call ended, as the entry thunk returns it.

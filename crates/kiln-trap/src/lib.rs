@@ -62,6 +62,18 @@ mod trap;
 mod unwind;
 mod walk;
 
+/// Whether code can be registered and called on this machine: x86-64.
+///
+/// On the others, [`register`] and [`call`] return errors that say so, [`install`] does nothing,
+/// and there are no compiled frames for backtraces, roots and exceptions. So whatever uses this
+/// crate can be built for all machines of Linux.
+pub const SUPPORTED: bool = arch::SUPPORTED;
+
+/// Writes why an architecture is refused.
+fn refuse(f: &mut std::fmt::Formatter<'_>, arch: &str) -> std::fmt::Result {
+    write!(f, "kiln-trap has no entry thunk for {arch}, only for x86_64")
+}
+
 pub use self::arguments::{Argument, Arguments, Callee, Output};
 pub use self::backtrace::{Backtrace, BacktraceFrame, CodeFrame, Source};
 pub use self::call::{Caught, call, call_and_catch};

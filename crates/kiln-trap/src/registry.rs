@@ -48,6 +48,11 @@ pub enum RegisterError {
     },
     /// [`MAX_RANGES`] are registered.
     Full,
+    /// This machine is not one that [is supported](crate::SUPPORTED).
+    Unsupported {
+        /// Its architecture.
+        arch: &'static str,
+    },
 }
 
 impl std::fmt::Display for RegisterError {
@@ -59,6 +64,7 @@ impl std::fmt::Display for RegisterError {
                 "the range {:#x}..{:#x} overlaps {:#x}..{:#x}, which is registered",
                 new.start, new.end, registered.start, registered.end
             ),
+            Self::Unsupported { arch } => crate::refuse(f, arch),
             Self::Full => write!(f, "{MAX_RANGES} ranges are registered, and there can be no more"),
         }
     }
@@ -101,7 +107,8 @@ impl Counters {
 ///
 /// # Errors
 ///
-/// [`RegisterError`] if the range is empty, overlaps another, or is one too many.
+/// [`RegisterError`] if the range is empty, overlaps another, or is one too many, or if this machine
+/// is not [supported](crate::SUPPORTED).
 ///
 /// # Safety
 ///
@@ -111,6 +118,9 @@ pub unsafe fn register(
     range: Range<usize>,
     lookup: *const dyn CodeLookup,
 ) -> Result<Registration, RegisterError> {
+    if !crate::SUPPORTED {
+        return Err(RegisterError::Unsupported { arch: std::env::consts::ARCH });
+    }
     if range.start >= range.end {
         return Err(RegisterError::Empty { start: range.start });
     }

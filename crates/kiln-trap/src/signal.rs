@@ -30,9 +30,13 @@ static PREVIOUS: [Previous; SIGNALS.len()] = [const { Previous::new() }; SIGNALS
 /// Installs the handlers, the first time.
 ///
 /// [`call`](crate::call) does it. A program that installs handlers of its own decides by this who
-/// is asked first: whoever is installed last.
+/// is asked first: whoever is installed last. On a machine that is not
+/// [supported](crate::SUPPORTED), nothing is installed.
 pub fn install() {
     static ONCE: Once = Once::new();
+    if !crate::SUPPORTED {
+        return;
+    }
     ONCE.call_once(|| {
         for (signal, previous) in SIGNALS.into_iter().zip(&PREVIOUS) {
             previous.install(signal, handle);

@@ -225,13 +225,8 @@ impl<'a> Function<'a> {
     /// Returns the reason for which the instruction that starts at `offset` may trap.
     pub fn trap_at(&self, offset: u32) -> Option<TrapCode> {
         let (head, offset) = (self.head()?, self.relative(offset)?);
-        let mut reader = head.part(TRAPS)?.seek(0, |before| before < offset)?;
-        loop {
-            let (at, code) = reader.trap()?;
-            if at >= offset {
-                return (at == offset).then_some(TrapCode::from_raw(code));
-            }
-        }
+        let reader = head.part(TRAPS)?.seek(0, |before| before < offset)?;
+        reader.find_trap(offset).map(TrapCode::from_raw)
     }
 
     /// Returns the call that returns to `offset`. It may be the end of the function, if the callee

@@ -2,6 +2,7 @@
 
 use super::cursor::Cursor;
 use super::format::{CHECKPOINT, Checkpoint, STRIDE, checkpoints};
+use super::group::{self, SourceGroup, TrapGroup};
 
 /// A stream with its checkpoints.
 #[derive(Clone, Copy, Debug)]
@@ -134,13 +135,52 @@ impl<'a> Reader<'a> {
 
     /// Returns the location of the range that has a byte at `offset`, which no range before this
     /// one has or comes after.
+    #[inline]
     pub(super) fn find_source(mut self, offset: u32) -> Option<u32> {
         loop {
-            let Source { start, end, location } = self.source()?;
-            if offset < end {
-                return (start <= offset).then_some(location);
+            if let Some(group) = SourceGroup::read(self.rest.0) {
+                let end = self.offset.checked_add(group.len())?;
+                if offset < end {
+                    let inside = offset.checked_sub(self.offset)?;
+                    return Some(self.extra.wrapping_add_signed(group.difference_at(inside)));
+                }
+                self.extra = self.extra.wrapping_add_signed(group.difference());
+                self.skip(end)?;
+                continue;
+            }
+            let source = self.source()?;
+            if offset < source.end {
+                return (source.start <= offset).then_some(self.extra);
             }
         }
+    }
+
+    /// Returns the code of the first trap at `offset`, which no trap before this one comes after.
+    #[inline]
+    pub(super) fn find_trap(mut self, offset: u32) -> Option<u8> {
+        loop {
+            if let Some(group) = TrapGroup::read(self.rest.0) {
+                let last = self.offset.checked_add(group.len())?;
+                if offset <= last {
+                    return group.at(offset.checked_sub(self.offset)?);
+                }
+                self.skip(last)?;
+                continue;
+            }
+            let (at, code) = self.trap()?;
+            if at >= offset {
+                return (at == offset).then_some(code);
+            }
+        }
+    }
+
+    /// Skips a group, at the end of which the last offset is `offset`.
+    #[inline]
+    fn skip(&mut self, offset: u32) -> Option<()> {
+        self.budget = self.budget.checked_sub(group::ENTRIES)?;
+        self.rest.bytes(group::BYTES)?;
+        self.offset = offset;
+        Some(())
     }
 
     pub(super) fn call(&mut self) -> Option<CallEntry> {

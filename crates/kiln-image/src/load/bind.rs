@@ -392,7 +392,7 @@ impl Loaded {
 
     /// Returns the same for this crate's own purposes.
     pub(super) fn code(&self) -> Range<*const u8> {
-        self.range(self.mapped.tables().note.head.text)
+        self.range(self.mapped.head().text)
     }
 
     /// Returns the address range of `.eh_frame`, which ends with four zero bytes, as

@@ -126,12 +126,28 @@ impl Mapped {
         Numbers { bytes, endian: self.arch.endian() }
     }
 
+    /// Returns the fixed part of the note.
+    pub(super) fn head(&self) -> &Head {
+        &self.head
+    }
+
     /// Returns the unwind rows, which may be malformed.
     pub(super) fn unwind_rows(&self) -> &[u8] {
-        let span = self.tables().note.head.eh_frame;
+        self.with_tables(self.head.eh_frame)
+    }
+
+    /// Returns the code tables, which may be malformed.
+    #[inline]
+    pub(super) fn code_tables(&self) -> &[u8] {
+        self.with_tables(self.head.code_tables)
+    }
+
+    /// Returns bytes that `View` has found where it found the tables.
+    #[inline]
+    fn with_tables(&self, span: Span) -> &[u8] {
         match span.len.get() {
             0 => &[],
-            // SAFETY: `View` has found them where it found the tables.
+            // SAFETY: as in `tables`.
             len => unsafe { self.memory.bytes(span.start.get() as usize, len as usize) },
         }
     }

@@ -8,6 +8,9 @@ use std::arch::{asm, global_asm};
 
 use crate::entry::{Entry, FLOAT_RESULT, FLOATS, INTS};
 
+/// Whether code can be registered and called.
+pub(crate) const SUPPORTED: bool = true;
+
 /// DWARF's number of the frame pointer.
 pub(crate) const DWARF_FP: i32 = 6;
 /// Cranelift's exception edges restore these in the convention `system_v`: `rbx`, `r12` to `r15`,
