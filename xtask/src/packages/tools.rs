@@ -27,7 +27,7 @@ pub(super) fn unused() -> Result<Done, Failure> {
 /// Compares dependencies with deny.toml, without advisories: their database is a repository of git
 /// on a server that a build may not reach.
 pub(super) fn deny() -> Result<Done, Failure> {
-    run("deny", &["--offline", "check", "bans", "licenses", "sources"])
+    run("deny", &["--offline", "--workspace", "--all-features", "check", "bans", "licenses", "sources"])
 }
 
 /// Compares the interfaces with those of a revision of git.
