@@ -26,7 +26,6 @@ use crate::output::{Failure, Outcome, time};
 #[command(after_help = "Examples:
   cargo xtask packages
   cargo xtask packages --only oldest
-  cargo xtask packages --only compatible --baseline v0.1.0
   cargo xtask packages --all")]
 pub(crate) struct PackagesArgs {
     /// Run only this check
@@ -35,9 +34,6 @@ pub(crate) struct PackagesArgs {
     /// Run those checks, too, that CI does not run every time
     #[arg(long)]
     all: bool,
-    /// The revision of git with which `compatible` compares
-    #[arg(long, value_name = "REVISION")]
-    baseline: Option<String>,
     /// Choose the oldest versions again, after a dependency was added or changed
     #[arg(long)]
     bless: bool,
@@ -59,8 +55,6 @@ enum Check {
     Features,
     /// The same, of all other crates: takes minutes
     MoreFeatures,
-    /// The interfaces are those of --baseline, or the versions say so; needs cargo-semver-checks
-    Compatible,
 }
 
 impl Check {
@@ -87,10 +81,6 @@ impl Check {
             Self::Deny => tools::deny(),
             Self::Features => features::run(false),
             Self::MoreFeatures => features::run(true),
-            Self::Compatible => match &args.baseline {
-                Some(baseline) => tools::compatible(baseline),
-                None => Ok(Done::Skipped("no --baseline: nothing was released yet".into())),
-            },
         }
     }
 }

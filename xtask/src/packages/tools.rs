@@ -1,6 +1,6 @@
 //! Checks that programs of others do. `.ci/run` names their versions.
 
-use super::published::{Done, PUBLISHED, run_cargo};
+use super::published::{Done, run_cargo};
 use crate::develop::cargo;
 use crate::output::Failure;
 
@@ -28,11 +28,4 @@ pub(super) fn unused() -> Result<Done, Failure> {
 /// on a server that a build may not reach.
 pub(super) fn deny() -> Result<Done, Failure> {
     run("deny", &["--offline", "--workspace", "--all-features", "check", "bans", "licenses", "sources"])
-}
-
-/// Compares the interfaces with those of a revision of git.
-pub(super) fn compatible(baseline: &str) -> Result<Done, Failure> {
-    let mut args = vec!["check-release", "--baseline-rev", baseline];
-    PUBLISHED.iter().for_each(|name| args.extend(["--package", name]));
-    run("semver-checks", &args)
 }
