@@ -10,6 +10,7 @@
 mod background;
 mod compile_lazy;
 mod error;
+mod farm;
 mod generator;
 mod keys;
 mod lazy;
@@ -21,13 +22,15 @@ mod verify;
 use std::sync::Arc;
 
 use kiln_artifact::Artifact;
-use kiln_backend::{Reuse, compile_all, compile_all_here, is_small};
+use kiln_backend::{Built, Reuse, compile_all, compile_all_here, is_small};
 use kiln_cache::{Events, FunctionKey, Key, Recipe, Store};
+use kiln_farm::Farm;
 use kiln_ir::{Module, Target};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 pub use self::error::{CompilerError, LazyError};
+use self::farm::{Made, Missing};
 use self::generator::{Generator, Generators};
 pub use self::lazy::{Lazy, LazyKey};
 use self::pool::Pool;
@@ -45,6 +48,7 @@ pub struct Compiler {
     abi: Arc<[u8]>,
     progress: Arc<dyn Fn() + Send + Sync>,
     cache: Cache,
+    farm: Option<Arc<dyn Farm>>,
     /// The code generators made so far, for this target and ABI.
     generators: Arc<Generators>,
 }
@@ -71,7 +75,8 @@ impl Compiler {
     /// Creates a compiler for `target`.
     pub fn new(target: Target) -> Self {
         let (abi, cache, generators) = Default::default();
-        Self { target, pool: Pool::global(), abi, progress: Arc::new(|| {}), cache, generators }
+        let farm = None;
+        Self { target, pool: Pool::global(), abi, progress: Arc::new(|| {}), cache, farm, generators }
     }
 
     /// Runs the work in `pool`, which was made in this process.
@@ -105,6 +110,18 @@ impl Compiler {
     #[must_use]
     pub fn verify(mut self, verify: Verify) -> Self {
         self.cache.verify = verify;
+        self
+    }
+
+    /// Lets `farm` compile modules that the store does not have, while this compiler compiles too.
+    /// Whatever is done first is used; the artifacts are the same. With [`Verify::All`] the farm is
+    /// not used.
+    ///
+    /// The farm is asked only if there is more to compile than a second or so, and only for modules
+    /// of which no function is reused.
+    #[must_use]
+    pub fn farm(mut self, farm: Arc<dyn Farm>) -> Self {
+        self.farm = Some(farm);
         self
     }
 
@@ -182,9 +199,14 @@ impl Compiler {
         lookups <= 1 && is_small(modules)
     }
 
-    /// Returns this compiler without its store.
+    /// Returns this compiler without its store, and without its farm.
     pub(crate) fn without_store(&self) -> Self {
-        Self { cache: Cache::default(), ..self.clone() }
+        Self { cache: Cache::default(), farm: None, ..self.clone() }
+    }
+
+    /// Returns the farm, unless everything is to be compiled here.
+    fn farm_in_use(&self) -> Option<&dyn Farm> {
+        self.farm.as_deref().filter(|_| self.cache.verify != Verify::All)
     }
 
     /// Runs `work` on a thread of the pool, when the pool has nothing else to do.
@@ -250,6 +272,39 @@ impl Compiler {
             }
         }
 
+        let made: Vec<Made> = match self.farm_in_use().filter(|_| !here && !pending.is_empty()) {
+            Some(farm) => {
+                let missing = pending.iter().map(|(index, pending)| Missing {
+                    module: &modules[*index],
+                    generator: &generators[*index],
+                    pending,
+                });
+                let outcomes = self.compile_missing(farm, &missing.collect::<Vec<_>>());
+                let positions = pending.iter().map(|(index, _)| *index);
+                farm::all(outcomes.into_iter().zip(positions)).map_err(CompilerError::Functions)?
+            }
+            None => self.compile_here_all(modules, generators, &pending, here)?,
+        };
+
+        for ((index, lookup), made) in pending.into_iter().zip(made) {
+            let (module, generator) = (&modules[index], &generators[index]);
+            let artifact = self.use_made(module, generator, lookup, made, &mut stats, &mut samples);
+            artifacts.push((index, artifact));
+        }
+        // Until here, all hits come before the compiled modules.
+        artifacts.sort_unstable_by_key(|(index, _)| *index);
+        let artifacts = artifacts.into_iter().map(|(_, artifact)| artifact).collect();
+        Ok(Compiled { artifacts, stats, samples })
+    }
+
+    /// Compiles modules without a farm: on the calling thread, or in the pool.
+    fn compile_here_all(
+        &self,
+        modules: &[Module],
+        generators: &[Arc<Generator>],
+        pending: &[(usize, Pending)],
+        here: bool,
+    ) -> Result<Vec<Made>, CompilerError> {
         let reuse: Vec<Vec<Option<Reuse<'_>>>> =
             pending.iter().map(|(_, lookup)| lookup.reusable()).collect();
         let jobs = pending.iter().zip(&reuse);
@@ -260,16 +315,6 @@ impl Compiler {
             errors.iter_mut().for_each(|error| error.module = pending[error.module].0);
             CompilerError::Functions(errors)
         })?;
-        drop(reuse);
-
-        for ((index, lookup), built) in pending.into_iter().zip(built) {
-            let module = &modules[index];
-            let artifact = self.cache.finish(module, &generators[index], lookup, built, &mut stats);
-            artifacts.push((index, artifact));
-        }
-        // Until here, all hits come before the compiled modules.
-        artifacts.sort_unstable_by_key(|(index, _)| *index);
-        let artifacts = artifacts.into_iter().map(|(_, artifact)| artifact).collect();
-        Ok(Compiled { artifacts, stats, samples })
+        Ok(built.into_iter().map(|built: Built| Made { built, farmed: None }).collect())
     }
 }

@@ -70,6 +70,7 @@ pub use thunk::Thunk;
 pub use kiln_artifact as artifact;
 pub use kiln_backend as backend;
 pub use kiln_cache as cache;
+pub use kiln_farm as farm;
 pub use kiln_globals as globals;
 pub use kiln_image as image;
 pub use kiln_ir as ir;

@@ -5,17 +5,22 @@
 //! store maps this lineage to the key that the module's IR had when it was last built. So it needs
 //! no second copy of the artifact.
 
+use std::sync::Arc;
+
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, CompileError, Job, compile, compile_all};
 #[cfg(feature = "tracing")]
 use kiln_cache::Place;
-use kiln_ir::ModuleSettings;
+use kiln_farm::Farm;
+use kiln_ir::{Module, ModuleSettings};
 use rayon::prelude::*;
 
 use super::error::{CompilerError, LazyError};
+use super::farm::{self, Missing};
+use super::generator::Generator;
 use super::keys::Keys;
 use super::lazy::Lazy;
-use super::reuse::{CacheLookup, Hit};
+use super::reuse::{CacheLookup, Hit, Pending};
 use super::stats::Stats;
 use super::verify::{Samples, Verify};
 use super::{Compiled, Compiler};
@@ -25,6 +30,21 @@ struct Done {
     artifact: Artifact,
     stats: Stats,
     samples: Samples,
+}
+
+/// The result of looking a module up.
+enum Looked {
+    Done(Done),
+    /// It has to be compiled, by the farm or here.
+    Missing(Box<Missed>),
+}
+
+/// A module that the store does not have.
+struct Missed {
+    module: Module,
+    generator: Arc<Generator>,
+    pending: Pending,
+    stats: Stats,
 }
 
 /// The common state of the modules of one call.
@@ -75,7 +95,14 @@ impl Compiler {
         self.announce_lazy(&modules, &shared);
         let work = || -> Vec<_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
-            modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect()
+            match self.farm_in_use() {
+                None => modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect(),
+                Some(farm) => {
+                    let looked: Vec<_> =
+                        modules.map(|(index, lazy)| self.look_up_lazy(index, lazy, &shared)).collect();
+                    self.compile_missed(farm, looked)
+                }
+            }
         };
         let done: Vec<Result<Done, LazyError<E>>> = self.install(work);
 
@@ -112,10 +139,77 @@ impl Compiler {
         lazy: Lazy<'_, E>,
         shared: &Shared,
     ) -> Result<Done, LazyError<E>> {
-        let Lazy { name, key, build } = lazy;
         #[cfg(feature = "tracing")]
         let _span =
-            tracing::debug_span!("module", module = &*name, outcome = tracing::field::Empty).entered();
+            tracing::debug_span!("module", module = &*lazy.name, outcome = tracing::field::Empty).entered();
+        let missed = match self.look_up_lazy(index, lazy, shared)? {
+            Looked::Done(done) => return Ok(done),
+            Looked::Missing(missed) => *missed,
+        };
+        let Missed { module, generator, pending, mut stats } = missed;
+        let reuse = pending.reusable();
+        let job = generator.job(&module, &reuse);
+        let built = self.compile_job(job, shared.many).map_err(|mut errors| {
+            errors.iter_mut().for_each(|error| error.module = index);
+            LazyError::Compile(CompilerError::Functions(errors))
+        })?;
+        drop(reuse);
+        #[cfg(feature = "tracing")]
+        tracing::Span::current()
+            .record("outcome", if built.reused > 0 { "partly reused" } else { "compiled" });
+        let artifact = self.cache.finish(&module, &generator, pending, built, &mut stats);
+        Ok(Done { artifact, stats, samples: Samples::default() })
+    }
+
+    /// Compiles what was not found, here and on the farm.
+    fn compile_missed<E: Send>(
+        &self,
+        farm: &dyn Farm,
+        looked: Vec<Result<Looked, LazyError<E>>>,
+    ) -> Vec<Result<Done, LazyError<E>>> {
+        let missing = looked.iter().filter_map(|looked| match looked {
+            Ok(Looked::Missing(missed)) => Some(Missing {
+                module: &missed.module,
+                generator: &missed.generator,
+                pending: &missed.pending,
+            }),
+            _ => None,
+        });
+        let missing: Vec<Missing<'_>> = missing.collect();
+        let outcomes = if missing.is_empty() { Vec::new() } else { self.compile_missing(farm, &missing) };
+        drop(missing);
+        let mut outcomes = outcomes.into_iter();
+        let paired: Vec<_> = looked
+            .into_iter()
+            .map(|looked| {
+                let is_missing = matches!(looked, Ok(Looked::Missing(_)));
+                (looked, if is_missing { outcomes.next() } else { None })
+            })
+            .collect();
+        // Entries are made and stored in parallel.
+        let done = paired.into_par_iter().enumerate().map(|(index, (looked, outcome))| {
+            let missed = match looked? {
+                Looked::Done(done) => return Ok(done),
+                Looked::Missing(missed) => *missed,
+            };
+            let Missed { module, generator, pending, mut stats } = missed;
+            let made = farm::at(outcome.expect("each missing module has an outcome"), index);
+            let made = made.map_err(|errors| LazyError::Compile(CompilerError::Functions(errors)))?;
+            let mut samples = Samples::default();
+            let artifact = self.use_made(&module, &generator, pending, made, &mut stats, &mut samples);
+            Ok(Done { artifact, stats, samples })
+        });
+        done.collect()
+    }
+
+    /// Looks a module up, and builds its IR if it is needed.
+    fn look_up_lazy<E>(
+        &self,
+        index: usize,
+        lazy: Lazy<'_, E>,
+        shared: &Shared,
+    ) -> Result<Looked, LazyError<E>> {
+        let Lazy { name, key, build } = lazy;
         let (program, keys) = (&self.cache.program, shared.keys.as_ref());
         let client = key.as_ref().zip(keys).map(|(key, keys)| keys.client(program, &name, key));
         let hit = client.and_then(|client| self.cache.look_up_unbuilt(&name, &client));
@@ -123,7 +217,7 @@ impl Compiler {
             Some(hit) if !self.cache.verify.samples(&hit.key) => {
                 #[cfg(feature = "tracing")]
                 record_hit(hit.place, "hit by the client's key");
-                return Ok(unbuilt(hit));
+                return Ok(Looked::Done(unbuilt(hit)));
             }
             hit => hit,
         };
@@ -147,29 +241,19 @@ impl Compiler {
         stats.wrong_keys += usize::from(!is_right);
         if let Some(hit) = hit.filter(|_| is_right) {
             let artifact = self.cache.use_hit(&module, hit, &mut stats, &mut samples);
-            return Ok(Done { artifact, stats, samples });
+            return Ok(Looked::Done(Done { artifact, stats, samples }));
         }
-        let artifact = match self.cache.look_up(&module, &name, client, &generator, None) {
+        Ok(match self.cache.look_up(&module, &name, client, &generator, None) {
             CacheLookup::Hit(hit) => {
                 #[cfg(feature = "tracing")]
                 record_hit(hit.place, "hit");
-                self.cache.use_hit(&module, hit, &mut stats, &mut samples)
+                let artifact = self.cache.use_hit(&module, hit, &mut stats, &mut samples);
+                Looked::Done(Done { artifact, stats, samples })
             }
             CacheLookup::Compile(pending) => {
-                let reuse = pending.reusable();
-                let job = generator.job(&module, &reuse);
-                let built = self.compile_job(job, shared.many).map_err(|mut errors| {
-                    errors.iter_mut().for_each(|error| error.module = index);
-                    LazyError::Compile(CompilerError::Functions(errors))
-                })?;
-                drop(reuse);
-                #[cfg(feature = "tracing")]
-                tracing::Span::current()
-                    .record("outcome", if built.reused > 0 { "partly reused" } else { "compiled" });
-                self.cache.finish(&module, &generator, pending, built, &mut stats)
+                Looked::Missing(Box::new(Missed { module, generator, pending, stats }))
             }
-        };
-        Ok(Done { artifact, stats, samples })
+        })
     }
 
     /// Compiles one module: on this thread if there are `many`, otherwise its functions in

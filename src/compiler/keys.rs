@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use cranelift_codegen::isa::TargetIsa;
-use kiln_backend::{PRODUCER, REVISION, reference_classes};
+use kiln_backend::{PRODUCER, REVISION, reference_classes, settings_text};
 use kiln_cache::{FunctionKey, FunctionParts, Key, KeyParts, Lineage, Recipe};
 use kiln_ir::{Code, Module};
 
@@ -25,9 +25,7 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(isa: &dyn TargetIsa, abi: Arc<[u8]>) -> Self {
-        // Both lists are in Cranelift's fixed order and hold every setting, defaults included.
-        let flags = isa.flags().iter().chain(isa.isa_flags());
-        let settings = flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ");
+        let settings = settings_text(isa);
         let target = isa.triple().to_string();
         let environment = recipe(&target, &settings, &abi, &[0; 32], b"").environment();
         Self { target, settings, abi, environment, environment_text: environment.to_string() }

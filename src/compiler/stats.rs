@@ -3,8 +3,12 @@
 /// The statistics of a build, or of all builds of a session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Functions that were compiled.
+    /// Functions that were compiled in this process.
     pub compiled_functions: usize,
+    /// Functions that a farm compiled: see [`Compiler::farm`](crate::Compiler::farm).
+    pub farmed_functions: usize,
+    /// Modules that a farm compiled.
+    pub farmed_modules: usize,
     /// Functions that were reused, with their whole module or one by one.
     pub reused_functions: usize,
     /// Modules whose whole artifact came from the store.
@@ -27,6 +31,8 @@ impl std::ops::AddAssign for Stats {
     fn add_assign(&mut self, other: Self) {
         let Self {
             compiled_functions,
+            farmed_functions,
+            farmed_modules,
             reused_functions,
             reused_modules,
             lazy_modules,
@@ -36,6 +42,8 @@ impl std::ops::AddAssign for Stats {
             failed_writes,
         } = other;
         self.compiled_functions += compiled_functions;
+        self.farmed_functions += farmed_functions;
+        self.farmed_modules += farmed_modules;
         self.reused_functions += reused_functions;
         self.reused_modules += reused_modules;
         self.lazy_modules += lazy_modules;

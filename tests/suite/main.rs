@@ -5,6 +5,7 @@ mod bindings;
 mod common;
 mod direct;
 mod entries;
+mod farm;
 mod faults;
 mod forked;
 mod hosts;

@@ -7,6 +7,7 @@
 
 mod emit;
 mod failure;
+mod farm;
 mod image;
 mod lean;
 mod remote;
@@ -25,6 +26,7 @@ use kiln_remote::Listed;
 
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
+use self::farm::FarmArgs;
 use self::lean::LeanArgs;
 use self::remote::{Remote, RemoteArgs};
 use self::stats::{CacheStats, Stats, Times};
@@ -50,6 +52,8 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build src/*.clif --opt-level none --stats stats.json -o program.so
   cargo xtask build src/*.clif --timings timings.html -o program.so
   cargo xtask-remote build src --cache kept --remote grpc://cache:8980/main -o program.so
+  cargo xtask worker -o kiln-worker
+  cargo xtask-remote build src --farm grpc://farm:8980 --farm-worker kiln-worker -o program.so
   cargo xtask build lib --target aarch64 -o lib.so
   cargo xtask build lib --soname libx.so.1 --needed libm.so.6 --export-list names.txt -o libx.so.1
   cargo xtask build -g program.clif -o program.so
@@ -94,6 +98,8 @@ pub(crate) struct BuildArgs {
     cache_limit: u64,
     #[command(flatten)]
     remote: RemoteArgs,
+    #[command(flatten)]
+    farm: FarmArgs,
     /// Name the program: a file is recognized without parsing it in any folder with a program of
     /// this name [default: this folder; with --remote its last part]
     #[arg(long, value_name = "NAME")]
@@ -141,6 +147,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let watch = Arc::new(Watch::new(args.verbose));
     args.cache.as_deref().map_or(Ok(()), crate::cache::check_folder)?;
     let remote = args.remote.open(watch.clone())?;
+    let farm = args.farm.open(watch.clone())?;
     let store = store(args, &watch, remote.as_ref());
     let bar = progress("compiling", files.len() as u64);
     let read = || bar.inc(1);
@@ -156,6 +163,9 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(program);
     if let Some(store) = &store {
         compiler = compiler.store(store.clone());
+    }
+    if let Some(farm) = &farm {
+        compiler = compiler.farm(farm.machines());
     }
     if args.cache_verify {
         compiler = compiler.verify(Verify::All);
@@ -200,7 +210,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let stats = Stats::new(
         (inputs.names.len(), &leaner),
         &result.stats,
-        CacheStats::new(tally, watch.places(), exchange),
+        CacheStats::new(tally, watch.places(), exchange, farm.map(|farm| farm.stats())),
         (bytes.len(), slots),
         threads,
         &times,

@@ -28,6 +28,7 @@ mod packages;
 mod run;
 mod servers;
 mod wasmtime;
+mod worker;
 
 use clap::{Parser, Subcommand};
 
@@ -55,6 +56,7 @@ enum Command {
     Test(develop::TestArgs),
     Servers(servers::ServersArgs),
     Wasmtime(wasmtime::WasmtimeArgs),
+    Worker(worker::WorkerArgs),
     Lint(lint::LintArgs),
     Packages(packages::PackagesArgs),
     Ci(develop::CiArgs),
@@ -113,6 +115,7 @@ fn execute(command: Command) -> output::Outcome {
         Command::Test(args) => develop::test(&args),
         Command::Servers(args) => servers::main(&args),
         Command::Wasmtime(args) => wasmtime::main(&args),
+        Command::Worker(args) => worker::main(&args),
         Command::Lint(args) => lint::main(&args),
         Command::Packages(args) => packages::main(&args),
         Command::Ci(args) => develop::ci(&args),

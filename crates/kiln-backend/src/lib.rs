@@ -54,6 +54,8 @@ mod unwind;
 pub use assemble::TargetNames;
 pub use colocate::reference_classes;
 pub use error::{CompileError, CompileErrorKind};
-pub use producer::{PRODUCER, REVISION};
-pub use queue::{Built, Job, compile, compile_all, compile_all_here, is_small};
+pub use producer::{PRODUCER, REVISION, settings_text};
+pub use queue::{
+    Built, Job, Piece, compile, compile_all, compile_all_here, compile_piece, is_small, join_pieces,
+};
 pub use reuse::Reuse;

@@ -7,6 +7,8 @@
 //! `cargo update --package cranelift-assembler-x64`. Whoever does this has to empty their caches:
 //! nothing in a library can see it.
 
+use cranelift_codegen::isa::TargetIsa;
+
 /// The code generator and its register allocator, with the exact version of each, such as
 /// `cranelift 0.135.8, regalloc2 0.15.2`. Artifacts record this string, and cache keys must contain
 /// it, since the generated code depends on both versions.
@@ -50,6 +52,13 @@ const fn joined<const N: usize>() -> [u8; N] {
 /// A number that increases whenever a change of this crate makes it produce different artifacts
 /// from the same IR. Cache keys must contain it.
 pub const REVISION: u32 = 6;
+
+/// Returns all settings of a code generator as text, in Cranelift's fixed order, defaults included.
+/// Cache keys must contain it.
+pub fn settings_text(isa: &dyn TargetIsa) -> String {
+    let flags = isa.flags().iter().chain(isa.isa_flags());
+    flags.map(|flag| flag.to_string()).collect::<Vec<_>>().join(" ")
+}
 
 #[cfg(test)]
 mod tests {

@@ -105,6 +105,40 @@ fn compile_here(number: usize, job: &Job<'_>, progress: &dyn Fn()) -> Result<Bui
     finish(number, job, compiled.collect())
 }
 
+/// A compiled function of a module that is compiled piece by piece, or why there is none.
+pub struct Piece(Result<CompiledFunction, CompileErrorKind>);
+
+impl std::fmt::Debug for Piece {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Piece").field(&self.0.as_ref().map(|_| ())).finish()
+    }
+}
+
+/// Compiles the function with this index of a module, for callers that choose the order themselves
+/// and may stop in the middle of a module.
+///
+/// # Panics
+///
+/// If there is no such function.
+pub fn compile_piece(job: &Job<'_>, index: usize) -> Piece {
+    Piece(with_scratch(|scratch| job.function(index, scratch)))
+}
+
+/// Joins the pieces of all functions of a module, in their order, to its artifact. The bytes are
+/// those that [`compile`] makes.
+///
+/// # Errors
+///
+/// As for [`compile`].
+///
+/// # Panics
+///
+/// If there is not one piece for each function.
+pub fn join_pieces(job: &Job<'_>, pieces: Vec<Piece>) -> Result<Built, Vec<CompileError>> {
+    assert_eq!(pieces.len(), job.module.functions.len(), "a piece for each function");
+    finish(0, job, pieces.into_iter().map(|piece| piece.0).collect())
+}
+
 /// The size of all functions, in bytes of their canonical form, from which on they are compiled in
 /// parallel. To hand work to threads that sleep takes 10 to 50 us, and Cranelift compiles about
 /// 10 bytes in a microsecond at `opt_level=none`, so below this size there is little to gain.

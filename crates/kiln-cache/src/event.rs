@@ -42,6 +42,28 @@ pub enum Event<'a> {
         /// The reason why there was no entry.
         reason: &'a MissReason,
     },
+    /// A farm compiled a module of a build, or had done so before.
+    Farmed {
+        /// The key of the module's entry.
+        key: &'a Key,
+        /// The module's name.
+        module: &'a str,
+        /// The entry's length in bytes.
+        bytes: u64,
+        /// The time from handing the module over until its entry was here.
+        time: Duration,
+        /// Whether the farm had compiled it before.
+        cached: bool,
+    },
+    /// A farm was given a module, and has no entry that can be used. The build compiles it.
+    NotFarmed {
+        /// The key of the module's entry.
+        key: &'a Key,
+        /// The module's name.
+        module: &'a str,
+        /// The reason.
+        reason: &'a str,
+    },
     /// An entry could not be used, which is a miss. Or it is the entry of a module's last build,
     /// and no function could be extracted from it.
     Corrupt {
@@ -210,6 +232,8 @@ macro_rules! counts {
 counts! {
     Hit, hits, "hits";
     Miss, misses, "misses";
+    Farmed, farmed, "compiled by the farm";
+    NotFarmed, not_farmed, "not compiled by the farm";
     Corrupt, corrupt, "corrupt";
     Healed, healed, "healed";
     Evicted, evicted, "evicted";

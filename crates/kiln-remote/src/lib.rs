@@ -47,6 +47,8 @@ mod bits;
 mod breaker;
 #[cfg(feature = "server")]
 mod endpoint;
+#[cfg(feature = "farm")]
+mod farm;
 mod list;
 #[cfg(feature = "server")]
 mod patience;
@@ -69,6 +71,8 @@ mod trust;
 
 #[cfg(feature = "server")]
 pub use endpoint::{Endpoint, EndpointError};
+#[cfg(feature = "farm")]
+pub use farm::{FarmOptions, FarmTraffic, RemoteFarm};
 pub use list::{List, Listed, ParseListError};
 #[cfg(feature = "server")]
 pub use server::ServerInfo;

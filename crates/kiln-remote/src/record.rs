@@ -83,6 +83,23 @@ impl Digest {
         Self { hash, len: bytes.len() as u64 }
     }
 
+    /// Reads the digest that a server names, with its hash in small hexadecimal digits.
+    #[cfg(feature = "farm")]
+    pub(crate) fn parse(hash: &str, len: i64) -> Option<Self> {
+        let len = u64::try_from(len).ok()?;
+        let digits = hash.as_bytes().first_chunk::<64>().filter(|_| hash.len() == 64)?;
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.as_chunks::<2>().0) {
+            let digit = |digit: u8| match digit {
+                b'0'..=b'9' => Some(digit - b'0'),
+                b'a'..=b'f' => Some(digit - b'a' + 10),
+                _ => None,
+            };
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Some(Self { hash: bytes, len })
+    }
+
     /// Returns the hash as hexadecimal digits.
     pub(crate) fn hex(&self) -> String {
         hex(&self.hash)

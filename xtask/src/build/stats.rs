@@ -16,6 +16,8 @@ pub(super) struct Stats {
     modules: usize,
     functions: usize,
     compiled_functions: usize,
+    farmed_functions: usize,
+    farmed_modules: usize,
     reused_functions: usize,
     reused_modules: usize,
     lazy_modules: usize,
@@ -51,6 +53,22 @@ pub(super) struct CacheStats {
     /// The exchange with a server, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     remote: Option<Exchange>,
+    /// The shards that a farm was given, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    farm: Option<FarmStats>,
+}
+
+/// The shards that a farm was given, and what it answered.
+#[derive(Default, Serialize)]
+pub(super) struct FarmStats {
+    pub(super) shards: u64,
+    pub(super) answered: u64,
+    pub(super) cached: u64,
+    pub(super) failed: u64,
+    pub(super) withdrawn: u64,
+    pub(super) sent_bytes: u64,
+    pub(super) received_bytes: u64,
+    pub(super) faults: u64,
 }
 
 /// The modules that came from one place.
@@ -78,10 +96,16 @@ pub(super) struct Exchange {
 }
 
 impl CacheStats {
-    pub(super) fn new(tally: Tally, places: IndexMap<&'static str, Place>, remote: Option<Exchange>) -> Self {
+    pub(super) fn new(
+        tally: Tally,
+        places: IndexMap<&'static str, Place>,
+        remote: Option<Exchange>,
+        farm: Option<FarmStats>,
+    ) -> Self {
         Self {
             places,
             remote,
+            farm,
             hits: tally.hits,
             misses: tally.misses,
             corrupt: tally.corrupt,
@@ -129,6 +153,8 @@ impl Stats {
             modules,
             functions: artifacts.iter().map(|artifact| artifact.functions().len()).sum(),
             compiled_functions: compiled.compiled_functions,
+            farmed_functions: compiled.farmed_functions,
+            farmed_modules: compiled.farmed_modules,
             reused_functions: compiled.reused_functions,
             reused_modules: compiled.reused_modules,
             lazy_modules: compiled.lazy_modules,
@@ -152,8 +178,12 @@ impl Stats {
 
     /// Returns the summary of a build: a line for people.
     pub(super) fn summary(&self, output: &Path) -> String {
+        let farmed = match self.farmed_functions {
+            0 => String::new(),
+            farmed => format!("{farmed} by the farm, "),
+        };
         format!(
-            "{}: {} of {} ({} compiled, {} reused) in {}, {} of code, {}, in {}",
+            "{}: {} of {} ({} compiled, {farmed}{} reused) in {}, {} of code, {}, in {}",
             output.display(),
             bytes(self.image_bytes),
             count(self.functions, "function"),

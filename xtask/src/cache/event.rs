@@ -14,6 +14,14 @@ pub(crate) fn describe(event: &Event<'_>) -> String {
             format!("{}: hit: from {place}, {bytes} in {time}", of(module, key))
         }
         Event::Miss { key, module, reason } => format!("{}: miss: {reason}", of(module, key)),
+        Event::Farmed { key, module, bytes, time, cached } => {
+            let (bytes, time) = (crate::output::bytes(*bytes), crate::output::time(*time));
+            let how = if *cached { "from the farm, which had it" } else { "compiled by the farm" };
+            format!("{}: {how}: {bytes} in {time}", of(module, key))
+        }
+        Event::NotFarmed { key, module, reason } => {
+            format!("{}: not compiled by the farm: {reason}", of(module, key))
+        }
         Event::Corrupt { key, module, reason } => {
             let name = module.map_or_else(|| short(key), |module| of(module, key));
             format!("{name}: cannot be used: {}", chain(*reason))

@@ -4,7 +4,7 @@
 /// The crates of this workspace that a crate may depend on, and whether it may depend on Cranelift.
 ///
 /// This is the layering of ARCHITECTURE.md. A dependency that is added here needs a reason there.
-pub(super) const LAYERS: [(&str, &[&str], Cranelift); 13] = [
+pub(super) const LAYERS: [(&str, &[&str], Cranelift); 15] = [
     ("kiln-globals", &[], Cranelift::Never),
     ("kiln-artifact", &["kiln-globals"], Cranelift::Never),
     ("kiln-ir", &["kiln-globals"], Cranelift::Yes),
@@ -15,6 +15,9 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 13] = [
         Cranelift::Yes,
     ),
     ("kiln-cache", &["kiln-artifact"], Cranelift::Never),
+    // Results are entries of a cache, and checked as such.
+    ("kiln-farm", &["kiln-cache"], Cranelift::Never),
+    ("kiln-worker", &["kiln-backend", "kiln-cache", "kiln-farm", "kiln-globals", "kiln-ir"], Cranelift::Yes),
     ("kiln-image", &["kiln-artifact", "kiln-debug", "kiln-globals", "kiln-trap"], Cranelift::Never),
     ("kiln-debug", &[], Cranelift::Never),
     ("kiln-trap", &[], Cranelift::Never),
@@ -27,6 +30,7 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 13] = [
             "kiln-ir",
             "kiln-backend",
             "kiln-cache",
+            "kiln-farm",
             "kiln-image",
             "kiln-jit",
             "kiln-trap",
@@ -35,7 +39,7 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 13] = [
     ),
     // Its stores are given to a `Compiler`, so a program that does not ask for it has none of its
     // many dependencies.
-    ("kiln-remote", &["kiln-cache"], Cranelift::Never),
+    ("kiln-remote", &["kiln-cache", "kiln-farm"], Cranelift::Never),
     ("xtask", &["kiln", "kiln-oracle", "kiln-remote"], Cranelift::Yes),
 ];
 

@@ -30,7 +30,7 @@ use crate::record::{Digest, Name};
 /// 4 MiB; smaller calls show sooner whether a server is too slow.
 const BATCH: u64 = 1 << 20;
 /// The most bytes that a message of a server may have.
-const MESSAGE: usize = 8 << 20;
+pub(super) const MESSAGE: usize = 8 << 20;
 /// Calls at once. All share a connection, and what is more than the server takes waits there, so a
 /// whole build's questions take one round trip of most servers.
 const CALLS: usize = 512;
@@ -39,11 +39,11 @@ const STREAMS: usize = 8;
 /// Bytes in one message of a stream.
 const CHUNK: usize = 1 << 20;
 
-type Service = InterceptedService<Channel, Login>;
+pub(super) type Service = InterceptedService<Channel, Login>;
 
 /// Adds the token to each call.
 #[derive(Clone)]
-struct Login(Option<MetadataValue<Ascii>>);
+pub(super) struct Login(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Login {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
@@ -68,7 +68,8 @@ impl std::fmt::Debug for Bazel {
     }
 }
 
-fn digest(digest: &Digest) -> api::Digest {
+/// Returns a digest as messages have it.
+pub(crate) fn digest(digest: &Digest) -> api::Digest {
     api::Digest { hash: digest.hex(), size_bytes: digest.len.cast_signed() }
 }
 
@@ -100,7 +101,7 @@ fn batches<T>(items: &[T], limit: u64, len: impl Fn(&T) -> u64) -> Vec<&[T]> {
     parts
 }
 
-const SHA256: i32 = api::digest_function::Value::Sha256 as i32;
+pub(super) const SHA256: i32 = api::digest_function::Value::Sha256 as i32;
 
 impl Bazel {
     pub(crate) fn new(endpoint: &Endpoint, secrets: &Secrets) -> Result<Self, EndpointError> {
@@ -143,7 +144,8 @@ impl Bazel {
         })
     }
 
-    fn fault(&self, status: &Status) -> Fault {
+    /// Returns the fault of a call, without secrets.
+    pub(super) fn fault(&self, status: &Status) -> Fault {
         let temporary = !matches!(
             status.code(),
             Code::PermissionDenied
@@ -164,6 +166,14 @@ impl Bazel {
         }
         let line: String = reason.replace(['\n', '\r'], " ").chars().take(400).collect();
         Fault { temporary, reason: self.secrets.hide(&line) }
+    }
+
+    pub(super) fn service(&self) -> &Service {
+        &self.service
+    }
+
+    pub(super) fn instance(&self) -> &str {
+        &self.instance
     }
 
     fn actions(&self) -> ActionCacheClient<Service> {
@@ -257,7 +267,8 @@ impl Bazel {
         if self.instance.is_empty() { rest.into() } else { format!("{}/{rest}", self.instance) }
     }
 
-    pub(crate) async fn store(&self, contents: &[(Digest, Vec<u8>)]) -> Result<(), Fault> {
+    /// Stores contents that the server does not have. Returns the bytes that were sent.
+    pub(crate) async fn store<B: AsRef<[u8]>>(&self, contents: &[(Digest, B)]) -> Result<u64, Fault> {
         let request = api::FindMissingBlobsRequest {
             instance_name: self.instance.clone(),
             blob_digests: contents.iter().map(|(of, _)| digest(of)).collect(),
@@ -270,12 +281,15 @@ impl Bazel {
             let hash = of.hex();
             missing.iter().any(|missing| missing.hash == hash)
         });
-        let (small, large): (Vec<_>, Vec<_>) = missing.partition(|(of, _)| of.len <= self.batch());
+        let missing: Vec<_> = missing.collect();
+        let sent = missing.iter().map(|(of, _)| of.len).sum();
+        let (small, large): (Vec<_>, Vec<_>) =
+            missing.into_iter().partition(|(of, _)| of.len <= self.batch());
         // The limit may have become known after the entries were chosen.
         for small in batches(&small, self.batch(), |(of, _)| of.len) {
             let requests = small.iter().map(|(of, bytes)| api::batch_update_blobs_request::Request {
                 digest: Some(digest(of)),
-                data: bytes.clone(),
+                data: bytes.as_ref().to_vec(),
                 compressor: 0,
             });
             let request = api::BatchUpdateBlobsRequest {
@@ -290,8 +304,9 @@ impl Bazel {
                 }
             }
         }
-        let streams = large.iter().map(|(of, bytes)| self.stream_up(of, bytes));
-        stream::iter(streams).buffer_unordered(STREAMS).try_collect().await
+        let streams = large.iter().map(|(of, bytes)| self.stream_up(of, bytes.as_ref()));
+        stream::iter(streams).buffer_unordered(STREAMS).try_collect::<()>().await?;
+        Ok(sent)
     }
 
     async fn stream_up(&self, digest: &Digest, bytes: &[u8]) -> Result<(), Fault> {
@@ -354,12 +369,29 @@ impl Bazel {
 
     /// Asks for the server's capabilities, and keeps to its limits from now on.
     pub(crate) async fn info(&self) -> Result<ServerInfo, Fault> {
+        let capabilities = self.capabilities().await?;
+        let version = |version: Option<bazel_remote_apis::build::bazel::semver::SemVer>| {
+            version.map_or_else(|| "unknown".into(), |version| format!("{}.{}", version.major, version.minor))
+        };
+        let update = capabilities.cache_capabilities.and_then(|cache| cache.action_cache_update_capabilities);
+        let update = update.is_some_and(|update| update.update_enabled);
+        let properties = vec![
+            ("protocol", "Bazel remote execution API".into()),
+            ("version", version(capabilities.high_api_version)),
+            ("writable", if update { "yes" } else { "no" }.into()),
+            ("batch", self.batch().to_string()),
+        ];
+        Ok(ServerInfo { properties })
+    }
+
+    /// Asks for the server's capabilities, which are those of a cache of this protocol.
+    pub(super) async fn capabilities(&self) -> Result<api::ServerCapabilities, Fault> {
         let request = api::GetCapabilitiesRequest { instance_name: self.instance.clone() };
         let client = CapabilitiesClient::new(self.service.clone()).max_decoding_message_size(MESSAGE);
         let capabilities =
             { client }.get_capabilities(request).await.map_err(|status| self.fault(&status))?;
         let capabilities = capabilities.into_inner();
-        let Some(cache) = capabilities.cache_capabilities else {
+        let Some(cache) = &capabilities.cache_capabilities else {
             return Err(Fault::lasting("the server is not a cache"));
         };
         if !cache.digest_functions.contains(&SHA256) {
@@ -368,20 +400,10 @@ impl Bazel {
         if let Ok(limit @ 1..) = u64::try_from(cache.max_batch_total_size_bytes) {
             self.batch.store(limit.saturating_sub(64 << 10).clamp(64 << 10, BATCH), Relaxed);
         }
-        let version = |version: Option<bazel_remote_apis::build::bazel::semver::SemVer>| {
-            version.map_or_else(|| "unknown".into(), |version| format!("{}.{}", version.major, version.minor))
-        };
         let low = capabilities.low_api_version.as_ref().map_or(2, |version| version.major);
         if low > 2 {
             return Err(Fault::lasting(format!("the server speaks only version {low} and later")));
         }
-        let update = cache.action_cache_update_capabilities.is_some_and(|update| update.update_enabled);
-        let properties = vec![
-            ("protocol", "Bazel remote execution API".into()),
-            ("version", version(capabilities.high_api_version)),
-            ("writable", if update { "yes" } else { "no" }.into()),
-            ("batch", self.batch().to_string()),
-        ];
-        Ok(ServerInfo { properties })
+        Ok(capabilities)
     }
 }

@@ -1,17 +1,21 @@
 //! Servers: what a store asks of one, whatever its protocol.
 //!
-//! `objects` speaks to stores of objects, `bazel` to caches of Bazel's remote APIs; `call` has what
-//! they have in common. Nothing here trusts a server: what it sends is returned as bytes, at most as
-//! many as were asked for.
+//! `objects` speaks to stores of objects, `bazel` to caches of Bazel's remote APIs, `execute` to
+//! machines that execute actions; `call` has what they have in common. Nothing here trusts a
+//! server: what it sends is returned as bytes, at most as many as were asked for.
 
 #[cfg(feature = "bazel")]
-mod bazel;
+pub(crate) mod bazel;
 mod call;
+#[cfg(feature = "farm")]
+mod execute;
 #[cfg(feature = "objects")]
 mod objects;
 
 pub use self::call::ServerInfo;
 pub(crate) use self::call::{CALL, Fault, transfer};
+#[cfg(feature = "farm")]
+pub(crate) use self::execute::Executed;
 use crate::endpoint::{Endpoint, EndpointError, Secrets};
 use crate::record::{Digest, Name};
 
@@ -68,7 +72,7 @@ impl Server {
 
     /// Stores contents.
     pub(crate) async fn store(&self, contents: &[(Digest, Vec<u8>)]) -> Result<(), Fault> {
-        on!(self, server => server.store(contents).await)
+        on!(self, server => server.store(contents).await.map(drop))
     }
 
     /// Stores a record, whose content was stored before.

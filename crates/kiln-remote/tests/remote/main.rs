@@ -7,6 +7,10 @@ mod bazel;
 #[path = "../../../kiln-cache/tests/store/common.rs"]
 mod common;
 #[cfg(feature = "test-servers")]
+mod execute;
+#[cfg(feature = "test-servers")]
+mod farm;
+#[cfg(feature = "test-servers")]
 mod http;
 mod list;
 #[cfg(feature = "test-servers")]

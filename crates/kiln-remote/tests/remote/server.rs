@@ -30,6 +30,14 @@ pub(crate) enum Fault {
     Swap,
     /// The server dies: connections end, and nobody listens any more.
     Die,
+    /// A stream of an action that is cut after its first message.
+    Cut,
+    /// A result of an action without its output.
+    NoOutput,
+    /// A command that ends with this code.
+    Exit(i32),
+    /// All blobs are gone.
+    Forget,
 }
 
 /// The content of the server, and the calls at which it fails.
@@ -37,6 +45,7 @@ pub(crate) enum Fault {
 pub(crate) struct Inside {
     pub(crate) actions: HashMap<String, api::ActionResult>,
     pub(crate) blobs: HashMap<String, Vec<u8>>,
+    pub(crate) machines: crate::execute::Machines,
     /// Calls so far.
     pub(crate) calls: usize,
     /// Names of the calls so far.
@@ -72,8 +81,8 @@ impl Drop for TestServer {
 
 /// What answers calls.
 #[derive(Clone)]
-struct Service {
-    inside: Arc<Mutex<Inside>>,
+pub(crate) struct Service {
+    pub(crate) inside: Arc<Mutex<Inside>>,
     /// Ends the server.
     end: Arc<Notify>,
 }
@@ -126,6 +135,7 @@ impl TestServer {
                             own.clone(),
                         ),
                     )
+                    .add_service(api::execution_server::ExecutionServer::new(own.clone()))
                     .add_service(bytes::byte_stream_server::ByteStreamServer::new(own))
                     .serve_with_incoming(incoming);
                 tokio::select! {
@@ -153,7 +163,11 @@ impl TestServer {
 
 impl Service {
     /// Counts a call. Returns how what is sent is to be damaged.
-    async fn call<T>(&self, name: &'static str, request: &Request<T>) -> Result<Option<Fault>, Status> {
+    pub(crate) async fn call<T>(
+        &self,
+        name: &'static str,
+        request: &Request<T>,
+    ) -> Result<Option<Fault>, Status> {
         let (fault, delay, depth) = {
             let mut inside = self.inside.lock().unwrap();
             let number = inside.calls;
@@ -189,7 +203,7 @@ impl Service {
 }
 
 /// Damages what is sent.
-fn damage(bytes: &mut Vec<u8>, fault: Option<Fault>) {
+pub(crate) fn damage(bytes: &mut Vec<u8>, fault: Option<Fault>) {
     match fault {
         Some(Fault::Alter) => {
             let place = bytes.len() / 2;
@@ -256,8 +270,11 @@ impl api::capabilities_server::Capabilities for Service {
             ..api::CacheCapabilities::default()
         };
         let oldest = semver::SemVer { major: inside.oldest, ..semver::SemVer::default() };
+        let exec_enabled = inside.machines.is_there;
+        let execution = api::ExecutionCapabilities { exec_enabled, ..Default::default() };
         Ok(Response::new(api::ServerCapabilities {
             cache_capabilities: Some(cache),
+            execution_capabilities: Some(execution),
             low_api_version: Some(oldest),
             ..api::ServerCapabilities::default()
         }))
