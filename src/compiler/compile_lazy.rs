@@ -69,6 +69,12 @@ fn unbuilt(hit: Hit) -> Done {
     Done { artifact: entry.artifact, stats, samples: Samples::default() }
 }
 
+/// Returns the span of a module that is looked up, and perhaps compiled.
+#[cfg(feature = "tracing")]
+fn module_span(name: &str) -> tracing::Span {
+    tracing::debug_span!("module", module = name, outcome = tracing::field::Empty)
+}
+
 /// Records in the module's span that its code was found: how, and where.
 #[cfg(feature = "tracing")]
 fn record_hit(place: Place, how: &str) {
@@ -98,9 +104,12 @@ impl Compiler {
             match self.farm_in_use() {
                 None => modules.map(|(index, lazy)| self.compile_one_lazy(index, lazy, &shared)).collect(),
                 Some(farm) => {
-                    let looked: Vec<_> =
-                        modules.map(|(index, lazy)| self.look_up_lazy(index, lazy, &shared)).collect();
-                    self.compile_missed(farm, looked)
+                    let look_up = |(index, lazy): (usize, Lazy<'_, E>)| {
+                        #[cfg(feature = "tracing")]
+                        let _span = module_span(&lazy.name).entered();
+                        self.look_up_lazy(index, lazy, &shared)
+                    };
+                    self.compile_missed(farm, modules.map(look_up).collect())
                 }
             }
         };
@@ -140,8 +149,7 @@ impl Compiler {
         shared: &Shared,
     ) -> Result<Done, LazyError<E>> {
         #[cfg(feature = "tracing")]
-        let _span =
-            tracing::debug_span!("module", module = &*lazy.name, outcome = tracing::field::Empty).entered();
+        let _span = module_span(&lazy.name).entered();
         let missed = match self.look_up_lazy(index, lazy, shared)? {
             Looked::Done(done) => return Ok(done),
             Looked::Missing(missed) => *missed,
@@ -251,6 +259,8 @@ impl Compiler {
                 Looked::Done(Done { artifact, stats, samples })
             }
             CacheLookup::Compile(pending) => {
+                #[cfg(feature = "tracing")]
+                tracing::Span::current().record("outcome", "missing");
                 Looked::Missing(Box::new(Missed { module, generator, pending, stats }))
             }
         })

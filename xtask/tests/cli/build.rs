@@ -52,6 +52,8 @@ fn stats_have_the_documented_keys() {
         "modules",
         "functions",
         "compiled_functions",
+        "farmed_functions",
+        "farmed_modules",
         "reused_functions",
         "reused_modules",
         "lazy_modules",

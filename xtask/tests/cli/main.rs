@@ -12,6 +12,8 @@ mod check;
 mod convert;
 mod diff;
 mod escape;
+#[cfg(feature = "remote")]
+mod farm;
 mod installed;
 mod output;
 mod pages;

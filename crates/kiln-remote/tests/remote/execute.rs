@@ -17,7 +17,7 @@ use prost::Message;
 use tokio::sync::{Semaphore, watch};
 use tonic::{Code, Request, Response, Status};
 
-use crate::server::{Fault, Service, damage};
+use crate::server::{Fault, Inside, Service, damage};
 
 /// The worker's bytes, if the shards are to be compiled in this process.
 pub(crate) const IN_PROCESS: &[u8] = b"\x7fELF a worker that is a function of the test";
@@ -35,6 +35,8 @@ pub(crate) struct Machines {
     running: HashMap<String, String>,
     /// The actions that were run.
     pub(crate) executed: usize,
+    /// The time for which the last one ran.
+    pub(crate) busy: Duration,
 }
 
 impl Default for Machines {
@@ -46,7 +48,16 @@ impl Default for Machines {
             operations: HashMap::new(),
             running: HashMap::new(),
             executed: 0,
+            busy: Duration::ZERO,
         }
+    }
+}
+
+impl Inside {
+    /// Forgets a shard, and all results.
+    pub(crate) fn forget(&mut self, shard: &[u8]) {
+        self.blobs.remove(&sha256(shard));
+        self.actions.clear();
     }
 }
 
@@ -83,7 +94,9 @@ impl Service {
         let mut result = api::ActionResult::default();
         if in_process {
             let shard = std::fs::read(folder.path().join("shard")).unwrap();
+            let start = std::time::Instant::now();
             let bytes = kiln_worker::compile_shard(&shard).unwrap();
+            self.inside.lock().unwrap().machines.busy = start.elapsed();
             std::fs::write(folder.path().join("results"), bytes).unwrap();
         } else {
             let [program, args @ ..] = &command.arguments[..] else { panic!("no command") };
@@ -103,7 +116,7 @@ impl Service {
         }
         let results: &Path = &folder.path().join("results");
         if let Ok(bytes) = std::fs::read(results) {
-            let hash = ring_sha256(&bytes);
+            let hash = sha256(&bytes);
             let digest = api::Digest { hash: hash.clone(), size_bytes: bytes.len() as i64 };
             self.inside.lock().unwrap().blobs.insert(hash, bytes);
             result.output_files.push(api::OutputFile {
@@ -210,7 +223,7 @@ impl Service {
     }
 }
 
-fn ring_sha256(bytes: &[u8]) -> String {
+fn sha256(bytes: &[u8]) -> String {
     let hash = ring::digest::digest(&ring::digest::SHA256, bytes);
     hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -61,14 +61,17 @@ impl Farm for Watched {
     }
 }
 
-/// Modules with functions that call each other, data and a global.
+/// Modules with functions that call each other, data and a global; long enough for the pool.
 fn modules(count: usize) -> Vec<Module> {
     let text = |n: usize| {
+        let sums: String = (1..150).map(|v| format!(" v{} = iadd_imm v{v}, {v}\n", v + 1)).collect();
         format!(
             "global %heap = \"runtime:heap\"\ndata %text{n} align=8 {{ bytes \"one\", addr %text{n} }}\n\
-             function %next{n}(i64) -> i64 {{\nblock0(v0: i64):\n  v1 = iadd_imm v0, {n}\n  return v1\n}}\n\
-             function %own{n}(i64, i64) -> i64 {{\n  fn0 = %next{n}(i64) -> i64\nblock0(v0: i64, v1: i64):\n  \
-             v2 = imul v0, v1\n  v3 = call fn0(v2)\n  return v3\n}}\n"
+             function %next{n}(i64) -> i64 {{\n gv0 = symbol %heap\nblock0(v0: i64):\n \
+             v1 = iadd_imm v0, {n}\n{sums} v200 = symbol_value.i64 gv0\n v201 = iadd v150, v200\n \
+             return v201\n}}\n\
+             function %own{n}(i64) -> i64 {{\n fn0 = %next{n}(i64) -> i64\nblock0(v0: i64):\n \
+             v1 = call fn0(v0)\n{sums} return v150\n}}\n"
         )
     };
     let read = |n| parse(Source::new(format!("m{n}.clif"), text(n)).into(), &Target::host()).unwrap();
@@ -246,6 +249,20 @@ fn a_stream_that_is_cut_is_taken_up_again() {
 }
 
 #[test]
+fn a_shard_that_a_server_has_lost_is_sent_again() {
+    let server = TestServer::start();
+    let modules = modules(3);
+    build(&server.url(), &modules, |_| {});
+    for shard in shards_of(&modules) {
+        server.inside.lock().unwrap().forget(&shard);
+    }
+    let build = build(&server.url(), &modules, |_| {});
+    assert!(build.farmed() >= 2 && build.bytes() == alone(&modules));
+    assert!(build.farm.farm.traffic().sent_bytes > 0);
+    assert_eq!(server.inside.lock().unwrap().machines.executed, 6);
+}
+
+#[test]
 fn equal_shards_are_compiled_once() {
     let server = TestServer::start();
     server.inside.lock().unwrap().machines.delay = Duration::from_millis(300);
@@ -416,4 +433,50 @@ fn events_tell_where_modules_came_from() {
     let compiled = compiler.compile(&modules(8)).unwrap();
     assert!(compiled.stats.farmed_modules > 0);
     assert_eq!(events.0.load(SeqCst), compiled.stats.farmed_modules);
+}
+
+#[test]
+fn buildbox_compiles_what_this_machine_would() {
+    real("KILN_TEST_FARM");
+}
+
+#[test]
+fn buildgrid_compiles_what_this_machine_would() {
+    real("KILN_TEST_BUILDGRID_FARM");
+}
+
+/// Asserts what every real farm must do.
+fn real(variable: &str) {
+    use crate::servers::server;
+    let (Some(url), Some(worker)) = (server(variable), server("KILN_TEST_WORKER")) else { return };
+    let worker: Arc<[u8]> = FarmOptions::with_worker_file(worker.as_ref()).unwrap().worker;
+    let modules = modules(5);
+    let expected = alone(&modules);
+    // Its own time limit is that of the test: the pool waits for half a second.
+    let mut farmed = 0;
+    for _ in 0..20 {
+        let build = build(&url, &modules, |options| options.worker = worker.clone());
+        assert!(build.bytes() == expected);
+        assert!(!build.log.has("NotFarmed") && !build.log.has("Unavailable"), "{:?}", build.log.0);
+        farmed = build.farmed();
+        if farmed >= 4 {
+            break;
+        }
+    }
+    assert!(farmed >= 4, "{farmed}");
+    // A program that is none of this farm's machines.
+    let other = build(&url, &modules, |options| options.worker = IN_PROCESS.into());
+    assert!(other.bytes() == expected && other.farmed() == 0);
+    // The connection is cut after more and more bytes, in both directions.
+    let address = url.strip_prefix("grpc://").unwrap();
+    let (address, instance) = address.split_once('/').unwrap_or((address, ""));
+    for bytes in [0, 1, 20, 100, 300, 1000, 3000, 9000, 30_000, 100_000] {
+        for cut in [Cut::After(bytes), Cut::StallAfter(bytes)] {
+            let proxy = Proxy::start(address, cut);
+            let url = format!("grpc://{}/{instance}", proxy.address());
+            let build = build(&url, &modules, |options| options.worker = worker.clone());
+            assert!(build.bytes() == expected, "{cut:?}");
+            assert!(build.time < LONGER, "{cut:?}: {:?}", build.time);
+        }
+    }
 }

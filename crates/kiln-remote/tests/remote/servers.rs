@@ -18,7 +18,7 @@ pub(crate) fn skipped(reason: &str) {
 }
 
 /// Returns the address of a server, unless it is missing.
-fn server(variable: &str) -> Option<String> {
+pub(crate) fn server(variable: &str) -> Option<String> {
     let url = std::env::var(variable).ok();
     if url.is_none() {
         skipped(&format!("no server in {variable}: run `cargo xtask servers -- cargo test ..`"));
