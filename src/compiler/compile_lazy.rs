@@ -251,7 +251,9 @@ impl Compiler {
             let artifact = self.cache.use_hit(&module, hit, &mut stats, &mut samples);
             return Ok(Looked::Done(Done { artifact, stats, samples }));
         }
-        Ok(match self.cache.look_up(&module, &name, client, &generator, None) {
+        // With a farm, all modules are looked up before any is compiled.
+        let recipe = self.farm_in_use().map(|_| generator.keys().module(&module));
+        Ok(match self.cache.look_up(&module, &name, client, &generator, recipe) {
             CacheLookup::Hit(hit) => {
                 #[cfg(feature = "tracing")]
                 record_hit(hit.place, "hit");
