@@ -82,9 +82,9 @@ fn farm(spoil: Spoil, first: bool) -> Arc<TestFarm> {
 /// Modules that are long enough to be compiled in the pool.
 fn texts(count: usize) -> Vec<String> {
     let text = |n: usize| {
-        let sums: String = (1..150).map(|v| format!(" v{} = iadd_imm v{v}, {v}\n", v + 1)).collect();
+        let sums: String = (1..150).map(|v| format!(" v{} = iadd v{v}, v0\n", v + 1)).collect();
         format!(
-            "function %next{n}(i64) -> i64 {{\nblock0(v0: i64):\n v1 = iadd_imm v0, {n}\n{sums} \
+            "function %next{n}(i64) -> i64 {{\nblock0(v0: i64):\n v1 = iconst.i64 {n}\n{sums} \
              return v150\n}}\n\
              function %own{n}(i64) -> i64 {{\n fn0 = %next{n}(i64) -> i64\nblock0(v0: i64):\n \
              v1 = call fn0(v0)\n{sums} return v150\n}}\n"
@@ -262,7 +262,7 @@ fn lazy_modules_and_stores_know_of_no_farm() {
     let second = own.compile_lazy(lazy()).unwrap();
     assert!(bytes(&second) == bytes(&expected));
     assert_eq!((second.stats.lazy_modules, farm.shards.load(SeqCst)), (6, shards));
-    let edited = texts[0].replace("iadd_imm v0, 0", "iadd_imm v0, 77");
+    let edited = texts[0].replace("v1 = iconst.i64 0", "v1 = iconst.i64 77");
     let edited = [Lazy::<String>::new("m0", LazyKey::new("1", *b"edited"), || Ok(module("m.clif", &edited)))];
     let third = own.compile_lazy(edited.into()).unwrap();
     assert_eq!((third.stats.compiled_functions, third.stats.reused_functions), (1, 1));

@@ -63,17 +63,13 @@ fn shard(first: usize, modules: usize, functions: usize) -> Vec<u8> {
         let function = |n: usize| {
             let sums: String = (0..40)
                 .map(|v| {
-                    format!(
-                        "  v{} = iadd_imm v{}, {}\n  v{} = imul v{}, v0\n",
-                        2 * v + 1,
-                        2 * v,
-                        v + n,
-                        2 * v + 2,
-                        2 * v + 1
-                    )
+                    let (a, b, c) = (2 * v + 1, 2 * v + 2, 2 * v + 3);
+                    format!("  v{b} = iadd v{a}, v0\n  v{c} = imul v{b}, v{a}\n")
                 })
                 .collect();
-            format!("function %f{module}_{n}(i64) -> i64 {{\nblock0(v0: i64):\n{sums}  return v80\n}}\n")
+            format!(
+                "function %f{module}_{n}(i64) -> i64 {{\nblock0(v0: i64):\n  v1 = iconst.i64 {n}\n{sums}  return v81\n}}\n"
+            )
         };
         (0..functions).map(function).collect()
     };

@@ -45,8 +45,9 @@ const TEXT: &str = "global %heap = \"runtime:heap\"
 data %text align=8 { bytes \"one\", addr %text }
 function %three(i64) -> i64 {
 block0(v0: i64):
-  v1 = iadd_imm v0, 3
-  return v1
+  v1 = iconst.i64 3
+  v2 = iadd v0, v1
+  return v2
 }
 ";
 
@@ -98,7 +99,7 @@ fn what_cannot_be_compiled_is_an_error_of_its_module() {
     let module = read(TEXT, &target);
     let own = recipe(&module, &target, PRODUCER);
     let other_version = recipe(&module, &target, "cranelift 0.1.0");
-    let other = read(&TEXT.replace("v0, 3", "v0, 4"), &target);
+    let other = read(&TEXT.replace("i64 3", "i64 4"), &target);
     let other_module = recipe(&other, &target, PRODUCER);
     let (_, keys) = shard(&[(module.clone(), own.clone())]);
     let bytes = module.to_bytes();

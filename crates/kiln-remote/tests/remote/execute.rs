@@ -202,7 +202,7 @@ impl Service {
         for file in &mut result.output_files {
             let mut contents = inside.blobs[&file.digest.as_ref().unwrap().hash].clone();
             // Small ones are inlined.
-            if contents.len() < 3000 || fault.is_some() {
+            if contents.len() < 100_000 || fault.is_some() {
                 damage(&mut contents, fault);
                 file.contents = contents;
             }
