@@ -1,5 +1,5 @@
-//! The hosts of `crates/kiln-image/examples/hosts` use one image: in Rust, in C and in Python. A host
-//! in Rust builds few crates.
+//! The hosts of `crates/kiln-image/examples/hosts` use one image: in Rust, in C and in Python. A
+//! host in Rust builds few crates.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

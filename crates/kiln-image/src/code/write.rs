@@ -290,6 +290,16 @@ fn part_len(len: usize) -> u64 {
     Part::len(len) as u64
 }
 
+/// Counts everything of a piece but the descriptions of its functions.
+fn count_head(artifact: &Artifact, name: &str, rows: &[StubRow<'_>]) -> Count {
+    let count = artifact.functions().len() + rows.len();
+    let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64 + stubs::len(rows));
+    total.text(name);
+    let lines = put_lines_head(artifact, &mut total);
+    total.0 += part_len(lines.len());
+    total
+}
+
 impl ModuleTables {
     /// Measures the tables of a module with these veneers and stubs.
     pub(crate) fn measure(artifact: &Artifact, name: &str, rows: &[StubRow<'_>]) -> Self {
@@ -297,11 +307,7 @@ impl ModuleTables {
         if functions == 0 {
             return Self::default();
         }
-        let count = functions + rows.len();
-        let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64 + stubs::len(rows));
-        total.text(name);
-        let lines = put_lines_head(artifact, &mut total);
-        total.0 += part_len(lines.len());
+        let mut total = count_head(artifact, name, rows);
         let mut functions = SmallVec::with_capacity(functions);
         for function in described(artifact) {
             let maps = function.maps_len();
@@ -323,11 +329,7 @@ impl ModuleTables {
         if functions.is_empty() {
             return Self::default();
         }
-        let count = functions.len() + rows.len();
-        let mut total = Count((4 + FUNCTION * count + guide::len(count)) as u64 + stubs::len(rows));
-        total.text(name);
-        let lines = put_lines_head(artifact, &mut total);
-        total.0 += part_len(lines.len());
+        let mut total = count_head(artifact, name, rows);
         // Stack maps may share their entries, so only reading them bounds their length.
         let mut maps = Count(0);
         if !artifact.stack_maps().is_empty() {
