@@ -17,9 +17,9 @@ mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use kiln::cache::{DiskStore, LayeredStore, MemoryStore, Store, Tally, WriteBehind};
+use kiln::cache::{Claims, DiskStore, LayeredStore, MemoryStore, Store, Tally, WriteBehind};
 use kiln::image::save;
 use kiln::{Compiler, Verify};
 use kiln_remote::Listed;
@@ -239,6 +239,9 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     Ok(())
 }
 
+/// The longest time for which a build waits for another process that compiles the same module.
+const CLAIM: Duration = Duration::from_secs(3);
+
 /// Puts the stores together, the nearest first.
 fn store(
     args: &BuildArgs,
@@ -247,7 +250,8 @@ fn store(
 ) -> Option<Arc<Listed<Box<dyn Store + Send + Sync>>>> {
     let disk = args.cache.as_ref().map(|folder| {
         let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
-        WriteBehind::new(disk).events(watch.clone())
+        let claims = Claims::new(disk, folder.join("claims"), CLAIM);
+        WriteBehind::new(claims).events(watch.clone())
     });
     let store: Box<dyn Store + Send + Sync> = match (disk, remote) {
         (None, None) => return None,

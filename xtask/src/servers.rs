@@ -3,6 +3,8 @@
 //! Each is a program of Debian or PyPI; none is ours. They keep their data in a temporary folder,
 //! and end with the command that they serve.
 
+mod bench;
+
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -26,11 +28,19 @@ use crate::output::{Failure, Outcome, chain};
 #[command(after_help = "Examples:
   cargo xtask servers --install
   cargo xtask servers -- cargo test -p kiln-remote --features test-servers servers -- --nocapture
-  cargo xtask servers -- sh")]
+  cargo xtask servers -- sh
+  cargo xtask-remote servers --bench path/to/clif")]
 pub(crate) struct ServersArgs {
     /// Install what is missing
     #[arg(long)]
     install: bool,
+    /// Build the program in this folder with each server, as a first and as a second machine, and
+    /// compare the times with building it alone. Needs `cargo xtask-remote`
+    #[arg(long, value_name = "DIR", conflicts_with = "command")]
+    bench: Option<PathBuf>,
+    /// Rounds of --bench, whose medians are shown
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
     /// The command, which the servers outlive
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -262,6 +272,9 @@ fn start(server: &Server, folder: &Path) -> Result<(Running, String), Failure> {
 pub(crate) fn main(args: &ServersArgs) -> Outcome {
     if args.install {
         install()?;
+    }
+    if let Some(program) = &args.bench {
+        return bench::main(program, args.rounds);
     }
     let folder = tempfile::tempdir().map_err(Failure::of)?;
     let mut running = Vec::new();

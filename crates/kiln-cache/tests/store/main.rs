@@ -1,6 +1,7 @@
 //! Tests of stores: they return what was stored, and nothing else.
 
 mod basics;
+mod claims;
 mod common;
 mod disk;
 mod foreign;
