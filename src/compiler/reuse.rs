@@ -143,7 +143,7 @@ impl Cache {
     ) -> CacheLookup {
         let Some(store) = self.store.as_deref() else { return CacheLookup::Compile(Pending::NotAsked) };
         #[cfg(feature = "tracing")]
-        let _span = tracing::debug_span!("look up", module = name).entered();
+        let _span = tracing::debug_span!("look up", module = name, outcome = tracing::field::Empty).entered();
         let keys = generator.keys();
         // Recipes are given for a batch, all of whose modules are looked up before any is compiled:
         // it would wait for others that wait for it.
@@ -202,7 +202,7 @@ impl Cache {
     pub(super) fn look_up_unbuilt(&self, name: &str, client: &Lineage) -> Option<Hit> {
         let store = self.store.as_deref().filter(|_| self.verify != Verify::All)?;
         #[cfg(feature = "tracing")]
-        let _span = tracing::debug_span!("look up", module = name).entered();
+        let _span = tracing::debug_span!("look up", module = name, outcome = tracing::field::Empty).entered();
         let asked = Instant::now();
         let key = store.latest(client)?;
         let Lookup::Hit(entry, place) = store.get(&key) else { return None };
@@ -338,6 +338,8 @@ impl Cache {
 
     fn report_hit(&self, key: &Key, module: &str, entry: &Entry, place: Place, asked: Instant) {
         let (bytes, time) = (entry.file_len(), asked.elapsed());
+        #[cfg(feature = "tracing")]
+        tracing::Span::current().record("outcome", &*format!("{bytes} bytes from {place}"));
         self.report(&Event::Hit { key, module, place, bytes, time });
     }
 

@@ -56,6 +56,15 @@ fn the_trace_has_every_module_and_function() {
     assert_eq!(stats["lazy_modules"], 9);
     let hits = second.iter().filter(|event| event["args"]["outcome"] == "hit by the client's key, from disk");
     assert_eq!((hits.count(), count(&second, "function")), (9, 1));
+    // How much was looked up for how long, and where it was.
+    let bytes = |event: &Value| {
+        let outcome = event["args"]["outcome"].as_str()?.strip_suffix(" bytes from disk")?;
+        outcome.parse::<u64>().ok().filter(|_| event["name"] == "look up")
+    };
+    let read: Vec<u64> = second.iter().filter_map(bytes).collect();
+    let place = &stats["cache"]["places"]["disk"];
+    assert_eq!((read.len() as u64, read.iter().sum::<u64>()), (9, place["bytes"].as_u64().unwrap()));
+    assert!(place["modules"] == 9 && place["seconds"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
