@@ -250,7 +250,10 @@ fn store(
 ) -> Option<Arc<Listed<Box<dyn Store + Send + Sync>>>> {
     let disk = args.cache.as_ref().map(|folder| {
         let disk = DiskStore::new(folder).limit(args.cache_limit).events(watch.clone());
-        let claims = Claims::new(disk, folder.join("claims"), CLAIM);
+        // With a farm, all modules are looked up before any is compiled, and the farm joins equal
+        // work.
+        let wait = if args.farm.is_used() { Duration::ZERO } else { CLAIM };
+        let claims = Claims::new(disk, folder.join("claims"), wait);
         WriteBehind::new(claims).events(watch.clone())
     });
     let store: Box<dyn Store + Send + Sync> = match (disk, remote) {

@@ -59,7 +59,7 @@ pub(crate) fn test(args: &TestArgs) -> Outcome {
     execute(&mut command)
 }
 
-/// What tests need that is not compiled otherwise: clients of servers, and servers.
+/// The features of tests that need clients of servers, and servers.
 const TEST_FEATURES: &str = "xtask/remote,kiln-remote/test-servers";
 
 pub(crate) fn ci(_: &CiArgs) -> Outcome {

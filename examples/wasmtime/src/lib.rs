@@ -42,7 +42,7 @@ pub struct FunctionCache<S> {
     failed_writes: AtomicU64,
 }
 
-/// What happened to functions so far.
+/// The numbers of functions so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Functions that were found.

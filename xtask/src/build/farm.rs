@@ -48,6 +48,11 @@ impl FarmArgs {
         self.farm_worker.clone().or_else(variable).unwrap_or_else(beside)
     }
 
+    /// Returns whether a farm is named.
+    pub(super) fn is_used(&self) -> bool {
+        self.url().is_some()
+    }
+
     /// Opens the farm, if one is named. Does not wait for the server.
     pub(super) fn open(&self, events: Arc<dyn Events>) -> Result<Option<Farm>, Failure> {
         self.url().map(|url| Farm::open(self, &url, events)).transpose()

@@ -12,12 +12,12 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{SERVERS, Server, start};
+use super::start::{FARMS, SERVERS, Server, start};
 use crate::output::{Failure, Outcome, bytes};
 
-/// What the second machine may take of the time of compiling.
+/// The part that the second machine may take of the time of compiling.
 const FOUND: f64 = 0.1;
-/// What the first machine may take with sending, of its time without.
+/// The part that the first machine may take with sending, of its time without.
 const SENT: f64 = 1.03;
 
 /// The numbers of a build.
@@ -122,9 +122,9 @@ fn measure(server: &Server, program: &Path, rounds: u32) -> Result<String, Failu
     ))
 }
 
-/// Measures every server that is installed.
+/// Measures every cache that is installed.
 pub(super) fn main(program: &Path, rounds: u32) -> Outcome {
-    for server in &SERVERS {
+    for server in SERVERS.iter().filter(|server| !FARMS.contains(&server.variable)) {
         match measure(server, program, rounds) {
             Ok(line) => println!("{line}"),
             Err(Failure::Message(text)) => eprintln!("warning: {} is not measured: {text}", server.name),

@@ -23,7 +23,7 @@ pub(crate) enum Cut {
     Drip,
 }
 
-/// What passed so far.
+/// The numbers of what passed so far.
 #[derive(Default)]
 struct Passed {
     bytes: AtomicUsize,

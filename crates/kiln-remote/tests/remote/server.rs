@@ -79,7 +79,7 @@ impl Drop for TestServer {
     }
 }
 
-/// What answers calls.
+/// The part that answers calls.
 #[derive(Clone)]
 pub(crate) struct Service {
     pub(crate) inside: Arc<Mutex<Inside>>,
