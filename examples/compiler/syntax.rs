@@ -133,7 +133,7 @@ type Parsed<T> = Result<T, Fault>;
 pub(crate) fn parse(text: &str) -> Parsed<Vec<Function>> {
     let mut parser = Parser { tokens: tokens(text)?, next: 0, depth: 0 };
     let mut functions = Vec::new();
-    while parser.token().text != "" {
+    while !parser.token().text.is_empty() {
         functions.push(parser.function()?);
     }
     Ok(functions)

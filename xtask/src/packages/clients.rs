@@ -20,6 +20,9 @@ const MORE: [(&str, &[&str]); 6] = [
     ("kiln-trap", &["libc"]),
 ];
 
+/// Features without which a crate does not have what its example needs.
+const FEATURES: [(&str, &str); 1] = [("kiln-remote", "bazel")];
+
 /// A block of Rust in a page.
 #[derive(PartialEq, Eq, Debug)]
 struct Example {
@@ -84,7 +87,9 @@ fn first_example(page: &str) -> Option<Example> {
     }
     let (block, _) = rest.split_once("\n```")?;
     let mut body = String::new();
-    for line in block.lines() {
+    // The project has the feature under whose condition a hidden line puts the example.
+    let is_condition = |line: &str| line.starts_with("# #[cfg(feature") || line == "# }";
+    for line in block.lines().filter(|line| !is_condition(line)) {
         let shown = if line == "#" { "" } else { line.strip_prefix("# ").unwrap_or(line) };
         let _ = writeln!(body, "{shown}");
     }
@@ -124,8 +129,12 @@ fn write(folder: &Path, registry: &Path, projects: &[(&str, Example)]) -> std::i
         fs::create_dir_all(project.join("src"))?;
         let mut manifest = format!(
             "[package]\nname = \"client-of-{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
-             [dependencies]\n{name} = \"{}\"\n",
-            env!("CARGO_PKG_VERSION")
+             [dependencies]\n{name} = {{ version = \"{}\", features = [{}] }}\n",
+            env!("CARGO_PKG_VERSION"),
+            FEATURES
+                .iter()
+                .find(|(of, _)| of == name)
+                .map_or(String::new(), |(_, feature)| format!("{feature:?}"))
         );
         let more = MORE.iter().find(|(of, _)| of == name).map_or(&[][..], |(_, more)| more);
         for other in more {
@@ -151,6 +160,8 @@ mod tests {
         let example = first_example(page).unwrap();
         assert!(!example.runs);
         assert!(example.text.contains("-> Result<(), impl core::fmt::Debug> {\na()?;\nOk::<(), E>(())\n}"));
+        let page = "\n```rust\n# #[cfg(feature = \"f\")] {\na();\n# }\n```\n";
+        assert_eq!(first_example(page).unwrap().text, "fn main() {\na();\n}\n");
         let whole = first_example("\n```rust\nfn main() {}\n```\n").unwrap();
         assert_eq!(whole.text, "fn main() {}\n");
         assert_eq!(first_example("# A\n\n```sh\nls\n```\n"), None);
