@@ -97,7 +97,7 @@ fn ms(time: Duration) -> f64 {
 fn overhead() {
     let server = TestServer::start();
     let farm = open(&server.url(), IN_PROCESS);
-    let mut without = |shard: Vec<u8>| {
+    let without = |shard: Vec<u8>| {
         let (time, failed) = compile(&farm, &[shard]);
         assert_eq!(failed, 0);
         // The time of compiling is that of the machine itself.
@@ -213,7 +213,33 @@ fn real() {
     println!("ratio                     {:8.2}", full.as_secs_f64() / empty.as_secs_f64());
 }
 
+/// How long compiling takes for each byte of IR: what the size of shards is estimated with. The
+/// variable `KILN_BENCH_CORPUS` names a folder of `.clif` files.
+fn corpus() {
+    let Some(folder) = std::env::var_os("KILN_BENCH_CORPUS") else { return };
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "clif"));
+    files.sort();
+    for level in [kiln::ir::OptLevel::None, kiln::ir::OptLevel::Speed] {
+        let (mut bytes, mut time) = (0, Duration::ZERO);
+        for path in files.iter().take(12) {
+            let target = Target::host().opt_level(level);
+            let text = std::fs::read_to_string(path).unwrap();
+            let Ok(module) = parse(Source::new("m", text).into(), &target) else { continue };
+            let (recipe, module) = (Compiler::new(target).keys(&module).unwrap().0, module.to_bytes());
+            bytes += module.len();
+            let shard = write_shard(&[Item { recipe: &recipe, module: &module }]);
+            let start = Instant::now();
+            kiln_worker::compile_shard(&shard).unwrap();
+            time += start.elapsed();
+        }
+        let nanos = time.as_nanos() as usize / bytes.max(1);
+        println!("compiling at {:<13}{nanos:8} ns for each byte of IR, of {} kB", level.name(), bytes / 1000);
+    }
+}
+
 fn main() {
+    corpus();
     overhead();
     throughput();
     client();

@@ -1,19 +1,9 @@
 //! Compiles a shard of modules: what the command `kiln-worker` does, without files.
 //!
-//! The command runs on a machine of a farm, in a sandbox that has nothing but the command and the
-//! shard. So it is linked statically, and knows no network. [`compile_shard`] is a pure function:
-//! equal shards make equal results, which a farm keeps.
+#![doc = include_str!("../README.md")]
 //!
-//! ```
-//! use kiln_worker::compile_shard;
-//!
-//! let error = compile_shard(b"something else").unwrap_err();
-//! assert_eq!(error.to_string(), "offset 0: not a shard of this version");
-//! ```
-//!
-//! # Should I use this crate?
-//!
-//! Only to write a command of your own for a farm.
+//! The command runs in a sandbox that has nothing but the command and the shard.
+//! [`compile_shard`] is a pure function: equal shards make equal results, which a farm keeps.
 //!
 //! # Architecture invariants
 //!

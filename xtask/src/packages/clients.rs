@@ -11,10 +11,11 @@ use crate::develop::{cargo, execute, root};
 use crate::output::{Failure, Outcome};
 
 /// Other crates that the example of a crate's page names.
-const MORE: [(&str, &[&str]); 6] = [
+const MORE: [(&str, &[&str]); 7] = [
     ("kiln-artifact", &[]),
     ("kiln-backend", &["kiln-ir"]),
     ("kiln-cache", &["kiln-artifact", "tempfile"]),
+    ("kiln-farm", &["kiln-cache"]),
     ("kiln-jit", &["kiln-backend", "kiln-ir"]),
     ("kiln-remote", &["kiln-cache"]),
     ("kiln-trap", &["libc"]),

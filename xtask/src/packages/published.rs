@@ -11,7 +11,7 @@ pub(super) fn folder() -> PathBuf {
 }
 
 /// The crates that are published, in an order in which each comes after those that it needs.
-pub(super) const PUBLISHED: [&str; 11] = [
+pub(super) const PUBLISHED: [&str; 13] = [
     "kiln-globals",
     "kiln-artifact",
     "kiln-debug",
@@ -19,6 +19,8 @@ pub(super) const PUBLISHED: [&str; 11] = [
     "kiln-ir",
     "kiln-backend",
     "kiln-cache",
+    "kiln-farm",
+    "kiln-worker",
     "kiln-image",
     "kiln-jit",
     "kiln",

@@ -276,6 +276,23 @@ fn a_stream_that_is_cut_is_taken_up_again() {
 }
 
 #[test]
+fn a_result_that_is_wrong_is_asked_for_again() {
+    let modules = modules(3);
+    for fault in [Fault::Alter, Fault::Truncate, Fault::NoOutput] {
+        let server = TestServer::start();
+        build(&server.url(), &modules, |_| {});
+        let first = server.inside.lock().unwrap().log.iter().position(|call| *call == "execute");
+        // What the server knows is of no use, so the action is executed again.
+        let other = TestServer::start();
+        other.fail(first.unwrap()..first.unwrap() + 1, fault);
+        let build = build(&other.url(), &modules, |_| {});
+        assert!(build.farmed() >= 2 && !build.log.has("NotFarmed"), "{fault:?}: {:?}", build.log.0);
+        assert_eq!(build.farm.farm.traffic().faults, 1, "{fault:?}");
+        assert!(build.bytes() == alone(&modules));
+    }
+}
+
+#[test]
 fn a_shard_that_a_server_has_lost_is_sent_again() {
     let server = TestServer::start();
     let modules = modules(3);

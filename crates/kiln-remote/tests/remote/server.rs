@@ -125,6 +125,8 @@ impl TestServer {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 let incoming = stream::unfold(listener, |listener| async {
                     let accepted = listener.accept().await.map(|(stream, _)| stream);
+                    // As servers do: otherwise small answers wait for 40 ms.
+                    let _ = accepted.as_ref().map(|stream| stream.set_nodelay(true));
                     Some((accepted, listener))
                 });
                 let served = builder
