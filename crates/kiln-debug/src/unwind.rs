@@ -131,8 +131,8 @@ impl Registration {
     }
 
     /// Does the same without reading the rows (`unwind/unread.rs`), or returns `None` if the
-    /// unwinder does not allow that or would lose a part of the code, or signal handlers unwind (see
-    /// [`prepare_for_signals`], which leaves such rows as they are). libgcc from version 13 on
+    /// unwinder does not allow that or would lose a part of the code, or if signal handlers unwind
+    /// (see [`prepare_for_signals`], which leaves such rows as they are). libgcc from version 13 on
     /// allows it. Time and memory do not
     /// depend on the number of rows; the first panic, exception or backtrace through the code reads
     /// and sorts them.

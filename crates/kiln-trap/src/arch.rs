@@ -16,3 +16,8 @@ pub(crate) use other::*;
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("kiln-trap knows the signal frames and stacks of Linux only");
+
+/// Writes why an architecture is refused.
+pub(crate) fn refuse(f: &mut std::fmt::Formatter<'_>, arch: &str) -> std::fmt::Result {
+    write!(f, "kiln-trap has no entry thunk for {arch}, only for x86_64")
+}

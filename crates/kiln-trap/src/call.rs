@@ -34,7 +34,7 @@ impl fmt::Display for Caught {
         match self {
             Self::Trap(trap) => trap.fmt(f),
             Self::Exception(exception) => write!(f, "exception with tag {}", exception.tag),
-            Self::Unsupported { arch } => crate::refuse(f, arch),
+            Self::Unsupported { arch } => arch::refuse(f, arch),
             Self::Thread(_) => write!(f, "no memory for an alternate stack of this thread"),
         }
     }
@@ -104,7 +104,7 @@ unsafe fn run<A: Arguments, R: Output>(
     arguments: A,
     catches_exceptions: bool,
 ) -> Result<R, Caught> {
-    if !crate::SUPPORTED {
+    if !arch::SUPPORTED {
         return Err(Caught::Unsupported { arch: std::env::consts::ARCH });
     }
     let bounds = thread::prepare(signal::install).map_err(Caught::Thread)?;

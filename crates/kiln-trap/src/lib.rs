@@ -69,11 +69,6 @@ mod walk;
 /// crate can be built for all machines of Linux.
 pub const SUPPORTED: bool = arch::SUPPORTED;
 
-/// Writes why an architecture is refused.
-fn refuse(f: &mut std::fmt::Formatter<'_>, arch: &str) -> std::fmt::Result {
-    write!(f, "kiln-trap has no entry thunk for {arch}, only for x86_64")
-}
-
 pub use self::arguments::{Argument, Arguments, Callee, Output};
 pub use self::backtrace::{Backtrace, BacktraceFrame, CodeFrame, Source};
 pub use self::call::{Caught, call, call_and_catch};

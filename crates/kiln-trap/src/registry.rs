@@ -16,6 +16,7 @@ use std::ptr;
 use std::sync::Once;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 
+use crate::arch;
 use crate::code::CodeLookup;
 
 /// The most ranges that can be registered at once.
@@ -64,7 +65,7 @@ impl std::fmt::Display for RegisterError {
                 "the range {:#x}..{:#x} overlaps {:#x}..{:#x}, which is registered",
                 new.start, new.end, registered.start, registered.end
             ),
-            Self::Unsupported { arch } => crate::refuse(f, arch),
+            Self::Unsupported { arch } => arch::refuse(f, arch),
             Self::Full => write!(f, "{MAX_RANGES} ranges are registered, and there can be no more"),
         }
     }
@@ -107,8 +108,8 @@ impl Counters {
 ///
 /// # Errors
 ///
-/// [`RegisterError`] if the range is empty, overlaps another, or is one too many, or if this machine
-/// is not [supported](crate::SUPPORTED).
+/// [`RegisterError`] if the range is empty, overlaps another, or is one too many, or if this
+/// machine is not [supported](crate::SUPPORTED).
 ///
 /// # Safety
 ///
@@ -118,7 +119,7 @@ pub unsafe fn register(
     range: Range<usize>,
     lookup: *const dyn CodeLookup,
 ) -> Result<Registration, RegisterError> {
-    if !crate::SUPPORTED {
+    if !arch::SUPPORTED {
         return Err(RegisterError::Unsupported { arch: std::env::consts::ARCH });
     }
     if range.start >= range.end {

@@ -34,7 +34,7 @@ static PREVIOUS: [Previous; SIGNALS.len()] = [const { Previous::new() }; SIGNALS
 /// [supported](crate::SUPPORTED), nothing is installed.
 pub fn install() {
     static ONCE: Once = Once::new();
-    if !crate::SUPPORTED {
+    if !arch::SUPPORTED {
         return;
     }
     ONCE.call_once(|| {

@@ -118,7 +118,7 @@ fn register(
         *word = u64::from_ne_bytes(*bytes);
     }
     let rows = Rows { section: place.as_ptr().cast(), code, region };
-    // SAFETY: nobody has code here, and the rows stay as they are until the registration is dropped.
+    // SAFETY: nobody has code here, and the rows stay until the registration is dropped.
     let registration = unread.then(|| unsafe { Registration::unread(rows.clone()) }).flatten();
     let is_unread = registration.is_some();
     // SAFETY: as above.

@@ -30,7 +30,7 @@
 //! A function's record has the first byte of its code, from the start of the module's; and the
 //! first byte of its description, from the start of the piece; `u32` each. In between, in order of
 //! code, are records of the module's veneers and of its own stubs, whose last number has the bit
-//! [`STUB`] set. The stubs that all modules share are in a piece of their own, which comes last; its
+//! [`STUB`] set. The stubs that all modules share are in a piece of their own, the last one; its
 //! number is [`NO_MODULE`], and its text is empty. The description of a stub:
 //!
 //! | content | |

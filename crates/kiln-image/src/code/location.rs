@@ -79,8 +79,8 @@ impl<'a> Location<'a> {
         self.function.module_name()
     }
 
-    /// Returns the name of the function, also if it is private; empty if it is anonymous. In a stub,
-    /// it is the name of what it leads to.
+    /// Returns the name of the function, also if it is private; empty if it is anonymous. In a
+    /// stub, it is the name of what it leads to.
     pub fn name(&self) -> &'a str {
         self.function.name()
     }

@@ -8,7 +8,7 @@ use zerocopy::little_endian::U32;
 
 use super::format::{FUNCTION, FunctionRecord, STUB};
 use super::guide;
-use super::write::{Count, Sink, Write, put};
+use super::sink::{Count, Sink, Write, put};
 
 /// A stub or a veneer.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ use super::code;
 use super::layout::Area;
 use super::plan::Plan;
 use super::resolve::Resolution;
+use super::stubs::StubRange;
 
 /// Something that a module defines under a visible name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,6 +140,25 @@ impl<'a> Plan<'a> {
                     size: function.len.get().into(),
                 }
             })
+        })
+    }
+
+    /// Returns all stubs and veneers, those of modules first, in order of address.
+    pub fn stubs(&self) -> impl Iterator<Item = StubRange<'a>> {
+        let rows = &self.code.stubs;
+        let own = self.placement.modules.iter().enumerate().flat_map(|(module, placed)| {
+            rows.of_module(module).iter().map(move |row| (placed.text.start, row, false))
+        });
+        let shared = rows
+            .shared
+            .iter()
+            .enumerate()
+            .map(|(number, row)| (rows.shared_start, row, number < self.assignment.replaceable_stubs()));
+        own.chain(shared).map(|(start, row, is_function)| StubRange {
+            name: row.name,
+            offset: start + u64::from(row.start),
+            size: row.len.into(),
+            is_function,
         })
     }
 

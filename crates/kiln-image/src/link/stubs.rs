@@ -9,7 +9,6 @@ use kiln_artifact::{Artifact, RelocKind};
 use super::assign::{Assignment, Slot};
 use super::layout::SLOT_SIZE;
 use super::place::Placement;
-use super::plan::Plan;
 use super::relocate::stub_size;
 use super::resolve::{Resolution, ResolvedId, SymbolTable};
 use super::unwind_size::has_veneers;
@@ -113,25 +112,4 @@ fn veneers(artifact: &Artifact) -> Vec<StubRow<'_>> {
         }
     }
     veneers
-}
-
-impl<'a> Plan<'a> {
-    /// Returns all stubs and veneers, those of modules first, in order of address.
-    pub fn stubs(&self) -> impl Iterator<Item = StubRange<'a>> {
-        let rows = &self.code.stubs;
-        let own = self.placement.modules.iter().enumerate().flat_map(|(module, placed)| {
-            rows.of_module(module).iter().map(move |row| (placed.text.start, row, false))
-        });
-        let shared = rows
-            .shared
-            .iter()
-            .enumerate()
-            .map(|(number, row)| (rows.shared_start, row, number < self.assignment.replaceable_stubs()));
-        own.chain(shared).map(|(start, row, is_function)| StubRange {
-            name: row.name,
-            offset: start + u64::from(row.start),
-            size: row.len.into(),
-            is_function,
-        })
-    }
 }

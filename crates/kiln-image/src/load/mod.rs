@@ -26,6 +26,7 @@ mod map;
 mod mapped;
 mod observers;
 mod origin;
+mod places;
 mod pointer;
 mod replace;
 mod thread_locals;

@@ -6,7 +6,7 @@ use kiln_trap::{
     CallInfo, CodeLookup, FunctionInfo, HandlerInfo, RegisterError, Registration, RootInfo, SourceInfo,
 };
 
-use super::locate::Places;
+use super::places::Places;
 use crate::code::lookup;
 
 /// The registration of an image's code. Fields are dropped in order: the registration first.
