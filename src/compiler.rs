@@ -14,6 +14,7 @@ mod farm;
 mod generator;
 mod keys;
 mod lazy;
+mod made;
 mod pool;
 mod reuse;
 mod stats;
@@ -30,9 +31,9 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 pub use self::error::{CompilerError, LazyError};
-use self::farm::{Made, Missing};
 use self::generator::{Generator, Generators};
 pub use self::lazy::{Lazy, LazyKey};
+use self::made::{Made, Missing};
 use self::pool::Pool;
 use self::reuse::{Cache, CacheLookup, Pending};
 pub use self::stats::Stats;
@@ -281,7 +282,7 @@ impl Compiler {
                 });
                 let outcomes = self.compile_missing(farm, &missing.collect::<Vec<_>>());
                 let positions = pending.iter().map(|(index, _)| *index);
-                farm::all(outcomes.into_iter().zip(positions)).map_err(CompilerError::Functions)?
+                made::all(outcomes.into_iter().zip(positions)).map_err(CompilerError::Functions)?
             }
             None => self.compile_here_all(modules, generators, &pending, here)?,
         };

@@ -16,10 +16,10 @@ use kiln_ir::{Module, ModuleSettings};
 use rayon::prelude::*;
 
 use super::error::{CompilerError, LazyError};
-use super::farm::{self, Missing};
 use super::generator::Generator;
 use super::keys::Keys;
 use super::lazy::Lazy;
+use super::made::{self, Missing};
 use super::reuse::{CacheLookup, Hit, Pending};
 use super::stats::Stats;
 use super::verify::{Samples, Verify};
@@ -201,7 +201,7 @@ impl Compiler {
                 Looked::Missing(missed) => *missed,
             };
             let Missed { module, generator, pending, mut stats } = missed;
-            let made = farm::at(outcome.expect("each missing module has an outcome"), index);
+            let made = made::at(outcome.expect("each missing module has an outcome"), index);
             let made = made.map_err(|errors| LazyError::Compile(CompilerError::Functions(errors)))?;
             let mut samples = Samples::default();
             let artifact = self.use_made(&module, &generator, pending, made, &mut stats, &mut samples);

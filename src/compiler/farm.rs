@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 
 use cranelift_codegen::settings::OptLevel;
 use kiln_artifact::Artifact;
-use kiln_backend::{Built, CompileError, Piece, Reuse, compile_piece, join_pieces};
+use kiln_backend::{Built, Piece, Reuse, compile_piece, join_pieces};
 use kiln_cache::{Entry, Event, Key, Recipe};
 use kiln_farm::{Answer, Farm, Item, Run, cut, read_results, write_shard};
 use kiln_ir::{Code, Module};
@@ -33,25 +33,10 @@ use rayon::prelude::*;
 
 use super::Compiler;
 use super::generator::Generator;
+use super::made::{Made, Missing, Outcome};
 use super::reuse::Pending;
 use super::stats::Stats;
 use super::verify::Samples;
-
-/// A module that is to be compiled.
-pub(super) struct Missing<'a> {
-    pub(super) module: &'a Module,
-    pub(super) generator: &'a Generator,
-    pub(super) pending: &'a Pending,
-}
-
-/// A module that was compiled.
-pub(super) struct Made {
-    pub(super) built: Built,
-    /// The entry, if the farm has compiled it.
-    pub(super) farmed: Option<(Key, Entry)>,
-}
-
-pub(super) type Outcome = Result<Made, Vec<CompileError>>;
 
 /// Returns about how long one thread compiles a module. Only the size of shards depends on it.
 fn estimate(module: &Module, generator: &Generator) -> Duration {
@@ -409,26 +394,6 @@ fn record_farmed(module: &str, bytes: u64, time: Duration, cached: bool) {
     let how = if cached { "from the farm, which had it" } else { "compiled by the farm" };
     let outcome = format!("{how}: {bytes} bytes, after {:.3} s", time.as_secs_f64());
     drop(tracing::debug_span!("farm", module, outcome = &*outcome).entered());
-}
-
-/// Returns all modules, or all errors, each with the position of its module in the build.
-pub(super) fn all(outcomes: impl Iterator<Item = (Outcome, usize)>) -> Result<Vec<Made>, Vec<CompileError>> {
-    let (mut made, mut errors) = (Vec::new(), Vec::new());
-    for (outcome, position) in outcomes {
-        match at(outcome, position) {
-            Ok(done) => made.push(done),
-            Err(found) => errors.extend(found),
-        }
-    }
-    if errors.is_empty() { Ok(made) } else { Err(errors) }
-}
-
-/// Gives errors the position of their module in the build.
-pub(super) fn at(outcome: Outcome, position: usize) -> Outcome {
-    outcome.map_err(|mut errors| {
-        errors.iter_mut().for_each(|error| error.module = position);
-        errors
-    })
 }
 
 impl Compiler {

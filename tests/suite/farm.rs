@@ -12,7 +12,7 @@ use kiln_worker::compile_shard;
 
 use crate::common::module;
 
-/// What a farm does with the results of a shard.
+/// Changes the results of a shard, or makes an error of them.
 type Spoil = fn(usize, Vec<u8>) -> Option<Answer>;
 
 /// A farm of one machine in this process.

@@ -40,6 +40,16 @@ pub(crate) fn cargo(args: &[&str]) -> Command {
     command
 }
 
+/// Returns what cargo says about the workspace and its dependencies.
+pub(crate) fn metadata(args: &[&str]) -> Result<serde_json::Value, Failure> {
+    let mut command = cargo(&["metadata", "--format-version=1", "--locked"]);
+    let output = command.args(args).output().map_err(Failure::of)?;
+    if !output.status.success() {
+        return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
+    }
+    serde_json::from_slice(&output.stdout).map_err(Failure::of)
+}
+
 /// Runs a command that reports its own failure.
 pub(crate) fn execute(command: &mut Command) -> Outcome {
     let status =

@@ -66,22 +66,8 @@ enum Command {
     RunImage(run::RunImageArgs),
 }
 
-/// Prints no message for panics that are not bugs of this program.
-///
-/// The code generator panics on instructions for which a target has no code. Kiln catches such a
-/// panic and reports it with the function's name and line, so the panic's own message and backtrace
-/// would be noise.
-fn quiet_panics() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if !info.location().is_some_and(|location| location.file().contains("cranelift-codegen")) {
-            default(info);
-        }
-    }));
-}
-
 fn main() -> std::process::ExitCode {
-    quiet_panics();
+    kiln::backend::silence_code_generator();
     let command = match command_line::parse::<Cli>(std::env::args_os()) {
         Ok(cli) => cli.command,
         Err(code) => return code,

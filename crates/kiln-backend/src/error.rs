@@ -108,6 +108,20 @@ pub(crate) fn too_much_code(size: u64) -> CompileErrorKind {
     CompileErrorKind::TooLarge { what, size, limit: MAX_CODE.into() }
 }
 
+/// Prints no message for panics of the code generator, from now on and in the whole process.
+///
+/// It panics on instructions for which a target has no code. The compiler catches such a panic and
+/// reports it with the function's name and line, so for a program whose errors people read, the
+/// panic's own message and backtrace would be noise. Other panics are told as before.
+pub fn silence_code_generator() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if !info.location().is_some_and(|location| location.file().contains("cranelift-codegen")) {
+            default(info);
+        }
+    }));
+}
+
 /// Returns the result of `work`, or the panic's message if it panicked. After a panic, the data
 /// that `work` was changing must not be used again.
 pub(crate) fn guard<T>(work: impl FnOnce() -> T) -> Result<T, CompileErrorKind> {

@@ -53,7 +53,7 @@ mod unwind;
 
 pub use assemble::TargetNames;
 pub use colocate::reference_classes;
-pub use error::{CompileError, CompileErrorKind};
+pub use error::{CompileError, CompileErrorKind, silence_code_generator};
 pub use producer::{PRODUCER, REVISION, settings_text};
 pub use queue::{
     Built, Job, Piece, compile, compile_all, compile_all_here, compile_piece, is_small, join_pieces,

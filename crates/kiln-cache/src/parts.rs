@@ -58,6 +58,17 @@ impl KeyParts<'_> {
     }
 }
 
+impl Recipe {
+    /// Returns the recipe that a module with these parts has in this environment, whose ABI it
+    /// takes; `None` if any other part of the environment differs. A program that has no ABI of its
+    /// own checks with it that it would make the code that this recipe is for.
+    pub fn for_module(&self, parts: &KeyParts<'_>) -> Option<Self> {
+        let recipe = parts.recipe();
+        let recipe = Self::new(Fields { abi: self.fields().abi, ..recipe.fields().clone() });
+        recipe.same_environment(self).then_some(recipe)
+    }
+}
+
 /// Everything that the code of one function depends on. The versions of the artifact format and of
 /// this crate are added.
 #[derive(Clone, Copy, Debug)]

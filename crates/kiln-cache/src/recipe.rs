@@ -11,7 +11,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{EntryError, Key, KeyParts};
+use crate::{EntryError, Key};
 
 /// The parts of a module's key, by name. It is cheap to clone.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -123,15 +123,6 @@ impl Recipe {
     /// and names.
     pub fn environment(&self) -> Key {
         Self::new(Fields { fingerprint: [0; 32], names: [0; 32], ..(*self.0).clone() }).key()
-    }
-
-    /// Returns the recipe that a module with these parts has in this environment, whose ABI it
-    /// takes; `None` if any other part of the environment differs. A program that has no ABI of its
-    /// own checks with it that it would make the code that this recipe is for.
-    pub fn for_module(&self, parts: &KeyParts<'_>) -> Option<Self> {
-        let fields = parts.recipe().0;
-        let recipe = Self::new(Fields { abi: self.0.abi, ..(*fields).clone() });
-        recipe.same_environment(self).then_some(recipe)
     }
 
     /// Returns the byte form, which [`Recipe::from_bytes`] reads.

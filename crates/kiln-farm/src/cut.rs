@@ -1,4 +1,4 @@
-//! Where a list of modules is cut into shards.
+//! Cuts a list of modules into shards.
 //!
 //! The same modules make the same shards on every machine, so their actions are equal, and a farm
 //! that has compiled a shard once has its results. Cuts depend on keys, not on positions: if a

@@ -195,8 +195,8 @@ impl Observers {
             })
             .collect();
         functions.extend(jumps.iter().flatten().map(describe_jump));
-        // SAFETY: the units are not freed.
         let linked = locked.iter().filter_map(|(.., observed)| observed.as_ref());
+        // SAFETY: the units are not freed.
         let linked: Vec<_> = linked.flat_map(|observed| unsafe { linked_stubs(observed) }).collect();
         functions.extend(linked.iter().map(|(name, code)| described(name, code.start, code.len())));
         let jumps: Vec<JumpRows> = jumps.iter().map(|jumps| JumpRows::new(jumps)).collect();

@@ -47,7 +47,7 @@ pub(crate) type WantedSlot<'a> = (SlotKind, &'a str, Option<&'a str>);
 /// Things by the kind and the name that a batch knows them by.
 pub(crate) type Keyed<'a, T> = HashMap<(SlotKind, &'a str), T, FastHash>;
 
-/// What new replaceable functions have, by name.
+/// Slots and stubs of new replaceable functions, by name.
 type NewNames<'a> = HashMap<&'a str, Box<Indirection>, FastHash>;
 
 /// The outcome of an attempt to claim.

@@ -52,7 +52,7 @@ pub(crate) struct Symbols {
     writer: Mutex<Writer>,
 }
 
-/// What a reader searches.
+/// The tables that a reader searches.
 #[derive(Default)]
 struct Tables {
     buckets: Arc<[AtomicU64]>,

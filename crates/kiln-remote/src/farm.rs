@@ -94,7 +94,7 @@ impl FarmOptions {
     }
 }
 
-/// What a [`RemoteFarm`] was given and answered so far.
+/// Counts of what a [`RemoteFarm`] was given and answered so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FarmTraffic {

@@ -1,4 +1,5 @@
-//! The command `kiln-worker SHARD RESULTS`: reads a shard, compiles its modules, writes the results.
+//! The command `kiln-worker SHARD RESULTS`: reads a shard, compiles its modules, writes the
+//! results.
 //!
 //! The results are written completely or not at all. Exit code 0 means that they are there, 1 that
 //! the shard cannot be read or the results cannot be written, 2 that the arguments are wrong.
@@ -18,7 +19,7 @@ Usage: kiln-worker SHARD RESULTS
 ";
 
 fn main() -> ExitCode {
-    quiet_panics();
+    kiln_backend::silence_code_generator();
     let args: Vec<OsString> = std::env::args_os().skip(1).collect();
     match &args[..] {
         [one] if one == "--help" || one == "-h" => {
@@ -41,16 +42,6 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
-}
-
-/// Prints no message for panics of the code generator, which are errors of a module.
-fn quiet_panics() {
-    let default = std::panic::take_hook();
-    std::panic::set_hook(Box::new(move |info| {
-        if !info.location().is_some_and(|location| location.file().contains("cranelift-codegen")) {
-            default(info);
-        }
-    }));
 }
 
 fn work(shard: &Path, results: &Path) -> Result<(), String> {

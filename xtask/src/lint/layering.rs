@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 
 use super::rules::{Cranelift, LAYERS};
-use crate::develop::cargo;
+use crate::develop::metadata;
 use crate::output::Failure;
 
 /// Normal dependencies by package name, for every package of the build.
@@ -14,12 +14,8 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 /// Returns the dependencies that the table does not allow, and the crates that are in the table
 /// or in the workspace, but not in both.
 pub(super) fn faults() -> Result<Vec<String>, Failure> {
-    let output = cargo(&["metadata", "--format-version=1", "--locked"]).output().map_err(Failure::of)?;
-    if !output.status.success() {
-        return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::of)?;
-    let graph = graph(&metadata).ok_or_else(|| Failure::new("cargo metadata has no dependency graph"))?;
+    let graph =
+        graph(&metadata(&[])?).ok_or_else(|| Failure::new("cargo metadata has no dependency graph"))?;
     Ok(compare(&graph))
 }
 

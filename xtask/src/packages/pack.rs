@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::published::{PUBLISHED, run_cargo};
-use crate::develop::{cargo, root};
+use crate::develop::{metadata, root};
 use crate::output::{Failure, Outcome};
 
 /// Packs all crates. Cargo resolves the packages against each other, as a registry would.
@@ -32,9 +32,7 @@ pub(super) fn check() -> Outcome {
 
 /// The packages of the workspace, as cargo describes them.
 pub(super) fn published() -> Result<Vec<Value>, Failure> {
-    let output =
-        cargo(&["metadata", "--format-version=1", "--no-deps", "--locked"]).output().map_err(Failure::of)?;
-    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::of)?;
+    let metadata = metadata(&["--no-deps"])?;
     Ok(metadata["packages"].as_array().cloned().unwrap_or_default())
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::pack;
 use super::published::{PUBLISHED, folder};
-use crate::develop::{cargo, root};
+use crate::develop::{metadata, root};
 use crate::output::Failure;
 
 /// Makes the registry, and returns its folder.
@@ -22,12 +22,7 @@ pub(super) fn make() -> Result<PathBuf, Failure> {
     let folder = folder().join("registry");
     // Crates that other systems need were not downloaded.
     let platform = format!("--filter-platform={}-unknown-linux-gnu", std::env::consts::ARCH);
-    let args = ["metadata", "--format-version=1", "--locked", "--offline", "--all-features", &platform];
-    let output = cargo(&args).output().map_err(Failure::of)?;
-    if !output.status.success() {
-        return Err(Failure::new(String::from_utf8_lossy(&output.stderr)));
-    }
-    let metadata: Value = serde_json::from_slice(&output.stdout).map_err(Failure::of)?;
+    let metadata = metadata(&["--offline", "--all-features", &platform])?;
     let lock = fs::read_to_string(root().join("Cargo.lock")).map_err(Failure::of)?;
     write(&folder, &metadata, &lock)
         .map_err(|error| Failure::while_doing(format!("cannot make {}", folder.display()), error))?;

@@ -50,8 +50,11 @@ fn build(program: &Path, folder: &Path, server: &[(&str, &str)], args: &[&str]) 
     Ok(Build { image: std::fs::read(path("image")).map_err(Failure::of)?, stats })
 }
 
+/// Environment variables, with their values.
+type Variables = Vec<(&'static str, String)>;
+
 /// Returns the address of a store on a server, and the variables that it needs.
-fn store(server: &Server, url: &str) -> Result<(String, Vec<(&'static str, String)>), Failure> {
+fn store(server: &Server, url: &str) -> Result<(String, Variables), Failure> {
     let Some(address) = url.strip_prefix("http://") else { return Ok((url.into(), Vec::new())) };
     // The S3 server makes a bucket for anyone who asks.
     let cannot = |error| Failure::while_doing(format!("cannot make a bucket on {}", server.name), error);

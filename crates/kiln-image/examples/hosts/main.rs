@@ -1,6 +1,6 @@
-//! Uses an image from Rust. No Cranelift is linked into this program: a crate that only loads images
-//! has `kiln-image = { default-features = false, features = ["load"] }`. `host.c` and `host.py` do
-//! the same in other languages.
+//! Uses an image from Rust. No Cranelift is linked into this program: a crate that only loads
+//! images has `kiln-image = { default-features = false, features = ["load"] }`. `host.c` and
+//! `host.py` do the same in other languages.
 //!
 //! ```text
 //! cargo xtask build crates/kiln-image/examples/hosts/counter.clif -o counter.so

@@ -40,7 +40,7 @@ impl Sums {
     #[inline]
     fn up_to(self, limit: u32) -> u32 {
         let limit = u64::from(limit.min(MOST));
-        ((limit * ONES | HIGHEST).wrapping_sub(self.0) & HIGHEST).count_ones()
+        (((limit * ONES) | HIGHEST).wrapping_sub(self.0) & HIGHEST).count_ones()
     }
 }
 

@@ -20,11 +20,11 @@
 //! are, it reads inside them, in a bounded number of steps, and never panics.
 //!
 //! The files: `format` is the byte format, `write` makes the tables of one module and `stubs` those
-//! of stubs, through `sink`. `cursor` reads numbers, `part` finds a place in a stream, `group` reads
-//! four entries at once, `piece` has the tables of a module, `tables` finds a function, `function`
-//! answers questions about it, `guide` makes searches short, `lines` has the lines of a module,
-//! `location` is an answer with addresses, `trap` has the names of traps. `lookup` puts answers in
-//! the terms of kiln-trap.
+//! of stubs, through `sink`. `cursor` reads numbers, `part` finds a place in a stream, `group`
+//! reads four entries at once, `piece` has the tables of a module, `tables` finds a function,
+//! `function` answers questions about it, `guide` makes searches short, `lines` has the lines of a
+//! module, `location` is an answer with addresses, `trap` has the names of traps. `lookup` puts
+//! answers in the terms of kiln-trap.
 
 mod cursor;
 mod format;

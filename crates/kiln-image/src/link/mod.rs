@@ -56,6 +56,7 @@
 mod agreement;
 mod assign;
 mod code;
+mod code_size;
 mod definitions;
 mod describe;
 mod direct;

@@ -12,7 +12,7 @@ use kiln_artifact::Artifact;
 use super::layout::{Area, MIN_ALIGN, SLOT_SIZE};
 use super::relocate::stub_size;
 use super::resolve::SymbolTable;
-use super::{code, unwind_size};
+use super::{code_size, unwind_size};
 use crate::arch::Arch;
 
 /// The largest total size of the gaps between areas, in bytes: each area starts on a page of at
@@ -58,7 +58,7 @@ impl SizeBounds {
         let data = sum(&data_bound);
         let unwind = sum(&unwind_size::size_bound);
         let names = names.iter().map(|name| name.len() as u64).sum();
-        let code_tables = sum(&code::size_bound).saturating_add(names);
+        let code_tables = sum(&code_size::size_bound).saturating_add(names);
         // The first of a module's own stubs may need a gap before it.
         let own_stubs = sum(&|artifact| (artifact.symbols().len() as u64 + 1) * stub);
         // A replaceable function has two slots: one holds the address of its code, one that of its

@@ -1,10 +1,11 @@
 //! Loads an image into the memory of this process: an [`Image`] is checked but not yet bound, a
 //! [`Loaded`] image is bound and can be called.
 //!
-//! The segments of the file are mapped next to each other: code executable, slots and data writable,
-//! everything else read-only. Everything that the loader relies on is checked before anything is
-//! written. Binding fills pointers in data and slots, and makes relocated data read-only. Code is never written, not even when a function is replaced: that writes its
-//! slot. This is the only module of the crate with `unsafe` code, which relies only on checks that
+//! The segments of the file are mapped next to each other: code executable, slots and data
+//! writable, everything else read-only. Everything that the loader relies on is checked before
+//! anything is written. Binding fills pointers in data and slots, and makes relocated data
+//! read-only. Code is never written, not even when a function is replaced: that writes its slot.
+//! This is the only module of the crate with `unsafe` code, which relies only on checks that
 //! release builds make, too.
 //!
 //! The file must not be modified while it is mapped, as with `dlopen`; [`save`](crate::save)
