@@ -253,7 +253,7 @@ fn store(
         // With a farm, all modules are looked up before any is compiled, and the farm joins equal
         // work.
         let wait = if args.farm.is_used() { Duration::ZERO } else { CLAIM };
-        let claims = Claims::new(disk, folder.join("claims"), wait);
+        let claims = Claims::of(disk, wait);
         WriteBehind::new(claims).events(watch.clone())
     });
     let store: Box<dyn Store + Send + Sync> = match (disk, remote) {

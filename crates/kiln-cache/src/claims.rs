@@ -15,7 +15,8 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use crate::{Entry, Key, Lineage, Lookup, Store};
+use crate::disk::CLAIMS;
+use crate::{DiskStore, Entry, Key, Lineage, Lookup, Store};
 
 /// The time after which a waiting thread looks again, at first and at most. Each time it doubles.
 const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(32)];
@@ -31,7 +32,7 @@ const PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(3
 ///
 /// # let temporary = tempfile::tempdir()?;
 /// # let folder = temporary.path().join("cache");
-/// let disk = Claims::new(DiskStore::new(&folder), folder.join("claims"), Duration::from_secs(3));
+/// let disk = Claims::of(DiskStore::new(folder), Duration::from_secs(3));
 /// let store = WriteBehind::new(disk);
 /// # drop(store);
 /// # Ok::<(), std::io::Error>(())
@@ -51,6 +52,15 @@ struct Claim {
     owner: ThreadId,
     since: Instant,
     _lock: File,
+}
+
+impl Claims<DiskStore> {
+    /// Keeps claims on entries of a folder in that folder. Nobody waits longer than `limit` for one
+    /// entry.
+    pub fn of(disk: DiskStore, limit: Duration) -> Self {
+        let folder = disk.folder().join(CLAIMS);
+        Self::new(disk, folder, limit)
+    }
 }
 
 impl<S: Store> Claims<S> {

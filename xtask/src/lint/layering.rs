@@ -136,6 +136,8 @@ mod tests {
             compare(&graph),
             [
                 "layering: kiln-cache must not reach Cranelift, but does: kiln-cache -> a -> b -> cranelift-entity",
+                "layering: kiln-farm must not reach Cranelift, but does: \
+                 kiln-farm -> kiln-cache -> a -> b -> cranelift-entity",
                 "layering: kiln-remote must not reach Cranelift, but does: \
                  kiln-remote -> kiln-cache -> a -> b -> cranelift-entity"
             ]

@@ -115,6 +115,9 @@ fn a_warm_cache_compiles_nothing_and_gives_the_same_bytes() {
     // A build with a cache of damaged entries compiles everything, and warns.
     for path in walk(&dir.path("cache")) {
         let mut bytes = std::fs::read(&path).unwrap();
+        if bytes.is_empty() {
+            continue; // a claim
+        }
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&path, bytes).unwrap();

@@ -27,5 +27,7 @@ mod survey;
 mod sweep;
 mod writer;
 
+pub(crate) use name::CLAIMS;
+
 pub use folder::DiskStore;
 pub use survey::{DiskStat, EntryInfo, GcReport, VerifyReport};

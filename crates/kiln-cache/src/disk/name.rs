@@ -5,6 +5,7 @@
 //! - `incoming/.kiln-new-..` is a file that is being written; the rest of the name identifies the
 //!   process that writes it. Earlier versions wrote to `ab/.kiln-new-..`.
 //! - `quarantine/<64 digits>` is an entry in quarantine; `<64 digits>.why` says why.
+//! - `claims/<3 digits>` is empty, and locked by whoever compiles an entry whose key begins so.
 //!
 //! Everything else is foreign: it is not counted against the limit, not moved and not removed. A
 //! file that has the name of an entry, but does not begin with the magic bytes of entries, is
@@ -22,6 +23,8 @@ const LATEST: &str = "latest-";
 pub(crate) const INCOMING: &str = "incoming";
 /// The folder of quarantined entries.
 pub(crate) const QUARANTINE: &str = "quarantine";
+/// The folder of claims.
+pub(crate) const CLAIMS: &str = "claims";
 /// The file with the reason of a quarantine has the name of the entry and this ending.
 pub(crate) const WHY: &str = ".why";
 
@@ -62,6 +65,11 @@ pub(crate) fn temporary(folder: &Path) -> PathBuf {
 /// not the name of a temporary file.
 pub(crate) fn writer(name: &str) -> Option<Writer> {
     Writer::of_name(name.strip_prefix(TEMPORARY)?)
+}
+
+/// Returns whether `name` is the name of a file of claims.
+pub(crate) fn is_claim(name: &str) -> bool {
+    is_hex(name, 3)
 }
 
 /// Returns whether `name` is the name of a subfolder of entries.

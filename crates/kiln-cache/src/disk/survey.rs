@@ -172,6 +172,11 @@ impl DiskStore {
                             u64::from(name::is_quarantined(name) && !name.ends_with(name::WHY));
                     }
                 }
+                name::CLAIMS => {
+                    let is_claim = |name: &&std::ffi::OsString| name.to_str().is_some_and(name::is_claim);
+                    let names = within();
+                    others.foreign += (names.len() - names.iter().filter(is_claim).count()) as u64;
+                }
                 name if name::is_shard(name) => {}
                 _ => others.foreign += 1,
             }

@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Opens a folder as a process does.
 fn open(folder: &std::path::Path, limit: Duration) -> impl Store + Send + use<> {
-    let disk = Claims::new(DiskStore::new(folder), folder.join("claims"), limit);
+    let disk = Claims::of(DiskStore::new(folder), limit);
     LayeredStore::new(MemoryStore::new(), WriteBehind::new(disk))
 }
 

@@ -235,7 +235,8 @@ fn a_farm_that_fails_at_any_call_makes_nothing_wrong() {
                 assert!(build.time < LONGER, "{fault:?} from call {n}: {:?}", build.time);
                 farmed_all.fetch_add(usize::from(build.farmed() >= 2), SeqCst);
                 let traffic = build.farm.farm.traffic();
-                if build.farmed() == 0 && traffic.withdrawn == 0 {
+                // What the pool had compiled before the fault was seen is not said.
+                if build.farmed() == 0 && traffic.withdrawn == 0 && traffic.failed > 0 {
                     let said = build.log.has("Unavailable") || build.log.has("NotFarmed");
                     assert!(said, "{fault:?} from call {n} to {end}: {traffic:?}");
                 }
