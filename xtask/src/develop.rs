@@ -94,24 +94,6 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
             "tests and doctests",
             cargo(&["test", "--workspace", "--no-fail-fast", "--features", TEST_FEATURES]),
         ),
-        // The workspace's features, so that nothing is compiled again. Servers that are not
-        // installed are named, and their tests say that they are skipped.
-        (
-            "tests with servers",
-            own(&[
-                "servers",
-                "--",
-                "cargo",
-                "test",
-                "--workspace",
-                "--features",
-                TEST_FEATURES,
-                "--test",
-                "remote",
-                "--",
-                "servers::",
-            ]),
-        ),
         ("packages", own(&["packages"])),
         ("run in memory", run(&[])),
         ("run from an image", run(&["--via", "image"])),
