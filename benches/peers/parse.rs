@@ -89,9 +89,12 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
         many.install(|| reader(joined.text()).map(|functions| std::hint::black_box(functions).len()))
     }));
     comparison.add(interleave(setup.rounds, contenders)?);
-    comparison.ratio(one, verified, Goal::AtMost(1.10));
+    comparison.ratio(one, verified, Goal::AtMost(1.00));
     comparison.ratio(one_unverified, peer, Goal::AtMost(1.00));
-    comparison.ratio(&many_kiln, &many_verified, Goal::AtMost(1.10));
+    comparison.ratio(&many_kiln, &many_verified, Goal::AtMost(1.00));
+    // Kiln verifies, and its peer does not.
+    comparison.ratio(one, peer, Goal::None);
+    comparison.ratio(&many_kiln, &many_peer, Goal::None);
     comparison.ratio(&many_unverified, &many_peer, Goal::AtMost(1.00));
     comparison.ratio(&many_unverified, peer, Goal::AtMost(1.00));
     comparison.ratio(&whole, whole_peer, Goal::None);

@@ -6,8 +6,8 @@
 //! 2. `data`, `code`, `debug`, `lines` and `items` read the items that are not functions. They use
 //!    `cursor`, `tokens` and `signature`.
 //! 3. `shorten` and `large_numbers` prepare the text of each function, and `function` passes it to
-//!    Cranelift's reader and verifier. `parallel` uses several threads for this if the file is
-//!    large.
+//!    Cranelift's reader and verifier. Most functions get only their declarations from that reader:
+//!    `blocks` reads the rest. `parallel` uses several threads for this if the file is large.
 //! 4. `draft` brings each function to canonical form.
 //! 5. `resolve` enters definitions into the table of `symbols`, then numbers symbols.
 //! 6. `comments` determines which item each comment belongs to.
@@ -23,6 +23,7 @@
 //!   are numbered after that.
 //! - Whatever the text is, the result is a module or diagnostics. Nothing here panics.
 
+mod blocks;
 mod code;
 mod comments;
 mod cursor;

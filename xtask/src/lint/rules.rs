@@ -71,7 +71,12 @@ pub(super) const MAX_ARCHITECTURE_LINES: usize = 150;
 pub(super) const MAX_FUNCTION_LINES: usize = 120;
 
 /// Functions that may be longer than [`MAX_FUNCTION_LINES`]: file, name, and the reason.
-pub(super) const LONG_FUNCTIONS: [(&str, &str, &str); 2] = [
+pub(super) const LONG_FUNCTIONS: [(&str, &str, &str); 3] = [
+    (
+        "crates/kiln-ir/src/text/blocks/operands.rs",
+        "operands",
+        "an instruction table: an arm for each format of instruction",
+    ),
     (
         "crates/kiln-ir/src/body/decode/operands.rs",
         "operands",

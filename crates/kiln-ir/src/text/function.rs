@@ -5,6 +5,9 @@
 //! So numbers are bounded before the reader sees them ([`large_numbers`]), and references that the
 //! verifier assumes to be valid are checked before it runs ([`references::check`]). Any other panic
 //! of the reader or the verifier becomes a diagnostic of the function (`guard`).
+//!
+//! That reader is slow. So it reads only the declarations of a usual function, and [`blocks`] reads
+//! the rest. Every function that has an error is read by Cranelift's reader alone.
 
 use std::cell::Cell;
 
@@ -13,8 +16,9 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 use cranelift_codegen::{ir, verify_function};
 use cranelift_reader::{Details, ParseError, ParseOptions, parse_test};
 
+use super::blocks::{self, BlocksText};
 use super::comments;
-use super::large_numbers::{LargestNumber, large_numbers};
+use super::large_numbers::{LargestNumber, free_numbers, large_numbers};
 use super::locate::{EntityLocator, Locator};
 use super::own_lines::{self, OwnLines};
 use super::shorten::{ShortText, shorten};
@@ -58,7 +62,15 @@ pub(super) fn read(
         static SHORT_TEXT: Cell<ShortText> = Cell::default();
     }
     let mut short = SHORT_TEXT.take();
-    shorten(locator.item, &mut short);
+    if !large
+        && !own
+        && let Some(read) = read_usual(&mut short, locator, call_conv, isa)
+    {
+        SHORT_TEXT.set(short);
+        return Ok(read);
+    }
+    let item = locator.item;
+    shorten(item.text, item.start, &item.comments, &mut short);
     // The parts that the short text leaves out contain no entities.
     let numbers = if large { None } else { large_numbers(locator.item.text, &short.text) };
     let read = match numbers {
@@ -69,7 +81,47 @@ pub(super) fn read(
     read
 }
 
-fn read_short(
+/// Reads a function whose blocks [`blocks`] can read, and that has no errors.
+pub(super) fn read_usual(
+    short: &mut ShortText,
+    locator: Locator<'_>,
+    call_conv: CallConv,
+    isa: Option<&dyn TargetIsa>,
+) -> Option<ReadFunction> {
+    let item = locator.item;
+    let start = blocks::start(item.text)?;
+    let (head, text) = item.text.split_at(start);
+    let in_head = item.comments.partition_point(|(at, _)| at - item.start < start);
+    shorten(head, item.start, &item.comments[..in_head], short);
+    short.text.push('}');
+    if too_many(&short.text).is_some() || large_numbers(item.text, &short.text).is_some() {
+        return None;
+    }
+    let options = ParseOptions { default_calling_convention: call_conv, ..ParseOptions::default() };
+    let read = guard(|| parse_test(&short.text, options)).ok()?.ok()?.functions.into_iter().next();
+    let (declared, Details { map, comments, .. }) =
+        read.filter(|(ir, _)| ir.layout.entry_block().is_none())?;
+    let line = 1 + memchr::memchr_iter(b'\n', head.as_bytes()).count();
+    let text = BlocksText { text, line, largest: free_numbers(item.text) };
+    let (mut ir, noted) = guard(|| blocks::read(text, declared, &map)).ok()??;
+    if !references::check(&ir).is_empty() {
+        return None;
+    }
+    if let Some(isa) = isa {
+        guard(|| verify_function(&ir, isa)).ok()?.ok()?;
+    }
+    let comments = match item.comments.is_empty() {
+        true => Comments::new(),
+        false => {
+            let declared = short.comments.iter().zip(comments.iter().map(|comment| comment.entity));
+            comments::inside(locator, &ir, declared.chain(noted.iter().map(|(note, entity)| (note, *entity))))
+        }
+    };
+    described(&mut ir);
+    Some(ReadFunction { comments, ir, variables: Box::default(), own_lines: OwnLines::new() })
+}
+
+pub(super) fn read_short(
     short: &ShortText,
     locator: Locator<'_>,
     call_conv: CallConv,

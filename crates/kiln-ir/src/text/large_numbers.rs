@@ -44,16 +44,21 @@ pub(super) struct LargestNumber {
     free: usize,
 }
 
+/// Returns the largest number that an entity of a function may have without taking from the budget.
+pub(super) fn free_numbers(text: &str) -> usize {
+    // Numbers below 100 are always allowed.
+    text.len().saturating_mul(FREE_NUMBERS).max(100)
+}
+
 /// The words before numbers that are table indices.
 const ENTITIES: [&str; 13] =
     ["v", "block", "ss", "dss", "dt", "gv", "mt", "const", "fn", "sig", "userextname", "region", "ex"];
 
 /// Returns the largest entity number of a function, if it must be taken from the budget. `short` is
-/// the function's shortened text, which contains all its entities.
+/// the function's shortened text, which contains all its entities, or those that matter.
 pub(super) fn large_numbers(text: &str, short: &str) -> Option<LargestNumber> {
     let bytes = text.as_bytes();
-    // Numbers below 100 are always allowed.
-    let free = text.len().saturating_mul(FREE_NUMBERS).max(100);
+    let free = free_numbers(text);
     if !suspicious(short.as_bytes(), free.ilog10() as usize + 1) {
         return None;
     }

@@ -1,7 +1,5 @@
 //! Shortens the text of a function for Cranelift's reader.
 
-use super::item::FunctionItem;
-
 /// The shortened text of a function. Its memory is reused.
 #[derive(Default)]
 pub(super) struct ShortText {
@@ -21,20 +19,23 @@ pub(super) struct CommentNote {
 /// Writes the text of a function without the parts that Cranelift's reader would skip slowly,
 /// character by character: blanks at the start of lines and after source locations, and the text of
 /// comments. The `;` of each comment remains, and lines keep their numbers.
-pub(super) fn shorten(item: &FunctionItem<'_>, short: &mut ShortText) {
+///
+/// `whole` is the text of the function or the first part of it, which starts at position `at` of
+/// the file, and `inside` has the range of each comment in it, as positions in the file.
+pub(super) fn shorten(whole: &str, at: usize, inside: &[(usize, usize)], short: &mut ShortText) {
     let ShortText { text, comments } = short;
     text.clear();
     comments.clear();
-    text.reserve(item.text.len());
+    text.reserve(whole.len());
     let (mut from, mut line) = (0, 1);
-    for &(start, end) in &item.comments {
-        line += lines(&item.text[from..start - item.start], text);
+    for &(start, end) in inside {
+        line += lines(&whole[from..start - at], text);
         comments
             .push(CommentNote { line, after_code: !matches!(text.as_bytes().last(), None | Some(b'\n')) });
         text.push(';');
-        from = end - item.start;
+        from = end - at;
     }
-    lines(&item.text[from..], text);
+    lines(&whole[from..], text);
 }
 
 /// Appends a piece of a function's text that has no comments, and returns the number of line ends
@@ -63,7 +64,7 @@ fn lines(text: &str, out: &mut String) -> usize {
 
 /// Returns the text after its leading blanks.
 #[inline]
-fn blanks(text: &str) -> &str {
+pub(super) fn blanks(text: &str) -> &str {
     // Listings are indented by dozens of spaces.
     let (groups, _) = text.as_bytes().as_chunks::<8>();
     let at = groups.iter().take_while(|group| **group == [b' '; 8]).count() * 8;
@@ -79,11 +80,9 @@ mod tests {
     fn what_the_reader_need_not_skip() {
         let text = "function %f() {\n\tss0 = explicit_slot 8  ; a \"\n\n           block0: ; b\n@12  \t   return ;\n   ; c\n @3\n}";
         let at = text.match_indices(';').map(|(at, _)| at);
-        let comments = at.map(|at| (at, at + text[at..].find('\n').unwrap())).collect();
-        let linkage = crate::symbol::Linkage::Export;
-        let item = FunctionItem { linkage, start: 0, line: 1, text, comments };
+        let comments: Vec<_> = at.map(|at| (at, at + text[at..].find('\n').unwrap())).collect();
         let mut short = ShortText::default();
-        shorten(&item, &mut short);
+        shorten(text, 0, &comments, &mut short);
         let expected = "function %f() {\nss0 = explicit_slot 8  ;\n\nblock0: ;\n@12 return ;\n;\n@3\n}";
         assert_eq!(short.text, expected);
         let noted: Vec<_> = short.comments.iter().map(|noted| (noted.line, noted.after_code)).collect();
