@@ -103,6 +103,9 @@ pub enum LoadError {
         /// The architecture of this machine.
         host: &'static str,
     },
+    /// The image does not have the signatures that are wanted.
+    #[cfg(feature = "sign")]
+    Untrusted(crate::sign::UntrustedError),
     /// The array of addresses is not as long as the slot array.
     SlotCount {
         /// Number of addresses given.
@@ -152,6 +155,8 @@ impl fmt::Display for LoadError {
             Self::ThreadLocal { host } => {
                 write!(f, "the image has thread-local data, which on {host} only dlopen can load")
             }
+            #[cfg(feature = "sign")]
+            Self::Untrusted(error) => error.fmt(f),
             Self::SlotCount { found, expected } => write!(f, "{found} addresses for {expected} slots"),
         }
     }

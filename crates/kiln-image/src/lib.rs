@@ -15,6 +15,8 @@
 //! - `Image` and `Loaded` (feature `load`) check such a file, map it, fill all its slots in one
 //!   step, and find its functions. A [`FunctionRef`] is a function that was found by name in an
 //!   image or in a JIT.
+//! - `Image::open_verified` (feature `sign`) maps code only if accepted keys signed what is loaded;
+//!   `sign_image` signs, and `content_hash` names it.
 //! - [`ImageInfo`] and [`verify_bytes`] read an image of any architecture without mapping it.
 //!
 //! # Why ELF?
@@ -73,6 +75,8 @@ mod note;
 mod object;
 mod patch_list;
 mod read;
+#[cfg(feature = "sign")]
+mod sign;
 #[cfg(feature = "write")]
 mod write;
 
@@ -92,8 +96,13 @@ pub use note::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub use read::read_image;
 #[cfg(feature = "verify")]
-pub use read::verify_bytes;
+pub use read::{ContentHash, content_hash, verify_bytes};
 pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
+#[cfg(feature = "sign")]
+pub use sign::{
+    Algorithm, ImageSignature, ParseSignatureError, SignError, SignatureFault, Trust, UntrustedError,
+    image_signatures, sign_image, sign_image_detached, verify_signed_bytes,
+};
 #[cfg(all(feature = "write", feature = "dwarf"))]
 pub use write::DebugInfo;
 #[cfg(feature = "write")]
@@ -103,3 +112,6 @@ pub use write::{
 
 // Bindings, tables of globals and resolvers are in the interface of this crate.
 pub use kiln_globals as globals;
+// And keys that sign.
+#[cfg(feature = "sign")]
+pub use kiln_keys as keys;

@@ -75,6 +75,8 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use farm::{FarmOptions, FarmTraffic, RemoteFarm};
 pub use list::{List, Listed, ParseListError};
 #[cfg(feature = "server")]
+pub use kiln_keys::{ParseKeyFileError, PublicKey, Signer};
+#[cfg(feature = "server")]
 pub use server::ServerInfo;
 #[cfg(feature = "server")]
 pub use state::Traffic;
@@ -83,4 +85,4 @@ pub use store::{RemoteOptions, RemoteStore};
 #[cfg(feature = "server")]
 pub use transfer::{ServerError, TransferReport, pull, push, server_info};
 #[cfg(feature = "server")]
-pub use trust::{ParseKeyFileError, Policy, PublicKey, Signer};
+pub use trust::Policy;

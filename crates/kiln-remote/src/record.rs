@@ -16,9 +16,9 @@
 //! Ed25519 signature (64 bytes) of all that precedes the public key follow.
 
 use kiln_cache::{Key, Lineage};
+use kiln_keys::{PublicKey, Signer};
 
 use crate::bits::hex;
-use crate::trust::{PublicKey, Signer};
 
 const MAGIC: [u8; 8] = *b"KilnRec1";
 const LEN: usize = 8 + 1 + 32 + 32 + 32 + 8 + SUM;

@@ -4,7 +4,7 @@
 /// The crates of this workspace that a crate may depend on, and whether it may depend on Cranelift.
 ///
 /// This is the layering of ARCHITECTURE.md. A dependency that is added here needs a reason there.
-pub(super) const LAYERS: [(&str, &[&str], Cranelift); 15] = [
+pub(super) const LAYERS: [(&str, &[&str], Cranelift); 16] = [
     ("kiln-globals", &[], Cranelift::Never),
     ("kiln-artifact", &["kiln-globals"], Cranelift::Never),
     ("kiln-ir", &["kiln-globals"], Cranelift::Yes),
@@ -18,8 +18,13 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 15] = [
     // Results are entries of a cache, and checked as such.
     ("kiln-farm", &["kiln-cache"], Cranelift::Never),
     ("kiln-worker", &["kiln-backend", "kiln-cache", "kiln-farm", "kiln-globals", "kiln-ir"], Cranelift::Yes),
-    ("kiln-image", &["kiln-artifact", "kiln-debug", "kiln-globals", "kiln-trap"], Cranelift::Never),
+    (
+        "kiln-image",
+        &["kiln-artifact", "kiln-debug", "kiln-globals", "kiln-keys", "kiln-trap"],
+        Cranelift::Never,
+    ),
     ("kiln-debug", &[], Cranelift::Never),
+    ("kiln-keys", &[], Cranelift::Never),
     ("kiln-trap", &[], Cranelift::Never),
     ("kiln-jit", &["kiln-artifact", "kiln-debug", "kiln-globals", "kiln-image", "kiln-trap"], Cranelift::Yes),
     (
@@ -39,7 +44,7 @@ pub(super) const LAYERS: [(&str, &[&str], Cranelift); 15] = [
     ),
     // Its stores are given to a `Compiler`, so a program that does not ask for it has none of its
     // many dependencies.
-    ("kiln-remote", &["kiln-cache", "kiln-farm"], Cranelift::Never),
+    ("kiln-remote", &["kiln-cache", "kiln-farm", "kiln-keys"], Cranelift::Never),
     ("xtask", &["kiln", "kiln-oracle", "kiln-remote"], Cranelift::Yes),
 ];
 

@@ -9,11 +9,13 @@ use std::path::Path;
 
 use kiln_debug::gdb::Debugger;
 use kiln_debug::perf::Kind as Profiler;
+#[cfg(feature = "sign")]
+use kiln_keys::PublicKey;
 use kiln_globals::{KeyRef, Resolve, SlotKey, UnboundError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::{Loaded, Unwind};
-use super::mapped::Mapped;
+use super::mapped::{Code, Mapped};
 use super::observers::Observers;
 use super::origin::Origin;
 use super::thread_locals::{ThreadLocals, WithThreadLocals};
@@ -30,8 +32,11 @@ pub struct Image {
     /// The file, which has sections for debuggers.
     file: File,
     /// The file at its path, if it is mapped itself.
-    origin: Option<Origin>,
+    pub(super) origin: Option<Origin>,
     observers: Observers,
+    /// The keys that are known to have signed it.
+    #[cfg(feature = "sign")]
+    pub(super) signers: Vec<PublicKey>,
 }
 
 impl Image {
@@ -117,8 +122,20 @@ impl Image {
 
     /// Maps a file of `len` bytes that has these headers, and checks it.
     fn map(file: File, len: u64, headers: &Headers) -> Result<Self, LoadError> {
-        let mapped = Mapped::new(&file, headers, segments(headers, len)?, check_host)?;
-        Ok(Self { mapped, file, origin: None, observers: Observers::default() })
+        let mapped = Mapped::new(&file, headers, segments(headers, len)?, Code::Now, check_host)?;
+        Ok(Self::of(mapped, file))
+    }
+
+    /// Makes an image of what was mapped of a file.
+    pub(super) fn of(mapped: Mapped, file: File) -> Self {
+        Self {
+            mapped,
+            file,
+            origin: None,
+            observers: Observers::default(),
+            #[cfg(feature = "sign")]
+            signers: Vec::new(),
+        }
     }
 
     /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
@@ -287,7 +304,7 @@ impl Image {
 
     /// Makes the image callable, and tells its observers.
     fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
-        let Self { mapped, file, origin, observers } = self;
+        let Self { mapped, file, origin, observers, .. } = self;
         let mut loaded = match Loaded::bind(mapped, addresses, observers.unwind) {
             Ok(loaded) => loaded,
             Err(error) => return Err(at(origin.as_ref(), error)),
@@ -327,7 +344,7 @@ fn at(origin: Option<&Origin>, error: LoadError) -> LoadError {
 }
 
 /// Copies `len` bytes of `source` into a file in memory that nobody can change.
-fn sealed_copy(source: impl Read, len: u64) -> Result<File, LoadError> {
+pub(super) fn sealed_copy(source: impl Read, len: u64) -> Result<File, LoadError> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let copy = memfd_create(c"kiln image", flags).map_err(|error| LoadError::io("copy")(error.into()))?;
     let copy = File::from(copy);
@@ -341,7 +358,7 @@ fn sealed_copy(source: impl Read, len: u64) -> Result<File, LoadError> {
 }
 
 /// Refuses an image that this machine cannot run.
-fn check_host(view: &View<'_>) -> Result<(), LoadError> {
+pub(super) fn check_host(view: &View<'_>) -> Result<(), LoadError> {
     let note = view.note;
     let triple = note.text(note.head.triple).unwrap_or_default();
     if Arch::from_triple(triple) != Some(view.arch) || !Arch::is_host(triple) {

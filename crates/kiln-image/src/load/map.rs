@@ -178,7 +178,7 @@ impl Reservation {
     }
 
     /// Maps one piece, in place of what is there.
-    fn map_piece(&mut self, file: &File, piece: &Piece) -> io::Result<()> {
+    pub(super) fn map_piece(&mut self, file: &File, piece: &Piece) -> io::Result<()> {
         let address = self.inside(&piece.range)?;
         // SAFETY: the range is in the reservation, which nothing else uses, and no reference into
         // it exists: `self` is borrowed mutably.

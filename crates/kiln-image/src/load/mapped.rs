@@ -43,20 +43,26 @@ impl Mapped {
         file: &File,
         headers: &Headers,
         segments: Vec<Segment>,
-        check_host: impl FnOnce(&View<'_>) -> Result<(), LoadError>,
+        code: Code,
+        check: impl FnOnce(&View<'_>) -> Result<(), LoadError>,
     ) -> Result<Self, LoadError> {
-        let skipped = segment_of_dynamic(headers, &segments);
+        let (skipped, parts) = match code {
+            Code::Now => (segment_of_dynamic(headers, &segments), &headers.parts[..]),
+            // Everything is hashed, and nothing is used but what is hashed.
+            #[cfg(feature = "sign")]
+            Code::IfChecked => (None, &[][..]),
+        };
         let mut needed = segments.clone();
         let skipped = skipped.map(|number| needed.remove(number));
-        let mut memory = map(file, &needed).map_err(|error| not_executable(file, error))?;
-        let view = View::parse(headers, &headers.parts, segments, |segment| {
+        let mut memory = map(file, &needed, code).map_err(|error| not_executable(file, error))?;
+        let view = View::parse(headers, parts, segments, |segment| {
             if skipped.is_some_and(|skipped| skipped == *segment) {
                 return &[];
             }
             // SAFETY: `map` has made these bytes readable, and nothing writes them yet.
             unsafe { memory.bytes(segment.start as usize, segment.file_len as usize) }
         })?;
-        check_host(&view)?;
+        check(&view)?;
         let View { arch, mut segments, places, note, note_offset, thread_local, .. } = view;
         let head = *note.head;
         segments.retain(|segment| skipped.is_none_or(|skipped| skipped.start != segment.start));
@@ -65,6 +71,10 @@ impl Mapped {
             memory
                 .protect(segment.file_pages(page_size()), Access::Read)
                 .map_err(LoadError::io("protect"))?;
+        }
+        #[cfg(feature = "sign")]
+        if code == Code::IfChecked {
+            make_executable(file, &mut memory, &segments)?;
         }
         let (slots, sorted) = (OnceLock::new(), OnceLock::new());
         Ok(Self { memory, arch, segments, places, head, thread_local, note_offset, slots, sorted })
@@ -177,15 +187,59 @@ impl Mapped {
     }
 }
 
+/// Says when code becomes executable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Code {
+    /// When it is mapped.
+    Now,
+    /// When everything was checked.
+    #[cfg(feature = "sign")]
+    IfChecked,
+}
+
+/// Makes the code of an image executable, of which everything was checked.
+///
+/// # Errors
+///
+/// [`LoadError::Malformed`] if the pages of the code have other bytes that are not zero: these are
+/// in no segment, so nobody checked them.
+#[cfg(feature = "sign")]
+fn make_executable(file: &File, memory: &mut Reservation, segments: &[Segment]) -> Result<(), LoadError> {
+    let page = page_size();
+    for segment in segments.iter().filter(|segment| segment.is_executable()) {
+        let pages = segment.file_pages(page);
+        let (start, end) = (segment.start as usize, (segment.start + segment.file_len) as usize);
+        for beside in [pages.start..start, end..pages.end] {
+            // SAFETY: `map` made these pages readable, and nothing is written yet.
+            let bytes = unsafe { memory.bytes(beside.start, beside.len()) };
+            if bytes.iter().any(|byte| *byte != 0) {
+                let what = "bytes beside the code that no signature is about";
+                return Err(LoadError::malformed(what, segment.offset));
+            }
+        }
+        // `PR_SET_MDWE` forbids the first, but not to map the file again.
+        if memory.protect(pages.clone(), Access::ReadExecute).is_err() {
+            let piece = piece(segment, pages, page, Access::ReadExecute);
+            memory.map_piece(file, &piece).map_err(|error| not_executable(file, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the part of the memory that has these pages of a segment.
+fn piece(segment: &Segment, range: Range<usize>, page: usize, access: Access) -> Piece {
+    Piece { range, offset: Some(segment.offset / page as u64 * page as u64), access }
+}
+
 /// The largest alignment that an image gets: an image may ask for any, which would use up
 /// addresses.
 const MAX_ALIGN: u64 = 1 << 30;
 
 /// Maps the segments of a file, each at its distance from a base that the kernel chooses. Code is
-/// executable, since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image
+/// executable unless it is checked first, since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image
 /// is bound is writable, since changing that later takes longer; everything else is read-only.
 /// Segments that follow each other in the file, too, are mapped at once.
-fn map(file: &File, segments: &[Segment]) -> std::io::Result<Reservation> {
+fn map(file: &File, segments: &[Segment], code: Code) -> std::io::Result<Reservation> {
     let page = page_size();
     let align = segments.iter().map(|segment| segment.align).max().unwrap_or(1).min(MAX_ALIGN) as usize;
     let mut pieces = Vec::with_capacity(6);
@@ -194,12 +248,11 @@ fn map(file: &File, segments: &[Segment]) -> std::io::Result<Reservation> {
         let end = (segment.end() as usize).next_multiple_of(page);
         if file_end > start {
             let access = match segment {
-                _ if segment.is_executable() => Access::ReadExecute,
+                _ if segment.is_executable() && code == Code::Now => Access::ReadExecute,
                 _ if segment.is_writable() => Access::ReadWrite,
                 _ => Access::Read,
             };
-            let offset = segment.offset / page as u64 * page as u64;
-            let piece = Piece { range: start..file_end, offset: Some(offset), access };
+            let piece = piece(segment, start..file_end, page, access);
             match pieces.last_mut() {
                 Some(last) if piece.follows(last) => last.range.end = file_end,
                 _ => pieces.push(piece),

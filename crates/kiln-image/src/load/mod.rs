@@ -33,6 +33,8 @@ mod replace;
 mod thread_locals;
 #[cfg(feature = "trap")]
 mod trap;
+#[cfg(feature = "sign")]
+mod verified;
 
 pub use bind::Loaded;
 pub use function::{FunctionRef, FunctionText, TypeMismatchError};

@@ -5,14 +5,15 @@ use zerocopy::little_endian::U32;
 
 use super::checksum::{QUICK_LEN, quick_sum};
 use super::format::{
-    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord, SlotRecord,
-    Span, SumRecord, SymbolicRecord, Text, prefix,
+    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord, SignerRecord,
+    SlotRecord, Span, SumRecord, SymbolicRecord, Text, prefix,
 };
 use crate::arch::Arch;
 
 /// The length of an ELF note is a multiple of this.
 const NOTE_ALIGN: usize = 4;
 const _: () = assert!(size_of::<ExportRecord>().is_multiple_of(NOTE_ALIGN));
+const _: () = assert!(size_of::<SignerRecord>().is_multiple_of(NOTE_ALIGN));
 
 /// A note that is being made. Its length does not depend on addresses and checksums, so its range
 /// of the file can be reserved before they are known.
@@ -27,6 +28,7 @@ pub(crate) struct NoteBuilder {
     pub(crate) symbolic: Vec<SymbolicRecord>,
     pub(crate) replaceable: Vec<ReplaceableRecord>,
     pub(crate) sums: Vec<SumRecord>,
+    pub(crate) signers: Vec<SignerRecord>,
     strings: Vec<u8>,
 }
 
@@ -39,7 +41,7 @@ impl NoteBuilder {
     }
 
     /// The bytes of the tables, in the order that [`finish`](Self::finish) gives their spans.
-    fn tables(&self) -> [&[u8]; 9] {
+    fn tables(&self) -> [&[u8]; 10] {
         [
             self.producers.as_bytes(),
             self.features.as_bytes(),
@@ -50,6 +52,7 @@ impl NoteBuilder {
             self.sums.as_bytes(),
             &self.strings,
             self.exports.as_bytes(),
+            self.signers.as_bytes(),
         ]
     }
 
@@ -57,8 +60,8 @@ impl NoteBuilder {
     /// After this call, records may still be changed, but no string or record may be added.
     pub(crate) fn len(&self) -> Option<usize> {
         let all = HEAD_LEN + self.tables().iter().map(|table| table.len()).sum::<usize>();
-        let exports = self.exports.as_bytes().len();
-        let len = PREFIX_LEN + (all - exports).next_multiple_of(NOTE_ALIGN) + exports;
+        let last = self.exports.as_bytes().len() + self.signers.as_bytes().len();
+        let len = PREFIX_LEN + (all - last).next_multiple_of(NOTE_ALIGN) + last;
         (len < NONE as usize).then_some(len)
     }
 
@@ -70,9 +73,9 @@ impl NoteBuilder {
         let mut left = tables.len();
         let spans = tables.map(|table| {
             left -= 1;
-            if left == 0 {
+            if left == 1 {
                 // In front of the exports, where the note's own checksum covers it. So the note
-                // ends with them, and no byte of it is unchecked.
+                // ends with its last table, and no byte of it is unchecked.
                 body.resize(body.len().next_multiple_of(NOTE_ALIGN), 0);
             }
             let span = Span::new(body.len() as u64, table.len() as u64);
@@ -89,6 +92,7 @@ impl NoteBuilder {
             head.sums,
             head.strings,
             head.exports,
+            head.signers,
         ] = spans;
         head.magic = MAGIC;
         head.version = U32::new(FORMAT_VERSION);

@@ -6,7 +6,7 @@
 //! when they are copied, because opening an image with thousands of slots does not need them.
 //! Whether a text is UTF-8 is checked when it is read.
 
-use super::format::{ExportRecord, ReplaceableRecord, SlotRecord, SumRecord, SymbolicRecord, Text};
+use super::format::{ExportRecord, ReplaceableRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text};
 use super::view::Note;
 
 impl Note<'_> {
@@ -19,6 +19,7 @@ impl Note<'_> {
             && self.table::<Text>(head.signatures).is_some()
             && self.table::<SlotRecord>(head.slots).is_some()
             && head.exports.len.get().is_multiple_of(size_of::<ExportRecord>() as u64)
+            && head.signers.len.get().is_multiple_of(size_of::<SignerRecord>() as u64)
             && self.table::<SymbolicRecord>(head.symbolic).is_some()
             && self.table::<ReplaceableRecord>(head.replaceable).is_some()
             && self.table::<SumRecord>(head.sums).is_some()

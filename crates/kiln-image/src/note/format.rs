@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::elf64::NOTE_HEADER;
 
 /// The version of the note, and so of the image format. Images of another version are refused.
-pub const FORMAT_VERSION: u32 = 5;
+pub const FORMAT_VERSION: u32 = 6;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
@@ -79,10 +79,20 @@ record! {
 }
 
 record! {
+    /// A digital signature of the image, or room for one if all is zero. `algorithm` is
+    /// `ImageSignature::ED25519`, or something that this version does not know.
+    SignerRecord { algorithm: U32, reserved: U32, key: [u8; 32], signature: [Word; 8], }
+}
+
+/// Eight bytes of a signature: arrays of up to 32 elements have a default.
+pub(crate) type Word = [u8; 8];
+
+record! {
     /// The fixed part of the note's body. `sum` is the checksum of everything after it up to the
-    /// exports, which are last: their number grows with the code, and an image must be opened in
-    /// the same time. Spans up to `exports` are ranges of the body; later spans are ranges of
-    /// addresses, from the load address on. `exports_sum` is the checksum of the exports.
+    /// exports, which follow all other tables: their number grows with the code, and an image must
+    /// be opened in the same time. After them is the room for signatures, which are made when all
+    /// else is there. Spans up to `exports` and `signers` are ranges of the body; the others are
+    /// ranges of addresses, from the load address on. `exports_sum` is the checksum of the exports.
     /// `globals` says how code reaches globals. `table_sums` are those of the dynamic symbols, of
     /// `.gnu.hash` and of the relocations, by what they say: tools move them.
     Head {
@@ -113,6 +123,7 @@ record! {
         code_tables: Span,
         text: Span,
         patches: Span,
+        signers: Span,
     }
 }
 

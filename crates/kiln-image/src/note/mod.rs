@@ -21,6 +21,8 @@ pub(crate) use checksum::{Sum, checksum, truncate};
 pub use format::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub(crate) use format::Head;
+#[cfg(any(feature = "write", feature = "sign"))]
+pub(crate) use format::SignerRecord;
 #[cfg(feature = "write")]
 pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 pub(crate) use format::{

@@ -7,6 +7,8 @@ use super::format::{
     ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span,
     SumRecord, SymbolicRecord, Text, prefix,
 };
+#[cfg(feature = "sign")]
+use super::format::SignerRecord;
 use crate::arch::Arch;
 use crate::error::LoadError;
 
@@ -47,8 +49,8 @@ impl<'a> Note<'a> {
         if body.get(QUICK_LEN..end).map(quick_sum) != Some(head.sum.get()) {
             return Err(LoadError::Altered { section: "note".into() });
         }
-        let exports = head.exports.within(whole.len());
-        if exports.is_none_or(|exports| exports.end != whole.len()) {
+        let last = head.exports.within(whole.len()).zip(head.signers.within(whole.len()));
+        if last.is_none_or(|(exports, room)| exports.end != room.start || room.end != whole.len()) {
             return fail("a note that does not end after its tables");
         }
         if head.head_len.get() as usize != HEAD_LEN {
@@ -134,6 +136,13 @@ impl<'a> Note<'a> {
     pub(crate) fn exports(&self) -> &'a [ExportRecord] {
         let range = self.head.exports.within(self.whole.len()).unwrap_or_default();
         <[ExportRecord]>::ref_from_bytes(&self.whole[range]).unwrap_or_default()
+    }
+
+    /// The digital signatures, and the room for more.
+    #[cfg(feature = "sign")]
+    pub(crate) fn signers(&self) -> &'a [SignerRecord] {
+        let range = self.head.signers.within(self.whole.len()).unwrap_or_default();
+        <[SignerRecord]>::ref_from_bytes(&self.whole[range]).unwrap_or_default()
     }
 
     /// The bytes of the exports' records.

@@ -9,6 +9,8 @@
 //! Many records may refer to the same long text, so texts are either refused if they are together
 //! longer than their table, or shared instead of copied.
 
+#[cfg(feature = "verify")]
+mod content;
 #[cfg(feature = "load")]
 mod dwarf;
 mod dynamic;
@@ -31,6 +33,8 @@ mod unwind;
 mod verify;
 mod view;
 
+#[cfg(feature = "verify")]
+pub use content::{ContentHash, content_hash};
 #[cfg(feature = "load")]
 pub(crate) use dwarf::{DebugSection, debug_sections};
 #[cfg(feature = "load")]

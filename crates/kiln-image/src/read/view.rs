@@ -35,15 +35,19 @@ pub(crate) struct View<'a> {
     /// The note's offset in the file, for errors.
     pub(crate) note_offset: u64,
     /// The bytes of each segment that are in the file.
-    contents: Vec<&'a [u8]>,
+    pub(super) contents: Vec<&'a [u8]>,
 }
 
 impl<'a> View<'a> {
     /// Checks an image that is in memory as a file.
     pub(crate) fn of_file(bytes: &'a [u8]) -> Result<Self, LoadError> {
-        let headers = Headers::of_bytes(bytes)?;
-        let segments = segments(&headers, bytes.len() as u64)?;
-        Self::parse(&headers, &[], segments, |segment| {
+        Self::of_headers(&Headers::of_bytes(bytes)?, bytes)
+    }
+
+    /// Checks an image that is in memory as a file, and has these headers.
+    pub(super) fn of_headers(headers: &Headers, bytes: &'a [u8]) -> Result<Self, LoadError> {
+        let segments = segments(headers, bytes.len() as u64)?;
+        Self::parse(headers, &[], segments, |segment| {
             // `segments` has checked that each is in the file.
             &bytes[segment.offset as usize..(segment.offset + segment.file_len) as usize]
         })

@@ -22,7 +22,7 @@ use super::section::{Extra, sections};
 use super::symbols::FullSymbols;
 use super::tables::{write_dynamic_tables, write_full_symbols, write_property, write_rest};
 use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, SLOTS_SYMBOL, default_arch, plan_for};
-use crate::note::NoteBuilder;
+use crate::note::{NoteBuilder, SignerRecord};
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
 /// external slots of the image are the slots of `table`, then the slots that the modules need in
@@ -105,6 +105,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let dynamic = DynamicSection::new(&symbols, &relocations, options, needs_libc)?;
     let property = property_note(plan.arch(), plan.artifacts());
     let mut note = describe(plan, triple, &symbols, &details, &relocations);
+    note.signers = vec![SignerRecord::default(); options.signers.into()];
 
     let mut buffer = Vec::new();
     let full = FullSymbols::of(plan, &list)?;

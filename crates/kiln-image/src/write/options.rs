@@ -24,6 +24,9 @@ pub struct ImageOptions {
     /// instead of 24 bytes. `dlopen` of glibc 2.36 and later reads them. An older one refuses the
     /// image, because it then needs `GLIBC_ABI_DT_RELR`. The loader of this crate does not care.
     pub pack_relocations: bool,
+    /// Room for this number of digital signatures in the note, for `sign_image`: 104 bytes each.
+    /// Signatures in a file beside the image need none.
+    pub signers: u8,
     /// The target triple of an image without modules; the host's if `None`. Modules name their own.
     pub triple: Option<Box<str>>,
     /// Leaves out the full symbol table, so that debuggers and profilers know only exported
