@@ -19,7 +19,8 @@
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
-//!   (once, too).
+//!   (once, too);
+//! - V: opening signed images with hashing their bytes (once, too).
 //!
 //! Contenders take turns in every round, ratios are computed for each round, and medians are
 //! reported with their ranges, so noise of the machine affects all contenders equally. Every result
@@ -48,6 +49,7 @@ mod sessions;
 mod setup;
 mod thread_local;
 mod traps;
+mod verify;
 mod workload;
 
 use std::path::PathBuf;
@@ -200,6 +202,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('T') {
         report.add(traps::compare(&setup, folder.path())?);
+    }
+    if wanted('V') {
+        verify::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
     }
     let (met, targets) = report.met();
     println!("\n{met} of {targets} targets are met");

@@ -104,6 +104,14 @@ pub(crate) fn open_and_close<T>(
 /// A mapping of a whole file.
 pub(crate) struct Mapping(*mut c_void, usize);
 
+impl Mapping {
+    /// Returns the bytes of the file, which must not change.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the mapping is readable and lives as long as `self`; nobody writes the file.
+        unsafe { std::slice::from_raw_parts(self.0.cast(), self.1) }
+    }
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: the range was mapped by `map_file` and is unmapped once; no reference into it

@@ -93,6 +93,15 @@ impl Comparison {
         self.values(format!("{name}, ns"), &values, goal);
     }
 
+    /// Adds the speed of a total that handles `bytes` bytes, in GB/s.
+    pub(crate) fn speed(&mut self, name: &str, bytes: usize, goal: Goal) {
+        let Some(series) = self.total(name) else {
+            panic!("no measurement of {name:?} in {:?}", self.title);
+        };
+        let values: Vec<f64> = series.seconds.iter().map(|seconds| bytes as f64 / 1e9 / seconds).collect();
+        self.values(format!("{name}, GB/s"), &values, goal);
+    }
+
     /// Adds a number that is measured in rounds of its own.
     pub(crate) fn values(&mut self, name: impl Into<String>, values: &[f64], goal: Goal) {
         self.ratios.push(Ratio { name: name.into(), value: spread(values), goal });

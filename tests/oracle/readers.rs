@@ -10,8 +10,9 @@ use std::sync::{LazyLock, Once};
 
 use kiln::cache::{Entry, KeyParts};
 use kiln::globals::{GlobalAccess, GlobalTable};
+use kiln::image::keys::Signer;
 use kiln::image::link::plan;
-use kiln::image::{DebugInfo, ImageInfo, ImageOptions, write_image};
+use kiln::image::{DebugInfo, ImageInfo, ImageOptions, sign_image_detached, write_image};
 use kiln::ir::{Source, Target, parse, print};
 use kiln_oracle::fuzz;
 use kiln_oracle::mutate::mutate;
@@ -31,6 +32,7 @@ struct Seeds {
     image: Vec<Vec<u8>>,
     code_tables: Vec<Vec<u8>>,
     entry: Vec<Vec<u8>>,
+    signatures: Vec<Vec<u8>>,
 }
 
 static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
@@ -41,6 +43,7 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         image: Vec::new(),
         code_tables: Vec::new(),
         entry: Vec::new(),
+        signatures: signatures(),
     };
     // Small programs, and files.
     for module in (0..40).filter(|seed| seed % 4 == 0 || seed % 8 == 7).flat_map(modules::of) {
@@ -96,7 +99,8 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         };
         let closed =
             ImageOptions { exports: exports(), debug: DebugInfo::InImage, ..ImageOptions::default() };
-        for options in [plain, packed, named, closed] {
+        let signed = ImageOptions { signers: 2, ..ImageOptions::default() };
+        for options in [plain, packed, named, closed, signed] {
             let image = write_image(std::slice::from_ref(&artifact), &globals, &options);
             seeds.image.push(image.expect("it links alone"));
         }
@@ -110,6 +114,20 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
     QUIET.call_once(fuzz::quiet_cranelift);
     seeds
 });
+
+/// Returns files of signatures and of keys.
+fn signatures() -> Vec<Vec<u8>> {
+    let signer = Signer::from_seed(&[3; 32]);
+    let options = ImageOptions::default();
+    let image = write_image(&[], &GlobalTable::new(), &options).expect("an empty image");
+    let line = sign_image_detached(&image, &signer).expect("an image");
+    let files = [
+        format!("# signatures\n{line} ci\n\n{line}\n"),
+        line.to_string().replace("ed25519", "other"),
+        format!("# keys\n{} ci\n{}\n", signer.public(), signer.public()),
+    ];
+    files.map(String::into_bytes).to_vec()
+}
 
 /// Tries altered `seeds`. If a single case is tried and fails, its bytes are shown. `target` is the
 /// name of the fuzz target.
@@ -157,6 +175,11 @@ fn reads_artifact() {
 #[test]
 fn reads_image() {
     altered("image", 2000, &SEEDS.image, fuzz::image);
+}
+
+#[test]
+fn reads_signatures() {
+    altered("signatures", 4000, &SEEDS.signatures, fuzz::signatures);
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub(crate) struct BenchArgs {
     adds: u32,
     /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F
     /// build again, G sessions, H code tables, L thread-local data, O objects, P order of
-    /// functions, T traps [default: all]
+    /// functions, T traps, V signed images [default: all]
     #[arg(long, value_name = "LETTERS")]
     only: Option<String>,
     /// Write the results to this file

@@ -11,6 +11,7 @@ mod farm;
 mod image;
 mod lean;
 mod remote;
+mod sign;
 mod stats;
 mod timings;
 mod watch;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln::cache::{Claims, DiskStore, LayeredStore, MemoryStore, Store, Tally, WriteBehind};
-use kiln::image::save;
+use kiln::image::{save, sign_image};
 use kiln::{Compiler, Verify};
 use kiln_remote::Listed;
 
@@ -29,6 +30,7 @@ use self::failure::Inputs;
 use self::farm::FarmArgs;
 use self::lean::LeanArgs;
 use self::remote::{Remote, RemoteArgs};
+use self::sign::SignedArgs;
 use self::stats::{CacheStats, Stats, Times};
 use self::timings::Recorder;
 use self::watch::Watch;
@@ -60,6 +62,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
   cargo xtask build lib --gc --fold --order profile.txt -o lib.so
   cargo xtask build lib --root main --why-kept helper -o lib.so
+  cargo xtask build lib --sign release.key -o lib.so
   cargo xtask build lib --emit object -g -o lib.o && cc main.c lib.o -lm
   compiler | cargo xtask build - library.clif -o program.so")]
 pub(crate) struct BuildArgs {
@@ -112,6 +115,8 @@ pub(crate) struct BuildArgs {
     emit: EmitArgs,
     #[command(flatten)]
     lean: LeanArgs,
+    #[command(flatten)]
+    sign: SignedArgs,
     /// Print for each module whether the cache had it, and if not, why
     #[arg(long)]
     verbose: bool,
@@ -136,6 +141,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let target = target.opt_level(args.opt_level.into()).globals(args.globals.into());
     args.emit.check(&args.output)?;
     let image = args.emit.image_options()?;
+    let signers = args.sign.signers(args.emit.is_object())?;
+    let image = args.sign.room(image);
     let lean_options = args.lean.options()?;
     let files = input::files(&args.paths)?;
     let files = if args.emit.is_debugged() { input::debugged(files) } else { files };
@@ -184,6 +191,8 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let answers = args.lean.answer(&leaner, &inputs.names)?;
     let Written { bytes, debug, slots } =
         args.emit.write(&leaner, &inputs.names, image).map_err(|errors| inputs.not_linked(&errors))?;
+    let mut bytes = bytes;
+    signers.iter().try_for_each(|signer| sign_image(&mut bytes, signer)).map_err(Failure::of)?;
     let linked = Instant::now();
     let files = [(Some(&args.output), Some(&bytes)), (args.emit.split_debug(), debug.as_ref())];
     for (path, bytes) in files.into_iter().filter_map(|(path, bytes)| path.zip(bytes)) {

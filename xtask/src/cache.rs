@@ -175,7 +175,7 @@ pub(crate) fn main(args: &CacheArgs) -> Outcome {
             remote::push_folder(&store(folder)?.0, url, list.as_deref(), args.format)
         }
         Command::Pull { url, folder, list } => remote::pull_list(folder, url, list, args.format),
-        Command::Keygen { file } => remote::keygen(file),
+        Command::Keygen { file } => crate::sign::new_key(file),
         Command::Explain { old, new, target, opt_level, globals, old_globals, old_target, old_opt_level } => {
             let new_target = input::target(target.as_deref())?;
             let new_target = new_target.opt_level((*opt_level).into()).globals((*globals).into());

@@ -20,6 +20,7 @@ use crate::inspect::no_image;
 use crate::nearest::did_you_mean;
 use crate::output::{Failure, Format, Outcome, count, name, print_json_line};
 use crate::run::{call, thunk};
+use crate::sign::TrustArgs;
 
 /// Load an image, call one of its functions and print the results.
 ///
@@ -32,6 +33,7 @@ use crate::run::{call, thunk};
   cargo xtask call program.so square_area 2.5
   cargo xtask call program.so u0:17 -1 0xff
   cargo xtask call program.so gcd 12 18 --time 1000000
+  cargo xtask call program.so main --verify release.pub
   cargo xtask call counter.so get --global counter:main=0x7f0000001000")]
 pub(crate) struct CallArgs {
     /// The image; `-` is standard input
@@ -54,6 +56,8 @@ pub(crate) struct CallArgs {
     /// Write the names of functions for a profiler
     #[arg(long, value_enum, value_name = "FILE")]
     profiler: Option<Profiler>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// How to print the results
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -76,7 +80,7 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     }
     let resolve = bindings.or(&libcalls::process);
     let input = input::image(&args.image)?;
-    let loaded = open(&input, args.profiler)?.bind(&resolve).map_err(Failure::of)?;
+    let loaded = open(&input, args)?.bind(&resolve).map_err(Failure::of)?;
     loaded.catch_traps().map_err(Failure::of)?;
     let function = &*args.function;
     let Some(callee) = loaded.function(function) else {
@@ -129,12 +133,12 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     Ok(())
 }
 
-/// Opens an image and checks everything that it loads.
-fn open(input: &InputFile, profiler: Option<Profiler>) -> Result<Image, Failure> {
-    let opened = match profiler {
-        None => Image::open(&input.path),
-        Some(profiler) => profiler.open(&input.path),
-    };
+/// Opens an image and checks everything that it loads, and who signed it if that is asked.
+fn open(input: &InputFile, args: &CallArgs) -> Result<Image, Failure> {
+    let opened = args.trust.open(&input.path)?.map(|image| match args.profiler {
+        None => image,
+        Some(profiler) => image.profiler(Some(profiler.into())),
+    });
     let checked = opened.and_then(|image| image.verify().map(|()| image));
     checked.map_err(|error| no_image(input, error))
 }

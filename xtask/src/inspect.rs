@@ -5,6 +5,7 @@
 
 mod lines;
 mod shown;
+mod signed;
 mod sizes;
 
 use std::path::PathBuf;
@@ -14,8 +15,10 @@ use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
 use serde_json::json;
 
 use self::shown::{IN_JSON, IN_TEXT, shown};
+use self::signed::Signed;
 use crate::input::{self, InputFile};
 use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
+use crate::sign::TrustArgs;
 
 /// Check everything that an image loads, and show its sections, exports and slots.
 ///
@@ -26,6 +29,7 @@ use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
   cargo xtask inspect program.so
   cargo xtask inspect program.so --sizes
   cargo xtask inspect program.so --lines
+  cargo xtask inspect program.so --verify release.pub
   cargo xtask inspect program.so --format json")]
 pub(crate) struct InspectArgs {
     /// The image; `-` is standard input
@@ -38,6 +42,8 @@ pub(crate) struct InspectArgs {
     /// lines (`build -g`), show the numbers of source locations
     #[arg(long)]
     lines: bool,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Text)]
     format: Format,
@@ -48,13 +54,14 @@ pub(crate) fn main(args: &InspectArgs) -> Outcome {
     let bytes = read_image(&input.path).map_err(|error| no_image(&input, error))?;
     let info = ImageInfo::parse(&bytes).map_err(|error| no_image(&input, error))?;
     verify_bytes(&bytes).map_err(|error| no_image(&input, error))?;
+    let signed = Signed::of(&input, &bytes, &args.trust)?;
     match (args.format, args.sizes, args.lines) {
         (Format::Text, true, _) => sizes::text(&info),
         (Format::Json, true, _) => print_json(&sizes::document(&info)),
         (Format::Text, _, true) => lines::text(&info),
         (Format::Json, _, true) => print_json(&lines::document(&info)),
-        (Format::Text, ..) => text(&info),
-        (Format::Json, ..) => print_json(&document(&info)),
+        (Format::Text, ..) => text(&info, &signed),
+        (Format::Json, ..) => print_json(&document(&info, &signed)),
     }
     Ok(())
 }
@@ -88,13 +95,15 @@ fn slot_kind(key: &SlotKey) -> &'static str {
     }
 }
 
-fn text(info: &ImageInfo) {
+fn text(info: &ImageInfo, signed: &Signed) {
     let features = if info.features.is_empty() { "none".into() } else { info.features.join(" ") };
     println!("target     {}", name(&info.triple));
     println!("features   {}", name(&features));
     println!("made by    kiln {}, {}", name(&info.kiln_version), name(&info.producers.join(", ")));
     println!("format     {}", info.format_version);
     println!("size       {}", bytes(info.file_len));
+    println!("content    {}", signed.content);
+    signed.lines().for_each(|line| println!("signed     {line}"));
     println!(
         "at load    {} slots to fill, {} internal, {} relative and {} symbolic pointers",
         info.slots.len(),
@@ -132,8 +141,10 @@ fn text(info: &ImageInfo) {
     }
 }
 
-fn document(info: &ImageInfo) -> serde_json::Value {
+fn document(info: &ImageInfo, signed: &Signed) -> serde_json::Value {
     json!({
+        "content": signed.content.to_string(),
+        "signatures": signed.document(),
         "target": info.triple,
         "features": info.features,
         "kiln_version": info.kiln_version,

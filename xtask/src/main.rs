@@ -27,6 +27,7 @@ mod nearest;
 mod packages;
 mod run;
 mod servers;
+mod sign;
 mod wasmtime;
 mod worker;
 
@@ -51,6 +52,8 @@ enum Command {
     Run(run::RunArgs),
     Call(call::CallArgs),
     Inspect(inspect::InspectArgs),
+    Keygen(sign::KeygenArgs),
+    Sign(sign::SignArgs),
     Diff(diff::DiffArgs),
     Bench(bench::BenchArgs),
     Test(develop::TestArgs),
@@ -96,6 +99,8 @@ fn execute(command: Command) -> output::Outcome {
         Command::Run(args) => run::main(&args),
         Command::Call(args) => call::main(&args),
         Command::Inspect(args) => inspect::main(&args),
+        Command::Keygen(args) => sign::keygen(&args),
+        Command::Sign(args) => sign::main(&args),
         Command::Diff(args) => diff::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Test(args) => develop::test(&args),

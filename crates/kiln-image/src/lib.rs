@@ -101,7 +101,7 @@ pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
 #[cfg(feature = "sign")]
 pub use sign::{
     Algorithm, ImageSignature, ParseSignatureError, SignError, SignatureFault, Trust, UntrustedError,
-    image_signatures, sign_image, sign_image_detached, verify_signed_bytes,
+    image_signatures, sign_image, sign_image_detached, signatures_beside, verify_signed_bytes,
 };
 #[cfg(all(feature = "write", feature = "dwarf"))]
 pub use write::DebugInfo;

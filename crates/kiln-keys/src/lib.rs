@@ -206,6 +206,10 @@ mod tests {
         let signer = Signer::parse(&format!("kiln-secret-key {seed}\n")).unwrap();
         let public = "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c";
         assert_eq!(Hex(signer.public().as_bytes()).to_string(), public);
-        assert!(Hex(&signer.sign(&[0x72])).to_string().starts_with("92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8f"));
+        assert!(
+            Hex(&signer.sign(&[0x72]))
+                .to_string()
+                .starts_with("92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8f")
+        );
     }
 }

@@ -21,10 +21,11 @@ use kiln_artifact::{Artifact, Table};
 use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::code::{CodeTables, Function, Location, name_of_stub};
+use kiln_image::keys::Signer;
 use kiln_image::link::{LeanOptions, Roots, lean};
 use kiln_image::{
-    Debugger, GlobalSymbols, Image, ImageInfo, ImageOptions, ObjectOptions, verify_bytes, write_image,
-    write_object,
+    Debugger, GlobalSymbols, Image, ImageInfo, ImageOptions, ImageSignature, LoadError, ObjectOptions, Trust,
+    content_hash, image_signatures, sign_image, verify_bytes, verify_signed_bytes, write_image, write_object,
 };
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
@@ -279,6 +280,7 @@ pub fn image(bytes: &[u8]) {
     fit_image(&mut bytes);
     let info = ImageInfo::parse(&bytes);
     let _ = verify_bytes(&bytes);
+    signatures_of(&bytes);
     let Ok(image) = Image::from_bytes(&bytes) else { return };
     let _ = (image.slots(), image.triple(), image.kiln_version(), image.verify());
     let _ = (image.producers().count(), image.features().count());
@@ -298,6 +300,54 @@ pub fn image(bytes: &[u8]) {
             let _ = loaded.locate_call(at).map(|place| (place.call(), place.stack_map()));
         }
     }
+}
+
+/// Reads the signatures of an image, and signs it. Nobody signed what the fuzzer made, so none is
+/// accepted before.
+fn signatures_of(bytes: &[u8]) {
+    let signer = Signer::from_seed(&[7; 32]);
+    let trust = Trust::new([signer.public()]);
+    let found = image_signatures(bytes);
+    assert!(found.is_err() || found.is_ok_and(|found| found.len() <= bytes.len() / 64));
+    let refused = verify_signed_bytes(bytes, &trust);
+    assert!(refused.is_err(), "{refused:?}");
+    let opened = Image::from_bytes_verified(bytes, &trust);
+    assert!(opened.is_err());
+    let mut signed = bytes.to_vec();
+    if sign_image(&mut signed, &signer).is_ok() {
+        let content = content_hash(bytes).expect("it was signed");
+        assert_eq!(content_hash(&signed).expect("it was signed"), content);
+        assert_eq!(verify_signed_bytes(&signed, &trust).expect("the signature is right"), [signer.public()]);
+        // It may be refused for other reasons, but not for its signature.
+        if let Err(LoadError::Untrusted(error)) = Image::from_bytes_verified(&signed, &trust) {
+            panic!("{error}");
+        }
+    }
+}
+
+/// Reads the input as a file of signatures of an image, and as one of keys.
+///
+/// # Panics
+///
+/// If what is read is printed and read again, and is not the same.
+pub fn signatures(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Ok(read) = ImageSignature::parse_list(text) {
+        let known = read.iter().filter(|one| one.algorithm == kiln_image::Algorithm::Ed25519);
+        for one in known {
+            assert_eq!(
+                ImageSignature::parse_list(&one.to_string()).as_deref(),
+                Ok(std::slice::from_ref(one))
+            );
+        }
+        assert!(read.len() <= text.lines().count());
+    }
+    if let Ok(keys) = kiln_image::keys::PublicKey::parse_list(text) {
+        for key in keys {
+            assert_eq!(kiln_image::keys::PublicKey::parse_list(&key.to_string()), Ok(vec![key]));
+        }
+    }
+    let _ = Signer::parse(text);
 }
 
 /// Reads the input as code tables: asks for everything that is known about places in it.

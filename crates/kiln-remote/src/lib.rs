@@ -73,9 +73,9 @@ mod trust;
 pub use endpoint::{Endpoint, EndpointError};
 #[cfg(feature = "farm")]
 pub use farm::{FarmOptions, FarmTraffic, RemoteFarm};
-pub use list::{List, Listed, ParseListError};
 #[cfg(feature = "server")]
 pub use kiln_keys::{ParseKeyFileError, PublicKey, Signer};
+pub use list::{List, Listed, ParseListError};
 #[cfg(feature = "server")]
 pub use server::ServerInfo;
 #[cfg(feature = "server")]

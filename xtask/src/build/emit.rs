@@ -62,7 +62,7 @@ pub(super) struct Written {
 impl EmitArgs {
     /// Refuses options that do not fit together.
     pub(super) fn check(&self, output: &Path) -> Outcome {
-        let is_object = self.emit == Emit::Object;
+        let is_object = self.is_object();
         let refused = [
             (is_object && self.split_debug.is_some(), "--split-debug is for images, not for --emit object"),
             (
@@ -86,6 +86,11 @@ impl EmitArgs {
     /// Returns the options of an image that are about it as a shared object.
     pub(super) fn image_options(&self) -> Result<ImageOptions, Failure> {
         self.image.options()
+    }
+
+    /// Whether the output is a relocatable object.
+    pub(super) fn is_object(&self) -> bool {
+        self.emit == Emit::Object
     }
 
     /// Whether there is to be debug information.

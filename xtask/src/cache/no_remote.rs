@@ -27,7 +27,3 @@ pub(super) fn push_folder(_: &DiskStore, _: &str, _: Option<&Path>, _: Format) -
 pub(super) fn pull_list(_: &Path, _: &str, _: &Path, _: Format) -> Outcome {
     Err(without_servers())
 }
-
-pub(super) fn keygen(_: &Path) -> Outcome {
-    Err(without_servers())
-}

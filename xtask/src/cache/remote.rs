@@ -104,15 +104,3 @@ pub(super) fn pull_list(folder: &Path, url: &str, list: &Path, format: Format) -
     let report = report.map_err(|error| Failure::while_doing("cannot store what was received", error))?;
     print(&report, "received", format)
 }
-
-/// Makes a key. The file of the secret one can be read by its owner only.
-pub(super) fn keygen(file: &Path) -> Outcome {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let cannot = |error| Failure::while_doing(format!("cannot write {}", file.display()), error);
-    let (signer, secret) = Signer::generate().map_err(cannot)?;
-    let created = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
-    created.and_then(|mut file| file.write_all(secret.as_bytes())).map_err(cannot)?;
-    println!("{}", signer.public());
-    Ok(())
-}

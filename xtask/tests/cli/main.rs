@@ -20,6 +20,7 @@ mod pages;
 #[cfg(feature = "remote")]
 mod remote;
 mod run;
+mod sign;
 mod stdin;
 mod support;
 mod timeout;

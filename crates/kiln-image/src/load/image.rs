@@ -9,9 +9,9 @@ use std::path::Path;
 
 use kiln_debug::gdb::Debugger;
 use kiln_debug::perf::Kind as Profiler;
+use kiln_globals::{KeyRef, Resolve, SlotKey, UnboundError};
 #[cfg(feature = "sign")]
 use kiln_keys::PublicKey;
-use kiln_globals::{KeyRef, Resolve, SlotKey, UnboundError};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::{Loaded, Unwind};

@@ -197,28 +197,33 @@ pub(super) enum Code {
     IfChecked,
 }
 
-/// Makes the code of an image executable, of which everything was checked.
+/// Makes what was checked the only thing in memory, and code executable: the other bytes in the
+/// pages of segments, which nobody checked, are cleared or must be zero.
 ///
 /// # Errors
 ///
-/// [`LoadError::Malformed`] if the pages of the code have other bytes that are not zero: these are
-/// in no segment, so nobody checked them.
+/// [`LoadError::Malformed`] if the pages of code or of tables have other bytes.
 #[cfg(feature = "sign")]
 fn make_executable(file: &File, memory: &mut Reservation, segments: &[Segment]) -> Result<(), LoadError> {
     let page = page_size();
-    for segment in segments.iter().filter(|segment| segment.is_executable()) {
+    for segment in segments {
         let pages = segment.file_pages(page);
         let (start, end) = (segment.start as usize, (segment.start + segment.file_len) as usize);
         for beside in [pages.start..start, end..pages.end] {
+            if segment.is_writable() {
+                // SAFETY: `map` made these pages writable.
+                unsafe { memory.clear(beside) };
+                continue;
+            }
             // SAFETY: `map` made these pages readable, and nothing is written yet.
             let bytes = unsafe { memory.bytes(beside.start, beside.len()) };
             if bytes.iter().any(|byte| *byte != 0) {
-                let what = "bytes beside the code that no signature is about";
+                let what = "bytes beside a segment that no signature is about";
                 return Err(LoadError::malformed(what, segment.offset));
             }
         }
         // `PR_SET_MDWE` forbids the first, but not to map the file again.
-        if memory.protect(pages.clone(), Access::ReadExecute).is_err() {
+        if segment.is_executable() && memory.protect(pages.clone(), Access::ReadExecute).is_err() {
             let piece = piece(segment, pages, page, Access::ReadExecute);
             memory.map_piece(file, &piece).map_err(|error| not_executable(file, error))?;
         }

@@ -13,7 +13,7 @@ use super::mapped::{Code, Mapped};
 use super::origin::Origin;
 use crate::error::LoadError;
 use crate::read::{Headers, Opened, open_image, read_headers, segments, used_part};
-use crate::sign::{ImageSignature, Trust, beside};
+use crate::sign::{ImageSignature, Trust, signatures_beside};
 
 impl Image {
     /// Copies the image in the file at `path` into memory that nobody can change, as
@@ -23,7 +23,7 @@ impl Image {
     /// Signatures are in the note of the image, or in the file with the same name and `.sig`.
     ///
     /// No change of the file has an effect on the image. What a signature promises and what not is
-    /// in `docs/images.md`. Takes the time to copy and to hash what is loaded: comparison J of
+    /// in `docs/images.md`. Takes the time to copy and to hash what is loaded: comparison V of
     /// `benches/peers`.
     ///
     /// # Errors
@@ -38,7 +38,7 @@ impl Image {
             let copy = sealed_copy(&file, len)?;
             // As in `open_private`.
             let headers = read_headers(&copy)?;
-            Self::map_verified(copy, len, &headers, trust, beside(path)?)
+            Self::map_verified(copy, len, &headers, trust, signatures_beside(path)?)
         };
         open().map_err(|error| error.at(path))
     }
@@ -58,7 +58,8 @@ impl Image {
         let open = || {
             let Opened { file, metadata, headers } = open_image(path)?;
             let origin = Some(Origin::new(path, &metadata));
-            let mut image = Self::map_verified(file, metadata.len(), &headers, trust, beside(path)?)?;
+            let mut image =
+                Self::map_verified(file, metadata.len(), &headers, trust, signatures_beside(path)?)?;
             image.origin = origin;
             Ok(image)
         };

@@ -6,7 +6,9 @@
 //! when they are copied, because opening an image with thousands of slots does not need them.
 //! Whether a text is UTF-8 is checked when it is read.
 
-use super::format::{ExportRecord, ReplaceableRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text};
+use super::format::{
+    ExportRecord, ReplaceableRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text,
+};
 use super::view::Note;
 
 impl Note<'_> {

@@ -3,12 +3,12 @@
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
 use super::checksum::{QUICK_LEN, quick_sum};
+#[cfg(feature = "sign")]
+use super::format::SignerRecord;
 use super::format::{
     ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span,
     SumRecord, SymbolicRecord, Text, prefix,
 };
-#[cfg(feature = "sign")]
-use super::format::SignerRecord;
 use crate::arch::Arch;
 use crate::error::LoadError;
 

@@ -8,12 +8,13 @@
 //! these numbers in little-endian order, and then the hash of each segment:
 //!
 //! - the machine, the number of program headers, and whether they follow the file header;
-//! - each program header, but for its offset in the file; of those of segments and of the range that
-//!   is sealed also but for the length in the file, and without those of empty segments;
+//! - each program header, but for its offset in the file; of segments and of the range that is sealed
+//!   also but for the length in the file. Segments end at a page, and empty ones do not count;
 //! - the range of addresses that has the signatures.
 //!
 //! The hash of a segment is that of its bytes without the zeros at its end, since bytes that are not
-//! in the file are zero. Three ranges are left out: the file header, of which only the machine
+//! in the file are zero: whoever relies on the hash maps the rest of each page as zeros, or not at
+//! all. Three ranges are left out: the file header, of which only the machine
 //! matters; the program headers behind it, since they are hashed already; and the signatures.
 //! Nobody can have more left out without another hash: all that says where these are is hashed.
 
@@ -92,7 +93,12 @@ impl View<'_> {
                 continue;
             }
             let is_range = matches!(kind, elf::PT_LOAD | elf::PT_GNU_RELRO);
-            [kind.into(), flags.into(), address, mem_len, align].into_iter().for_each(&mut add);
+            let end = match kind {
+                // `strip` cuts padding off. A segment ends below 2^40, as was checked.
+                elf::PT_LOAD => (address + mem_len).next_multiple_of(self.arch.page_size()),
+                _ => address.wrapping_add(mem_len),
+            };
+            [kind.into(), flags.into(), address, end, align].into_iter().for_each(&mut add);
             add(if is_range { 0 } else { file_len });
         }
         let room = self.signer_addresses();

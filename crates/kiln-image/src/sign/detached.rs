@@ -64,8 +64,12 @@ impl ImageSignature {
     }
 }
 
-/// Returns the signatures in the file that has the name of the image and `.sig`, if there is one.
-pub(crate) fn beside(image: &Path) -> Result<Vec<ImageSignature>, LoadError> {
+/// Reads the signatures in the file that has the name of the image and `.sig`, if there is one.
+///
+/// # Errors
+///
+/// [`LoadError::Io`] with the line that is no signature, or the reason of the operating system.
+pub fn signatures_beside(image: &Path) -> Result<Vec<ImageSignature>, LoadError> {
     let mut name = OsString::from(image);
     name.push(".sig");
     let path = PathBuf::from(name);

@@ -7,7 +7,7 @@ use super::error::SignError;
 use super::trust::{ImageSignature, Trust};
 use crate::error::LoadError;
 use crate::note::{PREFIX_LEN, SignerRecord};
-use crate::read::{ContentHash, View, content_hash, verify_bytes};
+use crate::read::{View, content_hash, verify_bytes};
 
 /// Signs an image in its note, where [`ImageOptions::signers`](crate::ImageOptions) made room. A
 /// signature of the same key is replaced. What is loaded is compared with its checksums first.
@@ -19,7 +19,8 @@ pub fn sign_image(image: &mut [u8], signer: &Signer) -> Result<(), SignError> {
     let signature = sign_image_detached(image, signer).map_err(SignError::Image)?;
     let view = View::of_file(image).map_err(SignError::Image)?;
     let signers = view.note.signers();
-    let own = |record: &&SignerRecord| record.algorithm.get() != 0 && record.key == *signer.public().as_bytes();
+    let own =
+        |record: &&SignerRecord| record.algorithm.get() != 0 && record.key == *signer.public().as_bytes();
     let number = (signers.iter().position(|record| own(&record)))
         .or_else(|| signers.iter().position(|record| ImageSignature::of_record(record).is_none()));
     let number = number.ok_or(SignError::NoRoom { room: signers.len() })?;
@@ -51,15 +52,14 @@ pub fn image_signatures(image: &[u8]) -> Result<Vec<ImageSignature>, LoadError> 
 }
 
 /// Verifies the signatures of an image that is in memory as a file, for any architecture, and
-/// returns the accepted keys that signed it and its content hash.
+/// returns the accepted keys that signed it.
 ///
 /// # Errors
 ///
 /// [`LoadError::Untrusted`] says which signatures are there; others as for
 /// [`ImageInfo::parse`](crate::ImageInfo::parse).
-pub fn verify_signed_bytes(image: &[u8], trust: &Trust) -> Result<(Vec<PublicKey>, ContentHash), LoadError> {
+pub fn verify_signed_bytes(image: &[u8], trust: &Trust) -> Result<Vec<PublicKey>, LoadError> {
     let view = View::of_file(image)?;
     let content = content_hash(image)?;
-    let signers = trust.check(view.note.signers(), Vec::new(), || content);
-    Ok((signers.map_err(LoadError::Untrusted)?, content))
+    trust.check(view.note.signers(), Vec::new(), || content).map_err(LoadError::Untrusted)
 }

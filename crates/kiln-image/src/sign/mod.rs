@@ -12,8 +12,7 @@ mod error;
 mod image;
 mod trust;
 
-pub use detached::ParseSignatureError;
-pub(crate) use detached::beside;
+pub use detached::{ParseSignatureError, signatures_beside};
 pub use error::{SignError, SignatureFault, UntrustedError};
 pub use image::{image_signatures, sign_image, sign_image_detached, verify_signed_bytes};
 pub use trust::{Algorithm, ImageSignature, Trust};

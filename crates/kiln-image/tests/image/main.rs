@@ -17,5 +17,7 @@ mod options;
 mod replaceable;
 mod run;
 mod sections;
+#[cfg(feature = "sign")]
+mod signed;
 mod support;
 mod tools;
