@@ -63,7 +63,8 @@ mod thunk;
 pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, Samples, Stats, Verify};
 pub use process::find_addresses;
 pub use session::{
-    AddLazyError, Failure, FailureReason, OnDemand, Partial, Session, SessionError, TierPolicy, Tiered,
+    AddLazyError, Failure, FailureReason, OnDemand, Partial, SavedHeap, Saving, Session, SessionError,
+    TierPolicy, Tiered,
 };
 pub use thunk::Thunk;
 
@@ -72,6 +73,7 @@ pub use kiln_backend as backend;
 pub use kiln_cache as cache;
 pub use kiln_farm as farm;
 pub use kiln_globals as globals;
+pub use kiln_heap as heap;
 pub use kiln_image as image;
 pub use kiln_ir as ir;
 pub use kiln_jit as jit;

@@ -15,6 +15,7 @@
 //! - `on_demand`: modules that are compiled when they are called; `tiers`: modules that are
 //!   compiled again when they are hot. `hooks` has the functions that their code calls,
 //!   `turns` lets one thread compile while others wait.
+//! - `save`: images, and `names`: what objects of a heap that is saved point at.
 //! - `error`: the errors.
 //!
 //! No code of the client (closures, resolvers, compiled code) is called under a lock.
@@ -23,8 +24,10 @@ mod claims;
 mod engine;
 mod error;
 mod hooks;
+mod names;
 mod on_demand;
 mod partial;
+mod save;
 mod tiers;
 mod turns;
 
@@ -34,7 +37,7 @@ use std::sync::{Arc, PoisonError};
 use cranelift_codegen::ir::Signature;
 use kiln_artifact::Artifact;
 use kiln_globals::{GlobalId, GlobalTable, Resolve, SlotKey};
-use kiln_image::{FunctionPointer, FunctionRef, ImageOptions, save, write_image};
+use kiln_image::{FunctionPointer, FunctionRef};
 use kiln_ir::{Module, Target};
 use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, Located, Ready, RebindError, Role, Unit};
 
@@ -42,6 +45,7 @@ use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
 pub use self::on_demand::OnDemand;
 pub use self::partial::{Failure, FailureReason, Partial};
+pub use self::save::{SavedHeap, Saving};
 pub use self::tiers::{TierPolicy, Tiered};
 use crate::compiler::{Compiler, Lazy, Stats};
 
@@ -422,17 +426,18 @@ impl Session {
     /// [`SessionError::Image`] if the program cannot be one image, and any error of a module that
     /// was to be compiled when it is called.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
-        self.engine.finish_deferred()?;
-        let units = self.program();
-        let artifacts: Vec<Artifact> =
-            units.iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect();
-        let globals = self.engine.globals_of(&artifacts);
-        let names = units.iter().flat_map(|unit| (0..unit.len()).map(|module| unit.module_name(module)));
-        let options =
-            ImageOptions { module_names: names.map(Into::into).collect(), ..ImageOptions::default() };
-        let write = || write_image(&artifacts, &globals, &options);
-        let image = self.engine.compiler.install(write);
-        image.map_err(|errors| SessionError::Image { errors, names: options.module_names.into() })
+        self.image_with(Saving::default())
+    }
+
+    /// Does the same as [`image`](Self::image), with objects that the program has made, and with
+    /// other options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`image`](Self::image), and [`SessionError::Snapshot`] with the way to an object that
+    /// cannot be saved.
+    pub fn image_with(&self, saving: Saving<'_>) -> Result<Vec<u8>, SessionError> {
+        save::image(&self.engine, saving)
     }
 
     /// Writes an image of the whole program to a file. If this fails, no partly written file
@@ -442,8 +447,16 @@ impl Session {
     ///
     /// [`SessionError::Image`] and [`SessionError::Write`].
     pub fn save_image(&self, path: &Path) -> Result<(), SessionError> {
-        let image = self.image()?;
-        save(path, &image)
-            .map_err(|source| SessionError::Write { path: path.display().to_string().into(), source })
+        self.save_image_with(path, Saving::default())
+    }
+
+    /// Writes an image to a file, as [`save_image`](Self::save_image) does, with objects that the
+    /// program has made, and with other options.
+    ///
+    /// # Errors
+    ///
+    /// As for [`image_with`](Self::image_with), and [`SessionError::Write`].
+    pub fn save_image_with(&self, path: &Path, saving: Saving<'_>) -> Result<(), SessionError> {
+        save::write_file(path, &self.image_with(saving)?)
     }
 }

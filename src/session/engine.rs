@@ -269,7 +269,7 @@ impl Engine {
 }
 
 /// Asks the bindings, then the client's resolver, then the process.
-struct EngineResolver<'s>(&'s Engine);
+pub(super) struct EngineResolver<'s>(pub(super) &'s Engine);
 
 impl Resolve for EngineResolver<'_> {
     fn resolve(&self, key: &SlotKey, expected: Option<&str>) -> Result<usize, Unresolved> {

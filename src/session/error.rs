@@ -87,6 +87,15 @@ pub enum SessionError {
         /// if it is not known.
         names: Box<[Box<str>]>,
     },
+    /// A root of a heap that is saved has no address.
+    #[error("the root `{key}` of the heap is not bound")]
+    UnboundRoot {
+        /// The key of the global.
+        key: Box<str>,
+    },
+    /// A heap cannot be saved.
+    #[error("cannot save the heap")]
+    Snapshot(#[from] kiln_heap::SnapshotError),
     /// The image could not be written.
     #[error("cannot write {path}")]
     Write {

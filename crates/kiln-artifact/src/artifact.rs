@@ -182,11 +182,12 @@ impl Artifact {
         self.str_bytes(symbol.name)
     }
 
-    /// Returns the keys of the globals that the module uses, in order of first use.
+    /// Returns the keys of the globals that the module uses and does not define, in order of first
+    /// use.
     pub fn globals(&self) -> impl Iterator<Item = &str> {
         self.symbols()
             .iter()
-            .filter(|symbol| symbol.kind() == SymbolKind::Global)
+            .filter(|symbol| symbol.kind() == SymbolKind::Global && !symbol.is_defined())
             .map(|symbol| self.name(symbol))
     }
 

@@ -168,8 +168,11 @@ fn check_symbols(artifact: &Artifact) -> Checked {
         if (linkage == Linkage::Import) != (section == SectionKind::Undefined) {
             return fail("an import that is defined, or a definition without a section");
         }
-        if kind == SymbolKind::Global && linkage != Linkage::Import {
-            return fail("a global that is defined");
+        let is_data = !matches!(section, SectionKind::Undefined | SectionKind::Text);
+        if kind == SymbolKind::Global
+            && !(linkage == Linkage::Import || (linkage == Linkage::Export && is_data))
+        {
+            return fail("a global that is neither an import nor exported data");
         }
         // Its type is compared when it is replaced.
         let typed_code = section == SectionKind::Text && symbol.signature().is_some();

@@ -41,7 +41,8 @@ code_enum! {
         Function = 0,
         /// Data.
         Data = 1,
-        /// A run-time object; the symbol's name is its stable key.
+        /// A run-time object; the symbol's name is its stable key. Usually the host has it; a
+        /// module of a saved heap defines it, as exported data.
         Global = 2,
     }
 }

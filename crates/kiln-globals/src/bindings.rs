@@ -63,6 +63,14 @@ impl Bindings {
         self
     }
 
+    /// Returns everything that is bound: globals, symbols, then routines, each in the order in which
+    /// they were bound first.
+    pub fn keys(&self) -> impl Iterator<Item = SlotKey> {
+        let globals = self.globals.keys().map(|key| SlotKey::Global(key.into()));
+        let symbols = self.symbols.keys().map(|name| SlotKey::Symbol(name.into()));
+        globals.chain(symbols).chain(self.routines.keys().map(|name| SlotKey::Routine(name.into())))
+    }
+
     /// Binds the routine `name` of the C library, which the code generator calls, to `address`. A
     /// session has these routines already; a program that only loads images binds those that its
     /// images use.

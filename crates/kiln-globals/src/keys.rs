@@ -58,6 +58,11 @@ impl<V> KeyMap<V> {
         }
     }
 
+    /// Returns the keys, in the order in which they were added.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().map(|(key, _)| &**key)
+    }
+
     /// Returns the value of a key, which is looked for near the last one first.
     pub(crate) fn get(&self, key: &str, near: &mut Near) -> Option<&V> {
         if near.missed < MISSES {

@@ -8,6 +8,9 @@ use object::elf;
 
 /// Size of the file header in bytes.
 pub(crate) const FILE_HEADER: usize = size_of::<elf::FileHeader64<Endianness>>();
+/// The address that an image is made for is a multiple of this, if it is not 0. No image is that
+/// large, so the first address of any image tells.
+pub(crate) const BASE_ALIGN: u64 = 1 << 32;
 /// Size of a program header in bytes.
 pub(crate) const PROGRAM_HEADER: usize = size_of::<elf::ProgramHeader64<Endianness>>();
 /// Size of a section header in bytes.

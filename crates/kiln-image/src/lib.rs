@@ -107,7 +107,7 @@ pub use sign::{
 pub use write::DebugInfo;
 #[cfg(feature = "write")]
 pub use write::{
-    ImageFiles, ImageOptions, MAX_TEXT_ALIGN, save, temporary_for, write_image, write_image_files,
+    ImageBase, ImageFiles, ImageOptions, MAX_TEXT_ALIGN, save, temporary_for, write_image, write_image_files,
 };
 
 // Bindings, tables of globals and resolvers are in the interface of this crate.

@@ -11,7 +11,7 @@ pub(super) fn folder() -> PathBuf {
 }
 
 /// The crates that are published, in an order in which each comes after those that it needs.
-pub(super) const PUBLISHED: [&str; 13] = [
+pub(super) const PUBLISHED: [&str; 14] = [
     "kiln-globals",
     "kiln-artifact",
     "kiln-debug",
@@ -21,6 +21,7 @@ pub(super) const PUBLISHED: [&str; 13] = [
     "kiln-cache",
     "kiln-farm",
     "kiln-worker",
+    "kiln-heap",
     "kiln-image",
     "kiln-jit",
     "kiln",

@@ -321,6 +321,12 @@ pub enum LinkError {
         /// The largest number.
         limit: usize,
     },
+    /// An address that no image can be made for.
+    #[error("an image cannot be made for the address {base:#x}, but for multiples of 4 GiB below 2^47")]
+    Base {
+        /// The address.
+        base: u64,
+    },
     /// The image's own name (`DT_SONAME`) contains a zero byte, so no ELF string table can hold it.
     #[error("a soname that contains a zero byte: {name:?}")]
     Soname {
@@ -440,6 +446,7 @@ impl LinkError {
             Self::UnsupportedTarget { .. }
             | Self::UnknownRoot { .. }
             | Self::TooManySections { .. }
+            | Self::Base { .. }
             | Self::Soname { .. }
             | Self::Needed { .. }
             | Self::NoExport { .. }

@@ -220,7 +220,13 @@ pub(super) fn resolve<'a>(
         resolver.add_module(module, errors);
         ends.push(resolver.ids.len() as u32);
     }
-    let Resolver { mut symbols, ids, open, global_slots, has_zero, .. } = resolver;
+    errors.extend(resolver.conflicts());
+    let Resolver { mut symbols, ids, open, mut global_slots, has_zero, .. } = resolver;
+    // A global that a module defines needs no value from the host.
+    let is_host = |slot: &GlobalSlot| {
+        slot.symbol.is_none_or(|id| symbols[id.index()].resolution == Resolution::Undefined)
+    };
+    global_slots.retain(is_host);
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
     let replaceable = resolve_outside(artifacts, external, &mut sections, &open, &mut symbols);
@@ -257,6 +263,7 @@ struct Resolver<'a, 'e> {
     libcalls: HashMap<&'a str, ResolvedId, FastHash>,
     globals: HashMap<&'a str, ResolvedId, FastHash>,
     global_slots: Vec<GlobalSlot>,
+    has_defined_globals: bool,
 }
 
 /// The resolved symbols of definitions whose names differ. To resolve a definition then takes no
@@ -304,6 +311,7 @@ impl<'a, 'e> Resolver<'a, 'e> {
             libcalls: HashMap::default(),
             globals: HashMap::default(),
             global_slots: slots.collect(),
+            has_defined_globals: false,
         }
     }
 
@@ -349,6 +357,10 @@ impl<'a, 'e> Resolver<'a, 'e> {
             if is_global {
                 if id == next {
                     self.resolve_global(name, id);
+                }
+                if symbol.is_defined() {
+                    self.has_defined_globals = true;
+                    errors.extend(self.define_global(id, definition, has_zero));
                 }
                 continue;
             }
@@ -410,6 +422,55 @@ impl<'a, 'e> Resolver<'a, 'e> {
                 self.global_slots.push(GlobalSlot { key, symbol: Some(id) });
             }
         }
+    }
+
+    /// Finds names that a module exports and that are also keys of globals that a module defines:
+    /// an image has one table of names.
+    fn conflicts(&self) -> Vec<LinkError> {
+        let mut errors = Vec::new();
+        if !self.has_defined_globals {
+            return errors;
+        }
+        let mut keys: HashMap<&str, u32, FastHash> = HashMap::default();
+        let symbols = |module: usize| {
+            let artifact = &self.artifacts[module];
+            artifact.symbols().iter().map(move |symbol| (symbol, artifact.name(symbol)))
+        };
+        for module in 0..self.artifacts.len() {
+            let defined = symbols(module).filter(|(symbol, _)| symbol.kind() == SymbolKind::Global);
+            for (_, key) in defined.filter(|(symbol, _)| symbol.is_defined()) {
+                keys.insert(key, module as u32);
+            }
+        }
+        for second in 0..self.artifacts.len() {
+            let exports = symbols(second)
+                .filter(|(symbol, _)| is_shared_definition(symbol) && symbol.linkage() != Linkage::Hidden);
+            for (name, first) in exports.filter_map(|(_, name)| Some((name, *keys.get(name)?))) {
+                let (name, first) = (name.into(), first as usize);
+                errors.push(LinkError::DuplicateDefinition { name, first, second });
+            }
+        }
+        errors
+    }
+
+    /// Resolves a global to the data that is it, in a module of a saved heap. Images export it
+    /// under its key.
+    fn define_global(
+        &mut self,
+        id: ResolvedId,
+        definition: ResolvedSymbol,
+        has_zero: bool,
+    ) -> Option<LinkError> {
+        let artifact = &self.artifacts[definition.module as usize];
+        let name = artifact.name(&artifact.symbols()[definition.symbol as usize]);
+        let module = definition.module as usize;
+        if name == SLOTS_SYMBOL {
+            return Some(LinkError::ReservedName { module, name: name.into() });
+        }
+        if has_zero && name.contains('\0') {
+            return Some(LinkError::NameWithZero { module, name: name.into() });
+        }
+        self.define(id, definition).err()
     }
 
     /// Resolves a symbol to a definition. A strong definition overrides a weak definition; a weak

@@ -168,9 +168,14 @@ impl Loaded {
         Ok(Some(unsafe { Registration::new(rows) }))
     }
 
-    /// Writes the pointers that are the load address plus a constant.
+    /// Writes the pointers that are the load address plus a constant. They are right already if the
+    /// image is at the address that it is made for: then no page of them is touched.
     fn relocate(&mut self) -> Result<(), LoadError> {
-        let base = self.mapped.memory.base() as u64;
+        let made_for = self.mapped.made_for();
+        let bias = (self.mapped.memory.base() as u64).wrapping_sub(made_for);
+        if bias == 0 {
+            return Ok(());
+        }
         let count = self.mapped.tables().note.head.relative_count.get() as usize;
         let expected = rela_info(0, self.mapped.arch.relative_reloc());
         for index in 0..count {
@@ -178,17 +183,18 @@ impl Loaded {
             let bad = || LoadError::malformed("bad relative relocation", (index * RELA) as u64);
             let number = |field: usize| table.u64(index * RELA + 8 * field).ok_or_else(bad);
             let (address, info, addend) = (number(0)?, number(1)?, number(2)?);
-            let offset = self.writable(address, 8).filter(|_| info == expected).ok_or_else(bad)?;
+            let place = self.writable(address.wrapping_sub(made_for), 8);
+            let offset = place.filter(|_| info == expected).ok_or_else(bad)?;
             // SAFETY: `writable` found the 8 bytes in a segment that is mapped writable.
-            unsafe { self.mapped.memory.write(offset, &base.wrapping_add(addend).to_ne_bytes()) };
+            unsafe { self.mapped.memory.write(offset, &bias.wrapping_add(addend).to_ne_bytes()) };
         }
         // And those that are relative to what is in their place.
-        let mut places = PackedPlaces::default();
+        let mut places = PackedPlaces::new(made_for);
         while let Some(address) = places.next(self.mapped.relr()) {
             let bad = || LoadError::malformed("bad packed relocation of", address);
             let offset = self.writable(address, 8).ok_or_else(bad)?;
             // SAFETY: as above.
-            unsafe { self.mapped.memory.add(offset, base) };
+            unsafe { self.mapped.memory.add(offset, bias) };
         }
         Ok(())
     }
@@ -219,7 +225,8 @@ impl Loaded {
             at += RELA;
             if info == expected {
                 let bad = || LoadError::malformed("bad thread-local relocation of", address);
-                let offset = self.writable(address, 8).ok_or_else(bad)?;
+                let place = self.writable(address.wrapping_sub(self.mapped.made_for()), 8);
+                let offset = place.ok_or_else(bad)?;
                 // SAFETY: `writable` found the 8 bytes in a segment that is mapped writable.
                 unsafe { self.mapped.memory.write(offset, &number.to_ne_bytes()) };
             }

@@ -15,7 +15,7 @@ use kiln_keys::PublicKey;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::{Loaded, Unwind};
-use super::mapped::{Code, Mapped};
+use super::mapped::{Code, Mapped, Wanted};
 use super::observers::Observers;
 use super::origin::Origin;
 use super::thread_locals::{ThreadLocals, WithThreadLocals};
@@ -71,12 +71,27 @@ impl Image {
     ///
     /// [`LoadError::At`], with the path and the reason.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, LoadError> {
-        let path = path.as_ref();
+        Self::open_at(path.as_ref(), Wanted::Base)
+    }
+
+    /// Opens an image as [`open`](Self::open) does, at an address that the kernel chooses, even if
+    /// the image is made for one ([`ImageBase`](crate::ImageBase)). Then nobody who knows the file
+    /// knows where its code and data are. All pointers of the image at itself are written when it
+    /// is bound, which takes time and memory in proportion to them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`open`](Self::open).
+    pub fn open_anywhere(path: impl AsRef<Path>) -> Result<Self, LoadError> {
+        Self::open_at(path.as_ref(), Wanted::Any)
+    }
+
+    fn open_at(path: &Path, wanted: Wanted) -> Result<Self, LoadError> {
         let opened = open_image(path);
         opened
             .and_then(|Opened { file, metadata, headers }| {
                 let origin = Some(Origin::new(path, &metadata));
-                Ok(Self { origin, ..Self::map(file, metadata.len(), &headers)? })
+                Ok(Self { origin, ..Self::map(file, metadata.len(), &headers, wanted)? })
             })
             .map_err(|error| error.at(path))
     }
@@ -101,7 +116,7 @@ impl Image {
                 // Read the headers from the copy, because the file may have changed since it was
                 // opened.
                 let headers = read_headers(&copy)?;
-                Self::map(copy, len, &headers)
+                Self::map(copy, len, &headers, Wanted::Base)
             })
             .map_err(|error| error.at(path))
     }
@@ -117,12 +132,12 @@ impl Image {
         let len = bytes.len() as u64;
         // Before anything is copied.
         segments(&headers, len)?;
-        Self::map(sealed_copy(bytes, len)?, len, &headers)
+        Self::map(sealed_copy(bytes, len)?, len, &headers, Wanted::Base)
     }
 
     /// Maps a file of `len` bytes that has these headers, and checks it.
-    fn map(file: File, len: u64, headers: &Headers) -> Result<Self, LoadError> {
-        let mapped = Mapped::new(&file, headers, segments(headers, len)?, Code::Now, check_host)?;
+    fn map(file: File, len: u64, headers: &Headers, wanted: Wanted) -> Result<Self, LoadError> {
+        let mapped = Mapped::new(&file, headers, segments(headers, len)?, wanted, Code::Now, check_host)?;
         Ok(Self::of(mapped, file))
     }
 

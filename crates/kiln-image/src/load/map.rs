@@ -120,6 +120,28 @@ impl Reservation {
         self.base as usize / BOUNDARY != (self.base as usize + self.len - 1) / BOUNDARY
     }
 
+    /// Maps pieces of `file` at their distances from `base`. `None` if something else is there.
+    pub(super) fn of_pieces_at(base: usize, file: &File, pieces: &[Piece]) -> io::Result<Option<Self>> {
+        let len = pieces.last().map_or(0, |piece| piece.range.end);
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED_NOREPLACE;
+        let wanted = ptr::with_exposed_provenance_mut::<c_void>(base);
+        // SAFETY: the kernel replaces nothing that exists.
+        let found = match unsafe { mmap_anonymous(wanted, len, ProtFlags::empty(), flags) } {
+            Ok(found) => found,
+            // Another mapping is there, or the address is above what the system has.
+            Err(_) => return Ok(None),
+        };
+        // It owns the mapping, in case of an error; kernels before 4.17 choose another address.
+        let mut new = Self { base: found.cast(), len };
+        if found != wanted || new.crosses_boundary() {
+            return Ok(None);
+        }
+        for piece in pieces {
+            new.map_piece(file, piece)?;
+        }
+        Ok(Some(new))
+    }
+
     /// Maps pieces of `file` at the distances from a base that they name, which the kernel chooses,
     /// at a multiple of `align`. `pieces` are in order and do not overlap.
     pub(super) fn of_pieces(file: &File, pieces: &[Piece], page: usize, align: usize) -> io::Result<Self> {

@@ -43,6 +43,7 @@ impl Mapped {
         file: &File,
         headers: &Headers,
         segments: Vec<Segment>,
+        wanted: Wanted,
         code: Code,
         check: impl FnOnce(&View<'_>) -> Result<(), LoadError>,
     ) -> Result<Self, LoadError> {
@@ -54,7 +55,9 @@ impl Mapped {
         };
         let mut needed = segments.clone();
         let skipped = skipped.map(|number| needed.remove(number));
-        let mut memory = map(file, &needed, code).map_err(|error| not_executable(file, error))?;
+        let base = if wanted == Wanted::Base { headers.base } else { 0 };
+        let mut memory =
+            map(file, &needed, base as usize, code).map_err(|error| not_executable(file, error))?;
         let view = View::parse(headers, parts, segments, |segment| {
             if skipped.is_some_and(|skipped| skipped == *segment) {
                 return &[];
@@ -78,6 +81,11 @@ impl Mapped {
         }
         let (slots, sorted) = (OnceLock::new(), OnceLock::new());
         Ok(Self { memory, arch, segments, places, head, thread_local, note_offset, slots, sorted })
+    }
+
+    /// Returns the address that the image is made for, or 0.
+    pub(super) fn made_for(&self) -> u64 {
+        self.places.base
     }
 
     /// Returns the tables, which are in segments that are never written.
@@ -236,15 +244,25 @@ fn piece(segment: &Segment, range: Range<usize>, page: usize, access: Access) ->
     Piece { range, offset: Some(segment.offset / page as u64 * page as u64), access }
 }
 
+/// The address that an image is mapped at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The one that it is made for, if that is free.
+    Base,
+    /// One that the kernel chooses.
+    Any,
+}
+
 /// The largest alignment that an image gets: an image may ask for any, which would use up
 /// addresses.
 const MAX_ALIGN: u64 = 1 << 30;
 
-/// Maps the segments of a file, each at its distance from a base that the kernel chooses. Code is
-/// executable unless it is checked first, since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image
-/// is bound is writable, since changing that later takes longer; everything else is read-only.
-/// Segments that follow each other in the file, too, are mapped at once.
-fn map(file: &File, segments: &[Segment], code: Code) -> std::io::Result<Reservation> {
+/// Maps the segments of a file, each at its distance from the address `wanted` if that is free and
+/// not 0, or else from a base that the kernel chooses. Code is executable unless it is checked first,
+/// since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image is bound is
+/// writable, since changing that later takes longer; everything else is read-only. Segments that
+/// follow each other in the file, too, are mapped at once.
+fn map(file: &File, segments: &[Segment], wanted: usize, code: Code) -> std::io::Result<Reservation> {
     let page = page_size();
     let align = segments.iter().map(|segment| segment.align).max().unwrap_or(1).min(MAX_ALIGN) as usize;
     let mut pieces = Vec::with_capacity(6);
@@ -266,6 +284,12 @@ fn map(file: &File, segments: &[Segment], code: Code) -> std::io::Result<Reserva
         if end > file_end {
             pieces.push(Piece { range: file_end..end, offset: None, access: Access::ReadWrite });
         }
+    }
+    if wanted != 0
+        && wanted.is_multiple_of(align)
+        && let Some(memory) = Reservation::of_pieces_at(wanted, file, &pieces)?
+    {
+        return Ok(memory);
     }
     Reservation::of_pieces(file, &pieces, page, align)
 }

@@ -125,6 +125,7 @@ impl Loaded {
             file.read_exact_at(&mut bytes, range.start).ok()?;
             Some(bytes)
         };
-        debug_sections(self.mapped.memory.base() as u64, &read)
+        let bias = (self.mapped.memory.base() as u64).wrapping_sub(self.mapped.made_for());
+        debug_sections(bias, &read)
     }
 }

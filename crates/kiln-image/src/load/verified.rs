@@ -9,7 +9,7 @@ use std::path::Path;
 use kiln_keys::PublicKey;
 
 use super::image::{Image, check_host, sealed_copy};
-use super::mapped::{Code, Mapped};
+use super::mapped::{Code, Mapped, Wanted};
 use super::origin::Origin;
 use crate::error::LoadError;
 use crate::read::{Headers, Opened, open_image, read_headers, segments, used_part};
@@ -94,12 +94,13 @@ impl Image {
         beside: Vec<ImageSignature>,
     ) -> Result<Self, LoadError> {
         let mut signers = Vec::new();
-        let mapped = Mapped::new(&file, headers, segments(headers, len)?, Code::IfChecked, |view| {
-            let content = || view.content_hash(headers);
-            let found = trust.check(view.note.signers(), beside, content);
-            signers = found.map_err(LoadError::Untrusted)?;
-            check_host(view)
-        })?;
+        let mapped =
+            Mapped::new(&file, headers, segments(headers, len)?, Wanted::Base, Code::IfChecked, |view| {
+                let content = || view.content_hash(headers);
+                let found = trust.check(view.note.signers(), beside, content);
+                signers = found.map_err(LoadError::Untrusted)?;
+                check_host(view)
+            })?;
         let mut image = Self::of(mapped, file);
         image.signers = signers;
         Ok(image)

@@ -85,6 +85,7 @@ impl View<'_> {
         let mut add = |number: u64| text.extend_from_slice(&number.to_le_bytes());
         let follows = headers.list.first().is_some_and(|first| first.at == FILE_HEADER as u64);
         add(self.arch.elf_machine().into());
+        add(headers.base);
         add(headers.list.len() as u64);
         add(follows.into());
         for header in &headers.list {

@@ -14,7 +14,8 @@ use super::segments::Segment;
 use crate::elf64::{DYNAMIC, RELA, RELR, SYMBOL};
 use crate::note::Span;
 
-/// The places of the dynamic tables: distances from the load address. The lengths of tables of
+/// The places of the dynamic tables: distances from the load address, that is, without the address
+/// that the image is made for. The lengths of tables of
 /// which an image has none are 0.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DynamicTables {
@@ -25,26 +26,30 @@ pub(crate) struct DynamicTables {
     pub(crate) relr: Span,
     /// Whether there are relocations of code, for other loaders.
     pub(crate) relocates_code: bool,
+    /// The address that the image is made for, or 0.
+    pub(crate) base: u64,
 }
 
 impl DynamicTables {
-    /// Reads the entries of a dynamic section. The error says what is wrong.
-    pub(super) fn read(section: &[u8], endian: Endianness) -> Result<Self, &'static str> {
+    /// Reads the entries of a dynamic section of an image that is made for the address `base`. The
+    /// error says what is wrong.
+    pub(super) fn read(section: &[u8], endian: Endianness, base: u64) -> Result<Self, &'static str> {
         let numbers = Numbers { bytes: section, endian };
-        let mut tables = Self::default();
+        let mut tables = Self { base, ..Self::default() };
         for at in (0..section.len()).step_by(DYNAMIC) {
             let (Some(tag), Some(value)) = (numbers.u64(at), numbers.u64(at + 8)) else {
                 return Err("a dynamic section without an end");
             };
+            let place = value.wrapping_sub(base);
             let right = match tag.cast_signed() {
                 elf::DT_NULL => return Ok(tables),
-                elf::DT_GNU_HASH => set(&mut tables.gnu_hash, value),
-                elf::DT_SYMTAB => set(&mut tables.dynsym, value),
-                elf::DT_STRTAB => set_number(&mut tables.dynstr.start, value),
+                elf::DT_GNU_HASH => set(&mut tables.gnu_hash, place),
+                elf::DT_SYMTAB => set(&mut tables.dynsym, place),
+                elf::DT_STRTAB => set_number(&mut tables.dynstr.start, place),
                 elf::DT_STRSZ => set_number(&mut tables.dynstr.len, value),
-                elf::DT_RELA => set_number(&mut tables.rela.start, value),
+                elf::DT_RELA => set_number(&mut tables.rela.start, place),
                 elf::DT_RELASZ => set_number(&mut tables.rela.len, value),
-                elf::DT_RELR => set_number(&mut tables.relr.start, value),
+                elf::DT_RELR => set_number(&mut tables.relr.start, place),
                 elf::DT_RELRSZ => set_number(&mut tables.relr.len, value),
                 elf::DT_TEXTREL => {
                     tables.relocates_code = true;
@@ -74,7 +79,7 @@ pub(crate) fn segment_of_dynamic(headers: &Headers, segments: &[Segment]) -> Opt
     let part = headers.parts.iter().find(|part| part.offset == header.offset)?;
     let number = segments.iter().position(|segment| segment.start == header.address)?;
     let segment = segments.get(number).filter(|segment| segment.relro)?;
-    let tables = DynamicTables::read(&part.bytes, headers.arch.endian()).ok()?;
+    let tables = DynamicTables::read(&part.bytes, headers.arch.endian(), headers.base).ok()?;
     // Without a relocation, nothing else is sealed after it was written. No page has something
     // besides: tables are elsewhere, and so is all that another program header leads to.
     let is_inside = |address: u64| (segment.start..segment.end()).contains(&address);

@@ -9,7 +9,7 @@ use object::elf;
 
 use super::number::Numbers;
 use crate::arch::Arch;
-use crate::elf64::{FILE_HEADER, PROGRAM_HEADER};
+use crate::elf64::{BASE_ALIGN, FILE_HEADER, PROGRAM_HEADER};
 use crate::error::LoadError;
 
 /// The most program headers that an image may have. The writer makes fewer than 16, and `patchelf`
@@ -25,7 +25,7 @@ pub(crate) struct ProgramHeader {
     pub(crate) flags: u32,
     /// First byte in the file.
     pub(crate) offset: u64,
-    /// First byte in memory, from the load address.
+    /// First byte in memory, from the load address on.
     pub(crate) address: u64,
     pub(crate) file_len: u64,
     pub(crate) mem_len: u64,
@@ -38,6 +38,9 @@ pub(crate) struct ProgramHeader {
 #[derive(Clone, Debug)]
 pub(crate) struct Headers {
     pub(crate) arch: Arch,
+    /// The address that the image is made for, or 0. Addresses in the file count from 0; those of
+    /// `list` and of all that is read later count from here.
+    pub(crate) base: u64,
     pub(crate) list: Vec<ProgramHeader>,
     /// Parts of the file that were read already.
     #[cfg_attr(not(feature = "load"), expect(dead_code, reason = "the loader maps them"))]
@@ -114,8 +117,15 @@ impl Headers {
                 at: start + (number * PROGRAM_HEADER) as u64,
             }
         };
-        let list = table.chunks_exact(PROGRAM_HEADER).enumerate().map(entry).collect();
-        Self { arch, list, parts: Vec::new() }
+        let mut list: Vec<_> = table.chunks_exact(PROGRAM_HEADER).enumerate().map(entry).collect();
+        let loaded = list.iter().filter(|header| header.kind == elf::PT_LOAD && header.mem_len > 0);
+        let first = loaded.map(|header| header.address).min().unwrap_or_default();
+        // Whatever is not there becomes an address far behind the others, and is refused.
+        let base = first / BASE_ALIGN * BASE_ALIGN;
+        for header in &mut list {
+            header.address = header.address.wrapping_sub(base);
+        }
+        Self { arch, base, list, parts: Vec::new() }
     }
 
     /// Returns the headers of one kind.

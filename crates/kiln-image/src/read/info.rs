@@ -30,6 +30,8 @@ pub struct ImageInfo {
     pub features: Vec<Box<str>>,
     /// Length of the file in bytes.
     pub file_len: u64,
+    /// The address that the image is made for; 0 if a loader chooses it.
+    pub base: u64,
     /// Sections in order of the file.
     pub sections: Vec<SectionInfo>,
     /// Exported functions and data, in order of the dynamic symbol table.
@@ -165,7 +167,8 @@ impl ImageInfo {
             producers: texts(note.producers())?,
             features: texts(note.features())?,
             file_len: bytes.len() as u64,
-            sections: sections(bytes)?,
+            base: view.places.base,
+            sections: sections(bytes, view.places.base)?,
             exports,
             slots: slots.collect(),
             internal_slots: head.internal_slots.get(),
@@ -203,7 +206,7 @@ impl ImageInfo {
 }
 
 /// Returns the sections, from the section headers.
-fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
+fn sections(bytes: &[u8], base: u64) -> Result<Vec<SectionInfo>, LoadError> {
     let bad = |_| LoadError::malformed("bad section headers", 40);
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(bad)?;
     let endian = header.endian().map_err(bad)?;
@@ -224,7 +227,7 @@ fn sections(bytes: &[u8]) -> Result<Vec<SectionInfo>, LoadError> {
         let has = |flag: u32| flags & u64::from(flag) != 0;
         sections.push(SectionInfo {
             name: String::from_utf8_lossy(name).into(),
-            address: section.sh_addr(endian),
+            address: if has(elf::SHF_ALLOC) { section.sh_addr(endian).wrapping_sub(base) } else { 0 },
             offset: section.sh_offset(endian),
             size: section.sh_size(endian),
             loaded: has(elf::SHF_ALLOC),

@@ -5,8 +5,8 @@ use super::number::Numbers;
 /// Number of words that an entry with bits is about.
 const BITS: u64 = 63;
 
-/// A position in a table. It gives the addresses of the pointers, in order of the table. They are
-/// untrusted, and there are at most 63 for each word.
+/// A position in a table. It gives the places of the pointers, from the load address on, in order of
+/// the table. They are untrusted, and there are at most 63 for each word.
 #[derive(Default)]
 pub(crate) struct PackedPlaces {
     /// The next word's place in the table.
@@ -16,23 +16,30 @@ pub(crate) struct PackedPlaces {
     address: u64,
     /// The address that the next entry with bits begins at.
     next: u64,
+    /// The address that the image is made for.
+    base: u64,
 }
 
 impl PackedPlaces {
-    /// Returns the next address, or `None` at the end of the table, which must be the same each
+    /// Returns the start of the table of an image that is made for the address `base`, or for 0.
+    pub(crate) fn new(base: u64) -> Self {
+        Self { base, ..Self::default() }
+    }
+
+    /// Returns the next place, or `None` at the end of the table, which must be the same each
     /// time.
     pub(crate) fn next(&mut self, table: Numbers<'_>) -> Option<u64> {
         loop {
             if self.bits != 0 {
                 let address = self.address.wrapping_add(8 * u64::from(self.bits.trailing_zeros()));
                 self.bits &= self.bits - 1;
-                return Some(address);
+                return Some(address.wrapping_sub(self.base));
             }
             let word = table.u64(self.at)?;
             self.at += 8;
             if word & 1 == 0 {
                 self.next = word.wrapping_add(8);
-                return Some(word);
+                return Some(word.wrapping_sub(self.base));
             }
             (self.bits, self.address) = (word >> 1, self.next);
             self.next = self.next.wrapping_add(8 * BITS);

@@ -40,7 +40,7 @@ impl DynamicSymbol {
     }
 }
 
-/// The addresses of the tables that are read after an image was checked, from the load address on.
+/// The places of the tables that are read after an image was checked, from the load address on.
 /// Nobody writes to them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TablePlaces {
@@ -52,6 +52,8 @@ pub(crate) struct TablePlaces {
     pub(crate) relr: Span,
     /// The list of patches.
     pub(crate) patches: Span,
+    /// The address that the image is made for, or 0.
+    pub(crate) base: u64,
 }
 
 impl TablePlaces {
@@ -78,12 +80,13 @@ impl TablePlaces {
             rela: dynamic.rela,
             relr: dynamic.relr,
             patches: note.head.patches,
+            base: dynamic.base,
         })
     }
 
     /// All places.
     pub(super) fn all(self) -> impl Iterator<Item = Span> {
-        let Self { note, gnu_hash, dynsym, dynstr, rela, relr, patches } = self;
+        let Self { note, gnu_hash, dynsym, dynstr, rela, relr, patches, base: _ } = self;
         [note, gnu_hash, dynsym, dynstr, rela, relr, patches].into_iter()
     }
 
@@ -96,6 +99,7 @@ impl TablePlaces {
     ) -> Tables<'a> {
         let dynamic = DynamicContents {
             endian: arch.endian(),
+            base: self.base,
             gnu_hash: bytes(&self.gnu_hash),
             dynsym: bytes(&self.dynsym),
             dynstr: bytes(&self.dynstr),
@@ -114,6 +118,8 @@ impl TablePlaces {
 )]
 pub(crate) struct DynamicContents<'a> {
     pub(crate) endian: Endianness,
+    /// The address that the image is made for, or 0.
+    pub(crate) base: u64,
     pub(crate) gnu_hash: &'a [u8],
     pub(crate) dynsym: &'a [u8],
     /// The names of dynamic symbols, each ended by a zero.
@@ -137,9 +143,15 @@ impl<'a> DynamicContents<'a> {
             #[cfg(feature = "verify")]
             other: bytes[5],
             section: entry.u16(6)?,
-            value: entry.u64(8)?,
+            value: self.distance(entry.u64(8)?, bytes[4]),
             size: entry.u64(16)?,
         })
+    }
+
+    /// Returns the distance of a symbol of this type from the load address. What is thread-local
+    /// has a distance from something else.
+    fn distance(&self, value: u64, info: u8) -> u64 {
+        if symbol_type(info) == elf::STT_TLS { value } else { value.wrapping_sub(self.base) }
     }
 
     /// Number of dynamic symbols, the null symbol included.
@@ -170,9 +182,9 @@ impl<'a> Tables<'a> {
         self.numbers(self.dynamic.gnu_hash)
     }
 
-    /// The addresses of pointers whose relocations are packed. They may be anywhere.
+    /// The distances of pointers whose relocations are packed. They may be anywhere.
     pub(super) fn packed(&self) -> impl Iterator<Item = u64> {
-        let (mut places, table) = (PackedPlaces::default(), self.numbers(self.dynamic.relr));
+        let (mut places, table) = (PackedPlaces::new(self.dynamic.base), self.numbers(self.dynamic.relr));
         std::iter::from_fn(move || places.next(table))
     }
 

@@ -90,7 +90,7 @@ impl<'a> View<'a> {
         let Some(section) = section else {
             return Err(LoadError::malformed("a dynamic section outside the segments", header.at));
         };
-        let dynamic = DynamicTables::read(section, arch.endian())
+        let dynamic = DynamicTables::read(section, arch.endian(), headers.base)
             .map_err(|what| LoadError::malformed(what, header.offset))?;
         let note_span = Span::new(place.header.address + place.start, len as u64);
         let places = TablePlaces::new(note_span, &dynamic, &note)

@@ -126,14 +126,14 @@ pub(super) fn seal(
 ) {
     for (record, pointer) in note.symbolic.iter_mut().zip(&fixups.symbolic) {
         let PointerSource::Slot(slot) = pointer.source else { continue };
-        record.address = U64::new(layout.addresses[pointer.area] + pointer.offset);
+        record.address = U64::new(layout.offset(pointer.area) as u64 + pointer.offset);
         record.addend = I64::new(pointer.addend);
         record.slot = U32::new(slot);
     }
     for record in &mut note.replaceable {
-        record.slot = U64::new(layout.addresses[Area::Slots] + record.slot.get());
+        record.slot = U64::new(layout.offset(Area::Slots) as u64 + record.slot.get());
     }
-    let area = |area: Area| Span::new(layout.addresses[area], plan.layout()[area].size);
+    let area = |area: Area| Span::new(layout.offset(area) as u64, plan.layout()[area].size);
     let head = &mut note.head;
     head.internal_slots = U64::new(plan.internal_slot_count() as u64);
     head.first_export = U32::new(symbols.first_export());
@@ -153,6 +153,7 @@ pub(super) fn seal(
     note.sums = sums.collect();
     let tables = DynamicContents {
         endian: plan.arch().endian(),
+        base: layout.base,
         gnu_hash: &buffer[layout.gnu_hash.clone()],
         dynsym: &buffer[layout.dynsym.clone()],
         dynstr: &buffer[layout.dynstr.clone()],

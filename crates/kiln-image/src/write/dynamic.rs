@@ -1,6 +1,8 @@
 //! `.dynamic`, which tells a dynamic linker where the tables are, and the strings of the dynamic
 //! tables.
 
+use std::ops::Range;
+
 use object::elf;
 
 use super::dynamic_symbols::DynamicSymbols;
@@ -11,12 +13,17 @@ use super::strings::Strings;
 use crate::elf64::{RELA, RELR, SYMBOL};
 use crate::link::LinkError;
 
+/// Finds a range of the file.
+type RangeOf = for<'l> fn(&'l FileLayout<'_>) -> &'l Range<usize>;
+
 /// The value of an entry of `.dynamic`.
 #[derive(Clone, Copy)]
 enum EntryValue {
     Number(u64),
-    /// An address or a length, known once the file is laid out.
-    Of(fn(&FileLayout<'_>) -> usize),
+    /// The address of a range, known once the file is laid out.
+    Start(RangeOf),
+    /// The length of a range.
+    Len(RangeOf),
 }
 
 /// The entries of `.dynamic`, and the strings of `.dynstr` with their offsets.
@@ -83,27 +90,27 @@ impl DynamicSection {
             entries.push((elf::DT_SONAME, EntryValue::Number(strings.add(soname).into())));
         }
         entries.extend([
-            (elf::DT_GNU_HASH, EntryValue::Of(|layout| layout.gnu_hash.start)),
-            (elf::DT_STRTAB, EntryValue::Of(|layout| layout.dynstr.start)),
-            (elf::DT_SYMTAB, EntryValue::Of(|layout| layout.dynsym.start)),
-            (elf::DT_STRSZ, EntryValue::Of(|layout| layout.dynstr.len())),
+            (elf::DT_GNU_HASH, EntryValue::Start(|layout| &layout.gnu_hash)),
+            (elf::DT_STRTAB, EntryValue::Start(|layout| &layout.dynstr)),
+            (elf::DT_SYMTAB, EntryValue::Start(|layout| &layout.dynsym)),
+            (elf::DT_STRSZ, EntryValue::Len(|layout| &layout.dynstr)),
             (elf::DT_SYMENT, EntryValue::Number(SYMBOL as u64)),
         ]);
         if relocations.rela > 0 {
             entries.extend([
-                (elf::DT_RELA, EntryValue::Of(|layout| layout.rela.start)),
-                (elf::DT_RELASZ, EntryValue::Of(|layout| layout.rela.len())),
+                (elf::DT_RELA, EntryValue::Start(|layout| &layout.rela)),
+                (elf::DT_RELASZ, EntryValue::Len(|layout| &layout.rela)),
                 (elf::DT_RELAENT, EntryValue::Number(RELA as u64)),
                 (elf::DT_RELACOUNT, EntryValue::Number(relocations.relative as u64)),
             ]);
         }
         if is_packed {
             entries.extend([
-                (elf::DT_RELR, EntryValue::Of(|layout| layout.relr.start)),
-                (elf::DT_RELRSZ, EntryValue::Of(|layout| layout.relr.len())),
+                (elf::DT_RELR, EntryValue::Start(|layout| &layout.relr)),
+                (elf::DT_RELRSZ, EntryValue::Len(|layout| &layout.relr)),
                 (elf::DT_RELRENT, EntryValue::Number(RELR as u64)),
-                (elf::DT_VERSYM, EntryValue::Of(|layout| layout.versym.start)),
-                (elf::DT_VERNEED, EntryValue::Of(|layout| layout.verneed.start)),
+                (elf::DT_VERSYM, EntryValue::Start(|layout| &layout.versym)),
+                (elf::DT_VERNEED, EntryValue::Start(|layout| &layout.verneed)),
                 (elf::DT_VERNEEDNUM, EntryValue::Number(1)),
             ]);
         }
@@ -129,7 +136,8 @@ impl DynamicSection {
     pub(super) fn entries(&self, layout: &FileLayout<'_>) -> impl Iterator<Item = (i64, u64)> {
         self.entries.iter().map(move |&(tag, value)| match value {
             EntryValue::Number(number) => (tag, number),
-            EntryValue::Of(value) => (tag, value(layout) as u64),
+            EntryValue::Start(range) => (tag, layout.address(range(layout))),
+            EntryValue::Len(range) => (tag, range(layout).len() as u64),
         })
     }
 }

@@ -56,7 +56,7 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind
         SegmentKind::PropertyNote => (elf::PT_NOTE, elf::PF_R, layout.property.clone(), PROPERTY_ALIGN),
         SegmentKind::Property => (elf::PT_GNU_PROPERTY, elf::PF_R, layout.property.clone(), PROPERTY_ALIGN),
         SegmentKind::UnwindIndex => {
-            let start = layout.addresses[Area::EhFrameHdr] as usize;
+            let start = layout.offset(Area::EhFrameHdr);
             let range = start..start + plan.layout()[Area::EhFrameHdr].size as usize;
             (elf::PT_GNU_EH_FRAME, elf::PF_R, range, 4)
         }
@@ -67,13 +67,14 @@ fn program_header(plan: &Plan<'_>, layout: &FileLayout<'_>, segment: SegmentKind
         SegmentKind::Stack => (elf::PT_GNU_STACK, READ_WRITE, 0..0, 16),
         SegmentKind::SealedRelro => (elf::PT_GNU_RELRO, elf::PF_R, layout.relro.clone(), 1),
     };
+    let address = if let SegmentKind::Stack = segment { 0 } else { layout.address(&range) };
     let memory_end = if let SegmentKind::Writable = segment { layout.zeroed_end } else { range.end };
     ProgramHeader {
         p_type,
         p_flags,
         p_offset: range.start as u64,
-        p_vaddr: range.start as u64,
-        p_paddr: range.start as u64,
+        p_vaddr: address,
+        p_paddr: address,
         p_filesz: range.len() as u64,
         p_memsz: (memory_end - range.start) as u64,
         p_align: align as u64,
@@ -87,8 +88,8 @@ pub(super) fn write_section_headers(w: &mut Writer<'_>, layout: &FileLayout<'_>,
     for section in &layout.sections {
         let range = layout.range(section.content);
         match section.content {
-            SectionContent::GnuHash => w.write_gnu_hash_section_header(range.start as u64),
-            SectionContent::Dynamic => w.write_dynamic_section_header(range.start as u64),
+            SectionContent::GnuHash => w.write_gnu_hash_section_header(layout.address(&range)),
+            SectionContent::Dynamic => w.write_dynamic_section_header(layout.address(&range)),
             SectionContent::Shstrtab => w.write_shstrtab_section_header(),
             _ => {
                 let header = section_header(layout, &layout.sections, section, range, local_symbols);
@@ -110,6 +111,10 @@ pub(super) fn section_header(
     let index_of = |wanted: fn(SectionContent) -> bool| {
         let section = sections.iter().find(|section| wanted(section.content));
         section.map_or(0, |section| section.index.0)
+    };
+    let table = |section, sh_type, range: Range<usize>, align| SectionHeader {
+        sh_addr: layout.address(&range),
+        ..table(section, sh_type, range, align)
     };
     let dynsym = || index_of(|content| matches!(content, SectionContent::Dynsym));
     let dynstr = || index_of(|content| matches!(content, SectionContent::Dynstr));
@@ -182,13 +187,13 @@ pub(super) fn section_header(
     }
 }
 
-/// Returns the header of a section that is loaded and only read.
+/// Returns the header of a section that is loaded and only read, without its address.
 fn table(section: &FileSection<'_>, sh_type: u32, range: Range<usize>, align: usize) -> SectionHeader {
     SectionHeader {
         name: section.name_id,
         sh_type,
         sh_flags: elf::SHF_ALLOC.into(),
-        sh_addr: range.start as u64,
+        sh_addr: 0,
         sh_offset: range.start as u64,
         sh_size: range.len() as u64,
         sh_link: 0,

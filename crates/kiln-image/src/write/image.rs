@@ -7,6 +7,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::{GlobalTable, SlotKey};
 use object::write::elf::Writer;
 
+use super::base::base;
 use super::build_id::build_id_note;
 use super::debug::Debug;
 use super::describe::{announce_checksums, describe, seal};
@@ -21,7 +22,7 @@ use super::relocations::{Relocations, write_relocations};
 use super::section::{Extra, sections};
 use super::symbols::FullSymbols;
 use super::tables::{write_dynamic_tables, write_full_symbols, write_property, write_rest};
-use crate::link::{Addresses, Area, Fixups, LinkError, Output, Plan, SLOTS_SYMBOL, default_arch, plan_for};
+use crate::link::{Area, Fixups, LinkError, Output, Plan, SLOTS_SYMBOL, default_arch, plan_for};
 use crate::note::{NoteBuilder, SignerRecord};
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
@@ -99,7 +100,10 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let list = ExportList::of(options);
     let patches = TextPatches::of(plan)?;
     let symbols = DynamicSymbols::of(plan, &patches, &list);
-    let relocations = Relocations::of(plan, &patches, options.pack_relocations);
+    let base = base(plan, options)?;
+    // An image that is made for an address and mapped elsewhere is moved: by a table as short as
+    // can be.
+    let relocations = Relocations::of(plan, &patches, options.pack_relocations || base != 0);
     let details = plan.slot_details();
     let needs_libc = plan.slots().keys().iter().any(|key| matches!(key, SlotKey::Routine(_)));
     let dynamic = DynamicSection::new(&symbols, &relocations, options, needs_libc)?;
@@ -110,6 +114,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let mut buffer = Vec::new();
     let full = FullSymbols::of(plan, &list)?;
     let parts = Parts {
+        base,
         symbols: &symbols,
         relocations: &relocations,
         patches: &patches,
@@ -119,8 +124,8 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
         options,
     };
     let (layout, debug) = write_frame(plan, &parts, &mut note, &mut buffer)?;
-    let fixups = emit(plan, &layout.addresses, &mut buffer)?;
-    write_pointers(plan, &layout, &symbols, &fixups, options, &mut buffer);
+    let fixups = emit(plan, &layout, &mut buffer)?;
+    write_pointers(plan, &layout, &symbols, &fixups, relocations.is_packing, &mut buffer);
     seal(plan, &layout, &symbols, &fixups, note, &mut buffer);
     let build_id = build_id_note(plan.arch(), &buffer[layout.note.clone()], debug.contents());
     buffer[layout.build_id.clone()].copy_from_slice(&build_id);
@@ -131,34 +136,36 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
 }
 
 /// Writes the relocations, the list of patches, and the pointers whose relocations are packed:
-/// those are relative to what is in the file.
+/// those are relative to what is in the file. In an image that is made for an address, the file has
+/// all pointers at the image itself.
 fn write_pointers(
     plan: &Plan<'_>,
     layout: &FileLayout<'_>,
     symbols: &DynamicSymbols<'_, '_>,
     fixups: &Fixups,
-    options: &ImageOptions,
+    pack: bool,
     buffer: &mut [u8],
 ) {
     let Range { start, end } = layout.rela;
-    let (addresses, pack) = (&layout.addresses, options.pack_relocations);
-    let (list, text) = write_patches(&fixups.text, addresses);
+    let addresses = &layout.addresses;
+    let (list, text) = write_patches(&fixups.text, addresses, layout.base);
     buffer[layout.patches.clone()].copy_from_slice(&list);
     let table = &mut buffer[start..end];
-    let packed = write_relocations(plan, layout, symbols, fixups, &text, pack, table);
-    let block = layout.thread_local.0.start as u64;
+    let stored = write_relocations(plan, layout, symbols, fixups, &text, pack, table);
+    let block = layout.address(&layout.thread_local.0);
     let offsets = fixups.thread_locals.iter().map(|pointer| {
         let (offset, _) = plan.arch().thread_local_offset(pointer.target - block);
         (addresses[pointer.area] + pointer.offset + 8, offset)
     });
-    for (address, target) in packed.into_iter().chain(offsets) {
-        let address = address as usize;
-        buffer[address..address + 8].copy_from_slice(&plan.arch().u64_bytes(target));
+    for (address, target) in stored.into_iter().chain(offsets) {
+        let offset = (address - layout.base) as usize;
+        buffer[offset..offset + 8].copy_from_slice(&plan.arch().u64_bytes(target));
     }
 }
 
 /// The parts that the frame of an image is made of.
 struct Parts<'a, 'p, 'i> {
+    base: u64,
     symbols: &'a DynamicSymbols<'p, 'i>,
     relocations: &'a Relocations,
     patches: &'a TextPatches,
@@ -177,7 +184,7 @@ fn write_frame<'p>(
     buffer: &mut Vec<u8>,
 ) -> Result<(FileLayout<'p>, Debug), LinkError> {
     let arch = plan.arch();
-    let Parts { symbols, relocations, patches, dynamic, full, property, options } = *parts;
+    let Parts { base, symbols, relocations, patches, dynamic, full, property, options } = *parts;
     let mut debug = Debug::default();
     let mut w = Writer::new(arch.endian(), true, buffer);
     let extra = Extra {
@@ -197,6 +204,7 @@ fn write_frame<'p>(
         LinkError::TooLarge { module: None, what, size: u64::MAX, limit: u64::from(u32::MAX) }
     };
     let sizes = TableSizes {
+        base,
         note: note.len().ok_or_else(too_long)?,
         property: property.len(),
         bloom: symbols.bloom,
@@ -232,7 +240,7 @@ fn write_frame<'p>(
 }
 
 /// Copies and relocates code and data into the file.
-fn emit(plan: &Plan<'_>, addresses: &Addresses, buffer: &mut [u8]) -> Result<Fixups, LinkError> {
+fn emit(plan: &Plan<'_>, layout: &FileLayout<'_>, buffer: &mut [u8]) -> Result<Fixups, LinkError> {
     let mut rest = buffer;
     let mut done = 0;
     let mut cut = |area: Area| {
@@ -240,7 +248,7 @@ fn emit(plan: &Plan<'_>, addresses: &Addresses, buffer: &mut [u8]) -> Result<Fix
         if size == 0 {
             return Default::default();
         }
-        let start = addresses[area] as usize;
+        let start = layout.offset(area);
         let (_, tail) = std::mem::take(&mut rest).split_at_mut(start - done);
         let (bytes, tail) = tail.split_at_mut(size);
         (rest, done) = (tail, start + size);
@@ -254,5 +262,5 @@ fn emit(plan: &Plan<'_>, addresses: &Addresses, buffer: &mut [u8]) -> Result<Fix
     let text = cut(Area::Text);
     let relro = cut(Area::Relro);
     let data = cut(Area::Data);
-    plan.emit(addresses, Output { text, eh_frame, eh_frame_hdr, code_tables, rodata, relro, data })
+    plan.emit(&layout.addresses, Output { text, eh_frame, eh_frame_hdr, code_tables, rodata, relro, data })
 }

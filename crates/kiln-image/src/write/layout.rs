@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Each segment starts at a page. Named sections follow the section that has the other data of
-//! their area. A virtual address is an offset in the file, except for `.bss`: its addresses
-//! continue those of the last segment, but the file continues with tables that are not loaded.
+//! their area. A virtual address is an offset in the file plus the base, the address that the
+//! image is made for, which is usually 0. Only addresses of `.bss` differ: they continue those of
+//! the last segment, but the file continues with tables that are not loaded.
 
 use std::ops::Range;
 
@@ -48,6 +49,8 @@ pub(super) enum SegmentKind {
 
 /// The lengths of the tables.
 pub(super) struct TableSizes {
+    /// The address that the image is made for, or 0.
+    pub(super) base: u64,
     /// Bytes of the note.
     pub(super) note: usize,
     /// Bytes of the note of properties; 0 for none.
@@ -98,6 +101,8 @@ pub(super) struct FileLayout<'p> {
     pub(super) rela: Range<usize>,
     pub(super) relr: Range<usize>,
     pub(super) patches: Range<usize>,
+    /// The address that the image is made for, or 0.
+    pub(super) base: u64,
     pub(super) addresses: Addresses,
     /// The segment that begins with the file header.
     pub(super) read_only: Range<usize>,
@@ -161,7 +166,7 @@ impl<'p> FileLayout<'p> {
         let mut addresses = Addresses::default();
         let mut reserve_area = |w: &mut Writer<'_>, area: Area| {
             let range = reserve(w, size(area), areas[area].align as usize);
-            addresses[area] = range.start as u64;
+            addresses[area] = sizes.base + range.start as u64;
             range
         };
         for area in READ_ONLY {
@@ -184,12 +189,12 @@ impl<'p> FileLayout<'p> {
         let filler = reserve(w, filler(areas) as usize, 1);
         let writable = writable_start..w.reserved_len();
         let zeroed_start = writable.end.next_multiple_of(areas[Area::Bss].align as usize);
-        addresses[Area::Bss] = zeroed_start as u64;
+        addresses[Area::Bss] = sizes.base + zeroed_start as u64;
         let zeroed_size = size(Area::Bss);
         let zeroed_end = if zeroed_size > 0 { zeroed_start + zeroed_size } else { writable.end };
 
         let thread_local = thread_local.map_or((0..0, 1), |piece| {
-            let start = (addresses[piece.area] + piece.offset) as usize;
+            let start = (addresses[piece.area] + piece.offset - sizes.base) as usize;
             (start..start + piece.size as usize, piece.align as usize)
         });
 
@@ -217,6 +222,7 @@ impl<'p> FileLayout<'p> {
             rela,
             relr,
             patches,
+            base: sizes.base,
             addresses,
             read_only,
             code,
@@ -252,7 +258,7 @@ impl<'p> FileLayout<'p> {
             SectionContent::Rela => self.rela.clone(),
             SectionContent::Area(piece) if piece.area == Area::Bss => self.writable.end..self.writable.end,
             SectionContent::Area(piece) => {
-                let start = (self.addresses[piece.area] + piece.offset) as usize;
+                let start = self.offset(piece.area) + piece.offset as usize;
                 start..start + piece.size as usize
             }
             SectionContent::Filler => self.filler.clone(),
@@ -263,6 +269,17 @@ impl<'p> FileLayout<'p> {
             SectionContent::DebugLink => self.link.clone(),
             SectionContent::Shstrtab => self.shstrtab.clone(),
         }
+    }
+
+    /// Returns the offset of an area in the file.
+    pub(super) fn offset(&self, area: Area) -> usize {
+        // An empty area has no place.
+        self.addresses[area].saturating_sub(self.base) as usize
+    }
+
+    /// Returns the virtual address of the first byte of a range of the file.
+    pub(super) fn address(&self, range: &Range<usize>) -> u64 {
+        self.base + range.start as u64
     }
 
     /// Returns the index of the section that holds `offset` of `area`.
@@ -280,7 +297,7 @@ impl<'p> FileLayout<'p> {
     /// block of thread-local data.
     pub(super) fn symbol_value(&self, kind: u8, area: Area, offset: u64) -> u64 {
         let address = self.addresses[area] + offset;
-        if kind == elf::STT_TLS { address - self.thread_local.0.start as u64 } else { address }
+        if kind == elf::STT_TLS { address - self.address(&self.thread_local.0) } else { address }
     }
 
     /// Returns the ranges of the sections that have checksums, in order of the file.

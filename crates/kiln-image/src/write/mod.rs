@@ -8,6 +8,7 @@
 //! Invariants: the file offset of a loaded section is its virtual address; equal inputs give equal
 //! bytes; every part has the length that was reserved for it.
 
+mod base;
 mod build_id;
 #[cfg_attr(not(feature = "dwarf"), path = "no_debug.rs")]
 mod debug;
@@ -32,7 +33,7 @@ mod temporary;
 pub use image::{ImageFiles, write_image, write_image_files};
 #[cfg(feature = "dwarf")]
 pub use options::DebugInfo;
-pub use options::{ImageOptions, MAX_TEXT_ALIGN};
+pub use options::{ImageBase, ImageOptions, MAX_TEXT_ALIGN};
 pub(crate) use property::property_note;
 pub use save::save;
 pub(crate) use section::type_and_flags;

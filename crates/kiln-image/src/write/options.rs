@@ -3,6 +3,30 @@
 /// The largest alignment of code, in bytes: the size of the largest page that code is mapped with.
 pub const MAX_TEXT_ALIGN: u64 = 1 << 30;
 
+/// The address that an image is made for.
+///
+/// A loader moves an image that it maps elsewhere: it writes all pages with pointers at the image
+/// itself. Without pointers in its data, an image does not care.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageBase {
+    /// [`Preferred`](Self::Preferred) if the program has a saved heap, and else
+    /// [`Anywhere`](Self::Anywhere).
+    #[default]
+    Auto,
+    /// None: a loader chooses the address, and writes all pointers, wherever that is.
+    Anywhere,
+    /// One that depends on the contents, so that two images rarely want the same, and equal ones
+    /// always do. Pointers at the image itself are in the file as they must be in memory, and
+    /// this crate's loader writes none of them if it has the address.
+    ///
+    /// Whoever knows the file then knows where its code and data are in the process. Address space
+    /// layout randomization hides that, and [`Image::open_anywhere`](crate::Image::open_anywhere)
+    /// asks for it.
+    Preferred,
+    /// This one: a multiple of 4 GiB below 2^47, and not 0.
+    At(u64),
+}
+
 /// Options for writing an image.
 #[derive(Clone, Debug, Default)]
 pub struct ImageOptions {
@@ -27,6 +51,9 @@ pub struct ImageOptions {
     /// Room for this number of digital signatures in the note, for `sign_image`: 104 bytes each.
     /// Signatures in a file beside the image need none.
     pub signers: u8,
+    /// The address that the image is made for. With one, relocations are packed, too, as
+    /// `pack_relocations` says.
+    pub base: ImageBase,
     /// The target triple of an image without modules; the host's if `None`. Modules name their own.
     pub triple: Option<Box<str>>,
     /// Leaves out the full symbol table, so that debuggers and profilers know only exported

@@ -42,7 +42,7 @@ impl TextPatches {
                 return Err(LinkError::NameWithZero { module, name: (&**key).into() });
             }
         }
-        let len = encode(&list).len();
+        let len = encode(&list, 0).len();
         Ok(Self { list, len, globals })
     }
 
@@ -62,12 +62,15 @@ fn sorted(mut patches: Vec<TextPatch>) -> Vec<TextPatch> {
     patches
 }
 
-/// Returns the bytes of a list. Their number does not depend on addresses.
-fn encode(patches: &[TextPatch]) -> Vec<u8> {
+/// Returns the bytes of a list, for an image that begins at `base`. Their number does not depend on
+/// addresses.
+fn encode(patches: &[TextPatch], base: u64) -> Vec<u8> {
     let (mut bytes, mut end) = (Vec::with_capacity(4 * patches.len()), 0);
     for &TextPatch { offset, source, addend } in patches {
         let value = match source {
-            PatchSource::Program(address) => PatchValue::Image(address.wrapping_add_signed(addend)),
+            PatchSource::Program(address) => {
+                PatchValue::Image(address.wrapping_add_signed(addend).wrapping_sub(base))
+            }
             PatchSource::Slot(slot) => PatchValue::Slot { slot: slot.into(), addend: addend as u64 },
             PatchSource::KnownSlot(_) => unreachable!("an image has no slots outside of it"),
         };
@@ -87,7 +90,11 @@ pub(super) struct TextRelocation {
 }
 
 /// Returns the bytes of the list, and the relocations, once addresses are known.
-pub(super) fn write_patches(patches: &[TextPatch], addresses: &Addresses) -> (Vec<u8>, Vec<TextRelocation>) {
+pub(super) fn write_patches(
+    patches: &[TextPatch],
+    addresses: &Addresses,
+    base: u64,
+) -> (Vec<u8>, Vec<TextRelocation>) {
     let patches = sorted(patches.to_vec());
     let relocations = patches.iter().map(|&TextPatch { offset, source, addend }| {
         let address = addresses[Area::Text] + offset;
@@ -100,5 +107,5 @@ pub(super) fn write_patches(patches: &[TextPatch], addresses: &Addresses) -> (Ve
         }
     });
     let relocations = relocations.collect();
-    (encode(&patches), relocations)
+    (encode(&patches, base), relocations)
 }

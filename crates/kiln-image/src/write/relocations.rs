@@ -22,6 +22,8 @@ pub(super) struct Relocations {
     pub(super) text: usize,
     /// The packed ones.
     pub(super) packed: PackedRelocations,
+    /// Whether those that can be are packed.
+    pub(super) is_packing: bool,
 }
 
 impl Relocations {
@@ -43,13 +45,14 @@ impl Relocations {
         let relative = counts.relative + internal - places.len();
         let text = patches.count();
         let rela = relative + plan.symbol_slot_count() + counts.symbols + counts.thread_locals + text;
-        Self { rela, relative, symbolic: counts.symbolic, text, packed: PackedRelocations::new(&places) }
+        let packed = PackedRelocations::new(&places);
+        Self { rela, relative, symbolic: counts.symbolic, text, packed, is_packing: pack }
     }
 }
 
 /// Writes the dynamic relocations that are not packed into `table`: first the relative relocations,
-/// by address, then the relocations against symbols, then those of code, `text`. Returns the packed
-/// pointers.
+/// by address, then the relocations against symbols, then those of code, `text`. Returns the
+/// pointers that the file must have.
 pub(super) fn write_relocations(
     plan: &Plan<'_>,
     layout: &FileLayout<'_>,
@@ -74,7 +77,7 @@ pub(super) fn write_relocations(
     }
     let mut records: Vec<(u64, u64, u64)> = Vec::with_capacity(relative.len());
     let relative_info = rela_info(0, arch.relative_reloc());
-    records.extend(relative.into_iter().map(|(from, to)| (from, relative_info, to)));
+    records.extend(relative.iter().map(|&(from, to)| (from, relative_info, to)));
     let is_symbol = |slot: u32| !matches!(plan.slots().keys()[slot as usize], SlotKey::Global(_));
     let stored = symbols.undefined.iter().filter(|_| plan.stored_slots() > 0);
     for &(_, slot) in stored.filter(|(_, slot)| is_symbol(*slot)) {
@@ -89,7 +92,7 @@ pub(super) fn write_relocations(
             records.push((from, rela_info(symbol, arch.abs64_reloc()), pointer.addend as u64));
         }
     }
-    let block = layout.thread_local.0.start as u64;
+    let block = layout.address(&layout.thread_local.0);
     for pointer in &fixups.thread_locals {
         let from = address(pointer.area, pointer.offset);
         let (_, addend) = arch.thread_local_offset(pointer.target - block);
@@ -107,5 +110,7 @@ pub(super) fn write_relocations(
             field.copy_from_slice(&if big { value.to_be_bytes() } else { value.to_le_bytes() });
         }
     }
-    packed.into_iter().map(place).collect()
+    // Nothing is relocated if an image is where it wants to be.
+    let plain = if layout.base > 0 { relative } else { Vec::new() };
+    packed.into_iter().map(place).chain(plain).collect()
 }
