@@ -87,6 +87,8 @@ mod pages {
     mod batch {}
     #[doc = include_str!("../docs/debugging.md")]
     mod debugging {}
+    #[doc = include_str!("../docs/heaps.md")]
+    mod heaps {}
     #[doc = include_str!("../docs/images.md")]
     mod images {}
     #[doc = include_str!("../docs/jit.md")]

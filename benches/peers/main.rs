@@ -18,6 +18,7 @@
 //! - L: access to thread-local data with that of a library of gcc (once, too);
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
+//! - S: loading a saved heap of 2,000,000 objects with deserialising it (once, too);
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
 //!   (once, too);
 //! - V: opening signed images with hashing their bytes (once, too).
@@ -47,6 +48,7 @@ mod parse;
 mod report;
 mod sessions;
 mod setup;
+mod snapshots;
 mod thread_local;
 mod traps;
 mod verify;
@@ -199,6 +201,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('L') {
         report.add(thread_local::compare(&setup, folder.path())?);
+    }
+    if wanted('S') {
+        report.add(snapshots::compare(&setup, folder.path())?);
     }
     if wanted('T') {
         report.add(traps::compare(&setup, folder.path())?);

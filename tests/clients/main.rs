@@ -6,7 +6,8 @@
 //! `cranelift_object::ObjectModule` that `cc` links, through one of Kiln's, in a `kiln::Session`,
 //! and from the image of that session. The expected outcome is at the top of each file. `errors`
 //! compares the errors of the trait, `bytes` defines functions by machine code, `recorder` records
-//! which methods a client calls. `repl` runs the example of that name, in processes of its own.
+//! which methods a client calls. `repl` and `lists` run the examples of those names, in processes of
+//! their own.
 //!
 //! The others do what compilers in the wild do: `learner` declares functions before it knows their
 //! types, `prompt` finalizes and goes on, `one_by_one` makes a module for each function, `pointers`
@@ -22,12 +23,14 @@ mod host;
 mod language;
 mod learner;
 mod library;
+mod lists;
 mod one_by_one;
 mod pointers;
 mod program;
 mod prompt;
 mod recorder;
 mod repl;
+mod script;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -59,7 +62,7 @@ fn missing_tool(way: &str) -> Option<Obstacle> {
 }
 
 fn main() -> std::process::ExitCode {
-    if let Some(code) = repl::in_child() {
+    if let Some(code) = repl::in_child().or_else(lists::in_child) {
         return code;
     }
     let in_ci = std::env::var_os("CI").is_some();
@@ -98,6 +101,7 @@ fn main() -> std::process::ExitCode {
     add("language::knows_no_implementation", None, Box::new(program::knows_no_implementation));
     add("language::uses_the_whole_trait", None, Box::new(recorder::uses_the_whole_trait));
     add("repl::goes_on_in_another_process", None, Box::new(repl::goes_on_in_another_process));
+    add("lists::goes_on_with_its_objects", None, Box::new(lists::goes_on_with_its_objects));
     add("repl::prints_errors", None, Box::new(repl::prints_errors));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

@@ -1,10 +1,9 @@
 //! The example `repl`, in processes of its own: what one saves, the next goes on from.
 
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use crate::language::Failure;
+use crate::script;
 
 #[path = "../../examples/repl/main.rs"]
 mod example;
@@ -17,42 +16,10 @@ pub(crate) fn in_child() -> Option<std::process::ExitCode> {
     std::env::var_os(VARIABLE).map(|_| example::main())
 }
 
-/// Runs the example with these images and lines. Returns what it prints, with a `#` for the size of
-/// code.
-fn run(folder: &Path, images: &[&str], input: &str) -> Result<String, Failure> {
-    let mut command = Command::new(std::env::current_exe()?);
-    images.iter().for_each(|image| {
-        command.args(["--image", image]);
-    });
-    command.current_dir(folder).env(VARIABLE, "1");
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    child.stdin.take().expect("it is piped").write_all(input.as_bytes())?;
-    let output = child.wait_with_output()?;
-    let errors = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() || !errors.is_empty() {
-        return Err(format!("{}: {errors}", output.status).into());
-    }
-    let mut printed = String::new();
-    for line in String::from_utf8(output.stdout)?.lines() {
-        match line.strip_suffix(" bytes").and_then(|line| line.rsplit_once(' ')) {
-            Some((name, size)) if size.parse::<usize>()? > 0 => printed += &format!("{name} #\n"),
-            _ => printed += &format!("{line}\n"),
-        }
-    }
-    Ok(printed)
-}
-
-/// Compares what is printed after each line of `script` with what the script says: the lines that
-/// begin with `=`.
+/// Runs a script with these images.
 fn check(folder: &Path, images: &[&str], script: &str) -> Result<(), Failure> {
-    let lines = || script.lines().map(str::trim);
-    let input: String =
-        lines().filter(|line| !line.starts_with('=')).map(|line| format!("{line}\n")).collect();
-    let expected: String =
-        lines().filter_map(|line| line.strip_prefix("= ")).map(|line| format!("{line}\n")).collect();
-    let printed = run(folder, images, &input)?;
-    if printed == expected { Ok(()) } else { Err(format!("printed:\n{printed}expected:\n{expected}").into()) }
+    let args: Vec<&str> = images.iter().flat_map(|&image| ["--image", image]).collect();
+    script::check(VARIABLE, folder, &args, script)
 }
 
 /// Defines, calls, defines again, removes and saves; then two more processes go on.

@@ -8,11 +8,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{LazyLock, Once};
 
+use kiln::artifact::Artifact;
 use kiln::cache::{Entry, KeyParts};
 use kiln::globals::{GlobalAccess, GlobalTable};
+use kiln::heap::{Input, Object, Registry, Root, Temperature, snapshot};
 use kiln::image::keys::Signer;
 use kiln::image::link::plan;
-use kiln::image::{DebugInfo, ImageInfo, ImageOptions, sign_image_detached, write_image};
+use kiln::image::{DebugInfo, ImageBase, ImageInfo, ImageOptions, sign_image_detached, write_image};
 use kiln::ir::{Source, Target, parse, print};
 use kiln_oracle::fuzz;
 use kiln_oracle::mutate::mutate;
@@ -106,6 +108,10 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         }
         seeds.artifact.push(artifact.as_bytes().to_vec());
     }
+    for (artifact, images) in heaps() {
+        seeds.artifact.push(artifact.as_bytes().to_vec());
+        seeds.image.extend(images);
+    }
     let is_patched = |image: &&Vec<u8>| ImageInfo::parse(image).is_ok_and(|info| info.text_patches > 0);
     assert!(seeds.image.iter().filter(is_patched).count() > 5);
     assert!(seeds.image.len() > 5);
@@ -127,6 +133,41 @@ fn signatures() -> Vec<Vec<u8>> {
         format!("# keys\n{} ci\n{}\n", signer.public(), signer.public()),
     ];
     files.map(String::into_bytes).to_vec()
+}
+
+/// Returns modules of saved heaps, each with its images: made for an address, and for none.
+fn heaps() -> Vec<(Artifact, Vec<Vec<u8>>)> {
+    // Words: a number or a pointer at another object of the same list.
+    let lists: [&[[usize; 3]]; 3] = [&[[0, 0, 1]], &[[1, 2, 1], [2, 0, 5], [0, 0, 9]], &[[0, 0, 7]; 600]];
+    let saved = lists.iter().enumerate().map(|(number, list)| {
+        let mut memory = list.to_vec();
+        let start = memory.as_ptr().expose_provenance();
+        let mut registry = Registry::new();
+        for (index, object) in memory.iter_mut().enumerate() {
+            for word in &mut object[..2] {
+                // The last list is a ring.
+                let target = if list.len() == 600 { (index + 1) % 600 } else { *word };
+                *word = start + 24 * target;
+            }
+            let (address, temperature) = (start + 24 * index, Temperature::ALL[index % 3]);
+            let mutable = index % 2 == number % 2;
+            let object = Object { address, size: 24, align: 8, mutable, temperature };
+            // SAFETY: `memory` lives as long as the registry.
+            unsafe { registry.register(object, [0, 8]) }.expect("no two overlap");
+        }
+        let roots =
+            [Root { key: "heap:first", address: start }, Root { key: "heap:third", address: start + 16 }];
+        let triple = Target::host().triple().to_string();
+        let mut input = Input { triple: &triple, roots: &roots, names: &mut |_| Err(None) };
+        let artifact = snapshot(&mut input, &mut registry).expect("a heap without a fault").artifact;
+        let images = [ImageBase::Auto, ImageBase::Anywhere].map(|base| {
+            let options = ImageOptions { base, ..ImageOptions::default() };
+            let image = write_image(std::slice::from_ref(&artifact), &GlobalTable::new(), &options);
+            image.expect("it links alone")
+        });
+        (artifact, images.to_vec())
+    });
+    saved.collect()
 }
 
 /// Tries altered `seeds`. If a single case is tried and fails, its bytes are shown. `target` is the

@@ -8,6 +8,7 @@ mod entries;
 mod farm;
 mod faults;
 mod forked;
+mod heap;
 mod hosts;
 mod last_build;
 mod limits;

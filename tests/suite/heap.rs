@@ -1,0 +1,232 @@
+//! A session whose program has made objects is saved with them, and goes on where it is loaded.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+
+use kiln::globals::Bindings;
+use kiln::heap::{Fault, Object, Registry, Temperature};
+use kiln::image::{Image, ImageBase, ImageInfo, ImageOptions, Loaded};
+use kiln::ir::Target;
+use kiln::{SavedHeap, Saving, Session, SessionError};
+
+use crate::common::module;
+
+/// Objects of four words: a number, the next object, a function or data, something of the host.
+const PROGRAM: &str = r#"
+    global %list = "heap:list"
+    global %host = "host:number"
+    data %table align=8 { bytes "\05\00\00\00\00\00\00\00\07\00\00\00\00\00\00\00" }
+    replaceable function %twice(i64) -> i64 system_v {
+    block0(v0: i64):
+        v1 = iadd v0, v0
+        return v1
+    }
+    function %thrice(i64) -> i64 system_v {
+    block0(v0: i64):
+        v1 = iconst.i64 3
+        v2 = imul v0, v1
+        return v2
+    }
+    local function %secret(i64) -> i64 system_v {
+    block0(v0: i64):
+        return v0
+    }
+    function %keep() -> i64 system_v {
+        gv0 = symbol %secret
+    block0:
+        v0 = symbol_value.i64 gv0
+        return v0
+    }
+    function %sum() -> i64 system_v {
+        gv0 = symbol %list
+        sig0 = (i64) -> i64 system_v
+    block0:
+        v0 = symbol_value.i64 gv0
+        v1 = iconst.i64 0
+        jump block1(v0, v1)
+    block1(v2: i64, v3: i64):
+        v4 = load.i64 v2
+        v5 = load.i64 v2+16
+        v6 = call_indirect sig0, v5(v4)
+        v7 = iadd v3, v6
+        v8 = load.i64 v2+8
+        v9 = symbol_value.i64 gv0
+        v10 = icmp eq v8, v9
+        brif v10, block2(v7), block1(v8, v7)
+    block2(v11: i64):
+        return v11
+    }
+    function %bump() -> i64 system_v {
+        gv0 = symbol %list
+        gv1 = symbol %host
+    block0:
+        v0 = symbol_value.i64 gv0
+        v1 = load.i64 v0
+        v2 = symbol_value.i64 gv1
+        v3 = load.i64 v2
+        v4 = iadd v1, v3
+        store v4, v0
+        return v4
+    }"#;
+
+type Get = extern "C" fn() -> i64;
+
+static NUMBER: i64 = 100;
+
+/// Objects of four words, at addresses that stay.
+struct Heap {
+    memory: Box<[[usize; 4]]>,
+    registry: Registry,
+}
+
+impl Heap {
+    fn new(count: usize) -> Self {
+        let memory = vec![[0; 4]; count].into_boxed_slice();
+        let mut registry = Registry::new();
+        for object in &memory {
+            let (address, temperature) = (object.as_ptr().expose_provenance(), Temperature::Hot);
+            let object = Object { address, size: 32, align: 8, mutable: true, temperature };
+            // SAFETY: the heap owns the memory, which does not move.
+            unsafe { registry.register(object, [8, 16, 24]) }.unwrap();
+        }
+        Self { memory, registry }
+    }
+
+    fn address(&self, index: usize) -> usize {
+        self.memory[index].as_ptr().expose_provenance()
+    }
+}
+
+/// A session whose list has the numbers 1 and 10, and leads back to its start.
+fn session() -> (Session, Heap) {
+    let session = Session::new(Target::host()).unwrap();
+    let mut heap = Heap::new(3);
+    session.bind_global("heap:list", heap.address(0)).unwrap();
+    session.bind_global("host:number", (&raw const NUMBER).expose_provenance()).unwrap();
+    session.add(&[module("program", PROGRAM)]).unwrap();
+    let address = |name| session.address(name).unwrap().expose_provenance();
+    let number = (&raw const NUMBER).expose_provenance();
+    heap.memory[0] = [1, heap.address(1), address("twice"), number];
+    heap.memory[1] = [10, heap.address(0), address("thrice"), address("table") + 8];
+    (session, heap)
+}
+
+fn call(loaded: &Loaded, name: &str) -> i64 {
+    // SAFETY: the type is checked, and the code reads what this file has made.
+    unsafe { loaded.function(name).unwrap().typed::<Get>() }.unwrap()()
+}
+
+fn bindings() -> Bindings {
+    let mut bindings = Bindings::new();
+    bindings.bind("host:number", (&raw const NUMBER).expose_provenance());
+    bindings
+}
+
+fn saving(heap: &mut Heap) -> Saving<'_> {
+    let heap = SavedHeap { roots: &["heap:list"], visitor: &mut heap.registry };
+    Saving { heap: Some(heap), ..Saving::default() }
+}
+
+/// Returns the words of an object of a loaded image.
+fn words(address: usize) -> [usize; 4] {
+    // SAFETY: the image has an object there, if what this file tests is right.
+    unsafe { std::ptr::with_exposed_provenance::<[usize; 4]>(address).read() }
+}
+
+#[test]
+fn a_loaded_program_goes_on_with_its_objects() {
+    let (session, mut heap) = session();
+    // The program runs, and changes its objects.
+    // SAFETY: as in `call`.
+    let [bump, sum] =
+        ["bump", "sum"].map(|name| unsafe { session.function(name).unwrap().typed::<Get>() }.unwrap());
+    assert_eq!((sum(), bump(), sum()), (32, 101, 232));
+    let image = session.image_with(saving(&mut heap)).unwrap();
+    assert_eq!(image, session.image_with(saving(&mut heap)).unwrap(), "equal heaps, equal bytes");
+    // Not saved: this is another life.
+    assert_eq!((bump(), sum()), (201, 432));
+
+    let info = ImageInfo::parse(&image).unwrap();
+    assert_ne!(info.base, 0);
+    let keys: Vec<_> = info.slots.iter().map(|slot| slot.key.text()).collect();
+    assert_eq!(keys, ["host:number"], "the root needs no slot that the host fills");
+    // At its address, and moved.
+    let images = [(); 2].map(|()| Image::from_bytes(&image).unwrap().bind(&bindings()).unwrap());
+    assert_eq!(images[0].base().addr() as u64, info.base);
+    assert_ne!(images[1].base().addr() as u64, info.base);
+    for loaded in &images {
+        assert_eq!((call(loaded, "sum"), call(loaded, "bump"), call(loaded, "sum")), (232, 201, 432));
+        let list = loaded.address("heap:list").unwrap().expose_provenance();
+        let address = |name| loaded.address(name).unwrap().addr();
+        let first = words(list);
+        assert_eq!((first[0], first[2]), (201, address("twice")));
+        assert_eq!(first[3], (&raw const NUMBER).addr());
+        let second = words(first[1]);
+        assert_eq!(second, [10, list, address("thrice"), address("table") + 8]);
+    }
+}
+
+#[test]
+fn dlopen_loads_it_too() {
+    let (session, mut heap) = session();
+    // No loader but ours knows the host's globals.
+    heap.memory[0][3] = 0;
+    for base in [ImageBase::Auto, ImageBase::Anywhere] {
+        let options = ImageOptions { base, ..ImageOptions::default() };
+        let image = session.image_with(Saving { options, ..saving(&mut heap) }).unwrap();
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), image).unwrap();
+        let path = CString::new(file.path().to_str().unwrap()).unwrap();
+        // SAFETY: the image has no initializers; `sum` has this type, and reads no global of the
+        // host.
+        unsafe {
+            let library = libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL);
+            assert!(!library.is_null(), "{:?}", CStr::from_ptr(libc::dlerror()));
+            let sum = libc::dlsym(library, c"sum".as_ptr());
+            let sum: Get = std::mem::transmute::<*mut libc::c_void, Get>(sum);
+            assert_eq!(sum(), 32);
+            let list = libc::dlsym(library, c"heap:list".as_ptr());
+            assert_eq!(words(list.expose_provenance())[0], 1);
+            assert_eq!(libc::dlclose(library), 0);
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_saved_is_named_with_the_way() {
+    let (session, mut heap) = session();
+    // SAFETY: as in `call`.
+    let keep = unsafe { session.function("keep").unwrap().typed::<Get>() }.unwrap();
+    let sum = session.address("sum").unwrap().expose_provenance();
+    let faults = HashMap::from([
+        (keep() as usize, "leads to the private function `secret` of module `program`: export it"),
+        (sum + 1, "leads to the middle of the function `sum`"),
+        (0x1234_5678, "leads to nothing that can be saved"),
+    ]);
+    for (word, expected) in faults {
+        heap.memory[1][2] = word;
+        let error = session.image_with(saving(&mut heap)).unwrap_err();
+        let SessionError::Snapshot(error) = error else { panic!("{error}") };
+        assert_eq!((&*error.path.root, &*error.path.offsets), ("heap:list", &[8][..]));
+        assert!(matches!(error.fault, Fault::Unnamed { .. } | Fault::Unknown { .. }));
+        let found = error.to_string();
+        assert!(found.starts_with("at `heap:list` +8: the word 0x") && found.ends_with(expected), "{found}");
+    }
+    heap.memory[1][2] = 0;
+    session.image_with(saving(&mut heap)).unwrap();
+    let unbound = SavedHeap { roots: &["heap:other"], visitor: &mut heap.registry };
+    let error = session.image_with(Saving { heap: Some(unbound), ..Saving::default() }).unwrap_err();
+    assert_eq!(error.to_string(), "the root `heap:other` of the heap is not bound");
+}
+
+#[test]
+fn a_key_that_is_also_a_function_is_refused() {
+    let (session, mut heap) = session();
+    session.bind_global("sum", heap.address(2)).unwrap();
+    let heap = SavedHeap { roots: &["sum"], visitor: &mut heap.registry };
+    let error = session.image_with(Saving { heap: Some(heap), ..Saving::default() }).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`sum` is defined by module 1 and by module 0; module 0 is program, module 1 is (heap)"
+    );
+}
