@@ -207,7 +207,7 @@ impl Lowering<'_, '_> {
             let equal = self.builder.ins().icmp(IntCC::Equal, left, right);
             return self.number_of(equal);
         }
-        let [left, right] = [left, right].map(|value| self.builder.ins().sshr_imm(value, 1));
+        let [left, right] = [left, right].map(|value| self.builder.ins().sshr_imm_u(value, 1));
         let ins = self.builder.ins();
         let result = match name {
             "+" => ins.iadd(left, right),
@@ -234,7 +234,7 @@ impl Lowering<'_, '_> {
     }
 
     fn tagged(&mut self, number: Value) -> Value {
-        let shifted = self.builder.ins().ishl_imm(number, 1);
+        let shifted = self.builder.ins().ishl_imm_u(number, 1);
         self.builder.ins().bor_imm_u(shifted, 1)
     }
 

@@ -121,7 +121,7 @@ impl Random {
 /// Returns a heap of `count` objects of all kinds, in which most are reachable from the first.
 pub(crate) fn random_heap(random: &mut Random, count: usize) -> Vec<Node> {
     let lens: Vec<usize> = (0..count).map(|_| 1 + random.below(6)).collect();
-    let mut word = |random: &mut Random| match random.below(8) {
+    let word = |random: &mut Random| match random.below(8) {
         0 | 1 => Word::Number(random.below(1 << 40)),
         2 => Word::Null,
         3 => Word::Named(["a", "bb", "ccc"][random.below(3)]),
