@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::cursor::Cursor;
 use super::format::{HANDLER, HandlerRecord, NO_MODULE};
 use super::lines::SourceLine;
-use super::part::{Part, Reader};
+use super::part::{Guess, Part, Reader};
 use super::piece::Piece;
 use super::trap::TrapCode;
 use kiln_artifact::record::HandlerKind;
@@ -202,11 +202,18 @@ impl<'a> Function<'a> {
         offset.checked_sub(self.start).filter(|&relative| relative <= self.len)
     }
 
+    /// Guesses where the entries of an offset from the function's start are.
+    fn guess(&self, offset: u32) -> Guess {
+        Guess::new(offset, self.len)
+    }
+
     /// Returns the client's source location (Cranelift's `SourceLoc`) of the instruction that has a
     /// byte at `offset`.
     pub fn source_at(&self, offset: u32) -> Option<u32> {
         let (head, offset) = (self.head()?, self.relative(offset)?);
-        head.part(SOURCES)?.seek(head.base_location, |end| end <= offset)?.find_source(offset)
+        head.part(SOURCES)?
+            .seek(head.base_location, self.guess(offset), |end| end <= offset)?
+            .find_source(offset)
     }
 
     /// Returns the ranges of code that have a source location, in order, up to the first that is
@@ -225,7 +232,7 @@ impl<'a> Function<'a> {
     /// Returns the reason for which the instruction that starts at `offset` may trap.
     pub fn trap_at(&self, offset: u32) -> Option<TrapCode> {
         let (head, offset) = (self.head()?, self.relative(offset)?);
-        let reader = head.part(TRAPS)?.seek(0, |before| before < offset)?;
+        let reader = head.part(TRAPS)?.seek(0, self.guess(offset), |before| before < offset)?;
         reader.find_trap(offset).map(TrapCode::from_raw)
     }
 
@@ -233,7 +240,7 @@ impl<'a> Function<'a> {
     /// never returns.
     pub fn call_at(&self, offset: u32) -> Option<Call<'a>> {
         let (parts, offset) = (self.parts()?, self.relative(offset)?);
-        let mut reader = parts.calls.seek(0, |before| before < offset)?;
+        let mut reader = parts.calls.seek(0, self.guess(offset), |before| before < offset)?;
         loop {
             let call = reader.call()?;
             if call.offset >= offset {
@@ -249,7 +256,7 @@ impl<'a> Function<'a> {
     /// Returns the live references during the call that returns to `offset`.
     pub fn stack_map_at(&self, offset: u32) -> Option<StackMap<'a>> {
         let (parts, offset) = (self.parts()?, self.relative(offset)?);
-        let mut reader = parts.maps.seek(0, |before| before < offset)?;
+        let mut reader = parts.maps.seek(0, self.guess(offset), |before| before < offset)?;
         loop {
             let map = reader.map()?;
             if map.offset >= offset {

@@ -4,7 +4,7 @@ use kiln_artifact::record::NONE;
 
 use super::cursor::Cursor;
 use super::format::FileRecord;
-use super::part::Part;
+use super::part::{Guess, Part};
 
 /// A place in a source file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl<'a> Lines<'a> {
         if location == NONE {
             return None;
         }
-        let mut reader = self.lines.seek_back(0, |last| last <= location, 1)?;
+        let mut reader = self.lines.seek_back(0, Guess::none(), |last| last <= location, 1)?;
         let mut found = None;
         while let Some(entry) = reader.line().filter(|entry| entry.location <= location) {
             found = Some(entry);

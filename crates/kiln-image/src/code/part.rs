@@ -77,21 +77,24 @@ impl<'a> Part<'a> {
         Reader::whole(self.stream, extra)
     }
 
-    /// Returns a reader at the last checkpoint before which all offsets are `early`. `extra` is its
-    /// value at the start of the stream.
-    pub(super) fn seek(&self, extra: u32, early: impl Fn(u32) -> bool) -> Option<Reader<'a>> {
-        self.seek_back(extra, early, 0)
+    /// Returns a reader at the last checkpoint before which all offsets are `early`. `guess` is
+    /// where it may be, see [`Guess`]; `extra` is the value at the start of the stream.
+    #[inline]
+    pub(super) fn seek(&self, extra: u32, guess: Guess, early: impl Fn(u32) -> bool) -> Option<Reader<'a>> {
+        self.seek_back(extra, guess, early, 0)
     }
 
     /// As [`seek`](Self::seek), but `back` checkpoints before that one: the last early entry may be
     /// the one before a checkpoint.
+    #[inline]
     pub(super) fn seek_back(
         &self,
         extra: u32,
+        guess: Guess,
         early: impl Fn(u32) -> bool,
         back: usize,
     ) -> Option<Reader<'a>> {
-        let after = self.checkpoints.partition_point(|checkpoint| early(checkpoint.offset.get()));
+        let after = guess.search(self.checkpoints, |checkpoint| early(checkpoint.offset.get()));
         let at = after.checked_sub(1 + back);
         let (position, offset, extra) = match at.and_then(|at| self.checkpoints.get(at)) {
             Some(at) => (at.position.get(), at.offset.get(), at.extra.get()),
@@ -99,6 +102,51 @@ impl<'a> Part<'a> {
         };
         let rest = self.stream.get(usize::try_from(position).ok()?..)?;
         Some(Reader { rest: Cursor(rest), offset, extra, budget: STRIDE })
+    }
+}
+
+/// Where a checkpoint may be: as far in the list as the offset is in the function. Entries of a
+/// function are about equally dense, so the search begins a few checkpoints off, which are on one
+/// or two lines of the cache, however long the list is.
+#[derive(Clone, Copy)]
+pub(super) struct Guess {
+    offset: u32,
+    len: u32,
+}
+
+impl Guess {
+    /// Makes a guess for an offset in a function of `len` bytes.
+    pub(super) fn new(offset: u32, len: u32) -> Self {
+        Self { offset, len }
+    }
+
+    /// Makes no guess: the search begins in the middle.
+    pub(super) fn none() -> Self {
+        Self { offset: 1, len: 2 }
+    }
+
+    /// Returns the number of records before which, and of which, `early` is true, as
+    /// [`partition_point`](slice::partition_point).
+    #[inline]
+    fn search<T>(self, records: &[T], early: impl Fn(&T) -> bool) -> usize {
+        let count = records.len();
+        let guess = (u64::from(self.offset) * count as u64 / u64::from(self.len.max(1))) as usize;
+        let (before, after) = records.split_at(guess.min(count));
+        let is_early = |record: Option<&T>| record.is_some_and(&early);
+        // The distance from the guess doubles, until the result is in between.
+        let mut step = 1;
+        let (low, high) = if is_early(after.first()) {
+            while is_early(after.get(step)) {
+                step *= 2;
+            }
+            (before.len() + step / 2 + 1, before.len() + step.min(after.len()))
+        } else {
+            while step <= before.len() && !early(&before[before.len() - step]) {
+                step *= 2;
+            }
+            (before.len().saturating_sub(step), before.len() - step / 2)
+        };
+        low + records[low..high].partition_point(&early)
     }
 }
 
@@ -237,5 +285,48 @@ impl<'a> Reader<'a> {
     fn differ(&mut self, code: u32) {
         let difference = (code >> 1) as i32 ^ -((code & 1) as i32);
         self.extra = self.extra.wrapping_add_signed(difference);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn guesses_find_what_a_binary_search_finds() {
+        for count in (0..20_u32).chain([63, 64, 65, 1000]) {
+            let records: Vec<u32> = (0..count).map(|number| number * number).collect();
+            let len = count * count + 1;
+            for offset in (0..=len).step_by(1 + len as usize / 500) {
+                let expected = records.partition_point(|&record| record <= offset);
+                // Also guesses that are far off, and those of hostile lengths.
+                for guess in [
+                    Guess::new(offset, len),
+                    Guess::none(),
+                    Guess::new(0, len),
+                    Guess::new(len, len),
+                    Guess::new(u32::MAX, 0),
+                ] {
+                    assert_eq!(
+                        guess.search(&records, |&record| record <= offset),
+                        expected,
+                        "{offset} {len}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn guesses_end_in_records_without_order() {
+        let records: Vec<u32> = (0..1000_u32).map(|number| number.wrapping_mul(2_654_435_761)).collect();
+        for offset in (0..u32::MAX - 1_000_000).step_by(1_000_000) {
+            let looked_at = std::cell::Cell::new(0);
+            let found = Guess::new(offset, u32::MAX).search(&records, |&record| {
+                looked_at.set(looked_at.get() + 1);
+                record <= offset
+            });
+            assert!(found <= records.len() && looked_at.get() < 30, "{} looks", looked_at.get());
+        }
     }
 }
