@@ -60,7 +60,7 @@ pub(super) fn one_that_attaches_is_told() -> Result<(), Failed> {
     let mut lines = BufReader::new(running.stdout.take().ok_or("no output")?).lines();
     let process = lines.next().ok_or("the program said nothing")??;
     let mut command = Command::new("timeout");
-    command.args(["120", "gdb", "-q", "-batch", "-nx", "-p", &process]);
+    command.args(["300", "gdb", "-q", "-batch", "-nx", "-p", &process]);
     let commands = [
         "set debuginfod enabled off",
         "echo [attached]\n",
@@ -112,7 +112,7 @@ fn attached(name: &str, before: &[&str], after: &[&str]) -> Result<String, Faile
     let mut lines = BufReader::new(running.stdout.take().ok_or("no output")?).lines();
     let process = lines.next().ok_or("the program said nothing")??;
     let mut command = Command::new("timeout");
-    command.args(["120", "gdb", "-q", "-batch", "-nx", "-p", &process]);
+    command.args(["300", "gdb", "-q", "-batch", "-nx", "-p", &process]);
     command.args(["-ex", "set debuginfod enabled off"]);
     for line in before.iter().chain(after) {
         command.args(["-ex", line]);

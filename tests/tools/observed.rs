@@ -124,7 +124,7 @@ pub(super) fn a_dump_uses_addresses_again() -> Result<(), Failed> {
 }
 
 pub(super) fn a_profiler_samples_meanwhile() -> Result<(), Failed> {
-    let seconds = std::env::var("KILN_SOAK_SECONDS").unwrap_or_else(|_| "3".into());
+    let seconds = std::env::var("KILN_SECONDS").unwrap_or_else(|_| "3".into());
     for name in ["sampler", "sampler_of_image"] {
         let text = output(&mut program(name, &[&seconds]), None)?;
         println!("{name}: {}", text.trim());

@@ -46,11 +46,12 @@ pub(crate) fn program(name: &str, arguments: &[&str]) -> Command {
     in_tool("env", &[], name, arguments)
 }
 
-/// Returns a command that runs one of our programs in a tool, and ends it after two minutes.
+/// Returns a command that runs one of our programs in a tool, and ends it after five minutes: a
+/// loaded machine runs valgrind slowly.
 pub(crate) fn in_tool(tool: &str, options: &[&str], name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("timeout");
     command
-        .args(["120", tool])
+        .args(["300", tool])
         .args(options)
         .arg(this_program())
         .arg(format!("program:{name}"))

@@ -17,7 +17,7 @@ pub(super) fn valgrind_has_no_complaints() -> Result<(), Failed> {
 }
 
 pub(super) fn a_profiler_samples_meanwhile() -> Result<(), Failed> {
-    let seconds = std::env::var("KILN_SOAK_SECONDS").unwrap_or_else(|_| "3".into());
+    let seconds = std::env::var("KILN_SECONDS").unwrap_or_else(|_| "3".into());
     let text = output(&mut program("sampler", &[&seconds]), None)?;
     expect_in_order(&text, &["samples saw the code"])
 }
@@ -26,9 +26,8 @@ unsafe extern "C" {
     fn backtrace(frames: *mut *mut libc::c_void, count: libc::c_int) -> libc::c_int;
 }
 
-static SAMPLES: AtomicU64 = AtomicU64::new(0);
-/// Samples with frames of the host above the compiled code.
-static COMPLETE: AtomicU64 = AtomicU64::new(0);
+/// The number of samples in compiled code, and of those that did not reach the host's frames above.
+static SAMPLES: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
 static CODE: AtomicU64 = AtomicU64::new(0);
 
 const UNITS: usize = 400;
@@ -38,12 +37,14 @@ extern "C" fn sample(_signal: libc::c_int) {
     let mut frames = [std::ptr::null_mut(); 64];
     // SAFETY: it fills the array.
     let count = unsafe { backtrace(frames.as_mut_ptr(), 64) } as usize;
-    SAMPLES.fetch_add(1, Ordering::Relaxed);
     let start = CODE.load(Ordering::Relaxed);
     let code = start..start + (UNITS * UNIT) as u64;
-    let inside = frames[..count].iter().position(|&frame| code.contains(&(frame as u64)));
-    if inside.is_some_and(|position| position + 3 < count) {
-        COMPLETE.fetch_add(1, Ordering::Relaxed);
+    let Some(inside) = frames[..count].iter().position(|&frame| code.contains(&(frame as u64))) else {
+        return;
+    };
+    SAMPLES[0].fetch_add(1, Ordering::Relaxed);
+    if inside + 3 >= count {
+        SAMPLES[1].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -138,9 +139,11 @@ pub(super) fn sampler() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    let (samples, complete) = (SAMPLES.load(Ordering::Relaxed), COMPLETE.load(Ordering::Relaxed));
-    assert!(complete > 50 * seconds, "{complete} of {samples} samples saw the code and its callers");
-    println!("{complete} of {samples} samples saw the code; {changes} changes");
+    let [samples, wrong] = SAMPLES.each_ref().map(|count| count.load(Ordering::Relaxed));
+    assert_eq!(wrong, 0, "of {samples} samples in the code, so many did not see its callers");
+    // The timer counts the time of the processor, of which a loaded machine gives little.
+    assert!(samples > 20, "only {samples} samples saw the code");
+    println!("{samples} samples saw the code; {changes} changes");
 }
 
 #[cfg(not(target_arch = "x86_64"))]
